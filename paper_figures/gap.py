@@ -1,0 +1,61 @@
+"""Bound minus exact nll, a recipe a line: how far each trained network is from the law that made its data.
+
+Drawn where the exact likelihood is known (the oracle languages). Small dots are train seeds, the large one
+their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from paper_figures import INK, bar, bar_sentence, colour, empty, family, order
+from repro.report import scale_of
+from repro.results import Record, one_protocol, summarise, to_frame
+
+
+def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
+    """One panel a scale; nats a token, paired on the same held-out rows."""
+    frame = to_frame(records)
+    rows = frame[(frame.task == "bound") & (frame.metric == "gap")]
+    rows = rows.assign(scale=rows.recipe.map(scale_of))
+    for _, section in rows.groupby(["suite", "scale"]):
+        one_protocol(section)
+    mean = summarise(rows)
+    mean = mean.assign(scale=mean.recipe.map(scale_of))
+    mean = mean.loc[sorted(mean.index, key=lambda i: (mean.scale[i], mean.suite[i], order(mean.recipe[i])))]
+    columns = ["suite", "scale", "recipe", "value", "se", "sd_seeds", "n", "seeds", "note"]
+    drawn = mean[columns].reset_index(drop=True)
+    if drawn.empty:
+        return empty("no records of task bound with an exact likelihood yet"), drawn
+
+    scales = drawn.scale.unique()
+    counts = [int((drawn.scale == scale).sum()) for scale in scales]
+    drawing = Figure(figsize=(3.4, 0.75 + 0.24 * sum(counts) + 0.3 * (len(scales) - 1)))
+    panels = drawing.subplots(len(scales), 1, squeeze=False, sharex=True, height_ratios=counts)[:, 0]
+    for axes, scale in zip(panels, scales, strict=True):
+        lines = drawn[drawn.scale == scale].to_dict("records")
+        for height, line in enumerate(reversed(lines)):
+            ink = colour(line["recipe"])
+            one = rows[(rows.recipe == line["recipe"]) & (rows.suite == line["suite"])]
+            seeds = one.groupby("train_seed").value.mean()
+            axes.plot(seeds, [height - 0.24] * len(seeds), "o", color=ink, markersize=2, alpha=0.5)
+            half = bar(line["se"], line["sd_seeds"])
+            axes.errorbar(line["value"], height, xerr=half, fmt="o", color=ink, capsize=2, elinewidth=1)
+            text = f"{line['value']:.3f}" + (f"  {line['note']}" if line["note"] else "")
+            at = max(line["value"] + half, seeds.max())
+            axes.annotate(
+                text, (at, height), (5, 0), textcoords="offset points", va="center", color=INK, fontsize=7
+            )
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(lines)), [family(line["recipe"]) for line in reversed(lines)])
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(-0.6, len(lines) - 0.4)
+        axes.grid(axis="y", visible=False)
+        axes.set_title(scale or "full scale")
+    panels[0].set_xlim(min(0.0, float(drawn.value.min())) - 0.02, 1.22 * float(drawn.value.max()) + 0.02)
+    panels[-1].set_xlabel("bound minus exact nll, nats a token")
+    drawing.supxlabel(bar_sentence(drawn.seeds), fontsize=6.5, color="#777777", x=0.02, ha="left")
+    return drawing, drawn

@@ -1,0 +1,178 @@
+"""Quality against tokens per step: what parallel decoding costs, a column a checkpoint, a line a sampler.
+
+Rows: excess cross-entropy and bigram distance of the samples' law (the exact denoiser of an oracle shows the
+sampler's error alone, a trained network adds its own), accuracy on sudoku. Open markers are adaptive samplers
+at the tokens per forward that they realised; the grey band is what true samples of the same number would
+score, +- 2 se.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from pandas import DataFrame
+
+from paper_figures import COLOURS, OTHER, bar, bar_sentence, colour, empty, order
+from repro.report import checkpoint_order, scale_of, tokens_order
+from repro.results import Record, one_protocol, summarise, to_frame
+
+METRICS = {"law": ("excess", "bigram"), "sudoku": ("accuracy",)}
+UNITS = {"excess": "excess, nats a token", "bigram": "bigram distance²", "accuracy": "accuracy"}
+TRUE = {"excess": "true_excess", "bigram": "true_bigram"}
+SAMPLERS = {
+    "ancestral": ("#4477AA", "o"),
+    "random": ("#228833", "s"),
+    "low_confidence": ("#EE6677", "^"),
+    "margin": ("#AA3377", "v"),
+    "entropy": ("#66CCEE", "D"),
+    "threshold": ("#BB5500", "P"),
+}
+"""Colour and marker by preset name without its number (Tol's bright palette: not the recipes' colours)."""
+COLUMNS = ["task", "scale", "metric", "checkpoint", "preset", "tokens_per_step", "tokens_per_nfe", "x"]
+COLUMNS += ["value", "se", "sd_seeds", "seeds", "true_value", "true_se"]
+
+
+def query(records: Sequence[Record]) -> DataFrame:
+    """Points to draw; `x`: tokens per step as planned, or as realised (all at once, adaptive samplers)."""
+    frame = to_frame(records)
+    rows = frame[frame.task.isin(list(METRICS))]
+    rows = rows.assign(scale=rows.recipe.map(scale_of))
+    for _, section in rows.groupby(["suite", "scale", "task"]):
+        one_protocol(section)
+    points = []
+    for _, cell in summarise(rows).groupby("cell"):
+        by_metric = cell.set_index("metric")
+        for metric in METRICS[cell.task.iloc[0]]:
+            if metric not in by_metric.index:
+                continue
+            point = by_metric.loc[metric].to_dict()
+            planned = point["tokens_per_step"]
+            point |= {"metric": metric, "scale": scale_of(point["recipe"])}
+            point["x"] = float(planned) if planned not in ("", "all") else point["tokens_per_nfe"]
+            if TRUE.get(metric) in by_metric.index:
+                true = by_metric.loc[TRUE[metric]]
+                point |= {"true_value": true.value, "true_se": true.se}
+            points.append(point)
+    points.sort(
+        key=lambda p: (
+            *(
+                p["task"],
+                p["scale"],
+                METRICS[p["task"]].index(p["metric"]),
+                checkpoint_order(p["checkpoint"]),
+            ),
+            *(p["preset"], tokens_order(p["tokens_per_step"])),
+        )
+    )
+    return DataFrame(points, columns=COLUMNS)
+
+
+def column_of(checkpoint: str) -> str:
+    """`oracle:mdlm@nano` -> `oracle:mdlm`: law and sudoku of one family stand in one column."""
+    return checkpoint.partition("@")[0]
+
+
+def column_order(column: str) -> tuple[bool, tuple[int, str]]:
+    return not column.startswith("oracle:"), order(column.removeprefix("oracle:"))
+
+
+def style_of(preset: str) -> tuple[str, str]:
+    """Colour and marker of a sampler."""
+    return SAMPLERS.get(preset, SAMPLERS.get(preset.rpartition("_")[0], (OTHER, "X")))
+
+
+def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
+    """A row a (scale, metric), a column a checkpoint; AR, at one token a step, is a dashed line across."""
+    drawn = query(records)
+    named = drawn.assign(column=drawn.checkpoint.map(column_of))
+    reference = named[named.column == "ar"]
+    named = named[named.column != "ar"]
+    if named.empty:
+        return empty("no records of tasks law and sudoku yet"), drawn
+    rows = list(named[["scale", "metric"]].drop_duplicates().itertuples(index=False, name=None))
+    columns = sorted(named.column.unique(), key=column_order)
+    drawing = Figure(figsize=(0.9 + 1.2 * len(columns), 0.9 + 1.35 * len(rows)))
+    grid = drawing.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey="row")
+    for i, (scale, metric) in enumerate(rows):
+        row = named[(named.scale == scale) & (named.metric == metric)]
+        for axes, column in zip(grid[i], columns, strict=True):
+            points = row[row.column == column]
+            axes.set_visible(not points.empty)
+            if not points.empty:
+                _panel(axes, points)
+            if not column.startswith("oracle:"):
+                for line in reference[(reference.scale == scale) & (reference.metric == metric)].itertuples():
+                    axes.axhline(line.value, color=COLOURS["ar"], linewidth=0.8, linestyle=(0, (4, 2)))
+        _name_row(grid[i], f"{UNITS[metric]}\n({scale or 'full scale'})")
+        if metric == "accuracy":
+            grid[i, 0].set_ylim(0, 1.04)
+    for axes, column in zip(grid.T, columns, strict=True):
+        _name_column(axes, column)
+    widest = float(named.x.max())
+    grid[0, 0].set_xlim(0.8, 1.3 * widest)
+    drawing.legend(handles=_legend(named, reference), loc="outside upper left", ncols=4, columnspacing=1.4)
+    drawing.supxlabel(bar_sentence(named.seeds), fontsize=6.5, color="#777777", x=0.01, ha="left")
+    return drawing, drawn
+
+
+def _panel(axes: Axes, points: DataFrame) -> None:
+    true = points[["true_value", "true_se"]].dropna()
+    if not true.empty:
+        value, half = true.true_value.mean(), 2 * true.true_se.mean()
+        axes.axhspan(value - half, value + half, color="#dddddd", linewidth=0)
+    for preset, line in points.groupby("preset", sort=True):
+        ink, marker = style_of(str(preset))
+        half = [bar(se, sd) for se, sd in zip(line.se, line.sd_seeds, strict=True)]
+        adaptive = (line.tokens_per_step == "").all()
+        face = "white" if adaptive else ink
+        axes.errorbar(
+            *(line.x, line.value, half),
+            fmt=marker if adaptive else f"{marker}-",
+            color=ink,
+            markerfacecolor=face,
+            markersize=4.5 if adaptive else 3.2,
+            elinewidth=0.8,
+            zorder=3 if adaptive else 2,
+        )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator([1, 2, 4, 8, 16, 32]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+
+
+def _name_row(panels: Sequence[Axes], text: str) -> None:
+    first = next(axes for axes in panels if axes.get_visible())
+    first.set_ylabel(text)
+    first.tick_params(axis="y", labelleft=True)
+    # Beside a hidden panel there is room for the label; the layout need not move the columns apart for it.
+    first.yaxis.label.set_in_layout(first is panels[0])
+
+
+def _name_column(panels: Sequence[Axes], column: str) -> None:
+    visible = [axes for axes in panels if axes.get_visible()]
+    visible[0].set_title(column, color=colour(column.removeprefix("oracle:")))
+    visible[-1].set_xlabel("tokens per step")
+    visible[-1].tick_params(axis="x", labelbottom=True)
+
+
+def _legend(named: DataFrame, reference: DataFrame) -> list[Line2D]:
+    handles = []
+    for preset, line in named.groupby("preset", sort=True):
+        ink, marker = style_of(str(preset))
+        adaptive = (line.tokens_per_step == "").all()
+        handle = Line2D(
+            [], [], color=ink, marker=marker, label=f"{preset} (adaptive)" if adaptive else f"{preset}"
+        )
+        if adaptive:
+            handle.set(linestyle="none", markerfacecolor="white")
+        handles.append(handle)
+    if not reference.empty:
+        presets = ", ".join(sorted(reference.preset.unique()))
+        handles.append(Line2D([], [], color=COLOURS["ar"], linestyle=(0, (4, 2)), label=f"ar ({presets})"))
+    if named.true_value.notna().any():
+        handles.append(Line2D([], [], color="#dddddd", linewidth=5, label="true samples"))
+    return handles

@@ -1,0 +1,124 @@
+"""What a position may attend to, and where keys and values are kept: one attention function for every network.
+
+transformers' networks call the function registered here under the name "repro". The `View` of a forward reaches it as
+a keyword argument, so masks and caches of transformers stay out of the way (a registered name would turn a 2-D padding
+mask into None in silence).
+
+    Mask    which keys a query may see: padding, and blocks (block = 1 is causal, None bidirectional)
+    Slots   keys and values of positions already computed, one slot a position
+    View    mask, columns and slots of one forward. Columns are physical (left padding included), positions what RoPE sees
+
+Shapes: B rows, H heads, Q queries, S slots or keys, D features a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys a query may see. `valid` [B, S] bool marks real tokens (None: all are real); with `block` = b a query
+    sees its own block of b positions and those before it, with None it sees everything."""
+
+    valid: Tensor | None = None
+    block: int | None = None
+
+    def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
+        """Bool [B or 1, 1, Q, S], True where a query may look; None where it may look everywhere.
+
+        `columns` [B, Q] index of each query among the `keys` = S; `window`: |query - key| <= window (local layers).
+        A query on padding sees itself only, so that no row of the softmax is empty.
+        """
+        if self.valid is None and self.block is None and window is None:
+            return None
+        key = torch.arange(keys, device=columns.device)
+        query = columns[:, :, None]
+        allowed = torch.ones(1, 1, keys, dtype=torch.bool, device=columns.device)
+        if self.block is not None:
+            allowed = allowed & (key // self.block <= query // self.block)
+        if window is not None:
+            allowed = allowed & ((key - query).abs() <= window)
+        if self.valid is not None:
+            allowed = (allowed & self.valid[:, None, :keys]) | (key == query)
+        return allowed[:, None]
+
+
+class Slots:
+    """Keys and values by layer, [B, H, S, D], one slot a column; a forward overwrites the slots of its queries.
+
+    `columns` [B, Q]: the slots of the tokens of the coming forward.
+    """
+
+    columns: Tensor
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.store: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def put(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write key and value [B, H, Q, D] at `columns`; returns the whole store of that layer."""
+        if layer not in self.store:
+            shape = (*key.shape[:2], self.size, key.shape[3])
+            self.store[layer] = (key.new_zeros(shape), value.new_zeros(shape))
+        where = self.columns[:, None, :, None].expand_as(key)
+        for kept, new in zip(self.store[layer], (key, value), strict=True):
+            kept.scatter_(2, where, new)
+        return self.store[layer]
+
+
+@dataclass
+class View:
+    """What one forward attends to: `mask`, `columns` [B or 1, Q] of its tokens, `slots` (None: only its own tokens)."""
+
+    mask: Mask
+    columns: Tensor
+    slots: Slots | None
+    _allowed: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
+
+    def allowed(self, keys: int, window: int | None) -> Tensor | None:
+        if (keys, window) not in self._allowed:
+            self._allowed[keys, window] = self.mask.allowed(self.columns, keys, window)
+        return self._allowed[keys, window]
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    dropout: float,
+    view: View,
+    sliding_window: int | None = None,
+    **theirs: Any,  # the rest of transformers' calling convention: position ids and kernel hints
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention [B, H, Q, D] -> [B, Q, H, D] under a View (transformers' attention interface)."""
+    assert attention_mask is None and dropout == 0.0, "masks travel in the View; dropout is our own module"
+    if view.slots is not None:
+        layer = module.layer_idx
+        assert isinstance(layer, int)
+        key, value = view.slots.put(layer, key, value)
+    # transformers counts the window's own position: its sliding_window is the half width + 1
+    window = None if sliding_window is None else sliding_window - 1
+    whole = view.slots is None and view.mask.valid is None and view.mask.block == 1 and window is None
+    out = torch.nn.functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=None if whole else view.allowed(key.shape[2], window),
+        is_causal=whole,
+        scale=scaling,
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    return out.transpose(1, 2), None
+
+
+AttentionInterface.register("repro", attend)

@@ -1,0 +1,123 @@
+"""The denoiser contract: what objectives, samplers and the held-out bound may ask of a network.
+
+    features = denoiser.encode(tokens, t=t, attention=mask)     [B, L, D]
+    weight, bias, forbidden = denoiser.head()                   [V, D], [V] or None, [V] bool
+    logits = denoiser.logits(features)                          [..., V], forbidden ids at -inf
+
+Nobody pays for logits that nobody reads, and a fused loss has what it needs. `meaning` says what the output is:
+`x0_mean`, E[x0 | xt] (what cross-entropy trains), or `leave_one_out`, p(x0_l | xt without l) (the optimum of Duo's
+NELBO, spec D.6); uniform noise must know, for absorbing noise the two coincide.
+
+`Wrapped` is the one door into a network: DDP and sharded engines see every call because every call is
+`wrapped(work)` with `work(denoiser)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from repro import rng
+from repro.backbones.attention import Mask, Slots
+from repro.backbones.backbone import Role
+
+T = TypeVar("T")
+
+
+class Soft(NamedTuple):
+    """Soft tokens: `weights` [B, L, K] of the tokens `ids` [B, L, K], or of all V ids in order when `ids` is None."""
+
+    ids: Tensor | None
+    weights: Tensor
+
+
+class Head(NamedTuple):
+    """Output layer: weight [V, D], bias [V] or None, forbidden [V] bool (ids that never stand for a clean token)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    forbidden: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features [..., D] -> logits [..., V] with nothing forbidden (what a loss that knows no mask id sees)."""
+        flat = features.reshape(-1, features.shape[-1])
+        # A matrix product of few rows takes another kernel and differs by 2e-5; 16 rows at least keep batches alike.
+        short = 0 if flat.requires_grad else -len(flat) % 16
+        padded = torch.nn.functional.pad(flat, (0, 0, 0, short)) if short else flat
+        logits = torch.nn.functional.linear(padded, self.weight, self.bias)[: len(flat)]
+        return logits.view(*features.shape[:-1], -1)
+
+
+class Denoiser(nn.Module):
+    """A network with a vocabulary and a meaning. Subclasses give `encode` and `head`."""
+
+    forbidden: Tensor
+    timed: ClassVar[bool] = False  # whether `encode` reads t
+
+    def __init__(self, role: Role) -> None:
+        super().__init__()
+        self.vocabulary = role.vocabulary
+        self.meaning = role.meaning
+        forbidden = torch.zeros(self.vocabulary.total, dtype=torch.bool)
+        forbidden[list(role.forbidden)] = True
+        self.register_buffer("forbidden", forbidden, persistent=False)
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        slots: Slots | None = None,
+    ) -> Tensor:
+        """Features [B, L, D] of `tokens` [B, L] ids or soft tokens.
+
+        `t` [B] diffusion time (None: not given to the network); `positions` [B, L] index of each token in its sequence
+        (None: 0..L-1); `slots` where keys and values go in a cache.
+        """
+        raise AssertionError("abstract")
+
+    def head(self) -> Head:
+        raise AssertionError("abstract")
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features [..., D] -> logits [..., V] with forbidden ids at -inf, in the features' precision."""
+        head = self.head()
+        return head.logits(features).masked_fill(head.forbidden, -torch.inf)
+
+
+class Wrapped(nn.Module):
+    """The one door: `wrapped(work)` runs `work(denoiser)` inside the module's forward, where engines can see it."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, work: Callable[[Denoiser], T]) -> T:
+        return work(self.denoiser)
+
+
+def initialise(module: nn.Module, seed: int, deviation: float) -> None:
+    """Fill weights by the suite's own stream: N(0, deviation^2) for matrices, 1 for norms, 0 for biases.
+
+    The key is (seed, INIT, name), so a parameter's draw depends on nothing else: not on order, device or dtype.
+    """
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim >= 2:
+                stream = rng.keys(seed, rng.INIT, 0, _stable_hash(name))
+                parameter.copy_(deviation * rng.normal(stream, *parameter.shape))
+            elif name.endswith("bias"):
+                parameter.zero_()
+            else:
+                parameter.fill_(1.0)
+
+
+def _stable_hash(name: str) -> int:
+    import hashlib
+
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")

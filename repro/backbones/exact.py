@@ -1,0 +1,54 @@
+"""Denoiser of an oracle language: exact conditionals behind the contract of `repro.backbones.denoiser`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from repro.backbones.attention import Mask, Slots
+from repro.backbones.backbone import Role
+from repro.backbones.denoiser import Denoiser, Head, Soft
+from repro.data.language import Language
+
+FLOOR = -80.0
+"""Smallest log-probability (nats): finite, so that 0 log 0 never appears, and 1e-35 of mass is no mass."""
+
+
+class OracleDenoiser(Denoiser):
+    """Exact log-probabilities [B, L, V] as features and the identity as head (spec D.6 for uniform noise)."""
+
+    timed = True
+
+    def __init__(self, role: Role, noise: str) -> None:
+        super().__init__(role)
+        assert isinstance(role.data, Language)
+        self.hmm = role.data.hmm()
+        self.noise = noise
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        slots: Slots | None = None,
+    ) -> Tensor:
+        assert not isinstance(tokens, Soft) and slots is None and attention.valid is None
+        if self.noise == "absorbing":
+            assert self.vocabulary.mask is not None
+            probabilities = self.hmm.posterior_absorbing(tokens, self.vocabulary.mask)
+        else:
+            assert t is not None, "the exact denoiser of uniform noise must know the noise level"
+            alpha = 1 - t
+            exact = (
+                self.hmm.posterior_uniform if self.meaning == "x0_mean" else self.hmm.leave_one_out_uniform
+            )
+            probabilities = exact(tokens, alpha)
+        logp = probabilities.log().clamp_min(FLOOR)
+        special = self.vocabulary.total - self.vocabulary.size
+        return torch.nn.functional.pad(logp, (0, special), value=FLOOR)
+
+    def head(self) -> Head:
+        total = self.vocabulary.total
+        return Head(torch.eye(total, dtype=torch.float64), None, self.forbidden)

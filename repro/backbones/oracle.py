@@ -1,0 +1,34 @@
+"""The exact denoiser of an oracle language: no weights, no training, nothing left to learn.
+
+Its features are exact log-probabilities in float64, floored at a finite value, and its head is the identity; so every
+sampler, bound and metric runs on it through the very code that runs on networks, and what error is left is theirs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from repro.backbones.backbone import Backbone, Role, Size
+from repro.data.corpus import Data
+from repro.parts import part
+
+if TYPE_CHECKING:
+    from repro.backbones.denoiser import Denoiser
+
+
+@part
+class Oracle(Backbone):
+    """The exact conditional of the data's language under `noise`, in the meaning that the objective trains."""
+
+    noise: Literal["absorbing", "uniform"]
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        from repro.backbones.exact import OracleDenoiser
+        from repro.data.language import Language
+
+        if not isinstance(role.data, Language):
+            raise ValueError("an oracle exists for the oracle languages only (scales nano and nano.lexicon)")
+        return OracleDenoiser(role, self.noise)
+
+    def size(self, data: Data) -> Size:
+        return Size(0, 0, 0, 0.0, 0.0, 0.0)

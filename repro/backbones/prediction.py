@@ -1,0 +1,146 @@
+"""Prediction: a lazy view of one forward, shared by objectives, samplers and the held-out bound.
+
+Nothing is computed until somebody asks; then only the rows that are asked for go through the body, and only the
+positions that are asked for through the head. So the count of forwards is kept per row, and no logits are computed
+that nobody reads.
+
+Shapes: B rows, L positions, N positions asked for (True entries of a [B, L] mask, in row-major order), V ids.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from repro.backbones.attention import Mask, Slots
+from repro.backbones.backbone import Meaning
+from repro.backbones.denoiser import Denoiser, Head, Soft
+from repro.data.corpus import Vocabulary
+
+
+class Prediction:
+    """What `denoiser` says of `tokens` [B, L] (ids or soft tokens) at time `t` [B]; `positions` [B, L] where unequal."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor | Soft,
+        t: Tensor,
+        attention: Mask,
+        positions: Tensor | None = None,
+    ) -> None:
+        self._denoiser = denoiser
+        self._tokens = tokens
+        self._t = t
+        self._attention = attention
+        self._positions = positions
+        self._features: Tensor | None = None
+        shape = tokens.weights.shape[:2] if isinstance(tokens, Soft) else tokens.shape
+        self.forwarded = torch.zeros(shape[0], dtype=torch.bool, device=t.device)
+        """[B] bool: rows that have gone through the body."""
+
+    @property
+    def meaning(self) -> Meaning:
+        return self._denoiser.meaning
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self._denoiser.vocabulary
+
+    def features(self, where: Tensor) -> Tensor:
+        """Features [N, D] at `where` [B, L] bool; forwards the rows that need it and have not been forwarded."""
+        need = where.any(1) & ~self.forwarded
+        if need.all():
+            self._features = self._encode(slice(None))
+        elif need.any():
+            rows = need.nonzero()[:, 0]
+            fresh = self._encode(rows)
+            if self._features is None:
+                self._features = fresh.new_zeros(len(need), *fresh.shape[1:])
+            self._features = self._features.index_copy(0, rows, fresh)
+        self.forwarded = self.forwarded | need
+        if self._features is None:
+            return torch.empty(0, self.head().weight.shape[1], device=where.device)
+        return self._features[where]
+
+    def _encode(self, rows: Tensor | slice) -> Tensor:
+        tokens = self._tokens
+        chosen = Soft(None, tokens.weights[rows]) if isinstance(tokens, Soft) else tokens[rows]
+        valid = self._attention.valid
+        mask = Mask(None if valid is None else valid[rows], self._attention.block)
+        return self._denoiser.encode(
+            chosen,
+            t=self._t[rows] if self._denoiser.timed else None,
+            attention=mask,
+            positions=None if self._positions is None else self._positions[rows],
+        )
+
+    def token_forwards(self) -> Tensor:
+        """[B] tokens that went through the body."""
+        length = self._tokens.weights.shape[1] if isinstance(self._tokens, Soft) else self._tokens.shape[1]
+        return self.forwarded.long() * length
+
+    def head(self) -> Head:
+        return self._denoiser.head()
+
+    def logits(self, where: Tensor) -> Tensor:
+        """Logits [N, V] at `where`, forbidden ids at -inf."""
+        return self._denoiser.logits(self.features(where))
+
+    def logp(self, where: Tensor) -> Tensor:
+        """Log-probabilities [N, V] float64."""
+        return self.logits(where).double().log_softmax(-1)
+
+    def probs(self, where: Tensor) -> Tensor:
+        """Probabilities [N, V] float64."""
+        return self.logits(where).double().softmax(-1)
+
+    def best(self, where: Tensor) -> tuple[Tensor, Tensor]:
+        """Likeliest id [N] and its probability [N], float32, without a softmax over V."""
+        logits = self.logits(where)
+        top, token = logits.max(-1)
+        return token, (top - logits.logsumexp(-1)).exp()
+
+
+class CausalPrediction(Prediction):
+    """What a causal network says of the next token, with keys and values kept in slots from step to step.
+
+    `tokens` grow from step to step: `read(ids)` shows the current ids [B, L], and asking at column c forwards only the
+    columns before c that are not in the slots yet. `pad` [B] columns of left padding.
+    """
+
+    def __init__(self, denoiser: Denoiser, width: int, pad: Tensor) -> None:
+        tokens = torch.zeros(len(pad), width, dtype=torch.int64, device=pad.device)
+        super().__init__(denoiser, tokens, torch.zeros(len(pad), device=pad.device), Mask())
+        self._pad = pad
+        self._slots = Slots(width)
+        self._done = 0
+        self._count = 0
+
+    def read(self, ids: Tensor) -> None:
+        self._tokens = ids
+
+    def features(self, where: Tensor) -> Tensor:
+        """Features [B, D] for the token at the one column that `where` [B, L] marks in every row."""
+        column = int(where[0].nonzero()[0, 0])
+        assert where.sum() == len(where) and where[:, column].all(), (
+            "a causal network writes one column at a time"
+        )
+        columns = torch.arange(self._done, column, device=where.device).expand(len(where), -1)
+        assert isinstance(self._tokens, Tensor)
+        valid = torch.arange(self._slots.size, device=where.device) >= self._pad[:, None]
+        self._slots.columns = columns
+        features = self._denoiser.encode(
+            self._tokens[:, self._done : column],
+            t=None,
+            attention=Mask(valid if self._pad.any() else None, 1),
+            positions=(columns - self._pad[:, None]).clamp_min(0),
+            slots=self._slots,
+        )
+        self._count = column - self._done
+        self._done = column
+        self.forwarded = torch.ones_like(self.forwarded)
+        return features[:, -1]
+
+    def token_forwards(self) -> Tensor:
+        return torch.full_like(self._pad, self._count)

@@ -1,0 +1,188 @@
+"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all.
+
+    DIR/step_00002300/   model.safetensors  optimizer.safetensors  ema.safetensors (when pinned)  state.json
+
+`state.json` holds the canonical recipe, its digest, seed, step, the data digest and the SHA-256 of every file, so a
+truncated or exchanged file is noticed; nothing is ever unpickled.
+
+    python -m repro.checkpoint export DIR --hf OUT    weights and config that transformers loads by itself
+    python -m repro.checkpoint show DIR               recipe, step, digest
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from repro import parts
+from repro.command import Parser, run
+from repro.files import atomically
+from repro.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.denoiser import Denoiser
+
+FORMAT = 1
+Weights = Literal["raw", "ema", "exact"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A readable checkpoint folder (files verified on reading)."""
+
+    folder: Path
+    recipe: Recipe
+    seed: int
+    step: int
+    state: dict[str, Any]
+
+    @property
+    def has_ema(self) -> bool:
+        return "ema.safetensors" in self.state["files"]
+
+    def digest(self, weights: Weights) -> str:
+        """Digest of what the numbers depend on: recipe, step and the weights' file."""
+        file = "ema.safetensors" if weights == "ema" else "model.safetensors"
+        return parts.sha256(f"{self.recipe.digest()} {self.step} {self.state['files'][file]}")
+
+    def tensors(self, file: str) -> dict[str, Tensor]:
+        """Read one file after checking its hash; ValueError when it is truncated or another one."""
+        from safetensors.torch import load_file
+
+        path = self.folder / file
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; this checkpoint is incomplete")
+        if file_digest(path) != self.state["files"][file]:
+            raise ValueError(
+                f"{path} is truncated or changed (its SHA-256 differs from state.json); copy it again"
+            )
+        return load_file(path)
+
+
+def save(
+    folder: Path, recipe: Recipe, seed: int, step: int, data: str, files: dict[str, dict[str, Tensor]]
+) -> Path:
+    """Write a checkpoint atomically; returns its folder."""
+    from safetensors.torch import save_file
+
+    target = folder / f"step_{step:08d}"
+    with atomically(target) as temporary:
+        temporary.mkdir(parents=True)
+        digests = {}
+        for name, tensors in files.items():
+            save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary / name)
+            digests[name] = file_digest(temporary / name)
+        state = {
+            "format": FORMAT,
+            "recipe": parts.canonical(recipe),
+            "recipe_digest": recipe.digest(),
+            "seed": seed,
+            "step": step,
+            "data": data,
+            "files": digests,
+        }
+        (temporary / "state.json").write_text(json.dumps(state, indent=1) + "\n", "utf-8")
+    return target
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def steps_in(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run folder, oldest first."""
+    return sorted(p for p in folder.glob("step_*") if (p / "state.json").is_file())
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at a run folder (its last step) or at a step folder; ValueError in one line for anything else."""
+    if not path.exists():
+        raise ValueError(f"no checkpoint at {path}: no such folder; give the --out folder of a training run")
+    if path.is_file():
+        raise ValueError(f"{path} is a file; a checkpoint is a folder with state.json and safetensors files")
+    folder = path if (path / "state.json").is_file() else next(reversed(steps_in(path)), None)
+    if folder is None:
+        foreign = [p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")]
+        if foreign:
+            raise ValueError(f"{path / foreign[0]} is a pickle; only safetensors are read (convert it first)")
+        raise ValueError(f"no checkpoint in {path}: no step_* folder with a state.json")
+    try:
+        state = json.loads((folder / "state.json").read_text("utf-8"))
+        if state["format"] != FORMAT:
+            raise ValueError(f"format {state['format']}, this code reads {FORMAT}")
+        recipe = parts.read(state["recipe"], Recipe)
+        return Checkpoint(folder, recipe, state["seed"], state["step"], state)
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'state.json'} cannot be read ({error})") from None
+
+
+def network(checkpoint: Checkpoint, weights: Weights) -> Denoiser:
+    """The denoiser with the checkpoint's raw or averaged weights, in float32."""
+    if weights == "ema" and not checkpoint.has_ema:
+        raise ValueError(f"{checkpoint.folder} holds no averaged weights; use --weights raw")
+    denoiser = checkpoint.recipe.network(checkpoint.seed)
+    tensors = checkpoint.tensors("ema.safetensors" if weights == "ema" else "model.safetensors")
+    expected = dict(denoiser.named_parameters())
+    if tensors.keys() != expected.keys():
+        odd = sorted(tensors.keys() ^ expected.keys())[0]
+        raise ValueError(f"{checkpoint.folder}: tensor {odd!r} does not fit the recipe's backbone")
+    for name, parameter in expected.items():
+        if parameter.shape != tensors[name].shape:
+            raise ValueError(f"{name}: shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}")
+        parameter.data.copy_(tensors[name])
+    return denoiser.eval()
+
+
+def export(path: Path, out: Path, weights: Weights) -> None:
+    """Write the network alone in transformers' layout (config.json, model.safetensors)."""
+    checkpoint = open_checkpoint(path)
+    denoiser = network(checkpoint, weights)
+    inner = getattr(denoiser, "network", None)
+    if inner is None:
+        raise ValueError(
+            f"backbone of {checkpoint.recipe.name} is not a transformers network; nothing to export"
+        )
+    if getattr(denoiser, "place", None) is not None:
+        raise ValueError(
+            "learned positions are not part of transformers' Llama; export needs learned_positions=0"
+        )
+    with atomically(out) as temporary:
+        inner.config._attn_implementation = "sdpa"
+        inner.save_pretrained(temporary)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser("repro.checkpoint", "Show or export a checkpoint.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_sub)
+    shown = commands.add_parser("show")
+    shown.add_argument("path", type=Path)
+    exported = commands.add_parser("export")
+    exported.add_argument("path", type=Path)
+    exported.add_argument("--hf", type=Path, required=True, metavar="OUT", help="folder to write")
+    exported.add_argument("--weights", choices=["raw", "ema"], default="raw")
+    args = parser.parse_args(argv)
+    if args.command == "export":
+        export(args.path, args.hf, args.weights)
+        print(f"wrote {args.hf}")
+        return 0
+    checkpoint = open_checkpoint(args.path)
+    print(f"{checkpoint.recipe.name}  seed {checkpoint.seed}  step {checkpoint.step}  {checkpoint.folder}")
+    print(f"recipe {checkpoint.recipe.digest()}")
+    for file, digest in checkpoint.state["files"].items():
+        print(f"{digest}  {file}")
+    return 0
+
+
+def _sub(**options: Any) -> Parser:
+    return Parser(options["prog"], "")
+
+
+if __name__ == "__main__":
+    run(main, "repro.checkpoint")

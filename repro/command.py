@@ -1,0 +1,83 @@
+"""Command lines: arguments that name the nearest valid one, and one clear line with exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from repro.parts import nearest
+
+
+class Usage(ValueError):
+    """Wrong arguments."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without abbreviations whose errors are ValueErrors that name the nearest flag; a repeated flag errs."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise Usage(message)
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As argparse; raises ValueError for an unknown flag (nearest named) or a flag given twice."""
+        args = list(sys.argv[1:] if args is None else args)
+        once = {
+            o for a in self._actions for o in a.option_strings if not isinstance(a, argparse._AppendAction)
+        }
+        given = [a.partition("=")[0] for a in args if a.startswith("--")]
+        for flag in given:
+            if flag in once and given.count(flag) > 1:
+                raise Usage(f"{flag} is given twice; give it once")
+        known, unknown = super().parse_known_args(args, namespace)
+        for argument in unknown:
+            if argument.startswith("-"):
+                valid = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
+                raise Usage(f"no flag {argument.partition('=')[0]!r}; {nearest(argument, valid)}")
+            raise Usage(f"unexpected argument {argument!r}; see --help")
+        return known
+
+
+def natural(text: str) -> int:
+    """An integer >= 0, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; give 0 or more")
+    return value
+
+
+def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
+    """Run a command line and exit with its code; bad input is one line on stderr and code 2, Ctrl-C code 130."""
+    try:
+        code = main(None)
+    except BrokenPipeError:
+        code = 141
+    except KeyboardInterrupt:
+        code = 130
+    except (ValueError, ConnectionError, OSError) as error:
+        print(f"{prog}: {one_line(error)}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line, with the remedy for a full disk."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"the disk is full ({error.filename or text}); nothing finished was lost: free room and run again"
+        )
+    return text

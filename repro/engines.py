@@ -1,0 +1,84 @@
+"""Engines: how one step runs on the processes at hand. What is computed is the recipe's; where is the engine's.
+
+Single process and DDP on CUDA or on CPU processes, through accelerate. The launcher says how many processes there are;
+what accelerate made of it is checked, since a wrong combination trains alone in silence (two runs instead of one).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from repro.backbones.denoiser import Denoiser, Wrapped
+from repro.optim import Precision
+
+T = TypeVar("T")
+
+
+class Engine:
+    """A prepared network behind the one door, and what collective work a step needs."""
+
+    def __init__(self) -> None:
+        for name, variable in {
+            "FSDP": "ACCELERATE_USE_FSDP",
+            "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
+        }.items():
+            if os.environ.get(variable, "false").lower() == "true":
+                raise ValueError(
+                    f"engine {name} is not supported; launch with recipes/launch/ddp_8.yaml (DDP)"
+                )
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        asked = int(os.environ.get("WORLD_SIZE", "1"))
+        got = self.accelerator.num_processes
+        if asked != got:
+            self.close()
+            raise ValueError(
+                f"the launcher started {asked} processes, accelerate sees {got}: launch as in recipes/"
+            )
+        self.rank, self.world, self.device = self.accelerator.process_index, got, self.accelerator.device
+        self.first = self.rank == 0
+
+    def wrap(self, denoiser: Denoiser, precision: Precision) -> Wrapped:
+        """The network behind its door, on this process's device, ready for every engine."""
+        self.precision = precision
+        wrapped = Wrapped(denoiser).to(self.device)
+        return self.accelerator.prepare_model(wrapped) if self.world > 1 else wrapped
+
+    def run(self, network: torch.nn.Module, work: Callable[[Denoiser], T], last: bool) -> T:
+        """Run `work` through the door; gradients are exchanged only in the `last` microbatch of a step."""
+        silent = network.no_sync() if self.world > 1 and not last else nullcontext()
+        cast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16_autocast")
+        with silent, cast:
+            return network(work)
+
+    def backward(self, network: torch.nn.Module, loss: Tensor, last: bool) -> None:
+        """Accumulate gradients of the *sum* over processes: DDP averages, so the world size is undone here."""
+        silent = network.no_sync() if self.world > 1 and not last else nullcontext()
+        with silent:
+            (loss * self.world).backward()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Elementwise sum over processes."""
+        return self.accelerator.reduce(values, "sum") if self.world > 1 else values
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Always, also on the error path: gloo aborts a process that leaves its group standing."""
+        self.accelerator.end_training()
+
+
+@contextmanager
+def engine() -> Iterator[Engine]:
+    made = Engine()
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,53 @@
+"""Where things lie, and how a file is written so that a reader never sees half of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+ROOT = _HERE.parent if (_HERE.parent / "pyproject.toml").is_file() else _HERE / "_data"
+"""Folder that holds `recipes/` and `evals/`: the checkout, or the copy that the wheel carries."""
+
+
+def runs() -> Path:
+    """Folder of everything made on this machine: `runs/` of the working directory, or $REPRO_RUNS."""
+    return Path(os.environ.get("REPRO_RUNS", "runs"))
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (file or folder); on success it takes the name, on failure it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    _remove(temporary)
+    try:
+        yield temporary
+        _sync(temporary)
+        if path.is_dir():
+            raise FileExistsError(f"{path} exists")
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomically(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def _sync(path: Path) -> None:
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        for child in path.iterdir():
+            _remove(child)
+        path.rmdir()
+    elif path.exists():
+        path.unlink()

@@ -1,0 +1,84 @@
+"""Cross-entropy at masked positions with a truncated mask rate: the seed document's masked recipe (spec A.1).
+
+No 1/t weight and rates in [low, high] only: not a bound, and heavily masked rows weigh more. The softmax runs over all
+ids, the mask id included, as in the script.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro import rng
+from repro.lazy import torch
+from repro.objectives.noise import Window
+from repro.objectives.objective import Batch, Group, Loss, Objective
+from repro.parts import Part, part
+from repro.processes.absorbing import mask_id
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.denoiser import Denoiser
+    from repro.processes.process import Process
+
+
+class Masks(Part):
+    """Kind: when the masks of an example are drawn."""
+
+    def keys(self, purpose: int, batch: Batch) -> Tensor:
+        """One key for each row of the step, [R]."""
+        raise AssertionError("abstract")
+
+
+@part
+class Static(Masks):
+    """Once for the whole run: the stream is the example's (datasets.map in the seed's script; spec A.1)."""
+
+    def keys(self, purpose: int, batch: Batch) -> Tensor:
+        return rng.keys(batch.seed, purpose, 0, batch.step_examples)
+
+
+@part
+class Fresh(Masks):
+    """Anew at each step: the stream is the row's."""
+
+    def keys(self, purpose: int, batch: Batch) -> Tensor:
+        rows = torch.arange(len(batch.step_examples), device=batch.ids.device)
+        return rng.keys(batch.seed, purpose, batch.step + 1, rows)
+
+
+@part
+class MaskedCE(Objective):
+    """-log p at n = max(int(candidates * u), 1) positions chosen without replacement, u uniform on `rate`."""
+
+    rate: Window
+    masks: Masks
+    group: Group
+
+    meaning = "x0_mean"
+    score = "truncated bound"
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Masked tokens of every row of the step, [R]."""
+        u = rng.uniform(self.masks.keys(rng.TIME, batch))
+        rate = self.rate.low + (self.rate.high - self.rate.low) * u
+        return (batch.step_candidates * rate).long().clamp_min(1)
+
+    def chosen(self, batch: Batch) -> Tensor:
+        """The masked positions of this batch's rows, [B, L] bool."""
+        keys = self.masks.keys(rng.CORRUPT, batch)[batch.index]
+        order = rng.uniform(keys, batch.ids.shape[1]).masked_fill(~batch.candidates, 2.0)
+        rank = order.argsort(-1, stable=True).argsort(-1)
+        return rank < self.counts(batch)[batch.index, None]
+
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        masked = self.chosen(batch)
+        noisy = batch.ids.masked_fill(masked, mask_id(batch.vocabulary))
+        features = denoiser.encode(noisy, t=None, attention=batch.attention)[masked]
+        logp = denoiser.head().logits(features).float().log_softmax(-1)
+        nll = -logp.gather(1, batch.ids[masked][:, None])[:, 0]
+        counts = self.counts(batch)
+        weight = self.group.weights(counts, batch.index)[masked.nonzero()[:, 0]]
+        rate = masked.sum() / batch.candidates.sum().clamp_min(1)
+        logs = {"mask_rate": rate * len(batch.index)}
+        return Loss((nll * weight.to(nll.dtype)).sum(), nll.detach().sum(), int(masked.sum()), logs)

@@ -1,0 +1,33 @@
+"""Next-token cross-entropy of the autoregressive baseline (spec F): an exact negative log-likelihood."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.objectives.objective import Batch, Group, Loss, Objective
+from repro.parts import part
+from repro.processes.left_to_right import LeftToRight
+
+if TYPE_CHECKING:
+    from repro.backbones.denoiser import Denoiser
+    from repro.processes.process import Process
+
+
+@part
+class NextToken(Objective):
+    """-log p(x_l | x_<l) at the candidates."""
+
+    group: Group
+
+    meaning = "x0_mean"
+    score = "bound"
+
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        assert isinstance(process, LeftToRight)
+        scored = batch.candidates
+        inputs = process.inputs(batch.ids, batch.vocabulary)
+        features = denoiser.encode(inputs, t=None, attention=batch.attention)[scored]
+        logp = denoiser.logits(features).float().log_softmax(-1)
+        nll = -logp.gather(1, batch.ids[scored][:, None])[:, 0]
+        weight = self.group.weights(batch.step_candidates, batch.index)[scored.nonzero()[:, 0]]
+        return Loss((nll * weight.to(nll.dtype)).sum(), nll.detach().sum(), int(scored.sum()), {})

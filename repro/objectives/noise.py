@@ -1,0 +1,21 @@
+"""Laws of the noise level of a training row."""
+
+from __future__ import annotations
+
+from repro.parts import Part, part
+
+
+@part
+class Window(Part):
+    """Uniform on [low, high]."""
+
+    low: float
+    high: float
+
+
+@part
+class GammaWindow(Part):
+    """Linear in gamma = -log SNR from `low` (t = 0, least noise) to `high` (t = 1) (spec D.4)."""
+
+    low: float
+    high: float

@@ -1,0 +1,99 @@
+"""What an objective is given and what it returns; what its loss averages over.
+
+An objective draws its own noise from per-row streams (keys of seed, purpose, step and row index), so that a step split
+into any number of processes and microbatches gives one loss curve. The weights of its average come from the whole
+step's token counts, which the streams give before any forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from repro.backbones.backbone import Meaning
+from repro.data.corpus import Vocabulary
+from repro.lazy import torch
+from repro.parts import Part, part
+from repro.processes.process import Process
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.attention import Mask
+    from repro.backbones.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of one optimizer step, and what is known of the whole step (R rows) before any forward."""
+
+    ids: Tensor
+    """[B, L] clean ids."""
+    candidates: Tensor
+    """[B, L] bool: positions that may be corrupted and scored."""
+    attention: Mask
+    index: Tensor
+    """[B] index of each row within the step, 0..R-1."""
+    step: int
+    seed: int
+    vocabulary: Vocabulary
+    step_examples: Tensor
+    """[R] stable names of all rows of the step."""
+    step_candidates: Tensor
+    """[R] number of candidates of all rows of the step."""
+
+    @property
+    def examples(self) -> Tensor:
+        return self.step_examples[self.index]
+
+
+class Loss(NamedTuple):
+    """`value`: scalar whose sum over all microbatches and processes of a step is the step's loss; `nll`: summed
+    cross-entropy or bound of the scored tokens, nats; `tokens`: their number; `logs`: sums over rows, by name."""
+
+    value: Tensor
+    nll: Tensor
+    tokens: int
+    logs: dict[str, Tensor]
+
+
+class Group(Part):
+    """Kind: what a loss averages over."""
+
+    def weights(self, tokens: Tensor, index: Tensor) -> Tensor:
+        """Scored tokens of all rows of the step [R] -> weight of the summed loss of rows `index` [B], float64 [B]."""
+        raise AssertionError("abstract")
+
+
+@part
+class RowGroup(Group):
+    """Mean over the tokens of `rows` consecutive rows, then over groups: as on `rows` a GPU under DDP (spec A.1)."""
+
+    rows: int
+
+    def weights(self, tokens: Tensor, index: Tensor) -> Tensor:
+        group = torch.arange(len(tokens), device=tokens.device) // self.rows
+        groups = int(group[-1]) + 1
+        sums = torch.zeros(groups, dtype=torch.float64, device=tokens.device).index_add(
+            0, group, tokens.double()
+        )
+        return 1 / (groups * sums.clamp_min(1))[group[index]]
+
+
+@part
+class GlobalBatch(Group):
+    """Mean over all scored tokens of the step."""
+
+    def weights(self, tokens: Tensor, index: Tensor) -> Tensor:
+        return (1 / tokens.double().sum().clamp_min(1)).expand(len(index))
+
+
+class Objective(Part):
+    """Kind: a training loss. `meaning`: what a network trained by it says; `score`: what its value is worth."""
+
+    meaning: ClassVar[Meaning]
+    score: ClassVar[str]
+    """"bound", "truncated bound" or "improper score" (spec A.3): tables print it."""
+
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        raise AssertionError("abstract")

@@ -1,0 +1,95 @@
+"""Optimizers, precision and weight averages as pins; what changes during training lives in a state that is checkpointed.
+
+Precision (a recipe's pin; an engine realises it or refuses):
+    float32         everything in float32
+    bf16_autocast   float32 weights, forward and backward under bfloat16 autocast
+    bf16_master     bfloat16 weights in the network, float32 masters in the optimizer
+    bf16_pure       weights, gradients and Adam states in bfloat16 (the seed's masked script; spec A.1)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from repro.lazy import torch
+from repro.parts import Part, part
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Precision = Literal["float32", "bf16_autocast", "bf16_master", "bf16_pure"]
+
+
+@part
+class AdamW(Part):
+    """AdamW (Loshchilov, Hutter 2019), decoupled decay, one learning rate for all parameters; global-norm clip or none."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    clip: float | None
+
+    def build(self, parameters: list[Tensor]) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
+        )
+
+
+@part
+class Ema(Part):
+    """Exponential average of the float32 masters with decay min(decay, (1 + n)/(10 + n)) at update n (spec D.7)."""
+
+    decay: float
+
+    def rate(self, step: int) -> float:
+        return min(self.decay, (1 + step) / (10 + step))
+
+
+class Masters:
+    """The weights that the optimizer moves, by parameter name, and their average.
+
+    Under `bf16_master` they are float32 copies of the network's bfloat16 weights; else they are the weights themselves.
+    """
+
+    def __init__(self, network: nn.Module, precision: Precision, ema: Ema | None) -> None:
+        self.named = dict(network.named_parameters())
+        self.precision = precision
+        self.ema = ema
+        if precision == "bf16_master":
+            self.master = {n: p.detach().clone().float() for n, p in self.named.items()}
+            network.to(torch.bfloat16)
+        else:
+            if precision == "bf16_pure":
+                network.to(torch.bfloat16)
+            self.master = dict(self.named)
+        self.average = {n: p.detach().clone().float() for n, p in self.master.items()} if ema else {}
+
+    def parameters(self) -> list[Tensor]:
+        return list(self.master.values())
+
+    def take_gradients(self, scale: float) -> Tensor:
+        """Give the masters their gradients times `scale`; returns the global gradient norm, a float32 scalar."""
+        gradients = []
+        for name, parameter in self.named.items():
+            if parameter.grad is None:
+                continue
+            parameter.grad.mul_(scale)
+            master = self.master[name]
+            if master is not parameter:
+                master.grad = parameter.grad.float()
+            gradients.append(master.grad)
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def give_weights(self, step: int) -> None:
+        """After an optimizer step: masters back into the network, and the average moved on."""
+        with torch.no_grad():
+            if self.precision == "bf16_master":
+                for name, parameter in self.named.items():
+                    parameter.copy_(self.master[name])
+            if self.ema:
+                torch._foreach_lerp_(
+                    list(self.average.values()),
+                    [p.detach().float() for p in self.master.values()],
+                    1 - self.ema.rate(step),
+                )

@@ -1,0 +1,87 @@
+"""What a noise process must give: corruption, its exact reverse, and a bound on -log p(x).
+
+Symbols: x0 clean ids, xt noisy ids, t in [0, 1] with 1 = pure noise, s < t the next time, alpha(t) the probability that
+a token is intact. Shapes: B rows, L positions, N positions asked for, V ids. Probabilities are float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from repro.data.corpus import Vocabulary
+from repro.parts import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.prediction import Prediction
+
+    Predict = Callable[[Tensor, Tensor], Prediction]
+    """(noisy ids [B, L], t [B]) -> Prediction."""
+
+
+class Process(Part):
+    """Kind: a noise process over the ids of a vocabulary."""
+
+    def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:
+        """Ids that never stand for a clean token."""
+        raise AssertionError("abstract")
+
+    def bound(
+        self,
+        predict: Predict,
+        x0: Tensor,
+        candidates: Tensor,
+        vocabulary: Vocabulary,
+        u: Tensor,
+        keys: Tensor,
+    ) -> Tensor:
+        """One unbiased draw a row of an upper bound on -log p(x0 at candidates), nats, [B] float64.
+
+        `u` [B] in (0, 1) places the diffusion time, `keys` [B] feed the corruption; prior and tail terms included.
+        """
+        raise AssertionError("abstract")
+
+
+class Diffusion(Process):
+    """Kind: a process with a noise level, hence with corruption and a reverse step."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        raise AssertionError("abstract")
+
+    def prior(self, vocabulary: Vocabulary) -> Tensor:
+        """Law of a token at t = 1, [V]."""
+        raise AssertionError("abstract")
+
+    def marginal(self, x0: Tensor, t: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Law of xt given x0: ids [B, L], t [B] -> [B, L, V]."""
+        raise AssertionError("abstract")
+
+    def corrupt(
+        self, x0: Tensor, t: Tensor, keys: Tensor, candidates: Tensor, vocabulary: Vocabulary
+    ) -> Tensor:
+        """A draw of xt [B, L]; positions that are no candidates stay clean. `keys` [B]."""
+        raise AssertionError("abstract")
+
+    def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
+        """Law of the token at time s given xt and the prediction, at `where` [B, L]: [N, V]."""
+        raise AssertionError("abstract")
+
+    def nll(
+        self,
+        prediction: Prediction,
+        x0: Tensor,
+        xt: Tensor,
+        t: Tensor,
+        candidates: Tensor,
+        vocabulary: Vocabulary,
+    ) -> Tensor:
+        """Integrand of the continuous-time NELBO a row, summed over candidates, nats, [B] float64."""
+        raise AssertionError("abstract")
+
+
+def row_sums(values: Tensor, where: Tensor) -> Tensor:
+    """Sum of values [N] standing at the True entries of `where` [B, L] by row -> [B]."""
+    rows = where.nonzero()[:, 0]
+    return values.new_zeros(len(where)).index_add(0, rows, values)

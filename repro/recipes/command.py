@@ -1,0 +1,135 @@
+"""The command line of every recipe.
+
+python -m repro.recipes.duo --print              every pin with its source;  --print --json: canonical form
+python -m repro.recipes.duo --plan               parameters, tokens, steps, memory, hours
+python -m repro.recipes.duo --scale nano.text    the same recipe on one CPU core
+python -m repro.recipes.duo --set optimizer.lr=1e-4 --out DIR --steps 100 --resume --seed 1
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from repro import parts, registry
+from repro.command import Parser, natural, run
+from repro.files import runs
+from repro.recipe import Recipe
+
+
+def main(recipe: Recipe) -> NoReturn:
+    """Run the command line of a recipe and exit."""
+    run(lambda argv: command(recipe, argv), f"repro.recipes.{recipe.name}")
+
+
+def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
+    """The command line as a function; returns the exit code, raises ValueError for bad input."""
+    parser = Parser(f"python -m repro.recipes.{recipe.name}", "Train, print or plan this recipe.")
+    parser.add_argument("--scale", default="full", help="full, nano, nano.lexicon, nano.sudoku or nano.text")
+    parser.add_argument("--set", action="append", default=[], metavar="PIN=VALUE", help="override one pin")
+    parser.add_argument("--print", action="store_true", help="every pin with its source")
+    parser.add_argument("--plan", action="store_true", help="what the run needs: parameters, memory, hours")
+    parser.add_argument("--json", action="store_true", help="with --print or --plan: for machines")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME-sSEED)")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of everything random")
+    parser.add_argument("--steps", type=natural, help="stop after so many steps; schedules stay")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
+    args = parser.parse_args(argv)
+    chosen = select(recipe, args.scale, args.set)
+    if args.json and not (args.print or args.plan):
+        parser.error("--json goes with --print or --plan")
+    if args.print:
+        print(json.dumps(parts.canonical(chosen), indent=1) if args.json else listing(chosen))
+        return 0
+    if args.plan:
+        from repro.recipes.plan import plan
+
+        planned = plan(chosen)
+        print(json.dumps(planned.figures(), indent=1) if args.json else planned.text())
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from repro.train import train
+
+    try:
+        out = args.out or runs() / f"{chosen.name}-s{args.seed}"
+        train(chosen, seed=args.seed, out=out, stop=args.steps, resume=args.resume)
+    except ConnectionError as error:
+        raise ConnectionError(f"{error}; --scale nano.text needs no download") from None
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"{chosen.name}: {out}", file=sys.stderr)
+    return 0
+
+
+def select(recipe: Recipe, scale: str, overrides: Sequence[str]) -> Recipe:
+    """A recipe at a scale with pins overridden; an override costs the name (`duo+3fa9c1`)."""
+    from repro.recipes.scale import scaled
+
+    chosen = scaled(recipe, scale)
+    pins = parts.parse_overrides(overrides)
+    if "name" in pins:
+        raise ValueError("the name follows from the pins; it cannot be set")
+    if not pins:
+        return chosen
+    derived = parts.derive(chosen, pins)
+    if derived.digest() == chosen.digest():
+        return chosen
+    return dataclasses.replace(derived, name=f"{chosen.name}+{derived.digest()[:6]}")
+
+
+def by_name(name: str) -> Recipe:
+    """The recipe of `NAME`, `NAME@SCALE` or `oracle:NAME@SCALE`; ValueError names the nearest."""
+    from repro.recipes.scale import oracle, scaled
+
+    exact, _, rest = name.rpartition("oracle:")
+    base, _, scale = rest.partition("@")
+    recipe = scaled(registry.recipe(base), scale or "full")
+    return oracle(recipe) if name.startswith("oracle:") and not exact else recipe
+
+
+# --- sources ------------------------------------------------------------------------------------------------------
+
+
+def citations(name: str) -> dict[str, str]:
+    """Dotted pin -> source of a registered recipe, read from the comment on the pin's line."""
+    module = registry.RECIPES[name]
+    path = Path(__file__).with_name(module.rpartition(".")[2] + ".py")
+    text = path.read_text("utf-8")
+    lines = text.splitlines()
+    found: dict[str, str] = {}
+
+    def walk(call: ast.Call, prefix: str) -> None:
+        for keyword in call.keywords:
+            path = f"{prefix}.{keyword.arg}" if prefix else str(keyword.arg)
+            if isinstance(keyword.value, ast.Call) and keyword.value.keywords:
+                walk(keyword.value, path)
+            else:
+                _, mark, comment = lines[(keyword.value.end_lineno or 1) - 1].rpartition("  # ")
+                if mark:
+                    found[path] = comment.strip()
+
+    for statement in ast.parse(text).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
+            walk(statement.value, "")
+    return found
+
+
+def listing(recipe: Recipe) -> str:
+    """Every pin, its value and its source, one a line; pins that the scale or an override moved say so."""
+    base = recipe.name.removeprefix("oracle:").partition("@")[0].partition("+")[0]
+    cited, full = citations(base), parts.leaves(registry.recipe(base))
+    rows = []
+    for pin, value in parts.leaves(recipe).items():
+        moved = full.get(pin, object()) != value
+        source = "repro/recipes/scale.py or --set" if moved else cited.get(pin, "")
+        rows.append((pin, json.dumps(parts.canonical(value)), source))
+    wide, middle = max(len(r[0]) for r in rows), min(44, max(len(r[1]) for r in rows))
+    head = f"{recipe.name}  digest {recipe.digest()}"
+    return "\n".join(
+        [head, *(f"{pin:<{wide}}  {value:<{middle}}  {source}".rstrip() for pin, value, source in rows)]
+    )

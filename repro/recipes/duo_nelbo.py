@@ -1,0 +1,102 @@
+"""Duo's paper loss on the seed document's data: a relaxed curriculum, then the discrete NELBO.
+
+Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_nelbo
+Toy      python -m repro.recipes.duo_nelbo --scale nano         half a minute, one core, no download
+Cost     8 x H100: see --plan
+Expect   no published number on this data; LM1B and OWT have their own recipes
+Departs  from the paper (arXiv 2506.10892): ModernBERT without time conditioning, the seed's optimizer and length; the
+         curriculum covers the same half of the run
+"""
+
+from repro.backbones.modernbert import ModernBert
+from repro.data.chat import Chat
+from repro.data.corpus import UNRESOLVED
+from repro.objectives.elbo import DuoElbo
+from repro.objectives.noise import GammaWindow
+from repro.objectives.objective import GlobalBatch
+from repro.optim import AdamW, Ema
+from repro.processes.uniform import Uniform
+from repro.recipe import Recipe
+from repro.recipes.command import main
+from repro.schedules import Linear, Constant
+
+RECIPE = Recipe(
+    name="duo_nelbo",  # repro/registry.py
+    data=Chat(
+        source="allenai/tulu-3-sft-mixture-0225",  # seed train_flowlm.py:18-43
+        revision=UNRESOLVED,  # the seed pins none; resolved by the first online run
+        split="train",  # seed train_flowlm.py:18-43
+        source_rows=866_138,  # expected for -0225 (spec A.1)
+        tokenizer="answerdotai/ModernBERT-large",  # seed train_flowlm.py:18-43
+        tokenizer_revision=UNRESOLVED,  # the seed pins none
+        template="User: {user}\n{sep}\nAssistant:\n{assistant}",  # seed train_flowlm.py:24-26
+        max_length=512,  # seed train_flowlm.py:18-43
+        scored="all",  # seed train_flowlm.py:67
+        heldout_fraction=0.05,  # seed train_flowlm.py:18-43
+        split_seed=42,  # seed train_flowlm.py:18-43
+        size=50_368,  # ModernBERT config.json: vocab_size (spec A.1)
+        total=50_368,  # same: every id is a row of the embedding
+        mask=50_284,  # ModernBERT tokenizer: [MASK] (checked on loading)
+        pad=50_283,  # ModernBERT config.json: pad_token_id
+        cls=50_281,  # ModernBERT config.json: cls_token_id
+        sep=50_282,  # ModernBERT config.json: sep_token_id
+    ),
+    backbone=ModernBert(
+        layers=28,  # ModernBERT paper Table 4 (arXiv 2412.13663)
+        width=1024,  # ModernBERT paper Table 4
+        heads=16,  # ModernBERT paper Table 4
+        ffn=2624,  # ModernBERT paper Table 4: GeGLU, Wi 1024 -> 5248
+        global_every=3,  # ModernBERT paper section 2.1.1
+        window=128,  # ModernBERT paper section 2.1.1
+        rope_base_global=160_000.0,  # ModernBERT paper section 2.1.1
+        rope_base_local=10_000.0,  # ModernBERT paper section 2.1.1
+        norm_eps=1e-5,  # ModernBERT config.json: norm_eps
+        max_positions=8192,  # ModernBERT config.json: max_position_embeddings
+        attend_pads=False,  # seed train_flowlm.py: attention excludes PAD (spec A.5 row 12)
+        init_deviation=0.02,  # ModernBERT config.json: initializer_range; unused, weights are loaded
+        weights="answerdotai/ModernBERT-large",  # seed train_flowlm.py:18-43
+        revision=UNRESOLVED,  # the seed pins none
+    ),
+    process=Uniform(
+        alpha_end=1e-3,  # spec D.4: alpha(t) = 1 - (1 - 1e-3) t
+        eps=1e-3,  # spec D.4: t in [1e-3, 1]
+    ),
+    objective=DuoElbo(
+        window=GammaWindow(
+            low=-3.55,  # Duo scripts/train_owt_duo.sh (spec D.4: OWT, the larger vocabulary)
+            high=-1.85,  # Duo scripts/train_owt_duo.sh (spec D.4)
+        ),
+        temperature=Constant(
+            value=1e-3,  # Duo scripts: log10 start = end = -3 (spec D.4)
+        ),
+        until=1_607,  # Duo scripts: the first half of the run (500 K of 1 M steps; spec D.4)
+        eps=1e-3,  # Duo: t in [1e-3, 1] (spec D.4)
+        group=GlobalBatch(),  # Duo trainer_base.py:419-439: divided by the token count (spec D.3)
+    ),
+    optimizer=AdamW(
+        lr=5e-5,  # seed train_flowlm.py:89-93
+        betas=(0.9, 0.999),  # transformers 4.53 TrainingArguments (spec A.1)
+        eps=1e-8,  # transformers 4.53 TrainingArguments (spec A.1)
+        weight_decay=0.0,  # transformers 4.53 TrainingArguments (spec A.1)
+        clip=1.0,  # Duo configs: gradient_clip_val 1.0 (spec D.7)
+    ),
+    learning_rate=Linear(
+        warmup=0,  # transformers 4.53 TrainingArguments (spec A.1)
+    ),
+    ema=Ema(
+        decay=0.9999,  # Duo configs (spec D.7)
+    ),  # Duo models/ema.py:41-44 (spec D.7)
+    precision="bf16_master",  # seed train_flowlm.py:94-107
+    batch=256,  # seed README.md:31 and train_flowlm.py: 32 a GPU on 8 GPUs
+    micro_batch=32,  # seed train_flowlm.py:89-93
+    steps=3_215,  # one epoch: ceil(ceil(.95 * 866,138 / 32) / 8) (spec A.1)
+    log_every=500,  # transformers 4.53 TrainingArguments
+    heldout_every=200,  # ours
+    heldout_rows=4096,  # ours: rows of the split that the in-training bound reads
+    checkpoint_every=500,  # transformers 4.53 TrainingArguments (spec A.1)
+    teacher=None,  # nothing is distilled
+    suite="seed",  # ours: evals/suites/seed.toml
+)
+
+if __name__ == "__main__":
+    main(RECIPE)

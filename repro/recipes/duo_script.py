@@ -1,0 +1,103 @@
+"""The seed document's Duo script as written: its reverse term, one epoch, no clipping.
+
+Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_script
+Toy      python -m repro.recipes.duo_script --scale nano         half a minute, one core, no download
+Cost     8 x H100: see --plan
+Expect   no published number; the logged loss lacks the script's constant, ln(1e8) (V - 1) = 927,794 a token
+Departs  from seed train_flowlm.py: the constant c (V - 1) is subtracted from the loss (same gradient), logits in float32
+"""
+
+from repro.backbones.modernbert import ModernBert
+from repro.data.chat import Chat
+from repro.data.corpus import UNRESOLVED
+from repro.objectives.noise import Window
+from repro.objectives.objective import RowGroup
+from repro.objectives.sym_kl import Kappa, SymKLScript
+from repro.optim import AdamW
+from repro.processes.uniform import Uniform
+from repro.recipe import Recipe
+from repro.recipes.command import main
+from repro.schedules import Linear, LinearToZero
+
+RECIPE = Recipe(
+    name="duo_script",  # repro/registry.py
+    data=Chat(
+        source="allenai/tulu-3-sft-mixture-0225",  # seed train_flowlm.py:18-43
+        revision=UNRESOLVED,  # the seed pins none; resolved by the first online run
+        split="train",  # seed train_flowlm.py:18-43
+        source_rows=866_138,  # expected for -0225 (spec A.1)
+        tokenizer="answerdotai/ModernBERT-large",  # seed train_flowlm.py:18-43
+        tokenizer_revision=UNRESOLVED,  # the seed pins none
+        template="User: {user}\n{sep}\nAssistant:\n{assistant}",  # seed train_flowlm.py:24-26
+        max_length=512,  # seed train_flowlm.py:18-43
+        scored="all",  # seed train_flowlm.py:67
+        heldout_fraction=0.05,  # seed train_flowlm.py:18-43
+        split_seed=42,  # seed train_flowlm.py:18-43
+        size=50_368,  # ModernBERT config.json: vocab_size (spec A.1)
+        total=50_368,  # same: every id is a row of the embedding
+        mask=50_284,  # ModernBERT tokenizer: [MASK] (checked on loading)
+        pad=50_283,  # ModernBERT config.json: pad_token_id
+        cls=50_281,  # ModernBERT config.json: cls_token_id
+        sep=50_282,  # ModernBERT config.json: sep_token_id
+    ),
+    backbone=ModernBert(
+        layers=28,  # ModernBERT paper Table 4 (arXiv 2412.13663)
+        width=1024,  # ModernBERT paper Table 4
+        heads=16,  # ModernBERT paper Table 4
+        ffn=2624,  # ModernBERT paper Table 4: GeGLU, Wi 1024 -> 5248
+        global_every=3,  # ModernBERT paper section 2.1.1
+        window=128,  # ModernBERT paper section 2.1.1
+        rope_base_global=160_000.0,  # ModernBERT paper section 2.1.1
+        rope_base_local=10_000.0,  # ModernBERT paper section 2.1.1
+        norm_eps=1e-5,  # ModernBERT config.json: norm_eps
+        max_positions=8192,  # ModernBERT config.json: max_position_embeddings
+        attend_pads=False,  # seed train_flowlm.py: attention excludes PAD (spec A.5 row 12)
+        init_deviation=0.02,  # ModernBERT config.json: initializer_range; unused, weights are loaded
+        weights="answerdotai/ModernBERT-large",  # seed train_flowlm.py:18-43
+        revision=UNRESOLVED,  # the seed pins none
+    ),
+    process=Uniform(
+        alpha_end=1e-3,  # spec D.4: alpha(t) = 1 - (1 - 1e-3) t
+        eps=1e-3,  # spec D.4: t in [1e-3, 1]
+    ),
+    objective=SymKLScript(
+        noise=Window(
+            low=0.03,  # seed train_flowlm.py:55
+            high=0.15,  # seed train_flowlm.py:55
+        ),
+        temperature=LinearToZero(
+            start=1e-3,  # seed train_flowlm.py:60-61
+            steps=500_000,  # seed train_flowlm.py:60-61 and README.md:234
+            floor=1e-8,  # seed train_flowlm.py:60-61
+        ),
+        floor=1e-8,  # seed train_flowlm.py:75-77 (spec A.3)
+        view_scale=Kappa(),  # seed train_flowlm.py:80 (spec A.5 row 1)
+        group=RowGroup(
+            rows=32,  # seed train_flowlm.py:83: mean over one GPU's tokens, then over GPUs
+        ),
+    ),
+    optimizer=AdamW(
+        lr=5e-5,  # seed train_flowlm.py:89-93
+        betas=(0.9, 0.999),  # transformers 4.53 TrainingArguments (spec A.1)
+        eps=1e-8,  # transformers 4.53 TrainingArguments (spec A.1)
+        weight_decay=0.0,  # transformers 4.53 TrainingArguments (spec A.1)
+        clip=None,  # seed train_flowlm.py:94-107: no gradient_clipping, so none (spec A.2)
+    ),
+    learning_rate=Linear(
+        warmup=0,  # transformers 4.53 TrainingArguments (spec A.1)
+    ),
+    ema=None,  # the seed keeps no average
+    precision="bf16_master",  # seed train_flowlm.py:94-107: DeepSpeed bf16, float32 masters
+    batch=256,  # seed README.md:31 and train_flowlm.py: 32 a GPU on 8 GPUs
+    micro_batch=32,  # seed train_flowlm.py:89-93
+    steps=3_215,  # one epoch: ceil(ceil(.95 * 866,138 / 32) / 8) (spec A.1)
+    log_every=500,  # transformers 4.53 TrainingArguments
+    heldout_every=200,  # ours: the script never evaluates (spec A.2)
+    heldout_rows=4096,  # ours: rows of the split that the in-training bound reads
+    checkpoint_every=500,  # transformers 4.53 TrainingArguments (spec A.1)
+    teacher=None,  # nothing is distilled
+    suite="seed",  # ours: evals/suites/seed.toml
+)
+
+if __name__ == "__main__":
+    main(RECIPE)

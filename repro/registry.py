@@ -1,0 +1,106 @@
+"""Table of contents: one line a part, one line a recipe; a name is resolved to its class or module on use.
+
+To add a thing, write its file and add its line here; tests parametrised over these tables then cover it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from repro.parts import Part
+    from repro.recipe import Recipe
+
+PARTS = {
+    # the recipe itself
+    "recipe": "repro.recipe:Recipe",
+    # schedules
+    "cosine": "repro.schedules:Cosine",
+    "linear": "repro.schedules:Linear",
+    "linear_to_zero": "repro.schedules:LinearToZero",
+    "constant": "repro.schedules:Constant",
+    # data
+    "language": "repro.data.language:Language",
+    "sudoku": "repro.data.tasks:Sudoku",
+    "sotu": "repro.data.documents:Sotu",
+    "files": "repro.data.documents:Files",
+    "hub": "repro.data.documents:Hub",
+    "text": "repro.data.text:Text",
+    "characters": "repro.data.text:Characters",
+    "bpe": "repro.data.text:Bpe",
+    "gpt2": "repro.data.text:Gpt2",
+    "chat": "repro.data.chat:Chat",
+    "packed": "repro.data.packed:Packed",
+    # backbones
+    "llama": "repro.backbones.llama:Llama",
+    "modernbert": "repro.backbones.modernbert:ModernBert",
+    "oracle": "repro.backbones.oracle:Oracle",
+    # processes
+    "absorbing": "repro.processes.absorbing:Absorbing",
+    "uniform": "repro.processes.uniform:Uniform",
+    "left_to_right": "repro.processes.left_to_right:LeftToRight",
+    # objectives
+    "masked_ce": "repro.objectives.masked_ce:MaskedCE",
+    "static_masks": "repro.objectives.masked_ce:Static",
+    "fresh_masks": "repro.objectives.masked_ce:Fresh",
+    "sym_kl": "repro.objectives.sym_kl:SymKL",
+    "sym_kl_script": "repro.objectives.sym_kl:SymKLScript",
+    "kappa": "repro.objectives.sym_kl:Kappa",
+    "elbo": "repro.objectives.elbo:Elbo",
+    "duo_elbo": "repro.objectives.elbo:DuoElbo",
+    "next_token": "repro.objectives.next_token:NextToken",
+    "window": "repro.objectives.noise:Window",
+    "gamma_window": "repro.objectives.noise:GammaWindow",
+    "row_group": "repro.objectives.objective:RowGroup",
+    "global_batch": "repro.objectives.objective:GlobalBatch",
+    # optimizers
+    "adamw": "repro.optim:AdamW",
+    "ema": "repro.optim:Ema",
+    # samplers
+    "low_confidence": "repro.samplers.ordered:LowConfidence",
+    "margin": "repro.samplers.ordered:Margin",
+    "entropy": "repro.samplers.ordered:Entropy",
+    "random": "repro.samplers.ordered:Random",
+    "threshold": "repro.samplers.threshold:Threshold",
+    "ancestral": "repro.samplers.ancestral:Ancestral",
+    "autoregressive": "repro.samplers.autoregressive:Autoregressive",
+    "plan": "repro.samplers.decode:Plan",
+}
+
+RECIPES = {
+    "llada": "repro.recipes.llada",
+    "duo": "repro.recipes.duo",
+    "duo_script": "repro.recipes.duo_script",
+    "duo_nelbo": "repro.recipes.duo_nelbo",
+    "mdlm": "repro.recipes.mdlm",
+    "ar": "repro.recipes.ar",
+}
+
+
+def part_class(name: str) -> type[Part]:
+    """The class of a part by its registered name; ValueError names the nearest one."""
+    from repro.parts import nearest
+
+    if name not in PARTS:
+        raise ValueError(f"no part {name!r}; {nearest(str(name), PARTS)}")
+    module, _, attribute = PARTS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def part_name(cls: type[Part]) -> str:
+    """The registered name of a part's class."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    for name, target in PARTS.items():
+        if target == path:
+            return name
+    raise ValueError(f"{path} has no line in repro/registry.py; add it to PARTS")
+
+
+def recipe(name: str) -> Recipe:
+    """The full recipe of a registered name; ValueError names the nearest one."""
+    from repro.parts import nearest
+
+    if name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; {nearest(name, RECIPES)}")
+    return importlib.import_module(RECIPES[name]).RECIPE

@@ -1,0 +1,23 @@
+"""Left-to-right sampling, one token a forward (spec F); the decoding loop keeps keys and values in slots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.parts import part
+from repro.samplers.sampler import Abilities, Sampler, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@part
+class Autoregressive(Sampler):
+    """The next token: argmax at temperature 0, else a draw of softmax(logits / temperature)."""
+
+    temperature: float
+    abilities = Abilities(processes=frozenset({"left_to_right"}), adaptive=False, revises=False, law=True)
+
+    def step(self, state: State) -> Tensor:
+        logits = state.prediction.logits(state.open)
+        return state.commit(state.open, state.tokens(logits, self.temperature, state.open))

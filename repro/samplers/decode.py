@@ -1,0 +1,302 @@
+"""The one decoding loop. Rules (`repro.samplers.sampler`) differ only in how they turn a state into the next ids.
+
+    decoded = decode(denoiser, process, sampler, plan, prompts, seed=0, names=[0, 1])
+    decoded.ids [B, gen_length], decoded.forwards [B]
+
+The loop keeps prompts fixed, walks blocks left to right, gives each block its own time from 1 to 0, stops a block as
+soon as nothing is open, counts what was really forwarded, and asserts that no noise is left. Prompts of unequal length
+are left-padded; columns are physical, positions count from a row's own start, and draws are keyed by row and position,
+so a row decodes alike in any batch.
+
+`law` runs the same steps with every draw enumerated: the exact output law of a sampler on a tiny space.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repro import parts, registry, rng
+from repro.lazy import torch
+from repro.parts import Part, part
+from repro.processes.absorbing import Absorbing
+from repro.processes.left_to_right import LeftToRight
+from repro.processes.process import Process
+from repro.samplers.sampler import Sampler, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.denoiser import Denoiser
+    from repro.backbones.prediction import Prediction
+    from repro.samplers.draws import Draw, Outcome
+
+
+@part
+class Plan(Part):
+    """How much is generated and in how many steps: `steps` over all blocks, or None for an adaptive rule."""
+
+    gen_length: int
+    block_length: int
+    steps: int | None
+
+
+def check(sampler: Sampler, process: Process, plan: Plan) -> None:
+    """Raise ValueError, naming the remedy, when the rule does not fit the process or the plan cannot be had."""
+    name, noise = registry.part_name(type(sampler)), registry.part_name(type(process))
+    abilities = sampler.abilities
+    if noise not in abilities.processes:
+        raise ValueError(
+            f"sampler {name!r} is for {' and '.join(sorted(abilities.processes))} models; this one is {noise}"
+        )
+    if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
+        raise ValueError(f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length}")
+    if abilities.adaptive:
+        if plan.steps is not None:
+            raise ValueError(f"sampler {name!r} is adaptive: it takes no number of steps (got {plan.steps})")
+        return
+    blocks = plan.gen_length // plan.block_length
+    if plan.steps is None or plan.steps < blocks or plan.steps % blocks:
+        raise ValueError(f"steps {plan.steps} must be a positive multiple of the number of blocks, {blocks}")
+    if plan.steps > plan.gen_length and not abilities.revises:
+        raise ValueError(
+            f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits one a step at least"
+        )
+    if noise == "left_to_right" and plan.steps != plan.gen_length:
+        raise ValueError(f"a left-to-right model writes one token a step: steps must be {plan.gen_length}")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the loop shows after each step: ids [B, L], what changed [B, L], forwards so far [B]."""
+
+    ids: Tensor
+    changed: Tensor
+    forwards: Tensor
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Generated ids [B, gen_length]; forwards [B]; token-forwards [B] (tokens that went through the network)."""
+
+    ids: Tensor
+    forwards: Tensor
+    token_forwards: Tensor
+
+
+class Decoder:
+    """A denoiser, a rule and a plan, laid out for some prompts (`pad` [B] columns of left padding)."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        process: Process,
+        sampler: Sampler,
+        plan: Plan,
+        prompts: Sequence[Sequence[int]],
+    ) -> None:
+        check(sampler, process, plan)
+        self.denoiser, self.process, self.sampler, self.plan = denoiser, process, sampler, plan
+        self.causal = isinstance(process, LeftToRight)
+        vocabulary = denoiser.vocabulary
+        if self.causal:
+            prompts = [[vocabulary.bos, *prompt] for prompt in prompts]
+        self.start = max(len(prompt) for prompt in prompts)
+        self.width = self.start + plan.gen_length
+        self.device = denoiser.forbidden.device
+        self.pad = torch.tensor([self.start - len(prompt) for prompt in prompts], device=self.device)
+        # what a column without token holds never reaches the output: attention hides it
+        filler = vocabulary.mask if vocabulary.mask is not None else 0
+        rows = [[filler] * (self.start - len(p)) + list(p) + [filler] * plan.gen_length for p in prompts]
+        self.ids = torch.tensor(rows, dtype=torch.int64, device=self.device)
+
+    def pads(self, rows: int) -> Tensor:
+        """Left padding of each row, [rows] (an enumeration runs many states of one prompt)."""
+        return self.pad if rows == len(self.pad) else self.pad.expand(rows)
+
+    def begin(self, draw: Draw, ids: Tensor) -> Tensor:
+        """The ids at t = 1: prompts, then the mask id or draws of the prior."""
+        if self.causal or isinstance(self.process, Absorbing):
+            return ids
+        where = self._columns(ids, self.start, self.width)
+        law = torch.zeros(self.denoiser.vocabulary.total, dtype=torch.float64, device=self.device)
+        law[: self.denoiser.vocabulary.size] = 1.0
+        rows, columns = where.nonzero(as_tuple=True)
+        ids = ids.clone()
+        ids[where] = draw(law.expand(len(rows), -1), rng.PRIOR, rows, columns - self.pads(len(ids))[rows], 0)
+        return ids
+
+    def schedule(self) -> Iterator[tuple[int, int, int]]:
+        """(block, step within the block, steps of the block) of every step; an adaptive rule has one a position."""
+        blocks = self.plan.gen_length // self.plan.block_length
+        steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks
+        return ((block, i, steps) for block in range(blocks) for i in range(steps))
+
+    def advance(
+        self, ids: Tensor, block: int, i: int, steps: int, draw: Draw, cache: Prediction | None = None
+    ) -> tuple[Tensor, Prediction]:
+        """One step: ids [B, L] -> next ids, and the prediction that was (or was not) forwarded. Pure but for `cache`."""
+        from repro.backbones.prediction import CausalPrediction
+
+        first = self.start + block * self.plan.block_length
+        active = self._columns(ids, first, first + self.plan.block_length)
+        open = active
+        if isinstance(self.process, Absorbing):
+            open = active & (ids == self.denoiser.vocabulary.mask)
+        elif self.causal:
+            open = self._columns(ids, first + i, first + i + 1)
+        t = torch.full((len(ids),), 1 - i / steps, dtype=torch.float64, device=self.device)
+        s = torch.full_like(t, 1 - (i + 1) / steps)
+        length = self.plan.block_length
+        quota = length // steps + (i < length % steps)  # LLaDA: extra tokens go to the first steps (spec B.4)
+        if cache is None:
+            prediction = self.cached(len(ids)) if self.causal else self._prediction(ids, t)
+        else:
+            prediction = cache
+        if isinstance(prediction, CausalPrediction):
+            prediction.read(ids)
+        state = State(ids, active, open, t, s, quota, self.process, prediction, draw, self.pads(len(ids)))
+        return self.sampler.step(state), prediction
+
+    def finished(self, ids: Tensor, block: int) -> bool:
+        """Whether nothing is left to decide in a block (absorbing noise only: others use all their steps)."""
+        if not isinstance(self.process, Absorbing):
+            return False
+        first = self.start + block * self.plan.block_length
+        return not (ids[:, first : first + self.plan.block_length] == self.denoiser.vocabulary.mask).any()
+
+    def _columns(self, ids: Tensor, first: int, last: int) -> Tensor:
+        column = torch.arange(self.width, device=self.device)
+        return ((column >= first) & (column < last)).expand_as(ids)
+
+    def _prediction(self, ids: Tensor, t: Tensor) -> Prediction:
+        from repro.backbones.attention import Mask
+        from repro.backbones.prediction import Prediction
+
+        column = torch.arange(self.width, device=self.device)
+        padded = bool(self.pad.any())
+        valid = column >= self.pad[:, None] if padded else None
+        positions = (column - self.pad[:, None]).clamp_min(0) if padded else None
+        return Prediction(self.denoiser, ids, t, Mask(valid), positions)
+
+    def cached(self, rows: int) -> Prediction:
+        """The prediction of a causal network that keeps its keys and values from step to step."""
+        from repro.backbones.prediction import CausalPrediction
+
+        return CausalPrediction(self.denoiser, self.width, self.pads(rows))
+
+
+def steps(
+    denoiser: Denoiser,
+    process: Process,
+    sampler: Sampler,
+    plan: Plan,
+    prompts: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    names: Sequence[int],
+) -> Iterator[tuple[Decoder, Frame, Tensor]]:
+    """Decode step by step: yields (decoder, frame, token-forwards so far [B]) after each step that did something."""
+    from repro.samplers.draws import Stream
+
+    decoder = Decoder(denoiser, process, sampler, plan, prompts)
+    rows = torch.tensor(list(names), dtype=torch.int64, device=decoder.device)
+    with torch.no_grad():
+        ids = decoder.begin(Stream(seed, rows, -1), decoder.ids)
+        forwards = torch.zeros_like(rows)
+        tokens = torch.zeros_like(rows)
+        cache = decoder.cached(len(rows)) if decoder.causal else None
+        for number, (block, i, count) in enumerate(decoder.schedule()):
+            if decoder.finished(ids, block):
+                continue
+            after, prediction = decoder.advance(ids, block, i, count, Stream(seed, rows, number), cache)
+            forwards, tokens = forwards + prediction.forwarded, tokens + prediction.token_forwards()
+            frame = Frame(after, after != ids, forwards)
+            ids = after
+            yield decoder, frame, tokens
+
+
+def decode(
+    denoiser: Denoiser,
+    process: Process,
+    sampler: Sampler,
+    plan: Plan,
+    prompts: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    names: Sequence[int],
+) -> Decoded:
+    """Decode a batch. `names` are the rows' numbers in the global stream (two batches share none of their draws).
+
+    Raises ValueError when rule, process and plan do not fit.
+    """
+    frame, decoder, tokens = None, None, None
+    for decoder, frame, tokens in steps(denoiser, process, sampler, plan, prompts, seed=seed, names=names):  # noqa: B007
+        pass
+    assert frame is not None and decoder is not None and tokens is not None
+    out = frame.ids[:, decoder.start :]
+    assert not decoder.denoiser.forbidden[out].any(), "noise is left after the last step"
+    assert (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all(), "a prompt was changed"
+    return Decoded(out, frame.forwards, tokens)
+
+
+# --- exact laws ---------------------------------------------------------------------------------------------------
+
+
+def law(
+    denoiser: Denoiser, process: Process, sampler: Sampler, plan: Plan, prompt: Sequence[int] = ()
+) -> dict:
+    """The exact law of the generated ids, {tuple of ids: probability}, with every draw of the rule enumerated.
+
+    For tiny spaces (V = 3, gen_length = 2 or 3): states with equal ids are merged after each step.
+    """
+    decoder = Decoder(denoiser, process, sampler, plan, [prompt])
+    assert not decoder.causal or denoiser.vocabulary.bos is not None
+    weights = torch.ones(1, dtype=torch.float64)
+    with torch.no_grad():
+        ids, weights = _enumerate(lambda ids, draw: decoder.begin(draw, ids), decoder.ids, weights)
+        for block, i, count in decoder.schedule():
+            if not decoder.finished(ids, block):
+                ids, weights = _enumerate(
+                    lambda ids, draw, at=(block, i, count): decoder.advance(ids, *at, draw)[0], ids, weights
+                )
+    return {tuple(row): w for row, w in zip(ids[:, decoder.start :].tolist(), weights.tolist(), strict=True)}
+
+
+def _enumerate(step, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """All outcomes of one step from weighted states: rerun with longer scripts until no draw is unknown, then merge."""
+    from repro.samplers.draws import Script, Unknown
+
+    scripts: list[dict[Outcome, int]] = [{} for _ in range(len(ids))]
+    while True:
+        try:
+            after = step(ids, Script(scripts))
+            break
+        except Unknown as unknown:
+            grown: list[tuple[int, dict[Outcome, int], float]] = []
+            asked: dict[int, list[tuple[Outcome, Tensor]]] = {}
+            for name, row, p in zip(unknown.names, unknown.rows, unknown.probabilities, strict=True):
+                asked.setdefault(row, []).append((name, p / p.sum()))
+            for row in range(len(ids)):
+                draws = asked.get(row, [])
+                for outcomes in itertools.product(*[range(len(p)) for _, p in draws]):
+                    chance = 1.0
+                    for (_, p), outcome in zip(draws, outcomes, strict=True):
+                        chance *= float(p[outcome])
+                    if chance > 0:
+                        new = {name: o for (name, _), o in zip(draws, outcomes, strict=True)}
+                        grown.append((row, scripts[row] | new, chance))
+            source = torch.tensor([row for row, _, _ in grown])
+            ids = ids[source]
+            weights = weights[source] * torch.tensor([chance for _, _, chance in grown], dtype=torch.float64)
+            scripts = [script for _, script, _ in grown]
+    merged, inverse = torch.unique(after, dim=0, return_inverse=True)
+    return merged, torch.zeros(len(merged), dtype=torch.float64).index_add(0, inverse, weights)
+
+
+def describe(sampler: Sampler) -> str:
+    """A sampler's pins in one line, for listings."""
+    pins = ", ".join(f"{name}={value}" for name, value in parts.leaves(sampler).items() if name)
+    return f"{registry.part_name(type(sampler))}({pins})"

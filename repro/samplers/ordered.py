@@ -1,0 +1,88 @@
+"""Rules that commit a fixed quota of masked positions a step, best first (spec B.4, E.3).
+
+At temperature 0 a committed token is the argmax; above, a draw of softmax(logits / temperature). The score of a
+position never uses the temperature (LLaDA scores by the un-noised softmax).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.lazy import torch
+from repro.parts import part
+from repro.samplers.sampler import Abilities, Sampler, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GREEDY = Abilities(processes=frozenset({"absorbing"}), adaptive=False, revises=False, law=False)
+
+
+@part
+class LowConfidence(Sampler):
+    """The positions whose written token has the highest probability; the others are remasked (LLaDA, Alg. 5; MaskGIT)."""
+
+    temperature: float
+    abilities = GREEDY
+
+    def step(self, state: State) -> Tensor:
+        logits = state.prediction.logits(state.open)
+        tokens = state.tokens(logits, self.temperature, state.open)
+        score = logits.gather(1, tokens[:, None])[:, 0].double() - logits.double().logsumexp(-1)
+        chosen = state.best(score, state.open, state.quota)
+        return state.commit(chosen, tokens[chosen[state.open]])
+
+
+@part
+class Margin(Sampler):
+    """The positions with the largest gap between the two highest probabilities (Dream's `topk_margin`)."""
+
+    temperature: float
+    abilities = GREEDY
+
+    def step(self, state: State) -> Tensor:
+        logits = state.prediction.logits(state.open)
+        first, second = logits.double().softmax(-1).topk(2).values.unbind(-1)
+        return _commit(state, first - second, logits, self.temperature)
+
+
+@part
+class Entropy(Sampler):
+    """The positions with the lowest predictive entropy (Dream's `entropy`)."""
+
+    temperature: float
+    abilities = GREEDY
+
+    def step(self, state: State) -> Tensor:
+        logits = state.prediction.logits(state.open)
+        p = logits.double().softmax(-1)
+        return _commit(state, torch.special.xlogy(p, p).sum(-1), logits, self.temperature)
+
+
+def _commit(state: State, score: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """Commit the quota's best-scoring open positions; tokens are drawn only there."""
+    chosen = state.best(score, state.open, state.quota)
+    return state.commit(chosen, state.tokens(logits[chosen[state.open]], temperature, chosen))
+
+
+@part
+class Random(Sampler):
+    """Positions in uniformly random order (LLaDA's `random`); one at a time with an exact denoiser it is exact.
+
+    Positions are drawn one after the other without replacement, and logits are computed only where a token is written.
+    """
+
+    temperature: float
+    abilities = Abilities(processes=frozenset({"absorbing"}), adaptive=False, revises=False, law=True)
+
+    def step(self, state: State) -> Tensor:
+        left = state.open.clone()
+        if state.quota >= int(left.sum(1).max()):
+            left[:] = False
+        else:
+            for index in range(state.quota):
+                column = state.draw_position(left, index)
+                left.scatter_(1, column[:, None], False)
+        chosen = state.open & ~left
+        logits = state.prediction.logits(chosen)
+        return state.commit(chosen, state.tokens(logits, self.temperature, chosen))

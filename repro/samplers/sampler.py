@@ -1,0 +1,102 @@
+"""What an update rule is given and what it declares.
+
+A sampler is a part with one method, `step(state) -> ids`: it reads a lazy prediction, draws through `state.draw`, and
+returns the next ids. The decoding loop (`repro.samplers.decode`) owns everything else: prompts, blocks, plan, cost.
+
+Shapes: B rows, L columns (prompt and generation, left-padded), N positions, V ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from repro import rng
+from repro.lazy import torch
+from repro.parts import Part
+from repro.processes.process import Process
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.prediction import Prediction
+    from repro.samplers.draws import Draw
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a rule promises. `processes`: registered names; `adaptive`: the number of forwards is an outcome (no plan of
+    steps); `revises`: may change a committed token; `law`: its output law tends to the model's as steps grow."""
+
+    processes: frozenset[str]
+    adaptive: bool
+    revises: bool
+    law: bool
+
+
+@dataclass
+class State:
+    """One step of decoding, as a rule sees it."""
+
+    ids: Tensor
+    """[B, L] ids: prompt, committed tokens, and the mask id (or noise) elsewhere."""
+    active: Tensor
+    """[B, L] bool: positions of the current block."""
+    open: Tensor
+    """[B, L] bool: active positions that are still undecided (absorbing: masked; uniform: all)."""
+    t: Tensor
+    s: Tensor
+    """[B] float64: time of the ids, and the time to step to (within the block)."""
+    quota: int
+    """Positions that a fixed-quota rule commits at this step."""
+    process: Process
+    prediction: Prediction
+    _draw: Draw
+    _pad: Tensor
+
+    def draw(self, probabilities: Tensor, purpose: int, where: Tensor, index: int = 0) -> Tensor:
+        """One categorical outcome for each True entry of `where` [B, L], from probabilities [N, C] float64: [N]."""
+        rows, columns = where.nonzero(as_tuple=True)
+        return self._draw(probabilities, purpose, rows, columns - self._pad[rows], index)
+
+    def draw_position(self, among: Tensor, index: int) -> Tensor:
+        """One True column a row of `among` [B, L], uniformly (rows without any: column 0): [B]."""
+        rows = among.any(1).nonzero()[:, 0]
+        chosen = torch.zeros(len(among), dtype=torch.int64, device=among.device)
+        start = torch.zeros_like(rows)
+        chosen[rows] = self._draw(among[rows].double(), rng.POSITION, rows, start, index)
+        return chosen
+
+    def tokens(self, logits: Tensor, temperature: float, where: Tensor) -> Tensor:
+        """Argmax at temperature 0, else a float64 draw of softmax(logits / temperature): logits [N, V] -> [N]."""
+        if temperature == 0:
+            return logits.argmax(-1)
+        scaled = logits.double() / temperature
+        return self.draw((scaled - scaled.amax(-1, keepdim=True)).exp(), rng.TOKEN, where)
+
+    def best(self, score: Tensor, where: Tensor, count: int | Tensor) -> Tensor:
+        """The `count` highest-scoring True entries of each row of `where`, ties to the left: [B, L] bool."""
+        full = torch.full(where.shape, -torch.inf, dtype=torch.float64, device=where.device)
+        full[where] = score.double()
+        rank = full.argsort(-1, descending=True, stable=True).argsort(-1, stable=True)
+        return where & (rank < count)
+
+    def commit(self, where: Tensor, tokens: Tensor) -> Tensor:
+        """The ids with `tokens` [N] written at `where` [B, L]."""
+        ids = self.ids.clone()
+        ids[where] = tokens
+        return ids
+
+
+Rule = Callable[[State], "Tensor"]
+
+
+class Sampler(Part):
+    """Kind: an update rule."""
+
+    abilities: ClassVar[Abilities]
+
+    def step(self, state: State) -> Tensor:
+        """The next ids [B, L]."""
+        raise AssertionError("abstract")

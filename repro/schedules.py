@@ -1,0 +1,70 @@
+"""What changes along a run: noise levels of a row, softmax temperature and learning rate of a step.
+
+Symbols: t diffusion time in [0, 1] (1 = pure noise), alpha(t) probability that a token is intact, step = optimizer step.
+"""
+
+from __future__ import annotations
+
+import math
+
+from repro.parts import Part, part
+
+
+class Rate(Part):
+    """Kind: a learning-rate factor in [0, 1] by optimizer step."""
+
+    def factor(self, step: int, steps: int) -> float:
+        raise AssertionError("a kind has no law of its own")
+
+
+@part
+class Cosine(Rate):
+    """Linear warm-up, then half a cosine to 0 at the last step (transformers' `cosine`)."""
+
+    warmup: int
+
+    def factor(self, step: int, steps: int) -> float:
+        if step < self.warmup:
+            return step / max(1, self.warmup)
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, steps - self.warmup)))
+
+
+@part
+class Linear(Rate):
+    """Linear warm-up, then linear to 0 at the last step (transformers' `linear`)."""
+
+    warmup: int
+
+    def factor(self, step: int, steps: int) -> float:
+        if step < self.warmup:
+            return step / max(1, self.warmup)
+        return max(0.0, (steps - step) / max(1, steps - self.warmup))
+
+
+class Temperature(Part):
+    """Kind: softmax temperature tau of the relaxed corruption by optimizer step."""
+
+    def tau(self, step: int) -> float:
+        raise AssertionError("a kind has no law of its own")
+
+
+@part
+class LinearToZero(Temperature):
+    """tau(step) = max(start (1 - step / steps), 0) + floor (spec A.2)."""
+
+    start: float
+    steps: int
+    floor: float
+
+    def tau(self, step: int) -> float:
+        return max(self.start * (1 - step / self.steps), 0.0) + self.floor
+
+
+@part
+class Constant(Temperature):
+    """tau held at one value (Duo's scripts: 1e-3 throughout the curriculum; spec D.4)."""
+
+    value: float
+
+    def tau(self, step: int) -> float:
+        return self.value

@@ -1,0 +1,306 @@
+"""The one training loop. Methods differ in an objective; engines in where a step runs.
+
+    train(recipe, seed=0, out=Path("runs/mdlm@nano"), stop=None, resume=False)
+
+Row r of step s is data(s, r): a keyed permutation of the corpus an epoch, split over processes and microbatches in
+order, so a resume needs no loader state. The loss of a step is a sum over rows with weights known beforehand; any split
+gives one curve (up to rounding), and a resumed run is bitwise the uninterrupted one on one machine.
+
+DIR holds recipe.json, metrics.jsonl (one row a logged step: step, loss, grad_norm, lr, ...) and step_*/ checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from repro import checkpoint as checkpoints
+from repro import parts, rng
+from repro.data.corpus import Corpus, Rows, prepared
+from repro.engines import Engine, engine
+from repro.files import write_text
+from repro.objectives.bound import attention_of, heldout_bound
+from repro.objectives.objective import Batch
+from repro.optim import Masters
+from repro.recipe import Recipe
+
+KEPT = 2
+"""Checkpoints kept in a run folder."""
+HELDOUT_PASSES = 4
+
+
+class Order:
+    """Which corpus row each row of a step is: `order(step) -> [batch]`."""
+
+    def __init__(self, rows: int, batch: int, seed: int) -> None:
+        self.rows, self.batch = rows, batch
+        self.epoch = lru_cache(maxsize=2)(lambda epoch: rng.permutation(seed, rng.ORDER, epoch, rows))
+
+    def __call__(self, step: int) -> np.ndarray:
+        place = torch.arange(step * self.batch, (step + 1) * self.batch)
+        epoch = place // self.rows
+        chosen = [self.epoch(int(e))[place[epoch == e] % self.rows] for e in epoch.unique()]
+        return torch.cat(chosen).numpy()
+
+
+def microbatches(
+    recipe: Recipe, corpus: Corpus, rows: np.ndarray, step: int, seed: int, made: Engine
+) -> Iterator[tuple[Batch, bool]]:
+    """This process's microbatches of a step, each with whether it is the last."""
+    share = recipe.batch // made.world
+    candidates = corpus.train.candidates[rows]
+    examples = torch.from_numpy(np.asarray(corpus.train.example[rows])).to(made.device)
+    counts = torch.from_numpy(candidates.sum(1).astype(np.int64)).to(made.device)
+    vocabulary = recipe.data.vocabulary()
+    size = min(recipe.micro_batch, share)
+    for start in range(made.rank * share, (made.rank + 1) * share, size):
+        here = slice(start, start + size)
+        ids = torch.from_numpy(corpus.train.ids[rows[here]].astype(np.int64)).to(made.device)
+        batch = Batch(
+            ids=ids,
+            candidates=torch.from_numpy(candidates[here]).to(made.device),
+            attention=attention_of(ids, vocabulary),
+            index=torch.arange(start, start + size, device=made.device),
+            step=step,
+            seed=seed,
+            vocabulary=vocabulary,
+            step_examples=examples,
+            step_candidates=counts,
+        )
+        yield batch, start + size >= (made.rank + 1) * share
+
+
+class Training:
+    """A run between two steps: network, masters, optimizer; all that a checkpoint holds."""
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, seed: int, made: Engine) -> None:
+        share, odd = divmod(recipe.batch, made.world)
+        if odd or share % min(recipe.micro_batch, share):
+            raise ValueError(
+                f"batch {recipe.batch} does not split into {made.world} processes x microbatches of"
+                f" {recipe.micro_batch}; choose micro_batch to divide batch/processes"
+            )
+        self.recipe, self.corpus, self.seed, self.engine = recipe, corpus, seed, made
+        self.order = Order(len(corpus.train), recipe.batch, seed)
+        denoiser = recipe.network(seed)
+        self.masters = Masters(denoiser.to(made.device), recipe.precision, recipe.ema)
+        self.optimizer = recipe.optimizer.build(self.masters.parameters())
+        self.network = made.wrap(denoiser, recipe.precision)
+        self.step = 0
+
+    def advance(self) -> dict[str, float | torch.Tensor]:
+        """One optimizer step; returns what may be logged of it (tensors are read only when a row is written)."""
+        recipe, made = self.recipe, self.engine
+        rows = self.order(self.step)
+        factor = recipe.learning_rate.factor(self.step, recipe.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.optimizer.lr * factor
+        sums: dict[str, torch.Tensor] = {}
+        for batch, last in microbatches(recipe, self.corpus, rows, self.step, self.seed, made):
+            loss = made.run(
+                self.network,
+                lambda denoiser, batch=batch: recipe.objective(denoiser, recipe.process, batch),
+                last,
+            )
+            made.backward(self.network, loss.value, last)
+            seen = {"loss": loss.value.detach(), "nll": loss.nll, "tokens": torch.tensor(float(loss.tokens))}
+            for name, value in {**seen, **loss.logs}.items():
+                sums[name] = sums.get(name, 0.0) + value.double().to(made.device)
+        norm = self.masters.take_gradients(1.0)
+        clip = recipe.optimizer.clip
+        if clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.masters.parameters(), clip, norm)
+        self.optimizer.step()
+        for parameter in self.network.parameters():
+            parameter.grad = None
+        self.optimizer.zero_grad(set_to_none=True)
+        self.masters.give_weights(self.step)
+        self.step += 1
+        return {**sums, "grad_norm": norm, "lr": recipe.optimizer.lr * factor}
+
+    def row(self, seen: dict[str, Any]) -> dict[str, float]:
+        """A row of metrics.jsonl from what `advance` returned, summed over processes."""
+        made = self.engine
+        names = [n for n in seen if n not in ("grad_norm", "lr")]
+        sums = dict(zip(names, made.sum(torch.stack([seen[n] for n in names])).tolist(), strict=True))
+        row = {
+            "step": self.step,
+            "loss": sums.pop("loss"),
+            "grad_norm": float(seen["grad_norm"]),
+            "lr": seen["lr"],
+        }
+        row["nll"] = sums.pop("nll") / max(1.0, sums["tokens"])
+        row["tokens"] = sums.pop("tokens")
+        return row | {name: value / self.recipe.batch for name, value in sums.items()}
+
+    def heldout(self) -> dict[str, float]:
+        """Held-out bound of the raw weights on the first rows of the split (every process computes it alike)."""
+        recipe = self.recipe
+        split = self.corpus.heldout
+        some = Rows(*(getattr(split, f)[: recipe.heldout_rows] for f in ("ids", "candidates", "example")))
+        inner = self.network.module if hasattr(self.network, "module") else self.network
+        bound = heldout_bound(
+            inner, recipe.process, recipe.data.vocabulary(), some, passes=HELDOUT_PASSES, seed=self.seed
+        )
+        return {"heldout_nll_bound": bound.value, "heldout_error": bound.error}
+
+    def save(self, out: Path) -> None:
+        if self.engine.first:
+            names = list(self.masters.master)
+            state = self.optimizer.state_dict()["state"]
+            optimizer = {
+                f"{names[i]}|{k}": v.reshape(v.shape) for i, s in state.items() for k, v in s.items()
+            }
+            files = {"model.safetensors": self.masters.master, "optimizer.safetensors": optimizer}
+            if self.masters.average:
+                files["ema.safetensors"] = self.masters.average
+            checkpoints.save(out, self.recipe, self.seed, self.step, self.corpus.digest, files)
+            for old in checkpoints.steps_in(out)[:-KEPT]:
+                for file in old.iterdir():
+                    file.unlink()
+                old.rmdir()
+        self.engine.wait()
+
+    def restore(self, saved: checkpoints.Checkpoint) -> None:
+        """Take over weights, average, optimizer state and step of a checkpoint of the same recipe, seed and data."""
+        with torch.no_grad():
+            for name, tensor in saved.tensors("model.safetensors").items():
+                self.masters.master[name].copy_(tensor)
+            if self.masters.average:
+                for name, tensor in saved.tensors("ema.safetensors").items():
+                    self.masters.average[name].copy_(tensor)
+            if self.recipe.precision == "bf16_master":
+                for name, parameter in self.masters.named.items():
+                    parameter.copy_(self.masters.master[name])
+        names = {name: i for i, name in enumerate(self.masters.master)}
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, tensor in saved.tensors("optimizer.safetensors").items():
+            name, _, field = key.partition("|")
+            state.setdefault(names[name], {})[field] = tensor
+        current = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
+        self.step = saved.step
+
+
+def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: bool) -> Path:
+    """Train up to `stop` steps (None: all of the recipe's); returns the run folder.
+
+    Raises ValueError: `out` holds a run and `resume` is off, or holds none (or another recipe's) and it is on; a second
+    run writes there at this moment. ConnectionError: the data cannot be fetched.
+    """
+    last = recipe.steps if stop is None else min(stop, recipe.steps)
+    saved = _admit(recipe, seed, out, resume)
+    if saved is not None and saved.step >= last:
+        return out
+    corpus = prepared(recipe.data)
+    if saved is not None and saved.state["data"] != corpus.digest:
+        raise ValueError(
+            f"{out} was trained on other data (digest {saved.state['data'][:12]}); use a new --out"
+        )
+    with engine() as made, _alone(out, made), _progress(recipe.name, last, made) as tick:
+        run = Training(recipe, corpus, seed, made)
+        if saved is not None:
+            run.restore(saved)
+        elif made.first:
+            write_text(out / "recipe.json", json.dumps(parts.canonical(recipe), indent=1) + "\n")
+        log = _Log(out / "metrics.jsonl", run.step, made.first)
+        began = time.perf_counter()
+        while run.step < last:
+            seen = run.advance()
+            tick(run.step, seen)
+            due = run.step % recipe.heldout_every == 0 or run.step == recipe.steps
+            if run.step % recipe.log_every == 0 or run.step in (1, last) or due:
+                row = run.row(seen)
+                if not math.isfinite(row["loss"]):
+                    raise ValueError(
+                        f"{recipe.name}: loss is {row['loss']} at step {run.step}; the last checkpoint stands"
+                    )
+                row["seconds"] = round(time.perf_counter() - began, 3)
+                log.write(row | (run.heldout() if due else {}))
+            if run.step % recipe.checkpoint_every == 0 or run.step == last:
+                run.save(out)
+    return out
+
+
+def _admit(recipe: Recipe, seed: int, out: Path, resume: bool) -> checkpoints.Checkpoint | None:
+    """What is in `out` already, if it may be gone on with."""
+    if not resume:
+        if checkpoints.steps_in(out):
+            raise ValueError(f"{out} holds a run already; go on with --resume or choose another --out")
+        return None
+    if not out.is_dir():
+        raise ValueError(f"cannot resume: no folder {out}; give the --out of the run to go on with")
+    saved = checkpoints.open_checkpoint(out)
+    if saved.recipe.digest() != recipe.digest():
+        raise ValueError(
+            f"cannot resume: {out} holds {saved.recipe.name}, not this {recipe.name}; pins differ"
+        )
+    if saved.seed != seed:
+        raise ValueError(f"cannot resume: {out} was trained with --seed {saved.seed}, not {seed}")
+    return saved
+
+
+@contextlib.contextmanager
+def _alone(out: Path, made: Engine) -> Iterator[None]:
+    """Hold the run folder's lock (the first process does); a second run is refused at once."""
+    if not made.first:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"another run is writing to {out}; wait for it or choose another --out") from None
+
+
+class _Log:
+    """metrics.jsonl: rows after the checkpoint that is resumed are dropped, so each step has one row."""
+
+    def __init__(self, path: Path, step: int, active: bool) -> None:
+        self.path, self.active = path, active
+        if active and path.exists():
+            kept = [line for line in path.read_text("utf-8").splitlines() if _step(line) <= step]
+            write_text(path, "".join(line + "\n" for line in kept))
+
+    def write(self, row: dict[str, float]) -> None:
+        if self.active:
+            with open(self.path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps(row) + "\n")
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return math.inf  # the torn last line of a killed run
+
+
+@contextlib.contextmanager
+def _progress(name: str, last: int, made: Engine) -> Iterator[Any]:
+    """A bar with the loss and the time left, on a terminal and in the first process only."""
+    if not (made.first and sys.stderr.isatty()):
+        yield lambda step, seen: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=last, loss="")
+
+        def tick(step: int, seen: dict[str, Any]) -> None:
+            if step % 10 == 0:
+                bar.update(task, completed=step, loss=f"{float(seen['loss']):.4f}")
+
+        yield tick

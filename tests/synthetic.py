@@ -1,0 +1,164 @@
+"""Synthetic records of the whole schema, for tests of what is done with them; nothing here was ever measured."""
+
+import math
+import random
+
+from repro.record import Question, make_record
+from repro.results import Store
+
+NUMERICS = {"device": "cpu", "dtype": "float32", "torch": "2.13.0", "attention": "sdpa", "threads": 1}
+LEVELS = {"ar": 1.70, "llada": 1.82, "mdlm": 1.88, "duo": 2.40, "duo_nelbo": 2.01}
+
+
+def question(recipe="mdlm@nano", task="bound", train_seed=0, **fields):
+    """A question; `fields` replace top-level ones, `digest`, `step` and `weights` those of the checkpoint."""
+    checkpoint = {
+        "digest": f"weights of {recipe} {train_seed}",
+        "recipe": f"pins of {recipe}",
+        "seed": train_seed,
+    }
+    checkpoint |= {name: fields.pop(name, default) for name, default in (("step", 2000), ("weights", "raw"))}
+    checkpoint["digest"] = fields.pop("digest", checkpoint["digest"])
+    plain = {"task": {"name": task, "version": 1}, "sampler": None, "plan": None, "seed": 0, "limit": None}
+    return Question.read(
+        {"checkpoint": checkpoint, **plain, "protocol": {"rows": 500, "passes": 4}, **fields}
+    )
+
+
+def record(
+    asked,
+    metrics,
+    *,
+    recipe="mdlm@nano",
+    checkpoint=None,
+    preset=None,
+    tokens=None,
+    numerics=NUMERICS,
+    **more,
+):
+    """A record; `metrics` is {name: (value, se, n)}, `more` may give nfe, tokens_per_nfe, samples, curve, note."""
+    note = {"note": more.pop("note")} if "note" in more else {}
+    labels = {
+        "recipe": recipe,
+        "checkpoint": checkpoint or recipe,
+        "suite": "nano",
+        "task": asked.task["name"],
+    }
+    answer = {"nfe": None, "tokens_per_nfe": None, "samples": None, **more}
+    answer["metrics"] = {
+        name: dict(zip(("value", "se", "n"), found, strict=True)) for name, found in metrics.items()
+    }
+    day = {"versions": {"torch": "2.13.0"}, "commit": None, "created": "2026-11-24"}
+    measurements = {"numerics": numerics, "seconds": 1.0, "tokens_per_second": None, **day}
+    return make_record(
+        asked, {**labels, "preset": preset, "tokens_per_step": tokens, **note}, answer, measurements
+    )
+
+
+def bound(recipe="mdlm@nano", train_seed=0, shift=0.0, **fields):
+    """A record of task `bound` whose level depends on the recipe and a little on the train seed."""
+    value = (
+        LEVELS[recipe.partition("@")[0]] + 0.005 * random.Random(f"{recipe} {train_seed}").gauss(0, 1) + shift
+    )
+    metrics = {"nll_bound": (value, 0.004, 4096), "ppl_bound": (math.exp(value), 0.03, 4096)}
+    if recipe.endswith("@nano"):
+        metrics |= {"nll_exact": (1.682, 0.002, 4096), "gap": (value - 1.682, 0.003, 4096)}
+    return record(question(recipe, "bound", train_seed, **fields), metrics, recipe=recipe)
+
+
+def law(checkpoint, preset, tokens, excess, bigram, train_seed=0, per_nfe=None):
+    """A record of task `law`; an adaptive sampler has tokens=None and a realised `per_nfe`."""
+    recipe = checkpoint.removeprefix("oracle:")
+    asked = question(
+        recipe,
+        "law",
+        train_seed,
+        weights="exact" if recipe != checkpoint else "raw",
+        sampler={"part": preset, "version": 1},
+        plan={"part": "plan", "version": 1, "tokens": tokens},
+    )
+    per_nfe = per_nfe or (32 if tokens == "all" else float(tokens))
+    metrics = {"excess": (excess, 0.02, 500), "bigram": (bigram, 0.002, 500)}
+    metrics |= {"true_excess": (0.003, 0.02, 500), "true_bigram": (0.0002, 0.0008, 500)}
+    costs = {"nfe": 32 / per_nfe, "tokens_per_nfe": per_nfe, "samples": "0" * 64}
+    return record(asked, metrics, recipe=recipe, checkpoint=checkpoint, preset=preset, tokens=tokens, **costs)
+
+
+def sudoku(recipe, preset, tokens, accuracy, train_seed=0, per_nfe=None):
+    """A record of task `sudoku` over 500 puzzles."""
+    sampler = {
+        "sampler": {"part": preset, "version": 1},
+        "plan": {"part": "plan", "version": 1, "tokens": tokens},
+    }
+    asked = question(recipe, "sudoku", train_seed, **sampler)
+    per_nfe = per_nfe or (16 if tokens == "all" else float(tokens))
+    metrics = {"accuracy": (accuracy, math.sqrt(accuracy * (1 - accuracy) / 500), 500)}
+    costs = {"nfe": 16 / per_nfe, "tokens_per_nfe": per_nfe, "samples": "0" * 64}
+    return record(asked, metrics, recipe=recipe, preset=preset, tokens=tokens, **costs)
+
+
+def training(recipe, train_seed=0, steps=2000):
+    """A record of task `training` with a noisy, falling loss and a held-out bound at every tenth of the run."""
+    draw, level = random.Random(f"{recipe} {train_seed} curve"), LEVELS[recipe.partition("@")[0]]
+    at = list(range(0, steps, 10))
+    fall = [level + 1.7 * math.exp(-5 * step / steps) for step in at]
+    held = list(range(steps // 10, steps + 1, steps // 10))
+    curve = {
+        "step": at,
+        "loss": [value + draw.gauss(0, 0.1) for value in fall],
+        "heldout_step": held,
+        "nll_bound": [level + 1.7 * math.exp(-5 * step / steps) + draw.gauss(0, 0.01) for step in held],
+    }
+    return record(question(recipe, "training", train_seed), {}, recipe=recipe, curve=curve)
+
+
+def paper(seeds=(0, 1, 2)):
+    """The records of a whole small paper, in no particular order."""
+    made = []
+    spread = {"ancestral": (0.0, 0.0), "low_confidence": (-0.3, 0.05), "random": (0.02, 0.003)}
+    networks = {
+        "oracle:mdlm@nano": 0,
+        "mdlm@nano": 0.2,
+        "llada@nano": 0.14,
+        "duo_nelbo@nano": 0.33,
+        "duo@nano": 0.7,
+    }
+    for seed in seeds:
+        draw = random.Random(seed)
+        for family in LEVELS:
+            made += [bound(f"{family}@nano", seed), training(f"{family}@nano", seed)]
+        made += [bound("ar@nano.text", seed), bound("mdlm@nano.text", seed), training("mdlm@nano.text", seed)]
+        made.append(law("ar@nano", "ancestral", "1", 0.005 + draw.gauss(0, 0.01), 0.0004, seed))
+        for checkpoint, error in networks.items():
+            presets = spread if "duo" not in checkpoint else ["ancestral"]
+            for preset in presets:
+                for tokens in ("1", "2", "4", "8", "all"):
+                    width = 32 if tokens == "all" else int(tokens)
+                    excess = (
+                        error
+                        + 0.13 * width**0.98 * (32 / (28 + width))
+                        + spread[preset][0]
+                        + draw.gauss(0, 0.02)
+                    )
+                    bigram = 0.1 * (width / 32) ** 1.2 + error / 30 + spread[preset][1] + draw.gauss(0, 0.001)
+                    made.append(law(checkpoint, preset, tokens, excess, bigram, seed))
+            if "duo" not in checkpoint:
+                made.append(law(checkpoint, "threshold_0.9", None, error, 0.06, seed, per_nfe=1.3))
+        made.append(sudoku("ar@nano.sudoku", "greedy", "1", 0.9 + 0.01 * seed, seed))
+        for tokens, accuracy in (("1", 0.97), ("2", 0.79), ("4", 0.59), ("all", 0.21)):
+            made.append(sudoku("llada@nano.sudoku", "low_confidence", tokens, accuracy + 0.004 * seed, seed))
+            made.append(sudoku("llada@nano.sudoku", "random", tokens, accuracy - 0.05 + 0.004 * seed, seed))
+            made.append(
+                sudoku("duo_nelbo@nano.sudoku", "ancestral", tokens, accuracy - 0.1 + 0.004 * seed, seed)
+            )
+        made.append(
+            sudoku("llada@nano.sudoku", "threshold_0.9", None, 0.96 + 0.004 * seed, seed, per_nfe=3.6)
+        )
+    return made
+
+
+def store(folder, records):
+    """The records written to a folder."""
+    for each in records:
+        Store(folder).append(each)
+    return folder
