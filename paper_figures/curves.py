@@ -35,7 +35,7 @@ def binned(steps: Sequence[float], values: Sequence[float], bins: int) -> list[t
 def query(records: Sequence[Record]) -> DataFrame:
     """Points to draw, one row each: `curve` is `loss` (binned) or `nll_bound` (as measured, nats a token)."""
     found = {}
-    for record in records:
+    for record in sorted(records, key=lambda record: record["sha256"]):
         labels, curve = record["labels"], record["answer"].get("curve")
         if labels["task"] == "training" and curve is not None:
             found[labels["recipe"], record["question"]["checkpoint"]["seed"]] = curve

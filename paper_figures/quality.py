@@ -146,10 +146,13 @@ def _panel(axes: Axes, points: DataFrame) -> None:
 
 def _name_row(panels: Sequence[Axes], text: str) -> None:
     first = next(axes for axes in panels if axes.get_visible())
-    first.set_ylabel(text)
     first.tick_params(axis="y", labelleft=True)
-    # Beside a hidden panel there is room for the label; the layout need not move the columns apart for it.
-    first.yaxis.label.set_in_layout(first is panels[0])
+    if first is panels[0]:
+        first.set_ylabel(text)
+    else:  # the hidden panel beside it leaves room, so the layout need not move the columns apart
+        name = first.annotate(text, (0, 0.5), (-26, 0), xycoords="axes fraction", textcoords="offset points")
+        name.set(rotation=90, ha="right", va="center", multialignment="center", in_layout=False)
+        name.set(color=first.yaxis.label.get_color(), fontsize=first.yaxis.label.get_fontsize())
 
 
 def _name_column(panels: Sequence[Axes], column: str) -> None:

@@ -1,0 +1,27 @@
+"""repro: a reproducible-paper benchmark suite for diffusion language models.
+
+>>> from repro import load, sample, score
+>>> model = load("oracle:mdlm@nano")
+>>> texts = sample(model, n=4)
+>>> table = score(model, samplers=["ancestral"], tasks=["law"], samples=100)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from repro.evals.grid import score
+    from repro.models import load
+    from repro.sample import sample
+
+__all__ = ["load", "sample", "score"]
+
+_WHERE = {"load": "repro.models", "sample": "repro.sample", "score": "repro.evals.grid"}
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module 'repro' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)

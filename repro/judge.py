@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ALPHA = 0.01
 SEEDS = 5  # committed train seeds that a cell needs
 CELLS = 12  # more cells would each see less
+WIDTH = 100  # of the table; a narrower terminal or a log wraps lines rather than hide a verdict
 REMEDY = 'make reproduce SEEDS="0 1 2 3 4", then python -m repro.results publish runs/reproduce'
 
 
@@ -228,7 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         from rich.console import Console
 
-        Console(soft_wrap=True, highlight=False).print(render(verdicts))
+        terminal = Console(highlight=False)
+        terminal.width = max(terminal.width, WIDTH)
+        terminal.print(render(verdicts))
         print(
             f"committed: mean (train seeds); expected, sees: family-wise {ALPHA:.0%}, over the cells judged"
         )

@@ -66,6 +66,11 @@ PARTS = {
     "ancestral": "repro.samplers.ancestral:Ancestral",
     "autoregressive": "repro.samplers.autoregressive:Autoregressive",
     "plan": "repro.samplers.decode:Plan",
+    # tasks
+    "heldout_bound": "repro.evals.perplexity:HeldoutBound",
+    "training_curve": "repro.evals.perplexity:TrainingCurve",
+    "law": "repro.evals.generation:Law",
+    "harness_task": "repro.evals.harness:HarnessTask",
 }
 
 RECIPES = {

@@ -176,7 +176,7 @@ def measured(value: float, se: float, sd_seeds: float) -> str:
     text = f"{value:.{digits}f}"
     if not math.isnan(se):
         text += f" ± {se:.{digits}f}"
-    return text if math.isnan(sd_seeds) else f"{text}, sd {sd_seeds:.{digits}f}"
+    return f"{text}, sd {sd_seeds:.{digits}f}" if sd_seeds > 0 else text
 
 
 def markdown(table: Table, numbers: DataFrame) -> str:

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from filelock import FileLock
@@ -242,6 +243,14 @@ def _one(rows: DataFrame, column: str, complaint: str) -> None:
         )
 
 
+def _spread(values: Sequence[float]) -> float:
+    """Sample standard deviation; NaN of one value, 0 of values that are equal but for their last digits."""
+    if len(values) < 2:
+        return math.nan
+    spread = stdev(values)
+    return spread if spread > 1e-9 * max(map(abs, values)) else 0.0
+
+
 def summarise(rows: DataFrame) -> DataFrame:
     """One row a (cell, metric): its labels; `value` (mean) and `sd_seeds` over `seeds` train seeds; and of
     the evaluation of one network `se` (root mean square over seeds), `n`, `nfe`, `tokens_per_nfe`.
@@ -253,7 +262,8 @@ def summarise(rows: DataFrame) -> DataFrame:
 
     same = (*LABELS, "weights", "step", "subject", "cell", "metric")
     made = []
-    for _, group in rows.groupby(["cell", "metric"], sort=True):
+    ordered = rows.sort_values(["id", "numerics"], kind="stable")  # the last bit of a mean hangs on the order
+    for _, group in ordered.groupby(["cell", "metric"], sort=True):
         by_seed = group.assign(variance=group.se**2).groupby("train_seed", sort=True)
         seeds = by_seed[["value", "variance", "nfe", "tokens_per_nfe"]].mean()
         made.append(
@@ -261,7 +271,7 @@ def summarise(rows: DataFrame) -> DataFrame:
                 **{name: group[name].iloc[0] for name in same},
                 "value": seeds.value.mean(),
                 "se": math.sqrt(seeds.variance.mean(skipna=False)),
-                "sd_seeds": seeds.value.std(ddof=1) if len(seeds) > 1 else math.nan,
+                "sd_seeds": _spread(seeds.value.tolist()),
                 "n": group.n.min(),
                 "nfe": seeds.nfe.mean(),
                 "tokens_per_nfe": seeds.tokens_per_nfe.mean(),

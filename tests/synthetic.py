@@ -1,4 +1,4 @@
-"""Synthetic records of the whole schema, for tests of what is done with them; nothing here was ever measured."""
+"""Synthetic records of the whole schema, for tests of what is done with them; nothing here was measured."""
 
 import math
 import random
@@ -36,7 +36,7 @@ def record(
     numerics=NUMERICS,
     **more,
 ):
-    """A record; `metrics` is {name: (value, se, n)}, `more` may give nfe, tokens_per_nfe, samples, curve, note."""
+    """A record; `metrics` is {name: (value, se, n)}; `more`: nfe, tokens_per_nfe, samples, curve, note."""
     note = {"note": more.pop("note")} if "note" in more else {}
     labels = {
         "recipe": recipe,
@@ -98,7 +98,7 @@ def sudoku(recipe, preset, tokens, accuracy, train_seed=0, per_nfe=None):
 
 
 def training(recipe, train_seed=0, steps=2000):
-    """A record of task `training` with a noisy, falling loss and a held-out bound at every tenth of the run."""
+    """A record of task `training`: a noisy, falling loss and a held-out bound at every tenth of the run."""
     draw, level = random.Random(f"{recipe} {train_seed} curve"), LEVELS[recipe.partition("@")[0]]
     at = list(range(0, steps, 10))
     fall = [level + 1.7 * math.exp(-5 * step / steps) for step in at]

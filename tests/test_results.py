@@ -1,4 +1,4 @@
-"""Records keep their word: broken, torn, contradicting or overridden ones are found, and hashes mean what they say."""
+"""Records keep their word: broken, torn, contradicting and overridden ones are found; hashes are exact."""
 
 import json
 import subprocess

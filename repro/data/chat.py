@@ -93,7 +93,7 @@ class Chat(Data):
         def rows(example: np.ndarray) -> Rows:
             return Rows(ids=ids[example], candidates=candidates[example], example=example)
 
-        return {"train": rows(order[first + 1:]), "heldout": rows(order[:first])}
+        return {"train": rows(order[first:]), "heldout": rows(order[:first])}
 
     def resolve(self) -> dict[str, str | int]:
         """Pin -> value for what only the source knows: `derive(data, data.resolve())` pins it all."""

@@ -81,6 +81,10 @@ class Data(Part):
         """Ids -> text; special ids are shown as e.g. [MASK]."""
         raise AssertionError("abstract")
 
+    def clusters(self, example: np.ndarray) -> np.ndarray:
+        """Row names [n] -> the independent unit (document) that each row belongs to, [n]."""
+        return example
+
     def prompt(self, text: str) -> list[int]:
         """Ids that precede the answer when a person types `text` (templates applied)."""
         return self.encode(text)

@@ -128,6 +128,9 @@ class Written(Data):
         """Training rows, exactly: the corpus is prepared for it, once."""
         return len(prepared(self).train)
 
+    def clusters(self, example: np.ndarray) -> np.ndarray:
+        return example >> 32  # a row's name is document << 32 | piece
+
     def encode(self, text: str) -> list[int]:
         return next(iter(self.units.encode([text], self.documents))).tolist()
 

@@ -68,7 +68,7 @@ class MaskedCE(Objective):
         """The masked positions of this batch's rows, [B, L] bool."""
         keys = self.masks.keys(rng.CORRUPT, batch)[batch.index]
         order = rng.uniform(keys, batch.ids.shape[1]).masked_fill(~batch.candidates, 2.0)
-        rank = order.argsort(-1, stable=True).argsort(-1)
+        rank = order.argsort(dim=-1, stable=True).argsort(dim=-1)
         return rank < self.counts(batch)[batch.index, None]
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:

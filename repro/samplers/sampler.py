@@ -79,7 +79,7 @@ class State:
         """The `count` highest-scoring True entries of each row of `where`, ties to the left: [B, L] bool."""
         full = torch.full(where.shape, -torch.inf, dtype=torch.float64, device=where.device)
         full[where] = score.double()
-        rank = full.argsort(-1, descending=True, stable=True).argsort(-1, stable=True)
+        rank = full.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         return where & (rank < count)
 
     def commit(self, where: Tensor, tokens: Tensor) -> Tensor:

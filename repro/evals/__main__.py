@@ -1,0 +1,141 @@
+"""Score a checkpoint: every valid sampler, tokens per step, task; one table, and records beside the checkpoint.
+
+    python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all
+    python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4
+    python -m repro.evals --samplers list
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro.command import Parser, natural, run
+
+if TYPE_CHECKING:
+    from repro.evals.grid import Prepared, TokensPerStep
+    from repro.record import Record
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser("repro.evals", "Score a checkpoint across samplers and tokens per step.")
+    parser.add_argument("--ckpt", help="checkpoint folder, or oracle:RECIPE@SCALE")
+    parser.add_argument("--samplers", default="all", help="all, list, or presets separated by ';' or ','")
+    parser.add_argument("--suite", help="suite of evals/suites (default: the recipe's)")
+    parser.add_argument("--tasks", help="tasks of the suite, separated by ','")
+    parser.add_argument("--tokens-per-step", help="for example 1,2,4,8,all (default: the suite's)")
+    parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
+    parser.add_argument("--seeds", default="0", help="sampling seeds, separated by ','")
+    parser.add_argument("--samples", type=natural, help="samples of generating tasks (default: the suite's)")
+    parser.add_argument("--limit", type=natural, help="at most so many items a task")
+    parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint)")
+    parser.add_argument("--json", action="store_true", help="print records instead of a table")
+    args = parser.parse_args(argv)
+    if args.samplers == "list":
+        return _list()
+    if args.ckpt is None:
+        parser.error("give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (or --samplers list)")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from repro.evals.grid import prepare, read_suite
+    from repro.models import load
+    from repro.samplers.presets import preset
+
+    # arguments are checked before the slow part
+    names = _split(args.samplers)
+    rates = None if args.tokens_per_step is None else [_rate(text) for text in args.tokens_per_step.split(",")]
+    seeds = [natural(text) for text in args.seeds.split(",")]
+    if names != ["all"]:
+        for name in names:
+            preset(name)
+    if args.suite is not None:
+        read_suite(args.suite)
+    model = load(args.ckpt, args.weights)
+    tasks = None if args.tasks is None else args.tasks.split(",")
+    grid = prepare(model, names, tasks, rates, seeds, args.limit, args.samples, args.suite, args.out)
+    records = _asked(grid)
+    if args.json:
+        print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))
+    else:
+        _table(grid, records)
+    return 0
+
+
+def _split(text: str) -> list[str]:
+    """Presets separated by ';', or by ',' when none of them carries overrides."""
+    return [name for name in text.split(";" if ";" in text or ":" in text else ",") if name]
+
+
+def _rate(text: str) -> TokensPerStep:
+    if text == "all":
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value <= 0:
+        raise ValueError(f"--tokens-per-step {text!r} is no positive number and not 'all'")
+    return value
+
+
+def _list() -> int:
+    from repro.samplers.decode import describe
+    from repro.samplers.presets import PRESETS
+
+    wide = max(map(len, PRESETS))
+    for name, rule in PRESETS.items():
+        print(f"{name:<{wide}}  {'+'.join(sorted(rule.abilities.processes)):<18}  {describe(rule)}")
+    return 0
+
+
+def _asked(grid: Prepared) -> list[Record]:
+    """Run the grid under a progress bar (terminals only)."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    total = len(grid.cells)
+    disable = not console.is_terminal
+    asked = track(grid.run(), grid.model.recipe.name, total=total, console=console, disable=disable)
+    return [record for record, _ in asked]
+
+
+def _table(grid: Prepared, records: list[Record]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for task in grid.suite.tasks:
+        rows = [r for r in records if r["labels"]["task"] == task.name]
+        if not rows:
+            continue
+        metrics = list(dict.fromkeys(name for r in rows for name in r["answer"]["metrics"]))
+        table = Table(title=f"{grid.model.recipe.name}: {task.name}", title_justify="left")
+        heads = ["preset", "tokens/step", *metrics, "NFE", "tokens/NFE"] if task.generates else metrics
+        for head in heads:
+            table.add_column(head, justify="left" if head == "preset" else "right")
+        for record in rows:
+            answer, label = record["answer"], record["labels"]
+            values = [_shown(answer["metrics"].get(name)) for name in metrics]
+            if task.generates:
+                cost = [f"{answer['nfe']:.1f}", f"{answer['tokens_per_nfe']:.2f}"]
+                values = [label["preset"], label["tokens_per_step"] or "adaptive", *values, *cost]
+            table.add_row(*values)
+        console.print(table)
+    for skip in grid.skipped:
+        console.print(f"skipped {skip.what}: {skip.reason}", style="dim", highlight=False, markup=False)
+    print(f"records: {grid.store.folder}", file=sys.stderr)
+
+
+def _shown(metric: dict | None) -> str:
+    if metric is None:
+        return ""
+    value, error = metric["value"], metric["se"]
+    return f"{value:.4f}" if error is None else f"{value:.4f} ±{error:.4f}"
+
+
+if __name__ == "__main__":
+    run(main, "repro.evals")

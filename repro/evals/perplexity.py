@@ -1,0 +1,93 @@
+"""Held-out likelihood: the bound of a diffusion model, the exact value of an autoregressive one, and training curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from repro.data.corpus import Rows, prepared
+from repro.data.language import Language
+from repro.evals.task import Answer, Ask, Task
+from repro.models import Model
+from repro.parts import part
+
+
+@part
+class HeldoutBound(Task):
+    """Bound on -log p a token over `rows` held-out rows, `passes` independent passes; the exact nll of the same rows
+    beside it where the law is known."""
+
+    name: str
+    rows: int
+    skip_rows: int
+    passes: int
+    generates = False
+
+    def protocol(self) -> dict[str, Any]:
+        return {"estimator": "elbo_t", "precision": "float32", "unit": "nats a candidate token"}
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        from repro.backbones.denoiser import Wrapped
+        from repro.lazy import torch
+        from repro.objectives.bound import heldout_bound
+
+        recipe = model.recipe
+        split = prepared(recipe.data).heldout
+        count = self.rows if ask.limit is None else min(self.rows, ask.limit)
+        if self.skip_rows + count > len(split):
+            raise ValueError(f"task {self.name!r} wants {self.skip_rows + count} held-out rows; there are {len(split)}")
+        here = slice(self.skip_rows, self.skip_rows + count)
+        rows = Rows(split.ids[here], split.candidates[here], recipe.data.clusters(np.asarray(split.example[here])))
+        vocabulary = recipe.data.vocabulary()
+        network = Wrapped(model.denoiser)
+        bound = heldout_bound(network, recipe.process, vocabulary, rows, passes=self.passes, seed=ask.seed)
+        metrics: dict[str, tuple[float, float | None, int]] = {
+            "nll_bound": (bound.value, bound.error, count),
+            "ppl_bound": (math.exp(bound.value), math.exp(bound.value) * bound.error, count),
+        }
+        if isinstance(recipe.data, Language):
+            exact = -recipe.data.hmm().log_likelihood(torch.from_numpy(rows.ids.astype(np.int64))).numpy()
+            gap, error = bound.gap(exact)
+            value = float(exact.sum() / bound.tokens.sum())
+            metrics["nll_exact"] = (value, float(exact.std(ddof=1) / math.sqrt(count) / recipe.data.row_length()), count)
+            metrics["gap"] = (gap, error, count)
+        return Answer(metrics)
+
+
+@part
+class TrainingCurve(Task):
+    """Loss and in-training held-out bound by step, from the run's metrics.jsonl; at most `points` points of the loss."""
+
+    name: str
+    points: int
+    generates = False
+
+    def skip(self, model: Model) -> str | None:
+        if model.folder is None:
+            return "nothing was trained"
+        return None if (model.folder.parent / "metrics.jsonl").is_file() else "no metrics.jsonl beside the checkpoint"
+
+    def protocol(self) -> dict[str, Any]:
+        return {"loss": "mean over blocks of logged steps", "objective": "as in the recipe"}
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        assert model.folder is not None
+        path = model.folder.parent / "metrics.jsonl"
+        try:
+            rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: {error}; resume the run, which mends its log") from None
+        rows = [row for row in rows if row["step"] <= model.step]
+        blocks = np.array_split(np.arange(len(rows)), min(self.points, len(rows)))
+        curve = {
+            "step": [float(rows[b[-1]]["step"]) for b in blocks],
+            "loss": [float(np.mean([rows[i]["loss"] for i in b])) for b in blocks],
+        }
+        heldout = [row for row in rows if "heldout_nll_bound" in row]
+        if heldout:
+            curve["heldout_step"] = [float(row["step"]) for row in heldout]
+            curve["nll_bound"] = [row["heldout_nll_bound"] for row in heldout]
+        return Answer({"loss": (curve["loss"][-1], None, len(rows))}, curve=curve)

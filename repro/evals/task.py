@@ -1,0 +1,88 @@
+"""What a task is: a part that asks a model one thing, with or without a sampler, and returns an answer.
+
+A suite (`evals/suites/NAME.toml`) lists tasks in the canonical form of parts; `repro.evals.grid` crosses those that
+generate with presets and tokens per step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from repro.models import Model
+from repro.parts import Part
+from repro.samplers.decode import Plan
+from repro.samplers.sampler import Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How a task is put: sampler and plan (None where nothing is generated), seed, and a limit on its items."""
+
+    sampler: Sampler | None
+    plan: Plan | None
+    seed: int
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Metrics name -> (value, standard error or None, n); cost of generation; digest of samples; curves by name."""
+
+    metrics: dict[str, tuple[float, float | None, int]]
+    nfe: float | None = None
+    tokens_per_nfe: float | None = None
+    tokens: int | None = None
+    samples: str | None = None
+    curve: dict[str, list[float]] | None = None
+
+    def data(self) -> dict[str, Any]:
+        """As a record holds it."""
+        metrics = {name: {"value": v, "se": se, "n": n} for name, (v, se, n) in self.metrics.items()}
+        found = {
+            "metrics": metrics,
+            "nfe": self.nfe,
+            "tokens_per_nfe": self.tokens_per_nfe,
+            "samples": self.samples,
+        }
+        return found if self.curve is None else found | {"curve": self.curve}
+
+
+class Task(Part):
+    """Kind: a question to a model. `name` is a field of every task: what tables print."""
+
+    generates: ClassVar[bool]
+    """Whether a sampler and a plan are needed."""
+    name: str
+
+    def gen_length(self, model: Model) -> int:
+        """Tokens that a generating task asks for."""
+        raise AssertionError("abstract")
+
+    def derive_sampler(self, sampler: Sampler) -> Sampler:
+        """The sampler that this task really asks with (a task may pin a temperature)."""
+        return sampler
+
+    def skip(self, model: Model) -> str | None:
+        """Why this model cannot be asked, or None."""
+        return None
+
+    def protocol(self) -> dict[str, Any]:
+        """What else the answer depends on: precision, counting rules (names, not settings)."""
+        raise AssertionError("abstract")
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        raise AssertionError("abstract")
+
+
+def samples_digest(rows: Iterable[Tensor]) -> str:
+    """SHA-256 of generated ids, so that two runs can be compared token by token."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(row.cpu().to(dtype=row.dtype).numpy().astype("<i8").tobytes())
+    return found.hexdigest()

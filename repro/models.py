@@ -1,0 +1,59 @@
+"""A model that can be sampled and scored: what `load` returns for a checkpoint folder or a name.
+
+    load("runs/mdlm@nano-s0")            the last checkpoint of a run
+    load("oracle:mdlm@nano")             the exact denoiser of that recipe's language, no file
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from repro import parts
+from repro.checkpoint import Checkpoint, Weights, open_checkpoint
+from repro.recipe import Recipe
+
+if TYPE_CHECKING:
+    from repro.backbones.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with the recipe that made it; `weights` says which of its weights."""
+
+    recipe: Recipe
+    denoiser: Denoiser
+    weights: Weights
+    digest: str
+    seed: int
+    step: int
+    folder: Path | None
+    """Checkpoint folder; None for an oracle."""
+
+
+def load(ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto") -> Model:
+    """Load a checkpoint folder (run or step) or an oracle's name, in float32 on the best device at hand.
+
+    `auto`: averaged weights when the recipe pins an average. Raises ValueError, in one line, for a missing, truncated
+    or foreign checkpoint and for an unknown name (nearest valid named).
+    """
+    if str(ckpt).startswith("oracle:"):
+        from repro.recipes.command import by_name
+
+        recipe = by_name(str(ckpt))
+        return Model(recipe, recipe.network(0).eval(), "exact", parts.digest(recipe), 0, 0, None)
+    checkpoint = open_checkpoint(Path(ckpt))
+    return _trained(checkpoint, weights)
+
+
+def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> Model:
+    from repro.checkpoint import network
+    from repro.lazy import torch
+
+    chosen: Weights = ("ema" if checkpoint.has_ema else "raw") if weights == "auto" else weights
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    denoiser = network(checkpoint, chosen).to(device)
+    recipe = checkpoint.recipe
+    digest = checkpoint.digest(chosen)
+    return Model(recipe, denoiser, chosen, digest, checkpoint.seed, checkpoint.step, checkpoint.folder)
