@@ -8,7 +8,7 @@ score, +- 2 se.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,6 +32,8 @@ SAMPLERS = {
     "threshold": ("#BB5500", "P"),
 }
 """Colour and marker by preset name without its number (Tol's bright palette: not the recipes' colours)."""
+Dash = tuple[int, tuple[float, float]]
+DASHES: tuple[Dash, ...] = ((0, (1, 1.5)), (0, (4, 2)), (0, (8, 2)))
 COLUMNS = ["task", "scale", "metric", "checkpoint", "preset", "tokens_per_step", "tokens_per_nfe", "x"]
 COLUMNS += ["value", "se", "sd_seeds", "seeds", "true_value", "true_se"]
 
@@ -86,13 +88,14 @@ def style_of(preset: str) -> tuple[str, str]:
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A row a (scale, metric), a column a checkpoint; AR, at one token a step, is a dashed line across."""
+    """A row a (scale, metric), a column a checkpoint; AR, at one token a step, is a broken line across."""
     drawn = query(records)
     named = drawn.assign(column=drawn.checkpoint.map(column_of))
     reference = named[named.column == "ar"]
     named = named[named.column != "ar"]
     if named.empty:
         return empty("no records of tasks law and sudoku yet"), drawn
+    dashes = dict(zip(sorted(reference.preset.unique()), DASHES, strict=False))
     rows = list(named[["scale", "metric"]].drop_duplicates().itertuples(index=False, name=None))
     columns = sorted(named.column.unique(), key=column_order)
     drawing = Figure(figsize=(0.9 + 1.2 * len(columns), 0.9 + 1.35 * len(rows)))
@@ -106,15 +109,23 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
                 _panel(axes, points)
             if not column.startswith("oracle:"):
                 for line in reference[(reference.scale == scale) & (reference.metric == metric)].itertuples():
-                    axes.axhline(line.value, color=COLOURS["ar"], linewidth=0.8, linestyle=(0, (4, 2)))
+                    axes.axhline(
+                        line.value, color=COLOURS["ar"], linewidth=0.8, linestyle=dashes[line.preset]
+                    )
         _name_row(grid[i], f"{UNITS[metric]}\n({scale or 'full scale'})")
         if metric == "accuracy":
             grid[i, 0].set_ylim(0, 1.04)
+        if (
+            metric == "bigram"
+        ):  # samplers differ by factors of a thousand; an unbiased estimate may be negative
+            grid[i, 0].set_yscale("symlog", linthresh=1e-4, linscale=0.5)
+            grid[i, 0].set_ylim(min(-2e-4, 2 * row.value.min()), 2 * max(1e-3, row.value.max()))
     for axes, column in zip(grid.T, columns, strict=True):
         _name_column(axes, column)
     widest = float(named.x.max())
     grid[0, 0].set_xlim(0.8, 1.3 * widest)
-    drawing.legend(handles=_legend(named, reference), loc="outside upper left", ncols=4, columnspacing=1.4)
+    entries = max(2, int(drawing.get_figwidth() / 1.7))
+    drawing.legend(handles=_legend(named, dashes), loc="outside upper left", ncols=entries)
     drawing.supxlabel(bar_sentence(named.seeds), fontsize=6.5, color="#777777", x=0.01, ha="left")
     return drawing, drawn
 
@@ -162,7 +173,7 @@ def _name_column(panels: Sequence[Axes], column: str) -> None:
     visible[-1].tick_params(axis="x", labelbottom=True)
 
 
-def _legend(named: DataFrame, reference: DataFrame) -> list[Line2D]:
+def _legend(named: DataFrame, dashes: Mapping[str, Dash]) -> list[Line2D]:
     handles = []
     for preset, line in named.groupby("preset", sort=True):
         ink, marker = style_of(str(preset))
@@ -173,9 +184,10 @@ def _legend(named: DataFrame, reference: DataFrame) -> list[Line2D]:
         if adaptive:
             handle.set(linestyle="none", markerfacecolor="white")
         handles.append(handle)
-    if not reference.empty:
-        presets = ", ".join(sorted(reference.preset.unique()))
-        handles.append(Line2D([], [], color=COLOURS["ar"], linestyle=(0, (4, 2)), label=f"ar ({presets})"))
+    for preset, dash in dashes.items():
+        handles.append(
+            Line2D([], [], color=COLOURS["ar"], linewidth=0.8, linestyle=dash, label=f"ar: {preset}")
+        )
     if named.true_value.notna().any():
         handles.append(Line2D([], [], color="#dddddd", linewidth=5, label="true samples"))
     return handles

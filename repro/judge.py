@@ -1,6 +1,6 @@
 """The judged cells: do the results of a run agree with the committed ones?
 
-    python -m repro.judge runs/reproduce [--committed results/raw] [--json]
+    python -m repro.judge runs/reproduce [--committed results/raw] [--recipe NAME ...] [--json]
 
 For every cell of evals/judged.toml: a prediction interval for your mean from the committed train seeds (at
 least five), with the spread pooled over cells of one kind, at a family-wise error of 1 % (Holm). Half its
@@ -24,6 +24,7 @@ import msgspec
 
 from repro.command import Parser, run
 from repro.files import ROOT
+from repro.parts import nearest
 from repro.record import RELATIVE
 from repro.results import RAW, frame, one_protocol
 from repro.stats import Interval, holm, pooled_spread, prediction_interval, prediction_p
@@ -87,6 +88,17 @@ def cells(path: Path = ROOT / "evals" / "judged.toml") -> list[Cell]:
     if len(found) > CELLS:
         raise ValueError(f"{path} lists {len(found)} cells; judge at most {CELLS}, each one more sees less")
     return found
+
+
+def of_recipes(judged: Sequence[Cell], recipes: Sequence[str] | None) -> Sequence[Cell]:
+    """The cells of some recipes (None: all); ValueError names the nearest recipe that is judged."""
+    if recipes is None:
+        return judged
+    valid = {cell.recipe for cell in judged}
+    for recipe in recipes:
+        if recipe not in valid:
+            raise ValueError(f"no judged cell of recipe {recipe!r}; {nearest(recipe, valid)}")
+    return [cell for cell in judged if cell.recipe in recipes]
 
 
 def _scaled(metric: str, value: float) -> float:
@@ -222,8 +234,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("raw", type=Path, help="folder of your run, or of its records")
     parser.add_argument("--committed", type=Path, default=RAW, help="folder of the committed records")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    parser.add_argument(
+        "--recipe", action="append", help="judge the cells of this recipe only; may be repeated"
+    )
     arguments = parser.parse_args(argv)
-    verdicts = judge(arguments.committed, arguments.raw, cells())
+    verdicts = judge(arguments.committed, arguments.raw, of_recipes(cells(), arguments.recipe))
     if arguments.json:
         print(json.dumps([asdict(row) for row in verdicts], indent=1))
     else:

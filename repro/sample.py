@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from repro.command import Parser, natural, run
 from repro.models import Model, load
+from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
-from repro.processes.uniform import Uniform
 from repro.samplers.decode import Plan, decode, steps
 from repro.samplers.presets import preset
 from repro.samplers.sampler import Sampler
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def default_preset(model: Model) -> str:
-    """The preset that a person means who names none."""
+def default_preset(model: Model, prompted: bool) -> str:
+    """The preset that a person means who names none: the best answer to a prompt, else draws from the model's law."""
     process = model.recipe.process
-    return "sample" if isinstance(process, LeftToRight) else "ancestral" if isinstance(process, Uniform) else "random"
+    if isinstance(process, LeftToRight):
+        return "greedy" if prompted else "sample"
+    return "low_confidence" if prompted and isinstance(process, Absorbing) else "ancestral"
 
 
 def plan_for(sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None) -> Plan:
@@ -55,7 +57,7 @@ def sample(
     Raises ValueError when preset, process, plan or prompt do not fit.
     """
     ids = _prompts(model, prompts, n)
-    rule = preset(sampler or default_preset(model))
+    rule = preset(sampler or default_preset(model, prompts is not None))
     length = _length(model, ids, gen_length)
     plan = plan_for(rule, length, block_length, steps)
     process, names = model.recipe.process, range(len(ids))
@@ -73,7 +75,9 @@ def _length(model: Model, ids: list[list[int]], asked: int | None) -> int:
     longest, room = max(map(len, ids)), model.recipe.data.row_length()
     length = room - longest if asked is None else asked
     if length < 1 or longest + length > room:
-        raise ValueError(f"prompt of {longest} and gen_length {length} exceed the {room} positions of this model")
+        raise ValueError(
+            f"prompt of {longest} and gen_length {length} exceed the {room} positions of this model"
+        )
     return length
 
 
@@ -129,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("--n 0 samples nothing; give 1 or more")
     rule = preset(args.sampler) if args.sampler else None  # before the slow part
     model = load(Path(args.ckpt) if not args.ckpt.startswith("oracle:") else args.ckpt, args.weights)
-    name = args.sampler or default_preset(model)
+    name = args.sampler or default_preset(model, args.prompt is not None)
     prompts = None if args.prompt is None else [args.prompt] * args.n
     if args.watch:
         ids = _prompts(model, None if args.prompt is None else [args.prompt], 1)

@@ -99,6 +99,11 @@ def test_command_line_prints_every_cell(committed, tmp_path, capsys):
     assert all(cell.name in table for cell in cells()) and "BAD" not in table
     assert judge.main([yours, "--committed", str(committed), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(cells())
+    only = ["--recipe", "duo@nano", "--recipe", "ar@nano"]
+    assert judge.main([yours, "--committed", str(committed), "--json", *only]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["ar", "duo"]
+    with pytest.raises(ValueError, match="no judged cell of recipe 'dua@nano'; nearest is 'duo@nano'"):
+        judge.main([yours, "--recipe", "dua@nano"])
 
 
 def test_a_cell_with_an_unknown_field_or_too_many_cells_are_refused(tmp_path):

@@ -1,13 +1,14 @@
 """Score a checkpoint: every valid sampler, tokens per step, task; one table, and records beside the checkpoint.
 
-    python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all
-    python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4
-    python -m repro.evals --samplers list
+python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all
+python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4
+python -m repro.evals --samplers list
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ from repro.command import Parser, natural, run
 if TYPE_CHECKING:
     from repro.evals.grid import Prepared, TokensPerStep
     from repro.record import Record
+
+WIDTH = 120
+"""Columns of a table that goes to a file."""
+TRUE = "true_"
+"""Prefix of a metric's value for true samples of the same number."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # arguments are checked before the slow part
     names = _split(args.samplers)
-    rates = None if args.tokens_per_step is None else [_rate(text) for text in args.tokens_per_step.split(",")]
+    rates = (
+        None if args.tokens_per_step is None else [_rate(text) for text in args.tokens_per_step.split(",")]
+    )
     seeds = [natural(text) for text in args.seeds.split(",")]
     if names != ["all"]:
         for name in names:
@@ -108,11 +116,14 @@ def _table(grid: Prepared, records: list[Record]) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
     for task in grid.suite.tasks:
         rows = [r for r in records if r["labels"]["task"] == task.name]
         if not rows:
             continue
-        metrics = list(dict.fromkeys(name for r in rows for name in r["answer"]["metrics"]))
+        names = dict.fromkeys(name for r in rows for name in r["answer"]["metrics"])
+        metrics = [name for name in names if not name.startswith(TRUE)]
         table = Table(title=f"{grid.model.recipe.name}: {task.name}", title_justify="left")
         heads = ["preset", "tokens/step", *metrics, "NFE", "tokens/NFE"] if task.generates else metrics
         for head in heads:
@@ -124,6 +135,10 @@ def _table(grid: Prepared, records: list[Record]) -> None:
                 cost = [f"{answer['nfe']:.1f}", f"{answer['tokens_per_nfe']:.2f}"]
                 values = [label["preset"], label["tokens_per_step"] or "adaptive", *values, *cost]
             table.add_row(*values)
+        truth = [_shown(rows[0]["answer"]["metrics"].get(TRUE + name)) for name in metrics]
+        if any(truth):
+            table.add_section()
+            table.add_row("true samples", "", *truth)
         console.print(table)
     for skip in grid.skipped:
         console.print(f"skipped {skip.what}: {skip.reason}", style="dim", highlight=False, markup=False)
@@ -131,10 +146,14 @@ def _table(grid: Prepared, records: list[Record]) -> None:
 
 
 def _shown(metric: dict | None) -> str:
+    """Value and standard error to two digits of the error."""
     if metric is None:
         return ""
     value, error = metric["value"], metric["se"]
-    return f"{value:.4f}" if error is None else f"{value:.4f} ±{error:.4f}"
+    if not error:
+        return f"{value:.4f}"
+    digits = min(8, max(0, 1 - math.floor(math.log10(error))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 if __name__ == "__main__":

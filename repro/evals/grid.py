@@ -129,7 +129,12 @@ def _plans(
 ) -> Iterator[Cell | Skip]:
     sampler, length = task.derive_sampler(preset(name)), task.gen_length(model)
     if sampler.abilities.adaptive:
-        yield Cell(task, Ask(sampler, Plan(gen_length=length, block_length=length, steps=None), seed, limit), name, None)
+        yield Cell(
+            task,
+            Ask(sampler, Plan(gen_length=length, block_length=length, steps=None), seed, limit),
+            name,
+            None,
+        )
         return
     seen = set()
     for rate in rates:
@@ -197,7 +202,9 @@ def run_grid(model: Model, suite: Suite, todo: Iterable[Cell], store: Store) -> 
         began = time.perf_counter()
         answer = cell.task.answer(model, cell.ask)
         seconds = time.perf_counter() - began
-        record = make_record(asked, labels(model, suite, cell), answer.data(), _measured(kind, answer, seconds, commit))
+        record = make_record(
+            asked, labels(model, suite, cell), answer.data(), _measured(kind, answer, seconds, commit)
+        )
         store.append(record)
         yield record, True
 
@@ -257,7 +264,12 @@ def score(
 ) -> list[Record]:
     """Score a model and return its records; the same as `python -m repro.evals`, from a notebook."""
     model = ckpt if isinstance(ckpt, Model) else load(ckpt)
-    return [record for record, _ in prepare(model, samplers, tasks, tokens_per_step, seeds, limit, samples, suite, out).run()]
+    return [
+        record
+        for record, _ in prepare(
+            model, samplers, tasks, tokens_per_step, seeds, limit, samples, suite, out
+        ).run()
+    ]
 
 
 @dataclass(frozen=True)
@@ -293,7 +305,9 @@ def prepare(
                 raise ValueError(f"no task {name!r} in suite {chosen.name!r}; {nearest(name, names)}")
         chosen = dataclasses.replace(chosen, tasks=[task for task in chosen.tasks if task.name in tasks])
     if samples is not None:
-        sampled = [parts.derive(t, {"samples": samples}) if "samples" in parts.leaves(t) else t for t in chosen.tasks]
+        sampled = [
+            parts.derive(t, {"samples": samples}) if "samples" in parts.leaves(t) else t for t in chosen.tasks
+        ]
         chosen = dataclasses.replace(chosen, tasks=sampled)
     presets, skipped = chosen_presets(samplers, model)
     found, more = cells(chosen, model, presets, tokens_per_step or chosen.tokens_per_step, seeds, limit)

@@ -28,7 +28,9 @@ class HarnessTask(Task):
     def path(self) -> Path:
         path = TASKS / f"{self.task}.yaml"
         if not path.is_file():
-            raise ValueError(f"no task {self.task!r}; {nearest(self.task, [p.stem for p in TASKS.glob('*.yaml')])}")
+            raise ValueError(
+                f"no task {self.task!r}; {nearest(self.task, [p.stem for p in TASKS.glob('*.yaml')])}"
+            )
         return path
 
     def protocol(self) -> dict[str, Any]:

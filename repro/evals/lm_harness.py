@@ -41,12 +41,20 @@ class Adapter(LM):
             for request in some:
                 asked = request.args[1].get("max_gen_toks", self.plan.gen_length)
                 if asked != self.plan.gen_length:
-                    raise ValueError(f"the task asks for {asked} tokens, the suite for {self.plan.gen_length}")
+                    raise ValueError(
+                        f"the task asks for {asked} tokens, the suite for {self.plan.gen_length}"
+                    )
             prompts = [self.model.recipe.data.prompt(request.args[0]) for request in some]
             names = [request.doc_id if request.doc_id is not None else 0 for request in some]
             process = self.model.recipe.process
             decoded = decode(
-                self.model.denoiser, process, self.sampler, self.plan, prompts, seed=self.ask.seed, names=names
+                self.model.denoiser,
+                process,
+                self.sampler,
+                self.plan,
+                prompts,
+                seed=self.ask.seed,
+                names=names,
             )
             self.forwards.append(decoded.forwards)
             self.ids.append(decoded.ids)

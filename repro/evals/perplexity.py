@@ -38,9 +38,13 @@ class HeldoutBound(Task):
         split = prepared(recipe.data).heldout
         count = self.rows if ask.limit is None else min(self.rows, ask.limit)
         if self.skip_rows + count > len(split):
-            raise ValueError(f"task {self.name!r} wants {self.skip_rows + count} held-out rows; there are {len(split)}")
+            raise ValueError(
+                f"task {self.name!r} wants {self.skip_rows + count} held-out rows; there are {len(split)}"
+            )
         here = slice(self.skip_rows, self.skip_rows + count)
-        rows = Rows(split.ids[here], split.candidates[here], recipe.data.clusters(np.asarray(split.example[here])))
+        rows = Rows(
+            split.ids[here], split.candidates[here], recipe.data.clusters(np.asarray(split.example[here]))
+        )
         vocabulary = recipe.data.vocabulary()
         network = Wrapped(model.denoiser)
         bound = heldout_bound(network, recipe.process, vocabulary, rows, passes=self.passes, seed=ask.seed)
@@ -52,7 +56,11 @@ class HeldoutBound(Task):
             exact = -recipe.data.hmm().log_likelihood(torch.from_numpy(rows.ids.astype(np.int64))).numpy()
             gap, error = bound.gap(exact)
             value = float(exact.sum() / bound.tokens.sum())
-            metrics["nll_exact"] = (value, float(exact.std(ddof=1) / math.sqrt(count) / recipe.data.row_length()), count)
+            metrics["nll_exact"] = (
+                value,
+                float(exact.std(ddof=1) / math.sqrt(count) / recipe.data.row_length()),
+                count,
+            )
             metrics["gap"] = (gap, error, count)
         return Answer(metrics)
 
@@ -68,7 +76,11 @@ class TrainingCurve(Task):
     def skip(self, model: Model) -> str | None:
         if model.folder is None:
             return "nothing was trained"
-        return None if (model.folder.parent / "metrics.jsonl").is_file() else "no metrics.jsonl beside the checkpoint"
+        return (
+            None
+            if (model.folder.parent / "metrics.jsonl").is_file()
+            else "no metrics.jsonl beside the checkpoint"
+        )
 
     def protocol(self) -> dict[str, Any]:
         return {"loss": "mean over blocks of logged steps", "objective": "as in the recipe"}

@@ -26,7 +26,7 @@ class Ancestral(Sampler):
     """The reverse process of absorbing or uniform noise, for either meaning of the denoiser's output."""
 
     abilities = Abilities(
-        processes=frozenset({"absorbing", "uniform"}), adaptive=False, revises=True, law=True
+        processes=frozenset({"absorbing", "uniform"}), adaptive=False, revises=True, looks_at_draws=False
     )
 
     def step(self, state: State) -> Tensor:

@@ -16,7 +16,9 @@ class Autoregressive(Sampler):
     """The next token: argmax at temperature 0, else a draw of softmax(logits / temperature)."""
 
     temperature: float
-    abilities = Abilities(processes=frozenset({"left_to_right"}), adaptive=False, revises=False, law=True)
+    abilities = Abilities(
+        processes=frozenset({"left_to_right"}), adaptive=False, revises=False, looks_at_draws=False
+    )
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)

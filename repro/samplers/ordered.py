@@ -15,7 +15,9 @@ from repro.samplers.sampler import Abilities, Sampler, State
 if TYPE_CHECKING:
     from torch import Tensor
 
-GREEDY = Abilities(processes=frozenset({"absorbing"}), adaptive=False, revises=False, law=False)
+
+def _abilities(looks_at_draws: bool) -> Abilities:
+    return Abilities(frozenset({"absorbing"}), adaptive=False, revises=False, looks_at_draws=looks_at_draws)
 
 
 @part
@@ -23,7 +25,7 @@ class LowConfidence(Sampler):
     """The positions whose written token has the highest probability; the others are remasked (LLaDA, Alg. 5; MaskGIT)."""
 
     temperature: float
-    abilities = GREEDY
+    abilities = _abilities(looks_at_draws=True)
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
@@ -38,7 +40,7 @@ class Margin(Sampler):
     """The positions with the largest gap between the two highest probabilities (Dream's `topk_margin`)."""
 
     temperature: float
-    abilities = GREEDY
+    abilities = _abilities(looks_at_draws=False)
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
@@ -51,7 +53,7 @@ class Entropy(Sampler):
     """The positions with the lowest predictive entropy (Dream's `entropy`)."""
 
     temperature: float
-    abilities = GREEDY
+    abilities = _abilities(looks_at_draws=False)
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
@@ -73,7 +75,7 @@ class Random(Sampler):
     """
 
     temperature: float
-    abilities = Abilities(processes=frozenset({"absorbing"}), adaptive=False, revises=False, law=True)
+    abilities = _abilities(looks_at_draws=False)
 
     def step(self, state: State) -> Tensor:
         left = state.open.clone()

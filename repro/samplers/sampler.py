@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a rule promises. `processes`: registered names; `adaptive`: the number of forwards is an outcome (no plan of
-    steps); `revises`: may change a committed token; `law`: its output law tends to the model's as steps grow."""
+    """What a rule declares.
+
+    `processes`: registered names; `adaptive`: the number of forwards is an outcome, so it takes no plan of steps;
+    `revises`: may change a committed token; `looks_at_draws`: which positions are committed depends on the tokens drawn
+    there. A rule that does not look is exact one position at a time with an exact denoiser; one that looks is biased.
+    """
 
     processes: frozenset[str]
     adaptive: bool
     revises: bool
-    law: bool
+    looks_at_draws: bool
 
 
 @dataclass

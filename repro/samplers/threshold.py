@@ -20,7 +20,9 @@ class Threshold(Sampler):
 
     threshold: float
     temperature: float
-    abilities = Abilities(processes=frozenset({"absorbing"}), adaptive=True, revises=False, law=False)
+    abilities = Abilities(
+        processes=frozenset({"absorbing"}), adaptive=True, revises=False, looks_at_draws=True
+    )
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)

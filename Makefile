@@ -1,0 +1,50 @@
+# Two commands do all the set-up on a fresh machine: `make reproduce` and `make test`.
+#   make reproduce [SEEDS="0 1 2 3 4"]   train, score, judge and draw the nano cells under runs/reproduce
+#   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
+#   make bench                           ratios of speed, side by side in one run
+#   make lint                            ruff and the type checker
+#   make TORCH_INDEX=URL ...             take torch from this index (for example a CUDA or CPU build)
+VENV  ?= .venv
+PY    := $(VENV)/bin/python
+SEEDS ?= 0
+KEY   := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
+STAMP := $(VENV)/.installed-$(KEY)
+
+# Every number at nano scale is made by one thread; malloc keeps its pages, which removes most page faults.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
+
+.PHONY: reproduce test test-all test-gpu bench lint tables check
+
+reproduce: $(STAMP)
+	$(PY) -m repro.reproduce --seeds "$(SEEDS)"
+
+test: $(STAMP)
+	$(PY) -m pytest -m "not slow and not gpu"
+
+test-all: $(STAMP)
+	$(PY) -m pytest -m "not gpu"
+
+test-gpu: $(STAMP)
+	$(PY) -m pytest -m gpu -rs
+
+bench: $(STAMP)
+	$(PY) -m repro.bench
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/ty check repro paper_figures
+
+tables: $(STAMP)
+	$(PY) -m repro.report && $(PY) -m paper_figures
+
+check: $(STAMP)
+	$(PY) -m repro.results check && $(PY) -m repro.report --check && $(PY) -m paper_figures --check
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(PY) || python3 -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt --index-url $(TORCH_INDEX) torch)
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	rm -f $(VENV)/.installed-*; touch $@

@@ -1,0 +1,187 @@
+"""Evaluation: what is asked, what is kept, what is skipped; sampler error under the exact denoiser."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from repro import load, parts, rng, sample, score
+from repro.data.language import Language
+from repro.evals import __main__ as command_line
+from repro.evals.generation import bigram_distance
+from repro.evals.grid import cells, prepare, question, read_suite
+from repro.evals.task import Ask
+from repro.files import ROOT
+from repro.recipes.command import by_name
+from repro.results import Store
+from repro.samplers.decode import Plan
+from repro.samplers.presets import preset
+
+
+@pytest.fixture(scope="module")
+def absorbing():
+    return load("oracle:mdlm@nano")
+
+
+@pytest.fixture(scope="module")
+def uniform():
+    return load("oracle:duo_nelbo@nano")
+
+
+def excess(model, sampler, rates, folder, samples=500):
+    records = score(model, [sampler], ["law"], rates, samples=samples, suite="oracle", out=folder)
+    return [record["answer"]["metrics"] for record in records]
+
+
+def test_ancestral_error_of_absorbing_noise_halves_with_the_steps(absorbing, tmp_path):
+    """Spec H12: the error of parallel commits is of order 1/N (with n = 500 the ratio is known to about .15)."""
+    found = [m["excess"]["value"] for m in excess(absorbing, "ancestral", [4, 2, 1], tmp_path)]
+    assert 1.5 < found[0] / found[1] < 2.5 and 1.5 < found[1] / found[2] < 2.6, found
+
+
+def test_orders_that_do_not_look_at_draws_are_exact_one_at_a_time(absorbing, tmp_path):
+    """With an exact denoiser any order that ignores the drawn tokens gives the law itself; one that looks is biased."""
+    for name in ("random", "margin", "entropy"):
+        (m,) = excess(absorbing, name, [1], tmp_path)
+        assert abs(m["excess"]["value"]) < 4 * m["excess"]["se"], (name, m)
+        assert not preset(name).abilities.looks_at_draws
+    (m,) = excess(absorbing, "low_confidence", [1], tmp_path)
+    assert m["excess"]["value"] < -5 * m["excess"]["se"]
+    assert m["bigram"]["value"] > 5 * abs(m["true_bigram"]["value"]) + 5 * m["true_bigram"]["se"]
+    assert preset("low_confidence").abilities.looks_at_draws
+
+
+def test_uniform_ancestral_converges_for_both_meanings(uniform, tmp_path):
+    """Spec H13: leave-one-out and posterior-mean denoisers give one law; at 64 steps it is the language's."""
+    (loo,) = excess(uniform, "ancestral", [0.5], tmp_path / "loo", samples=300)
+    (mean,) = excess(load("oracle:duo@nano"), "ancestral", [0.5], tmp_path / "mean", samples=300)
+    for m in (loo, mean):
+        assert abs(m["excess"]["value"]) < 4 * m["excess"]["se"] + 0.01, m
+
+
+def test_bigram_distance_is_unbiased(absorbing):
+    """True samples give 0 on average for small n, where a plug-in distance is far off."""
+    data = absorbing.recipe.data
+    assert isinstance(data, Language)
+    law = data.hmm().bigram()
+    keys = rng.keys(3, rng.SENTENCE, 5, torch.arange(2000)).reshape(100, 20)
+    found = torch.tensor([bigram_distance(data.hmm().sample(k), law)[0] for k in keys])
+    assert abs(found.mean()) < 4 * found.std() / math.sqrt(len(found))
+    plug_in = torch.zeros_like(law)
+    ids = data.hmm().sample(keys[0])
+    plug_in.view(-1).scatter_add_(
+        0, (ids[:, :-1] * len(law) + ids[:, 1:]).flatten(), torch.ones(20 * 31).double()
+    )
+    assert ((plug_in / plug_in.sum() - law) ** 2).sum() > 3 * found.abs().mean()
+
+
+def test_finished_questions_are_not_asked_again(absorbing, tmp_path):
+    options = (["ancestral"], ["law"], [8.0, "all"], [0], None, 50, None, tmp_path)
+    first = list(prepare(absorbing, *options).run())
+    assert [new for _, new in first] == [True, True]
+    path = next((tmp_path / "raw").glob("*.jsonl"))
+    lines = path.read_bytes()
+    path.write_bytes(lines[:-40])  # killed while it wrote the last line
+    second = list(prepare(absorbing, *options).run())
+    assert [new for _, new in second] == [False, True]
+    same = [(r["id"], r["answer"]) for r, _ in first]
+    assert same == [(r["id"], r["answer"]) for r, _ in second]
+    assert [r["id"] for r in Store(tmp_path / "raw").records()] == [r["id"] for r, _ in first]
+
+
+def test_the_question_holds_what_the_answer_depends_on(absorbing):
+    suite = read_suite("nano")
+    found, _ = cells(suite, absorbing, ["ancestral", "random"], [1, 2], [0], None)
+    ids = {question(absorbing, cell).id for cell in found}
+    assert len(ids) == len(found)
+    law = next(cell for cell in found if cell.task.name == "law")
+    asked = question(absorbing, law)
+    other = type(law)(law.task, Ask(law.ask.sampler, law.ask.plan, 1, None), law.preset, law.tokens_per_step)
+    assert question(absorbing, other).id != asked.id and question(absorbing, other).cell == asked.cell
+
+
+def test_sampling_does_not_depend_on_how_many_are_asked_for(absorbing):
+    both = sample(absorbing, n=3, sampler="ancestral", seed=5)
+    assert sample(absorbing, n=1, sampler="ancestral", seed=5) == both[:1]
+    assert len(set(both)) == 3
+
+
+def test_skips_carry_reasons(absorbing, tmp_path, capsys):
+    code = command_line.main(
+        [
+            "--ckpt",
+            "oracle:mdlm@nano",
+            "--samples",
+            "20",
+            "--tokens-per-step",
+            "0.5,all",
+            "--out",
+            str(tmp_path),
+        ]
+    )
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "skipped greedy: for left_to_right models, this one is absorbing" in shown
+    assert "skipped random at 0.5 tokens per step: steps 64 exceed gen_length 32" in shown
+    assert "skipped task training: nothing was trained" in shown
+    assert "true samples" in shown
+
+
+def test_json_holds_whole_records(tmp_path, capsys):
+    arguments = [
+        "--ckpt",
+        "oracle:duo_nelbo@nano",
+        "--tasks",
+        "law",
+        "--samples",
+        "20",
+        "--tokens-per-step",
+        "all",
+    ]
+    assert command_line.main([*arguments, "--json", "--out", str(tmp_path)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    (record,) = shown["records"]
+    assert record["answer"]["nfe"] == 1.0 and record["question"]["plan"]["steps"] == 1
+    assert record == Store(tmp_path / "raw").records()[0]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "evals" / "suites").glob("*.toml")), ids=lambda p: p.stem)
+def test_suites_read_back(path):
+    suite = read_suite(path.stem)
+    names = [task.name for task in suite.tasks]
+    assert len(names) == len(set(names))
+    for task in suite.tasks:
+        assert parts.read(parts.canonical(task)) == task
+
+
+def test_the_five_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "'0.5'" not in capsys.readouterr().out
+    assert list(Path("runs").rglob("*.jsonl"))
+
+
+def test_bound_of_the_exact_denoiser_is_the_entropy(absorbing, uniform, tmp_path):
+    """No gap is left with exact conditionals: paired on the same rows, within 4 standard errors and never below."""
+    for name, model in {"absorbing": absorbing, "uniform": uniform}.items():
+        (record,) = score(model, tasks=["bound"], limit=256, suite="nano", out=tmp_path / name)
+        gap = record["answer"]["metrics"]["gap"]
+        assert abs(gap["value"]) < 4 * gap["se"] and gap["se"] < 0.1, (name, gap)
+
+
+def test_generating_tasks_refuse_plans_that_cannot_be_had(absorbing):
+    from repro.samplers.decode import check
+
+    with pytest.raises(ValueError, match="adaptive"):
+        check(preset("threshold_0.9"), absorbing.recipe.process, Plan(gen_length=8, block_length=8, steps=4))
+    with pytest.raises(ValueError, match="multiple of block_length"):
+        check(preset("random"), absorbing.recipe.process, Plan(gen_length=8, block_length=3, steps=8))
+    with pytest.raises(ValueError, match="for absorbing models"):
+        check(preset("random"), by_name("ar@nano").process, Plan(gen_length=8, block_length=8, steps=8))
