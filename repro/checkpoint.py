@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,6 +63,18 @@ class Checkpoint:
                 f"{path} is truncated or changed (its SHA-256 differs from state.json); copy it again"
             )
         return load_file(path)
+
+    def copy(self, file: str, into: Mapping[str, Tensor]) -> None:
+        """Copy one file's tensors into those of the same names; ValueError names the first that does not fit."""
+        found = self.tensors(file)
+        odd = sorted(found.keys() ^ into.keys())
+        if odd:
+            raise ValueError(f"{self.folder / file}: tensor {odd[0]!r} does not fit the recipe's backbone")
+        for name, tensor in into.items():
+            if tensor.shape != found[name].shape:
+                shapes = f"shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+                raise ValueError(f"{self.folder / file}: tensor {name!r} has {shapes}")
+            tensor.data.copy_(found[name])
 
 
 def save(
@@ -128,15 +140,8 @@ def network(checkpoint: Checkpoint, weights: Weights) -> Denoiser:
     if weights == "ema" and not checkpoint.has_ema:
         raise ValueError(f"{checkpoint.folder} holds no averaged weights; use --weights raw")
     denoiser = checkpoint.recipe.network(checkpoint.seed)
-    tensors = checkpoint.tensors("ema.safetensors" if weights == "ema" else "model.safetensors")
-    expected = dict(denoiser.named_parameters())
-    if tensors.keys() != expected.keys():
-        odd = sorted(tensors.keys() ^ expected.keys())[0]
-        raise ValueError(f"{checkpoint.folder}: tensor {odd!r} does not fit the recipe's backbone")
-    for name, parameter in expected.items():
-        if parameter.shape != tensors[name].shape:
-            raise ValueError(f"{name}: shape {tuple(tensors[name].shape)}, expected {tuple(parameter.shape)}")
-        parameter.data.copy_(tensors[name])
+    file = "ema.safetensors" if weights == "ema" else "model.safetensors"
+    checkpoint.copy(file, dict(denoiser.named_parameters()))
     return denoiser.eval()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from repro.parts import nearest
@@ -32,20 +33,25 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         """As argparse; raises ValueError for an unknown flag (nearest named) or a flag given twice."""
         args = list(sys.argv[1:] if args is None else args)
-        once = {
-            o for a in self._actions for o in a.option_strings if not isinstance(a, argparse._AppendAction)
-        }
+        flags = {flag: action for action in self._options() for flag in action.option_strings}
         given = [a.partition("=")[0] for a in args if a.startswith("--")]
         for flag in given:
-            if flag in once and given.count(flag) > 1:
+            if flag not in flags:
+                raise Usage(f"no flag {flag!r}; {nearest(flag, [f for f in flags if f.startswith('--')])}")
+            if given.count(flag) > 1 and not isinstance(flags[flag], argparse._AppendAction):
                 raise Usage(f"{flag} is given twice; give it once")
         known, unknown = super().parse_known_args(args, namespace)
-        for argument in unknown:
-            if argument.startswith("-"):
-                valid = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
-                raise Usage(f"no flag {argument.partition('=')[0]!r}; {nearest(argument, valid)}")
-            raise Usage(f"unexpected argument {argument!r}; see --help")
+        if unknown:
+            raise Usage(f"unexpected argument {unknown[0]!r}; see --help")
         return known
+
+    def _options(self) -> Iterator[argparse.Action]:
+        """The actions of this parser and of its subcommands."""
+        for action in self._actions:
+            yield action
+            if isinstance(action, argparse._SubParsersAction):
+                for inner in dict.fromkeys(action.choices.values()):
+                    yield from inner._options()
 
 
 def natural(text: str) -> int:
@@ -60,14 +66,18 @@ def natural(text: str) -> int:
 
 
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
-    """Run a command line and exit with its code; bad input is one line on stderr and code 2, Ctrl-C code 130."""
+    """Run a command line and exit with its code; bad input is one line on stderr and code 2, Ctrl-C code 130.
+
+    One thread unless the environment says otherwise: a CPU's numbers depend on how many, and `nano` is made for one.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
     try:
         code = main(None)
     except BrokenPipeError:
         code = 141
     except KeyboardInterrupt:
         code = 130
-    except (ValueError, ConnectionError, OSError) as error:
+    except (ValueError, argparse.ArgumentTypeError, OSError) as error:
         print(f"{prog}: {one_line(error)}", file=sys.stderr)
         code = 2
     sys.exit(code)

@@ -58,11 +58,11 @@ class Masters:
         self.ema = ema
         if precision == "bf16_master":
             self.master = {n: p.detach().clone().float() for n, p in self.named.items()}
-            network.to(torch.bfloat16)
         else:
-            if precision == "bf16_pure":
-                network.to(torch.bfloat16)
             self.master = dict(self.named)
+        if precision in ("bf16_master", "bf16_pure"):
+            for parameter in self.named.values():  # no buffers: bfloat16 would bend the rotary frequencies
+                parameter.data = parameter.data.to(torch.bfloat16)
         self.average = {n: p.detach().clone().float() for n, p in self.master.items()} if ema else {}
 
     def parameters(self) -> list[Tensor]:

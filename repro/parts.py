@@ -210,6 +210,9 @@ def parse_overrides(pairs: typing.Iterable[str]) -> dict[str, Any]:
             raise ValueError(f"{pair!r} is no PIN=VALUE (for example objective.rate.low=0.3)")
         if name in found:
             raise ValueError(f"pin {name!r} is given twice; give it once")
+        inner = next((other for other in found if other.startswith(f"{name}.")), None)
+        if inner is not None:
+            raise ValueError(f"{name!r} would undo {inner!r}, which stands before it; give {name!r} first")
         try:
             found[name] = json.loads(text)
         except json.JSONDecodeError:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from repro.command import Parser, natural, run
@@ -113,6 +114,17 @@ def _symbol(model: Model, token: int) -> str:
 
 def _text(model: Model, row: Tensor) -> str:
     return "".join(_symbol(model, token) for token in row.tolist())
+
+
+class _Callable(ModuleType):
+    """`repro.sample` is a command (`python -m repro.sample`) and a function (`from repro import sample`): importing the
+    module hides the function of the same name in the package, so the module answers calls itself."""
+
+    def __call__(self, *arguments, **named):
+        return sample(*arguments, **named)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -176,15 +176,11 @@ class Training:
 
     def restore(self, saved: checkpoints.Checkpoint) -> None:
         """Take over weights, average, optimizer state and step of a checkpoint of the same recipe, seed and data."""
-        with torch.no_grad():
-            for name, tensor in saved.tensors("model.safetensors").items():
-                self.masters.master[name].copy_(tensor)
-            if self.masters.average:
-                for name, tensor in saved.tensors("ema.safetensors").items():
-                    self.masters.average[name].copy_(tensor)
-            if self.recipe.precision == "bf16_master":
-                for name, parameter in self.masters.named.items():
-                    parameter.copy_(self.masters.master[name])
+        saved.copy("model.safetensors", self.masters.master)
+        if self.masters.average:
+            saved.copy("ema.safetensors", self.masters.average)
+        for name, parameter in self.masters.named.items():
+            parameter.data.copy_(self.masters.master[name])
         names = {name: i for i, name in enumerate(self.masters.master)}
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, tensor in saved.tensors("optimizer.safetensors").items():
@@ -198,10 +194,12 @@ class Training:
 def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: bool) -> Path:
     """Train up to `stop` steps (None: all of the recipe's); returns the run folder.
 
-    Raises ValueError: `out` holds a run and `resume` is off, or holds none (or another recipe's) and it is on; a second
-    run writes there at this moment. ConnectionError: the data cannot be fetched.
+    Raises ValueError: the recipe has no step `stop`; `out` holds a run and `resume` is off, or holds none (or another
+    recipe's) and it is on; a second run writes there at this moment. ConnectionError: the data cannot be fetched.
     """
-    last = recipe.steps if stop is None else min(stop, recipe.steps)
+    last = recipe.steps if stop is None else stop
+    if not 1 <= last <= recipe.steps:
+        raise ValueError(f"cannot stop at step {last}: {recipe.name} has steps 1 to {recipe.steps}")
     saved = _admit(recipe, seed, out, resume)
     if saved is not None and saved.step >= last:
         return out
@@ -222,15 +220,18 @@ def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: boo
             seen = run.advance()
             tick(run.step, seen)
             due = run.step % recipe.heldout_every == 0 or run.step == recipe.steps
-            if run.step % recipe.log_every == 0 or run.step in (1, last) or due:
+            saves = run.step % recipe.checkpoint_every == 0 or run.step == last
+            if run.step % recipe.log_every == 0 or run.step == 1 or due or saves:
                 row = run.row(seen)
-                if not math.isfinite(row["loss"]):
-                    raise ValueError(
-                        f"{recipe.name}: loss is {row['loss']} at step {run.step}; the last checkpoint stands"
-                    )
+                for name in ("loss", "grad_norm"):  # before any checkpoint: what is saved can be gone on with
+                    if not math.isfinite(row[name]):
+                        raise ValueError(
+                            f"{recipe.name}: {name} is {row[name]} at step {run.step};"
+                            " the last checkpoint stands"
+                        )
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 log.write(row | (run.heldout() if due else {}))
-            if run.step % recipe.checkpoint_every == 0 or run.step == last:
+            if saves:
                 run.save(out)
     return out
 

@@ -60,7 +60,7 @@ class Prediction:
             self._features = self._features.index_copy(0, rows, fresh)
         self.forwarded = self.forwarded | need
         if self._features is None:
-            return torch.empty(0, self.head().weight.shape[1], device=where.device)
+            return self.head().weight.new_empty(0, self.head().weight.shape[1])
         return self._features[where]
 
     def _encode(self, rows: Tensor | slice) -> Tensor:

@@ -6,6 +6,8 @@ in shared batches; a request's draws are keyed by its document, so neither order
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import math
 from typing import Any
@@ -90,18 +92,16 @@ def answer(task: HarnessTask, model: Model, ask: Ask) -> Answer:
         "cache_dir": str((runs() / "data" / "lm_eval").absolute()),
     }
     adapter = Adapter(model, ask)
-    from datasets.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    found = simple_evaluate(
-        model=adapter,
-        tasks=[config],
-        task_manager=TaskManager(include_defaults=False),
-        limit=ask.limit,
-        bootstrap_iters=100,
-        verbosity="ERROR",
-        log_samples=False,
-    )
+    with contextlib.redirect_stderr(io.StringIO()):  # one bar a request would bury ours; errors still rise
+        found = simple_evaluate(
+            model=adapter,
+            tasks=[config],
+            task_manager=TaskManager(include_defaults=False),
+            limit=ask.limit,
+            bootstrap_iters=100,
+            verbosity="ERROR",
+            log_samples=False,
+        )
     assert found is not None
     result = found["results"][task.task]
     count = found["n-samples"][task.task]["effective"]

@@ -33,8 +33,9 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     parser = Parser(f"python -m repro.recipes.{recipe.name}", "Train, print or plan this recipe.")
     parser.add_argument("--scale", default="full", help="full, nano, nano.lexicon, nano.sudoku or nano.text")
     parser.add_argument("--set", action="append", default=[], metavar="PIN=VALUE", help="override one pin")
-    parser.add_argument("--print", action="store_true", help="every pin with its source")
-    parser.add_argument("--plan", action="store_true", help="what the run needs: parameters, memory, hours")
+    shows = parser.add_mutually_exclusive_group()
+    shows.add_argument("--print", action="store_true", help="every pin with its source")
+    shows.add_argument("--plan", action="store_true", help="what the run needs: parameters, memory, hours")
     parser.add_argument("--json", action="store_true", help="with --print or --plan: for machines")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME-sSEED)")
     parser.add_argument("--seed", type=natural, default=0, help="seed of everything random")
@@ -53,7 +54,6 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
         planned = plan(chosen)
         print(json.dumps(planned.figures(), indent=1) if args.json else planned.text())
         return 0
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from repro.train import train
 
     try:
@@ -86,10 +86,9 @@ def by_name(name: str) -> Recipe:
     """The recipe of `NAME`, `NAME@SCALE` or `oracle:NAME@SCALE`; ValueError names the nearest."""
     from repro.recipes.scale import oracle, scaled
 
-    exact, _, rest = name.rpartition("oracle:")
-    base, _, scale = rest.partition("@")
-    recipe = scaled(registry.recipe(base), scale or "full")
-    return oracle(recipe) if name.startswith("oracle:") and not exact else recipe
+    base, at, scale = name.removeprefix("oracle:").partition("@")
+    recipe = scaled(registry.recipe(base), scale if at else "full")
+    return oracle(recipe) if name.startswith("oracle:") else recipe
 
 
 # --- sources ------------------------------------------------------------------------------------------------------

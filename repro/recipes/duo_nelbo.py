@@ -18,7 +18,7 @@ from repro.optim import AdamW, Ema
 from repro.processes.uniform import Uniform
 from repro.recipe import Recipe
 from repro.recipes.command import main
-from repro.schedules import Linear, Constant
+from repro.schedules import Constant, Linear
 
 RECIPE = Recipe(
     name="duo_nelbo",  # repro/registry.py

@@ -58,7 +58,7 @@ CORPORA: dict[str, Data] = {
 }
 
 LAYERS = {"nano": 2, "nano.lexicon": 2, "nano.sudoku": 4, "nano.text": 2}
-STEPS = {"nano": 2200, "nano.lexicon": 1200, "nano.sudoku": 2000, "nano.text": 1200}
+STEPS = {"nano": 2200, "nano.lexicon": 1200, "nano.sudoku": 2000, "nano.text": 900}
 WARMUP = 100
 LEARNING_RATE = {"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 4e-3}
 EMA_DECAY = 0.995
