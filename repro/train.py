@@ -185,6 +185,8 @@ class Training:
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, tensor in saved.tensors("optimizer.safetensors").items():
             name, _, field = key.partition("|")
+            if name not in names or tensor.shape not in ((), self.masters.master[name].shape):
+                raise ValueError(f"{saved.folder}: optimizer state {key!r} does not fit the recipe's backbone")
             state.setdefault(names[name], {})[field] = tensor
         current = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})

@@ -48,7 +48,7 @@ class Head(NamedTuple):
         short = 0 if flat.requires_grad else -len(flat) % 16
         padded = torch.nn.functional.pad(flat, (0, 0, 0, short)) if short else flat
         logits = torch.nn.functional.linear(padded, self.weight, self.bias)[: len(flat)]
-        return logits.view(*features.shape[:-1], -1)
+        return logits.view(*features.shape[:-1], len(self.weight))
 
 
 class Denoiser(nn.Module):
