@@ -1,8 +1,8 @@
-"""Spaces so small that every law can be listed, and denoisers of known behaviour behind the denoiser contract.
+"""Spaces so small that every law can be listed, and denoisers of known behaviour behind the contract.
 
     SPACE                       3 tokens, 2 positions: the law of a hidden Markov model
     exact(space, process)       the exact conditionals, by Bayes over all sentences
-    stranger(space, process)    conditionals that belong to no law: every noisy sentence gets numbers of its own
+    stranger(space, process)    conditionals of no law: every noisy sentence gets numbers of its own
     llama(...), modernbert()    tiny networks with large random weights, so that decisions have margins
 
 Symbols: n rows, L positions, V tokens, S = V^L sentences; x clean and z noisy tokens.
@@ -88,8 +88,10 @@ class Space:
         return torch.nn.functional.one_hot(self.sentences, self.size).double()
 
     def conditionals(self, channel: Tensor, own: bool) -> Tensor:
-        """Bayes over all sentences: channel [n, L, V] = q(z_l | x_l = v) -> p(x_l | z) [n, L, V], z_l left out unless
-        `own`."""
+        """Bayes over all sentences: channel [n, L, V] = q(z_l | x_l = v) -> p(x_l | z) [n, L, V].
+
+        Without `own`, z_l is left out.
+        """
         seen = channel[:, torch.arange(self.length), self.sentences]
         found = []
         for place in range(self.length):
@@ -121,7 +123,7 @@ def _hmm_space() -> Space:
 SPACE = _hmm_space()
 
 
-# --- denoisers ------------------------------------------------------------------------------------------------------
+# --- denoisers ----------------------------------------------------------------------------------------------
 
 
 class Known(Denoiser):
@@ -173,7 +175,7 @@ def exact(space: Space, process: Process, meaning: Meaning = "leave_one_out") ->
 
 
 def stranger(space: Space, process: Process, seed: int = 0, meaning: Meaning = "leave_one_out") -> Known:
-    """Random conditionals, one softmax of normals for each noisy sentence and position: consistent with no joint law."""
+    """One softmax of normals for each noisy sentence and position: consistent with no joint law."""
 
     def answer(ids: Tensor, t: Tensor) -> Tensor:
         code = (ids * (space.size + 1) ** torch.arange(ids.shape[1])).sum(1)
@@ -226,7 +228,7 @@ def modernbert(process: Process, words: Words, seed: int = 0) -> Denoiser:
     return pins.module(Role(words, process.forbidden(words.vocabulary()), "x0_mean"), seed).eval()
 
 
-# --- laws -----------------------------------------------------------------------------------------------------------
+# --- laws ---------------------------------------------------------------------------------------------------
 
 
 def total_variation(one: Law, other: Law) -> float:
@@ -234,7 +236,7 @@ def total_variation(one: Law, other: Law) -> float:
 
 
 def chi_square(counts: Tensor, law: Tensor) -> float:
-    """P-value of observed counts [C] under a law [C]; a category of probability 0 that was seen has p-value 0."""
+    """P-value of observed counts [C] under a law [C]; 0 where a category of probability 0 was seen."""
     from scipy.stats import chi2
 
     possible = law > 1e-12

@@ -5,15 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from tiny_tokenizer import CHATS, CLS, MASK, PAD, SEP, chats
 
 from repro.data.chat import Chat
 from repro.data.corpus import UNRESOLVED, Vocabulary, prepared
-from repro.files import ROOT
 from repro.parts import canonical, derive, read
 
-CHATS = "evals/data/chats.jsonl"
-SPECIALS = {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
-UNK, CLS, SEP, PAD, MASK = range(5)
 LENGTH = 64
 
 
@@ -24,37 +21,6 @@ def folders(tmp_path_factory):
         patch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("REPRO_RUNS", str(tmp_path_factory.mktemp("runs")))
         yield
-
-
-def chats() -> list[list[dict[str, str]]]:
-    return [json.loads(line)["messages"] for line in (ROOT / CHATS).read_text("utf-8").splitlines()]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    """ModernBERT's manners at toy size: byte-level BPE, [CLS] text [SEP], a mask that strips to its left."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1000,
-        special_tokens=list(SPECIALS.values()),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator((message["content"] for chat in chats() for message in chat), trainer)
-    made.add_special_tokens([AddedToken("[MASK]", lstrip=True, special=True)])
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
-    )
-    names: dict[str, str | AddedToken] = {f"{kind}_token": token for kind, token in SPECIALS.items()}
-    names["mask_token"] = AddedToken("[MASK]", lstrip=True, special=True)
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, **names)
-    fast.save_pretrained(folder := tmp_path_factory.mktemp("tokenizer"))
-    return folder
 
 
 def chat(tokenizer, **changes) -> Chat:

@@ -1,0 +1,13 @@
+"""Fixtures that several files share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """Folder of the toy tokenizer (tests/tiny_tokenizer.py)."""
+    import tiny_tokenizer
+
+    return tiny_tokenizer.save(tmp_path_factory.mktemp("tokenizer"))
