@@ -14,6 +14,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from typing import Any, ClassVar, TypeVar, dataclass_transform
@@ -131,6 +132,8 @@ def _leaf(data: Any, hint: Any, path: str) -> Any:
     leaves = [k for k in _shape(hint) if not _is_kind(k)]
     if not leaves:
         raise ValueError(f"{path}={json.dumps(data)}: expected a part of kind {_name(hint)}")
+    if isinstance(data, float) and not math.isfinite(data):
+        raise ValueError(f"{path}={json.dumps(data)}: expected a finite number")
     try:
         return msgspec.convert(data, typing.Union[tuple(leaves)], strict=True)  # noqa: UP007 (built at run time)
     except msgspec.ValidationError as error:

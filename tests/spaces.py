@@ -81,7 +81,7 @@ class Space:
         """The product of the positions' marginals."""
         marginals = torch.stack([self.law @ self.one_hot()[:, place] for place in range(self.length)])
         places = torch.arange(self.length)
-        return {tuple(x): marginals[places, x].prod().item() for x in self.sentences}
+        return {tuple(x): marginals[places, x].prod().item() for x in self.sentences.tolist()}
 
     def one_hot(self) -> Tensor:
         """[S, L, V]."""

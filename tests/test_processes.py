@@ -1,6 +1,6 @@
 """Noise processes: laws against Bayes by listing everything, bounds against log-likelihoods by quadrature.
 
-"spec Hn" is row n of the table of test oracles. K ids, a = alpha; x clean, z noisy, x_theta the network's conditional.
+"spec Hn" is row n of its table of oracles. K ids, a = alpha; x clean, z noisy, x_theta what the network says.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def noisy_sentences(space: Space, process: Diffusion) -> Tensor:
 
 
 def kernel(process: Diffusion, count: int, s: float, t: float) -> Tensor:
-    """q(z_t = j | z_s = i) [total, total] from the definition of each noise: what survives to t given that it did to s."""
+    """q(z_t = j | z_s = i) [total, total]: intact with alpha_t / alpha_s, else noise."""
     ends = torch.tensor([s, t], dtype=torch.float64)
     alpha_s, alpha_t = process.alpha(ends).tolist()
     keep = alpha_t / alpha_s if alpha_s else 0.0
@@ -77,7 +77,7 @@ def kernel(process: Diffusion, count: int, s: float, t: float) -> Tensor:
     return keep * torch.eye(total, dtype=torch.float64) + (1 - keep) * noise
 
 
-# --- corruption -------------------------------------------------------------------------------------------------
+# --- corruption ---------------------------------------------------------------------------------------------
 
 
 @PROCESSES
@@ -121,7 +121,7 @@ def test_corruption_draws_its_marginal_law(process):
     assert chi_square(counts, (one[:, None] * two).flatten()) > FALSE_ALARM
 
 
-# --- the reverse step ---------------------------------------------------------------------------------------------
+# --- the reverse step ---------------------------------------------------------------------------------------
 
 
 def bayes(process: Diffusion, count: int, s: float, t: float) -> Tensor:
@@ -146,7 +146,7 @@ def test_uniform_posterior_is_bayes(s, t):
 @pytest.mark.parametrize("meaning", ["x0_mean", "leave_one_out"])
 @pytest.mark.parametrize(("s", "t"), PAIRS)
 def test_posterior_is_the_reverse_of_corruption(process, meaning, s, t):
-    """With the exact denoiser, `posterior` is sum over x of p(x_l | z) q(z_s | z, x_l) at every z (spec H2, H11)."""
+    """Exact denoiser: sum over x of p(x_l | z) q(z_s | z, x_l) at every possible z (spec H2, H11)."""
     z = noisy_sentences(SPACE, process)
     time = column(t, len(z))
     prediction = predict(exact(SPACE, process, meaning))(z, time)
@@ -154,7 +154,8 @@ def test_posterior_is_the_reverse_of_corruption(process, meaning, s, t):
     mean = SPACE.conditionals(channel(SPACE, process, z, time), own=True)
     steps = bayes(process, 3, s, t)
     truth = torch.einsum("nlx,xnlj->nlj", mean.nan_to_num(), steps[:, z])
-    assert (law - truth).abs().max() < 1e-12
+    possible = truth.sum(-1) > 0.5  # at t = 1 absorbing noise shows no clean token
+    assert possible.any() and (law - truth)[possible].abs().max() < 1e-12
 
 
 def test_plug_in_of_a_soft_token_is_a_law():
@@ -168,7 +169,7 @@ def test_plug_in_of_a_soft_token_is_a_law():
 
 @pytest.mark.parametrize("alpha", [0.02, 0.3, 0.5, 0.9, 0.999])
 def test_both_meanings_are_one_law(alpha):
-    """Mean and leave-one-out determine each other, and plug-in of the one is the mixture over the other (spec H11)."""
+    """Each meaning gives the other; plug-in of the one is the mixture by the other (spec H11)."""
     count, level = 7, column(alpha, 40)
     mean, z = random_laws(40, count), torch.arange(40) % count
     loo = leave_one_out(mean, z, level)
@@ -184,7 +185,7 @@ def test_both_meanings_are_one_law(alpha):
     assert (plug_in(loo, z, level, earlier) - mixture).abs().max() < 1e-12
 
 
-# --- the integrand of uniform noise -----------------------------------------------------------------------------
+# --- the integrand of uniform noise -------------------------------------------------------------------------
 
 
 def rate_form(loo: Tensor, x: Tensor, z: Tensor, alpha: Tensor, slope: Tensor) -> Tensor:
@@ -219,16 +220,20 @@ def test_integrand_vanishes_when_the_token_is_known():
     assert worst[0] < 1 and worst[1] < 1e-3 * worst[0] and worst[2] < 1e-9
 
 
-# --- bounds -------------------------------------------------------------------------------------------------------
+# --- bounds -------------------------------------------------------------------------------------------------
 
 
 def expected_bound(
-    process: Diffusion, denoiser: Known, space: Space, monkeypatch: pytest.MonkeyPatch, tail: bool = True
+    process: Absorbing | Uniform,
+    denoiser: Known,
+    space: Space,
+    monkeypatch: pytest.MonkeyPatch,
+    tail: bool = True,
 ) -> Tensor:
     """E[`process.bound`] of every sentence, [S]: Gauss-Legendre in log t times all pairs of corruptions.
 
-    `bound` corrupts twice, at t and at eps; both draws are replaced by every sentence that the noise can show. Without
-    `tail` the second shows the clean sentence, whose reconstruction costs nothing.
+    `bound` corrupts twice, at t and at eps; both draws become every sentence that the noise can show.
+    Without `tail` the second shows the clean sentence, whose reconstruction costs nothing.
     """
     nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(40))
     reach = -math.log(process.eps)
@@ -267,7 +272,7 @@ def expected_bound(
     ids=["absorbing", "uniform", "absorbing_coarse", "uniform_coarse"],
 )
 def test_a_bound_is_a_bound(process, denoiser, monkeypatch):
-    """Whatever the network says, exp(-bound) is no more than a probability: it sums to at most 1 over sentences."""
+    """Whatever the network says, exp(-bound) sums to at most 1 over sentences, as probabilities do."""
     total = (-expected_bound(process, denoiser(SPACE, process), SPACE, monkeypatch)).exp().sum().item()
     print(f"{process}, {denoiser.__name__}: sum of exp(-bound) = {total:.8f}")
     assert total <= 1 + 1e-6
@@ -275,17 +280,17 @@ def test_a_bound_is_a_bound(process, denoiser, monkeypatch):
 
 @PROCESSES
 def test_the_bound_of_the_exact_denoiser_is_tight(process, monkeypatch):
-    """Bound = -log p(x) for each sentence but for its ends: reconstruction at eps, prior at alpha(1) (spec H8, H9)."""
+    """Bound = -log p(x) for each sentence, but for its ends at eps and alpha(1) (spec H8, H9)."""
     bound = expected_bound(process, exact(SPACE, process), SPACE, monkeypatch)
     assert (bound + SPACE.law.log()).abs().max() < 1e-4
     assert (SPACE.law * bound).sum() > SPACE.entropy - 1e-7
 
 
 def test_without_its_tail_or_its_prior_a_bound_is_none(monkeypatch):
-    """Both end terms are needed: each one dropped, the exact denoiser beats the entropy (spec C, design 7)."""
+    """Each end term is needed: without it the exact denoiser would beat the entropy (spec C)."""
     absorbing, uniform = Absorbing(eps=0.2), Uniform(alpha_end=0.2, eps=0.2)
 
-    def total(process: Diffusion, tail: bool = True) -> float:
+    def total(process: Absorbing | Uniform, tail: bool = True) -> float:
         return (-expected_bound(process, exact(SPACE, process), SPACE, monkeypatch, tail)).exp().sum().item()
 
     assert total(absorbing) <= 1 + 1e-6 < 1.02 < total(absorbing, tail=False)
@@ -313,7 +318,7 @@ def test_the_posterior_mean_is_not_what_duo_bounds_with(monkeypatch):
 
 
 def test_absorbing_bound_is_the_mean_over_orders(monkeypatch):
-    """For any conditionals: NELBO = E over orders of -log p, at least -log of the mean over orders (spec H10)."""
+    """For any conditionals it is E over orders of -log p, so at least -log of their mean (spec H10)."""
     process = Absorbing(eps=1e-6)
     denoiser = stranger(SPACE, process)
     mask = SPACE.size
@@ -350,7 +355,7 @@ def test_autoregression_is_a_law():
     assert abs((-nll).exp().sum().item() - 1) < 1e-6
 
 
-# --- the Gaussian relaxation ----------------------------------------------------------------------------------------
+# --- the Gaussian relaxation --------------------------------------------------------------------------------
 
 FLIPS = {  # t: P(flip) at V = 50,368, A = 1 - t (spec A.4)
     0.03: 0.59117,

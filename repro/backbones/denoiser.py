@@ -65,6 +65,15 @@ class Denoiser(nn.Module):
         forbidden[list(role.forbidden)] = True
         self.register_buffer("forbidden", forbidden, persistent=False)
 
+    @property
+    def device(self) -> torch.device:
+        return self.forbidden.device
+
+    @property
+    def home(self) -> torch.device:
+        """Where ids, times and draws live: the network's device, or the CPU where that knows no float64 (mps)."""
+        return torch.device("cpu") if self.device.type == "mps" else self.device
+
     def encode(
         self,
         tokens: Tensor | Soft,

@@ -61,18 +61,21 @@ class Prediction:
         self.forwarded = self.forwarded | need
         if self._features is None:
             return self.head().weight.new_empty(0, self.head().weight.shape[1])
-        return self._features[where]
+        return self._features[where.to(self._features.device)]
 
     def _encode(self, rows: Tensor | slice) -> Tensor:
+        device = self._denoiser.device
+
+        def some(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[rows].to(device)
+
         tokens = self._tokens
-        chosen = Soft(None, tokens.weights[rows]) if isinstance(tokens, Soft) else tokens[rows]
-        valid = self._attention.valid
-        mask = Mask(None if valid is None else valid[rows], self._attention.block)
+        chosen = Soft(some(tokens.ids), some(tokens.weights)) if isinstance(tokens, Soft) else some(tokens)
         return self._denoiser.encode(
             chosen,
-            t=self._t[rows] if self._denoiser.timed else None,
-            attention=mask,
-            positions=None if self._positions is None else self._positions[rows],
+            t=some(self._t) if self._denoiser.timed else None,
+            attention=Mask(some(self._attention.valid), self._attention.block),
+            positions=some(self._positions),
         )
 
     def token_forwards(self) -> Tensor:
@@ -85,7 +88,7 @@ class Prediction:
 
     def logits(self, where: Tensor) -> Tensor:
         """Logits [N, V] at `where`, forbidden ids at -inf."""
-        return self._denoiser.logits(self.features(where))
+        return self._denoiser.logits(self.features(where)).to(where.device)
 
     def logp(self, where: Tensor) -> Tensor:
         """Log-probabilities [N, V] float64."""
@@ -129,12 +132,13 @@ class CausalPrediction(Prediction):
         columns = torch.arange(self._done, column, device=where.device).expand(len(where), -1)
         assert isinstance(self._tokens, Tensor)
         valid = torch.arange(self._slots.size, device=where.device) >= self._pad[:, None]
-        self._slots.columns = columns
+        device = self._denoiser.device
+        self._slots.columns = columns.to(device)
         features = self._denoiser.encode(
-            self._tokens[:, self._done : column],
+            self._tokens[:, self._done : column].to(device),
             t=None,
-            attention=Mask(valid if self._pad.any() else None, 1),
-            positions=(columns - self._pad[:, None]).clamp_min(0),
+            attention=Mask(valid.to(device) if self._pad.any() else None, 1),
+            positions=(columns - self._pad[:, None]).clamp_min(0).to(device),
             slots=self._slots,
         )
         self._count = column - self._done

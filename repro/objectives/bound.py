@@ -77,7 +77,7 @@ def heldout_bound(
     """Estimate the bound on every row of `rows` (all of them: slice before)."""
     count = len(rows)
     passes = 1 if isinstance(process, LeftToRight) else passes
-    device = next(network.buffers()).device
+    device = network.denoiser.home
     total = torch.zeros(count, dtype=torch.float64)
     tokens = torch.from_numpy(np.asarray(rows.candidates).sum(1).astype(np.int64))
     was_training = network.training

@@ -79,6 +79,5 @@ class MaskedCE(Objective):
         nll = -logp.gather(1, batch.ids[masked][:, None])[:, 0]
         counts = self.counts(batch)
         weight = self.group.weights(counts, batch.index)[masked.nonzero()[:, 0]]
-        rate = masked.sum() / batch.candidates.sum().clamp_min(1)
-        logs = {"mask_rate": rate * len(batch.index)}
+        logs = {"mask_rate": (masked.sum(1) / batch.candidates.sum(1)).sum()}
         return Loss((nll * weight.to(nll.dtype)).sum(), nll.detach().sum(), int(masked.sum()), logs)

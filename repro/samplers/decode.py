@@ -105,7 +105,7 @@ class Decoder:
             prompts = [[vocabulary.bos, *prompt] for prompt in prompts]
         self.start = max(len(prompt) for prompt in prompts)
         self.width = self.start + plan.gen_length
-        self.device = denoiser.forbidden.device
+        self.device = denoiser.home
         self.pad = torch.tensor([self.start - len(prompt) for prompt in prompts], device=self.device)
         # what a column without token holds never reaches the output: attention hides it
         filler = vocabulary.mask if vocabulary.mask is not None else 0
@@ -237,7 +237,7 @@ def decode(
         pass
     assert frame is not None and decoder is not None and tokens is not None
     out = frame.ids[:, decoder.start :]
-    assert not decoder.denoiser.forbidden[out].any(), "noise is left after the last step"
+    assert not decoder.denoiser.forbidden.to(out.device)[out].any(), "noise is left after the last step"
     assert (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all(), "a prompt was changed"
     return Decoded(out, frame.forwards, tokens)
 
