@@ -78,7 +78,7 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, recipe: Recipe, seed: int, step: int, data: str, files: dict[str, dict[str, Tensor]]
+    folder: Path, recipe: Recipe, seed: int, step: int, data: str, files: Mapping[str, Mapping[str, Tensor]]
 ) -> Path:
     """Write a checkpoint atomically; returns its folder."""
     from safetensors.torch import save_file
@@ -147,33 +147,33 @@ def network(checkpoint: Checkpoint, weights: Weights) -> Denoiser:
 
 def export(path: Path, out: Path, weights: Weights) -> None:
     """Write the network alone in transformers' layout (config.json, model.safetensors)."""
+    from repro.backbones.networks import LlamaDenoiser, ModernBertDenoiser
+
     checkpoint = open_checkpoint(path)
     denoiser = network(checkpoint, weights)
-    inner = getattr(denoiser, "network", None)
-    if inner is None:
+    if not isinstance(denoiser, LlamaDenoiser | ModernBertDenoiser):
+        raise ValueError(f"{checkpoint.recipe.name} is no transformers network; there is nothing to export")
+    if isinstance(denoiser, LlamaDenoiser) and denoiser.place is not None:
         raise ValueError(
-            f"backbone of {checkpoint.recipe.name} is not a transformers network; nothing to export"
-        )
-    if getattr(denoiser, "place", None) is not None:
-        raise ValueError(
-            "learned positions are not part of transformers' Llama; export needs learned_positions=0"
+            "learned positions are no part of transformers' Llama; export needs learned_positions=0"
         )
     with atomically(out) as temporary:
-        inner.config._attn_implementation = "sdpa"
-        inner.save_pretrained(temporary)
+        denoiser.network.config._attn_implementation = "sdpa"
+        denoiser.network.save_pretrained(temporary)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("repro.checkpoint", "Show or export a checkpoint.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_sub)
-    shown = commands.add_parser("show")
-    shown.add_argument("path", type=Path)
-    exported = commands.add_parser("export")
-    exported.add_argument("path", type=Path)
-    exported.add_argument("--hf", type=Path, required=True, metavar="OUT", help="folder to write")
-    exported.add_argument("--weights", choices=["raw", "ema"], default="raw")
+    parser.add_argument("action", choices=["show", "export"])
+    parser.add_argument("path", type=Path, help="checkpoint folder")
+    parser.add_argument(
+        "--hf", type=Path, metavar="OUT", help="export: folder to write in transformers' layout"
+    )
+    parser.add_argument("--weights", choices=["raw", "ema"], default="raw", help="export: which weights")
     args = parser.parse_args(argv)
-    if args.command == "export":
+    if args.action == "export":
+        if args.hf is None:
+            parser.error("export needs --hf OUT, the folder to write")
         export(args.path, args.hf, args.weights)
         print(f"wrote {args.hf}")
         return 0
@@ -183,10 +183,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for file, digest in checkpoint.state["files"].items():
         print(f"{digest}  {file}")
     return 0
-
-
-def _sub(**options: Any) -> Parser:
-    return Parser(options["prog"], "")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ what accelerate made of it is checked, since a wrong combination trains alone in
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from repro.backbones.denoiser import Denoiser, Wrapped
 from repro.optim import Precision
@@ -44,24 +45,33 @@ class Engine:
         self.rank, self.world, self.device = self.accelerator.process_index, got, self.accelerator.device
         self.first = self.rank == 0
 
-    def wrap(self, denoiser: Denoiser, precision: Precision) -> Wrapped:
+    def wrap(self, denoiser: Denoiser, precision: Precision) -> torch.nn.Module:
         """The network behind its door, on this process's device, ready for every engine."""
         self.precision = precision
         wrapped = Wrapped(denoiser).to(self.device)
         return self.accelerator.prepare_model(wrapped) if self.world > 1 else wrapped
 
+    def _silent(self, network: torch.nn.Module, last: bool) -> AbstractContextManager[None]:
+        """No exchange of gradients but in the last microbatch of a step."""
+        alone = last or not isinstance(network, DistributedDataParallel)
+        return nullcontext() if alone else network.no_sync()
+
     def run(self, network: torch.nn.Module, work: Callable[[Denoiser], T], last: bool) -> T:
         """Run `work` through the door; gradients are exchanged only in the `last` microbatch of a step."""
-        silent = network.no_sync() if self.world > 1 and not last else nullcontext()
         cast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16_autocast")
-        with silent, cast:
+        with self._silent(network, last), cast:
             return network(work)
 
     def backward(self, network: torch.nn.Module, loss: Tensor, last: bool) -> None:
         """Accumulate gradients of the *sum* over processes: DDP averages, so the world size is undone here."""
-        silent = network.no_sync() if self.world > 1 and not last else nullcontext()
-        with silent:
+        with self._silent(network, last):
             (loss * self.world).backward()
+
+    def door(self, network: torch.nn.Module) -> Wrapped:
+        """The door itself, for work that every process does alike and without gradients."""
+        inner = network.module if isinstance(network, DistributedDataParallel) else network
+        assert isinstance(inner, Wrapped)
+        return inner
 
     def sum(self, values: Tensor) -> Tensor:
         """Elementwise sum over processes."""
@@ -76,7 +86,7 @@ class Engine:
 
 
 @contextmanager
-def engine() -> Iterator[Engine]:
+def engine() -> Generator[Engine]:
     made = Engine()
     try:
         yield made

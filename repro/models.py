@@ -1,7 +1,7 @@
 """A model that can be sampled and scored: what `load` returns for a checkpoint folder or a name.
 
-    load("runs/mdlm@nano-s0")            the last checkpoint of a run
-    load("oracle:mdlm@nano")             the exact denoiser of that recipe's language, no file
+load("runs/mdlm@nano-s0")            the last checkpoint of a run
+load("oracle:mdlm@nano")             the exact denoiser of that recipe's language, no file
 """
 
 from __future__ import annotations

@@ -68,17 +68,17 @@ class Masters:
     def parameters(self) -> list[Tensor]:
         return list(self.master.values())
 
-    def take_gradients(self, scale: float) -> Tensor:
-        """Give the masters their gradients times `scale`; returns the global gradient norm, a float32 scalar."""
+    def take_gradients(self) -> Tensor:
+        """Give the masters their gradients; returns the global gradient norm, a float32 scalar."""
         gradients = []
         for name, parameter in self.named.items():
             if parameter.grad is None:
                 continue
-            parameter.grad.mul_(scale)
-            master = self.master[name]
+            master, gradient = self.master[name], parameter.grad
             if master is not parameter:
-                master.grad = parameter.grad.float()
-            gradients.append(master.grad)
+                gradient = gradient.float()
+                master.grad = gradient
+            gradients.append(gradient)
         return torch.nn.utils.get_total_norm(gradients)
 
     def give_weights(self, step: int) -> None:

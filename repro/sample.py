@@ -74,11 +74,13 @@ def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[i
 
 def _length(model: Model, ids: list[list[int]], asked: int | None) -> int:
     longest, room = max(map(len, ids)), model.recipe.data.row_length()
-    length = room - longest if asked is None else asked
-    if length < 1 or longest + length > room:
+    if longest >= room:
         raise ValueError(
-            f"prompt of {longest} and gen_length {length} exceed the {room} positions of this model"
+            f"a prompt of {longest} ids leaves nothing to write: this model has {room} positions"
         )
+    length = room - longest if asked is None else asked
+    if not 1 <= length <= room - longest:
+        raise ValueError(f"no gen_length {length}: after a prompt of {longest} it is 1 to {room - longest}")
     return length
 
 

@@ -16,7 +16,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class Training:
             seen = {"loss": loss.value.detach(), "nll": loss.nll, "tokens": torch.tensor(float(loss.tokens))}
             for name, value in {**seen, **loss.logs}.items():
                 sums[name] = sums.get(name, 0.0) + value.double().to(made.device)
-        norm = self.masters.take_gradients(1.0)
+        norm = self.masters.take_gradients()
         clip = recipe.optimizer.clip
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.masters.parameters(), clip, norm)
@@ -151,9 +151,13 @@ class Training:
         recipe = self.recipe
         split = self.corpus.heldout
         some = Rows(*(getattr(split, f)[: recipe.heldout_rows] for f in ("ids", "candidates", "example")))
-        inner = self.network.module if hasattr(self.network, "module") else self.network
         bound = heldout_bound(
-            inner, recipe.process, recipe.data.vocabulary(), some, passes=HELDOUT_PASSES, seed=self.seed
+            self.engine.door(self.network),
+            recipe.process,
+            recipe.data.vocabulary(),
+            some,
+            passes=HELDOUT_PASSES,
+            seed=self.seed,
         )
         return {"heldout_nll_bound": bound.value, "heldout_error": bound.error}
 
@@ -161,10 +165,11 @@ class Training:
         if self.engine.first:
             names = list(self.masters.master)
             state = self.optimizer.state_dict()["state"]
-            optimizer = {
-                f"{names[i]}|{k}": v.reshape(v.shape) for i, s in state.items() for k, v in s.items()
+            optimizer = {f"{names[i]}|{k}": v for i, s in state.items() for k, v in s.items()}
+            files: dict[str, Mapping[str, torch.Tensor]] = {
+                "model.safetensors": self.masters.master,
+                "optimizer.safetensors": optimizer,
             }
-            files = {"model.safetensors": self.masters.master, "optimizer.safetensors": optimizer}
             if self.masters.average:
                 files["ema.safetensors"] = self.masters.average
             checkpoints.save(out, self.recipe, self.seed, self.step, self.corpus.digest, files)
@@ -186,7 +191,9 @@ class Training:
         for key, tensor in saved.tensors("optimizer.safetensors").items():
             name, _, field = key.partition("|")
             if name not in names or tensor.shape not in ((), self.masters.master[name].shape):
-                raise ValueError(f"{saved.folder}: optimizer state {key!r} does not fit the recipe's backbone")
+                raise ValueError(
+                    f"{saved.folder}: optimizer state {key!r} does not fit the recipe's backbone"
+                )
             state.setdefault(names[name], {})[field] = tensor
         current = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
@@ -257,7 +264,7 @@ def _admit(recipe: Recipe, seed: int, out: Path, resume: bool) -> checkpoints.Ch
 
 
 @contextlib.contextmanager
-def _alone(out: Path, made: Engine) -> Iterator[None]:
+def _alone(out: Path, made: Engine) -> Generator[None]:
     """Hold the run folder's lock (the first process does); a second run is refused at once."""
     if not made.first:
         yield
@@ -293,7 +300,7 @@ def _step(line: str) -> float:
 
 
 @contextlib.contextmanager
-def _progress(name: str, last: int, made: Engine) -> Iterator[Any]:
+def _progress(name: str, last: int, made: Engine) -> Generator[Any]:
     """A bar with the loss and the time left, on a terminal and in the first process only."""
     if not (made.first and sys.stderr.isatty()):
         yield lambda step, seen: None

@@ -29,11 +29,11 @@ class Role:
 
 @dataclass(frozen=True)
 class Size:
-    """Counts for plans: parameters in all, of one block and of the embedding; forward FLOPs a token by what makes them."""
+    """Counts for plans: parameters, blocks and their width; forward FLOPs a token by what makes them."""
 
     parameters: int
-    block: int
-    embedding: int
+    layers: int
+    width: int
     body_flops: float
     attention_flops: float
     head_flops: float

@@ -50,8 +50,8 @@ class Llama(Backbone):
             + embedding * (1 if self.tied else 2)
             + self.width
             + self.learned_positions * self.width,
-            block=block,
-            embedding=embedding,
+            layers=self.layers,
+            width=self.width,
             body_flops=2.0 * matrices,
             attention_flops=4.0
             * self.layers

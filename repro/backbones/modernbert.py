@@ -57,8 +57,8 @@ class ModernBert(Backbone):
             + 3 * self.width
             + self.width * self.width
             + vocabulary,
-            block=block,
-            embedding=embedding,
+            layers=self.layers,
+            width=self.width,
             body_flops=2.0 * (self.layers * (4 * self.width**2 + 3 * self.width * self.ffn) + self.width**2),
             attention_flops=4.0 * self.width * keys,
             head_flops=2.0 * embedding,

@@ -47,8 +47,8 @@ class LlamaDenoiser(Denoiser):
             bos_token_id=self.vocabulary.bos,
             eos_token_id=self.vocabulary.eos,
             pad_token_id=self.vocabulary.pad,
-            attn_implementation="repro",
         )
+        config._attn_implementation = "repro"
         config.is_causal = pins.attention == "causal"
         self.network = LlamaForCausalLM(config)
         self.place = nn.Embedding(pins.learned_positions, pins.width) if pins.learned_positions else None
@@ -104,8 +104,8 @@ class ModernBertDenoiser(Denoiser):
             eos_token_id=self.vocabulary.eos,
             cls_token_id=self.vocabulary.bos,
             sep_token_id=self.vocabulary.eos,
-            attn_implementation="repro",
         )
+        config._attn_implementation = "repro"
         self.attend_pads = pins.attend_pads
         if pins.weights is None:
             self.network = ModernBertForMaskedLM(config)
@@ -141,7 +141,7 @@ def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> Mo
     try:
         network = ModernBertForMaskedLM.from_pretrained(
             name,
-            revision=None if revision == UNRESOLVED else revision,
+            revision="main" if revision in (None, UNRESOLVED) else revision,
             attn_implementation="repro",
             use_safetensors=True,
             dtype=torch.float32,

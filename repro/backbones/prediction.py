@@ -66,16 +66,19 @@ class Prediction:
     def _encode(self, rows: Tensor | slice) -> Tensor:
         device = self._denoiser.device
 
-        def some(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[rows].to(device)
+        def some(values: Tensor) -> Tensor:
+            return values[rows].to(device)
 
-        tokens = self._tokens
-        chosen = Soft(some(tokens.ids), some(tokens.weights)) if isinstance(tokens, Soft) else some(tokens)
+        tokens, valid, positions = self._tokens, self._attention.valid, self._positions
+        if isinstance(tokens, Soft):
+            chosen = Soft(None if tokens.ids is None else some(tokens.ids), some(tokens.weights))
+        else:
+            chosen = some(tokens)
         return self._denoiser.encode(
             chosen,
             t=some(self._t) if self._denoiser.timed else None,
-            attention=Mask(some(self._attention.valid), self._attention.block),
-            positions=some(self._positions),
+            attention=Mask(None if valid is None else some(valid), self._attention.block),
+            positions=None if positions is None else some(positions),
         )
 
     def token_forwards(self) -> Tensor:

@@ -32,7 +32,6 @@ TRUE_STEP = 2
 class Law(Task):
     """`samples` rows generated from nothing at `temperature` (for rules that have one), judged by the exact law."""
 
-    name: str
     samples: int
     temperature: float
     generates = True

@@ -120,7 +120,10 @@ def cells(
                 continue
             for name in presets:
                 for cell in _plans(task, model, name, rates, seed, limit):
-                    (skipped if isinstance(cell, Skip) else found).append(cell)  # type: ignore[arg-type]
+                    if isinstance(cell, Skip):
+                        skipped.append(cell)
+                    else:
+                        found.append(cell)
     return found, list(dict.fromkeys(skipped))
 
 

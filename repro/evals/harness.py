@@ -18,7 +18,6 @@ TASKS = ROOT / "evals" / "tasks"
 class HarnessTask(Task):
     """An lm-eval task by name (evals/tasks/NAME.yaml), generating `length` tokens; `metric` is lm-eval's name."""
 
-    name: str
     task: str
     task_version: int
     metric: str

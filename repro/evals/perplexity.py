@@ -20,7 +20,6 @@ class HeldoutBound(Task):
     """Bound on -log p a token over `rows` held-out rows, `passes` independent passes; the exact nll of the same rows
     beside it where the law is known."""
 
-    name: str
     rows: int
     skip_rows: int
     passes: int
@@ -69,7 +68,6 @@ class HeldoutBound(Task):
 class TrainingCurve(Task):
     """Loss and in-training held-out bound by step, from the run's metrics.jsonl; at most `points` points of the loss."""
 
-    name: str
     points: int
     generates = False
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from repro.models import Model
-from repro.parts import Part
+from repro.parts import Part, part
 from repro.samplers.decode import Plan
 from repro.samplers.sampler import Sampler
 
@@ -53,12 +53,14 @@ class Answer:
         return found if self.curve is None else found | {"curve": self.curve}
 
 
+@part
 class Task(Part):
-    """Kind: a question to a model. `name` is a field of every task: what tables print."""
+    """Kind: a question to a model; `name` is what tables print."""
+
+    name: str
 
     generates: ClassVar[bool]
     """Whether a sampler and a plan are needed."""
-    name: str
 
     def gen_length(self, model: Model) -> int:
         """Tokens that a generating task asks for."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from repro.data.corpus import UNRESOLVED
+from repro.parts import leaves
 from repro.recipe import Recipe
 
 PEAK = 989e12
@@ -28,21 +30,20 @@ class Plan:
         size = recipe.backbone.size(recipe.data)
         length = recipe.data.row_length()
         tokens = recipe.batch * length
-        relaxed = "temperature" in {f for f in recipe.objective.__dataclass_fields__}
+        relaxed = any(pin.startswith("objective.temperature") for pin in leaves(recipe))
         forward = size.body_flops + size.attention_flops + size.head_flops * (2 if relaxed else 1)
         step = 3 * forward * tokens
         weights, gradients, state = (b * size.parameters for b in BYTES[recipe.precision])
         average = 4 * size.parameters if recipe.ema else 0
         rows = min(recipe.micro_batch, max(1, recipe.batch // GPUS))
-        layers = getattr(recipe.backbone, "layers", 0)
-        activations = ACTIVATIONS * rows * length * layers * getattr(recipe.backbone, "width", 0)
+        activations = ACTIVATIONS * rows * length * size.layers * size.width
         vocabulary = recipe.data.vocabulary().total
         logits = rows * length * vocabulary * 4 * (9 if relaxed else 3)
         return {
             "recipe": recipe.name,
             "parameters": size.parameters,
             "training_rows_expected": recipe.data.expected_rows(),
-            "unresolved": sorted(p for p, v in _leaves(recipe).items() if v == "UNRESOLVED"),
+            "unresolved": sorted(p for p, v in leaves(recipe).items() if v == UNRESOLVED),
             "steps": recipe.steps,
             "tokens_a_step": tokens,
             "tokens": tokens * recipe.steps,
@@ -86,9 +87,3 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     return Plan(recipe)
-
-
-def _leaves(recipe: Recipe) -> dict[str, Any]:
-    from repro.parts import leaves
-
-    return leaves(recipe)

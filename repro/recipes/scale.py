@@ -30,6 +30,7 @@ from repro.parts import nearest
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.uniform import Uniform
 from repro.recipe import Recipe
+from repro.schedules import LinearToZero
 
 CORPORA: dict[str, Data] = {
     "nano": Language(
@@ -128,7 +129,8 @@ def _objective(objective: Objective, count: int, share: float) -> Objective:
             overrides["noise"] = Window(
                 low=_same_flips(window.low, count), high=_same_flips(window.high, count)
             )
-            overrides["temperature.steps"] = round(objective.temperature.steps * share)
+            if isinstance(objective.temperature, LinearToZero):
+                overrides["temperature.steps"] = round(objective.temperature.steps * share)
         case DuoElbo():
             window = objective.window
             overrides["window"] = GammaWindow(

@@ -13,15 +13,16 @@ so a row decodes alike in any batch.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from repro import parts, registry, rng
 from repro.lazy import torch
 from repro.parts import Part, part
-from repro.processes.absorbing import Absorbing
+from repro.processes.absorbing import Absorbing, mask_id
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Process
 from repro.samplers.sampler import Sampler, State
@@ -68,6 +69,14 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
         raise ValueError(f"a left-to-right model writes one token a step: steps must be {plan.gen_length}")
 
 
+class Moment(NamedTuple):
+    """A step of the plan: its block, its number within the block, and the block's steps."""
+
+    block: int
+    step: int
+    steps: int
+
+
 @dataclass(frozen=True)
 class Frame:
     """What the loop shows after each step: ids [B, L], what changed [B, L], forwards so far [B]."""
@@ -102,6 +111,8 @@ class Decoder:
         self.causal = isinstance(process, LeftToRight)
         vocabulary = denoiser.vocabulary
         if self.causal:
+            if vocabulary.bos is None:
+                raise ValueError("a left-to-right model needs a BOS id and this data source has none")
             prompts = [[vocabulary.bos, *prompt] for prompt in prompts]
         self.start = max(len(prompt) for prompt in prompts)
         self.width = self.start + plan.gen_length
@@ -128,23 +139,24 @@ class Decoder:
         ids[where] = draw(law.expand(len(rows), -1), rng.PRIOR, rows, columns - self.pads(len(ids))[rows], 0)
         return ids
 
-    def schedule(self) -> Iterator[tuple[int, int, int]]:
-        """(block, step within the block, steps of the block) of every step; an adaptive rule has one a position."""
+    def schedule(self) -> Iterator[Moment]:
+        """Every step of the plan; an adaptive rule has one a position."""
         blocks = self.plan.gen_length // self.plan.block_length
         steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks
-        return ((block, i, steps) for block in range(blocks) for i in range(steps))
+        return (Moment(block, i, steps) for block in range(blocks) for i in range(steps))
 
     def advance(
-        self, ids: Tensor, block: int, i: int, steps: int, draw: Draw, cache: Prediction | None = None
+        self, ids: Tensor, at: Moment, draw: Draw, cache: Prediction | None = None
     ) -> tuple[Tensor, Prediction]:
         """One step: ids [B, L] -> next ids, and the prediction that was (or was not) forwarded. Pure but for `cache`."""
+        block, i, steps = at
         from repro.backbones.prediction import CausalPrediction
 
         first = self.start + block * self.plan.block_length
         active = self._columns(ids, first, first + self.plan.block_length)
         open = active
         if isinstance(self.process, Absorbing):
-            open = active & (ids == self.denoiser.vocabulary.mask)
+            open = active & (ids == mask_id(self.denoiser.vocabulary))
         elif self.causal:
             open = self._columns(ids, first + i, first + i + 1)
         t = torch.full((len(ids),), 1 - i / steps, dtype=torch.float64, device=self.device)
@@ -165,7 +177,7 @@ class Decoder:
         if not isinstance(self.process, Absorbing):
             return False
         first = self.start + block * self.plan.block_length
-        return not (ids[:, first : first + self.plan.block_length] == self.denoiser.vocabulary.mask).any()
+        return not (ids[:, first : first + self.plan.block_length] == mask_id(self.denoiser.vocabulary)).any()
 
     def _columns(self, ids: Tensor, first: int, last: int) -> Tensor:
         column = torch.arange(self.width, device=self.device)
@@ -208,10 +220,10 @@ def steps(
         forwards = torch.zeros_like(rows)
         tokens = torch.zeros_like(rows)
         cache = decoder.cached(len(rows)) if decoder.causal else None
-        for number, (block, i, count) in enumerate(decoder.schedule()):
-            if decoder.finished(ids, block):
+        for number, at in enumerate(decoder.schedule()):
+            if decoder.finished(ids, at.block):
                 continue
-            after, prediction = decoder.advance(ids, block, i, count, Stream(seed, rows, number), cache)
+            after, prediction = decoder.advance(ids, at, Stream(seed, rows, number), cache)
             forwards, tokens = forwards + prediction.forwarded, tokens + prediction.token_forwards()
             frame = Frame(after, after != ids, forwards)
             ids = after
@@ -257,15 +269,18 @@ def law(
     weights = torch.ones(1, dtype=torch.float64)
     with torch.no_grad():
         ids, weights = _enumerate(lambda ids, draw: decoder.begin(draw, ids), decoder.ids, weights)
-        for block, i, count in decoder.schedule():
-            if not decoder.finished(ids, block):
-                ids, weights = _enumerate(
-                    lambda ids, draw, at=(block, i, count): decoder.advance(ids, *at, draw)[0], ids, weights
-                )
+        for at in decoder.schedule():
+            if not decoder.finished(ids, at.block):
+                step = functools.partial(_advance, decoder, at)
+                ids, weights = _enumerate(step, ids, weights)
     return {tuple(row): w for row, w in zip(ids[:, decoder.start :].tolist(), weights.tolist(), strict=True)}
 
 
-def _enumerate(step, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _advance(decoder: Decoder, at: Moment, ids: Tensor, draw: Draw) -> Tensor:
+    return decoder.advance(ids, at, draw)[0]
+
+
+def _enumerate(step: Callable[[Tensor, Draw], Tensor], ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """All outcomes of one step from weighted states: rerun with longer scripts until no draw is unknown, then merge."""
     from repro.samplers.draws import Script, Unknown
 
