@@ -65,7 +65,7 @@ class Checkpoint:
         return load_file(path)
 
     def copy(self, file: str, into: Mapping[str, Tensor]) -> None:
-        """Copy one file's tensors into those of the same names; ValueError names the first that does not fit."""
+        """Copy one file's tensors into those of the same names; ValueError names one that does not fit."""
         found = self.tensors(file)
         odd = sorted(found.keys() ^ into.keys())
         if odd:

@@ -68,7 +68,7 @@ def natural(text: str) -> int:
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
     """Run a command line and exit with its code; bad input is one line on stderr and code 2, Ctrl-C code 130.
 
-    One thread unless the environment says otherwise: a CPU's numbers depend on how many, and `nano` is made for one.
+    One thread unless the environment says otherwise: a CPU's numbers depend on how many; `nano` is made for one.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
     try:

@@ -203,8 +203,9 @@ class Training:
 def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: bool) -> Path:
     """Train up to `stop` steps (None: all of the recipe's); returns the run folder.
 
-    Raises ValueError: the recipe has no step `stop`; `out` holds a run and `resume` is off, or holds none (or another
-    recipe's) and it is on; a second run writes there at this moment. ConnectionError: the data cannot be fetched.
+    Raises ValueError: the recipe has no step `stop`; `out` holds a run and `resume` is off, or holds none (or
+    another recipe's) and it is on; a second run writes there at this moment. ConnectionError: the data cannot be
+    fetched.
     """
     last = recipe.steps if stop is None else stop
     if not 1 <= last <= recipe.steps:

@@ -1,4 +1,4 @@
-"""Bad input is one clear line on stderr and exit code 2, never a traceback, and names the nearest valid thing."""
+"""Bad input is one line on stderr and exit code 2, never a traceback, and names the nearest valid thing."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ def line(monkeypatch, capsys):
     return of
 
 
-# --- arguments ----------------------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------------
 
 MDLM, EVALS, SAMPLE = "repro.recipes.mdlm", "repro.evals", "repro.sample"
 ORACLE = ("--ckpt", "oracle:mdlm@nano")
@@ -103,7 +103,7 @@ def test_arguments(program, arguments, message, line):
     assert message in line(program, *arguments)
 
 
-# --- what does not fit the model ------------------------------------------------------------------------------
+# --- what does not fit the model ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_preset_that_does_not_fit_the_process(line):
     assert said == "preset 'low_confidence' does not fit a uniform model; it takes ancestral"
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------
+# --- checkpoints ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("program", [EVALS, SAMPLE, "repro.checkpoint"])
@@ -197,7 +197,7 @@ def test_no_network(tmp_path, monkeypatch, line):
     assert not (tmp_path / "run").exists()
 
 
-# --- the runner ------------------------------------------------------------------------------------------------
+# --- the runner -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_flag_that_may_be_repeated_is_no_error():
     assert parser.parse_args(["--set", "a", "--set", "b", "--n=2"]).set == ["a", "b"]
 
 
-# --- in processes of their own ------------------------------------------------------------------------------------
+# --- in processes of their own --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from tiny_tokenizer import CHATS, CLS, MASK, PAD, SEP, SIZE
 
 from repro import load, parts, registry, sample
 from repro.checkpoint import open_checkpoint
 from repro.data.corpus import prepared
 from repro.train import train
-from tiny_tokenizer import CHATS, CLS, MASK, PAD, SEP, SIZE
 
 SMALL_BERT = {
     "layers": 4,

@@ -71,7 +71,7 @@ def test_two_processes_train_the_curve_of_one(name, launcher, tmp_path):
     same_curve(one, curve(tmp_path / "two"))
 
 
-# --- engines -----------------------------------------------------------------------------------------------
+# --- engines --------------------------------------------------------------------------------------------
 
 
 def test_launchers_that_train_alone_in_silence_are_refused(monkeypatch):
@@ -93,14 +93,14 @@ def test_engines_that_are_not_there_are_refused(variable, monkeypatch):
         engines.Engine()
 
 
-# --- launch files ------------------------------------------------------------------------------------------
+# --- launch files ---------------------------------------------------------------------------------------
 
 
 def launch_arguments(path: Path):
     """What accelerate makes of a launch file, as `accelerate launch` does before it starts anything.
 
-    Raises ValueError for a key that it does not know; inside fsdp_config and the like it takes any in silence, so
-    those are compared with its own flags.
+    Raises ValueError for an unknown key; inside fsdp_config and the like accelerate takes any in silence, so
+    those are compared with its flags.
     """
     parser = launch.launch_command_parser()
     known = vars(parser.parse_args(["script"])).keys()

@@ -1,8 +1,9 @@
-"""Parts say everything, read strictly and keep their names; recipes claim what the specification says they do.
+"""Parts say everything, read strictly and keep their names; recipes claim what the specification says.
 
-Surface    the field names of all parts stand in tests/surface.json; a new ability is a new part, not a new field.
-           When a field must move, raise the part's version and write the file anew:
-           python tests/test_parts.py > tests/surface.json
+The surface (field names of all parts) is frozen in tests/surface.json: a new ability is a new part, not a new
+field. When a field must move, raise the part's version and write the file anew:
+
+    python tests/test_parts.py > tests/surface.json
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ def surface() -> dict[str, list[str]]:
     return found
 
 
-# --- form --------------------------------------------------------------------------------------------------
+# --- form -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_what_its_canonical_form_says(name, scale):
-    """Through JSON text and back: the same parts, digest and name; the name alone does not enter the digest."""
+    """Through JSON text and back: the same parts, digest and name; the name does not enter the digest."""
     recipe = scaled(registry.recipe(name), scale)
     again = read(json.loads(parts.to_json(recipe)), Recipe)
     assert again == recipe and again.digest() == recipe.digest() and digest(again) == digest(recipe)
@@ -64,7 +65,7 @@ def test_the_digest_does_not_depend_on_the_order_of_keys():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_locks_are_current(name, capsys):
-    """Byte for byte; after a pin was meant to move: python -m repro.recipes.NAME --print --json > recipes/locks/NAME.json"""
+    """Byte for byte; recipes/README.md says how a lock is written anew."""
     assert command(registry.recipe(name), ["--print", "--json"]) == 0
     printed = capsys.readouterr().out
     assert (ROOT / "recipes" / "locks" / f"{name}.json").read_text("utf-8") == printed
@@ -75,7 +76,7 @@ def test_every_lock_has_its_recipe():
     assert {path.stem for path in (ROOT / "recipes" / "locks").iterdir()} == set(RECIPES)
 
 
-# --- registry ----------------------------------------------------------------------------------------------
+# --- registry -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", registry.PARTS)
@@ -111,7 +112,7 @@ def test_the_surface_is_frozen():
     assert json.loads(SURFACE.read_text("utf-8")) == surface()
 
 
-# --- sources -----------------------------------------------------------------------------------------------
+# --- sources --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -153,7 +154,7 @@ def test_print_of_full_recipes_needs_no_torch():
     assert done.returncode == 0, done.stderr
 
 
-# --- strictness --------------------------------------------------------------------------------------------
+# --- strictness -----------------------------------------------------------------------------------------
 
 
 def changed(path: str, value: object) -> dict:
@@ -205,9 +206,9 @@ def test_reading_is_strict(path, value, message):
 
 
 def test_numbers_that_are_none_do_not_enter_a_recipe():
-    with pytest.raises(ValueError, match="optimizer.lr=NaN"):
+    with pytest.raises(ValueError, match=r"optimizer\.lr=NaN"):
         select(registry.recipe("mdlm"), "full", ["optimizer.lr=NaN"])
-    with pytest.raises(ValueError, match="optimizer.clip=-Infinity"):
+    with pytest.raises(ValueError, match=r"optimizer\.clip=-Infinity"):
         select(registry.recipe("mdlm"), "full", ["optimizer.clip=-Infinity"])
 
 
@@ -216,7 +217,7 @@ def test_what_is_no_json_cannot_stand_in_a_part():
         canonical(dataclasses.replace(registry.recipe("mdlm"), steps={1, 2}))  # type: ignore[arg-type]
 
 
-# --- deriving ----------------------------------------------------------------------------------------------
+# --- deriving -------------------------------------------------------------------------------------------
 
 
 def test_an_override_moves_one_pin():
@@ -305,7 +306,7 @@ def test_a_name_that_is_none_is_named(name, message):
     assert message in str(error.value)
 
 
-# --- claims: typed by hand from the specification, compared with what the recipes say ----------------------------
+# --- claims: typed by hand from the specification, compared with what the recipes say -------------------
 
 MASKED_SCRIPT = {  # spec A.1
     "data.source": "allenai/tulu-3-sft-mixture-0225",
@@ -450,7 +451,7 @@ def test_scaled_curricula_keep_their_share_of_the_run():
 
 
 def test_scaled_windows_flip_as_many_tokens():
-    """Seed Duo's P(keep) = T(A) at t = .03 and .15 for V = 50,368 is .40882 and .00560 (spec A.4), at any scale."""
+    """Seed Duo keeps T(A) = .40882 of the tokens at t = .03 and .00560 at .15 (spec A.4), at any scale."""
     import torch
 
     from repro.processes import gaussian

@@ -1,4 +1,4 @@
-"""One loop: a step does not depend on how it is split, a resumed run is the run, and nothing broken is gone on with."""
+"""A step does not depend on its split, a resumed run is the run, and nothing broken is gone on with."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def bytes_of(out: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(last.iterdir())}
 
 
-# --- one curve --------------------------------------------------------------------------------------------
+# --- one curve ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -79,9 +79,15 @@ def test_another_seed_is_another_curve(trained, tmp_path):
     assert curve(tmp_path)[0]["loss"] != pytest.approx(curve(trained("mdlm"))[0]["loss"], rel=1e-5)
 
 
-def test_stopping_early_leaves_the_schedules_alone(trained, tmp_path):
-    go("mdlm", tmp_path, stop=4)
-    assert [row["lr"] for row in curve(tmp_path)] == [row["lr"] for row in curve(trained("mdlm"))[:4]]
+@pytest.mark.parametrize("name", ["mdlm", "duo"])
+def test_the_learning_rate_follows_its_law(name, tmp_path):
+    """Two steps of warm-up, then half a cosine (mdlm) or a line (duo) to 0 at step 20, wherever one stops."""
+    recipe = toy(name)
+    go(name, tmp_path, stop=7)
+    share = [(step - 2) / 18 for step in range(2, 7)]
+    law = [0.5 * (1 + math.cos(math.pi * x)) if name == "mdlm" else 1 - x for x in share]
+    expected = [recipe.optimizer.lr * factor for factor in (0, 0.5, *law)]
+    assert [row["lr"] for row in curve(tmp_path)] == pytest.approx(expected)
 
 
 def test_every_row_is_seen_once_an_epoch():
@@ -95,7 +101,7 @@ def test_every_row_is_seen_once_an_epoch():
 @pytest.mark.parametrize("precision", ["bf16_master", "bf16_autocast", "bf16_pure"])
 @pytest.mark.parametrize("name", ["mdlm", "duo", "ar"])
 def test_precisions_train(name, precision, trained, tmp_path):
-    """bfloat16 keeps 8 bits: the first loss is float32's to 2 %, and masters and moments have the promised types."""
+    """bfloat16 keeps 8 bits: the first loss is near float32's; weights and moments have their types."""
     go(name, tmp_path, f"precision={precision}", stop=3)
     rows = curve(tmp_path)
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
@@ -108,7 +114,7 @@ def test_precisions_train(name, precision, trained, tmp_path):
 
 
 def test_masters_move_where_bfloat16_cannot(tmp_path):
-    """A step of 1e-5 on a norm weight of 1 is lost in bfloat16 and kept by a float32 master (spec A.1, consequence 3)."""
+    """A step of 1e-5 on a norm weight of 1 is lost in bfloat16, kept by a float32 master (spec A.1)."""
     moved = {}
     for precision in ("bf16_master", "bf16_pure"):
         out = go("ar", tmp_path / precision, f"precision={precision}", "optimizer.lr=1e-5", stop=3)
@@ -128,16 +134,17 @@ def test_bfloat16_weights_leave_the_rotary_frequencies_alone():
 
 
 def test_the_average_follows_its_law(tmp_path):
-    """decay min(decay, (1 + n)/(10 + n)) at update n (spec D.7): after one step, .1 of the start and .9 of the weights."""
-    out = go("mdlm", tmp_path, "ema.decay=0.9999", stop=1)
+    """decay min(decay, (1 + n)/(10 + n)) at update n (spec D.7); warm-up leaves update 0 where it started."""
+    out = go("mdlm", tmp_path, "ema.decay=0.9999", stop=2)
     saved = checkpoints.steps_in(out)[-1]
     start = dict(toy("mdlm").network(3).named_parameters())
     weights, average = load_file(saved / "model.safetensors"), load_file(saved / "ema.safetensors")
     for name, tensor in average.items():
-        torch.testing.assert_close(tensor, 0.1 * start[name].data + 0.9 * weights[name], atol=1e-6, rtol=0)
+        expected = 2 / 11 * start[name].data + 9 / 11 * weights[name]
+        torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=0)
 
 
-# --- what is written ---------------------------------------------------------------------------------------
+# --- what is written ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -172,7 +179,7 @@ def test_a_run_killed_between_checkpoint_and_row_logs_each_step_once(run, traine
     assert curve(run)[:10] == curve(trained("mdlm"))
 
 
-# --- what is refused ---------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------------
 
 
 def refused(match, *args, **options):

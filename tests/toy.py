@@ -37,7 +37,7 @@ KEEP_THE_LAW = {
     "duo_script": {"objective.group.rows": 4, "objective.temperature.steps": 130},
     "duo_nelbo": {"objective.until": 9},
 }
-"""Two groups a step, and curricula with their share of the run: `duo_nelbo` crosses from soft to hard tokens."""
+"""Two groups a step; curricula keep their share of the run (`duo_nelbo` crosses from soft to hard tokens)."""
 RECIPES = tuple(registry.RECIPES)
 
 

@@ -10,7 +10,6 @@ import contextlib
 import io
 import logging
 import math
-from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
