@@ -92,7 +92,7 @@ def _llama(ids: int, length: int, width: int, layers: int, ffn: int, heads: int)
         tied=False,
         init_deviation=0.02,
     )
-    role = Role(data, Absorbing(eps=1e-3).forbidden(data.vocabulary()), "x0_mean")
+    role = Role(data, Absorbing().forbidden(data.vocabulary()), "x0_mean")
     return backbone.module(role, 0).eval()
 
 
@@ -107,7 +107,7 @@ def decoding(repeats: int) -> Row:
     denoiser = _llama(ids=32_000, length=192, width=512, layers=8, ffn=1376, heads=8)
     prompt = (rng.uniform(rng.keys(0, rng.SENTENCE, 0, 0), 64) * 32_000).long().tolist()
     plan = Plan(gen_length=128, block_length=32, steps=128)
-    process, rule = Absorbing(eps=1e-3), preset("low_confidence")
+    process, rule = Absorbing(), preset("low_confidence")
 
     def ours() -> Tensor:
         return decode(denoiser, process, rule, plan, [prompt], seed=0, names=[0]).ids[0]

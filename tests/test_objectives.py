@@ -121,7 +121,7 @@ def test_only_cross_entropy_is_a_proper_score(loss, minimiser):
 
 def test_ignorance_costs_log_v_at_each_masked_token():
     """A head of zeros spreads over the V clean ids: neither [MASK] nor [BOS] takes mass (spec H22)."""
-    process, words = Absorbing(eps=1e-3), Words(size=11, length=6)
+    process, words = Absorbing(), Words(size=11, length=6)
     network = llama("bidirectional", process, words)
     network.head().weight.data.zero_()
     x = torch.arange(12).view(2, 6) % 11
@@ -234,7 +234,7 @@ def test_static_masks_belong_to_the_example_and_fresh_ones_to_the_step():
 
 def test_masked_ce_is_the_usual_cross_entropy():
     """Logits everywhere, label -100 where nothing is masked, mean over the rest (spec A.1)."""
-    process = Absorbing(eps=1e-3)
+    process = Absorbing()
     batch = a_batch(ragged(16, 12))
     network = llama("bidirectional", process, Words(size=11, length=12))
     loss = MaskedCE(rate=Window(low=0.15, high=0.99), masks=Static(), group=RowGroup(rows=16))

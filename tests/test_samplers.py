@@ -42,7 +42,7 @@ from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
 from repro.samplers.sampler import Sampler
 from repro.samplers.threshold import Threshold
 
-ABSORBING = Absorbing(eps=1e-3)
+ABSORBING = Absorbing()
 UNIFORM = Uniform(
     alpha_end=1e-9, eps=1e-3
 )  # with alpha(1) > 0 the uniform start itself is off by O(alpha(1))

@@ -13,7 +13,7 @@ from repro.lazy import torch
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.parts import Part, part
-from repro.processes.absorbing import mask_id
+from repro.processes.absorbing import mask_id, subset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,9 +67,7 @@ class MaskedCE(Objective):
     def chosen(self, batch: Batch) -> Tensor:
         """The masked positions of this batch's rows, [B, L] bool."""
         keys = self.masks.keys(rng.CORRUPT, batch)[batch.index]
-        order = rng.uniform(keys, batch.ids.shape[1]).masked_fill(~batch.candidates, 2.0)
-        rank = order.argsort(dim=-1, stable=True).argsort(dim=-1)
-        return rank < self.counts(batch)[batch.index, None]
+        return subset(keys, self.counts(batch)[batch.index], batch.candidates)
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         masked = self.chosen(batch)

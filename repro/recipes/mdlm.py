@@ -56,9 +56,7 @@ RECIPE = Recipe(
         weights="answerdotai/ModernBERT-large",  # seed train_dllm.py:27-29
         revision=UNRESOLVED,  # the seed pins none
     ),
-    process=Absorbing(
-        eps=1e-3,  # spec C: lower end of the time integral of the held-out bound
-    ),
+    process=Absorbing(),  # spec C
     objective=Elbo(
         eps=1e-3,  # mdlm diffusion.py:800-808 (spec C)
         group=GlobalBatch(),  # mdlm: divided by the token count (spec C)
