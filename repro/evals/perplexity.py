@@ -26,7 +26,11 @@ class HeldoutBound(Task):
     generates = False
 
     def protocol(self) -> dict[str, Any]:
-        return {"estimator": "elbo_t", "precision": "float32", "unit": "nats a candidate token"}
+        return {
+            "estimator": "process bound, stratified",
+            "precision": "float32",
+            "unit": "nats a candidate token",
+        }
 
     def answer(self, model: Model, ask: Ask) -> Answer:
         from repro.backbones.denoiser import Wrapped
