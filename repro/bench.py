@@ -3,8 +3,8 @@
     make bench                          -> a table, and results/bench/NAME.json
     python -m repro.bench --rows decode --repeats 5
 
-Both sides do the same work in turn, and the ratio is of medians: a machine that slows down slows both. Sizes are pinned;
-weights are random, so caches that change tokens have no place here.
+Both sides do the same work in turn, and the ratio is of medians: a machine that slows down slows both.
+Sizes are pinned; weights are random, so caches that change tokens have no place here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Optimizers, precision and weight averages as pins; what changes during training lives in a state that is checkpointed.
+"""Optimizer, precision and weight average as pins; what changes during training is kept beside and checkpointed.
 
 Precision (a recipe's pin; an engine realises it or refuses):
     float32         everything in float32
@@ -22,7 +22,7 @@ Precision = Literal["float32", "bf16_autocast", "bf16_master", "bf16_pure"]
 
 @part
 class AdamW(Part):
-    """AdamW (Loshchilov, Hutter 2019), decoupled decay, one learning rate for all parameters; global-norm clip or none."""
+    """AdamW (Loshchilov, Hutter 2019), one learning rate for all parameters; clip by the global norm, or none."""
 
     lr: float
     betas: tuple[float, float]

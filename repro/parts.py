@@ -205,7 +205,7 @@ def leaves(root: Part) -> dict[str, Any]:
 
 
 def parse_overrides(pairs: typing.Iterable[str]) -> dict[str, Any]:
-    """`["optim.lr=1e-3", ...]` -> `{"optim.lr": 0.001}`; a value is JSON, else a string; a pin given twice is an error."""
+    """`["optimizer.lr=1e-3"]` -> `{"optimizer.lr": 0.001}`; values are JSON, else strings; a pin twice is an error."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -53,7 +53,7 @@ def sample(
     steps: int | None = None,
     seed: int = 0,
 ) -> list[str]:
-    """Texts that continue `prompts` (or `n` from nothing). `sampler` is a preset, e.g. "low_confidence:temperature=1.0".
+    """Texts that continue `prompts` (or `n` from nothing); `sampler`: a preset, as "low_confidence:temperature=1.0".
 
     Raises ValueError when preset, process, plan or prompt do not fit.
     """

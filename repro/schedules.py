@@ -1,6 +1,6 @@
 """What changes along a run: noise levels of a row, softmax temperature and learning rate of a step.
 
-Symbols: t diffusion time in [0, 1] (1 = pure noise), alpha(t) probability that a token is intact, step = optimizer step.
+Symbols: step = optimizer step, steps = those of the whole run, tau = softmax temperature.
 """
 
 from __future__ import annotations

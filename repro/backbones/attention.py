@@ -6,7 +6,7 @@ mask into None in silence).
 
     Mask    which keys a query may see: padding, and blocks (block = 1 is causal, None bidirectional)
     Slots   keys and values of positions already computed, one slot a position
-    View    mask, columns and slots of one forward. Columns are physical (left padding included), positions what RoPE sees
+    View    mask, columns and slots of one forward; columns count left padding, the positions that RoPE sees do not
 
 Shapes: B rows, H heads, Q queries, S slots or keys, D features a head.
 """

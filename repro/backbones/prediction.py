@@ -19,7 +19,10 @@ from repro.data.corpus import Vocabulary
 
 
 class Prediction:
-    """What `denoiser` says of `tokens` [B, L] (ids or soft tokens) at time `t` [B]; `positions` [B, L] where unequal."""
+    """What `denoiser` says of `tokens` [B, L] (ids or soft tokens) at time `t` [B].
+
+    `positions` [B, L]: index of each token in its own sequence, where left padding makes that unequal.
+    """
 
     def __init__(
         self,

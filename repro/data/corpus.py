@@ -41,7 +41,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one split as arrays: ids [n, L] unsigned, candidates [n, L] bool, example [n] int64 (stable row names)."""
+    """Rows of one split as arrays: ids [n, L] unsigned, candidates [n, L] bool, example [n] int64 (row names)."""
 
     ids: np.ndarray
     candidates: np.ndarray

@@ -80,7 +80,7 @@ def read_suite(name: str) -> Suite:
 
 
 def chosen_presets(names: Sequence[str], model: Model) -> tuple[list[str], list[Skip]]:
-    """`all`: every preset that fits the model's process (the others skipped with a reason); else exactly those named."""
+    """`all`: every preset that fits the model's process, the others skipped with a reason; else exactly those named."""
     noise = registry.part_name(type(model.recipe.process))
     if list(names) != ["all"]:
         for name in names:

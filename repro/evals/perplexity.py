@@ -1,4 +1,4 @@
-"""Held-out likelihood: the bound of a diffusion model, the exact value of an autoregressive one, and training curves."""
+"""Held-out likelihood: a bound for diffusion, the exact value for autoregression; and training curves."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class HeldoutBound(Task):
 
 @part
 class TrainingCurve(Task):
-    """Loss and in-training held-out bound by step, from the run's metrics.jsonl; at most `points` points of the loss."""
+    """Loss (at most `points` points) and in-training held-out bound by step, from the run's metrics.jsonl."""
 
     points: int
     generates = False

@@ -1,4 +1,4 @@
-"""Symmetric KL between the label and the prediction on Gaussian-relaxed tokens: the seed document's Duo (spec A.2, A.3).
+"""Symmetric KL between label and prediction on Gaussian-relaxed tokens: the seed document's Duo (spec A.2, A.3).
 
 With logits z, p = softmax(z), label x, c = -ln(floor):
 

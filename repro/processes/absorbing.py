@@ -62,7 +62,7 @@ class Absorbing(Diffusion):
         return x0.masked_fill(masked & candidates, mask_id(vocabulary))
 
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
-        """Where xt is [MASK]: stay with (1 - alpha_s)/(1 - alpha_t), else a draw of the prediction; elsewhere a delta."""
+        """At [MASK]: stay with (1 - alpha_s)/(1 - alpha_t), else the prediction; elsewhere the token itself."""
         mask = mask_id(prediction.vocabulary)
         ids = xt[where]
         law = torch.nn.functional.one_hot(ids, prediction.vocabulary.total).double()

@@ -1,4 +1,4 @@
-"""Uniform-state diffusion: a token is replaced by a uniform one (spec D.1, D.3, D.6; Austin et al. 2021, Sahoo et al. 2025).
+"""Uniform-state diffusion: a token is replaced by a uniform one (spec D; Austin et al. 2021, Sahoo et al. 2025).
 
     alpha(t) = 1 - (1 - alpha_end) t       q(xt | x0) = alpha x0 + (1 - alpha)/K
     q(s | t, x0) by Bayes (spec D.1), with the network's leave-one-out conditional plugged in for x0
@@ -83,7 +83,7 @@ def integrand(loo: Tensor, x: Tensor, z: Tensor, alpha: Tensor, slope: Tensor) -
 
 @part
 class Uniform(Diffusion):
-    """Uniform noise over the K = `vocabulary.size` ids; `alpha_end` = alpha(1), `eps` lower end of the time integral."""
+    """Uniform noise over K = `vocabulary.size` ids; `alpha_end` = alpha(1), `eps`: lower end of the time integral."""
 
     alpha_end: float
     eps: float

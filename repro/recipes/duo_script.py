@@ -4,7 +4,7 @@ Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.reci
 Toy      python -m repro.recipes.duo_script --scale nano         half a minute, one core, no download
 Cost     8 x H100: see --plan
 Expect   no published number; the logged loss lacks the script's constant, ln(1e8) (V - 1) = 927,794 a token
-Departs  from seed train_flowlm.py: the constant c (V - 1) is subtracted from the loss (same gradient), logits in float32
+Departs  from seed train_flowlm.py: c (V - 1) is subtracted from the loss (same gradient), logits are float32
 """
 
 from repro.backbones.modernbert import ModernBert

@@ -148,7 +148,7 @@ class Decoder:
     def advance(
         self, ids: Tensor, at: Moment, draw: Draw, cache: Prediction | None = None
     ) -> tuple[Tensor, Prediction]:
-        """One step: ids [B, L] -> next ids, and the prediction that was (or was not) forwarded. Pure but for `cache`."""
+        """One step: ids [B, L] -> next ids, and the prediction that was (or was not) forwarded; pure but for `cache`."""
         block, i, steps = at
         from repro.backbones.prediction import CausalPrediction
 
@@ -163,10 +163,9 @@ class Decoder:
         s = torch.full_like(t, 1 - (i + 1) / steps)
         length = self.plan.block_length
         quota = length // steps + (i < length % steps)  # LLaDA: extra tokens go to the first steps (spec B.4)
-        if cache is None:
+        prediction = cache
+        if prediction is None:
             prediction = self.cached(len(ids)) if self.causal else self._prediction(ids, t)
-        else:
-            prediction = cache
         if isinstance(prediction, CausalPrediction):
             prediction.read(ids)
         state = State(ids, active, open, t, s, quota, self.process, prediction, draw, self.pads(len(ids)))

@@ -22,7 +22,7 @@ def _abilities(looks_at_draws: bool) -> Abilities:
 
 @part
 class LowConfidence(Sampler):
-    """The positions whose written token has the highest probability; the others are remasked (LLaDA, Alg. 5; MaskGIT)."""
+    """The positions whose written token is most probable; the others are remasked (LLaDA, Alg. 5; MaskGIT)."""
 
     temperature: float
     abilities = _abilities(looks_at_draws=True)
