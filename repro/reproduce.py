@@ -81,6 +81,7 @@ def _cell(name: str, seed: int, out: Path) -> None:
         f"{name:<22} seed {seed}  trained in {trained - began:5.1f} s  {len(grid.cells):3} questions,"
         f" {fresh:3} asked anew in {time.perf_counter() - trained:5.1f} s",
         highlight=False,
+        soft_wrap=True,
     )
 
 

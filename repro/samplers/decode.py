@@ -148,7 +148,7 @@ class Decoder:
     def advance(
         self, ids: Tensor, at: Moment, draw: Draw, cache: Prediction | None = None
     ) -> tuple[Tensor, Prediction]:
-        """One step: ids [B, L] -> next ids, and the prediction that was (or was not) forwarded; pure but for `cache`."""
+        """One step: ids [B, L] -> next ids, and the prediction that was or was not forwarded; pure but for `cache`."""
         block, i, steps = at
         from repro.backbones.prediction import CausalPrediction
 
