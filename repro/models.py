@@ -39,7 +39,7 @@ def load(ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto") -> M
     or foreign checkpoint and for an unknown name (nearest valid named).
     """
     if str(ckpt).startswith("oracle:"):
-        from repro.recipes.command import by_name
+        from repro.recipes.scale import by_name
 
         recipe = by_name(str(ckpt))
         return Model(recipe, recipe.network(0).eval(), "exact", parts.digest(recipe), 0, 0, None)

@@ -63,7 +63,7 @@ def _cell(name: str, seed: int, out: Path) -> None:
     from repro.checkpoint import steps_in
     from repro.evals.grid import prepare
     from repro.models import load
-    from repro.recipes.command import by_name
+    from repro.recipes.scale import by_name
     from repro.train import train
 
     exact = name.startswith("oracle:")

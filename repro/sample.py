@@ -39,7 +39,13 @@ def default_preset(model: Model, prompted: bool) -> str:
 
 def plan_for(sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None) -> Plan:
     """A plan with the usual defaults: one block, one token a step; adaptive rules take no steps."""
-    chosen = None if sampler.abilities.adaptive and steps is None else gen_length if steps is None else steps
+    chosen = (
+        None
+        if sampler.abilities.plan == "adaptive" and steps is None
+        else gen_length
+        if steps is None
+        else steps
+    )
     return Plan(gen_length=gen_length, block_length=block_length or gen_length, steps=chosen)
 
 

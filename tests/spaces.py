@@ -26,7 +26,7 @@ from repro.backbones.llama import Llama
 from repro.backbones.modernbert import ModernBert
 from repro.backbones.prediction import Prediction
 from repro.data.corpus import Data, Vocabulary
-from repro.data.language import Hmm
+from repro.data.hmm import Hmm
 from repro.parts import part
 from repro.processes.absorbing import Absorbing
 from repro.processes.process import Process

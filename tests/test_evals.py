@@ -17,7 +17,7 @@ from repro.evals.generation import bigram_distance
 from repro.evals.grid import cells, prepare, question, read_suite
 from repro.evals.task import Ask
 from repro.files import ROOT
-from repro.recipes.command import by_name
+from repro.recipes.scale import by_name
 from repro.results import Store
 from repro.samplers.decode import Plan
 from repro.samplers.presets import preset

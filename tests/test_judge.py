@@ -4,28 +4,31 @@ import json
 import random
 
 import pytest
-from synthetic import bound, store, sudoku
+from synthetic import bound, store, sudoku, training
 
 from repro import judge
 from repro.judge import Cell, cells
 
 
-def sudokus(seed, shift=0.0):
+def others(seed, shift=0.0):
+    """The judged records that are no bounds."""
     draw = random.Random(f"sudoku {seed}")
     noisy = [(p, t, a + draw.gauss(0, 0.008) + shift, n) for p, t, a, n in SUDOKU]
-    return [sudoku(r, p, t, a, seed, n) for r, (p, t, a, n) in zip(SUDOKU_RECIPES, noisy, strict=True)]
+    made = [sudoku(r, p, t, a, seed, n) for r, (p, t, a, n) in zip(SUDOKU_RECIPES, noisy, strict=True)]
+    return [*made, *(training(recipe, seed) for recipe in TRAINED)]
 
 
 SUDOKU_RECIPES = ["ar@nano.sudoku"] + 3 * ["llada@nano.sudoku"]
 SUDOKU = [("greedy", "1", 0.9, None), ("low_confidence", "1", 0.97, None)]
 SUDOKU += [("low_confidence", "4", 0.59, None), ("threshold_0.9", None, 0.96, 3.6)]
+TRAINED = sorted({cell.recipe for cell in cells() if cell.task == "training"})
 BOUNDS = sorted({cell.recipe for cell in cells() if cell.task == "bound"})
 
 
 def run(seed, shift=0.0, only=None):
     """All judged records of one train seed; `shift` moves the bound of recipe `only`."""
     moved = {recipe: shift if recipe == only else 0.0 for recipe in BOUNDS}
-    return [bound(recipe, seed, moved[recipe]) for recipe in BOUNDS] + sudokus(seed)
+    return [bound(recipe, seed, moved[recipe]) for recipe in BOUNDS] + others(seed)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,8 @@ def verdicts(committed, folder, records):
 def test_every_judged_cell_is_named_once_and_measured_by_a_known_task():
     found = cells()
     assert len({cell.name for cell in found}) == len(found) <= judge.CELLS
-    assert {(cell.task, cell.metric) for cell in found} == {("bound", "nll_bound"), ("sudoku", "accuracy")}
+    known = {("bound", "nll_bound"), ("sudoku", "accuracy"), ("training", "loss")}
+    assert {(cell.task, cell.metric) for cell in found} == known
 
 
 def test_another_seed_of_the_same_code_is_good(committed, tmp_path):
@@ -63,7 +67,7 @@ def test_a_cell_moved_beyond_what_it_sees_is_bad_and_the_others_stay_good(commit
 def test_verdict_interval_and_p_value_always_say_the_same(committed, tmp_path):
     """Holm's step-down is an interval at one level, however many cells moved."""
     for moved in range(len(BOUNDS) + 1):
-        records = [bound(r, 17, 0.05 if i < moved else 0.0) for i, r in enumerate(BOUNDS)] + sudokus(17)
+        records = [bound(r, 17, 0.05 if i < moved else 0.0) for i, r in enumerate(BOUNDS)] + others(17)
         for row in verdicts(committed, tmp_path / str(moved), records).values():
             inside = row.low <= row.yours <= row.high
             assert (row.verdict == "good") == inside == (row.p > judge.ALPHA), (moved, row)

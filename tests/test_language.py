@@ -11,7 +11,8 @@ import torch
 
 from repro import parts, rng
 from repro.data import language
-from repro.data.language import HELDOUT, Hmm, Language, assemble, estimate_entropy
+from repro.data.hmm import Hmm
+from repro.data.language import HELDOUT, Language, assemble, estimate_entropy
 
 STATES, TOKENS, LENGTH, MASK = 4, 3, 3, 3
 SEQUENCES = torch.tensor(list(itertools.product(range(TOKENS), repeat=LENGTH)))

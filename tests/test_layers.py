@@ -27,7 +27,14 @@ LAYERS = [
     {"reproduce"},
 ]
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
-LIGHT = ("repro.results", "repro.stats", "repro.record", "repro.report", "repro.judge", "paper_figures.__main__")
+LIGHT = (
+    "repro.results",
+    "repro.stats",
+    "repro.record",
+    "repro.report",
+    "repro.judge",
+    "paper_figures.__main__",
+)
 
 
 def modules():
@@ -63,7 +70,14 @@ def test_heights_name_every_module():
     assert found == set(HEIGHT)
 
 
-BANNED = ("except Exception", "except:", "torch.load(", "trust_remote_code=True", "weights_only=False", "import pickle")
+BANNED = (
+    "except Exception",
+    "except:",
+    "torch.load(",
+    "trust_remote_code=True",
+    "weights_only=False",
+    "import pickle",
+)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))

@@ -26,7 +26,7 @@ from repro.objectives.sym_kl import closed_form, cross_entropy, script_form
 from repro.processes.absorbing import Absorbing
 from repro.processes.uniform import Uniform, integrand
 from repro.recipe import Recipe
-from repro.recipes.command import by_name
+from repro.recipes.scale import by_name
 
 FLOOR = 1e-8
 C = -math.log(FLOOR)

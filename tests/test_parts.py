@@ -20,8 +20,8 @@ from repro import parts, registry
 from repro.files import ROOT
 from repro.parts import canonical, derive, digest, leaves, parse_overrides, read
 from repro.recipe import Recipe
-from repro.recipes.command import by_name, citations, command, select
-from repro.recipes.scale import CORPORA, scaled
+from repro.recipes.command import citations, command, select
+from repro.recipes.scale import CORPORA, by_name, scaled
 
 RECIPES = tuple(registry.RECIPES)
 SCALES = ("full", *CORPORA)

@@ -37,7 +37,8 @@ from repro.processes.process import Process
 from repro.processes.uniform import Uniform
 from repro.samplers.ancestral import Ancestral
 from repro.samplers.autoregressive import Autoregressive
-from repro.samplers.decode import Decoded, Plan, decode, law, steps
+from repro.samplers.decode import Decoded, Plan, decode, steps
+from repro.samplers.law import law
 from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
 from repro.samplers.sampler import Sampler
 from repro.samplers.threshold import Threshold
@@ -255,7 +256,7 @@ def test_laws_of_absorbing_samplers(name, count, temperature):
     """Three positions, conditionals that no law has, so that order, quota and temperature all show."""
     made, on_paper = LITERAL[name]
     sampler, denoiser = made(temperature), stranger(WIDE, ABSORBING)
-    given, count = (None, 3) if sampler.abilities.adaptive else (count, count)
+    given, count = (None, 3) if sampler.abilities.plan == "adaptive" else (count, count)
     found = law(denoiser, ABSORBING, sampler, plan(3, given))
     truth = follow(on_paper(denoiser, temperature), {(MASK,) * 3: 1.0}, count)
     assert sum(truth.values()) == pytest.approx(1.0)
@@ -331,7 +332,7 @@ def drawn(denoiser: Denoiser, process: Process, sampler: Sampler, made: Plan, ro
 def test_streams_draw_the_enumerated_law(name):
     """Chi-square of 50,000 decoded rows over the 27 sentences."""
     sampler, denoiser = LITERAL[name][0](1.0), stranger(WIDE, ABSORBING)
-    made = plan(3, None if sampler.abilities.adaptive else 2)
+    made = plan(3, None if sampler.abilities.plan == "adaptive" else 2)
     expected = law(denoiser, ABSORBING, sampler, made)
     ids = drawn(denoiser, ABSORBING, sampler, made).ids
     counts = torch.bincount(ids @ torch.tensor([9, 3, 1]), minlength=27).double()
@@ -499,7 +500,7 @@ def solo_and_together(
 )
 def test_the_batch_does_not_enter_decoding(network, sampler):
     """Prompts of unequal length, decoded together and one by one: equal tokens and equal forwards."""
-    made = plan(8, None if sampler.abilities.adaptive else 6, 4)
+    made = plan(8, None if sampler.abilities.plan == "adaptive" else 6, 4)
     alone, together, same_cost = solo_and_together(NETWORKS[network](), ABSORBING, sampler, made)
     assert alone == together and same_cost
     assert len({tuple(row) for row in alone}) > 1

@@ -9,6 +9,8 @@ from repro.backbones.attention import Mask, Slots
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import Denoiser, Head, Soft
 from repro.data.language import Language
+from repro.processes.absorbing import Absorbing, mask_id
+from repro.processes.process import Diffusion
 
 FLOOR = -80.0
 """Smallest log-probability (nats): finite, so that 0 log 0 never appears, and 1e-35 of mass is no mass."""
@@ -19,11 +21,11 @@ class OracleDenoiser(Denoiser):
 
     timed = True
 
-    def __init__(self, role: Role, noise: str) -> None:
+    def __init__(self, role: Role, process: Diffusion) -> None:
         super().__init__(role)
         assert isinstance(role.data, Language)
         self.hmm = role.data.hmm()
-        self.noise = noise
+        self.process = process
 
     def encode(
         self,
@@ -35,12 +37,11 @@ class OracleDenoiser(Denoiser):
         slots: Slots | None = None,
     ) -> Tensor:
         assert not isinstance(tokens, Soft) and slots is None and attention.valid is None
-        if self.noise == "absorbing":
-            assert self.vocabulary.mask is not None
-            probabilities = self.hmm.posterior_absorbing(tokens, self.vocabulary.mask)
+        if isinstance(self.process, Absorbing):
+            probabilities = self.hmm.posterior_absorbing(tokens, mask_id(self.vocabulary))
         else:
             assert t is not None, "the exact denoiser of uniform noise must know the noise level"
-            alpha = 1 - t
+            alpha = self.process.alpha(t.double())
             exact = (
                 self.hmm.posterior_uniform if self.meaning == "x0_mean" else self.hmm.leave_one_out_uniform
             )

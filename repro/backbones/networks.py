@@ -125,7 +125,9 @@ class ModernBertDenoiser(Denoiser):
         assert t is None, "ModernBERT takes no time"
         embedded = _embed(self.network.model.embeddings.tok_embeddings, tokens)
         columns, where = _places(embedded, positions, slots)
-        view = View(Mask(None if self.attend_pads else attention.valid, attention.block), columns, slots)
+        # a training row's own padding may be attended to; what pads a shorter prompt of a batch never is
+        valid = None if self.attend_pads and positions is None else attention.valid
+        view = View(Mask(valid, attention.block), columns, slots)
         out = self.network.model(inputs_embeds=embedded, position_ids=where, view=view)
         return self.network.head(out.last_hidden_state)
 

@@ -6,11 +6,12 @@ sampler, bound and metric runs on it through the very code that runs on networks
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from repro.backbones.backbone import Backbone, Role, Size
 from repro.data.corpus import Data
 from repro.parts import part
+from repro.processes.process import Diffusion
 
 if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 @part
 class Oracle(Backbone):
-    """The exact conditional of the data's language under `noise`, in the meaning that the objective trains."""
+    """The exact conditional of the data's language under `process`, in the meaning that the objective trains."""
 
-    noise: Literal["absorbing", "uniform"]
+    process: Diffusion
 
     def module(self, role: Role, seed: int) -> Denoiser:
         from repro.backbones.exact import OracleDenoiser
@@ -28,7 +29,7 @@ class Oracle(Backbone):
 
         if not isinstance(role.data, Language):
             raise ValueError("an oracle exists for the oracle languages only (scales nano and nano.lexicon)")
-        return OracleDenoiser(role, self.noise)
+        return OracleDenoiser(role, self.process)
 
     def size(self, data: Data) -> Size:
         return Size(0, 0, 0, 0.0, 0.0, 0.0)

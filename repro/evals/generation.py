@@ -22,7 +22,7 @@ from repro.samplers.sampler import Sampler
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.data.language import Hmm
+    from repro.data.hmm import Hmm
 
 TRUE_STEP = 2
 """Step of the keys of true samples (corpora are drawn at step 0, entropies estimated at step 1)."""

@@ -131,7 +131,7 @@ def _plans(
     task: Task, model: Model, name: str, rates: Sequence[TokensPerStep], seed: int, limit: int | None
 ) -> Iterator[Cell | Skip]:
     sampler, length = task.derive_sampler(preset(name)), task.gen_length(model)
-    if sampler.abilities.adaptive:
+    if sampler.abilities.plan == "adaptive":
         yield Cell(
             task,
             Ask(sampler, Plan(gen_length=length, block_length=length, steps=None), seed, limit),

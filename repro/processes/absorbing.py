@@ -101,7 +101,7 @@ class Absorbing(Diffusion):
         keys: Tensor,
     ) -> Tensor:
         size = candidates.sum(1)
-        count = 1 + (u * size).long()
+        count = 1 + torch.minimum((u * size).long(), size - 1)
         xt = x0.masked_fill(subset(keys, count, candidates), mask_id(vocabulary))
         share = count / size.clamp_min(1).double()
         return self.reconstruction(predict(xt, share), x0, xt, candidates, vocabulary) / share

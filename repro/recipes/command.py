@@ -82,15 +82,6 @@ def select(recipe: Recipe, scale: str, overrides: Sequence[str]) -> Recipe:
     return dataclasses.replace(derived, name=f"{chosen.name}+{derived.digest()[:6]}")
 
 
-def by_name(name: str) -> Recipe:
-    """The recipe of `NAME`, `NAME@SCALE` or `oracle:NAME@SCALE`; ValueError names the nearest."""
-    from repro.recipes.scale import oracle, scaled
-
-    base, at, scale = name.removeprefix("oracle:").partition("@")
-    recipe = scaled(registry.recipe(base), scale if at else "full")
-    return oracle(recipe) if name.startswith("oracle:") else recipe
-
-
 # --- sources ------------------------------------------------------------------------------------------------------
 
 

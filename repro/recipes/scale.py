@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from repro import parts
+from repro import parts, registry
 from repro.backbones.llama import Llama
 from repro.backbones.oracle import Oracle
 from repro.data.corpus import Data
@@ -28,7 +28,7 @@ from repro.objectives.objective import Objective
 from repro.objectives.sym_kl import SymKL, SymKLScript
 from repro.parts import nearest
 from repro.processes.left_to_right import LeftToRight
-from repro.processes.uniform import Uniform
+from repro.processes.process import Diffusion
 from repro.recipe import Recipe
 from repro.schedules import LinearToZero
 
@@ -112,12 +112,19 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
 
 def oracle(recipe: Recipe) -> Recipe:
     """The recipe with the exact conditional for a network and nothing to train (its language must be an oracle's)."""
-    if not isinstance(recipe.data, Language) or isinstance(recipe.process, LeftToRight):
+    if not isinstance(recipe.data, Language) or not isinstance(recipe.process, Diffusion):
         raise ValueError(
             f"no exact denoiser for {recipe.name}; it exists for diffusion at nano and nano.lexicon"
         )
-    noise = "uniform" if isinstance(recipe.process, Uniform) else "absorbing"
-    return dataclasses.replace(recipe, name=f"oracle:{recipe.name}", backbone=Oracle(noise=noise), steps=0)
+    exact = Oracle(process=recipe.process)
+    return dataclasses.replace(recipe, name=f"oracle:{recipe.name}", backbone=exact, steps=0)
+
+
+def by_name(name: str) -> Recipe:
+    """The recipe of `NAME`, `NAME@SCALE` or `oracle:NAME@SCALE`; ValueError names the nearest."""
+    base, at, scale = name.removeprefix("oracle:").partition("@")
+    recipe = scaled(registry.recipe(base), scale if at else "full")
+    return oracle(recipe) if name.startswith("oracle:") else recipe
 
 
 def _objective(objective: Objective, count: int, share: float) -> Objective:

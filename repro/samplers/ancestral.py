@@ -26,7 +26,10 @@ class Ancestral(Sampler):
     """The reverse process of absorbing or uniform noise, for either meaning of the denoiser's output."""
 
     abilities = Abilities(
-        processes=frozenset({"absorbing", "uniform"}), adaptive=False, revises=True, looks_at_draws=False
+        frozenset({"absorbing", "uniform"}),
+        plan="steps",
+        revises=frozenset({"uniform"}),
+        looks_at_draws=False,
     )
 
     def step(self, state: State) -> Tensor:

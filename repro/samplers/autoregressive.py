@@ -17,7 +17,7 @@ class Autoregressive(Sampler):
 
     temperature: float
     abilities = Abilities(
-        processes=frozenset({"left_to_right"}), adaptive=False, revises=False, looks_at_draws=False
+        frozenset({"left_to_right"}), plan="quota", revises=frozenset(), looks_at_draws=False
     )
 
     def step(self, state: State) -> Tensor:

@@ -8,14 +8,12 @@ soon as nothing is open, counts what was really forwarded, and asserts that no n
 are left-padded; columns are physical, positions count from a row's own start, and draws are keyed by row and position,
 so a row decodes alike in any batch.
 
-`law` runs the same steps with every draw enumerated: the exact output law of a sampler on a tiny space.
+`repro.samplers.law` runs the same steps with every draw enumerated.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
     from repro.backbones.denoiser import Denoiser
     from repro.backbones.prediction import Prediction
-    from repro.samplers.draws import Draw, Outcome
+    from repro.samplers.draws import Draw
 
 
 @part
@@ -54,14 +52,14 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
         )
     if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
         raise ValueError(f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length}")
-    if abilities.adaptive:
+    if abilities.plan == "adaptive":
         if plan.steps is not None:
             raise ValueError(f"sampler {name!r} is adaptive: it takes no number of steps (got {plan.steps})")
         return
     blocks = plan.gen_length // plan.block_length
     if plan.steps is None or plan.steps < blocks or plan.steps % blocks:
         raise ValueError(f"steps {plan.steps} must be a positive multiple of the number of blocks, {blocks}")
-    if plan.steps > plan.gen_length and not abilities.revises:
+    if plan.steps > plan.gen_length and abilities.plan == "quota":
         raise ValueError(
             f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits one a step at least"
         )
@@ -251,63 +249,6 @@ def decode(
     assert not decoder.denoiser.forbidden.to(out.device)[out].any(), "noise is left after the last step"
     assert (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all(), "a prompt was changed"
     return Decoded(out, frame.forwards, tokens)
-
-
-# --- exact laws ---------------------------------------------------------------------------------------------------
-
-
-def law(
-    denoiser: Denoiser, process: Process, sampler: Sampler, plan: Plan, prompt: Sequence[int] = ()
-) -> dict:
-    """The exact law of the generated ids, {tuple of ids: probability}, with every draw of the rule enumerated.
-
-    For tiny spaces (V = 3, gen_length = 2 or 3): states with equal ids are merged after each step.
-    """
-    decoder = Decoder(denoiser, process, sampler, plan, [prompt])
-    assert not decoder.causal or denoiser.vocabulary.bos is not None
-    weights = torch.ones(1, dtype=torch.float64)
-    with torch.no_grad():
-        ids, weights = _enumerate(lambda ids, draw: decoder.begin(draw, ids), decoder.ids, weights)
-        for at in decoder.schedule():
-            if not decoder.finished(ids, at.block):
-                step = functools.partial(_advance, decoder, at)
-                ids, weights = _enumerate(step, ids, weights)
-    return {tuple(row): w for row, w in zip(ids[:, decoder.start :].tolist(), weights.tolist(), strict=True)}
-
-
-def _advance(decoder: Decoder, at: Moment, ids: Tensor, draw: Draw) -> Tensor:
-    return decoder.advance(ids, at, draw)[0]
-
-
-def _enumerate(step: Callable[[Tensor, Draw], Tensor], ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """All outcomes of one step from weighted states: rerun with longer scripts until no draw is unknown, then merge."""
-    from repro.samplers.draws import Script, Unknown
-
-    scripts: list[dict[Outcome, int]] = [{} for _ in range(len(ids))]
-    while True:
-        try:
-            after = step(ids, Script(scripts))
-            break
-        except Unknown as unknown:
-            grown: list[tuple[int, dict[Outcome, int], float]] = []
-            asked: dict[int, list[tuple[Outcome, Tensor]]] = {}
-            for name, row, p in zip(unknown.names, unknown.rows, unknown.probabilities, strict=True):
-                asked.setdefault(row, []).append((name, p / p.sum()))
-            for row in range(len(ids)):
-                draws = asked.get(row, [])
-                for outcomes in itertools.product(*[range(len(p)) for _, p in draws]):
-                    chance = 1.0
-                    for (_, p), outcome in zip(draws, outcomes, strict=True):
-                        chance *= float(p[outcome])
-                    if chance > 0:
-                        new = {name: o for (name, _), o in zip(draws, outcomes, strict=True)}
-                        grown.append((row, scripts[row] | new, chance))
-            source = torch.tensor([row for row, _, _ in grown])
-            ids = ids[source]
-            weights = weights[source] * torch.tensor([chance for _, _, chance in grown], dtype=torch.float64)
-            scripts = [script for _, script, _ in grown]
-    merged, inverse = torch.unique(after, dim=0, return_inverse=True)
-    return merged, torch.zeros(len(merged), dtype=torch.float64).index_add(0, inverse, weights)
 
 
 def describe(sampler: Sampler) -> str:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def _abilities(looks_at_draws: bool) -> Abilities:
-    return Abilities(frozenset({"absorbing"}), adaptive=False, revises=False, looks_at_draws=looks_at_draws)
+    return Abilities(
+        frozenset({"absorbing"}), plan="quota", revises=frozenset(), looks_at_draws=looks_at_draws
+    )
 
 
 @part

@@ -8,9 +8,8 @@ Shapes: B rows, L columns (prompt and generation, left-padded), N positions, V i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from repro import rng
 from repro.lazy import torch
@@ -28,14 +27,16 @@ if TYPE_CHECKING:
 class Abilities:
     """What a rule declares.
 
-    `processes`: registered names; `adaptive`: the number of forwards is an outcome, so it takes no plan of steps;
-    `revises`: may change a committed token; `looks_at_draws`: which positions are committed depends on the tokens drawn
-    there. A rule that does not look is exact one position at a time with an exact denoiser; one that looks is biased.
+    `processes`: registered names of the noises it is for. `plan`: with "quota" it commits a planned number of
+    positions a step, with "steps" any number of steps will do, "adaptive" means that the number of forwards is an
+    outcome. `revises`: the noises under which it may change a committed token. `looks_at_draws`: which positions it
+    commits depends on the tokens drawn there; a rule that does not look is exact one position at a time with an
+    exact denoiser, one that looks is biased.
     """
 
     processes: frozenset[str]
-    adaptive: bool
-    revises: bool
+    plan: Literal["quota", "steps", "adaptive"]
+    revises: frozenset[str]
     looks_at_draws: bool
 
 
@@ -91,9 +92,6 @@ class State:
         ids = self.ids.clone()
         ids[where] = tokens
         return ids
-
-
-Rule = Callable[[State], "Tensor"]
 
 
 class Sampler(Part):

@@ -20,9 +20,7 @@ class Threshold(Sampler):
 
     threshold: float
     temperature: float
-    abilities = Abilities(
-        processes=frozenset({"absorbing"}), adaptive=True, revises=False, looks_at_draws=True
-    )
+    abilities = Abilities(frozenset({"absorbing"}), plan="adaptive", revises=frozenset(), looks_at_draws=True)
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)

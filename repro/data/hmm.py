@@ -1,0 +1,144 @@
+"""Hidden Markov models in float64: every conditional exactly, under both noises (spec D.6).
+
+Symbols: n rows, L positions, S states, V tokens; x clean token, z noisy token, s state; alpha probability that a token
+is intact. Everything is in nats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repro import rng
+from repro.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TINY = 1e-300
+"""Guard of divisions: only evidence of probability 0 is smaller, and zeros then stay zeros."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hmm:
+    """A hidden Markov model in float64; `transition` is (from, to), `length` the L of its rows.
+
+    *Evidence* [n, L, S] is p(z_l | state s), all that a noisy sequence says. Methods take any number of
+    positions: fewer than `length` is a prefix, with its exact marginal law. A sequence that the model cannot
+    produce has log-likelihood -inf and zeros for conditionals.
+    """
+
+    initial: Tensor  # [S]
+    transition: Tensor  # [S, S]
+    emission: Tensor  # [S, V]
+    length: int
+
+    def __post_init__(self) -> None:
+        states, tokens = self.emission.shape
+        assert self.initial.shape == (states,) and self.transition.shape == (states, states) and tokens > 0
+        for law in (self.initial, self.transition, self.emission):
+            assert law.dtype == torch.float64 and (law.sum(-1) - 1).abs().max() < 1e-12 and (law >= 0).all()
+
+    @property
+    def tokens(self) -> int:
+        """V."""
+        return self.emission.shape[1]
+
+    def log_likelihood(self, ids: Tensor) -> Tensor:
+        """ids [n, L] -> log p(x) [n]."""
+        return self._filter(self.clean_evidence(ids))[1].log().sum(-1)
+
+    def next_token(self, ids: Tensor) -> Tensor:
+        """ids [n, L] -> [n, L, V]; row l is p(x_l | x_<l), the exact causal model."""
+        return self._filter(self.clean_evidence(ids))[0] @ self.emission
+
+    def leave_one_out(self, evidence: Tensor) -> Tensor:
+        """Evidence [n, L, S] -> p(x_l | z without z_l) [n, L, V]: the optimum of Duo's NELBO (spec D.6)."""
+        states, _ = self._filter(evidence)
+        later = torch.ones_like(states[:, 0])
+        for place in reversed(range(evidence.shape[1])):
+            states[:, place] *= later
+            later = (later * evidence[:, place]) @ self.transition.T
+            later = later / later.sum(-1, keepdim=True).clamp_min(TINY)
+        return _normalised(states) @ self.emission
+
+    def clean_evidence(self, ids: Tensor) -> Tensor:
+        """ids [n, L] -> p(x_l | s) [n, L, S]."""
+        return _look_up(self.emission.T, ids)
+
+    def absorbing_evidence(self, ids: Tensor, mask: int) -> Tensor:
+        """ids [n, L] -> [n, L, S]: 1 where the id is `mask` (1 - alpha cancels), p(x_l | s) elsewhere."""
+        blank = self.emission.new_ones(1, len(self.initial))
+        return _look_up(torch.cat([self.emission.T, blank]), torch.where(ids == mask, self.tokens, ids))
+
+    def uniform_evidence(self, ids: Tensor, alpha: Tensor) -> Tensor:
+        """ids [n, L], alpha [n] or [n, L] -> alpha p(z_l | s) + (1 - alpha) / V, [n, L, S] (spec D.1)."""
+        alpha = alpha.double().reshape(len(ids), -1, 1)
+        return alpha * self.clean_evidence(ids) + (1 - alpha) / self.tokens
+
+    def posterior_absorbing(self, ids: Tensor, mask: int) -> Tensor:
+        """p(x_l | z) [n, L, V] for z = ids [n, L] with hidden tokens `mask`: certain where none is."""
+        exact = self.leave_one_out(self.absorbing_evidence(ids, mask))
+        known = ids != mask
+        exact[known] = torch.nn.functional.one_hot(ids[known], self.tokens).double()
+        return exact
+
+    def leave_one_out_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
+        """p(x_l | z without z_l) [n, L, V] for z = ids [n, L] under uniform noise, alpha [n] or [n, L]."""
+        return self.leave_one_out(self.uniform_evidence(ids, alpha))
+
+    def posterior_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
+        """p(x_l | z) [n, L, V] for the same z: leave-one-out times alpha [x = z_l] + (1 - alpha) / V."""
+        exact = self.leave_one_out_uniform(ids, alpha)
+        alpha = alpha.double().reshape(len(ids), -1, 1)
+        own = alpha * exact.gather(-1, ids[..., None])
+        return _normalised((exact * ((1 - alpha) / self.tokens)).scatter_add(-1, ids[..., None], own))
+
+    def sample(self, keys: Tensor) -> Tensor:
+        """One row a key: keys [n] -> ids [n, L]."""
+        u = rng.uniform(keys, 2, self.length)
+        ids = torch.empty(len(keys), self.length, dtype=torch.int64)
+        law = self.initial.expand(len(keys), -1)
+        for place in range(self.length):
+            state = rng.choose(law, u[:, 0, place])
+            ids[:, place] = rng.choose(self.emission[state], u[:, 1, place])
+            law = self.transition[state]
+        return ids
+
+    def unigram(self) -> Tensor:
+        """Law of the token at a uniformly random position, [V]."""
+        return self._states().mean(0) @ self.emission
+
+    def bigram(self) -> Tensor:
+        """Joint law of two adjacent tokens at a uniformly random place, [V, V]."""
+        pairs = self._states()[:-1].mean(0)[:, None] * self.transition
+        return self.emission.T @ pairs @ self.emission
+
+    def _states(self) -> Tensor:
+        """p(s_l) [L, S]."""
+        laws = [self.initial]
+        while len(laws) < self.length:
+            laws.append(laws[-1] @ self.transition)
+        return torch.stack(laws)
+
+    def _filter(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        """Evidence [n, L, S] -> p(s_l | z_<l) [n, L, S] and p(z_l | z_<l) [n, L] (scaled forward pass)."""
+        rows, length, states = evidence.shape
+        before = evidence.new_empty(length, rows, states)
+        scale = evidence.new_empty(length, rows)
+        state = self.initial.expand(rows, -1)
+        for place in range(length):
+            before[place] = state
+            joint = state * evidence[:, place]
+            scale[place] = joint.sum(-1)
+            state = (joint / scale[place, :, None].clamp_min(TINY)) @ self.transition
+        return before.transpose(0, 1), scale.T
+
+
+def _look_up(table: Tensor, ids: Tensor) -> Tensor:
+    """table[ids] for ids [n, L], [n, L, S], laid out position by position as the passes read it."""
+    return table[ids.T].transpose(0, 1)
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    return weights / weights.sum(-1, keepdim=True).clamp_min(TINY)
