@@ -72,8 +72,8 @@ def spread_out(heights: Sequence[float], gap: float) -> list[float]:
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     """Write (x, y, text, colour) right of line ends without overlap; call once the limits are final."""
-    low, high = axes.get_ylim()
-    heights = spread_out([(y - low) / (high - low) for _, y, _, _ in ends], 0.085)
+    place = axes.transData + axes.transAxes.inverted()
+    heights = spread_out([float(place.transform((x, y))[1]) for x, y, _, _ in ends], 0.085)
     for (x, _, text, ink), height in zip(ends, heights, strict=True):
         axes.annotate(
             text,

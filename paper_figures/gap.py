@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from pandas import DataFrame
 
 from paper_figures import INK, bar, bar_sentence, colour, empty, family, order
@@ -55,7 +56,12 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
         axes.set_ylim(-0.6, len(lines) - 0.4)
         axes.grid(axis="y", visible=False)
         axes.set_title(scale or "full scale")
-    panels[0].set_xlim(min(0.0, float(drawn.value.min())) - 0.02, 1.22 * float(drawn.value.max()) + 0.02)
+    # recipes differ by factors of a thousand, and an estimate of a gap may fall below zero
+    panels[0].set_xscale("symlog", linthresh=0.01, linscale=0.5)
+    panels[0].set_xlim(
+        1.3 * min(0.0, float(drawn.value.min())) - 0.001, 2 * max(0.01, float(drawn.value.max()))
+    )
+    panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     panels[-1].set_xlabel("bound minus exact nll, nats a token")
     drawing.supxlabel(bar_sentence(drawn.seeds), fontsize=6.5, color="#777777", x=0.02, ha="left")
     return drawing, drawn

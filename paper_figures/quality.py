@@ -123,7 +123,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     for axes, column in zip(grid.T, columns, strict=True):
         _name_column(axes, column)
     widest = float(named.x.max())
-    grid[0, 0].set_xlim(0.8, 1.3 * widest)
+    grid[0, 0].set_xlim(0.8 * min(1.0, float(named.x.min())), 1.3 * widest)
     entries = max(2, int(drawing.get_figwidth() / 1.7))
     drawing.legend(handles=_legend(named, dashes), loc="outside upper left", ncols=entries)
     drawing.supxlabel(bar_sentence(named.seeds), fontsize=6.5, color="#777777", x=0.01, ha="left")
@@ -150,7 +150,7 @@ def _panel(axes: Axes, points: DataFrame) -> None:
             zorder=3 if adaptive else 2,
         )
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator([1, 2, 4, 8, 16, 32]))
+    axes.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 4, 8, 16, 32]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 

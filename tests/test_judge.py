@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from synthetic import bound, store, sudoku, training
+from synthetic import bound, law, store, sudoku
 
 from repro import judge
 from repro.judge import Cell, cells
@@ -15,13 +15,17 @@ def others(seed, shift=0.0):
     draw = random.Random(f"sudoku {seed}")
     noisy = [(p, t, a + draw.gauss(0, 0.008) + shift, n) for p, t, a, n in SUDOKU]
     made = [sudoku(r, p, t, a, seed, n) for r, (p, t, a, n) in zip(SUDOKU_RECIPES, noisy, strict=True)]
-    return [*made, *(training(recipe, seed) for recipe in TRAINED)]
+    return [*made, *(_law(cell, draw, seed) for cell in LAWS)]
+
+
+def _law(cell, draw, seed):
+    return law(cell.recipe, cell.preset, cell.tokens_per_step, 2.9 + draw.gauss(0, 0.03), 0.006, seed)
 
 
 SUDOKU_RECIPES = ["ar@nano.sudoku"] + 3 * ["llada@nano.sudoku"]
 SUDOKU = [("greedy", "1", 0.9, None), ("low_confidence", "1", 0.97, None)]
 SUDOKU += [("low_confidence", "4", 0.59, None), ("threshold_0.9", None, 0.96, 3.6)]
-TRAINED = sorted({cell.recipe for cell in cells() if cell.task == "training"})
+LAWS = [cell for cell in cells() if cell.task == "law"]
 BOUNDS = sorted({cell.recipe for cell in cells() if cell.task == "bound"})
 
 
@@ -44,7 +48,7 @@ def verdicts(committed, folder, records):
 def test_every_judged_cell_is_named_once_and_measured_by_a_known_task():
     found = cells()
     assert len({cell.name for cell in found}) == len(found) <= judge.CELLS
-    known = {("bound", "nll_bound"), ("sudoku", "accuracy"), ("training", "loss")}
+    known = {("bound", "nll_bound"), ("sudoku", "accuracy"), ("law", "excess")}
     assert {(cell.task, cell.metric) for cell in found} == known
 
 

@@ -224,7 +224,7 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
         "tokens_per_step": cell.tokens_per_step,
     }
     if recipe.objective.score != "bound" and model.weights != "exact":
-        found["note"] = f"trained by a {recipe.objective.score}"
+        found["note"] = f"objective: {recipe.objective.score}"
     return found
 
 
