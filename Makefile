@@ -3,11 +3,12 @@
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
 #   make bench                           ratios of speed, side by side in one run
 #   make lint                            ruff and the type checker
+#   make tables | check | retrain        rebuild tables and figures; prove them current; retrain and judge one cell
 #   make TORCH_INDEX=URL ...             take torch from this index (for example a CUDA or CPU build)
 VENV  ?= .venv
 PY    := $(VENV)/bin/python
 SEEDS ?= 0
-KEY   := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
+KEY   := $(shell (cat pyproject.toml constraints.txt; echo $(TORCH_INDEX)) | sha256sum | cut -c1-12)
 STAMP := $(VENV)/.installed-$(KEY)
 
 # Every number at nano scale is made by one thread; malloc keeps its pages, which removes most page faults.
@@ -17,7 +18,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: reproduce test test-all test-gpu bench lint tables check
+.PHONY: reproduce test test-all test-gpu bench lint tables check retrain
 
 reproduce: $(STAMP)
 	$(PY) -m repro.reproduce --seeds "$(SEEDS)"
@@ -42,6 +43,11 @@ tables: $(STAMP)
 
 check: $(STAMP)
 	$(PY) -m repro.results check && $(PY) -m repro.report --check && $(PY) -m paper_figures --check
+
+# always anew: a finished run would answer for code that has changed since
+retrain: $(STAMP)
+	rm -rf runs/ci
+	$(PY) -m repro.reproduce --only mdlm@nano --out runs/ci
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || python3 -m venv $(VENV)

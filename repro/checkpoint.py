@@ -5,7 +5,7 @@
 `state.json` holds the canonical recipe, its digest, seed, step, the data digest and the SHA-256 of every file, so a
 truncated or exchanged file is noticed; nothing is ever unpickled.
 
-    python -m repro.checkpoint export DIR --hf OUT    weights and config that transformers loads by itself
+    python -m repro.checkpoint export DIR --hf [OUT]  weights and config that transformers loads by itself (DIR/hf)
     python -m repro.checkpoint show DIR               recipe, step, digest
 """
 
@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from repro import parts
 from repro.command import Parser, run
+from repro.data.corpus import Data
 from repro.files import atomically
 from repro.recipe import Recipe
 
@@ -29,27 +32,52 @@ if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser
 
 FORMAT = 1
+DEFAULT = Path("DIR/hf")
 Weights = Literal["raw", "ema", "exact"]
+
+
+class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """state.json."""
+
+    format: int
+    recipe: dict[str, Any]
+    seed: int
+    step: int
+    data: str
+    resolved: dict[str, str | int]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A readable checkpoint folder (files verified on reading)."""
+    """A readable checkpoint folder; each file is verified when it is read.
+
+    `corpus`: digest of the prepared data; `resolved`: data pins that only the source knew (revisions, row counts);
+    `files`: SHA-256 by name.
+    """
 
     folder: Path
     recipe: Recipe
     seed: int
     step: int
-    state: dict[str, Any]
+    corpus: str
+    resolved: dict[str, str | int]
+    files: dict[str, str]
+
+    @property
+    def data(self) -> Data:
+        """The recipe's data with everything resolved."""
+        return parts.derive(self.recipe.data, dict(self.resolved))
 
     @property
     def has_ema(self) -> bool:
-        return "ema.safetensors" in self.state["files"]
+        return "ema.safetensors" in self.files
 
     def digest(self, weights: Weights) -> str:
-        """Digest of what the numbers depend on: recipe, step and the weights' file."""
+        """Digest of what the numbers depend on: recipe, resolved data, step and the weights' file."""
         file = "ema.safetensors" if weights == "ema" else "model.safetensors"
-        return parts.sha256(f"{self.recipe.digest()} {self.step} {self.state['files'][file]}")
+        known = parts.to_json(self.resolved) if self.resolved else ""
+        return parts.sha256(f"{self.recipe.digest()} {self.step} {self.files[file]}{known}")
 
     def tensors(self, file: str) -> dict[str, Tensor]:
         """Read one file after checking its hash; ValueError when it is truncated or another one."""
@@ -58,7 +86,7 @@ class Checkpoint:
         path = self.folder / file
         if not path.is_file():
             raise ValueError(f"{path} is missing; this checkpoint is incomplete")
-        if file_digest(path) != self.state["files"][file]:
+        if file_digest(path) != self.files[file]:
             raise ValueError(
                 f"{path} is truncated or changed (its SHA-256 differs from state.json); copy it again"
             )
@@ -78,7 +106,13 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, recipe: Recipe, seed: int, step: int, data: str, files: Mapping[str, Mapping[str, Tensor]]
+    folder: Path,
+    recipe: Recipe,
+    seed: int,
+    step: int,
+    corpus: str,
+    resolved: Mapping[str, str | int],
+    files: Mapping[str, Mapping[str, Tensor]],
 ) -> Path:
     """Write a checkpoint atomically; returns its folder."""
     from safetensors.torch import save_file
@@ -90,16 +124,18 @@ def save(
         for name, tensors in files.items():
             save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary / name)
             digests[name] = file_digest(temporary / name)
-        state = {
-            "format": FORMAT,
-            "recipe": parts.canonical(recipe),
-            "recipe_digest": recipe.digest(),
-            "seed": seed,
-            "step": step,
-            "data": data,
-            "files": digests,
-        }
-        (temporary / "state.json").write_text(json.dumps(state, indent=1) + "\n", "utf-8")
+        state = _State(
+            format=FORMAT,
+            recipe=parts.canonical(recipe),
+            seed=seed,
+            step=step,
+            data=corpus,
+            resolved=dict(resolved),
+            files=digests,
+        )
+        (temporary / "state.json").write_text(
+            json.dumps(msgspec.to_builtins(state), indent=1) + "\n", "utf-8"
+        )
     return target
 
 
@@ -126,20 +162,20 @@ def open_checkpoint(path: Path) -> Checkpoint:
             raise ValueError(f"{path / foreign[0]} is a pickle; only safetensors are read (convert it first)")
         raise ValueError(f"no checkpoint in {path}: no step_* folder with a state.json")
     try:
-        state = json.loads((folder / "state.json").read_text("utf-8"))
-        if state["format"] != FORMAT:
-            raise ValueError(f"format {state['format']}, this code reads {FORMAT}")
-        recipe = parts.read(state["recipe"], Recipe)
-        return Checkpoint(folder, recipe, state["seed"], state["step"], state)
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        state = msgspec.json.decode((folder / "state.json").read_bytes(), type=_State, strict=True)
+        if state.format != FORMAT:
+            raise ValueError(f"format {state.format}, this code reads {FORMAT}")
+        recipe = parts.read(state.recipe, Recipe)
+    except (msgspec.DecodeError, ValueError) as error:
         raise ValueError(f"{folder / 'state.json'} cannot be read ({error})") from None
+    return Checkpoint(folder, recipe, state.seed, state.step, state.data, state.resolved, state.files)
 
 
 def network(checkpoint: Checkpoint, weights: Weights) -> Denoiser:
     """The denoiser with the checkpoint's raw or averaged weights, in float32."""
     if weights == "ema" and not checkpoint.has_ema:
         raise ValueError(f"{checkpoint.folder} holds no averaged weights; use --weights raw")
-    denoiser = checkpoint.recipe.network(checkpoint.seed)
+    denoiser = checkpoint.recipe.blank_network()
     file = "ema.safetensors" if weights == "ema" else "model.safetensors"
     checkpoint.copy(file, dict(denoiser.named_parameters()))
     return denoiser.eval()
@@ -180,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint = open_checkpoint(args.path)
     print(f"{checkpoint.recipe.name}  seed {checkpoint.seed}  step {checkpoint.step}  {checkpoint.folder}")
     print(f"recipe {checkpoint.recipe.digest()}")
-    for file, digest in checkpoint.state["files"].items():
+    for file, digest in checkpoint.files.items():
         print(f"{digest}  {file}")
     return 0
 

@@ -34,7 +34,8 @@ class Engine:
                 raise ValueError(
                     f"engine {name} is not supported; launch with recipes/launch/ddp_8.yaml (DDP)"
                 )
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        # the recipe pins precision; what an accelerate configuration or its environment says of it must not enter
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
         asked = int(os.environ.get("WORLD_SIZE", "1"))
         got = self.accelerator.num_processes
         if asked != got:
@@ -48,13 +49,16 @@ class Engine:
     def wrap(self, denoiser: Denoiser, precision: Precision) -> torch.nn.Module:
         """The network behind its door, on this process's device, ready for every engine."""
         self.precision = precision
+        self.averages = (
+            precision != "bf16_master"
+        )  # DDP would average bfloat16 gradients; masters sum in float32
         wrapped = Wrapped(denoiser).to(self.device)
         return self.accelerator.prepare_model(wrapped) if self.world > 1 else wrapped
 
     def _silent(self, network: torch.nn.Module, last: bool) -> AbstractContextManager[None]:
-        """No exchange of gradients but in the last microbatch of a step."""
-        alone = last or not isinstance(network, DistributedDataParallel)
-        return nullcontext() if alone else network.no_sync()
+        """No exchange of gradients by DDP but in the last microbatch of a step."""
+        loud = (last and self.averages) or not isinstance(network, DistributedDataParallel)
+        return nullcontext() if loud else network.no_sync()
 
     def run(self, network: torch.nn.Module, work: Callable[[Denoiser], T], last: bool) -> T:
         """Run `work` through the door; gradients are exchanged only in the `last` microbatch of a step."""
@@ -65,7 +69,13 @@ class Engine:
     def backward(self, network: torch.nn.Module, loss: Tensor, last: bool) -> None:
         """Accumulate gradients of the *sum* over processes: DDP averages, so the world size is undone here."""
         with self._silent(network, last):
-            (loss * self.world).backward()
+            (loss * self.world if self.averages else loss).backward()
+
+    def exchange(self, gradients: list[Tensor]) -> None:
+        """Sum over processes the gradients that DDP did not exchange."""
+        if self.world > 1 and not self.averages:
+            for gradient in gradients:
+                torch.distributed.all_reduce(gradient)
 
     def door(self, network: torch.nn.Module) -> Wrapped:
         """The door itself, for work that every process does alike and without gradients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ def atomically(path: Path) -> Generator[Path]:
     """Yield a temporary path beside `path` (file or folder); on success it takes the name, on failure it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    _remove(temporary)
+    _clear(temporary)
     try:
         yield temporary
         _sync(temporary)
@@ -30,7 +31,7 @@ def atomically(path: Path) -> Generator[Path]:
             raise FileExistsError(f"{path} exists")
         os.replace(temporary, path)
     finally:
-        _remove(temporary)
+        _clear(temporary)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,10 +45,7 @@ def _sync(path: Path) -> None:
             os.fsync(handle.fileno())
 
 
-def _remove(path: Path) -> None:
+def _clear(path: Path) -> None:
     if path.is_dir():
-        for child in path.iterdir():
-            _remove(child)
-        path.rmdir()
-    elif path.exists():
-        path.unlink()
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)

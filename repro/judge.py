@@ -25,8 +25,8 @@ import msgspec
 from repro.command import Parser, run
 from repro.files import ROOT
 from repro.parts import nearest
-from repro.record import RELATIVE
-from repro.results import RAW, frame, one_protocol
+from repro.record import RELATIVE, text
+from repro.results import RAW, frame, one_of
 from repro.stats import Interval, holm, pooled_spread, prediction_interval, prediction_p
 
 if TYPE_CHECKING:
@@ -133,14 +133,15 @@ def judge(committed: Path, yours: Path, judged: Sequence[Cell]) -> list[Verdict]
     """Verdicts on the records of folder `yours` against those of folder `committed`, in the order of
     `judged`.
 
-    Raises ValueError if a cell was measured by two protocols (the field that differs is named).
+    Raises ValueError if a cell of yours answers another question than the committed one (the field that differs is
+    named); a network trained for fewer steps is judged, and should be BAD.
     """
     from pandas import concat
 
     rows = frame(committed), frame(yours)
     old, new = ({cell: _by_seed(_rows(each, cell)) for cell in judged} for each in rows)
     for cell in judged:
-        one_protocol(concat([_rows(each, cell) for each in rows]))
+        one_of(_asked(concat([_rows(each, cell) for each in rows])), "asked", "committed and yours differ")
     comparisons = _comparisons(old, new)
     adjusted = dict(zip(comparisons, holm([each.p for each in comparisons.values()]), strict=True))
     # Holm stops at the first cell that it retains, so one interval at this level gives the same verdicts.
@@ -149,6 +150,17 @@ def judge(committed: Path, yours: Path, judged: Sequence[Cell]) -> list[Verdict]
         _verdict(cell, old[cell], new[cell], comparisons.get(cell), adjusted.get(cell), level)
         for cell in judged
     ]
+
+
+def _asked(rows: DataFrame) -> DataFrame:
+    """`rows` with a column `asked`: what was asked, of whatever seeds and trained steps."""
+
+    def without_step(subject: str) -> str:
+        question = json.loads(subject)
+        question["checkpoint"] = {k: v for k, v in question["checkpoint"].items() if k != "step"}
+        return text(question)
+
+    return rows.assign(asked=rows.subject.map(without_step))
 
 
 def _comparisons(old: Values, new: Values) -> dict[Cell, _Comparison]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from repro import parts
 from repro.checkpoint import Checkpoint, Weights, open_checkpoint
+from repro.data.corpus import Data
 from repro.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ class Model:
     digest: str
     seed: int
     step: int
+    data: Data
+    """The recipe's data, everything resolved."""
+    corpus: str | None
+    """Digest of the prepared data that it was trained on; None for an oracle."""
     folder: Path | None
     """Checkpoint folder; None for an oracle."""
 
@@ -42,7 +46,10 @@ def load(ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto") -> M
         from repro.recipes.scale import by_name
 
         recipe = by_name(str(ckpt))
-        return Model(recipe, recipe.network(0).eval(), "exact", parts.digest(recipe), 0, 0, None)
+        if weights != "auto":
+            raise ValueError(f"an oracle has no weights; leave out --weights {weights}")
+        denoiser = recipe.network(0).eval()
+        return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
     checkpoint = open_checkpoint(Path(ckpt))
     return _trained(checkpoint, weights)
 
@@ -54,6 +61,14 @@ def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> 
     chosen: Weights = ("ema" if checkpoint.has_ema else "raw") if weights == "auto" else weights
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     denoiser = network(checkpoint, chosen).to(device)
-    recipe = checkpoint.recipe
-    digest = checkpoint.digest(chosen)
-    return Model(recipe, denoiser, chosen, digest, checkpoint.seed, checkpoint.step, checkpoint.folder)
+    return Model(
+        recipe=checkpoint.recipe,
+        denoiser=denoiser,
+        weights=chosen,
+        digest=checkpoint.digest(chosen),
+        seed=checkpoint.seed,
+        step=checkpoint.step,
+        data=checkpoint.data,
+        corpus=checkpoint.corpus,
+        folder=checkpoint.folder,
+    )

@@ -68,23 +68,28 @@ class Masters:
     def parameters(self) -> list[Tensor]:
         return list(self.master.values())
 
-    def take_gradients(self) -> Tensor:
-        """Give the masters their gradients; returns the global gradient norm, a float32 scalar."""
-        gradients = []
+    @property
+    def apart(self) -> bool:
+        """Whether masters are copies, which collect gradients in float32 and exchange them themselves."""
+        return self.precision == "bf16_master"
+
+    def collect(self) -> None:
+        """After a microbatch's backward: add the network's gradients to those of masters that stand apart."""
+        if not self.apart:
+            return
         for name, parameter in self.named.items():
-            if parameter.grad is None:
-                continue
-            master, gradient = self.master[name], parameter.grad
-            if master is not parameter:
-                gradient = gradient.float()
-                master.grad = gradient
-            gradients.append(gradient)
-        return torch.nn.utils.get_total_norm(gradients)
+            if parameter.grad is not None:
+                master, gradient = self.master[name], parameter.grad.float()
+                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+                parameter.grad = None
+
+    def gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.master.values() if p.grad is not None]
 
     def give_weights(self, step: int) -> None:
         """After an optimizer step: masters back into the network, and the average moved on."""
         with torch.no_grad():
-            if self.precision == "bf16_master":
+            if self.apart:
                 for name, parameter in self.named.items():
                     parameter.copy_(self.master[name])
             if self.ema:

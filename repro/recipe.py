@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro import parts
+from repro import parts, registry
 from repro.backbones.backbone import Backbone, Role
 from repro.data.corpus import Data
 from repro.objectives.objective import Objective
@@ -22,8 +22,9 @@ class Recipe(Part):
     """Everything that a trained model depends on, but its seed.
 
     `batch`: rows of one optimizer step over all processes; `micro_batch`: rows of one forward (their ratio is the
-    accumulation, it changes no number beyond rounding); `heldout_every`: steps between held-out bounds; `init`: Hub
-    weights to start from are the backbone's pin, `teacher` a checkpoint to distil from; `suite`: what it is scored on.
+    accumulation, it changes no number beyond rounding); `heldout_every`: steps between held-out bounds; `teacher`: a
+    checkpoint to distil from (no objective takes one yet); `suite`: what it is scored on. Weights to start from are the
+    backbone's pin. Raises ValueError for counts below 1 and for an objective that is not for the process.
     """
 
     name: str
@@ -42,8 +43,21 @@ class Recipe(Part):
     heldout_every: int
     heldout_rows: int
     checkpoint_every: int
-    teacher: str | None
+    teacher: None
     suite: str
+
+    def __post_init__(self) -> None:
+        for pin in ("batch", "micro_batch", "log_every", "heldout_every", "heldout_rows", "checkpoint_every"):
+            if getattr(self, pin) < 1:
+                raise ValueError(f"{pin}={getattr(self, pin)} is no count; give 1 or more")
+        if self.steps < 0:
+            raise ValueError(f"steps={self.steps} is negative; give 0 or more")
+        noise, fits = registry.part_name(type(self.process)), self.objective.processes
+        if noise not in fits:
+            name = registry.part_name(type(self.objective))
+            raise ValueError(
+                f"objective {name!r} is for {' or '.join(sorted(fits))} noise, not for {noise!r}"
+            )
 
     def digest(self) -> str:
         """SHA-256 of the canonical form without the name: two names for one setup are one setup."""
@@ -60,3 +74,7 @@ class Recipe(Part):
     def network(self, seed: int) -> Denoiser:
         """The network as it starts training."""
         return self.backbone.module(self.role(), seed)
+
+    def blank_network(self) -> Denoiser:
+        """The network whose weights are about to be overwritten: nothing is fetched."""
+        return self.backbone.blank().module(self.role(), 0)

@@ -18,6 +18,7 @@ from pathlib import Path
 from repro.command import Parser, natural, run
 from repro.files import ROOT, runs
 from repro.parts import nearest
+from repro.results import RAW
 
 CELLS = (
     "ar@nano",
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in wanted:
         if name not in CELLS + ORACLES:
             raise ValueError(f"no cell {name!r}; {nearest(name, CELLS + ORACLES)}")
+    if not RAW.is_dir():
+        raise ValueError(f"no committed answers at {RAW}; reproduce from a checkout of the repository")
     out = args.out or runs() / "reproduce"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began = time.perf_counter()
@@ -61,7 +64,7 @@ def _cell(name: str, seed: int, out: Path) -> None:
     from rich.console import Console
 
     from repro.checkpoint import steps_in
-    from repro.evals.grid import prepare
+    from repro.evals.grid import Request, prepare
     from repro.models import load
     from repro.recipes.scale import by_name
     from repro.train import train
@@ -75,7 +78,7 @@ def _cell(name: str, seed: int, out: Path) -> None:
         train(by_name(name), seed=seed, out=folder, stop=None, resume=bool(steps_in(folder)))
     trained = time.perf_counter()
     model = load(name if exact else folder)
-    grid = prepare(model, ["all"], None, None, [0], None, None, "oracle" if exact else None, folder)
+    grid = prepare(model, Request(suite="oracle" if exact else None, out=folder))
     fresh = sum(new for _, new in grid.run())
     Console(stderr=True).print(
         f"{name:<22} seed {seed}  trained in {trained - began:5.1f} s  {len(grid.cells):3} questions,"
@@ -89,7 +92,9 @@ def _finish(out: Path, only: set[str] | None) -> int:
     """The judged cells, then tables and figures of this run; returns the judge's exit code."""
     from repro import judge, report
 
-    code = judge.main([str(out), *(flag for name in sorted(only or ()) for flag in ("--recipe", name))])
+    judged = {cell.recipe for cell in judge.cells()}
+    some = sorted(judged if only is None else only & judged)
+    code = judge.main([str(out), *(flag for name in some for flag in ("--recipe", name))]) if some else 0
     report.main(["--raw", str(out), "--out", str(out / "tables")])
     if (ROOT / "paper_figures").is_dir():  # figures are drawn in a checkout only
         from paper_figures.__main__ import main as draw

@@ -166,6 +166,11 @@ def publish(source: Path, target: Path = RAW) -> Published:
     for path in record_files(source):
         for number, record in enumerate(read(path), start=1):
             labels = record["labels"]
+            if record["question"]["limit"] is not None:
+                raise ValueError(
+                    f"{path}:{number}: asked with limit {record['question']['limit']}, so it enters no paper table; "
+                    "publish whole tasks"
+                )
             for name in (labels["recipe"], labels["checkpoint"]):
                 if "+" in name:
                     raise ValueError(
@@ -229,10 +234,11 @@ def to_frame(records: Iterable[Record]) -> DataFrame:
 
 def one_protocol(rows: DataFrame) -> None:
     """Raise ValueError naming the field that differs if rows of two protocols would share a column."""
-    _one(rows, "protocol", "two protocols would share a column")
+    one_of(rows, "protocol", "two protocols would share a column")
 
 
-def _one(rows: DataFrame, column: str, complaint: str) -> None:
+def one_of(rows: DataFrame, column: str, complaint: str) -> None:
+    """Raise ValueError, with `complaint` and the first difference, unless `column` holds one canonical JSON."""
     first = rows.drop_duplicates(column)
     if len(first) > 1:
         one, other = first.iloc[0], first.iloc[1]
@@ -282,7 +288,7 @@ def summarise(rows: DataFrame) -> DataFrame:
     table = DataFrame(made, columns=[*same, *numbers])
     printed = ["suite", "checkpoint", "task", "preset", "tokens_per_step", "metric"]
     for _, group in table.groupby(printed, sort=True):
-        _one(group, "subject", "two questions would print one row")
+        one_of(group, "subject", "two questions would print one row")
     return table
 
 

@@ -32,7 +32,7 @@ TOKEN = 10  # the token that a sampler writes
 POSITION = 11  # which position a sampler chooses
 REVEAL = 12  # whether an absorbing sampler reveals a position
 BOUND = 13  # noise of the held-out bound
-BOOTSTRAP = 14  # resampling of intervals
+QUOTED = 14  # which held-out rows are quoted
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -103,16 +103,3 @@ def choose(probabilities: Tensor, u: Tensor) -> Tensor:
     index = torch.searchsorted(total, (u * total[:, -1])[:, None], right=True)[:, 0]
     last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
     return torch.minimum(index, last)
-
-
-def categorical(logits: Tensor, u: Tensor, chunk: int = 1 << 24) -> Tensor:
-    """One draw a row of softmax(logits): logits [N, V] any float (-inf forbids), u [N] float64 -> ids [N].
-
-    Float64, in chunks of at most `chunk` entries (128 MiB), so no [N, V] float64 copy appears at once.
-    """
-    rows = max(1, chunk // logits.shape[-1])
-    parts = []
-    for start in range(0, len(logits), rows):
-        block = logits[start : start + rows].double()
-        parts.append(choose((block - block.amax(-1, keepdim=True)).exp(), u[start : start + rows]))
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=logits.device)

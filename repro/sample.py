@@ -46,7 +46,9 @@ def plan_for(sampler: Sampler, gen_length: int, block_length: int | None, steps:
         if steps is None
         else steps
     )
-    return Plan(gen_length=gen_length, block_length=block_length or gen_length, steps=chosen)
+    return Plan(
+        gen_length=gen_length, block_length=gen_length if block_length is None else block_length, steps=chosen
+    )
 
 
 def sample(
@@ -69,17 +71,17 @@ def sample(
     plan = plan_for(rule, length, block_length, steps)
     process, names = model.recipe.process, range(len(ids))
     decoded = decode(model.denoiser, process, rule, plan, ids, seed=seed, names=names)
-    return [model.recipe.data.decode(row) for row in decoded.ids.tolist()]
+    return [model.data.decode(row) for row in decoded.ids.tolist()]
 
 
 def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[int]]:
     if prompts is None:
         return [[] for _ in range(n)]
-    return [model.recipe.data.prompt(text) for text in prompts]
+    return [model.data.prompt(text) for text in prompts]
 
 
 def _length(model: Model, ids: list[list[int]], asked: int | None) -> int:
-    longest, room = max(map(len, ids)), model.recipe.data.row_length()
+    longest, room = max(map(len, ids)), model.data.row_length()
     if longest >= room:
         raise ValueError(
             f"a prompt of {longest} ids leaves nothing to write: this model has {room} positions"
@@ -117,7 +119,7 @@ def watch(model: Model, prompt: str | None, sampler: str, plan: Plan, seed: int,
 
 
 def _symbol(model: Model, token: int) -> str:
-    return "·" if token == model.recipe.data.vocabulary().mask else model.recipe.data.decode([token])
+    return "·" if token == model.data.vocabulary().mask else model.data.decode([token])
 
 
 def _text(model: Model, row: Tensor) -> str:
@@ -151,6 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.n < 1:
         raise ValueError("--n 0 samples nothing; give 1 or more")
+    if args.watch and args.n > 1:
+        raise ValueError(f"--watch shows one sample; leave out --n {args.n}")
     rule = preset(args.sampler) if args.sampler else None  # before the slow part
     model = load(Path(args.ckpt) if not args.ckpt.startswith("oracle:") else args.ckpt, args.weights)
     name = args.sampler or default_preset(model, args.prompt is not None)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -86,7 +87,9 @@ def microbatches(
 class Training:
     """A run between two steps: network, masters, optimizer; all that a checkpoint holds."""
 
-    def __init__(self, recipe: Recipe, corpus: Corpus, seed: int, made: Engine) -> None:
+    def __init__(
+        self, recipe: Recipe, corpus: Corpus, resolved: Mapping[str, str | int], seed: int, made: Engine
+    ) -> None:
         share, odd = divmod(recipe.batch, made.world)
         if odd or share % min(recipe.micro_batch, share):
             raise ValueError(
@@ -94,6 +97,7 @@ class Training:
                 f" {recipe.micro_batch}; choose micro_batch to divide batch/processes"
             )
         self.recipe, self.corpus, self.seed, self.engine = recipe, corpus, seed, made
+        self.resolved = resolved
         self.order = Order(len(corpus.train), recipe.batch, seed)
         denoiser = recipe.network(seed)
         self.masters = Masters(denoiser.to(made.device), recipe.precision, recipe.ema)
@@ -116,10 +120,13 @@ class Training:
                 last,
             )
             made.backward(self.network, loss.value, last)
+            self.masters.collect()
             seen = {"loss": loss.value.detach(), "nll": loss.nll, "tokens": torch.tensor(float(loss.tokens))}
             for name, value in {**seen, **loss.logs}.items():
                 sums[name] = sums.get(name, 0.0) + value.double().to(made.device)
-        norm = self.masters.take_gradients()
+        gradients = self.masters.gradients()
+        made.exchange(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
         clip = recipe.optimizer.clip
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.masters.parameters(), clip, norm)
@@ -150,7 +157,9 @@ class Training:
         """Held-out bound of the raw weights on the first rows of the split (every process computes it alike)."""
         recipe = self.recipe
         split = self.corpus.heldout
-        some = Rows(*(getattr(split, f)[: recipe.heldout_rows] for f in ("ids", "candidates", "example")))
+        here = slice(recipe.heldout_rows)
+        clusters = recipe.data.clusters(np.asarray(split.example[here]))
+        some = Rows(split.ids[here], split.candidates[here], clusters)
         bound = heldout_bound(
             self.engine.door(self.network),
             recipe.process,
@@ -172,11 +181,9 @@ class Training:
             }
             if self.masters.average:
                 files["ema.safetensors"] = self.masters.average
-            checkpoints.save(out, self.recipe, self.seed, self.step, self.corpus.digest, files)
+            checkpoints.save(out, self.recipe, self.seed, self.step, self.corpus.digest, self.resolved, files)
             for old in checkpoints.steps_in(out)[:-KEPT]:
-                for file in old.iterdir():
-                    file.unlink()
-                old.rmdir()
+                shutil.rmtree(old)
         self.engine.wait()
 
     def restore(self, saved: checkpoints.Checkpoint) -> None:
@@ -212,14 +219,14 @@ def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: boo
         raise ValueError(f"cannot stop at step {last}: {recipe.name} has steps 1 to {recipe.steps}")
     saved = _admit(recipe, seed, out, resume)
     if saved is not None and saved.step >= last:
+        _Log(out / "metrics.jsonl", saved.step, True)  # a kill may have torn its last line
         return out
-    corpus = prepared(recipe.data)
-    if saved is not None and saved.state["data"] != corpus.digest:
-        raise ValueError(
-            f"{out} was trained on other data (digest {saved.state['data'][:12]}); use a new --out"
-        )
+    resolved = recipe.data.resolve()
+    corpus = prepared(parts.derive(recipe.data, dict(resolved)))
+    if saved is not None and saved.corpus != corpus.digest:
+        raise ValueError(f"{out} was trained on other data (digest {saved.corpus[:12]}); use a new --out")
     with engine() as made, _alone(out, made), _progress(recipe.name, last, made) as tick:
-        run = Training(recipe, corpus, seed, made)
+        run = Training(recipe, corpus, resolved, seed, made)
         if saved is not None:
             run.restore(saved)
         elif made.first:
@@ -312,6 +319,6 @@ def _progress(name: str, last: int, made: Engine) -> Generator[Any]:
 
         def tick(step: int, seen: dict[str, Any]) -> None:
             if step % 10 == 0:
-                bar.update(task, completed=step, loss=f"{float(seen['loss']):.4f}")
+                bar.update(task, completed=step, loss=f"{float(seen['loss']) * made.world:.4f}")
 
         yield tick

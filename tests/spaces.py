@@ -159,7 +159,7 @@ def channel(space: Space, process: Process, ids: Tensor, t: Tensor) -> Tensor:
         known = torch.nn.functional.one_hot(ids, space.size + 1)[..., : space.size].double()
         return torch.where((ids == space.size)[..., None], 1.0, known)
     assert isinstance(process, Uniform)
-    alpha = (1 - (1 - process.alpha_end) * t.double())[:, None, None]
+    alpha = (1 - (1 - process.alpha_end) * t.double()).reshape(len(ids), -1, 1)
     return alpha * torch.nn.functional.one_hot(ids, space.size) + (1 - alpha) / space.size
 
 

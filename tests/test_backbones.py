@@ -346,7 +346,7 @@ def written(pins, tmp_path: Path) -> tuple[Path, Recipe]:
     recipe = dataclasses.replace(recipe, backbone=pins)
     weights = dict(recipe.network(0).named_parameters())
     files = {"model.safetensors": weights, "optimizer.safetensors": {}}
-    checkpoints.save(tmp_path / "run", recipe, 0, 1, "0" * 64, files)
+    checkpoints.save(tmp_path / "run", recipe, 0, 1, "0" * 64, {}, files)
     return tmp_path / "run", recipe
 
 

@@ -6,15 +6,17 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from repro import load, parts, rng, sample, score
+from repro.data.corpus import prepared
 from repro.data.language import Language
 from repro.evals import __main__ as command_line
 from repro.evals.generation import bigram_distance
-from repro.evals.grid import cells, prepare, question, read_suite
+from repro.evals.grid import Request, cells, prepare, question, read_suite
 from repro.evals.task import Ask
 from repro.files import ROOT
 from repro.recipes.scale import by_name
@@ -47,10 +49,10 @@ def test_ancestral_error_of_absorbing_noise_halves_with_the_steps(absorbing, tmp
 def test_orders_that_do_not_look_at_draws_are_exact_one_at_a_time(absorbing, tmp_path):
     """With an exact denoiser any order that ignores the drawn tokens gives the law itself; one that looks is biased."""
     for name in ("random", "margin", "entropy"):
-        (m,) = excess(absorbing, name, [1], tmp_path)
+        (m,) = excess(absorbing, f"{name}:temperature=1.0", [1], tmp_path)
         assert abs(m["excess"]["value"]) < 4 * m["excess"]["se"], (name, m)
         assert not preset(name).abilities.looks_at_draws
-    (m,) = excess(absorbing, "low_confidence", [1], tmp_path)
+    (m,) = excess(absorbing, "low_confidence:temperature=1.0", [1], tmp_path)
     assert m["excess"]["value"] < -5 * m["excess"]["se"]
     assert m["bigram"]["value"] > 5 * abs(m["true_bigram"]["value"]) + 5 * m["true_bigram"]["se"]
     assert preset("low_confidence").abilities.looks_at_draws
@@ -81,13 +83,13 @@ def test_bigram_distance_is_unbiased(absorbing):
 
 
 def test_finished_questions_are_not_asked_again(absorbing, tmp_path):
-    options = (["ancestral"], ["law"], [8.0, "all"], [0], None, 50, None, tmp_path)
-    first = list(prepare(absorbing, *options).run())
+    request = Request(["ancestral"], ["law"], [8.0, "all"], samples=50, out=tmp_path)
+    first = list(prepare(absorbing, request).run())
     assert [new for _, new in first] == [True, True]
     path = next((tmp_path / "raw").glob("*.jsonl"))
     lines = path.read_bytes()
     path.write_bytes(lines[:-40])  # killed while it wrote the last line
-    second = list(prepare(absorbing, *options).run())
+    second = list(prepare(absorbing, request).run())
     assert [new for _, new in second] == [False, True]
     same = [(r["id"], r["answer"]) for r, _ in first]
     assert same == [(r["id"], r["answer"]) for r, _ in second]
@@ -96,7 +98,7 @@ def test_finished_questions_are_not_asked_again(absorbing, tmp_path):
 
 def test_the_question_holds_what_the_answer_depends_on(absorbing):
     suite = read_suite("nano")
-    found, _ = cells(suite, absorbing, ["ancestral", "random"], [1, 2], [0], None)
+    found, _ = cells(suite, absorbing, Request(["ancestral", "random"], tokens_per_step=[1, 2]))
     ids = {question(absorbing, cell).id for cell in found}
     assert len(ids) == len(found)
     law = next(cell for cell in found if cell.task.name == "law")
@@ -126,8 +128,8 @@ def test_skips_carry_reasons(absorbing, tmp_path, capsys):
     )
     shown = capsys.readouterr().out
     assert code == 0
-    assert "skipped greedy: for left_to_right models, this one is absorbing" in shown
-    assert "skipped random at 0.5 tokens per step: steps 64 exceed gen_length 32" in shown
+    assert "skipped sample: for left_to_right models, this one is absorbing" in shown
+    assert "skipped random:temperature=1.0 at 0.5 tokens per step: steps 64 exceed gen_length 32" in shown
     assert "skipped task training: nothing was trained" in shown
     assert "true samples" in shown
 
@@ -161,6 +163,7 @@ def test_suites_read_back(path):
 
 def test_the_five_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REPRO_RUNS", raising=False)
     text = (ROOT / "README.md").read_text("utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
     exec(compile(code, "README.md", "exec"), {})
@@ -185,3 +188,26 @@ def test_generating_tasks_refuse_plans_that_cannot_be_had(absorbing):
         check(preset("random"), absorbing.recipe.process, Plan(gen_length=8, block_length=3, steps=8))
     with pytest.raises(ValueError, match="for absorbing models"):
         check(preset("random"), by_name("ar@nano").process, Plan(gen_length=8, block_length=8, steps=8))
+
+
+def test_one_question_under_two_names_is_asked_once(absorbing):
+    """What a table prints of a row is what was asked: temperature is never changed behind a preset's back."""
+    twice = Request(["random", "random:temperature=0.0", "random:temperature=0.5"], ["law"], [1])
+    found, skipped = cells(read_suite("nano"), absorbing, twice)
+    law = [(cell.preset, cell.ask.sampler) for cell in found if cell.task.name == "law"]
+    assert law == [(n, preset(n)) for n in ("random", "random:temperature=0.5")]
+    assert ("random:temperature=0.0 for law", "the same question as random") in [
+        (s.what, s.reason) for s in skipped
+    ]
+
+
+def test_quoted_rows_are_of_documents_that_training_never_looked_at(tmp_path, monkeypatch):
+    """The in-training bound reads the first 512 rows; a document among them is out, and the others all take part."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    recipe = by_name("mdlm@nano.text")
+    (task,) = [task for task in read_suite("nano.text").tasks if task.name == "bound"]
+    model = SimpleNamespace(data=recipe.data, corpus=None)
+    quoted = set(task._rows(model, task.rows).example.tolist())  # type: ignore[attr-defined]
+    names = recipe.data.clusters(prepared(recipe.data).heldout.example)
+    steering = set(names[: recipe.heldout_rows].tolist())
+    assert not quoted & steering and len(quoted) == len(set(names.tolist()) - steering) > 5

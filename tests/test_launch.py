@@ -78,7 +78,7 @@ def test_launchers_that_train_alone_in_silence_are_refused(monkeypatch):
     """Two asked for, one seen: two runs of one process each, were nobody to look (libraries.md 2)."""
     ended = []
     alone = SimpleNamespace(num_processes=1, end_training=lambda: ended.append(True))
-    monkeypatch.setattr(engines, "Accelerator", lambda cpu: alone)
+    monkeypatch.setattr(engines, "Accelerator", lambda cpu, mixed_precision: alone)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="the launcher started 2 processes, accelerate sees 1"):
         engines.Engine()

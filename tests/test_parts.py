@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,24 @@ def test_reading_is_strict(path, value, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("pin", "line"),
+    [
+        ("batch=0", "batch=0 is no count; give 1 or more"),
+        ("heldout_every=-1", "heldout_every=-1 is no count; give 1 or more"),
+        ("steps=-1", "steps=-1 is negative; give 0 or more"),
+        (
+            'process={"part": "left_to_right"}',
+            "objective 'elbo' is for absorbing or uniform noise",
+        ),
+        ("teacher=duo", 'teacher="duo": expected null, got str'),
+    ],
+)
+def test_recipes_that_cannot_run_are_refused(pin, line):
+    with pytest.raises(ValueError, match=re.escape(line)):
+        select(registry.recipe("mdlm"), "nano", [pin])
+
+
 def test_numbers_that_are_none_do_not_enter_a_recipe():
     with pytest.raises(ValueError, match=r"optimizer\.lr=NaN"):
         select(registry.recipe("mdlm"), "full", ["optimizer.lr=NaN"])
@@ -214,7 +233,7 @@ def test_numbers_that_are_none_do_not_enter_a_recipe():
 
 def test_what_is_no_json_cannot_stand_in_a_part():
     with pytest.raises(TypeError, match="cannot stand in a part"):
-        canonical(dataclasses.replace(registry.recipe("mdlm"), steps={1, 2}))  # type: ignore[arg-type]
+        canonical(dataclasses.replace(registry.recipe("mdlm"), suite={1, 2}))  # type: ignore[arg-type]
 
 
 # --- deriving -------------------------------------------------------------------------------------------
@@ -404,12 +423,12 @@ KINDS = {  # process, objective, learning rate: the laws that the names promise
     "ar": ("left_to_right", "next_token", "cosine"),
 }
 SCORES = {  # spec A.1 consequence 2, A.3: what a training loss may be read as
-    "llada": ("x0_mean", "truncated bound"),
+    "llada": ("x0_mean", "no bound"),
     "duo": ("x0_mean", "improper score"),
     "duo_script": ("x0_mean", "improper score"),
-    "duo_nelbo": ("leave_one_out", "bound"),
-    "mdlm": ("leave_one_out", "bound"),
-    "ar": ("x0_mean", "bound"),
+    "duo_nelbo": ("leave_one_out", "truncated bound"),
+    "mdlm": ("leave_one_out", "truncated bound"),
+    "ar": ("x0_mean", "exact"),
 }
 
 

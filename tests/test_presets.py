@@ -69,7 +69,7 @@ def test_a_rule_that_revises_does_revise(name, noise):
 
 @pytest.mark.parametrize(("name", "noise"), [p for p in PAIRS if p[1] != "left_to_right"])
 def test_rows_do_not_see_each_other(name, noise):
-    """Bitwise with a denoiser of known answers (a network's products round by batch): three rows are the three alone."""
+    """Bitwise with known answers (a network's products round by batch): three rows are the three alone."""
     made, process = plan(name, 3), NOISES[noise]
     together = decode(denoiser(noise), process, preset(name), made, PROMPTS, seed=3, names=[4, 5, 6])
     for row, prompt in enumerate(PROMPTS):

@@ -38,12 +38,12 @@ def rows_of(text):
 def test_tables_hold_every_cell_once_with_mean_and_spread_over_seeds(raw):
     files = report.tables(raw)
     bounds = rows_of(files["bounds.csv"])
-    assert [row["recipe"] for row in bounds if row["scale"] == "nano.text"] == [
+    assert [row["checkpoint"] for row in bounds if row["scale"] == "nano.text"] == [
         "ar@nano.text",
         "mdlm@nano.text",
     ]
     assert all(row["seeds"] == "3" and row["n"] == "4096" for row in bounds)
-    (mdlm,) = (row for row in bounds if row["recipe"] == "mdlm@nano")
+    (mdlm,) = (row for row in bounds if row["checkpoint"] == "mdlm@nano")
     values = [bound("mdlm@nano", seed)["answer"]["metrics"]["nll_bound"]["value"] for seed in range(3)]
     assert float(mdlm["nll_bound"]) == pytest.approx(sum(values) / 3, rel=1e-5)
     assert float(mdlm["gap"]) == pytest.approx(float(mdlm["nll_bound"]) - float(mdlm["nll_exact"]), abs=1e-5)

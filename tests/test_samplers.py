@@ -10,6 +10,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -38,9 +39,10 @@ from repro.processes.uniform import Uniform
 from repro.samplers.ancestral import Ancestral
 from repro.samplers.autoregressive import Autoregressive
 from repro.samplers.decode import Decoded, Plan, decode, steps
+from repro.samplers.draws import Stream
 from repro.samplers.law import law
 from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
-from repro.samplers.sampler import Sampler
+from repro.samplers.sampler import Sampler, State
 from repro.samplers.threshold import Threshold
 
 ABSORBING = Absorbing()
@@ -350,15 +352,29 @@ def test_streams_draw_the_uniform_law(meaning):
     assert chi_square(counts, probabilities) > FALSE_ALARM
 
 
-def test_rare_tokens_are_drawn():
+def test_rare_tokens_are_drawn(monkeypatch):
     """50,000 ids of 1e-8 each: inverse CDF in float64 finds every one, a float32 race does not (spec H34)."""
     rare, mass = 50_000, 5e-4
     logits = torch.full((rare + 1,), math.log(1e-8), dtype=torch.float64)
     logits[0] = math.log1p(-mass)
     wanted = torch.arange(1, rare, 997)
     u = (1 - mass) + (wanted.double() - 0.5) * 1e-8
-    assert torch.equal(rng.categorical(logits.expand(len(u), -1), u), wanted)
-    assert rng.categorical(logits[None], torch.tensor([0.5 * (1 - mass)]).double()).item() == 0
+
+    def drawn(u: torch.Tensor) -> torch.Tensor:
+        """What a sampler writes at temperature 1 when its stream says u [n]."""
+        n = len(u)
+        where = torch.ones(n, 1, dtype=torch.bool)
+        stream = Stream(0, torch.arange(n), 0)
+        nothing: Any = None
+        state = State(
+            where.long(), where, where, u, u, 1, ABSORBING, nothing, stream, torch.zeros(n, dtype=torch.int64)
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr(rng, "uniform", lambda keys: u)
+            return state.tokens(logits.expand(n, -1), 1.0, where)
+
+    assert torch.equal(drawn(u), wanted)
+    assert drawn(torch.tensor([0.5 * (1 - mass)]).double()).item() == 0
 
     # the race argmax p / E with E = -log U; the rare ids' best is their largest U, drawn as V^(1 / rare)
     trials = 400_000

@@ -46,6 +46,10 @@ class Backbone(Part):
         """The network for a role, initialised by the stream of `seed` (or by the weights that it pins)."""
         raise AssertionError("abstract")
 
+    def blank(self) -> Backbone:
+        """The same network without pre-trained weights."""
+        return self
+
     def size(self, data: Data) -> Size:
         """Exact parameter counts and analytic FLOPs of one row's forward, divided by its tokens."""
         raise AssertionError("abstract")

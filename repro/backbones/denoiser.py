@@ -85,8 +85,8 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         """Features [B, L, D] of `tokens` [B, L] ids or soft tokens.
 
-        `t` [B] diffusion time (None: not given to the network); `positions` [B, L] index of each token in its sequence
-        (None: 0..L-1); `slots` where keys and values go in a cache.
+        `t` [B] or [B, L] diffusion time (None: not given to the network); `positions` [B, L] index of each token in
+        its sequence (None: 0..L-1); `slots` where keys and values go in a cache.
         """
         raise AssertionError("abstract")
 

@@ -36,7 +36,9 @@ class OracleDenoiser(Denoiser):
         positions: Tensor | None = None,
         slots: Slots | None = None,
     ) -> Tensor:
-        assert not isinstance(tokens, Soft) and slots is None and attention.valid is None
+        assert not isinstance(tokens, Soft) and slots is None
+        if attention.valid is not None:
+            raise ValueError("the exact denoiser takes no padding; give prompts of equal length")
         if isinstance(self.process, Absorbing):
             probabilities = self.hmm.posterior_absorbing(tokens, mask_id(self.vocabulary))
         else:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from repro.backbones.backbone import Backbone, Role, Size
@@ -39,6 +40,9 @@ class ModernBert(Backbone):
         from repro.backbones.networks import ModernBertDenoiser
 
         return ModernBertDenoiser(self, role, seed)
+
+    def blank(self) -> Backbone:
+        return dataclasses.replace(self, weights=None, revision=None)
 
     def size(self, data: Data) -> Size:
         vocabulary = data.vocabulary().total

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, ModernBertConfig, ModernBertForMaskedLM
@@ -148,10 +150,28 @@ def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> Mo
             use_safetensors=True,
             dtype=torch.float32,
         )
-    except OSError:
+    except OSError as error:
+        if Path(name).exists():
+            raise ValueError(
+                f"{name} holds no readable ModernBERT weights ({str(error).splitlines()[0]})"
+            ) from None
         raise ConnectionError(f"cannot fetch {name} (no network)") from None
-    for pin in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+    for pin in PINNED:
         found, pinned = getattr(network.config, pin), getattr(config, pin)
         if found != pinned:
             raise ValueError(f"{name}: {pin} is {found}, the recipe pins {pinned}")
     return network
+
+
+PINNED = (
+    *(
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "norm_eps",
+    ),
+    *("max_position_embeddings", "layer_types", "local_attention", "rope_parameters"),
+)
+"""Fields of transformers' configuration that the part's pins fill."""

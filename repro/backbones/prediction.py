@@ -19,7 +19,7 @@ from repro.data.corpus import Vocabulary
 
 
 class Prediction:
-    """What `denoiser` says of `tokens` [B, L] (ids or soft tokens) at time `t` [B].
+    """What `denoiser` says of `tokens` [B, L] (ids or soft tokens) at time `t`, [B] or [B, L].
 
     `positions` [B, L]: index of each token in its own sequence, where left padding makes that unequal.
     """

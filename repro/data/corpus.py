@@ -69,6 +69,10 @@ class Data(Part):
         """Training rows, exactly or (where only the Hub knows) as expected; for plans and step counts."""
         raise AssertionError("abstract")
 
+    def resolve(self) -> dict[str, str | int]:
+        """Dotted pin -> value for what is UNRESOLVED and only the source knows; empty for most sources."""
+        return {}
+
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
         """Both splits. Raises ConnectionError in one line when the source cannot be reached."""
         raise AssertionError("abstract")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.ckpt is None:
         parser.error("give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (or --samplers list)")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from repro.evals.grid import prepare, read_suite
+    from repro.evals.grid import Request, prepare, read_suite
     from repro.models import load
     from repro.samplers.presets import preset
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_suite(args.suite)
     model = load(args.ckpt, args.weights)
     tasks = None if args.tasks is None else args.tasks.split(",")
-    grid = prepare(model, names, tasks, rates, seeds, args.limit, args.samples, args.suite, args.out)
+    grid = prepare(model, Request(names, tasks, rates, seeds, args.limit, args.samples, args.suite, args.out))
     records = _asked(grid)
     if args.json:
         print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))
@@ -73,8 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _split(text: str) -> list[str]:
-    """Presets separated by ';', or by ',' when none of them carries overrides."""
-    return [name for name in text.split(";" if ";" in text or ":" in text else ",") if name]
+    """Presets separated by ',' or ';'; a piece that is only `field=value` belongs to the preset before it."""
+    names: list[str] = []
+    for piece in re.split("[,;]", text):
+        if names and "=" in piece and ":" not in piece:
+            names[-1] += f",{piece}"
+        elif piece:
+            names.append(piece)
+    return names
 
 
 def _rate(text: str) -> TokensPerStep:
@@ -84,7 +91,7 @@ def _rate(text: str) -> TokensPerStep:
         value = float(text)
     except ValueError:
         value = 0.0
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise ValueError(f"--tokens-per-step {text!r} is no positive number and not 'all'")
     return value
 

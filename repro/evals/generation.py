@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from repro import parts, rng
+from repro import rng
 from repro.data.language import Language
 from repro.evals.task import Answer, Ask, Task, samples_digest
 from repro.lazy import torch
 from repro.models import Model
 from repro.parts import part
 from repro.samplers.decode import decode
-from repro.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,32 +29,26 @@ TRUE_STEP = 2
 
 @part
 class Law(Task):
-    """`samples` rows generated from nothing at `temperature` (for rules that have one), judged by the exact law."""
+    """`samples` rows generated from nothing, judged by the exact law."""
 
     samples: int
-    temperature: float
     generates = True
 
     def protocol(self) -> dict[str, Any]:
         return {"excess": "mean nll - entropy", "bigram": "unbiased squared distance", "draws": "float64"}
 
     def skip(self, model: Model) -> str | None:
-        return None if isinstance(model.recipe.data, Language) else "the law of this data is unknown"
+        return None if isinstance(model.data, Language) else "the law of this data is unknown"
 
     def gen_length(self, model: Model) -> int:
-        return model.recipe.data.row_length()
-
-    def derive_sampler(self, sampler: Sampler) -> Sampler:
-        if "temperature" not in parts.leaves(sampler):
-            return sampler
-        return parts.derive(sampler, {"temperature": self.temperature})
+        return model.data.row_length()
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        data = model.recipe.data
+        data = model.data
         assert isinstance(data, Language) and ask.sampler is not None and ask.plan is not None
         count = self.samples if ask.limit is None else min(self.samples, ask.limit)
-        if count < 2:
-            raise ValueError(f"task {self.name!r} needs at least 2 samples, got {count}")
+        if count < 3:
+            raise ValueError(f"task {self.name!r} needs at least 3 samples, got {count}")
         prompts: list[list[int]] = [[] for _ in range(count)]
         process, names = model.recipe.process, range(count)
         decoded = decode(model.denoiser, process, ask.sampler, ask.plan, prompts, seed=ask.seed, names=names)
@@ -99,8 +92,6 @@ def bigram_distance(ids: Tensor, law: Tensor) -> tuple[float, float]:
     cross = d @ total - (d * d).sum(1)  # d_i . sum over j != i of d_j
     pairs = cross.sum()
     estimate = pairs / (count * (count - 1))
-    if count < 3:
-        return estimate.item(), math.nan
     left_out = (pairs - 2 * cross) / ((count - 1) * (count - 2))
     spread = ((count - 1) / count * ((left_out - left_out.mean()) ** 2).sum()).sqrt()
     return estimate.item(), spread.item()

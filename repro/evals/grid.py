@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import math
 import os
 import subprocess
@@ -38,11 +39,13 @@ TokensPerStep = float | str
 
 @dataclass(frozen=True)
 class Suite:
-    """Tasks and the tokens per step to try; read from evals/suites/NAME.toml."""
+    """Tasks, the tokens per step to try, and what `--samplers all` means for a task that does not take every preset
+    as it stands (generation at temperature 1, say); read from evals/suites/NAME.toml."""
 
     name: str
     tokens_per_step: list[TokensPerStep]
     tasks: list[Task]
+    presets: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -68,45 +71,45 @@ def read_suite(name: str) -> Suite:
     path = SUITES / f"{name}.toml"
     if not path.is_file():
         raise ValueError(f"no suite {name!r}; {nearest(name, [p.stem for p in SUITES.glob('*.toml')])}")
+    fields = ["presets", "tasks", "tokens_per_step"]
     try:
         data = tomllib.loads(path.read_text("utf-8"))
-        odd = data.keys() - {"tokens_per_step", "tasks"}
-        if odd:
-            raise ValueError(f"unknown field {min(odd)!r}; {nearest(min(odd), ['tokens_per_step', 'tasks'])}")
+        for odd in sorted(data.keys() - set(fields)):
+            raise ValueError(f"unknown field {odd!r}; {nearest(odd, fields)}")
         tasks = [parts.read(task, Task) for task in data["tasks"]]
-    except (tomllib.TOMLDecodeError, KeyError, ValueError) as error:
+        named = data.get("presets", {})
+        for task in sorted(named.keys() - {task.name for task in tasks}):
+            raise ValueError(f"presets of unknown task {task!r}; {nearest(task, [t.name for t in tasks])}")
+        for preset_name in itertools.chain.from_iterable(named.values()):
+            preset(preset_name)
+        return Suite(name, data["tokens_per_step"], tasks, named)
+    except KeyError as error:
+        raise ValueError(f"{path}: field {error} is missing") from None
+    except (tomllib.TOMLDecodeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    return Suite(name, data["tokens_per_step"], tasks)
 
 
-def chosen_presets(names: Sequence[str], model: Model) -> tuple[list[str], list[Skip]]:
-    """`all`: every preset that fits the model's process, the others skipped with a reason; else exactly those named."""
+def chosen_presets(
+    names: Sequence[str], everything: Sequence[str], model: Model
+) -> tuple[list[str], list[Skip]]:
+    """`all`: of `everything` what fits the process, the rest skipped with a reason; else exactly those named."""
     noise = registry.part_name(type(model.recipe.process))
-    if list(names) != ["all"]:
-        for name in names:
-            rule = preset(name)
-            if noise not in rule.abilities.processes:
-                fits = [p for p, r in PRESETS.items() if noise in r.abilities.processes]
-                raise ValueError(f"preset {name!r} does not fit a {noise} model; it takes {', '.join(fits)}")
-        return list(names), []
-    fitting = [name for name, rule in PRESETS.items() if noise in rule.abilities.processes]
-    skipped = [
-        Skip(name, f"for {' and '.join(sorted(rule.abilities.processes))} models, this one is {noise}")
-        for name, rule in PRESETS.items()
-        if name not in fitting
-    ]
+    wanted = everything if list(names) == ["all"] else names
+    fitting, skipped = [], []
+    for name in wanted:
+        processes = preset(name).abilities.processes
+        if noise in processes:
+            fitting.append(name)
+        elif wanted is names:
+            fits = [p for p, r in PRESETS.items() if noise in r.abilities.processes]
+            raise ValueError(f"preset {name!r} does not fit a {noise} model; it takes {', '.join(fits)}")
+        else:
+            skipped.append(Skip(name, f"for {' and '.join(sorted(processes))} models, this one is {noise}"))
     return fitting, skipped
 
 
-def cells(
-    suite: Suite,
-    model: Model,
-    presets: Sequence[str],
-    rates: Sequence[TokensPerStep],
-    seeds: Sequence[int],
-    limit: int | None,
-) -> tuple[list[Cell], list[Skip]]:
-    """All questions of a grid, in order, and what is skipped."""
+def cells(suite: Suite, model: Model, request: Request) -> tuple[list[Cell], list[Skip]]:
+    """All questions of a grid, in order, and what is skipped; one question under two names is asked once."""
     found: list[Cell] = []
     skipped: list[Skip] = []
     for task in suite.tasks:
@@ -114,30 +117,33 @@ def cells(
         if reason is not None:
             skipped.append(Skip(f"task {task.name}", reason))
             continue
-        for seed in seeds:
-            if not task.generates:
-                found.append(Cell(task, Ask(None, None, seed, limit), None, None))
-                continue
-            for name in presets:
-                for cell in _plans(task, model, name, rates, seed, limit):
-                    if isinstance(cell, Skip):
-                        skipped.append(cell)
-                    else:
-                        found.append(cell)
+        if not task.generates:
+            found += [Cell(task, Ask(None, None, seed, request.limit), None, None) for seed in request.seeds]
+            continue
+        presets, unfit = chosen_presets(request.samplers, suite.presets.get(task.name, list(PRESETS)), model)
+        skipped += unfit
+        asked: dict[Ask, str] = {}
+        for seed, name in itertools.product(request.seeds, presets):
+            for cell in _plans(
+                task, model, name, request.tokens_per_step or suite.tokens_per_step, seed, request.limit
+            ):
+                if isinstance(cell, Skip):
+                    skipped.append(cell)
+                elif cell.ask in asked:
+                    skipped.append(Skip(f"{name} for {task.name}", f"the same question as {asked[cell.ask]}"))
+                else:
+                    asked[cell.ask] = name
+                    found.append(cell)
     return found, list(dict.fromkeys(skipped))
 
 
 def _plans(
     task: Task, model: Model, name: str, rates: Sequence[TokensPerStep], seed: int, limit: int | None
 ) -> Iterator[Cell | Skip]:
-    sampler, length = task.derive_sampler(preset(name)), task.gen_length(model)
+    sampler, length = preset(name), task.gen_length(model)
     if sampler.abilities.plan == "adaptive":
-        yield Cell(
-            task,
-            Ask(sampler, Plan(gen_length=length, block_length=length, steps=None), seed, limit),
-            name,
-            None,
-        )
+        plan = Plan(gen_length=length, block_length=length, steps=None)
+        yield Cell(task, Ask(sampler, plan, seed, limit), name, None)
         return
     seen = set()
     for rate in rates:
@@ -223,7 +229,7 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
         "preset": cell.preset,
         "tokens_per_step": cell.tokens_per_step,
     }
-    if recipe.objective.score != "bound" and model.weights != "exact":
+    if recipe.objective.score in ("no bound", "improper score") and model.weights != "exact":
         found["note"] = f"objective: {recipe.objective.score}"
     return found
 
@@ -267,12 +273,23 @@ def score(
 ) -> list[Record]:
     """Score a model and return its records; the same as `python -m repro.evals`, from a notebook."""
     model = ckpt if isinstance(ckpt, Model) else load(ckpt)
-    return [
-        record
-        for record, _ in prepare(
-            model, samplers, tasks, tokens_per_step, seeds, limit, samples, suite, out
-        ).run()
-    ]
+    request = Request(samplers, tasks, tokens_per_step, seeds, limit, samples, suite, out)
+    return [record for record, _ in prepare(model, request).run()]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for; None leaves the choice to the suite (`suite` itself: to the recipe)."""
+
+    samplers: Sequence[str] = ("all",)
+    tasks: Sequence[str] | None = None
+    tokens_per_step: Sequence[TokensPerStep] | None = None
+    seeds: Sequence[int] = (0,)
+    limit: int | None = None
+    samples: int | None = None
+    suite: str | None = None
+    out: Path | None = None
+    """Records go to OUT/raw; None: beside the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -289,31 +306,36 @@ class Prepared:
         return run_grid(self.model, self.suite, self.cells, self.store)
 
 
-def prepare(
-    model: Model,
-    samplers: Sequence[str],
-    tasks: Sequence[str] | None,
-    tokens_per_step: Sequence[TokensPerStep] | None,
-    seeds: Sequence[int],
-    limit: int | None,
-    samples: int | None,
-    suite: str | None,
-    out: Path | None,
-) -> Prepared:
-    chosen = read_suite(suite or model.recipe.suite)
-    if tasks is not None:
+def prepare(model: Model, request: Request) -> Prepared:
+    """Lay out a request; ValueError for what cannot be asked or would have no effect."""
+    chosen = read_suite(request.suite or model.recipe.suite)
+    if request.tasks is not None:
         names = [task.name for task in chosen.tasks]
-        for name in tasks:
+        for name in request.tasks:
             if name not in names:
                 raise ValueError(f"no task {name!r} in suite {chosen.name!r}; {nearest(name, names)}")
-        chosen = dataclasses.replace(chosen, tasks=[task for task in chosen.tasks if task.name in tasks])
-    if samples is not None:
-        sampled = [
-            parts.derive(t, {"samples": samples}) if "samples" in parts.leaves(t) else t for t in chosen.tasks
-        ]
+        chosen = dataclasses.replace(chosen, tasks=[t for t in chosen.tasks if t.name in request.tasks])
+    generating = [task.name for task in chosen.tasks if task.generates and task.skip(model) is None]
+    if not generating:
+        idle = {
+            "samplers": list(request.samplers) != ["all"],
+            "tokens per step": request.tokens_per_step is not None,
+        }
+        for what in [
+            name for name, given in (idle | {"samples": request.samples is not None}).items() if given
+        ]:
+            raise ValueError(
+                f"{what} given, but no task of suite {chosen.name!r} that is asked here generates anything"
+            )
+    if request.samples is not None:
+        counted = [t for t in chosen.tasks if "samples" in parts.leaves(t)]
+        if not counted:
+            raise ValueError(
+                f"samples given, but no task of suite {chosen.name!r} counts samples; use a limit"
+            )
+        sampled = [parts.derive(t, {"samples": request.samples}) if t in counted else t for t in chosen.tasks]
         chosen = dataclasses.replace(chosen, tasks=sampled)
-    presets, skipped = chosen_presets(samplers, model)
-    found, more = cells(chosen, model, presets, tokens_per_step or chosen.tokens_per_step, seeds, limit)
-    folder = default_store(model, model.recipe.name) if out is None else out / "raw"
+    found, skipped = cells(chosen, model, request)
+    folder = default_store(model, model.recipe.name) if request.out is None else request.out / "raw"
     os.makedirs(folder, exist_ok=True)
-    return Prepared(model, chosen, found, [*skipped, *more], Store(folder))
+    return Prepared(model, chosen, found, skipped, Store(folder))

@@ -36,7 +36,7 @@ class HarnessTask(Task):
         return {"harness": "lm-eval", "output": "generate_until", "draws": "float64"}
 
     def skip(self, model: Model) -> str | None:
-        if self.task == "sudoku" and not isinstance(model.recipe.data, Sudoku):
+        if self.task == "sudoku" and not isinstance(model.data, Sudoku):
             return "the model's symbols are not those of a board"
         return None
 

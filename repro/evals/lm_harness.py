@@ -1,4 +1,4 @@
-"""lm-eval runs our models: an adapter with `generate_until`, and a task part that names one of its tasks.
+"""lm-eval runs our models: an adapter with `generate_until`, and the answer of a task part (repro.evals.harness).
 
 The task's YAML lies in evals/tasks; prompts, scoring and standard errors are lm-eval's. All requests of a task decode
 in shared batches; a request's draws are keyed by its document, so neither order nor batch size enters.
@@ -45,7 +45,7 @@ class Adapter(LM):
                     raise ValueError(
                         f"the task asks for {asked} tokens, the suite for {self.plan.gen_length}"
                     )
-            prompts = [self.model.recipe.data.prompt(request.args[0]) for request in some]
+            prompts = [self.model.data.prompt(request.args[0]) for request in some]
             names = [request.doc_id if request.doc_id is not None else 0 for request in some]
             process = self.model.recipe.process
             decoded = decode(
@@ -60,7 +60,7 @@ class Adapter(LM):
             self.forwards.append(decoded.forwards)
             self.ids.append(decoded.ids)
             for request, row in zip(some, decoded.ids.tolist(), strict=True):
-                texts.append(_cut(self.model.recipe.data.decode(row), request.args[1].get("until") or []))
+                texts.append(_cut(self.model.data.decode(row), request.args[1].get("until") or []))
         return texts
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -85,11 +85,13 @@ def answer(task: HarnessTask, model: Model, ask: Ask) -> Answer:
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     config = yaml.safe_load(task.path().read_text("utf-8"))
-    files = config["dataset_kwargs"]["data_files"]
-    config["dataset_kwargs"] = {
-        "data_files": {split: str(ROOT / file) for split, file in files.items()},
-        "cache_dir": str((runs() / "data" / "lm_eval").absolute()),
-    }
+    version = config.get("metadata", {}).get("version")
+    if version != task.task_version:
+        raise ValueError(f"task {task.task!r} has version {version}; the suite asks for {task.task_version}")
+    given = config.get("dataset_kwargs", {})
+    files = {split: str(ROOT / file) for split, file in given.get("data_files", {}).items()}
+    cache = {"cache_dir": str((runs() / "data" / "lm_eval").absolute())}
+    config["dataset_kwargs"] = given | cache | ({"data_files": files} if files else {})
     adapter = Adapter(model, ask)
     with contextlib.redirect_stderr(io.StringIO()):  # one bar a request would bury ours; errors still rise
         found = simple_evaluate(

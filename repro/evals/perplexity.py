@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from repro import rng
 from repro.data.corpus import Rows, prepared
 from repro.data.language import Language
 from repro.evals.task import Answer, Ask, Task
@@ -18,7 +19,7 @@ from repro.parts import part
 @part
 class HeldoutBound(Task):
     """Bound on -log p a token over `rows` held-out rows, `passes` independent passes; the exact nll of the same rows
-    beside it where the law is known."""
+    beside it where the law is known. Documents of the first `skip_rows` rows, which steer training, are left out."""
 
     rows: int
     skip_rows: int
@@ -37,35 +38,44 @@ class HeldoutBound(Task):
         from repro.lazy import torch
         from repro.objectives.bound import heldout_bound
 
-        recipe = model.recipe
-        split = prepared(recipe.data).heldout
-        count = self.rows if ask.limit is None else min(self.rows, ask.limit)
-        if self.skip_rows + count > len(split):
-            raise ValueError(
-                f"task {self.name!r} wants {self.skip_rows + count} held-out rows; there are {len(split)}"
-            )
-        here = slice(self.skip_rows, self.skip_rows + count)
-        rows = Rows(
-            split.ids[here], split.candidates[here], recipe.data.clusters(np.asarray(split.example[here]))
-        )
-        vocabulary = recipe.data.vocabulary()
+        data = model.data
+        rows = self._rows(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        count, vocabulary = len(rows), data.vocabulary()
         network = Wrapped(model.denoiser)
-        bound = heldout_bound(network, recipe.process, vocabulary, rows, passes=self.passes, seed=ask.seed)
+        bound = heldout_bound(
+            network, model.recipe.process, vocabulary, rows, passes=self.passes, seed=ask.seed
+        )
         metrics: dict[str, tuple[float, float | None, int]] = {
             "nll_bound": (bound.value, bound.error, count),
             "ppl_bound": (math.exp(bound.value), math.exp(bound.value) * bound.error, count),
         }
-        if isinstance(recipe.data, Language):
-            exact = -recipe.data.hmm().log_likelihood(torch.from_numpy(rows.ids.astype(np.int64))).numpy()
+        if isinstance(data, Language):
+            exact = -data.hmm().log_likelihood(torch.from_numpy(rows.ids.astype(np.int64))).numpy()
             gap, error = bound.gap(exact)
             value = float(exact.sum() / bound.tokens.sum())
             metrics["nll_exact"] = (
                 value,
-                float(exact.std(ddof=1) / math.sqrt(count) / recipe.data.row_length()),
+                float(exact.std(ddof=1) / math.sqrt(count) / data.row_length()),
                 count,
             )
             metrics["gap"] = (gap, error, count)
         return Answer(metrics)
+
+    def _rows(self, model: Model, count: int) -> Rows:
+        """`count` held-out rows in a keyed order, from documents that the in-training bound never read."""
+        corpus = prepared(model.data)
+        if model.corpus is not None and corpus.digest != model.corpus:
+            raise ValueError(
+                f"the model was trained on other data ({model.corpus[:12]}, here {corpus.digest[:12]})"
+            )
+        split = corpus.heldout
+        clusters = model.data.clusters(np.asarray(split.example))
+        fresh = np.flatnonzero(~np.isin(clusters, clusters[: self.skip_rows]))
+        if count > len(fresh):
+            raise ValueError(f"task {self.name!r} wants {count} held-out rows; {len(fresh)} are left for it")
+        order = rng.permutation(0, rng.QUOTED, 0, len(fresh)).numpy()[:count]
+        chosen = np.sort(fresh[order])
+        return Rows(split.ids[chosen], split.candidates[chosen], clusters[chosen])
 
 
 @part
@@ -93,7 +103,9 @@ class TrainingCurve(Task):
         try:
             rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: {error}; resume the run, which mends its log") from None
+            raise ValueError(
+                f"{path}: {error}; run the training command with --resume, which mends its log"
+            ) from None
         rows = [row for row in rows if row["step"] <= model.step]
         blocks = np.array_split(np.arange(len(rows)), min(self.points, len(rows)))
         curve = {

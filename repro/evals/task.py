@@ -7,6 +7,7 @@ generate with presets and tokens per step.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -43,7 +44,10 @@ class Answer:
 
     def data(self) -> dict[str, Any]:
         """As a record holds it."""
-        metrics = {name: {"value": v, "se": se, "n": n} for name, (v, se, n) in self.metrics.items()}
+        metrics = {
+            name: {"value": v, "se": None if se is None or math.isnan(se) else se, "n": n}
+            for name, (v, se, n) in self.metrics.items()
+        }
         found = {
             "metrics": metrics,
             "nfe": self.nfe,
@@ -65,10 +69,6 @@ class Task(Part):
     def gen_length(self, model: Model) -> int:
         """Tokens that a generating task asks for."""
         raise AssertionError("abstract")
-
-    def derive_sampler(self, sampler: Sampler) -> Sampler:
-        """The sampler that this task really asks with (a task may pin a temperature)."""
-        return sampler
 
     def skip(self, model: Model) -> str | None:
         """Why this model cannot be asked, or None."""

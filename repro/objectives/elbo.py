@@ -53,7 +53,8 @@ class Elbo(Objective):
     group: Group
 
     meaning = "leave_one_out"
-    score = "bound"
+    processes = frozenset({"absorbing", "uniform"})
+    score = "truncated bound"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         return elbo(self.group, self.eps, denoiser, process, batch)
@@ -70,7 +71,8 @@ class DuoElbo(Objective):
     group: Group
 
     meaning = "leave_one_out"
-    score = "bound"
+    processes = frozenset({"uniform"})
+    score = "truncated bound"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.backbones.denoiser import Soft

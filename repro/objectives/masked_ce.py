@@ -56,7 +56,8 @@ class MaskedCE(Objective):
     group: Group
 
     meaning = "x0_mean"
-    score = "truncated bound"
+    processes = frozenset({"absorbing"})
+    score = "no bound"
 
     def counts(self, batch: Batch) -> Tensor:
         """Masked tokens of every row of the step, [R]."""

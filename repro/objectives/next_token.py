@@ -20,7 +20,8 @@ class NextToken(Objective):
     group: Group
 
     meaning = "x0_mean"
-    score = "bound"
+    processes = frozenset({"left_to_right"})
+    score = "exact"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         assert isinstance(process, LeftToRight)

@@ -8,7 +8,7 @@ step's token counts, which the streams give before any forward.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from repro.backbones.backbone import Meaning
 from repro.data.corpus import Vocabulary
@@ -89,11 +89,15 @@ class GlobalBatch(Group):
 
 
 class Objective(Part):
-    """Kind: a training loss. `meaning`: what a network trained by it says; `score`: what its value is worth."""
+    """Kind: a training loss.
+
+    `meaning`: what a network trained by it says; `processes`: registered names of the noises it is for; `score`: what
+    its value is worth, and tables say so where a likelihood read from it may mislead (spec A.3).
+    """
 
     meaning: ClassVar[Meaning]
-    score: ClassVar[str]
-    """"bound", "truncated bound" or "improper score" (spec A.3): tables print it."""
+    processes: ClassVar[frozenset[str]]
+    score: ClassVar[Literal["exact", "truncated bound", "no bound", "improper score"]]
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         raise AssertionError("abstract")

@@ -103,6 +103,7 @@ class SymKL(Objective):
     group: Group
 
     meaning = "x0_mean"
+    processes = frozenset({"uniform"})
     score = "improper score"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
@@ -124,6 +125,7 @@ class SymKLScript(Objective):
     group: Group
 
     meaning = "x0_mean"
+    processes = frozenset({"uniform"})
     score = "improper score"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:

@@ -14,8 +14,8 @@ PEAK = 989e12
 UTILISATION = 0.40
 """Share of the peak that a run is assumed to reach (ours; measure yours)."""
 GPUS = 8
-BYTES = {"float32": (4, 4, 8), "bf16_autocast": (4, 4, 8), "bf16_master": (2, 2, 12), "bf16_pure": (2, 2, 4)}
-"""Weights, gradients, and optimizer state with masters: bytes a parameter under each precision."""
+BYTES = {"float32": (4, 4, 8), "bf16_autocast": (4, 4, 8), "bf16_master": (2, 6, 12), "bf16_pure": (2, 2, 4)}
+"""Weights, gradients (with their float32 sums), optimizer state with masters: bytes a parameter by precision."""
 ACTIVATIONS = 34
 """Bytes of 16-bit activations a token, layer and unit of width (Korthikanti et al. 2022, attention recomputed)."""
 
@@ -69,10 +69,12 @@ class Plan:
         memory = figures["bytes_a_gpu"]
         rows = figures["training_rows_expected"]
         unresolved = ", ".join(figures["unresolved"]) or "none"
+        counted = leaves(self.recipe).get("data.source_rows")
+        source = "" if counted is None else f"{counted:,} in the source, "
         lines = [
             f"{figures['recipe']}: plan for {GPUS} x H100, DDP",
             f"parameters      {figures['parameters']:,}",
-            f"rows            {rows:,} training rows expected; UNRESOLVED until online: {unresolved}",
+            f"rows            {source}{rows:,} training rows expected; UNRESOLVED until online: {unresolved}",
             f"steps           {figures['steps']:,} of {self.recipe.batch} rows"
             f" ({figures['tokens_a_step']:,} tokens) = {figures['epochs']:.3g} epochs",
             f"tokens          {figures['tokens']:.4g}",

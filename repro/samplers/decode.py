@@ -163,7 +163,7 @@ class Decoder:
         quota = length // steps + (i < length % steps)  # LLaDA: extra tokens go to the first steps (spec B.4)
         prediction = cache
         if prediction is None:
-            prediction = self.cached(len(ids)) if self.causal else self._prediction(ids, t)
+            prediction = self.cached(len(ids)) if self.causal else self._prediction(ids, first, t)
         if isinstance(prediction, CausalPrediction):
             prediction.read(ids)
         state = State(ids, active, open, t, s, quota, self.process, prediction, draw, self.pads(len(ids)))
@@ -180,7 +180,9 @@ class Decoder:
         column = torch.arange(self.width, device=self.device)
         return ((column >= first) & (column < last)).expand_as(ids)
 
-    def _prediction(self, ids: Tensor, t: Tensor) -> Prediction:
+    def _prediction(self, ids: Tensor, first: int, t: Tensor) -> Prediction:
+        """The prediction for ids whose block from column `first` is at time t [B]; what is before is clean, what comes
+        after it pure noise."""
         from repro.backbones.attention import Mask
         from repro.backbones.prediction import Prediction
 
@@ -188,7 +190,9 @@ class Decoder:
         padded = bool(self.pad.any())
         valid = column >= self.pad[:, None] if padded else None
         positions = (column - self.pad[:, None]).clamp_min(0) if padded else None
-        return Prediction(self.denoiser, ids, t, Mask(valid), positions)
+        times = (column >= first).to(t.dtype).expand(ids.shape).clone()
+        times[:, first : first + self.plan.block_length] = t[:, None]
+        return Prediction(self.denoiser, ids, times, Mask(valid), positions)
 
     def cached(self, rows: int) -> Prediction:
         """The prediction of a causal network that keeps its keys and values from step to step."""

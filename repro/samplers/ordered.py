@@ -32,7 +32,7 @@ class LowConfidence(Sampler):
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
         tokens = state.tokens(logits, self.temperature, state.open)
-        score = logits.gather(1, tokens[:, None])[:, 0].double() - logits.double().logsumexp(-1)
+        score = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         chosen = state.best(score, state.open, state.quota)
         return state.commit(chosen, tokens[chosen[state.open]])
 

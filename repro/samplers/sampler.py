@@ -78,7 +78,7 @@ class State:
         if temperature == 0:
             return logits.argmax(-1)
         scaled = logits.double() / temperature
-        return self.draw((scaled - scaled.amax(-1, keepdim=True)).exp(), rng.TOKEN, where)
+        return self.draw((scaled - scaled.amax(-1, keepdim=True)).exp_(), rng.TOKEN, where)
 
     def best(self, score: Tensor, where: Tensor, count: int | Tensor) -> Tensor:
         """The `count` highest-scoring True entries of each row of `where`, ties to the left: [B, L] bool."""

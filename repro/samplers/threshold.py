@@ -25,7 +25,7 @@ class Threshold(Sampler):
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
         tokens = state.tokens(logits, self.temperature, state.open)
-        logp = logits.gather(1, tokens[:, None])[:, 0].double() - logits.double().logsumexp(-1)
+        logp = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         chosen = state.best(logp, state.open, 1)
         chosen[state.open] |= logp.exp() >= self.threshold
         return state.commit(chosen, tokens[chosen[state.open]])
