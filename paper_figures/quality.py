@@ -84,7 +84,13 @@ def column_order(column: str) -> tuple[bool, tuple[int, str]]:
 
 def style_of(preset: str) -> tuple[str, str]:
     """Colour and marker of a sampler."""
-    return SAMPLERS.get(preset, SAMPLERS.get(preset.rpartition("_")[0], (OTHER, "X")))
+    base = family_of(preset)
+    return SAMPLERS.get(base, SAMPLERS.get(base.rpartition("_")[0], (OTHER, "X")))
+
+
+def family_of(preset: str) -> str:
+    """`low_confidence` of `low_confidence:temperature=1.0`: one sampler, one colour; panels say the temperature."""
+    return preset.partition(":")[0]
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
@@ -112,7 +118,8 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
                     axes.axhline(
                         line.value, color=COLOURS["ar"], linewidth=0.8, linestyle=dashes[line.preset]
                     )
-        _name_row(grid[i], f"{UNITS[metric]}\n({scale or 'full scale'})")
+        drawn_at = ", T = 1" if row.preset.str.endswith(":temperature=1.0").any() else ""
+        _name_row(grid[i], f"{UNITS[metric]}\n({scale or 'full scale'}{drawn_at})")
         if metric == "accuracy":
             grid[i, 0].set_ylim(0, 1.04)
         if (
@@ -175,7 +182,7 @@ def _name_column(panels: Sequence[Axes], column: str) -> None:
 
 def _legend(named: DataFrame, dashes: Mapping[str, Dash]) -> list[Line2D]:
     handles = []
-    for preset, line in named.groupby("preset", sort=True):
+    for preset, line in named.groupby(named.preset.map(family_of), sort=True):
         ink, marker = style_of(str(preset))
         adaptive = (line.tokens_per_step == "").all()
         handle = Line2D(
