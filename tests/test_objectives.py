@@ -261,6 +261,33 @@ def test_low_discrepancy_has_one_time_a_stratum(count):
     assert within.std(0).min() > 0.2 and (within.mean() - 0.5).abs() < 0.15
 
 
+# --- what is logged -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("process", [Absorbing(), Uniform(alpha_end=1e-3, eps=1e-3)], ids=["mask", "uniform"])
+def test_p_flip_is_what_the_marginal_says(process):
+    """P(xt != x0) = 1 - q(xt = x0 | x0), uniform noise drawing the clean token again included (spec D.1)."""
+    vocabulary, x, t = (
+        Words(size=11, length=3).vocabulary(),
+        torch.arange(6).view(2, 3),
+        torch.tensor([0.2, 0.9]),
+    )
+    kept = process.marginal(x, t, vocabulary).gather(2, x[..., None])[..., 0]
+    assert (process.p_flip(t, vocabulary)[:, None] - (1 - kept)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", ["duo", "duo_script"])
+def test_ignorance_shows_in_the_logs(name):
+    """A head of zeros gives p_x = 1/K and entropy ln K in every row (spec A.5, last line)."""
+    recipe = parts.derive(by_name(f"{name}@nano"), {"data.rows": ROWS, "data.heldout": 1})
+    network, batch = recipe.network(0), the_step(recipe, 0)
+    network.head().weight.data.zero_()
+    logs = recipe.objective(network, recipe.process, batch).logs
+    count = batch.vocabulary.size
+    assert logs["p_true"].item() / ROWS == pytest.approx(1 / count, rel=1e-6)
+    assert logs["entropy"].item() / ROWS == pytest.approx(math.log(count), rel=1e-6)
+
+
 # --- one loss, however a step is split ----------------------------------------------------------------------
 
 RECIPES = tuple(registry.RECIPES)
