@@ -144,6 +144,16 @@ def test_bf16_is_no_worse_than_dense_bf16(case, autocast):
     assert (ours < 1.5 * theirs).all(), f"features, weight, bias: fused {ours}, dense {theirs}"
 
 
+def test_many_bf16_chunks_do_not_wear_the_gradient_down():
+    """600 chunks: summed in bf16, the head's gradient would stop growing (spec A.1, consequence 3)."""
+    exact = [t.detach().bfloat16().double().requires_grad_() for t in operands(torch.float64, 3000)]
+    rounded = [t.detach().bfloat16().requires_grad_() for t in exact]
+    case = CASES["cross_entropy"]
+    truth = gradients(dense(case, *exact), *exact)[1]
+    ours, theirs = (gradients(side(case, *rounded), *rounded)[1] for side in (fused, dense))
+    assert (ours - truth).norm() < 1.5 * (theirs - truth).norm()
+
+
 @EVERY
 @pytest.mark.parametrize("count", [0, 1, 5, 11])
 def test_any_number_of_tokens(case, count):
