@@ -146,35 +146,51 @@ def _llada_loop(denoiser: Denoiser, prompt: list[int], length: int, block: int) 
 
 
 def masked_head(repeats: int) -> Row:
-    """A training step at V = 50k, d = 256: head at masked positions only, against log-softmax at every position."""
+    """A training step at V = 50k, d = 256: `masked_ce` with its fused head, against log-softmax at every position."""
     from repro import rng
     from repro.backbones.attention import Mask
     from repro.lazy import torch
+    from repro.objectives.masked_ce import Fresh, MaskedCE
+    from repro.objectives.noise import Window
+    from repro.objectives.objective import Batch, GlobalBatch
+    from repro.processes.absorbing import Absorbing
 
     rows, length, vocabulary = 8, 128, 50_000
     denoiser = _llama(ids=vocabulary, length=length, width=256, layers=4, ffn=1024, heads=4).train()
-    u = rng.uniform(rng.keys(0, rng.CORRUPT, 0, torch.arange(rows)), 2, length)
-    ids = (u[:, 0] * vocabulary).long()
-    masked = u[:, 1] < 0.5
-    noisy = ids.masked_fill(masked, vocabulary)
-
-    def step(everywhere: bool) -> Tensor:
-        denoiser.zero_grad()
-        features = denoiser.encode(noisy, t=None, attention=Mask())
-        if everywhere:
-            logp = denoiser.head().logits(features).float().log_softmax(-1)
-            loss = -logp.gather(-1, ids[..., None])[..., 0][masked].mean()
-        else:
-            logp = denoiser.head().logits(features[masked]).float().log_softmax(-1)
-            loss = -logp.gather(-1, ids[masked][:, None]).mean()
-        loss.backward()
-        return loss.detach()
-
-    off = abs(step(False) - step(True)).item()
-    name = "training step, V=50k, d=256, 4 layers, B=8, L=128, half masked"
-    return interleaved(
-        name, lambda: step(False), lambda: step(True), 1.4, repeats, f"loss differs by {off:.1e}"
+    index = torch.arange(rows)
+    batch = Batch(
+        ids=(rng.uniform(rng.keys(0, rng.SENTENCE, 0, index), length) * vocabulary).long(),
+        candidates=torch.ones(rows, length, dtype=torch.bool),
+        attention=Mask(),
+        index=index,
+        step=0,
+        seed=0,
+        vocabulary=denoiser.vocabulary,
+        step_examples=index,
+        step_candidates=torch.full((rows,), length),
     )
+    process = Absorbing()
+    objective = MaskedCE(rate=Window(low=0.5, high=0.5), masks=Fresh(), group=GlobalBatch())
+
+    def ours() -> Tensor:
+        return objective(denoiser, process, batch).value
+
+    def opponent() -> Tensor:
+        masked = objective.chosen(batch)
+        features = denoiser.encode(batch.ids.masked_fill(masked, vocabulary), t=None, attention=Mask())
+        logp = denoiser.head().logits(features).float().log_softmax(-1)
+        return -logp.gather(-1, batch.ids[..., None])[..., 0][masked].mean()
+
+    def step(loss: Callable[[], Tensor]) -> float:
+        denoiser.zero_grad()
+        value = loss()
+        value.backward()
+        return value.item()
+
+    off = abs(step(ours) - step(opponent))
+    name = "training step, V=50k, d=256, 4 layers, B=8, L=128, half masked"
+    agreement = f"loss differs by {off:.1e}"
+    return interleaved(name, lambda: step(ours), lambda: step(opponent), 1.4, repeats, agreement)
 
 
 ROWS = {"decode": decoding, "masked_head": masked_head}

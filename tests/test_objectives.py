@@ -22,8 +22,9 @@ from repro.backbones.attention import Mask
 from repro.objectives.masked_ce import Fresh, MaskedCE, Static
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, GlobalBatch, RowGroup
-from repro.objectives.sym_kl import closed_form, cross_entropy, script_form
+from repro.objectives.sym_kl import closed_form, script_form
 from repro.processes.absorbing import Absorbing
+from repro.processes.process import cross_entropy
 from repro.processes.uniform import Uniform, integrand
 from repro.recipe import Recipe
 from repro.recipes.scale import by_name
@@ -54,7 +55,7 @@ def test_closed_form_is_both_divergences_summed(size):
     logp = z.log_softmax(-1)
     floored = -C * (1 - functional.one_hot(x, size).double())
     dense = -logp.gather(1, x[:, None])[:, 0] + (logp.exp() * (logp - floored)).sum(-1)
-    closed = closed_form(z, x, FLOOR)
+    closed = closed_form(z, x, FLOOR)[0]
     assert ((closed - dense).abs() / (1 + dense.abs())).max() < 1e-12
     assert (gradient(closed, z) - gradient(dense, z)).abs().max() < 1e-12
 
@@ -72,7 +73,7 @@ def test_script_form_is_the_script(size):
     reverse = functional.kl_div((h + FLOOR).log(), logp.exp(), reduction="none", log_target=True).sum(-1)
     forward = functional.kl_div(logp, h, reduction="none").sum(-1)
     literal = forward + reverse - C * (size - 1) + p_x.exp() * math.log1p(FLOOR)
-    ours = script_form(z, x, FLOOR)
+    ours = script_form(z, x, FLOOR)[0]
     assert ((ours - literal).abs() / literal.abs()).max() < 1e-9
     assert (gradient(ours, z) - gradient(literal, z)).abs().max() < 1e-9
 
@@ -80,7 +81,7 @@ def test_script_form_is_the_script(size):
 def test_script_form_survives_float32():
     """The subtracted constant, 927,794 at V = 50,368, would leave float32 steps of .0625 (spec A.3)."""
     z, x = random_logits(12, 50_368)
-    assert (script_form(z.float(), x, FLOOR) - script_form(z, x, FLOOR)).abs().max() < 1e-4
+    assert (script_form(z.float(), x, FLOOR)[0] - script_form(z, x, FLOOR)[0]).abs().max() < 1e-4
 
 
 def test_script_form_at_its_landmarks():
@@ -90,7 +91,7 @@ def test_script_form_at_its_landmarks():
     z[0, 0] = z[2, 1] = big
     z[1, 0] = -big
     x = torch.zeros(3, dtype=torch.int64)
-    reverse = script_form(z, x, FLOOR) - cross_entropy(z, x)
+    reverse = script_form(z, x, FLOOR)[0] - cross_entropy(z, x)
     landmarks = torch.tensor([math.e, 1 + C, math.e * (1 + C) - C], dtype=torch.float64)
     assert (reverse - landmarks).abs().max() < 1e-3
 
@@ -98,8 +99,8 @@ def test_script_form_at_its_landmarks():
 @pytest.mark.parametrize(
     ("loss", "minimiser"),
     [
-        (lambda z, x: closed_form(z, x, FLOOR), 0.850),
-        (lambda z, x: script_form(z, x, FLOOR), 0.653),
+        (lambda z, x: closed_form(z, x, FLOOR)[0], 0.850),
+        (lambda z, x: script_form(z, x, FLOOR)[0], 0.653),
         (cross_entropy, 0.600),
     ],
     ids=["closed", "script", "cross_entropy"],
@@ -258,6 +259,33 @@ def test_low_discrepancy_has_one_time_a_stratum(count):
         assert torch.equal((t * count).floor().sort().values, torch.arange(count).double())
     within = torch.stack([t * count % 1 for t in drawn])
     assert within.std(0).min() > 0.2 and (within.mean() - 0.5).abs() < 0.15
+
+
+# --- what is logged -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("process", [Absorbing(), Uniform(alpha_end=1e-3, eps=1e-3)], ids=["mask", "uniform"])
+def test_p_flip_is_what_the_marginal_says(process):
+    """P(xt != x0) = 1 - q(xt = x0 | x0), uniform noise drawing the clean token again included (spec D.1)."""
+    vocabulary, x, t = (
+        Words(size=11, length=3).vocabulary(),
+        torch.arange(6).view(2, 3),
+        torch.tensor([0.2, 0.9]),
+    )
+    kept = process.marginal(x, t, vocabulary).gather(2, x[..., None])[..., 0]
+    assert (process.p_flip(t, vocabulary)[:, None] - (1 - kept)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", ["duo", "duo_script"])
+def test_ignorance_shows_in_the_logs(name):
+    """A head of zeros gives p_x = 1/K and entropy ln K in every row (spec A.5, last line)."""
+    recipe = parts.derive(by_name(f"{name}@nano"), {"data.rows": ROWS, "data.heldout": 1})
+    network, batch = recipe.network(0), the_step(recipe, 0)
+    network.head().weight.data.zero_()
+    logs = recipe.objective(network, recipe.process, batch).logs
+    count = batch.vocabulary.size
+    assert logs["p_true"].item() / ROWS == pytest.approx(1 / count, rel=1e-6)
+    assert logs["entropy"].item() / ROWS == pytest.approx(math.log(count), rel=1e-6)
 
 
 # --- one loss, however a step is split ----------------------------------------------------------------------

@@ -50,6 +50,16 @@ class Head(NamedTuple):
         logits = torch.nn.functional.linear(padded, self.weight, self.bias)[: len(flat)]
         return logits.view(*features.shape[:-1], len(self.weight))
 
+    def first(self, count: int) -> Head:
+        """The head over the ids 0..count - 1 alone."""
+        bias = None if self.bias is None else self.bias[:count]
+        return Head(self.weight[:count], bias, self.forbidden[:count])
+
+    def clean(self) -> Head:
+        """The same head with forbidden ids at -inf: in its bias, which costs no pass over logits."""
+        bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
+        return self._replace(bias=bias.masked_fill(self.forbidden, -torch.inf))
+
 
 class Denoiser(nn.Module):
     """A network with a vocabulary and a meaning. Subclasses give `encode` and `head`."""

@@ -16,6 +16,7 @@ from repro.backbones.attention import Mask, Slots
 from repro.backbones.backbone import Meaning
 from repro.backbones.denoiser import Denoiser, Head, Soft
 from repro.data.corpus import Vocabulary
+from repro.ops.fused_head import TokenLoss, fused_loss
 
 
 class Prediction:
@@ -103,6 +104,15 @@ class Prediction:
     def probs(self, where: Tensor) -> Tensor:
         """Probabilities [N, V] float64."""
         return self.logits(where).double().softmax(-1)
+
+    def weighted_loss(
+        self, loss: TokenLoss, where: Tensor, weight: Tensor, *each: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of weight [N] times `loss` of the logits at `where`, and the loss of each token, without the logits.
+
+        Forbidden ids are at -inf; `each` [N] is what the loss needs beside the logits. Scalar, and [N] detached.
+        """
+        return fused_loss(self.features(where), self.head().clean(), loss, weight, *each)
 
     def best(self, where: Tensor) -> tuple[Tensor, Tensor]:
         """Likeliest id [N] and its probability [N], float32, without a softmax over V."""

@@ -8,6 +8,7 @@ always uses hard tokens.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from repro import rng
@@ -15,13 +16,14 @@ from repro.lazy import torch
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.parts import part
-from repro.processes.process import Diffusion, row_sums
+from repro.processes.process import Diffusion, Scored
 from repro.schedules import Temperature
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.backbones.denoiser import Denoiser
+    from repro.backbones.prediction import Prediction
     from repro.processes.process import Process
 
 
@@ -35,14 +37,18 @@ def elbo(group: Group, eps: float, denoiser: Denoiser, process: Process, batch: 
     t = eps + (1 - eps) * rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, rows)
     keys = rng.keys(batch.seed, rng.CORRUPT, batch.step, batch.index)
     noisy = process.corrupt(batch.ids, t, keys, batch.candidates, batch.vocabulary)
+    scored = process.scored(denoiser.meaning, batch.ids, noisy, t, batch.candidates, batch.vocabulary)
     prediction = Prediction(denoiser, noisy, t, batch.attention)
-    nll = process.nll(prediction, batch.ids, noisy, t, batch.candidates, batch.vocabulary)
-    return _loss(group, batch, nll, {"t": t.sum()})
+    return _loss(group, batch, prediction, scored, t, process.p_flip(t, batch.vocabulary))
 
 
-def _loss(group: Group, batch: Batch, nll: Tensor, logs: dict[str, Tensor]) -> Loss:
-    weight = group.weights(batch.step_candidates, batch.index)
-    return Loss((nll * weight).sum(), nll.detach().sum(), int(batch.candidates.sum()), logs)
+def _loss(
+    group: Group, batch: Batch, prediction: Prediction, scored: Scored, t: Tensor, flip: Tensor
+) -> Loss:
+    weight = group.weights(batch.step_candidates, batch.index)[scored.where.nonzero()[:, 0]]
+    value, nll = prediction.weighted_loss(scored.loss, scored.where, weight, *scored.each)
+    logs = {"t": t.sum(), "p_flip": flip.sum()}
+    return Loss(value, nll.sum(), int(batch.candidates.sum()), logs)
 
 
 @part
@@ -78,7 +84,7 @@ class DuoElbo(Objective):
         from repro.backbones.denoiser import Soft
         from repro.backbones.prediction import Prediction
         from repro.processes import gaussian
-        from repro.processes.uniform import integrand
+        from repro.processes.uniform import token_nll
 
         if batch.step > self.until:
             return elbo(self.group, self.eps, denoiser, process, batch)
@@ -95,8 +101,7 @@ class DuoElbo(Objective):
         prediction = Prediction(denoiser, Soft(None, weights), t, batch.attention)
         alpha, slope = gaussian.transform(gamma, count)
         rows = batch.candidates.nonzero()[:, 0]
-        loo = prediction.probs(batch.candidates)[:, :count]
         where = batch.candidates
-        f = integrand(loo, batch.ids[where], z[where], alpha[rows], (span * slope)[rows])
-        flip = (1 - alpha) * (1 - 1 / count)
-        return _loss(self.group, batch, row_sums(f, where), {"t": t.sum(), "p_flip": flip.sum()})
+        loss = partial(token_nll, count=count, meaning=denoiser.meaning)
+        scored = Scored(where, loss, (batch.ids[where], z[where], alpha[rows], (span * slope)[rows]))
+        return _loss(self.group, batch, prediction, scored, t, (1 - alpha) * (1 - 1 / count))

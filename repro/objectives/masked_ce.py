@@ -14,6 +14,7 @@ from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.parts import Part, part
 from repro.processes.absorbing import mask_id, subset
+from repro.processes.process import cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,12 +72,13 @@ class MaskedCE(Objective):
         return subset(keys, self.counts(batch)[batch.index], batch.candidates)
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        from repro.ops.fused_head import fused_loss
+
         masked = self.chosen(batch)
         noisy = batch.ids.masked_fill(masked, mask_id(batch.vocabulary))
         features = denoiser.encode(noisy, t=None, attention=batch.attention)[masked]
-        logp = denoiser.head().logits(features).float().log_softmax(-1)
-        nll = -logp.gather(1, batch.ids[masked][:, None])[:, 0]
         counts = self.counts(batch)
         weight = self.group.weights(counts, batch.index)[masked.nonzero()[:, 0]]
+        value, nll = fused_loss(features, denoiser.head(), cross_entropy, weight, batch.ids[masked])
         logs = {"mask_rate": (masked.sum(1) / batch.candidates.sum(1)).sum()}
-        return Loss((nll * weight.to(nll.dtype)).sum(), nll.detach().sum(), int(masked.sum()), logs)
+        return Loss(value, nll.sum(), int(masked.sum()), logs)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.parts import part
 from repro.processes.left_to_right import LeftToRight
+from repro.processes.process import cross_entropy
 
 if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser
@@ -24,11 +25,12 @@ class NextToken(Objective):
     score = "exact"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        from repro.ops.fused_head import fused_loss
+
         assert isinstance(process, LeftToRight)
         scored = batch.candidates
         inputs = process.inputs(batch.ids, batch.vocabulary)
         features = denoiser.encode(inputs, t=None, attention=batch.attention)[scored]
-        logp = denoiser.logits(features).float().log_softmax(-1)
-        nll = -logp.gather(1, batch.ids[scored][:, None])[:, 0]
         weight = self.group.weights(batch.step_candidates, batch.index)[scored.nonzero()[:, 0]]
-        return Loss((nll * weight.to(nll.dtype)).sum(), nll.detach().sum(), int(scored.sum()), {})
+        value, nll = fused_loss(features, denoiser.head().clean(), cross_entropy, weight, batch.ids[scored])
+        return Loss(value, nll.sum(), int(scored.sum()), {})

@@ -2,7 +2,7 @@
 
 With logits z, p = softmax(z), label x, c = -ln(floor):
 
-    closed form   L = CE + R_int = sum_i p_i z_i - z_x + c (1 - p_x)
+    closed form   L = CE + R_int = CE - H + c (1 - p_x)    with CE = -ln p_x and H the entropy of p
     the script    L = CE + sum_i e^{p_i} (p_i - ln(h_i + floor)): probabilities where log-probabilities belong.
                   Its constant c (V - 1) is subtracted here: same gradient, and a value that can be read.
 
@@ -12,6 +12,7 @@ Neither is a proper score: the minimiser is over-confident, and no likelihood ma
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from repro import rng
@@ -25,7 +26,8 @@ from repro.schedules import Temperature
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser
+    from repro.backbones.denoiser import Denoiser, Soft
+    from repro.ops.fused_head import TokenLoss
     from repro.processes.process import Process
 
 
@@ -37,43 +39,37 @@ class Kappa(Part):
         return t / (count * (1 - t) + t)
 
 
-def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
-    """-log p_x: logits [N, V], labels [N] -> [N] nats."""
-    return logits.logsumexp(-1) - logits.gather(1, x[:, None])[:, 0]
+def moments(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """p [N, V], and per token -log p_x, p_x and entropy [N]: logits [N, V], labels [N]."""
+    logp = logits.log_softmax(-1)
+    ce = -logp.gather(1, x[:, None])[:, 0]
+    p = logp.exp()
+    return p, ce, (-ce).exp(), -(p * logp).sum(-1)
 
 
 def closed_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """Cross-entropy plus the reverse KL against the label floored at `floor` (spec A.3, L_int): [N, V], [N] -> [N]."""
-    p = logits.softmax(-1)
-    z_x, p_x = (v.gather(1, x[:, None])[:, 0] for v in (logits, p))
-    return (p * logits).sum(-1) - z_x - math.log(floor) * (1 - p_x)
+    """Cross-entropy plus the reverse KL against the label floored at `floor` (spec A.3, L_int), and its moments.
+
+    logits [N, V], labels [N] -> [4, N]: loss, cross-entropy, p_x, entropy.
+    """
+    _, ce, p_x, entropy = moments(logits, x)
+    return torch.stack([ce - entropy - math.log(floor) * (1 - p_x), ce, p_x, entropy])
 
 
 def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """Cross-entropy plus the script's reverse term (spec A.3, R_scr) minus its constant c (V - 1): [N, V], [N] -> [N].
+    """Cross-entropy plus the script's reverse term (spec A.3, R_scr) minus its constant c (V - 1), and its moments.
 
-    Summed as e^p p + c (e^p - 1) over i != x, so that float32 keeps what the constant would drown.
+    logits [N, V], labels [N] -> [4, N] as in `closed_form`. Summed as e^p p + c (e^p - 1) over i != x, so that float32
+    keeps what the constant would drown.
     """
     c = -math.log(floor)
-    p = logits.softmax(-1)
-    p_x = p.gather(1, x[:, None])[:, 0]
+    p, ce, p_x, entropy = moments(logits, x)
     whole = (p.exp() * p + c * p.expm1()).sum(-1)
-    return cross_entropy(logits, x) + whole - c * p_x.expm1()
+    return torch.stack([ce + whole - c * p_x.expm1(), ce, p_x, entropy.detach()])
 
 
-def relaxed_loss(
-    per_token: Tensor, ce: Tensor, scale: Tensor, flip: Tensor, t: Tensor, group: Group, batch: Batch
-) -> Loss:
-    weight = group.weights(batch.step_candidates, batch.index) * scale
-    value = (row_sums(per_token.double(), batch.candidates) * weight).sum()
-    logs = {"t": t.sum(), "p_flip": flip.sum()}
-    return Loss(value, ce.sum(), int(batch.candidates.sum()), logs)
-
-
-def corrupted(
-    denoiser: Denoiser, batch: Batch, noise: Window, temperature: Temperature
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits at the candidates [N, V] from soft tokens, the rows' t [B] and P(flip) [B] (spec A.2)."""
+def corrupted(batch: Batch, noise: Window, temperature: Temperature) -> tuple[Soft, Tensor, Tensor]:
+    """Soft tokens, the rows' t [B] and P(flip) [B] (spec A.2)."""
     from repro.backbones.denoiser import Soft
     from repro.processes import gaussian
 
@@ -86,10 +82,31 @@ def corrupted(
     clean = torch.nn.functional.one_hot(batch.ids, count).double()
     latent = torch.where(batch.candidates[..., None], latent, clean)
     weights = (latent / temperature.tau(batch.step)).float().softmax(-1)
-    features = denoiser.encode(Soft(None, weights), t=None, attention=batch.attention)[batch.candidates]
-    logits = denoiser.head().logits(features)[:, :count]
     alpha, _ = gaussian.transform(gamma, count)
-    return logits.float(), t, (1 - alpha) * (1 - 1 / count)
+    return Soft(None, weights), t, (1 - alpha) * (1 - 1 / count)
+
+
+def relaxed_loss(
+    form: TokenLoss,
+    pins: SymKL | SymKLScript,
+    denoiser: Denoiser,
+    batch: Batch,
+) -> Loss:
+    """One of the two forms on soft tokens, over the clean ids alone; logs are means over a row's tokens."""
+    from repro.ops.fused_head import fused_loss
+
+    tokens, t, flip = corrupted(batch, pins.noise, pins.temperature)
+    where, count = batch.candidates, batch.vocabulary.size
+    features = denoiser.encode(tokens, t=None, attention=batch.attention)[where]
+    weight = pins.group.weights(batch.step_candidates, batch.index) * pins.view_scale.scale(t, count)
+    loss = partial(form, floor=pins.floor)
+    value, (_, ce, p_true, entropy) = fused_loss(
+        features, denoiser.head().first(count), loss, weight[where.nonzero()[:, 0]], batch.ids[where]
+    )
+    share = 1 / where.sum(1).clamp_min(1)
+    means = {"p_true": p_true, "entropy": entropy}
+    logs = {name: (row_sums(each.double(), where) * share).sum() for name, each in means.items()}
+    return Loss(value, ce.sum(), int(where.sum()), {"t": t.sum(), "p_flip": flip.sum()} | logs)
 
 
 @part
@@ -107,11 +124,7 @@ class SymKL(Objective):
     score = "improper score"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        logits, t, flip = corrupted(denoiser, batch, self.noise, self.temperature)
-        x = batch.ids[batch.candidates]
-        per_token = closed_form(logits, x, self.floor)
-        scale = self.view_scale.scale(t, batch.vocabulary.size)
-        return relaxed_loss(per_token, cross_entropy(logits.detach(), x), scale, flip, t, self.group, batch)
+        return relaxed_loss(closed_form, self, denoiser, batch)
 
 
 @part
@@ -129,8 +142,4 @@ class SymKLScript(Objective):
     score = "improper score"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        logits, t, flip = corrupted(denoiser, batch, self.noise, self.temperature)
-        x = batch.ids[batch.candidates]
-        per_token = script_form(logits, x, self.floor)
-        scale = self.view_scale.scale(t, batch.vocabulary.size)
-        return relaxed_loss(per_token, cross_entropy(logits.detach(), x), scale, flip, t, self.group, batch)
+        return relaxed_loss(script_form, self, denoiser, batch)

@@ -16,11 +16,12 @@ from repro import rng
 from repro.data.corpus import Vocabulary
 from repro.lazy import torch
 from repro.parts import part
-from repro.processes.process import Diffusion, row_sums
+from repro.processes.process import Diffusion, Scored, cross_entropy, row_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from repro.backbones.backbone import Meaning
     from repro.backbones.prediction import Prediction
     from repro.processes.process import Predict
 
@@ -35,6 +36,11 @@ def subset(keys: Tensor, count: Tensor, candidates: Tensor) -> Tensor:
     """`count` [B] of each row's candidates [B, L], uniformly without replacement: [B, L] bool."""
     order = rng.uniform(keys, candidates.shape[1]).masked_fill(~candidates, 2.0)
     return candidates & (order.argsort(dim=-1, stable=True).argsort(dim=-1) < count[:, None])
+
+
+def weighted_ce(logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """-log p_x / t, the NELBO integrand at a [MASK]: logits [N, V], x and t [N] -> [N] float64 (spec C)."""
+    return cross_entropy(logits, x).double() / t
 
 
 @part
@@ -72,24 +78,27 @@ class Absorbing(Diffusion):
         law[ids == mask] = stay * law[ids == mask] + (1 - stay) * prediction.probs(masked)
         return law
 
-    def nll(
+    def p_flip(self, t: Tensor, vocabulary: Vocabulary) -> Tensor:
+        return 1 - self.alpha(t.double())
+
+    def scored(
         self,
-        prediction: Prediction,
+        meaning: Meaning,
         x0: Tensor,
         xt: Tensor,
         t: Tensor,
         candidates: Tensor,
         vocabulary: Vocabulary,
-    ) -> Tensor:
-        return self.reconstruction(prediction, x0, xt, candidates, vocabulary) / t.double()
+    ) -> Scored:
+        masked = candidates & (xt == mask_id(vocabulary))
+        return Scored(masked, weighted_ce, (x0[masked], t.double()[masked.nonzero()[:, 0]]))
 
     def reconstruction(
         self, prediction: Prediction, x0: Tensor, xt: Tensor, candidates: Tensor, vocabulary: Vocabulary
     ) -> Tensor:
         """-log p(x0 | xt) summed over masked candidates, [B] float64."""
         masked = candidates & (xt == mask_id(vocabulary))
-        logp = prediction.logits(masked).float().log_softmax(-1)
-        return -row_sums(logp.gather(1, x0[masked][:, None])[:, 0].double(), masked)
+        return row_sums(cross_entropy(prediction.logits(masked), x0[masked]).double(), masked)
 
     def bound(
         self,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from repro.data.corpus import Vocabulary
 from repro.lazy import torch
 from repro.parts import part
-from repro.processes.process import Process, row_sums
+from repro.processes.process import Process, cross_entropy, row_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,5 +41,4 @@ class LeftToRight(Process):
         keys: Tensor,
     ) -> Tensor:
         prediction = predict(self.inputs(x0, vocabulary), torch.zeros_like(u))
-        logp = prediction.logits(candidates).float().log_softmax(-1)
-        return -row_sums(logp.gather(1, x0[candidates][:, None])[:, 0].double(), candidates)
+        return row_sums(cross_entropy(prediction.logits(candidates), x0[candidates]).double(), candidates)

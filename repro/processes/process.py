@@ -7,15 +7,18 @@ a token is intact. Shapes: B rows, L positions, N positions asked for, V ids. Pr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from repro.data.corpus import Vocabulary
+from repro.lazy import torch
 from repro.parts import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from repro.backbones.backbone import Meaning
     from repro.backbones.prediction import Prediction
+    from repro.ops.fused_head import TokenLoss
 
     Predict = Callable[[Tensor, Tensor], Prediction]
     """(noisy ids [B, L], t [B]) -> Prediction."""
@@ -44,6 +47,14 @@ class Process(Part):
         raise AssertionError("abstract")
 
 
+class Scored(NamedTuple):
+    """What a bound adds up: `loss(logits [n, V], *each [n])` -> [n] nats, at the N True entries of `where` [B, L]."""
+
+    where: Tensor
+    loss: TokenLoss
+    each: tuple[Tensor, ...]
+
+
 class Diffusion(Process):
     """Kind: a process with a noise level, hence with corruption and a reverse step."""
 
@@ -68,6 +79,22 @@ class Diffusion(Process):
         """Law of the token at time s given xt and the prediction, at `where` [B, L]: [N, V]."""
         raise AssertionError("abstract")
 
+    def p_flip(self, t: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """P(xt != x0) of a candidate at t, [B] float64."""
+        raise AssertionError("abstract")
+
+    def scored(
+        self,
+        meaning: Meaning,
+        x0: Tensor,
+        xt: Tensor,
+        t: Tensor,
+        candidates: Tensor,
+        vocabulary: Vocabulary,
+    ) -> Scored:
+        """Integrand of the continuous-time NELBO, token by token, for a network of that meaning."""
+        raise AssertionError("abstract")
+
     def nll(
         self,
         prediction: Prediction,
@@ -78,7 +105,14 @@ class Diffusion(Process):
         vocabulary: Vocabulary,
     ) -> Tensor:
         """Integrand of the continuous-time NELBO a row, summed over candidates, nats, [B] float64."""
-        raise AssertionError("abstract")
+        where, loss, each = self.scored(prediction.meaning, x0, xt, t, candidates, vocabulary)
+        return row_sums(loss(prediction.logits(where), *each).double(), where)
+
+
+def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
+    """-log p_x: logits [N, V], labels [N] -> [N] nats, float32 at least."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return -wide.log_softmax(-1).gather(1, x[:, None])[:, 0]
 
 
 def row_sums(values: Tensor, where: Tensor) -> Tensor:

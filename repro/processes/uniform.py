@@ -10,17 +10,19 @@ of its own position: loo(x) ~ p(x | xt) / (alpha [x = z] + (1 - alpha)/K). Both 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from repro import rng
 from repro.data.corpus import Vocabulary
 from repro.lazy import torch
 from repro.parts import part
-from repro.processes.process import Diffusion, row_sums
+from repro.processes.process import Diffusion, Scored, row_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from repro.backbones.backbone import Meaning
     from repro.backbones.prediction import Prediction
     from repro.processes.process import Predict
 
@@ -81,6 +83,19 @@ def integrand(loo: Tensor, x: Tensor, z: Tensor, alpha: Tensor, slope: Tensor) -
     return slope / (count * alpha) * braces
 
 
+def token_nll(
+    logits: Tensor, x: Tensor, z: Tensor, alpha: Tensor, slope: Tensor, count: int, meaning: Meaning
+) -> Tensor:
+    """`integrand` of a network of that meaning over the ids 0..count - 1: logits [N, V] -> [N] float64."""
+    probs = logits[:, :count].double().softmax(-1)
+    return integrand(conditional(probs, z, alpha, meaning), x, z, alpha, slope)
+
+
+def conditional(probs: Tensor, z: Tensor, alpha: Tensor, meaning: Meaning) -> Tensor:
+    """A network's probabilities [N, K], whatever they mean -> its leave-one-out conditional [N, K]."""
+    return probs if meaning == "leave_one_out" else leave_one_out(probs, z, alpha)
+
+
 @part
 class Uniform(Diffusion):
     """Uniform noise over K = `vocabulary.size` ids; `alpha_end` = alpha(1), `eps`: lower end of the time integral."""
@@ -114,33 +129,30 @@ class Uniform(Diffusion):
         fresh = ((u - intact) / (1 - intact) * vocabulary.size).floor().long().clamp(0, vocabulary.size - 1)
         return torch.where((u >= intact) & candidates, fresh, x0)
 
-    def conditional(self, prediction: Prediction, xt: Tensor, t: Tensor, where: Tensor) -> Tensor:
-        """The network's leave-one-out conditional at `where`, whatever its output means: [N, K] float64."""
-        probs = prediction.probs(where)[:, : prediction.vocabulary.size]
-        if prediction.meaning == "leave_one_out":
-            return probs
-        return leave_one_out(probs, xt[where], self.alpha(t.double())[where.nonzero()[:, 0]])
-
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
         rows = where.nonzero()[:, 0]
-        loo = self.conditional(prediction, xt, t, where)
-        law = plug_in(loo, xt[where], self.alpha(t.double())[rows], self.alpha(s.double())[rows])
+        alpha_t, alpha_s = (self.alpha(time.double())[rows] for time in (t, s))
+        probs = prediction.probs(where)[:, : prediction.vocabulary.size]
+        law = plug_in(conditional(probs, xt[where], alpha_t, prediction.meaning), xt[where], alpha_t, alpha_s)
         special = prediction.vocabulary.total - prediction.vocabulary.size
         return torch.nn.functional.pad(law, (0, special))
 
-    def nll(
+    def p_flip(self, t: Tensor, vocabulary: Vocabulary) -> Tensor:
+        return (1 - self.alpha(t.double())) * (1 - 1 / vocabulary.size)
+
+    def scored(
         self,
-        prediction: Prediction,
+        meaning: Meaning,
         x0: Tensor,
         xt: Tensor,
         t: Tensor,
         candidates: Tensor,
         vocabulary: Vocabulary,
-    ) -> Tensor:
+    ) -> Scored:
         alpha = self.alpha(t.double())[candidates.nonzero()[:, 0]]
-        loo = self.conditional(prediction, xt, t, candidates)
         slope = torch.full_like(alpha, self.alpha_end - 1)
-        return row_sums(integrand(loo, x0[candidates], xt[candidates], alpha, slope), candidates)
+        loss = partial(token_nll, count=vocabulary.size, meaning=meaning)
+        return Scored(candidates, loss, (x0[candidates], xt[candidates], alpha, slope))
 
     def bound(
         self,
