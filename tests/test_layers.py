@@ -15,7 +15,7 @@ LAYERS = [
     {"parts"},
     {"rng", "schedules", "command", "record"},
     {"data", "results"},
-    {"backbones", "processes"},
+    {"backbones", "processes", "ops"},
     {"objectives", "samplers", "optim"},
     {"recipe"},
     {"checkpoint", "engines"},

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro import rng
-from repro.lazy import torch
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, Group, Loss, Objective
+from repro.objectives.relaxed import relaxed
+from repro.ops.soft_tokens import Relaxation
 from repro.parts import part
 from repro.processes.process import Diffusion, row_sums
 from repro.schedules import Temperature
@@ -65,17 +66,17 @@ class DuoElbo(Objective):
 
     window: GammaWindow
     temperature: Temperature
+    tokens: Relaxation
     until: int
     eps: float
     group: Group
 
+    version = 2
     meaning = "leave_one_out"
     score = "bound"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        from repro.backbones.denoiser import Soft
         from repro.backbones.prediction import Prediction
-        from repro.processes import gaussian
         from repro.processes.uniform import integrand
 
         if batch.step > self.until:
@@ -83,18 +84,10 @@ class DuoElbo(Objective):
         count = batch.vocabulary.size
         t = rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, len(batch.step_candidates))
         span = self.window.high - self.window.low
-        gamma = self.window.low + span * t
-        keys = rng.keys(batch.seed, rng.NOISE, batch.step, batch.index)
-        latent = gaussian.relax(batch.ids, gamma, rng.normal(keys, batch.ids.shape[1], count), count)
-        clean = torch.nn.functional.one_hot(batch.ids, count).double()
-        latent = torch.where(batch.candidates[..., None], latent, clean)
-        z = latent.argmax(-1)
-        weights = (latent / self.temperature.tau(batch.step)).float().softmax(-1)
-        prediction = Prediction(denoiser, Soft(None, weights), t, batch.attention)
-        alpha, slope = gaussian.transform(gamma, count)
-        rows = batch.candidates.nonzero()[:, 0]
-        loo = prediction.probs(batch.candidates)[:, :count]
+        ends = (self.window.low, self.window.high)
+        drawn = relaxed(self.tokens, self.temperature, self.window.low + span * t, ends, batch)
         where = batch.candidates
-        f = integrand(loo, batch.ids[where], z[where], alpha[rows], (span * slope)[rows])
-        flip = (1 - alpha) * (1 - 1 / count)
-        return _loss(self.group, batch, row_sums(f, where), {"t": t.sum(), "p_flip": flip.sum()})
+        rows = where.nonzero()[:, 0]
+        loo = Prediction(denoiser, drawn.soft, t, batch.attention).probs(where)[:, :count]
+        f = integrand(loo, batch.ids[where], drawn.z[where], drawn.alpha[rows], (span * drawn.slope)[rows])
+        return _loss(self.group, batch, row_sums(f, where), {"t": t.sum(), **drawn.logs})

@@ -18,6 +18,8 @@ from repro import rng
 from repro.lazy import torch
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
+from repro.objectives.relaxed import relaxed
+from repro.ops.soft_tokens import Relaxation
 from repro.parts import Part, part
 from repro.processes.process import row_sums
 from repro.schedules import Temperature
@@ -62,34 +64,26 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def relaxed_loss(
-    per_token: Tensor, ce: Tensor, scale: Tensor, flip: Tensor, t: Tensor, group: Group, batch: Batch
+    per_token: Tensor, ce: Tensor, scale: Tensor, logs: dict[str, Tensor], group: Group, batch: Batch
 ) -> Loss:
     weight = group.weights(batch.step_candidates, batch.index) * scale
     value = (row_sums(per_token.double(), batch.candidates) * weight).sum()
-    logs = {"t": t.sum(), "p_flip": flip.sum()}
     return Loss(value, ce.sum(), int(batch.candidates.sum()), logs)
 
 
 def corrupted(
-    denoiser: Denoiser, batch: Batch, noise: Window, temperature: Temperature
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits at the candidates [N, V] from soft tokens, the rows' t [B] and P(flip) [B] (spec A.2)."""
-    from repro.backbones.denoiser import Soft
+    denoiser: Denoiser, batch: Batch, noise: Window, temperature: Temperature, tokens: Relaxation
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Logits at the candidates [N, V] from soft tokens, the rows' t = 1 - A [B], and what to log (spec A.2)."""
     from repro.processes import gaussian
 
-    count = batch.vocabulary.size
     u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
     t = noise.low + (noise.high - noise.low) * u
-    gamma = gaussian.gamma_of(1 - t)
-    keys = rng.keys(batch.seed, rng.NOISE, batch.step, batch.index)
-    latent = gaussian.relax(batch.ids, gamma, rng.normal(keys, batch.ids.shape[1], count), count)
-    clean = torch.nn.functional.one_hot(batch.ids, count).double()
-    latent = torch.where(batch.candidates[..., None], latent, clean)
-    weights = (latent / temperature.tau(batch.step)).float().softmax(-1)
-    features = denoiser.encode(Soft(None, weights), t=None, attention=batch.attention)[batch.candidates]
-    logits = denoiser.head().logits(features)[:, :count]
-    alpha, _ = gaussian.transform(gamma, count)
-    return logits.float(), t, (1 - alpha) * (1 - 1 / count)
+    low, high = gaussian.gamma_of(1 - torch.tensor([noise.low, noise.high], dtype=torch.float64)).tolist()
+    drawn = relaxed(tokens, temperature, gaussian.gamma_of(1 - t), (low, high), batch)
+    features = denoiser.encode(drawn.soft, t=None, attention=batch.attention)[batch.candidates]
+    logits = denoiser.head().logits(features)[:, : batch.vocabulary.size]
+    return logits.float(), t, {"t": t.sum(), **drawn.logs}
 
 
 @part
@@ -98,19 +92,21 @@ class SymKL(Objective):
 
     noise: Window
     temperature: Temperature
+    tokens: Relaxation
     floor: float
     view_scale: Kappa
     group: Group
 
+    version = 2
     meaning = "x0_mean"
     score = "improper score"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        logits, t, flip = corrupted(denoiser, batch, self.noise, self.temperature)
+        logits, t, logs = corrupted(denoiser, batch, self.noise, self.temperature, self.tokens)
         x = batch.ids[batch.candidates]
         per_token = closed_form(logits, x, self.floor)
         scale = self.view_scale.scale(t, batch.vocabulary.size)
-        return relaxed_loss(per_token, cross_entropy(logits.detach(), x), scale, flip, t, self.group, batch)
+        return relaxed_loss(per_token, cross_entropy(logits.detach(), x), scale, logs, self.group, batch)
 
 
 @part
@@ -119,16 +115,18 @@ class SymKLScript(Objective):
 
     noise: Window
     temperature: Temperature
+    tokens: Relaxation
     floor: float
     view_scale: Kappa
     group: Group
 
+    version = 2
     meaning = "x0_mean"
     score = "improper score"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        logits, t, flip = corrupted(denoiser, batch, self.noise, self.temperature)
+        logits, t, logs = corrupted(denoiser, batch, self.noise, self.temperature, self.tokens)
         x = batch.ids[batch.candidates]
         per_token = script_form(logits, x, self.floor)
         scale = self.view_scale.scale(t, batch.vocabulary.size)
-        return relaxed_loss(per_token, cross_entropy(logits.detach(), x), scale, flip, t, self.group, batch)
+        return relaxed_loss(per_token, cross_entropy(logits.detach(), x), scale, logs, self.group, batch)
