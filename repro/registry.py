@@ -47,6 +47,8 @@ PARTS = {
     "sym_kl": "repro.objectives.sym_kl:SymKL",
     "sym_kl_script": "repro.objectives.sym_kl:SymKLScript",
     "kappa": "repro.objectives.sym_kl:Kappa",
+    "dense_tokens": "repro.ops.soft_tokens:Dense",
+    "sparse_tokens": "repro.ops.soft_tokens:Sparse",
     "elbo": "repro.objectives.elbo:Elbo",
     "duo_elbo": "repro.objectives.elbo:DuoElbo",
     "next_token": "repro.objectives.next_token:NextToken",

@@ -47,6 +47,10 @@ class Temperature(Part):
     def tau(self, step: int) -> float:
         raise AssertionError("a kind has no law of its own")
 
+    def hottest(self) -> float:
+        """The largest tau of a run: the soft tokens that spread widest."""
+        raise AssertionError("a kind has no law of its own")
+
 
 @part
 class LinearToZero(Temperature):
@@ -59,6 +63,9 @@ class LinearToZero(Temperature):
     def tau(self, step: int) -> float:
         return max(self.start * (1 - step / self.steps), 0.0) + self.floor
 
+    def hottest(self) -> float:
+        return self.tau(0)
+
 
 @part
 class Constant(Temperature):
@@ -67,4 +74,7 @@ class Constant(Temperature):
     value: float
 
     def tau(self, step: int) -> float:
+        return self.value
+
+    def hottest(self) -> float:
         return self.value

@@ -376,6 +376,7 @@ RELAXED_SCRIPT = {  # spec A.2, A.3
     "objective.temperature.start": 1e-3,
     "objective.temperature.steps": 500_000,
     "objective.temperature.floor": 1e-8,
+    "objective.tokens.mass": 0.9999,
     "objective.floor": 1e-8,
     "objective.group.rows": 32,
     "ema": None,
@@ -404,6 +405,7 @@ CLAIMS = {
         "objective.window.low": -3.55,
         "objective.window.high": -1.85,
         "objective.temperature.value": 1e-3,
+        "objective.tokens.mass": 0.9999,
         "objective.until": 1607,  # 500 K of 1 M steps, of 3,215: floor(3215 / 2)
         "objective.eps": 1e-3,
         "ema.decay": 0.9999,

@@ -21,7 +21,9 @@ def _embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
         return table(tokens)
     if tokens.ids is None:
         return tokens.weights.to(table.weight.dtype) @ table.weight[: tokens.weights.shape[-1]]
-    return (table(tokens.ids) * tokens.weights.to(table.weight.dtype)[..., None]).sum(-2)
+    ids, weights = (part.flatten(0, 1) for part in (tokens.ids, tokens.weights.to(table.weight.dtype)))
+    bags = nn.functional.embedding_bag(ids, table.weight, per_sample_weights=weights, mode="sum")
+    return bags.view(*tokens.weights.shape[:2], -1)
 
 
 def _places(embedded: Tensor, positions: Tensor | None, slots: Slots | None) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from repro import rng
-from repro.lazy import torch
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, Group, Loss, Objective
+from repro.objectives.relaxed import relaxed
+from repro.ops.soft_tokens import Relaxation
 from repro.parts import part
 from repro.processes.process import Diffusion, Scored
 from repro.schedules import Temperature
@@ -39,15 +40,15 @@ def elbo(group: Group, eps: float, denoiser: Denoiser, process: Process, batch: 
     noisy = process.corrupt(batch.ids, t, keys, batch.candidates, batch.vocabulary)
     scored = process.scored(denoiser.meaning, batch.ids, noisy, t, batch.candidates, batch.vocabulary)
     prediction = Prediction(denoiser, noisy, t, batch.attention)
-    return _loss(group, batch, prediction, scored, t, process.p_flip(t, batch.vocabulary))
+    logs = {"t": t.sum(), "p_flip": process.p_flip(t, batch.vocabulary).sum()}
+    return _loss(group, batch, prediction, scored, logs)
 
 
 def _loss(
-    group: Group, batch: Batch, prediction: Prediction, scored: Scored, t: Tensor, flip: Tensor
+    group: Group, batch: Batch, prediction: Prediction, scored: Scored, logs: dict[str, Tensor]
 ) -> Loss:
     weight = group.weights(batch.step_candidates, batch.index)[scored.where.nonzero()[:, 0]]
     value, nll = prediction.weighted_loss(scored.loss, scored.where, weight, *scored.each)
-    logs = {"t": t.sum(), "p_flip": flip.sum()}
     return Loss(value, nll.sum(), int(batch.candidates.sum()), logs)
 
 
@@ -72,18 +73,18 @@ class DuoElbo(Objective):
 
     window: GammaWindow
     temperature: Temperature
+    tokens: Relaxation
     until: int
     eps: float
     group: Group
 
+    version = 2
     meaning = "leave_one_out"
     processes = frozenset({"uniform"})
     score = "truncated bound"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        from repro.backbones.denoiser import Soft
         from repro.backbones.prediction import Prediction
-        from repro.processes import gaussian
         from repro.processes.uniform import token_nll
 
         if batch.step > self.until:
@@ -91,17 +92,16 @@ class DuoElbo(Objective):
         count = batch.vocabulary.size
         t = rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, len(batch.step_candidates))
         span = self.window.high - self.window.low
-        gamma = self.window.low + span * t
-        keys = rng.keys(batch.seed, rng.NOISE, batch.step, batch.index)
-        latent = gaussian.relax(batch.ids, gamma, rng.normal(keys, batch.ids.shape[1], count), count)
-        clean = torch.nn.functional.one_hot(batch.ids, count).double()
-        latent = torch.where(batch.candidates[..., None], latent, clean)
-        z = latent.argmax(-1)
-        weights = (latent / self.temperature.tau(batch.step)).float().softmax(-1)
-        prediction = Prediction(denoiser, Soft(None, weights), t, batch.attention)
-        alpha, slope = gaussian.transform(gamma, count)
-        rows = batch.candidates.nonzero()[:, 0]
+        drawn = relaxed(
+            self.tokens,
+            self.temperature,
+            self.window.low + span * t,
+            (self.window.low, self.window.high),
+            batch,
+        )
+        prediction = Prediction(denoiser, drawn.soft, t, batch.attention)
         where = batch.candidates
+        rows = where.nonzero()[:, 0]
         loss = partial(token_nll, count=count, meaning=denoiser.meaning)
-        scored = Scored(where, loss, (batch.ids[where], z[where], alpha[rows], (span * slope)[rows]))
-        return _loss(self.group, batch, prediction, scored, t, (1 - alpha) * (1 - 1 / count))
+        inputs = (batch.ids[where], drawn.z[where], drawn.alpha[rows], (span * drawn.slope)[rows])
+        return _loss(self.group, batch, prediction, Scored(where, loss, inputs), {"t": t.sum(), **drawn.logs})

@@ -19,6 +19,8 @@ from repro import rng
 from repro.lazy import torch
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
+from repro.objectives.relaxed import Relaxed, relaxed
+from repro.ops.soft_tokens import Relaxation
 from repro.parts import Part, part
 from repro.processes.process import row_sums
 from repro.schedules import Temperature
@@ -26,7 +28,7 @@ from repro.schedules import Temperature
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser, Soft
+    from repro.backbones.denoiser import Denoiser
     from repro.ops.fused_head import TokenLoss
     from repro.processes.process import Process
 
@@ -68,22 +70,17 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
     return torch.stack([ce + whole - c * p_x.expm1(), ce, p_x, entropy.detach()])
 
 
-def corrupted(batch: Batch, noise: Window, temperature: Temperature) -> tuple[Soft, Tensor, Tensor]:
-    """Soft tokens, the rows' t [B] and P(flip) [B] (spec A.2)."""
-    from repro.backbones.denoiser import Soft
+def corrupted(
+    batch: Batch, noise: Window, temperature: Temperature, tokens: Relaxation
+) -> tuple[Relaxed, Tensor]:
+    """Soft tokens with what belongs to them, and the rows' t = 1 - A [B] (spec A.2)."""
     from repro.processes import gaussian
 
-    count = batch.vocabulary.size
     u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
     t = noise.low + (noise.high - noise.low) * u
-    gamma = gaussian.gamma_of(1 - t)
-    keys = rng.keys(batch.seed, rng.NOISE, batch.step, batch.index)
-    latent = gaussian.relax(batch.ids, gamma, rng.normal(keys, batch.ids.shape[1], count), count)
-    clean = torch.nn.functional.one_hot(batch.ids, count).double()
-    latent = torch.where(batch.candidates[..., None], latent, clean)
-    weights = (latent / temperature.tau(batch.step)).float().softmax(-1)
-    alpha, _ = gaussian.transform(gamma, count)
-    return Soft(None, weights), t, (1 - alpha) * (1 - 1 / count)
+    ends = gaussian.gamma_of(1 - torch.tensor([noise.low, noise.high], dtype=torch.float64))
+    low, high = ends.tolist()
+    return relaxed(tokens, temperature, gaussian.gamma_of(1 - t), (low, high), batch), t
 
 
 def relaxed_loss(
@@ -95,9 +92,9 @@ def relaxed_loss(
     """One of the two forms on soft tokens, over the clean ids alone; logs are means over a row's tokens."""
     from repro.ops.fused_head import fused_loss
 
-    tokens, t, flip = corrupted(batch, pins.noise, pins.temperature)
+    drawn, t = corrupted(batch, pins.noise, pins.temperature, pins.tokens)
     where, count = batch.candidates, batch.vocabulary.size
-    features = denoiser.encode(tokens, t=None, attention=batch.attention)[where]
+    features = denoiser.encode(drawn.soft, t=None, attention=batch.attention)[where]
     weight = pins.group.weights(batch.step_candidates, batch.index) * pins.view_scale.scale(t, count)
     loss = partial(form, floor=pins.floor)
     value, (_, ce, p_true, entropy) = fused_loss(
@@ -106,7 +103,7 @@ def relaxed_loss(
     share = 1 / where.sum(1).clamp_min(1)
     means = {"p_true": p_true, "entropy": entropy}
     logs = {name: (row_sums(each.double(), where) * share).sum() for name, each in means.items()}
-    return Loss(value, ce.sum(), int(where.sum()), {"t": t.sum(), "p_flip": flip.sum()} | logs)
+    return Loss(value, ce.sum(), int(where.sum()), {"t": t.sum()} | drawn.logs | logs)
 
 
 @part
@@ -115,10 +112,12 @@ class SymKL(Objective):
 
     noise: Window
     temperature: Temperature
+    tokens: Relaxation
     floor: float
     view_scale: Kappa
     group: Group
 
+    version = 2
     meaning = "x0_mean"
     processes = frozenset({"uniform"})
     score = "improper score"
@@ -133,10 +132,12 @@ class SymKLScript(Objective):
 
     noise: Window
     temperature: Temperature
+    tokens: Relaxation
     floor: float
     view_scale: Kappa
     group: Group
 
+    version = 2
     meaning = "x0_mean"
     processes = frozenset({"uniform"})
     score = "improper score"

@@ -14,6 +14,7 @@ from repro.data.corpus import UNRESOLVED
 from repro.objectives.elbo import DuoElbo
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import GlobalBatch
+from repro.ops.soft_tokens import Sparse
 from repro.optim import AdamW, Ema
 from repro.processes.uniform import Uniform
 from repro.recipe import Recipe
@@ -68,6 +69,9 @@ RECIPE = Recipe(
         ),
         temperature=Constant(
             value=1e-3,  # Duo scripts: log10 start = end = -3 (spec D.4)
+        ),
+        tokens=Sparse(
+            mass=0.9999,  # ours: same law as dense (tested)
         ),
         until=1_607,  # Duo scripts: the first half of the run (500 K of 1 M steps; spec D.4)
         eps=1e-3,  # Duo: t in [1e-3, 1] (spec D.4)

@@ -13,6 +13,7 @@ from repro.data.corpus import UNRESOLVED
 from repro.objectives.noise import Window
 from repro.objectives.objective import RowGroup
 from repro.objectives.sym_kl import Kappa, SymKLScript
+from repro.ops.soft_tokens import Sparse
 from repro.optim import AdamW
 from repro.processes.uniform import Uniform
 from repro.recipe import Recipe
@@ -69,6 +70,9 @@ RECIPE = Recipe(
             start=1e-3,  # seed train_flowlm.py:60-61
             steps=500_000,  # seed train_flowlm.py:60-61 and README.md:234
             floor=1e-8,  # seed train_flowlm.py:60-61
+        ),
+        tokens=Sparse(
+            mass=0.9999,  # ours: same law as dense (tested)
         ),
         floor=1e-8,  # seed train_flowlm.py:75-77 (spec A.3)
         view_scale=Kappa(),  # seed train_flowlm.py:80 (spec A.5 row 1)

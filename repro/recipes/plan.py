@@ -31,7 +31,10 @@ class Plan:
         length = recipe.data.row_length()
         tokens = recipe.batch * length
         relaxed = any(pin.startswith("objective.temperature") for pin in leaves(recipe))
-        forward = size.body_flops + size.attention_flops + size.head_flops * (2 if relaxed else 1)
+        dense = (
+            leaves(recipe).get("objective.tokens") == "dense_tokens"
+        )  # embedded by a product as large as the head
+        forward = size.body_flops + size.attention_flops + size.head_flops * (2 if dense else 1)
         step = 3 * forward * tokens
         weights, gradients, state = (b * size.parameters for b in BYTES[recipe.precision])
         average = 4 * size.parameters if recipe.ema else 0

@@ -26,6 +26,7 @@ from repro.objectives.elbo import DuoElbo
 from repro.objectives.noise import GammaWindow, Window
 from repro.objectives.objective import Objective
 from repro.objectives.sym_kl import SymKL, SymKLScript
+from repro.ops.soft_tokens import Dense
 from repro.parts import nearest
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Diffusion
@@ -130,6 +131,8 @@ def by_name(name: str) -> Recipe:
 def _objective(objective: Objective, count: int, share: float) -> Objective:
     """The same law over `count` ids and a run of `share` times the steps."""
     overrides: dict[str, Any] = {}
+    if isinstance(objective, SymKL | SymKLScript | DuoElbo) and count <= FEW:
+        overrides["tokens"] = Dense()
     match objective:
         case SymKL() | SymKLScript():
             window = objective.noise
@@ -149,6 +152,9 @@ def _objective(objective: Objective, count: int, share: float) -> Objective:
 
 FULL = 50_368
 """Vocabulary for which the full recipes' windows were written (ModernBERT; Duo's OWT windows are for 50,257)."""
+
+FEW = 512
+"""Vocabularies up to this take the dense soft tokens, which are as fast there and need no kept mass."""
 
 
 def _same_gamma(gamma: float, count: int) -> float:
