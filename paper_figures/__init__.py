@@ -56,8 +56,9 @@ def bar_sentence(seeds: Sequence[int]) -> str:
     """What the bars of a figure show, for its footer."""
     if not len(seeds) or max(seeds) == 1:
         return "bars: ± 1 standard error of the evaluation (one train seed)"
-    count = str(max(seeds)) if min(seeds) == max(seeds) else f"up to {max(seeds)}"
-    return f"bars: ± 1 standard deviation over {count} train seeds"
+    count = str(max(seeds)) if min(seeds) in (1, max(seeds)) else f"up to {max(seeds)}"
+    single = "; oracles: standard error of the evaluation" if min(seeds) == 1 else ""
+    return f"bars: ± 1 standard deviation over {count} train seeds{single}"
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:

@@ -136,8 +136,8 @@ def test_print_shows_every_pin_with_its_source(name, capsys):
 def test_print_says_which_pins_moved(capsys):
     command(registry.recipe("mdlm"), ["--scale", "nano", "--set", "objective.eps=0.01", "--print"])
     rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines()[1:]}
-    assert rows["objective.eps"].endswith("repro/recipes/scale.py or --set")
-    assert rows["backbone.width"].endswith("repro/recipes/scale.py or --set")
+    assert rows["objective.eps"].endswith("--set or repro/recipes/scale.py")
+    assert rows["backbone.width"].endswith("--set or repro/recipes/scale.py")
     assert rows["optimizer.clip"].endswith("seed train_dllm.py:63-69 (Trainer default)")
 
 

@@ -113,10 +113,11 @@ def listing(recipe: Recipe) -> str:
     """Every pin, its value and its source, one a line; pins that the scale or an override moved say so."""
     base = recipe.name.removeprefix("oracle:").partition("@")[0].partition("+")[0]
     cited, full = citations(base), parts.leaves(registry.recipe(base))
+    changed = "--set or repro/recipes/scale.py" if "+" in recipe.name else "repro/recipes/scale.py"
     rows = []
     for pin, value in parts.leaves(recipe).items():
         moved = full.get(pin, object()) != value
-        source = "repro/recipes/scale.py or --set" if moved else cited.get(pin, "")
+        source = changed if moved else cited.get(pin, "")
         rows.append((pin, json.dumps(parts.canonical(value)), source))
     wide, middle = max(len(r[0]) for r in rows), min(44, max(len(r[1]) for r in rows))
     head = f"{recipe.name}  digest {recipe.digest()}"
