@@ -211,7 +211,7 @@ def steps(
     seed: int,
     names: Sequence[int],
 ) -> Iterator[tuple[Decoder, Frame, Tensor]]:
-    """Decode step by step: yields (decoder, frame, token-forwards so far [B]) after each step of a block that is not finished."""
+    """Decode step by step: yields (decoder, frame, token-forwards [B]) after each step of an unfinished block."""
     from repro.samplers.draws import Stream
 
     decoder = Decoder(denoiser, process, sampler, plan, prompts)
