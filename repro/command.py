@@ -16,6 +16,10 @@ class Usage(ValueError):
     """Wrong arguments."""
 
 
+class Stopped(Exception):
+    """A run was told to stop (SIGTERM) and has saved itself; exit code 143, as the shell gives for that signal."""
+
+
 class Parser(argparse.ArgumentParser):
     """argparse without abbreviations whose errors are ValueErrors that name the nearest flag; a repeated flag errs."""
 
@@ -77,6 +81,9 @@ def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
         code = 141
     except KeyboardInterrupt:
         code = 130
+    except Stopped as stop:
+        print(f"{prog}: {one_line(stop)}", file=sys.stderr)
+        code = 143
     except (ValueError, argparse.ArgumentTypeError, OSError) as error:
         print(f"{prog}: {one_line(error)}", file=sys.stderr)
         code = 2

@@ -87,6 +87,10 @@ class Engine:
         """Elementwise sum over processes."""
         return self.accelerator.reduce(values, "sum") if self.world > 1 else values
 
+    def any(self, here: bool) -> bool:
+        """Whether it holds in any process (all must ask at the same step)."""
+        return here if self.world == 1 else bool(self.sum(torch.tensor(float(here), device=self.device)) > 0)
+
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
 

@@ -15,9 +15,11 @@ import contextlib
 import json
 import math
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from repro import checkpoint as checkpoints
 from repro import parts, rng
+from repro.command import Stopped
 from repro.data.corpus import Corpus, Rows, prepared
 from repro.engines import Engine, engine
 from repro.files import write_text
@@ -186,6 +189,21 @@ class Training:
                 shutil.rmtree(old)
         self.engine.wait()
 
+    def keep_for_replay(self, out: Path) -> Path:
+        """Write what the last step was made of: recipe, seed, step, corpus rows; returns the file."""
+        rows = self.order(self.step - 1)
+        path = out / "fault.json"
+        if self.engine.first:
+            found = {
+                "recipe": parts.canonical(self.recipe),
+                "seed": self.seed,
+                "step": self.step,
+                "rows": rows.tolist(),
+                "examples": np.asarray(self.corpus.train.example[rows]).tolist(),
+            }
+            write_text(path, json.dumps(found, indent=1) + "\n")
+        return path
+
     def restore(self, saved: checkpoints.Checkpoint) -> None:
         """Take over weights, average, optimizer state and step of a checkpoint of the same recipe, seed and data."""
         saved.copy("model.safetensors", self.masters.master)
@@ -212,7 +230,7 @@ def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: boo
 
     Raises ValueError: the recipe has no step `stop`; `out` holds a run and `resume` is off, or holds none (or
     another recipe's) and it is on; a second run writes there at this moment. ConnectionError: the data cannot be
-    fetched.
+    fetched. Stopped: SIGTERM came; the step at hand was finished and saved.
     """
     last = recipe.steps if stop is None else stop
     if not 1 <= last <= recipe.steps:
@@ -225,7 +243,7 @@ def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: boo
     corpus = prepared(parts.derive(recipe.data, dict(resolved)))
     if saved is not None and saved.corpus != corpus.digest:
         raise ValueError(f"{out} was trained on other data (digest {saved.corpus[:12]}); use a new --out")
-    with engine() as made, _alone(out, made), _progress(recipe.name, last, made) as tick:
+    with engine() as made, _alone(out, made), _progress(recipe.name, last, made) as tick, _told() as told:
         run = Training(recipe, corpus, resolved, seed, made)
         if saved is not None:
             run.restore(saved)
@@ -243,14 +261,31 @@ def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: boo
                 for name in ("loss", "grad_norm"):  # before any checkpoint: what is saved can be gone on with
                     if not math.isfinite(row[name]):
                         raise ValueError(
-                            f"{recipe.name}: {name} is {row[name]} at step {run.step};"
-                            " the last checkpoint stands"
+                            f"{recipe.name}: {name} is {row[name]} at step {run.step}; the last checkpoint stands,"
+                            f" the step's rows are in {run.keep_for_replay(out)}"
                         )
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 log.write(row | (run.heldout() if due else {}))
-            if saves:
+            stopping = run.step < last and made.any(told())
+            if saves or stopping:
                 run.save(out)
+            if stopping:
+                raise Stopped(f"SIGTERM: saved step {run.step} of {last} in {out}; go on with --resume")
     return out
+
+
+@contextlib.contextmanager
+def _told() -> Generator[Callable[[], bool]]:
+    """Whether SIGTERM came since; it is noted and no more, so that a step ends whole (main thread only)."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _admit(recipe: Recipe, seed: int, out: Path, resume: bool) -> checkpoints.Checkpoint | None:
