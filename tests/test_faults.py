@@ -20,12 +20,12 @@ from repro.command import Stopped, one_line
 from repro.files import ROOT
 from repro.train import train
 
-STEPS = 40
+STEPS = 60
 
 
-def start(out, *more):
-    """A run of its own process, 40 short steps with a checkpoint every 5."""
-    pins = ["steps=40", "checkpoint_every=5", "log_every=1"]
+def start(out, *more, steps=STEPS):
+    """A run in a process of its own: short steps, a checkpoint every 5."""
+    pins = [f"steps={steps}", "checkpoint_every=5", "log_every=1"]
     command = [sys.executable, "-m", "repro.recipes.mdlm", "--scale", "nano", "--out", str(out), *more]
     command += [flag for pin in overrides("mdlm", *pins) for flag in ("--set", pin)]
     environment = os.environ | {"REPRO_RUNS": str(out.parent / "runs"), "OMP_NUM_THREADS": "1"}
@@ -54,24 +54,34 @@ def same(one, other):
             assert torch.equal(tensor, other[1][file][name]), (file, name)
 
 
+def kill_while_it_trains(process, out, draw):
+    """kill -9 at a random moment after its first row of this time."""
+    log, began = out / "metrics.jsonl", time.time()
+    while process.poll() is None and not (log.exists() and log.stat().st_mtime > began):
+        time.sleep(0.005)
+    time.sleep(draw.uniform(0, 0.3))
+    process.kill()
+    process.communicate()
+
+
 @pytest.mark.parametrize(
-    "kills", [pytest.param(3, id="3"), pytest.param(50, id="50", marks=pytest.mark.slow)]
+    ("kills", "steps"), [(3, STEPS), pytest.param(50, 600, marks=pytest.mark.slow)], ids=["3", "50"]
 )
-def test_kills_at_any_moment_change_nothing(kills, whole, tmp_path):
-    """kill -9 at random moments, resume, until it ends: bitwise the uninterrupted weights, average and optimizer."""
-    draw, out = random.Random(kills), tmp_path / "run"
+def test_kills_at_any_moment_change_nothing(kills, steps, tmp_path):
+    """Killed, resumed, killed again: bitwise the uninterrupted weights, average and optimizer, one row a step."""
+    whole, out, draw = tmp_path / "whole", tmp_path / "run", random.Random(kills)
+    process = start(whole, steps=steps)
+    assert process.wait(300) == 0, process.communicate()
     for _ in range(kills):
-        process = start(out, *(["--resume"] if checkpoints.steps_in(out) else []))
-        time.sleep(draw.uniform(2.5, 6.0))
-        process.kill()
-        process.wait()
+        again = ["--resume"] if checkpoints.steps_in(out) else []
+        kill_while_it_trains(start(out, *again, steps=steps), out, draw)
         for folder in checkpoints.steps_in(out):
             checkpoints.open_checkpoint(folder).tensors("model.safetensors")  # whole, whenever it was killed
-    process = start(out, *(["--resume"] if checkpoints.steps_in(out) else []))
-    assert process.wait(120) == 0, process.communicate()
-    same(whole, weights(out))
-    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, STEPS + 1))
+    process = start(out, *(["--resume"] if checkpoints.steps_in(out) else []), steps=steps)
+    assert process.wait(300) == 0, process.communicate()
+    same(weights(whole), weights(out))
+    rows = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows == list(range(1, steps + 1))
 
 
 def test_sigterm_saves_and_exits(whole, tmp_path):
