@@ -1,5 +1,6 @@
 """Bad input is one line on stderr and exit code 2, never a traceback, and names the nearest valid thing."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from toy import overrides, toy
 from repro import checkpoint, registry, sample
 from repro.command import Parser, natural, run
 from repro.evals.__main__ import main as evals
+from repro.recipes import __main__ as recipes
 from repro.recipes.command import main as recipe_main
 from repro.train import train
 
@@ -33,7 +35,12 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def line(monkeypatch, capsys):
     """`line(PROGRAM, *arguments)`: the one line that a command line ends with, its exit code being 2."""
-    mains = {"repro.evals": evals, "repro.sample": sample.main, "repro.checkpoint": checkpoint.main}
+    mains = {
+        "repro.evals": evals,
+        "repro.sample": sample.main,
+        "repro.checkpoint": checkpoint.main,
+        "repro.recipes": recipes.main,
+    }
 
     def of(program: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
@@ -286,3 +293,12 @@ def test_a_wrong_flag_in_a_process_of_its_own():
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "repro.recipes.mdlm: no flag '--scal'; nearest is '--scale'\n"
+
+
+def test_any_recipe_by_name(line, capsys):
+    """`python -m repro.recipes NAME`; Python itself answers for a module that does not exist."""
+    assert line("repro.recipes", "mdml") == "no recipe 'mdml'; nearest is 'mdlm'"
+    assert recipes.main([]) == 0
+    assert capsys.readouterr().out.split() == list(registry.RECIPES)
+    assert recipes.main(["mdlm", "--print", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "mdlm"

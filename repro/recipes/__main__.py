@@ -1,0 +1,23 @@
+"""Any recipe by name: `python -m repro.recipes mdlm --scale nano`; without a name, the list."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from repro import registry
+from repro.command import run
+from repro.recipes.command import command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of the recipe that the first argument names; ValueError names the nearest one."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0].startswith("-"):
+        print("\n".join(registry.RECIPES))
+        return 0
+    return command(registry.recipe(arguments[0]), arguments[1:])
+
+
+if __name__ == "__main__":
+    run(main, "repro.recipes")
