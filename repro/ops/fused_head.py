@@ -29,16 +29,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from repro.backbones.denoiser import Head
+from repro.ops import CHUNK, CHUNK_ACCELERATOR
 
 TokenLoss = Callable[..., Tensor]
 """(logits [n, V], *[n]) -> [n], or [S, n] with the loss in row 0."""
-
-CHUNK = 3 << 20
-"""Logits alive at once on a CPU, 12 MiB in float32 (a loss makes up to nine copies of them). Fewer slow the products;
-beyond 32 MiB, in float64 too, glibc hands memory back at each free and pays for every page again."""
-
-CHUNK_ACCELERATOR = 1 << 26
-"""The same elsewhere: some 1,300 tokens at V = 50k, enough to fill a large device."""
 
 
 def fused_loss(

@@ -49,10 +49,10 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
         print(json.dumps(parts.canonical(chosen), indent=1) if args.json else listing(chosen))
         return 0
     if args.plan:
-        from repro.recipes.plan import plan
+        from repro.recipes.plan import plan, text
 
         planned = plan(chosen)
-        print(json.dumps(planned.figures(), indent=1) if args.json else planned.text())
+        print(json.dumps(planned, indent=1) if args.json else text(planned))
         return 0
     from repro.train import train
 

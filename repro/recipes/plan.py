@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from repro import parts
 from repro.data.corpus import UNRESOLVED
-from repro.parts import leaves
+from repro.ops import CHUNK_ACCELERATOR
 from repro.recipe import Recipe
 
 PEAK = 989e12
@@ -20,75 +20,71 @@ ACTIVATIONS = 34
 """Bytes of 16-bit activations a token, layer and unit of width (Korthikanti et al. 2022, attention recomputed)."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    recipe: Recipe
-
-    def figures(self) -> dict[str, Any]:
-        """The plan in numbers: counts, bytes, FLOPs, hours."""
-        recipe = self.recipe
-        size = recipe.backbone.size(recipe.data)
-        length = recipe.data.row_length()
-        tokens = recipe.batch * length
-        relaxed = any(pin.startswith("objective.temperature") for pin in leaves(recipe))
-        dense = (
-            leaves(recipe).get("objective.tokens") == "dense_tokens"
-        )  # embedded by a product as large as the head
-        forward = size.body_flops + size.attention_flops + size.head_flops * (2 if dense else 1)
-        step = 3 * forward * tokens
-        weights, gradients, state = (b * size.parameters for b in BYTES[recipe.precision])
-        average = 4 * size.parameters if recipe.ema else 0
-        rows = min(recipe.micro_batch, max(1, recipe.batch // GPUS))
-        activations = ACTIVATIONS * rows * length * size.layers * size.width
-        vocabulary = recipe.data.vocabulary().total
-        logits = rows * length * vocabulary * 4 * (9 if relaxed else 3)
-        return {
-            "recipe": recipe.name,
-            "parameters": size.parameters,
-            "training_rows_expected": recipe.data.expected_rows(),
-            "unresolved": sorted(p for p, v in leaves(recipe).items() if v == UNRESOLVED),
-            "steps": recipe.steps,
-            "tokens_a_step": tokens,
-            "tokens": tokens * recipe.steps,
-            "epochs": recipe.steps * recipe.batch / max(1, recipe.data.expected_rows()),
-            "flops_a_step": step,
-            "flops": step * recipe.steps,
-            "gpus": GPUS,
-            "utilisation": UTILISATION,
-            "seconds_a_step": step / (GPUS * PEAK * UTILISATION),
-            "gpu_hours": step * recipe.steps / (PEAK * UTILISATION) / 3600,
-            "bytes_a_gpu": {
-                "weights": weights,
-                "gradients": gradients,
-                "optimizer": state,
-                "ema": average,
-                "activations": activations,
-                "logits": logits,
-            },
-        }
-
-    def text(self) -> str:
-        figures = self.figures()
-        memory = figures["bytes_a_gpu"]
-        rows = figures["training_rows_expected"]
-        unresolved = ", ".join(figures["unresolved"]) or "none"
-        counted = leaves(self.recipe).get("data.source_rows")
-        source = "" if counted is None else f"{counted:,} in the source, "
-        lines = [
-            f"{figures['recipe']}: plan for {GPUS} x H100, DDP",
-            f"parameters      {figures['parameters']:,}",
-            f"rows            {source}{rows:,} training rows expected; UNRESOLVED until online: {unresolved}",
-            f"steps           {figures['steps']:,} of {self.recipe.batch} rows"
-            f" ({figures['tokens_a_step']:,} tokens) = {figures['epochs']:.3g} epochs",
-            f"tokens          {figures['tokens']:.4g}",
-            f"FLOPs           {figures['flops_a_step']:.4g} a step, {figures['flops']:.4g} in all",
-            f"time            {figures['seconds_a_step']:.3g} s a step, {figures['gpu_hours']:.4g} GPU hours"
-            f" at {UTILISATION:.0%} of {PEAK / 1e12:.0f} TFLOP/s (assumed)",
-            f"memory a GPU    {sum(memory.values()) / 2**30:.1f} GiB: "
-            + ", ".join(f"{name} {size / 2**30:.1f}" for name, size in memory.items()),
-        ]
-        return "\n".join(lines)
+COPIES = {"relaxed": 9, "plain": 3}
+"""Copies of its logits that a loss makes: cross-entropy alone, or the terms on soft tokens (spec I.1)."""
 
 
-def plan(recipe: Recipe) -> Plan:
-    return Plan(recipe)
+def plan(recipe: Recipe) -> dict[str, Any]:
+    """The plan in numbers: counts, bytes a GPU, FLOPs, hours; what the fused head spares stands apart."""
+    pins = parts.leaves(recipe)
+    size = recipe.backbone.size(recipe.data)
+    length = recipe.data.row_length()
+    tokens = recipe.batch * length
+    relaxed = "objective.temperature.floor" in pins or "objective.temperature.value" in pins
+    # dense soft tokens are embedded by a product as large as the head
+    heads = 2 if pins.get("objective.tokens") == "dense_tokens" else 1
+    step = 3 * (size.body_flops + size.attention_flops + size.head_flops * heads) * tokens
+    weights, gradients, state = (b * size.parameters for b in BYTES[recipe.precision])
+    rows = min(recipe.micro_batch, max(1, recipe.batch // GPUS))
+    copies = COPIES["relaxed" if relaxed else "plain"]
+    dense = rows * length * recipe.data.vocabulary().total
+    held = min(dense, CHUNK_ACCELERATOR)
+    return {
+        "recipe": recipe.name,
+        "parameters": size.parameters,
+        "source_rows": pins.get("data.source_rows"),
+        "training_rows_expected": recipe.data.expected_rows(),
+        "unresolved": sorted(pin for pin, value in pins.items() if value == UNRESOLVED),
+        "steps": recipe.steps,
+        "rows_a_step": recipe.batch,
+        "tokens_a_step": tokens,
+        "tokens": tokens * recipe.steps,
+        "epochs": recipe.steps * recipe.batch / max(1, recipe.data.expected_rows()),
+        "flops_a_step": step,
+        "flops": step * recipe.steps,
+        "gpus": GPUS,
+        "utilisation": UTILISATION,
+        "seconds_a_step": step / (GPUS * PEAK * UTILISATION),
+        "gpu_hours": step * recipe.steps / (PEAK * UTILISATION) / 3600,
+        "bytes_a_gpu": {
+            "weights": weights,
+            "gradients": gradients,
+            "optimizer": state,
+            "ema": 4 * size.parameters if recipe.ema else 0,
+            "activations": ACTIVATIONS * rows * length * size.layers * size.width,
+            "logits": 4 * copies * held,
+        },
+        "bytes_spared_by_the_fused_head": 4 * copies * (dense - held),
+    }
+
+
+def text(found: dict[str, Any]) -> str:
+    """The plan for a person, assumptions included."""
+    memory = found["bytes_a_gpu"]
+    counted = "" if found["source_rows"] is None else f"{found['source_rows']:,} in the source, "
+    lines = [
+        f"{found['recipe']}: plan for {found['gpus']} x H100, DDP",
+        f"parameters      {found['parameters']:,}",
+        f"rows            {counted}{found['training_rows_expected']:,} training rows expected;"
+        f" UNRESOLVED until online: {', '.join(found['unresolved']) or 'none'}",
+        f"steps           {found['steps']:,} of {found['rows_a_step']} rows"
+        f" ({found['tokens_a_step']:,} tokens) = {found['epochs']:.3g} epochs",
+        f"tokens          {found['tokens']:.4g}",
+        f"FLOPs           {found['flops_a_step']:.4g} a step, {found['flops']:.4g} in all",
+        f"time            {found['seconds_a_step']:.3g} s a step, {found['gpu_hours']:.4g} GPU hours"
+        f" at {found['utilisation']:.0%} of {PEAK / 1e12:.0f} TFLOP/s (assumed)",
+        f"memory a GPU    {sum(memory.values()) / 2**30:.1f} GiB: "
+        + ", ".join(f"{name} {size / 2**30:.1f}" for name, size in memory.items())
+        + f"; spared by the fused head: {found['bytes_spared_by_the_fused_head'] / 2**30:.1f}",
+    ]
+    return "\n".join(lines)
