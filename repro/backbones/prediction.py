@@ -97,10 +97,6 @@ class Prediction:
         """Logits [N, V] at `where`, forbidden ids at -inf."""
         return self._denoiser.logits(self.features(where)).to(where.device)
 
-    def logp(self, where: Tensor) -> Tensor:
-        """Log-probabilities [N, V] float64."""
-        return self.logits(where).double().log_softmax(-1)
-
     def probs(self, where: Tensor) -> Tensor:
         """Probabilities [N, V] float64."""
         return self.logits(where).double().softmax(-1)
@@ -113,12 +109,6 @@ class Prediction:
         Forbidden ids are at -inf; `each` [N] is what the loss needs beside the logits. Scalar, and [N] detached.
         """
         return fused_loss(self.features(where), self.head().clean(), loss, weight, *each)
-
-    def best(self, where: Tensor) -> tuple[Tensor, Tensor]:
-        """Likeliest id [N] and its probability [N], float32, without a softmax over V."""
-        logits = self.logits(where)
-        top, token = logits.max(-1)
-        return token, (top - logits.logsumexp(-1)).exp()
 
 
 class CausalPrediction(Prediction):

@@ -42,10 +42,6 @@ class Batch:
     step_candidates: Tensor
     """[R] number of candidates of all rows of the step."""
 
-    @property
-    def examples(self) -> Tensor:
-        return self.step_examples[self.index]
-
 
 class Loss(NamedTuple):
     """`value`: scalar whose sum over all microbatches and processes of a step is the step's loss; `nll`: summed
