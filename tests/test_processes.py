@@ -371,6 +371,25 @@ def test_absorbing_bound_is_the_mean_over_orders(monkeypatch):
     assert abs(law.mean(-1).sum().item() - 1) < 1e-12
 
 
+@DENOISERS
+def test_rates_and_counts_weigh_alike(denoiser, monkeypatch):
+    """E_t[(1/t) sum over masked] = E_l[(L/l) sum over an l-subset] for each sentence (spec B.1, H25), 40 nodes in t."""
+    made = denoiser(SPACE, ABSORBING)
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(40))
+    t, dt = (nodes + 1) / 2, weights / 2
+    hidden = torch.tensor(list(itertools.product([False, True], repeat=SPACE.length))[1:])
+    sentence, node, which = torch.cartesian_prod(
+        *[torch.arange(n) for n in (len(SPACE.sentences), len(t), len(hidden))]
+    ).T
+    clean, masked, time = SPACE.sentences[sentence], hidden[which], t[node]
+    chance = torch.where(masked, time[:, None], 1 - time[:, None]).prod(-1)
+    noisy = clean.masked_fill(masked, SPACE.size)
+    said = predict(made)(noisy, time)
+    nll = ABSORBING.nll(said, clean, noisy, time, everywhere(clean), SPACE.words.vocabulary())
+    by_rate = torch.zeros(len(SPACE.sentences)).double().index_add(0, sentence, dt[node] * chance * nll)
+    assert (by_rate - expected_bound(ABSORBING, made, SPACE, monkeypatch)).abs().max() < 1e-9
+
+
 def test_autoregression_is_a_law():
     """exp(-nll) of a random causal network sums to 1 over all sentences, K = 3, L = 4 (spec H31; float32)."""
     process, words = LeftToRight(), Words(size=3, length=4)
