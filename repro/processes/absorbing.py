@@ -53,6 +53,9 @@ class Absorbing(Diffusion):
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
 
+    def open(self, ids: Tensor, active: Tensor, vocabulary: Vocabulary) -> Tensor:
+        return active & (ids == mask_id(vocabulary))
+
     def prior(self, vocabulary: Vocabulary) -> Tensor:
         return torch.nn.functional.one_hot(torch.tensor(mask_id(vocabulary)), vocabulary.total).double()
 

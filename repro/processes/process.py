@@ -31,6 +31,10 @@ class Process(Part):
         """Ids that never stand for a clean token."""
         raise AssertionError("abstract")
 
+    def open(self, ids: Tensor, active: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """The active positions [B, L] that are still undecided; by default all of them, until the plan ends."""
+        return active
+
     def bound(
         self,
         predict: Predict,

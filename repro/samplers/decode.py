@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from repro import parts, registry, rng
 from repro.lazy import torch
 from repro.parts import Part, part
-from repro.processes.absorbing import Absorbing, mask_id
 from repro.processes.left_to_right import LeftToRight
-from repro.processes.process import Process
+from repro.processes.process import Diffusion, Process
 from repro.samplers.sampler import Sampler, State
 
 if TYPE_CHECKING:
@@ -126,12 +125,13 @@ class Decoder:
         return self.pad if rows == len(self.pad) else self.pad.expand(rows)
 
     def begin(self, draw: Draw, ids: Tensor) -> Tensor:
-        """The ids at t = 1: prompts, then the mask id or draws of the prior."""
-        if self.causal or isinstance(self.process, Absorbing):
+        """The ids at t = 1: prompts, then draws of the prior (a sure prior, all mask, draws nothing)."""
+        if not isinstance(self.process, Diffusion):
             return ids
         where = self._columns(ids, self.start, self.width)
-        law = torch.zeros(self.denoiser.vocabulary.total, dtype=torch.float64, device=self.device)
-        law[: self.denoiser.vocabulary.size] = 1.0
+        law = self.process.prior(self.denoiser.vocabulary).to(self.device)
+        if law.max() == 1:
+            return torch.where(where, law.argmax(), ids)
         rows, columns = where.nonzero(as_tuple=True)
         ids = ids.clone()
         ids[where] = draw(law.expand(len(rows), -1), rng.PRIOR, rows, columns - self.pads(len(ids))[rows], 0)
@@ -152,10 +152,8 @@ class Decoder:
 
         first = self.start + block * self.plan.block_length
         active = self._columns(ids, first, first + self.plan.block_length)
-        open = active
-        if isinstance(self.process, Absorbing):
-            open = active & (ids == mask_id(self.denoiser.vocabulary))
-        elif self.causal:
+        open = self.process.open(ids, active, self.denoiser.vocabulary)
+        if self.causal:
             open = self._columns(ids, first + i, first + i + 1)
         t = torch.full((len(ids),), 1 - i / steps, dtype=torch.float64, device=self.device)
         s = torch.full_like(t, 1 - (i + 1) / steps)
@@ -170,11 +168,10 @@ class Decoder:
         return self.sampler.step(state), prediction
 
     def finished(self, ids: Tensor, block: int) -> bool:
-        """Whether nothing is left to decide in a block (absorbing noise only: others use all their steps)."""
-        if not isinstance(self.process, Absorbing):
-            return False
+        """Whether nothing is left to decide in a block."""
         first = self.start + block * self.plan.block_length
-        return not (ids[:, first : first + self.plan.block_length] == mask_id(self.denoiser.vocabulary)).any()
+        active = self._columns(ids, first, first + self.plan.block_length)
+        return not self.process.open(ids, active, self.denoiser.vocabulary).any()
 
     def _columns(self, ids: Tensor, first: int, last: int) -> Tensor:
         column = torch.arange(self.width, device=self.device)
