@@ -255,7 +255,8 @@ def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: boo
             seen = run.advance()
             tick(run.step, seen)
             due = run.step % recipe.heldout_every == 0 or run.step == recipe.steps
-            saves = run.step % recipe.checkpoint_every == 0 or run.step == last
+            stopping = run.step < last and made.any(told())
+            saves = run.step % recipe.checkpoint_every == 0 or run.step == last or stopping
             if run.step % recipe.log_every == 0 or run.step == 1 or due or saves:
                 row = run.row(seen)
                 for name in ("loss", "grad_norm"):  # before any checkpoint: what is saved can be gone on with
@@ -266,8 +267,7 @@ def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: boo
                         )
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 log.write(row | (run.heldout() if due else {}))
-            stopping = run.step < last and made.any(told())
-            if saves or stopping:
+            if saves:
                 run.save(out)
             if stopping:
                 raise Stopped(f"SIGTERM: saved step {run.step} of {last} in {out}; go on with --resume")

@@ -18,7 +18,7 @@ from toy import overrides, toy
 from repro import checkpoint as checkpoints
 from repro.command import Stopped, one_line
 from repro.files import ROOT
-from repro.train import train
+from repro.train import Training, train
 
 STEPS = 60
 
@@ -126,6 +126,22 @@ def test_a_nan_leaves_what_is_needed_to_replay_it(tmp_path):
     fault = json.loads((tmp_path / "run" / "fault.json").read_text())
     assert len(fault["rows"]) == len(fault["examples"]) == recipe.batch
     assert fault["step"] >= 1 and fault["recipe"]["name"] == recipe.name
+
+
+def test_sigterm_never_saves_a_nan(tmp_path, monkeypatch):
+    """Told to stop at a step that is neither logged nor due: what would be saved is looked at first."""
+    rare = [f"{pin}=20" for pin in ("log_every", "checkpoint_every", "heldout_every")]
+    recipe = toy("ar", "optimizer.lr=1e30", "optimizer.clip=null", *rare)
+    monkeypatch.setattr("repro.engines.Engine.any", lambda self, here: True)
+    once = Training.advance
+
+    def thrice(self):
+        return [once(self) for _ in range(3)][-1]
+
+    monkeypatch.setattr(Training, "advance", thrice)
+    with pytest.raises(ValueError, match=r"(loss|grad_norm) is (nan|inf)"):
+        train(recipe, seed=0, out=tmp_path / "run", stop=None, resume=False)
+    assert not checkpoints.steps_in(tmp_path / "run")
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):

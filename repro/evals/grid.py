@@ -315,17 +315,15 @@ def prepare(model: Model, request: Request) -> Prepared:
             if name not in names:
                 raise ValueError(f"no task {name!r} in suite {chosen.name!r}; {nearest(name, names)}")
         chosen = dataclasses.replace(chosen, tasks=[t for t in chosen.tasks if t.name in request.tasks])
-    generating = [task.name for task in chosen.tasks if task.generates and task.skip(model) is None]
-    if not generating:
-        idle = {
-            "samplers": list(request.samplers) != ["all"],
-            "tokens per step": request.tokens_per_step is not None,
-        }
-        for what in [
-            name for name, given in (idle | {"samples": request.samples is not None}).items() if given
-        ]:
+    given = {
+        "samplers": list(request.samplers) != ["all"],
+        "tokens per step": request.tokens_per_step is not None,
+        "samples": request.samples is not None,
+    }
+    if not any(task.generates and task.skip(model) is None for task in chosen.tasks):
+        for what in [name for name, asked in given.items() if asked]:
             raise ValueError(
-                f"{what} given, but no task of suite {chosen.name!r} that is asked here generates anything"
+                f"{what} given, but no task that is asked here of suite {chosen.name!r} generates"
             )
     if request.samples is not None:
         counted = [t for t in chosen.tasks if "samples" in parts.leaves(t)]

@@ -113,7 +113,7 @@ class Absorbing(Diffusion):
         keys: Tensor,
     ) -> Tensor:
         size = candidates.sum(1)
-        count = 1 + torch.minimum((u * size).long(), size - 1)
+        count = torch.minimum(1 + (u * size).long(), size).clamp_min(1)  # a row without candidates costs 0
         xt = x0.masked_fill(subset(keys, count, candidates), mask_id(vocabulary))
         share = count / size.clamp_min(1).double()
         return self.reconstruction(predict(xt, share), x0, xt, candidates, vocabulary) / share

@@ -147,9 +147,9 @@ class Decoder:
         self, ids: Tensor, at: Moment, draw: Draw, cache: Prediction | None = None
     ) -> tuple[Tensor, Prediction]:
         """One step: ids [B, L] -> next ids, and the prediction that was or was not forwarded; pure but for `cache`."""
-        block, i, steps = at
         from repro.backbones.prediction import CausalPrediction
 
+        block, i, steps = at
         first = self.start + block * self.plan.block_length
         active = self._columns(ids, first, first + self.plan.block_length)
         open = self.process.open(ids, active, self.denoiser.vocabulary)
