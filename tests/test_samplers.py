@@ -367,7 +367,20 @@ def test_rare_tokens_are_drawn(monkeypatch):
         stream = Stream(0, torch.arange(n), 0)
         nothing: Any = None
         state = State(
-            where.long(), where, where, u, u, 1, ABSORBING, nothing, stream, torch.zeros(n, dtype=torch.int64)
+            ids=where.long(),
+            active=where,
+            open=where,
+            t=u,
+            s=u,
+            quota=1,
+            step=0,
+            steps=1,
+            process=ABSORBING,
+            prediction=nothing,
+            memory=None,
+            _draw=stream,
+            _pad=torch.zeros(n, dtype=torch.int64),
+            _forward=nothing,
         )
         with monkeypatch.context() as patched:
             patched.setattr(rng, "uniform", lambda keys: u)

@@ -15,7 +15,7 @@ from repro.lazy import torch
 from repro.parts import part
 from repro.processes.absorbing import Absorbing
 from repro.processes.uniform import Uniform
-from repro.samplers.sampler import Abilities, Sampler, State
+from repro.samplers.sampler import Abilities, Claim, Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,9 @@ class Ancestral(Sampler):
         revises=frozenset({"uniform"}),
         looks_at_draws=False,
     )
+
+    def claim(self) -> Claim:
+        return "law"
 
     def step(self, state: State) -> Tensor:
         match state.process:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.parts import part
-from repro.samplers.sampler import Abilities, Sampler, State
+from repro.samplers.sampler import Abilities, Claim, Sampler, State, claim_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,9 @@ class Autoregressive(Sampler):
     abilities = Abilities(
         frozenset({"left_to_right"}), plan="quota", revises=frozenset(), looks_at_draws=False
     )
+
+    def claim(self) -> Claim:
+        return claim_at(self.temperature)
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)

@@ -74,6 +74,15 @@ class Moment(NamedTuple):
     steps: int
 
 
+class Advanced(NamedTuple):
+    """After a step: ids [B, L], the rule's memory [B, M], forwards [B] and token-forwards [B] of the step."""
+
+    ids: Tensor
+    memory: Tensor | None
+    forwards: Tensor
+    token_forwards: Tensor
+
+
 @dataclass(frozen=True)
 class Frame:
     """What the loop shows after each step: ids [B, L], what changed [B, L], forwards so far [B]."""
@@ -144,9 +153,9 @@ class Decoder:
         return (Moment(block, i, steps) for block in range(blocks) for i in range(steps))
 
     def advance(
-        self, ids: Tensor, at: Moment, draw: Draw, cache: Prediction | None = None
-    ) -> tuple[Tensor, Prediction]:
-        """One step: ids [B, L] -> next ids, and the prediction that was or was not forwarded; pure but for `cache`."""
+        self, ids: Tensor, memory: Tensor | None, at: Moment, draw: Draw, cache: Prediction | None = None
+    ) -> Advanced:
+        """One step: ids [B, L] and the rule's memory -> the next ones and the step's cost; pure but for `cache`."""
         from repro.backbones.prediction import CausalPrediction
 
         block, i, steps = at
@@ -155,8 +164,8 @@ class Decoder:
         open = self.process.open(ids, active, self.denoiser.vocabulary)
         if self.causal:
             open = self._columns(ids, first + i, first + i + 1)
-        t = torch.full((len(ids),), 1 - i / steps, dtype=torch.float64, device=self.device)
-        s = torch.full_like(t, 1 - (i + 1) / steps)
+        t = torch.full((len(ids),), self.sampler.time(i / steps), dtype=torch.float64, device=self.device)
+        s = torch.full_like(t, self.sampler.time((i + 1) / steps))
         length = self.plan.block_length
         quota = length // steps + (i < length % steps)  # LLaDA: extra tokens go to the first steps (spec B.4)
         prediction = cache
@@ -164,11 +173,38 @@ class Decoder:
             prediction = self.cached(len(ids)) if self.causal else self._prediction(ids, first, t)
         if isinstance(prediction, CausalPrediction):
             prediction.read(ids)
-        state = State(ids, active, open, t, s, quota, self.process, prediction, draw, self.pads(len(ids)))
-        return self.sampler.step(state), prediction
+        predictions = [prediction]
+
+        def forward(ids: Tensor, t: Tensor) -> Prediction:
+            predictions.append(self._prediction(ids, first, t))
+            return predictions[-1]
+
+        state = State(
+            ids=ids,
+            active=active,
+            open=open,
+            t=t,
+            s=s,
+            quota=quota,
+            step=i,
+            steps=steps,
+            process=self.process,
+            prediction=prediction,
+            memory=memory,
+            _draw=draw,
+            _pad=self.pads(len(ids)),
+            _forward=forward,
+        )
+        after = self.sampler.step(state)
+        forwards, tokens = torch.zeros_like(self.pads(len(ids))), torch.zeros_like(self.pads(len(ids)))
+        for made in predictions:
+            forwards, tokens = forwards + made.forwarded, tokens + made.token_forwards()
+        return Advanced(after, state.memory, forwards, tokens)
 
     def finished(self, ids: Tensor, block: int) -> bool:
-        """Whether nothing is left to decide in a block."""
+        """Whether nothing is left to decide in a block; a rule that revises decides until its plan ends."""
+        if registry.part_name(type(self.process)) in self.sampler.abilities.revises:
+            return False
         first = self.start + block * self.plan.block_length
         active = self._columns(ids, first, first + self.plan.block_length)
         return not self.process.open(ids, active, self.denoiser.vocabulary).any()
@@ -215,16 +251,17 @@ def steps(
     rows = torch.tensor(list(names), dtype=torch.int64, device=decoder.device)
     with torch.no_grad():
         ids = decoder.begin(Stream(seed, rows, -1), decoder.ids)
+        memory = sampler.start(ids)
         forwards = torch.zeros_like(rows)
         tokens = torch.zeros_like(rows)
         cache = decoder.cached(len(rows)) if decoder.causal else None
         for number, at in enumerate(decoder.schedule()):
             if decoder.finished(ids, at.block):
                 continue
-            after, prediction = decoder.advance(ids, at, Stream(seed, rows, number), cache)
-            forwards, tokens = forwards + prediction.forwarded, tokens + prediction.token_forwards()
-            frame = Frame(after, after != ids, forwards)
-            ids = after
+            after = decoder.advance(ids, memory, at, Stream(seed, rows, number), cache)
+            forwards, tokens = forwards + after.forwards, tokens + after.token_forwards
+            frame = Frame(after.ids, after.ids != ids, forwards)
+            ids, memory = after.ids, after.memory
             yield decoder, frame, tokens
 
 

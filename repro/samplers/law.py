@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from repro.lazy import torch
 from repro.processes.process import Process
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.backbones.denoiser import Denoiser
-    from repro.samplers.draws import Draw, Outcome
+    from repro.samplers.draws import Draw, Outcome, Unknown
 
 
 def law(
@@ -34,46 +36,74 @@ def law(
     """
     decoder = Decoder(denoiser, process, sampler, plan, [prompt])
     assert not decoder.causal or denoiser.vocabulary.bos is not None
-    weights = torch.ones(1, dtype=torch.float64)
+    states = States(decoder.ids, None, torch.ones(1, dtype=torch.float64))
     with torch.no_grad():
-        ids, weights = _enumerate(lambda ids, draw: decoder.begin(draw, ids), decoder.ids, weights)
+        states = _enumerate(lambda ids, memory, draw: (decoder.begin(draw, ids), memory), states)
+        states = states._replace(memory=sampler.start(states.ids))
         for at in decoder.schedule():
-            if not decoder.finished(ids, at.block):
-                step = functools.partial(_advance, decoder, at)
-                ids, weights = _enumerate(step, ids, weights)
-    return {tuple(row): w for row, w in zip(ids[:, decoder.start :].tolist(), weights.tolist(), strict=True)}
+            if not decoder.finished(states.ids, at.block):
+                states = _enumerate(functools.partial(_advance, decoder, at), states)
+    found: dict[tuple[int, ...], float] = defaultdict(float)
+    for row, weight in zip(states.ids[:, decoder.start :].tolist(), states.weights.tolist(), strict=True):
+        found[tuple(row)] += weight
+    return dict(found)
 
 
-def _advance(decoder: Decoder, at: Moment, ids: Tensor, draw: Draw) -> Tensor:
-    return decoder.advance(ids, at, draw)[0]
+class States(NamedTuple):
+    """Weighted states of a decode: ids [n, L], the rule's memory [n, M], weights [n] float64."""
+
+    ids: Tensor
+    memory: Tensor | None
+    weights: Tensor
 
 
-def _enumerate(step: Callable[[Tensor, Draw], Tensor], ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+Step = Callable[["Tensor", "Tensor | None", "Draw"], "tuple[Tensor, Tensor | None]"]
+
+
+def _advance(decoder: Decoder, at: Moment, ids: Tensor, memory: Tensor | None, draw: Draw) -> tuple:
+    after = decoder.advance(ids, memory, at, draw)
+    return after.ids, after.memory
+
+
+def _enumerate(step: Step, states: States) -> States:
     """All outcomes of one step from weighted states: rerun with longer scripts until no draw is unknown, then merge."""
     from repro.samplers.draws import Script, Unknown
 
+    ids, memory, weights = states
     scripts: list[dict[Outcome, int]] = [{} for _ in range(len(ids))]
     while True:
         try:
-            after = step(ids, Script(scripts))
+            after, kept = step(ids, memory, Script(scripts))
             break
         except Unknown as unknown:
-            grown: list[tuple[int, dict[Outcome, int], float]] = []
-            asked: dict[int, list[tuple[Outcome, Tensor]]] = {}
-            for name, row, p in zip(unknown.names, unknown.rows, unknown.probabilities, strict=True):
-                asked.setdefault(row, []).append((name, p / p.sum()))
-            for row in range(len(ids)):
-                draws = asked.get(row, [])
-                for outcomes in itertools.product(*[range(len(p)) for _, p in draws]):
-                    chance = 1.0
-                    for (_, p), outcome in zip(draws, outcomes, strict=True):
-                        chance *= float(p[outcome])
-                    if chance > 0:
-                        new = {name: o for (name, _), o in zip(draws, outcomes, strict=True)}
-                        grown.append((row, scripts[row] | new, chance))
-            source = torch.tensor([row for row, _, _ in grown])
-            ids = ids[source]
-            weights = weights[source] * torch.tensor([chance for _, _, chance in grown], dtype=torch.float64)
-            scripts = [script for _, script, _ in grown]
-    merged, inverse = torch.unique(after, dim=0, return_inverse=True)
-    return merged, torch.zeros(len(merged), dtype=torch.float64).index_add(0, inverse, weights)
+            source, scripts, chances = _grown(unknown, scripts)
+            ids, weights = ids[source], weights[source] * chances
+            memory = None if memory is None else memory[source]
+    # memory is compared bit by bit: as integers, which `unique` also orders beside the ids
+    keys = after if kept is None else torch.cat([after, kept.view(torch.int64)], dim=1)
+    merged, inverse = torch.unique(keys, dim=0, return_inverse=True)
+    width = after.shape[1]
+    return States(
+        merged[:, :width],
+        None if kept is None else merged[:, width:].contiguous().view(torch.float64),
+        torch.zeros(len(merged), dtype=torch.float64).index_add(0, inverse, weights),
+    )
+
+
+def _grown(
+    unknown: Unknown, scripts: list[dict[Outcome, int]]
+) -> tuple[Tensor, list[dict[Outcome, int]], Tensor]:
+    """Every way to answer the unknown draws: the state that each comes from [n], its script, its chance [n]."""
+    asked: dict[int, list[tuple[Outcome, Tensor]]] = {}
+    for name, row, p in zip(unknown.names, unknown.rows, unknown.probabilities, strict=True):
+        asked.setdefault(row, []).append((name, p / p.sum()))
+    source, grown, chances = [], [], []
+    for row, script in enumerate(scripts):
+        draws = asked.get(row, [])
+        for outcomes in itertools.product(*[range(len(p)) for _, p in draws]):
+            chance = math.prod(float(p[o]) for (_, p), o in zip(draws, outcomes, strict=True))
+            if chance > 0:
+                source.append(row)
+                grown.append(script | {name: o for (name, _), o in zip(draws, outcomes, strict=True)})
+                chances.append(chance)
+    return torch.tensor(source), grown, torch.tensor(chances, dtype=torch.float64)

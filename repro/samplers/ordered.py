@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from repro.lazy import torch
 from repro.parts import part
-from repro.samplers.sampler import Abilities, Sampler, State
+from repro.samplers.sampler import Abilities, Claim, Sampler, State, claim_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,9 @@ class LowConfidence(Sampler):
     temperature: float
     abilities = _abilities(looks_at_draws=True)
 
+    def claim(self) -> Claim:
+        return "mode" if self.temperature == 0 else "biased"
+
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
         tokens = state.tokens(logits, self.temperature, state.open)
@@ -44,6 +47,9 @@ class Margin(Sampler):
     temperature: float
     abilities = _abilities(looks_at_draws=False)
 
+    def claim(self) -> Claim:
+        return claim_at(self.temperature)
+
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
         first, second = logits.double().softmax(-1).topk(2).values.unbind(-1)
@@ -56,6 +62,9 @@ class Entropy(Sampler):
 
     temperature: float
     abilities = _abilities(looks_at_draws=False)
+
+    def claim(self) -> Claim:
+        return claim_at(self.temperature)
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
@@ -78,6 +87,9 @@ class Random(Sampler):
 
     temperature: float
     abilities = _abilities(looks_at_draws=False)
+
+    def claim(self) -> Claim:
+        return claim_at(self.temperature)
 
     def step(self, state: State) -> Tensor:
         left = state.open.clone()

@@ -1,13 +1,16 @@
 """What an update rule is given and what it declares.
 
 A sampler is a part with one method, `step(state) -> ids`: it reads a lazy prediction, draws through `state.draw`, and
-returns the next ids. The decoding loop (`repro.samplers.decode`) owns everything else: prompts, blocks, plan, cost.
+returns the next ids. What it must remember from step to step is its memory, a tensor [B, M] that it begins with
+`start` and replaces by assigning `state.memory`. The decoding loop (`repro.samplers.decode`) owns everything else:
+prompts, blocks, plan, cost.
 
-Shapes: B rows, L columns (prompt and generation, left-padded), N positions, V ids.
+Shapes: B rows, L columns (prompt and generation, left-padded), N positions, V ids, M numbers to remember a row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -21,6 +24,16 @@ if TYPE_CHECKING:
 
     from repro.backbones.prediction import Prediction
     from repro.samplers.draws import Draw
+
+
+Claim = Literal["law", "mode", "biased"]
+"""What a rule's outputs follow, given an exact denoiser: the model's law (in the limit of many steps, or one position
+at a time), likely sentences by intent (greedy), or neither by construction."""
+
+
+def claim_at(temperature: float) -> Claim:
+    """The claim of a rule whose only departure from the law is the temperature of its tokens."""
+    return "mode" if temperature == 0 else "law" if temperature == 1 else "biased"
 
 
 @dataclass(frozen=True)
@@ -55,10 +68,21 @@ class State:
     """[B] float64: time of the ids, and the time to step to (within the block)."""
     quota: int
     """Positions that a fixed-quota rule commits at this step."""
+    step: int
+    steps: int
+    """Number of this step within its block, from 0, and the block's steps."""
     process: Process
     prediction: Prediction
+    """What the network says of the ids at time t; nothing is forwarded before it is asked."""
+    memory: Tensor | None
+    """[B, M] float64 of the rule's own; a rule that keeps one assigns the next."""
     _draw: Draw
     _pad: Tensor
+    _forward: Callable[[Tensor, Tensor], Prediction]
+
+    def forward(self, ids: Tensor, t: Tensor) -> Prediction:
+        """A further prediction within this step: of other ids [B, L] at time t [B]; it is counted like the first."""
+        return self._forward(ids, t)
 
     def draw(self, probabilities: Tensor, purpose: int, where: Tensor, index: int = 0) -> Tensor:
         """One categorical outcome for each True entry of `where` [B, L], from probabilities [N, C] float64: [N]."""
@@ -98,6 +122,18 @@ class Sampler(Part):
     """Kind: an update rule."""
 
     abilities: ClassVar[Abilities]
+
+    def claim(self) -> Claim:
+        """What its outputs follow."""
+        raise AssertionError("abstract")
+
+    def time(self, done: float) -> float:
+        """Time in [0, 1] when a share `done` of the block's steps is done: 1 at 0, and 0 at 1."""
+        return 1 - done
+
+    def start(self, ids: Tensor) -> Tensor | None:
+        """The memory before the first step, given the ids [B, L] at t = 1; None: a rule without memory."""
+        return None
 
     def step(self, state: State) -> Tensor:
         """The next ids [B, L]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.parts import part
-from repro.samplers.sampler import Abilities, Sampler, State
+from repro.samplers.sampler import Abilities, Claim, Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,9 @@ class Threshold(Sampler):
     threshold: float
     temperature: float
     abilities = Abilities(frozenset({"absorbing"}), plan="adaptive", revises=frozenset(), looks_at_draws=True)
+
+    def claim(self) -> Claim:
+        return "mode" if self.temperature == 0 else "biased"
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
