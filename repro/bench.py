@@ -105,7 +105,8 @@ def decoding(repeats: int) -> Row:
     from repro import rng
     from repro.lazy import torch
     from repro.processes.absorbing import Absorbing
-    from repro.samplers.decode import Plan, decode
+    from repro.samplers.decode import decode
+    from repro.samplers.plan import Plan
     from repro.samplers.presets import preset
 
     process, rule = Absorbing(), preset("low_confidence")

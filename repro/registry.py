@@ -67,7 +67,10 @@ PARTS = {
     "threshold": "repro.samplers.threshold:Threshold",
     "ancestral": "repro.samplers.ancestral:Ancestral",
     "autoregressive": "repro.samplers.autoregressive:Autoregressive",
-    "plan": "repro.samplers.decode:Plan",
+    "plan": "repro.samplers.plan:Plan",
+    "served_plan": "repro.samplers.plan:ServedPlan",
+    "prefix_cache": "repro.samplers.plan:PrefixCache",
+    "dual_cache": "repro.samplers.plan:DualCache",
     # tasks
     "heldout_bound": "repro.evals.perplexity:HeldoutBound",
     "training_curve": "repro.evals.perplexity:TrainingCurve",

@@ -21,9 +21,9 @@ from repro.command import Parser, natural, run
 from repro.models import Model, load
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
-from repro.samplers.decode import Plan, decode, steps
+from repro.samplers.decode import decode, steps
+from repro.samplers.plan import Plan, plan_for
 from repro.samplers.presets import preset
-from repro.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,20 +35,6 @@ def default_preset(model: Model, prompted: bool) -> str:
     if isinstance(process, LeftToRight):
         return "greedy" if prompted else "sample"
     return "low_confidence" if prompted and isinstance(process, Absorbing) else "ancestral"
-
-
-def plan_for(sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None) -> Plan:
-    """A plan with the usual defaults: one block, one token a step; adaptive rules take no steps."""
-    chosen = (
-        None
-        if sampler.abilities.plan == "adaptive" and steps is None
-        else gen_length
-        if steps is None
-        else steps
-    )
-    return Plan(
-        gen_length=gen_length, block_length=gen_length if block_length is None else block_length, steps=chosen
-    )
 
 
 def sample(
@@ -103,7 +89,7 @@ def watch(model: Model, prompt: str | None, sampler: str, plan: Plan, seed: int,
     shown = ""
     frames = steps(model.denoiser, model.recipe.process, preset(sampler), plan, ids, seed=seed, names=[0])
     with Live(console=console, auto_refresh=False, transient=False) as live:
-        for decoder, frame, _ in frames:
+        for decoder, frame in frames:
             row, fresh = frame.ids[0, decoder.start :], frame.changed[0, decoder.start :]
             shown = _text(model, row)
             if not console.is_terminal:
@@ -112,7 +98,7 @@ def watch(model: Model, prompt: str | None, sampler: str, plan: Plan, seed: int,
             line = Text()
             for token, new in zip(row.tolist(), fresh.tolist(), strict=True):
                 line.append(_symbol(model, token), style="bold green" if new else "default")
-            line.append(f"\n{int(frame.forwards[0])} forwards", style="dim")
+            line.append(f"\n{int(frame.ledger.forwards[0])} forwards", style="dim")
             live.update(line, refresh=True)
             time.sleep(delay)
     return shown

@@ -279,10 +279,11 @@ def test_slots_are_the_whole_forward(pad):
     positions = (real.long().cumsum(-1) - 1).clamp_min(0)
     whole = logits(denoiser, ids, Mask(real), positions=positions)
     for piece in (1, 5):
-        slots, found = Slots(L), []
+        slots, found = Slots(2, L), []
+        slots.rows = None
         for start in range(0, L, piece):
             at = torch.arange(start, min(start + piece, L))
-            slots.columns = at.expand(2, -1)
+            slots.span = slice(start, start + len(at))
             more = {"positions": positions[:, at], "slots": slots}
             found.append(logits(denoiser, ids[:, at], Mask(real), **more))
         close(torch.cat(found, 1)[real], whole[real])

@@ -13,7 +13,8 @@ from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.uniform import Uniform
 from repro.samplers import presets
-from repro.samplers.decode import Plan, decode, steps
+from repro.samplers.decode import decode, steps
+from repro.samplers.plan import Plan
 from repro.samplers.presets import PRESETS, preset
 
 NOISES = {
@@ -44,7 +45,7 @@ def test_what_a_preset_declares_is_what_it_does(name, noise):
     rule, process = preset(name), NOISES[noise]
     made, mask = plan(name, 3), SPACE.size
     before, frames = None, 0
-    for decoder, frame, _ in steps(denoiser(noise), process, rule, made, PROMPTS, seed=3, names=[0, 1, 2]):
+    for decoder, frame in steps(denoiser(noise), process, rule, made, PROMPTS, seed=3, names=[0, 1, 2]):
         before = decoder.ids if before is None else before
         assert (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all()
         if noise not in rule.abilities.revises:
@@ -60,7 +61,7 @@ def test_what_a_preset_declares_is_what_it_does(name, noise):
 def test_a_rule_that_revises_does_revise(name, noise):
     """The declaration is not idle: somewhere a written token changes again."""
     changed = 0
-    for _, frame, _ in steps(
+    for _, frame in steps(
         denoiser(noise), NOISES[noise], preset(name), plan(name, 6), PROMPTS, seed=0, names=[0, 1, 2]
     ):
         changed += int(frame.changed.sum())
@@ -75,7 +76,7 @@ def test_rows_do_not_see_each_other(name, noise):
     for row, prompt in enumerate(PROMPTS):
         alone = decode(denoiser(noise), process, preset(name), made, [prompt], seed=3, names=[4 + row])
         assert torch.equal(alone.ids[0], together.ids[row])
-        assert alone.forwards[0] == together.forwards[row]
+        assert alone.ledger.forwards[0] == together.ledger.forwards[row]
 
 
 def test_every_preset_is_cited_and_reads_back():

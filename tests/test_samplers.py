@@ -31,17 +31,18 @@ from spaces import (
 from repro import rng
 from repro.backbones.attention import Mask
 from repro.backbones.denoiser import Denoiser
-from repro.backbones.prediction import CausalPrediction
+from repro.backbones.prediction import Kept, KeptPrediction
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Process
 from repro.processes.uniform import Uniform
 from repro.samplers.ancestral import Ancestral
 from repro.samplers.autoregressive import Autoregressive
-from repro.samplers.decode import Decoded, Plan, decode, steps
+from repro.samplers.decode import Decoded, decode, steps
 from repro.samplers.draws import Stream
 from repro.samplers.law import law
 from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
+from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler, State
 from repro.samplers.threshold import Threshold
 
@@ -434,7 +435,7 @@ def test_quotas_give_the_rest_to_the_first_steps(sampler, made, quotas):
     """LLaDA's transfer counts, block by block (spec B.4, H23)."""
     denoiser = certain(made.gen_length)
     frames = steps(denoiser, ABSORBING, sampler(temperature=0.0), made, [[]], seed=0, names=[0])
-    committed = [int(frame.changed.sum()) for _, frame, _ in frames]
+    committed = [int(frame.changed.sum()) for _, frame in frames]
     assert committed == quotas
 
 
@@ -443,7 +444,7 @@ def test_threshold_above_one_is_greedy_one_at_a_time():
     denoiser = stranger(WIDE, ABSORBING)
     one = drawn(denoiser, ABSORBING, Threshold(threshold=1.1, temperature=0.0), plan(3, None), 1)
     two = drawn(denoiser, ABSORBING, LowConfidence(temperature=0.0), plan(3, 3), 1)
-    assert torch.equal(one.ids, two.ids) and one.forwards.item() == 3
+    assert torch.equal(one.ids, two.ids) and one.ledger.forwards.item() == 3
 
 
 def test_threshold_zero_takes_one_forward_a_block():
@@ -451,8 +452,8 @@ def test_threshold_zero_takes_one_forward_a_block():
     rule = Threshold(threshold=0.0, temperature=0.0)
     for block, forwards in ((12, 1), (4, 3)):
         found = decode(certain(12), ABSORBING, rule, plan(12, None, block), [[]] * 2, seed=0, names=[0, 1])
-        assert found.forwards.tolist() == [forwards] * 2
-        assert found.token_forwards.tolist() == [12 * forwards] * 2
+        assert found.ledger.forwards.tolist() == [forwards] * 2
+        assert found.ledger.token_forwards.tolist() == [12 * forwards] * 2
         assert found.ids[0].tolist() == [place % 5 for place in range(12)]
 
 
@@ -460,16 +461,16 @@ def test_a_threshold_between_commits_what_passes():
     """Confidence falls from .9 by .5/12 a place; at least .8 are the first three, then one a step."""
     rule = Threshold(threshold=0.8, temperature=0.0)
     frames = steps(certain(12), ABSORBING, rule, plan(12, None), [[]], seed=0, names=[0])
-    assert [int(frame.changed.sum()) for _, frame, _ in frames] == [3] + [1] * 9
+    assert [int(frame.changed.sum()) for _, frame in frames] == [3] + [1] * 9
 
 
 def test_ancestral_forwards_only_what_it_reveals():
     """Coins fall first: a row's forwards are the steps that revealed something in it (spec C)."""
     revealed, forwards = torch.zeros(200), torch.zeros(200)
     frames = steps(certain(6), ABSORBING, Ancestral(), plan(6, 40), [[]] * 200, seed=0, names=range(200))
-    for _, frame, _ in frames:
+    for _, frame in frames:
         revealed += frame.changed.any(1)
-        forwards = frame.forwards
+        forwards = frame.ledger.forwards
     assert torch.equal(revealed, forwards.float())
     expected = 40 * (1 - (1 - 1 / 40) ** 6)  # spec C: E[NFE] of a row
     assert abs(forwards.float().mean().item() - expected) < 4 * forwards.float().std().item() / 200**0.5
@@ -509,7 +510,7 @@ def solo_and_together(
         decode(network, process, sampler, made, [prompt], seed=1, names=[name])
         for name, prompt in enumerate(PROMPTS)
     ]
-    same_cost = together.forwards.tolist() == [one.forwards.item() for one in alone]
+    same_cost = together.ledger.forwards.tolist() == [one.ledger.forwards.item() for one in alone]
     return [one.ids[0].tolist() for one in alone], together.ids.tolist(), same_cost
 
 
@@ -573,14 +574,14 @@ def test_low_confidence_is_the_seed_documents_loop(network, prompt):
         model, ABSORBING, LowConfidence(temperature=0.0), plan(length, length), [prompt], seed=0, names=[0]
     )
     assert ours.ids[0].tolist() == ids[len(prompt) :].tolist()
-    assert ours.forwards.item() == length
+    assert ours.ledger.forwards.item() == length
 
 
 def test_ties_go_to_the_left():
     words = Words(size=3, length=4)
     flat = Known(words, ABSORBING, "leave_one_out", lambda ids, t: torch.ones(*ids.shape, 3).double() / 3)
     frames = steps(flat, ABSORBING, LowConfidence(temperature=0.0), plan(4, 4), [[]], seed=0, names=[0])
-    assert [frame.changed[0].nonzero().item() for _, frame, _ in frames] == [0, 1, 2, 3]
+    assert [frame.changed[0].nonzero().item() for _, frame in frames] == [0, 1, 2, 3]
 
 
 @BIDIRECTIONAL
@@ -631,20 +632,22 @@ def test_a_causal_cache_changes_nothing():
     )
     for prompt, row in zip(PROMPTS, ours.ids.tolist(), strict=True):
         ids = [bos, *prompt]
-        cached = CausalPrediction(network, len(ids) + length, torch.zeros(1, dtype=torch.int64))
+        kept = Kept(1, len(ids) + length, "causal", None, torch.device("cpu"))
         with torch.no_grad():
             for _ in range(length):
                 whole = clean_logits(network, torch.tensor(ids))[-1]
-                shown = torch.tensor([ids + [0] * (len(prompt) + 1 + length - len(ids))])
-                cached.read(shown)
-                where = torch.zeros_like(shown).bool()
-                where[0, len(ids)] = True
-                kept = cached.logits(where)[0]
-                assert (kept - whole)[: TOY.size].abs().max() < 1e-4
+                at, width = len(ids), len(prompt) + 1 + length
+                shown = torch.tensor([ids + [0] * (width - at)])
+                column = torch.arange(width)[None]
+                cached = KeptPrediction(
+                    network, shown, torch.zeros(1, width), Mask(), column, kept, slice(at, at + 1)
+                )
+                found = cached.logits(column == at)[0]
+                assert (found - whole)[: TOY.size].abs().max() < 1e-4
                 ids.append(int(whole.argmax()))
         assert row == ids[len(prompt) + 1 :]
     longest = max(len(prompt) for prompt in PROMPTS) + 1
-    assert ours.token_forwards.tolist() == [longest + length - 1] * 5
+    assert ours.ledger.token_forwards.tolist() == [longest + length - 1] * 5
 
 
 @BIDIRECTIONAL
@@ -653,7 +656,7 @@ def test_prompts_are_kept_and_nothing_stays_masked(network):
         frames = list(
             steps(NETWORKS[network](), ABSORBING, sampler, plan(8, 4), PROMPTS, seed=2, names=range(5))
         )
-        decoder, last, _ = frames[-1]
+        decoder, last = frames[-1]
         for row, prompt in zip(last.ids.tolist(), PROMPTS, strict=True):
             assert row[decoder.start - len(prompt) : decoder.start] == prompt
             assert all(token < TOY.size for token in row[decoder.start :])

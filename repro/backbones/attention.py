@@ -50,26 +50,35 @@ class Mask:
 
 
 class Slots:
-    """Keys and values by layer, [B, H, S, D], one slot a column; a forward overwrites the slots of its queries.
+    """Keys and values by layer, [B, H, S, D], one slot a column; a forward overwrites the slots of its tokens.
 
-    `columns` [B, Q]: the slots of the tokens of the coming forward.
+    Before a forward, `span` says which columns its tokens are, and `rows` [b] which rows it is for (None: all B).
     """
 
-    columns: Tensor
+    span: slice
+    rows: Tensor | None
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, rows: int, size: int) -> None:
+        self.count, self.size = rows, size
         self.store: dict[int, tuple[Tensor, Tensor]] = {}
 
     def put(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write key and value [B, H, Q, D] at `columns`; returns the whole store of that layer."""
+        """Write key and value [b, H, Q, D] at `span`; returns all keys and values of these rows, [b, H, S, D]."""
         if layer not in self.store:
-            shape = (*key.shape[:2], self.size, key.shape[3])
+            shape = (self.count, key.shape[1], self.size, key.shape[3])
             self.store[layer] = (key.new_zeros(shape), value.new_zeros(shape))
-        where = self.columns[:, None, :, None].expand_as(key)
-        for kept, new in zip(self.store[layer], (key, value), strict=True):
-            kept.scatter_(2, where, new)
-        return self.store[layer]
+        kept = self.store[layer]
+        rows = slice(None) if self.rows is None else self.rows
+        for old, new in zip(kept, (key, value), strict=True):
+            old[rows, :, self.span] = new
+        if key.shape[2] == self.size:
+            return key, value
+        return kept if self.rows is None else (kept[0][self.rows], kept[1][self.rows])
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self.count = len(rows)
+        self.store = {layer: (k[rows], v[rows]) for layer, (k, v) in self.store.items()}
 
 
 @dataclass

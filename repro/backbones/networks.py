@@ -28,8 +28,9 @@ def _embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
 
 def _places(embedded: Tensor, positions: Tensor | None, slots: Slots | None) -> tuple[Tensor, Tensor]:
     """Columns and positions of a forward, [B or 1, L] each; without padding or cache both are 0..L-1."""
-    order = torch.arange(embedded.shape[1], device=embedded.device)[None]
-    return order if slots is None else slots.columns, order if positions is None else positions
+    start = 0 if slots is None else slots.span.start
+    order = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]
+    return order, order if positions is None else positions
 
 
 class LlamaDenoiser(Denoiser):

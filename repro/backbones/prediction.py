@@ -9,6 +9,8 @@ Shapes: B rows, L positions, N positions asked for (True entries of a [B, L] mas
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,10 @@ from repro.backbones.backbone import Meaning
 from repro.backbones.denoiser import Denoiser, Head, Soft
 from repro.data.corpus import Vocabulary
 from repro.ops.fused_head import TokenLoss, fused_loss
+
+Reach = Literal["causal", "onward", "block"]
+"""Which columns a forward carries beside keys and values that are kept: what was written since, the current block and
+what comes after it, or the block alone."""
 
 
 class Prediction:
@@ -42,6 +48,8 @@ class Prediction:
         shape = tokens.weights.shape[:2] if isinstance(tokens, Soft) else tokens.shape
         self.forwarded = torch.zeros(shape[0], dtype=torch.bool, device=t.device)
         """[B] bool: rows that have gone through the body."""
+        self.refreshed = torch.zeros_like(self.forwarded)
+        """[B] bool: rows that forwarded every column to renew what is kept."""
 
     @property
     def meaning(self) -> Meaning:
@@ -111,46 +119,104 @@ class Prediction:
         return fused_loss(self.features(where), self.head().clean(), loss, weight, *each)
 
 
-class CausalPrediction(Prediction):
-    """What a causal network says of the next token, with keys and values kept in slots from step to step.
+class Kept:
+    """Keys and values of a decode, kept from step to step, and which tokens a forward must still carry.
 
-    `tokens` grow from step to step: `read(ids)` shows the current ids [B, L], and asking at column c forwards only the
-    columns before c that are not in the slots yet. `pad` [B] columns of left padding.
+    `rows` of the batch, `width` columns. A causal network forwards what was written since (exact); a network that looks
+    both ways forwards from the current block on, or the block alone, and everything when a block begins and after
+    `refresh` such forwards (None: never within a block): what it keeps of other columns is stale, so this is an
+    approximation (Fast-dLLM, arXiv 2505.22618; spec E.5).
     """
 
-    def __init__(self, denoiser: Denoiser, width: int, pad: Tensor) -> None:
-        tokens = torch.zeros(len(pad), width, dtype=torch.int64, device=pad.device)
-        super().__init__(denoiser, tokens, torch.zeros(len(pad), device=pad.device), Mask())
-        self._pad = pad
-        self._slots = Slots(width)
-        self._done = 0
-        self._count = 0
+    def __init__(
+        self, rows: int, width: int, reach: Reach, refresh: int | None, device: torch.device
+    ) -> None:
+        self.reach, self.refresh = reach, refresh
+        self.slots = Slots(rows, width)
+        self.done = 0
+        self.age = torch.full((rows,), -1, dtype=torch.int64, device=device)
+        """[B] forwards since everything was forwarded; -1: never in this block."""
 
-    def read(self, ids: Tensor) -> None:
-        self._tokens = ids
+    def begin_block(self) -> None:
+        self.age.fill_(-1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these [n]."""
+        self.slots.keep(rows)
+        self.age = self.age[rows]
+
+    def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
+        """The forwards that rows `need` [B] bool wait for: (rows [b], columns), and notes them as made."""
+        if self.reach == "causal":
+            assert need.all(), "a causal network writes one column in every row"
+            span, self.done = slice(self.done, window.start), window.start
+            return [(need.nonzero()[:, 0], span)]
+        stale = self.age < 0
+        if self.refresh is not None:
+            stale = stale | (self.age >= self.refresh)
+        self.age = torch.where(need, torch.where(stale, 0, self.age + 1), self.age)
+        stop = window.stop if self.reach == "block" else self.slots.size
+        some = [(need & stale, slice(0, self.slots.size)), (need & ~stale, slice(window.start, stop))]
+        return [(rows.nonzero()[:, 0], span) for rows, span in some if rows.any()]
+
+
+class KeptPrediction(Prediction):
+    """A prediction within `window`, columns of the current block, with what is kept of the other columns.
+
+    A causal network says the token at a column from the features one column before it.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor,
+        t: Tensor,
+        attention: Mask,
+        positions: Tensor | None,
+        kept: Kept,
+        window: slice,
+    ) -> None:
+        super().__init__(denoiser, tokens, t, attention, positions)
+        self._ids, self._kept, self._window = tokens, kept, window
+        self._count = torch.zeros_like(self.forwarded, dtype=torch.int64)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [B, D] for the token at the one column that `where` [B, L] marks in every row."""
-        column = int(where[0].nonzero()[0, 0])
-        assert where.sum() == len(where) and where[:, column].all(), (
-            "a causal network writes one column at a time"
+        """Features [N, D] at `where` [B, L] bool, True within the window only."""
+        need = where.any(1) & ~self.forwarded
+        if need.any():
+            for rows, span in self._kept.forwards(need, self._window):
+                self._forward(rows, span)
+        self.forwarded = self.forwarded | need
+        if self._features is None:
+            return self.head().weight.new_empty(0, self.head().weight.shape[1])
+        return self._features[where[:, self._window].to(self._features.device)]
+
+    def _forward(self, rows: Tensor, span: slice) -> None:
+        device, causal = self._denoiser.device, self._kept.reach == "causal"
+        everything = len(rows) == len(self.forwarded)
+
+        def some(values: Tensor) -> Tensor:
+            return (values if everything else values[rows]).to(device)
+
+        valid, slots = self._attention.valid, self._kept.slots
+        slots.span, slots.rows = span, None if everything else rows.to(device)
+        fresh = self._denoiser.encode(
+            some(self._ids[:, span]),
+            t=some(self._t[:, span]) if self._denoiser.timed else None,
+            attention=Mask(None if valid is None else some(valid), 1 if causal else self._attention.block),
+            positions=None if self._positions is None else some(self._positions[:, span]),
+            slots=slots,
         )
-        columns = torch.arange(self._done, column, device=where.device).expand(len(where), -1)
-        assert isinstance(self._tokens, Tensor)
-        valid = torch.arange(self._slots.size, device=where.device) >= self._pad[:, None]
-        device = self._denoiser.device
-        self._slots.columns = columns.to(device)
-        features = self._denoiser.encode(
-            self._tokens[:, self._done : column].to(device),
-            t=None,
-            attention=Mask(valid.to(device) if self._pad.any() else None, 1),
-            positions=(columns - self._pad[:, None]).clamp_min(0).to(device),
-            slots=self._slots,
-        )
-        self._count = column - self._done
-        self._done = column
-        self.forwarded = torch.ones_like(self.forwarded)
-        return features[:, -1]
+        shift = span.start + causal
+        found = fresh[:, self._window.start - shift : self._window.stop - shift]
+        if everything:
+            self._features = found
+        else:
+            if self._features is None:
+                self._features = found.new_zeros(len(self.forwarded), *found.shape[1:])
+            self._features = self._features.index_copy(0, rows.to(device), found)
+        self._count[rows] = span.stop - span.start
+        self.refreshed[rows] = not causal and span.stop - span.start == slots.size
 
     def token_forwards(self) -> Tensor:
-        return torch.full_like(self._pad, self._count)
+        return self._count

@@ -97,8 +97,7 @@ def _rate(text: str) -> TokensPerStep:
 
 
 def _list() -> int:
-    from repro.samplers.decode import describe
-    from repro.samplers.presets import PRESETS
+    from repro.samplers.presets import PRESETS, describe
 
     wide = max(map(len, PRESETS))
     for name, rule in PRESETS.items():

@@ -56,11 +56,11 @@ class Law(Task):
         true = hmm.sample(rng.keys(ask.seed, rng.SENTENCE, TRUE_STEP, torch.arange(count)))
         drawn = statistics(hmm, decoded.ids.cpu(), data.entropy(), data.entropy_se())
         truth = statistics(hmm, true, data.entropy(), data.entropy_se())
-        forwards = decoded.forwards.double().mean().item()
+        forwards = decoded.ledger.forwards.double().mean().item()
         return Answer(
             metrics={**drawn, **{f"true_{name}": metric for name, metric in truth.items()}},
             nfe=forwards,
-            tokens_per_nfe=decoded.ids.numel() / max(1.0, float(decoded.forwards.sum())),
+            tokens_per_nfe=decoded.ids.numel() / max(1.0, float(decoded.ledger.forwards.sum())),
             tokens=decoded.ids.numel(),
             samples=samples_digest(decoded.ids),
         )

@@ -29,7 +29,7 @@ from repro.models import Model, load
 from repro.parts import nearest
 from repro.record import Question, Record, make_record
 from repro.results import Store
-from repro.samplers.decode import Plan, check
+from repro.samplers.plan import Plan, check
 from repro.samplers.presets import PRESETS, preset
 
 SUITES = ROOT / "evals" / "suites"

@@ -57,7 +57,7 @@ class Adapter(LM):
                 seed=self.ask.seed,
                 names=names,
             )
-            self.forwards.append(decoded.forwards)
+            self.forwards.append(decoded.ledger.forwards)
             self.ids.append(decoded.ids)
             for request, row in zip(some, decoded.ids.tolist(), strict=True):
                 texts.append(_cut(self.model.data.decode(row), request.args[1].get("until") or []))

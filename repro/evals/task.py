@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from repro.models import Model
 from repro.parts import Part, part
-from repro.samplers.decode import Plan
+from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
 """The one decoding loop. Rules (`repro.samplers.sampler`) differ only in how they turn a state into the next ids.
 
     decoded = decode(denoiser, process, sampler, plan, prompts, seed=0, names=[0, 1])
-    decoded.ids [B, gen_length], decoded.forwards [B]
+    decoded.ids [B, gen_length], decoded.ledger.forwards [B]
 
 The loop keeps prompts fixed, walks blocks left to right, gives each block its own time from 1 to 0, stops a block as
-soon as nothing is open, counts what was really forwarded, and asserts that no noise is left. Prompts of unequal length
-are left-padded; columns are physical, positions count from a row's own start, and draws are keyed by row and position,
-so a row decodes alike in any batch.
+soon as nothing is open, lets ended rows leave the batch, counts what was really forwarded, and asserts that no noise is
+left. Prompts of unequal length are left-padded; columns are physical, positions count from a row's own start, and
+draws are keyed by row and position, so a row decodes alike in any batch.
 
 `repro.samplers.law` runs the same steps with every draw enumerated.
 """
@@ -14,56 +14,22 @@ so a row decodes alike in any batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
-from repro import parts, registry, rng
+from repro import registry, rng
 from repro.lazy import torch
-from repro.parts import Part, part
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Diffusion, Process
+from repro.samplers.plan import Plan, check
 from repro.samplers.sampler import Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.backbones.denoiser import Denoiser
-    from repro.backbones.prediction import Prediction
+    from repro.backbones.prediction import Kept, Prediction
     from repro.samplers.draws import Draw
-
-
-@part
-class Plan(Part):
-    """How much is generated and in how many steps: `steps` over all blocks, or None for an adaptive rule."""
-
-    gen_length: int
-    block_length: int
-    steps: int | None
-
-
-def check(sampler: Sampler, process: Process, plan: Plan) -> None:
-    """Raise ValueError, naming the remedy, when the rule does not fit the process or the plan cannot be had."""
-    name, noise = registry.part_name(type(sampler)), registry.part_name(type(process))
-    abilities = sampler.abilities
-    if noise not in abilities.processes:
-        raise ValueError(
-            f"sampler {name!r} is for {' and '.join(sorted(abilities.processes))} models; this one is {noise}"
-        )
-    if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
-        raise ValueError(f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length}")
-    if abilities.plan == "adaptive":
-        if plan.steps is not None:
-            raise ValueError(f"sampler {name!r} is adaptive: it takes no number of steps (got {plan.steps})")
-        return
-    blocks = plan.gen_length // plan.block_length
-    if plan.steps is None or plan.steps < blocks or plan.steps % blocks:
-        raise ValueError(f"steps {plan.steps} must be a positive multiple of the number of blocks, {blocks}")
-    if plan.steps > plan.gen_length and abilities.plan == "quota":
-        raise ValueError(
-            f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits one a step at least"
-        )
-    if noise == "left_to_right" and plan.steps != plan.gen_length:
-        raise ValueError(f"a left-to-right model writes one token a step: steps must be {plan.gen_length}")
 
 
 class Moment(NamedTuple):
@@ -74,31 +40,60 @@ class Moment(NamedTuple):
     steps: int
 
 
+@dataclass
+class Ledger:
+    """What a decode cost, [B] each; forwards are of single rows.
+
+    `further`: those of them beyond the first of a step (guidance, correction); `refreshes`: those that renewed a cache;
+    `token_forwards`: tokens that went through the network; `committed`: tokens written, revisions too.
+    """
+
+    forwards: Tensor
+    further: Tensor
+    refreshes: Tensor
+    token_forwards: Tensor
+    committed: Tensor
+
+    @classmethod
+    def empty(cls, rows: int, device: torch.device) -> Ledger:
+        return cls(*(torch.zeros(rows, dtype=torch.int64, device=device) for _ in fields(cls)))
+
+    def add(self, other: Ledger, rows: Tensor) -> None:
+        """Add the costs of a step of some rows [n]."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] += getattr(other, field.name)
+
+
 class Advanced(NamedTuple):
-    """After a step: ids [B, L], the rule's memory [B, M], forwards [B] and token-forwards [B] of the step."""
+    """After a step: ids [B, L], the rule's memory [B, M], its cost, and the prediction that it began with."""
 
     ids: Tensor
     memory: Tensor | None
-    forwards: Tensor
-    token_forwards: Tensor
+    cost: Ledger
+    prediction: Prediction
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the loop shows after each step: ids [B, L], what changed [B, L], forwards so far [B]."""
+    """What the loop shows after each step: ids [B, L], what changed [B, L], costs so far (a live count), moment.
+
+    `confidence` [B, L]: what the network gave to each token that was written at this step, 0 elsewhere; None: not asked.
+    """
 
     ids: Tensor
     changed: Tensor
-    forwards: Tensor
+    ledger: Ledger
+    at: Moment
+    confidence: Tensor | None
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Generated ids [B, gen_length]; forwards [B]; token-forwards [B] (tokens that went through the network)."""
+    """Generated ids [B, gen_length], what they cost, and `useful` [B]: tokens before the first that ends a row."""
 
     ids: Tensor
-    forwards: Tensor
-    token_forwards: Tensor
+    ledger: Ledger
+    useful: Tensor
 
 
 class Decoder:
@@ -115,6 +110,7 @@ class Decoder:
         check(sampler, process, plan)
         self.denoiser, self.process, self.sampler, self.plan = denoiser, process, sampler, plan
         self.causal = isinstance(process, LeftToRight)
+        self.revises = registry.part_name(type(process)) in sampler.abilities.revises
         vocabulary = denoiser.vocabulary
         if self.causal:
             if vocabulary.bos is None:
@@ -128,10 +124,7 @@ class Decoder:
         filler = vocabulary.mask if vocabulary.mask is not None else 0
         rows = [[filler] * (self.start - len(p)) + list(p) + [filler] * plan.gen_length for p in prompts]
         self.ids = torch.tensor(rows, dtype=torch.int64, device=self.device)
-
-    def pads(self, rows: int) -> Tensor:
-        """Left padding of each row, [rows] (an enumeration runs many states of one prompt)."""
-        return self.pad if rows == len(self.pad) else self.pad.expand(rows)
+        self.column = torch.arange(self.width, device=self.device)
 
     def begin(self, draw: Draw, ids: Tensor) -> Tensor:
         """The ids at t = 1: prompts, then draws of the prior (a sure prior, all mask, draws nothing)."""
@@ -143,7 +136,7 @@ class Decoder:
             return torch.where(where, law.argmax(), ids)
         rows, columns = where.nonzero(as_tuple=True)
         ids = ids.clone()
-        ids[where] = draw(law.expand(len(rows), -1), rng.PRIOR, rows, columns - self.pads(len(ids))[rows], 0)
+        ids[where] = draw(law.expand(len(rows), -1), rng.PRIOR, rows, columns - self._pads(ids)[rows], 0)
         return ids
 
     def schedule(self) -> Iterator[Moment]:
@@ -152,31 +145,40 @@ class Decoder:
         steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks
         return (Moment(block, i, steps) for block in range(blocks) for i in range(steps))
 
-    def advance(
-        self, ids: Tensor, memory: Tensor | None, at: Moment, draw: Draw, cache: Prediction | None = None
-    ) -> Advanced:
-        """One step: ids [B, L] and the rule's memory -> the next ones and the step's cost; pure but for `cache`."""
-        from repro.backbones.prediction import CausalPrediction
-
-        block, i, steps = at
+    def window(self, block: int) -> slice:
+        """The columns of a block."""
         first = self.start + block * self.plan.block_length
-        active = self._columns(ids, first, first + self.plan.block_length)
+        return slice(first, first + self.plan.block_length)
+
+    def advance(
+        self,
+        ids: Tensor,
+        memory: Tensor | None,
+        at: Moment,
+        draw: Draw,
+        pad: Tensor | None = None,
+        kept: KeptStores | None = None,
+    ) -> Advanced:
+        """One step: ids [B, L] and the rule's memory -> the next ones and the step's cost; pure but for what is `kept`.
+
+        `pad` [B]: left padding of these rows, when they are not all that were laid out.
+        """
+        block, i, steps = at
+        pad = self._pads(ids) if pad is None else pad
+        window = self.window(block)
+        active = self._columns(ids, window.start, window.stop)
         open = self.process.open(ids, active, self.denoiser.vocabulary)
         if self.causal:
-            open = self._columns(ids, first + i, first + i + 1)
+            window = slice(window.start + i, window.start + i + 1)
+            open = self._columns(ids, window.start, window.stop)
         t = torch.full((len(ids),), self.sampler.time(i / steps), dtype=torch.float64, device=self.device)
         s = torch.full_like(t, self.sampler.time((i + 1) / steps))
         length = self.plan.block_length
-        quota = length // steps + (i < length % steps)  # LLaDA: extra tokens go to the first steps (spec B.4)
-        prediction = cache
-        if prediction is None:
-            prediction = self.cached(len(ids)) if self.causal else self._prediction(ids, first, t)
-        if isinstance(prediction, CausalPrediction):
-            prediction.read(ids)
-        predictions = [prediction]
+        predictions: list[Prediction] = []
 
         def forward(ids: Tensor, t: Tensor) -> Prediction:
-            predictions.append(self._prediction(ids, first, t))
+            store = None if kept is None else kept(len(predictions))
+            predictions.append(self._prediction(ids, window, t, pad, store))
             return predictions[-1]
 
         state = State(
@@ -185,53 +187,105 @@ class Decoder:
             open=open,
             t=t,
             s=s,
-            quota=quota,
+            quota=length // steps
+            + (i < length % steps),  # LLaDA: the rest goes to the first steps (spec B.4)
             step=i,
             steps=steps,
             process=self.process,
-            prediction=prediction,
+            prediction=forward(ids, t),
             memory=memory,
             _draw=draw,
-            _pad=self.pads(len(ids)),
+            _pad=pad,
             _forward=forward,
         )
         after = self.sampler.step(state)
-        forwards, tokens = torch.zeros_like(self.pads(len(ids))), torch.zeros_like(self.pads(len(ids)))
-        for made in predictions:
-            forwards, tokens = forwards + made.forwarded, tokens + made.token_forwards()
-        return Advanced(after, state.memory, forwards, tokens)
+        cost = Ledger.empty(len(ids), self.device)
+        for number, made in enumerate(predictions):
+            cost.forwards += made.forwarded
+            cost.further += made.forwarded if number else 0
+            cost.refreshes += made.refreshed
+            cost.token_forwards += made.token_forwards()
+        cost.committed += (after != ids).sum(1)
+        return Advanced(after, state.memory, cost, predictions[0])
 
-    def finished(self, ids: Tensor, block: int) -> bool:
-        """Whether nothing is left to decide in a block; a rule that revises decides until its plan ends."""
-        if registry.part_name(type(self.process)) in self.sampler.abilities.revises:
-            return False
-        first = self.start + block * self.plan.block_length
-        active = self._columns(ids, first, first + self.plan.block_length)
-        return not self.process.open(ids, active, self.denoiser.vocabulary).any()
+    def decided(self, ids: Tensor, block: int) -> Tensor:
+        """[B] whether nothing is left to decide in a block; a rule that revises decides until its plan ends."""
+        window = self.window(block)
+        open = self.process.open(ids, self._columns(ids, window.start, window.stop), self.denoiser.vocabulary)
+        return open.new_zeros(len(ids)) if self.revises else ~open.any(1)
+
+    def ended(self, ids: Tensor, at: Moment) -> tuple[Tensor, Tensor]:
+        """[B] whether a row holds an id that ends it with nothing undecided before, and the column of that id."""
+        found = torch.zeros_like(ids, dtype=torch.bool)
+        for stop in self.plan.ends():
+            found |= ids == stop
+        window = self.window(at.block)
+        written = window.start + at.step + 1 if self.causal else window.stop
+        found &= self._columns(ids, self.start, written)
+        first = torch.where(found, self.column, self.width).amin(1)
+        if self.causal or at.step + 1 == at.steps:
+            return first < self.width, first
+        active = self._columns(ids, window.start, window.stop)
+        open = self.process.open(ids, active, self.denoiser.vocabulary)
+        return (first < self.width) & ~(open & (self.column < first[:, None])).any(1), first
 
     def _columns(self, ids: Tensor, first: int, last: int) -> Tensor:
-        column = torch.arange(self.width, device=self.device)
-        return ((column >= first) & (column < last)).expand_as(ids)
+        return ((self.column >= first) & (self.column < last)).expand_as(ids)
 
-    def _prediction(self, ids: Tensor, first: int, t: Tensor) -> Prediction:
-        """The prediction for ids whose block from column `first` is at time t [B]; what is before is clean, what comes
+    def _pads(self, ids: Tensor) -> Tensor:
+        """Left padding of each row (an enumeration runs many states of one prompt)."""
+        return self.pad if len(ids) == len(self.pad) else self.pad.expand(len(ids))
+
+    def _prediction(
+        self, ids: Tensor, window: slice, t: Tensor, pad: Tensor, kept: Kept | None
+    ) -> Prediction:
+        """The prediction for ids whose block, columns `window`, is at time t [B]; what is before is clean, what comes
         after it pure noise."""
         from repro.backbones.attention import Mask
-        from repro.backbones.prediction import Prediction
+        from repro.backbones.prediction import KeptPrediction, Prediction
 
-        column = torch.arange(self.width, device=self.device)
         padded = bool(self.pad.any())
-        valid = column >= self.pad[:, None] if padded else None
-        positions = (column - self.pad[:, None]).clamp_min(0) if padded else None
-        times = (column >= first).to(t.dtype).expand(ids.shape).clone()
-        times[:, first : first + self.plan.block_length] = t[:, None]
-        return Prediction(self.denoiser, ids, times, Mask(valid), positions)
+        mask = Mask(self.column >= pad[:, None] if padded else None)
+        positions = (self.column - pad[:, None]).clamp_min(0) if padded or kept is not None else None
+        times = (self.column >= window.start).to(t.dtype).expand(ids.shape).clone()
+        times[:, window] = t[:, None]
+        if kept is None and self.causal:
+            kept = self.stores(len(ids))(0)
+        if kept is None:
+            return Prediction(self.denoiser, ids, times, mask, positions)
+        return KeptPrediction(self.denoiser, ids, times, mask, positions, kept, window)
 
-    def cached(self, rows: int) -> Prediction:
-        """The prediction of a causal network that keeps its keys and values from step to step."""
-        from repro.backbones.prediction import CausalPrediction
+    def stores(self, rows: int) -> KeptStores:
+        """What is kept from step to step for `rows` rows."""
+        return KeptStores(self, rows)
 
-        return CausalPrediction(self.denoiser, self.width, self.pads(rows))
+
+class KeptStores:
+    """Keys and values kept for each forward of a step: the first, and further ones, which see other ids."""
+
+    def __init__(self, decoder: Decoder, rows: int) -> None:
+        self.decoder, self.rows = decoder, rows
+        self.stores: dict[int, Kept] = {}
+
+    def __call__(self, number: int) -> Kept:
+        from repro.backbones.prediction import Kept
+
+        if number not in self.stores:
+            cache = self.decoder.plan.kept()
+            reach, refresh = ("causal", None) if cache is None else (cache.reach, cache.refresh)
+            width, device = self.decoder.width, self.decoder.device
+            self.stores[number] = Kept(self.rows, width, reach, refresh, device)
+        return self.stores[number]
+
+    def begin_block(self) -> None:
+        for store in self.stores.values():
+            store.begin_block()
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these [n]."""
+        self.rows = len(rows)
+        for store in self.stores.values():
+            store.keep(rows)
 
 
 def steps(
@@ -243,26 +297,59 @@ def steps(
     *,
     seed: int,
     names: Sequence[int],
-) -> Iterator[tuple[Decoder, Frame, Tensor]]:
-    """Decode step by step: yields (decoder, frame, token-forwards [B]) after each step of an unfinished block."""
+    confidence: bool = False,
+) -> Iterator[tuple[Decoder, Frame]]:
+    """Decode step by step: yields (decoder, frame) after each step of an unfinished block.
+
+    `confidence`: frames tell what the network gave to each written token, which costs a head there.
+    """
     from repro.samplers.draws import Stream
 
     decoder = Decoder(denoiser, process, sampler, plan, prompts)
     rows = torch.tensor(list(names), dtype=torch.int64, device=decoder.device)
+    ledger = Ledger.empty(len(rows), decoder.device)
     with torch.no_grad():
         ids = decoder.begin(Stream(seed, rows, -1), decoder.ids)
-        memory = sampler.start(ids)
-        forwards = torch.zeros_like(rows)
-        tokens = torch.zeros_like(rows)
-        cache = decoder.cached(len(rows)) if decoder.causal else None
+        here, memory = torch.arange(len(rows), device=decoder.device), sampler.start(ids)
+        kept = decoder.stores(len(rows)) if decoder.causal or plan.kept() is not None else None
         for number, at in enumerate(decoder.schedule()):
-            if decoder.finished(ids, at.block):
+            if len(here) == 0:
+                return
+            if kept is not None and at.step == 0:
+                kept.begin_block()
+            if sampler.abilities.plan != "quota" and decoder.decided(ids[here], at.block).all():
                 continue
-            after = decoder.advance(ids, memory, at, Stream(seed, rows, number), cache)
-            forwards, tokens = forwards + after.forwards, tokens + after.token_forwards
-            frame = Frame(after.ids, after.ids != ids, forwards)
-            ids, memory = after.ids, after.memory
-            yield decoder, frame, tokens
+            draw = Stream(seed, rows[here], number)
+            after = decoder.advance(ids[here], memory, at, draw, decoder.pad[here], kept)
+            memory, new = after.memory, after.ids
+            ledger.add(after.cost, here)
+            changed = torch.zeros_like(ids, dtype=torch.bool)
+            changed[here] = new != ids[here]
+            sure = _confidence(after, changed, here) if confidence else None
+            ids = ids.index_copy(0, here, new)
+            if plan.ends():
+                ended, column = decoder.ended(new, at)
+                if ended.any():
+                    rest = ended[:, None] & (decoder.column > column[:, None])
+                    ids[here] = torch.where(
+                        rest, new.gather(1, column.clamp_max(decoder.width - 1)[:, None]), new
+                    )
+                    stay = (~ended).nonzero()[:, 0]
+                    here, memory = here[stay], None if memory is None else memory[stay]
+                    if kept is not None:
+                        kept.keep(stay)
+            yield decoder, Frame(ids, changed, ledger, at, sure)
+
+
+def _confidence(after: Advanced, changed: Tensor, here: Tensor) -> Tensor:
+    """What the prediction of a step gave to each token that it wrote, [B, L] float64, 0 elsewhere."""
+    found = torch.zeros(changed.shape, dtype=torch.float64, device=changed.device)
+    where = changed[here]
+    given = after.prediction.probs(where).gather(1, after.ids[where][:, None])[:, 0]
+    found[here] = torch.zeros(where.shape, dtype=torch.float64, device=where.device).masked_scatter(
+        where, given
+    )
+    return found
 
 
 def decode(
@@ -279,17 +366,15 @@ def decode(
 
     Raises ValueError when rule, process and plan do not fit.
     """
-    frame, decoder, tokens = None, None, None
-    for decoder, frame, tokens in steps(denoiser, process, sampler, plan, prompts, seed=seed, names=names):  # noqa: B007
+    frame, decoder = None, None
+    for decoder, frame in steps(denoiser, process, sampler, plan, prompts, seed=seed, names=names):  # noqa: B007
         pass
-    assert frame is not None and decoder is not None and tokens is not None
+    assert frame is not None and decoder is not None
     out = frame.ids[:, decoder.start :]
     assert not decoder.denoiser.forbidden.to(out.device)[out].any(), "noise is left after the last step"
     assert (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all(), "a prompt was changed"
-    return Decoded(out, frame.forwards, tokens)
-
-
-def describe(sampler: Sampler) -> str:
-    """A sampler's pins in one line, for listings."""
-    pins = ", ".join(f"{name}={value}" for name, value in parts.leaves(sampler).items() if name)
-    return f"{registry.part_name(type(sampler))}({pins})"
+    stop = torch.zeros_like(out, dtype=torch.bool)
+    for end in plan.ends() or ([] if denoiser.vocabulary.eos is None else [denoiser.vocabulary.eos]):
+        stop |= out == end
+    useful = torch.where(stop, torch.arange(out.shape[1], device=out.device), out.shape[1]).amin(1)
+    return Decoded(out, frame.ledger, useful)

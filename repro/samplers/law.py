@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repro.lazy import torch
 from repro.processes.process import Process
-from repro.samplers.decode import Decoder, Moment, Plan
+from repro.samplers.decode import Decoder, Moment
+from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def law(
         states = _enumerate(lambda ids, memory, draw: (decoder.begin(draw, ids), memory), states)
         states = states._replace(memory=sampler.start(states.ids))
         for at in decoder.schedule():
-            if not decoder.finished(states.ids, at.block):
+            if not decoder.decided(states.ids, at.block).all():
                 states = _enumerate(functools.partial(_advance, decoder, at), states)
     found: dict[tuple[int, ...], float] = defaultdict(float)
     for row, weight in zip(states.ids[:, decoder.start :].tolist(), states.weights.tolist(), strict=True):

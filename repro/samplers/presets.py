@@ -6,7 +6,7 @@ low_confidence:temperature=1.0                   a derived one, named so in ever
 
 from __future__ import annotations
 
-from repro import parts
+from repro import parts, registry
 from repro.parts import nearest
 from repro.samplers.ancestral import Ancestral
 from repro.samplers.autoregressive import Autoregressive
@@ -35,3 +35,9 @@ def preset(name: str) -> Sampler:
         )
     pins = parts.parse_overrides(overrides.split(",")) if overrides else {}
     return parts.derive(PRESETS[base], pins)
+
+
+def describe(sampler: Sampler) -> str:
+    """A sampler's pins in one line, for listings."""
+    pins = ", ".join(f"{name}={value}" for name, value in parts.leaves(sampler).items() if name)
+    return f"{registry.part_name(type(sampler))}({pins})"
