@@ -1,0 +1,75 @@
+"""Speed as ratios, side by side in one run: ours against the loop that the field runs, on one CPU thread.
+
+    make bench                          -> a table, and results/bench/NAME.json (seconds, or what the row names)
+    python -m repro.bench --rows decode --repeats 5
+
+Both sides do the same work in turn, and the ratio is of medians: a machine that slows down slows both.
+Sizes are pinned; weights are random, so caches that change tokens have no place here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from repro.bench import decoding, duo, masked
+from repro.bench.row import Row
+from repro.command import Parser, natural, run
+from repro.files import ROOT, write_text
+from repro.parts import nearest
+
+ROWS: dict[str, Callable[[int], list[Row]]] = {
+    "decode": decoding.decoding,
+    "masked_head": masked.masked_head,
+    "duo_step": duo.duo_step,
+    "duo_memory": duo.duo_memory,
+}
+"""NAME of results/bench/NAME.json: what measures its rows, given the repeats."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser("repro.bench", "Speed ratios, side by side (algorithmic, CPU).")
+    parser.add_argument("--rows", default="all", help=f"all, or some of {','.join(ROWS)}")
+    parser.add_argument("--repeats", type=natural, default=3)
+    parser.add_argument("--out", type=Path, help="folder of the JSON files (default: results/bench)")
+    args = parser.parse_args(argv)
+    names = list(ROWS) if args.rows == "all" else args.rows.split(",")
+    for name in names:
+        if name not in ROWS:
+            raise ValueError(f"no bench row {name!r}; {nearest(name, ROWS)}")
+    if args.repeats < 1:
+        raise ValueError("--repeats 0 times nothing; give 1 or more")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from rich.console import Console
+    from rich.table import Table
+
+    from repro.lazy import torch
+
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__.partition("+")[0],
+        "python": platform.python_version(),
+    }
+    table = Table(title="algorithmic, CPU; seconds unless a row says otherwise", title_justify="left")
+    for head in ("row", "ours", "opponent", "ratio", "target", "agreement"):
+        table.add_column(head, justify="left" if head in ("row", "agreement") else "right")
+    for name in names:
+        rows = ROWS[name](args.repeats)
+        data = {"machine": machine, "rows": [asdict(row) for row in rows]}
+        write_text(
+            (args.out or ROOT / "results" / "bench") / f"{name}.json", json.dumps(data, indent=1) + "\n"
+        )
+        for row in rows:
+            cells = (f"{row.ours:.3f}", f"{row.opponent:.3f}", f"{row.ratio:.2f}x", f"{row.target:.1f}x")
+            table.add_row(row.row, *cells, row.agreement)
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, "repro.bench")

@@ -1,0 +1,50 @@
+"""The nets that the bench times: random weights, sizes pinned by the row that asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repro.data.corpus import Data, Vocabulary
+
+if TYPE_CHECKING:
+    from repro.backbones.denoiser import Denoiser
+    from repro.processes.process import Process
+
+
+@dataclass(frozen=True)
+class Sizes(Data):
+    """A vocabulary of `ids` tokens, with a mask id beyond them where there is one, and a row length: no corpus."""
+
+    ids: int
+    mask: int | None
+    length: int
+
+    def vocabulary(self) -> Vocabulary:
+        total = self.ids + (self.mask is not None)
+        return Vocabulary(size=self.ids, total=total, mask=self.mask, bos=None, eos=None, pad=None)
+
+    def row_length(self) -> int:
+        return self.length
+
+
+def llama(data: Sizes, process: Process, width: int, layers: int, ffn: int, heads: int) -> Denoiser:
+    """A bidirectional Llama with random weights."""
+    from repro.backbones.backbone import Role
+    from repro.backbones.llama import Llama
+
+    backbone = Llama(
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=heads,
+        ffn=ffn,
+        attention="bidirectional",
+        rope_base=10_000.0,
+        norm_eps=1e-5,
+        learned_positions=0,
+        tied=False,
+        init_deviation=0.02,
+    )
+    role = Role(data, process.forbidden(data.vocabulary()), "x0_mean")
+    return backbone.module(role, 0).eval()

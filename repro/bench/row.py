@@ -1,0 +1,68 @@
+"""One row of the bench, and how its sides are measured: seconds in turn, or bytes alive."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """Median seconds of both sides (or what the row's name says), their ratio and its target, and how far the two
+    results agree."""
+
+    row: str
+    ours: float
+    opponent: float
+    ratio: float
+    target: float
+    agreement: str
+
+
+Side = Callable[[], object]
+
+
+def interleaved(name: str, ours: Side, opponent: Side, target: float, repeats: int, agreement: str) -> Row:
+    """Time both sides in turn after one warm-up each."""
+    times: dict[str, list[float]] = {"ours": [], "opponent": []}
+    for number in range(repeats + 1):
+        for side, work in (("ours", ours), ("opponent", opponent)):
+            began = time.perf_counter()
+            work()
+            if number:
+                times[side].append(time.perf_counter() - began)
+    mine, theirs = (statistics.median(times[side]) for side in ("ours", "opponent"))
+    return Row(name, mine, theirs, theirs / mine, target, agreement)
+
+
+def peak_bytes(work: Side) -> int:
+    """The most bytes alive at once in tensors that `work` makes; scratch inside an operator is not seen."""
+    import weakref
+
+    from torch import Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    alive: dict[int, int] = {}
+    peak = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal peak
+            made = func(*args, **(kwargs or {}))
+            given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+            for tensor in tree_leaves(made):
+                if isinstance(tensor, Tensor):
+                    storage = tensor.untyped_storage()
+                    key = storage._cdata
+                    if key not in alive and key not in given:
+                        alive[key] = storage.nbytes()
+                        weakref.finalize(storage, alive.pop, key)
+            peak = max(peak, sum(alive.values()))
+            return made
+
+    with Watch():
+        work()
+    return peak
