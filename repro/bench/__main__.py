@@ -4,7 +4,7 @@
     python -m repro.bench --rows decode --repeats 5
 
 Both sides do the same work in turn, and the ratio is of medians: a machine that slows down slows both.
-Sizes are pinned; weights are random, so caches that change tokens have no place here.
+Sizes are pinned and weights random.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from repro.files import ROOT, write_text
 from repro.parts import nearest
 
 ROWS: dict[str, Callable[[int], list[Row]]] = {
-    "decode": decoding.decoding,
+    "decode": decoding.small,
+    "decode_wide": decoding.wide,
+    "decode_cached": decoding.cached,
+    "decode_ar": decoding.autoregressive,
     "masked_head": masked.masked_head,
     "duo_step": duo.duo_step,
     "duo_memory": duo.duo_memory,

@@ -28,7 +28,7 @@ class DuoStep:
 
         rows, length = 8, 128
         recipe = registry.recipe("duo")
-        sizes = Sizes(ids=recipe.data.vocabulary().size, mask=None, length=length)
+        sizes = Sizes(ids=recipe.data.vocabulary().size, mask=None, bos=None, length=length)
         self.loss, self.same, self.process = (
             recipe.objective,
             registry.recipe("duo_script").objective,

@@ -24,7 +24,7 @@ def masked_head(repeats: int) -> list[Row]:
 
     rows, length, vocabulary = 8, 128, 50_000
     process = Absorbing()
-    sizes = Sizes(ids=vocabulary, mask=vocabulary, length=length)
+    sizes = Sizes(ids=vocabulary, mask=vocabulary, bos=None, length=length)
     denoiser = llama(sizes, process, width=256, layers=4, ffn=1024, heads=4).train()
     index = torch.arange(rows)
     batch = Batch(

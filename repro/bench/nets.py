@@ -14,24 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sizes(Data):
-    """A vocabulary of `ids` tokens, with a mask id beyond them where there is one, and a row length: no corpus."""
+    """A vocabulary of `ids` tokens, with a mask or BOS id beyond them where there is one, and a row length."""
 
     ids: int
     mask: int | None
+    bos: int | None
     length: int
 
     def vocabulary(self) -> Vocabulary:
-        total = self.ids + (self.mask is not None)
-        return Vocabulary(size=self.ids, total=total, mask=self.mask, bos=None, eos=None, pad=None)
+        total = self.ids + (self.mask is not None) + (self.bos is not None)
+        return Vocabulary(size=self.ids, total=total, mask=self.mask, bos=self.bos, eos=None, pad=None)
 
     def row_length(self) -> int:
         return self.length
 
 
 def llama(data: Sizes, process: Process, width: int, layers: int, ffn: int, heads: int) -> Denoiser:
-    """A bidirectional Llama with random weights."""
+    """A Llama with random weights, causal for a left-to-right process."""
     from repro.backbones.backbone import Role
     from repro.backbones.llama import Llama
+    from repro.processes.left_to_right import LeftToRight
 
     backbone = Llama(
         layers=layers,
@@ -39,7 +41,7 @@ def llama(data: Sizes, process: Process, width: int, layers: int, ffn: int, head
         heads=heads,
         kv_heads=heads,
         ffn=ffn,
-        attention="bidirectional",
+        attention="causal" if isinstance(process, LeftToRight) else "bidirectional",
         rope_base=10_000.0,
         norm_eps=1e-5,
         learned_positions=0,

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,30 @@ class Row:
 Side = Callable[[], object]
 
 
-def interleaved(name: str, ours: Side, opponent: Side, target: float, repeats: int, agreement: str) -> Row:
-    """Time both sides in turn after one warm-up each."""
-    times: dict[str, list[float]] = {"ours": [], "opponent": []}
-    for number in range(repeats + 1):
-        for side, work in (("ours", ours), ("opponent", opponent)):
+@dataclass(frozen=True)
+class Timed:
+    """Median seconds of each side, and what it returned when it was warmed up."""
+
+    seconds: dict[str, float]
+    results: dict[str, Any]
+
+
+def timed(sides: dict[str, Side], repeats: int) -> Timed:
+    """Time all sides in turn after one warm-up each."""
+    results = {name: work() for name, work in sides.items()}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, work in sides.items():
             began = time.perf_counter()
             work()
-            if number:
-                times[side].append(time.perf_counter() - began)
-    mine, theirs = (statistics.median(times[side]) for side in ("ours", "opponent"))
+            times[name].append(time.perf_counter() - began)
+    return Timed({name: statistics.median(taken) for name, taken in times.items()}, results)
+
+
+def interleaved(name: str, ours: Side, opponent: Side, target: float, repeats: int, agreement: str) -> Row:
+    """Both sides timed in turn after one warm-up each."""
+    found = timed({"ours": ours, "opponent": opponent}, repeats).seconds
+    mine, theirs = found["ours"], found["opponent"]
     return Row(name, mine, theirs, theirs / mine, target, agreement)
 
 
