@@ -4,29 +4,31 @@
     python -m repro.sample --ckpt oracle:mdlm@nano --n 4 --sampler ancestral
     >>> sample(load("runs/mdlm@nano-s0"), n=4)
 
-`--watch` shows the denoising as it happens: committed tokens appear in place, undecided ones as dots. Off a terminal
-it prints one line a step.
+`--watch` shows the denoising as it happens (repro.watch); `--trace FILE` writes every step of it (repro.trace).
 """
 
 from __future__ import annotations
 
+import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from repro.command import Parser, natural, run
+from repro.files import write_text
 from repro.models import Model, load
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.samplers.decode import decode, steps
 from repro.samplers.plan import Plan, plan_for
 from repro.samplers.presets import preset
+from repro.trace import Trace
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from repro.samplers.sampler import Sampler
+    from repro.watch import Watch
 
 
 def default_preset(model: Model, prompted: bool) -> str:
@@ -78,38 +80,24 @@ def _length(model: Model, ids: list[list[int]], asked: int | None) -> int:
     return length
 
 
-def watch(model: Model, prompt: str | None, sampler: str, plan: Plan, seed: int, delay: float) -> str:
-    """Show one decode step by step on the terminal; returns the text."""
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    console = Console()
+def follow(
+    model: Model,
+    prompt: str | None,
+    sampler: Sampler,
+    plan: Plan,
+    seed: int,
+    watch: Watch | None,
+) -> Trace:
+    """Decode one row and note every write; shown as it happens to a `watch`."""
+    trace = Trace(model)
     ids = _prompts(model, None if prompt is None else [prompt], 1)
-    shown = ""
-    frames = steps(model.denoiser, model.recipe.process, preset(sampler), plan, ids, seed=seed, names=[0])
-    with Live(console=console, auto_refresh=False, transient=False) as live:
-        for decoder, frame in frames:
-            row, fresh = frame.ids[0, decoder.start :], frame.changed[0, decoder.start :]
-            shown = _text(model, row)
-            if not console.is_terminal:
-                console.print(shown, highlight=False, markup=False)
-                continue
-            line = Text()
-            for token, new in zip(row.tolist(), fresh.tolist(), strict=True):
-                line.append(_symbol(model, token), style="bold green" if new else "default")
-            line.append(f"\n{int(frame.ledger.forwards[0])} forwards", style="dim")
-            live.update(line, refresh=True)
-            time.sleep(delay)
-    return shown
-
-
-def _symbol(model: Model, token: int) -> str:
-    return "·" if token == model.data.vocabulary().mask else model.data.decode([token])
-
-
-def _text(model: Model, row: Tensor) -> str:
-    return "".join(_symbol(model, token) for token in row.tolist())
+    process = model.recipe.process
+    frames = steps(model.denoiser, process, sampler, plan, ids, seed=seed, names=[0], confidence=True)
+    for decoder, frame in frames:
+        step = trace.add(decoder, frame)
+        if watch is not None:
+            watch.show(trace, step)
+    return trace
 
 
 class _Callable(ModuleType):
@@ -135,25 +123,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=natural)
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--watch", action="store_true", help="show the denoising as it happens")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="write every step as JSON (repro.trace)")
     parser.add_argument("--delay", type=float, default=0.05, help="seconds between frames of --watch")
     args = parser.parse_args(argv)
     if args.n < 1:
         raise ValueError("--n 0 samples nothing; give 1 or more")
-    if args.watch and args.n > 1:
-        raise ValueError(f"--watch shows one sample; leave out --n {args.n}")
-    rule = preset(args.sampler) if args.sampler else None  # before the slow part
+    if args.n > 1 and (args.watch or args.trace):
+        raise ValueError(f"--watch and --trace follow one sample; leave out --n {args.n}")
+    if args.sampler:
+        preset(args.sampler)  # before the slow part
     model = load(Path(args.ckpt) if not args.ckpt.startswith("oracle:") else args.ckpt, args.weights)
     name = args.sampler or default_preset(model, args.prompt is not None)
     prompts = None if args.prompt is None else [args.prompt] * args.n
-    if args.watch:
-        ids = _prompts(model, None if args.prompt is None else [args.prompt], 1)
-        length = _length(model, ids, args.gen_length)
-        plan = plan_for(rule or preset(name), length, args.block_length, args.steps)
-        watch(model, args.prompt, name, plan, args.seed, args.delay)
+    if not (args.watch or args.trace):
+        options = (args.n, name, args.gen_length, args.block_length, args.steps, args.seed)
+        for text in sample(model, prompts, *options):
+            sys.stdout.write(text + "\n")
         return 0
-    options = (args.n, name, args.gen_length, args.block_length, args.steps, args.seed)
-    for text in sample(model, prompts, *options):
-        sys.stdout.write(text + "\n")
+    rule = preset(name)
+    length = _length(model, _prompts(model, prompts, 1), args.gen_length)
+    plan = plan_for(rule, length, args.block_length, args.steps)
+    if args.watch:
+        from repro.watch import Watch
+
+        with Watch(model, plan, args.delay) as watch:
+            trace = follow(model, args.prompt, rule, plan, args.seed, watch)
+    else:
+        trace = follow(model, args.prompt, rule, plan, args.seed, None)
+        sys.stdout.write(model.data.decode(trace.row) + "\n")
+    if args.trace:
+        found = trace.data(rule, plan, args.seed, args.prompt)
+        write_text(args.trace, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 

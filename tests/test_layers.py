@@ -22,7 +22,8 @@ LAYERS = [
     {"train", "report", "judge"},
     {"recipes"},
     {"models"},
-    {"evals"},
+    {"evals", "trace"},
+    {"watch"},
     {"sample", "bench"},
     {"reproduce"},
 ]

@@ -96,7 +96,7 @@ def _row(name: str, found: Timed, mine: str, theirs: str, target: float) -> Row:
 
 
 def _llada_loop(denoiser: Denoiser, prompt: list[int], noisy: bool) -> Tensor:
-    """The published loop, step by step as spec B.4 states it: full logits, full softmax, float64 noise even at T = 0."""
+    """The published loop, step by step as spec B.4 states it: full logits, full softmax, float64 noise at T = 0."""
     from repro.backbones.attention import Mask
     from repro.lazy import torch
 

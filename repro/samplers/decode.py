@@ -77,7 +77,7 @@ class Advanced(NamedTuple):
 class Frame:
     """What the loop shows after each step: ids [B, L], what changed [B, L], costs so far (a live count), moment.
 
-    `confidence` [B, L]: what the network gave to each token that was written at this step, 0 elsewhere; None: not asked.
+    `confidence` [B, L]: what the network gave to each token that was written at this step, else 0; None: not asked.
     """
 
     ids: Tensor
