@@ -22,7 +22,8 @@ from repro.models import Model, load
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.samplers.decode import decode, steps
-from repro.samplers.plan import Plan, plan_for
+from repro.samplers.plan import Cache, Plan, plan_for
+from repro.samplers.plan import cache as named_cache
 from repro.samplers.presets import preset
 from repro.trace import Trace
 
@@ -48,18 +49,24 @@ def sample(
     block_length: int | None = None,
     steps: int | None = None,
     seed: int = 0,
+    cache: str | None = None,
 ) -> list[str]:
-    """Texts that continue `prompts` (or `n` from nothing); `sampler`: a preset, as "low_confidence:temperature=1.0".
+    """Texts that continue `prompts` (or `n` from nothing); `sampler`: a preset, as "low_confidence:temperature=1.0";
+    `cache`: "prefix", "dual" or "dual:refresh=4" (approximate).
 
     Raises ValueError when preset, process, plan or prompt do not fit.
     """
     ids = _prompts(model, prompts, n)
     rule = preset(sampler or default_preset(model, prompts is not None))
     length = _length(model, ids, gen_length)
-    plan = plan_for(rule, length, block_length, steps)
+    plan = plan_for(rule, length, block_length, steps, _kept(cache))
     process, names = model.recipe.process, range(len(ids))
     decoded = decode(model.denoiser, process, rule, plan, ids, seed=seed, names=names)
     return [model.data.decode(row) for row in decoded.ids.tolist()]
+
+
+def _kept(name: str | None) -> Cache | None:
+    return None if name is None else named_cache(name)
 
 
 def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[int]]:
@@ -121,6 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gen-length", type=natural)
     parser.add_argument("--block-length", type=natural)
     parser.add_argument("--steps", type=natural)
+    parser.add_argument(
+        "--cache", help="prefix or dual, approximate; dual:refresh=4 renews it every 4 forwards"
+    )
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--watch", action="store_true", help="show the denoising as it happens")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write every step as JSON (repro.trace)")
@@ -132,17 +142,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--watch and --trace follow one sample; leave out --n {args.n}")
     if args.sampler:
         preset(args.sampler)  # before the slow part
+    kept = _kept(args.cache)
     model = load(Path(args.ckpt) if not args.ckpt.startswith("oracle:") else args.ckpt, args.weights)
     name = args.sampler or default_preset(model, args.prompt is not None)
     prompts = None if args.prompt is None else [args.prompt] * args.n
     if not (args.watch or args.trace):
-        options = (args.n, name, args.gen_length, args.block_length, args.steps, args.seed)
+        options = (args.n, name, args.gen_length, args.block_length, args.steps, args.seed, args.cache)
         for text in sample(model, prompts, *options):
             sys.stdout.write(text + "\n")
         return 0
     rule = preset(name)
     length = _length(model, _prompts(model, prompts, 1), args.gen_length)
-    plan = plan_for(rule, length, args.block_length, args.steps)
+    plan = plan_for(rule, length, args.block_length, args.steps, kept)
     if args.watch:
         from repro.watch import Watch
 

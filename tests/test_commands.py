@@ -133,6 +133,10 @@ def test_arguments(program, arguments, message, line):
         (("--gen-length", "0"), "no gen_length 0"),
         (("--prompt", "a"), "no symbol 'a'"),
         (("--n", "0"), "--n 0 samples nothing"),
+        (("--cache", "dul"), "no cache 'dul'; nearest is 'dual'"),
+        (("--cache", "dual:refresh=0"), "refresh=0 is no number of forwards; give 1 or more, or null"),
+        (("--cache", "prefix", "--block-length", "8"), "no keys and values to keep; leave out the cache"),
+        (("--block-length", "5"), "gen_length 32 is no multiple of block_length 5"),
     ],
 )
 @pytest.mark.parametrize("watched", [(), ("--watch",)], ids=["", "watched"])

@@ -66,6 +66,7 @@ class Denoiser(nn.Module):
 
     forbidden: Tensor
     timed: ClassVar[bool] = False  # whether `encode` reads t
+    keeps: ClassVar[bool] = True  # whether `encode` takes slots
 
     def __init__(self, role: Role) -> None:
         super().__init__()

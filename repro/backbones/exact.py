@@ -20,6 +20,7 @@ class OracleDenoiser(Denoiser):
     """Exact log-probabilities [B, L, V] as features and the identity as head (spec D.6 for uniform noise)."""
 
     timed = True
+    keeps = False
 
     def __init__(self, role: Role, process: Diffusion) -> None:
         super().__init__(role)

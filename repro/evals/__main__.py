@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--suite", help="suite of evals/suites (default: the recipe's)")
     parser.add_argument("--tasks", help="tasks of the suite, separated by ','")
     parser.add_argument("--tokens-per-step", help="for example 1,2,4,8,all (default: the suite's)")
+    parser.add_argument("--block-length", type=natural, help="tokens of a block (default: all in one)")
+    parser.add_argument(
+        "--cache", help="prefix or dual, approximate; dual:refresh=4 renews it every 4 forwards"
+    )
     parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
     parser.add_argument("--seeds", default="0", help="sampling seeds, separated by ','")
     parser.add_argument("--samples", type=natural, help="samples of generating tasks (default: the suite's)")
@@ -64,7 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_suite(args.suite)
     model = load(args.ckpt, args.weights)
     tasks = None if args.tasks is None else args.tasks.split(",")
-    grid = prepare(model, Request(names, tasks, rates, seeds, args.limit, args.samples, args.suite, args.out))
+    request = Request(
+        names,
+        tasks,
+        rates,
+        seeds,
+        args.limit,
+        args.samples,
+        args.suite,
+        args.block_length,
+        args.cache,
+        args.out,
+    )
+    grid = prepare(model, request)
     records = _asked(grid)
     if args.json:
         print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))

@@ -29,7 +29,7 @@ from repro.models import Model, load
 from repro.parts import nearest
 from repro.record import Question, Record, make_record
 from repro.results import Store
-from repro.samplers.plan import Plan, check
+from repro.samplers.plan import Plan, ServedPlan, cache, check
 from repro.samplers.presets import PRESETS, preset
 
 SUITES = ROOT / "evals" / "suites"
@@ -124,9 +124,7 @@ def cells(suite: Suite, model: Model, request: Request) -> tuple[list[Cell], lis
         skipped += unfit
         asked: dict[Ask, str] = {}
         for seed, name in itertools.product(request.seeds, presets):
-            for cell in _plans(
-                task, model, name, request.tokens_per_step or suite.tokens_per_step, seed, request.limit
-            ):
+            for cell in _plans(task, model, name, suite, request, seed):
                 if isinstance(cell, Skip):
                     skipped.append(cell)
                 elif cell.ask in asked:
@@ -138,27 +136,37 @@ def cells(suite: Suite, model: Model, request: Request) -> tuple[list[Cell], lis
 
 
 def _plans(
-    task: Task, model: Model, name: str, rates: Sequence[TokensPerStep], seed: int, limit: int | None
+    task: Task, model: Model, name: str, suite: Suite, request: Request, seed: int
 ) -> Iterator[Cell | Skip]:
+    """The plans of one preset: one an asked number of tokens per step, or one in all for an adaptive rule."""
     sampler, length = preset(name), task.gen_length(model)
-    if sampler.abilities.plan == "adaptive":
-        plan = Plan(gen_length=length, block_length=length, steps=None)
-        yield Cell(task, Ask(sampler, plan, seed, limit), name, None)
-        return
+    block = request.block_length or length
+    kept = None if request.cache is None else cache(request.cache)
+    plan = Plan(gen_length=length, block_length=block, steps=None)
+    if kept is not None:
+        plan = ServedPlan(gen_length=length, block_length=block, steps=None, cache=kept, stop=())
+    shown = (
+        name
+        + ("" if block == length else f", block {block}")
+        + ("" if kept is None else f", {request.cache} cache")
+    )
+    adaptive = sampler.abilities.plan == "adaptive"
     seen = set()
-    for rate in rates:
-        steps = 1 if rate == "all" else max(1, math.ceil(length / float(rate)))
-        if steps in seen:
-            continue
-        seen.add(steps)
-        label = "all" if steps == 1 else f"{float(rate):g}"
-        plan = Plan(gen_length=length, block_length=length, steps=steps)
+    for rate in [None] if adaptive else request.tokens_per_step or suite.tokens_per_step:
+        steps, label = None, None
+        if rate is not None:
+            each = 1 if rate == "all" else max(1, math.ceil(block / float(rate)))
+            if each in seen:
+                continue
+            seen.add(each)
+            steps, label = each * max(1, length // block), "all" if each == 1 else f"{float(rate):g}"
+        planned = dataclasses.replace(plan, steps=steps)
         try:
-            check(sampler, model.recipe.process, plan)
+            check(sampler, model.recipe.process, planned)
         except ValueError as error:
-            yield Skip(f"{name} at {label} tokens per step", str(error))
+            yield Skip(f"{name} at {label} tokens per step" if label else name, str(error))
             continue
-        yield Cell(task, Ask(sampler, plan, seed, limit), name, label)
+        yield Cell(task, Ask(sampler, planned, seed, request.limit), shown, label)
 
 
 def question(model: Model, cell: Cell) -> Question:
@@ -269,11 +277,15 @@ def score(
     limit: int | None = None,
     samples: int | None = None,
     suite: str | None = None,
+    block_length: int | None = None,
+    cache: str | None = None,
     out: Path | None = None,
 ) -> list[Record]:
     """Score a model and return its records; the same as `python -m repro.evals`, from a notebook."""
     model = ckpt if isinstance(ckpt, Model) else load(ckpt)
-    request = Request(samplers, tasks, tokens_per_step, seeds, limit, samples, suite, out)
+    request = Request(
+        samplers, tasks, tokens_per_step, seeds, limit, samples, suite, block_length, cache, out
+    )
     return [record for record, _ in prepare(model, request).run()]
 
 
@@ -288,6 +300,9 @@ class Request:
     limit: int | None = None
     samples: int | None = None
     suite: str | None = None
+    block_length: int | None = None
+    cache: str | None = None
+    """`prefix`, `dual` or `dual:refresh=4`; None: everything is forwarded at every step."""
     out: Path | None = None
     """Records go to OUT/raw; None: beside the checkpoint."""
 
@@ -308,6 +323,8 @@ class Prepared:
 
 def prepare(model: Model, request: Request) -> Prepared:
     """Lay out a request; ValueError for what cannot be asked or would have no effect."""
+    if request.cache is not None:
+        cache(request.cache)
     chosen = read_suite(request.suite or model.recipe.suite)
     if request.tasks is not None:
         names = [task.name for task in chosen.tasks]
@@ -319,6 +336,8 @@ def prepare(model: Model, request: Request) -> Prepared:
         "samplers": list(request.samplers) != ["all"],
         "tokens per step": request.tokens_per_step is not None,
         "samples": request.samples is not None,
+        "block length": request.block_length is not None,
+        "cache": request.cache is not None,
     }
     if not any(task.generates and task.skip(model) is None for task in chosen.tasks):
         for what in [name for name, asked in given.items() if asked]:

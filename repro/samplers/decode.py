@@ -108,6 +108,8 @@ class Decoder:
         prompts: Sequence[Sequence[int]],
     ) -> None:
         check(sampler, process, plan)
+        if plan.kept() is not None and not denoiser.keeps:
+            raise ValueError("this denoiser has no keys and values to keep; leave out the cache")
         self.denoiser, self.process, self.sampler, self.plan = denoiser, process, sampler, plan
         self.causal = isinstance(process, LeftToRight)
         self.revises = registry.part_name(type(process)) in sampler.abilities.revises

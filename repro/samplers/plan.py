@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from repro import registry
+from repro import parts, registry
 from repro.parts import Part, part
 from repro.processes.process import Process
 from repro.samplers.sampler import Sampler
@@ -42,6 +42,17 @@ class DualCache(Cache):
     """Keys and values of all other columns are kept, the block alone is forwarded (Fast-dLLM; spec E.5)."""
 
     reach = "block"
+
+
+CACHES: dict[str, Cache] = {"prefix": PrefixCache(refresh=None), "dual": DualCache(refresh=None)}
+
+
+def cache(name: str) -> Cache:
+    """The cache of `prefix`, `dual` or `dual:refresh=4`; ValueError names the nearest one."""
+    base, _, overrides = name.partition(":")
+    if base not in CACHES:
+        raise ValueError(f"no cache {base!r}; {parts.nearest(base, CACHES)}")
+    return parts.derive(CACHES[base], parts.parse_overrides(overrides.split(",")) if overrides else {})
 
 
 @part
@@ -111,11 +122,13 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
         raise ValueError(f"a left-to-right model writes one token a step: steps must be {plan.gen_length}")
 
 
-def plan_for(sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None) -> Plan:
+def plan_for(
+    sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None, kept: Cache | None
+) -> Plan:
     """A plan with the usual defaults: one block, one token a step; adaptive rules take no steps."""
-    adaptive = sampler.abilities.plan == "adaptive"
-    return Plan(
-        gen_length=gen_length,
-        block_length=gen_length if block_length is None else block_length,
-        steps=gen_length if steps is None and not adaptive else steps,
-    )
+    block = gen_length if block_length is None else block_length
+    if steps is None and sampler.abilities.plan != "adaptive":
+        steps = gen_length
+    if kept is None:
+        return Plan(gen_length=gen_length, block_length=block, steps=steps)
+    return ServedPlan(gen_length=gen_length, block_length=block, steps=steps, cache=kept, stop=())
