@@ -24,7 +24,7 @@ from repro.report import csv_text, stale
 from repro.results import RAW, Record, collect
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("quality", "gap", "curves")
+NAMES = ("quality", "gap", "curves", "caches")
 
 
 def module(name: str) -> ModuleType:

@@ -74,6 +74,7 @@ PARTS = {
     # tasks
     "heldout_bound": "repro.evals.perplexity:HeldoutBound",
     "training_curve": "repro.evals.perplexity:TrainingCurve",
+    "cache_error": "repro.evals.caching:CacheError",
     "law": "repro.evals.generation:Law",
     "harness_task": "repro.evals.harness:HarnessTask",
 }

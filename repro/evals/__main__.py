@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 WIDTH = 120
 """Columns of a table that goes to a file."""
+ACROSS = 6
+"""Most metrics of a task that stand side by side; more stand below each other."""
 TRUE = "true_"
 """Prefix of a metric's value for true samples of the same number."""
 
@@ -147,6 +149,13 @@ def _table(grid: Prepared, records: list[Record]) -> None:
         names = dict.fromkeys(name for r in rows for name in r["answer"]["metrics"])
         metrics = [name for name in names if not name.startswith(TRUE)]
         table = Table(title=f"{grid.model.recipe.name}: {task.name}", title_justify="left")
+        if not task.generates and len(metrics) > ACROSS:
+            for head in ("metric", *["value"] * len(rows)):
+                table.add_column(head, justify="left" if head == "metric" else "right")
+            for name in metrics:
+                table.add_row(name, *[_shown(r["answer"]["metrics"].get(name)) for r in rows])
+            console.print(table)
+            continue
         heads = ["preset", "tokens/step", *metrics, "NFE", "tokens/NFE"] if task.generates else metrics
         for head in heads:
             table.add_column(head, justify="left" if head == "preset" else "right")

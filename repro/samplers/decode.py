@@ -65,12 +65,13 @@ class Ledger:
 
 
 class Advanced(NamedTuple):
-    """After a step: ids [B, L], the rule's memory [B, M], its cost, and the prediction that it began with."""
+    """After a step: ids [B, L], the rule's memory [B, M], its cost, and the prediction that it began with, at t [B]."""
 
     ids: Tensor
     memory: Tensor | None
     cost: Ledger
     prediction: Prediction
+    t: Tensor
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,9 @@ class Decoder:
         """
         block, i, steps = at
         pad = self._pads(ids) if pad is None else pad
-        window = self.window(block)
-        active = self._columns(ids, window.start, window.stop)
-        open = self.process.open(ids, active, self.denoiser.vocabulary)
+        active, open = self._block(ids, block), self.open(ids, block)
         if self.causal:
-            window = slice(window.start + i, window.start + i + 1)
-            open = self._columns(ids, window.start, window.stop)
+            open = self._columns(ids, self.window(block).start + i, self.window(block).start + i + 1)
         t = torch.full((len(ids),), self.sampler.time(i / steps), dtype=torch.float64, device=self.device)
         s = torch.full_like(t, self.sampler.time((i + 1) / steps))
         length = self.plan.block_length
@@ -180,7 +178,7 @@ class Decoder:
 
         def forward(ids: Tensor, t: Tensor) -> Prediction:
             store = None if kept is None else kept(len(predictions))
-            predictions.append(self._prediction(ids, window, t, pad, store))
+            predictions.append(self.prediction(ids, at, t, pad, store))
             return predictions[-1]
 
         state = State(
@@ -208,12 +206,15 @@ class Decoder:
             cost.refreshes += made.refreshed
             cost.token_forwards += made.token_forwards()
         cost.committed += (after != ids).sum(1)
-        return Advanced(after, state.memory, cost, predictions[0])
+        return Advanced(after, state.memory, cost, predictions[0], t)
+
+    def open(self, ids: Tensor, block: int) -> Tensor:
+        """Positions of a block that are still undecided, [B, L]."""
+        return self.process.open(ids, self._block(ids, block), self.denoiser.vocabulary)
 
     def decided(self, ids: Tensor, block: int) -> Tensor:
         """[B] whether nothing is left to decide in a block; a rule that revises decides until its plan ends."""
-        window = self.window(block)
-        open = self.process.open(ids, self._columns(ids, window.start, window.stop), self.denoiser.vocabulary)
+        open = self.open(ids, block)
         return open.new_zeros(len(ids)) if self.revises else ~open.any(1)
 
     def ended(self, ids: Tensor, at: Moment) -> tuple[Tensor, Tensor]:
@@ -227,9 +228,12 @@ class Decoder:
         first = torch.where(found, self.column, self.width).amin(1)
         if self.causal or at.step + 1 == at.steps:
             return first < self.width, first
-        active = self._columns(ids, window.start, window.stop)
-        open = self.process.open(ids, active, self.denoiser.vocabulary)
-        return (first < self.width) & ~(open & (self.column < first[:, None])).any(1), first
+        before = self.open(ids, at.block) & (self.column < first[:, None])
+        return (first < self.width) & ~before.any(1), first
+
+    def _block(self, ids: Tensor, block: int) -> Tensor:
+        window = self.window(block)
+        return self._columns(ids, window.start, window.stop)
 
     def _columns(self, ids: Tensor, first: int, last: int) -> Tensor:
         return ((self.column >= first) & (self.column < last)).expand_as(ids)
@@ -238,15 +242,17 @@ class Decoder:
         """Left padding of each row (an enumeration runs many states of one prompt)."""
         return self.pad if len(ids) == len(self.pad) else self.pad.expand(len(ids))
 
-    def _prediction(
-        self, ids: Tensor, window: slice, t: Tensor, pad: Tensor, kept: Kept | None
-    ) -> Prediction:
-        """The prediction for ids whose block, columns `window`, is at time t [B]; what is before is clean, what comes
-        after it pure noise."""
+    def prediction(self, ids: Tensor, at: Moment, t: Tensor, pad: Tensor, kept: Kept | None) -> Prediction:
+        """The prediction for ids whose block is at time t [B]; what is before is clean, what comes after pure noise.
+
+        `pad` [B] left padding of these rows; `kept`: keys and values of before (None: everything is forwarded).
+        """
         from repro.backbones.attention import Mask
         from repro.backbones.prediction import KeptPrediction, Prediction
 
-        padded = bool(self.pad.any())
+        window, padded = self.window(at.block), bool(self.pad.any())
+        if self.causal:
+            window = slice(window.start + at.step, window.start + at.step + 1)
         mask = Mask(self.column >= pad[:, None] if padded else None)
         positions = (self.column - pad[:, None]).clamp_min(0) if padded or kept is not None else None
         times = (self.column >= window.start).to(t.dtype).expand(ids.shape).clone()

@@ -1,0 +1,86 @@
+"""What an approximate cache costs in truth: divergence a token, and tokens changed, against the refresh interval.
+
+Low confidence, one token a step, in blocks; a cached forward against a whole one of the same ids. The mean over train
+seeds; the last interval is `never` within a block. Line: recipe and cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from pandas import DataFrame
+
+from paper_figures import bar, bar_sentence, colour, empty, family, order
+from repro.report import scale_of
+from repro.results import Record, one_protocol, summarise, to_frame
+
+if TYPE_CHECKING:
+    from matplotlib.typing import LineStyleType
+
+STYLE: dict[str, tuple[LineStyleType, str]] = {"prefix": ("-", "o"), "dual": ("--", "s")}
+MEASURED = {"kl": "KL from a whole forward, nats a token", "changed": "share of tokens changed"}
+
+
+def query(records: Sequence[Record]) -> DataFrame:
+    """One row a (scale, recipe, cache, refresh, measured): mean over seeds and its errors."""
+    frame = to_frame(records)
+    rows = frame[frame.task == "caches"]
+    for _, section in rows.groupby("recipe"):
+        one_protocol(section)
+    mean = summarise(rows)
+    named = mean.metric.str.split("_", expand=True).reindex(columns=range(3))
+    mean = mean.assign(scale=mean.recipe.map(scale_of), cache=named[0], refresh=named[1], measured=named[2])
+    key = [
+        (mean.scale[i], order(mean.recipe[i]), mean.cache[i], mean.refresh[i], mean.measured[i])
+        for i in mean.index
+    ]
+    mean = mean.iloc[sorted(range(len(mean)), key=key.__getitem__)]
+    columns = ["scale", "recipe", "cache", "refresh", "measured", "value", "se", "sd_seeds", "n", "seeds"]
+    return mean[columns].reset_index(drop=True)
+
+
+def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
+    """A column a scale; above the divergence, below the tokens changed."""
+    drawn = query(records)
+    if drawn.empty:
+        return empty("no records of task caches yet"), drawn
+    scales = list(drawn.scale.unique())
+    intervals = sorted(drawn.refresh.unique(), key=lambda text: (text == "never", text))
+    drawing = Figure(figsize=(1.2 + 2.4 * len(scales), 4.2))
+    panels = drawing.subplots(2, len(scales), squeeze=False, sharex=True)
+    for column, scale in enumerate(scales):
+        for axes, (measured, label) in zip(panels[:, column], MEASURED.items(), strict=True):
+            rows = drawn[(drawn.scale == scale) & (drawn.measured == measured)]
+            for (recipe, cache), line in rows.groupby(["recipe", "cache"], sort=False):
+                places = [intervals.index(text) for text in line.refresh]
+                halves = [bar(*pair) for pair in zip(line.se, line.sd_seeds, strict=True)]
+                dash, mark = STYLE[str(cache)]
+                axes.errorbar(
+                    places,
+                    line.value,
+                    yerr=halves,
+                    color=colour(str(recipe)),
+                    linestyle=dash,
+                    marker=mark,
+                    markersize=3,
+                    elinewidth=0.8,
+                )
+            axes.set_ylim(bottom=0)
+            if column == 0:
+                axes.set_ylabel(label)
+        panels[0, column].set_title(scale or "full scale")
+        panels[1, column].set_xticks(range(len(intervals)), intervals)
+        panels[1, column].set_xlabel("forwards between two whole ones")
+    recipes = sorted(drawn.recipe.unique(), key=order)
+    families = {family(recipe): colour(recipe) for recipe in recipes}
+    handles = [Line2D([], [], color=ink, label=name) for name, ink in families.items()]
+    handles += [
+        Line2D([], [], color="#777777", linestyle=dash, marker=mark, markersize=3, label=f"{cache} cache")
+        for cache, (dash, mark) in STYLE.items()
+    ]
+    panels[0, 0].legend(handles=handles, fontsize=6.5)
+    drawing.supxlabel(bar_sentence(drawn.seeds), fontsize=6.5, color="#777777", x=0.02, ha="left")
+    return drawing, drawn

@@ -1,0 +1,116 @@
+"""What an approximate cache costs in truth: divergence a token and tokens changed, by cache and refresh interval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repro import rng
+from repro.data.corpus import prepared
+from repro.evals.task import Answer, Ask, Task
+from repro.lazy import torch
+from repro.models import Model
+from repro.parts import part
+from repro.processes.absorbing import Absorbing
+from repro.samplers.decode import Decoder, Ledger
+from repro.samplers.draws import Stream
+from repro.samplers.plan import CACHES, Cache, ServedPlan
+from repro.samplers.presets import preset
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RULE = "low_confidence"
+"""The rule that is followed: one token a step, no draws."""
+
+
+@part
+class CacheError(Task):
+    """Each approximate cache against none, on `rows` held-out rows: their prompt is kept and the rest is decoded.
+
+    A row's prompt is what comes before its first candidate, or its first half where all are candidates. Along the
+    cached decode, at every step and open position: KL(whole forward || cached one), nats a token; at its end: the share
+    of tokens that differ from the decode without cache. `refreshes`: forwards between two whole ones of a block, beside
+    the one when it begins ("never" after it is asked too).
+    """
+
+    rows: int
+    block_length: int
+    refreshes: tuple[int, ...]
+    generates = False
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "rule": RULE,
+            "tokens_per_step": 1,
+            "kl": "whole || cached, open positions",
+            "unit": "nats a token",
+        }
+
+    def skip(self, model: Model) -> str | None:
+        if not isinstance(model.recipe.process, Absorbing):
+            return "caches are for networks of absorbing noise here"
+        return None if model.denoiser.keeps else "this denoiser has no keys and values to keep"
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        prompts, length = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        whole, _, spent = self._decoded(model, prompts, length, None)
+        metrics: dict[str, tuple[float, float | None, int]] = {}
+        for name, cache in CACHES.items():
+            for refresh in (*self.refreshes, None):
+                kept = type(cache)(refresh=refresh)
+                ids, divergence, cost = self._decoded(model, prompts, length, kept)
+                interval = "never" if refresh is None else str(refresh)
+                changed = (ids != whole).double().mean(1)
+                share = cost.token_forwards / spent.token_forwards
+                for what, values in (("kl", divergence), ("changed", changed), ("tokens", share)):
+                    metrics[f"{name}_{interval}_{what}"] = _mean(values)
+        return Answer(metrics)
+
+    def _prompts(self, model: Model, count: int) -> tuple[list[list[int]], int]:
+        """Prompts of one length from the end of the held-out split, and how many tokens follow."""
+        split = prepared(model.data).heldout
+        rows = rng.permutation(0, rng.QUOTED, 1, len(split)).numpy()[:count]
+        ids, candidates = split.ids[rows].astype(np.int64), split.candidates[rows]
+        width = ids.shape[1]
+        first = width // 2 if candidates.all() else int(candidates.argmax(1).min())
+        length = (width - first) // self.block_length * self.block_length
+        return ids[:, :first].tolist(), length
+
+    def _decoded(
+        self, model: Model, prompts: list[list[int]], length: int, cache: Cache | None
+    ) -> tuple[Tensor, Tensor, Ledger]:
+        """Decoded ids [B, length], KL a token [B] of the cached forwards from whole ones, and the cost."""
+        plan = ServedPlan(
+            gen_length=length, block_length=self.block_length, steps=length, cache=cache, stop=()
+        )
+        decoder = Decoder(model.denoiser, model.recipe.process, preset(RULE), plan, prompts)
+        ledger, rows = Ledger.empty(len(prompts), decoder.device), torch.arange(len(prompts))
+        sums, count = torch.zeros(2, len(prompts), dtype=torch.float64).unbind()
+        with torch.no_grad():
+            ids, kept = decoder.ids, None if cache is None else decoder.stores(len(prompts))
+            for number, at in enumerate(decoder.schedule()):
+                if kept is not None and at.step == 0:
+                    kept.begin_block()
+                after = decoder.advance(ids, None, at, Stream(0, rows, number), decoder.pad, kept)
+                ledger.add(after.cost, rows)
+                if cache is not None:
+                    open = decoder.open(ids, at.block)
+                    exact = decoder.prediction(ids, at, after.t, decoder.pad, None)
+                    gap = divergence(exact.logits(open), after.prediction.logits(open))
+                    sums = sums.index_add(0, open.nonzero()[:, 0], gap)
+                    count = count + open.sum(1)
+                ids = after.ids
+        return ids[:, decoder.start :], sums / count.clamp_min(1), ledger
+
+
+def divergence(logits: Tensor, other: Tensor) -> Tensor:
+    """KL(softmax(logits) || softmax(other)), [N, V] twice with the same ids at -inf -> [N] nats, float64."""
+    one, two = logits.double().log_softmax(-1), other.double().log_softmax(-1)
+    return torch.where(one.isinf(), 0.0, one.exp() * (one - two)).sum(-1)
+
+
+def _mean(values: Tensor) -> tuple[float, float | None, int]:
+    error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
+    return values.mean().item(), error, len(values)
