@@ -81,3 +81,17 @@ def peak_bytes(work: Side) -> int:
     with Watch():
         work()
     return peak
+
+
+def product_share(work: Side) -> float:
+    """Share of the time of `work`, run once after a warm-up, that operators spend in matrix products."""
+    from torch.autograd.profiler import profile
+
+    work()
+    with profile(use_kineto=False) as seen:
+        work()
+    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
+    return sum(times.get(f"aten::{name}", 0.0) for name in PRODUCTS) / sum(times.values())
+
+
+PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm")
