@@ -3,7 +3,7 @@
     make bench                          -> a table, and results/bench/NAME.json (seconds, or what the row names)
     python -m repro.bench --rows decode --repeats 5
 
-Both sides do the same work in turn, and the ratio is of medians: a machine that slows down slows both.
+Both sides do the same work in turn, and the ratio is of medians of CPU seconds: a machine that slows down slows both.
 Sizes are pinned and weights random.
 """
 
