@@ -16,7 +16,7 @@ KL). It would hold no less: the weight's gradient is the one large buffer of bot
 A chunk is what the products need (`CHUNK`), a block of it what the loss takes at a time (`BLOCK`); the gradient
 overwrites the logits, and the weights of tokens scale [n, D] operands instead of [n, V] ones. At those sizes the three
 products take .57 s; the passes over [n, V] of the symmetric KL take .1 s by hand and .3 s by autograd, those of the
-script's form .25 s and .57 s. Cross-entropy makes few (.14 s), so its derivative stays autograd's.
+script's form .3 s and .57 s. Cross-entropy makes few (.14 s), so its derivative stays autograd's.
 
 Torch operations only. Products run in the autocast precision where that is on; logits reach the loss in float32 at
 least, and the weight's gradient is summed over chunks in float32 at least.
@@ -87,7 +87,7 @@ class _FusedLoss(torch.autograd.Function):
         x, w, b = _in_working_precision(features, matrix, bias)
         wide = torch.promote_types(w.dtype, torch.float32)
         grad_x = torch.empty_like(features)
-        grad_w = torch.zeros_like(matrix, dtype=wide)
+        grad_w = None
         grad_b = torch.zeros_like(bias, dtype=wide) if bias is not None and bias.requires_grad else None
         found = []
         for some, logits, given in _chunks(x, w, b, (weight, *each)):
@@ -96,7 +96,9 @@ class _FusedLoss(torch.autograd.Function):
             scale = weight[some, None].to(w.dtype)
             grad_x[some] = (logits @ w).mul_(scale)
             scaled = x[some] * scale
-            if wide == w.dtype:
+            if grad_w is None:
+                grad_w = (logits.T @ scaled).to(wide)
+            elif wide == w.dtype:
                 grad_w.addmm_(logits.T, scaled)
             else:
                 grad_w += logits.T @ scaled
@@ -155,7 +157,8 @@ def _chunks(
     Every chunk's logits lie in one buffer: beyond 32 MiB glibc would hand memory back at each free and pay for every
     page again.
     """
-    rows = max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ACCELERATOR) // len(w))
+    most = max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ACCELERATOR) // len(w))
+    rows = max(1, -(-len(x) // max(1, -(-len(x) // most))))  # as few chunks as can be, of one size
     buffer = x.new_empty(min(rows, len(x)), len(w))
     for start in range(0, max(1, len(x)), rows):
         some = slice(start, start + rows)
