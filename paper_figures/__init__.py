@@ -1,8 +1,9 @@
 """Figures of the paper: one script a figure, each a query of the records and a drawing.
 
-A script has `figure(records) -> (Figure, DataFrame)`: the drawing, and the numbers it was drawn from. Shared
-here: colours (Okabe and Ito's, told apart by colour-blind readers; one recipe has one colour in every
-figure), the error that a bar shows, and the page that is drawn when there are no records.
+A script has `figure(records) -> (Figure, DataFrame)`: the drawing, and the numbers it was drawn from (one that
+draws a bench takes its rows instead). Shared here: colours (Okabe and Ito's, told apart by colour-blind readers;
+one recipe has one colour in every figure), the error that a bar shows, and the page that is drawn when there are
+no records.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Figures of the paper, from results/raw alone: paper_figures/out/NAME.svg and the NAME.csv it was drawn
-from.
+"""Figures of the paper, from results/raw and results/bench alone: paper_figures/out/NAME.svg and the NAME.csv it was
+drawn from.
 
     python -m paper_figures [NAME ...] [--raw DIR] [--out DIR]      # draw all, or the named ones
     python -m paper_figures --check                                 # are the drawn ones those of the records?
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from repro.command import Parser, run
 from repro.files import ROOT, write_text
@@ -24,23 +26,32 @@ from repro.report import csv_text, stale
 from repro.results import RAW, Record, collect
 
 HERE = Path(__file__).resolve().parent
+BENCH = ROOT / "results" / "bench"
 NAMES = ("quality", "gap", "curves", "caches")
+BENCHED = ("vocabulary",)
+"""Figures of results/bench/NAME.json; a script's `figure` takes its rows instead of records."""
 
 
 def module(name: str) -> ModuleType:
     """The script of a figure; ValueError names the nearest one."""
-    if name not in NAMES:
-        raise ValueError(f"no figure {name!r}; {nearest(name, NAMES)}")
+    if name not in (*NAMES, *BENCHED):
+        raise ValueError(f"no figure {name!r}; {nearest(name, (*NAMES, *BENCHED))}")
     return importlib.import_module(f"paper_figures.{name}")
 
 
-def draw(name: str, records: Sequence[Record]) -> dict[str, str]:
-    """File name -> text of a figure: the drawing as deterministic SVG, and its numbers as CSV."""
+def bench_rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Rows of a bench file; none if it is not there."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
+
+
+def draw(name: str, given: Sequence[Record] | Sequence[dict[str, Any]]) -> dict[str, str]:
+    """File name -> text of a figure of records, or of bench rows: deterministic SVG, and its numbers as CSV."""
     from matplotlib import style
 
     buffer = io.BytesIO()
     with style.context(HERE / "style.mplstyle", after_reset=True):
-        drawing, drawn = module(name).figure(records)
+        drawing, drawn = module(name).figure(given)
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return {f"{name}.svg": buffer.getvalue().decode(), f"{name}.csv": csv_text(drawn)}
 
@@ -74,18 +85,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="paper_figures", description="Draw the figures of results/raw, or check the drawn ones."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"figures: {', '.join(NAMES)} (default all)")
+    known = (*NAMES, *BENCHED)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"figures: {', '.join(known)} (default all)")
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
+    parser.add_argument(
+        "--bench", type=Path, default=BENCH, help="folder of bench rows (default results/bench)"
+    )
     parser.add_argument(
         "--out", type=Path, default=HERE / "out", help="folder of figures (default paper_figures/out)"
     )
     parser.add_argument("--check", action="store_true", help="write nothing; name every stale file")
     arguments = parser.parse_args(argv)
-    names = arguments.names or NAMES
+    names = arguments.names or known
     for name in names:
         module(name)
     records = collect(arguments.raw)
-    files = {file: text for name in names for file, text in draw(name, records).items()}
+    given = {name: bench_rows(arguments.bench, name) if name in BENCHED else records for name in names}
+    files = {file: text for name in names for file, text in draw(name, given[name]).items()}
     if arguments.check:
         return check(arguments.out, files)
     for name, text in files.items():

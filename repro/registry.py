@@ -46,6 +46,7 @@ PARTS = {
     "fresh_masks": "repro.objectives.masked_ce:Fresh",
     "sym_kl": "repro.objectives.sym_kl:SymKL",
     "sym_kl_script": "repro.objectives.sym_kl:SymKLScript",
+    "clean_prompt": "repro.objectives.clean_prompt:CleanPrompt",
     "kappa": "repro.objectives.sym_kl:Kappa",
     "dense_tokens": "repro.ops.soft_tokens:Dense",
     "sparse_tokens": "repro.ops.soft_tokens:Sparse",

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from repro import rng
 from repro.backbones.attention import Mask
 from repro.backbones.denoiser import Head
-from repro.objectives.sym_kl import closed_form, script_form
+from repro.objectives.sym_kl import closed_form, closed_gradient, script_form, script_gradient
 from repro.ops import fused_head
-from repro.ops.fused_head import TokenLoss, fused_loss
+from repro.ops.fused_head import HandDerived, TokenLoss, fused_loss
 from repro.processes.absorbing import Absorbing, weighted_ce
 from repro.processes.process import cross_entropy
 from repro.processes.uniform import Uniform, token_nll
@@ -28,7 +28,7 @@ V, D, N = 29, 8, 23
 SPECIAL = 2
 """The last ids are forbidden where a loss knows forbidden ids."""
 
-Case = tuple[TokenLoss, Callable[[Head], Head], bool]
+Case = tuple[TokenLoss | HandDerived, Callable[[Head], Head], bool]
 """A loss, what its objective makes of the head, and whether it asks for a noisy id and a level beside the label."""
 
 CASES: dict[str, Case] = {
@@ -44,13 +44,17 @@ CASES: dict[str, Case] = {
     "uniform_nelbo": (partial(token_nll, count=V - SPECIAL, meaning="leave_one_out"), Head.clean, True),
     "uniform_nelbo_of_a_mean": (partial(token_nll, count=V - SPECIAL, meaning="x0_mean"), Head.clean, True),
 }
+for name, by_hand in {"closed_form": closed_gradient, "script_form": script_gradient}.items():
+    defined, head, more = CASES[name]
+    CASES[f"{name}_by_hand"] = HandDerived(defined, partial(by_hand, floor=1e-8)), head, more
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    """Five tokens a chunk."""
+    """Five tokens a chunk, two a block."""
     monkeypatch.setattr(fused_head, "CHUNK", 5 * V)
+    monkeypatch.setattr(fused_head, "BLOCK", 2 * V)
 
 
 def draw(name: int, *shape: int, seed: int = 0) -> Tensor:
@@ -82,11 +86,16 @@ def weights(count: int = N) -> Tensor:
     return torch.arange(count, dtype=torch.float64) / 100
 
 
+def definition(case: Case) -> TokenLoss:
+    return case[0].loss if isinstance(case[0], HandDerived) else case[0]
+
+
 def dense(case: Case, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     """The weighted sum from all logits at once."""
-    loss, head, _ = case
-    logits = head(head_of(w, b)).logits(x)
-    terms = loss(logits.to(torch.promote_types(logits.dtype, torch.float32)), *given(case, len(x)))
+    logits = case[1](head_of(w, b)).logits(x)
+    terms = definition(case)(
+        logits.to(torch.promote_types(logits.dtype, torch.float32)), *given(case, len(x))
+    )
     return (weights(len(x)) * (terms if terms.ndim == 1 else terms[0])).sum()
 
 
@@ -171,7 +180,7 @@ def test_terms_are_those_of_the_loss(case):
     x, w, b = operands(torch.float64)
     loss, head, _ = case
     made = head(head_of(w, b))
-    wanted = loss(made.logits(x), *given(case))
+    wanted = definition(case)(made.logits(x), *given(case))
     value, terms = fused_loss(x, made, loss, weights(), *given(case))
     with torch.no_grad():
         quiet, same = fused_loss(x, made, loss, weights(), *given(case))

@@ -1,12 +1,24 @@
-"""On a CUDA device: the same draws, the same losses, the same tokens as on a CPU. `make test-gpu` runs these."""
+"""On a CUDA device: the same draws, the same losses, the same tokens as on a CPU; what a full-size step costs.
+
+`make test-gpu` runs these, and says so where there is no device.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
 
 import pytest
 import torch
 from toy import curve, toy
 
-from repro import load, rng, sample
+from repro import load, parts, registry, rng, sample
+from repro.backbones.attention import Mask
+from repro.objectives.objective import Batch
+from repro.optim import Masters
+from repro.recipe import Recipe
+from repro.recipes.plan import plan
 from repro.train import train
 
 pytestmark = [
@@ -43,3 +55,73 @@ def test_sampling_stays_on_the_device(tmp_path):
     model = load(tmp_path / "run")
     assert model.denoiser.device.type == "cuda"
     assert sample(model, n=2, seed=1) == sample(model, n=2, seed=1)
+
+
+# --- full size ----------------------------------------------------------------------------------------------
+
+ROWS = 32
+"""One GPU's share of the seed's step."""
+STEPS = 5
+
+
+def full_batch(recipe: Recipe, device: str) -> Batch:
+    """32 rows of random ids, every position a candidate: no row costs more."""
+    vocabulary, index = recipe.data.vocabulary(), torch.arange(ROWS, device=device)
+    shape = (ROWS, recipe.data.row_length())
+    u = rng.uniform(rng.keys(0, rng.SENTENCE, 0, index), shape[1])
+    return Batch(
+        ids=(u * vocabulary.size).long(),
+        candidates=torch.ones(shape, dtype=torch.bool, device=device),
+        attention=Mask(),
+        index=index,
+        step=0,
+        seed=0,
+        vocabulary=vocabulary,
+        step_examples=index,
+        step_candidates=torch.full((ROWS,), shape[1], device=device),
+    )
+
+
+def steps(recipe: Recipe, device: str, wait) -> tuple[list[float], float]:
+    """Seconds of each of STEPS optimizer steps on one batch, and the last loss; `wait` ends what runs on the device."""
+    network = recipe.network(0).to(device).train()
+    masters = Masters(network, recipe.precision, recipe.ema)
+    optimizer = recipe.optimizer.build(masters.parameters())
+    batch, seconds, loss = full_batch(recipe, device), [], torch.tensor(torch.nan)
+    for step in range(STEPS):
+        wait()
+        began = time.perf_counter()
+        loss = recipe.objective(network, recipe.process, dataclasses.replace(batch, step=step)).value
+        loss.backward()
+        masters.collect()
+        if recipe.optimizer.clip is not None:
+            torch.nn.utils.clip_grad_norm_(masters.parameters(), recipe.optimizer.clip)
+        optimizer.step()
+        masters.give_weights(step)
+        optimizer.zero_grad()
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return seconds, loss.item()
+
+
+@pytest.mark.parametrize("name", ["llada", "duo"])
+def test_a_full_size_step_costs_what_is_planned(name, capsys):
+    """Random ModernBERT-large weights, 32 x 512 tokens: at most half as much memory again; time is reported."""
+    full = registry.recipe(name)
+    recipe = parts.derive(
+        dataclasses.replace(full, backbone=full.backbone.blank()), {"batch": ROWS, "micro_batch": ROWS}
+    )
+    planned = plan(recipe, gpus=1)
+    torch.cuda.reset_peak_memory_stats()
+    seconds, loss = steps(recipe, "cuda", torch.cuda.synchronize)
+    held, wanted = torch.cuda.max_memory_allocated(), sum(planned["bytes_a_gpu"].values())
+    taken = statistics.median(seconds[1:])
+    reached = planned["utilisation"] * planned["seconds_a_step"] / taken
+    with capsys.disabled():
+        print(
+            f"\n{name}, {ROWS} x {full.data.row_length()} on {torch.cuda.get_device_name()}:"
+            f" {held / 2**30:.1f} GiB, planned {wanted / 2**30:.1f};"
+            f" {taken:.3f} s a step, planned {planned['seconds_a_step']:.3f} at {planned['utilisation']:.0%}"
+            f" of an H100; reached {reached:.0%}"
+        )
+    assert loss == loss and held < 1.5 * wanted

@@ -3,7 +3,7 @@
     make bench                          -> a table, and results/bench/NAME.json (seconds, or what the row names)
     python -m repro.bench --rows decode --repeats 5
 
-Both sides do the same work in turn, and the ratio is of medians: a machine that slows down slows both.
+Both sides do the same work in turn, and the ratio is of medians of CPU seconds: a machine that slows down slows both.
 Sizes are pinned and weights random.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from repro.bench import decoding, duo, masked
+from repro.bench import decoding, duo, masked, vocabulary
 from repro.bench.row import Row
 from repro.command import Parser, natural, run
 from repro.files import ROOT, write_text
@@ -30,6 +30,7 @@ ROWS: dict[str, Callable[[int], list[Row]]] = {
     "masked_head": masked.masked_head,
     "duo_step": duo.duo_step,
     "duo_memory": duo.duo_memory,
+    "vocabulary": vocabulary.vocabulary,
 }
 """NAME of results/bench/NAME.json: what measures its rows, given the repeats."""
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.repeats < 1:
         raise ValueError("--repeats 0 times nothing; give 1 or more")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler talks to the terminal
     from rich.console import Console
     from rich.table import Table
 
@@ -55,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
+        "malloc": "keeps its pages" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "as shipped",
         "torch": torch.__version__.partition("+")[0],
         "python": platform.python_version(),
     }

@@ -6,21 +6,20 @@ import math
 from typing import TYPE_CHECKING
 
 from repro.bench.nets import Sizes, llama
-from repro.bench.row import Row, interleaved, peak_bytes
+from repro.bench.row import Row, interleaved, peak_bytes, product_share
 
 if TYPE_CHECKING:
     from repro.objectives.objective import Objective
 
 
 class DuoStep:
-    """One step on the seed's Duo terms at V = 50,368, forward and backward: recipe `duo`, and the script as written.
+    """One step on the seed's Duo terms, forward and backward: recipe `duo`, and the script as written.
 
-    The two differ in the reverse term (spec A.3); `duo_script`, whose loss is the script's, shows the agreement.
+    `count` is V (None: the recipe's 50,368). The two differ in the reverse term (spec A.3); `duo_script`, whose loss is
+    the script's, shows the agreement.
     """
 
-    name = "Duo step, V=50,368, d=256, 2 layers, B=8, L=128"
-
-    def __init__(self) -> None:
+    def __init__(self, count: int | None = None) -> None:
         from repro import registry, rng
         from repro.backbones.attention import Mask
         from repro.lazy import torch
@@ -28,7 +27,8 @@ class DuoStep:
 
         rows, length = 8, 128
         recipe = registry.recipe("duo")
-        sizes = Sizes(ids=recipe.data.vocabulary().size, mask=None, bos=None, length=length)
+        sizes = Sizes(ids=count or recipe.data.vocabulary().size, mask=None, bos=None, length=length)
+        self.name = f"Duo step, V={sizes.ids:,}, d=256, 2 layers, B=8, L=128"
         self.loss, self.same, self.process = (
             recipe.objective,
             registry.recipe("duo_script").objective,
@@ -97,7 +97,9 @@ class DuoStep:
 def duo_step(repeats: int) -> list[Row]:
     """Sparse soft tokens against one-hot, Gaussian, softmax and product over the whole vocabulary (spec I.1)."""
     step = DuoStep()
-    return [interleaved(step.name, step.ours, step.script, 3.0, repeats, step.agreement())]
+    ours, script = (f"{product_share(side):.0%}" for side in (step.ours, step.script))
+    agreement = f"{step.agreement()}; matrix products take {ours} of our time, {script} of the script's"
+    return [interleaved(step.name, step.ours, step.script, 3.0, repeats, agreement)]
 
 
 def duo_memory(repeats: int) -> list[Row]:

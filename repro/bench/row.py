@@ -27,21 +27,25 @@ Side = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timed:
-    """Median seconds of each side, and what it returned when it was warmed up."""
+    """Median CPU seconds of each side, and what it returned when it was warmed up."""
 
     seconds: dict[str, float]
     results: dict[str, Any]
 
 
 def timed(sides: dict[str, Side], repeats: int) -> Timed:
-    """Time all sides in turn after one warm-up each."""
+    """Time all sides in turn after one warm-up each, on this process's CPU clock.
+
+    One thread never waits for anything here, so on a quiet machine that is the wall clock; on a shared one it leaves
+    out the neighbours.
+    """
     results = {name: work() for name, work in sides.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, work in sides.items():
-            began = time.perf_counter()
+            began = time.process_time()
             work()
-            times[name].append(time.perf_counter() - began)
+            times[name].append(time.process_time() - began)
     return Timed({name: statistics.median(taken) for name, taken in times.items()}, results)
 
 
@@ -81,3 +85,17 @@ def peak_bytes(work: Side) -> int:
     with Watch():
         work()
     return peak
+
+
+def product_share(work: Side) -> float:
+    """Share of the time of `work`, run once after a warm-up, that operators spend in matrix products."""
+    from torch.autograd.profiler import profile
+
+    work()
+    with profile(use_kineto=False) as seen:
+        work()
+    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
+    return sum(times.get(f"aten::{name}", 0.0) for name in PRODUCTS) / sum(times.values())
+
+
+PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm")

@@ -70,6 +70,44 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
     return torch.stack([ce + whole - c * p_x.expm1(), ce, p_x, entropy.detach()])
 
 
+def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
+    """`closed_form`, its logits overwritten by dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x) (spec A.3)."""
+    c = -math.log(floor)
+    logp = logits.log_softmax(-1)
+    p = torch.exp(logp, out=logits)
+    rows = torch.arange(len(x), device=x.device)
+    ce = -logp[rows, x]
+    surprise = logp.mul_(p)
+    p_x, entropy = (-ce).exp(), -surprise.sum(-1)
+    at_label = 1 + c * p_x
+    torch.addcmul(surprise, p, (at_label + entropy)[:, None], out=logits)
+    logits[rows, x] -= at_label
+    return torch.stack([ce - entropy + c * (1 - p_x), ce, p_x, entropy])
+
+
+def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
+    """`script_form`, its logits overwritten by dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k (spec A.3).
+
+    g_j = e^{p_j} (1 + p_j + c [j != x]) stands here less its constant 1 + c, which cancels: with q = e^p - 1 it is
+    p + q (1 + c + p), and at the label c (1 + q) less.
+    """
+    c = -math.log(floor)
+    logp = logits.log_softmax(-1)
+    p = torch.exp(logp, out=logits)
+    rows = torch.arange(len(x), device=x.device)
+    ce = -logp[rows, x]
+    p_x, entropy = (-ce).exp(), -logp.mul_(p).sum(-1)
+    g = torch.add(p, 1 + c, out=logp)
+    q = p.expm1()
+    whole = p.sum(-1) + (p * q).sum(-1) + c * q.sum(-1)  # vecdot would round to bfloat16 under autocast
+    g.mul_(q).add_(p)
+    g[rows, x] -= c * p_x.exp()
+    mean = (p * g).sum(-1)
+    p.mul_(g.add_((1 - mean)[:, None]))
+    p[rows, x] -= 1
+    return torch.stack([ce + whole - c * p_x.expm1(), ce, p_x, entropy])
+
+
 def corrupted(
     batch: Batch, noise: Window, temperature: Temperature, tokens: Relaxation
 ) -> tuple[Relaxed, Tensor]:
@@ -85,18 +123,19 @@ def corrupted(
 
 def relaxed_loss(
     form: TokenLoss,
+    gradient: TokenLoss,
     pins: SymKL | SymKLScript,
     denoiser: Denoiser,
     batch: Batch,
 ) -> Loss:
     """One of the two forms on soft tokens, over the clean ids alone; logs are means over a row's tokens."""
-    from repro.ops.fused_head import fused_loss
+    from repro.ops.fused_head import HandDerived, fused_loss
 
     drawn, t = corrupted(batch, pins.noise, pins.temperature, pins.tokens)
     where, count = batch.candidates, batch.vocabulary.size
     features = denoiser.encode(drawn.soft, t=None, attention=batch.attention)[where]
     weight = pins.group.weights(batch.step_candidates, batch.index) * pins.view_scale.scale(t, count)
-    loss = partial(form, floor=pins.floor)
+    loss = HandDerived(partial(form, floor=pins.floor), partial(gradient, floor=pins.floor))
     value, (_, ce, p_true, entropy) = fused_loss(
         features, denoiser.head().first(count), loss, weight[where.nonzero()[:, 0]], batch.ids[where]
     )
@@ -123,7 +162,7 @@ class SymKL(Objective):
     score = "improper score"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        return relaxed_loss(closed_form, self, denoiser, batch)
+        return relaxed_loss(closed_form, closed_gradient, self, denoiser, batch)
 
 
 @part
@@ -143,4 +182,4 @@ class SymKLScript(Objective):
     score = "improper score"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        return relaxed_loss(script_form, self, denoiser, batch)
+        return relaxed_loss(script_form, script_gradient, self, denoiser, batch)

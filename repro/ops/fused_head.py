@@ -4,39 +4,51 @@
 
     value    sum over n of weight_n * loss_n, with gradients to features, head weight and head bias
     terms    what `loss` gave for each token, without gradient (for logs)
-    loss     any differentiable function (logits [n, V], *[n] of `each`) -> [n], or [S, n] with the loss in row 0
+    loss     any differentiable function (logits [n, V], *[n] of `each`) -> [n], or [S, n] with the loss in row 0;
+             or that function beside its derivative taken by hand (`HandDerived`)
 
 The dense loss is the definition; here it runs on some tokens at a time. Every objective knows the weight of a token
 before the forward, so the gradient of the weighted sum is taken chunk by chunk *in the forward*, while the logits are
 at hand, and backward only scales it. Recomputing logits in backward needs a fourth product and each loss twice: at
 V = 50,368, D = 256, N = 1024 on one thread 1.5 s instead of 1.0 s (cross-entropy), 1.9 s instead of 1.25 s (symmetric
 KL). It would hold no less: the weight's gradient is the one large buffer of both, and the head comes first in backward.
-Hand-written derivatives gained 2 % (cross-entropy), `torch.compile` of a loss 0 to 6 %, but 30 % for the script's.
+
+A chunk is what the products need (`CHUNK`), a block of it what the loss takes at a time (`BLOCK`); the gradient
+overwrites the logits, and the weights of tokens scale [n, D] operands instead of [n, V] ones. At those sizes the three
+products take .57 s; the passes over [n, V] of the symmetric KL take .1 s by hand and .3 s by autograd, those of the
+script's form .3 s and .57 s. Cross-entropy makes few (.14 s), so its derivative stays autograd's.
 
 Torch operations only. Products run in the autocast precision where that is on; logits reach the loss in float32 at
 least, and the weight's gradient is summed over chunks in float32 at least.
 
-Shapes: N tokens (n in a chunk), D features, V ids, S terms of a token.
+Shapes: N tokens (n in a chunk or block), D features, V ids, S terms of a token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from repro.backbones.denoiser import Head
-from repro.ops import CHUNK, CHUNK_ACCELERATOR
+from repro.ops import BLOCK, BLOCK_ACCELERATOR, CHUNK, CHUNK_ACCELERATOR
 
 TokenLoss = Callable[..., Tensor]
 """(logits [n, V], *[n]) -> [n], or [S, n] with the loss in row 0."""
 
 
+class HandDerived(NamedTuple):
+    """A loss, and the same terms from a function that also overwrites its logits [n, V] by d loss_n / d logits_n."""
+
+    loss: TokenLoss
+    differentiate: TokenLoss
+
+
 def fused_loss(
-    features: Tensor, head: Head, loss: TokenLoss, weight: Tensor, *each: Tensor
+    features: Tensor, head: Head, loss: TokenLoss | HandDerived, weight: Tensor, *each: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of `loss` over tokens, and each token's terms: features [N, D], weight [N] -> scalar, [N] or [S, N].
 
@@ -51,8 +63,13 @@ def fused_loss(
     x, w, b = head_inputs = features, head.weight, head.bias
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in head_inputs):
         return _FusedLoss.apply(x, w, b, weight, loss, each)
+    plain = loss.loss if isinstance(loss, HandDerived) else loss
     with torch.no_grad():
-        terms = torch.cat([loss(logits, *given) for _, logits, given in _chunks(x, w, b, each)], -1)
+        chunks = _chunks(x, w, b, each)
+        found = [
+            plain(_wide(part), *rest) for _, logits, given in chunks for part, rest in _blocks(logits, given)
+        ]
+    terms = torch.cat(found, -1)
     return _weighted(terms, weight).sum(), terms
 
 
@@ -64,27 +81,27 @@ class _FusedLoss(torch.autograd.Function):
         matrix: Tensor,
         bias: Tensor | None,
         weight: Tensor,
-        loss: TokenLoss,
+        loss: TokenLoss | HandDerived,
         each: tuple[Tensor, ...],
     ) -> tuple[Tensor, Tensor]:
         x, w, b = _in_working_precision(features, matrix, bias)
         wide = torch.promote_types(w.dtype, torch.float32)
         grad_x = torch.empty_like(features)
-        grad_w = torch.zeros_like(matrix, dtype=wide)
+        grad_w = None
         grad_b = torch.zeros_like(bias, dtype=wide) if bias is not None and bias.requires_grad else None
         found = []
-        for some, logits, given in _chunks(x, w, b, each):
-            terms, grad_logits = _differentiated(loss, logits, weight[some], given)
-            found.append(terms)
-            if grad_b is not None:
-                grad_b += grad_logits.sum(0)
-            narrow = grad_logits.to(w.dtype)
-            grad_x[some] = narrow @ w
-            if wide == w.dtype:
-                grad_w.addmm_(narrow.T, x[some])
+        for some, logits, given in _chunks(x, w, b, (weight, *each)):
+            for block, (share, *rest) in _blocks(logits, given):
+                found.append(_differentiate(loss, block, share, rest, grad_b))
+            scale = weight[some, None].to(w.dtype)
+            grad_x[some] = (logits @ w).mul_(scale)
+            scaled = x[some] * scale
+            if grad_w is None:
+                grad_w = (logits.T @ scaled).to(wide)
+            elif wide == w.dtype:
+                grad_w.addmm_(logits.T, scaled)
             else:
-                grad_w += narrow.T @ x[some]
-            del logits, grad_logits, narrow  # before the next chunk's are made
+                grad_w += logits.T @ scaled
         terms = torch.cat(found, -1)
         ctx.save_for_backward(grad_x, grad_w, grad_b)
         ctx.mark_non_differentiable(terms)
@@ -97,14 +114,23 @@ class _FusedLoss(torch.autograd.Function):
         return (*scaled, None, None, None)
 
 
-def _differentiated(
-    loss: TokenLoss, logits: Tensor, weight: Tensor, given: list[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Terms of a chunk, and the gradient of its weighted loss by its logits [n, V]."""
-    with torch.enable_grad():
-        terms = loss(logits.requires_grad_(), *given)
-        (gradient,) = torch.autograd.grad(_weighted(terms, weight).sum(), logits)
-    return terms.detach(), gradient
+def _differentiate(
+    loss: TokenLoss | HandDerived, block: Tensor, weight: Tensor, given: list[Tensor], grad_b: Tensor | None
+) -> Tensor:
+    """Terms of a block's tokens. Its logits [n, V] give way to d loss_n / d logits_n; weighted by `weight` [n], that
+    is added to the bias's gradient."""
+    logits = _wide(block)
+    if isinstance(loss, HandDerived):
+        terms, gradient = loss.differentiate(logits, *given), logits
+    else:
+        with torch.enable_grad():
+            terms = loss(leaf := logits.detach().requires_grad_(), *given)
+            (gradient,) = torch.autograd.grad((terms if terms.ndim == 1 else terms[0]).sum(), leaf)
+    if grad_b is not None:
+        grad_b.addmv_(gradient.T, weight.to(grad_b.dtype))
+    if gradient is not block:
+        block.copy_(gradient)
+    return terms.detach()
 
 
 def _weighted(terms: Tensor, weight: Tensor) -> Tensor:
@@ -126,9 +152,32 @@ def _in_working_precision(
 def _chunks(
     x: Tensor, w: Tensor, b: Tensor | None, each: tuple[Tensor, ...]
 ) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
-    """A chunk of tokens, their logits [n, V] in float32 at least, their part of `each`; for N = 0 one of none."""
-    rows = max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ACCELERATOR) // len(w))
+    """A chunk of tokens, their logits [n, V], their part of `each`; for N = 0 one of none.
+
+    Every chunk's logits lie in one buffer: beyond 32 MiB glibc would hand memory back at each free and pay for every
+    page again.
+    """
+    most = max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ACCELERATOR) // len(w))
+    rows = max(1, -(-len(x) // max(1, -(-len(x) // most))))  # as few chunks as can be, of one size
+    buffer = x.new_empty(min(rows, len(x)), len(w))
     for start in range(0, max(1, len(x)), rows):
         some = slice(start, start + rows)
-        logits = torch.nn.functional.linear(x[some], w, b)
-        yield some, logits.to(torch.promote_types(logits.dtype, torch.float32)), [v[some] for v in each]
+        logits = buffer[: len(x[some])]
+        if b is None:
+            torch.mm(x[some], w.T, out=logits)
+        else:
+            torch.addmm(b, x[some], w.T, out=logits)
+        yield some, logits, [v[some] for v in each]
+
+
+def _blocks(logits: Tensor, each: list[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """What a loss takes at a time of a chunk: a view of its logits, and their part of `each`."""
+    rows = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[1])
+    for start in range(0, max(1, len(logits)), rows):
+        some = slice(start, start + rows)
+        yield logits[some], [v[some] for v in each]
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In float32 at least: the logits themselves, or a copy."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

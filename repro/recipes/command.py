@@ -1,7 +1,7 @@
 """The command line of every recipe.
 
 python -m repro.recipes.duo --print              every pin with its source;  --print --json: canonical form
-python -m repro.recipes.duo --plan               parameters, tokens, steps, memory, hours
+python -m repro.recipes.duo --plan               parameters, tokens, steps, memory, hours;  --engine fsdp2 --gpus 16
 python -m repro.recipes.duo --scale nano.text    the same recipe on one CPU core
 python -m repro.recipes.duo --set optimizer.lr=1e-4 --out DIR --steps 100 --resume --seed 1
 """
@@ -36,6 +36,9 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     shows = parser.add_mutually_exclusive_group()
     shows.add_argument("--print", action="store_true", help="every pin with its source")
     shows.add_argument("--plan", action="store_true", help="what the run needs: parameters, memory, hours")
+    parser.add_argument("--engine", help="with --plan: ddp, fsdp2 or zero2 (default ddp)")
+    parser.add_argument("--gpus", type=natural, help="with --plan: how many GPUs share the batch (default 8)")
+    parser.add_argument("--activation-checkpointing", action="store_true", help="with --plan: less memory")
     parser.add_argument("--json", action="store_true", help="with --print or --plan: for machines")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME-sSEED)")
     parser.add_argument("--seed", type=natural, default=0, help="seed of everything random")
@@ -45,13 +48,21 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     chosen = select(recipe, args.scale, args.set)
     if args.json and not (args.print or args.plan):
         parser.error("--json goes with --print or --plan")
+    for flag in ("engine", "gpus", "activation_checkpointing"):
+        if getattr(args, flag) and not args.plan:
+            parser.error(f"--{flag.replace('_', '-')} goes with --plan")
     if args.print:
         print(json.dumps(parts.canonical(chosen), indent=1) if args.json else listing(chosen))
         return 0
     if args.plan:
-        from repro.recipes.plan import plan, text
+        from repro.recipes.plan import GPUS, plan, text
 
-        planned = plan(chosen)
+        planned = plan(
+            chosen,
+            engine=args.engine or "ddp",
+            gpus=GPUS if args.gpus is None else args.gpus,
+            activation_checkpointing=args.activation_checkpointing,
+        )
         print(json.dumps(planned, indent=1) if args.json else text(planned))
         return 0
     from repro.train import train
