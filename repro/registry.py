@@ -36,6 +36,7 @@ PARTS = {
     "llama": "repro.backbones.llama:Llama",
     "modernbert": "repro.backbones.modernbert:ModernBert",
     "oracle": "repro.backbones.oracle:Oracle",
+    "shifted": "repro.backbones.shifted:Shifted",
     # processes
     "absorbing": "repro.processes.absorbing:Absorbing",
     "uniform": "repro.processes.uniform:Uniform",

@@ -50,9 +50,7 @@ PRESETS: dict[str, Sampler] = {
     "remdm_cap": RemdmCap(eta=0.008),  # ReMDM, eta .008; its scripts add +nucleus:p=0.9 (spec E.1)
     "remdm_rescale": RemdmRescale(eta=0.015),  # ReMDM, eta .015; its scripts add +nucleus:p=0.9 (spec E.1)
     "remdm_conf": RemdmConf(),  # ReMDM; its scripts add +nucleus:p=0.9 (spec E.1)
-    "remdm_loop": RemdmLoop(
-        eta=0.02, t_on=0.55, t_off=0.05, alpha_on=0.9
-    ),  # ReMDM, +nucleus:p=0.9 (spec E.1)
+    "remdm_loop": RemdmLoop(eta=0.02, t_on=0.55, t_off=0.05, alpha_on=0.9),  # ReMDM, p .9 too (spec E.1)
     "forward_backward": ForwardBackward(),  # ReMDM, forward-backward, +nucleus:p=0.9 (spec E.1)
     "ancestral": Ancestral(),  # MDLM (spec C), Duo (spec D.6), to s = 0 with no removal step
     "greedy": Autoregressive(temperature=0.0),  # argmax decoding
