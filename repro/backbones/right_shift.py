@@ -28,7 +28,9 @@ class ShiftedDenoiser(Denoiser):
         slots: Slots | None = None,
     ) -> Tensor:
         if slots is not None:
-            raise ValueError("a shifted network needs the feature before a cached block: decode without a cache")
+            raise ValueError(
+                "a shifted network needs the feature before a cached block: decode without a cache"
+            )
         features = self.network.encode(tokens, t=t, attention=attention, positions=positions)
         before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
         if positions is None:

@@ -99,6 +99,7 @@ class State:
 
     def draw(self, probabilities: Tensor, purpose: int, where: Tensor, index: int = 0) -> Tensor:
         """One categorical outcome for each True entry of `where` [B, L], from probabilities [N, C] float64: [N]."""
+        assert probabilities.dtype == torch.float64, "rare tokens are lost in less than float64 (spec H34)"
         rows, columns = where.nonzero(as_tuple=True)
         return self._draw(probabilities, purpose, rows, columns - self._pad[rows], index)
 
