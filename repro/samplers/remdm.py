@@ -156,7 +156,7 @@ class RemdmLoop(Sampler):
         return (1 - self.alpha_on) * min(1.0, left / self.t_off)
 
     def step(self, state: State) -> Tensor:
-        sigma = torch.where(state.t == state.s, self.eta, 0.0).minimum(_limit(state))
+        sigma = ((state.t == state.s).double() * self.eta).minimum(_limit(state))
         return _revise(state, sigma[:, None])
 
 
