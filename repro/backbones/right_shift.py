@@ -13,6 +13,8 @@ from repro.backbones.denoiser import Denoiser, Head, Soft
 class ShiftedDenoiser(Denoiser):
     """Features of `network` [B, L, D], each moved one position to the right within its row."""
 
+    keeps = False
+
     def __init__(self, network: Denoiser, role: Role) -> None:
         super().__init__(role)
         self.network = network
