@@ -382,7 +382,7 @@ def test_a_loop_does_not():
         total_variation(law(exact(SPACE, ABSORBING), ABSORBING, rule, plan(2, n)), SPACE.as_law())
         for n in (40, 160)
     ]
-    assert 0.95 < far[1] / far[0] < 1.05 and far[1] > 0.007
+    assert far[1] > 0.85 * far[0] and far[1] > 0.007  # 1/N would leave a quarter
 
 
 # --- times ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Right shift: a network that was trained left to right and now denoises says at i - 1 what stands at i (Dream; spec E.3).
+"""Right shift: a network that was trained left to right says at i - 1 what stands at i (Dream; spec E.3).
 
 Its features are moved one position to the right, so that rules, losses and bounds read them like any other network's.
 The first position of a row keeps its own.
