@@ -374,6 +374,16 @@ def test_quotas_are_kept(shape, counts, rule):
     assert frames[-1][1].ledger.forwards.item() == sum(count > 0 for count in counts)
 
 
+def test_a_rule_remembers_under_shapes():
+    """A shape that keeps all ids leaves ReMDM's confidences, and so its law, as they are."""
+    denoiser = stranger(random_space(3, 2), ABSORBING)
+    one, two = (
+        law(denoiser, ABSORBING, preset(name), plan(2, 4))
+        for name in ("remdm_conf", "remdm_conf+top_k:k=3+top_k:k=3")
+    )
+    assert total_variation(one, two) < 1e-12
+
+
 # --- names and refusals ---------------------------------------------------------------------------------------
 
 
@@ -458,6 +468,18 @@ def test_a_shifted_network_decodes_as_dream_does():
         assert row.tolist() == x[len(prompt) :].tolist()
     plain = decode(network, ABSORBING, preset("low_confidence"), made, prompts, seed=0, names=range(3))
     assert not torch.equal(plain.ids, together.ids)
+
+
+def test_left_padding_does_not_shift_in():
+    """Behind padding a row's first token keeps its own feature, as it does alone."""
+    network = llama("bidirectional", ABSORBING, TOY)
+    shifted = ShiftedDenoiser(network, Role(TOY, ABSORBING.forbidden(TOY.vocabulary()), "x0_mean"))
+    ids = torch.tensor([[TOY.size, TOY.size, 3, 1, 4]])
+    column = torch.arange(5)[None]
+    with torch.no_grad():
+        alone = shifted.encode(ids[:, 2:], t=None, attention=Mask())
+        padded = shifted.encode(ids, t=None, attention=Mask(column >= 2), positions=(column - 2).clamp_min(0))
+    assert torch.allclose(alone, padded[:, 2:], atol=1e-5)
 
 
 def test_a_shifted_backbone_is_a_backbone():
