@@ -15,14 +15,27 @@ from repro.processes.uniform import Uniform
 from repro.samplers import presets
 from repro.samplers.decode import decode, steps
 from repro.samplers.plan import Plan
-from repro.samplers.presets import PRESETS, preset
+from repro.samplers.presets import PRESETS, SHAPES, preset
 
 NOISES = {
     "absorbing": Absorbing(),
     "uniform": Uniform(alpha_end=1e-3, eps=1e-3),
     "left_to_right": LeftToRight(),
 }
-PAIRS = [(name, noise) for name, rule in PRESETS.items() for noise in sorted(rule.abilities.processes)]
+SHAPED = [
+    "low_confidence+guided",
+    "low_confidence+nucleus",
+    "threshold_0.9:temperature=1.0+top_p",
+    "ancestral+tempered",
+    "remdm_conf+guided:scale=1.0+nucleus",
+    "low_confidence+no_eos:ids=[0]",
+    "factor_1+eos_last:ids=[0]",
+    "entropy+order_temperature",
+    "random+rounded_quotas",
+    "margin:temperature=1.0+dream_quotas+top_k:k=2",
+    "sample+top_k:k=2",
+]
+PAIRS = [(name, noise) for name in [*PRESETS, *SHAPED] for noise in sorted(preset(name).abilities.processes)]
 SPACE = random_space(3, 4)
 PROMPTS = [[1], [2], [0]]
 
@@ -57,6 +70,28 @@ def test_what_a_preset_declares_is_what_it_does(name, noise):
         assert frames == 3
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, noise in PAIRS if noise in preset(name).abilities.revises == {"absorbing"}]
+)
+def test_a_rule_that_remasks_does(name):
+    """Over 60 steps and 30 rows a committed token becomes a mask again, and the plan runs to its end."""
+    mask, before, again, count = SPACE.size, None, 0, 0
+    names = range(30)
+    for decoder, frame in steps(
+        denoiser("absorbing"),
+        NOISES["absorbing"],
+        preset(name),
+        plan(name, 60),
+        [[1]] * 30,
+        seed=0,
+        names=names,
+    ):
+        before = decoder.ids if before is None else before
+        again += int(((before != mask) & (frame.ids == mask)).sum())
+        before, count = frame.ids, count + 1
+    assert again > 3 and count == 60
+
+
 @pytest.mark.parametrize(("name", "noise"), [p for p in PAIRS if p[1] == "uniform"])
 def test_a_rule_that_revises_does_revise(name, noise):
     """The declaration is not idle: somewhere a written token changes again."""
@@ -79,9 +114,14 @@ def test_rows_do_not_see_each_other(name, noise):
         assert alone.ledger.forwards[0] == together.ledger.forwards[row]
 
 
+def test_every_shape_is_tried():
+    used = {shape.partition(":")[0] for name in SHAPED for shape in name.split("+")[1:]}
+    assert used == set(SHAPES)
+
+
 def test_every_preset_is_cited_and_reads_back():
     source = inspect.getsource(presets)
-    for name, rule in PRESETS.items():
+    for name, rule in {**PRESETS, **SHAPES}.items():
         line = next(line for line in source.splitlines() if line.strip().startswith(f'"{name}":'))
         assert "  # " in line, f"{name} has no source"
         assert parts.read(parts.canonical(rule)) == rule

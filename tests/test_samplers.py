@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from paper import (
+    MASK,
+    Step,
+    best,
+    follow,
+    masked,
+    quota,
+    said,
+    token_draws,
+    written,
+)
 from spaces import (
     SPACE,
     Known,
-    Law,
     Words,
     chi_square,
     exact,
@@ -124,59 +133,6 @@ def test_looking_at_the_draws_is_biased():
 
 
 # --- laws against samplers written out ----------------------------------------------------------------------
-
-Step = Callable[[tuple[int, ...], int, int], Iterator[tuple[tuple[int, ...], float]]]
-"""(ids, step, steps) -> (next ids, probability): a sampler as one would write it on paper."""
-MASK = 3
-
-
-def said(denoiser: Known, z: tuple[int, ...], t: float = 0.5) -> list[list[float]]:
-    """The network's probabilities at each position."""
-    return denoiser.answer(torch.tensor([z]), torch.tensor([t], dtype=torch.float64))[0].tolist()
-
-
-def follow(step: Step, start: Law, count: int) -> Law:
-    states = start
-    for i in range(count):
-        after: dict[tuple[int, ...], float] = defaultdict(float)
-        for z, weight in states.items():
-            for new, chance in step(z, i, count):
-                after[new] += weight * chance
-        states = dict(after)
-    return states
-
-
-def written(z: tuple[int, ...], tokens: dict[int, int]) -> tuple[int, ...]:
-    return tuple(tokens.get(place, token) for place, token in enumerate(z))
-
-
-def masked(z: tuple[int, ...]) -> list[int]:
-    return [place for place, token in enumerate(z) if token == MASK]
-
-
-def tempered(p: list[float], temperature: float) -> list[float]:
-    powers = [v ** (1 / temperature) for v in p]
-    return [v / sum(powers) for v in powers]
-
-
-def token_draws(
-    p: list[list[float]], places: list[int], temperature: float
-) -> Iterator[tuple[dict[int, int], float]]:
-    """Every way to draw a token at each of `places`, and its probability."""
-    sharp = {place: tempered(p[place], temperature) for place in places}
-    for tokens in itertools.product(range(3), repeat=len(places)):
-        yield (
-            dict(zip(places, tokens, strict=True)),
-            math.prod(sharp[i][v] for i, v in zip(places, tokens, strict=True)),
-        )
-
-
-def best(scores: dict[int, float], count: int) -> list[int]:
-    return sorted(scores, key=lambda place: (-scores[place], place))[:count]
-
-
-def quota(length: int, i: int, count: int) -> int:
-    return length // count + (i < length % count)
 
 
 def ancestral_absorbing(denoiser: Known, temperature: float) -> Step:

@@ -15,7 +15,7 @@ NELBO, spec D.6); uniform noise must know, for absorbing noise the two coincide.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +65,8 @@ class Denoiser(nn.Module):
     """A network with a vocabulary and a meaning. Subclasses give `encode` and `head`."""
 
     forbidden: Tensor
-    timed: ClassVar[bool] = False  # whether `encode` reads t
-    keeps: ClassVar[bool] = True  # whether `encode` takes slots
+    timed: bool = False  # whether `encode` reads t
+    keeps: bool = True  # whether `encode` takes slots
 
     def __init__(self, role: Role) -> None:
         super().__init__()

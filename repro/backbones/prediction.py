@@ -59,6 +59,11 @@ class Prediction:
     def vocabulary(self) -> Vocabulary:
         return self._denoiser.vocabulary
 
+    @property
+    def timed(self) -> bool:
+        """Whether the network reads t."""
+        return self._denoiser.timed
+
     def features(self, where: Tensor) -> Tensor:
         """Features [N, D] at `where` [B, L] bool; forwards the rows that need it and have not been forwarded."""
         need = where.any(1) & ~self.forwarded

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,8 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _split(text: str) -> list[str]:
     """Presets separated by ',' or ';'; a piece that is only `field=value` belongs to the preset before it."""
+    from repro.samplers.presets import split_pins
+
     names: list[str] = []
-    for piece in re.split("[,;]", text):
+    for piece in split_pins(text, ",;"):
         if names and "=" in piece and ":" not in piece:
             names[-1] += f",{piece}"
         elif piece:
@@ -115,11 +116,14 @@ def _rate(text: str) -> TokensPerStep:
 
 
 def _list() -> int:
-    from repro.samplers.presets import PRESETS, describe
+    from repro.samplers.presets import PRESETS, SHAPES, describe
 
-    wide = max(map(len, PRESETS))
+    wide = max(map(len, [*PRESETS, *SHAPES]))
     for name, rule in PRESETS.items():
         print(f"{name:<{wide}}  {'+'.join(sorted(rule.abilities.processes)):<18}  {describe(rule)}")
+    print("shapes, as in low_confidence+nucleus:p=0.9")
+    for name, shape in SHAPES.items():
+        print(f"{name:<{wide}}  {'+'.join(sorted(shape.processes())):<18}  {describe(shape)}")
     return 0
 
 

@@ -38,16 +38,35 @@ class Ancestral(Sampler):
     def step(self, state: State) -> Tensor:
         match state.process:
             case Absorbing() as process:
-                return self._reveal(state, process)
+                return _reveal(state, process)
             case Uniform() as process:
                 law = process.posterior(state.ids, state.prediction, state.t, state.s, state.open)
                 return state.commit(state.open, state.draw(law, rng.TOKEN, state.open))
         raise AssertionError(f"no ancestral step for {state.process}")
 
-    def _reveal(self, state: State, process: Absorbing) -> Tensor:
-        rows = state.open.nonzero()[:, 0]
-        stay = ((1 - process.alpha(state.s)) / (1 - process.alpha(state.t)))[rows]
-        coin = state.draw(torch.stack([stay, 1 - stay], -1), rng.REVEAL, state.open)
-        shown = state.open.clone()
-        shown[state.open] = coin.bool()
-        return state.commit(shown, state.draw(state.prediction.probs(shown), rng.TOKEN, shown))
+
+@part
+class Origin(Sampler):
+    """Dream's `origin`: ancestral on times from 1 down to `end`, and all that is left in the last step (spec E.3)."""
+
+    end: float
+    abilities = Abilities(frozenset({"absorbing"}), plan="steps", revises=frozenset(), looks_at_draws=False)
+
+    def claim(self) -> Claim:
+        return "law"
+
+    def time(self, done: float) -> float:
+        return 0.0 if done == 1 else 1 - (1 - self.end) * done
+
+    def step(self, state: State) -> Tensor:
+        assert isinstance(state.process, Absorbing)
+        return _reveal(state, state.process)
+
+
+def _reveal(state: State, process: Absorbing) -> Tensor:
+    rows = state.open.nonzero()[:, 0]
+    stay = ((1 - process.alpha(state.s)) / (1 - process.alpha(state.t)))[rows]
+    coin = state.draw(torch.stack([stay, 1 - stay], -1), rng.REVEAL, state.open)
+    shown = state.open.clone()
+    shown[state.open] = coin.bool()
+    return state.commit(shown, state.draw(state.prediction.probs(shown), rng.TOKEN, shown))

@@ -197,6 +197,7 @@ class Decoder:
             _draw=draw,
             _pad=pad,
             _forward=forward,
+            prompt=self._columns(ids, 0, self.start),
         )
         after = self.sampler.step(state)
         cost = Ledger.empty(len(ids), self.device)

@@ -28,6 +28,10 @@ class Draw(Protocol):
         """Probabilities [N, C] float64 for rows [N] (indices in the batch) and positions [N] -> outcomes [N]."""
         ...
 
+    def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
+        """Uniform float64 in (0, 1) for rows [N] and positions [N]: [N]."""
+        ...
+
 
 class Stream:
     """Draws by the suite's stream: `names` [B] are the rows' numbers in the global stream."""
@@ -38,9 +42,11 @@ class Stream:
     def __call__(
         self, probabilities: Tensor, purpose: int, rows: Tensor, positions: Tensor, index: int
     ) -> Tensor:
+        return rng.choose(probabilities, self.uniform(purpose, rows, positions, index))
+
+    def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
         keys = rng.keys(self.seed, purpose, self.step, self.names[rows])
-        u = rng.uniform(rng.fold(rng.fold(keys, index), positions))
-        return rng.choose(probabilities, u)
+        return rng.uniform(rng.fold(rng.fold(keys, index), positions))
 
 
 class Unknown(Exception):
@@ -68,3 +74,8 @@ class Script:
                 [names[n] for n in missing], [int(rows[n]) for n in missing], probabilities[missing]
             )
         return torch.tensor(known, dtype=torch.int64)
+
+    def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
+        raise ValueError(
+            "a uniform draw has no outcomes to enumerate; this rule's law is listed for networks without time only"
+        )

@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from repro.lazy import torch
@@ -35,19 +35,27 @@ def law(
 
     For tiny spaces (V = 3, gen_length = 2 or 3): states with equal ids are merged after each step.
     """
+    found: dict = {}
+    for found in laws(denoiser, process, sampler, plan, prompt):  # noqa: B007
+        pass
+    return found
+
+
+def laws(
+    denoiser: Denoiser, process: Process, sampler: Sampler, plan: Plan, prompt: Sequence[int] = ()
+) -> Iterator[dict]:
+    """The law at the start and after each step, noise included."""
     decoder = Decoder(denoiser, process, sampler, plan, [prompt])
     assert not decoder.causal or denoiser.vocabulary.bos is not None
     states = States(decoder.ids, None, torch.ones(1, dtype=torch.float64))
     with torch.no_grad():
         states = _enumerate(lambda ids, memory, draw: (decoder.begin(draw, ids), memory), states)
         states = states._replace(memory=sampler.start(states.ids))
+        yield _written(decoder, states)
         for at in decoder.schedule():
             if not decoder.decided(states.ids, at.block).all():
                 states = _enumerate(functools.partial(_advance, decoder, at), states)
-    found: dict[tuple[int, ...], float] = defaultdict(float)
-    for row, weight in zip(states.ids[:, decoder.start :].tolist(), states.weights.tolist(), strict=True):
-        found[tuple(row)] += weight
-    return dict(found)
+                yield _written(decoder, states)
 
 
 class States(NamedTuple):
@@ -56,6 +64,13 @@ class States(NamedTuple):
     ids: Tensor
     memory: Tensor | None
     weights: Tensor
+
+
+def _written(decoder: Decoder, states: States) -> dict[tuple[int, ...], float]:
+    found: dict[tuple[int, ...], float] = defaultdict(float)
+    for row, weight in zip(states.ids[:, decoder.start :].tolist(), states.weights.tolist(), strict=True):
+        found[tuple(row)] += weight
+    return dict(found)
 
 
 Step = Callable[["Tensor", "Tensor | None", "Draw"], "tuple[Tensor, Tensor | None]"]

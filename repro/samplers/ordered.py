@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 
 from repro.lazy import torch
 from repro.parts import part
-from repro.samplers.sampler import Abilities, Claim, Sampler, State, claim_at
+from repro.samplers.sampler import Abilities, Claim, Sampler, Setting, State, claim_at
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _abilities(looks_at_draws: bool) -> Abilities:
+def _abilities(looks_at_draws: bool, *settings: Setting) -> Abilities:
     return Abilities(
-        frozenset({"absorbing"}), plan="quota", revises=frozenset(), looks_at_draws=looks_at_draws
+        frozenset({"absorbing"}),
+        plan="quota",
+        revises=frozenset(),
+        looks_at_draws=looks_at_draws,
+        honours=frozenset({"quota", *settings}),
     )
 
 
@@ -27,7 +31,7 @@ class LowConfidence(Sampler):
     """The positions whose written token is most probable; the others are remasked (LLaDA, Alg. 5; MaskGIT)."""
 
     temperature: float
-    abilities = _abilities(looks_at_draws=True)
+    abilities = _abilities(True, "order", "confidence")
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -35,7 +39,7 @@ class LowConfidence(Sampler):
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.open)
         tokens = state.tokens(logits, self.temperature, state.open)
-        score = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        score = state.confidence(logits, tokens).double().exp()
         chosen = state.best(score, state.open, state.quota)
         return state.commit(chosen, tokens[chosen[state.open]])
 
@@ -45,7 +49,7 @@ class Margin(Sampler):
     """The positions with the largest gap between the two highest probabilities (Dream's `topk_margin`)."""
 
     temperature: float
-    abilities = _abilities(looks_at_draws=False)
+    abilities = _abilities(False, "order")
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)
@@ -61,7 +65,7 @@ class Entropy(Sampler):
     """The positions with the lowest predictive entropy (Dream's `entropy`)."""
 
     temperature: float
-    abilities = _abilities(looks_at_draws=False)
+    abilities = _abilities(False, "order")
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)
@@ -86,7 +90,7 @@ class Random(Sampler):
     """
 
     temperature: float
-    abilities = _abilities(looks_at_draws=False)
+    abilities = _abilities(False)
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)

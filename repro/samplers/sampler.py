@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from repro import rng
 from repro.lazy import torch
@@ -44,13 +44,20 @@ class Abilities:
     positions a step, with "steps" any number of steps will do, "adaptive" means that the number of forwards is an
     outcome. `revises`: the noises under which it may change a committed token. `looks_at_draws`: which positions it
     commits depends on the tokens drawn there; a rule that does not look is exact one position at a time with an
-    exact denoiser, one that looks is biased.
+    exact denoiser, one that looks is biased. `honours`: which of a state's settings it follows, beside the plan;
+    a shape (`repro.samplers.shapes`) that sets another one is refused.
     """
 
     processes: frozenset[str]
     plan: Literal["quota", "steps", "adaptive"]
     revises: frozenset[str]
     looks_at_draws: bool
+    honours: frozenset[Setting] = frozenset()
+
+
+Setting = Literal["quota", "order", "confidence"]
+"""`quota`: commits `state.quota` positions; `order`: chooses them by `state.best`; `confidence`: scores by
+`state.confidence`."""
 
 
 @dataclass
@@ -79,6 +86,12 @@ class State:
     _draw: Draw
     _pad: Tensor
     _forward: Callable[[Tensor, Tensor], Prediction]
+    prompt: Tensor | None = None
+    """[B, L] bool: positions of the prompt; None: there is none."""
+    order_temperature: float = 0.0
+    """Above 0 `best` draws positions by their scores instead of ranking them."""
+    distrusted: tuple[int, ...] = ()
+    """Ids whose confidence is 0."""
 
     def forward(self, ids: Tensor, t: Tensor) -> Prediction:
         """A further prediction within this step: of other ids [B, L] at time t [B]; it is counted like the first."""
@@ -86,11 +99,17 @@ class State:
 
     def draw(self, probabilities: Tensor, purpose: int, where: Tensor, index: int = 0) -> Tensor:
         """One categorical outcome for each True entry of `where` [B, L], from probabilities [N, C] float64: [N]."""
+        assert probabilities.dtype == torch.float64, "rare tokens are lost in less than float64 (spec H34)"
         rows, columns = where.nonzero(as_tuple=True)
         return self._draw(probabilities, purpose, rows, columns - self._pad[rows], index)
 
+    def uniform(self, purpose: int, index: int = 0) -> Tensor:
+        """One uniform draw a row, in (0, 1), [B] float64; it has no list of outcomes, so no law is enumerated."""
+        rows = torch.arange(len(self.ids), device=self.ids.device)
+        return self._draw.uniform(purpose, rows, torch.zeros_like(rows), index)
+
     def draw_position(self, among: Tensor, index: int) -> Tensor:
-        """One True column a row of `among` [B, L], uniformly (rows without any: column 0): [B]."""
+        """One column a row of `among` [B, L], uniformly where True or by weight (rows without any: column 0): [B]."""
         rows = among.any(1).nonzero()[:, 0]
         chosen = torch.zeros(len(among), dtype=torch.int64, device=among.device)
         start = torch.zeros_like(rows)
@@ -104,12 +123,34 @@ class State:
         scaled = logits.double() / temperature
         return self.draw((scaled - scaled.amax(-1, keepdim=True)).exp_(), rng.TOKEN, where)
 
+    def confidence(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probability of the written tokens [N] under logits [N, V], distrusted ids taken out of the softmax."""
+        if not self.distrusted:
+            return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        gone = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+        gone[list(self.distrusted)] = True
+        trusted = logits.masked_fill(gone, -torch.inf)
+        logp = trusted.gather(1, tokens[:, None])[:, 0] - trusted.logsumexp(-1)
+        return torch.where(gone[tokens], -torch.inf, logp)
+
     def best(self, score: Tensor, where: Tensor, count: int | Tensor) -> Tensor:
-        """The `count` highest-scoring True entries of each row of `where`, ties to the left: [B, L] bool."""
+        """The `count` highest-scoring True entries of each row of `where`, ties to the left: [B, L] bool.
+
+        With an order temperature they are drawn one after the other ~ softmax(score / temperature) (Dream's alg_temp).
+        """
         full = torch.full(where.shape, -torch.inf, dtype=torch.float64, device=where.device)
-        full[where] = score.double()
-        rank = full.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-        return where & (rank < count)
+        full[where] = score.double().clamp_min(LEAST)
+        if self.order_temperature == 0:
+            rank = full.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+            return where & (rank < count)
+        assert isinstance(count, int), "positions are drawn by a quota"
+        left = where
+        for index in range(min(count, int(where.sum(1).max()))):
+            scaled = full.masked_fill(~left, -torch.inf) / self.order_temperature
+            weights = (scaled - scaled.amax(-1, keepdim=True)).exp().masked_fill(~left, 0.0)
+            column = self.draw_position(weights, index)
+            left = left.scatter(1, column[:, None], False)
+        return where & ~left
 
     def commit(self, where: Tensor, tokens: Tensor) -> Tensor:
         """The ids with `tokens` [N] written at `where` [B, L]."""
@@ -118,10 +159,17 @@ class State:
         return ids
 
 
+LEAST = -1e300
+"""Score of a position that no confidence speaks for: below every score, above what may not be chosen at all."""
+
+
 class Sampler(Part):
     """Kind: an update rule."""
 
-    abilities: ClassVar[Abilities]
+    @property
+    def abilities(self) -> Abilities:
+        """What it declares; most rules write it as a constant of the class."""
+        raise AssertionError("abstract")
 
     def claim(self) -> Claim:
         """What its outputs follow."""

@@ -1,0 +1,44 @@
+"""The network behind `repro.backbones.shifted`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from repro.backbones.attention import Mask, Slots
+from repro.backbones.backbone import Role
+from repro.backbones.denoiser import Denoiser, Head, Soft
+
+
+class ShiftedDenoiser(Denoiser):
+    """Features of `network` [B, L, D], each moved one position to the right within its row."""
+
+    keeps = False
+
+    def __init__(self, network: Denoiser, role: Role) -> None:
+        super().__init__(role)
+        self.network = network
+        self.timed = network.timed
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        slots: Slots | None = None,
+    ) -> Tensor:
+        if slots is not None:
+            raise ValueError(
+                "a shifted network needs the feature before a cached block: decode without a cache"
+            )
+        features = self.network.encode(tokens, t=t, attention=attention, positions=positions)
+        before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
+        if positions is None:
+            return before
+        # left padding and a row's first token stand at position 0: there is nothing before them
+        return torch.where((positions == 0)[..., None], features, before)
+
+    def head(self) -> Head:
+        return self.network.head()

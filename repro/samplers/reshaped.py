@@ -1,0 +1,41 @@
+"""A prediction whose logits another prediction makes: what shapes (`repro.samplers.shapes`) hand to a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from repro.backbones.denoiser import Head
+from repro.backbones.prediction import Prediction
+
+
+class Reshaped(Prediction):
+    """`change(logits [N, V]) -> [N, V]` of what `of` says; the forwards are counted where they are made, in `of`."""
+
+    def __init__(self, of: Prediction, change: Callable[[Tensor], Tensor]) -> None:
+        self._of, self._change = of, change
+        self._denoiser = of._denoiser
+
+    def logits(self, where: Tensor) -> Tensor:
+        return self._change(self._of.logits(where))
+
+    def features(self, where: Tensor) -> Tensor:
+        raise AssertionError("changed logits have no features")
+
+    def head(self) -> Head:
+        raise AssertionError("changed logits have no head")
+
+
+class Mixed(Reshaped):
+    """Classifier-free guidance: un + (scale + 1)(of - un), two forwards (spec B.4)."""
+
+    def __init__(self, of: Prediction, unconditional: Prediction, scale: float) -> None:
+        super().__init__(of, lambda logits: logits)
+        self._unconditional, self._scale = unconditional, scale
+
+    def logits(self, where: Tensor) -> Tensor:
+        told, untold = self._of.logits(where), self._unconditional.logits(where)
+        mixed = untold + (self._scale + 1) * (told - untold)
+        return torch.where(told.isneginf(), -torch.inf, mixed)
