@@ -91,7 +91,7 @@ class ServedPlan(Plan):
 
 def check(sampler: Sampler, process: Process, plan: Plan) -> None:
     """Raise ValueError, naming the remedy, when the rule does not fit the process or the plan cannot be had."""
-    name, noise = registry.part_name(type(sampler)), registry.part_name(type(process))
+    name, noise = registry.part_name(type(sampler.innermost)), registry.part_name(type(process))
     abilities = sampler.abilities
     if noise not in abilities.processes:
         raise ValueError(

@@ -171,6 +171,11 @@ class Sampler(Part):
         """What it declares; most rules write it as a constant of the class."""
         raise AssertionError("abstract")
 
+    @property
+    def innermost(self) -> Sampler:
+        """The rule itself, under whatever shapes it."""
+        return self
+
     def claim(self) -> Claim:
         """What its outputs follow."""
         raise AssertionError("abstract")

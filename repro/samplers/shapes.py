@@ -92,8 +92,7 @@ class Shaped(Sampler):
 
     @property
     def innermost(self) -> Sampler:
-        """The rule itself."""
-        return self.rule.innermost if isinstance(self.rule, Shaped) else self.rule
+        return self.rule.innermost
 
     @property
     def abilities(self) -> Abilities:
