@@ -1,0 +1,357 @@
+"""Estimators of the all-subsets bound, by what they forward (spec B.1, B.5; design 7).
+
+    subsets       all 2^L - 1 masked sets: nothing is drawn
+    levels        the end levels exactly, different sets of every level between, the end levels as control variate
+    llada_mc      l uniform and stratified, a fresh l-subset each (Nie et al. 2025, Eq. 6), every l equally likely
+    llada_round   the same as published, whose rounding makes some l likelier than others: biased
+    elbo_t        the 1/t form: t uniform and stratified, every token masked with probability t
+
+`levels` spends 2 L + 1 forwards on the levels 1, L - 1 and L, the heaviest and the cheapest to list. Their per-position
+losses also predict the levels between, h(S) = sum over i in S of a line from the loss with nothing else masked to that
+with everything masked; what is drawn is f(S) - h(S), and the mean of h is known. Sets of one level are drawn without
+replacement, so the standard error is that of a stratified sample (Cochran 1977, ch. 5), unbiased.
+
+Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+from repro import rng
+from repro.evals.likelihood import (
+    Design,
+    Estimator,
+    Likelihood,
+    Masked,
+    Network,
+    Request,
+    batches,
+    pass_error,
+    score_designs,
+)
+from repro.lazy import torch
+from repro.parts import part
+from repro.processes.uniform import Uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LISTED = 5000
+"""Sets of a level that are listed to be drawn without replacement; among more, a repetition is rare."""
+
+
+@lru_cache(maxsize=64)
+def every_set(length: int) -> Tensor:
+    """All masked sets but the empty one, [2^L - 1, L] bool."""
+    code = torch.arange(1, 1 << length)
+    return (code[:, None] >> torch.arange(length)) & 1 == 1
+
+
+@lru_cache(maxsize=64)
+def level_sets(length: int, level: int) -> Tensor:
+    """All sets of `level` positions in lexicographic order, [C(L, l), L] bool."""
+    rows = torch.tensor(list(itertools.combinations(range(length), level)))
+    return torch.zeros(len(rows), length, dtype=torch.bool).scatter(1, rows, True)
+
+
+def random_sets(key: Tensor, levels: Tensor, length: int) -> Tensor:
+    """A uniform set of levels [n] positions each, [n, L] bool; `key` a scalar."""
+    ranks = rng.uniform(rng.fold(key, torch.arange(len(levels))), length).argsort(-1).argsort(-1)
+    return ranks < levels[:, None]
+
+
+def row_key(seed: int, row: int, number: int) -> Tensor:
+    """The key of a request's pass `number`, a scalar."""
+    return rng.keys(seed, rng.LIKELIHOOD, number, row)
+
+
+@part
+class Subsets(Masked):
+    """Every masked set, for continuations of at most `longest` tokens (2^L - 1 forwards)."""
+
+    longest: int
+    score_is = "bound"
+
+    def most(self, length: int) -> int:
+        if length > self.longest:
+            raise ValueError(
+                f"a continuation of {length} tokens has {2**length - 1} masked sets; 'subsets' is pinned to "
+                f"{self.longest} tokens, use 'levels'"
+            )
+        return 2**length - 1
+
+    def design(self, length: int, row: int, seed: int) -> Design:
+        self.most(length)
+        return all_sets(length)
+
+
+def all_sets(length: int) -> Design:
+    """The design that draws nothing: weight 1 / (l C(L, l)) a set."""
+    masked = every_set(length)
+    level = masked.sum(1)
+    sets = torch.tensor([math.comb(length, int(k)) for k in level], dtype=torch.float64)
+
+    def weigh(losses: Tensor) -> tuple[float, float, None]:
+        return -float((losses.sum(1) / (level * sets)).sum()), 0.0, None
+
+    return Design(masked, level / length, weigh)
+
+
+# --- levels -------------------------------------------------------------------------------------------------
+
+
+@part
+class Levels(Masked):
+    """At most `draws` masked sets: all of them where that suffices; else the levels 1, L - 1 and L whole and, between,
+    different sets in equal numbers (two at least) a level. Where `draws` do not reach that far, only level L whole, and
+    two sets each from strata of neighbouring levels."""
+
+    draws: int
+    score_is = "bound"
+
+    def __post_init__(self) -> None:
+        if self.draws < 3:
+            raise ValueError(f"draws={self.draws} gives no standard error; the smallest is 3")
+
+    def most(self, length: int) -> int:
+        return min(self.draws, 2**length - 1)
+
+    def design(self, length: int, row: int, seed: int) -> Design:
+        if 2**length - 1 <= self.draws:
+            return all_sets(length)
+        ends = [1, length - 1, length] if 4 * length - 5 <= self.draws else [length]
+        between = [level for level in range(1, length) if level not in ends]
+        whole = torch.cat([level_sets(length, level) for level in ends])
+        strata = _strata(between, self.draws - len(whole), length)
+        drawn = [
+            _draw(levels, count, length, row_key(seed, row, number))
+            for number, (levels, count) in enumerate(strata)
+        ]
+        masked = torch.cat([whole, *drawn])
+        weigh = partial(_weigh_levels, masked=masked, ends=ends, strata=strata)
+        return Design(masked, masked.sum(1) / length, weigh)
+
+
+def _strata(levels: Sequence[int], draws: int, length: int) -> list[tuple[list[int], int]]:
+    """Neighbouring levels and the sets drawn from them: one level each where two draws each are to be had."""
+    count = min(len(levels), draws // 2)
+    ends = [number * len(levels) // count for number in range(count + 1)]
+    found = []
+    for number in range(count):
+        mine = list(levels[ends[number] : ends[number + 1]])
+        share = draws // count + (number < draws % count)
+        found.append((mine, min(share, math.comb(length, mine[0])) if _listed(mine, length) else share))
+    return found
+
+
+def _listed(levels: Sequence[int], length: int) -> bool:
+    """Whether a stratum's sets are drawn without replacement."""
+    return len(levels) == 1 and math.comb(length, levels[0]) <= LISTED
+
+
+def _draw(levels: Sequence[int], count: int, length: int, key: Tensor) -> Tensor:
+    """`count` sets of a stratum, [count, L]: different ones of a single level, else a level and a set at a time."""
+    if _listed(levels, length):
+        listed = level_sets(length, levels[0])
+        return listed[rng.uniform(key, len(listed)).argsort()[:count]]
+    u = rng.uniform(rng.fold(key, -1), count)
+    chosen = torch.tensor(levels)[(u * len(levels)).long()]
+    return random_sets(key, chosen, length)
+
+
+def _weigh_levels(
+    losses: Tensor, *, masked: Tensor, ends: Sequence[int], strata: Sequence[tuple[list[int], int]]
+) -> tuple[float, float, float | None]:
+    """Sum over levels of mean f / l: end levels as they are, strata by their mean of f - h and the known mean of h."""
+    length = masked.shape[1]
+    level = masked.sum(1)
+    total = losses.sum(1)
+    found = 0.0
+    start = 0
+    for end in ends:
+        count = math.comb(length, end)
+        found += float(total[start : start + count].mean()) / end
+        start += count
+    full = losses[start - 1]  # level L stands last
+    alone = losses[:length].diagonal() if 1 in ends else torch.zeros_like(full)
+    line = alone + (level[:, None] - 1) / (length - 1) * (full - alone)
+    rest = (total - (line * masked).sum(1)) / level
+    variances, freedoms = [], []
+    for levels, count in strata:
+        mine = rest[start : start + count] * len(levels)
+        start += count
+        mean_line = sum(float((alone + (k - 1) / (length - 1) * (full - alone)).mean()) for k in levels)
+        found += float(mine.mean()) + mean_line
+        left = 1 - count / math.comb(length, levels[0]) if _listed(levels, length) else 1.0
+        if left > 0:
+            variances.append(float(mine.var()) / count * left)
+            freedoms.append(count - 1)
+    variance = sum(variances)
+    if variance == 0:
+        return -found, 0.0, None
+    # Welch (1947), Satterthwaite (1946)
+    degrees = variance**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+    return -found, math.sqrt(variance), degrees
+
+
+# --- Monte Carlo over mask counts and over times --------------------------------------------------------------
+
+
+def _whole_passes(draws: int, batch: int) -> None:
+    if batch < 1 or draws < batch or draws % batch:
+        raise ValueError(f"draws={draws} are no whole number of passes of batch={batch}")
+
+
+def _counted(levels: Tensor, masked: Tensor, passes: int) -> Design:
+    """The design that weighs a set of l by L / l and averages passes of equal size."""
+    length = masked.shape[1]
+
+    def weigh(losses: Tensor) -> tuple[float, float | None, float | None]:
+        values = (losses.sum(1) * length / levels).view(passes, -1).mean(1)
+        return -float(values.mean()), *pass_error(values)
+
+    return Design(masked, levels / length, weigh)
+
+
+@part
+class LladaMC(Masked):
+    """`draws` in passes of `batch`: l_j = 1 + floor(L frac(u + j / batch)) with one u a pass (spec B.5)."""
+
+    draws: int
+    batch: int
+    score_is = "bound"
+
+    def __post_init__(self) -> None:
+        _whole_passes(self.draws, self.batch)
+
+    def most(self, length: int) -> int:
+        return self.draws
+
+    def design(self, length: int, row: int, seed: int) -> Design:
+        passes = self.draws // self.batch
+        keys = [row_key(seed, row, number) for number in range(passes)]
+        levels = [even_levels(float(rng.uniform(rng.fold(key, -1))), length, self.batch) for key in keys]
+        masked = [random_sets(key, level, length) for key, level in zip(keys, levels, strict=True)]
+        return _counted(torch.cat(levels), torch.cat(masked), passes)
+
+
+@part
+class LladaRound(Masked):
+    """`draws` in passes of `batch`: l_j = round(k + j L / batch), wrapped into 1..L, k uniform, as LLaDA's code has it
+    (get_log_likelihood.py:7-25). torch rounds half to even, so l is not uniform unless j L / batch avoids halves."""
+
+    draws: int
+    batch: int
+    score_is = "biased bound"
+
+    def __post_init__(self) -> None:
+        _whole_passes(self.draws, self.batch)
+
+    def most(self, length: int) -> int:
+        return self.draws
+
+    def design(self, length: int, row: int, seed: int) -> Design:
+        passes = self.draws // self.batch
+        keys = [row_key(seed, row, number) for number in range(passes)]
+        first = [1 + int(float(rng.uniform(rng.fold(key, -1))) * length) for key in keys]
+        levels = [rounded_levels(k, length, self.batch) for k in first]
+        masked = [random_sets(key, level, length) for key, level in zip(keys, levels, strict=True)]
+        return _counted(torch.cat(levels), torch.cat(masked), passes)
+
+
+def even_levels(u: float, length: int, batch: int) -> Tensor:
+    """Mask counts [batch], each uniform on 1..L for u uniform on (0, 1) (spec B.5)."""
+    shifted = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1
+    return (1 + (length * shifted).long()).clamp_max(length)
+
+
+def rounded_levels(k: int, length: int, batch: int) -> Tensor:
+    """Mask counts [batch] as published: half to even, then wrapped into 1..L."""
+    steps = k + torch.arange(batch, dtype=torch.float64) * length / batch
+    return (steps.round().long() - 1) % length + 1
+
+
+@part
+class ElboT(Estimator):
+    """The bound's time integral: `draws` times in (eps, 1) in passes of `batch` stratified ones, its integrand (1/t sum
+    over masked tokens under absorbing noise), the reconstruction at t = eps for what is below, and the prior term.
+
+    Two forwards a draw. Few draws land where t is small and weigh 1/t, so the standard error of a short sum is itself
+    uncertain. `eps` stands in for the process's own.
+    """
+
+    draws: int
+    batch: int
+    eps: float
+    processes = frozenset({"absorbing", "uniform"})
+    score_is = "bound"
+
+    def __post_init__(self) -> None:
+        _whole_passes(self.draws, self.batch)
+        if not 0 < self.eps < 1:
+            raise ValueError(f"eps={self.eps} is no time strictly between 0 and 1")
+
+    def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
+        self.check(network.process)
+        if isinstance(network.process, Uniform):
+            process = replace(network.process, eps=self.eps)
+            return [self._uniform(network, process, request, seed) for request in requests]
+        return score_designs(
+            network,
+            requests,
+            lambda length: 2 * self.draws,
+            lambda length, row: self._absorbing(length, row, seed),
+        )
+
+    def _draws(self, row: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Stratified uniforms [draws] and a key a draw [draws]."""
+        keys = torch.stack([row_key(seed, row, number) for number in range(self.draws // self.batch)])
+        shared = rng.uniform(rng.fold(keys, -1))
+        strata = torch.arange(self.batch)
+        u = (shared[:, None] + strata / self.batch) % 1
+        return u.flatten(), rng.fold(keys[:, None], strata).flatten()
+
+    def _averaged(self, nll: Tensor) -> tuple[float, float | None, float | None]:
+        values = nll.view(-1, self.batch).mean(1)
+        return -float(values.mean()), *pass_error(values)
+
+    def _absorbing(self, length: int, row: int, seed: int) -> Design:
+        u, keys = self._draws(row, seed)
+        t = self.eps + (1 - self.eps) * u
+        middle = rng.uniform(rng.fold(keys, 0), length) < t[:, None]
+        tail = rng.uniform(rng.fold(keys, 1), length) < self.eps
+
+        def weigh(losses: Tensor) -> tuple[float, float | None, float | None]:
+            above, below = losses.sum(1).chunk(2)
+            return self._averaged((1 - self.eps) * above / t + below)
+
+        return Design(torch.cat([middle, tail]), torch.cat([t, torch.full_like(t, self.eps)]), weigh)
+
+    def _uniform(self, network: Network, process: Uniform, request: Request, seed: int) -> Likelihood:
+        from repro.backbones.attention import Mask
+        from repro.backbones.prediction import Prediction
+
+        u, keys = (value.to(network.device) for value in self._draws(request.row, seed))
+        ids = torch.tensor(request.ids, device=network.device).expand(self.draws, -1)
+        scored = (torch.arange(ids.shape[1], device=network.device) >= len(request.prompt)).expand_as(ids)
+        found = []
+        with torch.no_grad():
+            for some in batches(self.draws, network.batch):
+                found.append(
+                    process.bound(
+                        lambda noisy, t: Prediction(network.denoiser, noisy, t, Mask()),
+                        ids[some],
+                        scored[some],
+                        network.vocabulary,
+                        u[some],
+                        keys[some],
+                    )
+                )
+        network.forwards += 2 * self.draws
+        return Likelihood(*self._averaged(torch.cat(found).cpu()), 2 * self.draws)
