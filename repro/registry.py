@@ -108,6 +108,8 @@ PARTS = {
     "cache_error": "repro.evals.caching:CacheError",
     "law": "repro.evals.generation:Law",
     "harness_task": "repro.evals.harness:HarnessTask",
+    "lm_likelihood": "repro.evals.lm_tasks:LmLikelihood",
+    "lm_generation": "repro.evals.lm_tasks:LmGeneration",
 }
 
 RECIPES = {

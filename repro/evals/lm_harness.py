@@ -1,117 +1,304 @@
-"""lm-eval runs our models: an adapter with `generate_until`, and the answer of a task part (repro.evals.harness).
+"""lm-eval runs our models: the adapter, and lm-eval's own command line with the model "repro" in it.
 
-The task's YAML lies in evals/tasks; prompts, scoring and standard errors are lm-eval's. All requests of a task decode
-in shared batches; a request's draws are keyed by its document, so neither order nor batch size enters.
+    python -m repro.evals.lm_harness run --model repro --include_path my_tasks --tasks my_task \\
+        --model_args ckpt=runs/mdlm@nano.text-s0,sampler=low_confidence
+
+Requests are scored and decoded in shared batches; a draw is keyed by what is asked (likelihoods) or by document
+(generation), so neither order nor batch size enters. Averaged weights are used where the recipe pins an average.
+
+`is_greedy` of a likelihood says whether decoding at temperature 0 would write the continuation: for a left-to-right
+model whether each token is the argmax; under absorbing noise whether one token a step, the most confident first, writes
+it (LLaDA's check); uniform noise revises every token at every step and has no such order: always False.
+
+What a task says of generation: `until` and `max_gen_toks` are always honoured. Where its other fields differ from
+the sampler's (temperature, do_sample, ...), the policy "suite" keeps the sampler's and records the field, "task" is an
+error.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
 
-from repro.evals.harness import HarnessTask
-from repro.evals.task import Answer, Ask, samples_digest
-from repro.files import ROOT, runs
-from repro.lazy import torch
-from repro.models import Model
-from repro.samplers.decode import decode
+from repro import parts
+from repro.evals.estimator_presets import DEFAULT
+from repro.evals.estimator_presets import estimator as named_estimator
+from repro.evals.likelihood import Estimator, Likelihood, Network, Request
+from repro.evals.prompts import Overlong, opening, pair, windows
+from repro.models import Model, load
+from repro.processes.absorbing import Absorbing
+from repro.samplers.plan import Plan, plan_for
+from repro.samplers.presets import preset
+from repro.samplers.sampler import Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BATCH = 256
+Policy = Literal["suite", "task"]
+GREEDY = {"do_sample": False, "temperature": 0.0}
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
+@dataclass(frozen=True)
+class Generation:
+    """How texts are made: sampler, the plan (or tokens a step, for texts as long as each task asks), and who wins."""
+
+    sampler: Sampler
+    plan: Plan | None
+    tokens_per_step: float
+    policy: Policy
+
+
+@dataclass(eq=False)
 class Adapter(LM):
-    """A model under one sampler and plan, as lm-eval asks it."""
+    """A model as lm-eval asks it; `estimator` scores likelihoods, `generation` makes texts (None: it makes none)."""
 
-    def __init__(self, model: Model, ask: Ask) -> None:
+    model: Model
+    estimator: Estimator | None
+    generation: Generation | None
+    overlong: Overlong
+    seed: int
+    batch: int
+    scored: dict[tuple[str, ...], Likelihood] = field(default_factory=dict)
+    """What each request's arguments were found to be, with standard errors."""
+    forwards: list[Tensor] = field(default_factory=list)
+    ids: list[Tensor] = field(default_factory=list)
+    overridden: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Field -> (what the task asked, what was done)."""
+
+    def __post_init__(self) -> None:
         super().__init__()
-        assert ask.sampler is not None and ask.plan is not None
-        self.model, self.ask, self.sampler, self.plan = model, ask, ask.sampler, ask.plan
-        self.forwards: list[torch.Tensor] = []
-        self.ids: list[torch.Tensor] = []
+        if self.estimator is not None:
+            self.estimator.check(self.model.recipe.process)
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts of gen_length tokens, cut at the first stop string; a length other than the plan's is an error."""
-        texts = []
-        for start in range(0, len(requests), BATCH):
-            some = requests[start : start + BATCH]
-            for request in some:
-                asked = request.args[1].get("max_gen_toks", self.plan.gen_length)
-                if asked != self.plan.gen_length:
-                    raise ValueError(
-                        f"the task asks for {asked} tokens, the suite for {self.plan.gen_length}"
-                    )
-            prompts = [self.model.data.prompt(request.args[0]) for request in some]
-            names = [request.doc_id if request.doc_id is not None else 0 for request in some]
-            process = self.model.recipe.process
-            decoded = decode(
-                self.model.denoiser,
-                process,
-                self.sampler,
-                self.plan,
-                prompts,
-                seed=self.ask.seed,
-                names=names,
-            )
-            self.forwards.append(decoded.ledger.forwards)
-            self.ids.append(decoded.ids)
-            for request, row in zip(some, decoded.ids.tolist(), strict=True):
-                texts.append(_cut(self.model.data.decode(row), request.args[1].get("until") or []))
-        return texts
+    # --- likelihood ---------------------------------------------------------------------------------------------
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        raise ValueError("likelihood tasks are not supported by this adapter; choose a generate_until task")
+        """(log-likelihood, is_greedy) of (context, continuation) pairs: sums, in nats."""
+        from repro.evals.orders import greedy
+
+        asked = [pair(self.model, *request.args, self.overlong) for request in requests]
+        distinct = list({(r.prompt, r.continuation): r for r in asked}.values())
+        found = self._score(distinct)
+        if isinstance(self.model.recipe.process, Absorbing):
+            net = Network(self.model.denoiser, self.model.recipe.process, self.batch)
+            written = [answer.greedy for answer in greedy(net, distinct)]
+        else:
+            written = [answer.greedy for answer in found]
+        known = {
+            (r.prompt, r.continuation): (f, bool(g)) for r, f, g in zip(distinct, found, written, strict=True)
+        }
+        answers = [known[r.prompt, r.continuation] for r in asked]
+        self.scored |= {request.args: answer for request, (answer, _) in zip(requests, answers, strict=True)}
+        return [(answer.value, greedily) for answer, greedily in answers]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        raise ValueError("rolling likelihood is not supported by this adapter; use the suite's bound task")
+        """Log-likelihood of whole texts, summed over windows that fit the network's rows."""
+        asked = [windows(self.model, request.args[0]) for request in requests]
+        found = iter(self._score([window for each in asked for window in each]))
+        sums = []
+        for request, each in zip(requests, asked, strict=True):
+            mine = [next(found) for _ in each]
+            unknown = any(f.se is None for f in mine)
+            error = None if unknown else sum(f.se**2 for f in mine if f.se is not None) ** 0.5
+            total = Likelihood(sum(f.value for f in mine), error, None, sum(f.forwards for f in mine))
+            self.scored[request.args] = total
+            sums.append(total.value)
+        return sums
+
+    def _score(self, requests: Sequence[Request]) -> list[Likelihood]:
+        if self.estimator is None:
+            raise ValueError(
+                "this adapter was made for generation; give it an estimator to score likelihoods"
+            )
+        net = Network(self.model.denoiser, self.model.recipe.process, self.batch)
+        return self.estimator.score(net, requests, self.seed)
+
+    # --- generation ---------------------------------------------------------------------------------------------
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Texts cut at EOS, at `max_gen_toks` ids, and before the first stop string."""
+        if self.generation is None:
+            raise ValueError("this adapter was made for likelihoods; give it a sampler to generate")
+        names = _names(requests)
+        groups: dict[tuple, list[int]] = {}
+        prompts, wanted = [], []
+        for index, request in enumerate(requests):
+            context, asked = request.args
+            until, most = self._honoured(asked)
+            plan = self._plan(most)
+            whole = opening(self.model, context, plan.gen_length, self.overlong)
+            prompts.append(whole)
+            wanted.append((until, most))
+            # the exact denoiser takes no padding; others decode a row alike in any batch
+            groups.setdefault((plan, len(whole) if self.model.weights == "exact" else 0), []).append(index)
+        texts = [""] * len(requests)
+        for (plan, _), members in groups.items():
+            members.sort(key=lambda i: len(prompts[i]))
+            for start in range(0, len(members), self.batch):
+                some = members[start : start + self.batch]
+                rows = self._decode(plan, [prompts[i] for i in some], [names[i] for i in some])
+                for index, row in zip(some, rows, strict=True):
+                    texts[index] = self._text(row, *wanted[index])
+        return texts
+
+    def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
+        from repro.samplers.decode import decode
+
+        assert self.generation is not None
+        process, sampler = self.model.recipe.process, self.generation.sampler
+        decoded = decode(self.model.denoiser, process, sampler, plan, prompts, seed=self.seed, names=names)
+        self.forwards.append(decoded.ledger.forwards)
+        self.ids.append(decoded.ids)
+        return decoded.ids.tolist()
+
+    def _plan(self, most: int) -> Plan:
+        """The plan for a text of at most `most` ids."""
+        assert self.generation is not None
+        if self.generation.plan is not None:
+            return self.generation.plan
+        sampler = self.generation.sampler
+        steps = max(1, round(most / self.generation.tokens_per_step))
+        return plan_for(sampler, most, None, None if sampler.abilities.plan == "adaptive" else steps)
+
+    def _honoured(self, asked: dict[str, Any]) -> tuple[list[str], int]:
+        """Stop strings and the most ids; other fields go by the policy. ValueError for a conflict under "task"."""
+        assert self.generation is not None
+        until = asked.get("until") or []
+        ours = None if self.generation.plan is None else self.generation.plan.gen_length
+        most = (
+            length_asked(asked)
+            if ours is None or any(asked.get(name) is not None for name in LENGTHS)
+            else ours
+        )
+        found = {
+            name: (value, None) for name, value in asked.items() if name not in (*GREEDY, *LENGTHS, "until")
+        }
+        temperature = float(parts.leaves(self.generation.sampler).get("temperature", 1.0))
+        if asked.get("do_sample") is False and temperature > 0:
+            found["do_sample"] = (False, f"temperature {temperature}")
+        elif asked.get("do_sample") is not False and asked.get("temperature", temperature) != temperature:
+            found["temperature"] = (asked["temperature"], temperature)
+        elif asked.get("do_sample") and temperature == 0:
+            found["do_sample"] = (True, "temperature 0")
+        if ours is not None and most > ours:
+            found["max_gen_toks"] = (most, ours)
+        if found and self.generation.policy == "task":
+            name, (theirs, mine) = next(iter(found.items()))
+            raise ValueError(
+                f"the task asks for {name}={theirs}, the sampler does {mine}; choose a sampler and a length that "
+                "agree, or policy=suite to record the difference"
+            )
+        self.overridden |= found
+        return [until] if isinstance(until, str) else list(until), most
+
+    def _text(self, row: list[int], until: Sequence[str], most: int) -> str:
+        end = self.model.data.vocabulary().eos
+        row = row[:most]
+        return before_stops(self.model.data.decode(row[: row.index(end)] if end in row else row), until)
+
+    # --- chat ---------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Digest of the data part that makes ids of texts: lm-eval keys its cache of prompts by it."""
+        return parts.digest(self.model.data)
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The training data's template, which every prompt of such a model goes through."""
+        return str(parts.leaves(self.model.data).get("template", ""))
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The question of a chat; the template itself is applied when the prompt is encoded.
+
+        The seed's template has one question and one answer: system and user turns become the question, and an assistant
+        turn is refused.
+        """
+        if not self.chat_template():
+            raise ValueError("this model's data has no chat template; ask without apply_chat_template")
+        for message in chat_history:
+            if message["role"] == "assistant":
+                raise ValueError(
+                    "the chat template holds one question: turn fewshot_as_multiturn off, and leave out gen_prefix"
+                )
+        return "\n\n".join(message["content"] for message in chat_history)
 
 
-def _cut(text: str, until: list[str] | str) -> str:
+def length_asked(asked: dict[str, Any]) -> int:
+    """The most ids that a task asks for; lm-eval's default where it does not say."""
+    lengths = [int(asked[name]) for name in LENGTHS if asked.get(name) is not None]
+    return lengths[0] if lengths else 256
+
+
+def _names(requests: Sequence[Instance]) -> list[int]:
+    """The rows' names in the stream of draws: the document, and which repetition of it."""
+    seen: dict[tuple[int, int], int] = {}
+    names = []
+    for request in requests:
+        document = request.doc_id if request.doc_id is not None else 0
+        again = seen.get((document, request.idx), 0)
+        seen[document, request.idx] = again + 1
+        names.append(document + (again << 40))
+    return names
+
+
+def before_stops(text: str, until: Sequence[str]) -> str:
     """The text before the first stop string."""
-    stops = [until] if isinstance(until, str) else until
-    ends = [text.find(stop) for stop in stops if stop and stop in text]
+    ends = [text.find(stop) for stop in until if stop and stop in text]
     return text[: min(ends)] if ends else text
 
 
-def answer(task: HarnessTask, model: Model, ask: Ask) -> Answer:
-    """Run one lm-eval task; its metric's standard error is the sample one."""
-    import yaml
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
+@register_model("repro")
+class Repro(Adapter):
+    """The adapter as lm-eval's command line makes it: `--model_args` are the names below."""
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    config = yaml.safe_load(task.path().read_text("utf-8"))
-    version = config.get("metadata", {}).get("version")
-    if version != task.task_version:
-        raise ValueError(f"task {task.task!r} has version {version}; the suite asks for {task.task_version}")
-    given = config.get("dataset_kwargs", {})
-    files = {split: str(ROOT / file) for split, file in given.get("data_files", {}).items()}
-    cache = {"cache_dir": str((runs() / "data" / "lm_eval").absolute())}
-    config["dataset_kwargs"] = given | cache | ({"data_files": files} if files else {})
-    adapter = Adapter(model, ask)
-    with contextlib.redirect_stderr(io.StringIO()):  # one bar a request would bury ours; errors still rise
-        found = simple_evaluate(
-            model=adapter,
-            tasks=[config],
-            task_manager=TaskManager(include_defaults=False),
-            limit=ask.limit,
-            bootstrap_iters=100,
-            verbosity="ERROR",
-            log_samples=False,
-        )
-    assert found is not None
-    result = found["results"][task.task]
-    count = found["n-samples"][task.task]["effective"]
-    value, error = result[f"{task.metric},none"], result[f"{task.metric}_stderr,none"]
-    forwards, ids = torch.cat(adapter.forwards).double(), torch.cat(adapter.ids)
-    return Answer(
-        metrics={"accuracy": (value, None if isinstance(error, str) or math.isnan(error) else error, count)},
-        nfe=forwards.mean().item(),
-        tokens_per_nfe=ids.numel() / max(1.0, float(forwards.sum())),
-        tokens=ids.numel(),
-        samples=samples_digest(ids),
-    )
+    def __init__(
+        self,
+        ckpt: str,
+        weights: Literal["auto", "raw", "ema"] = "auto",
+        sampler: str | None = None,
+        tokens_per_step: float = 1.0,
+        estimator: str | None = None,
+        policy: Policy = "suite",
+        overlong: Overlong = "error",
+        seed: int = 0,
+        batch_size: int | str = 64,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        model = load(ckpt, weights)
+        for name, value, valid in (
+            ("policy", policy, ("suite", "task")),
+            ("overlong", overlong, ("error", "truncate")),
+        ):
+            if value not in valid:
+                raise ValueError(f"{name}={value!r} is not {' or '.join(valid)}")
+        if device is not None and model.denoiser.device.type != device.partition(":")[0]:
+            raise ValueError(f"device={device!r}: the model was loaded on {model.denoiser.device.type}")
+        if not str(batch_size).isdigit() or int(batch_size) < 1 or max_batch_size is not None:
+            raise ValueError(
+                f"batch_size={batch_size!r} is no count; results do not depend on it, give for example 64"
+            )
+        noise = parts.canonical(model.recipe.process)["part"]
+        rule = named_estimator(DEFAULT[noise] if estimator is None else estimator)
+        made = None if sampler is None else Generation(preset(sampler), None, tokens_per_step, policy)
+        super().__init__(model, rule, made, overlong, seed, int(batch_size))
+
+
+def main() -> None:
+    """lm-eval's own command line; our model's name is registered by this module's import."""
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()
