@@ -95,7 +95,7 @@ PARTS = {
     "dual_cache": "repro.samplers.plan:DualCache",
     # likelihood estimators
     "subsets": "repro.evals.estimators:Subsets",
-    "levels": "repro.evals.estimators:Levels",
+    "levels": "repro.evals.levels:Levels",
     "llada_mc": "repro.evals.estimators:LladaMC",
     "llada_round": "repro.evals.estimators:LladaRound",
     "elbo_t": "repro.evals.estimators:ElboT",

@@ -1,7 +1,7 @@
 """Likelihood estimators against enumeration: under the exact denoiser and under conditionals of no law.
 
 Symbols: L continuation tokens, c(S) [L] their losses when S is masked, f(S) its sum over S. Every expectation is
-computed from a table of all masked sets (`Table`), which is filled by one call a set, not by the code under test.
+computed from a table of all masked sets (`Table`), which is filled by one plain forward, not by the code under test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from repro import load, rng
 from repro.backbones.attention import Mask
 from repro.backbones.prediction import Prediction
 from repro.evals.estimator_presets import ESTIMATORS, estimator
-from repro.evals.estimators import ElboT, Levels, LladaMC, LladaRound, Subsets, even_levels, rounded_levels
+from repro.evals.estimators import ElboT, LladaMC, LladaRound, Subsets, even_levels, rounded_levels
+from repro.evals.levels import Levels
 from repro.evals.likelihood import Likelihood, Network, Request
 from repro.evals.orders import Confidence, Duel, NextToken, greedy
 from repro.processes.absorbing import Absorbing, weighted_ce
@@ -73,18 +74,19 @@ class Table:
 
     def __init__(self, denoiser, request: Request) -> None:
         self.length = len(request.continuation)
-        self.losses = {}
-        ids = torch.tensor([request.ids])
-        for size in range(1, self.length + 1):
-            for chosen in itertools.combinations(range(self.length), size):
-                where = torch.zeros_like(ids, dtype=torch.bool)
-                where[0, [len(request.prompt) + i for i in chosen]] = True
-                noisy = ids.masked_fill(where, denoiser.vocabulary.mask)
-                t = torch.tensor([size / self.length], dtype=torch.float64)
-                p = Prediction(denoiser, noisy, t, Mask()).logits(where).double().log_softmax(-1)
-                found = torch.zeros(self.length, dtype=torch.float64)
-                found[list(chosen)] = -p.gather(1, ids[where][:, None])[:, 0]
-                self.losses[frozenset(chosen)] = found
+        sets = [
+            c for size in range(1, self.length + 1) for c in itertools.combinations(range(self.length), size)
+        ]
+        ids = torch.tensor([request.ids]).expand(len(sets), -1)
+        where = torch.zeros_like(ids, dtype=torch.bool)
+        for row, chosen in enumerate(sets):
+            where[row, [len(request.prompt) + i for i in chosen]] = True
+        t = where.sum(1).double() / self.length
+        noisy = ids.masked_fill(where, denoiser.vocabulary.mask)
+        logp = Prediction(denoiser, noisy, t, Mask()).logits(where).double().log_softmax(-1)
+        found = torch.zeros(where.shape, dtype=torch.float64)
+        found[where] = -logp.gather(1, ids[where][:, None])[:, 0]
+        self.losses = {frozenset(c): row[len(request.prompt) :] for c, row in zip(sets, found, strict=True)}
 
     def level(self, size: int) -> list[float]:
         return [float(c.sum()) for s, c in self.losses.items() if len(s) == size]

@@ -11,11 +11,11 @@ from lm_eval.api.instance import Instance
 from lm_worlds import BOS, Asked, diffusion
 
 from repro import registry
+from repro.evals.adapter import Adapter, Generation, before_stops, length_asked
 from repro.evals.estimator_presets import estimator
 from repro.evals.grid import Request, items_file, prepare, question, read_suite
 from repro.evals.kept import config, keep
 from repro.evals.likelihood import Network
-from repro.evals.lm_harness import Adapter, Generation, before_stops, length_asked
 from repro.evals.lm_tasks import asked, find
 from repro.evals.prompts import opening, pair, room, windows
 from repro.processes.absorbing import Absorbing
@@ -359,13 +359,13 @@ def test_slips_are_told(masked, tmp_path):
     known = read_suite("nano").tasks
     from repro.evals.lm_tasks import named
 
-    with pytest.raises(ValueError, match="no task 'bonud' in the suite; nearest is 'bound'"):
-        named(["bonud"], known, masked, None)
+    with pytest.raises(ValueError, match="no task 'bonud' in suite 'nano'; nearest is 'bound'"):
+        named(["bonud"], "nano", known, masked, None)
     with pytest.raises(ValueError, match="no file"):
-        named([str(tmp_path / "none.yaml")], known, masked, None)
+        named([str(tmp_path / "none.yaml")], "nano", known, masked, None)
     (tmp_path / "group.yaml").write_text("group: all\ntask: [a, b]\n", "utf-8")
     with pytest.raises(ValueError, match="no single task"):
-        named([str(tmp_path / "group.yaml")], known, masked, None)
+        named([str(tmp_path / "group.yaml")], "nano", known, masked, None)
 
 
 def test_a_suite_task_still_answers_as_it_did(tmp_path):
@@ -373,3 +373,84 @@ def test_a_suite_task_still_answers_as_it_did(tmp_path):
     suite = read_suite("nano.sudoku")
     (task,) = [t for t in suite.tasks if t.name == "sudoku"]
     assert task.protocol() == {"harness": "lm-eval", "output": "generate_until", "draws": "float64"}
+
+
+# --- lm-eval's own way in -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def capitals(tmp_path):
+    """A multiple choice in the symbols of the oracle language."""
+    rows = [{"q": "AB" + "CDEF"[i], "choices": ["GH", "IJKL"], "answer": i % 2} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (tmp_path / "capitals.yaml").write_text(
+        "task: capitals\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
+        'output_type: multiple_choice\ndoc_to_text: "{{q}}"\ndoc_to_choice: "{{choices}}"\n'
+        'doc_to_target: "{{answer}}"\ntarget_delimiter: ""\nmetadata: {version: 2.0}\n'
+        "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n",
+        "utf-8",
+    )
+    return tmp_path / "capitals.yaml"
+
+
+def test_lm_eval_knows_the_model_by_name(capitals):
+    """Registered under "repro"; with the exact denoiser the choice is the language's own."""
+    import tomllib
+
+    import torch
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from repro import load
+    from repro.evals import lm_harness
+    from repro.files import ROOT
+
+    data = load("oracle:mdlm@nano").data
+    found = simple_evaluate(
+        model="repro",
+        model_args="ckpt=oracle:mdlm@nano,estimator=subsets",
+        tasks=[config(keep(capitals))],
+        task_manager=TaskManager(include_defaults=False),
+        bootstrap_iters=10,
+        batch_size=4,
+    )
+    for sample in found["samples"]["capitals"]:
+        ids = [data.encode(context + choice) for context, choice in sample["arguments"]]
+        before = data.hmm().log_likelihood(torch.tensor([data.encode(sample["doc"]["q"])]))
+        want = [float(data.hmm().log_likelihood(torch.tensor([row])) - before) for row in ids]
+        assert [value for value, _ in sample["filtered_resps"]] == pytest.approx(want, abs=1e-8)
+    entry = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"][
+        "lm_eval.models"
+    ]
+    module, _, name = entry["repro"].partition(":")
+    assert (module, getattr(lm_harness, name)) == ("repro.evals.lm_harness", lm_harness.Repro)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("ckpt=oracle:mdlm@nano,samplr=random", "no model_arg 'samplr'; nearest is 'sampler'"),
+        ("sampler=random", "ckpt=DIR"),
+        ("ckpt=oracle:mdlm@nano,estimator=level", "nearest is 'levels'"),
+        ("ckpt=oracle:mdlm@nano,estimator=next_token", "for left_to_right models, not absorbing"),
+        ("ckpt=oracle:mdlm@nano,policy=ours", "policy='ours' is not suite or task"),
+        ("ckpt=oracle:mdlm@nano,batch_size=auto", "batch_size='auto' is no count"),
+    ],
+)
+def test_model_args_are_read_strictly(arguments, message):
+    from repro.evals.lm_harness import Repro
+
+    with pytest.raises(ValueError) as error:
+        Repro.create_from_arg_string(arguments)
+    assert message in str(error.value)
+
+
+@pytest.mark.slow
+def test_the_wrapped_command_line_runs(capitals, capsys):
+    from repro.evals.lm_harness import main
+
+    rows = capitals.with_name("rows.jsonl")
+    capitals.write_text(capitals.read_text("utf-8").replace("rows.jsonl", str(rows)), "utf-8")
+    arguments = ["--include_path", str(capitals.parent), "--tasks", "capitals", "--device", "cpu"]
+    assert main(["run", "--model", "repro", "--model_args", "ckpt=oracle:mdlm@nano", *arguments]) == 0
+    assert "capitals" in capsys.readouterr().out

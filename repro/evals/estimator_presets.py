@@ -7,7 +7,8 @@ estimator("llada_mc:draws=1024,batch=32")
 from __future__ import annotations
 
 from repro import parts
-from repro.evals.estimators import ElboT, Levels, LladaMC, LladaRound, Subsets
+from repro.evals.estimators import ElboT, LladaMC, LladaRound, Subsets
+from repro.evals.levels import Levels
 from repro.evals.likelihood import Estimator
 from repro.evals.orders import Confidence, Duel, NextToken
 from repro.parts import nearest

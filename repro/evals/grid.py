@@ -339,7 +339,7 @@ def prepare(model: Model, request: Request) -> Prepared:
         cache(request.cache)
     chosen = read_suite(request.suite or model.recipe.suite)
     if request.tasks is not None:
-        tasks = named(request.tasks, chosen.tasks, model, request.estimator)
+        tasks = named(request.tasks, chosen.name, chosen.tasks, model, request.estimator)
         chosen = dataclasses.replace(chosen, tasks=tasks)
     if request.estimator is not None and not any("estimator" in parts.canonical(t) for t in chosen.tasks):
         raise ValueError(f"estimator {request.estimator!r} given, but no task that is asked takes one")

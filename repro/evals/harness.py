@@ -49,7 +49,7 @@ class HarnessTask(Task):
         import yaml
         from lm_eval.tasks import TaskManager
 
-        from repro.evals.lm_harness import BATCH, Adapter, Generation
+        from repro.evals.adapter import BATCH, Adapter, Generation
         from repro.evals.lm_tasks import asked, drawn
 
         config = yaml.safe_load(self.path().read_text("utf-8"))

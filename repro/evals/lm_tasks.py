@@ -74,14 +74,14 @@ class LmLikelihood(LmTask):
         }
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        from repro.evals.lm_harness import BATCH, Adapter
+        from repro.evals.adapter import BATCH, Adapter
 
         return evaluate(self, Adapter(model, self.estimator, None, self.overlong, ask.seed, BATCH), ask)
 
 
 @part
 class LmGeneration(LmTask):
-    """A task of texts of `length` ids; `policy`: who wins where task and sampler differ (`repro.evals.lm_harness`)."""
+    """A task of texts of `length` ids; `policy`: who wins where task and sampler differ (`repro.evals.adapter`)."""
 
     length: int
     policy: Literal["suite", "task"]
@@ -96,7 +96,7 @@ class LmGeneration(LmTask):
         return super().protocol() | {"output": "generate_until", "draws": "float64"}
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        from repro.evals.lm_harness import BATCH, Adapter, Generation
+        from repro.evals.adapter import BATCH, Adapter, Generation
 
         assert ask.sampler is not None
         how = Generation(ask.sampler, ask.plan, 1.0, self.policy)
@@ -143,7 +143,7 @@ def _part(task: Any, source: str, model: Model, chosen: str | None) -> Task:
         return LmLikelihood(**common, estimator=estimator(DEFAULT[noise] if chosen is None else chosen))
     import json
 
-    from repro.evals.lm_harness import length_asked
+    from repro.evals.adapter import length_asked
 
     asks = {name: value for name, value in (task.config.generation_kwargs or {}).items()}
     return LmGeneration(
@@ -251,9 +251,13 @@ def drawn(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) ->
     )
 
 
-def named(names: Sequence[str], known: Sequence[Task], model: Model, chosen: str | None) -> list[Task]:
-    """What `--tasks` names: tasks of the suite, else of lm-eval. A name that is nearly one of the suite's is taken for
-    a slip, since lm-eval's own list takes seconds to read."""
+def named(
+    names: Sequence[str], suite: str, known: Sequence[Task], model: Model, chosen: str | None
+) -> list[Task]:
+    """What `--tasks` names: tasks of the suite (`known`), else of lm-eval.
+
+    A name that is nearly one of the suite's is taken for a slip, since lm-eval's own list takes seconds to read.
+    """
     import difflib
 
     ours = {task.name: task for task in known}
@@ -264,7 +268,7 @@ def named(names: Sequence[str], known: Sequence[Task], model: Model, chosen: str
         if not name.endswith((".yaml", ".yml")) and difflib.get_close_matches(
             name, list(ours), n=1, cutoff=0.7
         ):
-            raise ValueError(f"no task {name!r} in the suite; {nearest(name, ours)}")
+            raise ValueError(f"no task {name!r} in suite {suite!r}; {nearest(name, ours)}")
         found += find(name, model, chosen)
     twice = [task.name for i, task in enumerate(found) if task.name in [other.name for other in found[:i]]]
     if twice:
