@@ -52,15 +52,15 @@ def level_sets(length: int, level: int) -> Tensor:
     return torch.zeros(len(rows), length, dtype=torch.bool).scatter(1, rows, True)
 
 
-def random_sets(key: Tensor, levels: Tensor, length: int) -> Tensor:
-    """A uniform set of levels [n] positions each, [n, L] bool; `key` a scalar."""
-    ranks = rng.uniform(rng.fold(key, torch.arange(len(levels))), length).argsort(-1).argsort(-1)
-    return ranks < levels[:, None]
+def random_sets(keys: Tensor, levels: Tensor, length: int) -> Tensor:
+    """A uniform set of levels [n] positions for each key [n]: [n, L] bool."""
+    return rng.uniform(keys, length).argsort(-1).argsort(-1) < levels[:, None]
 
 
-def row_key(seed: int, row: int, number: int) -> Tensor:
-    """The key of a request's pass `number`, a scalar."""
-    return rng.keys(seed, rng.LIKELIHOOD, number, row)
+def draw_keys(seed: int, row: int, passes: int, batch: int) -> tuple[Tensor, Tensor]:
+    """A request's uniforms, one a pass [R], and its keys, one a draw [R * batch]."""
+    keys = rng.fold(rng.keys(seed, rng.LIKELIHOOD, 0, row), torch.arange(passes))
+    return rng.uniform(rng.fold(keys, -1)), rng.fold(keys[:, None], torch.arange(batch)).flatten()
 
 
 @part
@@ -129,11 +129,9 @@ class LladaMC(Masked):
         return self.draws
 
     def design(self, length: int, row: int, seed: int) -> Design:
-        passes = self.draws // self.batch
-        keys = [row_key(seed, row, number) for number in range(passes)]
-        levels = [even_levels(float(rng.uniform(rng.fold(key, -1))), length, self.batch) for key in keys]
-        masked = [random_sets(key, level, length) for key, level in zip(keys, levels, strict=True)]
-        return _counted(torch.cat(levels), torch.cat(masked), passes)
+        u, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
+        levels = even_levels(u, length, self.batch).flatten()
+        return _counted(levels, random_sets(keys, levels, length), len(u))
 
 
 @part
@@ -152,23 +150,20 @@ class LladaRound(Masked):
         return self.draws
 
     def design(self, length: int, row: int, seed: int) -> Design:
-        passes = self.draws // self.batch
-        keys = [row_key(seed, row, number) for number in range(passes)]
-        first = [1 + int(float(rng.uniform(rng.fold(key, -1))) * length) for key in keys]
-        levels = [rounded_levels(k, length, self.batch) for k in first]
-        masked = [random_sets(key, level, length) for key, level in zip(keys, levels, strict=True)]
-        return _counted(torch.cat(levels), torch.cat(masked), passes)
+        u, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
+        levels = rounded_levels(1 + (u * length).long(), length, self.batch).flatten()
+        return _counted(levels, random_sets(keys, levels, length), len(u))
 
 
-def even_levels(u: float, length: int, batch: int) -> Tensor:
-    """Mask counts [batch], each uniform on 1..L for u uniform on (0, 1) (spec B.5)."""
-    shifted = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1
+def even_levels(u: Tensor, length: int, batch: int) -> Tensor:
+    """Mask counts [..., batch], each uniform on 1..L for u [...] uniform on (0, 1) (spec B.5)."""
+    shifted = (u[..., None] + torch.arange(batch, dtype=torch.float64) / batch) % 1
     return (1 + (length * shifted).long()).clamp_max(length)
 
 
-def rounded_levels(k: int, length: int, batch: int) -> Tensor:
-    """Mask counts [batch] as published: half to even, then wrapped into 1..L."""
-    steps = k + torch.arange(batch, dtype=torch.float64) * length / batch
+def rounded_levels(k: Tensor, length: int, batch: int) -> Tensor:
+    """Mask counts [..., batch] as published, k [...] in 1..L: half to even, then wrapped into 1..L."""
+    steps = k[..., None] + torch.arange(batch, dtype=torch.float64) * length / batch
     return (steps.round().long() - 1) % length + 1
 
 
@@ -177,8 +172,9 @@ class ElboT(Estimator):
     """The bound's time integral: `draws` times in (eps, 1) in passes of `batch` stratified ones, its integrand (1/t sum
     over masked tokens under absorbing noise), the reconstruction at t = eps for what is below, and the prior term.
 
-    Two forwards a draw. Few draws land where t is small and weigh 1/t, so the standard error of a short sum is itself
-    uncertain. `eps` stands in for the process's own.
+    Two forwards a draw. Few draws land where t is small, and those weigh 1/t: a short sum's standard error is itself
+    uncertain. With 1,024 draws of 4 tokens a 95 % interval covers 92 to 94 % at eps = 1e-3, 95 % at 1e-2. `eps` stands
+    in for the process's own.
     """
 
     draws: int
@@ -206,11 +202,8 @@ class ElboT(Estimator):
 
     def _draws(self, row: int, seed: int) -> tuple[Tensor, Tensor]:
         """Stratified uniforms [draws] and a key a draw [draws]."""
-        keys = torch.stack([row_key(seed, row, number) for number in range(self.draws // self.batch)])
-        shared = rng.uniform(rng.fold(keys, -1))
-        strata = torch.arange(self.batch)
-        u = (shared[:, None] + strata / self.batch) % 1
-        return u.flatten(), rng.fold(keys[:, None], strata).flatten()
+        shared, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
+        return ((shared[:, None] + torch.arange(self.batch) / self.batch) % 1).flatten(), keys
 
     def _averaged(self, nll: Tensor) -> tuple[float, float | None, float | None]:
         values = nll.view(-1, self.batch).mean(1)

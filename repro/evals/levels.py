@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from repro import rng
-from repro.evals.estimators import all_sets, level_sets, random_sets, row_key
+from repro.evals.estimators import all_sets, level_sets, random_sets
 from repro.evals.likelihood import Design, Masked
 from repro.lazy import torch
 from repro.parts import part
@@ -51,10 +51,8 @@ class Levels(Masked):
         between = [level for level in range(1, length) if level not in ends]
         whole = torch.cat([level_sets(length, level) for level in ends])
         strata = _strata(between, self.draws - len(whole), length)
-        drawn = [
-            _draw(levels, count, length, row_key(seed, row, number))
-            for number, (levels, count) in enumerate(strata)
-        ]
+        keys = rng.fold(rng.keys(seed, rng.LIKELIHOOD, 0, row), torch.arange(len(strata)))
+        drawn = [_draw(levels, count, length, key) for (levels, count), key in zip(strata, keys, strict=True)]
         masked = torch.cat([whole, *drawn])
         weigh = partial(_weigh_levels, masked=masked, ends=ends, strata=strata)
         return Design(masked, masked.sum(1) / length, weigh)
@@ -84,7 +82,7 @@ def _draw(levels: Sequence[int], count: int, length: int, key: Tensor) -> Tensor
         return listed[rng.uniform(key, len(listed)).argsort()[:count]]
     u = rng.uniform(rng.fold(key, -1), count)
     chosen = torch.tensor(levels)[(u * len(levels)).long()]
-    return random_sets(key, chosen, length)
+    return random_sets(rng.fold(key, torch.arange(count)), chosen, length)
 
 
 def _weigh_levels(
