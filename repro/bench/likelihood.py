@@ -37,7 +37,7 @@ def same_draws(repeats: int) -> list[Row]:
         requests.append(Request(tuple(ids[:20]), tuple(ids[20:]), row))
 
     def ours() -> list[float]:
-        network = Network(denoiser, process, DRAWN.batch)
+        network = Network(denoiser, process, 64)
         return [found.value for found in DRAWN.score(network, requests, seed=0)]
 
     def opponent() -> list[float]:
