@@ -93,12 +93,23 @@ PARTS = {
     "served_plan": "repro.samplers.plan:ServedPlan",
     "prefix_cache": "repro.samplers.plan:PrefixCache",
     "dual_cache": "repro.samplers.plan:DualCache",
+    # likelihood estimators
+    "subsets": "repro.evals.estimators:Subsets",
+    "levels": "repro.evals.levels:Levels",
+    "llada_mc": "repro.evals.estimators:LladaMC",
+    "llada_round": "repro.evals.estimators:LladaRound",
+    "elbo_t": "repro.evals.estimators:ElboT",
+    "next_token_likelihood": "repro.evals.orders:NextToken",
+    "duel": "repro.evals.orders:Duel",
+    "confidence": "repro.evals.orders:Confidence",
     # tasks
     "heldout_bound": "repro.evals.perplexity:HeldoutBound",
     "training_curve": "repro.evals.perplexity:TrainingCurve",
     "cache_error": "repro.evals.caching:CacheError",
     "law": "repro.evals.generation:Law",
     "harness_task": "repro.evals.harness:HarnessTask",
+    "lm_likelihood": "repro.evals.lm_tasks:LmLikelihood",
+    "lm_generation": "repro.evals.lm_tasks:LmGeneration",
 }
 
 RECIPES = {

@@ -33,6 +33,7 @@ POSITION = 11  # which position a sampler chooses
 REVEAL = 12  # whether an absorbing sampler reveals a position
 BOUND = 13  # noise of the held-out bound
 QUOTED = 14  # which held-out rows are quoted
+LIKELIHOOD = 15  # mask counts and masked sets of a likelihood's draws
 HIT = 17  # when first-hitting reveals the next position
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64

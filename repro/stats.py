@@ -22,7 +22,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def two_sided(level: float, degrees: int) -> float:
+def two_sided(level: float, degrees: float) -> float:
     """Student's quantile t with P(|T| <= t) = level; `degrees` of freedom >= 1."""
     from scipy.stats import t
 

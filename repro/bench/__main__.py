@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from repro.bench import decoding, duo, masked, vocabulary
+from repro.bench import decoding, duo, likelihood, masked, vocabulary
 from repro.bench.row import Row
 from repro.command import Parser, natural, run
 from repro.files import ROOT, write_text
@@ -31,6 +31,8 @@ ROWS: dict[str, Callable[[int], list[Row]]] = {
     "duo_step": duo.duo_step,
     "duo_memory": duo.duo_memory,
     "vocabulary": vocabulary.vocabulary,
+    "likelihood": likelihood.same_draws,
+    "likelihood_variance": likelihood.variance,
 }
 """NAME of results/bench/NAME.json: what measures its rows, given the repeats."""
 

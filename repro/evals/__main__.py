@@ -34,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ckpt", help="checkpoint folder, or oracle:RECIPE@SCALE")
     parser.add_argument("--samplers", default="all", help="all, list, or presets separated by ';' or ','")
     parser.add_argument("--suite", help="suite of evals/suites (default: the recipe's)")
-    parser.add_argument("--tasks", help="tasks of the suite, separated by ','")
+    parser.add_argument(
+        "--tasks", help="tasks of the suite, names of lm-eval, or YAML files, separated by ','"
+    )
+    parser.add_argument(
+        "--estimator", help="how likelihoods of lm-eval tasks are estimated (default: the process's)"
+    )
     parser.add_argument("--tokens-per-step", help="for example 1,2,4,8,all (default: the suite's)")
     parser.add_argument("--block-length", type=natural, help="tokens of a block (default: all in one)")
     parser.add_argument(
@@ -80,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.block_length,
         args.cache,
         args.out,
+        args.estimator,
     )
     grid = prepare(model, request)
     records = _asked(grid)

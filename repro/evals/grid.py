@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+import json
 import math
 import os
 import subprocess
@@ -23,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from repro import parts, registry
+from repro.evals.lm_tasks import named
 from repro.evals.task import Answer, Ask, Task
-from repro.files import ROOT, runs
+from repro.files import ROOT, runs, write_text
 from repro.models import Model, load
 from repro.parts import nearest
 from repro.record import Question, Record, make_record
@@ -222,8 +224,16 @@ def run_grid(model: Model, suite: Suite, todo: Iterable[Cell], store: Store) -> 
         record = make_record(
             asked, labels(model, suite, cell), answer.data(), _measured(kind, answer, seconds, commit)
         )
+        if answer.items:
+            lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in answer.items]
+            write_text(items_file(store, record), "\n".join([*lines, ""]))
         store.append(record)
         yield record, True
+
+
+def items_file(store: Store, record: Record) -> Path:
+    """Where the items of a record lie: OUT/items/<question>.jsonl, one JSON object a line."""
+    return store.folder.parent / "items" / f"{record['id'][:16]}.jsonl"
 
 
 def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
@@ -305,6 +315,8 @@ class Request:
     """`prefix`, `dual` or `dual:refresh=4`; None: everything is forwarded at every step."""
     out: Path | None = None
     """Records go to OUT/raw; None: beside the checkpoint."""
+    estimator: str | None = None
+    """What likelihoods of tasks beyond the suite's are estimated by; None: the process's default."""
 
 
 @dataclass(frozen=True)
@@ -327,11 +339,10 @@ def prepare(model: Model, request: Request) -> Prepared:
         cache(request.cache)
     chosen = read_suite(request.suite or model.recipe.suite)
     if request.tasks is not None:
-        names = [task.name for task in chosen.tasks]
-        for name in request.tasks:
-            if name not in names:
-                raise ValueError(f"no task {name!r} in suite {chosen.name!r}; {nearest(name, names)}")
-        chosen = dataclasses.replace(chosen, tasks=[t for t in chosen.tasks if t.name in request.tasks])
+        tasks = named(request.tasks, chosen.name, chosen.tasks, model, request.estimator)
+        chosen = dataclasses.replace(chosen, tasks=tasks)
+    if request.estimator is not None and not any("estimator" in parts.canonical(t) for t in chosen.tasks):
+        raise ValueError(f"estimator {request.estimator!r} given, but no task that is asked takes one")
     given = {
         "samplers": list(request.samplers) != ["all"],
         "tokens per step": request.tokens_per_step is not None,

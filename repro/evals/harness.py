@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from repro.data.tasks import Sudoku
 from repro.evals.task import Answer, Ask, Task
-from repro.files import ROOT
+from repro.files import ROOT, runs
 from repro.models import Model
 from repro.parts import nearest, part
 
@@ -44,6 +45,32 @@ class HarnessTask(Task):
         return self.length
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        from repro.evals.lm_harness import answer
+        """Run the task; its metric's standard error is the sample one."""
+        import yaml
+        from lm_eval.tasks import TaskManager
 
-        return answer(self, model, ask)
+        from repro.evals.adapter import BATCH, Adapter, Generation
+        from repro.evals.lm_tasks import asked, drawn
+
+        config = yaml.safe_load(self.path().read_text("utf-8"))
+        version = config.get("metadata", {}).get("version")
+        if version != self.task_version:
+            raise ValueError(
+                f"task {self.task!r} has version {version}; the suite asks for {self.task_version}"
+            )
+        most = config.get("generation_kwargs", {}).get("max_gen_toks", self.length)
+        if most != self.length:
+            raise ValueError(f"the task asks for {most} tokens, the suite for {self.length}")
+        given = config.get("dataset_kwargs", {})
+        files = {split: str(ROOT / file) for split, file in given.get("data_files", {}).items()}
+        cache = {"cache_dir": str((runs() / "data" / "lm_eval").absolute())}
+        config["dataset_kwargs"] = given | cache | ({"data_files": files} if files else {})
+        assert ask.sampler is not None
+        adapter = Adapter(
+            model, None, Generation(ask.sampler, ask.plan, 1.0, "suite"), "error", ask.seed, BATCH
+        )
+        found = asked(adapter, config, TaskManager(include_defaults=False), ask.limit)
+        result = found["results"][self.task]
+        value, error = result[f"{self.metric},none"], result[f"{self.metric}_stderr,none"]
+        known = None if isinstance(error, str) or math.isnan(error) else error
+        return drawn(adapter, {"accuracy": (value, known, found["n-samples"][self.task]["effective"])}, [])

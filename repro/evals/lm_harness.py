@@ -1,117 +1,111 @@
-"""lm-eval runs our models: an adapter with `generate_until`, and the answer of a task part (repro.evals.harness).
+"""lm-eval's own command line with the model "repro" in it (the adapter itself: `repro.evals.adapter`).
 
-The task's YAML lies in evals/tasks; prompts, scoring and standard errors are lm-eval's. All requests of a task decode
-in shared batches; a request's draws are keyed by its document, so neither order nor batch size enters.
+    python -m repro.evals.lm_harness run --model repro --include_path my_tasks --tasks my_task \\
+        --model_args ckpt=runs/mdlm@nano.text-s0,sampler=low_confidence
+
+lm-eval releases that read the entry point `lm_eval.models` know the model by themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import math
+import inspect
+import sys
+from collections.abc import Generator, Sequence
+from typing import Any, Literal
 
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from lm_eval.utils import simple_parse_args_string
 
-from repro.evals.harness import HarnessTask
-from repro.evals.task import Answer, Ask, samples_digest
-from repro.files import ROOT, runs
+from repro import parts
+from repro.command import run
+from repro.evals.adapter import Adapter, Generation, Policy
+from repro.evals.estimator_presets import DEFAULT
+from repro.evals.estimator_presets import estimator as named_estimator
+from repro.evals.prompts import Overlong
 from repro.lazy import torch
-from repro.models import Model
-from repro.samplers.decode import decode
+from repro.models import load
+from repro.parts import nearest
+from repro.samplers.presets import preset
 
-BATCH = 256
 
+@register_model("repro")
+class Repro(Adapter):
+    """The adapter as lm-eval's command line makes it: `--model_args` are the names below."""
 
-class Adapter(LM):
-    """A model under one sampler and plan, as lm-eval asks it."""
-
-    def __init__(self, model: Model, ask: Ask) -> None:
-        super().__init__()
-        assert ask.sampler is not None and ask.plan is not None
-        self.model, self.ask, self.sampler, self.plan = model, ask, ask.sampler, ask.plan
-        self.forwards: list[torch.Tensor] = []
-        self.ids: list[torch.Tensor] = []
-
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts of gen_length tokens, cut at the first stop string; a length other than the plan's is an error."""
-        texts = []
-        for start in range(0, len(requests), BATCH):
-            some = requests[start : start + BATCH]
-            for request in some:
-                asked = request.args[1].get("max_gen_toks", self.plan.gen_length)
-                if asked != self.plan.gen_length:
-                    raise ValueError(
-                        f"the task asks for {asked} tokens, the suite for {self.plan.gen_length}"
-                    )
-            prompts = [self.model.data.prompt(request.args[0]) for request in some]
-            names = [request.doc_id if request.doc_id is not None else 0 for request in some]
-            process = self.model.recipe.process
-            decoded = decode(
-                self.model.denoiser,
-                process,
-                self.sampler,
-                self.plan,
-                prompts,
-                seed=self.ask.seed,
-                names=names,
+    def __init__(
+        self,
+        ckpt: str,
+        weights: Literal["auto", "raw", "ema"] = "auto",
+        sampler: str | None = None,
+        tokens_per_step: float = 1.0,
+        estimator: str | None = None,
+        policy: Policy = "suite",
+        overlong: Overlong = "error",
+        seed: int = 0,
+        batch_size: int | str = 64,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        model = load(ckpt, weights)
+        for name, value, valid in (
+            ("policy", policy, ("suite", "task")),
+            ("overlong", overlong, ("error", "truncate")),
+        ):
+            if value not in valid:
+                raise ValueError(f"{name}={value!r} is not {' or '.join(valid)}")
+        # lm-eval asks for cuda:0 where nobody says anything, also where there is none
+        if device is not None and (not device.startswith("cuda") or torch.cuda.is_available()):
+            model.denoiser.to(device)
+        if not str(batch_size).isdigit() or int(batch_size) < 1 or max_batch_size is not None:
+            raise ValueError(
+                f"batch_size={batch_size!r} is no count; results do not depend on it, give for example 64"
             )
-            self.forwards.append(decoded.ledger.forwards)
-            self.ids.append(decoded.ids)
-            for request, row in zip(some, decoded.ids.tolist(), strict=True):
-                texts.append(_cut(self.model.data.decode(row), request.args[1].get("until") or []))
-        return texts
+        noise = parts.canonical(model.recipe.process)["part"]
+        rule = named_estimator(DEFAULT[noise] if estimator is None else estimator)
+        made = None if sampler is None else Generation(preset(sampler), None, tokens_per_step, policy)
+        super().__init__(model, rule, made, overlong, seed, int(batch_size))
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        raise ValueError("likelihood tasks are not supported by this adapter; choose a generate_until task")
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> Repro:
+        """From `NAME=VALUE,...`; ValueError names the nearest valid name."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        raise ValueError("rolling likelihood is not supported by this adapter; use the suite's bound task")
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict | None = None) -> Repro:
+        """From model_args by name; ValueError names the nearest valid name."""
+        valid = list(inspect.signature(cls).parameters)
+        for name in arg_dict:
+            if name not in valid:
+                raise ValueError(f"no model_arg {name!r}; {nearest(name, valid)}")
+        if "ckpt" not in arg_dict:
+            raise ValueError("give --model_args ckpt=DIR (or ckpt=oracle:RECIPE@SCALE)")
+        given = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        return cls(**arg_dict, **given)
 
 
-def _cut(text: str, until: list[str] | str) -> str:
-    """The text before the first stop string."""
-    stops = [until] if isinstance(until, str) else until
-    ends = [text.find(stop) for stop in stops if stop and stop in text]
-    return text[: min(ends)] if ends else text
+def main(argv: Sequence[str] | None = None) -> int:
+    """lm-eval's own command line; our model's name is registered by this module's import."""
+    from lm_eval._cli import HarnessCLI
+    from lm_eval.utils import setup_logging
+
+    setup_logging()
+    with _arguments(argv):
+        parser = HarnessCLI()
+        parser.execute(parser.parse_args())
+    return 0
 
 
-def answer(task: HarnessTask, model: Model, ask: Ask) -> Answer:
-    """Run one lm-eval task; its metric's standard error is the sample one."""
-    import yaml
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
+@contextlib.contextmanager
+def _arguments(argv: Sequence[str] | None) -> Generator[None]:
+    """lm-eval reads sys.argv only."""
+    before = sys.argv
+    sys.argv = before if argv is None else [before[0], *argv]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    config = yaml.safe_load(task.path().read_text("utf-8"))
-    version = config.get("metadata", {}).get("version")
-    if version != task.task_version:
-        raise ValueError(f"task {task.task!r} has version {version}; the suite asks for {task.task_version}")
-    given = config.get("dataset_kwargs", {})
-    files = {split: str(ROOT / file) for split, file in given.get("data_files", {}).items()}
-    cache = {"cache_dir": str((runs() / "data" / "lm_eval").absolute())}
-    config["dataset_kwargs"] = given | cache | ({"data_files": files} if files else {})
-    adapter = Adapter(model, ask)
-    with contextlib.redirect_stderr(io.StringIO()):  # one bar a request would bury ours; errors still rise
-        found = simple_evaluate(
-            model=adapter,
-            tasks=[config],
-            task_manager=TaskManager(include_defaults=False),
-            limit=ask.limit,
-            bootstrap_iters=100,
-            verbosity="ERROR",
-            log_samples=False,
-        )
-    assert found is not None
-    result = found["results"][task.task]
-    count = found["n-samples"][task.task]["effective"]
-    value, error = result[f"{task.metric},none"], result[f"{task.metric}_stderr,none"]
-    forwards, ids = torch.cat(adapter.forwards).double(), torch.cat(adapter.ids)
-    return Answer(
-        metrics={"accuracy": (value, None if isinstance(error, str) or math.isnan(error) else error, count)},
-        nfe=forwards.mean().item(),
-        tokens_per_nfe=ids.numel() / max(1.0, float(forwards.sum())),
-        tokens=ids.numel(),
-        samples=samples_digest(ids),
-    )
+
+if __name__ == "__main__":
+    run(main, "repro.evals.lm_harness")

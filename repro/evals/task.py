@@ -41,6 +41,8 @@ class Answer:
     tokens: int | None = None
     samples: str | None = None
     curve: dict[str, list[float]] | None = None
+    items: list[dict[str, Any]] | None = None
+    """One JSON object an item, kept beside the records; the record itself holds sums."""
 
     def data(self) -> dict[str, Any]:
         """As a record holds it."""

@@ -1,0 +1,249 @@
+"""A model as lm-eval asks it: likelihoods, rolling sums and texts, of diffusion and left-to-right models.
+
+Requests are scored and decoded in shared batches; a draw is keyed by what is asked (likelihoods) or by document
+(generation), so neither order nor batch size enters. Averaged weights are used where the recipe pins an average.
+
+`is_greedy` of a likelihood says whether decoding at temperature 0 would write the continuation: for a left-to-right
+model whether each token is the argmax; under absorbing noise whether one token a step, the most confident first, writes
+it (LLaDA's check); uniform noise revises every token at every step and has no such order: always False.
+
+What a task says of generation: `until` and `max_gen_toks` are always honoured. Where its other fields differ from
+the sampler's (temperature, do_sample, ...), the policy "suite" keeps the sampler's and records the field, "task" is an
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+
+from repro import parts
+from repro.evals.likelihood import Estimator, Likelihood, Network, Request
+from repro.evals.prompts import Overlong, opening, pair, windows
+from repro.models import Model
+from repro.processes.absorbing import Absorbing
+from repro.samplers.plan import Plan, plan_for
+from repro.samplers.sampler import Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH = 256
+Policy = Literal["suite", "task"]
+GREEDY = ("do_sample", "temperature")
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How texts are made: sampler, the plan (or tokens a step, for texts as long as each task asks), and who wins."""
+
+    sampler: Sampler
+    plan: Plan | None
+    tokens_per_step: float
+    policy: Policy
+
+
+@dataclass(eq=False)
+class Adapter(LM):
+    """A model as lm-eval asks it; `estimator` scores likelihoods, `generation` makes texts (None: it makes none)."""
+
+    model: Model
+    estimator: Estimator | None
+    generation: Generation | None
+    overlong: Overlong
+    seed: int
+    batch: int
+    scored: dict[tuple[str, ...], Likelihood] = field(default_factory=dict)
+    """What each request's arguments were found to be, with standard errors."""
+    forwards: list[Tensor] = field(default_factory=list)
+    ids: list[Tensor] = field(default_factory=list)
+    overridden: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Field -> (what the task asked, what was done)."""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        if self.estimator is not None:
+            self.estimator.check(self.model.recipe.process)
+
+    # --- likelihood ---------------------------------------------------------------------------------------------
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-likelihood, is_greedy) of (context, continuation) pairs: sums, in nats."""
+        from repro.evals.orders import greedy
+
+        asked = [pair(self.model, *request.args, self.overlong) for request in requests]
+        distinct = list({(r.prompt, r.continuation): r for r in asked}.values())
+        found = self._score(distinct)
+        if isinstance(self.model.recipe.process, Absorbing):
+            net = Network(self.model.denoiser, self.model.recipe.process, self.batch)
+            written = [answer.greedy for answer in greedy(net, distinct)]
+        else:
+            written = [answer.greedy for answer in found]
+        known = {
+            (r.prompt, r.continuation): (f, bool(g)) for r, f, g in zip(distinct, found, written, strict=True)
+        }
+        answers = [known[r.prompt, r.continuation] for r in asked]
+        self.scored |= {request.args: answer for request, (answer, _) in zip(requests, answers, strict=True)}
+        return [(answer.value, greedily) for answer, greedily in answers]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihood of whole texts, summed over windows that fit the network's rows."""
+        asked = [windows(self.model, request.args[0]) for request in requests]
+        found = iter(self._score([window for each in asked for window in each]))
+        sums = []
+        for request, each in zip(requests, asked, strict=True):
+            mine = [next(found) for _ in each]
+            unknown = any(f.se is None for f in mine)
+            error = None if unknown else sum(f.se**2 for f in mine if f.se is not None) ** 0.5
+            total = Likelihood(sum(f.value for f in mine), error, None, sum(f.forwards for f in mine))
+            self.scored[request.args] = total
+            sums.append(total.value)
+        return sums
+
+    def _score(self, requests: Sequence[Request]) -> list[Likelihood]:
+        if self.estimator is None:
+            raise ValueError(
+                "this adapter was made for generation; give it an estimator to score likelihoods"
+            )
+        net = Network(self.model.denoiser, self.model.recipe.process, self.batch)
+        return self.estimator.score(net, requests, self.seed)
+
+    # --- generation ---------------------------------------------------------------------------------------------
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Texts cut at EOS, at `max_gen_toks` ids, and before the first stop string."""
+        if self.generation is None:
+            raise ValueError("this adapter was made for likelihoods; give it a sampler to generate")
+        names = _names(requests)
+        groups: dict[tuple, list[int]] = {}
+        prompts, wanted = [], []
+        for index, request in enumerate(requests):
+            context, asked = request.args
+            until, most = self._honoured(asked)
+            plan = self._plan(most)
+            whole = opening(self.model, context, plan.gen_length, self.overlong)
+            prompts.append(whole)
+            wanted.append((until, most))
+            # the exact denoiser takes no padding; others decode a row alike in any batch
+            groups.setdefault((plan, len(whole) if self.model.weights == "exact" else 0), []).append(index)
+        texts = [""] * len(requests)
+        for (plan, _), members in groups.items():
+            members.sort(key=lambda i: len(prompts[i]))
+            for start in range(0, len(members), self.batch):
+                some = members[start : start + self.batch]
+                rows = self._decode(plan, [prompts[i] for i in some], [names[i] for i in some])
+                for index, row in zip(some, rows, strict=True):
+                    texts[index] = self._text(row, *wanted[index])
+        return texts
+
+    def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
+        from repro.samplers.decode import decode
+
+        assert self.generation is not None
+        process, sampler = self.model.recipe.process, self.generation.sampler
+        decoded = decode(self.model.denoiser, process, sampler, plan, prompts, seed=self.seed, names=names)
+        self.forwards.append(decoded.ledger.forwards)
+        self.ids.append(decoded.ids)
+        return decoded.ids.tolist()
+
+    def _plan(self, most: int) -> Plan:
+        """The plan for a text of at most `most` ids."""
+        assert self.generation is not None
+        if self.generation.plan is not None:
+            return self.generation.plan
+        sampler = self.generation.sampler
+        steps = max(1, round(most / self.generation.tokens_per_step))
+        return plan_for(sampler, most, None, None if sampler.abilities.plan == "adaptive" else steps, None)
+
+    def _honoured(self, asked: dict[str, Any]) -> tuple[list[str], int]:
+        """Stop strings and the most ids; other fields go by the policy. ValueError for a conflict under "task"."""
+        assert self.generation is not None
+        until = asked.get("until") or []
+        ours = None if self.generation.plan is None else self.generation.plan.gen_length
+        most = (
+            length_asked(asked)
+            if ours is None or any(asked.get(name) is not None for name in LENGTHS)
+            else ours
+        )
+        found = {
+            name: (value, None) for name, value in asked.items() if name not in (*GREEDY, *LENGTHS, "until")
+        }
+        temperature = float(parts.leaves(self.generation.sampler).get("temperature", 1.0))
+        if asked.get("do_sample") is False and temperature > 0:
+            found["do_sample"] = (False, f"temperature {temperature}")
+        elif asked.get("do_sample") is not False and asked.get("temperature", temperature) != temperature:
+            found["temperature"] = (asked["temperature"], temperature)
+        elif asked.get("do_sample") and temperature == 0:
+            found["do_sample"] = (True, "temperature 0")
+        if ours is not None and most > ours:
+            found["max_gen_toks"] = (most, ours)
+        if found and self.generation.policy == "task":
+            name, (theirs, mine) = next(iter(found.items()))
+            raise ValueError(
+                f"the task asks for {name}={theirs}, the sampler does {mine}; choose a sampler and a length that "
+                "agree, or policy=suite to record the difference"
+            )
+        self.overridden |= found
+        return [until] if isinstance(until, str) else list(until), most
+
+    def _text(self, row: list[int], until: Sequence[str], most: int) -> str:
+        end = self.model.data.vocabulary().eos
+        row = row[:most]
+        return before_stops(self.model.data.decode(row[: row.index(end)] if end in row else row), until)
+
+    # --- chat ---------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Digest of the data part that makes ids of texts: lm-eval keys its cache of prompts by it."""
+        return parts.digest(self.model.data)
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The training data's template, which every prompt of such a model goes through."""
+        return str(parts.leaves(self.model.data).get("template", ""))
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The question of a chat; the template itself is applied when the prompt is encoded.
+
+        The seed's template has one question and one answer: system and user turns become the question, and an assistant
+        turn is refused.
+        """
+        if not self.chat_template():
+            raise ValueError("this model's data has no chat template; ask without apply_chat_template")
+        for message in chat_history:
+            if message["role"] == "assistant":
+                raise ValueError(
+                    "the chat template holds one question: turn fewshot_as_multiturn off, and leave out gen_prefix"
+                )
+        return "\n\n".join(message["content"] for message in chat_history)
+
+
+def length_asked(asked: dict[str, Any]) -> int:
+    """The most ids that a task asks for; lm-eval's default where it does not say."""
+    lengths = [int(asked[name]) for name in LENGTHS if asked.get(name) is not None]
+    return lengths[0] if lengths else 256
+
+
+def _names(requests: Sequence[Instance]) -> list[int]:
+    """The rows' names in the stream of draws: the document, and which repetition of it."""
+    seen: dict[tuple[int, int], int] = {}
+    names = []
+    for request in requests:
+        document = request.doc_id if request.doc_id is not None else 0
+        again = seen.get((document, request.idx), 0)
+        seen[document, request.idx] = again + 1
+        names.append(document + (again << 40))
+    return names
+
+
+def before_stops(text: str, until: Sequence[str]) -> str:
+    """The text before the first stop string."""
+    ends = [text.find(stop) for stop in until if stop and stop in text]
+    return text[: min(ends)] if ends else text

@@ -1,0 +1,37 @@
+"""Estimators by name: literals with their source; `NAME:field=value` derives one, as with samplers.
+
+estimator("levels")                 what a diffusion model's multiple choice is scored by unless somebody says else
+estimator("llada_mc:draws=1024,batch=32")
+"""
+
+from __future__ import annotations
+
+from repro import parts
+from repro.evals.estimators import ElboT, LladaMC, LladaRound, Subsets
+from repro.evals.levels import Levels
+from repro.evals.likelihood import Estimator
+from repro.evals.orders import Confidence, Duel, NextToken
+from repro.parts import nearest
+
+ESTIMATORS: dict[str, Estimator] = {
+    "subsets": Subsets(longest=10),  # 1,023 forwards at most
+    "levels": Levels(draws=128),  # as many forwards as LLaDA's draws
+    "llada_mc": LladaMC(
+        draws=128, batch=16
+    ),  # LLaDA eval_llada.py: mc_num 128; rounding corrected (spec B.5)
+    "llada_round": LladaRound(draws=128, batch=16),  # LLaDA get_log_likelihood.py as published (spec B.5)
+    "elbo_t": ElboT(draws=1024, batch=64, eps=1e-3),  # Duo and SMDM harness: 1,024 draws of t
+    "duel": Duel(order="low_confidence"),  # DUEL, arXiv 2603.01367
+    "confidence": Confidence(),  # iLLaDA, arXiv 2606.25331
+    "next_token": NextToken(),
+}
+DEFAULT = {"absorbing": "levels", "uniform": "elbo_t", "left_to_right": "next_token"}
+"""What a process's likelihoods are estimated by where nobody chooses."""
+
+
+def estimator(name: str) -> Estimator:
+    """The estimator of `NAME` or `NAME:field=value,...`; ValueError names the nearest name or pin."""
+    base, _, overrides = name.partition(":")
+    if base not in ESTIMATORS:
+        raise ValueError(f"no estimator {base!r}; {nearest(base, ESTIMATORS)}")
+    return parts.derive(ESTIMATORS[base], parts.parse_overrides(overrides.split(",")) if overrides else {})

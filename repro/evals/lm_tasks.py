@@ -1,0 +1,276 @@
+"""lm-eval tasks as questions of the suite: any standard name, and anybody's YAML.
+
+    python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --tasks my_tasks/capitals.yaml --samplers low_confidence,random
+    python -m repro.evals --ckpt ... --tasks arc_easy,lambada_openai        # needs the Hub or its cache
+
+Prompts, few-shot examples, scoring and standard errors are lm-eval's. Two parts, since what does not depend on a
+sampler is asked once: `lm_likelihood` (multiple choice, likelihood, rolling) and `lm_generation`. Every item is kept
+beside the records (OUT/items/<question>.jsonl: document, what was found and its standard error, what lm-eval made of
+it), so that two samplers can be compared item by item.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from repro.evals.estimator_presets import DEFAULT, estimator
+from repro.evals.kept import config, keep
+from repro.evals.likelihood import Estimator
+from repro.evals.task import Answer, Ask, Task
+from repro.models import Model
+from repro.parts import canonical, leaves, nearest, part
+
+STANDARD = "lm-eval"
+"""Source of a task that lm-eval ships; else the digest of a kept YAML."""
+Template = Literal["none", "chat"]
+
+
+@part
+class LmTask(Task):
+    """Kind: an lm-eval task by its name there, from `source`, of version `task_version` (as lm-eval prints it).
+
+    `shots`: few-shot examples (None: as the task says); `template`: whether lm-eval is told to apply the chat template;
+    `overlong`: whether a request longer than the network's rows is an error or loses the left of its prompt.
+    """
+
+    task: str
+    source: str
+    task_version: str
+    shots: int | None
+    template: Template
+    overlong: Literal["error", "truncate"]
+
+    def protocol(self) -> dict[str, Any]:
+        from importlib.metadata import version
+
+        return {"harness": f"lm-eval {version('lm-eval')}", "precision": "float32"}
+
+
+@part
+class LmLikelihood(LmTask):
+    """A task of likelihoods, estimated by `estimator`."""
+
+    estimator: Estimator
+    generates = False
+
+    def skip(self, model: Model) -> str | None:
+        try:
+            self.estimator.check(model.recipe.process)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def protocol(self) -> dict[str, Any]:
+        return super().protocol() | {
+            "output": "loglikelihood",
+            "score": self.estimator.score_is,
+            "unit": "nats, summed",
+        }
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        from repro.evals.adapter import BATCH, Adapter
+
+        return evaluate(self, Adapter(model, self.estimator, None, self.overlong, ask.seed, BATCH), ask)
+
+
+@part
+class LmGeneration(LmTask):
+    """A task of texts of `length` ids; `policy`: who wins where task and sampler differ (`repro.evals.adapter`)."""
+
+    length: int
+    policy: Literal["suite", "task"]
+    asks: str
+    """What the task asks of generation, canonical JSON; the sampler and the plan of the question say what was done."""
+    generates = True
+
+    def gen_length(self, model: Model) -> int:
+        return self.length
+
+    def protocol(self) -> dict[str, Any]:
+        return super().protocol() | {"output": "generate_until", "draws": "float64"}
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        from repro.evals.adapter import BATCH, Adapter, Generation
+
+        assert ask.sampler is not None
+        how = Generation(ask.sampler, ask.plan, 1.0, self.policy)
+        return evaluate(self, Adapter(model, None, how, self.overlong, ask.seed, BATCH), ask)
+
+
+# --- finding --------------------------------------------------------------------------------------------------
+
+
+def find(name: str, model: Model, chosen: str | None) -> list[Task]:
+    """The tasks of an lm-eval name or a YAML file (a group gives its members); `chosen` names an estimator.
+
+    Raises ValueError, in one line, for what is neither, and for what the model cannot be asked.
+    """
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ValueError(f"no file {name!r}")
+        source = keep(Path(name))
+        manager, spec = TaskManager(include_defaults=False), config(source)
+        if "task" not in spec or not isinstance(spec["task"], str):
+            raise ValueError(f"{name} defines no single task (give it a line 'task: NAME')")
+    else:
+        source, manager, spec = STANDARD, TaskManager(), name
+        if name not in manager.all_tasks:
+            raise ValueError(f"lm-eval has no task {name!r}; {nearest(name, manager.all_tasks)}")
+    return [_part(task, source, model, chosen) for task in manager.load(spec)["tasks"].values()]
+
+
+def _part(task: Any, source: str, model: Model, chosen: str | None) -> Task:
+    noise = canonical(model.recipe.process)["part"]
+    common = {
+        "name": task.config.task,
+        "task": task.config.task,
+        "source": source,
+        "task_version": str(task.VERSION),
+        "shots": None,
+        "template": "chat" if "template" in leaves(model.data) else "none",
+        "overlong": "error",
+    }
+    if task.OUTPUT_TYPE != "generate_until":
+        return LmLikelihood(**common, estimator=estimator(DEFAULT[noise] if chosen is None else chosen))
+    import json
+
+    from repro.evals.adapter import length_asked
+
+    asks = {name: value for name, value in (task.config.generation_kwargs or {}).items()}
+    return LmGeneration(
+        **common, length=length_asked(asks), policy="suite", asks=json.dumps(asks, sort_keys=True)
+    )
+
+
+# --- asking ---------------------------------------------------------------------------------------------------
+
+
+def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
+    """Run one task through lm-eval: its metrics with sample standard errors, what it cost, and every item."""
+    from lm_eval.tasks import TaskManager
+
+    standard = task.source == STANDARD
+    spec = task.task if standard else config(task.source)
+    chat = task.template == "chat"
+    found = asked(adapter, spec, TaskManager(include_defaults=standard), ask.limit, task.shots, chat)
+    version = str(found["versions"][task.task])
+    if version != task.task_version:
+        raise ValueError(f"task {task.task!r} has version {version}; the question says {task.task_version}")
+    count = found["n-samples"][task.task]["effective"]
+    metrics = _metrics(found["results"][task.task], count)
+    items = [_item(sample, adapter) for sample in found["samples"][task.task]]
+    if adapter.generation is not None:
+        return drawn(adapter, metrics, items)
+    forwards = [likelihood.forwards for likelihood in adapter.scored.values()]
+    return Answer(metrics, nfe=sum(forwards) / len(forwards), items=items)
+
+
+def asked(
+    adapter: Any,
+    spec: str | dict[str, Any],
+    manager: Any,
+    limit: int | None,
+    shots: int | None = None,
+    chat: bool = False,
+) -> dict[str, Any]:
+    """What lm-eval returns for one task, in silence."""
+    from lm_eval import simple_evaluate
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    with contextlib.redirect_stderr(io.StringIO()):  # one bar a request would bury ours; errors still rise
+        found = simple_evaluate(
+            model=adapter,
+            tasks=[spec],
+            task_manager=manager,
+            num_fewshot=shots,
+            limit=limit,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=False,
+            bootstrap_iters=100,
+            log_samples=True,
+        )
+    assert found is not None
+    return dict(found)
+
+
+def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float | None, int]]:
+    """lm-eval's "metric,filter" as names of ours: the filter is told where it is not the plain one."""
+    found: dict[str, tuple[float, float | None, int]] = {}
+    for key, value in result.items():
+        metric, comma, way = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        error = result.get(f"{metric}_stderr,{way}")
+        known = isinstance(error, int | float) and math.isfinite(error)
+        found[metric if way == "none" else f"{metric}.{way}"] = (
+            float(value),
+            float(error) if known else None,
+            count,
+        )
+    return found
+
+
+def _item(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
+    """One document under one filter: its names, what was found, lm-eval's metrics."""
+    if adapter.generation is not None:
+        found = sample["resps"]
+    else:
+        each = [adapter.scored[tuple(arguments)] for arguments in sample["arguments"]]
+        found = [{"value": f.value, "se": f.se, "forwards": f.forwards} for f in each]
+    names = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter")
+    return {name: sample[name] for name in names} | {
+        "found": found,
+        "metrics": {name: sample[name] for name in sample["metrics"]},
+    }
+
+
+def drawn(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) -> Answer:
+    """The answer of a task of texts: metrics, and what the adapter's decoding cost."""
+    from repro.evals.task import samples_digest
+    from repro.lazy import torch
+
+    forwards = torch.cat(adapter.forwards).double()
+    ids = [row for batch in adapter.ids for row in batch]
+    tokens = sum(len(row) for row in ids)
+    return Answer(
+        metrics,
+        nfe=forwards.mean().item(),
+        tokens_per_nfe=tokens / max(1.0, float(forwards.sum())),
+        tokens=tokens,
+        samples=samples_digest(ids),
+        items=items,
+    )
+
+
+def named(
+    names: Sequence[str], suite: str, known: Sequence[Task], model: Model, chosen: str | None
+) -> list[Task]:
+    """What `--tasks` names: tasks of the suite (`known`), else of lm-eval.
+
+    A name that is nearly one of the suite's is taken for a slip, since lm-eval's own list takes seconds to read.
+    """
+    import difflib
+
+    ours = {task.name: task for task in known}
+    found = [task for name, task in ours.items() if name in names]
+    for name in names:
+        if name in ours:
+            continue
+        if not name.endswith((".yaml", ".yml")) and difflib.get_close_matches(
+            name, list(ours), n=1, cutoff=0.7
+        ):
+            raise ValueError(f"no task {name!r} in suite {suite!r}; {nearest(name, ours)}")
+        found += find(name, model, chosen)
+    twice = [task.name for i, task in enumerate(found) if task.name in [other.name for other in found[:i]]]
+    if twice:
+        raise ValueError(f"two tasks are called {twice[0]!r}; ask for them one at a time")
+    return found
