@@ -2,9 +2,13 @@
 
     q(s) = kappa q(s | t, prediction) + (1 - kappa) [ alpha_s q(0 | t, prediction) + (1 - alpha_s) prior ]
 
-position by position. Whatever kappa in [0, 1], a step takes q(t | x0) to q(s | x0), for absorbing and uniform noise;
-for absorbing noise it is ReMDM (Wang et al. 2025) with sigma = (1 - kappa)(1 - alpha_s). kappa = 1 is ancestral
-sampling, smaller ones revise more.
+position by position. Whatever kappa in [0, 1], a step takes q(t | x0) to q(s | x0), for absorbing and uniform noise.
+For absorbing noise it is ReMDM (Wang et al. 2025) with sigma = (1 - kappa)(1 - alpha_s), hence at most 1 - alpha_s
+where ReMDM's own may reach (1 - alpha_s)/alpha_t; a schedule that asks for more gets kappa = 0, as in Duo's code.
+
+kappa = 1 is ancestral sampling, smaller ones revise more. With an exact denoiser the ancestral error falls as 1/N, that
+of a smaller kappa as N^-1/2 at best (positions move together at every noise level), and a held time leaves a floor:
+only kappa = 1 claims the law.
 
 The steps of a block fall into three segments by number: of n = steps + 1 (the times, not the steps, as Duo counts),
 the first round(high_frac n), the next round(middle_frac n), the rest. Kappas that follow a ReMDM schedule are 1 on the

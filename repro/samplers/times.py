@@ -28,7 +28,7 @@ class HeldTimes(Times):
     """From 1 to `level`, held there, then to `end` (Duo's linear-constant-linear, spec D.6).
 
     Of the n = steps + 1 times the first round(high n) fall from 1 to `level`, both included, round(middle n) stay, and
-    the rest fall from `level` to `end`, both included.
+    the rest fall from `level` to `end`, both included. The last time is `end` even where none is left for that.
     """
 
     level: float
@@ -38,11 +38,12 @@ class HeldTimes(Times):
 
     def time(self, step: int, steps: int) -> float:
         first, held = round(self.high * (steps + 1)), round(self.middle * (steps + 1))
+        if step == steps:
+            return self.end
         if step < first:
-            return 1 - (1 - self.level) * step / max(first - 1, 1)
+            share = step / max(first - 1, 1)
+            return (1 - share) + share * self.level
         if step < first + held:
             return self.level
-        left = steps - first - held
-        # fewer than two times for the last stretch: the plan's last time is `end` whatever its length
-        done = 1.0 if left < 1 else (step - first - held) / left
-        return self.level - (self.level - self.end) * done
+        share = (step - first - held) / (steps - first - held)
+        return (1 - share) * self.level + share * self.end
