@@ -155,7 +155,7 @@ def ours(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     plan = Plan(gen_length=canvases * PINS.canvas, block_length=PINS.canvas, steps=canvases * steps)
     out = decode(network, UNIFORM, rule, plan, prompts, seed=5, names=range(len(prompts)))
-    return out.ids, out.forwards
+    return out.ids, out.ledger.forwards
 
 
 PUBLISHED = Renoise(bound=0.1, hot=0.8, cold=0.4, stable=1, confident=0.005)

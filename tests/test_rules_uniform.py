@@ -381,8 +381,12 @@ def test_a_tail_costs_one_forward(process):
     denoiser = stranger(SPACE, process)
     out = decode(denoiser, process, preset("drawn_tail"), plan(4), [[]] * 50, seed=0, names=range(50))
     bare = decode(denoiser, process, preset("ancestral"), plan(4), [[]] * 50, seed=0, names=range(50))
-    assert (bare.forwards <= 4).all()
-    assert (out.forwards == 5).all() if process == UNIFORM else (out.forwards == bare.forwards).all()
+    assert (bare.ledger.forwards <= 4).all()
+    assert (
+        (out.ledger.forwards == 5).all()
+        if process == UNIFORM
+        else (out.ledger.forwards == bare.ledger.forwards).all()
+    )
 
 
 @MEANINGS
@@ -562,7 +566,7 @@ def test_sweeps_are_counted():
     tailed = Tail(rule=rule, times=LinearTimes(end=1e-3), removal=DrawnRemoval())
     for made, cost in ((rule, 5 + 4 * 3), (tailed, 5 + 4 * 3 + 1)):
         out = decode(exact(SPACE, UNIFORM), UNIFORM, made, plan(5), [[], []], seed=0, names=[0, 1])
-        assert out.forwards.tolist() == [cost] * 2
+        assert out.ledger.forwards.tolist() == [cost] * 2 and out.ledger.further.tolist() == [cost - 5] * 2
 
 
 def test_correction_helps_at_equal_cost():
