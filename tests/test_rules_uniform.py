@@ -380,6 +380,29 @@ def test_psi_of_absorbing_noise_is_remdm(eta, count):
     assert total_variation(found, follow(step, count, ABSORBING)) < 1e-10
 
 
+@pytest.mark.parametrize(
+    ("name", "process"),
+    [("psi_loop", UNIFORM), ("psi_loop", ABSORBING), ("corrector", UNIFORM), ("greedy_tail", UNIFORM)],
+    ids=["psi", "psi absorbing", "corrector", "tail"],
+)
+def test_what_the_network_says_is_cut_first(name, process):
+    """Duo's p_nucleus: x_theta is cut, then the rule's laws are taken, in every forward of a step."""
+    rule = preset(name)
+    denoiser = stranger(SPACE, process)
+
+    def cut(ids: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        p = denoiser.answer(ids, t)
+        ordered, order = p.sort(-1, descending=True)
+        kept = ordered.cumsum(-1) - ordered <= 0.7
+        p = p * torch.zeros_like(kept).scatter(-1, order, kept)
+        return p / p.sum(-1, keepdim=True)
+
+    known = Known(SPACE.words, process, "leave_one_out", cut)
+    found = law(denoiser, process, preset(f"{name}+top_p:p=0.7"), plan(5))
+    assert total_variation(found, law(known, process, rule, plan(5))) < 1e-10
+    assert total_variation(found, law(denoiser, process, rule, plan(5))) > 0.01
+
+
 # --- tails --------------------------------------------------------------------------------------------------
 
 

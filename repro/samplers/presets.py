@@ -14,10 +14,13 @@ from repro import parts, registry
 from repro.parts import Part, nearest
 from repro.samplers.ancestral import Ancestral, Origin
 from repro.samplers.autoregressive import Autoregressive
+from repro.samplers.corrector import Anywhere, Corrected, Doubtful
 from repro.samplers.entropy_bound import EntropyBound
 from repro.samplers.hitting import FirstHitting
 from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
+from repro.samplers.psi import ConstantSigma, MaxCapped, MaxRescaled, Psi, PurePosterior
 from repro.samplers.remdm import ForwardBackward, RemdmCap, RemdmConf, RemdmLoop, RemdmRescale
+from repro.samplers.renoise import Renoise
 from repro.samplers.sampler import Sampler
 from repro.samplers.shapes import (
     Banned,
@@ -33,11 +36,8 @@ from repro.samplers.shapes import (
     TopK,
     TopP,
 )
-from repro.samplers.threshold import Factor, Threshold
-from repro.samplers.corrector import Anywhere, Corrected, Doubtful
-from repro.samplers.psi import ConstantSigma, MaxCapped, MaxRescaled, Psi, PurePosterior
-from repro.samplers.renoise import Renoise
 from repro.samplers.tail import DrawnRemoval, GreedyRemoval, Tail
+from repro.samplers.threshold import Factor, Threshold
 from repro.samplers.times import HeldTimes, LinearTimes
 
 P = TypeVar("P", bound=Part)
@@ -64,7 +64,7 @@ PRESETS: dict[str, Sampler] = {
     "greedy_tail": Tail(  # Duo, noise_removal=greedy (spec D.6); MDLM's own loop ends so too (spec C)
         rule=Ancestral(), times=LinearTimes(end=1e-5), removal=GreedyRemoval()
     ),
-    "psi_cap": Tail(  # Duo, scripts/psi_samplers/owt/*_max_capped_remdm.sh (there with nucleus p = .9; spec D.6)
+    "psi_cap": Tail(  # Duo, scripts/psi_samplers/owt/*_max_capped_remdm.sh, which add +top_p:p=0.9 (spec D.6)
         rule=Psi(
             high=MaxCapped(eta=0.01),
             middle=MaxCapped(eta=0.01),
@@ -75,7 +75,7 @@ PRESETS: dict[str, Sampler] = {
         times=LinearTimes(end=1e-5),
         removal=DrawnRemoval(),
     ),
-    "psi_rescale": Tail(  # Duo, scripts/psi_samplers/owt/*_max_rescale_eta.sh (with nucleus p = .9; spec D.6)
+    "psi_rescale": Tail(  # Duo, scripts/psi_samplers/owt/*_max_rescale_eta.sh, which add +top_p:p=0.9 (spec D.6)
         rule=Psi(
             high=MaxRescaled(eta=0.05),
             middle=MaxRescaled(eta=0.05),
@@ -86,7 +86,7 @@ PRESETS: dict[str, Sampler] = {
         times=LinearTimes(end=1e-5),
         removal=DrawnRemoval(),
     ),
-    "psi_loop": Tail(  # Duo, scripts/psi_samplers/owt/*_loop_remdm.sh (with nucleus p = .95); held at alpha = .9
+    "psi_loop": Tail(  # Duo, scripts/psi_samplers/owt/*_loop_remdm.sh, which add +top_p:p=0.95; held at alpha .9
         rule=Psi(
             high=PurePosterior(),
             middle=ConstantSigma(eta=0.01),
