@@ -322,7 +322,7 @@ def test_remasking_keeps_the_marginals(rule, count):
     """With x known, the law at each time s is q(z_s | x), sigma or none (spec H4)."""
     x = (2, 0, 1)
     for i, found in enumerate(laws(told(x), ABSORBING, rule, plan(3, count))):
-        keep = 1 - rule.time(i / count)
+        keep = 1 - rule.time(i, count)
         q = {
             tuple(v if shown else MASK for v, shown in zip(x, coins, strict=True)): math.prod(
                 keep if shown else 1 - keep for shown in coins
@@ -342,7 +342,7 @@ def test_conf_does_not_keep_them():
 def test_loop_runs_its_profile():
     """alpha: 0, alpha_on from t_on to t_off, 1; never back."""
     rule = RemdmLoop(eta=0.02, t_on=0.55, t_off=0.05, alpha_on=0.9)
-    alpha = [1 - rule.time(i / 200) for i in range(201)]
+    alpha = [1 - rule.time(i, 200) for i in range(201)]
     assert alpha[0] == 0 and alpha[200] == 1 and alpha[45] == pytest.approx(0.45)
     assert all(alpha[i] == pytest.approx(0.9) for i in range(90, 191))
     assert alpha[195] == pytest.approx(0.95) and all(a <= b + 1e-15 for a, b in itertools.pairwise(alpha))

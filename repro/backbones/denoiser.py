@@ -110,6 +110,38 @@ class Denoiser(nn.Module):
         return head.logits(features).masked_fill(head.forbidden, -torch.inf)
 
 
+class SelfConditioned(Denoiser):
+    """A network that also reads a signal made of its own last prediction; zeros where there is none."""
+
+    def signal(self, logits: Tensor) -> Tensor:
+        """What is kept of the last prediction: logits [N, V] -> [N, S]."""
+        raise AssertionError("abstract")
+
+    def encode_given(
+        self,
+        signal: Tensor | None,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        slots: Slots | None = None,
+    ) -> Tensor:
+        """`encode` given the signal [B, L, S] of the last prediction, or None."""
+        raise AssertionError("abstract")
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        slots: Slots | None = None,
+    ) -> Tensor:
+        return self.encode_given(None, tokens, t=t, attention=attention, positions=positions, slots=slots)
+
+
 class Wrapped(nn.Module):
     """The one door: `wrapped(work)` runs `work(denoiser)` inside the module's forward, where engines can see it."""
 

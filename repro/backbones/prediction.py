@@ -9,6 +9,7 @@ Shapes: B rows, L positions, N positions asked for (True entries of a [B, L] mas
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from repro.backbones.attention import Mask, Slots
 from repro.backbones.backbone import Meaning
-from repro.backbones.denoiser import Denoiser, Head, Soft
+from repro.backbones.denoiser import Denoiser, Head, SelfConditioned, Soft
 from repro.data.corpus import Vocabulary
 from repro.ops.fused_head import TokenLoss, fused_loss
 
@@ -44,6 +45,7 @@ class Prediction:
         self._t = t
         self._attention = attention
         self._positions = positions
+        self._signal: Tensor | None = None
         self._features: Tensor | None = None
         shape = tokens.weights.shape[:2] if isinstance(tokens, Soft) else tokens.shape
         self.forwarded = torch.zeros(shape[0], dtype=torch.bool, device=t.device)
@@ -63,6 +65,17 @@ class Prediction:
     def timed(self) -> bool:
         """Whether the network reads t."""
         return self._denoiser.timed
+
+    def condition(self, signal: Tensor) -> None:
+        """Show a self-conditioning network the signal [B, L, S] of its last prediction, before it is first asked."""
+        assert not self.forwarded.any() and isinstance(self._denoiser, SelfConditioned)
+        self._signal = signal
+
+    def signal(self, logits: Tensor) -> Tensor | None:
+        """What a self-conditioning network keeps of logits [N, V] for its next prediction: [N, S]; else None."""
+        if not isinstance(self._denoiser, SelfConditioned):
+            return None
+        return self._denoiser.signal(logits.to(self._denoiser.device)).to(logits.device)
 
     def features(self, where: Tensor) -> Tensor:
         """Features [N, D] at `where` [B, L] bool; forwards the rows that need it and have not been forwarded."""
@@ -91,7 +104,11 @@ class Prediction:
             chosen = Soft(None if tokens.ids is None else some(tokens.ids), some(tokens.weights))
         else:
             chosen = some(tokens)
-        return self._denoiser.encode(
+        encode = self._denoiser.encode
+        if self._signal is not None:
+            assert isinstance(self._denoiser, SelfConditioned)
+            encode = partial(self._denoiser.encode_given, some(self._signal))
+        return encode(
             chosen,
             t=some(self._t) if self._denoiser.timed else None,
             attention=Mask(None if valid is None else some(valid), self._attention.block),

@@ -55,8 +55,8 @@ class Origin(Sampler):
     def claim(self) -> Claim:
         return "law"
 
-    def time(self, done: float) -> float:
-        return 0.0 if done == 1 else 1 - (1 - self.end) * done
+    def time(self, step: int, steps: int) -> float:
+        return 0.0 if step == steps else 1 - (1 - self.end) * step / steps
 
     def step(self, state: State) -> Tensor:
         assert isinstance(state.process, Absorbing)

@@ -171,8 +171,8 @@ class Decoder:
         active, open = self._block(ids, block), self.open(ids, block)
         if self.causal:
             open = self._columns(ids, self.window(block).start + i, self.window(block).start + i + 1)
-        t = torch.full((len(ids),), self.sampler.time(i / steps), dtype=torch.float64, device=self.device)
-        s = torch.full_like(t, self.sampler.time((i + 1) / steps))
+        t = torch.full((len(ids),), self.sampler.time(i, steps), dtype=torch.float64, device=self.device)
+        s = torch.full_like(t, self.sampler.time(i + 1, steps))
         length = self.plan.block_length
         predictions: list[Prediction] = []
 

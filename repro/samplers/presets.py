@@ -14,10 +14,13 @@ from repro import parts, registry
 from repro.parts import Part, nearest
 from repro.samplers.ancestral import Ancestral, Origin
 from repro.samplers.autoregressive import Autoregressive
+from repro.samplers.corrector import Anywhere, Corrected, Doubtful
 from repro.samplers.entropy_bound import EntropyBound
 from repro.samplers.hitting import FirstHitting
 from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
+from repro.samplers.psi import ConstantSigma, MaxCapped, MaxRescaled, Psi, PurePosterior
 from repro.samplers.remdm import ForwardBackward, RemdmCap, RemdmConf, RemdmLoop, RemdmRescale
+from repro.samplers.renoise import Renoise
 from repro.samplers.sampler import Sampler
 from repro.samplers.shapes import (
     Banned,
@@ -33,7 +36,9 @@ from repro.samplers.shapes import (
     TopK,
     TopP,
 )
+from repro.samplers.tail import DrawnRemoval, GreedyRemoval, Tail
 from repro.samplers.threshold import Factor, Threshold
+from repro.samplers.times import HeldTimes, LinearTimes
 
 P = TypeVar("P", bound=Part)
 
@@ -53,6 +58,54 @@ PRESETS: dict[str, Sampler] = {
     "remdm_loop": RemdmLoop(eta=0.02, t_on=0.55, t_off=0.05, alpha_on=0.9),  # ReMDM, p .9 too (spec E.1)
     "forward_backward": ForwardBackward(),  # ReMDM, forward-backward, +nucleus:p=0.9 (spec E.1)
     "ancestral": Ancestral(),  # MDLM (spec C), Duo (spec D.6), to s = 0 with no removal step
+    "drawn_tail": Tail(  # Duo's loop as it is: 1 to 1e-5, then noise_removal=ancestral, N + 1 forwards (spec D.6)
+        rule=Ancestral(), times=LinearTimes(end=1e-5), removal=DrawnRemoval()
+    ),
+    "greedy_tail": Tail(  # Duo, noise_removal=greedy (spec D.6); MDLM's own loop ends so too (spec C)
+        rule=Ancestral(), times=LinearTimes(end=1e-5), removal=GreedyRemoval()
+    ),
+    "psi_cap": Tail(  # Duo, scripts/psi_samplers/owt/*_max_capped_remdm.sh, which add +top_p:p=0.9 (spec D.6)
+        rule=Psi(
+            high=MaxCapped(eta=0.01),
+            middle=MaxCapped(eta=0.01),
+            low=MaxCapped(eta=0.01),
+            high_frac=0.0,
+            middle_frac=0.0,
+        ),
+        times=LinearTimes(end=1e-5),
+        removal=DrawnRemoval(),
+    ),
+    "psi_rescale": Tail(  # Duo, scripts/psi_samplers/owt/*_max_rescale_eta.sh, which add +top_p:p=0.9 (spec D.6)
+        rule=Psi(
+            high=MaxRescaled(eta=0.05),
+            middle=MaxRescaled(eta=0.05),
+            low=MaxRescaled(eta=0.05),
+            high_frac=0.0,
+            middle_frac=0.0,
+        ),
+        times=LinearTimes(end=1e-5),
+        removal=DrawnRemoval(),
+    ),
+    "psi_loop": Tail(  # Duo, scripts/psi_samplers/owt/*_loop_remdm.sh, which add +top_p:p=0.95; held at alpha .9
+        rule=Psi(
+            high=PurePosterior(),
+            middle=ConstantSigma(eta=0.01),
+            low=PurePosterior(),
+            high_frac=0.45,
+            middle_frac=0.5,
+        ),
+        times=HeldTimes(level=0.1, high=0.45, middle=0.5, end=1e-5),
+        removal=DrawnRemoval(),
+    ),
+    "corrector": Corrected(  # arXiv 2605.22765, positions chosen blindly: exact (samplers/corrector.py)
+        rule=Ancestral(), choice=Anywhere(), sweeps=1, count=1
+    ),
+    "corrector_margin": Corrected(  # arXiv 2605.22765 as in diffusers' DiscreteDDIMScheduler: lowest_log_margin, tau 1
+        rule=Ancestral(), choice=Doubtful(temperature=1.0), sweeps=1, count=1
+    ),
+    "renoise": Renoise(  # DiffusionGemma's defaults in transformers 5.23, at most 48 steps a block of 256
+        bound=0.1, hot=0.8, cold=0.4, stable=1, confident=0.005
+    ),
     "greedy": Autoregressive(temperature=0.0),  # argmax decoding
     "sample": Autoregressive(temperature=1.0),  # spec F: Gumbel-max over the whole vocabulary
 }

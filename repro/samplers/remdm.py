@@ -149,7 +149,8 @@ class RemdmLoop(Sampler):
     def claim(self) -> Claim:
         return "law" if self.eta == 0 else "biased"
 
-    def time(self, done: float) -> float:
+    def time(self, step: int, steps: int) -> float:
+        done = step / steps
         left = 1 - done
         if left > self.t_on:
             return 1 - done * self.alpha_on / (1 - self.t_on)

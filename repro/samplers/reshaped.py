@@ -21,6 +21,9 @@ class Reshaped(Prediction):
     def logits(self, where: Tensor) -> Tensor:
         return self._change(self._of.logits(where))
 
+    def condition(self, signal: Tensor) -> None:
+        self._of.condition(signal)
+
     def features(self, where: Tensor) -> Tensor:
         raise AssertionError("changed logits have no features")
 

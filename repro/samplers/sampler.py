@@ -180,9 +180,10 @@ class Sampler(Part):
         """What its outputs follow."""
         raise AssertionError("abstract")
 
-    def time(self, done: float) -> float:
-        """Time in [0, 1] when a share `done` of the block's steps is done: 1 at 0, and 0 at 1."""
-        return 1 - done
+    def time(self, step: int, steps: int) -> float:
+        """Time in [0, 1] when `step` of the block's `steps` are done: 1 at first, and 0 at last unless the rule itself
+        removes what noise is left."""
+        return 1 - step / steps
 
     def start(self, ids: Tensor) -> Tensor | None:
         """The memory before the first step, given the ids [B, L] at t = 1; None: a rule without memory."""

@@ -102,8 +102,8 @@ class Shaped(Sampler):
     def claim(self) -> Claim:
         return self.shape.claim(self.rule.claim())
 
-    def time(self, done: float) -> float:
-        return self.rule.time(done)
+    def time(self, step: int, steps: int) -> float:
+        return self.rule.time(step, steps)
 
     def start(self, ids: Tensor) -> Tensor | None:
         return self.rule.start(ids)

@@ -1,0 +1,132 @@
+"""Corrector sweeps for uniform noise: positions drawn anew given all the others (arXiv 2605.22765; spec D.6).
+
+At time s the law of one noisy token given the others is
+
+    p_s(z_l | z without l) = sum_x p(x_l = x | z without l) q(z_l | x) = alpha_s loo_l + (1 - alpha_s)/K,
+
+loo being the leave-one-out conditional, which the network says or which follows from what it says. Drawing a position
+from it is a Gibbs step: it leaves the marginal at time s as it is, provided that the position was chosen without
+looking at the tokens and that no other moves with it. So a sweep with `count` = 1 at `Anywhere` costs no exactness;
+several positions at once, or the doubtful ones first, do.
+
+After the last step nothing is corrected: at s = 0 a network's mean says nothing of the other tokens, and nothing noisy
+may be left. So N steps cost N + (N - 1) sweeps forwards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from repro import rng
+from repro.lazy import torch
+from repro.parts import Part, part
+from repro.processes.uniform import Uniform, conditional
+from repro.samplers.sampler import Abilities, Claim, Sampler, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.prediction import Prediction
+
+
+def gibbs(process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, where: Tensor) -> Tensor:
+    """p_s(z_l | z without l) at `where` [B, L] for ids [B, L] at time s [B]: [N, V]."""
+    vocabulary = prediction.vocabulary
+    alpha = process.alpha(s)[where.nonzero()[:, 0]]
+    loo = conditional(prediction.probs(where)[:, : vocabulary.size], ids[where], alpha, prediction.meaning)
+    noisy = alpha[:, None] * loo + (1 - alpha)[:, None] / vocabulary.size
+    return torch.nn.functional.pad(noisy, (0, vocabulary.total - vocabulary.size))
+
+
+class Choice(Part):
+    """Kind: which position of a row a sweep draws anew."""
+
+    claim: ClassVar[Claim]
+
+    def weights(
+        self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor
+    ) -> Tensor:
+        """Weight of each position of `among` [B, L]: [B, L] float64."""
+        raise AssertionError("abstract")
+
+
+@part
+class Anywhere(Choice):
+    """Any position, with equal chances."""
+
+    claim = "law"
+
+    def weights(
+        self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor
+    ) -> Tensor:
+        return among.double()
+
+
+@part
+class Doubtful(Choice):
+    """Positions whose token has the smallest log margin over the best other one, with chances exp(-margin/temperature).
+
+    Looks at the tokens, so the marginal is no longer left as it is.
+    """
+
+    temperature: float
+    claim = "biased"
+
+    def weights(
+        self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor
+    ) -> Tensor:
+        logp = gibbs(process, ids, prediction, s, among)[:, : prediction.vocabulary.size].log()
+        here = ids[among][:, None]
+        margin = logp.gather(1, here)[:, 0] - logp.scatter(1, here, -torch.inf).amax(-1)
+        score = torch.full(ids.shape, -torch.inf, dtype=torch.float64, device=ids.device)
+        score[among] = -margin / self.temperature
+        return (score - score.amax(1, keepdim=True)).exp()
+
+
+@part
+class Corrected(Sampler):
+    """`rule`, and after each of its steps `sweeps` forwards that draw `count` positions of the block anew."""
+
+    rule: Sampler
+    choice: Choice
+    sweeps: int
+    count: int
+
+    @property
+    def abilities(self) -> Abilities:
+        rule = self.rule.abilities
+        return Abilities(frozenset({"uniform"}), rule.plan, frozenset({"uniform"}), rule.looks_at_draws)
+
+    def claim(self) -> Claim:
+        exact = self.choice.claim == "law" and self.count == 1
+        return self.rule.claim() if exact or self.rule.claim() != "law" else "biased"
+
+    def time(self, step: int, steps: int) -> float:
+        return self.rule.time(step, steps)
+
+    def start(self, ids: Tensor) -> Tensor | None:
+        return self.rule.start(ids)
+
+    def step(self, state: State) -> Tensor:
+        process, ids = state.process, self.rule.step(state)
+        assert isinstance(process, Uniform)
+        for sweep in range(self.sweeps if state.step + 1 < state.steps else 0):
+            prediction = state.forward(ids, state.s)
+            where = self._chosen(state, ids, prediction, sweep)
+            law = gibbs(process, ids, prediction, state.s, where)
+            ids = ids.clone()
+            ids[where] = state.draw(law, rng.CORRECTION, where, sweep)
+        return ids
+
+    def _chosen(self, state: State, ids: Tensor, prediction: Prediction, sweep: int) -> Tensor:
+        """`count` active positions a row, one after the other without replacement: [B, L] bool."""
+        assert isinstance(state.process, Uniform)
+        left = self.choice.weights(state.process, ids, prediction, state.s, state.active)
+        # a row's choice is one draw, named by the first position of the block
+        anchor = state.active & (state.active.cumsum(1) == 1)
+        chosen = torch.zeros_like(state.active)
+        for index in range(min(self.count, int(state.active[0].sum()))):
+            column = state.draw(left, rng.POSITION, anchor, sweep * self.count + index)
+            chosen = chosen.scatter(1, column[:, None], True)
+            left = left.masked_fill(chosen, 0.0)
+        return chosen
