@@ -4,6 +4,7 @@ python -m repro.recipes.duo --print              every pin with its source;  --p
 python -m repro.recipes.duo --plan               parameters, tokens, steps, memory, hours;  --engine fsdp2 --gpus 16
 python -m repro.recipes.duo --scale nano.text    the same recipe on one CPU core
 python -m repro.recipes.duo --set optimizer.lr=1e-4 --out DIR --steps 100 --resume --seed 1
+python -m repro.recipes.duo --activation-checkpointing --compile --track tensorboard     move no number
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=natural, default=0, help="seed of everything random")
     parser.add_argument("--steps", type=natural, help="stop after so many steps; schedules stay")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
+    parser.add_argument(
+        "--activation-checkpointing", action="store_true", help="recompute layers in backward: less memory"
+    )
+    parser.add_argument("--compile", action="store_true", help="each layer by torch.compile")
+    parser.add_argument("--track", metavar="NAME", help="send rows to tensorboard, wandb, trackio, ... too")
     args = parser.parse_args(argv)
     chosen = select(recipe, args.scale, args.set)
     if args.json and not (args.print or args.plan):
@@ -65,11 +71,20 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
         )
         print(json.dumps(planned, indent=1) if args.json else text(planned))
         return 0
-    from repro.train import train
+    from repro.train import Options, train
 
+    options = Options(activation_checkpointing=args.activation_checkpointing, compile=args.compile)
+    out = args.out or runs() / f"{chosen.name}-s{args.seed}"
     try:
-        out = args.out or runs() / f"{chosen.name}-s{args.seed}"
-        train(chosen, seed=args.seed, out=out, stop=args.steps, resume=args.resume)
+        train(
+            chosen,
+            seed=args.seed,
+            out=out,
+            stop=args.steps,
+            resume=args.resume,
+            options=options,
+            track=args.track,
+        )
     except ConnectionError as error:
         raise ConnectionError(f"{error}; --scale nano.text needs no download") from None
     if int(os.environ.get("RANK", "0")) == 0:
