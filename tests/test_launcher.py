@@ -30,6 +30,10 @@ from repro.engines import launcher
         ({**ZERO2, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "zero2_8.yaml"),
         ({**ZERO2, "ACCELERATE_GRADIENT_CLIPPING": "1.0"}, "clipping and accumulation are the recipe's pins"),
         ({**ZERO2, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "are the recipe's pins"),
+        (
+            {"ACCELERATE_MIXED_PRECISION": "bf16"},
+            "precision, clipping and accumulation are the recipe's pins",
+        ),
         ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "compile with --compile"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "fsdp2_8.yaml"),
         ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "fsdp2_8.yaml"),

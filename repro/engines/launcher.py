@@ -19,6 +19,7 @@ from repro.engines.zero2 import Zero2
 PRECISION = "precision, clipping and accumulation are the recipe's pins"
 SETTINGS: Mapping[str, Mapping[str, tuple[tuple[str, ...], str]]] = {
     "any engine": {
+        "ACCELERATE_MIXED_PRECISION": (("no",), f"leave the key out: {PRECISION}"),
         "ACCELERATE_DYNAMO_BACKEND": (("no",), "compile with --compile"),
         "ACCELERATE_USE_MEGATRON_LM": (("false",), "launch with recipes/launch/fsdp2_8.yaml"),
         "ACCELERATE_USE_PARALLELISM_CONFIG": (("false",), "launch with recipes/launch/fsdp2_8.yaml"),

@@ -21,9 +21,8 @@ class Options:
     def apply(self, denoiser: Denoiser) -> None:
         """Prepare the layers in place, before an engine shards or wraps them; parameter names stay."""
         for layer in denoiser.layers():
-            if (
-                self.activation_checkpointing
-            ):  # no draw of ours comes from torch's generators: no state to keep
+            if self.activation_checkpointing:
+                # no draw of ours comes from torch's generators: there is no state to keep
                 layer.forward = partial(
                     checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
                 )

@@ -58,10 +58,8 @@ class Zero2(Engine):
             dist_init_required=False,
         )
         self.network, self.optimizer, self.ema = made[0], base, recipe.ema
-        for (
-            name,
-            buffer,
-        ) in denoiser.named_buffers():  # DeepSpeed's bfloat16 would bend the rotary frequencies
+        # DeepSpeed casts buffers to bfloat16 as well, which would bend the rotary frequencies
+        for name, buffer in denoiser.named_buffers():
             buffer.data = buffers[name]
         (self.flat,) = self.network.optimizer.single_partition_of_fp32_groups
         self._spread(masters)
