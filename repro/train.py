@@ -158,11 +158,16 @@ class Training:
     def save(self, out: Path) -> None:
         """Write a checkpoint of this step (every process must ask); older ones than the last `KEPT` are removed."""
         scratch = out / ".shards"
-        files = self.engine.files(scratch)
-        if self.engine.first:
-            checkpoints.save(out, self.recipe, self.seed, self.step, self.corpus.digest, self.resolved, files)
-            for old in [*checkpoints.steps_in(out)[:-KEPT], *out.glob(scratch.name)]:
-                shutil.rmtree(old)
+        known = (self.recipe, self.seed, self.step, self.corpus.digest, self.resolved)
+        try:
+            files = self.engine.files(scratch)
+            if self.engine.first:
+                checkpoints.save(out, *known, files)
+                for old in checkpoints.steps_in(out)[:-KEPT]:
+                    shutil.rmtree(old)
+        finally:  # also when the disk is full: shards would keep it so
+            if self.engine.first and scratch.exists():
+                shutil.rmtree(scratch)
         self.engine.wait()
 
     def keep_for_replay(self, out: Path) -> Path:

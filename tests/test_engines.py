@@ -69,11 +69,11 @@ def close(one: Path, other: Path, atol: float) -> None:
 # --- one curve ------------------------------------------------------------------------------------------
 
 
-def test_four_processes_train_the_curve_of_one(one, tmp_path):
+def test_four_processes_train_the_curve_of_one(one, half, tmp_path):
     """DDP on four; two are tried with every recipe in test_launch.py."""
-    together(4, trained, "mdlm", MICRO, str(tmp_path / "four"), 20, False, PLAIN, environment={})
-    same_curve(curve(one), curve(tmp_path / "four"))
-    close(one, tmp_path / "four", atol=1e-6)
+    together(4, trained, "mdlm", MICRO, str(tmp_path / "four"), 10, False, PLAIN, environment={})
+    same_curve(curve(one)[:10], curve(tmp_path / "four"))
+    close(half, tmp_path / "four", atol=1e-6)
 
 
 def test_fsdp2_is_saved_sharded_and_goes_on_anywhere(half, one, tmp_path):
@@ -89,9 +89,9 @@ def test_fsdp2_is_saved_sharded_and_goes_on_anywhere(half, one, tmp_path):
     same_curve(curve(one), curve(tmp_path / "alone"))
     close(one, tmp_path / "alone", atol=1e-6)
     shutil.copytree(half, tmp_path / "four")
-    together(4, trained, "mdlm", MICRO, str(tmp_path / "four"), 20, True, PLAIN, environment=FSDP2)
-    same_curve(curve(one), curve(tmp_path / "four"))
-    close(one, tmp_path / "four", atol=1e-6)
+    together(4, trained, "mdlm", MICRO, str(tmp_path / "four"), 15, True, PLAIN, environment=FSDP2)
+    same_curve(curve(one)[:15], curve(tmp_path / "four"))
+    close(tmp_path / "alone" / "step_00000015", tmp_path / "four", atol=1e-6)
 
 
 def test_accelerate_launches_fsdp2(tmp_path):
@@ -159,7 +159,7 @@ def test_a_full_disk_of_one_process_leaves_the_old_checkpoint(half, tmp_path):
     with pytest.raises(OSError) as caught:
         together(2, fault, "mdlm", MICRO, str(out), environment=FSDP2)
     assert caught.value.errno == errno.ENOSPC and one_line(caught.value).startswith("the disk is full")
-    assert checkpoints.steps_in(out) == kept
+    assert checkpoints.steps_in(out) == kept and not (out / ".shards").exists()
     assert checkpoints.open_checkpoint(out).step == 10
 
 
