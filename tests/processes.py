@@ -11,8 +11,8 @@ import errno
 import multiprocessing
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,21 @@ def together(count: int, work: Callable[..., Any], *args: Any, environment: Mapp
     }
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["processes"])
-    with ProcessPoolExecutor(count, mp_context=context, max_tasks_per_child=1) as pool:
+    last = time.monotonic() + 300
+    with context.Pool(
+        count, maxtasksperchild=1
+    ) as pool:  # leaving it ends those that wait for one that failed
         asked = [
-            pool.submit(_one, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, work, args)
+            pool.apply_async(_one, ({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, work, args))
             for rank in range(count)
         ]
-        return [answer.result(timeout=300) for answer in asked]
+        while not all(answer.ready() for answer in asked):
+            for answer in asked:
+                if answer.ready():
+                    answer.get()  # raises at once what one process raised
+            assert time.monotonic() < last, "a process died, or all wait for each other"
+            time.sleep(0.02)
+        return [answer.get() for answer in asked]
 
 
 def _one(environment: Mapping[str, str], work: Callable[..., Any], args: tuple[Any, ...]) -> Any:

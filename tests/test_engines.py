@@ -16,8 +16,11 @@ from toy import curve, same_curve, toy
 
 from repro import checkpoint as checkpoints
 from repro import models, registry
+from repro.backbones.attention import Mask
+from repro.backbones.prediction import Prediction
 from repro.command import one_line
 from repro.engines import PLAIN, Options, launcher
+from repro.processes.process import cross_entropy
 from repro.recipes.command import command
 from repro.train import train
 
@@ -92,6 +95,21 @@ def test_fsdp2_is_saved_sharded_and_goes_on_anywhere(half, one, tmp_path):
     together(4, trained, "mdlm", MICRO, str(tmp_path / "four"), 15, True, PLAIN, environment=FSDP2)
     same_curve(curve(one)[:15], curve(tmp_path / "four"))
     close(tmp_path / "alone" / "step_00000015", tmp_path / "four", atol=1e-6)
+
+
+def test_a_microbatch_without_a_scored_token_still_takes_part():
+    """Every layer runs, and its weights get a gradient of zeros, not none: other processes wait for them."""
+    network = toy("mdlm").network(0)
+    ids = torch.zeros(2, 8, dtype=torch.long)
+    seen = Prediction(network, ids, torch.full((2,), 0.5), Mask(None))
+    nothing = torch.zeros_like(ids, dtype=torch.bool)
+    value, _ = seen.weighted_loss(cross_entropy, nothing, torch.zeros(0, dtype=torch.float64), ids[nothing])
+    value.backward()
+    assert all(p.grad is not None and not p.grad.any() for p in network.parameters())
+    assert seen.forwarded.tolist() == [True, False]
+    with torch.no_grad():  # who only looks pays nothing
+        idle = Prediction(network, ids, torch.full((2,), 0.5), Mask(None))
+        assert idle.features(nothing).shape == (0, 32) and not idle.forwarded.any()
 
 
 def test_accelerate_launches_fsdp2(tmp_path):
