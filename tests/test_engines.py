@@ -315,3 +315,6 @@ def test_launch_options_are_flags_of_every_recipe(tmp_path, monkeypatch):
     assert seen["track"] == "tensorboard" and seen["recipe"] == toy("mdlm")
     command(registry.recipe("mdlm"), arguments("mdlm", tmp_path))
     assert seen["options"] == PLAIN and seen["track"] is None
+    for flags in (["--compile", "--plan"], ["--track", "wandb", "--print"]):
+        with pytest.raises(ValueError, match=r"is for a run; it goes with neither --print nor --plan"):
+            command(registry.recipe("mdlm"), flags)
