@@ -10,6 +10,7 @@ PY    := $(VENV)/bin/python
 SEEDS ?= 0
 KEY   := $(shell (cat pyproject.toml constraints.txt; echo $(TORCH_INDEX)) | sha256sum | cut -c1-12)
 STAMP := $(VENV)/.installed-$(KEY)
+DEEPSPEED := $(VENV)/.deepspeed-$(KEY)
 
 # Every number at nano scale is made by one thread; malloc keeps its pages, which removes most page faults.
 export OMP_NUM_THREADS ?= 1
@@ -26,7 +27,7 @@ reproduce: $(STAMP)
 test: $(STAMP)
 	$(PY) -m pytest -m "not slow and not gpu"
 
-test-all: $(STAMP)
+test-all: $(DEEPSPEED)
 	$(PY) -m pytest -m "not gpu"
 
 test-gpu: $(STAMP)
@@ -54,3 +55,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(if $(TORCH_INDEX),$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt --index-url $(TORCH_INDEX) torch)
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	rm -f $(VENV)/.installed-*; touch $@
+
+$(DEEPSPEED): $(STAMP)
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
+	rm -f $(VENV)/.deepspeed-*; touch $@

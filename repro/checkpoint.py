@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,30 @@ class Checkpoint:
             if tensor.shape != found[name].shape:
                 shapes = f"shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
                 raise ValueError(f"{self.folder / file}: tensor {name!r} has {shapes}")
-            tensor.data.copy_(found[name])
+            tensor.data.copy_(piece(found[name], tensor))
+
+    def optimizer(self, file: str, masters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Optimizer state by weight and field, in pieces as the masters are; ValueError names one that does not fit."""
+        state: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in self.tensors(file).items():
+            name, _, field = key.partition("|")
+            fits = name in masters and tensor.shape in ((), (1,), masters[name].shape)
+            if not fits:
+                raise ValueError(f"{self.folder}: optimizer state {key!r} does not fit the recipe's backbone")
+            whole = tensor.shape == masters[name].shape  # else a number, such as Adam's count of steps
+            state.setdefault(name, {})[field] = piece(tensor, masters[name]) if whole else tensor.reshape(())
+        return state
+
+
+def piece(whole: Tensor, like: Tensor) -> Tensor:
+    """What this process holds of `whole` when it is laid out as `like` is: all of it, or a shard (DTensor)."""
+    if not hasattr(like, "placements"):
+        return whole
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    # src_data_rank=None: every process has read the whole, so each takes its part and nothing is sent
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def save(
@@ -112,9 +136,9 @@ def save(
     step: int,
     corpus: str,
     resolved: Mapping[str, str | int],
-    files: Mapping[str, Mapping[str, Tensor]],
+    files: Mapping[str, Mapping[str, Tensor] | Path],
 ) -> Path:
-    """Write a checkpoint atomically; returns its folder."""
+    """Write a checkpoint atomically; returns its folder. A file is given as tensors, or as a path to be moved in."""
     from safetensors.torch import save_file
 
     target = folder / f"step_{step:08d}"
@@ -122,7 +146,10 @@ def save(
         temporary.mkdir(parents=True)
         digests = {}
         for name, tensors in files.items():
-            save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary / name)
+            if isinstance(tensors, Path):
+                shutil.move(tensors, temporary / name)
+            else:
+                save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary / name)
             digests[name] = file_digest(temporary / name)
         state = _State(
             format=FORMAT,

@@ -46,6 +46,22 @@ class Ema(Part):
         return min(self.decay, (1 + step) / (10 + step))
 
 
+def lower(network: nn.Module) -> None:
+    """Weights to bfloat16, in place; no buffers: bfloat16 would bend the rotary frequencies."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def _here(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: its shard of a DTensor (whose import would cost most of a second)."""
+    if not hasattr(tensor, "placements"):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(tensor, DTensor)
+    return tensor.to_local()
+
+
 class Masters:
     """The weights that the optimizer moves, by parameter name, and their average.
 
@@ -61,8 +77,7 @@ class Masters:
         else:
             self.master = dict(self.named)
         if precision in ("bf16_master", "bf16_pure"):
-            for parameter in self.named.values():  # no buffers: bfloat16 would bend the rotary frequencies
-                parameter.data = parameter.data.to(torch.bfloat16)
+            lower(network)
         self.average = {n: p.detach().clone().float() for n, p in self.master.items()} if ema else {}
 
     def parameters(self) -> list[Tensor]:
@@ -88,13 +103,18 @@ class Masters:
 
     def give_weights(self, step: int) -> None:
         """After an optimizer step: masters back into the network, and the average moved on."""
-        with torch.no_grad():
-            if self.apart:
-                for name, parameter in self.named.items():
-                    parameter.copy_(self.master[name])
-            if self.ema:
+        self.refresh()
+        if self.ema:
+            with torch.no_grad():
                 torch._foreach_lerp_(
-                    list(self.average.values()),
-                    [p.detach().float() for p in self.master.values()],
+                    [_here(average) for average in self.average.values()],
+                    [_here(p.detach()).float() for p in self.master.values()],
                     1 - self.ema.rate(step),
                 )
+
+    def refresh(self) -> None:
+        """Masters that stand apart back into the network."""
+        if self.apart:
+            with torch.no_grad():
+                for name, parameter in self.named.items():
+                    parameter.copy_(self.master[name])

@@ -34,12 +34,12 @@ from repro import checkpoint as checkpoints
 from repro import parts, rng
 from repro.command import Stopped
 from repro.data.corpus import Corpus, Rows, prepared
-from repro.engines import Engine, engine
+from repro.engines import PLAIN, Engine, Options, engine
 from repro.files import write_text
 from repro.objectives.bound import attention_of, heldout_bound
 from repro.objectives.objective import Batch
-from repro.optim import Masters
 from repro.recipe import Recipe
+from repro.track import check, tracked
 
 KEPT = 2
 """Checkpoints kept in a run folder."""
@@ -88,7 +88,7 @@ def microbatches(
 
 
 class Training:
-    """A run between two steps: network, masters, optimizer; all that a checkpoint holds."""
+    """A run between two steps; the engine holds the network, its masters and its optimizer."""
 
     def __init__(
         self, recipe: Recipe, corpus: Corpus, resolved: Mapping[str, str | int], seed: int, made: Engine
@@ -102,44 +102,26 @@ class Training:
         self.recipe, self.corpus, self.seed, self.engine = recipe, corpus, seed, made
         self.resolved = resolved
         self.order = Order(len(corpus.train), recipe.batch, seed)
-        denoiser = recipe.network(seed)
-        self.masters = Masters(denoiser.to(made.device), recipe.precision, recipe.ema)
-        self.optimizer = recipe.optimizer.build(self.masters.parameters())
-        self.network = made.wrap(denoiser, recipe.precision)
+        made.build(recipe.network(seed), recipe)
         self.step = 0
 
     def advance(self) -> dict[str, float | torch.Tensor]:
         """One optimizer step; returns what may be logged of it (tensors are read only when a row is written)."""
         recipe, made = self.recipe, self.engine
         rows = self.order(self.step)
-        factor = recipe.learning_rate.factor(self.step, recipe.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.optimizer.lr * factor
         sums: dict[str, torch.Tensor] = {}
         for batch, last in microbatches(recipe, self.corpus, rows, self.step, self.seed, made):
             loss = made.run(
-                self.network,
-                lambda denoiser, batch=batch: recipe.objective(denoiser, recipe.process, batch),
-                last,
+                lambda denoiser, batch=batch: recipe.objective(denoiser, recipe.process, batch), last
             )
-            made.backward(self.network, loss.value, last)
-            self.masters.collect()
+            made.backward(loss.value, last)
             seen = {"loss": loss.value.detach(), "nll": loss.nll, "tokens": torch.tensor(float(loss.tokens))}
             for name, value in {**seen, **loss.logs}.items():
                 sums[name] = sums.get(name, 0.0) + value.double().to(made.device)
-        gradients = self.masters.gradients()
-        made.exchange(gradients)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        clip = recipe.optimizer.clip
-        if clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.masters.parameters(), clip, norm)
-        self.optimizer.step()
-        for parameter in self.network.parameters():
-            parameter.grad = None
-        self.optimizer.zero_grad(set_to_none=True)
-        self.masters.give_weights(self.step)
+        lr = recipe.optimizer.lr * recipe.learning_rate.factor(self.step, recipe.steps)
+        norm = made.update(self.step, lr)
         self.step += 1
-        return {**sums, "grad_norm": norm, "lr": recipe.optimizer.lr * factor}
+        return {**sums, "grad_norm": norm, "lr": lr}
 
     def row(self, seen: dict[str, Any]) -> dict[str, float]:
         """A row of metrics.jsonl from what `advance` returned, summed over processes."""
@@ -164,7 +146,7 @@ class Training:
         clusters = recipe.data.clusters(np.asarray(split.example[here]))
         some = Rows(split.ids[here], split.candidates[here], clusters)
         bound = heldout_bound(
-            self.engine.door(self.network),
+            self.engine.door(),
             recipe.process,
             recipe.data.vocabulary(),
             some,
@@ -174,19 +156,18 @@ class Training:
         return {"heldout_nll_bound": bound.value, "heldout_error": bound.error}
 
     def save(self, out: Path) -> None:
-        if self.engine.first:
-            names = list(self.masters.master)
-            state = self.optimizer.state_dict()["state"]
-            optimizer = {f"{names[i]}|{k}": v for i, s in state.items() for k, v in s.items()}
-            files: dict[str, Mapping[str, torch.Tensor]] = {
-                "model.safetensors": self.masters.master,
-                "optimizer.safetensors": optimizer,
-            }
-            if self.masters.average:
-                files["ema.safetensors"] = self.masters.average
-            checkpoints.save(out, self.recipe, self.seed, self.step, self.corpus.digest, self.resolved, files)
-            for old in checkpoints.steps_in(out)[:-KEPT]:
-                shutil.rmtree(old)
+        """Write a checkpoint of this step (every process must ask); older ones than the last `KEPT` are removed."""
+        scratch = out / ".shards"
+        known = (self.recipe, self.seed, self.step, self.corpus.digest, self.resolved)
+        try:
+            files = self.engine.files(scratch)
+            if self.engine.first:
+                checkpoints.save(out, *known, files)
+                for old in checkpoints.steps_in(out)[:-KEPT]:
+                    shutil.rmtree(old)
+        finally:  # also when the disk is full: shards would keep it so
+            if self.engine.first and scratch.exists():
+                shutil.rmtree(scratch)
         self.engine.wait()
 
     def keep_for_replay(self, out: Path) -> Path:
@@ -205,36 +186,32 @@ class Training:
         return path
 
     def restore(self, saved: checkpoints.Checkpoint) -> None:
-        """Take over weights, average, optimizer state and step of a checkpoint of the same recipe, seed and data."""
-        saved.copy("model.safetensors", self.masters.master)
-        if self.masters.average:
-            saved.copy("ema.safetensors", self.masters.average)
-        for name, parameter in self.masters.named.items():
-            parameter.data.copy_(self.masters.master[name])
-        names = {name: i for i, name in enumerate(self.masters.master)}
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, tensor in saved.tensors("optimizer.safetensors").items():
-            name, _, field = key.partition("|")
-            if name not in names or tensor.shape not in ((), self.masters.master[name].shape):
-                raise ValueError(
-                    f"{saved.folder}: optimizer state {key!r} does not fit the recipe's backbone"
-                )
-            state.setdefault(names[name], {})[field] = tensor
-        current = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
+        """Go on from a checkpoint of the same recipe, seed and data, whatever engine wrote it."""
+        self.engine.restore(saved)
         self.step = saved.step
 
 
-def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: bool) -> Path:
-    """Train up to `stop` steps (None: all of the recipe's); returns the run folder.
+def train(
+    recipe: Recipe,
+    *,
+    seed: int,
+    out: Path,
+    stop: int | None,
+    resume: bool,
+    options: Options = PLAIN,
+    track: str | None = None,
+) -> Path:
+    """Train up to `stop` steps (None: all of the recipe's) under the launcher's engine; returns the run folder.
 
-    Raises ValueError: the recipe has no step `stop`; `out` holds a run and `resume` is off, or holds none (or
-    another recipe's) and it is on; a second run writes there at this moment. ConnectionError: the data cannot be
-    fetched. Stopped: SIGTERM came; the step at hand was finished and saved.
+    `options` and `track` (a tracker of accelerate's that gets the rows of metrics.jsonl too) move no number.
+    Raises ValueError: the engine is not there; the recipe has no step `stop`; `out` holds a run and `resume` is off,
+    or holds none (or another recipe's) and it is on; a second run writes there at this moment. ConnectionError: the
+    data cannot be fetched. Stopped: SIGTERM came; the step at hand was finished and saved.
     """
     last = recipe.steps if stop is None else stop
     if not 1 <= last <= recipe.steps:
         raise ValueError(f"cannot stop at step {last}: {recipe.name} has steps 1 to {recipe.steps}")
+    check(track)
     saved = _admit(recipe, seed, out, resume)
     if saved is not None and saved.step >= last:
         _Log(out / "metrics.jsonl", saved.step, True)  # a kill may have torn its last line
@@ -243,7 +220,13 @@ def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: boo
     corpus = prepared(parts.derive(recipe.data, dict(resolved)))
     if saved is not None and saved.corpus != corpus.digest:
         raise ValueError(f"{out} was trained on other data (digest {saved.corpus[:12]}); use a new --out")
-    with engine() as made, _alone(out, made), _progress(recipe.name, last, made) as tick, _told() as told:
+    with (
+        engine(options) as made,
+        _alone(out, made),
+        _progress(recipe.name, last, made) as tick,
+        tracked(track, out, recipe, made.first) as send,
+        _told() as told,
+    ):
         run = Training(recipe, corpus, resolved, seed, made)
         if saved is not None:
             run.restore(saved)
@@ -266,7 +249,9 @@ def train(recipe: Recipe, *, seed: int, out: Path, stop: int | None, resume: boo
                             f" the step's rows are in {run.keep_for_replay(out)}"
                         )
                 row["seconds"] = round(time.perf_counter() - began, 3)
-                log.write(row | (run.heldout() if due else {}))
+                row |= run.heldout() if due else {}
+                log.write(row)
+                send(row)
             if saves:
                 run.save(out)
             if stopping:

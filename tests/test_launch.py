@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,13 +11,13 @@ from accelerate.commands import launch
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from toy import RECIPES, curve, overrides, same_curve, toy
 
-from repro import engines, registry
+from repro import registry
 from repro.files import ROOT
 from repro.recipes.command import command
 from repro.train import train
 
 FOLDER = ROOT / "recipes" / "launch"
-FILES = ("cpu_2", "gpu_1", "ddp_8", "ddp_2x8")
+FILES = ("cpu_2", "gpu_1", "ddp_8", "ddp_2x8", "fsdp2_8", "zero2_8")
 ACCELERATE = ["accelerate.commands.accelerate_cli", "launch", "--config_file", str(FOLDER / "cpu_2.yaml")]
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 LAUNCHERS = {"accelerate": ACCELERATE, "torchrun": TORCHRUN}
@@ -71,28 +70,6 @@ def test_two_processes_train_the_curve_of_one(name, launcher, tmp_path):
     same_curve(one, curve(tmp_path / "two"))
 
 
-# --- engines --------------------------------------------------------------------------------------------
-
-
-def test_launchers_that_train_alone_in_silence_are_refused(monkeypatch):
-    """Two asked for, one seen: two runs of one process each, were nobody to look (libraries.md 2)."""
-    ended = []
-    alone = SimpleNamespace(num_processes=1, end_training=lambda: ended.append(True))
-    monkeypatch.setattr(engines, "Accelerator", lambda cpu, mixed_precision: alone)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="the launcher started 2 processes, accelerate sees 1"):
-        engines.Engine()
-    assert ended == [True]
-
-
-@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_engines_that_are_not_there_are_refused(variable, monkeypatch):
-    """On a CPU accelerate would train with DDP instead, in silence."""
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(ValueError, match=r"is not supported; launch with recipes/launch/ddp_8\.yaml"):
-        engines.Engine()
-
-
 # --- launch files ---------------------------------------------------------------------------------------
 
 
@@ -113,7 +90,7 @@ def launch_arguments(path: Path):
 
 
 def test_every_launch_file_is_checked():
-    assert sorted(path.stem for path in FOLDER.iterdir()) == sorted(FILES)
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(FILES)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ LAYERS = [
     {"backbones", "processes", "ops"},
     {"objectives", "samplers", "optim"},
     {"recipe"},
-    {"checkpoint", "engines"},
+    {"checkpoint", "engines", "track"},
     {"train", "report", "judge"},
     {"recipes"},
     {"models"},

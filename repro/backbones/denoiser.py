@@ -104,6 +104,10 @@ class Denoiser(nn.Module):
     def head(self) -> Head:
         raise AssertionError("abstract")
 
+    def layers(self) -> list[nn.Module]:
+        """The layers that an engine may shard, recompute or compile one by one; none holds the head."""
+        raise AssertionError("abstract")
+
     def logits(self, features: Tensor) -> Tensor:
         """Features [..., D] -> logits [..., V] with forbidden ids at -inf, in the features' precision."""
         head = self.head()

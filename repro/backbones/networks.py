@@ -81,6 +81,9 @@ class LlamaDenoiser(Denoiser):
     def head(self) -> Head:
         return Head(self.network.lm_head.weight, None, self.forbidden)
 
+    def layers(self) -> list[nn.Module]:
+        return list(self.network.model.layers)
+
 
 class ModernBertDenoiser(Denoiser):
     """transformers' ModernBertForMaskedLM as a denoiser; features contain its prediction head (dense, GELU, norm)."""
@@ -139,6 +142,9 @@ class ModernBertDenoiser(Denoiser):
     def head(self) -> Head:
         decoder = self.network.decoder
         return Head(decoder.weight, decoder.bias, self.forbidden)
+
+    def layers(self) -> list[nn.Module]:
+        return list(self.network.model.layers)
 
 
 def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> ModernBertForMaskedLM:

@@ -78,8 +78,14 @@ class Prediction:
         return self._denoiser.signal(logits.to(self._denoiser.device)).to(logits.device)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] at `where` [B, L] bool; forwards the rows that need it and have not been forwarded."""
+        """Features [N, D] at `where` [B, L] bool; forwards the rows that need it and have not been forwarded.
+
+        With gradients one row is forwarded even if nothing is asked for: where weights are sharded or gradients
+        exchanged, the other processes wait for this one's share of every layer.
+        """
         need = where.any(1) & ~self.forwarded
+        if torch.is_grad_enabled() and self._features is None and not need.any():
+            need[0] = True
         if need.all():
             self._features = self._encode(slice(None))
         elif need.any():

@@ -4,6 +4,7 @@ python -m repro.recipes.duo --print              every pin with its source;  --p
 python -m repro.recipes.duo --plan               parameters, tokens, steps, memory, hours;  --engine fsdp2 --gpus 16
 python -m repro.recipes.duo --scale nano.text    the same recipe on one CPU core
 python -m repro.recipes.duo --set optimizer.lr=1e-4 --out DIR --steps 100 --resume --seed 1
+python -m repro.recipes.duo --activation-checkpointing --compile --track tensorboard     move no number
 """
 
 from __future__ import annotations
@@ -38,19 +39,28 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     shows.add_argument("--plan", action="store_true", help="what the run needs: parameters, memory, hours")
     parser.add_argument("--engine", help="with --plan: ddp, fsdp2 or zero2 (default ddp)")
     parser.add_argument("--gpus", type=natural, help="with --plan: how many GPUs share the batch (default 8)")
-    parser.add_argument("--activation-checkpointing", action="store_true", help="with --plan: less memory")
     parser.add_argument("--json", action="store_true", help="with --print or --plan: for machines")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME-sSEED)")
     parser.add_argument("--seed", type=natural, default=0, help="seed of everything random")
     parser.add_argument("--steps", type=natural, help="stop after so many steps; schedules stay")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
+    parser.add_argument(
+        "--activation-checkpointing",
+        action="store_true",
+        help="recompute layers in backward: less memory (--plan knows it)",
+    )
+    parser.add_argument("--compile", action="store_true", help="each layer by torch.compile")
+    parser.add_argument("--track", metavar="NAME", help="send rows to tensorboard, wandb, trackio, ... too")
     args = parser.parse_args(argv)
     chosen = select(recipe, args.scale, args.set)
     if args.json and not (args.print or args.plan):
         parser.error("--json goes with --print or --plan")
-    for flag in ("engine", "gpus", "activation_checkpointing"):
+    for flag in ("engine", "gpus"):
         if getattr(args, flag) and not args.plan:
-            parser.error(f"--{flag.replace('_', '-')} goes with --plan")
+            parser.error(f"--{flag} goes with --plan")
+    for flag in ("compile", "track"):
+        if getattr(args, flag) and (args.plan or args.print):
+            parser.error(f"--{flag} is for a run; it goes with neither --print nor --plan")
     if args.print:
         print(json.dumps(parts.canonical(chosen), indent=1) if args.json else listing(chosen))
         return 0
@@ -65,11 +75,20 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
         )
         print(json.dumps(planned, indent=1) if args.json else text(planned))
         return 0
-    from repro.train import train
+    from repro.train import Options, train
 
+    options = Options(activation_checkpointing=args.activation_checkpointing, compile=args.compile)
+    out = args.out or runs() / f"{chosen.name}-s{args.seed}"
     try:
-        out = args.out or runs() / f"{chosen.name}-s{args.seed}"
-        train(chosen, seed=args.seed, out=out, stop=args.steps, resume=args.resume)
+        train(
+            chosen,
+            seed=args.seed,
+            out=out,
+            stop=args.steps,
+            resume=args.resume,
+            options=options,
+            track=args.track,
+        )
     except ConnectionError as error:
         raise ConnectionError(f"{error}; --scale nano.text needs no download") from None
     if int(os.environ.get("RANK", "0")) == 0:
