@@ -120,7 +120,7 @@ def test_engines_split_what_they_say():
     whole = {"weights": 2, "gradients": 6, "optimizer": 12, "ema": 4}
     for part, size in whole.items():
         assert found["ddp"][part] == size * count
-    assert [found["zero2"][part] / count for part in whole] == [2, 6 / 8, 12 / 8, 4]
+    assert [found["zero2"][part] / count for part in whole] == [2, 6 / 8, 12 / 8, 4 / 8]
     assert [found["fsdp2"][part] / count for part in whole] == [4 / 8, 4 / 8, 8 / 8, 4 / 8]
     assert found["ddp"]["buffers"] == 0 and found["zero2"]["buffers"] == 2 * 2 * 200_000_000
     for part in ("activations", "logits", "head_gradient"):

@@ -68,7 +68,7 @@ ENGINES = {
         buffers="weights and gradients of the root group (embedding, head) and weights of two layers, gathered",
     ),
     "zero2": Engine(
-        split=frozenset({"gradients", "optimizer"}), buffers=f"two buckets of {BUCKET:.0e} gradients"
+        split=frozenset({"gradients", "optimizer", "ema"}), buffers=f"two buckets of {BUCKET:.0e} gradients"
     ),
 }
 """FSDP2 gathers the next layer while one computes; ZeRO-2 fills one bucket while it reduces the other."""

@@ -62,7 +62,11 @@ def _revise(state: State, sigma: Tensor) -> Tensor:
 
 @part
 class RemdmCap(Sampler):
-    """sigma = min(eta, sigma_max)."""
+    """sigma = min(eta, sigma_max).
+
+    At a fixed eta more steps remask more: the distance to the law falls ever slower, so no law is claimed (1,024 steps
+    on 9 sentences: .0015 of total variation at eta .008).
+    """
 
     eta: float
     abilities = _abilities(looks_at_draws=False)
@@ -71,7 +75,7 @@ class RemdmCap(Sampler):
         _check_share("eta", self.eta)
 
     def claim(self) -> Claim:
-        return "law"
+        return "biased"
 
     def step(self, state: State) -> Tensor:
         return _revise(state, _limit(state).clamp_max(self.eta)[:, None])
