@@ -283,6 +283,22 @@ def test_losses(name, stands):
         assert total > 1.4
 
 
+def test_a_loss_may_stratify_its_times_over_a_call():
+    """One t in each stratum, row by row: sentences in order would each see their own stretch of time."""
+
+    def stratified(space, x0, seed):
+        generator = torch.Generator().manual_seed(seed)
+        t = (torch.arange(len(x0)) + torch.rand(1, dtype=torch.float64, generator=generator)) / len(x0)
+        hidden = torch.rand(x0.shape, dtype=torch.float64, generator=generator) < t[:, None]
+        said = space.denoise(x0.masked_fill(hidden, space.mask), t).gather(2, x0[:, :, None])[:, :, 0]
+        return (-said.log() * hidden).sum(1) / t
+
+    stratified.claims, stratified.meaning, stratified.draws = "bound", "x0_mean", "random"
+    means = loss._means(foreign.read(stratified, None, 600.0), Space("absorbing", tiny(2), "x0_mean"), SMALL)
+    error = means.by_call.std(0) / len(means.by_call) ** 0.5
+    assert ((means.mean + tiny(2).law.log()).abs() < 5 * error).all() and error.max() < 0.2
+
+
 def improper(space, x0, seed):
     """Pays for confidence: cross-entropy and a fine on the entropy of what is said (spec A.3's disease)."""
     p = space.denoise(torch.full_like(x0, space.mask), 1.0)
