@@ -50,7 +50,7 @@ def bench_rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def draw(name: str, given: Sequence[Record] | Sequence[dict[str, Any]] | Sequence[Stored]) -> dict[str, str]:
-    """File name -> text of a figure of records, bench rows or certificates: deterministic SVG, and its numbers as CSV."""
+    """File name -> text of a figure of records, bench rows or certificates: deterministic SVG, numbers as CSV."""
     from matplotlib import style
 
     buffer = io.BytesIO()
@@ -106,10 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         module(name)
     records = collect(arguments.raw)
-    given = dict.fromkeys(names, records)
-    given |= {name: bench_rows(arguments.bench, name) for name in names if name in BENCHED}
-    given |= {name: read(arguments.certificates) for name in names if name in CERTIFIED}
-    files = {file: text for name in names for file, text in draw(name, given[name]).items()}
+    files: dict[str, str] = {}
+    for name in names:
+        if name in BENCHED:
+            files |= draw(name, bench_rows(arguments.bench, name))
+        elif name in CERTIFIED:
+            files |= draw(name, read(arguments.certificates))
+        else:
+            files |= draw(name, records)
     if arguments.check:
         return check(arguments.out, files)
     for name, text in files.items():

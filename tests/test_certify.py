@@ -16,7 +16,7 @@ from repro import certificates, certify, parts, rng
 from repro.certify import foreign, loss, presets, sampler
 from repro.certify.__main__ import main
 from repro.certify.long import strong, true_rows
-from repro.certify.oracle import Told, process_of
+from repro.certify.oracle import Timed, process_of, tell
 from repro.certify.reference import ancestral
 from repro.certify.replay import replay, uniform_path
 from repro.certify.space import Chain, Mixed, Noisy, Space, tiny, total_variation
@@ -95,7 +95,7 @@ def test_a_replayed_rule_has_its_enumerated_law():
     """DUEL: exp(log q) of every sentence is the law listed by enumeration; a drawn order gives a bound only."""
     source, plan = tiny(3), Plan(gen_length=3, block_length=3, steps=2)
     process = process_of("absorbing")
-    told = Told(Space("absorbing", source, "leave_one_out"), process)
+    told = tell("absorbing", source)
 
     def of(rule):
         return replay(Decoder(told, process, rule, plan, [[]] * 27), source.sentences)
@@ -111,7 +111,7 @@ def test_a_replayed_rule_has_its_enumerated_law():
 def test_both_path_kls_agree_where_all_is_drawn_at_once():
     """One step: the total correlation of the language, whichever the noise."""
     x = true_rows(20)
-    told = Told(Space("absorbing", Chain(strong()), "leave_one_out"), process_of("absorbing"))
+    told = tell("absorbing", Chain(strong()))
     plan = Plan(gen_length=32, block_length=32, steps=1)
     with torch.no_grad():
         replayed = replay(Decoder(told, process_of("absorbing"), Ancestral(), plan, [[]] * 20), x)
@@ -487,7 +487,7 @@ def test_the_mean_under_the_plug_in_posterior_is_stuck(monkeypatch):
 
     def mistaken(noise, source, spoil):
         process = process_of(noise)
-        return Told(Space(noise, source, "x0_mean", spoil), process), process
+        return Timed(Space(noise, source, "x0_mean", spoil), process), process
 
     monkeypatch.setattr(presets, "SPOILED", {})
     monkeypatch.setattr(presets, "STEPS", (1,))

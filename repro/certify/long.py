@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from repro import rng
 from repro.certify.foreign import Foreign
-from repro.certify.oracle import Told, process_of
+from repro.certify.oracle import process_of, tell
 from repro.certify.space import Chain, Noise, Space, Spoil
 from repro.certify.verdict import ALPHA, Check, Effort, Evidence
 from repro.data.language import Language
@@ -61,7 +61,7 @@ def limit(rows: int) -> float:
 def ours(noise: Noise, steps: int, rows: int) -> float:
     """Squared bigram distance of our own ancestral sampling."""
     process = process_of(noise)
-    told = Told(Space(noise, Chain(strong()), "leave_one_out"), process)
+    told = tell(noise, Chain(strong()))
     plan = Plan(gen_length=strong().length, block_length=strong().length, steps=steps)
     ids = decode(told, process, Ancestral(), plan, [[]] * rows, seed=0, names=range(rows)).ids
     return bigram_distance(ids, strong().bigram())[0]

@@ -11,7 +11,7 @@ from repro.backbones.attention import Mask, Slots
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import Denoiser, Head, Soft
 from repro.backbones.exact import FLOOR
-from repro.certify.space import Enumerated, Noise, Space, code
+from repro.certify.space import Enumerated, Noise, Source, Space, Spoil, code
 from repro.data.corpus import Data, Vocabulary
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
@@ -40,9 +40,10 @@ def process_of(noise: Noise) -> Absorbing | Uniform:
 
 
 class Told(Denoiser):
-    """Says what the space says; features are log-probabilities [B, L, V], the head is the identity."""
+    """Says what the space says; features are log-probabilities [B, L, V], the head is the identity.
 
-    timed = True
+    Under absorbing noise the time says nothing, and a rule may take that into account (`timed`).
+    """
 
     def __init__(self, space: Space, process: Process) -> None:
         words = Sentences(space.vocab, space.length)
@@ -58,12 +59,25 @@ class Told(Denoiser):
         positions: Tensor | None = None,
         slots: Slots | None = None,
     ) -> Tensor:
-        assert t is not None and not isinstance(tokens, Soft)
-        time = t.reshape(len(tokens), -1)[:, -1]  # one block: every column is at the same time
+        assert not isinstance(tokens, Soft)
+        # one block: every column is at the same time
+        time = t.reshape(len(tokens), -1)[:, -1] if t is not None else 0.5
         return _features(self.space.denoise(tokens, time), self.vocabulary.total)
 
     def head(self) -> Head:
         return Head(torch.eye(self.vocabulary.total, dtype=torch.float64), None, self.forbidden)
+
+
+class Timed(Told):
+    """The same under uniform noise, where the time matters."""
+
+    timed = True
+
+
+def tell(noise: Noise, source: Source, spoil: Spoil | None = None) -> Told:
+    """The denoiser of a law under a noise, in the meaning `leave_one_out`."""
+    space = Space(noise, source, "leave_one_out", spoil)
+    return (Told if noise == "absorbing" else Timed)(space, process_of(noise))
 
 
 class NextToken(Denoiser):

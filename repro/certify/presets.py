@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from repro import parts
 from repro.certify.long import strong, true_rows
-from repro.certify.oracle import NextToken, Told, process_of
+from repro.certify.oracle import NextToken, Told, process_of, tell
 from repro.certify.reference import ancestral
 from repro.certify.replay import replay, uniform_path
 from repro.certify.sampler import LENGTH, SPOILED
-from repro.certify.space import Chain, Enumerated, Mixed, Noise, Noisy, Space, Spoil, tiny, total_variation
+from repro.certify.space import Chain, Enumerated, Mixed, Noise, Noisy, Spoil, tiny, total_variation
 from repro.evals.generation import bigram_distance
 from repro.lazy import torch
 from repro.processes.left_to_right import LeftToRight
@@ -131,8 +131,7 @@ def output_law(
 
 def _told(noise: str, source: Enumerated | Chain, spoil: Spoil | None) -> tuple[Told, Any]:
     kind: Noise = "absorbing" if noise == "absorbing" else "uniform"
-    process = process_of(kind)
-    return Told(Space(kind, source, "leave_one_out", spoil), process), process
+    return tell(kind, source, spoil), process_of(kind)
 
 
 def _listed(

@@ -22,6 +22,8 @@ from repro.samplers.decode import Decoder
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from repro.samplers.draws import Stream
+
 
 class Replayed(NamedTuple):
     """log q(x) [n] of sentences, or of sentence and order where `exact` is False."""
@@ -43,14 +45,20 @@ class Replay:
         self, probabilities: Tensor, purpose: int, rows: Tensor, positions: Tensor, index: int
     ) -> Tensor:
         if purpose != rng.TOKEN:
-            from repro.samplers.draws import Stream
-
-            self.exact = False
-            return Stream(0, self.names, self.step)(probabilities, purpose, rows, positions, index)
+            return self._stream()(probabilities, purpose, rows, positions, index)
         token = self.x[rows, positions]
         chance = probabilities.gather(1, token[:, None])[:, 0] / probabilities.sum(-1)
         self.logq = self.logq.index_add(0, rows, chance.log())
         return token
+
+    def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
+        return self._stream().uniform(purpose, rows, positions, index)
+
+    def _stream(self) -> Stream:
+        from repro.samplers.draws import Stream
+
+        self.exact = False
+        return Stream(0, self.names, self.step)
 
 
 def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
