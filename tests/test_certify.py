@@ -503,8 +503,12 @@ def test_every_preset_has_a_certificate_of_its_own_digest():
     assert set(stored) == set(presets.names())
     for name, one in stored.items():
         assert one["digest"] == parts.digest(presets.preset(name)), name
-        assert all(verdict["stands"] for verdict in one["verdicts"]), name
     assert set(PRESETS) <= set(stored)
+
+
+def test_every_stored_claim_stands():
+    stored = certificates.read(certificates.FOLDER)
+    assert [(one["preset"], v["says"]) for one in stored for v in one["verdicts"] if not v["stands"]] == []
 
 
 def test_tables_and_figure_are_functions_of_the_certificates(tmp_path):
