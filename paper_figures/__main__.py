@@ -1,5 +1,5 @@
-"""Figures of the paper, from results/raw and results/bench alone: paper_figures/out/NAME.svg and the NAME.csv it was
-drawn from.
+"""Figures of the paper, from results/raw, results/bench and results/certificates alone: paper_figures/out/NAME.svg and
+the NAME.csv it was drawn from.
 
     python -m paper_figures [NAME ...] [--raw DIR] [--out DIR]      # draw all, or the named ones
     python -m paper_figures --check                                 # are the drawn ones those of the records?
@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from repro.certificates import FOLDER, Stored, read
 from repro.command import Parser, run
 from repro.files import ROOT, write_text
 from repro.parts import nearest
@@ -30,12 +31,15 @@ BENCH = ROOT / "results" / "bench"
 NAMES = ("quality", "gap", "curves", "caches")
 BENCHED = ("vocabulary",)
 """Figures of results/bench/NAME.json; a script's `figure` takes its rows instead of records."""
+CERTIFIED = ("law_error",)
+"""Figures of results/certificates."""
+KNOWN = (*NAMES, *BENCHED, *CERTIFIED)
 
 
 def module(name: str) -> ModuleType:
     """The script of a figure; ValueError names the nearest one."""
-    if name not in (*NAMES, *BENCHED):
-        raise ValueError(f"no figure {name!r}; {nearest(name, (*NAMES, *BENCHED))}")
+    if name not in KNOWN:
+        raise ValueError(f"no figure {name!r}; {nearest(name, KNOWN)}")
     return importlib.import_module(f"paper_figures.{name}")
 
 
@@ -45,8 +49,8 @@ def bench_rows(folder: Path, name: str) -> list[dict[str, Any]]:
     return json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
 
 
-def draw(name: str, given: Sequence[Record] | Sequence[dict[str, Any]]) -> dict[str, str]:
-    """File name -> text of a figure of records, or of bench rows: deterministic SVG, and its numbers as CSV."""
+def draw(name: str, given: Sequence[Record] | Sequence[dict[str, Any]] | Sequence[Stored]) -> dict[str, str]:
+    """File name -> text of a figure of records, bench rows or certificates: deterministic SVG, numbers as CSV."""
     from matplotlib import style
 
     buffer = io.BytesIO()
@@ -85,23 +89,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="paper_figures", description="Draw the figures of results/raw, or check the drawn ones."
     )
-    known = (*NAMES, *BENCHED)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"figures: {', '.join(known)} (default all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"figures: {', '.join(KNOWN)} (default all)")
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
     parser.add_argument(
         "--bench", type=Path, default=BENCH, help="folder of bench rows (default results/bench)"
+    )
+    parser.add_argument(
+        "--certificates", type=Path, default=FOLDER, help="folder (default results/certificates)"
     )
     parser.add_argument(
         "--out", type=Path, default=HERE / "out", help="folder of figures (default paper_figures/out)"
     )
     parser.add_argument("--check", action="store_true", help="write nothing; name every stale file")
     arguments = parser.parse_args(argv)
-    names = arguments.names or known
+    names = arguments.names or KNOWN
     for name in names:
         module(name)
     records = collect(arguments.raw)
-    given = {name: bench_rows(arguments.bench, name) if name in BENCHED else records for name in names}
-    files = {file: text for name in names for file, text in draw(name, given[name]).items()}
+    files: dict[str, str] = {}
+    for name in names:
+        if name in BENCHED:
+            files |= draw(name, bench_rows(arguments.bench, name))
+        elif name in CERTIFIED:
+            files |= draw(name, read(arguments.certificates))
+        else:
+            files |= draw(name, records)
     if arguments.check:
         return check(arguments.out, files)
     for name, text in files.items():

@@ -4,6 +4,7 @@
 >>> model = load("oracle:mdlm@nano")
 >>> texts = sample(model, n=4)
 >>> table = score(model, samplers=["ancestral"], tasks=["law"], samples=100)
+>>> print(certify(my_sampler).text())
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from repro.certify import certify
     from repro.evals.grid import score
     from repro.models import load
     from repro.sample import sample
 
-__all__ = ["load", "sample", "score"]
+__all__ = ["certify", "load", "sample", "score"]
 
-_WHERE = {"load": "repro.models", "sample": "repro.sample", "score": "repro.evals.grid"}
+_WHERE = {
+    "certify": "repro.certify",
+    "load": "repro.models",
+    "sample": "repro.sample",
+    "score": "repro.evals.grid",
+}
 
 
 def __getattr__(name: str):

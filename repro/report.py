@@ -1,6 +1,6 @@
 """Tables of the paper, from results/raw alone: results/tables/NAME.md to read, NAME.csv to compute with.
 
-    python -m repro.report [--raw DIR] [--out DIR]      # write them
+    python -m repro.report [--raw DIR] [--out DIR]      # write them, certificates.* from results/certificates
     python -m repro.report --check                      # are the written ones those of the records?
 
 A pure function of the records: rows in a fixed order, at most six significant digits, the same bytes on any
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro import certificates
 from repro.command import Parser, run
 from repro.files import ROOT, write_text
 from repro.results import RAW, collect, one_protocol, summarise, to_frame
@@ -236,9 +237,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
     parser.add_argument("--out", type=Path, default=TABLES, help="folder of tables (default results/tables)")
+    parser.add_argument(
+        "--certificates", type=Path, default=certificates.FOLDER, help="folder (default results/certificates)"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; name every stale file")
     arguments = parser.parse_args(argv)
-    files = tables(arguments.raw)
+    files = tables(arguments.raw) | certificates.tables(certificates.read(arguments.certificates))
     if arguments.check:
         old = stale(arguments.out, files)
         for path in old:

@@ -19,12 +19,12 @@ LAYERS = [
     {"objectives", "samplers", "optim"},
     {"recipe"},
     {"checkpoint", "engines", "track"},
-    {"train", "report", "judge"},
+    {"train", "report", "judge", "certificates"},
     {"recipes"},
     {"models"},
     {"evals", "trace"},
     {"watch"},
-    {"sample", "bench"},
+    {"sample", "bench", "certify"},
     {"reproduce"},
 ]
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
@@ -33,6 +33,7 @@ LIGHT = (
     "repro.stats",
     "repro.record",
     "repro.report",
+    "repro.certificates",
     "repro.judge",
     "paper_figures.__main__",
 )

@@ -46,7 +46,11 @@ class Hmm:
 
     def log_likelihood(self, ids: Tensor) -> Tensor:
         """ids [n, L] -> log p(x) [n]."""
-        return self._filter(self.clean_evidence(ids))[1].log().sum(-1)
+        return self.log_evidence(self.clean_evidence(ids))
+
+    def log_evidence(self, evidence: Tensor) -> Tensor:
+        """Evidence [n, L, S] -> log p(z) [n]: what a noisy sequence is worth."""
+        return self._filter(evidence)[1].log().sum(-1)
 
     def next_token(self, ids: Tensor) -> Tensor:
         """ids [n, L] -> [n, L, V]; row l is p(x_l | x_<l), the exact causal model."""

@@ -1,0 +1,68 @@
+"""Is this sampler's law, or this loss's bound, what it claims? Ours or anyone's.
+
+    python -m repro.certify FILE.py:NAME             # verdict, evidence, a paragraph for an appendix; --json
+    python -m repro.certify --presets all            # our own rules: results/certificates
+    >>> from repro import certify
+    >>> print(certify(my_sampler).text())
+
+The forms are in `repro.certify.foreign`, what `space` gives in `repro.certify.space`, examples in `examples/certify`.
+Exit code 0: the claim stands; 1: it does not; 2: bad input.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repro.certify.space import Noise
+    from repro.certify.verdict import Certificate, Effort
+
+
+def certify(
+    function: Callable[..., Any], noise: Noise | None = None, effort: Effort | None = None
+) -> Certificate:
+    """The certificate of a foreign sampler or loss; ValueError when it is of no known form or fails to answer.
+
+    `noise` None: what the function itself reads says; `effort` None: `repro.certify.verdict.FULL`.
+    """
+    from repro.certify import foreign
+    from repro.certify.verdict import FULL, Certificate
+    from repro.lazy import torch
+
+    effort = FULL if effort is None else effort
+    began = time.process_time()
+    read = foreign.read(function, noise, effort.seconds)
+    with torch.no_grad():
+        if read.kind == "sampler":
+            from repro.certify.sampler import certify_sampler
+
+            found = certify_sampler(read, effort)
+        else:
+            from repro.certify.loss import certify_loss
+
+            found = certify_loss(read, effort)
+    return Certificate(
+        subject=read.name,
+        kind=read.kind,
+        claims=read.claims,
+        meaning=read.meaning,
+        **found._asdict(),
+        seconds=time.process_time() - began,
+    )
+
+
+class _Callable(ModuleType):
+    """`repro.certify` is a command and a function: importing the module hides the function of the same name in the
+    package, so the module answers calls itself."""
+
+    def __call__(
+        self, function: Callable[..., Any], noise: Noise | None = None, effort: Effort | None = None
+    ) -> Certificate:
+        return certify(function, noise, effort)
+
+
+sys.modules[__name__].__class__ = _Callable

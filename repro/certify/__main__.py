@@ -1,0 +1,89 @@
+"""Command line of certificates; see `repro.certify`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from repro.certificates import FOLDER, file_name
+from repro.certify import certify
+from repro.certify.verdict import FULL
+from repro.command import Parser, natural, run
+from repro.files import write_text
+from repro.parts import nearest
+
+NOISES = ["absorbing", "uniform"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: the claim stands; 1: it does not. Raises ValueError for bad input (exit code 2)."""
+    parser = Parser("repro.certify", "Is this sampler's law, or this loss's bound, what it claims?")
+    parser.add_argument("target", nargs="?", metavar="FILE.py:NAME", help="a sampler or a loss of anyone's")
+    parser.add_argument("--noise", choices=NOISES, help="the noise it is for (default: what it reads says)")
+    parser.add_argument("--rows", type=natural, help=f"sentences at the last step count ({FULL.last_rows:,})")
+    parser.add_argument("--steps", type=natural, help=f"last number of steps ({FULL.steps[-1]})")
+    parser.add_argument("--seconds", type=natural, help=f"CPU time that it gets ({FULL.seconds:g})")
+    parser.add_argument("--json", action="store_true", help="all of it for machines")
+    parser.add_argument(
+        "--presets", metavar="all|NAME,...", help="certify our own rules and store the answers"
+    )
+    parser.add_argument("--out", type=Path, help="folder of stored answers (default results/certificates)")
+    args = parser.parse_args(argv)
+    if (args.target is None) == (args.presets is None):
+        raise ValueError("give FILE.py:NAME, or --presets all")
+    if args.presets is not None:
+        for flag, value in (("--noise", args.noise), ("--rows", args.rows), ("--steps", args.steps)):
+            if value is not None:
+                raise ValueError(f"{flag} is for FILE.py:NAME; presets have their own")
+        return _presets(args.presets, args.out or FOLDER, args.json)
+    if args.out is not None:
+        raise ValueError("--out is for --presets; a certificate of FILE.py:NAME is printed")
+    effort = FULL
+    if args.rows is not None:
+        if args.rows < FULL.rows:
+            raise ValueError(f"--rows {args.rows} sees too little; give {FULL.rows} or more")
+        effort = replace(effort, last_rows=args.rows)
+    if args.steps is not None:
+        if args.steps <= FULL.steps[-2]:
+            raise ValueError(
+                f"--steps {args.steps} is no limit of many steps; give more than {FULL.steps[-2]}"
+            )
+        effort = replace(effort, steps=(*FULL.steps[:-1], args.steps))
+    if args.seconds is not None:
+        effort = replace(effort, seconds=float(args.seconds))
+    from repro.certify.foreign import load
+
+    certificate = certify(load(args.target), args.noise, effort)
+    print(certificate.json() if args.json else certificate.text())
+    return 0 if certificate.stands else 1
+
+
+def _presets(wanted: str, folder: Path, as_json: bool) -> int:
+    from repro.certify.presets import certify_preset, names
+
+    valid = names()
+    chosen = valid if wanted == "all" else wanted.split(",")
+    for name in chosen:
+        if name not in valid:
+            raise ValueError(f"no preset {name!r}; {nearest(name, valid)}, or all")
+    good = True
+    for name in chosen:
+        found = certify_preset(name)
+        write_text(folder / file_name(name), json.dumps(found, indent=1) + "\n")
+        for verdict in found["verdicts"]:
+            good = good and verdict["stands"]
+            line = f"{name:<34} {verdict['noise']:<14} {verdict['says']}"
+            print(
+                f"{'ok  ' if verdict['stands'] else 'FAIL'} {line}",
+                file=sys.stderr if as_json else sys.stdout,
+            )
+        if as_json:
+            print(json.dumps(found))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    run(main, "repro.certify")

@@ -1,0 +1,219 @@
+"""Code of others: loaded from `FILE.py:NAME`, called with care, its answers checked before anything is made of them.
+
+    sampler   f(space, n, steps, seed) -> ids [n, length]
+    loss      f(space, x0, seed) -> nats a row [n], x0 [n, length]
+
+    f.claims  = "law", "bound" or "mode"
+    f.meaning = "x0_mean" or "leave_one_out": what `space.denoise` shall answer (spec D.6)
+    f.draws   = "exact" or "random" (or False, True): whether a loss is exact or one random draw of itself
+
+Which noise it is for shows in what it reads: `space.mask` means absorbing noise, `space.noise` whichever it accepts,
+neither means uniform noise. Whatever it raises or prints stays out of the certificate: an error becomes one line.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from repro.certify.space import Noise, Space, describe, tiny
+from repro.lazy import torch
+from repro.parts import nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.backbone import Meaning
+
+CLAIMS = {"sampler": ("law", "mode"), "loss": ("bound", "law", "mode")}
+MEANINGS = ("x0_mean", "leave_one_out")
+DRAWS = {"exact": False, "random": True}
+FORMS = "f(space, n, steps, seed) for a sampler, f(space, x0, seed) for a loss"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A function of others and what it says of itself. `seconds` of CPU time are all that it gets, from `began` on."""
+
+    name: str
+    file: str
+    call: Callable[..., Any]
+    kind: Literal["sampler", "loss"]
+    claims: str
+    meaning: Meaning
+    draws: bool
+    noises: tuple[Noise, ...]
+    seconds: float
+    began: float
+
+    def ids(self, space: Space, n: int, steps: int, seed: int) -> Tensor:
+        """A sampler's ids [n, L] int64, [MASK] allowed; ValueError for anything else."""
+        self._in_time(f"{n} rows of {steps} steps")
+        with Guard(self.name, self.file):
+            found = torch.as_tensor(self.call(space, n, steps, seed)).detach().cpu()
+        if tuple(found.shape) != (n, space.length) or found.is_floating_point() or found.dtype == torch.bool:
+            raise ValueError(
+                f"{self.name} must return integer ids [{n}, {space.length}], not {describe(found)}"
+            )
+        low, high = int(found.min()), int(found.max())
+        if low < 0 or high >= space.symbols:
+            raise ValueError(f"{self.name} returned ids {low} to {high}; valid: 0 to {space.symbols - 1}")
+        return found.long()
+
+    def nats(self, space: Space, x0: Tensor, seed: int) -> Tensor:
+        """A loss of rows x0 [n, L], nats [n] float64; ValueError for a wrong shape or what is not finite."""
+        self._in_time(f"{len(x0)} rows")
+        with Guard(self.name, self.file):
+            found = torch.as_tensor(self.call(space, x0.clone(), seed)).detach().cpu()
+        if tuple(found.shape) != (len(x0),) or not found.is_floating_point():
+            raise ValueError(
+                f"{self.name} must return nats a row as floats [{len(x0)}], not {describe(found)}"
+            )
+        wrong = ~found.isfinite()
+        if wrong.any():
+            row = int(wrong.nonzero()[0, 0])
+            raise ValueError(
+                f"{self.name} returned {found[row].item()} nats for the sentence {x0[row].tolist()}"
+            )
+        return found.double()
+
+    def _in_time(self, doing: str) -> None:
+        spent = time.process_time() - self.began
+        if spent > self.seconds:
+            raise ValueError(
+                f"{self.name} has used {spent:.0f} s of CPU time before {doing}; make it work on all n rows at once,"
+                f" or give it more than --seconds {self.seconds:g}"
+            )
+
+
+class Guard:
+    """Around foreign code: its prints go to stderr, and what it raises becomes one line that begins with `name`."""
+
+    def __init__(self, name: str, file: str) -> None:
+        self.name, self.file, self._quiet = name, file, redirect_stdout(sys.stderr)
+
+    def __enter__(self) -> None:
+        self._quiet.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._quiet.__exit__(kind, error, trace)
+        if kind is not None and issubclass(kind, Exception | SystemExit):
+            lines = [frame.lineno for frame in traceback.extract_tb(trace) if frame.filename == self.file]
+            where = f" at line {lines[-1]} of {Path(self.file).name}" if lines else ""
+            raise ValueError(f"{self.name} raised {kind.__name__}{where}: {error}") from error
+
+
+def load(target: str) -> Callable[..., Any]:
+    """The function of `FILE.py:NAME`; ValueError names what is missing."""
+    path, colon, name = target.rpartition(":")
+    if not colon or not name or not path.endswith(".py"):
+        raise ValueError(f"no FILE.py:NAME in {target!r}; for example examples/certify/ancestral.py:sample")
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise ValueError(f"no file {path}")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.parent))  # as `python FILE.py` would: it may import its neighbours
+    try:
+        with Guard(f"import of {path}", str(file)):
+            spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(file.parent))
+    if name not in vars(module):
+        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        raise ValueError(f"{path} has no {name!r}; {nearest(name, names) if names else 'it defines nothing'}")
+    return vars(module)[name]
+
+
+def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
+    """What a function says of itself; ValueError for what is missing or unknown. `noise`: None asks the function."""
+    if not callable(call):
+        raise ValueError(f"{call!r} is no function; give {FORMS}")
+    name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__
+    kind = _kind(call, name)
+    said = {}
+    wanted = {"claims": CLAIMS[kind], "meaning": MEANINGS}
+    if kind == "loss":
+        wanted["draws"] = tuple(DRAWS)
+    for attribute, valid in wanted.items():
+        if not hasattr(call, attribute):
+            raise ValueError(f"{name}.{attribute} is missing; set it to {' or '.join(map(repr, valid))}")
+        said[attribute] = getattr(call, attribute)
+        if said[attribute] not in valid and not (attribute == "draws" and isinstance(said["draws"], bool)):
+            raise ValueError(
+                f"{name}.{attribute} is {said[attribute]!r}; a {kind} has {' or '.join(map(repr, valid))}"
+            )
+    draws = said.get("draws", True)
+    foreign = Foreign(
+        name=name,
+        file=_source(call),
+        call=call,
+        kind=kind,
+        claims=said["claims"],
+        meaning=said["meaning"],
+        draws=draws if isinstance(draws, bool) else DRAWS[draws],
+        noises=("absorbing", "uniform") if noise is None else (noise,),
+        seconds=seconds,
+        began=time.process_time(),
+    )
+    return replace(foreign, noises=_noises(foreign)) if noise is None else foreign
+
+
+def _source(call: Callable[..., Any]) -> str:
+    code = inspect.unwrap(call) if inspect.isfunction(call) else type(call)
+    try:
+        return inspect.getsourcefile(code) or ""
+    except TypeError:  # built in
+        return ""
+
+
+def _kind(call: Callable[..., Any], name: str) -> Literal["sampler", "loss"]:
+    signature = inspect.signature(call)
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes = [p for p in signature.parameters.values() if p.default is p.empty and p.kind in named]
+    match len(takes):
+        case 4:
+            return "sampler"
+        case 3:
+            return "loss"
+    raise ValueError(f"{name}{signature} is of no known form; give {FORMS}")
+
+
+def _noises(foreign: Foreign) -> tuple[Noise, ...]:
+    """The noises that a function is for, from a call of each; ValueError when it can be called under none."""
+    spaces: dict[Noise, Space] = {n: Space(n, tiny(3), foreign.meaning) for n in ("absorbing", "uniform")}
+    refused: list[ValueError] = []
+
+    def works(space: Space) -> bool:
+        try:
+            if foreign.kind == "sampler":
+                foreign.ids(space, 2, 2, 0)
+            else:
+                foreign.nats(space, torch.zeros(2, space.length, dtype=torch.int64), 0)
+        except ValueError as error:
+            refused.append(error)
+            return False
+        return True
+
+    absorbing = spaces["absorbing"]
+    accepted = works(absorbing)
+    reads = absorbing.reads
+    if accepted and "noise" not in reads:
+        return ("absorbing",) if "mask" in reads else ("uniform",)
+    if works(spaces["uniform"]):
+        return ("absorbing", "uniform") if accepted else ("uniform",)
+    if accepted:
+        return ("absorbing",)
+    raise refused[0]

@@ -1,0 +1,109 @@
+"""Sentences too long to list: the oracle language `strong` (32 tokens of 32 symbols), judged by its bigrams.
+
+The statistic is the unbiased squared distance between the bigram law of rows and the language's
+(`repro.evals.generation`): true samples give 0 on average. n times it is, for true samples, a weighted sum of centred
+chi-squares; its first two moments are matched (Satterthwaite 1946) for a limit.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from repro import rng
+from repro.certify.foreign import Foreign
+from repro.certify.oracle import process_of, tell
+from repro.certify.space import Chain, Noise, Space, Spoil
+from repro.certify.verdict import ALPHA, Check, Effort, Evidence
+from repro.data.language import Language
+from repro.evals.generation import bigram_distance
+from repro.lazy import torch
+from repro.samplers.ancestral import Ancestral
+from repro.samplers.decode import decode
+from repro.samplers.plan import Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.data.hmm import Hmm
+
+
+@functools.lru_cache
+def strong() -> Hmm:
+    from repro.recipes.scale import by_name
+
+    data = by_name("mdlm@nano").data
+    assert isinstance(data, Language)
+    return data.hmm()
+
+
+def true_rows(rows: int) -> Tensor:
+    return strong().sample(rng.keys(0, rng.SENTENCE, 4, torch.arange(rows)))
+
+
+@functools.lru_cache
+def limit(rows: int) -> float:
+    """Squared distance that as many true samples exceed with probability ALPHA."""
+    from scipy.stats import chi2
+
+    ids, law = true_rows(4_000), strong().bigram()
+    pair = ids[:, :-1] * len(law) + ids[:, 1:]
+    frequency = torch.zeros(len(ids), law.numel(), dtype=torch.float64)
+    frequency.scatter_add_(1, pair, torch.full(pair.shape, 1 / pair.shape[1], dtype=torch.float64))
+    d = frequency - law.reshape(-1)
+    covariance = d.T @ d / len(d)
+    trace = covariance.trace().item()
+    square = (covariance**2).sum().item() - trace**2 / len(d)
+    weight, freedom = square / trace, trace**2 / square
+    return (weight * float(chi2.isf(ALPHA, freedom)) - trace) / rows
+
+
+def ours(noise: Noise, steps: int, rows: int) -> float:
+    """Squared bigram distance of our own ancestral sampling."""
+    process = process_of(noise)
+    told = tell(noise, Chain(strong()))
+    plan = Plan(gen_length=strong().length, block_length=strong().length, steps=steps)
+    ids = decode(told, process, Ancestral(), plan, [[]] * rows, seed=0, names=range(rows)).ids
+    return bigram_distance(ids, strong().bigram())[0]
+
+
+def bigrams(foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None) -> list[Evidence]:
+    """The distance at every number of steps."""
+    hmm = strong()
+    true = bigram_distance(true_rows(effort.long_rows), hmm.bigram())[0]
+    found = []
+    for number, steps in enumerate(effort.long_steps):
+        space = Space(noise, Chain(hmm), foreign.meaning, spoil)
+        ids = foreign.ids(space, effort.long_rows, steps, 20_000 + number)
+        value = bigram_distance(ids.clamp_max(hmm.tokens - 1), hmm.bigram())[0]
+        found.append(
+            Evidence(
+                statistic="bigram distance squared",
+                space="strong",
+                noise=noise,
+                oracle="exact",
+                steps=steps,
+                tokens_per_step=hmm.length / steps,
+                value=value,
+                true=true,
+                best=None,
+            )
+        )
+    return found
+
+
+def long_check(foreign: Foreign, noise: Noise, effort: Effort, slack: float) -> tuple[Check, list[Evidence]]:
+    """At the last number of steps: no further than `slack` times ancestral sampling, within what rows can tell."""
+    evidence = bigrams(foreign, noise, effort)
+    best = ours(noise, effort.long_steps[-1], effort.long_rows)
+    allowed = slack * max(best, 0.0) + limit(effort.long_rows)
+    value = evidence[-1].value
+    check = Check(
+        name=f"long sentences, {noise}",
+        stands=value <= allowed,
+        says=f"bigrams of {effort.long_rows:,} sentences of {effort.long_steps[-1]} steps are off by "
+        f"{value:.1e} squared, limit {allowed:.1e}",
+        false_alarm=ALPHA,
+        sees="",
+    )
+    return check, evidence

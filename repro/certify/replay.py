@@ -1,0 +1,101 @@
+"""How likely are true sentences under a sampler? Exactly, by running its own steps with its tokens replaced.
+
+A rule that chooses positions without looking at the tokens that it draws there can be replayed on a sentence x:
+wherever it would write a draw, x stands, at the logarithm of the probability that the rule gave it. The sum is log
+q(x), exactly when nothing else is drawn (DUEL, arXiv 2603.01367); where the order is drawn too it is log q(x,
+order), and its mean over orders a lower bound. With x from the law, E[log p(x) - that] is KL(law || sampler), or the
+path KL above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from repro import rng
+from repro.certify.long import strong, true_rows
+from repro.certify.space import Chain, Space
+from repro.lazy import torch
+from repro.processes.uniform import plug_in
+from repro.samplers.decode import Decoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.samplers.draws import Stream
+
+
+class Replayed(NamedTuple):
+    """log q(x) [n] of sentences, or of sentence and order where `exact` is False."""
+
+    logq: Tensor
+    exact: bool
+
+
+class Replay:
+    """Answers draws of tokens with a sentence's own, and keeps their log-probabilities; draws all else by the
+    stream."""
+
+    def __init__(self, x: Tensor, names: Sequence[int]) -> None:
+        self.x, self.names = x, torch.tensor(list(names))
+        self.logq = torch.zeros(len(x), dtype=torch.float64)
+        self.exact, self.step = True, -1
+
+    def __call__(
+        self, probabilities: Tensor, purpose: int, rows: Tensor, positions: Tensor, index: int
+    ) -> Tensor:
+        if purpose != rng.TOKEN:
+            return self._stream()(probabilities, purpose, rows, positions, index)
+        token = self.x[rows, positions]
+        chance = probabilities.gather(1, token[:, None])[:, 0] / probabilities.sum(-1)
+        self.logq = self.logq.index_add(0, rows, chance.log())
+        return token
+
+    def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
+        return self._stream().uniform(purpose, rows, positions, index)
+
+    def _stream(self) -> Stream:
+        from repro.samplers.draws import Stream
+
+        self.exact = False
+        return Stream(0, self.names, self.step)
+
+
+def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
+    """x [n, L] through a decoder laid out for n rows without prompts; None when the rule did not write x."""
+    draw = Replay(x, range(len(x)))
+    ids = decoder.begin(draw, decoder.ids)
+    memory = decoder.sampler.start(ids)
+    for number, at in enumerate(decoder.schedule()):
+        if decoder.decided(ids, at.block).all():
+            continue
+        draw.step = number
+        after = decoder.advance(ids, memory, at, draw)
+        ids, memory = after.ids, after.memory
+    return Replayed(draw.logq, draw.exact) if torch.equal(ids, x) else None
+
+
+def uniform_path(steps: int, rows: int) -> Tensor:
+    """log p(path) - log q(path) of `rows` true paths of uniform noise on `strong`, [rows]: joint reverse step
+    against the product of its marginals. p(xs | xt) = p(xs) q(xt | xs) / p(xt), each by one pass of the chain."""
+    hmm = strong()
+    x = true_rows(rows)
+    space = Space("uniform", Chain(hmm), "leave_one_out")
+    keys = rng.keys(0, rng.CORRUPT, 1, torch.arange(rows))
+    lost = torch.zeros(rows, dtype=torch.float64)
+    sooner, before = x, hmm.log_likelihood(x)
+    for i in reversed(range(steps)):
+        t, s = 1 - i / steps, 1 - (i + 1) / steps
+        alpha_t, alpha_s = (torch.full((rows,), 1 - time, dtype=torch.float64) for time in (t, s))
+        kept = (1 - t) / (1 - s)
+        u = rng.uniform(rng.fold(keys, i), 2, *x.shape[1:])
+        later = torch.where(u[:, 0] < kept, sooner, (u[:, 1] * hmm.tokens).long())
+        after = hmm.log_evidence(hmm.uniform_evidence(later, alpha_t))
+        forward = (kept * (later == sooner).double() + (1 - kept) / hmm.tokens).log().sum(1)
+        loo = space.denoise(later, t)
+        flat = [a[:, None].expand(x.shape).reshape(-1) for a in (alpha_t, alpha_s)]
+        law = plug_in(loo.reshape(-1, hmm.tokens), later.reshape(-1), *flat).view(loo.shape)
+        apart = law.gather(2, sooner[..., None])[..., 0].log().sum(1)
+        lost += before + forward - after - apart
+        sooner, before = later, after
+    return lost

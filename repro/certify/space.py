@@ -1,0 +1,278 @@
+"""Spaces whose law is known, as foreign code sees them: what a sampler or a loss may ask for, and nothing else.
+
+    space.noise        "absorbing" or "uniform"
+    space.vocab        number of tokens V; ids are 0..V - 1
+    space.mask         id of [MASK] (= V) under absorbing noise, None under uniform noise
+    space.length       tokens a sentence, L
+    space.denoise(ids, t) -> probabilities [n, L, V] float64, ids [n, L], t in [0, 1] a number or [n]
+
+Time runs from t = 1, pure noise, to t = 0; a token is intact with probability alpha(t) = 1 - t. `denoise` answers in
+the meaning that was asked for: `x0_mean`, E[x0 | xt], or `leave_one_out`, p(x0_l | xt without l) (spec D.6); under
+absorbing noise the two coincide. It may be spoiled on purpose: mixed with unigrams, or with noise on its logits.
+
+Symbols: n rows, L positions, V tokens, S sentences.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from repro import rng
+from repro.lazy import torch
+from repro.processes.uniform import x0_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.backbone import Meaning
+    from repro.data.hmm import Hmm
+
+Noise = Literal["absorbing", "uniform"]
+CHUNK = 1 << 16
+"""Rows of one Bayes rule at once; no result depends on it."""
+
+
+class Source(Protocol):
+    """A known law of sentences: its conditionals under both noises, and its token frequencies."""
+
+    vocab: int
+    length: int
+
+    def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
+        """p(x_l | ids without l) [n, L, V] for ids [n, L] at alpha [n]."""
+        ...
+
+    def unigram(self) -> Tensor:
+        """[V]."""
+        ...
+
+
+class Spoil(Protocol):
+    """A wrong network of known wrongness."""
+
+    def __call__(self, loo: Tensor, ids: Tensor, unigram: Tensor) -> Tensor:
+        """Exact conditionals [n, L, V] at ids [n, L] -> wrong ones."""
+        ...
+
+
+class Space:
+    """A law under a noise, in a meaning. `symbols`: ids that a noisy sentence may hold; `reads`: the names of
+    `noise` and `mask` once somebody asked for them."""
+
+    def __init__(self, noise: Noise, source: Source, meaning: Meaning, spoil: Spoil | None = None) -> None:
+        self._noise: Noise = noise
+        self._source, self._meaning, self._spoil = source, meaning, spoil
+        self.vocab, self.length = source.vocab, source.length
+        self.symbols = source.vocab + (noise == "absorbing")
+        self.reads: set[str] = set()
+
+    @property
+    def noise(self) -> Noise:
+        self.reads.add("noise")
+        return self._noise
+
+    @property
+    def mask(self) -> int | None:
+        self.reads.add("mask")
+        return self.vocab if self._noise == "absorbing" else None
+
+    def denoise(self, ids: Tensor, t: Tensor | float) -> Tensor:
+        """What a denoiser says of noisy ids [n, L] at time t: probabilities [n, L, V]; ValueError for other input."""
+        ids, alpha = self._read(ids, t)
+        loo = self._source.leave_one_out(self._noise, ids, alpha)
+        if self._spoil is not None:
+            loo = self._spoil(loo, ids, self._source.unigram())
+        if self._noise == "absorbing":
+            known = ids < self.vocab
+            if known.any():
+                loo = loo.clone()
+                loo[known] = torch.nn.functional.one_hot(ids[known], self.vocab).double()
+            return loo
+        if self._meaning == "leave_one_out":
+            return loo
+        flat = alpha[:, None].expand(ids.shape).reshape(-1)
+        return x0_mean(loo.reshape(-1, self.vocab), ids.reshape(-1), flat).view(loo.shape)
+
+    def _read(self, ids: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        ids = torch.as_tensor(ids)
+        time = torch.as_tensor(t, dtype=torch.float64)
+        if ids.ndim != 2 or ids.shape[1] != self.length or ids.is_floating_point():
+            raise ValueError(f"denoise takes integer ids [n, {self.length}], got {describe(ids)}")
+        if time.ndim and tuple(time.shape) != (len(ids),):
+            raise ValueError(f"denoise takes t as a number or [n], got {describe(time)}")
+        if not bool(((time >= 0) & (time <= 1)).all()):
+            raise ValueError("denoise takes t in [0, 1], 1 being pure noise")
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.symbols:
+            raise ValueError(
+                f"denoise takes ids 0 to {self.symbols - 1}, got {int(ids.min())} to {int(ids.max())}"
+            )
+        return ids.long(), (1 - time).expand(len(ids))
+
+
+def describe(tensor: Tensor) -> str:
+    """`int64 [3, 2]`."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+# --- laws ---------------------------------------------------------------------------------------------------
+
+
+class Enumerated:
+    """A law over all V^L sentences, listed: every conditional by Bayes."""
+
+    def __init__(self, law: Tensor, vocab: int, length: int) -> None:
+        assert law.shape == (vocab**length,) and (law > 0).all() and abs(law.sum().item() - 1) < 1e-12
+        self.law, self.vocab, self.length = law, vocab, length
+        self.sentences = words(vocab, length)
+        self._one_hot = torch.nn.functional.one_hot(self.sentences, vocab).double()
+
+    @property
+    def entropy(self) -> float:
+        """Nats a sentence."""
+        return -(self.law * self.law.log()).sum().item()
+
+    def unigram(self) -> Tensor:
+        return torch.einsum("s,slv->v", self.law, self._one_hot) / self.length
+
+    def cell(self, ids: Tensor) -> Tensor:
+        """Index [n] of each sentence [n, L] in the law."""
+        return code(ids, self.vocab)
+
+    def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
+        symbols = self.vocab + (noise == "absorbing")
+        states = symbols**self.length
+        if len(ids) > states and bool((alpha == alpha[0]).all()):
+            table = self._bayes(noise, words(symbols, self.length), alpha[:1].expand(states))
+            return table[code(ids, symbols)]
+        parts = zip(ids.split(CHUNK), alpha.split(CHUNK), strict=True)
+        return torch.cat([self._bayes(noise, *part) for part in parts])
+
+    def _bayes(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
+        """The conditional of each token given the others: [n, L, V]."""
+        seen = self.channel(noise, ids, alpha)[:, torch.arange(self.length), self.sentences]  # [n, S, L]
+        found = []
+        for place in range(self.length):
+            others = [other for other in range(self.length) if other != place]
+            found.append((self.law * seen[:, :, others].prod(-1)) @ self._one_hot[:, place])
+        joint = torch.stack(found, 1)
+        return joint / joint.sum(-1, keepdim=True)
+
+    def channel(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
+        """q(ids_l | x_l = v), up to a factor that does not depend on v, [n, L, V]."""
+        shown = torch.nn.functional.one_hot(ids, self.vocab + 1)[..., : self.vocab].double()
+        if noise == "absorbing":
+            return torch.where((ids == self.vocab)[..., None], 1.0, shown)
+        alpha = alpha[:, None, None]
+        return alpha * shown + (1 - alpha) / self.vocab
+
+
+class Chain:
+    """The law of a hidden Markov model: sentences too many to list."""
+
+    def __init__(self, hmm: Hmm) -> None:
+        self.hmm, self.vocab, self.length = hmm, hmm.tokens, hmm.length
+
+    def unigram(self) -> Tensor:
+        return self.hmm.unigram()
+
+    def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
+        if noise == "uniform":
+            return self.hmm.leave_one_out_uniform(ids, alpha)
+        return self.hmm.leave_one_out(self.hmm.absorbing_evidence(ids, self.vocab))
+
+
+class Rare:
+    """Sentences of one token: id 0, and `rare` ids of probability `chance` each (spec H34)."""
+
+    length = 1
+
+    def __init__(self, rare: int, chance: float) -> None:
+        self.vocab = rare + 1
+        self.mass = rare * chance
+        self.law = torch.full((self.vocab,), chance, dtype=torch.float64)
+        self.law[0] = 1 - self.mass
+
+    def unigram(self) -> Tensor:
+        return self.law
+
+    def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
+        return self.law.repeat(len(ids), 1, 1)
+
+
+class Random:
+    """Conditionals of no law: numbers of its own for every noisy sentence (`seed` draws them)."""
+
+    def __init__(self, vocab: int, length: int, seed: int) -> None:
+        self.vocab, self.length, self.seed = vocab, length, seed
+
+    def unigram(self) -> Tensor:
+        raise AssertionError("no law, no unigrams")
+
+    def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
+        symbols = self.vocab + 1
+        keys = rng.keys(self.seed, rng.INIT, 0, torch.arange(symbols**self.length))
+        return rng.normal(keys, self.length, self.vocab).softmax(-1)[code(ids, symbols)]
+
+
+def words(symbols: int, length: int) -> Tensor:
+    """All words in lexicographic order, [symbols^length, length]."""
+    return torch.tensor(list(itertools.product(range(symbols), repeat=length)))
+
+
+def code(ids: Tensor, symbols: int) -> Tensor:
+    """Place of each word [n, L] in that order, [n]."""
+    return ids @ symbols ** torch.arange(ids.shape[1] - 1, -1, -1)
+
+
+@functools.lru_cache
+def tiny(length: int) -> Enumerated:
+    """The law that certificates list: 3 tokens, drawn once and for all with strong dependence between positions."""
+    keys = rng.keys(0, rng.LANGUAGE, 3, length)
+    law = (1.2 * rng.normal(keys, 3**length)).softmax(-1)
+    return Enumerated(law, 3, length)
+
+
+# --- wrong denoisers ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """(1 - weight) of the exact conditional and `weight` of the unigrams: a network that has not learnt enough."""
+
+    weight: float
+
+    def __call__(self, loo: Tensor, ids: Tensor, unigram: Tensor) -> Tensor:
+        return (1 - self.weight) * loo + self.weight * unigram
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Fixed normal noise of this deviation on every logit, a function of the other tokens alone."""
+
+    deviation: float
+
+    def __call__(self, loo: Tensor, ids: Tensor, unigram: Tensor) -> Tensor:
+        length = ids.shape[1]
+        keys = rng.keys(0, rng.NOISE, 0, torch.arange(length)).expand(len(ids), -1)
+        for place in range(length):
+            own = torch.arange(length) == place
+            keys = rng.fold(keys, torch.where(own, 0, ids[:, place, None] + 1))
+        return (loo.clamp_min(1e-300).log() + self.deviation * rng.normal(keys, loo.shape[-1])).softmax(-1)
+
+
+@dataclass(frozen=True)
+class Tempered:
+    """Conditionals to the power beta, normalised: sharper than the truth above 1, flatter below."""
+
+    beta: float
+
+    def __call__(self, loo: Tensor, ids: Tensor, unigram: Tensor) -> Tensor:
+        return (self.beta * loo.clamp_min(1e-300).log()).softmax(-1)
+
+
+def total_variation(one: Tensor, other: Tensor) -> float:
+    """Of two laws over the same cells."""
+    return (one - other).abs().sum().item() / 2
