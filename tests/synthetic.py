@@ -113,6 +113,17 @@ def training(recipe, train_seed=0, steps=2000):
     return record(question(recipe, "training", train_seed), metrics, recipe=recipe, curve=curve)
 
 
+def caches(recipe, train_seed=0):
+    """A record of task `caches`: both caches at two intervals and never renewed."""
+    metrics = {}
+    for cache, worse in (("prefix", 1.0), ("dual", 1.2)):
+        for place, interval in enumerate(("1", "4", "never")):
+            metrics[f"{cache}_{interval}_kl"] = (worse * 1e-3 * (1 + place), 1e-4, 64)
+            metrics[f"{cache}_{interval}_changed"] = (worse * 0.01 * (place + 0.01 * train_seed), 0.005, 64)
+            metrics[f"{cache}_{interval}_tokens"] = (0.6 - 0.1 * place, None, 64)
+    return record(question(recipe, "caches", train_seed), metrics, recipe=recipe)
+
+
 def paper(seeds=(0, 1, 2)):
     """The records of a whole small paper, in no particular order."""
     made = []
@@ -145,6 +156,7 @@ def paper(seeds=(0, 1, 2)):
                     made.append(law(checkpoint, preset, tokens, excess, bigram, seed))
             if "duo" not in checkpoint:
                 made.append(law(checkpoint, "threshold_0.9", None, error, 0.06, seed, per_nfe=1.3))
+        made += [caches("llada@nano.sudoku", seed), caches("mdlm@nano.text", seed)]
         made.append(sudoku("ar@nano.sudoku", "greedy", "1", 0.9 + 0.01 * seed, seed))
         for tokens, accuracy in (("1", 0.97), ("2", 0.79), ("4", 0.59), ("all", 0.21)):
             made.append(sudoku("llada@nano.sudoku", "low_confidence", tokens, accuracy + 0.004 * seed, seed))
