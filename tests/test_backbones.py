@@ -365,7 +365,8 @@ def test_transformers_loads_what_is_exported(pins, theirs, tmp_path, capsys):
     """By itself: its own class, configuration and attention give our logits."""
     run, recipe = written(pins, tmp_path)
     assert checkpoints.main(["export", str(run), "--hf", str(tmp_path / "hf")]) == 0
-    assert capsys.readouterr().out == f"wrote {tmp_path / 'hf'}\n"
+    # transformers imports DeepSpeed where it is installed, and that logs to stdout
+    assert capsys.readouterr().out.endswith(f"wrote {tmp_path / 'hf'}\n")
     loaded = theirs.from_pretrained(tmp_path / "hf").eval()
     ids = torch.randint(0, 32, (2, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
