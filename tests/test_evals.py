@@ -165,7 +165,7 @@ def test_the_five_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REPRO_RUNS", raising=False)
     text = (ROOT / "README.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    code, *_ = re.findall(r"```python\n(.*?)```", text, re.S)
     exec(compile(code, "README.md", "exec"), {})
     assert "'0.5'" not in capsys.readouterr().out
     assert list(Path("runs").rglob("*.jsonl"))
