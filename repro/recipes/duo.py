@@ -5,7 +5,7 @@ Toy      python -m repro.recipes.duo --scale nano         half a minute, one cor
 Cost     8 x H100: see --plan
 Expect   no published number; P(flip) averages .935, so context is scarce (spec A.4)
 Departs  from seed train_flowlm.py: the reverse term in closed form; 500,000 steps, the length of its annealing (about
-         143 epochs at 256 sequences a step) instead of one epoch; clip 1.0
+         156 epochs at 256 sequences a step) instead of one epoch; clip 1.0
 """
 
 from repro.backbones.modernbert import ModernBert
