@@ -20,6 +20,7 @@ from repro.samplers.autoregressive import Autoregressive
 from repro.samplers.decode import decode
 from repro.samplers.ordered import LowConfidence, Random
 from repro.samplers.plan import Cache, DualCache, Plan, PrefixCache, ServedPlan
+from repro.samplers.presets import preset
 from repro.samplers.threshold import Threshold
 
 ABSORBING, CAUSAL = Absorbing(), LeftToRight()
@@ -230,3 +231,41 @@ def test_served_plans_are_parts_of_the_question():
     made = served(DualCache(refresh=4), stop=(1,))
     assert parts.read(parts.canonical(made), Plan) == made
     assert parts.canonical(made) != parts.canonical(served(None, stop=(1,)))
+
+
+@pytest.mark.parametrize("cache", [PrefixCache, DualCache])
+def test_guidance_keeps_a_store_of_its_own(cache):
+    """Told and untold forwards see other prompts: with one store for both, what one keeps would reach the other."""
+    network, rule = llama("bidirectional", ABSORBING, TOY, 3), preset("low_confidence+guided:scale=1.0")
+    made = served(cache(refresh=None))
+    together = decode(network, ABSORBING, rule, made, PROMPTS, seed=0, names=range(3))
+    for row, prompt in enumerate(PROMPTS):
+        alone = decode(network, ABSORBING, rule, made, [prompt], seed=0, names=[row])
+        assert (
+            alone.ids[0].tolist()
+            == together.ids[row].tolist()
+            == guided_by_hand(network, prompt, made.kept())
+        )
+    ledger = together.ledger
+    assert ledger.forwards.tolist() == [2 * LENGTH] * 3 and ledger.further.tolist() == [LENGTH] * 3
+    assert ledger.refreshes.tolist() == [2 * LENGTH // BLOCK] * 3
+
+
+@torch.no_grad()
+def guided_by_hand(network, prompt: list[int], cache: Cache) -> list[int]:
+    """One token a step, un + 2 (cond - un), each side with its own list of keys and values."""
+    told, untold, start = ByHand(network), ByHand(network), len(prompt)
+    x = torch.tensor([*prompt, *[MASK] * LENGTH])
+    for first in range(start, start + LENGTH, BLOCK):
+        for step in range(BLOCK):
+            begin = 0 if step == 0 else first
+            stop = first + BLOCK if isinstance(cache, DualCache) and step else len(x)
+            blind = torch.cat([torch.full((start,), MASK), x[start:]])
+            cond, un = (
+                side.logits(ids, begin, stop, step == 0)[first - begin : first - begin + BLOCK, :MASK]
+                for side, ids in ((told, x), (untold, blind))
+            )
+            sure, token = (un + 2 * (cond - un)).softmax(-1).max(-1)
+            best = torch.where(x[first : first + BLOCK] == MASK, sure, -1.0).argmax()
+            x[first + best] = token[best]
+    return x[start:].tolist()
