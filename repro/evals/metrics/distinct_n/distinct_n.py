@@ -19,6 +19,6 @@ class DistinctN(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("int64"))}),
         )
 
-    def _compute(self, predictions, n):  # type: ignore[override]
+    def _compute(self, predictions, n):  # ty: ignore[incompatible-method-override]
         value, error, _ = mean([distinct(ids, n) for ids in predictions])
         return {f"distinct_{n}": value, f"distinct_{n}_se": error}

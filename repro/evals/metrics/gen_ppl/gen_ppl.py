@@ -23,7 +23,7 @@ class GenPpl(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Value("string")}),
         )
 
-    def _compute(self, predictions, judge, rule_name):  # type: ignore[override]
+    def _compute(self, predictions, judge, rule_name):  # ty: ignore[incompatible-method-override]
         reader, how = load_judge(judge), rule(rule_name)
         value, error, _ = gen_ppl([reader.encode(text) for text in predictions], reader, how)
         return {"gen_ppl": value, "gen_ppl_se": error, "protocol": judging(reader, how, "text")}

@@ -19,6 +19,6 @@ class UnigramEntropy(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("int64"))}),
         )
 
-    def _compute(self, predictions):  # type: ignore[override]
+    def _compute(self, predictions):  # ty: ignore[incompatible-method-override]
         value, error, _ = mean([entropy(ids) for ids in predictions])
         return {"entropy": value, "entropy_se": error}
