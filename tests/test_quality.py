@@ -249,6 +249,17 @@ def test_kept_samples_of_a_run_score_the_same_as_another_engines(named, monkeypa
     assert "rule every_token, text, entropy of the generator's ids" in shown and "(n = 8)" in shown
 
 
+def test_texts_alone_have_the_entropy_of_the_judges_ids(folder, judge, tmp_path, capsys):
+    rows = heldout(judge, 4)
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps({"text": judge.model.data.decode(row)}) + "\n" for row in rows))
+    assert command_line.main(["--samples", str(path), "--judge", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocol"]["entropy"] == "judge's ids" and found["protocol"]["retokenise"] == "text"
+    for name, (value, se, n) in quality.by_themselves(rows, (1, 2, 3)).items():
+        assert found["metrics"][name] == pytest.approx({"value": value, "se": se, "n": n})
+
+
 @pytest.mark.parametrize(
     "lines, more, message",
     [
