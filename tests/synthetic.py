@@ -124,6 +124,30 @@ def caches(recipe, train_seed=0):
     return record(question(recipe, "caches", train_seed), metrics, recipe=recipe)
 
 
+JUDGED = {"judge": "ar@nano.text", "judge_digest": "0" * 64, "rule": {"part": "every_token"}}
+
+
+def quality(recipe, preset, tokens, gen_ppl, entropy, train_seed=0, protocol=JUDGED):
+    """A record of task `quality` over 256 samples."""
+    sampler, plan = {"part": preset, "version": 1}, {"part": "plan", "version": 1, "tokens": tokens}
+    asked = question(recipe, "quality", train_seed, sampler=sampler, plan=plan, protocol=protocol)
+    metrics = {
+        "gen_ppl": (gen_ppl, 0.1, 256),
+        "entropy": (entropy, 0.01, 256),
+        "true_gen_ppl": (7.0, 0.1, 256),
+    }
+    costs = {"nfe": 64 / float(tokens), "tokens_per_nfe": float(tokens), "samples": "0" * 64}
+    return record(asked, metrics, recipe=recipe, preset=preset, tokens=tokens, **costs)
+
+
+def naive(recipe, train_seed=0, protocol=JUDGED):
+    """A record of task `naive`: the same numbers whatever the model."""
+    metrics = {}
+    for kind, gen_ppl, entropy in (("real", 7.0, 2.6), ("repetition", 4.0, 1.7), ("unigram", 30.0, 2.7)):
+        metrics |= {f"{kind}_gen_ppl": (gen_ppl, 0.1, 256), f"{kind}_entropy": (entropy, 0.01, 256)}
+    return record(question(recipe, "naive", train_seed, protocol=protocol), metrics, recipe=recipe)
+
+
 def paper(seeds=(0, 1, 2)):
     """The records of a whole small paper, in no particular order."""
     made = []
@@ -156,6 +180,13 @@ def paper(seeds=(0, 1, 2)):
                     made.append(law(checkpoint, preset, tokens, excess, bigram, seed))
             if "duo" not in checkpoint:
                 made.append(law(checkpoint, "threshold_0.9", None, error, 0.06, seed, per_nfe=1.3))
+        for cold, temperature in enumerate(("1.0", "0.85", "0.7")):
+            for tokens in ("1", "4"):
+                preset, level = f"random:temperature={temperature}", 9 - 2 * cold + float(tokens)
+                made.append(
+                    quality("mdlm@nano.text", preset, tokens, level + seed / 10, 2.6 - cold / 10, seed)
+                )
+        made += [quality("ar@nano.text", "sample", "1", 7.5, 2.6, seed), naive("mdlm@nano.text", seed)]
         made += [caches("llada@nano.sudoku", seed), caches("mdlm@nano.text", seed)]
         made.append(sudoku("ar@nano.sudoku", "greedy", "1", 0.9 + 0.01 * seed, seed))
         for tokens, accuracy in (("1", 0.97), ("2", 0.79), ("4", 0.59), ("all", 0.21)):

@@ -3,10 +3,12 @@
 python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all
 python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4
 python -m repro.evals --samplers list
+python -m repro.evals --samples FILE.jsonl --judge runs/ar@nano.text-s0 --rule every_token:length=64
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -47,13 +49,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
     parser.add_argument("--seeds", default="0", help="sampling seeds, separated by ','")
-    parser.add_argument("--samples", type=natural, help="samples of generating tasks (default: the suite's)")
+    parser.add_argument(
+        "--samples",
+        type=_samples,
+        help="samples of generating tasks (default: the suite's), or FILE.jsonl of an engine's samples to judge",
+    )
+    parser.add_argument(
+        "--judge", help="with --samples FILE.jsonl: a left-to-right checkpoint, or a causal LM's folder"
+    )
+    parser.add_argument(
+        "--rule", help="how the judge reads: duo, mdlm, remdm, bd3, every_token, or RULE:field=value"
+    )
     parser.add_argument("--limit", type=natural, help="at most so many items a task")
     parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint)")
     parser.add_argument("--json", action="store_true", help="print records instead of a table")
     args = parser.parse_args(argv)
     if args.samplers == "list":
         return _list()
+    if isinstance(args.samples, Path) or args.judge is not None or args.rule is not None:
+        return _judged(parser, args)
     if args.ckpt is None:
         parser.error("give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (or --samplers list)")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -93,6 +107,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))
     else:
         _table(grid, records)
+    return 0
+
+
+def _samples(text: str) -> int | Path:
+    return Path(text) if text.endswith(".jsonl") else natural(text)
+
+
+def _judged(parser: Parser, args: argparse.Namespace) -> int:
+    """Score a file of samples; every flag that would have no effect is an error."""
+    if not isinstance(args.samples, Path) or args.judge is None:
+        parser.error("a judge scores a file: give --samples FILE.jsonl and --judge CKPT")
+    takes = ("samples", "judge", "rule", "json")
+    for name, value in vars(args).items():
+        if name not in takes and value != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} has no effect on --samples FILE.jsonl; leave it out")
+    from repro.evals.scored import command
+
+    for line in command(args.samples, args.judge, args.rule, args.json):
+        print(line)
     return 0
 
 

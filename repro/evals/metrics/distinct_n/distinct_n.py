@@ -1,0 +1,24 @@
+"""Share of different n-grams a sample as an `evaluate` metric: a thin wrapper over `repro.evals.samples`.
+
+evaluate.load("repro/evals/metrics/distinct_n").compute(predictions=[[3, 1, 3], [2, 2]], n=2)
+-> {"distinct_2": mean over samples, "distinct_2_se": its standard error}
+"""
+
+import datasets
+import evaluate
+
+from repro.evals.samples import distinct, mean
+
+
+class DistinctN(evaluate.Metric):
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            inputs_description="predictions: ids of each sample; n: size of the n-grams",
+            features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("int64"))}),
+        )
+
+    def _compute(self, predictions, n):  # ty: ignore[incompatible-method-override]
+        value, error, _ = mean([distinct(ids, n) for ids in predictions])
+        return {f"distinct_{n}": value, f"distinct_{n}_se": error}

@@ -1,0 +1,29 @@
+"""Generative perplexity as an `evaluate` metric: a thin wrapper over `repro.evals.gen_ppl`.
+
+    evaluate.load("repro/evals/metrics/gen_ppl").compute(predictions=texts, judge="gpt2-large", rule_name="duo")
+    -> {"gen_ppl": ..., "gen_ppl_se": ..., "protocol": {...}}
+
+`judge`: a folder, or a name in `runs/`; `rule_name`: duo, mdlm, remdm, bd3, every_token, or derived (`duo:length=128`).
+"""
+
+import datasets
+import evaluate
+
+from repro.evals.gen_ppl import gen_ppl, rule
+from repro.evals.judges import load_judge
+from repro.evals.quality import judging
+
+
+class GenPpl(evaluate.Metric):
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            inputs_description="predictions: texts; judge: a causal LM; rule_name: how it reads them",
+            features=datasets.Features({"predictions": datasets.Value("string")}),
+        )
+
+    def _compute(self, predictions, judge, rule_name):  # ty: ignore[incompatible-method-override]
+        reader, how = load_judge(judge), rule(rule_name)
+        value, error, _ = gen_ppl([reader.encode(text) for text in predictions], reader, how)
+        return {"gen_ppl": value, "gen_ppl_se": error, "protocol": judging(reader, how, "text")}

@@ -1,0 +1,24 @@
+"""Unigram entropy a sample, nats, as an `evaluate` metric: a thin wrapper over `repro.evals.samples`.
+
+evaluate.load("repro/evals/metrics/unigram_entropy").compute(predictions=[[3, 1, 3], [2, 2]])
+-> {"entropy": mean over samples, "entropy_se": its standard error}
+"""
+
+import datasets
+import evaluate
+
+from repro.evals.samples import entropy, mean
+
+
+class UnigramEntropy(evaluate.Metric):
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            inputs_description="predictions: ids of each sample",
+            features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("int64"))}),
+        )
+
+    def _compute(self, predictions):  # ty: ignore[incompatible-method-override]
+        value, error, _ = mean([entropy(ids) for ids in predictions])
+        return {"entropy": value, "entropy_se": error}

@@ -1,0 +1,155 @@
+"""Quality of generated text by a judge: gen_ppl with entropy and distinct n-grams beside it (spec G).
+
+The same statistics of as many held-out rows stand under `true_`, and `NaiveSamples` asks them of samples that fool a
+judge: a frontier of gen_ppl against entropy is read with both. Samples are kept: one item a row with its ids, its text
+and what the judge found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from repro import parts, rng
+from repro.data.corpus import prepared
+from repro.evals.gen_ppl import Rule, judged
+from repro.evals.judges import Judge, find, load_judge, written
+from repro.evals.samples import Ids, Metric, distinct, entropy, mean, repetition, unigram
+from repro.evals.task import Answer, Ask, Task, samples_digest
+from repro.lazy import torch
+from repro.models import Model
+from repro.parts import part
+from repro.samplers.decode import decode
+
+Retokenise = Literal["text", "ids"]
+"""What the judge reads: the samples' text in its own tokens, as published, or their ids (one vocabulary for both)."""
+
+
+@part
+class Judged(Task):
+    """Kind: a task whose answer a judge gives. `judge` names a folder in `runs/`: a run of ours that is left to right,
+    or a causal LM in transformers' layout; `distinct` the sizes of n-grams."""
+
+    samples: int
+    judge: str
+    rule: Rule
+    retokenise: Retokenise
+    distinct: tuple[int, ...]
+
+    def skip(self, model: Model) -> str | None:
+        try:
+            find(self.judge)
+        except ValueError as error:
+            return str(error)
+        if self.retokenise == "ids" and not load_judge(self.judge).reads(model.data):
+            return f"judge {self.judge} does not share this model's ids; take retokenise=text"
+        return None
+
+    def protocol(self) -> dict[str, Any]:
+        return {**judging(load_judge(self.judge), self.rule, self.retokenise), "entropy": "generator's ids"}
+
+    def count(self, ask: Ask) -> int:
+        count = self.samples if ask.limit is None else min(self.samples, ask.limit)
+        if count < 2:
+            raise ValueError(f"task {self.name!r} needs at least 2 samples, got {count}")
+        return count
+
+    def statistics(
+        self, model: Model, rows: Sequence[list[int]]
+    ) -> tuple[dict[str, Metric], list[dict[str, Any]]]:
+        """Metrics of samples of the model's ids, and an item a sample."""
+        judge = load_judge(self.judge)
+        texts = [model.data.decode(row) for row in rows]
+        read = list(rows)
+        if self.retokenise == "text":
+            read = [judge.encode(written(model.data, row, judge.end)) for row in rows]
+        found = judged(read, judge, self.rule)
+        metrics = {"gen_ppl": found.perplexity(), **by_themselves(rows, self.distinct)}
+        items = [
+            {"name": i, "ids": row, "text": text, "nll": float(nll), "tokens": int(tokens)}
+            for i, (row, text, nll, tokens) in enumerate(
+                zip(rows, texts, found.nll, found.tokens, strict=True)
+            )
+        ]
+        return metrics, items
+
+    def true_rows(self, model: Model, count: int) -> np.ndarray:
+        """Held-out rows [count, L] in a keyed order."""
+        ids = prepared(model.data).heldout.ids
+        if count > len(ids):
+            raise ValueError(
+                f"task {self.name!r} wants {count} held-out rows; there are {len(ids)}: ask for less by --samples"
+            )
+        return np.asarray(ids[np.sort(rng.permutation(0, rng.QUOTED, 0, len(ids)).numpy()[:count])])
+
+
+@part
+class GenerationQuality(Judged):
+    """`samples` rows generated from nothing, as a judge reads them."""
+
+    generates = True
+
+    def gen_length(self, model: Model) -> int:
+        return model.data.row_length()
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        assert ask.sampler is not None and ask.plan is not None
+        count = self.count(ask)
+        prompts: list[list[int]] = [[] for _ in range(count)]
+        process, names = model.recipe.process, range(count)
+        decoded = decode(model.denoiser, process, ask.sampler, ask.plan, prompts, seed=ask.seed, names=names)
+        metrics, items = self.statistics(model, decoded.ids.tolist())
+        true, _ = self.statistics(model, self.true_rows(model, count).tolist())
+        return Answer(
+            metrics=metrics | {f"true_{name}": metric for name, metric in true.items()},
+            nfe=decoded.ledger.forwards.double().mean().item(),
+            tokens_per_nfe=decoded.ids.numel() / max(1.0, float(decoded.ledger.forwards.sum())),
+            tokens=decoded.ids.numel(),
+            samples=samples_digest(decoded.ids),
+            items=items,
+        )
+
+
+@part
+class NaiveSamples(Judged):
+    """What fools a judge, made of held-out rows: the first `period` ids of each repeated, and ids drawn one by one by
+    their frequency; the rows themselves beside them. No model is asked."""
+
+    period: int
+    generates = False
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        true = self.true_rows(model, self.count(ask))
+        keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(true)))
+        kinds = {  # "true_" would make them another task's reference row
+            "real": true.tolist(),
+            "repetition": [repetition(row, self.period) for row in true.tolist()],
+            "unigram": unigram(true, keys),
+        }
+        metrics: dict[str, Metric] = {}
+        items: list[dict[str, Any]] = []
+        for kind, rows in kinds.items():
+            found, each = self.statistics(model, rows)
+            metrics |= {f"{kind}_{name}": metric for name, metric in found.items()}
+            items += [{"kind": kind, **item} for item in each]
+        return Answer(metrics, items=items)
+
+
+def judging(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str, Any]:
+    """The fields of a protocol that say how a judge was asked."""
+    return {
+        "judge": judge.name,
+        "judge_digest": judge.digest,
+        "rule": parts.canonical(rule),
+        "retokenise": retokenise,
+        "weighting": "token-weighted, every sample",
+        "precision": "float32, log-softmax in float64",
+    }
+
+
+def by_themselves(rows: Sequence[Ids], sizes: Sequence[int]) -> dict[str, Metric]:
+    """Entropy and distinct n-grams of samples, means with standard errors."""
+    found = {"entropy": mean([entropy(row) for row in rows])}
+    return found | {f"distinct_{n}": mean([distinct(row, n) for row in rows]) for n in sizes}

@@ -1,0 +1,53 @@
+"""Our metrics as others load them: `evaluate.load(FOLDER)`, the same numbers as the functions behind them."""
+
+from __future__ import annotations
+
+import pytest
+from toy import toy
+
+from repro import checkpoint
+from repro.data.corpus import prepared
+from repro.evals.gen_ppl import gen_ppl, rule
+from repro.evals.judges import load_judge
+from repro.evals.quality import by_themselves
+from repro.files import ROOT
+
+FOLDER = ROOT / "repro" / "evals" / "metrics"
+ROWS = [[1, 2, 1, 2, 3], [4, 4, 4, 4], [5, 6, 7]]
+
+
+@pytest.fixture
+def metric(tmp_path, monkeypatch):
+    """Loads a metric with every cache in a folder of the test's own."""
+    import evaluate
+
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return lambda name: evaluate.load(str(FOLDER / name), cache_dir=str(tmp_path / "metrics"))
+
+
+def test_every_folder_is_loadable_by_name(metric):
+    names = sorted(path.name for path in FOLDER.iterdir() if path.name != "__pycache__")
+    assert names == ["distinct_n", "gen_ppl", "unigram_entropy"]
+    assert [metric(name).name for name in names] == names
+
+
+def test_entropy_and_distinct(metric):
+    ours = by_themselves(ROWS, [2])
+    found = metric("unigram_entropy").compute(predictions=ROWS)
+    assert (found["entropy"], found["entropy_se"]) == pytest.approx(ours["entropy"][:2])
+    found = metric("distinct_n").compute(predictions=ROWS, n=2)
+    assert (found["distinct_2"], found["distinct_2_se"]) == pytest.approx(ours["distinct_2"][:2])
+
+
+def test_gen_ppl(metric, tmp_path):
+    recipe = toy("ar")
+    weights = {"model.safetensors": dict(recipe.network(0).named_parameters())}
+    checkpoint.save(tmp_path / "judge", recipe, 0, 0, prepared(recipe.data).digest, {}, weights)
+    judge = load_judge(tmp_path / "judge")
+    rows = prepared(recipe.data).heldout.ids[:5].astype(int).tolist()
+    texts = [recipe.data.decode(row) for row in rows]
+    how = {"judge": str(tmp_path / "judge"), "rule_name": "every_token:length=32"}
+    found = metric("gen_ppl").compute(predictions=texts, **how)
+    value, error, _ = gen_ppl(rows, judge, rule(how["rule_name"]))
+    assert (found["gen_ppl"], found["gen_ppl_se"]) == pytest.approx((value, error))
+    assert found["protocol"]["judge_digest"] == judge.digest
