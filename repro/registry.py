@@ -35,6 +35,8 @@ PARTS = {
     # backbones
     "llama": "repro.backbones.llama:Llama",
     "modernbert": "repro.backbones.modernbert:ModernBert",
+    "dit": "repro.backbones.dit:Dit",
+    "dit_causal": "repro.backbones.dit:DitCausal",
     "diffusion_gemma": "repro.backbones.diffusion_gemma:DiffusionGemma",
     "oracle": "repro.backbones.oracle:Oracle",
     "shifted": "repro.backbones.shifted:Shifted",

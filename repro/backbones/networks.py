@@ -15,7 +15,7 @@ from repro.backbones.llama import Llama
 from repro.backbones.modernbert import ModernBert
 
 
-def _embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
+def embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
     """Embedding of ids [B, L], or the weighted mean embedding of soft tokens (spec A.2), [B, L, D]."""
     if not isinstance(tokens, Soft):
         return table(tokens)
@@ -26,7 +26,7 @@ def _embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
     return bags.view(*tokens.weights.shape[:2], -1)
 
 
-def _places(embedded: Tensor, positions: Tensor | None, slots: Slots | None) -> tuple[Tensor, Tensor]:
+def places(embedded: Tensor, positions: Tensor | None, slots: Slots | None) -> tuple[Tensor, Tensor]:
     """Columns and positions of a forward, [B or 1, L] each; without padding or cache both are 0..L-1."""
     start = 0 if slots is None else slots.span.start
     order = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]
@@ -70,8 +70,8 @@ class LlamaDenoiser(Denoiser):
         slots: Slots | None = None,
     ) -> Tensor:
         assert t is None, "this network takes no time"
-        embedded = _embed(self.network.model.embed_tokens, tokens)
-        columns, where = _places(embedded, positions, slots)
+        embedded = embed(self.network.model.embed_tokens, tokens)
+        columns, where = places(embedded, positions, slots)
         if self.place is not None:
             embedded = embedded + self.place(where)
         view = View(Mask(attention.valid, attention.block or self.block), columns, slots)
@@ -131,8 +131,8 @@ class ModernBertDenoiser(Denoiser):
         slots: Slots | None = None,
     ) -> Tensor:
         assert t is None, "ModernBERT takes no time"
-        embedded = _embed(self.network.model.embeddings.tok_embeddings, tokens)
-        columns, where = _places(embedded, positions, slots)
+        embedded = embed(self.network.model.embeddings.tok_embeddings, tokens)
+        columns, where = places(embedded, positions, slots)
         # a training row's own padding may be attended to; what pads a shorter prompt of a batch never is
         valid = None if self.attend_pads and positions is None else attention.valid
         view = View(Mask(valid, attention.block), columns, slots)
