@@ -12,10 +12,14 @@ from collections.abc import Callable
 from collections.abc import Mapping as Table
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from repro.backbones.backbone import Backbone
 from repro.backbones.dit import Dit, DitCausal
+from repro.backbones.llama import Llama
+from repro.backbones.modernbert import ModernBert
+from repro.backbones.qwen2 import Qwen2
+from repro.backbones.shifted import Shifted
 from repro.mapping import Mapping
 from repro.parts import nearest
 
@@ -85,9 +89,188 @@ def _dit(config: Config, told: bool) -> Backbone:
     )
 
 
+_LLAMA = {
+    "model.embed_tokens.weight": "model.embed_tokens.weight",
+    "model.norm.weight": "model.norm.weight",
+    "lm_head.weight": "lm_head.weight",
+    **{
+        f"model.layers.{{i}}.{name}.weight": f"model.layers.{{i}}.{name}.weight"
+        for name in (
+            *(f"self_attn.{x}_proj" for x in "qkvo"),
+            *(f"mlp.{x}_proj" for x in ("gate", "up", "down")),
+            *("input_layernorm", "post_attention_layernorm"),
+        )
+    },
+}
+_BIASES = {
+    f"model.layers.{{i}}.self_attn.{x}_proj.bias": f"model.layers.{{i}}.self_attn.{x}_proj.bias"
+    for x in "qkv"
+}
+_RATES = {"model.layers.{i}.self_attn.rotary_emb.inv_freq": "rates of the rotation, computed from the base"}
+_LLADA_BLOCK = {
+    **{f"{x}_proj": f"self_attn.{x}_proj" for x in "qkv"},
+    "attn_out": "self_attn.o_proj",
+    "ff_proj": "mlp.gate_proj",  # the one under SiLU
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ff_norm": "post_attention_layernorm",
+}
+_LLADA = {
+    "model.transformer.wte.weight": "model.embed_tokens.weight",
+    "model.transformer.ln_f.weight": "model.norm.weight",
+    "model.transformer.ff_out.weight": "lm_head.weight",
+    **{
+        f"model.transformer.blocks.{{i}}.{a}.weight": f"model.layers.{{i}}.{b}.weight"
+        for a, b in _LLADA_BLOCK.items()
+    },
+}
+_MODERNBERT = (
+    "model.embeddings.tok_embeddings.weight",
+    "model.embeddings.norm.weight",
+    "model.final_norm.weight",
+    "head.dense.weight",
+    "head.norm.weight",
+    "decoder.bias",
+    *(
+        f"model.layers.{{i}}.{x}.weight"
+        for x in ("attn_norm", "attn.Wqkv", "attn.Wo", "mlp_norm", "mlp.Wi", "mlp.Wo")
+    ),
+)
+
+
+def within(prefix: str, names: Table[str, str]) -> dict[str, str]:
+    """The same names, ours lying deeper in our module."""
+    return {theirs: f"{prefix}.{ours}" for theirs, ours in names.items()}
+
+
+LLAMA = Mapping(used=within("network", _LLAMA), ignored=_RATES)
+QWEN2 = Mapping(used=within("network", {**_LLAMA, **_BIASES}), ignored=_RATES)
+DREAM = Mapping(used=within("network.network", {**_LLAMA, **_BIASES}), ignored=_RATES)
+LLADA = Mapping(used=within("network", _LLADA), ignored={})
+MODERNBERT = Mapping(used={name: f"network.{name}" for name in _MODERNBERT}, ignored={})
+
+
+def _rope(config: Config, default: float) -> float:
+    """Base of the rotation, in either spelling of transformers'; ValueError where positions are rescaled."""
+    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind != "default":
+        raise ValueError(f"rope_type {kind!r} is not built; our rotation is not rescaled")
+    return float(scaling.get("rope_theta", config.get("rope_theta", default)))
+
+
+def _like_llama(config: Config, attention: Literal["causal", "bidirectional"], base: float) -> Config:
+    """The pins that Llama and Qwen2 share, from transformers' names for them."""
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    if (config.get("head_dim") or width // heads) * heads != width:
+        raise ValueError(f"head_dim is {config['head_dim']}, and ours is hidden_size / num_attention_heads")
+    return {
+        "layers": config["num_hidden_layers"],
+        "width": width,
+        "heads": heads,
+        "kv_heads": config.get("num_key_value_heads") or heads,
+        "ffn": config["intermediate_size"],
+        "attention": attention,
+        "rope_base": _rope(config, base),
+        "norm_eps": config["rms_norm_eps"],
+        "tied": config.get("tie_word_embeddings", False),
+        "init_deviation": 0.02,
+    }
+
+
+def _llama(config: Config) -> Backbone:
+    return Llama(**_like_llama(config, "causal", 10_000.0), learned_positions=0)
+
+
+def _qwen2(config: Config) -> Backbone:
+    return Qwen2(**_like_llama(config, "causal", 10_000.0))
+
+
+def _dream(config: Config) -> Backbone:
+    return Shifted(backbone=Qwen2(**_like_llama(config, "bidirectional", 10_000.0)))
+
+
+def _llada(config: Config) -> Backbone:
+    return Llama(
+        layers=config["n_layers"],
+        width=config["d_model"],
+        heads=config["n_heads"],
+        kv_heads=config.get("n_kv_heads") or config["n_heads"],
+        ffn=config["mlp_hidden_size"],
+        attention="bidirectional",
+        rope_base=float(config["rope_theta"]),
+        norm_eps=config["rms_norm_eps"],
+        learned_positions=0,
+        tied=config.get("weight_tying", False),
+        init_deviation=0.02,
+    )
+
+
+def _modernbert(config: Config) -> Backbone:
+    """Both spellings of transformers': `layer_types` and `rope_parameters`, or a period and two bases."""
+    layers, ropes = config["num_hidden_layers"], config.get("rope_parameters", {})
+    every = config.get("global_attn_every_n_layers")
+    if every is None:
+        kinds = config["layer_types"]
+        rest = [i for i, kind in enumerate(kinds) if kind == "full_attention" and i]
+        every = rest[0] if rest else layers
+        if kinds != ["sliding_attention" if i % every else "full_attention" for i in range(layers)]:
+            raise ValueError("layer_types are not periodic, and ours are global in every n-th layer")
+
+    def base(kind: str, old: str) -> float:
+        return float(ropes[kind]["rope_theta"] if kind in ropes else config[old])
+
+    return ModernBert(
+        layers=layers,
+        width=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        ffn=config["intermediate_size"],
+        global_every=every,
+        window=config["local_attention"],
+        rope_base_global=base("full_attention", "global_rope_theta"),
+        rope_base_local=base("sliding_attention", "local_rope_theta"),
+        norm_eps=config["norm_eps"],
+        max_positions=config["max_position_embeddings"],
+        attend_pads=False,
+        init_deviation=0.02,
+        weights=None,
+        revision=None,
+    )
+
+
+_SILU = {"hidden_act": "silu", "mlp_bias": False}
 LAYOUTS = {
     "mdlm": Layout("MDLM's DiT", DIT, lambda config: _dit(config, config["time_conditioning"]), {}),
     "duo": Layout("Duo's DiT", DIT, lambda config: _dit(config, told=True), {}),
+    "llada": Layout(
+        "LLaDA",
+        LLADA,
+        _llada,
+        {
+            **{"block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms", "rope": True},
+            **{
+                "alibi": False,
+                "include_bias": False,
+                "include_qkv_bias": False,
+                "attention_layer_norm": False,
+            },
+            **{"scale_logits": False, "input_emb_norm": False, "multi_query_attention": None},
+        },
+    ),
+    "dream": Layout("Dream", DREAM, _dream, {**_SILU, "use_sliding_window": False}),
+    "llama": Layout("Llama", LLAMA, _llama, {**_SILU, "attention_bias": False}),
+    "qwen2": Layout("Qwen2", QWEN2, _qwen2, {**_SILU, "use_sliding_window": False}),
+    "modernbert": Layout(
+        "ModernBERT",
+        MODERNBERT,
+        _modernbert,
+        {
+            **{"hidden_activation": "gelu", "classifier_activation": "gelu", "tie_word_embeddings": True},
+            **{"attention_bias": False, "mlp_bias": False, "norm_bias": False, "classifier_bias": False},
+            **{"decoder_bias": True},
+        },
+    ),
 }
 """By config.json's model_type, in lower case."""
 
@@ -122,3 +305,5 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
         return layout, layout.backbone(config)
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}; it is no configuration of {layout.name}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -34,6 +34,7 @@ PARTS = {
     "packed": "repro.data.packed:Packed",
     # backbones
     "llama": "repro.backbones.llama:Llama",
+    "qwen2": "repro.backbones.qwen2:Qwen2",
     "modernbert": "repro.backbones.modernbert:ModernBert",
     "dit": "repro.backbones.dit:Dit",
     "dit_causal": "repro.backbones.dit:DitCausal",

@@ -19,6 +19,7 @@ from repro.backbones.denoiser import Soft, initialise
 from repro.backbones.dit import Dit, DitCausal
 from repro.backbones.llama import Llama
 from repro.backbones.modernbert import ModernBert
+from repro.backbones.qwen2 import Qwen2
 from repro.data.chat import Chat
 from repro.data.corpus import Vocabulary
 from repro.recipe import Recipe
@@ -68,6 +69,15 @@ DIT = Dit(
     rope_base=10_000.0,
     norm_eps=1e-5,
 )
+QWEN2 = Qwen2(
+    **{name: getattr(LLAMA, name) for name in ("layers", "width", "heads", "kv_heads", "ffn", "attention")},
+    rope_base=10_000.0,
+    norm_eps=1e-5,
+    tied=False,
+    init_deviation=0.2,
+)
+BOTH_QWEN2 = dataclasses.replace(QWEN2, attention="bidirectional")
+NETWORKS |= {"qwen2": QWEN2, "qwen2 both ways": BOTH_QWEN2}
 ALL = {**NETWORKS, "dit": DIT, "dit causal": DIT_CAUSAL}
 
 
@@ -184,7 +194,14 @@ def test_a_causal_network_does_not_look_ahead_and_a_bidirectional_one_does():
     ids, _ = rows((0,), "left")
     other = ids.clone()
     other[0, 12] = (ids[0, 12] + 1) % 35
-    for pins, ahead in ((CAUSAL, False), (BOTH, True), (MODERNBERT, True), (DIT_CAUSAL, False), (DIT, True)):
+    for pins, ahead in (
+        (CAUSAL, False),
+        (BOTH, True),
+        (MODERNBERT, True),
+        (DIT_CAUSAL, False),
+        (DIT, True),
+        (BOTH_QWEN2, True),
+    ):
         denoiser = network(pins)
         before, after = logits(denoiser, ids)[0], logits(denoiser, other)[0]
         assert torch.equal(before[:12], after[:12]) != ahead
@@ -332,8 +349,9 @@ def count(module) -> int:
         dataclasses.replace(BOTH, learned_positions=L, kv_heads=4),
         MODERNBERT,
         dataclasses.replace(MODERNBERT, layers=1),
+        QWEN2,
     ],
-    ids=["grouped queries", "tied", "learned positions", "modernbert", "one layer"],
+    ids=["grouped queries", "tied", "learned positions", "modernbert", "one layer", "qwen2"],
 )
 def test_sizes_are_the_networks(pins):
     assert pins.size(DATA).parameters == count(network(pins))

@@ -160,10 +160,12 @@ class Wrapped(nn.Module):
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:
     """Fill weights by the suite's own stream: N(0, deviation^2) for matrices, 1 for norms, 0 for biases.
 
-    A parameter's draw depends on seed and name alone (`stream`).
+    A parameter's draw depends on seed and name alone (`stream`). On the meta device there is nothing to fill.
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
+            if parameter.is_meta:
+                continue
             if parameter.ndim >= 2:
                 parameter.copy_(deviation * rng.normal(stream(seed, name), *parameter.shape))
             elif name.endswith("bias"):

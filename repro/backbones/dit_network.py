@@ -177,6 +177,8 @@ def start(denoiser: DitDenoiser, seed: int) -> None:
     with torch.no_grad():
         for path, module in denoiser.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
+                if parameter.is_meta:
+                    continue
                 if isinstance(module, Norm):
                     parameter.fill_(1.0)
                 elif path.endswith("modulation") or path == "output":

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, ModernBertConfig, ModernBertForMaskedLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from repro.backbones.attention import Mask, Slots, View
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import Denoiser, Head, Soft, initialise
 from repro.backbones.llama import Llama
 from repro.backbones.modernbert import ModernBert
+from repro.backbones.qwen2 import Qwen2
 
 
 def embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
@@ -33,30 +41,37 @@ def places(embedded: Tensor, positions: Tensor | None, slots: Slots | None) -> t
     return order, order if positions is None else positions
 
 
-class LlamaDenoiser(Denoiser):
-    """transformers' LlamaForCausalLM as a denoiser (its `config.is_causal` says which way it looks)."""
+def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
+    """transformers' network of the pins, under our attention."""
+    kind = LlamaConfig if isinstance(pins, Llama) else Qwen2Config
+    config = kind(
+        vocab_size=role.vocabulary.total,
+        hidden_size=pins.width,
+        intermediate_size=pins.ffn,
+        num_hidden_layers=pins.layers,
+        num_attention_heads=pins.heads,
+        num_key_value_heads=pins.kv_heads,
+        max_position_embeddings=role.data.row_length(),
+        rms_norm_eps=pins.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": pins.rope_base},
+        tie_word_embeddings=pins.tied,
+        bos_token_id=role.vocabulary.bos,
+        eos_token_id=role.vocabulary.eos,
+        pad_token_id=role.vocabulary.pad,
+    )
+    config._attn_implementation = "repro"
+    config.is_causal = pins.attention == "causal"
+    return LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
 
-    def __init__(self, pins: Llama, role: Role, seed: int) -> None:
+
+class LlamaDenoiser(Denoiser):
+    """transformers' Llama or Qwen2 as a denoiser (its `config.is_causal` says which way it looks)."""
+
+    def __init__(self, pins: Llama | Qwen2, role: Role, seed: int) -> None:
         super().__init__(role)
-        config = LlamaConfig(
-            vocab_size=self.vocabulary.total,
-            hidden_size=pins.width,
-            intermediate_size=pins.ffn,
-            num_hidden_layers=pins.layers,
-            num_attention_heads=pins.heads,
-            num_key_value_heads=pins.kv_heads,
-            max_position_embeddings=role.data.row_length(),
-            rms_norm_eps=pins.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": pins.rope_base},
-            tie_word_embeddings=pins.tied,
-            bos_token_id=self.vocabulary.bos,
-            eos_token_id=self.vocabulary.eos,
-            pad_token_id=self.vocabulary.pad,
-        )
-        config._attn_implementation = "repro"
-        config.is_causal = pins.attention == "causal"
-        self.network = LlamaForCausalLM(config)
-        self.place = nn.Embedding(pins.learned_positions, pins.width) if pins.learned_positions else None
+        places = pins.learned_positions if isinstance(pins, Llama) else 0
+        self.network = _causal_lm(pins, role)
+        self.place = nn.Embedding(places, pins.width) if places else None
         self.block = 1 if pins.attention == "causal" else None
         initialise(self, seed, pins.init_deviation)
 
