@@ -1,8 +1,8 @@
-"""The layouts that authors publish their weights in: names of tensors as data, and `config.json` as our parts.
+"""The layouts that authors publish their weights in: which names, and `config.json` as our parts.
 
     layout, backbone = recognise(folder)           by config.json's model_type; ValueError names those that are known
 
-Names are those of s-sahoo/duo and kuleshov-group/mdlm (DiT), ML-GSAI/LLaDA, HKUNLP/Dream, and transformers.
+The names of tensors are in `repro.names`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from repro.backbones.backbone import Backbone
+from repro.backbones.backbone import Backbone, Meaning
 from repro.backbones.dit import Dit, DitCausal
 from repro.backbones.llama import Llama
 from repro.backbones.modernbert import ModernBert
 from repro.backbones.qwen2 import Qwen2
 from repro.backbones.shifted import Shifted
 from repro.mapping import Mapping
+from repro.names import DIT, DREAM, LLADA, LLAMA, MODERNBERT, QWEN2
 from repro.parts import nearest
+from repro.processes.absorbing import Absorbing
+from repro.processes.left_to_right import LeftToRight
+from repro.processes.process import Process
+from repro.processes.uniform import Uniform
 
 Config = dict[str, Any]
 
+LENGTHS = ("model_length", "max_sequence_length", "max_position_embeddings")
+"""Fields of config.json that may hold the longest row."""
 ALPHA_END = 1e-3
 """alpha(1) of the log-linear schedule whose sigma the DiTs were trained with (spec C, D.4)."""
 
@@ -33,44 +40,19 @@ ALPHA_END = 1e-3
 class Layout:
     """How one kind of folder is read.
 
-    `backbone`: config.json as pins, without weights; `required`: values that config.json must have wherever it has the
-    field, because our network has no other.
+    `backbone`: config.json as pins, without weights; `process`, `meaning`, `score`: what they were trained for;
+    `mask`: config.json's field that holds the mask id, else its token; "last" for the last id, None for none;
+    `required`: values that config.json must have wherever it has the field, because our network has no other.
     """
 
     name: str
     mapping: Mapping
     backbone: Callable[[Config], Backbone]
+    process: Process
+    meaning: Meaning
+    score: str
+    mask: str | None
     required: Table[str, Any]
-
-
-_DIT_BLOCK = {
-    "norm1.weight": "norm_attention.weight",
-    "attn_qkv.weight": "qkv.weight",
-    "attn_out.weight": "out.weight",
-    "norm2.weight": "norm_mlp.weight",
-    "mlp.0.weight": "up.weight",
-    "mlp.0.bias": "up.bias",
-    "mlp.2.weight": "down.weight",
-    "mlp.2.bias": "down.bias",
-    "adaLN_modulation.weight": "modulation.weight",
-    "adaLN_modulation.bias": "modulation.bias",
-}
-DIT = Mapping(
-    used={
-        "backbone.vocab_embed.embedding": "embedding.weight",
-        "backbone.sigma_map.mlp.0.weight": "level.first.weight",
-        "backbone.sigma_map.mlp.0.bias": "level.first.bias",
-        "backbone.sigma_map.mlp.2.weight": "level.second.weight",
-        "backbone.sigma_map.mlp.2.bias": "level.second.bias",
-        **{f"backbone.blocks.{{i}}.{a}": f"blocks.{{i}}.{b}" for a, b in _DIT_BLOCK.items()},
-        "backbone.output_layer.norm_final.weight": "norm.weight",
-        "backbone.output_layer.linear.weight": "output.weight",
-        "backbone.output_layer.linear.bias": "output.bias",
-        "backbone.output_layer.adaLN_modulation.weight": "modulation.weight",
-        "backbone.output_layer.adaLN_modulation.bias": "modulation.bias",
-    },
-    ignored={"backbone.rotary_emb.inv_freq": "rates of the rotation, computed from the base"},
-)
 
 
 def _dit(config: Config, told: bool) -> Backbone:
@@ -87,68 +69,6 @@ def _dit(config: Config, told: bool) -> Backbone:
         rope_base=10_000.0,
         norm_eps=1e-5,
     )
-
-
-_LLAMA = {
-    "model.embed_tokens.weight": "model.embed_tokens.weight",
-    "model.norm.weight": "model.norm.weight",
-    "lm_head.weight": "lm_head.weight",
-    **{
-        f"model.layers.{{i}}.{name}.weight": f"model.layers.{{i}}.{name}.weight"
-        for name in (
-            *(f"self_attn.{x}_proj" for x in "qkvo"),
-            *(f"mlp.{x}_proj" for x in ("gate", "up", "down")),
-            *("input_layernorm", "post_attention_layernorm"),
-        )
-    },
-}
-_BIASES = {
-    f"model.layers.{{i}}.self_attn.{x}_proj.bias": f"model.layers.{{i}}.self_attn.{x}_proj.bias"
-    for x in "qkv"
-}
-_RATES = {"model.layers.{i}.self_attn.rotary_emb.inv_freq": "rates of the rotation, computed from the base"}
-_LLADA_BLOCK = {
-    **{f"{x}_proj": f"self_attn.{x}_proj" for x in "qkv"},
-    "attn_out": "self_attn.o_proj",
-    "ff_proj": "mlp.gate_proj",  # the one under SiLU
-    "up_proj": "mlp.up_proj",
-    "ff_out": "mlp.down_proj",
-    "attn_norm": "input_layernorm",
-    "ff_norm": "post_attention_layernorm",
-}
-_LLADA = {
-    "model.transformer.wte.weight": "model.embed_tokens.weight",
-    "model.transformer.ln_f.weight": "model.norm.weight",
-    "model.transformer.ff_out.weight": "lm_head.weight",
-    **{
-        f"model.transformer.blocks.{{i}}.{a}.weight": f"model.layers.{{i}}.{b}.weight"
-        for a, b in _LLADA_BLOCK.items()
-    },
-}
-_MODERNBERT = (
-    "model.embeddings.tok_embeddings.weight",
-    "model.embeddings.norm.weight",
-    "model.final_norm.weight",
-    "head.dense.weight",
-    "head.norm.weight",
-    "decoder.bias",
-    *(
-        f"model.layers.{{i}}.{x}.weight"
-        for x in ("attn_norm", "attn.Wqkv", "attn.Wo", "mlp_norm", "mlp.Wi", "mlp.Wo")
-    ),
-)
-
-
-def within(prefix: str, names: Table[str, str]) -> dict[str, str]:
-    """The same names, ours lying deeper in our module."""
-    return {theirs: f"{prefix}.{ours}" for theirs, ours in names.items()}
-
-
-LLAMA = Mapping(used=within("network", _LLAMA), ignored=_RATES)
-QWEN2 = Mapping(used=within("network", {**_LLAMA, **_BIASES}), ignored=_RATES)
-DREAM = Mapping(used=within("network.network", {**_LLAMA, **_BIASES}), ignored=_RATES)
-LLADA = Mapping(used=within("network", _LLADA), ignored={})
-MODERNBERT = Mapping(used={name: f"network.{name}" for name in _MODERNBERT}, ignored={})
 
 
 def _rope(config: Config, default: float) -> float:
@@ -241,13 +161,35 @@ def _modernbert(config: Config) -> Backbone:
 
 _SILU = {"hidden_act": "silu", "mlp_bias": False}
 LAYOUTS = {
-    "mdlm": Layout("MDLM's DiT", DIT, lambda config: _dit(config, config["time_conditioning"]), {}),
-    "duo": Layout("Duo's DiT", DIT, lambda config: _dit(config, told=True), {}),
+    "mdlm": Layout(
+        name="MDLM's DiT",
+        mapping=DIT,
+        backbone=lambda config: _dit(config, config["time_conditioning"]),
+        process=Absorbing(),
+        meaning="leave_one_out",
+        score="truncated bound",
+        mask="last",
+        required={},
+    ),
+    "duo": Layout(
+        name="Duo's DiT",
+        mapping=DIT,
+        backbone=lambda config: _dit(config, told=True),
+        process=Uniform(alpha_end=ALPHA_END, eps=ALPHA_END),
+        meaning="leave_one_out",
+        score="truncated bound",
+        mask=None,
+        required={"causal": False},
+    ),
     "llada": Layout(
-        "LLaDA",
-        LLADA,
-        _llada,
-        {
+        name="LLaDA",
+        mapping=LLADA,
+        backbone=_llada,
+        process=Absorbing(),
+        meaning="x0_mean",
+        score="truncated bound",
+        mask="mask_token_id",
+        required={
             **{"block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms", "rope": True},
             **{
                 "alibi": False,
@@ -258,18 +200,49 @@ LAYOUTS = {
             **{"scale_logits": False, "input_emb_norm": False, "multi_query_attention": None},
         },
     ),
-    "dream": Layout("Dream", DREAM, _dream, {**_SILU, "use_sliding_window": False}),
-    "llama": Layout("Llama", LLAMA, _llama, {**_SILU, "attention_bias": False}),
-    "qwen2": Layout("Qwen2", QWEN2, _qwen2, {**_SILU, "use_sliding_window": False}),
+    "dream": Layout(
+        name="Dream",
+        mapping=DREAM,
+        backbone=_dream,
+        process=Absorbing(),
+        meaning="x0_mean",
+        score="truncated bound",
+        mask="mask_token_id",
+        required={**_SILU, "use_sliding_window": False},
+    ),
     "modernbert": Layout(
-        "ModernBERT",
-        MODERNBERT,
-        _modernbert,
-        {
+        name="ModernBERT",
+        mapping=MODERNBERT,
+        backbone=_modernbert,
+        process=Absorbing(),
+        meaning="x0_mean",
+        score="improper score",
+        mask="[MASK]",
+        required={
             **{"hidden_activation": "gelu", "classifier_activation": "gelu", "tie_word_embeddings": True},
             **{"attention_bias": False, "mlp_bias": False, "norm_bias": False, "classifier_bias": False},
             **{"decoder_bias": True},
         },
+    ),
+    "llama": Layout(
+        name="Llama",
+        mapping=LLAMA,
+        backbone=_llama,
+        process=LeftToRight(),
+        meaning="x0_mean",
+        score="exact",
+        mask=None,
+        required={**_SILU, "attention_bias": False},
+    ),
+    "qwen2": Layout(
+        name="Qwen2",
+        mapping=QWEN2,
+        backbone=_qwen2,
+        process=LeftToRight(),
+        meaning="x0_mean",
+        score="exact",
+        mask=None,
+        required={**_SILU, "use_sliding_window": False},
     ),
 }
 """By config.json's model_type, in lower case."""

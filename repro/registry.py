@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PARTS = {
     # the recipe itself
     "recipe": "repro.recipe:Recipe",
+    # and weights of others
+    "release": "repro.release:Release",
     # schedules
     "cosine": "repro.schedules:Cosine",
     "linear": "repro.schedules:Linear",
@@ -32,6 +34,7 @@ PARTS = {
     "gpt2": "repro.data.text:Gpt2",
     "chat": "repro.data.chat:Chat",
     "packed": "repro.data.packed:Packed",
+    "released": "repro.data.released:Released",
     # backbones
     "llama": "repro.backbones.llama:Llama",
     "qwen2": "repro.backbones.qwen2:Qwen2",

@@ -124,3 +124,121 @@ def dit(weights: Weights, ids: Tensor, heads: int, sigma: Tensor | None) -> Tens
     shift, scale = modulation("output_layer", 2)[:2]
     x = x * (1 + scale) + shift
     return x @ w["output_layer.linear.weight"].T + w["output_layer.linear.bias"]
+
+
+# --- Llama's block, under LLaDA's and Dream's names ---------------------------------------------------------
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def gated_block(
+    x: Tensor,
+    qkv: list[Tensor],
+    out: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    down: Tensor,
+    norms: tuple[Tensor, Tensor],
+    biases: list[Tensor],
+    heads: int,
+    base: float,
+    eps: float,
+) -> Tensor:
+    """Pre-norm attention to everything, then SwiGLU (Touvron et al. 2023); fewer heads of k and v are repeated."""
+    h = rms_norm(x, norms[0], eps)
+    width = x.shape[-1] // heads
+    q, k, v = (h @ w.T + b for w, b in zip(qkv, biases, strict=True))
+    q, k, v = (part.unflatten(-1, (-1, width)).transpose(1, 2) for part in (q, k, v))
+    k, v = (part.repeat_interleave(heads // part.shape[1], 1) for part in (k, v))
+    x = x + attention(turned(q, base), turned(k, base), v, causal=False) @ out.T
+    h = rms_norm(x, norms[1], eps)
+    return x + (silu(h @ gate.T) * (h @ up.T)) @ down.T
+
+
+def llada_weights(layers: int, width: int, kv_width: int, ffn: int, vocabulary: int) -> Weights:
+    """The names of LLaDA's modeling_llada.py (its `llama` block)."""
+    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (vocabulary, width), "ln_f.weight": (width,)}
+    for i in range(layers):
+        block = {
+            **{"q_proj": (width, width), "k_proj": (kv_width, width), "v_proj": (kv_width, width)},
+            **{"attn_out": (width, width), "ff_proj": (ffn, width), "up_proj": (ffn, width)},
+            **{"ff_out": (width, ffn), "attn_norm": (width,), "ff_norm": (width,)},
+        }
+        shapes |= {f"blocks.{i}.{name}.weight": shape for name, shape in block.items()}
+    shapes["ff_out.weight"] = (vocabulary, width)
+    return normal(1, {f"model.transformer.{name}": shape for name, shape in shapes.items()}, 0.2)
+
+
+def llada(weights: Weights, ids: Tensor, layers: int, heads: int, base: float, eps: float) -> Tensor:
+    """Logits [B, L, V]: `ff_proj` is the half under SiLU, `up_proj` the other."""
+    w = {name.removeprefix("model.transformer."): tensor for name, tensor in weights.items()}
+    x = w["wte.weight"][ids]
+    for i in range(layers):
+        b = {name: w[f"blocks.{i}.{name}.weight"] for name in ("attn_out", "ff_proj", "up_proj", "ff_out")}
+        x = gated_block(
+            x,
+            [w[f"blocks.{i}.{name}_proj.weight"] for name in "qkv"],
+            b["attn_out"],
+            b["ff_proj"],
+            b["up_proj"],
+            b["ff_out"],
+            (w[f"blocks.{i}.attn_norm.weight"], w[f"blocks.{i}.ff_norm.weight"]),
+            [torch.zeros(1)] * 3,
+            heads,
+            base,
+            eps,
+        )
+    return rms_norm(x, w["ln_f.weight"], eps) @ w["ff_out.weight"].T
+
+
+def dream_weights(layers: int, width: int, kv_width: int, ffn: int, vocabulary: int) -> Weights:
+    """The names of Dream's modeling_dream.py, which are Qwen2's."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, width),
+        "model.norm.weight": (width,),
+        "lm_head.weight": (vocabulary, width),
+    }
+    for i in range(layers):
+        block = {
+            **{
+                f"self_attn.{x}_proj.weight": (n, width)
+                for x, n in zip("qkv", (width, kv_width, kv_width), strict=True)
+            },
+            **{
+                f"self_attn.{x}_proj.bias": (n,)
+                for x, n in zip("qkv", (width, kv_width, kv_width), strict=True)
+            },
+            "self_attn.o_proj.weight": (width, width),
+            "mlp.gate_proj.weight": (ffn, width),
+            "mlp.up_proj.weight": (ffn, width),
+            "mlp.down_proj.weight": (width, ffn),
+            "input_layernorm.weight": (width,),
+            "post_attention_layernorm.weight": (width,),
+        }
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in block.items()}
+    return normal(2, shapes, 0.2)
+
+
+def dream(weights: Weights, ids: Tensor, layers: int, heads: int, base: float, eps: float) -> Tensor:
+    """Logits [B, L, V] of position i are the network's at i - 1, the first's its own (spec E.3)."""
+    w = weights
+    x = w["model.embed_tokens.weight"][ids]
+    for i in range(layers):
+        p = f"model.layers.{i}"
+        x = gated_block(
+            x,
+            [w[f"{p}.self_attn.{name}_proj.weight"] for name in "qkv"],
+            w[f"{p}.self_attn.o_proj.weight"],
+            w[f"{p}.mlp.gate_proj.weight"],
+            w[f"{p}.mlp.up_proj.weight"],
+            w[f"{p}.mlp.down_proj.weight"],
+            (w[f"{p}.input_layernorm.weight"], w[f"{p}.post_attention_layernorm.weight"]),
+            [w[f"{p}.self_attn.{name}_proj.bias"] for name in "qkv"],
+            heads,
+            base,
+            eps,
+        )
+    logits = rms_norm(x, w["model.norm.weight"], eps) @ w["lm_head.weight"].T
+    return torch.cat([logits[:, :1], logits[:, :-1]], 1)

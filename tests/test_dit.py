@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from repro import layouts, mapping
+from repro import mapping, names
 from repro.backbones.attention import Mask, Slots
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import initialise
@@ -55,7 +55,7 @@ def theirs_and_ours(pins, folder):
     save_file(weights, folder / "model.safetensors")
     ours = pins.module(ROLE, 0).eval()
     parameters = dict(ours.named_parameters())
-    found = mapping.account(folder, layouts.DIT, {name: p.shape for name, p in parameters.items()})
+    found = mapping.account(folder, names.DIT, {name: p.shape for name, p in parameters.items()})
     mapping.fill(folder, found, parameters)
     return weights, ours
 
