@@ -22,10 +22,12 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from repro import checkpoint
+from repro import checkpoint, load, sample
 from repro.backbones.attention import Mask
+from repro.evals.__main__ import main as evals
+from repro.processes.absorbing import Absorbing
 from repro.release import network, open_release
-from tests import literal, tiny_tokenizer
+from tests import literal, lm_worlds, tiny_tokenizer
 
 V = tiny_tokenizer.SIZE
 IDS = torch.randint(5, V, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -331,3 +333,47 @@ def test_an_account_reads_headers_alone(tmp_path, tokenizer):
         dict(opened.blank.named_parameters())
     )
     assert load_file(folder / opened.entries[0].file)
+
+
+# --- a model like any other -----------------------------------------------------------------------------
+
+
+def duo(folder, tokenizer):
+    config = {**DIT, "model_type": "DUO", "vocab_size": V, "causal": False}
+    return written(folder, tokenizer, config, literal.dit_weights(2, 32, 16, V)), None
+
+
+def mdlm_told(folder, tokenizer):
+    return mdlm(folder, tokenizer, True)
+
+
+@pytest.mark.parametrize("write", [llada, mdlm_told, duo])
+def test_a_release_is_sampled(write, tmp_path, tokenizer):
+    """Prompted, at T = 0, through the default preset and, where it can, a cache."""
+    model = load(write(tmp_path / "release", tokenizer)[0])
+    assert model.folder is None and model.data.encode("What is") == model.data.prompt("What is")
+    kept = "prefix" if isinstance(model.recipe.process, Absorbing) and not model.denoiser.timed else None
+    one, other = (
+        sample(model, ["What is"], gen_length=8, steps=4, block_length=4, cache=kept) for _ in range(2)
+    )
+    assert one == other and (write is duo or "[MASK]" not in one[0])
+    with pytest.raises(ValueError, match="one set of released weights"):
+        load(tmp_path / "release", weights="ema")
+
+
+@pytest.mark.parametrize("write", [llada, duo])
+def test_a_release_is_scored(write, tmp_path, tokenizer):
+    """`repro.evals --ckpt FOLDER` with a task that brings its own data; without one it says so."""
+    folder, _ = write(tmp_path / "release", tokenizer)
+    with pytest.raises(ValueError, match="suite 'released' holds no task; name some with --tasks"):
+        evals(["--ckpt", str(folder)])
+    chosen = str(lm_worlds.tasks(tmp_path, rows=2)["choice"])
+    assert evals(["--ckpt", str(folder), "--tasks", chosen, "--out", str(tmp_path / "out")]) == 0
+    (file,) = (tmp_path / "out" / "raw").glob("*.jsonl")
+    (asked,) = {
+        json.dumps(json.loads(line)["question"]["checkpoint"])
+        for line in file.read_text("utf-8").splitlines()
+    }
+    opened = open_release(folder)
+    assert json.loads(asked)["digest"] == opened.digest()
+    assert json.loads(asked)["recipe"] == opened.release.digest()
