@@ -5,20 +5,22 @@ The literal network of tests/literal.py has the authors' names; ours is filled t
 
 import math
 
+import literal
 import pytest
 import torch
 from safetensors.torch import save_file
+from spaces import Words
 
-from repro import mapping, names
+from repro import mapping, names, registry
 from repro.backbones.attention import Mask, Slots
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import initialise
 from repro.backbones.dit import Dit, DitCausal
 from repro.backbones.prediction import Prediction
+from repro.objectives.objective import Batch
 from repro.processes.absorbing import Absorbing
 from repro.processes.uniform import Uniform
-from tests import literal
-from tests.spaces import Words
+from repro.recipes.scale import scaled
 
 WORDS = Words(size=20, length=12)  # and a mask and a BOS: V = 22
 ROLE = Role(WORDS, (20, 21), "leave_one_out")
@@ -103,6 +105,33 @@ def test_norms_and_rotation_stay_in_float32_under_autocast():
         rough = logits(denoiser, IDS, t=T)
     assert seen == [torch.float32], "the residual stream is float32"
     assert (rough - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_the_level_of_soft_tokens_is_the_alpha_of_their_argmax(monkeypatch):
+    """Duo's curriculum draws gamma, not t: what the network is told is the t whose alpha is T(A) (spec D.4)."""
+    recipe = scaled(registry.recipe("duo_nelbo"), "nano")
+    denoiser, told = TOLD.module(recipe.role(), 0), []
+    encode = denoiser.encode
+    monkeypatch.setattr(
+        denoiser, "encode", lambda tokens, **more: told.append(more["t"]) or encode(tokens, **more)
+    )
+    vocabulary, rows = recipe.data.vocabulary(), 4
+    batch = Batch(
+        ids=torch.arange(rows * L).view(rows, L) % vocabulary.size,
+        candidates=torch.ones(rows, L, dtype=torch.bool),
+        attention=Mask(),
+        index=torch.arange(rows),
+        step=0,
+        seed=0,
+        vocabulary=vocabulary,
+        step_examples=torch.arange(rows),
+        step_candidates=torch.full((rows,), L),
+    )
+    logs = recipe.objective(denoiser, recipe.process, batch).logs
+    (t,) = told
+    assert t.shape == (rows,) and t.min() > 0 and t.max() < 1
+    flips = recipe.process.p_flip(t, vocabulary).sum()
+    assert flips.item() == pytest.approx(float(logs["p_flip"]), rel=1e-6)
 
 
 # --- start ----------------------------------------------------------------------------------------------

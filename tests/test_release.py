@@ -10,7 +10,10 @@ import json
 import shutil
 from pathlib import Path
 
+import literal
+import lm_worlds
 import pytest
+import tiny_tokenizer
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -27,7 +30,6 @@ from repro.backbones.attention import Mask
 from repro.evals.__main__ import main as evals
 from repro.processes.absorbing import Absorbing
 from repro.release import network, open_release
-from tests import literal, lm_worlds, tiny_tokenizer
 
 V = tiny_tokenizer.SIZE
 IDS = torch.randint(5, V, (2, 12), generator=torch.Generator().manual_seed(0))
