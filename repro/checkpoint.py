@@ -7,6 +7,7 @@ truncated or exchanged file is noticed; nothing is ever unpickled.
 
     python -m repro.checkpoint export DIR --hf [OUT]  weights and config that transformers loads by itself (DIR/hf)
     python -m repro.checkpoint show DIR               recipe, step, digest
+    python -m repro.checkpoint inspect FOLDER         released weights: what becomes of every tensor
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ def export(path: Path, out: Path, weights: Weights) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("repro.checkpoint", "Show or export a checkpoint.")
-    parser.add_argument("action", choices=["show", "export"])
+    parser.add_argument("action", choices=["show", "export", "inspect"])
     parser.add_argument("path", type=Path, help="checkpoint folder")
     parser.add_argument(
         "--hf", type=Path, metavar="OUT", help="export: folder to write in transformers' layout"
@@ -239,6 +240,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("export needs --hf OUT, the folder to write")
         export(args.path, args.hf, args.weights)
         print(f"wrote {args.hf}")
+        return 0
+    if args.action == "inspect":
+        from repro import release
+
+        opened = release.open_release(args.path)
+        print(f"{opened.layout.name}: {opened.release.name}  release {opened.release.digest()}")
+        print("\n".join(release.table(opened.entries)))
         return 0
     checkpoint = open_checkpoint(args.path)
     print(f"{checkpoint.recipe.name}  seed {checkpoint.seed}  step {checkpoint.step}  {checkpoint.folder}")

@@ -2,6 +2,7 @@
 
 load("runs/mdlm@nano-s0")            the last checkpoint of a run
 load("oracle:mdlm@nano")             the exact denoiser of that recipe's language, no file
+load("LLaDA-8B-Base")                a local folder in its authors' layout (repro.release)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from repro.checkpoint import Checkpoint, Weights, open_checkpoint
 from repro.data.corpus import Data
 from repro.recipe import Recipe
+from repro.release import Release, is_release
 
 if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A network with the recipe that made it; `weights` says which of its weights."""
+    """A network with the recipe that made it, or the release that it came in; `weights` says which of its weights."""
 
-    recipe: Recipe
+    recipe: Recipe | Release
     denoiser: Denoiser
     weights: Weights
     digest: str
@@ -31,13 +33,13 @@ class Model:
     data: Data
     """The recipe's data, everything resolved."""
     corpus: str | None
-    """Digest of the prepared data that it was trained on; None for an oracle."""
+    """Digest of the prepared data that it was trained on; None for an oracle and for a release."""
     folder: Path | None
-    """Checkpoint folder; None for an oracle."""
+    """Checkpoint folder; None for an oracle and for a release: their records go under runs/NAME."""
 
 
 def load(ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto") -> Model:
-    """Load a checkpoint folder (run or step) or an oracle's name, in float32 on the best device at hand.
+    """Load a checkpoint folder (run or step), released weights or an oracle's name, in float32 on the best device.
 
     `auto`: averaged weights when the recipe pins an average. Raises ValueError, in one line, for a missing, truncated
     or foreign checkpoint and for an unknown name (nearest valid named).
@@ -50,17 +52,18 @@ def load(ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto") -> M
             raise ValueError(f"an oracle has no weights; leave out --weights {weights}")
         denoiser = recipe.network(0).eval()
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
-    checkpoint = open_checkpoint(Path(ckpt))
-    return _trained(checkpoint, weights)
+    if is_release(Path(ckpt)):
+        if weights == "ema":
+            raise ValueError(f"{ckpt} holds one set of released weights; leave out --weights ema")
+        return _released(Path(ckpt))
+    return _trained(open_checkpoint(Path(ckpt)), weights)
 
 
 def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> Model:
     from repro.checkpoint import network
-    from repro.lazy import torch
 
     chosen: Weights = ("ema" if checkpoint.has_ema else "raw") if weights == "auto" else weights
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    denoiser = network(checkpoint, chosen).to(device)
+    denoiser = network(checkpoint, chosen).to(_device())
     return Model(
         recipe=checkpoint.recipe,
         denoiser=denoiser,
@@ -72,3 +75,26 @@ def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> 
         corpus=checkpoint.corpus,
         folder=checkpoint.folder,
     )
+
+
+def _released(folder: Path) -> Model:
+    from repro.release import network, open_release
+
+    opened = open_release(folder)
+    return Model(
+        recipe=opened.release,
+        denoiser=network(opened).to(_device()),
+        weights="raw",
+        digest=opened.digest(),
+        seed=0,
+        step=0,
+        data=opened.release.data,
+        corpus=None,
+        folder=None,
+    )
+
+
+def _device() -> str:
+    from repro.lazy import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

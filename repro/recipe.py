@@ -68,6 +68,11 @@ class Recipe(Part):
         del data["name"]
         return data
 
+    @property
+    def score(self) -> str:
+        """What its training loss is, in the words of objectives."""
+        return self.objective.score
+
     def role(self) -> Role:
         return Role(self.data, self.process.forbidden(self.data.vocabulary()), self.objective.meaning)
 

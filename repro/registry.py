@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PARTS = {
     # the recipe itself
     "recipe": "repro.recipe:Recipe",
+    # and weights of others
+    "release": "repro.release:Release",
     # schedules
     "cosine": "repro.schedules:Cosine",
     "linear": "repro.schedules:Linear",
@@ -32,9 +34,13 @@ PARTS = {
     "gpt2": "repro.data.text:Gpt2",
     "chat": "repro.data.chat:Chat",
     "packed": "repro.data.packed:Packed",
+    "released": "repro.data.released:Released",
     # backbones
     "llama": "repro.backbones.llama:Llama",
+    "qwen2": "repro.backbones.qwen2:Qwen2",
     "modernbert": "repro.backbones.modernbert:ModernBert",
+    "dit": "repro.backbones.dit:Dit",
+    "dit_causal": "repro.backbones.dit:DitCausal",
     "diffusion_gemma": "repro.backbones.diffusion_gemma:DiffusionGemma",
     "oracle": "repro.backbones.oracle:Oracle",
     "shifted": "repro.backbones.shifted:Shifted",

@@ -15,9 +15,11 @@ from repro import checkpoint as checkpoints
 from repro import registry
 from repro.backbones.attention import Mask, Slots, View
 from repro.backbones.backbone import Role
-from repro.backbones.denoiser import Soft
+from repro.backbones.denoiser import Soft, initialise
+from repro.backbones.dit import Dit, DitCausal
 from repro.backbones.llama import Llama
 from repro.backbones.modernbert import ModernBert
+from repro.backbones.qwen2 import Qwen2
 from repro.data.chat import Chat
 from repro.data.corpus import Vocabulary
 from repro.recipe import Recipe
@@ -55,6 +57,28 @@ MODERNBERT = ModernBert(
 )
 CAUSAL, BOTH = LLAMA, dataclasses.replace(LLAMA, attention="bidirectional")
 NETWORKS = {"causal": CAUSAL, "bidirectional": BOTH, "modernbert": MODERNBERT}
+DIT_CAUSAL = DitCausal(layers=3, width=32, heads=4, ffn=64, rope_base=10_000.0, norm_eps=1e-5)
+DIT = Dit(
+    layers=3,
+    width=32,
+    heads=4,
+    ffn=64,
+    condition=16,
+    frequencies=32,
+    alpha_end=None,
+    rope_base=10_000.0,
+    norm_eps=1e-5,
+)
+QWEN2 = Qwen2(
+    **{name: getattr(LLAMA, name) for name in ("layers", "width", "heads", "kv_heads", "ffn", "attention")},
+    rope_base=10_000.0,
+    norm_eps=1e-5,
+    tied=False,
+    init_deviation=0.2,
+)
+BOTH_QWEN2 = dataclasses.replace(QWEN2, attention="bidirectional")
+NETWORKS |= {"qwen2": QWEN2, "qwen2 both ways": BOTH_QWEN2}
+ALL = {**NETWORKS, "dit": DIT, "dit causal": DIT_CAUSAL}
 
 
 class Tokens(Chat):
@@ -73,7 +97,10 @@ ROLE = Role(DATA, (37, PAD), "x0_mean")
 
 
 def network(pins):
-    return pins.module(ROLE, 0).eval()
+    denoiser = pins.module(ROLE, 0).eval()
+    if isinstance(pins, Dit | DitCausal):
+        initialise(denoiser, 0, 0.2)  # its modulations and its head start at zero, and say nothing
+    return denoiser
 
 
 def stock(denoiser, kernel: str):
@@ -167,7 +194,14 @@ def test_a_causal_network_does_not_look_ahead_and_a_bidirectional_one_does():
     ids, _ = rows((0,), "left")
     other = ids.clone()
     other[0, 12] = (ids[0, 12] + 1) % 35
-    for pins, ahead in ((CAUSAL, False), (BOTH, True), (MODERNBERT, True)):
+    for pins, ahead in (
+        (CAUSAL, False),
+        (BOTH, True),
+        (MODERNBERT, True),
+        (DIT_CAUSAL, False),
+        (DIT, True),
+        (BOTH_QWEN2, True),
+    ):
         denoiser = network(pins)
         before, after = logits(denoiser, ids)[0], logits(denoiser, other)[0]
         assert torch.equal(before[:12], after[:12]) != ahead
@@ -189,9 +223,9 @@ def test_blocks_see_their_own_block_and_those_before():
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ALL)
 def test_what_padding_holds_does_not_matter(name, side):
-    denoiser = network(NETWORKS[name])
+    denoiser = network(ALL[name])
     ids, real = rows((0, 7, 15), side)
     other = torch.where(real, ids, 3)
     ours, theirs = (logits(denoiser, x, Mask(real)) for x in (ids, other))
@@ -209,10 +243,10 @@ def test_a_network_that_attends_to_pads_sees_them():
     assert (moved[0] == 0).all() and (moved[1:][real[1:]] > 0).all()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_row_does_not_notice_its_company(name):
     """Padded on the left among others, a row's features are those that it has alone (1e-5)."""
-    denoiser = network(NETWORKS[name])
+    denoiser = network(ALL[name])
     ids, real = rows((0, 9), "left")
     positions = (real.long().cumsum(-1) - 1).clamp_min(0)
     together = logits(denoiser, ids, Mask(real), positions=positions)[1, 9:]
@@ -222,10 +256,10 @@ def test_a_row_does_not_notice_its_company(name):
 # --- contract -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ALL)
 def test_soft_tokens_that_are_one_hot_are_tokens(name):
     """All V weights in order, or K = 3 ids with weights (1, 0, 0)."""
-    denoiser = network(NETWORKS[name])
+    denoiser = network(ALL[name])
     ids, _ = rows((0, 0), "left")
     dense = Soft(None, torch.nn.functional.one_hot(ids, V).float())
     sparse = Soft(torch.stack([ids, ids * 0, ids * 0 + 5], -1), torch.tensor([1.0, 0.0, 0.0]).expand(2, L, 3))
@@ -250,9 +284,9 @@ def test_soft_tokens_are_mean_embeddings_and_carry_gradient():
     assert (table.grad[V - 3 :] == 0).all(), "ids beyond the weights take no part"
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ALL)
 def test_forbidden_ids_have_no_probability(name):
-    denoiser = network(NETWORKS[name])
+    denoiser = network(ALL[name])
     ids, _ = rows((0,), "left")
     with torch.no_grad():
         features = denoiser.encode(ids, t=None, attention=Mask())
@@ -272,9 +306,10 @@ def test_few_rows_of_the_head_are_those_of_many():
 
 
 @pytest.mark.parametrize("pad", [(0, 0), (0, 9)])
-def test_slots_are_the_whole_forward(pad):
+@pytest.mark.parametrize("pins", [CAUSAL, DIT_CAUSAL], ids=["llama", "dit"])
+def test_slots_are_the_whole_forward(pins, pad):
     """Token by token and in pieces of 5: kept keys and values give the logits of one forward (1e-5)."""
-    denoiser = network(CAUSAL)
+    denoiser = network(pins)
     ids, real = rows(pad, "left")
     positions = (real.long().cumsum(-1) - 1).clamp_min(0)
     whole = logits(denoiser, ids, Mask(real), positions=positions)
@@ -314,8 +349,9 @@ def count(module) -> int:
         dataclasses.replace(BOTH, learned_positions=L, kv_heads=4),
         MODERNBERT,
         dataclasses.replace(MODERNBERT, layers=1),
+        QWEN2,
     ],
-    ids=["grouped queries", "tied", "learned positions", "modernbert", "one layer"],
+    ids=["grouped queries", "tied", "learned positions", "modernbert", "one layer", "qwen2"],
 )
 def test_sizes_are_the_networks(pins):
     assert pins.size(DATA).parameters == count(network(pins))

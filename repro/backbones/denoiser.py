@@ -160,20 +160,22 @@ class Wrapped(nn.Module):
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:
     """Fill weights by the suite's own stream: N(0, deviation^2) for matrices, 1 for norms, 0 for biases.
 
-    The key is (seed, INIT, name), so a parameter's draw depends on nothing else: not on order, device or dtype.
+    A parameter's draw depends on seed and name alone (`stream`). On the meta device there is nothing to fill.
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
+            if parameter.is_meta:
+                continue
             if parameter.ndim >= 2:
-                stream = rng.keys(seed, rng.INIT, 0, _stable_hash(name))
-                parameter.copy_(deviation * rng.normal(stream, *parameter.shape))
+                parameter.copy_(deviation * rng.normal(stream(seed, name), *parameter.shape))
             elif name.endswith("bias"):
                 parameter.zero_()
             else:
                 parameter.fill_(1.0)
 
 
-def _stable_hash(name: str) -> int:
+def stream(seed: int, name: str) -> Tensor:
+    """The key of a parameter's draw, (seed, INIT, name), so that it depends on no order, device or dtype."""
     import hashlib
 
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    return rng.keys(seed, rng.INIT, 0, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))

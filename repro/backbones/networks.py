@@ -6,16 +6,24 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, ModernBertConfig, ModernBertForMaskedLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from repro.backbones.attention import Mask, Slots, View
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import Denoiser, Head, Soft, initialise
 from repro.backbones.llama import Llama
 from repro.backbones.modernbert import ModernBert
+from repro.backbones.qwen2 import Qwen2
 
 
-def _embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
+def embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
     """Embedding of ids [B, L], or the weighted mean embedding of soft tokens (spec A.2), [B, L, D]."""
     if not isinstance(tokens, Soft):
         return table(tokens)
@@ -26,37 +34,44 @@ def _embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
     return bags.view(*tokens.weights.shape[:2], -1)
 
 
-def _places(embedded: Tensor, positions: Tensor | None, slots: Slots | None) -> tuple[Tensor, Tensor]:
+def places(embedded: Tensor, positions: Tensor | None, slots: Slots | None) -> tuple[Tensor, Tensor]:
     """Columns and positions of a forward, [B or 1, L] each; without padding or cache both are 0..L-1."""
     start = 0 if slots is None else slots.span.start
     order = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]
     return order, order if positions is None else positions
 
 
-class LlamaDenoiser(Denoiser):
-    """transformers' LlamaForCausalLM as a denoiser (its `config.is_causal` says which way it looks)."""
+def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
+    """transformers' network of the pins, under our attention."""
+    kind = LlamaConfig if isinstance(pins, Llama) else Qwen2Config
+    config = kind(
+        vocab_size=role.vocabulary.total,
+        hidden_size=pins.width,
+        intermediate_size=pins.ffn,
+        num_hidden_layers=pins.layers,
+        num_attention_heads=pins.heads,
+        num_key_value_heads=pins.kv_heads,
+        max_position_embeddings=role.data.row_length(),
+        rms_norm_eps=pins.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": pins.rope_base},
+        tie_word_embeddings=pins.tied,
+        bos_token_id=role.vocabulary.bos,
+        eos_token_id=role.vocabulary.eos,
+        pad_token_id=role.vocabulary.pad,
+    )
+    config._attn_implementation = "repro"
+    config.is_causal = pins.attention == "causal"
+    return LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
 
-    def __init__(self, pins: Llama, role: Role, seed: int) -> None:
+
+class LlamaDenoiser(Denoiser):
+    """transformers' Llama or Qwen2 as a denoiser (its `config.is_causal` says which way it looks)."""
+
+    def __init__(self, pins: Llama | Qwen2, role: Role, seed: int) -> None:
         super().__init__(role)
-        config = LlamaConfig(
-            vocab_size=self.vocabulary.total,
-            hidden_size=pins.width,
-            intermediate_size=pins.ffn,
-            num_hidden_layers=pins.layers,
-            num_attention_heads=pins.heads,
-            num_key_value_heads=pins.kv_heads,
-            max_position_embeddings=role.data.row_length(),
-            rms_norm_eps=pins.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": pins.rope_base},
-            tie_word_embeddings=pins.tied,
-            bos_token_id=self.vocabulary.bos,
-            eos_token_id=self.vocabulary.eos,
-            pad_token_id=self.vocabulary.pad,
-        )
-        config._attn_implementation = "repro"
-        config.is_causal = pins.attention == "causal"
-        self.network = LlamaForCausalLM(config)
-        self.place = nn.Embedding(pins.learned_positions, pins.width) if pins.learned_positions else None
+        places = pins.learned_positions if isinstance(pins, Llama) else 0
+        self.network = _causal_lm(pins, role)
+        self.place = nn.Embedding(places, pins.width) if places else None
         self.block = 1 if pins.attention == "causal" else None
         initialise(self, seed, pins.init_deviation)
 
@@ -70,8 +85,8 @@ class LlamaDenoiser(Denoiser):
         slots: Slots | None = None,
     ) -> Tensor:
         assert t is None, "this network takes no time"
-        embedded = _embed(self.network.model.embed_tokens, tokens)
-        columns, where = _places(embedded, positions, slots)
+        embedded = embed(self.network.model.embed_tokens, tokens)
+        columns, where = places(embedded, positions, slots)
         if self.place is not None:
             embedded = embedded + self.place(where)
         view = View(Mask(attention.valid, attention.block or self.block), columns, slots)
@@ -131,8 +146,8 @@ class ModernBertDenoiser(Denoiser):
         slots: Slots | None = None,
     ) -> Tensor:
         assert t is None, "ModernBERT takes no time"
-        embedded = _embed(self.network.model.embeddings.tok_embeddings, tokens)
-        columns, where = _places(embedded, positions, slots)
+        embedded = embed(self.network.model.embeddings.tok_embeddings, tokens)
+        columns, where = places(embedded, positions, slots)
         # a training row's own padding may be attended to; what pads a shorter prompt of a batch never is
         valid = None if self.attend_pads and positions is None else attention.valid
         view = View(Mask(valid, attention.block), columns, slots)

@@ -247,8 +247,8 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
         "preset": cell.preset,
         "tokens_per_step": cell.tokens_per_step,
     }
-    if recipe.objective.score in ("no bound", "improper score") and model.weights != "exact":
-        found["note"] = f"objective: {recipe.objective.score}"
+    if recipe.score in ("no bound", "improper score") and model.weights != "exact":
+        found["note"] = f"objective: {recipe.score}"
     return found
 
 
@@ -341,6 +341,10 @@ def prepare(model: Model, request: Request) -> Prepared:
     if request.tasks is not None:
         tasks = named(request.tasks, chosen.name, chosen.tasks, model, request.estimator)
         chosen = dataclasses.replace(chosen, tasks=tasks)
+    if not chosen.tasks:
+        raise ValueError(
+            f"suite {chosen.name!r} holds no task; name some with --tasks, or give another --suite"
+        )
     if request.estimator is not None and not any("estimator" in parts.canonical(t) for t in chosen.tasks):
         raise ValueError(f"estimator {request.estimator!r} given, but no task that is asked takes one")
     given = {

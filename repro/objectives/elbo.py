@@ -85,8 +85,9 @@ class DuoElbo(Objective):
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.backbones.prediction import Prediction
-        from repro.processes.uniform import token_nll
+        from repro.processes.uniform import Uniform, token_nll
 
+        assert isinstance(process, Uniform)
         if batch.step > self.until:
             return elbo(self.group, self.eps, denoiser, process, batch)
         count = batch.vocabulary.size
@@ -99,7 +100,7 @@ class DuoElbo(Objective):
             (self.window.low, self.window.high),
             batch,
         )
-        prediction = Prediction(denoiser, drawn.soft, t, batch.attention)
+        prediction = Prediction(denoiser, drawn.soft, process.time(drawn.alpha), batch.attention)
         where = batch.candidates
         rows = where.nonzero()[:, 0]
         loss = partial(token_nll, count=count, meaning=denoiser.meaning)

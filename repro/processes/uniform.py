@@ -109,6 +109,10 @@ class Uniform(Diffusion):
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - (1 - self.alpha_end) * t
 
+    def time(self, alpha: Tensor) -> Tensor:
+        """The t at which a token is intact with probability `alpha`."""
+        return (1 - alpha) / (1 - self.alpha_end)
+
     def prior(self, vocabulary: Vocabulary) -> Tensor:
         law = torch.zeros(vocabulary.total, dtype=torch.float64)
         law[: vocabulary.size] = 1 / vocabulary.size

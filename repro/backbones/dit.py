@@ -1,0 +1,108 @@
+"""The diffusion transformer of MDLM and Duo (Peebles and Xie 2023; Sahoo et al. 2024, 2025; spec D.7).
+
+Every layer is scaled, shifted and gated by the noise level (adaLN-zero): sigma = -log alpha(t) goes through sinusoids
+and a small MLP. MDLM's network keeps that path and is always told sigma = 0. `DitCausal` is the papers' left-to-right
+baseline: the same layers without modulation.
+
+Dropout is none: the papers train with .1, which plays no part once a network is trained; a part that drops needs draws
+keyed by seed, step, row and layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.backbones.backbone import Backbone, Role, Size
+from repro.data.corpus import Data
+from repro.parts import part
+
+if TYPE_CHECKING:
+    from repro.backbones.denoiser import Denoiser
+
+
+@part
+class Dit(Backbone):
+    """Pins of a bidirectional DiT. `condition`: width of the noise level's embedding; `frequencies`: of its sinusoids.
+
+    `alpha_end`: alpha(1) of the schedule alpha(t) = 1 - (1 - alpha_end) t whose sigma = -log alpha(t) the network
+    reads; None: it is told sigma = 0, whatever t is. Raises ValueError for widths that heads or sinusoids do not divide
+    and for an `alpha_end` that gives no finite sigma.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    condition: int
+    frequencies: int
+    alpha_end: float | None
+    rope_base: float
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.heads)
+        if self.frequencies < 2 or self.frequencies % 2:
+            raise ValueError(
+                f"frequencies={self.frequencies} is no number of sines and cosines; give an even one"
+            )
+        if self.alpha_end is not None and not 0 < self.alpha_end < 1:
+            raise ValueError(
+                f"alpha_end={self.alpha_end} gives no finite sigma at t = 1; give a number in (0, 1)"
+            )
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        from repro.backbones.dit_network import DitDenoiser
+
+        return DitDenoiser(self, role, seed)
+
+    def size(self, data: Data) -> Size:
+        each, last = 6 * self.width, 2 * self.width  # shift, scale and gate of both halves; shift and scale
+        modulation = (self.condition + 1) * (self.layers * each + last)
+        modulation += (self.frequencies + 1) * self.condition + (self.condition + 1) * self.condition
+        return _size(self, data, modulation, share=1.0)
+
+
+@part
+class DitCausal(Backbone):
+    """Pins of the causal DiT without modulation, the left-to-right baseline of both papers."""
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    rope_base: float
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.heads)
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        from repro.backbones.dit_network import DitDenoiser
+
+        return DitDenoiser(self, role, seed)
+
+    def size(self, data: Data) -> Size:
+        return _size(self, data, 0, share=0.5)
+
+
+def _check_heads(width: int, heads: int) -> None:
+    if width % (2 * heads):
+        raise ValueError(
+            f"width={width} is not {heads} heads of an even width; give a multiple of {2 * heads}"
+        )
+
+
+def _size(pins: Dit | DitCausal, data: Data, modulation: int, share: float) -> Size:
+    """Counts of the layers plus `modulation` weights, which are applied once a row; `share` of the keys is seen."""
+    vocabulary, length = data.vocabulary().total, data.row_length()
+    matrices = 4 * pins.width**2 + 2 * pins.width * pins.ffn
+    block = matrices + pins.ffn + pins.width + 2 * pins.width  # biases of the MLP, two norms
+    embedding = vocabulary * pins.width
+    return Size(
+        parameters=pins.layers * block + 2 * embedding + vocabulary + pins.width + modulation,
+        layers=pins.layers,
+        width=pins.width,
+        body_flops=2.0 * (pins.layers * matrices + modulation / length),
+        attention_flops=4.0 * pins.layers * pins.width * length * share,
+        head_flops=2.0 * embedding,
+    )

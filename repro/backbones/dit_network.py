@@ -1,0 +1,189 @@
+"""The network behind the `dit` and `dit_causal` parts (spec D.7).
+
+    c = SiLU(MLP(cos, sin of sigma f_k))                    f_k = 10000^(-k / bands), [B or B, L, C]
+    x = x + g1 Attention((1 + a1) LN(x) + b1)               (b1, a1, g1, b2, a2, g2) = W c + w, zero at the start
+    x = x + g2 MLP((1 + a2) LN(x) + b2)
+    features = (1 + a) LN(x) + b                            the head's weights are zero too: the first loss is ln V
+
+The causal network has no c: shifts and scales are 0 and gates 1. Norms, rotation and sinusoids are computed in float32
+at least, whatever the precision around them. Shapes: B rows, L tokens, H heads, D width, E = D / H, C condition.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from repro import rng
+from repro.backbones.attention import Mask, Slots, View, attend
+from repro.backbones.backbone import Role
+from repro.backbones.denoiser import Denoiser, Head, Soft, stream
+from repro.backbones.dit import Dit, DitCausal
+from repro.backbones.networks import embed, places
+
+LONGEST = 10_000.0
+"""Longest period of the sinusoids, in units of sigma (the papers' code keeps that of image models)."""
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Norm(nn.Module):
+    """LayerNorm with a weight and no bias, in float32 at least."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = nn.functional.layer_norm(_wide(x), x.shape[-1:], eps=self.eps)
+        return (normed * self.weight).to(x.dtype)
+
+
+class Level(nn.Module):
+    """Embeds sigma [B] or [B, L] as c [B, 1 or L, C]."""
+
+    def __init__(self, frequencies: int, condition: int) -> None:
+        super().__init__()
+        self.bands = frequencies // 2
+        self.first = nn.Linear(frequencies, condition)
+        self.second = nn.Linear(condition, condition)
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        sigma = sigma[:, None] if sigma.ndim == 1 else sigma
+        steps = torch.arange(self.bands, dtype=torch.float32, device=sigma.device)
+        angle = sigma.float()[..., None] * torch.exp(-math.log(LONGEST) / self.bands * steps)
+        waves = torch.cat([angle.cos(), angle.sin()], -1).to(self.first.weight.dtype)
+        embedded = self.second(nn.functional.silu(self.first(waves)))
+        return nn.functional.silu(embedded)  # the papers' second SiLU
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return x * (1 + scale) + shift
+
+
+def angles(positions: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [B or 1, 1, L, E/2], float32, of the rotation of each position [B or 1, L]."""
+    rates = base ** (-torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width)
+    angle = positions[:, None, :, None].float() * rates
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate [B, H, L, E], whose feature k is paired with k + E/2 (Su et al. 2021, in GPT-NeoX's order)."""
+    cos, sin = turn
+    one, other = _wide(x).chunk(2, -1)
+    return torch.cat([one * cos - other * sin, other * cos + one * sin], -1).to(x.dtype)
+
+
+class Layer(nn.Module):
+    """One block; `condition` = 0 makes it the unmodulated one."""
+
+    def __init__(self, pins: Dit | DitCausal, condition: int, layer_idx: int) -> None:
+        super().__init__()
+        self.heads, self.layer_idx = pins.heads, layer_idx
+        self.norm_attention, self.norm_mlp = (Norm(pins.width, pins.norm_eps) for _ in range(2))
+        self.qkv = nn.Linear(pins.width, 3 * pins.width, bias=False)
+        self.out = nn.Linear(pins.width, pins.width, bias=False)
+        self.up = nn.Linear(pins.width, pins.ffn)
+        self.down = nn.Linear(pins.ffn, pins.width)
+        self.modulation = nn.Linear(condition, 6 * pins.width) if condition else None
+
+    def forward(self, x: Tensor, c: Tensor | None, turn: tuple[Tensor, Tensor], view: View) -> Tensor:
+        if self.modulation is None:
+            x = x + self._attend(self.norm_attention(x), turn, view)
+            return x + self._mlp(self.norm_mlp(x))
+        b1, a1, g1, b2, a2, g2 = self.modulation(c).chunk(6, -1)
+        x = x + g1 * self._attend(modulate(self.norm_attention(x), b1, a1), turn, view)
+        return x + g2 * self._mlp(modulate(self.norm_mlp(x), b2, a2))
+
+    def _attend(self, x: Tensor, turn: tuple[Tensor, Tensor], view: View) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        scaling = q.shape[-1] ** -0.5
+        seen, _ = attend(
+            self, rotate(q, turn), rotate(k, turn), v, None, scaling=scaling, dropout=0.0, view=view
+        )
+        return self.out(seen.flatten(2))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.gelu(self.up(x), approximate="tanh"))
+
+
+class DitDenoiser(Denoiser):
+    """A DiT as a denoiser; features are modulated and normed, so the head is one affine map."""
+
+    def __init__(self, pins: Dit | DitCausal, role: Role, seed: int) -> None:
+        super().__init__(role)
+        self.pins = pins
+        condition = pins.condition if isinstance(pins, Dit) else 0
+        self.timed = isinstance(pins, Dit) and pins.alpha_end is not None
+        self.block = 1 if isinstance(pins, DitCausal) else None
+        self.embedding = nn.Embedding(self.vocabulary.total, pins.width)
+        self.level = Level(pins.frequencies, condition) if isinstance(pins, Dit) else None
+        self.blocks = nn.ModuleList(Layer(pins, condition, i) for i in range(pins.layers))
+        self.norm = Norm(pins.width, pins.norm_eps)
+        self.modulation = nn.Linear(condition, 2 * pins.width) if condition else None
+        self.output = nn.Linear(pins.width, self.vocabulary.total)
+        start(self, seed)
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        slots: Slots | None = None,
+    ) -> Tensor:
+        if self.timed and t is None:
+            raise ValueError(
+                "this DiT reads the noise level: give it an objective that tells t, or alpha_end=null"
+            )
+        x = embed(self.embedding, tokens)
+        columns, where = places(x, positions, slots)
+        view = View(Mask(attention.valid, attention.block or self.block), columns, slots)
+        turn = angles(where, self.pins.width // self.pins.heads, self.pins.rope_base)
+        c = None if self.level is None else self.level(self._sigma(x, t))
+        for block in self.blocks:
+            x = block(x, c, turn, view)
+        x = self.norm(x)
+        if self.modulation is None:
+            return x
+        shift, scale = self.modulation(c).chunk(2, -1)
+        return modulate(x, shift, scale)
+
+    def _sigma(self, x: Tensor, t: Tensor | None) -> Tensor:
+        """-log alpha(t), as `t` is shaped; zeros [B] where the network is not told."""
+        if not self.timed:
+            return x.new_zeros(len(x))
+        assert isinstance(self.pins, Dit) and self.pins.alpha_end is not None and t is not None
+        return -torch.log1p(-(1 - self.pins.alpha_end) * t)
+
+    def head(self) -> Head:
+        return Head(self.output.weight, self.output.bias, self.forbidden)
+
+    def layers(self) -> list[nn.Module]:
+        return list(self.blocks)
+
+
+def start(denoiser: DitDenoiser, seed: int) -> None:
+    """The papers' start, by the suite's own stream: U(-1/sqrt(n), 1/sqrt(n)) with n the inputs (Kaiming with a =
+    sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the head, ones in norms."""
+    with torch.no_grad():
+        for path, module in denoiser.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.is_meta:
+                    continue
+                if isinstance(module, Norm):
+                    parameter.fill_(1.0)
+                elif path.endswith("modulation") or path == "output":
+                    parameter.zero_()
+                else:
+                    inputs = module.weight.shape[1]
+                    u = rng.uniform(stream(seed, f"{path}.{name}"), *parameter.shape)
+                    parameter.copy_((2 * u - 1) / math.sqrt(inputs))

@@ -1,0 +1,176 @@
+"""Weights that someone released, in their authors' own layout: a local folder with config.json, tokenizer.json and
+safetensors, whole or in shards.
+
+    released = open_release(folder)                what it is, and what becomes of each of its tensors
+    denoiser = network(released)                   filled one tensor at a time, float32
+
+Nothing in the folder is executed, and no pickle is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro import layouts, mapping, parts
+from repro.backbones.backbone import Backbone, Meaning, Role
+from repro.checkpoint import file_digest
+from repro.data.released import Released, keep
+from repro.layouts import Config, Layout
+from repro.mapping import Entry
+from repro.parts import Part, part
+from repro.processes.process import Process
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from repro.backbones.denoiser import Denoiser
+
+TOKENIZER = "tokenizer.json"
+
+
+@part
+class Release(Part):
+    """What must be known of released weights to sample and to score them; how they were trained is not ours to say.
+
+    `score`: what their training loss was, in the words of objectives; `suite`: what they are scored on.
+    """
+
+    name: str
+    data: Released
+    backbone: Backbone
+    process: Process
+    meaning: Meaning
+    score: str
+    suite: str
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical form without the name, which is the folder's."""
+        data = parts.canonical(self)
+        del data["name"]
+        return parts.sha256(parts.to_json(data))
+
+    def role(self) -> Role:
+        return Role(self.data, self.process.forbidden(self.data.vocabulary()), self.meaning)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A folder of released weights, its tensors accounted for; `blank`: its network, on the meta device."""
+
+    folder: Path
+    layout: Layout
+    release: Release
+    entries: list[Entry]
+    blank: Denoiser
+
+    def digest(self) -> str:
+        """Digest of what the numbers depend on: the release and the bytes of every shard."""
+        files = [file_digest(self.folder / file) for file in dict.fromkeys(e.file for e in self.entries)]
+        return parts.sha256(" ".join([self.release.digest(), *files]))
+
+
+def is_release(folder: Path) -> bool:
+    """Whether a folder looks like someone's release rather than a run of ours."""
+    return (folder / "config.json").is_file() and not (folder / "state.json").is_file()
+
+
+def open_release(folder: Path) -> Opened:
+    """The release in a folder; ValueError in one line for what is missing, foreign, or does not fit."""
+    layout, backbone = layouts.recognise(folder)
+    config = layouts.read_config(folder)
+    release = Release(
+        name=folder.resolve().name,
+        data=_data(folder, layout, config),
+        backbone=backbone,
+        process=layout.process,
+        meaning=layout.meaning,
+        score=layout.score,
+        suite="released",
+    )
+    blank = _blank(release)
+    shapes = {name: parameter.shape for name, parameter in blank.named_parameters()}
+    return Opened(folder, layout, release, mapping.account(folder, layout.mapping, shapes), blank)
+
+
+def network(opened: Opened) -> Denoiser:
+    """The denoiser with the folder's weights, in float32; peak memory is the network and one tensor of a shard."""
+    import torch
+
+    for parameter in opened.blank.parameters():
+        if parameter.is_meta:
+            torch.utils.swap_tensors(parameter, torch.nn.Parameter(torch.empty(parameter.shape)))
+    mapping.fill(opened.folder, opened.entries, dict(opened.blank.named_parameters()))
+    return opened.blank.eval()
+
+
+def _blank(release: Release) -> Denoiser:
+    """The network without memory for its weights; its buffers are real."""
+    from accelerate import init_empty_weights
+    from transformers import PreTrainedModel
+
+    with init_empty_weights(include_buffers=False):
+        denoiser = release.backbone.module(release.role(), 0)
+    for module in denoiser.modules():
+        if isinstance(module, PreTrainedModel):
+            module.tie_weights()  # made anew on the meta device, tied weights have come apart
+    return denoiser
+
+
+def _data(folder: Path, layout: Layout, config: Config) -> Released:
+    """Vocabulary and special ids; ValueError where tokenizer and network do not belong together."""
+    from tokenizers import Tokenizer
+
+    path = folder / TOKENIZER
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; copy the tokenizer of these weights beside them")
+    total = config.get("embedding_size") or config["vocab_size"]
+    tokenizer = Tokenizer.from_file(str(path))
+    if tokenizer.get_vocab_size() > total:
+        count = tokenizer.get_vocab_size()
+        raise ValueError(f"{path} has {count} ids, the network {total}; copy the tokenizer of these weights")
+    mask = _mask(path, layout, config, tokenizer, total)
+    return Released(
+        tokenizer_sha256=keep(path),
+        size=total - 1 if mask == total - 1 else total,
+        total=total,
+        mask=mask,
+        bos=_id(config, "bos_token_id"),
+        eos=_id(config, "eos_token_id"),
+        pad=_id(config, "pad_token_id"),
+        length=next(config[field] for field in layouts.LENGTHS if field in config),
+    )
+
+
+def _mask(path: Path, layout: Layout, config: Config, tokenizer: Tokenizer, total: int) -> int | None:
+    if layout.mask is None:
+        return None
+    mask = total - 1 if layout.mask == "last" else config.get(layout.mask, tokenizer.token_to_id(layout.mask))
+    if mask is None or not 0 <= mask < total:
+        raise ValueError(
+            f"{path}: no mask id {layout.mask!r} among {total}; name it in config.json or the tokenizer"
+        )
+    return mask
+
+
+def _id(config: Config, field: str) -> int | None:
+    """A special id; where there are several, the first."""
+    value = config.get(field)
+    return value[0] if isinstance(value, list) else value
+
+
+def table(entries: Sequence[Entry]) -> list[str]:
+    """The account, one line a tensor, and a line that sums it up."""
+    lines = [
+        f"{entry.name}  {'x'.join(map(str, entry.shape)) or 'scalar'} {entry.dtype}  "
+        + (f"-> {entry.ours}" if entry.ours is not None else f"ignored: {entry.reason}")
+        for entry in entries
+    ]
+    used = sum(entry.ours is not None for entry in entries)
+    return [
+        *lines,
+        f"{len(entries)} tensors in {len({e.file for e in entries})} files: {used} used, "
+        f"{len(entries) - used} ignored",
+    ]

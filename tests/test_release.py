@@ -1,0 +1,381 @@
+"""Folders in the authors' own layouts load, account for every tensor, and give the logits of their equations.
+
+Tiny random weights are written as the authors write them: LLaDA's, Dream's and the DiTs' names from tests/literal.py,
+Llama, Qwen2 and ModernBERT by transformers itself.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import literal
+import lm_worlds
+import pytest
+import tiny_tokenizer
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from repro import checkpoint, load, sample
+from repro.backbones.attention import Mask
+from repro.evals.__main__ import main as evals
+from repro.processes.absorbing import Absorbing
+from repro.release import network, open_release
+
+V = tiny_tokenizer.SIZE
+IDS = torch.randint(5, V, (2, 12), generator=torch.Generator().manual_seed(0))
+SIGMA = torch.tensor([0.4, 2.0])
+SIZES = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+LIKE_LLAMA = {
+    **SIZES,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "rms_norm_eps": 1e-6,
+    "bos_token_id": 1,
+}
+DIT = {"hidden_dim": 32, "cond_dim": 16, "n_blocks": 2, "n_heads": 4, "dropout": 0.1, "model_length": 64}
+LLADA = {
+    **{
+        "model_type": "llada",
+        "d_model": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "mlp_hidden_size": 48,
+    },
+    **{
+        "vocab_size": V,
+        "embedding_size": V,
+        "rope_theta": 500_000.0,
+        "rms_norm_eps": 1e-5,
+        "weight_tying": False,
+    },
+    **{
+        "max_sequence_length": 64,
+        "mask_token_id": tiny_tokenizer.MASK,
+        "eos_token_id": 2,
+        "block_type": "llama",
+    },
+    **{"activation_type": "silu", "layer_norm_type": "rms", "rope": True, "include_bias": False},
+}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory) -> Path:
+    return tiny_tokenizer.save(tmp_path_factory.mktemp("tokenizer")) / "tokenizer.json"
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+
+
+def sharded(weights, folder: Path) -> None:
+    """Two shards and their index, as `save_pretrained` names them."""
+    names = sorted(weights)
+    files = {}
+    for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), 1):
+        file = f"model-{number:05d}-of-00002.safetensors"
+        save_file({name: weights[name].contiguous() for name in part}, folder / file, {"format": "pt"})
+        files |= dict.fromkeys(part, file)
+    index = {"metadata": {}, "weight_map": files}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+
+
+def written(folder: Path, tokenizer: Path, config: dict, weights, shards: bool = True) -> Path:
+    folder.mkdir(parents=True)
+    shutil.copy(tokenizer, folder / "tokenizer.json")
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    if shards:
+        sharded(weights, folder)
+    else:
+        save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def mdlm(folder, tokenizer, told: bool, **more):
+    config = {**DIT, "model_type": "mdlm", "vocab_size": V + 1, "time_conditioning": told, **more}
+    weights = literal.dit_weights(2, 32, 16, V + 1)
+    return written(folder, tokenizer, config, weights), weights
+
+
+def llada(folder, tokenizer, shards=True, **more):
+    weights = literal.llada_weights(2, 32, 16, 48, V)
+    return written(folder, tokenizer, {**LLADA, **more}, weights, shards), weights
+
+
+def logits(folder, t=None):
+    denoiser = network(open_release(folder))
+    with torch.no_grad():
+        return denoiser.head().logits(denoiser.encode(IDS, t=t, attention=Mask()))
+
+
+def close(ours, theirs):
+    assert theirs.std() > 0.01
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+# --- the same logits ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_mdlm(told, tmp_path, tokenizer):
+    folder, weights = mdlm(tmp_path / "mdlm owt", tokenizer, told)
+    t = (1 - torch.exp(-SIGMA)) / (1 - 1e-3)
+    close(
+        logits(folder, t if told else None), literal.dit(weights, IDS, 4, SIGMA if told else torch.zeros(2))
+    )
+    released = open_release(folder).release
+    assert released.data.vocabulary().mask == V == released.data.vocabulary().size
+    assert released.role().forbidden == (V, V)
+
+
+def test_duo(tmp_path, tokenizer):
+    weights = literal.dit_weights(2, 32, 16, V)
+    config = {**DIT, "model_type": "DUO", "vocab_size": V, "causal": False}
+    folder = written(tmp_path / "duo", tokenizer, config, weights, shards=False)
+    t = (1 - torch.exp(-SIGMA)) / (1 - 1e-3)
+    close(logits(folder, t), literal.dit(weights, IDS, 4, SIGMA))
+    released = open_release(folder).release
+    assert released.meaning == "leave_one_out" and released.role().forbidden == ()
+
+
+def test_llada(tmp_path, tokenizer):
+    folder, weights = llada(tmp_path / "llada", tokenizer)
+    close(logits(folder), literal.llada(weights, IDS, 2, 4, 500_000.0, 1e-5))
+    assert open_release(folder).release.role().forbidden == (tiny_tokenizer.MASK,)
+
+
+def test_dream(tmp_path, tokenizer):
+    weights = literal.dream_weights(2, 32, 16, 48, V)
+    config = {
+        **LIKE_LLAMA,
+        "model_type": "Dream",
+        "rope_theta": 1e6,
+        "mask_token_id": 4,
+        "hidden_act": "silu",
+    }
+    config |= {"tie_word_embeddings": False, "max_position_embeddings": 64, "use_sliding_window": False}
+    folder = written(tmp_path / "dream", tokenizer, config, weights)
+    close(logits(folder), literal.dream(weights, IDS, 2, 4, 1e6, 1e-6))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "modernbert"])
+def test_what_transformers_writes(name, tied, tmp_path, tokenizer):
+    """Their own network, class, configuration and file; ModernBERT is tied always."""
+    torch.manual_seed(0)
+    if name == "modernbert":
+        theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, intermediate_size=48, pad_token_id=3))
+    else:
+        config, kind = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}[
+            name
+        ]
+        theirs = kind(config(**LIKE_LLAMA, tie_word_embeddings=tied, rope_theta=50_000.0))
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.2)
+    theirs.eval().save_pretrained(tmp_path / name)
+    shutil.copy(tokenizer, tmp_path / name)
+    with torch.no_grad():
+        close(logits(tmp_path / name), theirs(IDS).logits)
+
+
+def test_half_precision_is_read_as_float32(tmp_path, tokenizer):
+    folder, weights = llada(tmp_path / "a", tokenizer)
+    half = {name: tensor.bfloat16() for name, tensor in weights.items()}
+    other = written(tmp_path / "b", tokenizer, LLADA, half)
+    found = network(open_release(other))
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
+    back = {name: tensor.float() for name, tensor in half.items()}
+    close(logits(other), literal.llada(back, IDS, 2, 4, 500_000.0, 1e-5))
+    assert open_release(folder).digest() != open_release(other).digest()
+
+
+def test_a_release_is_the_same_wherever_it_lies(tmp_path, tokenizer):
+    """Name apart: also read-only, behind a link, in a path with spaces, or in one file."""
+    folder, _ = llada(tmp_path / "a", tokenizer)
+    moved = shutil.copytree(folder, tmp_path / "with some spaces" / "b")
+    link = tmp_path / "link"
+    link.symlink_to(moved)
+    for file in moved.iterdir():
+        file.chmod(0o444)
+    moved.chmod(0o555)
+    one, other = open_release(folder), open_release(link)
+    moved.chmod(0o755)
+    assert one.digest() == other.digest() and other.release.name == "b"
+    whole, _ = llada(tmp_path / "whole", tokenizer, shards=False)
+    assert torch.equal(logits(whole), logits(folder))
+
+
+# --- the account ----------------------------------------------------------------------------------------
+
+
+def test_inspect_lists_what_becomes_of_every_tensor(tmp_path, tokenizer, capsys):
+    folder, weights = mdlm(tmp_path / "mdlm", tokenizer, True)
+    assert checkpoint.main(["inspect", str(folder)]) == 0
+    head, *lines, sums = capsys.readouterr().out.splitlines()
+    assert head.startswith("MDLM's DiT: mdlm")
+    assert {line.split()[0] for line in lines} == set(weights)
+    (ignored,) = [line for line in lines if "ignored" in line]
+    assert ignored.startswith("backbone.rotary_emb.inv_freq") and "computed from the base" in ignored
+    assert sums == f"{len(weights)} tensors in 2 files: {len(weights) - 1} used, 1 ignored"
+
+
+def drop(weights, folder):
+    del weights["model.transformer.blocks.1.up_proj.weight"]
+    sharded(weights, folder)
+
+
+def add(weights, folder):
+    sharded({**weights, "model.transformer.blocks.0.extra.weight": torch.zeros(3)}, folder)
+
+
+def layer(weights, folder):
+    name = "model.transformer.blocks.{}.q_proj.weight"
+    sharded({**weights, name.format(7): weights[name.format(0)]}, folder)
+
+
+def integers(weights, folder):
+    name = "model.transformer.wte.weight"
+    sharded({**weights, name: weights[name].to(torch.int8)}, folder)
+
+
+def wide(weights, folder):
+    name = "model.transformer.wte.weight"
+    sharded({**weights, name: torch.zeros(V + 24, 32)}, folder)
+
+
+def truncate(weights, folder):
+    path = folder / "model-00002-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def lose(weights, folder):
+    (folder / "model-00001-of-00002.safetensors").unlink()
+
+
+def pickle(weights, folder):
+    for path in folder.glob("model*"):
+        path.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+
+def strip(weights, folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def break_config(weights, folder):
+    (folder / "config.json").write_text("{", "utf-8")
+
+
+def other_kind(weights, folder):
+    (folder / "config.json").write_text('{"model_type": "lama"}', "utf-8")
+
+
+def biased(weights, folder):
+    (folder / "config.json").write_text(json.dumps({**LLADA, "include_bias": True}), "utf-8")
+
+
+def narrow(weights, folder):
+    (folder / "config.json").write_text(
+        json.dumps({**LLADA, "vocab_size": 900, "embedding_size": 900}), "utf-8"
+    )
+
+
+def lacking(weights, folder):
+    config = {key: value for key, value in LLADA.items() if key != "rope_theta"}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (drop, r"no tensor for 'network.model.layers.1.mlp.up_proj.weight' \(1 are missing\); copy it again"),
+        (add, "nothing is known of tensor 'model.transformer.blocks.0.extra.weight'"),
+        (layer, "'model.transformer.blocks.7.q_proj.weight' would be .* no place"),
+        (integers, "stored as I8; convert it to one of F64, F32"),
+        (wide, r"has shape \(1024, 32\), config.json asks for \(1000, 32\)"),
+        (truncate, "model-00002-of-00002.safetensors is truncated or no safetensors"),
+        (lose, "model-00001-of-00002.safetensors is missing; .* names 2 shards"),
+        (pickle, "pytorch_model.bin is a pickle; only safetensors are read"),
+        (strip, "tokenizer.json is missing; copy the tokenizer"),
+        (break_config, "config.json cannot be read"),
+        (other_kind, "no layout for model_type 'lama'; nearest is 'llama'"),
+        (biased, "include_bias is True, and our LLaDA has False alone"),
+        (narrow, "tokenizer.json has 1000 ids, the network 900"),
+        (lacking, "lacks 'rope_theta'"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(spoil, message, tmp_path, tokenizer):
+    folder, weights = llada(tmp_path / "llada", tokenizer)
+    open_release(folder)
+    spoil(weights, folder)
+    with pytest.raises(ValueError, match=message) as error:
+        open_release(folder)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_an_account_reads_headers_alone(tmp_path, tokenizer):
+    """Opening makes no memory for weights: all parameters lie on the meta device, buffers do not."""
+    folder, _ = llada(tmp_path / "llada", tokenizer)
+    opened = open_release(folder)
+    assert all(parameter.is_meta for parameter in opened.blank.parameters())
+    assert not any(buffer.is_meta for buffer in opened.blank.buffers())
+    assert sum(entry.ours is not None for entry in opened.entries) == len(
+        dict(opened.blank.named_parameters())
+    )
+    assert load_file(folder / opened.entries[0].file)
+
+
+# --- a model like any other -----------------------------------------------------------------------------
+
+
+def duo(folder, tokenizer):
+    config = {**DIT, "model_type": "DUO", "vocab_size": V, "causal": False}
+    return written(folder, tokenizer, config, literal.dit_weights(2, 32, 16, V)), None
+
+
+def mdlm_told(folder, tokenizer):
+    return mdlm(folder, tokenizer, True)
+
+
+@pytest.mark.parametrize("write", [llada, mdlm_told, duo])
+def test_a_release_is_sampled(write, tmp_path, tokenizer):
+    """Prompted, at T = 0, through the default preset and, where it can, a cache."""
+    model = load(write(tmp_path / "release", tokenizer)[0])
+    assert model.folder is None and model.data.encode("What is") == model.data.prompt("What is")
+    kept = "prefix" if isinstance(model.recipe.process, Absorbing) and not model.denoiser.timed else None
+    one, other = (
+        sample(model, ["What is"], gen_length=8, steps=4, block_length=4, cache=kept) for _ in range(2)
+    )
+    assert one == other and (write is duo or "[MASK]" not in one[0])
+    with pytest.raises(ValueError, match="one set of released weights"):
+        load(tmp_path / "release", weights="ema")
+
+
+@pytest.mark.parametrize("write", [llada, duo])
+def test_a_release_is_scored(write, tmp_path, tokenizer):
+    """`repro.evals --ckpt FOLDER` with a task that brings its own data; without one it says so."""
+    folder, _ = write(tmp_path / "release", tokenizer)
+    with pytest.raises(ValueError, match="suite 'released' holds no task; name some with --tasks"):
+        evals(["--ckpt", str(folder)])
+    chosen = str(lm_worlds.tasks(tmp_path, rows=2)["choice"])
+    assert evals(["--ckpt", str(folder), "--tasks", chosen, "--out", str(tmp_path / "out")]) == 0
+    (file,) = (tmp_path / "out" / "raw").glob("*.jsonl")
+    (asked,) = {
+        json.dumps(json.loads(line)["question"]["checkpoint"])
+        for line in file.read_text("utf-8").splitlines()
+    }
+    opened = open_release(folder)
+    assert json.loads(asked)["digest"] == opened.digest()
+    assert json.loads(asked)["recipe"] == opened.release.digest()
