@@ -30,6 +30,8 @@ from repro.processes.uniform import Uniform
 
 Config = dict[str, Any]
 
+SIZES = ("embedding_size", "vocab_size")
+"""Fields of config.json that may hold the rows of the embedding."""
 LENGTHS = ("model_length", "max_sequence_length", "max_position_embeddings")
 """Fields of config.json that may hold the longest row."""
 ALPHA_END = 1e-3

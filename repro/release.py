@@ -9,6 +9,7 @@ Nothing in the folder is executed, and no pickle is read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,11 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
     path = folder / TOKENIZER
     if not path.is_file():
         raise ValueError(f"{path} is missing; copy the tokenizer of these weights beside them")
-    total = config.get("embedding_size") or config["vocab_size"]
+    total, length = (_first(folder, config, fields) for fields in (layouts.SIZES, layouts.LENGTHS))
+    try:
+        json.loads(path.read_text("utf-8"))["model"]["vocab"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is truncated or no tokenizer; copy it again") from None
     tokenizer = Tokenizer.from_file(str(path))
     if tokenizer.get_vocab_size() > total:
         count = tokenizer.get_vocab_size()
@@ -140,7 +145,17 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
         bos=_id(config, "bos_token_id"),
         eos=_id(config, "eos_token_id"),
         pad=_id(config, "pad_token_id"),
-        length=next(config[field] for field in layouts.LENGTHS if field in config),
+        length=length,
+    )
+
+
+def _first(folder: Path, config: Config, fields: Sequence[str]) -> int:
+    """The first of several fields of config.json that holds a number."""
+    for field in fields:
+        if config.get(field):
+            return config[field]
+    raise ValueError(
+        f"{folder / 'config.json'} lacks {fields[-1]!r}; copy the configuration of these weights"
     )
 
 

@@ -274,6 +274,16 @@ def strip(weights, folder):
     (folder / "tokenizer.json").unlink()
 
 
+def halve(weights, folder):
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def sizeless(weights, folder):
+    config = {key: value for key, value in LLADA.items() if key not in ("vocab_size", "embedding_size")}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+
+
 def break_config(weights, folder):
     (folder / "config.json").write_text("{", "utf-8")
 
@@ -309,6 +319,8 @@ def lacking(weights, folder):
         (lose, "model-00001-of-00002.safetensors is missing; .* names 2 shards"),
         (pickle, "pytorch_model.bin is a pickle; only safetensors are read"),
         (strip, "tokenizer.json is missing; copy the tokenizer"),
+        (halve, "tokenizer.json is truncated or no tokenizer"),
+        (sizeless, "config.json lacks 'vocab_size'"),
         (break_config, "config.json cannot be read"),
         (other_kind, "no layout for model_type 'lama'; nearest is 'llama'"),
         (biased, "include_bias is True, and our LLaDA has False alone"),
