@@ -250,7 +250,10 @@ def _counts(verdicts: Sequence[Verdict]) -> Iterator[str]:
 def _disagreement(each: Disagreement) -> Iterator[str]:
     yield f"  {each.called}:"
     for cell in each.cells:
-        asked = ", ".join(f"{place} {said(cell, place)}" for place in each.fields) or "as the others asked"
+        places = [place for place in each.fields if place in cell.asked or place in cell.unstated]
+        asked = (
+            ", ".join(f"{place} {said(cell, place)}" for place in places) or "nothing that the others do not"
+        )
         yield f"    {cell.printed:g}  {cell.name}: {asked}"
 
 
@@ -258,7 +261,7 @@ def card(verdict: Verdict, cells: Sequence[Cell]) -> Iterator[str]:
     """One cell, line by line, its cost first."""
     cell = verdict.cell
     shared = sum(other.run == cell.run for other in cells) - 1
-    yield f"cost: {cell.cost}" + (f" (the same run answers {shared} more cells)" if shared else "")
+    yield f"cost: {cell.cost}" + (f" (the same run answers {shared} more)" if shared else "")
     yield f"{cell.name}: {verdict.answer}: {verdict.why}"
     yield f"published: {cell.printed:g} ({cell.metric}, {cell.title}), {cell.source}, {cell.date}"
     yield f"margin: {cell.margin:.3g}; answered by: {' or '.join(cell.of) or 'nothing in the suite'}, task {cell.task}"

@@ -82,7 +82,7 @@ def test_the_committed_numbers_read_and_name_presets_that_exist():
 def test_one_name_with_four_numbers_is_shown():
     (found,) = [d for d in disagreements(read()) if d.called == "mdlm on OWT, gen_ppl at 1024 steps"]
     assert [cell.printed for cell in found.cells] == [104.85, 51.3, 46.8, 40.7]
-    assert {"preset", "protocol.rule"} <= set(found.fields)
+    assert {"preset", "protocol.rule.part", "protocol.redraw"} <= set(found.fields)
 
 
 @pytest.mark.parametrize(
