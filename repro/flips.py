@@ -116,10 +116,10 @@ def _metric(a: Items, b: Items, metric: str | None) -> str:
     shared = set.intersection(*({*item["metrics"]} for item in (*a.values(), *b.values())))
     if metric is None and len(shared) == 1:
         return next(iter(shared))
+    if not shared:
+        raise ValueError("no metric is in every item of both; compare answers to one task")
     if metric is None:
-        raise ValueError(
-            f"say which with --metric: {', '.join(sorted(shared)) or 'no metric is in every item'}"
-        )
+        raise ValueError(f"say which with --metric: {', '.join(sorted(shared))}")
     if metric not in shared:
         raise ValueError(f"no metric {metric!r} in every item; {nearest(metric, shared)}")
     return metric

@@ -371,6 +371,8 @@ def test_other_documents_prompts_or_metrics_are_refused(tmp_path):
     several = flips.read_items(items(tmp_path / "c", [1, 0], metrics={"acc": 1.0, "acc_norm": [1, 2]}))
     with pytest.raises(ValueError, match="--metric: acc, acc_norm"):
         flips.flips(several, several)
+    with pytest.raises(ValueError, match="no metric is in every item of both"):
+        flips.flips(a, flips.read_items(items(tmp_path / "e", [1, 0], metrics={"exact_match": 1.0})))
     with pytest.raises(ValueError, match="no number"):
         flips.flips(several, several, "acc_norm")
     (tmp_path / "torn").write_text('{"doc_id": 1', "utf-8")
