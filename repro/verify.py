@@ -108,8 +108,10 @@ def look(record: Record, place: str) -> Any:
 
 
 def _labelled(records: Sequence[Record], name: str) -> list[Record]:
+    """Records of a checkpoint or recipe; a released one `lab/NAME` is labelled by its folder, NAME."""
+    wanted = {name, name.rpartition("/")[2]}
     return [
-        record for record in records if name in (record["labels"]["checkpoint"], record["labels"]["recipe"])
+        record for record in records if wanted & {record["labels"][each] for each in ("checkpoint", "recipe")}
     ]
 
 

@@ -180,6 +180,10 @@ def test_another_checkpoint_task_or_scale_answers_nothing(cells):
     assert verdict(cells, others, "t.mdlm.ptb").why == "cost unknown: lab/mdlm"
 
 
+def test_a_released_folder_is_known_by_its_name(cells):
+    assert verdict(cells, [ours(23.2, checkpoint="mdlm")]).answer == "pass"
+
+
 def test_two_questions_for_one_cell_are_never_averaged(cells):
     pair = [ours(22.0), ours(24.4, protocol={"precision": "float16"})]
     found = verdict(cells, pair)
