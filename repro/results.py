@@ -2,6 +2,7 @@
 
     python -m repro.results publish DIR         # the only way into results/raw
     python -m repro.results check [DIR]         # is every line whole? (default results/raw)
+    python -m repro.results explain|flips A B   # two records side by side: `repro.explain`, `repro.flips`
 
 One file a (checkpoint, train seed, suite), one line a record, appended under a lock and synced: a killed run
 leaves at most a torn last line, which the next append cuts off. Runs write to their own folder; only
@@ -14,7 +15,9 @@ import json
 import math
 import os
 import re
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, NamedTuple
@@ -294,21 +297,54 @@ def summarise(rows: DataFrame) -> DataFrame:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = Parser(prog="repro.results", description="Publish records into results/raw, or check them.")
-    parser.add_argument("action", choices=["publish", "check"])
-    parser.add_argument("folder", nargs="?", type=Path, help="a run's folder, or one of records")
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     if arguments.action == "publish":
         if arguments.folder is None:
             raise ValueError("publish needs the folder of a run, for example runs/reproduce")
         counts = publish(arguments.folder)
         print(f"{counts.added} records published to {RAW}, {counts.already} were already there")
-    else:
-        folder = arguments.folder or RAW
-        files = record_files(folder)
+    elif arguments.action == "check":
+        files = record_files(arguments.folder)
         count = sum(len(read(path)) for path in files)
-        print(f"{count} records in {len(files)} files of {folder}, all whole")
+        print(f"{count} records in {len(files)} files of {arguments.folder}, all whole")
+    else:
+        print("\n".join(_compare(arguments)))
     return 0
+
+
+def _compare(arguments: Namespace) -> Iterable[str]:
+    """The lines of `explain` and `flips`."""
+    from repro import explain, flips
+
+    if arguments.action == "explain":
+        explained = explain.explain(collect(arguments.raw), arguments.a, arguments.b)
+        return [json.dumps(asdict(explained), indent=1)] if arguments.json else explain.say(explained)
+    a, b = (flips.items_of(arguments.raw, name) for name in (arguments.a, arguments.b))
+    found = flips.flips(a, b, arguments.metric)
+    return [json.dumps(asdict(found), indent=1)] if arguments.json else flips.say(found)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="repro.results", description="Publish records into results/raw, check or compare them."
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    action = actions.add_parser("publish", description="Copy the records of a finished run into results/raw.")
+    action.add_argument("folder", type=Path, nargs="?", help="of a run, for example runs/reproduce")
+    action = actions.add_parser("check", description="Is every line whole?")
+    action.add_argument("folder", type=Path, nargs="?", default=RAW, help="default results/raw")
+    for name, about in (
+        ("explain", "What two questions differ in, and what each difference alone is known to do."),
+        ("flips", "The items that two answers to one task judge differently."),
+    ):
+        action = actions.add_parser(name, description=about)
+        for which in ("a", "b"):
+            action.add_argument(which, help="start of a hash, or CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]]")
+        action.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
+        action.add_argument("--json", action="store_true", help="print JSON")
+        if name == "flips":
+            action.add_argument("--metric", help="which metric of the items, where they have several")
+    return parser
 
 
 if __name__ == "__main__":

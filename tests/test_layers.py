@@ -22,8 +22,8 @@ LAYERS = [
     {"names"},
     {"checkpoint", "engines", "layouts", "track"},
     {"release"},
-    {"train", "report", "judge", "certificates"},
-    {"recipes"},
+    {"train", "report", "judge", "certificates", "published", "explain"},
+    {"recipes", "verify", "flips"},
     {"models"},
     {"evals", "trace"},
     {"watch"},
@@ -38,6 +38,10 @@ LIGHT = (
     "repro.report",
     "repro.certificates",
     "repro.judge",
+    "repro.published",
+    "repro.verify",
+    "repro.explain",
+    "repro.flips",
     "paper_figures.__main__",
 )
 
