@@ -250,7 +250,6 @@ def test_long_sentences_are_judged_too():
 
 def test_diffusers_is_certified_as_it_is():
     """Its scheduler converges at temperature 1; at its default, 0, it is stuck."""
-    pytest.importorskip("diffusers")
     quick = replace(SMALL, rows=10_000, last_rows=10_000, spoiled_rows=100, steps=(4, 16, 64))
     far = {}
     for name in ("temperature_1", "default"):

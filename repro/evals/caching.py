@@ -13,8 +13,7 @@ from repro.lazy import torch
 from repro.models import Model
 from repro.parts import part
 from repro.processes.absorbing import Absorbing
-from repro.samplers.decode import Decoder, Ledger
-from repro.samplers.draws import Stream
+from repro.samplers.decode import Ledger, steps
 from repro.samplers.plan import CACHES, Cache, ServedPlan
 from repro.samplers.presets import preset
 
@@ -85,24 +84,20 @@ class CacheError(Task):
         plan = ServedPlan(
             gen_length=length, block_length=self.block_length, steps=length, cache=cache, stop=()
         )
-        decoder = Decoder(model.denoiser, model.recipe.process, preset(RULE), plan, prompts)
-        ledger, rows = Ledger.empty(len(prompts), decoder.device), torch.arange(len(prompts))
-        sums, count = torch.zeros(2, len(prompts), dtype=torch.float64).unbind()
-        with torch.no_grad():
-            ids, kept = decoder.ids, None if cache is None else decoder.stores(len(prompts))
-            for number, at in enumerate(decoder.schedule()):
-                if kept is not None and at.step == 0:
-                    kept.begin_block()
-                after = decoder.advance(ids, None, at, Stream(0, rows, number), decoder.pad, kept)
-                ledger.add(after.cost, rows)
-                if cache is not None:
-                    open = decoder.open(ids, at.block)
-                    exact = decoder.prediction(ids, at, after.t, decoder.pad, None)
-                    gap = divergence(exact.logits(open), after.prediction.logits(open))
-                    sums = sums.index_add(0, open.nonzero()[:, 0], gap)
-                    count = count + open.sum(1)
-                ids = after.ids
-        return ids[:, decoder.start :], sums / count.clamp_min(1), ledger
+        process, rule, count = model.recipe.process, preset(RULE), len(prompts)
+        frames = steps(model.denoiser, process, rule, plan, prompts, seed=0, names=range(count))
+        sums, places = torch.zeros(2, count, dtype=torch.float64).unbind()
+        decoder, frame = None, None
+        for decoder, frame in frames:
+            if cache is not None:
+                where = decoder.open(frame.before, frame.at.block)
+                whole = decoder.prediction(frame.before, frame.at, frame.advanced.t, decoder.pad, None)
+                with torch.no_grad():
+                    gap = divergence(whole.logits(where), frame.advanced.prediction.logits(where))
+                sums = sums.index_add(0, where.nonzero()[:, 0], gap)
+                places = places + where.sum(1)
+        assert decoder is not None and frame is not None
+        return frame.ids[:, decoder.start :], sums / places.clamp_min(1), frame.ledger
 
 
 def divergence(logits: Tensor, other: Tensor) -> Tensor:

@@ -86,6 +86,10 @@ class Frame:
     ledger: Ledger
     at: Moment
     confidence: Tensor | None
+    before: Tensor
+    """[B, L] ids that the step began with."""
+    advanced: Advanced
+    """The step of the rows that were still being decoded, [n] of the B."""
 
 
 @dataclass(frozen=True)
@@ -335,6 +339,7 @@ def steps(
             changed = torch.zeros_like(ids, dtype=torch.bool)
             changed[here] = new != ids[here]
             sure = _confidence(after, changed, here) if confidence else None
+            before = ids
             ids = ids.index_copy(0, here, new)
             if plan.ends():
                 ended, column = decoder.ended(new, at)
@@ -347,7 +352,7 @@ def steps(
                     here, memory = here[stay], None if memory is None else memory[stay]
                     if kept is not None:
                         kept.keep(stay)
-            yield decoder, Frame(ids, changed, ledger, at, sure)
+            yield decoder, Frame(ids, changed, ledger, at, sure, before, after)
 
 
 def _confidence(after: Advanced, changed: Tensor, here: Tensor) -> Tensor:
