@@ -15,8 +15,10 @@ from repro import load, parts, rng, sample, score
 from repro.data.corpus import prepared
 from repro.data.language import Language
 from repro.evals import __main__ as command_line
+from repro.evals.asking import question
 from repro.evals.generation import bigram_distance
-from repro.evals.grid import Request, cells, prepare, question, read_suite
+from repro.evals.grid import Request, cells, prepare
+from repro.evals.suites import read_suite
 from repro.evals.task import Ask
 from repro.files import ROOT
 from repro.recipes.scale import by_name

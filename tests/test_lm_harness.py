@@ -12,12 +12,14 @@ from lm_worlds import BOS, Asked, diffusion
 
 from repro import registry
 from repro.evals.adapter import Adapter, Generation, before_stops, length_asked
+from repro.evals.asking import items_file, question
 from repro.evals.estimator_presets import estimator
-from repro.evals.grid import Request, items_file, prepare, question, read_suite
+from repro.evals.grid import Request, prepare
 from repro.evals.kept import config, keep
 from repro.evals.likelihood import Network
 from repro.evals.lm_tasks import asked, find
 from repro.evals.prompts import opening, pair, room, windows
+from repro.evals.suites import read_suite
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.uniform import Uniform

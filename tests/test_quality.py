@@ -232,7 +232,7 @@ def test_kept_samples_of_a_run_score_the_same_as_another_engines(named, monkeypa
     tasks = f'[[tasks]]\npart = "generation_quality"\nname = "quality"\n{pins}'
     tasks += f'[[tasks]]\npart = "naive_samples"\nname = "naive"\nperiod = 4\n{pins}'
     (suite / "toy.toml").write_text(f"tokens_per_step = [8]\n{tasks}")
-    monkeypatch.setattr("repro.evals.grid.SUITES", suite)
+    monkeypatch.setattr("repro.evals.suites.SUITES", suite)
     out = tmp_path / "out"
     records = score("oracle:mdlm@nano", ["ancestral"], suite="toy", out=out)
     (record,) = [r for r in records if r["labels"]["task"] == "quality"]

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from repro.command import Parser, natural, run
 
 if TYPE_CHECKING:
-    from repro.evals.grid import Prepared, TokensPerStep
+    from repro.evals.grid import Prepared
+    from repro.evals.suites import TokensPerStep
     from repro.record import Record
 
 WIDTH = 120
@@ -71,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.ckpt is None:
         parser.error("give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (or --samplers list)")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from repro.evals.grid import Request, prepare, read_suite
+    from repro.evals.grid import Request, prepare
+    from repro.evals.suites import read_suite
     from repro.models import load
     from repro.samplers.presets import preset
 
