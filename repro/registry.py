@@ -123,6 +123,7 @@ PARTS = {
     "llada_round": "repro.evals.estimators:LladaRound",
     "elbo_t": "repro.evals.estimators:ElboT",
     "next_token_likelihood": "repro.evals.orders:NextToken",
+    "guided_likelihood": "repro.evals.guided:GuidedLikelihood",
     "duel": "repro.evals.orders:Duel",
     "confidence": "repro.evals.orders:Confidence",
     # tasks

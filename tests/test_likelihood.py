@@ -19,8 +19,10 @@ from repro.backbones.attention import Mask
 from repro.backbones.prediction import Prediction
 from repro.evals.estimator_presets import ESTIMATORS, estimator
 from repro.evals.estimators import ElboT, LladaMC, LladaRound, Subsets, even_levels, rounded_levels
+from repro.evals.guided import GuidedLikelihood
 from repro.evals.levels import Levels
-from repro.evals.likelihood import Likelihood, Network, Request
+from repro.evals.likelihood import Likelihood, Request
+from repro.evals.network import Network
 from repro.evals.orders import Confidence, Duel, NextToken, greedy
 from repro.processes.absorbing import Absorbing, weighted_ce
 from repro.processes.left_to_right import LeftToRight
@@ -72,7 +74,7 @@ def requests(length: int, count: int) -> list[Request]:
 class Table:
     """c(S) of every masked set of one request, {frozenset: [L]}."""
 
-    def __init__(self, denoiser, request: Request) -> None:
+    def __init__(self, denoiser, request: Request, scale: float = 0.0) -> None:
         self.length = len(request.continuation)
         sets = [
             c for size in range(1, self.length + 1) for c in itertools.combinations(range(self.length), size)
@@ -83,7 +85,11 @@ class Table:
             where[row, [len(request.prompt) + i for i in chosen]] = True
         t = where.sum(1).double() / self.length
         noisy = ids.masked_fill(where, denoiser.vocabulary.mask)
-        logp = Prediction(denoiser, noisy, t, Mask()).logits(where).double().log_softmax(-1)
+        size = denoiser.vocabulary.size
+        told = Prediction(denoiser, noisy, t, Mask()).logits(where).double()[:, :size]
+        noisy[:, : len(request.prompt)] = denoiser.vocabulary.mask
+        untold = Prediction(denoiser, noisy, t, Mask()).logits(where).double()[:, :size]
+        logp = (untold + (scale + 1) * (told - untold)).log_softmax(-1) if scale else told.log_softmax(-1)
         found = torch.zeros(where.shape, dtype=torch.float64)
         found[where] = -logp.gather(1, ids[where][:, None])[:, 0]
         self.losses = {frozenset(c): row[len(request.prompt) :] for c, row in zip(sets, found, strict=True)}
@@ -190,21 +196,22 @@ def test_the_two_forms_of_the_bound_have_one_expectation():
     import numpy as np
 
     nodes, weights = np.polynomial.legendre.leggauss(40)
-    for length in (2, 4):
+    for length in (2, 4, 6):
         request = requests(length, 1)[0]
         denoiser = toy("stranger", length)
         table = Table(denoiser, request)
-        ids = torch.tensor([request.ids])
+        ids = torch.tensor([request.ids]).expand(len(table.losses), -1)
+        xt = ids.clone()
+        for row, chosen in enumerate(table.losses):
+            xt[row, [PROMPT + i for i in chosen]] = denoiser.vocabulary.mask
+        candidates = (torch.arange(ids.shape[1]) >= PROMPT).expand_as(ids)
+        masked = torch.tensor([len(chosen) for chosen in table.losses]).double()
         total = 0.0
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            t = torch.tensor([node], dtype=torch.float64)
-            for chosen in table.losses:
-                xt = ids.clone()
-                xt[0, [PROMPT + i for i in chosen]] = denoiser.vocabulary.mask
-                candidates = torch.arange(ids.shape[1])[None] >= PROMPT
-                chance = node ** len(chosen) * (1 - node) ** (length - len(chosen))
-                nll = ABSORBING.nll(predict(denoiser)(xt, t), ids, xt, t, candidates, denoiser.vocabulary)
-                total += weight * chance * float(nll)
+            t = torch.full((len(ids),), node, dtype=torch.float64)
+            chance = node**masked * (1 - node) ** (length - masked)
+            nll = ABSORBING.nll(predict(denoiser)(xt, t), ids, xt, t, candidates, denoiser.vocabulary)
+            total += weight * float((chance * nll).sum())
         assert -total == pytest.approx(table.bound(), abs=1e-9)
     assert float(weighted_ce(torch.zeros(1, 4), torch.tensor([0]), torch.tensor([0.5]))) == pytest.approx(
         2 * math.log(4)
@@ -314,6 +321,80 @@ def test_levels_vary_less_than_published_draws_at_equal_cost(kind):
 
     gain = {"exact": 2, "stranger": 1.2}[kind]
     assert squares(LladaMC(draws=16, batch=16)) > gain * squares(Levels(draws=16))
+
+
+# --- guidance -------------------------------------------------------------------------------------------------
+
+
+def guided(rule, scale: float = 0.5):
+    return GuidedLikelihood(scale=scale, rule=rule)
+
+
+def score_guided(rule, denoiser, asked, seed=0, batch=16):
+    return rule.score(rule.network(denoiser, ABSORBING, batch), asked, seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guided_scores_are_the_literal_mixture(kind):
+    """Spec B.5, peers D8: un + (w + 1)(cond - un) at every masked set, by a table of plain forwards; two an input."""
+    for scale in (0.5, 2.0):
+        for length in (1, 3, 5):
+            asked = requests(length, 5)
+            tables = [Table(toy(kind, length), r, scale) for r in asked]
+            for rule in (Subsets(longest=5), Levels(draws=31)):
+                found = score_guided(guided(rule, scale), toy(kind, length), asked)
+                assert [f.value for f in found] == pytest.approx([t.bound() for t in tables], abs=1e-10)
+                assert {f.forwards for f in found} == {2 * (2**length - 1)}
+            found = score_guided(guided(Duel(order="left_to_right"), scale), toy(kind, length), asked)
+            want = [
+                -sum(float(t.losses[frozenset(range(i, length))][i]) for i in range(length)) for t in tables
+            ]
+            assert [f.value for f in found] == pytest.approx(want, abs=1e-10)
+            assert {f.forwards for f in found} == {2 * length}
+            plain = Subsets(longest=5).score(network(toy(kind, length)), asked, seed=0)
+            assert max(abs(f.value - t.bound()) for f, t in zip(plain, tables, strict=True)) > 1e-2
+
+
+def test_guided_draws_are_those_of_the_rule_and_share_forwards():
+    """The masked sets are the unguided ones; unbiased for the guided table; equal inputs are forwarded once."""
+    asked = requests(5, 200)
+    rule = guided(LladaMC(draws=64, batch=16))
+    net = rule.network(toy("stranger", 5), ABSORBING, 64)
+    found = rule.score(net, [*asked, asked[0]], seed=1)
+    bounds = score_guided(guided(Subsets(longest=5)), toy("stranger", 5), asked, batch=256)
+    errors = torch.tensor([f.value - b.value for f, b in zip(found, bounds, strict=False)]).double()
+    assert abs(float(errors.mean())) < 3 * float(errors.std()) / math.sqrt(len(errors))
+    plain = LladaMC(draws=64, batch=16).score(network(toy("stranger", 5)), asked, seed=1)
+    assert [f.forwards for f in found[:-1]] == [2 * f.forwards for f in plain]
+    assert found[0] == found[-1] and net.forwards < sum(f.forwards for f in found)
+    alone = rule.score(rule.network(toy("stranger", 5), ABSORBING, 3), asked[:1], seed=1)
+    assert alone[0].value == pytest.approx(found[0].value, abs=1e-10)
+
+
+def test_equal_inputs_behind_prompts_of_two_lengths_are_told_apart():
+    """(a b | c d) and (a b c | d) with d masked: one input, two unconditional ones."""
+    ids, denoiser = (0, 1, 2, 1, 0), toy("stranger", 3)
+    asked = [Request.of(ids[:2], ids[2:]), Request.of(ids[:4], ids[4:])]
+    found = score_guided(guided(Subsets(longest=3)), denoiser, asked)
+    want = [Table(denoiser, r, 0.5).bound() for r in asked]
+    assert [f.value for f in found] == pytest.approx(want, abs=1e-10)
+
+
+def test_guidance_of_no_meaning_is_refused():
+    with pytest.raises(ValueError, match="'next_token_likelihood' is for no absorbing model"):
+        estimator("next_token+guided")
+    with pytest.raises(ValueError, match="changes nothing"):
+        estimator("levels+guided:scale=0")
+    with pytest.raises(ValueError, match="given twice"):
+        estimator("levels+guided+guided")
+    with pytest.raises(ValueError, match="takes 'guided' only"):
+        estimator("levels+nucleus:p=0.9")
+    with pytest.raises(ValueError, match="nearest is 'scale'"):
+        estimator("levels+guided:scal=1.0")
+    with pytest.raises(ValueError, match="for absorbing models, not uniform"):
+        estimator("elbo_t+guided").check(UNIFORM)
+    assert estimator("llada_mc:draws=32+guided:scale=2.0") == guided(LladaMC(draws=32, batch=16), 2.0)
+    assert estimator("llada_mc+guided").score_is == "guided score"
 
 
 # --- how it is computed ---------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from repro.evals.asking import items_file, question
 from repro.evals.estimator_presets import estimator
 from repro.evals.grid import Request, prepare
 from repro.evals.kept import config, keep
-from repro.evals.likelihood import Network
 from repro.evals.lm_tasks import asked, find
+from repro.evals.network import Network
 from repro.evals.prompts import opening, pair, room, windows
 from repro.evals.suites import read_suite
 from repro.processes.absorbing import Absorbing
@@ -207,6 +207,22 @@ def test_a_diffusion_model_is_greedy_where_decoding_writes_it(masked):
     assert len(written) == 4, "another context, please: this text has special ids"
     (_, yes), (_, no) = mine.loglikelihood([likelihood(context, written), likelihood(context, "zzzz")])
     assert yes and not no
+
+
+def test_guidance_reaches_likelihoods_and_greedy_checks(masked):
+    """D8: what a guided estimator scores is another number, and greedy is what guided decoding writes."""
+    name, ((context, answer), *_) = "guided:scale=4.0", QUESTIONS
+    plain, mine = adapter(masked), adapter(masked, f"levels:draws=16+{name}", f"low_confidence+{name}")
+    texts = [
+        each.generate_until([text(context, max_gen_toks=3)])[0]
+        for each in (mine, adapter(masked, sampler="low_confidence"))
+    ]
+    assert texts[0] != texts[1] and len(texts[0]) == 3, "another context, please"
+    wanted = [likelihood(context, each) for each in (*texts, answer)]
+    scored = mine.loglikelihood(wanted)
+    assert [greedy for _, greedy in scored] == [True, False, False]
+    for (one, _), (other, _) in zip(scored, plain.loglikelihood(wanted), strict=True):
+        assert abs(one - other) > 1e-2
 
 
 def test_what_an_adapter_was_not_made_for_is_refused(masked):

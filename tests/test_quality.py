@@ -243,7 +243,8 @@ def test_kept_samples_of_a_run_score_the_same_as_another_engines(named, monkeypa
     found = json.loads(capsys.readouterr().out)
     for name, metric in found["metrics"].items():
         assert metric["value"] == pytest.approx(record["answer"]["metrics"][name]["value"], rel=1e-6), name
-    assert found["protocol"] == record["question"]["protocol"]
+    # how the draws were made is the sampler's side: a file of samples cannot say
+    assert record["question"]["protocol"] == found["protocol"] | {"draws": "float64"}
     assert command_line.main([*arguments[:-1], "--rule", "every_token:length=16"]) == 0
     shown = capsys.readouterr().out
     assert "rule every_token, text, entropy of the generator's ids" in shown and "(n = 8)" in shown

@@ -8,7 +8,8 @@ from repro.bench.nets import Sizes, llama
 from repro.bench.row import Row, timed
 from repro.evals.estimators import LladaMC, Subsets
 from repro.evals.levels import Levels
-from repro.evals.likelihood import Estimator, Network, Request
+from repro.evals.likelihood import Estimator, Request
+from repro.evals.network import Network
 
 if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser

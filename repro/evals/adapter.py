@@ -22,7 +22,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from repro import parts
-from repro.evals.likelihood import Estimator, Likelihood, Network, Request
+from repro.evals.likelihood import Estimator, Likelihood, Request
+from repro.evals.network import Network
 from repro.evals.prompts import Overlong, opening, pair, windows
 from repro.models import Model
 from repro.processes.absorbing import Absorbing
@@ -80,8 +81,7 @@ class Adapter(LM):
         distinct = list({(r.prompt, r.continuation): r for r in asked}.values())
         found = self._score(distinct)
         if isinstance(self.model.recipe.process, Absorbing):
-            net = Network(self.model.denoiser, self.model.recipe.process, self.batch)
-            written = [answer.greedy for answer in greedy(net, distinct)]
+            written = [answer.greedy for answer in greedy(self._network(), distinct)]
         else:
             written = [answer.greedy for answer in found]
         known = {
@@ -106,12 +106,17 @@ class Adapter(LM):
         return sums
 
     def _score(self, requests: Sequence[Request]) -> list[Likelihood]:
+        net = self._network()
+        assert self.estimator is not None
+        return self.estimator.score(net, requests, self.seed)
+
+    def _network(self) -> Network:
+        """What likelihoods and greedy checks read, guided where the estimator is (as LLaDA's harness does)."""
         if self.estimator is None:
             raise ValueError(
                 "this adapter was made for generation; give it an estimator to score likelihoods"
             )
-        net = Network(self.model.denoiser, self.model.recipe.process, self.batch)
-        return self.estimator.score(net, requests, self.seed)
+        return self.estimator.network(self.model.denoiser, self.model.recipe.process, self.batch)
 
     # --- generation ---------------------------------------------------------------------------------------------
 

@@ -2,12 +2,17 @@
 
 estimator("levels")                 what a diffusion model's multiple choice is scored by unless somebody says else
 estimator("llada_mc:draws=1024,batch=32")
+estimator("llada_mc+guided:scale=0.5")   under classifier-free guidance
 """
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from repro import parts
 from repro.evals.estimators import ElboT, LladaMC, LladaRound, Subsets
+from repro.evals.guided import GuidedLikelihood
 from repro.evals.levels import Levels
 from repro.evals.likelihood import Estimator
 from repro.evals.orders import Confidence, Duel, NextToken
@@ -25,13 +30,28 @@ ESTIMATORS: dict[str, Estimator] = {
     "confidence": Confidence(),  # iLLaDA, arXiv 2606.25331
     "next_token": NextToken(),
 }
+GUIDANCE = 0.5
+"""LLaDA's scale for GPQA, ARC-C, HellaSwag and PIQA (spec B.5)."""
 DEFAULT = {"absorbing": "levels", "uniform": "elbo_t", "left_to_right": "next_token"}
 """What a process's likelihoods are estimated by where nobody chooses."""
 
 
 def estimator(name: str) -> Estimator:
-    """The estimator of `NAME` or `NAME:field=value,...`; ValueError names the nearest name or pin."""
-    base, _, overrides = name.partition(":")
+    """The estimator of `NAME` or `NAME:field=value,...`, perhaps with `+guided:scale=...` behind it; ValueError names
+    the nearest name or pin."""
+    base, *guidance = re.split(r"\+(?=[a-z_])", name)
+    base, pins = _pins(base)
     if base not in ESTIMATORS:
         raise ValueError(f"no estimator {base!r}; {nearest(base, ESTIMATORS)}")
-    return parts.derive(ESTIMATORS[base], parts.parse_overrides(overrides.split(",")) if overrides else {})
+    found = parts.derive(ESTIMATORS[base], pins)
+    for shape, pins in map(_pins, guidance):
+        if shape != "guided":
+            raise ValueError(f"estimator {name!r}: no shape {shape!r}; an estimator takes 'guided' only")
+        found = parts.derive(GuidedLikelihood(scale=GUIDANCE, rule=found), pins)
+    return found
+
+
+def _pins(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and pins of `NAME:field=value,...`."""
+    base, _, overrides = text.partition(":")
+    return base, parts.parse_overrides(overrides.split(",")) if overrides else {}

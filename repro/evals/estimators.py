@@ -24,12 +24,11 @@ from repro.evals.likelihood import (
     Estimator,
     Likelihood,
     Masked,
-    Network,
     Request,
-    batches,
     pass_error,
     score_designs,
 )
+from repro.evals.network import Network, batches
 from repro.lazy import torch
 from repro.parts import part
 from repro.processes.uniform import Uniform

@@ -21,9 +21,10 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from repro import registry
+from repro.evals.network import Inputs, Network, token_logp
 from repro.lazy import torch
 from repro.parts import Part
 from repro.processes.process import Process
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 INPUTS = 1 << 13
 """Masked inputs laid out at once; no result depends on it."""
-LOGITS = 1 << 25
-"""Logits held at once."""
 
 
 @dataclass(frozen=True)
@@ -84,102 +83,6 @@ class Likelihood:
         return self.value - half, self.value + half
 
 
-# --- forwards -----------------------------------------------------------------------------------------------
-
-
-class Inputs(NamedTuple):
-    """Inputs of one length: ids [n, T] as the network reads them, `where` [n, T] its output is read, target [n, T] the
-    token in question there, t [n]."""
-
-    ids: Tensor
-    where: Tensor
-    target: Tensor
-    t: Tensor
-
-
-Look = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
-"""(logp [m, V], row of logp [N], target [N]) -> [N, C] float64: what is kept of each position."""
-
-
-def token_logp(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """[N, 1]: log-probability of the token in question."""
-    return logp[row, target].double()[:, None]
-
-
-class Network:
-    """A denoiser as estimators use it; `batch` rows a forward at most. `forwards` counts rows that were forwarded."""
-
-    def __init__(self, denoiser: Denoiser, process: Process, batch: int) -> None:
-        self.denoiser, self.process, self.batch = denoiser, process, batch
-        self.vocabulary = denoiser.vocabulary
-        self.device = denoiser.home
-        self.forwards = 0
-
-    def read(self, inputs: Inputs, look: Look) -> Tensor:
-        """What `look` keeps at the N True entries of `where`, in row-major order: [N, C] on the CPU."""
-        ids, where, target, t = (value.to(self.device) for value in inputs)
-        timed = t.view(torch.int64)[:, None] if self.denoiser.timed else ids[:, :0]
-        _, group = torch.unique(torch.cat([ids, timed], 1), dim=0, return_inverse=True)
-        first = torch.full((int(group.max()) + 1,), len(ids), device=self.device)
-        first = first.scatter_reduce(0, group, torch.arange(len(ids), device=self.device), "amin")
-        asked = torch.zeros(len(first), ids.shape[1], dtype=torch.int64, device=self.device)
-        asked = asked.index_add(0, group, where.long()) > 0
-        rows, columns = where.nonzero(as_tuple=True)
-        group, target = group[rows], target[where]
-        order = group.argsort(stable=True)  # positions by the forward that answers them
-        ends = [0, *group.bincount(minlength=len(first)).cumsum(0).tolist()]
-        found: list[Tensor] = []
-        for some in batches(len(first), self.batch):
-            mine = order[ends[some.start] : ends[some.stop]]
-            at = (group[mine] - some.start, columns[mine])
-            found.append(self._batch(ids[first[some]], t[first[some]], asked[some], at, target[mine], look))
-        self.forwards += len(first)
-        kept = torch.cat(found)
-        return torch.empty_like(kept).index_copy(0, order, kept).cpu()
-
-    def distinct(self, design: Design) -> int:
-        """Forwards that a design needs by itself: its different sets (at different times, for a net that is told)."""
-        some = design.masked.any(1)
-        t = (
-            design.t[some].double().view(torch.int64)[:, None]
-            if self.denoiser.timed
-            else design.t[some, None][:, :0]
-        )
-        return len(torch.unique(torch.cat([design.masked[some].long(), t.long()], 1), dim=0))
-
-    def _batch(
-        self,
-        ids: Tensor,
-        t: Tensor,
-        asked: Tensor,
-        at: tuple[Tensor, Tensor],
-        target: Tensor,
-        look: Look,
-    ) -> Tensor:
-        """One forward of distinct inputs [b, T], read at the pairs `at` of (row, column): [N, C]."""
-        from repro.backbones.attention import Mask
-        from repro.backbones.prediction import Prediction
-
-        with torch.no_grad():
-            features = Prediction(self.denoiser, ids, t, Mask()).features(asked)
-            place = (asked.flatten().cumsum(0) - 1).view(asked.shape)[at]
-            size = max(1, LOGITS // self.vocabulary.total)
-            found: list[Tensor] = []
-            order: list[Tensor] = []
-            for start in range(0, len(features), size):
-                logits = self.denoiser.logits(features[start : start + size]).to(self.device)
-                wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-                mine = ((place >= start) & (place < start + size)).nonzero()[:, 0]
-                found.append(look(wide.log_softmax(-1), place[mine] - start, target[mine]))
-                order.append(mine)
-        kept = torch.cat(found)
-        return torch.empty_like(kept).index_copy(0, torch.cat(order), kept)
-
-
-def batches(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
 def by_length(requests: Sequence[Request], size: Callable[[Request], int]) -> Iterator[list[int]]:
     """Indices of requests of one length and at most INPUTS inputs (`size` of each), equal prompts side by side."""
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids))
@@ -217,7 +120,9 @@ class Estimator(Part):
 
     processes: ClassVar[frozenset[str]]
     """Names of the processes that it is for."""
-    score_is: ClassVar[Literal["exact", "bound", "biased bound", "exact under its order", "score"]]
+    score_is: ClassVar[
+        Literal["exact", "bound", "biased bound", "exact under its order", "score", "guided score"]
+    ]
     """`bound`: an unbiased estimate of a lower bound on log p; `score`: ranks answers, and is no likelihood."""
 
     def check(self, process: Process) -> None:
@@ -229,8 +134,12 @@ class Estimator(Part):
                 f"estimator {mine!r} is for {' or '.join(sorted(self.processes))} models, not {noise}"
             )
 
+    def network(self, denoiser: Denoiser, process: Process, batch: int) -> Network:
+        """The network as its conditionals are read."""
+        return Network(denoiser, process, batch)
+
     def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
-        """One likelihood a request, in their order."""
+        """One likelihood a request, in their order; `network` as `self.network` makes it."""
         raise AssertionError("abstract")
 
 
@@ -273,19 +182,21 @@ def _losses(network: Network, requests: Sequence[Request], designs: Sequence[Des
     from repro.processes.absorbing import mask_id
 
     mask = mask_id(network.vocabulary)
-    ids, where, times = [], [], []
+    ids, where, times, given = [], [], [], []
     for request, design in zip(requests, designs, strict=True):
         assert mask not in request.ids, "a request holds the mask id"
         at = torch.nn.functional.pad(design.masked, (len(request.prompt), 0))
         ids.append(torch.tensor(request.ids).expand(len(at), -1))
         where.append(at)
         times.append(design.t)
+        given.append((torch.arange(at.shape[1]) < len(request.prompt)).expand_as(at))
     target, masked, t = torch.cat(ids), torch.cat(where), torch.cat(times).double()
     some = masked.any(1)  # an empty set costs no forward and loses nothing
     losses = torch.zeros(masked.shape, dtype=torch.float64)
     if some.any():
         noisy = target[some].masked_fill(masked[some], mask)
-        logp = network.read(Inputs(noisy, masked[some], target[some], t[some]), token_logp)
+        inputs = Inputs(noisy, masked[some], target[some], t[some], torch.cat(given)[some])
+        logp = network.read(inputs, token_logp)
         losses[masked] = -logp[:, 0]
     parts = losses.split([len(design.masked) for design in designs])
     return [part[:, len(r.prompt) :] for part, r in zip(parts, requests, strict=True)]

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from repro.evals.likelihood import Estimator, Inputs, Likelihood, Look, Network, Request, by_length
+from repro.evals.likelihood import Estimator, Likelihood, Request, by_length
+from repro.evals.network import Inputs, Look, Network
 from repro.lazy import torch
 from repro.parts import part
 from repro.processes.absorbing import mask_id
@@ -71,7 +72,8 @@ class NextToken(Estimator):
                 raise ValueError("a left-to-right model needs a prompt of one token at least (BOS)")
             where = torch.arange(1, rows.shape[1]) >= starts[:, None]
             t = torch.zeros(len(rows), dtype=torch.float64)
-            kept = network.read(Inputs(rows[:, :-1], where, rows[:, 1:], t), token_and_best)
+            given = torch.arange(rows.shape[1] - 1) < starts[:, None]
+            kept = network.read(Inputs(rows[:, :-1], where, rows[:, 1:], t, given), token_and_best)
             for index, values in zip(some, kept.split(where.sum(1).tolist()), strict=True):
                 value, greedy = float(values[:, 0].sum()), bool(values[:, 1].all())
                 found[index] = Likelihood(value, 0.0, None, 1, greedy)
@@ -129,6 +131,7 @@ def _reveal(network: Network, requests: Sequence[Request], look: Look, stop: boo
     target = torch.tensor([request.ids for request in requests])
     lengths = torch.tensor([len(request.continuation) for request in requests])
     hidden = torch.arange(target.shape[1]) >= (target.shape[1] - lengths)[:, None]
+    given = ~hidden
     value = torch.zeros(len(target), dtype=torch.float64)
     best = torch.ones(len(target), dtype=torch.bool)
     forwards = torch.zeros(len(target), dtype=torch.int64)
@@ -139,7 +142,7 @@ def _reveal(network: Network, requests: Sequence[Request], look: Look, stop: boo
         where = hidden[rows]
         t = where.sum(1).double() / lengths[rows]
         ids = target[rows].masked_fill(where, mask)
-        kept = network.read(Inputs(ids, where, target[rows], t), look)
+        kept = network.read(Inputs(ids, where, target[rows], t, given[rows]), look)
         early = torch.full(where.shape, -torch.inf, dtype=torch.float64)
         early[where] = kept[:, 2]
         chosen = early.sort(dim=1, descending=True, stable=True).indices[:, 0]
@@ -148,7 +151,7 @@ def _reveal(network: Network, requests: Sequence[Request], look: Look, stop: boo
         step = dense[torch.arange(len(rows)), chosen]
         value[rows] += step[:, 0]
         best[rows] &= step[:, 1] == 1
-        forwards[rows] += 1
+        forwards[rows] += network.cost
         hidden[rows, chosen] = False
     each = zip(value.tolist(), forwards.tolist(), best.tolist(), strict=True)
     return [Likelihood(v, 0.0, None, f, g) for v, f, g in each]

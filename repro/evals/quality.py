@@ -91,6 +91,9 @@ class GenerationQuality(Judged):
 
     generates = True
 
+    def protocol(self) -> dict[str, Any]:
+        return super().protocol() | {"draws": "float64"}
+
     def gen_length(self, model: Model) -> int:
         return model.data.row_length()
 

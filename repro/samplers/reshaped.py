@@ -39,6 +39,9 @@ class Mixed(Reshaped):
         self._unconditional, self._scale = unconditional, scale
 
     def logits(self, where: Tensor) -> Tensor:
-        told, untold = self._of.logits(where), self._unconditional.logits(where)
-        mixed = untold + (self._scale + 1) * (told - untold)
-        return torch.where(told.isneginf(), -torch.inf, mixed)
+        return mixed(self._of.logits(where), self._unconditional.logits(where), self._scale)
+
+
+def mixed(told: Tensor, untold: Tensor, scale: float) -> Tensor:
+    """un + (scale + 1)(told - un) of logits [N, V]; what is impossible stays so."""
+    return torch.where(told.isneginf(), -torch.inf, untold + (scale + 1) * (told - untold))
