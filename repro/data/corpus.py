@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,8 @@ class Vocabulary:
     bos: int | None
     eos: int | None
     pad: int | None
+    filler: int | None = None
+    """Padding that is attended and noised like a token, but never scored (the papers' padded rows, spec D.7)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @classmethod
+    def joined(cls, chunks: Iterable[Rows], length: int) -> Rows:
+        """Chunks of rows of `length` ids as one."""
+        found = list(chunks)
+        ids = np.concatenate([np.empty((0, length), np.int64), *[rows.ids for rows in found]])
+        candidates = np.concatenate([np.empty((0, length), bool), *[rows.candidates for rows in found]])
+        return cls(
+            ids, candidates, np.concatenate([np.empty(0, np.int64), *[rows.example for rows in found]])
+        )
 
 
 class Data(Part):
@@ -76,6 +88,11 @@ class Data(Part):
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
         """Both splits. Raises ConnectionError in one line when the source cannot be reached."""
         raise AssertionError("abstract")
+
+    def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
+        """Both splits as chunks of rows in order, as they are written; a large corpus is never in memory as a whole."""
+        for split, rows in self.build().items():
+            yield split, [rows]
 
     def encode(self, text: str) -> list[int]:
         """Text -> ids, no special ids added; ValueError names a symbol outside the vocabulary."""
@@ -112,29 +129,78 @@ def prepared(data: Data) -> Corpus:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{name[:16]}.lock"):
             if not folder.is_dir():
-                _write(data, data.build(), folder)
+                _write(data, folder)
     return _open(folder, name)
 
 
-def _write(data: Data, splits: Mapping[Literal["train", "heldout"], Rows], folder: Path) -> None:
+BLOCK = 1 << 22
+"""Bytes hashed at once."""
+
+
+class _Growing:
+    """A .npy file that grows along its first axis (numpy pads its header for that), written as `numpy.save` does."""
+
+    def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
+        self.path, self.dtype, self.row, self.count = path, dtype, row, 0
+        self.file = open(path, "wb")  # noqa: SIM115 (closed by `close`)
+        self._header()
+        self.start = self.file.tell()
+
+    def _header(self) -> None:
+        descr = np.lib.format.dtype_to_descr(self.dtype)
+        shape = (self.count, *self.row)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+    def append(self, array: np.ndarray) -> None:
+        assert array.shape[1:] == self.row
+        self.file.write(np.ascontiguousarray(array, self.dtype).data)
+        self.count += len(array)
+
+    def close(self) -> None:
+        self.file.seek(0)
+        self._header()
+        assert self.file.tell() == self.start
+        self.file.close()
+
+    def hash_into(self, content: hashlib._Hash, name: str) -> None:
+        content.update(f"{name}.{self.dtype}.{(self.count, *self.row)}".encode())
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            while block := file.read(BLOCK):
+                content.update(block)
+
+
+def _write(data: Data, folder: Path) -> None:
     vocabulary = data.vocabulary()
     kind = np.uint8 if vocabulary.total <= 1 << 8 else np.uint16 if vocabulary.total <= 1 << 16 else np.uint32
     content = hashlib.sha256()
+    counts: dict[str, int] = {}
     with atomically(folder) as temporary:
         temporary.mkdir()
-        for split, rows in splits.items():
-            if len(rows) == 0:
+        for split, chunks in data.splits():
+            shape = (data.row_length(),)
+            kinds = {"ids": (kind, shape), "candidates": (np.bool_, shape), "example": (np.int64, ())}
+            files = {
+                field: _Growing(temporary / f"{split}.{field}.npy", np.dtype(dtype), row)
+                for field, (dtype, row) in kinds.items()
+            }
+            try:
+                for rows in chunks:
+                    for field, file in files.items():
+                        file.append(getattr(rows, field))
+            finally:
+                for file in files.values():
+                    file.close()
+            counts[split] = files["ids"].count
+            if counts[split] == 0:
                 raise ValueError(f"{parts.to_json(data)}: split {split!r} holds no rows")
-            arrays = {"ids": rows.ids.astype(kind), "candidates": rows.candidates, "example": rows.example}
-            for field, array in arrays.items():
-                array = np.ascontiguousarray(array)
-                content.update(f"{split}.{field}.{array.dtype}.{array.shape}".encode())
-                content.update(array.tobytes())
-                np.save(temporary / f"{split}.{field}.npy", array, allow_pickle=False)
+            for field, file in files.items():
+                file.hash_into(content, f"{split}.{field}")
         meta = {
             "data": parts.canonical(data),
             "digest": content.hexdigest(),
-            "rows": {split: len(rows) for split, rows in splits.items()},
+            "rows": counts,
             "vocabulary": asdict(vocabulary),
         }
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")

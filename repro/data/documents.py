@@ -12,7 +12,7 @@ language than the rest.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -73,12 +73,7 @@ class Files(Documents):
         _check_stride(self.heldout_stride)
 
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
-        files = self._files()
-        sources.check(self.path, self.sha256, sources.fingerprint(files))
-        texts = [_text(file) for file in files]
-        if files == [sources.local(self.path)]:
-            texts = _BLANK_LINES.split(texts[0])
-        texts = [text for text in texts if text.strip()]
+        texts = list(_written(self.path, self.sha256))
         stride = self.heldout_stride
         if len(texts) < stride:
             raise ValueError(
@@ -87,16 +82,24 @@ class Files(Documents):
         return _strided(iter(texts), stride, split)
 
     def resolve(self) -> dict[str, str | int]:
-        return {"sha256": sources.fingerprint(self._files())}
+        return {"sha256": sources.fingerprint(_files(self.path))}
 
-    def _files(self) -> list[Path]:
-        path = sources.local(self.path)
-        if path is None:
-            raise ValueError(f"no file or folder {self.path!r}")
-        files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
-        if not files:
-            raise ValueError(f"folder {self.path} holds no .txt file")
-        return files
+
+@part
+class AllFiles(Documents):
+    """All documents of a folder of .txt files or of one file, as in `Files`, held out: a text to be scored.
+
+    Raises as `Files` does.
+    """
+
+    path: str
+    sha256: str
+
+    def texts(self, split: Split) -> Iterator[tuple[int, str]]:
+        return enumerate(_written(self.path, self.sha256)) if split == "heldout" else iter(())
+
+    def resolve(self) -> dict[str, str | int]:
+        return {"sha256": sources.fingerprint(_files(self.path))}
 
 
 @part
@@ -124,6 +127,26 @@ class Hub(Documents):
 
     def resolve(self) -> dict[str, str | int]:
         return {"revision": sources.revision(self.source, self.revision, "dataset")}
+
+
+def _files(name: str) -> list[Path]:
+    path = sources.local(name)
+    if path is None:
+        raise ValueError(f"no file or folder {name!r}")
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"folder {name} holds no .txt file")
+    return files
+
+
+def _written(name: str, sha256: str) -> Iterator[str]:
+    """The texts of a folder's files, or of one file's blocks between blank lines; empty ones are left out."""
+    files = _files(name)
+    sources.check(name, sha256, sources.fingerprint(files))
+    texts: Iterable[str] = map(_text, files)
+    if files == [sources.local(name)]:
+        texts = _BLANK_LINES.split(_text(files[0]))
+    return (text for text in texts if text.strip())
 
 
 def _text(file: Path) -> str:

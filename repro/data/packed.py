@@ -1,64 +1,108 @@
-"""Documents joined into one stream and cut into rows without padding (the papers' "wrapped" OpenWebText).
+"""Documents joined into one stream, or one a row, as the papers on LM1B and OpenWebText do (spec D.7).
 
-    Packed(documents=Hub(...), units=Gpt2(), length=1024, batch=1000)
+    Packed(documents=Hub(...), units=Gpt2(), length=1024, batch=1000)          "wrapped"
+    PackedPlain(...)                                                           the same, nothing between documents
+    Padded(documents=Hub(...), units=Pretrained(...), length=128)              one a row, "unwrapped"
 
-Each document ends in the boundary id E; the stream is cut into chunks of L - 2, and each chunk stands between
-two more E (s-sahoo/duo dataloader.py:462-485). E is the units' own end of text where they have one (GPT-2),
-else the id V: it stands between documents within a row, so it is a token of the language. The two that a row
-is forced to carry are trivial, hence neither corrupted nor scored (at L = 128 they would dilute a score by
-2/128; spec F). Symbols: V units, L ids a row.
+Packed: each document ends in the boundary id E; the stream is cut into chunks of L - 2, and each chunk stands between
+BOS and E (s-sahoo/duo dataloader.py:462-485). E is the units' own end of text where they have one (GPT-2, BERT's SEP),
+else the id V: it stands between documents within a row, so it is a token of the language. BOS is the units' own (BERT's
+CLS), else E. The two that a row is forced to carry are trivial, hence neither corrupted nor scored (at L = 128 they
+would dilute a score by 2/128; spec F).
+
+Padded: padding is attended and noised like a token, and never scored (spec D.7). Its place tells the length of the
+text once it is visible, so what such a model scores is no bound on log p of the text alone.
+Symbols: V units, L ids a row.
 """
 
 from __future__ import annotations
 
-import itertools
-from typing import Literal
+from collections.abc import Iterator
 
-import numpy as np
-
+from repro.data import rows
 from repro.data.corpus import Rows, Vocabulary
 from repro.data.documents import Split
 from repro.data.text import Written
 from repro.parts import part
 
 
+def _check_length(length: int) -> None:
+    if length < 3:
+        raise ValueError(f"length={length} has no room between BOS and EOS; the smallest is 3")
+
+
 @part
-class Packed(Written):
-    """Wrapped rows; `batch` documents are joined at a time and leave a remainder that is dropped (0: all)."""
+class Joined(Written):
+    """Kind: rows cut from joined documents, `batch` of them at a time; each batch drops its remainder (0: all)."""
 
     batch: int
 
     def __post_init__(self) -> None:
-        if self.length < 3:
-            raise ValueError(f"length={self.length} has no room between BOS and EOS; the smallest is 3")
+        _check_length(self.length)
         if self.batch < 0:
             raise ValueError(f"batch={self.batch} is no number of documents; 0 joins all of them")
 
     def vocabulary(self) -> Vocabulary:
-        size, end = self._size(), self._end()
-        return Vocabulary(size=size, total=size + 1, mask=size, bos=end, eos=end, pad=None)
+        special, size = self.units.special(), self.units.count(self.documents)
+        end = size if special.end is None else special.end
+        size += special.end is None  # E is a token of the language where it is none of the units
+        begin = end if special.begin is None else special.begin
+        beyond = special.mask is None
+        mask = size if special.mask is None else special.mask
+        return Vocabulary(size=size, total=size + beyond, mask=mask, bos=begin, eos=end, pad=None)
 
-    def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        return {"train": self._pack("train"), "heldout": self._pack("heldout")}
+    def _wrapped(self, split: Split, marked: bool) -> Iterator[Rows]:
+        vocabulary = self.vocabulary()
+        assert vocabulary.bos is not None and vocabulary.eos is not None
+        mark = (vocabulary.eos,) if marked else ()
+        stream = self.stream(split)
+        return rows.wrapped(stream, self.length, vocabulary.bos, vocabulary.eos, mark, self.batch)
 
-    def _end(self) -> int:
-        """E, the boundary id."""
-        return self.units.count(self.documents) if self.units.end is None else self.units.end
 
-    def _size(self) -> int:
-        """Tokens of the language: the units, and E where it is none of them."""
-        return self.units.count(self.documents) + (self.units.end is None)
+@part
+class Packed(Joined):
+    """Wrapped rows, E behind each document."""
 
-    def _pack(self, split: Split) -> Rows:
-        """Ids [n, L], candidates everywhere but at both ends, rows named by their place in the split."""
-        inner, end = self.length - 2, self._end()
-        chunks = [np.empty((0, inner), np.int64)]
-        streams = self.units.encode((text for _, text in self.documents.texts(split)), self.documents)
-        while documents := list(itertools.islice(streams, self.batch or None)):
-            stream = np.concatenate([np.append(ids, end) for ids in documents])
-            count = len(stream) // inner
-            chunks.append(stream[: count * inner].reshape(count, inner))
-        ids = np.pad(np.concatenate(chunks), ((0, 0), (1, 1)), constant_values=end)
-        candidates = np.ones(ids.shape, bool)
-        candidates[:, [0, -1]] = False
-        return Rows(ids=ids, candidates=candidates, example=np.arange(len(ids)))
+    version = 2
+
+    def chunks(self, split: Split) -> Iterator[Rows]:
+        return self._wrapped(split, marked=True)
+
+
+@part
+class PackedPlain(Joined):
+    """Wrapped rows with nothing between documents (`insert_eos=False` in s-sahoo/duo: its zero-shot sets)."""
+
+    def chunks(self, split: Split) -> Iterator[Rows]:
+        return self._wrapped(split, marked=False)
+
+
+@part
+class Padded(Written):
+    """One document a row, cut at L - 2 ids, between the units' own BOS and EOS, padded with their own padding.
+
+    Raises ValueError for units without these three.
+    """
+
+    def __post_init__(self) -> None:
+        _check_length(self.length)
+        special = self.units.special()
+        if special.begin is None or special.end is None or special.pad is None:
+            raise ValueError("padded rows need units with BOS, EOS and padding of their own (pretrained)")
+
+    def vocabulary(self) -> Vocabulary:
+        special, size = self.units.special(), self.units.count(self.documents)
+        return Vocabulary(
+            size=size,
+            total=size + (special.mask is None),
+            mask=size if special.mask is None else special.mask,
+            bos=special.begin,
+            eos=special.end,
+            pad=None,
+            filler=special.pad,
+        )
+
+    def chunks(self, split: Split) -> Iterator[Rows]:
+        special = self.units.special()
+        assert special.begin is not None and special.end is not None and special.pad is not None
+        return rows.padded(self.stream(split), self.length, special.begin, special.end, special.pad)

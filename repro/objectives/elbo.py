@@ -37,7 +37,7 @@ def elbo(group: Group, eps: float, denoiser: Denoiser, process: Process, batch: 
     rows = len(batch.step_candidates)
     t = eps + (1 - eps) * rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, rows)
     keys = rng.keys(batch.seed, rng.CORRUPT, batch.step, batch.index)
-    noisy = process.corrupt(batch.ids, t, keys, batch.candidates, batch.vocabulary)
+    noisy = process.corrupt(batch.ids, t, keys, batch.noised, batch.vocabulary)
     scored = process.scored(denoiser.meaning, batch.ids, noisy, t, batch.candidates, batch.vocabulary)
     prediction = Prediction(denoiser, noisy, t, batch.attention)
     logs = {"t": t.sum(), "p_flip": process.p_flip(t, batch.vocabulary).sum()}

@@ -74,6 +74,8 @@ class MaskedCE(Objective):
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.ops.fused_head import fused_loss
 
+        if batch.vocabulary.filler is not None:
+            raise ValueError("masked_ce keeps padding clean, and padded rows want it noised; use elbo")
         masked = self.chosen(batch)
         noisy = batch.ids.masked_fill(masked, mask_id(batch.vocabulary))
         features = denoiser.encode(noisy, t=None, attention=batch.attention)[masked]

@@ -30,7 +30,7 @@ class Batch:
     ids: Tensor
     """[B, L] clean ids."""
     candidates: Tensor
-    """[B, L] bool: positions that may be corrupted and scored."""
+    """[B, L] bool: positions that may be corrupted and are scored."""
     attention: Mask
     index: Tensor
     """[B] index of each row within the step, 0..R-1."""
@@ -41,6 +41,12 @@ class Batch:
     """[R] stable names of all rows of the step."""
     step_candidates: Tensor
     """[R] number of candidates of all rows of the step."""
+
+    @property
+    def noised(self) -> Tensor:
+        """[B, L] bool: positions that may be corrupted, the candidates and filler, which is never scored."""
+        filler = self.vocabulary.filler
+        return self.candidates if filler is None else self.candidates | (self.ids == filler)
 
 
 class Loss(NamedTuple):

@@ -1,6 +1,6 @@
 """The relaxed corruption that Duo's losses share: noise levels to soft tokens, noisy ids and what is known of them.
 
-Each row has one gamma; at every candidate the true id gives way to a soft token at the step's temperature, other
+Each row has one gamma; at every noised position the true id gives way to a soft token at the step's temperature, other
 positions stay clean (spec A.2, D.4). Noise belongs to (seed, step, row), never to the batch.
 """
 
@@ -34,14 +34,14 @@ class Relaxed(NamedTuple):
 def relaxed(
     tokens: Relaxation, temperature: Temperature, gamma: Tensor, ends: tuple[float, float], batch: Batch
 ) -> Relaxed:
-    """Corrupt the candidates of a batch at gamma [B], which lies between `ends`."""
+    """Corrupt the noised positions of a batch at gamma [B], which lies between `ends`."""
     from repro.processes import gaussian
 
     count = batch.vocabulary.size
     asked = Range(count, *ends, temperature.hottest())
     keys = rng.keys(batch.seed, rng.NOISE, batch.step, batch.index)
     drawn = tokens.draw(asked, batch.ids, gamma, temperature.tau(batch.step), keys)
-    where = batch.candidates
+    where = batch.noised
     kept = (drawn.kept * where).sum(1) / where.sum(1).clamp_min(1)
     alpha, slope = gaussian.transform(gamma, count)
     flip = (1 - alpha) * (1 - 1 / count)

@@ -1,0 +1,102 @@
+"""Corpora that were published as separated tokens, written again as running text.
+
+    Detokenised(documents=Hub(source="dvruette/lm1b", ...), rule="lm1b")
+
+Each rule is a list of replacements, applied in order. They do what kuleshov-group/mdlm dataloader.py (and s-sahoo/duo,
+the same) does to these corpora, oddities included (a slash, a quote and a digit become a pattern's own text), since
+published perplexities are of the text that it leaves. AG News and OpenWebText are taken as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from repro.data.documents import Documents, Split
+from repro.parts import part
+
+Replacements = list[tuple[str, str]]
+
+
+def _closed(marks: str) -> Replacements:
+    """A mark that stands between spaces keeps the one behind it."""
+    return [(re.escape(f" {mark} "), f"{mark} ") for mark in marks]
+
+
+WIKITEXT: Replacements = [
+    ("s '", "s'"),
+    (r"/' [0-9]/", "/'[0-9]/"),
+    *[(f" @{mark}@ ", mark.strip("\\")) for mark in ("-", ",", r"\.")],
+    *_closed(":;.!?,"),
+    (r"\(\s*([^\)]*?)\s*\)", r"(\1)"),
+    (r"\[\s*([^\]]*?)\s*\]", r"[\1]"),
+    (r"\{\s*([^}]*?)\s*\}", r"{\1}"),
+    *[(rf"{quote}\s*([^{quote}]*?)\s*{quote}", rf"{quote}\1{quote}") for quote in "\"'"],
+    *[(" ".join("=" * n), "=" * n) for n in (4, 3, 2)],
+    (" ° ", "°"),
+    (r" \n", "\n"),
+    (r"\n ", "\n"),
+    (" N ", " 1 "),
+    (" 's", "'s"),
+]
+
+PTB: Replacements = [
+    (" 's", "'s"),
+    ("s ' ", "s' "),
+    (" n't", "n't"),
+    (r" \n ", "\n"),
+    (r"\\/", "/"),
+    *[(" N ", " 1 ")] * 10,  # neighbours share a space, which one pass takes once
+    (r"\$ 1", "$1"),
+    ("# 1", "#1"),
+    ("<unk>", "?"),
+]
+
+LM1B: Replacements = [
+    ("http : / / ", "http://"),
+    ("https : / / ", "https://"),
+    (r" '(\w+)", r"'\1"),
+    (r" (\w+) \. ", r" \1. "),
+    (r" (\w+) \.$", r" \1."),
+    *[pair for mark in "?!" for pair in ((re.escape(f" {mark} "), f"{mark} "), (rf" \{mark}$", mark))],
+    *_closed(",:;"),
+    (" / ", "/"),
+    *[(rf"{quote} ([^{quote}]+) {quote}", rf"{quote}\1{quote}") for quote in "\"'"],
+    (r"\( ([^\(\)]+) \)", r"(\1)"),
+    (r"\[ ([^\[\]]+) \]", r"[\1]"),
+    (r"\$ ", "$"),
+    ("£ ", "£"),
+]
+
+LAMBADA: Replacements = [("[“”]", '"'), (r"\s+\Z", ""), (r"\A\s*", "\n")]
+
+RULES: dict[str, Replacements] = {
+    "wikitext": WIKITEXT,
+    "ptb": PTB,
+    "lm1b": LM1B,
+    "lambada": LAMBADA,
+    "scientific_papers": WIKITEXT + LM1B,
+}
+Rule = Literal["wikitext", "ptb", "lm1b", "lambada", "scientific_papers"]
+
+
+def detokenise(text: str, rule: Rule) -> str:
+    """The text of separated tokens, written as one writes it."""
+    for pattern, replacement in RULES[rule]:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+@part
+class Detokenised(Documents):
+    """Documents, each detokenised by a rule."""
+
+    documents: Documents
+    rule: Rule
+
+    def texts(self, split: Split) -> Iterator[tuple[int, str]]:
+        return ((number, detokenise(text, self.rule)) for number, text in self.documents.texts(split))
+
+    def resolve(self) -> dict[str, str | int]:
+        return {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}

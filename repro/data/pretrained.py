@@ -1,0 +1,76 @@
+"""Units of others: the tokenizer of a Hub name or of a local folder, WordPiece or BPE.
+
+    Pretrained(source="bert-base-uncased", revision=UNRESOLVED, size=30522, begin=101, end=102, pad=0, mask=103)
+    Pretrained(source="gpt2", revision=UNRESOLVED, size=50258, begin=50256, end=50256, pad=50257, mask=None)
+
+Ids are pinned, so that plans need neither tokenizer nor network; they are checked when it is loaded. GPT-2 has 50257
+units; s-sahoo/duo adds one for padding, which its uniform noise then draws too (spec D.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from repro.data import sources
+from repro.data.documents import Documents
+from repro.data.text import Ids, Special, Units, encoded
+from repro.parts import part
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@part
+class Pretrained(Units):
+    """`size` ids, among them BOS `begin`, EOS `end` and, where there are, padding and mask.
+
+    Texts are tokenised without special tokens, truncation or padding. Raises as `sources.revision` does, and ValueError
+    when the tokenizer has more ids than `size`.
+    """
+
+    source: str
+    revision: str
+    size: int
+    begin: int
+    end: int
+    pad: int | None
+    mask: int | None
+
+    def __post_init__(self) -> None:
+        for name, value in self.special()._asdict().items():
+            if value is not None and not 0 <= value < self.size:
+                raise ValueError(f"{name}={value} is no id below size={self.size}")
+
+    def special(self) -> Special:
+        return Special(begin=self.begin, end=self.end, pad=self.pad, mask=self.mask)
+
+    def count(self, documents: Documents) -> int:
+        return self.size
+
+    def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
+        return encoded(self._tokenizer(), texts)
+
+    def decode(self, ids: Sequence[int], documents: Documents) -> str:
+        return self._tokenizer().decode(list(map(int, ids)), skip_special_tokens=False)
+
+    def resolve(self) -> dict[str, str | int]:
+        return {"revision": sources.revision(self.source, self.revision, "model")}
+
+    def _tokenizer(self) -> Tokenizer:
+        made = _plain(self.source, self.revision)
+        if made.get_vocab_size() > self.size:
+            raise ValueError(f"{self.source} has {made.get_vocab_size()} ids; size={self.size} is too small")
+        return made
+
+
+@lru_cache(maxsize=4)
+def _plain(source: str, revision: str) -> Tokenizer:
+    """The tokenizer alone: some files truncate and pad whatever they are given."""
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_str(sources.tokenizer(source, revision).backend_tokenizer.to_str())
+    made.no_truncation()
+    made.no_padding()
+    return made
