@@ -137,6 +137,7 @@ PARTS = {
     "cache_error": "repro.evals.caching:CacheError",
     "law": "repro.evals.generation:Law",
     "generation_quality": "repro.evals.quality:GenerationQuality",
+    "open_generation": "repro.evals.quality:OpenGeneration",
     "naive_samples": "repro.evals.quality:NaiveSamples",
     "first_eos_chunks": "repro.evals.gen_ppl:FirstEosChunks",
     "no_eos_windows": "repro.evals.gen_ppl:NoEosWindows",

@@ -19,10 +19,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from repro import parts
 from repro.command import Parser, run
 from repro.published import FILE, Cell, Disagreement, disagreements, find, read, said
 from repro.record import Question, Record, difference, text
@@ -63,7 +65,7 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
     named = [
         record
         for record in (each for name in cell.of for each in _labelled(records, name))
-        if record["labels"]["task"] == cell.task and cell.metric in record["answer"]["metrics"]
+        if cell.task in _tasks(record) and cell.metric in record["answer"]["metrics"]
     ]
     if cell.unstated:
         return Verdict(
@@ -84,17 +86,38 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
     return _compared(cell, [record["answer"]["metrics"][cell.metric] for record in fit])
 
 
+def _tasks(record: Record) -> tuple[str, ...]:
+    """What a record's task is called: in its suite, and in lm-eval (a suite may ask one task at several lengths)."""
+    label, task = record["labels"]["task"], record["question"]["task"].get("task")
+    return (label, task) if isinstance(task, str) else (label,)
+
+
 def _differing(cell: Cell, record: Record) -> list[str]:
-    """`PLACE is OURS, published PUBLISHED` for every place asked that differs; a limited task differs too."""
+    """`PLACE is OURS, published PUBLISHED` for every place asked that differs; a limited task differs too.
+
+    A preset is compared by the rule that it names: its label also tells blocks and caches, which the plan does.
+    """
     found = []
     for place, value in cell.asked.items():
         ours = look(record, place)
-        if ours is None or difference(ours, value) is not None:
+        if place == "preset":
+            same = record["question"]["sampler"] == _rule(str(value))
+        else:
+            same = ours is not None and difference(ours, value) is None
+        if not same:
             words = "not said" if ours is None else text(ours)
             found.append(f"{place} is {words}, published {text(value)}")
     if record["question"]["limit"] is not None:
         found.append(f"limit is {record['question']['limit']}, published whole")
     return found
+
+
+@lru_cache
+def _rule(name: str) -> dict[str, Any]:
+    """The canonical form of a preset's rule."""
+    from repro.samplers.presets import preset
+
+    return parts.canonical(preset(name))
 
 
 def look(record: Record, place: str) -> Any:

@@ -13,7 +13,7 @@ from repro.files import ROOT
 LAYERS = [
     {"lazy", "files", "registry", "stats"},
     {"parts"},
-    {"rng", "schedules", "command", "record"},
+    {"rng", "schedules", "command", "record", "checkpoints"},
     {"data", "results"},
     {"backbones", "processes", "ops"},
     {"objectives", "samplers", "optim"},
@@ -39,6 +39,7 @@ LIGHT = (
     "repro.certificates",
     "repro.judge",
     "repro.published",
+    "repro.checkpoints",
     "repro.verify",
     "repro.explain",
     "repro.flips",

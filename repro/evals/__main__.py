@@ -3,6 +3,7 @@
 python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all
 python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4
 python -m repro.evals --samplers list
+python -m repro.evals --plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
 python -m repro.evals --samples FILE.jsonl --judge runs/ar@nano.text-s0 --rule every_token:length=64
 """
 
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from repro.command import Parser, natural, run
 
 if TYPE_CHECKING:
-    from repro.evals.grid import Prepared
+    from repro.evals.grid import Prepared, Request
     from repro.evals.suites import TokensPerStep
     from repro.record import Record
 
@@ -61,6 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rule", help="how the judge reads: duo, mdlm, remdm, bd3, every_token, or RULE:field=value"
     )
+    parser.add_argument(
+        "--plan",
+        nargs="?",
+        const="h100",
+        help="say what would be asked and its hours on h100 (default), h200, a100 or cpu; --ckpt may be a Hub name",
+    )
     parser.add_argument("--limit", type=natural, help="at most so many items a task")
     parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint)")
     parser.add_argument("--json", action="store_true", help="print records instead of a table")
@@ -69,32 +76,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _list()
     if isinstance(args.samples, Path) or args.judge is not None or args.rule is not None:
         return _judged(parser, args)
-    if args.ckpt is None:
+    if args.ckpt is None and args.plan is None:
         parser.error("give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (or --samplers list)")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from repro.evals.grid import Request, prepare
     from repro.evals.suites import read_suite
-    from repro.models import load
-    from repro.samplers.presets import preset
 
     # arguments are checked before the slow part
+    if args.suite is not None:
+        read_suite(args.suite)
+    request = _request(args)
+    if args.plan is not None:
+        return _plan(parser, args, request)
+    from repro.evals.grid import prepare
+    from repro.models import load
+
+    model = load(args.ckpt, args.weights)
+    grid = prepare(model, request)
+    records = _asked(grid)
+    if args.json:
+        print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))
+    else:
+        _table(grid, records)
+    return 0
+
+
+def _request(args: argparse.Namespace) -> Request:
+    """What is asked for, presets and numbers checked."""
+    from repro.evals.grid import Request
+    from repro.samplers.presets import preset
+
     names = _split(args.samplers)
-    rates = (
-        None if args.tokens_per_step is None else [_rate(text) for text in args.tokens_per_step.split(",")]
-    )
-    seeds = [natural(text) for text in args.seeds.split(",")]
     if names != ["all"]:
         for name in names:
             preset(name)
-    if args.suite is not None:
-        read_suite(args.suite)
-    model = load(args.ckpt, args.weights)
-    tasks = None if args.tasks is None else args.tasks.split(",")
-    request = Request(
+    rates = args.tokens_per_step
+    return Request(
         names,
-        tasks,
-        rates,
-        seeds,
+        None if args.tasks is None else args.tasks.split(","),
+        None if rates is None else [_rate(text) for text in rates.split(",")],
+        [natural(text) for text in args.seeds.split(",")],
         args.limit,
         args.samples,
         args.suite,
@@ -103,12 +123,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.out,
         args.estimator,
     )
-    grid = prepare(model, request)
-    records = _asked(grid)
-    if args.json:
-        print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))
-    else:
-        _table(grid, records)
+
+
+def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
+    """Print the plan of a request; flags that say where or how to run have no effect on it."""
+    for name in ("out", "weights"):
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} has no effect on --plan; leave it out")
+    from repro.evals.plan import data, plan, text
+
+    found = plan(args.ckpt, request, args.plan)
+    print(json.dumps(data(found), indent=1) if args.json else "\n".join(text(found)))
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro import rng
 from repro.data.language import Language
+from repro.evals.effort import Effort, of_texts
 from repro.evals.task import Answer, Ask, Task, samples_digest
 from repro.lazy import torch
 from repro.models import Model
@@ -42,6 +43,9 @@ class Law(Task):
 
     def gen_length(self, model: Model) -> int:
         return model.data.row_length()
+
+    def effort(self, model: Model, ask: Ask) -> Effort:
+        return of_texts(self.samples, model, ask, 0)
 
     def answer(self, model: Model, ask: Ask) -> Answer:
         data = model.data

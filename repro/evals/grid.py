@@ -11,14 +11,14 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from repro import parts, registry
 from repro.evals.asking import Cell, Skip, run_grid
 from repro.evals.lm_tasks import named
-from repro.evals.suites import Suite, TokensPerStep, read_suite
+from repro.evals.suites import Plans, Suite, TokensPerStep, read_suite
 from repro.evals.task import Ask, Task
 from repro.files import runs
 from repro.models import Model, load
@@ -47,58 +47,73 @@ def chosen_presets(
     return fitting, skipped
 
 
-def cells(suite: Suite, model: Model, request: Request) -> tuple[list[Cell], list[Skip]]:
+def cells(
+    suite: Suite, model: Model, request: Request, reason: Callable[[Task, Model], str | None]
+) -> tuple[list[Cell], list[Skip]]:
     """All questions of a grid, in order, and what is skipped; one question under two names is asked once."""
     found: list[Cell] = []
     skipped: list[Skip] = []
     for task in suite.tasks:
-        reason = task.skip(model)
-        if reason is not None:
-            skipped.append(Skip(f"task {task.name}", reason))
+        why = reason(task, model)
+        if why is not None:
+            skipped.append(Skip(f"task {task.name}", why))
             continue
         if not task.generates:
             found += [Cell(task, Ask(None, None, seed, request.limit), None, None) for seed in request.seeds]
             continue
-        presets, unfit = chosen_presets(request.samplers, suite.presets.get(task.name, list(PRESETS)), model)
-        skipped += unfit
         asked: dict[Ask, str] = {}
-        for seed, name in itertools.product(request.seeds, presets):
-            for cell in _plans(task, model, name, suite, request, seed):
-                if isinstance(cell, Skip):
-                    skipped.append(cell)
-                elif cell.ask in asked:
-                    skipped.append(Skip(f"{name} for {task.name}", f"the same question as {asked[cell.ask]}"))
-                else:
-                    asked[cell.ask] = name
-                    found.append(cell)
+        for way in suite.ways(task.name):
+            presets, unfit = chosen_presets(request.samplers, way.presets, model)
+            skipped += unfit
+            rates = request.tokens_per_step or suite.tokens_per_step
+            for seed, name in itertools.product(request.seeds, presets):
+                for cell in _plans(task, model, name, way, rates, request, seed):
+                    if isinstance(cell, Skip):
+                        skipped.append(cell)
+                    elif cell.ask in asked:
+                        same = f"the same question as {asked[cell.ask]}"
+                        skipped.append(Skip(f"{name} for {task.name}", same))
+                    else:
+                        asked[cell.ask] = name
+                        found.append(cell)
     return found, list(dict.fromkeys(skipped))
 
 
 def _plans(
-    task: Task, model: Model, name: str, suite: Suite, request: Request, seed: int
+    task: Task,
+    model: Model,
+    name: str,
+    way: Plans,
+    rates: Sequence[TokensPerStep],
+    request: Request,
+    seed: int,
 ) -> Iterator[Cell | Skip]:
-    """The plans of one preset: one an asked number of tokens per step, or one in all for an adaptive rule."""
+    """The plans of one preset in one way: one a number of steps, or one in all for an adaptive rule."""
     sampler, length = preset(name), task.gen_length(model)
-    block = request.block_length or length
-    kept = None if request.cache is None else cache(request.cache)
+    block = request.block_length or way.block_length or length
+    named_cache = request.cache or way.cache
+    kept = cache(named_cache) if named_cache else None
     plan = Plan(gen_length=length, block_length=block, steps=None)
     if kept is not None:
         plan = ServedPlan(gen_length=length, block_length=block, steps=None, cache=kept, stop=())
     shown = (
         name
         + ("" if block == length else f", block {block}")
-        + ("" if kept is None else f", {request.cache} cache")
+        + ("" if kept is None else f", {named_cache} cache")
     )
-    adaptive = sampler.abilities.plan == "adaptive"
-    seen = set()
-    for rate in [None] if adaptive else request.tokens_per_step or suite.tokens_per_step:
-        steps, label = None, None
-        if rate is not None:
+    labelled: dict[int | None, str | None] = {}
+    if sampler.abilities.plan == "adaptive":
+        labelled[None] = None
+    elif way.steps and request.tokens_per_step is None:
+        labelled |= {steps: f"{length / steps:g}" for steps in way.steps}
+    else:
+        for rate in rates:
             each = 1 if rate == "all" else max(1, math.ceil(block / float(rate)))
-            if each in seen:
-                continue
-            seen.add(each)
-            steps, label = each * max(1, length // block), "all" if each == 1 else f"{float(rate):g}"
+            steps = each * max(1, length // block)
+            labelled.setdefault(steps, "all" if each == 1 else f"{float(rate):g}")
+    if not labelled:
+        yield Skip(f"{name} for {task.name}", "the suite says no number of steps; give --tokens-per-step")
+    for steps, label in labelled.items():
         planned = dataclasses.replace(plan, steps=steps)
         try:
             check(sampler, model.recipe.process, planned)
@@ -169,8 +184,11 @@ class Prepared:
         return run_grid(self.model, self.suite, self.cells, self.store)
 
 
-def prepare(model: Model, request: Request) -> Prepared:
-    """Lay out a request; ValueError for what cannot be asked or would have no effect."""
+def laid_out(
+    model: Model, request: Request, reason: Callable[[Task, Model], str | None]
+) -> tuple[Suite, list[Cell], list[Skip]]:
+    """The suite as it is asked, its questions in order, and what is skipped, `reason` saying why a task is (None: it is
+    not). ValueError for what cannot be asked or would have no effect."""
     if request.cache is not None:
         cache(request.cache)
     chosen = read_suite(request.suite or model.recipe.suite)
@@ -190,7 +208,7 @@ def prepare(model: Model, request: Request) -> Prepared:
         "block length": request.block_length is not None,
         "cache": request.cache is not None,
     }
-    if not any(task.generates and task.skip(model) is None for task in chosen.tasks):
+    if not any(task.generates and reason(task, model) is None for task in chosen.tasks):
         for what in [name for name, asked in given.items() if asked]:
             raise ValueError(
                 f"{what} given, but no task that is asked here of suite {chosen.name!r} generates"
@@ -203,7 +221,12 @@ def prepare(model: Model, request: Request) -> Prepared:
             )
         sampled = [parts.derive(t, {"samples": request.samples}) if t in counted else t for t in chosen.tasks]
         chosen = dataclasses.replace(chosen, tasks=sampled)
-    found, skipped = cells(chosen, model, request)
+    return chosen, *cells(chosen, model, request, reason)
+
+
+def prepare(model: Model, request: Request) -> Prepared:
+    """A request laid out, and the folder that its records go to."""
+    chosen, found, skipped = laid_out(model, request, lambda task, model: task.skip(model))
     folder = default_store(model, model.recipe.name) if request.out is None else request.out / "raw"
     os.makedirs(folder, exist_ok=True)
     return Prepared(model, chosen, found, skipped, Store(folder))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.data.tasks import Sudoku
+from repro.evals.effort import Effort, of_texts
 from repro.evals.task import Answer, Ask, Task
 from repro.files import ROOT, runs
 from repro.models import Model
@@ -43,6 +44,9 @@ class HarnessTask(Task):
 
     def gen_length(self, model: Model) -> int:
         return self.length
+
+    def effort(self, model: Model, ask: Ask) -> Effort:
+        return of_texts(None, model, ask, self.length)
 
     def answer(self, model: Model, ask: Ask) -> Answer:
         """Run the task; its metric's standard error is the sample one."""

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from repro.evals.effort import Effort, of_answers, of_texts, sizes
 from repro.evals.estimator_presets import DEFAULT, estimator
 from repro.evals.kept import config, keep
 from repro.evals.likelihood import Estimator
@@ -33,7 +34,8 @@ Template = Literal["none", "chat"]
 
 @part
 class LmTask(Task):
-    """Kind: an lm-eval task by its name there, from `source`, of version `task_version` (as lm-eval prints it).
+    """Kind: an lm-eval task by its name there, from `source`, of version `task_version` (as lm-eval prints it). A group
+    by its name asks its members at once, with lm-eval's own aggregate (a limit is of each member).
 
     `shots`: few-shot examples (None: as the task says); `template`: whether lm-eval is told to apply the chat template;
     `overlong`: whether a request longer than the network's rows is an error or loses the left of its prompt.
@@ -66,6 +68,12 @@ class LmLikelihood(LmTask):
             return str(error)
         return None
 
+    def effort(self, model: Model, ask: Ask) -> Effort | None:
+        size = sizes().get(self.task) if self.source == STANDARD else None
+        if size is None or self.shots is None:
+            return None
+        return of_answers(size, self.shots, self.estimator, model).limited(ask.limit)
+
     def protocol(self) -> dict[str, Any]:
         return super().protocol() | {
             "output": "loglikelihood",
@@ -91,6 +99,12 @@ class LmGeneration(LmTask):
 
     def gen_length(self, model: Model) -> int:
         return self.length
+
+    def effort(self, model: Model, ask: Ask) -> Effort | None:
+        size = sizes().get(self.task) if self.source == STANDARD else None
+        if size is None or self.shots is None:
+            return None
+        return of_texts(size.items, model, ask, size.context(self.shots))
 
     def protocol(self) -> dict[str, Any]:
         return super().protocol() | {"output": "generate_until", "draws": "float64"}
@@ -165,9 +179,14 @@ def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
     version = str(found["versions"][task.task])
     if version != task.task_version:
         raise ValueError(f"task {task.task!r} has version {version}; the question says {task.task_version}")
-    count = found["n-samples"][task.task]["effective"]
+    members = found["samples"]
+    count = sum(found["n-samples"][member]["effective"] for member in members)
     metrics = _metrics(found["results"][task.task], count)
-    items = [_item(sample, adapter) for sample in found["samples"][task.task]]
+    items = [
+        _item(sample, adapter) | ({} if member == task.task else {"task": member})
+        for member, samples in members.items()
+        for sample in samples
+    ]
     if adapter.generation is not None:
         return drawn(adapter, metrics, items)
     forwards = [likelihood.forwards for likelihood in adapter.scored.values()]

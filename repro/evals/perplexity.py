@@ -11,6 +11,7 @@ import numpy as np
 from repro import rng
 from repro.data.corpus import Rows, prepared
 from repro.data.language import Language
+from repro.evals.effort import Effort
 from repro.evals.task import Answer, Ask, Task
 from repro.models import Model
 from repro.parts import part
@@ -25,6 +26,9 @@ class HeldoutBound(Task):
     skip_rows: int
     passes: int
     generates = False
+
+    def effort(self, model: Model, ask: Ask) -> Effort:
+        return Effort.of_rows(self.rows, self.passes, model.data.row_length()).limited(ask.limit)
 
     def protocol(self) -> dict[str, Any]:
         return {
@@ -93,6 +97,9 @@ class TrainingCurve(Task):
             if (model.folder.parent / "metrics.jsonl").is_file()
             else "no metrics.jsonl beside the checkpoint"
         )
+
+    def effort(self, model: Model, ask: Ask) -> Effort:
+        return Effort.of_rows(0, 0, 1)
 
     def protocol(self) -> dict[str, Any]:
         return {"loss": "mean over blocks of logged steps", "objective": "as in the recipe"}

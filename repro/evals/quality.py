@@ -8,12 +8,14 @@ and what the judge found.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from repro import parts, rng
 from repro.data.corpus import prepared
+from repro.evals.effort import Effort, of_texts
 from repro.evals.gen_ppl import Rule, judged
 from repro.evals.judges import Judge, find, load_judge, written
 from repro.evals.samples import Ids, Metric, distinct, entropy, mean, repetition, unigram
@@ -49,6 +51,11 @@ class Judged(Task):
 
     def protocol(self) -> dict[str, Any]:
         return {**judging(load_judge(self.judge), self.rule, self.retokenise), "entropy": "generator's ids"}
+
+    def effort(self, model: Model, ask: Ask) -> Effort:
+        if not self.generates:
+            return Effort.of_rows(0, 0, 1)
+        return of_texts(self.samples, model, ask, 0)
 
     def count(self, ask: Ask) -> int:
         count = self.samples if ask.limit is None else min(self.samples, ask.limit)
@@ -98,21 +105,27 @@ class GenerationQuality(Judged):
         return model.data.row_length()
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        assert ask.sampler is not None and ask.plan is not None
         count = self.count(ask)
-        prompts: list[list[int]] = [[] for _ in range(count)]
-        process, names = model.recipe.process, range(count)
-        decoded = decode(model.denoiser, process, ask.sampler, ask.plan, prompts, seed=ask.seed, names=names)
-        metrics, items = self.statistics(model, decoded.ids.tolist())
         true, _ = self.statistics(model, self.true_rows(model, count).tolist())
-        return Answer(
-            metrics=metrics | {f"true_{name}": metric for name, metric in true.items()},
-            nfe=decoded.ledger.forwards.double().mean().item(),
-            tokens_per_nfe=decoded.ids.numel() / max(1.0, float(decoded.ledger.forwards.sum())),
-            tokens=decoded.ids.numel(),
-            samples=samples_digest(decoded.ids),
-            items=items,
+        found = generated(self, model, ask)
+        return replace(
+            found, metrics=found.metrics | {f"true_{name}": metric for name, metric in true.items()}
         )
+
+
+@part
+class OpenGeneration(Judged):
+    """`samples` rows of `length` ids generated from nothing by a model that came without data (released weights), as a
+    judge reads them; no true rows stand beside them."""
+
+    length: int
+    generates = True
+
+    def gen_length(self, model: Model) -> int:
+        return self.length
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        return generated(self, model, ask)
 
 
 @part
@@ -138,6 +151,24 @@ class NaiveSamples(Judged):
             metrics |= {f"{kind}_{name}": metric for name, metric in found.items()}
             items += [{"kind": kind, **item} for item in each]
         return Answer(metrics, items=items)
+
+
+def generated(task: Judged, model: Model, ask: Ask) -> Answer:
+    """Rows that the model writes for a task, as its judge reads them."""
+    assert ask.sampler is not None and ask.plan is not None
+    count = task.count(ask)
+    prompts: list[list[int]] = [[] for _ in range(count)]
+    process, names = model.recipe.process, range(count)
+    decoded = decode(model.denoiser, process, ask.sampler, ask.plan, prompts, seed=ask.seed, names=names)
+    metrics, items = task.statistics(model, decoded.ids.tolist())
+    return Answer(
+        metrics=metrics,
+        nfe=decoded.ledger.forwards.double().mean().item(),
+        tokens_per_nfe=decoded.ids.numel() / max(1.0, float(decoded.ledger.forwards.sum())),
+        tokens=decoded.ids.numel(),
+        samples=samples_digest(decoded.ids),
+        items=items,
+    )
 
 
 def judging(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""A suite: the tasks that are asked together, the tokens per step to try, and the presets; evals/suites/NAME.toml."""
+"""A suite: the tasks that are asked together and how each is put; evals/suites/NAME.toml.
+
+A task that generates is crossed with presets and tokens per step, or put exactly as its `[[plans]]` say: published
+settings differ by task in block length, steps, cache and rule. What a person asks for (--samplers, --tokens-per-step,
+--block-length, --cache) takes the place of that one field in every plan.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +11,50 @@ import itertools
 import tomllib
 from dataclasses import dataclass
 
+import msgspec
+from msgspec import Struct
+
 from repro import parts
 from repro.evals.task import Task
 from repro.files import ROOT
 from repro.parts import nearest
-from repro.samplers.presets import preset
+from repro.samplers.plan import cache
+from repro.samplers.presets import PRESETS, preset
 
 SUITES = ROOT / "evals" / "suites"
 TokensPerStep = float | str
 """Planned tokens per step: a number, or "all" (one step)."""
 
 
+class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one task is put: every preset at every number of steps (none for adaptive rules).
+
+    `block_length`: 0 for one block of the whole length; `cache`: as on the command line, "" for none.
+    """
+
+    task: str
+    presets: list[str]
+    steps: list[int] = []
+    block_length: int = 0
+    cache: str = ""
+
+
 @dataclass(frozen=True)
 class Suite:
-    """Tasks, the tokens per step to try, and what `--samplers all` means for a task that does not take every preset
-    as it stands (generation at temperature 1, say); read from evals/suites/NAME.toml."""
+    """Tasks, the tokens per step to try, what `--samplers all` means for a task that does not take every preset as it
+    stands (generation at temperature 1, say), and the plans of tasks that are put in one published way; read from
+    evals/suites/NAME.toml."""
 
     name: str
     tokens_per_step: list[TokensPerStep]
     tasks: list[Task]
     presets: dict[str, list[str]]
+    plans: list[Plans]
+
+    def ways(self, task: str) -> list[Plans]:
+        """The plans of a task; where the suite has none, its presets at its tokens per step."""
+        given = [each for each in self.plans if each.task == task]
+        return given or [Plans(task=task, presets=self.presets.get(task, list(PRESETS)))]
 
 
 def read_suite(name: str) -> Suite:
@@ -33,19 +62,42 @@ def read_suite(name: str) -> Suite:
     path = SUITES / f"{name}.toml"
     if not path.is_file():
         raise ValueError(f"no suite {name!r}; {nearest(name, [p.stem for p in SUITES.glob('*.toml')])}")
-    fields = ["presets", "tasks", "tokens_per_step"]
+    fields = ["plans", "presets", "tasks", "tokens_per_step"]
     try:
         data = tomllib.loads(path.read_text("utf-8"))
         for odd in sorted(data.keys() - set(fields)):
             raise ValueError(f"unknown field {odd!r}; {nearest(odd, fields)}")
         tasks = [parts.read(task, Task) for task in data["tasks"]]
-        named = data.get("presets", {})
-        for task in sorted(named.keys() - {task.name for task in tasks}):
-            raise ValueError(f"presets of unknown task {task!r}; {nearest(task, [t.name for t in tasks])}")
-        for preset_name in itertools.chain.from_iterable(named.values()):
-            preset(preset_name)
-        return Suite(name, data["tokens_per_step"], tasks, named)
+        plans = [msgspec.convert(each, Plans) for each in data.get("plans", [])]
+        suite = Suite(name, data.get("tokens_per_step", []), tasks, data.get("presets", {}), plans)
+        _check(suite)
+        return suite
     except KeyError as error:
         raise ValueError(f"{path}: field {error} is missing") from None
-    except (tomllib.TOMLDecodeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+        raise ValueError(f"{path}: {error}".replace("`", "'")) from None
+
+
+def _check(suite: Suite) -> None:
+    """ValueError for presets or plans of tasks that are not there, or that could not be asked."""
+    names = [task.name for task in suite.tasks]
+    generating = [task.name for task in suite.tasks if task.generates]
+    planned = {each.task for each in suite.plans}
+    for task in sorted(suite.presets.keys() - set(names)):
+        raise ValueError(f"presets of unknown task {task!r}; {nearest(task, names)}")
+    for task in sorted(planned - set(generating)):
+        raise ValueError(f"plans of {task!r}, no task here that generates; {nearest(task, generating)}")
+    for task in sorted(planned & suite.presets.keys()):
+        raise ValueError(f"task {task!r} has plans and presets; give one of them")
+    for name in itertools.chain(*suite.presets.values(), *(each.presets for each in suite.plans)):
+        preset(name)
+    for each in suite.plans:
+        adaptive = [p for p in each.presets if preset(p).abilities.plan == "adaptive"]
+        if each.steps and adaptive:
+            raise ValueError(f"a plan of {each.task!r}: {adaptive[0]} is adaptive, it takes no steps")
+        if not each.steps and len(adaptive) < len(each.presets):
+            raise ValueError(f"a plan of {each.task!r} lacks steps")
+        if each.cache:
+            cache(each.cache)
+    if not suite.tokens_per_step and set(generating) - planned:
+        raise KeyError("tokens_per_step")

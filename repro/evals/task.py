@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from repro.evals.effort import Effort
 from repro.models import Model
 from repro.parts import Part, part
 from repro.samplers.plan import Plan
@@ -71,6 +72,10 @@ class Task(Part):
     def gen_length(self, model: Model) -> int:
         """Tokens that a generating task asks for."""
         raise AssertionError("abstract")
+
+    def effort(self, model: Model, ask: Ask) -> Effort | None:
+        """What asking costs, by arithmetic; None where nobody can say."""
+        return None
 
     def skip(self, model: Model) -> str | None:
         """Why this model cannot be asked, or None."""
