@@ -17,7 +17,7 @@ from repro.data.language import Language
 from repro.evals import __main__ as command_line
 from repro.evals.asking import question
 from repro.evals.generation import bigram_distance
-from repro.evals.grid import Request, cells, prepare
+from repro.evals.grid import Request, laid_out, prepare
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
 from repro.files import ROOT
@@ -99,8 +99,8 @@ def test_finished_questions_are_not_asked_again(absorbing, tmp_path):
 
 
 def test_the_question_holds_what_the_answer_depends_on(absorbing):
-    suite = read_suite("nano")
-    found, _ = cells(suite, absorbing, Request(["ancestral", "random"], tokens_per_step=[1, 2]))
+    request = Request(["ancestral", "random"], tokens_per_step=[1, 2], suite="nano")
+    _, found, _ = laid_out(absorbing, request, lambda task, model: task.skip(model))
     ids = {question(absorbing, cell).id for cell in found}
     assert len(ids) == len(found)
     law = next(cell for cell in found if cell.task.name == "law")
@@ -194,8 +194,9 @@ def test_generating_tasks_refuse_plans_that_cannot_be_had(absorbing):
 
 def test_one_question_under_two_names_is_asked_once(absorbing):
     """What a table prints of a row is what was asked: temperature is never changed behind a preset's back."""
-    twice = Request(["random", "random:temperature=0.0", "random:temperature=0.5"], ["law"], [1])
-    found, skipped = cells(read_suite("nano"), absorbing, twice)
+    names = ["random", "random:temperature=0.0", "random:temperature=0.5"]
+    request = Request(names, ["law"], [1], suite="nano")
+    _, found, skipped = laid_out(absorbing, request, lambda task, model: task.skip(model))
     law = [(cell.preset, cell.ask.sampler) for cell in found if cell.task.name == "law"]
     assert law == [(n, preset(n)) for n in ("random", "random:temperature=0.5")]
     assert ("random:temperature=0.0 for law", "the same question as random") in [
