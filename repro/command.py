@@ -69,6 +69,11 @@ def natural(text: str) -> int:
     return value
 
 
+def first() -> bool:
+    """Whether this is the process of a launch that speaks; one started by hand is."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
     """Run a command line and exit with its code; bad input is one line on stderr and code 2, Ctrl-C code 130.
 

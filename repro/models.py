@@ -7,6 +7,7 @@ load("LLaDA-8B-Base")                a local folder in its authors' layout (repr
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -92,6 +93,14 @@ def _released(folder: Path) -> Model:
         corpus=None,
         folder=None,
     )
+
+
+def take_device() -> None:
+    """Under a launcher each process of a machine takes a GPU of its own, round about where there are fewer."""
+    from repro.lazy import torch
+
+    if "LOCAL_RANK" in os.environ and _device() == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
 
 def _device() -> str:

@@ -3,6 +3,7 @@
 python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all
 python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4
 python -m repro.evals --samplers list
+accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.evals --ckpt DIR     # processes share the work
 python -m repro.evals --plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
 python -m repro.evals --samples FILE.jsonl --judge runs/ar@nano.text-s0 --rule every_token:length=64
 """
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.command import Parser, natural, run
+from repro.command import Parser, first, natural, run
 
 if TYPE_CHECKING:
     from repro.evals.grid import Prepared, Request
@@ -70,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=natural, help="at most so many items a task")
     parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint)")
+    parser.add_argument(
+        "--batch-size",
+        type=natural,
+        help="rows through the network together, at most; no answer depends on it",
+    )
     parser.add_argument("--json", action="store_true", help="print records instead of a table")
     args = parser.parse_args(argv)
     if args.samplers == "list":
@@ -88,11 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.plan is not None:
         return _plan(parser, args, request)
     from repro.evals.grid import prepare
-    from repro.models import load
+    from repro.models import load, take_device
 
+    take_device()
     model = load(args.ckpt, args.weights)
     grid = prepare(model, request)
     records = _asked(grid)
+    if not first():
+        return 0
     if args.json:
         print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))
     else:
@@ -122,14 +131,15 @@ def _request(args: argparse.Namespace) -> Request:
         args.cache,
         args.out,
         args.estimator,
+        args.batch_size,
     )
 
 
 def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
     """Print the plan of a request; flags that say where or how to run have no effect on it."""
-    for name in ("out", "weights"):
+    for name in ("out", "weights", "batch_size"):
         if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name} has no effect on --plan; leave it out")
+            parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
     from repro.evals.plan import data, plan, text
 
     found = plan(args.ckpt, request, args.plan)
@@ -200,9 +210,9 @@ def _asked(grid: Prepared) -> list[Record]:
 
     console = Console(stderr=True)
     total = len(grid.cells)
-    disable = not console.is_terminal
+    disable = not (console.is_terminal and first())
     asked = track(grid.run(), grid.model.recipe.name, total=total, console=console, disable=disable)
-    return [record for record, _ in asked]
+    return grid.ordered(record for record, _ in asked)
 
 
 def _table(grid: Prepared, records: list[Record]) -> None:

@@ -14,16 +14,19 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from repro import parts
+from repro.evals.decoding import decoded
 from repro.evals.likelihood import Estimator, Likelihood, Request
 from repro.evals.network import Network
+from repro.evals.orders import greedy
+from repro.evals.pieces import ALONE, Work
 from repro.evals.prompts import Overlong, opening, pair, windows
 from repro.models import Model
 from repro.processes.absorbing import Absorbing
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH = 256
+REQUESTS = 64
+"""Likelihoods of a piece."""
 Policy = Literal["suite", "task"]
 GREEDY = ("do_sample", "temperature")
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -59,6 +64,7 @@ class Adapter(LM):
     overlong: Overlong
     seed: int
     batch: int
+    work: Work = ALONE
     scored: dict[tuple[str, ...], Likelihood] = field(default_factory=dict)
     """What each request's arguments were found to be, with standard errors."""
     forwards: list[Tensor] = field(default_factory=list)
@@ -75,17 +81,11 @@ class Adapter(LM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood, is_greedy) of (context, continuation) pairs: sums, in nats."""
-        from repro.evals.orders import greedy
-
         asked = [pair(self.model, *request.args, self.overlong) for request in requests]
         distinct = list({(r.prompt, r.continuation): r for r in asked}.values())
-        found = self._score(distinct)
-        if isinstance(self.model.recipe.process, Absorbing):
-            written = [answer.greedy for answer in greedy(self._network(), distinct)]
-        else:
-            written = [answer.greedy for answer in found]
+        found = self._score(distinct, self._written)
         known = {
-            (r.prompt, r.continuation): (f, bool(g)) for r, f, g in zip(distinct, found, written, strict=True)
+            (r.prompt, r.continuation): (f, bool(f.greedy)) for r, f in zip(distinct, found, strict=True)
         }
         answers = [known[r.prompt, r.continuation] for r in asked]
         self.scored |= {request.args: answer for request, (answer, _) in zip(requests, answers, strict=True)}
@@ -94,7 +94,7 @@ class Adapter(LM):
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts, summed over windows that fit the network's rows."""
         asked = [windows(self.model, request.args[0]) for request in requests]
-        found = iter(self._score([window for each in asked for window in each]))
+        found = iter(self._score([window for each in asked for window in each], self._scored))
         sums = []
         for request, each in zip(requests, asked, strict=True):
             mine = [next(found) for _ in each]
@@ -105,10 +105,31 @@ class Adapter(LM):
             sums.append(total.value)
         return sums
 
-    def _score(self, requests: Sequence[Request]) -> list[Likelihood]:
-        net = self._network()
+    def _score(
+        self, requests: Sequence[Request], find: Callable[[list[Request]], list[Likelihood]]
+    ) -> list[Likelihood]:
+        """One likelihood a request, found in pieces of requests of nearly one length."""
+        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids))
+        pieces = self.work.pieces(
+            len(order),
+            REQUESTS,
+            lambda some: [astuple(found) for found in find([requests[order[i]] for i in some])],
+        )
+        found = [Likelihood(*each) for piece in pieces for each in piece]
+        return [answer for _, answer in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+
+    def _scored(self, requests: list[Request]) -> list[Likelihood]:
+        network = self._network()
         assert self.estimator is not None
-        return self.estimator.score(net, requests, self.seed)
+        return self.estimator.score(network, requests, self.seed)
+
+    def _written(self, requests: list[Request]) -> list[Likelihood]:
+        """As scored, and whether decoding would write each."""
+        found = self._scored(requests)
+        if not isinstance(self.model.recipe.process, Absorbing):
+            return found
+        written = greedy(self._network(), requests)
+        return [replace(f, greedy=w.greedy) for f, w in zip(found, written, strict=True)]
 
     def _network(self) -> Network:
         """What likelihoods and greedy checks read, guided where the estimator is (as LLaDA's harness does)."""
@@ -139,22 +160,20 @@ class Adapter(LM):
         texts = [""] * len(requests)
         for (plan, _), members in groups.items():
             members.sort(key=lambda i: len(prompts[i]))
-            for start in range(0, len(members), self.batch):
-                some = members[start : start + self.batch]
-                rows = self._decode(plan, [prompts[i] for i in some], [names[i] for i in some])
-                for index, row in zip(some, rows, strict=True):
-                    texts[index] = self._text(row, *wanted[index])
+            rows = self._decode(plan, [prompts[i] for i in members], [names[i] for i in members])
+            for index, row in zip(members, rows, strict=True):
+                texts[index] = self._text(row, *wanted[index])
         return texts
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
-        from repro.samplers.decode import decode
-
         assert self.generation is not None
-        process, sampler = self.model.recipe.process, self.generation.sampler
-        decoded = decode(self.model.denoiser, process, sampler, plan, prompts, seed=self.seed, names=names)
-        self.forwards.append(decoded.ledger.forwards)
-        self.ids.append(decoded.ids)
-        return decoded.ids.tolist()
+        sampler, work = self.generation.sampler, self.work
+        found = decoded(
+            work, self.model, sampler, plan, prompts, seed=self.seed, names=names, batch=self.batch
+        )
+        self.forwards.append(found.ledger.forwards)
+        self.ids.append(found.ids)
+        return found.ids.tolist()
 
     def _plan(self, most: int) -> Plan:
         """The plan for a text of at most `most` ids."""

@@ -1,7 +1,7 @@
 """Asking: each question once, kept as a record with its measurements.
 
-A question already answered in the store (same question, same numerics class) is not asked again, so a killed run goes
-on where it stopped.
+A question already answered in the store (same question, same numerics class) is not asked again, and neither is a piece
+of one (`repro.evals.pieces`), so a killed run goes on where it stopped, and several processes share a grid.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import datetime
 import json
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from repro import parts
+from repro.evals.pieces import Elsewhere, Shared, shared
 from repro.evals.suites import Suite
 from repro.evals.task import Answer, Ask, Task
 from repro.files import ROOT, write_text
 from repro.models import Model
 from repro.record import Question, Record, make_record
 from repro.results import Store
+
+POLL = 0.1
+"""Seconds between two looks at what others are doing."""
 
 
 @dataclass(frozen=True)
@@ -80,27 +85,64 @@ def numerics(model: Model) -> dict[str, Any]:
     }
 
 
-def run_grid(model: Model, suite: Suite, todo: Iterable[Cell], store: Store) -> Iterator[tuple[Record, bool]]:
-    """Ask what the store does not answer yet; yields (record, whether it was asked anew)."""
-    kind = numerics(model)
-    commit = _commit()
-    for cell in todo:
-        asked = question(model, cell)
-        known = store.find(asked.id, kind)
-        if known is not None:
-            yield known, False
+def run_grid(
+    model: Model, suite: Suite, todo: Iterable[Cell], store: Store, batch: int | None
+) -> Iterator[tuple[Record, bool]]:
+    """Ask what the store does not answer yet; yields (record, whether its answer was made here) as they come.
+
+    Processes that ask one store share the work: what others are at is left for later. `batch`: rows that go through
+    the network together (None: what suits the task).
+    """
+    kind, commit = numerics(model), _commit()
+    folder = store.folder.parent / "pieces"
+    waiting: deque[tuple[Cell, Question, Elsewhere | None]] = deque(
+        (cell, question(model, cell), None) for cell in todo
+    )
+    idle = 0
+    while waiting:
+        cell, asked, elsewhere = waiting.popleft()
+        work = shared(folder, asked.id, kind, batch, lambda id=asked.id: store.find(id, kind) is not None)
+        record, fresh = store.find(asked.id, kind), False
+        if record is not None:
+            work.finish()
+        elif elsewhere is None or elsewhere.over():
+            try:
+                record, fresh = _made(model, suite, cell, asked, work, store, commit), True
+            except Elsewhere as busy:
+                elsewhere = busy
+        if record is not None:
+            idle = 0
+            yield record, fresh
             continue
-        began = time.perf_counter()
-        answer = cell.task.answer(model, cell.ask)
-        seconds = time.perf_counter() - began
+        waiting.append((cell, asked, elsewhere))
+        idle += 1
+        if idle >= len(waiting):  # everything that is left is being done by others
+            time.sleep(POLL)
+
+
+def _made(
+    model: Model, suite: Suite, cell: Cell, asked: Question, work: Shared, store: Store, commit: str | None
+) -> Record:
+    """Do what is left of a question and write its record. Raises Elsewhere while others are at it."""
+    began = time.perf_counter()
+    try:
+        answer = cell.task.shared(model, cell.ask, work)
+        work.join()
+        here = time.perf_counter() - began - work.own  # pieces count wherever they were done
         record = make_record(
-            asked, labels(model, suite, cell), answer.data(), _measured(kind, answer, seconds, commit)
+            asked,
+            labels(model, suite, cell),
+            answer.data(),
+            _measured(work.numerics, answer, here + work.seconds, commit),
         )
         if answer.items:
             lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in answer.items]
             write_text(items_file(store, record), "\n".join([*lines, ""]))
         store.append(record)
-        yield record, True
+        work.finish()
+        return record
+    finally:
+        work.close()
 
 
 def items_file(store: Store, record: Record) -> Path:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from repro import rng
 from repro.data.language import Language
+from repro.evals.decoding import decoded
 from repro.evals.effort import Effort, of_texts
+from repro.evals.pieces import Work
 from repro.evals.task import Answer, Ask, Task, samples_digest
 from repro.lazy import torch
 from repro.models import Model
 from repro.parts import part
-from repro.samplers.decode import decode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,26 +48,29 @@ class Law(Task):
     def effort(self, model: Model, ask: Ask) -> Effort:
         return of_texts(self.samples, model, ask, 0)
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
         data = model.data
         assert isinstance(data, Language) and ask.sampler is not None and ask.plan is not None
         count = self.samples if ask.limit is None else min(self.samples, ask.limit)
         if count < 3:
             raise ValueError(f"task {self.name!r} needs at least 3 samples, got {count}")
         prompts: list[list[int]] = [[] for _ in range(count)]
-        process, names = model.recipe.process, range(count)
-        decoded = decode(model.denoiser, process, ask.sampler, ask.plan, prompts, seed=ask.seed, names=names)
+        names = range(count)
+        found = decoded(
+            work, model, ask.sampler, ask.plan, prompts, seed=ask.seed, names=names, batch=work.batch
+        )
+        work.join()
         hmm = data.hmm()
         true = hmm.sample(rng.keys(ask.seed, rng.SENTENCE, TRUE_STEP, torch.arange(count)))
-        drawn = statistics(hmm, decoded.ids.cpu(), data.entropy(), data.entropy_se())
+        drawn = statistics(hmm, found.ids, data.entropy(), data.entropy_se())
         truth = statistics(hmm, true, data.entropy(), data.entropy_se())
-        forwards = decoded.ledger.forwards.double().mean().item()
+        forwards = found.ledger.forwards.double().mean().item()
         return Answer(
             metrics={**drawn, **{f"true_{name}": metric for name, metric in truth.items()}},
             nfe=forwards,
-            tokens_per_nfe=decoded.ids.numel() / max(1.0, float(decoded.ledger.forwards.sum())),
-            tokens=decoded.ids.numel(),
-            samples=samples_digest(decoded.ids),
+            tokens_per_nfe=found.ids.numel() / max(1.0, float(found.ledger.forwards.sum())),
+            tokens=found.ids.numel(),
+            samples=samples_digest(found.ids),
         )
 
 

@@ -11,12 +11,12 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from repro import parts, registry
-from repro.evals.asking import Cell, Skip, run_grid
+from repro.evals.asking import Cell, Skip, question, run_grid
 from repro.evals.lm_tasks import named
 from repro.evals.suites import Plans, Suite, TokensPerStep, read_suite
 from repro.evals.task import Ask, Task
@@ -141,13 +141,15 @@ def score(
     block_length: int | None = None,
     cache: str | None = None,
     out: Path | None = None,
+    batch: int | None = None,
 ) -> list[Record]:
     """Score a model and return its records; the same as `python -m repro.evals`, from a notebook."""
     model = ckpt if isinstance(ckpt, Model) else load(ckpt)
     request = Request(
-        samplers, tasks, tokens_per_step, seeds, limit, samples, suite, block_length, cache, out
+        samplers, tasks, tokens_per_step, seeds, limit, samples, suite, block_length, cache, out, None, batch
     )
-    return [record for record, _ in prepare(model, request).run()]
+    grid = prepare(model, request)
+    return grid.ordered(record for record, _ in grid.run())
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ class Request:
     """Records go to OUT/raw; None: beside the checkpoint."""
     estimator: str | None = None
     """What likelihoods of tasks beyond the suite's are estimated by; None: the process's default."""
+    batch: int | None = None
+    """Rows that go through the network together, at most; None: what suits the task. No answer depends on it."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +183,16 @@ class Prepared:
     cells: list[Cell]
     skipped: list[Skip]
     store: Store
+    batch: int | None
 
     def run(self) -> Iterator[tuple[Record, bool]]:
-        return run_grid(self.model, self.suite, self.cells, self.store)
+        """Records as they come, and whether each was made here."""
+        return run_grid(self.model, self.suite, self.cells, self.store, self.batch)
+
+    def ordered(self, records: Iterable[Record]) -> list[Record]:
+        """Records of this grid in the order of its questions."""
+        place = {question(self.model, cell).id: number for number, cell in enumerate(self.cells)}
+        return sorted(records, key=lambda record: place[record["id"]])
 
 
 def laid_out(
@@ -229,4 +240,4 @@ def prepare(model: Model, request: Request) -> Prepared:
     chosen, found, skipped = laid_out(model, request, lambda task, model: task.skip(model))
     folder = default_store(model, model.recipe.name) if request.out is None else request.out / "raw"
     os.makedirs(folder, exist_ok=True)
-    return Prepared(model, chosen, found, skipped, Store(folder))
+    return Prepared(model, chosen, found, skipped, Store(folder), request.batch)

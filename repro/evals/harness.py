@@ -8,6 +8,7 @@ from typing import Any
 
 from repro.data.tasks import Sudoku
 from repro.evals.effort import Effort, of_texts
+from repro.evals.pieces import Work
 from repro.evals.task import Answer, Ask, Task
 from repro.files import ROOT, runs
 from repro.models import Model
@@ -48,7 +49,7 @@ class HarnessTask(Task):
     def effort(self, model: Model, ask: Ask) -> Effort:
         return of_texts(None, model, ask, self.length)
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
         """Run the task; its metric's standard error is the sample one."""
         import yaml
         from lm_eval.tasks import TaskManager
@@ -70,9 +71,8 @@ class HarnessTask(Task):
         cache = {"cache_dir": str((runs() / "data" / "lm_eval").absolute())}
         config["dataset_kwargs"] = given | cache | ({"data_files": files} if files else {})
         assert ask.sampler is not None
-        adapter = Adapter(
-            model, None, Generation(ask.sampler, ask.plan, 1.0, "suite"), "error", ask.seed, BATCH
-        )
+        how = Generation(ask.sampler, ask.plan, 1.0, "suite")
+        adapter = Adapter(model, None, how, "error", ask.seed, work.batch or BATCH, work)
         found = asked(adapter, config, TaskManager(include_defaults=False), ask.limit)
         result = found["results"][self.task]
         value, error = result[f"{self.metric},none"], result[f"{self.metric}_stderr,none"]

@@ -23,6 +23,7 @@ from repro.evals.effort import Effort, of_answers, of_texts, sizes
 from repro.evals.estimator_presets import DEFAULT, estimator
 from repro.evals.kept import config, keep
 from repro.evals.likelihood import Estimator
+from repro.evals.pieces import Work
 from repro.evals.task import Answer, Ask, Task
 from repro.models import Model
 from repro.parts import canonical, leaves, nearest, part
@@ -81,10 +82,11 @@ class LmLikelihood(LmTask):
             "unit": "nats, summed",
         }
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
         from repro.evals.adapter import BATCH, Adapter
 
-        return evaluate(self, Adapter(model, self.estimator, None, self.overlong, ask.seed, BATCH), ask)
+        size = work.batch or BATCH
+        return evaluate(self, Adapter(model, self.estimator, None, self.overlong, ask.seed, size, work), ask)
 
 
 @part
@@ -109,12 +111,13 @@ class LmGeneration(LmTask):
     def protocol(self) -> dict[str, Any]:
         return super().protocol() | {"output": "generate_until", "draws": "float64"}
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
         from repro.evals.adapter import BATCH, Adapter, Generation
 
         assert ask.sampler is not None
         how = Generation(ask.sampler, ask.plan, 1.0, self.policy)
-        return evaluate(self, Adapter(model, None, how, self.overlong, ask.seed, BATCH), ask)
+        size = work.batch or BATCH
+        return evaluate(self, Adapter(model, None, how, self.overlong, ask.seed, size, work), ask)
 
 
 # --- finding --------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from repro import rng
 from repro.data.corpus import Rows, prepared
 from repro.data.language import Language
 from repro.evals.effort import Effort
+from repro.evals.pieces import Work, rows_of
 from repro.evals.task import Answer, Ask, Task
 from repro.models import Model
 from repro.parts import part
@@ -37,18 +38,32 @@ class HeldoutBound(Task):
             "unit": "nats a candidate token",
         }
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
         from repro.backbones.denoiser import Wrapped
         from repro.lazy import torch
-        from repro.objectives.bound import heldout_bound
+        from repro.objectives.bound import BATCH, bound_of, row_nll
 
         data = model.data
         rows = self._rows(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
         count, vocabulary = len(rows), data.vocabulary()
         network = Wrapped(model.denoiser)
-        bound = heldout_bound(
-            network, model.recipe.process, vocabulary, rows, passes=self.passes, seed=ask.seed
-        )
+
+        def nll(some: range) -> list[float]:
+            found = row_nll(
+                network,
+                model.recipe.process,
+                vocabulary,
+                rows,
+                slice(some.start, some.stop),
+                passes=self.passes,
+                seed=ask.seed,
+                batch=work.batch or BATCH,
+            )
+            return found.tolist()
+
+        found = work.pieces(count, rows_of(data.row_length()), nll)
+        work.join()
+        bound = bound_of(rows, np.array([value for piece in found for value in piece]))
         metrics: dict[str, tuple[float, float | None, int]] = {
             "nll_bound": (bound.value, bound.error, count),
             "ppl_bound": (math.exp(bound.value), math.exp(bound.value) * bound.error, count),

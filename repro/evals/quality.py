@@ -15,15 +15,16 @@ import numpy as np
 
 from repro import parts, rng
 from repro.data.corpus import prepared
+from repro.evals.decoding import decoded
 from repro.evals.effort import Effort, of_texts
 from repro.evals.gen_ppl import Rule, judged
 from repro.evals.judges import Judge, find, load_judge, written
+from repro.evals.pieces import Work
 from repro.evals.samples import Ids, Metric, distinct, entropy, mean, repetition, unigram
 from repro.evals.task import Answer, Ask, Task, samples_digest
 from repro.lazy import torch
 from repro.models import Model
 from repro.parts import part
-from repro.samplers.decode import decode
 
 Retokenise = Literal["text", "ids"]
 """What the judge reads: the samples' text in its own tokens, as published, or their ids (one vocabulary for both)."""
@@ -104,10 +105,10 @@ class GenerationQuality(Judged):
     def gen_length(self, model: Model) -> int:
         return model.data.row_length()
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
-        count = self.count(ask)
-        true, _ = self.statistics(model, self.true_rows(model, count).tolist())
-        found = generated(self, model, ask)
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+        rows = self.true_rows(model, self.count(ask)).tolist()
+        found = generated(self, model, ask, work)
+        true, _ = self.statistics(model, rows)
         return replace(
             found, metrics=found.metrics | {f"true_{name}": metric for name, metric in true.items()}
         )
@@ -124,8 +125,8 @@ class OpenGeneration(Judged):
     def gen_length(self, model: Model) -> int:
         return self.length
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
-        return generated(self, model, ask)
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+        return generated(self, model, ask, work)
 
 
 @part
@@ -153,20 +154,22 @@ class NaiveSamples(Judged):
         return Answer(metrics, items=items)
 
 
-def generated(task: Judged, model: Model, ask: Ask) -> Answer:
+def generated(task: Judged, model: Model, ask: Ask, work: Work) -> Answer:
     """Rows that the model writes for a task, as its judge reads them."""
     assert ask.sampler is not None and ask.plan is not None
     count = task.count(ask)
     prompts: list[list[int]] = [[] for _ in range(count)]
-    process, names = model.recipe.process, range(count)
-    decoded = decode(model.denoiser, process, ask.sampler, ask.plan, prompts, seed=ask.seed, names=names)
-    metrics, items = task.statistics(model, decoded.ids.tolist())
+    found = decoded(
+        work, model, ask.sampler, ask.plan, prompts, seed=ask.seed, names=range(count), batch=work.batch
+    )
+    work.join()
+    metrics, items = task.statistics(model, found.ids.tolist())
     return Answer(
         metrics=metrics,
-        nfe=decoded.ledger.forwards.double().mean().item(),
-        tokens_per_nfe=decoded.ids.numel() / max(1.0, float(decoded.ledger.forwards.sum())),
-        tokens=decoded.ids.numel(),
-        samples=samples_digest(decoded.ids),
+        nfe=found.ledger.forwards.double().mean().item(),
+        tokens_per_nfe=found.ids.numel() / max(1.0, float(found.ledger.forwards.sum())),
+        tokens=found.ids.numel(),
+        samples=samples_digest(found.ids),
         items=items,
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from repro.evals.effort import Effort
+from repro.evals.pieces import ALONE, Work
 from repro.models import Model
 from repro.parts import Part, part
 from repro.samplers.plan import Plan
@@ -86,7 +87,14 @@ class Task(Part):
         raise AssertionError("abstract")
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        raise AssertionError("abstract")
+        """Its answer, all made here. A task says this, or `shared`."""
+        return self.shared(model, ask, ALONE)
+
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+        """Its answer, the work cut into pieces that any process may do; here: in one. Raises Elsewhere while others
+        are at what is left."""
+        work.join()
+        return self.answer(model, ask)
 
 
 def samples_digest(rows: Iterable[Tensor]) -> str:

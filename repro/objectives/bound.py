@@ -96,11 +96,33 @@ def heldout_bound(
     network: Wrapped, process: Process, vocabulary: Vocabulary, rows: Rows, *, passes: int, seed: int
 ) -> Bound:
     """Estimate the bound on every row of `rows` (all of them: slice before)."""
+    every = slice(0, len(rows))
+    nll = row_nll(network, process, vocabulary, rows, every, passes=passes, seed=seed, batch=BATCH)
+    return bound_of(rows, nll)
+
+
+def bound_of(rows: Rows, nll: np.ndarray) -> Bound:
+    """The bound on rows whose nats [n] are known."""
+    return Bound(nll, np.asarray(rows.candidates).sum(1).astype(np.int64), np.asarray(rows.example))
+
+
+def row_nll(
+    network: Wrapped,
+    process: Process,
+    vocabulary: Vocabulary,
+    rows: Rows,
+    some: slice,
+    *,
+    passes: int,
+    seed: int,
+    batch: int,
+) -> np.ndarray:
+    """Nats of the rows `some` of `rows` [len(some)], mean over passes; `batch` rows a forward. Draws are stratified
+    over all rows, so the rows of two calls are those of one."""
     count = len(rows)
     passes = 1 if isinstance(process, LeftToRight) else passes
     device = network.denoiser.home
     total = torch.zeros(count, dtype=torch.float64)
-    tokens = torch.from_numpy(np.asarray(rows.candidates).sum(1).astype(np.int64))
     was_training = network.training
     network.eval()
     with torch.no_grad():
@@ -109,7 +131,8 @@ def heldout_bound(
             u = torch.empty(count, dtype=torch.float64)
             u[order] = rng.low_discrepancy(seed, rng.BOUND, 2 * number + 1, torch.arange(count), count)
             keys = rng.keys(seed, rng.BOUND, -1 - number, torch.arange(count))
-            for part in batches(count, BATCH):
+            for start in range(some.start, some.stop, batch):
+                part = slice(start, min(start + batch, some.stop))
                 ids = torch.from_numpy(rows.ids[part].astype(np.int64)).to(device)
                 candidates = torch.from_numpy(np.array(rows.candidates[part])).to(device)
                 nll = network(
@@ -124,4 +147,4 @@ def heldout_bound(
                 )
                 total[part] += nll.cpu() / passes
     network.train(was_training)
-    return Bound(total.numpy(), tokens.numpy(), np.asarray(rows.example))
+    return total[some].numpy()

@@ -12,14 +12,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from repro import parts, registry
-from repro.command import Parser, natural, run
+from repro.command import Parser, first, natural, run
 from repro.files import runs
 from repro.recipe import Recipe
 
@@ -91,7 +90,7 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
         )
     except ConnectionError as error:
         raise ConnectionError(f"{error}; --scale nano.text needs no download") from None
-    if int(os.environ.get("RANK", "0")) == 0:
+    if first():
         print(f"{chosen.name}: {out}", file=sys.stderr)
     return 0
 
