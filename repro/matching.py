@@ -59,9 +59,8 @@ def look(question: Mapping[str, Any], place: str) -> Any:
 
 
 def called(task: Mapping[str, Any], label: str) -> tuple[str, ...]:
-    """What a task is called: in its suite, and in lm-eval (a suite may ask one task at several lengths)."""
-    name = task.get("task")
-    return (label, name) if isinstance(name, str) else (label,)
+    """What a task is called: in its suite, in lm-eval (a suite may ask one at several lengths), and by its part."""
+    return tuple(name for name in (label, task.get("task"), task.get("part")) if isinstance(name, str))
 
 
 def labelled(records: Sequence[Record], name: str) -> list[Record]:
