@@ -11,7 +11,7 @@ from synthetic import question, record
 
 from repro import checkpoints, results, verify
 from repro.evals.__main__ import main as evals
-from repro.evals.price import Price, nearest, price
+from repro.evals.price import Price, answering, price
 from repro.matching import differing
 from repro.published import find, read
 from repro.record import Question
@@ -50,12 +50,11 @@ def test_the_price_is_that_of_the_plan(capsys):
 
 def test_what_is_to_be_typed_gives_a_record_that_answers():
     """A question with a command differs in no place from its cell; two cells of one question are paid once."""
-    listed = checkpoints.read()
     for cell in CELLS:
         if price(cell).command.startswith("python -m repro.evals"):
-            found = nearest(cell, [name for name in cell.of if name in listed])
-            assert found is not None and found[0] == {}
-            assert differing(cell, found[1].question, found[1].cell.preset) == {}
+            found = answering(cell)
+            assert found is not None and found.cell.task.gives(cell.metric)
+            assert differing(cell, found.question, found.cell.preset) == {}
     pair = [find(CELLS, name) for name in ("duo.t5.duo.8", "duo.t5_entropy.duo.8")]
     assert price(pair[0]).run == price(pair[1]).run
 
@@ -142,7 +141,7 @@ def test_a_shared_run_is_paid_once_and_the_best_comes_first():
 def test_an_answered_cell_is_no_longer_worth_a_run():
     """A record of the question that a price names takes both of its cells off the list."""
     cell = find(CELLS, "duo.t5.mdlm.8")
-    (_, asked) = nearest(cell, [cell.of[0]])
+    asked = answering(cell)
     places = ("task", "sampler", "plan", "limit", "protocol")
     made = record(
         Question.read(question("mdlm-owt").data() | {place: asked.question[place] for place in places}),

@@ -65,9 +65,10 @@ class Pace:
 
     def say(self) -> str:
         """What is left, in one line."""
+        measured = f", about {self.needed:.2g} hours at the pace measured" if self._measured else ""
         return (
-            f"stopped after {self.spent:.2g} of {self.hours:g} hours: {self.left} questions are left, about"
-            f" {self.needed:.2g} hours at the pace measured; the same command goes on"
+            f"stopped after {self.spent:.2g} of {self.hours:g} hours: {self.left} questions are left{measured};"
+            " the same command goes on"
         )
 
     def _expected(self, work: float | None) -> float:

@@ -70,7 +70,7 @@ class Asked:
 
 def price(cell: Published) -> Price:
     """The price of answering a cell."""
-    there = [name for name in cell.of if _entry(name) is not None]
+    there = _listed(cell)
     near = nearest(cell, there)
     if near is not None and not near[0]:
         return _asked(cell, near[1])
@@ -87,6 +87,12 @@ def price(cell: Published) -> Price:
         return Price(run=cell.name, hours=None, missing=missing)
     run = f"{cell.row}, priced like {like[1].run}"
     return Price(run=run, hours=like[1].line.hours, missing=missing)
+
+
+def answering(cell: Published) -> Asked | None:
+    """The question whose record answers a cell; None where no suite has one."""
+    near = nearest(cell, _listed(cell))
+    return None if near is None or near[0] else near[1]
 
 
 def nearest(cell: Published, names: Sequence[str]) -> tuple[dict[str, str], Asked] | None:
@@ -124,6 +130,11 @@ def _missing(cell: Published, there: Sequence[str]) -> str:
     if cell.of:
         return f"a recipe, or an entry in evals/checkpoints.toml, of {' or '.join(cell.of)}"
     return cell.needs
+
+
+def _listed(cell: Published) -> list[str]:
+    """The released checkpoints among those that could answer a cell."""
+    return [name for name in cell.of if _entry(name) is not None]
 
 
 @lru_cache

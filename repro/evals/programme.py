@@ -24,7 +24,7 @@ from repro.evals import suites
 from repro.evals.asking import Cell, Skip
 from repro.evals.grid import Prepared, Request, prepare
 from repro.evals.plan import Plan, plan
-from repro.evals.price import Asked, nearest, price
+from repro.evals.price import answering, price
 from repro.evals.suites import read_suite
 from repro.models import Model
 from repro.parts import nearest as suggestion
@@ -167,7 +167,7 @@ def _step(row: Row, base: Request) -> Step:
         cells += wanted
         found: dict[tuple[str, str], set[Key]] = {}
         for cell in wanted:
-            asked = _asked(cell)
+            asked = answering(cell)
             if asked is None:
                 skipped.append(Skip(cell.name, price(cell).missing or f"it must be trained: {cell.needs}"))
             else:
@@ -185,14 +185,36 @@ def _least(row: int, base: int | None) -> int | None:
     return min((each for each in (row, base) if each), default=None)
 
 
-def _asked(cell: Published) -> Asked | None:
-    """The question that answers a cell, None where there is none."""
-    found = nearest(cell, [name for name in cell.of if known(name) is not None])
-    return None if found is None or found[0] else found[1]
-
-
 def _key(cell: Cell) -> Key:
     return cell.task.name, cell.ask.sampler, cell.ask.plan
+
+
+def commands(row: Row) -> list[str]:
+    """What to type for a row alone: one line a request, names that add no question left out."""
+    found = []
+    for asks in row.asks:
+        if asks.suite:
+            words = ["--ckpt", asks.ckpt, "--suite", asks.suite]
+            words += ["--tasks", ",".join(asks.tasks)] if asks.tasks else []
+        else:
+            words = ["--cell", ",".join(_needed(asks.cells))]
+        words += ["--limit", str(asks.limit)] if asks.limit else []
+        words += ["--samples", str(asks.samples)] if asks.samples else []
+        found.append(" ".join(["python -m repro.evals", *words]))
+    return found
+
+
+def _needed(names: Sequence[str]) -> list[str]:
+    """Names of cells whose questions the names before them do not ask; all of them where none can be asked."""
+    asked: set[tuple[str, str, Key]] = set()
+    kept = []
+    for name in names:
+        found = [each for cell in under(_cells(), name) if (each := answering(cell)) is not None]
+        new = {(each.ckpt, each.suite, _key(each.cell)) for each in found} - asked
+        if new:
+            asked |= new
+            kept.append(name)
+    return kept or list(names)
 
 
 def by_checkpoint(found: Sequence[Step]) -> Iterator[tuple[str, list[Part]]]:
