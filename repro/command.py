@@ -17,7 +17,8 @@ class Usage(ValueError):
 
 
 class Stopped(Exception):
-    """A run was told to stop (SIGTERM) and has saved itself; exit code 143, as the shell gives for that signal."""
+    """A run was told to stop (SIGTERM, or after so many hours) and has saved itself; exit code 143, as the shell gives
+    for that signal."""
 
 
 class Parser(argparse.ArgumentParser):

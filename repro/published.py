@@ -44,17 +44,17 @@ class Column(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`of`: checkpoints or recipes, as records label them, that could answer; `needs`: what a run of it wants;
-    `hours`: of one 80 GB H100 by column, estimated, absent where nobody has; `called`: the name under which other
-    sources print other numbers; `unstated`: places in the question that the source leaves open."""
+    """`of`: checkpoints or recipes, as records label them, that could answer; `needs`: what a run of it wants; `like`:
+    a released checkpoint of the same size whose question would cost as much, where none of these can be asked;
+    `called`: the name under which other sources print other numbers; `unstated`: places in the question that the
+    source leaves open."""
 
     name: str
     of: list[str]
     values: dict[str, float]
     needs: str
     asked: dict[str, str | int | float | bool] = {}
-    run: str = ""
-    hours: dict[str, float] = {}
+    like: str = ""
     called: str = ""
     unstated: list[str] = []
 
@@ -84,10 +84,8 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One published number, in the unit of a record (`value`, `margin`); `printed` as it stands in its source.
-
-    `run`: what is paid for once and answers every cell of that name, `hours` its cost (None: nobody knows).
-    """
+    """One published number, in the unit of a record (`value`, `margin`); `printed` as it stands in its source. What it
+    costs to answer is `repro.evals.price`'s to say."""
 
     name: str
     table: str
@@ -104,15 +102,13 @@ class Cell:
     asked: Asked
     unstated: tuple[str, ...]
     called: str
-    run: str
-    hours: float | None
+    like: str
     needs: str
 
     @property
-    def cost(self) -> str:
-        """What answering it takes, in words."""
-        hours = "cost unknown" if self.hours is None else f"about {self.hours:.2g} H100 hours"
-        return f"{hours}: {self.needs}"
+    def row(self) -> str:
+        """TABLE.ROW, which names the cells of a line together."""
+        return self.name.rpartition(".")[0]
 
 
 def read(path: Path = FILE) -> list[Cell]:
@@ -125,13 +121,6 @@ def read(path: Path = FILE) -> list[Cell]:
     twice = [name for name, count in Counter(cell.name for cell in found).items() if count > 1]
     if twice:
         raise ValueError(f"{path}: two cells are called {twice[0]!r}; name tables, rows and columns apart")
-    costs: dict[str, float | None] = {}
-    for cell in found:
-        if costs.setdefault(cell.run, cell.hours) != cell.hours:
-            raise ValueError(
-                f"{path}: run {cell.run!r} costs {costs[cell.run]} and, in {cell.name}, {cell.hours} hours; "
-                "give one run one cost"
-            )
     return found
 
 
@@ -142,7 +131,7 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[Cell]:
         raise ValueError(f"{where}: no source {grid.source!r}; {nearest(grid.source, data.sources)}")
     if (grid.relative is None) == (grid.absolute is None):
         raise ValueError(f"{where}: give one margin, 'relative' or 'absolute'")
-    for name in [*row.values, *row.hours]:
+    for name in row.values:
         if name not in columns:
             raise ValueError(f"{where}: no column {name!r}; {nearest(name, columns)}")
     source = data.sources[grid.source]
@@ -170,12 +159,20 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[Cell]:
                 asked={**grid.asked, **row.asked, **column.asked},
                 unstated=tuple(row.unstated),
                 called=row.called.replace("{column}", name),
-                run=f"{row.run or grid.name}.{row.name}.{name}",
-                hours=row.hours.get(name),
+                like=row.like,
                 needs=row.needs,
             )
         )
     return made
+
+
+def under(cells: Sequence[Cell], name: str) -> list[Cell]:
+    """The cell of a name, or all cells of a TABLE, a TABLE.ROW; ValueError names the nearest."""
+    found = [cell for cell in cells if name in (cell.name, cell.row, cell.table)]
+    if not found:
+        names = {each for cell in cells for each in (cell.name, cell.row, cell.table)}
+        raise ValueError(f"no published cell, row or table {name!r}; {nearest(name, names)}")
+    return found
 
 
 def find(cells: Sequence[Cell], name: str) -> Cell:

@@ -3,11 +3,13 @@
     python -m repro.verify [RAW]                  # default results/raw; an empty folder is fine
     python -m repro.verify --cell duo.t5.mdlm.1024    # one cell, its cost first
     python -m repro.verify --json
+    python -m repro.evals --cell duo.t5.mdlm.1024     # ask what answers it
 
 d = ours - published, m = the cell's margin (evals/published.toml), se = of both together. *pass*: d lies within
 +-m, by two one-sided tests at 5 % (Schuirmann 1987). *fail*: |d| exceeds m, at a family-wise 5 % over all cells that
 could be compared (Holm 1979). Neither: *inconclusive*. A record is compared only where every field asked is the
-published one; else the fields that differ are named. A published number without a count of items is taken as exact,
+published one; else it is *not comparable* and the fields that differ are named, unless only sampler and plan do: then
+the question is still *not run*. A published number without a count of items is taken as exact,
 which its source may not be.
 Exit code 1 if a cell fails, else 0.
 """
@@ -19,27 +21,28 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from repro import parts
 from repro.command import Parser, run
+from repro.evals.price import Price, price
+from repro.matching import another_plan, called, differing, labelled
 from repro.published import FILE, Cell, Disagreement, disagreements, find, read, said
 from repro.record import Question, Record, difference, text
 from repro.results import RAW, collect
 from repro.stats import holm
+from repro.worth import Pairs, cheapest, summary
 
 ALPHA = 0.05
 ANSWERS = ("pass", "fail", "inconclusive", "not comparable", "not run")
-FEW = 8  # runs and disagreements printed; --json has all of them
-BUDGETS = (0.5, 2, 6, 24)  # hours
+FEW = 8  # disagreements printed; --json has all of them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One cell's answer; `why` says in words what stands behind it. `p`: of a difference beyond the margin, by Holm."""
+    """One cell's answer; `why` says in words what stands behind it. `p`: of a difference beyond the margin, by Holm;
+    `price`: of a cell that is not run."""
 
     cell: Cell
     answer: str
@@ -47,6 +50,7 @@ class Verdict:
     ours: float | None = None
     se: float | None = None
     p: float | None = None
+    price: Price | None = None
 
 
 # --- one cell -----------------------------------------------------------------------------------------------
@@ -64,21 +68,24 @@ def verify(cells: Sequence[Cell], records: Sequence[Record]) -> list[Verdict]:
 def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
     named = [
         record
-        for record in (each for name in cell.of for each in _labelled(records, name))
-        if cell.task in _tasks(record) and cell.metric in record["answer"]["metrics"]
+        for record in (each for name in cell.of for each in labelled(records, name))
+        if cell.task in called(record["question"]["task"], record["labels"]["task"])
+        and cell.metric in record["answer"]["metrics"]
     ]
     if cell.unstated:
         return Verdict(
             cell=cell, answer="not comparable", why=f"its source does not state {', '.join(cell.unstated)}"
         )
     if not named:
-        return Verdict(cell=cell, answer="not run", why=cell.cost)
-    differing = [(_differing(cell, record), record) for record in named]
-    fit = [record for differs, record in differing if not differs]
+        return _not_run(cell)
+    apart = [(differing(cell, each["question"], each["labels"]["preset"]), each) for each in named]
+    fit = [record for differs, record in apart if not differs]
     if not fit:
-        nearest = min((differs for differs, _ in differing), key=len)
-        return Verdict(cell=cell, answer="not comparable", why="; ".join(nearest))
-    fit = next(found for found in (_labelled(fit, name) for name in cell.of) if found)
+        nearest = min((differs for differs, _ in apart), key=lambda each: (not another_plan(each), len(each)))
+        if another_plan(nearest):
+            return _not_run(cell)
+        return Verdict(cell=cell, answer="not comparable", why="; ".join(nearest.values()))
+    fit = next(found for found in (labelled(fit, name) for name in cell.of) if found)
     if len({record["cell"] for record in fit}) > 1:
         return Verdict(
             cell=cell, answer="not comparable", why=f"two questions would answer it: {_apart(fit)}"
@@ -86,56 +93,9 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
     return _compared(cell, [record["answer"]["metrics"][cell.metric] for record in fit])
 
 
-def _tasks(record: Record) -> tuple[str, ...]:
-    """What a record's task is called: in its suite, and in lm-eval (a suite may ask one task at several lengths)."""
-    label, task = record["labels"]["task"], record["question"]["task"].get("task")
-    return (label, task) if isinstance(task, str) else (label,)
-
-
-def _differing(cell: Cell, record: Record) -> list[str]:
-    """`PLACE is OURS, published PUBLISHED` for every place asked that differs; a limited task differs too.
-
-    A preset is compared by the rule that it names: its label also tells blocks and caches, which the plan does.
-    """
-    found = []
-    for place, value in cell.asked.items():
-        ours = look(record, place)
-        if place == "preset":
-            same = record["question"]["sampler"] == _rule(str(value))
-        else:
-            same = ours is not None and difference(ours, value) is None
-        if not same:
-            words = "not said" if ours is None else text(ours)
-            found.append(f"{place} is {words}, published {text(value)}")
-    if record["question"]["limit"] is not None:
-        found.append(f"limit is {record['question']['limit']}, published whole")
-    return found
-
-
-@lru_cache
-def _rule(name: str) -> dict[str, Any]:
-    """The canonical form of a preset's rule."""
-    from repro.samplers.presets import preset
-
-    return parts.canonical(preset(name))
-
-
-def look(record: Record, place: str) -> Any:
-    """What a record says at a dotted place of its question (`preset`: of its labels); None if nothing."""
-    value: Any = record["labels"] if place == "preset" else record["question"]
-    for name in place.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
-    return value
-
-
-def _labelled(records: Sequence[Record], name: str) -> list[Record]:
-    """Records of a checkpoint or recipe; a released one `lab/NAME` is labelled by its folder, NAME."""
-    wanted = {name, name.rpartition("/")[2]}
-    return [
-        record for record in records if wanted & {record["labels"][each] for each in ("checkpoint", "recipe")}
-    ]
+def _not_run(cell: Cell) -> Verdict:
+    cost = price(cell)
+    return Verdict(cell=cell, answer="not run", why=cost.say(cell.needs), price=cost)
 
 
 def _apart(records: Sequence[Record]) -> str:
@@ -188,43 +148,9 @@ def _judged(verdict: Verdict) -> Verdict:
     return replace(verdict, answer="inconclusive", why=f"{words}, p {p:.2g}; more rows would tell")
 
 
-# --- all of them --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One run worth making: its cells that nothing answers yet, its hours, both summed with the runs before it."""
-
-    run: str
-    needs: str
-    cells: tuple[str, ...]
-    hours: float
-    cells_so_far: int
-    hours_so_far: float
-
-
-def cheapest(verdicts: Iterable[Verdict]) -> list[Step]:
-    """Runs of known cost, most cells an hour first."""
-    runs: dict[str, list[Cell]] = {}
-    for verdict in verdicts:
-        if verdict.answer == "not run" and verdict.cell.hours is not None:
-            runs.setdefault(verdict.cell.run, []).append(verdict.cell)
-    order = sorted(runs, key=lambda name: ((runs[name][0].hours or 0.0) / len(runs[name]), name))
-    steps, count, spent = [], 0, 0.0
-    for name in order:
-        members, hours = runs[name], runs[name][0].hours or 0.0
-        count, spent = count + len(members), spent + hours
-        steps.append(
-            Step(
-                run=name,
-                needs=members[0].needs,
-                cells=tuple(cell.name for cell in members),
-                hours=hours,
-                cells_so_far=count,
-                hours_so_far=spent,
-            )
-        )
-    return steps
+def unanswered(verdicts: Iterable[Verdict]) -> Pairs:
+    """Cells that are not run, with their prices."""
+    return [(each.cell, each.price) for each in verdicts if each.price is not None]
 
 
 # --- printing -----------------------------------------------------------------------------------------------
@@ -236,19 +162,8 @@ def render(verdicts: Sequence[Verdict]) -> Iterator[str]:
     for verdict in verdicts:
         if verdict.ours is not None or (verdict.answer == "not comparable" and not verdict.cell.unstated):
             yield f"{verdict.cell.name}: {verdict.answer}: {verdict.why}"
-    steps = cheapest(verdicts)
-    if steps:
-        yield ""
-        yield f"most cells for the fewest hours (estimates; {len(steps)} runs, all {steps[-1].hours_so_far:.3g} h):"
-        for budget in BUDGETS:
-            within = [step for step in steps if step.hours_so_far <= budget]
-            if within:
-                yield f"  within {budget:g} h: {within[-1].cells_so_far} cells by {len(within)} runs"
-        for step in steps[:FEW]:
-            yield (
-                f"  {step.cells_so_far:3d} cells {step.hours_so_far:7.2g} h  {step.run} "
-                f"(+{len(step.cells)} for {step.hours:.2g} h): {step.needs}"
-            )
+    yield ""
+    yield from summary(unanswered(verdicts))
     apart = disagreements([verdict.cell for verdict in verdicts])
     if apart:
         yield ""
@@ -264,12 +179,22 @@ def _counts(verdicts: Sequence[Verdict]) -> Iterator[str]:
         tables.setdefault(verdict.cell.table, []).append(verdict)
     for name, members in tables.items():
         counts = Counter(verdict.answer for verdict in members)
-        known = {v.cell.run: v.cell.hours for v in members if v.answer == "not run"}
-        hours = [each for each in known.values() if each is not None]
         words = ", ".join(f"{counts[answer]} {answer}" for answer in ANSWERS if counts[answer])
-        price = f" ({len(hours)} of {len(known)} runs estimated, {sum(hours):.2g} h)" if known else ""
-        yield f"{name}, {members[0].cell.title}: {words}{price}"
+        yield f"{name}, {members[0].cell.title}: {words}{_priced(unanswered(members))}"
     yield f"all {len(verdicts)} cells: " + ", ".join(f"{total[answer]} {answer}" for answer in ANSWERS)
+
+
+def _priced(pairs: Pairs) -> str:
+    """How many cells have a price, and what their runs cost together; training apart."""
+    if not pairs:
+        return ""
+    known = [price for _, price in pairs if price.hours is not None]
+    hours = {price.run: price.hours or 0.0 for price in known if not price.trained}
+    trained = {price.run: price.hours or 0.0 for price in known if price.trained}
+    words = [f"{len(known)} of {len(pairs)} priced"]
+    words += [f"{sum(hours.values()):.2g} h"] if hours else []
+    words += [f"{sum(trained.values()):.2g} h of training"] if trained else []
+    return f" ({', '.join(words)})"
 
 
 def _disagreement(each: Disagreement) -> Iterator[str]:
@@ -282,11 +207,12 @@ def _disagreement(each: Disagreement) -> Iterator[str]:
         yield f"    {cell.printed:g}  {cell.name}: {asked}"
 
 
-def card(verdict: Verdict, cells: Sequence[Cell]) -> Iterator[str]:
+def card(verdict: Verdict, among: Sequence[Verdict]) -> Iterator[str]:
     """One cell, line by line, its cost first."""
-    cell = verdict.cell
-    shared = sum(other.run == cell.run for other in cells) - 1
-    yield f"cost: {cell.cost}" + (f" (the same run answers {shared} more)" if shared else "")
+    cell, cells = verdict.cell, [each.cell for each in among]
+    cost = verdict.price or price(cell)
+    shared = sum(other.run == cost.run for each, other in unanswered(among) if each != cell)
+    yield f"cost: {cost.say(cell.needs)}" + (f" (the same run answers {shared} more)" if shared else "")
     yield f"{cell.name}: {verdict.answer}: {verdict.why}"
     yield f"published: {cell.printed:g} ({cell.metric}, {cell.title}), {cell.source}, {cell.date}"
     yield f"margin: {cell.margin:.3g}; answered by: {' or '.join(cell.of) or 'nothing in the suite'}, task {cell.task}"
@@ -313,13 +239,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     cells = read(arguments.published)
     chosen = None if arguments.cell is None else find(cells, arguments.cell)
-    verdicts = verify(cells, collect(arguments.raw))
-    if chosen is not None:
-        verdicts = [verdict for verdict in verdicts if verdict.cell == chosen]
+    every = verify(cells, collect(arguments.raw))
+    verdicts = [verdict for verdict in every if chosen in (None, verdict.cell)]
     if arguments.json:
         data = {
             "cells": [asdict(verdict) for verdict in verdicts],
-            "cheapest": [asdict(step) for step in cheapest(verdicts)],
+            "cheapest": [asdict(step) for step in cheapest(unanswered(verdicts))],
             "disagreements": [
                 {"called": each.called, "cells": [cell.name for cell in each.cells], "fields": each.fields}
                 for each in disagreements(cells)
@@ -328,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         print(json.dumps(data, indent=1))
     else:
-        print("\n".join(render(verdicts) if chosen is None else card(verdicts[0], cells)))
+        print("\n".join(render(verdicts) if chosen is None else card(verdicts[0], every)))
     return 1 if any(verdict.answer == "fail" for verdict in verdicts) else 0
 
 

@@ -22,12 +22,13 @@ LAYERS = [
     {"names"},
     {"checkpoint", "engines", "layouts", "track"},
     {"release"},
-    {"train", "report", "judge", "certificates", "published", "explain"},
-    {"recipes", "verify", "flips"},
+    {"train", "report", "judge", "certificates", "published", "explain", "matching"},
+    {"recipes", "flips"},
     {"models"},
     {"evals", "trace"},
+    {"worth"},
     {"watch"},
-    {"sample", "bench", "certify"},
+    {"sample", "bench", "certify", "verify"},
     {"reproduce"},
 ]
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}

@@ -7,7 +7,7 @@ import pytest
 from synthetic import NUMERICS, bound, law, question, record, store
 
 from repro import explain, flips, results, verify
-from repro.published import FILE, disagreements, find, read
+from repro.published import disagreements, find, read
 from repro.stats import holm
 
 TABLE = """
@@ -32,7 +32,6 @@ columns = [
 name = "mdlm"
 of = ["lab/mdlm", "mdlm_owt"]
 values = { owt = 23.2, ptb = 95.0 }
-hours = { owt = 2.0 }
 needs = "lab/mdlm"
 called = "mdlm, {column}"
 
@@ -102,17 +101,6 @@ def test_a_wrong_file_is_refused(tmp_path, old, new, says):
         read(written(tmp_path, TABLE.replace(old, new, 1)))
 
 
-def test_a_run_has_one_cost(tmp_path):
-    other = (
-        TABLE[TABLE.index("[[table]]") :]
-        .replace('name = "t"', 'name = "u"')
-        .replace("owt = 2.0", "owt = 3.0")
-    )
-    both = (TABLE + other).replace('needs = "lab/mdlm"\ncalled', 'run = "r"\nneeds = "lab/mdlm"\ncalled')
-    with pytest.raises(ValueError, match=r"run 'r\.mdlm\.owt' costs 2\.0"):
-        read(written(tmp_path, both))
-
-
 # --- verdicts -----------------------------------------------------------------------------------------------
 
 
@@ -176,8 +164,7 @@ def test_another_checkpoint_task_or_scale_answers_nothing(cells):
     ]
     others[1]["labels"]["recipe"] = "duo_owt_distilled"
     found = verdict(cells, others)
-    assert found.answer == "not run" and found.why == "about 2 H100 hours: lab/mdlm"
-    assert verdict(cells, others, "t.mdlm.ptb").why == "cost unknown: lab/mdlm"
+    assert found.answer == "not run" and found.why.startswith("cost unknown: lacks a recipe, or an entry")
 
 
 def test_a_released_folder_is_known_by_its_name(cells):
@@ -208,16 +195,6 @@ def test_a_published_share_has_the_error_of_its_items(tmp_path):
     assert found.se == pytest.approx(math.hypot(0.01, math.sqrt(0.7 * 0.3 / 1319)))
 
 
-def test_the_summary_pays_a_shared_run_once(cells):
-    steps = verify.cheapest(verify.verify(cells, []))
-    assert [(step.cells, step.hours_so_far) for step in steps] == [(("t.mdlm.owt",), 2.0)]
-    steps = verify.cheapest(verify.verify(read(), []))
-    per_cell = [step.hours / len(step.cells) for step in steps]
-    assert per_cell == sorted(per_cell) and len({step.run for step in steps}) == len(steps)
-    known = {cell.run: cell.hours for cell in read() if cell.hours is not None and not cell.unstated}
-    assert steps[-1].hours_so_far == pytest.approx(sum(known.values()))
-
-
 def test_command_line(tmp_path, capsys):
     empty, path = tmp_path / "raw", written(tmp_path, TABLE)
     empty.mkdir()
@@ -225,7 +202,7 @@ def test_command_line(tmp_path, capsys):
     assert "most cells for the fewest hours" in capsys.readouterr().out
     assert verify.main([str(empty), "--published", str(path), "--cell", "t.mdlm.owt"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "cost: about 2 H100 hours: lab/mdlm" and "not run" in printed[1]
+    assert printed[0].startswith("cost: cost unknown") and "not run" in printed[1]
     assert any("25  t.again.owt: protocol.packing not stated" in line for line in printed)
     store(empty, [ours(30.0)])
     assert verify.main([str(empty), "--published", str(path), "--json"]) == 1
@@ -233,12 +210,6 @@ def test_command_line(tmp_path, capsys):
     assert found == {"t.mdlm.owt": "fail", "t.mdlm.ptb": "not comparable", "t.again.owt": "not comparable"}
     with pytest.raises(ValueError, match=r"no published cell 't.mdlm.own'; nearest is 't.mdlm.owt'"):
         verify.main([str(empty), "--published", str(path), "--cell", "t.mdlm.own"])
-
-
-def test_every_committed_cell_gets_one_of_five_answers():
-    found = verify.verify(read(FILE), results.collect(results.RAW))
-    assert {each.answer for each in found} <= set(verify.ANSWERS)
-    assert all(each.why for each in found)
 
 
 # --- explain ------------------------------------------------------------------------------------------------

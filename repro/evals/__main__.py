@@ -5,6 +5,8 @@ python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --toke
 python -m repro.evals --samplers list
 accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.evals --ckpt DIR     # processes share the work
 python -m repro.evals --plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
+python -m repro.evals --cell duo.t5.mdlm                # what answers these published numbers
+python -m repro.evals --suite flagship --max-hours 6    # several checkpoints; the same command goes on
 python -m repro.evals --samples FILE.jsonl --judge runs/ar@nano.text-s0 --rule every_token:length=64
 """
 
@@ -19,10 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.command import Parser, first, natural, run
+from repro.command import Parser, Stopped, first, natural, run
 
 if TYPE_CHECKING:
     from repro.evals.grid import Prepared, Request
+    from repro.evals.pace import Pace
     from repro.evals.suites import TokensPerStep
     from repro.record import Record
 
@@ -70,6 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="say what would be asked and its hours on h100 (default), h200, a100 or cpu; --ckpt may be a Hub name",
     )
     parser.add_argument("--limit", type=natural, help="at most so many items a task")
+    parser.add_argument(
+        "--cell",
+        help="ask what answers these cells, rows or tables of evals/published.toml, separated by ','",
+    )
+    parser.add_argument(
+        "--max-hours",
+        type=_hours,
+        help="begin no question that would not be over in time at the pace measured; the same command goes on",
+    )
     parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint)")
     parser.add_argument(
         "--batch-size",
@@ -82,9 +94,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _list()
     if isinstance(args.samples, Path) or args.judge is not None or args.rule is not None:
         return _judged(parser, args)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if args.plan is not None and args.max_hours is not None:
+        parser.error("--max-hours has no effect on --plan; leave it out")
+    if args.cell is not None or args.suite is not None:
+        from repro.evals.programme import is_programme
+
+        if args.cell is not None or is_programme(args.suite):
+            return _programme(parser, args)
     if args.ckpt is None and args.plan is None:
         parser.error("give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (or --samplers list)")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from repro.evals.suites import read_suite
 
     # arguments are checked before the slow part
@@ -97,15 +116,75 @@ def main(argv: Sequence[str] | None = None) -> int:
     from repro.models import load, take_device
 
     take_device()
+    pace = _pace(args)
     model = load(args.ckpt, args.weights)
     grid = prepare(model, request)
-    records = _asked(grid)
+    records = _asked(grid, pace)
     if not first():
-        return 0
+        return _over(pace)
     if args.json:
         print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))
     else:
         _table(grid, records)
+    return _over(pace)
+
+
+def _programme(parser: Parser, args: argparse.Namespace) -> int:
+    """Ask several requests one after another, or print what they would cost; other flags have no effect on them."""
+    takes = ("cell", "suite", "limit", "samples", "seeds", "plan", "out", "json", "max_hours", "batch_size")
+    for name, value in vars(args).items():
+        if name not in takes and value != parser.get_default(name):
+            what = "--cell" if args.cell is not None else f"the rows of --suite {args.suite}"
+            parser.error(f"--{name.replace('_', '-')} has no effect on {what}; leave it out")
+    if args.cell is not None and args.suite is not None:
+        parser.error("--cell finds its suites; leave --suite out")
+    from repro.evals import programme
+
+    request = _request(args)
+    if args.cell is not None:
+        steps = programme.of_cells(args.cell.split(","), request)
+    else:
+        steps = programme.steps(programme.read_programme(args.suite), request)
+    if args.plan is not None:
+        _without_effect(parser, args)
+        from repro.evals.programme_plan import data, planned, text
+
+        rows = planned(steps, args.plan)
+        print(json.dumps(data(rows), indent=1) if args.json else "\n".join(text(rows)))
+        return 0
+    from repro.models import load, take_device
+
+    take_device()
+    pace, found, skipped = _pace(args), [], [skip for step in steps for skip in step.skipped]
+    for ckpt, parts in programme.by_checkpoint(steps):
+        model = load(ckpt)
+        for part in parts:
+            grid = part.prepare(model)
+            records = _asked(grid, pace)
+            found += records
+            skipped += grid.skipped
+            if first() and not args.json:
+                _table(grid, records)
+    if not first():
+        return _over(pace)
+    if args.json:
+        print(json.dumps({"records": found, "skipped": [vars(skip) for skip in skipped]}, indent=1))
+    else:
+        for skip in (skip for step in steps for skip in step.skipped):
+            print(f"skipped {skip.what}: {skip.reason}", file=sys.stderr)
+    return _over(pace)
+
+
+def _pace(args: argparse.Namespace) -> Pace | None:
+    from repro.evals.pace import Pace
+
+    return None if args.max_hours is None else Pace(args.max_hours)
+
+
+def _over(pace: Pace | None) -> int:
+    """Exit code 0; Stopped, with what is left, where the hours did not do."""
+    if pace is not None and pace.left:
+        raise Stopped(pace.say())
     return 0
 
 
@@ -137,14 +216,29 @@ def _request(args: argparse.Namespace) -> Request:
 
 def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
     """Print the plan of a request; flags that say where or how to run have no effect on it."""
-    for name in ("out", "weights", "batch_size"):
-        if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
+    _without_effect(parser, args)
     from repro.evals.plan import data, plan, text
 
     found = plan(args.ckpt, request, args.plan)
     print(json.dumps(data(found), indent=1) if args.json else "\n".join(text(found)))
     return 0
+
+
+def _without_effect(parser: Parser, args: argparse.Namespace) -> None:
+    """An error for flags that a plan takes no notice of."""
+    for name in ("out", "weights", "batch_size"):
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
+
+
+def _hours(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of hours")
+    return value
 
 
 def _samples(text: str) -> int | Path:
@@ -203,15 +297,16 @@ def _list() -> int:
     return 0
 
 
-def _asked(grid: Prepared) -> list[Record]:
-    """Run the grid under a progress bar (terminals only)."""
+def _asked(grid: Prepared, pace: Pace | None) -> list[Record]:
+    """Run the grid, within its hours, under a progress bar (terminals only)."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
     total = len(grid.cells)
     disable = not (console.is_terminal and first())
-    asked = track(grid.run(), grid.model.recipe.name, total=total, console=console, disable=disable)
+    run = grid.run() if pace is None else pace.within(grid)
+    asked = track(run, grid.model.recipe.name, total=total, console=console, disable=disable)
     return grid.ordered(record for record, _ in asked)
 
 

@@ -71,11 +71,13 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request's questions in order, and the sum of those whose cost is known."""
+    """A request's questions in order (`cells` to be asked, `lines` what each costs), and the sum of those whose cost is
+    known."""
 
     checkpoint: str
     suite: str
     device: str
+    cells: list[Cell]
     lines: list[Line]
     skipped: list[Skip]
 
@@ -96,7 +98,12 @@ def plan(ckpt: str | None, request: Request, on: str) -> Plan:
     suite, cells, skipped = laid_out(model, request, _reason)
     lines = [_line(cell, cell.task.effort(model, cell.ask), network, machine) for cell in cells]
     return Plan(
-        checkpoint=model.recipe.name, suite=suite.name, device=machine.name, lines=lines, skipped=skipped
+        checkpoint=model.recipe.name,
+        suite=suite.name,
+        device=machine.name,
+        cells=cells,
+        lines=lines,
+        skipped=skipped,
     )
 
 

@@ -53,6 +53,9 @@ class Judged(Task):
     def protocol(self) -> dict[str, Any]:
         return {**judging(load_judge(self.judge), self.rule, self.retokenise), "entropy": "generator's ids"}
 
+    def gives(self, metric: str) -> bool:
+        return metric in ("gen_ppl", "entropy") or metric.startswith("distinct_")
+
     def effort(self, model: Model, ask: Ask) -> Effort:
         if not self.generates:
             return Effort.of_rows(0, 0, 1)

@@ -78,6 +78,10 @@ class Task(Part):
         """What asking costs, by arithmetic; None where nobody can say."""
         return None
 
+    def gives(self, metric: str) -> bool:
+        """Whether an answer may hold this metric, as far as that can be said before asking."""
+        return True
+
     def skip(self, model: Model) -> str | None:
         """Why this model cannot be asked, or None."""
         return None

@@ -1,0 +1,270 @@
+"""Programmes: what `flagship` and `silver` ask, their cost, and docs/gpu.md, which says so; --cell and --max-hours.
+
+`python tests/test_flagship.py` writes the made part of docs/gpu.md again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from dataclasses import replace
+
+import pytest
+
+from repro import load
+from repro.command import Stopped
+from repro.evals import suites
+from repro.evals.__main__ import main
+from repro.evals.grid import Request, prepare
+from repro.evals.pace import Pace
+from repro.evals.programme import commands, is_programme, of_cells, read_programme, steps
+from repro.evals.programme_plan import planned
+from repro.files import ROOT
+from repro.published import read, under
+from repro.results import Store
+
+PAGE = ROOT / "docs" / "gpu.md"
+MARKS = ("<!-- made by tests/test_flagship.py -->\n", "<!-- end -->")
+NAMES = ("flagship", "silver")
+HOURS = {"flagship": 24.0, "silver": 6.0}
+
+
+# --- the page -----------------------------------------------------------------------------------------------
+
+
+def page() -> str:
+    """docs/gpu.md as it should stand."""
+    before, rest = PAGE.read_text("utf-8").split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    return before + MARKS[0] + "".join(section(name) for name in NAMES) + MARKS[1] + after
+
+
+def section(name: str) -> str:
+    rows = read_programme(name)
+    found = planned(steps(rows, Request()), "h100")
+    hours = sum(row.hours for row in found)
+    unknown = sum(row.unknown for row in found)
+    lines = [
+        f"\n## {name}\n",
+        f"About {hours:.2g} hours" + (f", {unknown} of unknown cost." if unknown else "."),
+    ]
+    lines += ["", "| row | what | questions | hours |", "|---|---|---|---|"]
+    for row in found:
+        cost = "unknown" if row.unknown else f"{row.hours:.2g}"
+        lines.append(
+            f"| {row.step.name} | {row.step.title} | {row.questions} | {cost if row.questions else '-'} |"
+        )
+    for row, each in zip(rows, found, strict=True):
+        lines += ["", f"### {row.name}: {row.title}", "", "```", *commands(row), "```", ""]
+        lines += [f"Published: {line}." for line in margins(each.step.cells)]
+        lines += ["" if each.step.cells else "No published number to compare.", f"Verdict: {row.verdict}."]
+        lacks: dict[str, list[str]] = {}
+        for skip in each.step.skipped:
+            lacks.setdefault(skip.reason, []).append(skip.what)
+        lines += ["", *(f"Not asked: {', '.join(what)} ({reason})." for reason, what in lacks.items())]
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def margins(cells):
+    """Numbers with their margins, a line a table; many of one table by their common margin."""
+    tables = {}
+    for cell in cells:
+        tables.setdefault(cell.table, []).append(cell)
+    for name, members in tables.items():
+        scale = members[0].value / members[0].printed
+        if len(members) < 5:
+            each = [
+                f"{c.name.removeprefix(name + '.')} {c.printed:g} ± {c.margin / scale:.2g}" for c in members
+            ]
+            yield f"`{name}` {members[0].metric}: {', '.join(each)} ({members[0].source})"
+            continue
+        share = {round(c.margin / abs(c.value), 9) for c in members}
+        margin = f"{100 * share.pop():g} %" if len(share) == 1 else f"{members[0].margin / scale:g}"
+        yield f"`{name}` {members[0].metric}: {len(members)} numbers, each ± {margin} ({members[0].source})"
+
+
+def test_the_page_is_what_the_files_say():
+    assert PAGE.read_text("utf-8") == page(), "run python tests/test_flagship.py"
+
+
+def test_every_row_has_a_command_its_hours_and_a_verdict():
+    text = PAGE.read_text("utf-8")
+    for name in NAMES:
+        for row in read_programme(name):
+            assert f"### {row.name}: {row.title}" in text and row.verdict in text
+            assert all(command in text for command in commands(row))
+
+
+# --- what they ask ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_programme_fits_its_hours_and_is_planned_at_once(name, capsys):
+    began = time.process_time()
+    assert main(["--suite", name, "--plan", "--json"]) == 0
+    assert time.process_time() - began < 5
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["hours"] < HOURS[name]
+    assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["rows"]))
+    listed = [q for row in found["rows"] for plan in row["plans"] for q in plan["questions"]]
+    assert all(q["forwards"] and q["items"] for q in listed)
+
+
+def test_a_row_s_own_commands_ask_the_same(capsys):
+    """Typed one by one, a row's commands plan what the programme plans of it."""
+    for row in read_programme("flagship"):
+        (whole,) = planned(steps([row], Request()), "h100")
+        if not whole.questions:
+            continue
+        hours = 0.0
+        for command in commands(row):
+            assert main([*shlex.split(command)[3:], "--plan", "--json"]) == 0
+            hours += json.loads(capsys.readouterr().out)["hours"]
+        assert hours == pytest.approx(whole.hours), row.name
+
+
+def test_one_row_by_hand(capsys):
+    """F3: MDLM without and with nucleus, 1,024 texts in 1,024 steps, one forward more for the drawn tail."""
+    (row,) = [row for row in read_programme("flagship") if row.name == "F3"]
+    (found,) = planned(steps([row], Request()), "h100")
+    assert [(line.items, line.forwards) for plan in found.plans for line in plan.lines] == [
+        (1024, 1025),
+        (1024, 1024),
+    ]
+    a_token = 2 * 12 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 12 * 768 * 1024 + 2 * 768 * 50258
+    assert found.hours == pytest.approx(1024 * 2049 * 1024 * a_token / (989e12 * 0.4) / 3600)
+    assert [cell.printed for cell in found.step.cells] == [104.85, 51.3, 46.8, 40.7]
+
+
+def test_a_limit_of_a_row_and_of_the_command_line_both_hold():
+    (row,) = [row for row in read_programme("flagship") if row.name == "F6"]
+    for limit, wanted in ((None, [None, 400]), (50, [50, 50]), (1000, [1000, 400])):
+        (step,) = steps([row], Request(limit=limit))
+        assert [part.request.limit for part in step.parts] == wanted
+
+
+ROWS = """
+[[rows]]
+name = "A"
+title = "a"
+verdict = "v"
+asks = [{ cells = ["duo.t5.mdlm.8"], samples = 16 }, { ckpt = "s-sahoo/duo", suite = "duo_owt" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("duo.t5.mdlm.8", "duo.t5.mdml.8", "no published cell, row or table 'duo.t5.mdml.8'; nearest is"),
+        ('suite = "duo_owt"', 'suite = "duo_otw"', "no suite 'duo_otw'; nearest is 'duo_owt'"),
+        ('suite = "duo_owt"', 'suite = "duo_owt", tasks = ["quality"]', "no task 'quality' in suite"),
+        ('ckpt = "s-sahoo/duo", ', "", "give 'ckpt' and 'suite'"),
+        ("s-sahoo/duo", "s-sahoo/dua", "no checkpoint 's-sahoo/dua'"),
+        ("samples = 16", "sample = 16", "unknown field 'sample'"),
+        ('cells = ["duo.t5.mdlm.8"], ', "", "either cells or a suite"),
+    ],
+)
+def test_a_wrong_programme_is_refused(tmp_path, monkeypatch, old, new, says):
+    for path in suites.SUITES.glob("duo_owt.toml"):
+        (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(suites, "SUITES", tmp_path)
+    (tmp_path / "own.toml").write_text(ROWS, "utf-8")
+    assert is_programme("own") and not is_programme("duo_owt")
+    assert len(read_programme("own")[0].asks) == 2
+    assert old in ROWS
+    (tmp_path / "own.toml").write_text(ROWS.replace(old, new, 1), "utf-8")
+    with pytest.raises(ValueError, match=says):
+        read_programme("own")
+
+
+def test_cells_name_rows_and_tables_and_say_what_cannot_be_asked(capsys):
+    cells = read()
+    assert len(under(cells, "duo.t5.mdlm")) == 8 and len(under(cells, "duo.t5")) == 64
+    (step,) = of_cells(["duo.t5"], Request())
+    assert len(step.skipped) == 24 and {part.ckpt for part in step.parts} == {
+        "s-sahoo/duo",
+        "s-sahoo/duo-distilled",
+        "kuleshov-group/mdlm-owt",
+    }
+    with pytest.raises(
+        ValueError, match=r"nothing here answers duo\.t5\.sedd_absorb\.8: the authors' checkpoint"
+    ):
+        main(["--cell", "duo.t5.sedd_absorb.8"])
+    with pytest.raises(ValueError, match="--samplers has no effect on --cell"):
+        main(["--cell", "duo.t5.mdlm", "--samplers", "ancestral"])
+    with pytest.raises(ValueError, match="--tasks has no effect on the rows of --suite flagship"):
+        main(["--suite", "flagship", "--tasks", "law"])
+    with pytest.raises(ValueError, match="--max-hours has no effect on --plan"):
+        main(["--cell", "duo.t5.mdlm", "--plan", "--max-hours", "2"])
+
+
+# --- hours --------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds that pass only where a question is asked: `each` a question."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Every question takes an hour by this clock."""
+    clock = Clock()
+    from repro.evals import grid
+
+    asked = grid.Prepared.run
+
+    def run(self):
+        for record, new in asked(self):
+            clock.now += 3600.0 * new
+            yield record, new
+
+    monkeypatch.setattr(grid.Prepared, "run", run)
+    return clock
+
+
+def test_a_run_stops_before_its_hours_are_over_and_goes_on(tmp_path, slow):
+    """Four questions of an hour each in two and a half hours: two are asked, then the others, none twice."""
+    model = load("oracle:mdlm@nano")
+    request = Request(["random"], ["law"], [16, 32], (0, 1), samples=4, suite="oracle", out=tmp_path)
+    asked, left = [], []
+    for _ in range(3):
+        slow.now, pace = 0.0, Pace(2.5, slow)
+        records = list(pace.within(prepare(model, request)))
+        asked.append(sum(new for _, new in records))
+        left.append(pace.left)
+    assert asked == [2, 2, 0] and left == [2, 0, 0]
+    whole = prepare(model, replace(request, out=tmp_path / "whole"))
+    undisturbed = {record["id"]: record["answer"] for record, _ in whole.run()}
+    assert {r["id"]: r["answer"] for r in Store(tmp_path / "raw").records()} == undisturbed
+
+
+def test_what_earlier_runs_took_is_known(tmp_path, slow):
+    """After an hour a question, half an hour begins none; a first question of all is asked unmeasured."""
+    model = load("oracle:mdlm@nano")
+    request = Request(["random"], ["law"], [16, 32], samples=4, suite="oracle", out=tmp_path)
+    pace = Pace(0.5, slow)
+    assert sum(new for _, new in pace.within(prepare(model, request))) == 1 and pace.left == 1
+    assert pace.needed == pytest.approx(1.0) and "1 questions are left, about 1 hours" in pace.say()
+
+
+def test_the_command_line_stops_with_a_line_and_a_code(tmp_path, capsys):
+    arguments = ["--ckpt", "oracle:mdlm@nano", "--suite", "oracle", "--tasks", "law", "--samples", "4"]
+    arguments += ["--samplers", "random", "--tokens-per-step", "16,32", "--out", str(tmp_path)]
+    with pytest.raises(Stopped, match="2 questions are left; the same command goes on"):
+        main([*arguments, "--max-hours", "1e-9"])
+    assert main([*arguments, "--max-hours", "1"]) == 0
+    assert "random" in capsys.readouterr().out
+    for wrong in ("0", "-1", "x"):
+        with pytest.raises(ValueError, match="no positive number of hours"):
+            main([*arguments, "--max-hours", wrong])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
