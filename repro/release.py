@@ -26,6 +26,7 @@ from repro.processes.process import Process
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
     from repro.backbones.denoiser import Denoiser
 
@@ -92,7 +93,7 @@ def open_release(folder: Path) -> Opened:
         suite="released",
     )
     blank = _blank(release)
-    shapes = {name: parameter.shape for name, parameter in blank.named_parameters()}
+    shapes = {name: tensor.shape for name, tensor in _weights(blank).items()}
     return Opened(folder, layout, release, mapping.account(folder, layout.mapping, shapes), blank)
 
 
@@ -103,8 +104,15 @@ def network(opened: Opened) -> Denoiser:
     for parameter in opened.blank.parameters():
         if parameter.is_meta:
             torch.utils.swap_tensors(parameter, torch.nn.Parameter(torch.empty(parameter.shape)))
-    mapping.fill(opened.folder, opened.entries, dict(opened.blank.named_parameters()))
+    mapping.fill(opened.folder, opened.entries, _weights(opened.blank))
     return opened.blank.eval()
+
+
+def _weights(denoiser: Denoiser) -> dict[str, Tensor]:
+    """What a folder has to fill: parameters, tied ones once, and the buffers that are saved with them."""
+    kept = denoiser.state_dict().keys()
+    saved = {name: buffer for name, buffer in denoiser.named_buffers() if name in kept}
+    return {**dict(denoiser.named_parameters()), **saved}
 
 
 def _blank(release: Release) -> Denoiser:
