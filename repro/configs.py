@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from repro.backbones.backbone import Backbone
 from repro.backbones.diffusion_gemma import DiffusionGemma
-from repro.backbones.dit import Dit, DitCausal
+from repro.backbones.dit import Dit, DitBlocks, DitCausal
 from repro.backbones.llama import Llama
 from repro.backbones.modernbert import ModernBert
 from repro.backbones.qwen2 import Qwen2
@@ -22,20 +22,34 @@ ALPHA_END = 1e-3
 """alpha(1) of the log-linear schedule whose sigma the DiTs were trained with (spec C, D.4)."""
 
 
-def dit(config: Config, told: bool) -> Backbone:
-    """MDLM's and Duo's configuration; the rest of the pins is fixed in their code (models/dit.py)."""
+def _dit_shape(config: Config) -> Config:
+    """The pins that every DiT has; the rest is fixed in the authors' code (models/dit.py)."""
     width = config["hidden_dim"]
-    shared = {"layers": config["n_blocks"], "width": width, "heads": config["n_heads"], "ffn": 4 * width}
-    if config.get("causal", False):
-        return DitCausal(**shared, rope_base=10_000.0, norm_eps=1e-5)
-    return Dit(
-        **shared,
-        condition=config["cond_dim"],
-        frequencies=256,
-        alpha_end=ALPHA_END if told else None,
-        rope_base=10_000.0,
-        norm_eps=1e-5,
-    )
+    return {
+        "layers": config["n_blocks"],
+        "width": width,
+        "heads": config["n_heads"],
+        "ffn": 4 * width,
+        "rope_base": 10_000.0,
+        "norm_eps": 1e-5,
+    }
+
+
+def dit(config: Config, told: bool) -> Backbone:
+    """MDLM's and Duo's network, and BD3-LM's without blocks."""
+    shape = _dit_shape(config)
+    return Dit(**shape, condition=config["cond_dim"], frequencies=256, alpha_end=ALPHA_END if told else None)
+
+
+def dit_causal(config: Config) -> Backbone:
+    """The left-to-right baseline of Duo and BD3-LM."""
+    return DitCausal(**_dit_shape(config))
+
+
+def dit_blocks(config: Config) -> Backbone:
+    """BD3-LM's network; `adaln` false: nothing is modulated."""
+    condition = config["cond_dim"] if config["adaln"] else 0
+    return DitBlocks(**_dit_shape(config), condition=condition, frequencies=256, block=config["block_size"])
 
 
 def _rope(config: Config, default: float) -> float:

@@ -18,7 +18,7 @@ from repro import configs
 from repro.backbones.backbone import Backbone, Meaning
 from repro.configs import ALPHA_END, Config
 from repro.mapping import Mapping
-from repro.names import DIFFUSION_GEMMA, DIT, DREAM, LLADA, LLAMA, MODERNBERT, QWEN2
+from repro.names import BD3, DIFFUSION_GEMMA, DIT, DREAM, LLADA, LLAMA, MODERNBERT, QWEN2
 from repro.parts import nearest
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
@@ -70,7 +70,47 @@ LAYOUTS = {
         meaning="leave_one_out",
         score="truncated bound",
         mask=None,
-        required={"causal": False},
+        required={},
+    ),
+    "duo_causal": Layout(
+        name="Duo's causal DiT",
+        mapping=DIT,
+        backbone=configs.dit_causal,
+        process=LeftToRight(),
+        meaning="x0_mean",
+        score="exact",
+        mask="last",
+        required={},
+    ),
+    "bd3lm": Layout(
+        name="BD3-LM's DiT",
+        mapping=BD3,
+        backbone=configs.dit_blocks,
+        process=Absorbing(),
+        meaning="leave_one_out",
+        score="truncated bound",
+        mask="last",
+        required={"time_conditioning": False},
+    ),
+    "bd3lm_whole": Layout(
+        name="BD3-LM's DiT without blocks",
+        mapping=BD3,
+        backbone=lambda config: configs.dit(config, told=False),
+        process=Absorbing(),
+        meaning="leave_one_out",
+        score="truncated bound",
+        mask="last",
+        required={"time_conditioning": False, "adaln": True},
+    ),
+    "bd3lm_causal": Layout(
+        name="BD3-LM's causal DiT",
+        mapping=BD3,
+        backbone=configs.dit_causal,
+        process=LeftToRight(),
+        meaning="x0_mean",
+        score="exact",
+        mask="last",
+        required={"adaln": False, "cross_attn": False},
     ),
     "llada": Layout(
         name="LLaDA",
@@ -149,7 +189,7 @@ LAYOUTS = {
         },
     ),
 }
-"""By config.json's model_type, in lower case."""
+"""By config.json's model_type, in lower case, and what one type is used for beside the first (`_kind`)."""
 
 
 def read_config(folder: Path) -> Config:
@@ -170,7 +210,7 @@ def read_config(folder: Path) -> Config:
 def recognise(folder: Path) -> tuple[Layout, Backbone]:
     """The layout of a folder and its network's pins; ValueError in one line for one that is not known."""
     config, path = read_config(folder), folder / "config.json"
-    kind = str(config.get("model_type", "")).lower()
+    kind = _kind(config)
     if kind not in LAYOUTS:
         raise ValueError(f"{path}: no layout for model_type {kind!r}; {nearest(kind, LAYOUTS)}")
     layout = LAYOUTS[kind]
@@ -185,3 +225,13 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
         raise ValueError(f"{path} lacks {error}; it is no configuration of {layout.name}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _kind(config: Config) -> str:
+    """The key of a configuration's layout: three networks of Duo and BD3-LM share their type."""
+    kind = str(config.get("model_type", "")).lower()
+    if kind in ("duo", "bd3lm") and config.get("causal", False):
+        return f"{kind}_causal"
+    if kind == "bd3lm" and not config.get("cross_attn", True):
+        return "bd3lm_whole"
+    return kind

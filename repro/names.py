@@ -1,8 +1,8 @@
-"""Names that authors give their tensors, as data: Duo's and MDLM's DiT, LLaDA, Dream, Qwen2, Llama, ModernBERT,
-DiffusionGemma.
+"""Names that authors give their tensors, as data: the DiT of Duo, MDLM and BD3-LM, LLaDA, Dream, Qwen2, Llama,
+ModernBERT, DiffusionGemma.
 
-They are those of s-sahoo/duo and kuleshov-group/mdlm (models/dit.py), of the modelling files that GSAI-ML/LLaDA-8B and
-Dream-org/Dream-v0 ship, and of transformers.
+They are those of s-sahoo/duo, kuleshov-group/mdlm and kuleshov-group/bd3lms (models/dit.py), of the modelling files
+that GSAI-ML/LLaDA-8B and Dream-org/Dream-v0 ship, and of transformers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _DIT_BLOCK = {
     "adaLN_modulation.weight": "modulation.weight",
     "adaLN_modulation.bias": "modulation.bias",
 }
+_RATES_DIT = {"backbone.rotary_emb.inv_freq": "rates of the rotation, computed from the base"}
 DIT = Mapping(
     used={
         "backbone.vocab_embed.embedding": "embedding.weight",
@@ -37,7 +38,15 @@ DIT = Mapping(
         "backbone.output_layer.adaLN_modulation.weight": "modulation.weight",
         "backbone.output_layer.adaLN_modulation.bias": "modulation.bias",
     },
-    ignored={"backbone.rotary_emb.inv_freq": "rates of the rotation, computed from the base"},
+    ignored=_RATES_DIT,
+)
+BD3 = Mapping(
+    used=DIT.used,
+    ignored={
+        **_RATES_DIT,
+        "sampling_eps_min": "least noise level of its training",
+        "sampling_eps_max": "greatest noise level of its training",
+    },
 )
 
 _LLAMA = {
