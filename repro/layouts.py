@@ -197,14 +197,20 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is missing; copy it beside the weights")
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); copy it again") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is no JSON object; copy it again")
+    config = read_json(path)
     text = config.get("text_config")  # a network that also sees pictures keeps its language part apart
     return {**text, **config} if isinstance(text, dict) else config
+
+
+def read_json(path: Path) -> Config:
+    """A JSON object; ValueError in one line where it is none."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); copy it again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no JSON object; copy it again")
+    return found
 
 
 def recognise(folder: Path) -> tuple[Layout, Backbone]:

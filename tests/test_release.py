@@ -29,7 +29,7 @@ from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionG
 from transformers.models.gemma4 import Gemma4VisionConfig
 
 from repro import checkpoint, load, sample
-from repro.backbones.attention import Mask
+from repro.backbones.attention import Copies, Mask
 from repro.backbones.canvas import text_configuration
 from repro.evals.__main__ import main as evals
 from repro.processes.absorbing import Absorbing
@@ -151,6 +151,57 @@ def test_duo(tmp_path, tokenizer):
     close(logits(folder, t), literal.dit(weights, IDS, 4, SIGMA))
     released = open_release(folder).release
     assert released.meaning == "leave_one_out" and released.role().forbidden == ()
+
+
+BD3 = {**DIT, "model_type": "bd3lm", "vocab_size": V + 1, "block_size": 4, "time_conditioning": False}
+BOUNDS = {"sampling_eps_min": torch.tensor(1e-3), "sampling_eps_max": torch.tensor(0.999)}
+SPECIAL = {"bos_token": "[CLS]", "eos_token": {"content": "[SEP]"}}
+
+
+def bd3(folder, tokenizer, adaln=True, cross=True, causal=False):
+    weights = literal.dit_weights(2, 32, 16 if adaln else 0, V + 1)
+    config = {**BD3, "adaln": adaln, "cross_attn": cross, "causal": causal}
+    return written(folder, tokenizer, config, {**weights, **BOUNDS}), weights
+
+
+@pytest.mark.parametrize("adaln", [True, False])
+def test_bd3(adaln, tmp_path, tokenizer):
+    folder, weights = bd3(tmp_path / "bd3", tokenizer, adaln)
+    opened = open_release(folder)
+    assert opened.layout.name == "BD3-LM's DiT" and opened.release.role().forbidden == (V, V)
+    noisy = IDS.masked_fill(IDS % 2 == 0, V)
+    with torch.no_grad():
+        denoiser = network(opened)
+        both = denoiser.encode(torch.cat([noisy, IDS], 1), t=None, attention=Copies(block=4))
+        close(
+            denoiser.head().logits(both)[:, : IDS.shape[1]],
+            literal.bd3(weights, noisy, IDS, 4, 4, modulated=adaln),
+        )
+    assert {"sampling_eps_min", "sampling_eps_max"} <= {e.name for e in opened.entries if e.ours is None}
+
+
+def test_bd3_without_blocks(tmp_path, tokenizer):
+    """MDLM's baseline of the same authors, in the same layout."""
+    folder, weights = bd3(tmp_path / "whole", tokenizer, cross=False)
+    close(logits(folder), literal.dit(weights, IDS, 4, torch.zeros(2)))
+
+
+@pytest.mark.parametrize("kind", ["duo", "bd3lm"])
+def test_a_causal_dit(kind, tmp_path, tokenizer):
+    """Left to right, BOS and EOS out of the tokenizer's own words: its configuration names none."""
+    if kind == "bd3lm":
+        folder, weights = bd3(tmp_path / "ar", tokenizer, adaln=False, cross=False, causal=True)
+    else:
+        weights = literal.dit_weights(2, 32, 0, V + 1)
+        config = {**DIT, "model_type": "DUO", "vocab_size": V + 1, "causal": True}
+        folder = written(tmp_path / "ar", tokenizer, config, weights)
+    (folder / "tokenizer_config.json").write_text(json.dumps(SPECIAL), "utf-8")
+    close(logits(folder), literal.dit(weights, IDS, 4, None))
+    model = load(folder)
+    vocabulary = model.data.vocabulary()
+    assert (vocabulary.bos, vocabulary.eos) == (tiny_tokenizer.CLS, tiny_tokenizer.SEP)
+    (text,) = sample(model, ["What is"], gen_length=4)
+    assert "[MASK]" not in text
 
 
 def test_llada(tmp_path, tokenizer):
