@@ -4,7 +4,8 @@
     fill(folder, found, parameters)                copied one by one out of the shards; nothing is ever unpickled
 
 A `Mapping` says for each of their names which of our parameters it is; `{i}` stands for a number, the same on both
-sides. Memory: the network and what one shard's tensor takes.
+sides; in ignored names a `*` at the end stands for whatever begins so. Memory: the network and what one shard's tensor
+takes.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ def _place(folder: Path, mapping: Mapping, name: str) -> tuple[str | None, str]:
         if numbers is not None:
             return ours.replace("{i}", numbers), "renamed" if pattern != ours else "used"
     for pattern, reason in mapping.ignored.items():
-        if _match(pattern, name) is not None:
+        begins = pattern.endswith("*") and name.startswith(pattern[:-1])
+        if begins or _match(pattern, name) is not None:
             return None, reason
     raise ValueError(f"{folder}: nothing is known of tensor {name!r}; this layout has no such weight")
 

@@ -1,7 +1,8 @@
-"""Names that authors give their tensors, as data: Duo's and MDLM's DiT, LLaDA, Dream, Qwen2, Llama, ModernBERT.
+"""Names that authors give their tensors, as data: the DiT of Duo, MDLM and BD3-LM, LLaDA, Dream, Qwen2, Llama,
+ModernBERT, DiffusionGemma.
 
-They are those of s-sahoo/duo and kuleshov-group/mdlm (models/dit.py), of the modelling files that GSAI-ML/LLaDA-8B and
-Dream-org/Dream-v0 ship, and of transformers.
+They are those of s-sahoo/duo, kuleshov-group/mdlm and kuleshov-group/bd3lms (models/dit.py), of the modelling files
+that GSAI-ML/LLaDA-8B and Dream-org/Dream-v0 ship, and of transformers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _DIT_BLOCK = {
     "adaLN_modulation.weight": "modulation.weight",
     "adaLN_modulation.bias": "modulation.bias",
 }
+_RATES_DIT = {"backbone.rotary_emb.inv_freq": "rates of the rotation, computed from the base"}
 DIT = Mapping(
     used={
         "backbone.vocab_embed.embedding": "embedding.weight",
@@ -36,7 +38,15 @@ DIT = Mapping(
         "backbone.output_layer.adaLN_modulation.weight": "modulation.weight",
         "backbone.output_layer.adaLN_modulation.bias": "modulation.bias",
     },
-    ignored={"backbone.rotary_emb.inv_freq": "rates of the rotation, computed from the base"},
+    ignored=_RATES_DIT,
+)
+BD3 = Mapping(
+    used=DIT.used,
+    ignored={
+        **_RATES_DIT,
+        "sampling_eps_min": "least noise level of its training",
+        "sampling_eps_max": "greatest noise level of its training",
+    },
 )
 
 _LLAMA = {
@@ -88,6 +98,38 @@ _MODERNBERT = (
     ),
 )
 
+_GEMMA_LAYER = (
+    *(f"self_attn.{x}.weight" for x in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")),
+    *(f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")),
+    *("router.scale", "router.per_expert_scale", "router.proj.weight"),
+    *("experts.gate_up_proj", "experts.down_proj"),
+    *("input_layernorm.weight", "post_attention_layernorm.weight"),
+    *(
+        f"{when}_feedforward_layernorm{which}.weight"
+        for when, which in (("pre", ""), ("pre", "_2"), ("post", ""), ("post", "_1"), ("post", "_2"))
+    ),
+)
+_GEMMA = {
+    "model.decoder.embed_tokens.weight": "model.encoder.language_model.embed_tokens.weight",
+    "model.decoder.norm.weight": "model.encoder.language_model.norm.weight",
+    **{
+        f"model.decoder.layers.{{i}}.{name}": f"model.encoder.language_model.layers.{{i}}.{name}"
+        for name in _GEMMA_LAYER
+    },
+    **{
+        name: name  # the one thing that encoder and decoder do not share
+        for name in (
+            "model.encoder.language_model.layers.{i}.layer_scalar",
+            "model.decoder.layers.{i}.layer_scalar",
+        )
+    },
+    "model.decoder.self_conditioning.pre_norm.weight": "model.decoder.self_conditioning.pre_norm.weight",
+    **{
+        f"model.decoder.self_conditioning.{x}_proj.weight": f"model.decoder.self_conditioning.{x}_proj.weight"
+        for x in ("gate", "up", "down")
+    },
+}
+
 
 def within(prefix: str, names: Table[str, str]) -> dict[str, str]:
     """The same names, ours lying deeper in our module."""
@@ -99,3 +141,10 @@ QWEN2 = Mapping(used=within("network", {**_LLAMA, **_BIASES}), ignored=_RATES)
 DREAM = Mapping(used=within("network.network", {**_LLAMA, **_BIASES}), ignored=_RATES)
 LLADA = Mapping(used=within("network", _LLADA), ignored={})
 MODERNBERT = Mapping(used={name: f"network.{name}" for name in _MODERNBERT}, ignored={})
+DIFFUSION_GEMMA = Mapping(
+    used=within("network", _GEMMA),
+    ignored=dict.fromkeys(
+        ("model.encoder.vision_tower.*", "model.encoder.embed_vision.*"),
+        "pictures: this suite reads text alone",
+    ),
+)

@@ -46,6 +46,7 @@ PARTS = {
     "modernbert": "repro.backbones.modernbert:ModernBert",
     "dit": "repro.backbones.dit:Dit",
     "dit_causal": "repro.backbones.dit:DitCausal",
+    "dit_blocks": "repro.backbones.dit:DitBlocks",
     "diffusion_gemma": "repro.backbones.diffusion_gemma:DiffusionGemma",
     "oracle": "repro.backbones.oracle:Oracle",
     "shifted": "repro.backbones.shifted:Shifted",

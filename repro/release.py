@@ -26,10 +26,11 @@ from repro.processes.process import Process
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
     from repro.backbones.denoiser import Denoiser
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, WORDS = "tokenizer.json", "tokenizer_config.json"
 
 
 @part
@@ -92,7 +93,7 @@ def open_release(folder: Path) -> Opened:
         suite="released",
     )
     blank = _blank(release)
-    shapes = {name: parameter.shape for name, parameter in blank.named_parameters()}
+    shapes = {name: tensor.shape for name, tensor in _weights(blank).items()}
     return Opened(folder, layout, release, mapping.account(folder, layout.mapping, shapes), blank)
 
 
@@ -103,8 +104,15 @@ def network(opened: Opened) -> Denoiser:
     for parameter in opened.blank.parameters():
         if parameter.is_meta:
             torch.utils.swap_tensors(parameter, torch.nn.Parameter(torch.empty(parameter.shape)))
-    mapping.fill(opened.folder, opened.entries, dict(opened.blank.named_parameters()))
+    mapping.fill(opened.folder, opened.entries, _weights(opened.blank))
     return opened.blank.eval()
+
+
+def _weights(denoiser: Denoiser) -> dict[str, Tensor]:
+    """What a folder has to fill: parameters, tied ones once, and the buffers that are saved with them."""
+    kept = denoiser.state_dict().keys()
+    saved = {name: buffer for name, buffer in denoiser.named_buffers() if name in kept}
+    return {**dict(denoiser.named_parameters()), **saved}
 
 
 def _blank(release: Release) -> Denoiser:
@@ -142,9 +150,9 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
         size=total - 1 if mask == total - 1 else total,
         total=total,
         mask=mask,
-        bos=_id(config, "bos_token_id"),
-        eos=_id(config, "eos_token_id"),
-        pad=_id(config, "pad_token_id"),
+        bos=_special(folder, config, tokenizer, "bos"),
+        eos=_special(folder, config, tokenizer, "eos"),
+        pad=_special(folder, config, tokenizer, "pad"),
         length=length,
     )
 
@@ -170,10 +178,20 @@ def _mask(path: Path, layout: Layout, config: Config, tokenizer: Tokenizer, tota
     return mask
 
 
-def _id(config: Config, field: str) -> int | None:
-    """A special id; where there are several, the first."""
-    value = config.get(field)
+def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str) -> int | None:
+    """A special id, of several the first: of config.json, else the token that tokenizer_config.json calls so."""
+    value = config.get(f"{kind}_token_id")
+    if value is None:
+        token = _words(folder).get(f"{kind}_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        return None if content is None else tokenizer.token_to_id(content)
     return value[0] if isinstance(value, list) else value
+
+
+def _words(folder: Path) -> Config:
+    """tokenizer_config.json, where there is one."""
+    path = folder / WORDS
+    return layouts.read_json(path) if path.is_file() else {}
 
 
 def table(entries: Sequence[Entry]) -> list[str]:

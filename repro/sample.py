@@ -59,7 +59,7 @@ def sample(
     ids = _prompts(model, prompts, n)
     rule = preset(sampler or default_preset(model, prompts is not None))
     length = _length(model, ids, gen_length)
-    plan = plan_for(rule, length, block_length, steps, _kept(cache))
+    plan = plan_for(rule, length, block_length or model.denoiser.writes, steps, _kept(cache))
     process, names = model.recipe.process, range(len(ids))
     decoded = decode(model.denoiser, process, rule, plan, ids, seed=seed, names=names)
     return [model.data.decode(row) for row in decoded.ids.tolist()]
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     rule = preset(name)
     length = _length(model, _prompts(model, prompts, 1), args.gen_length)
-    plan = plan_for(rule, length, args.block_length, args.steps, kept)
+    plan = plan_for(rule, length, args.block_length or model.denoiser.writes, args.steps, kept)
     if args.watch:
         from repro.watch import Watch
 

@@ -1,6 +1,7 @@
 """Networks written out after their papers' equations, on weights under their authors' names.
 
     dit(weights, ids, heads, sigma)         Duo's and MDLM's diffusion transformer; sigma None: the causal one
+    bd3(weights, noisy, clean, ...)         the same read block by block
     dit_weights(...)                        random weights in that layout
 
 Symbols: B rows, L tokens, D width, H heads, E = D / H, C condition, V ids.
@@ -59,8 +60,11 @@ def dit_weights(
     return found | {"backbone.rotary_emb.inv_freq": rates}
 
 
-def turned(x: Tensor, base: float) -> Tensor:
-    """Rotary positions on [B, H, L, E] as complex numbers (Su et al. 2021), feature k paired with k + E/2."""
+def turned(x: Tensor, base: float, copies: int = 1) -> Tensor:
+    """Rotary positions on [B, H, L, E] as complex numbers (Su et al. 2021), feature k paired with k + E/2; each of the
+    `copies` that lie behind each other is counted from 0."""
+    if copies > 1:
+        return torch.cat([turned(part, base) for part in x.chunk(copies, 2)], 2)
     length, half = x.shape[2], x.shape[3] // 2
     rates = torch.tensor([base ** (-k / half) for k in range(half)])
     turn = torch.polar(torch.ones(length, half), torch.arange(length)[:, None] * rates)
@@ -68,11 +72,11 @@ def turned(x: Tensor, base: float) -> Tensor:
     return torch.cat([pairs.real, pairs.imag], -1)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """[B, H, L, E] -> [B, L, H E]."""
+def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
+    """[B, H, L, E] -> [B, L, H E]; `seen` [L, L] bool: which key (column) a query (row) looks at."""
     score = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-    if causal:
-        score = score.masked_fill(torch.ones(score.shape[-2:]).triu(1).bool(), -math.inf)
+    if seen is not None:
+        score = score.masked_fill(~seen, -math.inf)
     return (score.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
@@ -90,7 +94,30 @@ def silu(x: Tensor) -> Tensor:
 
 
 def dit(weights: Weights, ids: Tensor, heads: int, sigma: Tensor | None) -> Tensor:
-    """Logits [B, L, V] of ids [B, L] at noise levels sigma [B]."""
+    """Logits [B, L, V] of ids [B, L] at noise levels sigma [B]; without any it is the causal network."""
+    causal = torch.ones(ids.shape[1], ids.shape[1]).tril().bool()
+    return _dit(weights, ids, heads, sigma, causal if sigma is None else None, copies=1)
+
+
+def bd3(weights: Weights, noisy: Tensor, clean: Tensor, heads: int, block: int, modulated: bool) -> Tensor:
+    """Logits [B, L, V] of every noisy block given the clean ones before it (Arriola et al. 2025, section 3.2): rows are
+    [noisy; clean], and the mask is written out block by block."""
+    length = noisy.shape[1]
+    seen = torch.zeros(2 * length, 2 * length, dtype=torch.bool)
+    for start in range(0, length, block):
+        end = min(start + block, length)
+        seen[start:end, start:end] = True  # a noisy block: itself
+        seen[start:end, length : length + start] = True  # and the clean ones before it
+        seen[length + start : length + end, length : length + end] = (
+            True  # a clean block: itself and those before
+        )
+    sigma = torch.zeros(len(noisy)) if modulated else None
+    return _dit(weights, torch.cat([noisy, clean], 1), heads, sigma, seen, copies=2)[:, :length]
+
+
+def _dit(
+    weights: Weights, ids: Tensor, heads: int, sigma: Tensor | None, allowed: Tensor | None, copies: int
+) -> Tensor:
     w = {name.removeprefix("backbone."): tensor for name, tensor in weights.items()}
     x = w["vocab_embed.embedding"][ids]
     c = None
@@ -114,7 +141,7 @@ def dit(weights: Weights, ids: Tensor, heads: int, sigma: Tensor | None) -> Tens
         h = layer_norm(x, w[f"{b}.norm1.weight"]) * (1 + scale1) + shift1
         q, k, v = (h @ part.T for part in w[f"{b}.attn_qkv.weight"].chunk(3))
         q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
-        seen = attention(turned(q, 10_000.0), turned(k, 10_000.0), v, sigma is None)
+        seen = attention(turned(q, 10_000.0, copies), turned(k, 10_000.0, copies), v, allowed)
         x = x + gate1 * (seen @ w[f"{b}.attn_out.weight"].T)
         h = layer_norm(x, w[f"{b}.norm2.weight"]) * (1 + scale2) + shift2
         h = gelu_tanh(h @ w[f"{b}.mlp.0.weight"].T + w[f"{b}.mlp.0.bias"])
@@ -152,7 +179,7 @@ def gated_block(
     q, k, v = (h @ w.T + b for w, b in zip(qkv, biases, strict=True))
     q, k, v = (part.unflatten(-1, (-1, width)).transpose(1, 2) for part in (q, k, v))
     k, v = (part.repeat_interleave(heads // part.shape[1], 1) for part in (k, v))
-    x = x + attention(turned(q, base), turned(k, base), v, causal=False) @ out.T
+    x = x + attention(turned(q, base), turned(k, base), v, None) @ out.T
     h = rms_norm(x, norms[1], eps)
     return x + (silu(h @ gate.T) * (h @ up.T)) @ down.T
 

@@ -20,6 +20,7 @@ LAYERS = [
     {"recipe"},
     {"mapping"},
     {"names"},
+    {"configs"},
     {"checkpoint", "engines", "layouts", "track"},
     {"release"},
     {"train", "report", "judge", "certificates", "published", "explain", "matching"},

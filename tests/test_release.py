@@ -1,7 +1,7 @@
 """Folders in the authors' own layouts load, account for every tensor, and give the logits of their equations.
 
 Tiny random weights are written as the authors write them: LLaDA's, Dream's and the DiTs' names from tests/literal.py,
-Llama, Qwen2 and ModernBERT by transformers itself.
+Llama, Qwen2, ModernBERT and DiffusionGemma by transformers itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 import tiny_tokenizer
 import torch
 from safetensors.torch import load_file, save_file
+from test_renoise import PINS as GEMMA
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -24,9 +25,12 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
+from transformers.models.gemma4 import Gemma4VisionConfig
 
 from repro import checkpoint, load, sample
-from repro.backbones.attention import Mask
+from repro.backbones.attention import Copies, Mask
+from repro.backbones.canvas import text_configuration
 from repro.evals.__main__ import main as evals
 from repro.processes.absorbing import Absorbing
 from repro.release import network, open_release
@@ -149,6 +153,57 @@ def test_duo(tmp_path, tokenizer):
     assert released.meaning == "leave_one_out" and released.role().forbidden == ()
 
 
+BD3 = {**DIT, "model_type": "bd3lm", "vocab_size": V + 1, "block_size": 4, "time_conditioning": False}
+BOUNDS = {"sampling_eps_min": torch.tensor(1e-3), "sampling_eps_max": torch.tensor(0.999)}
+SPECIAL = {"bos_token": "[CLS]", "eos_token": {"content": "[SEP]"}}
+
+
+def bd3(folder, tokenizer, adaln=True, cross=True, causal=False):
+    weights = literal.dit_weights(2, 32, 16 if adaln else 0, V + 1)
+    config = {**BD3, "adaln": adaln, "cross_attn": cross, "causal": causal}
+    return written(folder, tokenizer, config, {**weights, **BOUNDS}), weights
+
+
+@pytest.mark.parametrize("adaln", [True, False])
+def test_bd3(adaln, tmp_path, tokenizer):
+    folder, weights = bd3(tmp_path / "bd3", tokenizer, adaln)
+    opened = open_release(folder)
+    assert opened.layout.name == "BD3-LM's DiT" and opened.release.role().forbidden == (V, V)
+    noisy = IDS.masked_fill(IDS % 2 == 0, V)
+    with torch.no_grad():
+        denoiser = network(opened)
+        both = denoiser.encode(torch.cat([noisy, IDS], 1), t=None, attention=Copies(block=4))
+        close(
+            denoiser.head().logits(both)[:, : IDS.shape[1]],
+            literal.bd3(weights, noisy, IDS, 4, 4, modulated=adaln),
+        )
+    assert {"sampling_eps_min", "sampling_eps_max"} <= {e.name for e in opened.entries if e.ours is None}
+
+
+def test_bd3_without_blocks(tmp_path, tokenizer):
+    """MDLM's baseline of the same authors, in the same layout."""
+    folder, weights = bd3(tmp_path / "whole", tokenizer, cross=False)
+    close(logits(folder), literal.dit(weights, IDS, 4, torch.zeros(2)))
+
+
+@pytest.mark.parametrize("kind", ["duo", "bd3lm"])
+def test_a_causal_dit(kind, tmp_path, tokenizer):
+    """Left to right, BOS and EOS out of the tokenizer's own words: its configuration names none."""
+    if kind == "bd3lm":
+        folder, weights = bd3(tmp_path / "ar", tokenizer, adaln=False, cross=False, causal=True)
+    else:
+        weights = literal.dit_weights(2, 32, 0, V + 1)
+        config = {**DIT, "model_type": "DUO", "vocab_size": V + 1, "causal": True}
+        folder = written(tmp_path / "ar", tokenizer, config, weights)
+    (folder / "tokenizer_config.json").write_text(json.dumps(SPECIAL), "utf-8")
+    close(logits(folder), literal.dit(weights, IDS, 4, None))
+    model = load(folder)
+    vocabulary = model.data.vocabulary()
+    assert (vocabulary.bos, vocabulary.eos) == (tiny_tokenizer.CLS, tiny_tokenizer.SEP)
+    (text,) = sample(model, ["What is"], gen_length=4)
+    assert "[MASK]" not in text
+
+
 def test_llada(tmp_path, tokenizer):
     folder, weights = llada(tmp_path / "llada", tokenizer)
     close(logits(folder), literal.llada(weights, IDS, 2, 4, 500_000.0, 1e-5))
@@ -188,6 +243,67 @@ def test_what_transformers_writes(name, tied, tmp_path, tokenizer):
     shutil.copy(tokenizer, tmp_path / name)
     with torch.no_grad():
         close(logits(tmp_path / name), theirs(IDS).logits)
+
+
+def diffusion_gemma(folder, tokenizer, **more):
+    """Written by transformers itself, with a vision tower, and the network that wrote it."""
+    torch.manual_seed(0)
+    text = text_configuration(GEMMA, V)
+    text.eos_token_id = 2
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = DiffusionGemmaConfig(
+        text_config=text,
+        vision_config=Gemma4VisionConfig(**vision, num_key_value_heads=1),
+        canvas_length=GEMMA.canvas,
+        **more,
+    )
+    theirs = DiffusionGemmaForBlockDiffusion(config)
+    with torch.no_grad():
+        for name, tensor in theirs.state_dict().items():
+            tensor.add_(torch.randn(tensor.shape) * (0.05 if "layer_scalar" in name else 0.2))
+    theirs.eval().save_pretrained(folder)
+    shutil.copy(tokenizer, folder)
+    return folder, theirs
+
+
+def test_diffusion_gemma(tmp_path, tokenizer):
+    """transformers' own logits of a canvas behind a prompt; what it does not share by name is read too."""
+    folder, theirs = diffusion_gemma(tmp_path / "gemma", tokenizer)
+    opened = open_release(folder)
+    denoiser, ids = network(opened), torch.cat([IDS, IDS.flip(1)], 1)[:, :20]
+    t = torch.ones(2, 20).masked_fill(torch.arange(20) < 12, 0.0)
+    with torch.no_grad():
+        ours = denoiser.logits(denoiser.encode(ids, t=t, attention=Mask()))[:, 12:]
+        close(ours, theirs(input_ids=ids[:, :12], decoder_input_ids=ids[:, 12:]).logits)
+        scalar = theirs.model.encoder.language_model.layers[1].layer_scalar
+        scalar.add_(0.5)  # a buffer of the encoder's own
+        other = theirs(input_ids=ids[:, :12], decoder_input_ids=ids[:, 12:]).logits
+    assert (ours - other).abs().max() > 1e-3
+    ignored = {entry.reason for entry in opened.entries if entry.ours is None}
+    assert ignored == {"pictures: this suite reads text alone"}
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("layer_types", ["full_attention"] * 2 + ["sliding_attention"] * 2, "layer_types are not periodic"),
+        ("num_experts", None, "num_experts is None, and every layer of ours has experts"),
+        ("final_logit_softcapping", ..., "lacks 'final_logit_softcapping'"),
+        ("tie_word_embeddings", False, "tie_word_embeddings is False"),
+    ],
+)
+def test_a_gemma_that_ours_is_not(field, value, message, tmp_path, tokenizer):
+    folder, _ = diffusion_gemma(tmp_path / "gemma", tokenizer)
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config.pop("tie_word_embeddings")
+    if value is ...:
+        del config["text_config"][field]
+    else:
+        config["text_config"][field] = value
+    path.write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ValueError, match=message):
+        open_release(folder)
 
 
 def test_half_precision_is_read_as_float32(tmp_path, tokenizer):

@@ -5,6 +5,7 @@ a keyword argument, so masks and caches of transformers stay out of the way (a r
 mask into None in silence).
 
     Mask    which keys a query may see: padding, and blocks (block = 1 is causal, None bidirectional)
+    Copies  the same for a noisy row with its clean one behind it
     Slots   keys and values of positions already computed, one slot a position
     View    mask, columns and slots of one forward; columns count left padding, the positions that RoPE sees do not
 
@@ -24,10 +25,12 @@ from transformers import AttentionInterface
 @dataclass(frozen=True)
 class Mask:
     """Which keys a query may see. `valid` [B, S] bool marks real tokens (None: all are real); with `block` = b a query
-    sees its own block of b positions and those before it, with None it sees everything."""
+    sees its own block of b columns and those before it, with None it sees everything. Blocks are counted from column
+    `first`; where columns before it fill no whole block, the first one of a row is shorter."""
 
     valid: Tensor | None = None
     block: int | None = None
+    first: int = 0
 
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
         """Bool [B or 1, 1, Q, S], True where a query may look; None where it may look everywhere.
@@ -41,9 +44,30 @@ class Mask:
         query = columns[:, :, None]
         allowed = torch.ones(1, 1, keys, dtype=torch.bool, device=columns.device)
         if self.block is not None:
-            allowed = allowed & (key // self.block <= query // self.block)
+            allowed = allowed & ((key - self.first) // self.block <= (query - self.first) // self.block)
         if window is not None:
             allowed = allowed & ((key - query).abs() <= window)
+        if self.valid is not None:
+            allowed = (allowed & self.valid[:, None, :keys]) | (key == query)
+        return allowed[:, None]
+
+
+@dataclass(frozen=True)
+class Copies(Mask):
+    """A noisy row of L columns and the clean row behind it (BD3-LM, arXiv 2503.09573; spec E.6).
+
+    A noisy block sees itself and the clean blocks before it, a clean one itself and the clean ones before it. `valid`
+    [B, 2L]; both copies' positions count from 0.
+    """
+
+    def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
+        assert self.block is not None and window is None and keys % 2 == 0
+        half, key = keys // 2, torch.arange(keys, device=columns.device)
+        query = columns[:, :, None]
+        clean_query, clean_key = query >= half, key >= half
+        mine, theirs = query % half // self.block, key % half // self.block
+        itself = (mine == theirs) & (clean_query == clean_key)
+        allowed = itself | ((mine > theirs) & clean_key)
         if self.valid is not None:
             allowed = (allowed & self.valid[:, None, :keys]) | (key == query)
         return allowed[:, None]

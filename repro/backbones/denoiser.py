@@ -67,6 +67,7 @@ class Denoiser(nn.Module):
     forbidden: Tensor
     timed: bool = False  # whether `encode` reads t
     keeps: bool = True  # whether `encode` takes slots
+    writes: int | None = None  # length of the only blocks that it can decode; None: any
 
     def __init__(self, role: Role) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 Every layer is scaled, shifted and gated by the noise level (adaLN-zero): sigma = -log alpha(t) goes through sinusoids
 and a small MLP. MDLM's network keeps that path and is always told sigma = 0. `DitCausal` is the papers' left-to-right
-baseline: the same layers without modulation.
+baseline: the same layers without modulation. `DitBlocks` is BD3-LM's, which writes block by block.
 
 Dropout is none: the papers train with .1, which plays no part once a network is trained; a part that drops needs draws
 keyed by seed, step, row and layer.
@@ -56,10 +56,7 @@ class Dit(Backbone):
         return DitDenoiser(self, role, seed)
 
     def size(self, data: Data) -> Size:
-        each, last = 6 * self.width, 2 * self.width  # shift, scale and gate of both halves; shift and scale
-        modulation = (self.condition + 1) * (self.layers * each + last)
-        modulation += (self.frequencies + 1) * self.condition + (self.condition + 1) * self.condition
-        return _size(self, data, modulation, share=1.0)
+        return _size(self, data, _modulation(self), share=1.0)
 
 
 @part
@@ -85,6 +82,45 @@ class DitCausal(Backbone):
         return _size(self, data, 0, share=0.5)
 
 
+@part
+class DitBlocks(Backbone):
+    """Pins of BD3-LM's DiT, which writes a row block by block (arXiv 2503.09573; spec E.6).
+
+    A block of `block` tokens sees itself, noisy, and the clean blocks before it. The noise level is never told (sigma
+    = 0); with `condition` 0 there is no modulation at all.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    condition: int
+    frequencies: int
+    block: int
+    rope_base: float
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.heads)
+        if self.block < 1:
+            raise ValueError(f"block={self.block} is no number of tokens; give 1 or more")
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        from repro.backbones.dit_network import DitBlocksDenoiser
+
+        return DitBlocksDenoiser(self, role, seed)
+
+    def size(self, data: Data) -> Size:
+        return _size(self, data, _modulation(self) if self.condition else 0, share=0.5)
+
+
+def _modulation(pins: Dit | DitBlocks) -> int:
+    """Weights that embed the noise level, and those that make shifts, scales and gates of it."""
+    each, last = 6 * pins.width, 2 * pins.width  # shift, scale and gate of both halves; shift and scale
+    made = (pins.condition + 1) * (pins.layers * each + last)
+    return made + (pins.frequencies + 1) * pins.condition + (pins.condition + 1) * pins.condition
+
+
 def _check_heads(width: int, heads: int) -> None:
     if width % (2 * heads):
         raise ValueError(
@@ -92,7 +128,7 @@ def _check_heads(width: int, heads: int) -> None:
         )
 
 
-def _size(pins: Dit | DitCausal, data: Data, modulation: int, share: float) -> Size:
+def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int, share: float) -> Size:
     """Counts of the layers plus `modulation` weights, which are applied once a row; `share` of the keys is seen."""
     vocabulary, length = data.vocabulary().total, data.row_length()
     matrices = 4 * pins.width**2 + 2 * pins.width * pins.ffn

@@ -5,8 +5,10 @@
     x = x + g2 MLP((1 + a2) LN(x) + b2)
     features = (1 + a) LN(x) + b                            the head's weights are zero too: the first loss is ln V
 
-The causal network has no c: shifts and scales are 0 and gates 1. Norms, rotation and sinusoids are computed in float32
-at least, whatever the precision around them. Shapes: B rows, L tokens, H heads, D width, E = D / H, C condition.
+The causal network has no c, nor has one of blocks without condition: shifts and scales are 0 and gates 1. Norms,
+rotation and sinusoids are computed in float32 at least, whatever the precision around them.
+
+Shapes: B rows, L tokens, H heads, D width, E = D / H, C condition.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from repro import rng
-from repro.backbones.attention import Mask, Slots, View, attend
+from repro.backbones.attention import Copies, Mask, Slots, View, attend
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import Denoiser, Head, Soft, stream
-from repro.backbones.dit import Dit, DitCausal
+from repro.backbones.dit import Dit, DitBlocks, DitCausal
 from repro.backbones.networks import embed, places
 
+Pins = Dit | DitCausal | DitBlocks
 LONGEST = 10_000.0
 """Longest period of the sinusoids, in units of sigma (the papers' code keeps that of image models)."""
 
@@ -83,7 +86,7 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 class Layer(nn.Module):
     """One block; `condition` = 0 makes it the unmodulated one."""
 
-    def __init__(self, pins: Dit | DitCausal, condition: int, layer_idx: int) -> None:
+    def __init__(self, pins: Pins, condition: int, layer_idx: int) -> None:
         super().__init__()
         self.heads, self.layer_idx = pins.heads, layer_idx
         self.norm_attention, self.norm_mlp = (Norm(pins.width, pins.norm_eps) for _ in range(2))
@@ -117,14 +120,16 @@ class Layer(nn.Module):
 class DitDenoiser(Denoiser):
     """A DiT as a denoiser; features are modulated and normed, so the head is one affine map."""
 
-    def __init__(self, pins: Dit | DitCausal, role: Role, seed: int) -> None:
+    def __init__(self, pins: Pins, role: Role, seed: int) -> None:
         super().__init__(role)
         self.pins = pins
-        condition = pins.condition if isinstance(pins, Dit) else 0
+        condition = 0 if isinstance(pins, DitCausal) else pins.condition
         self.timed = isinstance(pins, Dit) and pins.alpha_end is not None
         self.block = 1 if isinstance(pins, DitCausal) else None
         self.embedding = nn.Embedding(self.vocabulary.total, pins.width)
-        self.level = Level(pins.frequencies, condition) if isinstance(pins, Dit) else None
+        self.level = (
+            None if isinstance(pins, DitCausal) or not condition else Level(pins.frequencies, condition)
+        )
         self.blocks = nn.ModuleList(Layer(pins, condition, i) for i in range(pins.layers))
         self.norm = Norm(pins.width, pins.norm_eps)
         self.modulation = nn.Linear(condition, 2 * pins.width) if condition else None
@@ -144,9 +149,20 @@ class DitDenoiser(Denoiser):
             raise ValueError(
                 "this DiT reads the noise level: give it an objective that tells t, or alpha_end=null"
             )
+        return self._read(tokens, t, Mask(attention.valid, attention.block or self.block), positions, slots)
+
+    def _read(
+        self,
+        tokens: Tensor | Soft,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None,
+        slots: Slots | None,
+    ) -> Tensor:
+        """Features [B, L, D] under exactly this mask."""
         x = embed(self.embedding, tokens)
         columns, where = places(x, positions, slots)
-        view = View(Mask(attention.valid, attention.block or self.block), columns, slots)
+        view = View(attention, columns, slots)
         turn = angles(where, self.pins.width // self.pins.heads, self.pins.rope_base)
         c = None if self.level is None else self.level(self._sigma(x, t))
         for block in self.blocks:
@@ -169,6 +185,44 @@ class DitDenoiser(Denoiser):
 
     def layers(self) -> list[nn.Module]:
         return list(self.blocks)
+
+
+class DitBlocksDenoiser(DitDenoiser):
+    """BD3-LM's network: the block that is being written is the first one whose time is above 0.
+
+    Decoding reads one copy of the row: what was written is clean, so a block sees what it saw in training, and keys
+    and values of finished blocks are exact. Under `Copies` tokens are [noisy; clean], as in training, and every block
+    is read at once. The rotation is relative, so blocks are counted from the first column that is written.
+    """
+
+    def __init__(self, pins: DitBlocks, role: Role, seed: int) -> None:
+        super().__init__(pins, role, seed)
+        self.timed, self.writes = True, pins.block
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        slots: Slots | None = None,
+    ) -> Tensor:
+        if isinstance(attention, Copies):
+            assert not isinstance(tokens, Soft)
+            half = tokens.shape[1] // 2
+            order = torch.arange(half, device=self.device).repeat(2)
+            return self._read(tokens, None, attention, order[None] if positions is None else positions, None)
+        if t is None or t.ndim == 1:
+            raise ValueError(
+                "this network reads clean blocks before a noisy one: it decodes, and has no bound of whole rows"
+            )
+        noisy = (t[0] > 0).long()
+        first = int(noisy.argmax()) + (0 if slots is None else slots.span.start)
+        return self._read(tokens, None, Mask(attention.valid, self.writes, first), positions, slots)
+
+    def _sigma(self, x: Tensor, t: Tensor | None) -> Tensor:
+        return x.new_zeros(len(x))
 
 
 def start(denoiser: DitDenoiser, seed: int) -> None:

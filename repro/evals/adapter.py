@@ -181,8 +181,12 @@ class Adapter(LM):
         if self.generation.plan is not None:
             return self.generation.plan
         sampler = self.generation.sampler
-        steps = max(1, round(most / self.generation.tokens_per_step))
-        return plan_for(sampler, most, None, None if sampler.abilities.plan == "adaptive" else steps, None)
+        block = self.model.denoiser.writes or most
+        blocks = -(-most // block)  # what is written beyond `most` is cut off
+        steps = blocks * max(1, round(block / self.generation.tokens_per_step))
+        return plan_for(
+            sampler, blocks * block, block, None if sampler.abilities.plan == "adaptive" else steps, None
+        )
 
     def _honoured(self, asked: dict[str, Any]) -> tuple[list[str], int]:
         """Stop strings and the most ids; other fields go by the policy. ValueError for a conflict under "task"."""

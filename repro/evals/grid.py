@@ -90,7 +90,7 @@ def _plans(
 ) -> Iterator[Cell | Skip]:
     """The plans of one preset in one way: one a number of steps, or one in all for an adaptive rule."""
     sampler, length = preset(name), task.gen_length(model)
-    block = request.block_length or way.block_length or length
+    block = request.block_length or way.block_length or model.denoiser.writes or length
     named_cache = request.cache or way.cache
     kept = cache(named_cache) if named_cache else None
     plan = Plan(gen_length=length, block_length=block, steps=None)

@@ -41,10 +41,11 @@ LENGTH = 1024
 
 
 class Unloaded:
-    """Stands where a network would be; whoever asks it more than whether it can keep keys and values (supposed) is told
-    that a plan has none."""
+    """Stands where a network would be; whoever asks it more than whether it can keep keys and values (supposed) and
+    which blocks it writes (any, supposed) is told that a plan has none."""
 
     keeps = True
+    writes = None
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(

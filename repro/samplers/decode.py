@@ -115,6 +115,11 @@ class Decoder:
         check(sampler, process, plan)
         if plan.kept() is not None and not denoiser.keeps:
             raise ValueError("this denoiser has no keys and values to keep; leave out the cache")
+        if denoiser.writes not in (None, plan.block_length):
+            raise ValueError(
+                f"this network writes blocks of {denoiser.writes}, not {plan.block_length};"
+                f" set block_length={denoiser.writes}"
+            )
         self.denoiser, self.process, self.sampler, self.plan = denoiser, process, sampler, plan
         self.causal = isinstance(process, LeftToRight)
         self.revises = registry.part_name(type(process)) in sampler.abilities.revises

@@ -1,0 +1,146 @@
+"""BD3-LM's network reads a noisy block behind clean ones: two copies in one forward, or one copy block by block with
+exact keys and values (arXiv 2503.09573; spec E.6, H28).
+
+Symbols: B rows, L tokens, W tokens a block.
+"""
+
+from __future__ import annotations
+
+import literal
+import pytest
+import torch
+from spaces import Words
+
+from repro import mapping, names
+from repro.backbones.attention import Copies, Mask, Slots
+from repro.backbones.backbone import Role
+from repro.backbones.denoiser import initialise
+from repro.backbones.dit import DitBlocks
+from repro.backbones.prediction import Prediction
+from repro.processes.absorbing import Absorbing
+from repro.samplers.decode import decode
+from repro.samplers.plan import DualCache, Plan, PrefixCache, ServedPlan
+from repro.samplers.presets import preset
+
+WORDS = Words(size=20, length=12)  # and a mask and a BOS: V = 22
+ROLE = Role(WORDS, (20, 21), "leave_one_out")
+V, L, W, HEADS, MASK = 22, 12, 4, 4, 20
+SHAPE = {"layers": 2, "width": 32, "heads": HEADS, "ffn": 128, "frequencies": 256, "block": W}
+PINS = DitBlocks(**SHAPE, condition=16, rope_base=10_000.0, norm_eps=1e-5)
+CLEAN = torch.randint(0, 20, (2, L), generator=torch.Generator().manual_seed(1))
+NOISY = CLEAN.masked_fill(torch.rand(2, L, generator=torch.Generator().manual_seed(2)) < 0.5, MASK)
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def warm():
+    denoiser = PINS.module(ROLE, 0).eval()
+    initialise(denoiser, 3, 0.2)
+    return denoiser
+
+
+def logits(denoiser, ids, mask, t=None, **more):
+    with torch.no_grad():
+        return denoiser.head().logits(denoiser.encode(ids, t=t, attention=mask, **more))
+
+
+def at(first, length=L):
+    """Times of a row whose block at `first` is half noisy."""
+    t = (torch.arange(length) >= first).double()
+    t[first : first + W] = 0.5
+    return t.expand(2, length)
+
+
+@pytest.mark.parametrize("condition", [0, 16])
+def test_logits_are_those_of_the_equations(condition, tmp_path):
+    from safetensors.torch import save_file
+
+    pins = DitBlocks(**SHAPE, condition=condition, rope_base=10_000.0, norm_eps=1e-5)
+    weights = literal.dit_weights(2, 32, condition, V)
+    save_file(weights, tmp_path / "model.safetensors")
+    ours = pins.module(ROLE, 0).eval()
+    parameters = dict(ours.named_parameters())
+    found = mapping.account(tmp_path, names.BD3, {name: p.shape for name, p in parameters.items()})
+    mapping.fill(tmp_path, found, parameters)
+    both = logits(ours, torch.cat([NOISY, CLEAN], 1), Copies(block=W))[:, :L]
+    theirs = literal.bd3(weights, NOISY, CLEAN, HEADS, W, modulated=condition > 0)
+    close(both, theirs)
+    assert theirs.std() > 0.1
+    other = literal.bd3(weights, NOISY, CLEAN, HEADS, 2 * W, modulated=condition > 0)
+    assert (both - other).abs().max() > 0.1, "blocks of another length are another network"
+
+
+def test_one_copy_block_by_block_is_two_copies_at_once():
+    """A block behind clean ones, with and without kept keys and values; a changed token before it makes them stale."""
+    denoiser, slots = warm(), Slots(2, L)
+    slots.rows = None
+    both = logits(denoiser, torch.cat([NOISY, CLEAN], 1), Copies(block=W))
+    for first in range(0, L, W):
+        span = slice(first, first + W)
+        row = torch.where(torch.arange(L) < first, CLEAN, NOISY)
+        close(logits(denoiser, row, Mask(), at(first))[:, span], both[:, span])
+        slots.span = span
+        here = {"t": at(first)[:, span], "slots": slots}
+        close(logits(denoiser, NOISY[:, span], Mask(), **here), both[:, span])
+        if first + W == L:
+            moved = row.clone()
+            moved[:, 0] = (moved[:, 0] + 1) % 20
+            stale = logits(denoiser, NOISY[:, span], Mask(), **here)
+            assert (stale - logits(denoiser, moved, Mask(), at(first))[:, span]).abs().max() > 1e-3
+        logits(denoiser, CLEAN[:, span], Mask(), **here)  # the block is finished: what is kept of it is clean
+
+
+def test_what_comes_after_a_block_is_not_seen():
+    denoiser, row = warm(), NOISY.clone()
+    before = logits(denoiser, row, Mask(), at(W))
+    row[:, 2 * W :] = 7
+    assert torch.equal(logits(denoiser, row, Mask(), at(W))[:, : 2 * W], before[:, : 2 * W])
+
+
+def test_padding_moves_nothing():
+    """Three columns of padding before a row: its logits are those of the row alone."""
+    denoiser = warm()
+    valid = (torch.arange(L + 3) >= 3).expand(2, L + 3)
+    positions = (torch.arange(L + 3) - 3).clamp_min(0).expand(2, L + 3)
+    row = torch.cat([torch.full((2, 3), MASK), torch.where(torch.arange(L) < W, CLEAN, NOISY)], 1)
+    padded = logits(denoiser, row, Mask(valid), at(W + 3, L + 3), positions=positions)
+    close(padded[:, 3:], logits(denoiser, row[:, 3:], Mask(), at(W)))
+
+
+@pytest.mark.parametrize("name", ["first_hitting", "low_confidence", "remdm_cap"])
+@pytest.mark.parametrize("kept", [PrefixCache, DualCache])
+def test_a_cache_changes_no_token(name, kept):
+    """Prompts of unequal length, none a multiple of the block."""
+    denoiser, rule = warm(), preset(name)
+    steps = None if rule.abilities.plan == "adaptive" else 9
+    plan = {"gen_length": 12, "block_length": W, "steps": steps}
+    prompts = [[1, 2, 3, 4, 5], [6, 7]]
+    whole, served = (
+        decode(denoiser, Absorbing(), rule, some, prompts, seed=1, names=[3, 4])
+        for some in (Plan(**plan), ServedPlan(**plan, cache=kept(refresh=None), stop=()))
+    )
+    assert torch.equal(whole.ids, served.ids) and len(whole.ids.unique()) > 3
+    assert served.ledger.token_forwards.sum() < whole.ledger.token_forwards.sum()
+    alone = decode(denoiser, Absorbing(), rule, Plan(**plan), prompts[1:], seed=1, names=[4])
+    assert torch.equal(alone.ids[0], whole.ids[1])
+
+
+def test_what_it_cannot_do_is_one_line():
+    denoiser, rule = warm(), preset("low_confidence")
+    with pytest.raises(ValueError, match="writes blocks of 4, not 8; set block_length=4"):
+        decode(
+            denoiser, Absorbing(), rule, Plan(gen_length=8, block_length=8, steps=8), [[1]], seed=0, names=[0]
+        )
+    with pytest.raises(ValueError, match="has no bound of whole rows"):
+        where = torch.ones_like(NOISY, dtype=torch.bool)
+        Prediction(denoiser, NOISY, torch.tensor([0.5, 0.5]), Mask()).logits(where)
+    with pytest.raises(ValueError, match="block=0"):
+        DitBlocks(**{**SHAPE, "block": 0}, condition=0, rope_base=1e4, norm_eps=1e-5)
+
+
+@pytest.mark.parametrize("condition", [0, 16])
+def test_sizes_are_the_networks(condition):
+    pins = DitBlocks(**SHAPE, condition=condition, rope_base=10_000.0, norm_eps=1e-5)
+    assert pins.size(WORDS).parameters == sum(p.numel() for p in pins.module(ROLE, 0).parameters())
