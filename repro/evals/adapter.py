@@ -14,6 +14,7 @@ error.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,8 @@ from repro.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from repro.samplers.decode import Decoded
 
 BATCH = 256
 Policy = Literal["suite", "task"]
@@ -147,14 +150,18 @@ class Adapter(LM):
         return texts
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
+        decoded = self.decoded(plan, prompts, names)
+        self.forwards.append(decoded.ledger.forwards)
+        self.ids.append(decoded.ids)
+        return decoded.ids.tolist()
+
+    def decoded(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> Decoded:
+        """One batch through the decoding loop; `names`: its rows in the stream of draws."""
         from repro.samplers.decode import decode
 
         assert self.generation is not None
         process, sampler = self.model.recipe.process, self.generation.sampler
-        decoded = decode(self.model.denoiser, process, sampler, plan, prompts, seed=self.seed, names=names)
-        self.forwards.append(decoded.ledger.forwards)
-        self.ids.append(decoded.ids)
-        return decoded.ids.tolist()
+        return decode(self.model.denoiser, process, sampler, plan, prompts, seed=self.seed, names=names)
 
     def _plan(self, most: int) -> Plan:
         """The plan for a text of at most `most` ids."""
@@ -197,9 +204,20 @@ class Adapter(LM):
         return [until] if isinstance(until, str) else list(until), most
 
     def _text(self, row: list[int], until: Sequence[str], most: int) -> str:
+        return before_stops(self.model.data.decode(self._before_end(row, most)), until)
+
+    def _before_end(self, row: list[int], most: int) -> list[int]:
         end = self.model.data.vocabulary().eos
         row = row[:most]
-        return before_stops(self.model.data.decode(row[: row.index(end)] if end in row else row), until)
+        return row[: row.index(end)] if end in row else row
+
+    def useful(self, row: list[int], until: Sequence[str], most: int) -> int:
+        """How many ids of a generated row make the text that is kept."""
+        row, spell = self._before_end(row, most), self.model.data.decode
+        kept = len(before_stops(spell(row), until))
+        if kept == len(spell(row)):
+            return len(row)
+        return bisect_left(range(len(row)), kept, key=lambda count: len(spell(row[:count])))
 
     # --- chat ---------------------------------------------------------------------------------------------------
 
