@@ -113,14 +113,32 @@ class Metric(_Strict, frozen=True, kw_only=True):
     n: int
 
 
+class Counts(_Strict, frozen=True, kw_only=True):
+    """Sums over the rows of a decode: `committed` positions, `useful` tokens (kept in the text: before the first end id
+    or stop string), `forwards` of single rows, `further` and `refreshes` among them, `token_forwards`."""
+
+    rows: int
+    committed: int
+    useful: int
+    forwards: int
+    further: int
+    refreshes: int
+    token_forwards: int
+
+
 class Answer(_Strict, frozen=True, kw_only=True):
-    """Metrics by name; mean forwards a row, realised tokens a forward, digest of samples, curves by name."""
+    """Metrics by name; mean forwards a row, realised tokens a forward, digest of samples, curves by name.
+
+    `counts`: what its decoding summed up to; `outcomes`: a digit a document in the task's order, 1 where it was right.
+    """
 
     metrics: dict[str, Metric]
     nfe: float | None
     tokens_per_nfe: float | None
     samples: str | None
     curve: dict[str, list[float]] | UnsetType = UNSET
+    counts: Counts | UnsetType = UNSET
+    outcomes: str | UnsetType = UNSET
 
 
 class Numerics(_Strict, frozen=True, kw_only=True):
@@ -133,6 +151,36 @@ class Numerics(_Strict, frozen=True, kw_only=True):
     threads: int
 
 
+class Latency(_Strict, frozen=True, kw_only=True):
+    """One text at a time: seconds of each in the median of all passes (`median` and `p95` over texts), the sum of each
+    pass (`passes`), and what one pass summed up to."""
+
+    median: float
+    p95: float
+    passes: list[float]
+    counts: Counts
+
+
+class Throughput(_Strict, frozen=True, kw_only=True):
+    """Batches of `batch` rows: seconds of each pass over some, and what one pass summed up to."""
+
+    batch: int
+    passes: list[float]
+    counts: Counts
+
+
+class Speed(_Strict, frozen=True, kw_only=True):
+    """Decoding alone, timed after `warmup` batches that no number holds; `clock`: CPU seconds of the process, or wall
+    seconds with the device's queue awaited."""
+
+    engine: str
+    device: str
+    clock: Literal["process", "wall"]
+    warmup: int
+    latency: Latency
+    throughput: Throughput
+
+
 class Measurements(_Strict, frozen=True, kw_only=True):
     """What depends on the machine and the day; seconds of wall clock."""
 
@@ -142,6 +190,7 @@ class Measurements(_Strict, frozen=True, kw_only=True):
     versions: dict[str, str]
     commit: str | None
     created: str
+    speed: Speed | UnsetType = UNSET
 
 
 class _Line(_Strict, frozen=True, kw_only=True):

@@ -143,6 +143,7 @@ PARTS = {
     "first_eos_chunks": "repro.evals.gen_ppl:FirstEosChunks",
     "no_eos_windows": "repro.evals.gen_ppl:NoEosWindows",
     "every_token": "repro.evals.gen_ppl:EveryToken",
+    "decoding_speed": "repro.evals.timed:DecodingSpeed",
     "harness_task": "repro.evals.harness:HarnessTask",
     "lm_likelihood": "repro.evals.lm_tasks:LmLikelihood",
     "lm_generation": "repro.evals.lm_tasks:LmGeneration",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro import certificates
+from repro import certificates, speed, speed_text
 from repro.command import Parser, run
 from repro.files import ROOT, write_text
 from repro.results import RAW, collect, one_protocol, summarise, to_frame
@@ -215,12 +215,19 @@ def _grid(table: Table, section: DataFrame) -> str:
 
 def tables(raw: Path) -> dict[str, str]:
     """File name -> text of every table, from a folder of records."""
-    rows = to_frame(collect(raw))
+    records = collect(raw)
+    rows = to_frame(records)
     files = {}
     for table in ENTRIES:
         numbers = build(table, rows)
         files[f"{table.name}.md"] = markdown(table, numbers)
         files[f"{table.name}.csv"] = csv_text(numbers)
+    for name, numbers, text in (
+        ("speed", speed.speeds(records), speed_text.speeds),
+        ("parallelism", speed.curves(records), speed_text.curves),
+    ):
+        files[f"{name}.md"] = text(numbers)
+        files[f"{name}.csv"] = csv_text(numbers)
     return files
 
 

@@ -14,6 +14,7 @@ error.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +36,8 @@ from repro.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from repro.samplers.decode import Decoded
 
 BATCH = 256
 REQUESTS = 64
@@ -166,14 +169,16 @@ class Adapter(LM):
         return texts
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
-        assert self.generation is not None
-        sampler, work = self.generation.sampler, self.work
-        found = decoded(
-            work, self.model, sampler, plan, prompts, seed=self.seed, names=names, batch=self.batch
-        )
+        found = self.decoded(plan, prompts, names)
         self.forwards.append(found.ledger.forwards)
         self.ids.append(found.ids)
         return found.ids.tolist()
+
+    def decoded(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> Decoded:
+        """Rows of one plan through the decoding loop; `names` number them in the stream of draws."""
+        assert self.generation is not None
+        sampler, work = self.generation.sampler, self.work
+        return decoded(work, self.model, sampler, plan, prompts, seed=self.seed, names=names, batch=self.batch)
 
     def _plan(self, most: int) -> Plan:
         """The plan for a text of at most `most` ids."""
@@ -220,9 +225,20 @@ class Adapter(LM):
         return [until] if isinstance(until, str) else list(until), most
 
     def _text(self, row: list[int], until: Sequence[str], most: int) -> str:
+        return before_stops(self.model.data.decode(self._before_end(row, most)), until)
+
+    def _before_end(self, row: list[int], most: int) -> list[int]:
         end = self.model.data.vocabulary().eos
         row = row[:most]
-        return before_stops(self.model.data.decode(row[: row.index(end)] if end in row else row), until)
+        return row[: row.index(end)] if end in row else row
+
+    def useful(self, row: list[int], until: Sequence[str], most: int) -> int:
+        """How many ids of a generated row make the text that is kept."""
+        row, spell = self._before_end(row, most), self.model.data.decode
+        kept = len(before_stops(spell(row), until))
+        if kept == len(spell(row)):
+            return len(row)
+        return bisect_left(range(len(row)), kept, key=lambda count: len(spell(row[:count])))
 
     # --- chat ---------------------------------------------------------------------------------------------------
 

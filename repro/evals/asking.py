@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from repro import parts
 from repro.evals.pieces import Elsewhere, Shared, shared
 from repro.evals.suites import Suite
@@ -167,7 +169,8 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
 
 
 def _measured(kind: dict[str, Any], answer: Answer, seconds: float, commit: str | None) -> dict[str, Any]:
-    return {
+    speed = {} if answer.speed is None else {"speed": msgspec.to_builtins(answer.speed)}
+    return speed | {
         "numerics": kind,
         "seconds": round(seconds, 3),
         "tokens_per_second": None if answer.tokens is None else round(answer.tokens / seconds, 1),

@@ -46,11 +46,9 @@ def decoded(
             )
             for some in cut(rows, batch)
         ]
-        return _data(found)
+        return _data(joined(found))
 
-    found = work.pieces(len(prompts), size, piece)
-    ledger = Ledger(**{name: _joined(each["ledger"][name] for each in found) for name in _costs()})
-    return Decoded(_joined(each["ids"] for each in found), ledger, _joined(each["useful"] for each in found))
+    return joined([_read(kept) for kept in work.pieces(len(prompts), size, piece)])
 
 
 def cut(rows: range, batch: int | None) -> Iterator[range]:
@@ -59,21 +57,23 @@ def cut(rows: range, batch: int | None) -> Iterator[range]:
     return (range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
 
 
+def joined(found: Sequence[Decoded]) -> Decoded:
+    """Decoded rows of one length, one batch after the other."""
+    costs = {name: torch.cat([getattr(each.ledger, name) for each in found]) for name in _costs()}
+    ids, useful = (torch.cat([getattr(each, name) for each in found]) for name in ("ids", "useful"))
+    return Decoded(ids, Ledger(**costs), useful)
+
+
 def _costs() -> list[str]:
     return [each.name for each in fields(Ledger)]
 
 
-def _data(found: Sequence[Decoded]) -> dict[str, Any]:
-    """Decoded batches as plain JSON."""
-    return {
-        "ids": [row for each in found for row in each.ids.tolist()],
-        "useful": [count for each in found for count in each.useful.tolist()],
-        "ledger": {
-            name: [cost for each in found for cost in getattr(each.ledger, name).tolist()]
-            for name in _costs()
-        },
-    }
+def _data(found: Decoded) -> dict[str, Any]:
+    """Decoded rows as plain JSON."""
+    ledger = {name: getattr(found.ledger, name).tolist() for name in _costs()}
+    return {"ids": found.ids.tolist(), "useful": found.useful.tolist(), "ledger": ledger}
 
 
-def _joined(pieces: Iterator[list[Any]]) -> torch.Tensor:
-    return torch.tensor([value for piece in pieces for value in piece], dtype=torch.int64)
+def _read(kept: dict[str, Any]) -> Decoded:
+    ledger = Ledger(**{name: torch.tensor(cost) for name, cost in kept["ledger"].items()})
+    return Decoded(torch.tensor(kept["ids"]), ledger, torch.tensor(kept["useful"]))

@@ -50,12 +50,19 @@ class HarnessTask(Task):
         return of_texts(None, model, ask, self.length)
 
     def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+        from repro.evals.adapter import BATCH, Adapter, Generation
+
+        assert ask.sampler is not None
+        how = Generation(ask.sampler, ask.plan, 1.0, "suite")
+        size = work.batch or BATCH
+        return self.asked_of(Adapter(model, None, how, "error", ask.seed, size, work), ask)
+
+    def asked_of(self, adapter: Any, ask: Ask) -> Answer:
         """Run the task; its metric's standard error is the sample one."""
         import yaml
         from lm_eval.tasks import TaskManager
 
-        from repro.evals.adapter import BATCH, Adapter, Generation
-        from repro.evals.lm_tasks import asked, drawn
+        from repro.evals.lm_tasks import asked, drawn, item
 
         config = yaml.safe_load(self.path().read_text("utf-8"))
         version = config.get("metadata", {}).get("version")
@@ -70,11 +77,10 @@ class HarnessTask(Task):
         files = {split: str(ROOT / file) for split, file in given.get("data_files", {}).items()}
         cache = {"cache_dir": str((runs() / "data" / "lm_eval").absolute())}
         config["dataset_kwargs"] = given | cache | ({"data_files": files} if files else {})
-        assert ask.sampler is not None
-        how = Generation(ask.sampler, ask.plan, 1.0, "suite")
-        adapter = Adapter(model, None, how, "error", ask.seed, work.batch or BATCH, work)
         found = asked(adapter, config, TaskManager(include_defaults=False), ask.limit)
         result = found["results"][self.task]
         value, error = result[f"{self.metric},none"], result[f"{self.metric}_stderr,none"]
         known = None if isinstance(error, str) or math.isnan(error) else error
-        return drawn(adapter, {"accuracy": (value, known, found["n-samples"][self.task]["effective"])}, [])
+        items = [item(sample, adapter) for sample in found["samples"][self.task]]
+        count = found["n-samples"][self.task]["effective"]
+        return drawn(adapter, {"accuracy": (value, known, count)}, items)

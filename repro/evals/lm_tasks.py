@@ -117,7 +117,11 @@ class LmGeneration(LmTask):
         assert ask.sampler is not None
         how = Generation(ask.sampler, ask.plan, 1.0, self.policy)
         size = work.batch or BATCH
-        return evaluate(self, Adapter(model, None, how, self.overlong, ask.seed, size, work), ask)
+        return self.asked_of(Adapter(model, None, how, self.overlong, ask.seed, size, work), ask)
+
+    def asked_of(self, adapter: Any, ask: Ask) -> Answer:
+        """Run the task by an adapter that generates."""
+        return evaluate(self, adapter, ask)
 
 
 # --- finding --------------------------------------------------------------------------------------------------
@@ -186,7 +190,7 @@ def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
     count = sum(found["n-samples"][member]["effective"] for member in members)
     metrics = _metrics(found["results"][task.task], count)
     items = [
-        _item(sample, adapter) | ({} if member == task.task else {"task": member})
+        item(sample, adapter) | ({} if member == task.task else {"task": member})
         for member, samples in members.items()
         for sample in samples
     ]
@@ -241,7 +245,7 @@ def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float
     return found
 
 
-def _item(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
+def item(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
     """One document under one filter: its names, what was found, lm-eval's metrics."""
     if adapter.generation is not None:
         found = sample["resps"]

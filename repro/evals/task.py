@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
+
 from repro.evals.effort import Effort
 from repro.evals.pieces import ALONE, Work
 from repro.models import Model
 from repro.parts import Part, part
+from repro.record import Counts, Speed
 from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler
 
@@ -45,6 +48,10 @@ class Answer:
     curve: dict[str, list[float]] | None = None
     items: list[dict[str, Any]] | None = None
     """One JSON object an item, kept beside the records; the record itself holds sums."""
+    counts: Counts | None = None
+    outcomes: str | None = None
+    speed: Speed | None = None
+    """A measurement: it stands beside the answer, not in it."""
 
     def data(self) -> dict[str, Any]:
         """As a record holds it."""
@@ -52,13 +59,19 @@ class Answer:
             name: {"value": v, "se": None if se is None or math.isnan(se) else se, "n": n}
             for name, (v, se, n) in self.metrics.items()
         }
-        found = {
+        found: dict[str, Any] = {
             "metrics": metrics,
             "nfe": self.nfe,
             "tokens_per_nfe": self.tokens_per_nfe,
             "samples": self.samples,
         }
-        return found if self.curve is None else found | {"curve": self.curve}
+        if self.curve is not None:
+            found["curve"] = self.curve
+        if self.counts is not None:
+            found["counts"] = msgspec.to_builtins(self.counts)
+        if self.outcomes is not None:
+            found["outcomes"] = self.outcomes
+        return found
 
 
 @part

@@ -45,14 +45,16 @@ class Ledger:
     """What a decode cost, [B] each; forwards are of single rows.
 
     `further`: those of them beyond the first of a step (guidance, correction); `refreshes`: those that renewed a cache;
-    `token_forwards`: tokens that went through the network; `committed`: tokens written, revisions too.
+    `token_forwards`: tokens that went through the network; `writes`: tokens written, revisions too; `filled`: positions
+    behind the end of a row that no rule had decided.
     """
 
     forwards: Tensor
     further: Tensor
     refreshes: Tensor
     token_forwards: Tensor
-    committed: Tensor
+    writes: Tensor
+    filled: Tensor
 
     @classmethod
     def empty(cls, rows: int, device: torch.device) -> Ledger:
@@ -99,6 +101,11 @@ class Decoded:
     ids: Tensor
     ledger: Ledger
     useful: Tensor
+
+    @property
+    def committed(self) -> Tensor:
+        """[B] positions that a rule decided, each once: all but those filled behind the end of a row."""
+        return self.ids.shape[1] - self.ledger.filled
 
 
 class Decoder:
@@ -215,7 +222,7 @@ class Decoder:
             cost.further += made.forwarded if number else 0
             cost.refreshes += made.refreshed
             cost.token_forwards += made.token_forwards()
-        cost.committed += (after != ids).sum(1)
+        cost.writes += (after != ids).sum(1)
         return Advanced(after, state.memory, cost, predictions[0], t)
 
     def open(self, ids: Tensor, block: int) -> Tensor:
@@ -232,14 +239,22 @@ class Decoder:
         found = torch.zeros_like(ids, dtype=torch.bool)
         for stop in self.plan.ends():
             found |= ids == stop
-        window = self.window(at.block)
-        written = window.start + at.step + 1 if self.causal else window.stop
-        found &= self._columns(ids, self.start, written)
+        found &= self._reached(ids, at)
         first = torch.where(found, self.column, self.width).amin(1)
         if self.causal or at.step + 1 == at.steps:
             return first < self.width, first
         before = self.open(ids, at.block) & (self.column < first[:, None])
         return (first < self.width) & ~before.any(1), first
+
+    def written(self, ids: Tensor, at: Moment) -> Tensor:
+        """Generated positions that are decided after a step, [B, L]."""
+        reached = self._reached(ids, at)
+        return reached if self.causal or at.step + 1 == at.steps else reached & ~self.open(ids, at.block)
+
+    def _reached(self, ids: Tensor, at: Moment) -> Tensor:
+        """Generated positions up to the end of the block (of a left-to-right model: up to the step's), [B, L]."""
+        window = self.window(at.block)
+        return self._columns(ids, self.start, window.start + at.step + 1 if self.causal else window.stop)
 
     def _block(self, ids: Tensor, block: int) -> Tensor:
         window = self.window(block)
@@ -350,6 +365,7 @@ def steps(
                 ended, column = decoder.ended(new, at)
                 if ended.any():
                     rest = ended[:, None] & (decoder.column > column[:, None])
+                    ledger.filled[here] += (rest & ~decoder.written(new, at)).sum(1)
                     ids[here] = torch.where(
                         rest, new.gather(1, column.clamp_max(decoder.width - 1)[:, None]), new
                     )
