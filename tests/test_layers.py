@@ -13,8 +13,8 @@ from repro.files import ROOT
 LAYERS = [
     {"lazy", "files", "registry", "stats"},
     {"parts"},
-    {"rng", "schedules", "command", "record", "checkpoints"},
-    {"data", "results"},
+    {"rng", "schedules", "command", "record", "checkpoints", "bootstrap"},
+    {"data", "results", "matched"},
     {"backbones", "processes", "ops"},
     {"objectives", "samplers", "optim"},
     {"recipe"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"names"},
     {"checkpoint", "engines", "layouts", "track"},
     {"release"},
-    {"train", "report", "judge", "certificates", "published", "explain"},
+    {"train", "report", "judge", "certificates", "published", "explain", "text_quality"},
     {"recipes", "verify", "flips"},
     {"models"},
     {"evals", "trace"},
@@ -43,6 +43,8 @@ LIGHT = (
     "repro.verify",
     "repro.explain",
     "repro.flips",
+    "repro.matched",
+    "repro.text_quality",
     "paper_figures.__main__",
 )
 

@@ -260,6 +260,13 @@ def test_reference_rows_are_nobody_elses(judged, model):
         task.count(Ask(None, None, 0, 5))
 
 
+def test_a_judge_is_not_asked_to_generate(judged, folder, model):
+    own = load(folder)
+    assert "its own samples" in GenerationMauve(name="q", **judged).skip(own)
+    assert GenerationMauve(name="q", **judged).skip(model) is None
+    assert NaiveMauve(name="n", **judged, period=4).skip(own) is None
+
+
 def test_mauve_of_samples_that_fool_gen_ppl(judged, model):
     """A phrase over and over is unlike text whatever its gen_ppl; each kind has its number."""
     wide = judged | {"samples": 60}

@@ -37,6 +37,12 @@ class Likened(Judged):
         how = {"mauve": parts.canonical(self.mauve), "features": "last hidden state of the last id read"}
         return super().protocol() | how
 
+    def skip(self, model: Model) -> str | None:
+        why = super().skip(model)
+        if why is None and self.generates and load_judge(self.judge).digest == model.digest:
+            return f"{self.judge} is the judge; it would be pleased with its own samples"
+        return why
+
     def count(self, ask: Ask) -> int:
         count = super().count(ask)
         if count < self.mauve.clusters:
