@@ -142,6 +142,7 @@ PARTS = {
     "generation_mauve": "repro.evals.mauve_tasks:GenerationMauve",
     "naive_mauve": "repro.evals.mauve_tasks:NaiveMauve",
     "mauve": "repro.evals.mauve:Mauve",
+    "external_samples": "repro.evals.scored:ExternalSamples",
     "first_eos_chunks": "repro.evals.gen_ppl:FirstEosChunks",
     "no_eos_windows": "repro.evals.gen_ppl:NoEosWindows",
     "every_token": "repro.evals.gen_ppl:EveryToken",

@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="say what would be asked and its hours on h100 (default), h200, a100 or cpu; --ckpt may be a Hub name",
     )
     parser.add_argument("--limit", type=natural, help="at most so many items a task")
-    parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint)")
+    parser.add_argument(
+        "--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint, or runs/external)"
+    )
     parser.add_argument("--json", action="store_true", help="print records instead of a table")
     args = parser.parse_args(argv)
     if args.samplers == "list":
@@ -145,13 +147,13 @@ def _judged(parser: Parser, args: argparse.Namespace) -> int:
     """Score a file of samples; every flag that would have no effect is an error."""
     if not isinstance(args.samples, Path) or args.judge is None:
         parser.error("a judge scores a file: give --samples FILE.jsonl and --judge CKPT")
-    takes = ("samples", "judge", "rule", "json")
+    takes = ("samples", "judge", "rule", "out", "json")
     for name, value in vars(args).items():
         if name not in takes and value != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --samples FILE.jsonl; leave it out")
     from repro.evals.scored import command
 
-    for line in command(args.samples, args.judge, args.rule, args.json):
+    for line in command(args.samples, args.judge, args.rule, args.out, args.json):
         print(line)
     return 0
 

@@ -41,6 +41,8 @@ class Judge(Reader):
 
     end: str | None
     """How a text writes `eos`; None where the judge knows no end."""
+    device: str
+    """Type of the device that it runs on."""
 
     def encode(self, text: str) -> list[int]:
         """Text -> the judge's ids."""
@@ -64,6 +66,7 @@ class OurJudge(Judge):
             raise ValueError(f"{model.recipe.name} is not left to right, so it cannot judge; give an ar one")
         vocabulary = model.data.vocabulary()
         self.model, self.name, self.digest = model, model.recipe.name, model.digest
+        self.device = model.denoiser.home.type
         known = vocabulary.eos is not None and vocabulary.eos < vocabulary.size
         self.eos, self.end = (vocabulary.eos, END) if known else (None, None)
 
@@ -128,6 +131,7 @@ class FolderJudge(Judge):
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         self.name, self.digest = folder.name, _folder_digest(folder)
+        self.device = self.network.device.type
         self.eos, self.end = self.tokenizer.eos_token_id, self.tokenizer.eos_token
 
     def encode(self, text: str) -> list[int]:
