@@ -1,124 +1,151 @@
-"""Gen-PPL against entropy: a line a sampler and tokens per step, a point a temperature; real text and naive samples.
+"""Gen-PPL and MAUVE against entropy: a line a sampler and tokens per step, a point a temperature; real and naive text.
 
-A sampler is better where its line lies lower at the same entropy: each number alone can be bought. Squares are held-out
-rows; crosses what fools one of the numbers (a few tokens repeated; tokens drawn by frequency). Below real text at its
-entropy nothing is better, it only repeats what the judge finds likely.
+A sampler is better where its line lies lower (gen_ppl) or higher (MAUVE) at the same entropy: each number alone can be
+bought. Bands: 95 % of resampled lines at each entropy (`repro.matched`). Squares are held-out rows; crosses what fools
+one of the numbers (a few tokens repeated; tokens drawn by frequency). Below real text at its entropy nothing is better,
+it only repeats what the judge finds likely. Published points are hollow, and only where they were judged as ours are.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pandas import DataFrame
+from pandas import DataFrame, concat
 
-from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty, order
-from repro.report import scale_of, tokens_order
-from repro.results import Record, one_protocol, summarise, to_frame
+from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty
+from repro.matched import LEVEL, Sweep
+from repro.published import Cell, read
+from repro.record import Record, difference
+from repro.report import tokens_order
+from repro.text_quality import COLUMNS, GENERATED, REFERENCES, compared, points
+from repro.verify import look
 
-NUMBERS = ("gen_ppl", "entropy")
-REFERENCES = {
+MARKERS = {
     "real": ("s", "held-out text"),
     "repetition": ("x", "repetition"),
     "unigram": ("+", "unigram draws"),
 }
-"""Rows of task `naive`: marker and name."""
-TEMPERATURE = re.compile(r"[:,]temperature=([0-9.]+)")
 DASHES = ("-", "--", "-.", ":")
-COLUMNS = ["scale", "line", "recipe", "checkpoint", "tokens_per_step", "temperature"]
-COLUMNS += [f"{name}{part}" for name in NUMBERS for part in ("", "_se", "_sd_seeds")]
-COLUMNS += ["n", "seeds"]
-
-
-def line_of(preset: str) -> tuple[str, float]:
-    """The sampler that a preset is a point of, and its temperature: `random:temperature=0.7` -> random, 0.7."""
-    found = TEMPERATURE.search(preset)
-    return TEMPERATURE.sub("", preset), float(found.group(1)) if found else 1.0
+PANELS = {"gen_ppl": "gen_ppl", "mauve": "MAUVE"}
+PUBLISHED = "published: "
+"""In front of the name of a published cell, as the line of its point."""
 
 
 def query(records: Sequence[Record]) -> DataFrame:
-    """A row a point: both numbers with their errors. `line`: a sampler, or a kind of reference rows.
-
-    Reference rows are of the data, not of a network: those of a scale are one point, whatever model they were asked of.
-    """
-    frame = to_frame(records)
-    rows = frame[frame.task.isin(["quality", "naive"])]
-    rows = rows.assign(scale=rows.recipe.map(scale_of))
-    for _, section in rows.groupby("scale"):
-        one_protocol(section)
-    points = []
-    for _, cell in summarise(rows).groupby("cell"):
-        by_metric = cell.set_index("metric")
-        shared = cell.iloc[0]
-        label = {"scale": scale_of(shared.recipe), "recipe": "", "checkpoint": "", "tokens_per_step": ""}
-        if shared.task == "naive":
-            points += [{**label, "line": kind, **_numbers(by_metric, f"{kind}_")} for kind in REFERENCES]
-            continue
-        label |= {name: shared[name] for name in ("recipe", "checkpoint", "tokens_per_step")}
-        line, temperature = line_of(shared.preset)
-        points.append({**label, "line": line, "temperature": temperature, **_numbers(by_metric, "")})
-    points.sort(key=_order)
-    drawn = DataFrame(points, columns=COLUMNS)
-    reference = drawn.line.isin(list(REFERENCES))
-    return drawn[~(reference & drawn.duplicated(["scale", "line"]))].reset_index(drop=True)
+    """`repro.text_quality.points`, and below them the published points that share a panel with records."""
+    drawn = points(records)
+    rows = [row for scale in drawn.scale.unique() for row in _published(records, str(scale))]
+    return concat([drawn, DataFrame(rows, columns=COLUMNS)], ignore_index=True) if rows else drawn
 
 
-def _numbers(by_metric: DataFrame, prefix: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name in NUMBERS:
-        row = by_metric.loc[prefix + name]
-        found |= {name: row.value, f"{name}_se": row.se, f"{name}_sd_seeds": row.sd_seeds}
-        found |= {"n": row.n, "seeds": row.seeds}
+def _published(records: Sequence[Record], scale: str) -> list[dict]:
+    """Published gen_ppl with its entropy, where a record of the scale was judged alike: same judge, rule, reading and
+    length. How it was sampled is what tells points apart."""
+    ours = [r for r in records if r["labels"]["task"] in GENERATED and _scale(r) == scale]
+    cells = [cell for cell in read() if cell.task in GENERATED]
+    entropies = {_place(cell): cell for cell in cells if cell.metric == "entropy"}
+    found = []
+    for cell in cells:
+        beside = entropies.get(_place(cell))
+        if cell.metric == "gen_ppl" and beside is not None and any(_alike(cell, record) for record in ours):
+            point = {"scale": scale, "line": PUBLISHED + cell.name, "checkpoint": cell.name, "recipe": ""}
+            found.append(point | {"gen_ppl": cell.value, "entropy": beside.value, "tokens_per_step": ""})
     return found
 
 
-def _order(point: dict) -> tuple:
-    tokens = tokens_order(point["tokens_per_step"])
-    place = (order(point["recipe"]), point["checkpoint"], point["line"], tokens)
-    return point["scale"], point["line"] in REFERENCES, *place, point.get("temperature", 0.0)
+def _scale(record: Record) -> str:
+    return record["labels"]["recipe"].partition("@")[2]
+
+
+def _place(cell: Cell) -> tuple:
+    """What two numbers of the same samples share."""
+    return cell.source, cell.of, cell.called.rpartition(", ")[0], tuple(sorted(cell.asked.items()))
+
+
+def _alike(cell: Cell, record: Record) -> bool:
+    """Whether a cell was judged as a record was, as far as its source states; what it does not state is unlike."""
+    judged = {p: v for p, v in cell.asked.items() if p.startswith("protocol.") or p == "plan.gen_length"}
+    if any(place.startswith("protocol.") for place in cell.unstated):
+        return False
+    found = {place: look(record, place) for place in judged}
+    return all(found[p] is not None and difference(found[p], v) is None for p, v in judged.items())
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A panel a scale."""
+    """A column a scale; gen_ppl above, MAUVE below where a record has it."""
     drawn = query(records)
     if drawn.empty:
         return empty("no records of task quality yet"), drawn
     scales = list(drawn.scale.unique())
-    drawing = Figure(figsize=(0.8 + 3.4 * len(scales), 3.4))
-    for axes, scale in zip(drawing.subplots(1, len(scales), squeeze=False)[0], scales, strict=True):
+    panels = [name for name in PANELS if drawn[name].notna().any()]
+    drawing = Figure(figsize=(0.8 + 4.2 * len(scales), 0.9 + 2.6 * len(panels)))
+    grid = drawing.subplots(len(panels), len(scales), squeeze=False, sharex="col")
+    found = compared(records, drawn)[0]
+    for column, scale in zip(grid.T, scales, strict=True):
         rows = drawn[drawn.scale == scale]
-        _samplers(axes, rows[~rows.line.isin(list(REFERENCES))])
-        for kind, (marker, name) in REFERENCES.items():
-            point = rows[rows.line == kind]
-            ink = INK if kind == "real" else OTHER
-            axes.plot(point.entropy, point.gen_ppl, marker, color=ink, markersize=5, label=name)
-        axes.set_yscale("log")
-        axes.set_xlabel("entropy, nats a token")
-        axes.set_title(scale or "full scale")
-        axes.legend(fontsize=6)
-    drawing.axes[0].set_ylabel("gen_ppl")
-    networks = drawn[~drawn.line.isin(list(REFERENCES))]
-    drawing.supxlabel(bar_sentence(networks.seeds.tolist()), fontsize=6.5, color=OTHER, x=0.02, ha="left")
+        bands = [sweep for sweep in found if sweep.scale == scale]
+        for axes, name in zip(column, panels, strict=True):
+            _panel(axes, rows, name)
+        _bands(column[0], bands)
+        column[0].set_yscale("log")
+        column[0].set_title(scale or "full scale")
+        column[-1].set_xlabel("entropy, nats a token")
+        column[0].legend(fontsize=5, ncols=2)
+    for axes, name in zip(grid[:, 0], panels, strict=True):
+        axes.set_ylabel(PANELS[name])
+    networks = drawn[drawn.temperature.notna()]
+    drawing.supxlabel(_sentence(drawn, networks), fontsize=6.5, color=OTHER, x=0.02, ha="left")
     return drawing, drawn
 
 
-def _samplers(axes: Axes, rows: DataFrame) -> None:
-    """Lines through temperatures; colour the recipe, dash the tokens per step."""
-    rates = sorted(rows.tokens_per_step.unique(), key=tokens_order)
-    for key, points in rows.groupby(["checkpoint", "line", "tokens_per_step"], sort=False):
+def _sentence(drawn: DataFrame, networks: DataFrame) -> str:
+    published = drawn.line.str.startswith(PUBLISHED).any()
+    hollow = "hollow: published" if published else "no published point was judged as these are"
+    return f"{bar_sentence(networks.seeds.tolist())}; bands: {LEVEL:.0%} of resamples; {hollow}"
+
+
+def _panel(axes: Axes, rows: DataFrame, name: str) -> None:
+    """Lines through temperatures, colour the recipe, dash the tokens per step; reference and published points."""
+    ours = rows[rows.temperature.notna() & rows[name].notna()]
+    rates = sorted(ours.tokens_per_step.unique(), key=tokens_order)
+    samplers = sorted(ours.line.unique())
+    for key, line in ours.groupby(["checkpoint", "line", "tokens_per_step"], sort=False):
         assert isinstance(key, tuple)
-        checkpoint, line, rate = map(str, key)
+        checkpoint, sampler, rate = map(str, key)
         axes.errorbar(
-            points.entropy,
-            points.gen_ppl,
-            xerr=[bar(*pair) for pair in zip(points.entropy_se, points.entropy_sd_seeds, strict=True)],
-            yerr=[bar(*pair) for pair in zip(points.gen_ppl_se, points.gen_ppl_sd_seeds, strict=True)],
+            line.entropy,
+            line[name],
+            xerr=[bar(*pair) for pair in zip(line.entropy_se, line.entropy_sd_seeds, strict=True)],
+            yerr=[bar(*pair) for pair in zip(line[f"{name}_se"], line[f"{name}_sd_seeds"], strict=True)],
             color=colour(checkpoint),
             linestyle=DASHES[rates.index(rate) % len(DASHES)],
-            marker="o",
+            marker="o^vD"[samplers.index(sampler) % 4],
             markersize=3,
             elinewidth=0.8,
-            label=f"{checkpoint.partition('@')[0]}, {line}, {rate or 'adaptive'}",
+            linewidth=0.9,
+            label=f"{checkpoint.partition('@')[0]}, {sampler}, {rate or 'adaptive'}",
         )
+    for kind in REFERENCES:
+        marker, title = MARKERS[kind]
+        point = rows[rows.line == kind]
+        axes.plot(
+            point.entropy,
+            point[name],
+            marker,
+            color=INK if kind == "real" else OTHER,
+            markersize=5,
+            label=title,
+        )
+    hollow = rows[rows.line.str.startswith(PUBLISHED) & rows[name].notna()]
+    if not hollow.empty:
+        axes.plot(hollow.entropy, hollow[name], "o", color=OTHER, markerfacecolor="none", label="published")
+
+
+def _bands(axes: Axes, found: Sequence[Sweep]) -> None:
+    for sweep in found:
+        at = np.linspace(*sweep.reach, 25)
+        low, high = zip(*(sweep.band(float(entropy)) for entropy in at), strict=True)
+        axes.fill_between(at, low, high, color=colour(sweep.checkpoint), alpha=0.15, linewidth=0)

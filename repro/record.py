@@ -33,13 +33,14 @@ class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Checkpoint(_Strict, frozen=True, kw_only=True):
-    """Which network: digest of its files and of its recipe, train seed, trained step, which weights."""
+    """Which network: digest of its files and of its recipe, train seed, trained step, which weights (`exact`: an
+    oracle; `external`: samples of another engine, their digest in place of a network's)."""
 
     digest: str
     recipe: str
     seed: int
     step: int
-    weights: Literal["raw", "ema", "exact"]
+    weights: Literal["raw", "ema", "exact", "external"]
 
 
 class Question(_Strict, frozen=True, kw_only=True):

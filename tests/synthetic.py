@@ -127,8 +127,8 @@ def caches(recipe, train_seed=0):
 JUDGED = {"judge": "ar@nano.text", "judge_digest": "0" * 64, "rule": {"part": "every_token"}}
 
 
-def quality(recipe, preset, tokens, gen_ppl, entropy, train_seed=0, protocol=JUDGED):
-    """A record of task `quality` over 256 samples."""
+def quality(recipe, preset, tokens, gen_ppl, entropy, train_seed=0, protocol=JUDGED, **more):
+    """A record of task `quality` over 256 samples; `more`: curves."""
     sampler, plan = {"part": preset, "version": 1}, {"part": "plan", "version": 1, "tokens": tokens}
     asked = question(recipe, "quality", train_seed, sampler=sampler, plan=plan, protocol=protocol)
     metrics = {
@@ -137,7 +137,18 @@ def quality(recipe, preset, tokens, gen_ppl, entropy, train_seed=0, protocol=JUD
         "true_gen_ppl": (7.0, 0.1, 256),
     }
     costs = {"nfe": 64 / float(tokens), "tokens_per_nfe": float(tokens), "samples": "0" * 64}
-    return record(asked, metrics, recipe=recipe, preset=preset, tokens=tokens, **costs)
+    return record(asked, metrics, recipe=recipe, preset=preset, tokens=tokens, **costs, **more)
+
+
+def sampled(recipe, preset, tokens, log_ppl, entropy, train_seed=0, count=64):
+    """A record of task `quality` that keeps each sample's numbers: rows of 8 tokens, spread about both means."""
+    draw = random.Random(f"{recipe} {preset} {tokens} {train_seed}")
+    shared = [random.Random(i).gauss(0, 1) for i in range(count)]
+    nll = [8 * (log_ppl + 0.2 * (each + 0.3 * draw.gauss(0, 1))) for each in shared]
+    own = [entropy + 0.02 * (each + 0.3 * draw.gauss(0, 1)) for each in shared]
+    curve = {"nll": nll, "tokens": [8.0] * count, "entropy": own}
+    found = math.exp(sum(nll) / (8 * count)), sum(own) / count
+    return quality(recipe, preset, tokens, *found, train_seed, curve=curve)
 
 
 def naive(recipe, train_seed=0, protocol=JUDGED):
@@ -187,6 +198,11 @@ def paper(seeds=(0, 1, 2)):
                     quality("mdlm@nano.text", preset, tokens, level + seed / 10, 2.6 - cold / 10, seed)
                 )
         made += [quality("ar@nano.text", "sample", "1", 7.5, 2.6, seed), naive("mdlm@nano.text", seed)]
+        for temperature in (0.7, 0.85):
+            preset, log_ppl = f"sample:temperature={temperature}", 1.2 + 0.8 * temperature
+            made.append(sampled("ar@nano.text", preset, "1", log_ppl, 2.3 + 0.3 * temperature, seed))
+            preset = f"ancestral+tempered:temperature={temperature}"
+            made.append(sampled("mdlm@nano.text", preset, "1", log_ppl + 0.1, 2.3 + 0.3 * temperature, seed))
         made += [caches("llada@nano.sudoku", seed), caches("mdlm@nano.text", seed)]
         made.append(sudoku("ar@nano.sudoku", "greedy", "1", 0.9 + 0.01 * seed, seed))
         for tokens, accuracy in (("1", 0.97), ("2", 0.79), ("4", 0.59), ("all", 0.21)):

@@ -9,6 +9,7 @@ from repro import checkpoint
 from repro.data.corpus import prepared
 from repro.evals.gen_ppl import gen_ppl, rule
 from repro.evals.judges import load_judge
+from repro.evals.mauve import Mauve, scored
 from repro.evals.quality import by_themselves
 from repro.files import ROOT
 
@@ -27,7 +28,7 @@ def metric(tmp_path, monkeypatch):
 
 def test_every_folder_is_loadable_by_name(metric):
     names = sorted(path.name for path in FOLDER.iterdir() if path.name != "__pycache__")
-    assert names == ["distinct_n", "gen_ppl", "unigram_entropy"]
+    assert names == ["distinct_n", "gen_ppl", "mauve", "unigram_entropy"]
     assert [metric(name).name for name in names] == names
 
 
@@ -51,3 +52,20 @@ def test_gen_ppl(metric, tmp_path):
     value, error, _ = gen_ppl(rows, judge, rule(how["rule_name"]))
     assert (found["gen_ppl"], found["gen_ppl_se"]) == pytest.approx((value, error))
     assert found["protocol"]["judge_digest"] == judge.digest
+
+
+def test_mauve(metric, tmp_path):
+    recipe = toy("ar")
+    weights = {"model.safetensors": dict(recipe.network(0).named_parameters())}
+    checkpoint.save(tmp_path / "judge", recipe, 0, 0, prepared(recipe.data).digest, {}, weights)
+    judge = load_judge(tmp_path / "judge")
+    rows = prepared(recipe.data).heldout.ids[:16].astype(int).tolist()
+    texts = [recipe.data.decode(row) for row in rows]
+    asked = {"judge": str(tmp_path / "judge"), "length": 16, "clusters": 3, "seeds": 5}
+    found = metric("mauve").compute(predictions=texts[:8], references=texts[8:], **asked)
+    pins = Mauve(length=16, clusters=3, seeds=5, starts=5, variance=0.9, scaling=5.0, mixtures=25)
+    sides = [judge.features([row[:16] for row in some]) for some in (rows[8:], rows[:8])]
+    assert (found["mauve"], found["mauve_se"], found["n"]) == pytest.approx(scored(*sides, pins, 0).metric())
+    assert found["protocol"]["judge_digest"] == judge.digest
+    with pytest.raises(ValueError, match=r"Mismatch|as many of each"):
+        metric("mauve").compute(predictions=texts[:5], references=texts[:6], **asked)

@@ -6,12 +6,13 @@ import pytest
 from synthetic import JUDGED, naive, quality
 
 from paper_figures import frontier
+from repro.matched import line_of
 
 
 def sweep(recipe="mdlm@nano.text", seed=0, tokens="1"):
     presets = {
         "random:temperature=0.7": (5.0, 2.2),
-        "random": (9.0, 2.6),
+        "random:temperature=1.0": (9.0, 2.6),
         "random:temperature=0.85": (7.0, 2.4),
     }
     return [quality(recipe, preset, tokens, *found, seed) for preset, found in presets.items()]
@@ -41,9 +42,11 @@ def test_two_judges_never_share_a_panel():
 
 
 def test_other_pins_of_a_preset_stay_in_the_name_of_its_line():
-    assert frontier.line_of("remdm_cap:temperature=0.9,cap=0.02") == ("remdm_cap,cap=0.02", 0.9)
-    assert frontier.line_of("remdm_cap:cap=0.02,temperature=0.9") == ("remdm_cap:cap=0.02", 0.9)
-    assert frontier.line_of("ancestral") == ("ancestral", 1.0)
+    assert line_of("remdm_cap:temperature=0.9,eta=0.02") == ("remdm_cap,eta=0.02", 0.9)
+    assert line_of("remdm_cap:eta=0.02,temperature=0.9") == ("remdm_cap:eta=0.02", 0.9)
+    assert line_of("ancestral") == ("ancestral", 1.0)
+    assert line_of("ancestral+tempered:temperature=0.7") == ("ancestral", 0.7)
+    assert line_of("random, block 8, dual cache") == ("random, block 8, dual cache", 0.0)
 
 
 def test_nothing_is_drawn_of_nothing():

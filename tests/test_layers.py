@@ -13,8 +13,8 @@ from repro.files import ROOT
 LAYERS = [
     {"lazy", "files", "registry", "stats"},
     {"parts"},
-    {"rng", "schedules", "command", "record", "checkpoints"},
-    {"data", "results", "parallelism"},
+    {"rng", "schedules", "command", "record", "checkpoints", "bootstrap"},
+    {"data", "results", "parallelism", "matched"},
     {"backbones", "processes", "ops", "speed"},
     {"objectives", "samplers", "optim", "speed_text"},
     {"recipe"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"configs"},
     {"checkpoint", "engines", "layouts", "track"},
     {"release"},
-    {"train", "report", "judge", "certificates", "published", "explain", "matching"},
+    {"train", "report", "judge", "certificates", "published", "explain", "matching", "text_quality"},
     {"recipes", "flips"},
     {"models"},
     {"evals", "trace"},
@@ -48,6 +48,8 @@ LIGHT = (
     "repro.verify",
     "repro.explain",
     "repro.flips",
+    "repro.matched",
+    "repro.text_quality",
     "paper_figures.__main__",
 )
 

@@ -7,16 +7,21 @@ import math
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 from toy import toy
 
 from repro import checkpoint, load, parts, score
+from repro.checkpoint import file_digest
 from repro.data.corpus import prepared
 from repro.evals import __main__ as command_line
 from repro.evals import quality
 from repro.evals.gen_ppl import EveryToken, judged, rule
 from repro.evals.judges import END, FolderJudge, OurJudge, load_judge, written
 from repro.evals.task import Ask
+from repro.record import Question, make_record
+from repro.results import collect
+from repro.text_quality import points
 
 LENGTH = 32
 
@@ -240,25 +245,62 @@ def test_kept_samples_of_a_run_score_the_same_as_another_engines(named, monkeypa
     kept = out / "items" / f"{record['id'][:16]}.jsonl"
     arguments = ["--samples", str(kept), "--judge", str(tmp_path / named), "--json"]
     assert command_line.main(arguments) == 0
-    found = json.loads(capsys.readouterr().out)
-    for name, metric in found["metrics"].items():
+    (found,) = json.loads(capsys.readouterr().out)["records"]
+    for name, metric in found["answer"]["metrics"].items():
         assert metric["value"] == pytest.approx(record["answer"]["metrics"][name]["value"], rel=1e-6), name
     # how the draws were made is the sampler's side: a file of samples cannot say
-    assert record["question"]["protocol"] == found["protocol"] | {"draws": "float64"}
+    protocol = found["question"]["protocol"]
+    assert protocol.pop("engine") == "external"
+    assert record["question"]["protocol"] == protocol | {"draws": "float64"}
     assert command_line.main([*arguments[:-1], "--rule", "every_token:length=16"]) == 0
     shown = capsys.readouterr().out
     assert "rule every_token, text, entropy of the generator's ids" in shown and "(n = 8)" in shown
 
 
-def test_texts_alone_have_the_entropy_of_the_judges_ids(folder, judge, tmp_path, capsys):
+def test_texts_alone_have_the_entropy_of_the_judges_ids(folder, judge, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
     rows = heldout(judge, 4)
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(json.dumps({"text": judge.model.data.decode(row)}) + "\n" for row in rows))
     assert command_line.main(["--samples", str(path), "--judge", str(folder), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["protocol"]["entropy"] == "judge's ids" and found["protocol"]["retokenise"] == "text"
+    (found,) = json.loads(capsys.readouterr().out)["records"]
+    protocol = found["question"]["protocol"]
+    assert protocol["entropy"] == "judge's ids" and protocol["retokenise"] == "text"
     for name, (value, se, n) in quality.by_themselves(rows, (1, 2, 3)).items():
-        assert found["metrics"][name] == pytest.approx({"value": value, "se": se, "n": n})
+        assert found["answer"]["metrics"][name] == pytest.approx({"value": value, "se": se, "n": n})
+
+
+def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_path, capsys):
+    """Its digest stands for a checkpoint, `engine: external` in the protocol keeps it out of every column of samples
+    decoded here, it has no speed; the same file again is the same answer, another file another question."""
+    rows = heldout(judge, 4)
+    paths = [tmp_path / "theirs.jsonl", tmp_path / "others.jsonl"]
+    for path, some in zip(paths, (rows[:3], rows[1:]), strict=True):
+        path.write_text("".join(json.dumps({"ids": row}) + "\n" for row in some))
+    out = tmp_path / "out"
+    for path in [*paths, paths[0]]:
+        arguments = ["--samples", str(path), "--judge", str(folder), "--out", str(out)]
+        assert command_line.main(arguments) == 0
+    assert "theirs.jsonl (" in capsys.readouterr().out
+    first, second = sorted(collect(out), key=lambda r: r["labels"]["checkpoint"], reverse=True)
+    assert first["labels"]["checkpoint"] == "external:theirs" and first["id"] != second["id"]
+    question = first["question"]
+    assert question["task"]["samples"] == question["checkpoint"]["digest"] == file_digest(paths[0])
+    assert (
+        question["protocol"]["engine"] == "external" and question["protocol"]["judge_digest"] == judge.digest
+    )
+    assert first["answer"]["nfe"] is None and first["measurements"]["tokens_per_second"] is None
+    items = (out / "items" / f"{first['id'][:16]}.jsonl").read_text().splitlines()
+    assert [json.loads(line)["tokens"] for line in items] == [LENGTH] * 3
+    labels = first["labels"] | {"task": "quality", "preset": "random:temperature=1.0", "tokens_per_step": "1"}
+    body = {k: first[k] for k in ("answer", "measurements")}
+    posing = make_record(Question.read(question), labels | {"recipe": "external@nano.text"}, **body)
+    with pytest.raises(ValueError, match="two protocols would share a column: engine"):
+        points([posing, synthetic.naive("mdlm@nano.text", protocol=without_engine(question))])
+
+
+def without_engine(question):
+    return {name: value for name, value in question["protocol"].items() if name != "engine"}
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=_hours,
         help="begin no question that would not be over in time at the pace measured; the same command goes on",
     )
-    parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint)")
+    parser.add_argument(
+        "--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint, or runs/external)"
+    )
     parser.add_argument(
         "--batch-size",
         type=natural,
@@ -249,13 +251,13 @@ def _judged(parser: Parser, args: argparse.Namespace) -> int:
     """Score a file of samples; every flag that would have no effect is an error."""
     if not isinstance(args.samples, Path) or args.judge is None:
         parser.error("a judge scores a file: give --samples FILE.jsonl and --judge CKPT")
-    takes = ("samples", "judge", "rule", "json")
+    takes = ("samples", "judge", "rule", "out", "json")
     for name, value in vars(args).items():
         if name not in takes and value != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --samples FILE.jsonl; leave it out")
     from repro.evals.scored import command
 
-    for line in command(args.samples, args.judge, args.rule, args.json):
+    for line in command(args.samples, args.judge, args.rule, args.out, args.json):
         print(line)
     return 0
 

@@ -187,3 +187,18 @@ def _commit() -> str | None:
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or None
+
+
+def measured_alone(device: str, seconds: float) -> dict[str, Any]:
+    """Measurements of an answer about samples that no model of the suite wrote: a judge's, float32 on `device`; nothing
+    is known of the speed that made them."""
+    from repro.lazy import torch
+
+    kind = {
+        "device": device,
+        "dtype": "float32",
+        "torch": version("torch").partition("+")[0],
+        "attention": "sdpa",
+        "threads": torch.get_num_threads() if device == "cpu" else 1,
+    }
+    return _measured(kind, Answer(metrics={}), seconds, _commit())

@@ -9,7 +9,7 @@ of the folder's configuration, tokenizer and weights: a path enters no question.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,8 @@ class Judge(Reader):
 
     end: str | None
     """How a text writes `eos`; None where the judge knows no end."""
+    device: str
+    """Type of the device that it runs on."""
 
     def encode(self, text: str) -> list[int]:
         """Text -> the judge's ids."""
@@ -48,6 +50,11 @@ class Judge(Reader):
 
     def reads(self, data: Data) -> bool:
         """Whether ids of this data mean to the judge what they mean to a model of it."""
+        raise AssertionError("abstract")
+
+    def features(self, windows: Sequence[Ids]) -> np.ndarray:
+        """Last hidden state after the last id of each window, float64 [n, D]. ValueError for an empty window and for
+        one longer than it reads."""
         raise AssertionError("abstract")
 
 
@@ -59,6 +66,7 @@ class OurJudge(Judge):
             raise ValueError(f"{model.recipe.name} is not left to right, so it cannot judge; give an ar one")
         vocabulary = model.data.vocabulary()
         self.model, self.name, self.digest = model, model.recipe.name, model.digest
+        self.device = model.denoiser.home.type
         known = vocabulary.eos is not None and vocabulary.eos < vocabulary.size
         self.eos, self.end = (vocabulary.eos, END) if known else (None, None)
 
@@ -89,6 +97,21 @@ class OurJudge(Judge):
         _within(windows, self.model.data.row_length(), vocabulary.size, self.name)
         return _by_length(windows, vocabulary.total, read, denoiser.home)
 
+    def features(self, windows: Sequence[Ids]) -> np.ndarray:
+        from repro.backbones.attention import Mask
+
+        denoiser, vocabulary = self.model.denoiser, self.model.data.vocabulary()
+        assert vocabulary.bos is not None
+
+        def read(rows: Tensor) -> Tensor:
+            t = torch.zeros(len(rows), device=rows.device) if denoiser.timed else None
+            begun = torch.nn.functional.pad(rows, (1, 0), value=vocabulary.bos)
+            return denoiser.encode(begun, t=t, attention=Mask())[:, -1]
+
+        # BOS takes one of the row's places
+        _within(windows, self.model.data.row_length() - 1, vocabulary.size, self.name)
+        return _last(windows, vocabulary.total, read, denoiser.home)
+
 
 class FolderJudge(Judge):
     """A causal LM and its tokenizer as transformers saves them; nothing stands in front of a window."""
@@ -108,6 +131,7 @@ class FolderJudge(Judge):
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         self.name, self.digest = folder.name, _folder_digest(folder)
+        self.device = self.network.device.type
         self.eos, self.end = self.tokenizer.eos_token_id, self.tokenizer.eos_token
 
     def encode(self, text: str) -> list[int]:
@@ -126,6 +150,15 @@ class FolderJudge(Judge):
             return torch.cat([unknown, logits[:, :-1]], 1)
 
         return _by_length(windows, config.vocab_size, read, self.network.device)
+
+    def features(self, windows: Sequence[Ids]) -> np.ndarray:
+        config = self.network.config
+        _within(windows, config.max_position_embeddings, config.vocab_size, self.name)
+
+        def read(rows: Tensor) -> Tensor:
+            return self.network.base_model(rows, use_cache=False).last_hidden_state[:, -1]
+
+        return _last(windows, config.vocab_size, read, self.network.device)
 
 
 def load_judge(name: str | Path) -> Judge:
@@ -178,19 +211,39 @@ def _within(windows: Sequence[Ids], longest: int, size: int, name: str) -> None:
 def _by_length(
     windows: Sequence[Ids], size: int, read: Callable[[Tensor], Tensor], device: torch.device
 ) -> list[np.ndarray]:
-    """log p of each window's ids from `read(rows [B, L]) -> logits [B, L, size]`, equal lengths in one forward."""
+    """log p of each window's ids from `read(rows [B, L]) -> logits [B, L, size]`."""
     found: list[np.ndarray] = [np.zeros(0)] * len(windows)
-    order = sorted((i for i in range(len(windows)) if len(windows[i])), key=lambda i: len(windows[i]))
-    while order:
-        length = len(windows[order[0]])
-        same = [i for i in order[: max(1, LOGITS // (length * size))] if len(windows[i]) == length]
-        order = order[len(same) :]
-        rows = torch.tensor([list(windows[i]) for i in same], device=device)
+    for same, rows in _batches(windows, size, device):
         with torch.inference_mode():
             logp = read(rows).double().log_softmax(-1).gather(-1, rows[..., None])[..., 0]
         for i, values in zip(same, logp.cpu().numpy(), strict=True):
             found[i] = values
     return found
+
+
+def _last(
+    windows: Sequence[Ids], size: int, read: Callable[[Tensor], Tensor], device: torch.device
+) -> np.ndarray:
+    """Features [n, D] from `read(rows [B, L]) -> [B, D]`; ValueError for an empty window."""
+    for i, window in enumerate(windows):
+        if not len(window):
+            raise ValueError(f"sample {i} is empty and has no last token; leave it out")
+    found: dict[int, np.ndarray] = {}
+    for same, rows in _batches(windows, size, device):
+        with torch.inference_mode():
+            found |= zip(same, read(rows).double().cpu().numpy(), strict=True)
+    return np.stack([found[i] for i in range(len(windows))])
+
+
+def _batches(windows: Sequence[Ids], size: int, device: torch.device) -> Iterator[tuple[list[int], Tensor]]:
+    """Places of windows of one length and their ids [B, L], as many as LOGITS of a vocabulary of `size` allow; empty
+    windows are left out."""
+    order = sorted((i for i in range(len(windows)) if len(windows[i])), key=lambda i: len(windows[i]))
+    while order:
+        length = len(windows[order[0]])
+        same = [i for i in order[: max(1, LOGITS // (length * size))] if len(windows[i]) == length]
+        order = order[len(same) :]
+        yield same, torch.tensor([list(windows[i]) for i in same], device=device)
 
 
 def _folder_digest(folder: Path) -> str:

@@ -73,10 +73,7 @@ class Judged(Task):
         """Metrics of samples of the model's ids, and an item a sample."""
         judge = load_judge(self.judge)
         texts = [model.data.decode(row) for row in rows]
-        read = list(rows)
-        if self.retokenise == "text":
-            read = [judge.encode(written(model.data, row, judge.end)) for row in rows]
-        found = judged(read, judge, self.rule)
+        found = judged(read_by(judge, model, rows, self.retokenise), judge, self.rule)
         metrics = {"gen_ppl": found.perplexity(), **by_themselves(rows, self.distinct)}
         items = [
             {"name": i, "ids": row, "text": text, "nll": float(nll), "tokens": int(tokens)}
@@ -88,12 +85,18 @@ class Judged(Task):
 
     def true_rows(self, model: Model, count: int) -> np.ndarray:
         """Held-out rows [count, L] in a keyed order."""
+        return self.other_rows(model, 0, count)
+
+    def other_rows(self, model: Model, start: int, count: int) -> np.ndarray:
+        """Rows [count, L] of that order from `start` on, so that two stretches share none."""
         ids = prepared(model.data).heldout.ids
-        if count > len(ids):
+        if start + count > len(ids):
             raise ValueError(
-                f"task {self.name!r} wants {count} held-out rows; there are {len(ids)}: ask for less by --samples"
+                f"task {self.name!r} wants {start + count} held-out rows; there are {len(ids)}: ask for less by "
+                "--samples"
             )
-        return np.asarray(ids[np.sort(rng.permutation(0, rng.QUOTED, 0, len(ids)).numpy()[:count])])
+        order = rng.permutation(0, rng.QUOTED, 0, len(ids)).numpy()
+        return np.asarray(ids[np.sort(order[start : start + count])])
 
 
 @part
@@ -109,12 +112,7 @@ class GenerationQuality(Judged):
         return model.data.row_length()
 
     def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
-        rows = self.true_rows(model, self.count(ask)).tolist()
-        found = generated(self, model, ask, work)
-        true, _ = self.statistics(model, rows)
-        return replace(
-            found, metrics=found.metrics | {f"true_{name}": metric for name, metric in true.items()}
-        )
+        return beside_true(self, model, ask, work)
 
 
 @part
@@ -141,20 +139,39 @@ class NaiveSamples(Judged):
     generates = False
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        true = self.true_rows(model, self.count(ask))
-        keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(true)))
-        kinds = {  # "true_" would make them another task's reference row
-            "real": true.tolist(),
-            "repetition": [repetition(row, self.period) for row in true.tolist()],
-            "unigram": unigram(true, keys),
-        }
-        metrics: dict[str, Metric] = {}
-        items: list[dict[str, Any]] = []
-        for kind, rows in kinds.items():
-            found, each = self.statistics(model, rows)
-            metrics |= {f"{kind}_{name}": metric for name, metric in found.items()}
-            items += [{"kind": kind, **item} for item in each]
-        return Answer(metrics, items=items)
+        return fooling(self, self.period, model, ask)
+
+
+def read_by(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retokenise) -> list[Ids]:
+    """What the judge reads of rows of the model's ids."""
+    if retokenise == "ids":
+        return list(rows)
+    return [judge.encode(written(model.data, row, judge.end)) for row in rows]
+
+
+def fooling(task: Judged, period: int, model: Model, ask: Ask) -> Answer:
+    """Held-out rows and the naive ones made of them, as the task's judge reads them; metrics named by kind."""
+    true = task.true_rows(model, task.count(ask))
+    keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(true)))
+    kinds = {  # "true_" would make them another task's reference row
+        "real": true.tolist(),
+        "repetition": [repetition(row, period) for row in true.tolist()],
+        "unigram": unigram(true, keys),
+    }
+    metrics: dict[str, Metric] = {}
+    items: list[dict[str, Any]] = []
+    for kind, rows in kinds.items():
+        found, each = task.statistics(model, rows)
+        metrics |= {f"{kind}_{name}": metric for name, metric in found.items()}
+        items += [{"kind": kind, **item} for item in each]
+    return Answer(metrics, items=items)
+
+
+def beside_true(task: Judged, model: Model, ask: Ask, work: Work) -> Answer:
+    """What the model writes for a task, and the same metrics of as many held-out rows under `true_`."""
+    true, _ = task.statistics(model, task.true_rows(model, task.count(ask)).tolist())
+    found = generated(task, model, ask, work)
+    return replace(found, metrics=found.metrics | {f"true_{name}": metric for name, metric in true.items()})
 
 
 def generated(task: Judged, model: Model, ask: Ask, work: Work) -> Answer:

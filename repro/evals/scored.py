@@ -1,27 +1,49 @@
-"""Samples of any engine, judged: `python -m repro.evals --samples FILE.jsonl --judge CKPT [--rule duo]`.
+"""Samples of any engine, judged: `python -m repro.evals --samples FILE.jsonl --judge CKPT [--rule duo] [--out DIR]`.
 
 A line is an object with `text` (retokenised by the judge), `ids`, or both: the judge then reads the text and entropy is
 the ids'. Ids alone must be the judge's own. Other fields are ignored, so the items that a generating task keeps
 (OUT/items) are such a file.
+
+The answer is a record as any other, in OUT/raw (default: runs/external/raw). Its question names the file by its SHA-256
+in place of a checkpoint, and its protocol says `engine: external`: so no table or figure puts it in a column of samples
+that were decoded here, and it has no speed.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from repro import parts
 from repro.checkpoint import file_digest
+from repro.evals.asking import items_file, measured_alone
 from repro.evals.gen_ppl import EveryToken, Rule, judged, rule
 from repro.evals.judges import Judge, OurJudge, load_judge
 from repro.evals.quality import Retokenise, by_themselves, judging
-from repro.evals.samples import Metric
+from repro.evals.samples import entropy
+from repro.evals.task import Answer
+from repro.files import runs, write_text
+from repro.parts import Part, part
+from repro.record import Question, Record, make_record
+from repro.results import Store
 
 SIZES = (1, 2, 3)
 """n-grams that are counted."""
+EXTERNAL = "external"
+
+
+@part
+class ExternalSamples(Part):
+    """The task of a record about samples that another engine wrote: `samples` is the SHA-256 of their file."""
+
+    name: str
+    samples: str
+    distinct: tuple[int, ...]
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -55,9 +77,9 @@ def _kind(sample: _Line) -> str:
     return "ids" if sample.text is None else "text" if sample.ids is None else "text and ids"
 
 
-def score_file(path: Path, judge: Judge, rule: Rule) -> dict[str, Any]:
-    """Metrics of a file's samples, and the protocol that they stand under; ValueError when an empty sample is among
-    them."""
+def score_file(path: Path, judge: Judge, rule: Rule) -> tuple[Question, Answer]:
+    """The question that a file's samples are, and its answer with an item a sample; ValueError for a sample too short
+    to count n-grams of."""
     samples = read(path)
     kind = _kind(samples[0])
     retokenise: Retokenise = "ids" if kind == "ids" else "text"
@@ -68,12 +90,42 @@ def score_file(path: Path, judge: Judge, rule: Rule) -> dict[str, Any]:
         raise ValueError(
             f"{path}:{short + 1}: a sample of {len(own[short])} ids; {max(SIZES)} are the least, leave it out"
         )
-    metrics: dict[str, Metric] = {"gen_ppl": judged(rows, judge, rule).perplexity()}
-    metrics |= by_themselves(own, SIZES)
-    found = {name: {"value": v, "se": se, "n": n} for name, (v, se, n) in metrics.items()}
-    protocol = judging(judge, rule, retokenise)
+    found = judged(rows, judge, rule)
+    items = [
+        {"name": i, "nll": float(nll), "tokens": int(tokens), "entropy": entropy(ids)}
+        for i, (nll, tokens, ids) in enumerate(zip(found.nll, found.tokens, own, strict=True))
+    ]
+    metrics = {"gen_ppl": found.perplexity(), **by_themselves(own, SIZES)}
+    protocol = judging(judge, rule, retokenise) | {"engine": EXTERNAL}
     protocol["entropy"] = "judge's ids" if kind == "text" else "generator's ids"
-    return {"file": path.name, "samples": file_digest(path), "protocol": protocol, "metrics": found}
+    return asked(file_digest(path), protocol), Answer(metrics, items=items)
+
+
+def asked(digest: str, protocol: dict[str, Any]) -> Question:
+    """The question about samples with that digest."""
+    task = ExternalSamples(name="samples", samples=digest, distinct=SIZES)
+    checkpoint = {"digest": digest, "recipe": EXTERNAL, "seed": 0, "step": 0, "weights": EXTERNAL}
+    put = {"sampler": None, "plan": None, "seed": 0, "limit": None}
+    return Question.read(
+        {"checkpoint": checkpoint, "task": parts.canonical(task), **put, "protocol": protocol}
+    )
+
+
+def keep(path: Path, judge: Judge, rule: Rule, out: Path) -> Record:
+    """Score a file and keep its record in OUT/raw, its items in OUT/items. What is answered there already is judged
+    again, and must agree."""
+    began = time.perf_counter()
+    question, answer = score_file(path, judge, rule)
+    name = f"{EXTERNAL}:{path.stem}"
+    where = {"recipe": EXTERNAL, "checkpoint": name, "suite": EXTERNAL, "task": "samples"}
+    labels = {**where, "preset": None, "tokens_per_step": None}
+    measured = measured_alone(judge.device, time.perf_counter() - began)
+    record = make_record(question, labels, answer.data(), measured)
+    store = Store(out / "raw")
+    lines = [json.dumps(item, sort_keys=True) for item in answer.items or []]
+    write_text(items_file(store, record), "\n".join([*lines, ""]))
+    store.append(record)
+    return record
 
 
 def default_rule(judge: Judge) -> Rule:
@@ -83,19 +135,20 @@ def default_rule(judge: Judge) -> Rule:
     return rule("duo")
 
 
-def command(path: Path, judge: str, named: str | None, as_json: bool) -> Sequence[str]:
+def command(path: Path, judge: str, named: str | None, out: Path | None, as_json: bool) -> Sequence[str]:
     """The lines to print."""
-    asked = None if named is None else rule(named)  # before the slow part
+    rule_asked = None if named is None else rule(named)  # before the slow part
     read(path)
     reader = load_judge(judge)
-    found = score_file(path, reader, asked or default_rule(reader))
+    folder = runs() / EXTERNAL if out is None else out
+    record = keep(path, reader, rule_asked or default_rule(reader), folder)
     if as_json:
-        return [json.dumps(found, indent=1)]
-    protocol = found["protocol"]
-    head = (
-        f"{path.name}: {protocol['judge']} ({protocol['judge_digest'][:12]}), rule {protocol['rule']['part']}"
-    )
-    lines = [f"{head}, {protocol['retokenise']}, entropy of the {protocol['entropy']}"]
-    for name, metric in found["metrics"].items():
+        return [json.dumps({"records": [record], "skipped": []}, indent=1)]
+    protocol, digest = record["question"]["protocol"], record["question"]["checkpoint"]["digest"]
+    head = f"{path.name} ({digest[:12]}): {protocol['judge']} ({protocol['judge_digest'][:12]})"
+    lines = [
+        f"{head}, rule {protocol['rule']['part']}, {protocol['retokenise']}, entropy of the {protocol['entropy']}"
+    ]
+    for name, metric in record["answer"]["metrics"].items():
         lines.append(f"{name:<12} {metric['value']:.4f} ± {metric['se']:.4f}  (n = {metric['n']})")
     return lines

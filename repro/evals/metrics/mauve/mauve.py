@@ -1,0 +1,48 @@
+"""MAUVE with a judge's features as an `evaluate` metric: a thin wrapper over `repro.evals.mauve`.
+
+    evaluate.load("repro/evals/metrics/mauve").compute(
+        predictions=texts, references=held_out, judge="gpt2-large", length=1024, clusters=500, seeds=5)
+    -> {"mauve": ..., "mauve_se": ..., "mauve_clusterings_se": ..., "n": ..., "protocol": {...}}
+
+As many references as predictions; `judge`: a folder, or a name in `runs/`; `length`: ids of a text that it reads; the
+other pins are those of the published code (mauve-text: variance .9, scaling 5, 25 mixtures, best of 5 starts).
+"""
+
+import datasets
+import evaluate
+
+from repro import parts
+from repro.evals import mauve
+from repro.evals.judges import load_judge
+
+
+class Mauve(evaluate.Metric):
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            inputs_description="predictions, references: as many texts of each; judge: a causal LM",
+            features=datasets.Features(
+                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+            ),
+        )
+
+    def _compute(self, predictions, references, judge, length, clusters, seeds):  # ty: ignore[incompatible-method-override]
+        fixed = {"starts": 5, "variance": 0.9, "scaling": 5.0, "mixtures": 25}
+        pins = mauve.Mauve(length=length, clusters=clusters, seeds=seeds, **fixed)
+        reader = load_judge(judge)
+        sides = (
+            reader.features([reader.encode(text)[:length] for text in texts])
+            for texts in (references, predictions)
+        )
+        found = mauve.scored(*sides, pins, seed=0)
+        value, error, n = found.metric()
+        protocol = {"judge": reader.name, "judge_digest": reader.digest, "mauve": parts.canonical(pins)}
+        spread = found.over_clusterings()[1]
+        return {
+            "mauve": value,
+            "mauve_se": error,
+            "mauve_clusterings_se": spread,
+            "n": n,
+            "protocol": protocol,
+        }
