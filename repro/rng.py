@@ -40,6 +40,7 @@ CORRECTION = 19  # the token that a corrector writes
 NAIVE = 20  # ids of samples that fool a judge
 CLUSTER = 24  # where k-means starts
 RESAMPLE = 25  # which rows a bootstrap draws
+PILOT = 27  # masked sets that decide how many draws a level gets
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
