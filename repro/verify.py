@@ -65,7 +65,7 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
     named = [
         record
         for record in (each for name in cell.of for each in _labelled(records, name))
-        if cell.task in _tasks(record) and cell.metric in record["answer"]["metrics"]
+        if cell.task in _tasks(record) and _metric(cell, record) is not None
     ]
     if cell.unstated:
         return Verdict(
@@ -83,13 +83,20 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
         return Verdict(
             cell=cell, answer="not comparable", why=f"two questions would answer it: {_apart(fit)}"
         )
-    return _compared(cell, [record["answer"]["metrics"][cell.metric] for record in fit])
+    return _compared(cell, [metric for record in fit if (metric := _metric(cell, record)) is not None])
+
+
+def _metric(cell: Cell, record: Record) -> Mapping[str, Any] | None:
+    """A record's value of what a cell prints, None without one; what is exact answers where others have a bound."""
+    metrics = record["answer"]["metrics"]
+    return metrics.get(cell.metric, metrics.get(cell.metric.removesuffix("_bound")))
 
 
 def _tasks(record: Record) -> tuple[str, ...]:
-    """What a record's task is called: in its suite, and in lm-eval (a suite may ask one task at several lengths)."""
-    label, task = record["labels"]["task"], record["question"]["task"].get("task")
-    return (label, task) if isinstance(task, str) else (label,)
+    """What a record's task is called: in its suite, in lm-eval (a suite may ask one task at several lengths), and by
+    its part (a suite may ask the perplexity of several corpora)."""
+    label, asked = record["labels"]["task"], record["question"]["task"]
+    return tuple(name for name in (label, asked.get("task"), asked.get("part")) if isinstance(name, str))
 
 
 def _differing(cell: Cell, record: Record) -> list[str]:

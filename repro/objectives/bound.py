@@ -35,11 +35,13 @@ FILLER = 2
 
 @dataclass(frozen=True)
 class Bound:
-    """Nats a row `nll` [n] (mean over passes), scored `tokens` [n], and each row's `cluster` [n]."""
+    """Nats a row `nll` [n] (mean over passes), scored `tokens` [n], each row's `cluster` [n], and the nats of all rows
+    in each pass, `by_pass`."""
 
     nll: np.ndarray
     tokens: np.ndarray
     cluster: np.ndarray
+    by_pass: np.ndarray
 
     @property
     def value(self) -> float:
@@ -50,6 +52,14 @@ class Bound:
     def error(self) -> float:
         """Standard error of `value`."""
         return ratio_error(self.nll, self.tokens, self.cluster)
+
+    @property
+    def drawn_error(self) -> float | None:
+        """The part of `error` that more passes would remove, by the spread of these (None for one pass: exact)."""
+        passes = len(self.by_pass)
+        if passes < 2:
+            return None
+        return float(self.by_pass.std(ddof=1) / np.sqrt(passes) / self.tokens.sum())
 
     def gap(self, exact: np.ndarray) -> tuple[float, float]:
         """Bound minus exact nll [n] of the same rows, nats a token, and its paired standard error."""
@@ -93,13 +103,21 @@ def reading(
 
 
 def heldout_bound(
-    network: Wrapped, process: Process, vocabulary: Vocabulary, rows: Rows, *, passes: int, seed: int
+    network: Wrapped,
+    process: Process,
+    vocabulary: Vocabulary,
+    rows: Rows,
+    *,
+    passes: int,
+    seed: int,
+    batch: int = BATCH,
 ) -> Bound:
-    """Estimate the bound on every row of `rows` (all of them: slice before)."""
+    """Estimate the bound on every row of `rows` (all of them: slice before), `batch` of them a forward."""
     count = len(rows)
     passes = 1 if isinstance(process, LeftToRight) else passes
     device = network.denoiser.home
     total = torch.zeros(count, dtype=torch.float64)
+    by_pass = np.zeros(passes)
     tokens = torch.from_numpy(np.asarray(rows.candidates).sum(1).astype(np.int64))
     was_training = network.training
     network.eval()
@@ -109,7 +127,7 @@ def heldout_bound(
             u = torch.empty(count, dtype=torch.float64)
             u[order] = rng.low_discrepancy(seed, rng.BOUND, 2 * number + 1, torch.arange(count), count)
             keys = rng.keys(seed, rng.BOUND, -1 - number, torch.arange(count))
-            for part in batches(count, BATCH):
+            for part in batches(count, batch):
                 ids = torch.from_numpy(rows.ids[part].astype(np.int64)).to(device)
                 candidates = torch.from_numpy(np.array(rows.candidates[part])).to(device)
                 nll = network(
@@ -123,5 +141,6 @@ def heldout_bound(
                     )
                 )
                 total[part] += nll.cpu() / passes
+                by_pass[number] += float(nll.sum())
     network.train(was_training)
-    return Bound(total.numpy(), tokens.numpy(), np.asarray(rows.example))
+    return Bound(total.numpy(), tokens.numpy(), np.asarray(rows.example), by_pass)
