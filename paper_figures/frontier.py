@@ -21,7 +21,7 @@ from repro.published import Cell, read
 from repro.record import Record, difference
 from repro.report import tokens_order
 from repro.text_quality import COLUMNS, GENERATED, REFERENCES, compared, points
-from repro.verify import look
+from repro.matching import look
 
 MARKERS = {
     "real": ("s", "held-out text"),
@@ -70,7 +70,7 @@ def _alike(cell: Cell, record: Record) -> bool:
     judged = {p: v for p, v in cell.asked.items() if p.startswith("protocol.") or p == "plan.gen_length"}
     if any(place.startswith("protocol.") for place in cell.unstated):
         return False
-    found = {place: look(record, place) for place in judged}
+    found = {place: look(record["question"], place) for place in judged}
     return all(found[p] is not None and difference(found[p], v) is None for p, v in judged.items())
 
 

@@ -38,6 +38,7 @@ HIT = 17  # when first-hitting reveals the next position
 REMOVAL = 18  # the token that replaces what noise is left at the end
 CORRECTION = 19  # the token that a corrector writes
 NAIVE = 20  # ids of samples that fool a judge
+CORPUS = 23  # which rows of a corpus are scored under a limit
 CLUSTER = 24  # where k-means starts
 RESAMPLE = 25  # which rows a bootstrap draws
 PILOT = 27  # masked sets that decide how many draws a level gets

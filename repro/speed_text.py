@@ -16,8 +16,8 @@ SPEED_CAPTION = (
     "documents answered rightly, in brackets its 95 % Wilson interval for n documents. NFE: forwards a text. "
     "committed: positions that the sampler decided; useful: tokens before the first end id or stop string; both a "
     "forward, from summed counts. Tokens a second: of batches of `batch` rows, in brackets the least and the most of "
-    "any pass and network. latency: milliseconds of one text at batch 1, median and 95th percentile over texts (mean of "
-    "networks). clock: process (CPU seconds of one thread) or wall. Tokens a second are measurements: they hold for "
+    "any pass and network. latency: milliseconds of one text at batch 1, median and 95th percentile over texts (mean "
+    "of networks). clock: process (CPU seconds of one thread) or wall. Tokens a second are measurements: they hold for "
     "the engine, device and numerics class above each table."
 )
 CURVE_CAPTION = (

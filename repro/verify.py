@@ -70,7 +70,7 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
         record
         for record in (each for name in cell.of for each in labelled(records, name))
         if cell.task in called(record["question"]["task"], record["labels"]["task"])
-        and cell.metric in record["answer"]["metrics"]
+        and _metric(cell, record) is not None
     ]
     if cell.unstated:
         return Verdict(
@@ -90,7 +90,13 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
         return Verdict(
             cell=cell, answer="not comparable", why=f"two questions would answer it: {_apart(fit)}"
         )
-    return _compared(cell, [record["answer"]["metrics"][cell.metric] for record in fit])
+    return _compared(cell, [metric for record in fit if (metric := _metric(cell, record)) is not None])
+
+
+def _metric(cell: Cell, record: Record) -> Mapping[str, Any] | None:
+    """A record's value of what a cell prints, None without one; what is exact answers where others have a bound."""
+    metrics = record["answer"]["metrics"]
+    return metrics.get(cell.metric, metrics.get(cell.metric.removesuffix("_bound")))
 
 
 def _not_run(cell: Cell) -> Verdict:

@@ -98,6 +98,10 @@ class Data(Part):
         """Text -> ids, no special ids added; ValueError names a symbol outside the vocabulary."""
         raise AssertionError("abstract")
 
+    def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        """Ids [length] of each of many texts, as `encode` gives them."""
+        return (np.array(self.encode(text), np.int64) for text in texts)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Ids -> text; special ids are shown as e.g. [MASK]."""
         raise AssertionError("abstract")

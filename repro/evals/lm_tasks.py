@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from repro.evals.corpora import protocols
 from repro.evals.effort import Effort, of_answers, of_texts, sizes
 from repro.evals.estimator_presets import DEFAULT, estimator
 from repro.evals.kept import config, keep
@@ -280,7 +281,7 @@ def drawn(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) ->
 def named(
     names: Sequence[str], suite: str, known: Sequence[Task], model: Model, chosen: str | None
 ) -> list[Task]:
-    """What `--tasks` names: tasks of the suite (`known`), else of lm-eval.
+    """What `--tasks` names: tasks of the suite (`known`), else protocols of evals/corpora.toml, else of lm-eval.
 
     A name that is nearly one of the suite's is taken for a slip, since lm-eval's own list takes seconds to read.
     """
@@ -291,10 +292,14 @@ def named(
     for name in names:
         if name in ours:
             continue
-        if not name.endswith((".yaml", ".yml")) and difflib.get_close_matches(
-            name, list(ours), n=1, cutoff=0.7
-        ):
-            raise ValueError(f"no task {name!r} in suite {suite!r}; {nearest(name, ours)}")
+        if name in protocols():
+            found.append(protocols()[name])
+            continue
+        for several, whose in ((ours, f"in suite {suite!r}"), (protocols(), "among the protocols")):
+            if not name.endswith((".yaml", ".yml")) and difflib.get_close_matches(
+                name, list(several), n=1, cutoff=0.7
+            ):
+                raise ValueError(f"no task {name!r} {whose}; {nearest(name, several)}")
         found += find(name, model, chosen)
     twice = [task.name for i, task in enumerate(found) if task.name in [other.name for other in found[:i]]]
     if twice:

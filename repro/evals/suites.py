@@ -2,7 +2,8 @@
 
 A task that generates is crossed with presets and tokens per step, or put exactly as its `[[plans]]` say: published
 settings differ by task in block length, steps, cache and rule. What a person asks for (--samplers, --tokens-per-step,
---block-length, --cache) takes the place of that one field in every plan.
+--block-length, --cache) takes the place of that one field in every plan. `protocols` names perplexities of
+evals/corpora.toml.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from repro import parts
+from repro.evals.corpora import protocol
 from repro.evals.task import Task
 from repro.files import ROOT
 from repro.parts import nearest
@@ -62,12 +64,13 @@ def read_suite(name: str) -> Suite:
     path = SUITES / f"{name}.toml"
     if not path.is_file():
         raise ValueError(f"no suite {name!r}; {nearest(name, [p.stem for p in SUITES.glob('*.toml')])}")
-    fields = ["plans", "presets", "tasks", "tokens_per_step"]
+    fields = ["plans", "presets", "protocols", "tasks", "tokens_per_step"]
     try:
         data = tomllib.loads(path.read_text("utf-8"))
         for odd in sorted(data.keys() - set(fields)):
             raise ValueError(f"unknown field {odd!r}; {nearest(odd, fields)}")
         tasks = [parts.read(task, Task) for task in data["tasks"]]
+        tasks += [protocol(each) for each in data.get("protocols", [])]
         plans = [msgspec.convert(each, Plans) for each in data.get("plans", [])]
         suite = Suite(name, data.get("tokens_per_step", []), tasks, data.get("presets", {}), plans)
         _check(suite)

@@ -99,6 +99,10 @@ class Task(Part):
         """Why this model cannot be asked, or None."""
         return None
 
+    def resolved(self) -> Task:
+        """The same with every pin that only a source knows written out; ConnectionError when it is out of reach."""
+        return self
+
     def protocol(self) -> dict[str, Any]:
         """What else the answer depends on: precision, counting rules (names, not settings)."""
         raise AssertionError("abstract")

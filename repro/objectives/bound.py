@@ -8,7 +8,6 @@ stratification only helps. AR needs no draws: its one pass is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,11 +34,13 @@ FILLER = 2
 
 @dataclass(frozen=True)
 class Bound:
-    """Nats a row `nll` [n] (mean over passes), scored `tokens` [n], and each row's `cluster` [n]."""
+    """Nats a row `nll` [n] (mean over passes), scored `tokens` [n], each row's `cluster` [n], and the nats of all rows
+    in each pass, `by_pass`."""
 
     nll: np.ndarray
     tokens: np.ndarray
     cluster: np.ndarray
+    by_pass: np.ndarray
 
     @property
     def value(self) -> float:
@@ -50,6 +51,14 @@ class Bound:
     def error(self) -> float:
         """Standard error of `value`."""
         return ratio_error(self.nll, self.tokens, self.cluster)
+
+    @property
+    def drawn_error(self) -> float | None:
+        """The part of `error` that more passes would remove, by the spread of these (None for one pass: exact)."""
+        passes = len(self.by_pass)
+        if passes < 2:
+            return None
+        return float(self.by_pass.std(ddof=1) / np.sqrt(passes) / self.tokens.sum())
 
     def gap(self, exact: np.ndarray) -> tuple[float, float]:
         """Bound minus exact nll [n] of the same rows, nats a token, and its paired standard error."""
@@ -66,10 +75,6 @@ def ratio_error(total: np.ndarray, tokens: np.ndarray, cluster: np.ndarray) -> f
     residual = total - total.sum() / tokens.sum() * tokens
     sums = np.bincount(group, weights=residual, minlength=count)
     return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / tokens.sum())
-
-
-def batches(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def attention_of(ids: Tensor, vocabulary: Vocabulary) -> Mask:
@@ -93,17 +98,26 @@ def reading(
 
 
 def heldout_bound(
-    network: Wrapped, process: Process, vocabulary: Vocabulary, rows: Rows, *, passes: int, seed: int
+    network: Wrapped,
+    process: Process,
+    vocabulary: Vocabulary,
+    rows: Rows,
+    *,
+    passes: int,
+    seed: int,
+    batch: int = BATCH,
 ) -> Bound:
-    """Estimate the bound on every row of `rows` (all of them: slice before)."""
+    """Estimate the bound on every row of `rows` (all of them: slice before), `batch` of them a forward."""
     every = slice(0, len(rows))
-    nll = row_nll(network, process, vocabulary, rows, every, passes=passes, seed=seed, batch=BATCH)
-    return bound_of(rows, nll)
+    return bound_of(
+        rows, row_nll(network, process, vocabulary, rows, every, passes=passes, seed=seed, batch=batch)
+    )
 
 
 def bound_of(rows: Rows, nll: np.ndarray) -> Bound:
-    """The bound on rows whose nats [n] are known."""
-    return Bound(nll, np.asarray(rows.candidates).sum(1).astype(np.int64), np.asarray(rows.example))
+    """The bound on rows whose nats in each pass [passes, n] are known."""
+    tokens = np.asarray(rows.candidates).sum(1).astype(np.int64)
+    return Bound(nll.mean(0), tokens, np.asarray(rows.example), nll.sum(1))
 
 
 def row_nll(
@@ -117,12 +131,12 @@ def row_nll(
     seed: int,
     batch: int,
 ) -> np.ndarray:
-    """Nats of the rows `some` of `rows` [len(some)], mean over passes; `batch` rows a forward. Draws are stratified
-    over all rows, so the rows of two calls are those of one."""
+    """Nats of the rows `some` of `rows` in each pass [passes, len(some)] (one pass where they are exact); `batch` rows
+    a forward. Draws are stratified over all rows, so the rows of two calls are those of one."""
     count = len(rows)
     passes = 1 if isinstance(process, LeftToRight) else passes
     device = network.denoiser.home
-    total = torch.zeros(count, dtype=torch.float64)
+    found: list[np.ndarray] = []
     was_training = network.training
     network.eval()
     with torch.no_grad():
@@ -131,11 +145,12 @@ def row_nll(
             u = torch.empty(count, dtype=torch.float64)
             u[order] = rng.low_discrepancy(seed, rng.BOUND, 2 * number + 1, torch.arange(count), count)
             keys = rng.keys(seed, rng.BOUND, -1 - number, torch.arange(count))
+            nll = []
             for start in range(some.start, some.stop, batch):
                 part = slice(start, min(start + batch, some.stop))
                 ids = torch.from_numpy(rows.ids[part].astype(np.int64)).to(device)
                 candidates = torch.from_numpy(np.array(rows.candidates[part])).to(device)
-                nll = network(
+                of_part = network(
                     lambda denoiser, part=part, ids=ids, candidates=candidates, u=u, keys=keys: process.bound(
                         reading(denoiser, process, ids, vocabulary, keys[part].to(device)),
                         ids,
@@ -145,6 +160,7 @@ def row_nll(
                         keys[part].to(device),
                     )
                 )
-                total[part] += nll.cpu() / passes
+                nll.append(of_part.cpu().double().numpy())
+            found.append(np.concatenate(nll))
     network.train(was_training)
-    return total[some].numpy()
+    return np.stack(found)
