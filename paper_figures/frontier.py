@@ -17,11 +17,11 @@ from pandas import DataFrame, concat
 
 from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty
 from repro.matched import LEVEL, Sweep
+from repro.matching import look
 from repro.published import Cell, read
 from repro.record import Record, difference
 from repro.report import tokens_order
 from repro.text_quality import COLUMNS, GENERATED, REFERENCES, compared, points
-from repro.matching import look
 
 MARKERS = {
     "real": ("s", "held-out text"),
