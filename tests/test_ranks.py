@@ -1,0 +1,325 @@
+"""Many processes and one: a question's pieces are shared, none is lost, done twice or changed, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import lm_worlds
+import pytest
+from toy import toy
+
+from repro import load, registry
+from repro.evals import __main__ as command_line
+from repro.evals import adapter, pieces
+from repro.evals.generation import Law
+from repro.evals.grid import Prepared, Request, cells, prepare
+from repro.evals.perplexity import HeldoutBound
+from repro.evals.pieces import Alone, Elsewhere, shared, spans
+from repro.evals.suites import Suite
+from repro.files import ROOT
+from repro.record import difference
+from repro.results import Store, collect
+from repro.train import train
+
+KIND = {"device": "cpu", "dtype": "float32", "torch": "2", "attention": "sdpa", "threads": 1}
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path_factory, monkeypatch):
+    """Many pieces of little work."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path_factory.getbasetemp() / "runs"))
+    monkeypatch.setattr(pieces, "ROWS", 8)
+    monkeypatch.setattr(adapter, "REQUESTS", 3)
+    monkeypatch.setitem(registry.PARTS, "letters", "lm_worlds:Letters")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "run"
+    os.environ["REPRO_RUNS"] = str(tmp_path_factory.getbasetemp() / "runs")
+    train(toy("mdlm", "data.heldout=64", "steps=5"), seed=0, out=folder, stop=None, resume=False)
+    return load(folder)
+
+
+def toy_grid(model, folder, batch=None):
+    """A bound and two samplers' laws of a trained net: five questions in 25 pieces."""
+    tasks = [
+        HeldoutBound(name="bound", rows=40, skip_rows=0, passes=2),
+        Law(name="law", samples=40),
+    ]
+    suite = Suite("toy", [4, 8], tasks, {"law": ["ancestral", "random:temperature=1.0"]}, [])
+    found, skipped = cells(suite, model, Request(batch=batch), lambda task, model: task.skip(model))
+    return Prepared(model, suite, found, skipped, Store(folder / "raw"), batch)
+
+
+def lm_grid(folder, batch=None):
+    """Multiple choice, rolling sums and texts through lm-eval, of a random net."""
+    yaml = lm_worlds.tasks(folder.parent)
+    real = load("oracle:mdlm@nano")
+    model = replace(lm_worlds.diffusion(), recipe=real.recipe, digest=real.digest)
+    names = [str(yaml[name]) for name in ("choice", "rolling", "writing")]
+    request = Request(["random"], names, [2.0], out=folder, estimator="levels:draws=8", batch=batch)
+    return prepare(model, request)
+
+
+def answers(folder: Path):
+    """Question -> answer of a folder of records, each there once."""
+    records = collect(folder)
+    assert len({r["id"] for r in records}) == len(records)
+    return {r["id"]: r["answer"] for r in records}
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name, answer in one.items():
+        assert difference(answer, other[name]) is None, (answer, other[name])
+
+
+@pytest.fixture(scope="module")
+def whole(trained, tmp_path_factory):
+    """The toy grid's answers, asked by one process at its own batch and pieces."""
+    out = tmp_path_factory.mktemp("whole")
+    assert [fresh for _, fresh in toy_grid(trained, out).run()] == [True] * 5
+    assert not (out / "pieces").exists(), "pieces go when the record is there"
+    return answers(out)
+
+
+# --- batches --------------------------------------------------------------------------------------------------
+
+
+def test_answers_do_not_depend_on_batch_or_pieces(trained, whole, tmp_path, monkeypatch):
+    """A bound and generation one row at a time, and in other pieces; tokens equal, floats to 1e-5."""
+    seen = []
+    kind = type(trained.denoiser)
+    encode = kind.encode
+    monkeypatch.setattr(
+        kind, "encode", lambda self, ids, *a, **k: seen.append(len(ids)) or encode(self, ids, *a, **k)
+    )
+    for batch, rows, most in ((1, 8, 1), (None, 512, 40)):
+        monkeypatch.setattr(pieces, "ROWS", rows)
+        out = tmp_path / f"{batch}-{rows}"
+        list(toy_grid(trained, out, batch).run())
+        same(whole, answers(out))
+        assert max(seen) == most, "--batch-size is no more than was asked"
+
+
+def test_lm_answers_do_not_depend_on_batch_or_pieces(tmp_path, monkeypatch):
+    """Likelihoods (multiple choice, rolling) and texts through lm-eval, items too."""
+    found, items = [], []
+    for batch, requests in ((1, 3), (None, 64)):
+        monkeypatch.setattr(adapter, "REQUESTS", requests)
+        out = tmp_path / f"{batch}"
+        out.mkdir()
+        list(lm_grid(out, batch).run())
+        found.append(answers(out))
+        kept = sorted((out / "items").glob("*.jsonl"))
+        items.append([json.loads(line) for path in kept for line in path.read_text("utf-8").splitlines()])
+    for one, mine in zip(found, items, strict=True):
+        same(found[0], one)
+        assert difference(items[0], mine) is None
+    assert len(items[0]) == 18 and len(found[0]) == 3
+
+
+# --- pieces ---------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_piece_is_never_done_again(tmp_path):
+    """What was done before a failure is read back, exactly."""
+    done = []
+
+    def find(rows):
+        if rows.start == 6:
+            raise RuntimeError("killed")
+        done.append(rows.start)
+        return [1 / 3 + i for i in rows]
+
+    def work():
+        return shared(tmp_path, "q" * 64, KIND, None, lambda: False)
+
+    with pytest.raises(RuntimeError):
+        work().pieces(10, 3, find)
+    assert done == [0, 3]
+    again = work()
+    assert again.pieces(10, 3, lambda rows: [1 / 3 + i for i in rows]) == Alone(None).pieces(
+        10, 3, lambda rows: [1 / 3 + i for i in rows]
+    )
+    assert done == [0, 3] and 0 < again.own < again.seconds
+    other = shared(tmp_path, "q" * 64, KIND | {"threads": 2}, None, lambda: False)
+    assert other.pieces(1, 3, lambda rows: "own") == ["own"], "another numerics class has pieces of its own"
+
+
+def test_others_do_what_is_held_elsewhere(tmp_path):
+    """Two writers in turn: the second does what the first does not hold, then says which lock it waits for."""
+    one, other = (shared(tmp_path, "q" * 64, KIND, None, lambda: False) for _ in range(2))
+    order = []
+
+    def slow(rows):
+        order.append(("one", rows.start))
+        if rows.start == 0:
+            with pytest.raises(Elsewhere) as busy:
+                other.pieces(9, 3, lambda rows: order.append(("other", rows.start)) or rows.start)
+            assert busy.value.lock.name == "0-0.lock" and not busy.value.over()
+        return rows.start
+
+    assert one.pieces(9, 3, slow) == [0, 3, 6]
+    assert order == [("one", 0), ("other", 3), ("other", 6)]
+    one.join()
+    second = shared(tmp_path, "q" * 64, KIND, None, lambda: False)
+    with pytest.raises(Elsewhere) as busy:
+        second.join()
+    one.close()
+    assert busy.value.over()
+    second.join()
+
+
+def test_a_question_answered_meanwhile_is_not_done_again(tmp_path):
+    work = shared(tmp_path, "q" * 64, KIND, None, lambda: True)
+    with pytest.raises(Elsewhere):
+        work.pieces(3, 3, lambda rows: pytest.fail("done again"))
+    with pytest.raises(Elsewhere):
+        work.join()
+
+
+@pytest.mark.parametrize("spoil", [lambda t: t.replace("0.5", "0.6"), lambda t: t[:-9], lambda t: "[1]"])
+def test_a_changed_piece_is_refused(tmp_path, spoil):
+    work = shared(tmp_path, "q" * 64, KIND, None, lambda: False)
+    work.pieces(2, 1, lambda rows: 0.5)
+    path = work.folder / "0-1.json"
+    path.write_text(spoil(path.read_text()))
+    again = shared(tmp_path, "q" * 64, KIND, None, lambda: False)
+    with pytest.raises(ValueError, match=r"0-1\.json was changed .* remove it and run again"):
+        again.pieces(2, 1, lambda rows: 0.5)
+
+
+def test_pieces_cover_every_item_once():
+    assert [list(s) for s in spans(7, 3)] == [[0, 1, 2], [3, 4, 5], [6]] and spans(0, 3) == []
+
+
+# --- many writers, kills --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log(tmp_path, monkeypatch):
+    """Every piece and answer as it begins and after it is kept, by any process: (what, which) a line."""
+    path = tmp_path / "log"
+    path.touch()
+
+    def note(*words):
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.write(file, (" ".join(map(str, words)) + "\n").encode())
+        os.close(file)
+
+    do, append = pieces.Shared._do, Store.append
+
+    def noted_do(self, place, span, find):
+        note("begin", f"{place.parent.name}/{place.name}", os.getpid())
+        do(self, place, span, find)
+        note("end", f"{place.parent.name}/{place.name}", os.getpid())
+
+    def noted_append(self, record):
+        added = append(self, record)
+        note("record" if added else "again", record["id"][:16], os.getpid())
+        return added
+
+    monkeypatch.setattr(pieces.Shared, "_do", noted_do)
+    monkeypatch.setattr(Store, "append", noted_append)
+    return path
+
+
+def nothing_twice(log: Path) -> Counter:
+    """No piece was begun after it was kept, no record written twice; returns pieces by process."""
+    ended, by = set(), Counter()
+    for line in log.read_text().splitlines():
+        what, which, process = line.split()
+        assert what != "again" and which not in ended, line
+        if what in ("end", "record"):
+            ended.add(which)
+        if what == "end":
+            by[process] += 1
+    return by
+
+
+def writer(grid) -> int:
+    """A process that asks a grid; forked, since imports cost more than the work."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for _ in grid.run():
+                pass
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def ended(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_two_writers_lose_and_double_nothing(trained, whole, tmp_path, log):
+    grid = toy_grid(trained, tmp_path / "out")
+    children = [writer(grid) for _ in range(2)]
+    assert [ended(child) for child in children] == [0, 0]
+    same(whole, answers(tmp_path / "out"))
+    by = nothing_twice(log)
+    assert sum(by.values()) == 5 * 5 and len(by) == 2, f"both had a share: {by}"
+    assert not (tmp_path / "out" / "pieces").exists()
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_kills_at_any_moment_lose_double_and_change_nothing(kills, trained, whole, tmp_path, log):
+    """kill -9 at random moments, of one writer and of two, until the grid is done: the undisturbed answers."""
+    draw, killed, finished = random.Random(kills), 0, 0
+    out = tmp_path / "out"
+    grid = toy_grid(trained, out)
+    began = time.monotonic()
+    assert ended(writer(toy_grid(trained, tmp_path / "timed"))) == 0
+    took = time.monotonic() - began
+    log.write_text("")
+    while killed < kills or finished == 0:
+        children = [writer(grid) for _ in range(draw.choice([1, 1, 2]))]
+        time.sleep(draw.uniform(0, took / 3) if killed < kills else took)
+        for child in children[: draw.choice([1, len(children)])]:
+            os.kill(child, signal.SIGKILL if killed < kills else 0)
+        codes = [ended(child) for child in children]
+        killed += codes.count(-signal.SIGKILL)
+        assert set(codes) <= {0, -signal.SIGKILL}, codes
+        if 0 in codes:  # the first that ends in peace has seen every answer
+            same(whole, answers(out))
+            nothing_twice(log)
+            finished += 1
+            shutil.rmtree(out)
+            log.write_text("")
+    assert killed >= kills and finished
+
+
+def test_two_launched_processes_answer_as_one(tmp_path, monkeypatch):
+    """accelerate launch: the records of one process, one table, by the first process alone."""
+    monkeypatch.setattr(pieces, "ROWS", 512)
+    arguments = ["--ckpt", "oracle:mdlm@nano", "--suite", "oracle", "--samplers", "ancestral,random"]
+    arguments += ["--tokens-per-step", "8", "--samples", "600"]
+    assert command_line.main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    launch = ["-m", "accelerate.commands.accelerate_cli", "launch"]
+    launch += ["--config_file", str(ROOT / "recipes" / "launch" / "cpu_2.yaml"), "-m", "repro.evals"]
+    done = subprocess.run(
+        [sys.executable, *launch, *arguments, "--out", str(tmp_path / "two"), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)["records"]
+    same(answers(tmp_path / "one"), answers(tmp_path / "two"))
+    assert [r["id"] for r in printed] == [r["id"] for r in collect(tmp_path / "one")], "in order"
