@@ -18,6 +18,7 @@ from repro.evals import __main__ as command_line
 from repro.evals.asking import question
 from repro.evals.generation import bigram_distance
 from repro.evals.grid import Request, laid_out, prepare
+from repro.evals.programme import is_programme
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
 from repro.files import ROOT
@@ -154,7 +155,13 @@ def test_json_holds_whole_records(tmp_path, capsys):
     assert record == Store(tmp_path / "raw").records()[0]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "evals" / "suites").glob("*.toml")), ids=lambda p: p.stem)
+def suite_files():
+    return [
+        path for path in sorted((ROOT / "evals" / "suites").glob("*.toml")) if not is_programme(path.stem)
+    ]
+
+
+@pytest.mark.parametrize("path", suite_files(), ids=lambda p: p.stem)
 def test_suites_read_back(path):
     suite = read_suite(path.stem)
     names = [task.name for task in suite.tasks]
