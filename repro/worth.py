@@ -90,8 +90,8 @@ def rows(pairs: Pairs) -> list[Row]:
 
     def added(row: str) -> tuple[int, float]:
         """Cells and hours that a row would add."""
-        new = questions[row] - paid
-        return sum(len(gains[run]) for run in new), sum(hours[run] for run in new)
+        new = sorted(questions[row] - paid)
+        return sum(len(gains[run]) for run in new), round(sum(hours[run] for run in new), 9)
 
     left = set(questions)
     while left := {row for row in left if questions[row] - paid}:

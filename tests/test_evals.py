@@ -155,10 +155,13 @@ def test_json_holds_whole_records(tmp_path, capsys):
     assert record == Store(tmp_path / "raw").records()[0]
 
 
-QUESTIONS = [path for path in (ROOT / "evals" / "suites").glob("*.toml") if not is_programme(path.stem)]
+def suite_files():
+    return [
+        path for path in sorted((ROOT / "evals" / "suites").glob("*.toml")) if not is_programme(path.stem)
+    ]
 
 
-@pytest.mark.parametrize("path", sorted(QUESTIONS), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", suite_files(), ids=lambda p: p.stem)
 def test_suites_read_back(path):
     suite = read_suite(path.stem)
     names = [task.name for task in suite.tasks]

@@ -160,7 +160,7 @@ asks = [{ cells = ["duo.t5.mdlm.8"], samples = 16 }, { ckpt = "s-sahoo/duo", sui
         ('suite = "duo_owt"', 'suite = "duo_otw"', "no suite 'duo_otw'; nearest is 'duo_owt'"),
         ('suite = "duo_owt"', 'suite = "duo_owt", tasks = ["quality"]', "no task 'quality' in suite"),
         ('ckpt = "s-sahoo/duo", ', "", "give 'ckpt' and 'suite'"),
-        ("s-sahoo/duo", "s-sahoo/dua", "no checkpoint 's-sahoo/dua'"),
+        ("s-sahoo/duo", "s-sahoo/dua", "s-sahoo/dua"),
         ("samples = 16", "sample = 16", "unknown field 'sample'"),
         ('cells = ["duo.t5.mdlm.8"], ', "", "either cells or a suite"),
     ],
@@ -181,7 +181,7 @@ def test_a_wrong_programme_is_refused(tmp_path, monkeypatch, old, new, says):
 def test_cells_name_rows_and_tables_and_say_what_cannot_be_asked(capsys):
     cells = read()
     assert len(under(cells, "duo.t5.mdlm")) == 8 and len(under(cells, "duo.t5")) == 64
-    (step,) = of_cells(["duo.t5"], Request())
+    (step,) = of_cells(["duo.t5"], Request(), None)
     assert len(step.skipped) == 24 and {part.ckpt for part in step.parts} == {
         "s-sahoo/duo",
         "s-sahoo/duo-distilled",
@@ -197,6 +197,51 @@ def test_cells_name_rows_and_tables_and_say_what_cannot_be_asked(capsys):
         main(["--suite", "flagship", "--tasks", "law"])
     with pytest.raises(ValueError, match="--max-hours has no effect on --plan"):
         main(["--cell", "duo.t5.mdlm", "--plan", "--max-hours", "2"])
+
+
+def test_a_copy_in_a_folder_is_asked_by_its_name():
+    (step,) = of_cells(["duo.t5.mdlm", "remdm.t1.mdlm"], Request(), "copies/mdlm-owt")
+    assert [part.ckpt for part in step.parts] == ["copies/mdlm-owt"] * 2
+    for cells, folder in (
+        (["duo.t5.mdlm"], "copies/duo"),
+        (["duo.t5.mdlm", "duo.t5.duo"], "copies/mdlm-owt"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"these cells are of kuleshov-group/mdlm-owt.*is no folder of that"
+        ):
+            of_cells(cells, Request(), folder)
+
+
+LAWS = """
+tokens_per_step = [8, "all"]
+presets = { law = ["ancestral"] }
+tasks = [{ part = "law", name = "law", samples = 50 }]
+"""
+OWN = """
+[[rows]]
+name = "A"
+title = "laws"
+verdict = "none"
+asks = [
+    { ckpt = "oracle:mdlm@nano", suite = "oracle", tasks = ["law"], samples = 4, limit = 3 },
+    { ckpt = "oracle:duo_nelbo@nano", suite = "oracle", samples = 4 },
+]
+"""
+
+
+def test_a_programme_is_asked_and_goes_on(tmp_path, monkeypatch, capsys):
+    """Two models in a row, their tables and records; the second time nothing is asked anew."""
+    (tmp_path / "own.toml").write_text(OWN, "utf-8")
+    (tmp_path / "oracle.toml").write_text(LAWS, "utf-8")
+    monkeypatch.setattr(suites, "SUITES", tmp_path)
+    assert main(["--suite", "own", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "oracle:mdlm@nano: law" in printed and "oracle:duo_nelbo@nano: law" in printed
+    first = Store(tmp_path / "raw").records()
+    assert main(["--suite", "own", "--out", str(tmp_path), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)["records"]
+    assert sorted(r["sha256"] for r in again) == sorted(r["sha256"] for r in first)
+    assert {r["question"]["limit"] for r in first} == {None, 3}
 
 
 # --- hours --------------------------------------------------------------------------------------------------

@@ -66,9 +66,9 @@ def test_a_question_that_differs_is_no_command():
     assert price(other).command == "" and "plan.steps is" in price(other).missing
     assert price(other).hours is not None
     other = replace(cell, asked={**cell.asked, "protocol.retokenise": "ids"})
-    assert price(other).missing == 'protocol.retokenise is "text", published "ids"'
+    assert price(other).missing == 'a question that agrees (protocol.retokenise is "text", published "ids")'
     other = replace(cell, metric="mauve_of_another_kind")
-    assert price(other).command == "" and "mauve_of_another_kind, which no answer" in price(other).missing
+    assert price(other).command == "" and "holds mauve_of_another_kind" in price(other).missing
 
 
 def test_what_cannot_be_asked_says_which_fact_is_missing():

@@ -338,6 +338,8 @@ def test_likelihoods_count_every_answer():
     causal = of_answers(size, 0, estimator("next_token"), world("left_to_right"))
     assert causal.forwards == size.choices
     assert causal.limited(10).items == 10
+    guided = of_answers(size, 0, estimator("llada_mc+guided:scale=0.5"), world("absorbing"))
+    assert guided.forwards == 2 * masked.forwards and guided.keys == 2 * masked.keys
 
 
 # --- batches ------------------------------------------------------------------------------------------------

@@ -140,7 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _programme(parser: Parser, args: argparse.Namespace) -> int:
     """Ask several requests one after another, or print what they would cost; other flags have no effect on them."""
-    takes = ("cell", "suite", "limit", "samples", "seeds", "plan", "out", "json", "max_hours", "batch_size")
+    takes = ["cell", "suite", "limit", "samples", "seeds", "plan", "out", "json", "max_hours", "batch_size"]
+    takes += [] if args.cell is None else ["ckpt"]
     for name, value in vars(args).items():
         if name not in takes and value != parser.get_default(name):
             what = "--cell" if args.cell is not None else f"the rows of --suite {args.suite}"
@@ -151,7 +152,7 @@ def _programme(parser: Parser, args: argparse.Namespace) -> int:
 
     request = _request(args)
     if args.cell is not None:
-        steps = programme.of_cells(args.cell.split(","), request)
+        steps = programme.of_cells(args.cell.split(","), request, args.ckpt)
     else:
         steps = programme.steps(programme.read_programme(args.suite), request)
     if args.plan is not None:

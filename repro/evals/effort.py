@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from repro.backbones.backbone import Size
 from repro.checkpoints import Shape
+from repro.evals.guided import GuidedLikelihood
 from repro.evals.likelihood import Estimator
 from repro.files import ROOT
 from repro.parts import nearest
@@ -166,7 +167,11 @@ def of_texts(items: int | None, model: Model, ask: Ask, prompt: int) -> Effort:
 
 def of_answers(size: TaskSize, shots: int, estimator: Estimator, model: Model) -> Effort:
     """Likelihoods of every answer to a question: the estimator's forwards, and under absorbing noise one an id more for
-    lm-eval's `is_greedy`."""
+    lm-eval's `is_greedy`; guidance doubles both."""
+    if isinstance(estimator, GuidedLikelihood):
+        plain = of_answers(size, shots, estimator.rule, model)
+        twice = {name: 2 * getattr(plain, name) for name in ("forwards", "tokens", "keys", "heads")}
+        return replace(plain, **twice)
     length = size.context(shots) + size.answer
     draws = estimator.most(size.answer)
     if isinstance(model.recipe.process, Absorbing):

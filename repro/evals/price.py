@@ -80,7 +80,8 @@ def price(cell: Published) -> Price:
             command = f"accelerate launch -m repro.recipes.{name}"
             return Price(run=name, hours=hours, command=command, trained=True)
     if near is not None:
-        return Price(run=near[1].run, hours=near[1].line.hours, missing="; ".join(near[0].values()))
+        apart = f"a question that agrees ({'; '.join(near[0].values())})"
+        return Price(run=near[1].run, hours=near[1].line.hours, missing=apart)
     missing = _missing(cell, there)
     like = nearest(cell, [cell.like]) if cell.like else None
     if like is None:
@@ -110,7 +111,7 @@ def _differing(cell: Published, asked: Asked) -> dict[str, str]:
     """Places that differ, and a metric that the answer would not hold."""
     found = differing(cell, asked.question, asked.cell.preset)
     if not asked.cell.task.gives(cell.metric):
-        found["metric"] = f"{cell.metric}, which no answer to {asked.cell.task.name} of {asked.suite} holds"
+        found["metric"] = f"no answer to {asked.cell.task.name} of {asked.suite} holds {cell.metric}"
     return found
 
 

@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -23,7 +24,7 @@ from repro.checkpoints import known
 from repro.evals import suites
 from repro.evals.asking import Cell, Skip
 from repro.evals.grid import Prepared, Request, prepare
-from repro.evals.plan import Plan, plan
+from repro.evals.plan import Plan, plan, subject
 from repro.evals.price import answering, price
 from repro.evals.suites import read_suite
 from repro.models import Model
@@ -128,8 +129,7 @@ def _check(asks: Asks) -> None:
         for task in asks.tasks:
             if task not in names:
                 raise ValueError(f"no task {task!r} in suite {asks.suite!r}; {suggestion(task, names)}")
-        if known(asks.ckpt) is None:
-            raise ValueError(f"no checkpoint {asks.ckpt!r} in evals/checkpoints.toml")
+        subject(asks.ckpt)
 
 
 @lru_cache
@@ -142,13 +142,19 @@ def steps(rows: Sequence[Row], base: Request) -> list[Step]:
     return [_step(row, base) for row in rows]
 
 
-def of_cells(names: Sequence[str], base: Request) -> list[Step]:
-    """One step that asks what answers published cells; ValueError where nothing can be asked, with the reason."""
+def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step]:
+    """One step that asks what answers published cells, of a checkpoint's copy in the folder `ckpt` if that is given;
+    ValueError where nothing can be asked, with the reason, and for the folder of another checkpoint."""
     row = Row(name=",".join(names), title="published cells", verdict="", asks=[Asks(cells=list(names))])
     step = _step(row, base)
     if not step.parts:
         raise ValueError(f"nothing here answers {step.skipped[0].what}: {step.skipped[0].reason}")
-    return [step]
+    if ckpt is None:
+        return [step]
+    copy, asked = known(Path(ckpt).name), list(dict.fromkeys(part.ckpt for part in step.parts))
+    if copy is None or asked != [copy.name]:
+        raise ValueError(f"these cells are of {' and '.join(asked)}; {ckpt!r} is no folder of that name")
+    return [dataclasses.replace(step, parts=[dataclasses.replace(part, ckpt=ckpt) for part in step.parts])]
 
 
 def _step(row: Row, base: Request) -> Step:
