@@ -112,6 +112,7 @@ def timed(
     """A record of a decoding's speed: a digit a document of 16 tokens, `forwards` each; `speed`: other measurements."""
     of = {"part": "harness_task", "version": 1, "name": "sudoku", "task": "sudoku"}
     pins = {"part": "decoding_speed", "version": 1, "name": task, "of": of}
+    pins |= {"metric": "exact_match", "filter": "none"}
     sampler, plan = {"part": preset, "version": 1}, {"part": "plan", "version": 1, "tokens": tokens}
     asked = question(recipe, task, train_seed, sampler=sampler, plan=plan)
     asked = Question.read(asked.data() | {"task": pins})

@@ -319,3 +319,25 @@ def test_a_measurement_changes_no_answer_and_a_count_does(tmp_path):
     wrong = make_record(results.Question.read(first["question"]), first["labels"], odd, first["measurements"])
     with pytest.raises(ValueError, match=r"counts.useful is 3000 and 1"):
         results.Store(tmp_path).append(wrong)
+
+
+def test_flips_of_records_that_hold_their_outcomes(tmp_path, capsys):
+    """Committed records have no files of items beside them; another task's documents are refused."""
+    a = timed("llada@nano.sudoku", "low_confidence", "1", "1110", 16)
+    b = timed("llada@nano.sudoku", "low_confidence", "2", "1011", 8)
+    other = timed("llada@nano.sudoku", "low_confidence", "1", "1111", 16, task="other")
+    more = timed("llada@nano.sudoku", "low_confidence", "2", "1111", 8, train_seed=1)
+    folder = store(tmp_path / "raw", [a, b, other])
+    argv = ["flips", "llada@nano.sudoku/speed/low_confidence/1", "llada@nano.sudoku/speed/low_confidence/2"]
+    assert results.main([*argv, "--raw", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "exact_match: 2 of 4 items differ" in shown and "document 1 (none): 1 -> 0" in shown
+    with pytest.raises(ValueError, match="task of document 0 differs"):
+        results.main([*argv[:2], "llada@nano.sudoku/other", "--raw", str(folder)])
+    with pytest.raises(ValueError, match=r"no file nothing\.jsonl"):
+        results.main(["flips", "nothing.jsonl", argv[2], "--raw", str(folder)])
+    store(tmp_path / "raw", [more])
+    with pytest.raises(
+        ValueError, match=r"means 2 questions: \w{12} \(train seed 0\), \w{12} \(train seed 1\)"
+    ):
+        results.main([*argv, "--raw", str(folder)])
