@@ -3,6 +3,7 @@
     python -m repro.results flips A B [--raw DIR] [--metric NAME] [--json]
 
 A and B name records as `repro.explain` says, or are files of items (OUT/items/*.jsonl, which lm-eval's tasks leave).
+A record that holds its outcomes (a digit a document) needs no file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from statistics import fmean
 from typing import Any
 
 from repro.explain import label, select
-from repro.parts import nearest
+from repro.parts import nearest, sha256
+from repro.record import Record, text
 from repro.results import collect, read, record_files
 from repro.stats import Interval, mean_interval, wilson
 
@@ -68,18 +70,33 @@ def items_of(folder: Path, name: str) -> Items:
     """The items of a file, or of the one record called `name` below `folder` (its file lies beside `raw`)."""
     if Path(name).is_file():
         return read_items(Path(name))
+    if name.endswith(".jsonl"):
+        raise ValueError(f"no file {name}; items lie in OUT/items, or name a record of {folder}")
     where = {record["sha256"]: path for path in record_files(folder) for record in read(path)}
     found = select(collect(folder), name)
     ids = sorted({record["id"] for record in found})
     if len(ids) > 1:
-        said = ", ".join(each[:12] for each in ids)
-        raise ValueError(f"{name!r} means {len(ids)} questions (seeds): {said}; give one of these hashes")
+        seeds = {r["id"]: r["question"]["checkpoint"]["seed"] for r in found}
+        said = ", ".join(f"{each[:12]} (train seed {seed})" for each, seed in seeds.items())
+        raise ValueError(f"{name!r} means {len(ids)} questions: {said}; give one of these hashes")
     path = where[found[0]["sha256"]].parent.parent / "items" / f"{ids[0][:16]}.jsonl"
+    if not path.is_file() and "outcomes" in found[0]["answer"]:
+        return outcomes_of(found[0])
     if not path.is_file():
         raise ValueError(
             f"no items of {label(found[0])} at {path}; ask it again with python -m repro.evals --out"
         )
     return read_items(path)
+
+
+def outcomes_of(record: Record) -> Items:
+    """The items of a record that holds its outcomes, as far as it knows them: their hashes are not kept."""
+    task = record["question"]["task"]
+    known = {"doc_hash": None, "prompt_hash": None, "task": sha256(text(task))}
+    return {
+        (document, task["filter"]): known | {"doc_id": document, "metrics": {task["metric"]: int(digit)}}
+        for document, digit in enumerate(record["answer"]["outcomes"])
+    }
 
 
 def flips(a: Items, b: Items, metric: str | None = None) -> Flips:
@@ -88,8 +105,9 @@ def flips(a: Items, b: Items, metric: str | None = None) -> Flips:
         odd = sorted(a.keys() ^ b.keys())[0]
         raise ValueError(f"document {odd[0]} ({odd[1]}) has only one of the two; compare answers to one task")
     for place, item in a.items():
-        for name in ("doc_hash", "prompt_hash"):
-            if item[name] != b[place][name]:
+        for name in ("doc_hash", "prompt_hash", "task"):
+            ours, theirs = item.get(name), b[place].get(name)
+            if ours is not None and theirs is not None and ours != theirs:
                 raise ValueError(
                     f"{name} of document {place[0]} differs; compare answers to one task and template"
                 )

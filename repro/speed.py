@@ -9,6 +9,7 @@ never means of ratios.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -150,7 +151,7 @@ def _row(cell: Cell) -> dict[str, Any]:
         "tokens_per_step": setting.tokens_per_step,
         "accuracy": fmean(accuracy),
         "accuracy_se": fmean(a * (1 - a) / (n - 1) for a in accuracy) ** 0.5,
-        "accuracy_sd_seeds": stdev(accuracy) if len(accuracy) > 1 else None,
+        "accuracy_sd_seeds": stdev(accuracy) if len(accuracy) > 1 else math.nan,
         "accuracy_low": low,
         "accuracy_high": high,
         "nfe": forwards / rows,
@@ -203,7 +204,7 @@ def _composites(members: Sequence[Setting], settings: Sequence[Setting]) -> dict
     found["n"] = len(members[0].runs[0].outcomes)
     try:
         each = aup_by_seed(members, constants)
-        found |= {"aup": fmean(each), "aup_sd_seeds": stdev(each) if len(each) > 1 else None}
+        found |= {"aup": fmean(each), "aup_sd_seeds": stdev(each) if len(each) > 1 else math.nan}
         found["y_max"] = constants.y_max(members[0].task)
     except ValueError as error:
         notes.append(f"AUP refused: {error}")
@@ -216,7 +217,7 @@ def _composites(members: Sequence[Setting], settings: Sequence[Setting]) -> dict
             **asdict(result.compared),
         }
         found["fastest"] = "none" if result.setting is None else result.setting.name
-        found["tokens_per_forward"] = None if result.setting is None else result.setting.rate
+        found["tokens_per_forward"] = math.nan if result.setting is None else result.setting.rate
     except ValueError as error:
         notes.append(f"fastest refused: {error}")
     return found | {"note": "; ".join(notes)}

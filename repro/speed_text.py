@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ SPEED_CAPTION = (
     "documents answered rightly, in brackets its 95 % Wilson interval for n documents. NFE: forwards a text. "
     "committed: positions that the sampler decided; useful: tokens before the first end id or stop string; both a "
     "forward, from summed counts. Tokens a second: of batches of `batch` rows, in brackets the least and the most of "
-    "any pass and network. latency: milliseconds of one text at batch 1, median and 95th percentile over texts (mean "
-    "of networks). clock: process (CPU seconds of one thread) or wall. Tokens a second are measurements: they hold for "
+    "any pass and network. latency: milliseconds of one text at batch 1, median and in brackets the 95th percentile "
+    "over texts. clock: process (CPU seconds of one thread) or wall. Tokens a second are measurements: they hold for "
     "the engine, device and numerics class above each table."
 )
 CURVE_CAPTION = (
@@ -87,9 +88,8 @@ def _sections(
 
 
 def _speed_line(row: Mapping[str, Any]) -> list[str]:
-    spread = (
-        f", sd {row['accuracy_sd_seeds']:.3f}" if row["accuracy_sd_seeds"] == row["accuracy_sd_seeds"] else ""
-    )
+    several = not math.isnan(row["accuracy_sd_seeds"])
+    spread = f", sd {row['accuracy_sd_seeds']:.3f}" if several else ""
     return [
         *(row["recipe"], row["preset"], row["tokens_per_step"]),
         f"{row['accuracy']:.3f}{spread} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]",
@@ -106,8 +106,7 @@ def _speed_line(row: Mapping[str, Any]) -> list[str]:
 
 def _curve_line(row: Mapping[str, Any]) -> list[str]:
     def number(name: str, form: str) -> str:
-        value = row[name]
-        return "" if value is None or value != value else format(value, form)
+        return "" if math.isnan(row[name]) else format(row[name], form)
 
     spread = f" sd {number('aup_sd_seeds', '.1f')}" if number("aup_sd_seeds", ".1f") else ""
     both = f"{number('difference', '+.3f')}, {number('low', '+.3f')}" if number("low", ".3f") else ""

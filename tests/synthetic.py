@@ -97,6 +97,72 @@ def sudoku(recipe, preset, tokens, accuracy, train_seed=0, per_nfe=None):
     return record(asked, metrics, recipe=recipe, preset=preset, tokens=tokens, **costs)
 
 
+def timed(
+    recipe,
+    preset,
+    tokens,
+    outcomes,
+    forwards,
+    train_seed=0,
+    slow=1.0,
+    numerics=NUMERICS,
+    task="speed",
+    **speed,
+):
+    """A record of a decoding's speed: a digit a document of 16 tokens, `forwards` each; `speed`: other measurements."""
+    of = {"part": "harness_task", "version": 1, "name": "sudoku", "task": "sudoku"}
+    pins = {"part": "decoding_speed", "version": 1, "name": task, "of": of}
+    pins |= {"metric": "exact_match", "filter": "none"}
+    sampler, plan = {"part": preset, "version": 1}, {"part": "plan", "version": 1, "tokens": tokens}
+    asked = question(recipe, task, train_seed, sampler=sampler, plan=plan)
+    asked = Question.read(asked.data() | {"task": pins})
+    n = len(outcomes)
+    share = outcomes.count("1") / n
+
+    def counts(rows):
+        return {
+            "rows": rows,
+            "committed": 16 * rows,
+            "useful": 15 * rows,
+            "forwards": round(forwards * rows),
+            "further": 0,
+            "refreshes": 0,
+            "token_forwards": round(33 * forwards * rows),
+        }
+
+    each = 0.002 * forwards * slow
+    batched = {"batch": 4, "passes": [0.2 * each * n, 0.25 * each * n, 0.21 * each * n], "counts": counts(n)}
+    alone = {
+        "median": each,
+        "p95": 1.1 * each,
+        "passes": [2 * each, 2.2 * each, 2.1 * each],
+        "counts": counts(2),
+    }
+    measured = {"engine": "repro", "device": "toy", "clock": "process", "warmup": 1, **speed}
+    measured |= {"latency": alone, "throughput": batched}
+    made = record(
+        asked,
+        {"accuracy": (share, math.sqrt(share * (1 - share) / (n - 1)), n)},
+        recipe=recipe,
+        preset=preset,
+        tokens=tokens,
+        numerics=numerics,
+        nfe=float(forwards),
+        tokens_per_nfe=16 / forwards,
+        counts=counts(n),
+        outcomes=outcomes,
+        samples="0" * 64,
+    )
+    labels, answer = made["labels"], made["answer"]
+    return make_record(asked, labels, answer, made["measurements"] | {"speed": measured})
+
+
+def right(share, n=200, of="outcomes"):
+    """Outcomes of n documents, about `share` of them right; the same document is hard for every setting."""
+    hard = [random.Random(f"{of} {i}").random() for i in range(n)]
+    return "".join("1" if each < share else "0" for each in hard)
+
+
 def training(recipe, train_seed=0, steps=2000):
     """A record of task `training`: a noisy, falling loss and a held-out bound at every tenth of the run."""
     draw, level = random.Random(f"{recipe} {train_seed} curve"), LEVELS[recipe.partition("@")[0]]
@@ -214,6 +280,14 @@ def paper(seeds=(0, 1, 2)):
         made.append(
             sudoku("llada@nano.sudoku", "threshold_0.9", None, 0.96 + 0.004 * seed, seed, per_nfe=3.6)
         )
+        made.append(timed("ar@nano.sudoku", "greedy", "1", right(0.9), 16, seed, slow=0.2))
+        for tokens, share in (("1", 0.98), ("2", 0.9), ("4", 0.75)):
+            each = 16 / int(tokens)
+            made.append(timed("llada@nano.sudoku", "low_confidence", tokens, right(share), each, seed))
+            made.append(timed("duo_nelbo@nano.sudoku", "ancestral", tokens, right(share - 0.1), each, seed))
+        for pin, forwards in (("", 2.5), (":threshold=0.5", 2.0)):
+            preset = f"threshold_0.9{pin}"
+            made.append(timed("llada@nano.sudoku", preset, None, right(0.97), forwards, seed))
     return made
 
 

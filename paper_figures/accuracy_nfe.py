@@ -1,0 +1,116 @@
+"""Accuracy against forwards a text: a line a recipe and rule, a point a setting of it.
+
+All of it comes from records that judged and timed the very same decodings (`repro.speed`); `accuracy_speed` draws the
+same points against tokens a second. Each engine, device and numerics class has panels of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from paper_figures import OTHER, colour, empty, family, order
+from repro.report import scale_of
+from repro.results import Record
+from repro.speed import ADAPTIVE_PINS, WHERE, speeds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+MARKERS = "osD^vPX*"
+COLUMNS = [*WHERE, "recipe", "preset", "rule", "tokens_per_step", "accuracy", "accuracy_low", "accuracy_high"]
+NONE = "no records of task speed yet"
+BARS = "bars: 95 % Wilson interval of {n} documents"
+
+
+def query(records: Sequence[Record]) -> DataFrame:
+    """The rows of the speed table, recipes in their order; `rule`: the line that a setting is a point of."""
+    drawn = speeds(records)
+    adaptive = drawn.tokens_per_step == ""
+    drawn["rule"] = drawn.preset.where(~adaptive, drawn.preset.map(lambda name: ADAPTIVE_PINS.sub("", name)))
+    key = [order(recipe) for recipe in drawn.recipe]
+    return drawn.iloc[sorted(range(len(drawn)), key=lambda i: (*drawn[list(WHERE)].iloc[i], key[i], i))]
+
+
+def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
+    """A panel a section."""
+    found = query(records)
+    drawn = found[[*COLUMNS, "nfe", "n", "seeds"]].reset_index(drop=True)
+    if drawn.empty:
+        return empty(NONE), drawn
+    sections = list(drawn.groupby(list(WHERE), sort=True))
+    drawing = Figure(figsize=(0.6 + 3.4 * len(sections), 3.3))
+    for axes, (_, rows) in zip(drawing.subplots(1, len(sections), squeeze=False)[0], sections, strict=True):
+        lines(axes, rows, "nfe")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.set_xlabel("forwards a text (NFE)")
+        axes.set_title(scale_of(rows.recipe.iloc[0]) or "full scale")
+    finish(drawing, drawn, BARS.format(n=drawn.n.min()))
+    return drawing, drawn
+
+
+def lines(axes: Axes, rows: DataFrame, x: str) -> None:
+    """A line a recipe and rule over column `x`, with intervals of accuracy, and of `x` where it has `_low`, `_high`."""
+    markers = rule_markers(rows)
+    for key, line in rows.groupby(["recipe", "rule"], sort=False):
+        assert isinstance(key, tuple)
+        recipe, rule = map(str, key)
+        line = line.sort_values([x, "preset"], kind="stable")
+        across = None
+        if f"{x}_low" in line:
+            across = [line[x] - line[f"{x}_low"], line[f"{x}_high"] - line[x]]
+        adaptive = (line.tokens_per_step == "").all()
+        axes.errorbar(
+            line[x],
+            line.accuracy,
+            yerr=[line.accuracy - line.accuracy_low, line.accuracy_high - line.accuracy],
+            xerr=across,
+            color=colour(recipe),
+            marker=markers[rule],
+            markerfacecolor="white" if adaptive else colour(recipe),
+            markersize=3.6,
+            linewidth=0.9,
+            elinewidth=0.7,
+        )
+    axes.set_ylim(min(0.95 * float(rows.accuracy_low.min()), 0.5), 1.02)
+
+
+def rule_markers(rows: DataFrame) -> dict[str, str]:
+    """One marker a rule, by name, so that it is the same in every panel."""
+    return {rule: MARKERS[i % len(MARKERS)] for i, rule in enumerate(sorted(rows.rule.unique()))}
+
+
+def finish(drawing: Figure, drawn: DataFrame, bars: str) -> None:
+    """Label, legend, and a footer that names seeds, engine, device and numerics class."""
+    drawing.axes[0].set_ylabel("accuracy")
+    markers = rule_markers(drawn)
+    handles = []
+    for key, line in drawn.groupby(["recipe", "rule"], sort=False):
+        assert isinstance(key, tuple)
+        recipe, rule = map(str, key)
+        face = "white" if (line.tokens_per_step == "").all() else colour(recipe)
+        label = f"{family(recipe)}, {rule}"
+        handles.append(
+            Line2D([], [], color=colour(recipe), marker=markers[rule], markerfacecolor=face, label=label)
+        )
+    wide = max(2, math.floor(drawing.get_figwidth() / 1.9))
+    drawing.legend(handles=handles, loc="outside upper left", ncols=wide, fontsize=6.5)
+    said = dict.fromkeys(_class(*row) for row in drawn[list(WHERE)].itertuples(index=False))
+    seeds = sorted({int(count) for count in drawn.seeds})
+    networks = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    text = "\n".join([f"{bars}; train seeds: {networks}; hollow: adaptive", *said])
+    drawing.supxlabel(text, fontsize=6, color=OTHER, x=0.02, ha="left")
+
+
+def _class(suite: str, scale: str, engine: str, device: str, numerics: str) -> str:
+    kind = json.loads(numerics)
+    shown = ", ".join(f"{name} {kind[name]}" for name in ("device", "dtype", "torch", "attention", "threads"))
+    return f"{scale or 'full scale'}: engine {engine} on {device} ({shown})"

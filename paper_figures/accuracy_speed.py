@@ -1,0 +1,50 @@
+"""Accuracy against useful tokens a second: in batches, and one text at a time; the same points as `accuracy_nfe`.
+
+Seconds are measurements: the figure holds for the engine, device and numerics class that its footer names, and no two
+of them share a panel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from paper_figures import empty
+from paper_figures.accuracy_nfe import BARS, COLUMNS, NONE, WHERE, finish, lines, query
+from repro.report import scale_of
+from repro.results import Record
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+TIMED = ["useful_per_second", "useful_per_second_low", "useful_per_second_high", "batch", "alone_per_second"]
+
+
+def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
+    """A row a section: throughput on the left, batch 1 on the right."""
+    found = query(records)
+    drawn = found[[*COLUMNS, *TIMED, "n", "seeds", "clock"]].reset_index(drop=True)
+    if drawn.empty:
+        return empty(NONE), drawn
+    sections = list(drawn.groupby(list(WHERE), sort=True))
+    drawing = Figure(figsize=(6.9, 0.6 + 2.9 * len(sections)))
+    grid = drawing.subplots(len(sections), 2, squeeze=False, sharey="row")
+    for row, (_, rows) in zip(grid, sections, strict=True):
+        batches = ", ".join(map(str, sorted(rows.batch.unique())))
+        for axes, x, label in (
+            (row[0], "useful_per_second", f"useful tokens a second, batch {batches}"),
+            (row[1], "alone_per_second", "useful tokens a second, batch 1"),
+        ):
+            lines(axes, rows, x)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+            axes.set_xlabel(f"{label} ({rows.clock.iloc[0]} seconds)")
+            axes.set_title(scale_of(rows.recipe.iloc[0]) or "full scale")
+    across = "across: the least and the most of any pass and network"
+    finish(drawing, drawn, f"{BARS.format(n=drawn.n.min())}, {across}")
+    return drawing, drawn
