@@ -20,6 +20,7 @@ PARTS = {
     # schedules
     "cosine": "repro.schedules:Cosine",
     "linear": "repro.schedules:Linear",
+    "constant_with_warmup": "repro.schedules:ConstantWithWarmup",
     "linear_to_zero": "repro.schedules:LinearToZero",
     "constant": "repro.schedules:Constant",
     # data
@@ -40,6 +41,7 @@ PARTS = {
     "packed": "repro.data.packed:Packed",
     "packed_plain": "repro.data.packed:PackedPlain",
     "padded": "repro.data.packed:Padded",
+    "counted": "repro.data.counted:Counted",
     "released": "repro.data.released:Released",
     # backbones
     "llama": "repro.backbones.llama:Llama",
@@ -48,6 +50,7 @@ PARTS = {
     "dit": "repro.backbones.dit:Dit",
     "dit_causal": "repro.backbones.dit:DitCausal",
     "dit_blocks": "repro.backbones.dit:DitBlocks",
+    "dropped": "repro.backbones.dropped:Dropped",
     "diffusion_gemma": "repro.backbones.diffusion_gemma:DiffusionGemma",
     "oracle": "repro.backbones.oracle:Oracle",
     "shifted": "repro.backbones.shifted:Shifted",
@@ -167,6 +170,12 @@ RECIPES = {
     "duo_nelbo": "repro.recipes.duo_nelbo",
     "mdlm": "repro.recipes.mdlm",
     "ar": "repro.recipes.ar",
+    "mdlm_owt": "repro.recipes.mdlm_owt",
+    "mdlm_lm1b": "repro.recipes.mdlm_lm1b",
+    "duo_owt": "repro.recipes.duo_owt",
+    "duo_lm1b": "repro.recipes.duo_lm1b",
+    "ar_owt": "repro.recipes.ar_owt",
+    "ar_lm1b": "repro.recipes.ar_lm1b",
 }
 
 

@@ -41,6 +41,16 @@ class Linear(Rate):
         return max(0.0, (steps - step) / max(1, steps - self.warmup))
 
 
+@part
+class ConstantWithWarmup(Rate):
+    """Linear warm-up, then 1 (transformers' `constant_with_warmup`)."""
+
+    warmup: int
+
+    def factor(self, step: int, steps: int) -> float:
+        return min(1.0, step / max(1, self.warmup))
+
+
 class Temperature(Part):
     """Kind: softmax temperature tau of the relaxed corruption by optimizer step."""
 

@@ -32,12 +32,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from repro import checkpoint as checkpoints
 from repro import parts, rng
+from repro.backbones.denoiser import Denoiser
 from repro.command import Stopped
 from repro.data.corpus import Corpus, Rows, prepared
 from repro.engines import PLAIN, Engine, Options, engine
 from repro.files import write_text
 from repro.objectives.bound import attention_of, heldout_bound
-from repro.objectives.objective import Batch
+from repro.objectives.objective import Batch, Loss
 from repro.recipe import Recipe
 from repro.track import check, tracked
 
@@ -111,9 +112,7 @@ class Training:
         rows = self.order(self.step)
         sums: dict[str, torch.Tensor] = {}
         for batch, last in microbatches(recipe, self.corpus, rows, self.step, self.seed, made):
-            loss = made.run(
-                lambda denoiser, batch=batch: recipe.objective(denoiser, recipe.process, batch), last
-            )
+            loss = made.run(lambda denoiser, batch=batch: self.loss(denoiser, batch), last)
             made.backward(loss.value, last)
             seen = {"loss": loss.value.detach(), "nll": loss.nll, "tokens": torch.tensor(float(loss.tokens))}
             for name, value in {**seen, **loss.logs}.items():
@@ -122,6 +121,11 @@ class Training:
         norm = made.update(self.step, lr)
         self.step += 1
         return {**sums, "grad_norm": norm, "lr": lr}
+
+    def loss(self, denoiser: Denoiser, batch: Batch) -> Loss:
+        """The recipe's loss of one microbatch, inside the door."""
+        denoiser.begin(rng.keys(batch.seed, rng.DROPOUT, batch.step, batch.index))
+        return self.recipe.objective(denoiser, self.recipe.process, batch)
 
     def row(self, seen: dict[str, Any]) -> dict[str, float]:
         """A row of metrics.jsonl from what `advance` returned, summed over processes."""

@@ -48,7 +48,7 @@ def folders(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("name", sorted(registry.RECIPES))
+@pytest.mark.parametrize("name", ["ar", "duo", "duo_nelbo", "duo_script", "llada", "mdlm"])
 def test_a_full_recipe_trains_saves_and_answers_a_prompt(name, tokenizer, tmp_path):
     recipe = small(name, tokenizer)
     assert recipe.precision == "bf16_master"

@@ -41,6 +41,8 @@ FIRST = {
     "duo_nelbo": "accelerate",
     "mdlm": "accelerate",
     "ar": "torchrun",
+    "duo_owt": "torchrun",
+    "ar_owt": None,
 }
 """The launcher that `make test` starts a recipe with; `make test-all` tries the other one too."""
 

@@ -68,6 +68,7 @@ class Denoiser(nn.Module):
     timed: bool = False  # whether `encode` reads t
     keeps: bool = True  # whether `encode` takes slots
     writes: int | None = None  # length of the only blocks that it can decode; None: any
+    drops: bool = False  # whether a training forward drops by the keys that `begin` was given
 
     def __init__(self, role: Role) -> None:
         super().__init__()
@@ -101,6 +102,9 @@ class Denoiser(nn.Module):
         its sequence (None: 0..L-1); `slots` where keys and values go in a cache.
         """
         raise AssertionError("abstract")
+
+    def begin(self, keys: Tensor) -> None:
+        """A training step is about to forward rows whose dropout draws by `keys` [B]; most networks drop nothing."""
 
     def head(self) -> Head:
         raise AssertionError("abstract")

@@ -4,8 +4,7 @@ Every layer is scaled, shifted and gated by the noise level (adaLN-zero): sigma 
 and a small MLP. MDLM's network keeps that path and is always told sigma = 0. `DitCausal` is the papers' left-to-right
 baseline: the same layers without modulation. `DitBlocks` is BD3-LM's, which writes block by block.
 
-Dropout is none: the papers train with .1, which plays no part once a network is trained; a part that drops needs draws
-keyed by seed, step, row and layer.
+Nothing drops here; the papers train with a dropout of .1 (`repro.backbones.dropped`), which plays no part afterwards.
 """
 
 from __future__ import annotations

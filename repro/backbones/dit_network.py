@@ -65,6 +65,13 @@ class Level(nn.Module):
         return nn.functional.silu(embedded)  # the papers' second SiLU
 
 
+def drop(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
+    """Dropout of x [B, L, D], one key a row [B]; None drops nothing."""
+    if keys is None:
+        return x
+    return x * ((rng.uniform(keys, *x.shape[1:]) >= rate) / (1 - rate)).to(x.dtype)
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale) + shift
 
@@ -86,9 +93,9 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 class Layer(nn.Module):
     """One block; `condition` = 0 makes it the unmodulated one."""
 
-    def __init__(self, pins: Pins, condition: int, layer_idx: int) -> None:
+    def __init__(self, pins: Pins, condition: int, layer_idx: int, rate: float) -> None:
         super().__init__()
-        self.heads, self.layer_idx = pins.heads, layer_idx
+        self.heads, self.layer_idx, self.rate = pins.heads, layer_idx, rate
         self.norm_attention, self.norm_mlp = (Norm(pins.width, pins.norm_eps) for _ in range(2))
         self.qkv = nn.Linear(pins.width, 3 * pins.width, bias=False)
         self.out = nn.Linear(pins.width, pins.width, bias=False)
@@ -96,13 +103,23 @@ class Layer(nn.Module):
         self.down = nn.Linear(pins.ffn, pins.width)
         self.modulation = nn.Linear(condition, 6 * pins.width) if condition else None
 
-    def forward(self, x: Tensor, c: Tensor | None, turn: tuple[Tensor, Tensor], view: View) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        c: Tensor | None,
+        turn: tuple[Tensor, Tensor],
+        view: View,
+        keys: Tensor | None = None,
+    ) -> Tensor:
+        """[B, L, D] -> [B, L, D]; `keys` [B] of what the rows drop."""
+        first, second = (None if keys is None else rng.fold(keys, 2 * self.layer_idx + k) for k in range(2))
         if self.modulation is None:
-            x = x + self._attend(self.norm_attention(x), turn, view)
-            return x + self._mlp(self.norm_mlp(x))
+            x = x + drop(self._attend(self.norm_attention(x), turn, view), first, self.rate)
+            return x + drop(self._mlp(self.norm_mlp(x)), second, self.rate)
         b1, a1, g1, b2, a2, g2 = self.modulation(c).chunk(6, -1)
-        x = x + g1 * self._attend(modulate(self.norm_attention(x), b1, a1), turn, view)
-        return x + g2 * self._mlp(modulate(self.norm_mlp(x), b2, a2))
+        seen = self._attend(modulate(self.norm_attention(x), b1, a1), turn, view)
+        x = x + g1 * drop(seen, first, self.rate)
+        return x + g2 * drop(self._mlp(modulate(self.norm_mlp(x), b2, a2)), second, self.rate)
 
     def _attend(self, x: Tensor, turn: tuple[Tensor, Tensor], view: View) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
@@ -120,9 +137,11 @@ class Layer(nn.Module):
 class DitDenoiser(Denoiser):
     """A DiT as a denoiser; features are modulated and normed, so the head is one affine map."""
 
-    def __init__(self, pins: Pins, role: Role, seed: int) -> None:
+    def __init__(self, pins: Pins, role: Role, seed: int, rate: float = 0.0) -> None:
         super().__init__(role)
         self.pins = pins
+        self.drops = rate > 0
+        self._keys: Tensor | None = None
         condition = 0 if isinstance(pins, DitCausal) else pins.condition
         self.timed = isinstance(pins, Dit) and pins.alpha_end is not None
         self.block = 1 if isinstance(pins, DitCausal) else None
@@ -130,7 +149,7 @@ class DitDenoiser(Denoiser):
         self.level = (
             None if isinstance(pins, DitCausal) or not condition else Level(pins.frequencies, condition)
         )
-        self.blocks = nn.ModuleList(Layer(pins, condition, i) for i in range(pins.layers))
+        self.blocks = nn.ModuleList(Layer(pins, condition, i, rate) for i in range(pins.layers))
         self.norm = Norm(pins.width, pins.norm_eps)
         self.modulation = nn.Linear(condition, 2 * pins.width) if condition else None
         self.output = nn.Linear(pins.width, self.vocabulary.total)
@@ -165,13 +184,18 @@ class DitDenoiser(Denoiser):
         view = View(attention, columns, slots)
         turn = angles(where, self.pins.width // self.pins.heads, self.pins.rope_base)
         c = None if self.level is None else self.level(self._sigma(x, t))
+        keys = self._keys if self.training else None
+        assert keys is None or len(keys) == len(x), "a training forward drops by the rows that `begin` named"
         for block in self.blocks:
-            x = block(x, c, turn, view)
+            x = block(x, c, turn, view) if keys is None else block(x, c, turn, view, keys)
         x = self.norm(x)
         if self.modulation is None:
             return x
         shift, scale = self.modulation(c).chunk(2, -1)
         return modulate(x, shift, scale)
+
+    def begin(self, keys: Tensor) -> None:
+        self._keys = keys if self.drops else None
 
     def _sigma(self, x: Tensor, t: Tensor | None) -> Tensor:
         """-log alpha(t), as `t` is shaped; zeros [B] where the network is not told."""

@@ -86,6 +86,8 @@ class Prediction:
         need = where.any(1) & ~self.forwarded
         if torch.is_grad_enabled() and self._features is None and not need.any():
             need[0] = True
+        if torch.is_grad_enabled() and self._denoiser.drops:
+            need = ~self.forwarded  # a network that drops does so row by row of the whole batch
         if need.all():
             self._features = self._encode(slice(None))
         elif need.any():

@@ -174,7 +174,8 @@ def _layer(recipe: Recipe, size: Size) -> int:
     """Parameters of one layer: what as many again would add (0 for an exact denoiser, which has none)."""
     if size.layers == 0:
         return 0
-    deeper = parts.derive(recipe.backbone, {"layers": 2 * size.layers})
+    path = next(pin for pin in parts.leaves(recipe.backbone) if pin.rpartition(".")[2] == "layers")
+    deeper = parts.derive(recipe.backbone, {path: 2 * size.layers})
     return (deeper.size(recipe.data).parameters - size.parameters) // size.layers
 
 

@@ -3,7 +3,8 @@
     nano            the oracle language `strong`        nano.lexicon   the oracle language `lexicon`
     nano.sudoku     4x4 sudoku                          nano.text      State of the Union addresses, by characters
 
-Replaced: data, backbone, batch, steps, optimizer values and warm-up. Kept: process, objective and schedules as laws.
+Replaced: data, backbone (a Llama, or a small DiT where the recipe has a large one), batch, steps, optimizer values and
+warm-up. Kept: process, objective and schedules as laws.
 Noise windows are re-expressed for the smaller vocabulary, so that as many tokens flip; step counts of curricula and
 annealings keep their share of the run. Steps are pinned, never seconds; they were chosen so that a run takes about 30
 seconds of one core (60 for sudoku).
@@ -15,6 +16,9 @@ import dataclasses
 from typing import Any
 
 from repro import parts, registry
+from repro.backbones.backbone import Backbone
+from repro.backbones.dit import Dit
+from repro.backbones.dropped import Dropped
 from repro.backbones.llama import Llama
 from repro.backbones.oracle import Oracle
 from repro.data.corpus import Data
@@ -61,6 +65,8 @@ CORPORA: dict[str, Data] = {
 
 LAYERS = {"nano": 2, "nano.lexicon": 2, "nano.sudoku": 4, "nano.text": 2}
 STEPS = {"nano": 2200, "nano.lexicon": 1200, "nano.sudoku": 2000, "nano.text": 900}
+DIT_SHARE = 0.5
+"""Share of these steps that a DiT takes: its modulation and its dropout make a step twice as dear as a Llama's."""
 WARMUP = 100
 LEARNING_RATE = {"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 4e-3}
 EMA_DECAY = 0.995
@@ -73,26 +79,17 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     if scale not in CORPORA:
         raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
     data, steps = CORPORA[scale], STEPS[scale]
+    if isinstance(recipe.backbone, Dropped):
+        steps = round(DIT_SHARE * steps)
     share = steps / recipe.steps
-    causal = isinstance(recipe.process, LeftToRight)
     noise = parts.canonical(recipe.process)["part"]
     overrides: dict[str, Any] = {
         "name": f"{recipe.name}@{scale}",
         "data": data,
-        "backbone": Llama(
-            layers=LAYERS[scale],
-            width=64,
-            heads=2,
-            kv_heads=2,
-            ffn=256,
-            attention="causal" if causal else "bidirectional",
-            rope_base=10_000.0,
-            norm_eps=1e-5,
-            learned_positions=data.row_length(),
-            tied=False,
-            init_deviation=0.02,
+        "backbone": _backbone(recipe, data, LAYERS[scale]),
+        "objective": _objective(
+            recipe.objective, recipe.data.vocabulary().size, data.vocabulary().size, share
         ),
-        "objective": _objective(recipe.objective, data.vocabulary().size, share),
         "optimizer.lr": LEARNING_RATE[noise],
         "optimizer.betas": (0.9, 0.98),
         "learning_rate.warmup": WARMUP,
@@ -128,8 +125,31 @@ def by_name(name: str) -> Recipe:
     return oracle(recipe) if name.startswith("oracle:") else recipe
 
 
-def _objective(objective: Objective, count: int, share: float) -> Objective:
-    """The same law over `count` ids and a run of `share` times the steps."""
+def _backbone(recipe: Recipe, data: Data, layers: int) -> Backbone:
+    """A network of toy size: the papers' DiT where that is the recipe's, else a Llama."""
+    if isinstance(recipe.backbone, Dropped):
+        pins: dict[str, Any] = {"layers": layers, "width": 64, "heads": 2, "ffn": 256}
+        if isinstance(recipe.backbone.backbone, Dit):
+            pins["condition"] = 64
+        return parts.derive(recipe.backbone, {f"backbone.{pin}": value for pin, value in pins.items()})
+    causal = isinstance(recipe.process, LeftToRight)
+    return Llama(
+        layers=layers,
+        width=64,
+        heads=2,
+        kv_heads=2,
+        ffn=256,
+        attention="causal" if causal else "bidirectional",
+        rope_base=10_000.0,
+        norm_eps=1e-5,
+        learned_positions=data.row_length(),
+        tied=False,
+        init_deviation=0.02,
+    )
+
+
+def _objective(objective: Objective, full: int, count: int, share: float) -> Objective:
+    """The same law, written for `full` ids, over `count` ids and a run of `share` times the steps."""
     overrides: dict[str, Any] = {}
     if isinstance(objective, SymKL | SymKLScript | DuoElbo) and count <= FEW:
         overrides["tokens"] = Dense()
@@ -137,41 +157,38 @@ def _objective(objective: Objective, count: int, share: float) -> Objective:
         case SymKL() | SymKLScript():
             window = objective.noise
             overrides["noise"] = Window(
-                low=_same_flips(window.low, count), high=_same_flips(window.high, count)
+                low=_same_flips(window.low, full, count), high=_same_flips(window.high, full, count)
             )
             if isinstance(objective.temperature, LinearToZero):
                 overrides["temperature.steps"] = round(objective.temperature.steps * share)
         case DuoElbo():
             window = objective.window
             overrides["window"] = GammaWindow(
-                low=_same_gamma(window.low, count), high=_same_gamma(window.high, count)
+                low=_same_gamma(window.low, full, count), high=_same_gamma(window.high, full, count)
             )
             overrides["until"] = round(objective.until * share)
     return parts.derive(objective, overrides)
 
 
-FULL = 50_368
-"""Vocabulary for which the full recipes' windows were written (ModernBERT; Duo's OWT windows are for 50,257)."""
-
 FEW = 512
 """Vocabularies up to this take the dense soft tokens, which are as fast there and need no kept mass."""
 
 
-def _same_gamma(gamma: float, count: int) -> float:
-    """The gamma at which `count` ids keep as many tokens, T(A), as 50,368 do at `gamma`; 6 digits, so that it locks."""
+def _same_gamma(gamma: float, full: int, count: int) -> float:
+    """The gamma at which `count` ids keep as many tokens, T(A), as `full` do at `gamma`; 6 digits, so that it locks."""
     from repro.lazy import torch
     from repro.processes import gaussian
 
-    level = gaussian.transform(torch.tensor(gamma, dtype=torch.float64), FULL)[0].item()
+    level = gaussian.transform(torch.tensor(gamma, dtype=torch.float64), full)[0].item()
     return float(f"{gaussian.invert(level, count):.6g}")
 
 
-def _same_flips(t: float, count: int) -> float:
-    """The t = 1 - A at which `count` ids keep as many tokens as 50,368 do at `t`; 6 digits."""
+def _same_flips(t: float, full: int, count: int) -> float:
+    """The t = 1 - A at which `count` ids keep as many tokens as `full` do at `t`; 6 digits."""
     from repro.lazy import torch
     from repro.processes import gaussian
 
     gamma = gaussian.gamma_of(torch.tensor(1 - t, dtype=torch.float64)).item()
-    level = gaussian.transform(torch.tensor(gamma, dtype=torch.float64), FULL)[0].item()
+    level = gaussian.transform(torch.tensor(gamma, dtype=torch.float64), full)[0].item()
     signal = torch.sigmoid(torch.tensor(-gaussian.invert(level, count), dtype=torch.float64)).sqrt()
     return float(f"{1 - signal.item():.6g}")

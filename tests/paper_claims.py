@@ -1,0 +1,90 @@
+"""What the papers' recipes claim, typed by hand from the specification (tests/test_parts.py compares)."""
+
+from __future__ import annotations
+
+TRAINED = {  # spec D.7
+    "optimizer.lr": 3e-4,
+    "optimizer.betas": (0.9, 0.999),
+    "optimizer.eps": 1e-8,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.clip": 1.0,
+    "learning_rate.warmup": 2500,
+    "ema.decay": 0.9999,
+    "precision": "bf16_autocast",
+    "batch": 512,
+    "steps": 1_000_000,
+    "teacher": None,
+}
+DIT = {  # spec D.7: DiT small
+    "backbone.rate": 0.1,
+    "backbone.backbone.layers": 12,
+    "backbone.backbone.width": 768,
+    "backbone.backbone.heads": 12,
+    "backbone.backbone.ffn": 3072,
+    "backbone.backbone.rope_base": 1e4,
+}
+MODULATED = {"backbone.backbone.condition": 128, "backbone.backbone.frequencies": 256}
+UNTOLD = {**MODULATED, "backbone.backbone.alpha_end": None}  # spec C: time conditioning off
+TOLD = {**MODULATED, "backbone.backbone.alpha_end": 1e-3}  # spec D.7: sigma = -log a
+OWT = {  # spec D.7: gpt2, 1024, wrapped per map batch; the last 100 K documents are held out
+    "data.data.units.source": "gpt2",
+    "data.data.units.size": 50_258,
+    "data.data.units.begin": 50_256,
+    "data.data.units.end": 50_256,
+    "data.data.length": 1024,
+    "data.data.batch": 1000,
+    "data.data.documents.split": "train[:-100000]",
+    "data.data.documents.heldout_split": "train[-100000:]",
+    "data.data.documents.source": "Skylion007/openwebtext",
+}
+LM1B = {  # spec D.7: bert-base-uncased, 128, padded
+    "data.data.units.source": "bert-base-uncased",
+    "data.data.units.size": 30_522,
+    "data.data.units.mask": 103,
+    "data.data.units.pad": 0,
+    "data.data.length": 128,
+    "data.data.documents.rule": "lm1b",
+    "data.data.documents.documents.heldout_split": "test",
+}
+CURRICULUM = {  # spec D.4
+    "process.alpha_end": 1e-3,
+    "process.eps": 1e-3,
+    "objective.temperature.value": 1e-3,
+    "objective.tokens.mass": 0.9999,
+    "objective.until": 500_000,
+    "objective.eps": 1e-3,
+}
+CLAIMS = {
+    "mdlm_owt": TRAINED | DIT | UNTOLD | OWT | {"data.data.units.size": 50_257, "objective.eps": 1e-3},
+    "mdlm_lm1b": TRAINED | DIT | UNTOLD | LM1B | {"objective.eps": 1e-3},
+    "duo_owt": TRAINED
+    | DIT
+    | TOLD
+    | OWT
+    | CURRICULUM
+    | {"objective.window.low": -3.55, "objective.window.high": -1.85},
+    "duo_lm1b": TRAINED
+    | DIT
+    | TOLD
+    | LM1B
+    | CURRICULUM
+    | {"objective.window.low": -3.5, "objective.window.high": -1.75},
+    "ar_owt": TRAINED | DIT | OWT,
+    "ar_lm1b": TRAINED | DIT | LM1B,
+}
+KINDS = {
+    "mdlm_owt": ("absorbing", "elbo", "constant_with_warmup"),
+    "mdlm_lm1b": ("absorbing", "elbo", "constant_with_warmup"),
+    "duo_owt": ("uniform", "duo_elbo", "constant_with_warmup"),
+    "duo_lm1b": ("uniform", "duo_elbo", "constant_with_warmup"),
+    "ar_owt": ("left_to_right", "next_token", "constant_with_warmup"),
+    "ar_lm1b": ("left_to_right", "next_token", "constant_with_warmup"),
+}
+SCORES = {
+    "mdlm_owt": ("leave_one_out", "truncated bound"),
+    "mdlm_lm1b": ("leave_one_out", "truncated bound"),
+    "duo_owt": ("leave_one_out", "truncated bound"),
+    "duo_lm1b": ("leave_one_out", "truncated bound"),
+    "ar_owt": ("x0_mean", "exact"),
+    "ar_lm1b": ("x0_mean", "exact"),
+}
