@@ -29,7 +29,7 @@ MARKERS = {
     "unigram": ("+", "unigram draws"),
 }
 DASHES = ("-", "--", "-.", ":")
-PANELS = {"gen_ppl": "gen_ppl", "mauve": "MAUVE"}
+PANELS = {"gen_ppl": "gen_ppl", "mauve_mean": "MAUVE, mean state", "mauve": "MAUVE, last state"}
 PUBLISHED = "published: "
 """In front of the name of a published cell, as the line of its point."""
 
@@ -75,7 +75,7 @@ def _alike(cell: Cell, record: Record) -> bool:
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A column a scale; gen_ppl above, MAUVE below where a record has it."""
+    """A column a scale; gen_ppl above, MAUVE by either state below where a record has it."""
     drawn = query(records)
     if drawn.empty:
         return empty("no records of task quality yet"), drawn

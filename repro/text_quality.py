@@ -25,18 +25,19 @@ GENERATED = ("quality", "generation_quality")
 """Names of tasks whose samples a judge reads: of the suites at small scale, of the published ones."""
 NAIVE = "naive"
 REFERENCES = ("real", "repetition", "unigram")
-NUMBERS = ("gen_ppl", "entropy", "distinct_2", "mauve")
+NUMBERS = ("gen_ppl", "entropy", "distinct_2", "mauve", "mauve_mean")
 PARTS = ("", "_se", "_sd_seeds")
 COLUMNS = ["scale", "line", "recipe", "checkpoint", "tokens_per_step", "temperature"]
 COLUMNS += ["gen_ppl", "gen_ppl_se", "gen_ppl_sd_seeds", "gen_ppl_low", "gen_ppl_high"]
 COLUMNS += [f"{name}{part}" for name in NUMBERS[1:] for part in PARTS]
-COLUMNS += ["mauve_clusterings_se", "nfe", "n", "seeds"]
+COLUMNS += ["mauve_clusterings_se", "mauve_mean_clusterings_se", "nfe", "n", "seeds"]
 MATCHED = ["scale", "a", "b", "entropy", "difference", "low", "high", "se", "p"]
 TITLE = "Quality of text by a judge"
 CAPTION = (
     "gen_ppl: perplexity of the samples for the judge, token-weighted; entropy: of one sample's tokens, nats; "
-    "distinct 2: share of different 2-grams of a sample; MAUVE: by the judge's features against as many held-out "
-    "rows (mean over clusterings; ± of samples and clusterings together). real: other held-out rows, so its MAUVE is "
+    "distinct 2: share of different 2-grams of a sample; MAUVE: by the judge's last state, as published, against as "
+    "many held-out rows (mean over clusterings; ± of samples and clusterings together), and by the mean of its states. "
+    "real: other held-out rows, so its MAUVE is "
     "what the same law scores; repetition, unigram: rows that fool gen_ppl or entropy."
 )
 MATCHED_CAPTION = (
@@ -97,9 +98,9 @@ def _numbers(by_metric: DataFrame, prefix: str) -> dict[str, float]:
             row = by_metric.loc[prefix + name]
             found |= {name: row.value, f"{name}_se": row.se, f"{name}_sd_seeds": row.sd_seeds}
             found |= {"n": row.n, "seeds": row.seeds}
-    clusterings = f"{prefix}mauve_clusterings"
-    if clusterings in by_metric.index:
-        found["mauve_clusterings_se"] = by_metric.loc[clusterings].se
+    for name in ("mauve_clusterings", "mauve_mean_clusterings"):
+        if prefix + name in by_metric.index:
+            found[f"{name}_se"] = by_metric.loc[prefix + name].se
     return found
 
 
@@ -157,7 +158,7 @@ def _grid(rows: DataFrame) -> str:
         sampler = row["line"] if row["checkpoint"] else ""
         lines.append([name, sampler, row["tokens_per_step"], cold, *numbers, nfe, row["n"], row["seeds"]])
     header = ["checkpoint", "sampler", "tokens per step", "temperature"]
-    header += ["gen_ppl", "entropy", "distinct 2", "MAUVE", "NFE", "n", "seeds"]
+    header += ["gen_ppl", "entropy", "distinct 2", "MAUVE", "MAUVE, mean state", "NFE", "n", "seeds"]
     return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
 
 

@@ -61,10 +61,12 @@ def test_mauve(metric, tmp_path):
     judge = load_judge(tmp_path / "judge")
     rows = prepared(recipe.data).heldout.ids[:16].astype(int).tolist()
     texts = [recipe.data.decode(row) for row in rows]
-    asked = {"judge": str(tmp_path / "judge"), "length": 16, "clusters": 3, "seeds": 5}
+    asked = {"judge": str(tmp_path / "judge"), "state": "last", "length": 16, "clusters": 3, "seeds": 5}
     found = metric("mauve").compute(predictions=texts[:8], references=texts[8:], **asked)
-    pins = Mauve(length=16, clusters=3, seeds=5, starts=5, variance=0.9, scaling=5.0, mixtures=25)
-    sides = [judge.features([row[:16] for row in some]) for some in (rows[8:], rows[:8])]
+    pins = Mauve(
+        state="last", length=16, clusters=3, seeds=5, starts=5, variance=0.9, scaling=5.0, mixtures=25
+    )
+    sides = [judge.features([row[:16] for row in some], "last") for some in (rows[8:], rows[:8])]
     assert (found["mauve"], found["mauve_se"], found["n"]) == pytest.approx(scored(*sides, pins, 0).metric())
     assert found["protocol"]["judge_digest"] == judge.digest
     with pytest.raises(ValueError, match=r"Mismatch|as many of each"):

@@ -20,7 +20,7 @@ from repro.evals.mauve_tasks import GenerationMauve, NaiveMauve
 from repro.evals.task import Ask
 
 LENGTH = 32
-PINS = Mauve(length=24, clusters=6, seeds=5, starts=2, variance=0.9, scaling=5.0, mixtures=25)
+PINS = Mauve(state="last", length=24, clusters=6, seeds=5, starts=2, variance=0.9, scaling=5.0, mixtures=25)
 
 
 def cloud(n, shift=0.0, seed=0, width=4):
@@ -178,7 +178,7 @@ def judged(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
     (tmp_path / "ar-judge").symlink_to(folder)
     pins = {"samples": 16, "judge": "ar-judge", "rule": EveryToken(length=LENGTH), "retokenise": "text"}
-    return pins | {"distinct": (1, 2), "mauve": PINS}
+    return pins | {"distinct": (1, 2), "mauve": (PINS, parts.derive(PINS, {"state": "mean"}))}
 
 
 def test_features_are_the_last_state_after_the_last_id(folder):
@@ -190,16 +190,17 @@ def test_features_are_the_last_state_after_the_last_id(folder):
     rows = [
         row[:n] for row, n in zip(prepared(judge.model.data).heldout.ids.tolist(), (3, 7, 1, 7), strict=False)
     ]
-    found = judge.features(rows)
-    for row, each in zip(rows, found, strict=True):
+    found = {state: judge.features(rows, state) for state in ("last", "mean")}
+    for i, row in enumerate(rows):
         with torch.no_grad():
-            state = denoiser.encode(torch.tensor([[bos, *row]]), t=None, attention=Mask())[0, -1]
-        assert each == pytest.approx(state.double().numpy(), abs=1e-5)
-    assert not np.allclose(*judge.features([[1, 2, 3], [1, 2, 4]])), "the last id is read"
+            states = denoiser.encode(torch.tensor([[bos, *row]]), t=None, attention=Mask())[0, 1:]
+        assert found["last"][i] == pytest.approx(states[-1].double().numpy(), abs=1e-5)
+        assert found["mean"][i] == pytest.approx(states.double().mean(0).numpy(), abs=1e-5)
+    assert not np.allclose(*judge.features([[1, 2, 3], [1, 2, 4]], "last")), "the last id is read"
     with pytest.raises(ValueError, match="reads 31 ids at once"):
-        judge.features([[0] * 32])
+        judge.features([[0] * 32], "mean")
     with pytest.raises(ValueError, match="sample 1 is empty"):
-        judge.features([[1], []])
+        judge.features([[1], []], "last")
 
 
 def test_features_of_a_folder_are_its_networks_last_hidden_state(tmp_path, tokenizer):
@@ -215,7 +216,7 @@ def test_features_of_a_folder_are_its_networks_last_hidden_state(tmp_path, token
     ids = judge.encode("the people of the country")
     with torch.no_grad():
         states = judge.network(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
-    assert judge.features([ids, ids[:2]])[0] == pytest.approx(states[0, -1].numpy(), abs=1e-6)
+    assert judge.features([ids, ids[:2]], "last")[0] == pytest.approx(states[0, -1].numpy(), abs=1e-6)
 
 
 def test_the_task_adds_mauve_to_what_quality_says(judged, model):
@@ -231,21 +232,27 @@ def test_the_task_adds_mauve_to_what_quality_says(judged, model):
     assert without.metrics.items() <= answer.metrics.items() and answer.samples == without.samples
     judge = load_judge("ar-judge")
 
-    def features(rows):
-        return judge.features([judge.encode(model.data.decode(row))[:24] for row in rows])
+    def features(rows, state):
+        return judge.features([judge.encode(model.data.decode(row))[:24] for row in rows], state)
 
-    reference = features(task.other_rows(model, 16, 16).tolist())
-    rows = [item["ids"] for item in answer.items]
-    assert answer.metrics["mauve"] == pytest.approx(scored(reference, features(rows), PINS, 0).metric())
-    true = task.true_rows(model, 16).tolist()
-    assert answer.metrics["true_mauve"] == pytest.approx(scored(reference, features(true), PINS, 0).metric())
+    rows, true = [item["ids"] for item in answer.items], task.true_rows(model, 16).tolist()
+    for state, name in (("last", "mauve"), ("mean", "mauve_mean")):
+        reference = features(task.other_rows(model, 16, 16).tolist(), state)
+        assert answer.metrics[name] == pytest.approx(
+            scored(reference, features(rows, state), PINS, 0).metric()
+        )
+        literal_true = scored(reference, features(true, state), PINS, 0).metric()
+        assert answer.metrics[f"true_{name}"] == pytest.approx(literal_true)
     assert answer.metrics["mauve_clusterings"][2] == 5
     total = sum(answer.curve["nll"]) / sum(answer.curve["tokens"])
     assert math.exp(total) == pytest.approx(answer.metrics["gen_ppl"][0], rel=1e-5)
     assert np.mean(answer.curve["entropy"]) == pytest.approx(answer.metrics["entropy"][0], abs=1e-6)
     assert answer.data()["curve"] == answer.curve
     protocol = task.protocol()
-    assert protocol["mauve"] == parts.canonical(PINS) and protocol["draws"] == "float64"
+    assert (
+        protocol["mauve"] == [parts.canonical(pins) for pins in judged["mauve"]]
+        and protocol["draws"] == "float64"
+    )
     assert parts.read(parts.canonical(task)) == task
 
 
@@ -256,6 +263,8 @@ def test_reference_rows_are_nobody_elses(judged, model):
     held = len(prepared(model.data).heldout.ids)
     with pytest.raises(ValueError, match=f"wants {held + 1} held-out rows"):
         task.other_rows(model, held - 1, 2)
+    with pytest.raises(ValueError, match="give each state once"):
+        GenerationMauve(name="q", **judged | {"mauve": (PINS, PINS)})
     with pytest.raises(ValueError, match="6 clusters of 5 samples"):
         task.count(Ask(None, None, 0, 5))
 
@@ -273,7 +282,7 @@ def test_mauve_of_samples_that_fool_gen_ppl(judged, model):
     answer = NaiveMauve(name="naive", **wide, period=4).answer(model, Ask(None, None, 0, None))
     m = {name: value for name, (value, _, _) in answer.metrics.items()}
     assert {"real_mauve", "repetition_mauve", "unigram_mauve", "unigram_mauve_clusterings"} < m.keys()
-    assert "true_mauve" not in m and m["repetition_mauve"] < m["real_mauve"] <= 1
+    assert "true_mauve" not in m and m["repetition_mauve_mean"] < m["real_mauve_mean"] <= 1
 
 
 def test_the_module_says_where_its_randomness_comes_from(monkeypatch):

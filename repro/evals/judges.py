@@ -20,6 +20,7 @@ from repro import parts
 from repro.checkpoint import file_digest
 from repro.data.corpus import Data
 from repro.evals.gen_ppl import Reader
+from repro.evals.mauve import State
 from repro.evals.samples import Ids
 from repro.files import runs
 from repro.lazy import torch
@@ -52,9 +53,9 @@ class Judge(Reader):
         """Whether ids of this data mean to the judge what they mean to a model of it."""
         raise AssertionError("abstract")
 
-    def features(self, windows: Sequence[Ids]) -> np.ndarray:
-        """Last hidden state after the last id of each window, float64 [n, D]. ValueError for an empty window and for
-        one longer than it reads."""
+    def features(self, windows: Sequence[Ids], state: State) -> np.ndarray:
+        """Hidden state of the last layer after the last id of each window, or the mean of those after each id, float64
+        [n, D]. ValueError for an empty window and for one longer than it reads."""
         raise AssertionError("abstract")
 
 
@@ -97,7 +98,7 @@ class OurJudge(Judge):
         _within(windows, self.model.data.row_length(), vocabulary.size, self.name)
         return _by_length(windows, vocabulary.total, read, denoiser.home)
 
-    def features(self, windows: Sequence[Ids]) -> np.ndarray:
+    def features(self, windows: Sequence[Ids], state: State) -> np.ndarray:
         from repro.backbones.attention import Mask
 
         denoiser, vocabulary = self.model.denoiser, self.model.data.vocabulary()
@@ -106,11 +107,11 @@ class OurJudge(Judge):
         def read(rows: Tensor) -> Tensor:
             t = torch.zeros(len(rows), device=rows.device) if denoiser.timed else None
             begun = torch.nn.functional.pad(rows, (1, 0), value=vocabulary.bos)
-            return denoiser.encode(begun, t=t, attention=Mask())[:, -1]
+            return denoiser.encode(begun, t=t, attention=Mask())[:, 1:]
 
         # BOS takes one of the row's places
         _within(windows, self.model.data.row_length() - 1, vocabulary.size, self.name)
-        return _last(windows, vocabulary.total, read, denoiser.home)
+        return _states(windows, vocabulary.total, read, denoiser.home, state)
 
 
 class FolderJudge(Judge):
@@ -151,14 +152,14 @@ class FolderJudge(Judge):
 
         return _by_length(windows, config.vocab_size, read, self.network.device)
 
-    def features(self, windows: Sequence[Ids]) -> np.ndarray:
+    def features(self, windows: Sequence[Ids], state: State) -> np.ndarray:
         config = self.network.config
         _within(windows, config.max_position_embeddings, config.vocab_size, self.name)
 
         def read(rows: Tensor) -> Tensor:
-            return self.network.base_model(rows, use_cache=False).last_hidden_state[:, -1]
+            return self.network.base_model(rows, use_cache=False).last_hidden_state
 
-        return _last(windows, config.vocab_size, read, self.network.device)
+        return _states(windows, config.vocab_size, read, self.network.device, state)
 
 
 def load_judge(name: str | Path) -> Judge:
@@ -221,17 +222,23 @@ def _by_length(
     return found
 
 
-def _last(
-    windows: Sequence[Ids], size: int, read: Callable[[Tensor], Tensor], device: torch.device
+def _states(
+    windows: Sequence[Ids],
+    size: int,
+    read: Callable[[Tensor], Tensor],
+    device: torch.device,
+    state: State,
 ) -> np.ndarray:
-    """Features [n, D] from `read(rows [B, L]) -> [B, D]`; ValueError for an empty window."""
+    """Features [n, D] from `read(rows [B, L]) -> [B, L, D]`; ValueError for an empty window."""
     for i, window in enumerate(windows):
         if not len(window):
-            raise ValueError(f"sample {i} is empty and has no last token; leave it out")
+            raise ValueError(f"sample {i} is empty and has no state; leave it out")
     found: dict[int, np.ndarray] = {}
     for same, rows in _batches(windows, size, device):
         with torch.inference_mode():
-            found |= zip(same, read(rows).double().cpu().numpy(), strict=True)
+            states = read(rows).double()
+            features = states[:, -1] if state == "last" else states.mean(1)
+        found |= zip(same, features.cpu().numpy(), strict=True)
     return np.stack([found[i] for i in range(len(windows))])
 
 

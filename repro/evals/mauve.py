@@ -7,6 +7,10 @@ divergence curve is { (exp(-c KL(q|r)), exp(-c KL(p|r))) : r = w p + (1 - w) q, 
 1 where p = q and near 0 where they are apart (Pillutla et al., arXiv 2102.01454, equations 1 to 3). Before clustering
 features have length 1 and keep the principal components that hold `variance` of theirs.
 
+A feature is the judge's last hidden state after the last id read, as published, or the mean of its states over all ids
+(ours): a judge of characters says in its last state little more than which character may come next, and by that state
+alone repeated phrases score like text.
+
 The plug-in shares of n rows are apart even for one law, and the clusters depend on where k-means starts: so the value
 is a mean over clusterings, and real against real at the same n stands beside it. Numbers of two judges, or of two n,
 are not comparable.
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import rel_entr
@@ -28,11 +33,16 @@ EDGE = 1e-6
 """How near to 0 and 1 the outermost mixtures lie."""
 
 
+State = Literal["last", "mean"]
+
+
 @part
 class Mauve(Part):
-    """`length`: ids of a sample that the judge reads; `clusters` of both texts together, from the best of `starts` of
-    k-means; `seeds`: clusterings; `scaling`: c; `mixtures`: points of the curve."""
+    """`state`: which of the judge's states is a feature; `length`: ids of a sample that it reads; `clusters` of both
+    texts together, from the best of `starts` of k-means; `seeds`: clusterings; `scaling`: c; `mixtures`: points of the
+    curve."""
 
+    state: State
     length: int
     clusters: int
     seeds: int
@@ -40,6 +50,11 @@ class Mauve(Part):
     variance: float
     scaling: float
     mixtures: int
+
+    @property
+    def name(self) -> str:
+        """What its number is called."""
+        return "mauve" if self.state == "last" else f"mauve_{self.state}"
 
     def __post_init__(self) -> None:
         for pin, least in (("length", 1), ("clusters", 2), ("seeds", 5), ("starts", 1), ("mixtures", 2)):

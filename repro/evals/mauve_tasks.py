@@ -30,13 +30,18 @@ DIGITS = {"nll": 4, "tokens": 0, "entropy": 6}
 
 @part
 class Likened(Judged):
-    """Kind: a judged task that also compares its samples with held-out text."""
+    """Kind: a judged task that also compares its samples with held-out text, by one or more settings of MAUVE."""
 
-    mauve: Mauve
+    mauve: tuple[Mauve, ...]
 
     def protocol(self) -> dict[str, Any]:
-        how = {"mauve": parts.canonical(self.mauve), "features": "last hidden state of the last id read"}
+        how = {"mauve": parts.canonical(self.mauve), "features": "last layer, float32"}
         return super().protocol() | how
+
+    def __post_init__(self) -> None:
+        names = [pins.name for pins in self.mauve]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"task {self.name!r} asks for {names or 'no MAUVE'}; give each state once")
 
     def skip(self, model: Model) -> str | None:
         why = super().skip(model)
@@ -46,10 +51,11 @@ class Likened(Judged):
 
     def count(self, ask: Ask) -> int:
         count = super().count(ask)
-        if count < self.mauve.clusters:
-            raise ValueError(
-                f"task {self.name!r} makes {self.mauve.clusters} clusters of {count} samples; ask for more of them"
-            )
+        for pins in self.mauve:
+            if count < pins.clusters:
+                raise ValueError(
+                    f"task {self.name!r} makes {pins.clusters} clusters of {count} samples; ask for more of them"
+                )
         return count
 
     def likeness(self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int) -> dict[str, Metric]:
@@ -57,16 +63,17 @@ class Likened(Judged):
         judge = load_judge(self.judge)
         count = len(next(iter(kinds.values())))
 
-        def features(rows: Sequence[Ids]) -> np.ndarray:
+        def features(rows: Sequence[Ids], pins: Mauve) -> np.ndarray:
             read = read_by(judge, model, rows, self.retokenise)
-            return judge.features([ids[: self.mauve.length] for ids in read])
+            return judge.features([ids[: pins.length] for ids in read], pins.state)
 
-        reference = features(self.other_rows(model, count, count).tolist())
         metrics: dict[str, Metric] = {}
-        for kind, rows in kinds.items():
-            found = scored(reference, features(rows), self.mauve, seed)
-            metrics[f"{kind}mauve"] = found.metric()
-            metrics[f"{kind}mauve_clusterings"] = found.over_clusterings()
+        for pins in self.mauve:
+            reference = features(self.other_rows(model, count, count).tolist(), pins)
+            for kind, rows in kinds.items():
+                found = scored(reference, features(rows, pins), pins, seed)
+                metrics[f"{kind}{pins.name}"] = found.metric()
+                metrics[f"{kind}{pins.name}_clusterings"] = found.over_clusterings()
         return metrics
 
 

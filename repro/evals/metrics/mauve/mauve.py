@@ -1,11 +1,13 @@
 """MAUVE with a judge's features as an `evaluate` metric: a thin wrapper over `repro.evals.mauve`.
 
     evaluate.load("repro/evals/metrics/mauve").compute(
-        predictions=texts, references=held_out, judge="gpt2-large", length=1024, clusters=500, seeds=5)
+        predictions=texts, references=held_out, judge="gpt2-large", state="last", length=1024, clusters=500,
+        seeds=5)
     -> {"mauve": ..., "mauve_se": ..., "mauve_clusterings_se": ..., "n": ..., "protocol": {...}}
 
-As many references as predictions; `judge`: a folder, or a name in `runs/`; `length`: ids of a text that it reads; the
-other pins are those of the published code (mauve-text: variance .9, scaling 5, 25 mixtures, best of 5 starts).
+As many references as predictions; `judge`: a folder, or a name in `runs/`; `state`: `last`, as published, or `mean`;
+`length`: ids of a text that the judge reads; the other pins are those of the published code (mauve-text: variance .9,
+scaling 5, 25 mixtures, best of 5 starts).
 """
 
 import datasets
@@ -27,12 +29,12 @@ class Mauve(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references, judge, length, clusters, seeds):  # ty: ignore[incompatible-method-override]
+    def _compute(self, predictions, references, judge, state, length, clusters, seeds):  # ty: ignore[incompatible-method-override]
         fixed = {"starts": 5, "variance": 0.9, "scaling": 5.0, "mixtures": 25}
-        pins = mauve.Mauve(length=length, clusters=clusters, seeds=seeds, **fixed)
+        pins = mauve.Mauve(state=state, length=length, clusters=clusters, seeds=seeds, **fixed)
         reader = load_judge(judge)
         sides = (
-            reader.features([reader.encode(text)[:length] for text in texts])
+            reader.features([reader.encode(text)[:length] for text in texts], state)
             for texts in (references, predictions)
         )
         found = mauve.scored(*sides, pins, seed=0)
