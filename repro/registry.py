@@ -145,6 +145,7 @@ PARTS = {
     "padded_rows": "repro.evals.packings:PaddedRows",
     "piece_rows": "repro.evals.packings:PieceRows",
     "training_curve": "repro.evals.perplexity:TrainingCurve",
+    "choice_draws": "repro.evals.draws:ChoiceDraws",
     "cache_error": "repro.evals.caching:CacheError",
     "law": "repro.evals.generation:Law",
     "generation_quality": "repro.evals.quality:GenerationQuality",
