@@ -47,7 +47,7 @@ SOTU = Sotu(sha256="49bf5edcd2da5e10ee7e81ad48cdf811ae14c0f9688583c394105cada859
 class Corpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a published corpus is. `papers`: what their code loads, by a loader `script` or not; `source`, `config`,
     `revision`, `split`, `column`: what is loaded here; `same`: what is known of its agreement with theirs; `seen`:
-    where these facts stand; `rule`: how it is detokenised; `tokens`: about how many, of GPT-2."""
+    where these facts stand; `rule`: how it is detokenised; `tokens`: a guess of how many, of GPT-2."""
 
     name: str
     papers: str
@@ -61,7 +61,7 @@ class Corpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     column: str
     rule: Rule | Literal["none"]
     documents: int
-    tokens: int | Literal["unknown"]
+    tokens: int
 
     def part(self) -> Documents:
         found = HubSplit(
@@ -146,13 +146,13 @@ def replaced(name: str) -> str:
 
 
 def rows_of(corpus: str, packing: Packing, length: int) -> int | None:
-    """About how many rows a published corpus gives; None where nobody has counted its tokens."""
+    """About how many rows a published corpus gives, for plans; None for any other."""
     entry = read()[0].get(corpus)
     if entry is None:
         return None
     if isinstance(packing, PaddedRows):
         return entry.documents
-    return None if entry.tokens == "unknown" else entry.tokens // packing.room(length)
+    return entry.tokens // packing.room(length)
 
 
 # --- a person's own -----------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@
 
 Diffusion: `nll_bound` in nats a token counted, `ppl_bound`, `bits_per_byte_bound`, `bits_per_word_bound`; left to
 right: the same names without `_bound`, exact, from one pass. Bytes and words are those of the documents as they were
-published, before detokenisation; a document that is scored in part counts by its share of ids. Standard errors take documents as
-the independent units, which covers the noise of a bound's draws as well; `draws_error` [nats a token] is that noise
-alone, by the spread of independently randomised passes, and no standard error is below it. What became of the documents
-is told of the whole corpus, whatever the limit on its rows. Symbols: n rows, L ids a row.
+published, before detokenisation; a document that is scored in part counts by its share of ids. Standard errors take
+documents as the independent units, which covers the noise of a bound's draws as well; `draws_error` [nats a token] is
+that noise alone, by the spread of independently randomised passes, and no standard error is below it. What became of
+the documents is told of the whole corpus, whatever the limit on its rows. Symbols: n rows, L ids a row.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class Perplexity(Task):
         passes = 1 if isinstance(model.recipe.process, LeftToRight) else self.passes
         one = Effort.of_rows(1, passes, self.length)
         found = rows_of(self.corpus, self.packing, self.length)
-        return dataclasses.replace(one, items=found).limited(ask.limit)
+        guess = ("sizes of corpora as guessed in evals/corpora.toml",)
+        return dataclasses.replace(one, items=found, assumed=guess).limited(ask.limit)
 
     def resolved(self) -> Task:
         found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
