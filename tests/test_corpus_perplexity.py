@@ -568,7 +568,7 @@ def test_suites_name_protocols(tmp_path, monkeypatch):
 # --- verdicts -----------------------------------------------------------------------------------------------
 
 
-def published(name, value, metric="ppl_bound", checkpoint="duo", **pins):
+def published(name, value, metric="ppl_bound", checkpoint="duo", se=0.01, drawn=None, **pins):
     task = parts.derive(corpora.protocol(name), pins) if pins else corpora.protocol(name)
     subject = {"digest": "weights", "recipe": "pins", "seed": 0, "step": 0, "weights": "raw"}
     asked = Question.read(
@@ -582,7 +582,8 @@ def published(name, value, metric="ppl_bound", checkpoint="duo", **pins):
             "protocol": task.protocol(),
         }
     )
-    return record(asked, {metric: (value, 0.01, 4096)}, recipe="x", checkpoint=checkpoint)
+    metrics = {metric: (value, se, 4096)} | ({} if drawn is None else {"draws_error": (drawn, None, 4)})
+    return record(asked, metrics, recipe="x", checkpoint=checkpoint)
 
 
 def verdicts(*records):
@@ -602,6 +603,15 @@ def test_what_is_counted_is_compared():
     found = verdicts(published("owt.wrapped", 25.2, counts="text"))["duo.t1.duo.owt"]
     assert found.answer == "not comparable"
     assert found.why == 'protocol.counted is "text alone", published "every position of a row"'
+
+
+def test_on_the_same_rows_only_the_draws_differ():
+    """3 of 89.35 by documents would decide nothing; the draws' error of .004 nats is .36."""
+    found = verdicts(published("zeroshot.ptb", 89.9, se=3.0, drawn=0.004))["duo.t2.duo.ptb"]
+    assert found.answer == "pass" and found.se == pytest.approx(89.9 * 0.004)
+    assert verdicts(published("zeroshot.ptb", 89.9, se=3.0))["duo.t2.duo.ptb"].answer == "inconclusive"
+    off = verdicts(published("zeroshot.ptb", 95.0, se=3.0, drawn=0.004))["duo.t2.duo.ptb"]
+    assert off.answer == "fail"
 
 
 def test_an_exact_perplexity_answers_where_others_have_a_bound():

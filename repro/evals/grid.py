@@ -143,11 +143,22 @@ def score(
     block_length: int | None = None,
     cache: str | None = None,
     out: Path | None = None,
+    corpus: str | None = None,
 ) -> list[Record]:
     """Score a model and return its records; the same as `python -m repro.evals`, from a notebook."""
     model = ckpt if isinstance(ckpt, Model) else load(ckpt)
     request = Request(
-        samplers, tasks, tokens_per_step, seeds, limit, samples, suite, block_length, cache, out
+        samplers,
+        tasks,
+        tokens_per_step,
+        seeds,
+        limit,
+        samples,
+        suite,
+        block_length,
+        cache,
+        out,
+        corpus=corpus,
     )
     return [record for record, _ in prepare(model, request).run()]
 
