@@ -7,9 +7,10 @@
 
 d = ours - published, m = the cell's margin (evals/published.toml), se = of both together. *pass*: d lies within
 +-m, by two one-sided tests at 5 % (Schuirmann 1987). *fail*: |d| exceeds m, at a family-wise 5 % over all cells that
-could be compared (Holm 1979). Neither: *inconclusive*. A record is compared only where every field asked is the
-published one; else it is *not comparable* and the fields that differ are named, unless only sampler and plan do: then
-the question is still *not run*. A published number without a count of items is taken as exact,
+could be compared (Holm 1979). Neither: *inconclusive*. A perplexity is of the rows that were published, so its error
+is that of its draws alone; that of the published one is not known. A record is compared only where every field asked
+is the published one; else it is *not comparable* and the fields that differ are named, unless only sampler and plan do:
+then the question is still *not run*. A published number without a count of items is taken as exact,
 which its source may not be.
 Exit code 1 if a cell fails, else 0.
 """
@@ -36,6 +37,7 @@ from repro.worth import Pairs, cheapest, summary
 
 ALPHA = 0.05
 ANSWERS = ("pass", "fail", "inconclusive", "not comparable", "not run")
+PERPLEXITY = "perplexity"  # the part whose `draws_error` is the error on the rows at hand
 FEW = 8  # disagreements printed; --json has all of them
 
 
@@ -94,9 +96,18 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
 
 
 def _metric(cell: Cell, record: Record) -> Mapping[str, Any] | None:
-    """A record's value of what a cell prints, None without one; what is exact answers where others have a bound."""
-    metrics = record["answer"]["metrics"]
-    return metrics.get(cell.metric, metrics.get(cell.metric.removesuffix("_bound")))
+    """A record's value of what a cell prints, None without one.
+
+    Perplexities are compared on the rows that were published: of their error only that of the draws counts, and an
+    exact value answers where others have a bound.
+    """
+    metrics, exact = record["answer"]["metrics"], cell.metric.removesuffix("_bound")
+    if record["question"]["task"].get("part") != PERPLEXITY:
+        return metrics.get(cell.metric)
+    found, drawn = metrics.get(cell.metric), metrics.get("draws_error")
+    if found is None:
+        return None if exact not in metrics else {**metrics[exact], "se": 0.0}
+    return found if drawn is None or exact != "ppl" else {**found, "se": found["value"] * drawn["value"]}
 
 
 def _not_run(cell: Cell) -> Verdict:

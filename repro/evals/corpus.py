@@ -94,7 +94,8 @@ class Perplexity(Task):
         passes = 1 if isinstance(model.recipe.process, LeftToRight) else self.passes
         one = Effort.of_rows(1, passes, self.length)
         found = rows_of(self.corpus, self.packing, self.length)
-        return dataclasses.replace(one, items=found).limited(ask.limit)
+        guess = ("sizes of corpora as guessed in evals/corpora.toml",)
+        return dataclasses.replace(one, items=found, assumed=guess).limited(ask.limit)
 
     def resolved(self) -> Task:
         found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
