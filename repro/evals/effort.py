@@ -290,3 +290,12 @@ def fitting_batch(
     while 2 * batch <= min(rows, MOST):
         batch *= 2
     return batch
+
+
+def rows_at_once(effort: Effort, network: Network, free: float, value: int) -> int:
+    """Rows of a question's forward that fit in `free` bytes beside the weights, numbers of `value` bytes; a cache's
+    keys are counted where forwards see more than they send."""
+    length = round(effort.keys / effort.tokens)
+    positions = round(effort.heads / effort.forwards)
+    cached = effort.tokens < effort.forwards * length
+    return fitting_batch(network, length, free, positions=positions, value=value, cached=cached)

@@ -18,7 +18,7 @@ from repro.checkpoint import open_checkpoint
 from repro.checkpoints import Entry, known, read
 from repro.data.released import Released
 from repro.evals.asking import Cell, Skip
-from repro.evals.effort import DEVICES, Device, Effort, Network, device, fitting_batch, flops, seconds
+from repro.evals.effort import DEVICES, Device, Effort, Network, device, flops, rows_at_once, seconds
 from repro.evals.grid import Request, laid_out
 from repro.evals.quality import Judged
 from repro.evals.task import Task
@@ -211,22 +211,14 @@ def _line(cell: Cell, effort: Effort | None, network: Network | None, machine: D
         return replace(line, flops=0.0, hours=0.0)
     if effort is None or effort.items is None or network is None:
         return line
-    batch = min(_batch(effort, network, machine), max(1, effort.items))
+    free = max(0.0, machine.memory - network.parameters * machine.value)
+    batch = min(rows_at_once(effort, network, free, machine.value), max(1, effort.items))
     return replace(
         line,
         batch=batch,
         flops=flops(effort, network) * effort.items,
         hours=seconds(effort, network, machine, batch) * effort.items / 3600,
     )
-
-
-def _batch(effort: Effort, network: Network, machine: Device) -> int:
-    """Rows a forward beside the weights; a cache's keys are counted where forwards see more than they send."""
-    length = round(effort.keys / effort.tokens)
-    free = max(0.0, machine.memory - network.parameters * machine.value)
-    positions = round(effort.heads / effort.forwards)
-    cached = effort.tokens < effort.forwards * length
-    return fitting_batch(network, length, free, positions=positions, value=machine.value, cached=cached)
 
 
 def data(found: Plan) -> dict[str, Any]:

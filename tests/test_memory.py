@@ -1,0 +1,79 @@
+"""Rows that go through the network together: by free memory, halved where that does not do; no answer depends on it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from repro import checkpoints, load
+from repro.evals import memory
+from repro.evals.effort import DEVICES, Effort, Network, rows_at_once
+from repro.evals.grid import Request
+from repro.evals.memory import fitted, halving
+from repro.evals.plan import plan
+
+
+def small_card(most, tried):
+    """Finds the sum of 100 rows in runs of `rows`; a card that holds `most` rows."""
+
+    def find(rows):
+        tried.append(rows)
+        size = 256 if rows is None else rows
+        if min(size, 100) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return sum(sum(range(100)[start : start + size]) for start in range(0, 100, size))
+
+    return find
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "wanted"),
+    [
+        (64, 100, [64]),
+        (64, 10, [64, 32, 16, 8]),
+        (None, 60, [None, 128, 64, 32]),
+        (1, 1, [1]),
+        (3, 1, [3, 1]),
+    ],
+)
+def test_rows_are_halved_until_they_fit_and_the_answer_stays(rows, most, wanted):
+    tried = []
+    assert halving(small_card(most, tried), rows) == 4950
+    assert tried == wanted
+
+
+def test_one_row_too_many_is_said_in_a_line():
+    with pytest.raises(ValueError, match="one row does not fit"):
+        halving(small_card(0, []), 4)
+
+
+def test_other_errors_are_not_swallowed():
+    def find(rows):
+        raise RuntimeError("shapes")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        halving(find, 4)
+
+
+def test_rows_by_free_memory(monkeypatch):
+    """Twice the memory, twice the rows, up to the most; a CPU is left to the task."""
+    model = load("oracle:mdlm@nano")
+    found = plan("kuleshov-group/mdlm-owt", Request(suite="mdlm_owt"), "h100")
+    cell = found.cells[0]
+    assert fitted(model, cell) is None
+    entry = checkpoints.entry("kuleshov-group/mdlm-owt")
+    network = Network.of_shape(entry.shape, entry.parameters)
+    effort = Effort(items=1024, forwards=1025, tokens=1025 * 1024, keys=1025 * 1024**2, heads=1025 * 1024)
+    rows = [rows_at_once(effort, network, free, 2) for free in (10e9, 20e9, 40e9)]
+    assert rows[1] == 2 * rows[0] and rows[2] == 4 * rows[0]
+    card = SimpleNamespace(device=SimpleNamespace(type="cuda"), element_size=lambda: 2)
+    denoiser = SimpleNamespace(buffers=lambda: iter([card]))
+    monkeypatch.setattr(memory, "network_of", lambda model: network)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20e9, 80e9))
+    card_model = SimpleNamespace(denoiser=denoiser, recipe=SimpleNamespace(process=None))
+    assert fitted(card_model, cell) == rows[1]
+    assert DEVICES["h100"].memory == 80e9 and found.lines[0].batch == rows_at_once(
+        effort, network, 80e9 - 2 * entry.parameters, 2
+    )
