@@ -277,6 +277,22 @@ def test_two_writers_lose_and_double_nothing(trained, whole, tmp_path, log):
     assert not (tmp_path / "out" / "pieces").exists()
 
 
+def test_a_kill_before_the_record_is_written_costs_no_piece(trained, whole, tmp_path, log, monkeypatch):
+    """And one just after it leaves pieces that the next run removes."""
+    grid = replace(toy_grid(trained, tmp_path / "out"), cells=toy_grid(trained, tmp_path).cells[:1])
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "append", lambda *rest: os.abort())
+        child = writer(grid)
+        assert ended(child) == -signal.SIGABRT
+    with monkeypatch.context() as patched:
+        patched.setattr(pieces.Shared, "finish", lambda *rest: os.abort())
+        assert ended(writer(grid)) == -signal.SIGABRT
+    assert list((tmp_path / "out" / "pieces").glob("*/*.json"))
+    assert [fresh for _, fresh in grid.run()] == [False]
+    assert answers(tmp_path / "out").items() <= whole.items()
+    assert sum(nothing_twice(log).values()) == 5 and not (tmp_path / "out" / "pieces").exists()
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_kills_at_any_moment_lose_double_and_change_nothing(kills, trained, whole, tmp_path, log):
     """kill -9 at random moments, of one writer and of two, until the grid is done: the undisturbed answers."""
@@ -304,6 +320,19 @@ def test_kills_at_any_moment_lose_double_and_change_nothing(kills, trained, whol
     assert killed >= kills and finished
 
 
+def test_only_the_first_process_of_a_launch_speaks(tmp_path, monkeypatch, capsys):
+    """The others work in silence, and find every record there."""
+    arguments = ["--ckpt", "oracle:mdlm@nano", "--suite", "oracle", "--samplers", "ancestral"]
+    arguments += ["--tokens-per-step", "8", "--samples", "40", "--out", str(tmp_path), "--batch-size", "7"]
+    for rank, spoken in (("1", ("", "")), ("0", ("law", "records:"))):
+        monkeypatch.setenv("RANK", rank)
+        assert command_line.main(arguments) == 0
+        said = capsys.readouterr()
+        assert all(word in text and bool(word) == bool(text) for word, text in zip(spoken, said, strict=True))
+    assert len(answers(tmp_path)) == 1
+
+
+@pytest.mark.slow
 def test_two_launched_processes_answer_as_one(tmp_path, monkeypatch):
     """accelerate launch: the records of one process, one table, by the first process alone."""
     monkeypatch.setattr(pieces, "ROWS", 512)
