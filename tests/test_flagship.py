@@ -18,6 +18,7 @@ from repro.evals import suites
 from repro.evals.__main__ import main
 from repro.evals.grid import Request, prepare
 from repro.evals.pace import Pace
+from repro.evals.plan import plan
 from repro.evals.programme import commands, is_programme, of_cells, read_programme, steps
 from repro.evals.programme_plan import planned
 from repro.files import ROOT
@@ -94,6 +95,20 @@ def test_every_row_has_a_command_its_hours_and_a_verdict():
         for row in read_programme(name):
             assert f"### {row.name}: {row.title}" in text and row.verdict in text
             assert all(command in text for command in commands(row))
+
+
+@pytest.mark.parametrize(
+    ("preset", "speed"), [("low_confidence, block 32", 6.7), ("threshold_0.9, block 32, prefix cache", 54.4)]
+)
+def test_hours_against_a_published_speed(preset, speed):
+    """Tokens a second of Fast-dLLM's table 1 on an A100: the plan is no more than 10 % and 45 % below these seconds."""
+    found = plan(None, Request(suite="fast_dllm"), "a100")
+    (line,) = [line for line in found.lines if (line.task, line.preset) == ("gsm8k_256", preset)]
+    said, measured = line.hours * 3600 / line.items, 256 / speed
+    assert 0.55 < said / measured < 1 and (speed > 10 or said / measured > 0.9)
+    text = " ".join(PAGE.read_text("utf-8").split())
+    assert f"{speed} tokens a second" in text or f"at {speed}, {measured:.0f} seconds an item" in text
+    assert f"{measured:.0f} seconds an item; the plan" in text and f"says {said:.0f}." in text
 
 
 # --- what they ask ------------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 from synthetic import question, record
 
-from repro import checkpoints, results, verify
+from repro import checkpoints, registry, results, verify
 from repro.evals.__main__ import main as evals
 from repro.evals.price import Price, answering, price
 from repro.matching import differing
 from repro.published import find, read
+from repro.recipes.plan import plan as training
 from repro.record import Question
 from repro.worth import cheapest, rows, summary
 
@@ -79,6 +80,15 @@ def test_what_cannot_be_asked_says_which_fact_is_missing():
         cost = price(cell)
         assert bool(cost.command) != bool(cost.missing), cell.name
         assert cost.hours is not None or cost.missing
+
+
+def test_a_recipe_is_trained_only_where_no_released_checkpoint_could_answer():
+    cell = replace(find(CELLS, "duo.t5.mdlm.1024"), of=("mdlm",))
+    found = price(cell)
+    assert found.trained and found.command == "accelerate launch -m repro.recipes.mdlm"
+    assert found.hours == training(registry.recipe("mdlm"))["gpu_hours"]
+    other = replace(cell, of=("kuleshov-group/mdlm-owt", "mdlm"), metric="another")
+    assert not price(other).trained and "holds another" in price(other).missing
 
 
 def test_four_numbers_of_one_name_are_priced_and_shown(capsys):

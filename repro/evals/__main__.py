@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.command import Parser, Stopped, first, natural, run
+from repro.command import Parser, first, natural, run
 
 if TYPE_CHECKING:
     from repro.evals.grid import Prepared, Request
@@ -104,13 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(args.samples, Path) or args.judge is not None or args.rule is not None:
         return _judged(parser, args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if args.plan is not None and args.max_hours is not None:
-        parser.error("--max-hours has no effect on --plan; leave it out")
     if args.cell is not None or args.suite is not None:
-        from repro.evals.programme import is_programme
+        from repro.evals import programme_command
 
-        if args.cell is not None or is_programme(args.suite):
-            return _programme(parser, args)
+        if programme_command.meant(args):
+            return programme_command.command(parser, args, _request(args), _asked, _table)
     if args.ckpt is None and args.plan is None:
         parser.error("give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (or --samplers list)")
     from repro.evals.suites import read_suite
@@ -122,80 +120,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.plan is not None:
         return _plan(parser, args, request)
     from repro.evals.grid import prepare
+    from repro.evals.pace import limit, over
     from repro.models import load, take_device
 
     take_device()
-    pace = _pace(args)
+    pace = limit(args.max_hours)
     model = load(args.ckpt, args.weights)
     grid = prepare(model, request)
     records = _asked(grid, pace)
     if not first():
-        return _over(pace)
+        return over(pace)
     if args.json:
         print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))
     else:
         _table(grid, records)
-    return _over(pace)
-
-
-def _programme(parser: Parser, args: argparse.Namespace) -> int:
-    """Ask several requests one after another, or print what they would cost; other flags have no effect on them."""
-    takes = ["cell", "suite", "limit", "samples", "seeds", "plan", "out", "json", "max_hours", "batch_size"]
-    takes += [] if args.cell is None else ["ckpt"]
-    for name, value in vars(args).items():
-        if name not in takes and value != parser.get_default(name):
-            what = "--cell" if args.cell is not None else f"the rows of --suite {args.suite}"
-            parser.error(f"--{name.replace('_', '-')} has no effect on {what}; leave it out")
-    if args.cell is not None and args.suite is not None:
-        parser.error("--cell finds its suites; leave --suite out")
-    from repro.evals import programme
-
-    request = _request(args)
-    if args.cell is not None:
-        steps = programme.of_cells(args.cell.split(","), request, args.ckpt)
-    else:
-        steps = programme.steps(programme.read_programme(args.suite), request)
-    if args.plan is not None:
-        _without_effect(parser, args)
-        from repro.evals.programme_plan import data, planned, text
-
-        rows = planned(steps, args.plan)
-        print(json.dumps(data(rows), indent=1) if args.json else "\n".join(text(rows)))
-        return 0
-    from repro.models import load, take_device
-
-    take_device()
-    pace, found, skipped = _pace(args), [], [skip for step in steps for skip in step.skipped]
-    for ckpt, parts in programme.by_checkpoint(steps):
-        model = load(ckpt)
-        for part in parts:
-            grid = part.prepare(model)
-            records = _asked(grid, pace)
-            found += records
-            skipped += grid.skipped
-            if first() and not args.json:
-                _table(grid, records)
-    if not first():
-        return _over(pace)
-    if args.json:
-        print(json.dumps({"records": found, "skipped": [vars(skip) for skip in skipped]}, indent=1))
-    else:
-        for skip in (skip for step in steps for skip in step.skipped):
-            print(f"skipped {skip.what}: {skip.reason}", file=sys.stderr)
-    return _over(pace)
-
-
-def _pace(args: argparse.Namespace) -> Pace | None:
-    from repro.evals.pace import Pace
-
-    return None if args.max_hours is None else Pace(args.max_hours)
-
-
-def _over(pace: Pace | None) -> int:
-    """Exit code 0; Stopped, with what is left, where the hours did not do."""
-    if pace is not None and pace.left:
-        raise Stopped(pace.say())
-    return 0
+    return over(pace)
 
 
 def _request(args: argparse.Namespace) -> Request:
@@ -227,19 +166,14 @@ def _request(args: argparse.Namespace) -> Request:
 
 def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
     """Print the plan of a request; flags that say where or how to run have no effect on it."""
-    _without_effect(parser, args)
+    for name in ("out", "weights", "max_hours"):
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
     from repro.evals.plan import data, plan, text
 
     found = plan(args.ckpt, request, args.plan)
     print(json.dumps(data(found), indent=1) if args.json else "\n".join(text(found)))
     return 0
-
-
-def _without_effect(parser: Parser, args: argparse.Namespace) -> None:
-    """An error for flags that a plan takes no notice of."""
-    for name in ("out", "weights", "batch_size"):
-        if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
 
 
 def _hours(text: str) -> float:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from repro.command import Stopped
 from repro.evals.asking import Cell, numerics, question
 from repro.evals.effort import Network, flops
 from repro.evals.grid import Prepared
@@ -84,6 +85,18 @@ class Pace:
 
     def _note(self, work: float | None, seconds: float) -> None:
         self._measured.append((work, seconds))
+
+
+def limit(hours: float | None) -> Pace | None:
+    """A pace for so many hours from now on; None without a limit."""
+    return None if hours is None else Pace(hours)
+
+
+def over(pace: Pace | None) -> int:
+    """Exit code 0; Stopped, with what is left, where the hours did not do."""
+    if pace is not None and pace.left:
+        raise Stopped(pace.say())
+    return 0
 
 
 def network_of(model: Model) -> Network | None:

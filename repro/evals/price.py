@@ -74,14 +74,14 @@ def price(cell: Published) -> Price:
     near = nearest(cell, there)
     if near is not None and not near[0]:
         return _asked(cell, near[1])
-    for name in cell.of:
-        if name in registry.RECIPES:
-            hours = training(registry.recipe(name))["gpu_hours"]
-            command = f"accelerate launch -m repro.recipes.{name}"
-            return Price(run=name, hours=hours, command=command, trained=True)
     if near is not None:
         apart = f"a question that agrees ({'; '.join(near[0].values())})"
         return Price(run=near[1].run, hours=near[1].line.hours, missing=apart)
+    ours = [name for name in cell.of if name in registry.RECIPES]
+    if ours and not there:
+        hours = training(registry.recipe(ours[0]))["gpu_hours"]
+        command = f"accelerate launch -m repro.recipes.{ours[0]}"
+        return Price(run=ours[0], hours=hours, command=command, trained=True)
     missing = _missing(cell, there)
     like = nearest(cell, [cell.like]) if cell.like else None
     if like is None:
