@@ -14,7 +14,7 @@ LAYERS = [
     {"lazy", "files", "registry", "stats"},
     {"parts"},
     {"rng", "schedules", "command", "record", "checkpoints"},
-    {"data", "results"},
+    {"data", "results", "versions"},
     {"backbones", "processes", "ops"},
     {"objectives", "samplers", "optim"},
     {"recipe"},
