@@ -25,6 +25,7 @@ from repro.files import ROOT, write_text
 from repro.parts import nearest
 from repro.report import csv_text, stale
 from repro.results import RAW, Record, collect
+from repro.versions import latest
 
 HERE = Path(__file__).resolve().parent
 BENCH = ROOT / "results" / "bench"
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = arguments.names or KNOWN
     for name in names:
         module(name)
-    records = collect(arguments.raw)
+    records = latest(collect(arguments.raw))
     files: dict[str, str] = {}
     for name in names:
         if name in BENCHED:

@@ -131,6 +131,7 @@ def build(table: Table, rows: DataFrame) -> DataFrame:
         key=lambda row: (
             *(row["suite"], row["scale"], checkpoint_order(row.get("checkpoint", row.get("recipe", "")))),
             *(row.get("preset", ""), tokens_order(row.get("tokens_per_step", ""))),
+            row["note"],
         )
     )
     return DataFrame(made, columns=_columns(table))

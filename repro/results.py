@@ -27,6 +27,7 @@ from filelock import FileLock
 from repro.command import Parser, run
 from repro.files import ROOT
 from repro.record import Question, Record, agree, difference, make_record, text, validate
+from repro.versions import older
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -264,7 +265,8 @@ def summarise(rows: DataFrame) -> DataFrame:
     """One row a (cell, metric): its labels; `value` (mean) and `sd_seeds` over `seeds` train seeds; and of
     the evaluation of one network `se` (root mean square over seeds), `n`, `nfe`, `tokens_per_nfe`.
 
-    A train seed answered more than once (other numerics, other sampling seeds) counts once, by its mean.
+    A train seed answered more than once (other numerics, other sampling seeds) counts once, by its mean. A cell of an
+    older version of a part is marked in its `note` (`repro.versions`).
     Raises ValueError if two cells would print the same labels, naming what differs between their questions.
     """
     from pandas import DataFrame
@@ -289,7 +291,9 @@ def summarise(rows: DataFrame) -> DataFrame:
         )
     numbers = ("value", "se", "sd_seeds", "n", "nfe", "tokens_per_nfe", "seeds")
     table = DataFrame(made, columns=[*same, *numbers])
-    printed = ["suite", "checkpoint", "task", "preset", "tokens_per_step", "metric"]
+    mark = table.subject.map(older(table.subject))
+    table["note"] = [", ".join(filter(None, each)) for each in zip(table.note, mark, strict=True)]
+    printed = ["suite", "checkpoint", "task", "preset", "tokens_per_step", "metric", mark]
     for _, group in table.groupby(printed, sort=True):
         one_of(group, "subject", "two questions would print one row")
     return table

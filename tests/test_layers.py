@@ -14,7 +14,7 @@ LAYERS = [
     {"lazy", "files", "registry", "stats"},
     {"parts"},
     {"rng", "schedules", "command", "record", "checkpoints", "bootstrap"},
-    {"data", "results", "parallelism", "matched"},
+    {"data", "results", "parallelism", "matched", "versions"},
     {"backbones", "processes", "ops", "speed"},
     {"objectives", "samplers", "optim", "speed_text"},
     {"recipe"},

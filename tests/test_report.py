@@ -14,6 +14,7 @@ from paper_figures import __main__ as figures
 from paper_figures import curves, gap, quality
 from repro import report
 from repro.results import Store
+from repro.versions import latest
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,28 @@ def test_a_note_is_printed_and_two_protocols_are_refused(tmp_path):
     mixed = [bound("mdlm@nano"), bound("llada@nano", protocol={"rows": 500, "passes": 9})]
     with pytest.raises(ValueError, match="passes is"):
         report.tables(store(tmp_path / "b", mixed))
+
+
+def test_an_older_version_of_a_part_is_marked_and_drawn_in_no_figure(tmp_path):
+    """Same question but for the sampler's version: two rows, the older one says so; two settings are still an error."""
+
+    def asked(preset, version, **pins):
+        sampler = {"part": preset, "version": version, **pins}
+        metrics = {"excess": (0.1 * version, 0.02, 500), "bigram": (0.01, 0.002, 500)}
+        about = question("mdlm@nano", "law", sampler=sampler)
+        return record(about, metrics, preset=preset, tokens="1", nfe=32.0, tokens_per_nfe=1.0)
+
+    old, new, other = asked("random", 1), asked("random", 2), asked("margin", 1)
+    rows = report.tables(store(tmp_path / "a", [old, new, other]))["law.csv"].splitlines()[1:]
+    notes = {(row.split(",")[3], row.split(",")[5][:3]): row.rpartition(",")[2] for row in rows}
+    assert notes == {
+        ("margin", "0.1"): "",
+        ("random", "0.2"): "",
+        ("random", "0.1"): "older: random version 1",
+    }
+    assert latest([old, new, other]) == [new, other]
+    with pytest.raises(ValueError, match=r"two questions would print one row: sampler\.k is "):
+        report.tables(store(tmp_path / "b", [asked("random", 1, k=1), asked("random", 1, k=2)]))
 
 
 def test_no_records_give_headers_and_a_sentence(tmp_path):

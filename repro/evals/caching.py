@@ -8,12 +8,13 @@ import numpy as np
 
 from repro import rng
 from repro.data.corpus import prepared
+from repro.evals.pieces import Work
 from repro.evals.task import Answer, Ask, Task
 from repro.lazy import torch
 from repro.models import Model
 from repro.parts import part
 from repro.processes.absorbing import Absorbing
-from repro.samplers.decode import Ledger, steps
+from repro.samplers.decode import steps
 from repro.samplers.plan import CACHES, Cache, ServedPlan
 from repro.samplers.presets import preset
 
@@ -52,19 +53,26 @@ class CacheError(Task):
             return "caches are for networks of absorbing noise here"
         return None if model.denoiser.keeps else "this denoiser has no keys and values to keep"
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
         prompts, length = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
-        whole, _, spent = self._decoded(model, prompts, length, None)
-        metrics: dict[str, tuple[float, float | None, int]] = {}
+        caches: list[tuple[str, Cache | None]] = [("whole", None)]
         for name, cache in CACHES.items():
             for refresh in (*self.refreshes, None):
-                kept = type(cache)(refresh=refresh)
-                ids, divergence, cost = self._decoded(model, prompts, length, kept)
                 interval = "never" if refresh is None else str(refresh)
-                changed = (ids != whole).double().mean(1)
-                share = cost.token_forwards / spent.token_forwards
-                for what, values in (("kl", divergence), ("changed", changed), ("tokens", share)):
-                    metrics[f"{name}_{interval}_{what}"] = _mean(values)
+                caches.append((f"{name}_{interval}", type(cache)(refresh=refresh)))
+        decoded = work.pieces(
+            len(caches), 1, lambda some: self._decoded(model, prompts, length, caches[some.start][1])
+        )
+        work.join()
+        found = [
+            {what: torch.tensor(values, dtype=torch.float64) for what, values in each.items()}
+            for each in decoded
+        ]
+        whole, metrics = found[0], {}
+        for (name, _), each in zip(caches[1:], found[1:], strict=True):
+            metrics[f"{name}_kl"] = _mean(each["kl"])
+            metrics[f"{name}_changed"] = _mean((each["ids"] != whole["ids"]).double().mean(1))
+            metrics[f"{name}_tokens"] = _mean(each["tokens"] / whole["tokens"])
         return Answer(metrics)
 
     def _prompts(self, model: Model, count: int) -> tuple[list[list[int]], int]:
@@ -79,8 +87,8 @@ class CacheError(Task):
 
     def _decoded(
         self, model: Model, prompts: list[list[int]], length: int, cache: Cache | None
-    ) -> tuple[Tensor, Tensor, Ledger]:
-        """Decoded ids [B, length], KL a token [B] of the cached forwards from whole ones, and the cost."""
+    ) -> dict[str, list[Any]]:
+        """Decoded `ids` [B, length], `kl` a token [B] of cached forwards from whole ones, `tokens` forwarded [B]."""
         plan = ServedPlan(
             gen_length=length, block_length=self.block_length, steps=length, cache=cache, stop=()
         )
@@ -97,7 +105,11 @@ class CacheError(Task):
                 sums = sums.index_add(0, where.nonzero()[:, 0], gap)
                 places = places + where.sum(1)
         assert decoder is not None and frame is not None
-        return frame.ids[:, decoder.start :], sums / places.clamp_min(1), frame.ledger
+        return {
+            "ids": frame.ids[:, decoder.start :].tolist(),
+            "kl": (sums / places.clamp_min(1)).tolist(),
+            "tokens": frame.ledger.token_forwards.double().tolist(),
+        }
 
 
 def divergence(logits: Tensor, other: Tensor) -> Tensor:
