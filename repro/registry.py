@@ -124,6 +124,7 @@ PARTS = {
     # likelihood estimators
     "subsets": "repro.evals.estimators:Subsets",
     "levels": "repro.evals.levels:Levels",
+    "piloted_levels": "repro.evals.pilot:PilotedLevels",
     "llada_mc": "repro.evals.estimators:LladaMC",
     "llada_round": "repro.evals.estimators:LladaRound",
     "elbo_t": "repro.evals.estimators:ElboT",

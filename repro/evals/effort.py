@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from repro.backbones.backbone import Size
 from repro.checkpoints import Shape
-from repro.evals.likelihood import Estimator, Masked
+from repro.evals.likelihood import Estimator
 from repro.files import ROOT
 from repro.parts import nearest
 from repro.processes.absorbing import Absorbing
@@ -168,10 +168,7 @@ def of_answers(size: TaskSize, shots: int, estimator: Estimator, model: Model) -
     """Likelihoods of every answer to a question: the estimator's forwards, and under absorbing noise one an id more for
     lm-eval's `is_greedy`."""
     length = size.context(shots) + size.answer
-    if isinstance(estimator, Masked):
-        draws = estimator.most(size.answer)
-    else:
-        draws = 1 if isinstance(model.recipe.process, LeftToRight) else size.answer
+    draws = estimator.most(size.answer)
     if isinstance(model.recipe.process, Absorbing):
         draws += size.answer
     forwards = draws * size.choices

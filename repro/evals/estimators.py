@@ -187,6 +187,9 @@ class ElboT(Estimator):
         if not 0 < self.eps < 1:
             raise ValueError(f"eps={self.eps} is no time strictly between 0 and 1")
 
+    def most(self, length: int) -> int:
+        return 2 * self.draws
+
     def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
         self.check(network.process)
         if isinstance(network.process, Uniform):
@@ -195,7 +198,7 @@ class ElboT(Estimator):
         return score_designs(
             network,
             requests,
-            lambda length: 2 * self.draws,
+            self.most,
             lambda length, row: self._absorbing(length, row, seed),
         )
 

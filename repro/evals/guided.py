@@ -63,6 +63,9 @@ class GuidedLikelihood(Estimator):
         if self.scale == 0:
             raise ValueError("guided:scale=0 changes nothing and costs double; leave it out")
 
+    def most(self, length: int) -> int:
+        return GuidedNetwork.cost * self.rule.most(length)
+
     def network(self, denoiser: Denoiser, process: Process, batch: int) -> Network:
         return GuidedNetwork(denoiser, process, batch, self.scale)
 

@@ -138,6 +138,10 @@ class Estimator(Part):
         """The network as its conditionals are read."""
         return Network(denoiser, process, batch)
 
+    def most(self, length: int) -> int:
+        """Upper bound of the forwards of a continuation of `length` tokens."""
+        raise AssertionError("abstract")
+
     def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
         """One likelihood a request, in their order; `network` as `self.network` makes it."""
         raise AssertionError("abstract")
@@ -150,10 +154,6 @@ class Masked(Estimator):
 
     def design(self, length: int, row: int, seed: int) -> Design:
         """The masked sets of a continuation of `length` tokens; ValueError when they cannot be had."""
-        raise AssertionError("abstract")
-
-    def most(self, length: int) -> int:
-        """Upper bound of the number of masked sets."""
         raise AssertionError("abstract")
 
     def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
@@ -172,12 +172,12 @@ def score_designs(
     for some in by_length(requests, lambda request: most(len(request.continuation))):
         chosen = [requests[index] for index in some]
         designs = [design(len(r.continuation), r.row) for r in chosen]
-        for index, plan, losses in zip(some, designs, _losses(network, chosen, designs), strict=True):
+        for index, plan, losses in zip(some, designs, losses_of(network, chosen, designs), strict=True):
             found[index] = Likelihood(*plan.weigh(losses), network.distinct(plan))
     return [found[index] for index in range(len(requests))]
 
 
-def _losses(network: Network, requests: Sequence[Request], designs: Sequence[Design]) -> list[Tensor]:
+def losses_of(network: Network, requests: Sequence[Request], designs: Sequence[Design]) -> list[Tensor]:
     """Per-position losses -log p(x_i | rest), [n, L] float64 each, of requests of one total length."""
     from repro.processes.absorbing import mask_id
 

@@ -61,6 +61,9 @@ class NextToken(Estimator):
     processes = frozenset({"left_to_right"})
     score_is = "exact"
 
+    def most(self, length: int) -> int:
+        return 1
+
     def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
         self.check(network.process)
         found: dict[int, Likelihood] = {}
@@ -88,6 +91,9 @@ class Duel(Estimator):
     processes = frozenset({"absorbing"})
     score_is = "exact under its order"
 
+    def most(self, length: int) -> int:
+        return length
+
     def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
         self.check(network.process)
         return _revealed(network, requests, lambda *seen: _with_confidence(self.order, *seen), stop=False)
@@ -99,6 +105,9 @@ class Confidence(Estimator):
 
     processes = frozenset({"absorbing"})
     score_is = "score"
+
+    def most(self, length: int) -> int:
+        return length
 
     def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
         self.check(network.process)
