@@ -28,7 +28,7 @@ from repro.results import RAW, Record, collect
 
 HERE = Path(__file__).resolve().parent
 BENCH = ROOT / "results" / "bench"
-NAMES = ("quality", "gap", "curves", "caches", "frontier")
+NAMES = ("quality", "gap", "curves", "caches", "frontier", "estimators")
 BENCHED = ("vocabulary",)
 """Figures of results/bench/NAME.json; a script's `figure` takes its rows instead of records."""
 CERTIFIED = ("law_error",)

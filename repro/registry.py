@@ -135,6 +135,7 @@ PARTS = {
     # tasks
     "heldout_bound": "repro.evals.perplexity:HeldoutBound",
     "training_curve": "repro.evals.perplexity:TrainingCurve",
+    "choice_draws": "repro.evals.draws:ChoiceDraws",
     "cache_error": "repro.evals.caching:CacheError",
     "law": "repro.evals.generation:Law",
     "generation_quality": "repro.evals.quality:GenerationQuality",

@@ -1,0 +1,134 @@
+"""Likelihood estimators against draws: error, bias, and what both do to multiple choice by likelihood.
+
+A column a model: the exact denoiser, whose conditionals agree with one law, and trained ones, whose do not (their
+reference is the bound from all masked sets). Forwards an answer, so that rules are compared at equal cost. Above: the
+standard deviation and the mean of the error of a score; below: accuracy (dotted: without Monte Carlo error) and the
+share of questions that are answered otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from pandas import DataFrame
+
+from paper_figures import INK, OTHER, bar, bar_sentence, empty
+from repro.report import checkpoint_order
+from repro.results import Record, one_protocol, summarise, to_frame
+
+SUITE = "draws"
+MEASURED = {
+    "variance": "sd of the error, nats",
+    "bias": "mean error, nats",
+    "accuracy": "accuracy",
+    "flips": "share of flipped answers",
+}
+EXACT = "accuracy_exact"
+STYLE = {
+    "levels": ("#0072B2", "o"),
+    "pilot": ("#56B4E9", "s"),
+    "llada_mc": ("#009E73", "^"),
+    "llada_round": ("#D55E00", "v"),
+    "elbo_t": ("#CC79A7", "D"),
+}
+"""Colour and marker by task, which is named by its estimator."""
+TICKS = [4, 16, 64]
+COLUMNS = [
+    "checkpoint",
+    "estimator",
+    "draws",
+    "forwards",
+    "measured",
+    "value",
+    "se",
+    "sd_seeds",
+    "n",
+    "seeds",
+]
+
+
+def query(records: Sequence[Record]) -> DataFrame:
+    """One row a (checkpoint, estimator, draws, measured); `draws` is empty for the accuracy of the exact bound."""
+    frame = to_frame(records)
+    rows = frame[frame.suite == SUITE]
+    for _, section in rows.groupby("task"):
+        one_protocol(section)
+    mean = summarise(rows)
+    points = []
+    for (checkpoint, estimator), group in mean.groupby(["checkpoint", "task"], sort=False):
+        metrics = group.set_index("metric")
+        for metric, row in metrics.iterrows():
+            measured, _, draws = str(metric).rpartition("_")
+            if measured not in MEASURED:
+                continue
+            known = metric != EXACT
+            forwards = metrics.value[f"forwards_{draws}"] if known else float("nan")
+            place = (int(draws) if known else None, forwards, measured if known else EXACT)
+            points.append([checkpoint, estimator, *place, row.value, row.se, row.sd_seeds, row.n, row.seeds])
+    points.sort(key=_order)
+    return DataFrame(points, columns=COLUMNS).astype({"draws": "Int64"})
+
+
+def _order(point: list) -> tuple:
+    checkpoint, estimator, draws, _, measured, *_ = point
+    names = list(STYLE)
+    place = names.index(estimator) if estimator in names else len(names)
+    return checkpoint_order(checkpoint), place, estimator, measured, draws or 0
+
+
+def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
+    """A column a model, a row a measured number."""
+    drawn = query(records)
+    if drawn.empty:
+        return empty("no records of suite draws yet"), drawn
+    models = list(drawn.checkpoint.unique())
+    drawing = Figure(figsize=(0.9 + 2.1 * len(models), 6.6))
+    grid = drawing.subplots(len(MEASURED), len(models), squeeze=False, sharex=True, sharey="row")
+    for column, model in enumerate(models):
+        for line, (axes, (measured, label)) in enumerate(zip(grid[:, column], MEASURED.items(), strict=True)):
+            rows = drawn[drawn.checkpoint == model]
+            _panel(axes, rows[rows.measured == measured], measured)
+            if measured == "accuracy":
+                exact = rows[rows.measured == EXACT].value.iloc[0]
+                axes.axhline(exact, color=OTHER, linestyle=":", linewidth=1)
+            if column == 0:
+                axes.set_ylabel(label)
+            if line == 0:
+                axes.set_title(model, color=INK)
+        grid[-1, column].set_xlabel("forwards an answer")
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    drawing.legend(handles, names, loc="outside lower left", ncols=len(names))
+    drawing.supxlabel(bar_sentence(drawn.seeds.tolist()), fontsize=6.5, color=OTHER, x=0.02, ha="left")
+    return drawing, drawn
+
+
+def _panel(axes: Axes, points: DataFrame, measured: str) -> None:
+    for estimator, line in points.groupby("estimator", sort=False):
+        ink, marker = STYLE.get(str(estimator), (OTHER, "."))
+        halves = [bar(*pair) for pair in zip(line.se, line.sd_seeds, strict=True)]
+        value = line.value
+        if measured == "variance":  # the delta method: a standard deviation is in nats, as the bias below it
+            value = line.value**0.5
+            halves = [half / (2 * sd) if sd > 0 else 0.0 for half, sd in zip(halves, value, strict=True)]
+        axes.errorbar(
+            line.forwards,
+            value,
+            yerr=halves,
+            color=ink,
+            marker=marker,
+            markersize=3,
+            elinewidth=0.8,
+            label=str(estimator),
+        )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(TICKS))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    if measured == "variance":
+        axes.set_yscale("log")
+    elif measured == "bias":
+        axes.axhline(0, color=OTHER, linewidth=0.8)
+        axes.set_yscale("symlog", linthresh=0.1, linscale=0.8)
