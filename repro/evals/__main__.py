@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 WIDTH = 120
 """Columns of a table that goes to a file."""
-ACROSS = 6
-"""Most metrics of a task that stand side by side; more stand below each other."""
-TRUE = "true_"
-"""Prefix of a metric's value for true samples of the same number."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=natural,
         help="rows through the network together, at most; no answer depends on it",
     )
-    parser.add_argument("--json", action="store_true", help="print records instead of a table")
+    parser.add_argument("--json", action="store_true", help="print the table's rows and the records as JSON")
     args = parser.parse_args(argv)
     if args.samplers == "list":
         return _list()
@@ -131,7 +127,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not first():
         return over(pace)
     if args.json:
-        print(json.dumps({"records": records, "skipped": [vars(skip) for skip in grid.skipped]}, indent=1))
+        from repro.evals.table import rows
+
+        skipped = [vars(skip) for skip in grid.skipped]
+        print(json.dumps({"rows": rows(records), "records": records, "skipped": skipped}, indent=1))
     else:
         _table(grid, records)
     return over(pace)
@@ -257,54 +256,16 @@ def _asked(grid: Prepared, pace: Pace | None) -> list[Record]:
 
 def _table(grid: Prepared, records: list[Record]) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from repro.evals.table import show
 
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
-    for task in grid.suite.tasks:
-        rows = [r for r in records if r["labels"]["task"] == task.name]
-        if not rows:
-            continue
-        names = dict.fromkeys(name for r in rows for name in r["answer"]["metrics"])
-        metrics = [name for name in names if not name.startswith(TRUE)]
-        table = Table(title=f"{grid.model.recipe.name}: {task.name}", title_justify="left")
-        if not task.generates and len(metrics) > ACROSS:
-            for head in ("metric", *["value"] * len(rows)):
-                table.add_column(head, justify="left" if head == "metric" else "right")
-            for name in metrics:
-                table.add_row(name, *[_shown(r["answer"]["metrics"].get(name)) for r in rows])
-            console.print(table)
-            continue
-        heads = ["preset", "tokens/step", *metrics, "NFE", "tokens/NFE"] if task.generates else metrics
-        for head in heads:
-            table.add_column(head, justify="left" if head == "preset" else "right")
-        for record in rows:
-            answer, label = record["answer"], record["labels"]
-            values = [_shown(answer["metrics"].get(name)) for name in metrics]
-            if task.generates:
-                cost = [f"{answer['nfe']:.1f}", f"{answer['tokens_per_nfe']:.2f}"]
-                values = [label["preset"], label["tokens_per_step"] or "adaptive", *values, *cost]
-            table.add_row(*values)
-        truth = [_shown(rows[0]["answer"]["metrics"].get(TRUE + name)) for name in metrics]
-        if any(truth):
-            table.add_section()
-            table.add_row("true samples", "", *truth)
-        console.print(table)
+    show(console, f"{grid.model.recipe.name}, suite {grid.suite.name}", records)
     for skip in grid.skipped:
         console.print(f"skipped {skip.what}: {skip.reason}", style="dim", highlight=False, markup=False)
     print(f"records: {grid.store.folder}", file=sys.stderr)
-
-
-def _shown(metric: dict | None) -> str:
-    """Value and standard error to two digits of the error."""
-    if metric is None:
-        return ""
-    value, error = metric["value"], metric["se"]
-    if not error:
-        return f"{value:.4f}"
-    digits = min(8, max(0, 1 - math.floor(math.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,203 @@
+"""One table of a scored grid: presets and tokens per step down, what generating tasks found across, intervals, NFE.
+
+    rows(records)                        one dict a (record, metric), what `--json` prints
+    show(console, title, records)        the same to read
+
+What does not depend on a sampler stands above it, a line a number; metrics that end in a number (`accuracy_16`) are one
+line a number, a column a name. An interval is 95 %: Wilson's for a share of items, else value ± 1.96 standard errors.
+A table wider than the console is printed in parts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from repro.record import Record
+from repro.stats import wilson
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+LEVEL = 0.95
+NORMAL = 1.96
+SHARES = frozenset({"acc", "acc_norm", "accuracy", "exact_match"})
+"""Metrics that are shares of items, each right or wrong."""
+TRUE = "true_"
+"""Prefix of a metric's value for true samples of the same number."""
+NUMBERED = re.compile(r"(.+)_(\d+)")
+ADAPTIVE = "adaptive"
+UNBOUNDED = 1 << 16
+"""Columns, to measure how wide a table would like to be."""
+Row = dict[str, Any]
+Column = tuple[str, str]
+"""Task and metric."""
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """One row a (record, metric): where it stands, value, standard error, interval (null: unknown), n, and cost."""
+    found = []
+    for record in records:
+        labels, answer = record["labels"], record["answer"]
+        shared = {name: labels[name] for name in ("task", "preset", "tokens_per_step")}
+        cost = {name: answer[name] for name in ("nfe", "tokens_per_nfe")}
+        seed = record["question"]["seed"]
+        for name, metric in answer["metrics"].items():
+            low, high = interval(name, metric) or (None, None)
+            found.append({**shared, "seed": seed, "metric": name, **metric, "low": low, "high": high, **cost})
+    return found
+
+
+def interval(name: str, metric: Row) -> tuple[float, float] | None:
+    """The 95 % interval of a metric; None where its standard error is unknown."""
+    value, error = metric["value"], metric["se"]
+    if name.partition(".")[0] in SHARES and 0 <= value <= 1:
+        return wilson(value, metric["n"], LEVEL)
+    return None if error is None else (value - NORMAL * error, value + NORMAL * error)
+
+
+def shown(name: str, metric: Row) -> str:
+    """`0.395 ± 0.114`, or `0.950 [0.887, 0.978]` where an interval is not symmetric, to two digits of the interval."""
+    value, ends = metric["value"], interval(name, metric)
+    if ends is None or ends[0] == ends[1]:
+        return f"{value:.4g}"
+    half = (ends[1] - ends[0]) / 2
+    digits = min(8, max(0, 1 - math.floor(math.log10(half))))
+    if name.partition(".")[0] in SHARES:
+        return f"{value:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+    return f"{value:.{digits}f} ± {half:.{digits}f}"
+
+
+def show(console: Console, title: str, records: Sequence[Record]) -> None:
+    """Print what was found, sampler-free answers first."""
+    free = [r for r in records if r["question"]["sampler"] is None]
+    drawn = [r for r in records if r["question"]["sampler"] is not None]
+    console.print(f"{title} (± and brackets: 95 % intervals)", highlight=False, markup=False)
+    for table in (*_free(free), *_numbered(free)):
+        console.print(table)
+    if drawn:
+        columns = dict.fromkeys((r["labels"]["task"], name) for r in drawn for name in r["answer"]["metrics"])
+        for table in _fitting(console, drawn, [c for c in columns if not c[1].startswith(TRUE)]):
+            console.print(table)
+
+
+def _fitting(console: Console, records: Sequence[Record], columns: Sequence[Column]) -> Iterator[Table]:
+    """The grid in as few tables as fit the console: whole, by tasks, by metrics of one task."""
+    table = _grid(records, columns)
+    unbounded = console.options.update(max_width=UNBOUNDED)
+    if len(columns) == 1 or console.measure(table, options=unbounded).maximum <= console.width:
+        yield table
+        return
+    tasks = list(dict.fromkeys(task for task, _ in columns))
+    left = tasks[: len(tasks) // 2]
+    cut = sum(task in left for task, _ in columns) or len(columns) // 2
+    yield from _fitting(console, records, columns[:cut])
+    yield from _fitting(console, records, columns[cut:])
+
+
+def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None) -> Table:
+    from rich.table import Table
+
+    made = Table(caption=caption, caption_justify="left")
+    for head in left:
+        made.add_column(head, no_wrap=True)
+    for head in right:
+        made.add_column(head, justify="right", no_wrap=True)
+    return made
+
+
+def _several(records: Sequence[Record]) -> bool:
+    """Whether more than one sampling seed was asked, so that rows must say theirs."""
+    return len({r["question"]["seed"] for r in records}) > 1
+
+
+def _place(record: Record, several: bool) -> list[str]:
+    return [str(record["question"]["seed"])] if several else []
+
+
+def _free(records: Sequence[Record]) -> list[Table]:
+    """Answers that no sampler enters: a line a metric."""
+    several = _several(records)
+    made = _table(["task", "metric", *["seed"] * several], ["value", "n"])
+    for record in records:
+        for name, metric in record["answer"]["metrics"].items():
+            if not NUMBERED.fullmatch(name):
+                line = [record["labels"]["task"], name, *_place(record, several)]
+                made.add_row(*line, shown(name, metric), str(metric["n"]))
+    return [made] if made.row_count else []
+
+
+def _numbered(records: Sequence[Record]) -> list[Table]:
+    """Metrics by number: a line a (task, number), a column a name; tasks of the same names share a table."""
+    found: dict[tuple[str, ...], list[list[str]]] = {}
+    several = _several(records)
+    for record in records:
+        metrics = record["answer"]["metrics"]
+        named = [(*match.groups(), name) for name in metrics if (match := NUMBERED.fullmatch(name))]
+        names = tuple(dict.fromkeys(what for what, *_ in named))
+        for number in sorted({int(at) for _, at, _ in named}):
+            cells = [
+                shown(what, metrics[f"{what}_{number}"]) if f"{what}_{number}" in metrics else ""
+                for what in names
+            ]
+            line = [record["labels"]["task"], *_place(record, several), str(number), *cells]
+            found.setdefault(names, []).append(line)
+    tables = []
+    for names, lines in found.items():
+        made = _table(["task", *["seed"] * several], ["number", *names])
+        for line in lines:
+            made.add_row(*line)
+        tables.append(made)
+    return tables
+
+
+def _grid(records: Sequence[Record], columns: Sequence[Column]) -> Table:
+    """A line a (preset, tokens per step), a group of columns a task; how many items each stands on below."""
+    tasks = {task: [name for mine, name in columns if mine == task] for task, _ in columns}
+    records = [r for r in records if r["labels"]["task"] in tasks]
+    several = _several(records)
+    heads = [f"{task}\n{name}" for task, names in tasks.items() for name in (*names, "NFE", "tokens/NFE")]
+    made = _table(["preset", *["seed"] * several], ["tokens\nper step", *heads], _counts(records))
+    lines: dict[tuple, dict[str, Record]] = {}
+    for record in records:
+        labels = record["labels"]
+        key = (labels["preset"], *_place(record, several), labels["tokens_per_step"] or ADAPTIVE)
+        lines.setdefault(key, {})[labels["task"]] = record
+    for key, by_task in lines.items():
+        made.add_row(
+            *key, *[cell for task, names in tasks.items() for cell in _cells(by_task.get(task), names)]
+        )
+    truth = [cell for task, names in tasks.items() for cell in _truth(records, task, names)]
+    if any(truth):
+        made.add_section()
+        made.add_row("true samples", *[""] * several, "", *truth)
+    return made
+
+
+def _counts(records: Sequence[Record]) -> str:
+    """`law: n = 500`."""
+    found: dict[str, set[int]] = {}
+    for record in records:
+        mine = found.setdefault(record["labels"]["task"], set())
+        mine.update(metric["n"] for metric in record["answer"]["metrics"].values())
+    each = [f"{task}: n = {' to '.join(map(str, sorted({min(n), max(n)})))}" for task, n in found.items()]
+    return "; ".join([*each, "NFE: forwards a row"])
+
+
+def _cells(record: Record | None, names: Sequence[str]) -> list[str]:
+    """The metrics and the cost of one record; empty where this line was not asked of this task."""
+    if record is None:
+        return [""] * (len(names) + 2)
+    answer = record["answer"]
+    found = [shown(name, answer["metrics"][name]) if name in answer["metrics"] else "" for name in names]
+    return [*found, f"{answer['nfe']:.1f}", f"{answer['tokens_per_nfe']:.2f}"]
+
+
+def _truth(records: Sequence[Record], task: str, names: Sequence[str]) -> list[str]:
+    """The same statistics of as many true samples, where a task has them."""
+    metrics = next(r["answer"]["metrics"] for r in records if r["labels"]["task"] == task)
+    found = [shown(name, metrics[TRUE + name]) if TRUE + name in metrics else "" for name in names]
+    return [*found, "", ""]
