@@ -16,7 +16,9 @@ from repro.backbones.attention import Copies, Mask, Slots
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import initialise
 from repro.backbones.dit import DitBlocks
-from repro.backbones.prediction import Prediction
+from repro.backbones.prediction import Kept, KeptPrediction, Prediction
+from repro.backbones.qwen2 import Qwen2
+from repro.backbones.shifted import Shifted
 from repro.processes.absorbing import Absorbing
 from repro.samplers.decode import decode
 from repro.samplers.plan import DualCache, Plan, PrefixCache, ServedPlan
@@ -144,3 +146,24 @@ def test_what_it_cannot_do_is_one_line():
 def test_sizes_are_the_networks(condition):
     pins = DitBlocks(**SHAPE, condition=condition, rope_base=10_000.0, norm_eps=1e-5)
     assert pins.size(WORDS).parameters == sum(p.numel() for p in pins.module(ROLE, 0).parameters())
+
+
+# --- what stands before a block, in networks that look both ways ------------------------------------------------
+
+
+def test_a_shifted_network_carries_one_column_before_a_block():
+    """Nothing written since everything was forwarded: the block's features are the whole forward's, its first too."""
+    qwen = Qwen2(
+        layers=2, width=32, heads=4, kv_heads=2, ffn=48, attention="bidirectional", rope_base=1e4,
+        norm_eps=1e-6, tied=False, init_deviation=0.3,
+    )  # fmt: skip
+    denoiser = Shifted(backbone=qwen).module(ROLE, 0).eval()
+    t, window = torch.full((2, L), 0.5), slice(W, 2 * W)
+    inside = (torch.arange(L) // W == 1).expand(2, L)
+    kept = Kept(2, L, "block", None, torch.device("cpu"))
+    with torch.no_grad():
+        whole = Prediction(denoiser, NOISY, t, Mask()).features(inside)
+        first, then = (KeptPrediction(denoiser, NOISY, t, Mask(), None, kept, window) for _ in range(2))
+        close(first.features(inside), whole)
+        close(then.features(inside), whole)
+    assert first.token_forwards().tolist() == [L, L] and then.token_forwards().tolist() == [W + 1, W + 1]

@@ -106,7 +106,7 @@ def written(folder: Path, tokenizer: Path, config: dict, weights, shards: bool =
     return folder
 
 
-def mdlm(folder, tokenizer, told: bool, **more):
+def mdlm(folder, tokenizer, told: bool = False, **more):
     config = {**DIT, "model_type": "mdlm", "vocab_size": V + 1, "time_conditioning": told, **more}
     weights = literal.dit_weights(2, 32, 16, V + 1)
     return written(folder, tokenizer, config, weights), weights
@@ -143,10 +143,14 @@ def test_mdlm(told, tmp_path, tokenizer):
     assert released.role().forbidden == (V, V)
 
 
-def test_duo(tmp_path, tokenizer):
+def duo(folder, tokenizer):
     weights = literal.dit_weights(2, 32, 16, V)
     config = {**DIT, "model_type": "DUO", "vocab_size": V, "causal": False}
-    folder = written(tmp_path / "duo", tokenizer, config, weights, shards=False)
+    return written(folder, tokenizer, config, weights, shards=False), weights
+
+
+def test_duo(tmp_path, tokenizer):
+    folder, weights = duo(tmp_path / "duo", tokenizer)
     t = (1 - torch.exp(-SIGMA)) / (1 - 1e-3)
     close(logits(folder, t), literal.dit(weights, IDS, 4, SIGMA))
     released = open_release(folder).release
@@ -210,17 +214,20 @@ def test_llada(tmp_path, tokenizer):
     assert open_release(folder).release.role().forbidden == (tiny_tokenizer.MASK,)
 
 
-def test_dream(tmp_path, tokenizer):
+DREAM = {
+    **LIKE_LLAMA,
+    **{"model_type": "Dream", "rope_theta": 1e6, "mask_token_id": tiny_tokenizer.MASK, "hidden_act": "silu"},
+    **{"tie_word_embeddings": False, "max_position_embeddings": 64, "use_sliding_window": False},
+}
+
+
+def dream(folder, tokenizer):
     weights = literal.dream_weights(2, 32, 16, 48, V)
-    config = {
-        **LIKE_LLAMA,
-        "model_type": "Dream",
-        "rope_theta": 1e6,
-        "mask_token_id": 4,
-        "hidden_act": "silu",
-    }
-    config |= {"tie_word_embeddings": False, "max_position_embeddings": 64, "use_sliding_window": False}
-    folder = written(tmp_path / "dream", tokenizer, config, weights)
+    return written(folder, tokenizer, DREAM, weights), weights
+
+
+def test_dream(tmp_path, tokenizer):
+    folder, weights = dream(tmp_path / "dream", tokenizer)
     close(logits(folder), literal.dream(weights, IDS, 2, 4, 1e6, 1e-6))
 
 
@@ -466,11 +473,6 @@ def test_an_account_reads_headers_alone(tmp_path, tokenizer):
 
 
 # --- a model like any other -----------------------------------------------------------------------------
-
-
-def duo(folder, tokenizer):
-    config = {**DIT, "model_type": "DUO", "vocab_size": V, "causal": False}
-    return written(folder, tokenizer, config, literal.dit_weights(2, 32, 16, V)), None
 
 
 def mdlm_told(folder, tokenizer):

@@ -25,6 +25,7 @@ from repro.parts import part
 from repro.processes.uniform import Uniform
 from repro.samplers.decode import Plan, decode
 from repro.samplers.law import law
+from repro.samplers.plan import DualCache, PrefixCache, ServedPlan
 from repro.samplers.renoise import Renoise, within_bound
 
 UNIFORM = Uniform(alpha_end=1e-3, eps=1e-3)
@@ -268,6 +269,20 @@ def test_the_bound():
         [False, True, False, False],
         [True, True, True, True],
     ]
+
+
+@pytest.mark.parametrize("kept", [PrefixCache, DualCache])
+def test_a_cache_of_the_context_changes_no_token(kept):
+    """Unequal prompts, two canvases, a context longer than the window: the same ids for fewer tokens."""
+    network, rule = gemma(), parts.derive(EAGER, {"stable": 2})
+    plan = {"gen_length": 16, "block_length": 8, "steps": 8}
+    whole, served = (
+        decode(network, UNIFORM, rule, some, PROMPTS, seed=5, names=range(3))
+        for some in (Plan(**plan), ServedPlan(**plan, cache=kept(refresh=None), stop=()))
+    )
+    assert torch.equal(whole.ids, served.ids) and len(whole.ids.unique()) > 5
+    assert torch.equal(whole.ledger.forwards, served.ledger.forwards)
+    assert served.ledger.token_forwards.sum() < whole.ledger.token_forwards.sum()
 
 
 # --- what cannot be had -------------------------------------------------------------------------------------

@@ -97,7 +97,20 @@ class Slots:
             old[rows, :, self.span] = new
         if key.shape[2] == self.size:
             return key, value
-        return kept if self.rows is None else (kept[0][self.rows], kept[1][self.rows])
+        return self.kept(layer)
+
+    def replace(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Keep key and value [b, H, S', D] of these rows in the place of what was kept, whatever S' was."""
+        shape = (self.count, *key.shape[1:])
+        if layer not in self.store or self.store[layer][0].shape != shape:
+            self.store[layer] = (key.new_zeros(shape), value.new_zeros(shape))
+        for old, new in zip(self.store[layer], (key, value), strict=True):
+            old[slice(None) if self.rows is None else self.rows] = new
+
+    def kept(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Key and value of these rows, [b, H, S', D]."""
+        key, value = self.store[layer]
+        return (key, value) if self.rows is None else (key[self.rows], value[self.rows])
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these."""

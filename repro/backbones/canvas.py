@@ -72,8 +72,8 @@ def build(text: DiffusionGemmaTextConfig, canvas: int) -> DiffusionGemmaForBlock
 class DiffusionGemmaDenoiser(SelfConditioned):
     """transformers' DiffusionGemmaForBlockDiffusion as a denoiser; features are zeros outside the canvas.
 
-    The signal is the mean embedding of the last prediction, S = D. Every forward reads the context anew. Decoding and
-    bounds only: the fused loss of training knows no softcap.
+    The signal is the mean embedding of the last prediction, S = D. A cache keeps what the context gives, exactly: it
+    is read once a block. Decoding and bounds only: the fused loss of training knows no softcap.
     """
 
     timed = True
@@ -98,41 +98,52 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         slots: Slots | None = None,
     ) -> Tensor:
         assert not isinstance(tokens, Soft) and t is not None and t.ndim == 2
-        if slots is not None:
-            raise ValueError("a DiffusionGemma network reads its context anew each time; leave out the cache")
         if torch.is_grad_enabled():
             raise ValueError("a DiffusionGemma network is for decoding; train another backbone")
-        first = self._first(t)
-        span = slice(first, first + self.canvas)
-        order = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        ahead = self._first(t)
+        begin = 0 if slots is None else slots.span.start
+        if begin + ahead == 0:
+            raise ValueError("this network reads a prompt before the canvas; give one token at least")
+        stop, span = begin + ahead + self.canvas, slice(ahead, ahead + self.canvas)
+        order = torch.arange(begin, begin + tokens.shape[1], device=tokens.device)[None]
         places = (order if positions is None else positions).expand_as(tokens)
-        valid = torch.ones_like(tokens, dtype=torch.bool) if attention.valid is None else attention.valid
+        valid = tokens.new_ones(len(tokens), stop, dtype=torch.bool)
+        if attention.valid is not None:
+            valid = attention.valid[:, :stop]
+        cache = self._context(tokens[:, :ahead], valid, places, slots)
         model = self.network.model
-        cache = DynamicCache(config=self.config)
-        model.encoder(
-            input_ids=tokens[:, :first],
-            attention_mask=valid[:, :first],
-            position_ids=places[:, :first],
-            cache=cache,
-        )
         embedded = model.decoder.embed_tokens(tokens[:, span])
         shown = torch.zeros_like(embedded) if signal is None else signal[:, span].to(embedded.dtype)
         features = embedded.new_zeros(*tokens.shape, embedded.shape[-1])
         features[:, span] = self._read(
-            model.decoder.self_conditioning(embedded, shown), valid[:, : span.stop], places[:, span], cache
+            model.decoder.self_conditioning(embedded, shown), valid, places[:, span], cache
         )
         return features
 
     def _first(self, t: Tensor) -> int:
-        """First column of the canvas, from times [B, L]; ValueError where the block is no canvas."""
+        """First column of the canvas among those of times [B, L]; ValueError where the block is no canvas."""
         noisy = t[0] > 0
         first = int(noisy.long().argmax())
         begun = int((t[0] == t[0, first]).sum()) if t[0, first] < 1 else self.canvas
         if begun != self.canvas or t.shape[1] - first < self.canvas:
             raise ValueError(f"this network writes blocks of {self.canvas}; set block_length={self.canvas}")
-        if first == 0:
-            raise ValueError("this network reads a prompt before the canvas; give one token at least")
         return first
+
+    def _context(self, tokens: Tensor, valid: Tensor, places: Tensor, slots: Slots | None) -> DynamicCache:
+        """Keys and values of what stands before the canvas: of `tokens` [B, S], or kept where there are none."""
+        cache, before = DynamicCache(config=self.config), valid.shape[1] - self.canvas
+        if tokens.shape[1]:
+            mask, where = valid[:, :before], places[:, :before]
+            self.network.model.encoder(input_ids=tokens, attention_mask=mask, position_ids=where, cache=cache)
+            for i, layer in enumerate(cache.layers if slots is not None else ()):
+                slots.replace(i, layer.keys, layer.values)
+            return cache
+        assert slots is not None
+        for i, layer in enumerate(cache.layers):
+            layer.update(*slots.kept(i))
+            if layer.is_sliding:
+                layer.cumulative_length = before  # it keeps the end of the context alone
+        return cache
 
     def _read(self, hidden: Tensor, valid: Tensor, places: Tensor, cache: DynamicCache) -> Tensor:
         """The canvas [B, C, D] through the layers, seeing itself and the keys and values of its context."""

@@ -9,6 +9,7 @@ Shapes: B rows, L positions, N positions asked for (True entries of a [B, L] mas
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -112,16 +113,19 @@ class Prediction:
             chosen = Soft(None if tokens.ids is None else some(tokens.ids), some(tokens.weights))
         else:
             chosen = some(tokens)
-        encode = self._denoiser.encode
-        if self._signal is not None:
-            assert isinstance(self._denoiser, SelfConditioned)
-            encode = partial(self._denoiser.encode_given, some(self._signal))
-        return encode(
+        return self._encoder(some)(
             chosen,
             t=some(self._t) if self._denoiser.timed else None,
             attention=Mask(None if valid is None else some(valid), self._attention.block),
             positions=None if positions is None else some(positions),
         )
+
+    def _encoder(self, some: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+        """`encode`, given `some` of the signal where there is one."""
+        if self._signal is None:
+            return self._denoiser.encode
+        assert isinstance(self._denoiser, SelfConditioned)
+        return partial(self._denoiser.encode_given, some(self._signal))
 
     def token_forwards(self) -> Tensor:
         """[B] tokens that went through the body."""
@@ -224,13 +228,14 @@ class KeptPrediction(Prediction):
     def _forward(self, rows: Tensor, span: slice) -> None:
         device, causal = self._denoiser.device, self._kept.reach == "causal"
         everything = len(rows) == len(self.forwarded)
+        span = slice(max(0, span.start - self._denoiser.halo), span.stop)
 
         def some(values: Tensor) -> Tensor:
             return (values if everything else values[rows]).to(device)
 
         valid, slots = self._attention.valid, self._kept.slots
         slots.span, slots.rows = span, None if everything else rows.to(device)
-        fresh = self._denoiser.encode(
+        fresh = self._encoder(lambda signal: some(signal[:, span]))(
             some(self._ids[:, span]),
             t=some(self._t[:, span]) if self._denoiser.timed else None,
             attention=Mask(None if valid is None else some(valid), 1 if causal else self._attention.block),

@@ -11,14 +11,17 @@ from repro.backbones.denoiser import Denoiser, Head, Soft
 
 
 class ShiftedDenoiser(Denoiser):
-    """Features of `network` [B, L, D], each moved one position to the right within its row."""
+    """Features of `network` [B, L, D], each moved one position to the right within its row.
 
-    keeps = False
+    Beside kept keys and values a forward carries one column more in front, whose own feature is not read.
+    """
+
+    halo = 1
 
     def __init__(self, network: Denoiser, role: Role) -> None:
         super().__init__(role)
         self.network = network
-        self.timed = network.timed
+        self.timed, self.keeps, self.writes = network.timed, network.keeps, network.writes
 
     def encode(
         self,
@@ -29,11 +32,7 @@ class ShiftedDenoiser(Denoiser):
         positions: Tensor | None = None,
         slots: Slots | None = None,
     ) -> Tensor:
-        if slots is not None:
-            raise ValueError(
-                "a shifted network needs the feature before a cached block: decode without a cache"
-            )
-        features = self.network.encode(tokens, t=t, attention=attention, positions=positions)
+        features = self.network.encode(tokens, t=t, attention=attention, positions=positions, slots=slots)
         before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
         if positions is None:
             return before

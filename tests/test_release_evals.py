@@ -1,0 +1,67 @@
+"""`python -m repro.evals --ckpt FOLDER --samplers all` on tiny folders in five layouts: tasks, blocks and caches."""
+
+from __future__ import annotations
+
+import json
+
+import lm_worlds
+import pytest
+import test_release
+from test_release import diffusion_gemma, dream, duo, llada, mdlm
+
+from repro.evals.__main__ import main as evals
+from repro.samplers.presets import PRESETS
+
+tokenizer = test_release.tokenizer  # its fixture
+CANVAS = test_release.GEMMA.canvas
+
+
+def asked(write, tmp_path, tokenizer, monkeypatch, capsys):
+    """Records and skipped ones of a folder's samplers, by flags."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    folder = write(tmp_path / "release", tokenizer)[0]
+    task = str(lm_worlds.tasks(tmp_path, rows=2)["writing"])
+
+    def run(*flags):
+        argv = ["--ckpt", str(folder), "--tasks", task, "--tokens-per-step", "2", "--json", *flags]
+        assert evals(argv) == 0
+        found = json.loads(capsys.readouterr().out)
+        return found["records"], found["skipped"]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "write, sampler, kept",
+    [
+        (llada, "low_confidence", "dual"),
+        (dream, "entropy", "prefix"),
+        (mdlm, "first_hitting", "dual"),
+        (duo, "ancestral", "prefix"),
+        (diffusion_gemma, "renoise", "prefix"),
+    ],
+)
+def test_a_task_in_blocks_with_a_cache(write, sampler, kept, tmp_path, tokenizer, monkeypatch, capsys):
+    run = asked(write, tmp_path, tokenizer, monkeypatch, capsys)
+    block = str(CANVAS if write is diffusion_gemma else 4)
+    ((record,), _) = run("--samplers", sampler, "--block-length", block, "--cache", kept)
+    plan = record["question"]["protocol"]["plan"]
+    assert (plan["block_length"], plan["cache"]["part"]) == (int(block), f"{kept}_cache")
+    assert record["answer"]["nfe"] > 1 and record["answer"]["n"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [llada, dream, mdlm, duo, diffusion_gemma])
+def test_every_sampler(write, tmp_path, tokenizer, monkeypatch, capsys):
+    """Without and with a cache: every preset of the process is asked, the others say what they are for."""
+    run = asked(write, tmp_path, tokenizer, monkeypatch, capsys)
+    noise = "uniform" if write in (duo, diffusion_gemma) else "absorbing"
+    fits = {name for name, rule in PRESETS.items() if noise in rule.abilities.processes}
+    for flags in [], ["--cache", "dual"]:
+        records, skipped = run("--samplers", "all", *flags)
+        done = {record["labels"]["preset"].split(",")[0] for record in records}
+        same = {skip["what"].split(" for ")[0] for skip in skipped if "same question" in skip["reason"]}
+        assert done | same == fits and done
+        others = [skip for skip in skipped if "same question" not in skip["reason"]]
+        assert all(f"this one is {noise}" in skip["reason"] for skip in others)
+        assert {skip["what"] for skip in others} == PRESETS.keys() - fits
