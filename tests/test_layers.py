@@ -22,6 +22,7 @@ LAYERS = [
     {"names"},
     {"checkpoint", "engines", "layouts", "track"},
     {"release"},
+    {"teaching"},
     {"train", "report", "judge", "certificates", "published", "explain"},
     {"recipes", "verify", "flips"},
     {"models"},
