@@ -326,7 +326,9 @@ def test_any_split_of_a_step_gives_one_loss(name, step):
     if "objective.group.rows" in parts.leaves(recipe):
         recipe = parts.derive(recipe, {"objective.group.rows": 12})  # two whole groups and a short one
     whole = the_step(recipe, step)
-    network = recipe.network(0)
+    network, teacher = recipe.network(0), recipe.network(1).eval()
+    for number, parameter in enumerate(teacher.parameters()):  # a DiT's head starts at zero
+        parameter.data += 0.1 * rng.normal(rng.keys(0, rng.INIT, 1, number), *parameter.shape).float()
     seen = []
     for size in (32, 16, 8):
         network.zero_grad()
@@ -334,7 +336,7 @@ def test_any_split_of_a_step_gives_one_loss(name, step):
         for start in range(0, ROWS, size):
             some = microbatch(whole, slice(start, start + size))
             if isinstance(recipe.objective, Distillation):
-                loss = recipe.objective.distil(network, recipe.network(1).eval(), recipe.process, some)
+                loss = recipe.objective.distil(network, teacher, recipe.process, some)
             else:
                 loss = recipe.objective(network, recipe.process, some)
             loss.value.backward()

@@ -38,7 +38,7 @@ KEEP_THE_LAW = {
     "duo_script": {"objective.group.rows": 4, "objective.temperature.steps": 130},
     "duo_nelbo": {"objective.until": 9},
     "duo_owt": {"objective.until": 9},
-    "duo_owt_distilled": {"objective.round": 4},
+    "duo_owt_distilled": {"objective.round": 4, "objective.grid": 16, "teacher.recipe.optimizer.lr": 0.03},
 }
 """Two groups a step; curricula keep their share of the run (`duo_nelbo` crosses from soft to hard tokens;
 a distillation renews its teacher four times)."""
@@ -57,7 +57,7 @@ def overrides(name: str, *more: str) -> list[str]:
     inner = within(recipe)
     cut = {pin.replace("backbone.", f"backbone.{inner}.") if inner else pin: v for pin, v in CUT.items()}
     if recipe.teacher is not None:
-        cut |= {f"teacher.recipe.{pin}": value for pin, value in cut.items()} | {"teacher.steps": 4}
+        cut |= {f"teacher.recipe.{pin}": value for pin, value in cut.items()} | {"teacher.steps": 20}
     pins = {**cut, **KEEP_THE_LAW.get(name, {}), **dict(pin.split("=", 1) for pin in more)}
     return [f"{pin}={value}" for pin, value in pins.items()]
 
