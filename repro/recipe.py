@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from repro import parts, registry
 from repro.backbones.backbone import Backbone, Role
 from repro.data.corpus import Data
-from repro.objectives.objective import Objective
+from repro.objectives.objective import Distillation, Objective
 from repro.optim import AdamW, Ema, Precision
 from repro.parts import Part, part
 from repro.processes.process import Process
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser
 
 
+class Teacher(Part):
+    """Kind: whose weights a distillation starts from, student and teacher alike (`repro.teaching`)."""
+
+
 @part
 class Recipe(Part):
     """Everything that a trained model depends on, but its seed.
 
     `batch`: rows of one optimizer step over all processes; `micro_batch`: rows of one forward (their ratio is the
-    accumulation, it changes no number beyond rounding); `heldout_every`: steps between held-out bounds; `teacher`: a
-    checkpoint to distil from (no objective takes one yet); `suite`: what it is scored on. Weights to start from are the
+    accumulation, it changes no number beyond rounding); `heldout_every`: steps between held-out bounds; `teacher`:
+    whom an objective distils from, None for all others; `suite`: what it is scored on. Weights to start from are the
     backbone's pin. Raises ValueError for counts below 1 and for an objective that is not for the process.
     """
 
@@ -43,7 +47,7 @@ class Recipe(Part):
     heldout_every: int
     heldout_rows: int
     checkpoint_every: int
-    teacher: None
+    teacher: Teacher | None
     suite: str
 
     def __post_init__(self) -> None:
@@ -58,6 +62,12 @@ class Recipe(Part):
             raise ValueError(
                 f"objective {name!r} is for {' or '.join(sorted(fits))} noise, not for {noise!r}"
             )
+
+        name = registry.part_name(type(self.objective))
+        if isinstance(self.objective, Distillation) and self.teacher is None:
+            raise ValueError(f"objective {name!r} distils and teacher is null; give a teacher")
+        if self.teacher is not None and not isinstance(self.objective, Distillation):
+            raise ValueError(f"objective {name!r} learns from no teacher; leave teacher null")
 
     def digest(self) -> str:
         """SHA-256 of the canonical form without the name: two names for one setup are one setup."""
@@ -83,3 +93,20 @@ class Recipe(Part):
     def blank_network(self) -> Denoiser:
         """The network whose weights are about to be overwritten: nothing is fetched."""
         return self.backbone.blank().module(self.role(), 0)
+
+
+@part
+class TrainedTeacher(Teacher):
+    """The weights of a recipe after `steps` steps, trained where they are not yet (small recipes only)."""
+
+    recipe: Recipe
+    seed: int
+    steps: int
+
+
+@part
+class ReleasedTeacher(Teacher):
+    """Weights that someone released: a local folder in its authors' layout, or a name on the Hub at a revision."""
+
+    source: str
+    revision: str

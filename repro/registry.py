@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PARTS = {
     # the recipe itself
     "recipe": "repro.recipe:Recipe",
+    "trained_teacher": "repro.recipe:TrainedTeacher",
+    "released_teacher": "repro.recipe:ReleasedTeacher",
     # and weights of others
     "release": "repro.release:Release",
     # schedules
@@ -70,6 +72,7 @@ PARTS = {
     "sparse_tokens": "repro.ops.soft_tokens:Sparse",
     "elbo": "repro.objectives.elbo:Elbo",
     "duo_elbo": "repro.objectives.elbo:DuoElbo",
+    "dcd": "repro.objectives.dcd:Dcd",
     "next_token": "repro.objectives.next_token:NextToken",
     "window": "repro.objectives.noise:Window",
     "gamma_window": "repro.objectives.noise:GammaWindow",
@@ -174,6 +177,7 @@ RECIPES = {
     "mdlm_owt": "repro.recipes.mdlm_owt",
     "mdlm_lm1b": "repro.recipes.mdlm_lm1b",
     "duo_owt": "repro.recipes.duo_owt",
+    "duo_owt_distilled": "repro.recipes.duo_owt_distilled",
     "duo_lm1b": "repro.recipes.duo_lm1b",
     "ar_owt": "repro.recipes.ar_owt",
     "ar_lm1b": "repro.recipes.ar_lm1b",

@@ -31,14 +31,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from repro import checkpoint as checkpoints
-from repro import parts, rng
+from repro import parts, rng, teaching
 from repro.backbones.denoiser import Denoiser
 from repro.command import Stopped
 from repro.data.corpus import Corpus, Rows, prepared
 from repro.engines import PLAIN, Engine, Options, engine
 from repro.files import write_text
 from repro.objectives.bound import attention_of, heldout_bound
-from repro.objectives.objective import Batch, Loss
+from repro.objectives.objective import Batch, Distillation, Loss
 from repro.recipe import Recipe
 from repro.track import check, tracked
 
@@ -103,12 +103,16 @@ class Training:
         self.recipe, self.corpus, self.seed, self.engine = recipe, corpus, seed, made
         self.resolved = resolved
         self.order = Order(len(corpus.train), recipe.batch, seed)
-        made.build(recipe.network(seed), recipe)
+        network = recipe.network(seed)
+        self.teacher = None if recipe.teacher is None else teaching.taught(recipe, network, made.device)
+        made.build(network, recipe)
         self.step = 0
 
     def advance(self) -> dict[str, float | torch.Tensor]:
         """One optimizer step; returns what may be logged of it (tensors are read only when a row is written)."""
         recipe, made = self.recipe, self.engine
+        if self.teacher is not None and teaching.renews(recipe, self.step):
+            teaching.renew(self.teacher, made.weights())
         rows = self.order(self.step)
         sums: dict[str, torch.Tensor] = {}
         for batch, last in microbatches(recipe, self.corpus, rows, self.step, self.seed, made):
@@ -125,7 +129,11 @@ class Training:
     def loss(self, denoiser: Denoiser, batch: Batch) -> Loss:
         """The recipe's loss of one microbatch, inside the door."""
         denoiser.begin(rng.keys(batch.seed, rng.DROPOUT, batch.step, batch.index))
-        return self.recipe.objective(denoiser, self.recipe.process, batch)
+        objective, process = self.recipe.objective, self.recipe.process
+        if self.teacher is None:
+            return objective(denoiser, process, batch)
+        assert isinstance(objective, Distillation)
+        return objective.distil(denoiser, self.teacher, process, batch)
 
     def row(self, seen: dict[str, Any]) -> dict[str, float]:
         """A row of metrics.jsonl from what `advance` returned, summed over processes."""
@@ -164,7 +172,9 @@ class Training:
         scratch = out / ".shards"
         known = (self.recipe, self.seed, self.step, self.corpus.digest, self.resolved)
         try:
-            files = self.engine.files(scratch)
+            files = dict(self.engine.files(scratch))
+            if self.teacher is not None:
+                files[teaching.FILE] = dict(self.teacher.named_parameters())
             if self.engine.first:
                 checkpoints.save(out, *known, files)
                 for old in checkpoints.steps_in(out)[:-KEPT]:
@@ -192,6 +202,8 @@ class Training:
     def restore(self, saved: checkpoints.Checkpoint) -> None:
         """Go on from a checkpoint of the same recipe, seed and data, whatever engine wrote it."""
         self.engine.restore(saved)
+        if self.teacher is not None:
+            saved.copy(teaching.FILE, dict(self.teacher.named_parameters()))
         self.step = saved.step
 
 

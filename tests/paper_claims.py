@@ -31,6 +31,7 @@ OWT = {  # spec D.7: gpt2, 1024, wrapped per map batch; the last 100 K documents
     "data.data.units.size": 50_258,
     "data.data.units.begin": 50_256,
     "data.data.units.end": 50_256,
+    "data.data.units.pad": 50_257,
     "data.data.length": 1024,
     "data.data.batch": 1000,
     "data.data.documents.split": "train[:-100000]",
@@ -55,7 +56,11 @@ CURRICULUM = {  # spec D.4
     "objective.eps": 1e-3,
 }
 CLAIMS = {
-    "mdlm_owt": TRAINED | DIT | UNTOLD | OWT | {"data.data.units.size": 50_257, "objective.eps": 1e-3},
+    "mdlm_owt": TRAINED
+    | DIT
+    | UNTOLD
+    | OWT
+    | {"data.data.units.size": 50_257, "data.data.units.pad": None, "objective.eps": 1e-3},
     "mdlm_lm1b": TRAINED | DIT | UNTOLD | LM1B | {"objective.eps": 1e-3},
     "duo_owt": TRAINED
     | DIT
@@ -72,7 +77,25 @@ CLAIMS = {
     "ar_owt": TRAINED | DIT | OWT,
     "ar_lm1b": TRAINED | DIT | LM1B,
 }
+DISTILLED = {  # spec D.7: DCD
+    "optimizer.lr": 6e-5,
+    "learning_rate.warmup": 500,
+    "ema.decay": 0.999,
+    "batch": 128,
+    "micro_batch": 2,
+    "steps": 50_000,
+    "objective.window.low": -4.0,
+    "objective.window.high": -1.0,
+    "objective.grid": 512,
+    "objective.round": 10_000,
+    "objective.eps": 1e-3,
+    "process.alpha_end": 1e-3,
+    "teacher.source": "s-sahoo/duo",
+}
+UNTAUGHT = {pin: value for pin, value in TRAINED.items() if pin != "teacher"}
+CLAIMS["duo_owt_distilled"] = UNTAUGHT | DIT | TOLD | OWT | DISTILLED
 KINDS = {
+    "duo_owt_distilled": ("uniform", "dcd", "constant_with_warmup"),
     "mdlm_owt": ("absorbing", "elbo", "constant_with_warmup"),
     "mdlm_lm1b": ("absorbing", "elbo", "constant_with_warmup"),
     "duo_owt": ("uniform", "duo_elbo", "constant_with_warmup"),
@@ -81,6 +104,7 @@ KINDS = {
     "ar_lm1b": ("left_to_right", "next_token", "constant_with_warmup"),
 }
 SCORES = {
+    "duo_owt_distilled": ("leave_one_out", "no bound"),
     "mdlm_owt": ("leave_one_out", "truncated bound"),
     "mdlm_lm1b": ("leave_one_out", "truncated bound"),
     "duo_owt": ("leave_one_out", "truncated bound"),

@@ -360,6 +360,7 @@ def test_sizes_are_the_networks(pins):
 SIZES = {
     "mdlm_owt": 169.6e6,  # spec D.7: about 170 M
     "duo_owt": 169.6e6,
+    "duo_owt_distilled": 169.6e6,
     "ar_owt": 162.2e6,
     "mdlm_lm1b": 139.3e6,
     "duo_lm1b": 139.3e6,

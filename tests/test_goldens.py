@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from repro import registry
+from repro import parts, registry
 from repro.recipes.scale import by_name
 from repro.train import train
 
@@ -22,11 +22,16 @@ SHOWN = (1, 2, 10, 20)
 
 
 def first_steps(name: str, out: Path) -> dict[str, list[float]]:
-    """Loss, gradient norm and nll of some of the first 20 steps."""
+    """Loss, gradient norm and nll of some of the first 20 steps; a teacher is 20 steps old and renewed twice."""
     import dataclasses
 
     recipe = dataclasses.replace(by_name(f"{name}@nano"), log_every=1)
-    train(recipe, seed=0, out=out, stop=20, resume=False)
+    if recipe.teacher is not None:
+        recipe = parts.derive(recipe, {"teacher.steps": 20, "objective.round": 8})
+    with pytest.MonkeyPatch.context() as patch:
+        if recipe.teacher is not None:  # no teacher of older code
+            patch.setenv("REPRO_RUNS", str(out.parent))
+        train(recipe, seed=0, out=out, stop=20, resume=False)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
     return {field: [rows[step - 1][field] for step in SHOWN] for field in FIELDS}
 

@@ -23,6 +23,7 @@ LAYERS = [
     {"configs"},
     {"checkpoint", "engines", "layouts", "track"},
     {"release"},
+    {"teaching"},
     {"train", "report", "judge", "certificates", "published", "explain", "matching", "text_quality"},
     {"recipes", "flips"},
     {"models"},

@@ -21,7 +21,7 @@ from repro import parts, registry, rng
 from repro.backbones.attention import Mask
 from repro.objectives.masked_ce import Fresh, MaskedCE, Static
 from repro.objectives.noise import Window
-from repro.objectives.objective import Batch, GlobalBatch, RowGroup
+from repro.objectives.objective import Batch, Distillation, GlobalBatch, RowGroup
 from repro.objectives.sym_kl import closed_form, script_form
 from repro.processes.absorbing import Absorbing
 from repro.processes.process import cross_entropy
@@ -326,13 +326,19 @@ def test_any_split_of_a_step_gives_one_loss(name, step):
     if "objective.group.rows" in parts.leaves(recipe):
         recipe = parts.derive(recipe, {"objective.group.rows": 12})  # two whole groups and a short one
     whole = the_step(recipe, step)
-    network = recipe.network(0)
+    network, teacher = recipe.network(0), recipe.network(1).eval()
+    for number, parameter in enumerate(teacher.parameters()):  # a DiT's head starts at zero
+        parameter.data += 0.1 * rng.normal(rng.keys(0, rng.INIT, 1, number), *parameter.shape).float()
     seen = []
     for size in (32, 16, 8):
         network.zero_grad()
         sums: dict[str, float] = {}
         for start in range(0, ROWS, size):
-            loss = recipe.objective(network, recipe.process, microbatch(whole, slice(start, start + size)))
+            some = microbatch(whole, slice(start, start + size))
+            if isinstance(recipe.objective, Distillation):
+                loss = recipe.objective.distil(network, teacher, recipe.process, some)
+            else:
+                loss = recipe.objective(network, recipe.process, some)
             loss.value.backward()
             parts_of_it = {"loss": loss.value, "nll": loss.nll, "tokens": torch.tensor(loss.tokens)}
             for key, value in (parts_of_it | loss.logs).items():

@@ -38,9 +38,11 @@ KEEP_THE_LAW = {
     "duo_script": {"objective.group.rows": 4, "objective.temperature.steps": 130},
     "duo_nelbo": {"objective.until": 9},
     "duo_owt": {"objective.until": 9},
+    "duo_owt_distilled": {"objective.round": 4, "objective.grid": 16, "teacher.recipe.optimizer.lr": 0.03},
 }
-"""Two groups a step; curricula keep their share of the run (`duo_nelbo` crosses from soft to hard tokens)."""
-RECIPES = ("llada", "duo", "duo_script", "duo_nelbo", "mdlm", "ar", "duo_owt", "ar_owt")
+"""Two groups a step; curricula keep their share of the run (`duo_nelbo` crosses from soft to hard tokens;
+a distillation renews its teacher four times)."""
+RECIPES = ("llada", "duo", "duo_script", "duo_nelbo", "mdlm", "ar", "duo_owt", "ar_owt", "duo_owt_distilled")
 """One recipe of every code path: at toy size the others are made of the same parts (tests/test_papers.py)."""
 
 
@@ -51,8 +53,11 @@ def within(recipe: Recipe) -> str:
 
 def overrides(name: str, *more: str) -> list[str]:
     """The `--set` arguments that make a nano recipe a toy; `more` replace or add."""
-    inner = within(registry.recipe(name))
+    recipe = registry.recipe(name)
+    inner = within(recipe)
     cut = {pin.replace("backbone.", f"backbone.{inner}.") if inner else pin: v for pin, v in CUT.items()}
+    if recipe.teacher is not None:
+        cut |= {f"teacher.recipe.{pin}": value for pin, value in cut.items()} | {"teacher.steps": 20}
     pins = {**cut, **KEEP_THE_LAW.get(name, {}), **dict(pin.split("=", 1) for pin in more)}
     return [f"{pin}={value}" for pin, value in pins.items()]
 

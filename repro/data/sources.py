@@ -124,6 +124,15 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
     return made
 
 
+def weights(source: str, pinned: str) -> Path:
+    """The folder of released weights, a local one or a copy from the Hub. Raises as `revision`."""
+    path = local(source)
+    if path is None:
+        return _snapshot(source, pinned, "model", ["*.safetensors", "*.json"])
+    check(source, pinned, fingerprint(_files(path, (".safetensors",))))
+    return path
+
+
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files of a source in a fixed order; ValueError when there is none of these suffixes."""
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())

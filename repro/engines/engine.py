@@ -108,6 +108,10 @@ class Engine:
         assert isinstance(inner, Wrapped)
         return inner
 
+    def weights(self) -> dict[str, Tensor]:
+        """The masters, whole, by name (all processes must ask); to be read only."""
+        return {name: tensor.detach() for name, tensor in self.masters.master.items()}
+
     # --- checkpoints ---
 
     def files(self, scratch: Path) -> Files:

@@ -55,6 +55,13 @@ class Fsdp2(Engine):
         assert isinstance(norm, DTensor)
         return norm.full_tensor()
 
+    def weights(self) -> dict[str, Tensor]:
+        whole = {}
+        for name, shard in self.masters.master.items():
+            assert isinstance(shard, DTensor)
+            whole[name] = shard.full_tensor().detach()
+        return whole
+
     def files(self, scratch: Path) -> Files:
         return {
             file: shards.write(scratch / file, tensors, self.first) for file, tensors in self.state().items()

@@ -78,6 +78,11 @@ class Zero2(Engine):
             self.average.lerp_(self.flat, 1 - self.ema.rate(step))
         return torch.as_tensor(self.network.get_global_grad_norm())
 
+    def weights(self) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return {name: safe_get_full_fp32_param(parameter) for name, parameter in self.named.items()}
+
     # --- checkpoints ---
 
     @torch.no_grad()

@@ -103,3 +103,15 @@ class Objective(Part):
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         raise AssertionError("abstract")
+
+
+class Distillation(Objective):
+    """Kind: a loss against a teacher, a network that no gradient reaches and that the student's weights may renew."""
+
+    def distil(self, denoiser: Denoiser, teacher: Denoiser, process: Process, batch: Batch) -> Loss:
+        """The loss of a microbatch; the teacher is in evaluation mode."""
+        raise AssertionError("abstract")
+
+    def renews(self, step: int) -> bool:
+        """Whether the teacher takes over the student's weights before this step."""
+        raise AssertionError("abstract")

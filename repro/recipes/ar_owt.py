@@ -42,7 +42,7 @@ RECIPE = Recipe(
                 begin=50_256,  # gpt2: its end of text stands for BOS as well
                 end=50_256,  # gpt2: <|endoftext|>
                 pad=50_257,  # s-sahoo/duo dataloader.py:749-750; no wrapped row holds it
-                mask=None,  # gpt2 has none
+                mask=50_257,  # ours: unused; an id of its own would be a row that the authors' network lacks
             ),
             length=1024,  # s-sahoo/duo scripts: model.length=1024 (spec D.7)
             batch=1000,  # datasets.map: its batch size, not set in dataloader.py:695-710 (spec D.7, packing)

@@ -95,6 +95,8 @@ def plan(
     heads = 2 if "dense_tokens" in pins.values() else 1
     body = size.body_flops + size.attention_flops
     step = (3 * (body + size.head_flops * heads) + activation_checkpointing * body) * tokens
+    if recipe.teacher is not None:  # one more forward, in the teacher
+        step += (body + size.head_flops) * tokens
     rows = min(recipe.micro_batch, recipe.batch // gpus)
     memory, spared = _memory(recipe, size, rows, engine, gpus, activation_checkpointing)
     seconds = step / (gpus * PEAK * UTILISATION)
@@ -148,6 +150,8 @@ def _memory(
             "gradients": 4 * size.parameters,
             "optimizer": 8 * size.parameters,
         }
+    if recipe.teacher is not None:
+        whole["teacher"] = 4 * size.parameters
     split = ENGINES[engine].split
     memory = {part: amount / gpus if part in split else amount for part, amount in whole.items()}
     layer = _layer(recipe, size)

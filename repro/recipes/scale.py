@@ -26,6 +26,7 @@ from repro.data.documents import Sotu
 from repro.data.language import Language
 from repro.data.tasks import Sudoku
 from repro.data.text import Characters, Text
+from repro.objectives.dcd import Dcd
 from repro.objectives.elbo import DuoElbo
 from repro.objectives.noise import GammaWindow, Window
 from repro.objectives.objective import Objective
@@ -34,7 +35,7 @@ from repro.ops.soft_tokens import Dense
 from repro.parts import nearest
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Diffusion
-from repro.recipe import Recipe
+from repro.recipe import Recipe, TrainedTeacher
 from repro.schedules import LinearToZero
 
 CORPORA: dict[str, Data] = {
@@ -67,8 +68,12 @@ LAYERS = {"nano": 2, "nano.lexicon": 2, "nano.sudoku": 4, "nano.text": 2}
 STEPS = {"nano": 2200, "nano.lexicon": 1200, "nano.sudoku": 2000, "nano.text": 900}
 DIT_SHARE = 0.5
 """Share of these steps that a DiT takes: its modulation and its dropout make a step twice as dear as a Llama's."""
+TEACHERS = {"duo_owt_distilled": "duo_owt"}
+"""Whom a distillation learns from at these scales: the recipe of the weights that it starts from in full."""
 WARMUP = 100
 LEARNING_RATE = {"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 4e-3}
+DISTILLING = 0.2
+"""Share of that learning rate that a distillation takes, as in full: 6e-5 of 3e-4."""
 EMA_DECAY = 0.995
 
 
@@ -105,6 +110,10 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     }
     if recipe.ema is not None:
         overrides["ema.decay"] = EMA_DECAY
+    if recipe.teacher is not None:
+        base = scaled(registry.recipe(TEACHERS[recipe.name]), scale)
+        overrides["optimizer.lr"] = DISTILLING * LEARNING_RATE[noise]
+        overrides["teacher"] = TrainedTeacher(recipe=base, seed=0, steps=base.steps)
     return parts.derive(recipe, overrides)
 
 
@@ -167,6 +176,12 @@ def _objective(objective: Objective, full: int, count: int, share: float) -> Obj
                 low=_same_gamma(window.low, full, count), high=_same_gamma(window.high, full, count)
             )
             overrides["until"] = round(objective.until * share)
+        case Dcd():
+            window = objective.window
+            overrides["window"] = GammaWindow(
+                low=_same_gamma(window.low, full, count), high=_same_gamma(window.high, full, count)
+            )
+            overrides["round"] = round(objective.round * share)
     return parts.derive(objective, overrides)
 
 

@@ -1,0 +1,123 @@
+"""Discrete consistency distillation (DCD; Sahoo et al. 2025, algorithm 1; spec D.7): fewer steps from a network that
+needs many.
+
+    z_t, z_s = argmax of one Gaussian path at two levels, s = t - delta           (one noise, two signals)
+    loss     = KL(student(z_t, t) || teacher(z_s, s))                             a token, summed over V
+    delta    = 2^n / grid in round n = step // round; when a round begins, the teacher is the student as it stands
+
+The path of a token needs three draws, not V: its own coordinate mu + e, and the largest of the others, which has the
+same id at every level, for their signals are all zero. So z is the clean id where mu + e exceeds that maximum, else
+that id; the more signal, the more clean ids, never another.
+
+Symbols: B rows, L positions, N scored positions, K ids; mu = A / s = exp(-gamma / 2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro import rng
+from repro.lazy import torch
+from repro.objectives.noise import GammaWindow
+from repro.objectives.objective import Batch, Distillation, Group, Loss
+from repro.ops.soft_tokens import distinct, order_statistics
+from repro.parts import part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.denoiser import Denoiser, Head
+    from repro.processes.process import Process
+
+
+def path(x0: Tensor, gammas: tuple[Tensor, ...], keys: Tensor, count: int) -> list[Tensor]:
+    """Noisy ids of x0 [B, L] at each of several gamma [B], all of one noise; one key a row [B], K = `count`."""
+    u = rng.uniform(keys, x0.shape[1], 3)
+    largest = order_statistics(u[..., :1], count - 1)[..., 0]
+    other = distinct(x0, u[..., 1:2], count)[..., 1]
+    own = torch.special.ndtri(u[..., 2])
+    return [torch.where((-gamma / 2).exp()[:, None] + own > largest, x0, other) for gamma in gammas]
+
+
+def reverse_kl(logits: Tensor, features: Tensor, head: Head) -> Tensor:
+    """KL(student || teacher): student's logits [n, V]; the teacher's `features` [n, D] and head over V -> [n] nats."""
+    logp = logits.log_softmax(-1)
+    return (logp.exp() * (logp - _said(features, head))).sum(-1)
+
+
+def reverse_kl_gradient(logits: Tensor, features: Tensor, head: Head) -> Tensor:
+    """`reverse_kl`, its logits overwritten by p_k (ln p_k - ln q_k - KL)."""
+    logp = logits.log_softmax(-1)
+    p = torch.exp(logp, out=logits)
+    ratio = logp.sub_(_said(features, head))
+    kl = (p * ratio).sum(-1)
+    p.mul_(ratio.sub_(kl[:, None]))
+    return kl
+
+
+def _said(features: Tensor, head: Head) -> Tensor:
+    """The teacher's log-probabilities [n, V], as precise as its weights whatever the student's precision is."""
+    with torch.autocast(features.device.type, enabled=False):
+        return torch.nn.functional.linear(features, head.weight, head.bias).log_softmax(-1)
+
+
+@part
+class Dcd(Distillation):
+    """KL to the teacher along one path, over the clean ids.
+
+    `window`: gamma at t = 0 and t = 1; `grid`: steps of the first round's walk from 1 to 0; `round`: optimizer steps of
+    a round; `eps`: t before it is moved by delta is at least that.
+    """
+
+    window: GammaWindow
+    grid: int
+    round: int
+    eps: float
+    group: Group
+
+    meaning = "leave_one_out"
+    processes = frozenset({"uniform"})
+    score = "no bound"
+
+    def __post_init__(self) -> None:
+        for pin in ("grid", "round"):
+            if getattr(self, pin) < 1:
+                raise ValueError(f"{pin}={getattr(self, pin)} is no count of steps; give 1 or more")
+
+    def delta(self, step: int) -> float:
+        """How far the student looks ahead of its teacher, in t; a run never takes it beyond 1."""
+        return min(1.0, 2.0 ** (step // self.round) / self.grid)
+
+    def renews(self, step: int) -> bool:
+        return step > 0 and step % self.round == 0
+
+    def distil(self, denoiser: Denoiser, teacher: Denoiser, process: Process, batch: Batch) -> Loss:
+        from functools import partial
+
+        from repro.backbones.prediction import Prediction
+        from repro.ops.fused_head import HandDerived, fused_loss
+        from repro.processes import gaussian
+        from repro.processes.uniform import Uniform
+
+        assert isinstance(process, Uniform)
+        count, where, delta = batch.vocabulary.size, batch.candidates, self.delta(batch.step)
+        drawn = rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, len(batch.step_candidates))
+        t = (self.eps + (1 - self.eps) * drawn + delta).clamp(max=1.0)
+        span = self.window.high - self.window.low
+        gammas = (self.window.low + span * t, self.window.low + span * (t - delta))
+        keys = rng.keys(batch.seed, rng.NOISE, batch.step, batch.index)
+        z_t, z_s = (torch.where(batch.noised, z, batch.ids) for z in path(batch.ids, gammas, keys, count))
+        (alpha_t, _), (alpha_s, _) = (gaussian.transform(gamma, count) for gamma in gammas)
+        with torch.no_grad(), torch.autocast(batch.ids.device.type, enabled=False):
+            told = Prediction(teacher, z_s, process.time(alpha_s), batch.attention).features(where)
+        said = Prediction(denoiser, z_t, process.time(alpha_t), batch.attention)
+        head = teacher.head().first(count)
+        loss = HandDerived(partial(reverse_kl, head=head), partial(reverse_kl_gradient, head=head))
+        weight = self.group.weights(batch.step_candidates, batch.index)[where.nonzero()[:, 0]]
+        value, kl = fused_loss(said.features(where), denoiser.head().first(count), loss, weight, told)
+        logs = {
+            "t": t.sum(),
+            "delta": torch.full_like(t, delta).sum(),
+            "p_flip": ((1 - alpha_t) * (1 - 1 / count)).sum(),
+        }
+        return Loss(value, kl.sum(), int(where.sum()), logs)

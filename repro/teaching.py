@@ -1,0 +1,112 @@
+"""Teachers of distillations: where their weights come from, and how they change.
+
+    teacher = taught(recipe, network, device)     the student `network` starts as its teacher is
+    renew(teacher, weights)                       later the teacher becomes what the student is
+
+A teacher is a whole network in every process, in float32 and in evaluation mode, behind no engine: nothing of it is
+trained. It belongs to a run's state, so a checkpoint holds it (`FILE`). A teacher that a small recipe trains is made
+once under runs/teachers and opened afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from filelock import FileLock
+
+from repro import checkpoint as checkpoints
+from repro import parts
+from repro.data import sources
+from repro.data.corpus import prepared
+from repro.files import runs
+from repro.objectives.objective import Distillation
+from repro.recipe import Recipe, ReleasedTeacher, TrainedTeacher
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.denoiser import Denoiser
+
+FILE = "teacher.safetensors"
+
+
+def renews(recipe: Recipe, step: int) -> bool:
+    """Whether the teacher takes over the student's weights before this step."""
+    return isinstance(recipe.objective, Distillation) and recipe.objective.renews(step)
+
+
+def taught(recipe: Recipe, student: Denoiser, device: torch.device) -> Denoiser:
+    """The recipe's teacher, and the `student` given its weights. Raises ValueError for weights that do not fit, and
+    ConnectionError where they cannot be fetched."""
+    found = _weights(recipe)
+    _fill(student, found)
+    teacher = recipe.blank_network()
+    renew(teacher, found)
+    return teacher.requires_grad_(False).eval().to(device)
+
+
+def renew(teacher: Denoiser, weights: Mapping[str, Tensor]) -> None:
+    """The student's weights into the teacher."""
+    _fill(teacher, weights)
+
+
+def _fill(network: Denoiser, weights: Mapping[str, Tensor]) -> None:
+    own = dict(network.named_parameters())
+    odd = sorted(own.keys() ^ weights.keys())
+    if odd:
+        raise ValueError(
+            f"tensor {odd[0]!r} stands in only one of teacher and student; their backbones differ"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if parameter.shape != weights[name].shape:
+                shapes = (
+                    f"{tuple(weights[name].shape)} in the teacher, {tuple(parameter.shape)} in the student"
+                )
+                raise ValueError(f"tensor {name!r} has shape {shapes}; their data or backbones differ")
+            parameter.copy_(weights[name])
+
+
+def _weights(recipe: Recipe) -> Mapping[str, Tensor]:
+    match recipe.teacher:
+        case TrainedTeacher() as teacher:
+            return checkpoints.open_checkpoint(_trained(teacher)).tensors("model.safetensors")
+        case ReleasedTeacher() as teacher:
+            return _released(teacher)
+    raise AssertionError(f"{recipe.name} has no teacher")
+
+
+def _trained(teacher: TrainedTeacher) -> Path:
+    """The run folder of a teacher, trained by whichever process comes first, alone (nothing has joined a group yet)."""
+    from repro.engines import PLAIN
+    from repro.engines.engine import Single
+    from repro.train import Training
+
+    folder = runs() / "teachers" / parts.digest(teacher)[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not checkpoints.steps_in(folder):
+            recipe = teacher.recipe
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            alone = SimpleNamespace(
+                process_index=0, num_processes=1, device=device, wait_for_everyone=lambda: None
+            )
+            resolved = recipe.data.resolve()
+            corpus = prepared(parts.derive(recipe.data, dict(resolved)))
+            run = Training(recipe, corpus, resolved, teacher.seed, Single(cast(Any, alone), PLAIN))
+            while run.step < teacher.steps:
+                run.advance()
+            run.save(folder)
+    return folder
+
+
+def _released(teacher: ReleasedTeacher) -> Mapping[str, Tensor]:
+    """A released network's weights under our names."""
+    from repro.release import network, open_release
+
+    folder = sources.weights(teacher.source, teacher.revision)
+    return dict(network(open_release(folder)).named_parameters())
