@@ -251,7 +251,7 @@ def test_a_programme_is_asked_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suites, "SUITES", tmp_path)
     assert main(["--suite", "own", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "oracle:mdlm@nano: law" in printed and "oracle:duo_nelbo@nano: law" in printed
+    assert "oracle:mdlm@nano, suite oracle" in printed and "oracle:duo_nelbo@nano, suite oracle" in printed
     first = Store(tmp_path / "raw").records()
     assert main(["--suite", "own", "--out", str(tmp_path), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)["records"]

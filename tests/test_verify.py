@@ -164,7 +164,7 @@ def test_another_checkpoint_task_or_scale_answers_nothing(cells):
     ]
     others[1]["labels"]["recipe"] = "duo_owt_distilled"
     found = verdict(cells, others)
-    assert found.answer == "not run" and found.why.startswith("cost unknown: lacks a recipe, or an entry")
+    assert found.answer == "not run" and "H100 hours to train mdlm_owt: accelerate launch" in found.why
 
 
 def test_a_released_folder_is_known_by_its_name(cells):
@@ -202,7 +202,7 @@ def test_command_line(tmp_path, capsys):
     assert "most cells for the fewest hours" in capsys.readouterr().out
     assert verify.main([str(empty), "--published", str(path), "--cell", "t.mdlm.owt"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("cost: cost unknown") and "not run" in printed[1]
+    assert "H100 hours to train mdlm_owt" in printed[0] and "not run" in printed[1]
     assert any("25  t.again.owt: protocol.packing not stated" in line for line in printed)
     store(empty, [ours(30.0)])
     assert verify.main([str(empty), "--published", str(path), "--json"]) == 1
