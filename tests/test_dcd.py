@@ -294,3 +294,20 @@ def test_a_released_teacher_that_is_not_there_is_one_line(tmp_path):
     recipe = dataclasses.replace(toy("duo_owt_distilled"), teacher=missing)
     with pytest.raises(ValueError, match=r"no file or folder '\./nowhere'"):
         train(recipe, seed=0, out=tmp_path, stop=1, resume=False)
+
+
+def test_a_divergence_keeps_its_digits_where_networks_agree():
+    """Float32 against float64 at KL = 5e-7, and finite where the student rules out what the teacher says."""
+    (features, head), count = heads(0, 61, 8), 61
+    logits = (features @ head.weight.T + head.bias).double()
+    near = logits + 1e-3 * torch.sin(torch.arange(count).double())
+    exact = (near.log_softmax(-1).exp() * (near.log_softmax(-1) - logits.log_softmax(-1))).sum(-1)
+    same = Head(torch.eye(count), None, torch.zeros(count, dtype=torch.bool))
+    torch.testing.assert_close(
+        reverse_kl(near.float(), logits.float(), same).double(), exact, rtol=2e-3, atol=0
+    )
+    one, other = torch.zeros(1, 3), torch.zeros(1, 3)
+    one[0, 0], other[0, 1] = 200.0, 200.0
+    three = Head(torch.eye(3), None, torch.zeros(3, dtype=torch.bool))
+    assert reverse_kl(one, other, three).item() == pytest.approx(200.0)
+    assert torch.isfinite(reverse_kl_gradient(one, other, three)).all() and torch.isfinite(one).all()

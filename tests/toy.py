@@ -38,7 +38,7 @@ KEEP_THE_LAW = {
     "duo_script": {"objective.group.rows": 4, "objective.temperature.steps": 130},
     "duo_nelbo": {"objective.until": 9},
     "duo_owt": {"objective.until": 9},
-    "duo_owt_distilled": {"objective.round": 4, "objective.grid": 16, "teacher.recipe.optimizer.lr": 0.03},
+    "duo_owt_distilled": {"objective.round": 4, "objective.grid": 16, "teacher.recipe.optimizer.lr": 0.01},
 }
 """Two groups a step; curricula keep their share of the run (`duo_nelbo` crosses from soft to hard tokens;
 a distillation renews its teacher four times)."""

@@ -42,17 +42,24 @@ def path(x0: Tensor, gammas: tuple[Tensor, ...], keys: Tensor, count: int) -> li
 def reverse_kl(logits: Tensor, features: Tensor, head: Head) -> Tensor:
     """KL(student || teacher): student's logits [n, V]; the teacher's `features` [n, D] and head over V -> [n] nats."""
     logp = logits.log_softmax(-1)
-    return (logp.exp() * (logp - _said(features, head))).sum(-1)
+    return _divergence(logp, logp.exp(), _said(features, head))
 
 
 def reverse_kl_gradient(logits: Tensor, features: Tensor, head: Head) -> Tensor:
     """`reverse_kl`, its logits overwritten by p_k (ln p_k - ln q_k - KL)."""
-    logp = logits.log_softmax(-1)
+    logp, logq = logits.log_softmax(-1), _said(features, head)
     p = torch.exp(logp, out=logits)
-    ratio = logp.sub_(_said(features, head))
-    kl = (p * ratio).sum(-1)
-    p.mul_(ratio.sub_(kl[:, None]))
+    kl = _divergence(logp, p, logq)
+    p.mul_(logp.sub_(logq).sub_(kl[:, None]))
     return kl
+
+
+def _divergence(logp: Tensor, p: Tensor, logq: Tensor) -> Tensor:
+    """sum of p (d + e^-d - 1), d = ln p - ln q, [n, V] -> [n]: no term is negative, so that float32 keeps what the
+    plain sum of p d would lose where teacher and student nearly agree. Far below q a term is p (d - 1) + q."""
+    d = logp - logq
+    near = p * (d + torch.expm1(-d.clamp(min=-20)))
+    return torch.where(d > -20, near, p * (d - 1) + logq.exp()).sum(-1)
 
 
 def _said(features: Tensor, head: Head) -> Tensor:
