@@ -70,6 +70,14 @@ def natural(text: str) -> int:
     return value
 
 
+def positive(text: str) -> int:
+    """An integer >= 1, for argparse."""
+    value = natural(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 is too few; give 1 or more")
+    return value
+
+
 def first() -> bool:
     """Whether this is the process of a launch that speaks; one started by hand is."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.command import Parser, first, natural, run
+from repro.command import Parser, first, natural, positive, run
 
 if TYPE_CHECKING:
     from repro.evals.grid import Prepared, Request
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--batch-size",
-        type=natural,
+        type=positive,
         help="rows through the network together, at most; no answer depends on it",
     )
     parser.add_argument("--json", action="store_true", help="print the table's rows and the records as JSON")

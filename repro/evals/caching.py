@@ -8,6 +8,7 @@ import numpy as np
 
 from repro import rng
 from repro.data.corpus import prepared
+from repro.evals.decoding import cut
 from repro.evals.pieces import Work
 from repro.evals.task import Answer, Ask, Task
 from repro.lazy import torch
@@ -60,9 +61,14 @@ class CacheError(Task):
             for refresh in (*self.refreshes, None):
                 interval = "never" if refresh is None else str(refresh)
                 caches.append((f"{name}_{interval}", type(cache)(refresh=refresh)))
-        decoded = work.pieces(
-            len(caches), 1, lambda some: self._decoded(model, prompts, length, caches[some.start][1])
-        )
+
+        def of_cache(number: range) -> dict[str, list[Any]]:
+            _, cache = caches[number.start]
+            rows = cut(range(len(prompts)), work.batch)
+            found = [self._decoded(model, prompts[r.start : r.stop], length, cache) for r in rows]
+            return {what: [value for each in found for value in each[what]] for what in found[0]}
+
+        decoded = work.pieces(len(caches), 1, of_cache)
         work.join()
         found = [
             {what: torch.tensor(values, dtype=torch.float64) for what, values in each.items()}
