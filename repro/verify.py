@@ -27,7 +27,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.command import Parser, run
-from repro.evals.price import Price, price
+from repro.evals.price import Price, price, shown
 from repro.matching import another_plan, called, differing, labelled
 from repro.published import FILE, Cell, Disagreement, disagreements, find, read, said
 from repro.record import Question, Record, difference, text
@@ -209,8 +209,8 @@ def _priced(pairs: Pairs) -> str:
     hours = {price.run: price.hours or 0.0 for price in known if not price.trained}
     trained = {price.run: price.hours or 0.0 for price in known if price.trained}
     words = [f"{len(known)} of {len(pairs)} priced"]
-    words += [f"{sum(hours.values()):.2g} h"] if hours else []
-    words += [f"{sum(trained.values()):.2g} h of training"] if trained else []
+    words += [f"{shown(sum(hours.values()))} h"] if hours else []
+    words += [f"{shown(sum(trained.values()))} h of training"] if trained else []
     return f" ({', '.join(words)})"
 
 

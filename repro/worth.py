@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from repro.evals.price import Price
+from repro.evals.price import Price, shown
 from repro.published import Cell
 
 Pairs = Sequence[tuple[Cell, Price]]
@@ -110,20 +110,20 @@ def summary(pairs: Pairs) -> Iterator[str]:
         hours, cells = sum(step.hours for step in steps), sum(len(step.cells) for step in steps)
         yield (
             f"most cells for the fewest hours: {cells} by {len(steps)} questions to released checkpoints,"
-            f" {hours:.3g} hours of one H100 (estimated)"
+            f" {shown(hours)} hours of one H100 (estimated)"
         )
         yield f"  {', '.join(_budgets(steps))} (question by question: --json)"
         best = rows(pairs)
         for row in best[:FEW]:
             yield (
-                f"  {row.cells_so_far:3d} cells {row.hours_so_far:7.2g} h  +{row.cells} for {row.hours:.2g} h:"
+                f"  {row.cells_so_far:3d} cells {shown(row.hours_so_far):>7} h  +{row.cells} for {shown(row.hours)} h:"
                 f" python -m repro.evals --cell {row.name}"
             )
         if len(best) > FEW:
             yield f"  {best[-1].cells_so_far - best[FEW - 1].cells_so_far:3d} more cells by {len(best) - FEW} more rows"
     for step in cheapest(pairs):
         if step.trained:
-            yield f"  {len(step.cells):3d} cells after about {step.hours:.3g} h of training: {step.command}"
+            yield f"  {len(step.cells):3d} cells after about {shown(step.hours)} h of training: {step.command}"
     yield from _waiting(pairs)
 
 
@@ -152,7 +152,7 @@ def _waiting(pairs: Pairs) -> Iterator[str]:
     for what in order[:FEW]:
         members = lacks[what]
         priced = {price.run: price.hours for _, price in members if price.hours is not None}
-        cost = f", then about {sum(priced.values()):.2g} h" if len(priced) else ""
+        cost = f", then about {shown(sum(priced.values()))} h" if len(priced) else ""
         yield f"  {len(members):3d} for {what}{cost}"
     if len(order) > FEW:
         rest = sum(len(lacks[what]) for what in order[FEW:])

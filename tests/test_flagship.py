@@ -19,6 +19,7 @@ from repro.evals.__main__ import main
 from repro.evals.grid import Request, prepare
 from repro.evals.pace import Pace
 from repro.evals.plan import plan
+from repro.evals.price import shown
 from repro.evals.programme import commands, is_programme, of_cells, read_programme, steps
 from repro.evals.programme_plan import planned
 from repro.files import ROOT
@@ -48,11 +49,11 @@ def section(name: str) -> str:
     unknown = sum(row.unknown for row in found)
     lines = [
         f"\n## {name}\n",
-        f"About {hours:.2g} hours" + (f", {unknown} of unknown cost." if unknown else "."),
+        f"About {shown(hours)} hours" + (f", {unknown} of unknown cost." if unknown else "."),
     ]
     lines += ["", "| row | what | questions | hours |", "|---|---|---|---|"]
     for row in found:
-        cost = "unknown" if row.unknown else f"{row.hours:.2g}"
+        cost = "unknown" if row.unknown else shown(row.hours)
         lines.append(
             f"| {row.step.name} | {row.step.title} | {row.questions} | {cost if row.questions else '-'} |"
         )

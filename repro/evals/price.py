@@ -30,6 +30,11 @@ from repro.recipes.plan import plan as training
 DEVICE = "h100"
 
 
+def shown(hours: float) -> str:
+    """Hours to two digits, in full."""
+    return f"{hours:.2g}" if hours < 100 else f"{float(f'{hours:.2g}'):,.0f}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Price:
     """`hours` of one H100 (None: nobody can say); `run`: what is paid for once; `command`: what to type, where that
@@ -43,7 +48,7 @@ class Price:
 
     def say(self, needs: str) -> str:
         """The price in words."""
-        hours = "cost unknown" if self.hours is None else f"about {self.hours:.2g} H100 hours"
+        hours = "cost unknown" if self.hours is None else f"about {shown(self.hours)} H100 hours"
         if self.trained and self.hours is not None:
             hours += f" to train {self.run}"
         if self.missing == needs:
