@@ -34,8 +34,6 @@ from repro.samplers.sampler import Sampler
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.samplers.decode import Decoded
-
 BATCH = 256
 Policy = Literal["suite", "task"]
 GREEDY = ("do_sample", "temperature")
@@ -150,18 +148,14 @@ class Adapter(LM):
         return texts
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
-        decoded = self.decoded(plan, prompts, names)
-        self.forwards.append(decoded.ledger.forwards)
-        self.ids.append(decoded.ids)
-        return decoded.ids.tolist()
-
-    def decoded(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> Decoded:
-        """One batch through the decoding loop; `names`: its rows in the stream of draws."""
         from repro.samplers.decode import decode
 
         assert self.generation is not None
         process, sampler = self.model.recipe.process, self.generation.sampler
-        return decode(self.model.denoiser, process, sampler, plan, prompts, seed=self.seed, names=names)
+        decoded = decode(self.model.denoiser, process, sampler, plan, prompts, seed=self.seed, names=names)
+        self.forwards.append(decoded.ledger.forwards)
+        self.ids.append(decoded.ids)
+        return decoded.ids.tolist()
 
     def _plan(self, most: int) -> Plan:
         """The plan for a text of at most `most` ids."""
