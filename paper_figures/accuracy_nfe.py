@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
@@ -46,7 +47,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     if drawn.empty:
         return empty(NONE), drawn
     sections = list(drawn.groupby(list(WHERE), sort=True))
-    drawing = Figure(figsize=(0.6 + 3.4 * len(sections), 3.3))
+    drawing = Figure(figsize=(0.8 + 3.6 * len(sections), 3.5))
     for axes, (_, rows) in zip(drawing.subplots(1, len(sections), squeeze=False)[0], sections, strict=True):
         lines(axes, rows, "nfe")
         axes.set_xscale("log", base=2)
@@ -58,12 +59,13 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
 
 
 def lines(axes: Axes, rows: DataFrame, x: str) -> None:
-    """A line a recipe and rule over column `x`, with intervals of accuracy, and of `x` where it has `_low`, `_high`."""
+    """A line a recipe and rule over column `x`, in the order of forwards; intervals of accuracy, and of `x` where it has
+    `_low` and `_high`."""
     markers = rule_markers(rows)
     for key, line in rows.groupby(["recipe", "rule"], sort=False):
         assert isinstance(key, tuple)
         recipe, rule = map(str, key)
-        line = line.sort_values([x, "preset"], kind="stable")
+        line = line.sort_values(["nfe", "preset"], kind="stable")
         across = None
         if f"{x}_low" in line:
             across = [line[x] - line[f"{x}_low"], line[f"{x}_high"] - line[x]]
@@ -103,10 +105,12 @@ def finish(drawing: Figure, drawn: DataFrame, bars: str) -> None:
         )
     wide = max(2, math.floor(drawing.get_figwidth() / 1.9))
     drawing.legend(handles=handles, loc="outside upper left", ncols=wide, fontsize=6.5)
-    said = dict.fromkeys(_class(*row) for row in drawn[list(WHERE)].itertuples(index=False))
+    classes = dict.fromkeys(_class(*row) for row in drawn[list(WHERE)].itertuples(index=False))
     seeds = sorted({int(count) for count in drawn.seeds})
     networks = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    text = "\n".join([f"{bars}; train seeds: {networks}; hollow: adaptive", *said])
+    most = math.floor(22 * drawing.get_figwidth())  # characters of a line at this size
+    said = [f"{bars}; train seeds: {networks}; hollow: adaptive", *classes]
+    text = "\n".join(line for each in said for line in wrap(each, most))
     drawing.supxlabel(text, fontsize=6, color=OTHER, x=0.02, ha="left")
 
 

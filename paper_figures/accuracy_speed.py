@@ -20,13 +20,13 @@ from repro.results import Record
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-TIMED = ["useful_per_second", "useful_per_second_low", "useful_per_second_high", "batch", "alone_per_second"]
+TIMED = [f"{mode}_per_second{end}" for mode in ("useful", "alone") for end in ("", "_low", "_high")]
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     """A row a section: throughput on the left, batch 1 on the right."""
     found = query(records)
-    drawn = found[[*COLUMNS, *TIMED, "n", "seeds", "clock"]].reset_index(drop=True)
+    drawn = found[[*COLUMNS, "nfe", *TIMED, "batch", "n", "seeds", "clock"]].reset_index(drop=True)
     if drawn.empty:
         return empty(NONE), drawn
     sections = list(drawn.groupby(list(WHERE), sort=True))

@@ -46,7 +46,7 @@ CELLS = (
         "latency",
         "latency_p95",
     ),
-    *("alone_per_second", "n", "seeds", "clock"),
+    *("alone_per_second", "alone_per_second_low", "alone_per_second_high", "n", "seeds", "clock"),
 )
 CURVES = (
     *(
@@ -142,7 +142,7 @@ def _row(cell: Cell) -> dict[str, Any]:
     n = len(runs[0].outcomes)
     low, high = wilson(fmean(accuracy), n, LEVEL)
     batched, alone = ([speed[mode] for speed in cell.speeds] for mode in ("throughput", "latency"))
-    every = [each["counts"]["useful"] / seconds for each in batched for seconds in each["passes"]]
+    every, single = _passes(batched), _passes(alone)
     forwards, rows = setting.total("forwards"), setting.total("rows")
     return {
         **dict(zip(WHERE, cell.where, strict=True)),
@@ -166,6 +166,8 @@ def _row(cell: Cell) -> dict[str, Any]:
         "latency": fmean(each["median"] for each in alone),
         "latency_p95": fmean(each["p95"] for each in alone),
         "alone_per_second": _per_second(alone, "useful"),
+        "alone_per_second_low": min(single),
+        "alone_per_second_high": max(single),
         "n": n,
         "seeds": len(runs),
         "clock": cell.speeds[0]["clock"],
@@ -175,6 +177,11 @@ def _row(cell: Cell) -> dict[str, Any]:
 def _per_second(modes: Sequence[Mapping[str, Any]], count: str) -> float:
     """A count a second: sums over runs, each run's seconds the median of its passes."""
     return sum(mode["counts"][count] for mode in modes) / sum(median(mode["passes"]) for mode in modes)
+
+
+def _passes(modes: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Useful tokens a second of every pass of every run."""
+    return [mode["counts"]["useful"] / seconds for mode in modes for seconds in mode["passes"]]
 
 
 def curves(records: Sequence[Record]) -> DataFrame:

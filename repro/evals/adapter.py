@@ -37,8 +37,6 @@ from repro.samplers.sampler import Sampler
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.samplers.decode import Decoded
-
 BATCH = 256
 REQUESTS = 64
 """Likelihoods of a piece."""
@@ -169,18 +167,14 @@ class Adapter(LM):
         return texts
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
-        found = self.decoded(plan, prompts, names)
+        assert self.generation is not None
+        sampler, work = self.generation.sampler, self.work
+        found = decoded(
+            work, self.model, sampler, plan, prompts, seed=self.seed, names=names, batch=self.batch
+        )
         self.forwards.append(found.ledger.forwards)
         self.ids.append(found.ids)
         return found.ids.tolist()
-
-    def decoded(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> Decoded:
-        """Rows of one plan through the decoding loop; `names` number them in the stream of draws."""
-        assert self.generation is not None
-        sampler, work = self.generation.sampler, self.work
-        return decoded(
-            work, self.model, sampler, plan, prompts, seed=self.seed, names=names, batch=self.batch
-        )
 
     def _plan(self, most: int) -> Plan:
         """The plan for a text of at most `most` ids."""

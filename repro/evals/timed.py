@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from repro.evals.adapter import Adapter, Generation
-from repro.evals.decoding import cut, joined
 from repro.evals.effort import Effort
 from repro.evals.harness import HarnessTask
 from repro.evals.lm_tasks import LmGeneration
@@ -90,7 +89,7 @@ class DecodingSpeed(Task):
         found = self._of().asked_of(adapter, ask)
         assert found.items is not None
         values = outcomes(found.items, self.metric, self.filter)
-        counts = adapter.counts([batch.decoded for batch in adapter.batches], adapter.batches)
+        counts = adapter.counts(adapter.made, adapter.batches)
         n, mean = len(values), statistics.fmean(values)
         return Answer(
             metrics={"accuracy": (mean, statistics.stdev(values) / math.sqrt(n) if n > 1 else None, n)},
@@ -164,60 +163,66 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, way: str) -> list[flo
 # --- decoding again -----------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
-    """Rows decoded together, what came of them, and where each text ends (stop strings, most ids)."""
+    """Rows decoded together: a plan, prompts, names in the stream of draws."""
 
     plan: Plan
     prompts: list[list[int]]
     names: list[int]
-    decoded: Decoded
-    ends: list[tuple[Sequence[str], int]] = field(default_factory=list)
 
     def singles(self) -> list[Batch]:
         """Each row as a batch of its own."""
-        rows = zip(self.prompts, self.names, self.ends, strict=True)
-        return [Batch(self.plan, [prompt], [name], self.decoded, [end]) for prompt, name, end in rows]
+        rows = zip(self.prompts, self.names, strict=True)
+        return [Batch(self.plan, [prompt], [name]) for prompt, name in rows]
 
 
 @dataclass(eq=False)
 class Recorded(Adapter):
-    """An adapter that keeps what it decoded, so that the same rows can be decoded again."""
+    """An adapter that knows its batches, so that the same rows can be decoded again, and where each text ends."""
 
     batches: list[Batch] = field(default_factory=list)
+    made: list[Decoded] = field(default_factory=list)
+    """What came of each batch."""
+    order: list[int] = field(default_factory=list)
+    """Names of the rows as they were decoded."""
+    ends: dict[int, tuple[Sequence[str], int]] = field(default_factory=dict)
+    """Name -> stop strings and most ids of its text."""
 
-    def decoded(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> Decoded:
-        made = []
-        for some in cut(range(len(prompts)), self.batch):
-            asked, called = prompts[some.start : some.stop], names[some.start : some.stop]
-            made.append(self._together(plan, asked, called))
-            self.batches.append(Batch(plan, asked, called, made[-1]))
-        return joined(made)
+    def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
+        rows: list[list[int]] = []
+        for start in range(0, len(names), self.batch):
+            some = slice(start, start + self.batch)
+            batch = Batch(plan, prompts[some], names[some])
+            decoded = self.again(batch)()
+            self.batches.append(batch)
+            self.made.append(decoded)
+            self.order += batch.names
+            self.forwards.append(decoded.ledger.forwards)
+            self.ids.append(decoded.ids)
+            rows += decoded.ids.tolist()
+        return rows
 
     def _text(self, row: list[int], until: Sequence[str], most: int) -> str:
         # rows become texts in the order in which they were decoded
-        batch = next(each for each in self.batches if len(each.ends) < len(each.names))
-        batch.ends.append((until, most))
+        self.ends[self.order[len(self.ends)]] = (until, most)
         return super()._text(row, until, most)
 
     def again(self, batch: Batch) -> Callable[[], Decoded]:
-        """Decodes a batch once more, and keeps no account of it."""
-        return lambda: self._together(batch.plan, batch.prompts, batch.names)
-
-    def _together(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> Decoded:
-        """One batch through the decoding loop, and nothing else: this is what the clock reads."""
+        """Decodes a batch, and keeps no account of it."""
         from repro.samplers.decode import decode
 
         assert self.generation is not None
-        process, sampler = self.model.recipe.process, self.generation.sampler
-        return decode(self.model.denoiser, process, sampler, plan, prompts, seed=self.seed, names=names)
+        net, process, rule = self.model.denoiser, self.model.recipe.process, self.generation.sampler
+        plan, prompts = batch.plan, batch.prompts
+        return lambda: decode(net, process, rule, plan, prompts, seed=self.seed, names=batch.names)
 
     def counts(self, made: Sequence[Decoded], batches: Sequence[Batch]) -> Counts:
-        """Sums over rows of what was decoded, with the texts' ends as in `batches`."""
+        """Sums over the rows of what was made of some batches."""
         useful = 0
         for decoded, batch in zip(made, batches, strict=True):
-            rows = zip(decoded.ids.tolist(), batch.ends, strict=True)
-            useful += sum(self.useful(row, *end) for row, end in rows)
+            rows = zip(decoded.ids.tolist(), batch.names, strict=True)
+            useful += sum(self.useful(row, *self.ends[name]) for row, name in rows)
 
         def total(name: str) -> int:
             return sum(int(getattr(decoded.ledger, name).sum()) for decoded in made)
