@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -11,12 +12,14 @@ import torch
 from toy import toy
 
 from repro import checkpoint, load, parts
+from repro.checkpoint import file_digest
 from repro.data.corpus import prepared
 from repro.evals import mauve
 from repro.evals.gen_ppl import EveryToken
 from repro.evals.judges import load_judge
 from repro.evals.mauve import Mauve, area, clustered, projected, scored
 from repro.evals.mauve_tasks import GenerationMauve, NaiveMauve
+from repro.evals.references import OpenMauve, load_reference
 from repro.evals.task import Ask
 
 LENGTH = 32
@@ -283,6 +286,79 @@ def test_mauve_of_samples_that_fool_gen_ppl(judged, model):
     m = {name: value for name, (value, _, _) in answer.metrics.items()}
     assert {"real_mauve", "repetition_mauve", "unigram_mauve", "unigram_mauve_clusterings"} < m.keys()
     assert "true_mauve" not in m and m["repetition_mauve_mean"] < m["real_mauve_mean"] <= 1
+
+
+@pytest.fixture
+def texts(folder, tmp_path):
+    """A file of 8 real texts in `runs/`, as its lines are written."""
+    data = load_judge(folder).model.data
+    rows = prepared(data).heldout.ids[:8].tolist()
+    lines = [json.dumps({"text": data.decode(row), "url": "ignored"}) for row in rows]
+    (tmp_path / "real.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return "real.jsonl"
+
+
+def test_released_weights_are_compared_with_texts_of_a_file(judged, model, texts):
+    """As `open_generation`, whose rows it makes; MAUVE recomputed from the file; its digest is in the question."""
+    from repro.samplers.plan import Plan
+    from repro.samplers.presets import preset
+
+    pins = Mauve(
+        state="mean", length=20, clusters=2, seeds=5, starts=1, variance=0.9, scaling=5.0, mixtures=9
+    )
+    few = judged | {"samples": 4, "mauve": (pins,)}
+    task = OpenMauve(name="q", **few, reference=texts, length=LENGTH)
+    ask = Ask(preset("ancestral"), Plan(gen_length=LENGTH, block_length=LENGTH, steps=2), 0, None)
+    answer = task.answer(model, ask)
+    judge, reference = load_judge("ar-judge"), load_reference(texts)
+    against, real = reference.sides(4)
+    assert sorted([*against, *real]) == sorted(reference.texts)
+    sides = [
+        judge.features([judge.encode(text)[:20] for text in side], "mean")
+        for side in (against, [item["text"] for item in answer.items], real)
+    ]
+    assert answer.metrics["mauve_mean"] == pytest.approx(scored(sides[0], sides[1], pins, 0).metric())
+    assert answer.metrics["true_mauve_mean"] == pytest.approx(scored(sides[0], sides[2], pins, 0).metric())
+    nll = -sum(judge.logp([judge.encode(text)])[0].sum() for text in real)
+    assert answer.metrics["true_gen_ppl"][0] == pytest.approx(math.exp(nll / (4 * LENGTH)), rel=1e-5)
+    assert task.protocol()["reference_digest"] == reference.digest and task.skip(model) is None
+    gone = parts.derive(task, {"reference": "owt_valid.jsonl"})
+    assert "no file 'owt_valid.jsonl' of reference texts" in gone.skip(model)
+    with pytest.raises(ValueError, match="holds 8 texts; MAUVE of 5 samples takes 10"):
+        reference.sides(5)
+
+
+def test_a_line_of_a_reference_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "odd.jsonl").write_text('{"text": "a"}\n{"ids": [1]}\n')
+    with pytest.raises(ValueError, match=r"odd\.jsonl:2: "):
+        load_reference(tmp_path / "odd.jsonl")
+
+
+def test_a_file_of_samples_against_a_file_of_texts(judged, folder, texts, tmp_path, capsys):
+    """From the command line: MAUVE by both states beside real text; the reference's digest is in the question."""
+    from repro.evals import __main__ as command_line
+
+    data = load_judge(folder).model.data
+    path = tmp_path / "theirs.jsonl"
+    rows = prepared(data).heldout.ids[8:12].tolist()
+    path.write_text("".join(json.dumps({"text": data.decode(row)}) + "\n" for row in rows))
+    arguments = ["--samples", str(path), "--judge", str(folder), "--out", str(tmp_path / "out")]
+    assert command_line.main([*arguments, "--reference", str(tmp_path / texts), "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["records"]
+    task, metrics = record["question"]["task"], record["answer"]["metrics"]
+    assert task["part"] == "external_likeness" and task["reference"] == file_digest(tmp_path / texts)
+    assert [pins["state"] for pins in task["mauve"]] == ["last", "mean"] and task["mauve"][0]["length"] == 31
+    assert {
+        "mauve",
+        "mauve_mean",
+        "true_mauve",
+        "true_mauve_mean",
+        "true_gen_ppl",
+        "gen_ppl",
+    } < metrics.keys()
+    assert parts.read(task).mauve[1].clusters == 2
+    with pytest.raises(ValueError, match=r"give --samples FILE\.jsonl and --judge CKPT"):
+        command_line.main(["--ckpt", "x", "--reference", str(tmp_path / texts)])
 
 
 def test_the_module_says_where_its_randomness_comes_from(monkeypatch):

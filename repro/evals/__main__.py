@@ -70,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rule", help="how the judge reads: duo, mdlm, remdm, bd3, every_token, or RULE:field=value"
     )
     parser.add_argument(
+        "--reference", help="with --samples FILE.jsonl: texts that MAUVE compares them with, twice as many"
+    )
+    parser.add_argument(
         "--plan",
         nargs="?",
         const="h100",
@@ -97,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.samplers == "list":
         return _list()
-    if isinstance(args.samples, Path) or args.judge is not None or args.rule is not None:
+    if isinstance(args.samples, Path) or any(v is not None for v in (args.judge, args.rule, args.reference)):
         return _judged(parser, args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.cell is not None or args.suite is not None:
@@ -193,13 +196,13 @@ def _judged(parser: Parser, args: argparse.Namespace) -> int:
     """Score a file of samples; every flag that would have no effect is an error."""
     if not isinstance(args.samples, Path) or args.judge is None:
         parser.error("a judge scores a file: give --samples FILE.jsonl and --judge CKPT")
-    takes = ("samples", "judge", "rule", "out", "json")
+    takes = ("samples", "judge", "rule", "reference", "out", "json")
     for name, value in vars(args).items():
         if name not in takes and value != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --samples FILE.jsonl; leave it out")
     from repro.evals.scored import command
 
-    for line in command(args.samples, args.judge, args.rule, args.out, args.json):
+    for line in command(args.samples, args.judge, args.rule, args.reference, args.out, args.json):
         print(line)
     return 0
 

@@ -44,6 +44,8 @@ class Judge(Reader):
     """How a text writes `eos`; None where the judge knows no end."""
     device: str
     """Type of the device that it runs on."""
+    longest: int
+    """Most ids that `features` reads of a text."""
 
     def encode(self, text: str) -> list[int]:
         """Text -> the judge's ids."""
@@ -68,6 +70,7 @@ class OurJudge(Judge):
         vocabulary = model.data.vocabulary()
         self.model, self.name, self.digest = model, model.recipe.name, model.digest
         self.device = model.denoiser.home.type
+        self.longest = model.data.row_length() - 1  # BOS takes one of the row's places
         known = vocabulary.eos is not None and vocabulary.eos < vocabulary.size
         self.eos, self.end = (vocabulary.eos, END) if known else (None, None)
 
@@ -109,8 +112,7 @@ class OurJudge(Judge):
             begun = torch.nn.functional.pad(rows, (1, 0), value=vocabulary.bos)
             return denoiser.encode(begun, t=t, attention=Mask())[:, 1:]
 
-        # BOS takes one of the row's places
-        _within(windows, self.model.data.row_length() - 1, vocabulary.size, self.name)
+        _within(windows, self.longest, vocabulary.size, self.name)
         return _states(windows, vocabulary.total, read, denoiser.home, state)
 
 
@@ -133,6 +135,7 @@ class FolderJudge(Judge):
         self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         self.name, self.digest = folder.name, _folder_digest(folder)
         self.device = self.network.device.type
+        self.longest = network.config.max_position_embeddings
         self.eos, self.end = self.tokenizer.eos_token_id, self.tokenizer.eos_token
 
     def encode(self, text: str) -> list[int]:
@@ -154,7 +157,7 @@ class FolderJudge(Judge):
 
     def features(self, windows: Sequence[Ids], state: State) -> np.ndarray:
         config = self.network.config
-        _within(windows, config.max_position_embeddings, config.vocab_size, self.name)
+        _within(windows, self.longest, config.vocab_size, self.name)
 
         def read(rows: Tensor) -> Tensor:
             return self.network.base_model(rows, use_cache=False).last_hidden_state

@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from repro import parts
 from repro.evals.effort import Effort, of_texts
-from repro.evals.judges import load_judge
+from repro.evals.judges import Judge, load_judge
 from repro.evals.mauve import Mauve, scored
 from repro.evals.pieces import Work
 from repro.evals.quality import Judged, beside_true, fooling, read_by
@@ -59,22 +57,12 @@ class Likened(Judged):
         return count
 
     def likeness(self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int) -> dict[str, Metric]:
-        """MAUVE of rows of each kind, its name in front, with the standard error over clusterings alone beside it."""
+        """MAUVE of rows of each kind against held-out rows that are none of them."""
         judge = load_judge(self.judge)
         count = len(next(iter(kinds.values())))
-
-        def features(rows: Sequence[Ids], pins: Mauve) -> np.ndarray:
-            read = read_by(judge, model, rows, self.retokenise)
-            return judge.features([ids[: pins.length] for ids in read], pins.state)
-
-        metrics: dict[str, Metric] = {}
-        for pins in self.mauve:
-            reference = features(self.other_rows(model, count, count).tolist(), pins)
-            for kind, rows in kinds.items():
-                found = scored(reference, features(rows, pins), pins, seed)
-                metrics[f"{kind}{pins.name}"] = found.metric()
-                metrics[f"{kind}{pins.name}_clusterings"] = found.over_clusterings()
-        return metrics
+        rows = {**kinds, "reference": self.other_rows(model, count, count).tolist()}
+        read = {kind: read_by(judge, model, each, self.retokenise) for kind, each in rows.items()}
+        return likened(judge, self.mauve, read.pop("reference"), read, seed)
 
 
 @part
@@ -115,6 +103,27 @@ class NaiveMauve(Likened):
         for item in found.items:
             kinds.setdefault(f"{item['kind']}_", []).append(item["ids"])
         return replace(found, metrics=found.metrics | self.likeness(model, kinds, ask.seed))
+
+
+def likened(
+    judge: Judge,
+    settings: Sequence[Mauve],
+    reference: Sequence[Ids],
+    kinds: Mapping[str, Sequence[Ids]],
+    seed: int,
+) -> dict[str, Metric]:
+    """MAUVE of each kind of texts, in the judge's ids, against the reference: its name behind the kind's, and with the
+    standard error over clusterings alone beside it."""
+    metrics: dict[str, Metric] = {}
+    for pins in settings:
+        theirs = judge.features([ids[: pins.length] for ids in reference], pins.state)
+        for kind, rows in kinds.items():
+            found = scored(
+                theirs, judge.features([ids[: pins.length] for ids in rows], pins.state), pins, seed
+            )
+            metrics[f"{kind}{pins.name}"] = found.metric()
+            metrics[f"{kind}{pins.name}_clusterings"] = found.over_clusterings()
+    return metrics
 
 
 def by_sample(items: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

@@ -1,8 +1,10 @@
-"""Samples of any engine, judged: `python -m repro.evals --samples FILE.jsonl --judge CKPT [--rule duo] [--out DIR]`.
+"""Samples of any engine, judged.
+
+    python -m repro.evals --samples FILE.jsonl --judge CKPT [--rule duo] [--out DIR] [--reference TEXTS.jsonl]
 
 A line is an object with `text` (retokenised by the judge), `ids`, or both: the judge then reads the text and entropy is
 the ids'. Ids alone must be the judge's own. Other fields are ignored, so the items that a generating task keeps
-(OUT/items) are such a file.
+(OUT/items) are such a file. With a reference, a file of real texts at least twice as many, MAUVE stands beside.
 
 The answer is a record as any other, in OUT/raw (default: runs/external/raw). Its question names the file by its SHA-256
 in place of a checkpoint, and its protocol says `engine: external`: so no table or figure puts it in a column of samples
@@ -24,7 +26,9 @@ from repro.checkpoint import file_digest
 from repro.evals.asking import items_file, measured_alone
 from repro.evals.gen_ppl import EveryToken, Rule, judged, rule
 from repro.evals.judges import Judge, OurJudge, load_judge
+from repro.evals.mauve import Mauve
 from repro.evals.quality import Retokenise, by_themselves, judging
+from repro.evals.references import Reference, beside, load_reference
 from repro.evals.samples import entropy
 from repro.evals.task import Answer
 from repro.files import runs, write_text
@@ -44,6 +48,14 @@ class ExternalSamples(Part):
     name: str
     samples: str
     distinct: tuple[int, ...]
+
+
+@part
+class ExternalLikeness(ExternalSamples):
+    """The same with MAUVE against the texts of a file, `reference` its SHA-256."""
+
+    reference: str
+    mauve: tuple[Mauve, ...]
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -77,7 +89,7 @@ def _kind(sample: _Line) -> str:
     return "ids" if sample.text is None else "text" if sample.ids is None else "text and ids"
 
 
-def score_file(path: Path, judge: Judge, rule: Rule) -> tuple[Question, Answer]:
+def score_file(path: Path, judge: Judge, rule: Rule, reference: Reference | None) -> tuple[Question, Answer]:
     """The question that a file's samples are, and its answer with an item a sample; ValueError for a sample too short
     to count n-grams of."""
     samples = read(path)
@@ -98,12 +110,25 @@ def score_file(path: Path, judge: Judge, rule: Rule) -> tuple[Question, Answer]:
     metrics = {"gen_ppl": found.perplexity(), **by_themselves(own, SIZES)}
     protocol = judging(judge, rule, retokenise) | {"engine": EXTERNAL}
     protocol["entropy"] = "judge's ids" if kind == "text" else "generator's ids"
-    return asked(file_digest(path), protocol), Answer(metrics, items=items)
+    digest = file_digest(path)
+    pins: dict[str, Any] = {"name": "samples", "samples": digest, "distinct": SIZES}
+    if reference is None:
+        return asked(digest, ExternalSamples(**pins), protocol), Answer(metrics, items=items)
+    settings = usual(judge, len(rows))
+    metrics |= beside(judge, rule, settings, reference, rows, 0)
+    task = ExternalLikeness(**pins, reference=reference.digest, mauve=settings)
+    return asked(digest, task, protocol), Answer(metrics, items=items)
 
 
-def asked(digest: str, protocol: dict[str, Any]) -> Question:
+def usual(judge: Judge, count: int) -> tuple[Mauve, Mauve]:
+    """MAUVE as its paper sets it, by either state: a tenth of the samples as clusters, at most 1,024 ids read."""
+    shared = {"clusters": max(2, round(count / 10)), "length": min(1024, judge.longest)}
+    fixed = {"seeds": 5, "starts": 5, "variance": 0.9, "scaling": 5.0, "mixtures": 25}
+    return Mauve(state="last", **shared, **fixed), Mauve(state="mean", **shared, **fixed)
+
+
+def asked(digest: str, task: ExternalSamples, protocol: dict[str, Any]) -> Question:
     """The question about samples with that digest."""
-    task = ExternalSamples(name="samples", samples=digest, distinct=SIZES)
     checkpoint = {"digest": digest, "recipe": EXTERNAL, "seed": 0, "step": 0, "weights": EXTERNAL}
     put = {"sampler": None, "plan": None, "seed": 0, "limit": None}
     return Question.read(
@@ -111,11 +136,11 @@ def asked(digest: str, protocol: dict[str, Any]) -> Question:
     )
 
 
-def keep(path: Path, judge: Judge, rule: Rule, out: Path) -> Record:
+def keep(path: Path, judge: Judge, rule: Rule, reference: Reference | None, out: Path) -> Record:
     """Score a file and keep its record in OUT/raw, its items in OUT/items. What is answered there already is judged
     again, and must agree."""
     began = time.perf_counter()
-    question, answer = score_file(path, judge, rule)
+    question, answer = score_file(path, judge, rule, reference)
     name = f"{EXTERNAL}:{path.stem}"
     where = {"recipe": EXTERNAL, "checkpoint": name, "suite": EXTERNAL, "task": "samples"}
     labels = {**where, "preset": None, "tokens_per_step": None}
@@ -135,13 +160,16 @@ def default_rule(judge: Judge) -> Rule:
     return rule("duo")
 
 
-def command(path: Path, judge: str, named: str | None, out: Path | None, as_json: bool) -> Sequence[str]:
+def command(
+    path: Path, judge: str, named: str | None, real: str | None, out: Path | None, as_json: bool
+) -> Sequence[str]:
     """The lines to print."""
     rule_asked = None if named is None else rule(named)  # before the slow part
     read(path)
+    reference = None if real is None else load_reference(real)
     reader = load_judge(judge)
     folder = runs() / EXTERNAL if out is None else out
-    record = keep(path, reader, rule_asked or default_rule(reader), folder)
+    record = keep(path, reader, rule_asked or default_rule(reader), reference, folder)
     if as_json:
         return [json.dumps({"records": [record], "skipped": []}, indent=1)]
     protocol, digest = record["question"]["protocol"], record["question"]["checkpoint"]["digest"]
@@ -149,6 +177,7 @@ def command(path: Path, judge: str, named: str | None, out: Path | None, as_json
     lines = [
         f"{head}, rule {protocol['rule']['part']}, {protocol['retokenise']}, entropy of the {protocol['entropy']}"
     ]
+    wide = max(map(len, record["answer"]["metrics"]))
     for name, metric in record["answer"]["metrics"].items():
-        lines.append(f"{name:<12} {metric['value']:.4f} ± {metric['se']:.4f}  (n = {metric['n']})")
+        lines.append(f"{name:<{wide}} {metric['value']:.4f} ± {metric['se']:.4f}  (n = {metric['n']})")
     return lines
