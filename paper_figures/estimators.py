@@ -58,7 +58,8 @@ def query(records: Sequence[Record]) -> DataFrame:
         one_protocol(section)
     mean = summarise(rows)
     points = []
-    for (checkpoint, estimator), group in mean.groupby(["checkpoint", "task"], sort=False):
+    for _, group in mean.groupby(["checkpoint", "task"], sort=False):
+        checkpoint, estimator = group.checkpoint.iloc[0], group.task.iloc[0]
         metrics = group.set_index("metric")
         for metric, row in metrics.iterrows():
             measured, _, draws = str(metric).rpartition("_")
