@@ -45,9 +45,9 @@ def test_a_task_in_blocks_with_a_cache(write, sampler, kept, tmp_path, tokenizer
     run = asked(write, tmp_path, tokenizer, monkeypatch, capsys)
     block = str(CANVAS if write is diffusion_gemma else 4)
     ((record,), _) = run("--samplers", sampler, "--block-length", block, "--cache", kept)
-    plan = record["question"]["protocol"]["plan"]
+    plan = record["question"]["plan"]
     assert (plan["block_length"], plan["cache"]["part"]) == (int(block), f"{kept}_cache")
-    assert record["answer"]["nfe"] > 1 and record["answer"]["n"] == 2
+    assert record["answer"]["nfe"] > 1
 
 
 @pytest.mark.slow
