@@ -25,6 +25,7 @@ from repro.evals.gen_ppl import Rule, judged
 from repro.evals.judges import Judge, load_judge
 from repro.evals.mauve import Mauve
 from repro.evals.mauve_tasks import Likened, by_sample, likened
+from repro.evals.pieces import Work
 from repro.evals.quality import generated, read_by
 from repro.evals.samples import Ids, Metric
 from repro.evals.task import Answer, Ask
@@ -118,10 +119,10 @@ class OpenMauve(Likened):
     def effort(self, model: Model, ask: Ask) -> Effort:
         return of_texts(self.samples, model, ask, 0)
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
         reference, judge = load_reference(self.reference), load_judge(self.judge)
         reference.sides(self.count(ask))  # before the slow part
-        found = generated(self, model, ask)
+        found = generated(self, model, ask, work)
         assert found.items is not None
         rows = read_by(judge, model, [item["ids"] for item in found.items], self.retokenise)
         metrics = found.metrics | beside(judge, self.rule, self.mauve, reference, rows, ask.seed)
