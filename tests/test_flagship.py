@@ -296,7 +296,7 @@ def test_a_run_stops_before_its_hours_are_over_and_goes_on(tmp_path, slow):
     request = Request(["random"], ["law"], [16, 32], (0, 1), samples=4, suite="oracle", out=tmp_path)
     asked, left = [], []
     for _ in range(3):
-        slow.now, pace = 0.0, Pace(2.5, slow)
+        pace = Pace(2.5, slow)
         records = list(pace.within(prepare(model, request)))
         asked.append(sum(new for _, new in records))
         left.append(pace.left)
@@ -327,7 +327,7 @@ def test_what_an_earlier_run_took_is_known(tmp_path, slow, seconds, left):
         def find(self, question, numerics):
             return known if question == first["id"] else None
 
-    slow.now, pace = 0.0, Pace(1.0, slow)
+    pace = Pace(1.0, slow)
     found = list(pace.within(replace(grid, store=Slow(grid.store.folder))))
     assert [new for _, new in found] == [False, True][: 2 - left] and pace.left == left
 
