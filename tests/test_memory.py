@@ -69,7 +69,7 @@ def test_rows_by_free_memory(monkeypatch):
     rows = [rows_at_once(effort, network, free, 2) for free in (10e9, 20e9, 40e9)]
     assert rows[1] == 2 * rows[0] and rows[2] == 4 * rows[0]
     card = SimpleNamespace(device=SimpleNamespace(type="cuda"), element_size=lambda: 2)
-    denoiser = SimpleNamespace(buffers=lambda: iter([card]))
+    denoiser = SimpleNamespace(parameters=lambda: iter([card]))
     monkeypatch.setattr(memory.Network, "of_model", lambda model: network)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20e9, 80e9))
     card_model = SimpleNamespace(denoiser=denoiser, recipe=SimpleNamespace(process=None))

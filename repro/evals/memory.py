@@ -19,11 +19,11 @@ Found = TypeVar("Found")
 
 def fitted(model: Model, task: Task, ask: Ask) -> int | None:
     """Rows by arithmetic for the free memory of the model's card; None on a CPU, and where nobody knows the cost."""
-    weight = next(model.denoiser.buffers())
-    if weight.device.type != "cuda":
-        return None
     network, effort = Network.of_model(model), task.effort(model, ask)
     if network is None or effort is None or not effort.forwards:
+        return None
+    weight = next(model.denoiser.parameters())
+    if weight.device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(weight.device)
     return rows_at_once(effort, network, free, weight.element_size())
