@@ -296,7 +296,7 @@ def test_a_run_stops_before_its_hours_are_over_and_goes_on(tmp_path, slow):
     request = Request(["random"], ["law"], [16, 32], (0, 1), samples=4, suite="oracle", out=tmp_path)
     asked, left = [], []
     for _ in range(3):
-        slow.now, pace = 0.0, Pace(2.5, slow)
+        pace = Pace(2.5, slow)
         records = list(pace.within(prepare(model, request)))
         asked.append(sum(new for _, new in records))
         left.append(pace.left)
@@ -306,13 +306,30 @@ def test_a_run_stops_before_its_hours_are_over_and_goes_on(tmp_path, slow):
     assert {r["id"]: r["answer"] for r in Store(tmp_path / "raw").records()} == undisturbed
 
 
-def test_what_earlier_runs_took_is_known(tmp_path, slow):
-    """After an hour a question, half an hour begins none; a first question of all is asked unmeasured."""
+def test_the_first_question_of_all_is_asked_unmeasured(tmp_path, slow):
     model = load("oracle:mdlm@nano")
     request = Request(["random"], ["law"], [16, 32], samples=4, suite="oracle", out=tmp_path)
     pace = Pace(0.5, slow)
     assert sum(new for _, new in pace.within(prepare(model, request))) == 1 and pace.left == 1
     assert pace.needed == pytest.approx(1.0) and "1 questions are left, about 1 hours" in pace.say()
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(3500, 0), (3700, 1)])
+def test_what_an_earlier_run_took_is_known(tmp_path, slow, seconds, left):
+    """A record of the same kind of machine that took so long: its like is begun within an hour, or not."""
+    model = load("oracle:mdlm@nano")
+    request = Request(["random"], ["law"], [16, 32], samples=4, suite="oracle", out=tmp_path)
+    grid = prepare(model, request)
+    (first, _), *_ = replace(grid, cells=grid.cells[:1]).run()
+    known = first | {"measurements": first["measurements"] | {"seconds": seconds}}
+
+    class Slow(Store):
+        def find(self, question, numerics):
+            return known if question == first["id"] else None
+
+    pace = Pace(1.0, slow)
+    found = list(pace.within(replace(grid, store=Slow(grid.store.folder))))
+    assert [new for _, new in found] == [False, True][: 2 - left] and pace.left == left
 
 
 def test_the_command_line_stops_with_a_line_and_a_code(tmp_path, capsys):

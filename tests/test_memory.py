@@ -62,18 +62,18 @@ def test_rows_by_free_memory(monkeypatch):
     model = load("oracle:mdlm@nano")
     found = plan("kuleshov-group/mdlm-owt", Request(suite="mdlm_owt"), "h100")
     cell = found.cells[0]
-    assert fitted(model, cell) is None
+    assert fitted(model, cell.task, cell.ask) is None
     entry = checkpoints.entry("kuleshov-group/mdlm-owt")
     network = Network.of_shape(entry.shape, entry.parameters)
     effort = Effort(items=1024, forwards=1025, tokens=1025 * 1024, keys=1025 * 1024**2, heads=1025 * 1024)
     rows = [rows_at_once(effort, network, free, 2) for free in (10e9, 20e9, 40e9)]
     assert rows[1] == 2 * rows[0] and rows[2] == 4 * rows[0]
     card = SimpleNamespace(device=SimpleNamespace(type="cuda"), element_size=lambda: 2)
-    denoiser = SimpleNamespace(buffers=lambda: iter([card]))
-    monkeypatch.setattr(memory, "network_of", lambda model: network)
+    denoiser = SimpleNamespace(parameters=lambda: iter([card]))
+    monkeypatch.setattr(memory.Network, "of_model", lambda model: network)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20e9, 80e9))
     card_model = SimpleNamespace(denoiser=denoiser, recipe=SimpleNamespace(process=None))
-    assert fitted(card_model, cell) == rows[1]
+    assert fitted(card_model, cell.task, cell.ask) == rows[1]
     assert DEVICES["h100"].memory == 80e9 and found.lines[0].batch == rows_at_once(
         effort, network, 80e9 - 2 * entry.parameters, 2
     )

@@ -242,6 +242,14 @@ class Network:
         )
 
     @classmethod
+    def of_model(cls, model: Model) -> Network | None:
+        """Of a loaded model; None for an exact denoiser, which has no network."""
+        if model.weights == "exact":
+            return None
+        size = model.recipe.backbone.size(model.data)
+        return cls.of_size(size, model.data.vocabulary().total)
+
+    @classmethod
     def of_size(cls, size: Size, vocabulary: int) -> Network:
         """Of a backbone's own count; keys and feed-forward by the usual ratios, which only a batch asks for."""
         return cls(

@@ -1,7 +1,7 @@
 """How many rows go through the network together: what fits the accelerator's free memory, and half of it where even
 that does not. No answer depends on it.
 
-    halving(lambda rows: task.answer(model, ask, rows), fitted(model, cell))
+    halving(lambda rows: task.answer(model, ask, rows), fitted(model, task, ask))
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from repro.evals.asking import Cell
-from repro.evals.effort import MOST, rows_at_once
-from repro.evals.pace import network_of
+from repro.evals.effort import MOST, Network, rows_at_once
+from repro.evals.task import Ask, Task
 from repro.lazy import torch
 from repro.models import Model
 
 Found = TypeVar("Found")
 
 
-def fitted(model: Model, cell: Cell) -> int | None:
+def fitted(model: Model, task: Task, ask: Ask) -> int | None:
     """Rows by arithmetic for the free memory of the model's card; None on a CPU, and where nobody knows the cost."""
-    weight = next(model.denoiser.buffers())
-    network, effort = network_of(model), cell.task.effort(model, cell.ask)
-    if weight.device.type != "cuda" or network is None or effort is None or not effort.forwards:
+    network, effort = Network.of_model(model), task.effort(model, ask)
+    if network is None or effort is None or not effort.forwards:
+        return None
+    weight = next(model.denoiser.parameters())
+    if weight.device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(weight.device)
     return rows_at_once(effort, network, free, weight.element_size())

@@ -43,7 +43,7 @@ class Pace:
 
     def within(self, grid: Prepared) -> Iterator[tuple[Record, bool]]:
         """The records of a grid as `run` gives them, until a question would not be over in time."""
-        network, kind = network_of(grid.model), numerics(grid.model)
+        network, kind = Network.of_model(grid.model), numerics(grid.model)
         for cell in grid.cells:
             work = work_of(grid.model, network, cell)
             known = grid.store.find(question(grid.model, cell).id, kind)
@@ -97,14 +97,6 @@ def over(pace: Pace | None) -> int:
     if pace is not None and pace.left:
         raise Stopped(pace.say())
     return 0
-
-
-def network_of(model: Model) -> Network | None:
-    """What a forward of a loaded model costs; None for an oracle, which has no network."""
-    if model.weights == "exact":
-        return None
-    size = model.recipe.backbone.size(model.data)
-    return Network.of_size(size, model.data.vocabulary().total)
 
 
 def work_of(model: Model, network: Network | None, cell: Cell) -> float | None:
