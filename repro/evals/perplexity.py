@@ -48,7 +48,7 @@ class HeldoutBound(Task):
         count, vocabulary = len(rows), data.vocabulary()
         network = Wrapped(model.denoiser)
 
-        def nll(some: range) -> list[float]:
+        def nll(some: range) -> list[list[float]]:
             found = row_nll(
                 network,
                 model.recipe.process,
@@ -63,7 +63,7 @@ class HeldoutBound(Task):
 
         found = work.pieces(count, rows_of(data.row_length()), nll)
         work.join()
-        bound = bound_of(rows, np.array([value for piece in found for value in piece]))
+        bound = bound_of(rows, np.concatenate([np.array(piece) for piece in found], 1))
         metrics: dict[str, tuple[float, float | None, int]] = {
             "nll_bound": (bound.value, bound.error, count),
             "ppl_bound": (math.exp(bound.value), math.exp(bound.value) * bound.error, count),

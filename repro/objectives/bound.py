@@ -93,17 +93,27 @@ def reading(
 
 
 def heldout_bound(
-    network: Wrapped, process: Process, vocabulary: Vocabulary, rows: Rows, *, passes: int, seed: int
+    network: Wrapped,
+    process: Process,
+    vocabulary: Vocabulary,
+    rows: Rows,
+    *,
+    passes: int,
+    seed: int,
+    batch: int = BATCH,
 ) -> Bound:
-    """Estimate the bound on every row of `rows` (all of them: slice before)."""
+    """Estimate the bound on every row of `rows` (all of them: slice before), `batch` of them a forward."""
     every = slice(0, len(rows))
-    nll = row_nll(network, process, vocabulary, rows, every, passes=passes, seed=seed, batch=BATCH)
+    nll = row_nll(network, process, vocabulary, rows, every, passes=passes, seed=seed, batch=batch)
     return bound_of(rows, nll)
 
 
 def bound_of(rows: Rows, nll: np.ndarray) -> Bound:
-    """The bound on rows whose nats [n] are known."""
-    return Bound(nll, np.asarray(rows.candidates).sum(1).astype(np.int64), np.asarray(rows.example))
+    """The bound on rows whose nats in each pass [passes, n] are known."""
+    mean = np.zeros(nll.shape[1])
+    for each in nll:
+        mean += each / len(nll)
+    return Bound(mean, np.asarray(rows.candidates).sum(1).astype(np.int64), np.asarray(rows.example))
 
 
 def row_nll(
@@ -117,12 +127,12 @@ def row_nll(
     seed: int,
     batch: int,
 ) -> np.ndarray:
-    """Nats of the rows `some` of `rows` [len(some)], mean over passes; `batch` rows a forward. Draws are stratified
-    over all rows, so the rows of two calls are those of one."""
+    """Nats of the rows `some` of `rows` in each pass, [passes, len(some)] float64; `batch` rows a forward. Draws are
+    stratified over all rows, so the rows of two calls are those of one."""
     count = len(rows)
     passes = 1 if isinstance(process, LeftToRight) else passes
     device = network.denoiser.home
-    total = torch.zeros(count, dtype=torch.float64)
+    found = torch.zeros(passes, count, dtype=torch.float64)
     was_training = network.training
     network.eval()
     with torch.no_grad():
@@ -145,6 +155,6 @@ def row_nll(
                         keys[part].to(device),
                     )
                 )
-                total[part] += nll.cpu() / passes
+                found[number, part] = nll.cpu().double()
     network.train(was_training)
-    return total[some].numpy()
+    return found[:, some].numpy()
