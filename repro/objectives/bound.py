@@ -8,7 +8,6 @@ stratification only helps. AR needs no draws: its one pass is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,10 +65,6 @@ def ratio_error(total: np.ndarray, tokens: np.ndarray, cluster: np.ndarray) -> f
     residual = total - total.sum() / tokens.sum() * tokens
     sums = np.bincount(group, weights=residual, minlength=count)
     return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / tokens.sum())
-
-
-def batches(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def attention_of(ids: Tensor, vocabulary: Vocabulary) -> Mask:
