@@ -134,7 +134,7 @@ class Numerics(_Strict, frozen=True, kw_only=True):
 
 
 class Measurements(_Strict, frozen=True, kw_only=True):
-    """What depends on the machine and the day; seconds of wall clock."""
+    """What depends on the machine and the day; seconds of wall clock, those of all pieces whoever did them."""
 
     numerics: Numerics
     seconds: float
