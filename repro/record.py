@@ -183,7 +183,7 @@ class Speed(_Strict, frozen=True, kw_only=True):
 
 
 class Measurements(_Strict, frozen=True, kw_only=True):
-    """What depends on the machine and the day; seconds of wall clock."""
+    """What depends on the machine and the day; seconds of wall clock, those of all pieces whoever did them."""
 
     numerics: Numerics
     seconds: float

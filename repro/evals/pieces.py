@@ -31,6 +31,8 @@ TOKENS = 1 << 15
 """Tokens of the rows of a piece, about."""
 ROWS = 512
 """Most rows of a piece."""
+ANSWER = "answer"
+"""Name of the lock of the process that makes an answer of the pieces."""
 
 
 def rows_of(length: int) -> int:
@@ -51,14 +53,8 @@ class Elsewhere(Exception):
         self.lock = lock
 
     def over(self) -> bool:
-        """Whether that process has let go of it, or was killed."""
-        if not self.lock.is_file():
-            return True
-        try:
-            with FileLock(self.lock, blocking=False):
-                return True
-        except Timeout:
-            return False
+        """Whether that process has let go of it, or was killed, and none makes the answer."""
+        return _free(self.lock) and _free(_lock(self.lock.with_name(ANSWER)))
 
 
 class Work(Protocol):
@@ -132,7 +128,7 @@ class Shared:
 
     def join(self) -> None:
         if self._joined is None:
-            path = self.folder / "answer"
+            path = self.folder / ANSWER
             self._joined = _taken(path)
             if self.answered():
                 raise Elsewhere(_lock(path))
@@ -196,6 +192,16 @@ def shared(
 
 def _lock(path: Path) -> Path:
     return path.with_suffix(".lock")
+
+
+def _free(lock: Path) -> bool:
+    if not lock.is_file():
+        return True
+    try:
+        with FileLock(lock, blocking=False):
+            return True
+    except Timeout:
+        return False
 
 
 def _taken(path: Path) -> FileLock:
