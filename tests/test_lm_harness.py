@@ -11,15 +11,16 @@ from lm_eval.api.instance import Instance
 from lm_worlds import BOS, Asked, diffusion
 
 from repro import registry
-from repro.evals.adapter import Adapter, Generation, before_stops, length_asked
+from repro.evals.adapter import Adapter, Generation, before_stops
 from repro.evals.asking import items_file, question
 from repro.evals.estimator_presets import estimator
 from repro.evals.grid import Request, prepare
 from repro.evals.kept import config, keep
-from repro.evals.lm_tasks import asked, find
+from repro.evals.lm_tasks import Put, asked, find
 from repro.evals.network import Network
 from repro.evals.prompts import opening, pair, room, windows
 from repro.evals.suites import read_suite
+from repro.evals.wishes import length_asked
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.uniform import Uniform
@@ -369,8 +370,79 @@ def test_tasks_of_anybody_are_questions(masked, yaml_files, tmp_path, monkeypatc
     assert choice["question"]["protocol"]["unit"] == "nats, summed"
     assert [new for _, new in prepare(model, request).run()] == [False] * 5
     ids = {question(model, cell).id for cell in grid.cells}
-    other = find(paths[0], model, "subsets")[0]
+    other = find(paths[0], model)[0]
     assert len(ids) == 5 and other != choice_task(grid)
+
+
+def test_shots_and_template_reach_the_prompts(yaml_files, tmp_path):
+    """Few-shot examples and the model's template are what the network reads; `none` reads the context as it stands."""
+    import dataclasses
+
+    from repro import load
+
+    real = load("oracle:mdlm@nano")
+    data = Asked(length=48, masked=1, template="q: {}\n")
+    chat = dataclasses.replace(diffusion(data=data), recipe=real.recipe, digest=real.digest)
+    found = {}
+    for name, pins in {"chat": {}, "none": {"template": "none"}, "shots": {"shots": 1}}.items():
+        request = Request(tasks=[str(yaml_files["choice"])], out=tmp_path / name, estimator="duel", **pins)
+        ((record, _),) = prepare(chat, request).run()
+        found[name] = record["question"]["task"], record["answer"], prompts_of(tmp_path / name)
+    assert [found[name][0]["template"] for name in found] == ["chat", "none", "chat"]
+    assert [found[name][0]["shots"] for name in found] == [None, None, 1]
+    assert found["none"][2] == found["chat"][2] != found["shots"][2], "prompts as lm-eval hashes them"
+    context, choice = "ab c", "d"
+    raw = pair(chat, context, choice, "error", "none")
+    assert list(raw.prompt) == [BOS, *data.encode("ab c")] and raw.continuation == tuple(data.encode("d"))
+    assert opening(chat, context, 4, "error", "none") == list(raw.prompt)
+    assert list(pair(chat, context, choice, "error", "chat").prompt) == [BOS, *data.encode("q: ab c\n")]
+
+
+def prompts_of(folder):
+    (file,) = (folder / "items").glob("*.jsonl")
+    return [json.loads(line)["prompt_hash"] for line in file.read_text("utf-8").splitlines()]
+
+
+def test_what_would_have_no_effect_is_refused(masked, yaml_files, tmp_path):
+    """An estimator, shots and a template that nothing takes; and shots that lm-eval would pass over in silence."""
+    import dataclasses
+
+    from repro import load
+
+    real = load("oracle:mdlm@nano")
+    model = dataclasses.replace(masked, recipe=real.recipe, digest=real.digest)
+    choice, writing = str(yaml_files["choice"]), str(yaml_files["writing"])
+
+    def refused(message, **request):
+        with pytest.raises(ValueError, match=message):
+            list(prepare(model, Request(out=tmp_path, **request)).run())
+
+    refused("no task that is asked takes one", tasks=[writing], estimator="levels")
+    refused("no task that is asked takes one", suite="draws", estimator="levels")
+    refused("is one of lm-eval's", suite="nano", shots=2)
+    refused("has no chat template", tasks=[choice], template="chat")
+    path = tmp_path / "pinned.yaml"
+    choosing = yaml_files["choice"].read_text("utf-8").replace("task: choice", "task: pinned")
+    path.write_text(f"{choosing}num_fewshot: 0\n", "utf-8")
+    (tmp_path / "rows.jsonl").write_bytes(yaml_files["choice"].with_name("rows.jsonl").read_bytes())
+    refused("was asked with 0 shots, not 2: it pins num_fewshot: 0", tasks=[str(path)], shots=2)
+    (task,) = [task for task in read_suite("llada_base").tasks if task.name == "hellaswag"]
+    (given,) = Put("subsets", None, None).on([task], model)
+    assert given.estimator == estimator("subsets"), "an estimator reaches the suite's own tasks"
+
+
+def test_the_protocol_says_what_the_sampler_overrides(masked, yaml_files, tmp_path):
+    """do_sample false against a sampler that draws: in the question's protocol; nothing where both agree."""
+    import dataclasses
+
+    from repro import load
+
+    real = load("oracle:mdlm@nano")
+    model = dataclasses.replace(masked, recipe=real.recipe, digest=real.digest)
+    request = Request(["random", "ancestral"], [str(yaml_files["writing"])], ["all"], out=tmp_path)
+    (greedy, _), (drawn, _) = prepare(model, request).run()
+    assert "overridden" not in greedy["question"]["protocol"]
+    assert drawn["question"]["protocol"]["overridden"] == {"do_sample": [False, "temperature 1.0"]}
 
 
 def test_slips_are_told(masked, tmp_path):
@@ -378,12 +450,12 @@ def test_slips_are_told(masked, tmp_path):
     from repro.evals.lm_tasks import named
 
     with pytest.raises(ValueError, match="no task 'bonud' in suite 'nano'; nearest is 'bound'"):
-        named(["bonud"], "nano", known, masked, None)
+        named(["bonud"], "nano", known, masked)
     with pytest.raises(ValueError, match="no file"):
-        named([str(tmp_path / "none.yaml")], "nano", known, masked, None)
+        named([str(tmp_path / "none.yaml")], "nano", known, masked)
     (tmp_path / "group.yaml").write_text("group: all\ntask: [a, b]\n", "utf-8")
     with pytest.raises(ValueError, match="no single task"):
-        named([str(tmp_path / "group.yaml")], "nano", known, masked, None)
+        named([str(tmp_path / "group.yaml")], "nano", known, masked)
 
 
 def test_a_suite_task_still_answers_as_it_did(tmp_path):

@@ -51,6 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--estimator", help="how likelihoods of lm-eval tasks are estimated (default: the process's)"
     )
+    parser.add_argument(
+        "--shots", type=natural, help="few-shot examples of lm-eval tasks (default: the task's)"
+    )
+    parser.add_argument(
+        "--template",
+        choices=["none", "chat"],
+        help="whether contexts go through the model's chat template (default: where it has one)",
+    )
     parser.add_argument("--tokens-per-step", help="for example 1,2,4,8,all (default: the suite's)")
     parser.add_argument("--block-length", type=natural, help="tokens of a block (default: all in one)")
     parser.add_argument(
@@ -161,8 +169,10 @@ def _request(args: argparse.Namespace) -> Request:
         args.cache,
         args.out,
         args.estimator,
-        args.batch_size,
-        args.corpus,
+        shots=args.shots,
+        template=args.template,
+        batch=args.batch_size,
+        corpus=args.corpus,
     )
 
 

@@ -28,7 +28,8 @@ from repro.evals.likelihood import Estimator, Likelihood, Request
 from repro.evals.network import Network
 from repro.evals.orders import greedy
 from repro.evals.pieces import ALONE, Work
-from repro.evals.prompts import Overlong, opening, pair, windows
+from repro.evals.prompts import Overlong, Template, opening, pair, windows
+from repro.evals.wishes import LENGTHS, Conflicts, conflicts, length_asked
 from repro.models import Model
 from repro.processes.absorbing import Absorbing
 from repro.samplers.plan import Plan, plan_for
@@ -41,8 +42,6 @@ BATCH = 256
 REQUESTS = 64
 """Likelihoods of a piece."""
 Policy = Literal["suite", "task"]
-GREEDY = ("do_sample", "temperature")
-LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,13 @@ class Adapter(LM):
     seed: int
     batch: int
     work: Work = ALONE
+    template: Template = "chat"
+    """`none`: contexts are read as they stand; `chat`: through the data's template, where it has one."""
     scored: dict[tuple[str, ...], Likelihood] = field(default_factory=dict)
     """What each request's arguments were found to be, with standard errors."""
     forwards: list[Tensor] = field(default_factory=list)
     ids: list[Tensor] = field(default_factory=list)
-    overridden: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    overridden: Conflicts = field(default_factory=dict)
     """Field -> (what the task asked, what was done)."""
 
     def __post_init__(self) -> None:
@@ -82,7 +83,7 @@ class Adapter(LM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood, is_greedy) of (context, continuation) pairs: sums, in nats."""
-        asked = [pair(self.model, *request.args, self.overlong) for request in requests]
+        asked = [pair(self.model, *request.args, self.overlong, self.template) for request in requests]
         distinct = list({(r.prompt, r.continuation): r for r in asked}.values())
         found = self._score(distinct, self._written)
         known = {
@@ -153,7 +154,7 @@ class Adapter(LM):
             context, asked = request.args
             until, most = self._honoured(asked)
             plan = self._plan(most)
-            whole = opening(self.model, context, plan.gen_length, self.overlong)
+            whole = opening(self.model, context, plan.gen_length, self.overlong, self.template)
             prompts.append(whole)
             wanted.append((until, most))
             # the exact denoiser takes no padding; others decode a row alike in any batch
@@ -194,23 +195,9 @@ class Adapter(LM):
         assert self.generation is not None
         until = asked.get("until") or []
         ours = None if self.generation.plan is None else self.generation.plan.gen_length
-        most = (
-            length_asked(asked)
-            if ours is None or any(asked.get(name) is not None for name in LENGTHS)
-            else ours
-        )
-        found = {
-            name: (value, None) for name, value in asked.items() if name not in (*GREEDY, *LENGTHS, "until")
-        }
-        temperature = float(parts.leaves(self.generation.sampler).get("temperature", 1.0))
-        if asked.get("do_sample") is False and temperature > 0:
-            found["do_sample"] = (False, f"temperature {temperature}")
-        elif asked.get("do_sample") is not False and asked.get("temperature", temperature) != temperature:
-            found["temperature"] = (asked["temperature"], temperature)
-        elif asked.get("do_sample") and temperature == 0:
-            found["do_sample"] = (True, "temperature 0")
-        if ours is not None and most > ours:
-            found["max_gen_toks"] = (most, ours)
+        said = any(asked.get(name) is not None for name in LENGTHS)
+        most = length_asked(asked) if ours is None or said else ours
+        found = conflicts(asked, self.generation.sampler, ours)
         if found and self.generation.policy == "task":
             name, (theirs, mine) = next(iter(found.items()))
             raise ValueError(
@@ -244,7 +231,7 @@ class Adapter(LM):
         return parts.digest(self.model.data)
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The training data's template, which every prompt of such a model goes through."""
+        """The training data's template, which prompts of such a model go through unless `template` is none."""
         return str(parts.leaves(self.model.data).get("template", ""))
 
     def apply_chat_template(
@@ -263,12 +250,6 @@ class Adapter(LM):
                     "the chat template holds one question: turn fewshot_as_multiturn off, and leave out gen_prefix"
                 )
         return "\n\n".join(message["content"] for message in chat_history)
-
-
-def length_asked(asked: dict[str, Any]) -> int:
-    """The most ids that a task asks for; lm-eval's default where it does not say."""
-    lengths = [int(asked[name]) for name in LENGTHS if asked.get(name) is not None]
-    return lengths[0] if lengths else 256
 
 
 def _names(requests: Sequence[Instance]) -> list[int]:

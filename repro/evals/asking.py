@@ -52,6 +52,7 @@ class Skip:
 
 def question(model: Model, cell: Cell) -> Question:
     task = parts.canonical(cell.task)
+    protocol, overridden = cell.task.protocol(), cell.task.overridden(cell.ask)
     checkpoint = {
         "digest": model.digest,
         "recipe": model.recipe.digest(),
@@ -67,7 +68,7 @@ def question(model: Model, cell: Cell) -> Question:
             "plan": None if cell.ask.plan is None else parts.canonical(cell.ask.plan),
             "seed": cell.ask.seed,
             "limit": cell.ask.limit,
-            "protocol": cell.task.protocol(),
+            "protocol": protocol | ({"overridden": overridden} if overridden else {}),
         }
     )
 

@@ -19,7 +19,8 @@ from repro import parts, registry
 from repro.evals.asking import Cell, Skip, question, run_grid
 from repro.evals.corpora import replaced, scored
 from repro.evals.corpus import Perplexity
-from repro.evals.lm_tasks import named
+from repro.evals.lm_tasks import Put, named
+from repro.evals.prompts import Template
 from repro.evals.suites import Plans, Suite, TokensPerStep, read_suite
 from repro.evals.task import Ask, Task
 from repro.files import runs
@@ -183,7 +184,10 @@ class Request:
     out: Path | None = None
     """Records go to OUT/raw; None: beside the checkpoint."""
     estimator: str | None = None
-    """What likelihoods of tasks beyond the suite's are estimated by; None: the process's default."""
+    """What likelihoods of lm-eval's tasks are estimated by; None: as the suite says, else the process's default."""
+    shots: int | None = None
+    template: Template | None = None
+    """Few-shot examples and chat template of lm-eval's tasks; None: as the task says, and where the data has one."""
     batch: int | None = None
     """Rows that go through the network together, at most; None: what suits the task. No answer depends on it."""
     corpus: str | None = None
@@ -224,14 +228,14 @@ def laid_out(
         own: list[Task] = [scored(request.corpus, way, model.data) for way in ways]
         chosen = dataclasses.replace(chosen, tasks=own)
     elif request.tasks is not None:
-        tasks = named(request.tasks, chosen.name, chosen.tasks, model, request.estimator)
+        tasks = named(request.tasks, chosen.name, chosen.tasks, model)
         chosen = dataclasses.replace(chosen, tasks=tasks)
+    given = Put(request.estimator, request.shots, request.template)
+    chosen = dataclasses.replace(chosen, tasks=given.on(chosen.tasks, model))
     if not chosen.tasks:
         raise ValueError(
             f"suite {chosen.name!r} holds no task; name some with --tasks, or give another --suite"
         )
-    if request.estimator is not None and not any("estimator" in parts.canonical(t) for t in chosen.tasks):
-        raise ValueError(f"estimator {request.estimator!r} given, but no task that is asked takes one")
     given = {
         "samplers": list(request.samplers) != ["all"],
         "tokens per step": request.tokens_per_step is not None,

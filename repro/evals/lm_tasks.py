@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,13 +27,14 @@ from repro.evals.estimator_presets import DEFAULT, estimator
 from repro.evals.kept import config, keep
 from repro.evals.likelihood import Estimator
 from repro.evals.pieces import Work
+from repro.evals.prompts import Template, templated
 from repro.evals.task import Answer, Ask, Task
+from repro.evals.wishes import conflicts, length_asked
 from repro.models import Model
-from repro.parts import canonical, leaves, nearest, part
+from repro.parts import canonical, derive, nearest, part
 
 STANDARD = "lm-eval"
 """Source of a task that lm-eval ships; else the digest of a kept YAML."""
-Template = Literal["none", "chat"]
 
 
 @part
@@ -39,7 +42,7 @@ class LmTask(Task):
     """Kind: an lm-eval task by its name there, from `source`, of version `task_version` (as lm-eval prints it). A group
     by its name asks its members at once, with lm-eval's own aggregate (a limit is of each member).
 
-    `shots`: few-shot examples (None: as the task says); `template`: whether lm-eval is told to apply the chat template;
+    `shots`: few-shot examples (None: as the task says); `template`: whether contexts go through the chat template;
     `overlong`: whether a request longer than the network's rows is an error or loses the left of its prompt.
     """
 
@@ -87,7 +90,11 @@ class LmLikelihood(LmTask):
         from repro.evals.adapter import BATCH, Adapter
 
         size = work.batch or BATCH
-        return evaluate(self, Adapter(model, self.estimator, None, self.overlong, ask.seed, size, work), ask)
+        return evaluate(
+            self,
+            Adapter(model, self.estimator, None, self.overlong, ask.seed, size, work, self.template),
+            ask,
+        )
 
 
 @part
@@ -112,13 +119,22 @@ class LmGeneration(LmTask):
     def protocol(self) -> dict[str, Any]:
         return super().protocol() | {"output": "generate_until", "draws": "float64"}
 
+    def overridden(self, ask: Ask) -> dict[str, list[Any]]:
+        assert ask.sampler is not None
+        found = conflicts(
+            json.loads(self.asks), ask.sampler, None if ask.plan is None else ask.plan.gen_length
+        )
+        return {name: list(pair) for name, pair in found.items()}
+
     def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
         from repro.evals.adapter import BATCH, Adapter, Generation
 
         assert ask.sampler is not None
         how = Generation(ask.sampler, ask.plan, 1.0, self.policy)
         size = work.batch or BATCH
-        return self.asked_of(Adapter(model, None, how, self.overlong, ask.seed, size, work), ask)
+        return self.asked_of(
+            Adapter(model, None, how, self.overlong, ask.seed, size, work, self.template), ask
+        )
 
     def asked_of(self, adapter: Any, ask: Ask) -> Answer:
         """Run the task by an adapter that generates."""
@@ -128,8 +144,8 @@ class LmGeneration(LmTask):
 # --- finding --------------------------------------------------------------------------------------------------
 
 
-def find(name: str, model: Model, chosen: str | None) -> list[Task]:
-    """The tasks of an lm-eval name or a YAML file (a group gives its members); `chosen` names an estimator.
+def find(name: str, model: Model) -> list[Task]:
+    """The tasks of an lm-eval name or a YAML file (a group gives its members), likelihoods by the process's default.
 
     Raises ValueError, in one line, for what is neither, and for what the model cannot be asked.
     """
@@ -147,10 +163,10 @@ def find(name: str, model: Model, chosen: str | None) -> list[Task]:
         source, manager, spec = STANDARD, TaskManager(), name
         if name not in manager.all_tasks:
             raise ValueError(f"lm-eval has no task {name!r}; {nearest(name, manager.all_tasks)}")
-    return [_part(task, source, model, chosen) for task in manager.load(spec)["tasks"].values()]
+    return [_part(task, source, model) for task in manager.load(spec)["tasks"].values()]
 
 
-def _part(task: Any, source: str, model: Model, chosen: str | None) -> Task:
+def _part(task: Any, source: str, model: Model) -> Task:
     noise = canonical(model.recipe.process)["part"]
     common = {
         "name": task.config.task,
@@ -158,15 +174,11 @@ def _part(task: Any, source: str, model: Model, chosen: str | None) -> Task:
         "source": source,
         "task_version": str(task.VERSION),
         "shots": None,
-        "template": "chat" if "template" in leaves(model.data) else "none",
+        "template": "chat" if templated(model) else "none",
         "overlong": "error",
     }
     if task.OUTPUT_TYPE != "generate_until":
-        return LmLikelihood(**common, estimator=estimator(DEFAULT[noise] if chosen is None else chosen))
-    import json
-
-    from repro.evals.adapter import length_asked
-
+        return LmLikelihood(**common, estimator=estimator(DEFAULT[noise]))
     asks = {name: value for name, value in (task.config.generation_kwargs or {}).items()}
     return LmGeneration(
         **common, length=length_asked(asks), policy="suite", asks=json.dumps(asks, sort_keys=True)
@@ -188,6 +200,12 @@ def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
     if version != task.task_version:
         raise ValueError(f"task {task.task!r} has version {version}; the question says {task.task_version}")
     members = found["samples"]
+    given = {found["n-shot"][member] for member in members}
+    if task.shots is not None and given != {task.shots}:
+        raise ValueError(
+            f"task {task.task!r} was asked with {min(given)} shots, not {task.shots}: it pins num_fewshot: 0, which "
+            "lm-eval lets nobody change; leave --shots out"
+        )
     count = sum(found["n-samples"][member]["effective"] for member in members)
     metrics = _metrics(found["results"][task.task], count)
     items = [
@@ -278,9 +296,38 @@ def drawn(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) ->
     )
 
 
-def named(
-    names: Sequence[str], suite: str, known: Sequence[Task], model: Model, chosen: str | None
-) -> list[Task]:
+@dataclass(frozen=True)
+class Put:
+    """How lm-eval's tasks are put where somebody says so: estimator by name, few-shot examples, template."""
+
+    estimator: str | None
+    shots: int | None
+    template: Template | None
+
+    def on(self, tasks: Sequence[Task], model: Model) -> list[Task]:
+        """The tasks so put. ValueError for what would have no effect, and for a template that the model lacks."""
+        rule = None if self.estimator is None else canonical(estimator(self.estimator))
+        scored = {"estimator": rule} if rule is not None else {}
+        given = {"shots": self.shots, "template": self.template}
+        given = {name: value for name, value in given.items() if value is not None}
+        if scored and not any(isinstance(task, LmLikelihood) for task in tasks):
+            raise ValueError(f"estimator {self.estimator!r} given, but no task that is asked takes one")
+        if given and not any(isinstance(task, LmTask) for task in tasks):
+            raise ValueError(f"{next(iter(given))} given, but no task that is asked is one of lm-eval's")
+        if self.template is not None and not templated(model):
+            raise ValueError(
+                "this model's data has no chat template, so there is none to choose; leave it out"
+            )
+        put = [(each, _taken(each, given, scored)) for each in tasks]
+        return [derive(each, pins) if pins else each for each, pins in put]
+
+
+def _taken(task: Task, given: dict[str, Any], scored: dict[str, Any]) -> dict[str, Any]:
+    """The pins of a task that `given` and `scored` (for likelihoods) replace."""
+    return (given if isinstance(task, LmTask) else {}) | (scored if isinstance(task, LmLikelihood) else {})
+
+
+def named(names: Sequence[str], suite: str, known: Sequence[Task], model: Model) -> list[Task]:
     """What `--tasks` names: tasks of the suite (`known`), else protocols of evals/corpora.toml, else of lm-eval.
 
     A name that is nearly one of the suite's is taken for a slip, since lm-eval's own list takes seconds to read.
@@ -300,7 +347,7 @@ def named(
                 name, list(several), n=1, cutoff=0.7
             ):
                 raise ValueError(f"no task {name!r} {whose}; {nearest(name, several)}")
-        found += find(name, model, chosen)
+        found += find(name, model)
     twice = [task.name for i, task in enumerate(found) if task.name in [other.name for other in found[:i]]]
     if twice:
         raise ValueError(f"two tasks are called {twice[0]!r}; ask for them one at a time")

@@ -63,11 +63,7 @@ class HeldoutBound(Task):
 
         found = work.pieces(count, rows_of(data.row_length()), nll)
         work.join()
-<<<<<<< HEAD
         bound = bound_of(rows, np.concatenate([np.array(piece) for piece in found], axis=1))
-=======
-        bound = bound_of(rows, np.concatenate([np.array(piece) for piece in found], 1))
->>>>>>> ranks
         metrics: dict[str, tuple[float, float | None, int]] = {
             "nll_bound": (bound.value, bound.error, count),
             "ppl_bound": (math.exp(bound.value), math.exp(bound.value) * bound.error, count),

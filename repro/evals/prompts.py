@@ -16,9 +16,11 @@ from typing import Literal
 
 from repro.evals.likelihood import Request
 from repro.models import Model
+from repro.parts import leaves
 from repro.processes.left_to_right import LeftToRight
 
 Overlong = Literal["error", "truncate"]
+Template = Literal["none", "chat"]
 
 
 def causal(model: Model) -> bool:
@@ -43,19 +45,33 @@ def front(model: Model) -> list[int]:
     return []
 
 
-def prompt(model: Model, context: str) -> list[int]:
+def templated(model: Model) -> bool:
+    """Whether the model's data puts a question into a template."""
+    return "template" in leaves(model.data)
+
+
+def encoded(model: Model, context: str, template: Template) -> list[int]:
+    """A context as the data's prompts are, through its template unless that is `none`."""
+    if template == "none" and templated(model):
+        return [*front(model), *model.data.encode(context)]
+    return list(model.data.prompt(context))
+
+
+def prompt(model: Model, context: str, template: Template) -> list[int]:
     """What the network reads for a context: its template, and BOS for a left-to-right model."""
-    ids = list(model.data.prompt(context))
+    ids = encoded(model, context, template)
     if causal(model):
         return [*front(model), *ids]
     return ids or front(model)
 
 
-def pair(model: Model, context: str, continuation: str, overlong: Overlong) -> Request:
+def pair(
+    model: Model, context: str, continuation: str, overlong: Overlong, template: Template = "chat"
+) -> Request:
     """A context and its continuation as a request; ValueError when it does not fit."""
     stripped = context.rstrip()
     context, continuation = stripped, context[len(stripped) :] + continuation
-    before, plain = prompt(model, context), list(model.data.encode(context))
+    before, plain = prompt(model, context, template), list(model.data.encode(context))
     if before[len(before) - len(plain) :] == plain:
         after = list(model.data.encode(context + continuation))[len(plain) :]
     else:  # a template stands between the two
@@ -80,9 +96,11 @@ def cut(model: Model, before: Sequence[int], after: int, overlong: Overlong) -> 
     return list(before[len(before) - keep :])
 
 
-def opening(model: Model, context: str, after: int, overlong: Overlong) -> list[int]:
+def opening(
+    model: Model, context: str, after: int, overlong: Overlong, template: Template = "chat"
+) -> list[int]:
     """The prompt of a text of `after` ids that the decoding loop is to write; it puts a causal model's BOS in front."""
-    ids = list(model.data.prompt(context))
+    ids = encoded(model, context, template)
     if causal(model):
         return cut(model, ids, after + 1, overlong)
     return cut(model, ids or front(model), after, overlong)

@@ -107,6 +107,10 @@ class Task(Part):
         """What else the answer depends on: precision, counting rules (names, not settings)."""
         raise AssertionError("abstract")
 
+    def overridden(self, ask: Ask) -> dict[str, list[Any]]:
+        """What the task asks and this sampler and plan do otherwise: field -> [asked, done]; part of the protocol."""
+        return {}
+
     def answer(self, model: Model, ask: Ask) -> Answer:
         """Its answer, all made here. A task says this, or `shared`."""
         return self.shared(model, ask, ALONE)

@@ -114,7 +114,9 @@ class DecodingSpeed(Task):
         of = self._of()
         known = isinstance(of, LmGeneration)
         how = Generation(ask.sampler, ask.plan, 1.0, of.policy if known else "suite")
-        return Recorded(model, None, how, of.overlong if known else "error", ask.seed, self.batch)
+        if not known:
+            return Recorded(model, None, how, "error", ask.seed, self.batch)
+        return Recorded(model, None, how, of.overlong, ask.seed, self.batch, template=of.template)
 
     def _timed(self, adapter: Recorded) -> Speed:
         device = adapter.model.denoiser.home
