@@ -31,6 +31,7 @@ from transformers.models.gemma4 import Gemma4VisionConfig
 from repro import checkpoint, load, sample
 from repro.backbones.attention import Copies, Mask
 from repro.backbones.canvas import text_configuration
+from repro.data import sources
 from repro.evals.__main__ import main as evals
 from repro.processes.absorbing import Absorbing
 from repro.release import network, open_release
@@ -322,6 +323,60 @@ def test_half_precision_is_read_as_float32(tmp_path, tokenizer):
     back = {name: tensor.float() for name, tensor in half.items()}
     close(logits(other), literal.llada(back, IDS, 2, 4, 500_000.0, 1e-5))
     assert open_release(folder).digest() != open_release(other).digest()
+
+
+def test_weights_kept_in_bfloat16(tmp_path, tokenizer, capsys):
+    """A tenth of the logits' deviation away, and the record says so; a checkpoint of ours stays in float32."""
+    folder, weights = llada(tmp_path / "a", tokenizer)
+    found = network(open_release(folder), torch.bfloat16)
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        rough = found.head().logits(found.encode(IDS, t=None, attention=Mask())).float()
+    exact = literal.llada(weights, IDS, 2, 4, 500_000.0, 1e-5)
+    assert 0 < (rough - exact).abs().mean() < 0.1 * exact.std()
+    chosen = str(lm_worlds.tasks(tmp_path, rows=1)["writing"])
+    flags = ["--samplers", "low_confidence", "--tokens-per-step", "all", "--json", "--precision", "bfloat16"]
+    assert evals(["--ckpt", str(folder), "--tasks", chosen, *flags]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["records"]
+    assert record["question"]["protocol"]["precision"] == "bfloat16"
+    assert record["measurements"]["numerics"]["dtype"] == "bfloat16"
+    with pytest.raises(ValueError, match="a checkpoint of ours, kept in float32"):
+        load(tmp_path, precision="bfloat16")
+
+
+def test_a_tied_folder_that_stores_its_head_too(tmp_path, tokenizer):
+    """The copy is compared with the embedding: another one is an error."""
+    torch.manual_seed(0)
+    theirs = LlamaForCausalLM(LlamaConfig(**LIKE_LLAMA, tie_word_embeddings=True)).eval()
+    weights = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    config = json.loads(theirs.config.to_json_string(use_diff=False))
+    folder = written(tmp_path / "tied", tokenizer, config, weights)
+    entries = {entry.name: entry.reason for entry in open_release(folder).entries}
+    assert entries["lm_head.weight"].startswith("tied: compared")
+    with torch.no_grad():
+        close(logits(folder) * 10, theirs(IDS).logits * 10)
+    weights["lm_head.weight"][3] += 1
+    sharded(weights, folder)
+    with pytest.raises(ValueError, match=r"'lm_head.weight' differs from the weight that config.json ties"):
+        network(open_release(folder))
+
+
+def test_a_name_on_the_hub(tmp_path, tokenizer, monkeypatch):
+    """Fetched at the pinned revision and called by its name; no network, no such name and no such folder differ."""
+    folder, _ = llada(tmp_path / "snapshots" / "0123abc", tokenizer)
+    asked = []
+    monkeypatch.setattr(sources, "weights", lambda name, pinned: asked.append((name, pinned)) or folder)
+    model = load("GSAI-ML/LLaDA-8B-Base")
+    assert model.recipe.name == "GSAI-ML/LLaDA-8B-Base" and asked == [("GSAI-ML/LLaDA-8B-Base", "UNRESOLVED")]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ConnectionError, match="no folder nobody/nothing, and the Hub is out of reach"):
+        load("nobody/nothing")
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    for path in ("runs/nothing", "./nobody/nothing", "nothing"):
+        with pytest.raises(ValueError, match="no such folder"):
+            load(path)
 
 
 def test_a_release_is_the_same_wherever_it_lies(tmp_path, tokenizer):

@@ -31,6 +31,7 @@ FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 BLOCK = 1 << 22
 """Bytes hashed at once: a corpus need not fit into memory."""
 
+_WEIGHT_FILES = ["*.safetensors", "*.json"]
 _TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "config.json"]
 
 
@@ -116,6 +117,11 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
     if not isinstance(made, PreTrainedTokenizerFast):
         raise ValueError(f"{source}: a {type(made).__name__} is no tokenizer of the `tokenizers` library")
     return made
+
+
+def weights(source: str, pinned: str) -> Path:
+    """Folder of a Hub name's safetensors, configuration and tokenizer, fetched once. Raises as `revision`."""
+    return _snapshot(source, pinned, "model", _WEIGHT_FILES)
 
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -35,7 +35,7 @@ TRUE = "true_"
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("repro.evals", "Score a checkpoint across samplers and tokens per step.")
-    parser.add_argument("--ckpt", help="checkpoint folder, or oracle:RECIPE@SCALE")
+    parser.add_argument("--ckpt", help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE")
     parser.add_argument("--samplers", default="all", help="all, list, or presets separated by ';' or ','")
     parser.add_argument("--suite", help="suite of evals/suites (default: the recipe's)")
     parser.add_argument(
@@ -50,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--cache", help="prefix or dual, approximate; dual:refresh=4 renews it every 4 forwards"
     )
     parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="what released weights are kept in",
+    )
     parser.add_argument("--seeds", default="0", help="sampling seeds, separated by ','")
     parser.add_argument(
         "--samples",
@@ -90,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from repro.evals.grid import prepare
     from repro.models import load
 
-    model = load(args.ckpt, args.weights)
+    model = load(args.ckpt, args.weights, args.precision)
     grid = prepare(model, request)
     records = _asked(grid)
     if args.json:
@@ -127,7 +133,7 @@ def _request(args: argparse.Namespace) -> Request:
 
 def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
     """Print the plan of a request; flags that say where or how to run have no effect on it."""
-    for name in ("out", "weights"):
+    for name in ("out", "weights", "precision"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} has no effect on --plan; leave it out")
     from repro.evals.plan import data, plan, text
