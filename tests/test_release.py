@@ -31,6 +31,7 @@ from transformers.models.gemma4 import Gemma4VisionConfig
 from repro import checkpoint, load, sample
 from repro.backbones.attention import Copies, Mask
 from repro.backbones.canvas import text_configuration
+from repro.bench import loading
 from repro.data import sources
 from repro.evals.__main__ import main as evals
 from repro.processes.absorbing import Absorbing
@@ -564,3 +565,25 @@ def test_a_release_is_scored(write, tmp_path, tokenizer):
     opened = open_release(folder)
     assert json.loads(asked)["digest"] == opened.digest()
     assert json.loads(asked)["recipe"] == opened.release.digest()
+
+
+# --- size -----------------------------------------------------------------------------------------------
+
+
+def test_the_bench_writes_a_folder_that_loads(tmp_path, monkeypatch):
+    sizes = {"LAYERS": 2, "WIDTH": 64, "HEADS": 4, "KV_HEADS": 2, "FFN": 96, "IDS": 300, "MASK": 299}
+    for name, value in sizes.items():
+        monkeypatch.setattr(loading, name, value)
+    largest = loading.write(tmp_path / "llada")
+    model = load(tmp_path / "llada", precision="bfloat16")
+    weights = dict(model.denoiser.named_parameters())
+    assert largest < 2 * sum(p.numel() for p in weights.values()) and model.precision == "bfloat16"
+    drawn = weights["network.model.layers.1.mlp.up_proj.weight"].float()
+    assert 2**-8 <= drawn.abs().min() and drawn.abs().max() < 2**-6 and 0.4 < (drawn > 0).float().mean() < 0.6
+
+
+@pytest.mark.slow
+def test_a_billion_and_a_half_load_within_one_shard(tmp_path):
+    """Peak of a process of its own: network, largest shard and half a gigabyte (bench row `loading`)."""
+    (row,) = loading.loading(1)
+    assert row.ratio >= row.target and "1.53 B" in row.row
