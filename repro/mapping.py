@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repro.pickles import PICKLES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TIED = "tied: compared with the weight that it is"
 DTYPES = ("F64", "F32", "F16", "BF16")
 """What weights may be stored in; integers and 8-bit floats need a scale that no name here carries."""
@@ -34,6 +35,10 @@ class Mapping:
 
     used: Table[str, str]
     ignored: Table[str, str]
+
+    def knows(self, name: str) -> bool:
+        """Whether one of our parameters has this name there."""
+        return any(_match(pattern, name) is not None for pattern in self.used)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,10 @@ def shards(folder: Path) -> list[str]:
         return [WHOLE]
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if pickles:
-        raise ValueError(f"{folder / pickles[0]} is a pickle; only safetensors are read (convert it first)")
+        raise ValueError(
+            f"{folder / pickles[0]} is a pickle; only safetensors are read:"
+            f" python -m repro.checkpoint convert {folder} --out OUT"
+        )
     raise ValueError(f"{folder} has neither {WHOLE} nor {INDEX}; copy the weights too")
 
 

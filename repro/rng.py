@@ -38,6 +38,7 @@ HIT = 17  # when first-hitting reveals the next position
 REMOVAL = 18  # the token that replaces what noise is left at the end
 CORRECTION = 19  # the token that a corrector writes
 NAIVE = 20  # ids of samples that fool a judge
+PARITY = 30  # ids and noise of a recorded fixture
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9

@@ -177,6 +177,5 @@ class DiffusionGemmaDenoiser(SelfConditioned):
     def head(self) -> Head:
         return Head(self.network.lm_head.weight, None, self.forbidden)
 
-    def logits(self, features: Tensor) -> Tensor:
-        capped = self.softcap * torch.tanh(self.head().logits(features).float() / self.softcap)
-        return capped.masked_fill(self.forbidden, -torch.inf)
+    def raw_logits(self, features: Tensor) -> Tensor:
+        return self.softcap * torch.tanh(self.head().logits(features).float() / self.softcap)
