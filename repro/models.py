@@ -3,17 +3,21 @@
 load("runs/mdlm@nano-s0")            the last checkpoint of a run
 load("oracle:mdlm@nano")             the exact denoiser of that recipe's language, no file
 load("LLaDA-8B-Base")                a local folder in its authors' layout (repro.release)
+load("GSAI-ML/LLaDA-8B-Base")        the same by its name on the Hub, at the revision of evals/checkpoints.toml
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from repro.checkpoint import Checkpoint, Weights, open_checkpoint
-from repro.data.corpus import Data
+from repro.checkpoints import known
+from repro.data import sources
+from repro.data.corpus import UNRESOLVED, Data
 from repro.recipe import Recipe
 from repro.release import Release, is_release
 
@@ -38,12 +42,25 @@ class Model:
     folder: Path | None
     """Checkpoint folder; None for an oracle and for a release: their records go under runs/NAME."""
 
+    @property
+    def precision(self) -> str:
+        """What the weights are kept in: float64 for an oracle, else float32 or bfloat16."""
+        if self.weights == "exact":
+            return "float64"
+        return str(next(self.denoiser.parameters()).dtype).removeprefix("torch.")
 
-def load(ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto") -> Model:
-    """Load a checkpoint folder (run or step), released weights or an oracle's name, in float32 on the best device.
 
-    `auto`: averaged weights when the recipe pins an average. Raises ValueError, in one line, for a missing, truncated
-    or foreign checkpoint and for an unknown name (nearest valid named).
+Precision = Literal["float32", "bfloat16"]
+
+
+def load(
+    ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto", precision: Precision = "float32"
+) -> Model:
+    """Load a checkpoint folder (run or step), released weights or an oracle's name, on the best device.
+
+    `auto`: averaged weights when the recipe pins an average; `precision`: of released weights alone, which are large.
+    Raises ValueError, in one line, for a missing, truncated or foreign checkpoint and for an unknown name (nearest
+    valid named); ConnectionError where a name on the Hub is out of reach.
     """
     if str(ckpt).startswith("oracle:"):
         from repro.recipes.scale import by_name
@@ -53,11 +70,31 @@ def load(ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto") -> M
             raise ValueError(f"an oracle has no weights; leave out --weights {weights}")
         denoiser = recipe.network(0).eval()
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
-    if is_release(Path(ckpt)):
+    folder, name = _place(ckpt)
+    if is_release(folder):
         if weights == "ema":
             raise ValueError(f"{ckpt} holds one set of released weights; leave out --weights ema")
-        return _released(Path(ckpt))
+        return _released(folder, name, precision)
+    if precision != "float32":
+        raise ValueError(
+            f"{ckpt} is a checkpoint of ours, kept in float32; leave out --precision {precision}"
+        )
     return _trained(open_checkpoint(Path(ckpt)), weights)
+
+
+def _place(ckpt: str | Path) -> tuple[Path, str | None]:
+    """The folder of a checkpoint and, where it came from the Hub, its name there."""
+    text = str(ckpt)
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text)
+    if named is None or Path(ckpt).exists() or Path(text.partition("/")[0]).is_dir():
+        return Path(ckpt), None
+    entry = known(text)
+    try:
+        return sources.weights(text, UNRESOLVED if entry is None else entry.revision), text
+    except ConnectionError:
+        raise ConnectionError(
+            f"no folder {text}, and the Hub is out of reach (no network); copy its folder here and give that"
+        ) from None
 
 
 def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> Model:
@@ -78,13 +115,14 @@ def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> 
     )
 
 
-def _released(folder: Path) -> Model:
+def _released(folder: Path, name: str | None, precision: Precision) -> Model:
+    from repro.lazy import torch
     from repro.release import network, open_release
 
-    opened = open_release(folder)
+    opened = open_release(folder, name)
     return Model(
         recipe=opened.release,
-        denoiser=network(opened).to(_device()),
+        denoiser=network(opened, getattr(torch, precision)).to(_device()),
         weights="raw",
         digest=opened.digest(),
         seed=0,

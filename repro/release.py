@@ -2,7 +2,7 @@
 safetensors, whole or in shards.
 
     released = open_release(folder)                what it is, and what becomes of each of its tensors
-    denoiser = network(released)                   filled one tensor at a time, float32
+    denoiser = network(released)                   filled one tensor at a time, float32 or bfloat16
 
 Nothing in the folder is executed, and no pickle is read.
 """
@@ -25,6 +25,7 @@ from repro.parts import Part, part
 from repro.processes.process import Process
 
 if TYPE_CHECKING:
+    import torch
     from tokenizers import Tokenizer
     from torch import Tensor
 
@@ -79,12 +80,13 @@ def is_release(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not (folder / "state.json").is_file()
 
 
-def open_release(folder: Path) -> Opened:
-    """The release in a folder; ValueError in one line for what is missing, foreign, or does not fit."""
+def open_release(folder: Path, name: str | None = None) -> Opened:
+    """The release in a folder, called `name` (None: as the folder); ValueError in one line for what is missing,
+    foreign, or does not fit."""
     layout, backbone = layouts.recognise(folder)
     config = layouts.read_config(folder)
     release = Release(
-        name=folder.resolve().name,
+        name=folder.resolve().name if name is None else name,
         data=_data(folder, layout, config),
         backbone=backbone,
         process=layout.process,
@@ -94,16 +96,19 @@ def open_release(folder: Path) -> Opened:
     )
     blank = _blank(release)
     shapes = {name: tensor.shape for name, tensor in _weights(blank).items()}
-    return Opened(folder, layout, release, mapping.account(folder, layout.mapping, shapes), blank)
+    entries = mapping.account(folder, layout.mapping, shapes, _tied(blank))
+    return Opened(folder, layout, release, entries, blank)
 
 
-def network(opened: Opened) -> Denoiser:
-    """The denoiser with the folder's weights, in float32; peak memory is the network and one tensor of a shard."""
+def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
+    """The denoiser with the folder's weights, in `dtype` (None: float32); peak memory is the network and what is mapped
+    of one shard."""
     import torch
 
     for parameter in opened.blank.parameters():
         if parameter.is_meta:
-            torch.utils.swap_tensors(parameter, torch.nn.Parameter(torch.empty(parameter.shape)))
+            empty = torch.empty(parameter.shape, dtype=dtype or torch.float32)
+            torch.utils.swap_tensors(parameter, torch.nn.Parameter(empty))
     mapping.fill(opened.folder, opened.entries, _weights(opened.blank))
     return opened.blank.eval()
 
@@ -113,6 +118,13 @@ def _weights(denoiser: Denoiser) -> dict[str, Tensor]:
     kept = denoiser.state_dict().keys()
     saved = {name: buffer for name, buffer in denoiser.named_buffers() if name in kept}
     return {**dict(denoiser.named_parameters()), **saved}
+
+
+def _tied(denoiser: Denoiser) -> dict[str, str]:
+    """Other names of tied weights -> the one under which they are filled."""
+    first = {id(parameter): name for name, parameter in denoiser.named_parameters()}
+    every = denoiser.named_parameters(remove_duplicate=False)
+    return {name: first[id(p)] for name, p in every if first[id(p)] != name}
 
 
 def _blank(release: Release) -> Denoiser:

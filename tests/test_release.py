@@ -31,6 +31,8 @@ from transformers.models.gemma4 import Gemma4VisionConfig
 from repro import checkpoint, load, sample
 from repro.backbones.attention import Copies, Mask
 from repro.backbones.canvas import text_configuration
+from repro.bench import loading
+from repro.data import sources
 from repro.evals.__main__ import main as evals
 from repro.processes.absorbing import Absorbing
 from repro.release import network, open_release
@@ -324,6 +326,60 @@ def test_half_precision_is_read_as_float32(tmp_path, tokenizer):
     assert open_release(folder).digest() != open_release(other).digest()
 
 
+def test_weights_kept_in_bfloat16(tmp_path, tokenizer, capsys):
+    """A tenth of the logits' deviation away, and the record says so; a checkpoint of ours stays in float32."""
+    folder, weights = llada(tmp_path / "a", tokenizer)
+    found = network(open_release(folder), torch.bfloat16)
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        rough = found.head().logits(found.encode(IDS, t=None, attention=Mask())).float()
+    exact = literal.llada(weights, IDS, 2, 4, 500_000.0, 1e-5)
+    assert 0 < (rough - exact).abs().mean() < 0.1 * exact.std()
+    chosen = str(lm_worlds.tasks(tmp_path, rows=1)["writing"])
+    flags = ["--samplers", "low_confidence", "--tokens-per-step", "all", "--json", "--precision", "bfloat16"]
+    assert evals(["--ckpt", str(folder), "--tasks", chosen, *flags]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["records"]
+    assert record["question"]["protocol"]["precision"] == "bfloat16"
+    assert record["measurements"]["numerics"]["dtype"] == "bfloat16"
+    with pytest.raises(ValueError, match="a checkpoint of ours, kept in float32"):
+        load(tmp_path, precision="bfloat16")
+
+
+def test_a_tied_folder_that_stores_its_head_too(tmp_path, tokenizer):
+    """The copy is compared with the embedding: another one is an error."""
+    torch.manual_seed(0)
+    theirs = LlamaForCausalLM(LlamaConfig(**LIKE_LLAMA, tie_word_embeddings=True)).eval()
+    weights = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    config = json.loads(theirs.config.to_json_string(use_diff=False))
+    folder = written(tmp_path / "tied", tokenizer, config, weights)
+    entries = {entry.name: entry.reason for entry in open_release(folder).entries}
+    assert entries["lm_head.weight"].startswith("tied: compared")
+    with torch.no_grad():
+        close(logits(folder) * 10, theirs(IDS).logits * 10)
+    weights["lm_head.weight"][3] += 1
+    sharded(weights, folder)
+    with pytest.raises(ValueError, match=r"'lm_head.weight' differs from the weight that config.json ties"):
+        network(open_release(folder))
+
+
+def test_a_name_on_the_hub(tmp_path, tokenizer, monkeypatch):
+    """Fetched at the pinned revision and called by its name; no network, no such name and no such folder differ."""
+    folder, _ = llada(tmp_path / "snapshots" / "0123abc", tokenizer)
+    asked = []
+    monkeypatch.setattr(sources, "weights", lambda name, pinned: asked.append((name, pinned)) or folder)
+    model = load("GSAI-ML/LLaDA-8B-Base")
+    assert model.recipe.name == "GSAI-ML/LLaDA-8B-Base" and asked == [("GSAI-ML/LLaDA-8B-Base", "UNRESOLVED")]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ConnectionError, match="no folder nobody/nothing, and the Hub is out of reach"):
+        load("nobody/nothing")
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    for path in ("runs/nothing", "./nobody/nothing", "nothing"):
+        with pytest.raises(ValueError, match="no such folder"):
+            load(path)
+
+
 def test_a_release_is_the_same_wherever_it_lies(tmp_path, tokenizer):
     """Name apart: also read-only, behind a link, in a path with spaces, or in one file."""
     folder, _ = llada(tmp_path / "a", tokenizer)
@@ -509,3 +565,25 @@ def test_a_release_is_scored(write, tmp_path, tokenizer):
     opened = open_release(folder)
     assert json.loads(asked)["digest"] == opened.digest()
     assert json.loads(asked)["recipe"] == opened.release.digest()
+
+
+# --- size -----------------------------------------------------------------------------------------------
+
+
+def test_the_bench_writes_a_folder_that_loads(tmp_path, monkeypatch):
+    sizes = {"LAYERS": 2, "WIDTH": 64, "HEADS": 4, "KV_HEADS": 2, "FFN": 96, "IDS": 300, "MASK": 299}
+    for name, value in sizes.items():
+        monkeypatch.setattr(loading, name, value)
+    largest = loading.write(tmp_path / "llada")
+    model = load(tmp_path / "llada", precision="bfloat16")
+    weights = dict(model.denoiser.named_parameters())
+    assert largest < 2 * sum(p.numel() for p in weights.values()) and model.precision == "bfloat16"
+    drawn = weights["network.model.layers.1.mlp.up_proj.weight"].float()
+    assert drawn.abs().min() >= 2**-8 and drawn.abs().max() < 2**-6 and 0.4 < (drawn > 0).float().mean() < 0.6
+
+
+@pytest.mark.slow
+def test_a_billion_and_a_half_load_within_one_shard(tmp_path):
+    """Peak of a process of its own: network, largest shard and half a gigabyte (bench row `loading`)."""
+    (row,) = loading.loading(1)
+    assert row.ratio >= row.target and "1.53 B" in row.row

@@ -116,8 +116,11 @@ class Denoiser(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """Features [..., D] -> logits [..., V] with forbidden ids at -inf, in the features' precision."""
-        head = self.head()
-        return head.logits(features).masked_fill(head.forbidden, -torch.inf)
+        return self.raw_logits(features).masked_fill(self.head().forbidden, -torch.inf)
+
+    def raw_logits(self, features: Tensor) -> Tensor:
+        """The same with nothing forbidden: what the authors' network returns."""
+        return self.head().logits(features)
 
 
 class SelfConditioned(Denoiser):

@@ -36,7 +36,7 @@ WIDTH = 120
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("repro.evals", "Score a checkpoint across samplers and tokens per step.")
-    parser.add_argument("--ckpt", help="checkpoint folder, or oracle:RECIPE@SCALE")
+    parser.add_argument("--ckpt", help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE")
     parser.add_argument("--samplers", default="all", help="all, list, or presets separated by ';' or ','")
     parser.add_argument(
         "--corpus",
@@ -65,6 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--cache", help="prefix or dual, approximate; dual:refresh=4 renews it every 4 forwards"
     )
     parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="what released weights are kept in",
+    )
     parser.add_argument("--seeds", default="0", help="sampling seeds, separated by ','")
     parser.add_argument(
         "--samples",
@@ -132,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     take_device()
     pace = limit(args.max_hours)
-    model = load(args.ckpt, args.weights)
+    model = load(args.ckpt, args.weights, args.precision)
     grid = prepare(model, request)
     records = _asked(grid, pace)
     if not first():

@@ -60,6 +60,7 @@ def question(model: Model, cell: Cell) -> Question:
         "step": model.step,
         "weights": model.weights,
     }
+    kept = {"precision": "bfloat16"} if model.precision == "bfloat16" else {}
     return Question.read(
         {
             "checkpoint": checkpoint,
@@ -68,7 +69,7 @@ def question(model: Model, cell: Cell) -> Question:
             "plan": None if cell.ask.plan is None else parts.canonical(cell.ask.plan),
             "seed": cell.ask.seed,
             "limit": cell.ask.limit,
-            "protocol": protocol | ({"overridden": overridden} if overridden else {}),
+            "protocol": protocol | kept | ({"overridden": overridden} if overridden else {}),
         }
     )
 
@@ -81,7 +82,7 @@ def numerics(model: Model) -> dict[str, Any]:
     exact = model.weights == "exact"
     return {
         "device": device,
-        "dtype": "float64" if exact else "float32",
+        "dtype": model.precision,
         "torch": version("torch").partition("+")[0],
         "attention": "none" if exact else "sdpa",
         "threads": torch.get_num_threads() if device == "cpu" else 1,
