@@ -14,7 +14,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from repro import rng
-from repro.backbones.attention import Mask
 from repro.lazy import torch
 from repro.objectives.elbo import Elbo, IndependentElbo
 from repro.objectives.objective import Batch, Loss, Objective
@@ -34,6 +33,8 @@ def group_of(batch: Batch, rows: int) -> Tensor:
 
 def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
     """The batch with the candidates `where` [R, L] of its step and rows of `length` [R]."""
+    from repro.backbones.attention import Mask
+
     column = torch.arange(where.shape[1], device=where.device)
     inside = column < length[:, None]
     where = where & inside

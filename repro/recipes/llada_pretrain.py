@@ -1,8 +1,8 @@
 """LLaDA 8B's pre-training: absorbing noise on 4,096 ids, 1 % of the rows cut to a random length, no time told.
 
-Run      accelerate launch --config_file recipes/launch/fsdp2_8.yaml -m repro.recipes.llada_pretrain, on as many machines
+Run      accelerate launch --config_file recipes/launch/fsdp2_8.yaml -m repro.recipes.llada_pretrain
 Toy      python -m repro.recipes.llada_pretrain --scale nano         one core, no download
-Cost     130,000 H800 GPU hours (arXiv 2502.09992, section 2.2); by --plan 109,000 hours on H100s (arithmetic, layers recomputed)
+Cost     130,000 H800 GPU hours (arXiv 2502.09992, section 2.2); by --plan 109,000 on H100s, layers recomputed
 Expect   as LLaDA 8B Base: MMLU 65.9, GSM8K 70.3, HellaSwag 70.5 (arXiv 2502.09992), with the authors' corpus
 Source   arXiv 2502.09992, section 2.2 and appendix B; ML-GSAI/LLaDA GUIDELINES.md; spec B.1, B.3
 Departs  the 2.3 T tokens are not public, so the corpus is a stand-in; what the paper does not say is marked
