@@ -23,6 +23,8 @@ PARTS = {
     "cosine": "repro.schedules:Cosine",
     "linear": "repro.schedules:Linear",
     "constant_with_warmup": "repro.schedules:ConstantWithWarmup",
+    "warmup_stable_decay": "repro.schedules:WarmupStableDecay",
+    "warmup_stable_drop_decay": "repro.schedules:WarmupStableDropDecay",
     "linear_to_zero": "repro.schedules:LinearToZero",
     "constant": "repro.schedules:Constant",
     # data
@@ -43,6 +45,7 @@ PARTS = {
     "packed": "repro.data.packed:Packed",
     "packed_plain": "repro.data.packed:PackedPlain",
     "padded": "repro.data.packed:Padded",
+    "dialogues": "repro.data.dialogues:Dialogues",
     "counted": "repro.data.counted:Counted",
     "released": "repro.data.released:Released",
     # backbones
@@ -52,6 +55,7 @@ PARTS = {
     "dit": "repro.backbones.dit:Dit",
     "dit_causal": "repro.backbones.dit:DitCausal",
     "dit_blocks": "repro.backbones.dit:DitBlocks",
+    "started": "repro.backbones.started:Started",
     "dropped": "repro.backbones.dropped:Dropped",
     "diffusion_gemma": "repro.backbones.diffusion_gemma:DiffusionGemma",
     "oracle": "repro.backbones.oracle:Oracle",
@@ -71,6 +75,9 @@ PARTS = {
     "dense_tokens": "repro.ops.soft_tokens:Dense",
     "sparse_tokens": "repro.ops.soft_tokens:Sparse",
     "elbo": "repro.objectives.elbo:Elbo",
+    "independent_elbo": "repro.objectives.elbo:IndependentElbo",
+    "random_length": "repro.objectives.lengths:RandomLength",
+    "to_longest": "repro.objectives.lengths:ToLongest",
     "duo_elbo": "repro.objectives.elbo:DuoElbo",
     "dcd": "repro.objectives.dcd:Dcd",
     "next_token": "repro.objectives.next_token:NextToken",
@@ -181,6 +188,8 @@ RECIPES = {
     "duo_owt": "repro.recipes.duo_owt",
     "duo_owt_distilled": "repro.recipes.duo_owt_distilled",
     "duo_lm1b": "repro.recipes.duo_lm1b",
+    "llada_pretrain": "repro.recipes.llada_pretrain",
+    "llada_sft": "repro.recipes.llada_sft",
     "ar_owt": "repro.recipes.ar_owt",
     "ar_lm1b": "repro.recipes.ar_lm1b",
 }

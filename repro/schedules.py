@@ -51,6 +51,43 @@ class ConstantWithWarmup(Rate):
         return min(1.0, step / max(1, self.warmup))
 
 
+@part
+class WarmupStableDecay(Rate):
+    """Linear warm-up, 1, and in the last `decay` steps linear to `final` (Hu et al. 2024; LLaDA's SFT, spec B.2)."""
+
+    warmup: int
+    decay: int
+    final: float
+
+    def factor(self, step: int, steps: int) -> float:
+        left = max(0, steps - step)
+        if step < self.warmup:
+            return step / self.warmup
+        return self.final + (1 - self.final) * min(1.0, left / max(1, self.decay))
+
+
+@part
+class WarmupStableDropDecay(Rate):
+    """Linear warm-up, 1 up to step `drop`, then `level`, and in the last `decay` steps linear from there to `final`.
+
+    LLaDA's pre-training: the drop answered a crash (spec B.3).
+    """
+
+    warmup: int
+    drop: int
+    level: float
+    decay: int
+    final: float
+
+    def factor(self, step: int, steps: int) -> float:
+        left = max(0, steps - step)
+        if step < self.warmup:
+            return step / self.warmup
+        if step < self.drop:
+            return 1.0
+        return self.final + (self.level - self.final) * min(1.0, left / max(1, self.decay))
+
+
 class Temperature(Part):
     """Kind: softmax temperature tau of the relaxed corruption by optimizer step."""
 

@@ -1,7 +1,7 @@
 """Teachers of distillations: where their weights come from, and how they change.
 
     teacher = taught(recipe, network, device)     the student `network` starts as its teacher is
-    renew(teacher, weights)                       later the teacher becomes what the student is
+    take(teacher, weights)                        later the teacher becomes what the student is
 
 A teacher is a whole network in every process, in float32 and in evaluation mode, behind no engine: nothing of it is
 trained. It belongs to a run's state, so a checkpoint holds it (`FILE`). A teacher that a small recipe trains is made
@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from repro import checkpoint as checkpoints
 from repro import parts
+from repro.backbones.denoiser import take
 from repro.data import sources
 from repro.data.corpus import prepared
 from repro.files import runs
@@ -43,32 +44,10 @@ def taught(recipe: Recipe, student: Denoiser, device: torch.device) -> Denoiser:
     """The recipe's teacher, and the `student` given its weights. Raises ValueError for weights that do not fit, and
     ConnectionError where they cannot be fetched."""
     found = _weights(recipe)
-    _fill(student, found)
+    take(student, found)
     teacher = recipe.blank_network()
-    renew(teacher, found)
+    take(teacher, found)
     return teacher.requires_grad_(False).eval().to(device)
-
-
-def renew(teacher: Denoiser, weights: Mapping[str, Tensor]) -> None:
-    """The student's weights into the teacher."""
-    _fill(teacher, weights)
-
-
-def _fill(network: Denoiser, weights: Mapping[str, Tensor]) -> None:
-    own = dict(network.named_parameters())
-    odd = sorted(own.keys() ^ weights.keys())
-    if odd:
-        raise ValueError(
-            f"tensor {odd[0]!r} stands in only one of teacher and student; their backbones differ"
-        )
-    with torch.no_grad():
-        for name, parameter in own.items():
-            if parameter.shape != weights[name].shape:
-                shapes = (
-                    f"{tuple(weights[name].shape)} in the teacher, {tuple(parameter.shape)} in the student"
-                )
-                raise ValueError(f"tensor {name!r} has shape {shapes}; their data or backbones differ")
-            parameter.copy_(weights[name])
 
 
 def _weights(recipe: Recipe) -> Mapping[str, Tensor]:

@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from repro import checkpoint as checkpoints
 from repro import parts, rng, teaching
-from repro.backbones.denoiser import Denoiser
+from repro.backbones.denoiser import Denoiser, take
 from repro.command import Stopped
 from repro.data.corpus import Corpus, Rows, prepared
 from repro.engines import PLAIN, Engine, Options, engine
@@ -69,6 +69,7 @@ def microbatches(
     candidates = corpus.train.candidates[rows]
     examples = torch.from_numpy(np.asarray(corpus.train.example[rows])).to(made.device)
     counts = torch.from_numpy(candidates.sum(1).astype(np.int64)).to(made.device)
+    where = torch.from_numpy(np.array(candidates)).to(made.device)
     vocabulary = recipe.data.vocabulary()
     size = min(recipe.micro_batch, share)
     for start in range(made.rank * share, (made.rank + 1) * share, size):
@@ -84,6 +85,7 @@ def microbatches(
             vocabulary=vocabulary,
             step_examples=examples,
             step_candidates=counts,
+            step_where=where,
         )
         yield batch, start + size >= (made.rank + 1) * share
 
@@ -112,7 +114,7 @@ class Training:
         """One optimizer step; returns what may be logged of it (tensors are read only when a row is written)."""
         recipe, made = self.recipe, self.engine
         if self.teacher is not None and teaching.renews(recipe, self.step):
-            teaching.renew(self.teacher, made.weights())
+            take(self.teacher, made.weights())
         rows = self.order(self.step)
         sums: dict[str, torch.Tensor] = {}
         for batch, last in microbatches(recipe, self.corpus, rows, self.step, self.seed, made):

@@ -94,7 +94,59 @@ DISTILLED = {  # spec D.7: DCD
 }
 UNTAUGHT = {pin: value for pin, value in TRAINED.items() if pin != "teacher"}
 CLAIMS["duo_owt_distilled"] = UNTAUGHT | DIT | TOLD | OWT | DISTILLED
+EIGHT_BILLION = {  # spec B.3
+    "layers": 32,
+    "width": 4096,
+    "heads": 32,
+    "kv_heads": 32,
+    "ffn": 12_288,
+    "attention": "bidirectional",
+    "tied": False,
+}
+LLADA = {  # spec B.1
+    "objective.loss.eps": 1e-3,
+    "optimizer.weight_decay": 0.1,
+    "ema": None,
+    "teacher": None,
+}
+CLAIMS["llada_pretrain"] = LLADA | {
+    **{f"backbone.{pin}": value for pin, value in EIGHT_BILLION.items()},
+    "objective.probability": 0.01,
+    "objective.rows": 4,
+    "objective.loss.group.rows": 4,
+    "data.data.length": 4096,
+    "data.data.units.size": 126_464,
+    "data.data.units.mask": 126_336,
+    "data.data.units.end": 126_081,
+    "optimizer.lr": 4e-4,
+    "learning_rate.warmup": 2000,
+    "learning_rate.drop": round(1.2e12 / (1280 * 4096)),
+    "learning_rate.level": 0.25,
+    "learning_rate.decay": round(0.3e12 / (1280 * 4096)) + 1,  # from 2.0 T tokens on: 438,690 - 381,470 + 1
+    "learning_rate.final": 0.025,
+    "batch": 1280,
+    "micro_batch": 4,
+    "steps": round(2.3e12 / (1280 * 4096)),
+}
+CLAIMS["llada_sft"] = LLADA | {  # spec B.2
+    **{f"backbone.backbone.{pin}": value for pin, value in EIGHT_BILLION.items()},
+    "backbone.source": "GSAI-ML/LLaDA-8B-Base",
+    "objective.rows": 2,
+    "objective.loss.group.rows": 1,
+    "data.size": 126_464,
+    "data.mask": 126_336,
+    "data.end": 126_081,
+    "optimizer.lr": 2.5e-5,
+    "learning_rate.warmup": 50,
+    "learning_rate.decay": 5273,  # 10 % of the run
+    "learning_rate.final": 0.1,
+    "batch": 256,
+    "micro_batch": 2,
+    "steps": round(3 * 4.5e6 / 256),
+}
 KINDS = {
+    "llada_pretrain": ("absorbing", "random_length", "warmup_stable_drop_decay"),
+    "llada_sft": ("absorbing", "to_longest", "warmup_stable_decay"),
     "duo_owt_distilled": ("uniform", "dcd", "constant_with_warmup"),
     "mdlm_owt": ("absorbing", "elbo", "constant_with_warmup"),
     "mdlm_lm1b": ("absorbing", "elbo", "constant_with_warmup"),
@@ -104,6 +156,8 @@ KINDS = {
     "ar_lm1b": ("left_to_right", "next_token", "constant_with_warmup"),
 }
 SCORES = {
+    "llada_pretrain": ("leave_one_out", "truncated bound"),
+    "llada_sft": ("leave_one_out", "truncated bound"),
     "duo_owt_distilled": ("leave_one_out", "no bound"),
     "mdlm_owt": ("leave_one_out", "truncated bound"),
     "mdlm_lm1b": ("leave_one_out", "truncated bound"),

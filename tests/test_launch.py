@@ -43,6 +43,8 @@ FIRST = {
     "ar": "torchrun",
     "duo_owt": "torchrun",
     "ar_owt": None,
+    "llada_pretrain": None,
+    "llada_sft": None,
     "duo_owt_distilled": "accelerate",
 }
 """The launcher that `make test` starts a recipe with; `make test-all` tries the other one too."""

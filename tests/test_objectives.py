@@ -310,6 +310,7 @@ def the_step(recipe: Recipe, step: int) -> Batch:
         vocabulary=recipe.data.vocabulary(),
         step_examples=torch.from_numpy(rows.example[:ROWS]),
         step_candidates=candidates.sum(1),
+        step_where=candidates,
     )
 
 

@@ -157,7 +157,12 @@ def test_metrics_rows(name, trained):
     assert [row["step"] for row in rows if "heldout_nll_bound" in row] == [10]
     assert rows[-1]["heldout_error"] > 0
     own = {"llada": "mask_rate", "mdlm": "t", "duo": "p_flip", "duo_script": "p_flip", "duo_nelbo": "p_flip"}
-    own |= {"duo_owt": "p_flip", "duo_owt_distilled": "delta"}
+    own |= {
+        "duo_owt": "p_flip",
+        "duo_owt_distilled": "delta",
+        "llada_pretrain": "length",
+        "llada_sft": "length",
+    }
     assert name in ("ar", "ar_owt") or own[name] in rows[0]
 
 

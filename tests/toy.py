@@ -38,11 +38,24 @@ KEEP_THE_LAW = {
     "duo_script": {"objective.group.rows": 4, "objective.temperature.steps": 130},
     "duo_nelbo": {"objective.until": 9},
     "duo_owt": {"objective.until": 9},
+    "llada_pretrain": {"objective.probability": 0.5},
     "duo_owt_distilled": {"objective.round": 4, "objective.grid": 16, "teacher.recipe.optimizer.lr": 0.01},
 }
 """Two groups a step; curricula keep their share of the run (`duo_nelbo` crosses from soft to hard tokens;
 a distillation renews its teacher four times)."""
-RECIPES = ("llada", "duo", "duo_script", "duo_nelbo", "mdlm", "ar", "duo_owt", "ar_owt", "duo_owt_distilled")
+LLADAS = ("llada_pretrain", "llada_sft")
+RECIPES = (
+    "llada",
+    "duo",
+    "duo_script",
+    "duo_nelbo",
+    "mdlm",
+    "ar",
+    "duo_owt",
+    "ar_owt",
+    "duo_owt_distilled",
+    *LLADAS,
+)
 """One recipe of every code path: at toy size the others are made of the same parts (tests/test_papers.py)."""
 
 

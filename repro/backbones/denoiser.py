@@ -14,7 +14,7 @@ NELBO, spec D.6); uniform noise must know, for absorbing noise the two coincide.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -164,6 +164,22 @@ class Wrapped(nn.Module):
 
     def forward(self, work: Callable[[Denoiser], T]) -> T:
         return work(self.denoiser)
+
+
+def take(network: Denoiser, weights: Mapping[str, Tensor]) -> None:
+    """Copy another network's weights by name; ValueError names a tensor that one of them lacks, or of another shape."""
+    own = dict(network.named_parameters())
+    odd = sorted(own.keys() ^ weights.keys())
+    if odd:
+        raise ValueError(f"tensor {odd[0]!r} stands in only one of the two networks; their backbones differ")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            given, here = tuple(weights[name].shape), tuple(parameter.shape)
+            if given != here:
+                raise ValueError(
+                    f"tensor {name!r} has shape {given} where it comes from, {here} here; data or backbones differ"
+                )
+            parameter.copy_(weights[name])
 
 
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:

@@ -28,14 +28,17 @@ if TYPE_CHECKING:
     from repro.processes.process import Process
 
 
-def elbo(group: Group, eps: float, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-    """The discrete bound at t = eps + (1 - eps) u with low-discrepancy u, without prior and tail (they have no gradient
-    worth having)."""
+def stratified(batch: Batch) -> Tensor:
+    """Low-discrepancy uniforms of a batch's rows, one in each stratum of the whole step, [B]."""
+    return rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, len(batch.step_candidates))
+
+
+def elbo(group: Group, eps: float, u: Tensor, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+    """The discrete bound at t = eps + (1 - eps) u, u [B], without prior and tail, whose gradient is worth little."""
     from repro.backbones.prediction import Prediction
 
     assert isinstance(process, Diffusion)
-    rows = len(batch.step_candidates)
-    t = eps + (1 - eps) * rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, rows)
+    t = eps + (1 - eps) * u
     keys = rng.keys(batch.seed, rng.CORRUPT, batch.step, batch.index)
     noisy = process.corrupt(batch.ids, t, keys, batch.noised, batch.vocabulary)
     scored = process.scored(denoiser.meaning, batch.ids, noisy, t, batch.candidates, batch.vocabulary)
@@ -64,7 +67,23 @@ class Elbo(Objective):
     score = "truncated bound"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        return elbo(self.group, self.eps, denoiser, process, batch)
+        return elbo(self.group, self.eps, stratified(batch), denoiser, process, batch)
+
+
+@part
+class IndependentElbo(Objective):
+    """The same bound with a time of its own for each row, none stratified (LLaDA; spec B.1)."""
+
+    eps: float
+    group: Group
+
+    meaning = "leave_one_out"
+    processes = frozenset({"absorbing", "uniform"})
+    score = "truncated bound"
+
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
+        return elbo(self.group, self.eps, u, denoiser, process, batch)
 
 
 @part
@@ -89,9 +108,9 @@ class DuoElbo(Objective):
 
         assert isinstance(process, Uniform)
         if batch.step > self.until:
-            return elbo(self.group, self.eps, denoiser, process, batch)
+            return elbo(self.group, self.eps, stratified(batch), denoiser, process, batch)
         count = batch.vocabulary.size
-        t = rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, len(batch.step_candidates))
+        t = stratified(batch)
         span = self.window.high - self.window.low
         drawn = relaxed(
             self.tokens,

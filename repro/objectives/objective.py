@@ -41,6 +41,8 @@ class Batch:
     """[R] stable names of all rows of the step."""
     step_candidates: Tensor
     """[R] number of candidates of all rows of the step."""
+    step_where: Tensor | None = None
+    """[R, L] bool: the candidates of all rows of the step, for what depends on the lengths of other rows."""
 
     @property
     def noised(self) -> Tensor:

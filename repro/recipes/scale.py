@@ -108,6 +108,9 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
         "checkpoint_every": 500,
         "suite": scale,
     }
+    for pin in ("drop", "decay"):
+        if f"learning_rate.{pin}" in parts.leaves(recipe):
+            overrides[f"learning_rate.{pin}"] = round(getattr(recipe.learning_rate, pin) * share)
     if recipe.ema is not None:
         overrides["ema.decay"] = EMA_DECAY
     if recipe.teacher is not None:

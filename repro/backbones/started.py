@@ -1,0 +1,44 @@
+"""A network that starts from weights that someone released.
+
+Started(backbone=Llama(...), source="GSAI-ML/LLaDA-8B-Base", revision=UNRESOLVED)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.backbones.backbone import Backbone, Role, Size
+from repro.backbones.llama import Llama
+from repro.data.corpus import Data
+from repro.parts import part
+
+if TYPE_CHECKING:
+    from repro.backbones.denoiser import Denoiser
+
+
+@part
+class Started(Backbone):
+    """`backbone` with the weights of a local folder in its authors' layout, or of a name on the Hub at a revision.
+
+    Raises ConnectionError where they cannot be fetched, ValueError where they do not fit.
+    """
+
+    backbone: Llama
+    source: str
+    revision: str
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        from repro.backbones.denoiser import take
+        from repro.data import sources
+        from repro.release import network, open_release
+
+        made = self.backbone.module(role, seed)
+        released = network(open_release(sources.weights(self.source, self.revision)))
+        take(made, dict(released.named_parameters()))
+        return made
+
+    def blank(self) -> Backbone:
+        return self.backbone
+
+    def size(self, data: Data) -> Size:
+        return self.backbone.size(data)

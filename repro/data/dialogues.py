@@ -1,0 +1,136 @@
+"""Dialogues as pairs of prompt and answer, in LLaDA's form (spec B.2; arXiv 2502.09992, appendix B.1).
+
+    [BOS] ROLE(user) QUESTION [eot] ROLE(assistant) ANSWER [EOS] [EOS]*
+
+A dialogue of n answers is n pairs, of which one is drawn, once, with all turns before it for its prompt. The candidates
+are the answer and the first EOS behind it; the EOS beyond only fill the row, and `to_longest` makes some of them
+candidates. A pair that does not fit into a row is dropped. Symbols: L ids a row, n rows kept of N.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from repro import rng
+from repro.data import sources
+from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
+from repro.parts import part
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@part
+class Dialogues(Data):
+    """Rows of `length` ids from a column `messages` of roles and contents; ids are pinned, so plans need no tokenizer.
+
+    `head`: text in front of each message, with its {role}; `tail`: text behind each but the answer. Both are tokenised
+    with the message, special tokens in them as such. Draws and split belong to `seed`; the first ceil(f n) rows of a
+    permutation are held out, f = `heldout_fraction`. Raises ConnectionError when the source is out of reach.
+    """
+
+    source: str
+    revision: str
+    split: str
+    source_rows: int
+    tokenizer: str
+    tokenizer_revision: str
+    head: str
+    tail: str
+    length: int
+    heldout_fraction: float
+    seed: int
+    size: int
+    mask: int
+    begin: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heldout_fraction < 1:
+            raise ValueError(f"heldout_fraction={self.heldout_fraction} is not between 0 and 1")
+        if "{role}" not in self.head:
+            raise ValueError(f"head={self.head!r} names no {{role}}")
+        for name in ("mask", "begin", "end"):
+            if not 0 <= getattr(self, name) < self.size:
+                raise ValueError(f"{name}={getattr(self, name)} is no id below size={self.size}")
+
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(
+            size=self.size, total=self.size, mask=self.mask, bos=self.begin, eos=self.end, pad=None
+        )
+
+    def row_length(self) -> int:
+        return self.length
+
+    def expected_rows(self) -> int:
+        """Training rows if no row is dropped."""
+        return self.source_rows - math.ceil(self.heldout_fraction * self.source_rows)
+
+    def resolve(self) -> dict[str, str | int]:
+        return {
+            "revision": sources.revision(self.source, self.revision, "dataset"),
+            "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
+            "source_rows": len(sources.dataset(self.source, None, self.revision, self.split)),
+        }
+
+    def build(self) -> dict[Literal["train", "heldout"], Rows]:
+        source = sources.dataset(self.source, None, self.revision, self.split)
+        if self.revision != UNRESOLVED and len(source) != self.source_rows:
+            raise ValueError(f"{self.source}: expected {self.source_rows} rows, found {len(source)}")
+        found = list(self._pairs(source))
+        if not found:
+            raise ValueError(f"{self.source}: no pair of prompt and answer fits into length={self.length}")
+        examples = np.array([example for example, _, _ in found], np.int64)
+        ids = np.full((len(found), self.length), self.end, np.min_scalar_type(self.size))
+        candidates = np.zeros(ids.shape, bool)
+        for row, (_, prompt, answer) in enumerate(found):
+            ids[row, : len(prompt)] = prompt
+            ids[row, len(prompt) : len(prompt) + len(answer)] = answer
+            candidates[row, len(prompt) : len(prompt) + len(answer) + 1] = True
+        order = rng.permutation(self.seed, rng.ORDER, -1, len(found)).numpy()
+        first = math.ceil(self.heldout_fraction * len(found))
+
+        def rows(chosen: np.ndarray) -> Rows:
+            return Rows(ids=ids[chosen], candidates=candidates[chosen], example=examples[chosen])
+
+        return {"train": rows(order[first:]), "heldout": rows(order[:first])}
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer()(text, add_special_tokens=False)["input_ids"]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids in front of an answer to one question, as they stand in a training row."""
+        ids = self._before([{"role": "user", "content": text}])
+        if len(ids) >= self.length:
+            raise ValueError(f"the prompt takes {len(ids)} ids; length={self.length} leaves no answer")
+        return ids
+
+    def _before(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """BOS, the messages, and the head of the answer that follows."""
+        written = [self.head.format(role=m["role"]) + m["content"] + self.tail for m in messages]
+        return [self.begin, *self.encode("".join(written) + self.head.format(role="assistant"))]
+
+    def _pairs(self, source: Any) -> Iterator[tuple[int, list[int], list[int]]]:
+        """(row, prompt, answer without EOS) of each dialogue that fits; ValueError names one without an answer."""
+        for row, messages in enumerate(source["messages"]):
+            answers = [i for i, message in enumerate(messages) if i and message["role"] == "assistant"]
+            if not answers:
+                raise ValueError(f"{self.source}: row {row} holds no answer")
+            u = rng.uniform(rng.keys(self.seed, rng.LENGTH, -1, row)).item()
+            chosen = answers[int(u * len(answers))]
+            prompt, answer = self._before(messages[:chosen]), self.encode(messages[chosen]["content"])
+            if len(prompt) + len(answer) < self.length:
+                yield row, prompt, answer
+
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
+        if len(tokenizer) > self.size:
+            raise ValueError(f"size={self.size}, but {self.tokenizer} has {len(tokenizer)} ids")
+        return tokenizer

@@ -1,0 +1,120 @@
+"""How long the rows of a step are: cut at random, or padded to the longest of their neighbours (LLaDA; spec B.1, B.2).
+
+    RandomLength(loss=IndependentElbo(...), probability=0.01, rows=4)      pre-training
+    ToLongest(loss=IndependentElbo(...), rows=2)                           answers, padded with what their rows hold
+
+Both look at `rows` consecutive rows of the step at a time: LLaDA's code cuts and pads a whole local batch. What lies
+beyond a row's length is attended by nobody and scored nowhere, which is a shorter row for a network that looks both
+ways. Symbols: R rows of a step, B of a batch, L positions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from repro import rng
+from repro.lazy import torch
+from repro.objectives.elbo import Elbo, IndependentElbo
+from repro.objectives.objective import Batch, Loss, Objective
+from repro.parts import part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.backbones.denoiser import Denoiser
+    from repro.processes.process import Process
+
+
+def group_of(batch: Batch, rows: int) -> Tensor:
+    """Which group of `rows` consecutive rows each row of the step belongs to, [R]."""
+    return torch.arange(len(batch.step_candidates), device=batch.ids.device) // rows
+
+
+def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
+    """The batch with the candidates `where` [R, L] of its step and rows of `length` [R]."""
+    from repro.backbones.attention import Mask
+
+    column = torch.arange(where.shape[1], device=where.device)
+    inside = column < length[:, None]
+    where = where & inside
+    here, valid = inside[batch.index], batch.attention.valid
+    if not bool(here.all()):  # else nothing is masked, and attention stays dense
+        valid = here if valid is None else valid & here
+    return dataclasses.replace(
+        batch,
+        candidates=where[batch.index],
+        attention=Mask(valid, batch.attention.block),
+        step_candidates=where.sum(1),
+        step_where=where,
+    )
+
+
+def _check(rows: int) -> None:
+    if rows < 1:
+        raise ValueError(f"rows={rows} are no neighbours; give 1 or more")
+
+
+@part
+class RandomLength(Objective):
+    """`loss` where `rows` neighbours are cut, with `probability`, to one length uniform on 1..L."""
+
+    loss: Elbo | IndependentElbo
+    probability: float
+    rows: int
+
+    meaning = "leave_one_out"
+    processes = frozenset({"absorbing", "uniform"})
+    score = "truncated bound"
+
+    def __post_init__(self) -> None:
+        _check(self.rows)
+        if not 0 < self.probability <= 1:
+            raise ValueError(f"probability={self.probability} cuts nothing; give a number in (0, 1]")
+
+    def lengths(self, batch: Batch) -> Tensor:
+        """Length of each row of the step, [R]."""
+        full = batch.ids.shape[1]
+        keys = rng.keys(batch.seed, rng.LENGTH, batch.step, group_of(batch, self.rows))
+        u = rng.uniform(keys, 2)
+        return torch.where(u[:, 0] < self.probability, 1 + (full * u[:, 1]).long(), full)
+
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        assert batch.step_where is not None
+        length = self.lengths(batch)
+        loss = self.loss(denoiser, process, shortened(batch, batch.step_where, length))
+        return loss._replace(logs={**loss.logs, "length": length[batch.index].sum().double()})
+
+
+@part
+class ToLongest(Objective):
+    """`loss` where what follows the last candidate of a row is one too, up to the longest of `rows` neighbours."""
+
+    loss: Elbo | IndependentElbo
+    rows: int
+
+    meaning = "leave_one_out"
+    processes = frozenset({"absorbing", "uniform"})
+    score = "truncated bound"
+
+    def __post_init__(self) -> None:
+        _check(self.rows)
+
+    def lengths(self, batch: Batch) -> Tensor:
+        """Length of each row of the step, [R]: one more than the last candidate of its group."""
+        assert batch.step_where is not None
+        column = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
+        own = (batch.step_where * column).amax(1)
+        group = group_of(batch, self.rows)
+        longest = torch.zeros_like(own[: int(group[-1]) + 1])
+        return longest.scatter_reduce(0, group, own, "amax")[group]
+
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        assert batch.step_where is not None
+        length = self.lengths(batch)
+        column = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
+        last = (batch.step_where * column).amax(1)
+        answered = last > 0
+        padded = batch.step_where | ((column > last[:, None]) & answered[:, None])
+        loss = self.loss(denoiser, process, shortened(batch, padded, length))
+        return loss._replace(logs={**loss.logs, "length": length[batch.index].sum().double()})
