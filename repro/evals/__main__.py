@@ -131,7 +131,7 @@ def _request(args: argparse.Namespace) -> Request:
         args.cache,
         args.out,
         args.estimator,
-        args.batch_size,
+        batch=args.batch_size,
     )
 
 

@@ -146,7 +146,7 @@ def score(
     """Score a model and return its records; the same as `python -m repro.evals`, from a notebook."""
     model = ckpt if isinstance(ckpt, Model) else load(ckpt)
     request = Request(
-        samplers, tasks, tokens_per_step, seeds, limit, samples, suite, block_length, cache, out, None, batch
+        samplers, tasks, tokens_per_step, seeds, limit, samples, suite, block_length, cache, out, batch=batch
     )
     grid = prepare(model, request)
     return grid.ordered(record for record, _ in grid.run())

@@ -72,7 +72,7 @@ class HarnessTask(Task):
         config["dataset_kwargs"] = given | cache | ({"data_files": files} if files else {})
         assert ask.sampler is not None
         how = Generation(ask.sampler, ask.plan, 1.0, "suite")
-        adapter = Adapter(model, None, how, "error", ask.seed, work.batch or BATCH, work)
+        adapter = Adapter(model, None, how, "error", ask.seed, work.batch or BATCH, work=work)
         found = asked(adapter, config, TaskManager(include_defaults=False), ask.limit)
         result = found["results"][self.task]
         value, error = result[f"{self.metric},none"], result[f"{self.metric}_stderr,none"]

@@ -86,7 +86,9 @@ class LmLikelihood(LmTask):
         from repro.evals.adapter import BATCH, Adapter
 
         size = work.batch or BATCH
-        return evaluate(self, Adapter(model, self.estimator, None, self.overlong, ask.seed, size, work), ask)
+        return evaluate(
+            self, Adapter(model, self.estimator, None, self.overlong, ask.seed, size, work=work), ask
+        )
 
 
 @part
@@ -117,7 +119,7 @@ class LmGeneration(LmTask):
         assert ask.sampler is not None
         how = Generation(ask.sampler, ask.plan, 1.0, self.policy)
         size = work.batch or BATCH
-        return evaluate(self, Adapter(model, None, how, self.overlong, ask.seed, size, work), ask)
+        return evaluate(self, Adapter(model, None, how, self.overlong, ask.seed, size, work=work), ask)
 
 
 # --- finding --------------------------------------------------------------------------------------------------
