@@ -59,8 +59,8 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
 
 
 def lines(axes: Axes, rows: DataFrame, x: str) -> None:
-    """A line a recipe and rule over column `x`, in the order of forwards; intervals of accuracy, and of `x` where it
-    has `_low` and `_high`."""
+    """A line a recipe and rule over column `x`, in the order of forwards, with intervals of accuracy, and of `x` where
+    it has `_low` and `_high`."""
     markers = rule_markers(rows)
     for key, line in rows.groupby(["recipe", "rule"], sort=False):
         assert isinstance(key, tuple)

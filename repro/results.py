@@ -275,8 +275,9 @@ def summarise(rows: DataFrame) -> DataFrame:
     made = []
     ordered = rows.sort_values(["id", "numerics"], kind="stable")  # the last bit of a mean hangs on the order
     for _, group in ordered.groupby(["cell", "metric"], sort=True):
-        by_seed = group.assign(variance=group.se**2).groupby("train_seed", sort=True)
-        seeds = by_seed[["value", "variance", "nfe", "tokens_per_nfe"]].mean()
+        each = group.assign(variance=group.se**2, tokens=group.nfe * group.tokens_per_nfe)  # tokens a row
+        by_seed = each.groupby("train_seed", sort=True)
+        seeds = by_seed[["value", "variance", "nfe", "tokens"]].mean()
         made.append(
             {
                 **{name: group[name].iloc[0] for name in same},
@@ -285,7 +286,7 @@ def summarise(rows: DataFrame) -> DataFrame:
                 "sd_seeds": _spread(seeds.value.tolist()),
                 "n": group.n.min(),
                 "nfe": seeds.nfe.mean(),
-                "tokens_per_nfe": seeds.tokens_per_nfe.mean(),
+                "tokens_per_nfe": seeds.tokens.mean() / seeds.nfe.mean(),  # of sums, no mean of ratios
                 "seeds": len(seeds),
             }
         )

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from lm_worlds import EOS, diffusion, tasks
-from synthetic import NUMERICS, right, store, timed
+from synthetic import NUMERICS, right, store, sudoku, timed
 from test_caches import ABSORBING, BLOCK, CAUSAL, LENGTH, PROMPTS, TOY, llama
 
 from repro import parallelism, parts, report, results, speed
@@ -28,6 +28,7 @@ from repro.samplers.decode import decode, steps
 from repro.samplers.ordered import LowConfidence, Random
 from repro.samplers.plan import Plan, ServedPlan
 from repro.samplers.threshold import Threshold
+from repro.trace import Trace
 
 # --- counts -------------------------------------------------------------------------------------------------
 
@@ -56,6 +57,21 @@ def test_committed_positions_are_those_that_a_rule_wrote(rule):
         assert found.useful.tolist() == literal and (found.useful <= found.committed).all()
         less += int((found.committed < LENGTH).sum())
     assert less > 3
+
+
+def test_committed_positions_are_those_of_a_trace():
+    """Read back from a trace of one row: every position that it shows being written, once."""
+    model, early = diffusion(), 0
+    for stop in range(0, EOS, 5):
+        plan = ServedPlan(gen_length=LENGTH, block_length=BLOCK, steps=LENGTH, cache=None, stop=(stop,))
+        how = (model.denoiser, ABSORBING, RULES[1], plan, [[1, 2, 3]])
+        seen, shown = Trace(model), set()
+        for decoder, frame in steps(*how, seed=stop, names=[0], confidence=True):
+            shown |= {write.position for write in seen.add(decoder, frame).writes}
+        found = decode(*how, seed=stop, names=[0])
+        assert found.committed.tolist() == [len(shown)]
+        early += len(shown) < LENGTH
+    assert early
 
 
 def test_a_batch_of_mixed_ends_commits_more_than_is_useful_and_less_than_was_asked():
@@ -309,6 +325,16 @@ def test_rates_are_of_sums_and_never_means_of_ratios(tmp_path):
     assert float(row["useful_per_forward"]) == pytest.approx(15 / 16, rel=1e-5)
     low, high = float(row["useful_per_second_low"]), float(row["useful_per_second_high"])
     assert low < float(row["useful_per_second"]) < high
+
+
+def test_tokens_a_forward_of_all_tables_are_of_sums(tmp_path):
+    """A network of 4 and one of 12 forwards for 16 tokens: 32 tokens in 16 forwards, not (4 + 4 / 3) / 2."""
+    made = [
+        sudoku("llada@nano.sudoku", "threshold_0.9", None, 0.9, s, per_nfe=16 / f)
+        for s, f in ((0, 4), (1, 12))
+    ]
+    (row,) = rows_of(report.tables(store(tmp_path, made))["sudoku.csv"])
+    assert float(row["tokens_per_nfe"]) == 2.0 and float(row["nfe"]) == 8.0
 
 
 def test_a_measurement_changes_no_answer_and_a_count_does(tmp_path):
