@@ -341,6 +341,8 @@ def test_a_measurement_changes_no_answer_and_a_count_does(tmp_path):
     """Timed again on another day the answer agrees; other counts are another answer."""
     first, slower = llada("1", 0.9), llada("1", 0.9, slow=2.0)
     assert results.Store(tmp_path).append(first) and not results.Store(tmp_path).append(slower)
+    assert results.Store(tmp_path).append(llada("1", 0.9, device="phone"))
+    assert len(rows_of(report.tables(tmp_path)["speed.csv"])) == 2
     odd = {**first["answer"], "counts": first["answer"]["counts"] | {"useful": 1}}
     wrong = make_record(results.Question.read(first["question"]), first["labels"], odd, first["measurements"])
     with pytest.raises(ValueError, match=r"counts.useful is 3000 and 1"):
