@@ -250,6 +250,23 @@ def test_the_fastest_setting_stops_at_the_first_that_may_be_worse():
     assert fastest(curve[:2], reference, pins()).failed is None
 
 
+def test_settings_in_blocks_and_caches_keep_their_rule_and_reference():
+    """A curve a rule, block and cache; the reference is the rule's own, whatever the block, without a cache."""
+    presets = ("low_confidence, block 8, dual cache", "low_confidence, block 8")
+    made = [timed("llada@nano.sudoku", name, "1", right(0.9), 16) for name in presets]
+    made += [
+        timed("llada@nano.sudoku", f"threshold_0.9{pin}, block 8, dual cache", None, right(0.9), 4)
+        for pin in ("", ":threshold=0.8,temperature=1.0")
+    ]
+    found = settings(*made)
+    assert reference_of("llada@nano.sudoku", found, pins()).preset == presets[1]
+    assert {speed.rule_of(setting) for setting in found} == {*presets, "threshold_0.9, block 8, dual cache"}
+    with pytest.raises(ValueError, match="lacks its reference, low_confidence at 1"):
+        reference_of("llada@nano.sudoku", [each for each in found if "cache" in each.preset], pins())
+    with pytest.raises(ValueError, match=r"no reference of 'lada' in evals/speed\.toml; nearest is 'llada'"):
+        reference_of("lada@nano", found, pins())
+
+
 def test_few_documents_prove_nothing_and_pairing_helps():
     """Equal outcomes of 5 documents are no proof within .02, of 500 they are; flips that cancel widen the interval."""
     for n, shown in ((5, False), (500, True)):
