@@ -86,7 +86,10 @@ class Perplexity(Task):
         vocabulary = model.data.vocabulary()
         if self.length > model.data.row_length():
             return f"rows of {self.length} ids; this model has {model.data.row_length()}"
-        return check(self.tokenizer, vocabulary) or self.packing.need(ends(self.tokenizer, vocabulary))
+        marks = ends(self.tokenizer, vocabulary)
+        if isinstance(model.recipe.process, LeftToRight) and marks.begin is None:
+            return "the vocabulary has no BOS for autoregression to begin with"
+        return check(self.tokenizer, vocabulary) or self.packing.need(marks)
 
     def effort(self, model: Model, ask: Ask) -> Effort:
         from repro.evals.corpora import rows_of

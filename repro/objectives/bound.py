@@ -83,7 +83,12 @@ def attention_of(ids: Tensor, vocabulary: Vocabulary) -> Mask:
 
 
 def reading(
-    denoiser: Denoiser, process: Process, ids: Tensor, vocabulary: Vocabulary, keys: Tensor
+    denoiser: Denoiser,
+    process: Process,
+    ids: Tensor,
+    candidates: Tensor,
+    vocabulary: Vocabulary,
+    keys: Tensor,
 ) -> Predict:
     """How the network reads noisy rows of clean `ids` [B, L]; filler is noised at their time by streams of its own."""
     filler = None if vocabulary.filler is None else ids == vocabulary.filler
@@ -91,7 +96,8 @@ def reading(
 
     def predict(noisy: Tensor, t: Tensor) -> Prediction:
         if filler is not None and isinstance(process, Diffusion):
-            noisy = process.corrupt(noisy, t, rng.fold(keys, FILLER), filler, vocabulary)
+            time = process.filler_time(t, candidates, keys)
+            noisy = process.corrupt(noisy, time, rng.fold(keys, FILLER), filler, vocabulary)
         return Prediction(denoiser, noisy, t, attention)
 
     return predict
@@ -152,7 +158,7 @@ def row_nll(
                 candidates = torch.from_numpy(np.array(rows.candidates[part])).to(device)
                 of_part = network(
                     lambda denoiser, part=part, ids=ids, candidates=candidates, u=u, keys=keys: process.bound(
-                        reading(denoiser, process, ids, vocabulary, keys[part].to(device)),
+                        reading(denoiser, process, ids, candidates, vocabulary, keys[part].to(device)),
                         ids,
                         candidates,
                         vocabulary,

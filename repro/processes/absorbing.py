@@ -81,6 +81,13 @@ class Absorbing(Diffusion):
         law[ids == mask] = stay * law[ids == mask] + (1 - stay) * prediction.probs(masked)
         return law
 
+    def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
+        """`bound` masks l = t n of n candidates. Weighted by 1/t, the times at which l are masked are
+        Beta(l, n - l + 1): the law of the l-th smallest of n uniforms, here those that chose the l."""
+        count = (t * candidates.sum(1)).round().long().clamp_min(1)
+        order = rng.uniform(keys, candidates.shape[1]).masked_fill(~candidates, 2.0)
+        return order.sort(-1).values.gather(1, count[:, None] - 1)[:, 0].clamp_max(1.0)
+
     def p_flip(self, t: Tensor, vocabulary: Vocabulary) -> Tensor:
         return 1 - self.alpha(t.double())
 

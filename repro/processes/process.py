@@ -83,6 +83,10 @@ class Diffusion(Process):
         """Law of the token at time s given xt and the prediction, at `where` [B, L]: [N, V]."""
         raise AssertionError("abstract")
 
+    def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
+        """The time of what is noised beside the candidates where `bound` reads a network at t with these keys, [B]."""
+        return t
+
     def p_flip(self, t: Tensor, vocabulary: Vocabulary) -> Tensor:
         """P(xt != x0) of a candidate at t, [B] float64."""
         raise AssertionError("abstract")
