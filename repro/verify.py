@@ -10,8 +10,8 @@ d = ours - published, m = the cell's margin (evals/published.toml), se = of both
 could be compared (Holm 1979). Neither: *inconclusive*. A perplexity is of the rows that were published, so its error
 is that of its draws alone; that of the published one is not known. A record is compared only where every field asked
 is the published one; else it is *not comparable* and the fields that differ are named, unless only sampler and plan do:
-then the question is still *not run*. A published number without a count of items is taken as exact,
-which its source may not be.
+then the question is still *not run*. A published number without a count of items is taken as exact, which its
+source may not be.
 Exit code 1 if a cell fails, else 0.
 """
 
