@@ -126,8 +126,8 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
 
 
 def weights(source: str, pinned: str) -> Path:
-    """Folder of released safetensors, configuration and tokenizer: a local one, or a Hub name's, fetched once. Raises as
-    `revision`."""
+    """Folder of released safetensors, configuration and tokenizer: a local one, or a Hub name's, fetched once. Raises
+    as `revision`."""
     path = local(source)
     if path is None:
         return _snapshot(source, pinned, "model", _WEIGHT_FILES)
