@@ -14,6 +14,7 @@ from synthetic import record
 
 from repro import parts, registry, verify
 from repro.data.corpus import UNRESOLVED, Data, Vocabulary
+from repro.data.counted import Counted
 from repro.data.detokenise import Detokenised
 from repro.data.documents import AllFiles, HubSplit
 from repro.data.packed import Packed
@@ -148,7 +149,7 @@ def test_what_counts_is_the_row_or_the_text(tmp_path):
     _, where, _ = laid(tmp_path, PaddedRows(), "ab", counts="row")
     assert where == [[1, 1, 1, 1, 0]]
     documents = written(tmp_path, "aab", "bab")
-    own = Packed(documents=documents, units=Characters(), length=5, batch=0)
+    own = Counted(data=Packed(documents=documents, units=Characters(), length=5, batch=0), rows=1)
     task = asks(documents, WrappedRows(batch=0), 5, "row")
     for process, extra in ((Absorbing(), 2), (LeftToRight(), 1)):
         found = lay_out(task, model(process, None, own), None)
@@ -473,7 +474,7 @@ def test_every_published_cell_of_perplexity_has_a_protocol():
 
 def test_the_protocols_are_read_as_tasks():
     found = corpora.protocols()
-    assert list(found)[:3] == ["owt.wrapped", "lm1b.wrapped", "lm1b.padded"] and len(found) == 10
+    assert list(found)[:3] == ["owt.wrapped", "lm1b.wrapped", "lm1b.padded"] and len(found) == 11
     assert parts.read(parts.canonical(found["zeroshot.ptb"])) == found["zeroshot.ptb"]
     assert found["zeroshot.ag_news"].documents == corpora.read()[0]["ag_news"].part()
     with pytest.raises(ValueError, match=r"nearest is 'zeroshot\.ptb'"):

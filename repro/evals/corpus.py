@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from repro import parts, rng
-from repro.data.corpus import Rows, Vocabulary
+from repro.data.corpus import Data, Rows, Vocabulary
+from repro.data.counted import Counted
 from repro.data.documents import Documents
 from repro.data.packed import Joined, Padded
 from repro.data.rows import Stream
@@ -92,11 +93,11 @@ class Perplexity(Task):
         return check(self.tokenizer, vocabulary) or self.packing.need(marks)
 
     def effort(self, model: Model, ask: Ask) -> Effort:
-        from repro.evals.corpora import rows_of
+        from repro.evals.corpora import expected_rows
 
         passes = 1 if isinstance(model.recipe.process, LeftToRight) else self.passes
         one = Effort.of_rows(1, passes, self.length)
-        found = rows_of(self.corpus, self.packing, self.length)
+        found = expected_rows(self.corpus, self.packing, self.length)
         guess = ("sizes of corpora as guessed in evals/corpora.toml",)
         return dataclasses.replace(one, items=found, assumed=guess).limited(ask.limit)
 
@@ -259,7 +260,7 @@ def _check_any(task: Perplexity, rows: int, read: _Read) -> None:
 def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarray]:
     """Rows as a model reads and scores them, and [n] positions that count at no cost."""
     positions = task.packing.forced(rows)
-    given = isinstance(model.data, Joined | Padded)
+    given = _given(model.data)
     causal = isinstance(model.recipe.process, LeftToRight)
     forced = np.zeros(len(rows), np.int64)
     candidates = rows.candidates
@@ -275,6 +276,11 @@ def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarr
         # the process puts a BOS of its own in front
         ids, candidates = ids[:, 1:], candidates[:, 1:]
     return Rows(ids, candidates, rows.example), forced
+
+
+def _given(data: Data) -> bool:
+    """Whether a model's own rows stand between ends that are read and never predicted."""
+    return _given(data.data) if isinstance(data, Counted) else isinstance(data, Joined | Padded)
 
 
 def _vocabulary(own: Vocabulary, marks: Ends, rows: Rows) -> Vocabulary:
