@@ -32,7 +32,7 @@ from repro.evals.effort import Effort
 from repro.evals.packings import Ends, Packing
 from repro.evals.pieces import Work, rows_of
 from repro.evals.task import Answer, Ask, Task
-from repro.evals.tokenizers import check, ends
+from repro.evals.tokenizers import OWN, check, ends
 from repro.models import Model
 from repro.parts import part
 from repro.processes.left_to_right import LeftToRight
@@ -190,7 +190,7 @@ def lay_out(task: Perplexity, model: Model, limit: int | None) -> Laid:
         chosen = np.sort(order[:limit])
     rows = Rows(rows.ids[chosen], rows.candidates[chosen], rows.example[chosen] >> 32)
     rows, forced = _counted(task, model, rows)
-    return Laid(rows, _vocabulary(model.data.vocabulary(), marks, rows), forced, weights[:, chosen], used)
+    return Laid(rows, _vocabulary(task, model.data.vocabulary(), marks), forced, weights[:, chosen], used)
 
 
 class _Read:
@@ -283,9 +283,17 @@ def _given(data: Data) -> bool:
     return _given(data.data) if isinstance(data, Counted) else isinstance(data, Joined | Padded)
 
 
-def _vocabulary(own: Vocabulary, marks: Ends, rows: Rows) -> Vocabulary:
-    """The model's vocabulary for these rows: BOS as they begin; padding that its network attends is noised."""
-    bos = marks.begin if marks.begin is not None else own.bos
-    if marks.pad is None or own.pad is not None or not (rows.ids == marks.pad).any():
-        return dataclasses.replace(own, bos=bos)
-    return dataclasses.replace(own, bos=bos, filler=marks.pad)
+def _vocabulary(task: Perplexity, own: Vocabulary, marks: Ends) -> Vocabulary:
+    """The model's vocabulary for these rows: BOS as they begin, and padding where they are padded.
+
+    Published rows are attended where they are padded, and noised there; so are those of a model that pads like that.
+    Where a row is not padded, an id that pads elsewhere (EOS, often) is a token like others.
+    """
+    plain = dataclasses.replace(
+        own, bos=own.bos if marks.begin is None else marks.begin, pad=None, filler=None
+    )
+    if not task.packing.pads:
+        return plain
+    if task.tokenizer != OWN or own.filler is not None:
+        return dataclasses.replace(plain, filler=marks.pad)
+    return dataclasses.replace(plain, pad=marks.pad)
