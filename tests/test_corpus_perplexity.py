@@ -14,6 +14,7 @@ from synthetic import record
 
 from repro import parts, registry, verify
 from repro.data.corpus import UNRESOLVED, Data, Vocabulary
+from repro.data.counted import Counted
 from repro.data.detokenise import Detokenised
 from repro.data.documents import AllFiles, HubSplit
 from repro.data.packed import Packed
@@ -25,7 +26,7 @@ from repro.evals.grid import Request, prepare
 from repro.evals.packings import Ends, PaddedRows, PieceRows, WrappedPlainRows, WrappedRows
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
-from repro.evals.tokenizers import TOKENIZERS, check
+from repro.evals.tokenizers import TOKENIZERS, check, ends
 from repro.models import Model
 from repro.parts import part
 from repro.processes.absorbing import Absorbing
@@ -148,7 +149,7 @@ def test_what_counts_is_the_row_or_the_text(tmp_path):
     _, where, _ = laid(tmp_path, PaddedRows(), "ab", counts="row")
     assert where == [[1, 1, 1, 1, 0]]
     documents = written(tmp_path, "aab", "bab")
-    own = Packed(documents=documents, units=Characters(), length=5, batch=0)
+    own = Counted(data=Packed(documents=documents, units=Characters(), length=5, batch=0), rows=1)
     task = asks(documents, WrappedRows(batch=0), 5, "row")
     for process, extra in ((Absorbing(), 2), (LeftToRight(), 1)):
         found = lay_out(task, model(process, None, own), None)
@@ -156,6 +157,24 @@ def test_what_counts_is_the_row_or_the_text(tmp_path):
         assert (found.forced == extra).all() and found.rows.ids.shape[1] == 5
     metrics = task.answer(model(LeftToRight(), blind(LeftToRight(), 5).denoiser, own), ASK).metrics
     assert metrics["nll"][0] == pytest.approx(3 * math.log(4) / 4)
+
+
+@pytest.mark.parametrize(
+    ("packing", "own", "tokenizer", "pad", "filler"),
+    [
+        (WrappedRows(batch=0), {"pad": E}, "own", None, None),  # an EOS that pads elsewhere is a token here
+        (PaddedRows(), {"pad": P}, "own", P, None),  # left out of attention, as the model was trained
+        (PaddedRows(), {"pad": None, "filler": P}, "own", None, P),
+        (PaddedRows(), {"pad": 0}, "bert-base-uncased", None, 0),  # attended and noised, as published
+        (PieceRows(), {"pad": P, "filler": P}, "own", None, None),
+    ],
+)
+def test_padding_is_what_pads_these_rows(packing, own, tokenizer, pad, filler):
+    vocabulary = Vocabulary(size=4, total=5, mask=4, bos=None, eos=E, **{"pad": None, **own})
+    task = asks(AllFiles(path="x", sha256=UNRESOLVED), packing, 8, tokenizer=tokenizer)
+    found = corpus._vocabulary(task, vocabulary, ends(tokenizer, vocabulary))
+    assert (found.pad, found.filler) == (pad, filler)
+    assert found.bos == (101 if tokenizer != "own" else E)
 
 
 # --- oracles ------------------------------------------------------------------------------------------------
@@ -260,6 +279,25 @@ def test_autoregression_is_a_literal_loop(tmp_path, packing, counts):
     assert found["nll"][0] == pytest.approx(total / tokens, rel=1e-5)
     assert {"ppl", "bits_per_byte", "bits_per_word"} < found.keys()
     assert not [name for name in found if "bound" in name or "draws" in name]
+
+
+def test_a_released_causal_network_costs_what_transformers_says(tmp_path):
+    """Its own loss on the same rows, BOS read once; the released folder is loaded as any other."""
+    from transformers import AutoModelForCausalLM
+
+    from repro.models import load
+
+    folder = lm_worlds.save(
+        lm_worlds.model(LeftToRight(), lm_worlds.Letters(length=48, masked=0)), tmp_path / "llama"
+    )
+    texts = ("the cat sat on the mat. why?", "it was so", "and so it was said again: be warm")
+    task = asks(written(tmp_path, *texts), WrappedRows(batch=0), 16, "row")
+    ids = [i for text in texts for i in [*map(lm_worlds.ALPHABET.index, text), lm_worlds.EOS]]
+    cuts = [ids[start : start + 14] for start in range(0, len(ids) - 13, 14)]
+    rows = torch.tensor([[lm_worlds.BOS, *cut, lm_worlds.EOS] for cut in cuts])
+    theirs = AutoModelForCausalLM.from_pretrained(folder)(rows, labels=rows).loss.item()
+    found = task.answer(load(folder), ASK).metrics
+    assert found["nll"][0] == pytest.approx(theirs, rel=1e-5) and found["nll"][2] == len(rows)
 
 
 def _by_hand(packing, ids):
@@ -408,7 +446,7 @@ def test_documents_that_detokenisation_empties_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("packing", "ends", "says"),
+    ("packing", "given", "says"),
     [
         (WrappedRows(batch=0), Ends(None, None, None), "no BOS and EOS"),
         (PaddedRows(), Ends(1, 1, None), "no padding"),
@@ -417,8 +455,8 @@ def test_documents_that_detokenisation_empties_are_told(tmp_path):
         (PieceRows(), Ends(None, None, None), None),
     ],
 )
-def test_what_a_packing_needs(packing, ends, says):
-    found = packing.need(ends)
+def test_what_a_packing_needs(packing, given, says):
+    found = packing.need(given)
     assert found is None if says is None else says in found
 
 
@@ -473,7 +511,7 @@ def test_every_published_cell_of_perplexity_has_a_protocol():
 
 def test_the_protocols_are_read_as_tasks():
     found = corpora.protocols()
-    assert list(found)[:3] == ["owt.wrapped", "lm1b.wrapped", "lm1b.padded"] and len(found) == 10
+    assert list(found)[:3] == ["owt.wrapped", "lm1b.wrapped", "lm1b.padded"] and len(found) == 11
     assert parts.read(parts.canonical(found["zeroshot.ptb"])) == found["zeroshot.ptb"]
     assert found["zeroshot.ag_news"].documents == corpora.read()[0]["ag_news"].part()
     with pytest.raises(ValueError, match=r"nearest is 'zeroshot\.ptb'"):

@@ -48,6 +48,9 @@ class Counted(Data):
     def encode(self, text: str) -> list[int]:
         return self.data.encode(text)
 
+    def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        return self.data.encode_each(texts)
+
     def decode(self, ids: Sequence[int]) -> str:
         return self.data.decode(ids)
 

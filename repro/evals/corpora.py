@@ -146,7 +146,7 @@ def replaced(name: str) -> str:
     )
 
 
-def rows_of(corpus: str, packing: Packing, length: int) -> int | None:
+def expected_rows(corpus: str, packing: Packing, length: int) -> int | None:
     """About how many rows a published corpus gives, for plans; None for any other."""
     entry = read()[0].get(corpus)
     if entry is None:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from repro import parts, rng
-from repro.data.corpus import Rows, Vocabulary
+from repro.data.corpus import Data, Rows, Vocabulary
+from repro.data.counted import Counted
 from repro.data.documents import Documents
 from repro.data.packed import Joined, Padded
 from repro.data.rows import Stream
@@ -31,7 +32,7 @@ from repro.evals.effort import Effort
 from repro.evals.packings import Ends, Packing
 from repro.evals.pieces import Work, rows_of
 from repro.evals.task import Answer, Ask, Task
-from repro.evals.tokenizers import check, ends
+from repro.evals.tokenizers import OWN, check, ends
 from repro.models import Model
 from repro.parts import part
 from repro.processes.left_to_right import LeftToRight
@@ -92,11 +93,11 @@ class Perplexity(Task):
         return check(self.tokenizer, vocabulary) or self.packing.need(marks)
 
     def effort(self, model: Model, ask: Ask) -> Effort:
-        from repro.evals.corpora import rows_of
+        from repro.evals.corpora import expected_rows
 
         passes = 1 if isinstance(model.recipe.process, LeftToRight) else self.passes
         one = Effort.of_rows(1, passes, self.length)
-        found = rows_of(self.corpus, self.packing, self.length)
+        found = expected_rows(self.corpus, self.packing, self.length)
         guess = ("sizes of corpora as guessed in evals/corpora.toml",)
         return dataclasses.replace(one, items=found, assumed=guess).limited(ask.limit)
 
@@ -189,7 +190,7 @@ def lay_out(task: Perplexity, model: Model, limit: int | None) -> Laid:
         chosen = np.sort(order[:limit])
     rows = Rows(rows.ids[chosen], rows.candidates[chosen], rows.example[chosen] >> 32)
     rows, forced = _counted(task, model, rows)
-    return Laid(rows, _vocabulary(model.data.vocabulary(), marks, rows), forced, weights[:, chosen], used)
+    return Laid(rows, _vocabulary(task, model.data.vocabulary(), marks), forced, weights[:, chosen], used)
 
 
 class _Read:
@@ -259,7 +260,7 @@ def _check_any(task: Perplexity, rows: int, read: _Read) -> None:
 def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarray]:
     """Rows as a model reads and scores them, and [n] positions that count at no cost."""
     positions = task.packing.forced(rows)
-    given = isinstance(model.data, Joined | Padded)
+    given = _given(model.data)
     causal = isinstance(model.recipe.process, LeftToRight)
     forced = np.zeros(len(rows), np.int64)
     candidates = rows.candidates
@@ -277,9 +278,22 @@ def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarr
     return Rows(ids, candidates, rows.example), forced
 
 
-def _vocabulary(own: Vocabulary, marks: Ends, rows: Rows) -> Vocabulary:
-    """The model's vocabulary for these rows: BOS as they begin; padding that its network attends is noised."""
-    bos = marks.begin if marks.begin is not None else own.bos
-    if marks.pad is None or own.pad is not None or not (rows.ids == marks.pad).any():
-        return dataclasses.replace(own, bos=bos)
-    return dataclasses.replace(own, bos=bos, filler=marks.pad)
+def _given(data: Data) -> bool:
+    """Whether a model's own rows stand between ends that are read and never predicted."""
+    return _given(data.data) if isinstance(data, Counted) else isinstance(data, Joined | Padded)
+
+
+def _vocabulary(task: Perplexity, own: Vocabulary, marks: Ends) -> Vocabulary:
+    """The model's vocabulary for these rows: BOS as they begin, and padding where they are padded.
+
+    Published rows are attended where they are padded, and noised there; so are those of a model that pads like that.
+    Where a row is not padded, an id that pads elsewhere (EOS, often) is a token like others.
+    """
+    plain = dataclasses.replace(
+        own, bos=own.bos if marks.begin is None else marks.begin, pad=None, filler=None
+    )
+    if not task.packing.pads:
+        return plain
+    if task.tokenizer != OWN or own.filler is not None:
+        return dataclasses.replace(plain, filler=marks.pad)
+    return dataclasses.replace(plain, pad=marks.pad)

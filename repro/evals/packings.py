@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,9 @@ class Ends(NamedTuple):
 
 class Packing(Part):
     """Kind: the law from documents to rows; candidates are the text, and the end of a document where it varies."""
+
+    pads: ClassVar[bool] = False
+    """Whether rows hold padding."""
 
     def protocol(self) -> dict[str, str]:
         """`packing` and `eos`, in the words of published tables (evals/published.toml)."""
@@ -99,6 +102,8 @@ class WrappedPlainRows(Packing):
 @part
 class PaddedRows(Packing):
     """One document a row, its end scored; padding is never scored, but attended and noised (spec D.7)."""
+
+    pads = True
 
     def protocol(self) -> dict[str, str]:
         return {"packing": "padded", "eos": "behind each document"}
