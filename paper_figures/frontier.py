@@ -104,7 +104,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
 def _sentence(drawn: DataFrame, networks: DataFrame) -> str:
     published = drawn.line.str.startswith(PUBLISHED).any()
     hollow = "hollow: published" if published else "no published point was judged as these are"
-    return f"{bar_sentence(networks.seeds.tolist())}; bands: {LEVEL:.0%} of resamples; {hollow}"
+    return f"{bar_sentence(networks.seeds.tolist())}; bands: {LEVEL:.0%} of resamples\n{hollow}"
 
 
 def _panel(axes: Axes, rows: DataFrame, name: str) -> None:

@@ -148,17 +148,22 @@ class Difference:
 
 
 def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Difference]:
-    """Pairs at equal tokens per step, and everything against an autoregressive sweep; `real`: entropy of real text by
-    scale, the middle of what both reach where it is unknown."""
-    made = []
-    for a, b in itertools.combinations(found, 2):
-        ar = any(each.checkpoint.partition("@")[0] == "ar" for each in (a, b))
-        if a.scale == b.scale and (ar or a.tokens_per_step == b.tokens_per_step):
-            made.append(_difference(a, b, real.get(a.scale)))
+    """Pairs of `comparable` sweeps; `real`: entropy of real text by scale, the middle of what both reach where it is
+    unknown."""
+    pairs = (pair for pair in itertools.combinations(found, 2) if comparable(*pair))
+    made = [_difference(a, b, real.get(a.scale)) for a, b in pairs]
     known = [i for i, each in enumerate(made) if each.p is not None]
     for i, p in zip(known, holm([made[i].p or 0.0 for i in known]), strict=True):
         made[i] = replace(made[i], p=p)
     return made
+
+
+def comparable(a: Sweep, b: Sweep) -> bool:
+    """Of one scale; samplers at equal tokens per step, one sampler at several, or one that is autoregressive: it has
+    one token a step alone."""
+    ar = any(each.checkpoint.partition("@")[0] == "ar" for each in (a, b))
+    one = (a.checkpoint, a.sampler) == (b.checkpoint, b.sampler)
+    return a.scale == b.scale and (ar or one or a.tokens_per_step == b.tokens_per_step)
 
 
 def _difference(a: Sweep, b: Sweep, real: float | None) -> Difference:

@@ -171,10 +171,15 @@ def _matched(found: Sequence[Difference]) -> str:
             lines.append([each.a, each.b, "none in common", "", "", ""])
             continue
         low, high = each.interval
-        numbers = [f"{each.entropy:.3f}", f"{each.value:.3f}", f"{low:.3f} .. {high:.3f}", f"{each.p:.2g}"]
+        numbers = [f"{each.entropy:.3f}", f"{each.value:.3f}", f"{low:.3f} .. {high:.3f}", _chance(each.p)]
         lines.append([each.a, each.b, *numbers])
     header = ["a", "b", "entropy", "difference", f"{LEVEL:.0%} interval", "p"]
     return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+
+
+def _chance(p: float | None) -> str:
+    """A normal tail says little beyond four digits."""
+    return "" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
 def _frame(found: Sequence[Difference]) -> DataFrame:

@@ -125,16 +125,20 @@ def test_coverage_of_the_band():
 
 
 def test_what_is_compared_and_where():
-    """Equal tokens per step, and an autoregressive sweep with all; the nearest entropy that both reach; or none."""
+    """Equal tokens per step, one sampler at several, an autoregressive sweep with all; at the nearest entropy that both
+    reach, or none."""
     low = [sampled("ar@nano.text", f"sample:temperature={t}", "1", t, 1.8 + t) for t in (0.7, 1.0)]
     four = [sampled("mdlm@nano.text", f"random:temperature={t}", "4", t, 2.0 + t) for t in (0.7, 1.0)]
+    two = [sampled("mdlm@nano.text", f"random:temperature={t}", "2", t, 2.0 + t) for t in (0.7, 1.0)]
     far = [sampled("mdlm@nano.text", f"margin:temperature={t}", "1", t, 5.0 + t) for t in (0.7, 1.0)]
     single = [quality("mdlm@nano.text", "entropy:temperature=1.0", "1", 7.0, 2.6)]
-    found = differences(sweeps([*low, *frontier("ancestral", 1.0), *four, *far, *single]), {"nano.text": 9.0})
+    found = differences(
+        sweeps([*low, *frontier("ancestral", 1.0), *four, *two, *far, *single]), {"nano.text": 9.0}
+    )
     pairs = {(d.a.split(", ")[1], d.b.split(", ")[1]): d for d in found}
     assert set(pairs) == {
         *(("sample", name) for name in ("ancestral", "margin", "random")),
-        ("ancestral", "margin"),
+        *(("ancestral", "margin"), ("random", "random")),
     }
     meeting = pairs["sample", "ancestral"]
     assert meeting.entropy == pytest.approx(
