@@ -176,10 +176,9 @@ def model():
 
 
 @pytest.fixture
-def judged(folder, monkeypatch, tmp_path):
-    """The pins of a task that names the judge as a suite does."""
-    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
-    (tmp_path / "ar-judge").symlink_to(folder)
+def judged(folder, monkeypatch):
+    """The pins of a task that names the judge as a suite does; corpora are prepared once beside it."""
+    monkeypatch.setenv("REPRO_RUNS", str(folder.parent))
     pins = {"samples": 16, "judge": "ar-judge", "rule": EveryToken(length=LENGTH), "retokenise": "text"}
     return pins | {"distinct": (1, 2), "mauve": (PINS, parts.derive(PINS, {"state": "mean"}))}
 
@@ -289,12 +288,12 @@ def test_mauve_of_samples_that_fool_gen_ppl(judged, model):
 
 
 @pytest.fixture
-def texts(folder, tmp_path):
+def texts(folder):
     """A file of 8 real texts in `runs/`, as its lines are written."""
     data = load_judge(folder).model.data
     rows = prepared(data).heldout.ids[:8].tolist()
     lines = [json.dumps({"text": data.decode(row), "url": "ignored"}) for row in rows]
-    (tmp_path / "real.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (folder.parent / "real.jsonl").write_text("".join(f"{line}\n" for line in lines))
     return "real.jsonl"
 
 
@@ -343,10 +342,10 @@ def test_a_file_of_samples_against_a_file_of_texts(judged, folder, texts, tmp_pa
     rows = prepared(data).heldout.ids[8:12].tolist()
     path.write_text("".join(json.dumps({"text": data.decode(row)}) + "\n" for row in rows))
     arguments = ["--samples", str(path), "--judge", str(folder), "--out", str(tmp_path / "out")]
-    assert command_line.main([*arguments, "--reference", str(tmp_path / texts), "--json"]) == 0
+    assert command_line.main([*arguments, "--reference", str(folder.parent / texts), "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)["records"]
     task, metrics = record["question"]["task"], record["answer"]["metrics"]
-    assert task["part"] == "external_likeness" and task["reference"] == file_digest(tmp_path / texts)
+    assert task["part"] == "external_likeness" and task["reference"] == file_digest(folder.parent / texts)
     assert [pins["state"] for pins in task["mauve"]] == ["last", "mean"] and task["mauve"][0]["length"] == 31
     assert {
         "mauve",
@@ -358,7 +357,7 @@ def test_a_file_of_samples_against_a_file_of_texts(judged, folder, texts, tmp_pa
     } < metrics.keys()
     assert parts.read(task).mauve[1].clusters == 2
     with pytest.raises(ValueError, match=r"give --samples FILE\.jsonl and --judge CKPT"):
-        command_line.main(["--ckpt", "x", "--reference", str(tmp_path / texts)])
+        command_line.main(["--ckpt", "x", "--reference", str(folder.parent / texts)])
 
 
 def test_the_module_says_where_its_randomness_comes_from(monkeypatch):
