@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from repro.matched import LEVEL, Difference, Sweep, differences, line_of, sweeps
 from repro.record import Record, text
 from repro.results import one_protocol, summarise, to_frame
+from repro.versions import latest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -124,9 +125,10 @@ def compared(records: Sequence[Record], drawn: DataFrame) -> tuple[list[Sweep], 
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """File name -> text."""
+    """File name -> text; records of older versions of a part are left out."""
     from repro.report import csv_text
 
+    records = latest(records)
     drawn = points(records)
     found = compared(records, drawn)[1]
     page = [f"# {TITLE}", CAPTION]

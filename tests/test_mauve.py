@@ -321,6 +321,7 @@ def test_released_weights_are_compared_with_texts_of_a_file(judged, model, texts
     nll = -sum(judge.logp([judge.encode(text)])[0].sum() for text in real)
     assert answer.metrics["true_gen_ppl"][0] == pytest.approx(math.exp(nll / (4 * LENGTH)), rel=1e-5)
     assert task.protocol()["reference_digest"] == reference.digest and task.skip(model) is None
+    assert task.gives("mauve_mean") and task.gives("gen_ppl") and not task.gives("mauve")
     gone = parts.derive(task, {"reference": "owt_valid.jsonl"})
     assert "no file 'owt_valid.jsonl' of reference texts" in gone.skip(model)
     with pytest.raises(ValueError, match="holds 8 texts; MAUVE of 5 samples takes 10"):
