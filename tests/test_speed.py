@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from lm_worlds import EOS, diffusion, tasks
+from rich.console import Console
 from synthetic import NUMERICS, right, store, sudoku, timed
 from test_caches import ABSORBING, BLOCK, CAUSAL, LENGTH, PROMPTS, TOY, llama
 
@@ -19,6 +20,7 @@ from repro.evals.harness import HarnessTask
 from repro.evals.lm_tasks import find
 from repro.evals.perplexity import TrainingCurve
 from repro.evals.suites import read_suite
+from repro.evals.table import show
 from repro.evals.task import Ask
 from repro.evals.timed import DecodingSpeed, outcomes
 from repro.parallelism import aup, compared, fastest, pins, reference_of
@@ -331,6 +333,19 @@ def test_engines_and_devices_never_share_a_table(tmp_path):
     assert all(row["settings"] == "1" for row in rows_of(files["parallelism.csv"]))
     notes = [row["note"] for row in rows_of(files["parallelism.csv"])]
     assert sum("lacks its reference" in note for note in notes) == 2
+
+
+def test_a_scored_grid_says_what_was_timed_and_where():
+    """Useful tokens a second of both modes, from their own counts and the median of their passes."""
+    console = Console(file=io.StringIO(), width=120, record=True)
+    show(console, "toy", [llada("1", 0.9)])
+    text = console.export_text()
+    assert "engine repro on toy; process seconds of decoding alone, warm-up apart" in text
+    each = 0.002 * 16
+    (line,) = (line for line in text.splitlines() if "low_confidence" in line and "[" not in line)
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    assert cells[2:4] == [f"{15 / (0.21 * each):,.0f}", f"{30 / (2.1 * each):,.0f}"]
+    assert cells[4:] == [f"{1000 * each:.1f}", f"{1100 * each:.1f}"]
 
 
 def test_rates_are_of_sums_and_never_means_of_ratios(tmp_path):

@@ -20,6 +20,7 @@ def record(task, preset, tokens, metrics, seed=0, nfe=4.0):
         "labels": {"task": task, "preset": preset, "tokens_per_step": tokens},
         "question": {"sampler": None if preset is None else {}, "seed": seed},
         "answer": {"metrics": metrics, "nfe": nfe, "tokens_per_nfe": 2.0},
+        "measurements": {},
     }
 
 

@@ -5,7 +5,8 @@
 
 What does not depend on a sampler stands above it, a line a number; metrics that end in a number (`accuracy_16`) are one
 line a number, a column a name. An interval is 95 %: Wilson's for a share of items, else value ± 1.96 standard errors.
-A table wider than the console is printed in parts.
+A table wider than the console is printed in parts. What was timed stands in a table of its own, with its engine and
+device.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from repro.record import Record
@@ -82,6 +84,9 @@ def show(console: Console, title: str, records: Sequence[Record]) -> None:
         columns = dict.fromkeys((r["labels"]["task"], name) for r in drawn for name in r["answer"]["metrics"])
         for table in _fitting(console, drawn, [c for c in columns if not c[1].startswith(TRUE)]):
             console.print(table)
+    timed = [r for r in drawn if "speed" in r["measurements"]]
+    if timed:
+        console.print(_timed(timed))
 
 
 def _fitting(console: Console, records: Sequence[Record], columns: Sequence[Column]) -> Iterator[Table]:
@@ -194,6 +199,26 @@ def _cells(record: Record | None, names: Sequence[str]) -> list[str]:
     answer = record["answer"]
     found = [shown(name, answer["metrics"][name]) if name in answer["metrics"] else "" for name in names]
     return [*found, f"{answer['nfe']:.1f}", f"{answer['tokens_per_nfe']:.2f}"]
+
+
+def _timed(records: Sequence[Record]) -> Table:
+    """What decoding took, a line a record: useful tokens a second in both modes, seconds of a text alone."""
+    several, first = _several(records), records[0]["measurements"]["speed"]
+    modes = (("throughput", first["throughput"]["batch"]), ("latency", 1))
+    heads = [f"useful tokens\na second, batch {batch}" for _, batch in modes]
+    said = f"engine {first['engine']} on {first['device']}; {first['clock']} seconds of decoding alone, warm-up apart"
+    made = _table(
+        ["preset", *["seed"] * several], ["tokens\nper step", *heads, "ms a text,\nmedian", "p95"], said
+    )
+    for record in records:
+        labels, speed = record["labels"], record["measurements"]["speed"]
+        line = [labels["preset"], *_place(record, several), labels["tokens_per_step"] or ADAPTIVE]
+        rates = [speed[mode]["counts"]["useful"] / median(speed[mode]["passes"]) for mode, _ in modes]
+        alone = (speed["latency"]["median"], speed["latency"]["p95"])
+        made.add_row(
+            *line, *[f"{rate:,.0f}" for rate in rates], *[f"{1000 * seconds:.1f}" for seconds in alone]
+        )
+    return made
 
 
 def _truth(records: Sequence[Record], task: str, names: Sequence[str]) -> list[str]:
