@@ -100,8 +100,11 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
             if line == 0:
                 axes.set_title(model, color=INK)
         grid[-1, column].set_xlabel("forwards an answer")
-    handles, names = grid[0, 0].get_legend_handles_labels()
-    drawing.legend(handles, names, loc="outside lower left", ncols=len(names))
+    shown = {
+        name: line for axes in grid[0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    names = sorted(shown, key=lambda name: [*STYLE, name].index(name))
+    drawing.legend([shown[name] for name in names], names, loc="outside upper left", ncols=len(names))
     drawing.supxlabel(bar_sentence(drawn.seeds.tolist()), fontsize=6.5, color=OTHER, x=0.02, ha="left")
     return drawing, drawn
 

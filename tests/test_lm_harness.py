@@ -133,6 +133,28 @@ def test_three_local_tasks_agree_with_lm_eval(causal, theirs, batch, tmp_path):
             assert answers[0] == answers[1]
 
 
+def test_few_shots_are_those_of_lm_eval(causal, theirs, tmp_path):
+    """The same examples before each question: likelihoods agree, and differ from those without examples."""
+    from lm_eval.tasks import TaskManager
+
+    path = lm_worlds.tasks(tmp_path)["choice"]
+    short = "\n".join(
+        json.dumps({"q": f"a{c}", "choices": ["b", "cd"], "answer": i % 2}) for i, c in enumerate("xyz")
+    )
+    path.with_name("rows.jsonl").write_text(f"{short}\n", "utf-8")
+    spec, manager = config(keep(path)), TaskManager(include_defaults=False)
+    found = {}
+    for name, model in (("ours", adapter(causal, "next_token")), ("theirs", theirs)):
+        for shots in (0, 2):
+            samples = asked(model, spec, manager, None, shots)["samples"]["choice"]
+            found[name, shots] = [value for s in samples for value, _ in s["filtered_resps"]]
+            prompts = [s["arguments"][0][0] for s in samples]
+            assert all(prompt.count("\n\n") == shots for prompt in prompts)
+    for shots in (0, 2):
+        assert found["ours", shots] == pytest.approx(found["theirs", shots], abs=2e-4)
+    assert found["ours", 0] != pytest.approx(found["ours", 2], abs=1e-2)
+
+
 # --- requests -------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +188,37 @@ def test_too_long_requests_never_score(masked, causal):
             adapter(model, rule, overlong="truncate").loglikelihood([likelihood("a", "x" * 60)])
     with pytest.raises(ValueError, match="no ids of its own"):
         pair(masked, "ab", "", "error")
+
+
+def test_contexts_of_spaces_and_none_are_empty_ones(masked):
+    """All spaces move to the continuation, which leaves an empty context; texts begin from an empty one too."""
+    spaces = pair(masked, "  ", "ab", "error")
+    assert spaces.prompt == (BOS,) and spaces.continuation == tuple(masked.data.encode("  ab"))
+    ((found, _),) = adapter(masked).loglikelihood([likelihood("", "ab")])
+    (same,) = estimator("levels:draws=16").score(
+        Network(masked.denoiser, Absorbing(), 8), [pair(masked, "", "ab", "error")], 0
+    )
+    assert found == pytest.approx(same.value, abs=1e-5)
+    assert opening(masked, "", 4, "error") == [BOS]
+    (written,) = adapter(masked, sampler="random").generate_until([text("", max_gen_toks=4)])
+    assert len(written) <= 4
+
+
+def test_too_long_prompts_of_texts_are_refused_or_cut(masked, causal):
+    """The text keeps its length; what gives way is the prompt's left, and only where that was declared."""
+    long = "abcd " * 11 + "abcd"
+    for model, rule in ((masked, "low_confidence"), (causal, "greedy")):
+        with pytest.raises(ValueError, match="overlong=truncate"):
+            adapter(model, None, rule).generate_until([text(long, max_gen_toks=6)])
+        cut = opening(model, long, 6, "truncate")
+        assert len(cut) == model.data.row_length() - 6 and cut == model.data.encode(long)[-len(cut) :]
+        (found,) = adapter(model, None, rule, overlong="truncate").generate_until(
+            [text(long, max_gen_toks=6)]
+        )
+        (short,) = adapter(model, None, rule).generate_until([text(model.data.decode(cut), max_gen_toks=6)])
+        assert found == short
+        with pytest.raises(ValueError, match="even without a prompt"):
+            adapter(model, None, rule, overlong="truncate").generate_until([text("a", max_gen_toks=60)])
 
 
 def test_windows_score_every_id_once(masked, causal):

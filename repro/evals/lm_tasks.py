@@ -163,7 +163,9 @@ def find(name: str, model: Model) -> list[Task]:
         source, manager, spec = STANDARD, TaskManager(), name
         if name not in manager.all_tasks:
             raise ValueError(f"lm-eval has no task {name!r}; {nearest(name, manager.all_tasks)}")
-    return [_part(task, source, model) for task in manager.load(spec)["tasks"].values()]
+    with contextlib.redirect_stderr(io.StringIO()):  # bars of the data set's preparation
+        loaded = manager.load(spec)["tasks"]
+    return [_part(task, source, model) for task in loaded.values()]
 
 
 def _part(task: Any, source: str, model: Model) -> Task:
