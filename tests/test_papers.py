@@ -401,6 +401,6 @@ def test_toys_stand_for_every_code_path():
     def shape(name: str) -> set[str]:
         return set(re.findall(r'"part":"(\w+)"', parts.to_json(by_name(f"{name}@nano"))))
 
-    shapes = [shape(name) for name in toy.RECIPES]
+    shapes = [shape(name) for name in (*toy.RECIPES, *toy.RARER)]
     assert all(shape(name) in shapes for name in registry.RECIPES if not name.startswith("mdlm_"))
     assert shape("mdlm_owt") <= shape("mdlm") | shape("duo_owt"), "MDLM's loss on Duo's network"
