@@ -46,7 +46,7 @@ KEEP_THE_LAW = {
 a distillation renews its teacher four times)."""
 RECIPES = ("llada", "duo", "duo_script", "duo_nelbo", "mdlm", "ar", "duo_owt", "duo_owt_distilled")
 RARER = ("ar_owt", "llada_pretrain", "llada_sft")
-"""With these, one recipe of every code path: at toy size the others are made of the same parts (tests/test_papers.py)."""
+"""With these, one recipe of every code path: at toy size the others have the same parts (tests/test_papers.py)."""
 EVERY = [*RECIPES, *(pytest.param(name, marks=pytest.mark.slow) for name in RARER)]
 
 
