@@ -12,7 +12,7 @@ import pytest
 import torch
 from processes import FSDP2, ZERO2, fault, together, trained
 from test_launch import FOLDER, arguments
-from toy import curve, same_curve, toy
+from toy import RARER, RECIPES, curve, same_curve, toy
 
 from repro import checkpoint as checkpoints
 from repro import models, registry
@@ -138,7 +138,7 @@ def test_any_engine_on_any_count_goes_on_with_one_process(count, environment, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in registry.RECIPES if name != "mdlm"])
+@pytest.mark.parametrize("name", [name for name in (*RECIPES, *RARER) if name != "mdlm"])
 def test_every_recipe_under_fsdp2(name, tmp_path):
     train(toy(name, *MICRO), seed=3, out=tmp_path / "one", stop=None, resume=False)
     together(2, trained, name, MICRO, str(tmp_path / "two"), 20, False, PLAIN, environment=FSDP2)

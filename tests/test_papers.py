@@ -8,15 +8,20 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+from types import SimpleNamespace
 
+import literal
 import numpy as np
 import pytest
+import tiny_tokenizer
 import torch
 import toy
 import wordpiece
 
 from repro import parts, registry, rng
 from repro.backbones.attention import Mask
+from repro.backbones.backbone import Role
 from repro.backbones.dropped import Dropped
 from repro.data.corpus import UNRESOLVED, Vocabulary, prepared
 from repro.data.dialogues import Dialogues
@@ -28,6 +33,7 @@ from repro.processes.absorbing import Absorbing
 from repro.recipes.command import select
 from repro.recipes.scale import by_name
 from repro.schedules import ConstantWithWarmup, WarmupStableDecay, WarmupStableDropDecay
+from repro.teaching import taught
 from repro.train import train
 
 PAPERS = ("mdlm_owt", "mdlm_lm1b", "duo_owt", "duo_lm1b", "ar_owt", "ar_lm1b")
@@ -401,6 +407,87 @@ def test_toys_stand_for_every_code_path():
     def shape(name: str) -> set[str]:
         return set(re.findall(r'"part":"(\w+)"', parts.to_json(by_name(f"{name}@nano"))))
 
-    shapes = [shape(name) for name in toy.RECIPES]
+    shapes = [shape(name) for name in (*toy.RECIPES, *toy.RARER)]
     assert all(shape(name) in shapes for name in registry.RECIPES if not name.startswith("mdlm_"))
     assert shape("mdlm_owt") <= shape("mdlm") | shape("duo_owt"), "MDLM's loss on Duo's network"
+
+
+# --- weights to start from ----------------------------------------------------------------------------------
+
+
+def released(folder, config: dict, weights: dict) -> str:
+    """A folder in its authors' layout, with the toy tokenizer."""
+    from safetensors.torch import save_file
+
+    made = tiny_tokenizer.save(folder.parent / "tokenizer") / "tokenizer.json"
+    folder.mkdir()
+    shutil.copy(made, folder / "tokenizer.json")
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    save_file(weights, folder / "model.safetensors")
+    return str(folder)
+
+
+def like(size: int, length: int) -> SimpleNamespace:
+    """A source of rows with so many ids."""
+    vocabulary = Vocabulary(size=size, total=size, mask=4, bos=None, eos=2, pad=None)
+    return SimpleNamespace(vocabulary=lambda: vocabulary, row_length=lambda: length)
+
+
+def test_fine_tuning_starts_from_a_release_in_its_authors_layout(tmp_path):
+    """LLaDA's SFT: the network begins with the released weights, and its logits are theirs (1e-5)."""
+    size = tiny_tokenizer.SIZE
+    config = {"model_type": "llada", "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2}
+    config |= {"mlp_hidden_size": 48, "vocab_size": size, "embedding_size": size, "rope_theta": 5e5}
+    config |= {"rms_norm_eps": 1e-5, "weight_tying": False, "max_sequence_length": 64, "mask_token_id": 4}
+    config |= {"eos_token_id": 2, "block_type": "llama", "activation_type": "silu"}
+    config |= {"layer_norm_type": "rms", "rope": True, "include_bias": False}
+    weights = literal.llada_weights(2, 32, 16, 48, size)
+    folder = released(tmp_path / "llada", config, weights)
+    sizes = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn": 48}
+    pins = registry.recipe("llada_sft").backbone
+    small = parts.derive(
+        pins, {f"backbone.{pin}": value for pin, value in sizes.items()} | {"source": folder}
+    )
+    role = Role(like(size, 64), (4,), "leave_one_out")
+    ids = torch.arange(5, 29).view(2, 12)
+    made = small.module(role, 0).eval()
+    found = made.head().logits(made.encode(ids, t=None, attention=Mask()))
+    torch.testing.assert_close(found, literal.llada(weights, ids, 2, 4, 5e5, 1e-5), atol=1e-5, rtol=1e-5)
+    assert small.blank() == small.backbone
+    wider = parts.derive(small, {"backbone.ffn": 64})
+    with pytest.raises(ValueError, match=r"has shape \(48, 32\) where it comes from, \(64, 32\) here"):
+        wider.module(role, 0)
+    pinned = parts.derive(small, {"revision": "0" * 64})
+    with pytest.raises(ValueError, match="expected sha256 000"):
+        pinned.module(role, 0)
+
+
+def test_a_distillation_starts_from_a_release_in_its_authors_layout(tmp_path):
+    """Duo's layout: student and teacher begin with the released weights; the teacher is no part of what learns."""
+    size = tiny_tokenizer.SIZE
+    config = {
+        "hidden_dim": 32,
+        "cond_dim": 16,
+        "n_blocks": 2,
+        "n_heads": 4,
+        "dropout": 0.1,
+        "model_length": 64,
+    }
+    config |= {"model_type": "DUO", "vocab_size": size, "causal": False}
+    weights = literal.dit_weights(2, 32, 16, size)
+    folder = released(tmp_path / "duo", config, weights)
+    full = registry.recipe("duo_owt_distilled")
+    pins = {"layers": 2, "width": 32, "heads": 4, "ffn": 128, "condition": 16}
+    units = {"size": size, "begin": 1, "end": 2, "pad": None, "mask": 4}
+    moved = {f"backbone.backbone.{pin}": value for pin, value in pins.items()}
+    moved |= {f"data.data.units.{pin}": value for pin, value in units.items()}
+    recipe = parts.derive(full, moved | {"teacher.source": folder})
+    student = recipe.network(0)
+    teacher = taught(recipe, student, torch.device("cpu"))
+    ids = torch.arange(5, 29).view(2, 12)
+    sigma = torch.tensor([0.4, 2.0])
+    t = (1 - torch.exp(-sigma)) / (1 - 1e-3)
+    for made in (student.eval(), teacher):
+        found = made.head().logits(made.encode(ids, t=t, attention=Mask()))
+        torch.testing.assert_close(found, literal.dit(weights, ids, 4, sigma), atol=1e-5, rtol=1e-5)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())

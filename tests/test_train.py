@@ -9,7 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from toy import RECIPES, curve, same_curve, toy
+from toy import EVERY, curve, same_curve, toy
 
 from repro import checkpoint as checkpoints
 from repro.models import load
@@ -54,7 +54,7 @@ def bytes_of(out: Path) -> dict[str, bytes]:
 # --- one curve ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EVERY)
 def test_five_steps_and_five_more_are_ten(name, trained, tmp_path):
     """Bitwise: weights, optimizer, average, state and every logged row, held-out bound included."""
     go(name, tmp_path / "run", stop=5)
@@ -63,7 +63,7 @@ def test_five_steps_and_five_more_are_ten(name, trained, tmp_path):
     assert curve(tmp_path / "run") == curve(trained(name))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_step_does_not_depend_on_its_microbatches(name, tmp_path):
     """8 x 1 = 4 x 2 = 2 x 4 over 20 steps, and the two groups of a step are not its microbatches."""
     curves = {}
@@ -147,7 +147,7 @@ def test_the_average_follows_its_law(tmp_path):
 # --- what is written ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EVERY)
 def test_metrics_rows(name, trained):
     rows = curve(trained(name))
     assert [row["step"] for row in rows] == list(range(1, 11))

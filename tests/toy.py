@@ -16,6 +16,7 @@ from repro import registry
 from repro.parts import leaves
 from repro.recipe import Recipe
 from repro.recipes.command import select
+from repro.recipes.scale import by_name
 
 CUT = {
     "data.rows": 64,
@@ -43,20 +44,10 @@ KEEP_THE_LAW = {
 }
 """Two groups a step; curricula keep their share of the run (`duo_nelbo` crosses from soft to hard tokens;
 a distillation renews its teacher four times)."""
-LLADAS = ("llada_pretrain", "llada_sft")
-RECIPES = (
-    "llada",
-    "duo",
-    "duo_script",
-    "duo_nelbo",
-    "mdlm",
-    "ar",
-    "duo_owt",
-    "ar_owt",
-    "duo_owt_distilled",
-    *LLADAS,
-)
-"""One recipe of every code path: at toy size the others are made of the same parts (tests/test_papers.py)."""
+RECIPES = ("llada", "duo", "duo_script", "duo_nelbo", "mdlm", "ar", "duo_owt", "duo_owt_distilled")
+RARER = ("ar_owt", "llada_pretrain", "llada_sft")
+"""With these, one recipe of every code path: at toy size the others have the same parts (tests/test_papers.py)."""
+EVERY = [*RECIPES, *(pytest.param(name, marks=pytest.mark.slow) for name in RARER)]
 
 
 def within(recipe: Recipe) -> str:
@@ -66,7 +57,7 @@ def within(recipe: Recipe) -> str:
 
 def overrides(name: str, *more: str) -> list[str]:
     """The `--set` arguments that make a nano recipe a toy; `more` replace or add."""
-    recipe = registry.recipe(name)
+    recipe = by_name(f"{name}@nano")
     inner = within(recipe)
     cut = {pin.replace("backbone.", f"backbone.{inner}.") if inner else pin: v for pin, v in CUT.items()}
     if recipe.teacher is not None:
