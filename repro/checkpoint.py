@@ -8,6 +8,9 @@ truncated or exchanged file is noticed; nothing is ever unpickled.
     python -m repro.checkpoint export DIR --hf [OUT]  weights and config that transformers loads by itself (DIR/hf)
     python -m repro.checkpoint show DIR               recipe, step, digest
     python -m repro.checkpoint inspect FOLDER         released weights: what becomes of every tensor
+    python -m repro.checkpoint convert FILE --out OUT a pickle's tensors as safetensors (repro.convert)
+    python -m repro.checkpoint diff A B               tensor by tensor
+    python -m repro.checkpoint parity X --fixture DIR against numbers recorded elsewhere (repro.parity)
 """
 
 from __future__ import annotations
@@ -227,33 +230,85 @@ def export(path: Path, out: Path, weights: Weights) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("repro.checkpoint", "Show or export a checkpoint.")
-    parser.add_argument("action", choices=["show", "export", "inspect"])
-    parser.add_argument("path", type=Path, help="checkpoint folder")
-    parser.add_argument(
-        "--hf", type=Path, metavar="OUT", help="export: folder to write in transformers' layout"
-    )
-    parser.add_argument("--weights", choices=["raw", "ema"], default="raw", help="export: which weights")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     if args.action == "export":
-        if args.hf is None:
-            parser.error("export needs --hf OUT, the folder to write")
         export(args.path, args.hf, args.weights)
         print(f"wrote {args.hf}")
-        return 0
-    if args.action == "inspect":
+    elif args.action == "convert":
+        from repro.convert import convert
+
+        print(f"wrote {convert(args.path, args.out, args.weights)} tensors to {args.out}")
+    elif args.action == "inspect":
         from repro import release
 
         opened = release.open_release(args.path)
         print(f"{opened.layout.name}: {opened.release.name}  release {opened.release.digest()}")
         print("\n".join(release.table(opened.entries)))
-        return 0
-    checkpoint = open_checkpoint(args.path)
+        print(f"fingerprint {release.fingerprint(opened)}")
+    elif args.action == "diff":
+        from repro.convert import diff
+
+        lines = diff(args.path, args.other)
+        print("\n".join(lines or ["the same network"]))
+        return 1 if lines else 0
+    elif args.action == "parity":
+        return _parity(args.path, args.fixture, args.record)
+    else:
+        _show(open_checkpoint(args.path))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("repro.checkpoint", "Show, check, compare, convert or export a checkpoint.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    found = {}
+    for name, about in (
+        ("show", "Recipe, step and digests of a checkpoint of ours."),
+        ("inspect", "What becomes of every tensor of released weights."),
+        ("convert", "Write a pickle's tensors, or a folder's of them, as safetensors; no code in it is run."),
+        ("diff", "What differs between two checkpoints, tensor by tensor; exit code 1 where something does."),
+        ("parity", "Compare with a recorded fixture (docs/parity.md); exit code 1 where something is off."),
+        ("export", "Write the network alone in transformers' layout."),
+    ):
+        found[name] = actions.add_parser(name, description=about)
+        found[name].add_argument("path", type=Path, help="checkpoint or folder")
+    found["diff"].add_argument("other", type=Path, help="the checkpoint to compare with")
+    found["convert"].add_argument("--out", type=Path, required=True, help="folder to write")
+    found["parity"].add_argument("--fixture", type=Path, required=True, help="folder of the fixture")
+    found["parity"].add_argument(
+        "--record", action="store_true", help="write the fixture from this checkpoint"
+    )
+    found["export"].add_argument("--hf", type=Path, metavar="OUT", required=True, help="folder to write")
+    for name in ("convert", "export"):
+        found[name].add_argument("--weights", choices=["raw", "ema"], default="raw", help="which weights")
+    return parser
+
+
+def _show(checkpoint: Checkpoint) -> None:
     print(f"{checkpoint.recipe.name}  seed {checkpoint.seed}  step {checkpoint.step}  {checkpoint.folder}")
     print(f"recipe {checkpoint.recipe.digest()}")
     for file, digest in checkpoint.files.items():
         print(f"{digest}  {file}")
-    return 0
+
+
+def _parity(path: Path, fixture: Path, record: bool) -> int:
+    """Record a fixture, or compare with one and say of each number whether it is within what is allowed."""
+    from repro import parity
+    from repro.models import load
+
+    if record:
+        if fixture.exists():
+            raise ValueError(f"{fixture} exists; give another --fixture, or remove it")
+        parity.record(load(path), fixture)
+        print(f"wrote {fixture}")
+        return 0
+    found = parity.read(fixture)
+    verdicts = parity.compare(load(path), found)
+    print(f"{found.note.of}, recorded with {found.note.recorded}")
+    for each in verdicts:
+        word = "pass" if each.passed else "FAIL"
+        print(f"{word}  {each.what}: {each.found:.3g}, allowed {each.allowed:.3g}")
+    return 0 if all(each.passed for each in verdicts) else 1
 
 
 if __name__ == "__main__":

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repro.pickles import PICKLES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+TIED = "tied: compared with the weight that it is"
 DTYPES = ("F64", "F32", "F16", "BF16")
 """What weights may be stored in; integers and 8-bit floats need a scale that no name here carries."""
 
@@ -33,6 +35,10 @@ class Mapping:
 
     used: Table[str, str]
     ignored: Table[str, str]
+
+    def knows(self, name: str) -> bool:
+        """Whether one of our parameters has this name there."""
+        return any(_match(pattern, name) is not None for pattern in self.used)
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,10 @@ class Entry:
     reason: str
 
 
-def account(folder: Path, mapping: Mapping, shapes: Table[str, Sequence[int]]) -> list[Entry]:
-    """What becomes of every tensor in the folder; `shapes`: our parameters.
+def account(
+    folder: Path, mapping: Mapping, shapes: Table[str, Sequence[int]], tied: Table[str, str]
+) -> list[Entry]:
+    """What becomes of every tensor in the folder; `shapes`: our parameters; `tied`: other names that they have.
 
     Raises ValueError, in one line, for a name that the mapping lacks, a tensor of ours that nothing fills or two fill,
     a shape or dtype that does not fit, and a shard that is missing or truncated.
@@ -57,7 +65,10 @@ def account(folder: Path, mapping: Mapping, shapes: Table[str, Sequence[int]]) -
     for file in shards(folder):
         for name, (shape, dtype) in sorted(_tensors(folder / file).items()):
             ours, reason = _place(folder, mapping, name)
-            if ours is not None:
+            if ours is not None and ours in tied:
+                ours, reason = tied[ours], TIED
+                _check(folder / file, name, shape, dtype, ours, shapes, {})
+            elif ours is not None:
                 _check(folder / file, name, shape, dtype, ours, shapes, filled)
                 filled[ours] = name
             found.append(Entry(name, file, shape, dtype, ours, reason))
@@ -96,14 +107,25 @@ def _check(
 
 
 def fill(folder: Path, entries: Sequence[Entry], parameters: Table[str, Tensor]) -> None:
-    """Copy what is used into our parameters, one tensor at a time."""
+    """Copy what is used into our parameters, one tensor at a time; ValueError where a stored copy of a tied weight is
+    another one."""
     from safetensors import safe_open
 
-    for file in dict.fromkeys(entry.file for entry in entries):
-        with safe_open(folder / file, "pt") as shard:
-            for entry in entries:
-                if entry.file == file and entry.ours is not None:
-                    parameters[entry.ours].data.copy_(shard.get_tensor(entry.name))
+    used = [entry for entry in entries if entry.ours is not None]
+    for some in ([e for e in used if e.reason != TIED], [e for e in used if e.reason == TIED]):
+        for file in dict.fromkeys(entry.file for entry in some):
+            with safe_open(folder / file, "pt") as shard:
+                for entry in some:
+                    if entry.file != file or entry.ours is None:
+                        continue
+                    theirs, ours = shard.get_tensor(entry.name), parameters[entry.ours].data
+                    if entry.reason != TIED:
+                        ours.copy_(theirs)
+                    elif not theirs.to(ours.dtype).equal(ours):
+                        raise ValueError(
+                            f"{folder / file}: {entry.name!r} differs from the weight that config.json ties it to;"
+                            " untie them there"
+                        )
 
 
 def shards(folder: Path) -> list[str]:
@@ -123,7 +145,10 @@ def shards(folder: Path) -> list[str]:
         return [WHOLE]
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if pickles:
-        raise ValueError(f"{folder / pickles[0]} is a pickle; only safetensors are read (convert it first)")
+        raise ValueError(
+            f"{folder / pickles[0]} is a pickle; only safetensors are read:"
+            f" python -m repro.checkpoint convert {folder} --out OUT"
+        )
     raise ValueError(f"{folder} has neither {WHOLE} nor {INDEX}; copy the weights too")
 
 

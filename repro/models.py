@@ -3,19 +3,24 @@
 load("runs/mdlm@nano-s0")            the last checkpoint of a run
 load("oracle:mdlm@nano")             the exact denoiser of that recipe's language, no file
 load("LLaDA-8B-Base")                a local folder in its authors' layout (repro.release)
+load("GSAI-ML/LLaDA-8B-Base")        the same by its name on the Hub, at the revision of evals/checkpoints.toml
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from repro import quantise
 from repro.checkpoint import Checkpoint, Weights, open_checkpoint
-from repro.data.corpus import Data
+from repro.checkpoints import known, read
+from repro.data import sources
+from repro.data.corpus import UNRESOLVED, Data
 from repro.recipe import Recipe
-from repro.release import Release, is_release
+from repro.release import Release, Template, is_release
 
 if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser
@@ -38,12 +43,31 @@ class Model:
     folder: Path | None
     """Checkpoint folder; None for an oracle and for a release: their records go under runs/NAME."""
 
+    @property
+    def precision(self) -> str:
+        """What the weights are kept in: float64 for an oracle, else float32, bfloat16 or int8 (layers alone)."""
+        if self.weights == "exact":
+            return "float64"
+        if self.denoiser.quantised is not None:
+            return self.denoiser.quantised
+        return str(next(self.denoiser.parameters()).dtype).removeprefix("torch.")
 
-def load(ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto") -> Model:
-    """Load a checkpoint folder (run or step), released weights or an oracle's name, in float32 on the best device.
 
-    `auto`: averaged weights when the recipe pins an average. Raises ValueError, in one line, for a missing, truncated
-    or foreign checkpoint and for an unknown name (nearest valid named).
+Precision = Literal["float32", "bfloat16", "int8"]
+
+
+def load(
+    ckpt: str | Path,
+    weights: Literal["auto", "raw", "ema"] = "auto",
+    precision: Precision = "float32",
+    template: Template | Literal["auto"] = "auto",
+) -> Model:
+    """Load a checkpoint folder (run or step), released weights or an oracle's name, on the best device.
+
+    `auto`: averaged weights when the recipe pins an average. Of released weights alone: `precision`, and the chat
+    `template` of prompts (`auto`: what evals/checkpoints.toml says of that name, else none).
+    Raises ValueError, in one line, for a missing, truncated or foreign checkpoint and for an unknown name (nearest
+    valid named); ConnectionError where a name on the Hub is out of reach.
     """
     if str(ckpt).startswith("oracle:"):
         from repro.recipes.scale import by_name
@@ -53,11 +77,35 @@ def load(ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto") -> M
             raise ValueError(f"an oracle has no weights; leave out --weights {weights}")
         denoiser = recipe.network(0).eval()
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
-    if is_release(Path(ckpt)):
+    folder, name = _place(ckpt)
+    if is_release(folder):
         if weights == "ema":
             raise ValueError(f"{ckpt} holds one set of released weights; leave out --weights ema")
-        return _released(Path(ckpt))
+        return _released(folder, name, precision, template)
+    if template != "auto":
+        raise ValueError(
+            f"{ckpt} is a checkpoint of ours, whose data says its template; leave out --template"
+        )
+    if precision != "float32":
+        raise ValueError(
+            f"{ckpt} is a checkpoint of ours, kept in float32; leave out --precision {precision}"
+        )
     return _trained(open_checkpoint(Path(ckpt)), weights)
+
+
+def _place(ckpt: str | Path) -> tuple[Path, str | None]:
+    """The folder of a checkpoint and, where it came from the Hub, its name there."""
+    text = str(ckpt)
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text)
+    if named is None or Path(ckpt).exists() or Path(text.partition("/")[0]).is_dir():
+        return Path(ckpt), None
+    entry = known(text)
+    try:
+        return sources.weights(text, UNRESOLVED if entry is None else entry.revision), text
+    except ConnectionError:
+        raise ConnectionError(
+            f"no folder {text}, and the Hub is out of reach (no network); copy its folder here and give that"
+        ) from None
 
 
 def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> Model:
@@ -78,13 +126,33 @@ def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> 
     )
 
 
-def _released(folder: Path) -> Model:
-    from repro.release import network, open_release
+def _template(name: str, asked: Template | Literal["auto"]) -> Template:
+    """What is asked, or what is known of a checkpoint of this name."""
+    if asked != "auto":
+        return asked
+    entry = known(name)
+    return "none" if entry is None or entry.template == "unknown" else entry.template
 
-    opened = open_release(folder)
+
+def _released(
+    folder: Path, name: str | None, precision: Precision, template: Template | Literal["auto"]
+) -> Model:
+    from repro.lazy import torch
+    from repro.release import fingerprint, network, open_release
+
+    if precision == "int8":
+        quantise.check()
+    opened = open_release(folder, name, _template(name or folder.resolve().name, template))
+    entries = read()
+    entry = known(name or folder.resolve().name)
+    if entry is not None and any(each.fingerprint != UNRESOLVED for each in entries.values()):
+        entry.check(fingerprint(opened), entries)
+    denoiser = network(opened, torch.float32 if precision == "float32" else torch.bfloat16)
+    if precision == "int8":
+        quantise.quantise(denoiser)
     return Model(
         recipe=opened.release,
-        denoiser=network(opened).to(_device()),
+        denoiser=denoiser.to(_device()),
         weights="raw",
         digest=opened.digest(),
         seed=0,

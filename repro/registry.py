@@ -45,6 +45,9 @@ PARTS = {
     "padded": "repro.data.packed:Padded",
     "counted": "repro.data.counted:Counted",
     "released": "repro.data.released:Released",
+    "seed_chat": "repro.data.templates:SeedChat",
+    "seed_readme": "repro.data.templates:SeedReadme",
+    "own_chat": "repro.data.templates:OwnChat",
     # backbones
     "llama": "repro.backbones.llama:Llama",
     "qwen2": "repro.backbones.qwen2:Qwen2",

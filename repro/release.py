@@ -2,7 +2,7 @@
 safetensors, whole or in shards.
 
     released = open_release(folder)                what it is, and what becomes of each of its tensors
-    denoiser = network(released)                   filled one tensor at a time, float32
+    denoiser = network(released)                   filled one tensor at a time, float32 or bfloat16
 
 Nothing in the folder is executed, and no pickle is read.
 """
@@ -13,24 +13,31 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from repro import layouts, mapping, parts
 from repro.backbones.backbone import Backbone, Meaning, Role
 from repro.checkpoint import file_digest
+from repro.data import sources
+from repro.data.corpus import Data
 from repro.data.released import Released, keep
+from repro.data.templates import SEED, OwnChat, SeedChat, SeedReadme
 from repro.layouts import Config, Layout
 from repro.mapping import Entry
 from repro.parts import Part, part
+from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Process
 
 if TYPE_CHECKING:
+    import torch
     from tokenizers import Tokenizer
     from torch import Tensor
 
     from repro.backbones.denoiser import Denoiser
 
+Template = Literal["none", "own", "seed", "seed_readme"]
 TOKENIZER, WORDS = "tokenizer.json", "tokenizer_config.json"
+JINJA = "chat_template.jinja"
 
 
 @part
@@ -41,7 +48,7 @@ class Release(Part):
     """
 
     name: str
-    data: Released
+    data: Data
     backbone: Backbone
     process: Process
     meaning: Meaning
@@ -70,8 +77,18 @@ class Opened:
 
     def digest(self) -> str:
         """Digest of what the numbers depend on: the release and the bytes of every shard."""
-        files = [file_digest(self.folder / file) for file in dict.fromkeys(e.file for e in self.entries)]
-        return parts.sha256(" ".join([self.release.digest(), *files]))
+        each = [file_digest(self.folder / file) for file in files(self)]
+        return parts.sha256(" ".join([self.release.digest(), *each]))
+
+
+def fingerprint(opened: Opened) -> str:
+    """SHA-256 of the weights' bytes in the order of their files, which tells namesakes apart (repro.checkpoints)."""
+    return sources.fingerprint([opened.folder / file for file in files(opened)])
+
+
+def files(opened: Opened) -> list[str]:
+    """Names of the files that hold the weights, in order."""
+    return list(dict.fromkeys(entry.file for entry in opened.entries))
 
 
 def is_release(folder: Path) -> bool:
@@ -79,13 +96,14 @@ def is_release(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not (folder / "state.json").is_file()
 
 
-def open_release(folder: Path) -> Opened:
-    """The release in a folder; ValueError in one line for what is missing, foreign, or does not fit."""
+def open_release(folder: Path, name: str | None = None, template: Template = "none") -> Opened:
+    """The release in a folder, called `name` (None: as the folder), its prompts behind a chat template; ValueError in
+    one line for what is missing, foreign, or does not fit."""
     layout, backbone = layouts.recognise(folder)
     config = layouts.read_config(folder)
     release = Release(
-        name=folder.resolve().name,
-        data=_data(folder, layout, config),
+        name=folder.resolve().name if name is None else name,
+        data=_templated(folder, layout, _data(folder, layout, config), template),
         backbone=backbone,
         process=layout.process,
         meaning=layout.meaning,
@@ -94,16 +112,19 @@ def open_release(folder: Path) -> Opened:
     )
     blank = _blank(release)
     shapes = {name: tensor.shape for name, tensor in _weights(blank).items()}
-    return Opened(folder, layout, release, mapping.account(folder, layout.mapping, shapes), blank)
+    entries = mapping.account(folder, layout.mapping, shapes, _tied(blank))
+    return Opened(folder, layout, release, entries, blank)
 
 
-def network(opened: Opened) -> Denoiser:
-    """The denoiser with the folder's weights, in float32; peak memory is the network and one tensor of a shard."""
+def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
+    """The denoiser with the folder's weights, in `dtype` (None: float32); peak memory is the network and what is mapped
+    of one shard."""
     import torch
 
     for parameter in opened.blank.parameters():
         if parameter.is_meta:
-            torch.utils.swap_tensors(parameter, torch.nn.Parameter(torch.empty(parameter.shape)))
+            empty = torch.empty(parameter.shape, dtype=dtype or torch.float32)
+            torch.utils.swap_tensors(parameter, torch.nn.Parameter(empty))
     mapping.fill(opened.folder, opened.entries, _weights(opened.blank))
     return opened.blank.eval()
 
@@ -113,6 +134,13 @@ def _weights(denoiser: Denoiser) -> dict[str, Tensor]:
     kept = denoiser.state_dict().keys()
     saved = {name: buffer for name, buffer in denoiser.named_buffers() if name in kept}
     return {**dict(denoiser.named_parameters()), **saved}
+
+
+def _tied(denoiser: Denoiser) -> dict[str, str]:
+    """Other names of tied weights -> the one under which they are filled."""
+    first = {id(parameter): name for name, parameter in denoiser.named_parameters()}
+    every = denoiser.named_parameters(remove_duplicate=False)
+    return {name: first[id(p)] for name, p in every if first[id(p)] != name}
 
 
 def _blank(release: Release) -> Denoiser:
@@ -157,6 +185,37 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
     )
 
 
+def _templated(folder: Path, layout: Layout, data: Released, template: Template) -> Data:
+    """The data behind a template; ValueError where the folder has none, or lacks a token that it is made of."""
+    if template == "none":
+        return data
+    words = _words(folder)
+    if template == "own":
+        file = folder / JINJA
+        text = file.read_text("utf-8") if file.is_file() else words.get("chat_template")
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{folder / WORDS} has no chat_template, nor is there a {JINJA}; use --template none"
+            )
+        causal = isinstance(layout.process, LeftToRight)
+        return OwnChat(
+            data=data, template=text, bos="" if causal else _token(words, "bos"), eos=_token(words, "eos")
+        )
+    sep, cls = _token(words, "sep"), _token(words, "cls")
+    (*rest, begin), one = data.encode(cls) if cls else [-1, -1], data.encode(sep) if sep else []
+    if not sep or not cls or rest or len(one) != 1:
+        raise ValueError(f"{folder / WORDS} names no sep_token and cls_token; use --template none")
+    if template == "seed_readme":
+        return SeedReadme(data=data, template=SEED, sep=sep)
+    return SeedChat(data=data, template=SEED, cls=begin, sep=sep)
+
+
+def _token(words: Config, kind: str) -> str:
+    """The text of a special token; empty where there is none."""
+    token = words.get(f"{kind}_token")
+    return (token.get("content") if isinstance(token, dict) else token) or ""
+
+
 def _first(folder: Path, config: Config, fields: Sequence[str]) -> int:
     """The first of several fields of config.json that holds a number."""
     for field in fields:
@@ -182,9 +241,8 @@ def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str) -> i
     """A special id, of several the first: of config.json, else the token that tokenizer_config.json calls so."""
     value = config.get(f"{kind}_token_id")
     if value is None:
-        token = _words(folder).get(f"{kind}_token")
-        content = token.get("content") if isinstance(token, dict) else token
-        return None if content is None else tokenizer.token_to_id(content)
+        content = _token(_words(folder), kind)
+        return tokenizer.token_to_id(content) if content else None
     return value[0] if isinstance(value, list) else value
 
 

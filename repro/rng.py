@@ -44,6 +44,7 @@ RESAMPLE = 25  # which rows a bootstrap draws
 PILOT = 27  # masked sets that decide how many draws a level gets
 DROPOUT = 28  # what a layer drops in training
 LENGTH = 29  # to what length a training row is cut
+PARITY = 30  # ids and noise of a recorded fixture
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9

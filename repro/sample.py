@@ -120,8 +120,20 @@ sys.modules[__name__].__class__ = _Callable
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("repro.sample", "Sample from a checkpoint.")
-    parser.add_argument("--ckpt", required=True, help="checkpoint folder, or oracle:RECIPE@SCALE")
+    parser.add_argument("--ckpt", required=True, help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE")
     parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16", "int8"],
+        default="float32",
+        help="what released weights are kept in; int8 quantises the layers (extra: quantise)",
+    )
+    parser.add_argument(
+        "--template",
+        choices=["auto", "none", "own", "seed", "seed_readme"],
+        default="auto",
+        help="chat template of released weights (auto: what evals/checkpoints.toml says of their name)",
+    )
     parser.add_argument("--prompt", help="text to continue")
     parser.add_argument("--n", type=natural, default=1, help="samples (without --watch)")
     parser.add_argument("--sampler", metavar="PRESET", help="preset, or PRESET:field=value")
@@ -143,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.sampler:
         preset(args.sampler)  # before the slow part
     kept = _kept(args.cache)
-    model = load(Path(args.ckpt) if not args.ckpt.startswith("oracle:") else args.ckpt, args.weights)
+    model = load(args.ckpt, args.weights, args.precision, args.template)
     name = args.sampler or default_preset(model, args.prompt is not None)
     prompts = None if args.prompt is None else [args.prompt] * args.n
     if not (args.watch or args.trace):

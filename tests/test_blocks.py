@@ -64,7 +64,7 @@ def test_logits_are_those_of_the_equations(condition, tmp_path):
     save_file(weights, tmp_path / "model.safetensors")
     ours = pins.module(ROLE, 0).eval()
     parameters = dict(ours.named_parameters())
-    found = mapping.account(tmp_path, names.BD3, {name: p.shape for name, p in parameters.items()})
+    found = mapping.account(tmp_path, names.BD3, {name: p.shape for name, p in parameters.items()}, {})
     mapping.fill(tmp_path, found, parameters)
     both = logits(ours, torch.cat([NOISY, CLEAN], 1), Copies(block=W))[:, :L]
     theirs = literal.bd3(weights, NOISY, CLEAN, HEADS, W, modulated=condition > 0)

@@ -57,7 +57,7 @@ def theirs_and_ours(pins, folder):
     save_file(weights, folder / "model.safetensors")
     ours = pins.module(ROLE, 0).eval()
     parameters = dict(ours.named_parameters())
-    found = mapping.account(folder, names.DIT, {name: p.shape for name, p in parameters.items()})
+    found = mapping.account(folder, names.DIT, {name: p.shape for name, p in parameters.items()}, {})
     mapping.fill(folder, found, parameters)
     return weights, ours
 

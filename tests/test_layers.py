@@ -18,16 +18,18 @@ LAYERS = [
     {"backbones", "processes", "ops", "speed"},
     {"objectives", "samplers", "optim", "speed_text"},
     {"recipe"},
+    {"pickles", "quantise"},
     {"mapping"},
     {"names"},
     {"configs"},
     {"checkpoint", "engines", "layouts", "track"},
     {"release"},
+    {"convert"},
     {"teaching"},
     {"train", "report", "judge", "certificates", "published", "explain", "matching", "text_quality"},
     {"recipes", "flips"},
     {"models"},
-    {"evals", "trace"},
+    {"evals", "trace", "parity"},
     {"worth"},
     {"watch"},
     {"sample", "bench", "certify", "verify"},
@@ -100,5 +102,7 @@ BANNED = (
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_unsafe_or_swallowing_code(path):
+    """`repro/pickles.py` alone touches pickle, with an unpickler that can name nothing (tests/test_parity.py)."""
     text = path.read_text("utf-8")
-    assert not [word for word in BANNED if word in text]
+    allowed = ("import pickle",) if path == ROOT / "repro" / "pickles.py" else ()
+    assert not [word for word in BANNED if word in text and word not in allowed]

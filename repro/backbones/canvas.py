@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.models.diffusion_gemma import (
     DiffusionGemmaConfig,
     DiffusionGemmaForBlockDiffusion,
@@ -67,6 +68,10 @@ def build(text: DiffusionGemmaTextConfig, canvas: int) -> DiffusionGemmaForBlock
     network = DiffusionGemmaForBlockDiffusion(config)
     del network.model.encoder.vision_tower, network.model.encoder.embed_vision
     return network
+
+
+def _layers(cache: DynamicCache) -> list[DynamicLayer]:
+    return [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
 
 
 class DiffusionGemmaDenoiser(SelfConditioned):
@@ -135,13 +140,15 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         if tokens.shape[1]:
             mask, where = valid[:, :before], places[:, :before]
             self.network.model.encoder(input_ids=tokens, attention_mask=mask, position_ids=where, cache=cache)
-            for i, layer in enumerate(cache.layers if slots is not None else ()):
-                slots.replace(i, layer.keys, layer.values)
+            if slots is not None:
+                for i, layer in enumerate(_layers(cache)):
+                    assert layer.keys is not None and layer.values is not None
+                    slots.replace(i, layer.keys, layer.values)
             return cache
         assert slots is not None
-        for i, layer in enumerate(cache.layers):
+        for i, layer in enumerate(_layers(cache)):
             layer.update(*slots.kept(i))
-            if layer.is_sliding:
+            if isinstance(layer, DynamicSlidingWindowLayer):
                 layer.cumulative_length = before  # it keeps the end of the context alone
         return cache
 
@@ -170,6 +177,5 @@ class DiffusionGemmaDenoiser(SelfConditioned):
     def head(self) -> Head:
         return Head(self.network.lm_head.weight, None, self.forbidden)
 
-    def logits(self, features: Tensor) -> Tensor:
-        capped = self.softcap * torch.tanh(self.head().logits(features).float() / self.softcap)
-        return capped.masked_fill(self.forbidden, -torch.inf)
+    def raw_logits(self, features: Tensor) -> Tensor:
+        return self.softcap * torch.tanh(self.head().logits(features).float() / self.softcap)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from repro.bench import decoding, duo, likelihood, masked, vocabulary
+from repro.bench import decoding, duo, likelihood, loading, masked, vocabulary
 from repro.bench.row import Row
 from repro.command import Parser, natural, run
 from repro.files import ROOT, write_text
@@ -33,6 +33,7 @@ ROWS: dict[str, Callable[[int], list[Row]]] = {
     "vocabulary": vocabulary.vocabulary,
     "likelihood": likelihood.same_draws,
     "likelihood_variance": likelihood.variance,
+    "loading": loading.loading,
 }
 """NAME of results/bench/NAME.json: what measures its rows, given the repeats."""
 

@@ -31,6 +31,7 @@ FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 BLOCK = 1 << 22
 """Bytes hashed at once: a corpus need not fit into memory."""
 
+_WEIGHT_FILES = ["*.safetensors", "*.json", "*.jinja"]
 _TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "config.json"]
 
 
@@ -128,7 +129,7 @@ def weights(source: str, pinned: str) -> Path:
     """The folder of released weights, a local one or a copy from the Hub. Raises as `revision`."""
     path = local(source)
     if path is None:
-        return _snapshot(source, pinned, "model", ["*.safetensors", "*.json"])
+        return _snapshot(source, pinned, "model", _WEIGHT_FILES)
     check(source, pinned, fingerprint(_files(path, (".safetensors",))))
     return path
 

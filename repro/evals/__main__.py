@@ -36,7 +36,7 @@ WIDTH = 120
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("repro.evals", "Score a checkpoint across samplers and tokens per step.")
-    parser.add_argument("--ckpt", help="checkpoint folder, or oracle:RECIPE@SCALE")
+    parser.add_argument("--ckpt", help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE")
     parser.add_argument("--samplers", default="all", help="all, list, or presets separated by ';' or ','")
     parser.add_argument(
         "--corpus",
@@ -57,6 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--cache", help="prefix or dual, approximate; dual:refresh=4 renews it every 4 forwards"
     )
     parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16", "int8"],
+        default="float32",
+        help="what released weights are kept in; int8 quantises the layers (extra: quantise)",
+    )
+    parser.add_argument(
+        "--template",
+        choices=["auto", "none", "own", "seed", "seed_readme"],
+        default="auto",
+        help="chat template of released weights (auto: what evals/checkpoints.toml says of their name)",
+    )
     parser.add_argument("--seeds", default="0", help="sampling seeds, separated by ','")
     parser.add_argument(
         "--samples",
@@ -124,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     take_device()
     pace = limit(args.max_hours)
-    model = load(args.ckpt, args.weights)
+    model = load(args.ckpt, args.weights, args.precision, args.template)
     grid = prepare(model, request)
     records = _asked(grid, pace)
     if not first():
@@ -168,7 +180,7 @@ def _request(args: argparse.Namespace) -> Request:
 
 def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
     """Print the plan of a request; flags that say where or how to run have no effect on it."""
-    for name in ("out", "weights", "max_hours", "batch_size"):
+    for name in ("out", "weights", "precision", "template", "max_hours", "batch_size"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
     from repro.evals.plan import data, plan, text

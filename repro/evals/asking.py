@@ -59,6 +59,7 @@ def question(model: Model, cell: Cell) -> Question:
         "step": model.step,
         "weights": model.weights,
     }
+    kept = {"precision": model.precision} if model.precision in ("bfloat16", "int8") else {}
     return Question.read(
         {
             "checkpoint": checkpoint,
@@ -67,7 +68,7 @@ def question(model: Model, cell: Cell) -> Question:
             "plan": None if cell.ask.plan is None else parts.canonical(cell.ask.plan),
             "seed": cell.ask.seed,
             "limit": cell.ask.limit,
-            "protocol": cell.task.protocol(),
+            "protocol": cell.task.protocol() | kept,
         }
     )
 
@@ -80,7 +81,7 @@ def numerics(model: Model) -> dict[str, Any]:
     exact = model.weights == "exact"
     return {
         "device": device,
-        "dtype": "float64" if exact else "float32",
+        "dtype": model.precision,
         "torch": version("torch").partition("+")[0],
         "attention": "none" if exact else "sdpa",
         "threads": torch.get_num_threads() if device == "cpu" else 1,
