@@ -244,6 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         opened = release.open_release(args.path)
         print(f"{opened.layout.name}: {opened.release.name}  release {opened.release.digest()}")
         print("\n".join(release.table(opened.entries)))
+        print(f"fingerprint {release.fingerprint(opened)}")
     elif args.action == "diff":
         from repro.convert import diff
 

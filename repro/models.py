@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from repro import quantise
 from repro.checkpoint import Checkpoint, Weights, open_checkpoint
-from repro.checkpoints import known
+from repro.checkpoints import known, read
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data
 from repro.recipe import Recipe
-from repro.release import Release, is_release
+from repro.release import Release, Template, is_release
 
 if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser
@@ -44,21 +45,27 @@ class Model:
 
     @property
     def precision(self) -> str:
-        """What the weights are kept in: float64 for an oracle, else float32 or bfloat16."""
+        """What the weights are kept in: float64 for an oracle, else float32, bfloat16 or int8 (layers alone)."""
         if self.weights == "exact":
             return "float64"
+        if self.denoiser.quantised is not None:
+            return self.denoiser.quantised
         return str(next(self.denoiser.parameters()).dtype).removeprefix("torch.")
 
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 def load(
-    ckpt: str | Path, weights: Literal["auto", "raw", "ema"] = "auto", precision: Precision = "float32"
+    ckpt: str | Path,
+    weights: Literal["auto", "raw", "ema"] = "auto",
+    precision: Precision = "float32",
+    template: Template | Literal["auto"] = "auto",
 ) -> Model:
     """Load a checkpoint folder (run or step), released weights or an oracle's name, on the best device.
 
-    `auto`: averaged weights when the recipe pins an average; `precision`: of released weights alone, which are large.
+    `auto`: averaged weights when the recipe pins an average. Of released weights alone: `precision`, and the chat
+    `template` of prompts (`auto`: what evals/checkpoints.toml says of that name, else none).
     Raises ValueError, in one line, for a missing, truncated or foreign checkpoint and for an unknown name (nearest
     valid named); ConnectionError where a name on the Hub is out of reach.
     """
@@ -74,7 +81,11 @@ def load(
     if is_release(folder):
         if weights == "ema":
             raise ValueError(f"{ckpt} holds one set of released weights; leave out --weights ema")
-        return _released(folder, name, precision)
+        return _released(folder, name, precision, template)
+    if template != "auto":
+        raise ValueError(
+            f"{ckpt} is a checkpoint of ours, whose data says its template; leave out --chat-template"
+        )
     if precision != "float32":
         raise ValueError(
             f"{ckpt} is a checkpoint of ours, kept in float32; leave out --precision {precision}"
@@ -115,14 +126,33 @@ def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> 
     )
 
 
-def _released(folder: Path, name: str | None, precision: Precision) -> Model:
-    from repro.lazy import torch
-    from repro.release import network, open_release
+def _template(name: str, asked: Template | Literal["auto"]) -> Template:
+    """What is asked, or what is known of a checkpoint of this name."""
+    if asked != "auto":
+        return asked
+    entry = known(name)
+    return "none" if entry is None or entry.template == "unknown" else entry.template
 
-    opened = open_release(folder, name)
+
+def _released(
+    folder: Path, name: str | None, precision: Precision, template: Template | Literal["auto"]
+) -> Model:
+    from repro.lazy import torch
+    from repro.release import fingerprint, network, open_release
+
+    if precision == "int8":
+        quantise.check()
+    opened = open_release(folder, name, _template(name or folder.resolve().name, template))
+    entries = read()
+    entry = known(name or folder.resolve().name)
+    if entry is not None and any(each.fingerprint != UNRESOLVED for each in entries.values()):
+        entry.check(fingerprint(opened), entries)
+    denoiser = network(opened, torch.float32 if precision == "float32" else torch.bfloat16)
+    if precision == "int8":
+        quantise.quantise(denoiser)
     return Model(
         recipe=opened.release,
-        denoiser=network(opened, getattr(torch, precision)).to(_device()),
+        denoiser=denoiser.to(_device()),
         weights="raw",
         digest=opened.digest(),
         seed=0,

@@ -48,6 +48,9 @@ PARTS = {
     "dialogues": "repro.data.dialogues:Dialogues",
     "counted": "repro.data.counted:Counted",
     "released": "repro.data.released:Released",
+    "seed_chat": "repro.data.templates:SeedChat",
+    "seed_readme": "repro.data.templates:SeedReadme",
+    "own_chat": "repro.data.templates:OwnChat",
     # backbones
     "llama": "repro.backbones.llama:Llama",
     "qwen2": "repro.backbones.qwen2:Qwen2",

@@ -13,15 +13,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from repro import layouts, mapping, parts
 from repro.backbones.backbone import Backbone, Meaning, Role
 from repro.checkpoint import file_digest
+from repro.data import sources
+from repro.data.corpus import Data
 from repro.data.released import Released, keep
+from repro.data.templates import SEED, OwnChat, SeedChat, SeedReadme
 from repro.layouts import Config, Layout
 from repro.mapping import Entry
 from repro.parts import Part, part
+from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Process
 
 if TYPE_CHECKING:
@@ -31,7 +35,9 @@ if TYPE_CHECKING:
 
     from repro.backbones.denoiser import Denoiser
 
+Template = Literal["none", "own", "seed", "seed_readme"]
 TOKENIZER, WORDS = "tokenizer.json", "tokenizer_config.json"
+JINJA = "chat_template.jinja"
 
 
 @part
@@ -42,7 +48,7 @@ class Release(Part):
     """
 
     name: str
-    data: Released
+    data: Data
     backbone: Backbone
     process: Process
     meaning: Meaning
@@ -71,8 +77,18 @@ class Opened:
 
     def digest(self) -> str:
         """Digest of what the numbers depend on: the release and the bytes of every shard."""
-        files = [file_digest(self.folder / file) for file in dict.fromkeys(e.file for e in self.entries)]
-        return parts.sha256(" ".join([self.release.digest(), *files]))
+        each = [file_digest(self.folder / file) for file in files(self)]
+        return parts.sha256(" ".join([self.release.digest(), *each]))
+
+
+def fingerprint(opened: Opened) -> str:
+    """SHA-256 of the weights' bytes in the order of their files, which tells namesakes apart (repro.checkpoints)."""
+    return sources.fingerprint([opened.folder / file for file in files(opened)])
+
+
+def files(opened: Opened) -> list[str]:
+    """Names of the files that hold the weights, in order."""
+    return list(dict.fromkeys(entry.file for entry in opened.entries))
 
 
 def is_release(folder: Path) -> bool:
@@ -80,14 +96,14 @@ def is_release(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not (folder / "state.json").is_file()
 
 
-def open_release(folder: Path, name: str | None = None) -> Opened:
-    """The release in a folder, called `name` (None: as the folder); ValueError in one line for what is missing,
-    foreign, or does not fit."""
+def open_release(folder: Path, name: str | None = None, template: Template = "none") -> Opened:
+    """The release in a folder, called `name` (None: as the folder), its prompts behind a chat template; ValueError in
+    one line for what is missing, foreign, or does not fit."""
     layout, backbone = layouts.recognise(folder)
     config = layouts.read_config(folder)
     release = Release(
         name=folder.resolve().name if name is None else name,
-        data=_data(folder, layout, config),
+        data=_templated(folder, layout, _data(folder, layout, config), template),
         backbone=backbone,
         process=layout.process,
         meaning=layout.meaning,
@@ -169,6 +185,37 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
     )
 
 
+def _templated(folder: Path, layout: Layout, data: Released, template: Template) -> Data:
+    """The data behind a template; ValueError where the folder has none, or lacks a token that it is made of."""
+    if template == "none":
+        return data
+    words = _words(folder)
+    if template == "own":
+        file = folder / JINJA
+        text = file.read_text("utf-8") if file.is_file() else words.get("chat_template")
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{folder / WORDS} has no chat_template, nor is there a {JINJA}; use --template none"
+            )
+        causal = isinstance(layout.process, LeftToRight)
+        return OwnChat(
+            data=data, template=text, bos="" if causal else _token(words, "bos"), eos=_token(words, "eos")
+        )
+    sep, cls = _token(words, "sep"), _token(words, "cls")
+    (*rest, begin), one = data.encode(cls) if cls else [-1, -1], data.encode(sep) if sep else []
+    if not sep or not cls or rest or len(one) != 1:
+        raise ValueError(f"{folder / WORDS} names no sep_token and cls_token; use --template none")
+    if template == "seed_readme":
+        return SeedReadme(data=data, template=SEED, sep=sep)
+    return SeedChat(data=data, template=SEED, cls=begin, sep=sep)
+
+
+def _token(words: Config, kind: str) -> str:
+    """The text of a special token; empty where there is none."""
+    token = words.get(f"{kind}_token")
+    return (token.get("content") if isinstance(token, dict) else token) or ""
+
+
 def _first(folder: Path, config: Config, fields: Sequence[str]) -> int:
     """The first of several fields of config.json that holds a number."""
     for field in fields:
@@ -194,9 +241,8 @@ def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str) -> i
     """A special id, of several the first: of config.json, else the token that tokenizer_config.json calls so."""
     value = config.get(f"{kind}_token_id")
     if value is None:
-        token = _words(folder).get(f"{kind}_token")
-        content = token.get("content") if isinstance(token, dict) else token
-        return None if content is None else tokenizer.token_to_id(content)
+        content = _token(_words(folder), kind)
+        return tokenizer.token_to_id(content) if content else None
     return value[0] if isinstance(value, list) else value
 
 

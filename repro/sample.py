@@ -124,9 +124,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
     parser.add_argument(
         "--precision",
-        choices=["float32", "bfloat16"],
+        choices=["float32", "bfloat16", "int8"],
         default="float32",
-        help="what released weights are kept in",
+        help="what released weights are kept in; int8 quantises the layers (extra: quantise)",
+    )
+    parser.add_argument(
+        "--chat-template",
+        choices=["auto", "none", "own", "seed", "seed_readme"],
+        default="auto",
+        help="chat template of released weights (auto: what evals/checkpoints.toml says of their name)",
     )
     parser.add_argument("--prompt", help="text to continue")
     parser.add_argument("--n", type=natural, default=1, help="samples (without --watch)")
@@ -149,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.sampler:
         preset(args.sampler)  # before the slow part
     kept = _kept(args.cache)
-    model = load(args.ckpt, args.weights, args.precision)
+    model = load(args.ckpt, args.weights, args.precision, args.chat_template)
     name = args.sampler or default_preset(model, args.prompt is not None)
     prompts = None if args.prompt is None else [args.prompt] * args.n
     if not (args.watch or args.trace):

@@ -269,3 +269,57 @@ def dream(weights: Weights, ids: Tensor, layers: int, heads: int, base: float, e
         )
     logits = rms_norm(x, w["model.norm.weight"], eps) @ w["lm_head.weight"].T
     return torch.cat([logits[:, :1], logits[:, :-1]], 1)
+
+
+# --- ModernBERT, under transformers' names ------------------------------------------------------------------
+
+
+def gelu(x: Tensor) -> Tensor:
+    return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def modernbert_weights(layers: int, width: int, ffn: int, vocabulary: int) -> Weights:
+    """No norm before the first layer's attention: the embedding has been normed."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embeddings.tok_embeddings.weight": (vocabulary, width),
+        "model.embeddings.norm.weight": (width,),
+        "model.final_norm.weight": (width,),
+        "head.dense.weight": (width, width),
+        "head.norm.weight": (width,),
+        "decoder.bias": (vocabulary,),
+    }
+    for i in range(layers):
+        block = {
+            **{"attn.Wqkv": (3 * width, width), "attn.Wo": (width, width)},
+            **{"mlp_norm": (width,), "mlp.Wi": (2 * ffn, width), "mlp.Wo": (width, ffn)},
+            **({"attn_norm": (width,)} if i else {}),
+        }
+        shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in block.items()}
+    return normal(4, shapes, 0.2)
+
+
+def modernbert(
+    w: Weights, ids: Tensor, layers: int, heads: int, every: int, window: int, bases: tuple[float, float]
+) -> Tensor:
+    """Logits [B, L, V] (Warner et al. 2024, section 2.1): pre-norm without biases, GeGLU, every `every`-th layer global
+    with rotation base `bases[0]`, the others within half a `window` to each side with `bases[1]`; a tied decoder."""
+    table = w["model.embeddings.tok_embeddings.weight"]
+    x = layer_norm(table[ids], w["model.embeddings.norm.weight"])
+    order = torch.arange(ids.shape[1])
+    near = (order[:, None] - order).abs() <= window // 2
+    for i in range(layers):
+        p = f"model.layers.{i}"
+        h = layer_norm(x, w[f"{p}.attn_norm.weight"]) if i else x
+        q, k, v = (
+            (h @ part.T).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for part in w[f"{p}.attn.Wqkv.weight"].chunk(3)
+        )
+        local = i % every > 0
+        base = bases[1] if local else bases[0]
+        seen = attention(turned(q, base), turned(k, base), v, near if local else None)
+        x = x + seen @ w[f"{p}.attn.Wo.weight"].T
+        a, b = (layer_norm(x, w[f"{p}.mlp_norm.weight"]) @ w[f"{p}.mlp.Wi.weight"].T).chunk(2, -1)
+        x = x + (gelu(a) * b) @ w[f"{p}.mlp.Wo.weight"].T
+    x = layer_norm(x, w["model.final_norm.weight"])
+    x = layer_norm(gelu(x @ w["head.dense.weight"].T), w["head.norm.weight"])
+    return x @ table.T + w["decoder.bias"]

@@ -18,7 +18,7 @@ LAYERS = [
     {"backbones", "processes", "ops", "speed"},
     {"objectives", "samplers", "optim", "speed_text"},
     {"recipe"},
-    {"pickles"},
+    {"pickles", "quantise"},
     {"mapping"},
     {"names"},
     {"configs"},

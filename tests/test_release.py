@@ -6,12 +6,14 @@ Llama, Qwen2, ModernBERT and DiffusionGemma by transformers itself.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import literal
 import lm_worlds
+import msgspec
 import pytest
 import tiny_tokenizer
 import torch
@@ -28,14 +30,14 @@ from transformers import (
 from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 from transformers.models.gemma4 import Gemma4VisionConfig
 
-from repro import checkpoint, load, sample
+from repro import checkpoint, checkpoints, load, models, quantise, sample
 from repro.backbones.attention import Copies, Mask
 from repro.backbones.canvas import text_configuration
 from repro.bench import loading
 from repro.data import sources
 from repro.evals.__main__ import main as evals
 from repro.processes.absorbing import Absorbing
-from repro.release import network, open_release
+from repro.release import fingerprint, network, open_release
 
 V = tiny_tokenizer.SIZE
 IDS = torch.randint(5, V, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -233,6 +235,56 @@ def test_dream(tmp_path, tokenizer):
     close(logits(folder), literal.dream(weights, IDS, 2, 4, 1e6, 1e-6))
 
 
+MODERNBERT = {
+    **{
+        **SIZES,
+        "num_hidden_layers": 4,
+        "intermediate_size": 48,
+        "model_type": "modernbert",
+        "norm_eps": 1e-5,
+    },
+    **{
+        "global_attn_every_n_layers": 3,
+        "local_attention": 6,
+        "max_position_embeddings": 64,
+        "pad_token_id": 3,
+    },
+    **{"global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0},
+}
+
+
+def test_modernbert(tmp_path, tokenizer):
+    """Two global layers and two that see three tokens to each side; a wider window is another network."""
+    weights = literal.modernbert_weights(4, 32, 48, V)
+    folder = written(tmp_path / "modernbert", tokenizer, MODERNBERT, weights)
+    ours = logits(folder)
+    close(ours, literal.modernbert(weights, IDS, 4, 4, 3, 6, (160_000.0, 10_000.0)))
+    for every, window, bases in (
+        (3, 8, (160_000.0, 10_000.0)),
+        (2, 6, (160_000.0, 10_000.0)),
+        (3, 6, (1e4, 1e4)),
+    ):
+        assert (ours - literal.modernbert(weights, IDS, 4, 4, every, window, bases)).abs().max() > 1e-3
+
+
+def test_the_equations_tell_networks_apart(tmp_path, tokenizer):
+    """What a wrong reading of each layout would give: without the shift, with its gates swapped, with another base."""
+    folder, weights = dream(tmp_path / "dream", tokenizer)
+    ours = logits(folder)
+    unshifted = literal.dream(weights, torch.cat([IDS[:, 1:], IDS[:, :1]], 1), 2, 4, 1e6, 1e-6)
+    assert (ours - unshifted).abs().max() > 0.1
+    folder, weights = llada(tmp_path / "llada", tokenizer)
+    ours = logits(folder)
+    swapped = {
+        name.replace("ff_proj", "x").replace("up_proj", "ff_proj").replace("x", "up_proj"): tensor
+        for name, tensor in weights.items()
+    }
+    assert (ours - literal.llada(swapped, IDS, 2, 4, 500_000.0, 1e-5)).abs().max() > 0.1
+    assert (ours - literal.llada(weights, IDS, 2, 4, 10_000.0, 1e-5)).abs().max() > 1e-3
+    folder, weights = mdlm(tmp_path / "mdlm", tokenizer)
+    assert (logits(folder) - literal.dit(weights, IDS, 4, SIGMA)).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", ["llama", "qwen2", "modernbert"])
 def test_what_transformers_writes(name, tied, tmp_path, tokenizer):
@@ -345,6 +397,29 @@ def test_weights_kept_in_bfloat16(tmp_path, tokenizer, capsys):
         load(tmp_path, precision="bfloat16")
 
 
+def test_eight_bits_need_an_extra(tmp_path, tokenizer, monkeypatch):
+    folder, _ = llada(tmp_path / "a", tokenizer)
+    monkeypatch.setattr(quantise, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs torchao, which is not installed: pip install 'dlm-repro\[q"):
+        load(folder, precision="int8")
+
+
+@pytest.mark.parametrize("write", ["llada", "dream", "duo"])
+def test_weights_kept_in_eight_bits(write, tmp_path, tokenizer):
+    """Near the bfloat16 ones, and not equal; only where the extra is installed."""
+    pytest.importorskip("torchao")
+    folder, _ = globals()[write](tmp_path / "a", tokenizer)
+    found, t = [], torch.full((2,), 0.5) if write == "duo" else None
+    for precision in ("float32", "int8"):
+        model = load(folder, precision=precision)
+        assert model.precision == precision
+        with torch.no_grad():
+            features = model.denoiser.encode(IDS, t=t, attention=Mask())
+            found.append(model.denoiser.raw_logits(features).float())
+    exact, rough = found
+    assert 0 < (rough - exact).abs().mean() < 0.1 * exact.std()
+
+
 def test_a_tied_folder_that_stores_its_head_too(tmp_path, tokenizer):
     """The copy is compared with the embedding: another one is an error."""
     torch.manual_seed(0)
@@ -402,7 +477,9 @@ def test_a_release_is_the_same_wherever_it_lies(tmp_path, tokenizer):
 def test_inspect_lists_what_becomes_of_every_tensor(tmp_path, tokenizer, capsys):
     folder, weights = mdlm(tmp_path / "mdlm", tokenizer, True)
     assert checkpoint.main(["inspect", str(folder)]) == 0
-    head, *lines, sums = capsys.readouterr().out.splitlines()
+    head, *lines, sums, fingerprint = capsys.readouterr().out.splitlines()
+    bytes_of = b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))
+    assert fingerprint == f"fingerprint {hashlib.sha256(bytes_of).hexdigest()}"
     assert head.startswith("MDLM's DiT: mdlm")
     assert {line.split()[0] for line in lines} == set(weights)
     (ignored,) = [line for line in lines if "ignored" in line]
@@ -565,6 +642,90 @@ def test_a_release_is_scored(write, tmp_path, tokenizer):
     opened = open_release(folder)
     assert json.loads(asked)["digest"] == opened.digest()
     assert json.loads(asked)["recipe"] == opened.release.digest()
+
+
+def test_weights_of_a_namesake_are_refused(tmp_path, tokenizer, monkeypatch):
+    """Duo and its distilled student share a configuration: once a fingerprint is resolved, a mix-up is one line."""
+    folder, _ = duo(tmp_path / "duo", tokenizer)
+    mine = fingerprint(open_release(folder))
+    assert load(folder).recipe.name == "duo"
+
+    def resolved(name):
+        table = checkpoints.read()
+        return table | {name: msgspec.structs.replace(table[name], fingerprint=mine)}
+
+    for name, fits in (("s-sahoo/duo", True), ("s-sahoo/duo-distilled", False)):
+        monkeypatch.setattr(models, "read", lambda name=name: resolved(name))
+        if fits:
+            load(folder)
+        else:
+            with pytest.raises(ValueError, match="these weights are s-sahoo/duo-distilled, not s-sahoo/duo"):
+                load(folder)
+
+
+# --- chat templates -------------------------------------------------------------------------------------
+
+
+def tulu(folder, tokenizer, **words):
+    """The seed's checkpoint as transformers saves it, under the name that it has on the Hub."""
+    torch.manual_seed(0)
+    theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, intermediate_size=48, pad_token_id=3))
+    theirs.save_pretrained(folder)
+    shutil.copy(tokenizer, folder)
+    special = {f"{kind}_token": token for kind, token in tiny_tokenizer.SPECIALS.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps(special | words), "utf-8")
+    return folder
+
+
+def test_the_seeds_template_and_the_readmes(tmp_path, tokenizer):
+    """By its name on the Hub the seed's own; the README loses [CLS] and the last newline, as its mask token does when
+    the masks are pasted as text (spec A.1)."""
+    folder = tulu(tmp_path / "modernbert-dllm-tulu", tokenizer)
+    plain = load(folder, template="none").data
+    data, readme = load(folder).data, load(folder, template="seed_readme").data
+    text = "User: Why?\n[SEP]\nAssistant:\n"
+    assert plain.prompt("Why?") == plain.encode("Why?")
+    assert data.prompt("Why?") == [tiny_tokenizer.CLS, *plain.encode(text)]
+    pasted = plain.encode(text + "[MASK]" * 3)
+    assert readme.prompt("Why?") + [tiny_tokenizer.MASK] * 3 == pasted
+    assert len(data.prompt("Why?")) == len(readme.prompt("Why?")) + 2
+    model = load(folder)
+    (answer,) = sample(model, ["Why?"], gen_length=5, steps=5)
+    assert "[MASK]" not in answer and model.recipe.digest() != load(folder, template="none").recipe.digest()
+
+
+JINJA = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("file", [True, False])
+def test_a_tokenizers_own_template(file, tmp_path, tokenizer):
+    """Out of tokenizer_config.json or a file beside it; a left-to-right model gets its own BOS."""
+    words = {"bos_token": "[CLS]", "eos_token": "[SEP]"} | ({} if file else {"chat_template": JINJA})
+    folder = tulu(tmp_path / "own", tokenizer, **words)
+    if file:
+        (folder / "chat_template.jinja").write_text(JINJA, "utf-8")
+    data = load(folder, template="own").data
+    assert data.prompt("Why?") == data.encode("[CLS]<user>Why?[SEP]<assistant>")
+    ar, _ = bd3(tmp_path / "ar", tokenizer, adaln=False, cross=False, causal=True)
+    (ar / "tokenizer_config.json").write_text(json.dumps(words | {"chat_template": JINJA}), "utf-8")
+    assert load(ar, template="own").data.prompt("Why?") == data.encode("<user>Why?[SEP]<assistant>")
+
+
+def test_templates_that_cannot_be_had(tmp_path, tokenizer):
+    folder, _ = llada(tmp_path / "llada", tokenizer)
+    with pytest.raises(ValueError, match=r"has no chat_template, nor is there a chat_template.jinja"):
+        load(folder, template="own")
+    with pytest.raises(ValueError, match="names no sep_token and cls_token"):
+        load(folder, template="seed")
+    (folder / "chat_template.jinja").write_text("{% if %}", "utf-8")
+    with pytest.raises(ValueError, match="chat template cannot be rendered") as error:
+        load(folder, template="own").data.prompt("Why?")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="whose data says its template"):
+        load(tmp_path, template="own")
 
 
 # --- size -----------------------------------------------------------------------------------------------

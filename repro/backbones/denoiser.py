@@ -67,6 +67,7 @@ class Denoiser(nn.Module):
     forbidden: Tensor
     timed: bool = False  # whether `encode` reads t
     keeps: bool = True  # whether `encode` takes slots
+    quantised: str | None = None  # what the matrices of its layers are kept in, where that is no float
     halo: int = 0  # columns before those that are asked for that a forward beside kept ones must carry
     writes: int | None = None  # length of the only blocks that it can decode; None: any
     drops: bool = False  # whether a training forward drops by the keys that `begin` was given

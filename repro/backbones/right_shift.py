@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro.backbones.attention import Mask, Slots
 from repro.backbones.backbone import Role
@@ -41,3 +41,6 @@ class ShiftedDenoiser(Denoiser):
 
     def head(self) -> Head:
         return self.network.head()
+
+    def layers(self) -> list[nn.Module]:
+        return self.network.layers()

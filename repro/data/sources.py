@@ -31,7 +31,7 @@ FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 BLOCK = 1 << 22
 """Bytes hashed at once: a corpus need not fit into memory."""
 
-_WEIGHT_FILES = ["*.safetensors", "*.json"]
+_WEIGHT_FILES = ["*.safetensors", "*.json", "*.jinja"]
 _TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "config.json"]
 
 

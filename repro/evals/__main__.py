@@ -67,9 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
     parser.add_argument(
         "--precision",
-        choices=["float32", "bfloat16"],
+        choices=["float32", "bfloat16", "int8"],
         default="float32",
-        help="what released weights are kept in",
+        help="what released weights are kept in; int8 quantises the layers (extra: quantise)",
+    )
+    parser.add_argument(
+        "--chat-template",
+        choices=["auto", "none", "own", "seed", "seed_readme"],
+        default="auto",
+        help="chat template of released weights (auto: what evals/checkpoints.toml says of their name)",
     )
     parser.add_argument("--seeds", default="0", help="sampling seeds, separated by ','")
     parser.add_argument(
@@ -138,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     take_device()
     pace = limit(args.max_hours)
-    model = load(args.ckpt, args.weights, args.precision)
+    model = load(args.ckpt, args.weights, args.precision, args.chat_template)
     grid = prepare(model, request)
     records = _asked(grid, pace)
     if not first():
@@ -184,7 +190,7 @@ def _request(args: argparse.Namespace) -> Request:
 
 def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
     """Print the plan of a request; flags that say where or how to run have no effect on it."""
-    for name in ("out", "weights", "max_hours", "batch_size"):
+    for name in ("out", "weights", "precision", "template", "max_hours", "batch_size"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
     from repro.evals.plan import data, plan, text

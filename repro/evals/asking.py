@@ -60,7 +60,7 @@ def question(model: Model, cell: Cell) -> Question:
         "step": model.step,
         "weights": model.weights,
     }
-    kept = {"precision": "bfloat16"} if model.precision == "bfloat16" else {}
+    kept = {"precision": model.precision} if model.precision in ("bfloat16", "int8") else {}
     return Question.read(
         {
             "checkpoint": checkpoint,
