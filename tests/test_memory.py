@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -77,3 +78,25 @@ def test_rows_by_free_memory(monkeypatch):
     assert DEVICES["h100"].memory == 80e9 and found.lines[0].batch == rows_at_once(
         effort, network, 80e9 - 2 * entry.parameters, 2
     )
+
+
+def test_a_question_goes_on_with_half_as_many_rows_after_running_out(tmp_path, monkeypatch):
+    """A card that holds two rows: the answer is that of a card that holds them all, and no finished piece is redone."""
+    from repro.evals import decoding
+    from repro.evals.grid import prepare
+
+    model = load("oracle:mdlm@nano")
+    request = Request(["random"], ["law"], [16], samples=6, suite="oracle")
+    whole = [record for record, _ in prepare(model, replace(request, out=tmp_path / "whole")).run()]
+    asked, real = [], decoding.decode
+
+    def small(denoiser, process, sampler, plan, prompts, **how):
+        asked.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(denoiser, process, sampler, plan, prompts, **how)
+
+    monkeypatch.setattr(decoding, "decode", small)
+    found = [r for r, _ in prepare(model, replace(request, out=tmp_path / "small", batch=6)).run()]
+    assert [r["answer"] for r in found] == [r["answer"] for r in whole]
+    assert asked == [6, 3, 1, 1, 1, 1, 1, 1]

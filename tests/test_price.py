@@ -70,6 +70,10 @@ def test_a_question_that_differs_is_no_command():
     assert price(other).missing == 'a question that agrees (protocol.retokenise is "text", published "ids")'
     other = replace(cell, metric="mauve_of_another_kind")
     assert price(other).command == "" and "holds mauve_of_another_kind" in price(other).missing
+    assert (
+        price(find(CELLS, "remdm.t1_mauve.mdlm.128")).command
+        and not price(replace(cell, metric="mauve")).command
+    )
 
 
 def test_what_cannot_be_asked_says_which_fact_is_missing():

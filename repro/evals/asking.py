@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from repro import parts
+from repro.evals.memory import fitted, halving
 from repro.evals.pieces import Elsewhere, Shared, shared
 from repro.evals.suites import Suite
 from repro.evals.task import Answer, Ask, Task
@@ -95,7 +96,7 @@ def run_grid(
     """Ask what the store does not answer yet; yields (record, whether its answer was made here) as they come.
 
     Processes that ask one store share the work: what others are at is left for later. `batch`: rows that go through
-    the network together (None: what suits the task).
+    the network together (None: what fits the accelerator's memory, on a CPU what suits the task).
     """
     kind, commit = numerics(model), _commit()
     folder = store.folder.parent / "pieces"
@@ -105,13 +106,19 @@ def run_grid(
     idle = 0
     while waiting:
         cell, asked, elsewhere = waiting.popleft()
-        work = shared(folder, asked.id, kind, batch, lambda id=asked.id: store.find(id, kind) is not None)
+
+        def work(rows: int | None, id: str = asked.id) -> Shared:
+            return shared(folder, id, kind, rows, lambda: store.find(id, kind) is not None)
+
+        def made(rows: int | None, cell: Cell = cell, asked: Question = asked) -> Record:
+            return _made(model, suite, cell, asked, work(rows), store, commit)
+
         record, fresh = store.find(asked.id, kind), False
         if record is not None:
-            work.finish()
+            work(batch).finish()
         elif elsewhere is None or elsewhere.over():
             try:
-                record, fresh = _made(model, suite, cell, asked, work, store, commit), True
+                record, fresh = halving(made, batch or fitted(model, cell.task, cell.ask)), True
             except Elsewhere as busy:
                 elsewhere = busy
         if record is not None:

@@ -41,6 +41,9 @@ class Likened(Judged):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"task {self.name!r} asks for {names or 'no MAUVE'}; give each state once")
 
+    def gives(self, metric: str) -> bool:
+        return super().gives(metric) or metric in [pins.name for pins in self.mauve]
+
     def skip(self, model: Model) -> str | None:
         why = super().skip(model)
         if why is None and self.generates and load_judge(self.judge).digest == model.digest:
