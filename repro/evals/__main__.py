@@ -190,7 +190,7 @@ def _request(args: argparse.Namespace) -> Request:
 
 def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
     """Print the plan of a request; flags that say where or how to run have no effect on it."""
-    for name in ("out", "weights", "precision", "template", "max_hours", "batch_size"):
+    for name in ("out", "weights", "precision", "chat_template", "max_hours", "batch_size"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
     from repro.evals.plan import data, plan, text

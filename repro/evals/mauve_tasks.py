@@ -50,9 +50,6 @@ class Likened(Judged):
             return f"{self.judge} is the judge; it would be pleased with its own samples"
         return why
 
-    def gives(self, metric: str) -> bool:
-        return super().gives(metric) or metric in [pins.name for pins in self.mauve]
-
     def count(self, ask: Ask) -> int:
         count = super().count(ask)
         for pins in self.mauve:
