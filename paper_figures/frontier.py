@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, concat
 
 from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty
-from repro.matched import LEVEL, Sweep
+from repro.matched import LEVEL, Sweep, panel_of
 from repro.matching import look
 from repro.published import Cell, read
 from repro.record import Record, difference
@@ -37,27 +37,27 @@ PUBLISHED = "published: "
 def query(records: Sequence[Record]) -> DataFrame:
     """`repro.text_quality.points`, and below them the published points that share a panel with records."""
     drawn = points(records)
-    rows = [row for scale in drawn.scale.unique() for row in _published(records, str(scale))]
+    rows = [row for panel in drawn.panel.unique() for row in _published(records, str(panel))]
     return concat([drawn, DataFrame(rows, columns=COLUMNS)], ignore_index=True) if rows else drawn
 
 
-def _published(records: Sequence[Record], scale: str) -> list[dict]:
-    """Published gen_ppl with its entropy, where a record of the scale was judged alike: same judge, rule, reading and
+def _published(records: Sequence[Record], panel: str) -> list[dict]:
+    """Published gen_ppl with its entropy, where a record of the panel was judged alike: same judge, rule, reading and
     length. How it was sampled is what tells points apart."""
-    ours = [r for r in records if r["labels"]["task"] in GENERATED and _scale(r) == scale]
+    ours = [r for r in records if r["labels"]["task"] in GENERATED and _panel_of(r) == panel]
     cells = [cell for cell in read() if cell.task in GENERATED]
     entropies = {_place(cell): cell for cell in cells if cell.metric == "entropy"}
     found = []
     for cell in cells:
         beside = entropies.get(_place(cell))
         if cell.metric == "gen_ppl" and beside is not None and any(_alike(cell, record) for record in ours):
-            point = {"scale": scale, "line": PUBLISHED + cell.name, "checkpoint": cell.name, "recipe": ""}
+            point = {"panel": panel, "line": PUBLISHED + cell.name, "checkpoint": cell.name, "recipe": ""}
             found.append(point | {"gen_ppl": cell.value, "entropy": beside.value, "tokens_per_step": ""})
     return found
 
 
-def _scale(record: Record) -> str:
-    return record["labels"]["recipe"].partition("@")[2]
+def _panel_of(record: Record) -> str:
+    return panel_of(record["labels"]["suite"], record["labels"]["recipe"])
 
 
 def _place(cell: Cell) -> tuple:
@@ -75,26 +75,26 @@ def _alike(cell: Cell, record: Record) -> bool:
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A column a scale; gen_ppl above, MAUVE by either state below where a record has it."""
+    """A column a suite and scale; gen_ppl above, MAUVE by either state below where a record has it."""
     drawn = query(records)
     if drawn.empty:
         return empty("no records of task quality yet"), drawn
-    scales = list(drawn.scale.unique())
-    panels = [name for name in PANELS if drawn[name].notna().any()]
-    drawing = Figure(figsize=(0.8 + 4.2 * len(scales), 0.9 + 2.6 * len(panels)))
-    grid = drawing.subplots(len(panels), len(scales), squeeze=False, sharex="col")
+    columns = list(drawn.panel.unique())
+    numbers = [name for name in PANELS if drawn[name].notna().any()]
+    drawing = Figure(figsize=(0.8 + 4.2 * len(columns), 0.9 + 2.6 * len(numbers)))
+    grid = drawing.subplots(len(numbers), len(columns), squeeze=False, sharex="col")
     found = compared(records, drawn)[0]
-    for column, scale in zip(grid.T, scales, strict=True):
-        rows = drawn[drawn.scale == scale]
-        bands = [sweep for sweep in found if sweep.scale == scale]
-        for axes, name in zip(column, panels, strict=True):
+    for column, panel in zip(grid.T, columns, strict=True):
+        rows = drawn[drawn.panel == panel]
+        bands = [sweep for sweep in found if sweep.panel == panel]
+        for axes, name in zip(column, numbers, strict=True):
             _panel(axes, rows, name)
         _bands(column[0], bands)
         column[0].set_yscale("log")
-        column[0].set_title(scale or "full scale")
+        column[0].set_title(panel)
         column[-1].set_xlabel("entropy, nats a token")
         column[0].legend(fontsize=5, ncols=2)
-    for axes, name in zip(grid[:, 0], panels, strict=True):
+    for axes, name in zip(grid[:, 0], numbers, strict=True):
         axes.set_ylabel(PANELS[name])
     networks = drawn[drawn.temperature.notna()]
     drawing.supxlabel(_sentence(drawn, networks), fontsize=6.5, color=OTHER, x=0.02, ha="left")

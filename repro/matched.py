@@ -46,12 +46,17 @@ def _own_temperature(name: str) -> float:
     return float(parts.canonical(presets.preset(name)).get("temperature", 1.0))
 
 
+def panel_of(suite: str, recipe: str) -> str:
+    """What is compared and drawn together: records of one suite at one scale, since suites judge differently."""
+    return f"{recipe.partition('@')[2] or 'full scale'} (suite {suite})"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """One sampler of one checkpoint through its k temperatures. Row 0 of `entropy` and `log_ppl` [1 + DRAWS, k] is as
     measured, the others are resamples; both nats."""
 
-    scale: str
+    panel: str
     checkpoint: str
     sampler: str
     tokens_per_step: str
@@ -91,7 +96,7 @@ def sweeps(records: Iterable[Record]) -> list[Sweep]:
             labels = record["labels"]
             sampler, temperature = line_of(labels["preset"])
             key = (
-                labels["recipe"].partition("@")[2],
+                panel_of(labels["suite"], labels["recipe"]),
                 *(labels["checkpoint"], sampler, labels["tokens_per_step"] or ""),
             )
             points.setdefault(key, {}).setdefault(temperature, []).append(record)
@@ -101,10 +106,10 @@ def sweeps(records: Iterable[Record]) -> list[Sweep]:
             temperatures = tuple(sorted(by_temperature))
             numbers = [np.mean([_numbers(r) for r in _ordered(by_temperature[t])], 0) for t in temperatures]
             entropy, log_ppl = np.stack(numbers, -1)
-            scale, checkpoint, sampler, tokens = key
+            panel, checkpoint, sampler, tokens = key
             found.append(
                 Sweep(
-                    scale=scale,
+                    panel=panel,
                     checkpoint=checkpoint,
                     sampler=sampler,
                     tokens_per_step=tokens,
@@ -137,7 +142,7 @@ class Difference:
     """log gen_ppl of `a` minus that of `b` at one entropy, its interval and standard error; None where they share no
     entropy. `p`: of no difference, by Holm over all that are compared."""
 
-    scale: str
+    panel: str
     a: str
     b: str
     entropy: float | None
@@ -148,10 +153,10 @@ class Difference:
 
 
 def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Difference]:
-    """Pairs of `comparable` sweeps; `real`: entropy of real text by scale, the middle of what both reach where it is
+    """Pairs of `comparable` sweeps; `real`: entropy of real text by panel, the middle of what both reach where it is
     unknown."""
     pairs = (pair for pair in itertools.combinations(found, 2) if comparable(*pair))
-    made = [_difference(a, b, real.get(a.scale)) for a, b in pairs]
+    made = [_difference(a, b, real.get(a.panel)) for a, b in pairs]
     known = [i for i, each in enumerate(made) if each.p is not None]
     for i, p in zip(known, holm([made[i].p or 0.0 for i in known]), strict=True):
         made[i] = replace(made[i], p=p)
@@ -159,18 +164,18 @@ def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Differen
 
 
 def comparable(a: Sweep, b: Sweep) -> bool:
-    """Of one scale; samplers at equal tokens per step, one sampler at several, or one that is autoregressive: it has
+    """Of one panel; samplers at equal tokens per step, one sampler at several, or one that is autoregressive: it has
     one token a step alone."""
     ar = any(each.checkpoint.partition("@")[0] == "ar" for each in (a, b))
     one = (a.checkpoint, a.sampler) == (b.checkpoint, b.sampler)
-    return a.scale == b.scale and (ar or one or a.tokens_per_step == b.tokens_per_step)
+    return a.panel == b.panel and (ar or one or a.tokens_per_step == b.tokens_per_step)
 
 
 def _difference(a: Sweep, b: Sweep, real: float | None) -> Difference:
     from scipy.stats import norm
 
     low, high = max(a.reach[0], b.reach[0]), min(a.reach[1], b.reach[1])
-    names = {"scale": a.scale, "a": a.name, "b": b.name}
+    names = {"panel": a.panel, "a": a.name, "b": b.name}
     if low > high:
         return Difference(**names, entropy=None, value=None, interval=None, se=None, p=None)
     entropy = (low + high) / 2 if real is None else min(max(real, low), high)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from repro.matched import LEVEL, Difference, Sweep, differences, line_of, sweeps
+from repro.matched import LEVEL, Difference, Sweep, differences, line_of, panel_of, sweeps
 from repro.record import Record, text
 from repro.results import one_protocol, summarise, to_frame
 from repro.versions import latest
@@ -28,11 +28,11 @@ NAIVE = "naive"
 REFERENCES = ("real", "repetition", "unigram")
 NUMBERS = ("gen_ppl", "entropy", "distinct_2", "mauve", "mauve_mean")
 PARTS = ("", "_se", "_sd_seeds")
-COLUMNS = ["scale", "line", "recipe", "checkpoint", "tokens_per_step", "temperature"]
+COLUMNS = ["panel", "line", "recipe", "checkpoint", "tokens_per_step", "temperature"]
 COLUMNS += ["gen_ppl", "gen_ppl_se", "gen_ppl_sd_seeds", "gen_ppl_low", "gen_ppl_high"]
 COLUMNS += [f"{name}{part}" for name in NUMBERS[1:] for part in PARTS]
 COLUMNS += ["mauve_clusterings_se", "mauve_mean_clusterings_se", "nfe", "n", "seeds"]
-MATCHED = ["scale", "a", "b", "entropy", "difference", "low", "high", "se", "p"]
+MATCHED = ["panel", "a", "b", "entropy", "difference", "low", "high", "se", "p"]
 TITLE = "Quality of text by a judge"
 CAPTION = (
     "gen_ppl: perplexity of the samples for the judge, token-weighted; entropy: of one sample's tokens, nats; "
@@ -53,16 +53,16 @@ def points(records: Sequence[Record]) -> DataFrame:
     """A row a point: its numbers with their errors, gen_ppl with its band at the point's own entropy. `line`: a
     sampler, or a kind of reference rows. ValueError where two protocols would share a panel.
 
-    Reference rows are of the data, not of a network: those of a scale are one point, whatever model they were asked of.
+    Reference rows are of the data, not of a network: those of a panel are one point, whatever model they were asked of.
     """
     from pandas import DataFrame
 
     frame = to_frame(records)
     rows = frame[frame.task.isin([*GENERATED, NAIVE])]
-    rows = rows.assign(scale=rows.recipe.map(lambda recipe: recipe.partition("@")[2]))
-    for _, section in rows.groupby("scale"):
+    rows = rows.assign(panel=[panel_of(*each) for each in zip(rows.suite, rows.recipe, strict=True)])
+    for _, section in rows.groupby("panel"):
         one_protocol(section.assign(protocol=section.protocol.map(_without_draws)))
-    for _, section in rows.groupby(["scale", "task"]):
+    for _, section in rows.groupby(["panel", "task"]):
         one_protocol(section)
     known = {(s.checkpoint, s.sampler, s.tokens_per_step): s for s in sweeps(records)}
     made = []
@@ -70,7 +70,7 @@ def points(records: Sequence[Record]) -> DataFrame:
         by_metric = cell.set_index("metric")
         shared = cell.iloc[0]
         label: dict[str, Any] = {name: "" for name in ("recipe", "checkpoint", "tokens_per_step")}
-        label["scale"] = shared.recipe.partition("@")[2]
+        label["panel"] = panel_of(shared.suite, shared.recipe)
         if shared.task == NAIVE:
             made += [{**label, "line": kind, **_numbers(by_metric, f"{kind}_")} for kind in REFERENCES]
             continue
@@ -84,7 +84,7 @@ def points(records: Sequence[Record]) -> DataFrame:
     made.sort(key=_order)
     drawn = DataFrame(made, columns=COLUMNS)
     reference = drawn.line.isin(list(REFERENCES))
-    return drawn[~(reference & drawn.duplicated(["scale", "line"]))].reset_index(drop=True)
+    return drawn[~(reference & drawn.duplicated(["panel", "line"]))].reset_index(drop=True)
 
 
 def _without_draws(protocol: str) -> str:
@@ -111,14 +111,14 @@ def _order(point: dict) -> tuple:
         float(point["tokens_per_step"]),
     )
     place = (point["checkpoint"], point["line"], tokens, point.get("temperature", 0.0))
-    return point["scale"], point["line"] in REFERENCES, *place
+    return point["panel"], point["line"] in REFERENCES, *place
 
 
 def compared(records: Sequence[Record], drawn: DataFrame) -> tuple[list[Sweep], list[Difference]]:
     """The frontiers of records and their differences, matched at the entropy of the real text among `points`."""
     real = drawn[drawn.line == "real"]
     found = sweeps(records)
-    return found, differences(found, dict(zip(real.scale, real.entropy, strict=True)))
+    return found, differences(found, dict(zip(real.panel, real.entropy, strict=True)))
 
 
 # --- text ---------------------------------------------------------------------------------------------------
@@ -132,9 +132,9 @@ def tables(records: Sequence[Record]) -> dict[str, str]:
     drawn = points(records)
     found = compared(records, drawn)[1]
     page = [f"# {TITLE}", CAPTION]
-    for scale, rows in drawn.groupby("scale", sort=True):
-        page += [f"## {scale or 'full scale'}", _grid(rows)]
-        own = [each for each in found if each.scale == scale]
+    for panel, rows in drawn.groupby("panel", sort=True):
+        page += [f"## {panel}", _grid(rows)]
+        own = [each for each in found if each.panel == panel]
         if own:
             page += ["### At matched entropy", MATCHED_CAPTION, _matched(own)]
     if drawn.empty:
@@ -190,5 +190,5 @@ def _frame(found: Sequence[Difference]) -> DataFrame:
     rows = []
     for each in found:
         low, high = each.interval or (None, None)
-        rows.append([each.scale, each.a, each.b, each.entropy, each.value, low, high, each.se, each.p])
+        rows.append([each.panel, each.a, each.b, each.entropy, each.value, low, high, each.se, each.p])
     return DataFrame(rows, columns=MATCHED)

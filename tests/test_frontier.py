@@ -73,7 +73,10 @@ def test_published_points_are_hollow_where_they_were_judged_alike():
     """Every cell of gen_ppl that has an entropy beside it and one protocol with the record; no other panel has any."""
     drawn = frontier.query([owt(), *sweep()])
     hollow = drawn[drawn.line.str.startswith(frontier.PUBLISHED)]
-    assert set(hollow.scale) == {""} and {"duo.t5.mdlm.64", "remdm.t1.mdlm.128"} <= set(hollow.checkpoint)
+    assert set(hollow.panel) == {"full scale (suite nano)"} and {
+        "duo.t5.mdlm.64",
+        "remdm.t1.mdlm.128",
+    } <= set(hollow.checkpoint)
     (cell,) = hollow[hollow.checkpoint == "duo.t5.mdlm.64"].itertuples()
     (beside,) = (c for c in read() if c.name == "duo.t5_entropy.mdlm.64")
     assert (cell.gen_ppl, cell.entropy) == (143.88, beside.value)

@@ -14,7 +14,10 @@ from synthetic import naive, quality, sampled
 from repro import rng
 from repro.bootstrap import band, resampled, uniform
 from repro.matched import Sweep, differences, sweeps
+from repro.record import Question, make_record
 from repro.text_quality import points, tables
+
+PANEL = "nano.text (suite nano)"
 
 
 def test_the_resamples_draw_from_the_suites_own_stream():
@@ -60,7 +63,7 @@ def line(*points):
     """A sweep through (entropy, log gen_ppl) without spread."""
     x, y = np.array(points).T
     both = [np.repeat(each[None], 3, 0) for each in (x, y)]
-    fixed = {"scale": "nano.text", "checkpoint": "mdlm@nano.text", "sampler": "s", "tokens_per_step": "1"}
+    fixed = {"panel": PANEL, "checkpoint": "mdlm@nano.text", "sampler": "s", "tokens_per_step": "1"}
     return Sweep(**fixed, temperatures=tuple(range(len(points))), entropy=both[0], log_ppl=both[1])
 
 
@@ -79,7 +82,7 @@ def test_a_difference_is_found_and_none_is_not():
         + frontier("random", 1.3)
         + frontier("origin", 1.0, moved=0.1)
     )
-    found = {(d.a, d.b): d for d in differences(sweeps(made), {"nano.text": 2.85})}
+    found = {(d.a, d.b): d for d in differences(sweeps(made), {PANEL: 2.85})}
     assert len(found) == 3
     apart = found["mdlm, ancestral, 1", "mdlm, random, 1"]
     assert apart.value == pytest.approx(-0.3, abs=0.05) and apart.p < 1e-4 and apart.entropy == 2.85
@@ -91,7 +94,7 @@ def test_a_difference_is_found_and_none_is_not():
 def test_the_interval_is_paired_by_row():
     """Samples of one row share most of their spread: with other rows in one of the two the interval is wider."""
     made = frontier("ancestral", 1.0) + frontier("random", 1.3)
-    (paired,) = differences(sweeps(made), {"nano.text": 2.85})
+    (paired,) = differences(sweeps(made), {PANEL: 2.85})
     shuffled = []
     for record in made:
         curve = {name: list(values) for name, values in record["answer"]["curve"].items()}
@@ -99,7 +102,7 @@ def test_the_interval_is_paired_by_row():
             curve = {name: values[1:] + values[:1] for name, values in curve.items()}
         answer = record["answer"] | {"curve": curve}
         shuffled.append(record | {"answer": answer})
-    (alone,) = differences(sweeps(shuffled), {"nano.text": 2.85})
+    (alone,) = differences(sweeps(shuffled), {PANEL: 2.85})
     assert paired.value == pytest.approx(alone.value) and alone.se > 1.5 * paired.se
 
 
@@ -112,7 +115,7 @@ def test_coverage_of_the_band():
         entropy = np.array([2.0, 3.0]) + 0.1 * draw.normal(size=(40, 2))
         nll = np.array([1.0, 2.0]) + 0.5 * draw.normal(size=(40, 2))
         fixed = {
-            "scale": "",
+            "panel": "",
             "checkpoint": "",
             "sampler": "",
             "tokens_per_step": "",
@@ -132,9 +135,7 @@ def test_what_is_compared_and_where():
     two = [sampled("mdlm@nano.text", f"random:temperature={t}", "2", t, 2.0 + t) for t in (0.7, 1.0)]
     far = [sampled("mdlm@nano.text", f"margin:temperature={t}", "1", t, 5.0 + t) for t in (0.7, 1.0)]
     single = [quality("mdlm@nano.text", "entropy:temperature=1.0", "1", 7.0, 2.6)]
-    found = differences(
-        sweeps([*low, *frontier("ancestral", 1.0), *four, *two, *far, *single]), {"nano.text": 9.0}
-    )
+    found = differences(sweeps([*low, *frontier("ancestral", 1.0), *four, *two, *far, *single]), {PANEL: 9.0})
     pairs = {(d.a.split(", ")[1], d.b.split(", ")[1]): d for d in found}
     assert set(pairs) == {
         *(("sample", name) for name in ("ancestral", "margin", "random")),
@@ -183,3 +184,17 @@ def test_reference_rows_have_no_draws_and_samples_of_two_kinds_of_draws_do_not_m
     )
     with pytest.raises(ValueError, match="draws"):
         points([drawn, other])
+
+
+def test_suites_that_judge_differently_stand_apart():
+    """Two suites of one scale, another rule each: two sections, nothing compared across them, no error."""
+    protocol = {"judge": "gpt2-large", "judge_digest": "0" * 64, "rule": {"part": "first_eos_chunks"}}
+    made, other = frontier("ancestral", 1.0), frontier("random", 1.3)
+    moved = []
+    for record in other:
+        asked = Question.read(record["question"] | {"protocol": protocol})
+        labels = record["labels"] | {"suite": "remdm_owt"}
+        moved.append(make_record(asked, labels, record["answer"], record["measurements"]))
+    files = tables([*made, *moved])
+    assert files["text_quality.md"].count("\n## ") == 2 and len(rows_of(files["matched.csv"])) == 0
+    assert len(rows_of(tables([*made, *other])["matched.csv"])) == 1
