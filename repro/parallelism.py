@@ -9,6 +9,7 @@ engine, device, numerics class, clock and networks; anything else is refused in 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -219,19 +220,37 @@ class Fastest:
 
 
 def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) -> Fastest:
-    """Tests settings from the slowest to the fastest and stops at the first that may be worse by more than the margin;
-    ValueError over unequal settings."""
+    """Tests settings from the reference's rate upwards, and stops at the first that may be worse by more than the margin.
+
+    ValueError over unequal settings, and where none is as fast as the reference.
+    """
     if not settings:
         raise ValueError("no setting to compare; give one or more")
     refuse_unequal([reference, *settings])
     rule, best, found = constants.non_inferior, None, None
-    for setting in sorted(settings, key=lambda each: (each.rate, each.name)):
+    upwards = [setting for setting in settings if setting.rate >= reference.rate]
+    if not upwards:
+        raise ValueError(f"no setting is as fast as the reference, {reference.name}; ask one")
+    for setting in sorted(upwards, key=lambda each: (each.rate, each.name)):
         found = compared(setting, reference, rule.level)
         if found.low < -rule.margin and setting is not reference:
             return Fastest(setting=best, failed=setting, compared=found)
         best = setting
     assert found is not None
     return Fastest(setting=best, failed=None, compared=found)
+
+
+def fastest_alone(settings: Sequence[Setting], reference: Setting, constants: Pins) -> list[Fastest]:
+    """The same on each network alone: a sentence about these networks, not about their recipe."""
+    refuse_unequal([reference, *settings])
+    places = {id(setting): i for i, setting in enumerate(settings)}
+    found = []
+    for run in range(len(reference.runs)):
+        each = [dataclasses.replace(setting, runs=(setting.runs[run],)) for setting in settings]
+        known = places.get(id(reference))
+        mine = dataclasses.replace(reference, runs=(reference.runs[run],)) if known is None else each[known]
+        found.append(fastest(each, mine, constants))
+    return found
 
 
 def reference_of(recipe: str, settings: Sequence[Setting], constants: Pins) -> Setting:

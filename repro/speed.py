@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
-from repro.parallelism import Run, Setting, alike, aup_by_seed, fastest, pins, reference_of
+from repro.parallelism import Run, Setting, alike, aup_by_seed, fastest, fastest_alone, pins, reference_of
 from repro.record import Record, text
 from repro.stats import wilson
 
@@ -60,6 +60,7 @@ CURVES = (
         "reference",
         "margin",
         "fastest",
+        "fastest_alone",
     ),
     *("tokens_per_forward", "difference", "low", "n", "seeds", "note"),
 )
@@ -224,6 +225,8 @@ def _composites(members: Sequence[Setting], settings: Sequence[Setting]) -> dict
             **asdict(result.compared),
         }
         found["fastest"] = "none" if result.setting is None else result.setting.name
+        each = [alone.setting for alone in fastest_alone(members, reference, constants)]
+        found["fastest_alone"] = "; ".join("none" if one is None else one.name for one in each)
         found["tokens_per_forward"] = math.nan if result.setting is None else result.setting.rate
     except ValueError as error:
         notes.append(f"fastest refused: {error}")

@@ -23,10 +23,12 @@ SPEED_CAPTION = (
 )
 CURVE_CAPTION = (
     "A row is a rule over its settings. AUP: accuracy under parallelism (d3LLM), in per cent times tokens a forward, "
-    "y_max fixed a task, mean over networks. fastest: the last setting, from the slowest up, whose accuracy is shown "
-    "to be no worse than the reference's by the margin (one-sided 95 % paired interval, crossed over networks and "
-    "documents), and its useful tokens a forward. difference and its lower end: of the first setting that failed, else "
-    "of the fastest. Constants: evals/speed.toml. Composites over unequal cells are refused; the note says why."
+    "y_max fixed a task, mean over networks. fastest: the last setting, from the reference's tokens a forward up, "
+    "whose accuracy is shown to be no worse than the reference's by the margin (one-sided 95 % paired interval, crossed "
+    "over networks and documents, Student's t on networks less one), and its useful tokens a forward. difference and "
+    "its lower end: of the first setting that failed, else of the fastest. alone: the same on each network by itself, "
+    "a sentence about that network only. Constants: evals/speed.toml. Composites over unequal cells are refused; the "
+    "note says why."
 )
 SPEED_HEAD = (
     "recipe",
@@ -47,9 +49,14 @@ CURVE_HEAD = (
     "fastest",
     "useful a forward",
     "difference, low",
+    "alone",
     "seeds",
     "note",
 )
+
+
+WORDS = ("reference", "fastest", "fastest_alone")
+"""Columns of `CURVE_HEAD` that are empty where a composite is refused."""
 
 
 def speeds(numbers: DataFrame) -> str:
@@ -111,6 +118,6 @@ def _curve_line(row: Mapping[str, Any]) -> list[str]:
     spread = f" sd {number('aup_sd_seeds', '.1f')}" if number("aup_sd_seeds", ".1f") else ""
     both = f"{number('difference', '+.3f')}, {number('low', '+.3f')}" if number("low", ".3f") else ""
     shown = [row["recipe"], row["preset"], str(row["settings"]), number("aup", ".1f") + spread]
-    shown += [row["reference"] if isinstance(row["reference"], str) else ""]
-    shown += [row["fastest"] if isinstance(row["fastest"], str) else ""]
-    return [*shown, number("tokens_per_forward", ".2f"), both, str(row["seeds"]), row["note"]]
+    said = {name: row[name] if isinstance(row[name], str) else "" for name in WORDS}
+    shown += [said["reference"], said["fastest"], number("tokens_per_forward", ".2f"), both]
+    return [*shown, said["fastest_alone"], str(row["seeds"]), row["note"]]

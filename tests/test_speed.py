@@ -252,6 +252,32 @@ def test_the_fastest_setting_stops_at_the_first_that_may_be_worse():
     assert fastest(curve[:2], reference, pins()).failed is None
 
 
+def test_settings_slower_than_the_reference_do_not_stop_the_search():
+    """Half a token a forward may be worse; who asks for speed does not ask it."""
+    slow = timed("llada@nano.sudoku", "low_confidence", "0.5", right(0.8), 32)
+    curve = settings(slow, llada("1", 0.97), llada("2", 0.97), llada("4", 0.5))
+    reference = reference_of("llada@nano.sudoku", curve, pins())
+    assert fastest(curve, reference, pins()).setting.tokens_per_step == "2"
+    with pytest.raises(ValueError, match="no setting is as fast as the reference"):
+        fastest([each for each in curve if each.tokens_per_step == "0.5"], reference, pins())
+
+
+def test_each_network_alone_is_a_sentence_about_it():
+    """Two networks prove nothing about their recipe here, and one of them holds at 2 tokens a step by itself."""
+    shares = {0: (0.97, 0.97), 1: (0.97, 0.9)}
+    curve = settings(
+        *(
+            llada(tokens, share, s)
+            for s, pair in shares.items()
+            for tokens, share in zip("12", pair, strict=True)
+        )
+    )
+    reference = reference_of("llada@nano.sudoku", curve, pins())
+    assert fastest(curve, reference, pins()).setting.tokens_per_step == "1"
+    alone = parallelism.fastest_alone(curve, reference, pins())
+    assert [each.setting.tokens_per_step for each in alone] == ["2", "1"]
+
+
 def test_settings_in_blocks_and_caches_keep_their_rule_and_reference():
     """A curve a rule, block and cache; the reference is the rule's own, whatever the block, without a cache."""
     presets = ("low_confidence, block 8, dual cache", "low_confidence, block 8")
