@@ -20,6 +20,7 @@ from repro.command import Parser, run
 from repro.files import ROOT, write_text
 from repro.results import RAW, collect, one_protocol, summarise, to_frame
 from repro.stats import wilson
+from repro.versions import latest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -217,14 +218,15 @@ def _grid(table: Table, section: DataFrame) -> str:
 def tables(raw: Path) -> dict[str, str]:
     """File name -> text of every table, from a folder of records."""
     records = collect(raw)
-    rows, files = to_frame(records), text_quality.tables(records)
+    newest = latest(records)  # these tables have no column for a mark
+    rows, files = to_frame(records), text_quality.tables(newest)
     for table in ENTRIES:
         numbers = build(table, rows)
         files[f"{table.name}.md"] = markdown(table, numbers)
         files[f"{table.name}.csv"] = csv_text(numbers)
     for name, numbers, text in (
-        ("speed", speed.speeds(records), speed_text.speeds),
-        ("parallelism", speed.curves(records), speed_text.curves),
+        ("speed", speed.speeds(newest), speed_text.speeds),
+        ("parallelism", speed.curves(newest), speed_text.curves),
     ):
         files[f"{name}.md"] = text(numbers)
         files[f"{name}.csv"] = csv_text(numbers)

@@ -33,6 +33,7 @@ from repro.published import FILE, Cell, Disagreement, disagreements, find, read,
 from repro.record import Question, Record, difference, text
 from repro.results import RAW, collect
 from repro.stats import holm
+from repro.versions import latest
 from repro.worth import Pairs, cheapest, summary
 
 ALPHA = 0.05
@@ -256,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     cells = read(arguments.published)
     chosen = None if arguments.cell is None else find(cells, arguments.cell)
-    every = verify(cells, collect(arguments.raw))
+    every = verify(cells, latest(collect(arguments.raw)))
     verdicts = [verdict for verdict in every if chosen in (None, verdict.cell)]
     if arguments.json:
         data = {

@@ -19,7 +19,7 @@ from repro.evals import quality
 from repro.evals.gen_ppl import EveryToken, judged, rule
 from repro.evals.judges import END, FolderJudge, OurJudge, load_judge, written
 from repro.evals.task import Ask
-from repro.record import Question, make_record
+from repro.record import Question, difference, make_record
 from repro.results import collect
 from repro.text_quality import points
 
@@ -195,6 +195,33 @@ def test_the_task_keeps_what_it_judged(task, judge, model):
     assert answer.metrics["entropy"] == quality.by_themselves(rows, [])["entropy"]
     assert {f"true_{name}" for name in answer.metrics if "true" not in name} < answer.metrics.keys()
     assert all(model.data.encode(item["text"]) == item["ids"] for item in answer.items)
+
+
+def test_pieces_of_decoding_and_judging_make_one_answer(task, model, tmp_path, monkeypatch):
+    """Generated and held-out rows are read in pieces; none is read again after a failure in the middle."""
+    from repro.evals import pieces
+    from repro.samplers.plan import Plan
+    from repro.samplers.presets import preset
+
+    ask = Ask(preset("ancestral"), Plan(gen_length=LENGTH, block_length=LENGTH, steps=8), 0, None)
+    whole = task.answer(model, ask)
+    monkeypatch.setattr(pieces, "ROWS", 5)
+    seen, reads = [], OurJudge.logp
+
+    def logp(self, rows):
+        seen.append(len(rows))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return reads(self, rows)
+
+    monkeypatch.setattr(OurJudge, "logp", logp)
+    work = [pieces.shared(tmp_path, "q" * 64, {}, None, lambda: False) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        task.shared(model, ask, work[0])
+    found = task.shared(model, ask, work[1])
+    rows = task.count(ask)
+    assert sum(seen) - seen[2] == 2 * rows and max(seen) == 5
+    assert difference(found.data(), whole.data()) is None and difference(found.items, whole.items) is None
 
 
 def test_the_question_names_judge_rule_and_reading(task):

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from repro import parts
+from repro.evals.pieces import ALONE, Work, rows_of
 from repro.evals.samples import Ids, Metric
 from repro.parts import Part, nearest, part
 
@@ -192,12 +193,26 @@ class Scored:
         return value, value * error, count
 
 
-def judged(rows: Sequence[Ids], judge: Reader, rule: Rule) -> Scored:
-    """Each sample's nll under the judge; rows are the judge's ids. ValueError when rule and judge do not fit."""
+def judged(rows: Sequence[Ids], judge: Reader, rule: Rule, work: Work = ALONE) -> Scored:
+    """Each sample's nll under the judge; rows are the judge's ids. ValueError when rule and judge do not fit, Elsewhere
+    while other processes read what is left."""
     by_row = rule.windows(rows, judge.eos)
+    longest = max((sum(len(window.ids) for window in windows) for windows in by_row), default=1)
+
+    def read(some: range) -> tuple[list[float], list[float]]:
+        found = _summed(by_row[some.start : some.stop], judge)
+        return found.nll.tolist(), found.tokens.tolist()
+
+    pieces = work.pieces(len(by_row), rows_of(longest), read)
+    nll, tokens = (np.array([value for piece in pieces for value in piece[i]]) for i in (0, 1))
+    return Scored(nll, tokens)
+
+
+def _summed(by_row: Sequence[Sequence[Window]], judge: Reader) -> Scored:
+    """What the judge finds in the windows of some samples."""
     logp = judge.logp([window.ids for windows in by_row for window in windows])
     found = iter(logp)
-    nll, tokens = np.zeros(len(rows)), np.zeros(len(rows))
+    nll, tokens = np.zeros(len(by_row)), np.zeros(len(by_row))
     for i, windows in enumerate(by_row):
         for window in windows:
             read = next(found)

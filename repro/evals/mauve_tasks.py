@@ -85,6 +85,7 @@ class GenerationMauve(Likened):
 
     def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
         found = beside_true(self, model, ask, work)
+        work.join()
         assert found.items is not None
         kinds: dict[str, list[Ids]] = {"": [item["ids"] for item in found.items]}
         kinds["true_"] = self.true_rows(model, len(found.items)).tolist()
@@ -99,8 +100,9 @@ class NaiveMauve(Likened):
     period: int
     generates = False
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
-        found = fooling(self, self.period, model, ask)
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+        found = fooling(self, self.period, model, ask, work)
+        work.join()
         assert found.items is not None
         kinds: dict[str, list[Ids]] = {}
         for item in found.items:

@@ -68,12 +68,12 @@ class Judged(Task):
         return count
 
     def statistics(
-        self, model: Model, rows: Sequence[list[int]]
+        self, model: Model, rows: Sequence[list[int]], work: Work
     ) -> tuple[dict[str, Metric], list[dict[str, Any]]]:
-        """Metrics of samples of the model's ids, and an item a sample."""
+        """Metrics of samples of the model's ids, and an item a sample. Raises Elsewhere while others read for it."""
         judge = load_judge(self.judge)
         texts = [model.data.decode(row) for row in rows]
-        found = judged(read_by(judge, model, rows, self.retokenise), judge, self.rule)
+        found = judged(read_by(judge, model, rows, self.retokenise), judge, self.rule, work)
         metrics = {"gen_ppl": found.perplexity(), **by_themselves(rows, self.distinct)}
         items = [
             {"name": i, "ids": row, "text": text, "nll": float(nll), "tokens": int(tokens)}
@@ -138,8 +138,8 @@ class NaiveSamples(Judged):
     period: int
     generates = False
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
-        return fooling(self, self.period, model, ask)
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+        return fooling(self, self.period, model, ask, work)
 
 
 def read_by(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retokenise) -> list[Ids]:
@@ -149,7 +149,7 @@ def read_by(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retoken
     return [judge.encode(written(model.data, row, judge.end)) for row in rows]
 
 
-def fooling(task: Judged, period: int, model: Model, ask: Ask) -> Answer:
+def fooling(task: Judged, period: int, model: Model, ask: Ask, work: Work) -> Answer:
     """Held-out rows and the naive ones made of them, as the task's judge reads them; metrics named by kind."""
     true = task.true_rows(model, task.count(ask))
     keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(true)))
@@ -161,7 +161,7 @@ def fooling(task: Judged, period: int, model: Model, ask: Ask) -> Answer:
     metrics: dict[str, Metric] = {}
     items: list[dict[str, Any]] = []
     for kind, rows in kinds.items():
-        found, each = task.statistics(model, rows)
+        found, each = task.statistics(model, rows, work)
         metrics |= {f"{kind}_{name}": metric for name, metric in found.items()}
         items += [{"kind": kind, **item} for item in each]
     return Answer(metrics, items=items)
@@ -169,7 +169,7 @@ def fooling(task: Judged, period: int, model: Model, ask: Ask) -> Answer:
 
 def beside_true(task: Judged, model: Model, ask: Ask, work: Work) -> Answer:
     """What the model writes for a task, and the same metrics of as many held-out rows under `true_`."""
-    true, _ = task.statistics(model, task.true_rows(model, task.count(ask)).tolist())
+    true, _ = task.statistics(model, task.true_rows(model, task.count(ask)).tolist(), work)
     found = generated(task, model, ask, work)
     return replace(found, metrics=found.metrics | {f"true_{name}": metric for name, metric in true.items()})
 
@@ -182,8 +182,7 @@ def generated(task: Judged, model: Model, ask: Ask, work: Work) -> Answer:
     found = decoded(
         work, model, ask.sampler, ask.plan, prompts, seed=ask.seed, names=range(count), batch=work.batch
     )
-    work.join()
-    metrics, items = task.statistics(model, found.ids.tolist())
+    metrics, items = task.statistics(model, found.ids.tolist(), work)
     return Answer(
         metrics=metrics,
         nfe=found.ledger.forwards.double().mean().item(),

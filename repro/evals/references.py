@@ -123,6 +123,7 @@ class OpenMauve(Likened):
         reference, judge = load_reference(self.reference), load_judge(self.judge)
         reference.sides(self.count(ask))  # before the slow part
         found = generated(self, model, ask, work)
+        work.join()
         assert found.items is not None
         rows = read_by(judge, model, [item["ids"] for item in found.items], self.retokenise)
         metrics = found.metrics | beside(judge, self.rule, self.mauve, reference, rows, ask.seed)
