@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro import certificates, speed, speed_text, text_quality
+from repro import certificates, perplexities, speed, speed_text, text_quality
 from repro.command import Parser, run
 from repro.files import ROOT, write_text
 from repro.results import RAW, collect, one_protocol, summarise, to_frame
@@ -219,7 +219,7 @@ def tables(raw: Path) -> dict[str, str]:
     """File name -> text of every table, from a folder of records."""
     records = collect(raw)
     newest = latest(records)  # these tables have no column for a mark
-    rows, files = to_frame(records), text_quality.tables(newest)
+    rows, files = to_frame(records), text_quality.tables(newest) | perplexities.tables(newest)
     for table in ENTRIES:
         numbers = build(table, rows)
         files[f"{table.name}.md"] = markdown(table, numbers)

@@ -12,7 +12,7 @@ import spaces
 import torch
 from synthetic import record
 
-from repro import parts, registry, verify
+from repro import parts, perplexities, registry, verify
 from repro.data.corpus import UNRESOLVED, Data, Vocabulary
 from repro.data.counted import Counted
 from repro.data.detokenise import Detokenised
@@ -623,9 +623,9 @@ def test_suites_name_protocols(tmp_path, monkeypatch):
 # --- verdicts -----------------------------------------------------------------------------------------------
 
 
-def published(name, value, metric="ppl_bound", checkpoint="duo", se=0.01, drawn=None, **pins):
-    task = parts.derive(corpora.protocol(name), pins) if pins else corpora.protocol(name)
-    subject = {"digest": "weights", "recipe": "pins", "seed": 0, "step": 0, "weights": "raw"}
+def published(protocol, value, metric="ppl_bound", checkpoint="duo", se=0.01, drawn=None, **pins):
+    task = parts.derive(corpora.protocol(protocol), pins) if pins else corpora.protocol(protocol)
+    subject = {"digest": checkpoint, "recipe": checkpoint, "seed": 0, "step": 0, "weights": "raw"}
     asked = Question.read(
         {
             "checkpoint": subject,
@@ -683,3 +683,32 @@ def test_an_exact_perplexity_answers_where_others_have_a_bound():
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
     monkeypatch.setitem(registry.PARTS, "spelt", f"{__name__}:Spelt")
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def test_a_section_a_protocol_and_a_bound_called_a_bound():
+    made = [
+        published("owt.wrapped", 25.3, drawn=0.004),
+        published("owt.wrapped", 17.5, metric="ppl", checkpoint="ar_owt"),
+        published("owt.wrapped", 26.0, counts="text", name="owt.text"),
+        published("zeroshot.ptb", 90.0),
+    ]
+    files = perplexities.tables(made)
+    page = files["perplexity.md"]
+    assert page.count("\n## ") == 3 and page.count("| duo ") == 3
+    assert (
+        "## owt, wrapped rows of 1024\n\nEOS: between documents; counted: every position of a row; tokens: gpt2."
+        in page
+    )
+    lines = [line.split(",") for line in files["perplexity.csv"].splitlines()]
+    found = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    assert [(row["corpus"], row["checkpoint"], row["bound"], row["ppl"]) for row in found] == [
+        ("owt", "ar_owt", "exact", "17.5"),
+        ("owt", "duo", "bound", "25.3"),
+        ("owt", "duo", "bound", "26"),
+        ("ptb", "duo", "bound", "90"),
+    ]
+    assert [row["draws_error"] for row in found] == ["", "0.004", "", ""]
+    assert perplexities.REMEDY in perplexities.tables([])["perplexity.md"]

@@ -25,7 +25,17 @@ LAYERS = [
     {"checkpoint", "engines", "layouts", "track"},
     {"release"},
     {"convert", "teaching"},
-    {"train", "report", "judge", "certificates", "published", "explain", "matching", "text_quality"},
+    {
+        "train",
+        "report",
+        "judge",
+        "certificates",
+        "published",
+        "explain",
+        "matching",
+        "text_quality",
+        "perplexities",
+    },
     {"recipes", "flips"},
     {"models"},
     {"evals", "trace", "parity"},
@@ -52,6 +62,7 @@ LIGHT = (
     "repro.flips",
     "repro.matched",
     "repro.text_quality",
+    "repro.perplexities",
     "paper_figures.__main__",
 )
 

@@ -60,7 +60,8 @@ def test_numbers_have_at_most_six_significant_digits(raw):
     for name, text in report.tables(raw).items():
         if name.endswith(".csv"):
             numbers = re.findall(r"(?<![\w.@-])-?\d*\.?\d+(?:e-?\d+)?(?=[,\n])", text)
-            assert numbers and all(float(f"{float(x):.6g}") == float(x) for x in numbers)
+            assert numbers or text.count("\n") == 1, name
+            assert all(float(f"{float(x):.6g}") == float(x) for x in numbers)
 
 
 def test_order_of_the_records_changes_no_byte(tmp_path, records, raw):
