@@ -17,7 +17,7 @@ from repro import parallelism, parts, report, results, speed
 from repro.evals import timed as clocks
 from repro.evals.adapter import before_stops
 from repro.evals.harness import HarnessTask
-from repro.evals.lm_tasks import find
+from repro.evals.lm_find import find
 from repro.evals.perplexity import TrainingCurve
 from repro.evals.suites import read_suite
 from repro.evals.table import show
