@@ -16,11 +16,13 @@ from repro.evals.asking import items_file, question
 from repro.evals.estimator_presets import estimator
 from repro.evals.grid import Request, prepare
 from repro.evals.kept import config, keep
-from repro.evals.lm_tasks import Put, asked, find
+from repro.evals.lm_find import Put, find
+from repro.evals.lm_tasks import asked
 from repro.evals.network import Network
 from repro.evals.prompts import opening, pair, room, windows
 from repro.evals.suites import read_suite
 from repro.evals.wishes import length_asked
+from repro.flips import flips, items_of
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.uniform import Uniform
@@ -484,6 +486,27 @@ def test_what_would_have_no_effect_is_refused(masked, yaml_files, tmp_path):
     assert given.estimator == estimator("subsets"), "an estimator reaches the suite's own tasks"
 
 
+def test_several_estimators_are_several_questions(masked, yaml_files, tmp_path):
+    """Accuracy against draws of anybody's task: one line an estimator, items of each, texts untouched."""
+    import dataclasses
+
+    from repro import load
+
+    real = load("oracle:mdlm@nano")
+    model = dataclasses.replace(masked, recipe=real.recipe, digest=real.digest)
+    paths = [str(yaml_files["choice"]), str(yaml_files["writing"])]
+    several = "llada_mc:draws=2,batch=1;levels:draws=16"
+    request = Request(["random"], paths, ["all"], out=tmp_path, estimator=several)
+    records = [record for record, _ in prepare(model, request).run()]
+    names = [record["labels"]["task"] for record in records]
+    assert names == ["choice by llada_mc:draws=2,batch=1", "choice by levels:draws=16", "writing"]
+    assert [r["question"]["task"]["estimator"]["draws"] for r in records[:2]] == [2, 16]
+    one, other = (items_of(tmp_path, f"oracle:mdlm@nano/{name}") for name in names[:2])
+    assert flips(one, other, "acc").n == 6
+    with pytest.raises(ValueError, match="nearest is 'levels'"):
+        prepare(model, dataclasses.replace(request, estimator="llada_mc;level"))
+
+
 def test_the_protocol_says_what_the_sampler_overrides(masked, yaml_files, tmp_path):
     """do_sample false against a sampler that draws: in the question's protocol; nothing where both agree."""
     import dataclasses
@@ -500,7 +523,7 @@ def test_the_protocol_says_what_the_sampler_overrides(masked, yaml_files, tmp_pa
 
 def test_slips_are_told(masked, tmp_path):
     known = read_suite("nano").tasks
-    from repro.evals.lm_tasks import named
+    from repro.evals.lm_find import named
 
     with pytest.raises(ValueError, match="no task 'bonud' in suite 'nano'; nearest is 'bound'"):
         named(["bonud"], "nano", known, masked)

@@ -17,7 +17,7 @@ from repro import parallelism, parts, report, results, speed
 from repro.evals import timed as clocks
 from repro.evals.adapter import before_stops
 from repro.evals.harness import HarnessTask
-from repro.evals.lm_tasks import find
+from repro.evals.lm_find import find
 from repro.evals.perplexity import TrainingCurve
 from repro.evals.suites import read_suite
 from repro.evals.table import show
@@ -135,7 +135,7 @@ def writing(tmp_path_factory):
     folder, patch = tmp_path_factory.mktemp("writing"), pytest.MonkeyPatch()
     patch.setenv("REPRO_RUNS", str(folder))
     model = diffusion()
-    (of,) = find(str(tasks(folder)["writing"]), model, None)
+    (of,) = find(str(tasks(folder)["writing"]), model)
     pins = {"metric": "exact_match", "filter": "none", "batch": 4, "together": 1, "alone": 3, "warmup": 1}
     yield model, DecodingSpeed(name="speed", of=of, repeats=2, **pins)
     patch.undo()

@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         " separated by ','; with --corpus: a protocol, wrapped, wrapped_plain, padded or pieces",
     )
     parser.add_argument(
-        "--estimator", help="how likelihoods of lm-eval tasks are estimated (default: the process's)"
+        "--estimator",
+        help="how likelihoods of lm-eval tasks are estimated, several separated by ';' (default: the process's)",
     )
     parser.add_argument(
         "--shots", type=natural, help="few-shot examples of lm-eval tasks (default: the task's)"

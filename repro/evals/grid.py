@@ -19,7 +19,7 @@ from repro import parts, registry
 from repro.evals.asking import Cell, Skip, question, run_grid
 from repro.evals.corpora import replaced, scored
 from repro.evals.corpus import Perplexity
-from repro.evals.lm_tasks import Put, named
+from repro.evals.lm_find import Put, named
 from repro.evals.prompts import Template
 from repro.evals.suites import Plans, Suite, TokensPerStep, read_suite
 from repro.evals.task import Ask, Task
