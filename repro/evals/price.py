@@ -172,7 +172,4 @@ def _of_suite(ckpt: str, suite: str) -> Iterator[Asked]:
 
 def _protocol(task: Task) -> dict[str, Any]:
     """The protocol as far as it can be said before a judge is loaded."""
-    if isinstance(task, Judged):
-        pins = parts.canonical(task)
-        return {name: pins[name] for name in ("judge", "rule", "retokenise")}
-    return task.protocol()
+    return task.told() if isinstance(task, Judged) else task.protocol()
