@@ -141,7 +141,7 @@ def test_a_row_s_own_commands_ask_the_same(capsys):
 
 
 def test_one_row_by_hand(capsys):
-    """F3: MDLM without and with nucleus, and BD3's own, 1,024 texts in 1,024 steps; one forward more for a drawn tail."""
+    """F3: MDLM without and with nucleus, and BD3's own: 1,024 texts in 1,024 forwards, one more for a drawn tail."""
     (row,) = [row for row in read_programme("flagship") if row.name == "F3"]
     (found,) = planned(steps([row], Request()), "h100")
     assert [(line.items, line.forwards) for plan in found.plans for line in plan.lines] == [
