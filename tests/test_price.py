@@ -117,7 +117,7 @@ def test_every_cell_gets_one_of_five_answers_and_most_a_price(folder, tmp_path):
     pairs = verify.unanswered(found)
     assert [each.cell.name for each in found if each.answer == "not run"] == [c.name for c, _ in pairs]
     priced = sum(cost.hours is not None for _, cost in pairs)
-    assert priced > len(pairs) / 2
+    assert priced > 0.9 * len(pairs)
     assert "not run" not in "\n".join(summary(pairs))
 
 
