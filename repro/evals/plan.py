@@ -251,7 +251,7 @@ def assumptions(found: Plan) -> Iterator[str]:
         f"{machine.flops / 1e12:.3g} TFLOP/s and {machine.bandwidth / 1e12:.3g} TB/s,"
         f" {UTILISATION:.0%} of either reached"
     )
-    yield "batches that fit the memory; draws, tokenisation, judges and loading not counted; no early stop"
+    yield "batches that fit the memory; tokenisation, judges and loading not counted; no early stop"
     yield "lengths of lm-eval's prompts and answers as in evals/tasks/sizes.toml, which nobody counted"
     yield from dict.fromkeys(each for line in found.lines for each in line.assumed)
 
