@@ -40,7 +40,7 @@ def test_a_price_by_hand():
 
 
 def test_uniform_noise_pays_a_posterior_at_every_forward():
-    """Duo's network is MDLM's; its 190 bytes an id of the vocabulary, position and forward cost four times the FLOPs."""
+    """Duo's network is MDLM's; 190 bytes an id of the vocabulary, position and forward cost four times the FLOPs."""
     duo, mdlm = (price(find(CELLS, f"duo.t5.{name}.1024")).hours for name in ("duo", "mdlm"))
     draws = 1024 * 1024 * 50258 * (190 * 1025 - 95) / 3.35e12
     assert duo - mdlm == pytest.approx(draws / 3600) and duo > 4 * mdlm
