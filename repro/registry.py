@@ -163,6 +163,7 @@ PARTS = {
     "law": "repro.evals.generation:Law",
     "generation_quality": "repro.evals.quality:GenerationQuality",
     "open_generation": "repro.evals.quality:OpenGeneration",
+    "redrawn_generation": "repro.evals.redrawn:RedrawnGeneration",
     "naive_samples": "repro.evals.quality:NaiveSamples",
     "generation_mauve": "repro.evals.mauve_tasks:GenerationMauve",
     "naive_mauve": "repro.evals.mauve_tasks:NaiveMauve",

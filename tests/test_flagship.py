@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from repro import load
+from repro import load, verify
 from repro.command import Stopped
 from repro.evals import suites
 from repro.evals.__main__ import main
@@ -141,15 +141,17 @@ def test_a_row_s_own_commands_ask_the_same(capsys):
 
 
 def test_one_row_by_hand(capsys):
-    """F3: MDLM without and with nucleus, 1,024 texts in 1,024 steps, one forward more for the drawn tail."""
+    """F3: MDLM without and with nucleus, and BD3's own: 1,024 texts in 1,024 forwards, one more for a drawn tail."""
     (row,) = [row for row in read_programme("flagship") if row.name == "F3"]
     (found,) = planned(steps([row], Request()), "h100")
     assert [(line.items, line.forwards) for plan in found.plans for line in plan.lines] == [
         (1024, 1025),
         (1024, 1024),
+        (1024, 1024),
     ]
     a_token = 2 * 12 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 12 * 768 * 1024 + 2 * 768 * 50258
-    assert found.hours == pytest.approx(1024 * 2049 * 1024 * a_token / (989e12 * 0.4) / 3600)
+    draws = 3 * 95 * 1024 * 50258 / 3.35e12  # bytes an id of the vocabulary, each position once
+    assert found.hours == pytest.approx(1024 * (3073 * 1024 * a_token / (989e12 * 0.4) + draws) / 3600)
     assert [cell.printed for cell in found.step.cells] == [104.85, 51.3, 46.8, 40.7]
 
 
@@ -258,6 +260,33 @@ def test_a_programme_is_asked_and_goes_on(tmp_path, monkeypatch, capsys):
     again = json.loads(capsys.readouterr().out)["records"]
     assert sorted(r["sha256"] for r in again) == sorted(r["sha256"] for r in first)
     assert {r["question"]["limit"] for r in first} == {None, 3}
+
+
+def test_what_a_cell_s_command_asks_is_what_verify_compares(tmp_path, monkeypatch, capsys):
+    """From the command to the verdict, on small random weights under a published name and a small judge: a fail."""
+    import test_release
+    import tiny_tokenizer
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    words = tiny_tokenizer.save(tmp_path / "tokenizer")
+    test_release.mdlm(tmp_path / "kuleshov-group" / "mdlm-owt", words / "tokenizer.json", model_length=1024)
+    judging = AutoTokenizer.from_pretrained(words)
+    judging.eos_token = judging.convert_ids_to_tokens(2)
+    judging.save_pretrained(tmp_path / "runs" / "gpt2-large")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(judging), max_position_embeddings=1024, **sizes)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "runs" / "gpt2-large")
+    assert main(["--cell", "duo.t5.mdlm.8", "--samples", "2", "--out", str(tmp_path / "out")]) == 0
+    assert "skipped" not in capsys.readouterr().out  # the suite's other tasks are nobody's question here
+    found = {v.cell.name: v for v in verify.verify(read(), Store(tmp_path / "out" / "raw").records())}
+    assert found["duo.t5.mdlm.8"].answer == "fail" and found["duo.t5.mdlm.8"].ours > 900
+    assert found["duo.t5_entropy.mdlm.8"].answer == "fail"
+    assert found["duo.t5.mdlm.16"].answer == "not run"
+    assert found["duo.t5.mdlm.1024"].price.hours > 0.2  # of the published sizes, whatever lies here
 
 
 # --- hours --------------------------------------------------------------------------------------------------

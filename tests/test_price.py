@@ -26,15 +26,24 @@ FOUR = ["duo.t5.mdlm.1024", "remdm.t1_long.mdlm.1024", "bd3.t7.mdlm.1024", "duo.
 
 
 def test_a_price_by_hand():
-    """MDLM, 1,024 texts of 1,024 ids, 1,024 steps and a tail: FLOPs of the DiT's sizes at 40 % of an H100."""
+    """MDLM, 1,024 texts of 1,024 ids, 1,024 steps and a tail: FLOPs of the DiT's sizes at 40 % of an H100, and 95 bytes
+    an id of the vocabulary for each draw."""
     shape = checkpoints.entry("kuleshov-group/mdlm-owt").shape
     a_token = 2 * 12 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 12 * 768 * 1024 + 2 * 768 * 50258
     assert 2 * shape.blocks == 2 * 12 * (4 * 768**2 + 2 * 768 * 3072)
-    hours = 1024 * 1025 * 1024 * a_token / (989e12 * 0.4) / 3600
+    draws = 95 * 1024 * 50258 / 3.35e12
+    hours = 1024 * (1025 * 1024 * a_token / (989e12 * 0.4) + draws) / 3600
     found = price(find(CELLS, "duo.t5.mdlm.1024"))
     assert found.hours == pytest.approx(hours)
     assert found.run == "kuleshov-group/mdlm-owt: generation_quality, drawn_tail, 1024 steps"
     assert found.command == "python -m repro.evals --cell duo.t5.mdlm.1024"
+
+
+def test_uniform_noise_pays_a_posterior_at_every_forward():
+    """Duo's network is MDLM's; 190 bytes an id of the vocabulary, position and forward cost four times the FLOPs."""
+    duo, mdlm = (price(find(CELLS, f"duo.t5.{name}.1024")).hours for name in ("duo", "mdlm"))
+    draws = 1024 * 1024 * 50258 * (190 * 1025 - 95) / 3.35e12
+    assert duo - mdlm == pytest.approx(draws / 3600) and duo > 4 * mdlm
 
 
 def test_the_price_is_that_of_the_plan(capsys):
@@ -117,7 +126,7 @@ def test_every_cell_gets_one_of_five_answers_and_most_a_price(folder, tmp_path):
     pairs = verify.unanswered(found)
     assert [each.cell.name for each in found if each.answer == "not run"] == [c.name for c, _ in pairs]
     priced = sum(cost.hours is not None for _, cost in pairs)
-    assert priced > len(pairs) / 2
+    assert priced > 0.9 * len(pairs)
     assert "not run" not in "\n".join(summary(pairs))
 
 

@@ -6,7 +6,7 @@
 
 A forward of N tokens that sees K keys a token takes 2 N (blocks) + 4 N K (layers) (width) FLOPs, and its logits
 2 (width) (vocabulary) at each position where they are asked; it cannot be faster than reading the weights once a batch.
-Draws, tokenisation and judges are not counted.
+Draws move bytes beside that. Tokenisation and judges are not counted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from repro.files import ROOT
 from repro.parts import nearest
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
+from repro.processes.uniform import Uniform
 from repro.recipes.plan import PEAK, UTILISATION
 from repro.samplers.corrector import Corrected
 from repro.samplers.hitting import FirstHitting
@@ -46,6 +47,9 @@ CANVAS = 28.9
 """The same of DiffusionGemma's rule: dllm's page, GSM8K."""
 MOST = 256
 """Rows of a forward at most, however small they are."""
+DRAWN = {"uniform": 190, "absorbing": 95}
+"""Bytes that a draw in float64 moves for each id of the vocabulary (counted, tests/test_draws_cost.py): uniform noise
+draws a posterior at every position of every forward, absorbing noise the prediction once a position."""
 SPARE = 0.8
 """Share of the free memory that a batch may take: the rest is the allocator's slack."""
 
@@ -55,7 +59,8 @@ class Effort:
     """The cost of one item, and how many there are (None: nobody has counted them).
 
     `forwards` of single rows; `tokens` that go through the network in them; `keys`: tokens times what each sees;
-    `heads`: positions whose logits are made; `assumed`: what the numbers rest on, in words.
+    `heads`: positions whose logits are made; `drawn`: bytes that draws move for each id of the vocabulary; `assumed`:
+    what the numbers rest on, in words.
     """
 
     items: int | None
@@ -63,6 +68,7 @@ class Effort:
     tokens: float
     keys: float
     heads: float
+    drawn: float = 0.0
     assumed: tuple[str, ...] = ()
 
     @classmethod
@@ -159,7 +165,11 @@ def of_texts(items: int | None, model: Model, ask: Ask, prompt: int) -> Effort:
     assert ask.sampler is not None and ask.plan is not None
     causal = isinstance(model.recipe.process, LeftToRight)
     each = decoding(ask.sampler, ask.plan, prompt, causal)
-    return replace(each, items=items).limited(ask.limit)
+    if isinstance(model.recipe.process, Uniform):
+        drawn = DRAWN["uniform"] * each.heads
+    else:
+        drawn = DRAWN["absorbing"] * ask.plan.gen_length
+    return replace(each, items=items, drawn=drawn).limited(ask.limit)
 
 
 # --- likelihoods --------------------------------------------------------------------------------------------
@@ -271,10 +281,12 @@ def flops(effort: Effort, network: Network) -> float:
 
 
 def seconds(effort: Effort, network: Network, device: Device, batch: int) -> float:
-    """Seconds of one item where `batch` are forwarded together: the slower of arithmetic and reading the weights."""
+    """Seconds of one item where `batch` are forwarded together: the slower of arithmetic and reading the weights, and
+    the bytes of its draws at the full bandwidth."""
     arithmetic = flops(effort, network) / device.flops
     reading = effort.forwards / batch * network.parameters * device.value / device.bandwidth
-    return max(arithmetic, reading) / UTILISATION
+    drawing = effort.drawn * network.vocabulary / device.bandwidth
+    return max(arithmetic, reading) / UTILISATION + drawing
 
 
 # --- batches ------------------------------------------------------------------------------------------------

@@ -94,8 +94,11 @@ class Plan:
 
 def plan(ckpt: str | None, request: Request, on: str) -> Plan:
     """The plan of a request for a checkpoint (None: the one that the suite is for) on a device by name."""
-    machine = device(on)
-    model, network = subject(_for(request) if ckpt is None else ckpt)
+    return of(*subject(_for(request) if ckpt is None else ckpt), request, device(on))
+
+
+def of(model: Model, network: Network | None, request: Request, machine: Device) -> Plan:
+    """The plan of a request for a model (None: nobody knows what its forward costs)."""
     suite, cells, skipped = laid_out(model, request, _reason)
     lines = [_line(cell, cell.task.effort(model, cell.ask), network, machine) for cell in cells]
     return Plan(
@@ -131,9 +134,7 @@ def subject(ckpt: str) -> tuple[Model, Network | None]:
     folder = Path(ckpt)
     entry = known(ckpt)
     if entry is not None and not folder.exists():
-        shape, parameters = entry.shape, entry.parameters
-        unknown = shape is None or parameters == "unknown"
-        return unloaded(entry), None if unknown else Network.of_shape(shape, parameters)
+        return listed(entry)
     denoiser = cast("Denoiser", Unloaded())
     if is_release(folder):
         release = open_release(folder).release
@@ -149,6 +150,13 @@ def subject(ckpt: str) -> tuple[Model, Network | None]:
         model = Model(found.recipe, denoiser, "raw", "", *kept)
     size = model.recipe.backbone.size(model.data)
     return model, Network.of_size(size, model.data.vocabulary().total)
+
+
+def listed(entry: Entry) -> tuple[Model, Network | None]:
+    """The same of a released checkpoint by its entry alone, whatever folders lie here."""
+    shape, parameters = entry.shape, entry.parameters
+    unknown = shape is None or parameters == "unknown"
+    return unloaded(entry), None if unknown else Network.of_shape(shape, parameters)
 
 
 def unloaded(entry: Entry) -> Model:
@@ -243,7 +251,7 @@ def assumptions(found: Plan) -> Iterator[str]:
         f"{machine.flops / 1e12:.3g} TFLOP/s and {machine.bandwidth / 1e12:.3g} TB/s,"
         f" {UTILISATION:.0%} of either reached"
     )
-    yield "batches that fit the memory; draws, tokenisation, judges and loading not counted; no early stop"
+    yield "batches that fit the memory; tokenisation, judges and loading not counted; no early stop"
     yield "lengths of lm-eval's prompts and answers as in evals/tasks/sizes.toml, which nobody counted"
     yield from dict.fromkeys(each for line in found.lines for each in line.assumed)
 

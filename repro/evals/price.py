@@ -18,9 +18,11 @@ from typing import Any
 
 from repro import parts, registry
 from repro.checkpoints import Entry, known
+from repro.evals import plan
 from repro.evals.asking import Cell
+from repro.evals.effort import device
 from repro.evals.grid import Request
-from repro.evals.plan import Line, plan
+from repro.evals.plan import Line
 from repro.evals.quality import Judged
 from repro.evals.task import Task
 from repro.matching import called, differing
@@ -154,11 +156,11 @@ def questions(ckpt: str) -> tuple[Asked, ...]:
     entry = _entry(ckpt)
     if entry is None:
         raise ValueError(f"no checkpoint {ckpt!r} in evals/checkpoints.toml")
-    return tuple(asked for suite in entry.suites for asked in _of_suite(entry.name, suite))
+    return tuple(asked for suite in entry.suites for asked in _of_suite(entry, suite))
 
 
-def _of_suite(ckpt: str, suite: str) -> Iterator[Asked]:
-    found = plan(ckpt, Request(suite=suite), DEVICE)
+def _of_suite(entry: Entry, suite: str) -> Iterator[Asked]:
+    found = plan.of(*plan.listed(entry), Request(suite=suite), device(DEVICE))
     for cell, line in zip(found.cells, found.lines, strict=True):
         question = {
             "task": parts.canonical(cell.task),
@@ -167,12 +169,9 @@ def _of_suite(ckpt: str, suite: str) -> Iterator[Asked]:
             "limit": cell.ask.limit,
             "protocol": _protocol(cell.task),
         }
-        yield Asked(ckpt=ckpt, suite=suite, cell=cell, line=line, question=question)
+        yield Asked(ckpt=entry.name, suite=suite, cell=cell, line=line, question=question)
 
 
 def _protocol(task: Task) -> dict[str, Any]:
     """The protocol as far as it can be said before a judge is loaded."""
-    if isinstance(task, Judged):
-        pins = parts.canonical(task)
-        return {name: pins[name] for name in ("judge", "rule", "retokenise")}
-    return task.protocol()
+    return task.told() if isinstance(task, Judged) else task.protocol()

@@ -75,12 +75,23 @@ class Part:
         found = plan(self.ckpt, self.request, device)
         kept = [i for i, cell in enumerate(found.cells) if self._asks(cell)]
         return dataclasses.replace(
-            found, cells=[found.cells[i] for i in kept], lines=[found.lines[i] for i in kept]
+            found,
+            cells=[found.cells[i] for i in kept],
+            lines=[found.lines[i] for i in kept],
+            skipped=self._meant(found.skipped),
         )
 
     def prepare(self, model: Model) -> Prepared:
         found = prepare(model, self.request)
-        return dataclasses.replace(found, cells=[cell for cell in found.cells if self._asks(cell)])
+        cells = [cell for cell in found.cells if self._asks(cell)]
+        return dataclasses.replace(found, cells=cells, skipped=self._meant(found.skipped))
+
+    def _meant(self, skipped: list[Skip]) -> list[Skip]:
+        """What is skipped of the tasks that are asked; of others nobody wants to know."""
+        if self.keys is None:
+            return skipped
+        asked = {f"task {name}" for name, _, _ in self.keys}
+        return [skip for skip in skipped if skip.what in asked]
 
     def _asks(self, cell: Cell) -> bool:
         return self.keys is None or _key(cell) in self.keys

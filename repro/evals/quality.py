@@ -53,6 +53,11 @@ class Judged(Task):
     def protocol(self) -> dict[str, Any]:
         return {**judging(load_judge(self.judge), self.rule, self.retokenise), "entropy": "generator's ids"}
 
+    def told(self) -> dict[str, Any]:
+        """The protocol as far as it can be said before the judge is loaded."""
+        rule = parts.canonical(self.rule)
+        return {"judge": self.judge, "rule": rule, "retokenise": self.retokenise}
+
     def gives(self, metric: str) -> bool:
         return metric in ("gen_ppl", "entropy") or metric.startswith("distinct_")
 
