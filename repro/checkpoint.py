@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(lines or ["the same network"]))
         return 1 if lines else 0
     elif args.action == "parity":
-        return _parity(args.path, args.fixture, args.record)
+        return _parity(args.path, args.fixture, args.record, args.precision)
     else:
         _show(open_checkpoint(args.path))
     return 0
@@ -278,6 +278,12 @@ def _parser() -> Parser:
     found["parity"].add_argument(
         "--record", action="store_true", help="write the fixture from this checkpoint"
     )
+    found["parity"].add_argument(
+        "--precision",
+        choices=["float32", "bfloat16", "int8"],
+        default="float32",
+        help="what released weights are kept in",
+    )
     found["export"].add_argument("--hf", type=Path, metavar="OUT", required=True, help="folder to write")
     for name in ("convert", "export"):
         found[name].add_argument("--weights", choices=["raw", "ema"], default="raw", help="which weights")
@@ -291,7 +297,9 @@ def _show(checkpoint: Checkpoint) -> None:
         print(f"{digest}  {file}")
 
 
-def _parity(path: Path, fixture: Path, record: bool) -> int:
+def _parity(
+    path: Path, fixture: Path, record: bool, precision: Literal["float32", "bfloat16", "int8"]
+) -> int:
     """Record a fixture, or compare with one and say of each number whether it is within what is allowed."""
     from repro import parity
     from repro.models import load
@@ -299,11 +307,11 @@ def _parity(path: Path, fixture: Path, record: bool) -> int:
     if record:
         if fixture.exists():
             raise ValueError(f"{fixture} exists; give another --fixture, or remove it")
-        parity.record(load(path), fixture)
+        parity.record(load(path, precision=precision), fixture)
         print(f"wrote {fixture}")
         return 0
     found = parity.read(fixture)
-    verdicts = parity.compare(load(path), found)
+    verdicts = parity.compare(load(path, precision=precision), found)
     print(f"{found.note.of}, recorded with {found.note.recorded}")
     for each in verdicts:
         word = "pass" if each.passed else "FAIL"

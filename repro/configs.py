@@ -11,6 +11,7 @@ from typing import Any, Literal
 from repro.backbones.backbone import Backbone
 from repro.backbones.diffusion_gemma import DiffusionGemma
 from repro.backbones.dit import Dit, DitBlocks, DitCausal
+from repro.backbones.gpt2 import Gpt2
 from repro.backbones.llama import Llama
 from repro.backbones.modernbert import ModernBert
 from repro.backbones.qwen2 import Qwen2
@@ -86,6 +87,18 @@ def llama(config: Config) -> Backbone:
 
 def qwen2(config: Config) -> Backbone:
     return Qwen2(**_like_llama(config, "causal", 10_000.0))
+
+
+def gpt2(config: Config) -> Backbone:
+    return Gpt2(
+        layers=config["n_layer"],
+        width=config["n_embd"],
+        heads=config["n_head"],
+        ffn=config.get("n_inner") or 4 * config["n_embd"],
+        positions=config["n_positions"],
+        norm_eps=config["layer_norm_epsilon"],
+        init_deviation=0.02,
+    )
 
 
 def dream(config: Config) -> Backbone:

@@ -18,7 +18,7 @@ from repro import configs
 from repro.backbones.backbone import Backbone, Meaning
 from repro.configs import ALPHA_END, Config
 from repro.mapping import Mapping
-from repro.names import BD3, DIFFUSION_GEMMA, DIT, DREAM, LLADA, LLAMA, MODERNBERT, QWEN2
+from repro.names import BD3, DIFFUSION_GEMMA, DIT, DREAM, GPT2, LLADA, LLAMA, MODERNBERT, QWEN2
 from repro.parts import nearest
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
@@ -27,7 +27,7 @@ from repro.processes.uniform import Uniform
 
 SIZES = ("embedding_size", "vocab_size")
 """Fields of config.json that may hold the rows of the embedding."""
-LENGTHS = ("model_length", "max_sequence_length", "max_position_embeddings")
+LENGTHS = ("model_length", "max_sequence_length", "max_position_embeddings", "n_positions")
 """Fields of config.json that may hold the longest row."""
 
 
@@ -174,6 +174,20 @@ LAYOUTS = {
         score="exact",
         mask=None,
         required={**_SILU, "use_sliding_window": False},
+    ),
+    "gpt2": Layout(
+        name="GPT-2",
+        mapping=GPT2,
+        backbone=configs.gpt2,
+        process=LeftToRight(),
+        meaning="x0_mean",
+        score="exact",
+        mask=None,
+        required={
+            **{"activation_function": "gelu_new", "add_cross_attention": False, "tie_word_embeddings": True},
+            **{"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
+            **{"reorder_and_upcast_attn": False},
+        },
     ),
     "diffusion_gemma": Layout(
         name="DiffusionGemma",

@@ -126,7 +126,7 @@ def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> 
     )
 
 
-def _template(name: str, asked: Template | Literal["auto"]) -> Template:
+def chat_template(name: str, asked: Template | Literal["auto"]) -> Template:
     """What is asked, or what is known of a checkpoint of this name."""
     if asked != "auto":
         return asked
@@ -142,7 +142,7 @@ def _released(
 
     if precision == "int8":
         quantise.check()
-    opened = open_release(folder, name, _template(name or folder.resolve().name, template))
+    opened = open_release(folder, name, chat_template(name or folder.resolve().name, template))
     entries = read()
     entry = known(name or folder.resolve().name)
     if entry is not None and any(each.fingerprint != UNRESOLVED for each in entries.values()):

@@ -1,5 +1,5 @@
 """Names that authors give their tensors, as data: the DiT of Duo, MDLM and BD3-LM, LLaDA, Dream, Qwen2, Llama,
-ModernBERT, DiffusionGemma.
+ModernBERT, GPT-2, DiffusionGemma.
 
 They are those of s-sahoo/duo, kuleshov-group/mdlm and kuleshov-group/bd3lms (models/dit.py), of the modelling files
 that GSAI-ML/LLaDA-8B and Dream-org/Dream-v0 ship, and of transformers.
@@ -98,6 +98,14 @@ _MODERNBERT = (
     ),
 )
 
+_GPT2 = (
+    *("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"),
+    *(
+        f"h.{{i}}.{x}.{kind}"
+        for x in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+        for kind in ("weight", "bias")
+    ),
+)
 _GEMMA_LAYER = (
     *(f"self_attn.{x}.weight" for x in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")),
     *(f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")),
@@ -146,5 +154,22 @@ DIFFUSION_GEMMA = Mapping(
     ignored=dict.fromkeys(
         ("model.encoder.vision_tower.*", "model.encoder.embed_vision.*"),
         "pictures: this suite reads text alone",
+    ),
+)
+GPT2 = Mapping(
+    used={
+        **{name: f"network.transformer.{name}" for name in _GPT2},  # as on the Hub
+        **{
+            f"transformer.{name}": f"network.transformer.{name}" for name in _GPT2
+        },  # as transformers saves it
+        "lm_head.weight": "network.lm_head.weight",
+    },
+    ignored=dict.fromkeys(
+        (
+            f"{prefix}h.{{i}}.attn.{name}"
+            for prefix in ("", "transformer.")
+            for name in ("bias", "masked_bias")
+        ),
+        "the causal mask and its filler",
     ),
 )

@@ -54,6 +54,7 @@ PARTS = {
     # backbones
     "llama": "repro.backbones.llama:Llama",
     "qwen2": "repro.backbones.qwen2:Qwen2",
+    "gpt2_causal": "repro.backbones.gpt2:Gpt2",
     "modernbert": "repro.backbones.modernbert:ModernBert",
     "dit": "repro.backbones.dit:Dit",
     "dit_causal": "repro.backbones.dit:DitCausal",

@@ -195,7 +195,7 @@ def _templated(folder: Path, layout: Layout, data: Released, template: Template)
         text = file.read_text("utf-8") if file.is_file() else words.get("chat_template")
         if not isinstance(text, str):
             raise ValueError(
-                f"{folder / WORDS} has no chat_template, nor is there a {JINJA}; use --template none"
+                f"{folder / WORDS} has no chat_template, nor is there a {JINJA}; use --chat-template none"
             )
         causal = isinstance(layout.process, LeftToRight)
         return OwnChat(
@@ -204,7 +204,7 @@ def _templated(folder: Path, layout: Layout, data: Released, template: Template)
     sep, cls = _token(words, "sep"), _token(words, "cls")
     (*rest, begin), one = data.encode(cls) if cls else [-1, -1], data.encode(sep) if sep else []
     if not sep or not cls or rest or len(one) != 1:
-        raise ValueError(f"{folder / WORDS} names no sep_token and cls_token; use --template none")
+        raise ValueError(f"{folder / WORDS} names no sep_token and cls_token; use --chat-template none")
     if template == "seed_readme":
         return SeedReadme(data=data, template=SEED, sep=sep)
     return SeedChat(data=data, template=SEED, cls=begin, sep=sep)

@@ -176,6 +176,8 @@ def test_parity_with_numbers_of_other_code(tmp_path, tokenizer, capsys):
         "pass  nll",
         "pass  tokens of decode 0 (low_confidence)",
     ]
+    assert run("parity", folder, "--fixture", recorded, "--precision", "bfloat16") == 1, "too rough for 1e-4"
+    capsys.readouterr()
     weights["model.transformer.ff_out.weight"] *= 1.01
     test_release.sharded(weights, folder)
     assert run("parity", folder, "--fixture", recorded) == 1

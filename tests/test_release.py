@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_renoise import PINS as GEMMA
 from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     ModernBertConfig,
@@ -233,6 +235,39 @@ def dream(folder, tokenizer):
 def test_dream(tmp_path, tokenizer):
     folder, weights = dream(tmp_path / "dream", tokenizer)
     close(logits(folder), literal.dream(weights, IDS, 2, 4, 1e6, 1e-6))
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_gpt2(bare, tmp_path, tokenizer):
+    """Both spellings: the Hub's file has no prefix, and the causal mask in it; kept keys and values change nothing."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
+    )
+    theirs = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.2)
+    folder = tmp_path / "gpt2"
+    if bare:
+        weights = {name: tensor.clone() for name, tensor in theirs.transformer.state_dict().items()}
+        weights |= {f"h.{i}.attn.bias": torch.ones(1, 1, 64, 64).tril() for i in range(2)}
+        written(folder, tokenizer, config.to_dict(), weights)
+    else:
+        theirs.save_pretrained(folder)
+        shutil.copy(tokenizer, folder)
+    with torch.no_grad():
+        close(logits(folder), theirs(IDS).logits)
+    model = load(folder)
+    size = model.recipe.backbone.size(model.data)
+    assert size.parameters == sum(p.numel() for p in theirs.parameters())
+    prompt = model.data.decode([7, 8, 9])
+    (text,) = sample(model, [prompt], gen_length=6)
+    row = torch.tensor([[1, *model.data.encode(prompt)]])
+    with torch.no_grad():
+        for _ in range(6):
+            row = torch.cat([row, theirs(row).logits[:, -1:].argmax(-1)], 1)
+    assert text == model.data.decode(row[0, -6:].tolist())
 
 
 MODERNBERT = {

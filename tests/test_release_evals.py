@@ -65,3 +65,17 @@ def test_every_sampler(write, tmp_path, tokenizer, monkeypatch, capsys):
         others = [skip for skip in skipped if "same question" not in skip["reason"]]
         assert all(f"this one is {noise}" in skip["reason"] for skip in others)
         assert {skip["what"] for skip in others} == PRESETS.keys() - fits
+
+
+def test_a_plan_of_blocks(tmp_path, tokenizer, monkeypatch, capsys):
+    """BD3-LM's network is asked in its own blocks, planned or not, and refuses others in one line."""
+    run = asked(test_release.bd3, tmp_path, tokenizer, monkeypatch, capsys)
+    ((record,), _) = run("--samplers", "low_confidence")
+    assert record["question"]["plan"]["block_length"] == 4
+    task = str(tmp_path / "writing.yaml")
+    argv = ["--ckpt", str(tmp_path / "release"), "--tasks", task, "--tokens-per-step", "2"]
+    assert evals([*argv, "--samplers", "low_confidence", "--plan", "--json"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)["questions"]
+    assert ", block 4" in str(line)
+    with pytest.raises(ValueError, match="writes blocks of 4, not 8; set block_length=4"):
+        run("--samplers", "low_confidence", "--block-length", "8")

@@ -50,6 +50,10 @@ class Backbone(Part):
         """The same network without pre-trained weights."""
         return self
 
+    def writes(self) -> int | None:
+        """Length of the only blocks that the network can decode; None: any."""
+        return None
+
     def size(self, data: Data) -> Size:
         """Exact parameter counts and analytic FLOPs of one row's forward, divided by its tokens."""
         raise AssertionError("abstract")

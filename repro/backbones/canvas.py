@@ -86,7 +86,7 @@ class DiffusionGemmaDenoiser(SelfConditioned):
     def __init__(self, pins: DiffusionGemma, role: Role, seed: int) -> None:
         super().__init__(role)
         self.canvas, self.softcap = pins.canvas, pins.softcap
-        self.writes = pins.canvas
+        self.writes = pins.writes()
         self.config = text_configuration(pins, self.vocabulary.total)
         self.kinds: list[str] = [*(self.config.layer_types or ())]
         self.network = build(self.config, pins.canvas)

@@ -56,6 +56,9 @@ class DiffusionGemma(Backbone):
             )
         return DiffusionGemmaDenoiser(self, role, seed)
 
+    def writes(self) -> int | None:
+        return self.canvas
+
     def size(self, data: Data) -> Size:
         wide = self.layers // self.global_every
         attention = sum(

@@ -109,6 +109,9 @@ class DitBlocks(Backbone):
 
         return DitBlocksDenoiser(self, role, seed)
 
+    def writes(self) -> int | None:
+        return self.block
+
     def size(self, data: Data) -> Size:
         return _size(self, data, _modulation(self) if self.condition else 0, share=0.5)
 

@@ -221,7 +221,7 @@ class DitBlocksDenoiser(DitDenoiser):
 
     def __init__(self, pins: DitBlocks, role: Role, seed: int) -> None:
         super().__init__(pins, role, seed)
-        self.timed, self.writes = True, pins.block
+        self.timed, self.writes = True, pins.writes()
 
     def encode(
         self,

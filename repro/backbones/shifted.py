@@ -30,5 +30,8 @@ class Shifted(Backbone):
     def blank(self) -> Backbone:
         return Shifted(backbone=self.backbone.blank())
 
+    def writes(self) -> int | None:
+        return self.backbone.writes()
+
     def size(self, data: Data) -> Size:
         return self.backbone.size(data)

@@ -23,7 +23,7 @@ from repro.evals.grid import Request, laid_out
 from repro.evals.quality import Judged
 from repro.evals.task import Task
 from repro.layouts import ALPHA_END
-from repro.models import Model
+from repro.models import Model, chat_template
 from repro.parts import nearest
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
@@ -41,11 +41,13 @@ LENGTH = 1024
 
 
 class Unloaded:
-    """Stands where a network would be; whoever asks it more than whether it can keep keys and values (supposed) and
-    which blocks it writes (any, supposed) is told that a plan has none."""
+    """Stands where a network would be; whoever asks it more than which blocks it `writes` (None: any) and whether it
+    can keep keys and values (supposed) is told that a plan has none."""
 
     keeps = True
-    writes = None
+
+    def __init__(self, writes: int | None) -> None:
+        self.writes = writes
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(
@@ -135,9 +137,10 @@ def subject(ckpt: str) -> tuple[Model, Network | None]:
     entry = known(ckpt)
     if entry is not None and not folder.exists():
         return listed(entry)
-    denoiser = cast("Denoiser", Unloaded())
+    denoiser = cast("Denoiser", Unloaded(writes=None))
     if is_release(folder):
-        release = open_release(folder).release
+        release = open_release(folder, template=chat_template(folder.resolve().name, "auto")).release
+        denoiser = cast("Denoiser", Unloaded(release.backbone.writes()))
         model = Model(release, denoiser, "raw", "", 0, 0, release.data, None, None)
     elif ckpt.startswith("oracle:"):
         from repro.recipes.scale import by_name
@@ -177,13 +180,13 @@ def unloaded(entry: Entry) -> Model:
     release = Release(
         name=entry.folder,
         data=data,
-        backbone=cast("Backbone", Unloaded()),
+        backbone=cast("Backbone", Unloaded(writes=None)),
         process=process,
         meaning="x0_mean" if entry.meaning == "unknown" else entry.meaning,
         score="unknown",
         suite="released",
     )
-    return Model(release, cast("Denoiser", Unloaded()), "raw", "", 0, 0, data, None, None)
+    return Model(release, cast("Denoiser", Unloaded(writes=None)), "raw", "", 0, 0, data, None, None)
 
 
 def _process(entry: Entry) -> Process:
