@@ -12,7 +12,7 @@ import torch
 from toy import curve, toy
 
 from repro import checkpoint as checkpoints
-from repro import parts, registry, rng
+from repro import parts, registry, rng, teaching
 from repro.backbones.denoiser import Head
 from repro.objectives.dcd import Dcd, path, reverse_kl, reverse_kl_gradient
 from repro.objectives.noise import GammaWindow
@@ -22,7 +22,7 @@ from repro.processes import gaussian
 from repro.recipe import ReleasedTeacher
 from repro.recipes.command import select
 from repro.recipes.scale import by_name
-from repro.teaching import FILE, taught
+from repro.teaching import FILE
 from repro.train import train
 
 
@@ -237,12 +237,14 @@ def tensors(out: Path, file: str) -> dict[str, torch.Tensor]:
 def test_a_run_starts_at_its_teacher_and_renews_it(tmp_path):
     """Rounds of 4 steps: the teacher stands for 4, then is the raw student as step 4 left it (not the average)."""
     recipe = toy("duo_owt_distilled", "checkpoint_every=1")
-    start = taught(recipe, recipe.network(3), torch.device("cpu"))
+    start = teaching.teacher(recipe, recipe.network(3), torch.device("cpu"), None)
     train(recipe, seed=3, out=tmp_path / "four", stop=4, resume=False)
     teacher, student = (tensors(tmp_path / "four", file) for file in (FILE, "model.safetensors"))
     assert all(torch.equal(teacher[name], weight) for name, weight in start.named_parameters())
     assert any(not torch.equal(teacher[name], student[name]) for name in student)
-    train(recipe, seed=3, out=tmp_path / "four", stop=5, resume=True)
+    with pytest.MonkeyPatch.context() as patch:  # going on asks nobody for a teacher
+        patch.setattr("repro.teaching._weights", lambda recipe: pytest.fail("asked"))
+        train(recipe, seed=3, out=tmp_path / "four", stop=5, resume=True)
     renewed = tensors(tmp_path / "four", FILE)
     assert all(torch.equal(renewed[name], student[name]) for name in student)
     assert [row["delta"] * 16 for row in curve(tmp_path / "four")] == [1, 1, 1, 1, 2]
@@ -252,11 +254,11 @@ def test_a_teacher_is_trained_once(tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
     recipe = toy("duo_owt_distilled")
     student = recipe.network(0)
-    first = taught(recipe, student, torch.device("cpu"))
+    first = teaching.teacher(recipe, student, torch.device("cpu"), None)
     (folder,) = (tmp_path / "teachers").iterdir()
     assert checkpoints.open_checkpoint(folder).step == recipe.teacher.steps == 20
     monkeypatch.setattr("repro.train.Training.advance", lambda self: pytest.fail("trained again"))
-    again = taught(recipe, recipe.network(1), torch.device("cpu"))
+    again = teaching.teacher(recipe, recipe.network(1), torch.device("cpu"), None)
     for one, two, own in zip(first.parameters(), again.parameters(), student.parameters(), strict=True):
         assert torch.equal(one, two) and torch.equal(one, own) and not one.requires_grad
     assert not first.training

@@ -19,7 +19,7 @@ import torch
 import toy
 import wordpiece
 
-from repro import parts, registry, rng
+from repro import parts, registry, rng, teaching
 from repro.backbones.attention import Mask
 from repro.backbones.backbone import Role
 from repro.backbones.dropped import Dropped
@@ -33,7 +33,6 @@ from repro.processes.absorbing import Absorbing
 from repro.recipes.command import select
 from repro.recipes.scale import by_name
 from repro.schedules import ConstantWithWarmup, WarmupStableDecay, WarmupStableDropDecay
-from repro.teaching import taught
 from repro.train import train
 
 PAPERS = ("mdlm_owt", "mdlm_lm1b", "duo_owt", "duo_lm1b", "ar_owt", "ar_lm1b")
@@ -483,7 +482,7 @@ def test_a_distillation_starts_from_a_release_in_its_authors_layout(tmp_path):
     moved |= {f"data.data.units.{pin}": value for pin, value in units.items()}
     recipe = parts.derive(full, moved | {"teacher.source": folder})
     student = recipe.network(0)
-    teacher = taught(recipe, student, torch.device("cpu"))
+    teacher = teaching.teacher(recipe, student, torch.device("cpu"), None)
     ids = torch.arange(5, 29).view(2, 12)
     sigma = torch.tensor([0.4, 2.0])
     t = (1 - torch.exp(-sigma)) / (1 - 1e-3)
