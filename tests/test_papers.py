@@ -403,7 +403,7 @@ def test_a_paper_s_recipe_trains_on_text(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["mdlm_lm1b", "duo_lm1b", "ar_lm1b"])
 def test_packed_sentences_are_one_override_away(name):
-    """The published packed runs (31.8, 33.7, 22.8): the same documents and units, joined and cut, BOS and EOS forced."""
+    """The published packed runs (31.8, 33.7, 22.8): the same documents and units, joined, cut, between BOS and EOS."""
     padded = parts.canonical(registry.recipe(name).data.data)
     packed = {"part": "packed", "batch": 1000} | {
         pin: padded[pin] for pin in ("documents", "units", "length")
