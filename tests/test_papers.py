@@ -25,6 +25,7 @@ from repro.backbones.backbone import Role
 from repro.backbones.dropped import Dropped
 from repro.data.corpus import UNRESOLVED, Vocabulary, prepared
 from repro.data.dialogues import Dialogues
+from repro.engines import Options
 from repro.objectives.elbo import Elbo, IndependentElbo
 from repro.objectives.lengths import RandomLength, ToLongest
 from repro.objectives.objective import Batch, GlobalBatch, RowGroup
@@ -130,6 +131,15 @@ def test_a_row_drops_by_its_own_key(name):
     assert (features(made, ids) - whole).abs().max() > 1e-3
     made.eval()
     torch.testing.assert_close(features(made, ids), plain, atol=0, rtol=0)
+
+
+def test_layers_that_are_computed_again_drop_the_same(tmp_path):
+    """Activation checkpointing moves no number of a network that drops."""
+    recipe = toy.toy("duo_owt")
+    again = Options(activation_checkpointing=True, compile=False)
+    train(recipe, seed=3, out=tmp_path / "plain", stop=4, resume=False)
+    train(recipe, seed=3, out=tmp_path / "again", stop=4, resume=False, options=again)
+    toy.same_curve(toy.curve(tmp_path / "plain"), toy.curve(tmp_path / "again"))
 
 
 def test_dropout_keeps_its_share_and_its_mean():
