@@ -1,7 +1,7 @@
 """Teachers of distillations: where their weights come from, and how they change.
 
-    teacher = taught(recipe, network, device)     the student `network` starts as its teacher is
-    take(teacher, weights)                        later the teacher becomes what the student is
+    made = teacher(recipe, network, device, None)     the student `network` starts as its teacher is
+    take(made, weights)                               later the teacher becomes what the student is
 
 A teacher is a whole network in every process, in float32 and in evaluation mode, behind no engine: nothing of it is
 trained. It belongs to a run's state, so a checkpoint holds it (`FILE`). A teacher that a small recipe trains is made
@@ -40,52 +40,59 @@ def renews(recipe: Recipe, step: int) -> bool:
     return isinstance(recipe.objective, Distillation) and recipe.objective.renews(step)
 
 
-def taught(recipe: Recipe, student: Denoiser, device: torch.device) -> Denoiser:
-    """The recipe's teacher, and the `student` given its weights. Raises ValueError for weights that do not fit, and
-    ConnectionError where they cannot be fetched."""
-    found = _weights(recipe)
-    take(student, found)
-    teacher = recipe.blank_network()
-    take(teacher, found)
-    return teacher.requires_grad_(False).eval().to(device)
+def teacher(
+    recipe: Recipe, student: Denoiser, device: torch.device, saved: checkpoints.Checkpoint | None
+) -> Denoiser:
+    """The recipe's teacher as a run begins, when the `student` is given its weights, or as a checkpoint holds it.
+
+    Raises ValueError for weights that do not fit, and ConnectionError where they cannot be fetched.
+    """
+    made = recipe.blank_network()
+    if saved is None:
+        found = _weights(recipe)
+        take(student, found)
+        take(made, found)
+    else:
+        saved.copy(FILE, dict(made.named_parameters()))
+    return made.requires_grad_(False).eval().to(device)
 
 
 def _weights(recipe: Recipe) -> Mapping[str, Tensor]:
     match recipe.teacher:
-        case TrainedTeacher() as teacher:
-            return checkpoints.open_checkpoint(_trained(teacher)).tensors("model.safetensors")
-        case ReleasedTeacher() as teacher:
-            return _released(teacher)
+        case TrainedTeacher() as pinned:
+            return checkpoints.open_checkpoint(_trained(pinned)).tensors("model.safetensors")
+        case ReleasedTeacher() as pinned:
+            return _released(pinned)
     raise AssertionError(f"{recipe.name} has no teacher")
 
 
-def _trained(teacher: TrainedTeacher) -> Path:
+def _trained(pinned: TrainedTeacher) -> Path:
     """The run folder of a teacher, trained by whichever process comes first, alone (nothing has joined a group yet)."""
     from repro.engines import PLAIN
     from repro.engines.engine import Single
     from repro.train import Training
 
-    folder = runs() / "teachers" / parts.digest(teacher)[:16]
+    folder = runs() / "teachers" / parts.digest(pinned)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not checkpoints.steps_in(folder):
-            recipe = teacher.recipe
+            recipe = pinned.recipe
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             alone = SimpleNamespace(
                 process_index=0, num_processes=1, device=device, wait_for_everyone=lambda: None
             )
             resolved = recipe.data.resolve()
             corpus = prepared(parts.derive(recipe.data, dict(resolved)))
-            run = Training(recipe, corpus, resolved, teacher.seed, Single(cast(Any, alone), PLAIN))
-            while run.step < teacher.steps:
+            run = Training(recipe, corpus, resolved, pinned.seed, Single(cast(Any, alone), PLAIN), None)
+            while run.step < pinned.steps:
                 run.advance()
             run.save(folder)
     return folder
 
 
-def _released(teacher: ReleasedTeacher) -> Mapping[str, Tensor]:
+def _released(pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
     """A released network's weights under our names."""
     from repro.release import network, open_release
 
-    folder = sources.weights(teacher.source, teacher.revision)
+    folder = sources.weights(pinned.source, pinned.revision)
     return dict(network(open_release(folder)).named_parameters())

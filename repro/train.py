@@ -94,7 +94,13 @@ class Training:
     """A run between two steps; the engine holds the network, its masters and its optimizer."""
 
     def __init__(
-        self, recipe: Recipe, corpus: Corpus, resolved: Mapping[str, str | int], seed: int, made: Engine
+        self,
+        recipe: Recipe,
+        corpus: Corpus,
+        resolved: Mapping[str, str | int],
+        seed: int,
+        made: Engine,
+        saved: checkpoints.Checkpoint | None,
     ) -> None:
         share, odd = divmod(recipe.batch, made.world)
         if odd or share % min(recipe.micro_batch, share):
@@ -105,10 +111,16 @@ class Training:
         self.recipe, self.corpus, self.seed, self.engine = recipe, corpus, seed, made
         self.resolved = resolved
         self.order = Order(len(corpus.train), recipe.batch, seed)
-        network = recipe.network(seed)
-        self.teacher = None if recipe.teacher is None else teaching.taught(recipe, network, made.device)
+        # what goes on fetches and trains nothing: all weights are in the checkpoint
+        network = recipe.network(seed) if saved is None else recipe.blank_network()
+        self.teacher = (
+            None if recipe.teacher is None else teaching.teacher(recipe, network, made.device, saved)
+        )
         made.build(network, recipe)
         self.step = 0
+        if saved is not None:
+            made.restore(saved)
+            self.step = saved.step
 
     def advance(self) -> dict[str, float | torch.Tensor]:
         """One optimizer step; returns what may be logged of it (tensors are read only when a row is written)."""
@@ -201,13 +213,6 @@ class Training:
             write_text(path, json.dumps(found, indent=1) + "\n")
         return path
 
-    def restore(self, saved: checkpoints.Checkpoint) -> None:
-        """Go on from a checkpoint of the same recipe, seed and data, whatever engine wrote it."""
-        self.engine.restore(saved)
-        if self.teacher is not None:
-            saved.copy(teaching.FILE, dict(self.teacher.named_parameters()))
-        self.step = saved.step
-
 
 def train(
     recipe: Recipe,
@@ -245,10 +250,8 @@ def train(
         tracked(track, out, recipe, made.first) as send,
         _told() as told,
     ):
-        run = Training(recipe, corpus, resolved, seed, made)
-        if saved is not None:
-            run.restore(saved)
-        elif made.first:
+        run = Training(recipe, corpus, resolved, seed, made, saved)
+        if saved is None and made.first:
             write_text(out / "recipe.json", json.dumps(parts.canonical(recipe), indent=1) + "\n")
         log = _Log(out / "metrics.jsonl", run.step, made.first)
         began = time.perf_counter()

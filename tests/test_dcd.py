@@ -12,8 +12,9 @@ import torch
 from toy import curve, toy
 
 from repro import checkpoint as checkpoints
-from repro import parts, registry, rng
+from repro import parts, registry, rng, teaching
 from repro.backbones.denoiser import Head
+from repro.objectives import dcd
 from repro.objectives.dcd import Dcd, path, reverse_kl, reverse_kl_gradient
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, GlobalBatch
@@ -22,7 +23,7 @@ from repro.processes import gaussian
 from repro.recipe import ReleasedTeacher
 from repro.recipes.command import select
 from repro.recipes.scale import by_name
-from repro.teaching import FILE, taught
+from repro.teaching import FILE
 from repro.train import train
 
 
@@ -136,8 +137,13 @@ def heads(seed: int, count: int, width: int) -> tuple[torch.Tensor, Head]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_the_fused_divergence_is_the_dense_one(dtype):
-    """Value and the gradients to features, weight and bias, to 1e-5 (1e-10 in float64), several chunks and blocks."""
+def test_the_fused_divergence_is_the_dense_one(dtype, monkeypatch):
+    """Value and the gradients to features, weight and bias, to 1e-5 (1e-10 in float64); the teacher too speaks of four
+    tokens at a time, never of all."""
+    monkeypatch.setattr("repro.ops.fused_head.CHUNK", 61 * 8)
+    monkeypatch.setattr("repro.ops.fused_head.BLOCK", 61 * 4)
+    spoken, said = [], dcd._said
+    monkeypatch.setattr(dcd, "_said", lambda told, head: spoken.append(len(told)) or said(told, head))
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
     (features, head), (told, other) = heads(0, 61, 8), heads(1, 61, 5)
     features, weight, bias = (t.to(dtype).requires_grad_() for t in (features, head.weight, head.bias))
@@ -154,8 +160,10 @@ def test_the_fused_divergence_is_the_dense_one(dtype):
 
     loss = HandDerived(partial(reverse_kl, head=other), partial(reverse_kl_gradient, head=other))
     for form in (loss, loss.loss):
+        spoken.clear()
         value, terms = fused_loss(features, Head(weight, bias, head.forbidden), form, share, told)
         assert terms.shape == (17,) and (terms >= 0).all()
+        assert sum(spoken) == 17 and max(spoken) <= 4
         assert value.item() == pytest.approx(dense.item(), rel=tolerance)
         for found, gradient in zip(torch.autograd.grad(value, (features, weight, bias)), wanted, strict=True):
             torch.testing.assert_close(found, gradient, atol=tolerance, rtol=tolerance)
@@ -237,12 +245,14 @@ def tensors(out: Path, file: str) -> dict[str, torch.Tensor]:
 def test_a_run_starts_at_its_teacher_and_renews_it(tmp_path):
     """Rounds of 4 steps: the teacher stands for 4, then is the raw student as step 4 left it (not the average)."""
     recipe = toy("duo_owt_distilled", "checkpoint_every=1")
-    start = taught(recipe, recipe.network(3), torch.device("cpu"))
+    start = teaching.teacher(recipe, recipe.network(3), torch.device("cpu"), None)
     train(recipe, seed=3, out=tmp_path / "four", stop=4, resume=False)
     teacher, student = (tensors(tmp_path / "four", file) for file in (FILE, "model.safetensors"))
     assert all(torch.equal(teacher[name], weight) for name, weight in start.named_parameters())
     assert any(not torch.equal(teacher[name], student[name]) for name in student)
-    train(recipe, seed=3, out=tmp_path / "four", stop=5, resume=True)
+    with pytest.MonkeyPatch.context() as patch:  # going on asks nobody for a teacher
+        patch.setattr("repro.teaching._weights", lambda recipe: pytest.fail("asked"))
+        train(recipe, seed=3, out=tmp_path / "four", stop=5, resume=True)
     renewed = tensors(tmp_path / "four", FILE)
     assert all(torch.equal(renewed[name], student[name]) for name in student)
     assert [row["delta"] * 16 for row in curve(tmp_path / "four")] == [1, 1, 1, 1, 2]
@@ -252,11 +262,11 @@ def test_a_teacher_is_trained_once(tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
     recipe = toy("duo_owt_distilled")
     student = recipe.network(0)
-    first = taught(recipe, student, torch.device("cpu"))
+    first = teaching.teacher(recipe, student, torch.device("cpu"), None)
     (folder,) = (tmp_path / "teachers").iterdir()
     assert checkpoints.open_checkpoint(folder).step == recipe.teacher.steps == 20
     monkeypatch.setattr("repro.train.Training.advance", lambda self: pytest.fail("trained again"))
-    again = taught(recipe, recipe.network(1), torch.device("cpu"))
+    again = teaching.teacher(recipe, recipe.network(1), torch.device("cpu"), None)
     for one, two, own in zip(first.parameters(), again.parameters(), student.parameters(), strict=True):
         assert torch.equal(one, two) and torch.equal(one, own) and not one.requires_grad
     assert not first.training

@@ -19,21 +19,22 @@ import torch
 import toy
 import wordpiece
 
-from repro import parts, registry, rng
+from repro import parts, registry, rng, teaching
 from repro.backbones.attention import Mask
 from repro.backbones.backbone import Role
 from repro.backbones.dropped import Dropped
 from repro.data.corpus import UNRESOLVED, Vocabulary, prepared
 from repro.data.dialogues import Dialogues
+from repro.engines import Options
 from repro.objectives.elbo import Elbo, IndependentElbo
 from repro.objectives.lengths import RandomLength, ToLongest
 from repro.objectives.objective import Batch, GlobalBatch, RowGroup
 from repro.processes import gaussian
 from repro.processes.absorbing import Absorbing
 from repro.recipes.command import select
+from repro.recipes.plan import plan
 from repro.recipes.scale import by_name
 from repro.schedules import ConstantWithWarmup, WarmupStableDecay, WarmupStableDropDecay
-from repro.teaching import taught
 from repro.train import train
 
 PAPERS = ("mdlm_owt", "mdlm_lm1b", "duo_owt", "duo_lm1b", "ar_owt", "ar_lm1b")
@@ -130,6 +131,15 @@ def test_a_row_drops_by_its_own_key(name):
     assert (features(made, ids) - whole).abs().max() > 1e-3
     made.eval()
     torch.testing.assert_close(features(made, ids), plain, atol=0, rtol=0)
+
+
+def test_layers_that_are_computed_again_drop_the_same(tmp_path):
+    """Activation checkpointing moves no number of a network that drops."""
+    recipe = toy.toy("duo_owt")
+    again = Options(activation_checkpointing=True, compile=False)
+    train(recipe, seed=3, out=tmp_path / "plain", stop=4, resume=False)
+    train(recipe, seed=3, out=tmp_path / "again", stop=4, resume=False, options=again)
+    toy.same_curve(toy.curve(tmp_path / "plain"), toy.curve(tmp_path / "again"))
 
 
 def test_dropout_keeps_its_share_and_its_mean():
@@ -401,6 +411,20 @@ def test_a_paper_s_recipe_trains_on_text(name, tmp_path, monkeypatch):
     assert all(row["grad_norm"] > 0 for row in rows) and "heldout_nll_bound" in rows[-1]
 
 
+@pytest.mark.parametrize("name", ["mdlm_lm1b", "duo_lm1b", "ar_lm1b"])
+def test_packed_sentences_are_one_override_away(name):
+    """The published packed runs (31.8, 33.7, 22.8): the same documents and units, joined, cut, between BOS and EOS."""
+    padded = parts.canonical(registry.recipe(name).data.data)
+    packed = {"part": "packed", "batch": 1000} | {
+        pin: padded[pin] for pin in ("documents", "units", "length")
+    }
+    recipe = select(registry.recipe(name), "full", [f"data.data={json.dumps(packed)}"])
+    vocabulary = recipe.data.vocabulary()
+    assert (vocabulary.bos, vocabulary.eos, vocabulary.mask) == (101, 102, 103)
+    assert vocabulary.total == vocabulary.size == 30_522 and vocabulary.filler is None
+    assert plan(recipe)["parameters"] == plan(registry.recipe(name))["parameters"]
+
+
 def test_toys_stand_for_every_code_path():
     """What tests/toy.py leaves out is made of the same parts, at nano, as a recipe that it has."""
 
@@ -483,7 +507,7 @@ def test_a_distillation_starts_from_a_release_in_its_authors_layout(tmp_path):
     moved |= {f"data.data.units.{pin}": value for pin, value in units.items()}
     recipe = parts.derive(full, moved | {"teacher.source": folder})
     student = recipe.network(0)
-    teacher = taught(recipe, student, torch.device("cpu"))
+    teacher = teaching.teacher(recipe, student, torch.device("cpu"), None)
     ids = torch.arange(5, 29).view(2, 12)
     sigma = torch.tensor([0.4, 2.0])
     t = (1 - torch.exp(-sigma)) / (1 - 1e-3)

@@ -5,7 +5,7 @@ Toy      python -m repro.recipes.ar_lm1b --scale nano         one core, no downl
 Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   AR 22.3 perplexity on the test split (arXiv 2506.10892, table 1; 22.32 in arXiv 2406.07524); packed: 22.8
 Source   s-sahoo/duo at 7c9b498, scripts/train_lm1b_ar.sh; the same repository trains all three families
-Packed   published too; its rows are --set data=... with {"part": "packed"} in place of padded, batch 1000
+Packed   published too; --set data.data={"part": "packed", "batch": 1000, documents, units, length as here}
 Departs  in nothing known
 """
 

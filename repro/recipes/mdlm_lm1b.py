@@ -5,7 +5,7 @@ Toy      python -m repro.recipes.mdlm_lm1b --scale nano         one core, no dow
 Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   MDLM 27.0 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 31.8
 Source   s-sahoo/duo at 7c9b498, scripts/train_lm1b_mdlm.sh; the same repository trains all three families
-Packed   published too; its rows are --set data=... with {"part": "packed"} in place of padded, batch 1000
+Packed   published too; --set data.data={"part": "packed", "batch": 1000, documents, units, length as here}
 Departs  one common shift of the stratified times of a step instead of one a row
 """
 
