@@ -88,8 +88,8 @@ class RedrawnGeneration(Judged):
             left = [i for i in left if self.low(rows[i], block)]
             if not left:
                 break
+        metrics, items = self.statistics(model, rows, work)
         work.join()
-        metrics, items = self.statistics(model, rows)
         again = {
             "redrawn": mean([n - 1 for n in draws]),
             "still_low": mean([float(i in left) for i in range(count)]),
