@@ -34,6 +34,7 @@ def record(
     preset=None,
     tokens=None,
     numerics=NUMERICS,
+    suite="nano",
     **more,
 ):
     """A record; `metrics` is {name: (value, se, n)}; `more`: nfe, tokens_per_nfe, samples, curve, note."""
@@ -41,7 +42,7 @@ def record(
     labels = {
         "recipe": recipe,
         "checkpoint": checkpoint or recipe,
-        "suite": "nano",
+        "suite": suite,
         "task": asked.task["name"],
     }
     answer = {"nfe": None, "tokens_per_nfe": None, "samples": None, **more}
@@ -190,6 +191,23 @@ def caches(recipe, train_seed=0):
     return record(question(recipe, "caches", train_seed), metrics, recipe=recipe)
 
 
+def draws(checkpoint, estimator, train_seed=0, shift=0.0, **fields):
+    """A record of the suite `draws`: an estimator at two numbers of draws."""
+    metrics = {"accuracy_exact": (0.8, 0.1, 60)}
+    for count, forwards in ((8, 7.5), (128, 110.0)):
+        metrics |= {
+            f"accuracy_{count}": (0.7, 0.1, 60),
+            f"flips_{count}": (0.2, 0.1, 60),
+            f"bias_{count}": (-0.1, 0.1, 60),
+            f"forwards_{count}": (forwards, 0.1, 60),
+            f"variance_{count}": (4.0 / count + shift, 0.1, 60),
+        }
+    asked = question(checkpoint, estimator, train_seed, **fields)
+    return record(
+        asked, metrics, recipe=checkpoint.removeprefix("oracle:"), checkpoint=checkpoint, suite="draws"
+    )
+
+
 JUDGED = {"judge": "ar@nano.text", "judge_digest": "0" * 64, "rule": {"part": "every_token"}}
 
 
@@ -269,6 +287,11 @@ def paper(seeds=(0, 1, 2)):
             made.append(sampled("ar@nano.text", preset, "1", log_ppl, 2.3 + 0.3 * temperature, seed))
             preset = f"ancestral+tempered:temperature={temperature}"
             made.append(sampled("mdlm@nano.text", preset, "1", log_ppl + 0.1, 2.3 + 0.3 * temperature, seed))
+        made += [
+            draws(name, rule, seed)
+            for name in ("oracle:mdlm@nano", "mdlm@nano")
+            for rule in ("levels", "pilot")
+        ]
         made += [caches("llada@nano.sudoku", seed), caches("mdlm@nano.text", seed)]
         made.append(sudoku("ar@nano.sudoku", "greedy", "1", 0.9 + 0.01 * seed, seed))
         for tokens, accuracy in (("1", 0.97), ("2", 0.79), ("4", 0.59), ("all", 0.21)):
