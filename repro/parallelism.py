@@ -220,7 +220,7 @@ class Fastest:
 
 
 def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) -> Fastest:
-    """Tests settings from the reference's rate upwards, and stops at the first that may be worse by more than the margin.
+    """Tests settings from the reference's rate upwards, up to the first that may be worse by more than the margin.
 
     ValueError over unequal settings, and where none is as fast as the reference.
     """

@@ -24,11 +24,11 @@ SPEED_CAPTION = (
 CURVE_CAPTION = (
     "A row is a rule over its settings. AUP: accuracy under parallelism (d3LLM), in per cent times tokens a forward, "
     "y_max fixed a task, mean over networks. fastest: the last setting, from the reference's tokens a forward up, "
-    "whose accuracy is shown to be no worse than the reference's by the margin (one-sided 95 % paired interval, crossed "
-    "over networks and documents, Student's t on networks less one), and its useful tokens a forward. difference and "
-    "its lower end: of the first setting that failed, else of the fastest. alone: the same on each network by itself, "
-    "a sentence about that network only. Constants: evals/speed.toml. Composites over unequal cells are refused; the "
-    "note says why."
+    "whose accuracy is shown to be no worse than the reference's by the margin (one-sided 95 % paired interval, "
+    "crossed over networks and documents, Student's t on networks less one), and its useful tokens a forward. "
+    "difference and its lower end: of the first setting that failed, else of the fastest. alone: the same on each "
+    "network by itself, a sentence about that network only. Constants: evals/speed.toml. Composites over unequal "
+    "cells are refused; the note says why."
 )
 SPEED_HEAD = (
     "recipe",
