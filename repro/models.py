@@ -19,6 +19,7 @@ from repro.checkpoint import Checkpoint, Weights, open_checkpoint
 from repro.checkpoints import known, read
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data
+from repro.parts import nearest
 from repro.recipe import Recipe
 from repro.release import Release, Template, is_release
 
@@ -103,8 +104,9 @@ def _place(ckpt: str | Path) -> tuple[Path, str | None]:
     try:
         return sources.weights(text, UNRESOLVED if entry is None else entry.revision), text
     except ConnectionError:
+        near = "" if entry is not None else f" ({nearest(text, read())})"
         raise ConnectionError(
-            f"no folder {text}, and the Hub is out of reach (no network); copy its folder here and give that"
+            f"no folder {text}, and the Hub is out of reach (no network); copy its folder here and give that{near}"
         ) from None
 
 
