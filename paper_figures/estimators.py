@@ -84,7 +84,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     """A column a model, a row a measured number."""
     drawn = query(records)
     if drawn.empty:
-        return empty("no records of suite draws yet"), drawn
+        return empty("no records of task choice_draws yet"), drawn
     models = list(drawn.checkpoint.unique())
     drawing = Figure(figsize=(0.9 + 2.1 * len(models), 6.6))
     grid = drawing.subplots(len(MEASURED), len(models), squeeze=False, sharex=True, sharey="row")

@@ -190,6 +190,20 @@ def caches(recipe, train_seed=0):
     return record(question(recipe, "caches", train_seed), metrics, recipe=recipe)
 
 
+def draws(recipe, estimator, train_seed=0):
+    """A record of suite `draws`: one estimator at three numbers of draws, beside the exact bound."""
+    metrics = {"accuracy_exact": (0.7, 0.05, 64)}
+    for count in (1, 4, 16):
+        metrics[f"forwards_{count}"] = (float(count), 0.0, 64)
+        metrics[f"bias_{count}"] = (0.001 * train_seed, 0.01, 64)
+        metrics[f"variance_{count}"] = (2 / count, 0.1 / count, 64)
+        metrics[f"accuracy_{count}"] = (0.7 - 0.2 / count, 0.05, 64)
+        metrics[f"flips_{count}"] = (0.4 / count, 0.05, 64)
+    made = record(question(recipe, estimator, train_seed), metrics, recipe=recipe)
+    asked, labels = Question.read(made["question"]), made["labels"] | {"suite": "draws"}
+    return make_record(asked, labels, made["answer"], made["measurements"])
+
+
 JUDGED = {"judge": "ar@nano.text", "judge_digest": "0" * 64, "rule": {"part": "every_token"}}
 
 
@@ -240,6 +254,7 @@ def paper(seeds=(0, 1, 2)):
         draw = random.Random(seed)
         for family in LEVELS:
             made += [bound(f"{family}@nano", seed), training(f"{family}@nano", seed)]
+        made += [draws("mdlm@nano", "levels", seed), draws("mdlm@nano", "pilot", seed)]
         made += [bound("ar@nano.text", seed), bound("mdlm@nano.text", seed), training("mdlm@nano.text", seed)]
         made.append(law("ar@nano", "sample", "1", 0.005 + draw.gauss(0, 0.01), 0.0004, seed))
         for checkpoint, error in networks.items():
