@@ -258,6 +258,7 @@ def paper(seeds=(0, 1, 2)):
         draw = random.Random(seed)
         for family in LEVELS:
             made += [bound(f"{family}@nano", seed), training(f"{family}@nano", seed)]
+        made += [draws("mdlm@nano", "levels", seed), draws("mdlm@nano", "pilot", seed)]
         made += [bound("ar@nano.text", seed), bound("mdlm@nano.text", seed), training("mdlm@nano.text", seed)]
         made.append(law("ar@nano", "sample", "1", 0.005 + draw.gauss(0, 0.01), 0.0004, seed))
         for checkpoint, error in networks.items():
