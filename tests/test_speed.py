@@ -135,7 +135,7 @@ def writing(tmp_path_factory):
     folder, patch = tmp_path_factory.mktemp("writing"), pytest.MonkeyPatch()
     patch.setenv("REPRO_RUNS", str(folder))
     model = diffusion()
-    (of,) = find(str(tasks(folder)["writing"]), model, None)
+    (of,) = find(str(tasks(folder)["writing"]), model)
     pins = {"metric": "exact_match", "filter": "none", "batch": 4, "together": 1, "alone": 3, "warmup": 1}
     yield model, DecodingSpeed(name="speed", of=of, repeats=2, **pins)
     patch.undo()
