@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import spaces
 import torch
+import wordpiece
 from synthetic import record
 
 from repro import parts, perplexities, registry, verify
@@ -18,6 +19,7 @@ from repro.data.counted import Counted
 from repro.data.detokenise import Detokenised
 from repro.data.documents import AllFiles, HubSplit
 from repro.data.packed import Packed
+from repro.data.released import Released, keep
 from repro.data.text import Characters, Gpt2, Text
 from repro.evals import corpora, corpus
 from repro.evals.__main__ import main
@@ -490,6 +492,15 @@ def test_a_tokenizer_is_known_by_what_it_makes_of_words(tmp_path):
     other = Other(documents=own.documents, units=Gpt2(), length=8)
     with pytest.raises(ValueError, match=r"makes \[1, 2\] of 'Hello world', gpt2 \[15496, 995\]"):
         check("gpt2", other.vocabulary(), other)
+
+
+def test_a_released_tokenizer_neither_truncates_nor_pads(tmp_path):
+    """The file truncates at 3 and pads to 5: texts would lose all but their beginning."""
+    kept = keep(wordpiece.save(tmp_path / "bert") / "tokenizer.json")
+    special = {"mask": wordpiece.MASK, "bos": wordpiece.CLS, "eos": wordpiece.SEP, "pad": wordpiece.PAD}
+    data = Released(tokenizer_sha256=kept, size=23, total=23, length=8, **special)
+    texts = ["a b c d e f g", "a"]
+    assert [len(ids) for ids in data.encode_each(texts)] == [7, 1] == [len(data.encode(t)) for t in texts]
 
 
 # --- protocols as data --------------------------------------------------------------------------------------

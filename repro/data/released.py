@@ -84,4 +84,7 @@ def _tokenizer(digest: str) -> Tokenizer:
     path = _kept(digest)
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         raise ValueError(f"{path} is not the tokenizer that it was; load the released folder again")
-    return Tokenizer.from_file(str(path))
+    made = Tokenizer.from_file(str(path))
+    made.no_truncation()  # some files truncate and pad whatever they are given
+    made.no_padding()
+    return made

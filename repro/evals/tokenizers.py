@@ -56,9 +56,11 @@ def check(name: str, vocabulary: Vocabulary, data: Data | None = None) -> str | 
     known = TOKENIZERS[name]
     if not known.size <= vocabulary.total <= known.size + BESIDE:
         return f"a token of {name} ({known.size} ids); this model has {vocabulary.total}"
-    if data is not None and tuple(data.encode(known.words)) != known.ids:
+    ids = known.ids if data is None else tuple(data.encode(known.words))
+    if ids != known.ids:
+        shown = [*ids[:5], *(["..."] if len(ids) > 5 else [])]
         raise ValueError(
-            f"the tokenizer makes {data.encode(known.words)} of {known.words!r}, {name} {list(known.ids)};"
+            f"the tokenizer makes {shown} of {known.words!r}, {name} {list(known.ids)};"
             " copy the tokenizer of these weights beside them"
         )
     return None
