@@ -1,7 +1,7 @@
 """Accuracy against forwards a text: a line a recipe and rule, a point a setting of it.
 
-All of it comes from records that judged and timed the very same decodings (`repro.speed`); `accuracy_speed` draws the
-same points against tokens a second. Each engine, device and numerics class has panels of its own.
+All of it comes from records that judged and timed the very same decodings (`repro.tables.speed`); `accuracy_speed`
+draws the same points against tokens a second. Each engine, device and numerics class has panels of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter
 from paper_figures import OTHER, colour, empty, family, order
 from repro.report import scale_of
 from repro.results import Record
-from repro.speed import ADAPTIVE_PINS, WHERE, speeds
+from repro.tables.speed import ADAPTIVE_PINS, WHERE, speeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ truncated or exchanged file is noticed; nothing is ever unpickled.
     python -m repro.checkpoint export DIR --hf [OUT]  weights and config that transformers loads by itself (DIR/hf)
     python -m repro.checkpoint show DIR               recipe, step, digest
     python -m repro.checkpoint inspect FOLDER         released weights: what becomes of every tensor
-    python -m repro.checkpoint convert FILE --out OUT a pickle's tensors as safetensors (repro.convert)
+    python -m repro.checkpoint convert FILE --out OUT a pickle's tensors as safetensors (repro.released.convert)
     python -m repro.checkpoint diff A B               tensor by tensor
     python -m repro.checkpoint parity X --fixture DIR against numbers recorded elsewhere (repro.parity)
 """
@@ -235,18 +235,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         export(args.path, args.hf, args.weights)
         print(f"wrote {args.hf}")
     elif args.action == "convert":
-        from repro.convert import convert
+        from repro.released.convert import convert
 
         print(f"wrote {convert(args.path, args.out, args.weights)} tensors to {args.out}")
     elif args.action == "inspect":
-        from repro import release
+        from repro.released import release
 
         opened = release.open_release(args.path)
         print(f"{opened.layout.name}: {opened.release.name}  release {opened.release.digest()}")
         print("\n".join(release.table(opened.entries)))
         print(f"fingerprint {release.fingerprint(opened)}")
     elif args.action == "diff":
-        from repro.convert import diff
+        from repro.released.convert import diff
 
         lines = diff(args.path, args.other)
         print("\n".join(lines or ["the same network"]))

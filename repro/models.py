@@ -2,7 +2,7 @@
 
 load("runs/mdlm@nano-s0")            the last checkpoint of a run
 load("oracle:mdlm@nano")             the exact denoiser of that recipe's language, no file
-load("LLaDA-8B-Base")                a local folder in its authors' layout (repro.release)
+load("LLaDA-8B-Base")                a local folder in its authors' layout (repro.released.release)
 load("GSAI-ML/LLaDA-8B-Base")        the same by its name on the Hub, at the revision of evals/checkpoints.toml
 """
 
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from repro import quantise
 from repro.checkpoint import Checkpoint, Weights, open_checkpoint
 from repro.checkpoints import known, read
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data
 from repro.parts import nearest
 from repro.recipe import Recipe
-from repro.release import Release, Template, is_release
+from repro.released import quantise
+from repro.released.release import Release, Template, is_release
 
 if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser
@@ -140,7 +140,7 @@ def _released(
     folder: Path, name: str | None, precision: Precision, template: Template | Literal["auto"]
 ) -> Model:
     from repro.lazy import torch
-    from repro.release import fingerprint, network, open_release
+    from repro.released.release import fingerprint, network, open_release
 
     if precision == "int8":
         quantise.check()

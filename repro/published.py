@@ -85,7 +85,7 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One published number, in the unit of a record (`value`, `margin`); `printed` as it stands in its source. What it
-    costs to answer is `repro.evals.price`'s to say."""
+    costs to answer is `repro.evals.planning.price`'s to say."""
 
     name: str
     table: str

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro import certificates, perplexities, speed, speed_text, text_quality
+from repro import certificates
 from repro.command import Parser, run
 from repro.files import ROOT, write_text
 from repro.results import RAW, collect, one_protocol, summarise, to_frame
 from repro.stats import wilson
+from repro.tables import perplexities, speed, speed_text, text_quality
 from repro.versions import latest
 
 if TYPE_CHECKING:

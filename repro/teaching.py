@@ -92,7 +92,7 @@ def _trained(pinned: TrainedTeacher) -> Path:
 
 def _released(pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
     """A released network's weights under our names."""
-    from repro.release import network, open_release
+    from repro.released.release import network, open_release
 
     folder = sources.weights(pinned.source, pinned.revision)
     return dict(network(open_release(folder)).named_parameters())

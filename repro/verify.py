@@ -27,7 +27,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.command import Parser, run
-from repro.evals.price import Price, price, shown
+from repro.evals.planning.price import Price, price, shown
 from repro.matching import another_plan, called, differing, labelled
 from repro.published import FILE, Cell, Disagreement, disagreements, find, read, said
 from repro.record import Question, Record, difference, text

@@ -5,8 +5,8 @@ wait for.
     rows(pairs)        the same by lines of published tables, which one command asks
     summary(pairs)     both for a person, and what the other cells wait for
 
-`pairs`: cells that nothing answers yet, each with its price (repro.evals.price). A run paid for once answers every cell
-of its question. Hours are estimates by arithmetic on one H100.
+`pairs`: cells that nothing answers yet, each with its price (repro.evals.planning.price). A run paid for once answers
+every cell of its question. Hours are estimates by arithmetic on one H100.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from repro.evals.price import Price, shown
+from repro.evals.planning.price import Price, shown
 from repro.published import Cell
 
 Pairs = Sequence[tuple[Cell, Price]]

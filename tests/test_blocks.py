@@ -11,7 +11,6 @@ import pytest
 import torch
 from spaces import Words
 
-from repro import mapping, names
 from repro.backbones.attention import Copies, Mask, Slots
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import initialise
@@ -20,6 +19,7 @@ from repro.backbones.prediction import Kept, KeptPrediction, Prediction
 from repro.backbones.qwen2 import Qwen2
 from repro.backbones.shifted import Shifted
 from repro.processes.absorbing import Absorbing
+from repro.released import mapping, names
 from repro.samplers.decode import decode
 from repro.samplers.plan import DualCache, Plan, PrefixCache, ServedPlan
 from repro.samplers.presets import preset

@@ -8,7 +8,7 @@ from repro import checkpoints, published, registry
 from repro.backbones.llama import Llama
 from repro.checkpoints import UNRESOLVED, entry, known, read
 from repro.data.released import Released
-from repro.layouts import LAYOUTS
+from repro.released.layouts import LAYOUTS
 
 ENTRIES = read()
 

@@ -13,7 +13,7 @@ import torch
 import wordpiece
 from synthetic import record
 
-from repro import parts, perplexities, registry, verify
+from repro import parts, registry, verify
 from repro.data.corpus import UNRESOLVED, Data, Vocabulary
 from repro.data.counted import Counted
 from repro.data.detokenise import Detokenised
@@ -21,20 +21,21 @@ from repro.data.documents import AllFiles, HubSplit
 from repro.data.packed import Packed
 from repro.data.released import Released, keep
 from repro.data.text import Characters, Gpt2, Text
-from repro.evals import corpora, corpus
 from repro.evals.__main__ import main
-from repro.evals.corpus import Perplexity, lay_out
 from repro.evals.grid import Request, prepare
-from repro.evals.packings import Ends, PaddedRows, PieceRows, WrappedPlainRows, WrappedRows
+from repro.evals.perplexities import corpora, corpus
+from repro.evals.perplexities.corpus import Perplexity, lay_out
+from repro.evals.perplexities.packings import Ends, PaddedRows, PieceRows, WrappedPlainRows, WrappedRows
+from repro.evals.perplexities.tokenizers import TOKENIZERS, check, ends
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
-from repro.evals.tokenizers import TOKENIZERS, check, ends
 from repro.models import Model
 from repro.parts import part
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.published import read
 from repro.record import Question
+from repro.tables import perplexities
 
 ASK = Ask(None, None, 0, None)
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from spaces import Words
 
-from repro import mapping, names, registry
+from repro import registry
 from repro.backbones.attention import Mask, Slots
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import initialise
@@ -21,6 +21,7 @@ from repro.objectives.objective import Batch
 from repro.processes.absorbing import Absorbing
 from repro.processes.uniform import Uniform
 from repro.recipes.scale import scaled
+from repro.released import mapping, names
 
 WORDS = Words(size=20, length=12)  # and a mask and a BOS: V = 22
 ROLE = Role(WORDS, (20, 21), "leave_one_out")

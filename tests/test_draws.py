@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from repro import load, parts
-from repro.evals.draws import ChoiceDraws, _spoiled
-from repro.evals.estimator_presets import estimator
+from repro.evals.likelihoods.draws import ChoiceDraws, _spoiled
+from repro.evals.likelihoods.estimator_presets import estimator
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
 

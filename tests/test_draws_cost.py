@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from repro import load
-from repro.evals.effort import DRAWN
+from repro.evals.planning.effort import DRAWN
 from repro.samplers.decode import decode
 from repro.samplers.plan import Plan
 from repro.samplers.presets import preset

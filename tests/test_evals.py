@@ -18,7 +18,7 @@ from repro.evals import __main__ as command_line
 from repro.evals.asking import question
 from repro.evals.generation import bigram_distance
 from repro.evals.grid import Request, laid_out, prepare
-from repro.evals.programme import is_programme
+from repro.evals.planning.programme import is_programme
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
 from repro.files import ROOT

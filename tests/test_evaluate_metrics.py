@@ -7,10 +7,10 @@ from toy import toy
 
 from repro import checkpoint
 from repro.data.corpus import prepared
-from repro.evals.gen_ppl import gen_ppl, rule
-from repro.evals.judges import load_judge
-from repro.evals.mauve import Mauve, scored
-from repro.evals.quality import by_themselves
+from repro.evals.judged.gen_ppl import gen_ppl, rule
+from repro.evals.judged.judges import load_judge
+from repro.evals.judged.mauve import Mauve, scored
+from repro.evals.judged.quality import by_themselves
 from repro.files import ROOT
 
 FOLDER = ROOT / "repro" / "evals" / "metrics"

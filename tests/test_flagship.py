@@ -17,11 +17,11 @@ from repro.command import Stopped
 from repro.evals import suites
 from repro.evals.__main__ import main
 from repro.evals.grid import Request, prepare
-from repro.evals.pace import Pace
-from repro.evals.plan import plan
-from repro.evals.price import shown
-from repro.evals.programme import commands, is_programme, of_cells, read_programme, steps
-from repro.evals.programme_plan import planned
+from repro.evals.planning.pace import Pace
+from repro.evals.planning.plan import plan
+from repro.evals.planning.price import shown
+from repro.evals.planning.programme import commands, is_programme, of_cells, read_programme, steps
+from repro.evals.planning.programme_plan import planned
 from repro.files import ROOT
 from repro.published import read, under
 from repro.results import Store

@@ -6,8 +6,8 @@ import pytest
 from synthetic import JUDGED, naive, quality, question, record
 
 from paper_figures import frontier
-from repro.matched import line_of
 from repro.published import read
+from repro.tables.matched import line_of
 
 
 def sweep(recipe="mdlm@nano.text", seed=0, tokens="1"):

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from repro import rng
-from repro.evals.gen_ppl import RULES, EveryToken, FirstEosChunks, NoEosWindows, gen_ppl, judged, rule
-from repro.evals.samples import distinct, entropy, mean, repetition, unigram
+from repro.evals.judged.gen_ppl import RULES, EveryToken, FirstEosChunks, NoEosWindows, gen_ppl, judged, rule
+from repro.evals.judged.samples import distinct, entropy, mean, repetition, unigram
 
 EOS = 0
 SIZE = 5

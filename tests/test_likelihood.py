@@ -18,8 +18,8 @@ from spaces import Known, Space, exact, hidden_markov, llama, predict, random_sp
 from repro import load, rng
 from repro.backbones.attention import Mask
 from repro.backbones.prediction import Prediction
-from repro.evals.estimator_presets import ESTIMATORS, estimator
-from repro.evals.estimators import (
+from repro.evals.likelihoods.estimator_presets import ESTIMATORS, estimator
+from repro.evals.likelihoods.estimators import (
     ElboT,
     LladaMC,
     LladaRound,
@@ -28,12 +28,12 @@ from repro.evals.estimators import (
     level_sets,
     rounded_levels,
 )
-from repro.evals.guided import GuidedLikelihood
-from repro.evals.levels import Levels
-from repro.evals.likelihood import Likelihood, Request
-from repro.evals.network import Network
-from repro.evals.orders import Confidence, Duel, NextToken, greedy
-from repro.evals.pilot import PilotedLevels, allocate
+from repro.evals.likelihoods.guided import GuidedLikelihood
+from repro.evals.likelihoods.levels import Levels
+from repro.evals.likelihoods.likelihood import Likelihood, Request
+from repro.evals.likelihoods.network import Network
+from repro.evals.likelihoods.orders import Confidence, Duel, NextToken, greedy
+from repro.evals.likelihoods.pilot import PilotedLevels, allocate
 from repro.processes.absorbing import Absorbing, weighted_ce
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.uniform import Uniform

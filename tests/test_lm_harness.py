@@ -11,17 +11,17 @@ from lm_eval.api.instance import Instance
 from lm_worlds import BOS, Asked, diffusion
 
 from repro import registry
-from repro.evals.adapter import Adapter, Generation, before_stops
 from repro.evals.asking import items_file, question
-from repro.evals.estimator_presets import estimator
 from repro.evals.grid import Request, prepare
-from repro.evals.kept import config, keep
+from repro.evals.likelihoods.estimator_presets import estimator
+from repro.evals.likelihoods.network import Network
+from repro.evals.lm.adapter import Adapter, Generation, before_stops
+from repro.evals.lm.kept import config, keep
+from repro.evals.lm.lm_tasks import asked
+from repro.evals.lm.prompts import opening, pair, room, windows
+from repro.evals.lm.wishes import length_asked
 from repro.evals.lm_find import Put, find
-from repro.evals.lm_tasks import asked
-from repro.evals.network import Network
-from repro.evals.prompts import opening, pair, room, windows
 from repro.evals.suites import read_suite
-from repro.evals.wishes import length_asked
 from repro.flips import flips, items_of
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight

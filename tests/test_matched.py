@@ -12,10 +12,10 @@ import torch
 from synthetic import naive, quality, sampled
 
 from repro import rng
-from repro.bootstrap import band, resampled, uniform
-from repro.matched import Sweep, differences, sweeps
 from repro.record import Question, make_record
-from repro.text_quality import points, tables
+from repro.tables.bootstrap import band, resampled, uniform
+from repro.tables.matched import Sweep, differences, sweeps
+from repro.tables.text_quality import points, tables
 
 PANEL = "nano.text (suite nano)"
 

@@ -14,12 +14,12 @@ from toy import toy
 from repro import checkpoint, load, parts
 from repro.checkpoint import file_digest
 from repro.data.corpus import prepared
-from repro.evals import mauve
-from repro.evals.gen_ppl import EveryToken
-from repro.evals.judges import load_judge
-from repro.evals.mauve import Mauve, area, clustered, projected, scored
-from repro.evals.mauve_tasks import GenerationMauve, NaiveMauve
-from repro.evals.references import OpenMauve, load_reference
+from repro.evals.judged import mauve
+from repro.evals.judged.gen_ppl import EveryToken
+from repro.evals.judged.judges import load_judge
+from repro.evals.judged.mauve import Mauve, area, clustered, projected, scored
+from repro.evals.judged.mauve_tasks import GenerationMauve, NaiveMauve
+from repro.evals.judged.references import OpenMauve, load_reference
 from repro.evals.task import Ask
 
 LENGTH = 32
@@ -223,7 +223,7 @@ def test_features_of_a_folder_are_its_networks_last_hidden_state(tmp_path, token
 
 def test_the_task_adds_mauve_to_what_quality_says(judged, model):
     """Same rows as `generation_quality`; MAUVE recomputed from the kept samples; one number a sample in the curves."""
-    from repro.evals.quality import GenerationQuality
+    from repro.evals.judged.quality import GenerationQuality
     from repro.samplers.plan import Plan
     from repro.samplers.presets import preset
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from repro import checkpoints, load
-from repro.evals import memory
-from repro.evals.effort import DEVICES, Effort, Network, rows_at_once
 from repro.evals.grid import Request
-from repro.evals.memory import fitted, halving
-from repro.evals.plan import plan
+from repro.evals.planning import memory
+from repro.evals.planning.effort import DEVICES, Effort, Network, rows_at_once
+from repro.evals.planning.memory import fitted, halving
+from repro.evals.planning.plan import plan
 
 
 def small_card(most, tried):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from test_release import IDS, V, bd3, diffusion_gemma, dream, duo, llada, mdlm
 
 from repro import checkpoint
-from repro.release import open_release
+from repro.released.release import open_release
 
 tokenizer = test_release.tokenizer  # its fixture
 

@@ -36,15 +36,15 @@ import torch
 from toy import toy
 
 from repro import load, parts, registry
-from repro.evals.adapter import Adapter, Generation
-from repro.evals.gen_ppl import EveryToken, judged
-from repro.evals.lm_tasks import drawn
+from repro.evals.judged.gen_ppl import EveryToken, judged
+from repro.evals.lm.adapter import Adapter, Generation
+from repro.evals.lm.lm_tasks import drawn
 from repro.evals.suites import SUITES, read_suite
 from repro.files import ROOT
-from repro.matched import line_of
 from repro.samplers.decode import decode
 from repro.samplers.plan import Plan, check
 from repro.samplers.presets import preset
+from repro.tables.matched import line_of
 
 HERE = ROOT / "tests"
 
@@ -209,7 +209,7 @@ class Sure:
 
 def test_d11_samples_of_no_entropy_are_scored_as_they_are():
     """A constant sample is one of n, in gen_ppl as in entropy; nothing is drawn again."""
-    from repro.evals.quality import by_themselves
+    from repro.evals.judged.quality import by_themselves
 
     rows = [[1, 2, 3, 4], [5, 5, 5, 5], [6, 7, 6, 7]]
     found = judged(rows, Sure(), EveryToken(length=4))

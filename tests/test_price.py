@@ -11,7 +11,7 @@ from synthetic import question, record
 
 from repro import checkpoints, registry, results, verify
 from repro.evals.__main__ import main as evals
-from repro.evals.price import Price, answering, price
+from repro.evals.planning.price import Price, answering, price
 from repro.matching import differing
 from repro.published import find, read
 from repro.recipes.plan import plan as training

@@ -15,13 +15,13 @@ from repro import checkpoint, load, parts, score
 from repro.checkpoint import file_digest
 from repro.data.corpus import prepared
 from repro.evals import __main__ as command_line
-from repro.evals import quality
-from repro.evals.gen_ppl import EveryToken, judged, rule
-from repro.evals.judges import END, FolderJudge, OurJudge, load_judge, written
+from repro.evals.judged import quality
+from repro.evals.judged.gen_ppl import EveryToken, judged, rule
+from repro.evals.judged.judges import END, FolderJudge, OurJudge, load_judge, written
 from repro.evals.task import Ask
 from repro.record import Question, difference, make_record
 from repro.results import collect
-from repro.text_quality import points
+from repro.tables.text_quality import points
 
 LENGTH = 32
 
@@ -145,7 +145,7 @@ def test_a_folder_of_transformers_judges(llama):
 
 
 def test_the_digest_of_a_folder_is_its_contents(llama):
-    from repro.evals.judges import _folder_digest
+    from repro.evals.judged.judges import _folder_digest
 
     before = _folder_digest(llama)
     config = llama / "config.json"

@@ -20,11 +20,12 @@ from toy import toy
 
 from repro import load, models, registry
 from repro.evals import __main__ as command_line
-from repro.evals import adapter, pieces
+from repro.evals import pieces
 from repro.evals.asking import numerics, question
 from repro.evals.generation import Law
 from repro.evals.grid import Prepared, Request, cells, prepare
-from repro.evals.perplexity import HeldoutBound
+from repro.evals.lm import adapter
+from repro.evals.perplexities.perplexity import HeldoutBound
 from repro.evals.pieces import Alone, Elsewhere, shared, spans
 from repro.evals.suites import Suite
 from repro.files import ROOT

@@ -9,10 +9,10 @@ from toy import toy
 
 from repro import checkpoint, load, parts
 from repro.data.corpus import prepared
-from repro.evals.gen_ppl import EveryToken
-from repro.evals.price import answering
-from repro.evals.redrawn import RedrawnGeneration
-from repro.evals.samples import entropy
+from repro.evals.judged.gen_ppl import EveryToken
+from repro.evals.judged.redrawn import RedrawnGeneration
+from repro.evals.judged.samples import entropy
+from repro.evals.planning.price import answering
 from repro.evals.task import Ask
 from repro.published import find, read
 from repro.samplers.decode import decode

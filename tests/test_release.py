@@ -32,14 +32,15 @@ from transformers import (
 from transformers.models.diffusion_gemma import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 from transformers.models.gemma4 import Gemma4VisionConfig
 
-from repro import checkpoint, checkpoints, load, models, quantise, sample
+from repro import checkpoint, checkpoints, load, models, sample
 from repro.backbones.attention import Copies, Mask
 from repro.backbones.canvas import text_configuration
 from repro.bench import loading
 from repro.data import sources
 from repro.evals.__main__ import main as evals
 from repro.processes.absorbing import Absorbing
-from repro.release import fingerprint, network, open_release
+from repro.released import quantise
+from repro.released.release import fingerprint, network, open_release
 
 V = tiny_tokenizer.SIZE
 IDS = torch.randint(5, V, (2, 12), generator=torch.Generator().manual_seed(0))

@@ -13,23 +13,24 @@ from rich.console import Console
 from synthetic import NUMERICS, right, store, sudoku, timed
 from test_caches import ABSORBING, BLOCK, CAUSAL, LENGTH, PROMPTS, TOY, llama
 
-from repro import parallelism, parts, report, results, speed
+from repro import parts, report, results
 from repro.evals import timed as clocks
-from repro.evals.adapter import before_stops
-from repro.evals.harness import HarnessTask
+from repro.evals.lm.adapter import before_stops
+from repro.evals.lm.harness import HarnessTask
 from repro.evals.lm_find import find
-from repro.evals.perplexity import TrainingCurve
+from repro.evals.perplexities.perplexity import TrainingCurve
 from repro.evals.suites import read_suite
 from repro.evals.table import show
 from repro.evals.task import Ask
 from repro.evals.timed import DecodingSpeed, outcomes
-from repro.parallelism import aup, compared, fastest, pins, reference_of
 from repro.record import make_record
 from repro.samplers.autoregressive import Autoregressive
 from repro.samplers.decode import decode, steps
 from repro.samplers.ordered import LowConfidence, Random
 from repro.samplers.plan import Plan, ServedPlan
 from repro.samplers.threshold import Threshold
+from repro.tables import parallelism, speed
+from repro.tables.parallelism import aup, compared, fastest, pins, reference_of
 from repro.trace import Trace
 
 # --- counts -------------------------------------------------------------------------------------------------

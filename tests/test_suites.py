@@ -13,13 +13,23 @@ import lm_worlds
 import pytest
 
 from repro import checkpoints, registry
-from repro.evals import effort, suites
+from repro.evals import suites
 from repro.evals.__main__ import main
-from repro.evals.effort import DEVICES, Network, decoding, fitting_batch, flops, of_answers, row_bytes, sizes
-from repro.evals.estimator_presets import estimator
 from repro.evals.grid import Request, laid_out, prepare
-from repro.evals.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
-from repro.evals.plan import plan, subject, unloaded
+from repro.evals.likelihoods.estimator_presets import estimator
+from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
+from repro.evals.planning import effort
+from repro.evals.planning.effort import (
+    DEVICES,
+    Network,
+    decoding,
+    fitting_batch,
+    flops,
+    of_answers,
+    row_bytes,
+    sizes,
+)
+from repro.evals.planning.plan import plan, subject, unloaded
 from repro.evals.suites import SUITES, read_suite
 from repro.files import ROOT
 from repro.processes.left_to_right import LeftToRight
@@ -213,8 +223,8 @@ def test_a_group_is_one_question_with_every_member_s_items(tmp_path, monkeypatch
     """Accuracy over a group is lm-eval's own aggregate, weighted by size; each item says its member."""
     from lm_eval.tasks import TaskManager
 
-    from repro.evals import lm_tasks
-    from repro.evals.adapter import Adapter
+    from repro.evals.lm import lm_tasks
+    from repro.evals.lm.adapter import Adapter
     from repro.evals.task import Ask
 
     for name, rows in (("one", 3), ("two", 5)):

@@ -30,7 +30,7 @@ class Started(Backbone):
     def module(self, role: Role, seed: int) -> Denoiser:
         from repro.backbones.denoiser import take
         from repro.data import sources
-        from repro.release import network, open_release
+        from repro.released.release import network, open_release
 
         made = self.backbone.module(role, seed)
         released = network(open_release(sources.weights(self.source, self.revision)))

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from repro.bench.nets import Sizes, llama
 from repro.bench.row import Row, timed
-from repro.evals.estimators import LladaMC, Subsets
-from repro.evals.levels import Levels
-from repro.evals.likelihood import Estimator, Request
-from repro.evals.network import Network
+from repro.evals.likelihoods.estimators import LladaMC, Subsets
+from repro.evals.likelihoods.levels import Levels
+from repro.evals.likelihoods.likelihood import Estimator, Request
+from repro.evals.likelihoods.network import Network
 
 if TYPE_CHECKING:
     from repro.backbones.denoiser import Denoiser

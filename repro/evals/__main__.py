@@ -26,7 +26,7 @@ from repro.command import Parser, first, natural, positive, run
 
 if TYPE_CHECKING:
     from repro.evals.grid import Prepared, Request
-    from repro.evals.pace import Pace
+    from repro.evals.planning.pace import Pace
     from repro.evals.suites import TokensPerStep
     from repro.record import Record
 
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _judged(parser, args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.cell is not None or args.suite is not None:
-        from repro.evals import programme_command
+        from repro.evals.planning import programme_command
 
         if programme_command.meant(args):
             return programme_command.command(parser, args, _request(args), _asked, _table)
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.plan is not None:
         return _plan(parser, args, request)
     from repro.evals.grid import prepare
-    from repro.evals.pace import limit, over
+    from repro.evals.planning.pace import limit, over
     from repro.models import load, take_device
 
     take_device()
@@ -194,7 +194,7 @@ def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
     for name in ("out", "weights", "precision", "chat_template", "max_hours", "batch_size"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
-    from repro.evals.plan import data, plan, text
+    from repro.evals.planning.plan import data, plan, text
 
     found = plan(args.ckpt, request, args.plan)
     print(json.dumps(data(found), indent=1) if args.json else "\n".join(text(found)))
@@ -223,7 +223,7 @@ def _judged(parser: Parser, args: argparse.Namespace) -> int:
     for name, value in vars(args).items():
         if name not in takes and value != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --samples FILE.jsonl; leave it out")
-    from repro.evals.scored import command
+    from repro.evals.judged.scored import command
 
     for line in command(args.samples, args.judge, args.rule, args.reference, args.out, args.json):
         print(line)

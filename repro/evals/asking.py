@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from repro import parts
-from repro.evals.memory import fitted, halving
 from repro.evals.pieces import Elsewhere, Shared, shared
+from repro.evals.planning.memory import fitted, halving
 from repro.evals.suites import Suite
 from repro.evals.task import Answer, Ask, Task
 from repro.files import ROOT, write_text

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from repro import rng
 from repro.data.language import Language
 from repro.evals.decoding import decoded
-from repro.evals.effort import Effort, of_texts
 from repro.evals.pieces import Work
+from repro.evals.planning.effort import Effort, of_texts
 from repro.evals.task import Answer, Ask, Task, samples_digest
 from repro.lazy import torch
 from repro.models import Model

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from repro import parts, registry
 from repro.evals.asking import Cell, Skip, question, run_grid
-from repro.evals.corpora import replaced, scored
-from repro.evals.corpus import Perplexity
+from repro.evals.lm.prompts import Template
 from repro.evals.lm_find import Put, named
-from repro.evals.prompts import Template
+from repro.evals.perplexities.corpora import replaced, scored
+from repro.evals.perplexities.corpus import Perplexity
 from repro.evals.suites import Plans, Suite, TokensPerStep, read_suite
 from repro.evals.task import Ask, Task
 from repro.files import runs
@@ -191,7 +191,7 @@ class Request:
     batch: int | None = None
     """Rows that go through the network together, at most; None: what suits the task. No answer depends on it."""
     corpus: str | None = None
-    """A corpus of a person's own (`repro.evals.corpora`); `tasks` then say how it is cut."""
+    """A corpus of a person's own (`repro.evals.perplexities.corpora`); `tasks` then say how it is cut."""
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.evals.corpora import protocols
-from repro.evals.estimator_presets import DEFAULT, estimator
-from repro.evals.kept import config, keep
-from repro.evals.likelihood import Estimator
-from repro.evals.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
-from repro.evals.prompts import Template, templated
+from repro.evals.likelihoods.estimator_presets import DEFAULT, estimator
+from repro.evals.likelihoods.likelihood import Estimator
+from repro.evals.lm.kept import config, keep
+from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
+from repro.evals.lm.prompts import Template, templated
+from repro.evals.lm.wishes import length_asked
+from repro.evals.perplexities.corpora import protocols
 from repro.evals.task import Task
-from repro.evals.wishes import length_asked
 from repro.models import Model
 from repro.parts import canonical, derive, nearest
 

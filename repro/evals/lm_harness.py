@@ -1,4 +1,4 @@
-"""lm-eval's own command line with the model "repro" in it (the adapter itself: `repro.evals.adapter`).
+"""lm-eval's own command line with the model "repro" in it (the adapter itself: `repro.evals.lm.adapter`).
 
     python -m repro.evals.lm_harness run --model repro --include_path my_tasks --tasks my_task \\
         --model_args ckpt=runs/mdlm@nano.text-s0,sampler=low_confidence
@@ -19,10 +19,10 @@ from lm_eval.utils import simple_parse_args_string
 
 from repro import parts
 from repro.command import run
-from repro.evals.adapter import Adapter, Generation, Policy
-from repro.evals.estimator_presets import DEFAULT
-from repro.evals.estimator_presets import estimator as named_estimator
-from repro.evals.prompts import Overlong
+from repro.evals.likelihoods.estimator_presets import DEFAULT
+from repro.evals.likelihoods.estimator_presets import estimator as named_estimator
+from repro.evals.lm.adapter import Adapter, Generation, Policy
+from repro.evals.lm.prompts import Overlong
 from repro.lazy import torch
 from repro.models import load
 from repro.parts import nearest

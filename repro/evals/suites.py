@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from repro import parts
-from repro.evals.corpora import protocol
+from repro.evals.perplexities.corpora import protocol
 from repro.evals.task import Task
 from repro.files import ROOT
 from repro.parts import nearest

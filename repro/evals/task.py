@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from repro.evals.effort import Effort
 from repro.evals.pieces import ALONE, Work
+from repro.evals.planning.effort import Effort
 from repro.models import Model
 from repro.parts import Part, part
 from repro.record import Counts, Speed

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from repro.evals.adapter import Adapter, Generation
-from repro.evals.effort import Effort
-from repro.evals.harness import HarnessTask
-from repro.evals.lm_tasks import LmGeneration
+from repro.evals.lm.adapter import Adapter, Generation
+from repro.evals.lm.harness import HarnessTask
+from repro.evals.lm.lm_tasks import LmGeneration
+from repro.evals.planning.effort import Effort
 from repro.evals.task import Answer, Ask, Task
 from repro.lazy import torch
 from repro.models import Model

@@ -1,4 +1,4 @@
-"""MAUVE with a judge's features as an `evaluate` metric: a thin wrapper over `repro.evals.mauve`.
+"""MAUVE with a judge's features as an `evaluate` metric: a thin wrapper over `repro.evals.judged.mauve`.
 
     evaluate.load("repro/evals/metrics/mauve").compute(
         predictions=texts, references=held_out, judge="gpt2-large", state="last", length=1024, clusters=500,
@@ -14,8 +14,8 @@ import datasets
 import evaluate
 
 from repro import parts
-from repro.evals import mauve
-from repro.evals.judges import load_judge
+from repro.evals.judged import mauve
+from repro.evals.judged.judges import load_judge
 
 
 class Mauve(evaluate.Metric):

@@ -1,0 +1,1 @@
+"""Perplexity: held-out bounds of a recipe's data, and corpora under published protocols."""

@@ -1,0 +1,141 @@
+"""Held-out likelihood: a bound for diffusion, the exact value for autoregression; and training curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from repro import rng
+from repro.data.corpus import Rows, prepared
+from repro.data.language import Language
+from repro.evals.pieces import Work, rows_of
+from repro.evals.planning.effort import Effort
+from repro.evals.task import Answer, Ask, Task
+from repro.models import Model
+from repro.parts import part
+
+
+@part
+class HeldoutBound(Task):
+    """Bound on -log p a token over `rows` held-out rows, `passes` independent passes; the exact nll of the same rows
+    beside it where the law is known. Documents of the first `skip_rows` rows, which steer training, are left out."""
+
+    rows: int
+    skip_rows: int
+    passes: int
+    generates = False
+
+    def effort(self, model: Model, ask: Ask) -> Effort:
+        return Effort.of_rows(self.rows, self.passes, model.data.row_length()).limited(ask.limit)
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "estimator": "process bound, stratified",
+            "precision": "float32",
+            "unit": "nats a candidate token",
+        }
+
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+        from repro.backbones.denoiser import Wrapped
+        from repro.lazy import torch
+        from repro.objectives.bound import BATCH, bound_of, row_nll
+
+        data = model.data
+        rows = self._rows(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        count, vocabulary = len(rows), data.vocabulary()
+        network = Wrapped(model.denoiser)
+
+        def nll(some: range) -> list[list[float]]:
+            found = row_nll(
+                network,
+                model.recipe.process,
+                vocabulary,
+                rows,
+                slice(some.start, some.stop),
+                passes=self.passes,
+                seed=ask.seed,
+                batch=work.batch or BATCH,
+            )
+            return found.tolist()
+
+        found = work.pieces(count, rows_of(data.row_length()), nll)
+        work.join()
+        bound = bound_of(rows, np.concatenate([np.array(piece) for piece in found], axis=1))
+        metrics: dict[str, tuple[float, float | None, int]] = {
+            "nll_bound": (bound.value, bound.error, count),
+            "ppl_bound": (math.exp(bound.value), math.exp(bound.value) * bound.error, count),
+        }
+        if isinstance(data, Language):
+            exact = -data.hmm().log_likelihood(torch.from_numpy(rows.ids.astype(np.int64))).numpy()
+            gap, error = bound.gap(exact)
+            value = float(exact.sum() / bound.tokens.sum())
+            metrics["nll_exact"] = (
+                value,
+                float(exact.std(ddof=1) / math.sqrt(count) / data.row_length()),
+                count,
+            )
+            metrics["gap"] = (gap, error, count)
+        return Answer(metrics)
+
+    def _rows(self, model: Model, count: int) -> Rows:
+        """`count` held-out rows in a keyed order, from documents that the in-training bound never read."""
+        corpus = prepared(model.data)
+        if model.corpus is not None and corpus.digest != model.corpus:
+            raise ValueError(
+                f"the model was trained on other data ({model.corpus[:12]}, here {corpus.digest[:12]})"
+            )
+        split = corpus.heldout
+        clusters = model.data.clusters(np.asarray(split.example))
+        fresh = np.flatnonzero(~np.isin(clusters, clusters[: self.skip_rows]))
+        if count > len(fresh):
+            raise ValueError(f"task {self.name!r} wants {count} held-out rows; {len(fresh)} are left for it")
+        order = rng.permutation(0, rng.QUOTED, 0, len(fresh)).numpy()[:count]
+        chosen = np.sort(fresh[order])
+        return Rows(split.ids[chosen], split.candidates[chosen], clusters[chosen])
+
+
+@part
+class TrainingCurve(Task):
+    """Loss (at most `points` points) and in-training held-out bound by step, from the run's metrics.jsonl."""
+
+    points: int
+    generates = False
+
+    def skip(self, model: Model) -> str | None:
+        if model.folder is None:
+            return "nothing was trained"
+        return (
+            None
+            if (model.folder.parent / "metrics.jsonl").is_file()
+            else "no metrics.jsonl beside the checkpoint"
+        )
+
+    def effort(self, model: Model, ask: Ask) -> Effort:
+        return Effort.of_rows(0, 0, 1)
+
+    def protocol(self) -> dict[str, Any]:
+        return {"loss": "mean over blocks of logged steps", "objective": "as in the recipe"}
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        assert model.folder is not None
+        path = model.folder.parent / "metrics.jsonl"
+        try:
+            rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}: {error}; run the training command with --resume, which mends its log"
+            ) from None
+        rows = [row for row in rows if row["step"] <= model.step]
+        blocks = np.array_split(np.arange(len(rows)), min(self.points, len(rows)))
+        curve = {
+            "step": [float(rows[b[-1]]["step"]) for b in blocks],
+            "loss": [float(np.mean([rows[i]["loss"] for i in b])) for b in blocks],
+        }
+        heldout = [row for row in rows if "heldout_nll_bound" in row]
+        if heldout:
+            curve["heldout_step"] = [float(row["step"]) for row in heldout]
+            curve["nll_bound"] = [row["heldout_nll_bound"] for row in heldout]
+        return Answer({"loss": (curve["loss"][-1], None, len(rows))}, curve=curve)

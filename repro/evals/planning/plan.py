@@ -1,0 +1,290 @@
+"""What a request would cost: every question with its forwards, token-forwards and hours; nothing is loaded or asked.
+
+    python -m repro.evals --plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
+    python -m repro.evals --plan a100 --suite duo_owt          # the checkpoint that the suite is for
+    python -m repro.evals --plan cpu --ckpt runs/mdlm@nano-s0
+
+Forwards are at most those planned: a rule that finds nothing left to decide stops early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from repro.checkpoint import open_checkpoint
+from repro.checkpoints import Entry, known, read
+from repro.data.released import Released
+from repro.evals.asking import Cell, Skip
+from repro.evals.grid import Request, laid_out
+from repro.evals.judged.quality import Judged
+from repro.evals.planning.effort import DEVICES, Device, Effort, Network, device, flops, rows_at_once, seconds
+from repro.evals.task import Task
+from repro.models import Model, chat_template
+from repro.parts import nearest
+from repro.processes.absorbing import Absorbing
+from repro.processes.left_to_right import LeftToRight
+from repro.processes.process import Process
+from repro.processes.uniform import Uniform
+from repro.recipes.plan import UTILISATION
+from repro.released.layouts import ALPHA_END
+from repro.released.release import Release, is_release, open_release
+
+if TYPE_CHECKING:
+    from repro.backbones.backbone import Backbone
+    from repro.backbones.denoiser import Denoiser
+
+LENGTH = 1024
+"""Longest row of an entry that does not say its own."""
+
+
+class Unloaded:
+    """Stands where a network would be; whoever asks it more than which blocks it `writes` (None: any) and whether it
+    can keep keys and values (supposed) is told that a plan has none."""
+
+    keeps = True
+
+    def __init__(self, writes: int | None) -> None:
+        self.writes = writes
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ValueError(
+            f"a plan loads no weights, and this suite asks the network for {name!r}; leave --plan out"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One question: `forwards` and `tokens` an item; None where nobody has counted."""
+
+    task: str
+    preset: str | None
+    steps: int | None
+    seed: int
+    items: int | None
+    forwards: float | None
+    token_forwards: float | None
+    batch: int | None
+    flops: float | None
+    hours: float | None
+    assumed: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request's questions in order (`cells` to be asked, `lines` what each costs), and the sum of those whose cost is
+    known."""
+
+    checkpoint: str
+    suite: str
+    device: str
+    cells: list[Cell]
+    lines: list[Line]
+    skipped: list[Skip]
+
+    @property
+    def hours(self) -> float:
+        return sum(line.hours or 0.0 for line in self.lines)
+
+    @property
+    def unknown(self) -> int:
+        """Questions whose cost nobody has counted."""
+        return sum(line.hours is None for line in self.lines)
+
+
+def plan(ckpt: str | None, request: Request, on: str) -> Plan:
+    """The plan of a request for a checkpoint (None: the one that the suite is for) on a device by name."""
+    return of(*subject(_for(request) if ckpt is None else ckpt), request, device(on))
+
+
+def of(model: Model, network: Network | None, request: Request, machine: Device) -> Plan:
+    """The plan of a request for a model (None: nobody knows what its forward costs)."""
+    suite, cells, skipped = laid_out(model, request, _reason)
+    lines = [_line(cell, cell.task.effort(model, cell.ask), network, machine) for cell in cells]
+    return Plan(
+        checkpoint=model.recipe.name,
+        suite=suite.name,
+        device=machine.name,
+        cells=cells,
+        lines=lines,
+        skipped=skipped,
+    )
+
+
+def _reason(task: Task, model: Model) -> str | None:
+    """Why a task will not be asked; a judge that is not here yet can still be fetched."""
+    return None if isinstance(task, Judged) else task.skip(model)
+
+
+def _for(request: Request) -> str:
+    """The checkpoint whose entry names the request's suite."""
+    if request.suite is None:
+        raise ValueError("give --ckpt, or a --suite that a released checkpoint is for")
+    found = [each.name for each in read().values() if request.suite in each.suites]
+    if len(found) != 1:
+        suites = {suite for each in read().values() for suite in each.suites}
+        raise ValueError(
+            f"suite {request.suite!r} is for no one released checkpoint, give --ckpt; {nearest(request.suite, suites)}"
+        )
+    return found[0]
+
+
+def subject(ckpt: str) -> tuple[Model, Network | None]:
+    """A model to lay questions out for, and what its forward costs (None: unknown); no weights are read."""
+    folder = Path(ckpt)
+    entry = known(ckpt)
+    if entry is not None and not folder.exists():
+        return listed(entry)
+    denoiser = cast("Denoiser", Unloaded(writes=None))
+    if is_release(folder):
+        release = open_release(folder, template=chat_template(folder.resolve().name, "auto")).release
+        denoiser = cast("Denoiser", Unloaded(release.backbone.writes()))
+        model = Model(release, denoiser, "raw", "", 0, 0, release.data, None, None)
+    elif ckpt.startswith("oracle:"):
+        from repro.recipes.scale import by_name
+
+        recipe = by_name(ckpt)
+        return Model(recipe, denoiser, "exact", "", 0, 0, recipe.data, None, None), None
+    else:
+        found = open_checkpoint(folder)
+        kept = (found.seed, found.step, found.data, found.corpus, found.folder)
+        model = Model(found.recipe, denoiser, "raw", "", *kept)
+    size = model.recipe.backbone.size(model.data)
+    return model, Network.of_size(size, model.data.vocabulary().total)
+
+
+def listed(entry: Entry) -> tuple[Model, Network | None]:
+    """The same of a released checkpoint by its entry alone, whatever folders lie here."""
+    shape, parameters = entry.shape, entry.parameters
+    unknown = shape is None or parameters == "unknown"
+    return unloaded(entry), None if unknown else Network.of_shape(shape, parameters)
+
+
+def unloaded(entry: Entry) -> Model:
+    """A released checkpoint as its entry describes it, without network and tokenizer: enough to lay questions out."""
+    length = LENGTH if entry.length == "unknown" else entry.length
+    total = entry.shape.vocabulary if entry.shape is not None else 1
+    data = Released(
+        tokenizer_sha256="",
+        size=total,
+        total=total,
+        mask=total - 1 if entry.mask == "last" else _id(entry.mask),
+        bos=None,
+        eos=_id(entry.eos),
+        pad=_id(entry.pad),
+        length=length,
+    )
+    process = _process(entry)
+    release = Release(
+        name=entry.folder,
+        data=data,
+        backbone=cast("Backbone", Unloaded(writes=None)),
+        process=process,
+        meaning="x0_mean" if entry.meaning == "unknown" else entry.meaning,
+        score="unknown",
+        suite="released",
+    )
+    return Model(release, cast("Denoiser", Unloaded(writes=None)), "raw", "", 0, 0, data, None, None)
+
+
+def _process(entry: Entry) -> Process:
+    processes: dict[str, Process] = {
+        "absorbing": Absorbing(),
+        "uniform": Uniform(alpha_end=ALPHA_END, eps=ALPHA_END),
+        "left_to_right": LeftToRight(),
+    }
+    if entry.process not in processes:
+        raise ValueError(f"the process of {entry.name} is {entry.process}; it cannot be planned")
+    return processes[entry.process]
+
+
+def _id(value: int | str) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _line(cell: Cell, effort: Effort | None, network: Network | None, machine: Device) -> Line:
+    line = Line(
+        task=cell.task.name,
+        preset=cell.preset,
+        steps=None if cell.ask.plan is None else cell.ask.plan.steps,
+        seed=cell.ask.seed,
+        items=None if effort is None else effort.items,
+        forwards=None if effort is None else effort.forwards,
+        token_forwards=None if effort is None else effort.tokens,
+        batch=None,
+        flops=None,
+        hours=None,
+        assumed=() if effort is None else effort.assumed,
+    )
+    if effort is not None and effort.forwards == 0:
+        return replace(line, flops=0.0, hours=0.0)
+    if effort is None or effort.items is None or network is None:
+        return line
+    free = max(0.0, machine.memory - network.parameters * machine.value)
+    batch = min(rows_at_once(effort, network, free, machine.value), max(1, effort.items))
+    return replace(
+        line,
+        batch=batch,
+        flops=flops(effort, network) * effort.items,
+        hours=seconds(effort, network, machine, batch) * effort.items / 3600,
+    )
+
+
+def data(found: Plan) -> dict[str, Any]:
+    """As --json prints it."""
+    return {
+        "checkpoint": found.checkpoint,
+        "suite": found.suite,
+        "device": found.device,
+        "hours": found.hours,
+        "questions_of_unknown_cost": found.unknown,
+        "assumed": list(assumptions(found)),
+        "questions": [asdict(line) for line in found.lines],
+        "skipped": [vars(skip) for skip in found.skipped],
+    }
+
+
+def assumptions(found: Plan) -> Iterator[str]:
+    """What the hours rest on, in words."""
+    name = next(key for key, each in DEVICES.items() if each.name == found.device)
+    machine = DEVICES[name]
+    yield (
+        f"{machine.flops / 1e12:.3g} TFLOP/s and {machine.bandwidth / 1e12:.3g} TB/s,"
+        f" {UTILISATION:.0%} of either reached"
+    )
+    yield "batches that fit the memory; tokenisation, judges and loading not counted; no early stop"
+    yield "lengths of lm-eval's prompts and answers as in evals/tasks/sizes.toml, which nobody counted"
+    yield from dict.fromkeys(each for line in found.lines for each in line.assumed)
+
+
+def text(found: Plan) -> Iterator[str]:
+    """The plan for a person, assumptions included."""
+    yield f"{found.checkpoint}, suite {found.suite}: plan for {found.device}"
+    heads = ("task", "preset", "steps", "items", "NFE", "token-forwards", "batch", "hours")
+    rows = [heads, *(_shown(line) for line in found.lines)]
+    wide = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    for row in rows:
+        left = [cell.ljust(width) for cell, width in zip(row[:2], wide, strict=False)]
+        right = [cell.rjust(width) for cell, width in zip(row[2:], wide[2:], strict=True)]
+        yield "  ".join([*left, *right]).rstrip()
+    for skip in found.skipped:
+        yield f"skipped {skip.what}: {skip.reason}"
+    unknown = f", {found.unknown} of unknown cost" if found.unknown else ""
+    yield f"{len(found.lines)} questions{unknown}: {found.hours:.3g} hours" + (" at least" if unknown else "")
+    for line in assumptions(found):
+        yield f"assumed: {line}"
+
+
+def _shown(line: Line) -> Sequence[str]:
+    return (
+        line.task,
+        line.preset or "",
+        "" if line.steps is None else str(line.steps),
+        "?" if line.items is None else f"{line.items:,}",
+        "?" if line.forwards is None else f"{line.forwards:,.4g}",
+        "?" if line.token_forwards is None else f"{line.token_forwards:,.4g}",
+        "" if line.batch is None else str(line.batch),
+        "?" if line.hours is None else f"{line.hours:.3g}",
+    )

@@ -1,0 +1,1 @@
+"""Weights in their authors' own layouts: recognised, mapped with a strict account, opened, converted."""
