@@ -25,7 +25,7 @@ reproduce: $(STAMP)
 	$(PY) -m repro.reproduce --seeds "$(SEEDS)"
 
 test: $(STAMP)
-	$(PY) -m pytest -m "not slow and not gpu"
+	$(PY) -m pytest -m "not slow and not gpu" -n logical --maxprocesses 4 --dist worksteal
 
 test-all: $(DEEPSPEED)
 	$(PY) -m pytest -m "not gpu"

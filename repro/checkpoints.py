@@ -59,8 +59,8 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `layout`: config.json's model_type as repro.released.layouts lists it, or `unlisted: NAME` for one that it does not
     read; `meaning`: what the output is (spec D.6); `eot`: end of a turn; `length`: longest row; `ema`: whether the
     weights are an average; `template`: `none`, `own` (the tokenizer's chat template) or `seed` (spec A.1);
-    `fingerprint`: SHA-256 of the weights' bytes in the order of their files; `number_of`: a published cell whose number tells it from
-    a namesake; `suites`: where its published cells are asked; `source`: where these facts stand.
+    `fingerprint`: SHA-256 of the weights' bytes in the order of their files; `number_of`: a published cell whose number
+    tells it from a namesake; `suites`: where its published cells are asked; `source`: where these facts stand.
     """
 
     name: str
