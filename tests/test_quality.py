@@ -319,11 +319,13 @@ def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_p
     assert first["answer"]["nfe"] is None and first["measurements"]["tokens_per_second"] is None
     items = (out / "items" / f"{first['id'][:16]}.jsonl").read_text().splitlines()
     assert [json.loads(line)["tokens"] for line in items] == [LENGTH] * 3
+    naive = synthetic.naive("mdlm@nano.text", protocol=without_engine(question))
     labels = first["labels"] | {"task": "quality", "preset": "random:temperature=1.0", "tokens_per_step": "1"}
+    labels |= {"recipe": "external@nano.text", "suite": naive["labels"]["suite"]}
     body = {k: first[k] for k in ("answer", "measurements")}
-    posing = make_record(Question.read(question), labels | {"recipe": "external@nano.text"}, **body)
+    posing = make_record(Question.read(question), labels, **body)
     with pytest.raises(ValueError, match="two protocols would share a column: engine"):
-        points([posing, synthetic.naive("mdlm@nano.text", protocol=without_engine(question))])
+        points([posing, naive])
 
 
 def without_engine(question):

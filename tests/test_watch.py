@@ -103,7 +103,14 @@ def test_an_interrupt_gives_the_cursor_back():
         "--delay",
         "0.3",
     ]
-    run = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True)
+    run = subprocess.Popen(
+        command,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs of a script ignore it
+    )
     os.close(follower)
     seen, told, until = b"", False, time.monotonic() + 60
     while time.monotonic() < until:
