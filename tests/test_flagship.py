@@ -20,7 +20,7 @@ from repro.evals.grid import Request, prepare
 from repro.evals.planning.pace import Pace
 from repro.evals.planning.plan import plan
 from repro.evals.planning.price import shown
-from repro.evals.planning.programme import commands, is_programme, of_cells, read_programme, steps
+from repro.evals.planning.programme import commands, is_programme, of_cells, precision, read_programme, steps
 from repro.evals.planning.programme_plan import planned
 from repro.files import ROOT
 from repro.published import read, under
@@ -103,7 +103,7 @@ def test_every_row_has_a_command_its_hours_and_a_verdict():
 )
 def test_hours_against_a_published_speed(preset, speed):
     """Tokens a second of Fast-dLLM's table 1 on an A100: the plan is no more than 10 % and 45 % below these seconds."""
-    found = plan(None, Request(suite="fast_dllm"), "a100")
+    found = plan(None, Request(suite="fast_dllm"), "a100", "bfloat16")
     (line,) = [line for line in found.lines if (line.task, line.preset) == ("gsm8k_256", preset)]
     said, measured = line.hours * 3600 / line.items, 256 / speed
     assert 0.55 < said / measured < 1 and (speed > 10 or said / measured > 0.9)
@@ -153,6 +153,29 @@ def test_one_row_by_hand(capsys):
     draws = 3 * 95 * 1024 * 50258 / 3.35e12  # bytes an id of the vocabulary, each position once
     assert found.hours == pytest.approx(1024 * (3073 * 1024 * a_token / (989e12 * 0.4) + draws) / 3600)
     assert [cell.printed for cell in found.step.cells] == [104.85, 51.3, 46.8, 40.7]
+
+
+def test_a_programme_prices_the_precision_that_it_loads(capsys, monkeypatch):
+    """Released weights in bfloat16 unless it is said otherwise, in plan and load alike; ours in float32."""
+    hours = []
+    for flags in ([], ["--precision", "float32"]):
+        assert main(["--cell", "duo.t1.duo", "--plan", *flags]) == 0
+        printed = capsys.readouterr().out
+        assert f"one H100 80 GB, {'float32' if flags else 'bfloat16'}" in printed
+        hours.append(float(printed.split("rows: ")[1].split(" hours")[0]))
+    assert hours[1] > 10 * hours[0]
+    loaded = []
+
+    def load(ckpt, precision):
+        loaded.append((ckpt, precision))
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("repro.models.load", load)
+    for flags in ([], ["--precision", "int8"]):
+        with pytest.raises(ConnectionError):
+            main(["--cell", "duo.t1.duo", *flags])
+    assert loaded == [("s-sahoo/duo", "bfloat16"), ("s-sahoo/duo", "int8")]
+    assert precision("oracle:mdlm@nano", None) == "float32"
 
 
 def test_a_limit_of_a_row_and_of_the_command_line_both_hold():
