@@ -305,6 +305,10 @@ def test_what_a_cell_s_command_asks_is_what_verify_compares(tmp_path, monkeypatc
     LlamaForCausalLM(config).save_pretrained(tmp_path / "runs" / "gpt2-large")
     assert main(["--cell", "duo.t5.mdlm.8", "--samples", "2", "--out", str(tmp_path / "out")]) == 0
     assert "skipped" not in capsys.readouterr().out  # the suite's other tasks are nobody's question here
+    (record,) = Store(tmp_path / "out" / "raw").records()
+    protocol = record["question"]["protocol"]
+    assert protocol["weights_precision"] == "bfloat16"
+    assert protocol["precision"] == "float32, log-softmax in float64"  # the judge's
     found = {v.cell.name: v for v in verify.verify(read(), Store(tmp_path / "out" / "raw").records())}
     assert found["duo.t5.mdlm.8"].answer == "fail" and found["duo.t5.mdlm.8"].ours > 900
     assert found["duo.t5_entropy.mdlm.8"].answer == "fail"
@@ -376,7 +380,7 @@ def test_what_an_earlier_run_took_is_known(tmp_path, slow, seconds, left):
     known = first | {"measurements": first["measurements"] | {"seconds": seconds}}
 
     class Slow(Store):
-        def find(self, question, numerics):
+        def find(self, question, numerics, timed_on=None):
             return known if question == first["id"] else None
 
     pace = Pace(1.0, slow)

@@ -95,6 +95,10 @@ class Task(Part):
         """Whether an answer may hold this metric, as far as that can be said before asking."""
         return True
 
+    def timed_on(self, model: Model) -> str | None:
+        """The device that an answer must have been timed on to be this one's; None where nothing is timed."""
+        return None
+
     def skip(self, model: Model) -> str | None:
         """Why this model cannot be asked, or None."""
         return None

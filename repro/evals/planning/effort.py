@@ -233,8 +233,10 @@ CARDS = {
 
 
 def device(name: str, precision: Precision) -> Device:
-    """The device of a name, weights kept in `precision` (int8: products in bfloat16, a byte for every weight); ValueError
-    names the nearest."""
+    """The device of a name, weights kept in `precision` (int8: products in bfloat16, a byte for every weight).
+
+    ValueError names the nearest.
+    """
     if name not in CARDS:
         raise ValueError(f"no device {name!r}; {nearest(name, CARDS)}")
     card, wide = CARDS[name], precision == "float32"

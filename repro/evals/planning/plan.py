@@ -3,7 +3,6 @@
     python -m repro.evals --plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
     python -m repro.evals --plan a100 --suite duo_owt          # the checkpoint that the suite is for
     python -m repro.evals --plan cpu --ckpt runs/mdlm@nano-s0
-    python -m repro.evals --plan --ckpt google/diffusiongemma-26B-A4B-it --precision bfloat16
 
 Forwards are at most those planned: a rule that finds nothing left to decide stops early.
 """

@@ -4,9 +4,9 @@ is missing.
     price(find(read(), "duo.t5.mdlm.1024"))    about .1 H100 hours, `python -m repro.evals --cell duo.t5.mdlm.1024`
 
 A question answers a cell where its record would: same checkpoint, task and metric, and no place asked that differs
-(repro.matching). Hours are those of `--plan` on one H100, weights in bfloat16, so estimates by arithmetic; a recipe's are its own plan's.
-Where no question fits, the price is that of the nearest one, or of the same question put to a checkpoint of the same
-size (`like` in evals/published.toml), and `missing` says what stands in the way.
+(repro.matching). Hours are those of `--plan` on one H100, weights in bfloat16, so estimates by arithmetic; a recipe's
+are its own plan's. Where no question fits, the price is that of the nearest one, or of the same question put to a
+checkpoint of the same size (`like` in evals/published.toml), and `missing` says what stands in the way.
 """
 
 from __future__ import annotations
