@@ -44,6 +44,7 @@ class Answer:
     nfe: float | None = None
     tokens_per_nfe: float | None = None
     tokens: int | None = None
+    """Generated; a record's `tokens_per_second` divides them by all the seconds of the question, a judge's included."""
     samples: str | None = None
     curve: dict[str, list[float]] | None = None
     items: list[dict[str, Any]] | None = None
