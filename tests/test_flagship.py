@@ -141,17 +141,19 @@ def test_a_row_s_own_commands_ask_the_same(capsys):
 
 
 def test_one_row_by_hand(capsys):
-    """F3: MDLM without and with nucleus, and BD3's own: 1,024 texts in 1,024 forwards, one more for a drawn tail."""
+    """F3: MDLM without and with nucleus, and BD3's own: 1,024 texts in 1,024 forwards, one more for a drawn
+    tail; of BD3's the 300 that its protocol has."""
     (row,) = [row for row in read_programme("flagship") if row.name == "F3"]
     (found,) = planned(steps([row], Request()), "h100")
     assert [(line.items, line.forwards) for plan in found.plans for line in plan.lines] == [
         (1024, 1025),
         (1024, 1024),
-        (1024, 1024),
+        (300, 1024),
     ]
     a_token = 2 * 12 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 12 * 768 * 1024 + 2 * 768 * 50258
-    draws = 3 * 95 * 1024 * 50258 / 3.35e12  # bytes an id of the vocabulary, each position once
-    assert found.hours == pytest.approx(1024 * (3073 * 1024 * a_token / (989e12 * 0.4) + draws) / 3600)
+    forwards, texts = 1024 * (1025 + 1024) + 300 * 1024, 1024 + 1024 + 300
+    draws = 95 * 1024 * 50258 / 3.35e12  # bytes an id of the vocabulary, each position once
+    assert found.hours == pytest.approx((forwards * 1024 * a_token / (989e12 * 0.4) + texts * draws) / 3600)
     assert [cell.printed for cell in found.step.cells] == [104.85, 51.3, 46.8, 40.7]
 
 
@@ -183,6 +185,13 @@ def test_a_limit_of_a_row_and_of_the_command_line_both_hold():
     for limit, wanted in ((None, [None, 400]), (50, [50, 50]), (1000, [1000, 400])):
         (step,) = steps([row], Request(limit=limit))
         assert [part.request.limit for part in step.parts] == wanted
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, 300), (16, 16), (1024, 300)])
+def test_samples_are_at_most_those_asked(asked, found):
+    (step,) = of_cells(["bd3.t7.mdlm.1024"], Request(samples=asked), None)
+    (line,) = step.parts[0].plan("h100", None).lines
+    assert line.items == found
 
 
 ROWS = """

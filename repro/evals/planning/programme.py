@@ -181,7 +181,7 @@ def _step(row: Row, base: Request) -> Step:
     skipped: list[Skip] = []
     for asks in row.asks:
         limit, samples = _least(asks.limit, base.limit), _least(asks.samples, base.samples)
-        request = dataclasses.replace(base, limit=limit, samples=samples)
+        request = dataclasses.replace(base, limit=limit, samples=None, most_samples=samples)
         if asks.suite:
             tasks = asks.tasks or None
             each = dataclasses.replace(request, suite=asks.suite, tasks=tasks)
