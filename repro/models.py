@@ -76,6 +76,8 @@ def load(
         recipe = by_name(str(ckpt))
         if weights != "auto":
             raise ValueError(f"an oracle has no weights; leave out --weights {weights}")
+        if precision != "float32":
+            raise ValueError(f"an oracle has no weights; leave out --precision {precision}")
         denoiser = recipe.network(0).eval()
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
     folder, name = _place(ckpt)

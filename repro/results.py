@@ -123,10 +123,13 @@ class Store:
             self._read[path] = stamp, _parse(path, path.read_bytes())
         return self._read[path][1]
 
-    def find(self, question_id: str, numerics: Record) -> Record | None:
-        """The answer to a question in a numerics class, if it is here."""
+    def find(self, question_id: str, numerics: Record, timed_on: str | None = None) -> Record | None:
+        """The answer to a question in a numerics class, if it is here; of a speed: `timed_on` this device."""
         for record in self.records():
-            if record["id"] == question_id and record["measurements"]["numerics"] == numerics:
+            measured = record["measurements"]
+            if record["id"] != question_id or measured["numerics"] != numerics:
+                continue
+            if timed_on is None or ("speed" in measured and measured["speed"]["device"] == timed_on):
                 return record
         return None
 

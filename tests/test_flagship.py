@@ -20,7 +20,7 @@ from repro.evals.grid import Request, prepare
 from repro.evals.planning.pace import Pace
 from repro.evals.planning.plan import plan
 from repro.evals.planning.price import shown
-from repro.evals.planning.programme import commands, is_programme, of_cells, read_programme, steps
+from repro.evals.planning.programme import commands, is_programme, of_cells, precision, read_programme, steps
 from repro.evals.planning.programme_plan import planned
 from repro.files import ROOT
 from repro.published import read, under
@@ -103,7 +103,7 @@ def test_every_row_has_a_command_its_hours_and_a_verdict():
 )
 def test_hours_against_a_published_speed(preset, speed):
     """Tokens a second of Fast-dLLM's table 1 on an A100: the plan is no more than 10 % and 45 % below these seconds."""
-    found = plan(None, Request(suite="fast_dllm"), "a100")
+    found = plan(None, Request(suite="fast_dllm"), "a100", "bfloat16")
     (line,) = [line for line in found.lines if (line.task, line.preset) == ("gsm8k_256", preset)]
     said, measured = line.hours * 3600 / line.items, 256 / speed
     assert 0.55 < said / measured < 1 and (speed > 10 or said / measured > 0.9)
@@ -141,18 +141,43 @@ def test_a_row_s_own_commands_ask_the_same(capsys):
 
 
 def test_one_row_by_hand(capsys):
-    """F3: MDLM without and with nucleus, and BD3's own: 1,024 texts in 1,024 forwards, one more for a drawn tail."""
+    """F3: MDLM without and with nucleus, and BD3's own: 1,024 texts in 1,024 forwards, one more for a drawn
+    tail; of BD3's the 300 that its protocol has."""
     (row,) = [row for row in read_programme("flagship") if row.name == "F3"]
     (found,) = planned(steps([row], Request()), "h100")
     assert [(line.items, line.forwards) for plan in found.plans for line in plan.lines] == [
         (1024, 1025),
         (1024, 1024),
-        (1024, 1024),
+        (300, 1024),
     ]
     a_token = 2 * 12 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 12 * 768 * 1024 + 2 * 768 * 50258
-    draws = 3 * 95 * 1024 * 50258 / 3.35e12  # bytes an id of the vocabulary, each position once
-    assert found.hours == pytest.approx(1024 * (3073 * 1024 * a_token / (989e12 * 0.4) + draws) / 3600)
+    forwards, texts = 1024 * (1025 + 1024) + 300 * 1024, 1024 + 1024 + 300
+    draws = 95 * 1024 * 50258 / 3.35e12  # bytes an id of the vocabulary, each position once
+    assert found.hours == pytest.approx((forwards * 1024 * a_token / (989e12 * 0.4) + texts * draws) / 3600)
     assert [cell.printed for cell in found.step.cells] == [104.85, 51.3, 46.8, 40.7]
+
+
+def test_a_programme_prices_the_precision_that_it_loads(capsys, monkeypatch):
+    """Released weights in bfloat16 unless it is said otherwise, in plan and load alike; ours in float32."""
+    hours = []
+    for flags in ([], ["--precision", "float32"]):
+        assert main(["--cell", "duo.t1.duo", "--plan", *flags]) == 0
+        printed = capsys.readouterr().out
+        assert f"one H100 80 GB, {'float32' if flags else 'bfloat16'}" in printed
+        hours.append(float(printed.split("rows: ")[1].split(" hours")[0]))
+    assert hours[1] > 10 * hours[0]
+    loaded = []
+
+    def load(ckpt, precision):
+        loaded.append((ckpt, precision))
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("repro.models.load", load)
+    for flags in ([], ["--precision", "int8"]):
+        with pytest.raises(ConnectionError):
+            main(["--cell", "duo.t1.duo", *flags])
+    assert loaded == [("s-sahoo/duo", "bfloat16"), ("s-sahoo/duo", "int8")]
+    assert precision("oracle:mdlm@nano", None) == "float32"
 
 
 def test_a_limit_of_a_row_and_of_the_command_line_both_hold():
@@ -160,6 +185,13 @@ def test_a_limit_of_a_row_and_of_the_command_line_both_hold():
     for limit, wanted in ((None, [None, 400]), (50, [50, 50]), (1000, [1000, 400])):
         (step,) = steps([row], Request(limit=limit))
         assert [part.request.limit for part in step.parts] == wanted
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, 300), (16, 16), (1024, 300)])
+def test_samples_are_at_most_those_asked(asked, found):
+    (step,) = of_cells(["bd3.t7.mdlm.1024"], Request(samples=asked), None)
+    (line,) = step.parts[0].plan("h100", None).lines
+    assert line.items == found
 
 
 ROWS = """
@@ -282,6 +314,10 @@ def test_what_a_cell_s_command_asks_is_what_verify_compares(tmp_path, monkeypatc
     LlamaForCausalLM(config).save_pretrained(tmp_path / "runs" / "gpt2-large")
     assert main(["--cell", "duo.t5.mdlm.8", "--samples", "2", "--out", str(tmp_path / "out")]) == 0
     assert "skipped" not in capsys.readouterr().out  # the suite's other tasks are nobody's question here
+    (record,) = Store(tmp_path / "out" / "raw").records()
+    protocol = record["question"]["protocol"]
+    assert protocol["weights_precision"] == "bfloat16"
+    assert protocol["precision"] == "float32, log-softmax in float64"  # the judge's
     found = {v.cell.name: v for v in verify.verify(read(), Store(tmp_path / "out" / "raw").records())}
     assert found["duo.t5.mdlm.8"].answer == "fail" and found["duo.t5.mdlm.8"].ours > 900
     assert found["duo.t5_entropy.mdlm.8"].answer == "fail"
@@ -353,7 +389,7 @@ def test_what_an_earlier_run_took_is_known(tmp_path, slow, seconds, left):
     known = first | {"measurements": first["measurements"] | {"seconds": seconds}}
 
     class Slow(Store):
-        def find(self, question, numerics):
+        def find(self, question, numerics, timed_on=None):
             return known if question == first["id"] else None
 
     pace = Pace(1.0, slow)

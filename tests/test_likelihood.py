@@ -362,6 +362,21 @@ def test_draws_go_where_the_variance_is():
     assert not torch.equal(fresh[:2], wild.pilot[0][:2]), "fresh draws have a stream of their own"
 
 
+@pytest.mark.parametrize(("draws", "pilot"), [(128, 32), (64, 16)])
+def test_ends_are_whole_where_every_level_between_gets_a_pilot(draws, pilot):
+    """Else each level between would not have two sets, first or fresh, and level L is the only end."""
+    rule, whole = PilotedLevels(draws=draws, pilot=pilot), []
+    for length in range(9, 30):
+        begun = rule._begin(length, 0, 0)
+        if begun.ends == [1, length - 1, length]:
+            whole.append(length)
+            assert begun.strata == [[level] for level in range(2, length - 1)]
+            assert min(map(len, begun.pilot)) >= 2
+        else:
+            assert begun.ends == [length]
+    assert whole == list(range(9, min(pilot // 2 + 3, (draws - pilot + 5) // 4) + 1))
+
+
 def test_forwards_stay_below_what_an_estimator_says():
     """`most` bounds what `score` counts, by every preset: plans of evaluations go by it."""
     for name, rule in ESTIMATORS.items():

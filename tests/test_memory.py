@@ -11,7 +11,7 @@ import torch
 from repro import checkpoints, load
 from repro.evals.grid import Request
 from repro.evals.planning import memory
-from repro.evals.planning.effort import DEVICES, Effort, Network, rows_at_once
+from repro.evals.planning.effort import Effort, Network, device, rows_at_once
 from repro.evals.planning.memory import fitted, halving
 from repro.evals.planning.plan import plan
 
@@ -61,7 +61,7 @@ def test_other_errors_are_not_swallowed():
 def test_rows_by_free_memory(monkeypatch):
     """Twice the memory, twice the rows, up to the most; a CPU is left to the task."""
     model = load("oracle:mdlm@nano")
-    found = plan("kuleshov-group/mdlm-owt", Request(suite="mdlm_owt"), "h100")
+    found = plan("kuleshov-group/mdlm-owt", Request(suite="mdlm_owt"), "h100", "bfloat16")
     cell = found.cells[0]
     assert fitted(model, cell.task, cell.ask) is None
     entry = checkpoints.entry("kuleshov-group/mdlm-owt")
@@ -75,7 +75,7 @@ def test_rows_by_free_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20e9, 80e9))
     card_model = SimpleNamespace(denoiser=denoiser, recipe=SimpleNamespace(process=None))
     assert fitted(card_model, cell.task, cell.ask) == rows[1]
-    assert DEVICES["h100"].memory == 80e9 and found.lines[0].batch == rows_at_once(
+    assert device("h100", "bfloat16").memory == 80e9 and found.lines[0].batch == rows_at_once(
         effort, network, 80e9 - 2 * entry.parameters, 2
     )
 

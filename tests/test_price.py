@@ -48,7 +48,7 @@ def test_uniform_noise_pays_a_posterior_at_every_forward():
 
 def test_the_price_is_that_of_the_plan(capsys):
     """One place: what --plan says of the question, verify says of the cell."""
-    assert evals(["--plan", "--suite", "fast_dllm", "--json"]) == 0
+    assert evals(["--plan", "--suite", "fast_dllm", "--precision", "bfloat16", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)["questions"]
     (line,) = [
         q

@@ -427,7 +427,7 @@ def test_weights_kept_in_bfloat16(tmp_path, tokenizer, capsys):
     flags = ["--samplers", "low_confidence", "--tokens-per-step", "all", "--json", "--precision", "bfloat16"]
     assert evals(["--ckpt", str(folder), "--tasks", chosen, *flags]) == 0
     (record,) = json.loads(capsys.readouterr().out)["records"]
-    assert record["question"]["protocol"]["precision"] == "bfloat16"
+    assert record["question"]["protocol"]["weights_precision"] == "bfloat16"
     assert record["measurements"]["numerics"]["dtype"] == "bfloat16"
     with pytest.raises(ValueError, match="a checkpoint of ours, kept in float32"):
         load(tmp_path, precision="bfloat16")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from test_caches import ABSORBING, BLOCK, CAUSAL, LENGTH, PROMPTS, TOY, llama
 
 from repro import parts, report, results
 from repro.evals import timed as clocks
+from repro.evals.asking import Cell, run_grid
 from repro.evals.lm.adapter import before_stops
 from repro.evals.lm.harness import HarnessTask
 from repro.evals.lm_find import find
@@ -24,6 +27,7 @@ from repro.evals.table import show
 from repro.evals.task import Ask
 from repro.evals.timed import DecodingSpeed, outcomes
 from repro.record import make_record
+from repro.results import Store
 from repro.samplers.autoregressive import Autoregressive
 from repro.samplers.decode import decode, steps
 from repro.samplers.ordered import LowConfidence, Random
@@ -145,6 +149,19 @@ def writing(tmp_path_factory):
 def asked(limit=None):
     plan = Plan(gen_length=8, block_length=8, steps=4)
     return Ask(Random(temperature=1.0), plan, 0, limit)
+
+
+def test_a_speed_of_another_device_is_no_answer(writing, tmp_path, monkeypatch):
+    """A grid begun on one card and resumed on another times everything there anew, and finds both afterwards."""
+    model, task = writing
+    recipe = SimpleNamespace(**vars(model.recipe), digest=lambda: "0" * 64, score="exact")
+    model = replace(model, recipe=recipe, digest="0" * 64)
+    cell, found = Cell(task, asked(limit=2), "random", "2"), []
+    for name in ("A100", "H100", "A100", "H100"):
+        monkeypatch.setattr(clocks, "device_name", lambda device, name=name: name)
+        ((record, new),) = run_grid(model, read_suite("nano.sudoku"), [cell], Store(tmp_path / "raw"), 4)
+        found.append((record["measurements"]["speed"]["device"], new))
+    assert found == [("A100", True), ("H100", True), ("A100", False), ("H100", False)]
 
 
 def test_one_answer_holds_accuracy_and_counts_and_the_clock_stands_beside_it(writing):

@@ -20,7 +20,6 @@ from repro.evals.likelihoods.estimator_presets import estimator
 from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
 from repro.evals.planning import effort
 from repro.evals.planning.effort import (
-    DEVICES,
     Network,
     decoding,
     fitting_batch,
@@ -279,13 +278,35 @@ def test_hours_by_hand():
     one = effort.Effort(items=1, forwards=1, tokens=1000, keys=1e6, heads=32)
     expected = 2 * 6.979321856e9 * 1000 + 4 * 32 * 4096 * 1e6 + 2 * 4096 * 126464 * 32
     assert flops(one, network) == pytest.approx(expected)
-    h100 = DEVICES["h100"]
+    h100 = effort.device("h100", "bfloat16")
     assert effort.seconds(one, network, h100, 1) == pytest.approx(expected / 989e12 / 0.4)
     few = effort.Effort(
         items=1, forwards=1, tokens=4, keys=4000, heads=4
     )  # 16 GB of weights are read for four ids
     assert effort.seconds(few, network, h100, 1) == pytest.approx(16.04e9 / 3.35e12 / 0.4)
     assert effort.seconds(few, network, h100, 8) == pytest.approx(16.04e9 / 3.35e12 / 0.4 / 8)
+    wide, small = effort.device("h100", "float32"), effort.device("h100", "int8")
+    assert effort.seconds(one, network, wide, 1) == pytest.approx(expected / 67e12 / 0.4)
+    assert effort.seconds(few, network, wide, 1) == pytest.approx(32.08e9 / 3.35e12 / 0.4)
+    assert effort.seconds(one, network, small, 1) == effort.seconds(one, network, h100, 1)
+    assert effort.seconds(few, network, small, 1) == pytest.approx(8.02e9 / 3.35e12 / 0.4)
+
+
+def test_a_plan_prices_the_precision_that_is_loaded(capsys):
+    """Plain: float32 unless it is said; the free memory and the rows follow. What cannot be loaded so is told."""
+    ask = ["--plan", "--ckpt", "GSAI-ML/LLaDA-8B-Instruct", "--suite", "fast_dllm", "--json"]
+    found = {}
+    for flags in ([], ["--precision", "bfloat16"], ["--precision", "float32"]):
+        assert main([*ask, *flags]) == 0
+        found[tuple(flags[1:])] = json.loads(capsys.readouterr().out)
+    plain, narrow = found[()], found[("bfloat16",)]
+    assert plain == found[("float32",)] and plain["device"] == "one H100 80 GB, float32"
+    assert narrow["device"] == "one H100 80 GB, bfloat16" and plain["hours"] > 10 * narrow["hours"]
+    assert plain["questions"][0]["batch"] < narrow["questions"][0]["batch"]
+    with pytest.raises(ValueError, match="oracle:mdlm@nano holds no released weights; leave out --precision"):
+        main(["--plan", "--ckpt", "oracle:mdlm@nano", "--precision", "bfloat16"])
+    with pytest.raises(ValueError, match="leave out --precision bfloat16"):
+        main(["--ckpt", "oracle:mdlm@nano", "--precision", "bfloat16"])
 
 
 def test_flags_without_effect_and_unknown_suites_are_told(capsys):

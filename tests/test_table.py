@@ -6,6 +6,7 @@ import io
 import json
 
 import pytest
+import synthetic
 from rich.console import Console
 from toy import toy
 
@@ -74,6 +75,16 @@ def test_a_narrow_console_gets_the_same_in_parts():
     whole, parts = printed(many, width=300), printed(many, width=70)
     for cell in ("1.00 ± 0.20", "0.25 [0.15, 0.38]"):
         assert parts.count(cell) == whole.count(cell) > 0
+
+
+def test_speeds_stand_with_what_timed_them():
+    """A table an engine, device, clock and batch: no row stands under another one's."""
+    kinds = [{}, {"device": "other"}, {"clock": "wall"}]
+    text = printed([synthetic.timed("mdlm@nano", "random", "4", "1100", 4, **kind) for kind in kinds])
+    for said in ("repro on toy; process", "repro on other; process", "repro on toy; wall"):
+        assert text.count(f"engine {said} seconds") == 1
+    same = printed([synthetic.timed("mdlm@nano", rule, "4", "1100", 4) for rule in ("random", "margin")])
+    assert same.count("engine repro on toy") == 1
 
 
 def test_seeds_are_told_apart_and_holes_are_empty():

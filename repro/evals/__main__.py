@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--precision",
         choices=["float32", "bfloat16", "int8"],
-        default="float32",
-        help="what released weights are kept in; int8 quantises the layers (extra: quantise)",
+        help="what released weights are kept in (default: float32; with --cell or a suite of rows: bfloat16); int8"
+        " quantises the layers (extra: quantise)",
     )
     parser.add_argument(
         "--chat-template",
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     take_device()
     pace = limit(args.max_hours)
-    model = load(args.ckpt, args.weights, args.precision, args.chat_template)
+    model = load(args.ckpt, args.weights, args.precision or "float32", args.chat_template)
     grid = prepare(model, request)
     records = _asked(grid, pace)
     if not first():
@@ -191,12 +191,12 @@ def _request(args: argparse.Namespace) -> Request:
 
 def _plan(parser: Parser, args: argparse.Namespace, request: Request) -> int:
     """Print the plan of a request; flags that say where or how to run have no effect on it."""
-    for name in ("out", "weights", "precision", "chat_template", "max_hours", "batch_size"):
+    for name in ("out", "weights", "chat_template", "max_hours", "batch_size"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --plan; leave it out")
     from repro.evals.planning.plan import data, plan, text
 
-    found = plan(args.ckpt, request, args.plan)
+    found = plan(args.ckpt, request, args.plan, args.precision or "float32")
     print(json.dumps(data(found), indent=1) if args.json else "\n".join(text(found)))
     return 0
 

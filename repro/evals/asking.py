@@ -1,6 +1,7 @@
 """Asking: each question once, kept as a record with its measurements.
 
-A question already answered in the store (same question, same numerics class) is not asked again, and neither is a piece
+A question already answered in the store (same question, same numerics class; a speed:
+on the same device) is not asked again, and neither is a piece
 of one (`repro.evals.pieces`), so a killed run goes on where it stopped, and several processes share a grid.
 """
 
@@ -61,7 +62,7 @@ def question(model: Model, cell: Cell) -> Question:
         "step": model.step,
         "weights": model.weights,
     }
-    kept = {"precision": model.precision} if model.precision in ("bfloat16", "int8") else {}
+    kept = {"weights_precision": model.precision} if model.precision in ("bfloat16", "int8") else {}
     return Question.read(
         {
             "checkpoint": checkpoint,
@@ -107,13 +108,15 @@ def run_grid(
     while waiting:
         cell, asked, elsewhere = waiting.popleft()
 
-        def work(rows: int | None, id: str = asked.id) -> Shared:
-            return shared(folder, id, kind, rows, lambda: store.find(id, kind) is not None)
+        on = cell.task.timed_on(model)
+
+        def work(rows: int | None, id: str = asked.id, on: str | None = on) -> Shared:
+            return shared(folder, id, kind, rows, lambda: store.find(id, kind, on) is not None)
 
         def made(rows: int | None, cell: Cell = cell, asked: Question = asked) -> Record:
             return _made(model, suite, cell, asked, work(rows), store, commit)
 
-        record, fresh = store.find(asked.id, kind), False
+        record, fresh = store.find(asked.id, kind, on), False
         if record is not None:
             work(batch).finish()
         elif elsewhere is None or elsewhere.over():

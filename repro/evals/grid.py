@@ -177,6 +177,7 @@ class Request:
     seeds: Sequence[int] = (0,)
     limit: int | None = None
     samples: int | None = None
+    """Exactly so many samples of every task that counts them; `most_samples`: at most."""
     suite: str | None = None
     block_length: int | None = None
     cache: str | None = None
@@ -190,6 +191,7 @@ class Request:
     """Few-shot examples and chat template of lm-eval's tasks; None: as the task says, and where the data has one."""
     batch: int | None = None
     """Rows that go through the network together, at most; None: what suits the task. No answer depends on it."""
+    most_samples: int | None = None
     corpus: str | None = None
     """A corpus of a person's own (`repro.evals.perplexities.corpora`); `tasks` then say how it is cut."""
 
@@ -236,10 +238,11 @@ def laid_out(
         raise ValueError(
             f"suite {chosen.name!r} holds no task; name some with --tasks, or give another --suite"
         )
+    samples = request.most_samples if request.samples is None else request.samples
     given = {
         "samplers": list(request.samplers) != ["all"],
         "tokens per step": request.tokens_per_step is not None,
-        "samples": request.samples is not None,
+        "samples": samples is not None,
         "block length": request.block_length is not None,
         "cache": request.cache is not None,
     }
@@ -248,13 +251,15 @@ def laid_out(
             raise ValueError(
                 f"{what} given, but no task that is asked here of suite {chosen.name!r} generates"
             )
-    if request.samples is not None:
+    if samples is not None:
         counted = [t for t in chosen.tasks if "samples" in parts.leaves(t)]
         if not counted:
             raise ValueError(
                 f"samples given, but no task of suite {chosen.name!r} counts samples; use a limit"
             )
-        sampled = [parts.derive(t, {"samples": request.samples}) if t in counted else t for t in chosen.tasks]
+        if request.samples is None:
+            counted = [t for t in counted if parts.leaves(t)["samples"] > samples]
+        sampled = [parts.derive(t, {"samples": samples}) if t in counted else t for t in chosen.tasks]
         chosen = dataclasses.replace(chosen, tasks=sampled)
     return chosen, *cells(chosen, model, request, reason)
 

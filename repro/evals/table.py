@@ -5,8 +5,8 @@
 
 What does not depend on a sampler stands above it, a line a number; metrics that end in a number (`accuracy_16`) are one
 line a number, a column a name. An interval is 95 %: Wilson's for a share of items, else value ± 1.96 standard errors.
-A table wider than the console is printed in parts. What was timed stands in a table of its own, with its engine and
-device.
+A table wider than the console is printed in parts. What was timed stands in tables of its own, one an engine,
+device, clock and batch.
 """
 
 from __future__ import annotations
@@ -84,9 +84,12 @@ def show(console: Console, title: str, records: Sequence[Record]) -> None:
         columns = dict.fromkeys((r["labels"]["task"], name) for r in drawn for name in r["answer"]["metrics"])
         for table in _fitting(console, drawn, [c for c in columns if not c[1].startswith(TRUE)]):
             console.print(table)
-    timed = [r for r in drawn if "speed" in r["measurements"]]
-    if timed:
-        console.print(_timed(timed))
+    timed: dict[tuple[str, ...], list[Record]] = {}
+    for record in drawn:
+        if "speed" in record["measurements"]:
+            timed.setdefault(_clocked(record), []).append(record)
+    for some in timed.values():
+        console.print(_timed(some))
 
 
 def _fitting(console: Console, records: Sequence[Record], columns: Sequence[Column]) -> Iterator[Table]:
@@ -201,8 +204,15 @@ def _cells(record: Record | None, names: Sequence[str]) -> list[str]:
     return [*found, f"{answer['nfe']:.1f}", f"{answer['tokens_per_nfe']:.2f}"]
 
 
+def _clocked(record: Record) -> tuple[str, ...]:
+    """What speeds of one table share: engine, device, clock, rows of a batch."""
+    speed = record["measurements"]["speed"]
+    return speed["engine"], speed["device"], speed["clock"], str(speed["throughput"]["batch"])
+
+
 def _timed(records: Sequence[Record]) -> Table:
-    """What decoding took, a line a record: useful tokens a second in both modes, seconds of a text alone."""
+    """What decoding took, all of it timed alike, a line a record: useful tokens a second in both modes, seconds of a
+    text alone."""
     several, first = _several(records), records[0]["measurements"]["speed"]
     modes = (("throughput", first["throughput"]["batch"]), ("latency", 1))
     heads = [f"useful tokens\na second, batch {batch}" for _, batch in modes]

@@ -44,6 +44,7 @@ class Answer:
     nfe: float | None = None
     tokens_per_nfe: float | None = None
     tokens: int | None = None
+    """Generated; a record's `tokens_per_second` divides them by all the seconds of the question, a judge's included."""
     samples: str | None = None
     curve: dict[str, list[float]] | None = None
     items: list[dict[str, Any]] | None = None
@@ -94,6 +95,10 @@ class Task(Part):
     def gives(self, metric: str) -> bool:
         """Whether an answer may hold this metric, as far as that can be said before asking."""
         return True
+
+    def timed_on(self, model: Model) -> str | None:
+        """The device that an answer must have been timed on to be this one's; None where nothing is timed."""
+        return None
 
     def skip(self, model: Model) -> str | None:
         """Why this model cannot be asked, or None."""

@@ -64,6 +64,9 @@ class DecodingSpeed(Task):
             "useful": "before the first end id or stop string",
         }
 
+    def timed_on(self, model: Model) -> str:
+        return device_name(model.denoiser.home)
+
     def skip(self, model: Model) -> str | None:
         return self.of.skip(model)
 

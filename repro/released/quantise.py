@@ -2,7 +2,7 @@
 
     quantise(denoiser)                 in place; embeddings, norms and the head are left as they are
 
-It saves memory, and moves every number: records keep such answers apart (`precision` of the protocol).
+It saves memory, and moves every number: records keep such answers apart (`weights_precision` of the protocol).
 """
 
 from __future__ import annotations

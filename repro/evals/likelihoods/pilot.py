@@ -158,9 +158,10 @@ class PilotedLevels(Estimator):
 
     def _begin(self, length: int, row: int, seed: int) -> Begun:
         """The end levels and the pilot sets of a continuation; all levels are ends where all sets are to be had."""
+        least = FEWEST * (length - 3)
         if 2**length - 1 <= self.draws:
             ends = list(range(1, length + 1))
-        elif 2 * length + 1 + max(self.pilot, FEWEST * (length - 3)) + FEWEST * (length - 3) <= self.draws:
+        elif self.pilot >= least and 2 * length + 1 + self.pilot + least <= self.draws:
             ends = [1, length - 1, length]
         else:
             ends = [length]

@@ -99,7 +99,8 @@ class HeldoutBound(Task):
 
 @part
 class TrainingCurve(Task):
-    """Loss (at most `points` points) and in-training held-out bound by step, from the run's metrics.jsonl."""
+    """Loss (at most `points` points) and in-training held-out bound by step, from the run's metrics.jsonl. The metric
+    `loss` is the curve's last point, a mean over its block; its `n` counts the logged steps of the whole curve."""
 
     points: int
     generates = False

@@ -38,7 +38,7 @@ from repro.samplers.tail import Tail
 
 if TYPE_CHECKING:
     from repro.evals.task import Ask
-    from repro.models import Model
+    from repro.models import Model, Precision
 
 SIZES = ROOT / "evals" / "tasks" / "sizes.toml"
 PARALLEL = 2.5
@@ -201,29 +201,53 @@ def of_answers(size: TaskSize, shots: int, estimator: Estimator, model: Model) -
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """`flops`: dense, at the width of numbers `value` [bytes]; `bandwidth` [bytes/s] and `memory` [bytes]."""
+    """`flops`: dense, at the width of numbers `value` [bytes]; `weight` [bytes] of a weight; `bandwidth` [bytes/s] and
+    `memory` [bytes]."""
 
     name: str
     flops: float
     bandwidth: float
     memory: float
     value: int
+    weight: int
 
 
-DEVICES = {
-    "h100": Device(name="one H100 80 GB, bfloat16", flops=PEAK, bandwidth=3.35e12, memory=80e9, value=2),
-    "h200": Device(name="one H200 141 GB, bfloat16", flops=PEAK, bandwidth=4.8e12, memory=141e9, value=2),
-    "a100": Device(name="one A100 80 GB, bfloat16", flops=312e12, bandwidth=2.0e12, memory=80e9, value=2),
-    "cpu": Device(name="one thread of a CPU, float32", flops=60e9, bandwidth=10e9, memory=8e9, value=4),
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A machine in either width: dense FLOP/s of bfloat16 (`narrow`) and of float32 without TF32 (`wide`)."""
+
+    name: str
+    narrow: float
+    wide: float
+    bandwidth: float
+    memory: float
+
+
+CARDS = {
+    "h100": Card(name="one H100 80 GB", narrow=PEAK, wide=67e12, bandwidth=3.35e12, memory=80e9),
+    "h200": Card(name="one H200 141 GB", narrow=PEAK, wide=67e12, bandwidth=4.8e12, memory=141e9),
+    "a100": Card(name="one A100 80 GB", narrow=312e12, wide=19.5e12, bandwidth=2.0e12, memory=80e9),
+    "cpu": Card(name="one thread of a CPU", narrow=60e9, wide=60e9, bandwidth=10e9, memory=8e9),
 }
 """Vendors' data sheets; the CPU is a guess of ours."""
 
 
-def device(name: str) -> Device:
-    """The device of a name; ValueError names the nearest."""
-    if name not in DEVICES:
-        raise ValueError(f"no device {name!r}; {nearest(name, DEVICES)}")
-    return DEVICES[name]
+def device(name: str, precision: Precision) -> Device:
+    """The device of a name, weights kept in `precision` (int8: products in bfloat16, a byte for every weight).
+
+    ValueError names the nearest.
+    """
+    if name not in CARDS:
+        raise ValueError(f"no device {name!r}; {nearest(name, CARDS)}")
+    card, wide = CARDS[name], precision == "float32"
+    return Device(
+        name=f"{card.name}, {precision}",
+        flops=card.wide if wide else card.narrow,
+        bandwidth=card.bandwidth,
+        memory=card.memory,
+        value=4 if wide else 2,
+        weight={"float32": 4, "bfloat16": 2, "int8": 1}[precision],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +308,7 @@ def seconds(effort: Effort, network: Network, device: Device, batch: int) -> flo
     """Seconds of one item where `batch` are forwarded together: the slower of arithmetic and reading the weights, and
     the bytes of its draws at the full bandwidth."""
     arithmetic = flops(effort, network) / device.flops
-    reading = effort.forwards / batch * network.parameters * device.value / device.bandwidth
+    reading = effort.forwards / batch * network.parameters * device.weight / device.bandwidth
     drawing = effort.drawn * network.vocabulary / device.bandwidth
     return max(arithmetic, reading) / UTILISATION + drawing
 

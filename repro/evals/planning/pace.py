@@ -46,7 +46,7 @@ class Pace:
         network, kind = Network.of_model(grid.model), numerics(grid.model)
         for cell in grid.cells:
             work = work_of(grid.model, network, cell)
-            known = grid.store.find(question(grid.model, cell).id, kind)
+            known = grid.store.find(question(grid.model, cell).id, kind, cell.task.timed_on(grid.model))
             if known is not None:
                 self._note(work, known["measurements"]["seconds"])
                 yield known, False

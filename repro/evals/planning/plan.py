@@ -20,7 +20,7 @@ from repro.data.released import Released
 from repro.evals.asking import Cell, Skip
 from repro.evals.grid import Request, laid_out
 from repro.evals.judged.quality import Judged
-from repro.evals.planning.effort import DEVICES, Device, Effort, Network, device, flops, rows_at_once, seconds
+from repro.evals.planning.effort import Device, Effort, Network, device, flops, rows_at_once, seconds
 from repro.evals.task import Task
 from repro.models import Model, chat_template
 from repro.parts import nearest
@@ -35,6 +35,7 @@ from repro.released.release import Release, is_release, open_release
 if TYPE_CHECKING:
     from repro.backbones.backbone import Backbone
     from repro.backbones.denoiser import Denoiser
+    from repro.models import Precision
 
 LENGTH = 1024
 """Longest row of an entry that does not say its own."""
@@ -79,7 +80,7 @@ class Plan:
 
     checkpoint: str
     suite: str
-    device: str
+    device: Device
     cells: list[Cell]
     lines: list[Line]
     skipped: list[Skip]
@@ -94,9 +95,19 @@ class Plan:
         return sum(line.hours is None for line in self.lines)
 
 
-def plan(ckpt: str | None, request: Request, on: str) -> Plan:
-    """The plan of a request for a checkpoint (None: the one that the suite is for) on a device by name."""
-    return of(*subject(_for(request) if ckpt is None else ckpt), request, device(on))
+def plan(ckpt: str | None, request: Request, on: str, precision: Precision = "float32") -> Plan:
+    """The plan of a request for a checkpoint (None: the one that the suite is for), its weights kept in `precision`, on
+    a device by name; ValueError for a precision that cannot be loaded."""
+    name = _for(request) if ckpt is None else ckpt
+    if precision != "float32" and not released(name):
+        raise ValueError(f"{name} holds no released weights; leave out --precision {precision}")
+    return of(*subject(name), request, device(on, precision))
+
+
+def released(ckpt: str) -> bool:
+    """Whether a name is of released weights, in a folder or listed: what can be kept in another precision."""
+    folder = Path(ckpt)
+    return is_release(folder) if folder.exists() else known(ckpt) is not None
 
 
 def of(model: Model, network: Network | None, request: Request, machine: Device) -> Plan:
@@ -106,7 +117,7 @@ def of(model: Model, network: Network | None, request: Request, machine: Device)
     return Plan(
         checkpoint=model.recipe.name,
         suite=suite.name,
-        device=machine.name,
+        device=machine,
         cells=cells,
         lines=lines,
         skipped=skipped,
@@ -222,7 +233,7 @@ def _line(cell: Cell, effort: Effort | None, network: Network | None, machine: D
         return replace(line, flops=0.0, hours=0.0)
     if effort is None or effort.items is None or network is None:
         return line
-    free = max(0.0, machine.memory - network.parameters * machine.value)
+    free = max(0.0, machine.memory - network.parameters * machine.weight)
     batch = min(rows_at_once(effort, network, free, machine.value), max(1, effort.items))
     return replace(
         line,
@@ -237,7 +248,7 @@ def data(found: Plan) -> dict[str, Any]:
     return {
         "checkpoint": found.checkpoint,
         "suite": found.suite,
-        "device": found.device,
+        "device": found.device.name,
         "hours": found.hours,
         "questions_of_unknown_cost": found.unknown,
         "assumed": list(assumptions(found)),
@@ -248,8 +259,7 @@ def data(found: Plan) -> dict[str, Any]:
 
 def assumptions(found: Plan) -> Iterator[str]:
     """What the hours rest on, in words."""
-    name = next(key for key, each in DEVICES.items() if each.name == found.device)
-    machine = DEVICES[name]
+    machine = found.device
     yield (
         f"{machine.flops / 1e12:.3g} TFLOP/s and {machine.bandwidth / 1e12:.3g} TB/s,"
         f" {UTILISATION:.0%} of either reached"
@@ -261,7 +271,7 @@ def assumptions(found: Plan) -> Iterator[str]:
 
 def text(found: Plan) -> Iterator[str]:
     """The plan for a person, assumptions included."""
-    yield f"{found.checkpoint}, suite {found.suite}: plan for {found.device}"
+    yield f"{found.checkpoint}, suite {found.suite}: plan for {found.device.name}"
     heads = ("task", "preset", "steps", "items", "NFE", "token-forwards", "batch", "hours")
     rows = [heads, *(_shown(line) for line in found.lines)]
     wide = [max(len(row[i]) for row in rows) for i in range(len(heads))]

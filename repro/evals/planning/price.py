@@ -4,9 +4,9 @@ is missing.
     price(find(read(), "duo.t5.mdlm.1024"))    about .1 H100 hours, `python -m repro.evals --cell duo.t5.mdlm.1024`
 
 A question answers a cell where its record would: same checkpoint, task and metric, and no place asked that differs
-(repro.matching). Hours are those of `--plan` on one H100, so estimates by arithmetic; a recipe's are its own plan's.
-Where no question fits, the price is that of the nearest one, or of the same question put to a checkpoint of the same
-size (`like` in evals/published.toml), and `missing` says what stands in the way.
+(repro.matching). Hours are those of `--plan` on one H100, weights in bfloat16, so estimates by arithmetic; a recipe's
+are its own plan's. Where no question fits, the price is that of the nearest one, or of the same question put to a
+checkpoint of the same size (`like` in evals/published.toml), and `missing` says what stands in the way.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from repro.evals.planning.effort import device
 from repro.evals.planning.plan import Line
 from repro.evals.task import Task
 from repro.matching import called, differing
+from repro.models import Precision
 from repro.published import Cell as Published
 from repro.recipes.plan import plan as training
 
 DEVICE = "h100"
+PRECISION: Precision = "bfloat16"
+"""What `--cell` keeps released weights in."""
 
 
 def shown(hours: float) -> str:
@@ -160,7 +163,7 @@ def questions(ckpt: str) -> tuple[Asked, ...]:
 
 
 def _of_suite(entry: Entry, suite: str) -> Iterator[Asked]:
-    found = plan.of(*plan.listed(entry), Request(suite=suite), device(DEVICE))
+    found = plan.of(*plan.listed(entry), Request(suite=suite), device(DEVICE, PRECISION))
     for cell, line in zip(found.cells, found.lines, strict=True):
         question = {
             "task": parts.canonical(cell.task),

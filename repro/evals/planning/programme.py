@@ -24,10 +24,10 @@ from repro.checkpoints import known
 from repro.evals import suites
 from repro.evals.asking import Cell, Skip
 from repro.evals.grid import Prepared, Request, prepare
-from repro.evals.planning.plan import Plan, plan, subject
-from repro.evals.planning.price import answering, price
+from repro.evals.planning.plan import Plan, plan, released, subject
+from repro.evals.planning.price import PRECISION, answering, price
 from repro.evals.suites import read_suite
-from repro.models import Model
+from repro.models import Model, Precision
 from repro.parts import nearest as suggestion
 from repro.published import Cell as Published
 from repro.published import read, under
@@ -71,8 +71,8 @@ class Part:
     request: Request
     keys: frozenset[Key] | None
 
-    def plan(self, device: str) -> Plan:
-        found = plan(self.ckpt, self.request, device)
+    def plan(self, device: str, asked: Precision | None) -> Plan:
+        found = plan(self.ckpt, self.request, device, precision(self.ckpt, asked))
         kept = [i for i, cell in enumerate(found.cells) if self._asks(cell)]
         return dataclasses.replace(
             found,
@@ -107,6 +107,13 @@ class Step:
     parts: list[Part]
     cells: list[Published]
     skipped: list[Skip]
+
+
+def precision(ckpt: str, asked: Precision | None) -> Precision:
+    """What a programme keeps weights in: as asked, else released ones in bfloat16 and ours in float32."""
+    if asked is not None:
+        return asked
+    return PRECISION if released(ckpt) else "float32"
 
 
 def is_programme(name: str) -> bool:
@@ -174,7 +181,7 @@ def _step(row: Row, base: Request) -> Step:
     skipped: list[Skip] = []
     for asks in row.asks:
         limit, samples = _least(asks.limit, base.limit), _least(asks.samples, base.samples)
-        request = dataclasses.replace(base, limit=limit, samples=samples)
+        request = dataclasses.replace(base, limit=limit, samples=None, most_samples=samples)
         if asks.suite:
             tasks = asks.tasks or None
             each = dataclasses.replace(request, suite=asks.suite, tasks=tasks)
@@ -213,6 +220,7 @@ def commands(row: Row) -> list[str]:
         if asks.suite:
             words = ["--ckpt", asks.ckpt, "--suite", asks.suite]
             words += ["--tasks", ",".join(asks.tasks)] if asks.tasks else []
+            words += ["--precision", PRECISION] if released(asks.ckpt) else []
         else:
             words = ["--cell", ",".join(_needed(asks.cells))]
         words += ["--limit", str(asks.limit)] if asks.limit else []

@@ -9,14 +9,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from repro.command import Parser, first
-from repro.evals.planning.programme import Step, by_checkpoint, is_programme, of_cells, read_programme, steps
+from repro.evals.planning.programme import (
+    Step,
+    by_checkpoint,
+    is_programme,
+    of_cells,
+    precision,
+    read_programme,
+    steps,
+)
 
 if TYPE_CHECKING:
     from repro.evals.grid import Prepared, Request
     from repro.evals.planning.pace import Pace
     from repro.record import Record
 
-TAKES = ("cell", "suite", "limit", "samples", "seeds", "plan", "json")
+TAKES = ("cell", "suite", "limit", "samples", "seeds", "precision", "plan", "json")
 """Flags that a programme takes; beyond them those that only matter where something is asked."""
 ASKING = ("out", "max_hours", "batch_size")
 
@@ -51,7 +59,7 @@ def command(
         return _asked(args, found, ask, show)
     from repro.evals.planning.programme_plan import data, planned, text
 
-    rows = planned(found, args.plan)
+    rows = planned(found, args.plan, args.precision)
     print(json.dumps(data(rows), indent=1) if args.json else "\n".join(text(rows)))
     return 0
 
@@ -72,7 +80,7 @@ def _asked(
     for skip in skipped if first() else []:
         print(f"skipped {skip.what}: {skip.reason}", file=sys.stderr)
     for ckpt, parts in by_checkpoint(found):
-        model = load(ckpt)
+        model = load(ckpt, precision=precision(ckpt, args.precision))
         for part in parts:
             grid = part.prepare(model)
             answered = ask(grid, pace)

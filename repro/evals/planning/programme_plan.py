@@ -12,6 +12,7 @@ from typing import Any
 from repro.evals.planning import plan as plans
 from repro.evals.planning.plan import Plan
 from repro.evals.planning.programme import Step
+from repro.models import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,10 @@ class Planned:
         return sum(each.unknown for each in self.plans)
 
 
-def planned(steps: Sequence[Step], device: str) -> list[Planned]:
-    """Every row planned for a device by name; ValueError names the nearest."""
-    return [Planned(step=step, plans=[part.plan(device) for part in step.parts]) for step in steps]
+def planned(steps: Sequence[Step], device: str, precision: Precision | None = None) -> list[Planned]:
+    """Every row planned for a device by name (ValueError names the nearest), weights kept in `precision` (None: as a
+    programme keeps them)."""
+    return [Planned(step=step, plans=[part.plan(device, precision) for part in step.parts]) for step in steps]
 
 
 def data(rows: Sequence[Planned]) -> dict[str, Any]:
