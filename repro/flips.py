@@ -33,8 +33,9 @@ Items = dict[tuple[str, int, str], Item]
 
 @dataclass(frozen=True, kw_only=True)
 class Flips:
-    """Documents on which A and B differ in one metric under one filter. `rate` with its Wilson interval; `difference` of
-    the means, B - A, with a paired interval; `p`: exact McNemar test, None where the metric is not 0 or 1 everywhere.
+    """Documents on which A and B differ in one metric under one filter. `rate` with its Wilson interval; `difference`
+    of the means, B - A, with a paired interval; `p`: exact McNemar test, None where the metric is not 0 or 1
+    everywhere.
 
     `gained`: B above A, `lost`: B below A; `items`: those that differ, as (task of a group or "", doc_id, A, B).
     """
