@@ -21,8 +21,8 @@ from repro.matching import look
 from repro.published import Cell, read
 from repro.record import Record, difference
 from repro.report import tokens_order
-from repro.tables.matched import LEVEL, Sweep, panel_of
-from repro.tables.text_quality import COLUMNS, GENERATED, REFERENCES, compared, points
+from repro.tables.matched import GENERATED, LEVEL, Sweep, panel_of
+from repro.tables.text_quality import COLUMNS, REFERENCES, compared, points
 
 MARKERS = {
     "real": ("s", "held-out text"),

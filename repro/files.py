@@ -39,6 +39,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, "utf-8")
 
 
+def json_lines(path: Path) -> list[str]:
+    """The lines of a file with one JSON value a line. str.splitlines also cuts at U+2028, U+2029 and U+0085, which may
+    stand inside a JSON string."""
+    *lines, last = path.read_text("utf-8").split("\n")
+    return [*lines, last] if last else lines
+
+
 def _sync(path: Path) -> None:
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         with open(file, "rb") as handle:

@@ -1,9 +1,10 @@
 """On which items two answers to one task differ: flip rate, paired difference, exact test, the items.
 
-    python -m repro.results flips A B [--raw DIR] [--metric NAME] [--json]
+    python -m repro.results flips A B [--raw DIR] [--metric NAME] [--filter NAME] [--json]
 
 A and B name records as `repro.explain` says, or are files of items (OUT/items/*.jsonl, which lm-eval's tasks leave).
-A record that holds its outcomes (a digit a document) needs no file.
+A record that holds its outcomes (a digit a document) needs no file. Documents are what is counted: of a task that reads
+its texts through several filters (gsm8k has two) one filter is compared.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.explain import label, select
+from repro.files import json_lines
 from repro.parts import nearest, sha256
 from repro.record import Record, text
 from repro.results import collect, read, record_files
@@ -25,18 +27,21 @@ from repro.stats import Interval, mean_interval, wilson
 LEVEL = 0.95
 
 Item = dict[str, Any]
-Items = dict[tuple[int, str], Item]
+Items = dict[tuple[str, int, str], Item]
+"""By (task of a group, or "", document, filter): documents of each task of a group are counted from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flips:
-    """Items on which A and B differ in one metric. `rate` with its Wilson interval; `difference` of the means, B - A,
-    with a paired interval; `p`: exact McNemar test, None where the metric is not 0 or 1 everywhere.
+    """Documents on which A and B differ in one metric under one filter. `rate` with its Wilson interval; `difference`
+    of the means, B - A, with a paired interval; `p`: exact McNemar test, None where the metric is not 0 or 1
+    everywhere.
 
-    `gained`: B above A, `lost`: B below A; `items`: those that differ, as (doc_id, filter, A, B).
+    `gained`: B above A, `lost`: B below A; `items`: those that differ, as (task of a group or "", doc_id, A, B).
     """
 
     metric: str
+    filter: str
     n: int
     rate: float
     rate_interval: Interval
@@ -45,21 +50,23 @@ class Flips:
     p: float | None
     gained: int
     lost: int
-    items: tuple[tuple[int, str, float, float], ...]
+    items: tuple[tuple[str, int, float, float], ...]
 
 
 def read_items(path: Path) -> Items:
-    """The items of a question by (doc_id, filter); ValueError names the line that is none."""
+    """The items of a question; ValueError names the line that is none."""
     found: Items = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(json_lines(path), start=1):
         try:
             item = json.loads(line)
-            place = item["doc_id"], item["filter"]
+            place = item.get("task", ""), item["doc_id"], item["filter"]
             item["doc_hash"], item["prompt_hash"], item["metrics"].items()
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}:{number} is no item ({error}); ask its question again") from None
         if place in found:
-            raise ValueError(f"{path}:{number}: document {place[0]} stands twice; ask its question again")
+            raise ValueError(
+                f"{path}:{number}: document {_called(*place[:2])} stands twice; ask its question again"
+            )
         found[place] = item
     if not found:
         raise ValueError(f"{path} holds no item; ask its question again")
@@ -92,32 +99,38 @@ def items_of(folder: Path, name: str) -> Items:
 def outcomes_of(record: Record) -> Items:
     """The items of a record that holds its outcomes, as far as it knows them: their hashes are not kept."""
     task = record["question"]["task"]
-    known = {"doc_hash": None, "prompt_hash": None, "task": sha256(text(task))}
+    known = {"doc_hash": None, "prompt_hash": None, "task_hash": sha256(text(task))}
     return {
-        (document, task["filter"]): known | {"doc_id": document, "metrics": {task["metric"]: int(digit)}}
+        ("", document, task["filter"]): known | {"doc_id": document, "metrics": {task["metric"]: int(digit)}}
         for document, digit in enumerate(record["answer"]["outcomes"])
     }
 
 
-def flips(a: Items, b: Items, metric: str | None = None) -> Flips:
-    """How often, and where, two answers to the same documents differ. ValueError unless documents and prompts agree."""
+def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = None) -> Flips:
+    """How often, and where, two answers to the same documents differ under one filter. ValueError unless documents and
+    prompts agree, and unless metric and filter are given where there are several."""
+    filter = _filter(a, b, filter)
+    a, b = ({place: item for place, item in each.items() if place[2] == filter} for each in (a, b))
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())[0]
-        raise ValueError(f"document {odd[0]} ({odd[1]}) has only one of the two; compare answers to one task")
+        raise ValueError(
+            f"document {_called(*odd[:2])} ({filter}) has only one of the two; compare answers to one task"
+        )
     for place, item in a.items():
-        for name in ("doc_hash", "prompt_hash", "task"):
+        for name in ("doc_hash", "prompt_hash", "task_hash"):
             ours, theirs = item.get(name), b[place].get(name)
             if ours is not None and theirs is not None and ours != theirs:
                 raise ValueError(
-                    f"{name} of document {place[0]} differs; compare answers to one task and template"
+                    f"{name} of document {_called(*place[:2])} differs; compare answers to one task and template"
                 )
     metric = _metric(a, b, metric)
-    pairs = [(*place, _number(a[place], metric), _number(b[place], metric)) for place in sorted(a)]
+    pairs = [(*place[:2], _number(a[place], metric), _number(b[place], metric)) for place in sorted(a)]
     gaps = [theirs - ours for *_, ours, theirs in pairs]
     gained, lost, n = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps), len(gaps)
     binary = all(value in (0.0, 1.0) for *_, ours, theirs in pairs for value in (ours, theirs))
     return Flips(
         metric=metric,
+        filter=filter,
         n=n,
         rate=(gained + lost) / n,
         rate_interval=wilson((gained + lost) / n, n, LEVEL),
@@ -128,6 +141,24 @@ def flips(a: Items, b: Items, metric: str | None = None) -> Flips:
         lost=lost,
         items=tuple(pair for pair in pairs if pair[2] != pair[3]),
     )
+
+
+def _called(task: str, document: int) -> str:
+    return f"{task} {document}".lstrip()
+
+
+def _filter(a: Items, b: Items, filter: str | None) -> str:
+    """The filter under which both are compared."""
+    ways = {way for *_, way in a} & {way for *_, way in b}
+    if not ways:
+        raise ValueError("no filter is in both; compare answers to one task")
+    if filter is None and len(ways) == 1:
+        return next(iter(ways))
+    if filter is None:
+        raise ValueError(f"say which with --filter: {', '.join(sorted(ways))}")
+    if filter not in ways:
+        raise ValueError(f"no filter {filter!r} in both; {nearest(filter, ways)}")
+    return filter
 
 
 def _metric(a: Items, b: Items, metric: str | None) -> str:
@@ -174,9 +205,10 @@ def say(found: Flips) -> Iterator[str]:
     """Line by line, every item that flipped last."""
     low, high = found.rate_interval
     flipped = found.gained + found.lost
-    yield f"{found.metric}: {flipped} of {found.n} items differ ({found.rate:.3f} [{low:.3f}, {high:.3f}])"
+    share = f"{flipped} of {found.n} documents differ ({found.rate:.3f} [{low:.3f}, {high:.3f}])"
+    yield f"{found.metric} ({found.filter}): {share}"
     low, high = found.difference_interval
     test = "" if found.p is None else f", exact McNemar p {found.p:.3g}"
     yield f"B - A {found.difference:+.4f} [{low:+.4f}, {high:+.4f}]: {found.gained} gained, {found.lost} lost{test}"
-    for document, way, ours, theirs in found.items:
-        yield f"  document {document} ({way}): {ours:g} -> {theirs:g}"
+    for task, document, ours, theirs in found.items:
+        yield f"  document {_called(task, document)}: {ours:g} -> {theirs:g}"

@@ -335,7 +335,7 @@ def _compare(arguments: Namespace) -> Iterable[str]:
         explained = explain.explain(collect(arguments.raw), arguments.a, arguments.b)
         return [json.dumps(asdict(explained), indent=1)] if arguments.json else explain.say(explained)
     a, b = (flips.items_of(arguments.raw, name) for name in (arguments.a, arguments.b))
-    found = flips.flips(a, b, arguments.metric)
+    found = flips.flips(a, b, arguments.metric, arguments.filter)
     return [json.dumps(asdict(found), indent=1)] if arguments.json else flips.say(found)
 
 
@@ -359,6 +359,7 @@ def _parser() -> Parser:
         action.add_argument("--json", action="store_true", help="print JSON")
         if name == "flips":
             action.add_argument("--metric", help="which metric of the items, where they have several")
+            action.add_argument("--filter", help="which filter of the items, where a task has several")
     return parser
 
 

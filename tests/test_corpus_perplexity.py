@@ -635,7 +635,9 @@ def test_suites_name_protocols(tmp_path, monkeypatch):
 # --- verdicts -----------------------------------------------------------------------------------------------
 
 
-def published(protocol, value, metric="ppl_bound", checkpoint="duo", se=0.01, drawn=None, **pins):
+def published(
+    protocol, value, metric="ppl_bound", checkpoint="duo", se=0.01, drawn=None, precision="float32", **pins
+):
     task = parts.derive(corpora.protocol(protocol), pins) if pins else corpora.protocol(protocol)
     subject = {"digest": checkpoint, "recipe": checkpoint, "seed": 0, "step": 0, "weights": "raw"}
     asked = Question.read(
@@ -646,7 +648,7 @@ def published(protocol, value, metric="ppl_bound", checkpoint="duo", se=0.01, dr
             "plan": None,
             "seed": 0,
             "limit": None,
-            "protocol": task.protocol(),
+            "protocol": task.protocol() | {"precision": precision},
         }
     )
     metrics = {metric: (value, se, 4096)} | ({} if drawn is None else {"draws_error": (drawn, None, 4)})
@@ -711,7 +713,8 @@ def test_a_section_a_protocol_and_a_bound_called_a_bound():
     page = files["perplexity.md"]
     assert page.count("\n## ") == 3 and page.count("| duo ") == 3
     assert (
-        "## owt, wrapped rows of 1024\n\nEOS: between documents; counted: every position of a row; tokens: gpt2."
+        "## owt, wrapped rows of 1024\n\n"
+        "EOS: between documents; counted: every position of a row; tokens: gpt2; float32; protocol and documents: "
         in page
     )
     lines = [line.split(",") for line in files["perplexity.csv"].splitlines()]
@@ -724,3 +727,22 @@ def test_a_section_a_protocol_and_a_bound_called_a_bound():
     ]
     assert [row["draws_error"] for row in found] == ["", "0.004", "", ""]
     assert perplexities.REMEDY in perplexities.tables([])["perplexity.md"]
+
+
+def test_texts_precisions_and_detokenisers_share_no_section():
+    """Two files of one name are two corpora, wherever they lie; one file at two places is one."""
+
+    def sections(*pins):
+        made = [published("owt.wrapped", 25.0, checkpoint=f"c{i}", **each) for i, each in enumerate(pins)]
+        return perplexities.tables(made)["perplexity.md"].count("\n## ")
+
+    def book(path, digest):
+        return {"corpus": "book", "documents": {"part": "all_files", "path": path, "sha256": digest}}
+
+    assert sections(book("a/book.txt", "1" * 64), book("b/book.txt", "2" * 64)) == 2
+    assert sections(book("a/book.txt", "1" * 64), book("b/book.txt", "1" * 64)) == 1
+    plain = book("a/book.txt", "1" * 64)
+    rules = {"part": "detokenised", "documents": plain["documents"], "rule": "ptb"}
+    assert sections(plain, plain | {"documents": rules}) == 2
+    made = [published("owt.wrapped", 25.0, checkpoint=p, precision=p) for p in ("float32", "bfloat16")]
+    assert perplexities.tables(made)["perplexity.md"].count("\n## ") == 2

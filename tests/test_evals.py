@@ -211,6 +211,30 @@ def test_one_question_under_two_names_is_asked_once(absorbing):
     ]
 
 
+def test_a_rate_is_called_what_is_planned(absorbing):
+    """16 tokens at 3, 5 and 7 a step take 6, 4 and 3 steps; 4 and 5 are one question."""
+    request = Request(["random"], ["law"], [1, 2, 3, 4, 5, 7, "all"], suite="oracle")
+    _, found, _ = laid_out(absorbing, request, lambda task, model: task.skip(model))
+    length = found[0].ask.plan.gen_length
+    rates = [cell.tokens_per_step for cell in found]
+    assert rates[:2] == ["1", "2"] and rates[-1] == "all"
+    assert rates[:-1] == [f"{length / cell.ask.plan.steps:g}" for cell in found[:-1]]
+    assert not {"3", "5", "7"} & set(rates)
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        (Request(["threshold_0.9"], ["law"], [1, 2], suite="oracle"), "every sampler asked here is adaptive"),
+        (Request(corpus="book.txt", suite="oracle"), "suite 'oracle' has no effect"),
+        (Request(["random"], ["law"], [1], (0, 1, 0), suite="oracle"), "seed 0 is given twice"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(absorbing, request_, says):
+    with pytest.raises(ValueError, match=says):
+        laid_out(absorbing, request_, lambda task, model: task.skip(model))
+
+
 def test_quoted_rows_are_of_documents_that_training_never_looked_at(tmp_path, monkeypatch):
     """The in-training bound reads the first 512 rows; a document among them is out, and the others all take part."""
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path))

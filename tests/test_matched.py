@@ -59,6 +59,25 @@ def test_a_sweep_is_measured_first_and_resampled_after():
         assert found.log_ppl[18, k] == pytest.approx(np.array(curve["nll"])[rows].sum() / tokens)
 
 
+def relabelled(record, judge, **labels):
+    """The same answer to a question with another judge."""
+    protocol = record["question"]["protocol"] | {"judge": judge}
+    asked = Question.read(record["question"] | {"protocol": protocol})
+    return make_record(asked, record["labels"] | labels, record["answer"], record["measurements"])
+
+
+def test_a_band_is_of_the_panel_and_a_sweep_of_samples_that_a_judge_reads():
+    """One checkpoint and sampler under two suites, whose judges differ; another task that keeps the same curves."""
+    made = frontier("ancestral", 1.0)
+    harsh = [relabelled(record, "harsh", suite="harsh") for record in frontier("ancestral", 2.0)]
+    drawn = points([*made, *harsh])
+    assert set(drawn.panel) == {PANEL, "nano.text (suite harsh)"}
+    assert (drawn.gen_ppl_low < drawn.gen_ppl).all() and (drawn.gen_ppl < drawn.gen_ppl_high).all()
+    other = [relabelled(record, "other", task="other") for record in frontier("ancestral", 2.0)]
+    assert len(sweeps([*made, *other])) == 1 and sweeps(other) == []
+    assert (sweeps([*made, *other])[0].log_ppl == sweeps(made)[0].log_ppl).all()
+
+
 def line(*points):
     """A sweep through (entropy, log gen_ppl) without spread."""
     x, y = np.array(points).T

@@ -20,6 +20,7 @@ from repro.evals.judged.judges import load_judge
 from repro.evals.judged.mauve import Mauve, area, clustered, projected, scored
 from repro.evals.judged.mauve_tasks import GenerationMauve, NaiveMauve
 from repro.evals.judged.references import OpenMauve, load_reference
+from repro.evals.judged.scored import read
 from repro.evals.task import Ask
 
 LENGTH = 32
@@ -332,6 +333,14 @@ def test_a_line_of_a_reference_that_is_no_text_is_named(tmp_path):
     (tmp_path / "odd.jsonl").write_text('{"text": "a"}\n{"ids": [1]}\n')
     with pytest.raises(ValueError, match=r"odd\.jsonl:2: "):
         load_reference(tmp_path / "odd.jsonl")
+
+
+def test_only_a_newline_ends_a_line_of_texts_or_samples(tmp_path):
+    """U+2028, U+2029 and U+0085 may stand inside a JSON string as they are; the last newline begins no line."""
+    text, path = "a\u2028b\u2029c\x85d", tmp_path / "web.jsonl"
+    path.write_text(f'{{"text": "{text}"}}\n' * 2, "utf-8")
+    assert load_reference(path).texts == (text, text)
+    assert [line.text for line in read(path)] == [text, text]
 
 
 def test_a_file_of_samples_against_a_file_of_texts(judged, folder, texts, tmp_path, capsys):

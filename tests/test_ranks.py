@@ -220,6 +220,22 @@ def test_a_question_answered_meanwhile_is_not_done_again(tmp_path):
         work.join()
 
 
+def test_pieces_that_vanish_before_they_are_read_are_elsewhere(tmp_path, monkeypatch):
+    """Another process answers, and removes them, between the look for them and the reading."""
+    one, other = (shared(tmp_path, "q" * 64, KIND, None, lambda: False) for _ in range(2))
+    one.pieces(2, 1, lambda rows: rows.start)
+    read = other._read
+
+    def late(path, span):
+        one.finish()
+        return read(path, span)
+
+    monkeypatch.setattr(other, "_read", late)
+    with pytest.raises(Elsewhere) as busy:
+        other.pieces(2, 1, lambda rows: rows.start)
+    assert busy.value.over(), "nobody holds them: the record is looked for next"
+
+
 @pytest.mark.parametrize("spoil", [lambda t: t.replace("0.5", "0.6"), lambda t: t[:-9], lambda t: "[1]"])
 def test_a_changed_piece_is_refused(tmp_path, spoil):
     work = shared(tmp_path, "q" * 64, KIND, None, lambda: False)

@@ -184,6 +184,18 @@ def test_one_answer_holds_accuracy_and_counts_and_the_clock_stands_beside_it(wri
     assert "speed" not in answer.data() and answer.data()["counts"]["useful"] == counts.useful
 
 
+def test_the_question_says_what_is_overridden_in_the_task_that_is_timed(writing, monkeypatch):
+    """The very same decodings of one task, timed or not, break the same wishes of it; its pins are written out."""
+    _, task = writing
+    assert (
+        task.overridden(asked()) == task.of.overridden(asked()) == {"do_sample": [False, "temperature 1.0"]}
+    )
+    assert task.resolved() == task
+    monkeypatch.setattr(type(task.of), "resolved", lambda self: parts.derive(self, {"length": 4}))
+    assert task.resolved().of.length == 4 and task.resolved().name == task.name
+    assert task.gives("accuracy") and not task.gives("exact_match")
+
+
 def test_useful_ids_are_those_of_the_kept_text(writing):
     model, task = writing
     adapter = task._adapter(model, asked())
@@ -435,8 +447,8 @@ def test_flips_of_records_that_hold_their_outcomes(tmp_path, capsys):
     argv = ["flips", "llada@nano.sudoku/speed/low_confidence/1", "llada@nano.sudoku/speed/low_confidence/2"]
     assert results.main([*argv, "--raw", str(folder)]) == 0
     shown = capsys.readouterr().out
-    assert "exact_match: 2 of 4 items differ" in shown and "document 1 (none): 1 -> 0" in shown
-    with pytest.raises(ValueError, match="task of document 0 differs"):
+    assert "exact_match (none): 2 of 4 documents differ" in shown and "document 1: 1 -> 0" in shown
+    with pytest.raises(ValueError, match="task_hash of document 0 differs"):
         results.main([*argv[:2], "llada@nano.sudoku/other", "--raw", str(folder)])
     with pytest.raises(ValueError, match=r"no file nothing\.jsonl"):
         results.main(["flips", "nothing.jsonl", argv[2], "--raw", str(folder)])

@@ -300,10 +300,55 @@ def test_flips_count_both_ways(tmp_path):
     found = flips.flips(a, b)
     assert (found.n, found.gained, found.lost, found.rate) == (10, 3, 1, 0.4)
     assert found.difference == pytest.approx(0.2) and found.p == pytest.approx(0.625)
-    assert [item[0] for item in found.items] == [2, 3, 4, 5]
+    assert found.items == (("", 2, 1, 0), ("", 3, 0, 1), ("", 4, 0, 1), ("", 5, 0, 1))
     assert found.difference_interval.low < 0.2 < found.difference_interval.high
     back = flips.flips(b, a)
     assert back.difference == pytest.approx(-0.2) and (back.gained, back.lost) == (1, 3)
+
+
+def test_documents_are_counted_once_whatever_reads_them(tmp_path):
+    """Two filters of one task, as gsm8k has them: one is compared, and it must be said which."""
+    found = []
+    for name, values in (("a", [1, 1, 0, 0]), ("b", [1, 0, 1, 1])):
+        strict = items(tmp_path / name, values, filter="strict-match").read_text("utf-8")
+        flexible = items(tmp_path / name, [1, 1, 1, values[3]], filter="flexible-extract")
+        flexible.write_text(strict + flexible.read_text("utf-8"), "utf-8")
+        found.append(flips.read_items(flexible))
+    with pytest.raises(ValueError, match="--filter: flexible-extract, strict-match"):
+        flips.flips(*found)
+    with pytest.raises(ValueError, match="nearest is 'strict-match'"):
+        flips.flips(*found, filter="strict")
+    strict = flips.flips(*found, filter="strict-match")
+    assert (strict.n, strict.gained, strict.lost) == (4, 2, 1)
+    flexible = flips.flips(*found, filter="flexible-extract")
+    assert (flexible.n, flexible.gained, flexible.lost) == (4, 1, 0)
+    argv = ["flips", str(tmp_path / "a"), str(tmp_path / "b"), "--raw", str(tmp_path)]
+    assert results.main([*argv, "--filter", "strict-match"]) == 0
+
+
+def test_documents_of_a_group_are_counted_from_0_in_each_task(tmp_path):
+    """Items of a group say their task: document 0 of one is not document 0 of another."""
+    found = []
+    for name, values in (("a", [1, 1]), ("b", [1, 0])):
+        algebra = items(tmp_path / name, values, task="algebra").read_text("utf-8")
+        both = items(tmp_path / name, [1, 1], task="geometry", doc_hash="g")
+        both.write_text(algebra + both.read_text("utf-8"), "utf-8")
+        found.append(flips.read_items(both))
+    between = flips.flips(*found)
+    assert between.n == 4 and between.items == (("algebra", 1, 1, 0),)
+    assert list(flips.say(between))[-1] == "  document algebra 1: 1 -> 0"
+
+
+def test_a_line_of_items_may_hold_any_character_of_unicode(tmp_path):
+    """Kept as it is (no escapes), as items are; only a newline ends a line."""
+    path = items(tmp_path / "a", [1, 0])
+    rows = [
+        json.loads(line) | {"found": ["a\u2028b\u2029c\x85d"]}
+        for line in path.read_text().split("\n")
+        if line
+    ]
+    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), "utf-8")
+    assert len(flips.read_items(path)) == 2
 
 
 def test_equal_accuracy_may_hide_flips_and_no_flips_prove_little(tmp_path):
@@ -383,6 +428,6 @@ def test_flips_of_two_records_from_the_command_line(tmp_path, capsys):
         items(tmp_path / "items" / f"{made['id'][:16]}.jsonl", values)
     assert results.main(argv) == 0
     printed = capsys.readouterr().out
-    assert "acc: 1 of 4 items differ" in printed and "document 1 (none): 0 -> 1" in printed
+    assert "acc (none): 1 of 4 documents differ" in printed and "document 1: 0 -> 1" in printed
     assert results.main([*argv, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gained"] == 1

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def _plans(
     request: Request,
     seed: int,
 ) -> Iterator[Cell | Skip]:
-    """The plans of one preset in one way: one a number of steps, or one in all for an adaptive rule."""
+    """The plans of one preset in one way: one a number of steps, or one in all for an adaptive rule. A label is what
+    is planned, for steps are whole numbers: 32 tokens at 5 a step take 7 steps of 4.57143."""
     sampler, length = preset(name), task.gen_length(model)
     block = request.block_length or way.block_length or model.denoiser.writes or length
     named_cache = request.cache or way.cache
@@ -113,7 +115,7 @@ def _plans(
         for rate in rates:
             each = 1 if rate == "all" else max(1, math.ceil(block / float(rate)))
             steps = each * max(1, length // block)
-            labelled.setdefault(steps, "all" if each == 1 else f"{float(rate):g}")
+            labelled.setdefault(steps, "all" if each == 1 else f"{length / steps:g}")
     if not labelled:
         yield Skip(f"{name} for {task.name}", "the suite says no number of steps; give --tokens-per-step")
     for steps, label in labelled.items():
@@ -224,6 +226,13 @@ def laid_out(
     not). ValueError for what cannot be asked or would have no effect."""
     if request.cache is not None:
         cache(request.cache)
+    twice = [seed for seed, times in Counter(request.seeds).items() if times > 1]
+    if twice:
+        raise ValueError(f"seed {twice[0]} is given twice; give it once")
+    if request.corpus is not None and request.suite is not None:
+        raise ValueError(
+            f"suite {request.suite!r} has no effect on a corpus of your own; leave it out, and say how with tasks"
+        )
     chosen = read_suite(request.suite or model.recipe.suite)
     if request.corpus is not None:
         ways = [None] if request.tasks is None else request.tasks
@@ -251,6 +260,10 @@ def laid_out(
             raise ValueError(
                 f"{what} given, but no task that is asked here of suite {chosen.name!r} generates"
             )
+    if request.tokens_per_step is not None and _all_adaptive(chosen, model, request, reason):
+        raise ValueError(
+            "tokens per step given, but every sampler asked here is adaptive: it takes as many as it will"
+        )
     if samples is not None:
         counted = [t for t in chosen.tasks if "samples" in parts.leaves(t)]
         if not counted:
@@ -262,6 +275,16 @@ def laid_out(
         sampled = [parts.derive(t, {"samples": samples}) if t in counted else t for t in chosen.tasks]
         chosen = dataclasses.replace(chosen, tasks=sampled)
     return chosen, *cells(chosen, model, request, reason)
+
+
+def _all_adaptive(
+    suite: Suite, model: Model, request: Request, reason: Callable[[Task, Model], str | None]
+) -> bool:
+    """Whether there are samplers to ask, and none takes a number of steps."""
+    tasks = [task for task in suite.tasks if task.generates and reason(task, model) is None]
+    ways = [way for task in tasks for way in suite.ways(task.name)]
+    names = {name for way in ways for name in chosen_presets(request.samplers, way.presets, model)[0]}
+    return bool(names) and all(preset(name).abilities.plan == "adaptive" for name in names)
 
 
 def _resolved(asked: list[Cell]) -> tuple[list[Cell], list[Skip]]:

@@ -165,11 +165,14 @@ class Shared:
         write_text(path, json.dumps({"sha256": sha256(whole), "piece": whole}))
 
     def _read(self, path: Path, span: range) -> Any:
-        """A finished piece; ValueError in one line when it is not what was written here."""
+        """A finished piece; ValueError in one line when it is not what was written here. Raises Elsewhere when it is
+        gone: another process has answered the question since."""
         try:
             kept = json.loads(path.read_text("utf-8"))
             whole = json.loads(kept["piece"])
             fits = sha256(kept["piece"]) == kept["sha256"] and whole.items() >= self._head(span).items()
+        except FileNotFoundError:
+            raise Elsewhere(_lock(path)) from None
         except (json.JSONDecodeError, KeyError, TypeError):
             fits = False
         if not fits:

@@ -25,6 +25,8 @@ from repro.record import Record
 from repro.stats import Interval, holm
 from repro.tables.bootstrap import band, resampled
 
+GENERATED = ("quality", "generation_quality")
+"""Names of tasks whose samples a judge reads: of the suites at small scale, of the published ones."""
 DRAWS = 1000
 LEVEL = 0.95
 CURVES = ("nll", "tokens", "entropy")
@@ -89,10 +91,10 @@ class Sweep:
 
 
 def sweeps(records: Iterable[Record]) -> list[Sweep]:
-    """Frontiers of two temperatures or more, in a fixed order."""
+    """Frontiers of two temperatures or more, of samples that a judge reads, in a fixed order."""
     points: dict[tuple[str, str, str, str], dict[float, list[Record]]] = {}
     for record in records:
-        if record["labels"]["preset"] and set(CURVES) <= record["answer"].get("curve", {}).keys():
+        if record["labels"]["task"] in GENERATED and set(CURVES) <= record["answer"].get("curve", {}).keys():
             labels = record["labels"]
             sampler, temperature = line_of(labels["preset"])
             key = (

@@ -1,4 +1,4 @@
-"""Perplexities of corpora, from records alone: one section a protocol, since two never share a column.
+"""Perplexities of corpora, from records alone: one section a protocol and its documents, never two in a column.
 
     tables(records)         perplexity.md and .csv
 
@@ -12,7 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from repro.record import Record
+from repro.parts import sha256
+from repro.record import Record, text
 from repro.results import summarise, to_frame
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ NUMBERS = {
 }
 PARTS = ("", "_se", "_sd_seeds")
 TOLD = ("draws_error", "ids_scored")
-SAID = ("corpus", "packing", "eos", "length", "tokenizer", "counted")
+SAID = ("corpus", "packing", "eos", "length", "tokenizer", "counted", "precision")
 """Fields of the protocol that head a section."""
+SECTION = [*SAID, "protocol", "limit"]
 COLUMNS = [
-    *SAID,
-    "limit",
+    *SECTION,
     "checkpoint",
     "bound",
     *(n + p for n in NUMBERS for p in PARTS),
@@ -61,6 +62,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
         subject = json.loads(shared.subject)
         exact = "ppl" in by_metric.index
         row: dict[str, Any] = {name: subject["protocol"][name] for name in SAID}
+        row["protocol"] = sha256(text([subject["protocol"], _content(subject["task"]["documents"])]))[:12]
         row |= {"limit": subject["limit"] or "", "checkpoint": shared.checkpoint}
         row["bound"] = "exact" if exact else "bound"
         for name in NUMBERS:
@@ -71,8 +73,16 @@ def rows(records: Sequence[Record]) -> DataFrame:
             row[name] = by_metric.loc[name].value if name in by_metric.index else float("nan")
         made.append({**row, "n": int(shared.n), "seeds": shared.seeds})
     drawn = DataFrame(made, columns=COLUMNS)
-    order = [*SAID, "limit", "checkpoint", "bound"]
+    order = [*SECTION, "checkpoint", "bound"]
     return drawn.sort_values(order, key=lambda c: c.astype(str), kind="stable").reset_index(drop=True)
+
+
+def _content(documents: Any) -> Any:
+    """Pins of documents without the places of files: where their digest is pinned too, the same text is the same."""
+    if not isinstance(documents, dict):
+        return documents
+    left_out = {"path"} if "sha256" in documents else set()
+    return {name: _content(pin) for name, pin in documents.items() if name not in left_out}
 
 
 def _has(by_metric: DataFrame, name: str, exact: bool) -> bool:
@@ -88,11 +98,12 @@ def tables(records: Sequence[Record]) -> dict[str, str]:
 
     drawn = rows(records)
     page = [f"# {TITLE}", CAPTION]
-    for _, section in drawn.groupby([*SAID, "limit"], sort=False):
+    for _, section in drawn.groupby(SECTION, sort=False):
         said = section.iloc[0]
         only = f"; {said.limit} rows of it" if said.limit else ""
         page += [f"## {said.corpus}, {said.packing} rows of {said.length}{only}"]
-        page += [f"EOS: {said.eos}; counted: {said.counted}; tokens: {said.tokenizer}.", _grid(section)]
+        rules = f"EOS: {said.eos}; counted: {said.counted}; tokens: {said.tokenizer}; {said.precision}"
+        page += [f"{rules}; protocol and documents: {said.protocol}.", _grid(section)]
     if drawn.empty:
         page.append(REMEDY)
     return {"perplexity.md": "\n\n".join(page) + "\n", "perplexity.csv": csv_text(drawn)}

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from repro.record import Record, text
 from repro.results import one_protocol, summarise, to_frame
-from repro.tables.matched import LEVEL, Difference, Sweep, differences, line_of, panel_of, sweeps
+from repro.tables.matched import GENERATED, LEVEL, Difference, Sweep, differences, line_of, panel_of, sweeps
 from repro.versions import latest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-GENERATED = ("quality", "generation_quality")
-"""Names of tasks whose samples a judge reads: of the suites at small scale, of the published ones."""
 NAIVE = "naive"
 REFERENCES = ("real", "repetition", "unigram")
 NUMBERS = ("gen_ppl", "entropy", "distinct_2", "mauve", "mauve_mean")
@@ -64,7 +62,7 @@ def points(records: Sequence[Record]) -> DataFrame:
         one_protocol(section.assign(protocol=section.protocol.map(_without_draws)))
     for _, section in rows.groupby(["panel", "task"]):
         one_protocol(section)
-    known = {(s.checkpoint, s.sampler, s.tokens_per_step): s for s in sweeps(records)}
+    known = {(s.panel, s.checkpoint, s.sampler, s.tokens_per_step): s for s in sweeps(records)}
     made = []
     for _, cell in summarise(rows).groupby("cell"):
         by_metric = cell.set_index("metric")
@@ -77,7 +75,7 @@ def points(records: Sequence[Record]) -> DataFrame:
         label |= {name: shared[name] for name in ("recipe", "checkpoint", "tokens_per_step", "nfe")}
         line, temperature = line_of(shared.preset)
         numbers = _numbers(by_metric, "")
-        sweep = known.get((shared.checkpoint, line, shared.tokens_per_step))
+        sweep = known.get((label["panel"], shared.checkpoint, line, shared.tokens_per_step))
         if sweep is not None:
             numbers["gen_ppl_low"], numbers["gen_ppl_high"] = sweep.band(numbers["entropy"])
         made.append({**label, "line": line, "temperature": temperature, **numbers})

@@ -29,7 +29,7 @@ from repro.evals.judged.samples import Ids, Metric
 from repro.evals.pieces import Work
 from repro.evals.planning.effort import Effort, of_texts
 from repro.evals.task import Answer, Ask
-from repro.files import runs
+from repro.files import json_lines, runs
 from repro.models import Model
 from repro.parts import part
 
@@ -76,7 +76,7 @@ def load_reference(name: str | Path) -> Reference:
 @lru_cache(maxsize=1)
 def _opened(path: Path) -> Reference:
     texts = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(json_lines(path), start=1):
         try:
             texts.append(msgspec.json.decode(line, type=_Text).text)
         except msgspec.DecodeError as error:

@@ -31,7 +31,7 @@ from repro.evals.judged.quality import Retokenise, by_themselves, judging
 from repro.evals.judged.references import Reference, beside, load_reference
 from repro.evals.judged.samples import entropy
 from repro.evals.task import Answer
-from repro.files import runs, write_text
+from repro.files import json_lines, runs, write_text
 from repro.parts import Part, part
 from repro.record import Question, Record, make_record
 from repro.results import Store
@@ -68,7 +68,7 @@ def read(path: Path) -> list[_Line]:
     if not path.is_file():
         raise ValueError(f"no file {path}; a line of it is an object with text or ids")
     found: list[_Line] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(json_lines(path), start=1):
         try:
             sample = msgspec.json.decode(line, type=_Line)
         except msgspec.DecodeError as error:
