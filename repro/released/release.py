@@ -10,12 +10,12 @@ Nothing in the folder is executed, and no pickle is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from repro import parts
+from repro import parts, registry
 from repro.backbones.backbone import Backbone, Meaning, Role
 from repro.checkpoint import file_digest
 from repro.data import sources
@@ -80,6 +80,21 @@ class Opened:
         """Digest of what the numbers depend on: the release and the bytes of every shard."""
         each = [file_digest(self.folder / file) for file in files(self)]
         return parts.sha256(" ".join([self.release.digest(), *each]))
+
+
+def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[str]) -> None:
+    """ValueError that names the first pin of a recipe's part `name` that is another one in the folder; shapes tell of
+    widths alone, not of what a network computes with them. Pins in `free` may differ."""
+    kinds = [registry.part_name(type(part)) for part in (ours, theirs)]
+    mine, given = parts.leaves(ours), parts.leaves(theirs)
+    found = [(name, *kinds)] if kinds[0] != kinds[1] else []
+    found += [(f"{name}.{pin}", mine[pin], given.get(pin)) for pin in mine if pin not in free]
+    for pin, own, other in found:
+        if own != other:
+            raise ValueError(
+                f"{opened.folder}: {pin} is {parts.to_json(own)} in the recipe and {parts.to_json(other)} in these"
+                " weights; give those that belong to it"
+            )
 
 
 def fingerprint(opened: Opened) -> str:
