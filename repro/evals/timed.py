@@ -64,6 +64,15 @@ class DecodingSpeed(Task):
             "useful": "before the first end id or stop string",
         }
 
+    def overridden(self, ask: Ask) -> dict[str, list[Any]]:
+        return self.of.overridden(ask)
+
+    def resolved(self) -> Task:
+        return replace(self, of=self.of.resolved())
+
+    def gives(self, metric: str) -> bool:
+        return metric == "accuracy"
+
     def skip(self, model: Model) -> str | None:
         return self.of.skip(model)
 
