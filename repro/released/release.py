@@ -235,8 +235,8 @@ def _token(words: Config, kind: str) -> str:
 def _first(folder: Path, config: Config, fields: Sequence[str]) -> int:
     """The first of several fields of config.json that holds a number."""
     for field in fields:
-        if config.get(field):
-            return config[field]
+        if config.get(field) is not None:
+            return layouts.count(folder / "config.json", config, field)
     raise ValueError(
         f"{folder / 'config.json'} lacks {fields[-1]!r}; copy the configuration of these weights"
     )
