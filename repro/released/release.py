@@ -85,11 +85,10 @@ class Opened:
 def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[str]) -> None:
     """ValueError that names the first pin of a recipe's part `name` that is another one in the folder; shapes tell of
     widths alone, not of what a network computes with them. Pins in `free` may differ."""
-    kinds = [registry.part_name(type(part)) for part in (ours, theirs)]
     mine, given = parts.leaves(ours), parts.leaves(theirs)
-    found = [(name, *kinds)] if kinds[0] != kinds[1] else []
-    found += [(f"{name}.{pin}", mine[pin], given.get(pin)) for pin in mine if pin not in free]
-    for pin, own, other in found:
+    kinds = (name, registry.part_name(type(ours)), registry.part_name(type(theirs)))
+    pins = ((f"{name}.{pin}", mine[pin], given.get(pin)) for pin in mine if pin not in free)
+    for pin, own, other in (kinds, *pins):
         if own != other:
             raise ValueError(
                 f"{opened.folder}: {pin} is {parts.to_json(own)} in the recipe and {parts.to_json(other)} in these"
