@@ -38,7 +38,10 @@ class AdamW(Part):
 
 @part
 class Ema(Part):
-    """Exponential average of the float32 masters with decay min(decay, (1 + n)/(10 + n)) at update n (spec D.7)."""
+    """Exponential average of the float32 masters with decay min(decay, (1 + n)/(10 + n)) at update n (spec D.7).
+
+    Here n counts from 0, so the first rate is 1/10; s-sahoo/duo models/ema.py counts first and begins with 2/11.
+    """
 
     decay: float
 

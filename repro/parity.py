@@ -103,27 +103,44 @@ def read(folder: Path) -> Fixture:
             f"{folder / TENSORS}: tensor {odd[0]!r} is missing or not known; it holds {sorted(names)}"
         )
     ids, where = tensors["ids"].long(), tensors["where"].bool()
-    shapes = {name: tuple(tensors[name].shape) for name in names}
-    wanted = {"where": ids.shape, "target": ids.shape, "nll": ids.shape[:1]}
-    for name, shape in wanted.items():
-        if shapes[name] != tuple(shape):
-            raise ValueError(
-                f"{folder / TENSORS}: {name!r} has shape {shapes[name]}, ids ask for {tuple(shape)}"
-            )
-    if len(tensors["logits"]) != int(where.sum()):
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if ids.ndim != 2:
+        raise ValueError(f"{folder / TENSORS}: 'ids' has shape {shapes['ids']}; give rows of tokens, [B, L]")
+    wanted = {"where": [ids.shape], "target": [ids.shape], "nll": [ids.shape[:1]]}
+    wanted |= {"t": [ids.shape[:1], ids.shape]} if "t" in tensors else {}
+    for name, fitting in wanted.items():
+        if shapes[name] not in fitting:
+            asked = " or ".join(str(tuple(shape)) for shape in fitting)
+            raise ValueError(f"{folder / TENSORS}: {name!r} has shape {shapes[name]}, ids ask for {asked}")
+    if not where.any():
+        raise ValueError(f"{folder / TENSORS}: 'where' asks for no position; set some of it")
+    if tensors["logits"].ndim != 2 or len(tensors["logits"]) != int(where.sum()):
         raise ValueError(
             f"{folder / TENSORS}: {len(tensors['logits'])} rows of logits for {int(where.sum())} positions"
         )
+    for number, each in enumerate(note.decodes):
+        if not each.prompt or len(each.ids) != each.gen_length:
+            raise ValueError(
+                f"{folder / NOTE}: decode {number} has {len(each.prompt)} ids of prompt and {len(each.ids)} written;"
+                f" give 1 or more, and gen_length={each.gen_length}"
+            )
     target, logits = tensors["target"].long(), tensors["logits"].double()
     return Fixture(note, ids, tensors.get("t"), where, target, logits, tensors["nll"].double())
 
 
 def compare(model: Model, fixture: Fixture) -> list[Verdict]:
     """Every number of a fixture against the model's; ids that never stand for a clean token are left out."""
-    if fixture.logits.shape[1] != len(model.denoiser.forbidden):
-        raise ValueError(
-            f"the fixture has {fixture.logits.shape[1]} ids, this network {len(model.denoiser.forbidden)}"
-        )
+    total = len(model.denoiser.forbidden)
+    if fixture.logits.shape[1] != total:
+        raise ValueError(f"the fixture has {fixture.logits.shape[1]} ids, this network {total}")
+    named = {"ids": fixture.ids.flatten().tolist(), "target": fixture.target.flatten().tolist()}
+    named |= {f"decode {n}": [*each.prompt, *each.ids] for n, each in enumerate(fixture.note.decodes)}
+    for name, ids in named.items():
+        odd = next((i for i in ids if not 0 <= i < total), None)
+        if odd is not None:
+            raise ValueError(
+                f"{name} of the fixture holds {odd}, and this network's ids are 0 to {total - 1}"
+            )
     if (fixture.t is not None) != model.denoiser.timed:
         raise ValueError(
             "the network is told the time, and the fixture has no t"

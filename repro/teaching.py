@@ -21,6 +21,7 @@ from filelock import FileLock
 from repro import checkpoint as checkpoints
 from repro import parts
 from repro.backbones.denoiser import take
+from repro.backbones.dropped import Dropped
 from repro.data import sources
 from repro.data.corpus import prepared
 from repro.files import runs
@@ -62,7 +63,7 @@ def _weights(recipe: Recipe) -> Mapping[str, Tensor]:
         case TrainedTeacher() as pinned:
             return checkpoints.open_checkpoint(_trained(pinned)).tensors("model.safetensors")
         case ReleasedTeacher() as pinned:
-            return _released(pinned)
+            return _released(recipe, pinned)
     raise AssertionError(f"{recipe.name} has no teacher")
 
 
@@ -90,9 +91,18 @@ def _trained(pinned: TrainedTeacher) -> Path:
     return folder
 
 
-def _released(pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
-    """A released network's weights under our names."""
-    from repro.released.release import network, open_release
+def _released(recipe: Recipe, pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
+    """A released network's weights under our names; ValueError where it is none of the recipe's kind."""
+    from repro.released.release import agree, network, open_release
 
-    folder = sources.weights(pinned.source, pinned.revision)
-    return dict(network(open_release(folder)).named_parameters())
+    opened = open_release(sources.weights(pinned.source, pinned.revision))
+    backbone, meaning = recipe.backbone, recipe.objective.meaning
+    own = backbone.backbone if isinstance(backbone, Dropped) else backbone
+    agree(opened, "process", recipe.process, opened.release.process, ("eps",))
+    agree(opened, "backbone", own, opened.release.backbone, ("init_deviation",))
+    if opened.release.meaning != meaning:
+        raise ValueError(
+            f"{opened.folder}: these weights say {opened.release.meaning!r} and the recipe learns {meaning!r};"
+            " give a teacher of the same meaning"
+        )
+    return dict(network(opened).named_parameters())

@@ -74,7 +74,7 @@ CLAIMS = {
     | LM1B
     | CURRICULUM
     | {"objective.window.low": -3.5, "objective.window.high": -1.75},
-    "ar_owt": TRAINED | DIT | OWT,
+    "ar_owt": TRAINED | DIT | OWT | {"data.data.units.size": 50_257, "data.data.units.pad": None},
     "ar_lm1b": TRAINED | DIT | LM1B,
 }
 DISTILLED = {  # spec D.7: DCD

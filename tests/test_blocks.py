@@ -11,7 +11,7 @@ import pytest
 import torch
 from spaces import Words
 
-from repro.backbones.attention import Copies, Mask, Slots
+from repro.backbones.attention import Copies, Mask, Slots, View, attend
 from repro.backbones.backbone import Role
 from repro.backbones.denoiser import initialise
 from repro.backbones.dit import DitBlocks
@@ -53,6 +53,19 @@ def at(first, length=L):
     t = (torch.arange(length) >= first).double()
     t[first : first + W] = 0.5
     return t.expand(2, length)
+
+
+@pytest.mark.parametrize("mask", [Mask(block=1), Copies(block=1), Copies(block=W)])
+def test_attention_is_what_its_mask_allows(mask):
+    """Whatever kernel is taken: copies of blocks of one are not causal."""
+    query, key, value = torch.randn(3, 2, HEADS, 2 * L, 8, generator=torch.Generator().manual_seed(0))
+    columns = torch.arange(2 * L)[None]
+    module = torch.nn.Identity()
+    found, _ = attend(
+        module, query, key, value, None, scaling=0.5, dropout=0.0, view=View(mask, columns, None)
+    )
+    scores = (query @ key.mT * 0.5).masked_fill(~mask.allowed(columns, 2 * L, None), -torch.inf)
+    close(found.transpose(1, 2), scores.softmax(-1) @ value)
 
 
 @pytest.mark.parametrize("condition", [0, 16])

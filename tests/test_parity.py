@@ -242,6 +242,20 @@ def tensor(name, change):
     return spoiled
 
 
+def asking_nothing(folder):
+    tensor("where", torch.zeros_like)(folder)
+    tensor("logits", lambda t: t[:0])(folder)
+
+
+def decoded(**values):
+    def spoiled(folder):
+        note = json.loads((folder / "fixture.json").read_text("utf-8"))
+        (each,) = note["decodes"]
+        spoil("decodes", [{**each, **values}])(folder)
+
+    return spoiled
+
+
 @pytest.mark.parametrize(
     "spoiled, message",
     [
@@ -252,6 +266,14 @@ def tensor(name, change):
         (tensor("logits", lambda t: t[:-1]), "rows of logits for"),
         (tensor("logits", lambda t: t[:, :-1]), f"the fixture has {V - 1} ids, this network {V}"),
         (tensor("t", lambda t: torch.zeros(2)), "the fixture has t, and this network is told no time"),
+        (tensor("t", lambda t: torch.zeros(3)), r"'t' has shape \(3,\), ids ask for \(2,\) or \(2, 12\)"),
+        (tensor("ids", lambda t: t[0]), r"'ids' has shape \(12,\); give rows of tokens"),
+        (asking_nothing, "'where' asks for no position; set some of it"),
+        (tensor("ids", lambda t: t + V), rf"ids of the fixture holds \d+, and .* ids are 0 to {V - 1}"),
+        (tensor("target", lambda t: t - V), "target of the fixture holds -"),
+        (decoded(prompt=[5, V]), f"decode 0 of the fixture holds {V}, and"),
+        (decoded(ids=[5, 6]), "decode 0 has 3 ids of prompt and 2 written; give 1 or more, and gen_length=4"),
+        (decoded(prompt=[]), "decode 0 has 0 ids of prompt"),
         (tensor("more", lambda t: torch.zeros(2)), "tensor 'more' is missing or not known"),
         (lambda folder: shutil.rmtree(folder), "fixture.json is missing; docs/parity.md"),
     ],

@@ -164,6 +164,21 @@ def test_duo(tmp_path, tokenizer):
     assert released.meaning == "leave_one_out" and released.role().forbidden == ()
 
 
+@pytest.mark.parametrize(
+    "write, field, value, line",
+    [
+        (duo, "time_conditioning", False, "time_conditioning is False, and our Duo's DiT has True alone"),
+        (mdlm, "causal", True, "causal is True, and our MDLM's DiT has False alone"),
+    ],
+)
+def test_a_dit_that_ours_is_not(write, field, value, line, tmp_path, tokenizer):
+    folder, _ = write(tmp_path / "dit", tokenizer)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), field: value}), "utf-8")
+    with pytest.raises(ValueError, match=line):
+        open_release(folder)
+
+
 BD3 = {**DIT, "model_type": "bd3lm", "vocab_size": V + 1, "block_size": 4, "time_conditioning": False}
 BOUNDS = {"sampling_eps_min": torch.tensor(1e-3), "sampling_eps_max": torch.tensor(0.999)}
 SPECIAL = {"bos_token": "[CLS]", "eos_token": {"content": "[SEP]"}}
@@ -590,6 +605,17 @@ def biased(weights, folder):
     (folder / "config.json").write_text(json.dumps({**LLADA, "include_bias": True}), "utf-8")
 
 
+def with_config(**values):
+    def changed(weights, folder):
+        (folder / "config.json").write_text(json.dumps({**LLADA, **values}), "utf-8")
+
+    return changed
+
+
+def with_index(content: bytes):
+    return lambda weights, folder: (folder / "model.safetensors.index.json").write_bytes(content)
+
+
 def narrow(weights, folder):
     (folder / "config.json").write_text(
         json.dumps({**LLADA, "vocab_size": 900, "embedding_size": 900}), "utf-8"
@@ -620,6 +646,19 @@ def lacking(weights, folder):
         (biased, "include_bias is True, and our LLaDA has False alone"),
         (narrow, "tokenizer.json has 1000 ids, the network 900"),
         (lacking, "lacks 'rope_theta'"),
+        (with_config(clip_qkv=8.0), "clip_qkv is 8.0, and our LLaDA has None alone"),
+        (with_config(n_heads=0), "config.json: n_heads is 0, which is no count; copy it again"),
+        (with_config(embedding_size="x"), "config.json: embedding_size is 'x', which is no count"),
+        (with_config(max_sequence_length=0), "config.json: max_sequence_length is 0, which is no count"),
+        (with_config(d_model=None), "config.json: d_model is None, which is no count"),
+        (with_config(rms_norm_eps="x"), "config.json: rms_norm_eps is 'x', which is no number"),
+        (with_config(rope_theta=None), "config.json: rope_theta is None, which is no number"),
+        (with_config(n_heads=5), "config.json: n_heads is 5, which does not divide d_model=32"),
+        (with_index(b"[]"), "index.json is no index of shards; copy it again"),
+        (with_index(b'{"weight_map": []}'), "index.json is no index of shards"),
+        (with_index(b'{"weight_map": {"a": 1}}'), "index.json is no index of shards"),
+        (with_index(b"\xff\xfe"), "index.json is no index of shards"),
+        (with_index(b"{"), "index.json is no index of shards"),
     ],
 )
 def test_what_does_not_fit_is_one_line(spoil, message, tmp_path, tokenizer):

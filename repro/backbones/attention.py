@@ -154,7 +154,8 @@ def attend(
         key, value = view.slots.put(layer, key, value)
     # transformers counts the window's own position: its sliding_window is the half width + 1
     window = None if sliding_window is None else sliding_window - 1
-    whole = view.slots is None and view.mask.valid is None and view.mask.block == 1 and window is None
+    plain = type(view.mask) is Mask and view.mask.valid is None and view.mask.block == 1  # no Copies of 1
+    whole = plain and view.slots is None and window is None
     out = torch.nn.functional.scaled_dot_product_attention(
         query,
         key,

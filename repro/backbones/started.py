@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Started(Backbone):
     """`backbone` with the weights of a local folder in its authors' layout, or of a name on the Hub at a revision.
 
-    Raises ConnectionError where they cannot be fetched, ValueError where they do not fit.
+    Attention may be another one than they were trained with. Raises ConnectionError where they cannot be fetched,
+    ValueError where they do not fit, in shape or in another pin.
     """
 
     backbone: Llama
@@ -30,11 +31,12 @@ class Started(Backbone):
     def module(self, role: Role, seed: int) -> Denoiser:
         from repro.backbones.denoiser import take
         from repro.data import sources
-        from repro.released.release import network, open_release
+        from repro.released.release import agree, network, open_release
 
+        opened = open_release(sources.weights(self.source, self.revision))
+        agree(opened, "backbone", self.backbone, opened.release.backbone, ("attention", "init_deviation"))
         made = self.backbone.module(role, seed)
-        released = network(open_release(sources.weights(self.source, self.revision)))
-        take(made, dict(released.named_parameters()))
+        take(made, dict(network(opened).named_parameters()))
         return made
 
     def blank(self) -> Backbone:

@@ -6,7 +6,8 @@ Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measur
 Expect   AR 22.3 perplexity on the test split (arXiv 2506.10892, table 1; 22.32 in arXiv 2406.07524); packed: 22.8
 Source   s-sahoo/duo at 7c9b498, scripts/train_lm1b_ar.sh; the same repository trains all three families
 Packed   published too; --set data.data={"part": "packed", "batch": 1000, documents, units, length as here}
-Departs  in nothing known
+Departs  the network reads two BOS, its own and the one that a row begins with (theirs reads the row's alone); [MASK],
+         which no row holds, stays in the softmax (theirs rules it out); the EOS of packed rows is not scored
 """
 
 from repro.backbones.dit import DitCausal

@@ -5,7 +5,8 @@ Toy      python -m repro.recipes.ar_owt --scale nano         one core, no downlo
 Cost     8 x H100, 37 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   AR 17.5 perplexity on the last 100,000 documents (arXiv 2506.10892, table 1; 17.54 in arXiv 2406.07524)
 Source   s-sahoo/duo at 7c9b498, configs/config.yaml with algo=ar; the same repository trains all three families
-Departs  in nothing known
+Departs  the network reads two BOS, its own and the one that a row begins with (theirs reads the row's alone); the EOS
+         that a row is forced to end in is not scored (theirs: it is)
 """
 
 from repro.backbones.dit import DitCausal
@@ -38,11 +39,11 @@ RECIPE = Recipe(
             units=Pretrained(
                 source="gpt2",  # s-sahoo/duo configs/data/openwebtext-split.yaml
                 revision=UNRESOLVED,  # the papers pin none
-                size=50_258,  # gpt2 and the padding that dataloader.py:749-750 adds (spec D.2)
+                size=50_257,  # gpt2; one row comes behind, and no softmax holds it
                 begin=50_256,  # gpt2: its end of text stands for BOS as well
                 end=50_256,  # gpt2: <|endoftext|>
-                pad=50_257,  # s-sahoo/duo dataloader.py:749-750; no wrapped row holds it
-                mask=50_257,  # ours: unused; an id of its own would be a row that the authors' network lacks
+                pad=None,  # wrapped rows have none
+                mask=None,  # gpt2 has none
             ),
             length=1024,  # s-sahoo/duo scripts: model.length=1024 (spec D.7)
             batch=1000,  # datasets.map: its batch size, not set in dataloader.py:695-710 (spec D.7, packing)
@@ -79,7 +80,7 @@ RECIPE = Recipe(
     ),
     precision="bf16_autocast",  # s-sahoo/duo configs/config.yaml: trainer.precision bf16, Lightning's autocast
     batch=512,  # s-sahoo/duo configs/config.yaml: global_batch_size
-    micro_batch=32,  # s-sahoo/duo scripts/train_owt_duo.sh: loader.batch_size, as its siblings
+    micro_batch=32,  # ours, as duo_owt; it moves no number
     steps=1_000_000,  # s-sahoo/duo configs/config.yaml: trainer.max_steps
     log_every=100,  # s-sahoo/duo configs/config.yaml: log_every_n_steps
     heldout_every=5000,  # s-sahoo/duo configs/config.yaml: val_check_interval

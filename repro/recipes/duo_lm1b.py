@@ -7,7 +7,8 @@ Expect   Duo 29.9 perplexity (bound) on the test split (arXiv 2506.10892, table 
 Source   s-sahoo/duo at 7c9b498, scripts/train_lm1b_duo.sh; the same repository trains all three families
 Packed   published too; --set data.data={"part": "packed", "batch": 1000, documents, units, length as here}
 Departs  sparse soft tokens and an exact T (spec D.2, D.5) instead of dense ones and a table of 100,000 points; one
-         common shift of the stratified times of a step instead of one a row
+         common shift of the stratified times of a step instead of one a row;
+         a row's BOS (packed: its EOS too) is neither noised nor scored (theirs: both)
 """
 
 from repro.backbones.dit import Dit

@@ -6,7 +6,8 @@ Cost     8 x H100, 39 hours (--plan: arithmetic at 40 % of the peak, not measure
 Expect   Duo 25.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1)
 Source   s-sahoo/duo at 7c9b498, scripts/train_owt_duo.sh; the same repository trains all three families
 Departs  sparse soft tokens and an exact T (spec D.2, D.5) instead of dense ones and a table of 100,000 points; one
-         common shift of the stratified times of a step instead of one a row
+         common shift of the stratified times of a step instead of one a row;
+         the BOS and EOS that a row stands between are neither noised nor scored (theirs: both)
 """
 
 from repro.backbones.dit import Dit

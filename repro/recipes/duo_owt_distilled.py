@@ -7,7 +7,10 @@ Expect   perplexity (bound) 30.27, measured by a user (issue 12 of s-sahoo/duo);
          steps and 111.88 in 8, against 96.19 and 198.27 before (arXiv 2506.10892, tables 5 to 7)
 Source   s-sahoo/duo at 7c9b498, scripts/distil_owt.sh, algo.py:648-751
 Departs  the teacher drops nothing (theirs is never put into evaluation mode, so its dropout of .1 stays on); one common
-         shift of the stratified times of a step; the path is drawn by its three numbers a token, of the same law
+         shift of the stratified times of a step; the path is drawn by its three numbers a token, of the same law;
+         student and teacher begin with the average that the Hub's copy is (theirs with the raw weights of duo.ckpt),
+         and the average begins there, at decay .999 (theirs goes on with Duo's own and its decay, .9999, as its
+         on_load_checkpoint restores them); BOS and EOS around a row are neither noised nor scored (theirs: both)
 """
 
 from repro.backbones.dit import Dit

@@ -6,7 +6,8 @@ Cost     no published time; by --plan 2,600 GPU hours on H100s (arithmetic, at f
 Expect   as LLaDA 8B Instruct: GSM8K 69.4, MMLU 65.5 (arXiv 2502.09992; EVAL.md), with the authors' own pairs
 Source   arXiv 2502.09992, section 2.3 and appendix B.1; ML-GSAI/LLaDA GUIDELINES.md; spec B.2
 Departs  the 4.5 M pairs are not public, so they are a stand-in; the pair of a dialogue is drawn once, not each time;
-         what the paper does not say is marked unknown
+         the paper's steps, 3 epochs of its pairs, are about 15.7 of the stand-in; what the paper does not say is marked
+         unknown
 """
 
 from repro.backbones.llama import Llama

@@ -6,7 +6,8 @@ Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measur
 Expect   MDLM 27.0 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 31.8
 Source   s-sahoo/duo at 7c9b498, scripts/train_lm1b_mdlm.sh; the same repository trains all three families
 Packed   published too; --set data.data={"part": "packed", "batch": 1000, documents, units, length as here}
-Departs  one common shift of the stratified times of a step instead of one a row
+Departs  one common shift of the stratified times of a step instead of one a row;
+         a row's BOS (packed: its EOS too) is neither noised nor scored (theirs: both)
 """
 
 from repro.backbones.dit import Dit

@@ -5,7 +5,8 @@ Toy      python -m repro.recipes.mdlm_owt --scale nano         one core, no down
 Cost     8 x H100, 39 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   MDLM 23.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1)
 Source   s-sahoo/duo at 7c9b498, scripts/train_owt_mdlm.sh; the same repository trains all three families
-Departs  one common shift of the stratified times of a step instead of one a row
+Departs  one common shift of the stratified times of a step instead of one a row;
+         the BOS and EOS that a row stands between are neither noised nor scored (theirs: both)
 """
 
 from repro.backbones.dit import Dit
@@ -83,7 +84,7 @@ RECIPE = Recipe(
     ),
     precision="bf16_autocast",  # s-sahoo/duo configs/config.yaml: trainer.precision bf16, Lightning's autocast
     batch=512,  # s-sahoo/duo configs/config.yaml: global_batch_size
-    micro_batch=32,  # s-sahoo/duo scripts/train_owt_mdlm.sh: loader.batch_size
+    micro_batch=32,  # ours; s-sahoo/duo scripts/train_owt_mdlm.sh: loader.batch_size=2, the same step
     steps=1_000_000,  # s-sahoo/duo configs/config.yaml: trainer.max_steps
     log_every=100,  # s-sahoo/duo configs/config.yaml: log_every_n_steps
     heldout_every=5000,  # s-sahoo/duo configs/config.yaml: val_check_interval

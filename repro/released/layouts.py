@@ -29,6 +29,25 @@ SIZES = ("embedding_size", "vocab_size")
 """Fields of config.json that may hold the rows of the embedding."""
 LENGTHS = ("model_length", "max_sequence_length", "max_position_embeddings", "n_positions")
 """Fields of config.json that may hold the longest row."""
+COUNTS = (
+    *(
+        "hidden_dim",
+        "cond_dim",
+        "n_blocks",
+        "n_heads",
+        "block_size",
+        "d_model",
+        "n_layers",
+        "mlp_hidden_size",
+    ),
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "n_embd", "n_layer"),
+    *("n_head", "canvas_length"),
+)
+"""Fields that are a positive integer wherever they stand."""
+HEADS = (("hidden_dim", "n_heads"), ("d_model", "n_heads"), ("n_embd", "n_head"))
+"""Widths, and the heads that divide them."""
+NUMBERS = ("rope_theta", "rms_norm_eps", "norm_eps", "layer_norm_epsilon")
+"""Fields that are a number wherever they stand."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ LAYOUTS = {
         meaning="leave_one_out",
         score="truncated bound",
         mask="last",
-        required={},
+        required={"causal": False},
     ),
     "duo": Layout(
         name="Duo's DiT",
@@ -70,7 +89,7 @@ LAYOUTS = {
         meaning="leave_one_out",
         score="truncated bound",
         mask=None,
-        required={},
+        required={"time_conditioning": True, "causal": False},
     ),
     "duo_causal": Layout(
         name="Duo's causal DiT",
@@ -129,6 +148,7 @@ LAYOUTS = {
                 "attention_layer_norm": False,
             },
             **{"scale_logits": False, "input_emb_norm": False, "multi_query_attention": None},
+            **{"clip_qkv": None},
         },
     ),
     "dream": Layout(
@@ -227,6 +247,14 @@ def read_json(path: Path) -> Config:
     return found
 
 
+def count(path: Path, config: Config, field: str) -> int:
+    """A field that counts something; ValueError that names it where it is no positive integer."""
+    value = config[field]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{path}: {field} is {value!r}, which is no count; copy it again")
+    return value
+
+
 def recognise(folder: Path) -> tuple[Layout, Backbone]:
     """The layout of a folder and its network's pins; ValueError in one line for one that is not known."""
     config, path = read_config(folder), folder / "config.json"
@@ -238,6 +266,18 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
         if config.get(field, value) != value:
             raise ValueError(
                 f"{path}: {field} is {config[field]!r}, and our {layout.name} has {value!r} alone"
+            )
+    for field in COUNTS:
+        if field in config:
+            count(path, config, field)
+    for field in NUMBERS:
+        value = config.get(field, 1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{path}: {field} is {value!r}, which is no number; copy it again")
+    for width, heads in HEADS:
+        if width in config and heads in config and config[width] % config[heads]:
+            raise ValueError(
+                f"{path}: {heads} is {config[heads]}, which does not divide {width}={config[width]}"
             )
     try:
         return layout, layout.backbone(config)

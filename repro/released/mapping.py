@@ -132,9 +132,13 @@ def shards(folder: Path) -> list[str]:
     """Names of the folder's safetensors files; ValueError where there are none, or one of the index is missing."""
     if (folder / INDEX).is_file():
         try:
-            files = sorted(set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, AttributeError):
-            raise ValueError(f"{folder / INDEX} is no index of shards; copy it again") from None
+            index = json.loads((folder / INDEX).read_text("utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            index = None
+        named = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
+            raise ValueError(f"{folder / INDEX} is no index of shards; copy it again")
+        files = sorted(set(named.values()))
         for file in files:
             if not (folder / file).is_file():
                 raise ValueError(

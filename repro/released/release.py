@@ -10,12 +10,12 @@ Nothing in the folder is executed, and no pickle is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from repro import parts
+from repro import parts, registry
 from repro.backbones.backbone import Backbone, Meaning, Role
 from repro.checkpoint import file_digest
 from repro.data import sources
@@ -80,6 +80,20 @@ class Opened:
         """Digest of what the numbers depend on: the release and the bytes of every shard."""
         each = [file_digest(self.folder / file) for file in files(self)]
         return parts.sha256(" ".join([self.release.digest(), *each]))
+
+
+def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[str]) -> None:
+    """ValueError that names the first pin of a recipe's part `name` that is another one in the folder; shapes tell of
+    widths alone, not of what a network computes with them. Pins in `free` may differ."""
+    mine, given = parts.leaves(ours), parts.leaves(theirs)
+    kinds = (name, registry.part_name(type(ours)), registry.part_name(type(theirs)))
+    pins = ((f"{name}.{pin}", mine[pin], given.get(pin)) for pin in mine if pin not in free)
+    for pin, own, other in (kinds, *pins):
+        if own != other:
+            raise ValueError(
+                f"{opened.folder}: {pin} is {parts.to_json(own)} in the recipe and {parts.to_json(other)} in these"
+                " weights; give those that belong to it"
+            )
 
 
 def fingerprint(opened: Opened) -> str:
@@ -220,8 +234,8 @@ def _token(words: Config, kind: str) -> str:
 def _first(folder: Path, config: Config, fields: Sequence[str]) -> int:
     """The first of several fields of config.json that holds a number."""
     for field in fields:
-        if config.get(field):
-            return config[field]
+        if config.get(field) is not None:
+            return layouts.count(folder / "config.json", config, field)
     raise ValueError(
         f"{folder / 'config.json'} lacks {fields[-1]!r}; copy the configuration of these weights"
     )
