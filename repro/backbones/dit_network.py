@@ -66,10 +66,13 @@ class Level(nn.Module):
 
 
 def drop(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
-    """Dropout of x [B, L, D], one key a row [B]; None drops nothing."""
+    """Dropout of x [B, L, D], one key a row [B]; None drops nothing. The scale is no bfloat16 number, so the product is
+    taken in float32 at least."""
     if keys is None:
         return x
-    return x * ((rng.uniform(keys, *x.shape[1:]) >= rate) / (1 - rate)).to(x.dtype)
+    scale = (rng.uniform(keys, *x.shape[1:]) >= rate) / (1 - rate)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return (x.to(wide) * scale.to(wide)).to(x.dtype)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
