@@ -62,7 +62,7 @@ def test_a_newcomers_task_runs_by_the_readme(tmp_path, monkeypatch, capsys):
     a, b = (name.replace("mdlm@nano.text", recipe.name) for name in flipping[4:6])
     assert results.main([flipping[3], a, b, *flipping[6:]]) == 0
     shown = capsys.readouterr().out
-    assert re.match(r"exact_match: \d+ of 20 items differ", shown)
+    assert re.match(r"exact_match \(none\): \d+ of 20 documents differ", shown)
 
 
 @pytest.mark.parametrize("name", ["finish.yaml", "choose.yaml"])

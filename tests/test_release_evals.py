@@ -36,7 +36,7 @@ def asked(write, tmp_path, tokenizer, monkeypatch, capsys):
     [
         (llada, "low_confidence", "dual"),
         (dream, "entropy", "prefix"),
-        (mdlm, "first_hitting", "dual"),
+        (mdlm, "ancestral", "dual"),
         (duo, "ancestral", "prefix"),
         (diffusion_gemma, "renoise", "prefix"),
     ],
