@@ -41,15 +41,6 @@ def mean_interval(values: Sequence[float], level: float) -> Interval:
     return Interval(fmean(values) - half, fmean(values) + half)
 
 
-def paired_difference(ours: Sequence[float], theirs: Sequence[float], level: float) -> tuple[float, Interval]:
-    """Mean of ours - theirs over pairs in the same order, and its interval (what pairs share drops out)."""
-    if len(ours) != len(theirs):
-        raise ValueError(f"{len(ours)} values cannot be paired with {len(theirs)}; give as many of each")
-    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-    interval = mean_interval(differences, level)
-    return fmean(differences), interval
-
-
 def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     """Standard deviation within groups that share one, and its degrees of freedom.
 

@@ -9,7 +9,6 @@ import pytest
 from repro.stats import (
     holm,
     mean_interval,
-    paired_difference,
     pooled_spread,
     prediction_interval,
     prediction_p,
@@ -61,15 +60,6 @@ def test_student_interval_of_a_known_sample():
         mean_interval([1.0], 0.95)
     with pytest.raises(ValueError, match="level=95"):
         mean_interval([1.0, 2.0], 95)
-
-
-def test_pairing_removes_what_pairs_share():
-    draw = random.Random(1)
-    shared = [draw.gauss(0, 100) for _ in range(20)]
-    mean, interval = paired_difference([x + draw.gauss(1, 0.1) for x in shared], shared, 0.99)
-    assert 0.9 < interval.low < mean < interval.high < 1.1
-    with pytest.raises(ValueError, match="1 values cannot be paired with 2"):
-        paired_difference([1.0], [1.0, 2.0], 0.9)
 
 
 def test_wilson_matches_a_worked_example_and_stays_a_proportion():

@@ -71,8 +71,8 @@ def drop(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
     if keys is None:
         return x
     scale = (rng.uniform(keys, *x.shape[1:]) >= rate) / (1 - rate)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return (x.to(wide) * scale.to(wide)).to(x.dtype)
+    wide = _wide(x)
+    return (wide * scale.to(wide.dtype)).to(x.dtype)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -29,8 +29,9 @@ from repro.data.documents import Documents
 from repro.data.packed import Joined, Padded
 from repro.data.rows import Stream
 from repro.evals.perplexities.packings import Ends, Packing
+from repro.evals.perplexities.perplexity import shared_bound
 from repro.evals.perplexities.tokenizers import OWN, check, ends
-from repro.evals.pieces import Work, rows_of
+from repro.evals.pieces import Work
 from repro.evals.planning.effort import Effort
 from repro.evals.task import Answer, Ask, Task
 from repro.models import Model
@@ -145,29 +146,8 @@ class Laid:
 
     def score(self, model: Model, passes: int, seed: int, work: Work) -> Bound:
         """Nats of every row; `tokens` counts the forced positions as well."""
-        from repro.backbones.denoiser import Wrapped
-        from repro.objectives.bound import bound_of, row_nll
-
-        length = self.rows.ids.shape[1]
-        batch = work.batch or max(1, min(256, LOGITS // (length * self.vocabulary.total)))
-        network = Wrapped(model.denoiser)
-
-        def nll(some: range) -> list[list[float]]:
-            found = row_nll(
-                network,
-                model.recipe.process,
-                self.vocabulary,
-                self.rows,
-                slice(some.start, some.stop),
-                passes=passes,
-                seed=seed,
-                batch=batch,
-            )
-            return found.tolist()
-
-        found = work.pieces(len(self.rows), rows_of(length), nll)
-        work.join()
-        bound = bound_of(self.rows, np.concatenate([np.array(piece) for piece in found], axis=1))
+        batch = work.batch or max(1, min(256, LOGITS // (self.rows.ids.shape[1] * self.vocabulary.total)))
+        bound = shared_bound(model, self.vocabulary, self.rows, work, passes=passes, seed=seed, batch=batch)
         return dataclasses.replace(bound, tokens=bound.tokens + self.forced)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,30 @@ from repro.evals.planning.effort import Effort
 from repro.evals.task import Answer, Ask, Task
 from repro.models import Model
 from repro.parts import part
+
+if TYPE_CHECKING:
+    from repro.data.corpus import Vocabulary
+    from repro.objectives.bound import Bound
+
+
+def shared_bound(
+    model: Model, vocabulary: Vocabulary, rows: Rows, work: Work, *, passes: int, seed: int, batch: int
+) -> Bound:
+    """The bound of a model on rows [n, L], cut into pieces that processes share; `batch` rows a forward, `vocabulary`
+    as the rows hold it. Raises Elsewhere while other processes are at what is left."""
+    from repro.backbones.denoiser import Wrapped
+    from repro.objectives.bound import bound_of, row_nll
+
+    network, process = Wrapped(model.denoiser), model.recipe.process
+
+    def nll(some: range) -> list[list[float]]:
+        part = slice(some.start, some.stop)
+        found = row_nll(network, process, vocabulary, rows, part, passes=passes, seed=seed, batch=batch)
+        return found.tolist()
+
+    found = work.pieces(len(rows), rows_of(rows.ids.shape[1]), nll)
+    work.join()
+    return bound_of(rows, np.concatenate([np.array(piece) for piece in found], axis=1))
 
 
 @part
@@ -39,31 +63,14 @@ class HeldoutBound(Task):
         }
 
     def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
-        from repro.backbones.denoiser import Wrapped
         from repro.lazy import torch
-        from repro.objectives.bound import BATCH, bound_of, row_nll
+        from repro.objectives.bound import BATCH
 
         data = model.data
         rows = self._rows(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
         count, vocabulary = len(rows), data.vocabulary()
-        network = Wrapped(model.denoiser)
-
-        def nll(some: range) -> list[list[float]]:
-            found = row_nll(
-                network,
-                model.recipe.process,
-                vocabulary,
-                rows,
-                slice(some.start, some.stop),
-                passes=self.passes,
-                seed=ask.seed,
-                batch=work.batch or BATCH,
-            )
-            return found.tolist()
-
-        found = work.pieces(count, rows_of(data.row_length()), nll)
-        work.join()
-        bound = bound_of(rows, np.concatenate([np.array(piece) for piece in found], axis=1))
+        batch = work.batch or BATCH
+        bound = shared_bound(model, vocabulary, rows, work, passes=self.passes, seed=ask.seed, batch=batch)
         metrics: dict[str, tuple[float, float | None, int]] = {
             "nll_bound": (bound.value, bound.error, count),
             "ppl_bound": (math.exp(bound.value), math.exp(bound.value) * bound.error, count),
