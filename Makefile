@@ -2,7 +2,7 @@
 #   make reproduce [SEEDS="0 1 2 3 4"]   train, score, judge and draw the nano cells under runs/reproduce
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
 #   make bench                           ratios of speed, side by side in one run
-#   make lint                            ruff and the type checker
+#   make lint                            ruff, the import contracts and the type checker
 #   make tables | check | retrain        rebuild tables and figures; prove them current; retrain and judge one cell
 #   make TORCH_INDEX=URL ...             take torch from this index (for example a CUDA or CPU build)
 VENV  ?= .venv
@@ -22,7 +22,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 .PHONY: reproduce test test-all test-gpu bench lint tables check retrain
 
 reproduce: $(STAMP)
-	$(PY) -m repro.reproduce --seeds "$(SEEDS)"
+	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
 
 test: $(STAMP)
 	$(PY) -m pytest -m "not slow and not gpu" -n logical --maxprocesses 4 --dist worksteal
@@ -34,10 +34,13 @@ test-gpu: $(STAMP)
 	$(PY) -m pytest -m gpu -rs
 
 bench: $(STAMP)
-	$(PY) -m repro.bench
+	$(PY) -m benchmarks
 
 lint: $(STAMP)
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/ty check repro paper_figures
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/ty check repro paper_figures benchmarks scripts
 
 tables: $(STAMP)
 	$(PY) -m repro.report && $(PY) -m paper_figures
@@ -48,7 +51,7 @@ check: $(STAMP)
 # always anew: a finished run would answer for code that has changed since
 retrain: $(STAMP)
 	rm -rf runs/ci
-	$(PY) -m repro.reproduce --only mdlm@nano --out runs/ci
+	$(PY) -m scripts.reproduce --only mdlm@nano --out runs/ci
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || python3 -m venv $(VENV)

@@ -19,13 +19,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from repro.certificates import FOLDER, Stored, read
-from repro.command import Parser, run
-from repro.files import ROOT, write_text
-from repro.parts import nearest
-from repro.report import csv_text, stale
-from repro.results import RAW, Record, collect
-from repro.versions import latest
+from repro.core.cli import Parser, run
+from repro.core.errors import nearest
+from repro.core.files import ROOT, write_text
+from repro.results.certificates import FOLDER, Stored, read
+from repro.results.record import Record
+from repro.results.report import stale
+from repro.results.store import RAW, collect
+from repro.results.tables.text import csv_text
+from repro.results.versions import latest
 
 HERE = Path(__file__).resolve().parent
 BENCH = ROOT / "results" / "bench"

@@ -1,7 +1,8 @@
 """Accuracy against forwards a text: a line a recipe and rule, a point a setting of it.
 
-All of it comes from records that judged and timed the very same decodings (`repro.tables.speed`); `accuracy_speed`
-draws the same points against tokens a second. Each engine, device and numerics class has panels of its own.
+All of it comes from records that judged and timed the very same decodings (`repro.results.tables.speed`);
+`accuracy_speed` draws the same points against tokens a second. Each engine, device and numerics class has panels of
+its own.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from paper_figures import OTHER, colour, empty, family, order
-from repro.report import scale_of
-from repro.results import Record
-from repro.tables.speed import ADAPTIVE_PINS, WHERE, speeds
+from repro.results.record import Record
+from repro.results.report import scale_of
+from repro.results.tables.speed import ADAPTIVE_PINS, WHERE, speeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from paper_figures import empty
 from paper_figures.accuracy_nfe import BARS, COLUMNS, NONE, WHERE, finish, lines, query
-from repro.report import scale_of
-from repro.results import Record
+from repro.results.record import Record
+from repro.results.report import scale_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame

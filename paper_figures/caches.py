@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from pandas import DataFrame
 
 from paper_figures import bar, bar_sentence, colour, empty, family, order
-from repro.report import scale_of
-from repro.results import Record, one_protocol, summarise, to_frame
+from repro.results.record import Record
+from repro.results.report import scale_of
+from repro.results.store import one_protocol, summarise, to_frame
 
 if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType

@@ -17,8 +17,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from pandas import DataFrame
 
 from paper_figures import INK, colour, empty, family, label_ends, order
-from repro.report import scale_of
-from repro.results import Record
+from repro.results.record import Record
+from repro.results.report import scale_of
 
 BINS = 60
 COLUMNS = ["scale", "recipe", "train_seed", "curve", "step", "value"]

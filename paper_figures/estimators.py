@@ -16,8 +16,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pandas import DataFrame
 
 from paper_figures import INK, OTHER, bar, bar_sentence, empty
-from repro.report import checkpoint_order
-from repro.results import Record, one_protocol, summarise, to_frame
+from repro.results.record import Record
+from repro.results.report import checkpoint_order
+from repro.results.store import one_protocol, summarise, to_frame
 
 SUITE = "draws"
 MEASURED = {

@@ -1,10 +1,10 @@
 """Gen-PPL and MAUVE against entropy: a line a sampler and tokens per step, a point a temperature; real and naive text.
 
 A sampler is better where its line lies lower (gen_ppl) or higher (MAUVE) at the same entropy: each number alone can be
-bought. Bands: 95 % of resampled lines at each entropy (`repro.tables.matched`). Squares are held-out rows; crosses what
-fools one of the numbers (a few tokens repeated; tokens drawn by frequency). Below real text at its entropy nothing is
-better, it only repeats what the judge finds likely. Published points are hollow, and only where they were judged as
-ours are.
+bought. Bands: 95 % of resampled lines at each entropy (`repro.results.tables.matched`). Squares are held-out rows;
+crosses what fools one of the numbers (a few tokens repeated; tokens drawn by frequency). Below real text at its
+entropy nothing is better, it only repeats what the judge finds likely. Published points are hollow, and only where
+they were judged as ours are.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, concat
 
 from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty
-from repro.matching import look
-from repro.published import Cell, read
-from repro.record import Record, difference
-from repro.report import tokens_order
-from repro.tables.matched import GENERATED, LEVEL, Sweep, panel_of
-from repro.tables.text_quality import COLUMNS, REFERENCES, compared, points
+from repro.evals.published.cells import Cell, read
+from repro.evals.published.matching import look
+from repro.results.record import Record, difference
+from repro.results.report import tokens_order
+from repro.results.tables.matched import GENERATED, LEVEL, Sweep, panel_of
+from repro.results.tables.text_quality import COLUMNS, REFERENCES, compared, points
 
 MARKERS = {
     "real": ("s", "held-out text"),
@@ -36,7 +36,8 @@ PUBLISHED = "published: "
 
 
 def query(records: Sequence[Record]) -> DataFrame:
-    """`repro.tables.text_quality.points`, and below them the published points that share a panel with records."""
+    """`repro.results.tables.text_quality.points`, and below them the published points that share a panel with
+    records."""
     drawn = points(records)
     rows = [row for panel in drawn.panel.unique() for row in _published(records, str(panel))]
     return concat([drawn, DataFrame(rows, columns=COLUMNS)], ignore_index=True) if rows else drawn

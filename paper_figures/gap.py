@@ -13,8 +13,9 @@ from matplotlib.ticker import FuncFormatter
 from pandas import DataFrame
 
 from paper_figures import INK, bar, bar_sentence, colour, empty, family, order
-from repro.report import scale_of
-from repro.results import Record, one_protocol, summarise, to_frame
+from repro.results.record import Record
+from repro.results.report import scale_of
+from repro.results.store import one_protocol, summarise, to_frame
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from pandas import DataFrame
 
 from paper_figures import INK, empty
-from repro.certificates import Stored, to_frame
+from repro.results.certificates import Stored, to_frame
 
 COLUMNS = [
     (noise, oracle) for noise in ("absorbing", "uniform") for oracle in ("exact", "mixed 0.1", "noisy 0.5")

@@ -17,8 +17,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pandas import DataFrame
 
 from paper_figures import COLOURS, OTHER, bar, bar_sentence, colour, empty, order
-from repro.report import checkpoint_order, scale_of, tokens_order
-from repro.results import Record, one_protocol, summarise, to_frame
+from repro.results.record import Record
+from repro.results.report import checkpoint_order, scale_of, tokens_order
+from repro.results.store import one_protocol, summarise, to_frame
 
 METRICS = {"law": ("excess", "bigram"), "sudoku": ("accuracy",)}
 UNITS = {"excess": "excess, nats a token", "bigram": "bigram distance²", "accuracy": "accuracy"}

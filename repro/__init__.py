@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from repro.certify import certify
-    from repro.evals.grid import score
-    from repro.models import load
+    from repro.evals.request import score
+    from repro.model import load
     from repro.sample import sample
 
 __all__ = ["certify", "load", "sample", "score"]
 
 _WHERE = {
     "certify": "repro.certify",
-    "load": "repro.models",
+    "load": "repro.model",
     "sample": "repro.sample",
-    "score": "repro.evals.grid",
+    "score": "repro.evals.request",
 }
 
 

@@ -4,7 +4,8 @@
     python -m repro.sample --ckpt oracle:mdlm@nano --n 4 --sampler ancestral
     >>> sample(load("runs/mdlm@nano-s0"), n=4)
 
-`--watch` shows the denoising as it happens (repro.watch); `--trace FILE` writes every step of it (repro.trace).
+`--watch` shows the denoising as it happens (repro.samplers.watch); `--trace FILE` writes every step of it
+(repro.samplers.trace).
 """
 
 from __future__ import annotations
@@ -16,28 +17,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from repro.command import Parser, natural, run
-from repro.files import write_text
-from repro.models import Model, load
-from repro.processes.absorbing import Absorbing
-from repro.processes.left_to_right import LeftToRight
+from repro.core.cli import Parser, natural, run
+from repro.core.files import write_text
+from repro.model import Model, load
 from repro.samplers.decode import decode, steps
 from repro.samplers.plan import Cache, Plan, plan_for
 from repro.samplers.plan import cache as named_cache
 from repro.samplers.presets import preset
-from repro.trace import Trace
+from repro.samplers.trace import Trace
 
 if TYPE_CHECKING:
     from repro.samplers.sampler import Sampler
-    from repro.watch import Watch
+    from repro.samplers.watch import Watch
 
 
 def default_preset(model: Model, prompted: bool) -> str:
     """The preset that a person means who names none: the best answer to a prompt, else draws from the model's law."""
     process = model.recipe.process
-    if isinstance(process, LeftToRight):
+    if process.causal:
         return "greedy" if prompted else "sample"
-    return "low_confidence" if prompted and isinstance(process, Absorbing) else "ancestral"
+    return "low_confidence" if prompted and process.masks else "ancestral"
 
 
 def sample(
@@ -59,7 +58,7 @@ def sample(
     ids = _prompts(model, prompts, n)
     rule = preset(sampler or default_preset(model, prompts is not None))
     length = _length(model, ids, gen_length)
-    plan = plan_for(rule, length, block_length or model.denoiser.writes, steps, _kept(cache))
+    plan = plan_for(rule, length, block_length or model.denoiser.required_block_size, steps, _kept(cache))
     process, names = model.recipe.process, range(len(ids))
     decoded = decode(model.denoiser, process, rule, plan, ids, seed=seed, names=names)
     return [model.data.decode(row) for row in decoded.ids.tolist()]
@@ -145,7 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--watch", action="store_true", help="show the denoising as it happens")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="write every step as JSON (repro.trace)")
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write every step as JSON (repro.samplers.trace)"
+    )
     parser.add_argument("--delay", type=float, default=0.05, help="seconds between frames of --watch")
     args = parser.parse_args(argv)
     if args.n < 1:
@@ -165,9 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     rule = preset(name)
     length = _length(model, _prompts(model, prompts, 1), args.gen_length)
-    plan = plan_for(rule, length, args.block_length or model.denoiser.writes, args.steps, kept)
+    plan = plan_for(rule, length, args.block_length or model.denoiser.required_block_size, args.steps, kept)
     if args.watch:
-        from repro.watch import Watch
+        from repro.samplers.watch import Watch
 
         with Watch(model, plan, args.delay) as watch:
             trace = follow(model, args.prompt, rule, plan, args.seed, watch)

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory):
-    """Folder of the toy tokenizer (tests/tiny_tokenizer.py)."""
-    import tiny_tokenizer
+    """Folder of the toy tokenizer (tests/helpers/tiny_tokenizer.py)."""
+    from helpers import tiny_tokenizer
 
     return tiny_tokenizer.save(tmp_path_factory.mktemp("tokenizer"))

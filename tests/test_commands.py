@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import overrides, toy
+from helpers.toy import overrides, toy
 
-from repro import checkpoint, registry, sample
-from repro.command import Parser, natural, run
+from repro import checkpoint as checkpoint_command
+from repro import sample
+from repro.core import registry
+from repro.core.cli import Parser, natural, run
 from repro.evals.__main__ import main as evals
 from repro.recipes import __main__ as recipes
 from repro.recipes.command import main as recipe_main
 from repro.samplers.presets import PRESETS
-from repro.train import train
+from repro.training.loop import train
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +41,7 @@ def line(monkeypatch, capsys):
     mains = {
         "repro.evals": evals,
         "repro.sample": sample.main,
-        "repro.checkpoint": checkpoint.main,
+        "repro.checkpoint": checkpoint_command.main,
         "repro.recipes": recipes.main,
     }
 
@@ -90,7 +92,11 @@ NANO = ("--scale", "nano")
         (EVALS, ("--sampler", "all"), "no flag '--sampler'; nearest is '--samplers'"),
         (SAMPLE, ("--ckp", "x"), "no flag '--ckp'; nearest is '--ckpt'"),
         ("repro.checkpoint", ("export", ".", "--fh", "x"), "no flag '--fh'; nearest is '--hf'"),
-        ("repro.checkpoint", ("export", ".", "--hf=a", "--hf", "b"), "--hf is given twice; give it once"),
+        (
+            "repro.checkpoint",
+            ("export", ".", "--hf=a", "--hf", "b"),
+            "--hf is given twice; give it once",
+        ),
         ("repro.checkpoint", ("exprt", "."), "invalid choice: 'exprt'"),
         (MDLM, ("--seed", "1", "--seed", "2"), "--seed is given twice; give it once"),
         (MDLM, ("nano",), "unexpected argument 'nano'"),
@@ -147,7 +153,7 @@ def test_sampling_that_cannot_be(arguments, message, watched, line):
 
 def test_a_preset_that_does_not_fit_the_process(line):
     said = line(EVALS, "--ckpt", "oracle:duo@nano", "--samplers", "low_confidence")
-    fitting = [name for name, rule in PRESETS.items() if "uniform" in rule.abilities.processes]
+    fitting = [name for name, rule in PRESETS.items() if "uniform" in rule.capabilities.processes]
     assert fitting[0] == "ancestral" and "random" not in fitting
     assert said == f"preset 'low_confidence' does not fit a uniform model; it takes {', '.join(fitting)}"
 

@@ -11,15 +11,16 @@ import time
 
 import pytest
 import torch
-from toy import curve, toy
+from helpers.toy import curve, toy
 
-from repro import load, parts, registry, rng, sample
-from repro.backbones.attention import Mask
+from repro import load, sample
+from repro.core import parts, registry, rng
+from repro.models.attention import Mask
 from repro.objectives.objective import Batch
-from repro.optim import Masters
-from repro.recipe import Recipe
-from repro.recipes.plan import plan
-from repro.train import train
+from repro.training.cost import plan
+from repro.training.loop import train
+from repro.training.optimizer import MasterWeights
+from repro.training.recipe import Recipe
 
 pytestmark = [
     pytest.mark.gpu,
@@ -85,7 +86,7 @@ def full_batch(recipe: Recipe, device: str) -> Batch:
 def steps(recipe: Recipe, device: str, wait) -> tuple[list[float], float]:
     """Seconds of each of STEPS optimizer steps on one batch, and the last loss; `wait` ends what runs on the device."""
     network = recipe.network(0).to(device).train()
-    masters = Masters(network, recipe.precision, recipe.ema)
+    masters = MasterWeights(network, recipe.precision, recipe.ema)
     optimizer = recipe.optimizer.build(masters.parameters())
     batch, seconds, loss = full_batch(recipe, device), [], torch.tensor(torch.nan)
     for step in range(STEPS):

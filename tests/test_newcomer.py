@@ -7,16 +7,17 @@ import re
 import shlex
 
 import pytest
-from toy import overrides
+from helpers.toy import overrides
 
-from repro import registry, results
+from repro.core import registry
+from repro.core.files import ROOT
 from repro.evals import __main__ as evals
 from repro.evals.table import rows
-from repro.files import ROOT
 from repro.recipes.command import select
-from repro.reproduce import CELLS
-from repro.results import collect
-from repro.train import train
+from repro.results import __main__ as results_command
+from repro.results.store import collect
+from repro.training.loop import train
+from scripts.reproduce import CELLS
 
 FOLDER = ROOT / "examples" / "newcomer"
 TEXT = (FOLDER / "README.md").read_text("utf-8")
@@ -60,7 +61,7 @@ def test_a_newcomers_task_runs_by_the_readme(tmp_path, monkeypatch, capsys):
     assert rows(collect(folder))
     flipping[-1] = str(folder)
     a, b = (name.replace("mdlm@nano.text", recipe.name) for name in flipping[4:6])
-    assert results.main([flipping[3], a, b, *flipping[6:]]) == 0
+    assert results_command.main([flipping[3], a, b, *flipping[6:]]) == 0
     shown = capsys.readouterr().out
     assert re.match(r"exact_match \(none\): \d+ of 20 documents differ", shown)
 

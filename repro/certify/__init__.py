@@ -31,7 +31,7 @@ def certify(
     """
     from repro.certify import foreign
     from repro.certify.verdict import FULL, Certificate
-    from repro.lazy import torch
+    from repro.core.lazy import torch
 
     effort = FULL if effort is None else effort
     began = time.process_time()

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from repro.certificates import FOLDER, file_name
 from repro.certify import certify
 from repro.certify.verdict import FULL
-from repro.command import Parser, natural, run
-from repro.files import write_text
-from repro.parts import nearest
+from repro.core.cli import Parser, natural, run
+from repro.core.errors import nearest
+from repro.core.files import write_text
+from repro.results.certificates import FOLDER, file_name
 
 NOISES = ["absorbing", "uniform"]
 

@@ -4,7 +4,7 @@
     loss      f(space, x0, seed) -> nats a row [n], x0 [n, length]
 
     f.claims  = "law", "bound" or "mode"
-    f.meaning = "x0_mean" or "leave_one_out": what `space.denoise` shall answer (spec D.6)
+    f.meaning = "x0_mean" or "leave_one_out": what `space.denoise` shall answer (docs/method.md#uniform-samplers)
     f.draws   = "exact" or "random" (or False, True): whether a loss is exact or one random draw of itself
 
 Which noise it is for shows in what it reads: `space.mask` means absorbing noise, `space.noise` whichever it accepts,
@@ -26,13 +26,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from repro.certify.space import Noise, Space, describe, tiny
-from repro.lazy import torch
-from repro.parts import nearest
+from repro.core.errors import nearest
+from repro.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.backbone import Meaning
+    from repro.processes.prediction import Meaning
 
 CLAIMS = {"sampler": ("law", "mode"), "loss": ("bound", "law", "mode")}
 MEANINGS = ("x0_mean", "leave_one_out")

@@ -1,7 +1,7 @@
 """Sentences too long to list: the oracle language `strong` (32 tokens of 32 symbols), judged by its bigrams.
 
 The statistic is the unbiased squared distance between the bigram law of rows and the language's
-(`repro.evals.generation`): true samples give 0 on average. n times it is, for true samples, a weighted sum of centred
+(`repro.evals.tasks.law`): true samples give 0 on average. n times it is, for true samples, a weighted sum of centred
 chi-squares; its first two moments are matched (Satterthwaite 1946) for a limit.
 """
 
@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from repro import rng
 from repro.certify.foreign import Foreign
 from repro.certify.oracle import process_of, tell
 from repro.certify.space import Chain, Noise, Space, Spoil
 from repro.certify.verdict import ALPHA, Check, Effort, Evidence
+from repro.core import rng
+from repro.core.lazy import torch
 from repro.data.language import Language
-from repro.evals.generation import bigram_distance
-from repro.lazy import torch
+from repro.evals.tasks.law import bigram_distance
 from repro.samplers.ancestral import Ancestral
 from repro.samplers.decode import decode
 from repro.samplers.plan import Plan

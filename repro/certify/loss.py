@@ -17,11 +17,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from repro import rng
 from repro.certify.foreign import Foreign
 from repro.certify.space import Mixed, Noise, Random, Source, Space, Spoil, Tempered, tiny
 from repro.certify.verdict import ALPHA, Check, Effort, Evidence, Findings
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

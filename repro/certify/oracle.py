@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from repro.backbones.attention import Mask, Slots
-from repro.backbones.backbone import Role
-from repro.backbones.denoiser import Denoiser, Head, Soft
-from repro.backbones.exact import FLOOR
 from repro.certify.space import Enumerated, Noise, Source, Space, Spoil, code
 from repro.data.corpus import Data, Vocabulary
+from repro.models.attention import KVCache, Mask
+from repro.models.backbone import Role
+from repro.models.denoiser import Denoiser, Head, Soft
+from repro.models.oracle_network import FLOOR
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Process
@@ -57,7 +57,7 @@ class Told(Denoiser):
         t: Tensor | None,
         attention: Mask,
         positions: Tensor | None = None,
-        slots: Slots | None = None,
+        kv_cache: KVCache | None = None,
     ) -> Tensor:
         assert not isinstance(tokens, Soft)
         # one block: every column is at the same time
@@ -71,7 +71,7 @@ class Told(Denoiser):
 class Timed(Told):
     """The same under uniform noise, where the time matters."""
 
-    timed = True
+    time_conditioned = True
 
 
 def tell(noise: Noise, source: Source, spoil: Spoil | None = None) -> Told:
@@ -95,7 +95,7 @@ class NextToken(Denoiser):
         t: Tensor | None,
         attention: Mask,
         positions: Tensor | None = None,
-        slots: Slots | None = None,
+        kv_cache: KVCache | None = None,
     ) -> Tensor:
         assert not isinstance(tokens, Soft) and int(tokens[0, 0]) == self.vocabulary.bos
         prefix = tokens[:, 1:]

@@ -17,15 +17,15 @@ from importlib.metadata import version
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from repro import parts
 from repro.certify.long import strong, true_rows
 from repro.certify.oracle import NextToken, Told, process_of, tell
 from repro.certify.reference import ancestral
 from repro.certify.replay import replay, uniform_path
 from repro.certify.sampler import LENGTH, SPOILED
 from repro.certify.space import Chain, Enumerated, Mixed, Noise, Noisy, Spoil, tiny, total_variation
-from repro.evals.generation import bigram_distance
-from repro.lazy import torch
+from repro.core import parts
+from repro.core.lazy import torch
+from repro.evals.tasks.law import bigram_distance
 from repro.processes.left_to_right import LeftToRight
 from repro.samplers.ancestral import Ancestral
 from repro.samplers.decode import Decoder, decode
@@ -69,7 +69,7 @@ def certify_preset(name: str) -> dict[str, Any]:
     numbers: list[Number] = []
     verdicts: list[dict[str, Any]] = []
     with torch.no_grad():
-        for noise in sorted(rule.abilities.processes):
+        for noise in sorted(rule.capabilities.processes):
             found, verdict = certify_rule(rule, noise)
             numbers += found
             verdicts.append(verdict)
@@ -80,7 +80,7 @@ def certify_preset(name: str) -> dict[str, Any]:
         "part": parts.canonical(rule),
         "digest": parts.digest(rule),
         "claim": rule.claim(),
-        "plan": rule.abilities.plan,
+        "plan": rule.capabilities.plan,
         "verdicts": verdicts,
         "numbers": numbers,
         "machine": {
@@ -104,7 +104,7 @@ def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any
         if noise == "left_to_right":
             break
     finest = [n for n in numbers if n["oracle"] == "exact"][-1]
-    if rule.abilities.plan == "steps" and rule.claim() == "law" and finest["value"] > EXACT:
+    if rule.capabilities.plan == "steps" and rule.claim() == "law" and finest["value"] > EXACT:
         doubled = [_listed(rule, noise, tiny(2), "exact", None, steps) for steps in DOUBLED]
         return numbers + doubled, _converges(noise, doubled)
     return numbers, _judge(rule, noise, finest)
@@ -112,11 +112,11 @@ def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any
 
 def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | None]:
     """The numbers of steps that a rule takes; None: an adaptive one."""
-    if rule.abilities.plan == "adaptive":
+    if rule.capabilities.plan == "adaptive":
         return [None]
-    if "left_to_right" in rule.abilities.processes:
+    if "left_to_right" in rule.capabilities.processes:
         return [length]
-    return [n for n in ladder if n <= length or rule.abilities.plan == "steps"]
+    return [n for n in ladder if n <= length or rule.capabilities.plan == "steps"]
 
 
 def output_law(
@@ -164,7 +164,7 @@ def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None
     told, process = _told(noise, source, spoil)
     plan = Plan(gen_length=source.length, block_length=source.length, steps=None)
     decoded = decode(told, process, rule, plan, [[]] * 2_000, seed=0, names=range(2_000))
-    return decoded.ledger.forwards.double().mean().item()
+    return decoded.cost.forwards.double().mean().item()
 
 
 # --- what a listed law says of a claim ----------------------------------------------------------------------
@@ -191,7 +191,7 @@ def _judge(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
     match rule.claim():
         case "law":
             exact = far <= EXACT
-            how = "one position at a time" if rule.abilities.plan == "quota" else "as it goes"
+            how = "one position at a time" if rule.capabilities.plan == "quota" else "as it goes"
             says = f"exact {how}" if exact else f"total variation {far:.2g} {how}"
             return _verdict(noise, "exact" if exact else "stuck", exact, says)
         case "mode":
@@ -225,7 +225,7 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
             plan = Plan(gen_length=hmm.length, block_length=hmm.length, steps=steps)
             decoded = decode(told, process, rule, plan, [[]] * ROWS, seed=0, names=range(ROWS))
             value, se = bigram_distance(decoded.ids, hmm.bigram())
-            forwards = decoded.ledger.forwards.double().mean().item() if steps is None else float(steps)
+            forwards = decoded.cost.forwards.double().mean().item() if steps is None else float(steps)
             number = _number(
                 noise, oracle, "bigram distance squared", "strong", steps, hmm.length / forwards, value
             )
@@ -237,7 +237,7 @@ def _paths(rule: Sampler, noise: str) -> list[Number]:
     """KL(law || rule) a token on the oracle language, or the path KL above it, for rules that can be replayed."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
-    if not ours and (noise in rule.abilities.revises or rule.abilities.looks_at_draws):
+    if not ours and (noise in rule.capabilities.revises or rule.capabilities.looks_at_draws):
         return []
     x = true_rows(PATHS)
     for steps in _steps(rule, LONG_STEPS, hmm.length):

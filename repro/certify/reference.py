@@ -15,7 +15,7 @@ import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 from repro.certify.space import Enumerated, Noise, words
-from repro.lazy import torch
+from repro.core.lazy import torch
 from repro.processes.uniform import plug_in
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from repro import rng
 from repro.certify.long import strong, true_rows
 from repro.certify.space import Chain, Space
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
 from repro.processes.uniform import plug_in
 from repro.samplers.decode import Decoder
 

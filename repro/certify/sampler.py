@@ -11,7 +11,7 @@ remove stays outside once rows are many enough; by Cauchy-Schwarz, chi-square di
 variation from which on *any* bias is seen, and it is printed.
 
 Beside it: are rows of one call independent, does a longer sentence keep its bigrams, and is a token of probability 1e-8
-ever drawn (spec H34)?
+ever drawn (docs/method.md#oracle-34)?
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from repro import rng
 from repro.certify.foreign import Foreign
 from repro.certify.long import bigrams, long_check
 from repro.certify.reference import ancestral
 from repro.certify.space import Enumerated, Mixed, Noise, Noisy, Rare, Space, Spoil, tiny, total_variation
 from repro.certify.verdict import ALPHA, POWER, Check, Effort, Evidence, Findings
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

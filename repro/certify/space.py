@@ -7,8 +7,9 @@
     space.denoise(ids, t) -> probabilities [n, L, V] float64, ids [n, L], t in [0, 1] a number or [n]
 
 Time runs from t = 1, pure noise, to t = 0; a token is intact with probability alpha(t) = 1 - t. `denoise` answers in
-the meaning that was asked for: `x0_mean`, E[x0 | xt], or `leave_one_out`, p(x0_l | xt without l) (spec D.6); under
-absorbing noise the two coincide. It may be spoiled on purpose: mixed with unigrams, or with noise on its logits.
+the meaning that was asked for: `x0_mean`, E[x0 | xt], or `leave_one_out`, p(x0_l | xt without l)
+(docs/method.md#uniform-samplers); under absorbing noise the two coincide. It may be spoiled on purpose: mixed with
+unigrams, or with noise on its logits.
 
 Symbols: n rows, L positions, V tokens, S sentences.
 """
@@ -20,15 +21,15 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from repro import rng
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
 from repro.processes.uniform import x0_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.backbone import Meaning
     from repro.data.hmm import Hmm
+    from repro.processes.prediction import Meaning
 
 Noise = Literal["absorbing", "uniform"]
 CHUNK = 1 << 16
@@ -185,7 +186,7 @@ class Chain:
 
 
 class Rare:
-    """Sentences of one token: id 0, and `rare` ids of probability `chance` each (spec H34)."""
+    """Sentences of one token: id 0, and `rare` ids of probability `chance` each (docs/method.md#oracle-34)."""
 
     length = 1
 

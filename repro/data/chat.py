@@ -1,4 +1,5 @@
-"""Chats: one question and one answer a row, as the seed document's two scripts read them (spec A.1, A.2).
+"""Chats: one question and one answer a row, as the seed document's two scripts read them
+(docs/method.md#masked-script, docs/method.md#uniform-script).
 
     Chat(source="allenai/tulu-3-sft-mixture-0225", revision=UNRESOLVED, ..., scored="answer")
     Chat(source="evals/data/chats.jsonl", ...)                # about 120 chats of our own, no download
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from repro.core.parts import part
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
-from repro.parts import part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -115,12 +116,13 @@ class Chat(Data):
         return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def prompt(self, text: str) -> list[int]:
-        """[CLS] and the template up to the answer, as they stand in a training row (spec A.5, 14).
+        """[CLS] and the template up to the answer, as they stand in a training row (docs/method.md#script-departures,
+        14).
 
         The seed's README instead pastes masks as *text* behind the template, without CLS and closing SEP. Its
         mask token strips what stands to its left, so the newline after "Assistant:" is swallowed, and the
-        first token that the model writes there is that newline (spec A.1). Raises ValueError when no position
-        is left for an answer.
+        first token that the model writes there is that newline (docs/method.md#masked-script). Raises ValueError when
+        no position is left for an answer.
         """
         before, sep = self.template.removesuffix("{assistant}"), self._tokenizer().sep_token
         ids = [self.cls, *self.encode(before.format(user=text, sep=sep))]

@@ -4,13 +4,14 @@
     corpus.train.ids[rows]               # [B, L] integer ids
     corpus.train.candidates[rows]        # [B, L] bool: positions that are corrupted and scored
 
-Nothing is drawn here: the order of rows is `repro.train`'s, corruption the objective's.
+Nothing is drawn here: the order of rows is `repro.training.loop`'s, corruption the objective's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +20,9 @@ from typing import Literal
 import numpy as np
 from filelock import FileLock
 
-from repro import parts
-from repro.files import atomically, runs
-from repro.parts import Part
+from repro.core import parts
+from repro.core.files import atomically, runs
+from repro.core.parts import Part
 
 UNRESOLVED = "UNRESOLVED"
 """A revision or count that only the Hub knows; the first online run resolves it into the checkpoint."""
@@ -38,7 +39,8 @@ class Vocabulary:
     eos: int | None
     pad: int | None
     filler: int | None = None
-    """Padding that is attended and noised like a token, but never scored (the papers' padded rows, spec D.7)."""
+    """Padding that is attended and noised like a token, but never scored (the papers' padded rows,
+    docs/method.md#duo-hyperparameters)."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +71,25 @@ class Rows:
 class Data(Part):
     """Kind: a source of training and held-out rows. Every method is pure; `build` may read files or the Hub."""
 
+    @abstractmethod
     def vocabulary(self) -> Vocabulary:
         """Sizes and special ids, without reading the data."""
-        raise AssertionError("abstract")
 
+    @abstractmethod
     def row_length(self) -> int:
         """L, ids a row."""
-        raise AssertionError("abstract")
 
     def expected_rows(self) -> int:
         """Training rows, exactly or (where only the Hub knows) as expected; for plans and step counts."""
-        raise AssertionError("abstract")
+        raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def resolve(self) -> dict[str, str | int]:
         """Dotted pin -> value for what is UNRESOLVED and only the source knows; empty for most sources."""
         return {}
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        """Both splits. Raises ConnectionError in one line when the source cannot be reached."""
-        raise AssertionError("abstract")
+        """Both splits. ConnectionError where the source cannot be reached, ValueError where it has no rows."""
+        raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
         """Both splits as chunks of rows in order, as they are written; a large corpus is never in memory as a whole."""
@@ -96,7 +98,7 @@ class Data(Part):
 
     def encode(self, text: str) -> list[int]:
         """Text -> ids, no special ids added; ValueError names a symbol outside the vocabulary."""
-        raise AssertionError("abstract")
+        raise ValueError(f"{type(self).__name__} reads no text; give ids")
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Ids [length] of each of many texts, as `encode` gives them."""
@@ -104,7 +106,7 @@ class Data(Part):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Ids -> text; special ids are shown as e.g. [MASK]."""
-        raise AssertionError("abstract")
+        raise ValueError(f"{type(self).__name__} writes no text; read the ids")
 
     def clusters(self, example: np.ndarray) -> np.ndarray:
         """Row names [n] -> the independent unit (document) that each row belongs to, [n]."""

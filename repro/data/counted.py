@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from repro.core.parts import part
 from repro.data.corpus import Data, Rows, Vocabulary
-from repro.parts import part
 
 
 @part

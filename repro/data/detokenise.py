@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
+from repro.core.parts import part
 from repro.data.documents import Documents, Split
-from repro.parts import part
 
 Replacements = list[tuple[str, str]]
 

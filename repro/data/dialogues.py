@@ -1,4 +1,4 @@
-"""Dialogues as pairs of prompt and answer, in LLaDA's form (spec B.2; arXiv 2502.09992, appendix B.1).
+"""Dialogues as pairs of prompt and answer, in LLaDA's form (docs/method.md#llada-sft; arXiv 2502.09992, appendix B.1).
 
     [BOS] ROLE(user) QUESTION [eot] ROLE(assistant) ANSWER [EOS] [EOS]*
 
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from repro import rng
+from repro.core import rng
+from repro.core.parts import part
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
-from repro.parts import part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -13,12 +13,14 @@ language than the rest.
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from repro.core.errors import nearest
+from repro.core.parts import Part, part
 from repro.data import sources
-from repro.parts import Part, nearest, part
 
 Split = Literal["train", "heldout"]
 
@@ -28,9 +30,9 @@ _BLANK_LINES = re.compile(r"\r?\n(?:[ \t]*\r?\n)+")
 class Documents(Part):
     """Kind: a source of numbered documents in two disjoint splits."""
 
+    @abstractmethod
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
         """(number, text) of each document of a split; numbers are unique within the split and stable."""
-        raise AssertionError("abstract")
 
     def originals(self, split: Split) -> Iterator[tuple[int, str]]:
         """The same documents as they were published, whose bytes and words are counted."""

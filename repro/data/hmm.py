@@ -1,4 +1,4 @@
-"""Hidden Markov models in float64: every conditional exactly, under both noises (spec D.6).
+"""Hidden Markov models in float64: every conditional exactly, under both noises (docs/method.md#uniform-samplers).
 
 Symbols: n rows, L positions, S states, V tokens; x clean token, z noisy token, s state; alpha probability that a token
 is intact. Everything is in nats.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from repro import rng
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,8 @@ class Hmm:
         return self._filter(self.clean_evidence(ids))[0] @ self.emission
 
     def leave_one_out(self, evidence: Tensor) -> Tensor:
-        """Evidence [n, L, S] -> p(x_l | z without z_l) [n, L, V]: the optimum of Duo's NELBO (spec D.6)."""
+        """Evidence [n, L, S] -> p(x_l | z without z_l) [n, L, V]: the optimum of Duo's NELBO
+        (docs/method.md#uniform-samplers)."""
         states, _ = self._filter(evidence)
         later = torch.ones_like(states[:, 0])
         for place in reversed(range(evidence.shape[1])):
@@ -76,7 +77,8 @@ class Hmm:
         return _look_up(torch.cat([self.emission.T, blank]), torch.where(ids == mask, self.tokens, ids))
 
     def uniform_evidence(self, ids: Tensor, alpha: Tensor) -> Tensor:
-        """ids [n, L], alpha [n] or [n, L] -> alpha p(z_l | s) + (1 - alpha) / V, [n, L, S] (spec D.1)."""
+        """ids [n, L], alpha [n] or [n, L] -> alpha p(z_l | s) + (1 - alpha) / V, [n, L, S]
+        (docs/method.md#uniform-process)."""
         alpha = alpha.double().reshape(len(ids), -1, 1)
         return alpha * self.clean_evidence(ids) + (1 - alpha) / self.tokens
 

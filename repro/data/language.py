@@ -20,12 +20,13 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from repro import rng
+from repro.core import rng
+from repro.core.errors import nearest
+from repro.core.files import ROOT, write_text
+from repro.core.lazy import torch
+from repro.core.parts import part, sha256
 from repro.data.corpus import Data, Rows, Vocabulary
 from repro.data.hmm import Hmm
-from repro.files import ROOT, write_text
-from repro.lazy import torch
-from repro.parts import nearest, part, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,4 +1,5 @@
-"""Documents joined into one stream, or one a row, as the papers on LM1B and OpenWebText do (spec D.7).
+"""Documents joined into one stream, or one a row, as the papers on LM1B and OpenWebText do
+(docs/method.md#duo-hyperparameters).
 
     Packed(documents=Hub(...), units=Gpt2(), length=1024, batch=1000)          "wrapped"
     PackedPlain(...)                                                           the same, nothing between documents
@@ -8,10 +9,10 @@ Packed: each document ends in the boundary id E; the stream is cut into chunks o
 BOS and E (s-sahoo/duo dataloader.py:462-485). E is the units' own end of text where they have one (GPT-2, BERT's SEP),
 else the id V: it stands between documents within a row, so it is a token of the language. BOS is the units' own (BERT's
 CLS), else E. The two that a row is forced to carry are trivial, hence neither corrupted nor scored (at L = 128 they
-would dilute a score by 2/128; spec F).
+would dilute a score by 2/128; docs/method.md#ar-baseline).
 
-Padded: padding is attended and noised like a token, and never scored (spec D.7). Its place tells the length of the
-text once it is visible, so what such a model scores is no bound on log p of the text alone.
+Padded: padding is attended and noised like a token, and never scored (docs/method.md#duo-hyperparameters). Its place
+tells the length of the text once it is visible, so what such a model scores is no bound on log p of the text alone.
 Symbols: V units, L ids a row.
 """
 
@@ -19,11 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from repro.core.parts import part
 from repro.data import rows
 from repro.data.corpus import Rows, Vocabulary
 from repro.data.documents import Split
 from repro.data.text import Written
-from repro.parts import part
 
 
 def _check_length(length: int) -> None:

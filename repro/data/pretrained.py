@@ -4,7 +4,8 @@
     Pretrained(source="gpt2", revision=UNRESOLVED, size=50258, begin=50256, end=50256, pad=50257, mask=None)
 
 Ids are pinned, so that plans need neither tokenizer nor network; they are checked when it is loaded. GPT-2 has 50257
-units; s-sahoo/duo adds one for padding, which its uniform noise then draws too (spec D.2).
+units; s-sahoo/duo adds one for padding, which its uniform noise then draws too
+(docs/method.md#transformation-operator).
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from repro.core.parts import part
 from repro.data import sources
 from repro.data.documents import Documents
 from repro.data.text import Ids, Special, Units, encoded
-from repro.parts import part
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from repro.core.files import atomically, runs
+from repro.core.parts import part
 from repro.data.corpus import Data, Rows, Vocabulary
 from repro.data.text import encoded
-from repro.files import atomically, runs
-from repro.parts import part
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

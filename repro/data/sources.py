@@ -17,9 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from repro.core.errors import nearest
+from repro.core.files import ROOT
 from repro.data.corpus import UNRESOLVED
-from repro.files import ROOT
-from repro.parts import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset

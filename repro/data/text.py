@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import unicodedata
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -19,11 +20,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from filelock import FileLock
 
+from repro.core.files import runs, write_text
+from repro.core.parts import Part, part
 from repro.data import rows, sources
 from repro.data.corpus import Data, Rows, Vocabulary, prepared
 from repro.data.documents import Documents, Split
-from repro.files import runs, write_text
-from repro.parts import Part, part
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,17 +53,17 @@ class Units(Part):
         """Pin -> value for what only the source knows; empty for most units."""
         return {}
 
+    @abstractmethod
     def count(self, documents: Documents) -> int:
         """V, the number of units."""
-        raise AssertionError("abstract")
 
+    @abstractmethod
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
         """Ids [length] of each text; ValueError names a symbol that has no id."""
-        raise AssertionError("abstract")
 
+    @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
         """Text of ids 0..V-1 (bytes that are no UTF-8 become U+FFFD)."""
-        raise AssertionError("abstract")
 
 
 @part
@@ -176,9 +177,9 @@ class Written(Data):
         ids = self.units.encode((text for _, text in texts), self.documents)
         return zip((number for number, _ in numbers), ids, strict=True)
 
+    @abstractmethod
     def chunks(self, split: Split) -> Iterator[Rows]:
         """The rows of a split, chunk by chunk."""
-        raise AssertionError("abstract")
 
     def splits(self) -> Iterator[tuple[Split, Iterable[Rows]]]:
         for split in ("train", "heldout"):

@@ -22,13 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.command import Parser, first, natural, positive, run
+from repro.core.cli import Parser, first, natural, positive, run
 
 if TYPE_CHECKING:
-    from repro.evals.grid import Prepared, Request
-    from repro.evals.planning.pace import Pace
+    from repro.evals.planning.time_budget import TimeBudget
+    from repro.evals.request import Prepared, Request
     from repro.evals.suites import TokensPerStep
-    from repro.record import Record
+    from repro.results.record import Record
 
 WIDTH = 120
 """Columns of a table that goes to a file."""
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _judged(parser, args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.cell is not None or args.suite is not None:
-        from repro.evals.planning import programme_command
+        from repro.evals.published import suite_group_command as programme_command
 
         if programme_command.meant(args):
             return programme_command.command(parser, args, _request(args), _asked, _table)
@@ -139,9 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     request = _request(args)
     if args.plan is not None:
         return _plan(parser, args, request)
-    from repro.evals.grid import prepare
-    from repro.evals.planning.pace import limit, over
-    from repro.models import load, take_device
+    from repro.evals.planning.time_budget import limit, over
+    from repro.evals.request import prepare
+    from repro.model import load, take_device
 
     take_device()
     pace = limit(args.max_hours)
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _request(args: argparse.Namespace) -> Request:
     """What is asked for, presets and numbers checked."""
-    from repro.evals.grid import Request
+    from repro.evals.request import Request
     from repro.samplers.presets import preset
 
     names = _split(args.samplers)
@@ -223,7 +223,7 @@ def _judged(parser: Parser, args: argparse.Namespace) -> int:
     for name, value in vars(args).items():
         if name not in takes and value != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} has no effect on --samples FILE.jsonl; leave it out")
-    from repro.evals.judged.scored import command
+    from repro.evals.text_quality.scored import command
 
     for line in command(args.samples, args.judge, args.rule, args.reference, args.out, args.json):
         print(line)
@@ -256,18 +256,18 @@ def _rate(text: str) -> TokensPerStep:
 
 
 def _list() -> int:
-    from repro.samplers.presets import PRESETS, SHAPES, describe
+    from repro.samplers.presets import LOGITS_PROCESSORS, PRESETS, describe
 
-    wide = max(map(len, [*PRESETS, *SHAPES]))
+    wide = max(map(len, [*PRESETS, *LOGITS_PROCESSORS]))
     for name, rule in PRESETS.items():
-        print(f"{name:<{wide}}  {'+'.join(sorted(rule.abilities.processes)):<18}  {describe(rule)}")
+        print(f"{name:<{wide}}  {'+'.join(sorted(rule.capabilities.processes)):<18}  {describe(rule)}")
     print("shapes, as in low_confidence+nucleus:p=0.9")
-    for name, shape in SHAPES.items():
+    for name, shape in LOGITS_PROCESSORS.items():
         print(f"{name:<{wide}}  {'+'.join(sorted(shape.processes())):<18}  {describe(shape)}")
     return 0
 
 
-def _asked(grid: Prepared, pace: Pace | None) -> list[Record]:
+def _asked(grid: Prepared, pace: TimeBudget | None) -> list[Record]:
     """Run the grid, within its hours, under a progress bar (terminals only)."""
     from rich.console import Console
     from rich.progress import track

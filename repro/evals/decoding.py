@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from repro.evals.pieces import Work, rows_of
-from repro.lazy import torch
-from repro.samplers.decode import Decoded, Ledger, decode
+from repro.core.lazy import torch
+from repro.evals.work_queue import Work, rows_of
+from repro.samplers.decode import decode
+from repro.samplers.decoded import Cost, Decoded
 from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
-    from repro.models import Model
+    from repro.model import Model
 
 
 def decoded(
@@ -59,21 +60,21 @@ def cut(rows: range, batch: int | None) -> Iterator[range]:
 
 def joined(found: Sequence[Decoded]) -> Decoded:
     """Decoded rows of one length, one batch after the other."""
-    costs = {name: torch.cat([getattr(each.ledger, name) for each in found]) for name in _costs()}
+    costs = {name: torch.cat([getattr(each.cost, name) for each in found]) for name in _costs()}
     ids, useful = (torch.cat([getattr(each, name) for each in found]) for name in ("ids", "useful"))
-    return Decoded(ids, Ledger(**costs), useful)
+    return Decoded(ids, Cost(**costs), useful)
 
 
 def _costs() -> list[str]:
-    return [each.name for each in fields(Ledger)]
+    return [each.name for each in fields(Cost)]
 
 
 def _data(found: Decoded) -> dict[str, Any]:
     """Decoded rows as plain JSON."""
-    ledger = {name: getattr(found.ledger, name).tolist() for name in _costs()}
-    return {"ids": found.ids.tolist(), "useful": found.useful.tolist(), "ledger": ledger}
+    cost = {name: getattr(found.cost, name).tolist() for name in _costs()}
+    return {"ids": found.ids.tolist(), "useful": found.useful.tolist(), "ledger": cost}
 
 
 def _read(kept: dict[str, Any]) -> Decoded:
-    ledger = Ledger(**{name: torch.tensor(cost) for name, cost in kept["ledger"].items()})
-    return Decoded(torch.tensor(kept["ids"]), ledger, torch.tensor(kept["useful"]))
+    cost = Cost(**{name: torch.tensor(cost) for name, cost in kept["ledger"].items()})
+    return Decoded(torch.tensor(kept["ids"]), cost, torch.tensor(kept["useful"]))

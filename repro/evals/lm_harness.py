@@ -17,15 +17,15 @@ from typing import Any, Literal
 from lm_eval.api.registry import register_model
 from lm_eval.utils import simple_parse_args_string
 
-from repro import parts
-from repro.command import run
-from repro.evals.likelihoods.estimator_presets import DEFAULT
-from repro.evals.likelihoods.estimator_presets import estimator as named_estimator
+from repro.core import parts
+from repro.core.cli import run
+from repro.core.errors import nearest
+from repro.core.lazy import torch
+from repro.evals.likelihood.estimator_presets import DEFAULT
+from repro.evals.likelihood.estimator_presets import estimator as named_estimator
 from repro.evals.lm.adapter import Adapter, Generation, Policy
 from repro.evals.lm.prompts import Overlong
-from repro.lazy import torch
-from repro.models import load
-from repro.parts import nearest
+from repro.model import load
 from repro.samplers.presets import preset
 
 

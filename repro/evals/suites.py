@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from repro import parts
-from repro.evals.perplexities.corpora import protocol
+from repro.core import parts
+from repro.core.errors import nearest
+from repro.core.files import ROOT
+from repro.evals.perplexity.corpora import protocol
 from repro.evals.task import Task
-from repro.files import ROOT
-from repro.parts import nearest
 from repro.samplers.plan import cache
 from repro.samplers.presets import PRESETS, preset
 
@@ -95,7 +95,7 @@ def _check(suite: Suite) -> None:
     for name in itertools.chain(*suite.presets.values(), *(each.presets for each in suite.plans)):
         preset(name)
     for each in suite.plans:
-        adaptive = [p for p in each.presets if preset(p).abilities.plan == "adaptive"]
+        adaptive = [p for p in each.presets if preset(p).capabilities.plan == "adaptive"]
         if each.steps and adaptive:
             raise ValueError(f"a plan of {each.task!r}: {adaptive[0]} is adaptive, it takes no steps")
         if not each.steps and len(adaptive) < len(each.presets):

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from repro.record import Record
-from repro.stats import wilson
+from repro.core.stats import wilson
+from repro.results.record import Record
 
 if TYPE_CHECKING:
     from rich.console import Console

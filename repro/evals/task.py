@@ -1,6 +1,6 @@
 """What a task is: a part that asks a model one thing, with or without a sampler, and returns an answer.
 
-A suite (`evals/suites/NAME.toml`) lists tasks in the canonical form of parts; `repro.evals.grid` crosses those that
+A suite (`evals/suites/NAME.toml`) lists tasks in the canonical form of parts; `repro.evals.request` crosses those that
 generate with presets and tokens per step.
 """
 
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from repro.evals.pieces import ALONE, Work
-from repro.evals.planning.effort import Effort
-from repro.models import Model
-from repro.parts import Part, part
-from repro.record import Counts, Speed
+from repro.core.parts import Part, part
+from repro.evals.work_queue import ALONE, Work
+from repro.evals.workload import Workload
+from repro.model import Model
+from repro.results.record import Counts, Speed
 from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler
 
@@ -85,10 +86,10 @@ class Task(Part):
     """Whether a sampler and a plan are needed."""
 
     def gen_length(self, model: Model) -> int:
-        """Tokens that a generating task asks for."""
-        raise AssertionError("abstract")
+        """Tokens that a generating task asks for; ValueError for a task that generates nothing."""
+        raise ValueError(f"task {self.name!r} generates nothing")
 
-    def effort(self, model: Model, ask: Ask) -> Effort | None:
+    def workload(self, model: Model, ask: Ask) -> Workload | None:
         """What asking costs, by arithmetic; None where nobody can say."""
         return None
 
@@ -108,9 +109,9 @@ class Task(Part):
         """The same with every pin that only a source knows written out; ConnectionError when it is out of reach."""
         return self
 
+    @abstractmethod
     def protocol(self) -> dict[str, Any]:
         """What else the answer depends on: precision, counting rules (names, not settings)."""
-        raise AssertionError("abstract")
 
     def overridden(self, ask: Ask) -> dict[str, list[Any]]:
         """What the task asks and this sampler and plan do otherwise: field -> [asked, done]; part of the protocol."""

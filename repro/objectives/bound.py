@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro import rng
-from repro.backbones.attention import Mask
-from repro.backbones.denoiser import Denoiser, Wrapped
-from repro.backbones.prediction import Prediction
+from repro.core import rng
 from repro.data.corpus import Rows, Vocabulary
-from repro.processes.left_to_right import LeftToRight
-from repro.processes.process import Diffusion, Process
+from repro.models.attention import Mask
+from repro.models.denoiser import Denoiser, ForwardWrapper
+from repro.models.prediction import Prediction
+from repro.processes.process import Process, diffusion
 
 if TYPE_CHECKING:
     from repro.processes.process import Predict
@@ -95,16 +94,16 @@ def reading(
     attention = attention_of(ids, vocabulary)
 
     def predict(noisy: Tensor, t: Tensor) -> Prediction:
-        if filler is not None and isinstance(process, Diffusion):
-            time = process.filler_time(t, candidates, keys)
-            noisy = process.corrupt(noisy, time, rng.fold(keys, FILLER), filler, vocabulary)
+        if filler is not None and not process.causal:
+            time = diffusion(process).filler_time(t, candidates, keys)
+            noisy = diffusion(process).corrupt(noisy, time, rng.fold(keys, FILLER), filler, vocabulary)
         return Prediction(denoiser, noisy, t, attention)
 
     return predict
 
 
 def heldout_bound(
-    network: Wrapped,
+    network: ForwardWrapper,
     process: Process,
     vocabulary: Vocabulary,
     rows: Rows,
@@ -129,7 +128,7 @@ def bound_of(rows: Rows, nll: np.ndarray) -> Bound:
 
 
 def row_nll(
-    network: Wrapped,
+    network: ForwardWrapper,
     process: Process,
     vocabulary: Vocabulary,
     rows: Rows,
@@ -142,7 +141,7 @@ def row_nll(
     """Nats of the rows `some` of `rows` in each pass [passes, len(some)] (one pass where they are exact); `batch` rows
     a forward. Draws are stratified over all rows, so the rows of two calls are those of one."""
     count = len(rows)
-    passes = 1 if isinstance(process, LeftToRight) else passes
+    passes = 1 if process.exact else passes
     device = network.denoiser.home
     found: list[np.ndarray] = []
     was_training = network.training

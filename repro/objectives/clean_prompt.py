@@ -1,4 +1,5 @@
-"""Duo on the seed document's terms with a clean prompt: only what follows it is noised and scored (spec A.5 row 10).
+"""Duo on the seed document's terms with a clean prompt: only what follows it is noised and scored
+(docs/method.md#script-departures row 10).
 
 The seed's script noises every position, so its network never sees the clean prompt that it is given when it answers.
 Here candidates up to and with the first separator stay clean. What follows has the same noise and, in the mean over a
@@ -16,14 +17,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from repro.core.parts import part
 from repro.objectives.objective import Batch, Loss, Objective
 from repro.objectives.sym_kl import SymKL
-from repro.parts import part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser
+    from repro.models.denoiser import Denoiser
     from repro.processes.process import Process
 
 

@@ -1,5 +1,5 @@
-"""Discrete consistency distillation (DCD; Sahoo et al. 2025, algorithm 1; spec D.7): fewer steps from a network that
-needs many.
+"""Discrete consistency distillation (DCD; Sahoo et al. 2025, algorithm 1; docs/method.md#duo-hyperparameters): fewer
+steps from a network that needs many.
 
     z_t, z_s = argmax of one Gaussian path at two levels, s = t - delta           (one noise, two signals)
     loss     = KL(student(z_t, t) || teacher(z_s, s))                             a token, summed over V
@@ -16,17 +16,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro import rng
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, Distillation, Group, Loss
-from repro.ops.soft_tokens import distinct, order_statistics
-from repro.parts import part
+from repro.objectives.soft_tokens import distinct, order_statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser, Head
+    from repro.models.denoiser import Denoiser, Head
     from repro.processes.process import Process
 
 
@@ -101,8 +101,8 @@ class Dcd(Distillation):
     def distil(self, denoiser: Denoiser, teacher: Denoiser, process: Process, batch: Batch) -> Loss:
         from functools import partial
 
-        from repro.backbones.prediction import Prediction
-        from repro.ops.fused_head import HandDerived, fused_loss
+        from repro.models.fused_head import HandDerived, fused_loss
+        from repro.models.prediction import Prediction
         from repro.processes import gaussian
         from repro.processes.uniform import Uniform
 

@@ -1,9 +1,9 @@
 """Negative evidence lower bounds as training losses: both noises in discrete form, and Duo's curriculum.
 
-`Elbo` is the bound itself (spec C for absorbing noise, D.3 for uniform), one low-discrepancy t a row over the whole
-step. `DuoElbo` starts with the Gaussian relaxation: soft tokens at a temperature, the integrand taken at the argmax of
-the same latent; after `until` steps it is the bound (spec D.4). For a temperature above 0 it is biased: evaluation
-always uses hard tokens.
+`Elbo` is the bound itself (docs/method.md#mdlm for absorbing noise, D.3 for uniform), one low-discrepancy t a row
+over the whole step. `DuoElbo` starts with the Gaussian relaxation: soft tokens at a temperature, the integrand taken
+at the argmax of the same latent; after `until` steps it is the bound (docs/method.md#duo-curriculum). For a
+temperature above 0 it is biased: evaluation always uses hard tokens.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from repro import rng
+from repro.core import rng
+from repro.core.parts import part
+from repro.core.schedules import Temperature
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.objectives.relaxed import relaxed
-from repro.ops.soft_tokens import Relaxation
-from repro.parts import part
-from repro.processes.process import Diffusion, Scored
-from repro.schedules import Temperature
+from repro.objectives.soft_tokens import Relaxation
+from repro.processes.process import Scored, diffusion
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser
-    from repro.backbones.prediction import Prediction
+    from repro.models.denoiser import Denoiser
+    from repro.models.prediction import Prediction
     from repro.processes.process import Process
 
 
@@ -35,15 +35,15 @@ def stratified(batch: Batch) -> Tensor:
 
 def elbo(group: Group, eps: float, u: Tensor, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
     """The discrete bound at t = eps + (1 - eps) u, u [B], without prior and tail, whose gradient is worth little."""
-    from repro.backbones.prediction import Prediction
+    from repro.models.prediction import Prediction
 
-    assert isinstance(process, Diffusion)
+    noise = diffusion(process)
     t = eps + (1 - eps) * u
     keys = rng.keys(batch.seed, rng.CORRUPT, batch.step, batch.index)
-    noisy = process.corrupt(batch.ids, t, keys, batch.noised, batch.vocabulary)
-    scored = process.scored(denoiser.meaning, batch.ids, noisy, t, batch.candidates, batch.vocabulary)
+    noisy = noise.corrupt(batch.ids, t, keys, batch.noised, batch.vocabulary)
+    scored = noise.scored(denoiser.meaning, batch.ids, noisy, t, batch.candidates, batch.vocabulary)
     prediction = Prediction(denoiser, noisy, t, batch.attention)
-    logs = {"t": t.sum(), "p_flip": process.p_flip(t, batch.vocabulary).sum()}
+    logs = {"t": t.sum(), "p_flip": noise.p_flip(t, batch.vocabulary).sum()}
     return _loss(group, batch, prediction, scored, logs)
 
 
@@ -72,7 +72,7 @@ class Elbo(Objective):
 
 @part
 class IndependentElbo(Objective):
-    """The same bound with a time of its own for each row, none stratified (LLaDA; spec B.1)."""
+    """The same bound with a time of its own for each row, none stratified (LLaDA; docs/method.md#llada-objective)."""
 
     eps: float
     group: Group
@@ -88,7 +88,8 @@ class IndependentElbo(Objective):
 
 @part
 class DuoElbo(Objective):
-    """Duo's paper loss: relaxed up to and including step `until`, then the discrete bound (spec D.4)."""
+    """Duo's paper loss: relaxed up to and including step `until`, then the discrete bound
+    (docs/method.md#duo-curriculum)."""
 
     window: GammaWindow
     temperature: Temperature
@@ -103,7 +104,7 @@ class DuoElbo(Objective):
     score = "truncated bound"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        from repro.backbones.prediction import Prediction
+        from repro.models.prediction import Prediction
         from repro.processes.uniform import Uniform, token_nll
 
         assert isinstance(process, Uniform)

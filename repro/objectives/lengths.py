@@ -1,4 +1,5 @@
-"""How long the rows of a step are: cut at random, or padded to the longest of their neighbours (LLaDA; spec B.1, B.2).
+"""How long the rows of a step are: cut at random, or padded to the longest of their neighbours (LLaDA;
+docs/method.md#llada-objective, docs/method.md#llada-sft).
 
     RandomLength(loss=IndependentElbo(...), probability=0.01, rows=4)      pre-training
     ToLongest(loss=IndependentElbo(...), rows=2)                           answers, padded with what their rows hold
@@ -13,16 +14,16 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from repro import rng
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
 from repro.objectives.elbo import Elbo, IndependentElbo
 from repro.objectives.objective import Batch, Loss, Objective
-from repro.parts import part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser
+    from repro.models.denoiser import Denoiser
     from repro.processes.process import Process
 
 
@@ -33,7 +34,7 @@ def group_of(batch: Batch, rows: int) -> Tensor:
 
 def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
     """The batch with the candidates `where` [R, L] of its step and rows of `length` [R]."""
-    from repro.backbones.attention import Mask
+    from repro.models.attention import Mask
 
     column = torch.arange(where.shape[1], device=where.device)
     inside = column < length[:, None]

@@ -1,4 +1,5 @@
-"""Cross-entropy at masked positions with a truncated mask rate: the seed document's masked recipe (spec A.1).
+"""Cross-entropy at masked positions with a truncated mask rate: the seed document's masked recipe
+(docs/method.md#masked-script).
 
 No 1/t weight and rates in [low, high] only: not a bound, and heavily masked rows weigh more. The softmax runs over all
 ids, the mask id included, as in the script.
@@ -6,34 +7,36 @@ ids, the mask id included, as in the script.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from repro import rng
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import Part, part
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
-from repro.parts import Part, part
 from repro.processes.absorbing import mask_id, subset
 from repro.processes.process import cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser
+    from repro.models.denoiser import Denoiser
     from repro.processes.process import Process
 
 
 class Masks(Part):
     """Kind: when the masks of an example are drawn."""
 
+    @abstractmethod
     def keys(self, purpose: int, batch: Batch) -> Tensor:
         """One key for each row of the step, [R]."""
-        raise AssertionError("abstract")
 
 
 @part
 class Static(Masks):
-    """Once for the whole run: the stream is the example's (datasets.map in the seed's script; spec A.1)."""
+    """Once for the whole run: the stream is the example's (datasets.map in the seed's script;
+    docs/method.md#masked-script)."""
 
     def keys(self, purpose: int, batch: Batch) -> Tensor:
         return rng.keys(batch.seed, purpose, 0, batch.step_examples)
@@ -72,7 +75,7 @@ class MaskedCE(Objective):
         return subset(keys, self.counts(batch)[batch.index], batch.candidates)
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        from repro.ops.fused_head import fused_loss
+        from repro.models.fused_head import fused_loss
 
         if batch.vocabulary.filler is not None:
             raise ValueError("masked_ce keeps padding clean, and padded rows want it noised; use elbo")

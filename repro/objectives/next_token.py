@@ -1,16 +1,16 @@
-"""Next-token cross-entropy of the autoregressive baseline (spec F): an exact negative log-likelihood."""
+"""Next-token cross-entropy of the autoregressive baseline (docs/method.md#ar-baseline): an exact negative
+log-likelihood."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from repro.core.parts import part
 from repro.objectives.objective import Batch, Group, Loss, Objective
-from repro.parts import part
-from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import cross_entropy
 
 if TYPE_CHECKING:
-    from repro.backbones.denoiser import Denoiser
+    from repro.models.denoiser import Denoiser
     from repro.processes.process import Process
 
 
@@ -25,9 +25,8 @@ class NextToken(Objective):
     score = "exact"
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        from repro.ops.fused_head import fused_loss
+        from repro.models.fused_head import fused_loss
 
-        assert isinstance(process, LeftToRight)
         scored = batch.candidates
         inputs = process.inputs(batch.ids, batch.vocabulary)
         features = denoiser.encode(inputs, t=None, attention=batch.attention)[scored]

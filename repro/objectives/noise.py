@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro.parts import Part, part
+from repro.core.parts import Part, part
 
 
 @part
@@ -15,7 +15,7 @@ class Window(Part):
 
 @part
 class GammaWindow(Part):
-    """Linear in gamma = -log SNR from `low` (t = 0, least noise) to `high` (t = 1) (spec D.4)."""
+    """Linear in gamma = -log SNR from `low` (t = 0, least noise) to `high` (t = 1) (docs/method.md#duo-curriculum)."""
 
     low: float
     high: float

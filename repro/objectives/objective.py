@@ -7,20 +7,21 @@ step's token counts, which the streams give before any forward.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from repro.backbones.backbone import Meaning
+from repro.core.lazy import torch
+from repro.core.parts import Part, part
 from repro.data.corpus import Vocabulary
-from repro.lazy import torch
-from repro.parts import Part, part
+from repro.processes.prediction import Meaning
 from repro.processes.process import Process
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.attention import Mask
-    from repro.backbones.denoiser import Denoiser
+    from repro.models.attention import Mask
+    from repro.models.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,15 @@ class Loss(NamedTuple):
 class Group(Part):
     """Kind: what a loss averages over."""
 
+    @abstractmethod
     def weights(self, tokens: Tensor, index: Tensor) -> Tensor:
         """Scored tokens of all rows of the step [R] -> weight of the summed loss of rows `index` [B], float64 [B]."""
-        raise AssertionError("abstract")
 
 
 @part
 class RowGroup(Group):
-    """Mean over the tokens of `rows` consecutive rows, then over groups: as on `rows` a GPU under DDP (spec A.1)."""
+    """Mean over the tokens of `rows` consecutive rows, then over groups: as on `rows` a GPU under DDP
+    (docs/method.md#masked-script)."""
 
     rows: int
 
@@ -96,24 +98,27 @@ class Objective(Part):
     """Kind: a training loss.
 
     `meaning`: what a network trained by it says; `processes`: registered names of the noises it is for; `score`: what
-    its value is worth, and tables say so where a likelihood read from it may mislead (spec A.3).
+    its value is worth, and tables say so where a likelihood read from it may mislead (docs/method.md#symmetric-kl).
     """
 
     meaning: ClassVar[Meaning]
     processes: ClassVar[frozenset[str]]
     score: ClassVar[Literal["exact", "truncated bound", "no bound", "improper score"]]
 
-    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        raise AssertionError("abstract")
+    @abstractmethod
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss: ...
 
 
 class Distillation(Objective):
     """Kind: a loss against a teacher, a network that no gradient reaches and that the student's weights may renew."""
 
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        raise TypeError("a distillation compares the network with a teacher; call `distil`")
+
+    @abstractmethod
     def distil(self, denoiser: Denoiser, teacher: Denoiser, process: Process, batch: Batch) -> Loss:
         """The loss of a microbatch; the teacher is in evaluation mode."""
-        raise AssertionError("abstract")
 
+    @abstractmethod
     def renews(self, step: int) -> bool:
         """Whether the teacher takes over the student's weights before this step."""
-        raise AssertionError("abstract")

@@ -1,23 +1,24 @@
 """The relaxed corruption that Duo's losses share: noise levels to soft tokens, noisy ids and what is known of them.
 
 Each row has one gamma; at every noised position the true id gives way to a soft token at the step's temperature, other
-positions stay clean (spec A.2, D.4). Noise belongs to (seed, step, row), never to the batch.
+positions stay clean (docs/method.md#uniform-script, docs/method.md#duo-curriculum). Noise belongs to (seed, step,
+row), never to the batch.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from repro import rng
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.schedules import Temperature
 from repro.objectives.objective import Batch
-from repro.ops.soft_tokens import Range, Relaxation, hold
-from repro.schedules import Temperature
+from repro.objectives.soft_tokens import Range, Relaxation, hold
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Soft
+    from repro.models.denoiser import Soft
 
 
 class Relaxed(NamedTuple):

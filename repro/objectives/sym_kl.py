@@ -1,4 +1,5 @@
-"""Symmetric KL between label and prediction on Gaussian-relaxed tokens: the seed document's Duo (spec A.2, A.3).
+"""Symmetric KL between label and prediction on Gaussian-relaxed tokens: the seed document's Duo
+(docs/method.md#uniform-script, docs/method.md#symmetric-kl).
 
 With logits z, p = softmax(z), label x, c = -ln(floor):
 
@@ -15,27 +16,28 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from repro import rng
-from repro.lazy import torch
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import Part, part
+from repro.core.schedules import Temperature
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.objectives.relaxed import Relaxed, relaxed
-from repro.ops.soft_tokens import Relaxation
-from repro.parts import Part, part
+from repro.objectives.soft_tokens import Relaxation
 from repro.processes.process import row_sums
-from repro.schedules import Temperature
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser
-    from repro.ops.fused_head import TokenLoss
+    from repro.models.denoiser import Denoiser
+    from repro.models.fused_head import TokenLoss
     from repro.processes.process import Process
 
 
 @part
 class Kappa(Part):
-    """Row weight t / (V (1 - t) + t): Duo's kappa taken at the Gaussian level A = 1 - t (spec A.5 row 1)."""
+    """Row weight t / (V (1 - t) + t): Duo's kappa taken at the Gaussian level A = 1 - t
+    (docs/method.md#script-departures row 1)."""
 
     def scale(self, t: Tensor, count: int) -> Tensor:
         return t / (count * (1 - t) + t)
@@ -50,7 +52,8 @@ def moments(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def closed_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """Cross-entropy plus the reverse KL against the label floored at `floor` (spec A.3, L_int), and its moments.
+    """Cross-entropy plus the reverse KL against the label floored at `floor` (docs/method.md#symmetric-kl, L_int),
+    and its moments.
 
     logits [N, V], labels [N] -> [4, N]: loss, cross-entropy, p_x, entropy.
     """
@@ -59,7 +62,8 @@ def closed_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """Cross-entropy plus the script's reverse term (spec A.3, R_scr) minus its constant c (V - 1), and its moments.
+    """Cross-entropy plus the script's reverse term (docs/method.md#symmetric-kl, R_scr) minus its constant c (V - 1),
+    and its moments.
 
     logits [N, V], labels [N] -> [4, N] as in `closed_form`. Summed as e^p p + c (e^p - 1) over i != x, so that float32
     keeps what the constant would drown.
@@ -71,7 +75,8 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """`closed_form`, its logits overwritten by dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x) (spec A.3)."""
+    """`closed_form`, its logits overwritten by dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x)
+    (docs/method.md#symmetric-kl)."""
     c = -math.log(floor)
     logp = logits.log_softmax(-1)
     p = torch.exp(logp, out=logits)
@@ -86,7 +91,8 @@ def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """`script_form`, its logits overwritten by dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k (spec A.3).
+    """`script_form`, its logits overwritten by dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k
+    (docs/method.md#symmetric-kl).
 
     g_j = e^{p_j} (1 + p_j + c [j != x]) stands here less its constant 1 + c, which cancels: with q = e^p - 1 it is
     p + q (1 + c + p), and at the label c (1 + q) less.
@@ -111,7 +117,7 @@ def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 def corrupted(
     batch: Batch, noise: Window, temperature: Temperature, tokens: Relaxation
 ) -> tuple[Relaxed, Tensor]:
-    """Soft tokens with what belongs to them, and the rows' t = 1 - A [B] (spec A.2)."""
+    """Soft tokens with what belongs to them, and the rows' t = 1 - A [B] (docs/method.md#uniform-script)."""
     from repro.processes import gaussian
 
     u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
@@ -129,7 +135,7 @@ def relaxed_loss(
     batch: Batch,
 ) -> Loss:
     """One of the two forms on soft tokens, over the clean ids alone; logs are means over a row's tokens."""
-    from repro.ops.fused_head import HandDerived, fused_loss
+    from repro.models.fused_head import HandDerived, fused_loss
 
     drawn, t = corrupted(batch, pins.noise, pins.temperature, pins.tokens)
     where, count = batch.candidates, batch.vocabulary.size

@@ -1,28 +1,30 @@
-"""Absorbing (masked) diffusion: a token is replaced by [MASK] and stays so (spec B.1, C; Sahoo et al. 2024).
+"""Absorbing (masked) diffusion: a token is replaced by [MASK] and stays so (docs/method.md#llada-objective,
+docs/method.md#mdlm; Sahoo et al. 2024).
 
     alpha(t) = 1 - t                       q(xt | x0) = alpha x0 + (1 - alpha) mask
     q(s | t): an unmasked token stays; a masked one stays masked with (1 - alpha_s)/(1 - alpha_t), else becomes x0
     NELBO = E_t [ (1/t) sum over masked of -log p(x0 | xt) ], invariant to the schedule
 
-The held-out bound uses the equal form over mask *counts* (spec B.1): E over l uniform on 1..n of (n/l) times the same
-sum over a uniform subset of l of the n candidates. It needs no lower end of t and hence no tail, and is less noisy.
+The held-out bound uses the equal form over mask *counts* (docs/method.md#llada-objective): E over l uniform on 1..n
+of (n/l) times the same sum over a uniform subset of l of the n candidates. It needs no lower end of t and hence no
+tail, and is less noisy.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro import rng
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
 from repro.data.corpus import Vocabulary
-from repro.lazy import torch
-from repro.parts import part
 from repro.processes.process import Diffusion, Scored, cross_entropy, row_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.backbone import Meaning
-    from repro.backbones.prediction import Prediction
+    from repro.models.prediction import Prediction
+    from repro.processes.prediction import Meaning
     from repro.processes.process import Predict
 
 
@@ -39,13 +41,16 @@ def subset(keys: Tensor, count: Tensor, candidates: Tensor) -> Tensor:
 
 
 def weighted_ce(logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """-log p_x / t, the NELBO integrand at a [MASK]: logits [N, V], x and t [N] -> [N] float64 (spec C)."""
+    """-log p_x / t, the NELBO integrand at a [MASK]: logits [N, V], x and t [N] -> [N] float64
+    (docs/method.md#mdlm)."""
     return cross_entropy(logits, x).double() / t
 
 
 @part
 class Absorbing(Diffusion):
     """Absorbing noise with the vocabulary's mask id."""
+
+    masks = True
 
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:
         return (mask_id(vocabulary), *range(vocabulary.size, vocabulary.total))

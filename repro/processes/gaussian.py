@@ -1,4 +1,5 @@
-"""The Gaussian relaxation of uniform noise: argmax of a noisy one-hot vector (spec A.4, D.2; Sahoo et al. 2025).
+"""The Gaussian relaxation of uniform noise: argmax of a noisy one-hot vector (docs/method.md#flip-probability,
+docs/method.md#transformation-operator; Sahoo et al. 2025).
 
     w = A onehot(x) + s eps,  eps ~ N(0, I_K),  s = sqrt(1 - A^2);   z = argmax w  has law  T(A) x + (1 - T(A))/K
     mu = A / s,  gamma = -log(A^2 / s^2),  so mu = exp(-gamma / 2)
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from repro.lazy import torch
+from repro.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ def keep(mu: Tensor, count: int, points: int = POINTS) -> tuple[Tensor, Tensor]:
 
 
 def transform(gamma: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """a = T(A) and da/dgamma at gamma = -log SNR, [...] float64 each (spec D.2)."""
+    """a = T(A) and da/dgamma at gamma = -log SNR, [...] float64 each (docs/method.md#transformation-operator)."""
     mu = (-gamma.double() / 2).exp()
     chance, slope = keep(mu, count)
     scale = count / (count - 1)

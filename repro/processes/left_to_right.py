@@ -1,4 +1,5 @@
-"""Autoregression as a process of its own: positions not yet written, one written at a time, left to right (spec F).
+"""Autoregression as a process of its own: positions not yet written, one written at a time, left to right
+(docs/method.md#ar-baseline).
 
 The network reads BOS and the tokens before a position; -log p is exact, so its "bound" has no draws and no gap.
 """
@@ -7,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from repro.core.lazy import torch
+from repro.core.parts import part
 from repro.data.corpus import Vocabulary
-from repro.lazy import torch
-from repro.parts import part
 from repro.processes.process import Process, cross_entropy, row_sums
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 @part
 class LeftToRight(Process):
     """Next-token factorisation of the whole row, BOS in front."""
+
+    causal = True
+    exact = True
 
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:
         return tuple(range(vocabulary.size, vocabulary.total))

@@ -6,19 +6,20 @@ a token is intact. Shapes: B rows, L positions, N positions asked for, V ids. Pr
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from repro.core.lazy import torch
+from repro.core.parts import Part
 from repro.data.corpus import Vocabulary
-from repro.lazy import torch
-from repro.parts import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.backbone import Meaning
-    from repro.backbones.prediction import Prediction
-    from repro.ops.fused_head import TokenLoss
+    from repro.models.fused_head import TokenLoss
+    from repro.models.prediction import Prediction
+    from repro.processes.prediction import Meaning
 
     Predict = Callable[[Tensor, Tensor], Prediction]
     """(noisy ids [B, L], t [B]) -> Prediction."""
@@ -27,14 +28,28 @@ if TYPE_CHECKING:
 class Process(Part):
     """Kind: a noise process over the ids of a vocabulary."""
 
+    causal: ClassVar[bool] = False
+    """Whether positions are written one at a time, left to right, after a BOS."""
+    exact: ClassVar[bool] = False
+    """Whether `bound` is -log p itself, without draws."""
+    masks: ClassVar[bool] = False
+    """Whether the mask id marks what is undecided; the ids then say all that the noise level could."""
+    redraws: ClassVar[bool] = False
+    """Whether a reverse step draws every position anew, not only the undecided ones."""
+
+    def inputs(self, x0: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """The ids [B, L] that a network reads to score clean ids x0 [B, L] without noise."""
+        return x0
+
+    @abstractmethod
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:
         """Ids that never stand for a clean token."""
-        raise AssertionError("abstract")
 
     def open(self, ids: Tensor, active: Tensor, vocabulary: Vocabulary) -> Tensor:
         """The active positions [B, L] that are still undecided; by default all of them, until the plan ends."""
         return active
 
+    @abstractmethod
     def bound(
         self,
         predict: Predict,
@@ -48,7 +63,6 @@ class Process(Part):
 
         `u` [B] in (0, 1) places the diffusion time, `keys` [B] feed the corruption; prior and tail terms included.
         """
-        raise AssertionError("abstract")
 
 
 class Scored(NamedTuple):
@@ -62,35 +76,41 @@ class Scored(NamedTuple):
 class Diffusion(Process):
     """Kind: a process with a noise level, hence with corruption and a reverse step."""
 
+    @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        raise AssertionError("abstract")
+        """Probability that a token is intact at time t, of the shape of t."""
 
+    def leave_one_out(self, prediction: Prediction, xt: Tensor, t: Tensor, where: Tensor) -> Tensor:
+        """Conditional of the clean token given all noisy tokens but its own, at `where` [B, L]: [N, V or K] float64."""
+        return prediction.probs(where)
+
+    @abstractmethod
     def prior(self, vocabulary: Vocabulary) -> Tensor:
         """Law of a token at t = 1, [V]."""
-        raise AssertionError("abstract")
 
+    @abstractmethod
     def marginal(self, x0: Tensor, t: Tensor, vocabulary: Vocabulary) -> Tensor:
         """Law of xt given x0: ids [B, L], t [B] -> [B, L, V]."""
-        raise AssertionError("abstract")
 
+    @abstractmethod
     def corrupt(
         self, x0: Tensor, t: Tensor, keys: Tensor, candidates: Tensor, vocabulary: Vocabulary
     ) -> Tensor:
         """A draw of xt [B, L]; positions that are no candidates stay clean. `keys` [B]."""
-        raise AssertionError("abstract")
 
+    @abstractmethod
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
         """Law of the token at time s given xt and the prediction, at `where` [B, L]: [N, V]."""
-        raise AssertionError("abstract")
 
     def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
         """The time of what is noised beside the candidates where `bound` reads a network at t with these keys, [B]."""
         return t
 
+    @abstractmethod
     def p_flip(self, t: Tensor, vocabulary: Vocabulary) -> Tensor:
         """P(xt != x0) of a candidate at t, [B] float64."""
-        raise AssertionError("abstract")
 
+    @abstractmethod
     def scored(
         self,
         meaning: Meaning,
@@ -101,7 +121,6 @@ class Diffusion(Process):
         vocabulary: Vocabulary,
     ) -> Scored:
         """Integrand of the continuous-time NELBO, token by token, for a network of that meaning."""
-        raise AssertionError("abstract")
 
     def nll(
         self,
@@ -115,6 +134,13 @@ class Diffusion(Process):
         """Integrand of the continuous-time NELBO a row, summed over candidates, nats, [B] float64."""
         where, loss, each = self.scored(prediction.meaning, x0, xt, t, candidates, vocabulary)
         return row_sums(loss(prediction.logits(where), *each).double(), where)
+
+
+def diffusion(process: Process) -> Diffusion:
+    """The process as one with a noise level; ValueError for autoregression, which has none."""
+    if not isinstance(process, Diffusion):
+        raise ValueError("this needs a noise level, and a left-to-right process has none")
+    return process
 
 
 def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
-"""Uniform-state diffusion: a token is replaced by a uniform one (spec D; Austin et al. 2021, Sahoo et al. 2025).
+"""Uniform-state diffusion: a token is replaced by a uniform one (docs/method.md#duo; Austin et al. 2021, Sahoo et al.
+2025).
 
     alpha(t) = 1 - (1 - alpha_end) t       q(xt | x0) = alpha x0 + (1 - alpha)/K
-    q(s | t, x0) by Bayes (spec D.1), with the network's leave-one-out conditional plugged in for x0
-    NELBO integrand f by spec D.3; prior KL(q(x1 | x0) || uniform) and tail -log p(x0 | x_eps) complete the bound
+    q(s | t, x0) by Bayes (docs/method.md#uniform-process), with the network's leave-one-out conditional plugged in
+    for x0 NELBO integrand f by docs/method.md#duo-nelbo; prior KL(q(x1 | x0) || uniform) and tail -log p(x0 | x_eps)
+    complete the bound
 
 A network trained by cross-entropy says E[x0 | xt]; its leave-one-out conditional follows by dividing out what xt says
-of its own position: loo(x) ~ p(x | xt) / (alpha [x = z] + (1 - alpha)/K). Both meanings give the same law (spec H11).
+of its own position: loo(x) ~ p(x | xt) / (alpha [x = z] + (1 - alpha)/K). Both meanings give the same law
+(docs/method.md#oracle-11).
 """
 
 from __future__ import annotations
@@ -13,22 +16,23 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from repro import rng
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
 from repro.data.corpus import Vocabulary
-from repro.lazy import torch
-from repro.parts import part
 from repro.processes.process import Diffusion, Scored, row_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.backbone import Meaning
-    from repro.backbones.prediction import Prediction
+    from repro.models.prediction import Prediction
+    from repro.processes.prediction import Meaning
     from repro.processes.process import Predict
 
 
 def leave_one_out(mean: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
-    """E[x0 | xt] [N, K] at noisy ids z [N] and alpha [N] -> p(x0_l | xt without l) [N, K] (spec D.6)."""
+    """E[x0 | xt] [N, K] at noisy ids z [N] and alpha [N] -> p(x0_l | xt without l) [N, K]
+    (docs/method.md#uniform-samplers)."""
     return _normalised(mean / _evidence(mean, z, alpha))
 
 
@@ -49,7 +53,8 @@ def _normalised(weights: Tensor) -> Tensor:
 
 
 def plug_in(loo: Tensor, z: Tensor, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-    """q(xs | xt = z, x) with `loo` [N, K] for x, in numerator and denominator (spec D.1): [N, K]."""
+    """q(xs | xt = z, x) with `loo` [N, K] for x, in numerator and denominator (docs/method.md#uniform-process): [N,
+    K]."""
     count = loo.shape[-1]
     ratio = alpha_t / alpha_s
     here = loo.gather(1, z[:, None])[:, 0]
@@ -59,7 +64,7 @@ def plug_in(loo: Tensor, z: Tensor, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
 
 
 def integrand(loo: Tensor, x: Tensor, z: Tensor, alpha: Tensor, slope: Tensor) -> Tensor:
-    """NELBO integrand f >= 0 of a token (spec D.3), [N] float64.
+    """NELBO integrand f >= 0 of a token (docs/method.md#duo-nelbo), [N] float64.
 
     `loo` [N, K] the network's conditional, x [N] clean and z [N] noisy ids, `slope` = d alpha / dt < 0, [N].
     """
@@ -103,6 +108,8 @@ class Uniform(Diffusion):
     alpha_end: float
     eps: float
 
+    redraws = True
+
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:
         return tuple(range(vocabulary.size, vocabulary.total))
 
@@ -136,10 +143,14 @@ class Uniform(Diffusion):
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
         rows = where.nonzero()[:, 0]
         alpha_t, alpha_s = (self.alpha(time.double())[rows] for time in (t, s))
-        probs = prediction.probs(where)[:, : prediction.vocabulary.size]
-        law = plug_in(conditional(probs, xt[where], alpha_t, prediction.meaning), xt[where], alpha_t, alpha_s)
+        law = plug_in(self.leave_one_out(prediction, xt, t, where), xt[where], alpha_t, alpha_s)
         special = prediction.vocabulary.total - prediction.vocabulary.size
         return torch.nn.functional.pad(law, (0, special))
+
+    def leave_one_out(self, prediction: Prediction, xt: Tensor, t: Tensor, where: Tensor) -> Tensor:
+        alpha = self.alpha(t.double())[where.nonzero()[:, 0]]
+        probs = prediction.probs(where)[:, : prediction.vocabulary.size]
+        return conditional(probs, xt[where], alpha, prediction.meaning)
 
     def p_flip(self, t: Tensor, vocabulary: Vocabulary) -> Tensor:
         return (1 - self.alpha(t.double())) * (1 - 1 / vocabulary.size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from repro import registry
-from repro.command import run
+from repro.core import registry
+from repro.core.cli import run
 from repro.recipes.command import command
 
 

@@ -10,21 +10,20 @@ Departs  the network reads two BOS, its own and the one that a row begins with (
          which no row holds, stays in the softmax (theirs rules it out); the EOS of packed rows is not scored
 """
 
-from repro.backbones.dit import DitCausal
-from repro.backbones.dropped import Dropped
+from repro.core.schedules import ConstantWithWarmup
 from repro.data.corpus import UNRESOLVED
 from repro.data.counted import Counted
 from repro.data.detokenise import Detokenised
 from repro.data.documents import Hub
 from repro.data.packed import Padded
 from repro.data.pretrained import Pretrained
+from repro.models.dit import DitCausal, WithDropout
 from repro.objectives.next_token import NextToken
 from repro.objectives.objective import GlobalBatch
-from repro.optim import AdamW, Ema
 from repro.processes.left_to_right import LeftToRight
-from repro.recipe import Recipe
 from repro.recipes.command import main
-from repro.schedules import ConstantWithWarmup
+from repro.training.optimizer import AdamW, Ema
+from repro.training.recipe import Recipe
 
 RECIPE = Recipe(
     name="ar_lm1b",  # repro/registry.py
@@ -44,23 +43,23 @@ RECIPE = Recipe(
             units=Pretrained(
                 source="bert-base-uncased",  # s-sahoo/duo configs/data/lm1b.yaml
                 revision=UNRESOLVED,  # the papers pin none
-                size=30_522,  # bert-base-uncased: vocab_size (spec D.7)
+                size=30_522,  # bert-base-uncased: vocab_size (docs/method.md#duo-hyperparameters)
                 begin=101,  # bert-base-uncased: [CLS], taken for BOS (dataloader.py:737-742)
                 end=102,  # bert-base-uncased: [SEP], taken for EOS (dataloader.py:743-748)
                 pad=0,  # bert-base-uncased: [PAD]
                 mask=103,  # bert-base-uncased: [MASK]
             ),
-            length=128,  # s-sahoo/duo scripts: model.length=128 (spec D.7)
+            length=128,  # s-sahoo/duo scripts: model.length=128 (docs/method.md#duo-hyperparameters)
         ),
         rows=30_301_028,  # expected: sentences of the benchmark's training split (its page at TensorFlow datasets)
     ),
-    backbone=Dropped(
+    backbone=WithDropout(
         backbone=DitCausal(
             layers=12,  # s-sahoo/duo configs/model/small.yaml: n_blocks
             width=768,  # s-sahoo/duo configs/model/small.yaml: hidden_size
             heads=12,  # s-sahoo/duo configs/model/small.yaml: n_heads
-            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (spec D.7)
-            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (spec D.7)
+            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (docs/method.md#duo-hyperparameters)
+            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (docs/method.md#duo-hyperparameters)
             norm_eps=1e-5,  # torch: layer_norm's default
         ),
         rate=0.1,  # s-sahoo/duo configs/model/small.yaml: dropout

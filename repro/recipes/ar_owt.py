@@ -9,20 +9,19 @@ Departs  the network reads two BOS, its own and the one that a row begins with (
          that a row is forced to end in is not scored (theirs: it is)
 """
 
-from repro.backbones.dit import DitCausal
-from repro.backbones.dropped import Dropped
+from repro.core.schedules import ConstantWithWarmup
 from repro.data.corpus import UNRESOLVED
 from repro.data.counted import Counted
 from repro.data.documents import Hub
 from repro.data.packed import Packed
 from repro.data.pretrained import Pretrained
+from repro.models.dit import DitCausal, WithDropout
 from repro.objectives.next_token import NextToken
 from repro.objectives.objective import GlobalBatch
-from repro.optim import AdamW, Ema
 from repro.processes.left_to_right import LeftToRight
-from repro.recipe import Recipe
 from repro.recipes.command import main
-from repro.schedules import ConstantWithWarmup
+from repro.training.optimizer import AdamW, Ema
+from repro.training.recipe import Recipe
 
 RECIPE = Recipe(
     name="ar_owt",  # repro/registry.py
@@ -45,18 +44,18 @@ RECIPE = Recipe(
                 pad=None,  # wrapped rows have none
                 mask=None,  # gpt2 has none
             ),
-            length=1024,  # s-sahoo/duo scripts: model.length=1024 (spec D.7)
-            batch=1000,  # datasets.map: its batch size, not set in dataloader.py:695-710 (spec D.7, packing)
+            length=1024,  # s-sahoo/duo scripts: model.length=1024 (docs/method.md#duo-hyperparameters)
+            batch=1000,  # datasets.map: its batch size, not set in dataloader.py:695-710 (docs/method.md#packing)
         ),
         rows=8_700_000,  # ours, expected: 9.0e9 ids of 8.0 M documents (nanoGPT's count), / 1,022 a row
     ),
-    backbone=Dropped(
+    backbone=WithDropout(
         backbone=DitCausal(
             layers=12,  # s-sahoo/duo configs/model/small.yaml: n_blocks
             width=768,  # s-sahoo/duo configs/model/small.yaml: hidden_size
             heads=12,  # s-sahoo/duo configs/model/small.yaml: n_heads
-            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (spec D.7)
-            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (spec D.7)
+            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (docs/method.md#duo-hyperparameters)
+            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (docs/method.md#duo-hyperparameters)
             norm_eps=1e-5,  # torch: layer_norm's default
         ),
         rate=0.1,  # s-sahoo/duo configs/model/small.yaml: dropout

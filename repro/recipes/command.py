@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from repro import parts, registry
-from repro.command import Parser, first, natural, run
-from repro.files import runs
-from repro.recipe import Recipe
+from repro.core import parts, registry
+from repro.core.cli import Parser, first, natural, run
+from repro.core.files import runs
+from repro.training.recipe import Recipe
 
 
 def main(recipe: Recipe) -> NoReturn:
@@ -64,7 +64,7 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
         print(json.dumps(parts.canonical(chosen), indent=1) if args.json else listing(chosen))
         return 0
     if args.plan:
-        from repro.recipes.plan import GPUS, plan, text
+        from repro.training.cost import GPUS, plan, text
 
         planned = plan(
             chosen,
@@ -74,7 +74,8 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
         )
         print(json.dumps(planned, indent=1) if args.json else text(planned))
         return 0
-    from repro.train import Options, train
+    from repro.training.engines.options import Options
+    from repro.training.loop import train
 
     options = Options(activation_checkpointing=args.activation_checkpointing, compile=args.compile)
     out = args.out or runs() / f"{chosen.name}-s{args.seed}"

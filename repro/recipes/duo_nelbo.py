@@ -8,34 +8,34 @@ Departs  from the paper (arXiv 2506.10892): ModernBERT without time conditioning
          curriculum covers the same half of the run
 """
 
-from repro.backbones.modernbert import ModernBert
+from repro.core.schedules import Constant, Linear
 from repro.data.chat import Chat
 from repro.data.corpus import UNRESOLVED
+from repro.models.modernbert import ModernBert
 from repro.objectives.elbo import DuoElbo
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import GlobalBatch
-from repro.ops.soft_tokens import Sparse
-from repro.optim import AdamW, Ema
+from repro.objectives.soft_tokens import Sparse
 from repro.processes.uniform import Uniform
-from repro.recipe import Recipe
 from repro.recipes.command import main
-from repro.schedules import Constant, Linear
+from repro.training.optimizer import AdamW, Ema
+from repro.training.recipe import Recipe
 
 RECIPE = Recipe(
     name="duo_nelbo",  # repro/registry.py
     data=Chat(
-        source="allenai/tulu-3-sft-mixture-0225",  # seed train_flowlm.py:18-43
+        source="allenai/tulu-3-sft-mixture-0225",  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
         revision=UNRESOLVED,  # the seed pins none; resolved by the first online run
-        split="train",  # seed train_flowlm.py:18-43
-        source_rows=866_138,  # expected for -0225 (spec A.1)
-        tokenizer="answerdotai/ModernBERT-large",  # seed train_flowlm.py:18-43
+        split="train",  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
+        source_rows=866_138,  # expected for -0225 (docs/method.md#masked-script)
+        tokenizer="answerdotai/ModernBERT-large",  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
         tokenizer_revision=UNRESOLVED,  # the seed pins none
-        template="User: {user}\n{sep}\nAssistant:\n{assistant}",  # seed train_flowlm.py:24-26
-        max_length=512,  # seed train_flowlm.py:18-43
-        scored="all",  # seed train_flowlm.py:67
-        heldout_fraction=0.05,  # seed train_flowlm.py:18-43
-        split_seed=42,  # seed train_flowlm.py:18-43
-        size=50_368,  # ModernBERT config.json: vocab_size (spec A.1)
+        template="User: {user}\n{sep}\nAssistant:\n{assistant}",  # tom-pollak/dllm@43ea9ff train_flowlm.py:24-26
+        max_length=512,  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
+        scored="all",  # tom-pollak/dllm@43ea9ff train_flowlm.py:67
+        heldout_fraction=0.05,  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
+        split_seed=42,  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
+        size=50_368,  # ModernBERT config.json: vocab_size (docs/method.md#masked-script)
         total=50_368,  # same: every id is a row of the embedding
         mask=50_284,  # ModernBERT tokenizer: [MASK] (checked on loading)
         pad=50_283,  # ModernBERT config.json: pad_token_id
@@ -53,51 +53,51 @@ RECIPE = Recipe(
         rope_base_local=10_000.0,  # ModernBERT paper section 2.1.1
         norm_eps=1e-5,  # ModernBERT config.json: norm_eps
         max_positions=8192,  # ModernBERT config.json: max_position_embeddings
-        attend_pads=False,  # seed train_flowlm.py: attention excludes PAD (spec A.5 row 12)
+        attend_pads=False,  # tom-pollak/dllm@43ea9ff train_flowlm.py:67 (docs/method.md#script-departures row 12)
         init_deviation=0.02,  # ModernBERT config.json: initializer_range; unused, weights are loaded
-        weights="answerdotai/ModernBERT-large",  # seed train_flowlm.py:18-43
+        weights="answerdotai/ModernBERT-large",  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
         revision=UNRESOLVED,  # the seed pins none
     ),
     process=Uniform(
-        alpha_end=1e-3,  # spec D.4: alpha(t) = 1 - (1 - 1e-3) t
-        eps=1e-3,  # spec D.4: t in [1e-3, 1]
+        alpha_end=1e-3,  # docs/method.md#duo-curriculum: alpha(t) = 1 - (1 - 1e-3) t
+        eps=1e-3,  # docs/method.md#duo-curriculum: t in [1e-3, 1]
     ),
     objective=DuoElbo(
         window=GammaWindow(
-            low=-3.55,  # Duo scripts/train_owt_duo.sh (spec D.4: OWT, the larger vocabulary)
-            high=-1.85,  # Duo scripts/train_owt_duo.sh (spec D.4)
+            low=-3.55,  # Duo scripts/train_owt_duo.sh (docs/method.md#duo-curriculum: OWT, the larger vocabulary)
+            high=-1.85,  # Duo scripts/train_owt_duo.sh (docs/method.md#duo-curriculum)
         ),
         temperature=Constant(
-            value=1e-3,  # Duo scripts: log10 start = end = -3 (spec D.4)
+            value=1e-3,  # Duo scripts: log10 start = end = -3 (docs/method.md#duo-curriculum)
         ),
         tokens=Sparse(
             mass=0.9999,  # ours: same law as dense (tested)
         ),
-        until=1_607,  # Duo scripts: the first half of the run (500 K of 1 M steps; spec D.4)
-        eps=1e-3,  # Duo: t in [1e-3, 1] (spec D.4)
-        group=GlobalBatch(),  # Duo trainer_base.py:419-439: divided by the token count (spec D.3)
+        until=1_607,  # Duo scripts: the first half of the run (500 K of 1 M steps; docs/method.md#duo-curriculum)
+        eps=1e-3,  # Duo: t in [1e-3, 1] (docs/method.md#duo-curriculum)
+        group=GlobalBatch(),  # Duo trainer_base.py:419-439: divided by the token count (docs/method.md#duo-nelbo)
     ),
     optimizer=AdamW(
-        lr=5e-5,  # seed train_flowlm.py:89-93
-        betas=(0.9, 0.999),  # transformers 4.53 TrainingArguments (spec A.1)
-        eps=1e-8,  # transformers 4.53 TrainingArguments (spec A.1)
-        weight_decay=0.0,  # transformers 4.53 TrainingArguments (spec A.1)
-        clip=1.0,  # Duo configs: gradient_clip_val 1.0 (spec D.7)
+        lr=5e-5,  # tom-pollak/dllm@43ea9ff train_flowlm.py:89-93
+        betas=(0.9, 0.999),  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
+        eps=1e-8,  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
+        weight_decay=0.0,  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
+        clip=1.0,  # Duo configs: gradient_clip_val 1.0 (docs/method.md#duo-hyperparameters)
     ),
     learning_rate=Linear(
-        warmup=0,  # transformers 4.53 TrainingArguments (spec A.1)
+        warmup=0,  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
     ),
     ema=Ema(
-        decay=0.9999,  # Duo configs (spec D.7)
-    ),  # Duo models/ema.py:41-44 (spec D.7)
-    precision="bf16_master",  # seed train_flowlm.py:94-107
-    batch=256,  # seed README.md:31 and train_flowlm.py: 32 a GPU on 8 GPUs
-    micro_batch=32,  # seed train_flowlm.py:89-93
-    steps=3_215,  # one epoch: ceil(ceil(.95 * 866,138 / 32) / 8) (spec A.1)
+        decay=0.9999,  # Duo configs (docs/method.md#duo-hyperparameters)
+    ),  # Duo models/ema.py:41-44 (docs/method.md#duo-hyperparameters)
+    precision="bf16_master",  # tom-pollak/dllm@43ea9ff train_flowlm.py:94-107
+    batch=256,  # tom-pollak/dllm@43ea9ff README.md:31 and train_flowlm.py: 32 a GPU on 8 GPUs
+    micro_batch=32,  # tom-pollak/dllm@43ea9ff train_flowlm.py:89-93
+    steps=3_215,  # one epoch: ceil(ceil(.95 * 866,138 / 32) / 8) (docs/method.md#masked-script)
     log_every=500,  # transformers 4.53 TrainingArguments
     heldout_every=200,  # ours
     heldout_rows=4096,  # ours: rows of the split that the in-training bound reads
-    checkpoint_every=500,  # transformers 4.53 TrainingArguments (spec A.1)
+    checkpoint_every=500,  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
     teacher=None,  # nothing is distilled
     suite="seed",  # ours: evals/suites/seed.toml
 )

@@ -5,27 +5,27 @@ Toy      python -m repro.recipes.duo_owt --scale nano         one core, no downl
 Cost     8 x H100, 39 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   Duo 25.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1)
 Source   s-sahoo/duo at 7c9b498, scripts/train_owt_duo.sh; the same repository trains all three families
-Departs  sparse soft tokens and an exact T (spec D.2, D.5) instead of dense ones and a table of 100,000 points; one
+Departs  sparse soft tokens and an exact T (docs/method.md#transformation-operator, docs/method.md#sparse-soft-tokens)
+instead of dense ones and a table of 100,000 points; one
          common shift of the stratified times of a step instead of one a row;
          the BOS and EOS that a row stands between are neither noised nor scored (theirs: both)
 """
 
-from repro.backbones.dit import Dit
-from repro.backbones.dropped import Dropped
+from repro.core.schedules import Constant, ConstantWithWarmup
 from repro.data.corpus import UNRESOLVED
 from repro.data.counted import Counted
 from repro.data.documents import Hub
 from repro.data.packed import Packed
 from repro.data.pretrained import Pretrained
+from repro.models.dit import Dit, WithDropout
 from repro.objectives.elbo import DuoElbo
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import GlobalBatch
-from repro.ops.soft_tokens import Sparse
-from repro.optim import AdamW, Ema
+from repro.objectives.soft_tokens import Sparse
 from repro.processes.uniform import Uniform
-from repro.recipe import Recipe
 from repro.recipes.command import main
-from repro.schedules import Constant, ConstantWithWarmup
+from repro.training.optimizer import AdamW, Ema
+from repro.training.recipe import Recipe
 
 RECIPE = Recipe(
     name="duo_owt",  # repro/registry.py
@@ -42,27 +42,27 @@ RECIPE = Recipe(
             units=Pretrained(
                 source="gpt2",  # s-sahoo/duo configs/data/openwebtext-split.yaml
                 revision=UNRESOLVED,  # the papers pin none
-                size=50_258,  # gpt2 and the padding that dataloader.py:749-750 adds (spec D.2)
+                size=50_258,  # gpt2 and a pad, dataloader.py:749-750 (docs/method.md#transformation-operator)
                 begin=50_256,  # gpt2: its end of text stands for BOS as well
                 end=50_256,  # gpt2: <|endoftext|>
                 pad=50_257,  # s-sahoo/duo dataloader.py:749-750; no wrapped row holds it
                 mask=50_257,  # ours: unused; an id of its own would be a row that the authors' network lacks
             ),
-            length=1024,  # s-sahoo/duo scripts: model.length=1024 (spec D.7)
-            batch=1000,  # datasets.map: its batch size, not set in dataloader.py:695-710 (spec D.7, packing)
+            length=1024,  # s-sahoo/duo scripts: model.length=1024 (docs/method.md#duo-hyperparameters)
+            batch=1000,  # datasets.map: its batch size, not set in dataloader.py:695-710 (docs/method.md#packing)
         ),
         rows=8_700_000,  # ours, expected: 9.0e9 ids of 8.0 M documents (nanoGPT's count), / 1,022 a row
     ),
-    backbone=Dropped(
+    backbone=WithDropout(
         backbone=Dit(
             layers=12,  # s-sahoo/duo configs/model/small.yaml: n_blocks
             width=768,  # s-sahoo/duo configs/model/small.yaml: hidden_size
             heads=12,  # s-sahoo/duo configs/model/small.yaml: n_heads
-            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (spec D.7)
+            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (docs/method.md#duo-hyperparameters)
             condition=128,  # s-sahoo/duo configs/model/small.yaml: cond_dim
-            frequencies=256,  # s-sahoo/duo models/dit.py: sinusoids of the embedder (spec D.7)
-            alpha_end=1e-3,  # s-sahoo/duo configs/algo/duo.yaml: time_conditioning True; sigma = -log alpha (spec D.7)
-            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (spec D.7)
+            frequencies=256,  # s-sahoo/duo models/dit.py: sinusoids of the embedder (docs/method.md#dit)
+            alpha_end=1e-3,  # s-sahoo/duo configs/algo/duo.yaml: time_conditioning True (docs/method.md#dit)
+            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (docs/method.md#duo-hyperparameters)
             norm_eps=1e-5,  # torch: layer_norm's default
         ),
         rate=0.1,  # s-sahoo/duo configs/model/small.yaml: dropout

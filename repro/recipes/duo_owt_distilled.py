@@ -13,21 +13,20 @@ Departs  the teacher drops nothing (theirs is never put into evaluation mode, so
          on_load_checkpoint restores them); BOS and EOS around a row are neither noised nor scored (theirs: both)
 """
 
-from repro.backbones.dit import Dit
-from repro.backbones.dropped import Dropped
+from repro.core.schedules import ConstantWithWarmup
 from repro.data.corpus import UNRESOLVED
 from repro.data.counted import Counted
 from repro.data.documents import Hub
 from repro.data.packed import Packed
 from repro.data.pretrained import Pretrained
+from repro.models.dit import Dit, WithDropout
 from repro.objectives.dcd import Dcd
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import GlobalBatch
-from repro.optim import AdamW, Ema
 from repro.processes.uniform import Uniform
-from repro.recipe import Recipe, ReleasedTeacher
 from repro.recipes.command import main
-from repro.schedules import ConstantWithWarmup
+from repro.training.optimizer import AdamW, Ema
+from repro.training.recipe import Recipe, ReleasedTeacher
 
 RECIPE = Recipe(
     name="duo_owt_distilled",  # repro/registry.py
@@ -44,27 +43,27 @@ RECIPE = Recipe(
             units=Pretrained(
                 source="gpt2",  # s-sahoo/duo configs/data/openwebtext-split.yaml
                 revision=UNRESOLVED,  # the papers pin none
-                size=50_258,  # gpt2 and the padding that dataloader.py:749-750 adds (spec D.2)
+                size=50_258,  # gpt2 and a pad, dataloader.py:749-750 (docs/method.md#transformation-operator)
                 begin=50_256,  # gpt2: its end of text stands for BOS as well
                 end=50_256,  # gpt2: <|endoftext|>
                 pad=50_257,  # s-sahoo/duo dataloader.py:749-750; no wrapped row holds it
                 mask=50_257,  # ours: unused; an id of its own would be a row that the authors' network lacks
             ),
             length=1024,  # s-sahoo/duo configs/model/small.yaml: length
-            batch=1000,  # datasets.map: its batch size, not set in dataloader.py:695-710 (spec D.7, packing)
+            batch=1000,  # datasets.map: its batch size, not set in dataloader.py:695-710 (docs/method.md#packing)
         ),
         rows=8_700_000,  # ours, expected: 9.0e9 ids of 8.0 M documents (nanoGPT's count), / 1,022 a row
     ),
-    backbone=Dropped(
+    backbone=WithDropout(
         backbone=Dit(
             layers=12,  # s-sahoo/duo configs/model/small.yaml: n_blocks
             width=768,  # s-sahoo/duo configs/model/small.yaml: hidden_size
             heads=12,  # s-sahoo/duo configs/model/small.yaml: n_heads
-            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (spec D.7)
+            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (docs/method.md#duo-hyperparameters)
             condition=128,  # s-sahoo/duo configs/model/small.yaml: cond_dim
-            frequencies=256,  # s-sahoo/duo models/dit.py: sinusoids of the embedder (spec D.7)
+            frequencies=256,  # s-sahoo/duo models/dit.py: sinusoids of the embedder (docs/method.md#dit)
             alpha_end=1e-3,  # s-sahoo/duo configs/algo/distillation.yaml: time_conditioning True; sigma = -log alpha
-            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (spec D.7)
+            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (docs/method.md#duo-hyperparameters)
             norm_eps=1e-5,  # torch: layer_norm's default
         ),
         rate=0.1,  # s-sahoo/duo configs/model/small.yaml: dropout

@@ -4,37 +4,38 @@ Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.reci
 Toy      python -m repro.recipes.duo_script --scale nano         half a minute, one core, no download
 Cost     8 x H100: see --plan
 Expect   no published number; the logged loss lacks the script's constant, ln(1e8) (V - 1) = 927,794 a token
-Departs  from seed train_flowlm.py: c (V - 1) is subtracted from the loss (same gradient), logits are float32
+Departs  from tom-pollak/dllm@43ea9ff train_flowlm.py: c (V - 1) is subtracted from the loss (same gradient), logits
+are float32
 """
 
-from repro.backbones.modernbert import ModernBert
+from repro.core.schedules import Linear, LinearToZero
 from repro.data.chat import Chat
 from repro.data.corpus import UNRESOLVED
+from repro.models.modernbert import ModernBert
 from repro.objectives.noise import Window
 from repro.objectives.objective import RowGroup
+from repro.objectives.soft_tokens import Sparse
 from repro.objectives.sym_kl import Kappa, SymKLScript
-from repro.ops.soft_tokens import Sparse
-from repro.optim import AdamW
 from repro.processes.uniform import Uniform
-from repro.recipe import Recipe
 from repro.recipes.command import main
-from repro.schedules import Linear, LinearToZero
+from repro.training.optimizer import AdamW
+from repro.training.recipe import Recipe
 
 RECIPE = Recipe(
     name="duo_script",  # repro/registry.py
     data=Chat(
-        source="allenai/tulu-3-sft-mixture-0225",  # seed train_flowlm.py:18-43
+        source="allenai/tulu-3-sft-mixture-0225",  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
         revision=UNRESOLVED,  # the seed pins none; resolved by the first online run
-        split="train",  # seed train_flowlm.py:18-43
-        source_rows=866_138,  # expected for -0225 (spec A.1)
-        tokenizer="answerdotai/ModernBERT-large",  # seed train_flowlm.py:18-43
+        split="train",  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
+        source_rows=866_138,  # expected for -0225 (docs/method.md#masked-script)
+        tokenizer="answerdotai/ModernBERT-large",  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
         tokenizer_revision=UNRESOLVED,  # the seed pins none
-        template="User: {user}\n{sep}\nAssistant:\n{assistant}",  # seed train_flowlm.py:24-26
-        max_length=512,  # seed train_flowlm.py:18-43
-        scored="all",  # seed train_flowlm.py:67
-        heldout_fraction=0.05,  # seed train_flowlm.py:18-43
-        split_seed=42,  # seed train_flowlm.py:18-43
-        size=50_368,  # ModernBERT config.json: vocab_size (spec A.1)
+        template="User: {user}\n{sep}\nAssistant:\n{assistant}",  # tom-pollak/dllm@43ea9ff train_flowlm.py:24-26
+        max_length=512,  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
+        scored="all",  # tom-pollak/dllm@43ea9ff train_flowlm.py:67
+        heldout_fraction=0.05,  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
+        split_seed=42,  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
+        size=50_368,  # ModernBERT config.json: vocab_size (docs/method.md#masked-script)
         total=50_368,  # same: every id is a row of the embedding
         mask=50_284,  # ModernBERT tokenizer: [MASK] (checked on loading)
         pad=50_283,  # ModernBERT config.json: pad_token_id
@@ -52,53 +53,53 @@ RECIPE = Recipe(
         rope_base_local=10_000.0,  # ModernBERT paper section 2.1.1
         norm_eps=1e-5,  # ModernBERT config.json: norm_eps
         max_positions=8192,  # ModernBERT config.json: max_position_embeddings
-        attend_pads=False,  # seed train_flowlm.py: attention excludes PAD (spec A.5 row 12)
+        attend_pads=False,  # tom-pollak/dllm@43ea9ff train_flowlm.py:67 (docs/method.md#script-departures row 12)
         init_deviation=0.02,  # ModernBERT config.json: initializer_range; unused, weights are loaded
-        weights="answerdotai/ModernBERT-large",  # seed train_flowlm.py:18-43
+        weights="answerdotai/ModernBERT-large",  # tom-pollak/dllm@43ea9ff train_flowlm.py:18-43
         revision=UNRESOLVED,  # the seed pins none
     ),
     process=Uniform(
-        alpha_end=1e-3,  # spec D.4: alpha(t) = 1 - (1 - 1e-3) t
-        eps=1e-3,  # spec D.4: t in [1e-3, 1]
+        alpha_end=1e-3,  # docs/method.md#duo-curriculum: alpha(t) = 1 - (1 - 1e-3) t
+        eps=1e-3,  # docs/method.md#duo-curriculum: t in [1e-3, 1]
     ),
     objective=SymKLScript(
         noise=Window(
-            low=0.03,  # seed train_flowlm.py:55
-            high=0.15,  # seed train_flowlm.py:55
+            low=0.03,  # tom-pollak/dllm@43ea9ff train_flowlm.py:55
+            high=0.15,  # tom-pollak/dllm@43ea9ff train_flowlm.py:55
         ),
         temperature=LinearToZero(
-            start=1e-3,  # seed train_flowlm.py:60-61
-            steps=500_000,  # seed train_flowlm.py:60-61 and README.md:234
-            floor=1e-8,  # seed train_flowlm.py:60-61
+            start=1e-3,  # tom-pollak/dllm@43ea9ff train_flowlm.py:60-61
+            steps=500_000,  # tom-pollak/dllm@43ea9ff train_flowlm.py:60-61 and README.md:234
+            floor=1e-8,  # tom-pollak/dllm@43ea9ff train_flowlm.py:60-61
         ),
         tokens=Sparse(
             mass=0.9999,  # ours: same law as dense (tested)
         ),
-        floor=1e-8,  # seed train_flowlm.py:75-77 (spec A.3)
-        view_scale=Kappa(),  # seed train_flowlm.py:80 (spec A.5 row 1)
+        floor=1e-8,  # tom-pollak/dllm@43ea9ff train_flowlm.py:75-77 (docs/method.md#symmetric-kl)
+        view_scale=Kappa(),  # tom-pollak/dllm@43ea9ff train_flowlm.py:80 (docs/method.md#script-departures row 1)
         group=RowGroup(
-            rows=32,  # seed train_flowlm.py:83: mean over one GPU's tokens, then over GPUs
+            rows=32,  # tom-pollak/dllm@43ea9ff train_flowlm.py:83: mean over one GPU's tokens, then over GPUs
         ),
     ),
     optimizer=AdamW(
-        lr=5e-5,  # seed train_flowlm.py:89-93
-        betas=(0.9, 0.999),  # transformers 4.53 TrainingArguments (spec A.1)
-        eps=1e-8,  # transformers 4.53 TrainingArguments (spec A.1)
-        weight_decay=0.0,  # transformers 4.53 TrainingArguments (spec A.1)
-        clip=None,  # seed train_flowlm.py:94-107: no gradient_clipping, so none (spec A.2)
+        lr=5e-5,  # tom-pollak/dllm@43ea9ff train_flowlm.py:89-93
+        betas=(0.9, 0.999),  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
+        eps=1e-8,  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
+        weight_decay=0.0,  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
+        clip=None,  # tom-pollak/dllm@43ea9ff train_flowlm.py:94-107 sets none (docs/method.md#uniform-script)
     ),
     learning_rate=Linear(
-        warmup=0,  # transformers 4.53 TrainingArguments (spec A.1)
+        warmup=0,  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
     ),
     ema=None,  # the seed keeps no average
-    precision="bf16_master",  # seed train_flowlm.py:94-107: DeepSpeed bf16, float32 masters
-    batch=256,  # seed README.md:31 and train_flowlm.py: 32 a GPU on 8 GPUs
-    micro_batch=32,  # seed train_flowlm.py:89-93
-    steps=3_215,  # one epoch: ceil(ceil(.95 * 866,138 / 32) / 8) (spec A.1)
+    precision="bf16_master",  # tom-pollak/dllm@43ea9ff train_flowlm.py:94-107: DeepSpeed bf16, float32 masters
+    batch=256,  # tom-pollak/dllm@43ea9ff README.md:31 and train_flowlm.py: 32 a GPU on 8 GPUs
+    micro_batch=32,  # tom-pollak/dllm@43ea9ff train_flowlm.py:89-93
+    steps=3_215,  # one epoch: ceil(ceil(.95 * 866,138 / 32) / 8) (docs/method.md#masked-script)
     log_every=500,  # transformers 4.53 TrainingArguments
-    heldout_every=200,  # ours: the script never evaluates (spec A.2)
+    heldout_every=200,  # ours: the script never evaluates (docs/method.md#uniform-script)
     heldout_rows=4096,  # ours: rows of the split that the in-training bound reads
-    checkpoint_every=500,  # transformers 4.53 TrainingArguments (spec A.1)
+    checkpoint_every=500,  # transformers 4.53 TrainingArguments (docs/method.md#masked-script)
     teacher=None,  # nothing is distilled
     suite="seed",  # ours: evals/suites/seed.toml
 )

@@ -4,24 +4,25 @@ Run      accelerate launch --config_file recipes/launch/fsdp2_8.yaml -m repro.re
 Toy      python -m repro.recipes.llada_pretrain --scale nano         one core, no download
 Cost     130,000 H800 GPU hours (arXiv 2502.09992, section 2.2); by --plan 109,000 on H100s, layers recomputed
 Expect   as LLaDA 8B Base: MMLU 65.9, GSM8K 70.3, HellaSwag 70.5 (arXiv 2502.09992), with the authors' corpus
-Source   arXiv 2502.09992, section 2.2 and appendix B; ML-GSAI/LLaDA GUIDELINES.md; spec B.1, B.3
-Departs  the 2.3 T tokens are not public, so the corpus is a stand-in; what the paper does not say is marked
+Source   arXiv 2502.09992, section 2.2 and appendix B; ML-GSAI/LLaDA GUIDELINES.md; docs/method.md#llada-objective,
+docs/method.md#llada-pretraining Departs  the 2.3 T tokens are not public, so the corpus is a stand-in; what the paper
+does not say is marked
 """
 
-from repro.backbones.llama import Llama
+from repro.core.schedules import WarmupStableDropDecay
 from repro.data.corpus import UNRESOLVED
 from repro.data.counted import Counted
 from repro.data.documents import Hub
 from repro.data.packed import Packed
 from repro.data.pretrained import Pretrained
+from repro.models.llama import Llama
 from repro.objectives.elbo import IndependentElbo
 from repro.objectives.lengths import RandomLength
 from repro.objectives.objective import RowGroup
-from repro.optim import AdamW
 from repro.processes.absorbing import Absorbing
-from repro.recipe import Recipe
 from repro.recipes.command import main
-from repro.schedules import WarmupStableDropDecay
+from repro.training.optimizer import AdamW
+from repro.training.recipe import Recipe
 
 RECIPE = Recipe(
     name="llada_pretrain",  # repro/registry.py
@@ -50,7 +51,7 @@ RECIPE = Recipe(
         rows=561_523_438,  # 2.3e12 tokens / 4,096: LLaDA saw each once (arXiv 2502.09992 section 2.2)
     ),
     backbone=Llama(
-        layers=32,  # arXiv 2502.09992 table 5 (spec B.3)
+        layers=32,  # arXiv 2502.09992 table 5 (docs/method.md#llada-pretraining)
         width=4096,  # arXiv 2502.09992 table 5
         heads=32,  # arXiv 2502.09992 table 5
         kv_heads=32,  # arXiv 2502.09992 table 5
@@ -59,10 +60,10 @@ RECIPE = Recipe(
         rope_base=500_000.0,  # LLaDA-8B-Base config.json: rope_theta, from memory; the paper does not say
         norm_eps=1e-5,  # LLaDA-8B-Base config.json: rms_norm_eps, from memory; the paper does not say
         learned_positions=0,  # arXiv 2502.09992: RoPE alone
-        tied=False,  # arXiv 2502.09992 table 5: 8.02 B parameters, 6.98 B of them no embeddings (spec B.3)
+        tied=False,  # arXiv 2502.09992v1 Table 5: 8.02 B in all, 6.98 B without embeddings
         init_deviation=0.02,  # unknown; transformers LlamaConfig: initializer_range
     ),
-    process=Absorbing(),  # spec B.1
+    process=Absorbing(),  # docs/method.md#llada-objective
     objective=RandomLength(
         loss=IndependentElbo(
             eps=1e-3,  # ML-GSAI/LLaDA GUIDELINES.md: forward_process

@@ -15,28 +15,26 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from repro import parts, registry
-from repro.backbones.backbone import Backbone
-from repro.backbones.dit import Dit
-from repro.backbones.dropped import Dropped
-from repro.backbones.llama import Llama
-from repro.backbones.oracle import Oracle
+from repro.core import parts, registry
+from repro.core.errors import nearest
+from repro.core.schedules import LinearToZero
 from repro.data.corpus import Data
 from repro.data.documents import Sotu
 from repro.data.language import Language
-from repro.data.tasks import Sudoku
+from repro.data.sudoku import Sudoku
 from repro.data.text import Characters, Text
+from repro.models.backbone import Backbone
+from repro.models.dit import Dit, WithDropout
+from repro.models.llama import Llama
+from repro.models.oracle import Oracle
 from repro.objectives.dcd import Dcd
 from repro.objectives.elbo import DuoElbo
 from repro.objectives.noise import GammaWindow, Window
 from repro.objectives.objective import Objective
+from repro.objectives.soft_tokens import Dense
 from repro.objectives.sym_kl import SymKL, SymKLScript
-from repro.ops.soft_tokens import Dense
-from repro.parts import nearest
-from repro.processes.left_to_right import LeftToRight
-from repro.processes.process import Diffusion
-from repro.recipe import Recipe, TrainedTeacher
-from repro.schedules import LinearToZero
+from repro.processes.process import diffusion
+from repro.training.recipe import Recipe, TrainedTeacher
 
 CORPORA: dict[str, Data] = {
     "nano": Language(
@@ -84,7 +82,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     if scale not in CORPORA:
         raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
     data, steps = CORPORA[scale], STEPS[scale]
-    if isinstance(recipe.backbone, Dropped):
+    if isinstance(recipe.backbone, WithDropout):
         steps = round(DIT_SHARE * steps)
     share = steps / recipe.steps
     noise = parts.canonical(recipe.process)["part"]
@@ -122,11 +120,11 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
 
 def oracle(recipe: Recipe) -> Recipe:
     """The recipe with the exact conditional for a network and nothing to train (its language must be an oracle's)."""
-    if not isinstance(recipe.data, Language) or not isinstance(recipe.process, Diffusion):
+    if not isinstance(recipe.data, Language) or recipe.process.causal:
         raise ValueError(
             f"no exact denoiser for {recipe.name}; it exists for diffusion at nano and nano.lexicon"
         )
-    exact = Oracle(process=recipe.process)
+    exact = Oracle(process=diffusion(recipe.process))
     return dataclasses.replace(recipe, name=f"oracle:{recipe.name}", backbone=exact, steps=0)
 
 
@@ -139,12 +137,12 @@ def by_name(name: str) -> Recipe:
 
 def _backbone(recipe: Recipe, data: Data, layers: int) -> Backbone:
     """A network of toy size: the papers' DiT where that is the recipe's, else a Llama."""
-    if isinstance(recipe.backbone, Dropped):
+    if isinstance(recipe.backbone, WithDropout):
         pins: dict[str, Any] = {"layers": layers, "width": 64, "heads": 2, "ffn": 256}
         if isinstance(recipe.backbone.backbone, Dit):
             pins["condition"] = 64
         return parts.derive(recipe.backbone, {f"backbone.{pin}": value for pin, value in pins.items()})
-    causal = isinstance(recipe.process, LeftToRight)
+    causal = recipe.process.causal
     return Llama(
         layers=layers,
         width=64,
@@ -194,7 +192,7 @@ FEW = 512
 
 def _same_gamma(gamma: float, full: int, count: int) -> float:
     """The gamma at which `count` ids keep as many tokens, T(A), as `full` do at `gamma`; 6 digits, so that it locks."""
-    from repro.lazy import torch
+    from repro.core.lazy import torch
     from repro.processes import gaussian
 
     level = gaussian.transform(torch.tensor(gamma, dtype=torch.float64), full)[0].item()
@@ -203,7 +201,7 @@ def _same_gamma(gamma: float, full: int, count: int) -> float:
 
 def _same_flips(t: float, full: int, count: int) -> float:
     """The t = 1 - A at which `count` ids keep as many tokens as `full` do at `t`; 6 digits."""
-    from repro.lazy import torch
+    from repro.core.lazy import torch
     from repro.processes import gaussian
 
     gamma = gaussian.gamma_of(torch.tensor(1 - t, dtype=torch.float64)).item()

@@ -1,11 +1,12 @@
-"""Left-to-right sampling, one token a forward (spec F); the decoding loop keeps keys and values in slots."""
+"""Left-to-right sampling, one token a forward (docs/method.md#ar-baseline); the decoding loop keeps keys and values
+in kv_cache."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro.parts import part
-from repro.samplers.sampler import Abilities, Claim, Sampler, State, claim_at
+from repro.core.parts import part
+from repro.samplers.sampler import Capabilities, Claim, Sampler, State, claim_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ class Autoregressive(Sampler):
     """The next token: argmax at temperature 0, else a draw of softmax(logits / temperature)."""
 
     temperature: float
-    abilities = Abilities(
+    capabilities = Capabilities(
         frozenset({"left_to_right"}), plan="quota", revises=frozenset(), looks_at_draws=False
     )
 

@@ -1,4 +1,5 @@
-"""Corrector sweeps for uniform noise: positions drawn anew given all the others (arXiv 2605.22765; spec D.6).
+"""Corrector sweeps for uniform noise: positions drawn anew given all the others (arXiv 2605.22765;
+docs/method.md#uniform-samplers).
 
 At time s the law of one noisy token given the others is
 
@@ -15,18 +16,19 @@ may be left. So N steps cost N + (N - 1) sweeps forwards.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from repro import rng
-from repro.lazy import torch
-from repro.parts import Part, part
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import Part, part
 from repro.processes.uniform import Uniform, conditional
-from repro.samplers.sampler import Abilities, Claim, Sampler, State
+from repro.samplers.sampler import Capabilities, Claim, Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.prediction import Prediction
+    from repro.models.prediction import Prediction
 
 
 def gibbs(process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, where: Tensor) -> Tensor:
@@ -43,11 +45,11 @@ class Choice(Part):
 
     claim: ClassVar[Claim]
 
+    @abstractmethod
     def weights(
         self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor
     ) -> Tensor:
         """Weight of each position of `among` [B, L]: [B, L] float64."""
-        raise AssertionError("abstract")
 
 
 @part
@@ -93,9 +95,9 @@ class Corrected(Sampler):
     count: int
 
     @property
-    def abilities(self) -> Abilities:
-        rule = self.rule.abilities
-        return Abilities(frozenset({"uniform"}), rule.plan, frozenset({"uniform"}), rule.looks_at_draws)
+    def capabilities(self) -> Capabilities:
+        rule = self.rule.capabilities
+        return Capabilities(frozenset({"uniform"}), rule.plan, frozenset({"uniform"}), rule.looks_at_draws)
 
     def claim(self) -> Claim:
         exact = self.choice.claim == "law" and self.count == 1

@@ -1,7 +1,7 @@
 """The one decoding loop. Rules (`repro.samplers.sampler`) differ only in how they turn a state into the next ids.
 
     decoded = decode(denoiser, process, sampler, plan, prompts, seed=0, names=[0, 1])
-    decoded.ids [B, gen_length], decoded.ledger.forwards [B]
+    decoded.ids [B, gen_length], decoded.cost.forwards [B]
 
 The loop keeps prompts fixed, walks blocks left to right, gives each block its own time from 1 to 0, stops a block as
 soon as nothing is open, lets ended rows leave the batch, counts what was really forwarded, and asserts that no noise is
@@ -14,98 +14,21 @@ draws are keyed by row and position, so a row decodes alike in any batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from repro import registry, rng
-from repro.lazy import torch
-from repro.processes.left_to_right import LeftToRight
-from repro.processes.process import Diffusion, Process
+from repro.core import registry, rng
+from repro.core.lazy import torch
+from repro.processes.process import Process, diffusion
+from repro.samplers.decoded import Advanced, Cost, Decoded, Frame, StepIndex
 from repro.samplers.plan import Plan, check
 from repro.samplers.sampler import Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser
-    from repro.backbones.prediction import Kept, Prediction
+    from repro.models.denoiser import Denoiser
+    from repro.models.prediction import DecodingCache, Prediction
     from repro.samplers.draws import Draw
-
-
-class Moment(NamedTuple):
-    """A step of the plan: its block, its number within the block, and the block's steps."""
-
-    block: int
-    step: int
-    steps: int
-
-
-@dataclass
-class Ledger:
-    """What a decode cost, [B] each; forwards are of single rows.
-
-    `further`: those of them beyond the first of a step (guidance, correction); `refreshes`: those that renewed a cache;
-    `token_forwards`: tokens that went through the network; `writes`: tokens written, revisions too; `filled`: positions
-    behind the end of a row that no rule had decided.
-    """
-
-    forwards: Tensor
-    further: Tensor
-    refreshes: Tensor
-    token_forwards: Tensor
-    writes: Tensor
-    filled: Tensor
-
-    @classmethod
-    def empty(cls, rows: int, device: torch.device) -> Ledger:
-        return cls(*(torch.zeros(rows, dtype=torch.int64, device=device) for _ in fields(cls)))
-
-    def add(self, other: Ledger, rows: Tensor) -> None:
-        """Add the costs of a step of some rows [n]."""
-        for field in fields(self):
-            getattr(self, field.name)[rows] += getattr(other, field.name)
-
-
-class Advanced(NamedTuple):
-    """After a step: ids [B, L], the rule's memory [B, M], its cost, and the prediction that it began with, at t [B]."""
-
-    ids: Tensor
-    memory: Tensor | None
-    cost: Ledger
-    prediction: Prediction
-    t: Tensor
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What the loop shows after each step: ids [B, L], what changed [B, L], costs so far (a live count), moment.
-
-    `confidence` [B, L]: what the network gave to each token that was written at this step, else 0; None: not asked.
-    """
-
-    ids: Tensor
-    changed: Tensor
-    ledger: Ledger
-    at: Moment
-    confidence: Tensor | None
-    before: Tensor
-    """[B, L] ids that the step began with."""
-    advanced: Advanced
-    """The step of the rows that were still being decoded, [n] of the B."""
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Generated ids [B, gen_length], what they cost, and `useful` [B]: tokens before the first that ends a row."""
-
-    ids: Tensor
-    ledger: Ledger
-    useful: Tensor
-
-    @property
-    def committed(self) -> Tensor:
-        """[B] positions that a rule decided, each once: all but those filled behind the end of a row."""
-        return self.ids.shape[1] - self.ledger.filled
 
 
 class Decoder:
@@ -120,16 +43,16 @@ class Decoder:
         prompts: Sequence[Sequence[int]],
     ) -> None:
         check(sampler, process, plan)
-        if plan.kept() is not None and not denoiser.keeps:
+        if plan.kept() is not None and not denoiser.supports_kv_cache:
             raise ValueError("this denoiser has no keys and values to keep; leave out the cache")
-        if denoiser.writes not in (None, plan.block_length):
+        if denoiser.required_block_size not in (None, plan.block_length):
             raise ValueError(
-                f"this network writes blocks of {denoiser.writes}, not {plan.block_length};"
-                f" set block_length={denoiser.writes}"
+                f"this network writes blocks of {denoiser.required_block_size}, not {plan.block_length};"
+                f" set block_length={denoiser.required_block_size}"
             )
         self.denoiser, self.process, self.sampler, self.plan = denoiser, process, sampler, plan
-        self.causal = isinstance(process, LeftToRight)
-        self.revises = registry.part_name(type(process)) in sampler.abilities.revises
+        self.causal = process.causal
+        self.revises = registry.part_name(type(process)) in sampler.capabilities.revises
         vocabulary = denoiser.vocabulary
         if self.causal:
             if vocabulary.bos is None:
@@ -147,10 +70,10 @@ class Decoder:
 
     def begin(self, draw: Draw, ids: Tensor) -> Tensor:
         """The ids at t = 1: prompts, then draws of the prior (a sure prior, all mask, draws nothing)."""
-        if not isinstance(self.process, Diffusion):
+        if self.causal:
             return ids
         where = self._columns(ids, self.start, self.width)
-        law = self.process.prior(self.denoiser.vocabulary).to(self.device)
+        law = diffusion(self.process).prior(self.denoiser.vocabulary).to(self.device)
         if law.max() == 1:
             return torch.where(where, law.argmax(), ids)
         rows, columns = where.nonzero(as_tuple=True)
@@ -158,11 +81,11 @@ class Decoder:
         ids[where] = draw(law.expand(len(rows), -1), rng.PRIOR, rows, columns - self._pads(ids)[rows], 0)
         return ids
 
-    def schedule(self) -> Iterator[Moment]:
+    def schedule(self) -> Iterator[StepIndex]:
         """Every step of the plan; an adaptive rule has one a position."""
         blocks = self.plan.gen_length // self.plan.block_length
         steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks
-        return (Moment(block, i, steps) for block in range(blocks) for i in range(steps))
+        return (StepIndex(block, i, steps) for block in range(blocks) for i in range(steps))
 
     def window(self, block: int) -> slice:
         """The columns of a block."""
@@ -173,10 +96,10 @@ class Decoder:
         self,
         ids: Tensor,
         memory: Tensor | None,
-        at: Moment,
+        at: StepIndex,
         draw: Draw,
         pad: Tensor | None = None,
-        kept: KeptStores | None = None,
+        kept: DecodingCaches | None = None,
     ) -> Advanced:
         """One step: ids [B, L] and the rule's memory -> the next ones and the step's cost; pure but for what is `kept`.
 
@@ -204,7 +127,7 @@ class Decoder:
             t=t,
             s=s,
             quota=length // steps
-            + (i < length % steps),  # LLaDA: the rest goes to the first steps (spec B.4)
+            + (i < length % steps),  # LLaDA: the rest goes to the first steps (docs/method.md#llada-sampling)
             step=i,
             steps=steps,
             process=self.process,
@@ -216,7 +139,7 @@ class Decoder:
             prompt=self._columns(ids, 0, self.start),
         )
         after = self.sampler.step(state)
-        cost = Ledger.empty(len(ids), self.device)
+        cost = Cost.empty(len(ids), self.device)
         for number, made in enumerate(predictions):
             cost.forwards += made.forwarded
             cost.further += made.forwarded if number else 0
@@ -234,7 +157,7 @@ class Decoder:
         open = self.open(ids, block)
         return open.new_zeros(len(ids)) if self.revises else ~open.any(1)
 
-    def ended(self, ids: Tensor, at: Moment) -> tuple[Tensor, Tensor]:
+    def ended(self, ids: Tensor, at: StepIndex) -> tuple[Tensor, Tensor]:
         """[B] whether a row holds an id that ends it with nothing undecided before, and the column of that id."""
         found = torch.zeros_like(ids, dtype=torch.bool)
         for stop in self.plan.ends():
@@ -246,12 +169,12 @@ class Decoder:
         before = self.open(ids, at.block) & (self.column < first[:, None])
         return (first < self.width) & ~before.any(1), first
 
-    def written(self, ids: Tensor, at: Moment) -> Tensor:
+    def written(self, ids: Tensor, at: StepIndex) -> Tensor:
         """Generated positions that are decided after a step, [B, L]."""
         reached = self._reached(ids, at)
         return reached if self.causal or at.step + 1 == at.steps else reached & ~self.open(ids, at.block)
 
-    def _reached(self, ids: Tensor, at: Moment) -> Tensor:
+    def _reached(self, ids: Tensor, at: StepIndex) -> Tensor:
         """Generated positions up to the end of the block (of a left-to-right model: up to the step's), [B, L]."""
         window = self.window(at.block)
         return self._columns(ids, self.start, window.start + at.step + 1 if self.causal else window.stop)
@@ -267,13 +190,15 @@ class Decoder:
         """Left padding of each row (an enumeration runs many states of one prompt)."""
         return self.pad if len(ids) == len(self.pad) else self.pad.expand(len(ids))
 
-    def prediction(self, ids: Tensor, at: Moment, t: Tensor, pad: Tensor, kept: Kept | None) -> Prediction:
+    def prediction(
+        self, ids: Tensor, at: StepIndex, t: Tensor, pad: Tensor, kept: DecodingCache | None
+    ) -> Prediction:
         """The prediction for ids whose block is at time t [B]; what is before is clean, what comes after pure noise.
 
         `pad` [B] left padding of these rows; `kept`: keys and values of before (None: everything is forwarded).
         """
-        from repro.backbones.attention import Mask
-        from repro.backbones.prediction import KeptPrediction, Prediction
+        from repro.models.attention import Mask
+        from repro.models.prediction import CachedPrediction, Prediction
 
         window, padded = self.window(at.block), bool(self.pad.any())
         if self.causal:
@@ -286,28 +211,28 @@ class Decoder:
             kept = self.stores(len(ids))(0)
         if kept is None:
             return Prediction(self.denoiser, ids, times, mask, positions)
-        return KeptPrediction(self.denoiser, ids, times, mask, positions, kept, window)
+        return CachedPrediction(self.denoiser, ids, times, mask, positions, kept, window)
 
-    def stores(self, rows: int) -> KeptStores:
+    def stores(self, rows: int) -> DecodingCaches:
         """What is kept from step to step for `rows` rows."""
-        return KeptStores(self, rows)
+        return DecodingCaches(self, rows)
 
 
-class KeptStores:
+class DecodingCaches:
     """Keys and values kept for each forward of a step: the first, and further ones, which see other ids."""
 
     def __init__(self, decoder: Decoder, rows: int) -> None:
         self.decoder, self.rows = decoder, rows
-        self.stores: dict[int, Kept] = {}
+        self.stores: dict[int, DecodingCache] = {}
 
-    def __call__(self, number: int) -> Kept:
-        from repro.backbones.prediction import Kept
+    def __call__(self, number: int) -> DecodingCache:
+        from repro.models.prediction import DecodingCache
 
         if number not in self.stores:
             cache = self.decoder.plan.kept()
             reach, refresh = ("causal", None) if cache is None else (cache.reach, cache.refresh)
             width, device = self.decoder.width, self.decoder.device
-            self.stores[number] = Kept(self.rows, width, reach, refresh, device)
+            self.stores[number] = DecodingCache(self.rows, width, reach, refresh, device)
         return self.stores[number]
 
     def begin_block(self) -> None:
@@ -340,7 +265,7 @@ def steps(
 
     decoder = Decoder(denoiser, process, sampler, plan, prompts)
     rows = torch.tensor(list(names), dtype=torch.int64, device=decoder.device)
-    ledger = Ledger.empty(len(rows), decoder.device)
+    cost = Cost.empty(len(rows), decoder.device)
     with torch.no_grad():
         ids = decoder.begin(Stream(seed, rows, -1), decoder.ids)
         here, memory = torch.arange(len(rows), device=decoder.device), sampler.start(ids)
@@ -350,12 +275,12 @@ def steps(
                 return
             if kept is not None and at.step == 0:
                 kept.begin_block()
-            if sampler.abilities.plan != "quota" and decoder.decided(ids[here], at.block).all():
+            if sampler.capabilities.plan != "quota" and decoder.decided(ids[here], at.block).all():
                 continue
             draw = Stream(seed, rows[here], number)
             after = decoder.advance(ids[here], memory, at, draw, decoder.pad[here], kept)
             memory, new = after.memory, after.ids
-            ledger.add(after.cost, here)
+            cost.add(after.cost, here)
             changed = torch.zeros_like(ids, dtype=torch.bool)
             changed[here] = new != ids[here]
             sure = _confidence(after, changed, here) if confidence else None
@@ -365,7 +290,7 @@ def steps(
                 ended, column = decoder.ended(new, at)
                 if ended.any():
                     rest = ended[:, None] & (decoder.column > column[:, None])
-                    ledger.filled[here] += (rest & ~decoder.written(new, at)).sum(1)
+                    cost.filled[here] += (rest & ~decoder.written(new, at)).sum(1)
                     ids[here] = torch.where(
                         rest, new.gather(1, column.clamp_max(decoder.width - 1)[:, None]), new
                     )
@@ -373,7 +298,7 @@ def steps(
                     here, memory = here[stay], None if memory is None else memory[stay]
                     if kept is not None:
                         kept.keep(stay)
-            yield decoder, Frame(ids, changed, ledger, at, sure, before, after)
+            yield decoder, Frame(ids, changed, cost, at, sure, before, after)
 
 
 def _confidence(after: Advanced, changed: Tensor, here: Tensor) -> Tensor:
@@ -412,4 +337,4 @@ def decode(
     for end in plan.ends() or ([] if denoiser.vocabulary.eos is None else [denoiser.vocabulary.eos]):
         stop |= out == end
     useful = torch.where(stop, torch.arange(out.shape[1], device=out.device), out.shape[1]).amin(1)
-    return Decoded(out, frame.ledger, useful)
+    return Decoded(out, frame.cost, useful)

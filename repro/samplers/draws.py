@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from repro import rng
+from repro.core import rng
 
 Outcome = tuple[int, int, int]
 """(purpose, index, position): names a draw within a row and a step."""

@@ -15,16 +15,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from repro.lazy import torch
+from repro.core.lazy import torch
 from repro.processes.process import Process
-from repro.samplers.decode import Decoder, Moment
+from repro.samplers.decode import Decoder
+from repro.samplers.decoded import StepIndex
 from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.denoiser import Denoiser
+    from repro.models.denoiser import Denoiser
     from repro.samplers.draws import Draw, Outcome, Unknown
 
 
@@ -76,7 +77,7 @@ def _written(decoder: Decoder, states: States) -> dict[tuple[int, ...], float]:
 Step = Callable[["Tensor", "Tensor | None", "Draw"], "tuple[Tensor, Tensor | None]"]
 
 
-def _advance(decoder: Decoder, at: Moment, ids: Tensor, memory: Tensor | None, draw: Draw) -> tuple:
+def _advance(decoder: Decoder, at: StepIndex, ids: Tensor, memory: Tensor | None, draw: Draw) -> tuple:
     after = decoder.advance(ids, memory, at, draw)
     return after.ids, after.memory
 

@@ -1,4 +1,5 @@
-"""Rules that commit a fixed quota of masked positions a step, best first (spec B.4, E.3).
+"""Rules that commit a fixed quota of masked positions a step, best first (docs/method.md#llada-sampling,
+docs/method.md#dream-rules).
 
 At temperature 0 a committed token is the argmax; above, a draw of softmax(logits / temperature). The score of a
 position never uses the temperature (LLaDA scores by the un-noised softmax).
@@ -8,21 +9,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro.lazy import torch
-from repro.parts import part
-from repro.samplers.sampler import Abilities, Claim, Sampler, Setting, State, claim_at
+from repro.core.lazy import torch
+from repro.core.parts import part
+from repro.samplers.sampler import Capabilities, Claim, Sampler, Setting, State, claim_at
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _abilities(looks_at_draws: bool, *settings: Setting) -> Abilities:
-    return Abilities(
+def _abilities(looks_at_draws: bool, *settings: Setting) -> Capabilities:
+    return Capabilities(
         frozenset({"absorbing"}),
         plan="quota",
         revises=frozenset(),
         looks_at_draws=looks_at_draws,
-        honours=frozenset({"quota", *settings}),
+        follows=frozenset({"quota", *settings}),
     )
 
 
@@ -31,7 +32,7 @@ class LowConfidence(Sampler):
     """The positions whose written token is most probable; the others are remasked (LLaDA, Alg. 5; MaskGIT)."""
 
     temperature: float
-    abilities = _abilities(True, "order", "confidence")
+    capabilities = _abilities(True, "order", "confidence")
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -49,7 +50,7 @@ class Margin(Sampler):
     """The positions with the largest gap between the two highest probabilities (Dream's `topk_margin`)."""
 
     temperature: float
-    abilities = _abilities(False, "order")
+    capabilities = _abilities(False, "order")
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)
@@ -65,7 +66,7 @@ class Entropy(Sampler):
     """The positions with the lowest predictive entropy (Dream's `entropy`)."""
 
     temperature: float
-    abilities = _abilities(False, "order")
+    capabilities = _abilities(False, "order")
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)
@@ -90,7 +91,7 @@ class Random(Sampler):
     """
 
     temperature: float
-    abilities = _abilities(False)
+    capabilities = _abilities(False)
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)

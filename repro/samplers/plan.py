@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from repro import parts, registry
-from repro.parts import Part, part
+from repro.core import parts, registry
+from repro.core.parts import Part, part
 from repro.processes.process import Process
 from repro.samplers.sampler import Sampler
 
@@ -32,14 +32,16 @@ class Cache(Part):
 
 @part
 class PrefixCache(Cache):
-    """Keys and values of the columns before the block are kept, all that follows is forwarded (Fast-dLLM; spec E.5)."""
+    """Keys and values of the columns before the block are kept, all that follows is forwarded (Fast-dLLM;
+    docs/method.md#fast-dllm)."""
 
     reach = "onward"
 
 
 @part
 class DualCache(Cache):
-    """Keys and values of all other columns are kept, the block alone is forwarded (Fast-dLLM; spec E.5)."""
+    """Keys and values of all other columns are kept, the block alone is forwarded (Fast-dLLM;
+    docs/method.md#fast-dllm)."""
 
     reach = "block"
 
@@ -92,10 +94,10 @@ class ServedPlan(Plan):
 def check(sampler: Sampler, process: Process, plan: Plan) -> None:
     """Raise ValueError, naming the remedy, when the rule does not fit the process or the plan cannot be had."""
     name, noise = registry.part_name(type(sampler.innermost)), registry.part_name(type(process))
-    abilities = sampler.abilities
-    if noise not in abilities.processes:
+    capabilities = sampler.capabilities
+    if noise not in capabilities.processes:
         raise ValueError(
-            f"sampler {name!r} is for {' and '.join(sorted(abilities.processes))} models; this one is {noise}"
+            f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is {noise}"
         )
     if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
         raise ValueError(f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length}")
@@ -107,14 +109,14 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
         )
     if cache is not None and cache.refresh is not None and cache.refresh < 1:
         raise ValueError(f"refresh={cache.refresh} is no number of forwards; give 1 or more, or null")
-    if abilities.plan == "adaptive":
+    if capabilities.plan == "adaptive":
         if plan.steps is not None:
             raise ValueError(f"sampler {name!r} is adaptive: it takes no number of steps (got {plan.steps})")
         return
     blocks = plan.gen_length // plan.block_length
     if plan.steps is None or plan.steps < blocks or plan.steps % blocks:
         raise ValueError(f"steps {plan.steps} must be a positive multiple of the number of blocks, {blocks}")
-    if plan.steps > plan.gen_length and abilities.plan == "quota":
+    if plan.steps > plan.gen_length and capabilities.plan == "quota":
         raise ValueError(
             f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits one a step at least"
         )
@@ -127,7 +129,7 @@ def plan_for(
 ) -> Plan:
     """A plan with the usual defaults: one block, one token a step; adaptive rules take no steps."""
     block = gen_length if block_length is None else block_length
-    if steps is None and sampler.abilities.plan != "adaptive":
+    if steps is None and sampler.capabilities.plan != "adaptive":
         steps = gen_length
     if kept is None:
         return Plan(gen_length=gen_length, block_length=block, steps=steps)

@@ -10,61 +10,55 @@ from __future__ import annotations
 import re
 from typing import TypeVar
 
-from repro import parts, registry
-from repro.parts import Part, nearest
-from repro.samplers.ancestral import Ancestral, Origin
+from repro.core import parts, registry
+from repro.core.errors import nearest
+from repro.core.parts import Part
+from repro.samplers.ancestral import Ancestral, FirstHitting, Origin
 from repro.samplers.autoregressive import Autoregressive
 from repro.samplers.corrector import Anywhere, Corrected, Doubtful
-from repro.samplers.entropy_bound import EntropyBound
-from repro.samplers.hitting import FirstHitting
-from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
-from repro.samplers.psi import ConstantSigma, MaxCapped, MaxRescaled, Psi, PurePosterior
-from repro.samplers.remdm import ForwardBackward, RemdmCap, RemdmConf, RemdmLoop, RemdmRescale
-from repro.samplers.renoise import Renoise
-from repro.samplers.sampler import Sampler
-from repro.samplers.shapes import (
+from repro.samplers.logits_processors import (
     Banned,
     Distrusted,
     DreamQuotas,
     Guided,
     Nucleus,
     OrderTemperature,
+    ProcessedSampler,
     RoundedQuotas,
     Shape,
-    Shaped,
     Tempered,
     TopK,
     TopP,
 )
-from repro.samplers.tail import DrawnRemoval, GreedyRemoval, Tail
-from repro.samplers.threshold import Factor, Threshold
-from repro.samplers.times import HeldTimes, LinearTimes
+from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
+from repro.samplers.psi import ConstantSigma, MaxCapped, MaxRescaled, Psi, PurePosterior
+from repro.samplers.remdm import ForwardBackward, RemdmCap, RemdmConf, RemdmLoop, RemdmRescale
+from repro.samplers.renoise import Renoise
+from repro.samplers.sampler import Sampler
+from repro.samplers.tail import DrawnRemoval, GreedyRemoval, HeldTimes, LinearTimes, Tail
+from repro.samplers.threshold import EntropyBound, Factor, Threshold
 
 P = TypeVar("P", bound=Part)
 
 PRESETS: dict[str, Sampler] = {
-    "low_confidence": LowConfidence(temperature=0.0),  # LLaDA generate.py and EVAL.md: T = 0 (spec B.4, B.6)
-    "random": Random(temperature=0.0),  # LLaDA generate.py, remasking='random' (spec B.4)
-    "margin": Margin(temperature=0.0),  # Dream, alg topk_margin, T = 0 (spec E.3)
-    "entropy": Entropy(temperature=0.0),  # Dream and Open-dLLM, alg entropy, T = 0 (spec E.3)
-    "threshold_0.9": Threshold(threshold=0.9, temperature=0.0),  # Fast-dLLM README, GSM8K scripts (spec E.5)
-    "factor_1": Factor(factor=1.0, temperature=0.0),  # Fast-dLLM, theorem 1 holds up to 1 (spec E.5)
-    "entropy_bound_0.1": EntropyBound(gamma=0.1, proxy="entropy", temperature=1.0),  # UNI-D2 (spec E.4)
-    "origin": Origin(end=1e-3),  # Dream, alg origin, eps 1e-3 (spec E.3)
-    "first_hitting": FirstHitting(),  # BD3-LM, first_hitting=True (spec E.6)
-    "remdm_cap": RemdmCap(eta=0.008),  # ReMDM, eta .008; its scripts add +nucleus:p=0.9 (spec E.1)
-    "remdm_rescale": RemdmRescale(eta=0.015),  # ReMDM, eta .015; its scripts add +nucleus:p=0.9 (spec E.1)
-    "remdm_conf": RemdmConf(),  # ReMDM; its scripts add +nucleus:p=0.9 (spec E.1)
-    "remdm_loop": RemdmLoop(eta=0.02, t_on=0.55, t_off=0.05, alpha_on=0.9),  # ReMDM, p .9 too (spec E.1)
-    "forward_backward": ForwardBackward(),  # ReMDM, forward-backward, +nucleus:p=0.9 (spec E.1)
-    "ancestral": Ancestral(),  # MDLM (spec C), Duo (spec D.6), to s = 0 with no removal step
-    "drawn_tail": Tail(  # Duo's loop as it is: 1 to 1e-5, then noise_removal=ancestral, N + 1 forwards (spec D.6)
-        rule=Ancestral(), times=LinearTimes(end=1e-5), removal=DrawnRemoval()
-    ),
-    "greedy_tail": Tail(  # Duo, noise_removal=greedy (spec D.6); MDLM's own loop ends so too (spec C)
-        rule=Ancestral(), times=LinearTimes(end=1e-5), removal=GreedyRemoval()
-    ),
-    "psi_cap": Tail(  # Duo, scripts/psi_samplers/owt/*_max_capped_remdm.sh, which add +top_p:p=0.9 (spec D.6)
+    "low_confidence": LowConfidence(temperature=0.0),
+    "random": Random(temperature=0.0),
+    "margin": Margin(temperature=0.0),
+    "entropy": Entropy(temperature=0.0),
+    "threshold_0.9": Threshold(threshold=0.9, temperature=0.0),
+    "factor_1": Factor(factor=1.0, temperature=0.0),
+    "entropy_bound_0.1": EntropyBound(gamma=0.1, proxy="entropy", temperature=1.0),
+    "origin": Origin(end=1e-3),
+    "first_hitting": FirstHitting(),
+    "remdm_cap": RemdmCap(eta=0.008),
+    "remdm_rescale": RemdmRescale(eta=0.015),
+    "remdm_conf": RemdmConf(),
+    "remdm_loop": RemdmLoop(eta=0.02, t_on=0.55, t_off=0.05, alpha_on=0.9),
+    "forward_backward": ForwardBackward(),
+    "ancestral": Ancestral(),
+    "drawn_tail": Tail(rule=Ancestral(), times=LinearTimes(end=1e-5), removal=DrawnRemoval()),
+    "greedy_tail": Tail(rule=Ancestral(), times=LinearTimes(end=1e-5), removal=GreedyRemoval()),
+    "psi_cap": Tail(
         rule=Psi(
             high=MaxCapped(eta=0.01),
             middle=MaxCapped(eta=0.01),
@@ -75,7 +69,7 @@ PRESETS: dict[str, Sampler] = {
         times=LinearTimes(end=1e-5),
         removal=DrawnRemoval(),
     ),
-    "psi_rescale": Tail(  # Duo, scripts/psi_samplers/owt/*_max_rescale_eta.sh, which add +top_p:p=0.9 (spec D.6)
+    "psi_rescale": Tail(
         rule=Psi(
             high=MaxRescaled(eta=0.05),
             middle=MaxRescaled(eta=0.05),
@@ -86,7 +80,7 @@ PRESETS: dict[str, Sampler] = {
         times=LinearTimes(end=1e-5),
         removal=DrawnRemoval(),
     ),
-    "psi_loop": Tail(  # Duo, scripts/psi_samplers/owt/*_loop_remdm.sh, which add +top_p:p=0.95; held at alpha .9
+    "psi_loop": Tail(
         rule=Psi(
             high=PurePosterior(),
             middle=ConstantSigma(eta=0.01),
@@ -97,32 +91,66 @@ PRESETS: dict[str, Sampler] = {
         times=HeldTimes(level=0.1, high=0.45, middle=0.5, end=1e-5),
         removal=DrawnRemoval(),
     ),
-    "corrector": Corrected(  # arXiv 2605.22765, positions chosen blindly: exact (samplers/corrector.py)
-        rule=Ancestral(), choice=Anywhere(), sweeps=1, count=1
-    ),
-    "corrector_margin": Corrected(  # arXiv 2605.22765 as in diffusers' DiscreteDDIMScheduler: lowest_log_margin, tau 1
-        rule=Ancestral(), choice=Doubtful(temperature=1.0), sweeps=1, count=1
-    ),
-    "renoise": Renoise(  # DiffusionGemma's defaults in transformers 5.23, at most 48 steps a block of 256
-        bound=0.1, hot=0.8, cold=0.4, stable=1, confident=0.005
-    ),
-    "greedy": Autoregressive(temperature=0.0),  # argmax decoding
-    "sample": Autoregressive(temperature=1.0),  # spec F: Gumbel-max over the whole vocabulary
+    "corrector": Corrected(rule=Ancestral(), choice=Anywhere(), sweeps=1, count=1),
+    "corrector_margin": Corrected(rule=Ancestral(), choice=Doubtful(temperature=1.0), sweeps=1, count=1),
+    "renoise": Renoise(bound=0.1, hot=0.8, cold=0.4, stable=1, confident=0.005),
+    "greedy": Autoregressive(temperature=0.0),
+    "sample": Autoregressive(temperature=1.0),
 }
 
 
-SHAPES: dict[str, Shape] = {
-    "guided": Guided(scale=0.5),  # LLaDA's cfg_scale; .5 is best for GPQA and PIQA (spec B.4, B.5)
-    "tempered": Tempered(temperature=0.7),  # HF's order, before top_k and top_p; the value is ours
-    "top_k": TopK(k=50),  # HF's default, dLLM's Dream sampler (peers 1.4)
-    "nucleus": Nucleus(p=0.9),  # ReMDM and BD3 scripts, the crossing id left out (spec E.2)
-    "top_p": TopP(p=0.95),  # HF, Dream and Duo, the crossing id kept (spec E.2); .95 in Dream's examples
-    "no_eos": Banned(ids="eos"),  # LLaDA, logits_eos_inf (spec B.4)
-    "eos_last": Distrusted(ids="eos"),  # LLaDA, confidence_eos_eot_inf; add its EoT by number (spec B.4)
-    "order_temperature": OrderTemperature(alg_temp=0.1),  # Dream, alg_temp (spec E.3); the value is ours
-    "dream_quotas": DreamQuotas(end=1e-3),  # Dream, eps 1e-3 (spec E.3)
-    "rounded_quotas": RoundedQuotas(),  # dLLM (spec E.7)
+LOGITS_PROCESSORS: dict[str, Shape] = {
+    "guided": Guided(scale=0.5),
+    "tempered": Tempered(temperature=0.7),
+    "top_k": TopK(k=50),
+    "nucleus": Nucleus(p=0.9),
+    "top_p": TopP(p=0.95),
+    "no_eos": Banned(ids="eos"),
+    "eos_last": Distrusted(ids="eos"),
+    "order_temperature": OrderTemperature(alg_temp=0.1),
+    "dream_quotas": DreamQuotas(end=1e-3),
+    "rounded_quotas": RoundedQuotas(),
 }
+
+
+SOURCES = {
+    "low_confidence": "commits the most confident positions: LLaDA, generate.py, T = 0 (docs/method.md#llada-sampling)",
+    "random": "commits random positions: LLaDA, generate.py, remasking='random' (docs/method.md#llada-sampling)",
+    "margin": "commits by the gap between the two best tokens: Dream, alg topk_margin (docs/method.md#dream-rules)",
+    "entropy": "commits by negative entropy: Dream and Open-dLLM, alg entropy (docs/method.md#dream-rules)",
+    "threshold_0.9": "commits all positions above a confidence: Fast-dLLM, GSM8K scripts (docs/method.md#fast-dllm)",
+    "factor_1": "as many as Fast-dLLM's theorem 1 allows, which holds up to 1 (docs/method.md#fast-dllm)",
+    "entropy_bound_0.1": "a prefix of bounded joint entropy: nkalyanv99/UNI-D2@3f24657 (docs/method.md#entropy-bound)",
+    "origin": "reveals each position by chance: Dream, alg origin, eps 1e-3 (docs/method.md#dream-rules)",
+    "first_hitting": "one position at each hitting time: BD3-LM, first_hitting=True (docs/method.md#block-diffusion)",
+    "remdm_cap": "ReMDM, eta .008; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+    "remdm_rescale": "ReMDM, eta .015; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+    "remdm_conf": "ReMDM by confidence; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+    "remdm_loop": "ReMDM, loop at alpha .9; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+    "forward_backward": "ReMDM's forward-backward sampler, +nucleus:p=0.9 (docs/method.md#remdm)",
+    "ancestral": "the reverse process to s = 0, no removal step (docs/method.md#mdlm, docs/method.md#uniform-samplers)",
+    "drawn_tail": "Duo's loop: 1 to 1e-5, noise_removal=ancestral, N + 1 forwards (docs/method.md#uniform-samplers)",
+    "greedy_tail": "Duo, noise_removal=greedy; MDLM's loop ends so too (docs/method.md#uniform-samplers)",
+    "psi_cap": "Duo, scripts/psi_samplers/owt/*_max_capped_remdm.sh, +top_p:p=0.9 (docs/method.md#uniform-samplers)",
+    "psi_rescale": "Duo, scripts/psi_samplers/owt/*_max_rescale_eta.sh, +top_p:p=0.9 (docs/method.md#uniform-samplers)",
+    "psi_loop": "Duo, scripts/psi_samplers/owt/*_loop_remdm.sh, +top_p:p=0.95 (docs/method.md#uniform-samplers)",
+    "corrector": "leave-one-out corrector, arXiv 2605.22765, positions chosen blindly: exact",
+    "corrector_margin": "the same as diffusers' DiscreteDDIMScheduler has it: lowest_log_margin, tau 1",
+    "renoise": "DiffusionGemma's defaults in transformers 5.23, at most 48 steps a block of 256",
+    "greedy": "the most likely next token",
+    "sample": "a draw of the next token over the whole vocabulary (docs/method.md#ar-baseline)",
+    "guided": "LLaDA's cfg_scale; .5 is best for GPQA and PIQA (docs/method.md#llada-likelihood)",
+    "tempered": "temperature before top_k and top_p, as in transformers; the value is ours",
+    "top_k": "transformers' default, dLLM's Dream sampler (docs/method.md#peer-samplers)",
+    "nucleus": "ReMDM's and BD3-LM's scripts: the token that crosses p is left out (docs/method.md#top-p)",
+    "top_p": "transformers, Dream, Duo: the token that crosses p is kept; .95 is Dream's (docs/method.md#top-p)",
+    "no_eos": "LLaDA, logits_eos_inf (docs/method.md#llada-sampling)",
+    "eos_last": "LLaDA, confidence_eos_eot_inf; add its EoT by number (docs/method.md#llada-sampling)",
+    "order_temperature": "Dream, alg_temp (docs/method.md#dream-rules); the value is ours",
+    "dream_quotas": "Dream's quotas, eps 1e-3 (docs/method.md#dream-rules)",
+    "rounded_quotas": "dLLM's quotas (docs/method.md#dllm-quotas)",
+}
+"""What each preset and logits processor does, and where its values come from."""
 
 
 def preset(name: str) -> Sampler:
@@ -132,8 +160,8 @@ def preset(name: str) -> Sampler:
     """
     base, *shapes = re.split(r"\+(?=[a-z_])", name)
     found = _derived(base, PRESETS, "preset")
-    for shape in reversed([_derived(text, SHAPES, "shape") for text in shapes]):
-        found = Shaped(shape=shape, rule=found)
+    for shape in reversed([_derived(text, LOGITS_PROCESSORS, "shape") for text in shapes]):
+        found = ProcessedSampler(shape=shape, rule=found)
     return found
 
 

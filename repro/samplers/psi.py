@@ -1,4 +1,5 @@
-"""Psi samplers: a reverse step mixed with a fresh clean draw that is noised again (Duo, chapter 2; spec D.6).
+"""Psi samplers: a reverse step mixed with a fresh clean draw that is noised again (Duo, chapter 2;
+docs/method.md#uniform-samplers).
 
     q(s) = kappa q(s | t, prediction) + (1 - kappa) [ alpha_s q(0 | t, prediction) + (1 - alpha_s) prior ]
 
@@ -17,13 +18,14 @@ last step of the high and of the middle segment, as in Duo's code; the last of t
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from repro import rng
-from repro.lazy import torch
-from repro.parts import Part, part
-from repro.processes.process import Diffusion
-from repro.samplers.sampler import Abilities, Claim, Sampler, State
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import Part, part
+from repro.processes.process import diffusion
+from repro.samplers.sampler import Capabilities, Claim, Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
 class Kappa(Part):
     """Kind: the weight of the reverse step."""
 
+    @abstractmethod
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
         """alpha at t and s, [B] float64, and whether this is a segment's last step -> kappa in [0, 1], [B]."""
-        raise AssertionError("abstract")
 
 
 @part
@@ -118,7 +120,7 @@ class Psi(Sampler):
     low: Kappa
     high_frac: float
     middle_frac: float
-    abilities = Abilities(
+    capabilities = Capabilities(
         frozenset({"absorbing", "uniform"}),
         plan="steps",
         revises=frozenset({"absorbing", "uniform"}),
@@ -138,8 +140,7 @@ class Psi(Sampler):
         return self.low.kappa(alpha_t, alpha_s, False)
 
     def step(self, state: State) -> Tensor:
-        process, prediction = state.process, state.prediction
-        assert isinstance(process, Diffusion)
+        process, prediction = diffusion(state.process), state.prediction
         alpha_t, alpha_s = process.alpha(state.t), process.alpha(state.s)
         rows = state.active.nonzero()[:, 0]
         kappa = self.kappa(state.step, state.steps, alpha_t, alpha_s)[rows, None]

@@ -1,4 +1,5 @@
-"""ReMDM: ancestral sampling that masks committed tokens again (Wang et al. 2025, arXiv 2503.00307; spec E.1).
+"""ReMDM: ancestral sampling that masks committed tokens again (Wang et al. 2025, arXiv 2503.00307;
+docs/method.md#remdm).
 
 From t to s a committed token is masked with probability sigma, and a masked position is revealed with
 (alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t). Whatever 0 <= sigma <= sigma_max = min(1, (1 - alpha_s)/alpha_t), that
@@ -14,18 +15,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro import rng
-from repro.lazy import torch
-from repro.parts import part
-from repro.processes.absorbing import Absorbing, mask_id
-from repro.samplers.sampler import Abilities, Claim, Sampler, State
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
+from repro.processes.absorbing import mask_id
+from repro.processes.process import diffusion
+from repro.samplers.sampler import Capabilities, Claim, Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _abilities(looks_at_draws: bool) -> Abilities:
-    return Abilities(
+def _abilities(looks_at_draws: bool) -> Capabilities:
+    return Capabilities(
         frozenset({"absorbing"}),
         plan="steps",
         revises=frozenset({"absorbing"}),
@@ -35,8 +37,8 @@ def _abilities(looks_at_draws: bool) -> Abilities:
 
 def _alphas(state: State) -> tuple[Tensor, Tensor]:
     """alpha_t and alpha_s, [B]."""
-    assert isinstance(state.process, Absorbing)
-    return state.process.alpha(state.t), state.process.alpha(state.s)
+    process = diffusion(state.process)
+    return process.alpha(state.t), process.alpha(state.s)
 
 
 def _limit(state: State) -> Tensor:
@@ -69,7 +71,7 @@ class RemdmCap(Sampler):
     """
 
     eta: float
-    abilities = _abilities(looks_at_draws=False)
+    capabilities = _abilities(looks_at_draws=False)
 
     def __post_init__(self) -> None:
         _check_share("eta", self.eta)
@@ -86,7 +88,7 @@ class RemdmRescale(Sampler):
     """sigma = eta sigma_max."""
 
     eta: float
-    abilities = _abilities(looks_at_draws=False)
+    capabilities = _abilities(looks_at_draws=False)
 
     def __post_init__(self) -> None:
         _check_share("eta", self.eta)
@@ -106,7 +108,7 @@ class RemdmConf(Sampler):
     0 where masked.
     """
 
-    abilities = _abilities(looks_at_draws=True)
+    capabilities = _abilities(looks_at_draws=True)
 
     def claim(self) -> Claim:
         return "biased"
@@ -140,7 +142,7 @@ class RemdmLoop(Sampler):
     t_on: float
     t_off: float
     alpha_on: float
-    abilities = _abilities(looks_at_draws=False)
+    capabilities = _abilities(looks_at_draws=False)
 
     def __post_init__(self) -> None:
         _check_share("eta", self.eta)
@@ -169,7 +171,7 @@ class RemdmLoop(Sampler):
 class ForwardBackward(Sampler):
     """sigma = min((alpha_s - alpha_t)/alpha_t, sigma_max): a step back for each ahead (forward-backward)."""
 
-    abilities = _abilities(looks_at_draws=False)
+    capabilities = _abilities(looks_at_draws=False)
 
     def claim(self) -> Claim:
         return "law"

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro import rng
-from repro.lazy import torch
-from repro.parts import part
-from repro.processes.process import Diffusion
-from repro.samplers.sampler import Abilities, Claim, Sampler, State
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
+from repro.processes.process import diffusion
+from repro.samplers.sampler import Capabilities, Claim, Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ class Renoise(Sampler):
     cold: float
     stable: int
     confident: float
-    abilities = Abilities(
+    capabilities = Capabilities(
         frozenset({"uniform"}), plan="steps", revises=frozenset({"uniform"}), looks_at_draws=False
     )
 
@@ -83,12 +83,11 @@ class Renoise(Sampler):
 
     def _renoise(self, state: State, ids: Tensor, where: Tensor, entropy: Tensor, p: Tensor) -> None:
         """Write draws of p [n, W, V] where the bound accepts and noise elsewhere, into ids at `where` [B, L]."""
-        assert isinstance(state.process, Diffusion)
         accepted = within_bound(entropy, self.bound)
         written, noisy = where.clone(), where.clone()
         written[where], noisy[where] = accepted.flatten(), ~accepted.flatten()
         ids[written] = state.draw(p[accepted], rng.TOKEN, written)
-        prior = state.process.prior(state.prediction.vocabulary).to(p.device)
+        prior = diffusion(state.process).prior(state.prediction.vocabulary).to(p.device)
         ids[noisy] = state.draw(prior.expand(int(noisy.sum()), -1), rng.PRIOR, noisy)
 
     def _recall(self, state: State, width: int) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -10,19 +10,20 @@ Shapes: B rows, L columns (prompt and generation, left-padded), N positions, V i
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from repro import rng
-from repro.lazy import torch
-from repro.parts import Part
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import Part
 from repro.processes.process import Process
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.backbones.prediction import Prediction
+    from repro.models.prediction import Prediction
     from repro.samplers.draws import Draw
 
 
@@ -37,22 +38,22 @@ def claim_at(temperature: float) -> Claim:
 
 
 @dataclass(frozen=True)
-class Abilities:
+class Capabilities:
     """What a rule declares.
 
     `processes`: registered names of the noises it is for. `plan`: with "quota" it commits a planned number of
     positions a step, with "steps" any number of steps will do, "adaptive" means that the number of forwards is an
     outcome. `revises`: the noises under which it may change a committed token. `looks_at_draws`: which positions it
     commits depends on the tokens drawn there; a rule that does not look is exact one position at a time with an
-    exact denoiser, one that looks is biased. `honours`: which of a state's settings it follows, beside the plan;
-    a shape (`repro.samplers.shapes`) that sets another one is refused.
+    exact denoiser, one that looks is biased. `follows`: which of a state's settings it follows, beside the plan;
+    a shape (`repro.samplers.logits_processors`) that sets another one is refused.
     """
 
     processes: frozenset[str]
     plan: Literal["quota", "steps", "adaptive"]
     revises: frozenset[str]
     looks_at_draws: bool
-    honours: frozenset[Setting] = frozenset()
+    follows: frozenset[Setting] = frozenset()
 
 
 Setting = Literal["quota", "order", "confidence"]
@@ -99,7 +100,9 @@ class State:
 
     def draw(self, probabilities: Tensor, purpose: int, where: Tensor, index: int = 0) -> Tensor:
         """One categorical outcome for each True entry of `where` [B, L], from probabilities [N, C] float64: [N]."""
-        assert probabilities.dtype == torch.float64, "rare tokens are lost in less than float64 (spec H34)"
+        assert probabilities.dtype == torch.float64, (
+            "rare tokens are lost in less than float64 (docs/method.md#oracle-34)"
+        )
         rows, columns = where.nonzero(as_tuple=True)
         return self._draw(probabilities, purpose, rows, columns - self._pad[rows], index)
 
@@ -167,18 +170,18 @@ class Sampler(Part):
     """Kind: an update rule."""
 
     @property
-    def abilities(self) -> Abilities:
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
         """What it declares; most rules write it as a constant of the class."""
-        raise AssertionError("abstract")
 
     @property
     def innermost(self) -> Sampler:
         """The rule itself, under whatever shapes it."""
         return self
 
+    @abstractmethod
     def claim(self) -> Claim:
         """What its outputs follow."""
-        raise AssertionError("abstract")
 
     def time(self, step: int, steps: int) -> float:
         """Time in [0, 1] when `step` of the block's `steps` are done: 1 at first, and 0 at last unless the rule itself
@@ -189,6 +192,6 @@ class Sampler(Part):
         """The memory before the first step, given the ids [B, L] at t = 1; None: a rule without memory."""
         return None
 
+    @abstractmethod
     def step(self, state: State) -> Tensor:
         """The next ids [B, L]."""
-        raise AssertionError("abstract")

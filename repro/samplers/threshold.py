@@ -1,4 +1,4 @@
-"""Parallel decoding by confidence (Fast-dLLM, algorithm 1, arXiv 2505.22618; spec E.5).
+"""Parallel decoding by confidence (Fast-dLLM, algorithm 1, arXiv 2505.22618; docs/method.md#fast-dllm).
 
 Adaptive: the number of forwards is an outcome. c_(r) is the probability of the written token at the r-th most
 confident position.
@@ -6,22 +6,22 @@ confident position.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from repro.lazy import torch
-from repro.parts import part
-from repro.samplers.sampler import Abilities, Claim, Sampler, State
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
+from repro.samplers.sampler import Capabilities, Claim, Sampler, State, claim_at
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-_ABILITIES = Abilities(
+_ABILITIES = Capabilities(
     frozenset({"absorbing"}),
     plan="adaptive",
     revises=frozenset(),
     looks_at_draws=True,
-    honours=frozenset({"confidence"}),
+    follows=frozenset({"confidence"}),
 )
 
 
@@ -31,7 +31,7 @@ class Threshold(Sampler):
 
     threshold: float
     temperature: float
-    abilities = _ABILITIES
+    capabilities = _ABILITIES
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -55,7 +55,7 @@ class Factor(Sampler):
 
     factor: float
     temperature: float
-    abilities = _ABILITIES
+    capabilities = _ABILITIES
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -71,3 +71,52 @@ class Factor(Sampler):
         passing = torch.arange(2, doubt.shape[1] + 2, device=doubt.device) * rank <= self.factor
         chosen = state.best(logp, state.open, passing.sum(1).clamp_min(1)[:, None])
         return state.commit(chosen, tokens[chosen[state.open]])
+
+
+@part
+class EntropyBound(Sampler):
+    """As many positions as `gamma` nats allow, one at least, easiest first by `proxy`; tokens are drawn there.
+
+    Predictions are softmax(logits / temperature); at temperature 0 tokens are argmaxes and H that of temperature 1.
+    """
+
+    gamma: float
+    proxy: Literal["entropy", "confidence", "margin"]
+    temperature: float
+    capabilities = Capabilities(
+        frozenset({"absorbing"}), plan="adaptive", revises=frozenset(), looks_at_draws=False
+    )
+
+    def claim(self) -> Claim:
+        if self.temperature > 0 and self.gamma > 0:
+            return "biased"
+        return claim_at(self.temperature)
+
+    def step(self, state: State) -> Tensor:
+        logits = state.prediction.logits(state.open)
+        p = (logits.double() / (self.temperature or 1.0)).softmax(-1)
+        entropy = -torch.special.xlogy(p, p).sum(-1)
+        match self.proxy:
+            case "entropy":
+                ease = -entropy
+            case "confidence":
+                ease = p.amax(-1)
+            case "margin":
+                first, second = p.topk(2).values.unbind(-1)
+                ease = first - second
+        chosen = state.best(ease, state.open, self._affordable(state.open, ease, entropy))
+        if self.temperature == 0:
+            return state.commit(chosen, logits.argmax(-1)[chosen[state.open]])
+        return state.commit(chosen, state.draw(p[chosen[state.open]], rng.TOKEN, chosen))
+
+    def _affordable(self, open: Tensor, ease: Tensor, entropy: Tensor) -> Tensor:
+        """How many positions fit under gamma, [B, 1]; `ease` and `entropy` [N] at `open` [B, L]."""
+        full = torch.full(open.shape, -torch.inf, dtype=torch.float64, device=open.device)
+        full[open] = ease
+        order = full.argsort(dim=-1, descending=True, stable=True)
+        cost = torch.full_like(full, torch.inf)
+        cost[open] = entropy
+        ordered = cost.gather(1, order)
+        finite = ordered.masked_fill(ordered.isinf(), 0.0)
+        ignored = finite.cumsum(-1) - finite.cummax(-1).values
+        return ((ignored <= self.gamma) & ordered.isfinite()).sum(1).clamp_min(1)[:, None]

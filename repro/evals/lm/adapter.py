@@ -22,16 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from repro import parts
+from repro.core import parts
 from repro.evals.decoding import decoded
-from repro.evals.likelihoods.likelihood import Estimator, Likelihood, Request
-from repro.evals.likelihoods.network import Network
-from repro.evals.likelihoods.orders import greedy
+from repro.evals.likelihood.likelihood import Estimator, Likelihood, Request
+from repro.evals.likelihood.network import Network
+from repro.evals.likelihood.orders import greedy
 from repro.evals.lm.prompts import Overlong, Template, opening, pair, windows
 from repro.evals.lm.wishes import LENGTHS, Conflicts, conflicts, length_asked
-from repro.evals.pieces import ALONE, Work
-from repro.models import Model
-from repro.processes.absorbing import Absorbing
+from repro.evals.work_queue import ALONE, Work
+from repro.model import Model
 from repro.samplers.plan import Plan, plan_for
 from repro.samplers.sampler import Sampler
 
@@ -128,7 +127,7 @@ class Adapter(LM):
     def _written(self, requests: list[Request]) -> list[Likelihood]:
         """As scored, and whether decoding would write each."""
         found = self._scored(requests)
-        if not isinstance(self.model.recipe.process, Absorbing):
+        if not self.model.recipe.process.masks:
             return found
         written = greedy(self._network(), requests)
         return [replace(f, greedy=w.greedy) for f, w in zip(found, written, strict=True)]
@@ -173,7 +172,7 @@ class Adapter(LM):
         found = decoded(
             work, self.model, sampler, plan, prompts, seed=self.seed, names=names, batch=self.batch
         )
-        self.forwards.append(found.ledger.forwards)
+        self.forwards.append(found.cost.forwards)
         self.ids.append(found.ids)
         return found.ids.tolist()
 
@@ -183,11 +182,11 @@ class Adapter(LM):
         if self.generation.plan is not None:
             return self.generation.plan
         sampler = self.generation.sampler
-        block = self.model.denoiser.writes or most
+        block = self.model.denoiser.required_block_size or most
         blocks = -(-most // block)  # what is written beyond `most` is cut off
         steps = blocks * max(1, round(block / self.generation.tokens_per_step))
         return plan_for(
-            sampler, blocks * block, block, None if sampler.abilities.plan == "adaptive" else steps, None
+            sampler, blocks * block, block, None if sampler.capabilities.plan == "adaptive" else steps, None
         )
 
     def _honoured(self, asked: dict[str, Any]) -> tuple[list[str], int]:

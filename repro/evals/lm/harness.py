@@ -6,13 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from repro.data.tasks import Sudoku
-from repro.evals.pieces import Work
-from repro.evals.planning.effort import Effort, of_texts
+from repro.core.errors import nearest
+from repro.core.files import ROOT, runs
+from repro.core.parts import part
+from repro.data.sudoku import Sudoku
 from repro.evals.task import Answer, Ask, Task
-from repro.files import ROOT, runs
-from repro.models import Model
-from repro.parts import nearest, part
+from repro.evals.work_queue import Work
+from repro.evals.workload import Workload, of_texts
+from repro.model import Model
 
 TASKS = ROOT / "evals" / "tasks"
 
@@ -46,7 +47,7 @@ class HarnessTask(Task):
     def gen_length(self, model: Model) -> int:
         return self.length
 
-    def effort(self, model: Model, ask: Ask) -> Effort:
+    def workload(self, model: Model, ask: Ask) -> Workload:
         return of_texts(None, model, ask, self.length)
 
     def shared(self, model: Model, ask: Ask, work: Work) -> Answer:

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from repro.files import atomically, runs
+from repro.core.files import atomically, runs
 
 MAIN = "task.yaml"
 DATA = "data"

@@ -18,15 +18,15 @@ import logging
 import math
 from typing import Any, Literal
 
-from repro.evals.likelihoods.likelihood import Estimator
+from repro.core.parts import part
+from repro.evals.likelihood.likelihood import Estimator
 from repro.evals.lm.kept import config
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.wishes import conflicts
-from repro.evals.pieces import Work
-from repro.evals.planning.effort import Effort, of_answers, of_texts, sizes
 from repro.evals.task import Answer, Ask, Task
-from repro.models import Model
-from repro.parts import part
+from repro.evals.work_queue import Work
+from repro.evals.workload import Workload, of_answers, of_texts, sizes
+from repro.model import Model
 
 STANDARD = "lm-eval"
 """Source of a task that lm-eval ships; else the digest of a kept YAML."""
@@ -68,7 +68,7 @@ class LmLikelihood(LmTask):
             return str(error)
         return None
 
-    def effort(self, model: Model, ask: Ask) -> Effort | None:
+    def workload(self, model: Model, ask: Ask) -> Workload | None:
         size = sizes().get(self.task) if self.source == STANDARD else None
         if size is None or self.shots is None:
             return None
@@ -105,7 +105,7 @@ class LmGeneration(LmTask):
     def gen_length(self, model: Model) -> int:
         return self.length
 
-    def effort(self, model: Model, ask: Ask) -> Effort | None:
+    def workload(self, model: Model, ask: Ask) -> Workload | None:
         size = sizes().get(self.task) if self.source == STANDARD else None
         if size is None or self.shots is None:
             return None
@@ -231,8 +231,8 @@ def item(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
 
 def drawn(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) -> Answer:
     """The answer of a task of texts: metrics, and what the adapter's decoding cost."""
+    from repro.core.lazy import torch
     from repro.evals.task import samples_digest
-    from repro.lazy import torch
 
     forwards = torch.cat(adapter.forwards).double()
     ids = [row for batch in adapter.ids for row in batch]

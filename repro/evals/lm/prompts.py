@@ -1,9 +1,9 @@
 """What lm-eval asks in text, as ids: prompts, pairs of prompt and continuation, windows of a long text.
 
 Trailing spaces of a context move to the continuation, and a continuation is what the whole text's ids have beyond the
-context's, as in lm-eval and LLaDA (spec B.5); behind a template the continuation is encoded by itself. A left-to-right
-model reads BOS in front. An empty context gives a diffusion model its rows' own boundary id (BOS or EOS, where that is
-a token of its language), else nothing: its rows begin bare.
+context's, as in lm-eval and LLaDA (docs/method.md#llada-likelihood); behind a template the continuation is encoded by
+itself. A left-to-right model reads BOS in front. An empty context gives a diffusion model its rows' own boundary id
+(BOS or EOS, where that is a token of its language), else nothing: its rows begin bare.
 
 A request longer than the network's rows is an error, or loses the left of its prompt where `overlong` is "truncate". It
 never scores 0, which would be the best score of all.
@@ -14,17 +14,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from repro.evals.likelihoods.likelihood import Request
-from repro.models import Model
-from repro.parts import leaves
-from repro.processes.left_to_right import LeftToRight
+from repro.core.parts import leaves
+from repro.evals.likelihood.likelihood import Request
+from repro.model import Model
 
 Overlong = Literal["error", "truncate"]
 Template = Literal["none", "chat"]
 
 
 def causal(model: Model) -> bool:
-    return isinstance(model.recipe.process, LeftToRight)
+    return model.recipe.process.causal
 
 
 def room(model: Model) -> int:

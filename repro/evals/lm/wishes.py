@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro import parts
+from repro.core import parts
 from repro.samplers.sampler import Sampler
 
 GREEDY = ("do_sample", "temperature")

@@ -14,28 +14,31 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from repro.checkpoint import open_checkpoint
-from repro.checkpoints import Entry, known, read
+from repro.core.errors import nearest
 from repro.data.released import Released
-from repro.evals.asking import Cell, Skip
-from repro.evals.grid import Request, laid_out
-from repro.evals.judged.quality import Judged
-from repro.evals.planning.effort import Device, Effort, Network, device, flops, rows_at_once, seconds
+from repro.evals.batch_size import rows_at_once
+from repro.evals.planning.device import Device, device, flops, seconds
+from repro.evals.request import Request, laid_out
+from repro.evals.runner import Cell, Skip
 from repro.evals.task import Task
-from repro.models import Model, chat_template
-from repro.parts import nearest
+from repro.evals.text_quality.quality import Judged
+from repro.evals.workload import Workload
+from repro.hub.catalogue import Entry, known, read
+from repro.hub.configs import ALPHA_END
+from repro.hub.release import Release, is_release, open_release
+from repro.model import Model, chat_template
+from repro.models.backbone import Size
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Process
 from repro.processes.uniform import Uniform
-from repro.recipes.plan import UTILISATION
-from repro.released.layouts import ALPHA_END
-from repro.released.release import Release, is_release, open_release
+from repro.training.checkpoint import open_checkpoint
+from repro.training.cost import UTILISATION
 
 if TYPE_CHECKING:
-    from repro.backbones.backbone import Backbone
-    from repro.backbones.denoiser import Denoiser
-    from repro.models import Precision
+    from repro.model import Precision
+    from repro.models.backbone import Backbone
+    from repro.models.denoiser import Denoiser
 
 LENGTH = 1024
 """Longest row of an entry that does not say its own."""
@@ -45,10 +48,10 @@ class Unloaded:
     """Stands where a network would be; whoever asks it more than which blocks it `writes` (None: any) and whether it
     can keep keys and values (supposed) is told that a plan has none."""
 
-    keeps = True
+    supports_kv_cache = True
 
     def __init__(self, writes: int | None) -> None:
-        self.writes = writes
+        self.required_block_size = writes
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(
@@ -110,10 +113,10 @@ def released(ckpt: str) -> bool:
     return is_release(folder) if folder.exists() else known(ckpt) is not None
 
 
-def of(model: Model, network: Network | None, request: Request, machine: Device) -> Plan:
+def of(model: Model, network: Size | None, request: Request, machine: Device) -> Plan:
     """The plan of a request for a model (None: nobody knows what its forward costs)."""
     suite, cells, skipped = laid_out(model, request, _reason)
-    lines = [_line(cell, cell.task.effort(model, cell.ask), network, machine) for cell in cells]
+    lines = [_line(cell, cell.task.workload(model, cell.ask), network, machine) for cell in cells]
     return Plan(
         checkpoint=model.recipe.name,
         suite=suite.name,
@@ -142,7 +145,7 @@ def _for(request: Request) -> str:
     return found[0]
 
 
-def subject(ckpt: str) -> tuple[Model, Network | None]:
+def subject(ckpt: str) -> tuple[Model, Size | None]:
     """A model to lay questions out for, and what its forward costs (None: unknown); no weights are read."""
     folder = Path(ckpt)
     entry = known(ckpt)
@@ -151,7 +154,7 @@ def subject(ckpt: str) -> tuple[Model, Network | None]:
     denoiser = cast("Denoiser", Unloaded(writes=None))
     if is_release(folder):
         release = open_release(folder, template=chat_template(folder.resolve().name, "auto")).release
-        denoiser = cast("Denoiser", Unloaded(release.backbone.writes()))
+        denoiser = cast("Denoiser", Unloaded(release.backbone.required_block_size()))
         model = Model(release, denoiser, "raw", "", 0, 0, release.data, None, None)
     elif ckpt.startswith("oracle:"):
         from repro.recipes.scale import by_name
@@ -162,15 +165,14 @@ def subject(ckpt: str) -> tuple[Model, Network | None]:
         found = open_checkpoint(folder)
         kept = (found.seed, found.step, found.data, found.corpus, found.folder)
         model = Model(found.recipe, denoiser, "raw", "", *kept)
-    size = model.recipe.backbone.size(model.data)
-    return model, Network.of_size(size, model.data.vocabulary().total)
+    return model, model.recipe.backbone.size(model.data)
 
 
-def listed(entry: Entry) -> tuple[Model, Network | None]:
+def listed(entry: Entry) -> tuple[Model, Size | None]:
     """The same of a released checkpoint by its entry alone, whatever folders lie here."""
     shape, parameters = entry.shape, entry.parameters
     unknown = shape is None or parameters == "unknown"
-    return unloaded(entry), None if unknown else Network.of_shape(shape, parameters)
+    return unloaded(entry), None if unknown else shape.size(parameters)
 
 
 def unloaded(entry: Entry) -> Model:
@@ -215,31 +217,31 @@ def _id(value: int | str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _line(cell: Cell, effort: Effort | None, network: Network | None, machine: Device) -> Line:
+def _line(cell: Cell, workload: Workload | None, network: Size | None, machine: Device) -> Line:
     line = Line(
         task=cell.task.name,
         preset=cell.preset,
         steps=None if cell.ask.plan is None else cell.ask.plan.steps,
         seed=cell.ask.seed,
-        items=None if effort is None else effort.items,
-        forwards=None if effort is None else effort.forwards,
-        token_forwards=None if effort is None else effort.tokens,
+        items=None if workload is None else workload.items,
+        forwards=None if workload is None else workload.forwards,
+        token_forwards=None if workload is None else workload.tokens,
         batch=None,
         flops=None,
         hours=None,
-        assumed=() if effort is None else effort.assumed,
+        assumed=() if workload is None else workload.assumed,
     )
-    if effort is not None and effort.forwards == 0:
+    if workload is not None and workload.forwards == 0:
         return replace(line, flops=0.0, hours=0.0)
-    if effort is None or effort.items is None or network is None:
+    if workload is None or workload.items is None or network is None:
         return line
     free = max(0.0, machine.memory - network.parameters * machine.weight)
-    batch = min(rows_at_once(effort, network, free, machine.value), max(1, effort.items))
+    batch = min(rows_at_once(workload, network, free, machine.value), max(1, workload.items))
     return replace(
         line,
         batch=batch,
-        flops=flops(effort, network) * effort.items,
-        hours=seconds(effort, network, machine, batch) * effort.items / 3600,
+        flops=flops(workload, network) * workload.items,
+        hours=seconds(workload, network, machine, batch) * workload.items / 3600,
     )
 
 

@@ -1,4 +1,4 @@
-"""Share of different n-grams a sample as an `evaluate` metric: a thin wrapper over `repro.evals.judged.samples`.
+"""Share of different n-grams a sample as an `evaluate` metric: a thin wrapper over `repro.evals.text_quality.samples`.
 
 evaluate.load("repro/evals/metrics/distinct_n").compute(predictions=[[3, 1, 3], [2, 2]], n=2)
 -> {"distinct_2": mean over samples, "distinct_2_se": its standard error}
@@ -7,7 +7,7 @@ evaluate.load("repro/evals/metrics/distinct_n").compute(predictions=[[3, 1, 3], 
 import datasets
 import evaluate
 
-from repro.evals.judged.samples import distinct, mean
+from repro.evals.text_quality.samples import distinct, mean
 
 
 class DistinctN(evaluate.Metric):

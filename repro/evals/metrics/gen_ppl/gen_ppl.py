@@ -1,4 +1,4 @@
-"""Generative perplexity as an `evaluate` metric: a thin wrapper over `repro.evals.judged.gen_ppl`.
+"""Generative perplexity as an `evaluate` metric: a thin wrapper over `repro.evals.text_quality.gen_ppl`.
 
     evaluate.load("repro/evals/metrics/gen_ppl").compute(predictions=texts, judge="gpt2-large", rule_name="duo")
     -> {"gen_ppl": ..., "gen_ppl_se": ..., "protocol": {...}}
@@ -9,9 +9,9 @@
 import datasets
 import evaluate
 
-from repro.evals.judged.gen_ppl import gen_ppl, rule
-from repro.evals.judged.judges import load_judge
-from repro.evals.judged.quality import judging
+from repro.evals.text_quality.gen_ppl import gen_ppl, rule
+from repro.evals.text_quality.judges import load_judge
+from repro.evals.text_quality.quality import judging
 
 
 class GenPpl(evaluate.Metric):

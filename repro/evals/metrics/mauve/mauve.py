@@ -1,4 +1,4 @@
-"""MAUVE with a judge's features as an `evaluate` metric: a thin wrapper over `repro.evals.judged.mauve`.
+"""MAUVE with a judge's features as an `evaluate` metric: a thin wrapper over `repro.evals.text_quality.mauve`.
 
     evaluate.load("repro/evals/metrics/mauve").compute(
         predictions=texts, references=held_out, judge="gpt2-large", state="last", length=1024, clusters=500,
@@ -13,9 +13,9 @@ scaling 5, 25 mixtures, best of 5 starts).
 import datasets
 import evaluate
 
-from repro import parts
-from repro.evals.judged import mauve
-from repro.evals.judged.judges import load_judge
+from repro.core import parts
+from repro.evals.text_quality import mauve
+from repro.evals.text_quality.judges import load_judge
 
 
 class Mauve(evaluate.Metric):

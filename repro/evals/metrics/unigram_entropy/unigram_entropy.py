@@ -1,4 +1,4 @@
-"""Unigram entropy a sample, nats, as an `evaluate` metric: a thin wrapper over `repro.evals.judged.samples`.
+"""Unigram entropy a sample, nats, as an `evaluate` metric: a thin wrapper over `repro.evals.text_quality.samples`.
 
 evaluate.load("repro/evals/metrics/unigram_entropy").compute(predictions=[[3, 1, 3], [2, 2]])
 -> {"entropy": mean over samples, "entropy_se": its standard error}
@@ -7,7 +7,7 @@ evaluate.load("repro/evals/metrics/unigram_entropy").compute(predictions=[[3, 1,
 import datasets
 import evaluate
 
-from repro.evals.judged.samples import entropy, mean
+from repro.evals.text_quality.samples import entropy, mean
 
 
 class UnigramEntropy(evaluate.Metric):

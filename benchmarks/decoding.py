@@ -1,0 +1,157 @@
+"""Decoding against the loop that the field runs (docs/method.md#llada-sampling, docs/method.md#cost-sampling), caches
+with the share of tokens that they keep.
+
+Weights are random: a cache's agreement here says nothing of a trained network (see the figure `caches` for that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from benchmarks.nets import Sizes, llama
+from benchmarks.row import Row, Timed, timed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.models.denoiser import Denoiser
+    from repro.samplers.decoded import Decoded
+    from repro.samplers.plan import Cache
+
+LENGTH, BLOCK = 128, 32
+"""Tokens generated and block, one token a step, batch 1 (LLaDA's and Fast-dLLM's setting)."""
+
+
+def small(repeats: int) -> list[Row]:
+    """V = 32k, prompt 64."""
+    return _against(32_000, 64, repeats, exact=(2.0, 1.4), dual=4.0, prefix=None)
+
+
+def wide(repeats: int) -> list[Row]:
+    """V = 126k (LLaDA's vocabulary), prompt 128."""
+    return _against(126_464, 128, repeats, exact=(5.0, 2.2), dual=None, prefix=None)
+
+
+def cached(repeats: int) -> list[Row]:
+    """V = 32k, prompt 256: what a cache spares grows with the prompt."""
+    return _against(32_000, 256, repeats, exact=None, dual=7.0, prefix=4.0)
+
+
+def _against(
+    vocabulary: int,
+    prompt_length: int,
+    repeats: int,
+    exact: tuple[float, float] | None,
+    dual: float | None,
+    prefix: float | None,
+) -> list[Row]:
+    """Our decoding, exact and cached, against LLaDA's loop, with and without its float64 noise at T = 0."""
+    from repro.core import rng
+    from repro.processes.absorbing import Absorbing
+    from repro.samplers.decode import decode
+    from repro.samplers.plan import DualCache, PrefixCache, ServedPlan
+    from repro.samplers.presets import preset
+
+    process, rule = Absorbing(), preset("low_confidence")
+    sizes = Sizes(ids=vocabulary, mask=vocabulary, bos=None, length=prompt_length + LENGTH)
+    denoiser = llama(sizes, process, width=512, layers=8, ffn=1376, heads=8)
+    prompt = (rng.uniform(rng.keys(0, rng.SENTENCE, 0, 0), prompt_length) * vocabulary).long().tolist()
+
+    def ours(cache: Cache | None) -> Callable[[], Decoded]:
+        plan = ServedPlan(gen_length=LENGTH, block_length=BLOCK, steps=LENGTH, cache=cache, stop=())
+        return lambda: decode(denoiser, process, rule, plan, [prompt], seed=0, names=[0])
+
+    sides: dict[str, Callable[[], object]] = {"llada": lambda: _llada_loop(denoiser, prompt, noisy=True)}
+    wanted: list[tuple[str, str, str, float]] = []
+    where = f"V={vocabulary // 1000}k, prompt {prompt_length}, block {BLOCK}, gen {LENGTH}, batch 1"
+    if exact is not None:
+        sides["ours"] = ours(None)
+        sides["quiet"] = lambda: _llada_loop(denoiser, prompt, noisy=False)
+        wanted.append((f"decoding, {where}", "ours", "llada", exact[0]))
+        wanted.append((f"decoding, {where}, opponent without its float64 noise", "ours", "quiet", exact[1]))
+    for name, cache, target in (
+        ("dual cache", DualCache(refresh=None), dual),
+        ("prefix cache", PrefixCache(refresh=None), prefix),
+    ):
+        if target is not None:
+            sides[name] = ours(cache)
+            wanted.append((f"{name}, {where}", name, "llada", target))
+    found = timed(sides, repeats)
+    return [_row(name, found, mine, theirs, target) for name, mine, theirs, target in wanted]
+
+
+def _row(name: str, found: Timed, mine: str, theirs: str, target: float) -> Row:
+    decoded, ids = found.results[mine], found.results[theirs]
+    equal = (decoded.ids[0] == ids).double().mean().item()
+    cost = decoded.cost
+    return Row(
+        row=name,
+        ours=found.seconds[mine],
+        opponent=found.seconds[theirs],
+        ratio=found.seconds[theirs] / found.seconds[mine],
+        target=target,
+        agreement=f"{equal:.0%} of tokens equal; {cost.forwards.item()} forwards,"
+        f" {cost.token_forwards.item():,} token-forwards",
+    )
+
+
+def _llada_loop(denoiser: Denoiser, prompt: list[int], noisy: bool) -> Tensor:
+    """The published loop, step by step as docs/method.md#llada-sampling states it: full logits, full softmax, float64
+    noise at T = 0."""
+    from repro.core.lazy import torch
+    from repro.models.attention import Mask
+
+    mask = denoiser.vocabulary.mask
+    assert mask is not None
+    ids = torch.tensor([[*prompt, *[mask] * LENGTH]])
+    with torch.no_grad():
+        for first in range(len(prompt), len(prompt) + LENGTH, BLOCK):
+            for _ in range(BLOCK):
+                masked = ids == mask
+                logits = denoiser.head().logits(denoiser.encode(ids, t=None, attention=Mask()))
+                logits[..., mask] = -torch.inf
+                scores = logits
+                if noisy:
+                    scores = logits.double()
+                    scores = scores.exp() / (-torch.rand_like(scores).log()) ** 0.0
+                token = scores.argmax(-1)
+                confidence = logits.softmax(-1).gather(-1, token[..., None])[..., 0]
+                confidence[:, first + BLOCK :] = -torch.inf
+                confidence = torch.where(masked, confidence, -torch.inf)
+                best = confidence[0].topk(1).indices
+                ids[0, best] = token[0, best]
+    return ids[0, len(prompt) :]
+
+
+def autoregressive(repeats: int) -> list[Row]:
+    """A causal network of that size with its exact cache, against the prefix recomputed for each token
+    (docs/method.md#ar-baseline)."""
+    from repro.core import rng
+    from repro.core.lazy import torch
+    from repro.models.attention import Mask
+    from repro.processes.left_to_right import LeftToRight
+    from repro.samplers.decode import decode
+    from repro.samplers.plan import Plan
+    from repro.samplers.presets import preset
+
+    vocabulary, process = 32_000, LeftToRight()
+    sizes = Sizes(ids=vocabulary, mask=None, bos=vocabulary, length=65 + LENGTH)
+    denoiser = llama(sizes, process, width=512, layers=8, ffn=1376, heads=8)
+    prompt = (rng.uniform(rng.keys(0, rng.SENTENCE, 0, 0), 64) * vocabulary).long().tolist()
+    plan = Plan(gen_length=LENGTH, block_length=LENGTH, steps=LENGTH)
+
+    def recomputed() -> Tensor:
+        ids = torch.tensor([[vocabulary, *prompt]])
+        with torch.no_grad():
+            for _ in range(LENGTH):
+                features = denoiser.encode(ids, t=None, attention=Mask())
+                ids = torch.cat([ids, denoiser.logits(features)[:, -1:].argmax(-1)], 1)
+        return ids[0, 1 + len(prompt) :]
+
+    def ours() -> Decoded:
+        return decode(denoiser, process, preset("greedy"), plan, [prompt], seed=0, names=[0])
+
+    found = timed({"ours": ours, "recomputed": recomputed}, repeats)
+    name = f"autoregression, V=32k, prompt 64, gen {LENGTH}, batch 1, exact cache"
+    return [_row(name, found, "ours", "recomputed", 1.0)]

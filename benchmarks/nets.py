@@ -1,0 +1,51 @@
+"""The nets that the bench times: random weights, sizes pinned by the row that asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repro.data.corpus import Data, Vocabulary
+
+if TYPE_CHECKING:
+    from repro.models.denoiser import Denoiser
+    from repro.processes.process import Process
+
+
+@dataclass(frozen=True)
+class Sizes(Data):
+    """A vocabulary of `ids` tokens, with a mask or BOS id beyond them where there is one, and a row length."""
+
+    ids: int
+    mask: int | None
+    bos: int | None
+    length: int
+
+    def vocabulary(self) -> Vocabulary:
+        total = self.ids + (self.mask is not None) + (self.bos is not None)
+        return Vocabulary(size=self.ids, total=total, mask=self.mask, bos=self.bos, eos=None, pad=None)
+
+    def row_length(self) -> int:
+        return self.length
+
+
+def llama(data: Sizes, process: Process, width: int, layers: int, ffn: int, heads: int) -> Denoiser:
+    """A Llama with random weights, causal for a left-to-right process."""
+    from repro.models.backbone import Role
+    from repro.models.llama import Llama
+
+    backbone = Llama(
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=heads,
+        ffn=ffn,
+        attention="causal" if process.causal else "bidirectional",
+        rope_base=10_000.0,
+        norm_eps=1e-5,
+        learned_positions=0,
+        tied=False,
+        init_deviation=0.02,
+    )
+    role = Role(data, process.forbidden(data.vocabulary()), "x0_mean")
+    return backbone.module(role, 0).eval()

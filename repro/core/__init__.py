@@ -1,0 +1,2 @@
+"""Foundations without torch: parts and their registry, errors, random numbers, files, command lines, statistics,
+schedules."""

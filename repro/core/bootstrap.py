@@ -1,0 +1,54 @@
+"""Which rows a bootstrap draws, without torch: the same keyed numbers as `repro.core.rng`, in numpy.
+
+    rows = resampled(256, 1000)                     # [1000, 256]: row numbers, each line a resample with replacement
+    low, high = band(values[1:], 0.95)
+
+Every record of as many rows is resampled by the same numbers. Rows of one number share the randomness of their decoding
+across samplers and temperatures, so this keeps what they have in common: differences are paired.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from repro.core.rng import RESAMPLE
+from repro.core.stats import Interval
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX2 = np.uint64(0x94D049BB133111EB)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser on uint64 (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * _MIX1
+    x = (x ^ (x >> np.uint64(27))) * _MIX2
+    return x ^ (x >> np.uint64(31))
+
+
+def _fold(keys: np.ndarray, value: np.ndarray) -> np.ndarray:
+    return _mix((keys ^ _mix(value.astype(np.uint64) + _GOLDEN)) + _GOLDEN)
+
+
+def uniform(purpose: int, rows: int, count: int) -> np.ndarray:
+    """`rng.uniform(rng.keys(0, purpose, 0, range(rows)), count)`: float64 in (0, 1), [rows, count]."""
+    keys = np.zeros(rows, np.uint64)
+    for value in (0, purpose, 0):
+        keys = _fold(keys, np.full(rows, value))
+    keys = _fold(keys, np.arange(rows))[:, None]
+    hashed = _fold(np.broadcast_to(keys, (rows, count)), np.arange(count))
+    return ((hashed >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+@lru_cache(maxsize=4)
+def resampled(count: int, draws: int) -> np.ndarray:
+    """Numbers of the rows that each draw takes, [draws, count]."""
+    return (uniform(RESAMPLE, draws, count) * count).astype(np.int64)
+
+
+def band(values: np.ndarray, level: float) -> Interval:
+    """Percentile interval of resampled values [draws] (Efron and Tibshirani 1993, section 13.3)."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))

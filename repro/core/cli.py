@@ -1,0 +1,94 @@
+"""Command lines: arguments that name the nearest valid one, and one clear line with exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+from repro.core.errors import Stopped, Usage, nearest, one_line
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without abbreviations whose errors are ValueErrors that name the nearest flag; a repeated flag errs."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise Usage(message)
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As argparse; raises ValueError for an unknown flag (nearest named) or a flag given twice."""
+        args = list(sys.argv[1:] if args is None else args)
+        flags = {flag: action for action in self._options() for flag in action.option_strings}
+        given = [a.partition("=")[0] for a in args if a.startswith("--")]
+        for flag in given:
+            if flag not in flags:
+                raise Usage(f"no flag {flag!r}; {nearest(flag, [f for f in flags if f.startswith('--')])}")
+            if given.count(flag) > 1 and not isinstance(flags[flag], argparse._AppendAction):
+                raise Usage(f"{flag} is given twice; give it once")
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            raise Usage(f"unexpected argument {unknown[0]!r}; see --help")
+        return known
+
+    def _options(self) -> Iterator[argparse.Action]:
+        """The actions of this parser and of its subcommands."""
+        for action in self._actions:
+            yield action
+            if isinstance(action, argparse._SubParsersAction):
+                for inner in dict.fromkeys(action.choices.values()):
+                    yield from inner._options()
+
+
+def natural(text: str) -> int:
+    """An integer >= 0, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; give 0 or more")
+    return value
+
+
+def positive(text: str) -> int:
+    """An integer >= 1, for argparse."""
+    value = natural(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 is too few; give 1 or more")
+    return value
+
+
+def first() -> bool:
+    """Whether this is the process of a launch that speaks; one started by hand is."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
+    """Run a command line and exit with its code; bad input is one line on stderr and code 2, Ctrl-C code 130.
+
+    One thread unless the environment says otherwise: a CPU's numbers depend on how many; `nano` is made for one.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
+    try:
+        code = main(None)
+    except BrokenPipeError:
+        code = 141
+    except KeyboardInterrupt:
+        code = 130
+    except Stopped as stop:
+        print(f"{prog}: {one_line(stop)}", file=sys.stderr)
+        code = 143
+    except (ValueError, argparse.ArgumentTypeError, OSError) as error:
+        print(f"{prog}: {one_line(error)}", file=sys.stderr)
+        code = 2
+    sys.exit(code)

@@ -1,0 +1,213 @@
+"""Parts: frozen values whose fields are pins; their canonical form, digest, strict reading and derivation.
+
+A *part* is a frozen, keyword-only dataclass without default values. Its canonical form is plain JSON,
+`{"part": NAME, "version": N, field: value, ...}`, and its digest the SHA-256 of that form; NAME is the part's line in
+`repro.core.registry`, N the class's integer `version`, raised when what the part computes changes.
+
+    read(canonical(part)) == part                       for every part
+    derive(recipe, {"objective.rate.low": 0.3})          one pin replaced, everything else untouched
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from abc import ABC
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import msgspec
+
+from repro.core import registry
+from repro.core.errors import nearest
+
+P = TypeVar("P")
+
+
+class Part(ABC):  # noqa: B024 (its kinds have the abstract methods)
+    """Root of every kind of part (data, backbone, process, objective, sampler, ...)."""
+
+    version: ClassVar[int] = 1
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def part(cls: type[P]) -> type[P]:
+    """Make a class a part: frozen, keyword-only, no default values (a default would be a pin that nobody wrote)."""
+    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    for field in dataclasses.fields(made):
+        assert field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING, (
+            f"{cls.__name__}.{field.name} has a default value; a part has none"
+        )
+    return made
+
+
+def canonical(value: Any) -> Any:
+    """Plain JSON form of a part or of a pin's value (tuples become lists)."""
+    if isinstance(value, Part):
+        fields = {
+            f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(typing.cast(Any, value))
+        }
+        return {"part": registry.part_name(type(value)), "version": value.version, **fields}
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    if isinstance(value, dict):
+        return {key: canonical(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{value!r} cannot stand in a part: pins are JSON values, tuples and parts")
+
+
+def to_json(value: Any) -> str:
+    """Canonical text: sorted keys, no spaces, shortest floats that read back equal (NaN and infinity refused)."""
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical text, 64 hexadecimal digits."""
+    return sha256(to_json(value))
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+def _shape(hint: Any) -> list[Any]:
+    """The alternatives of a type hint (`A | B` gives both)."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return list(typing.get_args(hint))
+    return [hint]
+
+
+def _is_kind(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Part)
+
+
+def read(data: Any, kind: Any = Part, path: str = "") -> Any:
+    """Read a canonical form back, strictly.
+
+    Raises ValueError with the dotted path, the offending value and the nearest valid name for: an unknown part, pin
+    or version; a missing pin; a value of the wrong type (`true`, `"5"` and `5.0` are no integers); a part of another
+    kind than the field takes.
+    """
+    where = f" at {path!r}" if path else ""
+    if isinstance(data, dict):
+        kinds = [k for k in _shape(kind) if _is_kind(k)]
+        if not kinds:
+            raise ValueError(f"{path}={json.dumps(data)}: expected {_name(kind)}, got a part")
+        if "part" not in data:
+            raise ValueError(f"no 'part' key{where}: a part is written {{'part': NAME, 'version': N, ...}}")
+        cls = registry.part_class(data["part"])
+        if not any(issubclass(cls, k) for k in kinds):
+            raise ValueError(f"{path}: part {data['part']!r} is no {' or '.join(k.__name__ for k in kinds)}")
+        hints = typing.get_type_hints(cls)
+        names = [f.name for f in dataclasses.fields(typing.cast(Any, cls))]
+        given = {k: v for k, v in data.items() if k not in ("part", "version")}
+        for name in given:
+            if name not in names:
+                raise ValueError(f"no pin {_join(path, name)!r}; {nearest(name, names)}")
+        missing = [_join(path, name) for name in names if name not in given]
+        if missing:
+            raise ValueError(f"part {data['part']!r}{where} lacks the pin {missing[0]!r}")
+        if data.get("version", cls.version) != cls.version:
+            raise ValueError(
+                f"part {data['part']!r}{where} has version {data['version']!r}; this code has version {cls.version}"
+            )
+        return cls(**{name: read(given[name], hints[name], _join(path, name)) for name in names})
+    return _leaf(data, kind, path)
+
+
+def _leaf(data: Any, hint: Any, path: str) -> Any:
+    leaves = [k for k in _shape(hint) if not _is_kind(k)]
+    if not leaves:
+        raise ValueError(f"{path}={json.dumps(data)}: expected a part of kind {_name(hint)}")
+    if isinstance(data, float) and not math.isfinite(data):
+        raise ValueError(f"{path}={json.dumps(data)}: expected a finite number")
+    try:
+        return msgspec.convert(data, typing.Union[tuple(leaves)], strict=True)  # noqa: UP007 (built at run time)
+    except msgspec.ValidationError as error:
+        reason = str(error).replace("`", "")
+        raise ValueError(f"{path}={json.dumps(data)}: {reason[:1].lower()}{reason[1:]}") from None
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _name(hint: Any) -> str:
+    return " | ".join(getattr(k, "__name__", str(k)) for k in _shape(hint))
+
+
+# --- deriving -----------------------------------------------------------------------------------------------------
+def derive(root: P, overrides: dict[str, Any]) -> P:
+    """A copy of `root` with pins replaced by dotted path; a value may be a leaf, a part, or a part's canonical form.
+
+    Raises ValueError for an unknown path (nearest valid pin named) or a value of the wrong type.
+    """
+    data = canonical(root)
+    for path, value in overrides.items():
+        node = data
+        *parents, last = path.split(".")
+        for depth, step in enumerate([*parents, last]):
+            valid = [k for k in node if k not in ("part", "version")] if isinstance(node, dict) else []
+            if step not in valid:
+                wrong = ".".join([*parents, last][: depth + 1])
+                raise ValueError(f"no pin {wrong!r}; {nearest(wrong, _paths(data))}")
+            if depth < len(parents):
+                node = node[step]
+        value = canonical(value)
+        if isinstance(value, dict) and isinstance(value.get("part"), str):
+            value.setdefault("version", registry.part_class(value["part"]).version)
+        node[last] = value
+    return read(data, type(root))
+
+
+def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in data.items():
+        if key in ("part", "version"):
+            continue
+        found.append(_join(prefix, key))
+        if isinstance(value, dict):
+            found += _paths(value, _join(prefix, key))
+    return found
+
+
+def leaves(root: Part) -> dict[str, Any]:
+    """Dotted path -> value of every pin that is not itself a part, in the order of the fields."""
+    found: dict[str, Any] = {}
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, Part):
+            inner = dataclasses.fields(typing.cast(Any, value))
+            if not inner:
+                found[path] = registry.part_name(type(value))
+            for field in inner:
+                walk(getattr(value, field.name), _join(path, field.name))
+        else:
+            found[path] = value
+
+    walk(root, "")
+    return found
+
+
+def parse_overrides(pairs: typing.Iterable[str]) -> dict[str, Any]:
+    """`["optimizer.lr=1e-3"]` -> `{"optimizer.lr": 0.001}`; values are JSON, else strings; a pin twice is an error."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"{pair!r} is no PIN=VALUE (for example objective.rate.low=0.3)")
+        if name in found:
+            raise ValueError(f"pin {name!r} is given twice; give it once")
+        inner = next((other for other in found if other.startswith(f"{name}.")), None)
+        if inner is not None:
+            raise ValueError(f"{name!r} would undo {inner!r}, which stands before it; give {name!r} first")
+        try:
+            found[name] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name] = text
+    return found

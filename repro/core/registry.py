@@ -1,0 +1,231 @@
+"""Table of contents: one line a part, one line a recipe; a name is resolved to its class or module on use.
+
+To add a thing, write its file and add its line here; tests parametrised over these tables then cover it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from repro.core.errors import nearest
+
+if TYPE_CHECKING:
+    from repro.core.parts import Part
+    from repro.training.recipe import Recipe
+
+PARTS = {
+    # the recipe itself
+    "recipe": "repro.training.recipe:Recipe",
+    "trained_teacher": "repro.training.recipe:TrainedTeacher",
+    "released_teacher": "repro.training.recipe:ReleasedTeacher",
+    # and weights of others
+    "release": "repro.hub.release:Release",
+    # schedules
+    "cosine": "repro.core.schedules:Cosine",
+    "linear": "repro.core.schedules:Linear",
+    "constant_with_warmup": "repro.core.schedules:ConstantWithWarmup",
+    "warmup_stable_decay": "repro.core.schedules:WarmupStableDecay",
+    "warmup_stable_drop_decay": "repro.core.schedules:WarmupStableDropDecay",
+    "linear_to_zero": "repro.core.schedules:LinearToZero",
+    "constant": "repro.core.schedules:Constant",
+    # data
+    "language": "repro.data.language:Language",
+    "sudoku": "repro.data.sudoku:Sudoku",
+    "sotu": "repro.data.documents:Sotu",
+    "files": "repro.data.documents:Files",
+    "all_files": "repro.data.documents:AllFiles",
+    "detokenised": "repro.data.detokenise:Detokenised",
+    "hub": "repro.data.documents:Hub",
+    "hub_split": "repro.data.documents:HubSplit",
+    "text": "repro.data.text:Text",
+    "characters": "repro.data.text:Characters",
+    "bpe": "repro.data.text:Bpe",
+    "gpt2": "repro.data.text:Gpt2",
+    "pretrained": "repro.data.pretrained:Pretrained",
+    "chat": "repro.data.chat:Chat",
+    "packed": "repro.data.packed:Packed",
+    "packed_plain": "repro.data.packed:PackedPlain",
+    "padded": "repro.data.packed:Padded",
+    "dialogues": "repro.data.dialogues:Dialogues",
+    "counted": "repro.data.counted:Counted",
+    "released": "repro.data.released:Released",
+    "seed_chat": "repro.hub.templates:SeedChat",
+    "seed_readme": "repro.hub.templates:SeedReadme",
+    "own_chat": "repro.hub.templates:OwnChat",
+    # backbones
+    "llama": "repro.models.llama:Llama",
+    "qwen2": "repro.models.llama:Qwen2",
+    "gpt2_causal": "repro.models.gpt2:Gpt2",
+    "modernbert": "repro.models.modernbert:ModernBert",
+    "dit": "repro.models.dit:Dit",
+    "dit_causal": "repro.models.dit:DitCausal",
+    "dit_blocks": "repro.models.dit:DitBlocks",
+    "started": "repro.hub.pretrained:PretrainedBackbone",
+    "dropped": "repro.models.dit:WithDropout",
+    "diffusion_gemma": "repro.models.diffusion_gemma:DiffusionGemma",
+    "oracle": "repro.models.oracle:Oracle",
+    "shifted": "repro.models.shifted:Shifted",
+    # processes
+    "absorbing": "repro.processes.absorbing:Absorbing",
+    "uniform": "repro.processes.uniform:Uniform",
+    "left_to_right": "repro.processes.left_to_right:LeftToRight",
+    # objectives
+    "masked_ce": "repro.objectives.masked_ce:MaskedCE",
+    "static_masks": "repro.objectives.masked_ce:Static",
+    "fresh_masks": "repro.objectives.masked_ce:Fresh",
+    "sym_kl": "repro.objectives.sym_kl:SymKL",
+    "sym_kl_script": "repro.objectives.sym_kl:SymKLScript",
+    "clean_prompt": "repro.objectives.clean_prompt:CleanPrompt",
+    "kappa": "repro.objectives.sym_kl:Kappa",
+    "dense_tokens": "repro.objectives.soft_tokens:Dense",
+    "sparse_tokens": "repro.objectives.soft_tokens:Sparse",
+    "elbo": "repro.objectives.elbo:Elbo",
+    "independent_elbo": "repro.objectives.elbo:IndependentElbo",
+    "random_length": "repro.objectives.lengths:RandomLength",
+    "to_longest": "repro.objectives.lengths:ToLongest",
+    "duo_elbo": "repro.objectives.elbo:DuoElbo",
+    "dcd": "repro.objectives.dcd:Dcd",
+    "next_token": "repro.objectives.next_token:NextToken",
+    "window": "repro.objectives.noise:Window",
+    "gamma_window": "repro.objectives.noise:GammaWindow",
+    "row_group": "repro.objectives.objective:RowGroup",
+    "global_batch": "repro.objectives.objective:GlobalBatch",
+    # optimizers
+    "adamw": "repro.training.optimizer:AdamW",
+    "ema": "repro.training.optimizer:Ema",
+    # samplers
+    "low_confidence": "repro.samplers.ordered:LowConfidence",
+    "margin": "repro.samplers.ordered:Margin",
+    "entropy": "repro.samplers.ordered:Entropy",
+    "random": "repro.samplers.ordered:Random",
+    "threshold": "repro.samplers.threshold:Threshold",
+    "factor": "repro.samplers.threshold:Factor",
+    "entropy_bound": "repro.samplers.threshold:EntropyBound",
+    "ancestral": "repro.samplers.ancestral:Ancestral",
+    "origin": "repro.samplers.ancestral:Origin",
+    "first_hitting": "repro.samplers.ancestral:FirstHitting",
+    "remdm_cap": "repro.samplers.remdm:RemdmCap",
+    "remdm_rescale": "repro.samplers.remdm:RemdmRescale",
+    "remdm_conf": "repro.samplers.remdm:RemdmConf",
+    "remdm_loop": "repro.samplers.remdm:RemdmLoop",
+    "forward_backward": "repro.samplers.remdm:ForwardBackward",
+    "tail": "repro.samplers.tail:Tail",
+    "drawn_removal": "repro.samplers.tail:DrawnRemoval",
+    "greedy_removal": "repro.samplers.tail:GreedyRemoval",
+    "linear_times": "repro.samplers.tail:LinearTimes",
+    "held_times": "repro.samplers.tail:HeldTimes",
+    "psi": "repro.samplers.psi:Psi",
+    "pure_posterior": "repro.samplers.psi:PurePosterior",
+    "pure_pc": "repro.samplers.psi:PurePC",
+    "constant_kappa": "repro.samplers.psi:ConstantKappa",
+    "max_capped": "repro.samplers.psi:MaxCapped",
+    "max_rescaled": "repro.samplers.psi:MaxRescaled",
+    "constant_sigma": "repro.samplers.psi:ConstantSigma",
+    "corrected": "repro.samplers.corrector:Corrected",
+    "anywhere": "repro.samplers.corrector:Anywhere",
+    "doubtful": "repro.samplers.corrector:Doubtful",
+    "renoise": "repro.samplers.renoise:Renoise",
+    "autoregressive": "repro.samplers.autoregressive:Autoregressive",
+    "shaped": "repro.samplers.logits_processors:ProcessedSampler",
+    "guided": "repro.samplers.logits_processors:Guided",
+    "tempered": "repro.samplers.logits_processors:Tempered",
+    "top_k": "repro.samplers.logits_processors:TopK",
+    "nucleus": "repro.samplers.logits_processors:Nucleus",
+    "top_p": "repro.samplers.logits_processors:TopP",
+    "banned": "repro.samplers.logits_processors:Banned",
+    "distrusted": "repro.samplers.logits_processors:Distrusted",
+    "order_temperature": "repro.samplers.logits_processors:OrderTemperature",
+    "dream_quotas": "repro.samplers.logits_processors:DreamQuotas",
+    "rounded_quotas": "repro.samplers.logits_processors:RoundedQuotas",
+    "plan": "repro.samplers.plan:Plan",
+    "served_plan": "repro.samplers.plan:ServedPlan",
+    "prefix_cache": "repro.samplers.plan:PrefixCache",
+    "dual_cache": "repro.samplers.plan:DualCache",
+    # likelihood estimators
+    "subsets": "repro.evals.likelihood.estimators:Subsets",
+    "levels": "repro.evals.likelihood.levels:Levels",
+    "piloted_levels": "repro.evals.likelihood.pilot:PilotedLevels",
+    "llada_mc": "repro.evals.likelihood.estimators:LladaMC",
+    "llada_round": "repro.evals.likelihood.estimators:LladaRound",
+    "elbo_t": "repro.evals.likelihood.estimators:ElboT",
+    "next_token_likelihood": "repro.evals.likelihood.orders:NextToken",
+    "guided_likelihood": "repro.evals.likelihood.guided:GuidedLikelihood",
+    "duel": "repro.evals.likelihood.orders:Duel",
+    "confidence": "repro.evals.likelihood.orders:Confidence",
+    # tasks
+    "heldout_bound": "repro.evals.perplexity.perplexity:HeldoutBound",
+    "perplexity": "repro.evals.perplexity.corpus:Perplexity",
+    "wrapped_rows": "repro.evals.perplexity.packings:WrappedRows",
+    "wrapped_plain_rows": "repro.evals.perplexity.packings:WrappedPlainRows",
+    "padded_rows": "repro.evals.perplexity.packings:PaddedRows",
+    "piece_rows": "repro.evals.perplexity.packings:PieceRows",
+    "training_curve": "repro.evals.perplexity.perplexity:TrainingCurve",
+    "choice_draws": "repro.evals.tasks.choice_draws:ChoiceDraws",
+    "cache_error": "repro.evals.tasks.cache_error:CacheError",
+    "law": "repro.evals.tasks.law:Law",
+    "generation_quality": "repro.evals.text_quality.quality:GenerationQuality",
+    "open_generation": "repro.evals.text_quality.quality:OpenGeneration",
+    "redrawn_generation": "repro.evals.text_quality.redrawn:RedrawnGeneration",
+    "naive_samples": "repro.evals.text_quality.quality:NaiveSamples",
+    "generation_mauve": "repro.evals.text_quality.mauve_tasks:GenerationMauve",
+    "naive_mauve": "repro.evals.text_quality.mauve_tasks:NaiveMauve",
+    "mauve": "repro.evals.text_quality.mauve:Mauve",
+    "open_mauve": "repro.evals.text_quality.references:OpenMauve",
+    "external_samples": "repro.evals.text_quality.scored:ExternalSamples",
+    "external_likeness": "repro.evals.text_quality.scored:ExternalLikeness",
+    "first_eos_chunks": "repro.evals.text_quality.gen_ppl:FirstEosChunks",
+    "no_eos_windows": "repro.evals.text_quality.gen_ppl:NoEosWindows",
+    "every_token": "repro.evals.text_quality.gen_ppl:EveryToken",
+    "decoding_speed": "repro.evals.tasks.speed:DecodingSpeed",
+    "harness_task": "repro.evals.lm.harness:HarnessTask",
+    "lm_likelihood": "repro.evals.lm.lm_tasks:LmLikelihood",
+    "lm_generation": "repro.evals.lm.lm_tasks:LmGeneration",
+}
+
+RECIPES = {
+    "llada": "repro.recipes.llada",
+    "duo": "repro.recipes.duo",
+    "duo_script": "repro.recipes.duo_script",
+    "duo_nelbo": "repro.recipes.duo_nelbo",
+    "mdlm": "repro.recipes.mdlm",
+    "ar": "repro.recipes.ar",
+    "mdlm_owt": "repro.recipes.mdlm_owt",
+    "mdlm_lm1b": "repro.recipes.mdlm_lm1b",
+    "duo_owt": "repro.recipes.duo_owt",
+    "duo_owt_distilled": "repro.recipes.duo_owt_distilled",
+    "duo_lm1b": "repro.recipes.duo_lm1b",
+    "llada_pretrain": "repro.recipes.llada_pretrain",
+    "llada_sft": "repro.recipes.llada_sft",
+    "ar_owt": "repro.recipes.ar_owt",
+    "ar_lm1b": "repro.recipes.ar_lm1b",
+}
+
+
+def resolve(path: str) -> Any:
+    """The object at "MODULE:NAME"; the module is imported on use."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def part_class(name: str) -> type[Part]:
+    """The class of a part by its registered name; ValueError names the nearest one."""
+    if name not in PARTS:
+        raise ValueError(f"no part {name!r}; {nearest(str(name), PARTS)}")
+    return resolve(PARTS[name])
+
+
+def part_name(cls: type[Part]) -> str:
+    """The registered name of a part's class."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    for name, target in PARTS.items():
+        if target == path:
+            return name
+    raise ValueError(f"{path} has no line in repro/registry.py; add it to PARTS")
+
+
+def recipe(name: str) -> Recipe:
+    """The full recipe of a registered name; ValueError names the nearest one."""
+    if name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; {nearest(name, RECIPES)}")
+    return importlib.import_module(RECIPES[name]).RECIPE

@@ -1,0 +1,119 @@
+"""Randomness that depends on what is drawn, never on device, batch size or number of processes.
+
+`keys(seed, purpose, step, rows)` chains the SplitMix64 finaliser (Steele, Lea, Flood 2014) over its arguments in plain
+int64 tensor operations; `uniform(keys, *shape)` hashes key and counter. There is no other randomness in the suite:
+data order, corruption, decoding, network initialisation and language tables all draw here.
+
+A *purpose* is a constant below; two draws that must be independent never share (seed, purpose, step, row).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from repro.core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Purposes. Numbers are part of every result: append, never renumber.
+ORDER = 1  # order of the training rows, one permutation an epoch
+TIME = 2  # diffusion time or mask rate of a row
+CORRUPT = 3  # which tokens are corrupted
+NOISE = 4  # Gaussian noise of the relaxation
+INIT = 5  # network initialisation
+LANGUAGE = 6  # tables of the oracle languages
+SENTENCE = 7  # sentences drawn from an oracle language
+PUZZLE = 8  # clues and grids of the toy tasks
+PRIOR = 9  # ids at t = 1
+TOKEN = 10  # the token that a sampler writes
+POSITION = 11  # which position a sampler chooses
+REVEAL = 12  # whether an absorbing sampler reveals a position
+BOUND = 13  # noise of the held-out bound
+QUOTED = 14  # which held-out rows are quoted
+LIKELIHOOD = 15  # mask counts and masked sets of a likelihood's draws
+HIT = 17  # when first-hitting reveals the next position
+REMOVAL = 18  # the token that replaces what noise is left at the end
+CORRECTION = 19  # the token that a corrector writes
+NAIVE = 20  # ids of samples that fool a judge
+CORPUS = 23  # which rows of a corpus are scored under a limit
+CLUSTER = 24  # where k-means starts
+RESAMPLE = 25  # which rows a bootstrap draws
+PILOT = 27  # masked sets that decide how many draws a level gets
+DROPOUT = 28  # what a layer drops in training
+LENGTH = 29  # to what length a training row is cut
+PARITY = 30  # ids and noise of a recorded fixture
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
+_MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch shifts arithmetically, so the sign bits are masked off)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser, int64 -> int64, elementwise."""
+    x = (x ^ _shift(x, 30)) * _MIX1
+    x = (x ^ _shift(x, 27)) * _MIX2
+    return x ^ _shift(x, 31)
+
+
+def fold(keys: Tensor, value: Tensor | int) -> Tensor:
+    """Keys [...] and an integer (or a tensor that broadcasts) -> new keys: `keys` of one more argument."""
+    return _mix((keys ^ (_mix(torch.as_tensor(value, device=keys.device) + _GOLDEN))) + _GOLDEN)
+
+
+def keys(seed: int, purpose: int, step: int, rows: Tensor | Sequence[int] | int) -> Tensor:
+    """One int64 key a row: [B] for rows [B], a scalar for an integer row."""
+    rows = torch.as_tensor(rows, dtype=torch.int64)
+    key = torch.zeros_like(rows)
+    for value in (seed, purpose, step):
+        key = fold(key, value)
+    return fold(key, rows)
+
+
+def uniform(keys: Tensor, *shape: int) -> Tensor:
+    """Keys [B...] -> float64 in (0, 1), [B..., *shape]: ((h >>> 12) + 1/2) 2^-52 of the hash h of key and counter."""
+    count = math.prod(shape)
+    counter = torch.arange(count, dtype=torch.int64, device=keys.device).reshape(shape)
+    hashed = fold(keys.reshape((*keys.shape, *[1] * len(shape))), counter)
+    return (_shift(hashed, 12).double() + 0.5) * 2.0**-52
+
+
+def normal(keys: Tensor, *shape: int) -> Tensor:
+    """Standard normal float64 draws by inversion, [B..., *shape]."""
+    return torch.special.ndtri(uniform(keys, *shape))
+
+
+def low_discrepancy(seed: int, purpose: int, step: int, rows: Tensor, count: int) -> Tensor:
+    """Stratified uniforms: row r of `count` gets (r + u) / count mod 1 with one u shared by the whole step
+    (docs/method.md#oracle-32).
+
+    `rows` [B]: index of each row within the step. Exactly one value falls in each [i/count, (i+1)/count) up to the
+    common shift u / count, and each value is uniform on its stratum.
+    """
+    shared = uniform(keys(seed, purpose, step, 0)).to(rows.device)
+    return (rows.double() + shared) / count
+
+
+def permutation(seed: int, purpose: int, epoch: int, count: int) -> Tensor:
+    """A uniform permutation of range(count), the same on every machine (stable sort of hashed keys)."""
+    return torch.sort(keys(seed, purpose, epoch, torch.arange(count)), stable=True).indices
+
+
+def choose(probabilities: Tensor, u: Tensor) -> Tensor:
+    """Inverse-CDF draw: probabilities [N, C] float64 (need not sum to 1), u [N] in (0, 1) -> index [N].
+
+    First index whose cumulative sum exceeds u times the total, clamped to the last index with positive probability,
+    so a forbidden class is never drawn. Float64 throughout: a float32 race cannot draw rare tokens
+    (docs/method.md#mdlm, docs/method.md#oracle-34).
+    """
+    total = probabilities.cumsum(-1)
+    index = torch.searchsorted(total, (u * total[:, -1])[:, None], right=True)[:, 0]
+    last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
+    return torch.minimum(index, last)

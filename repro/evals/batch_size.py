@@ -1,0 +1,85 @@
+"""How many rows go through the network together: what fits the accelerator's free memory, and half of it where even
+that does not. No answer depends on it.
+
+    halving(lambda rows: task.answer(model, ask, rows), fitted(model, task, ask))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from repro.core.lazy import torch
+from repro.evals.task import Ask, Task
+from repro.evals.workload import Workload
+from repro.model import Model
+from repro.models.backbone import Size
+
+if TYPE_CHECKING:
+    from repro.evals.task import Ask
+    from repro.model import Model
+
+Found = TypeVar("Found")
+
+
+def fitted(model: Model, task: Task, ask: Ask) -> int | None:
+    """Rows by arithmetic for the free memory of the model's card; None on a CPU, and where nobody knows the cost."""
+    network, workload = model.size(), task.workload(model, ask)
+    if network is None or workload is None or not workload.forwards:
+        return None
+    weight = next(model.denoiser.parameters())
+    if weight.device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(weight.device)
+    return rows_at_once(workload, network, free, weight.element_size())
+
+
+def halving(find: Callable[[int | None], Found], rows: int | None) -> Found:
+    """`find(rows)`; where the accelerator's memory does not do, again with half as many rows (None: of MOST), down to
+    one. ValueError where one row does not fit."""
+    while True:
+        try:
+            return find(rows)
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise ValueError(
+                    "one row does not fit in the accelerator's memory; take a larger card"
+                ) from None
+        rows = (MOST if rows is None else rows) // 2
+        torch.cuda.empty_cache()
+
+
+MOST = 256
+"""Rows of a forward at most, however small they are."""
+SPARE = 0.8
+"""Share of the free memory that a batch may take: the rest is the allocator's slack."""
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+def row_bytes(network: Size, length: int, positions: int, value: int, cached: bool) -> int:
+    """Bytes of one row of a forward without gradients: residual and normed states, queries, keys, values and the
+    feed-forward of one layer, a mask, logits in float32 and probabilities in float64 at `positions`, kept keys."""
+    states = length * value * (6 * network.width + 2 * network.kv_width + 3 * network.ffn)
+    logits = positions * network.vocab_size * (4 + 8)
+    kept = 2 * network.layers * network.kv_width * length * value if cached else 0
+    return states + length * length * value + logits + kept
+
+
+def fitting_batch(
+    network: Size, length: int, free: float, *, positions: int, value: int, cached: bool = False
+) -> int:
+    """Rows of `length` that fit in `free` bytes beside the loaded weights: a power of two from 1 to MOST."""
+    rows = SPARE * free / row_bytes(network, length, positions, value, cached)
+    batch = 1
+    while 2 * batch <= min(rows, MOST):
+        batch *= 2
+    return batch
+
+
+def rows_at_once(workload: Workload, network: Size, free: float, value: int) -> int:
+    """Rows of a question's forward that fit in `free` bytes beside the weights, numbers of `value` bytes; a cache's
+    keys are counted where forwards see more than they send."""
+    length = round(workload.keys / workload.tokens)
+    positions = round(workload.heads / workload.forwards)
+    cached = workload.tokens < workload.forwards * length
+    return fitting_batch(network, length, free, positions=positions, value=value, cached=cached)

@@ -1,0 +1,149 @@
+"""Held-out likelihood: a bound for diffusion, the exact value for autoregression; and training curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repro.core import rng
+from repro.core.parts import part
+from repro.data.corpus import Rows, prepared
+from repro.data.language import Language
+from repro.evals.task import Answer, Ask, Task
+from repro.evals.work_queue import Work, rows_of
+from repro.evals.workload import Workload
+from repro.model import Model
+
+if TYPE_CHECKING:
+    from repro.data.corpus import Vocabulary
+    from repro.objectives.bound import Bound
+
+
+def shared_bound(
+    model: Model, vocabulary: Vocabulary, rows: Rows, work: Work, *, passes: int, seed: int, batch: int
+) -> Bound:
+    """The bound of a model on rows [n, L], cut into pieces that processes share; `batch` rows a forward, `vocabulary`
+    as the rows hold it. Raises Elsewhere while other processes are at what is left."""
+    from repro.models.denoiser import ForwardWrapper
+    from repro.objectives.bound import bound_of, row_nll
+
+    network, process = ForwardWrapper(model.denoiser), model.recipe.process
+
+    def nll(some: range) -> list[list[float]]:
+        part = slice(some.start, some.stop)
+        found = row_nll(network, process, vocabulary, rows, part, passes=passes, seed=seed, batch=batch)
+        return found.tolist()
+
+    found = work.pieces(len(rows), rows_of(rows.ids.shape[1]), nll)
+    work.join()
+    return bound_of(rows, np.concatenate([np.array(piece) for piece in found], axis=1))
+
+
+@part
+class HeldoutBound(Task):
+    """Bound on -log p a token over `rows` held-out rows, `passes` independent passes; the exact nll of the same rows
+    beside it where the law is known. Documents of the first `skip_rows` rows, which steer training, are left out."""
+
+    rows: int
+    skip_rows: int
+    passes: int
+    generates = False
+
+    def workload(self, model: Model, ask: Ask) -> Workload:
+        return Workload.of_rows(self.rows, self.passes, model.data.row_length()).limited(ask.limit)
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "estimator": "process bound, stratified",
+            "precision": "float32",
+            "unit": "nats a candidate token",
+        }
+
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+        from repro.core.lazy import torch
+        from repro.objectives.bound import BATCH
+
+        data = model.data
+        rows = self._rows(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        count, vocabulary = len(rows), data.vocabulary()
+        batch = work.batch or BATCH
+        bound = shared_bound(model, vocabulary, rows, work, passes=self.passes, seed=ask.seed, batch=batch)
+        metrics: dict[str, tuple[float, float | None, int]] = {
+            "nll_bound": (bound.value, bound.error, count),
+            "ppl_bound": (math.exp(bound.value), math.exp(bound.value) * bound.error, count),
+        }
+        if isinstance(data, Language):
+            exact = -data.hmm().log_likelihood(torch.from_numpy(rows.ids.astype(np.int64))).numpy()
+            gap, error = bound.gap(exact)
+            value = float(exact.sum() / bound.tokens.sum())
+            metrics["nll_exact"] = (
+                value,
+                float(exact.std(ddof=1) / math.sqrt(count) / data.row_length()),
+                count,
+            )
+            metrics["gap"] = (gap, error, count)
+        return Answer(metrics)
+
+    def _rows(self, model: Model, count: int) -> Rows:
+        """`count` held-out rows in a keyed order, from documents that the in-training bound never read."""
+        corpus = prepared(model.data)
+        if model.corpus is not None and corpus.digest != model.corpus:
+            raise ValueError(
+                f"the model was trained on other data ({model.corpus[:12]}, here {corpus.digest[:12]})"
+            )
+        split = corpus.heldout
+        clusters = model.data.clusters(np.asarray(split.example))
+        fresh = np.flatnonzero(~np.isin(clusters, clusters[: self.skip_rows]))
+        if count > len(fresh):
+            raise ValueError(f"task {self.name!r} wants {count} held-out rows; {len(fresh)} are left for it")
+        order = rng.permutation(0, rng.QUOTED, 0, len(fresh)).numpy()[:count]
+        chosen = np.sort(fresh[order])
+        return Rows(split.ids[chosen], split.candidates[chosen], clusters[chosen])
+
+
+@part
+class TrainingCurve(Task):
+    """Loss (at most `points` points) and in-training held-out bound by step, from the run's metrics.jsonl. The metric
+    `loss` is the curve's last point, a mean over its block; its `n` counts the logged steps of the whole curve."""
+
+    points: int
+    generates = False
+
+    def skip(self, model: Model) -> str | None:
+        if model.folder is None:
+            return "nothing was trained"
+        return (
+            None
+            if (model.folder.parent / "metrics.jsonl").is_file()
+            else "no metrics.jsonl beside the checkpoint"
+        )
+
+    def workload(self, model: Model, ask: Ask) -> Workload:
+        return Workload.of_rows(0, 0, 1)
+
+    def protocol(self) -> dict[str, Any]:
+        return {"loss": "mean over blocks of logged steps", "objective": "as in the recipe"}
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        assert model.folder is not None
+        path = model.folder.parent / "metrics.jsonl"
+        try:
+            rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}: {error}; run the training command with --resume, which mends its log"
+            ) from None
+        rows = [row for row in rows if row["step"] <= model.step]
+        blocks = np.array_split(np.arange(len(rows)), min(self.points, len(rows)))
+        curve = {
+            "step": [float(rows[b[-1]]["step"]) for b in blocks],
+            "loss": [float(np.mean([rows[i]["loss"] for i in b])) for b in blocks],
+        }
+        heldout = [row for row in rows if "heldout_nll_bound" in row]
+        if heldout:
+            curve["heldout_step"] = [float(row["step"]) for row in heldout]
+            curve["nll_bound"] = [row["heldout_nll_bound"] for row in heldout]
+        return Answer({"loss": (curve["loss"][-1], None, len(rows))}, curve=curve)

@@ -1,0 +1,1 @@
+"""Published numbers: what they are, what would answer them, and whether our records do."""

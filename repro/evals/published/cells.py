@@ -1,0 +1,222 @@
+"""Published numbers as data: evals/published.toml, read strictly into cells.
+
+    cells = read()                              # every number, each with what a record must have asked to answer it
+    find(cells, "duo.t5.mdlm.1024")
+
+A table of the file is a grid as printed: rows (a method, what could answer it and at which cost), columns (steps, a
+corpus, a task), one value each; a cell is called TABLE.ROW.COLUMN. `asked` joins those of table, row and column: a
+dotted place in a record's question (`plan.steps`, `protocol.judge`, or `preset`, a label) and what must stand there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from repro.core.errors import nearest
+from repro.core.files import ROOT
+
+FILE = ROOT / "evals" / "published.toml"
+Asked = Mapping[str, str | int | float | bool]
+
+
+class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where numbers were printed, and when (YYYY-MM, or YYYY)."""
+
+    cite: str
+    date: str
+
+
+class Column(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`items`: independent items behind a published share, 0 if it is none or unknown; `task`, `metric`: where they
+    differ by column."""
+
+    name: str
+    asked: dict[str, str | int | float | bool] = {}
+    items: int = 0
+    task: str = ""
+    metric: str = ""
+
+
+class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`of`: checkpoints or recipes, as records label them, that could answer; `needs`: what a run of it wants; `like`:
+    a released checkpoint of the same size whose question would cost as much, where none of these can be asked;
+    `called`: the name under which other sources print other numbers; `unstated`: places in the question that the
+    source leaves open."""
+
+    name: str
+    of: list[str]
+    values: dict[str, float]
+    needs: str
+    asked: dict[str, str | int | float | bool] = {}
+    like: str = ""
+    called: str = ""
+    unstated: list[str] = []
+
+
+class Grid(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`margin`: the largest difference that counts as none, a share of the value or (`absolute`) in its unit;
+    `scale` turns a printed value into a record's (0.01 for per cent)."""
+
+    name: str
+    title: str
+    source: str
+    where: str
+    task: str
+    metric: str
+    columns: list[Column]
+    rows: list[Row]
+    relative: float | None = None
+    absolute: float | None = None
+    scale: float = 1.0
+    asked: dict[str, str | int | float | bool] = {}
+
+
+class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    sources: dict[str, Source]
+    table: list[Grid]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One published number, in the unit of a record (`value`, `margin`); `printed` as it stands in its source. What it
+    costs to answer is `repro.evals.published.price`'s to say."""
+
+    name: str
+    table: str
+    title: str
+    source: str
+    date: str
+    task: str
+    metric: str
+    of: tuple[str, ...]
+    printed: float
+    value: float
+    margin: float
+    items: int
+    asked: Asked
+    unstated: tuple[str, ...]
+    called: str
+    like: str
+    needs: str
+
+    @property
+    def row(self) -> str:
+        """TABLE.ROW, which names the cells of a line together."""
+        return self.name.rpartition(".")[0]
+
+
+def read(path: Path = FILE) -> list[Cell]:
+    """Every cell of a file in order; ValueError names the field, table or cell that is wrong."""
+    try:
+        data = msgspec.toml.decode(path.read_bytes(), type=_File)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: {error}".replace("`", "'")) from None
+    found = [cell for grid in data.table for row in grid.rows for cell in _row(path, data, grid, row)]
+    twice = [name for name, count in Counter(cell.name for cell in found).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path}: two cells are called {twice[0]!r}; name tables, rows and columns apart")
+    return found
+
+
+def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[Cell]:
+    where = f"{path}: table {grid.name!r}, row {row.name!r}"
+    columns = {column.name: column for column in grid.columns}
+    if grid.source not in data.sources:
+        raise ValueError(f"{where}: no source {grid.source!r}; {nearest(grid.source, data.sources)}")
+    if (grid.relative is None) == (grid.absolute is None):
+        raise ValueError(f"{where}: give one margin, 'relative' or 'absolute'")
+    for name in row.values:
+        if name not in columns:
+            raise ValueError(f"{where}: no column {name!r}; {nearest(name, columns)}")
+    source = data.sources[grid.source]
+    made = []
+    for name, printed in row.values.items():
+        column, value = columns[name], printed * grid.scale
+        margin = grid.absolute if grid.relative is None else grid.relative * abs(value)
+        assert margin is not None
+        if not margin > 0:
+            raise ValueError(f"{where}: column {name!r} has margin {margin}; give one above 0")
+        made.append(
+            Cell(
+                name=f"{grid.name}.{row.name}.{name}",
+                table=grid.name,
+                title=grid.title,
+                source=f"{source.cite}, {grid.where}",
+                date=source.date,
+                task=column.task or grid.task,
+                metric=column.metric or grid.metric,
+                of=tuple(row.of),
+                printed=printed,
+                value=value,
+                margin=margin,
+                items=column.items,
+                asked={**grid.asked, **row.asked, **column.asked},
+                unstated=tuple(row.unstated),
+                called=row.called.replace("{column}", name),
+                like=row.like,
+                needs=row.needs,
+            )
+        )
+    return made
+
+
+def under(cells: Sequence[Cell], name: str) -> list[Cell]:
+    """The cell of a name, or all cells of a TABLE, a TABLE.ROW; ValueError names the nearest."""
+    found = [cell for cell in cells if name in (cell.name, cell.row, cell.table)]
+    if not found:
+        names = {each for cell in cells for each in (cell.name, cell.row, cell.table)}
+        raise ValueError(f"no published cell, row or table {name!r}; {nearest(name, names)}")
+    return found
+
+
+def find(cells: Sequence[Cell], name: str) -> Cell:
+    """The cell of a name; ValueError names the nearest."""
+    for cell in cells:
+        if cell.name == name:
+            return cell
+    raise ValueError(f"no published cell {name!r}; {nearest(name, [cell.name for cell in cells])}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """Published cells of one name that are further apart than either margin, by falling value; what is asked
+    differently."""
+
+    called: str
+    cells: tuple[Cell, ...]
+    fields: tuple[str, ...]
+
+    @property
+    def ratio(self) -> float:
+        return self.cells[0].value / self.cells[-1].value
+
+
+def disagreements(cells: Sequence[Cell]) -> list[Disagreement]:
+    """Where sources print different numbers under one name, the furthest apart first."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.called:
+            groups.setdefault(cell.called, []).append(cell)
+    found = []
+    for called, group in groups.items():
+        group.sort(key=lambda cell: (-cell.value, cell.name))
+        if group[0].value - group[-1].value > max(cell.margin for cell in group):
+            places = sorted({place for cell in group for place in (*cell.asked, *cell.unstated)})
+            fields = [place for place in places if len({said(cell, place) for cell in group}) > 1]
+            found.append(Disagreement(called=called, cells=tuple(group), fields=tuple(fields)))
+    return sorted(found, key=lambda each: (-each.ratio, each.called))
+
+
+def said(cell: Cell, place: str) -> str:
+    """What a cell asks at a place, for printing."""
+    if place in cell.unstated:
+        return "not stated"
+    if place not in cell.asked:
+        return "not said"
+    return str(cell.asked[place])

@@ -1,0 +1,181 @@
+"""What it takes to answer a published number: the question of a suite that answers it, its hours, what to type, or what
+is missing.
+
+    price(find(read(), "duo.t5.mdlm.1024"))    about .1 H100 hours, `python -m repro.evals --cell duo.t5.mdlm.1024`
+
+A question answers a cell where its record would: same checkpoint, task and metric, and no place asked that differs
+(repro.evals.published.matching). Hours are those of `--plan` on one H100, weights in bfloat16, so estimates by
+arithmetic; a recipe's are its own plan's. Where no question fits, the price is that of the nearest one, or of the
+same question put to a checkpoint of the same size (`like` in evals/published.toml), and `missing` says what stands in
+the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from repro.core import parts, registry
+from repro.evals.planning import plan
+from repro.evals.planning.device import device
+from repro.evals.planning.plan import Line
+from repro.evals.published.cells import Cell as Published
+from repro.evals.published.matching import called, differing
+from repro.evals.request import Request
+from repro.evals.runner import Cell
+from repro.evals.task import Task
+from repro.evals.text_quality.quality import Judged
+from repro.hub.catalogue import Entry, known
+from repro.model import Precision
+from repro.training.cost import plan as training
+
+DEVICE = "h100"
+PRECISION: Precision = "bfloat16"
+"""What `--cell` keeps released weights in."""
+
+
+def shown(hours: float) -> str:
+    """Hours to two digits, in full."""
+    return f"{hours:.2g}" if hours < 100 else f"{float(f'{hours:.2g}'):,.0f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """`hours` of one H100 (None: nobody can say); `run`: what is paid for once; `command`: what to type, where that
+    answers the cell; `missing`: what stands in the way, where it does not; `trained`: the hours train a recipe."""
+
+    run: str
+    hours: float | None
+    command: str = ""
+    missing: str = ""
+    trained: bool = False
+
+    def say(self, needs: str) -> str:
+        """The price in words."""
+        hours = "cost unknown" if self.hours is None else f"about {shown(self.hours)} H100 hours"
+        if self.trained and self.hours is not None:
+            hours += f" to train {self.run}"
+        if self.missing == needs:
+            return f"{hours}: lacks {needs}"
+        return f"{hours}: " + (f"lacks {self.missing}" if self.missing else self.command) + f" ({needs})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question of a suite for a released checkpoint, priced; `question` as its record will say it."""
+
+    ckpt: str
+    suite: str
+    cell: Cell
+    line: Line
+    question: dict[str, Any]
+
+    @property
+    def run(self) -> str:
+        words = [self.cell.task.name, self.cell.preset or ""]
+        words += ["" if self.line.steps is None else f"{self.line.steps} steps"]
+        return f"{self.ckpt}: " + ", ".join(word for word in words if word)
+
+
+def price(cell: Published) -> Price:
+    """The price of answering a cell."""
+    there = _listed(cell)
+    near = nearest(cell, there)
+    if near is not None and not near[0]:
+        return _asked(cell, near[1])
+    if near is not None:
+        apart = f"a question that agrees ({'; '.join(near[0].values())})"
+        return Price(run=near[1].run, hours=near[1].line.hours, missing=apart)
+    ours = [name for name in cell.of if name in registry.RECIPES]
+    if ours and not there:
+        hours = training(registry.recipe(ours[0]))["gpu_hours"]
+        command = f"accelerate launch -m repro.recipes.{ours[0]}"
+        return Price(run=ours[0], hours=hours, command=command, trained=True)
+    missing = _missing(cell, there)
+    like = nearest(cell, [cell.like]) if cell.like else None
+    if like is None:
+        return Price(run=cell.name, hours=None, missing=missing)
+    run = f"{cell.row}, priced like {like[1].run}"
+    return Price(run=run, hours=like[1].line.hours, missing=missing)
+
+
+def answering(cell: Published) -> Asked | None:
+    """The question whose record answers a cell; None where no suite has one."""
+    near = nearest(cell, _listed(cell))
+    return None if near is None or near[0] else near[1]
+
+
+def nearest(cell: Published, names: Sequence[str]) -> tuple[dict[str, str], Asked] | None:
+    """The question to one of these checkpoints that differs in fewest places, and those places; None without any."""
+    found = [
+        (_differing(cell, each), each)
+        for name in names
+        for each in questions(name)
+        if cell.task in called(each.question["task"], each.cell.task.name)
+    ]
+    return min(found, key=lambda pair: len(pair[0]), default=None)
+
+
+def _differing(cell: Published, asked: Asked) -> dict[str, str]:
+    """Places that differ, and a metric that the answer would not hold."""
+    found = differing(cell, asked.question, asked.cell.preset)
+    if not asked.cell.task.gives(cell.metric):
+        found["metric"] = f"no answer to {asked.cell.task.name} of {asked.suite} holds {cell.metric}"
+    return found
+
+
+def _asked(cell: Published, asked: Asked) -> Price:
+    if asked.line.hours is None:
+        lacks = f"the sizes of {asked.ckpt} in evals/checkpoints.toml"
+        if asked.line.items is None:
+            lacks = f"the size of {asked.cell.task.name}"
+        return Price(run=asked.run, hours=None, missing=lacks)
+    return Price(run=asked.run, hours=asked.line.hours, command=f"python -m repro.evals --cell {cell.name}")
+
+
+def _missing(cell: Published, there: Sequence[str]) -> str:
+    """Why no question of ours comes near a cell."""
+    if there:
+        return f"a question of {cell.task} in a suite of {there[0]}"
+    if cell.of:
+        return f"a recipe, or an entry in evals/checkpoints.toml, of {' or '.join(cell.of)}"
+    return cell.needs
+
+
+def _listed(cell: Published) -> list[str]:
+    """The released checkpoints among those that could answer a cell."""
+    return [name for name in cell.of if _entry(name) is not None]
+
+
+@lru_cache
+def _entry(name: str) -> Entry | None:
+    return known(name)
+
+
+@lru_cache
+def questions(ckpt: str) -> tuple[Asked, ...]:
+    """Every question that a suite of a released checkpoint puts to it; ValueError for one that is not listed."""
+    entry = _entry(ckpt)
+    if entry is None:
+        raise ValueError(f"no checkpoint {ckpt!r} in evals/checkpoints.toml")
+    return tuple(asked for suite in entry.suites for asked in _of_suite(entry, suite))
+
+
+def _of_suite(entry: Entry, suite: str) -> Iterator[Asked]:
+    found = plan.of(*plan.listed(entry), Request(suite=suite), device(DEVICE, PRECISION))
+    for cell, line in zip(found.cells, found.lines, strict=True):
+        question = {
+            "task": parts.canonical(cell.task),
+            "sampler": None if cell.ask.sampler is None else parts.canonical(cell.ask.sampler),
+            "plan": None if cell.ask.plan is None else parts.canonical(cell.ask.plan),
+            "limit": cell.ask.limit,
+            "protocol": _protocol(cell.task),
+        }
+        yield Asked(ckpt=entry.name, suite=suite, cell=cell, line=line, question=question)
+
+
+def _protocol(task: Task) -> dict[str, Any]:
+    """The protocol as far as it can be said before a judge is loaded."""
+    return task.told() if isinstance(task, Judged) else task.protocol()

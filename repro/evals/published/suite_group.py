@@ -1,0 +1,249 @@
+"""Several requests one after another: what published cells ask, or a suite of rows such as `flagship`.
+
+    python -m repro.evals --suite flagship --plan              # rows, questions, hours; nothing is loaded
+    python -m repro.evals --cell duo.t5.mdlm,duo.t5.duo        # every question that answers these cells
+    python -m repro.evals --suite silver --max-hours 6         # stops in time; the same command goes on
+
+A row of evals/suites/NAME.toml says what it asks: published cells (each finds its own question,
+repro.evals.published.price), or tasks of a suite. A cell that no question answers is skipped, and its reason said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from repro.core.errors import nearest as suggestion
+from repro.evals import suites
+from repro.evals.planning.plan import Plan, plan, released, subject
+from repro.evals.published.cells import Cell as Published
+from repro.evals.published.cells import read, under
+from repro.evals.published.price import PRECISION, answering, price
+from repro.evals.request import Prepared, Request, prepare
+from repro.evals.runner import Cell, Skip
+from repro.evals.suites import read_suite
+from repro.hub.catalogue import known
+from repro.model import Model, Precision
+from repro.samplers.plan import Plan as Decoding
+from repro.samplers.sampler import Sampler
+
+Key = tuple[str, Sampler | None, Decoding | None]
+"""A question within a suite: task, rule, plan."""
+
+
+class Asks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One request: cells (or whole rows and tables) of evals/published.toml, or tasks of a `suite` put to `ckpt`; at
+    most `limit` items, `samples` texts (0: as the suite says)."""
+
+    cells: list[str] = []
+    ckpt: str = ""
+    suite: str = ""
+    tasks: list[str] = []
+    limit: int = 0
+    samples: int = 0
+
+
+class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A line of a programme: what it shows, what it asks, and when its answer counts as given (`verdict`)."""
+
+    name: str
+    title: str
+    verdict: str
+    asks: list[Asks]
+
+
+class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    rows: list[Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A request for one checkpoint; of the suite's questions only `keys` are asked (None: all)."""
+
+    ckpt: str
+    request: Request
+    keys: frozenset[Key] | None
+
+    def plan(self, device: str, asked: Precision | None) -> Plan:
+        found = plan(self.ckpt, self.request, device, precision(self.ckpt, asked))
+        kept = [i for i, cell in enumerate(found.cells) if self._asks(cell)]
+        return dataclasses.replace(
+            found,
+            cells=[found.cells[i] for i in kept],
+            lines=[found.lines[i] for i in kept],
+            skipped=self._meant(found.skipped),
+        )
+
+    def prepare(self, model: Model) -> Prepared:
+        found = prepare(model, self.request)
+        cells = [cell for cell in found.cells if self._asks(cell)]
+        return dataclasses.replace(found, cells=cells, skipped=self._meant(found.skipped))
+
+    def _meant(self, skipped: list[Skip]) -> list[Skip]:
+        """What is skipped of the tasks that are asked; of others nobody wants to know."""
+        if self.keys is None:
+            return skipped
+        asked = {f"task {name}" for name, _, _ in self.keys}
+        return [skip for skip in skipped if skip.what in asked]
+
+    def _asks(self, cell: Cell) -> bool:
+        return self.keys is None or _key(cell) in self.keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A row as it is asked: its parts, the published cells behind them, and those that nothing here answers."""
+
+    name: str
+    title: str
+    verdict: str
+    parts: list[Part]
+    cells: list[Published]
+    skipped: list[Skip]
+
+
+def precision(ckpt: str, asked: Precision | None) -> Precision:
+    """What a programme keeps weights in: as asked, else released ones in bfloat16 and ours in float32."""
+    if asked is not None:
+        return asked
+    return PRECISION if released(ckpt) else "float32"
+
+
+def is_programme(name: str) -> bool:
+    """Whether a suite holds rows of requests rather than tasks."""
+    path = suites.SUITES / f"{name}.toml"
+    return path.is_file() and "rows" in tomllib.loads(path.read_text("utf-8"))
+
+
+def read_programme(name: str) -> list[Row]:
+    """The rows of evals/suites/NAME.toml; ValueError names the field, cell, checkpoint or suite that is wrong."""
+    path = suites.SUITES / f"{name}.toml"
+    try:
+        rows = msgspec.toml.decode(path.read_bytes(), type=_File).rows
+        for row in rows:
+            for asks in row.asks:
+                _check(asks)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}".replace("`", "'")) from None
+    return rows
+
+
+def _check(asks: Asks) -> None:
+    if bool(asks.cells) == bool(asks.suite):
+        raise ValueError("a row asks either cells or a suite; give one of them")
+    if bool(asks.suite) != bool(asks.ckpt) or (asks.tasks and not asks.suite):
+        raise ValueError("tasks are of a suite, and a suite is put to a checkpoint: give 'ckpt' and 'suite'")
+    for name in asks.cells:
+        under(_cells(), name)
+    if asks.suite:
+        names = [task.name for task in read_suite(asks.suite).tasks]
+        for task in asks.tasks:
+            if task not in names:
+                raise ValueError(f"no task {task!r} in suite {asks.suite!r}; {suggestion(task, names)}")
+        subject(asks.ckpt)
+
+
+@lru_cache
+def _cells() -> list[Published]:
+    return read()
+
+
+def steps(rows: Sequence[Row], base: Request) -> list[Step]:
+    """Rows as they are asked; `base` gives seeds and folder, and its limit and samples where a row says no less."""
+    return [_step(row, base) for row in rows]
+
+
+def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step]:
+    """One step that asks what answers published cells, of a checkpoint's copy in the folder `ckpt` if that is given;
+    ValueError where nothing can be asked, with the reason, and for the folder of another checkpoint."""
+    row = Row(name=",".join(names), title="published cells", verdict="", asks=[Asks(cells=list(names))])
+    step = _step(row, base)
+    if not step.parts:
+        raise ValueError(f"nothing here answers {step.skipped[0].what}: {step.skipped[0].reason}")
+    if ckpt is None:
+        return [step]
+    copy, asked = known(Path(ckpt).name), list(dict.fromkeys(part.ckpt for part in step.parts))
+    if copy is None or asked != [copy.name]:
+        raise ValueError(f"these cells are of {' and '.join(asked)}; {ckpt!r} is no folder of that name")
+    return [dataclasses.replace(step, parts=[dataclasses.replace(part, ckpt=ckpt) for part in step.parts])]
+
+
+def _step(row: Row, base: Request) -> Step:
+    parts: list[Part] = []
+    cells: list[Published] = []
+    skipped: list[Skip] = []
+    for asks in row.asks:
+        limit, samples = _least(asks.limit, base.limit), _least(asks.samples, base.samples)
+        request = dataclasses.replace(base, limit=limit, samples=None, most_samples=samples)
+        if asks.suite:
+            tasks = asks.tasks or None
+            each = dataclasses.replace(request, suite=asks.suite, tasks=tasks)
+            parts.append(Part(ckpt=asks.ckpt, request=each, keys=None))
+            continue
+        wanted = [cell for name in asks.cells for cell in under(_cells(), name)]
+        cells += wanted
+        found: dict[tuple[str, str], set[Key]] = {}
+        for cell in wanted:
+            asked = answering(cell)
+            if asked is None:
+                skipped.append(Skip(cell.name, price(cell).missing or f"it must be trained: {cell.needs}"))
+            else:
+                found.setdefault((asked.ckpt, asked.suite), set()).add(_key(asked.cell))
+        for (ckpt, suite), keys in found.items():
+            each = dataclasses.replace(request, suite=suite)
+            parts.append(Part(ckpt=ckpt, request=each, keys=frozenset(keys)))
+    return Step(
+        name=row.name, title=row.title, verdict=row.verdict, parts=parts, cells=cells, skipped=skipped
+    )
+
+
+def _least(row: int, base: int | None) -> int | None:
+    """The smaller of a row's number (0: none) and the request's."""
+    return min((each for each in (row, base) if each), default=None)
+
+
+def _key(cell: Cell) -> Key:
+    return cell.task.name, cell.ask.sampler, cell.ask.plan
+
+
+def commands(row: Row) -> list[str]:
+    """What to type for a row alone: one line a request, names that add no question left out."""
+    found = []
+    for asks in row.asks:
+        if asks.suite:
+            words = ["--ckpt", asks.ckpt, "--suite", asks.suite]
+            words += ["--tasks", ",".join(asks.tasks)] if asks.tasks else []
+            words += ["--precision", PRECISION] if released(asks.ckpt) else []
+        else:
+            words = ["--cell", ",".join(_needed(asks.cells))]
+        words += ["--limit", str(asks.limit)] if asks.limit else []
+        words += ["--samples", str(asks.samples)] if asks.samples else []
+        found.append(" ".join(["python -m repro.evals", *words]))
+    return found
+
+
+def _needed(names: Sequence[str]) -> list[str]:
+    """Names of cells whose questions the names before them do not ask; all of them where none can be asked."""
+    asked: set[tuple[str, str, Key]] = set()
+    kept = []
+    for name in names:
+        found = [each for cell in under(_cells(), name) if (each := answering(cell)) is not None]
+        new = {(each.ckpt, each.suite, _key(each.cell)) for each in found} - asked
+        if new:
+            asked |= new
+            kept.append(name)
+    return kept or list(names)
+
+
+def by_checkpoint(found: Sequence[Step]) -> Iterator[tuple[str, list[Part]]]:
+    """All parts, those of one checkpoint together: it is loaded once."""
+    every = [part for step in found for part in step.parts]
+    for ckpt in dict.fromkeys(part.ckpt for part in every):
+        yield ckpt, [part for part in every if part.ckpt == ckpt]

@@ -1,0 +1,234 @@
+"""Published numbers against records: pass, fail, inconclusive, not comparable, or not run and at which cost.
+
+    python -m repro.verify [RAW]                  # default results/raw; an empty folder is fine
+    python -m repro.verify --cell duo.t5.mdlm.1024    # one cell, its cost first
+    python -m repro.verify --json
+    python -m repro.evals --cell duo.t5.mdlm.1024     # ask what answers it
+
+d = ours - published, m = the cell's margin (evals/published.toml), se = of both together. *pass*: d lies within
++-m, by two one-sided tests at 5 % (Schuirmann 1987). *fail*: |d| exceeds m, at a family-wise 5 % over all cells that
+could be compared (Holm 1979). Neither: *inconclusive*. A perplexity is of the rows that were published, so its error
+is that of its draws alone; that of the published one is not known. A record is compared only where every field asked
+is the published one; else it is *not comparable* and the fields that differ are named, unless only sampler and plan do:
+then the question is still *not run*. A published number without a count of items is taken as exact, which its
+source may not be.
+Exit code 1 if a cell fails, else 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from repro.core.stats import holm
+from repro.evals.published.cells import Cell, Disagreement, disagreements, said
+from repro.evals.published.matching import another_plan, called, differing, labelled
+from repro.evals.published.price import Price, price, shown
+from repro.evals.published.worth import Pairs, summary
+from repro.results.record import Question, Record, difference, text
+
+ALPHA = 0.05
+ANSWERS = ("pass", "fail", "inconclusive", "not comparable", "not run")
+PERPLEXITY = "perplexity"  # the part whose `draws_error` is the error on the rows at hand
+FEW = 8  # disagreements printed; --json has all of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One cell's answer; `why` says in words what stands behind it. `p`: of a difference beyond the margin, by Holm;
+    `price`: of a cell that is not run."""
+
+    cell: Cell
+    answer: str
+    why: str
+    ours: float | None = None
+    se: float | None = None
+    p: float | None = None
+    price: Price | None = None
+
+
+# --- one cell -----------------------------------------------------------------------------------------------
+def verify(cells: Sequence[Cell], records: Sequence[Record]) -> list[Verdict]:
+    """The verdict on every cell, in order."""
+    made = [_answer(cell, records) for cell in cells]
+    compared = [i for i, verdict in enumerate(made) if verdict.p is not None]
+    for i, p in zip(compared, holm([made[i].p or 0.0 for i in compared]), strict=True):
+        made[i] = _judged(replace(made[i], p=p))
+    return made
+
+
+def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
+    named = [
+        record
+        for record in (each for name in cell.of for each in labelled(records, name))
+        if cell.task in called(record["question"]["task"], record["labels"]["task"])
+        and _metric(cell, record) is not None
+    ]
+    if cell.unstated:
+        return Verdict(
+            cell=cell, answer="not comparable", why=f"its source does not state {', '.join(cell.unstated)}"
+        )
+    if not named:
+        return _not_run(cell)
+    apart = [(differing(cell, each["question"], each["labels"]["preset"]), each) for each in named]
+    fit = [record for differs, record in apart if not differs]
+    if not fit:
+        nearest = min((differs for differs, _ in apart), key=lambda each: (not another_plan(each), len(each)))
+        if another_plan(nearest):
+            return _not_run(cell)
+        return Verdict(cell=cell, answer="not comparable", why="; ".join(nearest.values()))
+    fit = next(found for found in (labelled(fit, name) for name in cell.of) if found)
+    if len({record["cell"] for record in fit}) > 1:
+        return Verdict(
+            cell=cell, answer="not comparable", why=f"two questions would answer it: {_apart(fit)}"
+        )
+    return _compared(cell, [metric for record in fit if (metric := _metric(cell, record)) is not None])
+
+
+def _metric(cell: Cell, record: Record) -> Mapping[str, Any] | None:
+    """A record's value of what a cell prints, None without one.
+
+    Perplexities are compared on the rows that were published: of their error only that of the draws counts, and an
+    exact value answers where others have a bound.
+    """
+    metrics, exact = record["answer"]["metrics"], cell.metric.removesuffix("_bound")
+    if record["question"]["task"].get("part") != PERPLEXITY:
+        return metrics.get(cell.metric)
+    found, drawn = metrics.get(cell.metric), metrics.get("draws_error")
+    if found is None:
+        return None if exact not in metrics else {**metrics[exact], "se": 0.0}
+    return found if drawn is None or exact != "ppl" else {**found, "se": found["value"] * drawn["value"]}
+
+
+def _not_run(cell: Cell) -> Verdict:
+    cost = price(cell)
+    return Verdict(cell=cell, answer="not run", why=cost.say(cell.needs), price=cost)
+
+
+def _apart(records: Sequence[Record]) -> str:
+    """The first place where the questions of two cells differ."""
+    subjects = {record["cell"]: Question.read(record["question"]).subject for record in records}
+    first, other, *_ = subjects.values()
+    return difference(first, other) or "rounding differs"
+
+
+def _compared(cell: Cell, metrics: Sequence[Mapping[str, Any]]) -> Verdict:
+    """Ours: mean over seeds. Its standard error is not divided by their number: seeds share the rows evaluated."""
+    ours = fmean(metric["value"] for metric in metrics)
+    errors = [metric["se"] for metric in metrics]
+    if any(error is None for error in errors):
+        return Verdict(
+            cell=cell, answer="inconclusive", why="the record carries no standard error", ours=ours
+        )
+    theirs = math.sqrt(cell.value * (1 - cell.value) / cell.items) if cell.items else 0.0
+    se = math.hypot(math.sqrt(fmean(error**2 for error in errors)), theirs)
+    return Verdict(
+        cell=cell, answer="", why="", ours=ours, se=se, p=beyond(ours - cell.value, se, cell.margin)
+    )
+
+
+def beyond(d: float, se: float, margin: float) -> float:
+    """p-value of "the true difference is at most `margin`" (a shifted two-sided z-test at its worst case)."""
+    from scipy.stats import norm
+
+    if se == 0:
+        return 1.0 if abs(d) <= margin else 0.0
+    return float(norm.sf((abs(d) - margin) / se) + norm.sf((abs(d) + margin) / se))
+
+
+def equivalent(d: float, se: float, margin: float) -> bool:
+    """Two one-sided tests: is the true difference within +-`margin`, at ALPHA?"""
+    from scipy.stats import norm
+
+    return abs(d) + float(norm.ppf(1 - ALPHA)) * se <= margin
+
+
+def _judged(verdict: Verdict) -> Verdict:
+    cell, ours, se, p = verdict.cell, verdict.ours, verdict.se, verdict.p
+    assert ours is not None and se is not None and p is not None
+    d = ours - cell.value
+    words = f"ours {ours:.4g}, published {cell.value:.4g}, margin {cell.margin:.2g}, se {se:.2g}"
+    if equivalent(d, se, cell.margin):
+        return replace(verdict, answer="pass", why=words)
+    if p <= ALPHA:
+        return replace(verdict, answer="fail", why=f"{words}, p {p:.2g}")
+    return replace(verdict, answer="inconclusive", why=f"{words}, p {p:.2g}; more rows would tell")
+
+
+def unanswered(verdicts: Iterable[Verdict]) -> Pairs:
+    """Cells that are not run, with their prices."""
+    return [(each.cell, each.price) for each in verdicts if each.price is not None]
+
+
+# --- printing -----------------------------------------------------------------------------------------------
+def render(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """The summary, line by line: counts by table, every cell that was compared, cheapest runs, disagreements."""
+    yield from _counts(verdicts)
+    for verdict in verdicts:
+        if verdict.ours is not None or (verdict.answer == "not comparable" and not verdict.cell.unstated):
+            yield f"{verdict.cell.name}: {verdict.answer}: {verdict.why}"
+    yield ""
+    yield from summary(unanswered(verdicts))
+    apart = disagreements([verdict.cell for verdict in verdicts])
+    if apart:
+        yield ""
+        yield f"one name, several published numbers ({len(apart)} names):"
+        for each in apart[:FEW]:
+            yield from _disagreement(each)
+
+
+def _counts(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    total = Counter(verdict.answer for verdict in verdicts)
+    tables: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        tables.setdefault(verdict.cell.table, []).append(verdict)
+    for name, members in tables.items():
+        counts = Counter(verdict.answer for verdict in members)
+        words = ", ".join(f"{counts[answer]} {answer}" for answer in ANSWERS if counts[answer])
+        yield f"{name}, {members[0].cell.title}: {words}{_priced(unanswered(members))}"
+    yield f"all {len(verdicts)} cells: " + ", ".join(f"{total[answer]} {answer}" for answer in ANSWERS)
+
+
+def _priced(pairs: Pairs) -> str:
+    """How many cells have a price, and what their runs cost together; training apart."""
+    if not pairs:
+        return ""
+    known = [price for _, price in pairs if price.hours is not None]
+    hours = {price.run: price.hours or 0.0 for price in known if not price.trained}
+    trained = {price.run: price.hours or 0.0 for price in known if price.trained}
+    words = [f"{len(known)} of {len(pairs)} priced"]
+    words += [f"{shown(sum(hours.values()))} h"] if hours else []
+    words += [f"{shown(sum(trained.values()))} h of training"] if trained else []
+    return f" ({', '.join(words)})"
+
+
+def _disagreement(each: Disagreement) -> Iterator[str]:
+    yield f"  {each.called}:"
+    for cell in each.cells:
+        places = [place for place in each.fields if place in cell.asked or place in cell.unstated]
+        asked = (
+            ", ".join(f"{place} {said(cell, place)}" for place in places) or "nothing that the others do not"
+        )
+        yield f"    {cell.printed:g}  {cell.name}: {asked}"
+
+
+def card(verdict: Verdict, among: Sequence[Verdict]) -> Iterator[str]:
+    """One cell, line by line, its cost first."""
+    cell, cells = verdict.cell, [each.cell for each in among]
+    cost = verdict.price or price(cell)
+    shared = sum(other.run == cost.run for each, other in unanswered(among) if each != cell)
+    yield f"cost: {cost.say(cell.needs)}" + (f" (the same run answers {shared} more)" if shared else "")
+    yield f"{cell.name}: {verdict.answer}: {verdict.why}"
+    yield f"published: {cell.printed:g} ({cell.metric}, {cell.title}), {cell.source}, {cell.date}"
+    yield f"margin: {cell.margin:.3g}; answered by: {' or '.join(cell.of) or 'nothing in the suite'}, task {cell.task}"
+    yield "asked: " + (
+        ", ".join(f"{place} = {text(value)}" for place, value in cell.asked.items()) or "nothing"
+    )
+    for each in disagreements(cells):
+        if each.called == cell.called:
+            yield "one name, several published numbers:"
+            yield from _disagreement(each)

@@ -1,0 +1,105 @@
+"""Generation under an exactly known law: how far are a sampler's outputs from the language, and at what cost.
+
+Excess cross-entropy is the mean exact nll of the samples minus the entropy, nats a token. Alone it lies: a sampler that
+seeks modes makes it negative. So the unbiased squared distance between the samples' bigram law and the language's
+stands beside it, and both for as many true samples.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
+from repro.data.language import Language
+from repro.evals.decoding import decoded
+from repro.evals.task import Answer, Ask, Task, samples_digest
+from repro.evals.work_queue import Work
+from repro.evals.workload import Workload, of_texts
+from repro.model import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.data.hmm import Hmm
+
+TRUE_STEP = 2
+"""Step of the keys of true samples (corpora are drawn at step 0, entropies estimated at step 1)."""
+
+
+@part
+class Law(Task):
+    """`samples` rows generated from nothing, judged by the exact law."""
+
+    samples: int
+    generates = True
+
+    def protocol(self) -> dict[str, Any]:
+        return {"excess": "mean nll - entropy", "bigram": "unbiased squared distance", "draws": "float64"}
+
+    def skip(self, model: Model) -> str | None:
+        return None if isinstance(model.data, Language) else "the law of this data is unknown"
+
+    def gen_length(self, model: Model) -> int:
+        return model.data.row_length()
+
+    def workload(self, model: Model, ask: Ask) -> Workload:
+        return of_texts(self.samples, model, ask, 0)
+
+    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+        data = model.data
+        assert isinstance(data, Language) and ask.sampler is not None and ask.plan is not None
+        count = self.samples if ask.limit is None else min(self.samples, ask.limit)
+        if count < 3:
+            raise ValueError(f"task {self.name!r} needs at least 3 samples, got {count}")
+        prompts: list[list[int]] = [[] for _ in range(count)]
+        names = range(count)
+        found = decoded(
+            work, model, ask.sampler, ask.plan, prompts, seed=ask.seed, names=names, batch=work.batch
+        )
+        work.join()
+        hmm = data.hmm()
+        true = hmm.sample(rng.keys(ask.seed, rng.SENTENCE, TRUE_STEP, torch.arange(count)))
+        drawn = statistics(hmm, found.ids, data.entropy(), data.entropy_se())
+        truth = statistics(hmm, true, data.entropy(), data.entropy_se())
+        forwards = found.cost.forwards.double().mean().item()
+        return Answer(
+            metrics={**drawn, **{f"true_{name}": metric for name, metric in truth.items()}},
+            nfe=forwards,
+            tokens_per_nfe=found.ids.numel() / max(1.0, float(found.cost.forwards.sum())),
+            tokens=found.ids.numel(),
+            samples=samples_digest(found.ids),
+        )
+
+
+def statistics(
+    hmm: Hmm, ids: Tensor, entropy: float, entropy_se: float
+) -> dict[str, tuple[float, float | None, int]]:
+    """Excess cross-entropy and bigram distance of samples [n, L], each with its standard error."""
+    nll = -hmm.log_likelihood(ids) / ids.shape[1]
+    error = math.hypot(nll.std().item() / math.sqrt(len(ids)), entropy_se)
+    distance, spread = bigram_distance(ids, hmm.bigram())
+    count = len(ids)
+    return {"excess": (nll.mean().item() - entropy, error, count), "bigram": (distance, spread, count)}
+
+
+def bigram_distance(ids: Tensor, law: Tensor) -> tuple[float, float]:
+    """Unbiased estimate of || E f - p ||^2 and its jackknife standard error; rows [n, L], law p [V, V].
+
+    f is a row's bigram frequencies. With d = f - p the estimate is the mean of d_i . d_j over pairs i != j, so true
+    samples give 0 on average, whatever their number (a plug-in distance would not).
+    """
+    count, size = len(ids), law.shape[0]
+    pair = ids[:, :-1] * size + ids[:, 1:]
+    frequency = torch.zeros(count, size * size, dtype=torch.float64)
+    frequency.scatter_add_(1, pair, torch.full(pair.shape, 1 / pair.shape[1], dtype=torch.float64))
+    d = frequency - law.reshape(-1)
+    total = d.sum(0)
+    cross = d @ total - (d * d).sum(1)  # d_i . sum over j != i of d_j
+    pairs = cross.sum()
+    estimate = pairs / (count * (count - 1))
+    left_out = (pairs - 2 * cross) / ((count - 1) * (count - 2))
+    spread = ((count - 1) / count * ((left_out - left_out.mean()) ** 2).sum()).sqrt()
+    return estimate.item(), spread.item()

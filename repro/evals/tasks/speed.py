@@ -1,0 +1,304 @@
+"""Speed: the decoding of an lm-eval task, alone, timed one text at a time and in batches.
+
+    python -m repro.evals --ckpt runs/llada@nano.sudoku-s0 --suite speed.sudoku --samplers all
+
+The task is answered once, which gives the accuracy, the counts and the items; then some of the very same rows are
+decoded again under a clock, in two modes that answer two questions: latency (batch 1, a text at a time) and throughput
+(`batch` rows together). Counts are part of the answer, seconds a measurement. Tokenisation, the harness and scoring are
+outside the clock.
+
+On one CPU thread the clock is the process's own: nothing is waited for there, so on a quiet machine it is the wall's,
+and on a shared one it leaves out the neighbours. Elsewhere it is the wall's, and the device's queue is awaited.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from repro.core.lazy import torch
+from repro.core.parts import part
+from repro.evals.lm.adapter import Adapter, Generation
+from repro.evals.lm.harness import HarnessTask
+from repro.evals.lm.lm_tasks import LmGeneration
+from repro.evals.task import Answer, Ask, Task
+from repro.evals.workload import Workload
+from repro.model import Model
+from repro.results.record import Counts, Latency, Speed, Throughput
+
+if TYPE_CHECKING:
+    from repro.samplers.decoded import Decoded
+    from repro.samplers.plan import Plan
+
+ENGINE = "repro"
+"""What decodes: this suite's own loop. A record of another engine's speed names that one."""
+
+
+@part
+class DecodingSpeed(Task):
+    """The task `of`, judged by `metric` under `filter` (lm-eval's names; a document is right where it is 1), and timed.
+
+    `batch`: rows of a batch; `together`, `alone`: batches of a throughput pass, texts of a latency pass, both of the
+    first documents; `warmup`: batches (and single texts) decoded before the clock starts; `repeats`: passes under it.
+    """
+
+    of: Task
+    metric: str
+    filter: str
+    batch: int
+    together: int
+    alone: int
+    warmup: int
+    repeats: int
+    generates = True
+
+    def protocol(self) -> dict[str, Any]:
+        return self.of.protocol() | {
+            "clock": "decoding alone",
+            "useful": "before the first end id or stop string",
+        }
+
+    def timed_on(self, model: Model) -> str:
+        return device_name(model.denoiser.home)
+
+    def overridden(self, ask: Ask) -> dict[str, list[Any]]:
+        return self.of.overridden(ask)
+
+    def resolved(self) -> Task:
+        return replace(self, of=self.of.resolved())
+
+    def gives(self, metric: str) -> bool:
+        return metric == "accuracy"
+
+    def skip(self, model: Model) -> str | None:
+        return self.of.skip(model)
+
+    def gen_length(self, model: Model) -> int:
+        return self.of.gen_length(model)
+
+    def workload(self, model: Model, ask: Ask) -> Workload | None:
+        """Of all passes, as if single texts went through in batches too."""
+        once = self.of.workload(model, ask)
+        if once is None or once.items is None:
+            return once
+        again = self.repeats * (self.together * self.batch + self.alone) + self.warmup * (self.batch + 1)
+        return replace(once, items=once.items + again)
+
+    def answer(self, model: Model, ask: Ask) -> Answer:
+        """Raises ValueError for pins that time nothing, and for a metric that the task does not have."""
+        for name in ("batch", "together", "alone", "warmup", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"task {self.name!r}: {name}={getattr(self, name)} times nothing; give 1 or more"
+                )
+        adapter = self._adapter(model, ask)
+        found = self._of().asked_of(adapter, ask)
+        assert found.items is not None
+        values = outcomes(found.items, self.metric, self.filter)
+        counts = adapter.counts(adapter.made, adapter.batches)
+        n, mean = len(values), statistics.fmean(values)
+        return Answer(
+            metrics={"accuracy": (mean, statistics.stdev(values) / math.sqrt(n) if n > 1 else None, n)},
+            nfe=counts.forwards / counts.rows,
+            tokens_per_nfe=counts.committed / max(1, counts.forwards),
+            samples=found.samples,
+            items=found.items,
+            counts=counts,
+            outcomes="".join(f"{value:.0f}" for value in values),
+            speed=self._timed(adapter),
+        )
+
+    def _of(self) -> HarnessTask | LmGeneration:
+        if not isinstance(self.of, HarnessTask | LmGeneration):
+            raise ValueError(
+                f"task {self.name!r} times {self.of.name!r}, which decodes no texts of lm-eval's"
+            )
+        return self.of
+
+    def _adapter(self, model: Model, ask: Ask) -> Recorded:
+        assert ask.sampler is not None
+        of = self._of()
+        known = isinstance(of, LmGeneration)
+        how = Generation(ask.sampler, ask.plan, 1.0, of.policy if known else "suite")
+        if not known:
+            return Recorded(model, None, how, "error", ask.seed, self.batch)
+        return Recorded(model, None, how, of.overlong, ask.seed, self.batch, template=of.template)
+
+    def _timed(self, adapter: Recorded) -> Speed:
+        device = adapter.model.denoiser.home
+        name, read = clock(device)
+        batches = adapter.batches[: self.together]
+        singles = sorted((one for batch in adapter.batches for one in batch.singles()), key=lambda b: b.names)
+        singles = singles[: self.alone]
+        together = passes([adapter.again(each) for each in batches], self.warmup, self.repeats, read)
+        alone = passes([adapter.again(each) for each in singles], self.warmup, self.repeats, read)
+        each = sorted(statistics.median(taken) for taken in zip(*alone.seconds, strict=True))
+        return Speed(
+            engine=ENGINE,
+            device=device_name(device),
+            clock=name,
+            warmup=self.warmup,
+            latency=Latency(
+                median=statistics.median(each),
+                p95=each[math.ceil(0.95 * len(each)) - 1],
+                passes=[sum(taken) for taken in alone.seconds],
+                counts=adapter.counts(alone.last, singles),
+            ),
+            throughput=Throughput(
+                batch=self.batch,
+                passes=[sum(taken) for taken in together.seconds],
+                counts=adapter.counts(together.last, batches),
+            ),
+        )
+
+
+def outcomes(items: Sequence[dict[str, Any]], metric: str, way: str) -> list[float]:
+    """The metric of every document under a filter, in the order of the documents; ValueError unless 0 or 1 each."""
+    chosen = sorted((item for item in items if item["filter"] == way), key=lambda item: item["doc_id"])
+    if not chosen:
+        ways = ", ".join(sorted({item["filter"] for item in items}))
+        raise ValueError(f"no document has filter {way!r}; this task has {ways}")
+    for item in chosen:
+        if item["metrics"].get(metric) not in (0, 1):
+            has = ", ".join(sorted(item["metrics"]))
+            raise ValueError(
+                f"metric {metric!r} of document {item['doc_id']} is {item['metrics'].get(metric)!r}, not 0 or 1; "
+                f"its metrics are {has}"
+            )
+    return [float(item["metrics"][metric]) for item in chosen]
+
+
+# --- decoding again -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows decoded together: a plan, prompts, names in the stream of draws."""
+
+    plan: Plan
+    prompts: list[list[int]]
+    names: list[int]
+
+    def singles(self) -> list[Batch]:
+        """Each row as a batch of its own."""
+        rows = zip(self.prompts, self.names, strict=True)
+        return [Batch(self.plan, [prompt], [name]) for prompt, name in rows]
+
+
+@dataclass(eq=False)
+class Recorded(Adapter):
+    """An adapter that knows its batches, so that the same rows can be decoded again, and where each text ends."""
+
+    batches: list[Batch] = field(default_factory=list)
+    made: list[Decoded] = field(default_factory=list)
+    """What came of each batch."""
+    order: list[int] = field(default_factory=list)
+    """Names of the rows as they were decoded."""
+    ends: dict[int, tuple[Sequence[str], int]] = field(default_factory=dict)
+    """Name -> stop strings and most ids of its text."""
+
+    def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
+        rows: list[list[int]] = []
+        for start in range(0, len(names), self.batch):
+            some = slice(start, start + self.batch)
+            batch = Batch(plan, prompts[some], names[some])
+            decoded = self.again(batch)()
+            self.batches.append(batch)
+            self.made.append(decoded)
+            self.order += batch.names
+            self.forwards.append(decoded.cost.forwards)
+            self.ids.append(decoded.ids)
+            rows += decoded.ids.tolist()
+        return rows
+
+    def _text(self, row: list[int], until: Sequence[str], most: int) -> str:
+        # rows become texts in the order in which they were decoded
+        self.ends[self.order[len(self.ends)]] = (until, most)
+        return super()._text(row, until, most)
+
+    def again(self, batch: Batch) -> Callable[[], Decoded]:
+        """Decodes a batch, and keeps no account of it."""
+        from repro.samplers.decode import decode
+
+        assert self.generation is not None
+        net, process, rule = self.model.denoiser, self.model.recipe.process, self.generation.sampler
+        plan, prompts = batch.plan, batch.prompts
+        return lambda: decode(net, process, rule, plan, prompts, seed=self.seed, names=batch.names)
+
+    def counts(self, made: Sequence[Decoded], batches: Sequence[Batch]) -> Counts:
+        """Sums over the rows of what was made of some batches."""
+        useful = 0
+        for decoded, batch in zip(made, batches, strict=True):
+            rows = zip(decoded.ids.tolist(), batch.names, strict=True)
+            useful += sum(self.useful(row, *self.ends[name]) for row, name in rows)
+
+        def total(name: str) -> int:
+            return sum(int(getattr(decoded.cost, name).sum()) for decoded in made)
+
+        return Counts(
+            rows=sum(len(decoded.ids) for decoded in made),
+            committed=sum(int(decoded.committed.sum()) for decoded in made),
+            useful=useful,
+            forwards=total("forwards"),
+            further=total("further"),
+            refreshes=total("refreshes"),
+            token_forwards=total("token_forwards"),
+        )
+
+
+# --- clocks -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Seconds of each piece of work in each pass, and what the last pass returned."""
+
+    seconds: list[list[float]]
+    last: list[Decoded]
+
+
+def passes(
+    work: Sequence[Callable[[], Decoded]], warmup: int, repeats: int, read: Callable[[], float]
+) -> Passes:
+    """Every piece of work in turn, `repeats` times, after its first `warmup` pieces ran unread."""
+    for each in work[:warmup]:
+        each()
+    seconds, last = [], []
+    for _ in range(repeats):
+        taken, last = [], []
+        for each in work:
+            began = read()
+            last.append(each())
+            taken.append(read() - began)
+        seconds.append(taken)
+    return Passes(seconds, last)
+
+
+def clock(device: torch.device) -> tuple[Literal["process", "wall"], Callable[[], float]]:
+    """The clock for work on a device: its name and what reads it, in seconds."""
+    if device.type == "cpu":
+        return ("process", time.process_time) if torch.get_num_threads() == 1 else ("wall", time.perf_counter)
+
+    def read() -> float:
+        torch.accelerator.synchronize(device)
+        return time.perf_counter()
+
+    return "wall", read
+
+
+def device_name(device: torch.device) -> str:
+    """What the work ran on, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu" and Path("/proc/cpuinfo").is_file():
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,181 @@
+"""MAUVE: how much of the text that a model writes is text that is written, and the reverse, in one number.
+
+    scored(reference, samples, pins, seed)          features [n, D] of both -> Found
+
+Features of reference and samples are clustered together; with p and q the shares of either in each cluster, the
+divergence curve is { (exp(-c KL(q|r)), exp(-c KL(p|r))) : r = w p + (1 - w) q, 0 < w < 1 } and MAUVE the area under it,
+1 where p = q and near 0 where they are apart (Pillutla et al., arXiv 2102.01454, equations 1 to 3). Before clustering
+features have length 1 and keep the principal components that hold `variance` of theirs.
+
+A feature is the judge's last hidden state after the last id read, as published, or the mean of its states over all ids
+(ours): a judge of characters says in its last state little more than which character may come next, and by that state
+alone repeated phrases score like text.
+
+The plug-in shares of n rows are apart even for one law, and the clusters depend on where k-means starts: so the value
+is a mean over clusterings, and real against real at the same n stands beside it. Numbers of two judges, or of two n,
+are not comparable.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import rel_entr
+
+from repro.core import rng
+from repro.core.parts import Part, part
+from repro.evals.text_quality.samples import Metric
+
+EDGE = 1e-6
+"""How near to 0 and 1 the outermost mixtures lie."""
+
+
+State = Literal["last", "mean"]
+
+
+@part
+class Mauve(Part):
+    """`state`: which of the judge's states is a feature; `length`: ids of a sample that it reads; `clusters` of both
+    texts together, from the best of `starts` of k-means; `seeds`: clusterings; `scaling`: c; `mixtures`: points of the
+    curve."""
+
+    state: State
+    length: int
+    clusters: int
+    seeds: int
+    starts: int
+    variance: float
+    scaling: float
+    mixtures: int
+
+    @property
+    def name(self) -> str:
+        """What its number is called."""
+        return "mauve" if self.state == "last" else f"mauve_{self.state}"
+
+    def __post_init__(self) -> None:
+        for pin, least in (("length", 1), ("clusters", 2), ("seeds", 5), ("starts", 1), ("mixtures", 2)):
+            if getattr(self, pin) < least:
+                raise ValueError(f"{pin}={getattr(self, pin)} is too few; give {least} or more")
+        if not 0 < self.variance <= 1:
+            raise ValueError(f"variance={self.variance} is no share; give one above 0 and at most 1")
+        if not self.scaling > 0:
+            raise ValueError(f"scaling={self.scaling}; give a number above 0")
+
+
+@dataclass(frozen=True)
+class Found:
+    """MAUVE under each clustering [seeds], and the standard error over samples of their mean."""
+
+    values: np.ndarray
+    sampling: float
+    n: int
+
+    def metric(self) -> Metric:
+        """Mean over clusterings; its standard error is of the samples on both sides and of the clusterings together."""
+        spread = float(self.values.var(ddof=1)) / len(self.values)
+        return float(self.values.mean()), math.sqrt(self.sampling**2 + spread), self.n
+
+    def over_clusterings(self) -> Metric:
+        """The same mean with the standard error over clusterings alone, and their number."""
+        count = len(self.values)
+        return float(self.values.mean()), float(self.values.std(ddof=1)) / math.sqrt(count), count
+
+
+def scored(reference: np.ndarray, samples: np.ndarray, pins: Mauve, seed: int) -> Found:
+    """MAUVE of features [n, D] against as many of the reference. ValueError for unequal numbers, or for fewer rows than
+    clusters."""
+    n = len(reference)
+    if len(samples) != n:
+        raise ValueError(f"MAUVE of {len(samples)} samples against {n} rows; give as many of each")
+    if n < pins.clusters:
+        raise ValueError(f"clusters={pins.clusters} of {n} samples; give at most {n}")
+    points = projected(np.concatenate([reference, samples]), pins.variance)
+    values, one_less = [], np.zeros((2, n))
+    for clustering in range(pins.seeds):
+        labels = clustered(points, pins.clusters, pins.starts, seed, clustering)
+        sides = labels[:n], labels[n:]
+        counts = np.stack([np.bincount(side, minlength=pins.clusters) for side in sides])
+        values.append(float(area(*(counts / n), pins)))
+        for side in (0, 1):
+            one_less[side] += _one_less(counts, side, pins)[sides[side]] / pins.seeds
+    deviation = one_less - one_less.mean(1, keepdims=True)
+    return Found(np.array(values), math.sqrt((n - 1) / n * float((deviation**2).sum())), n)
+
+
+def _one_less(counts: np.ndarray, side: int, pins: Mauve) -> np.ndarray:
+    """Areas [k] with one row of a cluster left out on one side: all rows of a cluster have the same jackknife value."""
+    n, k = counts[side].sum(), counts.shape[1]
+    less = (counts[side] - np.eye(k)).clip(0) / (n - 1)
+    other = np.broadcast_to(counts[1 - side] / counts[1 - side].sum(), less.shape)
+    return area(less, other, pins) if side == 0 else area(other, less, pins)
+
+
+def area(p: np.ndarray, q: np.ndarray, pins: Mauve) -> np.ndarray:
+    """Area under the divergence curve of histograms [..., k] -> [...], by trapezoids between the outermost points
+    (1, 0) and (0, 1)."""
+    w = np.linspace(EDGE, 1 - EDGE, pins.mixtures)[:, None]
+    r = w * p[..., None, :] + (1 - w) * q[..., None, :]
+    x = np.exp(-pins.scaling * rel_entr(q[..., None, :], r).sum(-1))
+    y = np.exp(-pins.scaling * rel_entr(p[..., None, :], r).sum(-1))
+    ends = np.zeros_like(x[..., :1]), np.ones_like(x[..., :1])
+    x, y = np.concatenate([ends[1], x, ends[0]], -1), np.concatenate([ends[0], y, ends[1]], -1)
+    return ((x[..., :-1] - x[..., 1:]) * (y[..., :-1] + y[..., 1:]) / 2).sum(-1)
+
+
+def projected(features: np.ndarray, variance: float) -> np.ndarray:
+    """Features [n, D] scaled to length 1, on the fewest principal components that hold `variance`, [n, d]."""
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    scaled = features.astype(np.float64) / np.where(length > 0, length, 1.0)
+    centred = scaled - scaled.mean(0)
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    held = np.cumsum(singular**2)
+    if held[-1] == 0:
+        return centred[:, :1]
+    kept = int(np.searchsorted(held, variance * held[-1] * (1 - 1e-12))) + 1
+    return centred @ axes[:kept].T
+
+
+def clustered(points: np.ndarray, k: int, starts: int, seed: int, clustering: int) -> np.ndarray:
+    """Cluster of each point [n], the best of `starts` runs of Lloyd's k-means from k-means++ centres (Arthur and
+    Vassilvitskii 2007)."""
+    key = rng.keys(seed, rng.CLUSTER, clustering, range(starts))
+    runs = [_lloyd(points, _centres(points, u)) for u in rng.uniform(key, k).numpy()]
+    return min(runs, key=lambda run: run[1])[0]
+
+
+def _centres(points: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """As many centres as `u` has draws, each a point chosen by its squared distance from those before it; fewer where
+    no other point is left."""
+    chosen = [points[int(u[0] * len(points))]]
+    distance = ((points - chosen[0]) ** 2).sum(1)
+    for draw in u[1:]:
+        total = np.cumsum(distance)
+        if total[-1] == 0:
+            break
+        chosen.append(points[min(int(np.searchsorted(total, draw * total[-1], "right")), len(points) - 1)])
+        distance = np.minimum(distance, ((points - chosen[-1]) ** 2).sum(1))
+    return np.stack(chosen)
+
+
+def _lloyd(points: np.ndarray, centres: np.ndarray, rounds: int = 500) -> tuple[np.ndarray, float]:
+    """Nearest centre of each point once centres stand still, and the sum of squared distances to them; a centre that
+    loses all its points stays where it is."""
+    labels = np.full(len(points), -1)
+    for _ in range(rounds):
+        nearest = _nearest(points, centres)
+        if (nearest == labels).all():
+            break
+        labels = nearest
+        counts = np.bincount(labels, minlength=len(centres))
+        sums = np.zeros_like(centres)
+        np.add.at(sums, labels, points)
+        centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres)
+    return labels, float(((points - centres[labels]) ** 2).sum())
+
+
+def _nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    return ((centres**2).sum(1) - 2 * points @ centres.T).argmin(1)

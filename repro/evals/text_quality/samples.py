@@ -1,0 +1,72 @@
+"""Statistics of samples by themselves, and samples that fool a judge: pure functions of ids.
+
+    entropy([3, 1, 3])                    unigram entropy of one sample, nats a token
+    distinct([3, 1, 3, 1], 2)             share of its 2-grams that are different ones
+    repetition(row, period=8)             the first 8 ids of a true row, over and over
+    unigram(rows, keys)                   ids drawn one by one by their frequency, as many as each row has
+
+Entropy is the mean over samples of each one's own (docs/method.md#metrics), at most ln L; over a batch it would grow
+with the batch. `distinct` is Li et al.'s (arXiv 1510.03055), a sample at a time for the same reason. The naive
+samples have what either number alone rewards: repetition reads well to a judge, unigram draws have a healthy entropy
+(arXiv 2606.08417).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from repro.core import rng
+from repro.core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Ids = Sequence[int]
+Metric = tuple[float, float | None, int]
+"""Value, its standard error (None for a single sample), the number of samples."""
+
+
+def entropy(ids: Ids) -> float:
+    """-sum (n_v / L) ln(n_v / L) over the ids of one sample, nats; ValueError for an empty one."""
+    if len(ids) == 0:
+        raise ValueError("an empty sample has no entropy; leave it out")
+    counts = np.unique(np.asarray(ids), return_counts=True)[1]
+    if len(counts) == 1:
+        return 0.0
+    share = counts / counts.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def distinct(ids: Ids, n: int) -> float:
+    """Different n-grams over all n-grams of one sample; ValueError when it has none."""
+    if n < 1 or len(ids) < n:
+        raise ValueError(f"a sample of {len(ids)} ids has no {n}-grams; take n from 1 to {len(ids)}")
+    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+    return len(set(grams)) / len(grams)
+
+
+def mean(values: Sequence[float]) -> Metric:
+    """Mean over independent samples with its standard error."""
+    count = len(values)
+    spread = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
+    return float(np.mean(values)), spread, count
+
+
+def repetition(row: Ids, period: int) -> list[int]:
+    """The first `period` ids of a row, repeated to its length."""
+    if not 1 <= period <= len(row):
+        raise ValueError(f"period={period} of a row of {len(row)}; give 1 to {len(row)}")
+    return [row[i % period] for i in range(len(row))]
+
+
+def unigram(rows: np.ndarray, keys: Tensor) -> list[list[int]]:
+    """For each key [n] as many ids as a row of `rows` [m, L] has, drawn by their frequency in all rows."""
+    ids, counts = np.unique(rows, return_counts=True)
+    law = torch.from_numpy(counts.astype(np.float64))
+    u = rng.uniform(keys, rows.shape[1]).flatten()
+    drawn = rng.choose(law.expand(len(u), -1), u)
+    return ids[drawn.numpy()].reshape(len(keys), -1).tolist()

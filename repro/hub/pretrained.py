@@ -1,0 +1,49 @@
+"""A network that starts from weights that someone released.
+
+PretrainedBackbone(backbone=Llama(...), source="GSAI-ML/LLaDA-8B-Base", revision=UNRESOLVED)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.core.parts import part
+from repro.data.corpus import Data
+from repro.models.backbone import Backbone, Role, Size
+from repro.models.llama import Llama
+
+if TYPE_CHECKING:
+    from repro.models.denoiser import Denoiser
+
+
+@part
+class PretrainedBackbone(Backbone):
+    """`backbone` with the weights of a local folder in its authors' layout, or of a name on the Hub at a revision.
+
+    Attention may be another one than they were trained with. Raises ConnectionError where they cannot be fetched,
+    ValueError where they do not fit, in shape or in another pin.
+    """
+
+    backbone: Llama
+    source: str
+    revision: str
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        from repro.data import sources
+        from repro.hub.release import agree, network, open_release
+        from repro.models.denoiser import take
+
+        opened = open_release(sources.weights(self.source, self.revision))
+        agree(opened, "backbone", self.backbone, opened.release.backbone, ("attention", "init_deviation"))
+        made = self.backbone.module(role, seed)
+        take(made, dict(network(opened).named_parameters()))
+        return made
+
+    def blank(self) -> Backbone:
+        return self.backbone
+
+    def size(self, data: Data) -> Size:
+        return self.backbone.size(data)
+
+    def attention_flops(self, data: Data) -> float:
+        return self.backbone.attention_flops(data)

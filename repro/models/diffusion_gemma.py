@@ -1,0 +1,96 @@
+"""DiffusionGemma (Google 2026) through transformers: uniform-state diffusion of one block (canvas) at a time.
+
+A causal pass over everything before the canvas gives keys and values; the canvas itself is read both ways with the
+same weights, together with a signal made of the network's own last prediction (self-conditioning). The canvas is the
+block that is being decoded: its columns are the first ones whose time is above 0, so `block_length` must be `canvas`.
+Text only: the vision tower is left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from repro.core.parts import part
+from repro.data.corpus import Data
+from repro.models.backbone import Backbone, Role, Size
+
+if TYPE_CHECKING:
+    from repro.models.denoiser import Denoiser
+
+
+@part
+class DiffusionGemma(Backbone):
+    """Pins of a DiffusionGemma without weights. Every `global_every`-th layer attends to all, the others to a window.
+
+    `global_*`: what global layers have instead (they share keys and values); `rotary_share` of a global head rotates.
+    """
+
+    network: ClassVar[str] = "repro.models.diffusion_gemma_network:DiffusionGemmaDenoiser"
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    global_every: int
+    global_kv_heads: int
+    global_head_width: int
+    window: int
+    ffn: int
+    experts: int
+    experts_used: int
+    expert_ffn: int
+    rope_base_local: float
+    rope_base_global: float
+    rotary_share: float
+    norm_eps: float
+    softcap: float
+    canvas: int
+    max_positions: int
+    init_deviation: float
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        if self.layers % self.global_every:
+            raise ValueError(
+                f"layers {self.layers} must be a multiple of global_every {self.global_every}: the last is global"
+            )
+        return super().module(role, seed)
+
+    def required_block_size(self) -> int | None:
+        return self.canvas
+
+    def size(self, data: Data) -> Size:
+        wide = self.layers // self.global_every
+        attention = sum(
+            count * self.width * head * (2 * self.heads + kinds * kv)
+            for count, head, kv, kinds in (
+                (self.layers - wide, self.head_width, self.kv_heads, 2),
+                (wide, self.global_head_width, self.global_kv_heads, 1),
+            )
+        )
+        norms = (self.layers - wide) * 2 * self.head_width + wide * 2 * self.global_head_width
+        norms += self.layers * 7 * self.width + 2 * self.width
+        feed = 3 * self.width * self.ffn
+        expert = 3 * self.width * self.expert_ffn
+        router = self.width * self.experts
+        scales = self.layers * (self.width + self.experts)
+        vocabulary = data.vocabulary().total
+        return Size(
+            parameters=attention
+            + norms
+            + self.layers * (feed + self.experts * expert + router)
+            + scales
+            + feed
+            + vocabulary * self.width,
+            blocks=attention + self.layers * (feed + self.experts_used * expert + router) + feed,
+            layers=self.layers,
+            width=self.width,
+            kv_width=max(self.kv_heads * self.head_width, self.global_kv_heads * self.global_head_width),
+            ffn=self.ffn,
+            vocab_size=vocabulary,
+        )
+
+    def attention_flops(self, data: Data) -> float:
+        wide = self.layers // self.global_every
+        heads = (self.layers - wide) * self.head_width + wide * self.global_head_width
+        return 4.0 * self.heads * heads * data.row_length()

@@ -1,0 +1,175 @@
+"""The diffusion transformer of MDLM and Duo (Peebles and Xie 2023; Sahoo et al. 2024, 2025;
+docs/method.md#duo-hyperparameters).
+
+Every layer is scaled, shifted and gated by the noise level (adaLN-zero): sigma = -log alpha(t) goes through sinusoids
+and a small MLP. MDLM's network keeps that path and is always told sigma = 0. `DitCausal` is the papers' left-to-right
+baseline: the same layers without modulation. `DitBlocks` is BD3-LM's, which writes block by block.
+
+Nothing drops here; the papers train with a dropout of .1 (`repro.models.dit`), which plays no part afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from repro.core.parts import part
+from repro.core.registry import resolve
+from repro.data.corpus import Data
+from repro.models.backbone import Backbone, Role, Size
+
+if TYPE_CHECKING:
+    from repro.models.denoiser import Denoiser
+
+
+@part
+class Dit(Backbone):
+    """Pins of a bidirectional DiT. `condition`: width of the noise level's embedding; `frequencies`: of its sinusoids.
+
+    `alpha_end`: alpha(1) of the schedule alpha(t) = 1 - (1 - alpha_end) t whose sigma = -log alpha(t) the network
+    reads; None: it is told sigma = 0, whatever t is. Raises ValueError for widths that heads or sinusoids do not divide
+    and for an `alpha_end` that gives no finite sigma.
+    """
+
+    network: ClassVar[str] = "repro.models.dit_network:DitDenoiser"
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    condition: int
+    frequencies: int
+    alpha_end: float | None
+    rope_base: float
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.heads)
+        if self.frequencies < 2 or self.frequencies % 2:
+            raise ValueError(
+                f"frequencies={self.frequencies} is no number of sines and cosines; give an even one"
+            )
+        if self.alpha_end is not None and not 0 < self.alpha_end < 1:
+            raise ValueError(
+                f"alpha_end={self.alpha_end} gives no finite sigma at t = 1; give a number in (0, 1)"
+            )
+
+    def size(self, data: Data) -> Size:
+        return _size(self, data, _modulation(self))
+
+    def attention_flops(self, data: Data) -> float:
+        return _attention_flops(self, data, share=1.0)
+
+
+@part
+class DitCausal(Backbone):
+    """Pins of the causal DiT without modulation, the left-to-right baseline of both papers."""
+
+    network: ClassVar[str] = "repro.models.dit_network:DitDenoiser"
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    rope_base: float
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.heads)
+
+    def size(self, data: Data) -> Size:
+        return _size(self, data, 0)
+
+    def attention_flops(self, data: Data) -> float:
+        return _attention_flops(self, data, share=0.5)
+
+
+@part
+class DitBlocks(Backbone):
+    """Pins of BD3-LM's DiT, which writes a row block by block (arXiv 2503.09573; docs/method.md#block-diffusion).
+
+    A block of `block` tokens sees itself, noisy, and the clean blocks before it. The noise level is never told (sigma
+    = 0); with `condition` 0 there is no modulation at all.
+    """
+
+    network: ClassVar[str] = "repro.models.dit_network:DitBlocksDenoiser"
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    condition: int
+    frequencies: int
+    block: int
+    rope_base: float
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        _check_heads(self.width, self.heads)
+        if self.block < 1:
+            raise ValueError(f"block={self.block} is no number of tokens; give 1 or more")
+
+    def required_block_size(self) -> int | None:
+        return self.block
+
+    def size(self, data: Data) -> Size:
+        return _size(self, data, _modulation(self) if self.condition else 0)
+
+    def attention_flops(self, data: Data) -> float:
+        return _attention_flops(self, data, share=0.5)
+
+
+def _modulation(pins: Dit | DitBlocks) -> int:
+    """Weights that embed the noise level, and those that make shifts, scales and gates of it."""
+    each, last = 6 * pins.width, 2 * pins.width  # shift, scale and gate of both halves; shift and scale
+    made = (pins.condition + 1) * (pins.layers * each + last)
+    return made + (pins.frequencies + 1) * pins.condition + (pins.condition + 1) * pins.condition
+
+
+def _check_heads(width: int, heads: int) -> None:
+    if width % (2 * heads):
+        raise ValueError(
+            f"width={width} is not {heads} heads of an even width; give a multiple of {2 * heads}"
+        )
+
+
+def _attention_flops(pins: Dit | DitCausal | DitBlocks, data: Data, share: float) -> float:
+    """A token sees `share` of the keys of its row."""
+    return 4.0 * pins.layers * pins.width * data.row_length() * share
+
+
+def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Size:
+    """Counts of the layers plus `modulation` weights, which are applied once a row."""
+    vocabulary = data.vocabulary().total
+    matrices = 4 * pins.width**2 + 2 * pins.width * pins.ffn
+    block = matrices + pins.ffn + pins.width + 2 * pins.width  # biases of the MLP, two norms
+    embedding = vocabulary * pins.width
+    return Size(
+        parameters=pins.layers * block + 2 * embedding + vocabulary + pins.width + modulation,
+        blocks=pins.layers * matrices + modulation / data.row_length(),
+        layers=pins.layers,
+        width=pins.width,
+        kv_width=pins.width,
+        ffn=pins.ffn,
+        vocab_size=vocabulary,
+    )
+
+
+@part
+class WithDropout(Backbone):
+    """A DiT whose layers drop; ValueError for a rate outside (0, 1)."""
+
+    backbone: Dit | DitCausal
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate={self.rate} drops nothing or everything; give a number in (0, 1)")
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        return resolve(self.backbone.network)(self.backbone, role, seed, self.rate)
+
+    def size(self, data: Data) -> Size:
+        return self.backbone.size(data)
+
+    def attention_flops(self, data: Data) -> float:
+        return self.backbone.attention_flops(data)

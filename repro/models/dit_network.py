@@ -1,0 +1,273 @@
+"""The network behind the `dit` and `dit_causal` parts (docs/method.md#duo-hyperparameters).
+
+    c = SiLU(MLP(cos, sin of sigma f_k))                    f_k = 10000^(-k / bands), [B or B, L, C]
+    x = x + g1 Attention((1 + a1) LN(x) + b1)               (b1, a1, g1, b2, a2, g2) = W c + w, zero at the start
+    x = x + g2 MLP((1 + a2) LN(x) + b2)
+    features = (1 + a) LN(x) + b                            the head's weights are zero too: the first loss is ln V
+
+The causal network has no c, nor has one of blocks without condition: shifts and scales are 0 and gates 1. Norms,
+rotation and sinusoids are computed in float32 at least, whatever the precision around them.
+
+Shapes: B rows, L tokens, H heads, D width, E = D / H, C condition.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from repro.core import rng
+from repro.models.attention import Copies, KVCache, Mask, View, attend
+from repro.models.backbone import Role
+from repro.models.denoiser import Denoiser, Head, Soft, embed, places, stream
+from repro.models.dit import Dit, DitBlocks, DitCausal
+
+Pins = Dit | DitCausal | DitBlocks
+LONGEST = 10_000.0
+"""Longest period of the sinusoids, in units of sigma (the papers' code keeps that of image models)."""
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Norm(nn.Module):
+    """LayerNorm with a weight and no bias, in float32 at least."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = nn.functional.layer_norm(_wide(x), x.shape[-1:], eps=self.eps)
+        return (normed * self.weight).to(x.dtype)
+
+
+class Level(nn.Module):
+    """Embeds sigma [B] or [B, L] as c [B, 1 or L, C]."""
+
+    def __init__(self, frequencies: int, condition: int) -> None:
+        super().__init__()
+        self.bands = frequencies // 2
+        self.first = nn.Linear(frequencies, condition)
+        self.second = nn.Linear(condition, condition)
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        sigma = sigma[:, None] if sigma.ndim == 1 else sigma
+        steps = torch.arange(self.bands, dtype=torch.float32, device=sigma.device)
+        angle = sigma.float()[..., None] * torch.exp(-math.log(LONGEST) / self.bands * steps)
+        waves = torch.cat([angle.cos(), angle.sin()], -1).to(self.first.weight.dtype)
+        embedded = self.second(nn.functional.silu(self.first(waves)))
+        return nn.functional.silu(embedded)  # the papers' second SiLU
+
+
+def drop(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
+    """Dropout of x [B, L, D], one key a row [B]; None drops nothing. The scale is no bfloat16 number, so the product is
+    taken in float32 at least."""
+    if keys is None:
+        return x
+    scale = (rng.uniform(keys, *x.shape[1:]) >= rate) / (1 - rate)
+    wide = _wide(x)
+    return (wide * scale.to(wide.dtype)).to(x.dtype)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return x * (1 + scale) + shift
+
+
+def angles(positions: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [B or 1, 1, L, E/2], float32, of the rotation of each position [B or 1, L]."""
+    rates = base ** (-torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width)
+    angle = positions[:, None, :, None].float() * rates
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate [B, H, L, E], whose feature k is paired with k + E/2 (Su et al. 2021, in GPT-NeoX's order)."""
+    cos, sin = turn
+    one, other = _wide(x).chunk(2, -1)
+    return torch.cat([one * cos - other * sin, other * cos + one * sin], -1).to(x.dtype)
+
+
+class Layer(nn.Module):
+    """One block; `condition` = 0 makes it the unmodulated one."""
+
+    def __init__(self, pins: Pins, condition: int, layer_idx: int, rate: float) -> None:
+        super().__init__()
+        self.heads, self.layer_idx, self.rate = pins.heads, layer_idx, rate
+        self.norm_attention, self.norm_mlp = (Norm(pins.width, pins.norm_eps) for _ in range(2))
+        self.qkv = nn.Linear(pins.width, 3 * pins.width, bias=False)
+        self.out = nn.Linear(pins.width, pins.width, bias=False)
+        self.up = nn.Linear(pins.width, pins.ffn)
+        self.down = nn.Linear(pins.ffn, pins.width)
+        self.modulation = nn.Linear(condition, 6 * pins.width) if condition else None
+
+    def forward(
+        self,
+        x: Tensor,
+        c: Tensor | None,
+        turn: tuple[Tensor, Tensor],
+        view: View,
+        keys: Tensor | None = None,
+    ) -> Tensor:
+        """[B, L, D] -> [B, L, D]; `keys` [B] of what the rows drop."""
+        first, second = (None if keys is None else rng.fold(keys, 2 * self.layer_idx + k) for k in range(2))
+        if self.modulation is None:
+            x = x + drop(self._attend(self.norm_attention(x), turn, view), first, self.rate)
+            return x + drop(self._mlp(self.norm_mlp(x)), second, self.rate)
+        b1, a1, g1, b2, a2, g2 = self.modulation(c).chunk(6, -1)
+        seen = self._attend(modulate(self.norm_attention(x), b1, a1), turn, view)
+        x = x + g1 * drop(seen, first, self.rate)
+        return x + g2 * drop(self._mlp(modulate(self.norm_mlp(x), b2, a2)), second, self.rate)
+
+    def _attend(self, x: Tensor, turn: tuple[Tensor, Tensor], view: View) -> Tensor:
+        """[B, L, D] -> [B, L, D]."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        scaling = q.shape[-1] ** -0.5
+        seen, _ = attend(
+            self, rotate(q, turn), rotate(k, turn), v, None, scaling=scaling, dropout=0.0, view=view
+        )
+        return self.out(seen.flatten(2))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.gelu(self.up(x), approximate="tanh"))
+
+
+class DitDenoiser(Denoiser):
+    """A DiT as a denoiser; features are modulated and normed, so the head is one affine map."""
+
+    def __init__(self, pins: Pins, role: Role, seed: int, rate: float = 0.0) -> None:
+        super().__init__(role)
+        self.pins = pins
+        self.has_dropout = rate > 0
+        self._keys: Tensor | None = None
+        condition = 0 if isinstance(pins, DitCausal) else pins.condition
+        self.time_conditioned = isinstance(pins, Dit) and pins.alpha_end is not None
+        self.block = 1 if isinstance(pins, DitCausal) else None
+        self.embedding = nn.Embedding(self.vocabulary.total, pins.width)
+        self.level = (
+            None if isinstance(pins, DitCausal) or not condition else Level(pins.frequencies, condition)
+        )
+        self.blocks = nn.ModuleList(Layer(pins, condition, i, rate) for i in range(pins.layers))
+        self.norm = Norm(pins.width, pins.norm_eps)
+        self.modulation = nn.Linear(condition, 2 * pins.width) if condition else None
+        self.output = nn.Linear(pins.width, self.vocabulary.total)
+        start(self, seed)
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        if self.time_conditioned and t is None:
+            raise ValueError(
+                "this DiT reads the noise level: give it an objective that tells t, or alpha_end=null"
+            )
+        return self._read(
+            tokens, t, Mask(attention.valid, attention.block or self.block), positions, kv_cache
+        )
+
+    def _read(
+        self,
+        tokens: Tensor | Soft,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None,
+        kv_cache: KVCache | None,
+    ) -> Tensor:
+        """Features [B, L, D] under exactly this mask."""
+        x = embed(self.embedding, tokens)
+        columns, where = places(x, positions, kv_cache)
+        view = View(attention, columns, kv_cache)
+        turn = angles(where, self.pins.width // self.pins.heads, self.pins.rope_base)
+        c = None if self.level is None else self.level(self._sigma(x, t))
+        keys = self._keys if self.training else None
+        assert keys is None or len(keys) == len(x), "a training forward drops by the rows that `begin` named"
+        for block in self.blocks:
+            x = block(x, c, turn, view) if keys is None else block(x, c, turn, view, keys)
+        x = self.norm(x)
+        if self.modulation is None:
+            return x
+        shift, scale = self.modulation(c).chunk(2, -1)
+        return modulate(x, shift, scale)
+
+    def begin(self, keys: Tensor) -> None:
+        self._keys = keys if self.has_dropout else None
+
+    def _sigma(self, x: Tensor, t: Tensor | None) -> Tensor:
+        """-log alpha(t), as `t` is shaped; zeros [B] where the network is not told."""
+        if not self.time_conditioned:
+            return x.new_zeros(len(x))
+        assert isinstance(self.pins, Dit) and self.pins.alpha_end is not None and t is not None
+        return -torch.log1p(-(1 - self.pins.alpha_end) * t)
+
+    def head(self) -> Head:
+        return Head(self.output.weight, self.output.bias, self.forbidden)
+
+    def layers(self) -> list[nn.Module]:
+        return list(self.blocks)
+
+
+class DitBlocksDenoiser(DitDenoiser):
+    """BD3-LM's network: the block that is being written is the first one whose time is above 0.
+
+    Decoding reads one copy of the row: what was written is clean, so a block sees what it saw in training, and keys
+    and values of finished blocks are exact. Under `Copies` tokens are [noisy; clean], as in training, and every block
+    is read at once. The rotation is relative, so blocks are counted from the first column that is written.
+    """
+
+    def __init__(self, pins: DitBlocks, role: Role, seed: int) -> None:
+        super().__init__(pins, role, seed)
+        self.time_conditioned, self.required_block_size = True, pins.required_block_size()
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        if isinstance(attention, Copies):
+            assert not isinstance(tokens, Soft)
+            half = tokens.shape[1] // 2
+            order = torch.arange(half, device=self.device).repeat(2)
+            return self._read(tokens, None, attention, order[None] if positions is None else positions, None)
+        if t is None or t.ndim == 1:
+            raise ValueError(
+                "this network reads clean blocks before a noisy one: it decodes, and has no bound of whole rows"
+            )
+        noisy = (t[0] > 0).long()
+        first = int(noisy.argmax()) + (0 if kv_cache is None else kv_cache.span.start)
+        return self._read(
+            tokens, None, Mask(attention.valid, self.required_block_size, first), positions, kv_cache
+        )
+
+    def _sigma(self, x: Tensor, t: Tensor | None) -> Tensor:
+        return x.new_zeros(len(x))
+
+
+def start(denoiser: DitDenoiser, seed: int) -> None:
+    """The papers' start, by the suite's own stream: U(-1/sqrt(n), 1/sqrt(n)) with n the inputs (Kaiming with a =
+    sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the head, ones in norms."""
+    with torch.no_grad():
+        for path, module in denoiser.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.is_meta:
+                    continue
+                if isinstance(module, Norm):
+                    parameter.fill_(1.0)
+                elif path.endswith("modulation") or path == "output":
+                    parameter.zero_()
+                else:
+                    inputs = module.weight.shape[1]
+                    u = rng.uniform(stream(seed, f"{path}.{name}"), *parameter.shape)
+                    parameter.copy_((2 * u - 1) / math.sqrt(inputs))

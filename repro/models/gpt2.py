@@ -1,0 +1,48 @@
+"""GPT-2 (Radford et al. 2019) through transformers: the left-to-right network that the DiT papers are compared with.
+
+Learned positions, biases everywhere, a tied head; causal only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from repro.core.parts import part
+from repro.data.corpus import Data
+from repro.models.backbone import Backbone, Size
+
+if TYPE_CHECKING:
+    pass
+
+
+@part
+class Gpt2(Backbone):
+    """Pins of a GPT-2 without weights; `positions`: rows of its table, the longest row."""
+
+    network: ClassVar[str] = "repro.models.gpt2_network:Gpt2Denoiser"
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    positions: int
+    norm_eps: float
+    init_deviation: float
+
+    def size(self, data: Data) -> Size:
+        matrices = 4 * self.width**2 + 2 * self.width * self.ffn
+        block = matrices + 5 * self.width + self.ffn + 4 * self.width  # biases; two norms with theirs
+        vocabulary = data.vocabulary().total
+        embedding = vocabulary * self.width
+        return Size(
+            parameters=self.layers * block + embedding + self.positions * self.width + 2 * self.width,
+            blocks=self.layers * matrices,
+            layers=self.layers,
+            width=self.width,
+            kv_width=self.width,
+            ffn=self.ffn,
+            vocab_size=vocabulary,
+        )
+
+    def attention_flops(self, data: Data) -> float:
+        return 4.0 * self.layers * self.width * data.row_length() * 0.5

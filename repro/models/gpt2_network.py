@@ -1,0 +1,58 @@
+"""The network behind the `gpt2` part: transformers' own, under our attention."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from repro.models.attention import KVCache, Mask, View
+from repro.models.backbone import Role
+from repro.models.denoiser import Denoiser, Head, Soft, embed, initialise, places
+from repro.models.gpt2 import Gpt2
+
+
+class Gpt2Denoiser(Denoiser):
+    """transformers' GPT2LMHeadModel as a denoiser; it reads what stands before a position, never what is behind it."""
+
+    def __init__(self, pins: Gpt2, role: Role, seed: int) -> None:
+        super().__init__(role)
+        config = GPT2Config(
+            vocab_size=role.vocabulary.total,
+            n_embd=pins.width,
+            n_layer=pins.layers,
+            n_head=pins.heads,
+            n_inner=pins.ffn,
+            n_positions=pins.positions,
+            layer_norm_epsilon=pins.norm_eps,
+            attn_pdrop=0.0,
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
+            bos_token_id=role.vocabulary.bos,
+            eos_token_id=role.vocabulary.eos,
+        )
+        config._attn_implementation = "repro"
+        self.network = GPT2LMHeadModel(config)
+        initialise(self, seed, pins.init_deviation)
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        assert t is None, "this network takes no time"
+        embedded = embed(self.network.transformer.wte, tokens)
+        columns, where = places(embedded, positions, kv_cache)
+        view = View(Mask(attention.valid, attention.block or 1), columns, kv_cache)
+        return self.network.transformer(
+            inputs_embeds=embedded, position_ids=where, use_cache=False, view=view
+        ).last_hidden_state
+
+    def head(self) -> Head:
+        return Head(self.network.lm_head.weight, None, self.forbidden)
+
+    def layers(self) -> list[nn.Module]:
+        return list(self.network.transformer.h)

@@ -1,0 +1,75 @@
+"""The networks behind the backbone parts: transformers' modules behind the denoiser contract."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from repro.models.attention import KVCache, Mask, View
+from repro.models.backbone import Role
+from repro.models.denoiser import Denoiser, Head, Soft, embed, initialise, places
+from repro.models.llama import Llama, Qwen2
+
+
+def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
+    """transformers' network of the pins, under our attention."""
+    kind = LlamaConfig if isinstance(pins, Llama) else Qwen2Config
+    config = kind(
+        vocab_size=role.vocabulary.total,
+        hidden_size=pins.width,
+        intermediate_size=pins.ffn,
+        num_hidden_layers=pins.layers,
+        num_attention_heads=pins.heads,
+        num_key_value_heads=pins.kv_heads,
+        max_position_embeddings=role.data.row_length(),
+        rms_norm_eps=pins.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": pins.rope_base},
+        tie_word_embeddings=pins.tied,
+        bos_token_id=role.vocabulary.bos,
+        eos_token_id=role.vocabulary.eos,
+        pad_token_id=role.vocabulary.pad,
+    )
+    config._attn_implementation = "repro"
+    config.is_causal = pins.attention == "causal"
+    return LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
+
+
+class LlamaDenoiser(Denoiser):
+    """transformers' Llama or Qwen2 as a denoiser (its `config.is_causal` says which way it looks)."""
+
+    def __init__(self, pins: Llama | Qwen2, role: Role, seed: int) -> None:
+        super().__init__(role)
+        places = pins.learned_positions if isinstance(pins, Llama) else 0
+        self.network = _causal_lm(pins, role)
+        self.place = nn.Embedding(places, pins.width) if places else None
+        self.block = 1 if pins.attention == "causal" else None
+        initialise(self, seed, pins.init_deviation)
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        assert t is None, "this network takes no time"
+        embedded = embed(self.network.model.embed_tokens, tokens)
+        columns, where = places(embedded, positions, kv_cache)
+        if self.place is not None:
+            embedded = embedded + self.place(where)
+        view = View(Mask(attention.valid, attention.block or self.block), columns, kv_cache)
+        out = self.network.model(inputs_embeds=embedded, position_ids=where, use_cache=False, view=view)
+        return out.last_hidden_state
+
+    def head(self) -> Head:
+        return Head(self.network.lm_head.weight, None, self.forbidden)
+
+    def layers(self) -> list[nn.Module]:
+        return list(self.network.model.layers)

@@ -1,0 +1,71 @@
+"""ModernBERT (Warner et al. 2024) through transformers: the seed document's network, with every config pin in the part.
+
+`weights` names the pre-trained checkpoint (Hub name and revision) or is None: random initialisation at any size.
+`attend_pads`: the seed's masked script passes no attention mask, so its network attends to [PAD]
+(docs/method.md#masked-script).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+from repro.core.parts import part
+from repro.data.corpus import Data
+from repro.models.backbone import Backbone, Size
+
+if TYPE_CHECKING:
+    pass
+
+
+@part
+class ModernBert(Backbone):
+    """Pins of a ModernBERT masked language model: global attention in every `global_every`-th layer, else a window."""
+
+    network: ClassVar[str] = "repro.models.modernbert_network:ModernBertDenoiser"
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    global_every: int
+    window: int
+    rope_base_global: float
+    rope_base_local: float
+    norm_eps: float
+    max_positions: int
+    attend_pads: bool
+    init_deviation: float
+    weights: str | None
+    revision: str | None
+
+    def blank(self) -> Backbone:
+        return dataclasses.replace(self, weights=None, revision=None)
+
+    def size(self, data: Data) -> Size:
+        vocabulary = data.vocabulary().total
+        block = (
+            4 * self.width * self.width + 3 * self.width * self.ffn + 2 * self.width
+        )  # Wqkv, Wo, Wi (GeGLU), Wo
+        embedding = vocabulary * self.width
+        return Size(
+            # layer 0 has no attention norm; embedding norm, final norm and the head's norm; decoder bias; tied decoder
+            parameters=self.layers * block
+            - self.width
+            + embedding
+            + 3 * self.width
+            + self.width * self.width
+            + vocabulary,
+            blocks=self.layers * (4 * self.width**2 + 3 * self.width * self.ffn) + self.width**2,
+            layers=self.layers,
+            width=self.width,
+            kv_width=self.width,
+            ffn=self.ffn,
+            vocab_size=vocabulary,
+        )
+
+    def attention_flops(self, data: Data) -> float:
+        length = data.row_length()
+        everywhere = sum(1 for layer in range(self.layers) if layer % self.global_every == 0)
+        keys = everywhere * length + (self.layers - everywhere) * min(length, self.window + 1)
+        return 4.0 * self.width * keys

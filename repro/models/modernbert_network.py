@@ -1,0 +1,118 @@
+"""transformers' ModernBERT behind the denoiser contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+)
+
+from repro.models.attention import KVCache, Mask, View
+from repro.models.backbone import Role
+from repro.models.denoiser import Denoiser, Head, Soft, embed, initialise, places
+from repro.models.modernbert import ModernBert
+
+
+class ModernBertDenoiser(Denoiser):
+    """transformers' ModernBertForMaskedLM as a denoiser; features contain its prediction head (dense, GELU, norm)."""
+
+    def __init__(self, pins: ModernBert, role: Role, seed: int) -> None:
+        super().__init__(role)
+        config = ModernBertConfig(
+            vocab_size=self.vocabulary.total,
+            hidden_size=pins.width,
+            intermediate_size=pins.ffn,
+            num_hidden_layers=pins.layers,
+            num_attention_heads=pins.heads,
+            max_position_embeddings=pins.max_positions,
+            norm_eps=pins.norm_eps,
+            layer_types=[
+                "sliding_attention" if layer % pins.global_every else "full_attention"
+                for layer in range(pins.layers)
+            ],
+            rope_parameters={
+                "full_attention": {"rope_type": "default", "rope_theta": pins.rope_base_global},
+                "sliding_attention": {"rope_type": "default", "rope_theta": pins.rope_base_local},
+            },
+            local_attention=pins.window,
+            pad_token_id=self.vocabulary.pad,
+            bos_token_id=self.vocabulary.bos,
+            eos_token_id=self.vocabulary.eos,
+            cls_token_id=self.vocabulary.bos,
+            sep_token_id=self.vocabulary.eos,
+        )
+        config._attn_implementation = "repro"
+        self.attend_pads = pins.attend_pads
+        if pins.weights is None:
+            self.network = ModernBertForMaskedLM(config)
+            initialise(self, seed, pins.init_deviation)
+        else:
+            self.network = _pretrained(pins.weights, pins.revision, config)
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        assert t is None, "ModernBERT takes no time"
+        embedded = embed(self.network.model.embeddings.tok_embeddings, tokens)
+        columns, where = places(embedded, positions, kv_cache)
+        # a training row's own padding may be attended to; what pads a shorter prompt of a batch never is
+        valid = None if self.attend_pads and positions is None else attention.valid
+        view = View(Mask(valid, attention.block), columns, kv_cache)
+        out = self.network.model(inputs_embeds=embedded, position_ids=where, view=view)
+        return self.network.head(out.last_hidden_state)
+
+    def head(self) -> Head:
+        decoder = self.network.decoder
+        return Head(decoder.weight, decoder.bias, self.forbidden)
+
+    def layers(self) -> list[nn.Module]:
+        return list(self.network.model.layers)
+
+
+def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> ModernBertForMaskedLM:
+    """Hub or local weights, checked against the pins; raises ConnectionError in one line when out of reach."""
+    from repro.data.corpus import UNRESOLVED
+
+    try:
+        network = ModernBertForMaskedLM.from_pretrained(
+            name,
+            revision="main" if revision in (None, UNRESOLVED) else revision,
+            attn_implementation="repro",
+            use_safetensors=True,
+            dtype=torch.float32,
+        )
+    except OSError as error:
+        if Path(name).exists():
+            raise ValueError(
+                f"{name} holds no readable ModernBERT weights ({str(error).splitlines()[0]})"
+            ) from None
+        raise ConnectionError(f"cannot fetch {name} (no network)") from None
+    for pin in PINNED:
+        found, pinned = getattr(network.config, pin), getattr(config, pin)
+        if found != pinned:
+            raise ValueError(f"{name}: {pin} is {found}, the recipe pins {pinned}")
+    return network
+
+
+PINNED = (
+    *(
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "norm_eps",
+    ),
+    *("max_position_embeddings", "layer_types", "local_attention", "rope_parameters"),
+)
+"""Fields of transformers' configuration that the part's pins fill."""

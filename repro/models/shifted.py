@@ -1,0 +1,41 @@
+"""Right shift: a network that was trained left to right says at i - 1 what stands at i (Dream;
+docs/method.md#dream-rules).
+
+Its features are moved one position to the right, so that rules, losses and bounds read them like any other network's.
+The first position of a row keeps its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.core.parts import part
+from repro.data.corpus import Data
+from repro.models.backbone import Backbone, Role, Size
+
+if TYPE_CHECKING:
+    from repro.models.denoiser import Denoiser
+
+
+@part
+class Shifted(Backbone):
+    """A backbone whose features at i - 1 speak of position i."""
+
+    backbone: Backbone
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        from repro.models.shifted_network import ShiftedDenoiser
+
+        return ShiftedDenoiser(self.backbone.module(role, seed), role)
+
+    def blank(self) -> Backbone:
+        return Shifted(backbone=self.backbone.blank())
+
+    def required_block_size(self) -> int | None:
+        return self.backbone.required_block_size()
+
+    def size(self, data: Data) -> Size:
+        return self.backbone.size(data)
+
+    def attention_flops(self, data: Data) -> float:
+        return self.backbone.attention_flops(data)

@@ -1,0 +1,52 @@
+"""The network behind `repro.models.shifted`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from repro.models.attention import KVCache, Mask
+from repro.models.backbone import Role
+from repro.models.denoiser import Denoiser, Head, Soft
+
+
+class ShiftedDenoiser(Denoiser):
+    """Features of `network` [B, L, D], each moved one position to the right within its row.
+
+    Beside kept keys and values a forward carries one column more in front, whose own feature is not read.
+    """
+
+    halo = 1
+
+    def __init__(self, network: Denoiser, role: Role) -> None:
+        super().__init__(role)
+        self.network = network
+        self.time_conditioned, self.supports_kv_cache, self.required_block_size = (
+            network.time_conditioned,
+            network.supports_kv_cache,
+            network.required_block_size,
+        )
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        features = self.network.encode(
+            tokens, t=t, attention=attention, positions=positions, kv_cache=kv_cache
+        )
+        before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
+        if positions is None:
+            return before
+        # left padding and a row's first token stand at position 0: there is nothing before them
+        return torch.where((positions == 0)[..., None], features, before)
+
+    def head(self) -> Head:
+        return self.network.head()
+
+    def layers(self) -> list[nn.Module]:
+        return self.network.layers()

@@ -1,0 +1,79 @@
+"""Records of results: publish, check, explain, compare item by item.
+
+python -m repro.results publish DIR         # the only way into results/raw
+python -m repro.results check [DIR]         # is every line whole? (default results/raw)
+python -m repro.results explain A B         # what differs between two records
+python -m repro.results flips A B           # on which items two samplers disagree
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro.core.cli import Parser, run
+from repro.results.store import RAW, collect, publish, read, record_files
+
+if TYPE_CHECKING:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.action == "publish":
+        if arguments.folder is None:
+            raise ValueError("publish needs the folder of a run, for example runs/reproduce")
+        counts = publish(arguments.folder)
+        print(f"{counts.added} records published to {RAW}, {counts.already} were already there")
+    elif arguments.action == "check":
+        files = record_files(arguments.folder)
+        count = sum(len(read(path)) for path in files)
+        print(f"{count} records in {len(files)} files of {arguments.folder}, all whole")
+    else:
+        print("\n".join(_compare(arguments)))
+    return 0
+
+
+def _compare(arguments: Namespace) -> Iterable[str]:
+    """The lines of `explain` and `flips`."""
+    from repro.results import explain, flips
+
+    if arguments.action == "explain":
+        explained = explain.explain(collect(arguments.raw), arguments.a, arguments.b)
+        return [json.dumps(asdict(explained), indent=1)] if arguments.json else explain.say(explained)
+    a, b = (flips.items_of(arguments.raw, name) for name in (arguments.a, arguments.b))
+    found = flips.flips(a, b, arguments.metric, arguments.filter)
+    return [json.dumps(asdict(found), indent=1)] if arguments.json else flips.say(found)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="repro.results", description="Publish records into results/raw, check or compare them."
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    action = actions.add_parser("publish", description="Copy the records of a finished run into results/raw.")
+    action.add_argument("folder", type=Path, nargs="?", help="of a run, for example runs/reproduce")
+    action = actions.add_parser("check", description="Is every line whole?")
+    action.add_argument("folder", type=Path, nargs="?", default=RAW, help="default results/raw")
+    for name, about in (
+        ("explain", "What two questions differ in, and what each difference alone is known to do."),
+        ("flips", "The items that two answers to one task judge differently."),
+    ):
+        action = actions.add_parser(name, description=about)
+        for which in ("a", "b"):
+            action.add_argument(which, help="start of a hash, or CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]]")
+        action.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
+        action.add_argument("--json", action="store_true", help="print JSON")
+        if name == "flips":
+            action.add_argument("--metric", help="which metric of the items, where they have several")
+            action.add_argument("--filter", help="which filter of the items, where a task has several")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, "repro.results")

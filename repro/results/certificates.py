@@ -1,0 +1,117 @@
+"""Stored certificates of our own rules: results/certificates/NAME.json, and the table made of them alone.
+
+`python -m repro.certify --presets all` writes them; `python -m repro.report` makes
+results/tables/certificates.{md,csv}.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro.core.files import ROOT
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FOLDER = ROOT / "results" / "certificates"
+Stored = Mapping[str, Any]
+REMEDY = "`python -m repro.certify --presets all` writes them."
+TITLE = "What samplers draw from"
+CAPTION = (
+    "Every preset on laws whose conditionals are all known: what it claims, and what its output law "
+    "shows. TV: total variation between the exact, enumerated output law and the true one (27 sentences "
+    "of 3 tokens; no sampling noise) at so many tokens a step; finest: at the most steps tried (on 9 "
+    "sentences where 512 steps are taken). mixed, noisy: the same at one token a step under a spoiled "
+    "denoiser (a tenth of unigrams; fixed normal noise of deviation .5 on every logit). bigram: unbiased "
+    "squared distance of the oracle language's bigrams at one token a step, in brackets that of as many "
+    "true samples. KL: nats a token of the oracle language, by exact replay where the order of a rule is "
+    "not drawn, else the path KL above it. Adaptive rules stand at what they realise. All numbers: "
+    "certificates.csv."
+)
+COLUMNS = ["preset", "claim", "noise", "verdict", "stands", "oracle", "statistic", "space", "steps"]
+COLUMNS += ["tokens_per_step", "value", "se", "true", "best"]
+HEADER = ["preset", "noise", "claim", "verdict", "TV, 3 a step", "TV, 1 a step", "finest TV"]
+HEADER += ["mixed", "noisy", "bigram", "KL, 2 a step"]
+
+
+def file_name(preset: str) -> str:
+    """`random:temperature=1.0` -> `random_temperature=1.0.json`."""
+    return re.sub(r"[^A-Za-z0-9_.=+-]", "_", preset) + ".json"
+
+
+def read(folder: Path) -> list[Stored]:
+    """All stored certificates, by preset; ValueError for a file that is none."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            stored = json.loads(path.read_text("utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is no JSON: {error}; {REMEDY}") from None
+        if (
+            not isinstance(stored, dict)
+            or not {"preset", "digest", "claim", "verdicts", "numbers"} <= stored.keys()
+        ):
+            raise ValueError(f"{path} is no certificate; {REMEDY}")
+        found.append(stored)
+    return sorted(found, key=lambda stored: stored["preset"])
+
+
+def to_frame(certificates: Sequence[Stored]) -> DataFrame:
+    """One row a number, with the verdict on its preset and noise."""
+    from pandas import DataFrame
+
+    rows = []
+    for stored in sorted(certificates, key=lambda stored: stored["preset"]):
+        verdicts = {verdict["noise"]: verdict for verdict in stored["verdicts"]}
+        for number in stored["numbers"]:
+            verdict = verdicts[number["noise"]]
+            shared = {"preset": stored["preset"], "claim": stored["claim"]}
+            rows.append(shared | {"verdict": verdict["kind"], "stands": verdict["stands"]} | number)
+    return DataFrame(rows, columns=COLUMNS)
+
+
+def tables(certificates: Sequence[Stored]) -> dict[str, str]:
+    """File name -> text: the table to read, one row a preset and noise, and all numbers as CSV."""
+    from tabulate import tabulate
+
+    from repro.results.tables.text import csv_text
+
+    numbers = to_frame(certificates)
+    lines = [
+        _line(stored, verdict, numbers)
+        for stored in sorted(certificates, key=lambda stored: stored["preset"])
+        for verdict in stored["verdicts"]
+    ]
+    lines.sort(key=lambda line: line[1])
+    text = [f"# {TITLE}", CAPTION, tabulate(lines, headers=HEADER, tablefmt="github", disable_numparse=True)]
+    if not lines:
+        text.append(f"No certificates yet: {REMEDY}")
+    steps = numbers.assign(steps=numbers.steps.astype("Int64"))
+    return {"certificates.md": "\n\n".join(text) + "\n", "certificates.csv": csv_text(steps)}
+
+
+def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> list[str]:
+    own = numbers[(numbers.preset == stored["preset"]) & (numbers.noise == verdict["noise"])]
+    listed = own[own.statistic == "total variation"]
+    large = listed[listed.space == "27 sentences"]
+    exact = large[large.oracle == "exact"]
+
+    def at(rows: DataFrame, tokens: float) -> str:
+        """The value at the smallest number of tokens a step that is at least `tokens`, adaptive rules as they go."""
+        chosen = rows[(rows.tokens_per_step >= tokens - 1e-9) | rows.steps.isna()]
+        return f"{chosen.sort_values('tokens_per_step').value.iloc[0]:.3g}" if len(chosen) else ""
+
+    bigram = own[(own.statistic == "bigram distance squared") & (own.oracle == "exact")]
+    kl = own[own.statistic.isin(["path KL", "KL (replay)"])]
+    true = f" ({bigram.true.iloc[0]:.1e})" if len(bigram) else ""
+    word = verdict["says"] if verdict["stands"] else f"**does not stand**: {verdict['says']}"
+    return [
+        *(stored["preset"], verdict["noise"], stored["claim"], word),
+        *(at(exact, 3.0), at(exact, 1.0), f"{listed[listed.oracle == 'exact'].value.iloc[-1]:.2g}"),
+        *(at(large[large.oracle == name], 1.0) for name in ("mixed 0.1", "noisy 0.5")),
+        *(at(bigram, 1.0) + true, at(kl, 2.0)),
+    ]

@@ -1,0 +1,215 @@
+"""On which items two answers to one task differ: flip rate, paired difference, exact test, the items.
+
+    python -m repro.results flips A B [--raw DIR] [--metric NAME] [--filter NAME] [--json]
+
+A and B name records as `repro.results.explain` says, or are files of items (OUT/items/*.jsonl, which lm-eval's tasks
+leave). A record that holds its outcomes (a digit a document) needs no file. Documents are what is counted: of a task
+that reads its texts through several filters (gsm8k has two) one filter is compared.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from repro.core.errors import nearest
+from repro.core.files import json_lines
+from repro.core.parts import sha256
+from repro.core.stats import Interval, mean_interval, wilson
+from repro.results.explain import label, select
+from repro.results.record import Record, text
+from repro.results.store import collect, read, record_files
+
+LEVEL = 0.95
+
+Item = dict[str, Any]
+Items = dict[tuple[str, int, str], Item]
+"""By (task of a group, or "", document, filter): documents of each task of a group are counted from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flips:
+    """Documents on which A and B differ in one metric under one filter. `rate` with its Wilson interval; `difference`
+    of the means, B - A, with a paired interval; `p`: exact McNemar test, None where the metric is not 0 or 1
+    everywhere.
+
+    `gained`: B above A, `lost`: B below A; `items`: those that differ, as (task of a group or "", doc_id, A, B).
+    """
+
+    metric: str
+    filter: str
+    n: int
+    rate: float
+    rate_interval: Interval
+    difference: float
+    difference_interval: Interval
+    p: float | None
+    gained: int
+    lost: int
+    items: tuple[tuple[str, int, float, float], ...]
+
+
+def read_items(path: Path) -> Items:
+    """The items of a question; ValueError names the line that is none."""
+    found: Items = {}
+    for number, line in enumerate(json_lines(path), start=1):
+        try:
+            item = json.loads(line)
+            place = item.get("task", ""), item["doc_id"], item["filter"]
+            item["doc_hash"], item["prompt_hash"], item["metrics"].items()
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}:{number} is no item ({error}); ask its question again") from None
+        if place in found:
+            raise ValueError(
+                f"{path}:{number}: document {_called(*place[:2])} stands twice; ask its question again"
+            )
+        found[place] = item
+    if not found:
+        raise ValueError(f"{path} holds no item; ask its question again")
+    return found
+
+
+def items_of(folder: Path, name: str) -> Items:
+    """The items of a file, or of the one record called `name` below `folder` (its file lies beside `raw`)."""
+    if Path(name).is_file():
+        return read_items(Path(name))
+    if name.endswith(".jsonl"):
+        raise ValueError(f"no file {name}; items lie in OUT/items, or name a record of {folder}")
+    where = {record["sha256"]: path for path in record_files(folder) for record in read(path)}
+    found = select(collect(folder), name)
+    ids = sorted({record["id"] for record in found})
+    if len(ids) > 1:
+        seeds = {r["id"]: r["question"]["checkpoint"]["seed"] for r in found}
+        said = ", ".join(f"{each[:12]} (train seed {seed})" for each, seed in seeds.items())
+        raise ValueError(f"{name!r} means {len(ids)} questions: {said}; give one of these hashes")
+    path = where[found[0]["sha256"]].parent.parent / "items" / f"{ids[0][:16]}.jsonl"
+    if not path.is_file() and "outcomes" in found[0]["answer"]:
+        return outcomes_of(found[0])
+    if not path.is_file():
+        raise ValueError(
+            f"no items of {label(found[0])} at {path}; ask it again with python -m repro.evals --out"
+        )
+    return read_items(path)
+
+
+def outcomes_of(record: Record) -> Items:
+    """The items of a record that holds its outcomes, as far as it knows them: their hashes are not kept."""
+    task = record["question"]["task"]
+    known = {"doc_hash": None, "prompt_hash": None, "task_hash": sha256(text(task))}
+    return {
+        ("", document, task["filter"]): known | {"doc_id": document, "metrics": {task["metric"]: int(digit)}}
+        for document, digit in enumerate(record["answer"]["outcomes"])
+    }
+
+
+def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = None) -> Flips:
+    """How often, and where, two answers to the same documents differ under one filter. ValueError unless documents and
+    prompts agree, and unless metric and filter are given where there are several."""
+    filter = _filter(a, b, filter)
+    a, b = ({place: item for place, item in each.items() if place[2] == filter} for each in (a, b))
+    if a.keys() != b.keys():
+        odd = sorted(a.keys() ^ b.keys())[0]
+        raise ValueError(
+            f"document {_called(*odd[:2])} ({filter}) has only one of the two; compare answers to one task"
+        )
+    for place, item in a.items():
+        for name in ("doc_hash", "prompt_hash", "task_hash"):
+            ours, theirs = item.get(name), b[place].get(name)
+            if ours is not None and theirs is not None and ours != theirs:
+                raise ValueError(
+                    f"{name} of document {_called(*place[:2])} differs; compare answers to one task and template"
+                )
+    metric = _metric(a, b, metric)
+    pairs = [(*place[:2], _number(a[place], metric), _number(b[place], metric)) for place in sorted(a)]
+    gaps = [theirs - ours for *_, ours, theirs in pairs]
+    gained, lost, n = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps), len(gaps)
+    binary = all(value in (0.0, 1.0) for *_, ours, theirs in pairs for value in (ours, theirs))
+    return Flips(
+        metric=metric,
+        filter=filter,
+        n=n,
+        rate=(gained + lost) / n,
+        rate_interval=wilson((gained + lost) / n, n, LEVEL),
+        difference=fmean(gaps),
+        difference_interval=matched(gained, lost, n) if binary else mean_interval(gaps, LEVEL),
+        p=mcnemar(gained, lost) if binary else None,
+        gained=gained,
+        lost=lost,
+        items=tuple(pair for pair in pairs if pair[2] != pair[3]),
+    )
+
+
+def _called(task: str, document: int) -> str:
+    return f"{task} {document}".lstrip()
+
+
+def _filter(a: Items, b: Items, filter: str | None) -> str:
+    """The filter under which both are compared."""
+    ways = {way for *_, way in a} & {way for *_, way in b}
+    if not ways:
+        raise ValueError("no filter is in both; compare answers to one task")
+    if filter is None and len(ways) == 1:
+        return next(iter(ways))
+    if filter is None:
+        raise ValueError(f"say which with --filter: {', '.join(sorted(ways))}")
+    if filter not in ways:
+        raise ValueError(f"no filter {filter!r} in both; {nearest(filter, ways)}")
+    return filter
+
+
+def _metric(a: Items, b: Items, metric: str | None) -> str:
+    shared = set.intersection(*({*item["metrics"]} for item in (*a.values(), *b.values())))
+    if metric is None and len(shared) == 1:
+        return next(iter(shared))
+    if not shared:
+        raise ValueError("no metric is in every item of both; compare answers to one task")
+    if metric is None:
+        raise ValueError(f"say which with --metric: {', '.join(sorted(shared))}")
+    if metric not in shared:
+        raise ValueError(f"no metric {metric!r} in every item; {nearest(metric, shared)}")
+    return metric
+
+
+def _number(item: Item, metric: str) -> float:
+    value = item["metrics"][metric]
+    if not isinstance(value, bool | int | float) or not math.isfinite(value):
+        raise ValueError(
+            f"metric {metric!r} of document {item['doc_id']} is {value!r}, no number; choose another"
+        )
+    return float(value)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact two-sided p-value of "as many gained as lost", given how many flipped (McNemar 1947, binomial form)."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def matched(gained: int, lost: int, n: int) -> Interval:
+    """Interval of a difference of matched shares: Wald after half an item more in each of the four cells
+    (Agresti and Min 2005), so that no flips among few items is no proof of none."""
+    from scipy.stats import norm
+
+    b, c, total = gained + 0.5, lost + 0.5, n + 2
+    centre = (b - c) / total
+    half = float(norm.ppf((1 + LEVEL) / 2)) * math.sqrt(b + c - (b - c) ** 2 / total) / total
+    return Interval(max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def say(found: Flips) -> Iterator[str]:
+    """Line by line, every item that flipped last."""
+    low, high = found.rate_interval
+    flipped = found.gained + found.lost
+    share = f"{flipped} of {found.n} documents differ ({found.rate:.3f} [{low:.3f}, {high:.3f}])"
+    yield f"{found.metric} ({found.filter}): {share}"
+    low, high = found.difference_interval
+    test = "" if found.p is None else f", exact McNemar p {found.p:.3g}"
+    yield f"B - A {found.difference:+.4f} [{low:+.4f}, {high:+.4f}]: {found.gained} gained, {found.lost} lost{test}"
+    for task, document, ours, theirs in found.items:
+        yield f"  document {_called(task, document)}: {ours:g} -> {theirs:g}"

@@ -1,0 +1,215 @@
+"""Tables of the paper, from results/raw alone: results/tables/NAME.md to read, NAME.csv to compute with.
+
+    python -m repro.report [--raw DIR] [--out DIR]      # write them, certificates.* from results/certificates
+    python -m repro.report --check                      # are the written ones those of the records?
+
+A pure function of the records: rows in a fixed order, at most six significant digits, the same bytes on any
+machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro.core.files import ROOT
+from repro.core.stats import wilson
+from repro.results.store import collect, one_protocol, summarise, to_frame
+from repro.results.tables import perplexities, speed, speed_text, text_quality
+from repro.results.tables.text import csv_text, measured
+from repro.results.versions import latest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+TABLES = ROOT / "results" / "tables"
+LEVEL = 0.95  # of the interval of an accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of one task: labels that begin a row, metrics and costs that follow (name -> header)."""
+
+    name: str
+    title: str
+    task: str
+    labels: Mapping[str, str]
+    metrics: Mapping[str, str]
+    costs: Mapping[str, str]
+    caption: str
+
+
+ENTRIES = (
+    Table(
+        name="bounds",
+        title="Held-out likelihood",
+        task="bound",
+        labels={"checkpoint": "checkpoint"},
+        metrics={"nll_bound": "nll bound", "nll_exact": "exact nll", "gap": "gap", "ppl_bound": "ppl bound"},
+        costs={},
+        caption=(
+            "nll: nats a token. A bound is an upper bound on the nll of the model, prior and tail terms "
+            "included; a note marks what is no bound. exact nll: that of the law which made the data, same "
+            "rows. gap: bound minus exact nll, paired."
+        ),
+    ),
+    Table(
+        name="law",
+        title="Law of the samples",
+        task="law",
+        labels={"checkpoint": "checkpoint", "preset": "sampler", "tokens_per_step": "tokens per step"},
+        metrics={
+            "excess": "excess",
+            "true_excess": "excess, true samples",
+            "bigram": "bigram",
+            "true_bigram": "bigram, true samples",
+        },
+        costs={"nfe": "NFE"},
+        caption=(
+            "excess: mean nll of the samples under the true law minus its entropy, nats a token (negative: "
+            "the sampler seeks modes). bigram: unbiased squared distance of bigram frequencies. True "
+            "samples: the same statistics of as many samples of the true law. NFE: forwards a row. oracle: "
+            "the exact denoiser, so what remains is the sampler's error."
+        ),
+    ),
+    Table(
+        name="sudoku",
+        title="4x4 sudoku",
+        task="sudoku",
+        labels={"recipe": "recipe", "preset": "sampler", "tokens_per_step": "tokens per step"},
+        metrics={"accuracy": "accuracy"},
+        costs={"nfe": "NFE", "tokens_per_nfe": "tokens per NFE"},
+        caption=(
+            "accuracy: share of puzzles completed validly; in brackets its 95 % Wilson interval for n "
+            "puzzles (the same for every seed). tokens per step: planned (empty: adaptive); tokens per "
+            "NFE: realised."
+        ),
+    ),
+)
+UNCERTAINTY = (
+    "value ± standard error of the evaluation of one network (root mean square over seeds); over several "
+    "train seeds the mean, with the standard deviation over seeds as sd. n: rows evaluated a seed; seeds: "
+    "train seeds."
+)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+def scale_of(recipe: str) -> str:
+    """`mdlm@nano.text` -> `nano.text` (empty at full scale)."""
+    return recipe.partition("@")[2]
+
+
+def tokens_order(tokens_per_step: str) -> tuple[int, float]:
+    """Sorts tokens per step: numbers, then `all`, then adaptive (empty)."""
+    return {"all": (1, 0.0), "": (2, 0.0)}.get(tokens_per_step) or (0, float(tokens_per_step))
+
+
+def checkpoint_order(checkpoint: str) -> tuple[bool, str]:
+    """Sorts checkpoints: oracles first, then by name."""
+    return not checkpoint.startswith("oracle:"), checkpoint
+
+
+def build(table: Table, rows: DataFrame) -> DataFrame:
+    """The table as numbers, one row a cell: labels, each metric with `_se` and `_sd_seeds`, costs, n, seeds,
+    note.
+
+    `rows` is a frame of records. Raises ValueError if two protocols or two questions would share a column.
+    """
+    from pandas import DataFrame
+
+    rows = rows[(rows.task == table.task) & rows.metric.isin(list(table.metrics))]
+    made = []
+    for _, section in rows.assign(scale=rows.recipe.map(scale_of)).groupby(["suite", "scale"], sort=True):
+        one_protocol(section)
+        for _, cell in summarise(section).groupby("cell", sort=True):
+            made.append(_row(table, cell.set_index("metric")))
+    made.sort(
+        key=lambda row: (
+            *(row["suite"], row["scale"], checkpoint_order(row.get("checkpoint", row.get("recipe", "")))),
+            *(row.get("preset", ""), tokens_order(row.get("tokens_per_step", ""))),
+            row["note"],
+        )
+    )
+    return DataFrame(made, columns=_columns(table))
+
+
+def _columns(table: Table) -> list[str]:
+    columns = ["suite", "scale", *table.labels]
+    for name in table.metrics:
+        columns += [name, f"{name}_se", f"{name}_sd_seeds"]
+        columns += [f"{name}_low", f"{name}_high"] if name == "accuracy" else []
+    return [*columns, *table.costs, "n", "seeds", "note"]
+
+
+def _row(table: Table, cell: DataFrame) -> dict[str, Any]:
+    """One row from the summary of a cell (index: metric)."""
+    first = cell.iloc[0]
+    row = {name: first[name] for name in ("suite", *table.labels, *table.costs, "note", "seeds")}
+    row |= {"scale": scale_of(first.recipe), "n": cell.n.min()}
+    for name in table.metrics:
+        if name in cell.index:
+            found = cell.loc[name]
+            row |= {name: found.value, f"{name}_se": found.se, f"{name}_sd_seeds": found.sd_seeds}
+            if name == "accuracy":
+                row[f"{name}_low"], row[f"{name}_high"] = wilson(found.value, int(found.n), LEVEL)
+    return row
+
+
+def markdown(table: Table, numbers: DataFrame) -> str:
+    """The table to read, one section a (suite, scale), since two corpora never share a column."""
+    text = [f"# {table.title}", table.caption, UNCERTAINTY]
+    sections = numbers.groupby(["suite", "scale"], sort=True)
+    for _, section in sections:
+        suite, scale = section.suite.iloc[0], section.scale.iloc[0]
+        name = scale or "full scale"
+        text += [f"## {name}" if scale == suite else f"## {name} (suite {suite})", _grid(table, section)]
+    if numbers.empty:
+        text += [
+            _grid(table, numbers),
+            "No records yet: `make reproduce`, then `python -m repro.results publish DIR`.",
+        ]
+    return "\n\n".join(text) + "\n"
+
+
+def _grid(table: Table, section: DataFrame) -> str:
+    from tabulate import tabulate
+
+    header = [*table.labels.values(), *table.metrics.values(), *table.costs.values(), "n", "seeds", "note"]
+    lines = []
+    for row in section.to_dict("records"):
+        cells = [row[name] for name in table.labels]
+        for name in table.metrics:
+            cell = measured(row[name], row[f"{name}_se"], row[f"{name}_sd_seeds"])
+            if name == "accuracy":
+                cell += f" [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]"
+            cells.append(cell)
+        cells += ["" if math.isnan(row[name]) else f"{row[name]:.4g}" for name in table.costs]
+        lines.append([*cells, str(row["n"]), str(row["seeds"]), row["note"]])
+    return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+
+
+def tables(raw: Path) -> dict[str, str]:
+    """File name -> text of every table, from a folder of records."""
+    records = collect(raw)
+    newest = latest(records)  # these tables have no column for a mark
+    rows, files = to_frame(records), text_quality.tables(newest) | perplexities.tables(newest)
+    for table in ENTRIES:
+        numbers = build(table, rows)
+        files[f"{table.name}.md"] = markdown(table, numbers)
+        files[f"{table.name}.csv"] = csv_text(numbers)
+    for name, numbers, text in (
+        ("speed", speed.speeds(newest), speed_text.speeds),
+        ("parallelism", speed.curves(newest), speed_text.curves),
+    ):
+        files[f"{name}.md"] = text(numbers)
+        files[f"{name}.csv"] = csv_text(numbers)
+    return files
+
+
+def stale(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    """The files of a folder that are missing or hold other bytes than `files` says."""
+    paths = {folder / name: text.encode() for name, text in files.items()}
+    return [path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data]

@@ -1,0 +1,302 @@
+"""Records in files: read, stored, checked, published, laid out as a data frame. Their schema: `repro.results.record`.
+
+    python -m repro.results publish DIR         # the only way into results/raw
+    python -m repro.results check [DIR]         # is every line whole? (default results/raw)
+    python -m repro.results explain|flips A B   # two records side by side
+
+One file a (checkpoint, train seed, suite), one line a record, appended under a lock and synced: a killed run
+leaves at most a torn last line, which the next append cuts off. Runs write to their own folder; only
+`publish` touches results/raw.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import stdev
+from typing import TYPE_CHECKING, NamedTuple
+
+from filelock import FileLock
+
+from repro.core.files import ROOT
+from repro.results.record import Question, Record, agree, difference, make_record, text, validate
+from repro.results.versions import older
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = [
+    "Question",
+    "Record",
+    "Store",
+    "collect",
+    "frame",
+    "make_record",
+    "one_protocol",
+    "publish",
+    "read",
+]
+
+RAW = ROOT / "results" / "raw"
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+def read(path: Path) -> list[Record]:
+    """Every record of a file, in order; ValueError `FILE:LINE: what; remedy` at a line not whole."""
+    data = path.read_bytes()
+    records = _parse(path, data)
+    if not data.endswith(b"\n") and data:
+        raise ValueError(
+            f"{path}:{len(records) + 1}: torn last line, its writer was killed; run the same command again, "
+            "which cuts it off and answers the question anew"
+        )
+    return records
+
+
+def _parse(path: Path, data: bytes) -> list[Record]:
+    """The records of all lines that end in a newline; what follows the last newline was never finished."""
+    records = []
+    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+        try:
+            record = json.loads(line, parse_constant=_refuse)
+            validate(record)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}:{number}: {error}; remove this line and run its command again"
+            ) from None
+        records.append(record)
+    return records
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The record files of a folder: those in the `raw` folders below it if there are any, else its own."""
+    if not folder.is_dir():
+        raise ValueError(
+            f"no folder {folder}; give one that holds records (*.jsonl), for example results/raw"
+        )
+    folders = sorted(path for path in folder.rglob("raw") if path.is_dir()) or [folder]
+    return [path for each in folders for path in sorted(each.glob("*.jsonl"))]
+
+
+def collect(folder: Path) -> list[Record]:
+    """All records of a folder (see `record_files`), every line validated."""
+    return [record for path in record_files(folder) for record in read(path)]
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+class Store:
+    """Records of one folder, one file a (checkpoint, seed, suite); many processes may append at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[Path, tuple[tuple[int, int], list[Record]]] = {}
+
+    def path(self, record: Record) -> Path:
+        """The file that a record belongs to."""
+        labels = record["labels"]
+        name = f"{labels['checkpoint']}-s{record['question']['checkpoint']['seed']}.{labels['suite']}.jsonl"
+        return self.folder / re.sub(r"[^\w@.+-]", "_", name, flags=re.ASCII)
+
+    def records(self) -> list[Record]:
+        """All finished lines, validated; a torn last line (its writer was killed) counts as never written."""
+        return [record for path in sorted(self.folder.glob("*.jsonl")) for record in self._records_of(path)]
+
+    def _records_of(self, path: Path) -> list[Record]:
+        stat = path.stat()
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        if path not in self._read or self._read[path][0] != stamp:
+            self._read[path] = stamp, _parse(path, path.read_bytes())
+        return self._read[path][1]
+
+    def find(self, question_id: str, numerics: Record, timed_on: str | None = None) -> Record | None:
+        """The answer to a question in a numerics class, if it is here; of a speed: `timed_on` this device."""
+        for record in self.records():
+            measured = record["measurements"]
+            if record["id"] != question_id or measured["numerics"] != numerics:
+                continue
+            if timed_on is None or ("speed" in measured and measured["speed"]["device"] == timed_on):
+                return record
+        return None
+
+    def append(self, record: Record) -> bool:
+        """Write a record as one line, synced to disk; False if its answer is already here (timed on the same machine).
+
+        Raises ValueError if the same question has another answer in the same numerics class.
+        """
+        validate(record)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
+            same = [known for known in self.records() if _identity(known) == _identity(record)]
+            for known in same:
+                agree(known, record)
+            if any(_timed_on(known) == _timed_on(record) for known in same):
+                return False
+            with open(self.path(record), "ab+") as file:
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+                file.write(text(record).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            return True
+
+
+class Published(NamedTuple):
+    """How many records were added, and how many were already there."""
+
+    added: int
+    already: int
+
+
+def publish(source: Path, target: Path = RAW) -> Published:
+    """Copy the records of a run into the committed ones, after all of them have been found fit.
+
+    Raises ValueError, and writes nothing, if a line of source or target is broken, if a recipe carries an
+    override (`duo+3fa9c1`: such results never enter a paper table), or if an answer contradicts another one.
+    """
+    store = Store(target)
+    answers = {_identity(record): record for record in (collect(target) if target.is_dir() else [])}
+    fit: list[Record] = []
+    for path in record_files(source):
+        for number, record in enumerate(read(path), start=1):
+            labels = record["labels"]
+            if record["question"]["limit"] is not None:
+                raise ValueError(
+                    f"{path}:{number}: asked with limit {record['question']['limit']}, so it enters no paper table; "
+                    "publish whole tasks"
+                )
+            for name in (labels["recipe"], labels["checkpoint"]):
+                if "+" in name:
+                    raise ValueError(
+                        f"{path}:{number}: {name!r} carries an override, so it enters no paper table; "
+                        "publish runs of recipes as they are registered"
+                    )
+            agree(answers.setdefault(_identity(record), record), record)
+            fit.append(record)
+    if not fit:
+        raise ValueError(
+            f"no records in {source}; give the folder of a finished run, for example runs/reproduce"
+        )
+    added = sum(store.append(record) for record in fit)
+    return Published(added, len(fit) - added)
+
+
+def _identity(record: Record) -> tuple[str, str]:
+    return record["id"], text(record["measurements"]["numerics"])
+
+
+def _timed_on(record: Record) -> tuple[str, str, str] | None:
+    """Engine, device and clock of a speed: the same answer timed on two machines is two measurements."""
+    speed = record["measurements"].get("speed")
+    return None if speed is None else (speed["engine"], speed["device"], speed["clock"])
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+LABELS = ("recipe", "checkpoint", "suite", "task", "preset", "tokens_per_step", "note")
+COLUMNS = (
+    *LABELS,
+    *("metric", "value", "se", "n", "nfe", "tokens_per_nfe"),
+    *("seed", "train_seed", "step", "weights", "cell", "key", "id", "numerics", "protocol", "subject"),
+)
+
+
+def frame(folder: Path) -> DataFrame:
+    """One row a (record, metric) of all records of a folder; columns `COLUMNS`."""
+    return to_frame(collect(folder))
+
+
+def to_frame(records: Iterable[Record]) -> DataFrame:
+    """One row a (record, metric). A label that is null is an empty string; an unknown number is NaN.
+
+    `numerics`, `protocol` and `subject` (the question without digest and seeds) are canonical JSON.
+    """
+    from pandas import DataFrame
+
+    rows = []
+    for record in records:
+        question, answer = record["question"], record["answer"]
+        labels = {name: record["labels"].get(name) or "" for name in LABELS}
+        shared = {
+            **{name: answer[name] for name in ("nfe", "tokens_per_nfe")},
+            **{name: question["checkpoint"][name] for name in ("step", "weights")},
+            **{name: record[name] for name in ("cell", "key", "id")},
+            "seed": question["seed"],
+            "train_seed": question["checkpoint"]["seed"],
+            "numerics": text(record["measurements"]["numerics"]),
+            "protocol": text(question["protocol"]),
+            "subject": text(Question.read(question).subject),
+        }
+        rows += [{**labels, "metric": name, **metric, **shared} for name, metric in answer["metrics"].items()]
+    made = DataFrame(rows, columns=list(COLUMNS))
+    return made.astype({name: float for name in ("value", "se", "nfe", "tokens_per_nfe")})
+
+
+def one_protocol(rows: DataFrame) -> None:
+    """Raise ValueError naming the field that differs if rows of two protocols would share a column."""
+    one_of(rows, "protocol", "two protocols would share a column")
+
+
+def one_of(rows: DataFrame, column: str, complaint: str) -> None:
+    """Raise ValueError, with `complaint` and the first difference, unless `column` holds one canonical JSON."""
+    first = rows.drop_duplicates(column)
+    if len(first) > 1:
+        one, other = first.iloc[0], first.iloc[1]
+        found = difference(json.loads(one[column]), json.loads(other[column])) or "rounding differs"
+        raise ValueError(
+            f"{complaint}: {found} ({one.checkpoint} and {other.checkpoint}, task {one.task}); "
+            "keep the records of one of them"
+        )
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Sample standard deviation; NaN of one value, 0 of values that are equal but for their last digits."""
+    if len(values) < 2:
+        return math.nan
+    spread = stdev(values)
+    return spread if spread > 1e-9 * max(map(abs, values)) else 0.0
+
+
+def summarise(rows: DataFrame) -> DataFrame:
+    """One row a (cell, metric): its labels; `value` (mean) and `sd_seeds` over `seeds` train seeds; and of
+    the evaluation of one network `se` (root mean square over seeds), `n`, `nfe`, `tokens_per_nfe`.
+
+    A train seed answered more than once (other numerics, other sampling seeds) counts once, by its mean. A cell of an
+    older version of a part is marked in its `note` (`repro.results.versions`).
+    Raises ValueError if two cells would print the same labels, naming what differs between their questions.
+    """
+    from pandas import DataFrame
+
+    same = (*LABELS, "weights", "step", "subject", "cell", "metric")
+    made = []
+    ordered = rows.sort_values(["id", "numerics"], kind="stable")  # the last bit of a mean hangs on the order
+    for _, group in ordered.groupby(["cell", "metric"], sort=True):
+        each = group.assign(variance=group.se**2, tokens=group.nfe * group.tokens_per_nfe)  # tokens a row
+        by_seed = each.groupby("train_seed", sort=True)
+        seeds = by_seed[["value", "variance", "nfe", "tokens"]].mean()
+        made.append(
+            {
+                **{name: group[name].iloc[0] for name in same},
+                "value": seeds.value.mean(),
+                "se": math.sqrt(seeds.variance.mean(skipna=False)),
+                "sd_seeds": _spread(seeds.value.tolist()),
+                "n": group.n.min(),
+                "nfe": seeds.nfe.mean(),
+                "tokens_per_nfe": seeds.tokens.mean() / seeds.nfe.mean(),  # of sums, no mean of ratios
+                "seeds": len(seeds),
+            }
+        )
+    numbers = ("value", "se", "sd_seeds", "n", "nfe", "tokens_per_nfe", "seeds")
+    table = DataFrame(made, columns=[*same, *numbers])
+    mark = table.subject.map(older(table.subject))
+    table["note"] = [", ".join(filter(None, each)) for each in zip(table.note, mark, strict=True)]
+    printed = ["suite", "checkpoint", "task", "preset", "tokens_per_step", "metric", mark]
+    for _, group in table.groupby(printed, sort=True):
+        one_of(group, "subject", "two questions would print one row")
+    return table

@@ -1,0 +1,193 @@
+"""Samplers compared at matched entropy: differences of log gen_ppl between frontiers, with bootstrap bands.
+
+    sweeps(records)                        a frontier a sampler: entropy and log gen_ppl at each temperature, resampled
+    differences(sweeps(records), real)     every pair that is compared, at one entropy
+
+A sampler at a lower temperature has a lower gen_ppl and a lower entropy, so a difference at equal settings says nothing
+(arXiv 2604.02718). Between the temperatures of a sweep log gen_ppl is linear in entropy here; two sweeps are compared
+at the entropy of real text, or the nearest one that both reach, and not at all where they share none. A resample draws
+rows of samples with replacement, the same ones for every temperature and sampler (`repro.core.bootstrap`); train
+seeds are averaged within it. Only records that keep each sample's numbers count (curves `nll`, `tokens`, `entropy`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from repro.core import parts
+from repro.core.bootstrap import band, resampled
+from repro.core.stats import Interval, holm
+from repro.results.record import Record
+
+GENERATED = ("quality", "generation_quality")
+"""Names of tasks whose samples a judge reads: of the suites at small scale, of the published ones."""
+DRAWS = 1000
+LEVEL = 0.95
+CURVES = ("nll", "tokens", "entropy")
+TEMPERATURE = re.compile(r"(\+tempered)?[:,]temperature=([0-9.]+)")
+
+
+def line_of(preset: str) -> tuple[str, float]:
+    """The sampler that a preset is a point of, and its temperature: `random:temperature=0.7` -> random, 0.7; where its
+    name says none, that of the rule (1 for a rule that has none)."""
+    found = TEMPERATURE.search(preset)
+    line = TEMPERATURE.sub("", preset)
+    return line, float(found.group(2)) if found else _own_temperature(preset.partition(", ")[0])
+
+
+@lru_cache
+def _own_temperature(name: str) -> float:
+    from repro.samplers import presets
+
+    return float(parts.canonical(presets.preset(name)).get("temperature", 1.0))
+
+
+def panel_of(suite: str, recipe: str) -> str:
+    """What is compared and drawn together: records of one suite at one scale, since suites judge differently."""
+    return f"{recipe.partition('@')[2] or 'full scale'} (suite {suite})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """One sampler of one checkpoint through its k temperatures. Row 0 of `entropy` and `log_ppl` [1 + DRAWS, k] is as
+    measured, the others are resamples; both nats."""
+
+    panel: str
+    checkpoint: str
+    sampler: str
+    tokens_per_step: str
+    temperatures: tuple[float, ...]
+    entropy: np.ndarray
+    log_ppl: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """As a table prints it."""
+        return f"{self.checkpoint.partition('@')[0]}, {self.sampler}, {self.tokens_per_step or 'adaptive'}"
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The entropies between which it is known."""
+        return float(self.entropy[0].min()), float(self.entropy[0].max())
+
+    def at(self, entropy: float) -> np.ndarray:
+        """log gen_ppl at an entropy, [1 + DRAWS]; a resample whose ends fall short is continued straight."""
+        order = np.argsort(self.entropy, axis=1, kind="stable")
+        x, y = (np.take_along_axis(each, order, 1) for each in (self.entropy, self.log_ppl))
+        right = np.clip((x < entropy).sum(1), 1, x.shape[1] - 1)[:, None]
+        x0, x1, y0, y1 = (np.take_along_axis(e, right - s, 1)[:, 0] for e in (x, y) for s in (1, 0))
+        return y0 + (y1 - y0) * (entropy - x0) / np.where(x1 > x0, x1 - x0, 1.0)
+
+    def band(self, entropy: float) -> Interval:
+        """Interval of gen_ppl at an entropy."""
+        low, high = band(self.at(entropy)[1:], LEVEL)
+        return Interval(float(np.exp(low)), float(np.exp(high)))
+
+
+def sweeps(records: Iterable[Record]) -> list[Sweep]:
+    """Frontiers of two temperatures or more, of samples that a judge reads, in a fixed order."""
+    points: dict[tuple[str, str, str, str], dict[float, list[Record]]] = {}
+    for record in records:
+        if record["labels"]["task"] in GENERATED and set(CURVES) <= record["answer"].get("curve", {}).keys():
+            labels = record["labels"]
+            sampler, temperature = line_of(labels["preset"])
+            key = (
+                panel_of(labels["suite"], labels["recipe"]),
+                *(labels["checkpoint"], sampler, labels["tokens_per_step"] or ""),
+            )
+            points.setdefault(key, {}).setdefault(temperature, []).append(record)
+    found = []
+    for key, by_temperature in sorted(points.items()):
+        if len(by_temperature) > 1:
+            temperatures = tuple(sorted(by_temperature))
+            numbers = [np.mean([_numbers(r) for r in _ordered(by_temperature[t])], 0) for t in temperatures]
+            entropy, log_ppl = np.stack(numbers, -1)
+            panel, checkpoint, sampler, tokens = key
+            found.append(
+                Sweep(
+                    panel=panel,
+                    checkpoint=checkpoint,
+                    sampler=sampler,
+                    tokens_per_step=tokens,
+                    temperatures=temperatures,
+                    entropy=entropy,
+                    log_ppl=log_ppl,
+                )
+            )
+    return found
+
+
+def _ordered(records: Sequence[Record]) -> list[Record]:
+    """By question, so that no last digit hangs on the order of files."""
+    return sorted(records, key=lambda record: record["id"])
+
+
+def _numbers(record: Record) -> np.ndarray:
+    """Entropy and log gen_ppl of a record's samples, as measured and resampled, [2, 1 + DRAWS]."""
+    curve = record["answer"]["curve"]
+    nll, tokens, entropy = (np.array(curve[name]) for name in CURVES)
+    rows = np.concatenate([np.arange(len(nll))[None], resampled(len(nll), DRAWS)])
+    return np.stack([entropy[rows].mean(1), nll[rows].sum(1) / tokens[rows].sum(1)])
+
+
+# --- differences --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """log gen_ppl of `a` minus that of `b` at one entropy, its interval and standard error; None where they share no
+    entropy. `p`: of no difference, by Holm over all that are compared."""
+
+    panel: str
+    a: str
+    b: str
+    entropy: float | None
+    value: float | None
+    interval: Interval | None
+    se: float | None
+    p: float | None
+
+
+def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Difference]:
+    """Pairs of `comparable` sweeps; `real`: entropy of real text by panel, the middle of what both reach where it is
+    unknown."""
+    pairs = (pair for pair in itertools.combinations(found, 2) if comparable(*pair))
+    made = [_difference(a, b, real.get(a.panel)) for a, b in pairs]
+    known = [i for i, each in enumerate(made) if each.p is not None]
+    for i, p in zip(known, holm([made[i].p or 0.0 for i in known]), strict=True):
+        made[i] = replace(made[i], p=p)
+    return made
+
+
+def comparable(a: Sweep, b: Sweep) -> bool:
+    """Of one panel; samplers at equal tokens per step, one sampler at several, or one that is autoregressive: it has
+    one token a step alone."""
+    ar = any(each.checkpoint.partition("@")[0] == "ar" for each in (a, b))
+    one = (a.checkpoint, a.sampler) == (b.checkpoint, b.sampler)
+    return a.panel == b.panel and (ar or one or a.tokens_per_step == b.tokens_per_step)
+
+
+def _difference(a: Sweep, b: Sweep, real: float | None) -> Difference:
+    from scipy.stats import norm
+
+    low, high = max(a.reach[0], b.reach[0]), min(a.reach[1], b.reach[1])
+    names = {"panel": a.panel, "a": a.name, "b": b.name}
+    if low > high:
+        return Difference(**names, entropy=None, value=None, interval=None, se=None, p=None)
+    entropy = (low + high) / 2 if real is None else min(max(real, low), high)
+    apart = a.at(entropy) - b.at(entropy)
+    se = float(apart[1:].std(ddof=1))
+    return Difference(
+        **names,
+        entropy=entropy,
+        value=float(apart[0]),
+        interval=band(apart[1:], LEVEL),
+        se=se,
+        p=float(2 * norm.sf(abs(apart[0]) / se)) if se > 0 else 1.0,
+    )

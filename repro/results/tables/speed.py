@@ -1,0 +1,243 @@
+"""Numbers of the speed tables, from records of task `decoding_speed` alone; `repro.results.tables.speed_text` writes
+them.
+
+    speed          a row a recipe, sampler and tokens per step: accuracy, forwards, tokens a second in both modes
+    parallelism    a row a recipe and rule: AUP, and the most tokens a forward at non-inferior accuracy
+
+Each engine, device and numerics class has a section of its own, so that no two stand in one table. Rates are of sums,
+never means of ratios.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, median, stdev
+from typing import TYPE_CHECKING, Any
+
+from repro.core.stats import wilson
+from repro.results.record import Record, text
+from repro.results.tables.parallelism import (
+    Run,
+    Setting,
+    alike,
+    aup_by_seed,
+    fastest,
+    fastest_alone,
+    pins,
+    reference_of,
+)
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+PART = "decoding_speed"
+LEVEL = 0.95  # of the interval of an accuracy
+WHERE = ("suite", "scale", "engine", "device", "numerics")
+"""What a section is: nothing else shares a table."""
+CELLS = (
+    *WHERE,
+    *("recipe", "preset", "tokens_per_step", "accuracy", "accuracy_se", "accuracy_sd_seeds", "accuracy_low"),
+    *(
+        "accuracy_high",
+        "nfe",
+        "token_forwards",
+        "committed_per_forward",
+        "useful_per_forward",
+        "useful_per_second",
+    ),
+    *(
+        "useful_per_second_low",
+        "useful_per_second_high",
+        "committed_per_second",
+        "batch",
+        "latency",
+        "latency_p95",
+    ),
+    *("alone_per_second", "alone_per_second_low", "alone_per_second_high", "n", "seeds", "clock"),
+)
+CURVES = (
+    *(
+        *WHERE,
+        "recipe",
+        "preset",
+        "settings",
+        "aup",
+        "aup_sd_seeds",
+        "y_max",
+        "reference",
+        "margin",
+        "fastest",
+        "fastest_alone",
+    ),
+    *("tokens_per_forward", "difference", "low", "n", "seeds", "note"),
+)
+ADAPTIVE_PINS = re.compile(r":[\w.]+=[^,+]+(?:,[\w.]+=[^,+]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A setting with where it was measured and what its runs measured."""
+
+    where: tuple[str, ...]
+    setting: Setting
+    speeds: tuple[Mapping[str, Any], ...]
+
+
+def cells(records: Sequence[Record]) -> list[Cell]:
+    """Settings of every engine, device and numerics class, in a fixed order; a run is one network and sampling seed."""
+    found: dict[tuple[str, ...], list[Record]] = {}
+    for record in sorted((r for r in records if r["question"]["task"].get("part") == PART), key=_place):
+        speed, labels = record["measurements"]["speed"], record["labels"]
+        where = (
+            *(labels["suite"], labels["recipe"].partition("@")[2], speed["engine"], speed["device"]),
+            text(record["measurements"]["numerics"]),
+        )
+        found.setdefault((*where, speed["clock"], record["cell"]), []).append(record)
+    made = [_cell(where[: len(WHERE)], group) for where, group in found.items()]
+    return sorted(
+        made,
+        key=lambda cell: (
+            cell.where,
+            cell.setting.recipe,
+            rule_of(cell.setting),
+            -cell.setting.total("forwards"),
+        ),
+    )
+
+
+def _place(record: Record) -> tuple[Any, ...]:
+    question = record["question"]
+    return record["cell"], question["checkpoint"]["seed"], question["seed"], record["sha256"]
+
+
+def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Cell:
+    labels = records[0]["labels"]
+    runs = []
+    for record in records:
+        checkpoint = record["question"]["checkpoint"]
+        seed = (checkpoint["seed"], record["question"]["seed"], checkpoint["digest"])
+        runs.append(Run(seed=seed, outcomes=record["answer"]["outcomes"], counts=record["answer"]["counts"]))
+    setting = Setting(
+        recipe=labels["checkpoint"],
+        preset=labels["preset"],
+        tokens_per_step=labels["tokens_per_step"] or "",
+        task=records[0]["question"]["task"]["of"]["task"],
+        alike=text(alike(records[0])),
+        runs=tuple(runs),
+    )
+    speeds = tuple(record["measurements"]["speed"] for record in records)
+    return Cell(where=where, setting=setting, speeds=speeds)
+
+
+def rule_of(setting: Setting) -> str:
+    """The rule that a setting is a point of: an adaptive one is moved along its curve by its pins."""
+    return setting.preset if setting.tokens_per_step else ADAPTIVE_PINS.sub("", setting.preset)
+
+
+# --- numbers ------------------------------------------------------------------------------------------------
+
+
+def speeds(records: Sequence[Record]) -> DataFrame:
+    """One row a setting, columns `CELLS`."""
+    from pandas import DataFrame
+
+    return DataFrame([_row(cell) for cell in cells(records)], columns=list(CELLS))
+
+
+def _row(cell: Cell) -> dict[str, Any]:
+    setting, runs = cell.setting, cell.setting.runs
+    accuracy = [run.accuracy for run in runs]
+    n = len(runs[0].outcomes)
+    low, high = wilson(fmean(accuracy), n, LEVEL)
+    batched, alone = ([speed[mode] for speed in cell.speeds] for mode in ("throughput", "latency"))
+    every, single = _passes(batched), _passes(alone)
+    forwards, rows = setting.total("forwards"), setting.total("rows")
+    return {
+        **dict(zip(WHERE, cell.where, strict=True)),
+        "recipe": setting.recipe,
+        "preset": setting.preset,
+        "tokens_per_step": setting.tokens_per_step,
+        "accuracy": fmean(accuracy),
+        "accuracy_se": fmean(a * (1 - a) / (n - 1) for a in accuracy) ** 0.5,
+        "accuracy_sd_seeds": stdev(accuracy) if len(accuracy) > 1 else math.nan,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "nfe": forwards / rows,
+        "token_forwards": setting.total("token_forwards") / rows,
+        "committed_per_forward": setting.total("committed") / max(1, forwards),
+        "useful_per_forward": setting.rate,
+        "useful_per_second": _per_second(batched, "useful"),
+        "useful_per_second_low": min(every),
+        "useful_per_second_high": max(every),
+        "committed_per_second": _per_second(batched, "committed"),
+        "batch": batched[0]["batch"],
+        "latency": fmean(each["median"] for each in alone),
+        "latency_p95": fmean(each["p95"] for each in alone),
+        "alone_per_second": _per_second(alone, "useful"),
+        "alone_per_second_low": min(single),
+        "alone_per_second_high": max(single),
+        "n": n,
+        "seeds": len(runs),
+        "clock": cell.speeds[0]["clock"],
+    }
+
+
+def _per_second(modes: Sequence[Mapping[str, Any]], count: str) -> float:
+    """A count a second: sums over runs, each run's seconds the median of its passes."""
+    return sum(mode["counts"][count] for mode in modes) / sum(median(mode["passes"]) for mode in modes)
+
+
+def _passes(modes: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Useful tokens a second of every pass of every run."""
+    return [mode["counts"]["useful"] / seconds for mode in modes for seconds in mode["passes"]]
+
+
+def curves(records: Sequence[Record]) -> DataFrame:
+    """One row a recipe and rule, columns `CURVES`; a composite that is refused is empty, and `note` says why."""
+    from pandas import DataFrame
+
+    places: dict[tuple[Any, ...], list[Setting]] = {}
+    for cell in cells(records):
+        places.setdefault((*cell.where, cell.setting.recipe), []).append(cell.setting)
+    rows = []
+    for (*where, recipe), settings in places.items():
+        rules: dict[str, list[Setting]] = {}
+        for setting in settings:
+            rules.setdefault(rule_of(setting), []).append(setting)
+        for rule, members in rules.items():
+            known = {**dict(zip(WHERE, where, strict=True)), "recipe": recipe, "preset": rule}
+            rows.append(
+                known
+                | {"settings": len(members), "seeds": len(members[0].runs)}
+                | _composites(members, settings)
+            )
+    return DataFrame(rows, columns=list(CURVES))
+
+
+def _composites(members: Sequence[Setting], settings: Sequence[Setting]) -> dict[str, Any]:
+    constants, found, notes = pins(), {}, []
+    found["n"] = len(members[0].runs[0].outcomes)
+    try:
+        each = aup_by_seed(members, constants)
+        found |= {"aup": fmean(each), "aup_sd_seeds": stdev(each) if len(each) > 1 else math.nan}
+        found["y_max"] = constants.y_max(members[0].task)
+    except ValueError as error:
+        notes.append(f"AUP refused: {error}")
+    try:
+        reference = reference_of(members[0].recipe, settings, constants)
+        result = fastest(members, reference, constants)
+        found |= {
+            "reference": reference.name,
+            "margin": constants.non_inferior.margin,
+            **asdict(result.compared),
+        }
+        found["fastest"] = "none" if result.setting is None else result.setting.name
+        each = [alone.setting for alone in fastest_alone(members, reference, constants)]
+        found["fastest_alone"] = "; ".join("none" if one is None else one.name for one in each)
+        found["tokens_per_forward"] = math.nan if result.setting is None else result.setting.rate
+    except ValueError as error:
+        notes.append(f"fastest refused: {error}")
+    return found | {"note": "; ".join(notes)}

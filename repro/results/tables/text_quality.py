@@ -1,0 +1,202 @@
+"""Quality of generated text by a judge, from records alone: the points of the frontier, and the tables of them.
+
+    points(records)         a row a (checkpoint, sampler, tokens per step, temperature), and the reference rows
+    tables(records)         text_quality.md and .csv, matched.csv (differences at matched entropy)
+
+gen_ppl, entropy and MAUVE stand together: each alone can be bought (`repro.evals.text_quality.samples`). Reference
+rows are of the data: held-out text, and what fools one of the numbers (a phrase repeated; tokens drawn by their
+frequency).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from repro.results.record import Record, text
+from repro.results.store import one_protocol, summarise, to_frame
+from repro.results.tables.matched import (
+    GENERATED,
+    LEVEL,
+    Difference,
+    Sweep,
+    differences,
+    line_of,
+    panel_of,
+    sweeps,
+)
+from repro.results.versions import latest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+NAIVE = "naive"
+REFERENCES = ("real", "repetition", "unigram")
+NUMBERS = ("gen_ppl", "entropy", "distinct_2", "mauve", "mauve_mean")
+PARTS = ("", "_se", "_sd_seeds")
+COLUMNS = ["panel", "line", "recipe", "checkpoint", "tokens_per_step", "temperature"]
+COLUMNS += ["gen_ppl", "gen_ppl_se", "gen_ppl_sd_seeds", "gen_ppl_low", "gen_ppl_high"]
+COLUMNS += [f"{name}{part}" for name in NUMBERS[1:] for part in PARTS]
+COLUMNS += ["mauve_clusterings_se", "mauve_mean_clusterings_se", "nfe", "n", "seeds"]
+MATCHED = ["panel", "a", "b", "entropy", "difference", "low", "high", "se", "p"]
+TITLE = "Quality of text by a judge"
+CAPTION = (
+    "gen_ppl: perplexity of the samples for the judge, token-weighted; entropy: of one sample's tokens, nats; "
+    "distinct 2: share of different 2-grams of a sample; MAUVE: by the judge's last state, as published, against as "
+    "many held-out rows (mean over clusterings; ± of samples and clusterings together), and by the mean of its states. "
+    "real: other held-out rows, so its MAUVE is "
+    "what the same law scores; repetition, unigram: rows that fool gen_ppl or entropy."
+)
+MATCHED_CAPTION = (
+    "Difference of log gen_ppl at equal entropy (a minus b: below 0, a is better), at the entropy of real text or "
+    "the nearest that both sweeps reach; 95 % interval by 1,000 resamples of samples, the same ones for both; p by "
+    "Holm over all that are compared. Train seeds are not resampled, so an interval is of these networks."
+)
+REMEDY = "No records yet: `python -m repro.evals --suite quality.text`, then `python -m repro.results publish DIR`."
+
+
+def points(records: Sequence[Record]) -> DataFrame:
+    """A row a point: its numbers with their errors, gen_ppl with its band at the point's own entropy. `line`: a
+    sampler, or a kind of reference rows. ValueError where two protocols would share a panel.
+
+    Reference rows are of the data, not of a network: those of a panel are one point, whatever model they were asked of.
+    """
+    from pandas import DataFrame
+
+    frame = to_frame(records)
+    rows = frame[frame.task.isin([*GENERATED, NAIVE])]
+    rows = rows.assign(panel=[panel_of(*each) for each in zip(rows.suite, rows.recipe, strict=True)])
+    for _, section in rows.groupby("panel"):
+        one_protocol(section.assign(protocol=section.protocol.map(_without_draws)))
+    for _, section in rows.groupby(["panel", "task"]):
+        one_protocol(section)
+    known = {(s.panel, s.checkpoint, s.sampler, s.tokens_per_step): s for s in sweeps(records)}
+    made = []
+    for _, cell in summarise(rows).groupby("cell"):
+        by_metric = cell.set_index("metric")
+        shared = cell.iloc[0]
+        label: dict[str, Any] = {name: "" for name in ("recipe", "checkpoint", "tokens_per_step")}
+        label["panel"] = panel_of(shared.suite, shared.recipe)
+        if shared.task == NAIVE:
+            made += [{**label, "line": kind, **_numbers(by_metric, f"{kind}_")} for kind in REFERENCES]
+            continue
+        label |= {name: shared[name] for name in ("recipe", "checkpoint", "tokens_per_step", "nfe")}
+        line, temperature = line_of(shared.preset)
+        numbers = _numbers(by_metric, "")
+        sweep = known.get((label["panel"], shared.checkpoint, line, shared.tokens_per_step))
+        if sweep is not None:
+            numbers["gen_ppl_low"], numbers["gen_ppl_high"] = sweep.band(numbers["entropy"])
+        made.append({**label, "line": line, "temperature": temperature, **numbers})
+    made.sort(key=_order)
+    drawn = DataFrame(made, columns=COLUMNS)
+    reference = drawn.line.isin(list(REFERENCES))
+    return drawn[~(reference & drawn.duplicated(["panel", "line"]))].reset_index(drop=True)
+
+
+def _without_draws(protocol: str) -> str:
+    """How tokens were drawn is a sampler's: reference rows have none, and yet they are judged as samples are."""
+    return text({name: value for name, value in json.loads(protocol).items() if name != "draws"})
+
+
+def _numbers(by_metric: DataFrame, prefix: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name in NUMBERS:
+        if prefix + name in by_metric.index:
+            row = by_metric.loc[prefix + name]
+            found |= {name: row.value, f"{name}_se": row.se, f"{name}_sd_seeds": row.sd_seeds}
+            found |= {"n": row.n, "seeds": row.seeds}
+    for name in ("mauve_clusterings", "mauve_mean_clusterings"):
+        if prefix + name in by_metric.index:
+            found[f"{name}_se"] = by_metric.loc[prefix + name].se
+    return found
+
+
+def _order(point: dict) -> tuple:
+    tokens = {"all": (1, 0.0), "": (2, 0.0)}.get(point["tokens_per_step"]) or (
+        0,
+        float(point["tokens_per_step"]),
+    )
+    place = (point["checkpoint"], point["line"], tokens, point.get("temperature", 0.0))
+    return point["panel"], point["line"] in REFERENCES, *place
+
+
+def compared(records: Sequence[Record], drawn: DataFrame) -> tuple[list[Sweep], list[Difference]]:
+    """The frontiers of records and their differences, matched at the entropy of the real text among `points`."""
+    real = drawn[drawn.line == "real"]
+    found = sweeps(records)
+    return found, differences(found, dict(zip(real.panel, real.entropy, strict=True)))
+
+
+# --- text ---------------------------------------------------------------------------------------------------
+
+
+def tables(records: Sequence[Record]) -> dict[str, str]:
+    """File name -> text; records of older versions of a part are left out."""
+    from repro.results.tables.text import csv_text
+
+    records = latest(records)
+    drawn = points(records)
+    found = compared(records, drawn)[1]
+    page = [f"# {TITLE}", CAPTION]
+    for panel, rows in drawn.groupby("panel", sort=True):
+        page += [f"## {panel}", _grid(rows)]
+        own = [each for each in found if each.panel == panel]
+        if own:
+            page += ["### At matched entropy", MATCHED_CAPTION, _matched(own)]
+    if drawn.empty:
+        page.append(REMEDY)
+    return {
+        "text_quality.md": "\n\n".join(page) + "\n",
+        "text_quality.csv": csv_text(drawn),
+        "matched.csv": csv_text(_frame(found)),
+    }
+
+
+def _grid(rows: DataFrame) -> str:
+    from tabulate import tabulate
+
+    from repro.results.tables.text import measured
+
+    lines = []
+    for row in rows.to_dict("records"):
+        numbers = [measured(*(row[name + part] for part in PARTS)) for name in NUMBERS]
+        cold = "" if math.isnan(row["temperature"]) else f"{row['temperature']:g}"
+        nfe = "" if math.isnan(row["nfe"]) else f"{row['nfe']:.4g}"
+        name = row["checkpoint"] or row["line"]
+        sampler = row["line"] if row["checkpoint"] else ""
+        lines.append([name, sampler, row["tokens_per_step"], cold, *numbers, nfe, row["n"], row["seeds"]])
+    header = ["checkpoint", "sampler", "tokens per step", "temperature"]
+    header += ["gen_ppl", "entropy", "distinct 2", "MAUVE", "MAUVE, mean state", "NFE", "n", "seeds"]
+    return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+
+
+def _matched(found: Sequence[Difference]) -> str:
+    from tabulate import tabulate
+
+    lines = []
+    for each in found:
+        if each.value is None or each.interval is None:
+            lines.append([each.a, each.b, "none in common", "", "", ""])
+            continue
+        low, high = each.interval
+        numbers = [f"{each.entropy:.3f}", f"{each.value:.3f}", f"{low:.3f} .. {high:.3f}", _chance(each.p)]
+        lines.append([each.a, each.b, *numbers])
+    header = ["a", "b", "entropy", "difference", f"{LEVEL:.0%} interval", "p"]
+    return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+
+
+def _chance(p: float | None) -> str:
+    """A normal tail says little beyond four digits."""
+    return "" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
+
+
+def _frame(found: Sequence[Difference]) -> DataFrame:
+    from pandas import DataFrame
+
+    rows = []
+    for each in found:
+        low, high = each.interval or (None, None)
+        rows.append([each.panel, each.a, each.b, each.entropy, each.value, low, high, each.se, each.p])
+    return DataFrame(rows, columns=MATCHED)

@@ -1,0 +1,104 @@
+"""What a decode did, write by write: which position, when, at what confidence, and whether it was revised.
+
+    python -m repro.sample --ckpt DIR --prompt "..." --trace trace.json
+
+    {"format": 1, "checkpoint", "recipe", "sampler", "plan", "seed", "prompt",
+     "steps": [{"step", "block", "forwards", "writes": [{"position", "id", "text", "confidence", "revises"}]}],
+     "text"}
+
+Positions count from the first generated one. `confidence` is the probability that the network gave to the token before
+it was written; `revises` is the id that stood there before, null where nothing had been decided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from repro.core import parts
+
+if TYPE_CHECKING:
+    from repro.model import Model
+    from repro.samplers.decode import Decoder
+    from repro.samplers.decoded import Frame
+    from repro.samplers.plan import Plan
+    from repro.samplers.sampler import Sampler
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Write:
+    """One token written (or masked again, when `id` is the mask's) at a generated position."""
+
+    position: int
+    id: int
+    text: str
+    confidence: float
+    revises: int | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """The writes of one step, in its block; `forwards` so far."""
+
+    step: int
+    block: int
+    forwards: int
+    writes: list[Write]
+
+
+@dataclass
+class Trace:
+    """The steps of the first row of a decode; `add` each frame as it comes."""
+
+    model: Model
+    steps: list[Step] = field(default_factory=list)
+    row: list[int] = field(default_factory=list)
+    decided: set[int] = field(default_factory=set)
+    """Positions whose id was written by the rule (noise at t = 1 is none)."""
+
+    def add(self, decoder: Decoder, frame: Frame) -> Step:
+        """Note a frame that was asked for with its confidence; returns its step."""
+        assert frame.confidence is not None, "a trace needs frames with their confidence"
+        before, self.row = self.row, frame.ids[0, decoder.start :].tolist()
+        mask = self.model.data.vocabulary().mask
+        writes = []
+        for position in frame.changed[0, decoder.start :].nonzero()[:, 0].tolist():
+            token = self.row[position]
+            writes.append(
+                Write(
+                    position,
+                    token,
+                    symbol(self.model, token),
+                    float(frame.confidence[0, decoder.start + position]),
+                    before[position] if position in self.decided else None,
+                )
+            )
+            (self.decided.discard if token == mask else self.decided.add)(position)
+        made = Step(len(self.steps), frame.at.block, int(frame.cost.forwards[0]), writes)
+        self.steps.append(made)
+        return made
+
+    @property
+    def text(self) -> str:
+        return "".join(symbol(self.model, token) for token in self.row)
+
+    def data(self, sampler: Sampler, plan: Plan, seed: int, prompt: str | None) -> dict[str, Any]:
+        """The trace as JSON."""
+        return {
+            "format": FORMAT,
+            "checkpoint": self.model.digest,
+            "recipe": self.model.recipe.name,
+            "sampler": parts.canonical(sampler),
+            "plan": parts.canonical(plan),
+            "seed": seed,
+            "prompt": prompt,
+            "steps": [asdict(step) for step in self.steps],
+            "text": self.text,
+        }
+
+
+def symbol(model: Model, token: int) -> str:
+    """A token as it is shown: a dot where nothing is written yet."""
+    return "·" if token == model.data.vocabulary().mask else model.data.decode([token])

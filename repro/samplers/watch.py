@@ -1,0 +1,90 @@
+"""The denoising, live in a terminal: what is written, how sure the network was, what is revised, at what cost.
+
+    python -m repro.sample --ckpt DIR --prompt "..." --watch
+
+Tokens are coloured by the confidence with which they were written (red, yellow, green), new ones are bold, revised ones
+underlined, undecided ones dim; bars part the blocks. Below stand block, forwards, tokens a forward and a second. Off a
+terminal it prints one plain line a step.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from repro.samplers.trace import Trace, symbol
+
+if TYPE_CHECKING:
+    from repro.model import Model
+    from repro.samplers.plan import Plan
+    from repro.samplers.trace import Step
+
+BANDS = ((0.5, "red"), (0.9, "yellow"), (float("inf"), "green"))
+"""Colour below each confidence."""
+
+
+class Watch:
+    """A context that shows a decode's steps; the cursor comes back however it ends.
+
+    `delay`: seconds between frames, on a terminal only.
+    """
+
+    def __init__(self, model: Model, plan: Plan, delay: float) -> None:
+        self.model, self.plan, self.delay = model, plan, delay
+        self.console = Console()
+        self.live = Live(console=self.console, auto_refresh=False, transient=False)
+        self.confidence: dict[int, float] = {}
+        self.revised: set[int] = set()
+        self.began = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.__exit__(kind, error, where)
+
+    def show(self, trace: Trace, step: Step) -> None:
+        """Draw the text after a step."""
+        if not self.console.is_terminal:
+            self.console.print(trace.text, highlight=False, markup=False, soft_wrap=True)
+            return
+        for write in step.writes:
+            self.confidence[write.position] = write.confidence
+            if write.revises is not None:
+                self.revised.add(write.position)
+        self.live.update(self.picture(trace, step), refresh=True)
+        time.sleep(self.delay)
+        self.began += self.delay  # waiting is no work
+
+    def picture(self, trace: Trace, step: Step) -> Text:
+        """The text with its colours, and a line of costs."""
+        new, line = {write.position for write in step.writes}, Text()
+        for position, token in enumerate(trace.row):
+            if position and position % self.plan.block_length == 0:
+                line.append("│", style="dim")
+            line.append(symbol(self.model, token), style=self._style(position, position in new, trace))
+        written, seconds = len(trace.decided), time.perf_counter() - self.began
+        blocks = self.plan.gen_length // self.plan.block_length
+        line.append(
+            f"\nblock {step.block + 1} of {blocks}  {step.forwards} forwards"
+            f"  {written / max(1, step.forwards):.2f} tokens a forward  {written / seconds:.1f} tokens a second"
+            + (f"  {len(self.revised)} revised" if self.revised else ""),
+            style="dim",
+        )
+        return line
+
+    def _style(self, position: int, new: bool, trace: Trace) -> str:
+        if position not in trace.decided:
+            return "dim"
+        colour = next(name for below, name in BANDS if self.confidence[position] < below)
+        return " ".join([*["bold"] * new, *["underline"] * (position in self.revised), colour])

@@ -1,0 +1,204 @@
+"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all.
+
+    DIR/step_00002300/   model.safetensors  optimizer.safetensors  ema.safetensors (when pinned)  state.json
+
+`state.json` holds the canonical recipe, its digest, seed, step, the data digest and the SHA-256 of every file, so a
+truncated or exchanged file is noticed; nothing is ever unpickled.
+
+    python -m repro.checkpoint export DIR --hf [OUT]  weights and config that transformers loads by itself (DIR/hf)
+    python -m repro.checkpoint show DIR               recipe, step, digest
+    python -m repro.checkpoint inspect FOLDER         released weights: what becomes of every tensor
+    python -m repro.checkpoint convert FILE --out OUT a pickle's tensors as safetensors (repro.hub.convert)
+    python -m repro.checkpoint diff A B               tensor by tensor
+    python -m repro.checkpoint parity X --fixture DIR against numbers recorded elsewhere (repro.evals.published.parity)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from repro.core import parts
+from repro.core.files import atomically, file_digest
+from repro.data.corpus import Data
+from repro.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.models.denoiser import Denoiser
+
+FORMAT = 1
+Weights = Literal["raw", "ema", "exact"]
+
+
+class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """state.json."""
+
+    format: int
+    recipe: dict[str, Any]
+    seed: int
+    step: int
+    data: str
+    resolved: dict[str, str | int]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A readable checkpoint folder; each file is verified when it is read.
+
+    `corpus`: digest of the prepared data; `resolved`: data pins that only the source knew (revisions, row counts);
+    `files`: SHA-256 by name.
+    """
+
+    folder: Path
+    recipe: Recipe
+    seed: int
+    step: int
+    corpus: str
+    resolved: dict[str, str | int]
+    files: dict[str, str]
+
+    @property
+    def data(self) -> Data:
+        """The recipe's data with everything resolved."""
+        return parts.derive(self.recipe.data, dict(self.resolved))
+
+    @property
+    def has_ema(self) -> bool:
+        return "ema.safetensors" in self.files
+
+    def digest(self, weights: Weights) -> str:
+        """Digest of what the numbers depend on: recipe, resolved data, step and the weights' file."""
+        file = "ema.safetensors" if weights == "ema" else "model.safetensors"
+        known = parts.to_json(self.resolved) if self.resolved else ""
+        return parts.sha256(f"{self.recipe.digest()} {self.step} {self.files[file]}{known}")
+
+    def tensors(self, file: str) -> dict[str, Tensor]:
+        """Read one file after checking its hash; ValueError when it is truncated or another one."""
+        from safetensors.torch import load_file
+
+        path = self.folder / file
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; this checkpoint is incomplete")
+        if file_digest(path) != self.files[file]:
+            raise ValueError(
+                f"{path} is truncated or changed (its SHA-256 differs from state.json); copy it again"
+            )
+        return load_file(path)
+
+    def copy(self, file: str, into: Mapping[str, Tensor]) -> None:
+        """Copy one file's tensors into those of the same names; ValueError names one that does not fit."""
+        found = self.tensors(file)
+        odd = sorted(found.keys() ^ into.keys())
+        if odd:
+            raise ValueError(f"{self.folder / file}: tensor {odd[0]!r} does not fit the recipe's backbone")
+        for name, tensor in into.items():
+            if tensor.shape != found[name].shape:
+                shapes = f"shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+                raise ValueError(f"{self.folder / file}: tensor {name!r} has {shapes}")
+            tensor.data.copy_(piece(found[name], tensor))
+
+    def optimizer(self, file: str, masters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Optimizer state by weight and field, in pieces as the masters are; ValueError names one that does not fit."""
+        state: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in self.tensors(file).items():
+            name, _, field = key.partition("|")
+            fits = name in masters and tensor.shape in ((), (1,), masters[name].shape)
+            if not fits:
+                raise ValueError(f"{self.folder}: optimizer state {key!r} does not fit the recipe's backbone")
+            whole = tensor.shape == masters[name].shape  # else a number, such as Adam's count of steps
+            state.setdefault(name, {})[field] = piece(tensor, masters[name]) if whole else tensor.reshape(())
+        return state
+
+
+def piece(whole: Tensor, like: Tensor) -> Tensor:
+    """What this process holds of `whole` when it is laid out as `like` is: all of it, or a shard (DTensor)."""
+    if not hasattr(like, "placements"):
+        return whole
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    # src_data_rank=None: every process has read the whole, so each takes its part and nothing is sent
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def save(
+    folder: Path,
+    recipe: Recipe,
+    seed: int,
+    step: int,
+    corpus: str,
+    resolved: Mapping[str, str | int],
+    files: Mapping[str, Mapping[str, Tensor] | Path],
+) -> Path:
+    """Write a checkpoint atomically; returns its folder. A file is given as tensors, or as a path to be moved in."""
+    from safetensors.torch import save_file
+
+    target = folder / f"step_{step:08d}"
+    with atomically(target) as temporary:
+        temporary.mkdir(parents=True)
+        digests = {}
+        for name, tensors in files.items():
+            if isinstance(tensors, Path):
+                shutil.move(tensors, temporary / name)
+            else:
+                save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary / name)
+            digests[name] = file_digest(temporary / name)
+        state = _State(
+            format=FORMAT,
+            recipe=parts.canonical(recipe),
+            seed=seed,
+            step=step,
+            data=corpus,
+            resolved=dict(resolved),
+            files=digests,
+        )
+        (temporary / "state.json").write_text(
+            json.dumps(msgspec.to_builtins(state), indent=1) + "\n", "utf-8"
+        )
+    return target
+
+
+def steps_in(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run folder, oldest first."""
+    return sorted(p for p in folder.glob("step_*") if (p / "state.json").is_file())
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at a run folder (its last step) or at a step folder; ValueError in one line for anything else."""
+    if not path.exists():
+        raise ValueError(f"no checkpoint at {path}: no such folder; give the --out folder of a training run")
+    if path.is_file():
+        raise ValueError(f"{path} is a file; a checkpoint is a folder with state.json and safetensors files")
+    folder = path if (path / "state.json").is_file() else next(reversed(steps_in(path)), None)
+    if folder is None:
+        foreign = [p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")]
+        if foreign:
+            raise ValueError(f"{path / foreign[0]} is a pickle; only safetensors are read (convert it first)")
+        raise ValueError(f"no checkpoint in {path}: no step_* folder with a state.json")
+    try:
+        state = msgspec.json.decode((folder / "state.json").read_bytes(), type=_State, strict=True)
+        if state.format != FORMAT:
+            raise ValueError(f"format {state.format}, this code reads {FORMAT}")
+        recipe = parts.read(state.recipe, Recipe)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ValueError(f"{folder / 'state.json'} cannot be read ({error})") from None
+    return Checkpoint(folder, recipe, state.seed, state.step, state.data, state.resolved, state.files)
+
+
+def network(checkpoint: Checkpoint, weights: Weights) -> Denoiser:
+    """The denoiser with the checkpoint's raw or averaged weights, in float32."""
+    if weights == "ema" and not checkpoint.has_ema:
+        raise ValueError(f"{checkpoint.folder} holds no averaged weights; use --weights raw")
+    denoiser = checkpoint.recipe.blank_network()
+    file = "ema.safetensors" if weights == "ema" else "model.safetensors"
+    checkpoint.copy(file, dict(denoiser.named_parameters()))
+    return denoiser.eval()

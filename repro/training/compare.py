@@ -1,0 +1,81 @@
+"""Two checkpoints compared tensor by tensor, ours or released.
+
+python -m repro.checkpoint diff A B                             exit code 1 where they differ
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro.core import parts
+from repro.hub import mapping, release
+from repro.training.checkpoint import open_checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two checkpoints: what is said of it as a part, and its tensors by our names, read one at a time."""
+
+    data: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], Tensor]
+
+
+def diff(one: Path, other: Path) -> list[str]:
+    """What differs between two checkpoints, one line each; none where they are the same network."""
+    with _opened(one) as a, _opened(other) as b:
+        lines = list(_pins(a, b))
+        for name in sorted(a.shapes.keys() | b.shapes.keys()):
+            if name not in b.shapes or name not in a.shapes:
+                lines.append(f"{name}  only in {one if name in a.shapes else other}")
+            elif a.shapes[name] != b.shapes[name]:
+                lines.append(f"{name}  shape {a.shapes[name]} against {b.shapes[name]}")
+            else:
+                lines += _values(name, a.read(name).double(), b.read(name).double())
+    return lines
+
+
+def _values(name: str, x: Tensor, y: Tensor) -> Iterator[str]:
+    if not x.equal(y):
+        away, size = (x - y).norm().item(), x.norm().item()
+        count = int((x != y).sum())
+        yield (
+            f"{name}  {count} of {x.numel()} differ, by {(x - y).abs().max().item():.3g} at most,"
+            f" norm of the difference {away / size if size else float('inf'):.3g} of its own"
+        )
+
+
+def _pins(a: Side, b: Side) -> Iterator[str]:
+    """Pins that differ, names apart."""
+    for field in sorted(a.data.keys() | b.data.keys()):
+        mine, theirs = a.data.get(field), b.data.get(field)
+        if field != "name" and mine != theirs:
+            yield f"{field}: {parts.to_json(mine)} against {parts.to_json(theirs)}"
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Side]:
+    from safetensors import safe_open
+
+    if release.is_release(path):
+        opened = release.open_release(path)
+        used = {e.ours: e for e in opened.entries if e.ours is not None and e.reason != mapping.TIED}
+        shapes = {name: entry.shape for name, entry in used.items()}
+
+        def theirs(name: str) -> Tensor:
+            with safe_open(path / used[name].file, "pt") as shard:
+                return shard.get_tensor(used[name].name)
+
+        yield Side(parts.canonical(opened.release), shapes, theirs)
+        return
+    found = open_checkpoint(path)
+    with safe_open(found.folder / "model.safetensors", "pt") as whole:
+        shapes = {name: tuple(whole.get_slice(name).get_shape()) for name in whole.keys()}  # noqa: SIM118
+        yield Side(parts.canonical(found.recipe), shapes, whole.get_tensor)

@@ -1,0 +1,107 @@
+"""What the launcher asked for, read from the environment that `accelerate launch` or torchrun gives a process.
+
+An engine is asked for by accelerate's variables; a setting that no engine takes over is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from repro.training.engines.engine import Ddp, Engine, Single
+from repro.training.engines.fsdp2 import Fsdp2
+from repro.training.engines.zero2 import Zero2
+
+PRECISION = "precision, clipping and accumulation are the recipe's pins"
+SETTINGS: Mapping[str, Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "any engine": {
+        "ACCELERATE_MIXED_PRECISION": (("no",), f"leave the key out: {PRECISION}"),
+        "ACCELERATE_DYNAMO_BACKEND": (("no",), "compile with --compile"),
+        "ACCELERATE_USE_MEGATRON_LM": (("false",), "launch with recipes/launch/fsdp2_8.yaml"),
+        "ACCELERATE_USE_PARALLELISM_CONFIG": (("false",), "launch with recipes/launch/fsdp2_8.yaml"),
+    },
+    "FSDP": {
+        "FSDP_VERSION": (("2",), "set fsdp_version: 2 as in recipes/launch/fsdp2_8.yaml"),
+        "FSDP_OFFLOAD_PARAMS": (("false",), "set fsdp_offload_params: false"),
+        "FSDP_AUTO_WRAP_POLICY": (
+            ("transformer_based_wrap",),
+            "set fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP",
+        ),
+        "FSDP_TRANSFORMER_CLS_TO_WRAP": (("",), "leave the key out: the network names its layers"),
+        "FSDP_ACTIVATION_CHECKPOINTING": (("false",), "use --activation-checkpointing"),
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": (
+            ("false",),
+            "set fsdp_cpu_ram_efficient_loading: false (each process draws its own weights)",
+        ),
+        "FSDP_IGNORED_MODULES": (("",), "leave the key out"),
+    },
+    "DeepSpeed": {
+        "ACCELERATE_DEEPSPEED_CONFIG_FILE": (
+            ("", "none"),
+            "set zero_stage as in recipes/launch/zero2_8.yaml",
+        ),
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": (
+            ("2",),
+            "set zero_stage: 2 as in recipes/launch/zero2_8.yaml (for stage 1 use DDP, for stage 3 FSDP2)",
+        ),
+        "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": (
+            ("", "none"),
+            "set offload_optimizer_device: none",
+        ),
+        "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": (("", "none"), "set offload_param_device: none"),
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": (("false",), "set zero3_init_flag: false"),
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (("", "none", "1"), f"leave the key out: {PRECISION}"),
+        "ACCELERATE_GRADIENT_CLIPPING": (("", "none"), f"leave the key out: {PRECISION}"),
+    },
+}
+"""Variables that a launcher sets for an engine: what is taken, and the remedy for anything else."""
+
+
+def asked() -> type[Engine]:
+    """The engine that the environment asks for; ValueError names a setting that it cannot realise."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    _check("any engine")
+    for name, variable, kind in (
+        ("FSDP", "ACCELERATE_USE_FSDP", Fsdp2),
+        ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED", Zero2),
+    ):
+        if os.environ.get(variable, "false").lower() == "true":
+            _check(name)
+            if processes == 1:
+                raise ValueError(f"{name} shards over processes, and there is one; launch with gpu_1.yaml")
+            return kind
+    return Ddp if processes > 1 else Single
+
+
+def _check(engine: str) -> None:
+    for variable, (taken, remedy) in SETTINGS[engine].items():
+        value = os.environ.get(variable, taken[0])
+        if value.lower() not in taken:
+            raise ValueError(f"{variable}={value} is not supported under {engine}: {remedy}")
+
+
+def join(distributed: tuple[DistributedType, ...]) -> Accelerator:
+    """Join the group of processes; ValueError when accelerate made of it what was not asked for.
+
+    A wrong combination trains alone in silence (two runs instead of one), so the count and the kind are compared. On
+    CPU processes accelerate knows no sharding engine and says MULTI_CPU: there the engine shards over gloo itself.
+    """
+    # the recipe pins precision; what an accelerate configuration or its environment says of it must not enter
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    processes, got = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes
+    if processes != got:
+        accelerator.end_training()
+        raise ValueError(
+            f"the launcher started {processes} processes, accelerate sees {got}: launch as in recipes/"
+        )
+    kind = accelerator.distributed_type
+    if kind not in distributed:
+        accelerator.end_training()
+        raise ValueError(
+            f"asked for {distributed[0].value}, accelerate made {kind.value}: launch as in recipes/"
+        )
+    return accelerator

@@ -1,0 +1,162 @@
+"""DeepSpeed ZeRO-2: whole weights in every process; gradients, float32 masters and optimizer state split.
+
+Needs the extra `deepspeed`. DeepSpeed owns the step; its configuration is written here from the recipe, never read from
+a file. Checkpoints hold whole tensors under their names like everybody's, so a run goes on under any engine and on any
+number of processes: `deepspeed.utils` gathers a master or a moment from its pieces, and cuts it again.
+
+`bf16_master` is DeepSpeed's bfloat16 with gradients accumulated and exchanged in float32. `bf16_pure` has no masters,
+which ZeRO always keeps: refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+
+from repro.models.denoiser import Denoiser, ForwardWrapper
+from repro.training.checkpoint import Checkpoint
+from repro.training.engines.engine import Engine, Files
+from repro.training.recipe import Recipe
+
+BUCKET = 200_000_000
+"""Elements reduced or gathered at once (the seed's masked script; DeepSpeed's own 5e8 would take 2 GB)."""
+
+
+class Zero2(Engine):
+    """Optimizer state and gradients sharded by DeepSpeed."""
+
+    distributed = (DistributedType.DEEPSPEED, DistributedType.MULTI_CPU)
+    network: Any  # deepspeed.DeepSpeedEngine
+
+    def build(self, denoiser: Denoiser, recipe: Recipe) -> None:
+        if recipe.precision == "bf16_pure":
+            raise ValueError(
+                "precision bf16_pure keeps no masters, ZeRO-2 always does; launch with ddp_8.yaml or fsdp2_8.yaml"
+            )
+        try:
+            import deepspeed
+        except ImportError:
+            raise ValueError("DeepSpeed is not installed; pip install 'dlm-repro[deepspeed]'") from None
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        self.recipe = recipe
+        self.options.apply(denoiser)
+        denoiser = denoiser.to(self.device)
+        self.named: Mapping[str, nn.Parameter] = dict(denoiser.named_parameters())
+        masters = {name: p.detach().clone() for name, p in self.named.items()}
+        buffers = {name: b.clone() for name, b in denoiser.named_buffers()}
+        base = recipe.optimizer.build(list(self.named.values()))
+        made: Any = deepspeed.initialize(
+            model=ForwardWrapper(denoiser),
+            optimizer=base,
+            config=configuration(recipe, self.world, sum(p.numel() for p in masters.values())),
+            dist_init_required=False,
+        )
+        self.network, self.optimizer, self.ema = made[0], base, recipe.ema
+        # DeepSpeed casts buffers to bfloat16 as well, which would bend the rotary frequencies
+        for name, buffer in denoiser.named_buffers():
+            buffer.data = buffers[name]
+        (self.flat,) = self.network.optimizer.single_partition_of_fp32_groups
+        self._spread(masters)
+        self.average = self.flat.detach().clone() if self.ema else None
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        self.network.set_gradient_accumulation_boundary(last)
+        self.network.backward(loss * self.world, scale_wrt_gas=False)  # it averages over processes
+
+    @torch.no_grad()
+    def update(self, step: int, lr: float) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.network.step()
+        if self.ema and self.average is not None:
+            self.average.lerp_(self.flat, 1 - self.ema.rate(step))
+        return torch.as_tensor(self.network.get_global_grad_norm())
+
+    def weights(self) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return {name: safe_get_full_fp32_param(parameter) for name, parameter in self.named.items()}
+
+    # --- checkpoints ---
+
+    @torch.no_grad()
+    def files(self, scratch: Path) -> Files:
+        """Whole tensors, gathered one by one; only the first process keeps them."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        optimizer: dict[str, Tensor] = {}
+        for field, value in self.optimizer.state[self.flat].items():
+            if value.shape == self.flat.shape:
+                found = self._gather(lambda p, field=field: safe_get_full_optimizer_state(p, field))
+            else:  # a number that all weights share, such as Adam's count of steps
+                found = {name: value.clone() for name in self.named}
+            optimizer |= {f"{name}|{field}": tensor for name, tensor in found.items()}
+        files = {
+            "model.safetensors": self._gather(safe_get_full_fp32_param),
+            "optimizer.safetensors": optimizer,
+        }
+        if self.average is not None:
+            masters = self.flat.clone()
+            self.flat.copy_(self.average)  # the average is cut as the masters are: gathered in their place
+            files["ema.safetensors"] = self._gather(safe_get_full_fp32_param)
+            self.flat.copy_(masters)
+        return files
+
+    @torch.no_grad()
+    def restore(self, saved: Checkpoint) -> None:
+        from deepspeed.utils import lazy_init_hp_params_optimizer_state, safe_set_full_optimizer_state
+
+        state = saved.optimizer("optimizer.safetensors", self.named)
+        numbers = {f: v for f, v in next(iter(state.values())).items() if not v.shape}
+        moments = [f for f in next(iter(state.values())) if f not in numbers]
+        zeros = {field: torch.zeros_like(self.flat) for field in moments}
+        self.optimizer.state[self.flat] = {f: v.to(self.device) for f, v in numbers.items()} | zeros
+        lazy_init_hp_params_optimizer_state(list(self.named.values()), self.flat, self.optimizer.state)
+        for name, parameter in self.named.items():
+            for field in moments:
+                safe_set_full_optimizer_state(parameter, state[name][field].to(self.device), field)
+        masters = {name: torch.empty_like(p, dtype=torch.float32) for name, p in self.named.items()}
+        if self.average is not None:
+            saved.copy("ema.safetensors", masters)
+            self._spread(masters)
+            self.average.copy_(self.flat)
+        saved.copy("model.safetensors", masters)
+        self._spread(masters)
+
+    def _gather(self, whole: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
+        """What `whole` puts together for each weight, by name, in the first process (all must ask)."""
+        gathered = ((name, whole(parameter)) for name, parameter in self.named.items())
+        return {name: tensor.cpu() for name, tensor in gathered if self.first}
+
+    def _spread(self, masters: Mapping[str, Tensor]) -> None:
+        """Whole float32 masters into the pieces of this process, and the weights from them."""
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        for name, parameter in self.named.items():
+            safe_set_full_fp32_param(parameter, masters[name])
+        self.network.optimizer.update_lp_params()
+
+
+def configuration(recipe: Recipe, world: int, weights: int) -> dict[str, Any]:
+    """DeepSpeed's configuration of a recipe on `world` processes: every number in it is a pin, or moves none."""
+    share = recipe.batch // world
+    micro = min(recipe.micro_batch, share)
+    return {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": share // micro,
+        "gradient_clipping": recipe.optimizer.clip or 0.0,
+        "bf16": {"enabled": recipe.precision == "bf16_master"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
+        "zero_optimization": {
+            "stage": 2,
+            "reduce_bucket_size": min(BUCKET, weights),
+            "allgather_bucket_size": min(BUCKET, weights),
+        },
+    }

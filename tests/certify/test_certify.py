@@ -1,0 +1,528 @@
+"""Certificates: right programs pass, wrong ones fail for the stated reason, and bad input is one line and exit code 2.
+
+Foreign examples are those of examples/certify. Streams are keyed, so each of these tests passes always or never.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from repro import certify
+from repro.certify import foreign, loss, presets, sampler
+from repro.certify.__main__ import main
+from repro.certify.long import strong, true_rows
+from repro.certify.oracle import Timed, process_of, tell
+from repro.certify.reference import ancestral
+from repro.certify.replay import replay, uniform_path
+from repro.certify.space import Chain, Mixed, Noisy, Space, tiny, total_variation
+from repro.certify.verdict import FULL
+from repro.core import parts, rng
+from repro.core.cli import run
+from repro.core.files import ROOT
+from repro.results import certificates
+from repro.samplers.ancestral import Ancestral
+from repro.samplers.decode import Decoder
+from repro.samplers.ordered import LowConfidence, Margin
+from repro.samplers.plan import Plan
+from repro.samplers.presets import PRESETS
+
+EXAMPLES = ROOT / "examples" / "certify"
+SMALL = replace(
+    FULL,
+    rows=50_000,
+    last_rows=50_000,
+    steps=(1, 16, 64),
+    spoiled_rows=500,
+    spoiled_steps=2,
+    long_rows=600,
+    long_steps=(1, 32),
+    loss_repeats=500,
+    seconds=600.0,
+)
+
+
+def example(name: str, noise=None) -> foreign.Foreign:
+    """`FILE:NAME` of examples/certify, read."""
+    file, _, function = name.partition(":")
+    return foreign.read(foreign.load(f"{EXAMPLES / file}.py:{function}"), noise, 600.0)
+
+
+# --- spaces and references ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", ["absorbing", "uniform"])
+def test_matrices_and_the_decoding_loop_give_one_law(noise):
+    """Ancestral sampling twice: as matrices over all noisy sentences, and enumerated through the loop's own draws."""
+    for steps in (1, 4):
+        by_matrix = ancestral(tiny(3), noise, steps)
+        by_loop = presets.output_law(Ancestral(), noise, tiny(3), None, steps)
+        assert total_variation(by_matrix.law, by_loop) < 1e-8
+        kl = (tiny(3).law * (tiny(3).law / by_matrix.law).log()).sum().item()
+        assert kl <= by_matrix.path_kl + 1e-12
+        assert (kl == pytest.approx(by_matrix.path_kl)) == (steps == 1)
+
+
+@pytest.mark.parametrize("noise", ["absorbing", "uniform"])
+def test_the_mean_is_what_bayes_says(noise):
+    """x0_mean by enumeration over sentences with the token's own channel: the conversion has an independent check."""
+    source = tiny(2)
+    states = torch.tensor([[0, 1], [2, 2]]) if noise == "uniform" else torch.tensor([[0, 3], [3, 3]])
+    alpha = torch.full((2,), 0.4, dtype=torch.float64)
+    seen = source.channel(noise, states, alpha)[:, torch.arange(2), source.sentences].prod(-1)
+    joint = source.law * seen
+    one_hot = torch.nn.functional.one_hot(source.sentences, 3).double()
+    bayes = torch.einsum("ns,slv->nlv", joint / joint.sum(1, keepdim=True), one_hot)
+    assert (Space(noise, source, "x0_mean").denoise(states, 0.6) - bayes).abs().max() < 1e-12
+    loo = Space(noise, source, "leave_one_out").denoise(states, 0.6)
+    assert (noise == "absorbing") == bool((loo - bayes).abs().max() < 1e-12)
+
+
+def test_spoiled_denoisers_are_wrong_by_their_level():
+    source, ids = tiny(3), torch.tensor([[3, 0, 3], [3, 3, 3]])
+    exact = Space("absorbing", source, "x0_mean").denoise(ids, 0.5)
+    wrong = [
+        (Space("absorbing", source, "x0_mean", spoil).denoise(ids, 0.5) - exact).abs().max().item()
+        for spoil in (Mixed(0.0), Mixed(0.1), Mixed(0.2), Noisy(0.0), Noisy(0.5))
+    ]
+    assert wrong[0] == 0 and wrong[2] == pytest.approx(2 * wrong[1])
+    assert wrong[3] < 1e-12 < 0.01 < wrong[4]
+
+
+def test_a_replayed_rule_has_its_enumerated_law():
+    """DUEL: exp(log q) of every sentence is the law listed by enumeration; a drawn order gives a bound only."""
+    source, plan = tiny(3), Plan(gen_length=3, block_length=3, steps=2)
+    process = process_of("absorbing")
+    told = tell("absorbing", source)
+
+    def of(rule):
+        return replay(Decoder(told, process, rule, plan, [[]] * 27), source.sentences)
+
+    with torch.no_grad():
+        margin, drawn = of(Margin(temperature=1.0)), of(Ancestral())
+        listed = presets.output_law(Margin(temperature=1.0), "absorbing", source, None, 2)
+        assert margin is not None and margin.exact and total_variation(margin.logq.exp(), listed) < 1e-12
+        assert drawn is not None and not drawn.exact
+        assert of(Margin(temperature=0.0)) is None
+
+
+def test_both_path_kls_agree_where_all_is_drawn_at_once():
+    """One step: the total correlation of the language, whichever the noise."""
+    x = true_rows(20)
+    told = tell("absorbing", Chain(strong()))
+    plan = Plan(gen_length=32, block_length=32, steps=1)
+    with torch.no_grad():
+        replayed = replay(Decoder(told, process_of("absorbing"), Ancestral(), plan, [[]] * 20), x)
+        assert replayed is not None
+        absorbing = strong().log_likelihood(x) - replayed.logq
+        assert (uniform_path(1, 20) - absorbing).abs().max() < 1e-9
+        assert 0 < uniform_path(4, 20).mean() < 0.4 * absorbing.mean()
+
+
+# --- the statistics of the verdict --------------------------------------------------------------------------
+
+
+def counts_of(law: torch.Tensor, rows: int, trial: int) -> torch.Tensor:
+    u = rng.uniform(rng.keys(trial, rng.TOKEN, 0, torch.arange(rows)))
+    return torch.bincount(rng.choose(law.expand(rows, -1), u), minlength=len(law))
+
+
+def test_a_converging_law_passes_and_the_stated_bias_is_seen():
+    """Ancestral sampling's own finite-step law never fails; a law off by the printed total variation always does."""
+    source = tiny(3)
+    near = ancestral(source, "uniform", SMALL.steps[-1]).law
+    assert total_variation(near, source.law) > 0.005
+
+    def check(law, trial):
+        return sampler._law(source, "uniform", counts_of(law, SMALL.last_rows, trial), [0.1, 0.1], SMALL)
+
+    passed = [check(near, trial) for trial in range(20)]
+    assert all(found.stands for found in passed)
+    seen = float(passed[0].sees.split("of ")[1].split(" ")[0])
+    # the direction in which this much total variation is hardest to see: proportional to the law itself
+    sign = torch.where(source.law.cumsum(0) < 0.5, 1.0, -1.0)
+    up = source.law[sign > 0].sum()
+    off = source.law * torch.where(sign > 0, 1 + seen / up, 1 - seen / (1 - up))
+    assert total_variation(off, source.law) == pytest.approx(seen)
+    assert sum(not check(off, trial).stands for trial in range(20)) >= 17
+    half = source.law + (off - source.law) / 4
+    assert sum(not check(half, trial).stands for trial in range(20)) <= 1
+
+
+def test_a_mean_of_draws_is_corrected_for_jensen():
+    """exp(-mean of few noisy draws) is too large on average; corrected, it is not."""
+    law = tiny(2).law
+    noise = 4 * rng.normal(rng.keys(0, rng.NOISE, 0, torch.arange(400)), 32, len(law))
+    corrected, naive = [], []
+    for trial in noise:
+        by_call = -law.log() + trial
+        means = loss.Means(by_call.mean(0), by_call)
+        corrected.append(loss._sum(means)[0])
+        naive.append((-means.mean).exp().sum().item())
+    assert sum(naive) / 400 > 1.2 and abs(sum(corrected) / 400 - 1) < 0.06
+
+
+# --- samplers -----------------------------------------------------------------------------------------------
+
+
+def failing(name: str, noise=None) -> list[str]:
+    """Names of the checks on a listed space that fail."""
+    read = example(name, noise)
+    return [
+        check.name for n in read.noises for check in sampler._listed(read, n, SMALL)[0] if not check.stands
+    ]
+
+
+def test_right_samplers_pass():
+    for name in ("ancestral:sample", "orders:random", "orders:greedy", "uniform:duo"):
+        assert failing(name) == [], name
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("uniform:duo_of_mean", "law, uniform"),
+        ("orders:off_by_one", "law, absorbing"),
+        ("orders:low_confidence", "law, absorbing"),
+        ("orders:one_short", "noise left, absorbing"),
+    ],
+)
+def test_wrong_samplers_fail(name, check):
+    assert failing(name) == [check]
+
+
+def test_a_float32_race_draws_no_rare_token():
+    """50,000 ids of 1e-8 (docs/method.md#oracle-34); on a listed space the same race passes."""
+    few = replace(SMALL, rare_rows=6_000)
+    assert failing("ancestral:single") == []
+    with torch.no_grad():
+        single = sampler._rare(example("ancestral:single"), "absorbing", few)
+        double = sampler._rare(example("ancestral:sample"), "absorbing", few)
+    assert not single.stands and "float32" in single.says
+    assert double.stands
+
+
+def test_rows_that_share_a_draw_or_a_seed_fail():
+    def shared(space, n, steps, seed):
+        """Every sentence of a call stands in it 250 times."""
+        ids = foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, n // 250, steps, seed)
+        return ids.repeat_interleave(250, 0)
+
+    def deaf(space, n, steps, seed):
+        return foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, n, steps, 0)
+
+    for function in (shared, deaf):
+        function.claims, function.meaning = "law", "x0_mean"
+        read = foreign.read(function, "absorbing", 600.0)
+        checks, _ = sampler._listed(read, "absorbing", replace(SMALL, steps=(1, 2, 4), call_rows=5_000))
+        assert "independent rows, absorbing" in [check.name for check in checks if not check.stands]
+
+
+def test_modes_must_be_likely():
+    def flat(space, n, steps, seed):
+        return torch.randint(space.vocab, (n, space.length), generator=torch.Generator().manual_seed(seed))
+
+    flat.claims, flat.meaning = "mode", "x0_mean"
+    checks, _ = sampler._listed(foreign.read(flat, "uniform", 600.0), "uniform", SMALL)
+    assert [check.stands for check in checks] == [False]
+
+
+def test_long_sentences_are_judged_too():
+    """An error that only long sentences show: their end is written backwards."""
+    from repro.certify.long import long_check
+
+    right = example("ancestral:sample")
+
+    def backwards(space, n, steps, seed):
+        ids = right.call(space, n, steps, seed)
+        if space.length > 8:
+            ids[:, -8:] = ids[:, -8:].flip(1)
+        return ids
+
+    with torch.no_grad():
+        good, numbers = long_check(right, "absorbing", SMALL, 4.0)
+        bad, _ = long_check(replace(right, call=backwards), "absorbing", SMALL, 4.0)
+    assert good.stands and not bad.stands
+    assert numbers[0].value > 100 * abs(numbers[0].true or 0)
+
+
+def test_diffusers_is_certified_as_it_is():
+    """Its scheduler converges at temperature 1; at its default, 0, it is stuck."""
+    quick = replace(SMALL, rows=10_000, last_rows=10_000, spoiled_rows=100, steps=(4, 16, 64))
+    far = {}
+    for name in ("temperature_1", "default"):
+        checks, evidence = sampler._listed(example(f"diffusers_ddim:{name}", "uniform"), "uniform", quick)
+        far[name] = [e.value for e in evidence if e.oracle == "exact" and e.statistic == "total variation"]
+        assert checks[0].stands == (name == "temperature_1")
+    assert far["temperature_1"][0] > 2.5 * far["temperature_1"][1] and min(far["default"]) > 0.15
+
+
+# --- losses -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "stands"),
+    [
+        ("masked_exact", True),
+        ("masked_without_tail", False),
+        ("dependent", False),
+        ("masked", True),
+        ("cut", False),
+    ],
+)
+def test_losses(name, stands):
+    found = certify(foreign.load(f"{EXAMPLES / 'losses.py'}:{name}"), effort=SMALL)
+    assert found.stands == stands
+    total = next(e.value for e in found.evidence if e.oracle == "exact")
+    if name == "masked_exact":
+        assert total == pytest.approx(1, abs=1e-6) and "proper" in found.notes[0]
+    if name == "dependent":
+        assert total > 1.4
+
+
+def test_a_loss_may_stratify_its_times_over_a_call():
+    """One t in each stratum, row by row: sentences in order would each see their own stretch of time."""
+
+    def stratified(space, x0, seed):
+        generator = torch.Generator().manual_seed(seed)
+        t = (torch.arange(len(x0)) + torch.rand(1, dtype=torch.float64, generator=generator)) / len(x0)
+        hidden = torch.rand(x0.shape, dtype=torch.float64, generator=generator) < t[:, None]
+        said = space.denoise(x0.masked_fill(hidden, space.mask), t).gather(2, x0[:, :, None])[:, :, 0]
+        return (-said.log() * hidden).sum(1) / t
+
+    stratified.claims, stratified.meaning, stratified.draws = "bound", "x0_mean", "random"
+    means = loss._means(foreign.read(stratified, None, 600.0), Space("absorbing", tiny(2), "x0_mean"), SMALL)
+    error = means.by_call.std(0) / len(means.by_call) ** 0.5
+    assert ((means.mean + tiny(2).law.log()).abs() < 5 * error).all() and error.max() < 0.2
+
+
+def improper(space, x0, seed):
+    """Pays for confidence: cross-entropy and a fine on the entropy of what is said (docs/method.md#symmetric-kl's
+    disease)."""
+    p = space.denoise(torch.full_like(x0, space.mask), 1.0)
+    fine = -torch.special.xlogy(p, p).sum(-1)
+    return (fine - p.gather(2, x0[..., None])[..., 0].log()).sum(1)
+
+
+def test_an_improper_score_is_told():
+    improper.claims, improper.meaning, improper.draws = "mode", "x0_mean", "exact"
+    found = certify(improper, effort=SMALL)
+    assert found.stands and "improper, conditionals sharper" in found.notes[0]
+    proper = foreign.load(f"{EXAMPLES / 'losses.py'}:masked_exact")
+    fake = lambda space, x0, seed: proper(space, x0, seed)  # noqa: E731
+    fake.claims, fake.meaning, fake.draws = "mode", "x0_mean", "exact"
+    assert not certify(fake, effort=SMALL).stands
+
+
+def test_a_likelihood_sums_to_one():
+    def chain(space, x0, seed):
+        first = space.denoise(torch.full_like(x0, space.mask), 1.0)[:, 0]
+        shown = x0.clone()
+        shown[:, 1] = space.mask
+        second = space.denoise(shown, 0.5)[:, 1]
+        return -(first.gather(1, x0[:, :1]) * second.gather(1, x0[:, 1:])).log()[:, 0]
+
+    chain.claims, chain.meaning, chain.draws = "law", "x0_mean", "exact"
+    assert certify(chain, effort=SMALL).stands
+    half = lambda space, x0, seed: chain(space, x0, seed) + 0.01  # noqa: E731
+    half.claims, half.meaning, half.draws = "law", "x0_mean", False
+    assert not certify(half, effort=SMALL).stands
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+HEAD = "import torch\n"
+TAIL = "\nf.claims, f.meaning = 'law', 'x0_mean'\n"
+MASKS = "torch.full((n, space.length), space.mask)"
+
+
+@pytest.fixture
+def line(tmp_path, monkeypatch, capsys):
+    """`line(CODE)`: what `python -m repro.certify FILE.py:f` says of a file, one line and exit code 2."""
+
+    def of(code: str | None, *flags: str, name: str = "f") -> str:
+        path = tmp_path / "theirs.py"
+        if code is not None:
+            path.write_text(HEAD + code)
+        monkeypatch.setattr(sys, "argv", ["repro.certify", f"{path}:{name}", *flags])
+        with pytest.raises(SystemExit) as end:
+            run(main, "repro.certify")
+        out, err = capsys.readouterr()
+        assert (
+            end.value.code == 2 and out == "" and err.startswith("repro.certify: ") and err.count("\n") == 1
+        )
+        return err
+
+    return of
+
+
+def test_bad_files_are_one_line(line):
+    assert "no file" in line(None)
+    assert "has no 'f'; nearest is 'ff'" in line("def ff(space, n, steps, seed): pass")
+    assert "import of" in line("import nothing_of_that_name") and "ModuleNotFoundError" in line("import nix")
+    assert "raised SystemExit" in line("raise SystemExit(3)")
+    assert "f.claims is missing" in line("def f(space, n, steps, seed): pass")
+    assert "f.draws is missing" in line(
+        "def f(space, x0, seed): pass\nf.claims, f.meaning = 'bound', 'x0_mean'"
+    )
+    assert "'x0_mean' or 'leave_one_out'" in line(
+        "def f(space, n, steps, seed): pass\nf.claims, f.meaning = 'law', 'mean'"
+    )
+    assert "a sampler has 'law' or 'mode'" in line(
+        "def f(space, n, steps, seed): pass\nf.claims, f.meaning = 'bound', 'x0_mean'"
+    )
+    assert "of no known form" in line("def f(space, n): pass" + TAIL)
+    assert "is no function" in line("f = 3")
+    assert "sees too little" in line(f"def f(space, n, steps, seed): return {MASKS}" + TAIL, "--rows", "10")
+
+
+def test_bad_answers_are_one_line(line):
+    def said(body: str) -> str:
+        return line(f"def f(space, n, steps, seed):\n    {body}" + TAIL, "--noise", "absorbing")
+
+    assert "must return integer ids [25000, 3], not int64 [25000, 2]" in said(f"return {MASKS}[:, :2]")
+    assert "not float32" in said(f"return {MASKS}.float()")
+    assert "returned ids 7 to 7; valid: 0 to 3" in said(f"return {MASKS} + 4")
+    assert "raised ZeroDivisionError at line 3 of theirs.py" in said("return 1 / 0")
+    assert "raised SystemExit" in said("import sys; sys.exit(0)")
+    assert "denoise takes t in [0, 1]" in said(f"return space.denoise({MASKS}, 2.0)")
+    assert "denoise takes ids 0 to 3, got 9 to 9" in said(f"return space.denoise(0 * {MASKS} + 9, .5)")
+    nan = "def f(space, x0, seed): return (space.mask * x0[:, 0] * torch.nan)\n"
+    says = line(nan + "f.claims, f.meaning, f.draws = 'bound', 'x0_mean', 'exact'")
+    assert "returned nan nats for the sentence [0, 0, 0]" in says
+
+
+def test_what_is_slow_is_told_so(line):
+    slow = (
+        f"def f(space, n, steps, seed):\n    for _ in range(20000): torch.rand(100)\n    return 0 * {MASKS}"
+    )
+    assert "give it more than --seconds 0" in line(slow + TAIL, "--seconds", "0", "--noise", "absorbing")
+
+
+def test_the_noise_shows_in_what_is_read():
+    def of(body):
+        def f(space, n, steps, seed):
+            return torch.zeros(n, space.length, dtype=torch.int64) + body(space)
+
+        f.claims, f.meaning = "law", "x0_mean"
+        return foreign.read(f, None, 60.0).noises
+
+    assert of(lambda space: 0 * space.mask) == ("absorbing",)
+    assert of(lambda space: 0) == ("uniform",)
+    assert of(lambda space: 0 if space.noise == "uniform" else space.mask) == ("absorbing", "uniform")
+    assert of(lambda space: 0 * space.mask if space.noise == "absorbing" else 1 / 0) == ("absorbing",)
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        of(lambda space: 1 // 0)
+
+
+def test_prints_of_others_do_not_enter_the_answer(tmp_path, capsys):
+    path = tmp_path / "loud.py"
+    text = (
+        (EXAMPLES / "losses.py")
+        .read_text()
+        .replace(
+            "def masked_exact(space, x0, seed):", "def masked_exact(space, x0, seed):\n    print('hello')"
+        )
+    )
+    path.write_text("print('hello')\n" + text)
+    assert main([f"{path}:masked_exact", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["stands"] and found["checks"] and "does not" not in found["paragraph"] and "hello" in err
+    assert main([f"{path}:dependent"]) == 1
+    assert "DOES NOT STAND" in capsys.readouterr().out
+
+
+# --- our own rules ------------------------------------------------------------------------------------------
+
+LAWFUL = [name for name in presets.names() if presets.preset(name).claim() == "law"]
+
+
+@pytest.mark.parametrize("name", LAWFUL)
+def test_every_preset_that_claims_a_law_has_it(name):
+    """On 9 sentences: exact one position at a time, or falling with every doubling of the steps."""
+    rule = presets.preset(name)
+    for noise in rule.capabilities.processes:
+        if rule.capabilities.plan == "steps":
+            far = [
+                total_variation(presets.output_law(rule, noise, tiny(2), None, n), tiny(2).law)
+                for n in (16, 32)
+            ]
+            assert far[1] < presets.EXACT or far[0] > presets.FALLS * far[1], (noise, far)
+        else:
+            steps = 2 if rule.capabilities.plan == "quota" else None
+            found = presets.output_law(rule, noise, tiny(2), None, steps)
+            assert total_variation(found, tiny(2).law) < presets.EXACT, noise
+
+
+class Boastful(LowConfidence):
+    """Low confidence at temperature 1 that claims exactness."""
+
+    def claim(self):
+        return "law"
+
+
+class Hasty(Margin):
+    """A quota off by one."""
+
+    def step(self, state):
+        state.quota += 1
+        return super().step(state)
+
+
+@pytest.mark.parametrize("rule", [Boastful(temperature=1.0), Hasty(temperature=1.0)])
+def test_wrong_rules_fail(rule, monkeypatch):
+    from repro.core import registry
+
+    monkeypatch.setitem(registry.PARTS, "wrong", f"{type(rule).__module__}:{type(rule).__qualname__}")
+    monkeypatch.setattr(presets, "SPOILED", {})
+    _, verdict = presets.certify_rule(rule, "absorbing")
+    assert not verdict["stands"] and verdict["kind"] == "stuck"
+
+
+def test_the_mean_under_the_plug_in_posterior_is_stuck(monkeypatch):
+    """Duo's posterior fed with E[x0 | xt] (docs/method.md#uniform-samplers): more steps do not help."""
+
+    def mistaken(noise, source, spoil):
+        process = process_of(noise)
+        return Timed(Space(noise, source, "x0_mean", spoil), process), process
+
+    monkeypatch.setattr(presets, "SPOILED", {})
+    monkeypatch.setattr(presets, "STEPS", (1,))
+    monkeypatch.setattr(presets, "DOUBLED", (8, 16, 32))
+    assert presets.certify_rule(Ancestral(), "uniform")[1]["kind"] == "converges"
+    monkeypatch.setattr(presets, "_told", mistaken)
+    assert presets.certify_rule(Ancestral(), "uniform")[1]["kind"] == "stuck"
+
+
+def test_every_preset_has_a_certificate_of_its_own_digest():
+    """`python -m repro.certify --presets all` after a rule or preset changed."""
+    stored = {one["preset"]: one for one in certificates.read(certificates.FOLDER)}
+    assert set(stored) == set(presets.names())
+    for name, one in stored.items():
+        assert one["digest"] == parts.digest(presets.preset(name)), name
+    assert set(PRESETS) <= set(stored)
+
+
+def test_every_stored_claim_stands():
+    stored = certificates.read(certificates.FOLDER)
+    assert [(one["preset"], v["says"]) for one in stored for v in one["verdicts"] if not v["stands"]] == []
+
+
+def test_tables_and_figure_are_functions_of_the_certificates(tmp_path):
+    from paper_figures import law_error
+    from paper_figures.__main__ import draw
+
+    stored = certificates.read(certificates.FOLDER)
+    assert certificates.tables(stored) == certificates.tables(stored[::-1])
+    assert law_error.query(stored).equals(law_error.query(stored[::-1]))
+    assert "<dc:date>" not in draw("law_error", stored)["law_error.svg"]
+    assert "No certificates yet" in certificates.tables([])["certificates.md"]
+    assert "no certificates yet" in draw("law_error", [])["law_error.svg"]
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no certificate"):
+        certificates.read(tmp_path)

@@ -1,0 +1,63 @@
+"""Intervals cover what they promise, and pooling, Holm and Wilson agree with values computed by hand."""
+
+import math
+import random
+from statistics import fmean
+
+import pytest
+
+from repro.core.stats import holm, mean_interval, pooled_spread, prediction_interval, prediction_p, wilson
+
+
+def test_prediction_interval_covers_the_next_mean_as_often_as_promised():
+    """Groups of unlike level share a spread; the mean of `future` new observations falls inside as asked."""
+    draw = random.Random(0)
+    for future, level in ((1, 0.9), (3, 0.95)):
+        inside, trials = 0, 3000
+        for _ in range(trials):
+            groups = [[draw.gauss(centre, 0.3) for _ in range(5)] for centre in (0.0, 10.0, -4.0)]
+            spread, degrees = pooled_spread(groups)
+            low, high = prediction_interval(groups[0], spread, degrees, level, future)
+            inside += low <= fmean(draw.gauss(0.0, 0.3) for _ in range(future)) <= high
+        noise = math.sqrt(level * (1 - level) / trials)
+        assert abs(inside / trials - level) < 3.5 * noise, (future, inside / trials)
+
+
+def test_p_value_and_prediction_interval_are_one_statement():
+    values, spread, degrees = [1.0, 2.0, 3.0], 0.7, 8
+    _, high = prediction_interval(values, spread, degrees, 0.95, 2)
+    assert prediction_p(values, spread, degrees, [high, high]) == pytest.approx(0.05)
+    assert prediction_p(values, spread, degrees, [2.0]) == 1.0
+    assert prediction_p([1.0, 1.0], 0.0, 1, [1.1]) == 0.0
+
+
+def test_pooling_weighs_groups_by_their_degrees_of_freedom():
+    """(2 * 1 + 1 * 8) / 3 = 10 / 3; a single value has no spread to give."""
+    assert pooled_spread([[1, 2, 3], [0, 4], [99]]) == (pytest.approx(math.sqrt(10 / 3)), 3)
+    with pytest.raises(ValueError, match="no group holds two values"):
+        pooled_spread([[1.0], [2.0]])
+
+
+def test_holm_steps_down_and_keeps_the_given_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_student_interval_of_a_known_sample():
+    """Mean 3, sd sqrt(2.5), t(4, .975) = 2.776445."""
+    low, high = mean_interval([1, 2, 3, 4, 5], 0.95)
+    assert (low + high) / 2 == pytest.approx(3) and (high - low) / 2 == pytest.approx(
+        2.776445 * math.sqrt(0.5)
+    )
+    with pytest.raises(ValueError, match="1 values have no spread"):
+        mean_interval([1.0], 0.95)
+    with pytest.raises(ValueError, match="level=95"):
+        mean_interval([1.0, 2.0], 95)
+
+
+def test_wilson_matches_a_worked_example_and_stays_a_proportion():
+    """8 of 10 at 95 %: .490 to .943 (Agresti and Coull 1998 give the formula; z = 1.959964)."""
+    assert wilson(0.8, 10, 0.95) == pytest.approx((0.490162, 0.943318), abs=1e-5)
+    assert wilson(1.0, 500, 0.95).high == 1.0 and wilson(0.0, 500, 0.95).low == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match=r"share=1\.2"):
+        wilson(1.2, 10, 0.95)

@@ -1,0 +1,644 @@
+"""Likelihood estimators against enumeration: under the exact denoiser and under conditionals of no law.
+
+Symbols: L continuation tokens, c(S) [L] their losses when S is masked, f(S) its sum over S. Every expectation is
+computed from a table of all masked sets (`Table`), which is filled by one plain forward, not by the code under test.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import pytest
+import torch
+from helpers.spaces import Known, Space, exact, hidden_markov, llama, predict, random_space, stranger
+
+from repro import load
+from repro.core import rng
+from repro.evals.likelihood.estimator_presets import ESTIMATORS, estimator
+from repro.evals.likelihood.estimators import (
+    ElboT,
+    LladaMC,
+    LladaRound,
+    Subsets,
+    even_levels,
+    level_sets,
+    rounded_levels,
+)
+from repro.evals.likelihood.guided import GuidedLikelihood
+from repro.evals.likelihood.levels import Levels
+from repro.evals.likelihood.likelihood import Likelihood, Request
+from repro.evals.likelihood.network import Network
+from repro.evals.likelihood.orders import Confidence, Duel, NextToken, greedy
+from repro.evals.likelihood.pilot import PilotedLevels, allocate
+from repro.models.attention import Mask
+from repro.models.prediction import Prediction
+from repro.processes.absorbing import Absorbing, weighted_ce
+from repro.processes.left_to_right import LeftToRight
+from repro.processes.uniform import Uniform
+
+ABSORBING = Absorbing()
+UNIFORM = Uniform(alpha_end=1e-3, eps=1e-3)
+HMM = hidden_markov()
+PROMPT = 2
+KINDS = ("exact", "stranger")
+
+
+class Untimed(Known):
+    """A known denoiser that is not told the time, so that equal masked inputs are one forward."""
+
+    time_conditioned = False
+
+    def encode(self, tokens, *, t, attention, positions=None, kv_cache=None):
+        assert t is None and attention.valid is None
+        return super().encode(tokens, t=torch.zeros(len(tokens)), attention=attention)
+
+
+@lru_cache
+def toy(kind: str, length: int) -> Known:
+    """A denoiser over PROMPT + `length` tokens of 3 ids: the posterior of a hidden Markov model, or of no law."""
+    space = Space(torch.empty(0), 3, PROMPT + length)
+    if kind == "exact":
+        return Untimed(
+            space.words, ABSORBING, "leave_one_out", lambda ids, t: HMM.posterior_absorbing(ids, 3)
+        )
+    known = stranger(space, ABSORBING)
+    return Untimed(space.words, ABSORBING, "leave_one_out", known.answer)
+
+
+def network(denoiser, process=ABSORBING, batch=16) -> Network:
+    return Network(denoiser, process, batch)
+
+
+def requests(length: int, count: int) -> list[Request]:
+    """Different sentences in a keyed order; rows beyond 3^(2 + L) sentences repeat them under other names."""
+    draws = (
+        (rng.uniform(rng.keys(5, rng.SENTENCE, length, torch.arange(count)), PROMPT + length) * 3)
+        .long()
+        .tolist()
+    )
+    return [Request(tuple(x[:PROMPT]), tuple(x[PROMPT:]), row) for row, x in enumerate(draws)]
+
+
+class Table:
+    """c(S) of every masked set of one request, {frozenset: [L]}."""
+
+    def __init__(self, denoiser, request: Request, scale: float = 0.0) -> None:
+        self.length = len(request.continuation)
+        sets = [
+            c for size in range(1, self.length + 1) for c in itertools.combinations(range(self.length), size)
+        ]
+        ids = torch.tensor([request.ids]).expand(len(sets), -1)
+        where = torch.zeros_like(ids, dtype=torch.bool)
+        for row, chosen in enumerate(sets):
+            where[row, [len(request.prompt) + i for i in chosen]] = True
+        t = where.sum(1).double() / self.length
+        noisy = ids.masked_fill(where, denoiser.vocabulary.mask)
+        size = denoiser.vocabulary.size
+        told = Prediction(denoiser, noisy, t, Mask()).logits(where).double()[:, :size]
+        noisy[:, : len(request.prompt)] = denoiser.vocabulary.mask
+        untold = Prediction(denoiser, noisy, t, Mask()).logits(where).double()[:, :size]
+        logp = (untold + (scale + 1) * (told - untold)).log_softmax(-1) if scale else told.log_softmax(-1)
+        found = torch.zeros(where.shape, dtype=torch.float64)
+        found[where] = -logp.gather(1, ids[where][:, None])[:, 0]
+        self.losses = {frozenset(c): row[len(request.prompt) :] for c, row in zip(sets, found, strict=True)}
+
+    def level(self, size: int) -> list[float]:
+        return [float(c.sum()) for s, c in self.losses.items() if len(s) == size]
+
+    def bound(self) -> float:
+        """-E over l uniform of L / l times the mean of f over l-subsets."""
+        means = [math.fsum(self.level(k)) / math.comb(self.length, k) / k for k in range(1, self.length + 1)]
+        return -math.fsum(means)
+
+    def over_orders(self) -> list[float]:
+        """log p of every order of revealing, L! of them."""
+        found = []
+        for order in itertools.permutations(range(self.length)):
+            left, total = frozenset(range(self.length)), 0.0
+            for place in order:
+                total -= float(self.losses[left][place])
+                left -= {place}
+            found.append(total)
+        return found
+
+
+# --- exact estimators ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exact_estimators_are_the_enumeration(kind):
+    """The all-subsets bound to 1e-10, by `subsets` and by `levels` once its draws reach every set."""
+    for length in (1, 2, 3, 5):
+        asked = requests(length, 6)
+        want = [Table(toy(kind, length), r).bound() for r in asked]
+        for rule in (Subsets(longest=5), Levels(draws=31), PilotedLevels(draws=31, pilot=8)):
+            found = rule.score(network(toy(kind, length)), asked, seed=0)
+            assert [r.value for r in found] == pytest.approx(want, abs=1e-10)
+            assert all(r.se == 0 and r.interval(0.95) == (r.value, r.value) for r in found)
+            assert {r.forwards for r in found} == {2**length - 1}
+
+
+def test_the_bound_is_the_mean_over_orders_and_below_log_p():
+    """Spec H10: bound = E over orders of log p_order <= log of the mean of p_order, for conditionals of no law."""
+    asked = requests(4, 20)
+    found = Subsets(longest=4).score(network(toy("stranger", 4)), asked, seed=0)
+    for request, likelihood in zip(asked, found, strict=True):
+        orders = torch.tensor(Table(toy("stranger", 4), request).over_orders(), dtype=torch.float64)
+        assert likelihood.value == pytest.approx(float(orders.mean()), abs=1e-10)
+        assert likelihood.value < float(orders.logsumexp(0)) - math.log(len(orders)) - 1e-3
+
+
+def test_with_the_exact_denoiser_every_estimator_is_log_p():
+    """No gap is left: bound, and chain rule along any order, are log p(continuation | prompt)."""
+    space = random_space(3, PROMPT + 4)
+    asked = requests(4, 10)
+    law = {tuple(x): w for x, w in zip(space.sentences.tolist(), space.law.tolist(), strict=True)}
+    want = []
+    for r in asked:
+        prompt = sum(w for x, w in law.items() if x[:PROMPT] == r.prompt)
+        want.append(math.log(law[r.ids] / prompt))
+    orders = [Duel(order=o) for o in ("left_to_right", "low_confidence", "margin", "entropy")]
+    for rule in (Subsets(longest=4), Confidence(), *orders):
+        found = rule.score(network(exact(space, ABSORBING)), asked, seed=0)
+        assert [r.value for r in found] == pytest.approx(want, abs=1e-10)
+
+
+def test_duel_is_the_law_of_its_sampler():
+    """Along its own order the probabilities of all answers sum to 1, and equal the order read off the table."""
+    denoiser = toy("stranger", 3)
+    for order in ("left_to_right", "low_confidence", "margin", "entropy"):
+        answers = [Request.of((1, 0), x) for x in itertools.product(range(3), repeat=3)]
+        found = Duel(order=order).score(network(denoiser), answers, seed=0)
+        assert math.fsum(math.exp(r.value) for r in found) == pytest.approx(1, abs=1e-10)
+        assert {r.forwards for r in found} == {3}
+    want = []
+    for answer in answers:
+        table, left, total = Table(denoiser, answer), [0, 1, 2], 0.0
+        for place in (0, 1, 2):
+            total -= float(table.losses[frozenset(left)][place])
+            left.remove(place)
+        want.append(total)
+    found = Duel(order="left_to_right").score(network(denoiser), answers, seed=0)
+    assert [r.value for r in found] == pytest.approx(want, abs=1e-10)
+
+
+def test_confidence_ranks_and_is_no_likelihood():
+    """Its order follows the answer's own tokens, the likeliest first; the scores of all answers do not sum to 1."""
+    denoiser = toy("stranger", 3)
+    answers = [Request.of((1, 0), x) for x in itertools.product(range(3), repeat=3)]
+    found = Confidence().score(network(denoiser), answers, seed=0)
+    for answer, likelihood in zip(answers, found, strict=True):
+        table, left, total = Table(denoiser, answer), [0, 1, 2], 0.0
+        while left:
+            losses = table.losses[frozenset(left)]
+            place = min(left, key=lambda i: float(losses[i]))
+            total -= float(losses[place])
+            left.remove(place)
+        assert likelihood.value == pytest.approx(total, abs=1e-10)
+    assert abs(math.fsum(math.exp(r.value) for r in found) - 1) > 0.1
+    assert Confidence.score_is == "score"
+
+
+def test_the_two_forms_of_the_bound_have_one_expectation():
+    """Spec H25: E_t of the 1/t form (process.nll) = E_l of the L/l form, by 40-point quadrature over t."""
+    import numpy as np
+
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    for length in (2, 4, 6):
+        request = requests(length, 1)[0]
+        denoiser = toy("stranger", length)
+        table = Table(denoiser, request)
+        ids = torch.tensor([request.ids]).expand(len(table.losses), -1)
+        xt = ids.clone()
+        for row, chosen in enumerate(table.losses):
+            xt[row, [PROMPT + i for i in chosen]] = denoiser.vocabulary.mask
+        candidates = (torch.arange(ids.shape[1]) >= PROMPT).expand_as(ids)
+        masked = torch.tensor([len(chosen) for chosen in table.losses]).double()
+        total = 0.0
+        for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+            t = torch.full((len(ids),), node, dtype=torch.float64)
+            chance = node**masked * (1 - node) ** (length - masked)
+            nll = ABSORBING.nll(predict(denoiser)(xt, t), ids, xt, t, candidates, denoiser.vocabulary)
+            total += weight * float((chance * nll).sum())
+        assert -total == pytest.approx(table.bound(), abs=1e-9)
+    assert float(weighted_ce(torch.zeros(1, 4), torch.tensor([0]), torch.tensor([0.5]))) == pytest.approx(
+        2 * math.log(4)
+    )
+
+
+# --- Monte Carlo ----------------------------------------------------------------------------------------------
+
+
+def test_mask_counts_are_uniform_and_the_published_rounding_is_not():
+    """Spec H24: the corrected law has uniform marginals; round-half-even is .222 off at (L, b) = (9, 2)."""
+
+    def off(law, points, length):
+        counts = torch.zeros(length, dtype=torch.float64)
+        for point in points:
+            levels = law(point)
+            assert levels.min() >= 1 and levels.max() <= length
+            counts += torch.bincount(levels - 1, minlength=length)
+        return float((counts / counts.sum() - 1 / length).abs().sum() / 2)
+
+    for length, batch in ((9, 2), (3, 2), (20, 8), (5, 3), (12, 16)):
+        grid = (torch.arange(720, dtype=torch.float64) + 0.5) / 720
+        assert off(lambda u, s=(length, batch): even_levels(u, *s), grid, length) < 1e-3
+    published = {
+        (9, 2): 0.222,
+        (3, 2): 0.17,
+        (20, 8): 0.25,
+        (12, 16): 0.125,
+        (100, 16): 0.125,
+        (5, 3): 0,
+        (8, 4): 0,
+    }
+    for (length, batch), distance in published.items():
+        found = off(lambda k, s=(length, batch): rounded_levels(k, *s), torch.arange(1, length + 1), length)
+        assert found == pytest.approx(distance, abs=5e-3), (length, batch)
+
+
+DRAWN = {
+    "levels": (Levels(draws=32), 6),
+    "levels, strata of several": (Levels(draws=17), 6),
+    "pilot": (PilotedLevels(draws=27, pilot=8), 5),
+    "pilot, strata of several": (PilotedLevels(draws=22, pilot=8), 6),
+    "llada_mc": (LladaMC(draws=128, batch=16), 5),
+    "elbo_t": (ElboT(draws=1024, batch=256, eps=1e-2), 4),
+}
+
+
+@lru_cache
+def drawn(name: str, kind: str) -> tuple[list[Likelihood], list[float]]:
+    """400 requests under fresh draws, and the bound of each."""
+    rule, length = DRAWN[name]
+    asked = requests(length, 400)
+    target = {r.ids: r for r in asked}
+    exact_ones = Subsets(longest=6).score(network(toy(kind, length)), list(target.values()), seed=0)
+    bounds = {ids: found.value for ids, found in zip(target, exact_ones, strict=True)}
+    return rule.score(network(toy(kind, length), batch=256), asked, seed=3), [bounds[r.ids] for r in asked]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("kind", KINDS)
+def test_drawn_estimators_are_unbiased(name, kind):
+    """The mean error over 400 requests is within 3 standard errors, taken from the errors themselves."""
+    found, bounds = drawn(name, kind)
+    errors = torch.tensor([f.value - b for f, b in zip(found, bounds, strict=True)], dtype=torch.float64)
+    assert abs(float(errors.mean())) < 3 * float(errors.std()) / math.sqrt(len(errors))
+    assert float(errors.std()) > 1e-3
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("kind", KINDS)
+def test_printed_intervals_cover(name, kind):
+    """The 95 % interval holds the bound for 92 to 98 % of 400 requests."""
+    found, bounds = drawn(name, kind)
+    inside = [
+        low <= b <= high for (low, high), b in zip((f.interval(0.95) for f in found), bounds, strict=True)
+    ]
+    assert 0.92 <= sum(inside) / len(inside) <= 0.98, sum(inside) / len(inside)
+
+
+def test_pilot_draws_allocate_and_only_fresh_ones_score():
+    """L = 5, levels 2 and 3 drawn, every fresh set enumerated, 45 pilots: they send the odd draw either way, and
+    whatever they say the mean over fresh sets is the bound."""
+    (request,) = requests(5, 1)
+    table = Table(toy("stranger", 5), request)
+    rule = PilotedLevels(draws=20, pilot=4)
+    begun = rule._begin(5, request.row, 0)
+    assert begun.ends == [1, 4, 5] and begun.strata == [[2], [3]] and len(begun.masked) == 11 + 4
+
+    def losses(masked):
+        return torch.stack([table.losses[frozenset(m.nonzero()[:, 0].tolist())] for m in masked])
+
+    plans = {}
+    ways = (list(itertools.combinations(level_sets(5, k), 2)) for k in (2, 3))
+    for pairs in zip(*ways, strict=True):
+        told = replace(begun, pilot=[torch.stack(pair) for pair in pairs])
+        plan = rule._finish(told, losses(told.masked), request.row, 0)
+        plans[tuple(torch.bincount(plan.masked.sum(1), minlength=4)[2:].tolist())] = plan
+    assert plans.keys() == {(2, 3), (3, 2)}
+    first, second = (plan.masked[plan.masked.sum(1) == 2].tolist() for plan in plans.values())
+    assert first[:2] == second[:2], "the pilot's losses move nothing but the counts"
+    whole = losses(begun.sets)
+    for counts, plan in plans.items():
+        values = []
+        for sets in zip(
+            *(_each_set_alike(level_sets(5, k), n) for k, n in zip((2, 3), counts, strict=True)), strict=True
+        ):
+            masked = torch.cat(sets)
+            weigh = partial(
+                plan.weigh.func, **{**plan.weigh.keywords, "masked": torch.cat([begun.sets, masked])}
+            )
+            values.append(weigh(torch.cat([whole, losses(masked)]))[0])
+        assert math.fsum(values) / len(values) == pytest.approx(table.bound(), abs=1e-10)
+        assert max(values) - min(values) > 1e-2
+
+
+def _each_set_alike(sets, count):
+    """Ten groups of `count` of ten sets in which each stands equally often: a mean is linear, that is all it needs."""
+    return [sets[[(start + i) % len(sets) for i in range(count)]] for start in range(len(sets))]
+
+
+def test_draws_go_where_the_variance_is():
+    """The counts minimise the summed s^2 / n over all ways to give them away; caps hold; what is left is unused."""
+    spreads, most = [1.0, 3.0, 0.5], [9, 5, 9]
+
+    def cost(counts):
+        return sum(s**2 / n for s, n in zip(spreads, counts, strict=True))
+
+    ways = [c for c in itertools.product(range(2, 10), repeat=3) if sum(c) == 12 and c[1] <= 5]
+    assert cost(allocate(spreads, 12, most)) == pytest.approx(min(map(cost, ways)), abs=1e-12)
+    assert allocate([0.0, 0.0], 9, [20, 20]) == [5, 4] and allocate([1.0, 9.0], 99, [3, 6]) == [3, 6]
+    wild = PilotedLevels(draws=64, pilot=16)._begin(7, 0, 0)
+    losses = torch.zeros(len(wild.masked), 7, dtype=torch.float64)
+    sizes = wild.masked.sum(1)
+    losses[sizes == 3, 0] = torch.arange(int((sizes == 3).sum())).double()
+    spread = wild.spreads(losses)
+    assert spread.index(max(spread)) == wild.strata.index([3])
+    fresh = PilotedLevels(draws=64, pilot=16)._finish(wild, losses, 0, 0).masked
+    assert not torch.equal(fresh[:2], wild.pilot[0][:2]), "fresh draws have a stream of their own"
+
+
+@pytest.mark.parametrize(("draws", "pilot"), [(128, 32), (64, 16)])
+def test_ends_are_whole_where_every_level_between_gets_a_pilot(draws, pilot):
+    """Else each level between would not have two sets, first or fresh, and level L is the only end."""
+    rule, whole = PilotedLevels(draws=draws, pilot=pilot), []
+    for length in range(9, 30):
+        begun = rule._begin(length, 0, 0)
+        if begun.ends == [1, length - 1, length]:
+            whole.append(length)
+            assert begun.strata == [[level] for level in range(2, length - 1)]
+            assert min(map(len, begun.pilot)) >= 2
+        else:
+            assert begun.ends == [length]
+    assert whole == list(range(9, min(pilot // 2 + 3, (draws - pilot + 5) // 4) + 1))
+
+
+def test_forwards_stay_below_what_an_estimator_says():
+    """`most` bounds what `score` counts, by every preset: plans of evaluations go by it."""
+    for name, rule in ESTIMATORS.items():
+        if "absorbing" in rule.processes:
+            for shaped in (rule, guided(rule)):
+                found = score_guided(shaped, toy("exact", 5), requests(5, 2))
+                assert all(f.forwards <= shaped.most(5) for f in found), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_published_rounding_is_biased_by_what_its_law_says(kind):
+    """Its errors against the bound follow the bias enumerated over k: slope 1, and 0 once that bias is taken off."""
+    rule, length = LladaRound(draws=64, batch=2), 3
+    asked = requests(length, 200)
+    found = torch.tensor([r.value for r in rule.score(network(toy(kind, length), batch=256), asked, seed=1)])
+    levels = rounded_levels(torch.arange(1, length + 1), length, 2).flatten().tolist()
+    bounds, biases = [], []
+    for request in asked:
+        table = Table(toy(kind, length), request)
+        means = [math.fsum(table.level(k)) / math.comb(length, k) * length / k for k in levels]
+        bounds.append(table.bound())
+        biases.append(-math.fsum(means) / len(means) - table.bound())
+    bias = torch.tensor(biases, dtype=torch.float64)
+    error = found.double() - torch.tensor(bounds, dtype=torch.float64)
+    spread = float((error - bias).std() / bias.norm())
+    slope = float(error @ bias / (bias @ bias))
+    assert abs(slope - 1) < 3 * spread < 0.8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_levels_vary_less_than_published_draws_at_equal_cost(kind):
+    """L = 5, 16 forwards each: squared errors of `levels` against those of the published law, its rounding mended."""
+    asked = requests(5, 300)
+    truth = [r.value for r in Subsets(longest=5).score(network(toy(kind, 5)), asked, seed=0)]
+
+    def squares(rule):
+        found = rule.score(network(toy(kind, 5), batch=256), asked, seed=2)
+        return math.fsum((f.value - b) ** 2 for f, b in zip(found, truth, strict=True))
+
+    gain = {"exact": 2, "stranger": 1.2}[kind]
+    assert squares(LladaMC(draws=16, batch=16)) > gain * squares(Levels(draws=16))
+
+
+# --- guidance -------------------------------------------------------------------------------------------------
+
+
+def guided(rule, scale: float = 0.5):
+    return GuidedLikelihood(scale=scale, rule=rule)
+
+
+def score_guided(rule, denoiser, asked, seed=0, batch=16):
+    return rule.score(rule.network(denoiser, ABSORBING, batch), asked, seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guided_scores_are_the_literal_mixture(kind):
+    """Spec B.5, docs/method.md#peer-defect-8: un + (w + 1)(cond - un) at every masked set, by a table of plain
+    forwards; two an input."""
+    for scale in (0.5, 2.0):
+        for length in (1, 3, 5):
+            asked = requests(length, 5)
+            tables = [Table(toy(kind, length), r, scale) for r in asked]
+            for rule in (Subsets(longest=5), Levels(draws=31)):
+                found = score_guided(guided(rule, scale), toy(kind, length), asked)
+                assert [f.value for f in found] == pytest.approx([t.bound() for t in tables], abs=1e-10)
+                assert {f.forwards for f in found} == {2 * (2**length - 1)}
+            found = score_guided(guided(Duel(order="left_to_right"), scale), toy(kind, length), asked)
+            want = [
+                -sum(float(t.losses[frozenset(range(i, length))][i]) for i in range(length)) for t in tables
+            ]
+            assert [f.value for f in found] == pytest.approx(want, abs=1e-10)
+            assert {f.forwards for f in found} == {2 * length}
+            plain = Subsets(longest=5).score(network(toy(kind, length)), asked, seed=0)
+            assert max(abs(f.value - t.bound()) for f, t in zip(plain, tables, strict=True)) > 1e-2
+
+
+def test_guided_draws_are_those_of_the_rule_and_share_forwards():
+    """The masked sets are the unguided ones; unbiased for the guided table; equal inputs are forwarded once."""
+    asked = requests(5, 200)
+    rule = guided(LladaMC(draws=64, batch=16))
+    net = rule.network(toy("stranger", 5), ABSORBING, 64)
+    found = rule.score(net, [*asked, asked[0]], seed=1)
+    bounds = score_guided(guided(Subsets(longest=5)), toy("stranger", 5), asked, batch=256)
+    errors = torch.tensor([f.value - b.value for f, b in zip(found, bounds, strict=False)]).double()
+    assert abs(float(errors.mean())) < 3 * float(errors.std()) / math.sqrt(len(errors))
+    plain = LladaMC(draws=64, batch=16).score(network(toy("stranger", 5)), asked, seed=1)
+    assert [f.forwards for f in found[:-1]] == [2 * f.forwards for f in plain]
+    assert found[0] == found[-1] and net.forwards < sum(f.forwards for f in found)
+    alone = rule.score(rule.network(toy("stranger", 5), ABSORBING, 3), asked[:1], seed=1)
+    assert alone[0].value == pytest.approx(found[0].value, abs=1e-10)
+
+
+def test_equal_inputs_behind_prompts_of_two_lengths_are_told_apart():
+    """(a b | c d) and (a b c | d) with d masked: one input, two unconditional ones."""
+    ids, denoiser = (0, 1, 2, 1, 0), toy("stranger", 3)
+    asked = [Request.of(ids[:2], ids[2:]), Request.of(ids[:4], ids[4:])]
+    found = score_guided(guided(Subsets(longest=3)), denoiser, asked)
+    want = [Table(denoiser, r, 0.5).bound() for r in asked]
+    assert [f.value for f in found] == pytest.approx(want, abs=1e-10)
+
+
+def test_guidance_of_no_meaning_is_refused():
+    with pytest.raises(ValueError, match="'next_token_likelihood' is for no absorbing model"):
+        estimator("next_token+guided")
+    with pytest.raises(ValueError, match="changes nothing"):
+        estimator("levels+guided:scale=0")
+    with pytest.raises(ValueError, match="given twice"):
+        estimator("levels+guided+guided")
+    with pytest.raises(ValueError, match="takes 'guided' only"):
+        estimator("levels+nucleus:p=0.9")
+    with pytest.raises(ValueError, match="nearest is 'scale'"):
+        estimator("levels+guided:scal=1.0")
+    with pytest.raises(ValueError, match="for absorbing models, not uniform"):
+        estimator("elbo_t+guided").check(UNIFORM)
+    assert estimator("llada_mc:draws=32+guided:scale=2.0") == guided(LladaMC(draws=32, batch=16), 2.0)
+    assert estimator("llada_mc+guided").score_is == "guided score"
+
+
+# --- how it is computed ---------------------------------------------------------------------------------------
+
+
+def test_neither_batch_nor_order_nor_company_enters():
+    """The same numbers alone, in another order, and in batches of 1, 3 and 256 rows."""
+    asked = [*requests(5, 6), *requests(3, 4), *requests(1, 2)]
+    denoiser = llama("bidirectional", ABSORBING, random_space(3, 7).words)
+    for rule in (
+        Levels(draws=16),
+        PilotedLevels(draws=30, pilot=6),
+        LladaMC(draws=32, batch=8),
+        ElboT(draws=32, batch=8, eps=1e-3),
+        Confidence(),
+    ):
+        whole = rule.score(network(denoiser, batch=256), asked, seed=4)
+        for batch in (1, 3):
+            turned = rule.score(network(denoiser, batch=batch), asked[::-1], seed=4)[::-1]
+            for one, other in zip(whole, turned, strict=True):
+                assert other.value == pytest.approx(one.value, abs=2e-5) and other.forwards == one.forwards
+        alone = rule.score(network(denoiser), asked[:1], seed=4)[0]
+        assert alone.value == pytest.approx(whole[0].value, abs=2e-5)
+    for rule in (LladaMC(draws=8, batch=2), ElboT(draws=8, batch=2, eps=1e-2), Levels(draws=9)):
+        named = [Request(asked[0].prompt, asked[0].continuation, row) for row in range(4)]
+        of_rows = [r.value for r in rule.score(network(denoiser), named, seed=4)]
+        of_seeds = [rule.score(network(denoiser), named[:1], seed=s)[0].value for s in range(4)]
+        assert len({round(v, 4) for v in of_rows}) == len({round(v, 4) for v in of_seeds}) == 4
+
+
+class Counting(Untimed):
+    """Records what it forwards, and where its head is asked."""
+
+    def __init__(self, known: Known) -> None:
+        super().__init__(known_words(known), ABSORBING, "leave_one_out", known.answer)
+        self.inputs: list[tuple[int, ...]] = []
+        self.positions = 0
+
+    def encode(self, tokens, *, t, attention, positions=None, kv_cache=None):
+        self.inputs += [tuple(row) for row in tokens.tolist()]
+        return super().encode(tokens, t=t, attention=attention)
+
+    def logits(self, features):
+        self.positions += len(features)
+        return super().logits(features)
+
+
+def known_words(known: Known):
+    return Space(torch.empty(0), 3, 7).words
+
+
+def test_equal_inputs_are_forwarded_once_and_the_head_sees_masked_positions_only():
+    denoiser = Counting(toy("stranger", 4))
+    net = network(denoiser, batch=5)
+    choices = [Request.of((0, 1), x) for x in ((0, 1, 2, 0), (0, 1, 2, 1), (2, 2, 0, 0), (0, 1, 2, 0))]
+    found = LladaMC(draws=64, batch=16).score(net, choices, seed=0)
+    assert len(set(denoiser.inputs)) == len(denoiser.inputs) == net.forwards
+    assert net.forwards < sum(f.forwards for f in found[:3]) and found[0].value == found[3].value
+    assert denoiser.positions == sum(row.count(3) for row in denoiser.inputs)
+    assert all(row[:2] == (0, 1) for row in denoiser.inputs), "the prompt is never touched"
+
+
+def test_one_pass_has_no_standard_error():
+    """Stratified draws are not independent: draws of one pass give a value and no interval
+    (docs/method.md#statistics)."""
+    (found,) = LladaMC(draws=16, batch=16).score(network(toy("exact", 3)), requests(3, 1), seed=0)
+    assert found.se is None
+    with pytest.raises(ValueError, match="two passes"):
+        found.interval(0.95)
+
+
+def test_what_cannot_be_scored_is_refused_with_a_reason():
+    with pytest.raises(ValueError, match="'levels' is for absorbing models, not uniform"):
+        Levels(draws=16).score(network(toy("exact", 3), UNIFORM), requests(3, 1), seed=0)
+    with pytest.raises(ValueError, match="for left_to_right models, not absorbing"):
+        NextToken().score(network(toy("exact", 3)), requests(3, 1), seed=0)
+    with pytest.raises(ValueError, match="use 'levels'"):
+        Subsets(longest=2).score(network(toy("exact", 3)), requests(3, 1), seed=0)
+    with pytest.raises(ValueError, match="whole number of passes"):
+        LladaMC(draws=100, batch=16)
+    with pytest.raises(ValueError, match="empty continuation"):
+        Request.of((1,), ())
+    with pytest.raises(ValueError, match="nearest is 'levels'"):
+        estimator("level")
+    with pytest.raises(ValueError, match="tells no spread"):
+        estimator("pilot:pilot=1")
+    with pytest.raises(ValueError, match="take 35 or more"):
+        estimator("pilot:draws=34")
+    assert estimator("llada_mc:draws=32") == LladaMC(draws=32, batch=16)
+    assert {type(rule) for rule in ESTIMATORS.values()} >= {Subsets, Levels, LladaMC, LladaRound, ElboT, Duel}
+
+
+# --- other processes ------------------------------------------------------------------------------------------
+
+
+def test_next_token_is_a_law_and_knows_what_greedy_decoding_writes():
+    """Spec H31: the probabilities of all answers sum to 1; exactly one of them is greedy at every token."""
+    process = LeftToRight()
+    words = random_space(3, 5).words
+    denoiser = llama("causal", process, words)
+    answers = [Request.of((words.vocabulary().bos, 1), x) for x in itertools.product(range(3), repeat=3)]
+    found = NextToken().score(network(denoiser, process), answers, seed=0)
+    assert math.fsum(math.exp(f.value) for f in found) == pytest.approx(1, abs=1e-5)
+    assert sum(f.greedy for f in found) == 1
+    prompt = list(answers[0].prompt)
+    for _ in range(3):
+        ids = torch.tensor([[*prompt, 0]])
+        where = torch.zeros_like(ids, dtype=torch.bool)
+        where[0, -2] = True
+        prompt.append(int(Prediction(denoiser, ids, torch.zeros(1), Mask()).logits(where).argmax()))
+    (best,) = [a for a, f in zip(answers, found, strict=True) if f.greedy]
+    assert list(best.ids) == prompt
+    with pytest.raises(ValueError, match="BOS"):
+        NextToken().score(network(denoiser, process), [Request.of((), (1,))], seed=0)
+
+
+def test_greedy_is_what_low_confidence_decoding_writes():
+    """Of all answers exactly one is greedy: what `low_confidence` decodes at temperature 0, one token a step."""
+    from repro.samplers.decode import decode
+    from repro.samplers.plan import Plan
+    from repro.samplers.presets import preset
+
+    denoiser = toy("stranger", 4)
+    net = network(denoiser)
+    answers = [Request.of((2, 1), x) for x in itertools.product(range(3), repeat=4)]
+    found = greedy(net, answers)
+    plan = Plan(gen_length=4, block_length=4, steps=4)
+    written = decode(denoiser, ABSORBING, preset("low_confidence"), plan, [[2, 1]], seed=0, names=[0]).ids[0]
+    assert [a.continuation for a, f in zip(answers, found, strict=True) if f.greedy] == [
+        tuple(written.tolist())
+    ]
+    assert sum(f.forwards for f in found) < 4 * len(answers), (
+        "a request that has failed is forwarded no further"
+    )
+
+
+def test_uniform_noise_is_scored_by_its_own_bound():
+    """`elbo_t` with the exact denoiser is log p(continuation | prompt), within 4 standard errors of 60 requests."""
+    model = load("oracle:duo_nelbo@nano")
+    hmm = model.data.hmm()
+    ids = hmm.sample(rng.keys(7, rng.SENTENCE, 0, torch.arange(60)))[:, :8]
+    want = hmm.log_likelihood(ids) - hmm.log_likelihood(ids[:, :4])
+    asked = [Request(tuple(x[:4]), tuple(x[4:]), i) for i, x in enumerate(ids.tolist())]
+    net = Network(model.denoiser, model.recipe.process, 128)
+    found = ElboT(draws=64, batch=16, eps=1e-3).score(net, asked, seed=0)
+    errors = torch.tensor([f.value for f in found], dtype=torch.float64) - want
+    assert abs(float(errors.mean())) < 4 * float(errors.std()) / math.sqrt(len(errors))
+    assert all(f.forwards == 128 and f.se > 0 for f in found)

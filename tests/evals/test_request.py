@@ -1,0 +1,248 @@
+"""Evaluation: what is asked, what is kept, what is skipped; sampler error under the exact denoiser."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from repro import load, sample, score
+from repro.core import parts, rng
+from repro.core.files import ROOT
+from repro.data.corpus import prepared
+from repro.data.language import Language
+from repro.evals import __main__ as command_line
+from repro.evals.published.suite_group import is_programme
+from repro.evals.request import Request, laid_out, prepare
+from repro.evals.runner import question
+from repro.evals.suites import read_suite
+from repro.evals.task import Ask
+from repro.evals.tasks.law import bigram_distance
+from repro.recipes.scale import by_name
+from repro.results.store import Store
+from repro.samplers.plan import Plan
+from repro.samplers.presets import preset
+
+
+@pytest.fixture(scope="module")
+def absorbing():
+    return load("oracle:mdlm@nano")
+
+
+@pytest.fixture(scope="module")
+def uniform():
+    return load("oracle:duo_nelbo@nano")
+
+
+def excess(model, sampler, rates, folder, samples=500):
+    records = score(model, [sampler], ["law"], rates, samples=samples, suite="oracle", out=folder)
+    return [record["answer"]["metrics"] for record in records]
+
+
+def test_ancestral_error_of_absorbing_noise_halves_with_the_steps(absorbing, tmp_path):
+    """Spec H12: the error of parallel commits is of order 1/N (with n = 500 the ratio is known to about .15)."""
+    found = [m["excess"]["value"] for m in excess(absorbing, "ancestral", [4, 2, 1], tmp_path)]
+    assert 1.5 < found[0] / found[1] < 2.5 and 1.5 < found[1] / found[2] < 2.6, found
+
+
+def test_orders_that_do_not_look_at_draws_are_exact_one_at_a_time(absorbing, tmp_path):
+    """With an exact denoiser any order that ignores the drawn tokens gives the law itself; one that looks is biased."""
+    for name in ("random", "margin", "entropy"):
+        (m,) = excess(absorbing, f"{name}:temperature=1.0", [1], tmp_path)
+        assert abs(m["excess"]["value"]) < 4 * m["excess"]["se"], (name, m)
+        assert not preset(name).capabilities.looks_at_draws
+    (m,) = excess(absorbing, "low_confidence:temperature=1.0", [1], tmp_path)
+    assert m["excess"]["value"] < -5 * m["excess"]["se"]
+    assert m["bigram"]["value"] > 5 * abs(m["true_bigram"]["value"]) + 5 * m["true_bigram"]["se"]
+    assert preset("low_confidence").capabilities.looks_at_draws
+
+
+def test_uniform_ancestral_converges_for_both_meanings(uniform, tmp_path):
+    """Spec H13: leave-one-out and posterior-mean denoisers give one law; at 64 steps it is the language's."""
+    (loo,) = excess(uniform, "ancestral", [0.5], tmp_path / "loo", samples=300)
+    (mean,) = excess(load("oracle:duo@nano"), "ancestral", [0.5], tmp_path / "mean", samples=300)
+    for m in (loo, mean):
+        assert abs(m["excess"]["value"]) < 4 * m["excess"]["se"] + 0.01, m
+
+
+def test_bigram_distance_is_unbiased(absorbing):
+    """True samples give 0 on average for small n, where a plug-in distance is far off."""
+    data = absorbing.recipe.data
+    assert isinstance(data, Language)
+    law = data.hmm().bigram()
+    keys = rng.keys(3, rng.SENTENCE, 5, torch.arange(2000)).reshape(100, 20)
+    found = torch.tensor([bigram_distance(data.hmm().sample(k), law)[0] for k in keys])
+    assert abs(found.mean()) < 4 * found.std() / math.sqrt(len(found))
+    plug_in = torch.zeros_like(law)
+    ids = data.hmm().sample(keys[0])
+    plug_in.view(-1).scatter_add_(
+        0, (ids[:, :-1] * len(law) + ids[:, 1:]).flatten(), torch.ones(20 * 31).double()
+    )
+    assert ((plug_in / plug_in.sum() - law) ** 2).sum() > 3 * found.abs().mean()
+
+
+def test_finished_questions_are_not_asked_again(absorbing, tmp_path):
+    request = Request(["ancestral"], ["law"], [8.0, "all"], samples=50, out=tmp_path)
+    first = list(prepare(absorbing, request).run())
+    assert [new for _, new in first] == [True, True]
+    path = next((tmp_path / "raw").glob("*.jsonl"))
+    lines = path.read_bytes()
+    path.write_bytes(lines[:-40])  # killed while it wrote the last line
+    second = list(prepare(absorbing, request).run())
+    assert [new for _, new in second] == [False, True]
+    same = [(r["id"], r["answer"]) for r, _ in first]
+    assert same == [(r["id"], r["answer"]) for r, _ in second]
+    assert [r["id"] for r in Store(tmp_path / "raw").records()] == [r["id"] for r, _ in first]
+
+
+def test_the_question_holds_what_the_answer_depends_on(absorbing):
+    request = Request(["ancestral", "random"], tokens_per_step=[1, 2], suite="nano")
+    _, found, _ = laid_out(absorbing, request, lambda task, model: task.skip(model))
+    ids = {question(absorbing, cell).id for cell in found}
+    assert len(ids) == len(found)
+    law = next(cell for cell in found if cell.task.name == "law")
+    asked = question(absorbing, law)
+    other = type(law)(law.task, Ask(law.ask.sampler, law.ask.plan, 1, None), law.preset, law.tokens_per_step)
+    assert question(absorbing, other).id != asked.id and question(absorbing, other).cell == asked.cell
+
+
+def test_sampling_does_not_depend_on_how_many_are_asked_for(absorbing):
+    both = sample(absorbing, n=3, sampler="ancestral", seed=5)
+    assert sample(absorbing, n=1, sampler="ancestral", seed=5) == both[:1]
+    assert len(set(both)) == 3
+
+
+def test_skips_carry_reasons(absorbing, tmp_path, capsys):
+    code = command_line.main(
+        [
+            "--ckpt",
+            "oracle:mdlm@nano",
+            "--samples",
+            "20",
+            "--tokens-per-step",
+            "0.5,all",
+            "--out",
+            str(tmp_path),
+        ]
+    )
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "skipped sample: for left_to_right models, this one is absorbing" in shown
+    assert "skipped random:temperature=1.0 at 0.5 tokens per step: steps 64 exceed gen_length 32" in shown
+    assert "skipped task training: nothing was trained" in shown
+    assert "true samples" in shown
+
+
+def test_json_holds_whole_records(tmp_path, capsys):
+    arguments = [
+        "--ckpt",
+        "oracle:duo_nelbo@nano",
+        "--tasks",
+        "law",
+        "--samples",
+        "20",
+        "--tokens-per-step",
+        "all",
+    ]
+    assert command_line.main([*arguments, "--json", "--out", str(tmp_path)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    (record,) = shown["records"]
+    assert record["answer"]["nfe"] == 1.0 and record["question"]["plan"]["steps"] == 1
+    assert record == Store(tmp_path / "raw").records()[0]
+
+
+def suite_files():
+    return [
+        path for path in sorted((ROOT / "evals" / "suites").glob("*.toml")) if not is_programme(path.stem)
+    ]
+
+
+@pytest.mark.parametrize("path", suite_files(), ids=lambda p: p.stem)
+def test_suites_read_back(path):
+    suite = read_suite(path.stem)
+    names = [task.name for task in suite.tasks]
+    assert len(names) == len(set(names))
+    for task in suite.tasks:
+        assert parts.read(parts.canonical(task)) == task
+
+
+def test_the_five_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REPRO_RUNS", raising=False)
+    text = (ROOT / "README.md").read_text("utf-8")
+    code, *_ = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "'0.5'" not in capsys.readouterr().out
+    assert list(Path("runs").rglob("*.jsonl"))
+
+
+def test_bound_of_the_exact_denoiser_is_the_entropy(absorbing, uniform, tmp_path):
+    """No gap is left with exact conditionals: paired on the same rows, within 4 standard errors and never below."""
+    for name, model in {"absorbing": absorbing, "uniform": uniform}.items():
+        (record,) = score(model, tasks=["bound"], limit=256, suite="nano", out=tmp_path / name)
+        gap = record["answer"]["metrics"]["gap"]
+        assert abs(gap["value"]) < 4 * gap["se"] and gap["se"] < 0.1, (name, gap)
+
+
+def test_generating_tasks_refuse_plans_that_cannot_be_had(absorbing):
+    from repro.samplers.plan import check
+
+    with pytest.raises(ValueError, match="adaptive"):
+        check(preset("threshold_0.9"), absorbing.recipe.process, Plan(gen_length=8, block_length=8, steps=4))
+    with pytest.raises(ValueError, match="multiple of block_length"):
+        check(preset("random"), absorbing.recipe.process, Plan(gen_length=8, block_length=3, steps=8))
+    with pytest.raises(ValueError, match="for absorbing models"):
+        check(preset("random"), by_name("ar@nano").process, Plan(gen_length=8, block_length=8, steps=8))
+
+
+def test_one_question_under_two_names_is_asked_once(absorbing):
+    """What a table prints of a row is what was asked: temperature is never changed behind a preset's back."""
+    names = ["random", "random:temperature=0.0", "random:temperature=0.5"]
+    request = Request(names, ["law"], [1], suite="nano")
+    _, found, skipped = laid_out(absorbing, request, lambda task, model: task.skip(model))
+    law = [(cell.preset, cell.ask.sampler) for cell in found if cell.task.name == "law"]
+    assert law == [(n, preset(n)) for n in ("random", "random:temperature=0.5")]
+    assert ("random:temperature=0.0 for law", "the same question as random") in [
+        (s.what, s.reason) for s in skipped
+    ]
+
+
+def test_a_rate_is_called_what_is_planned(absorbing):
+    """16 tokens at 3, 5 and 7 a step take 6, 4 and 3 steps; 4 and 5 are one question."""
+    request = Request(["random"], ["law"], [1, 2, 3, 4, 5, 7, "all"], suite="oracle")
+    _, found, _ = laid_out(absorbing, request, lambda task, model: task.skip(model))
+    length = found[0].ask.plan.gen_length
+    rates = [cell.tokens_per_step for cell in found]
+    assert rates[:2] == ["1", "2"] and rates[-1] == "all"
+    assert rates[:-1] == [f"{length / cell.ask.plan.steps:g}" for cell in found[:-1]]
+    assert not {"3", "5", "7"} & set(rates)
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        (Request(["threshold_0.9"], ["law"], [1, 2], suite="oracle"), "every sampler asked here is adaptive"),
+        (Request(corpus="book.txt", suite="oracle"), "suite 'oracle' has no effect"),
+        (Request(["random"], ["law"], [1], (0, 1, 0), suite="oracle"), "seed 0 is given twice"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(absorbing, request_, says):
+    with pytest.raises(ValueError, match=says):
+        laid_out(absorbing, request_, lambda task, model: task.skip(model))
+
+
+def test_quoted_rows_are_of_documents_that_training_never_looked_at(tmp_path, monkeypatch):
+    """The in-training bound reads the first 512 rows; a document among them is out, and the others all take part."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    recipe = by_name("mdlm@nano.text")
+    (task,) = [task for task in read_suite("nano.text").tasks if task.name == "bound"]
+    model = SimpleNamespace(data=recipe.data, corpus=None)
+    quoted = set(task._rows(model, task.rows).example.tolist())  # type: ignore[attr-defined]
+    names = recipe.data.clusters(prepared(recipe.data).heldout.example)
+    steering = set(names[: recipe.heldout_rows].tolist())
+    assert not quoted & steering and len(quoted) == len(set(names.tolist()) - steering) > 5

@@ -1,0 +1,145 @@
+"""The one table of a grid: presets and tokens per step down, tasks across, intervals, cost; and the same as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from helpers import synthetic
+from helpers.toy import toy
+from rich.console import Console
+
+from repro.evals.__main__ import main
+from repro.evals.table import interval, rows, show, shown
+from repro.training.loop import train
+
+
+def record(task, preset, tokens, metrics, seed=0, nfe=4.0):
+    """As much of a record as a table reads."""
+    return {
+        "labels": {"task": task, "preset": preset, "tokens_per_step": tokens},
+        "question": {"sampler": None if preset is None else {}, "seed": seed},
+        "answer": {"metrics": metrics, "nfe": nfe, "tokens_per_nfe": 2.0},
+        "measurements": {},
+    }
+
+
+def metric(value, se=0.1, n=50):
+    return {"value": value, "se": se, "n": n}
+
+
+def printed(records, width=120):
+    console = Console(file=io.StringIO(), width=width, record=True)
+    show(console, "toy", records)
+    return console.export_text()
+
+
+def lines(text):
+    """Cells of every body line."""
+    return [
+        [cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"
+    ]
+
+
+GRID = [
+    record(task, preset, tokens, {name: metric(value), f"true_{name}": metric(9.0)})
+    for preset, tokens in (("random", "1"), ("random", "all"), ("threshold_0.9", None))
+    for task, name, value in (("law", "excess", 0.5), ("quiz", "exact_match", 0.25))
+]
+
+
+def test_tasks_stand_side_by_side():
+    """One line a (preset, tokens per step); each task's metric with its interval, and its NFE; true samples last."""
+    found = lines(printed([*GRID, record("bound", None, None, {"nll": metric(2.0)})]))
+    assert found[0] == ["bound", "nll", "2.00 ± 0.20", "50"]
+    assert [line[:2] for line in found[1:4]] == [
+        ["random", "1"],
+        ["random", "all"],
+        ["threshold_0.9", "adaptive"],
+    ]
+    for line in found[1:4]:
+        assert line[2:] == ["0.50 ± 0.20", "4.0", "2.00", "0.25 [0.15, 0.38]", "4.0", "2.00"]
+    assert found[4][0] == "true samples" and found[4][2] == "9.00 ± 0.20"
+    assert "law: n = 50; quiz: n = 50; NFE: forwards a row" in printed(GRID)
+
+
+def test_a_narrow_console_gets_the_same_in_parts():
+    """By task, then by metric; no cell is cut, and every part says preset, tokens per step and cost."""
+    many = [record("law", "origin", "1", {f"metric{c}": metric(1.0) for c in "abcdef"}), *GRID]
+    text = printed(many, width=70)
+    assert "…" not in text and max(map(len, text.splitlines())) <= 70
+    for name in ("metrica", "metricf", "excess", "exact_match"):
+        assert name in text
+    assert text.count("tokens/NFE") >= 3 and text.count("preset") == text.count("per step") >= 3
+    whole, parts = printed(many, width=300), printed(many, width=70)
+    for cell in ("1.00 ± 0.20", "0.25 [0.15, 0.38]"):
+        assert parts.count(cell) == whole.count(cell) > 0
+
+
+def test_speeds_stand_with_what_timed_them():
+    """A table an engine, device, clock and batch: no row stands under another one's."""
+    kinds = [{}, {"device": "other"}, {"clock": "wall"}]
+    text = printed([synthetic.timed("mdlm@nano", "random", "4", "1100", 4, **kind) for kind in kinds])
+    for said in ("repro on toy; process", "repro on other; process", "repro on toy; wall"):
+        assert text.count(f"engine {said} seconds") == 1
+    same = printed([synthetic.timed("mdlm@nano", rule, "4", "1100", 4) for rule in ("random", "margin")])
+    assert same.count("engine repro on toy") == 1
+
+
+def test_seeds_are_told_apart_and_holes_are_empty():
+    some = [*GRID[:2], record("law", "random", "1", {"excess": metric(0.7)}, seed=3)]
+    found = lines(printed(some))
+    assert [line[:3] for line in found[:2]] == [["random", "0", "1"], ["random", "3", "1"]]
+    assert found[1][-3:] == ["", "", ""] and found[1][3] == "0.70 ± 0.20"
+
+
+def test_numbered_metrics_are_a_line_a_number():
+    answer = {f"{what}_{n}": metric(n / 10) for n in (8, 16) for what in ("bias", "flips")}
+    found = lines(printed([record("levels", None, None, {**answer, "loss": metric(1.0, None)})]))
+    assert found[0] == ["levels", "loss", "1", "50"]
+    assert [line[:2] for line in found[1:]] == [["levels", "8"], ["levels", "16"]] and found[1][
+        2
+    ] == "0.80 ± 0.20"
+
+
+def test_intervals_by_kind():
+    """Shares: Wilson's, also at 0 and 1; else normal; unknown without a standard error."""
+    low, high = interval("exact_match.strict", metric(1.0, 0.0, 20))
+    assert high == 1 and low == pytest.approx(0.839, abs=1e-3)
+    assert interval("gap", metric(1.0, 0.5)) == pytest.approx((0.02, 1.98))
+    assert interval("loss", metric(1.0, None)) is None and shown("loss", metric(1.0, None)) == "1"
+    assert shown("acc", metric(0.5, 0.07, 50)) == "0.50 [0.37, 0.63]"
+
+
+def test_all_samplers_on_a_trained_net(tmp_path, monkeypatch, capsys):
+    """`--samplers all`: every preset and rate of the suite in one table with its skips, and JSON says the same."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    out = train(toy("mdlm", "data.heldout=600"), seed=0, out=tmp_path / "run", stop=None, resume=False)
+    arguments = [
+        "--ckpt",
+        str(out),
+        "--samplers",
+        "all",
+        "--samples",
+        "8",
+        "--limit",
+        "8",
+        "--tokens-per-step",
+        "4,all",
+    ]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    drawn = [r for r in data["rows"] if r["preset"] is not None and not r["metric"].startswith("true_")]
+    keys = {(r["preset"], r["tokens_per_step"] or "adaptive") for r in drawn}
+    assert len(keys) > 6 and ("ancestral", "4") in keys
+    table = {(line[0], line[1]): line for line in lines(text)}
+    for row in drawn:
+        line = table[row["preset"], row["tokens_per_step"] or "adaptive"]
+        assert shown(row["metric"], row) in line and f"{row['nfe']:.1f}" in line
+        assert row["low"] <= row["value"] <= row["high"]
+    assert rows(data["records"]) == data["rows"]
+    for skip in data["skipped"]:
+        assert f"skipped {skip['what']}: {skip['reason']}" in text.replace("\n", " ")

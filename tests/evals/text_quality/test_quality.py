@@ -1,0 +1,360 @@
+"""Quality by a judge: judges of both kinds, the tasks, and samples of another engine from the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import synthetic
+from helpers.toy import toy
+
+from repro import load, score
+from repro.core import parts
+from repro.core.files import file_digest
+from repro.data.corpus import prepared
+from repro.evals import __main__ as command_line
+from repro.evals.task import Ask
+from repro.evals.text_quality import quality
+from repro.evals.text_quality.gen_ppl import EveryToken, judged, rule
+from repro.evals.text_quality.judges import END, FolderJudge, OurJudge, load_judge, written
+from repro.results.record import Question, difference, make_record
+from repro.results.store import collect
+from repro.results.tables.text_quality import points
+from repro.training import checkpoint
+
+LENGTH = 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run folder of an untrained left-to-right network over `strong`."""
+    recipe = toy("ar")
+    network = recipe.network(0)
+    out = tmp_path_factory.mktemp("runs") / "ar-judge"
+    weights = {"model.safetensors": dict(network.named_parameters())}
+    checkpoint.save(out, recipe, 0, 0, prepared(recipe.data).digest, {}, weights)
+    return out
+
+
+@pytest.fixture(scope="module")
+def judge(folder):
+    return load_judge(folder)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load("oracle:mdlm@nano")
+
+
+@pytest.fixture
+def named(folder, monkeypatch, tmp_path):
+    """The judge's folder as it is named in a suite, and records apart."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    (tmp_path / "ar-judge").symlink_to(folder)
+    return "ar-judge"
+
+
+@pytest.fixture
+def task(named):
+    return quality.GenerationQuality(
+        name="quality",
+        samples=20,
+        judge=named,
+        rule=EveryToken(length=LENGTH),
+        retokenise="text",
+        distinct=(1, 2),
+    )
+
+
+def heldout(judge, count):
+    return prepared(judge.model.data).heldout.ids[:count].astype(int).tolist()
+
+
+def test_our_judge_is_the_network_one_prefix_at_a_time(judge):
+    """BOS in front, each id from those before it; equal whatever else is in the batch."""
+    from repro.models.attention import Mask
+
+    denoiser, bos = judge.model.denoiser, judge.model.data.vocabulary().bos
+    rows = [row[:n] for row, n in zip(heldout(judge, 6), (1, 3, 7, 7, 32, 32), strict=True)]
+    for row, found in zip(rows, judge.logp(rows), strict=True):
+        literal = []
+        for i, token in enumerate(row):
+            with torch.no_grad():
+                features = denoiser.encode(torch.tensor([[bos, *row[:i]]]), t=None, attention=Mask())
+                literal.append(denoiser.logits(features[0, -1:]).double().log_softmax(-1)[0, token].item())
+        assert found == pytest.approx(literal, abs=1e-5)
+    assert judge.logp([[], [1]])[0].shape == (0,)
+
+
+def test_a_network_that_knows_nothing_reads_v(judge):
+    """Spec H30 through a real network whose head is 0."""
+    network = toy("ar").network(0)
+    network.head().weight.data.zero_()
+    nothing = OurJudge(type(judge.model)(**{**vars(judge.model), "denoiser": network.eval()}))
+    value, _, _ = judged(heldout(judge, 5), nothing, EveryToken(length=LENGTH)).perplexity()
+    assert value == pytest.approx(judge.model.data.vocabulary().size, abs=1e-6)
+
+
+def test_judges_refuse_what_they_cannot_read(judge, model, tmp_path):
+    for rows, message in {
+        ((0,) * 33,): "reads 32 ids at once and the rule wants 33",
+        ((10**6,),): "a sample holds 1000000",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            judge.logp(rows)
+    with pytest.raises(ValueError, match="is not left to right"):
+        OurJudge(model)
+    with pytest.raises(ValueError, match="no judge 'nowhere'"):
+        load_judge("nowhere")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds no causal LM"):
+        load_judge(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory, tokenizer):
+    """A tiny causal LM with a tokenizer whose end is [SEP], as transformers saves them."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    out = tmp_path_factory.mktemp("llama")
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    words.eos_token = "[SEP]"
+    words.save_pretrained(out)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(words), max_position_embeddings=24, **sizes)
+    LlamaForCausalLM(config).save_pretrained(out)
+    return out
+
+
+def test_a_folder_of_transformers_judges(llama):
+    """Against the network's own loss; nothing in front, so the first id has no likelihood."""
+    judge = load_judge(llama)
+    assert isinstance(judge, FolderJudge) and judge.end == "[SEP]"
+    ids = judge.encode("the people of the country")
+    (found,) = judge.logp([ids])
+    rows = torch.tensor([ids])
+    with torch.no_grad():
+        loss = judge.network(rows, labels=rows).loss.item()
+    assert math.isnan(found[0]) and -found[1:].mean() == pytest.approx(loss, abs=1e-5)
+    value, _, _ = judged([ids], judge, rule("bd3:length=24,stride=8")).perplexity()
+    assert ids[-1] == judge.eos and value == pytest.approx(math.exp(-found[1:-1].mean()), rel=1e-4)
+    with pytest.raises(ValueError, match="give the rule a length of 24 or less"):
+        judged([ids * 9], judge, rule("duo"))
+
+
+def test_the_digest_of_a_folder_is_its_contents(llama):
+    from repro.evals.text_quality.judges import _folder_digest
+
+    before = _folder_digest(llama)
+    config = llama / "config.json"
+    text = config.read_text()
+    config.write_text(text + "\n")
+    assert _folder_digest(llama) != before
+    config.write_text(text)
+    assert _folder_digest(llama) == before
+
+
+def test_ends_of_documents_go_through_text():
+    """A packed row's EOS becomes the judge's mark and comes back as its id; without a mark that is an error."""
+
+    class Letters:
+        def vocabulary(self):
+            from repro.data.corpus import Vocabulary
+
+            return Vocabulary(size=27, total=28, mask=27, bos=26, eos=26, pad=None)
+
+        def encode(self, text):
+            return [ord(c) - 97 for c in text]
+
+        def decode(self, ids):
+            return "".join(chr(97 + i) for i in ids)
+
+    row = [26, 0, 1, 26, 26, 2]
+    assert written(Letters(), row, END) == f"{END}ab{END}{END}c"
+    with pytest.raises(ValueError, match="the judge knows none"):
+        written(Letters(), row, None)
+    judge = OurJudge.__new__(OurJudge)
+    judge.model, judge.eos, judge.end = type("M", (), {"data": Letters()})(), 26, END
+    assert judge.encode(written(Letters(), row, END)) == row
+
+
+def test_the_task_keeps_what_it_judged(task, judge, model):
+    """gen_ppl from the kept ids, token by token; entropy and n-grams of the same; a row of true samples beside it."""
+    from repro.samplers.plan import Plan
+    from repro.samplers.presets import preset
+
+    plan = Plan(gen_length=LENGTH, block_length=LENGTH, steps=8)
+    answer = task.answer(model, Ask(preset("ancestral"), plan, 0, None))
+    rows = [item["ids"] for item in answer.items]
+    nll = -np.stack(judge.logp(rows))
+    assert answer.metrics["gen_ppl"][0] == pytest.approx(math.exp(nll.mean()), rel=1e-6)
+    assert [item["nll"] for item in answer.items] == pytest.approx(nll.sum(1), rel=1e-6)
+    assert {item["tokens"] for item in answer.items} == {LENGTH} and answer.nfe <= 8
+    assert answer.metrics["entropy"] == quality.by_themselves(rows, [])["entropy"]
+    assert {f"true_{name}" for name in answer.metrics if "true" not in name} < answer.metrics.keys()
+    assert all(model.data.encode(item["text"]) == item["ids"] for item in answer.items)
+
+
+def test_pieces_of_decoding_and_judging_make_one_answer(task, model, tmp_path, monkeypatch):
+    """Generated and held-out rows are read in pieces; none is read again after a failure in the middle."""
+    from repro.evals import work_queue as pieces
+    from repro.samplers.plan import Plan
+    from repro.samplers.presets import preset
+
+    ask = Ask(preset("ancestral"), Plan(gen_length=LENGTH, block_length=LENGTH, steps=8), 0, None)
+    whole = task.answer(model, ask)
+    monkeypatch.setattr(pieces, "ROWS", 5)
+    seen, reads = [], OurJudge.logp
+
+    def logp(self, rows):
+        seen.append(len(rows))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return reads(self, rows)
+
+    monkeypatch.setattr(OurJudge, "logp", logp)
+    work = [pieces.shared(tmp_path, "q" * 64, {}, None, lambda: False) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        task.shared(model, ask, work[0])
+    found = task.shared(model, ask, work[1])
+    rows = task.count(ask)
+    assert sum(seen) - seen[2] == 2 * rows and max(seen) == 5
+    assert difference(found.data(), whole.data()) is None and difference(found.items, whole.items) is None
+
+
+def test_the_question_names_judge_rule_and_reading(task):
+    protocol = task.protocol()
+    judge = load_judge(task.judge)
+    assert protocol["judge_digest"] == judge.digest and protocol["rule"] == parts.canonical(task.rule)
+    assert protocol["retokenise"] == "text" and str(judge.model.folder) not in json.dumps(protocol)
+    assert parts.read(parts.canonical(task)) == task
+
+
+def test_a_judge_that_is_not_there_is_a_reason(task, model):
+    missing = parts.derive(task, {"judge": "gpt2-large"})
+    assert "no judge 'gpt2-large'" in missing.skip(model) and task.skip(model) is None
+    ids = parts.derive(task, {"retokenise": "ids"})
+    assert "does not share this model's ids" in ids.skip(model)  # the toy's corpus is a smaller one
+    ours = type(model)(**{**vars(model), "data": load_judge(task.judge).model.data})
+    assert ids.skip(ours) is None
+
+
+def test_naive_samples_fool_one_number_each(task, model):
+    """Repetition loses entropy, unigram draws keep it; both and the real rows are kept."""
+    shared = {k: v for k, v in vars(task).items() if k != "name"}
+    answer = quality.NaiveSamples(name="naive", **shared, period=4).answer(model, Ask(None, None, 0, 12))
+    m = {name: value for name, (value, _, _) in answer.metrics.items()}
+    assert m["repetition_entropy"] <= math.log(4) + 1e-9 < m["real_entropy"]
+    assert m["repetition_distinct_2"] <= 4 / 31 < m["unigram_distinct_2"]
+    assert abs(m["unigram_entropy"] - m["real_entropy"]) < 0.5
+    assert [item["kind"] for item in answer.items] == ["real"] * 12 + ["repetition"] * 12 + ["unigram"] * 12
+
+
+# --- from the command line ----------------------------------------------------------------------------------
+
+
+def test_kept_samples_of_a_run_score_the_same_as_another_engines(named, monkeypatch, tmp_path, capsys):
+    """A suite of the task through the grid; its items, as a file, get the same numbers from `--samples`."""
+    suite = tmp_path / "suites"
+    suite.mkdir()
+    pins = f'samples = 8\njudge = "{named}"\nretokenise = "text"\ndistinct = [1, 2, 3]\n'
+    pins += 'rule = { part = "every_token", version = 1, length = 32 }\n'
+    tasks = f'[[tasks]]\npart = "generation_quality"\nname = "quality"\n{pins}'
+    tasks += f'[[tasks]]\npart = "naive_samples"\nname = "naive"\nperiod = 4\n{pins}'
+    (suite / "toy.toml").write_text(f"tokens_per_step = [8]\n{tasks}")
+    monkeypatch.setattr("repro.evals.suites.SUITES", suite)
+    out = tmp_path / "out"
+    records = score("oracle:mdlm@nano", ["ancestral"], suite="toy", out=out)
+    (record,) = [r for r in records if r["labels"]["task"] == "quality"]
+    assert len(records) == 2 and record["question"]["protocol"]["judge_digest"]
+    kept = out / "items" / f"{record['id'][:16]}.jsonl"
+    arguments = ["--samples", str(kept), "--judge", str(tmp_path / named), "--json"]
+    assert command_line.main(arguments) == 0
+    (found,) = json.loads(capsys.readouterr().out)["records"]
+    for name, metric in found["answer"]["metrics"].items():
+        assert metric["value"] == pytest.approx(record["answer"]["metrics"][name]["value"], rel=1e-6), name
+    # how the draws were made is the sampler's side: a file of samples cannot say
+    protocol = found["question"]["protocol"]
+    assert protocol.pop("engine") == "external"
+    assert record["question"]["protocol"] == protocol | {"draws": "float64"}
+    assert command_line.main([*arguments[:-1], "--rule", "every_token:length=16"]) == 0
+    shown = capsys.readouterr().out
+    assert "rule every_token, text, entropy of the generator's ids" in shown and "(n = 8)" in shown
+
+
+def test_texts_alone_have_the_entropy_of_the_judges_ids(folder, judge, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    rows = heldout(judge, 4)
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps({"text": judge.model.data.decode(row)}) + "\n" for row in rows))
+    assert command_line.main(["--samples", str(path), "--judge", str(folder), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["records"]
+    protocol = found["question"]["protocol"]
+    assert protocol["entropy"] == "judge's ids" and protocol["retokenise"] == "text"
+    for name, (value, se, n) in quality.by_themselves(rows, (1, 2, 3)).items():
+        assert found["answer"]["metrics"][name] == pytest.approx({"value": value, "se": se, "n": n})
+
+
+def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_path, capsys):
+    """Its digest stands for a checkpoint, `engine: external` in the protocol keeps it out of every column of samples
+    decoded here, it has no speed; the same file again is the same answer, another file another question."""
+    rows = heldout(judge, 4)
+    paths = [tmp_path / "theirs.jsonl", tmp_path / "others.jsonl"]
+    for path, some in zip(paths, (rows[:3], rows[1:]), strict=True):
+        path.write_text("".join(json.dumps({"ids": row}) + "\n" for row in some))
+    out = tmp_path / "out"
+    for path in [*paths, paths[0]]:
+        arguments = ["--samples", str(path), "--judge", str(folder), "--out", str(out)]
+        assert command_line.main(arguments) == 0
+    assert "theirs.jsonl (" in capsys.readouterr().out
+    first, second = sorted(collect(out), key=lambda r: r["labels"]["checkpoint"], reverse=True)
+    assert first["labels"]["checkpoint"] == "external:theirs" and first["id"] != second["id"]
+    question = first["question"]
+    assert question["task"]["samples"] == question["checkpoint"]["digest"] == file_digest(paths[0])
+    assert (
+        question["protocol"]["engine"] == "external" and question["protocol"]["judge_digest"] == judge.digest
+    )
+    assert first["answer"]["nfe"] is None and first["measurements"]["tokens_per_second"] is None
+    items = (out / "items" / f"{first['id'][:16]}.jsonl").read_text().splitlines()
+    assert [json.loads(line)["tokens"] for line in items] == [LENGTH] * 3
+    naive = synthetic.naive("mdlm@nano.text", protocol=without_engine(question))
+    labels = first["labels"] | {"task": "quality", "preset": "random:temperature=1.0", "tokens_per_step": "1"}
+    labels |= {"recipe": "external@nano.text", "suite": naive["labels"]["suite"]}
+    body = {k: first[k] for k in ("answer", "measurements")}
+    posing = make_record(Question.read(question), labels, **body)
+    with pytest.raises(ValueError, match="two protocols would share a column: engine"):
+        points([posing, naive])
+
+
+def without_engine(question):
+    return {name: value for name, value in question["protocol"].items() if name != "engine"}
+
+
+@pytest.mark.parametrize(
+    "lines, more, message",
+    [
+        ('{"text": "a"}\n', [], "holds 1 samples"),
+        ('{"text": "a"}\n{"txt": "a"}\n', [], ":2: neither text nor ids"),
+        ('{"text": "a"}\n{"ids": [1]}\n', [], ":2: ids, and line 1 has text"),
+        ('{"text": "a"}\n{"text": 3}\n', [], ":2: Expected"),
+        ('{"ids": [1, 2, 3]}\n{"ids": [1]}\n', [], ":2: a sample of 1 ids"),
+        ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--rule", "duo"], "this judge has none"),
+        ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--rule", "dou"], "nearest is 'duo'"),
+        ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--limit", "3"], "--limit has no effect"),
+    ],
+)
+def test_what_a_file_of_samples_cannot_be(folder, tmp_path, lines, more, message):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(lines)
+    with pytest.raises(ValueError, match=message):
+        command_line.main(["--samples", str(path), "--judge", str(folder), *more])
+
+
+def test_a_judge_without_samples_is_an_error():
+    for arguments in (["--judge", "x"], ["--ckpt", "x", "--rule", "duo"], ["--samples", "x.jsonl"]):
+        with pytest.raises(ValueError, match=r"give --samples FILE\.jsonl and --judge CKPT"):
+            command_line.main(arguments)

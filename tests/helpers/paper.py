@@ -1,0 +1,68 @@
+"""Samplers as one would write them on paper: a step gives every next state and its probability.
+
+Three tokens, mask id 3. A state is a tuple of ids, or whatever else a step passes on to the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import torch
+
+from helpers.spaces import Known, Law
+
+Step = Callable[[tuple[int, ...], int, int], Iterator[tuple[tuple[int, ...], float]]]
+"""(ids, step, steps) -> (next ids, probability): a sampler as one would write it on paper."""
+MASK = 3
+
+
+def said(denoiser: Known, z: tuple[int, ...], t: float = 0.5) -> list[list[float]]:
+    """The network's probabilities at each position."""
+    return denoiser.answer(torch.tensor([z]), torch.tensor([t], dtype=torch.float64))[0].tolist()
+
+
+def follow(step: Step, start: Law, count: int) -> Law:
+    states = start
+    for i in range(count):
+        after: dict[tuple[int, ...], float] = defaultdict(float)
+        for z, weight in states.items():
+            for new, chance in step(z, i, count):
+                after[new] += weight * chance
+        states = dict(after)
+    return states
+
+
+def written(z: tuple[int, ...], tokens: dict[int, int]) -> tuple[int, ...]:
+    return tuple(tokens.get(place, token) for place, token in enumerate(z))
+
+
+def masked(z: tuple[int, ...]) -> list[int]:
+    return [place for place, token in enumerate(z) if token == MASK]
+
+
+def tempered(p: list[float], temperature: float) -> list[float]:
+    powers = [v ** (1 / temperature) for v in p]
+    return [v / sum(powers) for v in powers]
+
+
+def token_draws(
+    p: list[list[float]], places: list[int], temperature: float
+) -> Iterator[tuple[dict[int, int], float]]:
+    """Every way to draw a token at each of `places`, and its probability."""
+    sharp = {place: tempered(p[place], temperature) for place in places}
+    for tokens in itertools.product(range(3), repeat=len(places)):
+        yield (
+            dict(zip(places, tokens, strict=True)),
+            math.prod(sharp[i][v] for i, v in zip(places, tokens, strict=True)),
+        )
+
+
+def best(scores: dict[int, float], count: int) -> list[int]:
+    return sorted(scores, key=lambda place: (-scores[place], place))[:count]
+
+
+def quota(length: int, i: int, count: int) -> int:
+    return length // count + (i < length % count)

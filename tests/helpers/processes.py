@@ -1,0 +1,96 @@
+"""Several processes of one training run, started as a launcher would: torchrun's variables, gloo, the engine's own.
+
+    together(2, trained, "mdlm", str(out), environment={"ACCELERATE_USE_FSDP": "true", ...})
+
+They are forked from a server that has imported torch and transformers, so that a run costs its steps and no imports.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
+
+from helpers.toy import toy
+from repro.training.engines.options import PLAIN, Options
+from repro.training.loop import train
+
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+"""What `accelerate launch` sets for recipes/launch/fsdp2_8.yaml (a test compares)."""
+
+ZERO2 = {
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2",
+    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "none",
+    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "none",
+    "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+}
+"""And for recipes/launch/zero2_8.yaml."""
+
+
+def together(count: int, work: Callable[..., Any], *args: Any, environment: Mapping[str, str]) -> list[Any]:
+    """work(*args) in `count` processes that can reach each other; returns each one's answer, raises the first error."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "REPRO_RUNS": os.environ["REPRO_RUNS"],
+        **environment,
+    }
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["processes"])
+    last = time.monotonic() + 300
+    with context.Pool(
+        count, maxtasksperchild=1
+    ) as pool:  # leaving it ends those that wait for one that failed
+        asked = [
+            pool.apply_async(_one, ({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, work, args))
+            for rank in range(count)
+        ]
+        while not all(answer.ready() for answer in asked):
+            for answer in asked:
+                if answer.ready():
+                    answer.get()  # raises at once what one process raised
+            assert time.monotonic() < last, "a process died, or all wait for each other"
+            time.sleep(0.02)
+        return [answer.get() for answer in asked]
+
+
+def _one(environment: Mapping[str, str], work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    return work(*args)
+
+
+def trained(name: str, pins: tuple[str, ...], out: str, stop: int, resume: bool, options: Options) -> None:
+    """One process of a toy run, seed 3."""
+    train(toy(name, *pins), seed=3, out=Path(out), stop=stop, resume=resume, options=options)
+
+
+def fault(name: str, pins: tuple[str, ...], out: str) -> None:
+    """The same run resumed, with a disk that is full for the second process alone."""
+
+    def full(self, plan, planner):
+        raise OSError(errno.ENOSPC, "No space left on device", "shard")
+
+    if os.environ["RANK"] == "1":
+        HuggingFaceStorageWriter.write_data = full
+    trained(name, pins, out, 20, True, PLAIN)

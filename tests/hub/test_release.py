@@ -1,0 +1,711 @@
+"""Folders in the authors' own layouts load, account for every tensor, and give the logits of their equations.
+
+Tiny random weights are written as the authors write them: LLaDA's, Dream's and the DiTs' names from
+tests/helpers/literal.py, Llama, Qwen2, ModernBERT and DiffusionGemma by transformers itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import msgspec
+import pytest
+import torch
+from helpers import literal, lm_worlds, released, tiny_tokenizer
+from helpers.released import (
+    DIT,
+    IDS,
+    LIKE_LLAMA,
+    LLADA,
+    SIGMA,
+    SIZES,
+    SPECIAL,
+    V,
+    bd3,
+    diffusion_gemma,
+    dream,
+    duo,
+    llada,
+    mdlm,
+    sharded,
+    written,
+)
+from safetensors.torch import load_file
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from benchmarks import loading
+from repro import checkpoint as checkpoint_command
+from repro import load, sample
+from repro import model as models
+from repro.data import sources
+from repro.evals.__main__ import main as evals
+from repro.hub import catalogue as checkpoints
+from repro.hub import quantise
+from repro.hub.release import fingerprint, network, open_release
+from repro.models.attention import Copies, Mask
+from repro.processes.absorbing import Absorbing
+
+tokenizer = released.tokenizer  # its fixture
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+
+
+def logits(folder, t=None):
+    denoiser = network(open_release(folder))
+    with torch.no_grad():
+        return denoiser.head().logits(denoiser.encode(IDS, t=t, attention=Mask()))
+
+
+def close(ours, theirs):
+    assert theirs.std() > 0.01
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+# --- the same logits ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("told", [False, True])
+def test_mdlm(told, tmp_path, tokenizer):
+    folder, weights = mdlm(tmp_path / "mdlm owt", tokenizer, told)
+    t = (1 - torch.exp(-SIGMA)) / (1 - 1e-3)
+    close(
+        logits(folder, t if told else None), literal.dit(weights, IDS, 4, SIGMA if told else torch.zeros(2))
+    )
+    released = open_release(folder).release
+    assert released.data.vocabulary().mask == V == released.data.vocabulary().size
+    assert released.role().forbidden == (V, V)
+
+
+def test_duo(tmp_path, tokenizer):
+    folder, weights = duo(tmp_path / "duo", tokenizer)
+    t = (1 - torch.exp(-SIGMA)) / (1 - 1e-3)
+    close(logits(folder, t), literal.dit(weights, IDS, 4, SIGMA))
+    released = open_release(folder).release
+    assert released.meaning == "leave_one_out" and released.role().forbidden == ()
+
+
+@pytest.mark.parametrize(
+    "write, field, value, line",
+    [
+        (duo, "time_conditioning", False, "time_conditioning is False, and our Duo's DiT has True alone"),
+        (mdlm, "causal", True, "causal is True, and our MDLM's DiT has False alone"),
+    ],
+)
+def test_a_dit_that_ours_is_not(write, field, value, line, tmp_path, tokenizer):
+    folder, _ = write(tmp_path / "dit", tokenizer)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), field: value}), "utf-8")
+    with pytest.raises(ValueError, match=line):
+        open_release(folder)
+
+
+@pytest.mark.parametrize("adaln", [True, False])
+def test_bd3(adaln, tmp_path, tokenizer):
+    folder, weights = bd3(tmp_path / "bd3", tokenizer, adaln)
+    opened = open_release(folder)
+    assert opened.layout.name == "BD3-LM's DiT" and opened.release.role().forbidden == (V, V)
+    noisy = IDS.masked_fill(IDS % 2 == 0, V)
+    with torch.no_grad():
+        denoiser = network(opened)
+        both = denoiser.encode(torch.cat([noisy, IDS], 1), t=None, attention=Copies(block=4))
+        close(
+            denoiser.head().logits(both)[:, : IDS.shape[1]],
+            literal.bd3(weights, noisy, IDS, 4, 4, modulated=adaln),
+        )
+    assert {"sampling_eps_min", "sampling_eps_max"} <= {e.name for e in opened.entries if e.ours is None}
+
+
+def test_bd3_without_blocks(tmp_path, tokenizer):
+    """MDLM's baseline of the same authors, in the same layout."""
+    folder, weights = bd3(tmp_path / "whole", tokenizer, cross=False)
+    close(logits(folder), literal.dit(weights, IDS, 4, torch.zeros(2)))
+
+
+@pytest.mark.parametrize("kind", ["duo", "bd3lm"])
+def test_a_causal_dit(kind, tmp_path, tokenizer):
+    """Left to right, BOS and EOS out of the tokenizer's own words: its configuration names none."""
+    if kind == "bd3lm":
+        folder, weights = bd3(tmp_path / "ar", tokenizer, adaln=False, cross=False, causal=True)
+    else:
+        weights = literal.dit_weights(2, 32, 0, V + 1)
+        config = {**DIT, "model_type": "DUO", "vocab_size": V + 1, "causal": True}
+        folder = written(tmp_path / "ar", tokenizer, config, weights)
+    (folder / "tokenizer_config.json").write_text(json.dumps(SPECIAL), "utf-8")
+    close(logits(folder), literal.dit(weights, IDS, 4, None))
+    model = load(folder)
+    vocabulary = model.data.vocabulary()
+    assert (vocabulary.bos, vocabulary.eos) == (tiny_tokenizer.CLS, tiny_tokenizer.SEP)
+    (text,) = sample(model, ["What is"], gen_length=4)
+    assert "[MASK]" not in text
+
+
+def test_llada(tmp_path, tokenizer):
+    folder, weights = llada(tmp_path / "llada", tokenizer)
+    close(logits(folder), literal.llada(weights, IDS, 2, 4, 500_000.0, 1e-5))
+    assert open_release(folder).release.role().forbidden == (tiny_tokenizer.MASK,)
+
+
+def test_dream(tmp_path, tokenizer):
+    folder, weights = dream(tmp_path / "dream", tokenizer)
+    close(logits(folder), literal.dream(weights, IDS, 2, 4, 1e6, 1e-6))
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_gpt2(bare, tmp_path, tokenizer):
+    """Both spellings: the Hub's file has no prefix, and the causal mask in it; kept keys and values change nothing."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
+    )
+    theirs = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.2)
+    folder = tmp_path / "gpt2"
+    if bare:
+        weights = {name: tensor.clone() for name, tensor in theirs.transformer.state_dict().items()}
+        weights |= {f"h.{i}.attn.bias": torch.ones(1, 1, 64, 64).tril() for i in range(2)}
+        written(folder, tokenizer, config.to_dict(), weights)
+    else:
+        theirs.save_pretrained(folder)
+        shutil.copy(tokenizer, folder)
+    with torch.no_grad():
+        close(logits(folder), theirs(IDS).logits)
+    model = load(folder)
+    size = model.recipe.backbone.size(model.data)
+    assert size.parameters == sum(p.numel() for p in theirs.parameters())
+    prompt = model.data.decode([7, 8, 9])
+    (text,) = sample(model, [prompt], gen_length=6)
+    row = torch.tensor([[1, *model.data.encode(prompt)]])
+    with torch.no_grad():
+        for _ in range(6):
+            row = torch.cat([row, theirs(row).logits[:, -1:].argmax(-1)], 1)
+    assert text == model.data.decode(row[0, -6:].tolist())
+
+
+MODERNBERT = {
+    **{
+        **SIZES,
+        "num_hidden_layers": 4,
+        "intermediate_size": 48,
+        "model_type": "modernbert",
+        "norm_eps": 1e-5,
+    },
+    **{
+        "global_attn_every_n_layers": 3,
+        "local_attention": 6,
+        "max_position_embeddings": 64,
+        "pad_token_id": 3,
+    },
+    **{"global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0},
+}
+
+
+def test_modernbert(tmp_path, tokenizer):
+    """Two global layers and two that see three tokens to each side; a wider window is another network."""
+    weights = literal.modernbert_weights(4, 32, 48, V)
+    folder = written(tmp_path / "modernbert", tokenizer, MODERNBERT, weights)
+    ours = logits(folder)
+    close(ours, literal.modernbert(weights, IDS, 4, 4, 3, 6, (160_000.0, 10_000.0)))
+    for every, window, bases in (
+        (3, 8, (160_000.0, 10_000.0)),
+        (2, 6, (160_000.0, 10_000.0)),
+        (3, 6, (1e4, 1e4)),
+    ):
+        assert (ours - literal.modernbert(weights, IDS, 4, 4, every, window, bases)).abs().max() > 1e-3
+
+
+def test_the_equations_tell_networks_apart(tmp_path, tokenizer):
+    """What a wrong reading of each layout would give: without the shift, with its gates swapped, with another base."""
+    folder, weights = dream(tmp_path / "dream", tokenizer)
+    ours = logits(folder)
+    unshifted = literal.dream(weights, torch.cat([IDS[:, 1:], IDS[:, :1]], 1), 2, 4, 1e6, 1e-6)
+    assert (ours - unshifted).abs().max() > 0.1
+    folder, weights = llada(tmp_path / "llada", tokenizer)
+    ours = logits(folder)
+    swapped = {
+        name.replace("ff_proj", "x").replace("up_proj", "ff_proj").replace("x", "up_proj"): tensor
+        for name, tensor in weights.items()
+    }
+    assert (ours - literal.llada(swapped, IDS, 2, 4, 500_000.0, 1e-5)).abs().max() > 0.1
+    assert (ours - literal.llada(weights, IDS, 2, 4, 10_000.0, 1e-5)).abs().max() > 1e-3
+    folder, weights = mdlm(tmp_path / "mdlm", tokenizer)
+    assert (logits(folder) - literal.dit(weights, IDS, 4, SIGMA)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "modernbert"])
+def test_what_transformers_writes(name, tied, tmp_path, tokenizer):
+    """Their own network, class, configuration and file; ModernBERT is tied always."""
+    torch.manual_seed(0)
+    if name == "modernbert":
+        theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, intermediate_size=48, pad_token_id=3))
+    else:
+        config, kind = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}[
+            name
+        ]
+        theirs = kind(config(**LIKE_LLAMA, tie_word_embeddings=tied, rope_theta=50_000.0))
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.2)
+    theirs.eval().save_pretrained(tmp_path / name)
+    shutil.copy(tokenizer, tmp_path / name)
+    with torch.no_grad():
+        close(logits(tmp_path / name), theirs(IDS).logits)
+
+
+def test_diffusion_gemma(tmp_path, tokenizer):
+    """transformers' own logits of a canvas behind a prompt; what it does not share by name is read too."""
+    folder, theirs = diffusion_gemma(tmp_path / "gemma", tokenizer)
+    opened = open_release(folder)
+    denoiser, ids = network(opened), torch.cat([IDS, IDS.flip(1)], 1)[:, :20]
+    t = torch.ones(2, 20).masked_fill(torch.arange(20) < 12, 0.0)
+    with torch.no_grad():
+        ours = denoiser.logits(denoiser.encode(ids, t=t, attention=Mask()))[:, 12:]
+        close(ours, theirs(input_ids=ids[:, :12], decoder_input_ids=ids[:, 12:]).logits)
+        scalar = theirs.model.encoder.language_model.layers[1].layer_scalar
+        scalar.add_(0.5)  # a buffer of the encoder's own
+        other = theirs(input_ids=ids[:, :12], decoder_input_ids=ids[:, 12:]).logits
+    assert (ours - other).abs().max() > 1e-3
+    ignored = {entry.reason for entry in opened.entries if entry.ours is None}
+    assert ignored == {"pictures: this suite reads text alone"}
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("layer_types", ["full_attention"] * 2 + ["sliding_attention"] * 2, "layer_types are not periodic"),
+        ("num_experts", None, "num_experts is None, and every layer of ours has experts"),
+        ("final_logit_softcapping", ..., "lacks 'final_logit_softcapping'"),
+        ("tie_word_embeddings", False, "tie_word_embeddings is False"),
+    ],
+)
+def test_a_gemma_that_ours_is_not(field, value, message, tmp_path, tokenizer):
+    folder, _ = diffusion_gemma(tmp_path / "gemma", tokenizer)
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config.pop("tie_word_embeddings")
+    if value is ...:
+        del config["text_config"][field]
+    else:
+        config["text_config"][field] = value
+    path.write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ValueError, match=message):
+        open_release(folder)
+
+
+def test_half_precision_is_read_as_float32(tmp_path, tokenizer):
+    folder, weights = llada(tmp_path / "a", tokenizer)
+    half = {name: tensor.bfloat16() for name, tensor in weights.items()}
+    other = written(tmp_path / "b", tokenizer, LLADA, half)
+    found = network(open_release(other))
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
+    back = {name: tensor.float() for name, tensor in half.items()}
+    close(logits(other), literal.llada(back, IDS, 2, 4, 500_000.0, 1e-5))
+    assert open_release(folder).digest() != open_release(other).digest()
+
+
+def test_weights_kept_in_bfloat16(tmp_path, tokenizer, capsys):
+    """A tenth of the logits' deviation away, and the record says so; a checkpoint of ours stays in float32."""
+    folder, weights = llada(tmp_path / "a", tokenizer)
+    found = network(open_release(folder), torch.bfloat16)
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        rough = found.head().logits(found.encode(IDS, t=None, attention=Mask())).float()
+    exact = literal.llada(weights, IDS, 2, 4, 500_000.0, 1e-5)
+    assert 0 < (rough - exact).abs().mean() < 0.1 * exact.std()
+    chosen = str(lm_worlds.tasks(tmp_path, rows=1)["writing"])
+    flags = ["--samplers", "low_confidence", "--tokens-per-step", "all", "--json", "--precision", "bfloat16"]
+    assert evals(["--ckpt", str(folder), "--tasks", chosen, *flags]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["records"]
+    assert record["question"]["protocol"]["weights_precision"] == "bfloat16"
+    assert record["measurements"]["numerics"]["dtype"] == "bfloat16"
+    with pytest.raises(ValueError, match="a checkpoint of ours, kept in float32"):
+        load(tmp_path, precision="bfloat16")
+
+
+def test_eight_bits_need_an_extra(tmp_path, tokenizer, monkeypatch):
+    folder, _ = llada(tmp_path / "a", tokenizer)
+    monkeypatch.setattr(quantise, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs torchao, which is not installed: pip install 'dlm-repro\[q"):
+        load(folder, precision="int8")
+
+
+@pytest.mark.parametrize("write", ["llada", "dream", "duo"])
+def test_weights_kept_in_eight_bits(write, tmp_path, tokenizer):
+    """Near the bfloat16 ones, and not equal; only where the extra is installed."""
+    pytest.importorskip("torchao")
+    folder, _ = globals()[write](tmp_path / "a", tokenizer)
+    found, t = [], torch.full((2,), 0.5) if write == "duo" else None
+    for precision in ("float32", "int8"):
+        model = load(folder, precision=precision)
+        assert model.precision == precision
+        with torch.no_grad():
+            features = model.denoiser.encode(IDS, t=t, attention=Mask())
+            found.append(model.denoiser.raw_logits(features).float())
+    exact, rough = found
+    assert 0 < (rough - exact).abs().mean() < 0.1 * exact.std()
+
+
+def test_a_tied_folder_that_stores_its_head_too(tmp_path, tokenizer):
+    """The copy is compared with the embedding: another one is an error."""
+    torch.manual_seed(0)
+    theirs = LlamaForCausalLM(LlamaConfig(**LIKE_LLAMA, tie_word_embeddings=True)).eval()
+    weights = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    config = json.loads(theirs.config.to_json_string(use_diff=False))
+    folder = written(tmp_path / "tied", tokenizer, config, weights)
+    entries = {entry.name: entry.reason for entry in open_release(folder).entries}
+    assert entries["lm_head.weight"].startswith("tied: compared")
+    with torch.no_grad():
+        close(logits(folder) * 10, theirs(IDS).logits * 10)
+    weights["lm_head.weight"][3] += 1
+    sharded(weights, folder)
+    with pytest.raises(ValueError, match=r"'lm_head.weight' differs from the weight that config.json ties"):
+        network(open_release(folder))
+
+
+def test_a_name_on_the_hub(tmp_path, tokenizer, monkeypatch):
+    """Fetched at the pinned revision and called by its name; no network, no such name and no such folder differ."""
+    folder, _ = llada(tmp_path / "snapshots" / "0123abc", tokenizer)
+    asked = []
+    monkeypatch.setattr(sources, "weights", lambda name, pinned: asked.append((name, pinned)) or folder)
+    model = load("GSAI-ML/LLaDA-8B-Base")
+    assert model.recipe.name == "GSAI-ML/LLaDA-8B-Base" and asked == [("GSAI-ML/LLaDA-8B-Base", "UNRESOLVED")]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ConnectionError, match="no folder nobody/nothing, and the Hub is out of reach"):
+        load("nobody/nothing")
+    with pytest.raises(ConnectionError, match=r"give that .nearest is 'GSAI-ML/LLaDA-8B-Base'"):
+        load("GSAI-ML/LLaDA-8B-Bse")
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    for path in ("runs/nothing", "./nobody/nothing", "nothing"):
+        with pytest.raises(ValueError, match="no such folder"):
+            load(path)
+
+
+def test_a_release_is_the_same_wherever_it_lies(tmp_path, tokenizer):
+    """Name apart: also read-only, behind a link, in a path with spaces, or in one file."""
+    folder, _ = llada(tmp_path / "a", tokenizer)
+    moved = shutil.copytree(folder, tmp_path / "with some spaces" / "b")
+    link = tmp_path / "link"
+    link.symlink_to(moved)
+    for file in moved.iterdir():
+        file.chmod(0o444)
+    moved.chmod(0o555)
+    one, other = open_release(folder), open_release(link)
+    moved.chmod(0o755)
+    assert one.digest() == other.digest() and other.release.name == "b"
+    whole, _ = llada(tmp_path / "whole", tokenizer, shards=False)
+    assert torch.equal(logits(whole), logits(folder))
+
+
+# --- the account ----------------------------------------------------------------------------------------
+def test_inspect_lists_what_becomes_of_every_tensor(tmp_path, tokenizer, capsys):
+    folder, weights = mdlm(tmp_path / "mdlm", tokenizer, True)
+    assert checkpoint_command.main(["inspect", str(folder)]) == 0
+    head, *lines, sums, fingerprint = capsys.readouterr().out.splitlines()
+    bytes_of = b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))
+    assert fingerprint == f"fingerprint {hashlib.sha256(bytes_of).hexdigest()}"
+    assert head.startswith("MDLM's DiT: mdlm")
+    assert {line.split()[0] for line in lines} == set(weights)
+    (ignored,) = [line for line in lines if "ignored" in line]
+    assert ignored.startswith("backbone.rotary_emb.inv_freq") and "computed from the base" in ignored
+    assert sums == f"{len(weights)} tensors in 2 files: {len(weights) - 1} used, 1 ignored"
+
+
+def drop(weights, folder):
+    del weights["model.transformer.blocks.1.up_proj.weight"]
+    sharded(weights, folder)
+
+
+def add(weights, folder):
+    sharded({**weights, "model.transformer.blocks.0.extra.weight": torch.zeros(3)}, folder)
+
+
+def layer(weights, folder):
+    name = "model.transformer.blocks.{}.q_proj.weight"
+    sharded({**weights, name.format(7): weights[name.format(0)]}, folder)
+
+
+def integers(weights, folder):
+    name = "model.transformer.wte.weight"
+    sharded({**weights, name: weights[name].to(torch.int8)}, folder)
+
+
+def wide(weights, folder):
+    name = "model.transformer.wte.weight"
+    sharded({**weights, name: torch.zeros(V + 24, 32)}, folder)
+
+
+def truncate(weights, folder):
+    path = folder / "model-00002-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def lose(weights, folder):
+    (folder / "model-00001-of-00002.safetensors").unlink()
+
+
+def pickle(weights, folder):
+    for path in folder.glob("model*"):
+        path.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+
+def strip(weights, folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def halve(weights, folder):
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def sizeless(weights, folder):
+    config = {key: value for key, value in LLADA.items() if key not in ("vocab_size", "embedding_size")}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+
+
+def break_config(weights, folder):
+    (folder / "config.json").write_text("{", "utf-8")
+
+
+def other_kind(weights, folder):
+    (folder / "config.json").write_text('{"model_type": "lama"}', "utf-8")
+
+
+def biased(weights, folder):
+    (folder / "config.json").write_text(json.dumps({**LLADA, "include_bias": True}), "utf-8")
+
+
+def with_config(**values):
+    def changed(weights, folder):
+        (folder / "config.json").write_text(json.dumps({**LLADA, **values}), "utf-8")
+
+    return changed
+
+
+def with_index(content: bytes):
+    return lambda weights, folder: (folder / "model.safetensors.index.json").write_bytes(content)
+
+
+def narrow(weights, folder):
+    (folder / "config.json").write_text(
+        json.dumps({**LLADA, "vocab_size": 900, "embedding_size": 900}), "utf-8"
+    )
+
+
+def lacking(weights, folder):
+    config = {key: value for key, value in LLADA.items() if key != "rope_theta"}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (drop, r"no tensor for 'network.model.layers.1.mlp.up_proj.weight' \(1 are missing\); copy it again"),
+        (add, "nothing is known of tensor 'model.transformer.blocks.0.extra.weight'"),
+        (layer, "'model.transformer.blocks.7.q_proj.weight' would be .* no place"),
+        (integers, "stored as I8; convert it to one of F64, F32"),
+        (wide, r"has shape \(1024, 32\), config.json asks for \(1000, 32\)"),
+        (truncate, "model-00002-of-00002.safetensors is truncated or no safetensors"),
+        (lose, "model-00001-of-00002.safetensors is missing; .* names 2 shards"),
+        (pickle, "pytorch_model.bin is a pickle; only safetensors are read"),
+        (strip, "tokenizer.json is missing; copy the tokenizer"),
+        (halve, "tokenizer.json is truncated or no tokenizer"),
+        (sizeless, "config.json lacks 'vocab_size'"),
+        (break_config, "config.json cannot be read"),
+        (other_kind, "no layout for model_type 'lama'; nearest is 'llama'"),
+        (biased, "include_bias is True, and our LLaDA has False alone"),
+        (narrow, "tokenizer.json has 1000 ids, the network 900"),
+        (lacking, "lacks 'rope_theta'"),
+        (with_config(clip_qkv=8.0), "clip_qkv is 8.0, and our LLaDA has None alone"),
+        (with_config(n_heads=0), "config.json: n_heads is 0, which is no count; copy it again"),
+        (with_config(embedding_size="x"), "config.json: embedding_size is 'x', which is no count"),
+        (with_config(max_sequence_length=0), "config.json: max_sequence_length is 0, which is no count"),
+        (with_config(d_model=None), "config.json: d_model is None, which is no count"),
+        (with_config(rms_norm_eps="x"), "config.json: rms_norm_eps is 'x', which is no number"),
+        (with_config(rope_theta=None), "config.json: rope_theta is None, which is no number"),
+        (with_config(n_heads=5), "config.json: n_heads is 5, which does not divide d_model=32"),
+        (with_index(b"[]"), "index.json is no index of shards; copy it again"),
+        (with_index(b'{"weight_map": []}'), "index.json is no index of shards"),
+        (with_index(b'{"weight_map": {"a": 1}}'), "index.json is no index of shards"),
+        (with_index(b"\xff\xfe"), "index.json is no index of shards"),
+        (with_index(b"{"), "index.json is no index of shards"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(spoil, message, tmp_path, tokenizer):
+    folder, weights = llada(tmp_path / "llada", tokenizer)
+    open_release(folder)
+    spoil(weights, folder)
+    with pytest.raises(ValueError, match=message) as error:
+        open_release(folder)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_an_account_reads_headers_alone(tmp_path, tokenizer):
+    """Opening makes no memory for weights: all parameters lie on the meta device, buffers do not."""
+    folder, _ = llada(tmp_path / "llada", tokenizer)
+    opened = open_release(folder)
+    assert all(parameter.is_meta for parameter in opened.blank.parameters())
+    assert not any(buffer.is_meta for buffer in opened.blank.buffers())
+    assert sum(entry.ours is not None for entry in opened.entries) == len(
+        dict(opened.blank.named_parameters())
+    )
+    assert load_file(folder / opened.entries[0].file)
+
+
+# --- a model like any other -----------------------------------------------------------------------------
+def mdlm_told(folder, tokenizer):
+    return mdlm(folder, tokenizer, True)
+
+
+@pytest.mark.parametrize("write", [llada, mdlm_told, duo])
+def test_a_release_is_sampled(write, tmp_path, tokenizer):
+    """Prompted, at T = 0, through the default preset and, where it can, a cache."""
+    model = load(write(tmp_path / "release", tokenizer)[0])
+    assert model.folder is None and model.data.encode("What is") == model.data.prompt("What is")
+    kept = (
+        "prefix"
+        if isinstance(model.recipe.process, Absorbing) and not model.denoiser.time_conditioned
+        else None
+    )
+    one, other = (
+        sample(model, ["What is"], gen_length=8, steps=4, block_length=4, cache=kept) for _ in range(2)
+    )
+    assert one == other and (write is duo or "[MASK]" not in one[0])
+    with pytest.raises(ValueError, match="one set of released weights"):
+        load(tmp_path / "release", weights="ema")
+
+
+@pytest.mark.parametrize("write", [llada, duo])
+def test_a_release_is_scored(write, tmp_path, tokenizer):
+    """`repro.evals --ckpt FOLDER` with a task that brings its own data; without one it says so."""
+    folder, _ = write(tmp_path / "release", tokenizer)
+    with pytest.raises(ValueError, match="suite 'released' holds no task; name some with --tasks"):
+        evals(["--ckpt", str(folder)])
+    chosen = str(lm_worlds.tasks(tmp_path, rows=2)["choice"])
+    assert evals(["--ckpt", str(folder), "--tasks", chosen, "--out", str(tmp_path / "out")]) == 0
+    (file,) = (tmp_path / "out" / "raw").glob("*.jsonl")
+    (asked,) = {
+        json.dumps(json.loads(line)["question"]["checkpoint"])
+        for line in file.read_text("utf-8").splitlines()
+    }
+    opened = open_release(folder)
+    assert json.loads(asked)["digest"] == opened.digest()
+    assert json.loads(asked)["recipe"] == opened.release.digest()
+
+
+def test_weights_of_a_namesake_are_refused(tmp_path, tokenizer, monkeypatch):
+    """Duo and its distilled student share a configuration: once a fingerprint is resolved, a mix-up is one line."""
+    folder, _ = duo(tmp_path / "duo", tokenizer)
+    mine = fingerprint(open_release(folder))
+    assert load(folder).recipe.name == "duo"
+
+    def resolved(name):
+        table = checkpoints.read()
+        return table | {name: msgspec.structs.replace(table[name], fingerprint=mine)}
+
+    for name, fits in (("s-sahoo/duo", True), ("s-sahoo/duo-distilled", False)):
+        monkeypatch.setattr(models, "read", lambda name=name: resolved(name))
+        if fits:
+            load(folder)
+        else:
+            with pytest.raises(ValueError, match="these weights are s-sahoo/duo-distilled, not s-sahoo/duo"):
+                load(folder)
+
+
+# --- chat templates -------------------------------------------------------------------------------------
+def tulu(folder, tokenizer, **words):
+    """The seed's checkpoint as transformers saves it, under the name that it has on the Hub."""
+    torch.manual_seed(0)
+    theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, intermediate_size=48, pad_token_id=3))
+    theirs.save_pretrained(folder)
+    shutil.copy(tokenizer, folder)
+    special = {f"{kind}_token": token for kind, token in tiny_tokenizer.SPECIALS.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps(special | words), "utf-8")
+    return folder
+
+
+def test_the_seeds_template_and_the_readmes(tmp_path, tokenizer):
+    """By its name on the Hub the seed's own; the README loses [CLS] and the last newline, as its mask token does when
+    the masks are pasted as text (docs/method.md#masked-script)."""
+    folder = tulu(tmp_path / "modernbert-dllm-tulu", tokenizer)
+    plain = load(folder, template="none").data
+    data, readme = load(folder).data, load(folder, template="seed_readme").data
+    text = "User: Why?\n[SEP]\nAssistant:\n"
+    assert plain.prompt("Why?") == plain.encode("Why?")
+    assert data.prompt("Why?") == [tiny_tokenizer.CLS, *plain.encode(text)]
+    pasted = plain.encode(text + "[MASK]" * 3)
+    assert readme.prompt("Why?") + [tiny_tokenizer.MASK] * 3 == pasted
+    assert len(data.prompt("Why?")) == len(readme.prompt("Why?")) + 2
+    model = load(folder)
+    (answer,) = sample(model, ["Why?"], gen_length=5, steps=5)
+    assert "[MASK]" not in answer and model.recipe.digest() != load(folder, template="none").recipe.digest()
+
+
+JINJA = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("file", [True, False])
+def test_a_tokenizers_own_template(file, tmp_path, tokenizer):
+    """Out of tokenizer_config.json or a file beside it; a left-to-right model gets its own BOS."""
+    words = {"bos_token": "[CLS]", "eos_token": "[SEP]"} | ({} if file else {"chat_template": JINJA})
+    folder = tulu(tmp_path / "own", tokenizer, **words)
+    if file:
+        (folder / "chat_template.jinja").write_text(JINJA, "utf-8")
+    data = load(folder, template="own").data
+    assert data.prompt("Why?") == data.encode("[CLS]<user>Why?[SEP]<assistant>")
+    ar, _ = bd3(tmp_path / "ar", tokenizer, adaln=False, cross=False, causal=True)
+    (ar / "tokenizer_config.json").write_text(json.dumps(words | {"chat_template": JINJA}), "utf-8")
+    assert load(ar, template="own").data.prompt("Why?") == data.encode("<user>Why?[SEP]<assistant>")
+
+
+def test_templates_that_cannot_be_had(tmp_path, tokenizer):
+    folder, _ = llada(tmp_path / "llada", tokenizer)
+    with pytest.raises(ValueError, match=r"has no chat_template, nor is there a chat_template.jinja"):
+        load(folder, template="own")
+    with pytest.raises(ValueError, match="names no sep_token and cls_token"):
+        load(folder, template="seed")
+    (folder / "chat_template.jinja").write_text("{% if %}", "utf-8")
+    with pytest.raises(ValueError, match="chat template cannot be rendered") as error:
+        load(folder, template="own").data.prompt("Why?")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="whose data says its template"):
+        load(tmp_path, template="own")
+
+
+# --- size -----------------------------------------------------------------------------------------------
+def test_the_bench_writes_a_folder_that_loads(tmp_path, monkeypatch):
+    sizes = {"LAYERS": 2, "WIDTH": 64, "HEADS": 4, "KV_HEADS": 2, "FFN": 96, "IDS": 300, "MASK": 299}
+    for name, value in sizes.items():
+        monkeypatch.setattr(loading, name, value)
+    largest = loading.write(tmp_path / "llada")
+    model = load(tmp_path / "llada", precision="bfloat16")
+    weights = dict(model.denoiser.named_parameters())
+    assert largest < 2 * sum(p.numel() for p in weights.values()) and model.precision == "bfloat16"
+    drawn = weights["network.model.layers.1.mlp.up_proj.weight"].float()
+    assert drawn.abs().min() >= 2**-8 and drawn.abs().max() < 2**-6 and 0.4 < (drawn > 0).float().mean() < 0.6
+
+
+@pytest.mark.slow
+def test_a_billion_and_a_half_load_within_one_shard(tmp_path):
+    """Peak of a process of its own: network, largest shard and half a gigabyte (bench row `loading`)."""
+    (row,) = loading.loading(1)
+    assert row.ratio >= row.target and "1.53 B" in row.row

@@ -1,0 +1,182 @@
+"""BD3-LM's network reads a noisy block behind clean ones: two copies in one forward, or one copy block by block with
+exact keys and values (arXiv 2503.09573; docs/method.md#block-diffusion, docs/method.md#oracle-28).
+
+Symbols: B rows, L tokens, W tokens a block.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import literal
+from helpers.spaces import Words
+
+from repro.hub import mapping, names
+from repro.models.attention import Copies, KVCache, Mask, View, attend
+from repro.models.backbone import Role
+from repro.models.denoiser import initialise
+from repro.models.dit import DitBlocks
+from repro.models.llama import Qwen2
+from repro.models.prediction import CachedPrediction, DecodingCache, Prediction
+from repro.models.shifted import Shifted
+from repro.processes.absorbing import Absorbing
+from repro.samplers.decode import decode
+from repro.samplers.plan import DualCache, Plan, PrefixCache, ServedPlan
+from repro.samplers.presets import preset
+
+WORDS = Words(size=20, length=12)  # and a mask and a BOS: V = 22
+ROLE = Role(WORDS, (20, 21), "leave_one_out")
+V, L, W, HEADS, MASK = 22, 12, 4, 4, 20
+SHAPE = {"layers": 2, "width": 32, "heads": HEADS, "ffn": 128, "frequencies": 256, "block": W}
+PINS = DitBlocks(**SHAPE, condition=16, rope_base=10_000.0, norm_eps=1e-5)
+CLEAN = torch.randint(0, 20, (2, L), generator=torch.Generator().manual_seed(1))
+NOISY = CLEAN.masked_fill(torch.rand(2, L, generator=torch.Generator().manual_seed(2)) < 0.5, MASK)
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def warm():
+    denoiser = PINS.module(ROLE, 0).eval()
+    initialise(denoiser, 3, 0.2)
+    return denoiser
+
+
+def logits(denoiser, ids, mask, t=None, **more):
+    with torch.no_grad():
+        return denoiser.head().logits(denoiser.encode(ids, t=t, attention=mask, **more))
+
+
+def at(first, length=L):
+    """Times of a row whose block at `first` is half noisy."""
+    t = (torch.arange(length) >= first).double()
+    t[first : first + W] = 0.5
+    return t.expand(2, length)
+
+
+@pytest.mark.parametrize("mask", [Mask(block=1), Copies(block=1), Copies(block=W)])
+def test_attention_is_what_its_mask_allows(mask):
+    """Whatever kernel is taken: copies of blocks of one are not causal."""
+    query, key, value = torch.randn(3, 2, HEADS, 2 * L, 8, generator=torch.Generator().manual_seed(0))
+    columns = torch.arange(2 * L)[None]
+    module = torch.nn.Identity()
+    found, _ = attend(
+        module, query, key, value, None, scaling=0.5, dropout=0.0, view=View(mask, columns, None)
+    )
+    scores = (query @ key.mT * 0.5).masked_fill(~mask.allowed(columns, 2 * L, None), -torch.inf)
+    close(found.transpose(1, 2), scores.softmax(-1) @ value)
+
+
+@pytest.mark.parametrize("condition", [0, 16])
+def test_logits_are_those_of_the_equations(condition, tmp_path):
+    from safetensors.torch import save_file
+
+    pins = DitBlocks(**SHAPE, condition=condition, rope_base=10_000.0, norm_eps=1e-5)
+    weights = literal.dit_weights(2, 32, condition, V)
+    save_file(weights, tmp_path / "model.safetensors")
+    ours = pins.module(ROLE, 0).eval()
+    parameters = dict(ours.named_parameters())
+    found = mapping.account(tmp_path, names.BD3, {name: p.shape for name, p in parameters.items()}, {})
+    mapping.fill(tmp_path, found, parameters)
+    both = logits(ours, torch.cat([NOISY, CLEAN], 1), Copies(block=W))[:, :L]
+    theirs = literal.bd3(weights, NOISY, CLEAN, HEADS, W, modulated=condition > 0)
+    close(both, theirs)
+    assert theirs.std() > 0.1
+    other = literal.bd3(weights, NOISY, CLEAN, HEADS, 2 * W, modulated=condition > 0)
+    assert (both - other).abs().max() > 0.1, "blocks of another length are another network"
+
+
+def test_one_copy_block_by_block_is_two_copies_at_once():
+    """A block behind clean ones, with and without kept keys and values; a changed token before it makes them stale."""
+    denoiser, kv_cache = warm(), KVCache(2, L)
+    kv_cache.rows = None
+    both = logits(denoiser, torch.cat([NOISY, CLEAN], 1), Copies(block=W))
+    for first in range(0, L, W):
+        span = slice(first, first + W)
+        row = torch.where(torch.arange(L) < first, CLEAN, NOISY)
+        close(logits(denoiser, row, Mask(), at(first))[:, span], both[:, span])
+        kv_cache.span = span
+        here = {"t": at(first)[:, span], "kv_cache": kv_cache}
+        close(logits(denoiser, NOISY[:, span], Mask(), **here), both[:, span])
+        if first + W == L:
+            moved = row.clone()
+            moved[:, 0] = (moved[:, 0] + 1) % 20
+            stale = logits(denoiser, NOISY[:, span], Mask(), **here)
+            assert (stale - logits(denoiser, moved, Mask(), at(first))[:, span]).abs().max() > 1e-3
+        logits(denoiser, CLEAN[:, span], Mask(), **here)  # the block is finished: what is kept of it is clean
+
+
+def test_what_comes_after_a_block_is_not_seen():
+    denoiser, row = warm(), NOISY.clone()
+    before = logits(denoiser, row, Mask(), at(W))
+    row[:, 2 * W :] = 7
+    assert torch.equal(logits(denoiser, row, Mask(), at(W))[:, : 2 * W], before[:, : 2 * W])
+
+
+def test_padding_moves_nothing():
+    """Three columns of padding before a row: its logits are those of the row alone."""
+    denoiser = warm()
+    valid = (torch.arange(L + 3) >= 3).expand(2, L + 3)
+    positions = (torch.arange(L + 3) - 3).clamp_min(0).expand(2, L + 3)
+    row = torch.cat([torch.full((2, 3), MASK), torch.where(torch.arange(L) < W, CLEAN, NOISY)], 1)
+    padded = logits(denoiser, row, Mask(valid), at(W + 3, L + 3), positions=positions)
+    close(padded[:, 3:], logits(denoiser, row[:, 3:], Mask(), at(W)))
+
+
+@pytest.mark.parametrize("name", ["first_hitting", "low_confidence", "remdm_cap"])
+@pytest.mark.parametrize("kept", [PrefixCache, DualCache])
+def test_a_cache_changes_no_token(name, kept):
+    """Prompts of unequal length, none a multiple of the block."""
+    denoiser, rule = warm(), preset(name)
+    steps = None if rule.capabilities.plan == "adaptive" else 9
+    plan = {"gen_length": 12, "block_length": W, "steps": steps}
+    prompts = [[1, 2, 3, 4, 5], [6, 7]]
+    whole, served = (
+        decode(denoiser, Absorbing(), rule, some, prompts, seed=1, names=[3, 4])
+        for some in (Plan(**plan), ServedPlan(**plan, cache=kept(refresh=None), stop=()))
+    )
+    assert torch.equal(whole.ids, served.ids) and len(whole.ids.unique()) > 3
+    assert served.cost.token_forwards.sum() < whole.cost.token_forwards.sum()
+    alone = decode(denoiser, Absorbing(), rule, Plan(**plan), prompts[1:], seed=1, names=[4])
+    assert torch.equal(alone.ids[0], whole.ids[1])
+
+
+def test_what_it_cannot_do_is_one_line():
+    denoiser, rule = warm(), preset("low_confidence")
+    with pytest.raises(ValueError, match="writes blocks of 4, not 8; set block_length=4"):
+        decode(
+            denoiser, Absorbing(), rule, Plan(gen_length=8, block_length=8, steps=8), [[1]], seed=0, names=[0]
+        )
+    with pytest.raises(ValueError, match="has no bound of whole rows"):
+        where = torch.ones_like(NOISY, dtype=torch.bool)
+        Prediction(denoiser, NOISY, torch.tensor([0.5, 0.5]), Mask()).logits(where)
+    with pytest.raises(ValueError, match="block=0"):
+        DitBlocks(**{**SHAPE, "block": 0}, condition=0, rope_base=1e4, norm_eps=1e-5)
+
+
+@pytest.mark.parametrize("condition", [0, 16])
+def test_sizes_are_the_networks(condition):
+    pins = DitBlocks(**SHAPE, condition=condition, rope_base=10_000.0, norm_eps=1e-5)
+    assert pins.size(WORDS).parameters == sum(p.numel() for p in pins.module(ROLE, 0).parameters())
+
+
+# --- what stands before a block, in networks that look both ways ------------------------------------------------
+
+
+def test_a_shifted_network_carries_one_column_before_a_block():
+    """Nothing written since everything was forwarded: the block's features are the whole forward's, its first too."""
+    qwen = Qwen2(
+        layers=2, width=32, heads=4, kv_heads=2, ffn=48, attention="bidirectional", rope_base=1e4,
+        norm_eps=1e-6, tied=False, init_deviation=0.3,
+    )  # fmt: skip
+    denoiser = Shifted(backbone=qwen).module(ROLE, 0).eval()
+    t, window = torch.full((2, L), 0.5), slice(W, 2 * W)
+    inside = (torch.arange(L) // W == 1).expand(2, L)
+    kept = DecodingCache(2, L, "block", None, torch.device("cpu"))
+    with torch.no_grad():
+        whole = Prediction(denoiser, NOISY, t, Mask()).features(inside)
+        first, then = (CachedPrediction(denoiser, NOISY, t, Mask(), None, kept, window) for _ in range(2))
+        close(first.features(inside), whole)
+        close(then.features(inside), whole)
+    assert first.token_forwards().tolist() == [L, L] and then.token_forwards().tolist() == [W + 1, W + 1]

@@ -1,0 +1,328 @@
+"""Discrete consistency distillation: the path's law, the loss, a teacher that is part of a run's state
+(docs/method.md#duo-hyperparameters)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.toy import curve, toy
+
+from repro.core import parts, registry, rng
+from repro.models.denoiser import Head
+from repro.models.fused_head import HandDerived, fused_loss
+from repro.objectives import dcd
+from repro.objectives.dcd import Dcd, path, reverse_kl, reverse_kl_gradient
+from repro.objectives.noise import GammaWindow
+from repro.objectives.objective import Batch, GlobalBatch
+from repro.processes import gaussian
+from repro.recipes.command import select
+from repro.recipes.scale import by_name
+from repro.training import checkpoint as checkpoints
+from repro.training import teacher as teaching
+from repro.training.loop import train, train_alone
+from repro.training.recipe import ReleasedTeacher
+from repro.training.teacher import FILE
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path_factory.getbasetemp() / "runs"))
+
+
+# --- the path -----------------------------------------------------------------------------------------------
+
+
+def pairs(count: int, gammas: tuple[float, float], rows: int, length: int) -> tuple[torch.Tensor, ...]:
+    x0 = torch.zeros(rows, length, dtype=torch.long)
+    levels = tuple(torch.full((rows,), gamma, dtype=torch.float64) for gamma in gammas)
+    z_t, z_s = path(x0, levels, rng.keys(0, rng.NOISE, 0, torch.arange(rows)), count)
+    return z_t.flatten(), z_s.flatten()
+
+
+def kept_by_enumeration(count: int, gammas: tuple[float, float]) -> list[list[float]]:
+    """P(z_t, z_s) over (clean, other) x (clean, other): y, the largest of the others, on a fine grid."""
+    y = torch.linspace(-12, 12, 40_001, dtype=torch.float64)
+    cdf = ((count - 1) * torch.special.log_ndtr(y)).exp()
+    weight = cdf.diff()
+    middle = (y[1:] + y[:-1]) / 2
+    clean = [1 - torch.special.ndtr(middle - math.exp(-gamma / 2)) for gamma in gammas]
+    t, s = ((weight * c).sum().item() for c in clean)
+    both = (weight * torch.minimum(*clean)).sum().item()  # one own coordinate decides at both levels
+    return [[both, t - both], [s - both, 1 - t - s + both]]
+
+
+@pytest.mark.parametrize("count", [2, 5, 50_258])
+def test_a_path_has_the_law_of_one_noise_at_two_levels(count):
+    """Marginals are T(A) (docs/method.md#transformation-operator) and pairs those of the integral; never is a clean
+    id lost as signal grows."""
+    gammas, draws = (-2.0, -2.5), 200 * 2000
+    z_t, z_s = pairs(count, gammas, 200, 2000)
+    law = kept_by_enumeration(count, gammas)
+    assert law[0][1] == pytest.approx(0, abs=1e-12), "clean at t, hence clean at s"
+    found = [
+        [((z_t == 0) & (z_s == 0)), ((z_t == 0) & (z_s != 0))],
+        [(z_t != 0) & (z_s == 0), (z_t != 0) & (z_s != 0)],
+    ]
+    for i in range(2):
+        for j in range(2):
+            p = law[i][j]
+            error = 4 * math.sqrt(max(p * (1 - p), 1e-12) / draws)
+            assert found[i][j].double().mean().item() == pytest.approx(p, abs=error + 1e-9)
+    for gamma, z in zip(gammas, (z_t, z_s), strict=True):
+        kept = gaussian.transform(torch.tensor(gamma), count)[0].item()
+        p = kept + (1 - kept) / count
+        assert (z == 0).double().mean().item() == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / draws))
+    noisy = (z_t != 0) & (z_s != 0)
+    assert torch.equal(z_t[noisy], z_s[noisy]), "what is no clean id is one id at every level"
+
+
+def test_the_other_id_is_uniform():
+    z_t, _ = pairs(5, (0.0, -0.5), 100, 2000)
+    counts = torch.bincount(z_t[z_t != 0], minlength=5)[1:].double()
+    assert (counts / counts.sum() - 0.25).abs().max().item() < 4 * math.sqrt(
+        0.25 * 0.75 / counts.sum().item()
+    )
+
+
+def test_a_path_is_the_dense_one():
+    """The argmax of A onehot + s eps at both levels, eps shared, K = 7: four cells within four standard errors."""
+    gammas, count, rows = (-1.0, -1.7), 7, 100_000
+    eps = rng.normal(rng.keys(1, rng.NOISE, 0, torch.arange(rows)), 1, count)
+    x0 = torch.zeros(rows, 1, dtype=torch.long)
+    dense = [
+        gaussian.relax(x0, torch.full((rows,), gamma, dtype=torch.float64), eps, count).argmax(-1)[:, 0]
+        for gamma in gammas
+    ]
+    sparse = pairs(count, gammas, rows, 1)
+    for a in (True, False):
+        for b in (True, False):
+            one, two = (
+                (((z[0] == 0) == a) & ((z[1] == 0) == b)).double().mean().item() for z in (dense, sparse)
+            )
+            assert one == pytest.approx(two, abs=4 * math.sqrt(2 * max(one * (1 - one), 1e-9) / rows) + 1e-9)
+
+
+def test_ids_of_a_path_meet_as_delta_goes_to_zero():
+    """P(z_t != z_s) at V = 2000, t = .6 of the window [-4, -1]: .0037, .025, .104 at 1/512, 1/64, 1/16
+    (docs/method.md#oracle-33); independent noise, the bug this catches, gives more than half at any delta."""
+    for delta, seen in {1 / 512: 0.0037, 1 / 64: 0.025, 1 / 16: 0.104, 0.0: 0.0}.items():
+        gammas = (-4 + 3 * 0.6, -4 + 3 * (0.6 - delta))
+        z_t, z_s = pairs(2000, gammas, 100, 2000)
+        found, exact = (z_t != z_s).double().mean().item(), kept_by_enumeration(2000, gammas)[1][0]
+        assert found == pytest.approx(exact, abs=4 * math.sqrt(exact / 200_000))
+        assert exact == pytest.approx(seen, abs=5 * math.sqrt(max(seen, 1e-12) / 20_000)), (
+            "theirs: 20,000 draws"
+        )
+    z_t, _ = pairs(2000, (-2.2, -2.2), 100, 2000)
+    apart = path(
+        torch.zeros(100, 2000, dtype=torch.long),
+        (torch.full((100,), -2.2, dtype=torch.float64),),
+        rng.keys(1, rng.NOISE, 0, torch.arange(100)),
+        2000,
+    )[0].flatten()
+    assert (z_t != apart).double().mean().item() > 0.5
+
+
+# --- the loss -----------------------------------------------------------------------------------------------
+
+
+def heads(seed: int, count: int, width: int) -> tuple[torch.Tensor, Head]:
+    u = rng.normal(rng.keys(seed, rng.INIT, 0, torch.arange(2)), 64 * 32)
+    features = u[0, : 17 * width].view(17, width).clone()
+    weight = u[1, : count * width].view(count, width).clone()
+    bias = u[0, -count:].clone()
+    return features, Head(weight, bias, torch.zeros(count, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_fused_divergence_is_the_dense_one(dtype, monkeypatch):
+    """Value and the gradients to features, weight and bias, to 1e-5 (1e-10 in float64); the teacher too speaks of four
+    tokens at a time, never of all."""
+    monkeypatch.setattr("repro.models.fused_head.CHUNK", 61 * 8)
+    monkeypatch.setattr("repro.models.fused_head.BLOCK", 61 * 4)
+    spoken, said = [], dcd._said
+    monkeypatch.setattr(dcd, "_said", lambda told, head: spoken.append(len(told)) or said(told, head))
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+    (features, head), (told, other) = heads(0, 61, 8), heads(1, 61, 5)
+    features, weight, bias = (t.to(dtype).requires_grad_() for t in (features, head.weight, head.bias))
+    other = Head(other.weight.to(dtype), other.bias.to(dtype), other.forbidden)
+    told = told.to(dtype)
+    share = rng.uniform(rng.keys(2, rng.INIT, 0, 0), 17).to(dtype)
+
+    logp = (features @ weight.T + bias).log_softmax(-1)
+    logq = (told @ other.weight.T + other.bias).log_softmax(-1)
+    dense = (share * torch.nn.functional.kl_div(logq, logp, log_target=True, reduction="none").sum(-1)).sum()
+    wanted = torch.autograd.grad(dense, (features, weight, bias))
+
+    from functools import partial
+
+    loss = HandDerived(partial(reverse_kl, head=other), partial(reverse_kl_gradient, head=other))
+    for form in (loss, loss.loss):
+        spoken.clear()
+        value, terms = fused_loss(features, Head(weight, bias, head.forbidden), form, share, told)
+        assert terms.shape == (17,) and (terms >= 0).all()
+        assert sum(spoken) == 17 and max(spoken) <= 4
+        assert value.item() == pytest.approx(dense.item(), rel=tolerance)
+        for found, gradient in zip(torch.autograd.grad(value, (features, weight, bias)), wanted, strict=True):
+            torch.testing.assert_close(found, gradient, atol=tolerance, rtol=tolerance)
+
+
+def a_batch(recipe, rows: int = 16) -> Batch:
+    from repro.models.attention import Mask
+
+    drawn = parts.derive(recipe.data, {"rows": rows, "heldout": 1}).build()["train"]
+    ids = torch.from_numpy(drawn.ids.astype("int64"))
+    return Batch(
+        ids=ids,
+        candidates=torch.ones_like(ids, dtype=torch.bool),
+        attention=Mask(),
+        index=torch.arange(rows),
+        step=0,
+        seed=0,
+        vocabulary=recipe.data.vocabulary(),
+        step_examples=torch.arange(rows),
+        step_candidates=torch.full((rows,), ids.shape[1]),
+    )
+
+
+class Still(Dcd):
+    """DCD whose student looks no way ahead."""
+
+    def delta(self, step: int) -> float:
+        return 0.0
+
+
+def test_a_student_that_is_its_teacher_loses_nothing_at_delta_zero():
+    """Spec H33, exactly 0; and not so for another delta or another student."""
+    recipe = by_name("duo_owt@nano")
+    network, other = recipe.network(0).eval(), recipe.network(1).eval()
+    for each in (network, other):  # heads and modulations start at zero, where all networks say the same
+        for name, parameter in each.named_parameters():
+            key = rng.keys(id(each) % 7, rng.INIT, 1, hash(name) % 1000)
+            parameter.data += 0.05 * rng.normal(key, *parameter.shape).float()
+    pins = {
+        "window": GammaWindow(low=-4.0, high=-1.0),
+        "grid": 8,
+        "round": 10,
+        "eps": 1e-3,
+        "group": GlobalBatch(),
+    }
+    batch, process = a_batch(recipe), recipe.process
+    still, moving = Still(**pins), Dcd(**pins)
+    assert still.distil(network, network, process, batch).value.item() == 0.0
+    assert moving.distil(network, network, process, batch).value.item() > 1e-4
+    assert still.distil(network, other, process, batch).value.item() > 1e-4
+
+
+def test_delta_doubles_every_round():
+    objective = registry.recipe("duo_owt_distilled").objective
+    assert [objective.delta(step) * 512 for step in (0, 9_999, 10_000, 20_000, 30_000, 49_999)] == [
+        1,
+        1,
+        2,
+        4,
+        8,
+        16,
+    ]
+    assert objective.delta(10**6) == 1.0
+    assert [step for step in range(0, 50_000, 5_000) if objective.renews(step)] == [
+        10_000,
+        20_000,
+        30_000,
+        40_000,
+    ]
+
+
+# --- the teacher --------------------------------------------------------------------------------------------
+
+
+def tensors(out: Path, file: str) -> dict[str, torch.Tensor]:
+    return dict(checkpoints.open_checkpoint(out).tensors(file))
+
+
+def test_a_run_starts_at_its_teacher_and_renews_it(tmp_path):
+    """Rounds of 4 steps: the teacher stands for 4, then is the raw student as step 4 left it (not the average)."""
+    recipe = toy("duo_owt_distilled", "checkpoint_every=1")
+    start = teaching.teacher(recipe, recipe.network(3), torch.device("cpu"), None, train_alone)
+    train(recipe, seed=3, out=tmp_path / "four", stop=4, resume=False)
+    teacher, student = (tensors(tmp_path / "four", file) for file in (FILE, "model.safetensors"))
+    assert all(torch.equal(teacher[name], weight) for name, weight in start.named_parameters())
+    assert any(not torch.equal(teacher[name], student[name]) for name in student)
+    with pytest.MonkeyPatch.context() as patch:  # going on asks nobody for a teacher
+        patch.setattr("repro.training.teacher._weights", lambda recipe: pytest.fail("asked"))
+        train(recipe, seed=3, out=tmp_path / "four", stop=5, resume=True)
+    renewed = tensors(tmp_path / "four", FILE)
+    assert all(torch.equal(renewed[name], student[name]) for name in student)
+    assert [row["delta"] * 16 for row in curve(tmp_path / "four")] == [1, 1, 1, 1, 2]
+
+
+def test_a_teacher_is_trained_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    recipe = toy("duo_owt_distilled")
+    student = recipe.network(0)
+    first = teaching.teacher(recipe, student, torch.device("cpu"), None, train_alone)
+    (folder,) = (tmp_path / "teachers").iterdir()
+    assert checkpoints.open_checkpoint(folder).step == recipe.teacher.steps == 20
+    monkeypatch.setattr("repro.training.loop.Training.advance", lambda self: pytest.fail("trained again"))
+    again = teaching.teacher(recipe, recipe.network(1), torch.device("cpu"), None, train_alone)
+    for one, two, own in zip(first.parameters(), again.parameters(), student.parameters(), strict=True):
+        assert torch.equal(one, two) and torch.equal(one, own) and not one.requires_grad
+    assert not first.training
+
+
+@pytest.mark.parametrize(
+    ("name", "pins", "line"),
+    [
+        (
+            "duo_owt_distilled",
+            ["teacher=null"],
+            "objective 'dcd' distils and teacher is null; give a teacher",
+        ),
+        (
+            "duo_owt",
+            ['teacher={"part": "released_teacher", "source": "x", "revision": "UNRESOLVED"}'],
+            "objective 'duo_elbo' learns from no teacher; leave teacher null",
+        ),
+        ("duo_owt_distilled", ["objective.round=0"], "round=0 is no count of steps; give 1 or more"),
+    ],
+)
+def test_what_cannot_be_taught_is_named(name, pins, line):
+    with pytest.raises(ValueError, match=re.escape(line)):
+        select(registry.recipe(name), "nano", pins)
+
+
+def test_a_teacher_of_another_shape_is_refused(tmp_path):
+    recipe = toy("duo_owt_distilled", "backbone.backbone.width=48")
+    with pytest.raises(ValueError, match=r"has shape \(34, 32\) where it comes from, \(34, 48\) here"):
+        train(recipe, seed=0, out=tmp_path, stop=1, resume=False)
+
+
+def test_a_released_teacher_that_is_not_there_is_one_line(tmp_path):
+    missing = ReleasedTeacher(source="./nowhere", revision="UNRESOLVED")
+    recipe = dataclasses.replace(toy("duo_owt_distilled"), teacher=missing)
+    with pytest.raises(ValueError, match=r"no file or folder '\./nowhere'"):
+        train(recipe, seed=0, out=tmp_path, stop=1, resume=False)
+
+
+def test_a_divergence_keeps_its_digits_where_networks_agree():
+    """Float32 against float64 at KL = 5e-7, and finite where the student rules out what the teacher says."""
+    (features, head), count = heads(0, 61, 8), 61
+    logits = (features @ head.weight.T + head.bias).double()
+    near = logits + 1e-3 * torch.sin(torch.arange(count).double())
+    exact = (near.log_softmax(-1).exp() * (near.log_softmax(-1) - logits.log_softmax(-1))).sum(-1)
+    same = Head(torch.eye(count), None, torch.zeros(count, dtype=torch.bool))
+    kept = reverse_kl(near.float(), logits.float(), same).double()
+    torch.testing.assert_close(kept, exact, rtol=1e-2, atol=0)
+    p, q = near.float().log_softmax(-1), logits.float().log_softmax(-1)
+    plain = (p.exp() * (p - q)).sum(-1).double()
+    assert (plain / exact - 1).abs().max() > 5 * (kept / exact - 1).abs().max(), "the plain sum loses more"
+    one, other = torch.zeros(1, 3), torch.zeros(1, 3)
+    one[0, 0], other[0, 1] = 200.0, 200.0
+    three = Head(torch.eye(3), None, torch.zeros(3, dtype=torch.bool))
+    assert reverse_kl(one, other, three).item() == pytest.approx(200.0)
+    assert torch.isfinite(reverse_kl_gradient(one, other, three)).all() and torch.isfinite(one).all()

@@ -1,0 +1,192 @@
+"""Tables and figures are pure functions of the records: same bytes in any order, and stale ones are found."""
+
+import csv
+import io
+import json
+import re
+
+import matplotlib
+import pytest
+from helpers.synthetic import bound, law, paper, question, record, store, training
+
+import paper_figures
+from paper_figures import __main__ as figures
+from paper_figures import curves, gap, quality
+from repro import report as report_command
+from repro.results import report
+from repro.results.store import Store
+from repro.results.versions import latest
+
+
+@pytest.fixture(scope="module")
+def records():
+    return paper()
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory, records):
+    """The records as files; written without syncing each line, for speed."""
+    folder = tmp_path_factory.mktemp("raw")
+    for each in records:
+        with open(Store(folder).path(each), "a") as file:
+            file.write(json.dumps(each) + "\n")
+    return folder
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_tables_hold_every_cell_once_with_mean_and_spread_over_seeds(raw):
+    files = report.tables(raw)
+    bounds = rows_of(files["bounds.csv"])
+    assert [row["checkpoint"] for row in bounds if row["scale"] == "nano.text"] == [
+        "ar@nano.text",
+        "mdlm@nano.text",
+    ]
+    assert all(row["seeds"] == "3" and row["n"] == "4096" for row in bounds)
+    (mdlm,) = (row for row in bounds if row["checkpoint"] == "mdlm@nano")
+    values = [bound("mdlm@nano", seed)["answer"]["metrics"]["nll_bound"]["value"] for seed in range(3)]
+    assert float(mdlm["nll_bound"]) == pytest.approx(sum(values) / 3, rel=1e-5)
+    assert float(mdlm["gap"]) == pytest.approx(float(mdlm["nll_bound"]) - float(mdlm["nll_exact"]), abs=1e-5)
+    tokens = [
+        row["tokens_per_step"] for row in rows_of(files["sudoku.csv"]) if row["preset"] == "low_confidence"
+    ]
+    assert tokens == ["1", "2", "4", "all"]
+    for row in rows_of(files["sudoku.csv"]):
+        assert float(row["accuracy_low"]) < float(row["accuracy"]) < float(row["accuracy_high"])
+
+
+def test_numbers_have_at_most_six_significant_digits(raw):
+    for name, text in report.tables(raw).items():
+        if name.endswith(".csv"):
+            numbers = re.findall(r"(?<![\w.@-])-?\d*\.?\d+(?:e-?\d+)?(?=[,\n])", text)
+            assert numbers or text.count("\n") == 1, name
+            assert all(float(f"{float(x):.6g}") == float(x) for x in numbers)
+
+
+def test_order_of_the_records_changes_no_byte(tmp_path, records, raw):
+    """Tables are a function of the set of records."""
+    backwards = tmp_path / "raw"
+    backwards.mkdir()
+    for path in raw.glob("*.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        (backwards / path.name).write_text("".join(reversed(lines)))
+    assert report.tables(backwards) == report.tables(raw)
+
+
+def test_a_number_is_printed_to_the_digits_that_its_uncertainty_supports():
+    nan = float("nan")
+    assert report.measured(1.87901, 0.0041, nan) == "1.8790 ± 0.0041"
+    assert report.measured(1.87901, 0.0041, 0.0123) == "1.8790 ± 0.0041, sd 0.0123"
+    assert report.measured(1.682, 0.002, 0.0) == "1.6820 ± 0.0020"
+    assert report.measured(152.7, 12.0, nan) == "153 ± 12"
+    assert report.measured(1.87901, nan, nan) == "1.879" and report.measured(nan, nan, nan) == ""
+
+
+def test_a_note_is_printed_and_two_protocols_are_refused(tmp_path):
+    noted = record(question("duo@nano"), {"nll_bound": (2.4, 0.1, 8)}, recipe="duo@nano", note="improper")
+    assert "improper" in report.tables(store(tmp_path / "a", [noted]))["bounds.md"]
+    mixed = [bound("mdlm@nano"), bound("llada@nano", protocol={"rows": 500, "passes": 9})]
+    with pytest.raises(ValueError, match="passes is"):
+        report.tables(store(tmp_path / "b", mixed))
+
+
+def test_an_older_version_of_a_part_is_marked_and_drawn_in_no_figure(tmp_path, monkeypatch):
+    """Same question but for the sampler's version: two rows, the older one says so; two settings are still an error."""
+
+    def asked(preset, version, **pins):
+        sampler = {"part": preset, "version": version, **pins}
+        metrics = {"excess": (0.1 * version, 0.02, 500), "bigram": (0.01, 0.002, 500)}
+        about = question("mdlm@nano", "law", sampler=sampler)
+        return record(about, metrics, preset=preset, tokens="1", nfe=32.0, tokens_per_nfe=1.0)
+
+    old, new, other = asked("random", 1), asked("random", 2), asked("margin", 1)
+    given = []  # tables without a column for a mark
+    monkeypatch.setattr(report.text_quality, "tables", lambda records: given.extend(records) or {})
+    rows = report.tables(store(tmp_path / "a", [old, new, other]))["law.csv"].splitlines()[1:]
+    assert given == [new, other]
+    notes = {(row.split(",")[3], row.split(",")[5][:3]): row.rpartition(",")[2] for row in rows}
+    assert notes == {
+        ("margin", "0.1"): "",
+        ("random", "0.2"): "",
+        ("random", "0.1"): "older: random version 1",
+    }
+    assert latest([old, new, other]) == [new, other]
+    with pytest.raises(ValueError, match=r"two questions would print one row: sampler\.k is "):
+        report.tables(store(tmp_path / "b", [asked("random", 1, k=1), asked("random", 1, k=2)]))
+
+
+def test_no_records_give_headers_and_a_sentence(tmp_path):
+    files = report.tables(tmp_path)
+    assert files["law.csv"].count("\n") == 1 and "| checkpoint" in files["law.md"]
+    assert all("No records yet" in text for name, text in files.items() if name.endswith(".md"))
+    for name in figures.NAMES:
+        assert "no records of " in figures.draw(name, [])[f"{name}.svg"]
+
+
+def test_check_finds_a_stale_table_and_names_the_command(tmp_path, raw, capsys):
+    where = ["--raw", str(raw), "--out", str(tmp_path)]
+    assert report_command.main(where) == 0 and report_command.main([*where, "--check"]) == 0
+    path = tmp_path / "sudoku.md"
+    path.write_text(path.read_text().replace("0.97", "0.98", 1))
+    capsys.readouterr()
+    assert report_command.main([*where, "--check"]) == 1
+    assert capsys.readouterr().out == f"{path} is stale; python -m repro.report writes it anew\n"
+
+
+@pytest.mark.parametrize("name", figures.NAMES)
+def test_figures_are_the_same_bytes_for_any_order_of_records(name, records):
+    first = figures.draw(name, records)
+    assert figures.draw(name, records[::-1]) == first
+    svg = first[f"{name}.svg"]
+    assert "<dc:date>" not in svg and not re.search(r"\bnan\b", svg)
+    assert len(first[f"{name}.csv"].splitlines()) > 5
+
+
+def test_a_sampler_is_drawn_at_what_it_planned_or_realised():
+    made = [law("mdlm@nano", "random", tokens, 1.0, 0.1) for tokens in ("1", "8", "all")]
+    drawn = quality.query([*made, law("mdlm@nano", "threshold_0.9", None, 1.0, 0.1, per_nfe=1.7)])
+    assert drawn[drawn.metric == "excess"].x.tolist() == [1.0, 8.0, 32.0, 1.7]
+    assert drawn.true_value.notna().all()
+
+
+def test_training_curves_are_means_of_equal_stretches():
+    assert curves.binned([0, 1, 2, 3], [1, 3, 5, 9], 2) == [(0.5, 2), (2.5, 7)]
+    assert curves.binned([0, 1], [4, 2], 60) == [(0, 4), (1, 2)] and curves.binned([], [], 60) == []
+    drawn = curves.query([training("mdlm@nano", seed) for seed in (0, 1)])
+    assert drawn.groupby(["train_seed", "curve"]).size().tolist() == [60, 10, 60, 10]
+
+
+def test_one_recipe_has_one_colour_and_no_two_share_it():
+    colours = [paper_figures.colour(f"{name}@nano") for name in paper_figures.COLOURS]
+    assert len(set(colours)) == len(colours) and paper_figures.colour("mdlm@nano.text") in colours
+
+
+def test_labels_do_not_overlap_and_stay_in_order():
+    placed = paper_figures.spread_out([0.5, 0.51, 0.52, 0.9], 0.1)
+    assert placed == pytest.approx([0.41, 0.51, 0.61, 0.9])
+
+
+def test_check_of_figures_compares_csv_always_and_svg_on_the_pinned_version(
+    tmp_path, raw, capsys, monkeypatch
+):
+    where = ["gap", "--raw", str(raw), "--out", str(tmp_path)]
+    assert figures.main(where) == 0
+    monkeypatch.setattr(figures, "pinned_matplotlib", lambda: matplotlib.__version__)
+    assert figures.main([*where, "--check"]) == 0
+    (tmp_path / "gap.svg").write_text("<svg/>")
+    assert figures.main([*where, "--check"]) == 1
+    monkeypatch.setattr(figures, "pinned_matplotlib", lambda: "0.0.1")
+    capsys.readouterr()
+    assert figures.main([*where, "--check"]) == 0 and "SVG not compared" in capsys.readouterr().out
+    (tmp_path / "gap.csv").write_text("")
+    assert figures.main([*where, "--check"]) == 1
+    with pytest.raises(ValueError, match="no figure 'gaps'; nearest is 'gap'"):
+        figures.main(["gaps"])
+
+
+def test_gap_figure_shows_the_gap_of_the_records(records):
+    _, drawn = gap.figure(records)
+    assert drawn.recipe.tolist() == ["ar@nano", "llada@nano", "mdlm@nano", "duo@nano", "duo_nelbo@nano"]
+    assert drawn.value[2] == pytest.approx(0.2, abs=0.02) and (drawn.seeds == 3).all()

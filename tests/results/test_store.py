@@ -1,0 +1,195 @@
+"""Records keep their word: broken, torn, contradicting and overridden ones are found; hashes are exact."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers.synthetic import NUMERICS, bound, law, question, record, store
+
+from repro.core.parts import sha256
+from repro.results import __main__ as results_command
+from repro.results import store as results
+from repro.results.record import agree, text
+from repro.results.store import Store, collect, one_protocol, publish, read, summarise, to_frame
+
+
+def lines(folder):
+    (path,) = folder.glob("*.jsonl")
+    return path, path.read_bytes()
+
+
+def test_id_key_and_cell_change_with_what_they_name_and_with_nothing_else():
+    """The key forgets which weights came out of the training run, the cell also forgets both seeds."""
+    first = question()
+    assert question().id == first.id
+    other_weights = question(digest="weights trained on another machine")
+    assert (
+        other_weights.id != first.id and other_weights.key == first.key and other_weights.cell == first.cell
+    )
+    for other in (question(train_seed=1, digest=first.checkpoint.digest), question(seed=1)):
+        assert other.id != first.id and other.key != first.key and other.cell == first.cell
+    changes = [{"step": 1000}, {"weights": "ema"}, {"limit": 8}, {"protocol": {"rows": 8}}, {"task": "law"}]
+    for change in changes:
+        assert len({question(**change).cell, first.cell}) == 2, change
+
+
+def test_labels_and_measurements_enter_no_hash_of_the_question():
+    asked = question()
+    a = record(asked, {"gap": (0.2, 0.01, 8)}, note="truncated")
+    b = record(asked, {"gap": (0.3, 0.01, 8)}, numerics={**NUMERICS, "threads": 2})
+    assert all(a[name] == b[name] for name in ("id", "key", "cell")) and a["sha256"] != b["sha256"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"sampler": "greedy"}, {"limit": 1.5}, {"seed": True}, {"task": {"name": "law"}}]
+)
+def test_a_question_of_another_type_is_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        question(**change)
+
+
+def test_an_answer_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="'gap' of 'mdlm@nano' is nan"):
+        record(question(), {"gap": (float("nan"), 0.01, 8)})
+
+
+def test_a_record_survives_the_file_and_is_not_written_twice(tmp_path):
+    first, folder = law("oracle:mdlm@nano", "random", "1", 0.1, 0.2), tmp_path / "raw"
+    assert Store(folder).append(first) and not Store(folder).append(first)
+    path, data = lines(folder)
+    assert path.name == "oracle_mdlm@nano-s0.nano.jsonl" and data.count(b"\n") == 1
+    assert read(path) == [first] == Store(folder).records()
+    assert Store(folder).find(first["id"], NUMERICS) == first
+    assert Store(folder).find(first["id"], {**NUMERICS, "threads": 2}) is None
+
+
+def test_any_flipped_character_is_found(tmp_path):
+    """The hash of a line covers every value; the error names file, line and remedy in one line."""
+    path, data = lines(store(tmp_path, [bound(train_seed=0), bound(train_seed=0, seed=1)]))
+    for at in range(data.index(b"\n") + 1, len(data) - 1, 29):
+        broken = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"jsonl:2: .*; remove this line") as error:
+            read(path)
+        assert "\n" not in str(error.value)
+
+
+def test_a_changed_value_needs_more_than_a_new_checksum(tmp_path):
+    """Rehashing a line does not help if the question is not the one that its id names."""
+    path, data = lines(store(tmp_path, [bound()]))
+    changed = json.loads(data)
+    changed["question"]["seed"] = 7
+    body = {name: value for name, value in changed.items() if name != "sha256"}
+    changed["sha256"] = sha256(text(body))
+    path.write_text(json.dumps(changed) + "\n")
+    with pytest.raises(ValueError, match="'id' is not the hash of this question"):
+        read(path)
+
+
+@pytest.mark.parametrize("left", [1, 200, -1])
+def test_a_torn_tail_is_ignored_then_cut_off_by_the_next_append(tmp_path, left):
+    """A writer killed within a line, or just before its newline, loses that line and no other."""
+    first, second, third = bound(), bound(seed=1), bound(seed=2)
+    path, data = lines(store(tmp_path, [first, second]))
+    start = data.index(b"\n") + 1
+    path.write_bytes(data[: start + left] if left > 0 else data[:left])
+    with pytest.raises(ValueError, match=":2: torn last line"):
+        read(path)
+    assert Store(tmp_path).records() == [first]
+    assert Store(tmp_path).append(third)
+    assert read(path) == [first, third]
+
+
+def test_a_broken_line_inside_stops_the_append(tmp_path):
+    path, data = lines(store(tmp_path, [bound()]))
+    path.write_bytes(b"{}\n" + data)
+    with pytest.raises(ValueError, match="jsonl:1: "):
+        Store(tmp_path).append(bound(seed=1))
+    assert path.read_bytes() == b"{}\n" + data
+
+
+def test_same_question_other_answer_is_an_error_and_other_numerics_are_kept(tmp_path):
+    first = record(question(), {"gap": (0.2, 0.01, 500)}, samples="a" * 64)
+    close = record(question(), {"gap": (0.2 * (1 + 5e-6), 0.01, 500)}, samples="a" * 64)
+    folder = store(tmp_path, [first])
+    assert not Store(folder).append(close)
+    for metrics, samples, said in [
+        ({"gap": (0.21, 0.01, 500)}, "a" * 64, r"metrics\.gap\.value is 0\.2 and 0\.21"),
+        ({"gap": (0.2, 0.01, 501)}, "a" * 64, r"metrics\.gap\.n is 500 and 501"),
+        ({"gap": (0.2, 0.01, 500)}, "b" * 64, "samples is"),
+        ({"nll_bound": (0.2, 0.01, 500)}, "a" * 64, r"metrics\.gap is given in only one"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            Store(folder).append(record(question(), metrics, samples=samples))
+    elsewhere = record(
+        question(), {"gap": (0.3, 0.01, 500)}, numerics={**NUMERICS, "device": "cuda"}, samples="c" * 64
+    )
+    assert Store(folder).append(elsewhere)
+    assert Store(folder).records() == [first, elsewhere]
+
+
+def test_answers_agree_symmetrically():
+    a, b = (record(question(), {"gap": (value, None, 8)}) for value in (0.2, 0.2001))
+    for one, other in ((a, b), (b, a)):
+        with pytest.raises(ValueError, match="two answers"):
+            agree(one, other)
+
+
+def test_publish_copies_once_and_refuses_the_whole_run_before_it_writes(tmp_path):
+    target, run = tmp_path / "results", tmp_path / "run"
+    records = [bound(), bound(train_seed=1), bound("ar@nano")]
+    store(run / "raw", records)
+    (run / "log.jsonl").write_text("not a record\n")
+    assert publish(run, target) == (3, 0) and publish(run, target) == (0, 3)
+    assert sorted(r["id"] for r in collect(target)) == sorted(r["id"] for r in records)
+
+    before = {path.name: path.read_bytes() for path in target.glob("*.jsonl")}
+    overridden = record(question("duo+3fa9c1"), {"gap": (0.1, 0.01, 8)}, recipe="duo+3fa9c1")
+    store(tmp_path / "tuned", [bound("llada@nano"), overridden])
+    with pytest.raises(ValueError, match=r"jsonl:1: 'duo\+3fa9c1' carries an override"):
+        publish(tmp_path / "tuned", target)
+    with pytest.raises(ValueError, match="two answers"):
+        publish(store(tmp_path / "other", [bound("llada@nano"), bound(shift=0.1)]), target)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no records in"):
+        publish(tmp_path / "empty", target)
+    assert {path.name: path.read_bytes() for path in target.glob("*.jsonl")} == before
+
+
+def test_two_protocols_never_share_a_column():
+    """The error names the field that differs and both values."""
+    rows = to_frame([bound(), bound("ar@nano", protocol={"rows": 500, "passes": 8})])
+    with pytest.raises(ValueError, match="share a column: passes is 4 and 8"):
+        one_protocol(rows)
+    with pytest.raises(ValueError, match=r"one row: checkpoint\.step is 2000 and 1000"):
+        summarise(to_frame([bound(), bound(step=1000)]))
+
+
+def test_a_train_seed_counts_once_however_often_it_was_answered():
+    """Mean, spread and number of seeds come from train seeds, not from sampling seeds or machines."""
+    values = {(0, 0): 1.0, (0, 1): 1.2, (1, 0): 2.0, (2, 0): 3.0}
+    made = [record(question(train_seed=t, seed=s), {"gap": (v, 0.1, 8)}) for (t, s), v in values.items()]
+    (row,) = summarise(to_frame(made)).to_dict("records")
+    assert row["seeds"] == 3 and row["value"] == pytest.approx((1.1 + 2 + 3) / 3)
+    assert row["sd_seeds"] == pytest.approx(0.9504, abs=1e-4) and row["se"] == pytest.approx(0.1)
+
+
+def test_command_line_checks_a_folder_and_names_what_is_missing(tmp_path, capsys):
+    store(tmp_path / "run" / "raw", [bound(), bound(seed=1)])
+    assert results_command.main(["check", str(tmp_path / "run")]) == 0
+    assert "2 records in 1 files" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="publish needs the folder"):
+        results_command.main(["publish"])
+    with pytest.raises(ValueError, match="no folder"):
+        results_command.main(["check", str(tmp_path / "nowhere")])
+
+
+def test_results_statistics_tables_and_figures_import_no_torch():
+    """They must run where torch is not installed (design.md, law 5)."""
+    code = (
+        "import sys, repro.results.store, repro.core.stats, repro.results.reproduction, repro.results.report\n"
+        "import paper_figures.__main__ as figures\n[figures.module(name) for name in figures.NAMES]\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=results.ROOT)

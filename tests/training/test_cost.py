@@ -1,0 +1,225 @@
+"""--plan against what it plans: real parameters, optimizer states, saved activations and copies of logits, counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from helpers.toy import toy
+from torch import Tensor
+
+from benchmarks.nets import Sizes
+from benchmarks.row import peak_bytes
+from repro.core import registry
+from repro.models.attention import Mask
+from repro.models.backbone import Role
+from repro.models.denoiser import Denoiser
+from repro.models.llama import Llama
+from repro.objectives.sym_kl import closed_form, script_form
+from repro.processes.process import cross_entropy
+from repro.processes.uniform import token_nll
+from repro.recipes.command import command, select
+from repro.training.cost import ACTIVATIONS, COPIES, COPIES_CE, COPIES_UNIFORM, ENGINES, plan
+from repro.training.optimizer import MasterWeights
+from repro.training.recipe import Recipe
+
+
+def size_in_bytes(tensors: list[Tensor]) -> int:
+    return sum(
+        t.numel() * t.element_size() for t in tensors if t.ndim
+    )  # Adam's step counters have no dimension
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16_autocast", "bf16_master", "bf16_pure"])
+def test_what_training_holds_is_what_is_planned(precision):
+    """A toy net after one step: weights, gradients (of the network and of its masters), Adam and masters, average."""
+    recipe = toy("duo_nelbo", f"precision={precision}")
+    network = recipe.network(0)
+    masters = MasterWeights(network, recipe.precision, recipe.ema)
+    optimizer = recipe.optimizer.build(masters.parameters())
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    held = size_in_bytes([p.grad for p in network.parameters() if p.grad is not None])
+    masters.collect()
+    if masters.apart:
+        held += size_in_bytes(masters.gradients())
+    optimizer.step()
+    apart = masters.parameters() if masters.apart else []
+    states = [t for state in optimizer.state.values() for t in state.values()]
+    planned = plan(recipe, gpus=1)["bytes_a_gpu"]
+    assert planned["weights"] == size_in_bytes(list(network.parameters()))
+    assert planned["gradients"] == held
+    assert planned["optimizer"] == size_in_bytes([*apart, *states])
+    assert planned["ema"] == size_in_bytes(list(masters.average.values()))
+
+
+def deeper(layers: int, kind: str) -> Denoiser:
+    """The full recipe's network, its width divided by 4, with so many layers, in bfloat16."""
+    recipe = registry.recipe("duo" if kind == "modernbert" else "ar")
+    pins = recipe.backbone.blank()
+    smaller = dataclasses.replace(pins, layers=layers, width=256, heads=4, ffn=pins.ffn // 4)
+    if isinstance(smaller, Llama):
+        smaller = dataclasses.replace(smaller, kv_heads=4)
+    role = Role(Sizes(ids=100, mask=None, bos=None, length=64), (), "x0_mean")
+    return smaller.module(role, 0).bfloat16().train()
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "llama"])
+def test_activations_are_counted(kind):
+    """What autograd saves of three more layers, weights apart: 22 values a token and unit of width at most, 20 at
+    least."""
+    saved = []
+    for layers in (3, 6):
+        network = deeper(layers, kind)
+        weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+        kept: dict[int, Tensor] = {}
+
+        def keep(tensor: Tensor, kept: dict[int, Tensor] = kept) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features = network.encode(torch.zeros(4, 64, dtype=torch.long), t=None, attention=Mask())
+        saved.append(sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in weights))
+        del features
+    values = (saved[1] - saved[0]) / 3 / 2 / (4 * 64 * 256)
+    assert 0.9 * ACTIVATIONS < values < 1.03 * ACTIVATIONS
+
+
+@pytest.mark.parametrize(
+    ("copies", "loss"),
+    [
+        (COPIES_CE, cross_entropy),
+        (COPIES["sym_kl"], lambda z, x: closed_form(z, x, 1e-8)[0]),
+        (COPIES["sym_kl_script"], lambda z, x: script_form(z, x, 1e-8)[0]),
+        (
+            COPIES_UNIFORM,
+            lambda z, x: token_nll(
+                *(z, x, x.roll(1), (alpha := torch.full(x.shape, 0.5).double()), -alpha),
+                count=z.shape[1],
+                meaning="leave_one_out",
+            ),
+        ),
+    ],
+    ids=["cross_entropy", "sym_kl", "sym_kl_script", "uniform"],
+)
+def test_copies_of_dense_logits_are_counted(copies, loss):
+    count, ids = 2000, torch.arange(50)
+    x, w = torch.ones(50, 2, requires_grad=True), torch.ones(count, 2, requires_grad=True)
+    peak = peak_bytes(lambda: loss(x @ w.T, ids).sum().backward())
+    assert peak / (4 * count * len(ids)) == pytest.approx(copies, abs=0.05)
+
+
+def test_engines_split_what_they_say():
+    """A split part is 1/8 of DDP's; under FSDP2 the float32 shards are weights, and no second gradient exists."""
+    recipe = registry.recipe("duo_nelbo")
+    found = {name: plan(recipe, engine=name)["bytes_a_gpu"] for name in ENGINES}
+    count = plan(recipe)["parameters"]
+    whole = {"weights": 2, "gradients": 6, "optimizer": 12, "ema": 4}
+    for part, size in whole.items():
+        assert found["ddp"][part] == size * count
+    assert [found["zero2"][part] / count for part in whole] == [2, 6 / 8, 12 / 8, 4 / 8]
+    assert [found["fsdp2"][part] / count for part in whole] == [4 / 8, 4 / 8, 8 / 8, 4 / 8]
+    assert found["ddp"]["buffers"] == 0 and found["zero2"]["buffers"] == 2 * 2 * 200_000_000
+    for part in ("activations", "logits", "head_gradient"):
+        assert found["ddp"][part] == found["zero2"][part] == found["fsdp2"][part]
+
+
+def test_what_fsdp2_gathers():
+    """Weights and gradients of what no layer holds, and two layers, of the real modules."""
+    backbone = registry.recipe("mdlm").backbone.blank()
+    pins = {"layers": 3, "width": 64, "heads": 4, "ffn": 96}
+    small = dataclasses.replace(toy("mdlm"), backbone=dataclasses.replace(backbone, **pins))
+    network = small.network(0)
+    layers = [sum(p.numel() for p in layer.parameters()) for layer in network.network.model.layers]
+    root = sum(p.numel() for p in network.parameters()) - sum(layers)
+    planned = plan(small, engine="fsdp2", gpus=2)["bytes_a_gpu"]["buffers"]
+    assert planned == pytest.approx(4 * 2 * (root + max(layers)), rel=2e-3)  # layer 0 lacks a norm
+
+
+def test_checkpointing_trades_activations_for_a_forward():
+    recipe = registry.recipe("duo")
+    plain, saving = plan(recipe), plan(recipe, activation_checkpointing=True)
+    assert 1.25 < saving["flops_a_step"] / plain["flops_a_step"] < 4 / 3
+    assert saving["bytes_a_gpu"]["activations"] < plain["bytes_a_gpu"]["activations"] / 10
+    rest = ("weights", "gradients", "optimizer", "ema", "buffers", "logits", "head_gradient")
+    assert all(saving["bytes_a_gpu"][part] == plain["bytes_a_gpu"][part] for part in rest)
+
+
+def test_more_gpus_share_rows_and_time():
+    recipe = registry.recipe("duo")
+    eight, sixteen = plan(recipe, gpus=8), plan(recipe, gpus=16)
+    assert (eight["rows_a_gpu_at_once"], sixteen["rows_a_gpu_at_once"]) == (32, 16)
+    assert sixteen["bytes_a_gpu"]["activations"] * 2 == eight["bytes_a_gpu"]["activations"]
+    assert sixteen["seconds_a_step"] * 2 == eight["seconds_a_step"]
+    assert sixteen["gpu_hours"] == pytest.approx(eight["gpu_hours"])
+    assert sixteen["seed"] == eight["seed"], "the seed had 8"
+
+
+@pytest.mark.parametrize("name", ["llada", "duo", "duo_script"])
+def test_the_seed_s_fact_stands_beside_the_plan(name, capsys):
+    """8 H100s, one epoch, 256 rows a step; 40.4 TFLOP a GPU and step (docs/method.md#cost-duo-step); 3,215 steps
+    (docs/method.md#masked-script)."""
+    found = plan(registry.recipe(name))
+    assert found["flops_a_step"] / 8 == pytest.approx(40.4e12, rel=2e-3)
+    seconds = 3215 * 40.4e12 / (0.4 * 989e12)
+    assert found["seed"] == {
+        "gpus": 8,
+        "rows_a_step": 256,
+        "epochs": 1,
+        "steps_implied": 3215,
+        "hours_implied": pytest.approx(seconds / 3600, rel=2e-3),
+    }
+    command(registry.recipe(name), ["--plan"])
+    printed = capsys.readouterr().out
+    assert "published: 8 H100s, one epoch, 256 sequences a step, no time" in printed
+    assert "3,215 steps and 5.5 minutes" in printed and "(not measured)" in printed
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [registry.recipe("mdlm"), select(registry.recipe("duo"), "full", ["steps=5"])],
+    ids=["mdlm", "set"],
+)
+def test_other_runs_are_not_the_seed_s(recipe, capsys):
+    assert "seed" not in plan(recipe)
+    command(registry.recipe("mdlm"), ["--plan"])
+    assert "published" not in capsys.readouterr().out
+
+
+def test_the_command_plans_for_an_engine(capsys):
+    """--json holds what `plan` gives; the text names engine, parts and assumptions."""
+    recipe, flags = (
+        registry.recipe("duo"),
+        ["--engine", "fsdp2", "--gpus", "16", "--activation-checkpointing"],
+    )
+    command(recipe, ["--plan", "--json", *flags])
+    wanted = plan(recipe, engine="fsdp2", gpus=16, activation_checkpointing=True)
+    assert json.loads(capsys.readouterr().out) == wanted
+    command(recipe, ["--plan", *flags])
+    printed = capsys.readouterr().out
+    assert "16 x H100, fsdp2, layers computed again" in printed
+    assert "split over GPUs: ema, gradients, optimizer, weights" in printed
+    for part in wanted["bytes_a_gpu"]:
+        assert f"{part.replace('_', ' ')} " in printed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        (registry.recipe("duo"), {"engine": "zero"}, "no engine 'zero'; nearest is 'zero2'"),
+        (registry.recipe("duo"), {"gpus": 7}, "--gpus 7 cannot share a batch of 256 rows"),
+        (registry.recipe("duo"), {"gpus": 0}, "--gpus 0 cannot share"),
+        (
+            select(registry.recipe("duo"), "full", ["precision=bf16_pure"]),
+            {"engine": "zero2"},
+            "bf16_pure keeps no",
+        ),
+    ],
+    ids=["engine", "gpus", "none", "pure"],
+)
+def test_plans_that_cannot_be(recipe: Recipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plan(recipe, **arguments)

@@ -1,0 +1,162 @@
+"""Faults: a signal, a kill, a NaN, a full disk. What was finished stays, and a resumed run is the run, bitwise."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from helpers.toy import overrides, toy
+
+from repro.core.errors import Stopped, one_line
+from repro.core.files import ROOT
+from repro.training import checkpoint as checkpoints
+from repro.training.loop import Training, train
+
+STEPS = 60
+
+
+def start(out, *more, steps=STEPS):
+    """A run in a process of its own: short steps, a checkpoint every 5."""
+    pins = [f"steps={steps}", "checkpoint_every=5", "log_every=1"]
+    command = [sys.executable, "-m", "repro.recipes.mdlm", "--scale", "nano", "--out", str(out), *more]
+    command += [flag for pin in overrides("mdlm", *pins) for flag in ("--set", pin)]
+    environment = os.environ | {"REPRO_RUNS": str(out.parent / "runs"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def weights(out):
+    (folder,) = checkpoints.steps_in(out)[-1:]
+    found = checkpoints.open_checkpoint(folder)
+    return found.step, {file: found.tensors(file) for file in found.files}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same run, never interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    process = start(out)
+    assert process.wait(120) == 0, process.communicate()
+    return weights(out)
+
+
+def same(one, other):
+    assert one[0] == other[0]
+    for file, tensors in one[1].items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, other[1][file][name]), (file, name)
+
+
+def kill_while_it_trains(process, out, draw):
+    """kill -9 at a random moment after its first row of this time."""
+    log, began = out / "metrics.jsonl", time.time()
+    while process.poll() is None and not (log.exists() and log.stat().st_mtime > began):
+        time.sleep(0.005)
+    time.sleep(draw.uniform(0, 0.3))
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("kills", "steps"), [(3, STEPS), pytest.param(50, 600, marks=pytest.mark.slow)], ids=["3", "50"]
+)
+def test_kills_at_any_moment_change_nothing(kills, steps, tmp_path):
+    """Killed, resumed, killed again: bitwise the uninterrupted weights, average and optimizer, one row a step."""
+    whole, out, draw = tmp_path / "whole", tmp_path / "run", random.Random(kills)
+    process = start(whole, steps=steps)
+    assert process.wait(300) == 0, process.communicate()
+    for _ in range(kills):
+        again = ["--resume"] if checkpoints.steps_in(out) else []
+        kill_while_it_trains(start(out, *again, steps=steps), out, draw)
+        for folder in checkpoints.steps_in(out):
+            checkpoints.open_checkpoint(folder).tensors("model.safetensors")  # whole, whenever it was killed
+    process = start(out, *(["--resume"] if checkpoints.steps_in(out) else []), steps=steps)
+    assert process.wait(300) == 0, process.communicate()
+    same(weights(whole), weights(out))
+    rows = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows == list(range(1, steps + 1))
+
+
+def test_sigterm_saves_and_exits(whole, tmp_path):
+    """One line, exit code 143, a whole checkpoint of the step at hand; the resumed run is the uninterrupted one."""
+    out = tmp_path / "run"
+    process = start(out)
+    log = out / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 143 and time.monotonic() - began < 10
+    step = checkpoints.open_checkpoint(out).step
+    (line,) = [line for line in said.splitlines() if "SIGTERM" in line]
+    assert f"saved step {step} of {STEPS}" in line and "--resume" in line
+    process = start(out, "--resume")
+    assert process.wait(120) == 0, process.communicate()
+    same(whole, weights(out))
+
+
+def test_sigterm_is_only_noted_in_the_middle_of_a_step(tmp_path, monkeypatch):
+    """The handler is put back afterwards, and a run that has ended is not stopped."""
+    before = signal.getsignal(signal.SIGTERM)
+    recipe = toy("ar")
+
+    def heldout(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    monkeypatch.setattr("repro.training.loop.Training.heldout", heldout)
+    with pytest.raises(Stopped, match="saved step"):
+        train(recipe, seed=0, out=tmp_path / "run", stop=None, resume=False)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_nan_leaves_what_is_needed_to_replay_it(tmp_path):
+    recipe = toy("ar", "optimizer.lr=1e30", "optimizer.clip=null")
+    with pytest.raises(ValueError, match=r"(loss|grad_norm) is (nan|inf) at step \d+; .*fault.json"):
+        train(recipe, seed=0, out=tmp_path / "run", stop=None, resume=False)
+    fault = json.loads((tmp_path / "run" / "fault.json").read_text())
+    assert len(fault["rows"]) == len(fault["examples"]) == recipe.batch
+    assert fault["step"] >= 1 and fault["recipe"]["name"] == recipe.name
+
+
+def test_sigterm_never_saves_a_nan(tmp_path, monkeypatch):
+    """Told to stop at a step that is neither logged nor due: what would be saved is looked at first."""
+    rare = [f"{pin}=20" for pin in ("log_every", "checkpoint_every", "heldout_every")]
+    recipe = toy("ar", "optimizer.lr=1e30", "optimizer.clip=null", *rare)
+    monkeypatch.setattr("repro.training.engines.Engine.any", lambda self, here: True)
+    once = Training.advance
+
+    def thrice(self):
+        return [once(self) for _ in range(3)][-1]
+
+    monkeypatch.setattr(Training, "advance", thrice)
+    with pytest.raises(ValueError, match=r"(loss|grad_norm) is (nan|inf)"):
+        train(recipe, seed=0, out=tmp_path / "run", stop=None, resume=False)
+    assert not checkpoints.steps_in(tmp_path / "run")
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    """ENOSPC while a checkpoint is written: one line with the remedy; the one before is whole and is gone on with."""
+    recipe, out = toy("ar"), tmp_path / "run"
+    train(recipe, seed=0, out=out, stop=5, resume=False)
+    kept = checkpoints.steps_in(out)
+
+    def full(tensors, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError) as caught:
+        patched.setattr("safetensors.torch.save_file", full)
+        train(recipe, seed=0, out=out, stop=10, resume=True)
+    assert one_line(caught.value).startswith("the disk is full")
+    assert checkpoints.steps_in(out) == kept and not list(out.glob("*.tmp")) and not list(out.glob(".step*"))
+    train(recipe, seed=0, out=out, stop=10, resume=True)
+    assert checkpoints.open_checkpoint(out).step == 10
