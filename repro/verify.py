@@ -14,8 +14,7 @@ from pathlib import Path
 
 from repro.core.cli import Parser, run
 from repro.evals.published.cells import FILE, disagreements, find, read
-from repro.evals.published.verify import card, render, unanswered, verify
-from repro.evals.published.worth import cheapest
+from repro.evals.published.verify import card, render, verify
 from repro.results.store import RAW, collect
 from repro.results.versions import latest
 
@@ -39,7 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         data = {
             "cells": [asdict(verdict) for verdict in verdicts],
-            "cheapest": [asdict(step) for step in cheapest(unanswered(verdicts))],
             "disagreements": [
                 {"called": each.called, "cells": [cell.name for cell in each.cells], "fields": each.fields}
                 for each in disagreements(cells)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -28,7 +28,6 @@ from repro.core.stats import holm
 from repro.evals.published.cells import Cell, Disagreement, disagreements, said
 from repro.evals.published.matching import another_plan, called, differing, labelled
 from repro.evals.published.price import Price, price, shown
-from repro.evals.published.worth import Pairs, summary
 from repro.results.record import Question, Record, difference, text
 
 ALPHA = 0.05
@@ -159,20 +158,13 @@ def _judged(verdict: Verdict) -> Verdict:
     return replace(verdict, answer="inconclusive", why=f"{words}, p {p:.2g}; more rows would tell")
 
 
-def unanswered(verdicts: Iterable[Verdict]) -> Pairs:
-    """Cells that are not run, with their prices."""
-    return [(each.cell, each.price) for each in verdicts if each.price is not None]
-
-
 # --- printing -----------------------------------------------------------------------------------------------
 def render(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """The summary, line by line: counts by table, every cell that was compared, cheapest runs, disagreements."""
+    """The summary, line by line: counts by table, every cell that was compared, disagreements."""
     yield from _counts(verdicts)
     for verdict in verdicts:
         if verdict.ours is not None or (verdict.answer == "not comparable" and not verdict.cell.unstated):
             yield f"{verdict.cell.name}: {verdict.answer}: {verdict.why}"
-    yield ""
-    yield from summary(unanswered(verdicts))
     apart = disagreements([verdict.cell for verdict in verdicts])
     if apart:
         yield ""
@@ -189,20 +181,20 @@ def _counts(verdicts: Sequence[Verdict]) -> Iterator[str]:
     for name, members in tables.items():
         counts = Counter(verdict.answer for verdict in members)
         words = ", ".join(f"{counts[answer]} {answer}" for answer in ANSWERS if counts[answer])
-        yield f"{name}, {members[0].cell.title}: {words}{_priced(unanswered(members))}"
+        yield f"{name}, {members[0].cell.title}: {words}{_priced(members)}"
     yield f"all {len(verdicts)} cells: " + ", ".join(f"{total[answer]} {answer}" for answer in ANSWERS)
 
 
-def _priced(pairs: Pairs) -> str:
-    """How many cells have a price, and what their runs cost together; training apart."""
-    if not pairs:
+def _priced(verdicts: Sequence[Verdict]) -> str:
+    """How many of the cells without an answer have a price, and the hours of their distinct runs; training apart."""
+    prices = [each.price for each in verdicts if each.price is not None]
+    if not prices:
         return ""
-    known = [price for _, price in pairs if price.hours is not None]
-    hours = {price.run: price.hours or 0.0 for price in known if not price.trained}
-    trained = {price.run: price.hours or 0.0 for price in known if price.trained}
-    words = [f"{len(known)} of {len(pairs)} priced"]
-    words += [f"{shown(sum(hours.values()))} h"] if hours else []
-    words += [f"{shown(sum(trained.values()))} h of training"] if trained else []
+    known = [each for each in prices if each.hours is not None]
+    words = [f"{len(known)} of {len(prices)} priced"]
+    for trained, unit in ((False, "h"), (True, "h of training")):
+        hours = {each.run: each.hours or 0.0 for each in known if each.trained is trained}
+        words += [f"{shown(sum(hours.values()))} {unit}"] if hours else []
     return f" ({', '.join(words)})"
 
 
@@ -220,7 +212,9 @@ def card(verdict: Verdict, among: Sequence[Verdict]) -> Iterator[str]:
     """One cell, line by line, its cost first."""
     cell, cells = verdict.cell, [each.cell for each in among]
     cost = verdict.price or price(cell)
-    shared = sum(other.run == cost.run for each, other in unanswered(among) if each != cell)
+    shared = sum(
+        each.price is not None and each.price.run == cost.run and each.cell != cell for each in among
+    )
     yield f"cost: {cost.say(cell.needs)}" + (f" (the same run answers {shared} more)" if shared else "")
     yield f"{cell.name}: {verdict.answer}: {verdict.why}"
     yield f"published: {cell.printed:g} ({cell.metric}, {cell.title}), {cell.source}, {cell.date}"

@@ -15,8 +15,7 @@ from repro.evals.__main__ import main as evals
 from repro.evals.published import verify
 from repro.evals.published.cells import find, read
 from repro.evals.published.matching import differing
-from repro.evals.published.price import Price, answering, price
-from repro.evals.published.worth import cheapest, rows, summary
+from repro.evals.published.price import answering, price
 from repro.hub import catalogue as checkpoints
 from repro.results import store as results
 from repro.results.record import Question
@@ -127,46 +126,13 @@ def test_every_cell_gets_one_of_five_answers_and_most_a_price(folder, tmp_path):
     assert time.process_time() - began < 5
     assert len(found) == len(CELLS) and {each.answer for each in found} <= set(verify.ANSWERS)
     assert all(each.why for each in found)
-    pairs = verify.unanswered(found)
-    assert [each.cell.name for each in found if each.answer == "not run"] == [c.name for c, _ in pairs]
-    priced = sum(cost.hours is not None for _, cost in pairs)
-    assert priced > 0.9 * len(pairs)
-    assert "not run" not in "\n".join(summary(pairs))
+    assert all((each.price is not None) == (each.answer == "not run") for each in found)
+    prices = [each.price for each in found if each.price is not None]
+    assert sum(each.hours is not None for each in prices) > 0.9 * len(prices)
 
 
-def pairs(*members):
-    cell = find(CELLS, "duo.t5.mdlm.1024")
-    return [
-        (replace(cell, name=name), Price(run=run, hours=hours, command=command, missing=missing))
-        for name, run, hours, command, missing in members
-    ]
-
-
-def test_a_shared_run_is_paid_once_and_the_best_comes_first():
-    given = pairs(
-        ("a.x.1", "one", 3.0, "ask", ""),
-        ("b.x.1", "one", 3.0, "ask", ""),
-        ("a.x.2", "two", 1.0, "ask", ""),
-        ("c.y.1", "three", 9.0, "ask", ""),
-        ("c.y.2", "four", 0.1, "", "a checkpoint"),
-        ("c.z.1", "five", None, "", "its sizes"),
-    )
-    steps = cheapest(given)
-    assert [(s.run, s.cells, s.hours_so_far, s.cells_so_far) for s in steps] == [
-        ("two", ("a.x.2",), 1.0, 1),
-        ("one", ("a.x.1", "b.x.1"), 4.0, 3),
-        ("three", ("c.y.1",), 13.0, 4),
-    ]
-    found = rows(given)
-    assert [(r.name, r.cells, r.hours) for r in found] == [("a.x", 3, 4.0), ("c.y", 1, 9.0)]  # b.x is paid
-    lines = list(summary(given))
-    assert "4 by 3 questions" in lines[0] and "3 within 6 h" in lines[1]
-    assert any(line.strip() == "1 for a checkpoint, then about 0.1 h" for line in lines)
-    assert any(line.strip() == "1 for its sizes" for line in lines)
-
-
-def test_an_answered_cell_is_no_longer_worth_a_run():
-    """A record of the question that a price names takes both of its cells off the list."""
+def test_a_record_answers_every_cell_of_its_question():
+    """One record of the priced question answers both cells that share it, and no other cell."""
     cell = find(CELLS, "duo.t5.mdlm.8")
     asked = answering(cell)
     places = ("task", "sampler", "plan", "limit", "protocol")
@@ -177,11 +143,9 @@ def test_an_answered_cell_is_no_longer_worth_a_run():
         checkpoint="mdlm-owt",
         preset="drawn_tail",
     )
-    before = verify.unanswered(verify.verify(CELLS, []))
     found = verify.verify(CELLS, [made])
     answers = {each.cell.name: each.answer for each in found}
     assert answers[cell.name] == "pass" and answers["duo.t5_entropy.mdlm.8"] == "pass"
-    gone = {s.run for s in cheapest(before)} - {s.run for s in cheapest(verify.unanswered(found))}
-    assert gone == {price(cell).run}
+    assert price(cell).run not in {each.price.run for each in found if each.price is not None}
     assert answers["duo.t5.mdlm.16"] == "not run"  # another plan, not another protocol
     assert answers["remdm.t1_mauve.mdlm.128"] == "not run"

@@ -202,7 +202,7 @@ def test_command_line(tmp_path, capsys):
     empty, path = tmp_path / "raw", written(tmp_path, TABLE)
     empty.mkdir()
     assert verify_command.main([str(empty)]) == 0
-    assert "most cells for the fewest hours" in capsys.readouterr().out
+    assert "683 cells: 0 pass, 0 fail" in capsys.readouterr().out
     assert verify_command.main([str(empty), "--published", str(path), "--cell", "t.mdlm.owt"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert "H100 hours to train mdlm_owt" in printed[0] and "not run" in printed[1]
