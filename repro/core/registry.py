@@ -145,7 +145,6 @@ PARTS = {
     # likelihood estimators
     "subsets": "repro.evals.likelihood.estimators:Subsets",
     "levels": "repro.evals.likelihood.levels:Levels",
-    "piloted_levels": "repro.evals.likelihood.pilot:PilotedLevels",
     "llada_mc": "repro.evals.likelihood.estimators:LladaMC",
     "llada_round": "repro.evals.likelihood.estimators:LladaRound",
     "elbo_t": "repro.evals.likelihood.estimators:ElboT",

@@ -41,7 +41,6 @@ NAIVE = 20  # ids of samples that fool a judge
 CORPUS = 23  # which rows of a corpus are scored under a limit
 CLUSTER = 24  # where k-means starts
 RESAMPLE = 25  # which rows a bootstrap draws
-PILOT = 27  # masked sets that decide how many draws a level gets
 DROPOUT = 28  # what a layer drops in training
 LENGTH = 29  # to what length a training row is cut
 PARITY = 30  # ids and noise of a recorded fixture

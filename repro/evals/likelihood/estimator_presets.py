@@ -17,12 +17,10 @@ from repro.evals.likelihood.guided import GuidedLikelihood
 from repro.evals.likelihood.levels import Levels
 from repro.evals.likelihood.likelihood import Estimator
 from repro.evals.likelihood.orders import Confidence, Duel, NextToken
-from repro.evals.likelihood.pilot import PilotedLevels
 
 ESTIMATORS: dict[str, Estimator] = {
     "subsets": Subsets(longest=10),  # 1,023 forwards at most
     "levels": Levels(draws=128),  # as many forwards as LLaDA's draws
-    "pilot": PilotedLevels(draws=128, pilot=32),  # of 128, a quarter to allocate (ours)
     "llada_mc": LladaMC(
         draws=128, batch=16
     ),  # LLaDA eval_llada.py: mc_num 128; rounding corrected (docs/method.md#llada-likelihood)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import pytest
 import torch
@@ -24,7 +23,6 @@ from repro.evals.likelihood.estimators import (
     LladaRound,
     Subsets,
     even_levels,
-    level_sets,
     rounded_levels,
 )
 from repro.evals.likelihood.guided import GuidedLikelihood
@@ -32,7 +30,6 @@ from repro.evals.likelihood.levels import Levels
 from repro.evals.likelihood.likelihood import Likelihood, Request
 from repro.evals.likelihood.network import Network
 from repro.evals.likelihood.orders import Confidence, Duel, NextToken, greedy
-from repro.evals.likelihood.pilot import PilotedLevels, allocate
 from repro.models.attention import Mask
 from repro.models.prediction import Prediction
 from repro.processes.absorbing import Absorbing, weighted_ce
@@ -134,7 +131,7 @@ def test_exact_estimators_are_the_enumeration(kind):
     for length in (1, 2, 3, 5):
         asked = requests(length, 6)
         want = [Table(toy(kind, length), r).bound() for r in asked]
-        for rule in (Subsets(longest=5), Levels(draws=31), PilotedLevels(draws=31, pilot=8)):
+        for rule in (Subsets(longest=5), Levels(draws=31)):
             found = rule.score(network(toy(kind, length)), asked, seed=0)
             assert [r.value for r in found] == pytest.approx(want, abs=1e-10)
             assert all(r.se == 0 and r.interval(0.95) == (r.value, r.value) for r in found)
@@ -263,8 +260,6 @@ def test_mask_counts_are_uniform_and_the_published_rounding_is_not():
 DRAWN = {
     "levels": (Levels(draws=32), 6),
     "levels, strata of several": (Levels(draws=17), 6),
-    "pilot": (PilotedLevels(draws=27, pilot=8), 5),
-    "pilot, strata of several": (PilotedLevels(draws=22, pilot=8), 6),
     "llada_mc": (LladaMC(draws=128, batch=16), 5),
     "elbo_t": (ElboT(draws=1024, batch=256, eps=1e-2), 4),
 }
@@ -300,82 +295,6 @@ def test_printed_intervals_cover(name, kind):
         low <= b <= high for (low, high), b in zip((f.interval(0.95) for f in found), bounds, strict=True)
     ]
     assert 0.92 <= sum(inside) / len(inside) <= 0.98, sum(inside) / len(inside)
-
-
-def test_pilot_draws_allocate_and_only_fresh_ones_score():
-    """L = 5, levels 2 and 3 drawn, every fresh set enumerated, 45 pilots: they send the odd draw either way, and
-    whatever they say the mean over fresh sets is the bound."""
-    (request,) = requests(5, 1)
-    table = Table(toy("stranger", 5), request)
-    rule = PilotedLevels(draws=20, pilot=4)
-    begun = rule._begin(5, request.row, 0)
-    assert begun.ends == [1, 4, 5] and begun.strata == [[2], [3]] and len(begun.masked) == 11 + 4
-
-    def losses(masked):
-        return torch.stack([table.losses[frozenset(m.nonzero()[:, 0].tolist())] for m in masked])
-
-    plans = {}
-    ways = (list(itertools.combinations(level_sets(5, k), 2)) for k in (2, 3))
-    for pairs in zip(*ways, strict=True):
-        told = replace(begun, pilot=[torch.stack(pair) for pair in pairs])
-        plan = rule._finish(told, losses(told.masked), request.row, 0)
-        plans[tuple(torch.bincount(plan.masked.sum(1), minlength=4)[2:].tolist())] = plan
-    assert plans.keys() == {(2, 3), (3, 2)}
-    first, second = (plan.masked[plan.masked.sum(1) == 2].tolist() for plan in plans.values())
-    assert first[:2] == second[:2], "the pilot's losses move nothing but the counts"
-    whole = losses(begun.sets)
-    for counts, plan in plans.items():
-        values = []
-        for sets in zip(
-            *(_each_set_alike(level_sets(5, k), n) for k, n in zip((2, 3), counts, strict=True)), strict=True
-        ):
-            masked = torch.cat(sets)
-            weigh = partial(
-                plan.weigh.func, **{**plan.weigh.keywords, "masked": torch.cat([begun.sets, masked])}
-            )
-            values.append(weigh(torch.cat([whole, losses(masked)]))[0])
-        assert math.fsum(values) / len(values) == pytest.approx(table.bound(), abs=1e-10)
-        assert max(values) - min(values) > 1e-2
-
-
-def _each_set_alike(sets, count):
-    """Ten groups of `count` of ten sets in which each stands equally often: a mean is linear, that is all it needs."""
-    return [sets[[(start + i) % len(sets) for i in range(count)]] for start in range(len(sets))]
-
-
-def test_draws_go_where_the_variance_is():
-    """The counts minimise the summed s^2 / n over all ways to give them away; caps hold; what is left is unused."""
-    spreads, most = [1.0, 3.0, 0.5], [9, 5, 9]
-
-    def cost(counts):
-        return sum(s**2 / n for s, n in zip(spreads, counts, strict=True))
-
-    ways = [c for c in itertools.product(range(2, 10), repeat=3) if sum(c) == 12 and c[1] <= 5]
-    assert cost(allocate(spreads, 12, most)) == pytest.approx(min(map(cost, ways)), abs=1e-12)
-    assert allocate([0.0, 0.0], 9, [20, 20]) == [5, 4] and allocate([1.0, 9.0], 99, [3, 6]) == [3, 6]
-    wild = PilotedLevels(draws=64, pilot=16)._begin(7, 0, 0)
-    losses = torch.zeros(len(wild.masked), 7, dtype=torch.float64)
-    sizes = wild.masked.sum(1)
-    losses[sizes == 3, 0] = torch.arange(int((sizes == 3).sum())).double()
-    spread = wild.spreads(losses)
-    assert spread.index(max(spread)) == wild.strata.index([3])
-    fresh = PilotedLevels(draws=64, pilot=16)._finish(wild, losses, 0, 0).masked
-    assert not torch.equal(fresh[:2], wild.pilot[0][:2]), "fresh draws have a stream of their own"
-
-
-@pytest.mark.parametrize(("draws", "pilot"), [(128, 32), (64, 16)])
-def test_ends_are_whole_where_every_level_between_gets_a_pilot(draws, pilot):
-    """Else each level between would not have two sets, first or fresh, and level L is the only end."""
-    rule, whole = PilotedLevels(draws=draws, pilot=pilot), []
-    for length in range(9, 30):
-        begun = rule._begin(length, 0, 0)
-        if begun.ends == [1, length - 1, length]:
-            whole.append(length)
-            assert begun.strata == [[level] for level in range(2, length - 1)]
-            assert min(map(len, begun.pilot)) >= 2
-        else:
-            assert begun.ends == [length]
-    assert whole == list(range(9, min(pilot // 2 + 3, (draws - pilot + 5) // 4) + 1))
 
 
 def test_forwards_stay_below_what_an_estimator_says():
@@ -505,7 +424,6 @@ def test_neither_batch_nor_order_nor_company_enters():
     denoiser = llama("bidirectional", ABSORBING, random_space(3, 7).words)
     for rule in (
         Levels(draws=16),
-        PilotedLevels(draws=30, pilot=6),
         LladaMC(draws=32, batch=8),
         ElboT(draws=32, batch=8, eps=1e-3),
         Confidence(),
@@ -578,10 +496,6 @@ def test_what_cannot_be_scored_is_refused_with_a_reason():
         Request.of((1,), ())
     with pytest.raises(ValueError, match="nearest is 'levels'"):
         estimator("level")
-    with pytest.raises(ValueError, match="tells no spread"):
-        estimator("pilot:pilot=1")
-    with pytest.raises(ValueError, match="take 35 or more"):
-        estimator("pilot:draws=34")
     assert estimator("llada_mc:draws=32") == LladaMC(draws=32, batch=16)
     assert {type(rule) for rule in ESTIMATORS.values()} >= {Subsets, Levels, LladaMC, LladaRound, ElboT, Duel}
 
