@@ -3,7 +3,8 @@
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
 #   make bench                           ratios of speed, side by side in one run
 #   make lint                            ruff, the import contracts and the type checker
-#   make tables | check | retrain        rebuild tables and figures; prove them current; retrain and judge one cell
+#   make tables | check | retrain        rebuild tables and figures; prove derived files current; retrain one cell
+#   make accept [STEPS="locks goldens"]  rewrite derived files after a deliberate change (scripts/accept.py)
 #   make TORCH_INDEX=URL ...             take torch from this index (for example a CUDA or CPU build)
 VENV  ?= .venv
 PY    := $(VENV)/bin/python
@@ -19,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: reproduce test test-all test-gpu bench lint tables check retrain
+.PHONY: reproduce test test-all test-gpu bench lint tables check accept retrain
 
 reproduce: $(STAMP)
 	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
@@ -46,7 +47,14 @@ tables: $(STAMP)
 	$(PY) -m repro.report && $(PY) -m paper_figures
 
 check: $(STAMP)
-	$(PY) -m repro.results check && $(PY) -m repro.report --check && $(PY) -m paper_figures --check
+	$(PY) -m repro.results check
+	$(PY) -m repro.report --check
+	$(PY) -m paper_figures --check
+	$(PY) -m scripts.gpu_docs --check
+	$(PY) -m scripts.rooms --check
+
+accept: $(STAMP)
+	$(PY) -m scripts.accept $(STEPS)
 
 # always anew: a finished run would answer for code that has changed since
 retrain: $(STAMP)

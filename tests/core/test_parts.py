@@ -13,7 +13,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from helpers import paper_claims
@@ -24,20 +23,10 @@ from repro.core.parts import canonical, derive, digest, leaves, parse_overrides,
 from repro.recipes.command import citations, command, select
 from repro.recipes.scale import CORPORA, by_name, scaled
 from repro.training.recipe import Recipe
+from scripts.accept import SURFACE, lock, surface
 
 RECIPES = tuple(registry.RECIPES)
 SCALES = ("full", *CORPORA)
-SURFACE = Path(__file__).with_name("surface.json")
-
-
-def surface() -> dict[str, list[str]]:
-    """Registered name -> "field: type" of each field, and the version."""
-    found = {}
-    for name in registry.PARTS:
-        cls = registry.part_class(name)
-        found[name] = [f"version {cls.version}", *(f"{f.name}: {f.type}" for f in dataclasses.fields(cls))]
-    return found
-
 
 # --- form -----------------------------------------------------------------------------------------------
 
@@ -73,10 +62,10 @@ def test_the_digest_does_not_depend_on_the_order_of_keys():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_locks_are_current(name, capsys):
-    """Byte for byte; recipes/README.md says how a lock is written anew."""
+    """Byte for byte; `make accept STEPS="locks"` writes a lock anew."""
     assert command(registry.recipe(name), ["--print", "--json"]) == 0
     printed = capsys.readouterr().out
-    assert (ROOT / "recipes" / "locks" / f"{name}.json").read_text("utf-8") == printed
+    assert (ROOT / "recipes" / "locks" / f"{name}.json").read_text("utf-8") == printed == lock(name)
     assert read(json.loads(printed), Recipe) == registry.recipe(name)
 
 
