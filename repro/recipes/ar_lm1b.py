@@ -4,10 +4,11 @@ Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.reci
 Toy      python -m repro.recipes.ar_lm1b --scale nano         one core, no download
 Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   AR 22.3 perplexity on the test split (arXiv 2506.10892, table 1; 22.32 in arXiv 2406.07524); packed: 22.8
-Source   s-sahoo/duo at 7c9b498, scripts/train_lm1b_ar.sh; the same repository trains all three families
-Packed   published too; --set data.data={"part": "packed", "batch": 1000, documents, units, length as here}
-Departs  the network reads two BOS, its own and the one that a row begins with (theirs reads the row's alone); [MASK],
-         which no row holds, stays in the softmax (theirs rules it out); the EOS of packed rows is not scored
+Source   s-sahoo/duo@7c9b498 scripts/train_lm1b_ar.sh
+Packed   also published; --set data.data={"part": "packed", "batch": 1000, documents, units, length as here}
+Departs  the network reads two BOS: its own and the one at the start of each row (the original: only the row's);
+         [MASK], which never occurs in a row, stays in the softmax (the original excludes it); the EOS of a
+         packed row is not scored
 """
 
 from repro.core.schedules import ConstantWithWarmup
@@ -26,70 +27,70 @@ from repro.training.optimizer import AdamW, Ema
 from repro.training.recipe import Recipe
 
 RECIPE = Recipe(
-    name="ar_lm1b",  # repro/registry.py
+    name="ar_lm1b",  # ours: its name in repro/core/registry.py
     data=Counted(
         data=Padded(
             documents=Detokenised(
                 documents=Hub(
                     source="dvruette/lm1b",  # ours: a copy; the loader script of `lm1b` no longer runs
-                    config=None,  # unknown until it is read
-                    revision=UNRESOLVED,  # the papers pin none; resolved by the first online run
-                    split="train",  # s-sahoo/duo configs/data/lm1b.yaml
-                    heldout_split="test",  # s-sahoo/duo dataloader.py:788: LM1B is validated on its test split
-                    column="text",  # s-sahoo/duo dataloader.py:635
+                    config=None,  # ours: not known until the copy is read
+                    revision=UNRESOLVED,  # not pinned by the papers; resolved by the first online run
+                    split="train",  # s-sahoo/duo@7c9b498 configs/data/lm1b.yaml:1
+                    heldout_split="test",  # s-sahoo/duo@7c9b498 dataloader.py:788-789: validated on the test split
+                    column="text",  # s-sahoo/duo@7c9b498 dataloader.py:638
                 ),
-                rule="lm1b",  # s-sahoo/duo dataloader.py:613-614
+                rule="lm1b",  # s-sahoo/duo@7c9b498 dataloader.py:613-614
             ),
             units=Pretrained(
-                source="bert-base-uncased",  # s-sahoo/duo configs/data/lm1b.yaml
-                revision=UNRESOLVED,  # the papers pin none
-                size=30_522,  # bert-base-uncased: vocab_size (docs/method.md#duo-hyperparameters)
-                begin=101,  # bert-base-uncased: [CLS], taken for BOS (dataloader.py:737-742)
-                end=102,  # bert-base-uncased: [SEP], taken for EOS (dataloader.py:743-748)
-                pad=0,  # bert-base-uncased: [PAD]
-                mask=103,  # bert-base-uncased: [MASK]
+                source="bert-base-uncased",  # s-sahoo/duo@7c9b498 configs/data/lm1b.yaml:4
+                revision=UNRESOLVED,  # not pinned by the papers
+                size=30_522,  # transformers 4.53.1 models/bert/configuration_bert.py:101: vocab_size
+                begin=101,  # s-sahoo/duo@7c9b498 dataloader.py:737-742: BOS is [CLS], line 102 of vocab.txt
+                end=102,  # s-sahoo/duo@7c9b498 dataloader.py:743-748: EOS is [SEP], line 103 of vocab.txt
+                pad=0,  # transformers 4.53.1 models/bert/configuration_bert.py:113: pad_token_id
+                mask=103,  # s-sahoo/duo@7c9b498 trainer_base.py:869: [MASK], line 104 of vocab.txt
             ),
-            length=128,  # s-sahoo/duo scripts: model.length=128 (docs/method.md#duo-hyperparameters)
+            length=128,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_ar.sh:25
         ),
-        rows=30_301_028,  # expected: sentences of the benchmark's training split (its page at TensorFlow datasets)
+        rows=30_301_028,  # ours: expected, sentences of the training split (lm1b's page at TensorFlow Datasets)
     ),
     backbone=WithDropout(
         backbone=DitCausal(
-            layers=12,  # s-sahoo/duo configs/model/small.yaml: n_blocks
-            width=768,  # s-sahoo/duo configs/model/small.yaml: hidden_size
-            heads=12,  # s-sahoo/duo configs/model/small.yaml: n_heads
-            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (docs/method.md#duo-hyperparameters)
-            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (docs/method.md#duo-hyperparameters)
-            norm_eps=1e-5,  # torch: layer_norm's default
+            layers=12,  # s-sahoo/duo@7c9b498 configs/model/small.yaml:6: n_blocks
+            width=768,  # s-sahoo/duo@7c9b498 configs/model/small.yaml:3: hidden_size
+            heads=12,  # s-sahoo/duo@7c9b498 configs/model/small.yaml:7: n_heads
+            ffn=3072,  # s-sahoo/duo@7c9b498 models/dit.py:307: mlp_ratio 4
+            rope_base=10_000.0,  # s-sahoo/duo@7c9b498 models/dit.py:82: rotary base
+            norm_eps=1e-5,  # s-sahoo/duo@7c9b498 models/dit.py:159: torch's default
         ),
-        rate=0.1,  # s-sahoo/duo configs/model/small.yaml: dropout
+        rate=0.1,  # s-sahoo/duo@7c9b498 configs/model/small.yaml:9: dropout
     ),
-    process=LeftToRight(),  # s-sahoo/duo configs/algo/ar.yaml
+    process=LeftToRight(),  # s-sahoo/duo@7c9b498 configs/algo/ar.yaml:5: causal_attention
     objective=NextToken(
-        group=GlobalBatch(),  # s-sahoo/duo trainer_base.py:432-434: divided by the token count
+        group=GlobalBatch(),  # s-sahoo/duo@7c9b498 trainer_base.py:432-434: divided by the token count
     ),
     optimizer=AdamW(
-        lr=3e-4,  # s-sahoo/duo configs/config.yaml: optim.lr
-        betas=(0.9, 0.999),  # s-sahoo/duo configs/config.yaml: beta1, beta2
-        eps=1e-8,  # s-sahoo/duo configs/config.yaml: optim.eps
-        weight_decay=0.0,  # s-sahoo/duo configs/config.yaml: optim.weight_decay
-        clip=1.0,  # s-sahoo/duo configs/config.yaml: gradient_clip_val
+        lr=3e-4,  # s-sahoo/duo@7c9b498 configs/config.yaml:74
+        betas=(0.9, 0.999),  # s-sahoo/duo@7c9b498 configs/config.yaml:75-76
+        eps=1e-8,  # s-sahoo/duo@7c9b498 configs/config.yaml:77
+        weight_decay=0.0,  # s-sahoo/duo@7c9b498 configs/config.yaml:73
+        clip=1.0,  # s-sahoo/duo@7c9b498 configs/config.yaml:85: gradient_clip_val
     ),
     learning_rate=ConstantWithWarmup(
-        warmup=2500,  # s-sahoo/duo configs/lr_scheduler/constant_warmup.yaml
+        warmup=2500,  # s-sahoo/duo@7c9b498 configs/lr_scheduler/constant_warmup.yaml:2
     ),
     ema=Ema(
-        decay=0.9999,  # s-sahoo/duo configs/config.yaml: training.ema
+        decay=0.9999,  # s-sahoo/duo@7c9b498 configs/config.yaml:53; models/ema.py:41-44: the warm-up of the decay
     ),
-    precision="bf16_autocast",  # s-sahoo/duo configs/config.yaml: trainer.precision bf16, Lightning's autocast
-    batch=512,  # s-sahoo/duo configs/config.yaml: global_batch_size
-    micro_batch=64,  # s-sahoo/duo scripts/train_lm1b_ar.sh: loader.batch_size
-    steps=1_000_000,  # s-sahoo/duo configs/config.yaml: trainer.max_steps
-    log_every=100,  # s-sahoo/duo configs/config.yaml: log_every_n_steps
-    heldout_every=5000,  # s-sahoo/duo configs/config.yaml: val_check_interval
-    heldout_rows=4096,  # ours: rows of the split that the in-training bound reads
-    checkpoint_every=500,  # s-sahoo/duo configs/callbacks/checkpoint_every_n_steps.yaml
-    teacher=None,  # nothing is distilled
+    precision="bf16_autocast",  # s-sahoo/duo@7c9b498 configs/config.yaml:86: bf16, Lightning's autocast
+    batch=512,  # s-sahoo/duo@7c9b498 configs/config.yaml:17: global_batch_size
+    micro_batch=64,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_ar.sh:19: loader.batch_size
+    steps=1_000_000,  # s-sahoo/duo@7c9b498 configs/config.yaml:88: max_steps
+    log_every=100,  # s-sahoo/duo@7c9b498 configs/config.yaml:89: log_every_n_steps
+    heldout_every=5000,  # s-sahoo/duo@7c9b498 configs/config.yaml:92: val_check_interval
+    heldout_rows=4096,  # ours: rows that the bound reads during training
+    checkpoint_every=500,  # s-sahoo/duo@7c9b498 configs/callbacks/checkpoint_every_n_steps.yaml:8
+    teacher=None,  # ours: nothing is distilled
     suite="lm1b",  # ours: evals/suites/lm1b.toml
 )
 

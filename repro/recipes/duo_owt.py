@@ -4,11 +4,11 @@ Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.reci
 Toy      python -m repro.recipes.duo_owt --scale nano         one core, no download
 Cost     8 x H100, 39 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   Duo 25.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1)
-Source   s-sahoo/duo at 7c9b498, scripts/train_owt_duo.sh; the same repository trains all three families
+Source   s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh
 Departs  sparse soft tokens and an exact T (docs/method.md#transformation-operator, docs/method.md#sparse-soft-tokens)
-instead of dense ones and a table of 100,000 points; one
-         common shift of the stratified times of a step instead of one a row;
-         the BOS and EOS that a row stands between are neither noised nor scored (theirs: both)
+         instead of dense ones and a table of 100,000 points; the stratified times of a step share one random shift
+         (the original: one for each row);
+         the BOS and EOS of a row are neither noised nor scored (the original: both)
 """
 
 from repro.core.schedules import Constant, ConstantWithWarmup
@@ -28,86 +28,86 @@ from repro.training.optimizer import AdamW, Ema
 from repro.training.recipe import Recipe
 
 RECIPE = Recipe(
-    name="duo_owt",  # repro/registry.py
+    name="duo_owt",  # ours: its name in repro/core/registry.py
     data=Counted(
         data=Packed(
             documents=Hub(
-                source="Skylion007/openwebtext",  # s-sahoo/duo dataloader.py:550-567 says `openwebtext`, its older name
-                config=None,  # it has one
-                revision=UNRESOLVED,  # the papers pin none; resolved by the first online run
-                split="train[:-100000]",  # s-sahoo/duo dataloader.py:550-557
-                heldout_split="train[-100000:]",  # s-sahoo/duo dataloader.py:558-567
-                column="text",  # s-sahoo/duo dataloader.py:635
+                source="Skylion007/openwebtext",  # s-sahoo/duo@7c9b498 dataloader.py:550-565, by its older name
+                config=None,  # ours: openwebtext has one configuration
+                revision=UNRESOLVED,  # not pinned by the papers; resolved by the first online run
+                split="train[:-100000]",  # s-sahoo/duo@7c9b498 dataloader.py:550-557
+                heldout_split="train[-100000:]",  # s-sahoo/duo@7c9b498 dataloader.py:558-565
+                column="text",  # s-sahoo/duo@7c9b498 dataloader.py:638
             ),
             units=Pretrained(
-                source="gpt2",  # s-sahoo/duo configs/data/openwebtext-split.yaml
-                revision=UNRESOLVED,  # the papers pin none
-                size=50_258,  # gpt2 and a pad, dataloader.py:749-750 (docs/method.md#transformation-operator)
-                begin=50_256,  # gpt2: its end of text stands for BOS as well
-                end=50_256,  # gpt2: <|endoftext|>
-                pad=50_257,  # s-sahoo/duo dataloader.py:749-750; no wrapped row holds it
+                source="gpt2",  # s-sahoo/duo@7c9b498 configs/data/openwebtext-split.yaml:4
+                revision=UNRESOLVED,  # not pinned by the papers
+                size=50_258,  # s-sahoo/duo@7c9b498 dataloader.py:749-750: 50,257 ids of gpt2 and [PAD]
+                begin=50_256,  # transformers 4.53.1 models/gpt2/configuration_gpt2.py:159: its end of text is BOS too
+                end=50_256,  # transformers 4.53.1 models/gpt2/configuration_gpt2.py:160
+                pad=50_257,  # s-sahoo/duo@7c9b498 dataloader.py:749-750; no packed row holds it
                 mask=50_257,  # ours: unused; an id of its own would be a row that the authors' network lacks
             ),
-            length=1024,  # s-sahoo/duo scripts: model.length=1024 (docs/method.md#duo-hyperparameters)
-            batch=1000,  # datasets.map: its batch size, not set in dataloader.py:695-710 (docs/method.md#packing)
+            length=1024,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:26
+            batch=1000,  # docs/method.md#packing: the default of datasets.map
         ),
-        rows=8_700_000,  # ours, expected: 9.0e9 ids of 8.0 M documents (nanoGPT's count), / 1,022 a row
+        rows=8_700_000,  # ours: expected, 9.0e9 ids of 8.0 M documents (nanoGPT's count) / 1,022 a row
     ),
     backbone=WithDropout(
         backbone=Dit(
-            layers=12,  # s-sahoo/duo configs/model/small.yaml: n_blocks
-            width=768,  # s-sahoo/duo configs/model/small.yaml: hidden_size
-            heads=12,  # s-sahoo/duo configs/model/small.yaml: n_heads
-            ffn=3072,  # s-sahoo/duo models/dit.py: mlp_ratio 4 (docs/method.md#duo-hyperparameters)
-            condition=128,  # s-sahoo/duo configs/model/small.yaml: cond_dim
-            frequencies=256,  # s-sahoo/duo models/dit.py: sinusoids of the embedder (docs/method.md#dit)
-            alpha_end=1e-3,  # s-sahoo/duo configs/algo/duo.yaml: time_conditioning True (docs/method.md#dit)
-            rope_base=10_000.0,  # s-sahoo/duo models/dit.py: rotary base (docs/method.md#duo-hyperparameters)
-            norm_eps=1e-5,  # torch: layer_norm's default
+            layers=12,  # s-sahoo/duo@7c9b498 configs/model/small.yaml:6: n_blocks
+            width=768,  # s-sahoo/duo@7c9b498 configs/model/small.yaml:3: hidden_size
+            heads=12,  # s-sahoo/duo@7c9b498 configs/model/small.yaml:7: n_heads
+            ffn=3072,  # s-sahoo/duo@7c9b498 models/dit.py:307: mlp_ratio 4
+            condition=128,  # s-sahoo/duo@7c9b498 configs/model/small.yaml:4: cond_dim
+            frequencies=256,  # s-sahoo/duo@7c9b498 models/dit.py:180: sinusoids of the embedder
+            alpha_end=1e-3,  # s-sahoo/duo@7c9b498 configs/algo/duo.yaml:4: time_conditioning True
+            rope_base=10_000.0,  # s-sahoo/duo@7c9b498 models/dit.py:82: rotary base
+            norm_eps=1e-5,  # s-sahoo/duo@7c9b498 models/dit.py:159: torch's default
         ),
-        rate=0.1,  # s-sahoo/duo configs/model/small.yaml: dropout
+        rate=0.1,  # s-sahoo/duo@7c9b498 configs/model/small.yaml:9: dropout
     ),
     process=Uniform(
-        alpha_end=1e-3,  # s-sahoo/duo configs/noise/log-linear.yaml: alpha(t) = 1 - (1 - 1e-3) t
-        eps=1e-3,  # s-sahoo/duo configs/config.yaml: sampling_eps
+        alpha_end=1e-3,  # s-sahoo/duo@7c9b498 configs/noise/log-linear.yaml:2: alpha(t) = 1 - (1 - 1e-3) t
+        eps=1e-3,  # s-sahoo/duo@7c9b498 configs/config.yaml:56: sampling_eps
     ),
     objective=DuoElbo(
         window=GammaWindow(
-            low=-3.55,  # s-sahoo/duo scripts/train_owt_duo.sh: gamma_min
-            high=-1.85,  # s-sahoo/duo scripts/train_owt_duo.sh: gamma_max
+            low=-3.55,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:30: gamma_min
+            high=-1.85,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:31: gamma_max
         ),
         temperature=Constant(
-            value=1e-3,  # s-sahoo/duo scripts/train_owt_duo.sh: gumbel_tau_log10 -3 from start to end
+            value=1e-3,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:28-29: log10 start = end = -3
         ),
         tokens=Sparse(
-            mass=0.9999,  # ours: same law as dense (tested)
+            mass=0.9999,  # ours: same law as dense soft tokens (tested)
         ),
-        until=500_000,  # s-sahoo/duo scripts/train_owt_duo.sh: curriculum.end
-        eps=1e-3,  # s-sahoo/duo configs/config.yaml: sampling_eps
-        group=GlobalBatch(),  # s-sahoo/duo trainer_base.py:432-434: divided by the token count
+        until=500_000,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:33: curriculum.end
+        eps=1e-3,  # s-sahoo/duo@7c9b498 configs/config.yaml:56: sampling_eps
+        group=GlobalBatch(),  # s-sahoo/duo@7c9b498 trainer_base.py:432-434: divided by the token count
     ),
     optimizer=AdamW(
-        lr=3e-4,  # s-sahoo/duo configs/config.yaml: optim.lr
-        betas=(0.9, 0.999),  # s-sahoo/duo configs/config.yaml: beta1, beta2
-        eps=1e-8,  # s-sahoo/duo configs/config.yaml: optim.eps
-        weight_decay=0.0,  # s-sahoo/duo configs/config.yaml: optim.weight_decay
-        clip=1.0,  # s-sahoo/duo configs/config.yaml: gradient_clip_val
+        lr=3e-4,  # s-sahoo/duo@7c9b498 configs/config.yaml:74
+        betas=(0.9, 0.999),  # s-sahoo/duo@7c9b498 configs/config.yaml:75-76
+        eps=1e-8,  # s-sahoo/duo@7c9b498 configs/config.yaml:77
+        weight_decay=0.0,  # s-sahoo/duo@7c9b498 configs/config.yaml:73
+        clip=1.0,  # s-sahoo/duo@7c9b498 configs/config.yaml:85: gradient_clip_val
     ),
     learning_rate=ConstantWithWarmup(
-        warmup=2500,  # s-sahoo/duo configs/lr_scheduler/constant_warmup.yaml
+        warmup=2500,  # s-sahoo/duo@7c9b498 configs/lr_scheduler/constant_warmup.yaml:2
     ),
     ema=Ema(
-        decay=0.9999,  # s-sahoo/duo configs/config.yaml: training.ema
+        decay=0.9999,  # s-sahoo/duo@7c9b498 configs/config.yaml:53; models/ema.py:41-44: the warm-up of the decay
     ),
-    precision="bf16_autocast",  # s-sahoo/duo configs/config.yaml: trainer.precision bf16, Lightning's autocast
-    batch=512,  # s-sahoo/duo configs/config.yaml: global_batch_size
-    micro_batch=32,  # s-sahoo/duo scripts/train_owt_duo.sh: loader.batch_size
-    steps=1_000_000,  # s-sahoo/duo configs/config.yaml: trainer.max_steps
-    log_every=100,  # s-sahoo/duo configs/config.yaml: log_every_n_steps
-    heldout_every=5000,  # s-sahoo/duo configs/config.yaml: val_check_interval
-    heldout_rows=4096,  # ours: rows of the split that the in-training bound reads
-    checkpoint_every=500,  # s-sahoo/duo configs/callbacks/checkpoint_every_n_steps.yaml
-    teacher=None,  # nothing is distilled
+    precision="bf16_autocast",  # s-sahoo/duo@7c9b498 configs/config.yaml:86: bf16, Lightning's autocast
+    batch=512,  # s-sahoo/duo@7c9b498 configs/config.yaml:17: global_batch_size
+    micro_batch=32,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:20: loader.batch_size
+    steps=1_000_000,  # s-sahoo/duo@7c9b498 configs/config.yaml:88: max_steps
+    log_every=100,  # s-sahoo/duo@7c9b498 configs/config.yaml:89: log_every_n_steps
+    heldout_every=5000,  # s-sahoo/duo@7c9b498 configs/config.yaml:92: val_check_interval
+    heldout_rows=4096,  # ours: rows that the bound reads during training
+    checkpoint_every=500,  # s-sahoo/duo@7c9b498 configs/callbacks/checkpoint_every_n_steps.yaml:8
+    teacher=None,  # ours: nothing is distilled
     suite="duo_owt",  # ours: evals/suites/duo_owt.toml
 )
 
