@@ -1,4 +1,4 @@
-"""Any recipe by name: `python -m repro.recipes mdlm --scale nano`; without a name, the list."""
+"""Any recipe by name: `python -m repro.recipes mdlm --scale nano`; without a name, the list of recipes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from repro.recipes.command import command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of the recipe that the first argument names; ValueError names the nearest one."""
+    """Run the command line of the recipe that the first argument names; without a name, list the recipes.
+
+    Raises ValueError for an unknown recipe and names the nearest one.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0].startswith("-"):
         print("\n".join(registry.RECIPES))

@@ -4,11 +4,12 @@ python -m repro.recipes.duo --print              every pin with its source;  --p
 python -m repro.recipes.duo --plan               parameters, tokens, steps, memory, hours;  --engine fsdp2 --gpus 16
 python -m repro.recipes.duo --scale nano.text    the same recipe on one CPU core
 python -m repro.recipes.duo --set optimizer.lr=1e-4 --out DIR --steps 100 --resume --seed 1
-python -m repro.recipes.duo --activation-checkpointing --compile --track tensorboard     move no number
+python -m repro.recipes.duo --activation-checkpointing --compile --track tensorboard     change no number
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import json
@@ -19,6 +20,7 @@ from typing import NoReturn
 
 from repro.core import parts, registry
 from repro.core.cli import Parser, first, natural, run
+from repro.core.errors import Usage
 from repro.core.files import runs
 from repro.training.recipe import Recipe
 
@@ -29,7 +31,23 @@ def main(recipe: Recipe) -> NoReturn:
 
 
 def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
-    """The command line as a function; returns the exit code, raises ValueError for bad input."""
+    """Print, plan or train a recipe as the arguments say; returns the exit code.
+
+    Raises ValueError for unknown flags, pins and scales, and for flags that do not go together.
+    """
+    args = _arguments(recipe, argv)
+    chosen = select(recipe, args.scale, args.set)
+    _check_combination(args)
+    if args.print:
+        print(json.dumps(parts.canonical(chosen), indent=1) if args.json else listing(chosen))
+    elif args.plan:
+        _plan(chosen, args)
+    else:
+        _train(chosen, args)
+    return 0
+
+
+def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(f"python -m repro.recipes.{recipe.name}", "Train, print or plan this recipe.")
     parser.add_argument("--scale", default="full", help="full, nano, nano.lexicon, nano.sudoku or nano.text")
     parser.add_argument("--set", action="append", default=[], metavar="PIN=VALUE", help="override one pin")
@@ -37,51 +55,59 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     shows.add_argument("--print", action="store_true", help="every pin with its source")
     shows.add_argument("--plan", action="store_true", help="what the run needs: parameters, memory, hours")
     parser.add_argument("--engine", help="with --plan: ddp, fsdp2 or zero2 (default ddp)")
-    parser.add_argument("--gpus", type=natural, help="with --plan: how many GPUs share the batch (default 8)")
-    parser.add_argument("--json", action="store_true", help="with --print or --plan: for machines")
+    parser.add_argument(
+        "--gpus", type=natural, help="with --plan: number of GPUs that share the batch (default 8)"
+    )
+    parser.add_argument("--json", action="store_true", help="with --print or --plan: JSON")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/NAME-sSEED)")
-    parser.add_argument("--seed", type=natural, default=0, help="seed of everything random")
-    parser.add_argument("--steps", type=natural, help="stop after so many steps; schedules stay")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
+    parser.add_argument(
+        "--seed", type=natural, default=0, help="random seed of weights, data order and noise"
+    )
+    parser.add_argument("--steps", type=natural, help="stop after this step; schedules do not change")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
     parser.add_argument(
         "--activation-checkpointing",
         action="store_true",
-        help="recompute layers in backward: less memory (--plan knows it)",
+        help="recompute layers in the backward pass to save memory (--plan accounts for it)",
     )
-    parser.add_argument("--compile", action="store_true", help="each layer by torch.compile")
-    parser.add_argument("--track", metavar="NAME", help="send rows to tensorboard, wandb, trackio, ... too")
-    args = parser.parse_args(argv)
-    chosen = select(recipe, args.scale, args.set)
+    parser.add_argument("--compile", action="store_true", help="compile each layer with torch.compile")
+    parser.add_argument("--track", metavar="NAME", help="also log to tensorboard, wandb, trackio, ...")
+    return parser.parse_args(argv)
+
+
+def _check_combination(args: argparse.Namespace) -> None:
+    """Raise Usage for a flag without the flag that it belongs to."""
     if args.json and not (args.print or args.plan):
-        parser.error("--json goes with --print or --plan")
+        raise Usage("--json goes with --print or --plan")
     for flag in ("engine", "gpus"):
         if getattr(args, flag) and not args.plan:
-            parser.error(f"--{flag} goes with --plan")
+            raise Usage(f"--{flag} goes with --plan")
     for flag in ("compile", "track"):
         if getattr(args, flag) and (args.plan or args.print):
-            parser.error(f"--{flag} is for a run; it goes with neither --print nor --plan")
-    if args.print:
-        print(json.dumps(parts.canonical(chosen), indent=1) if args.json else listing(chosen))
-        return 0
-    if args.plan:
-        from repro.training.cost import GPUS, plan, text
+            raise Usage(f"--{flag} is for a run; it goes with neither --print nor --plan")
 
-        planned = plan(
-            chosen,
-            engine=args.engine or "ddp",
-            gpus=GPUS if args.gpus is None else args.gpus,
-            activation_checkpointing=args.activation_checkpointing,
-        )
-        print(json.dumps(planned, indent=1) if args.json else text(planned))
-        return 0
+
+def _plan(recipe: Recipe, args: argparse.Namespace) -> None:
+    from repro.training.cost import GPUS, plan, text
+
+    planned = plan(
+        recipe,
+        engine=args.engine or "ddp",
+        gpus=GPUS if args.gpus is None else args.gpus,
+        activation_checkpointing=args.activation_checkpointing,
+    )
+    print(json.dumps(planned, indent=1) if args.json else text(planned))
+
+
+def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     from repro.training.engines.options import Options
     from repro.training.loop import train
 
     options = Options(activation_checkpointing=args.activation_checkpointing, compile=args.compile)
-    out = args.out or runs() / f"{chosen.name}-s{args.seed}"
+    out = args.out or runs() / f"{recipe.name}-s{args.seed}"
     try:
         train(
-            chosen,
+            recipe,
             seed=args.seed,
             out=out,
             stop=args.steps,
@@ -92,12 +118,14 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     except ConnectionError as error:
         raise ConnectionError(f"{error}; --scale nano.text needs no download") from None
     if first():
-        print(f"{chosen.name}: {out}", file=sys.stderr)
-    return 0
+        print(f"{recipe.name}: {out}", file=sys.stderr)
 
 
 def select(recipe: Recipe, scale: str, overrides: Sequence[str]) -> Recipe:
-    """A recipe at a scale with pins overridden; an override costs the name (`duo+3fa9c1`)."""
+    """The recipe at a scale with pins overridden (`PIN=VALUE`); an override that changes it renames it (`duo+3fa9c1`).
+
+    Raises ValueError for an unknown scale or pin and for `name`, which follows from the pins.
+    """
     from repro.recipes.scale import scaled
 
     chosen = scaled(recipe, scale)
@@ -116,22 +144,21 @@ def select(recipe: Recipe, scale: str, overrides: Sequence[str]) -> Recipe:
 
 
 def citations(name: str) -> dict[str, str]:
-    """Dotted pin -> source of a registered recipe, read from the comment on the pin's line."""
+    """Source of each pin of a registered recipe, by dotted path: the comment on the last line of the pin's value."""
     module = registry.RECIPES[name]
-    path = Path(__file__).with_name(module.rpartition(".")[2] + ".py")
-    text = path.read_text("utf-8")
+    text = Path(__file__).with_name(module.rpartition(".")[2] + ".py").read_text("utf-8")
     lines = text.splitlines()
     found: dict[str, str] = {}
 
     def walk(call: ast.Call, prefix: str) -> None:
         for keyword in call.keywords:
-            path = f"{prefix}.{keyword.arg}" if prefix else str(keyword.arg)
+            pin = f"{prefix}.{keyword.arg}" if prefix else str(keyword.arg)
             if isinstance(keyword.value, ast.Call) and keyword.value.keywords:
-                walk(keyword.value, path)
+                walk(keyword.value, pin)
             else:
                 _, mark, comment = lines[(keyword.value.end_lineno or 1) - 1].rpartition("  # ")
                 if mark:
-                    found[path] = comment.strip()
+                    found[pin] = comment.strip()
 
     for statement in ast.parse(text).body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call):
@@ -140,7 +167,7 @@ def citations(name: str) -> dict[str, str]:
 
 
 def listing(recipe: Recipe) -> str:
-    """Every pin, its value and its source, one a line; pins that the scale or an override moved say so."""
+    """Every pin with its value and source, one per line; a pin that the scale or an override changed cites that."""
     base = recipe.name.removeprefix("oracle:").partition("@")[0].partition("+")[0]
     cited, full = citations(base), parts.leaves(registry.recipe(base))
     changed = "--set or repro/recipes/scale.py" if "+" in recipe.name else "repro/recipes/scale.py"

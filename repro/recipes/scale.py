@@ -1,13 +1,13 @@
-"""The scale ladder: the same recipe, small enough for one CPU core.
+"""The scales of a recipe: the same method, small enough for one CPU core.
 
     nano            the oracle language `strong`        nano.lexicon   the oracle language `lexicon`
     nano.sudoku     4x4 sudoku                          nano.text      State of the Union addresses, by characters
 
-Replaced: data, backbone (a Llama, or a small DiT where the recipe has a large one), batch, steps, optimizer values and
-warm-up. Kept: process, objective and schedules as laws.
-Noise windows are re-expressed for the smaller vocabulary, so that as many tokens flip; step counts of curricula and
-annealings keep their share of the run. Steps are pinned, never seconds; they were chosen so that a run takes about 30
-seconds of one core (60 for sudoku).
+A scale replaces data, backbone (a Llama, or a small DiT where the recipe has a large one), batch, steps, optimizer
+values and warm-up. Process, objective and the form of the schedules stay (docs/method.md#scales).
+Noise windows are converted to the smaller vocabulary so that the same share of tokens flips; the step counts of
+curricula and annealings keep their share of the run. Steps are pinned, not derived from a time limit; they were chosen
+so that a run takes about 30 seconds on one core (60 for sudoku).
 """
 
 from __future__ import annotations
@@ -65,18 +65,23 @@ CORPORA: dict[str, Data] = {
 LAYERS = {"nano": 2, "nano.lexicon": 2, "nano.sudoku": 4, "nano.text": 2}
 STEPS = {"nano": 2200, "nano.lexicon": 1200, "nano.sudoku": 2000, "nano.text": 900}
 DIT_SHARE = 0.5
-"""Share of these steps that a DiT takes: its modulation and its dropout make a step twice as dear as a Llama's."""
+"""Share of these steps for a DiT: modulation and dropout make its step take twice as long as a Llama's."""
 TEACHERS = {"duo_owt_distilled": "duo_owt"}
-"""Whom a distillation learns from at these scales: the recipe of the weights that it starts from in full."""
+"""Recipe of the teacher of a distillation; at full scale the teacher is a release of that recipe's network."""
 WARMUP = 100
 LEARNING_RATE = {"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 4e-3}
-DISTILLING = 0.2
-"""Share of that learning rate that a distillation takes, as in full: 6e-5 of 3e-4."""
+DISTILLATION_LR = 0.2
+"""Factor on that learning rate for a distillation, as at full scale: 6e-5 against 3e-4."""
 EMA_DECAY = 0.995
+DENSE_VOCAB_SIZE = 512
+"""Vocabularies up to this size use dense soft tokens, which are as fast as sparse ones there."""
 
 
 def scaled(recipe: Recipe, scale: str) -> Recipe:
-    """The recipe at a scale, named `RECIPE@SCALE`; ValueError names the nearest scale."""
+    """The recipe at a scale, named `RECIPE@SCALE`; "full" returns it unchanged.
+
+    Raises ValueError for an unknown scale and names the nearest one.
+    """
     if scale == "full":
         return recipe
     if scale not in CORPORA:
@@ -85,7 +90,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     if isinstance(recipe.backbone, WithDropout):
         steps = round(DIT_SHARE * steps)
     share = steps / recipe.steps
-    noise = parts.canonical(recipe.process)["part"]
+    lr = LEARNING_RATE[parts.canonical(recipe.process)["part"]]
     overrides: dict[str, Any] = {
         "name": f"{recipe.name}@{scale}",
         "data": data,
@@ -93,7 +98,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
         "objective": _objective(
             recipe.objective, recipe.data.vocabulary().size, data.vocabulary().size, share
         ),
-        "optimizer.lr": LEARNING_RATE[noise],
+        "optimizer.lr": lr,
         "optimizer.betas": (0.9, 0.98),
         "learning_rate.warmup": WARMUP,
         "precision": "float32",
@@ -113,13 +118,16 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
         overrides["ema.decay"] = EMA_DECAY
     if recipe.teacher is not None:
         base = scaled(registry.recipe(TEACHERS[recipe.name]), scale)
-        overrides["optimizer.lr"] = DISTILLING * LEARNING_RATE[noise]
+        overrides["optimizer.lr"] = DISTILLATION_LR * lr
         overrides["teacher"] = TrainedTeacher(recipe=base, seed=0, steps=base.steps)
     return parts.derive(recipe, overrides)
 
 
 def oracle(recipe: Recipe) -> Recipe:
-    """The recipe with the exact conditional for a network and nothing to train (its language must be an oracle's)."""
+    """The recipe with the exact conditional distribution of an oracle language as its network, and no training.
+
+    Raises ValueError for an autoregressive recipe and for data without an exact denoiser.
+    """
     if not isinstance(recipe.data, Language) or recipe.process.causal:
         raise ValueError(
             f"no exact denoiser for {recipe.name}; it exists for diffusion at nano and nano.lexicon"
@@ -129,14 +137,14 @@ def oracle(recipe: Recipe) -> Recipe:
 
 
 def by_name(name: str) -> Recipe:
-    """The recipe of `NAME`, `NAME@SCALE` or `oracle:NAME@SCALE`; ValueError names the nearest."""
+    """The recipe of `NAME`, `NAME@SCALE` or `oracle:NAME@SCALE`; ValueError names the nearest known name."""
     base, at, scale = name.removeprefix("oracle:").partition("@")
     recipe = scaled(registry.recipe(base), scale if at else "full")
     return oracle(recipe) if name.startswith("oracle:") else recipe
 
 
 def _backbone(recipe: Recipe, data: Data, layers: int) -> Backbone:
-    """A network of toy size: the papers' DiT where that is the recipe's, else a Llama."""
+    """A network of toy size: a DiT where the recipe has one, else a Llama."""
     if isinstance(recipe.backbone, WithDropout):
         pins: dict[str, Any] = {"layers": layers, "width": 64, "heads": 2, "ffn": 256}
         if isinstance(recipe.backbone.backbone, Dit):
@@ -158,53 +166,53 @@ def _backbone(recipe: Recipe, data: Data, layers: int) -> Backbone:
     )
 
 
-def _objective(objective: Objective, full: int, count: int, share: float) -> Objective:
-    """The same law, written for `full` ids, over `count` ids and a run of `share` times the steps."""
+def _objective(objective: Objective, full_size: int, vocab_size: int, share: float) -> Objective:
+    """The objective converted from `full_size` to `vocab_size` ids and to `share` times the steps."""
     overrides: dict[str, Any] = {}
-    if isinstance(objective, SymKL | SymKLScript | DuoElbo) and count <= FEW:
+    if isinstance(objective, SymKL | SymKLScript | DuoElbo) and vocab_size <= DENSE_VOCAB_SIZE:
         overrides["tokens"] = Dense()
     match objective:
         case SymKL() | SymKLScript():
-            window = objective.noise
-            overrides["noise"] = Window(
-                low=_same_flips(window.low, full, count), high=_same_flips(window.high, full, count)
+            low, high = (
+                _same_flips(t, full_size, vocab_size) for t in (objective.noise.low, objective.noise.high)
             )
+            overrides["noise"] = Window(low=low, high=high)
             if isinstance(objective.temperature, LinearToZero):
                 overrides["temperature.steps"] = round(objective.temperature.steps * share)
         case DuoElbo():
-            window = objective.window
-            overrides["window"] = GammaWindow(
-                low=_same_gamma(window.low, full, count), high=_same_gamma(window.high, full, count)
-            )
+            overrides["window"] = _same_window(objective.window, full_size, vocab_size)
             overrides["until"] = round(objective.until * share)
         case Dcd():
-            window = objective.window
-            overrides["window"] = GammaWindow(
-                low=_same_gamma(window.low, full, count), high=_same_gamma(window.high, full, count)
-            )
+            overrides["window"] = _same_window(objective.window, full_size, vocab_size)
             overrides["round"] = round(objective.round * share)
     return parts.derive(objective, overrides)
 
 
-FEW = 512
-"""Vocabularies up to this take the dense soft tokens, which are as fast there and need no kept mass."""
+def _same_window(window: GammaWindow, full_size: int, vocab_size: int) -> GammaWindow:
+    """The window at whose ends `vocab_size` ids have the same T(A) as `full_size` ids at the ends of `window`."""
+    low, high = (_same_gamma(gamma, full_size, vocab_size) for gamma in (window.low, window.high))
+    return GammaWindow(low=_rounded(low), high=_rounded(high))
 
 
-def _same_gamma(gamma: float, full: int, count: int) -> float:
-    """The gamma at which `count` ids keep as many tokens, T(A), as `full` do at `gamma`; 6 digits, so that it locks."""
+def _same_gamma(gamma: float, full_size: int, vocab_size: int) -> float:
+    """The gamma = -log SNR at which T(A) is the same (docs/method.md#transformation-operator)."""
     from repro.core.lazy import torch
     from repro.processes import gaussian
 
-    level = gaussian.transform(torch.tensor(gamma, dtype=torch.float64), full)[0].item()
-    return float(f"{gaussian.invert(level, count):.6g}")
+    level = gaussian.transform(torch.tensor(gamma, dtype=torch.float64), full_size)[0].item()
+    return gaussian.invert(level, vocab_size)
 
 
-def _same_flips(t: float, full: int, count: int) -> float:
-    """The t = 1 - A at which `count` ids keep as many tokens as `full` do at `t`; 6 digits."""
+def _same_flips(t: float, full_size: int, vocab_size: int) -> float:
+    """The t = 1 - A at which the same share of tokens flips."""
     from repro.core.lazy import torch
     from repro.processes import gaussian
 
     gamma = gaussian.gamma_of(torch.tensor(1 - t, dtype=torch.float64)).item()
-    level = gaussian.transform(torch.tensor(gamma, dtype=torch.float64), full)[0].item()
-    signal = torch.sigmoid(torch.tensor(-gaussian.invert(level, count), dtype=torch.float64)).sqrt()
-    return float(f"{1 - signal.item():.6g}")
+    gamma = _same_gamma(gamma, full_size, vocab_size)
+    return _rounded(1 - torch.sigmoid(torch.tensor(-gamma, dtype=torch.float64)).sqrt().item())
+
+
+def _rounded(value: float) -> float:
+    """Six significant digits, so that a recipe's canonical form does not depend on the machine's last digits."""
+    return float(f"{value:.6g}")
