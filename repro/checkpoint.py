@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         opened = release.open_release(args.path)
         print(f"{opened.layout.name}: {opened.release.name}  release {opened.release.digest()}")
-        print("\n".join(release.table(opened.entries)))
+        print("\n".join(release.table(opened.tensors)))
         print(f"fingerprint {release.fingerprint(opened)}")
     elif args.action == "diff":
         from repro.training.compare import diff

@@ -1,18 +1,20 @@
-"""Checkpoints that others released, as data: evals/checkpoints.toml, read strictly into entries.
+"""Known released checkpoints: evals/checkpoints.toml, read strictly into entries.
 
-    entries = read()                           Hub name -> what must be known to load, score and price it
-    entry("GSAI-ML/LLaDA-8B-Base")             ValueError names the nearest
-    known("LLaDA-8B-Base")                     by Hub name or by the name of a folder; None for one that is not listed
+    entries = read()                           Hub name -> what loading, scoring and cost estimates need
+    entry("GSAI-ML/LLaDA-8B-Base")             ValueError names the nearest one
+    known("LLaDA-8B-Base")                     by Hub name or folder name; None where it is not listed
 
-What nobody here has seen is written `unknown`, what a checkpoint does not have `none`, and a revision or fingerprint
-that only the Hub can tell `UNRESOLVED`. Nothing is fetched here.
+`unknown` marks a fact that could not be checked, `none` what a checkpoint does not have, `UNRESOLVED` a revision or
+fingerprint that only the Hub can give. Nothing is fetched here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -30,9 +32,11 @@ Fact = bool | Literal["unknown"]
 
 
 class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a forward costs: matrices of `layers` blocks of `width`; `matrices`: 3 in a gated feed-forward, 2 in a plain
-    one; `vocabulary`: rows of the head; `active`: parameters of the blocks that a token meets, where they are not all
-    used (0: all, by the sizes)."""
+    """Sizes that determine the cost of a forward.
+
+    `matrices`: of a feed-forward layer, 3 where it is gated, else 2; `vocabulary`: rows of the head; `active`: block
+    parameters that one token uses in a mixture of experts (0: all of them).
+    """
 
     layers: int
     width: int
@@ -44,7 +48,7 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     active: int = 0
 
     def size(self, parameters: int) -> Size:
-        """The counts of a network of this shape with so many parameters."""
+        """Counts for the cost model of a network of this shape with this number of parameters."""
         kv_width = self.width // self.heads * self.kv_heads
         attention = 2 * self.width**2 + 2 * self.width * kv_width
         return Size(
@@ -61,12 +65,12 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One released checkpoint.
 
-    `layout`: config.json's model_type as repro.hub.layouts lists it, or `unlisted: NAME` for one that it does not
-    read; `meaning`: what the output is (docs/method.md#uniform-samplers); `eot`: end of a turn; `length`: longest
-    row; `ema`: whether the weights are an average; `template`: `none`, `own` (the tokenizer's chat template) or `seed`
-    (docs/method.md#masked-script); `fingerprint`: SHA-256 of the weights' bytes in the order of their files;
-    `number_of`: a published cell whose number tells it from a namesake; `suites`: where its published cells are
-    asked; `source`: where these facts stand.
+    `layout`: name in `repro.hub.layout.LAYOUTS`, or `unlisted: NAME` for one that is not there; `meaning`: meaning of
+    the output (docs/method.md#uniform-samplers); `eot`: id of the end of a turn; `length`: of the longest row; `ema`:
+    whether the weights are an average; `template`: `none`, `own` (the tokenizer's chat template) or `seed` (that of the
+    reference script, docs/method.md#masked-script); `fingerprint`: SHA-256 of the weights' bytes in the order of their
+    files; `number_of`: a published cell whose number differs from that of a checkpoint of the same configuration;
+    `suites`: evaluation suites with its published cells; `source`: of these facts.
     """
 
     name: str
@@ -95,13 +99,12 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def folder(self) -> str:
-        """The name that its folder has when it is copied from the Hub."""
+        """Name of its folder when copied from the Hub."""
         return self.name.rpartition("/")[2]
 
-    def check(self, fingerprint: str, among: Mapping[str, Entry] | None = None) -> None:
-        """ValueError if weights with this fingerprint are another entry's (of `among`; None: of the file), or not the
-        pinned ones."""
-        entries = read() if among is None else among
+    def check(self, fingerprint: str, entries: Mapping[str, Entry]) -> None:
+        """ValueError if the weights with this fingerprint belong to another of `entries`, or are not the pinned
+        ones."""
         others = [e for e in entries.values() if e.fingerprint == fingerprint and e.name != self.name]
         if others:
             raise ValueError(f"these weights are {others[0].name}, not {self.name}; give the right folder")
@@ -116,8 +119,9 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint: list[Entry]
 
 
-def read(path: Path = FILE) -> dict[str, Entry]:
-    """Every entry by its Hub name; ValueError names the field or entry that is wrong."""
+@lru_cache(maxsize=8)
+def read(path: Path = FILE) -> Mapping[str, Entry]:
+    """Every entry by its Hub name, parsed once a process; ValueError names the field or entry that is wrong."""
     try:
         found = msgspec.toml.decode(path.read_bytes(), type=_File).checkpoint
     except msgspec.DecodeError as error:
@@ -131,11 +135,11 @@ def read(path: Path = FILE) -> dict[str, Entry]:
         raise ValueError(
             f"{path}: two checkpoints have the fingerprint {max(prints, key=prints.__getitem__)}"
         )
-    return {each.name: each for each in found}
+    return MappingProxyType({each.name: each for each in found})
 
 
 def entry(name: str) -> Entry:
-    """The entry of a Hub name; ValueError names the nearest."""
+    """The entry of a Hub name; ValueError names the nearest one."""
     entries = read()
     if name not in entries:
         raise ValueError(f"no checkpoint {name!r} in {FILE.name}; {nearest(name, entries)}")
@@ -143,7 +147,7 @@ def entry(name: str) -> Entry:
 
 
 def known(name: str) -> Entry | None:
-    """The entry of a Hub name or of a folder that is called like one; None where none is listed."""
+    """The entry of a Hub name or of a folder with an entry's name; None where none is listed."""
     for each in read().values():
         if name in (each.name, each.folder):
             return each

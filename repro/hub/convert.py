@@ -1,10 +1,10 @@
-"""Pickles of released weights written as safetensors; no code in a pickle is ever run.
+"""Convert pickled weights to safetensors without running any code of the pickle.
 
     python -m repro.checkpoint convert last.ckpt --out OUT          Lightning or .bin; --weights ema takes the average
 
-A folder that is converted keeps its authors' names, configuration and tokenizer, so it loads like any other of theirs.
+The converted folder keeps the authors' tensor names, configuration and tokenizer, so it loads like any other release.
 A PyTorch file is a zip of raw storages and one pickle that arranges them. Nothing that the pickle names is imported or
-called: its tensors are rebuilt here, and every other object (a configuration, a schedule, a callback) becomes an inert
+called: tensors are rebuilt here, and every other object (a configuration, a schedule, a callback) becomes an inert
 placeholder. The format before PyTorch 1.6 is refused.
 """
 
@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from repro.core.files import atomically
 from repro.core.lazy import torch
-from repro.hub import layouts, mapping
-from repro.hub.mapping import PICKLES
+from repro.hub import layout as layouts
+from repro.hub.mapping import PICKLES, WHOLE, TensorNames
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.hub.mapping import Mapping as Names
-
-BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json")
-"""What a converted folder takes along."""
+COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+"""Files that are copied beside the converted weights."""
 
 
 def convert(source: Path, out: Path, weights: Literal["raw", "ema"]) -> int:
-    """Write the tensors of a pickle, or of a folder of them, as safetensors with configuration and tokenizer beside;
-    returns how many. ValueError in one line where there is none, and where a configuration is missing."""
+    """Write the tensors of a pickle, or of a folder of pickles, as safetensors beside configuration and tokenizer.
+
+    Returns the number of tensors. Raises ValueError in one line where there is no pickle or no configuration.
+    """
     from safetensors.torch import save_file
 
     if out.exists():
@@ -43,29 +43,29 @@ def convert(source: Path, out: Path, weights: Literal["raw", "ema"]) -> int:
     folder = source if source.is_dir() else source.parent
     files = sorted(p for p in folder.iterdir() if p.suffix in PICKLES) if source.is_dir() else [source]
     if not files or not all(file.is_file() for file in files):
-        raise ValueError(f"{source} is no pickle and no folder of them ({', '.join(PICKLES)})")
+        raise ValueError(f"{source} is neither a pickle nor a folder of pickles ({', '.join(PICKLES)})")
     layout, _ = layouts.recognise(folder)
     found: dict[str, Tensor] = {}
     for file in files:
-        for name, tensor in read_pickle(file, weights, layout.mapping).items():
+        for name, tensor in read_pickle(file, weights, layout.tensor_names).items():
             if name in found:
                 raise ValueError(
-                    f"{file}: tensor {name!r} stands in another file too; convert one of them alone"
+                    f"{file}: tensor {name!r} is also in another file; convert one file at a time"
                 )
             found[name] = tensor
     with atomically(out) as temporary:
         temporary.mkdir(parents=True)
         # a clone each: tied weights share memory, which safetensors refuses
         plain = {name: tensor.detach().clone().contiguous() for name, tensor in found.items()}
-        save_file(plain, temporary / mapping.WHOLE, {"format": "pt"})
-        for name in BESIDE:
+        save_file(plain, temporary / WHOLE, {"format": "pt"})
+        for name in COPIED:
             if (folder / name).is_file():
                 shutil.copy(folder / name, temporary / name)
     return len(found)
 
 
 SHADOW = "shadow_params"
-"""Where the averages of Duo, MDLM and BD3-LM lie in their Lightning files: a list in the order of the parameters."""
+"""Key of the weight averages in the Lightning files of Duo, MDLM and BD3-LM: a list in the order of the parameters."""
 STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -81,7 +81,7 @@ STORAGES = {
 
 
 class Placeholder:
-    """Stands for any object that is no tensor; it takes whatever its pickle does to it, and does nothing."""
+    """Replaces any object that is not a tensor; accepts what a pickle does to an object, and does nothing."""
 
     def __init__(self, *ignored: object) -> None: ...
 
@@ -96,21 +96,21 @@ class Placeholder:
 
 @dataclass(frozen=True)
 class _Storage:
-    """A type of storage, as the pickle names it."""
+    """Replaces a storage type that the pickle names."""
 
     dtype: str
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads the pickle of one zip; `kept` holds each storage once, so that tied weights stay tied."""
+    """Reads the pickle of one zip; each storage is read once (`storages`), so that tied weights stay tied."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         super().__init__(archive.open(name))
         self.archive, self.prefix = archive, name.removesuffix("data.pkl")
-        self.kept: dict[str, Tensor] = {}
+        self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name: our own functions, or a placeholder."""
+        """The replacement for what the pickle names: one of our own functions, or a placeholder."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch" and name in STORAGES:
@@ -124,11 +124,13 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, saved: tuple) -> Tensor:
         """A storage, flat: ("storage", its type, its key, its device, its length)."""
         _, kind, key, _, length = saved
-        if key not in self.kept:
+        if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.prefix}data/{key}"))
             dtype = getattr(torch, kind.dtype)
-            self.kept[key] = torch.frombuffer(data, dtype=dtype) if length else torch.empty(0, dtype=dtype)
-        return self.kept[key]
+            self.storages[key] = (
+                torch.frombuffer(data, dtype=dtype) if length else torch.empty(0, dtype=dtype)
+            )
+        return self.storages[key]
 
 
 def _tensor(
@@ -142,21 +144,21 @@ def _parameter(data: Tensor, *ignored: object) -> Tensor:
 
 
 def _load(path: Path) -> Any:
-    """What a file holds, placeholders and all."""
+    """The object in a file, with placeholders for what is not a tensor."""
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise ValueError("no data.pkl in it")
+            raise ValueError("it has no data.pkl")
         order = names[0].removesuffix("data.pkl") + "byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
-            raise ValueError("its bytes are in another order")
+            raise ValueError("its byte order is not little-endian")
         return _Unpickler(archive, names[0]).load()
 
 
-def read_pickle(path: Path, weights: Literal["raw", "ema"], names: Names) -> dict[str, Tensor]:
-    """Tensors of a pickle by their authors' names; `ema`: the average instead of the weights that `names` uses.
+def read_pickle(path: Path, weights: Literal["raw", "ema"], names: TensorNames) -> dict[str, Tensor]:
+    """Tensors of a pickle by their authors' names; with `ema` the averages replace the weights that `names` uses.
 
-    Raises ValueError in one line for a file that is none, holds no tensors, or no average that fits.
+    Raises ValueError in one line for a file that is not a PyTorch zip, holds no tensors, or no averages that fit.
     """
     try:
         whole = _load(path)
@@ -166,23 +168,23 @@ def read_pickle(path: Path, weights: Literal["raw", "ema"], names: Names) -> dic
             AttributeError,
             IndexError,
             RuntimeError,
-        ),  # a pickle whose steps do not fit together; bounds of storages
+        ),  # inconsistent instructions, or a view outside its storage
     ) as error:
-        raise ValueError(f"{path} is truncated or no zip of PyTorch 1.6 or later ({error})") from None
+        raise ValueError(f"{path} is truncated or not a zip of PyTorch 1.6 or later ({error})") from None
     whole = whole if isinstance(whole, Mapping) else {}
     state = whole.get("state_dict", whole)
     tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
     if not tensors:
-        raise ValueError(f"{path} holds no tensors by name; give the file that holds the state_dict")
+        raise ValueError(f"{path} has no named tensors; give the file with the state_dict")
     if weights == "raw":
         return tensors
     average = whole.get("ema")
     if not isinstance(average, Mapping) or SHADOW not in average:
-        raise ValueError(f"{path} holds no average (ema.{SHADOW}); use --weights raw")
+        raise ValueError(f"{path} has no averages (ema.{SHADOW}); use --weights raw")
     averaged = [name for name in tensors if names.knows(name)]
     if [tensors[name].shape for name in averaged] != [tensor.shape for tensor in average[SHADOW]]:
         raise ValueError(
-            f"{path}: its average has {len(average[SHADOW])} tensors, which are not the {len(averaged)} weights in"
-            " order"
+            f"{path}: its {len(average[SHADOW])} averages do not have the shapes of its {len(averaged)} weights;"
+            " use --weights raw"
         )
     return {**tensors, **dict(zip(averaged, average[SHADOW], strict=True))}

@@ -1,4 +1,4 @@
-"""A network that starts from weights that someone released.
+"""A backbone that starts training from released weights.
 
 PretrainedBackbone(backbone=Llama(...), source="GSAI-ML/LLaDA-8B-Base", revision=UNRESOLVED)
 """
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @part
 class PretrainedBackbone(Backbone):
-    """`backbone` with the weights of a local folder in its authors' layout, or of a name on the Hub at a revision.
+    """`backbone` with the weights of `source`: a local folder in its authors' layout, or a Hub name at `revision`.
 
-    Attention may be another one than they were trained with. Raises ConnectionError where they cannot be fetched,
-    ValueError where they do not fit, in shape or in another pin.
+    The attention pattern may differ from the one that the weights were trained with; every other pin must agree. Raises
+    ConnectionError where the weights cannot be fetched, ValueError where they do not fit.
     """
 
     backbone: Llama
@@ -31,12 +31,12 @@ class PretrainedBackbone(Backbone):
     def module(self, role: Role, seed: int) -> Denoiser:
         from repro.data import sources
         from repro.hub.release import agree, network, open_release
-        from repro.models.denoiser import take
+        from repro.models.denoiser import copy_weights
 
         opened = open_release(sources.weights(self.source, self.revision))
         agree(opened, "backbone", self.backbone, opened.release.backbone, ("attention", "init_deviation"))
         made = self.backbone.module(role, seed)
-        take(made, dict(network(opened).named_parameters()))
+        copy_weights(made, dict(network(opened).named_parameters()))
         return made
 
     def blank(self) -> Backbone:

@@ -1,8 +1,8 @@
-"""Weights in eight bits: the matrices of a network's layers by torchao (the extra `quantise`), the rest in bfloat16.
+"""Eight-bit weights: the matrices of a network's layers by torchao (the extra `quantise`), the rest in bfloat16.
 
-    quantise(denoiser)                 in place; embeddings, norms and the head are left as they are
+    quantise(denoiser)                 in place; embeddings, norms and the head stay as they are
 
-It saves memory, and moves every number: records keep such answers apart (`weights_precision` of the protocol).
+It saves memory and changes every number, so records keep such results apart (`weights_precision` of the protocol).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check() -> None:
-    """ValueError in one line, before anything is loaded, where torchao is not installed."""
+    """ValueError where torchao is not installed; called before anything is loaded."""
     if find_spec("torchao") is None:
         raise ValueError(
             "precision int8 needs torchao, which is not installed: pip install 'dlm-repro[quantise]'"
@@ -23,7 +23,7 @@ def check() -> None:
 
 
 def quantise(denoiser: Denoiser) -> None:
-    """Matrices of the layers [out, in] to int8, one scale a row."""
+    """Convert the matrices of the layers, [out, in], to int8 with one scale a row, in place."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     for layer in denoiser.layers():

@@ -1,12 +1,11 @@
-"""Released ids behind a chat template: the seed document's, or the one that came with the tokenizer.
+"""Chat templates for released weights: those of the reference script, or the one that came with the tokenizer.
 
-    seed_chat      [CLS] User: QUESTION <newline> [SEP] <newline> Assistant: <newline>, as in its rows
-    (docs/method.md#masked-script) seed_readme    the same as the seed's README asks: without [CLS], and without the
-    last newline own_chat       a Jinja template of the tokenizer, one question, ready for the answer
+    seed_chat      [CLS] User: QUESTION <newline> [SEP] <newline> Assistant: <newline>, as its training rows
+    seed_readme    the same without [CLS] and without the last newline, as its README prompts
+    own_chat       the Jinja template of the tokenizer, one user turn, ready for the answer
 
-The README pastes masks behind the template as *text*. Its mask token strips what stands to its left, so the newline
-after "Assistant:" is swallowed, and the first token that the network writes is that newline
-(docs/method.md#masked-script).
+The README appends the masks as *text*. The mask token strips whitespace on its left, which removes the newline after
+"Assistant:", so the first token that the network writes is that newline (docs/method.md#masked-script).
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from repro.data.corpus import Data, Rows, Vocabulary
 from repro.data.released import Released
 
 SEED = "User: {user}\n{sep}\nAssistant:\n"
-"""What stands before the answer (tom-pollak/dllm@43ea9ff train_dllm.py:31-32); {sep} is the token's text."""
+"""Text before the answer (tom-pollak/dllm@43ea9ff train_dllm.py:31-32); {sep} is the text of the separator token."""
 
 
 @part
 class Templated(Data):
-    """Kind: ids of `data`, questions behind a template."""
+    """Kind: ids of `data`, with prompts rendered by a template."""
 
     data: Released
     template: str
@@ -50,7 +49,7 @@ class Templated(Data):
 
 @part
 class SeedChat(Templated):
-    """Questions as the seed's rows were trained; `cls`: the id in front, `sep`: the text of the separator."""
+    """Prompts as in the training rows of the reference script; `cls`: id in front; `sep`: text of the separator."""
 
     cls: int
     sep: str
@@ -61,7 +60,7 @@ class SeedChat(Templated):
 
 @part
 class SeedReadme(Templated):
-    """Questions as the seed's README asks them."""
+    """Prompts as in the README of the reference script; `sep`: text of the separator."""
 
     sep: str
 
@@ -71,14 +70,14 @@ class SeedReadme(Templated):
 
 @part
 class OwnChat(Templated):
-    """Questions behind a Jinja template; `bos`, `eos`: the texts that it may put in (BOS is empty for a left-to-right
-    network, which gets its own)."""
+    """Prompts by a Jinja template; `bos`, `eos`: texts of these tokens for the template. For a left-to-right network
+    `bos` is empty, because its process adds the BOS."""
 
     bos: str
     eos: str
 
     def prompt(self, text: str) -> list[int]:
-        """Raises ValueError in one line for a template that cannot be rendered."""
+        """Ids of the rendered prompt; ValueError in one line for a template that cannot be rendered."""
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 

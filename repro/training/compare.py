@@ -66,7 +66,7 @@ def _opened(path: Path) -> Generator[Side]:
 
     if release.is_release(path):
         opened = release.open_release(path)
-        used = {e.ours: e for e in opened.entries if e.ours is not None and e.reason != mapping.TIED}
+        used = {e.ours: e for e in opened.tensors if e.ours is not None and e.reason != mapping.TIED}
         shapes = {name: entry.shape for name, entry in used.items()}
 
         def theirs(name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Entries of released checkpoints: they agree with our layouts, with published cells and with the papers' sizes."""
+"""Entries of evals/checkpoints.toml agree with the layouts, the published cells and the papers' sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from repro.data.released import Released
 from repro.evals.published import cells as published
 from repro.hub import catalogue as checkpoints
 from repro.hub.catalogue import UNRESOLVED, entry, known, read
-from repro.hub.layouts import LAYOUTS
+from repro.hub.layout import LAYOUTS
 from repro.models.llama import Llama
 
 ENTRIES = read()
@@ -25,9 +25,9 @@ def test_an_entry_agrees_with_the_layout_it_names(name):
     each = ENTRIES[name]
     kind = each.layout.removeprefix("unlisted: ")
     if kind != each.layout:
-        assert kind not in LAYOUTS, f"{kind} is listed now: name it"
+        assert kind not in LAYOUTS, f"{kind} has a layout now; remove 'unlisted'"
         return
-    layout = LAYOUTS[kind]
+    layout = registry.resolve(LAYOUTS[kind])
     assert (each.process, each.meaning) == (registry.part_name(type(layout.process)), layout.meaning)
     assert (each.mask == "none") == (layout.mask is None)
     assert each.right_shift == (kind == "dream")
@@ -35,7 +35,7 @@ def test_an_entry_agrees_with_the_layout_it_names(name):
 
 @pytest.mark.parametrize("name", [n for n, e in ENTRIES.items() if e.shape is not None])
 def test_sizes_make_the_stated_parameters(name):
-    """Blocks with one embedding (tied) or two, and at most 5 % for norms, biases, positions and modulation."""
+    """Blocks, one embedding (tied) or two, and at most 5 % for norms, biases, positions and modulation."""
     each = ENTRIES[name]
     size = each.shape.size(each.parameters)
     tables = [size.blocks + n * size.vocab_size * size.width for n in (1, 2)]
@@ -44,7 +44,7 @@ def test_sizes_make_the_stated_parameters(name):
     )
 
 
-def test_a_shape_counts_what_our_network_counts():
+def test_sizes_equal_those_of_our_network():
     shape = entry("GSAI-ML/LLaDA-8B-Base").shape
     assert shape is not None
     data = Released(
@@ -75,8 +75,8 @@ def test_names_and_folders_find_their_entry():
         entry("s-sahoo/duo-distiled")
 
 
-def test_namesakes_are_told_apart_by_fingerprint_and_by_a_published_number(tmp_path):
-    """The distilled checkpoint shares its configuration with the base one; scored in its place it reads 30.27."""
+def test_checkpoints_of_one_configuration_differ_in_fingerprint_and_published_number(tmp_path):
+    """Duo and its distilled student: the student scores 30.27 in the place of the base."""
     base, distilled = entry("s-sahoo/duo"), entry("s-sahoo/duo-distilled")
     assert (base.shape, base.layout) == (distilled.shape, distilled.layout)
     cells = {
@@ -87,16 +87,16 @@ def test_namesakes_are_told_apart_by_fingerprint_and_by_a_published_number(tmp_p
     assert abs(cells[base.name].value - cells[distilled.name].value) > 5
     text = checkpoints.FILE.read_text("utf-8").split("[[checkpoint]]")
     pinned = [
-        piece.replace(UNRESOLVED, "r", 1).replace(UNRESOLVED, "d" * 64)
-        for piece in text
-        if 'duo-distilled"' in piece
+        entry.replace(UNRESOLVED, "r", 1).replace(UNRESOLVED, "d" * 64)
+        for entry in text
+        if 'duo-distilled"' in entry
     ]
     path = tmp_path / "checkpoints.toml"
     path.write_text("[[checkpoint]]".join(["", *[p for p in text if '"s-sahoo/duo"' in p], *pinned]), "utf-8")
     found = read(path)
     with pytest.raises(ValueError, match="pinned is dddd"):
-        found["s-sahoo/duo-distilled"].check("e" * 64)
-    found["s-sahoo/duo-distilled"].check("d" * 64)
+        found["s-sahoo/duo-distilled"].check("e" * 64, found)
+    found["s-sahoo/duo-distilled"].check("d" * 64, found)
     with pytest.raises(ValueError, match="these weights are s-sahoo/duo-distilled, not s-sahoo/duo"):
         found["s-sahoo/duo"].check("d" * 64, found)
 

@@ -1,7 +1,7 @@
-"""Folders in the authors' own layouts load, account for every tensor, and give the logits of their equations.
+"""Folders in the authors' layouts: they load, every tensor is accounted for, and the logits are those of the equations.
 
-Tiny random weights are written as the authors write them: LLaDA's, Dream's and the DiTs' names from
-tests/helpers/literal.py, Llama, Qwen2, ModernBERT and DiffusionGemma by transformers itself.
+Tiny random weights are written as the authors do: LLaDA, Dream and the DiTs under the names of
+tests/helpers/literal.py; Llama, Qwen2, ModernBERT and DiffusionGemma by transformers.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ from repro.hub import catalogue as checkpoints
 from repro.hub import quantise
 from repro.hub.release import fingerprint, network, open_release
 from repro.models.attention import Copies, Mask
-from repro.processes.absorbing import Absorbing
+from repro.results.record import read_record
 
-tokenizer = released.tokenizer  # its fixture
+tokenizer = released.tokenizer  # a fixture
 
 
 @pytest.fixture(autouse=True)
@@ -76,13 +76,12 @@ def close(ours, theirs):
 
 
 # --- the same logits ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("told", [False, True])
-def test_mdlm(told, tmp_path, tokenizer):
-    folder, weights = mdlm(tmp_path / "mdlm owt", tokenizer, told)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_mdlm(conditional, tmp_path, tokenizer):
+    folder, weights = mdlm(tmp_path / "mdlm owt", tokenizer, conditional)
     t = (1 - torch.exp(-SIGMA)) / (1 - 1e-3)
-    close(
-        logits(folder, t if told else None), literal.dit(weights, IDS, 4, SIGMA if told else torch.zeros(2))
-    )
+    sigma = SIGMA if conditional else torch.zeros(2)
+    close(logits(folder, t if conditional else None), literal.dit(weights, IDS, 4, sigma))
     released = open_release(folder).release
     assert released.data.vocabulary().mask == V == released.data.vocabulary().size
     assert released.role().forbidden == (V, V)
@@ -99,11 +98,11 @@ def test_duo(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     "write, field, value, line",
     [
-        (duo, "time_conditioning", False, "time_conditioning is False, and our Duo's DiT has True alone"),
-        (mdlm, "causal", True, "causal is True, and our MDLM's DiT has False alone"),
+        (duo, "time_conditioning", False, "time_conditioning is False; only True is supported for Duo's DiT"),
+        (mdlm, "causal", True, "causal is True; only False is supported for MDLM's DiT"),
     ],
 )
-def test_a_dit_that_ours_is_not(write, field, value, line, tmp_path, tokenizer):
+def test_an_unsupported_dit(write, field, value, line, tmp_path, tokenizer):
     folder, _ = write(tmp_path / "dit", tokenizer)
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), field: value}), "utf-8")
@@ -124,18 +123,18 @@ def test_bd3(adaln, tmp_path, tokenizer):
             denoiser.head().logits(both)[:, : IDS.shape[1]],
             literal.bd3(weights, noisy, IDS, 4, 4, modulated=adaln),
         )
-    assert {"sampling_eps_min", "sampling_eps_max"} <= {e.name for e in opened.entries if e.ours is None}
+    assert {"sampling_eps_min", "sampling_eps_max"} <= {e.name for e in opened.tensors if e.ours is None}
 
 
 def test_bd3_without_blocks(tmp_path, tokenizer):
-    """MDLM's baseline of the same authors, in the same layout."""
+    """The MDLM baseline that BD3-LM's authors released in the same layout."""
     folder, weights = bd3(tmp_path / "whole", tokenizer, cross=False)
     close(logits(folder), literal.dit(weights, IDS, 4, torch.zeros(2)))
 
 
 @pytest.mark.parametrize("kind", ["duo", "bd3lm"])
 def test_a_causal_dit(kind, tmp_path, tokenizer):
-    """Left to right, BOS and EOS out of the tokenizer's own words: its configuration names none."""
+    """Left to right; BOS and EOS come from tokenizer_config.json, because config.json has none."""
     if kind == "bd3lm":
         folder, weights = bd3(tmp_path / "ar", tokenizer, adaln=False, cross=False, causal=True)
     else:
@@ -164,7 +163,8 @@ def test_dream(tmp_path, tokenizer):
 
 @pytest.mark.parametrize("bare", [True, False])
 def test_gpt2(bare, tmp_path, tokenizer):
-    """Both spellings: the Hub's file has no prefix, and the causal mask in it; kept keys and values change nothing."""
+    """Both spellings (the Hub's file has no prefix, but the causal mask); decoding with a KV cache gives the same
+    ids."""
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
@@ -214,7 +214,7 @@ MODERNBERT = {
 
 
 def test_modernbert(tmp_path, tokenizer):
-    """Two global layers and two that see three tokens to each side; a wider window is another network."""
+    """Two global layers, two with a window of three tokens to each side; other windows, periods and bases differ."""
     weights = literal.modernbert_weights(4, 32, 48, V)
     folder = written(tmp_path / "modernbert", tokenizer, MODERNBERT, weights)
     ours = logits(folder)
@@ -227,8 +227,8 @@ def test_modernbert(tmp_path, tokenizer):
         assert (ours - literal.modernbert(weights, IDS, 4, 4, every, window, bases)).abs().max() > 1e-3
 
 
-def test_the_equations_tell_networks_apart(tmp_path, tokenizer):
-    """What a wrong reading of each layout would give: without the shift, with its gates swapped, with another base."""
+def test_wrong_readings_of_a_layout_give_other_logits(tmp_path, tokenizer):
+    """Without the shift, with swapped gates, with another rotation base, with time conditioning."""
     folder, weights = dream(tmp_path / "dream", tokenizer)
     ours = logits(folder)
     unshifted = literal.dream(weights, torch.cat([IDS[:, 1:], IDS[:, :1]], 1), 2, 4, 1e6, 1e-6)
@@ -248,7 +248,7 @@ def test_the_equations_tell_networks_apart(tmp_path, tokenizer):
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", ["llama", "qwen2", "modernbert"])
 def test_what_transformers_writes(name, tied, tmp_path, tokenizer):
-    """Their own network, class, configuration and file; ModernBERT is tied always."""
+    """Network, configuration and file are transformers'; ModernBERT is always tied."""
     torch.manual_seed(0)
     if name == "modernbert":
         theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, intermediate_size=48, pad_token_id=3))
@@ -267,7 +267,7 @@ def test_what_transformers_writes(name, tied, tmp_path, tokenizer):
 
 
 def test_diffusion_gemma(tmp_path, tokenizer):
-    """transformers' own logits of a canvas behind a prompt; what it does not share by name is read too."""
+    """Logits of a canvas after a prompt equal transformers'; what encoder and decoder do not share is read too."""
     folder, theirs = diffusion_gemma(tmp_path / "gemma", tokenizer)
     opened = open_release(folder)
     denoiser, ids = network(opened), torch.cat([IDS, IDS.flip(1)], 1)[:, :20]
@@ -276,23 +276,23 @@ def test_diffusion_gemma(tmp_path, tokenizer):
         ours = denoiser.logits(denoiser.encode(ids, t=t, attention=Mask()))[:, 12:]
         close(ours, theirs(input_ids=ids[:, :12], decoder_input_ids=ids[:, 12:]).logits)
         scalar = theirs.model.encoder.language_model.layers[1].layer_scalar
-        scalar.add_(0.5)  # a buffer of the encoder's own
+        scalar.add_(0.5)  # a buffer that the decoder does not share
         other = theirs(input_ids=ids[:, :12], decoder_input_ids=ids[:, 12:]).logits
     assert (ours - other).abs().max() > 1e-3
-    ignored = {entry.reason for entry in opened.entries if entry.ours is None}
-    assert ignored == {"pictures: this suite reads text alone"}
+    ignored = {entry.reason for entry in opened.tensors if entry.ours is None}
+    assert ignored == {"images: this suite reads text only"}
 
 
 @pytest.mark.parametrize(
     "field, value, message",
     [
         ("layer_types", ["full_attention"] * 2 + ["sliding_attention"] * 2, "layer_types are not periodic"),
-        ("num_experts", None, "num_experts is None, and every layer of ours has experts"),
+        ("num_experts", None, "num_experts is None; only layers with experts"),
         ("final_logit_softcapping", ..., "lacks 'final_logit_softcapping'"),
         ("tie_word_embeddings", False, "tie_word_embeddings is False"),
     ],
 )
-def test_a_gemma_that_ours_is_not(field, value, message, tmp_path, tokenizer):
+def test_an_unsupported_gemma(field, value, message, tmp_path, tokenizer):
     folder, _ = diffusion_gemma(tmp_path / "gemma", tokenizer)
     path = folder / "config.json"
     config = json.loads(path.read_text("utf-8"))
@@ -317,8 +317,8 @@ def test_half_precision_is_read_as_float32(tmp_path, tokenizer):
     assert open_release(folder).digest() != open_release(other).digest()
 
 
-def test_weights_kept_in_bfloat16(tmp_path, tokenizer, capsys):
-    """A tenth of the logits' deviation away, and the record says so; a checkpoint of ours stays in float32."""
+def test_weights_in_bfloat16(tmp_path, tokenizer, capsys):
+    """Logits within a tenth of their deviation, and the record says so; our own checkpoints stay in float32."""
     folder, weights = llada(tmp_path / "a", tokenizer)
     found = network(open_release(folder), torch.bfloat16)
     assert {parameter.dtype for parameter in found.parameters()} == {torch.bfloat16}
@@ -329,9 +329,9 @@ def test_weights_kept_in_bfloat16(tmp_path, tokenizer, capsys):
     chosen = str(lm_worlds.tasks(tmp_path, rows=1)["writing"])
     flags = ["--samplers", "low_confidence", "--tokens-per-step", "all", "--json", "--precision", "bfloat16"]
     assert evals(["--ckpt", str(folder), "--tasks", chosen, *flags]) == 0
-    (record,) = json.loads(capsys.readouterr().out)["records"]
-    assert record["question"]["protocol"]["weights_precision"] == "bfloat16"
-    assert record["measurements"]["numerics"]["dtype"] == "bfloat16"
+    (record,) = map(read_record, json.loads(capsys.readouterr().out)["records"])
+    assert record.question.protocol["weights_precision"] == "bfloat16"
+    assert record.measurements.numerics.dtype == "bfloat16"
     with pytest.raises(ValueError, match="a checkpoint of ours, kept in float32"):
         load(tmp_path, precision="bfloat16")
 
@@ -344,8 +344,8 @@ def test_eight_bits_need_an_extra(tmp_path, tokenizer, monkeypatch):
 
 
 @pytest.mark.parametrize("write", ["llada", "dream", "duo"])
-def test_weights_kept_in_eight_bits(write, tmp_path, tokenizer):
-    """Near the bfloat16 ones, and not equal; only where the extra is installed."""
+def test_weights_in_eight_bits(write, tmp_path, tokenizer):
+    """Logits near the float32 ones and not equal; only where the extra is installed."""
     pytest.importorskip("torchao")
     folder, _ = globals()[write](tmp_path / "a", tokenizer)
     found, t = [], torch.full((2,), 0.5) if write == "duo" else None
@@ -360,13 +360,13 @@ def test_weights_kept_in_eight_bits(write, tmp_path, tokenizer):
 
 
 def test_a_tied_folder_that_stores_its_head_too(tmp_path, tokenizer):
-    """The copy is compared with the embedding: another one is an error."""
+    """The stored head is compared with the embedding; a different one is an error."""
     torch.manual_seed(0)
     theirs = LlamaForCausalLM(LlamaConfig(**LIKE_LLAMA, tie_word_embeddings=True)).eval()
     weights = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
     config = json.loads(theirs.config.to_json_string(use_diff=False))
     folder = written(tmp_path / "tied", tokenizer, config, weights)
-    entries = {entry.name: entry.reason for entry in open_release(folder).entries}
+    entries = {entry.name: entry.reason for entry in open_release(folder).tensors}
     assert entries["lm_head.weight"].startswith("tied: compared")
     with torch.no_grad():
         close(logits(folder) * 10, theirs(IDS).logits * 10)
@@ -377,12 +377,13 @@ def test_a_tied_folder_that_stores_its_head_too(tmp_path, tokenizer):
 
 
 def test_a_name_on_the_hub(tmp_path, tokenizer, monkeypatch):
-    """Fetched at the pinned revision and called by its name; no network, no such name and no such folder differ."""
+    """Fetched at the pinned revision and named as there; errors distinguish no network, a wrong name and no folder."""
     folder, _ = llada(tmp_path / "snapshots" / "0123abc", tokenizer)
-    asked = []
-    monkeypatch.setattr(sources, "weights", lambda name, pinned: asked.append((name, pinned)) or folder)
+    fetched = []
+    monkeypatch.setattr(sources, "weights", lambda name, pinned: fetched.append((name, pinned)) or folder)
     model = load("GSAI-ML/LLaDA-8B-Base")
-    assert model.recipe.name == "GSAI-ML/LLaDA-8B-Base" and asked == [("GSAI-ML/LLaDA-8B-Base", "UNRESOLVED")]
+    assert model.recipe.name == "GSAI-ML/LLaDA-8B-Base"
+    assert fetched == [("GSAI-ML/LLaDA-8B-Base", "UNRESOLVED")]
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -397,7 +398,7 @@ def test_a_name_on_the_hub(tmp_path, tokenizer, monkeypatch):
 
 
 def test_a_release_is_the_same_wherever_it_lies(tmp_path, tokenizer):
-    """Name apart: also read-only, behind a link, in a path with spaces, or in one file."""
+    """Except for its name: read-only, through a symbolic link, in a path with spaces, or in one file."""
     folder, _ = llada(tmp_path / "a", tokenizer)
     moved = shutil.copytree(folder, tmp_path / "with some spaces" / "b")
     link = tmp_path / "link"
@@ -412,7 +413,7 @@ def test_a_release_is_the_same_wherever_it_lies(tmp_path, tokenizer):
     assert torch.equal(logits(whole), logits(folder))
 
 
-# --- the account ----------------------------------------------------------------------------------------
+# --- what becomes of each tensor ------------------------------------------------------------------------------
 def test_inspect_lists_what_becomes_of_every_tensor(tmp_path, tokenizer, capsys):
     folder, weights = mdlm(tmp_path / "mdlm", tokenizer, True)
     assert checkpoint_command.main(["inspect", str(folder)]) == 0
@@ -517,37 +518,37 @@ def lacking(weights, folder):
     "spoil, message",
     [
         (drop, r"no tensor for 'network.model.layers.1.mlp.up_proj.weight' \(1 are missing\); copy it again"),
-        (add, "nothing is known of tensor 'model.transformer.blocks.0.extra.weight'"),
-        (layer, "'model.transformer.blocks.7.q_proj.weight' would be .* no place"),
+        (add, "unknown tensor 'model.transformer.blocks.0.extra.weight'"),
+        (layer, "'model.transformer.blocks.7.q_proj.weight' would fill .* does not have"),
         (integers, "stored as I8; convert it to one of F64, F32"),
-        (wide, r"has shape \(1024, 32\), config.json asks for \(1000, 32\)"),
-        (truncate, "model-00002-of-00002.safetensors is truncated or no safetensors"),
+        (wide, r"has shape \(1024, 32\), config.json needs \(1000, 32\)"),
+        (truncate, "model-00002-of-00002.safetensors is truncated or not a safetensors"),
         (lose, "model-00001-of-00002.safetensors is missing; .* names 2 shards"),
         (pickle, "pytorch_model.bin is a pickle; only safetensors are read"),
         (strip, "tokenizer.json is missing; copy the tokenizer"),
-        (halve, "tokenizer.json is truncated or no tokenizer"),
+        (halve, "tokenizer.json is truncated or not a tokenizer"),
         (sizeless, "config.json lacks 'vocab_size'"),
         (break_config, "config.json cannot be read"),
         (other_kind, "no layout for model_type 'lama'; nearest is 'llama'"),
-        (biased, "include_bias is True, and our LLaDA has False alone"),
+        (biased, "include_bias is True; only False is supported for LLaDA"),
         (narrow, "tokenizer.json has 1000 ids, the network 900"),
         (lacking, "lacks 'rope_theta'"),
-        (with_config(clip_qkv=8.0), "clip_qkv is 8.0, and our LLaDA has None alone"),
-        (with_config(n_heads=0), "config.json: n_heads is 0, which is no count; copy it again"),
-        (with_config(embedding_size="x"), "config.json: embedding_size is 'x', which is no count"),
-        (with_config(max_sequence_length=0), "config.json: max_sequence_length is 0, which is no count"),
-        (with_config(d_model=None), "config.json: d_model is None, which is no count"),
-        (with_config(rms_norm_eps="x"), "config.json: rms_norm_eps is 'x', which is no number"),
-        (with_config(rope_theta=None), "config.json: rope_theta is None, which is no number"),
+        (with_config(clip_qkv=8.0), "clip_qkv is 8.0; only None is supported for LLaDA"),
+        (with_config(n_heads=0), "config.json: n_heads is 0, not a positive integer; copy it again"),
+        (with_config(embedding_size="x"), "config.json: embedding_size is 'x', not a positive integer"),
+        (with_config(max_sequence_length=0), "config.json: max_sequence_length is 0, not a positive integer"),
+        (with_config(d_model=None), "config.json: d_model is None, not a positive integer"),
+        (with_config(rms_norm_eps="x"), "config.json: rms_norm_eps is 'x', not a number"),
+        (with_config(rope_theta=None), "config.json: rope_theta is None, not a number"),
         (with_config(n_heads=5), "config.json: n_heads is 5, which does not divide d_model=32"),
-        (with_index(b"[]"), "index.json is no index of shards; copy it again"),
-        (with_index(b'{"weight_map": []}'), "index.json is no index of shards"),
-        (with_index(b'{"weight_map": {"a": 1}}'), "index.json is no index of shards"),
-        (with_index(b"\xff\xfe"), "index.json is no index of shards"),
-        (with_index(b"{"), "index.json is no index of shards"),
+        (with_index(b"[]"), "index.json is not an index of shards; copy it again"),
+        (with_index(b'{"weight_map": []}'), "index.json is not an index of shards"),
+        (with_index(b'{"weight_map": {"a": 1}}'), "index.json is not an index of shards"),
+        (with_index(b"\xff\xfe"), "index.json is not an index of shards"),
+        (with_index(b"{"), "index.json is not an index of shards"),
     ],
 )
-def test_what_does_not_fit_is_one_line(spoil, message, tmp_path, tokenizer):
+def test_errors_are_one_line(spoil, message, tmp_path, tokenizer):
     folder, weights = llada(tmp_path / "llada", tokenizer)
     open_release(folder)
     spoil(weights, folder)
@@ -556,35 +557,31 @@ def test_what_does_not_fit_is_one_line(spoil, message, tmp_path, tokenizer):
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
-def test_an_account_reads_headers_alone(tmp_path, tokenizer):
-    """Opening makes no memory for weights: all parameters lie on the meta device, buffers do not."""
+def test_opening_reads_headers_only(tmp_path, tokenizer):
+    """Opening allocates no memory for weights: all parameters are on the meta device, buffers are not."""
     folder, _ = llada(tmp_path / "llada", tokenizer)
     opened = open_release(folder)
     assert all(parameter.is_meta for parameter in opened.blank.parameters())
     assert not any(buffer.is_meta for buffer in opened.blank.buffers())
-    assert sum(entry.ours is not None for entry in opened.entries) == len(
+    assert sum(tensor.ours is not None for tensor in opened.tensors) == len(
         dict(opened.blank.named_parameters())
     )
-    assert load_file(folder / opened.entries[0].file)
+    assert load_file(folder / opened.tensors[0].file)
 
 
 # --- a model like any other -----------------------------------------------------------------------------
-def mdlm_told(folder, tokenizer):
+def mdlm_conditional(folder, tokenizer):
     return mdlm(folder, tokenizer, True)
 
 
-@pytest.mark.parametrize("write", [llada, mdlm_told, duo])
+@pytest.mark.parametrize("write", [llada, mdlm_conditional, duo])
 def test_a_release_is_sampled(write, tmp_path, tokenizer):
-    """Prompted, at T = 0, through the default preset and, where it can, a cache."""
+    """From a prompt at T = 0 by the default preset, with a KV cache where the network supports one."""
     model = load(write(tmp_path / "release", tokenizer)[0])
     assert model.folder is None and model.data.encode("What is") == model.data.prompt("What is")
-    kept = (
-        "prefix"
-        if isinstance(model.recipe.process, Absorbing) and not model.denoiser.time_conditioned
-        else None
-    )
+    cache = "prefix" if model.recipe.process.masks and not model.denoiser.time_conditioned else None
     one, other = (
-        sample(model, ["What is"], gen_length=8, steps=4, block_length=4, cache=kept) for _ in range(2)
+        sample(model, ["What is"], gen_length=8, steps=4, block_length=4, cache=cache) for _ in range(2)
     )
     assert one == other and (write is duo or "[MASK]" not in one[0])
     with pytest.raises(ValueError, match="one set of released weights"):
@@ -593,24 +590,24 @@ def test_a_release_is_sampled(write, tmp_path, tokenizer):
 
 @pytest.mark.parametrize("write", [llada, duo])
 def test_a_release_is_scored(write, tmp_path, tokenizer):
-    """`repro.evals --ckpt FOLDER` with a task that brings its own data; without one it says so."""
+    """`repro.evals --ckpt FOLDER` needs a task that brings its own data; the error without one says so."""
     folder, _ = write(tmp_path / "release", tokenizer)
     with pytest.raises(ValueError, match="suite 'released' holds no task; name some with --tasks"):
         evals(["--ckpt", str(folder)])
     chosen = str(lm_worlds.tasks(tmp_path, rows=2)["choice"])
     assert evals(["--ckpt", str(folder), "--tasks", chosen, "--out", str(tmp_path / "out")]) == 0
     (file,) = (tmp_path / "out" / "raw").glob("*.jsonl")
-    (asked,) = {
+    (checkpoint,) = {
         json.dumps(json.loads(line)["question"]["checkpoint"])
         for line in file.read_text("utf-8").splitlines()
     }
     opened = open_release(folder)
-    assert json.loads(asked)["digest"] == opened.digest()
-    assert json.loads(asked)["recipe"] == opened.release.digest()
+    assert json.loads(checkpoint)["digest"] == opened.digest()
+    assert json.loads(checkpoint)["recipe"] == opened.release.digest()
 
 
-def test_weights_of_a_namesake_are_refused(tmp_path, tokenizer, monkeypatch):
-    """Duo and its distilled student share a configuration: once a fingerprint is resolved, a mix-up is one line."""
+def test_weights_of_another_checkpoint_are_refused(tmp_path, tokenizer, monkeypatch):
+    """Duo and its distilled student share a configuration; with a resolved fingerprint, a mix-up is an error."""
     folder, _ = duo(tmp_path / "duo", tokenizer)
     mine = fingerprint(open_release(folder))
     assert load(folder).recipe.name == "duo"
@@ -630,7 +627,7 @@ def test_weights_of_a_namesake_are_refused(tmp_path, tokenizer, monkeypatch):
 
 # --- chat templates -------------------------------------------------------------------------------------
 def tulu(folder, tokenizer, **words):
-    """The seed's checkpoint as transformers saves it, under the name that it has on the Hub."""
+    """The reference script's checkpoint as transformers saves it, in a folder with its name on the Hub."""
     torch.manual_seed(0)
     theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, intermediate_size=48, pad_token_id=3))
     theirs.save_pretrained(folder)
@@ -640,9 +637,9 @@ def tulu(folder, tokenizer, **words):
     return folder
 
 
-def test_the_seeds_template_and_the_readmes(tmp_path, tokenizer):
-    """By its name on the Hub the seed's own; the README loses [CLS] and the last newline, as its mask token does when
-    the masks are pasted as text (docs/method.md#masked-script)."""
+def test_templates_of_the_reference_script(tmp_path, tokenizer):
+    """Its name on the Hub selects the script's template. The README's has no [CLS] and loses the last newline, which
+    the mask token strips where the masks are appended as text (docs/method.md#masked-script)."""
     folder = tulu(tmp_path / "modernbert-dllm-tulu", tokenizer)
     plain = load(folder, template="none").data
     data, readme = load(folder).data, load(folder, template="seed_readme").data
@@ -665,7 +662,7 @@ JINJA = (
 
 @pytest.mark.parametrize("file", [True, False])
 def test_a_tokenizers_own_template(file, tmp_path, tokenizer):
-    """Out of tokenizer_config.json or a file beside it; a left-to-right model gets its own BOS."""
+    """From tokenizer_config.json or a file beside it; for a left-to-right model the process adds the BOS."""
     words = {"bos_token": "[CLS]", "eos_token": "[SEP]"} | ({} if file else {"chat_template": JINJA})
     folder = tulu(tmp_path / "own", tokenizer, **words)
     if file:
@@ -677,11 +674,11 @@ def test_a_tokenizers_own_template(file, tmp_path, tokenizer):
     assert load(ar, template="own").data.prompt("Why?") == data.encode("<user>Why?[SEP]<assistant>")
 
 
-def test_templates_that_cannot_be_had(tmp_path, tokenizer):
+def test_unavailable_templates(tmp_path, tokenizer):
     folder, _ = llada(tmp_path / "llada", tokenizer)
-    with pytest.raises(ValueError, match=r"has no chat_template, nor is there a chat_template.jinja"):
+    with pytest.raises(ValueError, match=r"has no chat_template, and there is no chat_template.jinja"):
         load(folder, template="own")
-    with pytest.raises(ValueError, match="names no sep_token and cls_token"):
+    with pytest.raises(ValueError, match="has no sep_token or no cls_token"):
         load(folder, template="seed")
     (folder / "chat_template.jinja").write_text("{% if %}", "utf-8")
     with pytest.raises(ValueError, match="chat template cannot be rendered") as error:
@@ -706,6 +703,6 @@ def test_the_bench_writes_a_folder_that_loads(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_billion_and_a_half_load_within_one_shard(tmp_path):
-    """Peak of a process of its own: network, largest shard and half a gigabyte (bench row `loading`)."""
+    """Peak memory of a separate process: network, largest shard and half a gigabyte (benchmark row `loading`)."""
     (row,) = loading.loading(1)
     assert row.ratio >= row.target and "1.53 B" in row.row

@@ -13,7 +13,8 @@ from helpers.spaces import Words
 from safetensors.torch import save_file
 
 from repro.core import registry
-from repro.hub import mapping, names
+from repro.hub import mapping
+from repro.hub.dit import DIT_NAMES
 from repro.models.attention import KVCache, Mask
 from repro.models.backbone import Role
 from repro.models.denoiser import initialise
@@ -59,7 +60,7 @@ def theirs_and_ours(pins, folder):
     save_file(weights, folder / "model.safetensors")
     ours = pins.module(ROLE, 0).eval()
     parameters = dict(ours.named_parameters())
-    found = mapping.account(folder, names.DIT, {name: p.shape for name, p in parameters.items()}, {})
+    found = mapping.account(folder, DIT_NAMES, {name: p.shape for name, p in parameters.items()}, {})
     mapping.fill(folder, found, parameters)
     return weights, ours
 
@@ -243,7 +244,7 @@ def test_the_published_size():
     [
         ({"heads": 5}, "heads of an even width"),
         ({"alpha_end": 0.0}, "no finite sigma"),
-        ({"frequencies": 3}, "even one"),
+        ({"frequencies": 3}, "even number"),
     ],
 )
 def test_pins_that_make_no_network_are_refused(wrong, message):

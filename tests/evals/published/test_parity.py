@@ -75,7 +75,7 @@ def test_a_lightning_file_is_converted(kind, tmp_path, tokenizer, capsys):
     added = 0 if kind == "raw" else 1
     for name, tensor in weights.items():
         assert torch.equal(found[name], tensor if "inv_freq" in name else tensor + added), name
-    assert len(open_release(tmp_path / "out").entries) == len(weights)
+    assert len(open_release(tmp_path / "out").tensors) == len(weights)
 
 
 def test_nothing_in_a_pickle_is_run(tmp_path, tokenizer):
@@ -90,13 +90,13 @@ def test_nothing_in_a_pickle_is_run(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"PK\x03\x04 half", "is truncated or no zip of PyTorch 1.6"),
-        (pickle.dumps({"a": 1}), "is truncated or no zip of PyTorch 1.6"),
-        ({"epoch": 1}, "holds no tensors by name"),
-        ({"state_dict": {"a": torch.ones(2)}}, "holds no average"),
+        (b"PK\x03\x04 half", "is truncated or not a zip of PyTorch 1.6"),
+        (pickle.dumps({"a": 1}), "is truncated or not a zip of PyTorch 1.6"),
+        ({"epoch": 1}, "has no named tensors"),
+        ({"state_dict": {"a": torch.ones(2)}}, "has no averages"),
         (
             {"state_dict": {"a": torch.ones(2)}, "ema": {"shadow_params": [torch.ones(3)]}},
-            "average has 1 tensors",
+            "its 1 averages",
         ),
     ],
 )

@@ -1,0 +1,157 @@
+"""Layouts of released weights: which folder belongs to which family, and the checks that all families share.
+
+    layout, backbone = recognise(folder)
+
+A family is one file of this room (`dit.py`, `llada.py`, ...). It holds a reader from the values of `config.json` to our
+backbone part, the names of the tensors, and one `Layout` a network. To add one, write its file and add its line to
+`LAYOUTS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.core.errors import nearest
+from repro.core.registry import resolve
+from repro.hub.mapping import TensorNames
+from repro.models.backbone import Backbone
+from repro.processes.prediction import Meaning
+from repro.processes.process import Process
+
+Config = dict[str, Any]
+"""The values of a config.json."""
+
+LAYOUTS = {
+    "mdlm": "repro.hub.dit:MDLM",
+    "duo": "repro.hub.dit:DUO",
+    "duo_causal": "repro.hub.dit:DUO_CAUSAL",
+    "bd3lm": "repro.hub.dit:BD3LM",
+    "bd3lm_whole": "repro.hub.dit:BD3LM_WHOLE",
+    "bd3lm_causal": "repro.hub.dit:BD3LM_CAUSAL",
+    "llada": "repro.hub.llada:LLADA",
+    "dream": "repro.hub.dream:DREAM",
+    "modernbert": "repro.hub.modernbert:MODERNBERT",
+    "llama": "repro.hub.llama:LLAMA",
+    "qwen2": "repro.hub.llama:QWEN2",
+    "gpt2": "repro.hub.gpt2:GPT2",
+    "diffusion_gemma": "repro.hub.diffusion_gemma:DIFFUSION_GEMMA",
+}
+"""model_type of config.json, in lower case, -> "MODULE:NAME" of its `Layout`; names with a suffix are variants."""
+
+VOCAB_SIZES = ("embedding_size", "vocab_size")
+"""Fields of config.json that may hold the number of rows of the embedding; the first one present is used."""
+LENGTHS = ("model_length", "max_sequence_length", "max_position_embeddings", "n_positions")
+"""Fields of config.json that may hold the length of the longest row."""
+COUNTS = (
+    *("hidden_dim", "cond_dim", "n_blocks", "n_heads", "block_size", "d_model", "n_layers", "mlp_hidden_size"),
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "n_embd", "n_layer"),
+    *("n_head", "canvas_length"),
+)  # fmt: skip
+"""Fields that must be positive integers in every family that has them."""
+HEADS = (("hidden_dim", "n_heads"), ("d_model", "n_heads"), ("n_embd", "n_head"))
+"""Pairs of a width and the number of heads that must divide it."""
+NUMBERS = ("rope_theta", "rms_norm_eps", "norm_eps", "layer_norm_epsilon")
+"""Fields that must be numbers in every family that has them."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the folder of one released network is read.
+
+    `backbone`: from config.json to our backbone part, without weights; raises KeyError for a missing field and
+    ValueError for a value that our network does not support. `process`, `meaning`, `score`: noise process, meaning of
+    the output and kind of likelihood bound that the weights were trained for. `mask`: the field of config.json with the
+    mask id, or else the mask token; "last" for the last id, None for no mask. `required`: the only supported value of a
+    field, checked where config.json has the field. `variant`: name in `LAYOUTS` of another network that shares this
+    model_type, or None.
+    """
+
+    name: str
+    tensor_names: TensorNames
+    backbone: Callable[[Config], Backbone]
+    process: Process
+    meaning: Meaning
+    score: str
+    mask: str | None
+    required: Mapping[str, Any]
+    variant: Callable[[Config], str | None] = lambda config: None
+
+
+def read_config(folder: Path) -> Config:
+    """config.json of a folder; ValueError where it is missing or not a JSON object.
+
+    The fields of `text_config`, where multimodal networks describe their language part, are lifted to the top.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; copy it beside the weights")
+    config = read_json(path)
+    text = config.get("text_config")
+    return {**text, **config} if isinstance(text, dict) else config
+
+
+def read_json(path: Path) -> Config:
+    """The JSON object in a file; ValueError in one line where there is none."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); copy it again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not a JSON object; copy it again")
+    return found
+
+
+def positive(path: Path, config: Config, field: str) -> int:
+    """The value of a field; ValueError where it is not a positive integer."""
+    value = config[field]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{path}: {field} is {value!r}, not a positive integer; copy it again")
+    return value
+
+
+def find(config: Config) -> tuple[str, Layout | None]:
+    """Name and layout of a configuration; None where `LAYOUTS` has no such name."""
+    kind = str(config.get("model_type", "")).lower()
+    layout = resolve(LAYOUTS[kind]) if kind in LAYOUTS else None
+    variant = layout.variant(config) if layout else None
+    return (variant, resolve(LAYOUTS[variant])) if variant else (kind, layout)
+
+
+def recognise(folder: Path) -> tuple[Layout, Backbone]:
+    """The layout of a folder and its backbone part; ValueError in one line for one that is not supported."""
+    config, path = read_config(folder), folder / "config.json"
+    kind, layout = find(config)
+    if layout is None:
+        raise ValueError(f"{path}: no layout for model_type {kind!r}; {nearest(kind, LAYOUTS)}")
+    _check(path, config, layout)
+    try:
+        return layout, layout.backbone(config)
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error}; it is not a configuration of {layout.name}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _check(path: Path, config: Config, layout: Layout) -> None:
+    """ValueError that names the first field whose value is not supported."""
+    for field, value in layout.required.items():
+        if config.get(field, value) != value:
+            raise ValueError(
+                f"{path}: {field} is {config[field]!r}; only {value!r} is supported for {layout.name}"
+            )
+    for field in COUNTS:
+        if field in config:
+            positive(path, config, field)
+    for field in NUMBERS:
+        value = config.get(field, 1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{path}: {field} is {value!r}, not a number; copy it again")
+    for width, heads in HEADS:
+        if width in config and heads in config and config[width] % config[heads]:
+            raise ValueError(
+                f"{path}: {heads} is {config[heads]}, which does not divide {width}={config[width]}"
+            )
