@@ -28,7 +28,8 @@ from repro.core.lazy import torch
 from repro.evals.tasks.law import bigram_distance
 from repro.processes.left_to_right import LeftToRight
 from repro.samplers.ancestral import Ancestral
-from repro.samplers.decode import Decoder, decode
+from repro.samplers.decode import decode
+from repro.samplers.decoder import Decoder
 from repro.samplers.law import law
 from repro.samplers.plan import Plan
 from repro.samplers.presets import PRESETS, preset

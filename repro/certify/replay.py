@@ -17,7 +17,7 @@ from repro.certify.space import Chain, Space
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.processes.uniform import plug_in
-from repro.samplers.decode import Decoder
+from repro.samplers.decoder import Decoder
 
 if TYPE_CHECKING:
     from torch import Tensor

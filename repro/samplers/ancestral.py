@@ -38,8 +38,8 @@ class Ancestral(Sampler):
         if state.process.masks:
             return _reveal(state)
         process = diffusion(state.process)
-        law = process.posterior(state.ids, state.prediction, state.t, state.s, state.open)
-        return state.commit(state.open, state.draw(law, rng.TOKEN, state.open))
+        law = process.posterior(state.ids, state.prediction, state.t, state.s, state.undecided)
+        return state.commit(state.undecided, state.draw(law, rng.TOKEN, state.undecided))
 
 
 @part
@@ -64,11 +64,11 @@ class Origin(Sampler):
 
 def _reveal(state: State) -> Tensor:
     process = diffusion(state.process)
-    rows = state.open.nonzero()[:, 0]
+    rows = state.undecided.nonzero()[:, 0]
     stay = ((1 - process.alpha(state.s)) / (1 - process.alpha(state.t)))[rows]
-    coin = state.draw(torch.stack([stay, 1 - stay], -1), rng.REVEAL, state.open)
-    shown = state.open.clone()
-    shown[state.open] = coin.bool()
+    coin = state.draw(torch.stack([stay, 1 - stay], -1), rng.REVEAL, state.undecided)
+    shown = state.undecided.clone()
+    shown[state.undecided] = coin.bool()
     return state.commit(shown, state.draw(state.prediction.probs(shown), rng.TOKEN, shown))
 
 
@@ -91,10 +91,10 @@ class FirstHitting(Sampler):
         prediction = state.prediction
         if prediction.time_conditioned:
             begun = torch.ones_like(state.memory) if state.step == 0 else state.memory
-            left = state.open.sum(1).clamp_min(1)
+            left = state.undecided.sum(1).clamp_min(1)
             state.memory = begun * (state.uniform(rng.HIT) ** (1 / left))[:, None]
             prediction = state.forward(state.ids, state.memory[:, 0])
-        shown = torch.zeros_like(state.open)
-        shown.scatter_(1, state.draw_position(state.open, 0)[:, None], True)
-        shown &= state.open
+        shown = torch.zeros_like(state.undecided)
+        shown.scatter_(1, state.draw_position(state.undecided, 0)[:, None], True)
+        shown &= state.undecided
         return state.commit(shown, state.draw(prediction.probs(shown), rng.TOKEN, shown))

@@ -25,5 +25,5 @@ class Autoregressive(Sampler):
         return claim_at(self.temperature)
 
     def step(self, state: State) -> Tensor:
-        logits = state.prediction.logits(state.open)
-        return state.commit(state.open, state.tokens(logits, self.temperature, state.open))
+        logits = state.prediction.logits(state.undecided)
+        return state.commit(state.undecided, state.tokens(logits, self.temperature, state.undecided))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repro.core.lazy import torch
 from repro.processes.process import Process
-from repro.samplers.decode import Decoder
 from repro.samplers.decoded import StepIndex
+from repro.samplers.decoder import Decoder
 from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler
 

@@ -1,12 +1,16 @@
-"""What may stand between a network and a rule: guidance, temperature, truncation, and settings of the rule's choice.
+"""Logits processors, between the network and a rule: guidance, temperature, truncation, and how positions are chosen.
 
-    ProcessedSampler(shape=Guided(scale=1.0), rule=ProcessedSampler(shape=Nucleus(p=0.9),
-    rule=LowConfidence(temperature=0.0))) low_confidence+guided:scale=1.0+nucleus:p=0.9         the same by name
-    (`repro.samplers.presets`)
+    low_confidence+guided:scale=1.0+nucleus:p=0.9       by name (`repro.samplers.presets`), which stands for
+    ProcessedSampler(
+        shape=Guided(scale=1.0),
+        rule=ProcessedSampler(shape=Nucleus(p=0.9), rule=LowConfidence(temperature=0.0)),
+    )
 
-A shape is given a rule's state and hands on a changed one; the outermost acts first on what the network says. So
-HF's order, temperature before top-k before top-p, is RULE+tempered+top_k+top_p. Everything else, plan, memory and
-time, is the rule's own. Forbidden ids stay at -inf through every shape.
+A logits processor receives the state of a step and passes a changed one to the rule. The outermost processor acts first
+on the network's logits, so transformers' order, temperature before top-k before top-p, is RULE+tempered+top_k+top_p.
+Plan, memory and time are those of the rule. Forbidden ids stay at -inf.
+
+Shapes: B rows, L columns, N positions, V ids.
 """
 
 from __future__ import annotations
@@ -31,66 +35,80 @@ if TYPE_CHECKING:
     from repro.models.prediction import Prediction
 
 
-class Shape(Part):
-    """Kind: a change of what a rule is given. `sets`: the setting of the state that it changes, if it is one."""
+class LogitsProcessor(Part):
+    """Kind: a change of the state that a rule is given."""
 
     sets: ClassVar[Setting | None] = None
+    """The setting of the state that it changes; None if it changes the prediction."""
 
     def processes(self) -> frozenset[str]:
-        """The noises it makes sense for; positions are chosen under absorbing noise only."""
+        """Names of the processes that it applies to; rules choose positions under absorbing noise only."""
         return frozenset({"absorbing", "uniform", "left_to_right"} if self.sets is None else {"absorbing"})
 
     def claim(self, of: Claim) -> Claim:
-        """What a rule that claims `of` may claim under this shape."""
+        """The claim of the rule with this processor, given the claim `of` the rule alone."""
         return "mode" if of == "mode" else "biased"
 
     @abstractmethod
     def apply(self, state: State) -> State:
-        """The state that the rule sees."""
+        """The state that the rule is given."""
 
 
-class Logits(Shape):
-    """Kind: a change of the logits at each position alone. `keeps_best`: no argmax moves."""
+Shape = LogitsProcessor
+"""The name by which the frozen table of part fields (tests/core/surface.json) knows the kind."""
 
-    keeps_best: ClassVar[bool] = True
+
+class LogitsTransform(LogitsProcessor):
+    """Kind: a function of the logits at each position."""
+
+    keeps_argmax: ClassVar[bool] = True
+    """Whether the most probable id of a position always stays the same."""
 
     @abstractmethod
-    def change(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """[N, V] -> [N, V]."""
+    def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Logits [N, V] -> logits [N, V]."""
 
     def apply(self, state: State) -> State:
-        from repro.samplers.processed import Reshaped
+        from repro.samplers.processed import ProcessedPrediction
 
-        def change(logits: Tensor) -> Tensor:
-            return self.change(logits, state.prediction.vocabulary)
+        def processed(prediction: Prediction) -> Prediction:
+            vocabulary = state.prediction.vocabulary
+            return ProcessedPrediction(prediction, lambda logits: self.transform(logits, vocabulary))
 
-        def forward(ids: Tensor, t: Tensor) -> Reshaped:
-            return Reshaped(state.forward(ids, t), change)
-
-        return dataclasses.replace(state, prediction=Reshaped(state.prediction, change), _forward=forward)
+        return dataclasses.replace(
+            state,
+            prediction=processed(state.prediction),
+            _forward=lambda ids, t: processed(state.forward(ids, t)),
+        )
 
 
 @part
 class ProcessedSampler(Sampler):
-    """A rule under a shape. Capabilities, memory and time are the rule's."""
+    """A rule with a logits processor (`shape`); capabilities, memory and time are those of the rule.
+
+    Raises ValueError for a processor that would change nothing in the rule, or that does not fit it.
+    """
 
     shape: Shape
     rule: Sampler
 
     def __post_init__(self) -> None:
-        base, shape = self.innermost, self.shape
-        name, inner = registry.part_name(type(shape)), registry.part_name(type(base))
+        base, processor = self.innermost, self.shape
+        name, inner = registry.part_name(type(processor)), registry.part_name(type(base))
         if isinstance(self.rule, ProcessedSampler) and isinstance(self.rule.shape, Guided):
-            raise ValueError(f"guided mixes what the network says as it is: write it before {name}")
-        if shape.sets is not None and shape.sets not in base.capabilities.follows:
-            raise ValueError(f"{name} changes nothing in {inner}, which has no {shape.sets} to set")
-        greedy = isinstance(base, Autoregressive | Random) and base.temperature == 0
-        if greedy and isinstance(shape, Logits) and shape.keeps_best:
-            raise ValueError(f"{name} changes nothing in {inner} at temperature 0: it writes argmaxes")
-        if not self.capabilities.processes:
+            raise ValueError(f"guided combines the network's own logits: write +guided before +{name}")
+        if processor.sets is not None and processor.sets not in base.capabilities.follows:
             raise ValueError(
-                f"{name} is for {' and '.join(sorted(shape.processes()))} models, {inner} is not"
+                f"{name} changes nothing in {inner}, which does not use {processor.sets}; leave it out"
             )
+        greedy = isinstance(base, Autoregressive | Random) and base.temperature == 0
+        if greedy and isinstance(processor, LogitsTransform) and processor.keeps_argmax:
+            raise ValueError(
+                f"{name} changes nothing in {inner} at temperature 0, which only takes argmaxes; leave it out"
+            )
+        if not self.capabilities.processes:
+            fits = " and ".join(sorted(processor.processes()))
+            raise ValueError(f"{name} is for {fits} models, {inner} is not")
 
     @property
     def innermost(self) -> Sampler:
@@ -113,19 +131,19 @@ class ProcessedSampler(Sampler):
     def step(self, state: State) -> Tensor:
         inner = self.shape.apply(state)
         if self.shape.sets == "quota" and inner.quota == 0:
-            return state.ids  # nothing to commit, nothing to forward
+            return state.ids  # saves the forward of a step that commits nothing
         after = self.rule.step(inner)
         state.memory = inner.memory
         return after
 
 
-# --- what the network says ----------------------------------------------------------------------------------
+# --- processors of the prediction ---------------------------------------------------------------------------
 
 
 @part
-class Guided(Shape):
-    """Classifier-free guidance: un + (scale + 1)(cond - un), un with the prompt masked; two forwards
-    (docs/method.md#llada-sampling)."""
+class Guided(LogitsProcessor):
+    """Classifier-free guidance: un + (scale + 1)(cond - un), where `un` has the prompt masked; two forwards per
+    prediction (docs/method.md#llada-sampling)."""
 
     scale: float
 
@@ -133,38 +151,38 @@ class Guided(Shape):
         return frozenset({"absorbing"})
 
     def apply(self, state: State) -> State:
-        from repro.samplers.processed import Mixed
+        from repro.samplers.processed import GuidedPrediction
 
         mask = mask_id(state.prediction.vocabulary)
 
-        def mixed(of: Prediction, ids: Tensor, t: Tensor) -> Prediction:
-            untold = ids if state.prompt is None else ids.masked_fill(state.prompt, mask)
-            return Mixed(of, state.forward(untold, t), self.scale)
+        def guided(conditional: Prediction, ids: Tensor, t: Tensor) -> Prediction:
+            masked = ids if state.prompt is None else ids.masked_fill(state.prompt, mask)
+            return GuidedPrediction(conditional, state.forward(masked, t), self.scale)
 
         return dataclasses.replace(
             state,
-            prediction=mixed(state.prediction, state.ids, state.t),
-            _forward=lambda ids, t: mixed(state.forward(ids, t), ids, t),
+            prediction=guided(state.prediction, state.ids, state.t),
+            _forward=lambda ids, t: guided(state.forward(ids, t), ids, t),
         )
 
 
 @part
-class Tempered(Logits):
-    """Logits / temperature before anything else is done with them, scores included (HF, Dream)."""
+class Tempered(LogitsTransform):
+    """Logits divided by a temperature; it also affects the scores of positions (transformers, Dream)."""
 
     temperature: float
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature}: give one above 0 (a rule's own may be 0)")
+            raise ValueError(f"temperature={self.temperature}: give one above 0 (only a rule's own may be 0)")
 
-    def change(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         return logits.double() / self.temperature
 
 
 @part
-class TopK(Logits):
-    """The k most probable ids; what ties with the k-th stays (HF, Dream)."""
+class TopK(LogitsTransform):
+    """Keeps the k most probable ids, and those tied with the k-th (transformers, Dream)."""
 
     k: int
 
@@ -172,17 +190,17 @@ class TopK(Logits):
         if self.k < 1:
             raise ValueError(f"k={self.k}: keep at least 1 id")
 
-    def change(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         least = logits.topk(min(self.k, logits.shape[1])).values[:, -1:]
         return logits.masked_fill(logits < least, -torch.inf)
 
 
 @part
-class Nucleus(Logits):
-    """The most probable ids whose probabilities together are at most p, and always the first (ReMDM, BD3;
+class Nucleus(LogitsTransform):
+    """Keeps the most probable ids while their total probability is at most p, and always the first (ReMDM, BD3-LM;
     docs/method.md#top-p).
 
-    The id that crosses p is left out.
+    The id that crosses p is dropped.
     """
 
     p: float
@@ -190,13 +208,14 @@ class Nucleus(Logits):
     def __post_init__(self) -> None:
         _check_mass(self.p)
 
-    def change(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         return _truncate(logits, lambda sorted_p: sorted_p.cumsum(-1) <= self.p)
 
 
 @part
-class TopP(Logits):
-    """The most probable ids until their probabilities together exceed p (HF, Dream, Duo; docs/method.md#top-p).
+class TopP(LogitsTransform):
+    """Keeps the most probable ids until their total probability exceeds p (transformers, Dream, Duo;
+    docs/method.md#top-p).
 
     The id that crosses p is kept.
     """
@@ -206,32 +225,32 @@ class TopP(Logits):
     def __post_init__(self) -> None:
         _check_mass(self.p)
 
-    def change(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         return _truncate(logits, lambda sorted_p: sorted_p.cumsum(-1) - sorted_p <= self.p)
 
 
 @part
-class Banned(Logits):
-    """Ids that are never written: LLaDA's `logits_eos_inf` with its EOS (docs/method.md#llada-sampling)."""
+class Banned(LogitsTransform):
+    """Forbids ids: LLaDA's `logits_eos_inf` with its EOS (docs/method.md#llada-sampling)."""
 
     ids: tuple[int, ...] | Literal["eos"]
-    keeps_best = False
+    keeps_argmax = False
 
-    def change(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         gone = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         gone[list(_resolved(self.ids, vocabulary))] = True
         return logits.masked_fill(gone, -torch.inf)
 
 
-# --- how the rule chooses -----------------------------------------------------------------------------------
+# --- processors of the choice of positions ------------------------------------------------------------------
 
 
 @part
-class Distrusted(Shape):
-    """Ids that are committed last: LLaDA's `confidence_eos_eot_inf` with its EOS and EoT, as it was meant
+class Distrusted(LogitsProcessor):
+    """Commits ids last: LLaDA's `confidence_eos_eot_inf` with its EOS and EoT, as intended there
     (docs/method.md#llada-sampling).
 
-    Tokens are chosen as ever; the confidence is that of a softmax without these ids, and 0 for them.
+    Tokens are chosen as without it; the confidence is that of a softmax without these ids, and 0 for these ids.
     """
 
     ids: tuple[int, ...] | Literal["eos"]
@@ -243,8 +262,8 @@ class Distrusted(Shape):
 
 
 @part
-class OrderTemperature(Shape):
-    """Positions are drawn without replacement ~ softmax(score / alg_temp) instead of ranked (Dream;
+class OrderTemperature(LogitsProcessor):
+    """Draws positions without replacement from softmax(score / alg_temp) instead of ranking them (Dream;
     docs/method.md#dream-rules)."""
 
     alg_temp: float
@@ -261,14 +280,14 @@ class OrderTemperature(Shape):
         return dataclasses.replace(state, order_temperature=self.alg_temp)
 
 
-class Quotas(Shape):
-    """Kind: how many of a block's positions a step commits. A step of none forwards nothing."""
+class QuotaProcessor(LogitsProcessor):
+    """Kind: the number of positions that each step of a block commits. A step that commits none takes no forward."""
 
     sets = "quota"
 
     @abstractmethod
     def counts(self, length: int, steps: int) -> list[int]:
-        """Positions committed at each of a block's steps."""
+        """Number of positions to commit at each of the `steps` of a block of `length` positions."""
 
     def claim(self, of: Claim) -> Claim:
         return of
@@ -279,8 +298,8 @@ class Quotas(Shape):
 
 
 @part
-class DreamQuotas(Quotas):
-    """floor(left (1 - s/t)) on times from 1 down to `end`, and all that is left in the last step (Dream;
+class DreamQuotas(QuotaProcessor):
+    """floor(remaining (1 - s/t)) on even times from 1 to `end`, and all remaining positions at the last step (Dream;
     docs/method.md#dream-rules)."""
 
     end: float
@@ -294,8 +313,9 @@ class DreamQuotas(Quotas):
 
 
 @part
-class RoundedQuotas(Quotas):
-    """left / (steps left), rounded half to even (dLLM with a linear schedule; docs/method.md#dllm-quotas)."""
+class RoundedQuotas(QuotaProcessor):
+    """Remaining positions / remaining steps, rounded half to even (dLLM with a linear schedule;
+    docs/method.md#dllm-quotas)."""
 
     def counts(self, length: int, steps: int) -> list[int]:
         found: list[int] = []
@@ -308,23 +328,24 @@ class RoundedQuotas(Quotas):
 
 
 def _truncate(logits: Tensor, keep: Callable[[Tensor], Tensor]) -> Tensor:
-    """Logits [N, V] where `keep` of the probabilities in falling order says so, -inf elsewhere; the first stays."""
+    """Logits [N, V] with -inf at ids that `keep`, given the probabilities [N, V] in falling order, drops; the most
+    probable id always stays."""
     p, order = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
-    kept = keep(p)
-    kept[:, 0] = True
-    return logits.masked_fill(~torch.zeros_like(kept).scatter(1, order, kept), -torch.inf)
+    stays = keep(p)
+    stays[:, 0] = True
+    return logits.masked_fill(~torch.zeros_like(stays).scatter(1, order, stays), -torch.inf)
 
 
 def _check_mass(p: float) -> None:
     if not 0 < p < 1:
-        raise ValueError(f"p={p}: give a share of the probability between 0 and 1")
+        raise ValueError(f"p={p}: give a probability between 0 and 1")
 
 
 def _resolved(ids: tuple[int, ...] | Literal["eos"], vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Ids by number, or the vocabulary's EOS; ValueError where there is none."""
+    """The ids themselves, or the vocabulary's EOS id; ValueError for an unknown id or a missing EOS."""
     if ids == "eos":
         if vocabulary.eos is None:
-            raise ValueError("this data source has no EOS id; give ids by number, ids=[0]")
+            raise ValueError("this data source has no EOS id; give ids by number, as in ids=[0]")
         return (vocabulary.eos,)
     for wrong in ids:
         if not 0 <= int(wrong) < vocabulary.total:

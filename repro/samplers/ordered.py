@@ -38,11 +38,11 @@ class LowConfidence(Sampler):
         return "mode" if self.temperature == 0 else "biased"
 
     def step(self, state: State) -> Tensor:
-        logits = state.prediction.logits(state.open)
-        tokens = state.tokens(logits, self.temperature, state.open)
+        logits = state.prediction.logits(state.undecided)
+        tokens = state.tokens(logits, self.temperature, state.undecided)
         score = state.confidence(logits, tokens).double().exp()
-        chosen = state.best(score, state.open, state.quota)
-        return state.commit(chosen, tokens[chosen[state.open]])
+        chosen = state.best(score, state.undecided, state.quota)
+        return state.commit(chosen, tokens[chosen[state.undecided]])
 
 
 @part
@@ -56,7 +56,7 @@ class Margin(Sampler):
         return claim_at(self.temperature)
 
     def step(self, state: State) -> Tensor:
-        logits = state.prediction.logits(state.open)
+        logits = state.prediction.logits(state.undecided)
         first, second = logits.double().softmax(-1).topk(2).values.unbind(-1)
         return _commit(state, first - second, logits, self.temperature)
 
@@ -72,15 +72,15 @@ class Entropy(Sampler):
         return claim_at(self.temperature)
 
     def step(self, state: State) -> Tensor:
-        logits = state.prediction.logits(state.open)
+        logits = state.prediction.logits(state.undecided)
         p = logits.double().softmax(-1)
         return _commit(state, torch.special.xlogy(p, p).sum(-1), logits, self.temperature)
 
 
 def _commit(state: State, score: Tensor, logits: Tensor, temperature: float) -> Tensor:
     """Commit the quota's best-scoring open positions; tokens are drawn only there."""
-    chosen = state.best(score, state.open, state.quota)
-    return state.commit(chosen, state.tokens(logits[chosen[state.open]], temperature, chosen))
+    chosen = state.best(score, state.undecided, state.quota)
+    return state.commit(chosen, state.tokens(logits[chosen[state.undecided]], temperature, chosen))
 
 
 @part
@@ -97,13 +97,13 @@ class Random(Sampler):
         return claim_at(self.temperature)
 
     def step(self, state: State) -> Tensor:
-        left = state.open.clone()
+        left = state.undecided.clone()
         if state.quota >= int(left.sum(1).max()):
             left[:] = False
         else:
             for index in range(state.quota):
                 column = state.draw_position(left, index)
                 left.scatter_(1, column[:, None], False)
-        chosen = state.open & ~left
+        chosen = state.undecided & ~left
         logits = state.prediction.logits(chosen)
         return state.commit(chosen, state.tokens(logits, self.temperature, chosen))

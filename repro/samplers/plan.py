@@ -1,10 +1,10 @@
-"""Plans: how much is generated, in how many steps, and what is kept between forwards.
+"""Plans: how much is generated, in how many steps, and with which KV cache.
 
     plan           gen_length, block_length, steps (None for an adaptive rule)
-    served_plan    the same with a cache of keys and values, and ids that end a row
+    served_plan    the same with a KV cache, and stop ids that end a row
 
-A plan is part of the question: a cache of a network that looks both ways is an approximation, and a row that ends at an
-id holds that id from there on.
+A plan is part of a record's question: the KV cache of a bidirectional network is an approximation, and stop ids change
+the text that follows them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from repro.core import parts, registry
+from repro.core.errors import nearest
 from repro.core.parts import Part, part
 from repro.processes.process import Process
 from repro.samplers.sampler import Sampler
@@ -21,9 +22,9 @@ Reach = Literal["onward", "block"]
 
 @part
 class Cache(Part):
-    """Kind: what a network that looks both ways keeps between the forwards of a block (approximate).
+    """Kind: KV cache policy of a bidirectional network within a block (approximate).
 
-    `refresh`: everything is forwarded again after so many forwards; None: when a block begins, and only then.
+    `refresh`: number of forwards after which all keys and values are recomputed; None: only when a block begins.
     """
 
     refresh: int | None
@@ -32,7 +33,7 @@ class Cache(Part):
 
 @part
 class PrefixCache(Cache):
-    """Keys and values of the columns before the block are kept, all that follows is forwarded (Fast-dLLM;
+    """Caches the columns before the block; the block and all later columns are forwarded (Fast-dLLM, arXiv 2505.22618;
     docs/method.md#fast-dllm)."""
 
     reach = "onward"
@@ -40,7 +41,7 @@ class PrefixCache(Cache):
 
 @part
 class DualCache(Cache):
-    """Keys and values of all other columns are kept, the block alone is forwarded (Fast-dLLM;
+    """Caches all columns outside the block; only the block is forwarded (Fast-dLLM, arXiv 2505.22618;
     docs/method.md#fast-dllm)."""
 
     reach = "block"
@@ -50,49 +51,49 @@ CACHES: dict[str, Cache] = {"prefix": PrefixCache(refresh=None), "dual": DualCac
 
 
 def cache(name: str) -> Cache:
-    """The cache of `prefix`, `dual` or `dual:refresh=4`; ValueError names the nearest one."""
+    """The cache policy named `prefix`, `dual` or, for example, `dual:refresh=4`; ValueError names the nearest name."""
     base, _, overrides = name.partition(":")
     if base not in CACHES:
-        raise ValueError(f"no cache {base!r}; {parts.nearest(base, CACHES)}")
+        raise ValueError(f"no cache {base!r}; {nearest(base, CACHES)}")
     return parts.derive(CACHES[base], parts.parse_overrides(overrides.split(",")) if overrides else {})
 
 
 @part
 class Plan(Part):
-    """How much is generated and in how many steps: `steps` over all blocks, or None for an adaptive rule."""
+    """Tokens to generate, tokens of a block, and steps over all blocks (None for an adaptive rule)."""
 
     gen_length: int
     block_length: int
     steps: int | None
 
-    def kept(self) -> Cache | None:
-        """What a network that looks both ways keeps from step to step."""
+    def cache_policy(self) -> Cache | None:
+        """KV cache policy of a bidirectional network; None: no cache."""
         return None
 
-    def ends(self) -> tuple[int, ...]:
+    def stop_ids(self) -> tuple[int, ...]:
         """Ids that end a row."""
         return ()
 
 
 @part
 class ServedPlan(Plan):
-    """A plan as an engine serves it: with a cache, and rows that end at the first id of `stop` and leave the batch.
+    """A plan as a serving engine runs it: with a KV cache, and rows that leave the batch at a stop id.
 
-    A row has ended when it holds such an id and nothing before it is undecided; the rest is filled with that id.
+    A row has finished when it holds an id of `stop` and nothing before is undecided; the rest is filled with that id.
     """
 
     cache: Cache | None
     stop: tuple[int, ...]
 
-    def kept(self) -> Cache | None:
+    def cache_policy(self) -> Cache | None:
         return self.cache
 
-    def ends(self) -> tuple[int, ...]:
+    def stop_ids(self) -> tuple[int, ...]:
         return self.stop
 
 
 def check(sampler: Sampler, process: Process, plan: Plan) -> None:
-    """Raise ValueError, naming the remedy, when the rule does not fit the process or the plan cannot be had."""
+    """Raise ValueError, naming the remedy, when rule, process and plan do not fit together."""
     name, noise = registry.part_name(type(sampler.innermost)), registry.part_name(type(process))
     capabilities = sampler.capabilities
     if noise not in capabilities.processes:
@@ -100,37 +101,45 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
             f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is {noise}"
         )
     if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
-        raise ValueError(f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length}")
-    cache = plan.kept()
+        raise ValueError(
+            f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length}; choose one"
+        )
+    cache = plan.cache_policy()
     if cache is not None and noise == "left_to_right":
         raise ValueError(
-            f"a left-to-right model keeps its keys and values exactly; leave out the cache"
+            f"a left-to-right model always uses an exact KV cache; leave out the cache"
             f" {registry.part_name(type(cache))!r}"
         )
     if cache is not None and cache.refresh is not None and cache.refresh < 1:
-        raise ValueError(f"refresh={cache.refresh} is no number of forwards; give 1 or more, or null")
+        raise ValueError(
+            f"refresh={cache.refresh} is no number of forwards; give 1 or more, or null for none"
+        )
     if capabilities.plan == "adaptive":
         if plan.steps is not None:
-            raise ValueError(f"sampler {name!r} is adaptive: it takes no number of steps (got {plan.steps})")
+            raise ValueError(
+                f"sampler {name!r} is adaptive: it takes no number of steps; leave out steps={plan.steps}"
+            )
         return
     blocks = plan.gen_length // plan.block_length
     if plan.steps is None or plan.steps < blocks or plan.steps % blocks:
         raise ValueError(f"steps {plan.steps} must be a positive multiple of the number of blocks, {blocks}")
     if plan.steps > plan.gen_length and capabilities.plan == "quota":
         raise ValueError(
-            f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits one a step at least"
+            f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits at least one token per step"
         )
     if noise == "left_to_right" and plan.steps != plan.gen_length:
-        raise ValueError(f"a left-to-right model writes one token a step: steps must be {plan.gen_length}")
+        raise ValueError(
+            f"a left-to-right model writes one token per step: steps must be {plan.gen_length}, not {plan.steps}"
+        )
 
 
 def plan_for(
-    sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None, kept: Cache | None
+    sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None, cache: Cache | None
 ) -> Plan:
-    """A plan with the usual defaults: one block, one token a step; adaptive rules take no steps."""
+    """A plan with the usual defaults: one block, and one step per token unless the rule is adaptive."""
     block = gen_length if block_length is None else block_length
     if steps is None and sampler.capabilities.plan != "adaptive":
         steps = gen_length
-    if kept is None:
+    if cache is None:
         return Plan(gen_length=gen_length, block_length=block, steps=steps)
-    return ServedPlan(gen_length=gen_length, block_length=block, steps=steps, cache=kept, stop=())
+    return ServedPlan(gen_length=gen_length, block_length=block, steps=steps, cache=cache, stop=())

@@ -1,8 +1,8 @@
-"""Presets: what a person asks for by name. Each is a literal with its source; `PRESET:field=value` derives one.
+"""Samplers by name: presets with their sources, `PRESET:field=value` to change one, and `+NAME` for logits processors.
 
-python -m repro.evals --samplers list            all of them
-low_confidence:temperature=1.0                   a derived one, named so in every table
-low_confidence+guided:scale=1.0+nucleus:p=0.9    a rule under shapes, which act from left to right
+python -m repro.evals list samplers              lists all names
+low_confidence:temperature=1.0                   a changed preset; tables show it under this name
+low_confidence+guided:scale=1.0+nucleus:p=0.9    a rule with two logits processors, which act from left to right
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from repro.samplers.logits_processors import (
     Distrusted,
     DreamQuotas,
     Guided,
+    LogitsProcessor,
     Nucleus,
     OrderTemperature,
     ProcessedSampler,
     RoundedQuotas,
-    Shape,
     Tempered,
     TopK,
     TopP,
@@ -99,7 +99,7 @@ PRESETS: dict[str, Sampler] = {
 }
 
 
-LOGITS_PROCESSORS: dict[str, Shape] = {
+LOGITS_PROCESSORS: dict[str, LogitsProcessor] = {
     "guided": Guided(scale=0.5),
     "tempered": Tempered(temperature=0.7),
     "top_k": TopK(k=50),
@@ -119,8 +119,8 @@ SOURCES = {
     "margin": "commits by the gap between the two best tokens: Dream, alg topk_margin (docs/method.md#dream-rules)",
     "entropy": "commits by negative entropy: Dream and Open-dLLM, alg entropy (docs/method.md#dream-rules)",
     "threshold_0.9": "commits all positions above a confidence: Fast-dLLM, GSM8K scripts (docs/method.md#fast-dllm)",
-    "factor_1": "as many as Fast-dLLM's theorem 1 allows, which holds up to 1 (docs/method.md#fast-dllm)",
-    "entropy_bound_0.1": "a prefix of bounded joint entropy: nkalyanv99/UNI-D2@3f24657 (docs/method.md#entropy-bound)",
+    "factor_1": "commits as many as theorem 1 of Fast-dLLM allows; it holds up to factor 1 (docs/method.md#fast-dllm)",
+    "entropy_bound_0.1": "commits within a joint entropy: nkalyanv99/UNI-D2@3f24657 (docs/method.md#entropy-bound)",
     "origin": "reveals each position by chance: Dream, alg origin, eps 1e-3 (docs/method.md#dream-rules)",
     "first_hitting": "one position at each hitting time: BD3-LM, first_hitting=True (docs/method.md#block-diffusion)",
     "remdm_cap": "ReMDM, eta .008; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
@@ -128,15 +128,15 @@ SOURCES = {
     "remdm_conf": "ReMDM by confidence; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
     "remdm_loop": "ReMDM, loop at alpha .9; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
     "forward_backward": "ReMDM's forward-backward sampler, +nucleus:p=0.9 (docs/method.md#remdm)",
-    "ancestral": "the reverse process to s = 0, no removal step (docs/method.md#mdlm, docs/method.md#uniform-samplers)",
+    "ancestral": "reverse process to s = 0, no noise removal (docs/method.md#mdlm, docs/method.md#uniform-samplers)",
     "drawn_tail": "Duo's loop: 1 to 1e-5, noise_removal=ancestral, N + 1 forwards (docs/method.md#uniform-samplers)",
-    "greedy_tail": "Duo, noise_removal=greedy; MDLM's loop ends so too (docs/method.md#uniform-samplers)",
+    "greedy_tail": "Duo, noise_removal=greedy; also how MDLM's loop ends (docs/method.md#uniform-samplers)",
     "psi_cap": "Duo, scripts/psi_samplers/owt/*_max_capped_remdm.sh, +top_p:p=0.9 (docs/method.md#uniform-samplers)",
     "psi_rescale": "Duo, scripts/psi_samplers/owt/*_max_rescale_eta.sh, +top_p:p=0.9 (docs/method.md#uniform-samplers)",
     "psi_loop": "Duo, scripts/psi_samplers/owt/*_loop_remdm.sh, +top_p:p=0.95 (docs/method.md#uniform-samplers)",
-    "corrector": "leave-one-out corrector, arXiv 2605.22765, positions chosen blindly: exact",
-    "corrector_margin": "the same as diffusers' DiscreteDDIMScheduler has it: lowest_log_margin, tau 1",
-    "renoise": "DiffusionGemma's defaults in transformers 5.23, at most 48 steps a block of 256",
+    "corrector": "leave-one-out corrector, arXiv 2605.22765, positions chosen independently of tokens: exact",
+    "corrector_margin": "leave-one-out corrector as in diffusers' DiscreteDDIMScheduler: lowest_log_margin, tau 1",
+    "renoise": "DiffusionGemma's defaults in transformers 5.23, at most 48 steps per block of 256",
     "greedy": "the most likely next token",
     "sample": "a draw of the next token over the whole vocabulary (docs/method.md#ar-baseline)",
     "guided": "LLaDA's cfg_scale; .5 is best for GPQA and PIQA (docs/method.md#llada-likelihood)",
@@ -150,37 +150,37 @@ SOURCES = {
     "dream_quotas": "Dream's quotas, eps 1e-3 (docs/method.md#dream-rules)",
     "rounded_quotas": "dLLM's quotas (docs/method.md#dllm-quotas)",
 }
-"""What each preset and logits processor does, and where its values come from."""
+"""What each preset and logits processor does, and the source of its values."""
 
 
 def preset(name: str) -> Sampler:
-    """The sampler of `RULE+SHAPE+...`, each a name or `NAME:field=value,field=value`; the first shape acts first.
+    """The sampler named `PRESET+PROCESSOR+...`, each a name or `NAME:field=value,field=value`; the first processor acts
+    first on the logits.
 
-    Raises ValueError naming the nearest preset, shape or pin, and for a shape that changes nothing in the rule.
+    Raises ValueError for an unknown preset, logits processor or pin, naming the nearest one, and for a logits processor
+    that would change nothing in the rule.
     """
-    base, *shapes = re.split(r"\+(?=[a-z_])", name)
+    base, *names = re.split(r"\+(?=[a-z_])", name)
     found = _derived(base, PRESETS, "preset")
-    for shape in reversed([_derived(text, LOGITS_PROCESSORS, "shape") for text in shapes]):
-        found = ProcessedSampler(shape=shape, rule=found)
+    for processor in reversed([_derived(text, LOGITS_PROCESSORS, "logits processor") for text in names]):
+        found = ProcessedSampler(shape=processor, rule=found)
     return found
 
 
 def _derived(text: str, table: dict[str, P], kind: str) -> P:
     base, _, overrides = text.partition(":")
     if base not in table:
-        raise ValueError(
-            f"no {kind} {base!r}; {nearest(base, table)} (python -m repro.evals --samplers list)"
-        )
+        raise ValueError(f"no {kind} {base!r}; {nearest(base, table)} (python -m repro.evals list samplers)")
     pins = parts.parse_overrides(split_pins(overrides)) if overrides else {}
     return parts.derive(table[base], pins)
 
 
 def split_pins(text: str, between: str = ",") -> list[str]:
-    """Pieces separated by any character of `between` outside brackets."""
+    """Split at any character of `between` that is not inside brackets."""
     return re.split(rf"[{between}](?![^\[]*\])", text)
 
 
 def describe(sampler: Part) -> str:
-    """A sampler's or a shape's pins in one line, for listings."""
+    """A sampler or logits processor and its pins in one line, for listings."""
     pins = ", ".join(f"{name}={value}" for name, value in parts.leaves(sampler).items() if name)
     return f"{registry.part_name(type(sampler))}({pins})"

@@ -1,5 +1,4 @@
-"""A prediction whose logits another prediction makes: what shapes (`repro.samplers.logits_processors`) hand to a
-rule."""
+"""Predictions with processed logits: what logits processors (`repro.samplers.logits_processors`) hand to a rule."""
 
 from __future__ import annotations
 
@@ -12,37 +11,39 @@ from repro.models.denoiser import Head
 from repro.models.prediction import Prediction
 
 
-class Reshaped(Prediction):
-    """`change(logits [N, V]) -> [N, V]` of what `of` says; the forwards are counted where they are made, in `of`."""
+class ProcessedPrediction(Prediction):
+    """`transform(logits [N, V]) -> [N, V]` of another prediction, which counts the forwards."""
 
-    def __init__(self, of: Prediction, change: Callable[[Tensor], Tensor]) -> None:
-        self._of, self._change = of, change
-        self._denoiser = of._denoiser
+    def __init__(self, prediction: Prediction, transform: Callable[[Tensor], Tensor]) -> None:
+        self._prediction, self._transform = prediction, transform
+        self._denoiser = prediction._denoiser
 
     def logits(self, where: Tensor) -> Tensor:
-        return self._change(self._of.logits(where))
+        return self._transform(self._prediction.logits(where))
 
     def condition(self, signal: Tensor) -> None:
-        self._of.condition(signal)
+        self._prediction.condition(signal)
 
     def features(self, where: Tensor) -> Tensor:
-        raise AssertionError("changed logits have no features")
+        raise AssertionError("processed logits have no features")
 
     def head(self) -> Head:
-        raise AssertionError("changed logits have no head")
+        raise AssertionError("processed logits have no head")
 
 
-class Mixed(Reshaped):
-    """Classifier-free guidance: un + (scale + 1)(of - un), two forwards (docs/method.md#llada-sampling)."""
+class GuidedPrediction(ProcessedPrediction):
+    """Classifier-free guidance of two predictions, which each count their forwards."""
 
-    def __init__(self, of: Prediction, unconditional: Prediction, scale: float) -> None:
-        super().__init__(of, lambda logits: logits)
+    def __init__(self, conditional: Prediction, unconditional: Prediction, scale: float) -> None:
+        super().__init__(conditional, lambda logits: logits)
         self._unconditional, self._scale = unconditional, scale
 
     def logits(self, where: Tensor) -> Tensor:
-        return mixed(self._of.logits(where), self._unconditional.logits(where), self._scale)
+        return guided_logits(self._prediction.logits(where), self._unconditional.logits(where), self._scale)
 
 
-def mixed(told: Tensor, untold: Tensor, scale: float) -> Tensor:
-    """un + (scale + 1)(told - un) of logits [N, V]; what is impossible stays so."""
-    return torch.where(told.isneginf(), -torch.inf, untold + (scale + 1) * (told - untold))
+def guided_logits(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance, un + (scale + 1)(cond - un), of logits [N, V]; forbidden ids stay at -inf
+    (docs/method.md#llada-sampling)."""
+    guided = unconditional + (scale + 1) * (conditional - unconditional)
+    return torch.where(conditional.isneginf(), -torch.inf, guided)

@@ -54,10 +54,10 @@ def _revise(state: State, sigma: Tensor) -> Tensor:
     """
     alpha_t, alpha_s = (alpha[:, None] for alpha in _alphas(state))
     reveal = (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)
-    change = torch.where(state.open, reveal, sigma.expand_as(reveal))[state.active]
+    change = torch.where(state.undecided, reveal, sigma.expand_as(reveal))[state.active]
     coin = torch.zeros_like(state.active)
     coin[state.active] = state.draw(torch.stack([1 - change, change], -1), rng.REVEAL, state.active).bool()
-    shown, hidden = coin & state.open, coin & ~state.open
+    shown, hidden = coin & state.undecided, coin & ~state.undecided
     ids = state.commit(shown, state.draw(state.prediction.probs(shown), rng.TOKEN, shown))
     return ids.masked_fill(hidden, mask_id(state.prediction.vocabulary))
 
@@ -118,10 +118,10 @@ class RemdmConf(Sampler):
 
     def step(self, state: State) -> Tensor:
         assert state.memory is not None
-        committed = state.active & ~state.open
+        committed = state.active & ~state.undecided
         share = torch.where(committed, -state.memory, -torch.inf).softmax(-1).nan_to_num(0.0)
         after = _revise(state, share * _limit(state)[:, None])
-        shown = state.open & (after != state.ids)
+        shown = state.undecided & (after != state.ids)
         p = state.prediction.probs(shown).gather(1, after[shown][:, None])[:, 0]
         kept = committed & (after == state.ids)
         memory = torch.where(kept, state.memory, 0.0)

@@ -37,12 +37,12 @@ class Threshold(Sampler):
         return "mode" if self.temperature == 0 else "biased"
 
     def step(self, state: State) -> Tensor:
-        logits = state.prediction.logits(state.open)
-        tokens = state.tokens(logits, self.temperature, state.open)
+        logits = state.prediction.logits(state.undecided)
+        tokens = state.tokens(logits, self.temperature, state.undecided)
         logp = state.confidence(logits, tokens)
-        chosen = state.best(logp, state.open, 1)
-        chosen[state.open] |= logp.exp() >= self.threshold
-        return state.commit(chosen, tokens[chosen[state.open]])
+        chosen = state.best(logp, state.undecided, 1)
+        chosen[state.undecided] |= logp.exp() >= self.threshold
+        return state.commit(chosen, tokens[chosen[state.undecided]])
 
 
 @part
@@ -61,16 +61,16 @@ class Factor(Sampler):
         return "mode" if self.temperature == 0 else "biased"
 
     def step(self, state: State) -> Tensor:
-        logits = state.prediction.logits(state.open)
-        tokens = state.tokens(logits, self.temperature, state.open)
+        logits = state.prediction.logits(state.undecided)
+        tokens = state.tokens(logits, self.temperature, state.undecided)
         logp = state.confidence(logits, tokens)
-        doubt = torch.full(state.open.shape, torch.inf, dtype=torch.float64, device=logp.device)
-        doubt[state.open] = -torch.expm1(logp.double())
+        doubt = torch.full(state.undecided.shape, torch.inf, dtype=torch.float64, device=logp.device)
+        doubt[state.undecided] = -torch.expm1(logp.double())
         # doubt rises with the rank and so does r + 1: what passes are the first ranks
         rank = doubt.sort(dim=-1, stable=True).values
         passing = torch.arange(2, doubt.shape[1] + 2, device=doubt.device) * rank <= self.factor
-        chosen = state.best(logp, state.open, passing.sum(1).clamp_min(1)[:, None])
-        return state.commit(chosen, tokens[chosen[state.open]])
+        chosen = state.best(logp, state.undecided, passing.sum(1).clamp_min(1)[:, None])
+        return state.commit(chosen, tokens[chosen[state.undecided]])
 
 
 @part
@@ -93,7 +93,7 @@ class EntropyBound(Sampler):
         return claim_at(self.temperature)
 
     def step(self, state: State) -> Tensor:
-        logits = state.prediction.logits(state.open)
+        logits = state.prediction.logits(state.undecided)
         p = (logits.double() / (self.temperature or 1.0)).softmax(-1)
         entropy = -torch.special.xlogy(p, p).sum(-1)
         match self.proxy:
@@ -104,10 +104,10 @@ class EntropyBound(Sampler):
             case "margin":
                 first, second = p.topk(2).values.unbind(-1)
                 ease = first - second
-        chosen = state.best(ease, state.open, self._affordable(state.open, ease, entropy))
+        chosen = state.best(ease, state.undecided, self._affordable(state.undecided, ease, entropy))
         if self.temperature == 0:
-            return state.commit(chosen, logits.argmax(-1)[chosen[state.open]])
-        return state.commit(chosen, state.draw(p[chosen[state.open]], rng.TOKEN, chosen))
+            return state.commit(chosen, logits.argmax(-1)[chosen[state.undecided]])
+        return state.commit(chosen, state.draw(p[chosen[state.undecided]], rng.TOKEN, chosen))
 
     def _affordable(self, open: Tensor, ease: Tensor, entropy: Tensor) -> Tensor:
         """How many positions fit under gamma, [B, 1]; `ease` and `entropy` [N] at `open` [B, L]."""

@@ -19,8 +19,8 @@ from repro.core import parts
 
 if TYPE_CHECKING:
     from repro.model import Model
-    from repro.samplers.decode import Decoder
     from repro.samplers.decoded import Frame
+    from repro.samplers.decoder import Decoder
     from repro.samplers.plan import Plan
     from repro.samplers.sampler import Sampler
 

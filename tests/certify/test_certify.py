@@ -26,7 +26,7 @@ from repro.core.cli import run
 from repro.core.files import ROOT
 from repro.results import certificates
 from repro.samplers.ancestral import Ancestral
-from repro.samplers.decode import Decoder
+from repro.samplers.decoder import Decoder
 from repro.samplers.ordered import LowConfidence, Margin
 from repro.samplers.plan import Plan
 from repro.samplers.presets import PRESETS

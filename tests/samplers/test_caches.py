@@ -1,7 +1,7 @@
-"""Caches and ends: the loops of Fast-dLLM written out on a Llama written out, rows that end, the cost.
+"""KV caches and stop ids, against independent implementations of Fast-dLLM's loop and of a tiny Llama.
 
-The network below is the tiny Llama's forward by hand, with one list of keys and values a layer, kept before rotation as
-the published loop keeps them (docs/method.md#fast-dllm): nothing of our kv_cache, masks or attention function enters.
+The Llama below stores each layer's keys and values before rotation, as the published loop does
+(docs/method.md#fast-dllm), and uses none of our KV cache, masks or attention function.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def served(cache: Cache | None, steps: int | None = LENGTH, stop: tuple[int, ...
 
 # --- the published loops ------------------------------------------------------------------------------------
 class ByHand:
-    """The tiny Llama's forward; `store` holds each layer's keys and values of all columns."""
+    """Forward pass of the tiny Llama; `store` holds each layer's keys and values of all columns."""
 
     def __init__(self, network) -> None:
         self.network = network
@@ -45,7 +45,7 @@ class ByHand:
         return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
 
     def logits(self, ids: Tensor, first: int, last: int, fresh: bool) -> Tensor:
-        """Logits of columns first..last of one row; `fresh`: nothing is kept of before."""
+        """Logits of columns first..last of one row; `fresh`: nothing is cached yet."""
         here = torch.arange(first, last)
         h = self.model.embed_tokens.weight[ids[first:last]] + self.network.place.weight[here]
         for number, layer in enumerate(self.model.layers):
@@ -56,9 +56,9 @@ class ByHand:
             if fresh:
                 self.store[number:] = [(k, v)]
             else:
-                for kept, new in zip(self.store[number], (k, v), strict=True):
-                    kept[first:last] = new
-            keys, values = (kept.repeat_interleave(2, 1) for kept in self.store[number])
+                for cached, new in zip(self.store[number], (k, v), strict=True):
+                    cached[first:last] = new
+            keys, values = (cached.repeat_interleave(2, 1) for cached in self.store[number])
             scores = torch.einsum(
                 "qhd,khd->hqk",
                 self.rotated(q.transpose(0, 1), here).transpose(0, 1),
@@ -80,8 +80,8 @@ class ByHand:
 def published(
     network, prompt: list[int], cache: Cache, per_step: int, threshold: float | None
 ) -> tuple[list[int], int, int, int]:
-    """Fast-dLLM's loop of one row (docs/method.md#fast-dllm), tested before each forward: ids, forwards, full ones,
-    token-forwards."""
+    """Fast-dLLM's loop of one row (docs/method.md#fast-dllm), which stops a block before an unneeded forward: ids,
+    forwards, full forwards, token-forwards."""
     by_hand, start = ByHand(network), len(prompt)
     x = torch.tensor([*prompt, *[MASK] * LENGTH])
     forwards = full = tokens = 0
@@ -111,18 +111,18 @@ def published(
 @pytest.mark.parametrize(("per_step", "threshold"), [(1, None), (2, None), (None, 0.5)])
 @torch.no_grad()
 def test_cached_decoding_is_the_published_loop(cache, refresh, per_step, threshold):
-    """Tokens, forwards, refreshes and token-forwards, alone and in a batch of unequal prompts."""
+    """Equal tokens, forwards, refreshes and token-forwards, alone and in a batch of unequal prompts."""
     network = llama("bidirectional", ABSORBING, TOY, 3)
-    kept = cache(refresh=refresh)
+    policy = cache(refresh=refresh)
     rule = (
         LowConfidence(temperature=0.0)
         if threshold is None
         else Threshold(threshold=threshold, temperature=0.0)
     )
-    made = served(kept, None if per_step is None else LENGTH // per_step)
+    made = served(policy, None if per_step is None else LENGTH // per_step)
     together = decode(network, ABSORBING, rule, made, PROMPTS, seed=0, names=range(3))
     for row, prompt in enumerate(PROMPTS):
-        ids, forwards, full, tokens = published(network, prompt, kept, per_step, threshold)
+        ids, forwards, full, tokens = published(network, prompt, policy, per_step, threshold)
         alone = decode(network, ABSORBING, rule, made, [prompt], seed=0, names=[row])
         assert alone.ids[0].tolist() == ids == together.ids[row].tolist()
         cost = alone.cost
@@ -132,7 +132,7 @@ def test_cached_decoding_is_the_published_loop(cache, refresh, per_step, thresho
 
 
 def test_a_cache_is_an_approximation():
-    """It changes tokens somewhere, so the test above does not compare like with like."""
+    """Caches change some tokens, so the test above does tell cached and uncached loops apart."""
     network, rule = llama("bidirectional", ABSORBING, TOY, 3), LowConfidence(temperature=0.0)
     made = [decode(network, ABSORBING, rule, served(c), PROMPTS, seed=0, names=range(3)).ids for c in
             (None, PrefixCache(refresh=None), DualCache(refresh=None))]  # fmt: skip
@@ -145,17 +145,17 @@ def test_a_cache_is_an_approximation():
 @pytest.mark.parametrize("reach", ["onward", "block"])
 @torch.no_grad()
 def test_a_cache_just_renewed_changes_nothing(make, reach):
-    """Right after a refresh the block's logits are those of a whole forward; after one token of it changed they are
-    not, and another refresh mends that (docs/method.md#oracle-28)."""
+    """Right after a refresh the block's logits equal those of a full forward; once a token has changed they do not,
+    until the next refresh (docs/method.md#oracle-28)."""
     network = make()
     ids = torch.tensor([[3, 1, 4, 1, *[MASK] * 8], [5, 9, 2, 6, *[MASK] * 8]])
-    window, kept = slice(4, 8), DecodingCache(2, 12, reach, None, torch.device("cpu"))
+    window, cache = slice(4, 8), DecodingCache(2, 12, reach, None, torch.device("cpu"))
     where = torch.zeros_like(ids, dtype=torch.bool)
     where[:, window] = True
     places = torch.arange(12).expand(2, -1)
 
     def cached(ids: Tensor) -> Tensor:
-        return CachedPrediction(network, ids, torch.ones(2, 12), Mask(), places, kept, window).logits(where)
+        return CachedPrediction(network, ids, torch.ones(2, 12), Mask(), places, cache, window).logits(where)
 
     def whole(ids: Tensor) -> Tensor:
         return network.logits(network.encode(ids, t=None, attention=Mask()))[where]
@@ -164,20 +164,20 @@ def test_a_cache_just_renewed_changes_nothing(make, reach):
     torch.testing.assert_close(cached(ids), whole(ids), atol=1e-4, rtol=1e-4)
     ids[:, 5] = 7
     assert (cached(ids) - whole(ids))[:, : TOY.size].abs().max() > 0.01
-    kept.begin_block()
+    cache.begin_block()
     torch.testing.assert_close(cached(ids), whole(ids), atol=1e-5, rtol=1e-5)
 
 
-# --- ends ---------------------------------------------------------------------------------------------------
+# --- stop ids -----------------------------------------------------------------------------------------------
 def cut(row: list[int], stop: int) -> list[int]:
-    """A row whose rest after its first `stop` holds that id too."""
+    """A row with everything after its first `stop` replaced by that id."""
     end = row.index(stop) if stop in row else len(row)
     return row[:end] + [stop] * (len(row) - end)
 
 
 @pytest.mark.parametrize("stop", range(TOY.size))
 def test_autoregression_ends_at_a_stop_id(stop):
-    """The text is the one without stop ids, cut; an ended row costs nothing more and the others do not notice."""
+    """The text is that without stop ids, cut; a finished row costs no more forwards, and other rows do not change."""
     network, rule = llama("causal", CAUSAL, TOY, 5), Autoregressive(temperature=1.0)
     whole = Plan(gen_length=LENGTH, block_length=LENGTH, steps=LENGTH)
     until = ServedPlan(gen_length=LENGTH, block_length=LENGTH, steps=LENGTH, cache=None, stop=(stop,))
@@ -191,8 +191,8 @@ def test_autoregression_ends_at_a_stop_id(stop):
 
 @pytest.mark.parametrize("cache", [None, DualCache(refresh=None)], ids=str)
 @pytest.mark.parametrize("rule", [LowConfidence(temperature=0.0), Random(temperature=1.0)], ids=str)
-def test_a_masked_row_ends_when_nothing_before_is_open(rule, cache):
-    """Cut at the first stop id the rows are those that run on, and those that end early cost less."""
+def test_a_masked_row_finishes_once_all_before_is_decided(rule, cache):
+    """Rows equal those without stop ids, cut at the first one, and rows that finish early cost less."""
     network, saved = llama("bidirectional", ABSORBING, TOY, 1), 0
     free = decode(network, ABSORBING, rule, served(cache), PROMPTS, seed=1, names=range(3))
     for stop in range(TOY.size):
@@ -203,7 +203,7 @@ def test_a_masked_row_ends_when_nothing_before_is_open(rule, cache):
     assert saved > 20
 
 
-def test_what_a_plan_cannot_keep_is_refused():
+def test_invalid_caches_are_refused():
     network = llama("causal", CAUSAL, TOY)
     cases = [
         (
@@ -226,8 +226,8 @@ def test_served_plans_are_parts_of_the_question():
 
 
 @pytest.mark.parametrize("cache", [PrefixCache, DualCache])
-def test_guidance_keeps_a_store_of_its_own(cache):
-    """Told and untold forwards see other prompts: with one store for both, what one keeps would reach the other."""
+def test_guidance_has_a_cache_of_its_own(cache):
+    """Conditional and unconditional forwards see different prompts, so they must not share a KV cache."""
     network, rule = llama("bidirectional", ABSORBING, TOY, 3), preset("low_confidence+guided:scale=1.0")
     made = served(cache(refresh=None))
     together = decode(network, ABSORBING, rule, made, PROMPTS, seed=0, names=range(3))
@@ -236,7 +236,7 @@ def test_guidance_keeps_a_store_of_its_own(cache):
         assert (
             alone.ids[0].tolist()
             == together.ids[row].tolist()
-            == guided_by_hand(network, prompt, made.kept())
+            == guided_by_hand(network, prompt, made.cache_policy())
         )
     cost = together.cost
     assert cost.forwards.tolist() == [2 * LENGTH] * 3 and cost.further.tolist() == [LENGTH] * 3
@@ -245,17 +245,17 @@ def test_guidance_keeps_a_store_of_its_own(cache):
 
 @torch.no_grad()
 def guided_by_hand(network, prompt: list[int], cache: Cache) -> list[int]:
-    """One token a step, un + 2 (cond - un), each side with its own list of keys and values."""
-    told, untold, start = ByHand(network), ByHand(network), len(prompt)
+    """One token per step by un + 2 (cond - un), each with keys and values of its own."""
+    conditional, unconditional, start = ByHand(network), ByHand(network), len(prompt)
     x = torch.tensor([*prompt, *[MASK] * LENGTH])
     for first in range(start, start + LENGTH, BLOCK):
         for step in range(BLOCK):
             begin = 0 if step == 0 else first
             stop = first + BLOCK if isinstance(cache, DualCache) and step else len(x)
-            blind = torch.cat([torch.full((start,), MASK), x[start:]])
+            masked = torch.cat([torch.full((start,), MASK), x[start:]])
             cond, un = (
                 side.logits(ids, begin, stop, step == 0)[first - begin : first - begin + BLOCK, :MASK]
-                for side, ids in ((told, x), (untold, blind))
+                for side, ids in ((conditional, x), (unconditional, masked))
             )
             sure, token = (un + 2 * (cond - un)).softmax(-1).max(-1)
             best = torch.where(x[first : first + BLOCK] == MASK, sure, -1.0).argmax()

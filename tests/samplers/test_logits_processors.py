@@ -1,8 +1,8 @@
-"""Shapes between network and rule: guidance, truncation, EOS flags, orders and quotas; and networks that are shifted.
+"""Logits processors (guidance, truncation, EOS flags, orders, quotas) and networks with shifted logits.
 
-Token for token at temperature 0 against loops written out from the sources (docs/method.md#llada-sampling,
-docs/method.md#top-p, docs/method.md#dream-rules, docs/method.md#dllm-quotas), on networks of random weights whose
-decisions have margins; laws against the same by enumeration.
+At temperature 0 tokens are compared with loops written from the sources (docs/method.md#llada-sampling,
+docs/method.md#top-p, docs/method.md#dream-rules, docs/method.md#dllm-quotas), on random networks whose decisions are
+clear; otherwise the enumerated law is compared with a reference implementation.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ EOS = 4
 
 
 @part
-class Ended(Words):
-    """Words whose id 4 ends a text."""
+class WordsWithEos(Words):
+    """Words with id 4 as EOS."""
 
     def vocabulary(self) -> Vocabulary:
         size = self.size
         return Vocabulary(size=size, total=size + 2, mask=size, bos=size + 1, eos=EOS, pad=None)
 
 
-TOY = Ended(size=11, length=24)
+TOY = WordsWithEos(size=11, length=24)
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5]]
 NETWORKS = {
     "llama": lambda: llama("bidirectional", ABSORBING, TOY),
@@ -71,7 +71,7 @@ NETWORKS = {
 }
 BIDIRECTIONAL = pytest.mark.parametrize("network", NETWORKS)
 MARGIN = 1e-4
-"""Two decisions nearer than this may fall either way between machines; none here is."""
+"""Smaller margins between two decisions could differ between machines; no test has one."""
 
 
 def plan(length: int, count: int | None, block: int | None = None) -> Plan:
@@ -89,7 +89,7 @@ def raw(network: Denoiser, ids: torch.Tensor) -> torch.Tensor:
 def llada(network, prompt, length, steps, block, cfg=None, eos_inf=False, eos_last=False, extra=None):
     """LLaDA's generate at temperature 0, written from docs/method.md#llada-sampling; returns tokens and forwards.
 
-    `extra` changes the logits of a position before anything is read from them.
+    `extra` processes the logits [V] of each position.
     """
     x = torch.tensor([*prompt, *[TOY.size] * length])
     is_prompt = torch.arange(len(x)) < len(prompt)
@@ -118,13 +118,13 @@ def llada(network, prompt, length, steps, block, cfg=None, eos_inf=False, eos_la
             at_stake = confidence[order[: k + 1]]
             if len(order) > k and at_stake[-1] > 0:
                 clear = at_stake[-2] - at_stake[-1] > MARGIN or at_stake[-1] == 1  # one id left: an exact tie
-                assert clear, "a decision without margin proves nothing"
+                assert clear, "the test needs decisions with a margin"
             x[order[:k]] = tokens[order[:k]]
     return x[len(prompt) :].tolist(), forwards
 
 
 def same(network, name, steps, block, **flags):
-    """Our decode of a batch of three unequal prompts and of each alone against the loop; returns the tokens."""
+    """Compare our decode of three unequal prompts, batched and one by one, with the loop; returns the tokens."""
     made = plan(8, steps, block)
     written = [llada(network, prompt, 8, steps, block, **flags) for prompt in PROMPTS]
     together = decode(network, ABSORBING, preset(name), made, PROMPTS, seed=0, names=range(3))
@@ -140,7 +140,7 @@ def same(network, name, steps, block, **flags):
 @pytest.mark.parametrize(("steps", "block"), [(8, 8), (4, 4), (6, 4), (3, 8)])
 @pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
 def test_guidance_is_lladas(network, steps, block, scale):
-    """Logits un + (w + 1)(cond - un), the prompt masked for un; each step costs two forwards."""
+    """Logits are un + (w + 1)(cond - un), with the prompt masked for `un`; each step costs two forwards."""
     model = NETWORKS[network]()
     guided = same(model, f"low_confidence+guided:scale={scale}", steps, block, cfg=scale)
     plain = decode(
@@ -152,7 +152,7 @@ def test_guidance_is_lladas(network, steps, block, scale):
 @BIDIRECTIONAL
 @pytest.mark.parametrize(("steps", "block"), [(8, 8), (4, 4)])
 def test_the_eos_flags_are_lladas_as_meant(network, steps, block):
-    """One bans EOS, the other commits it last."""
+    """`no_eos` forbids EOS, `eos_last` commits it last."""
     model = NETWORKS[network]()
     banned = same(model, "low_confidence+no_eos", steps, block, eos_inf=True)
     last = same(model, "low_confidence+eos_last", steps, block, eos_last=True)
@@ -163,8 +163,8 @@ def test_the_eos_flags_are_lladas_as_meant(network, steps, block):
 
 
 def test_eos_comes_last():
-    """A position that wants EOS waits however sure it is, at temperature 1 too (where LLaDA's flag does not reach)."""
-    words = Ended(size=5, length=4)
+    """A position that chose EOS is committed last however confident, at temperature 1 too (unlike LLaDA's flag)."""
+    words = WordsWithEos(size=5, length=4)
 
     def answer(ids, t):
         p = torch.tensor([[0.05, 0.02, 0.02, 0.01, 0.9], *[[0.4, 0.3, 0.1, 0.1, 0.1]] * 3]).double()
@@ -177,20 +177,20 @@ def test_eos_comes_last():
         for seed in range(40):
             frames = list(steps(known, ABSORBING, preset(name), plan(4, 4), [[]], seed=seed, names=[0]))
             order = [int(frame.changed[0].nonzero()) for _, frame in frames]
-            # a token is drawn anew until its position is committed
+            # tokens are redrawn at every step until their position is committed
             yield order, [place for place in order if frames[order.index(place)][1].ids[0, place] == EOS]
 
     for name in ("low_confidence", "low_confidence:temperature=1.0"):
         assert any(order[0] == 0 and ended for order, ended in orders(name))
-        # position 0 goes first only with another token than EOS
+        # position 0 is committed first only with a token other than EOS
         late = list(orders(f"{name}+eos_last"))
         assert not any(order[0] in ended for order, ended in late)
     assert all(order[-1] == 0 and ended == [0] for order, ended in orders("low_confidence+eos_last"))
 
 
-def test_the_quota_is_kept_when_every_position_wants_eos():
-    """Confidence 0 everywhere: a committed position is still an open one, never one of the prompt's."""
-    words = Ended(size=5, length=6)
+def test_quota_when_every_position_chooses_eos():
+    """With confidence 0 everywhere, committed positions are still undecided ones, never those of the prompt."""
+    words = WordsWithEos(size=5, length=6)
     sure = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0]).double()
     known = Known(words, ABSORBING, "leave_one_out", lambda ids, t: sure.expand(*ids.shape, 5))
     for name in ("low_confidence+eos_last", "threshold_0.9+eos_last", "factor_1+eos_last"):
@@ -203,36 +203,36 @@ def test_the_quota_is_kept_when_every_position_wants_eos():
 
 
 def nucleus(p: list[float], mass: float) -> list[float]:
-    """ReMDM and BD3: what is at most `mass` together, and the first."""
-    kept, total = [0.0] * len(p), 0.0
+    """ReMDM and BD3-LM: ids of a total probability of at most `mass`, and always the first."""
+    found, total = [0.0] * len(p), 0.0
     for rank, v in enumerate(sorted(range(len(p)), key=lambda v: -p[v])):
         total += p[v]
-        kept[v] = p[v] if rank == 0 or total <= mass else 0.0
-    return [v / sum(kept) for v in kept]
+        found[v] = p[v] if rank == 0 or total <= mass else 0.0
+    return [v / sum(found) for v in found]
 
 
 def top_p(p: list[float], mass: float) -> list[float]:
-    """HF, Dream, Duo: until the ids before are more than `mass`."""
-    kept, total = [0.0] * len(p), 0.0
+    """transformers, Dream, Duo: ids until the preceding ones exceed `mass`."""
+    found, total = [0.0] * len(p), 0.0
     for v in sorted(range(len(p)), key=lambda v: -p[v]):
-        kept[v] = p[v] if total <= mass else 0.0
+        found[v] = p[v] if total <= mass else 0.0
         total += p[v]
-    return [v / sum(kept) for v in kept]
+    return [v / sum(found) for v in found]
 
 
 def top_k(p: list[float], k: int) -> list[float]:
     least = sorted(p)[-k]
-    kept = [v if v >= least else 0.0 for v in p]
-    return [v / sum(kept) for v in kept]
+    found = [v if v >= least else 0.0 for v in p]
+    return [v / sum(found) for v in found]
 
 
 def test_the_two_conventions_differ_by_the_crossing_id():
-    """p = (.5, .3, .2) and .9: {1, 2} against {1, 2, 3} (docs/method.md#top-p); the first always stays; ties by id."""
+    """Of p = (.5, .3, .2), .9 keeps {1, 2} or {1, 2, 3} (docs/method.md#top-p); the first always stays; ties by id."""
     logits = torch.tensor([[0.3, 0.5, 0.2, 0.0]]).double().log()
     vocabulary = Words(size=3, length=1).vocabulary()
 
-    def kept(shape, logits=logits):
-        return shape.change(logits, vocabulary).isfinite()[0].nonzero()[:, 0].tolist()
+    def kept(processor, logits=logits):
+        return processor.transform(logits, vocabulary).isfinite()[0].nonzero()[:, 0].tolist()
 
     assert kept(Nucleus(p=0.9)) == [0, 1] and kept(TopP(p=0.9)) == [0, 1, 2]
     assert kept(Nucleus(p=0.4)) == [1] and kept(TopP(p=0.4)) == [1] and kept(TopP(p=0.6)) == [0, 1]
@@ -241,7 +241,7 @@ def test_the_two_conventions_differ_by_the_crossing_id():
     assert kept(LOGITS_PROCESSORS["top_k"].__class__(k=2), torch.tensor([[1.0, 3.0, 2.0, 2.0]])) == [1, 2, 3]
 
 
-RESHAPED: dict[str, tuple[str, Callable[[list[float]], list[float]]]] = {
+PROCESSED: dict[str, tuple[str, Callable[[list[float]], list[float]]]] = {
     "nucleus": ("nucleus:p=0.7", lambda p: nucleus(p, 0.7)),
     "top_p": ("top_p:p=0.7", lambda p: top_p(p, 0.7)),
     "top_k": ("top_k:k=2", lambda p: top_k(p, 2)),
@@ -252,55 +252,55 @@ RESHAPED: dict[str, tuple[str, Callable[[list[float]], list[float]]]] = {
     ),
     "other_order": ("top_p:p=0.6+tempered:temperature=0.5", lambda p: tempered(top_p(p, 0.6), 0.5)),
 }
-"""name: (shapes, the same of one position's probabilities)."""
+"""name: (logits processors, reference function of one position's probabilities)."""
 
 
-def most_confident(denoiser: Known, reshape: Callable, temperature: float, draw=None) -> Step:
-    """LLaDA's rule on paper; `draw(scores, k)` gives the subsets that may be kept and their chances."""
+def most_confident(denoiser: Known, process: Callable, temperature: float, draw=None) -> Step:
+    """Reference for LLaDA's rule; `draw(scores, k)` yields sets of k positions and their probabilities."""
 
     def step(z, i, count):
-        p, here = [reshape(row) for row in said(denoiser, z)], masked(z)
+        p, here = [process(row) for row in said(denoiser, z)], masked(z)
         k = quota(len(z), i, count)
         for tokens, chance in token_draws(p, here, temperature):
             scores = {place: p[place][tokens[place]] for place in here}
-            for kept, weight in [(best(scores, k), 1.0)] if draw is None else draw(scores, k):
-                yield written(z, {place: tokens[place] for place in kept}), chance * weight
+            for chosen, weight in [(best(scores, k), 1.0)] if draw is None else draw(scores, k):
+                yield written(z, {place: tokens[place] for place in chosen}), chance * weight
 
     return step
 
 
-@pytest.mark.parametrize("name", RESHAPED)
+@pytest.mark.parametrize("name", PROCESSED)
 @pytest.mark.parametrize(("temperature", "count"), [(1.0, 2), (0.6, 2), (1.0, 3)])
-def test_laws_under_shapes(name, temperature, count):
-    shapes, reshape = RESHAPED[name]
+def test_laws_with_processors(name, temperature, count):
+    processors, process = PROCESSED[name]
     denoiser = stranger(WIDE, ABSORBING)
-    rule = preset(f"low_confidence:temperature={temperature}+{shapes}")
+    rule = preset(f"low_confidence:temperature={temperature}+{processors}")
     found = law(denoiser, ABSORBING, rule, plan(3, count))
-    truth = follow(most_confident(denoiser, reshape, temperature), {(MASK,) * 3: 1.0}, count)
+    truth = follow(most_confident(denoiser, process, temperature), {(MASK,) * 3: 1.0}, count)
     assert total_variation(found, truth) < 1e-12
     plain = follow(most_confident(denoiser, list, temperature), {(MASK,) * 3: 1.0}, count)
     assert total_variation(found, plain) > 1e-3
 
 
-@pytest.mark.parametrize("name", RESHAPED)
-def test_autoregression_under_shapes(name):
-    """The product of the network's conditionals, each reshaped: top-k, top-p and temperature left to right."""
-    shapes, reshape = RESHAPED[name]
+@pytest.mark.parametrize("name", PROCESSED)
+def test_autoregression_with_processors(name):
+    """The product of the network's conditionals after processing: top-k, top-p and temperature from left to right."""
+    processors, process = PROCESSED[name]
     words = Words(size=3, length=5)
     network = llama("causal", CAUSAL, words)
-    found = law(network, CAUSAL, preset(f"sample+{shapes}"), plan(3, 3), prompt=[1])
+    found = law(network, CAUSAL, preset(f"sample+{processors}"), plan(3, 3), prompt=[1])
     truth: Law = {}
     for x in itertools.product(range(3), repeat=3):
         with torch.no_grad():
             ids = torch.tensor([[words.vocabulary().bos, 1, *x]])
             logits = network.logits(network.encode(ids, t=None, attention=Mask()))[0, 1:-1].double()
-        rows = [reshape(row) for row in logits.softmax(-1)[:, :3].tolist()]
+        rows = [process(row) for row in logits.softmax(-1)[:, :3].tolist()]
         truth[x] = math.prod(row[v] for row, v in zip(rows, x, strict=True))
     assert total_variation(found, truth) < 1e-6
 
 
-def test_uniform_noise_under_nucleus():
-    """What the network says of x0 is cut before the posterior is taken (Duo's p_nucleus)."""
+def test_uniform_noise_with_top_p():
+    """The network's distribution over x0 is truncated before the posterior is computed (Duo's p_nucleus)."""
     from repro.processes.uniform import Uniform
 
     uniform = Uniform(alpha_end=1e-9, eps=1e-3)
@@ -317,7 +317,7 @@ def test_uniform_noise_under_nucleus():
 
 @BIDIRECTIONAL
 def test_truncation_in_lladas_loop(network):
-    """At temperature 0 a nucleus moves no argmax but renormalises the confidence, and so the order."""
+    """At temperature 0 a nucleus changes no argmax, but renormalises the confidence and so changes the order."""
 
     def cut(row):
         p = row.softmax(-1)
@@ -333,7 +333,7 @@ def test_truncation_in_lladas_loop(network):
 
 
 def without_replacement(alg_temp: float) -> Callable:
-    """Sets of k positions drawn one after the other ~ softmax(score / alg_temp), with their chances."""
+    """Ordered sets of k positions drawn without replacement from softmax(score / alg_temp), with probabilities."""
 
     def draw(scores, k):
         for order in itertools.permutations(scores, k):
@@ -350,7 +350,7 @@ def without_replacement(alg_temp: float) -> Callable:
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("alg_temp", [0.05, 1.0])
 def test_an_order_temperature_draws_positions(count, alg_temp):
-    """Dream's alg_temp: the score is the written token's probability (docs/method.md#dream-rules)."""
+    """Dream's alg_temp, where the score is the written token's probability (docs/method.md#dream-rules)."""
     denoiser = stranger(WIDE, ABSORBING)
     name = f"low_confidence:temperature=0.6+order_temperature:alg_temp={alg_temp}"
     found = law(denoiser, ABSORBING, preset(name), plan(3, count))
@@ -363,7 +363,7 @@ def test_an_order_temperature_draws_positions(count, alg_temp):
 
 @pytest.mark.parametrize("rule", ["margin", "entropy"])
 def test_an_order_that_does_not_look_stays_exact(rule):
-    """Whatever the order's temperature, one position at a time is the chain rule."""
+    """At any order temperature, one position per step gives the chain rule, which is exact."""
     name = f"{rule}:temperature=1.0+order_temperature:alg_temp=0.3"
     assert preset(name).claim() == "law" and not preset(name).capabilities.looks_at_draws
     found = law(exact(WIDE, ABSORBING), ABSORBING, preset(name), plan(3, 3))
@@ -371,30 +371,30 @@ def test_an_order_that_does_not_look_stays_exact(rule):
 
 
 def test_quota_laws_of_dream_and_dllm():
-    """Their counts as published, and every law commits all there is (docs/method.md#dream-rules,
+    """Quotas are as published, and always add up to the block length (docs/method.md#dream-rules,
     docs/method.md#dllm-quotas, docs/method.md#oracle-23)."""
     rounded, dream = RoundedQuotas(), DreamQuotas(end=1e-3)
     assert rounded.counts(32, 7) == [5, 4, 5, 4, 5, 4, 5]
     assert dream.counts(6, 6) == [0, 1, 1, 1, 1, 2]
-    for law_, length, count in itertools.product((rounded, dream), range(1, 40), range(1, 45)):
-        counts = law_.counts(length, count)
+    for processor, length, count in itertools.product((rounded, dream), range(1, 40), range(1, 45)):
+        counts = processor.counts(length, count)
         assert len(counts) == count and min(counts) >= 0 and sum(counts) == length
 
 
 @pytest.mark.parametrize(
-    ("shape", "counts"), [("dream_quotas", [0, 1, 1, 1, 1, 2]), ("rounded_quotas", [1] * 6)]
+    ("processor", "counts"), [("dream_quotas", [0, 1, 1, 1, 1, 2]), ("rounded_quotas", [1] * 6)]
 )
 @pytest.mark.parametrize("rule", ["low_confidence", "margin", "entropy", "random"])
-def test_quotas_are_kept(shape, counts, rule):
-    """Step by step; a step that commits nothing costs nothing."""
+def test_rules_commit_their_quotas(processor, counts, rule):
+    """Each step commits its quota, and a step with quota 0 takes no forward."""
     known = stranger(random_space(3, 6), ABSORBING)
-    frames = list(steps(known, ABSORBING, preset(f"{rule}+{shape}"), plan(6, 6), [[]], seed=0, names=[0]))
+    frames = list(steps(known, ABSORBING, preset(f"{rule}+{processor}"), plan(6, 6), [[]], seed=0, names=[0]))
     assert [int(frame.changed.sum()) for _, frame in frames] == counts
     assert frames[-1][1].cost.forwards.item() == sum(count > 0 for count in counts)
 
 
-def test_a_rule_remembers_under_shapes():
-    """A shape that keeps all ids leaves ReMDM's confidences, and so its law, as they are."""
+def test_memory_works_with_processors():
+    """A processor that keeps all ids changes neither ReMDM's confidences nor its law."""
     denoiser = stranger(random_space(3, 2), ABSORBING)
     one, two = (
         law(denoiser, ABSORBING, preset(name), plan(2, 4))
@@ -406,7 +406,7 @@ def test_a_rule_remembers_under_shapes():
 # --- names and refusals ---------------------------------------------------------------------------------------
 
 
-def test_shapes_act_from_left_to_right():
+def test_processors_act_from_left_to_right():
     rule = preset("low_confidence:temperature=0.5+guided:scale=1.0+nucleus:p=0.8")
     assert isinstance(rule, ProcessedSampler) and isinstance(rule.shape, Guided)
     assert isinstance(rule.rule, ProcessedSampler) and rule.rule.shape == Nucleus(p=0.8)
@@ -419,12 +419,12 @@ def test_shapes_act_from_left_to_right():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("low_confidence+nuclius", "no shape 'nuclius'; nearest is 'nucleus'"),
+        ("low_confidence+nuclius", "no logits processor 'nuclius'; nearest is 'nucleus'"),
         ("low_confidence+nucleus:q=1", "no pin 'q'"),
         ("nucleus", "no preset 'nucleus'"),
         (
             "low_confidence+nucleus+guided",
-            "guided mixes what the network says as it is: write it before nucleus",
+            r"guided combines the network's own logits: write \+guided before \+nucleus",
         ),
         ("random+order_temperature", "order_temperature changes nothing in random"),
         ("ancestral+dream_quotas", "dream_quotas changes nothing in ancestral"),
@@ -438,12 +438,12 @@ def test_shapes_act_from_left_to_right():
         ("entropy+order_temperature:alg_temp=0", "above 0"),
     ],
 )
-def test_what_cannot_be_or_changes_nothing_is_refused(name, message):
+def test_invalid_or_ineffective_processors_are_refused(name, message):
     with pytest.raises(ValueError, match=message):
         preset(name)
 
 
-def test_an_eos_that_is_not_there_is_refused():
+def test_a_missing_eos_is_refused():
     known = stranger(WIDE, ABSORBING)
     for name, message in (
         ("low_confidence+no_eos", "no EOS id; give ids by number"),
@@ -454,7 +454,7 @@ def test_an_eos_that_is_not_there_is_refused():
 
 
 def test_claims_follow_the_rule():
-    """A shape that changes what is drawn cannot claim the law; one that orders positions can."""
+    """A processor that changes the logits cannot claim the law; one that orders positions can."""
     claims = {
         "low_confidence+nucleus": "mode",
         "ancestral+nucleus": "biased",
@@ -469,7 +469,7 @@ def test_claims_follow_the_rule():
 
 
 def test_a_shifted_network_decodes_as_dream_does():
-    """logits_i <- logits_{i-1}, the first kept, in a batch of unequal prompts as alone (docs/method.md#dream-rules)."""
+    """logits_i <- logits_{i-1}, the first unchanged, in a batch as alone (docs/method.md#dream-rules)."""
     network = llama("bidirectional", ABSORBING, TOY)
     shifted = ShiftedDenoiser(network, Role(TOY, ABSORBING.forbidden(TOY.vocabulary()), "x0_mean"))
     prompts = [*PROMPTS[:2], []]
@@ -482,7 +482,7 @@ def test_a_shifted_network_decodes_as_dream_does():
             logits = torch.cat([logits[:1], logits[:-1]])
             confidence = logits.softmax(-1).amax(-1).masked_fill(x != TOY.size, -1.0)
             first, second = confidence.topk(2).values
-            assert first == second or first - second > MARGIN  # positions 0 and 1 may say the same
+            assert first == second or first - second > MARGIN  # positions 0 and 1 may have equal logits
             x[confidence.argmax()] = logits[confidence.argmax()].argmax()
         assert row.tolist() == x[len(prompt) :].tolist()
     plain = decode(network, ABSORBING, preset("low_confidence"), made, prompts, seed=0, names=range(3))
@@ -490,7 +490,7 @@ def test_a_shifted_network_decodes_as_dream_does():
 
 
 def test_left_padding_does_not_shift_in():
-    """Behind padding a row's first token keeps its own feature, as it does alone."""
+    """After left padding a row's first token has its own feature, as without padding."""
     network = llama("bidirectional", ABSORBING, TOY)
     shifted = ShiftedDenoiser(network, Role(TOY, ABSORBING.forbidden(TOY.vocabulary()), "x0_mean"))
     ids = torch.tensor([[TOY.size, TOY.size, 3, 1, 4]])
@@ -502,7 +502,7 @@ def test_left_padding_does_not_shift_in():
 
 
 def test_a_shifted_backbone_is_a_backbone():
-    """Pins, sizes and weights are the inner one's; its module says at i what the inner one says at i - 1."""
+    """Pins, sizes and weights are the inner network's; its output at i is the inner one's at i - 1."""
     from repro.recipes.scale import by_name
 
     inner = by_name("mdlm@nano").backbone

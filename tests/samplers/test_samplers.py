@@ -330,7 +330,7 @@ def test_rare_tokens_are_drawn(monkeypatch):
         state = State(
             ids=where.long(),
             active=where,
-            open=where,
+            undecided=where,
             t=u,
             s=u,
             quota=1,

@@ -1,0 +1,240 @@
+"""One decoding step: a denoiser, a rule and a plan applied to a batch of prompts of unequal length.
+
+Prompts are left-padded so that all rows generate in the same columns. Columns index the padded batch; positions count
+from the start of a row's own prompt. Random draws are keyed by row and position, so that a row decodes alike in any
+batch.
+
+Shapes: B rows of the batch, n rows still decoding, L columns (padding, prompt and generation), M numbers of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from repro.core import registry, rng
+from repro.core.lazy import torch
+from repro.processes.process import Process, diffusion
+from repro.samplers.decoded import Cost, StepIndex, StepResult
+from repro.samplers.plan import Plan, check
+from repro.samplers.sampler import Sampler, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.models.denoiser import Denoiser
+    from repro.models.prediction import DecodingCache, Prediction
+    from repro.samplers.draws import Draw
+
+
+class Decoder:
+    """Lays out a batch of prompts and takes single steps of a plan; it holds no state of a decode.
+
+    `ids` [B, L]: prompts with the mask id (or 0) at padding and generated columns. `pad` [B]: columns of left padding.
+    `start`: first generated column; `width`: L.
+
+    Raises ValueError when rule, process, plan and denoiser do not fit.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        process: Process,
+        sampler: Sampler,
+        plan: Plan,
+        prompts: Sequence[Sequence[int]],
+    ) -> None:
+        check(sampler, process, plan)
+        if plan.cache_policy() is not None and not denoiser.supports_kv_cache:
+            raise ValueError("this denoiser does not support a KV cache; leave out the cache")
+        if denoiser.required_block_size not in (None, plan.block_length):
+            raise ValueError(
+                f"this network only decodes blocks of {denoiser.required_block_size} tokens, not"
+                f" {plan.block_length}; set block_length={denoiser.required_block_size}"
+            )
+        self.denoiser, self.process, self.sampler, self.plan = denoiser, process, sampler, plan
+        self.causal = process.causal
+        self.revises = registry.part_name(type(process)) in sampler.capabilities.revises
+        vocabulary = denoiser.vocabulary
+        if self.causal:
+            if vocabulary.bos is None:
+                raise ValueError("a left-to-right model needs a BOS id, and this data source has none")
+            prompts = [[vocabulary.bos, *prompt] for prompt in prompts]
+        self.start = max(len(prompt) for prompt in prompts)
+        self.width = self.start + plan.gen_length
+        self.device = denoiser.home
+        self.pad = torch.tensor([self.start - len(prompt) for prompt in prompts], device=self.device)
+        # padding never reaches the output, whatever its id: attention hides it
+        filler = vocabulary.mask if vocabulary.mask is not None else 0
+        rows = [[filler] * (self.start - len(p)) + list(p) + [filler] * plan.gen_length for p in prompts]
+        self.ids = torch.tensor(rows, dtype=torch.int64, device=self.device)
+        self.column = torch.arange(self.width, device=self.device)
+
+    def begin(self, draw: Draw, ids: Tensor) -> Tensor:
+        """The ids [B, L] at t = 1: prompts, and draws from the process's prior (no draw if the prior is one id)."""
+        if self.causal:
+            return ids
+        where = self._columns(ids, self.start, self.width)
+        law = diffusion(self.process).prior(self.denoiser.vocabulary).to(self.device)
+        if law.max() == 1:
+            return torch.where(where, law.argmax(), ids)
+        rows, columns = where.nonzero(as_tuple=True)
+        ids = ids.clone()
+        ids[where] = draw(law.expand(len(rows), -1), rng.PRIOR, rows, columns - self._padding(ids)[rows], 0)
+        return ids
+
+    def schedule(self) -> Iterator[StepIndex]:
+        """Every step of the plan, block by block; an adaptive rule has at most one step per position."""
+        blocks = self.plan.gen_length // self.plan.block_length
+        steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks
+        return (StepIndex(block, i, steps) for block in range(blocks) for i in range(steps))
+
+    def window(self, block: int) -> slice:
+        """The columns of a block."""
+        first = self.start + block * self.plan.block_length
+        return slice(first, first + self.plan.block_length)
+
+    def advance(
+        self,
+        ids: Tensor,
+        memory: Tensor | None,
+        at: StepIndex,
+        draw: Draw,
+        pad: Tensor | None = None,
+        caches: DecodingCaches | None = None,
+    ) -> StepResult:
+        """Take one step from ids [n, L] and the rule's memory [n, M]; it changes nothing but `caches`.
+
+        `pad` [n]: left padding of these rows (None: the rows are all of the batch, or all have its one prompt).
+        """
+        block, i, steps = at
+        pad = self._padding(ids) if pad is None else pad
+        undecided = self.undecided(ids, block)
+        if self.causal:
+            undecided = self._columns(ids, self.window(block).start + i, self.window(block).start + i + 1)
+        t = torch.full((len(ids),), self.sampler.time(i, steps), dtype=torch.float64, device=self.device)
+        s = torch.full_like(t, self.sampler.time(i + 1, steps))
+        length = self.plan.block_length
+        predictions: list[Prediction] = []
+
+        def forward(ids: Tensor, t: Tensor) -> Prediction:
+            cache = None if caches is None else caches[len(predictions)]
+            predictions.append(self.prediction(ids, at, t, pad, cache))
+            return predictions[-1]
+
+        state = State(
+            ids=ids,
+            active=self._block(ids, block),
+            undecided=undecided,
+            t=t,
+            s=s,
+            # the remainder goes to the first steps, as in LLaDA (docs/method.md#llada-sampling)
+            quota=length // steps + (i < length % steps),
+            step=i,
+            steps=steps,
+            process=self.process,
+            prediction=forward(ids, t),
+            memory=memory,
+            _draw=draw,
+            _pad=pad,
+            _forward=forward,
+            prompt=self._columns(ids, 0, self.start),
+        )
+        after = self.sampler.step(state)
+        cost = Cost.of(predictions, (after != ids).sum(1))
+        return StepResult(after, state.memory, cost, predictions[0], t)
+
+    def prediction(
+        self, ids: Tensor, at: StepIndex, t: Tensor, pad: Tensor, cache: DecodingCache | None
+    ) -> Prediction:
+        """The prediction for ids [n, L] whose block is at time t [n]; earlier columns are at time 0, later ones at 1.
+
+        `pad` [n]: left padding of these rows; `cache`: KV cache of the other columns (None: every column is forwarded).
+        """
+        from repro.models.attention import Mask
+        from repro.models.prediction import CachedPrediction, Prediction
+
+        window, padded = self.window(at.block), bool(self.pad.any())
+        if self.causal:
+            window = slice(window.start + at.step, window.start + at.step + 1)
+        mask = Mask(self.column >= pad[:, None] if padded else None)
+        positions = (self.column - pad[:, None]).clamp_min(0) if padded or cache is not None else None
+        times = (self.column >= window.start).to(t.dtype).expand(ids.shape).clone()
+        times[:, window] = t[:, None]
+        if cache is None and self.causal:
+            cache = DecodingCaches(self, len(ids))[0]
+        if cache is None:
+            return Prediction(self.denoiser, ids, times, mask, positions)
+        return CachedPrediction(self.denoiser, ids, times, mask, positions, cache, window)
+
+    def undecided(self, ids: Tensor, block: int) -> Tensor:
+        """Positions of a block that are still undecided, [n, L] bool."""
+        return self.process.open(ids, self._block(ids, block), self.denoiser.vocabulary)
+
+    def decided(self, ids: Tensor, block: int) -> Tensor:
+        """[n] bool: the block is complete before its last step; never for a rule that may still revise it."""
+        undecided = self.undecided(ids, block)
+        return undecided.new_zeros(len(ids)) if self.revises else ~undecided.any(1)
+
+    def finished(self, ids: Tensor, at: StepIndex) -> tuple[Tensor, Tensor]:
+        """Rows that hold a stop id with nothing undecided before it, [n] bool, and the column of that id, [n]."""
+        found = torch.zeros_like(ids, dtype=torch.bool)
+        for stop in self.plan.stop_ids():
+            found |= ids == stop
+        found &= self._reached(ids, at)
+        first = torch.where(found, self.column, self.width).amin(1)
+        if self.causal or at.step + 1 == at.steps:
+            return first < self.width, first
+        before = self.undecided(ids, at.block) & (self.column < first[:, None])
+        return (first < self.width) & ~before.any(1), first
+
+    def written(self, ids: Tensor, at: StepIndex) -> Tensor:
+        """Generated positions that are decided after a step, [n, L] bool."""
+        reached = self._reached(ids, at)
+        return reached if self.causal or at.step + 1 == at.steps else reached & ~self.undecided(ids, at.block)
+
+    def _reached(self, ids: Tensor, at: StepIndex) -> Tensor:
+        """Generated positions up to the end of the block (left-to-right model: up to this step's), [n, L] bool."""
+        window = self.window(at.block)
+        return self._columns(ids, self.start, window.start + at.step + 1 if self.causal else window.stop)
+
+    def _block(self, ids: Tensor, block: int) -> Tensor:
+        window = self.window(block)
+        return self._columns(ids, window.start, window.stop)
+
+    def _columns(self, ids: Tensor, first: int, last: int) -> Tensor:
+        return ((self.column >= first) & (self.column < last)).expand_as(ids)
+
+    def _padding(self, ids: Tensor) -> Tensor:
+        """Left padding of each row; the exact law runs many states of a single prompt."""
+        return self.pad if len(ids) == len(self.pad) else self.pad.expand(len(ids))
+
+
+class DecodingCaches:
+    """KV caches of a decode: one for each forward of a step, since further forwards (guidance) see other ids."""
+
+    def __init__(self, decoder: Decoder, rows: int) -> None:
+        self.decoder, self.rows = decoder, rows
+        self.caches: dict[int, DecodingCache] = {}
+
+    def __getitem__(self, forward: int) -> DecodingCache:
+        """The cache of a step's forward by number, made when first needed."""
+        from repro.models.prediction import DecodingCache
+
+        if forward not in self.caches:
+            policy = self.decoder.plan.cache_policy()
+            reach, refresh = ("causal", None) if policy is None else (policy.reach, policy.refresh)
+            width, device = self.decoder.width, self.decoder.device
+            self.caches[forward] = DecodingCache(self.rows, width, reach, refresh, device)
+        return self.caches[forward]
+
+    def begin_block(self) -> None:
+        """Let every row recompute its whole cache at its next forward."""
+        for cache in self.caches.values():
+            cache.begin_block()
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Drop all rows but these [n]."""
+        self.rows = len(rows)
+        for cache in self.caches.values():
+            cache.select_rows(rows)
