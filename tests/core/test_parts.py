@@ -134,7 +134,7 @@ def test_print_says_which_pins_moved(capsys):
     rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines()[1:]}
     assert rows["objective.eps"].endswith("--set or repro/recipes/scale.py")
     assert rows["backbone.width"].endswith("--set or repro/recipes/scale.py")
-    assert rows["optimizer.clip"].endswith("tom-pollak/dllm@43ea9ff train_dllm.py:63-69 (Trainer default)")
+    assert rows["optimizer.clip"].endswith("transformers 4.53.1 training_args.py:907: train_dllm.py sets none")
 
 
 def test_print_of_full_recipes_needs_no_torch():
