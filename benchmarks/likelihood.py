@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.nets import Sizes, llama
 from benchmarks.row import Row, timed
+from repro.evals.likelihood.batched import BatchedDenoiser
 from repro.evals.likelihood.estimators import LladaMC, Subsets
 from repro.evals.likelihood.levels import Levels
-from repro.evals.likelihood.likelihood import Estimator, Request
-from repro.evals.likelihood.network import Network
+from repro.evals.likelihood.likelihood import Estimator, LikelihoodRequest
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
@@ -35,10 +35,10 @@ def same_draws(repeats: int) -> list[Row]:
     requests = []
     for row, length in enumerate(LENGTHS):
         ids = (rng.uniform(rng.keys(0, rng.SENTENCE, 0, row), 20 + length) * 32_000).long().tolist()
-        requests.append(Request(tuple(ids[:20]), tuple(ids[20:]), row))
+        requests.append(LikelihoodRequest(tuple(ids[:20]), tuple(ids[20:]), row))
 
     def ours() -> list[float]:
-        network = Network(denoiser, process, 64)
+        network = BatchedDenoiser(denoiser, process, 64)
         return [found.value for found in DRAWN.score(network, requests, seed=0)]
 
     def opponent() -> list[float]:
@@ -51,7 +51,7 @@ def same_draws(repeats: int) -> list[Row]:
     return [Row(name, mine, theirs, theirs / mine, 2.0, f"nats differ by {off:.1e}")]
 
 
-def _loop(denoiser: Denoiser, request: Request) -> float:
+def _loop(denoiser: Denoiser, request: LikelihoodRequest) -> float:
     """One request at a time, a forward a batch of draws, logits of every position (docs/method.md#llada-likelihood)."""
     from repro.core.lazy import torch
     from repro.models.attention import Mask
@@ -69,7 +69,7 @@ def _loop(denoiser: Denoiser, request: Request) -> float:
                 logits[where], ids[where], reduction="none"
             ).double()
             losses.append(loss[:, len(request.prompt) :])
-    return design.weigh(torch.cat(losses))[0]
+    return design.estimate(torch.cat(losses))[0]
 
 
 def variance(repeats: int) -> list[Row]:
@@ -87,9 +87,10 @@ def variance(repeats: int) -> list[Row]:
     rows = []
     for length, (draws, target) in BUDGETS.items():
         requests = [
-            Request(tuple(x[:PROMPT]), tuple(x[PROMPT : PROMPT + length]), i) for i, x in enumerate(sentences)
+            LikelihoodRequest(tuple(x[:PROMPT]), tuple(x[PROMPT : PROMPT + length]), i)
+            for i, x in enumerate(sentences)
         ]
-        network = Network(model.denoiser, model.recipe.process, 512)
+        network = BatchedDenoiser(model.denoiser, model.recipe.process, 512)
         truth = [found.value for found in Subsets(longest=length).score(network, requests, seed=0)]
 
         def error(rule: Estimator, network=network, requests=requests, truth=truth) -> float:

@@ -1,19 +1,20 @@
-"""Estimators of the all-subsets bound, by what they forward (docs/method.md#llada-objective,
-docs/method.md#llada-likelihood; docs/method.md#statistics).
+"""Estimators of the all-subsets bound (docs/method.md#llada-objective, docs/method.md#llada-likelihood).
 
-    subsets       all 2^L - 1 masked sets: nothing is drawn
-    levels        the end levels exactly, different sets of every level between (repro.evals.likelihood.levels)
-    llada_mc      l uniform and stratified, a fresh l-subset each (Nie et al. 2025, Eq. 6), every l equally likely
-    llada_round   the same as published, whose rounding makes some l likelier than others: biased
+    subsets       all 2^L - 1 masked sets, nothing drawn
+    levels        the end levels exactly, distinct sets of every level between (repro.evals.likelihood.levels)
+    llada_mc      l uniform and stratified, a fresh l-subset each (LLaDA, arXiv 2502.09992, Eq. 6)
+    llada_round   the same with LLaDA's published rounding, which makes some l likelier than others: biased
     elbo_t        the 1/t form: t uniform and stratified, every token masked with probability t
 
-Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S.
+Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S, n masked
+sets, R independent passes.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -22,27 +23,18 @@ from typing import TYPE_CHECKING
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
+from repro.evals.likelihood.batched import BatchedDenoiser, batches
 from repro.evals.likelihood.likelihood import (
-    Design,
-    Estimator,
     Likelihood,
+    LikelihoodRequest,
     Masked,
-    Request,
+    SamplingDesign,
     pass_error,
-    score_designs,
 )
-from repro.evals.likelihood.network import Network, batches
 from repro.processes.uniform import Uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@lru_cache(maxsize=64)
-def every_set(length: int) -> Tensor:
-    """All masked sets but the empty one, [2^L - 1, L] bool."""
-    code = torch.arange(1, 1 << length)
-    return (code[:, None] >> torch.arange(length)) & 1 == 1
 
 
 @lru_cache(maxsize=64)
@@ -58,7 +50,7 @@ def random_sets(keys: Tensor, levels: Tensor, length: int) -> Tensor:
 
 
 def draw_keys(seed: int, row: int, passes: int, batch: int) -> tuple[Tensor, Tensor]:
-    """A request's uniforms, one a pass [R], and its keys, one a draw [R * batch]."""
+    """The uniform variates of a request, one per pass [R], and its keys, one per draw [R * batch]."""
     keys = rng.fold(rng.keys(seed, rng.LIKELIHOOD, 0, row), torch.arange(passes))
     return rng.uniform(rng.fold(keys, -1)), rng.fold(keys[:, None], torch.arange(batch)).flatten()
 
@@ -70,7 +62,7 @@ class Subsets(Masked):
     longest: int
     score_is = "bound"
 
-    def most(self, length: int) -> int:
+    def max_forwards(self, length: int) -> int:
         if length > self.longest:
             raise ValueError(
                 f"a continuation of {length} tokens has {2**length - 1} masked sets; 'subsets' is pinned to "
@@ -78,82 +70,81 @@ class Subsets(Masked):
             )
         return 2**length - 1
 
-    def design(self, length: int, row: int, seed: int) -> Design:
-        self.most(length)
+    def design(self, length: int, row: int, seed: int) -> SamplingDesign:
+        self.max_forwards(length)
         return all_sets(length)
 
 
-def all_sets(length: int) -> Design:
-    """The design that draws nothing: weight 1 / (l C(L, l)) a set."""
-    masked = every_set(length)
+@lru_cache(maxsize=64)
+def all_sets(length: int) -> SamplingDesign:
+    """The design of all masked sets but the empty one, with weight 1 / (l C(L, l)) each."""
+    masked = (torch.arange(1, 1 << length)[:, None] >> torch.arange(length)) & 1 == 1
     level = masked.sum(1)
     sets = torch.tensor([math.comb(length, int(k)) for k in level], dtype=torch.float64)
 
-    def weigh(losses: Tensor) -> tuple[float, float, None]:
+    def estimate(losses: Tensor) -> tuple[float, float, None]:
         return -float((losses.sum(1) / (level * sets)).sum()), 0.0, None
 
-    return Design(masked, level / length, weigh)
+    return SamplingDesign(masked, level / length, estimate)
 
 
 # --- Monte Carlo over mask counts and over times --------------------------------------------------------------
 
 
-def _whole_passes(draws: int, batch: int) -> None:
+def _check_passes(draws: int, batch: int) -> None:
     if batch < 1 or draws < batch or draws % batch:
         raise ValueError(f"draws={draws} are no whole number of passes of batch={batch}")
 
 
-def _counted(levels: Tensor, masked: Tensor, passes: int) -> Design:
-    """The design that weighs a set of l by L / l and averages passes of equal size."""
-    length = masked.shape[1]
+@part
+class _MaskCounts(Masked):
+    """Kind: `draws` masked sets in passes of `batch`; a set of l positions has weight L / l."""
 
-    def weigh(losses: Tensor) -> tuple[float, float | None, float | None]:
-        values = (losses.sum(1) * length / levels).view(passes, -1).mean(1)
-        return -float(values.mean()), *pass_error(values)
+    draws: int
+    batch: int
 
-    return Design(masked, levels / length, weigh)
+    def __post_init__(self) -> None:
+        _check_passes(self.draws, self.batch)
+
+    def max_forwards(self, length: int) -> int:
+        return self.draws
+
+    @abstractmethod
+    def levels(self, u: Tensor, length: int) -> Tensor:
+        """Mask counts [R, batch] of each pass from one uniform variate a pass, `u` [R]."""
+
+    def design(self, length: int, row: int, seed: int) -> SamplingDesign:
+        u, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
+        levels = self.levels(u, length).flatten()
+
+        def estimate(losses: Tensor) -> tuple[float, float | None, float | None]:
+            values = (losses.sum(1) * length / levels).view(len(u), -1).mean(1)
+            return -float(values.mean()), *pass_error(values)
+
+        return SamplingDesign(random_sets(keys, levels, length), levels / length, estimate)
 
 
 @part
-class LladaMC(Masked):
-    """`draws` in passes of `batch`: l_j = 1 + floor(L frac(u + j / batch)) with one u a pass
+class LladaMC(_MaskCounts):
+    """LLaDA's estimator with unbiased rounding: l_j = 1 + floor(L frac(u + j / batch)) with one u per pass
     (docs/method.md#llada-likelihood)."""
 
-    draws: int
-    batch: int
     score_is = "bound"
 
-    def __post_init__(self) -> None:
-        _whole_passes(self.draws, self.batch)
-
-    def most(self, length: int) -> int:
-        return self.draws
-
-    def design(self, length: int, row: int, seed: int) -> Design:
-        u, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
-        levels = even_levels(u, length, self.batch).flatten()
-        return _counted(levels, random_sets(keys, levels, length), len(u))
+    def levels(self, u: Tensor, length: int) -> Tensor:
+        return even_levels(u, length, self.batch)
 
 
 @part
-class LladaRound(Masked):
-    """`draws` in passes of `batch`: l_j = round(k + j L / batch), wrapped into 1..L, k uniform, as LLaDA's code has it
-    (get_log_likelihood.py:7-25). torch rounds half to even, so l is not uniform unless j L / batch avoids halves."""
+class LladaRound(_MaskCounts):
+    """LLaDA's estimator as published: l_j = round(k + j L / batch), wrapped into 1..L, k uniform
+    (`ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:7-25`). torch rounds half to even, so l is not uniform unless no
+    j L / batch has fractional part 1/2 (docs/method.md#llada-likelihood)."""
 
-    draws: int
-    batch: int
     score_is = "biased bound"
 
-    def __post_init__(self) -> None:
-        _whole_passes(self.draws, self.batch)
-
-    def most(self, length: int) -> int:
-        return self.draws
-
-    def design(self, length: int, row: int, seed: int) -> Design:
-        u, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
-        levels = rounded_levels(1 + (u * length).long(), length, self.batch).flatten()
-        return _counted(levels, random_sets(keys, levels, length), len(u))
+    def levels(self, u: Tensor, length: int) -> Tensor:
+        return rounded_levels(1 + (u * length).long(), length, self.batch)
 
 
 def even_levels(u: Tensor, length: int, batch: int) -> Tensor:
@@ -164,19 +155,20 @@ def even_levels(u: Tensor, length: int, batch: int) -> Tensor:
 
 
 def rounded_levels(k: Tensor, length: int, batch: int) -> Tensor:
-    """Mask counts [..., batch] as published, k [...] in 1..L: half to even, then wrapped into 1..L."""
+    """Mask counts [..., batch] as published, for k [...] in 1..L: rounded half to even, then wrapped into 1..L."""
     steps = k[..., None] + torch.arange(batch, dtype=torch.float64) * length / batch
     return (steps.round().long() - 1) % length + 1
 
 
 @part
-class ElboT(Estimator):
-    """The bound's time integral: `draws` times in (eps, 1) in passes of `batch` stratified ones, its integrand (1/t sum
-    over masked tokens under absorbing noise), the reconstruction at t = eps for what is below, and the prior term.
+class ElboT(Masked):
+    """The bound as an integral over time: `draws` times in (eps, 1) in passes of `batch` stratified ones, the integrand
+    (1/t times the summed loss of the masked tokens under absorbing noise), the reconstruction term at t = eps for
+    the times below it, and the prior term. `eps` replaces the process's own.
 
-    Two forwards a draw. Few draws land where t is small, and those weigh 1/t: a short sum's standard error is itself
-    uncertain. With 1,024 draws of 4 tokens a 95 % interval covers 92 to 94 % at eps = 1e-3, 95 % at 1e-2. `eps` stands
-    in for the process's own.
+    Each draw takes two forwards. Few draws land at small t, where the weight 1/t is large, so the standard error of a
+    short sum is itself uncertain: with 1,024 draws of 4 tokens a 95 % interval covers the bound in 92 to 94 % of cases
+    at eps = 1e-3 and in 95 % at 1e-2.
     """
 
     draws: int
@@ -186,65 +178,62 @@ class ElboT(Estimator):
     score_is = "bound"
 
     def __post_init__(self) -> None:
-        _whole_passes(self.draws, self.batch)
+        _check_passes(self.draws, self.batch)
         if not 0 < self.eps < 1:
             raise ValueError(f"eps={self.eps} is no time strictly between 0 and 1")
 
-    def most(self, length: int) -> int:
+    def max_forwards(self, length: int) -> int:
         return 2 * self.draws
 
-    def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
-        self.check(network.process)
-        if isinstance(network.process, Uniform):
-            process = replace(network.process, eps=self.eps)
-            return [self._uniform(network, process, request, seed) for request in requests]
-        return score_designs(
-            network,
-            requests,
-            self.most,
-            lambda length, row: self._absorbing(length, row, seed),
-        )
+    def score(
+        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    ) -> list[Likelihood]:
+        if not isinstance(denoiser.process, Uniform):
+            return super().score(denoiser, requests, seed)
+        process = replace(denoiser.process, eps=self.eps)
+        return [self._uniform(denoiser, process, request, seed) for request in requests]
 
-    def _draws(self, row: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Stratified uniforms [draws] and a key a draw [draws]."""
-        shared, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
-        return ((shared[:, None] + torch.arange(self.batch) / self.batch) % 1).flatten(), keys
-
-    def _averaged(self, nll: Tensor) -> tuple[float, float | None, float | None]:
-        values = nll.view(-1, self.batch).mean(1)
-        return -float(values.mean()), *pass_error(values)
-
-    def _absorbing(self, length: int, row: int, seed: int) -> Design:
+    def design(self, length: int, row: int, seed: int) -> SamplingDesign:
         u, keys = self._draws(row, seed)
         t = self.eps + (1 - self.eps) * u
         middle = rng.uniform(rng.fold(keys, 0), length) < t[:, None]
         tail = rng.uniform(rng.fold(keys, 1), length) < self.eps
 
-        def weigh(losses: Tensor) -> tuple[float, float | None, float | None]:
+        def estimate(losses: Tensor) -> tuple[float, float | None, float | None]:
             above, below = losses.sum(1).chunk(2)
-            return self._averaged((1 - self.eps) * above / t + below)
+            return self._average((1 - self.eps) * above / t + below)
 
-        return Design(torch.cat([middle, tail]), torch.cat([t, torch.full_like(t, self.eps)]), weigh)
+        return SamplingDesign(
+            torch.cat([middle, tail]), torch.cat([t, torch.full_like(t, self.eps)]), estimate
+        )
 
-    def _uniform(self, network: Network, process: Uniform, request: Request, seed: int) -> Likelihood:
+    def _draws(self, row: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Stratified uniform variates [draws] and a key for each draw [draws]."""
+        shared, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
+        return ((shared[:, None] + torch.arange(self.batch) / self.batch) % 1).flatten(), keys
+
+    def _average(self, nll: Tensor) -> tuple[float, float | None, float | None]:
+        values = nll.view(-1, self.batch).mean(1)
+        return -float(values.mean()), *pass_error(values)
+
+    def _uniform(
+        self, denoiser: BatchedDenoiser, process: Uniform, request: LikelihoodRequest, seed: int
+    ) -> Likelihood:
         from repro.models.attention import Mask
         from repro.models.prediction import Prediction
 
-        u, keys = (value.to(network.device) for value in self._draws(request.row, seed))
-        ids = torch.tensor(request.ids, device=network.device).expand(self.draws, -1)
-        scored = (torch.arange(ids.shape[1], device=network.device) >= len(request.prompt)).expand_as(ids)
-        found = []
+        u, keys = (value.to(denoiser.device) for value in self._draws(request.row, seed))
+        ids = torch.tensor(request.ids, device=denoiser.device).expand(self.draws, -1)
+        columns = torch.arange(ids.shape[1], device=denoiser.device)
+        scored = (columns >= len(request.prompt)).expand_as(ids)
+
+        def predict(noisy: Tensor, t: Tensor) -> Prediction:
+            return Prediction(denoiser.denoiser, noisy, t, Mask())
+
         with torch.no_grad():
-            for some in batches(self.draws, network.batch):
-                found.append(
-                    process.bound(
-                        lambda noisy, t: Prediction(network.denoiser, noisy, t, Mask()),
-                        ids[some],
-                        scored[some],
-                        network.vocabulary,
-                        u[some],
-                        keys[some],
-                    )
-                )
-        network.forwards += 2 * self.draws
-        return Likelihood(*self._averaged(torch.cat(found).cpu()), 2 * self.draws)
+            nll = [
+                process.bound(predict, ids[rows], scored[rows], denoiser.vocabulary, u[rows], keys[rows])
+                for rows in batches(self.draws, denoiser.batch)
+            ]
+        denoiser.forwards += 2 * self.draws
+        return Likelihood(*self._average(torch.cat(nll).cpu()), 2 * self.draws)

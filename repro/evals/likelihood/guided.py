@@ -1,22 +1,22 @@
-"""Likelihood estimators under classifier-free guidance: every conditional is un + (scale + 1)(cond - un), and `un` has
-the prompt masked (docs/method.md#llada-likelihood; LLaDA, Nie et al. 2025, App. B.5).
+"""Likelihood estimators under classifier-free guidance: logits are un + (scale + 1)(cond - un), where `un` has the
+prompt masked (docs/method.md#llada-likelihood; LLaDA, arXiv 2502.09992, App. B.5).
 
     estimator("llada_mc+guided:scale=0.5")
 
-A *guided score* ranks answers: what guidance makes of the conditionals is another law, so a bound of it is none on the
-model's log p. Each input takes two forwards; an empty prompt has nothing to mask, so guidance moves nothing there.
+A *guided score* ranks answers. Guidance changes the conditionals into another law, so a bound computed from them is no
+bound on the model's log p. Each input takes two forwards; with an empty prompt guidance changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from repro.core import registry
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.evals.likelihood.likelihood import Estimator, Likelihood, Request
-from repro.evals.likelihood.network import Heard, Network
+from repro.evals.likelihood.batched import BatchedDenoiser
+from repro.evals.likelihood.likelihood import Estimator, Likelihood, LikelihoodRequest
 from repro.processes.absorbing import mask_id
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from repro.processes.process import Process
 
 
-class GuidedNetwork(Network):
-    """Reads each input twice, as it is and with the prompt masked, and mixes the logits."""
+class GuidedDenoiser(BatchedDenoiser):
+    """Forwards each input twice, as it is and with the prompt masked, and mixes the logits."""
 
     cost = 2
 
@@ -35,19 +35,21 @@ class GuidedNetwork(Network):
         super().__init__(denoiser, process, batch)
         self.scale = scale
 
-    def seen(self, ids: Tensor, prompt: Tensor) -> Tensor:
+    def full_inputs(self, ids: Tensor, prompt: Tensor) -> Tensor:
         return torch.cat([ids, ids.masked_fill(prompt, mask_id(self.vocabulary))], 1)
 
-    def heard(self, seen: Tensor, t: Tensor, asked: Tensor) -> Heard:
-        from repro.samplers.processed import mixed
+    def forward(self, full: Tensor, t: Tensor, needed: Tensor) -> Callable[[slice], Tensor]:
+        from repro.samplers.processed import guided_logits
 
-        told, untold = (super(GuidedNetwork, self).heard(ids, t, asked) for ids in seen.chunk(2, 1))
-        return lambda some: mixed(told(some), untold(some), self.scale)
+        conditional, unconditional = (
+            super(GuidedDenoiser, self).forward(ids, t, needed) for ids in full.chunk(2, 1)
+        )
+        return lambda part: guided_logits(conditional(part), unconditional(part), self.scale)
 
 
 @part
 class GuidedLikelihood(Estimator):
-    """`rule` under guidance. ValueError for a rule without masked inputs, and for a scale that changes nothing."""
+    """`rule` under guidance. ValueError for a rule that does not score absorbing models, and for scale 0."""
 
     scale: float
     rule: Estimator
@@ -63,13 +65,15 @@ class GuidedLikelihood(Estimator):
         if self.scale == 0:
             raise ValueError("guided:scale=0 changes nothing and costs double; leave it out")
 
-    def most(self, length: int) -> int:
-        return GuidedNetwork.cost * self.rule.most(length)
+    def max_forwards(self, length: int) -> int:
+        return GuidedDenoiser.cost * self.rule.max_forwards(length)
 
-    def network(self, denoiser: Denoiser, process: Process, batch: int) -> Network:
-        return GuidedNetwork(denoiser, process, batch, self.scale)
+    def batched(self, denoiser: Denoiser, process: Process, batch: int) -> GuidedDenoiser:
+        return GuidedDenoiser(denoiser, process, batch, self.scale)
 
-    def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
-        assert isinstance(network, GuidedNetwork) and network.scale == self.scale
-        self.check(network.process)
-        return self.rule.score(network, requests, seed)
+    def score(
+        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    ) -> list[Likelihood]:
+        assert isinstance(denoiser, GuidedDenoiser) and denoiser.scale == self.scale
+        self.check(denoiser.process)
+        return self.rule.score(denoiser, requests, seed)

@@ -1,146 +1,161 @@
-"""Likelihoods under an order: exact chain rules, one token a forward, and whether greedy decoding writes an answer.
+"""Likelihoods under an order of positions, one token per forward, and whether greedy decoding writes an answer.
 
     next_token    left to right, by a causal model: exact
-    duel          one masked position at a time, chosen by what the model sees and never by the answer: the exact
-                  likelihood of the sampler that decodes so at temperature 1 (DUEL, arXiv 2603.01367)
+    duel          one masked position at a time, chosen by the model's prediction and never by the answer: the exact
+                  likelihood of the sampler that decodes in that order at temperature 1 (DUEL, arXiv 2603.01367)
     confidence    the same, but the position whose *own* token is likeliest goes first: a score for multiple choice
 
-`confidence` is our reading of the confidence-based scoring that iLLaDA announces (arXiv 2606.25331; its code is not
-out). Its order looks at the answer, so the scores of all answers do not sum to 1: it ranks, and is no likelihood.
+`confidence` is our reading of the confidence-based scoring of iLLaDA (arXiv 2606.25331), whose code is not published.
+Its order depends on the answer, so the probabilities of all answers do not sum to 1: it ranks answers, and is no
+likelihood.
+
+Symbols: N scored positions, m rows of log-probabilities, V vocabulary size, B requests, T columns, L tokens of the
+continuation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.evals.likelihood.likelihood import Estimator, Likelihood, Request, by_length
-from repro.evals.likelihood.network import Inputs, Look, Network
+from repro.evals.likelihood.batched import BatchedDenoiser, Readout, ScoredInputs
+from repro.evals.likelihood.likelihood import Estimator, Likelihood, LikelihoodRequest, score_by_length
 from repro.processes.absorbing import mask_id
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Order = Literal["left_to_right", "low_confidence", "margin", "entropy"]
-"""`low_confidence` is LLaDA's name: the position of the largest probability first (the others are remasked)."""
+"""`low_confidence` is LLaDA's name: the position with the largest probability is revealed first (the others are
+remasked)."""
 
 
 def token_and_best(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """[N, 2]: log-probability of the token in question, and whether it is the argmax."""
+    """Readout [N, 2]: log-probability of the target token, and whether it is the argmax."""
     own = logp[row, target]
     return torch.stack([own.double(), (logp.argmax(-1)[row] == target).double()], 1)
 
 
-def _with_confidence(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """[N, 3]: as `token_and_best`, and how early the position comes (larger is earlier), whatever the token."""
+def _with_priority(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
+    """Readout [N, 3]: `token_and_best`, and the position's priority under `order` (larger is earlier), which does not
+    depend on the target."""
     if order == "left_to_right":
-        early = torch.zeros(len(logp), dtype=torch.float64, device=logp.device)
+        priority = torch.zeros(len(logp), dtype=torch.float64, device=logp.device)
     elif order == "low_confidence":
-        early = logp.max(-1).values.double()
+        priority = logp.max(-1).values.double()
     elif order == "margin":
         first, second = logp.double().exp().topk(2, dim=-1).values.unbind(-1)
-        early = first - second
+        priority = first - second
     else:
         p = logp.double().exp()
-        early = (p * logp.double().clamp_min(-1e9)).sum(-1)
-    return torch.cat([token_and_best(logp, row, target), early[row][:, None]], 1)
+        priority = (p * logp.double().clamp_min(-1e9)).sum(-1)
+    return torch.cat([token_and_best(logp, row, target), priority[row][:, None]], 1)
 
 
 def _own_confidence(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """[N, 3]: the token's own probability says how early its position comes."""
-    found = token_and_best(logp, row, target)
-    return torch.cat([found, found[:, :1]], 1)
+    """Readout [N, 3]: `token_and_best`, and the target's log-probability as the position's priority."""
+    values = token_and_best(logp, row, target)
+    return torch.cat([values, values[:, :1]], 1)
 
 
 @part
 class NextToken(Estimator):
-    """The chain rule of a causal model: one forward a request, every token of the continuation at once."""
+    """The chain rule of a causal model: one forward per request, which scores every token of the continuation.
+    ValueError for an empty prompt."""
 
     processes = frozenset({"left_to_right"})
     score_is = "exact"
 
-    def most(self, length: int) -> int:
+    def max_forwards(self, length: int) -> int:
         return 1
 
-    def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
-        self.check(network.process)
-        found: dict[int, Likelihood] = {}
-        for some in by_length(requests, lambda request: 1):
-            chosen = [requests[index] for index in some]
-            rows = torch.tensor([request.ids for request in chosen])
-            starts = torch.tensor([len(request.prompt) for request in chosen])
+    def score(
+        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    ) -> list[Likelihood]:
+        self.check(denoiser.process)
+
+        def score(group: list[LikelihoodRequest]) -> list[Likelihood]:
+            ids = torch.tensor([request.ids for request in group])
+            starts = torch.tensor([len(request.prompt) for request in group])[:, None]
             if (starts == 0).any():
                 raise ValueError("a left-to-right model needs a prompt of one token at least (BOS)")
-            where = torch.arange(1, rows.shape[1]) >= starts[:, None]
-            t = torch.zeros(len(rows), dtype=torch.float64)
-            given = torch.arange(rows.shape[1] - 1) < starts[:, None]
-            kept = network.read(Inputs(rows[:, :-1], where, rows[:, 1:], t, given), token_and_best)
-            for index, values in zip(some, kept.split(where.sum(1).tolist()), strict=True):
-                value, greedy = float(values[:, 0].sum()), bool(values[:, 1].all())
-                found[index] = Likelihood(value, 0.0, None, 1, greedy)
-        return [found[index] for index in range(len(requests))]
+            columns = torch.arange(ids.shape[1])
+            scored = columns[1:] >= starts
+            t = torch.zeros(len(ids), dtype=torch.float64)
+            inputs = ScoredInputs(ids[:, :-1], scored, ids[:, 1:], t, columns[:-1] < starts)
+            values = denoiser.read(inputs, token_and_best).split(scored.sum(1).tolist())
+            return [Likelihood(float(v[:, 0].sum()), 0.0, None, 1, bool(v[:, 1].all())) for v in values]
+
+        return score_by_length(requests, self.max_forwards, score)
 
 
 @part
 class Duel(Estimator):
-    """The chain rule along an order: L forwards. Ties go to the leftmost position."""
+    """The chain rule along an order: L forwards. Ties go to the leftmost position (DUEL, arXiv 2603.01367)."""
 
     order: Order
     processes = frozenset({"absorbing"})
     score_is = "exact under its order"
 
-    def most(self, length: int) -> int:
+    def max_forwards(self, length: int) -> int:
         return length
 
-    def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
-        self.check(network.process)
-        return _revealed(network, requests, lambda *seen: _with_confidence(self.order, *seen), stop=False)
+    def score(
+        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    ) -> list[Likelihood]:
+        self.check(denoiser.process)
+        return _reveal(denoiser, requests, partial(_with_priority, self.order), stop=False)
 
 
 @part
 class Confidence(Estimator):
-    """Sum of log p of the answer's tokens, each revealed when it is the likeliest of those left: L forwards."""
+    """Sum of log p of the answer's tokens, the likeliest of the remaining ones revealed first: L forwards."""
 
     processes = frozenset({"absorbing"})
     score_is = "score"
 
-    def most(self, length: int) -> int:
+    def max_forwards(self, length: int) -> int:
         return length
 
-    def score(self, network: Network, requests: Sequence[Request], seed: int) -> list[Likelihood]:
-        self.check(network.process)
-        return _revealed(network, requests, _own_confidence, stop=False)
+    def score(
+        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    ) -> list[Likelihood]:
+        self.check(denoiser.process)
+        return _reveal(denoiser, requests, _own_confidence, stop=False)
 
 
-def greedy(network: Network, requests: Sequence[Request]) -> list[Likelihood]:
-    """Does decoding at temperature 0, one token a step, the most confident first, write this continuation?
+def greedy(denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest]) -> list[Likelihood]:
+    """Whether decoding at temperature 0, the most confident token of each step first, writes each continuation.
 
-    The answer is `greedy` of each; a request that has failed is forwarded no further (its `value` is then no sum). What
-    LLaDA's `suffix_greedy_prediction` asks, for absorbing noise only.
+    The answer is the field `greedy`. A request is not forwarded any further once a token differs from the argmax, so
+    its `value` is then no sum. This is `suffix_greedy_prediction` (`ML-GSAI/LLaDA@b7e6c35 eval_llada.py:173-194`), for
+    absorbing noise only.
     """
-    return _revealed(network, requests, lambda *seen: _with_confidence("low_confidence", *seen), stop=True)
+    return _reveal(denoiser, requests, partial(_with_priority, "low_confidence"), stop=True)
 
 
-def _revealed(network: Network, requests: Sequence[Request], look: Look, stop: bool) -> list[Likelihood]:
-    """Reveal each continuation a token at a time, by the third value that `look` keeps; `stop` at the first token that
-    is not the argmax."""
-    found: dict[int, Likelihood] = {}
-    for some in by_length(requests, lambda request: 1):
-        chosen = [requests[index] for index in some]
-        for index, likelihood in zip(some, _reveal(network, chosen, look, stop), strict=True):
-            found[index] = likelihood
-    return [found[index] for index in range(len(requests))]
+def _reveal(
+    denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], readout: Readout, stop: bool
+) -> list[Likelihood]:
+    """Reveal each continuation one token at a time, by the priority that is `readout`'s third value; with `stop` only
+    up to the first token that is not the argmax."""
+    return score_by_length(
+        requests, lambda length: 1, lambda group: _reveal_group(denoiser, group, readout, stop)
+    )
 
 
-def _reveal(network: Network, requests: Sequence[Request], look: Look, stop: bool) -> list[Likelihood]:
-    """The same for requests of one total length."""
-    mask = mask_id(network.vocabulary)
+def _reveal_group(
+    denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], readout: Readout, stop: bool
+) -> list[Likelihood]:
+    """`_reveal` for requests of one total length."""
+    mask = mask_id(denoiser.vocabulary)
     target = torch.tensor([request.ids for request in requests])
     lengths = torch.tensor([len(request.continuation) for request in requests])
     hidden = torch.arange(target.shape[1]) >= (target.shape[1] - lengths)[:, None]
-    given = ~hidden
+    prompt = ~hidden
     value = torch.zeros(len(target), dtype=torch.float64)
     best = torch.ones(len(target), dtype=torch.bool)
     forwards = torch.zeros(len(target), dtype=torch.int64)
@@ -148,19 +163,19 @@ def _reveal(network: Network, requests: Sequence[Request], look: Look, stop: boo
         rows = (hidden.any(1) & (best | (not stop))).nonzero()[:, 0]
         if len(rows) == 0:
             break
-        where = hidden[rows]
-        t = where.sum(1).double() / lengths[rows]
-        ids = target[rows].masked_fill(where, mask)
-        kept = network.read(Inputs(ids, where, target[rows], t, given[rows]), look)
-        early = torch.full(where.shape, -torch.inf, dtype=torch.float64)
-        early[where] = kept[:, 2]
-        chosen = early.sort(dim=1, descending=True, stable=True).indices[:, 0]
-        dense = torch.zeros(*where.shape, 2, dtype=torch.float64)
-        dense[where] = kept[:, :2]
-        step = dense[torch.arange(len(rows)), chosen]
-        value[rows] += step[:, 0]
-        best[rows] &= step[:, 1] == 1
-        forwards[rows] += network.cost
+        masked = hidden[rows]
+        t = masked.sum(1).double() / lengths[rows]
+        ids = target[rows].masked_fill(masked, mask)
+        found = denoiser.read(ScoredInputs(ids, masked, target[rows], t, prompt[rows]), readout)
+        values = torch.full((*masked.shape, 3), -torch.inf, dtype=torch.float64)
+        values[masked] = found
+        # an impossible token has priority -inf, and still comes before positions that are not masked
+        priority = values[..., 2].clamp_min(-1e300).masked_fill(~masked, -torch.inf)
+        chosen = priority.sort(dim=1, descending=True, stable=True).indices[:, 0]
+        logp, is_best, _ = values[torch.arange(len(rows)), chosen].unbind(1)
+        value[rows] += logp
+        best[rows] &= is_best == 1
+        forwards[rows] += denoiser.cost
         hidden[rows, chosen] = False
     each = zip(value.tolist(), forwards.tolist(), best.tolist(), strict=True)
     return [Likelihood(v, 0.0, None, f, g) for v, f, g in each]

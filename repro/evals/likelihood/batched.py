@@ -1,0 +1,136 @@
+"""A denoiser as the likelihood estimators call it: forwards in batches, each distinct input once, and log-probabilities
+at chosen positions only.
+
+    denoiser.read(ScoredInputs(ids, scored, target, t, prompt), token_logp)     [N, 1]
+
+Symbols: n inputs, b of them in a batch, T columns (prompt and continuation), N scored positions, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from repro.core.lazy import torch
+from repro.processes.process import Process
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.evals.likelihood.likelihood import SamplingDesign
+    from repro.models.denoiser import Denoiser
+
+MAX_LOGITS = 1 << 25
+"""Limit on the logits held in memory at once. No result depends on it."""
+
+
+class ScoredInputs(NamedTuple):
+    """Inputs of one total length: `ids` [n, T] as the network reads them, `scored` [n, T] bool where its output is
+    read, `target` [n, T] the clean tokens, diffusion time `t` [n], and `prompt` [n, T] bool where the prompt stands."""
+
+    ids: Tensor
+    scored: Tensor
+    target: Tensor
+    t: Tensor
+    prompt: Tensor
+
+
+Readout = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
+"""(logp [m, V], index [N] of a row of logp, target [N]) -> [N, C] float64: the values stored for each position."""
+
+
+def token_logp(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
+    """Readout [N, 1]: log-probability of the target token."""
+    return logp[row, target].double()[:, None]
+
+
+class BatchedDenoiser:
+    """Wraps a denoiser for scoring, with at most `batch` rows in a forward. `forwards` counts the rows forwarded."""
+
+    cost: ClassVar[int] = 1
+    """Forwards of the denoiser for each input."""
+
+    def __init__(self, denoiser: Denoiser, process: Process, batch: int) -> None:
+        self.denoiser, self.process, self.batch = denoiser, process, batch
+        self.vocabulary = denoiser.vocabulary
+        self.device = denoiser.home
+        self.forwards = 0
+
+    def read(self, inputs: ScoredInputs, readout: Readout) -> Tensor:
+        """`readout` at the N True entries of `inputs.scored`, in row-major order: [N, C] on the CPU."""
+        ids, scored, target, t, prompt = (value.to(self.device) for value in inputs)
+        full = self.full_inputs(ids, prompt)
+        time = t.view(torch.int64)[:, None] if self.denoiser.time_conditioned else ids[:, :0]
+        _, group = torch.unique(torch.cat([full, time], 1), dim=0, return_inverse=True)
+        first = torch.full((int(group.max()) + 1,), len(ids), device=self.device)
+        first = first.scatter_reduce(0, group, torch.arange(len(ids), device=self.device), "amin")
+        needed = torch.zeros(len(first), scored.shape[1], dtype=torch.int64, device=self.device)
+        needed = needed.index_add(0, group, scored.long()) > 0
+        rows, columns = scored.nonzero(as_tuple=True)
+        group, target = group[rows], target[scored]
+        order = group.argsort(stable=True)  # positions in the order of the forwards that they are read from
+        ends = [0, *group.bincount(minlength=len(first)).cumsum(0).tolist()]
+        values: list[Tensor] = []
+        for batch in batches(len(first), self.batch):
+            own = order[ends[batch.start] : ends[batch.stop]]
+            at = (group[own] - batch.start, columns[own])
+            chosen = first[batch]
+            values.append(self._read_batch(full[chosen], t[chosen], needed[batch], at, target[own], readout))
+        self.forwards += self.cost * len(first)
+        return _unsorted(values, order).cpu()
+
+    def distinct(self, design: SamplingDesign) -> int:
+        """Forwards that a design needs on its own: its distinct nonempty sets, and times where the network reads t."""
+        nonempty = design.masked.any(1)
+        keys = design.masked[nonempty].long()
+        if self.denoiser.time_conditioned:
+            keys = torch.cat([keys, design.t[nonempty].double().view(torch.int64)[:, None]], 1)
+        return self.cost * len(torch.unique(keys, dim=0))
+
+    def full_inputs(self, ids: Tensor, prompt: Tensor) -> Tensor:
+        """Everything that is forwarded for each input, [n, T * cost]; inputs that agree in it are forwarded once."""
+        return ids
+
+    def forward(self, full: Tensor, t: Tensor, needed: Tensor) -> Callable[[slice], Tensor]:
+        """Forward `full` [b, T * cost]; the result gives logits [m, V] of a slice of the positions `needed` [b, T], in
+        row-major order."""
+        from repro.models.attention import Mask
+        from repro.models.prediction import Prediction
+
+        features = Prediction(self.denoiser, full, t, Mask()).features(needed)
+        return lambda part: self.denoiser.logits(features[part]).to(self.device)
+
+    def _read_batch(
+        self,
+        full: Tensor,
+        t: Tensor,
+        needed: Tensor,
+        at: tuple[Tensor, Tensor],
+        target: Tensor,
+        readout: Readout,
+    ) -> Tensor:
+        """`readout` of one batch of distinct inputs [b, T * cost] at the pairs `at` of (row, column): [N, C]."""
+        with torch.no_grad():
+            logits_of = self.forward(full, t, needed)
+            place = (needed.flatten().cumsum(0) - 1).view(needed.shape)[at]
+            size = max(1, MAX_LOGITS // self.vocabulary.total)
+            values: list[Tensor] = []
+            order: list[Tensor] = []
+            for start in range(0, int(needed.sum()), size):
+                logits = logits_of(slice(start, start + size))
+                logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+                own = ((place >= start) & (place < start + size)).nonzero()[:, 0]
+                values.append(readout(logp, place[own] - start, target[own]))
+                order.append(own)
+        return _unsorted(values, torch.cat(order))
+
+
+def _unsorted(values: list[Tensor], order: Tensor) -> Tensor:
+    """Chunks of rows [n, C], where row i belongs at `order[i]`, as one tensor in the original order."""
+    joined = torch.cat(values)
+    return torch.empty_like(joined).index_copy(0, order, joined)
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover range(count)."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
