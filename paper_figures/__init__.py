@@ -1,9 +1,9 @@
-"""Figures of the paper: one script a figure, each a query of the records and a drawing.
+"""Figures of the paper: one module per figure, each with a query of the records and a drawing.
 
-A script has `figure(records) -> (Figure, DataFrame)`: the drawing, and the numbers it was drawn from (one that
-draws a bench takes its rows instead). Shared here: colours (Okabe and Ito's, told apart by colour-blind readers;
-one recipe has one colour in every figure), the error that a bar shows, and the page that is drawn when there are
-no records.
+A module defines `figure(records) -> (Figure, DataFrame)`: the drawing and the numbers that it shows. A figure of
+benchmarks or certificates takes those instead of records (`FIGURES` in `__main__.py`). Shared here: colours (Okabe and
+Ito's palette for colour-blind readers; a recipe has the same colour in every figure), error bars, labels at line ends,
+and the page for a figure without data.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ COLOURS = {
     "duo_nelbo": "#009E73",
     "duo_script": "#D55E00",
 }
-"""By recipe, without its scale, in the order in which recipes are drawn."""
+"""Colour of each recipe (without its scale), in drawing order."""
 OTHER = "#777777"
 INK = "#333333"
 
 
 def family(recipe: str) -> str:
-    """`mdlm@nano.text` -> `mdlm`."""
+    """The recipe's name without its scale: `mdlm@nano.text` -> `mdlm`."""
     return recipe.partition("@")[0]
 
 
 def colour(recipe: str) -> str:
-    """The recipe's colour in every figure (grey for one that has no line in COLOURS)."""
+    """The recipe's colour in every figure; grey if it has none in COLOURS."""
     return COLOURS.get(family(recipe), OTHER)
 
 
 def order(recipe: str) -> tuple[int, str]:
-    """Sorts recipes as COLOURS lists them, unknown ones last."""
+    """Sort key: recipes in the order of COLOURS, others after them by name."""
     names = list(COLOURS)
     name = family(recipe)
     return names.index(name) if name in names else len(names), recipe
 
 
 def bar(se: float, sd_seeds: float) -> float:
-    """Half length of an error bar: standard deviation over train seeds, or standard error of a single one."""
+    """Half length of an error bar: standard deviation over train seeds, or for a single seed the standard error."""
     half = se if math.isnan(sd_seeds) else sd_seeds
     return 0.0 if math.isnan(half) else half
 
 
 def bar_sentence(seeds: Sequence[int]) -> str:
-    """What the bars of a figure show, for its footer."""
+    """Footer sentence that says what the error bars of a figure show; `seeds`: train seeds behind each point."""
     if not len(seeds) or max(seeds) == 1:
         return "bars: ± 1 standard error of the evaluation (one train seed)"
     count = str(max(seeds)) if min(seeds) in (1, max(seeds)) else f"up to {max(seeds)}"
@@ -63,7 +63,7 @@ def bar_sentence(seeds: Sequence[int]) -> str:
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:
-    """Heights of labels at least `gap` apart, same order, moved as little as possible (least squares)."""
+    """Label heights at least `gap` apart, in the same order, moved as little as possible (least squares)."""
     from scipy.optimize import isotonic_regression
 
     rank = sorted(range(len(heights)), key=lambda i: heights[i])
@@ -73,7 +73,7 @@ def spread_out(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write (x, y, text, colour) right of line ends without overlap; call once the limits are final."""
+    """Write labels (x, y, text, colour) to the right of line ends without overlap; call after setting the limits."""
     place = axes.transData + axes.transAxes.inverted()
     heights = spread_out([float(place.transform((x, y))[1]) for x, y, _, _ in ends], 0.085)
     for (x, _, text, ink), height in zip(ends, heights, strict=True):
@@ -91,7 +91,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
 
 
 def empty(sentence: str) -> Figure:
-    """A page that says why nothing is drawn."""
+    """A page with a sentence that says why nothing is drawn."""
     drawing = Figure(figsize=(3.4, 0.8))
     drawing.text(0.5, 0.5, sentence, ha="center", va="center", color=INK)
     return drawing

@@ -1,11 +1,11 @@
-"""Figures of the paper, from results/raw, results/bench and results/certificates alone: paper_figures/out/NAME.svg and
-the NAME.csv it was drawn from.
+"""Draw the figures of the paper from results/raw, results/bench and results/certificates: paper_figures/out/NAME.svg,
+and its numbers as NAME.csv.
 
     python -m paper_figures [NAME ...] [--raw DIR] [--out DIR]      # draw all, or the named ones
-    python -m paper_figures --check                                 # are the drawn ones those of the records?
+    python -m paper_figures --check                                 # compare the drawn files with the records
 
-`--check` compares CSV byte for byte always, SVG with the matplotlib of constraints.txt only (another one may
-place a glyph differently), and says when it did not.
+`--check` always compares CSV byte for byte. It compares SVG only under the matplotlib version of constraints.txt,
+because other versions may place glyphs differently, and says so otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from repro.core.cli import Parser, run
 from repro.core.errors import nearest
@@ -31,29 +31,36 @@ from repro.results.versions import latest
 
 HERE = Path(__file__).resolve().parent
 BENCH = ROOT / "results" / "bench"
-NAMES = ("quality", "gap", "curves", "caches", "frontier", "accuracy_nfe", "accuracy_speed", "estimators")
-BENCHED = ("vocabulary",)
-"""Figures of results/bench/NAME.json; a script's `figure` takes its rows instead of records."""
-CERTIFIED = ("law_error",)
-"""Figures of results/certificates."""
-KNOWN = (*NAMES, *BENCHED, *CERTIFIED)
+FIGURES: dict[str, Literal["records", "bench", "certificates"]] = {
+    "quality": "records",
+    "gap": "records",
+    "curves": "records",
+    "caches": "records",
+    "frontier": "records",
+    "accuracy_nfe": "records",
+    "accuracy_speed": "records",
+    "estimators": "records",
+    "vocabulary": "bench",
+    "law_error": "certificates",
+}
+"""Module of each figure and what it is drawn from: records, the rows of results/bench/NAME.json or certificates."""
 
 
 def module(name: str) -> ModuleType:
-    """The script of a figure; ValueError names the nearest one."""
-    if name not in KNOWN:
-        raise ValueError(f"no figure {name!r}; {nearest(name, KNOWN)}")
+    """The module of a figure; raises ValueError for an unknown name and names the nearest one."""
+    if name not in FIGURES:
+        raise ValueError(f"no figure {name!r}; {nearest(name, FIGURES)}")
     return importlib.import_module(f"paper_figures.{name}")
 
 
 def bench_rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Rows of a bench file; none if it is not there."""
+    """Rows of a benchmark file; empty if there is no such file."""
     path = folder / f"{name}.json"
     return json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
 
 
 def draw(name: str, given: Sequence[Record] | Sequence[dict[str, Any]] | Sequence[Stored]) -> dict[str, str]:
-    """File name -> text of a figure of records, bench rows or certificates: deterministic SVG, numbers as CSV."""
+    """File name -> text of a figure drawn from records, benchmark rows or certificates: deterministic SVG, and CSV."""
     from matplotlib import style
 
     buffer = io.BytesIO()
@@ -64,7 +71,7 @@ def draw(name: str, given: Sequence[Record] | Sequence[dict[str, Any]] | Sequenc
 
 
 def pinned_matplotlib() -> str | None:
-    """The version of matplotlib in constraints.txt, if it names one."""
+    """The version of matplotlib that constraints.txt pins, or None."""
     path = ROOT / "constraints.txt"
     found = (
         re.search(r"^matplotlib==(\S+)", path.read_text("utf-8"), re.MULTILINE) if path.is_file() else None
@@ -73,7 +80,7 @@ def pinned_matplotlib() -> str | None:
 
 
 def check(folder: Path, files: dict[str, str]) -> int:
-    """Print one line a stale file, and a line if SVG was not compared; the exit code."""
+    """Print a line for each stale file, and one if SVG was not compared; returns the exit code."""
     import matplotlib
 
     pinned = pinned_matplotlib()
@@ -88,14 +95,16 @@ def check(folder: Path, files: dict[str, str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 1 if `--check` finds a stale file, else 0."""
+    """Run the command line; returns 1 if `--check` finds a stale file, else 0."""
     parser = Parser(
         prog="paper_figures", description="Draw the figures of results/raw, or check the drawn ones."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"figures: {', '.join(KNOWN)} (default all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"figures: {', '.join(FIGURES)} (default all)"
+    )
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
     parser.add_argument(
-        "--bench", type=Path, default=BENCH, help="folder of bench rows (default results/bench)"
+        "--bench", type=Path, default=BENCH, help="folder of benchmark rows (default results/bench)"
     )
     parser.add_argument(
         "--certificates", type=Path, default=FOLDER, help="folder (default results/certificates)"
@@ -105,18 +114,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; name every stale file")
     arguments = parser.parse_args(argv)
-    names = arguments.names or KNOWN
+    names = arguments.names or list(FIGURES)
     for name in names:
         module(name)
     records = latest(collect(arguments.raw))
     files: dict[str, str] = {}
     for name in names:
-        if name in BENCHED:
-            files |= draw(name, bench_rows(arguments.bench, name))
-        elif name in CERTIFIED:
-            files |= draw(name, read(arguments.certificates))
-        else:
-            files |= draw(name, records)
+        match FIGURES[name]:
+            case "records":
+                files |= draw(name, records)
+            case "bench":
+                files |= draw(name, bench_rows(arguments.bench, name))
+            case "certificates":
+                files |= draw(name, read(arguments.certificates))
     if arguments.check:
         return check(arguments.out, files)
     for name, text in files.items():

@@ -1,8 +1,7 @@
-"""Accuracy against forwards a text: a line a recipe and rule, a point a setting of it.
+"""Accuracy against forward passes per text: one line per recipe and decoding rule, one point per setting.
 
-All of it comes from records that judged and timed the very same decodings (`repro.results.tables.speed`);
-`accuracy_speed` draws the same points against tokens a second. Each engine, device and numerics class has panels of
-its own.
+The records hold accuracy and speed of the same decodings (`repro.results.tables.speed`); `accuracy_speed` draws these
+points against tokens per second. Each engine, device and numerics class has its own panels.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ BARS = "bars: 95 % Wilson interval of {n} documents"
 
 
 def query(records: Sequence[Record]) -> DataFrame:
-    """The rows of the speed table, recipes in their order; `rule`: the line that a setting is a point of."""
+    """The rows of the speed table, sorted by recipe, with column `rule`: the line to which a setting belongs."""
     drawn = speeds(records)
     adaptive = drawn.tokens_per_step == ""
     drawn["rule"] = drawn.preset.where(~adaptive, drawn.preset.map(lambda name: ADAPTIVE_PINS.sub("", name)))
@@ -42,7 +41,7 @@ def query(records: Sequence[Record]) -> DataFrame:
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A panel a section."""
+    """One panel per section."""
     found = query(records)
     drawn = found[[*COLUMNS, "nfe", "n", "seeds"]].reset_index(drop=True)
     if drawn.empty:
@@ -60,8 +59,8 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
 
 
 def lines(axes: Axes, rows: DataFrame, x: str) -> None:
-    """A line a recipe and rule over column `x`, in the order of forwards, with intervals of accuracy, and of `x` where
-    it has `_low` and `_high`."""
+    """One line per recipe and rule over column `x`, in order of forward passes, with intervals of accuracy, and of `x`
+    where columns `x_low` and `x_high` exist."""
     markers = rule_markers(rows)
     for key, line in rows.groupby(["recipe", "rule"], sort=False):
         assert isinstance(key, tuple)
@@ -87,12 +86,12 @@ def lines(axes: Axes, rows: DataFrame, x: str) -> None:
 
 
 def rule_markers(rows: DataFrame) -> dict[str, str]:
-    """One marker a rule, by name, so that it is the same in every panel."""
+    """Marker of each rule, assigned by name, so that it is the same in every panel."""
     return {rule: MARKERS[i % len(MARKERS)] for i, rule in enumerate(sorted(rows.rule.unique()))}
 
 
 def finish(drawing: Figure, drawn: DataFrame, bars: str) -> None:
-    """Label, legend, and a footer that names seeds, engine, device and numerics class."""
+    """Add the axis label, the legend, and a footer that names seeds, engine, device and numerics class."""
     drawing.axes[0].set_ylabel("accuracy")
     markers = rule_markers(drawn)
     handles = []

@@ -1,7 +1,6 @@
-"""Accuracy against useful tokens a second: in batches, and one text at a time; the same points as `accuracy_nfe`.
+"""Accuracy against useful tokens per second, in batches and at batch 1; the same points as `accuracy_nfe`.
 
-Seconds are measurements: the figure holds for the engine, device and numerics class that its footer names, and no two
-of them share a panel.
+Seconds depend on the machine: each engine, device and numerics class has its own panels, and the footer names them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ TIMED = [f"{mode}_per_second{end}" for mode in ("useful", "alone") for end in ("
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A row a section: throughput on the left, batch 1 on the right."""
+    """One row per section: throughput on the left, batch 1 on the right."""
     found = query(records)
     drawn = found[[*COLUMNS, "nfe", *TIMED, "batch", "n", "seeds", "clock"]].reset_index(drop=True)
     if drawn.empty:

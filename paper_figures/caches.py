@@ -1,7 +1,7 @@
-"""What an approximate cache costs in truth: divergence a token, and tokens changed, against the refresh interval.
+"""Error of an approximate KV cache: divergence per token and share of tokens changed, against the refresh interval.
 
-Low confidence, one token a step, in blocks; a cached forward against a whole one of the same ids. The mean over train
-seeds; the last interval is `never` within a block. Line: recipe and cache.
+Decoding by low confidence, one token per step, in blocks; each cached forward pass is compared with a full one on the
+same ids. Means over train seeds, one line per recipe and cache; the last interval is `never` within a block.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEASURED = {"kl": "KL from a whole forward, nats a token", "changed": "share of 
 
 
 def query(records: Sequence[Record]) -> DataFrame:
-    """One row a (scale, recipe, cache, refresh, measured): mean over seeds and its errors."""
+    """One row per (scale, recipe, cache, refresh, measured): mean over seeds and its errors."""
     frame = to_frame(records)
     rows = frame[frame.task == "caches"]
     for _, section in rows.groupby("recipe"):
@@ -44,7 +44,7 @@ def query(records: Sequence[Record]) -> DataFrame:
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A column a scale; above the divergence, below the tokens changed."""
+    """One column per scale: divergence above, share of tokens changed below."""
     drawn = query(records)
     if drawn.empty:
         return empty("no records of task caches yet"), drawn

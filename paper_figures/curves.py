@@ -1,8 +1,7 @@
-"""Training curves: the held-out bound of every recipe in one panel a scale, and each recipe's own training
-loss.
+"""Training curves: the held-out bound of all recipes in one panel per scale, and the training loss of each recipe.
 
-Losses of two objectives are not comparable, so each has a panel of its own; bounds are. A loss is drawn as
-the mean of BINS equal stretches of the run; thin lines are train seeds, the label stands at their mean.
+Bounds are comparable; losses of different objectives are not, so each recipe's loss has its own panel. A loss is drawn
+as means over BINS equal parts of the run. Thin lines are train seeds, labels stand at their mean.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ WIDE = 3  # panels of training loss side by side
 
 
 def binned(steps: Sequence[float], values: Sequence[float], bins: int) -> list[tuple[float, float]]:
-    """(mean step, mean value) of `bins` stretches with equally many points (fewer if points are fewer)."""
+    """(mean step, mean value) of up to `bins` consecutive groups with equally many points."""
     assert len(steps) == len(values)
     count = min(bins, len(steps))
     cuts = [len(steps) * i // count for i in range(count + 1)] if count else [0]
@@ -34,12 +33,12 @@ def binned(steps: Sequence[float], values: Sequence[float], bins: int) -> list[t
 
 
 def query(records: Sequence[Record]) -> DataFrame:
-    """Points to draw, one row each: `curve` is `loss` (binned) or `nll_bound` (as measured, nats a token)."""
+    """Points to draw, one row each: `curve` is `loss` (binned) or `nll_bound` (as measured, nats per token)."""
     found = {}
-    for record in sorted(records, key=lambda record: record["sha256"]):
-        labels, curve = record["labels"], record["answer"].get("curve")
-        if labels["task"] == "training" and curve is not None:
-            found[labels["recipe"], record["question"]["checkpoint"]["seed"]] = curve
+    for record in sorted(records, key=lambda record: record.sha256):
+        labels, curve = record.labels, record.answer.curve
+        if labels.task == "training" and curve:
+            found[labels.recipe, record.question.checkpoint.seed] = curve
     points = []
     for recipe, seed in sorted(found, key=lambda key: (scale_of(key[0]), order(key[0]), key[1])):
         curve = found[recipe, seed]
@@ -53,7 +52,7 @@ def query(records: Sequence[Record]) -> DataFrame:
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """Above: held-out bounds, one panel a scale. Below: training losses, one panel a recipe."""
+    """Held-out bounds above, one panel per scale; training losses below, one panel per recipe."""
     drawn = query(records)
     if drawn.empty:
         return empty("no records of task training yet"), drawn
@@ -90,7 +89,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
 
 
 def _lines(axes, points: DataFrame) -> list[tuple[float, float, str, str]]:
-    """Draw every seed of every recipe; returns where each recipe's lines end."""
+    """Draw every seed of every recipe; returns end point, label and colour of each recipe's lines."""
     ends = []
     for recipe, of_recipe in points.groupby("recipe", sort=False):
         last = []
@@ -111,7 +110,9 @@ def _lines(axes, points: DataFrame) -> list[tuple[float, float, str, str]]:
 def _bounds(axes, points: DataFrame) -> None:
     ends = _lines(axes, points)
     axes.set_xlim(0, 1.22 * max(x for x, *_ in ends))
-    if points.value.min() > 0 and points.value.max() > 3 * points.value.min():  # one recipe dwarfs the rest
+    if (
+        points.value.min() > 0 and points.value.max() > 3 * points.value.min()
+    ):  # one recipe is far above the rest
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))

@@ -1,9 +1,9 @@
-"""Likelihood estimators against draws: error, bias, and what both do to multiple choice by likelihood.
+"""Likelihood estimators against cost: error, bias, and their effect on multiple choice by likelihood.
 
-A column a model: the exact denoiser, whose conditionals agree with one law, and trained ones, whose do not (their
-reference is the bound from all masked sets). Forwards an answer, so that rules are compared at equal cost. Above: the
-standard deviation and the mean of the error of a score; below: accuracy (dotted: without Monte Carlo error) and the
-share of questions that are answered otherwise.
+One column per model: the exact denoiser, whose conditionals agree with one joint distribution, and trained networks,
+whose do not (their reference is the bound over all masked subsets). The x axis is forward passes per answer, so that
+estimators are compared at equal cost. Rows: standard deviation and mean of the error of a score, accuracy (dotted:
+without Monte Carlo error), and the share of questions whose answer changes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STYLE = {
     "llada_round": ("#D55E00", "v"),
     "elbo_t": ("#CC79A7", "D"),
 }
-"""Colour and marker by task, which is named by its estimator."""
+"""Colour and marker of each task; tasks are named by their estimator."""
 TICKS = [4, 16, 64]
 COLUMNS = [
     "checkpoint",
@@ -52,7 +52,7 @@ COLUMNS = [
 
 
 def query(records: Sequence[Record]) -> DataFrame:
-    """One row a (checkpoint, estimator, draws, measured); `draws` is empty for the accuracy of the exact bound."""
+    """One row per (checkpoint, estimator, draws, measured); `draws` is missing for the accuracy of the exact bound."""
     frame = to_frame(records)
     rows = frame[frame.suite == SUITE]
     for _, section in rows.groupby("task"):
@@ -82,7 +82,7 @@ def _order(point: list) -> tuple:
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A column a model, a row a measured number."""
+    """One column per model, one row per measured number."""
     drawn = query(records)
     if drawn.empty:
         return empty("no records of task levels (suite draws) yet"), drawn
@@ -115,7 +115,9 @@ def _panel(axes: Axes, points: DataFrame, measured: str) -> None:
         ink, marker = STYLE.get(str(estimator), (OTHER, "."))
         halves = [bar(*pair) for pair in zip(line.se, line.sd_seeds, strict=True)]
         value = line.value
-        if measured == "variance":  # the delta method: a standard deviation is in nats, as the bias below it
+        if (
+            measured == "variance"
+        ):  # drawn as a standard deviation, in nats like the bias; errors by the delta method
             value = line.value**0.5
             halves = [half / (2 * sd) if sd > 0 else 0.0 for half, sd in zip(halves, value, strict=True)]
         axes.errorbar(

@@ -1,10 +1,10 @@
-"""Gen-PPL and MAUVE against entropy: a line a sampler and tokens per step, a point a temperature; real and naive text.
+"""Gen-PPL and MAUVE against entropy: one line per sampler and tokens per step, one point per temperature.
 
-A sampler is better where its line lies lower (gen_ppl) or higher (MAUVE) at the same entropy: each number alone can be
-bought. Bands: 95 % of resampled lines at each entropy (`repro.results.tables.matched`). Squares are held-out rows;
-crosses what fools one of the numbers (a few tokens repeated; tokens drawn by frequency). Below real text at its
-entropy nothing is better, it only repeats what the judge finds likely. Published points are hollow, and only where
-they were judged as ours are.
+A sampler is better where its line is lower (gen_ppl) or higher (MAUVE) at the same entropy: a low gen_ppl alone can be
+reached by repetition. Bands: 95 % of resampled lines at each entropy (`repro.results.tables.matched`). Squares are
+held-out text; crosses are naive texts that deceive one of the numbers (a few tokens repeated, tokens drawn by
+frequency). A gen_ppl below that of real text at its entropy is no improvement: such text repeats what the scoring model
+finds likely. Published points are hollow and shown only where they were scored by the same protocol.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pandas import DataFrame, concat
 
 from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty
 from repro.evals.published.cells import Cell, read
-from repro.evals.published.matching import look
-from repro.results.record import Record, difference
+from repro.results.difference import difference, look
+from repro.results.record import Record
 from repro.results.report import tokens_order
 from repro.results.tables.matched import GENERATED, LEVEL, Sweep, panel_of
 from repro.results.tables.text_quality import COLUMNS, REFERENCES, compared, points
@@ -32,21 +32,20 @@ MARKERS = {
 DASHES = ("-", "--", "-.", ":")
 PANELS = {"gen_ppl": "gen_ppl", "mauve_mean": "MAUVE, mean state", "mauve": "MAUVE, last state"}
 PUBLISHED = "published: "
-"""In front of the name of a published cell, as the line of its point."""
+"""Prefix of the `line` of a published point, before the cell's name."""
 
 
 def query(records: Sequence[Record]) -> DataFrame:
-    """`repro.results.tables.text_quality.points`, and below them the published points that share a panel with
-    records."""
+    """The points of `repro.results.tables.text_quality`, followed by the published points comparable with them."""
     drawn = points(records)
     rows = [row for panel in drawn.panel.unique() for row in _published(records, str(panel))]
     return concat([drawn, DataFrame(rows, columns=COLUMNS)], ignore_index=True) if rows else drawn
 
 
 def _published(records: Sequence[Record], panel: str) -> list[dict]:
-    """Published gen_ppl with its entropy, where a record of the panel was judged alike: same judge, rule, reading and
-    length. How it was sampled is what tells points apart."""
-    ours = [r for r in records if r["labels"]["task"] in GENERATED and _panel_of(r) == panel]
+    """Published gen_ppl with its entropy, where a record of the panel has the same protocol: scoring model, rule,
+    retokenisation and length. Samplers may differ."""
+    ours = [r for r in records if r.labels.task in GENERATED and _panel_of(r) == panel]
     cells = [cell for cell in read() if cell.task in GENERATED]
     entropies = {_place(cell): cell for cell in cells if cell.metric == "entropy"}
     found = []
@@ -59,25 +58,25 @@ def _published(records: Sequence[Record], panel: str) -> list[dict]:
 
 
 def _panel_of(record: Record) -> str:
-    return panel_of(record["labels"]["suite"], record["labels"]["recipe"])
+    return panel_of(record.labels.suite, record.labels.recipe)
 
 
 def _place(cell: Cell) -> tuple:
-    """What two numbers of the same samples share."""
+    """Key shared by numbers that were measured on the same samples."""
     return cell.source, cell.of, cell.called.rpartition(", ")[0], tuple(sorted(cell.asked.items()))
 
 
 def _alike(cell: Cell, record: Record) -> bool:
-    """Whether a cell was judged as a record was, as far as its source states; what it does not state is unlike."""
+    """Whether a cell has the protocol of a record; a protocol that the source does not state counts as different."""
     judged = {p: v for p, v in cell.asked.items() if p.startswith("protocol.") or p == "plan.gen_length"}
     if any(place.startswith("protocol.") for place in cell.unstated):
         return False
-    found = {place: look(record["question"], place) for place in judged}
+    found = {place: look(record.question.data(), place) for place in judged}
     return all(found[p] is not None and difference(found[p], v) is None for p, v in judged.items())
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A column a suite and scale; gen_ppl above, MAUVE by either state below where a record has it."""
+    """One column per suite and scale: gen_ppl above, MAUVE by either feature below where records have it."""
     drawn = query(records)
     if drawn.empty:
         return empty("no records of task quality yet"), drawn
@@ -110,7 +109,7 @@ def _sentence(drawn: DataFrame, networks: DataFrame) -> str:
 
 
 def _panel(axes: Axes, rows: DataFrame, name: str) -> None:
-    """Lines through temperatures, colour the recipe, dash the tokens per step; reference and published points."""
+    """Lines over temperatures (colour: recipe, dash: tokens per step), reference texts and published points."""
     ours = rows[rows.temperature.notna() & rows[name].notna()]
     rates = sorted(ours.tokens_per_step.unique(), key=tokens_order)
     samplers = sorted(ours.line.unique())

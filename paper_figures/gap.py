@@ -1,7 +1,6 @@
-"""Bound minus exact nll, a recipe a line: how far each trained network is from the law that made its data.
+"""Bound minus exact negative log-likelihood, one line per recipe: distance of each trained network from its data's law.
 
-Drawn where the exact likelihood is known (the oracle languages). Small dots are train seeds, the large one
-their mean.
+Drawn where the exact likelihood is known (the oracle languages). Small dots are train seeds, large ones their means.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from repro.results.store import one_protocol, summarise, to_frame
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """One panel a scale; nats a token, paired on the same held-out rows."""
+    """One panel per scale; nats per token, paired on the same held-out rows."""
     frame = to_frame(records)
     trained = frame.checkpoint == frame.recipe  # an oracle's gap is its estimator's noise
     rows = frame[(frame.task == "bound") & (frame.metric == "gap") & trained]

@@ -1,10 +1,10 @@
-"""Error of the output law against tokens per step: which samplers converge, and which are biased by construction.
+"""Error of the output distribution against tokens per step: which samplers converge, which are biased by construction.
 
-A column a noise and a denoiser (exact; mixed with unigrams; with noise on its logits), so that a sampler's own error
-stands apart from what it makes of a wrong network. Above: total variation on 27 sentences, enumerated, no sampling
-noise. Below: squared bigram distance on the oracle language. Full lines converge to the law (or reach it), broken
-ones do not; dots are rules that seek modes and claim nothing else; an open marker is an adaptive rule at what it
-realised.
+One column per noise process and denoiser (exact; mixed with unigrams; with noise on its logits), which separates a
+sampler's own error from its response to a wrong network. Above: total variation on 27 sentences, by enumeration and
+free of sampling noise. Below: squared bigram distance on the oracle language. Solid lines converge to the law or reach
+it, dashed ones do not; dotted ones are rules that seek modes and do not claim to. Open markers are adaptive rules at
+their realised number of tokens per step.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def query(certificates: Sequence[Stored]) -> DataFrame:
 
 
 def style_of(presets: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of every rule that does not just seek modes, in alphabetical order."""
+    """Colour and marker of each preset, assigned in alphabetical order."""
     return {
         name: (INKS[i % len(INKS)], MARKERS[(i + i // len(INKS)) % len(MARKERS)])
         for i, name in enumerate(sorted(presets))
@@ -59,7 +59,7 @@ def style_of(presets: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def figure(certificates: Sequence[Stored]) -> tuple[Figure, DataFrame]:
-    """A row a statistic, a column a noise and denoiser."""
+    """One row per statistic, one column per noise process and denoiser."""
     drawn = query(certificates)
     if drawn.empty:
         return empty("no certificates yet"), drawn

@@ -1,9 +1,8 @@
-"""Quality against tokens per step: what parallel decoding costs, a column a checkpoint, a line a sampler.
+"""Quality against tokens per step: the cost of parallel decoding, one column per checkpoint, one line per sampler.
 
-Rows: excess cross-entropy and bigram distance of the samples' law (the exact denoiser of an oracle shows the
-sampler's error alone, a trained network adds its own), accuracy on sudoku. Open markers are adaptive samplers
-at the tokens per forward that they realised; the grey band is what true samples of the same number would
-score, +- 2 se.
+Rows: excess cross-entropy and bigram distance of the samples, accuracy on sudoku. An exact denoiser (oracle) shows the
+sampler's error alone; a trained network adds its own. Open markers are adaptive samplers at their realised tokens per
+forward pass. The grey band is the score of as many true samples, ± 2 standard errors.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ SAMPLERS = {
     "entropy": ("#66CCEE", "D"),
     "threshold": ("#BB5500", "P"),
 }
-"""Colour and marker by preset name without its number (Tol's bright palette: not the recipes' colours)."""
+"""Colour and marker by preset name without its number (Tol's bright palette, distinct from the recipes' colours)."""
 Dash = tuple[int, tuple[float, float]]
 DASHES: tuple[Dash, ...] = ((0, (1, 1.5)), (0, (4, 2)), (0, (8, 2)))
 COLUMNS = ["task", "scale", "metric", "checkpoint", "preset", "tokens_per_step", "tokens_per_nfe", "x"]
@@ -40,7 +39,7 @@ COLUMNS += ["value", "se", "sd_seeds", "seeds", "true_value", "true_se"]
 
 
 def query(records: Sequence[Record]) -> DataFrame:
-    """Points to draw; `x`: tokens per step as planned, or as realised (all at once, adaptive samplers)."""
+    """Points to draw; `x`: planned tokens per step, or realised ones (adaptive samplers and all tokens at once)."""
     frame = to_frame(records)
     rows = frame[frame.task.isin(list(METRICS))]
     rows = rows.assign(scale=rows.recipe.map(scale_of))
@@ -75,7 +74,7 @@ def query(records: Sequence[Record]) -> DataFrame:
 
 
 def column_of(checkpoint: str) -> str:
-    """`oracle:mdlm@nano` -> `oracle:mdlm`: law and sudoku of one family stand in one column."""
+    """`oracle:mdlm@nano` -> `oracle:mdlm`: tasks law and sudoku of one recipe share a column."""
     return checkpoint.partition("@")[0]
 
 
@@ -90,12 +89,12 @@ def style_of(preset: str) -> tuple[str, str]:
 
 
 def family_of(preset: str) -> str:
-    """`low_confidence` of `low_confidence:temperature=1.0`: one sampler, one colour; panels say the temperature."""
+    """`low_confidence:temperature=1.0` -> `low_confidence`: one colour per sampler; row labels give the temperature."""
     return preset.partition(":")[0]
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """A row a (scale, metric), a column a checkpoint; AR, at one token a step, is a broken line across."""
+    """One row per (scale, metric), one column per checkpoint; AR, with one token per step, is a horizontal line."""
     drawn = query(records)
     named = drawn.assign(column=drawn.checkpoint.map(column_of))
     reference = named[named.column == "ar"]
@@ -123,9 +122,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
         _name_row(grid[i], f"{UNITS[metric]}\n({scale or 'full scale'}{drawn_at})")
         if metric == "accuracy":
             grid[i, 0].set_ylim(0, 1.04)
-        if (
-            metric == "bigram"
-        ):  # samplers differ by factors of a thousand; an unbiased estimate may be negative
+        if metric == "bigram":  # values span a factor of 1,000, and an unbiased estimate may be negative
             grid[i, 0].set_yscale("symlog", linthresh=1e-4, linscale=0.5)
             grid[i, 0].set_ylim(min(-2e-4, 2 * row.value.min()), 2 * max(1e-3, row.value.max()))
     for axes, column in zip(grid.T, columns, strict=True):

@@ -1,6 +1,6 @@
-"""Time and memory of a training step by vocabulary: fused head and sparse soft tokens against the dense step.
+"""Time and memory of a training step by vocabulary size: fused head and sparse soft tokens against the dense step.
 
-Drawn from results/bench/vocabulary.json (`make bench`), not from records: seconds are those of one machine.
+Drawn from results/bench/vocabulary.json (`make bench`) instead of records; seconds are those of one machine.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ PANELS = {"seconds": "seconds a step, one thread", "MiB": "memory beyond the wei
 
 
 def query(rows: Sequence[Mapping[str, Any]]) -> DataFrame:
-    """Bench rows as points, sorted by step and vocabulary."""
+    """Benchmark rows as points, sorted by step and vocabulary."""
     points = [{**row, "dense": row["opponent"]} for row in rows]
     return DataFrame(points, columns=COLUMNS).sort_values(COLUMNS[:3], ignore_index=True)
 
 
 def figure(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, DataFrame]:
-    """One panel for time, one for memory; ours solid, dense broken, a colour a step."""
+    """One panel for time and one for memory; ours solid, dense dashed, one colour per training step."""
     drawn = query(rows)
     if drawn.empty:
         return empty("no bench rows of vocabulary yet"), drawn
