@@ -23,7 +23,7 @@ from repro.models.prediction import Prediction
 from repro.processes.process import Process, diffusion
 
 if TYPE_CHECKING:
-    from repro.processes.process import Predict
+    from repro.processes.prediction import Predict
 
 BATCH = 256
 """Rows of one forward; no draw depends on it."""

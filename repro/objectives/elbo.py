@@ -123,6 +123,6 @@ class DuoElbo(Objective):
         prediction = Prediction(denoiser, drawn.soft, process.time(drawn.alpha), batch.attention)
         where = batch.candidates
         rows = where.nonzero()[:, 0]
-        loss = partial(token_nll, count=count, meaning=denoiser.meaning)
+        loss = partial(token_nll, vocab_size=count, meaning=denoiser.meaning)
         inputs = (batch.ids[where], drawn.z[where], drawn.alpha[rows], (span * drawn.slope)[rows])
         return _loss(self.group, batch, prediction, Scored(where, loss, inputs), {"t": t.sum(), **drawn.logs})

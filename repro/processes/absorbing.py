@@ -5,9 +5,9 @@ docs/method.md#mdlm; Sahoo et al. 2024).
     q(s | t): an unmasked token stays; a masked one stays masked with (1 - alpha_s)/(1 - alpha_t), else becomes x0
     NELBO = E_t [ (1/t) sum over masked of -log p(x0 | xt) ], invariant to the schedule
 
-The held-out bound uses the equal form over mask *counts* (docs/method.md#llada-objective): E over l uniform on 1..n
-of (n/l) times the same sum over a uniform subset of l of the n candidates. It needs no lower end of t and hence no
-tail, and is less noisy.
+The held-out bound uses the equivalent form over mask *counts* (docs/method.md#llada-objective): E over l uniform on
+1..n of (n/l) times the same sum over a uniform subset of l of the n candidates. It has less variance, and since t has
+no lower end it needs no tail term.
 """
 
 from __future__ import annotations
@@ -23,32 +23,31 @@ from repro.processes.process import Diffusion, Scored, cross_entropy, row_sums
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.models.prediction import Prediction
-    from repro.processes.prediction import Meaning
-    from repro.processes.process import Predict
+    from repro.processes.prediction import Meaning, Predict, Prediction
 
 
 def mask_id(vocabulary: Vocabulary) -> int:
+    """The mask id; ValueError where the data source has none."""
     if vocabulary.mask is None:
-        raise ValueError("absorbing noise needs a mask id and this data source has none")
+        raise ValueError("absorbing noise needs a mask id, and this data source has none")
     return vocabulary.mask
 
 
 def subset(keys: Tensor, count: Tensor, candidates: Tensor) -> Tensor:
-    """`count` [B] of each row's candidates [B, L], uniformly without replacement: [B, L] bool."""
+    """A uniform subset of `count` [B] of each row's candidates [B, L]: [B, L] bool; `keys` [B]."""
     order = rng.uniform(keys, candidates.shape[1]).masked_fill(~candidates, 2.0)
     return candidates & (order.argsort(dim=-1, stable=True).argsort(dim=-1) < count[:, None])
 
 
 def weighted_ce(logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """-log p_x / t, the NELBO integrand at a [MASK]: logits [N, V], x and t [N] -> [N] float64
+    """NELBO integrand at a mask, -log p_x / t: logits [N, V], x and t [N] -> [N] nats, float64
     (docs/method.md#mdlm)."""
     return cross_entropy(logits, x).double() / t
 
 
 @part
 class Absorbing(Diffusion):
-    """Absorbing noise with the vocabulary's mask id."""
+    """Absorbing noise with the mask id of the vocabulary."""
 
     masks = True
 
@@ -76,7 +75,8 @@ class Absorbing(Diffusion):
         return x0.masked_fill(masked & candidates, mask_id(vocabulary))
 
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
-        """At [MASK]: stay with (1 - alpha_s)/(1 - alpha_t), else the prediction; elsewhere the token itself."""
+        """At a mask: the mask with probability (1 - alpha_s)/(1 - alpha_t), else the prediction; elsewhere the
+        token."""
         mask = mask_id(prediction.vocabulary)
         ids = xt[where]
         law = torch.nn.functional.one_hot(ids, prediction.vocabulary.total).double()
@@ -87,8 +87,11 @@ class Absorbing(Diffusion):
         return law
 
     def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
-        """`bound` masks l = t n of n candidates. Weighted by 1/t, the times at which l are masked are
-        Beta(l, n - l + 1): the law of the l-th smallest of n uniforms, here those that chose the l."""
+        """The time at which `bound` has masked l = t n of n candidates, [B].
+
+        Weighted by 1/t, the times at which l tokens are masked have the law Beta(l, n - l + 1), which is that of the
+        l-th smallest of n uniforms. These here are the ones by which `subset` chose the l tokens.
+        """
         count = (t * candidates.sum(1)).round().long().clamp_min(1)
         order = rng.uniform(keys, candidates.shape[1]).masked_fill(~candidates, 2.0)
         return order.sort(-1).values.gather(1, count[:, None] - 1)[:, 0].clamp_max(1.0)
@@ -111,7 +114,7 @@ class Absorbing(Diffusion):
     def reconstruction(
         self, prediction: Prediction, x0: Tensor, xt: Tensor, candidates: Tensor, vocabulary: Vocabulary
     ) -> Tensor:
-        """-log p(x0 | xt) summed over masked candidates, [B] float64."""
+        """-log p(x0 | xt) summed over masked candidates, nats, [B] float64."""
         masked = candidates & (xt == mask_id(vocabulary))
         return row_sums(cross_entropy(prediction.logits(masked), x0[masked]).double(), masked)
 
@@ -125,7 +128,9 @@ class Absorbing(Diffusion):
         keys: Tensor,
     ) -> Tensor:
         size = candidates.sum(1)
-        count = torch.minimum(1 + (u * size).long(), size).clamp_min(1)  # a row without candidates costs 0
+        count = torch.minimum(1 + (u * size).long(), size).clamp_min(
+            1
+        )  # the bound of a row without candidates is 0
         xt = x0.masked_fill(subset(keys, count, candidates), mask_id(vocabulary))
         share = count / size.clamp_min(1).double()
         return self.reconstruction(predict(xt, share), x0, xt, candidates, vocabulary) / share

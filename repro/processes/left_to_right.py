@@ -1,7 +1,6 @@
-"""Autoregression as a process of its own: positions not yet written, one written at a time, left to right
-(docs/method.md#ar-baseline).
+"""Autoregression as a process: tokens are generated one at a time, left to right (docs/method.md#ar-baseline).
 
-The network reads BOS and the tokens before a position; -log p is exact, so its "bound" has no draws and no gap.
+The network reads BOS and the tokens before a position. -log p is exact, so `bound` needs no random draws.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from repro.processes.process import Process, cross_entropy, row_sums
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.processes.process import Predict
+    from repro.processes.prediction import Predict
 
 
 @part
 class LeftToRight(Process):
-    """Next-token factorisation of the whole row, BOS in front."""
+    """Next-token factorisation of the whole row after BOS."""
 
     causal = True
     exact = True
@@ -30,9 +29,9 @@ class LeftToRight(Process):
         return tuple(range(vocabulary.size, vocabulary.total))
 
     def inputs(self, x0: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """What the network reads to predict x0 [B, L]: BOS and all but the last token, [B, L]."""
+        """BOS and all but the last token of x0 [B, L], [B, L]; ValueError where the data source has no BOS."""
         if vocabulary.bos is None:
-            raise ValueError("autoregression needs a BOS id and this data source has none")
+            raise ValueError("autoregression needs a BOS id, and this data source has none")
         return torch.nn.functional.pad(x0[:, :-1], (1, 0), value=vocabulary.bos)
 
     def bound(

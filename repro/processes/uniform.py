@@ -2,13 +2,15 @@
 2025).
 
     alpha(t) = 1 - (1 - alpha_end) t       q(xt | x0) = alpha x0 + (1 - alpha)/K
-    q(s | t, x0) by Bayes (docs/method.md#uniform-process), with the network's leave-one-out conditional plugged in
-    for x0 NELBO integrand f by docs/method.md#duo-nelbo; prior KL(q(x1 | x0) || uniform) and tail -log p(x0 | x_eps)
-    complete the bound
+    q(s | t, x0) by Bayes (docs/method.md#uniform-process), with the network's leave-one-out conditional for x0
+    bound = prior KL(q(x1 | x0) || uniform) + integral of the integrand f (docs/method.md#duo-nelbo)
+            + tail -log p(x0 | x_eps)
 
-A network trained by cross-entropy says E[x0 | xt]; its leave-one-out conditional follows by dividing out what xt says
-of its own position: loo(x) ~ p(x | xt) / (alpha [x = z] + (1 - alpha)/K). Both meanings give the same law
-(docs/method.md#oracle-11).
+A network trained by cross-entropy estimates E[x0 | xt]. Its leave-one-out conditional follows by dividing out the
+evidence of position l itself: loo(x) ~ p(x | xt) / (alpha [x = z] + (1 - alpha)/K). Both meanings give the same reverse
+law (docs/method.md#oracle-11).
+
+Shape suffixes: B rows, L positions, N tokens, K = vocab_size ids without special ones, V ids with them.
 """
 
 from __future__ import annotations
@@ -25,85 +27,90 @@ from repro.processes.process import Diffusion, Scored, row_sums
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.models.prediction import Prediction
-    from repro.processes.prediction import Meaning
-    from repro.processes.process import Predict
+    from repro.processes.prediction import Meaning, Predict, Prediction
 
 
-def leave_one_out(mean: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
-    """E[x0 | xt] [N, K] at noisy ids z [N] and alpha [N] -> p(x0_l | xt without l) [N, K]
-    (docs/method.md#uniform-samplers)."""
-    return _normalised(mean / _evidence(mean, z, alpha))
+def leave_one_out(mean_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
+    """E[x0 | xt] at noisy ids z -> p(x0_l | xt without l), [N, K] (docs/method.md#uniform-samplers)."""
+    return _normalised(mean_NK / _evidence(mean_NK, z_N, alpha_N))
 
 
-def x0_mean(loo: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
-    """The inverse of `leave_one_out`: [N, K] -> [N, K]."""
-    return _normalised(loo * _evidence(loo, z, alpha))
+def x0_mean(loo_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
+    """The inverse of `leave_one_out`, [N, K]."""
+    return _normalised(loo_NK * _evidence(loo_NK, z_N, alpha_N))
 
 
-def _evidence(like: Tensor, z: Tensor, alpha: Tensor) -> Tensor:
+def _evidence(like_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
     """q(z | x) for every x: alpha [x = z] + (1 - alpha)/K, [N, K]."""
-    count = like.shape[-1]
-    flat = ((1 - alpha) / count)[:, None].expand_as(like)
-    return flat.scatter_add(1, z[:, None], alpha[:, None])
+    vocab_size = like_NK.shape[-1]
+    flat_NK = ((1 - alpha_N) / vocab_size)[:, None].expand_as(like_NK)
+    return flat_NK.scatter_add(1, z_N[:, None], alpha_N[:, None])
 
 
-def _normalised(weights: Tensor) -> Tensor:
-    return weights / weights.sum(-1, keepdim=True)
+def _normalised(weights_NK: Tensor) -> Tensor:
+    return weights_NK / weights_NK.sum(-1, keepdim=True)
 
 
-def plug_in(loo: Tensor, z: Tensor, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-    """q(xs | xt = z, x) with `loo` [N, K] for x, in numerator and denominator (docs/method.md#uniform-process): [N,
-    K]."""
-    count = loo.shape[-1]
-    ratio = alpha_t / alpha_s
-    here = loo.gather(1, z[:, None])[:, 0]
-    law = (alpha_s - alpha_t)[:, None] * loo + ((1 - ratio) * (1 - alpha_s) / count)[:, None]
-    at_z = count * alpha_t * here + ratio - alpha_t
-    return law.scatter_add(1, z[:, None], at_z[:, None]) / (count * alpha_t * here + 1 - alpha_t)[:, None]
+def plug_in(loo_NK: Tensor, z_N: Tensor, alpha_t_N: Tensor, alpha_s_N: Tensor) -> Tensor:
+    """q(xs | xt = z, x) with `loo` for x in numerator and denominator, [N, K] (docs/method.md#uniform-process)."""
+    vocab_size = loo_NK.shape[-1]
+    ratio_N = alpha_t_N / alpha_s_N
+    loo_z_N = loo_NK.gather(1, z_N[:, None])[:, 0]
+    elsewhere_N = (1 - ratio_N) * (1 - alpha_s_N) / vocab_size
+    law_NK = (alpha_s_N - alpha_t_N)[:, None] * loo_NK + elsewhere_N[:, None]
+    at_z_N = vocab_size * alpha_t_N * loo_z_N + ratio_N - alpha_t_N
+    total_N = vocab_size * alpha_t_N * loo_z_N + 1 - alpha_t_N
+    return law_NK.scatter_add(1, z_N[:, None], at_z_N[:, None]) / total_N[:, None]
 
 
-def integrand(loo: Tensor, x: Tensor, z: Tensor, alpha: Tensor, slope: Tensor) -> Tensor:
-    """NELBO integrand f >= 0 of a token (docs/method.md#duo-nelbo), [N] float64.
+def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N: Tensor) -> Tensor:
+    """NELBO integrand f >= 0 of a token, nats, [N] float64 (docs/method.md#duo-nelbo).
 
-    `loo` [N, K] the network's conditional, x [N] clean and z [N] noisy ids, `slope` = d alpha / dt < 0, [N].
+    `loo`: the network's leave-one-out conditional; x clean and z noisy ids; `slope` = d alpha / dt < 0.
     """
-    count = loo.shape[-1]
-    gap = 1 - alpha
-    same = (z == x).double()
-    other = 1 - same
-    shape = count * alpha[:, None] * loo + gap[:, None]
-    log_shape = shape.log()
-    shape_z = shape.gather(1, z[:, None])[:, 0]
-    log_z, log_x = (log_shape.gather(1, id[:, None])[:, 0] for id in (z, x))
-    true_z = count * alpha * same + gap
-    kappa = gap / (count * alpha + gap)
-    braces = (
-        count / true_z
-        - count / shape_z
-        + (kappa * same + other) * (log_shape.sum(-1) - count * log_z)
-        + other * count * alpha / gap * (log_x - log_z)
-        - ((count - 1) * kappa * same - other / kappa) * kappa.log()
+    vocab_size = loo_NK.shape[-1]
+    noise_N = 1 - alpha_N
+    same_N = (z_N == x_N).double()
+    other_N = 1 - same_N
+    mixed_NK = vocab_size * alpha_N[:, None] * loo_NK + noise_N[:, None]
+    log_NK = mixed_NK.log()
+    mixed_z_N = mixed_NK.gather(1, z_N[:, None])[:, 0]
+    log_z_N, log_x_N = (log_NK.gather(1, ids_N[:, None])[:, 0] for ids_N in (z_N, x_N))
+    true_z_N = vocab_size * alpha_N * same_N + noise_N
+    kappa_N = noise_N / (vocab_size * alpha_N + noise_N)
+    braces_N = (
+        vocab_size / true_z_N
+        - vocab_size / mixed_z_N
+        + (kappa_N * same_N + other_N) * (log_NK.sum(-1) - vocab_size * log_z_N)
+        + other_N * vocab_size * alpha_N / noise_N * (log_x_N - log_z_N)
+        - ((vocab_size - 1) * kappa_N * same_N - other_N / kappa_N) * kappa_N.log()
     )
-    return slope / (count * alpha) * braces
+    return slope_N / (vocab_size * alpha_N) * braces_N
 
 
 def token_nll(
-    logits: Tensor, x: Tensor, z: Tensor, alpha: Tensor, slope: Tensor, count: int, meaning: Meaning
+    logits_NV: Tensor,
+    x_N: Tensor,
+    z_N: Tensor,
+    alpha_N: Tensor,
+    slope_N: Tensor,
+    vocab_size: int,
+    meaning: Meaning,
 ) -> Tensor:
-    """`integrand` of a network of that meaning over the ids 0..count - 1: logits [N, V] -> [N] float64."""
-    probs = logits[:, :count].double().softmax(-1)
-    return integrand(conditional(probs, z, alpha, meaning), x, z, alpha, slope)
+    """`integrand` for a network of that meaning over the ids below `vocab_size`, [N] float64."""
+    probs_NK = logits_NV[:, :vocab_size].double().softmax(-1)
+    return integrand(conditional(probs_NK, z_N, alpha_N, meaning), x_N, z_N, alpha_N, slope_N)
 
 
-def conditional(probs: Tensor, z: Tensor, alpha: Tensor, meaning: Meaning) -> Tensor:
-    """A network's probabilities [N, K], whatever they mean -> its leave-one-out conditional [N, K]."""
-    return probs if meaning == "leave_one_out" else leave_one_out(probs, z, alpha)
+def conditional(probs_NK: Tensor, z_N: Tensor, alpha_N: Tensor, meaning: Meaning) -> Tensor:
+    """The leave-one-out conditional of a network whose probabilities have that meaning, [N, K]."""
+    return probs_NK if meaning == "leave_one_out" else leave_one_out(probs_NK, z_N, alpha_N)
 
 
 @part
 class Uniform(Diffusion):
-    """Uniform noise over K = `vocabulary.size` ids; `alpha_end` = alpha(1), `eps`: lower end of the time integral."""
+    """Uniform noise over K = `vocabulary.size` ids; `alpha_end` = alpha(1); `eps`: lower end of the bound's
+    integral."""
 
     alpha_end: float
     eps: float
@@ -117,7 +124,7 @@ class Uniform(Diffusion):
         return 1 - (1 - self.alpha_end) * t
 
     def time(self, alpha: Tensor) -> Tensor:
-        """The t at which a token is intact with probability `alpha`."""
+        """The inverse of `alpha`."""
         return (1 - alpha) / (1 - self.alpha_end)
 
     def prior(self, vocabulary: Vocabulary) -> Tensor:
@@ -136,7 +143,7 @@ class Uniform(Diffusion):
     ) -> Tensor:
         u = rng.uniform(keys, x0.shape[1])
         intact = self.alpha(t.double())[:, None]
-        # one uniform a position: below alpha intact, else its rescaled rest chooses the id
+        # one uniform number a position: below alpha the token is intact, else the rescaled remainder chooses the id
         fresh = ((u - intact) / (1 - intact) * vocabulary.size).floor().long().clamp(0, vocabulary.size - 1)
         return torch.where((u >= intact) & candidates, fresh, x0)
 
@@ -166,7 +173,7 @@ class Uniform(Diffusion):
     ) -> Scored:
         alpha = self.alpha(t.double())[candidates.nonzero()[:, 0]]
         slope = torch.full_like(alpha, self.alpha_end - 1)
-        loss = partial(token_nll, count=vocabulary.size, meaning=meaning)
+        loss = partial(token_nll, vocab_size=vocabulary.size, meaning=meaning)
         return Scored(candidates, loss, (x0[candidates], xt[candidates], alpha, slope))
 
     def bound(
@@ -190,15 +197,14 @@ class Uniform(Diffusion):
     def tail(
         self, predict: Predict, x0: Tensor, candidates: Tensor, vocabulary: Vocabulary, keys: Tensor
     ) -> Tensor:
-        """One draw of -log p(x0 | x_eps) a row, the step from eps to 0 by the plug-in posterior, [B]."""
+        """One draw a row of -log p(x0 | x_eps), the step from eps to 0 by the plug-in posterior, nats, [B]."""
         end = torch.full(x0.shape[:1], self.eps, dtype=torch.float64, device=x0.device)
         xe = self.corrupt(x0, end, rng.fold(keys, 1), candidates, vocabulary)
         law = self.posterior(xe, predict(xe, end), end, torch.zeros_like(end), candidates)
         return -row_sums(law.gather(1, x0[candidates][:, None])[:, 0].log(), candidates)
 
     def prior_term(self, candidates: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """KL(q(x1 | x0) || uniform) a row, nats, [B]: the same for every token."""
-        count, gap = vocabulary.size, (1 - self.alpha_end) / vocabulary.size
-        law = torch.full((count,), gap, dtype=torch.float64)
-        law[0] += self.alpha_end
-        return candidates.sum(1).double() * (law * (law * count).log()).sum().item()
+        """KL(q(x1 | x0) || uniform) a row, nats, [B]; every token adds the same."""
+        law_K = torch.full((vocabulary.size,), (1 - self.alpha_end) / vocabulary.size, dtype=torch.float64)
+        law_K[0] += self.alpha_end
+        return candidates.sum(1).double() * (law_K * (law_K * vocabulary.size).log()).sum().item()

@@ -1,6 +1,6 @@
-"""Noise processes: laws against Bayes by listing everything, bounds against log-likelihoods by quadrature.
+"""Noise processes: laws against Bayes' rule by enumeration, bounds against log-likelihoods by quadrature.
 
-"spec Hn" is row n of its table of oracles. K ids, a = alpha; x clean, z noisy, x_theta what the network says.
+Symbols: K ids, x clean, z noisy, x_theta the network's prediction, loo a leave-one-out conditional.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ UNIFORM = Uniform(alpha_end=1e-3, eps=1e-3)
 PROCESSES = pytest.mark.parametrize("process", [ABSORBING, UNIFORM], ids=["absorbing", "uniform"])
 DENOISERS = pytest.mark.parametrize("denoiser", [exact, stranger], ids=["exact", "stranger"])
 FALSE_ALARM = 1e-6
-"""Of each chi-square test; its streams are keyed, so it passes always or never."""
+"""Level of each chi-square test; its random keys are fixed, so its outcome never changes."""
 
 
 def column(value: float, rows: int) -> Tensor:
@@ -55,16 +55,16 @@ def everywhere(ids: Tensor) -> Tensor:
 
 
 def noisy_sentences(space: Space, process: Diffusion) -> Tensor:
-    """Every z [n, L] that the process can show."""
+    """Every noisy z [n, L] that the process can produce."""
     ids = range(space.size + isinstance(process, Absorbing))
     return torch.tensor(list(itertools.product(ids, repeat=space.length)))
 
 
 def kernel(process: Diffusion, count: int, s: float, t: float) -> Tensor:
-    """q(z_t = j | z_s = i) [total, total]: intact with alpha_t / alpha_s, else noise."""
+    """q(z_t = j | z_s = i) [total, total]: intact with probability alpha_t / alpha_s, else noise."""
     ends = torch.tensor([s, t], dtype=torch.float64)
     alpha_s, alpha_t = process.alpha(ends).tolist()
-    keep = alpha_t / alpha_s if alpha_s else 0.0
+    intact = alpha_t / alpha_s if alpha_s else 0.0
     total = count + 2
     noise = torch.zeros(total, total, dtype=torch.float64)
     if isinstance(process, Absorbing):
@@ -72,9 +72,9 @@ def kernel(process: Diffusion, count: int, s: float, t: float) -> Tensor:
         stays = torch.eye(total, dtype=torch.float64)
         stays[count] = 0.0
         stays[count, count] = 1.0
-        return keep * stays + (1 - keep) * noise
+        return intact * stays + (1 - intact) * noise
     noise[:count, :count] = 1 / count
-    return keep * torch.eye(total, dtype=torch.float64) + (1 - keep) * noise
+    return intact * torch.eye(total, dtype=torch.float64) + (1 - intact) * noise
 
 
 # --- corruption ---------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_two_steps_of_corruption_are_one(process, s, t):
 
 @PROCESSES
 def test_corruption_has_its_marginal_law(process, monkeypatch):
-    """Every cell of a grid of uniforms is visited once, so frequencies are the law itself."""
+    """Every cell of a grid of uniform numbers is used once, so the frequencies equal the law."""
     cells, vocabulary = 60, SPACE.words.vocabulary()
     grid = (torch.tensor(list(itertools.product(range(cells), repeat=2))) + 0.5) / cells
     monkeypatch.setattr(rng, "uniform", lambda keys, *shape: grid[keys].double())
@@ -105,8 +105,8 @@ def test_corruption_has_its_marginal_law(process, monkeypatch):
     counts.index_put_((z[:, 0], z[:, 1]), torch.ones(len(z)).double(), accumulate=True)
     one, two = process.marginal(x[:1], t[:1], vocabulary)[0]
     assert (counts / len(grid) - one[:, None] * two).abs().max() < 1e-12
-    held = process.corrupt(x, t, torch.arange(len(grid)), torch.zeros_like(x, dtype=torch.bool), vocabulary)
-    assert torch.equal(held, x)
+    nowhere = torch.zeros_like(x, dtype=torch.bool)
+    assert torch.equal(process.corrupt(x, t, torch.arange(len(grid)), nowhere, vocabulary), x)
 
 
 @PROCESSES
@@ -155,7 +155,7 @@ def test_posterior_is_the_reverse_of_corruption(process, meaning, s, t):
     mean = SPACE.conditionals(channel(SPACE, process, z, time), own=True)
     steps = bayes(process, 3, s, t)
     truth = torch.einsum("nlx,xnlj->nlj", mean.nan_to_num(), steps[:, z])
-    possible = truth.sum(-1) > 0.5  # at t = 1 absorbing noise shows no clean token
+    possible = truth.sum(-1) > 0.5  # at t = 1 absorbing noise leaves no clean token
     assert possible.any() and (law - truth)[possible].abs().max() < 1e-12
 
 
@@ -170,7 +170,7 @@ def test_plug_in_of_a_soft_token_is_a_law():
 
 @pytest.mark.parametrize("alpha", [0.02, 0.3, 0.5, 0.9, 0.999])
 def test_both_meanings_are_one_law(alpha):
-    """Each meaning gives the other; plug-in of the one is the mixture by the other (docs/method.md#oracle-11)."""
+    """Each converts to the other; the plug-in of `loo` is the mixture by `x0_mean` (docs/method.md#oracle-11)."""
     count, level = 7, column(alpha, 40)
     mean, z = random_laws(40, count), torch.arange(40) % count
     loo = leave_one_out(mean, z, level)
@@ -193,15 +193,15 @@ def rate_form(loo: Tensor, x: Tensor, z: Tensor, alpha: Tensor, slope: Tensor) -
     """KL of jump rates: -a'/(K a) sum over y != z of [r log(r/rt) - r + rt], r = q(y | x) / q(z | x)."""
     count = loo.shape[-1]
     true = count * alpha[:, None] * torch.nn.functional.one_hot(x, count) + 1 - alpha[:, None]
-    said = count * alpha[:, None] * loo + 1 - alpha[:, None]
-    r, rt = (v / v.gather(1, z[:, None]) for v in (true, said))
+    predicted = count * alpha[:, None] * loo + 1 - alpha[:, None]
+    r, rt = (v / v.gather(1, z[:, None]) for v in (true, predicted))
     terms = (r * (r / rt).log() - r + rt).scatter(1, z[:, None], 0.0)
     return -slope / (count * alpha) * terms.sum(-1)
 
 
 def test_integrand_is_the_divergence_of_jump_rates():
-    """The closed form of docs/method.md#duo-nelbo is the rate form, hence never negative (docs/method.md#oracle-5,
-    docs/method.md#oracle-6)."""
+    """The closed form of docs/method.md#duo-nelbo equals the rate form, so it is never negative
+    (docs/method.md#oracle-5, docs/method.md#oracle-6)."""
     count = 6
     x, z, guess = torch.cartesian_prod(*[torch.arange(n) for n in (count, count, 20)]).T
     loo, slope = random_laws(20, count)[guess], column(-0.999, len(x))
@@ -234,10 +234,9 @@ def expected_bound(
 ) -> Tensor:
     """E[`process.bound`] of every sentence, [S]: Gauss-Legendre in log t times all pairs of corruptions.
 
-    For absorbing noise: the sum over all subsets of positions, which needs no quadrature and has no tail.
-
-    `bound` corrupts twice, at t and at eps; both draws become every sentence that the noise can show.
-    Without `tail` the second shows the clean sentence, whose reconstruction costs nothing.
+    For absorbing noise: the sum over all subsets of positions, which needs no quadrature and has no tail. For uniform
+    noise `bound` corrupts twice, at t and at eps; each draw is replaced by every possible noisy sentence. Without
+    `tail` the second is the clean sentence, whose reconstruction term is 0.
     """
     if isinstance(process, Absorbing):
         return all_subsets(process, denoiser, space, monkeypatch)
@@ -261,26 +260,26 @@ def expected_bound(
     used = weight > 0
     sentence, node, weight = sentence[used], node[used], weight[used]
     clean = x[sentence]
-    shown = iter([z[middle[used]], z[end[used]] if tail else clean])
+    draws_z = iter([z[middle[used]], z[end[used]] if tail else clean])
     with monkeypatch.context() as patched:
-        patched.setattr(type(process), "corrupt", lambda *_: next(shown))
+        patched.setattr(type(process), "corrupt", lambda *_: next(draws_z))
         draws = process.bound(
             predict(denoiser), clean, everywhere(clean), space.words.vocabulary(), u[node], sentence
         )
-    assert next(shown, None) is None
+    assert next(draws_z, None) is None
     return torch.zeros(len(x), dtype=torch.float64).index_add(0, sentence, weight * draws)
 
 
 def all_subsets(process: Absorbing, denoiser: Known, space: Space, monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    """E[`process.bound`] [S]: l uniform on 1..L, then each of the C(L, l) subsets alike."""
+    """E[`process.bound`] [S]: l uniform on 1..L, then each of the C(L, l) subsets with equal probability."""
     hidden = torch.tensor(list(itertools.product([False, True], repeat=space.length))[1:])
     sentence, which = torch.cartesian_prod(torch.arange(len(space.sentences)), torch.arange(len(hidden))).T
     clean, masked = space.sentences[sentence], hidden[which]
     count = masked.sum(1)
     ways = torch.tensor([math.comb(space.length, int(c)) for c in count], dtype=torch.float64)
 
-    def chosen(keys: Tensor, asked: Tensor, candidates: Tensor) -> Tensor:
-        assert (asked == count).all(), "u must give every count the same chance"
+    def chosen(keys: Tensor, drawn: Tensor, candidates: Tensor) -> Tensor:
+        assert (drawn == count).all(), "u must give every count the same probability"
         return masked
 
     with monkeypatch.context() as patched:
@@ -293,7 +292,7 @@ def all_subsets(process: Absorbing, denoiser: Known, space: Space, monkeypatch: 
 
 
 def test_subsets_are_uniform():
-    """Each 2 of 3 candidates alike, the fourth position never (chi-square, false alarm 1e-6)."""
+    """Each 2 of 3 candidates equally often, the fourth position never (chi-square, level 1e-6)."""
     n = 30_000
     candidates = torch.tensor([[True, True, False, True]]).expand(n, -1)
     found = absorbing.subset(rng.keys(0, rng.CORRUPT, 0, torch.arange(n)), torch.full((n,), 2), candidates)
@@ -309,7 +308,7 @@ def test_subsets_are_uniform():
     ids=["absorbing", "uniform", "uniform_coarse"],
 )
 def test_a_bound_is_a_bound(process, denoiser, monkeypatch):
-    """Whatever the network says, exp(-bound) sums to at most 1 over sentences, as probabilities do."""
+    """For any network exp(-bound) sums to at most 1 over sentences, as probabilities do."""
     total = (-expected_bound(process, denoiser(SPACE, process), SPACE, monkeypatch)).exp().sum().item()
     print(f"{process}, {denoiser.__name__}: sum of exp(-bound) = {total:.8f}")
     assert total <= 1 + 1e-6
@@ -317,15 +316,15 @@ def test_a_bound_is_a_bound(process, denoiser, monkeypatch):
 
 @PROCESSES
 def test_the_bound_of_the_exact_denoiser_is_tight(process, monkeypatch):
-    """Bound = -log p(x) for each sentence, but for its ends at eps and alpha(1) (docs/method.md#oracle-8,
+    """Bound = -log p(x) for each sentence, up to the ends at eps and alpha(1) (docs/method.md#oracle-8,
     docs/method.md#oracle-9)."""
     bound = expected_bound(process, exact(SPACE, process), SPACE, monkeypatch)
     assert (bound + SPACE.law.log()).abs().max() < 1e-4
     assert (SPACE.law * bound).sum() > SPACE.entropy - 1e-7
 
 
-def test_without_its_tail_or_its_prior_a_bound_is_none(monkeypatch):
-    """Each end term is needed: without it the exact denoiser would beat the entropy (docs/method.md#mdlm)."""
+def test_without_tail_or_prior_it_is_no_bound(monkeypatch):
+    """Without either end term the exact denoiser would be better than the entropy (docs/method.md#mdlm)."""
     uniform = Uniform(alpha_end=0.2, eps=0.2)
 
     def total(process: Uniform, tail: bool = True) -> float:
@@ -337,15 +336,15 @@ def test_without_its_tail_or_its_prior_a_bound_is_none(monkeypatch):
 
 
 def test_duo_bound_of_one_token_is_the_entropy(monkeypatch):
-    """L = 1, K = 5: the leave-one-out conditional is the law itself, and the bound attains H
+    """L = 1, K = 5: the leave-one-out conditional is the law itself, and the bound equals the entropy
     (docs/method.md#oracle-7)."""
     space = random_space(5, 1)
     bound = expected_bound(UNIFORM, exact(space, UNIFORM), space, monkeypatch)
     assert abs((space.law * bound).sum().item() - space.entropy) < 1e-4
 
 
-def test_the_posterior_mean_is_not_what_duo_bounds_with(monkeypatch):
-    """Plugging in E[x0 | xt] as if it were leave-one-out costs; converted, it costs nothing
+def test_the_posterior_mean_in_place_of_the_conditional_is_worse(monkeypatch):
+    """E[x0 | xt] used as if it were leave-one-out loosens the bound; converted, the bound is tight
     (docs/method.md#oracle-8)."""
     mean = exact(SPACE, UNIFORM, "x0_mean")
     converted = expected_bound(UNIFORM, mean, SPACE, monkeypatch)
@@ -357,17 +356,17 @@ def test_the_posterior_mean_is_not_what_duo_bounds_with(monkeypatch):
 
 
 def test_absorbing_bound_is_the_mean_over_orders(monkeypatch):
-    """For any conditionals it is E over orders of -log p, so at least -log of their mean (docs/method.md#oracle-10)."""
+    """For any conditionals: E over orders of -log p, so at least -log of the mean p (docs/method.md#oracle-10)."""
     denoiser = stranger(SPACE, ABSORBING)
     mask = SPACE.size
 
-    def said(z: list[int]) -> Tensor:
+    def conditionals(z: list[int]) -> Tensor:
         return denoiser.answer(torch.tensor([z]), torch.zeros(1))[0]
 
     orders = []
     for x in SPACE.sentences.tolist():
-        left_first = said([mask, mask])[0, x[0]] * said([x[0], mask])[1, x[1]]
-        right_first = said([mask, mask])[1, x[1]] * said([mask, x[1]])[0, x[0]]
+        left_first = conditionals([mask, mask])[0, x[0]] * conditionals([x[0], mask])[1, x[1]]
+        right_first = conditionals([mask, mask])[1, x[1]] * conditionals([mask, x[1]])[0, x[0]]
         orders.append(torch.stack([left_first, right_first]))
     law = torch.stack(orders)
     bound = expected_bound(ABSORBING, denoiser, SPACE, monkeypatch)
@@ -377,7 +376,7 @@ def test_absorbing_bound_is_the_mean_over_orders(monkeypatch):
 
 
 @DENOISERS
-def test_rates_and_counts_weigh_alike(denoiser, monkeypatch):
+def test_mask_rates_and_mask_counts_give_the_same_bound(denoiser, monkeypatch):
     """E_t[(1/t) sum over masked] = E_l[(L/l) sum over an l-subset] for each sentence (docs/method.md#llada-objective,
     docs/method.md#oracle-25), 40 nodes in t."""
     made = denoiser(SPACE, ABSORBING)
@@ -390,8 +389,8 @@ def test_rates_and_counts_weigh_alike(denoiser, monkeypatch):
     clean, masked, time = SPACE.sentences[sentence], hidden[which], t[node]
     chance = torch.where(masked, time[:, None], 1 - time[:, None]).prod(-1)
     noisy = clean.masked_fill(masked, SPACE.size)
-    said = predict(made)(noisy, time)
-    nll = ABSORBING.nll(said, clean, noisy, time, everywhere(clean), SPACE.words.vocabulary())
+    prediction = predict(made)(noisy, time)
+    nll = ABSORBING.nll(prediction, clean, noisy, time, everywhere(clean), SPACE.words.vocabulary())
     by_rate = torch.zeros(len(SPACE.sentences)).double().index_add(0, sentence, dt[node] * chance * nll)
     assert (by_rate - expected_bound(ABSORBING, made, SPACE, monkeypatch)).abs().max() < 1e-9
 
@@ -432,12 +431,12 @@ FLIPS = {  # t: P(flip) at V = 50,368, A = 1 - t (docs/method.md#flip-probabilit
 
 def flip(t: Tensor, count: int) -> Tensor:
     mu = (-gaussian.gamma_of(1 - t) / 2).exp()
-    return 1 - gaussian.keep(mu, count)[0]
+    return 1 - gaussian.argmax_probability(mu, count)[0]
 
 
-def test_flips_of_the_seed_window():
-    """P(argmax is another id) over the seed's window, and its mean (docs/method.md#flip-probability,
-    docs/method.md#oracle-17)."""
+def test_flips_of_the_reference_scripts_window():
+    """P(argmax is another id) over the window of the reference script, and its mean
+    (docs/method.md#flip-probability, docs/method.md#oracle-17)."""
     t = torch.tensor(list(FLIPS), dtype=torch.float64)
     assert (flip(t, 50_368) - torch.tensor(list(FLIPS.values()))).abs().max() < 6e-6
     nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(20))
@@ -459,7 +458,9 @@ def test_ends_of_duos_windows(count, gamma, level):
 def test_quadrature_has_converged(count):
     """1,001 points against 16,001 (docs/method.md#transformation-operator)."""
     mu = torch.tensor([0.0, 0.05, 0.7, 1.6, 2.7, 4.0, 6.0], dtype=torch.float64)
-    for few, many in zip(gaussian.keep(mu, count), gaussian.keep(mu, count, 16_001), strict=True):
+    for few, many in zip(
+        gaussian.argmax_probability(mu, count), gaussian.argmax_probability(mu, count, 16_001), strict=True
+    ):
         assert (few - many).abs().max() < 1e-12
 
 
