@@ -107,6 +107,14 @@ NANO = ("--scale", "nano")
         (MDLM, ("--json",), "--json goes with --print or --plan"),
         (MDLM, ("--print", "--plan"), "not allowed with argument --print"),
         (EVALS, (), "give --ckpt DIR"),
+        (EVALS, ("jugde", "x.jsonl"), "no command 'jugde'; nearest is 'judge'"),
+        (EVALS, ("list", "sampler"), "invalid choice: 'sampler'"),
+        (EVALS, ("plan", "--suite", "nanno"), "no suite 'nanno'; nearest is 'nano'"),
+        (EVALS, ("--plan",), "use `python -m repro.evals plan [--device DEVICE]`"),
+        (EVALS, ("--cell=duo.t5.mdlm",), "use `python -m repro.evals cells NAMES`"),
+        (EVALS, ("--rule", "duo"), "use `python -m repro.evals judge FILE.jsonl --judge CKPT`"),
+        (EVALS, ("--samples", "x.jsonl"), "is scored by `python -m repro.evals judge FILE.jsonl"),
+        (EVALS, ("--samplers", "list"), "use `python -m repro.evals list samplers`"),
         (EVALS, (*ORACLE, "--seeds", "x"), "'x' is no integer"),
         (EVALS, (*ORACLE, "--weights", "exma"), "invalid choice: 'exma'"),
         (EVALS, (*ORACLE, "--tokens-per-step", "0"), "'0' is no positive number"),
@@ -142,7 +150,7 @@ def test_arguments(program, arguments, message, line):
         (("--n", "0"), "--n 0 samples nothing"),
         (("--cache", "dul"), "no cache 'dul'; nearest is 'dual'"),
         (("--cache", "dual:refresh=0"), "refresh=0 is no number of forwards; give 1 or more, or null"),
-        (("--cache", "prefix", "--block-length", "8"), "no keys and values to keep; leave out the cache"),
+        (("--cache", "prefix", "--block-length", "8"), "this denoiser does not support a KV cache; leave out the cache"),
         (("--block-length", "5"), "gen_length 32 is no multiple of block_length 5"),
     ],
 )
@@ -162,8 +170,8 @@ def test_a_preset_that_does_not_fit_the_process(line):
 
 
 @pytest.mark.parametrize("program", [EVALS, SAMPLE, "repro.checkpoint"])
-def test_a_checkpoint_that_is_none(program, trained, tmp_path, line):
-    """Missing, empty, a pickle, a single file, truncated: one line each, wherever one is asked for."""
+def test_a_checkpoint_that_does_not_load(program, trained, tmp_path, line):
+    """Missing, empty, a pickle, a single file, truncated: one line each, from every command."""
 
     def of(path: Path) -> str:
         if program == "repro.checkpoint":
@@ -209,7 +217,7 @@ def test_an_out_that_is_no_folder(tmp_path, line):
 
 
 def test_no_network(tmp_path, monkeypatch, line):
-    """A full recipe says what it could not fetch, and which scale needs no download."""
+    """A full recipe names what it could not fetch and a scale that needs no download."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     said = line("repro.recipes.duo", "--out", tmp_path / "run")
     assert said.startswith("cannot fetch ") and "(no network)" in said
@@ -240,9 +248,7 @@ def test_the_runner_ends_in_one_line(error, code, said, capsys):
     assert end.value.code == code and err.startswith(said) and err.count("\n") == (1 if code == 2 else 0)
 
 
-def test_a_bug_is_no_bad_input():
-    """What nobody foresaw keeps its traceback."""
-
+def test_an_unexpected_error_keeps_its_traceback():
     def main(argv):
         raise KeyError("bug")
 
@@ -250,7 +256,7 @@ def test_a_bug_is_no_bad_input():
         run(main, "prog")
 
 
-def test_one_thread_unless_told_otherwise(monkeypatch):
+def test_one_thread_unless_the_environment_says_otherwise(monkeypatch):
     for given, expected in ((None, "1"), ("3", "3")):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if given is not None:
@@ -280,7 +286,7 @@ def test_a_flag_that_may_be_repeated_is_no_error():
     ],
 )
 def test_what_only_prints_is_light(module, arguments, shown, light):
-    """Exit 0, and no torch for --help and --print (it alone takes longer than the second that they have)."""
+    """Exit code 0; --help and --print do not import torch, which takes longer than a second."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", module, *arguments],
         capture_output=True,
@@ -308,8 +314,27 @@ def test_a_wrong_flag_in_a_process_of_its_own():
     assert done.stderr == "repro.recipes.mdlm: no flag '--scal'; nearest is '--scale'\n"
 
 
+@pytest.mark.parametrize(
+    "what, shown",
+    [
+        ("samplers", "low_confidence absorbing commits the most confident"),
+        ("processors", "nucleus absorbing"),
+        ("suites", "flagship group What one 80 GB GPU"),
+        ("tasks", "law law"),
+        ("protocols", "owt.wrapped rows of 1024 s-sahoo/duo configs/data/openwebtext-split.yaml"),
+        ("estimators", "levels levels"),
+    ],
+)
+def test_lists_name_what_can_be_chosen(what, shown, capsys):
+    """A line each: name, kind, and purpose or source; without a name all lists under headings."""
+    assert evals(["list", what]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(" ".join(line.split()).startswith(shown) for line in lines), lines
+    assert all(len(line.split()) > 2 for line in lines)
+
+
 def test_any_recipe_by_name(line, capsys):
-    """`python -m repro.recipes NAME`; Python itself answers for a module that does not exist."""
+    """`python -m repro.recipes NAME` names the nearest recipe; without a name it lists all."""
     assert line("repro.recipes", "mdml") == "no recipe 'mdml'; nearest is 'mdlm'"
     assert recipes.main([]) == 0
     assert capsys.readouterr().out.split() == list(registry.RECIPES)

@@ -1,5 +1,5 @@
-"""How many rows go through the network together: what fits the accelerator's free memory, and half of it where even
-that does not. No answer depends on it.
+"""Batch size: as many rows as fit the accelerator's free memory, halved after an out-of-memory error. Answers do not
+depend on it.
 
     halving(lambda rows: task.answer(model, ask, rows), fitted(model, task, ask))
 """
@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 
 
 def fitted(model: Model, task: Task, ask: Ask) -> int | None:
-    """Rows by arithmetic for the free memory of the model's card; None on a CPU, and where nobody knows the cost."""
+    """Rows that are estimated to fit the free memory of the model's card; None on a CPU and for an unknown workload."""
     network, workload = model.size(), task.workload(model, ask)
     if network is None or workload is None or not workload.forwards:
         return None
@@ -35,40 +35,45 @@ def fitted(model: Model, task: Task, ask: Ask) -> int | None:
 
 
 def halving(find: Callable[[int | None], Found], rows: int | None) -> Found:
-    """`find(rows)`; where the accelerator's memory does not do, again with half as many rows (None: of MOST), down to
-    one. ValueError where one row does not fit."""
+    """Call `find(rows)`; after an out-of-memory error again with half as many rows (None counts as MOST), down to one.
+
+    Raises ValueError if one row does not fit.
+    """
     while True:
         try:
             return find(rows)
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise ValueError(
-                    "one row does not fit in the accelerator's memory; take a larger card"
+                    "one row does not fit in the accelerator's memory; use a larger card"
                 ) from None
         rows = (MOST if rows is None else rows) // 2
         torch.cuda.empty_cache()
 
 
 MOST = 256
-"""Rows of a forward at most, however small they are."""
+"""Most rows of a forward."""
 SPARE = 0.8
-"""Share of the free memory that a batch may take: the rest is the allocator's slack."""
+"""Share of the free memory that a batch may take; the rest is slack for the allocator."""
 
 
 # --- batches ------------------------------------------------------------------------------------------------
 def row_bytes(network: Size, length: int, positions: int, value: int, cached: bool) -> int:
-    """Bytes of one row of a forward without gradients: residual and normed states, queries, keys, values and the
-    feed-forward of one layer, a mask, logits in float32 and probabilities in float64 at `positions`, kept keys."""
+    """Bytes of one row of `length` tokens in a forward without gradients, `value` bytes an activation.
+
+    Counts residual and normed states, queries, keys, values and the feed-forward of one layer, an attention mask,
+    logits in float32 and probabilities in float64 at `positions`, and the KV cache if `cached`.
+    """
     states = length * value * (6 * network.width + 2 * network.kv_width + 3 * network.ffn)
     logits = positions * network.vocab_size * (4 + 8)
-    kept = 2 * network.layers * network.kv_width * length * value if cached else 0
-    return states + length * length * value + logits + kept
+    kv_cache = 2 * network.layers * network.kv_width * length * value if cached else 0
+    return states + length * length * value + logits + kv_cache
 
 
 def fitting_batch(
     network: Size, length: int, free: float, *, positions: int, value: int, cached: bool = False
 ) -> int:
-    """Rows of `length` that fit in `free` bytes beside the loaded weights: a power of two from 1 to MOST."""
+    """Rows of `length` tokens that fit in `free` bytes: a power of two from 1 to MOST."""
     rows = SPARE * free / row_bytes(network, length, positions, value, cached)
     batch = 1
     while 2 * batch <= min(rows, MOST):
@@ -77,8 +82,8 @@ def fitting_batch(
 
 
 def rows_at_once(workload: Workload, network: Size, free: float, value: int) -> int:
-    """Rows of a question's forward that fit in `free` bytes beside the weights, numbers of `value` bytes; a cache's
-    keys are counted where forwards see more than they send."""
+    """Rows of a workload's forward that fit in `free` bytes, `value` bytes an activation. A KV cache is counted if
+    forwards attend to more tokens than they compute."""
     length = round(workload.keys / workload.tokens)
     positions = round(workload.heads / workload.forwards)
     cached = workload.tokens < workload.forwards * length

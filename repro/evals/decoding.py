@@ -1,4 +1,4 @@
-"""Texts of a task, decoded in pieces that processes share; one `Decoded` of all rows comes back, on the CPU."""
+"""Decode the texts of a task in chunks that processes share; the result is one `Decoded` of all rows, on the CPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from repro.core.lazy import torch
-from repro.evals.work_queue import Work, rows_of
+from repro.evals.work_queue import WorkQueue, rows_per_chunk
 from repro.samplers.decode import decode
 from repro.samplers.decoded import Cost, Decoded
 from repro.samplers.plan import Plan
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def decoded(
-    work: Work,
+    work: WorkQueue,
     model: Model,
     sampler: Sampler,
     plan: Plan,
@@ -28,13 +28,13 @@ def decoded(
     names: Sequence[int],
     batch: int | None,
 ) -> Decoded:
-    """Decode a row a prompt, at most `batch` together (None: a piece); `names` number the rows in the stream of draws.
+    """Decode one row a prompt, at most `batch` together (None: a chunk); `names` are the rows' keys of random draws.
 
-    Raises Elsewhere while other processes are at what is left.
+    Raises Busy while other processes compute the rest.
     """
-    size = rows_of(max(map(len, prompts)) + plan.gen_length)
+    size = rows_per_chunk(max(map(len, prompts)) + plan.gen_length)
 
-    def piece(rows: range) -> dict[str, Any]:
+    def chunk(rows: range) -> dict[str, Any]:
         found = [
             decode(
                 model.denoiser,
@@ -49,17 +49,17 @@ def decoded(
         ]
         return _data(joined(found))
 
-    return joined([_read(kept) for kept in work.pieces(len(prompts), size, piece)])
+    return joined([_read(each) for each in work.map_chunks(len(prompts), size, chunk)])
 
 
 def cut(rows: range, batch: int | None) -> Iterator[range]:
-    """Runs of at most `batch` of the rows; all of them together where nobody says how many."""
+    """Split rows into ranges of at most `batch` (None: all in one)."""
     size = len(rows) if batch is None else batch
     return (range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
 
 
 def joined(found: Sequence[Decoded]) -> Decoded:
-    """Decoded rows of one length, one batch after the other."""
+    """Concatenate batches of decoded rows of one length."""
     costs = {name: torch.cat([getattr(each.cost, name) for each in found]) for name in _costs()}
     ids, useful = (torch.cat([getattr(each, name) for each in found]) for name in ("ids", "useful"))
     return Decoded(ids, Cost(**costs), useful)
@@ -72,9 +72,9 @@ def _costs() -> list[str]:
 def _data(found: Decoded) -> dict[str, Any]:
     """Decoded rows as plain JSON."""
     cost = {name: getattr(found.cost, name).tolist() for name in _costs()}
-    return {"ids": found.ids.tolist(), "useful": found.useful.tolist(), "ledger": cost}
+    return {"ids": found.ids.tolist(), "useful": found.useful.tolist(), "cost": cost}
 
 
-def _read(kept: dict[str, Any]) -> Decoded:
-    cost = Cost(**{name: torch.tensor(cost) for name, cost in kept["ledger"].items()})
-    return Decoded(torch.tensor(kept["ids"]), cost, torch.tensor(kept["useful"]))
+def _read(data: dict[str, Any]) -> Decoded:
+    cost = Cost(**{name: torch.tensor(values) for name, values in data["cost"].items()})
+    return Decoded(torch.tensor(data["ids"]), cost, torch.tensor(data["useful"]))

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from repro.core import parts, registry
 from repro.core.files import runs
-from repro.evals.lm.find import Put, named
 from repro.evals.lm.prompts import Template
+from repro.evals.lm.task_selection import TaskOptions, tasks_by_name
 from repro.evals.perplexity.catalogue import replaced
 from repro.evals.perplexity.corpora import scored
 from repro.evals.perplexity.corpus import Perplexity
@@ -217,7 +217,7 @@ class Prepared:
     def ordered(self, records: Iterable[Record]) -> list[Record]:
         """Records of this grid in the order of its questions."""
         place = {question(self.model, cell).id: number for number, cell in enumerate(self.cells)}
-        return sorted(records, key=lambda record: place[record["id"]])
+        return sorted(records, key=lambda record: place[record.id])
 
 
 def laid_out(
@@ -240,10 +240,10 @@ def laid_out(
         own: list[Task] = [scored(request.corpus, way, model.data) for way in ways]
         chosen = dataclasses.replace(chosen, tasks=own)
     elif request.tasks is not None:
-        tasks = named(request.tasks, chosen.name, chosen.tasks, model)
+        tasks = tasks_by_name(request.tasks, chosen.name, chosen.tasks, model)
         chosen = dataclasses.replace(chosen, tasks=tasks)
-    given = Put(request.estimator, request.shots, request.template)
-    chosen = dataclasses.replace(chosen, tasks=given.on(chosen.tasks, model))
+    given = TaskOptions(request.estimator, request.shots, request.template)
+    chosen = dataclasses.replace(chosen, tasks=given.apply(chosen.tasks, model))
     if not chosen.tasks:
         raise ValueError(
             f"suite {chosen.name!r} holds no task; name some with --tasks, or give another --suite"

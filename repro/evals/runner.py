@@ -1,8 +1,8 @@
-"""Asking: each question once, kept as a record with its measurements.
+"""Runner: answer each question of a grid once and store it as a record with its measurements.
 
-A question already answered in the store (same question, same numerics class; a speed:
-on the same device) is not asked again, and neither is a piece
-of one (`repro.evals.work_queue`), so a killed run goes on where it stopped, and several processes share a grid.
+A question that the store already answers (same question and numerics class; for a speed also the same device) is not
+computed again, nor is a finished chunk of one (`repro.evals.work_queue`). So a killed run continues where it stopped,
+and several processes can share a grid.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from repro.core.files import ROOT, write_text
 from repro.evals.batch_size import fitted, halving
 from repro.evals.suites import Suite
 from repro.evals.task import Answer, Ask, Task
-from repro.evals.work_queue import Elsewhere, Shared, shared
+from repro.evals.work_queue import Busy, SharedQueue, shared_queue
 from repro.model import Model
 from repro.results.record import Question, Record, make_record
 from repro.results.store import Store
 
 POLL = 0.1
-"""Seconds between two looks at what others are doing."""
+"""Seconds between two looks at the progress of other processes."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One question to be asked, with what tables print of it."""
+    """One question to be answered, with the labels that tables print."""
 
     task: Task
     ask: Ask
@@ -46,13 +46,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Skip:
-    """What cannot be asked, and why."""
+    """What is left out, and why."""
 
     what: str
     reason: str
 
 
 def question(model: Model, cell: Cell) -> Question:
+    """The question of a cell as its record holds it; its `id` is the hash of all that the answer depends on."""
     task = parts.canonical(cell.task)
     protocol, overridden = cell.task.protocol(), cell.task.overridden(cell.ask)
     checkpoint = {
@@ -62,7 +63,7 @@ def question(model: Model, cell: Cell) -> Question:
         "step": model.step,
         "weights": model.weights,
     }
-    kept = {"weights_precision": model.precision} if model.precision in ("bfloat16", "int8") else {}
+    precision = {"weights_precision": model.precision} if model.precision in ("bfloat16", "int8") else {}
     return Question.read(
         {
             "checkpoint": checkpoint,
@@ -71,13 +72,13 @@ def question(model: Model, cell: Cell) -> Question:
             "plan": None if cell.ask.plan is None else parts.canonical(cell.ask.plan),
             "seed": cell.ask.seed,
             "limit": cell.ask.limit,
-            "protocol": protocol | kept | ({"overridden": overridden} if overridden else {}),
+            "protocol": protocol | precision | ({"overridden": overridden} if overridden else {}),
         }
     )
 
 
 def numerics(model: Model) -> dict[str, Any]:
-    """The numerics class: answers of one class are equal up to rounding."""
+    """The numerics class of this model and machine: answers of one class are equal up to rounding."""
     from repro.core.lazy import torch
 
     device = next(model.denoiser.buffers()).device.type
@@ -94,24 +95,23 @@ def numerics(model: Model) -> dict[str, Any]:
 def run_grid(
     model: Model, suite: Suite, todo: Iterable[Cell], store: Store, batch: int | None
 ) -> Iterator[tuple[Record, bool]]:
-    """Ask what the store does not answer yet; yields (record, whether its answer was made here) as they come.
+    """Answer what the store does not answer yet; yields (record, whether this process wrote it) as they come.
 
-    Processes that ask one store share the work: what others are at is left for later. `batch`: rows that go through
-    the network together (None: what fits the accelerator's memory, on a CPU what suits the task).
+    Processes that write to one store share the work; questions that others are computing are looked at again later.
+    `batch`: most rows of a forward (None: what fits the accelerator's memory; on a CPU the task's default).
     """
     kind, commit = numerics(model), _commit()
-    folder = store.folder.parent / "pieces"
-    waiting: deque[tuple[Cell, Question, Elsewhere | None]] = deque(
+    folder = store.folder.parent / "chunks"
+    waiting: deque[tuple[Cell, Question, Busy | None]] = deque(
         (cell, question(model, cell), None) for cell in todo
     )
     idle = 0
     while waiting:
-        cell, asked, elsewhere = waiting.popleft()
-
+        cell, asked, busy = waiting.popleft()
         on = cell.task.timed_on(model)
 
-        def work(rows: int | None, id: str = asked.id, on: str | None = on) -> Shared:
-            return shared(folder, id, kind, rows, lambda: store.find(id, kind, on) is not None)
+        def work(rows: int | None, id: str = asked.id, on: str | None = on) -> SharedQueue:
+            return shared_queue(folder, id, kind, rows, lambda: store.find(id, kind, on) is not None)
 
         def made(rows: int | None, cell: Cell = cell, asked: Question = asked) -> Record:
             return _made(model, suite, cell, asked, work(rows), store, commit)
@@ -119,30 +119,36 @@ def run_grid(
         record, fresh = store.find(asked.id, kind, on), False
         if record is not None:
             work(batch).finish()
-        elif elsewhere is None or elsewhere.over():
+        elif busy is None or busy.over():
             try:
                 record, fresh = halving(made, batch or fitted(model, cell.task, cell.ask)), True
-            except Elsewhere as busy:
-                elsewhere = busy
+            except Busy as error:
+                busy = error
         if record is not None:
             idle = 0
             yield record, fresh
             continue
-        waiting.append((cell, asked, elsewhere))
+        waiting.append((cell, asked, busy))
         idle += 1
-        if idle >= len(waiting):  # everything that is left is being done by others
+        if idle >= len(waiting):  # other processes are computing everything that is left
             time.sleep(POLL)
 
 
 def _made(
-    model: Model, suite: Suite, cell: Cell, asked: Question, work: Shared, store: Store, commit: str | None
+    model: Model,
+    suite: Suite,
+    cell: Cell,
+    asked: Question,
+    work: SharedQueue,
+    store: Store,
+    commit: str | None,
 ) -> Record:
-    """Do what is left of a question and write its record. Raises Elsewhere while others are at it."""
+    """Compute the rest of a question and write its record. Raises Busy while other processes are computing it."""
     began = time.perf_counter()
     try:
         answer = cell.task.shared(model, cell.ask, work)
         work.join()
-        here = time.perf_counter() - began - work.own  # pieces count wherever they were done
+        here = time.perf_counter() - began - work.own  # chunks count whichever process computed them
         record = make_record(
             asked,
             labels(model, suite, cell),
@@ -160,11 +166,12 @@ def _made(
 
 
 def items_file(store: Store, record: Record) -> Path:
-    """Where the items of a record lie: OUT/items/<question>.jsonl, one JSON object a line."""
-    return store.folder.parent / "items" / f"{record['id'][:16]}.jsonl"
+    """The file of a record's items: OUT/items/<question>.jsonl, one JSON object a line."""
+    return store.folder.parent / "items" / f"{record.id[:16]}.jsonl"
 
 
 def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
+    """The labels of a record: names that tables print; they are no part of the question."""
     recipe = model.recipe
     name = recipe.name.removeprefix("oracle:")
     found: dict[str, Any] = {
@@ -202,8 +209,8 @@ def _commit() -> str | None:
 
 
 def measured_alone(device: str, seconds: float) -> dict[str, Any]:
-    """Measurements of an answer about samples that no model of the suite wrote: a judge's, float32 on `device`; nothing
-    is known of the speed that made them."""
+    """Measurements of an answer about samples that were not generated here: a judge's, in float32 on `device`, without
+    a generation speed."""
     from repro.core.lazy import torch
 
     kind = {

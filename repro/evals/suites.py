@@ -1,8 +1,8 @@
-"""A suite: the tasks that are asked together and how each is put; evals/suites/NAME.toml.
+"""A suite: tasks that are run together and the settings of each; evals/suites/NAME.toml.
 
-A task that generates is crossed with presets and tokens per step, or put exactly as its `[[plans]]` say: published
-settings differ by task in block length, steps, cache and rule. What a person asks for (--samplers, --tokens-per-step,
---block-length, --cache) takes the place of that one field in every plan. `protocols` names perplexities of
+A generating task runs with every preset at every number of tokens per step, or exactly as its `[[plans]]` say:
+published settings differ by task in block length, steps, cache and sampler. --samplers, --tokens-per-step,
+--block-length and --cache replace that one field in every plan. `protocols` names perplexity protocols of
 evals/corpora.toml.
 """
 
@@ -29,7 +29,7 @@ TokensPerStep = float | str
 
 
 class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one task is put: every preset at every number of steps (none for adaptive rules).
+    """Settings of one task: every preset at every number of steps (none for adaptive samplers).
 
     `block_length`: 0 for one block of the whole length; `cache`: as on the command line, "" for none.
     """
@@ -43,9 +43,8 @@ class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Suite:
-    """Tasks, the tokens per step to try, what `--samplers all` means for a task that does not take every preset as it
-    stands (generation at temperature 1, say), and the plans of tasks that are put in one published way; read from
-    evals/suites/NAME.toml."""
+    """A suite as evals/suites/NAME.toml states it: tasks, tokens per step, the presets of `--samplers all` for a task
+    (default: every preset), and the plans of tasks with published settings."""
 
     name: str
     tokens_per_step: list[TokensPerStep]
@@ -54,13 +53,13 @@ class Suite:
     plans: list[Plans]
 
     def ways(self, task: str) -> list[Plans]:
-        """The plans of a task; where the suite has none, its presets at its tokens per step."""
+        """The plans of a task; if the suite has none, one plan of its presets."""
         given = [each for each in self.plans if each.task == task]
         return given or [Plans(task=task, presets=self.presets.get(task, list(PRESETS)))]
 
 
 def read_suite(name: str) -> Suite:
-    """Read a suite strictly; ValueError names the nearest suite, part or pin."""
+    """Read and check a suite; ValueError names what is wrong and the nearest suite, part or pin."""
     path = SUITES / f"{name}.toml"
     if not path.is_file():
         raise ValueError(f"no suite {name!r}; {nearest(name, [p.stem for p in SUITES.glob('*.toml')])}")
@@ -82,14 +81,16 @@ def read_suite(name: str) -> Suite:
 
 
 def _check(suite: Suite) -> None:
-    """ValueError for presets or plans of tasks that are not there, or that could not be asked."""
+    """ValueError for presets or plans of unknown tasks, and for plans that cannot be run."""
     names = [task.name for task in suite.tasks]
     generating = [task.name for task in suite.tasks if task.generates]
     planned = {each.task for each in suite.plans}
     for task in sorted(suite.presets.keys() - set(names)):
         raise ValueError(f"presets of unknown task {task!r}; {nearest(task, names)}")
     for task in sorted(planned - set(generating)):
-        raise ValueError(f"plans of {task!r}, no task here that generates; {nearest(task, generating)}")
+        raise ValueError(
+            f"plans of {task!r}, which is no generating task of this suite; {nearest(task, generating)}"
+        )
     for task in sorted(planned & suite.presets.keys()):
         raise ValueError(f"task {task!r} has plans and presets; give one of them")
     for name in itertools.chain(*suite.presets.values(), *(each.presets for each in suite.plans)):

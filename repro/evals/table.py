@@ -1,12 +1,12 @@
-"""One table of a scored grid: presets and tokens per step down, what generating tasks found across, intervals, NFE.
+"""The table of a scored grid: a row for each preset and tokens per step, columns for metrics with intervals, and NFE.
 
-    rows(records)                        one dict a (record, metric), what `--json` prints
-    show(console, title, records)        the same to read
+    rows(records)                        one dict for each record and metric, as `--json` prints them
+    show(console, title, records)        the table
 
-What does not depend on a sampler stands above it, a line a number; metrics that end in a number (`accuracy_16`) are one
-line a number, a column a name. An interval is 95 %: Wilson's for a share of items, else value ± 1.96 standard errors.
-A table wider than the console is printed in parts. What was timed stands in tables of its own, one an engine,
-device, clock and batch.
+Metrics that do not depend on a sampler stand above it, a line each; metrics that end in a number (`accuracy_16`) have a
+line for each number and a column for each name. Intervals are 95 %: Wilson's for shares of items, else value ± 1.96
+standard errors. A table wider than the console is printed in parts. Speeds stand in tables of their own, one for each
+engine, device, clock and batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from repro.core.stats import wilson
-from repro.results.record import Record
+from repro.results.record import Metric, Record
+from repro.results.tables.parallelism import timed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,41 +30,41 @@ NORMAL = 1.96
 SHARES = frozenset({"acc", "acc_norm", "accuracy", "exact_match"})
 """Metrics that are shares of items, each right or wrong."""
 TRUE = "true_"
-"""Prefix of a metric's value for true samples of the same number."""
+"""Prefix of a metric that is computed on as many true samples."""
 NUMBERED = re.compile(r"(.+)_(\d+)")
 ADAPTIVE = "adaptive"
 UNBOUNDED = 1 << 16
-"""Columns, to measure how wide a table would like to be."""
+"""Width at which the natural width of a table is measured."""
 Row = dict[str, Any]
 Column = tuple[str, str]
 """Task and metric."""
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """One row a (record, metric): where it stands, value, standard error, interval (null: unknown), n, and cost."""
+    """One row for each record and metric: labels, value, standard error, interval (null: unknown), n, and cost."""
     found = []
     for record in records:
-        labels, answer = record["labels"], record["answer"]
-        shared = {name: labels[name] for name in ("task", "preset", "tokens_per_step")}
-        cost = {name: answer[name] for name in ("nfe", "tokens_per_nfe")}
-        seed = record["question"]["seed"]
-        for name, metric in answer["metrics"].items():
+        labels, answer = record.labels, record.answer
+        shared = {name: getattr(labels, name) for name in ("task", "preset", "tokens_per_step")}
+        shared |= {"seed": record.question.seed}
+        cost = {name: getattr(answer, name) for name in ("nfe", "tokens_per_nfe")}
+        for name, metric in answer.metrics.items():
             low, high = interval(name, metric) or (None, None)
-            found.append({**shared, "seed": seed, "metric": name, **metric, "low": low, "high": high, **cost})
+            found.append({**shared, "metric": name, **metric.data(), "low": low, "high": high, **cost})
     return found
 
 
-def interval(name: str, metric: Row) -> tuple[float, float] | None:
-    """The 95 % interval of a metric; None where its standard error is unknown."""
-    value, error = metric["value"], metric["se"]
+def interval(name: str, metric: Metric) -> tuple[float, float] | None:
+    """The 95 % interval of a metric; None if its standard error is unknown."""
+    value, error = metric.value, metric.se
     if name.partition(".")[0] in SHARES and 0 <= value <= 1:
-        return wilson(value, metric["n"], LEVEL)
+        return wilson(value, metric.n, LEVEL)
     return None if error is None else (value - NORMAL * error, value + NORMAL * error)
 
 
-def shown(name: str, metric: Row) -> str:
-    """`0.395 ± 0.114`, or `0.950 [0.887, 0.978]` where an interval is not symmetric, to two digits of the interval."""
-    value, ends = metric["value"], interval(name, metric)
+def shown(name: str, metric: Metric) -> str:
+    """`0.395 ± 0.114`, or `0.950 [0.887, 0.978]` for a share, to two digits of the interval."""
+    value, ends = metric.value, interval(name, metric)
     if ends is None or ends[0] == ends[1]:
         return f"{value:.4g}"
     half = (ends[1] - ends[0]) / 2
@@ -74,26 +75,26 @@ def shown(name: str, metric: Row) -> str:
 
 
 def show(console: Console, title: str, records: Sequence[Record]) -> None:
-    """Print what was found, sampler-free answers first."""
-    free = [r for r in records if r["question"]["sampler"] is None]
-    drawn = [r for r in records if r["question"]["sampler"] is not None]
+    """Print the tables of records, those without a sampler first."""
+    free = [r for r in records if r.question.sampler is None]
+    drawn = [r for r in records if r.question.sampler is not None]
     console.print(f"{title} (± and brackets: 95 % intervals)", highlight=False, markup=False)
     for table in (*_free(free), *_numbered(free)):
         console.print(table)
     if drawn:
-        columns = dict.fromkeys((r["labels"]["task"], name) for r in drawn for name in r["answer"]["metrics"])
+        columns = dict.fromkeys((r.labels.task, name) for r in drawn for name in r.answer.metrics)
         for table in _fitting(console, drawn, [c for c in columns if not c[1].startswith(TRUE)]):
             console.print(table)
     timed: dict[tuple[str, ...], list[Record]] = {}
     for record in drawn:
-        if "speed" in record["measurements"]:
+        if record.measurements.speed:
             timed.setdefault(_clocked(record), []).append(record)
     for some in timed.values():
         console.print(_timed(some))
 
 
 def _fitting(console: Console, records: Sequence[Record], columns: Sequence[Column]) -> Iterator[Table]:
-    """The grid in as few tables as fit the console: whole, by tasks, by metrics of one task."""
+    """The grid in as few tables as fit the console: whole, split by tasks, split by metrics of one task."""
     table = _grid(records, columns)
     unbounded = console.options.update(max_width=UNBOUNDED)
     if len(columns) == 1 or console.measure(table, options=unbounded).maximum <= console.width:
@@ -118,32 +119,32 @@ def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None
 
 
 def _several(records: Sequence[Record]) -> bool:
-    """Whether more than one sampling seed was asked, so that rows must say theirs."""
-    return len({r["question"]["seed"] for r in records}) > 1
+    """Whether there is more than one sampling seed, so that rows must show theirs."""
+    return len({r.question.seed for r in records}) > 1
 
 
 def _place(record: Record, several: bool) -> list[str]:
-    return [str(record["question"]["seed"])] if several else []
+    return [str(record.question.seed)] if several else []
 
 
 def _free(records: Sequence[Record]) -> list[Table]:
-    """Answers that no sampler enters: a line a metric."""
+    """Answers that do not depend on a sampler: a line for each metric."""
     several = _several(records)
     made = _table(["task", "metric", *["seed"] * several], ["value", "n"])
     for record in records:
-        for name, metric in record["answer"]["metrics"].items():
+        for name, metric in record.answer.metrics.items():
             if not NUMBERED.fullmatch(name):
-                line = [record["labels"]["task"], name, *_place(record, several)]
-                made.add_row(*line, shown(name, metric), str(metric["n"]))
+                line = [record.labels.task, name, *_place(record, several)]
+                made.add_row(*line, shown(name, metric), str(metric.n))
     return [made] if made.row_count else []
 
 
 def _numbered(records: Sequence[Record]) -> list[Table]:
-    """Metrics by number: a line a (task, number), a column a name; tasks of the same names share a table."""
+    """Numbered metrics: a line for each task and number, a column for each name; tasks with equal names share one."""
     found: dict[tuple[str, ...], list[list[str]]] = {}
     several = _several(records)
     for record in records:
-        metrics = record["answer"]["metrics"]
+        metrics = record.answer.metrics
         named = [(*match.groups(), name) for name in metrics if (match := NUMBERED.fullmatch(name))]
         names = tuple(dict.fromkeys(what for what, *_ in named))
         for number in sorted({int(at) for _, at, _ in named}):
@@ -151,7 +152,7 @@ def _numbered(records: Sequence[Record]) -> list[Table]:
                 shown(what, metrics[f"{what}_{number}"]) if f"{what}_{number}" in metrics else ""
                 for what in names
             ]
-            line = [record["labels"]["task"], *_place(record, several), str(number), *cells]
+            line = [record.labels.task, *_place(record, several), str(number), *cells]
             found.setdefault(names, []).append(line)
     tables = []
     for names, lines in found.items():
@@ -163,17 +164,17 @@ def _numbered(records: Sequence[Record]) -> list[Table]:
 
 
 def _grid(records: Sequence[Record], columns: Sequence[Column]) -> Table:
-    """A line a (preset, tokens per step), a group of columns a task; how many items each stands on below."""
+    """A line for each preset and tokens per step, a group of columns for each task, numbers of items below."""
     tasks = {task: [name for mine, name in columns if mine == task] for task, _ in columns}
-    records = [r for r in records if r["labels"]["task"] in tasks]
+    records = [r for r in records if r.labels.task in tasks]
     several = _several(records)
     heads = [f"{task}\n{name}" for task, names in tasks.items() for name in (*names, "NFE", "tokens/NFE")]
     made = _table(["preset", *["seed"] * several], ["tokens\nper step", *heads], _counts(records))
     lines: dict[tuple, dict[str, Record]] = {}
     for record in records:
-        labels = record["labels"]
-        key = (labels["preset"], *_place(record, several), labels["tokens_per_step"] or ADAPTIVE)
-        lines.setdefault(key, {})[labels["task"]] = record
+        labels = record.labels
+        key = (labels.preset, *_place(record, several), labels.tokens_per_step or ADAPTIVE)
+        lines.setdefault(key, {})[labels.task] = record
     for key, by_task in lines.items():
         made.add_row(
             *key, *[cell for task, names in tasks.items() for cell in _cells(by_task.get(task), names)]
@@ -189,42 +190,41 @@ def _counts(records: Sequence[Record]) -> str:
     """`law: n = 500`."""
     found: dict[str, set[int]] = {}
     for record in records:
-        mine = found.setdefault(record["labels"]["task"], set())
-        mine.update(metric["n"] for metric in record["answer"]["metrics"].values())
+        mine = found.setdefault(record.labels.task, set())
+        mine.update(metric.n for metric in record.answer.metrics.values())
     each = [f"{task}: n = {' to '.join(map(str, sorted({min(n), max(n)})))}" for task, n in found.items()]
     return "; ".join([*each, "NFE: forwards a row"])
 
 
 def _cells(record: Record | None, names: Sequence[str]) -> list[str]:
-    """The metrics and the cost of one record; empty where this line was not asked of this task."""
+    """The metrics and the cost of one record; empty cells for None."""
     if record is None:
         return [""] * (len(names) + 2)
-    answer = record["answer"]
-    found = [shown(name, answer["metrics"][name]) if name in answer["metrics"] else "" for name in names]
-    return [*found, f"{answer['nfe']:.1f}", f"{answer['tokens_per_nfe']:.2f}"]
+    answer = record.answer
+    found = [shown(name, answer.metrics[name]) if name in answer.metrics else "" for name in names]
+    return [*found, f"{answer.nfe:.1f}", f"{answer.tokens_per_nfe:.2f}"]
 
 
 def _clocked(record: Record) -> tuple[str, ...]:
-    """What speeds of one table share: engine, device, clock, rows of a batch."""
-    speed = record["measurements"]["speed"]
-    return speed["engine"], speed["device"], speed["clock"], str(speed["throughput"]["batch"])
+    """What the speeds of one table have in common: engine, device, clock, rows of a batch."""
+    speed = timed(record)
+    return speed.engine, speed.device, speed.clock, str(speed.throughput.batch)
 
 
 def _timed(records: Sequence[Record]) -> Table:
-    """What decoding took, all of it timed alike, a line a record: useful tokens a second in both modes, seconds of a
-    text alone."""
-    several, first = _several(records), records[0]["measurements"]["speed"]
-    modes = (("throughput", first["throughput"]["batch"]), ("latency", 1))
-    heads = [f"useful tokens\na second, batch {batch}" for _, batch in modes]
-    said = f"engine {first['engine']} on {first['device']}; {first['clock']} seconds of decoding alone, warm-up apart"
+    """Speeds that were timed alike, a line for each record: useful tokens a second in both modes, milliseconds of a
+    single text."""
+    several, first = _several(records), timed(records[0])
+    heads = [f"useful tokens\na second, batch {batch}" for batch in (first.throughput.batch, 1)]
+    said = f"engine {first.engine} on {first.device}; {first.clock} seconds of decoding alone, warm-up apart"
     made = _table(
         ["preset", *["seed"] * several], ["tokens\nper step", *heads, "ms a text,\nmedian", "p95"], said
     )
     for record in records:
-        labels, speed = record["labels"], record["measurements"]["speed"]
-        line = [labels["preset"], *_place(record, several), labels["tokens_per_step"] or ADAPTIVE]
-        rates = [speed[mode]["counts"]["useful"] / median(speed[mode]["passes"]) for mode, _ in modes]
-        alone = (speed["latency"]["median"], speed["latency"]["p95"])
+        labels, speed = record.labels, timed(record)
+        line = [labels.preset, *_place(record, several), labels.tokens_per_step or ADAPTIVE]
+        rates = [mode.counts.useful / median(mode.passes) for mode in (speed.throughput, speed.latency)]
+        alone = (speed.latency.median, speed.latency.p95)
         made.add_row(
             *line, *[f"{rate:,.0f}" for rate in rates], *[f"{1000 * seconds:.1f}" for seconds in alone]
         )
@@ -232,7 +232,7 @@ def _timed(records: Sequence[Record]) -> Table:
 
 
 def _truth(records: Sequence[Record], task: str, names: Sequence[str]) -> list[str]:
-    """The same statistics of as many true samples, where a task has them."""
-    metrics = next(r["answer"]["metrics"] for r in records if r["labels"]["task"] == task)
+    """The metrics of as many true samples; empty cells if the task has none."""
+    metrics = next(r.answer.metrics for r in records if r.labels.task == task)
     found = [shown(name, metrics[TRUE + name]) if TRUE + name in metrics else "" for name in names]
     return [*found, "", ""]

@@ -1,7 +1,7 @@
-"""What a task is: a part that asks a model one thing, with or without a sampler, and returns an answer.
+"""What a task is: a part that evaluates one thing of a model, with or without a sampler, and returns an answer.
 
-A suite (`evals/suites/NAME.toml`) lists tasks in the canonical form of parts; `repro.evals.request` crosses those that
-generate with presets and tokens per step.
+A suite (`evals/suites/NAME.toml`) lists tasks in the canonical form of parts; `repro.evals.request` combines those
+that generate with presets and tokens per step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from repro.core.parts import Part, part
-from repro.evals.work_queue import ALONE, Work
+from repro.evals.work_queue import SERIAL, WorkQueue
 from repro.evals.workload import Workload
 from repro.model import Model
 from repro.results.record import Counts, Speed
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ask:
-    """How a task is put: sampler and plan (None where nothing is generated), seed, and a limit on its items."""
+    """Settings of a question: sampler and plan (None if nothing is generated), seed, and a limit on its items."""
 
     sampler: Sampler | None
     plan: Plan | None
@@ -39,24 +39,24 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """Metrics name -> (value, standard error or None, n); cost of generation; digest of samples; curves by name."""
+    """Metrics, name -> (value, standard error or None, n); cost of generation; digest of samples; curves by name."""
 
     metrics: dict[str, tuple[float, float | None, int]]
     nfe: float | None = None
     tokens_per_nfe: float | None = None
     tokens: int | None = None
-    """Generated; a record's `tokens_per_second` divides them by all the seconds of the question, a judge's included."""
+    """Generated tokens; a record's `tokens_per_second` divides them by the question's seconds, a judge's included."""
     samples: str | None = None
     curve: dict[str, list[float]] | None = None
     items: list[dict[str, Any]] | None = None
-    """One JSON object an item, kept beside the records; the record itself holds sums."""
+    """One JSON object an item, stored beside the records; the record itself holds sums."""
     counts: Counts | None = None
     outcomes: str | None = None
     speed: Speed | None = None
-    """A measurement: it stands beside the answer, not in it."""
+    """Timings; a record holds them with its measurements, not in its answer."""
 
     def data(self) -> dict[str, Any]:
-        """As a record holds it."""
+        """The answer as a record holds it."""
         metrics = {
             name: {"value": v, "se": None if se is None or math.isnan(se) else se, "n": n}
             for name, (v, se, n) in self.metrics.items()
@@ -78,52 +78,54 @@ class Answer:
 
 @part
 class Task(Part):
-    """Kind: a question to a model; `name` is what tables print."""
+    """Kind: an evaluation of a model; `name` is what tables print. A task implements `answer` or `shared`."""
 
     name: str
 
     generates: ClassVar[bool]
-    """Whether a sampler and a plan are needed."""
+    """Whether the task needs a sampler and a plan."""
 
     def gen_length(self, model: Model) -> int:
-        """Tokens that a generating task asks for; ValueError for a task that generates nothing."""
+        """Tokens that a generating task generates; ValueError for a task that generates nothing."""
         raise ValueError(f"task {self.name!r} generates nothing")
 
     def workload(self, model: Model, ask: Ask) -> Workload | None:
-        """What asking costs, by arithmetic; None where nobody can say."""
+        """The estimated cost; None if unknown."""
         return None
 
     def gives(self, metric: str) -> bool:
-        """Whether an answer may hold this metric, as far as that can be said before asking."""
+        """Whether an answer may hold this metric, as far as that is known beforehand."""
         return True
 
     def timed_on(self, model: Model) -> str | None:
-        """The device that an answer must have been timed on to be this one's; None where nothing is timed."""
+        """The device on which a stored answer must have been timed to be reused; None if nothing is timed."""
         return None
 
     def skip(self, model: Model) -> str | None:
-        """Why this model cannot be asked, or None."""
+        """Why the task does not apply to this model, or None."""
         return None
 
     def resolved(self) -> Task:
-        """The same with every pin that only a source knows written out; ConnectionError when it is out of reach."""
+        """The task with every pin filled in that only its source knows; ConnectionError if that cannot be reached."""
         return self
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """What else the answer depends on: precision, counting rules (names, not settings)."""
+        """What else the answer depends on, by name: precision, counting rules."""
 
     def overridden(self, ask: Ask) -> dict[str, list[Any]]:
-        """What the task asks and this sampler and plan do otherwise: field -> [asked, done]; part of the protocol."""
+        """Fields of the task that sampler and plan override: field -> [the task's, used]; part of the protocol."""
         return {}
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        """Its answer, all made here. A task says this, or `shared`."""
-        return self.shared(model, ask, ALONE)
+        """The answer, computed by this process alone."""
+        return self.shared(model, ask, SERIAL)
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
-        """Its answer, the work cut into pieces that any process may do; here: in one. Raises Elsewhere while others
-        are at what is left."""
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        """The answer, its chunks shared with other processes through `work` (default: one process computes it all).
+
+        Raises Busy while other processes compute the rest.
+        """
         work.join()
         return self.answer(model, ask)
 

@@ -1,12 +1,12 @@
-"""The work of a question in pieces, done by whichever process is free: a killed run loses a piece, not a question.
+"""Work queue: the work of a question, split into chunks that any process may compute.
 
-    found = work.pieces(2048, 256, lambda rows: bound_of(rows))     # one JSON-able value a piece, in order
-    work.join()                                                     # from here on one process goes on
+    found = queue.map_chunks(2048, 256, lambda rows: bound_of(rows))    # one JSON-able value a chunk, in order
+    queue.join()                                                        # from here on one process continues
 
-How work is cut is a function of the question alone: neither the number of processes nor the batch enters. A finished
-piece lies in OUT/pieces/<question>-<numerics class>/ until its question's record is written. Processes need no word
-with each other: whoever holds the lock of a piece does it, and the system frees the locks of a process that was
-killed. OUT may be a folder that several machines see, if its file system has locks.
+The split depends on the question alone, never on the number of processes or the batch size. A finished chunk is stored
+in OUT/chunks/<question>-<numerics class>/ until the question's record is written, so a killed run loses one chunk.
+Processes claim chunks through file locks, which the operating system frees when a process is killed. Several machines
+may share the folder OUT if its file system supports locks.
 """
 
 from __future__ import annotations
@@ -28,75 +28,76 @@ from repro.results.record import text
 
 Found = TypeVar("Found")
 TOKENS = 1 << 15
-"""Tokens of the rows of a piece, about."""
+"""Approximate number of tokens in the rows of a chunk."""
 ROWS = 512
-"""Most rows of a piece."""
+"""Most rows of a chunk."""
 ANSWER = "answer"
-"""Name of the lock of the process that makes an answer of the pieces."""
+"""Name of the lock of the process that combines the chunks into an answer."""
 
 
-def rows_of(length: int) -> int:
-    """Rows of a piece whose rows are `length` tokens long."""
+def rows_per_chunk(length: int) -> int:
+    """Rows of a chunk whose rows are `length` tokens long."""
     return max(1, min(ROWS, TOKENS // max(1, length)))
 
 
 def spans(count: int, size: int) -> list[range]:
-    """`count` items in runs of `size`, the last one shorter."""
+    """Split `count` items into ranges of `size`; the last one may be shorter."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-class Elsewhere(Exception):
-    """Another process is at what is left of a question; it holds the lock `lock`."""
+class Busy(Exception):
+    """Another process is computing the rest of a question; it holds `lock`."""
 
     def __init__(self, lock: Path) -> None:
         super().__init__(f"another process holds {lock}")
         self.lock = lock
 
     def over(self) -> bool:
-        """Whether that process has let go of it, or was killed, and none makes the answer."""
-        return _free(self.lock) and _free(_lock(self.lock.with_name(ANSWER)))
+        """Whether `lock` is free again (released, or its process killed) and no process is combining the chunks."""
+        return _is_free(self.lock) and _is_free(_lock_path(self.lock.with_name(ANSWER)))
 
 
-class Work(Protocol):
-    """Who does the pieces, and how many rows go through the network together (None: what suits the task)."""
+class WorkQueue(Protocol):
+    """Computes the chunks of one question; `batch` is the most rows of a forward (None: the task's default)."""
 
     @property
     def batch(self) -> int | None: ...
 
-    def pieces(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
-        """What `find` makes of each run of `size` of `count` items; it is JSON-able, and read back where it was kept.
+    def map_chunks(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
+        """The results of `find` on `count` items in ranges of `size`, in order.
 
-        Raises Elsewhere while others do the rest.
+        Results must be JSON-able; those that were stored are read back. Raises Busy while other processes compute the
+        rest.
         """
         ...
 
     def join(self) -> None:
-        """All pieces are there: one process makes the answer of them. Raises Elsewhere for the others."""
+        """Claim the right to combine the chunks; call it when all are there. Raises Busy if another process has it."""
         ...
 
 
 @dataclass(frozen=True)
-class Alone:
-    """All pieces one after the other, nothing kept."""
+class SerialQueue:
+    """All chunks one after another in this process; nothing is stored."""
 
     batch: int | None
 
-    def pieces(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
+    def map_chunks(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
         return [find(span) for span in spans(count, size)]
 
     def join(self) -> None:
         pass
 
 
-ALONE = Alone(batch=None)
+SERIAL = SerialQueue(batch=None)
 
 
 @dataclass(eq=False)
-class Shared:
-    """The pieces of one question in `folder`, shared with every process that works there.
+class SharedQueue:
+    """The chunks of one question in `folder`, shared with every process that works there.
 
-    `answered` says whether its record is written: pieces may vanish then. `seconds` is what the pieces took, whoever
-    did them; `own` what those took that were done here.
+    `answered` returns whether the question's record is written: its chunks may be removed from then on. `seconds` is
+    the time of all chunks, `own` that of the chunks computed by this process.
     """
 
     folder: Path
@@ -109,95 +110,97 @@ class Shared:
     _stage: int = 0
     _joined: FileLock | None = field(default=None, repr=False)
 
-    def pieces(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
+    def map_chunks(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
         stage, self._stage = self._stage, self._stage + 1
-        todo = {self.folder / f"{stage}-{span.start}.json": span for span in spans(count, size)}
-        for path, span in todo.items():
+        chunks = {self.folder / f"{stage}-{span.start}.json": span for span in spans(count, size)}
+        for path, span in chunks.items():
             if path.is_file():
                 continue
             try:
-                with self._held(path):
+                with self._claimed(path):
                     if not path.is_file():
-                        self._do(path, span, find)
-            except Elsewhere:
+                        self._compute(path, span, find)
+            except Busy:
                 continue
-        for path in todo:
+        for path in chunks:
             if not path.is_file():
-                raise Elsewhere(_lock(path))
-        return [self._read(path, span) for path, span in todo.items()]
+                raise Busy(_lock_path(path))
+        return [self._read(path, span) for path, span in chunks.items()]
 
     def join(self) -> None:
         if self._joined is None:
             path = self.folder / ANSWER
-            self._joined = _taken(path)
+            self._joined = _claim(path)
             if self.answered():
-                raise Elsewhere(_lock(path))
+                raise Busy(_lock_path(path))
 
     def finish(self) -> None:
-        """The record is written: nobody needs the pieces."""
+        """Remove the chunks; call it when the record is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):  # others' pieces are there, or nothing is
+        with suppress(OSError):  # the folder holds other questions' chunks, or is already gone
             self.folder.parent.rmdir()
 
     def close(self) -> None:
-        """Let others make the answer, if it was not made."""
+        """Let another process combine the chunks if this one did not."""
         if self._joined is not None:
             self._joined.release()
 
     @contextmanager
-    def _held(self, path: Path) -> Generator[None]:
-        """Hold a piece that no record makes needless. Raises Elsewhere when another process does."""
-        lock = _taken(path)
+    def _claimed(self, path: Path) -> Generator[None]:
+        """Hold the lock of a chunk. Raises Busy if another process holds it or the question is answered."""
+        lock = _claim(path)
         try:
             if self.answered():
-                raise Elsewhere(_lock(path))
+                raise Busy(_lock_path(path))
             yield
         finally:
             lock.release()
 
-    def _do(self, path: Path, span: range, find: Callable[[range], Any]) -> None:
+    def _compute(self, path: Path, span: range, find: Callable[[range], Any]) -> None:
         began = time.perf_counter()
         found = find(span)
         seconds = time.perf_counter() - began
         self.own += seconds
-        body = self._head(span) | {"seconds": round(seconds, 6), "found": found}
-        whole = json.dumps(body)
-        write_text(path, json.dumps({"sha256": sha256(whole), "piece": whole}))
+        body = json.dumps(self._head(span) | {"seconds": round(seconds, 6), "found": found})
+        write_text(path, json.dumps({"sha256": sha256(body), "chunk": body}))
 
     def _read(self, path: Path, span: range) -> Any:
-        """A finished piece; ValueError in one line when it is not what was written here. Raises Elsewhere when it is
-        gone: another process has answered the question since."""
+        """The result of a finished chunk.
+
+        Raises ValueError if the file was changed, and Busy if it is gone because another process has answered the
+        question since.
+        """
         try:
-            kept = json.loads(path.read_text("utf-8"))
-            whole = json.loads(kept["piece"])
-            fits = sha256(kept["piece"]) == kept["sha256"] and whole.items() >= self._head(span).items()
+            stored = json.loads(path.read_text("utf-8"))
+            body = json.loads(stored["chunk"])
+            fits = sha256(stored["chunk"]) == stored["sha256"] and body.items() >= self._head(span).items()
         except FileNotFoundError:
-            raise Elsewhere(_lock(path)) from None
+            raise Busy(_lock_path(path)) from None
         except (json.JSONDecodeError, KeyError, TypeError):
             fits = False
         if not fits:
             raise ValueError(f"{path} was changed after it was written; remove it and run again")
-        self.seconds += whole["seconds"]
-        return whole["found"]
+        self.seconds += body["seconds"]
+        return body["found"]
 
     def _head(self, span: range) -> dict[str, Any]:
         rows = [span.start, span.stop]
         return {"question": self.question, "numerics": text(self.numerics), "rows": rows}
 
 
-def shared(
+def shared_queue(
     folder: Path, question: str, numerics: dict[str, Any], batch: int | None, answered: Callable[[], bool]
-) -> Shared:
-    """The work on a question whose pieces lie below `folder`; answers of two numerics classes share none."""
+) -> SharedQueue:
+    """The queue of a question below `folder`; two numerics classes never share chunks."""
     name = f"{question[:16]}-{sha256(text(numerics))[:8]}"
-    return Shared(folder / name, question, numerics, batch, answered)
+    return SharedQueue(folder / name, question, numerics, batch, answered)
 
 
-def _lock(path: Path) -> Path:
+def _lock_path(path: Path) -> Path:
     return path.with_suffix(".lock")
 
 
-def _free(lock: Path) -> bool:
+def _is_free(lock: Path) -> bool:
     if not lock.is_file():
         return True
     try:
@@ -207,12 +210,12 @@ def _free(lock: Path) -> bool:
         return False
 
 
-def _taken(path: Path) -> FileLock:
-    """The lock of a piece, held. Raises Elsewhere when another process holds it, or has just finished the question."""
-    lock = FileLock(_lock(path))
+def _claim(path: Path) -> FileLock:
+    """The lock of a chunk, acquired. Raises Busy if another process holds it or has just removed the folder."""
+    lock = FileLock(_lock_path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(blocking=False)
     except (Timeout, FileNotFoundError):
-        raise Elsewhere(_lock(path)) from None
+        raise Busy(_lock_path(path)) from None
     return lock

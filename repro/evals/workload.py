@@ -1,6 +1,7 @@
-"""What a question costs before it is asked: forwards, tokens through the network, logits and draws.
+"""Workload of a question, counted before it runs: forwards, tokens through the network, logits and random draws.
 
-decoding(sampler, plan, prompt, causal)    one text: forwards and token-forwards, at most where a rule stops early
+decoding(sampler, plan, prompt, causal)    one text; an upper bound where a sampler may stop early
+of_answers(size, shots, estimator, model)  likelihoods of the answers to one question
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ if TYPE_CHECKING:
 
 SIZES = ROOT / "evals" / "tasks" / "sizes.toml"
 PARALLEL = 2.5
-"""Tokens a forward of a rule that commits by confidence: what Fast-dLLM's table 1 gains on GSM8K at length 256."""
+"""Tokens a forward of samplers that commit by confidence: Fast-dLLM (arXiv 2505.22618, table 1), GSM8K, length 256."""
 CANVAS = 28.9
-"""The same of DiffusionGemma's rule: dllm's page, GSM8K."""
+"""Tokens a forward of DiffusionGemma's sampler: dllm's page, GSM8K."""
 DRAWN = {"uniform": 190, "absorbing": 95}
-"""Bytes that a draw in float64 moves for each id of the vocabulary (counted, tests/evals/test_workload.py): uniform
-noise draws a posterior at every position of every forward, absorbing noise the prediction once a position."""
+"""Bytes that a draw in float64 moves per id of the vocabulary, by process (counted in tests/evals/test_workload.py).
+Uniform noise draws from a posterior at every position of every forward, absorbing noise once a position."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The cost of one item, and how many there are (None: nobody has counted them).
+    """The workload of one item, and the number of `items` (None: unknown).
 
-    `forwards` of single rows; `tokens` that go through the network in them; `keys`: tokens times what each sees;
-    `heads`: positions whose logits are made; `drawn`: bytes that draws move for each id of the vocabulary; `assumed`:
-    what the numbers rest on, in words.
+    `forwards` of single rows; `tokens` through the network in all of them; `keys`: sum over those tokens of the keys
+    that each attends to; `heads`: positions whose logits are computed; `drawn`: bytes that random draws move per id of
+    the vocabulary; `assumed`: assumptions behind the numbers, in words.
     """
 
     items: int | None
@@ -56,12 +57,12 @@ class Workload:
 
     @classmethod
     def of_rows(cls, items: int, forwards: float, length: int) -> Workload:
-        """Whole rows of `length`, logits at every position."""
+        """`items` of `forwards` whole rows of `length` tokens, with logits at every position."""
         tokens = forwards * length
         return cls(items=items, forwards=forwards, tokens=tokens, keys=tokens * length, heads=tokens)
 
     def limited(self, limit: int | None) -> Workload:
-        """The same of at most `limit` items."""
+        """The workload of at most `limit` items."""
         if limit is None:
             return self
         return replace(self, items=limit if self.items is None else min(limit, self.items))
@@ -69,7 +70,7 @@ class Workload:
 
 # --- tasks of lm-eval ---------------------------------------------------------------------------------------
 class TaskSize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of evals/tasks/sizes.toml."""
+    """One line of evals/tasks/sizes.toml: items, and tokens of a prompt, a few-shot example and an answer."""
 
     items: int
     prompt: int
@@ -78,19 +79,19 @@ class TaskSize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     choices: int = 1
 
     def context(self, shots: int) -> int:
-        """Ids before the answer."""
+        """Tokens before the answer."""
         return self.prompt + shots * self.shot
 
 
 @lru_cache
 def sizes() -> dict[str, TaskSize]:
-    """Sizes of lm-eval's tasks by name."""
+    """Sizes of lm-eval's tasks by name (evals/tasks/sizes.toml)."""
     return msgspec.toml.decode(SIZES.read_bytes(), type=dict[str, TaskSize])
 
 
 # --- decoding -----------------------------------------------------------------------------------------------
 def forwards_a_step(sampler: Sampler, steps: int) -> float:
-    """Forwards of a block of `steps` steps: guidance doubles them, removal adds one, correction one a sweep."""
+    """Forwards of a block of `steps` steps: guidance doubles them, noise removal adds one, a corrector one a sweep."""
     if isinstance(sampler, ProcessedSampler):
         return forwards_a_step(sampler.rule, steps) * (2 if isinstance(sampler.shape, Guided) else 1)
     if isinstance(sampler, Tail):
@@ -101,7 +102,7 @@ def forwards_a_step(sampler: Sampler, steps: int) -> float:
 
 
 def decoding(sampler: Sampler, plan: Plan, prompt: int, causal: bool) -> Workload:
-    """One text of `plan.gen_length` after `prompt` ids; `items` is 1."""
+    """The workload of one text of `plan.gen_length` tokens after a prompt of `prompt` tokens."""
     width, block = prompt + plan.gen_length, plan.block_length
     if causal:
         return Workload(
@@ -120,7 +121,7 @@ def decoding(sampler: Sampler, plan: Plan, prompt: int, causal: bool) -> Workloa
         rate = CANVAS if isinstance(sampler.innermost, Renoise) else PARALLEL
         steps, assumed = max(1, round(block / rate)), (f"adaptive rules commit {rate:g} tokens a forward",)
     each = forwards_a_step(sampler, steps)
-    kept, tokens = plan.kept(), 0.0
+    kept, tokens = plan.cache_policy(), 0.0
     for number in range(blocks):
         seen = width
         whole = each
@@ -140,7 +141,7 @@ def decoding(sampler: Sampler, plan: Plan, prompt: int, causal: bool) -> Workloa
 
 
 def of_texts(items: int | None, model: Model, ask: Ask, prompt: int) -> Workload:
-    """Texts as a question's sampler and plan make them, `prompt` ids before each."""
+    """The workload of `items` texts by a question's sampler and plan, after prompts of `prompt` tokens."""
     assert ask.sampler is not None and ask.plan is not None
     causal = model.recipe.process.causal
     each = decoding(ask.sampler, ask.plan, prompt, causal)
@@ -151,14 +152,14 @@ def of_texts(items: int | None, model: Model, ask: Ask, prompt: int) -> Workload
 
 # --- likelihoods --------------------------------------------------------------------------------------------
 def of_answers(size: TaskSize, shots: int, estimator: Estimator, model: Model) -> Workload:
-    """Likelihoods of every answer to a question: the estimator's forwards, and under absorbing noise one an id more for
-    lm-eval's `is_greedy`; guidance doubles both."""
+    """The workload of the likelihoods of all answers to a question: the estimator's forwards, and under absorbing noise
+    one more a token for lm-eval's `is_greedy`; guidance doubles both."""
     if isinstance(estimator, GuidedLikelihood):
         plain = of_answers(size, shots, estimator.rule, model)
         twice = {name: 2 * getattr(plain, name) for name in ("forwards", "tokens", "keys", "heads")}
         return replace(plain, **twice)
     length = size.context(shots) + size.answer
-    draws = estimator.most(size.answer)
+    draws = estimator.max_forwards(size.answer)
     if model.recipe.process.masks:
         draws += size.answer
     forwards = draws * size.choices

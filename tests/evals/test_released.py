@@ -9,6 +9,7 @@ from helpers import lm_worlds, released
 from helpers.released import diffusion_gemma, dream, duo, llada, mdlm
 
 from repro.evals.__main__ import main as evals
+from repro.results.record import read_record
 from repro.samplers.presets import PRESETS
 
 tokenizer = released.tokenizer  # its fixture
@@ -25,7 +26,7 @@ def asked(write, tmp_path, tokenizer, monkeypatch, capsys):
         argv = ["--ckpt", str(folder), "--tasks", task, "--tokens-per-step", "2", "--json", *flags]
         assert evals(argv) == 0
         found = json.loads(capsys.readouterr().out)
-        return found["records"], found["skipped"]
+        return list(map(read_record, found["records"])), found["skipped"]
 
     return run
 
@@ -44,9 +45,9 @@ def test_a_task_in_blocks_with_a_cache(write, sampler, kept, tmp_path, tokenizer
     run = asked(write, tmp_path, tokenizer, monkeypatch, capsys)
     block = str(CANVAS if write is diffusion_gemma else 4)
     ((record,), _) = run("--samplers", sampler, "--block-length", block, "--cache", kept)
-    plan = record["question"]["plan"]
+    plan = record.question.plan
     assert (plan["block_length"], plan["cache"]["part"]) == (int(block), f"{kept}_cache")
-    assert record["answer"]["nfe"] > 1
+    assert record.answer.nfe > 1
 
 
 @pytest.mark.slow
@@ -58,7 +59,7 @@ def test_every_sampler(write, tmp_path, tokenizer, monkeypatch, capsys):
     fits = {name for name, rule in PRESETS.items() if noise in rule.capabilities.processes}
     for flags in [], ["--cache", "dual"]:
         records, skipped = run("--samplers", "all", *flags)
-        done = {record["labels"]["preset"].split(",")[0] for record in records}
+        done = {record.labels.preset.split(",")[0] for record in records}
         same = {skip["what"].split(" for ")[0] for skip in skipped if "same question" in skip["reason"]}
         assert done | same == fits and done
         others = [skip for skip in skipped if "same question" not in skip["reason"]]
@@ -70,10 +71,10 @@ def test_a_plan_of_blocks(tmp_path, tokenizer, monkeypatch, capsys):
     """BD3-LM's network is asked in its own blocks, planned or not, and refuses others in one line."""
     run = asked(released.bd3, tmp_path, tokenizer, monkeypatch, capsys)
     ((record,), _) = run("--samplers", "low_confidence")
-    assert record["question"]["plan"]["block_length"] == 4
+    assert record.question.plan["block_length"] == 4
     task = str(tmp_path / "writing.yaml")
     argv = ["--ckpt", str(tmp_path / "release"), "--tasks", task, "--tokens-per-step", "2"]
-    assert evals([*argv, "--samplers", "low_confidence", "--plan", "--json"]) == 0
+    assert evals(["plan", *argv, "--samplers", "low_confidence", "--json"]) == 0
     (line,) = json.loads(capsys.readouterr().out)["questions"]
     assert ", block 4" in str(line)
     with pytest.raises(ValueError, match="writes blocks of 4, not 8; set block_length=4"):

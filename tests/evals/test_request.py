@@ -17,13 +17,14 @@ from repro.core.files import ROOT
 from repro.data.corpus import prepared
 from repro.data.language import Language
 from repro.evals import __main__ as command_line
-from repro.evals.published.suite_group import is_programme
+from repro.evals.published.suite_group import is_suite_group
 from repro.evals.request import Request, laid_out, prepare
 from repro.evals.runner import question
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
 from repro.evals.tasks.law import bigram_distance
 from repro.recipes.scale import by_name
+from repro.results.record import read_record
 from repro.results.store import Store
 from repro.samplers.plan import Plan
 from repro.samplers.presets import preset
@@ -41,12 +42,12 @@ def uniform():
 
 def excess(model, sampler, rates, folder, samples=500):
     records = score(model, [sampler], ["law"], rates, samples=samples, suite="oracle", out=folder)
-    return [record["answer"]["metrics"] for record in records]
+    return [record.answer.metrics for record in records]
 
 
 def test_ancestral_error_of_absorbing_noise_halves_with_the_steps(absorbing, tmp_path):
     """Spec H12: the error of parallel commits is of order 1/N (with n = 500 the ratio is known to about .15)."""
-    found = [m["excess"]["value"] for m in excess(absorbing, "ancestral", [4, 2, 1], tmp_path)]
+    found = [m["excess"].value for m in excess(absorbing, "ancestral", [4, 2, 1], tmp_path)]
     assert 1.5 < found[0] / found[1] < 2.5 and 1.5 < found[1] / found[2] < 2.6, found
 
 
@@ -54,11 +55,11 @@ def test_orders_that_do_not_look_at_draws_are_exact_one_at_a_time(absorbing, tmp
     """With an exact denoiser any order that ignores the drawn tokens gives the law itself; one that looks is biased."""
     for name in ("random", "margin", "entropy"):
         (m,) = excess(absorbing, f"{name}:temperature=1.0", [1], tmp_path)
-        assert abs(m["excess"]["value"]) < 4 * m["excess"]["se"], (name, m)
+        assert abs(m["excess"].value) < 4 * m["excess"].se, (name, m)
         assert not preset(name).capabilities.looks_at_draws
     (m,) = excess(absorbing, "low_confidence:temperature=1.0", [1], tmp_path)
-    assert m["excess"]["value"] < -5 * m["excess"]["se"]
-    assert m["bigram"]["value"] > 5 * abs(m["true_bigram"]["value"]) + 5 * m["true_bigram"]["se"]
+    assert m["excess"].value < -5 * m["excess"].se
+    assert m["bigram"].value > 5 * abs(m["true_bigram"].value) + 5 * m["true_bigram"].se
     assert preset("low_confidence").capabilities.looks_at_draws
 
 
@@ -67,7 +68,7 @@ def test_uniform_ancestral_converges_for_both_meanings(uniform, tmp_path):
     (loo,) = excess(uniform, "ancestral", [0.5], tmp_path / "loo", samples=300)
     (mean,) = excess(load("oracle:duo@nano"), "ancestral", [0.5], tmp_path / "mean", samples=300)
     for m in (loo, mean):
-        assert abs(m["excess"]["value"]) < 4 * m["excess"]["se"] + 0.01, m
+        assert abs(m["excess"].value) < 4 * m["excess"].se + 0.01, m
 
 
 def test_bigram_distance_is_unbiased(absorbing):
@@ -95,9 +96,9 @@ def test_finished_questions_are_not_asked_again(absorbing, tmp_path):
     path.write_bytes(lines[:-40])  # killed while it wrote the last line
     second = list(prepare(absorbing, request).run())
     assert [new for _, new in second] == [False, True]
-    same = [(r["id"], r["answer"]) for r, _ in first]
-    assert same == [(r["id"], r["answer"]) for r, _ in second]
-    assert [r["id"] for r in Store(tmp_path / "raw").records()] == [r["id"] for r, _ in first]
+    same = [(r.id, r.answer) for r, _ in first]
+    assert same == [(r.id, r.answer) for r, _ in second]
+    assert [r.id for r in Store(tmp_path / "raw").records()] == [r.id for r, _ in first]
 
 
 def test_the_question_holds_what_the_answer_depends_on(absorbing):
@@ -151,14 +152,14 @@ def test_json_holds_whole_records(tmp_path, capsys):
     ]
     assert command_line.main([*arguments, "--json", "--out", str(tmp_path)]) == 0
     shown = json.loads(capsys.readouterr().out)
-    (record,) = shown["records"]
-    assert record["answer"]["nfe"] == 1.0 and record["question"]["plan"]["steps"] == 1
+    (record,) = map(read_record, shown["records"])
+    assert record.answer.nfe == 1.0 and record.question.plan["steps"] == 1
     assert record == Store(tmp_path / "raw").records()[0]
 
 
 def suite_files():
     return [
-        path for path in sorted((ROOT / "evals" / "suites").glob("*.toml")) if not is_programme(path.stem)
+        path for path in sorted((ROOT / "evals" / "suites").glob("*.toml")) if not is_suite_group(path.stem)
     ]
 
 
@@ -185,8 +186,8 @@ def test_bound_of_the_exact_denoiser_is_the_entropy(absorbing, uniform, tmp_path
     """No gap is left with exact conditionals: paired on the same rows, within 4 standard errors and never below."""
     for name, model in {"absorbing": absorbing, "uniform": uniform}.items():
         (record,) = score(model, tasks=["bound"], limit=256, suite="nano", out=tmp_path / name)
-        gap = record["answer"]["metrics"]["gap"]
-        assert abs(gap["value"]) < 4 * gap["se"] and gap["se"] < 0.1, (name, gap)
+        gap = record.answer.metrics["gap"]
+        assert abs(gap.value) < 4 * gap.se and gap.se < 0.1, (name, gap)
 
 
 def test_generating_tasks_refuse_plans_that_cannot_be_had(absorbing):

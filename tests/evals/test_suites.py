@@ -251,7 +251,7 @@ def test_a_group_is_one_question_with_every_member_s_items(tmp_path, monkeypatch
 
 def test_a_plan_needs_no_weights_and_answers_at_once(capsys):
     began = time.process_time()
-    assert main(["--plan", "--suite", "fast_dllm", "--json"]) == 0
+    assert main(["plan", "--suite", "fast_dllm", "--json"]) == 0
     assert time.process_time() - began < 5
     found = json.loads(capsys.readouterr().out)
     assert found["checkpoint"] == "LLaDA-8B-Instruct" and len(found["questions"]) == 32
@@ -289,7 +289,7 @@ def test_hours_by_hand():
 
 def test_a_plan_prices_the_precision_that_is_loaded(capsys):
     """Plain: float32 unless it is said; the free memory and the rows follow. What cannot be loaded so is told."""
-    ask = ["--plan", "--ckpt", "GSAI-ML/LLaDA-8B-Instruct", "--suite", "fast_dllm", "--json"]
+    ask = ["plan", "--ckpt", "GSAI-ML/LLaDA-8B-Instruct", "--suite", "fast_dllm", "--json"]
     found = {}
     for flags in ([], ["--precision", "bfloat16"], ["--precision", "float32"]):
         assert main([*ask, *flags]) == 0
@@ -299,18 +299,18 @@ def test_a_plan_prices_the_precision_that_is_loaded(capsys):
     assert narrow["device"] == "one H100 80 GB, bfloat16" and plain["hours"] > 10 * narrow["hours"]
     assert plain["questions"][0]["batch"] < narrow["questions"][0]["batch"]
     with pytest.raises(ValueError, match="oracle:mdlm@nano holds no released weights; leave out --precision"):
-        main(["--plan", "--ckpt", "oracle:mdlm@nano", "--precision", "bfloat16"])
+        main(["plan", "--ckpt", "oracle:mdlm@nano", "--precision", "bfloat16"])
     with pytest.raises(ValueError, match="leave out --precision bfloat16"):
         main(["--ckpt", "oracle:mdlm@nano", "--precision", "bfloat16"])
 
 
 def test_flags_without_effect_and_unknown_suites_are_told(capsys):
-    with pytest.raises(ValueError, match="--out has no effect on --plan"):
-        main(["--plan", "--suite", "duo_owt", "--out", "x"])
+    with pytest.raises(ValueError, match=r"--out has no effect on `python -m repro\.evals plan`"):
+        main(["plan", "--suite", "duo_owt", "--out", "x"])
     with pytest.raises(ValueError, match="no device 'h10'; nearest is 'h100'"):
-        main(["--plan", "h10", "--suite", "duo_owt"])
+        main(["plan", "--device", "h10", "--suite", "duo_owt"])
     with pytest.raises(ValueError, match="give --ckpt"):
-        main(["--plan", "--suite", "nano"])
+        main(["plan", "--suite", "nano"])
 
 
 PLANNED = [  # preset, process, plan of 16 ids: (block, steps, cache)

@@ -1,12 +1,10 @@
-"""What a question costs before it is asked: forwards, tokens through the network, and hours on a stated device.
+"""Time of a workload on a device, estimated from FLOPs and memory traffic.
 
-    decoding(sampler, plan, prompt, causal)    one text: forwards and token-forwards, at most where a rule stops early
-    seconds(workload, network, device, batch)    time by arithmetic
-    fitting_batch(network, length, free)       rows of a forward that fit in free memory
+    seconds(workload, network, device("h100", "bfloat16"), batch)
 
-A forward of N tokens that sees K keys a token takes 2 N (blocks) + 4 N K (layers) (width) FLOPs, and its logits
-2 (width) (vocabulary) at each position where they are asked; it cannot be faster than reading the weights once a batch.
-Draws move bytes beside that. Tokenisation and judges are not counted.
+A forward of N tokens that each attend to K keys takes 2 N (parameters of the blocks) + 4 N K (layers) (width) FLOPs,
+and its logits 2 (width) (vocabulary) at each position that needs them. It takes at least the time to read the weights
+once a batch. Random draws move further bytes. Tokenisation and the scoring of texts are not counted.
 """
 
 from __future__ import annotations
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
 # --- devices and time ---------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """`flops`: dense, at the width of numbers `value` [bytes]; `weight` [bytes] of a weight; `bandwidth` [bytes/s] and
-    `memory` [bytes]."""
+    """A card in one precision: dense `flops` [1/s], `bandwidth` [bytes/s], `memory` [bytes], bytes of an activation
+    (`value`) and of a `weight`."""
 
     name: str
     flops: float
@@ -39,7 +37,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A machine in either width: dense FLOP/s of bfloat16 (`narrow`) and of float32 without TF32 (`wide`)."""
+    """A card: dense FLOP/s in bfloat16 (`narrow`) and in float32 without TF32 (`wide`), bytes/s, bytes."""
 
     name: str
     narrow: float
@@ -54,13 +52,13 @@ CARDS = {
     "a100": Card(name="one A100 80 GB", narrow=312e12, wide=19.5e12, bandwidth=2.0e12, memory=80e9),
     "cpu": Card(name="one thread of a CPU", narrow=60e9, wide=60e9, bandwidth=10e9, memory=8e9),
 }
-"""Vendors' data sheets; the CPU is a guess of ours."""
+"""From the vendor's data sheets; the CPU is our guess."""
 
 
 def device(name: str, precision: Precision) -> Device:
-    """The device of a name, weights kept in `precision` (int8: products in bfloat16, a byte for every weight).
+    """The device of a name with weights in `precision` (int8: products in bfloat16, one byte a weight).
 
-    ValueError names the nearest.
+    Raises ValueError for an unknown name, with the nearest one.
     """
     if name not in CARDS:
         raise ValueError(f"no device {name!r}; {nearest(name, CARDS)}")
@@ -76,15 +74,15 @@ def device(name: str, precision: Precision) -> Device:
 
 
 def flops(workload: Workload, network: Size) -> float:
-    """FLOPs of one item."""
+    """FLOPs of one item of a workload."""
     blocks = 2 * network.blocks * workload.tokens
     attention = 4 * network.layers * network.width * workload.keys
     return blocks + attention + 2 * network.width * network.vocab_size * workload.heads
 
 
 def seconds(workload: Workload, network: Size, device: Device, batch: int) -> float:
-    """Seconds of one item where `batch` are forwarded together: the slower of arithmetic and reading the weights, and
-    the bytes of its draws at the full bandwidth."""
+    """Seconds of one item in batches of `batch`: the larger of arithmetic and reading the weights, both at UTILISATION,
+    plus the bytes of its draws at full bandwidth."""
     arithmetic = flops(workload, network) / device.flops
     reading = workload.forwards / batch * network.parameters * device.weight / device.bandwidth
     drawing = workload.drawn * network.vocab_size / device.bandwidth

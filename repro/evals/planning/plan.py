@@ -1,10 +1,10 @@
-"""What a request would cost: every question with its forwards, token-forwards and hours; nothing is loaded or asked.
+"""Plans: the estimated cost of a request, every question with its forwards, token-forwards and hours.
 
-    python -m repro.evals --plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
-    python -m repro.evals --plan a100 --suite duo_owt          # the checkpoint that the suite is for
-    python -m repro.evals --plan cpu --ckpt runs/mdlm@nano-s0
+    python -m repro.evals plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
+    python -m repro.evals plan --device a100 --suite duo_owt   # the checkpoint that the suite is for
+    python -m repro.evals plan --device cpu --ckpt runs/mdlm@nano-s0
 
-Forwards are at most those planned: a rule that finds nothing left to decide stops early.
+No weights are loaded and nothing is run. Forwards are an upper bound, since a sampler may finish early.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from repro.evals.planning.device import Device, device, flops, seconds
 from repro.evals.request import Request, laid_out
 from repro.evals.runner import Cell, Skip
 from repro.evals.task import Task
-from repro.evals.text_quality.quality import Judged
+from repro.evals.text_quality.quality import TextQualityTask
 from repro.evals.workload import Workload
 from repro.hub.catalogue import Entry, known, read
-from repro.hub.configs import ALPHA_END
+from repro.hub.dit import ALPHA_END
 from repro.hub.release import Release, is_release, open_release
 from repro.model import Model, chat_template
 from repro.models.backbone import Size
@@ -41,27 +41,29 @@ if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
 
 LENGTH = 1024
-"""Longest row of an entry that does not say its own."""
+"""Longest row of a released checkpoint whose entry does not state one."""
 
 
 class Unloaded:
-    """Stands where a network would be; whoever asks it more than which blocks it `writes` (None: any) and whether it
-    can keep keys and values (supposed) is told that a plan has none."""
+    """Stub network for planning: reading anything but block size and cache support raises ValueError.
+
+    A KV cache is assumed to be supported; `required_block_size` None: any block length.
+    """
 
     supports_kv_cache = True
 
-    def __init__(self, writes: int | None) -> None:
-        self.required_block_size = writes
+    def __init__(self, required_block_size: int | None) -> None:
+        self.required_block_size = required_block_size
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(
-            f"a plan loads no weights, and this suite asks the network for {name!r}; leave --plan out"
+            f"this suite needs {name!r} of the network, and a plan loads no weights; run it without `plan`"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One question: `forwards` and `tokens` an item; None where nobody has counted."""
+    """The cost of one question: `forwards` and `token_forwards` of one item; None if unknown."""
 
     task: str
     preset: str | None
@@ -78,8 +80,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request's questions in order (`cells` to be asked, `lines` what each costs), and the sum of those whose cost is
-    known."""
+    """The questions of a request in order (`cells`), the cost of each (`lines`), and what is skipped."""
 
     checkpoint: str
     suite: str
@@ -90,17 +91,20 @@ class Plan:
 
     @property
     def hours(self) -> float:
+        """Hours of all questions of known cost."""
         return sum(line.hours or 0.0 for line in self.lines)
 
     @property
     def unknown(self) -> int:
-        """Questions whose cost nobody has counted."""
+        """Number of questions of unknown cost."""
         return sum(line.hours is None for line in self.lines)
 
 
 def plan(ckpt: str | None, request: Request, on: str, precision: Precision = "float32") -> Plan:
-    """The plan of a request for a checkpoint (None: the one that the suite is for), its weights kept in `precision`, on
-    a device by name; ValueError for a precision that cannot be loaded."""
+    """Plan a request for a checkpoint (None: that of the suite), weights in `precision`, on a device by name.
+
+    Raises ValueError for an unknown checkpoint, suite or device, and for a precision that the checkpoint cannot have.
+    """
     name = _for(request) if ckpt is None else ckpt
     if precision != "float32" and not released(name):
         raise ValueError(f"{name} holds no released weights; leave out --precision {precision}")
@@ -108,13 +112,13 @@ def plan(ckpt: str | None, request: Request, on: str, precision: Precision = "fl
 
 
 def released(ckpt: str) -> bool:
-    """Whether a name is of released weights, in a folder or listed: what can be kept in another precision."""
+    """Whether a name is of released weights (a folder or evals/checkpoints.toml); only those have a `precision`."""
     folder = Path(ckpt)
     return is_release(folder) if folder.exists() else known(ckpt) is not None
 
 
 def of(model: Model, network: Size | None, request: Request, machine: Device) -> Plan:
-    """The plan of a request for a model (None: nobody knows what its forward costs)."""
+    """Plan a request for a model; `network` is the cost of its forward (None: unknown)."""
     suite, cells, skipped = laid_out(model, request, _reason)
     lines = [_line(cell, cell.task.workload(model, cell.ask), network, machine) for cell in cells]
     return Plan(
@@ -128,8 +132,8 @@ def of(model: Model, network: Size | None, request: Request, machine: Device) ->
 
 
 def _reason(task: Task, model: Model) -> str | None:
-    """Why a task will not be asked; a judge that is not here yet can still be fetched."""
-    return None if isinstance(task, Judged) else task.skip(model)
+    """Why a task is skipped; a judge that is not on this machine yet can still be fetched."""
+    return None if isinstance(task, TextQualityTask) else task.skip(model)
 
 
 def _for(request: Request) -> str:
@@ -146,12 +150,12 @@ def _for(request: Request) -> str:
 
 
 def subject(ckpt: str) -> tuple[Model, Size | None]:
-    """A model to lay questions out for, and what its forward costs (None: unknown); no weights are read."""
+    """A stub model to plan for, and the cost of its forward (None: unknown); no weights are read."""
     folder = Path(ckpt)
     entry = known(ckpt)
     if entry is not None and not folder.exists():
         return listed(entry)
-    denoiser = cast("Denoiser", Unloaded(writes=None))
+    denoiser = cast("Denoiser", Unloaded(None))
     if is_release(folder):
         release = open_release(folder, template=chat_template(folder.resolve().name, "auto")).release
         denoiser = cast("Denoiser", Unloaded(release.backbone.required_block_size()))
@@ -163,20 +167,20 @@ def subject(ckpt: str) -> tuple[Model, Size | None]:
         return Model(recipe, denoiser, "exact", "", 0, 0, recipe.data, None, None), None
     else:
         found = open_checkpoint(folder)
-        kept = (found.seed, found.step, found.data, found.corpus, found.folder)
-        model = Model(found.recipe, denoiser, "raw", "", *kept)
+        run = (found.seed, found.step, found.data, found.corpus, found.folder)
+        model = Model(found.recipe, denoiser, "raw", "", *run)
     return model, model.recipe.backbone.size(model.data)
 
 
 def listed(entry: Entry) -> tuple[Model, Size | None]:
-    """The same of a released checkpoint by its entry alone, whatever folders lie here."""
+    """As `subject`, for a released checkpoint by its entry in evals/checkpoints.toml alone."""
     shape, parameters = entry.shape, entry.parameters
     unknown = shape is None or parameters == "unknown"
     return unloaded(entry), None if unknown else shape.size(parameters)
 
 
 def unloaded(entry: Entry) -> Model:
-    """A released checkpoint as its entry describes it, without network and tokenizer: enough to lay questions out."""
+    """A released checkpoint as its entry describes it, without network and tokenizer."""
     length = LENGTH if entry.length == "unknown" else entry.length
     total = entry.shape.vocabulary if entry.shape is not None else 1
     data = Released(
@@ -193,13 +197,13 @@ def unloaded(entry: Entry) -> Model:
     release = Release(
         name=entry.folder,
         data=data,
-        backbone=cast("Backbone", Unloaded(writes=None)),
+        backbone=cast("Backbone", Unloaded(None)),
         process=process,
         meaning="x0_mean" if entry.meaning == "unknown" else entry.meaning,
         score="unknown",
         suite="released",
     )
-    return Model(release, cast("Denoiser", Unloaded(writes=None)), "raw", "", 0, 0, data, None, None)
+    return Model(release, cast("Denoiser", Unloaded(None)), "raw", "", 0, 0, data, None, None)
 
 
 def _process(entry: Entry) -> Process:
@@ -246,7 +250,7 @@ def _line(cell: Cell, workload: Workload | None, network: Size | None, machine: 
 
 
 def data(found: Plan) -> dict[str, Any]:
-    """As --json prints it."""
+    """The plan as `--json` prints it."""
     return {
         "checkpoint": found.checkpoint,
         "suite": found.suite,
@@ -260,19 +264,19 @@ def data(found: Plan) -> dict[str, Any]:
 
 
 def assumptions(found: Plan) -> Iterator[str]:
-    """What the hours rest on, in words."""
+    """The assumptions behind the hours, in words."""
     machine = found.device
     yield (
         f"{machine.flops / 1e12:.3g} TFLOP/s and {machine.bandwidth / 1e12:.3g} TB/s,"
         f" {UTILISATION:.0%} of either reached"
     )
     yield "batches that fit the memory; tokenisation, judges and loading not counted; no early stop"
-    yield "lengths of lm-eval's prompts and answers as in evals/tasks/sizes.toml, which nobody counted"
+    yield "lengths of lm-eval's prompts and answers as estimated in evals/tasks/sizes.toml"
     yield from dict.fromkeys(each for line in found.lines for each in line.assumed)
 
 
 def text(found: Plan) -> Iterator[str]:
-    """The plan for a person, assumptions included."""
+    """The plan as lines of text, assumptions included."""
     yield f"{found.checkpoint}, suite {found.suite}: plan for {found.device.name}"
     heads = ("task", "preset", "steps", "items", "NFE", "token-forwards", "batch", "hours")
     rows = [heads, *(_shown(line) for line in found.lines)]

@@ -1,12 +1,13 @@
-"""Questions within so many hours: none is begun that would not be over in time at the pace measured so far.
+"""Time budget: run a grid's questions only while the next one is expected to finish within so many hours.
 
-    pace = TimeBudget(hours=2.0)
-    for record, new in pace.within(grid): ...
-    pace.left                    # questions that are left for the next time, None if none are
+    budget = TimeBudget(hours=2.0)
+    for record, new in budget.within(grid): ...
+    budget.left                  # questions left for a later run
 
-A question is expected to take its FLOPs (by the plan) at the pace of the questions before it, those that earlier runs
-on the same kind of machine asked included; where nobody knows its FLOPs, as long as those took on average. The first
-of all is asked unmeasured. No answer depends on when it is asked, so the next run goes on where this one ended.
+The expected time of a question is its planned FLOPs at the speed measured on the questions before it, including those
+that earlier runs on the same kind of machine recorded; if its FLOPs are unknown, the mean time of those questions. The
+first question of all runs without an estimate. Answers do not depend on when they are computed, so the next run
+continues where this one stopped.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class TimeBudget:
     hours: float
     clock: Callable[[], float] = time.monotonic
     left: int = 0
-    """Questions that were not begun."""
+    """Questions that were not started."""
     needed: float = 0.0
-    """Hours that they would take at the pace measured."""
+    """Hours that they are expected to take."""
     _measured: list[tuple[float | None, float]] = field(default_factory=list)
     """FLOPs (None: unknown) and seconds of the questions so far."""
     _began: float = field(init=False)
@@ -43,13 +44,13 @@ class TimeBudget:
         self._began = self.clock()
 
     def within(self, grid: Prepared) -> Iterator[tuple[Record, bool]]:
-        """The records of a grid as `run` gives them, until a question would not be over in time."""
+        """Yield a grid's records as `Prepared.run` does, until a question is not expected to finish in time."""
         network, kind = grid.model.size(), numerics(grid.model)
         for cell in grid.cells:
-            work = work_of(grid.model, network, cell)
+            work = total_flops(grid.model, network, cell)
             known = grid.store.find(question(grid.model, cell).id, kind, cell.task.timed_on(grid.model))
             if known is not None:
-                self._note(work, known["measurements"]["seconds"])
+                self._measured.append((work, known.measurements.seconds))
                 yield known, False
             elif self.left or not self._affords(work):
                 self.left += 1
@@ -57,24 +58,24 @@ class TimeBudget:
             else:
                 began = self.clock()
                 for record, new in dataclasses.replace(grid, cells=[cell]).run():
-                    self._note(work, self.clock() - began)
+                    self._measured.append((work, self.clock() - began))
                     yield record, new
 
     @property
     def spent(self) -> float:
-        """Hours since the beginning."""
+        """Hours since the start."""
         return (self.clock() - self._began) / 3600
 
     def say(self) -> str:
         """What is left, in one line."""
-        measured = f", about {self.needed:.2g} hours at the pace measured" if self._measured else ""
+        measured = f", about {self.needed:.2g} hours at the speed measured" if self._measured else ""
         return (
             f"stopped after {self.spent:.2g} of {self.hours:g} hours: {self.left} questions are left{measured};"
-            " the same command goes on"
+            " run the same command to continue"
         )
 
     def _expected(self, work: float | None) -> float:
-        """Seconds of a question; 0 where nothing was measured yet."""
+        """Expected seconds of a question; 0 before anything was measured."""
         counted = [(each, seconds) for each, seconds in self._measured if each is not None]
         total = sum(each for each, _ in counted)
         if work is not None and total:
@@ -84,24 +85,21 @@ class TimeBudget:
     def _affords(self, work: float | None) -> bool:
         return self.spent < self.hours and self.spent + self._expected(work) / 3600 <= self.hours
 
-    def _note(self, work: float | None, seconds: float) -> None:
-        self._measured.append((work, seconds))
 
-
-def limit(hours: float | None) -> TimeBudget | None:
-    """A pace for so many hours from now on; None without a limit."""
+def time_budget(hours: float | None) -> TimeBudget | None:
+    """A time budget of so many hours from now on; None without a limit."""
     return None if hours is None else TimeBudget(hours)
 
 
-def over(pace: TimeBudget | None) -> int:
-    """Exit code 0; Stopped, with what is left, where the hours did not do."""
-    if pace is not None and pace.left:
-        raise Stopped(pace.say())
+def exit_code(budget: TimeBudget | None) -> int:
+    """Exit code 0; raises Stopped, with what is left, if the time did not suffice."""
+    if budget is not None and budget.left:
+        raise Stopped(budget.say())
     return 0
 
 
-def work_of(model: Model, network: Size | None, cell: Cell) -> float | None:
-    """FLOPs of a question by its plan; None where nobody knows them."""
+def total_flops(model: Model, network: Size | None, cell: Cell) -> float | None:
+    """Planned FLOPs of a question; None if unknown."""
     workload = cell.task.workload(model, cell.ask)
     if workload is None or network is None or workload.items is None:
         return None

@@ -1,7 +1,7 @@
 """What it takes to answer a published number: the question of a suite that answers it, its hours, what to type, or what
 is missing.
 
-    price(find(read(), "duo.t5.mdlm.1024"))    about .1 H100 hours, `python -m repro.evals --cell duo.t5.mdlm.1024`
+    price(find(read(), "duo.t5.mdlm.1024"))    about .1 H100 hours, `python -m repro.evals cells duo.t5.mdlm.1024`
 
 A question answers a cell where its record would: same checkpoint, task and metric, and no place asked that differs
 (repro.evals.published.matching). Hours are those of `--plan` on one H100, weights in bfloat16, so estimates by
@@ -26,14 +26,14 @@ from repro.evals.published.matching import called, differing
 from repro.evals.request import Request
 from repro.evals.runner import Cell
 from repro.evals.task import Task
-from repro.evals.text_quality.quality import Judged
+from repro.evals.text_quality.quality import TextQualityTask
 from repro.hub.catalogue import Entry, known
 from repro.model import Precision
 from repro.training.cost import plan as training
 
 DEVICE = "h100"
 PRECISION: Precision = "bfloat16"
-"""What `--cell` keeps released weights in."""
+"""Precision of released weights in `cells` and suite groups."""
 
 
 def shown(hours: float) -> str:
@@ -132,7 +132,7 @@ def _asked(cell: Published, asked: Asked) -> Price:
         if asked.line.items is None:
             lacks = f"the size of {asked.cell.task.name}"
         return Price(run=asked.run, hours=None, missing=lacks)
-    return Price(run=asked.run, hours=asked.line.hours, command=f"python -m repro.evals --cell {cell.name}")
+    return Price(run=asked.run, hours=asked.line.hours, command=f"python -m repro.evals cells {cell.name}")
 
 
 def _missing(cell: Published, there: Sequence[str]) -> str:
@@ -178,4 +178,4 @@ def _of_suite(entry: Entry, suite: str) -> Iterator[Asked]:
 
 def _protocol(task: Task) -> dict[str, Any]:
     """The protocol as far as it can be said before a judge is loaded."""
-    return task.told() if isinstance(task, Judged) else task.protocol()
+    return task.protocol_without_judge() if isinstance(task, TextQualityTask) else task.protocol()

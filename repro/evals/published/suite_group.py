@@ -1,11 +1,11 @@
-"""Several requests one after another: what published cells ask, or a suite of rows such as `flagship`.
+"""Suite groups such as `flagship`: rows that run several requests one after another; and requests from published cells.
 
-    python -m repro.evals --suite flagship --plan              # rows, questions, hours; nothing is loaded
-    python -m repro.evals --cell duo.t5.mdlm,duo.t5.duo        # every question that answers these cells
-    python -m repro.evals --suite silver --max-hours 6         # stops in time; the same command goes on
+    python -m repro.evals plan --suite flagship                # rows, questions, hours; nothing is loaded
+    python -m repro.evals cells duo.t5.mdlm,duo.t5.duo         # every question that answers these cells
+    python -m repro.evals --suite silver --max-hours 6         # stops in time; the same command continues
 
-A row of evals/suites/NAME.toml says what it asks: published cells (each finds its own question,
-repro.evals.published.price), or tasks of a suite. A cell that no question answers is skipped, and its reason said.
+A row of evals/suites/NAME.toml lists published cells (repro.evals.published.price finds the question that answers each)
+or tasks of a suite. A cell that no question answers is skipped with its reason.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from repro.samplers.plan import Plan as Decoding
 from repro.samplers.sampler import Sampler
 
 Key = tuple[str, Sampler | None, Decoding | None]
-"""A question within a suite: task, rule, plan."""
+"""Identifies a question within a suite: task, sampler, plan."""
 
 
 class Asks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One request: cells (or whole rows and tables) of evals/published.toml, or tasks of a `suite` put to `ckpt`; at
-    most `limit` items, `samples` texts (0: as the suite says)."""
+    """One request of a row: `cells` (names of cells, rows or tables of evals/published.toml), or `tasks` of a `suite`
+    (none: all) for the checkpoint `ckpt`; at most `limit` items and `samples` texts (0: as the suite says)."""
 
     cells: list[str] = []
     ckpt: str = ""
@@ -51,7 +51,7 @@ class Asks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A line of a programme: what it shows, what it asks, and when its answer counts as given (`verdict`)."""
+    """A row of a suite group: its title, its requests, and when its result counts as an answer (`verdict`)."""
 
     name: str
     title: str
@@ -65,41 +65,43 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A request for one checkpoint; of the suite's questions only `keys` are asked (None: all)."""
+    """A request for one checkpoint, limited to the questions in `keys` (None: all of the suite)."""
 
     ckpt: str
     request: Request
     keys: frozenset[Key] | None
 
     def plan(self, device: str, asked: Precision | None) -> Plan:
+        """The estimated cost on a device by name, weights in the precision `asked` (None: the default)."""
         found = plan(self.ckpt, self.request, device, precision(self.ckpt, asked))
-        kept = [i for i, cell in enumerate(found.cells) if self._asks(cell)]
+        chosen = [i for i, cell in enumerate(found.cells) if self._includes(cell)]
         return dataclasses.replace(
             found,
-            cells=[found.cells[i] for i in kept],
-            lines=[found.lines[i] for i in kept],
-            skipped=self._meant(found.skipped),
+            cells=[found.cells[i] for i in chosen],
+            lines=[found.lines[i] for i in chosen],
+            skipped=self._relevant(found.skipped),
         )
 
-    def prepare(self, model: Model) -> Prepared:
-        found = prepare(model, self.request)
-        cells = [cell for cell in found.cells if self._asks(cell)]
-        return dataclasses.replace(found, cells=cells, skipped=self._meant(found.skipped))
+    def prepare(self, model: Model, out: Path | None, batch: int | None) -> Prepared:
+        """The grid to run; records go to OUT/raw, and a forward has at most `batch` rows."""
+        found = prepare(model, dataclasses.replace(self.request, out=out, batch=batch))
+        cells = [cell for cell in found.cells if self._includes(cell)]
+        return dataclasses.replace(found, cells=cells, skipped=self._relevant(found.skipped))
 
-    def _meant(self, skipped: list[Skip]) -> list[Skip]:
-        """What is skipped of the tasks that are asked; of others nobody wants to know."""
+    def _relevant(self, skipped: list[Skip]) -> list[Skip]:
+        """Skips of the tasks of `keys`; the suite's other tasks do not belong to this request."""
         if self.keys is None:
             return skipped
-        asked = {f"task {name}" for name, _, _ in self.keys}
-        return [skip for skip in skipped if skip.what in asked]
+        names = {f"task {name}" for name, _, _ in self.keys}
+        return [skip for skip in skipped if skip.what in names]
 
-    def _asks(self, cell: Cell) -> bool:
+    def _includes(self, cell: Cell) -> bool:
         return self.keys is None or _key(cell) in self.keys
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A row as it is asked: its parts, the published cells behind them, and those that nothing here answers."""
+    """A row ready to run: its parts, the published cells that they answer, and the cells that no question answers."""
 
     name: str
     title: str
@@ -110,20 +112,20 @@ class Step:
 
 
 def precision(ckpt: str, asked: Precision | None) -> Precision:
-    """What a programme keeps weights in: as asked, else released ones in bfloat16 and ours in float32."""
+    """The precision of weights in a suite group: `asked`, else bfloat16 for released weights and float32 for ours."""
     if asked is not None:
         return asked
     return PRECISION if released(ckpt) else "float32"
 
 
-def is_programme(name: str) -> bool:
-    """Whether a suite holds rows of requests rather than tasks."""
+def is_suite_group(name: str) -> bool:
+    """Whether evals/suites/NAME.toml holds rows of requests instead of tasks."""
     path = suites.SUITES / f"{name}.toml"
     return path.is_file() and "rows" in tomllib.loads(path.read_text("utf-8"))
 
 
-def read_programme(name: str) -> list[Row]:
-    """The rows of evals/suites/NAME.toml; ValueError names the field, cell, checkpoint or suite that is wrong."""
+def read_suite_group(name: str) -> list[Row]:
+    """Read the rows of evals/suites/NAME.toml; ValueError names the wrong field, cell, checkpoint or suite."""
     path = suites.SUITES / f"{name}.toml"
     try:
         rows = msgspec.toml.decode(path.read_bytes(), type=_File).rows
@@ -137,9 +139,9 @@ def read_programme(name: str) -> list[Row]:
 
 def _check(asks: Asks) -> None:
     if bool(asks.cells) == bool(asks.suite):
-        raise ValueError("a row asks either cells or a suite; give one of them")
+        raise ValueError("a request has either cells or a suite; give one of them")
     if bool(asks.suite) != bool(asks.ckpt) or (asks.tasks and not asks.suite):
-        raise ValueError("tasks are of a suite, and a suite is put to a checkpoint: give 'ckpt' and 'suite'")
+        raise ValueError("tasks belong to a suite, and a suite needs a checkpoint: give 'ckpt' and 'suite'")
     for name in asks.cells:
         under(_cells(), name)
     if asks.suite:
@@ -156,13 +158,15 @@ def _cells() -> list[Published]:
 
 
 def steps(rows: Sequence[Row], base: Request) -> list[Step]:
-    """Rows as they are asked; `base` gives seeds and folder, and its limit and samples where a row says no less."""
+    """Rows ready to run; `base` gives the seeds, and its limit and samples hold where a row has no smaller ones."""
     return [_step(row, base) for row in rows]
 
 
 def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step]:
-    """One step that asks what answers published cells, of a checkpoint's copy in the folder `ckpt` if that is given;
-    ValueError where nothing can be asked, with the reason, and for the folder of another checkpoint."""
+    """One step with the questions that answer published cells, put to the copy in the folder `ckpt` if given.
+
+    Raises ValueError, with the reason, if no question answers them, and for the folder of another checkpoint.
+    """
     row = Row(name=",".join(names), title="published cells", verdict="", asks=[Asks(cells=list(names))])
     step = _step(row, base)
     if not step.parts:
@@ -205,7 +209,7 @@ def _step(row: Row, base: Request) -> Step:
 
 
 def _least(row: int, base: int | None) -> int | None:
-    """The smaller of a row's number (0: none) and the request's."""
+    """The smaller of a row's number (0: none) and that of the command line (None: none)."""
     return min((each for each in (row, base) if each), default=None)
 
 
@@ -214,7 +218,7 @@ def _key(cell: Cell) -> Key:
 
 
 def commands(row: Row) -> list[str]:
-    """What to type for a row alone: one line a request, names that add no question left out."""
+    """The commands that run one row, a line a request; names of cells that add no question are left out."""
     found = []
     for asks in row.asks:
         if asks.suite:
@@ -222,7 +226,7 @@ def commands(row: Row) -> list[str]:
             words += ["--tasks", ",".join(asks.tasks)] if asks.tasks else []
             words += ["--precision", PRECISION] if released(asks.ckpt) else []
         else:
-            words = ["--cell", ",".join(_needed(asks.cells))]
+            words = ["cells", ",".join(_needed(asks.cells))]
         words += ["--limit", str(asks.limit)] if asks.limit else []
         words += ["--samples", str(asks.samples)] if asks.samples else []
         found.append(" ".join(["python -m repro.evals", *words]))
@@ -230,20 +234,20 @@ def commands(row: Row) -> list[str]:
 
 
 def _needed(names: Sequence[str]) -> list[str]:
-    """Names of cells whose questions the names before them do not ask; all of them where none can be asked."""
+    """Names of cells that add a question to those of the names before them; all names if no cell has a question."""
     asked: set[tuple[str, str, Key]] = set()
-    kept = []
+    needed = []
     for name in names:
         found = [each for cell in under(_cells(), name) if (each := answering(cell)) is not None]
         new = {(each.ckpt, each.suite, _key(each.cell)) for each in found} - asked
         if new:
             asked |= new
-            kept.append(name)
-    return kept or list(names)
+            needed.append(name)
+    return needed or list(names)
 
 
 def by_checkpoint(found: Sequence[Step]) -> Iterator[tuple[str, list[Part]]]:
-    """All parts, those of one checkpoint together: it is loaded once."""
+    """All parts grouped by checkpoint, so that each is loaded once."""
     every = [part for step in found for part in step.parts]
     for ckpt in dict.fromkeys(part.ckpt for part in every):
         yield ckpt, [part for part in every if part.ckpt == ckpt]

@@ -1,6 +1,6 @@
-"""What a programme would cost, row by row: questions, forwards and hours; nothing is loaded or asked.
+"""The estimated cost of a suite group, row by row: questions, forwards and hours; nothing is loaded or run.
 
-python -m repro.evals --suite flagship --plan [h100|h200|a100|cpu] [--json]
+python -m repro.evals plan --suite flagship [--device h100|h200|a100|cpu] [--json]
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Planned:
 
 
 def planned(steps: Sequence[Step], device: str, precision: Precision | None = None) -> list[Planned]:
-    """Every row planned for a device by name (ValueError names the nearest), weights kept in `precision` (None: as a
-    programme keeps them)."""
+    """Plan every row for a device by name (ValueError names the nearest), weights in `precision` (None: the default of
+    suite groups)."""
     return [Planned(step=step, plans=[part.plan(device, precision) for part in step.parts]) for step in steps]
 
 
 def data(rows: Sequence[Planned]) -> dict[str, Any]:
-    """As --json prints it."""
+    """The plans as `--json` prints them."""
     return {
         "hours": sum(row.hours for row in rows),
         "questions_of_unknown_cost": sum(row.unknown for row in rows),
@@ -62,7 +62,7 @@ def data(rows: Sequence[Planned]) -> dict[str, Any]:
 
 
 def text(rows: Sequence[Planned]) -> Iterator[str]:
-    """The same for a person."""
+    """The plans as lines of text."""
     assumed: dict[str, None] = {}
     for row in rows:
         yield f"{row.step.name}: {row.step.title}: {row.questions} questions, {_hours([row])}"
@@ -70,7 +70,7 @@ def text(rows: Sequence[Planned]) -> Iterator[str]:
             lines = list(plans.text(each))
             assumed |= dict.fromkeys(line for line in lines if line.startswith("assumed"))
             yield from (f"  {line}" for line in lines[:-1] if not line.startswith("assumed"))
-        yield from (f"  not asked: {skip.what}: {skip.reason}" for skip in row.step.skipped)
+        yield from (f"  skipped {skip.what}: {skip.reason}" for skip in row.step.skipped)
     yield f"{sum(row.questions for row in rows)} questions in {len(rows)} rows: {_hours(rows)}"
     yield from assumed
 

@@ -3,7 +3,7 @@
     python -m repro.verify [RAW]                  # default results/raw; an empty folder is fine
     python -m repro.verify --cell duo.t5.mdlm.1024    # one cell, its cost first
     python -m repro.verify --json
-    python -m repro.evals --cell duo.t5.mdlm.1024     # ask what answers it
+    python -m repro.evals cells duo.t5.mdlm.1024      # run the question that answers it
 
 d = ours - published, m = the cell's margin (evals/published.toml), se = of both together. *pass*: d lies within
 +-m, by two one-sided tests at 5 % (Schuirmann 1987). *fail*: |d| exceeds m, at a family-wise 5 % over all cells that
@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+
+import msgspec
 
 from repro.core.stats import holm
 from repro.evals.published.cells import Cell, Disagreement, disagreements, said
 from repro.evals.published.matching import another_plan, called, differing, labelled
 from repro.evals.published.price import Price, price, shown
-from repro.results.record import Question, Record, difference, text
+from repro.results.difference import difference
+from repro.results.record import Metric, Record, text
 
 ALPHA = 0.05
 ANSWERS = ("pass", "fail", "inconclusive", "not comparable", "not run")
@@ -64,8 +66,7 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
     named = [
         record
         for record in (each for name in cell.of for each in labelled(records, name))
-        if cell.task in called(record["question"]["task"], record["labels"]["task"])
-        and _metric(cell, record) is not None
+        if cell.task in called(record.question.task, record.labels.task) and _metric(cell, record) is not None
     ]
     if cell.unstated:
         return Verdict(
@@ -73,7 +74,7 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
         )
     if not named:
         return _not_run(cell)
-    apart = [(differing(cell, each["question"], each["labels"]["preset"]), each) for each in named]
+    apart = [(differing(cell, each.question.data(), each.labels.preset), each) for each in named]
     fit = [record for differs, record in apart if not differs]
     if not fit:
         nearest = min((differs for differs, _ in apart), key=lambda each: (not another_plan(each), len(each)))
@@ -81,26 +82,28 @@ def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
             return _not_run(cell)
         return Verdict(cell=cell, answer="not comparable", why="; ".join(nearest.values()))
     fit = next(found for found in (labelled(fit, name) for name in cell.of) if found)
-    if len({record["cell"] for record in fit}) > 1:
+    if len({record.cell for record in fit}) > 1:
         return Verdict(
             cell=cell, answer="not comparable", why=f"two questions would answer it: {_apart(fit)}"
         )
     return _compared(cell, [metric for record in fit if (metric := _metric(cell, record)) is not None])
 
 
-def _metric(cell: Cell, record: Record) -> Mapping[str, Any] | None:
+def _metric(cell: Cell, record: Record) -> Metric | None:
     """A record's value of what a cell prints, None without one.
 
     Perplexities are compared on the rows that were published: of their error only that of the draws counts, and an
     exact value answers where others have a bound.
     """
-    metrics, exact = record["answer"]["metrics"], cell.metric.removesuffix("_bound")
-    if record["question"]["task"].get("part") != PERPLEXITY:
+    metrics, exact = record.answer.metrics, cell.metric.removesuffix("_bound")
+    if record.question.task.get("part") != PERPLEXITY:
         return metrics.get(cell.metric)
     found, drawn = metrics.get(cell.metric), metrics.get("draws_error")
     if found is None:
-        return None if exact not in metrics else {**metrics[exact], "se": 0.0}
-    return found if drawn is None or exact != "ppl" else {**found, "se": found["value"] * drawn["value"]}
+        return msgspec.structs.replace(metrics[exact], se=0.0) if exact in metrics else None
+    if drawn is None or exact != "ppl":
+        return found
+    return msgspec.structs.replace(found, se=found.value * drawn.value)
 
 
 def _not_run(cell: Cell) -> Verdict:
@@ -110,16 +113,16 @@ def _not_run(cell: Cell) -> Verdict:
 
 def _apart(records: Sequence[Record]) -> str:
     """The first place where the questions of two cells differ."""
-    subjects = {record["cell"]: Question.read(record["question"]).subject for record in records}
+    subjects = {record.cell: record.question.subject for record in records}
     first, other, *_ = subjects.values()
     return difference(first, other) or "rounding differs"
 
 
-def _compared(cell: Cell, metrics: Sequence[Mapping[str, Any]]) -> Verdict:
+def _compared(cell: Cell, metrics: Sequence[Metric]) -> Verdict:
     """Ours: mean over seeds. Its standard error is not divided by their number: seeds share the rows evaluated."""
-    ours = fmean(metric["value"] for metric in metrics)
-    errors = [metric["se"] for metric in metrics]
-    if any(error is None for error in errors):
+    ours = fmean(metric.value for metric in metrics)
+    errors = [metric.se for metric in metrics if metric.se is not None]
+    if len(errors) < len(metrics):
         return Verdict(
             cell=cell, answer="inconclusive", why="the record carries no standard error", ours=ours
         )

@@ -39,7 +39,7 @@ def test_a_price_by_hand():
     found = price(find(CELLS, "duo.t5.mdlm.1024"))
     assert found.hours == pytest.approx(hours)
     assert found.run == "kuleshov-group/mdlm-owt: generation_quality, drawn_tail, 1024 steps"
-    assert found.command == "python -m repro.evals --cell duo.t5.mdlm.1024"
+    assert found.command == "python -m repro.evals cells duo.t5.mdlm.1024"
 
 
 def test_uniform_noise_pays_a_posterior_at_every_forward():
@@ -50,8 +50,8 @@ def test_uniform_noise_pays_a_posterior_at_every_forward():
 
 
 def test_the_price_is_that_of_the_plan(capsys):
-    """One place: what --plan says of the question, verify says of the cell."""
-    assert evals(["--plan", "--suite", "fast_dllm", "--precision", "bfloat16", "--json"]) == 0
+    """`evals plan` and `verify` give the same hours for a question and its cell."""
+    assert evals(["plan", "--suite", "fast_dllm", "--precision", "bfloat16", "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)["questions"]
     (line,) = [
         q

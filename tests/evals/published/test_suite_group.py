@@ -1,7 +1,4 @@
-"""Programmes: what `flagship` and `silver` ask, their cost, and docs/gpu.md, which says so; --cell and --max-hours.
-
-`python tests/evals/published/test_suite_group.py` writes the made part of docs/gpu.md again.
-"""
+"""Suite groups `flagship` and `silver`: their questions, cost and docs/gpu.md; the command `cells`; --max-hours."""
 
 from __future__ import annotations
 
@@ -11,97 +8,45 @@ import time
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from repro import load
 from repro.core.errors import Stopped
-from repro.core.files import ROOT
 from repro.evals import suites
 from repro.evals.__main__ import main
 from repro.evals.planning.plan import plan
 from repro.evals.planning.time_budget import TimeBudget
 from repro.evals.published import verify
 from repro.evals.published.cells import read, under
-from repro.evals.published.price import shown
 from repro.evals.published.suite_group import (
     commands,
-    is_programme,
+    is_suite_group,
     of_cells,
     precision,
-    read_programme,
+    read_suite_group,
     steps,
 )
 from repro.evals.published.suite_group_plan import planned
 from repro.evals.request import Request, prepare
+from repro.results.record import read_record
 from repro.results.store import Store
+from scripts.gpu_docs import GROUPS as NAMES
+from scripts.gpu_docs import PAGE, page
 
-PAGE = ROOT / "docs" / "gpu.md"
-MARKS = ("<!-- made by tests/evals/published/test_suite_group.py -->\n", "<!-- end -->")
-NAMES = ("flagship", "silver")
 HOURS = {"flagship": 24.0, "silver": 6.0}
 
 
 # --- the page -----------------------------------------------------------------------------------------------
 
 
-def page() -> str:
-    """docs/gpu.md as it should stand."""
-    before, rest = PAGE.read_text("utf-8").split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    return before + MARKS[0] + "".join(section(name) for name in NAMES) + MARKS[1] + after
-
-
-def section(name: str) -> str:
-    rows = read_programme(name)
-    found = planned(steps(rows, Request()), "h100")
-    hours = sum(row.hours for row in found)
-    unknown = sum(row.unknown for row in found)
-    lines = [
-        f"\n## {name}\n",
-        f"About {shown(hours)} hours" + (f", {unknown} of unknown cost." if unknown else "."),
-    ]
-    lines += ["", "| row | what | questions | hours |", "|---|---|---|---|"]
-    for row in found:
-        cost = "unknown" if row.unknown else shown(row.hours)
-        lines.append(
-            f"| {row.step.name} | {row.step.title} | {row.questions} | {cost if row.questions else '-'} |"
-        )
-    for row, each in zip(rows, found, strict=True):
-        lines += ["", f"### {row.name}: {row.title}", "", "```", *commands(row), "```", ""]
-        lines += [f"Published: {line}." for line in margins(each.step.cells)]
-        lines += ["" if each.step.cells else "No published number to compare.", f"Verdict: {row.verdict}."]
-        lacks: dict[str, list[str]] = {}
-        for skip in each.step.skipped:
-            lacks.setdefault(skip.reason, []).append(skip.what)
-        lines += ["", *(f"Not asked: {', '.join(what)} ({reason})." for reason, what in lacks.items())]
-    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
-
-
-def margins(cells):
-    """Numbers with their margins, a line a table; many of one table by their common margin."""
-    tables = {}
-    for cell in cells:
-        tables.setdefault(cell.table, []).append(cell)
-    for name, members in tables.items():
-        scale = members[0].value / members[0].printed
-        if len(members) < 5:
-            each = [
-                f"{c.name.removeprefix(name + '.')} {c.printed:g} ± {c.margin / scale:.2g}" for c in members
-            ]
-            yield f"`{name}` {members[0].metric}: {', '.join(each)} ({members[0].source})"
-            continue
-        share = {round(c.margin / abs(c.value), 9) for c in members}
-        margin = f"{100 * share.pop():g} %" if len(share) == 1 else f"{members[0].margin / scale:g}"
-        yield f"`{name}` {members[0].metric}: {len(members)} numbers, each ± {margin} ({members[0].source})"
-
-
-def test_the_page_is_what_the_files_say():
-    assert PAGE.read_text("utf-8") == page(), "run python tests/evals/published/test_suite_group.py"
+def test_the_page_is_current():
+    assert PAGE.read_text("utf-8") == page(), "run python -m scripts.gpu_docs"
 
 
 def test_every_row_has_a_command_its_hours_and_a_verdict():
     text = PAGE.read_text("utf-8")
     for name in NAMES:
-        for row in read_programme(name):
+        for row in read_suite_group(name):
             assert f"### {row.name}: {row.title}" in text and row.verdict in text
             assert all(command in text for command in commands(row))
 
@@ -120,13 +65,13 @@ def test_hours_against_a_published_speed(preset, speed):
     assert f"{measured:.0f} seconds an item; the plan" in text and f"says {said:.0f}." in text
 
 
-# --- what they ask ------------------------------------------------------------------------------------------
+# --- what they run ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_programme_fits_its_hours_and_is_planned_at_once(name, capsys):
+def test_a_suite_group_fits_its_hours_and_is_planned_quickly(name, capsys):
     began = time.process_time()
-    assert main(["--suite", name, "--plan", "--json"]) == 0
+    assert main(["plan", "--suite", name, "--json"]) == 0
     assert time.process_time() - began < 5
     found = json.loads(capsys.readouterr().out)
     assert 0 < found["hours"] < HOURS[name]
@@ -135,15 +80,17 @@ def test_a_programme_fits_its_hours_and_is_planned_at_once(name, capsys):
     assert all(q["forwards"] and q["items"] for q in listed)
 
 
-def test_a_row_s_own_commands_ask_the_same(capsys):
-    """Typed one by one, a row's commands plan what the programme plans of it."""
-    for row in read_programme("flagship"):
+def test_a_row_s_own_commands_plan_the_same(capsys):
+    """Run one by one, a row's commands have the plan that the suite group has for it."""
+    for row in read_suite_group("flagship"):
         (whole,) = planned(steps([row], Request()), "h100")
         if not whole.questions:
             continue
         hours = 0.0
         for command in commands(row):
-            assert main([*shlex.split(command)[3:], "--plan", "--json"]) == 0
+            words = shlex.split(command)[3:]
+            words = [*words, "--plan"] if words[0] == "cells" else ["plan", *words]
+            assert main([*words, "--json"]) == 0
             hours += json.loads(capsys.readouterr().out)["hours"]
         assert hours == pytest.approx(whole.hours), row.name
 
@@ -151,7 +98,7 @@ def test_a_row_s_own_commands_ask_the_same(capsys):
 def test_one_row_by_hand(capsys):
     """F3: MDLM without and with nucleus, and BD3's own: 1,024 texts in 1,024 forwards, one more for a drawn
     tail; of BD3's the 300 that its protocol has."""
-    (row,) = [row for row in read_programme("flagship") if row.name == "F3"]
+    (row,) = [row for row in read_suite_group("flagship") if row.name == "F3"]
     (found,) = planned(steps([row], Request()), "h100")
     assert [(line.items, line.forwards) for plan in found.plans for line in plan.lines] == [
         (1024, 1025),
@@ -165,11 +112,11 @@ def test_one_row_by_hand(capsys):
     assert [cell.printed for cell in found.step.cells] == [104.85, 51.3, 46.8, 40.7]
 
 
-def test_a_programme_prices_the_precision_that_it_loads(capsys, monkeypatch):
-    """Released weights in bfloat16 unless it is said otherwise, in plan and load alike; ours in float32."""
+def test_a_plan_and_a_run_have_the_same_precision(capsys, monkeypatch):
+    """Released weights in bfloat16 by default, in plans and runs; ours in float32."""
     hours = []
     for flags in ([], ["--precision", "float32"]):
-        assert main(["--cell", "duo.t1.duo", "--plan", *flags]) == 0
+        assert main(["cells", "duo.t1.duo", "--plan", *flags]) == 0
         printed = capsys.readouterr().out
         assert f"one H100 80 GB, {'float32' if flags else 'bfloat16'}" in printed
         hours.append(float(printed.split("rows: ")[1].split(" hours")[0]))
@@ -183,20 +130,20 @@ def test_a_programme_prices_the_precision_that_it_loads(capsys, monkeypatch):
     monkeypatch.setattr("repro.model.load", load)
     for flags in ([], ["--precision", "int8"]):
         with pytest.raises(ConnectionError):
-            main(["--cell", "duo.t1.duo", *flags])
+            main(["cells", "duo.t1.duo", *flags])
     assert loaded == [("s-sahoo/duo", "bfloat16"), ("s-sahoo/duo", "int8")]
     assert precision("oracle:mdlm@nano", None) == "float32"
 
 
 def test_a_limit_of_a_row_and_of_the_command_line_both_hold():
-    (row,) = [row for row in read_programme("flagship") if row.name == "F6"]
+    (row,) = [row for row in read_suite_group("flagship") if row.name == "F6"]
     for limit, wanted in ((None, [None, 400]), (50, [50, 50]), (1000, [1000, 400])):
         (step,) = steps([row], Request(limit=limit))
         assert [part.request.limit for part in step.parts] == wanted
 
 
 @pytest.mark.parametrize(("asked", "found"), [(None, 300), (16, 16), (1024, 300)])
-def test_samples_are_at_most_those_asked(asked, found):
+def test_samples_are_at_most_those_requested(asked, found):
     (step,) = of_cells(["bd3.t7.mdlm.1024"], Request(samples=asked), None)
     (line,) = step.parts[0].plan("h100", None).lines
     assert line.items == found
@@ -223,20 +170,20 @@ asks = [{ cells = ["duo.t5.mdlm.8"], samples = 16 }, { ckpt = "s-sahoo/duo", sui
         ('cells = ["duo.t5.mdlm.8"], ', "", "either cells or a suite"),
     ],
 )
-def test_a_wrong_programme_is_refused(tmp_path, monkeypatch, old, new, says):
+def test_a_wrong_suite_group_is_refused(tmp_path, monkeypatch, old, new, says):
     for path in suites.SUITES.glob("duo_owt.toml"):
         (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
     monkeypatch.setattr(suites, "SUITES", tmp_path)
     (tmp_path / "own.toml").write_text(ROWS, "utf-8")
-    assert is_programme("own") and not is_programme("duo_owt")
-    assert len(read_programme("own")[0].asks) == 2
+    assert is_suite_group("own") and not is_suite_group("duo_owt")
+    assert len(read_suite_group("own")[0].asks) == 2
     assert old in ROWS
     (tmp_path / "own.toml").write_text(ROWS.replace(old, new, 1), "utf-8")
     with pytest.raises(ValueError, match=says):
-        read_programme("own")
+        read_suite_group("own")
 
 
-def test_cells_name_rows_and_tables_and_say_what_cannot_be_asked(capsys):
+def test_cells_name_rows_and_tables_and_skip_with_a_reason(capsys):
     cells = read()
     assert len(under(cells, "duo.t5.mdlm")) == 8 and len(under(cells, "duo.t5")) == 64
     (step,) = of_cells(["duo.t5"], Request(), None)
@@ -248,16 +195,24 @@ def test_cells_name_rows_and_tables_and_say_what_cannot_be_asked(capsys):
     with pytest.raises(
         ValueError, match=r"nothing here answers duo\.t5\.sedd_absorb\.8: the authors' checkpoint"
     ):
-        main(["--cell", "duo.t5.sedd_absorb.8"])
-    with pytest.raises(ValueError, match="--samplers has no effect on --cell"):
-        main(["--cell", "duo.t5.mdlm", "--samplers", "ancestral"])
-    with pytest.raises(ValueError, match="--tasks has no effect on the rows of --suite flagship"):
-        main(["--suite", "flagship", "--tasks", "law"])
-    with pytest.raises(ValueError, match="--max-hours has no effect on --plan"):
-        main(["--cell", "duo.t5.mdlm", "--plan", "--max-hours", "2"])
+        main(["cells", "duo.t5.sedd_absorb.8"])
 
 
-def test_a_copy_in_a_folder_is_asked_by_its_name():
+@pytest.mark.parametrize(
+    ("words", "flag", "form"),
+    [
+        (["cells", "duo.t5.mdlm", "--samplers", "ancestral"], "--samplers", "cells"),
+        (["cells", "duo.t5.mdlm", "--plan", "--max-hours", "2"], "--max-hours", "cells --plan"),
+        (["--suite", "flagship", "--tasks", "law"], "--tasks", "--suite flagship"),
+        (["plan", "--suite=silver", "--out", "x"], "--out", "plan --suite silver"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(words, flag, form):
+    with pytest.raises(ValueError, match=f"{flag} has no effect on `python -m repro.evals {form}`"):
+        main(words)
+
+
+def test_cells_of_a_copy_in_a_folder():
     (step,) = of_cells(["duo.t5.mdlm", "remdm.t1.mdlm"], Request(), "copies/mdlm-owt")
     assert [part.ckpt for part in step.parts] == ["copies/mdlm-owt"] * 2
     for cells, folder in (
@@ -287,8 +242,8 @@ asks = [
 """
 
 
-def test_a_programme_is_asked_and_goes_on(tmp_path, monkeypatch, capsys):
-    """Two models in a row, their tables and records; the second time nothing is asked anew."""
+def test_a_suite_group_runs_and_continues(tmp_path, monkeypatch, capsys):
+    """Two models in a row, their tables and records; the second run computes nothing."""
     (tmp_path / "own.toml").write_text(OWN, "utf-8")
     (tmp_path / "oracle.toml").write_text(LAWS, "utf-8")
     monkeypatch.setattr(suites, "SUITES", tmp_path)
@@ -297,13 +252,13 @@ def test_a_programme_is_asked_and_goes_on(tmp_path, monkeypatch, capsys):
     assert "oracle:mdlm@nano, suite oracle" in printed and "oracle:duo_nelbo@nano, suite oracle" in printed
     first = Store(tmp_path / "raw").records()
     assert main(["--suite", "own", "--out", str(tmp_path), "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)["records"]
-    assert sorted(r["sha256"] for r in again) == sorted(r["sha256"] for r in first)
-    assert {r["question"]["limit"] for r in first} == {None, 3}
+    again = list(map(read_record, json.loads(capsys.readouterr().out)["records"]))
+    assert sorted(r.sha256 for r in again) == sorted(r.sha256 for r in first)
+    assert {r.question.limit for r in first} == {None, 3}
 
 
-def test_what_a_cell_s_command_asks_is_what_verify_compares(tmp_path, monkeypatch, capsys):
-    """From the command to the verdict, on small random weights under a published name and a small judge: a fail."""
+def test_cells_write_the_record_that_verify_compares(tmp_path, monkeypatch, capsys):
+    """From the command to the verdict (fail), with small random weights under a published name and a small judge."""
     import torch
     from helpers import released, tiny_tokenizer
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -319,10 +274,10 @@ def test_what_a_cell_s_command_asks_is_what_verify_compares(tmp_path, monkeypatc
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=len(judging), max_position_embeddings=1024, **sizes)
     LlamaForCausalLM(config).save_pretrained(tmp_path / "runs" / "gpt2-large")
-    assert main(["--cell", "duo.t5.mdlm.8", "--samples", "2", "--out", str(tmp_path / "out")]) == 0
-    assert "skipped" not in capsys.readouterr().out  # the suite's other tasks are nobody's question here
+    assert main(["cells", "duo.t5.mdlm.8", "--samples", "2", "--out", str(tmp_path / "out")]) == 0
+    assert "skipped" not in capsys.readouterr().out  # nothing is said of the suite's other tasks
     (record,) = Store(tmp_path / "out" / "raw").records()
-    protocol = record["question"]["protocol"]
+    protocol = record.question.protocol
     assert protocol["weights_precision"] == "bfloat16"
     assert protocol["precision"] == "float32, log-softmax in float64"  # the judge's
     found = {v.cell.name: v for v in verify.verify(read(), Store(tmp_path / "out" / "raw").records())}
@@ -332,11 +287,11 @@ def test_what_a_cell_s_command_asks_is_what_verify_compares(tmp_path, monkeypatc
     assert found["duo.t5.mdlm.1024"].price.hours > 0.2  # of the published sizes, whatever lies here
 
 
-# --- hours --------------------------------------------------------------------------------------------------
+# --- time budget --------------------------------------------------------------------------------------------
 
 
 class Clock:
-    """Seconds that pass only where a question is asked: `each` a question."""
+    """A clock that advances only when a question is answered."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -347,7 +302,7 @@ class Clock:
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Every question takes an hour by this clock."""
+    """A clock by which every question takes an hour."""
     clock = Clock()
     from repro.evals import request as grid
 
@@ -363,58 +318,54 @@ def slow(monkeypatch):
 
 
 def test_a_run_stops_before_its_hours_are_over_and_goes_on(tmp_path, slow):
-    """Four questions of an hour each in two and a half hours: two are asked, then the others, none twice."""
+    """Four questions of an hour each with 2.5 hours: two are answered, then the other two, none twice."""
     model = load("oracle:mdlm@nano")
     request = Request(["random"], ["law"], [16, 32], (0, 1), samples=4, suite="oracle", out=tmp_path)
     asked, left = [], []
     for _ in range(3):
-        pace = TimeBudget(2.5, slow)
-        records = list(pace.within(prepare(model, request)))
+        budget = TimeBudget(2.5, slow)
+        records = list(budget.within(prepare(model, request)))
         asked.append(sum(new for _, new in records))
-        left.append(pace.left)
+        left.append(budget.left)
     assert asked == [2, 2, 0] and left == [2, 0, 0]
     whole = prepare(model, replace(request, out=tmp_path / "whole"))
-    undisturbed = {record["id"]: record["answer"] for record, _ in whole.run()}
-    assert {r["id"]: r["answer"] for r in Store(tmp_path / "raw").records()} == undisturbed
+    undisturbed = {record.id: record.answer for record, _ in whole.run()}
+    assert {r.id: r.answer for r in Store(tmp_path / "raw").records()} == undisturbed
 
 
-def test_the_first_question_of_all_is_asked_unmeasured(tmp_path, slow):
+def test_the_first_question_of_all_runs_without_an_estimate(tmp_path, slow):
     model = load("oracle:mdlm@nano")
     request = Request(["random"], ["law"], [16, 32], samples=4, suite="oracle", out=tmp_path)
-    pace = TimeBudget(0.5, slow)
-    assert sum(new for _, new in pace.within(prepare(model, request))) == 1 and pace.left == 1
-    assert pace.needed == pytest.approx(1.0) and "1 questions are left, about 1 hours" in pace.say()
+    budget = TimeBudget(0.5, slow)
+    assert sum(new for _, new in budget.within(prepare(model, request))) == 1 and budget.left == 1
+    assert budget.needed == pytest.approx(1.0) and "1 questions are left, about 1 hours" in budget.say()
 
 
 @pytest.mark.parametrize(("seconds", "left"), [(3500, 0), (3700, 1)])
-def test_what_an_earlier_run_took_is_known(tmp_path, slow, seconds, left):
-    """A record of the same kind of machine that took so long: its like is begun within an hour, or not."""
+def test_the_time_of_an_earlier_run_counts(tmp_path, slow, seconds, left):
+    """A stored record that took so many seconds decides whether a like question is started within an hour."""
     model = load("oracle:mdlm@nano")
     request = Request(["random"], ["law"], [16, 32], samples=4, suite="oracle", out=tmp_path)
     grid = prepare(model, request)
     (first, _), *_ = replace(grid, cells=grid.cells[:1]).run()
-    known = first | {"measurements": first["measurements"] | {"seconds": seconds}}
+    known = structs.replace(first, measurements=structs.replace(first.measurements, seconds=seconds))
 
     class Slow(Store):
         def find(self, question, numerics, timed_on=None):
-            return known if question == first["id"] else None
+            return known if question == first.id else None
 
-    pace = TimeBudget(1.0, slow)
-    found = list(pace.within(replace(grid, store=Slow(grid.store.folder))))
-    assert [new for _, new in found] == [False, True][: 2 - left] and pace.left == left
+    budget = TimeBudget(1.0, slow)
+    found = list(budget.within(replace(grid, store=Slow(grid.store.folder))))
+    assert [new for _, new in found] == [False, True][: 2 - left] and budget.left == left
 
 
 def test_the_command_line_stops_with_a_line_and_a_code(tmp_path, capsys):
     arguments = ["--ckpt", "oracle:mdlm@nano", "--suite", "oracle", "--tasks", "law", "--samples", "4"]
     arguments += ["--samplers", "random", "--tokens-per-step", "16,32", "--out", str(tmp_path)]
-    with pytest.raises(Stopped, match="2 questions are left; the same command goes on"):
+    with pytest.raises(Stopped, match="2 questions are left; run the same command to continue"):
         main([*arguments, "--max-hours", "1e-9"])
     assert main([*arguments, "--max-hours", "1"]) == 0
     assert "random" in capsys.readouterr().out
     for wrong in ("0", "-1", "x"):
         with pytest.raises(ValueError, match="no positive number of hours"):
             main([*arguments, "--max-hours", wrong])
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), "utf-8")

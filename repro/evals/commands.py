@@ -1,0 +1,221 @@
+"""What the main form and the subcommands of `python -m repro.evals` do (parsers: repro.evals.cli)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from repro.core.cli import first
+from repro.evals import cli
+
+if TYPE_CHECKING:
+    from repro.evals.planning.time_budget import TimeBudget
+    from repro.evals.published.suite_group import Step
+    from repro.evals.request import Prepared, Request
+    from repro.results.record import Record
+
+WIDTH = 120
+"""Columns of a table that goes to a file."""
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+def score(argv: Sequence[str]) -> int:
+    """Score one checkpoint, or run every row of a suite group."""
+    group = _suite_group(argv)
+    if group is not None:
+        args = cli.group_parser(group, planned=False).parse_args(argv)
+        return _run_steps(_group_steps(args), args)
+    parser = cli.score_parser()
+    args = parser.parse_args(argv)
+    if args.ckpt is None:
+        parser.error("give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (`list` shows samplers and suites)")
+    from repro.evals.planning.time_budget import exit_code, time_budget
+    from repro.evals.request import prepare
+    from repro.evals.suites import read_suite
+    from repro.model import load, take_device
+
+    if args.suite is not None:
+        read_suite(args.suite)  # a wrong name is an error before the weights are loaded
+    request = dataclasses.replace(_grid_request(args), out=args.out, batch=args.batch_size)
+    take_device()
+    budget = time_budget(args.max_hours)
+    model = load(args.ckpt, args.weights, args.precision or "float32", args.chat_template)
+    grid = prepare(model, request)
+    records = _answer(grid, budget)
+    if first() and args.json:
+        from repro.evals.table import rows
+
+        _print_json({"rows": rows(records)} | _found(records, grid.skipped))
+    elif first():
+        _show(grid, records)
+    return exit_code(budget)
+
+
+def plan(argv: Sequence[str]) -> int:
+    """Print what a request would cost."""
+    group = _suite_group(argv)
+    if group is not None:
+        args = cli.group_parser(group, planned=True).parse_args(argv)
+        return _plan_steps(_group_steps(args), args, args.device)
+    args = cli.plan_parser().parse_args(argv)
+    from repro.evals.planning import plan as planning
+
+    found = planning.plan(args.ckpt, _grid_request(args), args.device, args.precision or "float32")
+    _print_plan(args, planning.data(found), planning.text(found))
+    return 0
+
+
+def cells(argv: Sequence[str]) -> int:
+    """Answer published cells, or print what that would cost."""
+    planned = any(word.partition("=")[0] == "--plan" for word in argv)
+    args = cli.cells_parser(planned).parse_args(argv)
+    from repro.evals.published.suite_group import of_cells
+
+    steps = of_cells(args.names, _row_request(args), args.ckpt)
+    return _plan_steps(steps, args, args.plan) if planned else _run_steps(steps, args)
+
+
+def judge(argv: Sequence[str]) -> int:
+    """Score a file of samples by a language model."""
+    args = cli.judge_parser().parse_args(argv)
+    from repro.evals.text_quality.scored import command
+
+    print("\n".join(command(args.file, args.judge, args.rule, args.reference, args.out, args.json)))
+    return 0
+
+
+def show_list(argv: Sequence[str]) -> int:
+    """Print what can be named on the command line."""
+    args = cli.list_parser().parse_args(argv)
+    from repro.evals.listing import lines
+
+    print("\n".join(lines(cli.LISTS if args.what is None else [args.what])))
+    return 0
+
+
+COMMANDS = {"list": show_list, "plan": plan, "cells": cells, "judge": judge}
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+def _suite_group(argv: Sequence[str]) -> str | None:
+    """The suite that a command line names, if that is a suite group: it decides which flags there are."""
+    found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    found.add_argument("--suite", nargs="?")
+    suite = found.parse_known_args(argv)[0].suite
+    if suite is None:
+        return None
+    from repro.evals.published.suite_group import is_suite_group
+
+    return suite if is_suite_group(suite) else None
+
+
+def _row_request(args: argparse.Namespace) -> Request:
+    """A request whose checkpoint, tasks and decoding come from elsewhere."""
+    from repro.evals.request import Request
+
+    return Request(seeds=args.seeds, limit=args.limit, samples=args.samples)
+
+
+def _grid_request(args: argparse.Namespace) -> Request:
+    return dataclasses.replace(
+        _row_request(args),
+        samplers=args.samplers,
+        tasks=args.tasks,
+        tokens_per_step=args.tokens_per_step,
+        suite=args.suite,
+        block_length=args.block_length,
+        cache=args.cache,
+        estimator=args.estimator,
+        shots=args.shots,
+        template=args.template,
+        corpus=args.corpus,
+    )
+
+
+def _group_steps(args: argparse.Namespace) -> list[Step]:
+    from repro.evals.published.suite_group import read_suite_group, steps
+
+    return steps(read_suite_group(args.suite), _row_request(args))
+
+
+# --- suite groups -------------------------------------------------------------------------------------------
+def _plan_steps(steps: Sequence[Step], args: argparse.Namespace, device: str) -> int:
+    from repro.evals.published.suite_group_plan import data, planned, text
+
+    rows = planned(steps, device, args.precision)
+    _print_plan(args, data(rows), text(rows))
+    return 0
+
+
+def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
+    """Run every part in order; each checkpoint is loaded once. Raises Stopped when the time budget is used up."""
+    from repro.evals.planning.time_budget import exit_code, time_budget
+    from repro.evals.published.suite_group import by_checkpoint, precision
+    from repro.model import load, take_device
+
+    take_device()
+    budget = time_budget(args.max_hours)
+    records: list[Record] = []
+    skipped = [skip for step in steps for skip in step.skipped]
+    for skip in skipped if first() else []:
+        print(f"skipped {skip.what}: {skip.reason}", file=sys.stderr)
+    for ckpt, parts in by_checkpoint(steps):
+        model = load(ckpt, precision=precision(ckpt, args.precision))
+        for part in parts:
+            grid = part.prepare(model, args.out, args.batch_size)
+            answered = _answer(grid, budget)
+            records += answered
+            skipped += grid.skipped
+            if first() and not args.json:
+                _show(grid, answered)
+    if first() and args.json:
+        _print_json(_found(records, skipped))
+    return exit_code(budget)
+
+
+# --- output -------------------------------------------------------------------------------------------------
+def _answer(grid: Prepared, budget: TimeBudget | None) -> list[Record]:
+    """The records of a grid, made within the time budget; terminals show a progress bar."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    disable = not (console.is_terminal and first())
+    run = grid.run() if budget is None else budget.within(grid)
+    shown = track(run, grid.model.recipe.name, total=len(grid.cells), console=console, disable=disable)
+    return grid.ordered(record for record, _ in shown)
+
+
+def _show(grid: Prepared, records: list[Record]) -> None:
+    from rich.console import Console
+
+    from repro.evals.table import show
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    show(console, f"{grid.model.recipe.name}, suite {grid.suite.name}", records)
+    for skip in grid.skipped:
+        console.print(f"skipped {skip.what}: {skip.reason}", style="dim", highlight=False, markup=False)
+    print(f"records: {grid.store.folder}", file=sys.stderr)
+
+
+def _found(records: list[Record], skipped: Iterable[Any]) -> dict[str, Any]:
+    return {"records": [record.data() for record in records], "skipped": [vars(skip) for skip in skipped]}
+
+
+def _print_plan(args: argparse.Namespace, data: dict[str, Any], text: Iterable[str]) -> None:
+    if args.json:
+        _print_json(data)
+    else:
+        print("\n".join(text))
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    print(json.dumps(msgspec.to_builtins(data), indent=1))

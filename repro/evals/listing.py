@@ -1,0 +1,96 @@
+"""What can be named on the command line of `python -m repro.evals`: a line each, with its source or purpose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from repro.core import registry
+from repro.core.parts import Part
+from repro.evals.likelihood.estimator_presets import ESTIMATORS
+from repro.evals.perplexity.catalogue import read_catalogue
+from repro.evals.published.suite_group import is_suite_group
+from repro.evals.suites import SUITES, read_suite
+from repro.samplers.presets import LOGITS_PROCESSORS, PRESETS, SOURCES
+
+Line = tuple[str, str, str]
+"""Name, what it fits, and what it does."""
+
+
+def lines(kinds: Sequence[str]) -> Iterator[str]:
+    """The named lists in aligned columns, under headings if there are several."""
+    for kind in kinds:
+        if len(kinds) > 1:
+            yield f"{kind}:"
+        found = _LISTS[kind]()
+        wide, middle = (max(len(line[i]) for line in found) for i in (0, 1))
+        for name, fits, about in found:
+            yield f"{name:<{wide}}  {fits:<{middle}}  {about}"
+
+
+def _samplers() -> list[Line]:
+    return [
+        (name, "+".join(sorted(rule.capabilities.processes)), SOURCES[name]) for name, rule in PRESETS.items()
+    ]
+
+
+def _processors() -> list[Line]:
+    return [
+        (name, "+".join(sorted(each.processes())), SOURCES[name]) for name, each in LOGITS_PROCESSORS.items()
+    ]
+
+
+def _suites() -> list[Line]:
+    return [(path.stem, "group" if is_suite_group(path.stem) else "", _purpose(path)) for path in _files()]
+
+
+def _tasks() -> list[Line]:
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for path in _files():
+        if not is_suite_group(path.stem):
+            for task in read_suite(path.stem).tasks:
+                line = (task.name, registry.part_name(type(task)), _sentence(type(task)))
+                found.setdefault(line, []).append(path.stem)
+    return [
+        (name, part, f"{about} Suites: {', '.join(suites)}.") for (name, part, about), suites in found.items()
+    ]
+
+
+def _protocols() -> list[Line]:
+    return [(each.name, f"rows of {each.length}", each.source) for each in read_catalogue()[1]]
+
+
+def _estimators() -> list[Line]:
+    return [
+        (name, registry.part_name(type(each)), _sentence(type(each))) for name, each in ESTIMATORS.items()
+    ]
+
+
+_LISTS = {
+    "samplers": _samplers,
+    "processors": _processors,
+    "suites": _suites,
+    "tasks": _tasks,
+    "protocols": _protocols,
+    "estimators": _estimators,
+}
+
+
+def _files() -> list[Path]:
+    return sorted(SUITES.glob("*.toml"))
+
+
+def _purpose(path: Path) -> str:
+    """The first sentence of the comment at the head of a suite."""
+    head = []
+    for line in path.read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line.lstrip("# "))
+    return " ".join(head).partition(". ")[0].rstrip(".") + "."
+
+
+def _sentence(cls: type[Part]) -> str:
+    """The beginning of a docstring, up to its first colon, semicolon or full stop."""
+    return re.split(r"[.:;]\s", " ".join((cls.__doc__ or "").split()) + " ")[0] + "."
