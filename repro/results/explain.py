@@ -15,7 +15,8 @@ from typing import Any
 
 from repro.core.errors import nearest
 from repro.core.stats import Interval, mean_interval
-from repro.results.record import Question, Record, difference, text
+from repro.results.difference import difference, look, places, without
+from repro.results.record import Record, text
 
 LEVEL = 0.95
 HEX = 6  # characters of a hash that name a record
@@ -25,14 +26,14 @@ WIDTH = 80  # of a value printed; --json has it whole
 def select(records: Sequence[Record], name: str) -> list[Record]:
     """The records of the one cell that `name` means; ValueError if it means none, or several (they are listed)."""
     if len(name) >= HEX and all(letter in "0123456789abcdef" for letter in name):
-        found = [r for r in records if any(r[h].startswith(name) for h in ("id", "key", "cell", "sha256"))]
+        found = [r for r in records if any(hash.startswith(name) for hash in (r.id, r.key, r.cell, r.sha256))]
     else:
         found = [r for r in records if f"{label(r)}/".startswith(f"{name}/")]
     if not found:
         known = {label(record) for record in records}
         close = nearest(name, known) if len(known) > 1 else f"valid: {', '.join(known) or 'none'}"
         raise ValueError(f"no record is called {name!r}; {close}")
-    cells = {record["cell"]: label(record) for record in found}
+    cells = {record.cell: label(record) for record in found}
     if len(cells) > 1:
         some = ", ".join(f"{said} ({cell[:8]})" for cell, said in list(cells.items())[:4])
         raise ValueError(f"{name!r} means {len(cells)} cells: {some}; say more of the label, or give a hash")
@@ -41,8 +42,8 @@ def select(records: Sequence[Record], name: str) -> list[Record]:
 
 def label(record: Record) -> str:
     """CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP, as far as given."""
-    labels = record["labels"]
-    given = (labels[name] for name in ("checkpoint", "task", "preset", "tokens_per_step"))
+    labels = record.labels
+    given = (labels.checkpoint, labels.task, labels.preset, labels.tokens_per_step)
     return "/".join(each for each in given if each is not None)
 
 
@@ -86,67 +87,41 @@ class Explanation:
 def explain(records: Sequence[Record], a: str, b: str) -> Explanation:
     """How two cells differ, and what other records say of each difference alone."""
     ours, theirs = select(records, a), select(records, b)
-    mine, other = _subject(ours[0]), _subject(theirs[0])
-    pair = {ours[0]["cell"], theirs[0]["cell"]}
-    rest = [record for record in records if record["cell"] not in pair]
+    rest = [record for record in records if record.cell not in (ours[0].cell, theirs[0].cell)]
     fields = tuple(
         Field(place=place, a=x, b=y, effects=_effects(rest, place, x, y))
-        for place, x, y in places(mine, other)
+        for place, x, y in places(ours[0].question.subject, theirs[0].question.subject)
     )
     direct = _summed([_paired(ours, theirs)])
     return Explanation(a=label(ours[0]), b=label(theirs[0]), direct=direct, fields=fields)
-
-
-def _subject(record: Record) -> Record:
-    return Question.read(record["question"]).subject
-
-
-def places(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted place, value, value) of every difference; two unlike parts are one difference, not one a field."""
-    both = isinstance(first, Mapping) and isinstance(second, Mapping)
-    if not both or first.get("part") != second.get("part"):
-        return [] if difference(first, second) is None else [(path, first, second)]
-    found = []
-    for name in sorted(first.keys() | second.keys()):
-        where = f"{path}.{name}" if path else name
-        found += places(first.get(name), second.get(name), where)
-    return found
 
 
 def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Effect, ...]:
     """Of every context that was asked with both values at `place`."""
     contexts: dict[str, tuple[list[Record], list[Record]]] = {}
     for record in records:
-        subject = _subject(record)
-        value = _take(subject, place.split("."))
+        subject = record.question.subject
         for side, wanted in enumerate((a, b)):
-            if difference(value, wanted) is None:
-                contexts.setdefault(text(subject), ([], []))[side].append(record)
+            if difference(look(subject, place), wanted) is None:
+                contexts.setdefault(text(without(subject, place)), ([], []))[side].append(record)
     return _summed([_paired(ours, theirs) for ours, theirs in contexts.values() if ours and theirs])
-
-
-def _take(subject: Any, names: Sequence[str]) -> Any:
-    """The value at a place, removed from `subject`; None if there is none."""
-    for name in names[:-1]:
-        subject = subject.get(name) if isinstance(subject, Mapping) else None
-    return subject.pop(names[-1], None) if isinstance(subject, dict) else None
 
 
 def _paired(ours: Sequence[Record], theirs: Sequence[Record]) -> dict[str, list[float]]:
     """Theirs - ours by metric, over pairs of one train seed, sampling seed and numerics class."""
-    mine = {_pair(record): record["answer"]["metrics"] for record in ours}
+    mine = {_pair(record): record.answer.metrics for record in ours}
     found: dict[str, list[float]] = {}
     for record in theirs:
         metrics = mine.get(_pair(record), {})
-        for name, metric in record["answer"]["metrics"].items():
+        for name, metric in record.answer.metrics.items():
             if name in metrics:
-                found.setdefault(name, []).append(metric["value"] - metrics[name]["value"])
+                found.setdefault(name, []).append(metric.value - metrics[name].value)
     return found
 
 
 def _pair(record: Record) -> tuple[int, int, str]:
-    question = record["question"]
-    return question["checkpoint"]["seed"], question["seed"], text(record["measurements"]["numerics"])
+    question = record.question
+    return question.checkpoint.seed, question.seed, text(record.measurements.numerics)
 
 
 def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, ...]:

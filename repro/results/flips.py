@@ -80,15 +80,15 @@ def items_of(folder: Path, name: str) -> Items:
         return read_items(Path(name))
     if name.endswith(".jsonl"):
         raise ValueError(f"no file {name}; items lie in OUT/items, or name a record of {folder}")
-    where = {record["sha256"]: path for path in record_files(folder) for record in read(path)}
+    where = {record.sha256: path for path in record_files(folder) for record in read(path)}
     found = select(collect(folder), name)
-    ids = sorted({record["id"] for record in found})
+    ids = sorted({record.id for record in found})
     if len(ids) > 1:
-        seeds = {r["id"]: r["question"]["checkpoint"]["seed"] for r in found}
+        seeds = {r.id: r.question.checkpoint.seed for r in found}
         said = ", ".join(f"{each[:12]} (train seed {seed})" for each, seed in seeds.items())
         raise ValueError(f"{name!r} means {len(ids)} questions: {said}; give one of these hashes")
-    path = where[found[0]["sha256"]].parent.parent / "items" / f"{ids[0][:16]}.jsonl"
-    if not path.is_file() and "outcomes" in found[0]["answer"]:
+    path = where[found[0].sha256].parent.parent / "items" / f"{ids[0][:16]}.jsonl"
+    if not path.is_file() and found[0].answer.outcomes:
         return outcomes_of(found[0])
     if not path.is_file():
         raise ValueError(
@@ -99,11 +99,11 @@ def items_of(folder: Path, name: str) -> Items:
 
 def outcomes_of(record: Record) -> Items:
     """The items of a record that holds its outcomes, as far as it knows them: their hashes are not kept."""
-    task = record["question"]["task"]
+    task, outcomes = record.question.task, record.answer.outcomes or ""
     known = {"doc_hash": None, "prompt_hash": None, "task_hash": sha256(text(task))}
     return {
         ("", document, task["filter"]): known | {"doc_id": document, "metrics": {task["metric"]: int(digit)}}
-        for document, digit in enumerate(record["answer"]["outcomes"])
+        for document, digit in enumerate(outcomes)
     }
 
 

@@ -14,22 +14,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from repro.core.parts import sha256
+from repro.results.difference import difference, without
 
-RELATIVE = 1e-5
-ABSOLUTE = 1e-6  # a difference of two numbers of order one (gap, excess) has lost that many digits
-
-Record = dict[str, Any]
+Json = dict[str, Any]
+HASHES = ("id", "key", "cell")
+Number = int | float
+"""In records: an integer stays one, so that the canonical text of a record that was read is that of its line."""
 
 
 class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Read strictly: an unknown or missing field, or one of another type, is an error that names its path."""
+
+    def data(self) -> Json:
+        """Plain JSON, without optional fields that are not set."""
+        return msgspec.to_builtins(self)
 
 
 class Checkpoint(_Strict, frozen=True, kw_only=True):
@@ -59,39 +63,27 @@ class Question(_Strict, frozen=True, kw_only=True):
             raise ValueError("task needs a 'name' (string) and a 'version' (integer)")
 
     @classmethod
-    def read(cls, data: Record) -> Question:
+    def read(cls, data: Json) -> Question:
         """From plain JSON, strictly; ValueError names the field."""
         return _convert(data, cls)
 
-    def data(self) -> Record:
-        """Plain JSON."""
-        return msgspec.to_builtins(self)
-
     @property
     def id(self) -> str:
-        return sha256(text(self.data()))
+        return sha256(text(self))
 
     @property
     def key(self) -> str:
         """Same recipe, train seed and step: answers of two keys are compared statistically."""
-        return sha256(text(self._without(["digest"], [])))
+        return sha256(text(without(self.data(), "checkpoint.digest")))
 
     @property
-    def subject(self) -> Record:
+    def subject(self) -> Json:
         """The question that all seeds share."""
-        return self._without(["digest", "seed"], ["seed"])
+        return without(self.data(), "checkpoint.digest", "checkpoint.seed", "seed")
 
     @property
     def cell(self) -> str:
         return sha256(text(self.subject))
-
-    def _without(self, checkpoint: Sequence[str], question: Sequence[str]) -> Record:
-        data = self.data()
-        for name in question:
-            del data[name]
-        for name in checkpoint:
-            del data["checkpoint"][name]
-        return data
 
 
 class Labels(_Strict, frozen=True, kw_only=True):
@@ -109,8 +101,8 @@ class Labels(_Strict, frozen=True, kw_only=True):
 class Metric(_Strict, frozen=True, kw_only=True):
     """A value, its standard error (None: unknown) and the number of rows behind it."""
 
-    value: float
-    se: float | None
+    value: Number
+    se: Number | None
     n: int
 
 
@@ -134,10 +126,10 @@ class Answer(_Strict, frozen=True, kw_only=True):
     """
 
     metrics: dict[str, Metric]
-    nfe: float | None
-    tokens_per_nfe: float | None
+    nfe: Number | None
+    tokens_per_nfe: Number | None
     samples: str | None
-    curve: dict[str, list[float]] | UnsetType = UNSET
+    curve: dict[str, list[Number]] | UnsetType = UNSET
     counts: Counts | UnsetType = UNSET
     outcomes: str | UnsetType = UNSET
 
@@ -156,9 +148,9 @@ class Latency(_Strict, frozen=True, kw_only=True):
     """One text at a time: seconds of each in the median of all passes (`median` and `p95` over texts), the sum of each
     pass (`passes`), and what one pass summed up to."""
 
-    median: float
-    p95: float
-    passes: list[float]
+    median: Number
+    p95: Number
+    passes: list[Number]
     counts: Counts
 
 
@@ -166,7 +158,7 @@ class Throughput(_Strict, frozen=True, kw_only=True):
     """Batches of `batch` rows: seconds of each pass over some, and what one pass summed up to."""
 
     batch: int
-    passes: list[float]
+    passes: list[Number]
     counts: Counts
 
 
@@ -186,15 +178,17 @@ class Measurements(_Strict, frozen=True, kw_only=True):
     """What depends on the machine and the day; seconds of wall clock, those of all pieces whoever did them."""
 
     numerics: Numerics
-    seconds: float
-    tokens_per_second: float | None
+    seconds: Number
+    tokens_per_second: Number | None
     versions: dict[str, str]
     commit: str | None
     created: str
     speed: Speed | UnsetType = UNSET
 
 
-class _Line(_Strict, frozen=True, kw_only=True):
+class Record(_Strict, frozen=True, kw_only=True):
+    """One line of a record file; `sha256` is that of the canonical text of all other fields."""
+
     id: str
     key: str
     cell: str
@@ -206,8 +200,8 @@ class _Line(_Strict, frozen=True, kw_only=True):
 
 
 def text(data: Any) -> str:
-    """Canonical JSON of plain data; NaN and infinity are refused."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Canonical JSON of plain data or of a part of a record; NaN and infinity are refused."""
+    return json.dumps(msgspec.to_builtins(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _convert(data: Any, kind: Any) -> Any:
@@ -217,64 +211,33 @@ def _convert(data: Any, kind: Any) -> Any:
         raise ValueError(str(error).replace("`", "'").replace("$.", "")) from None
 
 
-def make_record(question: Question, labels: Record, answer: Record, measurements: Record) -> Record:
-    """A whole record as plain JSON; ValueError names a field missing, unknown, mistyped or not finite."""
+def make_record(question: Question, labels: Json, answer: Json, measurements: Json) -> Record:
+    """A whole record; ValueError names a field missing, unknown, mistyped or not finite."""
     for name, metric in answer.get("metrics", {}).items():
         if not math.isfinite(metric.get("value", 0.0)):
             raise ValueError(f"metric {name!r} of {labels['checkpoint']!r} is {metric['value']}, not finite")
-    record = {
-        "id": question.id,
-        "key": question.key,
-        "cell": question.cell,
-        "question": question.data(),
-        "labels": labels,
-        "answer": answer,
-        "measurements": measurements,
-    }
-    record = json.loads(text({**record, "sha256": sha256(text(record))}))
-    validate(record)
-    return record
+    hashes = {name: getattr(question, name) for name in HASHES}
+    body = {"question": question.data(), "labels": labels, "answer": answer, "measurements": measurements}
+    body = json.loads(text({**hashes, **body}))
+    return read_record({**body, "sha256": sha256(text(body))})
 
 
-def validate(record: Any) -> None:
-    """ValueError unless the record fits the schema, names its own question and carries its own hash."""
-    line: _Line = _convert(record, _Line)
-    body = {name: value for name, value in record.items() if name != "sha256"}
-    if sha256(text(body)) != line.sha256:
+def read_record(data: Any) -> Record:
+    """From plain JSON; ValueError unless it fits the schema, names its own question and carries its own hash."""
+    record: Record = _convert(data, Record)
+    if sha256(text({name: value for name, value in data.items() if name != "sha256"})) != record.sha256:
         raise ValueError("sha256 does not match: the line was changed after it was written")
-    for name in ("id", "key", "cell"):
-        if getattr(line.question, name) != record[name]:
+    for name in HASHES:
+        if getattr(record.question, name) != getattr(record, name):
             raise ValueError(f"{name!r} is not the hash of this question")
+    return record
 
 
 def agree(first: Record, second: Record) -> None:
     """ValueError naming the metric and both values unless two answers to one question are equal."""
-    found = difference(first["answer"], second["answer"])
+    found = difference(first.answer.data(), second.answer.data())
     if found is not None:
-        labels = first["labels"]
         raise ValueError(
-            f"two answers to question {first['id'][:12]} ({labels['checkpoint']}, {labels['task']}) in one "
+            f"two answers to question {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in one "
             f"numerics class: {found}; raise the version of the part that changed, or remove the stale record"
         )
-
-
-def difference(first: Any, second: Any, path: str = "") -> str | None:
-    """`PATH is A and B` for the first place where two JSON values differ (floats by tolerance), else None."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        for name in sorted(first.keys() | second.keys()):
-            where = f"{path}.{name}" if path else name
-            if name not in first or name not in second:
-                return f"{where} is given in only one of the two"
-            found = difference(first[name], second[name], where)
-            if found is not None:
-                return found
-        return None
-    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        each = (difference(a, b, f"{path}[{i}]") for i, (a, b) in enumerate(zip(first, second, strict=True)))
-        return next((found for found in each if found is not None), None)
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (first, second))
-    if numbers and float in (type(first), type(second)):
-        same = math.isclose(first, second, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
-    else:
-        same = first == second
-    return None if same else f"{path} is {text(first)} and {text(second)}"

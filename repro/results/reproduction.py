@@ -26,7 +26,8 @@ from repro.core.cli import Parser, run
 from repro.core.errors import nearest
 from repro.core.files import ROOT
 from repro.core.stats import Interval, holm, pooled_spread, prediction_interval, prediction_p
-from repro.results.record import RELATIVE, text
+from repro.results.difference import RELATIVE, without
+from repro.results.record import text
 from repro.results.store import RAW, frame, one_of
 
 if TYPE_CHECKING:
@@ -155,12 +156,7 @@ def judge(committed: Path, yours: Path, judged: Sequence[Cell]) -> list[Verdict]
 def _asked(rows: DataFrame) -> DataFrame:
     """`rows` with a column `asked`: what was asked, of whatever seeds and trained steps."""
 
-    def without_step(subject: str) -> str:
-        question = json.loads(subject)
-        question["checkpoint"] = {k: v for k, v in question["checkpoint"].items() if k != "step"}
-        return text(question)
-
-    return rows.assign(asked=rows.subject.map(without_step))
+    return rows.assign(asked=[text(without(json.loads(each), "checkpoint.step")) for each in rows.subject])
 
 
 def _comparisons(old: Values, new: Values) -> dict[Cell, _Comparison]:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from filelock import FileLock
 
 from repro.core.files import ROOT
-from repro.results.record import Question, Record, agree, difference, make_record, text, validate
+from repro.results.difference import difference
+from repro.results.record import Json, Question, Record, agree, make_record, read_record, text
 from repro.results.versions import older
 
 if TYPE_CHECKING:
@@ -62,13 +63,11 @@ def _parse(path: Path, data: bytes) -> list[Record]:
     records = []
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
-            record = json.loads(line, parse_constant=_refuse)
-            validate(record)
+            records.append(read_record(json.loads(line, parse_constant=_refuse)))
         except ValueError as error:
             raise ValueError(
                 f"{path}:{number}: {error}; remove this line and run its command again"
             ) from None
-        records.append(record)
     return records
 
 
@@ -101,8 +100,8 @@ class Store:
 
     def path(self, record: Record) -> Path:
         """The file that a record belongs to."""
-        labels = record["labels"]
-        name = f"{labels['checkpoint']}-s{record['question']['checkpoint']['seed']}.{labels['suite']}.jsonl"
+        seed = record.question.checkpoint.seed
+        name = f"{record.labels.checkpoint}-s{seed}.{record.labels.suite}.jsonl"
         return self.folder / re.sub(r"[^\w@.+-]", "_", name, flags=re.ASCII)
 
     def records(self) -> list[Record]:
@@ -116,13 +115,13 @@ class Store:
             self._read[path] = stamp, _parse(path, path.read_bytes())
         return self._read[path][1]
 
-    def find(self, question_id: str, numerics: Record, timed_on: str | None = None) -> Record | None:
-        """The answer to a question in a numerics class, if it is here; of a speed: `timed_on` this device."""
+    def find(self, question_id: str, numerics: Json, timed_on: str | None = None) -> Record | None:
+        """The answer to a question in a numerics class, None if it is not here; a speed must be `timed_on` this
+        device."""
         for record in self.records():
-            measured = record["measurements"]
-            if record["id"] != question_id or measured["numerics"] != numerics:
-                continue
-            if timed_on is None or ("speed" in measured and measured["speed"]["device"] == timed_on):
+            speed = record.measurements.speed
+            here = record.id == question_id and record.measurements.numerics.data() == numerics
+            if here and (timed_on is None or (speed and speed.device == timed_on)):
                 return record
         return None
 
@@ -131,7 +130,6 @@ class Store:
 
         Raises ValueError if the same question has another answer in the same numerics class.
         """
-        validate(record)
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             same = [known for known in self.records() if _identity(known) == _identity(record)]
@@ -166,13 +164,12 @@ def publish(source: Path, target: Path = RAW) -> Published:
     fit: list[Record] = []
     for path in record_files(source):
         for number, record in enumerate(read(path), start=1):
-            labels = record["labels"]
-            if record["question"]["limit"] is not None:
+            if record.question.limit is not None:
                 raise ValueError(
-                    f"{path}:{number}: asked with limit {record['question']['limit']}, so it enters no paper table; "
+                    f"{path}:{number}: asked with limit {record.question.limit}, so it enters no paper table; "
                     "publish whole tasks"
                 )
-            for name in (labels["recipe"], labels["checkpoint"]):
+            for name in (record.labels.recipe, record.labels.checkpoint):
                 if "+" in name:
                     raise ValueError(
                         f"{path}:{number}: {name!r} carries an override, so it enters no paper table; "
@@ -189,13 +186,13 @@ def publish(source: Path, target: Path = RAW) -> Published:
 
 
 def _identity(record: Record) -> tuple[str, str]:
-    return record["id"], text(record["measurements"]["numerics"])
+    return record.id, text(record.measurements.numerics)
 
 
 def _timed_on(record: Record) -> tuple[str, str, str] | None:
     """Engine, device and clock of a speed: the same answer timed on two machines is two measurements."""
-    speed = record["measurements"].get("speed")
-    return None if speed is None else (speed["engine"], speed["device"], speed["clock"])
+    speed = record.measurements.speed
+    return (speed.engine, speed.device, speed.clock) if speed else None
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -221,19 +218,19 @@ def to_frame(records: Iterable[Record]) -> DataFrame:
 
     rows = []
     for record in records:
-        question, answer = record["question"], record["answer"]
-        labels = {name: record["labels"].get(name) or "" for name in LABELS}
+        question, answer = record.question, record.answer
         shared = {
-            **{name: answer[name] for name in ("nfe", "tokens_per_nfe")},
-            **{name: question["checkpoint"][name] for name in ("step", "weights")},
-            **{name: record[name] for name in ("cell", "key", "id")},
-            "seed": question["seed"],
-            "train_seed": question["checkpoint"]["seed"],
-            "numerics": text(record["measurements"]["numerics"]),
-            "protocol": text(question["protocol"]),
-            "subject": text(Question.read(question).subject),
+            **{name: getattr(record.labels, name) or "" for name in LABELS},
+            **{name: getattr(answer, name) for name in ("nfe", "tokens_per_nfe")},
+            **{name: getattr(question.checkpoint, name) for name in ("step", "weights")},
+            **{name: getattr(record, name) for name in ("cell", "key", "id")},
+            "seed": question.seed,
+            "train_seed": question.checkpoint.seed,
+            "numerics": text(record.measurements.numerics),
+            "protocol": text(question.protocol),
+            "subject": text(question.subject),
         }
-        rows += [{**labels, "metric": name, **metric, **shared} for name, metric in answer["metrics"].items()]
+        rows += [{"metric": name, **metric.data(), **shared} for name, metric in answer.metrics.items()]
     made = DataFrame(rows, columns=list(COLUMNS))
     return made.astype({name: float for name in ("value", "se", "nfe", "tokens_per_nfe")})
 

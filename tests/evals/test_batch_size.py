@@ -100,5 +100,5 @@ def test_a_question_goes_on_with_half_as_many_rows_after_running_out(tmp_path, m
 
     monkeypatch.setattr(decoding, "decode", small)
     found = [r for r, _ in prepare(model, replace(request, out=tmp_path / "small", batch=6)).run()]
-    assert [r["answer"] for r in found] == [r["answer"] for r in whole]
+    assert [r.answer for r in found] == [r.answer for r in whole]
     assert asked == [6, 3, 1, 1, 1, 1, 1, 1]

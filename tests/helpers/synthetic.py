@@ -154,8 +154,8 @@ def timed(
         outcomes=outcomes,
         samples="0" * 64,
     )
-    labels, answer = made["labels"], made["answer"]
-    return make_record(asked, labels, answer, made["measurements"] | {"speed": measured})
+    labels, answer = made.labels.data(), made.answer.data()
+    return make_record(asked, labels, answer, made.measurements.data() | {"speed": measured})
 
 
 def right(share, n=200, of="outcomes"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.synthetic import naive, quality, sampled
+from msgspec import structs
 
 from repro.core import rng
 from repro.core.bootstrap import band, resampled, uniform
@@ -50,7 +51,7 @@ def test_a_sweep_is_measured_first_and_resampled_after():
         for t in found.temperatures
     ]
     for k, record in enumerate(records):
-        curve = record["answer"]["curve"]
+        curve = record.answer.curve
         assert found.log_ppl[0, k] == pytest.approx(sum(curve["nll"]) / sum(curve["tokens"]))
         assert found.entropy[0, k] == pytest.approx(np.mean(curve["entropy"]))
         rows = resampled(64, 1000)[17]
@@ -61,9 +62,9 @@ def test_a_sweep_is_measured_first_and_resampled_after():
 
 def relabelled(record, judge, **labels):
     """The same answer to a question with another judge."""
-    protocol = record["question"]["protocol"] | {"judge": judge}
-    asked = Question.read(record["question"] | {"protocol": protocol})
-    return make_record(asked, record["labels"] | labels, record["answer"], record["measurements"])
+    protocol = record.question.protocol | {"judge": judge}
+    asked = Question.read(record.question.data() | {"protocol": protocol})
+    return make_record(asked, record.labels.data() | labels, record.answer.data(), record.measurements.data())
 
 
 def test_a_band_is_of_the_panel_and_a_sweep_of_samples_that_a_judge_reads():
@@ -116,11 +117,10 @@ def test_the_interval_is_paired_by_row():
     (paired,) = differences(sweeps(made), {PANEL: 2.85})
     shuffled = []
     for record in made:
-        curve = {name: list(values) for name, values in record["answer"]["curve"].items()}
-        if "random" in record["labels"]["preset"]:
+        curve = {name: list(values) for name, values in record.answer.curve.items()}
+        if "random" in record.labels.preset:
             curve = {name: values[1:] + values[:1] for name, values in curve.items()}
-        answer = record["answer"] | {"curve": curve}
-        shuffled.append(record | {"answer": answer})
+        shuffled.append(structs.replace(record, answer=structs.replace(record.answer, curve=curve)))
     (alone,) = differences(sweeps(shuffled), {PANEL: 2.85})
     assert paired.value == pytest.approx(alone.value) and alone.se > 1.5 * paired.se
 
@@ -211,9 +211,9 @@ def test_suites_that_judge_differently_stand_apart():
     made, other = frontier("ancestral", 1.0), frontier("random", 1.3)
     moved = []
     for record in other:
-        asked = Question.read(record["question"] | {"protocol": protocol})
-        labels = record["labels"] | {"suite": "remdm_owt"}
-        moved.append(make_record(asked, labels, record["answer"], record["measurements"]))
+        asked = Question.read(record.question.data() | {"protocol": protocol})
+        labels = record.labels.data() | {"suite": "remdm_owt"}
+        moved.append(make_record(asked, labels, record.answer.data(), record.measurements.data()))
     files = tables([*made, *moved])
     assert files["text_quality.md"].count("\n## ") == 2 and len(rows_of(files["matched.csv"])) == 0
     assert len(rows_of(tables([*made, *other])["matched.csv"])) == 1

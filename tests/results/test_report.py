@@ -29,7 +29,7 @@ def raw(tmp_path_factory, records):
     folder = tmp_path_factory.mktemp("raw")
     for each in records:
         with open(Store(folder).path(each), "a") as file:
-            file.write(json.dumps(each) + "\n")
+            file.write(json.dumps(each.data()) + "\n")
     return folder
 
 
@@ -46,7 +46,7 @@ def test_tables_hold_every_cell_once_with_mean_and_spread_over_seeds(raw):
     ]
     assert all(row["seeds"] == "3" and row["n"] == "4096" for row in bounds)
     (mdlm,) = (row for row in bounds if row["checkpoint"] == "mdlm@nano")
-    values = [bound("mdlm@nano", seed)["answer"]["metrics"]["nll_bound"]["value"] for seed in range(3)]
+    values = [bound("mdlm@nano", seed).answer.metrics["nll_bound"].value for seed in range(3)]
     assert float(mdlm["nll_bound"]) == pytest.approx(sum(values) / 3, rel=1e-5)
     assert float(mdlm["gap"]) == pytest.approx(float(mdlm["nll_bound"]) - float(mdlm["nll_exact"]), abs=1e-5)
     tokens = [

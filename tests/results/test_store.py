@@ -38,7 +38,7 @@ def test_labels_and_measurements_enter_no_hash_of_the_question():
     asked = question()
     a = record(asked, {"gap": (0.2, 0.01, 8)}, note="truncated")
     b = record(asked, {"gap": (0.3, 0.01, 8)}, numerics={**NUMERICS, "threads": 2})
-    assert all(a[name] == b[name] for name in ("id", "key", "cell")) and a["sha256"] != b["sha256"]
+    assert (a.id, a.key, a.cell) == (b.id, b.key, b.cell) and a.sha256 != b.sha256
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_a_record_survives_the_file_and_is_not_written_twice(tmp_path):
     path, data = lines(folder)
     assert path.name == "oracle_mdlm@nano-s0.nano.jsonl" and data.count(b"\n") == 1
     assert read(path) == [first] == Store(folder).records()
-    assert Store(folder).find(first["id"], NUMERICS) == first
-    assert Store(folder).find(first["id"], {**NUMERICS, "threads": 2}) is None
+    assert Store(folder).find(first.id, NUMERICS) == first
+    assert Store(folder).find(first.id, {**NUMERICS, "threads": 2}) is None
 
 
 def test_any_flipped_character_is_found(tmp_path):
@@ -142,7 +142,7 @@ def test_publish_copies_once_and_refuses_the_whole_run_before_it_writes(tmp_path
     store(run / "raw", records)
     (run / "log.jsonl").write_text("not a record\n")
     assert publish(run, target) == (3, 0) and publish(run, target) == (0, 3)
-    assert sorted(r["id"] for r in collect(target)) == sorted(r["id"] for r in records)
+    assert sorted(r.id for r in collect(target)) == sorted(r.id for r in records)
 
     before = {path.name: path.read_bytes() for path in target.glob("*.jsonl")}
     overridden = record(question("duo+3fa9c1"), {"gap": (0.1, 0.01, 8)}, recipe="duo+3fa9c1")
@@ -189,7 +189,7 @@ def test_results_statistics_tables_and_figures_import_no_torch():
     """They must run where torch is not installed (design.md, law 5)."""
     code = (
         "import sys, repro.results.store, repro.core.stats, repro.results.reproduction, repro.results.report\n"
-        "import paper_figures.__main__ as figures\n[figures.module(name) for name in figures.NAMES]\n"
+        "import paper_figures.__main__ as figures\n[figures.module(name) for name in figures.FIGURES]\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=results.ROOT)

@@ -12,7 +12,8 @@ from typing import Any
 
 from repro.core import parts
 from repro.evals.published.cells import Cell
-from repro.results.record import Record, difference, text
+from repro.results.difference import difference, look
+from repro.results.record import Record, text
 
 
 def differing(cell: Cell, question: Mapping[str, Any], preset: str | None) -> dict[str, str]:
@@ -48,16 +49,6 @@ def _rule(name: str) -> dict[str, Any]:
     return parts.canonical(preset(name))
 
 
-def look(question: Mapping[str, Any], place: str) -> Any:
-    """What a question says at a dotted place; None if nothing."""
-    value: Any = question
-    for name in place.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
-    return value
-
-
 def called(task: Mapping[str, Any], label: str) -> tuple[str, ...]:
     """What a task is called: in its suite, in lm-eval (a suite may ask one at several lengths), and by its part."""
     return tuple(name for name in (label, task.get("task"), task.get("part")) if isinstance(name, str))
@@ -66,6 +57,4 @@ def called(task: Mapping[str, Any], label: str) -> tuple[str, ...]:
 def labelled(records: Sequence[Record], name: str) -> list[Record]:
     """Records of a checkpoint or recipe; a released one `lab/NAME` is labelled by its folder, NAME."""
     wanted = {name, name.rpartition("/")[2]}
-    return [
-        record for record in records if wanted & {record["labels"][each] for each in ("checkpoint", "recipe")}
-    ]
+    return [record for record in records if wanted & {record.labels.checkpoint, record.labels.recipe}]

@@ -94,13 +94,11 @@ def sweeps(records: Iterable[Record]) -> list[Sweep]:
     """Frontiers of two temperatures or more, of samples that a judge reads, in a fixed order."""
     points: dict[tuple[str, str, str, str], dict[float, list[Record]]] = {}
     for record in records:
-        if record["labels"]["task"] in GENERATED and set(CURVES) <= record["answer"].get("curve", {}).keys():
-            labels = record["labels"]
-            sampler, temperature = line_of(labels["preset"])
-            key = (
-                panel_of(labels["suite"], labels["recipe"]),
-                *(labels["checkpoint"], sampler, labels["tokens_per_step"] or ""),
-            )
+        if record.labels.task in GENERATED and set(CURVES) <= (record.answer.curve or {}).keys():
+            labels = record.labels
+            sampler, temperature = line_of(labels.preset or "")
+            panel = panel_of(labels.suite, labels.recipe)
+            key = (panel, labels.checkpoint, sampler, labels.tokens_per_step or "")
             points.setdefault(key, {}).setdefault(temperature, []).append(record)
     found = []
     for key, by_temperature in sorted(points.items()):
@@ -125,12 +123,12 @@ def sweeps(records: Iterable[Record]) -> list[Sweep]:
 
 def _ordered(records: Sequence[Record]) -> list[Record]:
     """By question, so that no last digit hangs on the order of files."""
-    return sorted(records, key=lambda record: record["id"])
+    return sorted(records, key=lambda record: record.id)
 
 
 def _numbers(record: Record) -> np.ndarray:
     """Entropy and log gen_ppl of a record's samples, as measured and resampled, [2, 1 + DRAWS]."""
-    curve = record["answer"]["curve"]
+    curve = record.answer.curve or {}
     nll, tokens, entropy = (np.array(curve[name]) for name in CURVES)
     rows = np.concatenate([np.arange(len(nll))[None], resampled(len(nll), DRAWS)])
     return np.stack([entropy[rows].mean(1), nll[rows].sum(1) / tokens[rows].sum(1)])

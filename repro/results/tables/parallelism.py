@@ -12,19 +12,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from statistics import fmean, variance
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
-from repro.results.record import difference
+from repro.results.difference import difference, without
+from repro.results.record import Counts, Json, Record, Speed
 
 PINS = ROOT / "evals" / "speed.toml"
 
@@ -78,7 +78,7 @@ class Run:
     seed: tuple[int, int, str]
     """Train seed, sampling seed, and the digest of the network."""
     outcomes: str
-    counts: Mapping[str, int]
+    counts: Counts
 
     @property
     def accuracy(self) -> float:
@@ -87,7 +87,7 @@ class Run:
     @property
     def rate(self) -> float:
         """Useful tokens a forward, of the sums."""
-        return self.counts["useful"] / max(1, self.counts["forwards"])
+        return self.counts.useful / max(1, self.counts.forwards)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +108,11 @@ class Setting:
     @property
     def rate(self) -> float:
         """Useful tokens a forward, of the sums over runs."""
-        return sum(run.counts["useful"] for run in self.runs) / max(1, self.total("forwards"))
+        return self.total("useful") / max(1, self.total("forwards"))
 
     def total(self, name: str) -> int:
         """A count summed over runs."""
-        return sum(run.counts[name] for run in self.runs)
+        return sum(getattr(run.counts, name) for run in self.runs)
 
 
 def refuse_unequal(settings: Sequence[Setting]) -> None:
@@ -268,17 +268,20 @@ def reference_of(recipe: str, settings: Sequence[Setting], constants: Pins) -> S
     raise ValueError(f"{recipe} lacks its reference, {wanted.preset} at {wanted.tokens_per_step}; ask it too")
 
 
-def alike(record: Mapping[str, Any]) -> dict[str, Any]:
+def timed(record: Record) -> Speed:
+    """The speed that a record holds; ValueError without one."""
+    if not record.measurements.speed:
+        raise ValueError(f"record {record.id[:12]} holds no speed; evaluate a suite that times its decodings")
+    return record.measurements.speed
+
+
+def alike(record: Record) -> Json:
     """What of a record must be the same in all settings of a composite."""
-    question, measured = record["question"], record["measurements"]
-    speed = measured["speed"]
+    speed = timed(record)
     return {
-        "task": question["task"],
-        "protocol": question["protocol"],
-        "limit": question["limit"],
-        "checkpoint": {name: question["checkpoint"][name] for name in ("recipe", "step", "weights")},
-        "engine": speed["engine"],
-        "device": speed["device"],
-        "clock": speed["clock"],
-        "numerics": measured["numerics"],
+        **without(record.question.subject, "sampler", "plan"),
+        "engine": speed.engine,
+        "device": speed.device,
+        "clock": speed.clock,
+        "numerics": record.measurements.numerics.data(),
     }

@@ -55,7 +55,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
     """A row a (checkpoint, protocol), in order."""
     from pandas import DataFrame
 
-    chosen = [each for each in records if each["question"]["task"].get("part") == PART]
+    chosen = [each for each in records if each.question.task.get("part") == PART]
     made = []
     for _, cell in summarise(to_frame(chosen)).groupby("cell", sort=True):
         by_metric, shared = cell.set_index("metric"), cell.iloc[0]

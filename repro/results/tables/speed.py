@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 from repro.core.stats import wilson
-from repro.results.record import Record, text
+from repro.results.record import Latency, Record, Speed, Throughput, text
 from repro.results.tables.parallelism import (
     Run,
     Setting,
@@ -28,6 +28,7 @@ from repro.results.tables.parallelism import (
     fastest_alone,
     pins,
     reference_of,
+    timed,
 )
 
 if TYPE_CHECKING:
@@ -78,24 +79,24 @@ ADAPTIVE_PINS = re.compile(r":[\w.]+=[^,+]+(?:,[\w.]+=[^,+]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A setting with where it was measured and what its runs measured."""
+class Timed:
+    """A setting, where its runs were timed (`WHERE`), and the speed of each run."""
 
     where: tuple[str, ...]
     setting: Setting
-    speeds: tuple[Mapping[str, Any], ...]
+    speeds: tuple[Speed, ...]
 
 
-def cells(records: Sequence[Record]) -> list[Cell]:
+def cells(records: Sequence[Record]) -> list[Timed]:
     """Settings of every engine, device and numerics class, in a fixed order; a run is one network and sampling seed."""
     found: dict[tuple[str, ...], list[Record]] = {}
-    for record in sorted((r for r in records if r["question"]["task"].get("part") == PART), key=_place):
-        speed, labels = record["measurements"]["speed"], record["labels"]
+    for record in sorted((r for r in records if r.question.task.get("part") == PART), key=_place):
+        speed, labels = timed(record), record.labels
         where = (
-            *(labels["suite"], labels["recipe"].partition("@")[2], speed["engine"], speed["device"]),
-            text(record["measurements"]["numerics"]),
+            *(labels.suite, labels.recipe.partition("@")[2], speed.engine, speed.device),
+            text(record.measurements.numerics),
         )
-        found.setdefault((*where, speed["clock"], record["cell"]), []).append(record)
+        found.setdefault((*where, speed.clock, record.cell), []).append(record)
     made = [_cell(where[: len(WHERE)], group) for where, group in found.items()]
     return sorted(
         made,
@@ -109,27 +110,28 @@ def cells(records: Sequence[Record]) -> list[Cell]:
 
 
 def _place(record: Record) -> tuple[Any, ...]:
-    question = record["question"]
-    return record["cell"], question["checkpoint"]["seed"], question["seed"], record["sha256"]
+    question = record.question
+    return record.cell, question.checkpoint.seed, question.seed, record.sha256
 
 
-def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Cell:
-    labels = records[0]["labels"]
+def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
+    labels = records[0].labels
     runs = []
     for record in records:
-        checkpoint = record["question"]["checkpoint"]
-        seed = (checkpoint["seed"], record["question"]["seed"], checkpoint["digest"])
-        runs.append(Run(seed=seed, outcomes=record["answer"]["outcomes"], counts=record["answer"]["counts"]))
+        checkpoint, answer = record.question.checkpoint, record.answer
+        if not answer.counts or not answer.outcomes:
+            raise ValueError(f"record {record.id[:12]} holds no counts or outcomes; evaluate its suite again")
+        seed = (checkpoint.seed, record.question.seed, checkpoint.digest)
+        runs.append(Run(seed=seed, outcomes=answer.outcomes, counts=answer.counts))
     setting = Setting(
-        recipe=labels["checkpoint"],
-        preset=labels["preset"],
-        tokens_per_step=labels["tokens_per_step"] or "",
-        task=records[0]["question"]["task"]["of"]["task"],
+        recipe=labels.checkpoint,
+        preset=labels.preset or "",
+        tokens_per_step=labels.tokens_per_step or "",
+        task=records[0].question.task["of"]["task"],
         alike=text(alike(records[0])),
         runs=tuple(runs),
     )
-    speeds = tuple(record["measurements"]["speed"] for record in records)
-    return Cell(where=where, setting=setting, speeds=speeds)
+    return Timed(where=where, setting=setting, speeds=tuple(map(timed, records)))
 
 
 def rule_of(setting: Setting) -> str:
@@ -147,12 +149,12 @@ def speeds(records: Sequence[Record]) -> DataFrame:
     return DataFrame([_row(cell) for cell in cells(records)], columns=list(CELLS))
 
 
-def _row(cell: Cell) -> dict[str, Any]:
+def _row(cell: Timed) -> dict[str, Any]:
     setting, runs = cell.setting, cell.setting.runs
     accuracy = [run.accuracy for run in runs]
     n = len(runs[0].outcomes)
     low, high = wilson(fmean(accuracy), n, LEVEL)
-    batched, alone = ([speed[mode] for speed in cell.speeds] for mode in ("throughput", "latency"))
+    batched, alone = [each.throughput for each in cell.speeds], [each.latency for each in cell.speeds]
     every, single = _passes(batched), _passes(alone)
     forwards, rows = setting.total("forwards"), setting.total("rows")
     return {
@@ -173,26 +175,26 @@ def _row(cell: Cell) -> dict[str, Any]:
         "useful_per_second_low": min(every),
         "useful_per_second_high": max(every),
         "committed_per_second": _per_second(batched, "committed"),
-        "batch": batched[0]["batch"],
-        "latency": fmean(each["median"] for each in alone),
-        "latency_p95": fmean(each["p95"] for each in alone),
+        "batch": batched[0].batch,
+        "latency": fmean(each.median for each in alone),
+        "latency_p95": fmean(each.p95 for each in alone),
         "alone_per_second": _per_second(alone, "useful"),
         "alone_per_second_low": min(single),
         "alone_per_second_high": max(single),
         "n": n,
         "seeds": len(runs),
-        "clock": cell.speeds[0]["clock"],
+        "clock": cell.speeds[0].clock,
     }
 
 
-def _per_second(modes: Sequence[Mapping[str, Any]], count: str) -> float:
+def _per_second(modes: Sequence[Latency | Throughput], count: str) -> float:
     """A count a second: sums over runs, each run's seconds the median of its passes."""
-    return sum(mode["counts"][count] for mode in modes) / sum(median(mode["passes"]) for mode in modes)
+    return sum(getattr(mode.counts, count) for mode in modes) / sum(median(mode.passes) for mode in modes)
 
 
-def _passes(modes: Sequence[Mapping[str, Any]]) -> list[float]:
+def _passes(modes: Sequence[Latency | Throughput]) -> list[float]:
     """Useful tokens a second of every pass of every run."""
-    return [mode["counts"]["useful"] / seconds for mode in modes for seconds in mode["passes"]]
+    return [mode.counts.useful / seconds for mode in modes for seconds in mode.passes]
 
 
 def curves(records: Sequence[Record]) -> DataFrame:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from repro.results.difference import without
 from repro.results.record import Record, text
 from repro.results.store import one_protocol, summarise, to_frame
 from repro.results.tables.matched import (
@@ -97,7 +98,7 @@ def points(records: Sequence[Record]) -> DataFrame:
 
 def _without_draws(protocol: str) -> str:
     """How tokens were drawn is a sampler's: reference rows have none, and yet they are judged as samples are."""
-    return text({name: value for name, value in json.loads(protocol).items() if name != "draws"})
+    return text(without(json.loads(protocol), "draws"))
 
 
 def _numbers(by_metric: DataFrame, prefix: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 from helpers.synthetic import NUMERICS, bound, law, question, record, store
+from msgspec import structs
 
 from repro import verify as verify_command
 from repro.core.stats import holm
@@ -165,7 +166,8 @@ def test_another_checkpoint_task_or_scale_answers_nothing(cells):
         ours(23.2, checkpoint="lab/mdlm-distilled"),
         law("mdlm@nano", "ancestral", "1", 0.1, 0.01),
     ]
-    others[1]["labels"]["recipe"] = "duo_owt_distilled"
+    labels = structs.replace(others[1].labels, recipe="duo_owt_distilled")
+    others[1] = structs.replace(others[1], labels=labels)
     found = verdict(cells, others)
     assert found.answer == "not run" and "H100 hours to train mdlm_owt: accelerate launch" in found.why
 
@@ -249,9 +251,7 @@ def test_each_difference_has_the_effect_that_others_measured():
 
 def test_the_two_records_themselves_are_no_evidence_elsewhere():
     """With nothing else that differs in the field alone, its effect is unknown, and said to be."""
-    few = [
-        r for r in laws() if r["labels"]["checkpoint"] == "mdlm@nano" and r["labels"]["preset"] == "ancestral"
-    ]
+    few = [r for r in laws() if r.labels.checkpoint == "mdlm@nano" and r.labels.preset == "ancestral"]
     found = explain.explain(few, "mdlm@nano/law/ancestral/1", "mdlm@nano/law/ancestral/4")
     assert found.fields[0].effects == () and found.direct[0].pairs == 3
     assert any("effect unknown" in line for line in explain.say(found))
@@ -267,8 +267,8 @@ def test_direction_is_b_minus_a_and_seeds_are_paired():
 
 def test_records_are_named_by_hash_or_label(tmp_path, capsys):
     made = laws()
-    assert explain.select(made, made[0]["cell"][:12]) == explain.select(made, "mdlm@nano/law/ancestral/1")
-    assert explain.select(made, made[0]["sha256"]) == [made[0]]
+    assert explain.select(made, made[0].cell[:12]) == explain.select(made, "mdlm@nano/law/ancestral/1")
+    assert explain.select(made, made[0].sha256) == [made[0]]
     with pytest.raises(ValueError, match="means 4 cells"):
         explain.select(made, "mdlm@nano/law")
     with pytest.raises(ValueError, match="nearest is 'mdlm@nano/law/random/4'"):
@@ -428,7 +428,7 @@ def test_flips_of_two_records_from_the_command_line(tmp_path, capsys):
     with pytest.raises(ValueError, match="no items of llada@nano/caps/random/1"):
         results_command.main(argv)
     for made, values in zip(pair, ([1, 0, 1, 0], [1, 1, 1, 0]), strict=True):
-        items(tmp_path / "items" / f"{made['id'][:16]}.jsonl", values)
+        items(tmp_path / "items" / f"{made.id[:16]}.jsonl", values)
     assert results_command.main(argv) == 0
     printed = capsys.readouterr().out
     assert "acc (none): 1 of 4 documents differ" in printed and "document 1: 0 -> 1" in printed

@@ -1,0 +1,85 @@
+"""How two questions, or two answers, differ. All of it works on plain JSON (dictionaries, lists, numbers, strings).
+
+difference(first, second)           the first place that differs, as a sentence; None: equal up to rounding
+places(first, second)               every place that differs, with both values
+look(question, "plan.tokens")       the value at a dotted place; a number is an index into a list
+without(question, "plan.tokens")    the question without what stands there
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from repro.core.parts import to_json
+
+RELATIVE = 1e-5
+ABSOLUTE = 1e-6  # a difference of two numbers of order one (gap, excess) has lost that many digits
+
+
+def difference(first: Any, second: Any, path: str = "") -> str | None:
+    """`PATH is A and B` for the first place where two values differ, else None. Floats differ where they are further
+    apart than both RELATIVE and ABSOLUTE."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        for name in sorted(first.keys() | second.keys()):
+            where = _join(path, name)
+            if name not in first or name not in second:
+                return f"{where} is given in only one of the two"
+            found = difference(first[name], second[name], where)
+            if found is not None:
+                return found
+        return None
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        each = (difference(a, b, f"{path}[{i}]") for i, (a, b) in enumerate(zip(first, second, strict=True)))
+        return next((found for found in each if found is not None), None)
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (first, second))
+    if numbers and float in (type(first), type(second)):
+        same = math.isclose(first, second, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    else:
+        same = first == second
+    return None if same else f"{path} is {to_json(first)} and {to_json(second)}"
+
+
+def places(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted place, value, value) of every difference. Two different parts are one difference, whatever their fields;
+    so are two lists."""
+    both = isinstance(first, Mapping) and isinstance(second, Mapping)
+    if not both or first.get("part") != second.get("part"):
+        return [] if difference(first, second) is None else [(path, first, second)]
+    found = []
+    for name in sorted(first.keys() | second.keys()):
+        found += places(first.get(name), second.get(name), _join(path, name))
+    return found
+
+
+def look(data: Any, place: str) -> Any:
+    """The value at a dotted place; None if there is none."""
+    for name in place.split("."):
+        if isinstance(data, Mapping) and name in data:
+            data = data[name]
+        elif isinstance(data, list) and name.isdigit() and int(name) < len(data):
+            data = data[int(name)]
+        else:
+            return None
+    return data
+
+
+def without(data: Any, *places: str) -> Any:
+    """A copy without the values at dotted places; places that `data` does not have are ignored."""
+    if not places:
+        return data
+    inner: dict[str, list[str]] = {}
+    for place in places:
+        name, _, rest = place.partition(".")
+        inner.setdefault(name, []).append(rest)
+    if isinstance(data, Mapping):
+        left = {name: value for name, value in data.items() if "" not in inner.get(name, ())}
+        return {name: without(value, *inner.get(name, ())) for name, value in left.items()}
+    if isinstance(data, list):
+        return [without(value, *inner.get(str(i), ())) for i, value in enumerate(data)]
+    return data
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
