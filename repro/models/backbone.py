@@ -1,4 +1,4 @@
-"""The kind of part that makes a network; light, so that plans and locks need no torch."""
+"""The kind of part that describes a network; it imports no torch, so that plans and locks need none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Role:
-    """What a network is asked to be: whose ids it reads, which ids are never a clean token, what its output means."""
+    """What a network is built for: the data whose ids it reads, the ids that are never a clean token, and the meaning
+    of its output (`repro.models.denoiser`)."""
 
     data: Data
     forbidden: tuple[int, ...]
@@ -30,11 +31,11 @@ class Role:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What a forward costs, in counts.
+    """Counts from which the cost of a forward follows (docs/method.md#cost-model).
 
-    `parameters`: of the whole network; `blocks`: weights of the layers that every token is multiplied with; `width`,
-    `kv_width` and `ffn`: of the states, of keys and values, and inside the feed-forward; `vocab_size`: rows of the
-    head.
+    `parameters`: of the whole network; `blocks`: weights in the matrices that every token is multiplied by; `width`,
+    `kv_width` and `ffn`: features of the hidden states, of keys and values, and inside the feed-forward network;
+    `vocab_size`: rows of the output layer.
     """
 
     parameters: int
@@ -47,34 +48,34 @@ class Size:
 
     @property
     def body_flops(self) -> float:
-        """FLOPs of the layers a token, attention apart: a multiplication and an addition a weight."""
+        """FLOPs of the layers per token without attention: one multiplication and one addition per weight."""
         return 2.0 * self.blocks
 
     @property
     def head_flops(self) -> float:
-        """FLOPs of the output layer a token."""
+        """FLOPs of the output layer per token."""
         return 2.0 * self.width * self.vocab_size
 
 
 class Backbone(Part):
-    """Kind: a network's pins. `module` is the one constructor of a network.
+    """Kind: the hyperparameters of a network. Every network is built by `module`.
 
-    `network`: where its module's class stands, "MODULE:CLASS", called as CLASS(pins, role, seed). It is imported when a
-    network is made, so that plans, locks and `--print` need no torch.
+    `network`: import path of the network's class, "MODULE:CLASS", called as CLASS(backbone, role, seed). It is imported
+    when a network is built, so that plans, locks and `--print` need no torch.
     """
 
     network: ClassVar[str]
 
     def module(self, role: Role, seed: int) -> Denoiser:
-        """The network for a role, initialised by the stream of `seed` (or by the weights that it pins)."""
+        """The network for a role, initialised from `seed`, or with the pretrained weights that the part names."""
         return resolve(self.network)(self, role, seed)
 
     def blank(self) -> Backbone:
-        """The same network without pre-trained weights."""
+        """The same backbone without pretrained weights."""
         return self
 
     def required_block_size(self) -> int | None:
-        """Length of the only blocks that the network can decode; None: any."""
+        """The block length, in tokens, that decoding must use; None if the network accepts any."""
         return None
 
     @abstractmethod
@@ -83,4 +84,4 @@ class Backbone(Part):
 
     @abstractmethod
     def attention_flops(self, data: Data) -> float:
-        """FLOPs of attention a token, in one row's forward: 4 (width) (keys that a token sees), summed over layers."""
+        """FLOPs of attention per token of a full row: 4 (width) (keys that a token sees), summed over layers."""

@@ -1,14 +1,14 @@
-"""Operators for what is larger than memory: the fused head, sparse soft tokens. Their sizes, light to read."""
+"""Chunk sizes of the fused head, in logits; this file imports no torch, because the cost model reads them too."""
 
 CHUNK = 13 << 19
-"""Logits alive at once on a CPU, 26 MiB in float32: some 130 tokens at V = 50k. Half as many slow the products by a
-fifth, more gain nothing."""
+"""Logits held at once on a CPU, 26 MiB in float32: about 130 tokens at V = 50k. Half as many make the matrix products
+a fifth slower; more bring no gain."""
 
 BLOCK = 1 << 20
-"""Logits of a chunk that a loss works on at a time: it makes up to nine copies of them."""
+"""Logits that the loss processes at a time within a chunk: it makes up to nine copies of them."""
 
 CHUNK_ACCELERATOR = 1 << 26
-"""As CHUNK elsewhere: some 1,300 tokens at V = 50k, enough to fill a large device."""
+"""As CHUNK, on other devices: about 1,300 tokens at V = 50k, enough to fill a large one."""
 
 BLOCK_ACCELERATOR = 1 << 24
-"""As BLOCK elsewhere: a kernel over 64 MiB takes longer than its launch."""
+"""As BLOCK, on other devices: a kernel over 64 MiB takes longer than its launch."""

@@ -1,15 +1,18 @@
-"""The denoiser contract: what objectives, samplers and the held-out bound may ask of a network.
+"""The denoiser contract: the interface through which objectives, samplers and the held-out bound use a network.
 
     features = denoiser.encode(tokens, t=t, attention=mask)     [B, L, D]
     weight, bias, forbidden = denoiser.head()                   [V, D], [V] or None, [V] bool
     logits = denoiser.logits(features)                          [..., V], forbidden ids at -inf
 
-Nobody pays for logits that nobody reads, and a fused loss has what it needs. `meaning` says what the output is:
-`x0_mean`, E[x0 | xt] (what cross-entropy trains), or `leave_one_out`, p(x0_l | xt without l) (the optimum of Duo's
-NELBO, docs/method.md#uniform-samplers); uniform noise must know, for absorbing noise the two coincide.
+Features and head are separate, so that logits are computed only where they are read and a fused loss can take the head
+itself. `meaning` says what the output estimates: `x0_mean`, E[x0 | xt] (trained by cross-entropy), or `leave_one_out`,
+p(x0_l | xt without l) (the optimum of Duo's NELBO, docs/method.md#uniform-samplers). Uniform noise needs to know which;
+for absorbing noise the two coincide.
 
-`ForwardWrapper` is the one door into a network: DDP and sharded engines see every call because every call is
-`wrapped(work)` with `work(denoiser)`.
+Under an engine a network is called only as `wrapper(work)`, which runs `work(denoiser)` inside the forward of a
+`ForwardWrapper`, so that DDP and sharded engines observe every call.
+
+Shapes: B rows, L tokens, D features, V ids, K ids of a soft token.
 """
 
 from __future__ import annotations
@@ -29,49 +32,49 @@ T = TypeVar("T")
 
 
 class Soft(NamedTuple):
-    """Soft tokens: `weights` [B, L, K] of the tokens `ids` [B, L, K], or of all V ids in order when `ids` is None."""
+    """Soft tokens: `weights` [B, L, K] of the tokens `ids` [B, L, K]; if `ids` is None, of the ids 0..K - 1."""
 
     ids: Tensor | None
     weights: Tensor
 
 
 class Head(NamedTuple):
-    """Output layer: weight [V, D], bias [V] or None, forbidden [V] bool (ids that never stand for a clean token)."""
+    """Output layer: weight [V, D], bias [V] or None, forbidden [V] bool (ids that are never a clean token)."""
 
     weight: Tensor
     bias: Tensor | None
     forbidden: Tensor
 
     def logits(self, features: Tensor) -> Tensor:
-        """Features [..., D] -> logits [..., V] with nothing forbidden (what a loss that knows no mask id sees)."""
+        """Features [..., D] -> logits [..., V], forbidden ids included."""
         flat = features.reshape(-1, features.shape[-1])
-        # A matrix product of few rows takes another kernel and differs by 2e-5; 16 rows at least keep batches alike.
+        # A matrix product of few rows uses another kernel and differs by 2e-5; with at least 16 rows all batches agree.
         short = 0 if flat.requires_grad else -len(flat) % 16
         padded = torch.nn.functional.pad(flat, (0, 0, 0, short)) if short else flat
         logits = torch.nn.functional.linear(padded, self.weight, self.bias)[: len(flat)]
         return logits.view(*features.shape[:-1], len(self.weight))
 
     def first(self, count: int) -> Head:
-        """The head over the ids 0..count - 1 alone."""
+        """The head restricted to the ids 0..count - 1."""
         bias = None if self.bias is None else self.bias[:count]
         return Head(self.weight[:count], bias, self.forbidden[:count])
 
     def clean(self) -> Head:
-        """The same head with forbidden ids at -inf: in its bias, which costs no pass over logits."""
+        """The same head with forbidden ids at -inf, set in the bias so that no extra pass over logits is needed."""
         bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
         return self._replace(bias=bias.masked_fill(self.forbidden, -torch.inf))
 
 
 class Denoiser(nn.Module, ABC):
-    """A network with a vocabulary and a meaning. Subclasses give `encode` and `head`."""
+    """A network with a vocabulary and a meaning. Subclasses implement `encode` and `head`."""
 
     forbidden: Tensor
     time_conditioned: bool = False  # whether `encode` reads t
-    supports_kv_cache: bool = True  # whether `encode` takes slots
-    quantised: str | None = None  # what the matrices of its layers are kept in, where that is no float
-    halo: int = 0  # columns before those that are asked for that a forward beside kept ones must carry
-    required_block_size: int | None = None  # length of the only blocks that it can decode; None: any
-    has_dropout: bool = False  # whether a training forward drops by the keys that `begin` was given
+    supports_kv_cache: bool = True  # whether `encode` takes a `kv_cache`
+    quantised: str | None = None  # name of the format of the layers' matrices, if they are quantised
+    cache_left_context: int = 0  # extra columns to the left that a cached forward must recompute
+    required_block_size: int | None = None  # the block length that decoding must use; None: any
+    has_dropout: bool = False  # whether a training forward needs `set_dropout_keys`
 
     def __init__(self, role: Role) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def home(self) -> torch.device:
-        """Where ids, times and draws live: the network's device, or the CPU where that knows no float64 (mps)."""
+        """Device of ids, times and random draws: the network's, or the CPU if that has no float64 (mps)."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
 
     @abstractmethod
@@ -100,37 +103,41 @@ class Denoiser(nn.Module, ABC):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        """Features [B, L, D] of `tokens` [B, L] ids or soft tokens.
+        """Features [B, L, D] of `tokens`, ids [B, L] or soft tokens.
 
-        `t` [B] or [B, L] diffusion time (None: not given to the network); `positions` [B, L] index of each token in
-        its sequence (None: 0..L-1); `slots` where keys and values go in a cache.
+        `t` [B] or [B, L]: diffusion time (None: not given to the network); `positions` [B, L]: index of each token in
+        its sequence (None: 0..L-1); `kv_cache`: keys and values of earlier forwards, to which this one adds its own.
         """
 
-    def begin(self, keys: Tensor) -> None:
-        """A training step is about to forward rows whose dropout draws by `keys` [B]; most networks drop nothing."""
+    def set_dropout_keys(self, keys: Tensor) -> None:
+        """Set the random keys [B], one a row, that dropout of the next training forwards draws from.
+
+        Networks without dropout ignore them.
+        """
 
     @abstractmethod
-    def head(self) -> Head: ...
+    def head(self) -> Head:
+        """The output layer."""
 
     def layers(self) -> list[nn.Module]:
-        """The layers that an engine may shard, recompute or compile one by one; none holds the head."""
+        """The layers that an engine may shard, recompute or compile one by one, without embedding and head."""
         return []
 
     def logits(self, features: Tensor) -> Tensor:
-        """Features [..., D] -> logits [..., V] with forbidden ids at -inf, in the features' precision."""
+        """Features [..., D] -> logits [..., V] in the features' precision, forbidden ids at -inf."""
         return self.raw_logits(features).masked_fill(self.head().forbidden, -torch.inf)
 
     def raw_logits(self, features: Tensor) -> Tensor:
-        """The same with nothing forbidden: what the authors' network returns."""
+        """As `logits`, forbidden ids included: what the authors' network returns."""
         return self.head().logits(features)
 
 
 class SelfConditioned(Denoiser):
-    """A network that also reads a signal made of its own last prediction; zeros where there is none."""
+    """A network that also reads a signal computed from its own previous prediction (zeros if there is none)."""
 
     @abstractmethod
     def signal(self, logits: Tensor) -> Tensor:
-        """What is kept of the last prediction: logits [N, V] -> [N, S]."""
+        """The signal that the next forward reads: logits [N, V] of N tokens -> [N, S]."""
 
     @abstractmethod
     def encode_given(
@@ -143,7 +150,7 @@ class SelfConditioned(Denoiser):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        """`encode` given the signal [B, L, S] of the last prediction, or None."""
+        """`encode` given the signal [B, L, S] of the previous prediction, or None."""
 
     def encode(
         self,
@@ -160,7 +167,7 @@ class SelfConditioned(Denoiser):
 
 
 class ForwardWrapper(nn.Module):
-    """The one door: `wrapped(work)` runs `work(denoiser)` inside the module's forward, where engines can see it."""
+    """`wrapper(work)` runs `work(denoiser)` inside a module's forward, where DDP and FSDP hooks apply."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
@@ -170,49 +177,55 @@ class ForwardWrapper(nn.Module):
         return work(self.denoiser)
 
 
-def take(network: Denoiser, weights: Mapping[str, Tensor]) -> None:
-    """Copy another network's weights by name; ValueError names a tensor that one of them lacks, or of another shape."""
+def copy_weights(network: Denoiser, weights: Mapping[str, Tensor]) -> None:
+    """Copy `weights` into `network` by name.
+
+    Raises ValueError for a tensor that only one of them has, or whose shapes differ.
+    """
     own = dict(network.named_parameters())
     odd = sorted(own.keys() ^ weights.keys())
     if odd:
-        raise ValueError(f"tensor {odd[0]!r} stands in only one of the two networks; their backbones differ")
+        raise ValueError(
+            f"tensor {odd[0]!r} exists in only one of the two networks; give weights of the same backbone"
+        )
     with torch.no_grad():
         for name, parameter in own.items():
             given, here = tuple(weights[name].shape), tuple(parameter.shape)
             if given != here:
                 raise ValueError(
-                    f"tensor {name!r} has shape {given} where it comes from, {here} here; data or backbones differ"
+                    f"tensor {name!r} has shape {given}, expected {here};"
+                    " give weights of the same backbone and vocabulary"
                 )
             parameter.copy_(weights[name])
 
 
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:
-    """Fill weights by the suite's own stream: N(0, deviation^2) for matrices, 1 for norms, 0 for biases.
+    """Initialise weights: N(0, deviation^2) for matrices, 1 for norms, 0 for biases.
 
-    A parameter's draw depends on seed and name alone (`stream`). On the meta device there is nothing to fill.
+    A parameter's values depend only on seed and name (`parameter_key`). Parameters on the meta device are skipped.
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.is_meta:
                 continue
             if parameter.ndim >= 2:
-                parameter.copy_(deviation * rng.normal(stream(seed, name), *parameter.shape))
+                parameter.copy_(deviation * rng.normal(parameter_key(seed, name), *parameter.shape))
             elif name.endswith("bias"):
                 parameter.zero_()
             else:
                 parameter.fill_(1.0)
 
 
-def stream(seed: int, name: str) -> Tensor:
-    """The key of a parameter's draw, (seed, INIT, name), so that it depends on no order, device or dtype."""
+def parameter_key(seed: int, name: str) -> Tensor:
+    """Random key of a parameter's initial values, from (seed, INIT, name): no order, device or dtype enters it."""
     import hashlib
 
     return rng.keys(seed, rng.INIT, 0, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
 
 
 def embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
-    """Embedding of ids [B, L], or the weighted mean embedding of soft tokens (docs/method.md#uniform-script), [B, L,
-    D]."""
+    """Embedding [B, L, D] of ids [B, L], or the weighted mean embedding of soft tokens
+    (docs/method.md#uniform-script)."""
     if not isinstance(tokens, Soft):
         return table(tokens)
     if tokens.ids is None:
@@ -222,8 +235,10 @@ def embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
     return bags.view(*tokens.weights.shape[:2], -1)
 
 
-def places(embedded: Tensor, positions: Tensor | None, kv_cache: KVCache | None) -> tuple[Tensor, Tensor]:
-    """Columns and positions of a forward, [B or 1, L] each; without padding or cache both are 0..L-1."""
+def columns_and_positions(
+    embedded: Tensor, positions: Tensor | None, kv_cache: KVCache | None
+) -> tuple[Tensor, Tensor]:
+    """Columns and positions of the tokens of a forward, [B or 1, L] each; without padding and cache both are 0..L-1."""
     start = 0 if kv_cache is None else kv_cache.span.start
     order = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]
     return order, order if positions is None else positions

@@ -1,9 +1,9 @@
 """DiffusionGemma (Google 2026) through transformers: uniform-state diffusion of one block (canvas) at a time.
 
-A causal pass over everything before the canvas gives keys and values; the canvas itself is read both ways with the
-same weights, together with a signal made of the network's own last prediction (self-conditioning). The canvas is the
-block that is being decoded: its columns are the first ones whose time is above 0, so `block_length` must be `canvas`.
-Text only: the vision tower is left out.
+A causal pass over everything before the canvas gives keys and values; the canvas itself attends in both directions with
+the same weights, and also reads a signal computed from the network's previous prediction (self-conditioning). The
+canvas is the block being decoded: its columns are the first ones whose time is above 0, so `block_length` must equal
+`canvas`. Text only: the vision tower is left out.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @part
 class DiffusionGemma(Backbone):
-    """Pins of a DiffusionGemma without weights. Every `global_every`-th layer attends to all, the others to a window.
+    """A randomly initialised DiffusionGemma; every `global_every`-th layer attends globally, the others to a window.
 
-    `global_*`: what global layers have instead (they share keys and values); `rotary_share` of a global head rotates.
+    `global_*`: the values of global layers, whose keys and values are the same tensor; `rotary_share`: share of a
+    global head's features that RoPE rotates. `module` raises ValueError unless the last layer is a global one.
     """
 
     network: ClassVar[str] = "repro.models.diffusion_gemma_network:DiffusionGemmaDenoiser"
@@ -60,37 +61,39 @@ class DiffusionGemma(Backbone):
         return self.canvas
 
     def size(self, data: Data) -> Size:
-        wide = self.layers // self.global_every
+        global_layers = self.layers // self.global_every
         attention = sum(
             count * self.width * head * (2 * self.heads + kinds * kv)
             for count, head, kv, kinds in (
-                (self.layers - wide, self.head_width, self.kv_heads, 2),
-                (wide, self.global_head_width, self.global_kv_heads, 1),
+                (self.layers - global_layers, self.head_width, self.kv_heads, 2),
+                (global_layers, self.global_head_width, self.global_kv_heads, 1),
             )
         )
-        norms = (self.layers - wide) * 2 * self.head_width + wide * 2 * self.global_head_width
+        norms = (
+            self.layers - global_layers
+        ) * 2 * self.head_width + global_layers * 2 * self.global_head_width
         norms += self.layers * 7 * self.width + 2 * self.width
         feed = 3 * self.width * self.ffn
         expert = 3 * self.width * self.expert_ffn
         router = self.width * self.experts
         scales = self.layers * (self.width + self.experts)
-        vocabulary = data.vocabulary().total
+        vocab_size = data.vocabulary().total
         return Size(
             parameters=attention
             + norms
             + self.layers * (feed + self.experts * expert + router)
             + scales
             + feed
-            + vocabulary * self.width,
+            + vocab_size * self.width,
             blocks=attention + self.layers * (feed + self.experts_used * expert + router) + feed,
             layers=self.layers,
             width=self.width,
             kv_width=max(self.kv_heads * self.head_width, self.global_kv_heads * self.global_head_width),
             ffn=self.ffn,
-            vocab_size=vocabulary,
+            vocab_size=vocab_size,
         )
 
     def attention_flops(self, data: Data) -> float:
-        wide = self.layers // self.global_every
-        heads = (self.layers - wide) * self.head_width + wide * self.global_head_width
-        return 4.0 * self.heads * heads * data.row_length()
+        global_layers = self.layers // self.global_every
+        widths = (self.layers - global_layers) * self.head_width + global_layers * self.global_head_width
+        return 4.0 * self.heads * widths * data.row_length()

@@ -1,4 +1,7 @@
-"""The network behind the `diffusion_gemma` part: transformers' modules behind the denoiser contract."""
+"""The network of the `diffusion_gemma` part: transformers' modules under the denoiser contract.
+
+Shapes: B rows, L columns, C columns of the canvas, D features, V ids.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ from repro.models.denoiser import Head, SelfConditioned, Soft, initialise
 from repro.models.diffusion_gemma import DiffusionGemma
 
 
-def text_configuration(pins: DiffusionGemma, vocabulary: int) -> DiffusionGemmaTextConfig:
-    """transformers' configuration of the pins."""
+def text_configuration(pins: DiffusionGemma, vocab_size: int) -> DiffusionGemmaTextConfig:
+    """transformers' configuration of the part."""
     values: dict[str, Any] = {  # its signature lacks some of the names that it takes
-        "vocab_size": vocabulary,
+        "vocab_size": vocab_size,
         "hidden_size": pins.width,
         "intermediate_size": pins.ffn,
         "num_hidden_layers": pins.layers,
@@ -60,11 +63,11 @@ def text_configuration(pins: DiffusionGemma, vocabulary: int) -> DiffusionGemmaT
 
 
 def build(text: DiffusionGemmaTextConfig, canvas: int) -> DiffusionGemmaForBlockDiffusion:
-    """The network of a configuration, without a vision tower (it cannot be made without one)."""
-    least = Gemma4VisionConfig(
+    """The network of a configuration; transformers builds a vision tower with it, which is removed."""
+    smallest = Gemma4VisionConfig(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1
     )
-    config = DiffusionGemmaConfig(text_config=text, vision_config=least, canvas_length=canvas)
+    config = DiffusionGemmaConfig(text_config=text, vision_config=smallest, canvas_length=canvas)
     network = DiffusionGemmaForBlockDiffusion(config)
     del network.model.encoder.vision_tower, network.model.encoder.embed_vision
     return network
@@ -77,8 +80,9 @@ def _layers(cache: DynamicCache) -> list[DynamicLayer]:
 class DiffusionGemmaDenoiser(SelfConditioned):
     """transformers' DiffusionGemmaForBlockDiffusion as a denoiser; features are zeros outside the canvas.
 
-    The signal is the mean embedding of the last prediction, S = D. A cache keeps what the context gives, exactly: it
-    is read once a block. Decoding and bounds only: the fused loss of training knows no softcap.
+    The signal is the mean embedding of the previous prediction, S = D. The KV cache holds the keys and values of the
+    context, which are exact: the context passes the layers once a block. For decoding and bounds only: the fused loss
+    of training does not apply the soft cap of the logits.
     """
 
     time_conditioned = True
@@ -104,29 +108,31 @@ class DiffusionGemmaDenoiser(SelfConditioned):
     ) -> Tensor:
         assert not isinstance(tokens, Soft) and t is not None and t.ndim == 2
         if torch.is_grad_enabled():
-            raise ValueError("a DiffusionGemma network is for decoding; train another backbone")
+            raise ValueError("a DiffusionGemma network cannot be trained here; train another backbone")
         ahead = self._first(t)
         begin = 0 if kv_cache is None else kv_cache.span.start
         if begin + ahead == 0:
-            raise ValueError("this network reads a prompt before the canvas; give one token at least")
+            raise ValueError(
+                "DiffusionGemma needs context before the canvas; give a prompt of at least one token"
+            )
         stop, span = begin + ahead + self.canvas, slice(ahead, ahead + self.canvas)
         order = torch.arange(begin, begin + tokens.shape[1], device=tokens.device)[None]
-        places = (order if positions is None else positions).expand_as(tokens)
+        positions = (order if positions is None else positions).expand_as(tokens)
         valid = tokens.new_ones(len(tokens), stop, dtype=torch.bool)
         if attention.valid is not None:
             valid = attention.valid[:, :stop]
-        cache = self._context(tokens[:, :ahead], valid, places, kv_cache)
+        cache = self._context(tokens[:, :ahead], valid, positions, kv_cache)
         model = self.network.model
         embedded = model.decoder.embed_tokens(tokens[:, span])
         shown = torch.zeros_like(embedded) if signal is None else signal[:, span].to(embedded.dtype)
         features = embedded.new_zeros(*tokens.shape, embedded.shape[-1])
         features[:, span] = self._read(
-            model.decoder.self_conditioning(embedded, shown), valid, places[:, span], cache
+            model.decoder.self_conditioning(embedded, shown), valid, positions[:, span], cache
         )
         return features
 
     def _first(self, t: Tensor) -> int:
-        """First column of the canvas among those of times [B, L]; ValueError where the block is no canvas."""
+        """First column of the canvas, by times [B, L]; ValueError if the block does not have the canvas' length."""
         noisy = t[0] > 0
         first = int(noisy.long().argmax())
         begun = int((t[0] == t[0, first]).sum()) if t[0, first] < 1 else self.canvas
@@ -135,12 +141,12 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         return first
 
     def _context(
-        self, tokens: Tensor, valid: Tensor, places: Tensor, kv_cache: KVCache | None
+        self, tokens: Tensor, valid: Tensor, positions: Tensor, kv_cache: KVCache | None
     ) -> DynamicCache:
-        """Keys and values of what stands before the canvas: of `tokens` [B, S], or kept where there are none."""
+        """Keys and values of the context: computed from `tokens` [B, S], or read from `kv_cache` if S = 0."""
         cache, before = DynamicCache(config=self.config), valid.shape[1] - self.canvas
         if tokens.shape[1]:
-            mask, where = valid[:, :before], places[:, :before]
+            mask, where = valid[:, :before], positions[:, :before]
             self.network.model.encoder(input_ids=tokens, attention_mask=mask, position_ids=where, cache=cache)
             if kv_cache is not None:
                 for i, layer in enumerate(_layers(cache)):
@@ -149,24 +155,24 @@ class DiffusionGemmaDenoiser(SelfConditioned):
             return cache
         assert kv_cache is not None
         for i, layer in enumerate(_layers(cache)):
-            layer.update(*kv_cache.kept(i))
+            layer.update(*kv_cache.read(i))
             if isinstance(layer, DynamicSlidingWindowLayer):
-                layer.cumulative_length = before  # it keeps the end of the context alone
+                layer.cumulative_length = before  # the layer stores only the end of the context
         return cache
 
-    def _read(self, hidden: Tensor, valid: Tensor, places: Tensor, cache: DynamicCache) -> Tensor:
-        """The canvas [B, C, D] through the layers, seeing itself and the keys and values of its context."""
+    def _read(self, hidden: Tensor, valid: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        """Features of the canvas [B, C, D], which attends to itself and to the keys and values of its context."""
         decoder = self.network.model.decoder
         masks = decoder.create_diffusion_decoder_attention_mask(
             config=self.network.config, inputs_embeds=hidden, cache=cache, decoder_attention_mask=valid
         )
-        rotary = {kind: decoder.rotary_emb(hidden, places, kind) for kind in set(self.kinds)}
+        rotary = {kind: decoder.rotary_emb(hidden, positions, kind) for kind in set(self.kinds)}
         for layer, kind in zip(decoder.layers, self.kinds, strict=True):
             hidden = layer(
                 hidden,
                 position_embeddings=rotary[kind],
                 attention_mask=masks[kind],
-                position_ids=places,
+                position_ids=positions,
                 cache=cache,
             )
         return decoder.norm(hidden)

@@ -2,10 +2,10 @@
 docs/method.md#duo-hyperparameters).
 
 Every layer is scaled, shifted and gated by the noise level (adaLN-zero): sigma = -log alpha(t) goes through sinusoids
-and a small MLP. MDLM's network keeps that path and is always told sigma = 0. `DitCausal` is the papers' left-to-right
+and a small MLP. MDLM's network has the same path and always reads sigma = 0. `DitCausal` is the papers' left-to-right
 baseline: the same layers without modulation. `DitBlocks` is BD3-LM's, which writes block by block.
 
-Nothing drops here; the papers train with a dropout of .1 (`repro.models.dit`), which plays no part afterwards.
+The papers train with a dropout of .1: `WithDropout`. It acts in training only.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @part
 class Dit(Backbone):
-    """Pins of a bidirectional DiT. `condition`: width of the noise level's embedding; `frequencies`: of its sinusoids.
+    """A bidirectional DiT. `condition`: width of the noise level's embedding; `frequencies`: width of its sinusoids.
 
     `alpha_end`: alpha(1) of the schedule alpha(t) = 1 - (1 - alpha_end) t whose sigma = -log alpha(t) the network
-    reads; None: it is told sigma = 0, whatever t is. Raises ValueError for widths that heads or sinusoids do not divide
+    reads; None: it reads sigma = 0, whatever t is. Raises ValueError for widths that heads or sinusoids do not divide
     and for an `alpha_end` that gives no finite sigma.
     """
 
@@ -46,7 +46,7 @@ class Dit(Backbone):
         _check_heads(self.width, self.heads)
         if self.frequencies < 2 or self.frequencies % 2:
             raise ValueError(
-                f"frequencies={self.frequencies} is no number of sines and cosines; give an even one"
+                f"frequencies={self.frequencies} does not split into sines and cosines; give an even number"
             )
         if self.alpha_end is not None and not 0 < self.alpha_end < 1:
             raise ValueError(
@@ -62,7 +62,7 @@ class Dit(Backbone):
 
 @part
 class DitCausal(Backbone):
-    """Pins of the causal DiT without modulation, the left-to-right baseline of both papers."""
+    """The causal DiT without modulation, the left-to-right baseline of both papers."""
 
     network: ClassVar[str] = "repro.models.dit_network:DitDenoiser"
 
@@ -85,10 +85,10 @@ class DitCausal(Backbone):
 
 @part
 class DitBlocks(Backbone):
-    """Pins of BD3-LM's DiT, which writes a row block by block (arXiv 2503.09573; docs/method.md#block-diffusion).
+    """BD3-LM's DiT, which writes a row block by block (arXiv 2503.09573; docs/method.md#block-diffusion).
 
-    A block of `block` tokens sees itself, noisy, and the clean blocks before it. The noise level is never told (sigma
-    = 0); with `condition` 0 there is no modulation at all.
+    A block of `block` tokens sees itself, noisy, and the clean blocks before it. The network never reads the noise
+    level (sigma = 0); with `condition` 0 it has no modulation at all.
     """
 
     network: ClassVar[str] = "repro.models.dit_network:DitBlocksDenoiser"
@@ -106,7 +106,7 @@ class DitBlocks(Backbone):
     def __post_init__(self) -> None:
         _check_heads(self.width, self.heads)
         if self.block < 1:
-            raise ValueError(f"block={self.block} is no number of tokens; give 1 or more")
+            raise ValueError(f"block={self.block} tokens cannot be a block; give 1 or more")
 
     def required_block_size(self) -> int | None:
         return self.block
@@ -119,16 +119,16 @@ class DitBlocks(Backbone):
 
 
 def _modulation(pins: Dit | DitBlocks) -> int:
-    """Weights that embed the noise level, and those that make shifts, scales and gates of it."""
+    """Parameters that embed the noise level and that compute shifts, scales and gates from it."""
     each, last = 6 * pins.width, 2 * pins.width  # shift, scale and gate of both halves; shift and scale
-    made = (pins.condition + 1) * (pins.layers * each + last)
-    return made + (pins.frequencies + 1) * pins.condition + (pins.condition + 1) * pins.condition
+    modulations = (pins.condition + 1) * (pins.layers * each + last)
+    return modulations + (pins.frequencies + 1) * pins.condition + (pins.condition + 1) * pins.condition
 
 
 def _check_heads(width: int, heads: int) -> None:
     if width % (2 * heads):
         raise ValueError(
-            f"width={width} is not {heads} heads of an even width; give a multiple of {2 * heads}"
+            f"width={width} does not split into {heads} heads of an even width; give a multiple of {2 * heads}"
         )
 
 
@@ -139,24 +139,24 @@ def _attention_flops(pins: Dit | DitCausal | DitBlocks, data: Data, share: float
 
 def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Size:
     """Counts of the layers plus `modulation` weights, which are applied once a row."""
-    vocabulary = data.vocabulary().total
+    vocab_size = data.vocabulary().total
     matrices = 4 * pins.width**2 + 2 * pins.width * pins.ffn
     block = matrices + pins.ffn + pins.width + 2 * pins.width  # biases of the MLP, two norms
-    embedding = vocabulary * pins.width
+    embedding = vocab_size * pins.width
     return Size(
-        parameters=pins.layers * block + 2 * embedding + vocabulary + pins.width + modulation,
+        parameters=pins.layers * block + 2 * embedding + vocab_size + pins.width + modulation,
         blocks=pins.layers * matrices + modulation / data.row_length(),
         layers=pins.layers,
         width=pins.width,
         kv_width=pins.width,
         ffn=pins.ffn,
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
     )
 
 
 @part
 class WithDropout(Backbone):
-    """A DiT whose layers drop; ValueError for a rate outside (0, 1)."""
+    """A DiT with dropout at `rate` in every layer; ValueError for a rate outside (0, 1)."""
 
     backbone: Dit | DitCausal
     rate: float

@@ -1,12 +1,12 @@
-"""The network behind the `dit` and `dit_causal` parts (docs/method.md#duo-hyperparameters).
+"""The network of the parts `dit`, `dit_causal` and `dit_blocks` (docs/method.md#duo-hyperparameters).
 
     c = SiLU(MLP(cos, sin of sigma f_k))                    f_k = 10000^(-k / bands), [B or B, L, C]
     x = x + g1 Attention((1 + a1) LN(x) + b1)               (b1, a1, g1, b2, a2, g2) = W c + w, zero at the start
     x = x + g2 MLP((1 + a2) LN(x) + b2)
     features = (1 + a) LN(x) + b                            the head's weights are zero too: the first loss is ln V
 
-The causal network has no c, nor has one of blocks without condition: shifts and scales are 0 and gates 1. Norms,
-rotation and sinusoids are computed in float32 at least, whatever the precision around them.
+The causal network has no c, and neither has a block network without condition: shifts and scales are 0 and gates 1.
+Norms, rotation and sinusoids are computed in float32 at least, whatever the precision around them.
 
 Shapes: B rows, L tokens, H heads, D width, E = D / H, C condition.
 """
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from repro.core import rng
 from repro.models.attention import Copies, KVCache, Mask, View, attend
 from repro.models.backbone import Role
-from repro.models.denoiser import Denoiser, Head, Soft, embed, places, stream
+from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, parameter_key
 from repro.models.dit import Dit, DitBlocks, DitCausal
 
 Pins = Dit | DitCausal | DitBlocks
 LONGEST = 10_000.0
-"""Longest period of the sinusoids, in units of sigma (the papers' code keeps that of image models)."""
+"""Longest period of the sinusoids, in units of sigma (the papers' code uses that of image models)."""
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -65,8 +65,10 @@ class Level(nn.Module):
 
 
 def drop(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
-    """Dropout of x [B, L, D], one key a row [B]; None drops nothing. The scale is no bfloat16 number, so the product is
-    taken in float32 at least."""
+    """Dropout of x [B, L, D] with one random key a row [B]; without keys x itself.
+
+    bfloat16 cannot represent the scale 1 / (1 - rate), so the product is computed in float32 at least.
+    """
     if keys is None:
         return x
     scale = (rng.uniform(keys, *x.shape[1:]) >= rate) / (1 - rate)
@@ -75,6 +77,7 @@ def drop(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN's (1 + scale) x + shift, of x [B, L, D]."""
     return x * (1 + scale) + shift
 
 
@@ -93,7 +96,7 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One block; `condition` = 0 makes it the unmodulated one."""
+    """One layer: attention and MLP; without modulation if `condition` is 0."""
 
     def __init__(self, pins: Pins, condition: int, layer_idx: int, rate: float) -> None:
         super().__init__()
@@ -137,7 +140,7 @@ class Layer(nn.Module):
 
 
 class DitDenoiser(Denoiser):
-    """A DiT as a denoiser; features are modulated and normed, so the head is one affine map."""
+    """A DiT as a denoiser; features are normed and modulated, so the head is one affine map."""
 
     def __init__(self, pins: Pins, role: Role, seed: int, rate: float = 0.0) -> None:
         super().__init__(role)
@@ -155,7 +158,7 @@ class DitDenoiser(Denoiser):
         self.norm = Norm(pins.width, pins.norm_eps)
         self.modulation = nn.Linear(condition, 2 * pins.width) if condition else None
         self.output = nn.Linear(pins.width, self.vocabulary.total)
-        start(self, seed)
+        initialise_dit(self, seed)
 
     def encode(
         self,
@@ -168,7 +171,7 @@ class DitDenoiser(Denoiser):
     ) -> Tensor:
         if self.time_conditioned and t is None:
             raise ValueError(
-                "this DiT reads the noise level: give it an objective that tells t, or alpha_end=null"
+                "this DiT reads the noise level, and t is None: use an objective that passes t, or alpha_end=null"
             )
         return self._read(
             tokens, t, Mask(attention.valid, attention.block or self.block), positions, kv_cache
@@ -184,12 +187,12 @@ class DitDenoiser(Denoiser):
     ) -> Tensor:
         """Features [B, L, D] under exactly this mask."""
         x = embed(self.embedding, tokens)
-        columns, where = places(x, positions, kv_cache)
+        columns, where = columns_and_positions(x, positions, kv_cache)
         view = View(attention, columns, kv_cache)
         turn = angles(where, self.pins.width // self.pins.heads, self.pins.rope_base)
         c = None if self.level is None else self.level(self._sigma(x, t))
         keys = self._keys if self.training else None
-        assert keys is None or len(keys) == len(x), "a training forward drops by the rows that `begin` named"
+        assert keys is None or len(keys) == len(x), "set_dropout_keys takes one key a row of the next forward"
         for block in self.blocks:
             x = block(x, c, turn, view) if keys is None else block(x, c, turn, view, keys)
         x = self.norm(x)
@@ -198,11 +201,11 @@ class DitDenoiser(Denoiser):
         shift, scale = self.modulation(c).chunk(2, -1)
         return modulate(x, shift, scale)
 
-    def begin(self, keys: Tensor) -> None:
+    def set_dropout_keys(self, keys: Tensor) -> None:
         self._keys = keys if self.has_dropout else None
 
     def _sigma(self, x: Tensor, t: Tensor | None) -> Tensor:
-        """-log alpha(t), as `t` is shaped; zeros [B] where the network is not told."""
+        """-log alpha(t), of the shape of `t`; zeros [B] if the network does not read the noise level."""
         if not self.time_conditioned:
             return x.new_zeros(len(x))
         assert isinstance(self.pins, Dit) and self.pins.alpha_end is not None and t is not None
@@ -216,11 +219,11 @@ class DitDenoiser(Denoiser):
 
 
 class DitBlocksDenoiser(DitDenoiser):
-    """BD3-LM's network: the block that is being written is the first one whose time is above 0.
+    """BD3-LM's network; the block being written starts at the first column whose time is above 0.
 
-    Decoding reads one copy of the row: what was written is clean, so a block sees what it saw in training, and keys
-    and values of finished blocks are exact. Under `Copies` tokens are [noisy; clean], as in training, and every block
-    is read at once. The rotation is relative, so blocks are counted from the first column that is written.
+    Decoding reads one copy of the row: finished blocks are clean, so a block sees what it saw in training, and keys and
+    values of finished blocks are exact. Under `Copies` the tokens are [noisy; clean] as in training, and all blocks are
+    predicted in one forward. The rotation is relative, so blocks may be counted from the first column to be written.
     """
 
     def __init__(self, pins: DitBlocks, role: Role, seed: int) -> None:
@@ -243,7 +246,7 @@ class DitBlocksDenoiser(DitDenoiser):
             return self._read(tokens, None, attention, order[None] if positions is None else positions, None)
         if t is None or t.ndim == 1:
             raise ValueError(
-                "this network reads clean blocks before a noisy one: it decodes, and has no bound of whole rows"
+                "this network needs clean blocks before the noisy one: it can decode, but has no bound of whole rows"
             )
         noisy = (t[0] > 0).long()
         first = int(noisy.argmax()) + (0 if kv_cache is None else kv_cache.span.start)
@@ -255,8 +258,8 @@ class DitBlocksDenoiser(DitDenoiser):
         return x.new_zeros(len(x))
 
 
-def start(denoiser: DitDenoiser, seed: int) -> None:
-    """The papers' start, by the suite's own stream: U(-1/sqrt(n), 1/sqrt(n)) with n the inputs (Kaiming with a =
+def initialise_dit(denoiser: DitDenoiser, seed: int) -> None:
+    """The papers' initialisation, drawn by `parameter_key`: U(-1/sqrt(n), 1/sqrt(n)) with n inputs (Kaiming with a =
     sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the head, ones in norms."""
     with torch.no_grad():
         for path, module in denoiser.named_modules():
@@ -269,5 +272,5 @@ def start(denoiser: DitDenoiser, seed: int) -> None:
                     parameter.zero_()
                 else:
                     inputs = module.weight.shape[1]
-                    u = rng.uniform(stream(seed, f"{path}.{name}"), *parameter.shape)
+                    u = rng.uniform(parameter_key(seed, f"{path}.{name}"), *parameter.shape)
                     parameter.copy_((2 * u - 1) / math.sqrt(inputs))

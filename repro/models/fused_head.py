@@ -1,24 +1,24 @@
-"""Output layer and loss in one operation: no [N, V] tensor is ever alive, and three matrix products do the work.
+"""Output layer and loss in one operation: no [N, V] tensor is ever held, and three matrix products do the work.
 
     value, terms = fused_loss(features, head, loss, weight, *each)
 
     value    sum over n of weight_n * loss_n, with gradients to features, head weight and head bias
-    terms    what `loss` gave for each token, without gradient (for logs)
+    terms    the output of `loss` for each token, without gradient (for logs)
     loss     any differentiable function (logits [n, V], *[n] of `each`) -> [n], or [S, n] with the loss in row 0;
-             or that function beside its derivative taken by hand (`HandDerived`)
+             or that function with a hand-written derivative (`HandDerived`)
 
-The dense loss is the definition; here it runs on some tokens at a time. Every objective knows the weight of a token
-before the forward, so the gradient of the weighted sum is taken chunk by chunk *in the forward*, while the logits are
-at hand, and backward only scales it. Recomputing logits in backward needs a fourth product and each loss twice: at
-V = 50,368, D = 256, N = 1024 on one thread 1.5 s instead of 1.0 s (cross-entropy), 1.9 s instead of 1.25 s (symmetric
-KL). It would hold no less: the weight's gradient is the one large buffer of both, and the head comes first in backward.
+The result is that of the loss on all logits at once. Every objective knows the weight of a token before the forward, so
+the gradient of the weighted sum is computed chunk by chunk *in the forward*, while the logits exist, and backward only
+scales it. Recomputing logits in backward needs a fourth product and each loss twice: at V = 50,368, D = 256, N = 1024
+on one thread 1.5 s instead of 1.0 s (cross-entropy), 1.9 s instead of 1.25 s (symmetric KL). It would save no memory:
+the weight's gradient is the one large buffer of both, and the head comes first in backward.
 
-A chunk is what the products need (`CHUNK`), a block of it what the loss takes at a time (`BLOCK`); the gradient
-overwrites the logits, and the weights of tokens scale [n, D] operands instead of [n, V] ones. At those sizes the three
-products take .57 s; the passes over [n, V] of the symmetric KL take .1 s by hand and .3 s by autograd, those of the
-script's form .3 s and .57 s. Cross-entropy makes few (.14 s), so its derivative stays autograd's.
+The matrix products take a chunk of tokens (`CHUNK`), the loss a block of the chunk (`BLOCK`). The gradient overwrites
+the logits, and token weights scale [n, D] operands instead of [n, V] ones. At the sizes above the three products take
+.57 s; the passes over [n, V] of the symmetric KL take .1 s by hand and .3 s by autograd, those of the reference
+script's form .3 s and .57 s. Cross-entropy makes few (.14 s), so its derivative is autograd's.
 
-Torch operations only. Products run in the autocast precision where that is on; logits reach the loss in float32 at
+Torch operations only. Products run in the autocast precision if autocast is on; the loss sees logits in float32 at
 least, and the weight's gradient is summed over chunks in float32 at least.
 
 Shapes: N tokens (n in a chunk or block), D features, V ids, S terms of a token.
@@ -26,7 +26,7 @@ Shapes: N tokens (n in a chunk or block), D features, V ids, S terms of a token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -35,13 +35,11 @@ from torch.autograd.function import once_differentiable
 
 from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR, CHUNK, CHUNK_ACCELERATOR
 from repro.models.denoiser import Head
-
-TokenLoss = Callable[..., Tensor]
-"""(logits [n, V], *[n]) -> [n], or [S, n] with the loss in row 0."""
+from repro.processes.prediction import TokenLoss
 
 
 class HandDerived(NamedTuple):
-    """A loss, and the same terms from a function that also overwrites its logits [n, V] by d loss_n / d logits_n."""
+    """A loss, and a function with the same output that overwrites its logits [n, V] by d loss_n / d logits_n."""
 
     loss: TokenLoss
     differentiate: TokenLoss
@@ -52,22 +50,24 @@ def fused_loss(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of `loss` over tokens, and each token's terms: features [N, D], weight [N] -> scalar, [N] or [S, N].
 
-    `each` [N]: what the loss needs beside the logits (labels, noise levels). What `head.forbidden` names is *not*
-    forbidden here; `head.clean()` does that. The scalar has the precision of `weight`; it can be differentiated once.
-    Raises ValueError when the head's weight is sharded.
+    `each` [N]: further inputs of the loss (labels, noise levels). `head.forbidden` is *not* applied here; pass
+    `head.clean()` for that. The scalar has the precision of `weight`; it can be differentiated once. Raises ValueError
+    if the head's weight is sharded.
     """
     if hasattr(head.weight, "placements"):  # a DTensor, whose import would cost most of a second
         raise ValueError(
-            "the head's weight is a DTensor; call the loss inside the door (ForwardWrapper.forward), where it is whole"
+            "the head's weight is a sharded DTensor; compute the loss inside ForwardWrapper.forward, where it is whole"
         )
     x, w, b = head_inputs = features, head.weight, head.bias
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in head_inputs):
         return _FusedLoss.apply(x, w, b, weight, loss, each)
-    plain = loss.loss if isinstance(loss, HandDerived) else loss
+    function = loss.loss if isinstance(loss, HandDerived) else loss
     with torch.no_grad():
         chunks = _chunks(x, w, b, each)
         found = [
-            plain(_wide(part), *rest) for _, logits, given in chunks for part, rest in _blocks(logits, given)
+            function(_wide(part), *rest)
+            for _, logits, given in chunks
+            for part, rest in _blocks(logits, given)
         ]
     terms = torch.cat(found, -1)
     return _weighted(terms, weight).sum(), terms
@@ -117,8 +117,8 @@ class _FusedLoss(torch.autograd.Function):
 def _differentiate(
     loss: TokenLoss | HandDerived, block: Tensor, weight: Tensor, given: list[Tensor], grad_b: Tensor | None
 ) -> Tensor:
-    """Terms of a block's tokens. Its logits [n, V] give way to d loss_n / d logits_n; weighted by `weight` [n], that
-    is added to the bias's gradient."""
+    """Terms of a block's tokens. Overwrites its logits [n, V] by d loss_n / d logits_n, and adds that, weighted by
+    `weight` [n], to the bias's gradient."""
     logits = _wide(block)
     if isinstance(loss, HandDerived):
         terms, gradient = loss.differentiate(logits, *given), logits
@@ -134,14 +134,14 @@ def _differentiate(
 
 
 def _weighted(terms: Tensor, weight: Tensor) -> Tensor:
-    """Weight [n] times the loss among the terms [n] or [S, n] -> [n], in the weight's precision."""
+    """Weight [n] times the loss, which is the terms [n] or row 0 of [S, n] -> [n], in the weight's precision."""
     return weight * (terms if terms.ndim == 1 else terms[0]).to(weight.dtype)
 
 
 def _in_working_precision(
     features: Tensor, matrix: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The operands of the products: cast once for all chunks where autocast is on, which leaves float64 alone."""
+    """The operands of the products: under autocast cast once for all chunks (autocast leaves float64 alone)."""
     device = features.device.type
     if not torch.is_autocast_enabled(device) or features.dtype == torch.float64:
         return features, matrix, bias
@@ -152,13 +152,13 @@ def _in_working_precision(
 def _chunks(
     x: Tensor, w: Tensor, b: Tensor | None, each: tuple[Tensor, ...]
 ) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
-    """A chunk of tokens, their logits [n, V], their part of `each`; for N = 0 one of none.
+    """Chunks of tokens: their slice, logits [n, V] and part of `each`; for N = 0 one empty chunk.
 
-    Every chunk's logits lie in one buffer: beyond 32 MiB glibc would hand memory back at each free and pay for every
-    page again.
+    All chunks share one buffer of logits: beyond 32 MiB glibc returns memory at each free, and every page would be
+    faulted in again.
     """
     most = max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ACCELERATOR) // len(w))
-    rows = max(1, -(-len(x) // max(1, -(-len(x) // most))))  # as few chunks as can be, of one size
+    rows = max(1, -(-len(x) // max(1, -(-len(x) // most))))  # as few chunks as possible, of equal size
     buffer = x.new_empty(min(rows, len(x)), len(w))
     for start in range(0, max(1, len(x)), rows):
         some = slice(start, start + rows)
@@ -171,7 +171,7 @@ def _chunks(
 
 
 def _blocks(logits: Tensor, each: list[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """What a loss takes at a time of a chunk: a view of its logits, and their part of `each`."""
+    """Blocks of a chunk: a view of its logits and their part of `each`."""
     rows = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[1])
     for start in range(0, max(1, len(logits)), rows):
         some = slice(start, start + rows)
@@ -179,5 +179,5 @@ def _blocks(logits: Tensor, each: list[Tensor]) -> Iterator[tuple[Tensor, list[T
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """In float32 at least: the logits themselves, or a copy."""
+    """The logits in float32 at least: themselves, or a copy."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -5,19 +5,16 @@ Learned positions, biases everywhere, a tied head; causal only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from repro.core.parts import part
 from repro.data.corpus import Data
 from repro.models.backbone import Backbone, Size
 
-if TYPE_CHECKING:
-    pass
-
 
 @part
 class Gpt2(Backbone):
-    """Pins of a GPT-2 without weights; `positions`: rows of its table, the longest row."""
+    """A randomly initialised GPT-2; `positions`: rows of its position table, the longest row that it can read."""
 
     network: ClassVar[str] = "repro.models.gpt2_network:Gpt2Denoiser"
 
@@ -32,8 +29,8 @@ class Gpt2(Backbone):
     def size(self, data: Data) -> Size:
         matrices = 4 * self.width**2 + 2 * self.width * self.ffn
         block = matrices + 5 * self.width + self.ffn + 4 * self.width  # biases; two norms with theirs
-        vocabulary = data.vocabulary().total
-        embedding = vocabulary * self.width
+        vocab_size = data.vocabulary().total
+        embedding = vocab_size * self.width
         return Size(
             parameters=self.layers * block + embedding + self.positions * self.width + 2 * self.width,
             blocks=self.layers * matrices,
@@ -41,7 +38,7 @@ class Gpt2(Backbone):
             width=self.width,
             kv_width=self.width,
             ffn=self.ffn,
-            vocab_size=vocabulary,
+            vocab_size=vocab_size,
         )
 
     def attention_flops(self, data: Data) -> float:

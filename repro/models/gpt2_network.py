@@ -1,4 +1,4 @@
-"""The network behind the `gpt2` part: transformers' own, under our attention."""
+"""The network of the `gpt2` part: transformers' module with the suite's attention function."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from repro.models.attention import KVCache, Mask, View
 from repro.models.backbone import Role
-from repro.models.denoiser import Denoiser, Head, Soft, embed, initialise, places
+from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.gpt2 import Gpt2
 
 
 class Gpt2Denoiser(Denoiser):
-    """transformers' GPT2LMHeadModel as a denoiser; it reads what stands before a position, never what is behind it."""
+    """transformers' GPT2LMHeadModel as a denoiser; a position sees itself and the positions before it."""
 
     def __init__(self, pins: Gpt2, role: Role, seed: int) -> None:
         super().__init__(role)
@@ -43,9 +43,9 @@ class Gpt2Denoiser(Denoiser):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        assert t is None, "this network takes no time"
+        assert t is None, "GPT-2 does not read t"
         embedded = embed(self.network.transformer.wte, tokens)
-        columns, where = places(embedded, positions, kv_cache)
+        columns, where = columns_and_positions(embedded, positions, kv_cache)
         view = View(Mask(attention.valid, attention.block or 1), columns, kv_cache)
         return self.network.transformer(
             inputs_embeds=embedded, position_ids=where, use_cache=False, view=view

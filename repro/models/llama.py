@@ -1,24 +1,21 @@
 """Llama (Touvron et al. 2023) through transformers: causal for the AR baseline, bidirectional for diffusion.
 
-transformers' own LlamaForCausalLM is the network, so weights export as they are. Learned absolute positions are added
-to the token embedding where pinned: the largest lever at toy size (they are ours, not Llama's).
+transformers' own LlamaForCausalLM is the network, so weights export unchanged. `learned_positions` adds learned
+absolute positions to the token embedding: an addition of this suite, and the change that helps most at toy size.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from repro.core.parts import part
 from repro.data.corpus import Data
 from repro.models.backbone import Backbone, Size
 
-if TYPE_CHECKING:
-    pass
-
 
 @part
 class Llama(Backbone):
-    """Pins of a Llama trained from scratch. `learned_positions`: rows of the added position table, 0 for none."""
+    """A randomly initialised Llama. `learned_positions`: rows of the added position table, 0 for none."""
 
     network: ClassVar[str] = "repro.models.llama_network:LlamaDenoiser"
 
@@ -35,11 +32,11 @@ class Llama(Backbone):
     init_deviation: float
 
     def size(self, data: Data) -> Size:
-        vocabulary = data.vocabulary().total
+        vocab_size = data.vocabulary().total
         head = self.width // self.heads
         attention = self.width * self.width * 2 + 2 * self.width * self.kv_heads * head
         block = attention + 3 * self.width * self.ffn + 2 * self.width
-        embedding = vocabulary * self.width
+        embedding = vocab_size * self.width
         matrices = self.layers * (attention + 3 * self.width * self.ffn)
         return Size(
             parameters=self.layers * block
@@ -51,7 +48,7 @@ class Llama(Backbone):
             width=self.width,
             kv_width=self.kv_heads * head,
             ffn=self.ffn,
-            vocab_size=vocabulary,
+            vocab_size=vocab_size,
         )
 
     def attention_flops(self, data: Data) -> float:
@@ -60,7 +57,7 @@ class Llama(Backbone):
 
 @part
 class Qwen2(Backbone):
-    """Pins of a Qwen2 without weights."""
+    """A randomly initialised Qwen2."""
 
     network: ClassVar[str] = "repro.models.llama_network:LlamaDenoiser"
 
@@ -76,19 +73,19 @@ class Qwen2(Backbone):
     init_deviation: float
 
     def size(self, data: Data) -> Size:
-        keys = self.kv_heads * (self.width // self.heads)
-        matrices = 2 * self.width * (self.width + keys) + 3 * self.width * self.ffn
-        block = matrices + self.width + 2 * keys + 2 * self.width  # biases of q, k and v; two norms
-        vocabulary = data.vocabulary().total
-        embedding = vocabulary * self.width
+        kv_width = self.kv_heads * (self.width // self.heads)
+        matrices = 2 * self.width * (self.width + kv_width) + 3 * self.width * self.ffn
+        block = matrices + self.width + 2 * kv_width + 2 * self.width  # biases of q, k and v; two norms
+        vocab_size = data.vocabulary().total
+        embedding = vocab_size * self.width
         return Size(
             parameters=self.layers * block + embedding * (1 if self.tied else 2) + self.width,
             blocks=self.layers * matrices,
             layers=self.layers,
             width=self.width,
-            kv_width=keys,
+            kv_width=kv_width,
             ffn=self.ffn,
-            vocab_size=vocabulary,
+            vocab_size=vocab_size,
         )
 
     def attention_flops(self, data: Data) -> float:
@@ -96,6 +93,6 @@ class Qwen2(Backbone):
 
 
 def _attention_flops(pins: Llama | Qwen2, data: Data) -> float:
-    """A causal token sees half of the row on average."""
+    """FLOPs of attention per token; a causal token sees half of the row on average."""
     seen = 0.5 if pins.attention == "causal" else 1.0
     return 4.0 * pins.layers * pins.width * data.row_length() * seen

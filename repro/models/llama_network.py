@@ -1,4 +1,4 @@
-"""The networks behind the backbone parts: transformers' modules behind the denoiser contract."""
+"""The network of the parts `llama` and `qwen2`: transformers' modules under the denoiser contract."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from transformers import (
 
 from repro.models.attention import KVCache, Mask, View
 from repro.models.backbone import Role
-from repro.models.denoiser import Denoiser, Head, Soft, embed, initialise, places
+from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.llama import Llama, Qwen2
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
-    """transformers' network of the pins, under our attention."""
+    """transformers' network of the part, with the suite's attention function."""
     kind = LlamaConfig if isinstance(pins, Llama) else Qwen2Config
     config = kind(
         vocab_size=role.vocabulary.total,
@@ -40,13 +40,13 @@ def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCa
 
 
 class LlamaDenoiser(Denoiser):
-    """transformers' Llama or Qwen2 as a denoiser (its `config.is_causal` says which way it looks)."""
+    """transformers' Llama or Qwen2 as a denoiser, causal or bidirectional as the part says."""
 
     def __init__(self, pins: Llama | Qwen2, role: Role, seed: int) -> None:
         super().__init__(role)
-        places = pins.learned_positions if isinstance(pins, Llama) else 0
+        positions = pins.learned_positions if isinstance(pins, Llama) else 0
         self.network = _causal_lm(pins, role)
-        self.place = nn.Embedding(places, pins.width) if places else None
+        self.place = nn.Embedding(positions, pins.width) if positions else None
         self.block = 1 if pins.attention == "causal" else None
         initialise(self, seed, pins.init_deviation)
 
@@ -59,9 +59,9 @@ class LlamaDenoiser(Denoiser):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        assert t is None, "this network takes no time"
+        assert t is None, "Llama and Qwen2 do not read t"
         embedded = embed(self.network.model.embed_tokens, tokens)
-        columns, where = places(embedded, positions, kv_cache)
+        columns, where = columns_and_positions(embedded, positions, kv_cache)
         if self.place is not None:
             embedded = embedded + self.place(where)
         view = View(Mask(attention.valid, attention.block or self.block), columns, kv_cache)

@@ -1,26 +1,22 @@
-"""ModernBERT (Warner et al. 2024) through transformers: the seed document's network, with every config pin in the part.
+"""ModernBERT (Warner et al. 2024) through transformers: the network of the reference scripts, tom-pollak/dllm@43ea9ff.
 
-`weights` names the pre-trained checkpoint (Hub name and revision) or is None: random initialisation at any size.
-`attend_pads`: the seed's masked script passes no attention mask, so its network attends to [PAD]
-(docs/method.md#masked-script).
+`weights` and `revision` name a pretrained checkpoint on the Hub; None: random initialisation. `attend_pads`: the masked
+reference script passes no attention mask, so its network attends to [PAD] (docs/method.md#masked-script).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from repro.core.parts import part
 from repro.data.corpus import Data
 from repro.models.backbone import Backbone, Size
 
-if TYPE_CHECKING:
-    pass
-
 
 @part
 class ModernBert(Backbone):
-    """Pins of a ModernBERT masked language model: global attention in every `global_every`-th layer, else a window."""
+    """A ModernBERT masked language model: global attention in every `global_every`-th layer, a window in the others."""
 
     network: ClassVar[str] = "repro.models.modernbert_network:ModernBertDenoiser"
 
@@ -43,11 +39,11 @@ class ModernBert(Backbone):
         return dataclasses.replace(self, weights=None, revision=None)
 
     def size(self, data: Data) -> Size:
-        vocabulary = data.vocabulary().total
+        vocab_size = data.vocabulary().total
         block = (
             4 * self.width * self.width + 3 * self.width * self.ffn + 2 * self.width
         )  # Wqkv, Wo, Wi (GeGLU), Wo
-        embedding = vocabulary * self.width
+        embedding = vocab_size * self.width
         return Size(
             # layer 0 has no attention norm; embedding norm, final norm and the head's norm; decoder bias; tied decoder
             parameters=self.layers * block
@@ -55,17 +51,17 @@ class ModernBert(Backbone):
             + embedding
             + 3 * self.width
             + self.width * self.width
-            + vocabulary,
+            + vocab_size,
             blocks=self.layers * (4 * self.width**2 + 3 * self.width * self.ffn) + self.width**2,
             layers=self.layers,
             width=self.width,
             kv_width=self.width,
             ffn=self.ffn,
-            vocab_size=vocabulary,
+            vocab_size=vocab_size,
         )
 
     def attention_flops(self, data: Data) -> float:
         length = data.row_length()
-        everywhere = sum(1 for layer in range(self.layers) if layer % self.global_every == 0)
-        keys = everywhere * length + (self.layers - everywhere) * min(length, self.window + 1)
+        global_layers = sum(1 for layer in range(self.layers) if layer % self.global_every == 0)
+        keys = global_layers * length + (self.layers - global_layers) * min(length, self.window + 1)
         return 4.0 * self.width * keys

@@ -1,4 +1,4 @@
-"""transformers' ModernBERT behind the denoiser contract."""
+"""The network of the `modernbert` part: transformers' module under the denoiser contract."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from transformers import (
 
 from repro.models.attention import KVCache, Mask, View
 from repro.models.backbone import Role
-from repro.models.denoiser import Denoiser, Head, Soft, embed, initialise, places
+from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.modernbert import ModernBert
 
 
 class ModernBertDenoiser(Denoiser):
-    """transformers' ModernBertForMaskedLM as a denoiser; features contain its prediction head (dense, GELU, norm)."""
+    """transformers' ModernBertForMaskedLM as a denoiser; features are those of its head (dense, GELU, norm)."""
 
     def __init__(self, pins: ModernBert, role: Role, seed: int) -> None:
         super().__init__(role)
@@ -62,10 +62,10 @@ class ModernBertDenoiser(Denoiser):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        assert t is None, "ModernBERT takes no time"
+        assert t is None, "ModernBERT does not read t"
         embedded = embed(self.network.model.embeddings.tok_embeddings, tokens)
-        columns, where = places(embedded, positions, kv_cache)
-        # a training row's own padding may be attended to; what pads a shorter prompt of a batch never is
+        columns, where = columns_and_positions(embedded, positions, kv_cache)
+        # a training row's own padding may be attended to, the left padding of a shorter prompt never
         valid = None if self.attend_pads and positions is None else attention.valid
         view = View(Mask(valid, attention.block), columns, kv_cache)
         out = self.network.model(inputs_embeds=embedded, position_ids=where, view=view)
@@ -80,7 +80,10 @@ class ModernBertDenoiser(Denoiser):
 
 
 def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> ModernBertForMaskedLM:
-    """Hub or local weights, checked against the pins; raises ConnectionError in one line when out of reach."""
+    """Weights from the Hub or a local folder.
+
+    Raises ConnectionError if the Hub cannot be reached, ValueError for unreadable weights or another configuration.
+    """
     from repro.data.corpus import UNRESOLVED
 
     try:
@@ -115,4 +118,4 @@ PINNED = (
     ),
     *("max_position_embeddings", "layer_types", "local_attention", "rope_parameters"),
 )
-"""Fields of transformers' configuration that the part's pins fill."""
+"""Fields of transformers' configuration that the part determines; pretrained weights must agree with them."""

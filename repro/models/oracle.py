@@ -1,7 +1,7 @@
-"""The exact denoiser of an oracle language: no weights, no training, nothing left to learn.
+"""The exact denoiser of an oracle language, which has no weights and needs no training.
 
-Its features are exact log-probabilities in float64, floored at a finite value, and its head is the identity; so every
-sampler, bound and metric runs on it through the very code that runs on networks, and what error is left is theirs.
+Its features are exact log-probabilities in float64, floored at a finite value, and its head is the identity. Samplers,
+bounds and metrics run on it through the same code as on networks, so any remaining error is their own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @part
 class Oracle(Backbone):
-    """The exact conditional of the data's language under `process`, in the meaning that the objective trains."""
+    """The exact conditional of the data's language under `process`, with the meaning that the objective trains.
+
+    `module` raises ValueError for data that is no oracle language.
+    """
 
     process: Diffusion
 
@@ -28,7 +31,10 @@ class Oracle(Backbone):
         from repro.models.oracle_network import OracleDenoiser
 
         if not isinstance(role.data, Language):
-            raise ValueError("an oracle exists for the oracle languages only (scales nano and nano.lexicon)")
+            raise ValueError(
+                f"backbone oracle needs an oracle language, not {type(role.data).__name__};"
+                " use scale nano or nano.lexicon"
+            )
         return OracleDenoiser(role, self.process)
 
     def size(self, data: Data) -> Size:

@@ -1,4 +1,4 @@
-"""Denoiser of an oracle language: exact conditionals behind the contract of `repro.models.denoiser`."""
+"""The denoiser of the `oracle` part: exact conditionals under the contract of `repro.models.denoiser`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from repro.processes.absorbing import mask_id
 from repro.processes.process import Diffusion
 
 FLOOR = -80.0
-"""Smallest log-probability (nats): finite, so that 0 log 0 never appears, and 1e-35 of mass is no mass."""
+"""Smallest log-probability, in nats: finite, so that 0 log 0 never appears; e^-80 is 1e-35."""
 
 
 class OracleDenoiser(Denoiser):
@@ -40,11 +40,11 @@ class OracleDenoiser(Denoiser):
     ) -> Tensor:
         assert not isinstance(tokens, Soft) and kv_cache is None
         if attention.valid is not None:
-            raise ValueError("the exact denoiser takes no padding; give prompts of equal length")
+            raise ValueError("the exact denoiser does not support padding; give prompts of equal length")
         if self.process.masks:
             probabilities = self.hmm.posterior_absorbing(tokens, mask_id(self.vocabulary))
         else:
-            assert t is not None, "the exact denoiser of uniform noise must know the noise level"
+            assert t is not None, "the exact denoiser of uniform noise reads t"
             alpha = self.process.alpha(t.double())
             exact = (
                 self.hmm.posterior_uniform if self.meaning == "x0_mean" else self.hmm.leave_one_out_uniform

@@ -1,10 +1,11 @@
-"""Prediction: a lazy view of one forward, shared by objectives, samplers and the held-out bound.
+"""Prediction: one forward of a denoiser, evaluated lazily; shared by objectives, samplers and the held-out bound.
 
-Nothing is computed until somebody asks; then only the rows that are asked for go through the body, and only the
-positions that are asked for through the head. So the count of forwards is kept per row, and no logits are computed
-that nobody reads.
+Nothing is computed until features or logits are requested at some positions. Then only the rows that hold such a
+position pass the layers, and only those positions pass the head. Forwards are therefore counted per row.
 
-Shapes: B rows, L positions, N positions asked for (True entries of a [B, L] mask, in row-major order), V ids.
+`CachedPrediction` and `DecodingCache` do the same during decoding with a KV cache.
+
+Shapes: B rows, L columns, N requested positions (True entries of a [B, L] mask, in row-major order), D features, V ids.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from repro.models.fused_head import TokenLoss, fused_loss
 from repro.processes.prediction import Meaning
 
 Reach = Literal["causal", "onward", "block"]
-"""Which columns a forward carries beside keys and values that are kept: what was written since, the current block and
-what comes after it, or the block alone."""
+"""Columns that a forward recomputes beside cached keys and values: those written since the last forward ("causal"), the
+current block and all columns after it ("onward"), or the current block alone ("block")."""
 
 
 class Prediction:
-    """What `denoiser` says of `tokens` [B, L] (ids or soft tokens) at time `t`, [B] or [B, L].
+    """The prediction of `denoiser` for `tokens` [B, L] (ids or soft tokens) at time `t`, [B] or [B, L].
 
-    `positions` [B, L]: index of each token in its own sequence, where left padding makes that unequal.
+    `positions` [B, L]: index of each token in its own sequence, if left padding makes it differ from the column.
     """
 
     def __init__(
@@ -50,12 +51,13 @@ class Prediction:
         self._features: Tensor | None = None
         shape = tokens.weights.shape[:2] if isinstance(tokens, Soft) else tokens.shape
         self.forwarded = torch.zeros(shape[0], dtype=torch.bool, device=t.device)
-        """[B] bool: rows that have gone through the body."""
+        """[B] bool: rows that have passed the layers."""
         self.refreshed = torch.zeros_like(self.forwarded)
-        """[B] bool: rows that forwarded every column to renew what is kept."""
+        """[B] bool: rows that forwarded every column to refresh the KV cache."""
 
     @property
     def meaning(self) -> Meaning:
+        """What the output estimates (`repro.models.denoiser`)."""
         return self._denoiser.meaning
 
     @property
@@ -68,27 +70,27 @@ class Prediction:
         return self._denoiser.time_conditioned
 
     def condition(self, signal: Tensor) -> None:
-        """Show a self-conditioning network the signal [B, L, S] of its last prediction, before it is first asked."""
+        """Give a self-conditioned network the signal [B, L, S] of its previous prediction, before the first forward."""
         assert not self.forwarded.any() and isinstance(self._denoiser, SelfConditioned)
         self._signal = signal
 
     def signal(self, logits: Tensor) -> Tensor | None:
-        """What a self-conditioning network keeps of logits [N, V] for its next prediction: [N, S]; else None."""
+        """The signal [N, S] of logits [N, V] for the next prediction of a self-conditioned network; None for others."""
         if not isinstance(self._denoiser, SelfConditioned):
             return None
         return self._denoiser.signal(logits.to(self._denoiser.device)).to(logits.device)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] at `where` [B, L] bool; forwards the rows that need it and have not been forwarded.
+        """Features [N, D] at `where` [B, L] bool; forwards the rows with a requested position unless done before.
 
-        With gradients one row is forwarded even if nothing is asked for: where weights are sharded or gradients
-        exchanged, the other processes wait for this one's share of every layer.
+        With gradients one row is forwarded even if `where` is empty: engines that shard weights or exchange gradients
+        need every process to take part in every layer.
         """
         need = where.any(1) & ~self.forwarded
         if torch.is_grad_enabled() and self._features is None and not need.any():
             need[0] = True
         if torch.is_grad_enabled() and self._denoiser.has_dropout:
-            need = ~self.forwarded  # a network that drops does so row by row of the whole batch
+            need = ~self.forwarded  # dropout keys were set for every row of the batch
         if need.all():
             self._features = self._encode(slice(None))
         elif need.any():
@@ -121,18 +123,19 @@ class Prediction:
         )
 
     def _encoder(self, some: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        """`encode`, given `some` of the signal where there is one."""
+        """`encode`, with `some` rows of the signal bound if there is one."""
         if self._signal is None:
             return self._denoiser.encode
         assert isinstance(self._denoiser, SelfConditioned)
         return partial(self._denoiser.encode_given, some(self._signal))
 
     def token_forwards(self) -> Tensor:
-        """[B] tokens that went through the body."""
+        """[B] number of tokens that have passed the layers."""
         length = self._tokens.weights.shape[1] if isinstance(self._tokens, Soft) else self._tokens.shape[1]
         return self.forwarded.long() * length
 
     def head(self) -> Head:
+        """The output layer."""
         return self._denoiser.head()
 
     def logits(self, where: Tensor) -> Tensor:
@@ -146,20 +149,22 @@ class Prediction:
     def weighted_loss(
         self, loss: TokenLoss, where: Tensor, weight: Tensor, *each: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Sum of weight [N] times `loss` of the logits at `where`, and the loss of each token, without the logits.
+        """Sum over the N tokens at `where` of `weight` [N] times `loss`, a scalar, and the detached loss of each, [N].
 
-        Forbidden ids are at -inf; `each` [N] is what the loss needs beside the logits. Scalar, and [N] detached.
+        The loss sees logits with forbidden ids at -inf and further inputs `each` [N]; the logits are never all held
+        (`repro.models.fused_head`).
         """
         return fused_loss(self.features(where), self.head().clean(), loss, weight, *each)
 
 
 class DecodingCache:
-    """Keys and values of a decode, kept from step to step, and which tokens a forward must still carry.
+    """The KV cache of one decoding run, and the bookkeeping of which columns each forward must recompute.
 
-    `rows` of the batch, `width` columns. A causal network forwards what was written since (exact); a network that looks
-    both ways forwards from the current block on, or the block alone, and everything when a block begins and after
-    `refresh` such forwards (None: never within a block): what it keeps of other columns is stale, so this is an
-    approximation (Fast-dLLM, arXiv 2505.22618; docs/method.md#fast-dllm).
+    `rows` of the batch, `width` columns. A causal network forwards the columns written since its last forward, which is
+    exact. A bidirectional one forwards the current block, with or without the columns after it (`reach`). It forwards
+    every column when a block begins and after `refresh` cached forwards (None: never within a block). In between, the
+    cached keys and values of other columns are stale, so this is an approximation (Fast-dLLM, arXiv 2505.22618;
+    docs/method.md#fast-dllm).
     """
 
     def __init__(
@@ -167,37 +172,42 @@ class DecodingCache:
     ) -> None:
         self.reach, self.refresh = reach, refresh
         self.kv_cache = KVCache(rows, width)
-        self.done = 0
-        self.age = torch.full((rows,), -1, dtype=torch.int64, device=device)
-        """[B] forwards since everything was forwarded; -1: never in this block."""
+        self.computed_columns = 0  # of a causal network: columns before this one are cached
+        self.forwards_since_refresh = torch.full((rows,), -1, dtype=torch.int64, device=device)
+        """[B] cached forwards since every column was forwarded; -1: not yet in this block."""
 
     def begin_block(self) -> None:
-        self.age.fill_(-1)
+        """Make the next forward of every row recompute every column."""
+        self.forwards_since_refresh.fill_(-1)
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these [n]."""
-        self.kv_cache.keep(rows)
-        self.age = self.age[rows]
+    def select_rows(self, rows: Tensor) -> None:
+        """Reduce the batch to `rows` [n]."""
+        self.kv_cache.select_rows(rows)
+        self.forwards_since_refresh = self.forwards_since_refresh[rows]
 
     def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
-        """The forwards that rows `need` [B] bool wait for: (rows [b], columns), and notes them as made."""
+        """The forwards that the rows `need` [B] bool require, each (rows [b], columns); counts them as made."""
         if self.reach == "causal":
             assert need.all(), "a causal network writes one column in every row"
-            span, self.done = slice(self.done, window.start), window.start
+            span, self.computed_columns = slice(self.computed_columns, window.start), window.start
             return [(need.nonzero()[:, 0], span)]
-        stale = self.age < 0
+        stale = self.forwards_since_refresh < 0
         if self.refresh is not None:
-            stale = stale | (self.age >= self.refresh)
-        self.age = torch.where(need, torch.where(stale, 0, self.age + 1), self.age)
-        stop = window.stop if self.reach == "block" else self.kv_cache.size
-        some = [(need & stale, slice(0, self.kv_cache.size)), (need & ~stale, slice(window.start, stop))]
-        return [(rows.nonzero()[:, 0], span) for rows, span in some if rows.any()]
+            stale = stale | (self.forwards_since_refresh >= self.refresh)
+        age = torch.where(stale, 0, self.forwards_since_refresh + 1)
+        self.forwards_since_refresh = torch.where(need, age, self.forwards_since_refresh)
+        stop = window.stop if self.reach == "block" else self.kv_cache.columns
+        forwards = [
+            (need & stale, slice(0, self.kv_cache.columns)),
+            (need & ~stale, slice(window.start, stop)),
+        ]
+        return [(rows.nonzero()[:, 0], span) for rows, span in forwards if rows.any()]
 
 
 class CachedPrediction(Prediction):
-    """A prediction within `window`, columns of the current block, with what is kept of the other columns.
+    """A prediction within `window`, the columns of the current block, with the other columns read from `cache`.
 
-    A causal network says the token at a column from the features one column before it.
+    A causal network predicts the token of a column from the features one column before it.
     """
 
     def __init__(
@@ -207,18 +217,18 @@ class CachedPrediction(Prediction):
         t: Tensor,
         attention: Mask,
         positions: Tensor | None,
-        kept: DecodingCache,
+        cache: DecodingCache,
         window: slice,
     ) -> None:
         super().__init__(denoiser, tokens, t, attention, positions)
-        self._ids, self._kept, self._window = tokens, kept, window
-        self._count = torch.zeros_like(self.forwarded, dtype=torch.int64)
+        self._ids, self._cache, self._window = tokens, cache, window
+        self._token_count = torch.zeros_like(self.forwarded, dtype=torch.int64)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] at `where` [B, L] bool, True within the window only."""
+        """Features [N, D] at `where` [B, L] bool, which may be True only within the window."""
         need = where.any(1) & ~self.forwarded
         if need.any():
-            for rows, span in self._kept.forwards(need, self._window):
+            for rows, span in self._cache.forwards(need, self._window):
                 self._forward(rows, span)
         self.forwarded = self.forwarded | need
         if self._features is None:
@@ -226,14 +236,14 @@ class CachedPrediction(Prediction):
         return self._features[where[:, self._window].to(self._features.device)]
 
     def _forward(self, rows: Tensor, span: slice) -> None:
-        device, causal = self._denoiser.device, self._kept.reach == "causal"
+        device, causal = self._denoiser.device, self._cache.reach == "causal"
         everything = len(rows) == len(self.forwarded)
-        span = slice(max(0, span.start - self._denoiser.halo), span.stop)
+        span = slice(max(0, span.start - self._denoiser.cache_left_context), span.stop)
 
         def some(values: Tensor) -> Tensor:
             return (values if everything else values[rows]).to(device)
 
-        valid, kv_cache = self._attention.valid, self._kept.kv_cache
+        valid, kv_cache = self._attention.valid, self._cache.kv_cache
         kv_cache.span, kv_cache.rows = span, None if everything else rows.to(device)
         fresh = self._encoder(lambda signal: some(signal[:, span]))(
             some(self._ids[:, span]),
@@ -250,8 +260,8 @@ class CachedPrediction(Prediction):
             if self._features is None:
                 self._features = found.new_zeros(len(self.forwarded), *found.shape[1:])
             self._features = self._features.index_copy(0, rows.to(device), found)
-        self._count[rows] = span.stop - span.start
-        self.refreshed[rows] = not causal and span.stop - span.start == kv_cache.size
+        self._token_count[rows] = span.stop - span.start
+        self.refreshed[rows] = not causal and span.stop - span.start == kv_cache.columns
 
     def token_forwards(self) -> Tensor:
-        return self._count
+        return self._token_count

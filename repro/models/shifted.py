@@ -1,8 +1,8 @@
-"""Right shift: a network that was trained left to right says at i - 1 what stands at i (Dream;
+"""Right shift: a network adapted from left-to-right weights predicts token i at position i - 1 (Dream;
 docs/method.md#dream-rules).
 
-Its features are moved one position to the right, so that rules, losses and bounds read them like any other network's.
-The first position of a row keeps its own.
+Its features are moved one position to the right, so that samplers, losses and bounds read them like those of any other
+network. The first position of a row has its own features.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @part
 class Shifted(Backbone):
-    """A backbone whose features at i - 1 speak of position i."""
+    """A backbone whose features at i - 1 predict the token at i."""
 
     backbone: Backbone
 

@@ -1,4 +1,4 @@
-"""The network behind `repro.models.shifted`."""
+"""The network of the `shifted` part."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from repro.models.denoiser import Denoiser, Head, Soft
 class ShiftedDenoiser(Denoiser):
     """Features of `network` [B, L, D], each moved one position to the right within its row.
 
-    Beside kept keys and values a forward carries one column more in front, whose own feature is not read.
+    A cached forward recomputes one extra column to the left, because the first feature comes from there.
     """
 
-    halo = 1
+    cache_left_context = 1
 
     def __init__(self, network: Denoiser, role: Role) -> None:
         super().__init__(role)
@@ -42,7 +42,7 @@ class ShiftedDenoiser(Denoiser):
         before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
         if positions is None:
             return before
-        # left padding and a row's first token stand at position 0: there is nothing before them
+        # left padding and the first token of a row have position 0, and no predecessor
         return torch.where((positions == 0)[..., None], features, before)
 
     def head(self) -> Head:

@@ -89,7 +89,7 @@ class Dcd(Distillation):
     def __post_init__(self) -> None:
         for pin in ("grid", "round"):
             if getattr(self, pin) < 1:
-                raise ValueError(f"{pin}={getattr(self, pin)} is no count of steps; give 1 or more")
+                raise ValueError(f"{pin}={getattr(self, pin)} is too small; give 1 or more")
 
     def delta(self, step: int) -> float:
         """How far the student looks ahead of its teacher, in t; a run never takes it beyond 1."""

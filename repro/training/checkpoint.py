@@ -1,16 +1,11 @@
 """Checkpoints: safetensors and JSON in a folder that appears whole or not at all.
 
-    DIR/step_00002300/   model.safetensors  optimizer.safetensors  ema.safetensors (when pinned)  state.json
+    DIR/step_00002300/   model.safetensors  optimizer.safetensors  ema.safetensors (with `ema`)  state.json
 
-`state.json` holds the canonical recipe, its digest, seed, step, the data digest and the SHA-256 of every file, so a
-truncated or exchanged file is noticed; nothing is ever unpickled.
+`state.json` holds the canonical recipe, seed, step, the digest of the data and the SHA-256 of every file, so that a
+truncated or exchanged file is noticed. Nothing is ever unpickled.
 
-    python -m repro.checkpoint export DIR --hf [OUT]  weights and config that transformers loads by itself (DIR/hf)
-    python -m repro.checkpoint show DIR               recipe, step, digest
-    python -m repro.checkpoint inspect FOLDER         released weights: what becomes of every tensor
-    python -m repro.checkpoint convert FILE --out OUT a pickle's tensors as safetensors (repro.hub.convert)
-    python -m repro.checkpoint diff A B               tensor by tensor
-    python -m repro.checkpoint parity X --fixture DIR against numbers recorded elsewhere (repro.evals.published.parity)
+The commands that show, export, convert and compare checkpoints are in `repro.checkpoint`.
 """
 
 from __future__ import annotations
@@ -52,10 +47,10 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A readable checkpoint folder; each file is verified when it is read.
+    """A checkpoint folder; each file is verified when it is read.
 
-    `corpus`: digest of the prepared data; `resolved`: data pins that only the source knew (revisions, row counts);
-    `files`: SHA-256 by name.
+    `corpus`: digest of the prepared data; `resolved`: values of data pins that only the source knew (revisions, row
+    counts); `files`: SHA-256 by name.
     """
 
     folder: Path
@@ -68,21 +63,22 @@ class Checkpoint:
 
     @property
     def data(self) -> Data:
-        """The recipe's data with everything resolved."""
+        """The recipe's data with its resolved pins filled in."""
         return parts.derive(self.recipe.data, dict(self.resolved))
 
     @property
     def has_ema(self) -> bool:
+        """Whether the checkpoint holds averaged weights."""
         return "ema.safetensors" in self.files
 
     def digest(self, weights: Weights) -> str:
-        """Digest of what the numbers depend on: recipe, resolved data, step and the weights' file."""
+        """Digest of everything that results depend on: recipe, resolved data, step and the weights' file."""
         file = "ema.safetensors" if weights == "ema" else "model.safetensors"
         known = parts.to_json(self.resolved) if self.resolved else ""
         return parts.sha256(f"{self.recipe.digest()} {self.step} {self.files[file]}{known}")
 
     def tensors(self, file: str) -> dict[str, Tensor]:
-        """Read one file after checking its hash; ValueError when it is truncated or another one."""
+        """Tensors of one file; ValueError if it is missing or its SHA-256 differs."""
         from safetensors.torch import load_file
 
         path = self.folder / file
@@ -95,7 +91,7 @@ class Checkpoint:
         return load_file(path)
 
     def copy(self, file: str, into: Mapping[str, Tensor]) -> None:
-        """Copy one file's tensors into those of the same names; ValueError names one that does not fit."""
+        """Copy one file's tensors into those of the same names; ValueError names a tensor that does not fit."""
         found = self.tensors(file)
         odd = sorted(found.keys() ^ into.keys())
         if odd:
@@ -104,29 +100,32 @@ class Checkpoint:
             if tensor.shape != found[name].shape:
                 shapes = f"shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
                 raise ValueError(f"{self.folder / file}: tensor {name!r} has {shapes}")
-            tensor.data.copy_(piece(found[name], tensor))
+            tensor.data.copy_(local_part(found[name], tensor))
 
-    def optimizer(self, file: str, masters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Optimizer state by weight and field, in pieces as the masters are; ValueError names one that does not fit."""
+    def optimizer(self, file: str, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Optimizer state by weight and field, sharded as `weights` are; ValueError names a tensor that does not
+        fit."""
         state: dict[str, dict[str, Tensor]] = {}
         for key, tensor in self.tensors(file).items():
             name, _, field = key.partition("|")
-            fits = name in masters and tensor.shape in ((), (1,), masters[name].shape)
+            fits = name in weights and tensor.shape in ((), (1,), weights[name].shape)
             if not fits:
                 raise ValueError(f"{self.folder}: optimizer state {key!r} does not fit the recipe's backbone")
-            whole = tensor.shape == masters[name].shape  # else a number, such as Adam's count of steps
-            state.setdefault(name, {})[field] = piece(tensor, masters[name]) if whole else tensor.reshape(())
+            whole = tensor.shape == weights[name].shape  # else a number, such as Adam's count of steps
+            state.setdefault(name, {})[field] = (
+                local_part(tensor, weights[name]) if whole else tensor.reshape(())
+            )
         return state
 
 
-def piece(whole: Tensor, like: Tensor) -> Tensor:
-    """What this process holds of `whole` when it is laid out as `like` is: all of it, or a shard (DTensor)."""
+def local_part(whole: Tensor, like: Tensor) -> Tensor:
+    """This process's part of `whole`, laid out as `like`: all of it, or a shard if `like` is a DTensor."""
     if not hasattr(like, "placements"):
         return whole
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     assert isinstance(like, DTensor)
-    # src_data_rank=None: every process has read the whole, so each takes its part and nothing is sent
+    # src_data_rank=None: every process has read the whole tensor, so each takes its part and nothing is sent
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
@@ -139,7 +138,10 @@ def save(
     resolved: Mapping[str, str | int],
     files: Mapping[str, Mapping[str, Tensor] | Path],
 ) -> Path:
-    """Write a checkpoint atomically; returns its folder. A file is given as tensors, or as a path to be moved in."""
+    """Write a checkpoint atomically under the run folder `folder`; returns the new folder.
+
+    `files`: by name, tensors to be written or a finished file to be moved in.
+    """
     from safetensors.torch import save_file
 
     target = folder / f"step_{step:08d}"
@@ -168,12 +170,12 @@ def save(
 
 
 def steps_in(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run folder, oldest first."""
+    """The complete checkpoints of a run folder, oldest first."""
     return sorted(p for p in folder.glob("step_*") if (p / "state.json").is_file())
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at a run folder (its last step) or at a step folder; ValueError in one line for anything else."""
+    """The checkpoint in a run folder (its last step) or a step folder; ValueError for anything else."""
     if not path.exists():
         raise ValueError(f"no checkpoint at {path}: no such folder; give the --out folder of a training run")
     if path.is_file():

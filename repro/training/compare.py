@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Side:
-    """One of two checkpoints: what is said of it as a part, and its tensors by our names, read one at a time."""
+    """One of two checkpoints: its recipe or release, tensor shapes by our names, and a reader of single tensors."""
 
     data: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
@@ -29,7 +29,7 @@ class Side:
 
 
 def diff(one: Path, other: Path) -> list[str]:
-    """What differs between two checkpoints, one line each; none where they are the same network."""
+    """Differences between two checkpoints, one line each: recipes first, then tensors; empty if there are none."""
     with _opened(one) as a, _opened(other) as b:
         lines = list(_pins(a, b))
         for name in sorted(a.shapes.keys() | b.shapes.keys()):
@@ -53,11 +53,11 @@ def _values(name: str, x: Tensor, y: Tensor) -> Iterator[str]:
 
 
 def _pins(a: Side, b: Side) -> Iterator[str]:
-    """Pins that differ, names apart."""
+    """Fields that differ, except the name."""
     for field in sorted(a.data.keys() | b.data.keys()):
-        mine, theirs = a.data.get(field), b.data.get(field)
-        if field != "name" and mine != theirs:
-            yield f"{field}: {parts.to_json(mine)} against {parts.to_json(theirs)}"
+        one, other = a.data.get(field), b.data.get(field)
+        if field != "name" and one != other:
+            yield f"{field}: {parts.to_json(one)} against {parts.to_json(other)}"
 
 
 @contextmanager
@@ -69,11 +69,11 @@ def _opened(path: Path) -> Generator[Side]:
         used = {e.ours: e for e in opened.tensors if e.ours is not None and e.reason != mapping.TIED}
         shapes = {name: entry.shape for name, entry in used.items()}
 
-        def theirs(name: str) -> Tensor:
+        def read(name: str) -> Tensor:
             with safe_open(path / used[name].file, "pt") as shard:
                 return shard.get_tensor(used[name].name)
 
-        yield Side(parts.canonical(opened.release), shapes, theirs)
+        yield Side(parts.canonical(opened.release), shapes, read)
         return
     found = open_checkpoint(path)
     with safe_open(found.folder / "model.safetensors", "pt") as whole:

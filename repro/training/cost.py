@@ -1,9 +1,9 @@
-"""What a run needs, by arithmetic: parameters, tokens, memory a GPU by part, FLOPs, hours (docs/method.md#cost-model).
+"""The cost of a training run: parameters, tokens, memory per GPU, FLOPs and hours (docs/method.md#cost-model).
 
     python -m repro.recipes.duo --plan [--engine ddp|fsdp2|zero2] [--gpus N] [--activation-checkpointing] [--json]
 
-Not counted: the allocator's slack, the CUDA context, communication buffers but ZeRO-2's, communication that computing
-does not hide.
+Not counted: fragmentation of the allocator, the CUDA context, communication buffers other than ZeRO-2's, and
+communication that does not overlap with computation.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from repro.models.chunks import BLOCK_ACCELERATOR, CHUNK_ACCELERATOR
 from repro.training.recipe import Recipe
 
 PEAK = 989e12
-"""Dense bf16 FLOP/s of one H100 (vendor's data sheet)."""
+"""Dense bf16 FLOP/s of one H100 (NVIDIA's data sheet)."""
 UTILISATION = 0.40
-"""Share of the peak that a run is assumed to reach (ours; measure yours)."""
+"""Share of the peak that a run is assumed to reach (an assumption, not measured)."""
 GPUS = 8
 ACTIVATIONS = 22
-"""Values that backward needs, a token, layer and unit of width, attention recomputed: transformers' ModernBERT keeps
-20.4, its Llama 22.4 (counted, tests/training/test_cost.py); Korthikanti et al. 2022 count 17 for a leaner layer."""
+"""Values saved for backward per token, layer and unit of width, with attention recomputed: 20.4 in transformers'
+ModernBERT, 22.4 in its Llama (counted, tests/training/test_cost.py); Korthikanti et al. 2022 count 17 for a smaller
+layer."""
 BUCKET = 200_000_000
 """Elements that ZeRO-2 reduces at once (docs/method.md#uniform-script)."""
 COPIES = {"sym_kl": 5, "clean_prompt": 5, "sym_kl_script": 8}
-"""Copies of its logits, float32, that a dense loss keeps at its peak (counted, tests/training/test_cost.py)."""
+"""Copies of its logits, in float32, that a dense loss holds at its peak (counted, tests/training/test_cost.py)."""
 COPIES_UNIFORM, COPIES_CE = 12, 3
-"""The same of a uniform bound, which is computed in float64, and of any other cross-entropy."""
+"""The same for the bound of uniform noise, computed in float64, and for any other cross-entropy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Bytes a parameter; `value` is that of a weight in the network and of its gradient in backward."""
+    """Bytes per parameter; `value`: of one weight in the network, and of its gradient in backward."""
 
     value: int
     weights: int
@@ -47,7 +48,8 @@ class State:
 STATES = {
     "float32": State(value=4, weights=4, gradients=4, optimizer=8),
     "bf16_autocast": State(value=4, weights=4, gradients=4, optimizer=8),
-    # gradients are summed in float32 beside the network's own; the optimizer holds float32 masters and two moments
+    # gradients are summed in float32 beside the network's own; the optimizer holds float32 master weights and two
+    # moments
     "bf16_master": State(value=2, weights=2, gradients=6, optimizer=12),
     "bf16_pure": State(value=2, weights=2, gradients=2, optimizer=4),
 }
@@ -55,7 +57,7 @@ STATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """`split`: what every GPU holds 1/GPUS of; `buffers`: what it holds whole beside that, in words."""
+    """`split`: the parts of which every GPU holds 1/GPUS; `buffers`: a description of its further whole buffers."""
 
     split: frozenset[str]
     buffers: str
@@ -73,26 +75,33 @@ ENGINES = {
 }
 """FSDP2 gathers the next layer while one computes; ZeRO-2 fills one bucket while it reduces the other."""
 
-SEED = {"gpus": 8, "rows_a_step": 256, "epochs": 1}
-"""What the seed published of its runs: its README says 8 H100s, its scripts one epoch of 32 rows a GPU
+REFERENCE_SCRIPT = {"gpus": 8, "rows_a_step": 256, "epochs": 1}
+"""What tom-pollak/dllm@43ea9ff says of its runs: 8 H100s in its README, one epoch of 32 rows a GPU in its scripts
 (docs/method.md#masked-script)."""
-SEEDS = ("llada", "duo", "duo_script")
+OF_REFERENCE_SCRIPTS = ("llada", "duo", "duo_script")
+"""Recipes of these scripts."""
 
 
 def plan(
     recipe: Recipe, *, engine: str = "ddp", gpus: int = GPUS, activation_checkpointing: bool = False
 ) -> dict[str, Any]:
-    """The plan in numbers. ValueError for an unknown engine, or GPUs that cannot share the batch."""
+    """The cost of a recipe by name: bytes, FLOPs, seconds, hours.
+
+    Raises ValueError for an unknown engine, one that does not support the recipe's precision, and a number of GPUs that
+    does not divide the batch.
+    """
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; {nearest(engine, ENGINES)}")
     if gpus < 1 or recipe.batch % gpus:
-        raise ValueError(f"--gpus {gpus} cannot share a batch of {recipe.batch} rows; give a divisor of it")
+        raise ValueError(
+            f"--gpus {gpus} does not divide the batch of {recipe.batch} rows; give a divisor of it"
+        )
     if engine == "zero2" and recipe.precision == "bf16_pure":
-        raise ValueError("precision bf16_pure keeps no masters, ZeRO-2 always does; plan ddp or fsdp2")
+        raise ValueError("precision bf16_pure has no master weights, ZeRO-2 needs them; plan ddp or fsdp2")
     pins = parts.leaves(recipe)
     size = recipe.backbone.size(recipe.data)
     tokens = recipe.batch * recipe.data.row_length()
-    # dense soft tokens are embedded by a product as large as the head
+    # dense soft tokens are embedded by a matrix product as large as the head's
     heads = 2 if "dense_tokens" in pins.values() else 1
     body = size.body_flops + recipe.backbone.attention_flops(recipe.data)
     step = (3 * (body + size.head_flops * heads) + activation_checkpointing * body) * tokens
@@ -126,17 +135,17 @@ def plan(
         "bytes_a_gpu": memory,
         "bytes_spared_by_the_fused_head": spared,
     }
-    if recipe.name in SEEDS:
-        # one epoch of this recipe's arithmetic on the seed's machine, whatever --gpus asks
-        hours = epoch * step / (SEED["gpus"] * PEAK * UTILISATION) / 3600
-        found["seed"] = {**SEED, "steps_implied": epoch, "hours_implied": hours}
+    if recipe.name in OF_REFERENCE_SCRIPTS:
+        # one epoch of this recipe on the reference script's machine, whatever --gpus says
+        hours = epoch * step / (REFERENCE_SCRIPT["gpus"] * PEAK * UTILISATION) / 3600
+        found["reference_script"] = {**REFERENCE_SCRIPT, "steps_implied": epoch, "hours_implied": hours}
     return found
 
 
 def _memory(
     recipe: Recipe, size: Size, rows: int, engine: str, gpus: int, checkpointing: bool
 ) -> tuple[dict[str, float], int]:
-    """Bytes a GPU by part for `rows` rows at once, and the bytes that dense logits would need beyond those held."""
+    """Bytes per GPU by part for `rows` rows at once, and the bytes that dense logits would need in addition."""
     state = STATES[recipe.precision]
     whole = {
         "weights": state.weights * size.parameters,
@@ -145,7 +154,7 @@ def _memory(
         "ema": 4 * size.parameters if recipe.ema else 0,
     }
     if engine == "fsdp2" and recipe.precision == "bf16_master":
-        # the shards are the masters: no second copy of weights and gradients
+        # the shards are the master weights: no second copy of weights and gradients
         whole |= {
             "weights": 4 * size.parameters,
             "gradients": 4 * size.parameters,
@@ -160,23 +169,23 @@ def _memory(
     gathered = state.value * (2 * root + 2 * layer)
     memory["buffers"] = {"ddp": 0, "fsdp2": gathered, "zero2": 2 * BUCKET * state.value}[engine]
 
-    places = rows * recipe.data.row_length()
+    tokens = rows * recipe.data.row_length()
     narrow = 4 if recipe.precision == "float32" else 2
-    of_layer = ACTIVATIONS * narrow * places * size.width
-    inputs = narrow * places * size.width
+    of_layer = ACTIVATIONS * narrow * tokens * size.width
+    inputs = narrow * tokens * size.width
     memory["activations"] = size.layers * inputs + of_layer if checkpointing else size.layers * of_layer
 
     copies = _copies(recipe)
-    dense = places * recipe.data.vocabulary().total
+    dense = tokens * recipe.data.vocabulary().total
     held = narrow * min(dense, CHUNK_ACCELERATOR) + 4 * copies * min(dense, BLOCK_ACCELERATOR)
     memory["logits"] = held
-    # summed in float32, and scaled once more in backward
+    # summed in float32, and a scaled copy in backward
     memory["head_gradient"] = 2 * 4 * size.head_flops / 2
     return memory, max(0, 4 * copies * dense - held)
 
 
 def _layer(recipe: Recipe, size: Size) -> int:
-    """Parameters of one layer: what as many again would add (0 for an exact denoiser, which has none)."""
+    """Parameters of one layer, from a network of twice the depth (0 for the exact denoiser, which has no layers)."""
     if size.layers == 0:
         return 0
     path = next(pin for pin in parts.leaves(recipe.backbone) if pin.rpartition(".")[2] == "layers")
@@ -185,7 +194,7 @@ def _layer(recipe: Recipe, size: Size) -> int:
 
 
 def _copies(recipe: Recipe) -> int:
-    """Copies of its logits that the recipe's loss would keep were they dense."""
+    """Copies of its logits that the recipe's loss would hold on dense logits."""
     name = registry.part_name(type(recipe.objective))
     bound = (
         recipe.objective.meaning == "leave_one_out" and registry.part_name(type(recipe.process)) == "uniform"
@@ -194,10 +203,10 @@ def _copies(recipe: Recipe) -> int:
 
 
 def text(found: dict[str, Any]) -> str:
-    """The plan for a person, assumptions included."""
+    """The output of `plan` as text, with its assumptions."""
     memory, engine = found["bytes_a_gpu"], ENGINES[found["engine"]]
     counted = "" if found["source_rows"] is None else f"{found['source_rows']:,} in the source, "
-    recomputed = ", layers computed again in backward" if found["activation_checkpointing"] else ""
+    recomputed = ", layers recomputed in backward" if found["activation_checkpointing"] else ""
     lines = [
         f"{found['recipe']}: plan for {found['gpus']} x H100, {found['engine']}{recomputed}",
         f"parameters      {found['parameters']:,}",
@@ -210,18 +219,18 @@ def text(found: dict[str, Any]) -> str:
         f"FLOPs           {found['flops_a_step']:.4g} a step, {found['flops']:.4g} in all",
         f"time            {found['seconds_a_step']:.3g} s a step, {found['hours']:.4g} hours,"
         f" {found['gpu_hours']:.4g} GPU hours at {found['utilisation']:.0%} of {PEAK / 1e12:.0f} TFLOP/s",
-        f"memory a GPU    {sum(memory.values()) / 2**30:.1f} GiB: "
+        f"memory per GPU  {sum(memory.values()) / 2**30:.1f} GiB: "
         + ", ".join(f"{name.replace('_', ' ')} {size / 2**30:.1f}" for name, size in memory.items())
-        + f"; spared by the fused head: {found['bytes_spared_by_the_fused_head'] / 2**30:.1f}",
+        + f"; saved by the fused head: {found['bytes_spared_by_the_fused_head'] / 2**30:.1f}",
         f"assumed         split over GPUs: {', '.join(sorted(engine.split)) or 'nothing'}; buffers: {engine.buffers};"
         f" activations of {ACTIVATIONS} values a token, layer and unit of width; head at every position;"
         " communication hidden",
     ]
-    if "seed" in found:
-        seed = found["seed"]
+    if "reference_script" in found:
+        script = found["reference_script"]
         lines.append(
-            f"the seed        published: {seed['gpus']} H100s, one epoch, {seed['rows_a_step']} sequences a step,"
-            f" no time; this plan implies {seed['steps_implied']:,} steps"
-            f" and {60 * seed['hours_implied']:.2g} minutes for that (not measured)"
+            f"reference       published: {script['gpus']} H100s, one epoch, {script['rows_a_step']} sequences a step,"
+            f" no time; this plan implies {script['steps_implied']:,} steps"
+            f" and {60 * script['hours_implied']:.2g} minutes for that (not measured)"
         )
     return "\n".join(lines)

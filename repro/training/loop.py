@@ -1,12 +1,14 @@
-"""The one training loop. Methods differ in an objective; engines in where a step runs.
+"""The training loop, shared by all methods: they differ in the objective, engines in where a step runs.
 
     train(recipe, seed=0, out=Path("runs/mdlm@nano"), stop=None, resume=False)
 
-Row r of step s is data(s, r): a keyed permutation of the corpus an epoch, split over processes and microbatches in
-order, so a resume needs no loader state. The loss of a step is a sum over rows with weights known beforehand; any split
-gives one curve (up to rounding), and a resumed run is bitwise the uninterrupted one on one machine.
+The rows of a step follow from the step's number: each epoch is a keyed permutation of the corpus, split in order over
+processes and microbatches, so that resuming needs no loader state. The loss of a step is a sum over rows with weights
+known beforehand. Any split into processes and microbatches therefore gives the same curve up to rounding, and on one
+machine a resumed run is bitwise the uninterrupted one.
 
-DIR holds recipe.json, metrics.jsonl (one row a logged step: step, loss, grad_norm, lr, ...) and step_*/ checkpoints.
+The run folder holds recipe.json, metrics.jsonl (one row a logged step: step, loss, grad_norm, lr, ...) and step_*/
+checkpoints.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import json
 import math
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -28,14 +29,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from repro.core import parts, rng
 from repro.core.errors import Stopped
 from repro.core.files import write_text
 from repro.data.corpus import Corpus, Rows, prepared
-from repro.models.denoiser import Denoiser, take
+from repro.models.denoiser import Denoiser, copy_weights
 from repro.objectives.bound import attention_of, heldout_bound
 from repro.objectives.objective import Batch, Distillation, Loss
 from repro.training import checkpoint as checkpoints
@@ -43,16 +42,17 @@ from repro.training import teacher as teaching
 from repro.training.engines import Engine, engine
 from repro.training.engines.engine import Single
 from repro.training.engines.options import PLAIN, Options
+from repro.training.metrics import MetricsLog, check_tracker, progress_bar, tracker
 from repro.training.recipe import Recipe, TrainedTeacher
-from repro.training.track import check, tracked
 
-KEPT = 2
-"""Checkpoints kept in a run folder."""
+CHECKPOINTS = 2
+"""Number of checkpoints that a run folder holds; older ones are deleted."""
 HELDOUT_PASSES = 4
+"""Monte Carlo passes of the held-out bound (`repro.objectives.bound`)."""
 
 
 class Order:
-    """Which corpus row each row of a step is: `order(step) -> [batch]`."""
+    """Indices of the corpus rows of a step: `order(step)` -> [batch]."""
 
     def __init__(self, rows: int, batch: int, seed: int) -> None:
         self.rows, self.batch = rows, batch
@@ -68,7 +68,7 @@ class Order:
 def microbatches(
     recipe: Recipe, corpus: Corpus, rows: np.ndarray, step: int, seed: int, made: Engine
 ) -> Iterator[tuple[Batch, bool]]:
-    """This process's microbatches of a step, each with whether it is the last."""
+    """This process's microbatches of a step, each with a flag that marks the last one."""
     share = recipe.batch // made.world
     candidates = corpus.train.candidates[rows]
     examples = torch.from_numpy(np.asarray(corpus.train.example[rows])).to(made.device)
@@ -95,7 +95,7 @@ def microbatches(
 
 
 class Training:
-    """A run between two steps; the engine holds the network, its masters and its optimizer."""
+    """The state of a run between two steps; the engine holds network, master weights and optimizer."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Training:
         self.recipe, self.corpus, self.seed, self.engine = recipe, corpus, seed, made
         self.resolved = resolved
         self.order = Order(len(corpus.train), recipe.batch, seed)
-        # what goes on fetches and trains nothing: all weights are in the checkpoint
+        # a resumed run fetches nothing and trains no teacher: all weights are in the checkpoint
         network = recipe.network(seed) if saved is None else recipe.blank_network()
         self.teacher = (
             None
@@ -129,10 +129,13 @@ class Training:
             self.step = saved.step
 
     def advance(self) -> dict[str, float | torch.Tensor]:
-        """One optimizer step; returns what may be logged of it (tensors are read only when a row is written)."""
+        """One optimizer step; returns its metrics, summed over this process's microbatches.
+
+        They stay tensors on the device, because reading them would make the device wait; `row` reads them.
+        """
         recipe, made = self.recipe, self.engine
-        if self.teacher is not None and teaching.renews(recipe, self.step):
-            take(self.teacher, made.weights())
+        if self.teacher is not None and _distillation(recipe).renews(self.step):
+            copy_weights(self.teacher, made.weights())
         rows = self.order(self.step)
         sums: dict[str, torch.Tensor] = {}
         for batch, last in microbatches(recipe, self.corpus, rows, self.step, self.seed, made):
@@ -147,16 +150,15 @@ class Training:
         return {**sums, "grad_norm": norm, "lr": lr}
 
     def loss(self, denoiser: Denoiser, batch: Batch) -> Loss:
-        """The recipe's loss of one microbatch, inside the door."""
-        denoiser.begin(rng.keys(batch.seed, rng.DROPOUT, batch.step, batch.index))
+        """The recipe's loss of one microbatch; runs inside the forward of the engine's wrapped network."""
+        denoiser.set_dropout_keys(rng.keys(batch.seed, rng.DROPOUT, batch.step, batch.index))
         objective, process = self.recipe.objective, self.recipe.process
         if self.teacher is None:
             return objective(denoiser, process, batch)
-        assert isinstance(objective, Distillation)
-        return objective.distil(denoiser, self.teacher, process, batch)
+        return _distillation(self.recipe).distil(denoiser, self.teacher, process, batch)
 
     def row(self, seen: dict[str, Any]) -> dict[str, float]:
-        """A row of metrics.jsonl from what `advance` returned, summed over processes."""
+        """A row of metrics.jsonl from the metrics of `advance`, summed over processes."""
         made = self.engine
         names = [n for n in seen if n not in ("grad_norm", "lr")]
         sums = dict(zip(names, made.sum(torch.stack([seen[n] for n in names])).tolist(), strict=True))
@@ -171,14 +173,14 @@ class Training:
         return row | {name: value / self.recipe.batch for name, value in sums.items()}
 
     def heldout(self) -> dict[str, float]:
-        """Held-out bound of the raw weights on the first rows of the split (every process computes it alike)."""
+        """Held-out bound of the raw weights, in nats a token, on the first rows of the split (in every process)."""
         recipe = self.recipe
         split = self.corpus.heldout
         here = slice(recipe.heldout_rows)
         clusters = recipe.data.clusters(np.asarray(split.example[here]))
         some = Rows(split.ids[here], split.candidates[here], clusters)
         bound = heldout_bound(
-            self.engine.door(),
+            self.engine.forward_wrapper(),
             recipe.process,
             recipe.data.vocabulary(),
             some,
@@ -188,7 +190,7 @@ class Training:
         return {"heldout_nll_bound": bound.value, "heldout_error": bound.error}
 
     def save(self, out: Path) -> None:
-        """Write a checkpoint of this step (every process must ask); older ones than the last `KEPT` are removed."""
+        """Write a checkpoint of this step and delete all but the last `CHECKPOINTS` (a collective operation)."""
         scratch = out / ".shards"
         known = (self.recipe, self.seed, self.step, self.corpus.digest, self.resolved)
         try:
@@ -197,15 +199,15 @@ class Training:
                 files[teaching.FILE] = dict(self.teacher.named_parameters())
             if self.engine.first:
                 checkpoints.save(out, *known, files)
-                for old in checkpoints.steps_in(out)[:-KEPT]:
+                for old in checkpoints.steps_in(out)[:-CHECKPOINTS]:
                     shutil.rmtree(old)
-        finally:  # also when the disk is full: shards would keep it so
+        finally:  # also after an error: a full disk would stay full
             if self.engine.first and scratch.exists():
                 shutil.rmtree(scratch)
         self.engine.wait()
 
-    def keep_for_replay(self, out: Path) -> Path:
-        """Write what the last step was made of: recipe, seed, step, corpus rows; returns the file."""
+    def write_fault(self, out: Path) -> Path:
+        """Write what is needed to repeat the last step: recipe, seed, step and corpus rows; returns the file."""
         rows = self.order(self.step - 1)
         path = out / "fault.json"
         if self.engine.first:
@@ -218,6 +220,11 @@ class Training:
             }
             write_text(path, json.dumps(found, indent=1) + "\n")
         return path
+
+
+def _distillation(recipe: Recipe) -> Distillation:
+    assert isinstance(recipe.objective, Distillation), "a recipe with a teacher has such an objective"
+    return recipe.objective
 
 
 def train_alone(pinned: TrainedTeacher, folder: Path) -> None:
@@ -245,18 +252,18 @@ def train(
 ) -> Path:
     """Train up to `stop` steps (None: all of the recipe's) under the launcher's engine; returns the run folder.
 
-    `options` and `track` (a tracker of accelerate's that gets the rows of metrics.jsonl too) move no number.
-    Raises ValueError: the engine is not there; the recipe has no step `stop`; `out` holds a run and `resume` is off,
-    or holds none (or another recipe's) and it is on; a second run writes there at this moment. ConnectionError: the
-    data cannot be fetched. Stopped: SIGTERM came; the step at hand was finished and saved.
+    `options` and `track`, a tracker that also receives the rows of metrics.jsonl, change no result. Raises ValueError
+    if the engine is not available, if the recipe has no step `stop`, if `out` holds a run without `resume` or no run of
+    this recipe with `resume`, if another run writes to `out`, or if a loss is not finite; ConnectionError if the data
+    cannot be fetched; Stopped after SIGTERM, when the current step has been finished and saved.
     """
     last = recipe.steps if stop is None else stop
     if not 1 <= last <= recipe.steps:
         raise ValueError(f"cannot stop at step {last}: {recipe.name} has steps 1 to {recipe.steps}")
-    check(track)
-    saved = _admit(recipe, seed, out, resume)
+    check_tracker(track)
+    saved = _checkpoint_to_resume(recipe, seed, out, resume)
     if saved is not None and saved.step >= last:
-        _Log(out / "metrics.jsonl", saved.step, True)  # a kill may have torn its last line
+        MetricsLog(out / "metrics.jsonl", saved.step, True)  # drops the incomplete last line of a killed run
         return out
     resolved = recipe.data.resolve()
     corpus = prepared(parts.derive(recipe.data, dict(resolved)))
@@ -264,29 +271,32 @@ def train(
         raise ValueError(f"{out} was trained on other data (digest {saved.corpus[:12]}); use a new --out")
     with (
         engine(options) as made,
-        _alone(out, made),
-        _progress(recipe.name, last, made) as tick,
-        tracked(track, out, recipe, made.first) as send,
-        _told() as told,
+        _locked(out, made),
+        progress_bar(recipe.name, last, made.first) as show,
+        tracker(track, out, recipe, made.first) as send,
+        _sigterm() as sigterm_came,
     ):
         run = Training(recipe, corpus, resolved, seed, made, saved)
         if saved is None and made.first:
             write_text(out / "recipe.json", json.dumps(parts.canonical(recipe), indent=1) + "\n")
-        log = _Log(out / "metrics.jsonl", run.step, made.first)
+        log = MetricsLog(out / "metrics.jsonl", run.step, made.first)
         began = time.perf_counter()
         while run.step < last:
             seen = run.advance()
-            tick(run.step, seen)
+            show(run.step, lambda seen=seen: float(seen["loss"]) * made.world)
             due = run.step % recipe.heldout_every == 0 or run.step == recipe.steps
-            stopping = run.step < last and made.any(told())
+            stopping = run.step < last and made.any(sigterm_came())
             saves = run.step % recipe.checkpoint_every == 0 or run.step == last or stopping
             if run.step % recipe.log_every == 0 or run.step == 1 or due or saves:
                 row = run.row(seen)
-                for name in ("loss", "grad_norm"):  # before any checkpoint: what is saved can be gone on with
+                for name in (
+                    "loss",
+                    "grad_norm",
+                ):  # before any checkpoint, so that every checkpoint can be resumed
                     if not math.isfinite(row[name]):
                         raise ValueError(
-                            f"{recipe.name}: {name} is {row[name]} at step {run.step}; the last checkpoint stands,"
-                            f" the step's rows are in {run.keep_for_replay(out)}"
+                            f"{recipe.name}: {name} is {row[name]} at step {run.step}; the last checkpoint is intact,"
+                            f" the step's rows are in {run.write_fault(out)}"
                         )
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 row |= run.heldout() if due else {}
@@ -300,8 +310,8 @@ def train(
 
 
 @contextlib.contextmanager
-def _told() -> Generator[Callable[[], bool]]:
-    """Whether SIGTERM came since; it is noted and no more, so that a step ends whole (main thread only)."""
+def _sigterm() -> Generator[Callable[[], bool]]:
+    """Whether SIGTERM came since; it is only noted, so that the current step is finished (main thread only)."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -313,8 +323,10 @@ def _told() -> Generator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _admit(recipe: Recipe, seed: int, out: Path, resume: bool) -> checkpoints.Checkpoint | None:
-    """What is in `out` already, if it may be gone on with."""
+def _checkpoint_to_resume(
+    recipe: Recipe, seed: int, out: Path, resume: bool
+) -> checkpoints.Checkpoint | None:
+    """The last checkpoint in `out`, or None for a new run; ValueError if `resume` and `out` do not agree."""
     if not resume:
         if checkpoints.steps_in(out):
             raise ValueError(f"{out} holds a run already; go on with --resume or choose another --out")
@@ -332,8 +344,8 @@ def _admit(recipe: Recipe, seed: int, out: Path, resume: bool) -> checkpoints.Ch
 
 
 @contextlib.contextmanager
-def _alone(out: Path, made: Engine) -> Generator[None]:
-    """Hold the run folder's lock (the first process does); a second run is refused at once."""
+def _locked(out: Path, made: Engine) -> Generator[None]:
+    """Hold the run folder's lock in the first process; ValueError at once if another run holds it."""
     if not made.first:
         yield
         return
@@ -343,42 +355,3 @@ def _alone(out: Path, made: Engine) -> Generator[None]:
             yield
     except Timeout:
         raise ValueError(f"another run is writing to {out}; wait for it or choose another --out") from None
-
-
-class _Log:
-    """metrics.jsonl: rows after the checkpoint that is resumed are dropped, so each step has one row."""
-
-    def __init__(self, path: Path, step: int, active: bool) -> None:
-        self.path, self.active = path, active
-        if active and path.exists():
-            kept = [line for line in path.read_text("utf-8").splitlines() if _step(line) <= step]
-            write_text(path, "".join(line + "\n" for line in kept))
-
-    def write(self, row: dict[str, float]) -> None:
-        if self.active:
-            with open(self.path, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps(row) + "\n")
-
-
-def _step(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
-        return math.inf  # the torn last line of a killed run
-
-
-@contextlib.contextmanager
-def _progress(name: str, last: int, made: Engine) -> Generator[Any]:
-    """A bar with the loss and the time left, on a terminal and in the first process only."""
-    if not (made.first and sys.stderr.isatty()):
-        yield lambda step, seen: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=last, loss="")
-
-        def tick(step: int, seen: dict[str, Any]) -> None:
-            if step % 10 == 0:
-                bar.update(task, completed=step, loss=f"{float(seen['loss']) * made.world:.4f}")
-
-        yield tick

@@ -1,11 +1,11 @@
-"""Optimizer, precision and weight average as pins; what changes during training is kept beside and checkpointed.
+"""Optimizer, precision and weight average: the recipe's pins, and the master weights that an engine trains.
 
-Precision (a recipe's pin; an engine realises it or refuses):
+Precision (a recipe's pin; an engine implements it or refuses):
     float32         everything in float32
     bf16_autocast   float32 weights, forward and backward under bfloat16 autocast
-    bf16_master     bfloat16 weights in the network, float32 masters in the optimizer
-    bf16_pure       weights, gradients and Adam states in bfloat16 (the seed's masked script;
-    docs/method.md#masked-script)
+    bf16_master     bfloat16 weights in the network, float32 master weights in the optimizer
+    bf16_pure       weights, gradients and Adam states in bfloat16 (masked reference script;
+                    docs/method.md#masked-script)
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ Precision = Literal["float32", "bf16_autocast", "bf16_master", "bf16_pure"]
 
 @part
 class AdamW(Part):
-    """AdamW (Loshchilov, Hutter 2019), one learning rate for all parameters; clip by the global norm, or none."""
+    """AdamW (Loshchilov and Hutter 2019) with one learning rate for all parameters.
+
+    `clip`: largest global norm of the gradient; None: no clipping.
+    """
 
     lr: float
     betas: tuple[float, float]
@@ -32,6 +35,7 @@ class AdamW(Part):
     clip: float | None
 
     def build(self, parameters: list[Tensor]) -> torch.optim.AdamW:
+        """torch's optimizer over `parameters`."""
         return torch.optim.AdamW(
             parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
         )
@@ -39,27 +43,28 @@ class AdamW(Part):
 
 @part
 class Ema(Part):
-    """Exponential average of the float32 masters with decay min(decay, (1 + n)/(10 + n)) at update n
+    """Exponential average of the float32 master weights with decay min(decay, (1 + n)/(10 + n)) at update n
     (docs/method.md#duo-hyperparameters).
 
-    Here n counts from 0, so the first rate is 1/10; s-sahoo/duo models/ema.py counts first and begins with 2/11.
+    Here n counts from 0, so the first decay is 1/10; s-sahoo/duo models/ema.py counts before and begins with 2/11.
     """
 
     decay: float
 
     def rate(self, step: int) -> float:
+        """The decay at update `step`, from 0."""
         return min(self.decay, (1 + step) / (10 + step))
 
 
-def lower(network: nn.Module) -> None:
-    """Weights to bfloat16, in place; no buffers: bfloat16 would bend the rotary frequencies."""
+def cast_to_bfloat16(network: nn.Module) -> None:
+    """Cast the weights to bfloat16 in place, but not the buffers: rotary frequencies need float32."""
     for parameter in network.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
 
 
-def _here(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: its shard of a DTensor (whose import would cost most of a second)."""
-    if not hasattr(tensor, "placements"):
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor: the shard of a DTensor, else the tensor itself."""
+    if not hasattr(tensor, "placements"):  # importing DTensor takes most of a second
         return tensor
     from torch.distributed.tensor import DTensor
 
@@ -68,58 +73,59 @@ def _here(tensor: Tensor) -> Tensor:
 
 
 class MasterWeights:
-    """The weights that the optimizer moves, by parameter name, and their average.
+    """The `weights` that the optimizer updates, by parameter name, and their `average` (empty without `ema`).
 
-    Under `bf16_master` they are float32 copies of the network's bfloat16 weights; else they are the weights themselves.
+    Under `bf16_master` they are float32 copies of the network's bfloat16 weights; otherwise the network's weights.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, ema: Ema | None) -> None:
-        self.named = dict(network.named_parameters())
+        self.network_weights = dict(network.named_parameters())
         self.precision = precision
         self.ema = ema
         if precision == "bf16_master":
-            self.master = {n: p.detach().clone().float() for n, p in self.named.items()}
+            self.weights = {n: p.detach().clone().float() for n, p in self.network_weights.items()}
         else:
-            self.master = dict(self.named)
+            self.weights = dict(self.network_weights)
         if precision in ("bf16_master", "bf16_pure"):
-            lower(network)
-        self.average = {n: p.detach().clone().float() for n, p in self.master.items()} if ema else {}
+            cast_to_bfloat16(network)
+        self.average = {n: p.detach().clone().float() for n, p in self.weights.items()} if ema else {}
 
     def parameters(self) -> list[Tensor]:
-        return list(self.master.values())
+        return list(self.weights.values())
 
     @property
-    def apart(self) -> bool:
-        """Whether masters are copies, which collect gradients in float32 and exchange them themselves."""
+    def separate(self) -> bool:
+        """Whether master weights are copies, whose gradients are summed in float32."""
         return self.precision == "bf16_master"
 
-    def collect(self) -> None:
-        """After a microbatch's backward: add the network's gradients to those of masters that stand apart."""
-        if not self.apart:
+    def collect_gradients(self) -> None:
+        """Move the network's gradients of a microbatch to separate master weights, adding them up in float32."""
+        if not self.separate:
             return
-        for name, parameter in self.named.items():
+        for name, parameter in self.network_weights.items():
             if parameter.grad is not None:
-                master, gradient = self.master[name], parameter.grad.float()
+                master, gradient = self.weights[name], parameter.grad.float()
                 master.grad = gradient if master.grad is None else master.grad.add_(gradient)
                 parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.master.values() if p.grad is not None]
+        """Gradients of the master weights that have one."""
+        return [p.grad for p in self.weights.values() if p.grad is not None]
 
-    def give_weights(self, step: int) -> None:
-        """After an optimizer step: masters back into the network, and the average moved on."""
-        self.refresh()
+    def update_network(self, step: int) -> None:
+        """After optimizer step `step`: copy master weights into the network and update the average."""
+        self.copy_to_network()
         if self.ema:
             with torch.no_grad():
                 torch._foreach_lerp_(
-                    [_here(average) for average in self.average.values()],
-                    [_here(p.detach()).float() for p in self.master.values()],
+                    [_local(average) for average in self.average.values()],
+                    [_local(p.detach()).float() for p in self.weights.values()],
                     1 - self.ema.rate(step),
                 )
 
-    def refresh(self) -> None:
-        """MasterWeights that stand apart back into the network."""
-        if self.apart:
+    def copy_to_network(self) -> None:
+        """Copy separate master weights into the network."""
+        if self.separate:
             with torch.no_grad():
-                for name, parameter in self.named.items():
-                    parameter.copy_(self.master[name])
+                for name, parameter in self.network_weights.items():
+                    parameter.copy_(self.weights[name])

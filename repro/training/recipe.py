@@ -1,4 +1,4 @@
-"""A recipe: one literal that pins a training setup. What you read is what runs."""
+"""A recipe: one literal that sets every hyperparameter of a training run."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 
 class Teacher(Part):
-    """Kind: whose weights a distillation starts from, student and teacher alike (`repro.training.teacher`)."""
+    """Kind: the weights from which student and teacher of a distillation start (`repro.training.teacher`)."""
 
 
 @part
 class Recipe(Part):
-    """Everything that a trained model depends on, but its seed.
+    """Everything that a trained model depends on, except the random seed.
 
-    `batch`: rows of one optimizer step over all processes; `micro_batch`: rows of one forward (their ratio is the
-    accumulation, it changes no number beyond rounding); `heldout_every`: steps between held-out bounds; `teacher`:
-    whom an objective distils from, None for all others; `suite`: what it is scored on. Weights to start from are the
-    backbone's pin. Raises ValueError for counts below 1 and for an objective that is not for the process.
+    `batch`: rows of one optimizer step over all processes; `micro_batch`: rows of one forward (gradients are
+    accumulated over the rest, which changes no result beyond rounding); `heldout_every`: steps between held-out bounds;
+    `teacher`: the teacher of a distillation, None for other objectives; `suite`: the evaluations of its models.
+    Pretrained weights are a field of the backbone. Raises ValueError for counts below 1 and for an objective that does
+    not suit the process.
     """
 
     name: str
@@ -53,51 +54,49 @@ class Recipe(Part):
     def __post_init__(self) -> None:
         for pin in ("batch", "micro_batch", "log_every", "heldout_every", "heldout_rows", "checkpoint_every"):
             if getattr(self, pin) < 1:
-                raise ValueError(f"{pin}={getattr(self, pin)} is no count; give 1 or more")
+                raise ValueError(f"{pin}={getattr(self, pin)} is too small; give 1 or more")
         if self.steps < 0:
             raise ValueError(f"steps={self.steps} is negative; give 0 or more")
-        noise, fits = registry.part_name(type(self.process)), self.objective.processes
-        if noise not in fits:
-            name = registry.part_name(type(self.objective))
-            raise ValueError(
-                f"objective {name!r} is for {' or '.join(sorted(fits))} noise, not for {noise!r}"
-            )
-
-        name = registry.part_name(type(self.objective))
+        name, noise = registry.part_name(type(self.objective)), registry.part_name(type(self.process))
+        if noise not in self.objective.processes:
+            fitting = " or ".join(sorted(self.objective.processes))
+            raise ValueError(f"objective {name!r} is for {fitting} noise, not for {noise!r}")
         if isinstance(self.objective, Distillation) and self.teacher is None:
-            raise ValueError(f"objective {name!r} distils and teacher is null; give a teacher")
+            raise ValueError(f"objective {name!r} is a distillation and teacher is null; give a teacher")
         if self.teacher is not None and not isinstance(self.objective, Distillation):
-            raise ValueError(f"objective {name!r} learns from no teacher; leave teacher null")
+            raise ValueError(f"objective {name!r} has no use for a teacher; leave teacher null")
 
     def digest(self) -> str:
-        """SHA-256 of the canonical form without the name: two names for one setup are one setup."""
+        """SHA-256 of the canonical form without the name, so that renaming a recipe does not change it."""
         return parts.sha256(parts.to_json(self.pins()))
 
     def pins(self) -> dict:
+        """The canonical form without the name."""
         data = parts.canonical(self)
         del data["name"]
         return data
 
     @property
     def score(self) -> str:
-        """What its training loss is, in the words of objectives."""
+        """What a likelihood read from the training loss is worth (`Objective.score`)."""
         return self.objective.score
 
     def role(self) -> Role:
+        """What the network is built for."""
         return Role(self.data, self.process.forbidden(self.data.vocabulary()), self.objective.meaning)
 
     def network(self, seed: int) -> Denoiser:
-        """The network as it starts training."""
+        """The network as training starts."""
         return self.backbone.module(self.role(), seed)
 
     def blank_network(self) -> Denoiser:
-        """The network whose weights are about to be overwritten: nothing is fetched."""
+        """The network without pretrained weights, to be overwritten: nothing is fetched."""
         return self.backbone.blank().module(self.role(), 0)
 
 
 @part
 class TrainedTeacher(Teacher):
-    """The weights of a recipe after `steps` steps, trained where they are not yet (small recipes only)."""
+    """The weights of a recipe after `steps` steps, trained if they do not exist yet (small recipes only)."""
 
     recipe: Recipe
     seed: int
@@ -106,7 +105,7 @@ class TrainedTeacher(Teacher):
 
 @part
 class ReleasedTeacher(Teacher):
-    """Weights that someone released: a local folder in its authors' layout, or a name on the Hub at a revision."""
+    """Released weights: a local folder in their authors' layout, or a name on the Hub at a revision."""
 
     source: str
     revision: str

@@ -1,11 +1,9 @@
-"""Teachers of distillations: where their weights come from, and how they change.
+"""Teachers of distillations: where their weights come from.
 
-    made = teacher(recipe, network, device, None)     the student `network` starts as its teacher is
-    take(made, weights)                               later the teacher becomes what the student is
-
-A teacher is a whole network in every process, in float32 and in evaluation mode, behind no engine: nothing of it is
-trained. It belongs to a run's state, so a checkpoint holds it (`FILE`). A teacher that a small recipe trains is made
-once under runs/teachers and opened afterwards.
+A run starts with student and teacher equal; later the loop copies the student's weights to the teacher (`renews`). A
+teacher is a whole float32 network in evaluation mode in every process, outside the engine, since it is not trained. It
+is part of a run's state, so a checkpoint holds it (`FILE`). The teacher of a small recipe is trained once under
+runs/teachers and read from there afterwards.
 """
 
 from __future__ import annotations
@@ -20,9 +18,8 @@ from filelock import FileLock
 from repro.core import parts
 from repro.core.files import runs
 from repro.data import sources
-from repro.models.denoiser import take
+from repro.models.denoiser import copy_weights
 from repro.models.dit import WithDropout
-from repro.objectives.objective import Distillation
 from repro.training import checkpoint as checkpoints
 from repro.training.recipe import Recipe, ReleasedTeacher, TrainedTeacher
 
@@ -34,11 +31,6 @@ if TYPE_CHECKING:
 FILE = "teacher.safetensors"
 
 
-def renews(recipe: Recipe, step: int) -> bool:
-    """Whether the teacher takes over the student's weights before this step."""
-    return isinstance(recipe.objective, Distillation) and recipe.objective.renews(step)
-
-
 def teacher(
     recipe: Recipe,
     student: Denoiser,
@@ -46,16 +38,16 @@ def teacher(
     saved: checkpoints.Checkpoint | None,
     train: Callable[[TrainedTeacher, Path], None],
 ) -> Denoiser:
-    """The recipe's teacher as a run begins, when the `student` is given its weights, or as a checkpoint holds it;
-    `train` trains a small recipe into a folder.
+    """The recipe's teacher on `device`: for a new run from its source, copied to the `student` too; else from `saved`.
 
-    Raises ValueError for weights that do not fit, and ConnectionError where they cannot be fetched.
+    `train` trains a small recipe into a folder. Raises ValueError for weights that do not fit, and ConnectionError if
+    they cannot be fetched.
     """
     made = recipe.blank_network()
     if saved is None:
         found = _weights(recipe, train)
-        take(student, found)
-        take(made, found)
+        copy_weights(student, found)
+        copy_weights(made, found)
     else:
         saved.copy(FILE, dict(made.named_parameters()))
     return made.requires_grad_(False).eval().to(device)
@@ -71,7 +63,7 @@ def _weights(recipe: Recipe, train: Callable[[TrainedTeacher, Path], None]) -> M
 
 
 def _trained(pinned: TrainedTeacher, train: Callable[[TrainedTeacher, Path], None]) -> Path:
-    """The run folder of a teacher, trained by whichever process comes first, alone (nothing has joined a group yet)."""
+    """The run folder of a teacher; the first process to come trains it, before any group of processes is joined."""
     folder = runs() / "teachers" / parts.digest(pinned)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -81,7 +73,7 @@ def _trained(pinned: TrainedTeacher, train: Callable[[TrainedTeacher, Path], Non
 
 
 def _released(recipe: Recipe, pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
-    """A released network's weights under our names; ValueError where it is none of the recipe's kind."""
+    """A released network's weights by our names; ValueError if its process, backbone or meaning is not the recipe's."""
     from repro.hub.release import agree, network, open_release
 
     opened = open_release(sources.weights(pinned.source, pinned.revision))
@@ -91,7 +83,7 @@ def _released(recipe: Recipe, pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
     agree(opened, "backbone", own, opened.release.backbone, ("init_deviation",))
     if opened.release.meaning != meaning:
         raise ValueError(
-            f"{opened.folder}: these weights say {opened.release.meaning!r} and the recipe learns {meaning!r};"
-            " give a teacher of the same meaning"
+            f"{opened.folder}: these weights were trained to predict {opened.release.meaning!r}, the recipe"
+            f" {meaning!r}; give a teacher of the same meaning"
         )
     return dict(network(opened).named_parameters())

@@ -205,8 +205,8 @@ def test_reading_is_strict(path, value, message):
 @pytest.mark.parametrize(
     ("pin", "line"),
     [
-        ("batch=0", "batch=0 is no count; give 1 or more"),
-        ("heldout_every=-1", "heldout_every=-1 is no count; give 1 or more"),
+        ("batch=0", "batch=0 is too small; give 1 or more"),
+        ("heldout_every=-1", "heldout_every=-1 is too small; give 1 or more"),
         ("steps=-1", "steps=-1 is negative; give 0 or more"),
         (
             'process={"part": "left_to_right"}',

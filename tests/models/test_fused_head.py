@@ -41,8 +41,8 @@ CASES: dict[str, Case] = {
         Head.clean,
         True,
     ),
-    "uniform_nelbo": (partial(token_nll, count=V - SPECIAL, meaning="leave_one_out"), Head.clean, True),
-    "uniform_nelbo_of_a_mean": (partial(token_nll, count=V - SPECIAL, meaning="x0_mean"), Head.clean, True),
+    "uniform_nelbo": (partial(token_nll, vocab_size=V - SPECIAL, meaning="leave_one_out"), Head.clean, True),
+    "uniform_nelbo_of_a_mean": (partial(token_nll, vocab_size=V - SPECIAL, meaning="x0_mean"), Head.clean, True),
 }
 for name, by_hand in {"closed_form": closed_gradient, "script_form": script_gradient}.items():
     defined, head, more = CASES[name]
@@ -229,7 +229,7 @@ def test_a_sharded_head_is_refused():
     class Sharded(torch.Tensor):
         placements = ()
 
-    with pytest.raises(ValueError, match="DTensor; call the loss inside the door"):
+    with pytest.raises(ValueError, match="DTensor; compute the loss inside ForwardWrapper"):
         fused_loss(draw(1, N, D), head_of(draw(2, V, D).as_subclass(Sharded), None), cross_entropy, weights())
 
 

@@ -281,14 +281,14 @@ def test_a_teacher_is_trained_once(tmp_path, monkeypatch):
         (
             "duo_owt_distilled",
             ["teacher=null"],
-            "objective 'dcd' distils and teacher is null; give a teacher",
+            "objective 'dcd' is a distillation and teacher is null; give a teacher",
         ),
         (
             "duo_owt",
             ['teacher={"part": "released_teacher", "source": "x", "revision": "UNRESOLVED"}'],
-            "objective 'duo_elbo' learns from no teacher; leave teacher null",
+            "objective 'duo_elbo' has no use for a teacher; leave teacher null",
         ),
-        ("duo_owt_distilled", ["objective.round=0"], "round=0 is no count of steps; give 1 or more"),
+        ("duo_owt_distilled", ["objective.round=0"], "round=0 is too small; give 1 or more"),
     ],
 )
 def test_what_cannot_be_taught_is_named(name, pins, line):

@@ -122,12 +122,12 @@ def test_a_row_drops_by_its_own_key(name):
     keys = rng.keys(3, rng.DROPOUT, 7, torch.arange(6))
     made.train()
     plain = features(made, ids)
-    made.begin(keys)
+    made.set_dropout_keys(keys)
     whole = features(made, ids)
     assert (whole - plain).abs().max() > 1e-3
-    made.begin(keys[2:4])
+    made.set_dropout_keys(keys[2:4])
     torch.testing.assert_close(features(made, ids[2:4]), whole[2:4], atol=1e-5, rtol=1e-5)
-    made.begin(rng.keys(3, rng.DROPOUT, 8, torch.arange(6)))
+    made.set_dropout_keys(rng.keys(3, rng.DROPOUT, 8, torch.arange(6)))
     assert (features(made, ids) - whole).abs().max() > 1e-3
     made.eval()
     torch.testing.assert_close(features(made, ids), plain, atol=0, rtol=0)
@@ -169,7 +169,7 @@ def test_layers_and_halves_drop_apart():
     plain = module.drop
     try:
         module.drop = lambda x, keys, rate: seen.append(keys.clone()) or x
-        made.begin(rng.keys(0, rng.DROPOUT, 0, torch.arange(6)))
+        made.set_dropout_keys(rng.keys(0, rng.DROPOUT, 0, torch.arange(6)))
         features(made.train(), ids)
     finally:
         module.drop = plain

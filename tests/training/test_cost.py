@@ -1,4 +1,4 @@
-"""--plan against what it plans: real parameters, optimizer states, saved activations and copies of logits, counted."""
+"""--plan against measurement: parameters, optimizer states, saved activations and copies of logits are counted."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ def size_in_bytes(tensors: list[Tensor]) -> int:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16_autocast", "bf16_master", "bf16_pure"])
-def test_what_training_holds_is_what_is_planned(precision):
-    """A toy net after one step: weights, gradients (of the network and of its masters), Adam and masters, average."""
+def test_planned_state_is_the_state_of_training(precision):
+    """Bytes of a toy network after one step: weights, gradients, optimizer state with master weights, average."""
     recipe = toy("duo_nelbo", f"precision={precision}")
     network = recipe.network(0)
-    masters = MasterWeights(network, recipe.precision, recipe.ema)
-    optimizer = recipe.optimizer.build(masters.parameters())
+    master_weights = MasterWeights(network, recipe.precision, recipe.ema)
+    optimizer = recipe.optimizer.build(master_weights.parameters())
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     held = size_in_bytes([p.grad for p in network.parameters() if p.grad is not None])
-    masters.collect()
-    if masters.apart:
-        held += size_in_bytes(masters.gradients())
+    master_weights.collect_gradients()
+    if master_weights.separate:
+        held += size_in_bytes(master_weights.gradients())
     optimizer.step()
-    apart = masters.parameters() if masters.apart else []
+    separate = master_weights.parameters() if master_weights.separate else []
     states = [t for state in optimizer.state.values() for t in state.values()]
     planned = plan(recipe, gpus=1)["bytes_a_gpu"]
     assert planned["weights"] == size_in_bytes(list(network.parameters()))
     assert planned["gradients"] == held
-    assert planned["optimizer"] == size_in_bytes([*apart, *states])
-    assert planned["ema"] == size_in_bytes(list(masters.average.values()))
+    assert planned["optimizer"] == size_in_bytes([*separate, *states])
+    assert planned["ema"] == size_in_bytes(list(master_weights.average.values()))
 
 
 def deeper(layers: int, kind: str) -> Denoiser:
-    """The full recipe's network, its width divided by 4, with so many layers, in bfloat16."""
+    """The full recipe's network in bfloat16, with a quarter of its width and `layers` layers."""
     recipe = registry.recipe("duo" if kind == "modernbert" else "ar")
     pins = recipe.backbone.blank()
     smaller = dataclasses.replace(pins, layers=layers, width=256, heads=4, ffn=pins.ffn // 4)
@@ -68,21 +68,23 @@ def deeper(layers: int, kind: str) -> Denoiser:
 
 @pytest.mark.parametrize("kind", ["modernbert", "llama"])
 def test_activations_are_counted(kind):
-    """What autograd saves of three more layers, weights apart: 22 values a token and unit of width at most, 20 at
-    least."""
+    """Three more layers make autograd save about `ACTIVATIONS` more values per token and unit of width, without
+    weights."""
     saved = []
     for layers in (3, 6):
         network = deeper(layers, kind)
         weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
-        kept: dict[int, Tensor] = {}
+        stored: dict[int, Tensor] = {}
 
-        def keep(tensor: Tensor, kept: dict[int, Tensor] = kept) -> Tensor:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
+        def store(tensor: Tensor, stored: dict[int, Tensor] = stored) -> Tensor:
+            stored[tensor.untyped_storage().data_ptr()] = tensor
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor):
             features = network.encode(torch.zeros(4, 64, dtype=torch.long), t=None, attention=Mask())
-        saved.append(sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in weights))
+        saved.append(
+            sum(t.untyped_storage().nbytes() for address, t in stored.items() if address not in weights)
+        )
         del features
     values = (saved[1] - saved[0]) / 3 / 2 / (4 * 64 * 256)
     assert 0.9 * ACTIVATIONS < values < 1.03 * ACTIVATIONS
@@ -98,7 +100,7 @@ def test_activations_are_counted(kind):
             COPIES_UNIFORM,
             lambda z, x: token_nll(
                 *(z, x, x.roll(1), (alpha := torch.full(x.shape, 0.5).double()), -alpha),
-                count=z.shape[1],
+                vocab_size=z.shape[1],
                 meaning="leave_one_out",
             ),
         ),
@@ -112,8 +114,8 @@ def test_copies_of_dense_logits_are_counted(copies, loss):
     assert peak / (4 * count * len(ids)) == pytest.approx(copies, abs=0.05)
 
 
-def test_engines_split_what_they_say():
-    """A split part is 1/8 of DDP's; under FSDP2 the float32 shards are weights, and no second gradient exists."""
+def test_engines_shard_what_they_claim():
+    """A sharded part is 1/8 of DDP's; under FSDP2 the float32 shards are the weights, with no second gradient."""
     recipe = registry.recipe("duo_nelbo")
     found = {name: plan(recipe, engine=name)["bytes_a_gpu"] for name in ENGINES}
     count = plan(recipe)["parameters"]
@@ -128,7 +130,7 @@ def test_engines_split_what_they_say():
 
 
 def test_what_fsdp2_gathers():
-    """Weights and gradients of what no layer holds, and two layers, of the real modules."""
+    """Weights and gradients of the parameters outside layers and of two layers, counted on the real modules."""
     backbone = registry.recipe("mdlm").backbone.blank()
     pins = {"layers": 3, "width": 64, "heads": 4, "ffn": 96}
     small = dataclasses.replace(toy("mdlm"), backbone=dataclasses.replace(backbone, **pins))
@@ -139,7 +141,7 @@ def test_what_fsdp2_gathers():
     assert planned == pytest.approx(4 * 2 * (root + max(layers)), rel=2e-3)  # layer 0 lacks a norm
 
 
-def test_checkpointing_trades_activations_for_a_forward():
+def test_checkpointing_saves_activations_and_adds_a_forward():
     recipe = registry.recipe("duo")
     plain, saving = plan(recipe), plan(recipe, activation_checkpointing=True)
     assert 1.25 < saving["flops_a_step"] / plain["flops_a_step"] < 4 / 3
@@ -155,17 +157,17 @@ def test_more_gpus_share_rows_and_time():
     assert sixteen["bytes_a_gpu"]["activations"] * 2 == eight["bytes_a_gpu"]["activations"]
     assert sixteen["seconds_a_step"] * 2 == eight["seconds_a_step"]
     assert sixteen["gpu_hours"] == pytest.approx(eight["gpu_hours"])
-    assert sixteen["seed"] == eight["seed"], "the seed had 8"
+    assert sixteen["reference_script"] == eight["reference_script"], "it had 8"
 
 
 @pytest.mark.parametrize("name", ["llada", "duo", "duo_script"])
-def test_the_seed_s_fact_stands_beside_the_plan(name, capsys):
+def test_the_plan_shows_what_the_reference_script_published(name, capsys):
     """8 H100s, one epoch, 256 rows a step; 40.4 TFLOP a GPU and step (docs/method.md#cost-duo-step); 3,215 steps
     (docs/method.md#masked-script)."""
     found = plan(registry.recipe(name))
     assert found["flops_a_step"] / 8 == pytest.approx(40.4e12, rel=2e-3)
     seconds = 3215 * 40.4e12 / (0.4 * 989e12)
-    assert found["seed"] == {
+    assert found["reference_script"] == {
         "gpus": 8,
         "rows_a_step": 256,
         "epochs": 1,
@@ -183,14 +185,14 @@ def test_the_seed_s_fact_stands_beside_the_plan(name, capsys):
     [registry.recipe("mdlm"), select(registry.recipe("duo"), "full", ["steps=5"])],
     ids=["mdlm", "set"],
 )
-def test_other_runs_are_not_the_seed_s(recipe, capsys):
-    assert "seed" not in plan(recipe)
+def test_other_recipes_show_no_reference_script(recipe, capsys):
+    assert "reference_script" not in plan(recipe)
     command(registry.recipe("mdlm"), ["--plan"])
     assert "published" not in capsys.readouterr().out
 
 
 def test_the_command_plans_for_an_engine(capsys):
-    """--json holds what `plan` gives; the text names engine, parts and assumptions."""
+    """--json prints the output of `plan`; the text names engine, parts and assumptions."""
     recipe, flags = (
         registry.recipe("duo"),
         ["--engine", "fsdp2", "--gpus", "16", "--activation-checkpointing"],
@@ -200,7 +202,7 @@ def test_the_command_plans_for_an_engine(capsys):
     assert json.loads(capsys.readouterr().out) == wanted
     command(recipe, ["--plan", *flags])
     printed = capsys.readouterr().out
-    assert "16 x H100, fsdp2, layers computed again" in printed
+    assert "16 x H100, fsdp2, layers recomputed" in printed
     assert "split over GPUs: ema, gradients, optimizer, weights" in printed
     for part in wanted["bytes_a_gpu"]:
         assert f"{part.replace('_', ' ')} " in printed
@@ -210,16 +212,16 @@ def test_the_command_plans_for_an_engine(capsys):
     ("recipe", "arguments", "message"),
     [
         (registry.recipe("duo"), {"engine": "zero"}, "no engine 'zero'; nearest is 'zero2'"),
-        (registry.recipe("duo"), {"gpus": 7}, "--gpus 7 cannot share a batch of 256 rows"),
-        (registry.recipe("duo"), {"gpus": 0}, "--gpus 0 cannot share"),
+        (registry.recipe("duo"), {"gpus": 7}, "--gpus 7 does not divide the batch of 256 rows"),
+        (registry.recipe("duo"), {"gpus": 0}, "--gpus 0 does not divide"),
         (
             select(registry.recipe("duo"), "full", ["precision=bf16_pure"]),
             {"engine": "zero2"},
-            "bf16_pure keeps no",
+            "bf16_pure has no",
         ),
     ],
     ids=["engine", "gpus", "none", "pure"],
 )
-def test_plans_that_cannot_be(recipe: Recipe, arguments, message):
+def test_impossible_plans_are_refused(recipe: Recipe, arguments, message):
     with pytest.raises(ValueError, match=message):
         plan(recipe, **arguments)

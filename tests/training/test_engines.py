@@ -63,10 +63,10 @@ def close(one: Path, other: Path, atol: float) -> None:
     """Two checkpoints hold the same tensors: weights, average, optimizer state."""
     a, b = checkpoints.open_checkpoint(one), checkpoints.open_checkpoint(other)
     assert a.step == b.step and a.files.keys() == b.files.keys() and "ema.safetensors" in a.files
-    masters = {n: p.data for n, p in a.recipe.blank_network().named_parameters()}
+    master_weights = {n: p.data for n, p in a.recipe.blank_network().named_parameters()}
     for file in ("model.safetensors", "ema.safetensors"):
         torch.testing.assert_close(a.tensors(file), b.tensors(file), atol=atol, rtol=0)
-    state, other_state = (c.optimizer("optimizer.safetensors", masters) for c in (a, b))
+    state, other_state = (c.optimizer("optimizer.safetensors", master_weights) for c in (a, b))
     torch.testing.assert_close(state, other_state, atol=atol, rtol=0)
     assert {int(fields["step"]) for fields in state.values()} == {a.step}
 
@@ -218,8 +218,10 @@ def test_precisions_under_zero2(precision, deepspeed, tmp_path):
 
 
 @pytest.mark.slow
-def test_zero2_refuses_weights_without_masters(deepspeed, tmp_path):
-    with pytest.raises(ValueError, match="bf16_pure keeps no masters, ZeRO-2 always does; launch with ddp_8"):
+def test_zero2_refuses_weights_without_master_weights(deepspeed, tmp_path):
+    with pytest.raises(
+        ValueError, match="bf16_pure has no master weights, ZeRO-2 needs them; launch with ddp_8"
+    ):
         together(
             2, trained, "mdlm", ("precision=bf16_pure",), str(tmp_path), 1, False, PLAIN, environment=ZERO2
         )
@@ -288,8 +290,8 @@ class KeptTracker:
 
 
 def test_a_tracker_gets_the_rows_of_the_log(tmp_path, monkeypatch):
-    monkeypatch.setattr("repro.training.track.LOGGER_TYPE_TO_CLASS", {"kept": KeptTracker})
-    monkeypatch.setattr("repro.training.track.get_available_trackers", lambda: ["kept"])
+    monkeypatch.setattr("repro.training.metrics.LOGGER_TYPE_TO_CLASS", {"kept": KeptTracker})
+    monkeypatch.setattr("repro.training.metrics.get_available_trackers", lambda: ["kept"])
     out = go(tmp_path / "run", stop=10, track="kept")
     (kept,) = KeptTracker.made
     assert kept.ended and kept.folder == str(out) and kept.name == toy("mdlm", *MICRO).name
@@ -299,7 +301,7 @@ def test_a_tracker_gets_the_rows_of_the_log(tmp_path, monkeypatch):
 
 
 def test_a_tracker_that_is_not_there_is_named_before_anything_is_done(tmp_path, monkeypatch):
-    monkeypatch.setattr("repro.training.track.get_available_trackers", list)
+    monkeypatch.setattr("repro.training.metrics.get_available_trackers", list)
     with pytest.raises(ValueError, match="no tracker 'tensorbord'; nearest is 'tensorboard'"):
         go(tmp_path / "run", track="tensorbord")
     with pytest.raises(ValueError, match="tracker 'wandb' is not installed; pip install"):

@@ -44,7 +44,7 @@ def test_what_no_engine_takes_over_is_refused(setting, match, monkeypatch):
     for variable, value in {**setting, "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=match) as error:
-        launcher.asked()
+        launcher.requested_engine()
     assert "\n" not in str(error.value)
 
 
@@ -55,7 +55,7 @@ def test_what_no_engine_takes_over_is_refused(setting, match, monkeypatch):
 def test_the_environment_picks_the_engine(setting, processes, kind, monkeypatch):
     for variable, value in {**setting, "WORLD_SIZE": str(processes)}.items():
         monkeypatch.setenv(variable, value)
-    assert launcher.asked().__name__ == kind
+    assert launcher.requested_engine().__name__ == kind
 
 
 @pytest.mark.parametrize("setting", [FSDP2, ZERO2], ids=["fsdp2", "zero2"])
@@ -63,16 +63,16 @@ def test_one_process_shards_nothing(setting, monkeypatch):
     for variable, value in setting.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(
-        ValueError, match=r"shards over processes, and there is one; launch with .*gpu_1\.yaml"
+        ValueError, match=r"shards over processes, and there is only one; launch with .*gpu_1\.yaml"
     ):
-        launcher.asked()
+        launcher.requested_engine()
 
 
 @pytest.mark.parametrize(
     "seen, kind, match",
     [
         (1, DistributedType.NO, "the launcher started 2 processes, accelerate sees 1"),
-        (2, DistributedType.MULTI_GPU, "asked for FSDP, accelerate made MULTI_GPU"),
+        (2, DistributedType.MULTI_GPU, "requested FSDP, accelerate set up MULTI_GPU"),
     ],
 )
 def test_launchers_that_train_something_else_in_silence_are_refused(seen, kind, match, monkeypatch):
@@ -82,7 +82,7 @@ def test_launchers_that_train_something_else_in_silence_are_refused(seen, kind, 
     monkeypatch.setattr(launcher, "Accelerator", lambda cpu, mixed_precision: made)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=match):
-        launcher.join(launcher.Fsdp2.distributed)
+        launcher.join_group(launcher.Fsdp2.distributed)
     assert ended == [True]
 
 
@@ -105,7 +105,7 @@ def test_a_launch_file_asks_for_its_engine(file, kind, expected, monkeypatch):
     for variable, value in found.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("WORLD_SIZE", "8")
-    assert launcher.asked().__name__ == kind
+    assert launcher.requested_engine().__name__ == kind
 
 
 @pytest.mark.parametrize("file, section", [("fsdp2_8", "fsdp_config"), ("zero2_8", "deepspeed_config")])

@@ -1,4 +1,4 @@
-"""What every engine does, and the two that keep whole weights in every process: one process, and DDP."""
+"""The base of all engines, and the two that hold whole weights in every process: one process, and DDP."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from repro.training.recipe import Recipe
 
 T = TypeVar("T")
 Files = Mapping[str, Mapping[str, Tensor] | Path]
-"""What a checkpoint holds, by file name: tensors by name, or a finished safetensors file that is moved in."""
+"""Contents of a checkpoint by file name: tensors by name, or a finished safetensors file to be moved in."""
 
 
 class Engine:
-    """A network behind the one door, its masters and optimizer, and what collective work a step needs.
+    """A wrapped network with its master weights and optimizer, and the collective operations of a step.
 
-    Subclasses say where weights lie (`place`), and override what that changes of a step.
+    Subclasses decide where weights are stored (`place`) and override the operations that this changes.
     """
 
-    distributed: ClassVar[tuple[DistributedType, ...]]  # what accelerate may say that it is
+    distributed: ClassVar[tuple[DistributedType, ...]]  # accelerate's names for this engine
     network: nn.Module
-    masters: MasterWeights
+    master_weights: MasterWeights
     optimizer: torch.optim.Optimizer
 
     def __init__(self, accelerator: Accelerator, options: Options) -> None:
@@ -45,103 +45,108 @@ class Engine:
     # --- a step ---
 
     def build(self, denoiser: Denoiser, recipe: Recipe) -> None:
-        """Take a network in float32 and make it ready to train in the recipe's precision, which may be refused."""
+        """Prepare a float32 network for training; ValueError for a precision that the engine does not support."""
         self.recipe = recipe
         self.options.apply(denoiser)
         self.place(ForwardWrapper(denoiser.to(self.device)))
-        self.optimizer = recipe.optimizer.build(self.masters.parameters())
+        self.optimizer = recipe.optimizer.build(self.master_weights.parameters())
 
     @abstractmethod
     def place(self, wrapped: ForwardWrapper) -> None:
-        """Set `network` and `masters`."""
+        """Set `network` and `master_weights`."""
 
     @property
-    def averages(self) -> bool:
-        """Whether backward itself averages gradients over processes, instead of `exchange` summing them."""
+    def backward_averages(self) -> bool:
+        """Whether backward itself averages gradients over processes; otherwise `update` sums them."""
         return True
 
-    def silent(self, last: bool) -> AbstractContextManager[None]:
-        """Around a microbatch: no exchange of gradients until the `last` one, where that saves any."""
+    def no_sync(self, last: bool) -> AbstractContextManager[None]:
+        """Context of a microbatch that defers the exchange of gradients to the `last` one, if that saves work."""
         return nullcontext()
 
     def run(self, work: Callable[[Denoiser], T], last: bool) -> T:
-        """Run `work` through the door; gradients need be exchanged only in the `last` microbatch of a step."""
+        """`work(denoiser)` inside the module's forward; gradients are exchanged only in a step's `last` microbatch."""
         kind, narrow = self.device.type, self.recipe.precision == "bf16_autocast"
 
         def cast(denoiser: Denoiser) -> T:
             with torch.autocast(kind, torch.bfloat16, enabled=narrow):
                 return work(denoiser)
 
-        with self.silent(last):
+        with self.no_sync(last):
             return self.network(cast)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients of the *sum* over processes and microbatches: what averages is undone here."""
-        with self.silent(last):
-            (loss * self.world if self.averages else loss).backward()
-        self.masters.collect()
+        """Accumulate gradients of the *sum* over processes and microbatches: averaging by DDP or FSDP is undone."""
+        with self.no_sync(last):
+            (loss * self.world if self.backward_averages else loss).backward()
+        self.master_weights.collect_gradients()
 
     def update(self, step: int, lr: float) -> Tensor:
-        """Clip, and take the optimizer step; returns the norm of the whole gradient before clipping, a scalar."""
+        """Clip and take the optimizer step; returns the norm of the whole gradient before clipping, a scalar."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        gradients = self.masters.gradients()
-        if not self.averages:
+        gradients = self.master_weights.gradients()
+        if not self.backward_averages:
             for gradient in gradients:
                 torch.distributed.all_reduce(gradient)
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.recipe.optimizer.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.masters.parameters(), self.recipe.optimizer.clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(
+                self.master_weights.parameters(), self.recipe.optimizer.clip, norm
+            )
         self.optimizer.step()
-        for parameter in self.masters.named.values():
+        for parameter in self.master_weights.network_weights.values():
             parameter.grad = None
         self.optimizer.zero_grad(set_to_none=True)
-        self.masters.give_weights(step)
-        return self.whole(norm)
+        self.master_weights.update_network(step)
+        return self.global_norm(norm)
 
-    def whole(self, norm: Tensor) -> Tensor:
-        """A norm over the pieces of all processes."""
+    def global_norm(self, norm: Tensor) -> Tensor:
+        """The norm over all processes, given the norm of this process's gradients."""
         return norm
 
-    def door(self) -> ForwardWrapper:
-        """The door itself, for work that every process does alike and without gradients."""
+    def forward_wrapper(self) -> ForwardWrapper:
+        """The network as a wrapper for work without gradients that every process repeats."""
         inner = self.network.module if hasattr(self.network, "module") else self.network
         assert isinstance(inner, ForwardWrapper)
         return inner
 
     def weights(self) -> dict[str, Tensor]:
-        """The masters, whole, by name (all processes must ask); to be read only."""
-        return {name: tensor.detach() for name, tensor in self.masters.master.items()}
+        """Whole master weights by name, to be read only (a collective operation)."""
+        return {name: tensor.detach() for name, tensor in self.master_weights.weights.items()}
 
     # --- checkpoints ---
 
     def files(self, scratch: Path) -> Files:
-        """What the first process writes into a checkpoint (all must ask); `scratch`: a folder that all share."""
+        """The files that the first process puts into a checkpoint (a collective operation).
+
+        `scratch`: a folder on a file system that all processes share.
+        """
         return self.state()
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
-        """MasterWeights, optimizer state (`NAME|FIELD`) and average, by file; sharded where the masters are."""
-        names = list(self.masters.master)
+        """Master weights, optimizer state (`NAME|FIELD`) and average by file, sharded as the master weights are."""
+        names = list(self.master_weights.weights)
         state = self.optimizer.state_dict()["state"]
         optimizer = {f"{names[i]}|{k}": v for i, s in state.items() for k, v in s.items()}
         files: dict[str, Mapping[str, Tensor]] = {
-            "model.safetensors": self.masters.master,
+            "model.safetensors": self.master_weights.weights,
             "optimizer.safetensors": optimizer,
         }
-        if self.masters.average:
-            files["ema.safetensors"] = self.masters.average
+        if self.master_weights.average:
+            files["ema.safetensors"] = self.master_weights.average
         return files
 
     def restore(self, saved: Checkpoint) -> None:
-        """Take over weights, average and optimizer state of any engine's checkpoint; ValueError if it does not fit."""
-        saved.copy("model.safetensors", self.masters.master)
-        if self.masters.average:
-            saved.copy("ema.safetensors", self.masters.average)
-        self.masters.refresh()
-        numbers = {name: i for i, name in enumerate(self.masters.master)}
+        """Load weights, average and optimizer state of any engine's checkpoint; ValueError if it does not fit."""
+        saved.copy("model.safetensors", self.master_weights.weights)
+        if self.master_weights.average:
+            saved.copy("ema.safetensors", self.master_weights.average)
+        self.master_weights.copy_to_network()
+        numbers = {name: i for i, name in enumerate(self.master_weights.weights)}
         state = {
             numbers[name]: fields
-            for name, fields in saved.optimizer("optimizer.safetensors", self.masters.master).items()
+            for name, fields in saved.optimizer("optimizer.safetensors", self.master_weights.weights).items()
         }
         current = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": current["param_groups"]})
@@ -153,10 +158,11 @@ class Engine:
         return self.accelerator.reduce(values, "sum") if self.world > 1 else values
 
     def any(self, here: bool) -> bool:
-        """Whether it holds in any process (all must ask at the same step)."""
+        """Whether `here` is true in any process (a collective operation)."""
         return here if self.world == 1 else bool(self.sum(torch.tensor(float(here), device=self.device)) > 0)
 
     def wait(self) -> None:
+        """Wait for all processes."""
         self.accelerator.wait_for_everyone()
 
 
@@ -166,23 +172,24 @@ class Single(Engine):
     distributed = (DistributedType.NO, DistributedType.MULTI_GPU)  # torchrun with one process says MULTI_GPU
 
     def place(self, wrapped: ForwardWrapper) -> None:
-        self.masters = MasterWeights(wrapped.denoiser, self.recipe.precision, self.recipe.ema)
+        self.master_weights = MasterWeights(wrapped.denoiser, self.recipe.precision, self.recipe.ema)
         self.network = wrapped
 
 
 class Ddp(Engine):
-    """Whole weights in every process; gradients averaged in backward, or float32 masters' gradients summed after it."""
+    """Whole weights in every process; gradients averaged in backward, or afterwards summed in float32."""
 
     distributed = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
     def place(self, wrapped: ForwardWrapper) -> None:
-        self.masters = MasterWeights(wrapped.denoiser, self.recipe.precision, self.recipe.ema)
+        self.master_weights = MasterWeights(wrapped.denoiser, self.recipe.precision, self.recipe.ema)
         self.network = self.accelerator.prepare_model(wrapped)
 
     @property
-    def averages(self) -> bool:
-        return not self.masters.apart  # DDP would average bfloat16 gradients; masters sum in float32
+    def backward_averages(self) -> bool:
+        # with separate master weights DDP would average bfloat16 gradients: they are summed in float32 instead
+        return not self.master_weights.separate
 
-    def silent(self, last: bool) -> AbstractContextManager[None]:
+    def no_sync(self, last: bool) -> AbstractContextManager[None]:
         assert isinstance(self.network, DistributedDataParallel)
-        return nullcontext() if last and self.averages else self.network.no_sync()
+        return nullcontext() if last and self.backward_averages else self.network.no_sync()

@@ -1,11 +1,11 @@
 """FSDP2: weights, gradients, optimizer state and average are split over processes (torch's `fully_shard`).
 
-Each layer that the denoiser names is gathered for its own forward and backward; the rest, embedding and head, is the
-root group, so that inside the door the head is a plain whole weight and a fused loss gathers nothing. Sharding is
-torch's own call on every device; accelerate starts the processes and says whether to reshard after a forward.
+Each of `Denoiser.layers()` is gathered for its own forward and backward. Embedding and head form the root group, so
+that inside the forward the head is a whole weight and a fused loss gathers nothing. accelerate starts the processes and
+says whether to reshard after a forward; sharding is torch's own call on every device.
 
-Precision: `bf16_master` shards the float32 masters themselves, gathers them in bfloat16 and sums gradients in float32;
-`bf16_pure` shards bfloat16 weights. Gradients are exchanged in every microbatch, which keeps them sharded.
+Precision: `bf16_master` shards the float32 master weights themselves, gathers them in bfloat16 and sums gradients in
+float32; `bf16_pure` shards bfloat16 weights. Gradients are exchanged in every microbatch, which keeps them sharded.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from torch.distributed.tensor import DTensor
 from repro.models.denoiser import ForwardWrapper
 from repro.training.engines import shards
 from repro.training.engines.engine import Engine, Files
-from repro.training.optimizer import MasterWeights, lower
+from repro.training.optimizer import MasterWeights, cast_to_bfloat16
 
 
 class Fsdp2(Engine):
-    """Everything sharded over the processes."""
+    """Weights, gradients, optimizer state and average, all sharded over the processes."""
 
     distributed = (DistributedType.FSDP, DistributedType.MULTI_CPU)
 
     def place(self, wrapped: ForwardWrapper) -> None:
         precision = self.recipe.precision
         if precision == "bf16_pure":
-            lower(wrapped)
+            cast_to_bfloat16(wrapped)
         mesh = init_device_mesh(self.device.type, (self.world,))
         reshard = bool(FullyShardedDataParallelPlugin().reshard_after_forward)
         narrow = torch.bfloat16 if precision == "bf16_master" else None
-        # no casting of inputs: times and soft tokens stay as wide as in one process
+        # inputs are not cast: times and soft tokens keep the precision that they have in one process
         policy = MixedPrecisionPolicy(
             param_dtype=narrow, reduce_dtype=narrow and torch.float32, cast_forward_inputs=False
         )
@@ -46,18 +46,18 @@ class Fsdp2(Engine):
             fully_shard(layer, mesh=mesh, reshard_after_forward=reshard, mp_policy=policy)
         fully_shard(wrapped, mesh=mesh, reshard_after_forward=reshard, mp_policy=policy)
         self.network = wrapped
-        # the shards are the masters: they are float32 unless everything is bfloat16
+        # the shards are the master weights: float32 unless everything is bfloat16
         kind = "float32" if precision == "bf16_master" else precision
-        self.masters = MasterWeights(wrapped.denoiser, kind, self.recipe.ema)
-        assert all(isinstance(p, DTensor) for p in self.masters.parameters())
+        self.master_weights = MasterWeights(wrapped.denoiser, kind, self.recipe.ema)
+        assert all(isinstance(p, DTensor) for p in self.master_weights.parameters())
 
-    def whole(self, norm: Tensor) -> Tensor:
+    def global_norm(self, norm: Tensor) -> Tensor:
         assert isinstance(norm, DTensor)
         return norm.full_tensor()
 
     def weights(self) -> dict[str, Tensor]:
         whole = {}
-        for name, shard in self.masters.master.items():
+        for name, shard in self.master_weights.weights.items():
             assert isinstance(shard, DTensor)
             whole[name] = shard.full_tensor().detach()
         return whole

@@ -1,6 +1,6 @@
-"""What the launcher asked for, read from the environment that `accelerate launch` or torchrun gives a process.
+"""The engine that the launcher requests, read from the environment that `accelerate launch` or torchrun sets.
 
-An engine is asked for by accelerate's variables; a setting that no engine takes over is refused, never ignored.
+accelerate's variables select the engine. A setting that no engine implements raises an error and is never ignored.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ SETTINGS: Mapping[str, Mapping[str, tuple[tuple[str, ...], str]]] = {
         "ACCELERATE_GRADIENT_CLIPPING": (("", "none"), f"leave the key out: {PRECISION}"),
     },
 }
-"""Variables that a launcher sets for an engine: what is taken, and the remedy for anything else."""
+"""Variables that a launcher sets for an engine: accepted values, and the remedy for any other value."""
 
 
-def asked() -> type[Engine]:
-    """The engine that the environment asks for; ValueError names a setting that it cannot realise."""
+def requested_engine() -> type[Engine]:
+    """The engine that the environment requests; ValueError names a setting that it does not support."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     _check("any engine")
     for name, variable, kind in (
@@ -72,25 +72,27 @@ def asked() -> type[Engine]:
         if os.environ.get(variable, "false").lower() == "true":
             _check(name)
             if processes == 1:
-                raise ValueError(f"{name} shards over processes, and there is one; launch with gpu_1.yaml")
+                raise ValueError(
+                    f"{name} shards over processes, and there is only one; launch with gpu_1.yaml"
+                )
             return kind
     return Ddp if processes > 1 else Single
 
 
 def _check(engine: str) -> None:
-    for variable, (taken, remedy) in SETTINGS[engine].items():
-        value = os.environ.get(variable, taken[0])
-        if value.lower() not in taken:
+    for variable, (accepted, remedy) in SETTINGS[engine].items():
+        value = os.environ.get(variable, accepted[0])
+        if value.lower() not in accepted:
             raise ValueError(f"{variable}={value} is not supported under {engine}: {remedy}")
 
 
-def join(distributed: tuple[DistributedType, ...]) -> Accelerator:
-    """Join the group of processes; ValueError when accelerate made of it what was not asked for.
+def join_group(distributed: tuple[DistributedType, ...]) -> Accelerator:
+    """Join the group of processes; ValueError if accelerate did not set up the requested engine.
 
-    A wrong combination trains alone in silence (two runs instead of one), so the count and the kind are compared. On
-    CPU processes accelerate knows no sharding engine and says MULTI_CPU: there the engine shards over gloo itself.
+    With inconsistent settings each process would train alone without an error, so the number of processes and the kind
+    are checked. On CPUs accelerate has no sharding engine and says MULTI_CPU; there the engine shards over gloo itself.
     """
-    # the recipe pins precision; what an accelerate configuration or its environment says of it must not enter
+    # precision is the recipe's: accelerate's own setting must have no effect
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
     processes, got = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes
     if processes != got:
@@ -102,6 +104,6 @@ def join(distributed: tuple[DistributedType, ...]) -> Accelerator:
     if kind not in distributed:
         accelerator.end_training()
         raise ValueError(
-            f"asked for {distributed[0].value}, accelerate made {kind.value}: launch as in recipes/"
+            f"requested {distributed[0].value}, accelerate set up {kind.value}: launch as in recipes/"
         )
     return accelerator

@@ -1,4 +1,4 @@
-"""Launch options: they change how a layer is run, and no number beyond rounding, so they are no pins."""
+"""Launch options: they change how layers run and no result beyond rounding, so they are not part of a recipe."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from repro.models.denoiser import Denoiser
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`activation_checkpointing`: keep only a layer's input and compute the rest anew in backward; `compile`: each
-    layer by torch.compile (head and loss are not compiled: a fused loss gains nothing by it)."""
+    """`activation_checkpointing`: store only a layer's input and recompute the rest in backward; `compile`: compile
+    each layer with torch.compile (but not head and loss: a fused loss does not get faster)."""
 
     activation_checkpointing: bool
     compile: bool
 
     def apply(self, denoiser: Denoiser) -> None:
-        """Prepare the layers in place, before an engine shards or wraps them; parameter names stay."""
+        """Prepare the layers in place, before an engine shards or wraps them; parameter names do not change."""
         for layer in denoiser.layers():
             if self.activation_checkpointing:
-                # no draw of ours comes from torch's generators: there is no state to keep
+                # nothing is drawn from torch's generators, so there is no random state to preserve
                 layer.forward = partial(
                     checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
                 )

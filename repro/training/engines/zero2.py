@@ -1,11 +1,12 @@
-"""DeepSpeed ZeRO-2: whole weights in every process; gradients, float32 masters and optimizer state split.
+"""DeepSpeed ZeRO-2: whole weights in every process; gradients, float32 master weights and optimizer state are sharded.
 
-Needs the extra `deepspeed`. DeepSpeed owns the step; its configuration is written here from the recipe, never read from
-a file. Checkpoints hold whole tensors under their names like everybody's, so a run goes on under any engine and on any
-number of processes: `deepspeed.utils` gathers a master or a moment from its pieces, and cuts it again.
+Needs the extra `deepspeed`. DeepSpeed takes the step; its configuration is derived here from the recipe and never read
+from a file. Checkpoints hold whole tensors by name, as those of the other engines, so a run can be resumed under any
+engine and on any number of processes: `deepspeed.utils` gathers a master weight or a moment from its partitions, and
+partitions it again.
 
-`bf16_master` is DeepSpeed's bfloat16 with gradients accumulated and exchanged in float32. `bf16_pure` has no masters,
-which ZeRO always keeps: refused.
+`bf16_master` is DeepSpeed's bfloat16 with gradients accumulated and exchanged in float32. `bf16_pure` is refused: it
+has no master weights, and ZeRO always keeps them.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from repro.training.engines.engine import Engine, Files
 from repro.training.recipe import Recipe
 
 BUCKET = 200_000_000
-"""Elements reduced or gathered at once (the seed's masked script; DeepSpeed's own 5e8 would take 2 GB)."""
+"""Elements reduced or gathered at once (masked reference script, docs/method.md#masked-script; DeepSpeed's default 5e8
+would take 2 GB)."""
 
 
 class Zero2(Engine):
-    """Optimizer state and gradients sharded by DeepSpeed."""
+    """Gradients, master weights and optimizer state sharded by DeepSpeed."""
 
     distributed = (DistributedType.DEEPSPEED, DistributedType.MULTI_CPU)
     network: Any  # deepspeed.DeepSpeedEngine
@@ -37,7 +39,7 @@ class Zero2(Engine):
     def build(self, denoiser: Denoiser, recipe: Recipe) -> None:
         if recipe.precision == "bf16_pure":
             raise ValueError(
-                "precision bf16_pure keeps no masters, ZeRO-2 always does; launch with ddp_8.yaml or fsdp2_8.yaml"
+                "precision bf16_pure has no master weights, ZeRO-2 needs them; launch with ddp_8.yaml or fsdp2_8.yaml"
             )
         try:
             import deepspeed
@@ -48,26 +50,26 @@ class Zero2(Engine):
         self.options.apply(denoiser)
         denoiser = denoiser.to(self.device)
         self.named: Mapping[str, nn.Parameter] = dict(denoiser.named_parameters())
-        masters = {name: p.detach().clone() for name, p in self.named.items()}
+        master_weights = {name: p.detach().clone() for name, p in self.named.items()}
         buffers = {name: b.clone() for name, b in denoiser.named_buffers()}
         base = recipe.optimizer.build(list(self.named.values()))
         made: Any = deepspeed.initialize(
             model=ForwardWrapper(denoiser),
             optimizer=base,
-            config=configuration(recipe, self.world, sum(p.numel() for p in masters.values())),
+            config=configuration(recipe, self.world, sum(p.numel() for p in master_weights.values())),
             dist_init_required=False,
         )
         self.network, self.optimizer, self.ema = made[0], base, recipe.ema
-        # DeepSpeed casts buffers to bfloat16 as well, which would bend the rotary frequencies
+        # DeepSpeed casts buffers to bfloat16 too, but rotary frequencies need float32
         for name, buffer in denoiser.named_buffers():
             buffer.data = buffers[name]
         (self.flat,) = self.network.optimizer.single_partition_of_fp32_groups
-        self._spread(masters)
+        self._scatter(master_weights)
         self.average = self.flat.detach().clone() if self.ema else None
 
     def backward(self, loss: Tensor, last: bool) -> None:
         self.network.set_gradient_accumulation_boundary(last)
-        self.network.backward(loss * self.world, scale_wrt_gas=False)  # it averages over processes
+        self.network.backward(loss * self.world, scale_wrt_gas=False)  # DeepSpeed averages over processes
 
     @torch.no_grad()
     def update(self, step: int, lr: float) -> Tensor:
@@ -87,14 +89,14 @@ class Zero2(Engine):
 
     @torch.no_grad()
     def files(self, scratch: Path) -> Files:
-        """Whole tensors, gathered one by one; only the first process keeps them."""
+        """Whole tensors, gathered one by one; only the first process stores them."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         optimizer: dict[str, Tensor] = {}
         for field, value in self.optimizer.state[self.flat].items():
             if value.shape == self.flat.shape:
                 found = self._gather(lambda p, field=field: safe_get_full_optimizer_state(p, field))
-            else:  # a number that all weights share, such as Adam's count of steps
+            else:  # a scalar that all weights share, such as Adam's count of steps
                 found = {name: value.clone() for name in self.named}
             optimizer |= {f"{name}|{field}": tensor for name, tensor in found.items()}
         files = {
@@ -102,10 +104,10 @@ class Zero2(Engine):
             "optimizer.safetensors": optimizer,
         }
         if self.average is not None:
-            masters = self.flat.clone()
-            self.flat.copy_(self.average)  # the average is cut as the masters are: gathered in their place
+            master_weights = self.flat.clone()
+            self.flat.copy_(self.average)  # partitioned as the master weights are: gathered in their place
             files["ema.safetensors"] = self._gather(safe_get_full_fp32_param)
-            self.flat.copy_(masters)
+            self.flat.copy_(master_weights)
         return files
 
     @torch.no_grad()
@@ -121,30 +123,33 @@ class Zero2(Engine):
         for name, parameter in self.named.items():
             for field in moments:
                 safe_set_full_optimizer_state(parameter, state[name][field].to(self.device), field)
-        masters = {name: torch.empty_like(p, dtype=torch.float32) for name, p in self.named.items()}
+        master_weights = {name: torch.empty_like(p, dtype=torch.float32) for name, p in self.named.items()}
         if self.average is not None:
-            saved.copy("ema.safetensors", masters)
-            self._spread(masters)
+            saved.copy("ema.safetensors", master_weights)
+            self._scatter(master_weights)
             self.average.copy_(self.flat)
-        saved.copy("model.safetensors", masters)
-        self._spread(masters)
+        saved.copy("model.safetensors", master_weights)
+        self._scatter(master_weights)
 
     def _gather(self, whole: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
-        """What `whole` puts together for each weight, by name, in the first process (all must ask)."""
+        """whole(parameter) of each weight by name, in the first process (a collective operation)."""
         gathered = ((name, whole(parameter)) for name, parameter in self.named.items())
         return {name: tensor.cpu() for name, tensor in gathered if self.first}
 
-    def _spread(self, masters: Mapping[str, Tensor]) -> None:
-        """Whole float32 masters into the pieces of this process, and the weights from them."""
+    def _scatter(self, master_weights: Mapping[str, Tensor]) -> None:
+        """Copy this process's partitions of whole float32 master weights, and update the network from them."""
         from deepspeed.utils import safe_set_full_fp32_param
 
         for name, parameter in self.named.items():
-            safe_set_full_fp32_param(parameter, masters[name])
+            safe_set_full_fp32_param(parameter, master_weights[name])
         self.network.optimizer.update_lp_params()
 
 
 def configuration(recipe: Recipe, world: int, weights: int) -> dict[str, Any]:
-    """DeepSpeed's configuration of a recipe on `world` processes: every number in it is a pin, or moves none."""
+    """DeepSpeed's configuration of a recipe on `world` processes; values that are no pins change no result.
+
+    `weights`: number of parameters.
+    """
     share = recipe.batch // world
     micro = min(recipe.micro_batch, share)
     return {

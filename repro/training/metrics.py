@@ -1,0 +1,96 @@
+"""Where a run's metrics go: metrics.jsonl, a progress bar on a terminal, and a tracker (--track).
+
+metrics.jsonl is the record of a run. A tracker of accelerate's (tensorboard, wandb, trackio, ...) receives the same
+rows; none is a dependency, and one that writes files writes them into the run folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from repro.core import parts
+from repro.core.errors import nearest
+from repro.core.files import write_text
+from repro.training.recipe import Recipe
+
+
+class MetricsLog:
+    """metrics.jsonl, one row a logged step; rows after `step`, the checkpoint that a run resumes from, are dropped."""
+
+    def __init__(self, path: Path, step: int, active: bool) -> None:
+        self.path, self.active = path, active
+        if active and path.exists():
+            rows = [line for line in path.read_text("utf-8").splitlines() if _step(line) <= step]
+            write_text(path, "".join(line + "\n" for line in rows))
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a row, if this process is the `active` one."""
+        if self.active:
+            with open(self.path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps(row) + "\n")
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return math.inf  # the incomplete last line of a killed run
+
+
+@contextmanager
+def progress_bar(
+    name: str, steps: int, active: bool
+) -> Generator[Callable[[int, Callable[[], float]], None]]:
+    """A bar with the loss and the time left, if `active` and on a terminal; updated by (step, loss())."""
+    if not (active and sys.stderr.isatty()):
+        yield lambda step, loss: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=steps, loss="")
+
+        def update(step: int, loss: Callable[[], float]) -> None:
+            if step % 10 == 0:
+                bar.update(task, completed=step, loss=f"{loss():.4f}")
+
+        yield update
+
+
+def check_tracker(name: str | None) -> None:
+    """Raise ValueError for a tracker that accelerate does not know or that is not installed."""
+    if name is None or name in (str(t) for t in get_available_trackers()):
+        return
+    known = [str(t) for t in LOGGER_TYPE_TO_CLASS]
+    if name in known:
+        raise ValueError(f"tracker {name!r} is not installed; pip install its package or leave out --track")
+    raise ValueError(f"no tracker {name!r}; {nearest(name, known)}")
+
+
+@contextmanager
+def tracker(
+    name: str | None, out: Path, recipe: Recipe, active: bool
+) -> Generator[Callable[[Mapping], None]]:
+    """A function that sends a row of metrics.jsonl to tracker `name`, or does nothing if None or not `active`."""
+    if name is None or not active:
+        yield lambda row: None
+        return
+    kind: Any = LOGGER_TYPE_TO_CLASS[name]
+    made: GeneralTracker = kind(recipe.name, *([str(out)] if kind.requires_logging_directory else []))
+    made.start()
+    made.store_init_configuration(
+        {pin: json.dumps(parts.canonical(v)) for pin, v in parts.leaves(recipe).items()}
+    )
+    try:
+        yield lambda row: made.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+    finally:
+        made.finish()
