@@ -1,1 +1,1 @@
-"""Speed as ratios, side by side in one run; `python -m benchmarks`."""
+"""Speed ratios against published loops, measured side by side: `python -m benchmarks`."""

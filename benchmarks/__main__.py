@@ -1,10 +1,10 @@
-"""Speed as ratios, side by side in one run: ours against the loop that the field runs, on one CPU thread.
+"""Speed ratios of this suite against published loops, measured side by side on one CPU thread.
 
-    make bench                          -> a table, and results/bench/NAME.json (seconds, or what the row names)
+    make bench                          -> a table, and results/bench/NAME.json (seconds, or the unit in the row's name)
     python -m benchmarks --rows decode --repeats 5
 
-Both sides do the same work in turn, and the ratio is of medians of CPU seconds: a machine that slows down slows both.
-Sizes are pinned and weights random.
+Both sides do the same work in turn, so that other load on the machine affects both; a ratio is one of medians of CPU
+seconds. Sizes are pinned and weights random.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ ROWS: dict[str, Callable[[int], list[Row]]] = {
     "likelihood_variance": likelihood.variance,
     "loading": loading.loading,
 }
-"""NAME of results/bench/NAME.json: what measures its rows, given the repeats."""
+"""NAME of results/bench/NAME.json -> function from the number of repeats to its rows."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; raises ValueError for unknown row names and for 0 repeats."""
     parser = Parser("benchmarks", "Speed ratios, side by side (algorithmic, CPU).")
     parser.add_argument("--rows", default="all", help=f"all, or some of {','.join(ROWS)}")
     parser.add_argument("--repeats", type=natural, default=3)
@@ -49,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in ROWS:
             raise ValueError(f"no bench row {name!r}; {nearest(name, ROWS)}")
     if args.repeats < 1:
-        raise ValueError("--repeats 0 times nothing; give 1 or more")
+        raise ValueError("--repeats 0 measures nothing; give 1 or more")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler talks to the terminal
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences torch's profiler
     from rich.console import Console
     from rich.table import Table
 

@@ -1,7 +1,8 @@
-"""Decoding against the loop that the field runs (docs/method.md#llada-sampling, docs/method.md#cost-sampling), caches
-with the share of tokens that they keep.
+"""Decoding against LLaDA's published loop (docs/method.md#llada-sampling, docs/method.md#cost-sampling), exact and with
+caches.
 
-Weights are random: a cache's agreement here says nothing of a trained network (see the figure `caches` for that).
+Weights are random: the share of equal tokens of a cache here does not predict that of a trained network (see the figure
+`caches`).
 """
 
 from __future__ import annotations
@@ -20,33 +21,33 @@ if TYPE_CHECKING:
     from repro.samplers.plan import Cache
 
 LENGTH, BLOCK = 128, 32
-"""Tokens generated and block, one token a step, batch 1 (LLaDA's and Fast-dLLM's setting)."""
+"""Generated tokens and block length; one token per step, batch 1 (as LLaDA and Fast-dLLM)."""
 
 
 def small(repeats: int) -> list[Row]:
-    """V = 32k, prompt 64."""
+    """A vocabulary of 32k and a prompt of 64 tokens."""
     return _against(32_000, 64, repeats, exact=(2.0, 1.4), dual=4.0, prefix=None)
 
 
 def wide(repeats: int) -> list[Row]:
-    """V = 126k (LLaDA's vocabulary), prompt 128."""
+    """LLaDA's vocabulary of 126k and a prompt of 128 tokens."""
     return _against(126_464, 128, repeats, exact=(5.0, 2.2), dual=None, prefix=None)
 
 
 def cached(repeats: int) -> list[Row]:
-    """V = 32k, prompt 256: what a cache spares grows with the prompt."""
+    """A vocabulary of 32k and a prompt of 256 tokens: the savings of a cache grow with the prompt."""
     return _against(32_000, 256, repeats, exact=None, dual=7.0, prefix=4.0)
 
 
 def _against(
-    vocabulary: int,
+    vocab_size: int,
     prompt_length: int,
     repeats: int,
     exact: tuple[float, float] | None,
     dual: float | None,
     prefix: float | None,
 ) -> list[Row]:
-    """Our decoding, exact and cached, against LLaDA's loop, with and without its float64 noise at T = 0."""
+    """Our decoding, exact and cached, against LLaDA's loop with and without its float64 noise at T = 0."""
     from repro.core import rng
     from repro.processes.absorbing import Absorbing
     from repro.samplers.decode import decode
@@ -54,9 +55,9 @@ def _against(
     from repro.samplers.presets import preset
 
     process, rule = Absorbing(), preset("low_confidence")
-    sizes = Sizes(ids=vocabulary, mask=vocabulary, bos=None, length=prompt_length + LENGTH)
+    sizes = Sizes(ids=vocab_size, mask=vocab_size, bos=None, length=prompt_length + LENGTH)
     denoiser = llama(sizes, process, width=512, layers=8, ffn=1376, heads=8)
-    prompt = (rng.uniform(rng.keys(0, rng.SENTENCE, 0, 0), prompt_length) * vocabulary).long().tolist()
+    prompt = (rng.uniform(rng.keys(0, rng.SENTENCE, 0, 0), prompt_length) * vocab_size).long().tolist()
 
     def ours(cache: Cache | None) -> Callable[[], Decoded]:
         plan = ServedPlan(gen_length=LENGTH, block_length=BLOCK, steps=LENGTH, cache=cache, stop=())
@@ -64,7 +65,7 @@ def _against(
 
     sides: dict[str, Callable[[], object]] = {"llada": lambda: _llada_loop(denoiser, prompt, noisy=True)}
     wanted: list[tuple[str, str, str, float]] = []
-    where = f"V={vocabulary // 1000}k, prompt {prompt_length}, block {BLOCK}, gen {LENGTH}, batch 1"
+    where = f"V={vocab_size // 1000}k, prompt {prompt_length}, block {BLOCK}, gen {LENGTH}, batch 1"
     if exact is not None:
         sides["ours"] = ours(None)
         sides["quiet"] = lambda: _llada_loop(denoiser, prompt, noisy=False)
@@ -97,8 +98,7 @@ def _row(name: str, found: Timed, mine: str, theirs: str, target: float) -> Row:
 
 
 def _llada_loop(denoiser: Denoiser, prompt: list[int], noisy: bool) -> Tensor:
-    """The published loop, step by step as docs/method.md#llada-sampling states it: full logits, full softmax, float64
-    noise at T = 0."""
+    """LLaDA's loop (docs/method.md#llada-sampling): logits and softmax of the whole row, float64 noise at T = 0."""
     from repro.core.lazy import torch
     from repro.models.attention import Mask
 
@@ -125,7 +125,7 @@ def _llada_loop(denoiser: Denoiser, prompt: list[int], noisy: bool) -> Tensor:
 
 
 def autoregressive(repeats: int) -> list[Row]:
-    """A causal network of that size with its exact cache, against the prefix recomputed for each token
+    """A causal network of the same size with its exact KV cache, against recomputing the prefix for each token
     (docs/method.md#ar-baseline)."""
     from repro.core import rng
     from repro.core.lazy import torch
@@ -135,14 +135,14 @@ def autoregressive(repeats: int) -> list[Row]:
     from repro.samplers.plan import Plan
     from repro.samplers.presets import preset
 
-    vocabulary, process = 32_000, LeftToRight()
-    sizes = Sizes(ids=vocabulary, mask=None, bos=vocabulary, length=65 + LENGTH)
+    vocab_size, process = 32_000, LeftToRight()
+    sizes = Sizes(ids=vocab_size, mask=None, bos=vocab_size, length=65 + LENGTH)
     denoiser = llama(sizes, process, width=512, layers=8, ffn=1376, heads=8)
-    prompt = (rng.uniform(rng.keys(0, rng.SENTENCE, 0, 0), 64) * vocabulary).long().tolist()
+    prompt = (rng.uniform(rng.keys(0, rng.SENTENCE, 0, 0), 64) * vocab_size).long().tolist()
     plan = Plan(gen_length=LENGTH, block_length=LENGTH, steps=LENGTH)
 
     def recomputed() -> Tensor:
-        ids = torch.tensor([[vocabulary, *prompt]])
+        ids = torch.tensor([[vocab_size, *prompt]])
         with torch.no_grad():
             for _ in range(LENGTH):
                 features = denoiser.encode(ids, t=None, attention=Mask())

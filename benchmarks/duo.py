@@ -1,11 +1,11 @@
-"""A step on Duo's soft tokens against the seed's script as written: time and memory (docs/method.md#cost-duo-step)."""
+"""A training step on Duo's soft tokens against the reference script: time and memory (docs/method.md#cost-duo-step)."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from benchmarks.nets import Sizes, llama
+from benchmarks.nets import Sizes, batch, llama
 from benchmarks.row import Row, interleaved, peak_bytes, product_share
 
 if TYPE_CHECKING:
@@ -13,21 +13,17 @@ if TYPE_CHECKING:
 
 
 class DuoStep:
-    """One step on the seed's Duo terms, forward and backward: recipe `duo`, and the script as written.
+    """One step, forward and backward, of recipe `duo` and of the reference script as written.
 
-    `count` is V (None: the recipe's 50,368). The two differ in the reverse term (docs/method.md#symmetric-kl);
-    `duo_script`, whose loss is the script's, shows the agreement.
+    `vocab_size` defaults to the recipe's 50,368. The losses differ in the reverse term (docs/method.md#symmetric-kl);
+    recipe `duo_script` has the script's loss, so agreement is measured with it.
     """
 
-    def __init__(self, count: int | None = None) -> None:
-        from repro.core import registry, rng
-        from repro.core.lazy import torch
-        from repro.models.attention import Mask
-        from repro.objectives.objective import Batch
+    def __init__(self, vocab_size: int | None = None) -> None:
+        from repro.core import registry
 
-        rows, length = 8, 128
         recipe = registry.recipe("duo")
-        sizes = Sizes(ids=count or recipe.data.vocabulary().size, mask=None, bos=None, length=length)
+        sizes = Sizes(ids=vocab_size or recipe.data.vocabulary().size, mask=None, bos=None, length=128)
         self.name = f"Duo step, V={sizes.ids:,}, d=256, 2 layers, B=8, L=128"
         self.loss, self.same, self.process = (
             recipe.objective,
@@ -35,31 +31,22 @@ class DuoStep:
             recipe.process,
         )
         self.denoiser = llama(sizes, self.process, width=256, layers=2, ffn=1024, heads=4).train()
-        u = rng.uniform(rng.keys(0, rng.SENTENCE, 0, torch.arange(rows)), length)
-        self.batch = Batch(
-            ids=(u * sizes.ids).long(),
-            candidates=torch.ones(rows, length, dtype=torch.bool),
-            attention=Mask(),
-            index=torch.arange(rows),
-            step=0,
-            seed=0,
-            vocabulary=sizes.vocabulary(),
-            step_examples=torch.arange(rows),
-            step_candidates=torch.full((rows,), length),
-        )
+        self.batch = batch(sizes, rows=8)
 
     def ours(self) -> float:
+        """A step of recipe `duo`; returns its loss."""
         return self.step(self.loss)
 
     def step(self, objective: Objective) -> float:
+        """A forward and backward pass of an objective; returns its loss."""
         self.denoiser.zero_grad()
         loss = objective(self.denoiser, self.process, self.batch).value
         loss.backward()
         return loss.item()
 
     def script(self) -> float:
-        """The seed's step as docs/method.md#uniform-script and docs/method.md#symmetric-kl state it, at our noise
-        levels; its constant subtracted at the end."""
+        """A step of the reference script (docs/method.md#uniform-script, docs/method.md#symmetric-kl) at our noise
+        levels; returns its loss without the constant."""
         from torch.nn import functional
 
         from repro.core import rng
@@ -69,10 +56,11 @@ class DuoStep:
 
         assert isinstance(self.same, SymKLScript)
         self.denoiser.zero_grad()
-        batch, noise, floor, count = self.batch, self.same.noise, self.same.floor, self.batch.vocabulary.size
+        batch, noise, floor = self.batch, self.same.noise, self.same.floor
+        vocab_size = batch.vocabulary.size
         u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index)).float()
         t = (noise.low + (noise.high - noise.low) * u)[:, None]
-        clean = functional.one_hot(batch.ids, count).float()
+        clean = functional.one_hot(batch.ids, vocab_size).float()
         signal = (1 - t)[..., None]
         latent = signal * clean + (1 - signal**2).sqrt() * torch.randn_like(clean)
         soft = (latent / self.same.temperature.tau(batch.step)).softmax(-1)
@@ -82,23 +70,22 @@ class DuoStep:
         forward = functional.kl_div(logp, clean, reduction="none").sum(-1)
         floored = (clean + floor).log()
         wrong = functional.kl_div(floored, logp.exp(), reduction="none", log_target=True).sum(-1)
-        scale = t / (count * (1 - t) + t)
+        scale = t / (vocab_size * (1 - t) + t)
         mask = batch.candidates.float()
         loss = (scale * (forward + wrong) * mask).sum() / mask.sum()
         loss.backward()
-        constant = (-math.log(floor) * (count - 1) * scale * mask).sum() / mask.sum()
+        constant = (-math.log(floor) * (vocab_size - 1) * scale * mask).sum() / mask.sum()
         return (loss - constant).item()
 
     def agreement(self) -> str:
-        """Of the script and `duo_script`: other noise, and float32 sums that hold a constant of 927,794
-        (docs/method.md#symmetric-kl)."""
+        """Relative difference of the script's loss and that of `duo_script`, which draw different noise; the script's
+        float32 sums hold a constant of 927,794 (docs/method.md#symmetric-kl)."""
         one, other = self.step(self.same), self.script()
         return f"duo_script's loss differs by {abs(one / other - 1):.1e}"
 
 
 def duo_step(repeats: int) -> list[Row]:
-    """Sparse soft tokens against one-hot, Gaussian, softmax and product over the whole vocabulary
-    (docs/method.md#cost-duo-step)."""
+    """Seconds with sparse soft tokens against one-hot vectors, noise, softmax and product over the whole vocabulary."""
     step = DuoStep()
     ours, script = (f"{product_share(side):.0%}" for side in (step.ours, step.script))
     agreement = f"{step.agreement()}; matrix products take {ours} of our time, {script} of the script's"
@@ -106,7 +93,7 @@ def duo_step(repeats: int) -> list[Row]:
 
 
 def duo_memory(repeats: int) -> list[Row]:
-    """What the same two steps hold at their peak beyond the weights, in MiB; one run of each tells."""
+    """Peak memory of the same two steps beyond the weights, in MiB; deterministic, so `repeats` is not used."""
     step = DuoStep()
     agreement = step.agreement()
     ours, script = (peak_bytes(work) / 2**20 for work in (step.ours, step.script))

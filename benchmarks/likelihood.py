@@ -1,4 +1,4 @@
-"""Likelihoods of continuations: seconds for the same draws, and squared error for as many forwards."""
+"""Likelihoods of continuations: seconds for the same draws, and squared error at equal numbers of forward passes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 DRAWN = LladaMC(draws=128, batch=16)
 LENGTHS = (5, 8, 15)
-"""Continuations of the row of seconds, in tokens, after a prompt of 20."""
+"""Lengths of the continuations in `same_draws`, in tokens, after a prompt of 20."""
 BUDGETS = {5: (16, 3.0), 8: (32, 1.8), 12: (64, 1.3)}
-"""Continuation length -> forwards, and the target of the ratio of squared errors."""
+"""Continuation length -> (forward passes, target of the ratio of squared errors)."""
 REQUESTS, SEEDS, PROMPT = 16, 24, 8
 
 
 def same_draws(repeats: int) -> list[Row]:
-    """128 draws a continuation at V = 32k: batched over requests, equal inputs once, head at masked positions; against
-    LLaDA's loop (get_log_likelihood.py) over the same masks."""
+    """128 draws per continuation at a vocabulary of 32k, batched over requests, without duplicate inputs and with
+    logits at masked positions only, against LLaDA's loop (`ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:46-73`) on the
+    same masks."""
     from repro.core import rng
     from repro.processes.absorbing import Absorbing
 
@@ -52,7 +53,8 @@ def same_draws(repeats: int) -> list[Row]:
 
 
 def _loop(denoiser: Denoiser, request: LikelihoodRequest) -> float:
-    """One request at a time, a forward a batch of draws, logits of every position (docs/method.md#llada-likelihood)."""
+    """LLaDA's loop for one request: one forward pass per batch of draws, logits at every position
+    (docs/method.md#llada-likelihood)."""
     from repro.core.lazy import torch
     from repro.models.attention import Mask
 
@@ -73,8 +75,8 @@ def _loop(denoiser: Denoiser, request: LikelihoodRequest) -> float:
 
 
 def variance(repeats: int) -> list[Row]:
-    """Mean squared error of `levels` against LLaDA's law with its rounding mended, as many forwards each, under the
-    exact conditionals of the language `strong`; the target of both is the bound over all masked sets."""
+    """Mean squared error of `levels` against LLaDA's estimator (without its rounding error) at equal numbers of forward
+    passes, under the exact conditionals of the language `strong`; the true value is the bound over all masked sets."""
     from repro.core import rng
     from repro.core.lazy import torch
     from repro.data.language import Language

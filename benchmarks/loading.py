@@ -1,8 +1,7 @@
-"""Loading released weights: the most memory that a process ever held, and the time, for a LLaDA of 1.5 billion random
-parameters in bfloat16 shards, written one tensor at a time and deleted afterwards.
+"""Loading released weights: peak memory and time for a LLaDA of 1.5 billion random parameters in bfloat16 shards.
 
-The peak is `ru_maxrss` of a process of its own, interpreter and libraries included; its target is the network, one
-shard and half a gigabyte.
+The peak is `ru_maxrss` of a new process, interpreter and libraries included; its target is the size of the network, one
+shard and half a gigabyte. The shards are written to a temporary folder.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ SPARE = 0.5 * GIGA
 CHILD = """
 import json, resource, sys, time
 began = time.perf_counter()
-from repro.models import load
+from repro.model import load
 model = load(sys.argv[1], precision="bfloat16")
 seconds = time.perf_counter() - began
 count = sum(p.numel() for p in model.denoiser.parameters())
@@ -37,7 +36,7 @@ print(json.dumps({"seconds": seconds, "peak": peak, "parameters": count, "precis
 
 
 def loading(repeats: int) -> list[Row]:
-    """Peak bytes of `repeats` processes against the network, its largest shard and 0.5 GB."""
+    """Largest peak of `repeats` processes against the size of the network, its largest shard and 0.5 GB."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "llada"
         largest = write(folder)
@@ -61,7 +60,7 @@ def loading(repeats: int) -> list[Row]:
 
 
 def child(folder: Path) -> dict:
-    """Load a folder in a new process."""
+    """Load a folder in a new process; returns its seconds, peak bytes, parameters and precision."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(folder)], capture_output=True, text=True, check=True
     )
@@ -69,7 +68,7 @@ def child(folder: Path) -> dict:
 
 
 def write(folder: Path) -> int:
-    """LLaDA's layout with random weights; returns the bytes of the largest shard."""
+    """Write a folder in LLaDA's layout with random weights; returns the bytes of the largest shard."""
     folder.mkdir(parents=True)
     config = {
         **{
@@ -98,7 +97,7 @@ def write(folder: Path) -> int:
 
 
 def shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """LLaDA's names and shapes, in order."""
+    """Name and shape of each tensor of LLaDA's layout, in order."""
     kv = WIDTH // HEADS * KV_HEADS
     block = {
         **{
@@ -119,7 +118,7 @@ def shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def shard(path: Path, named: list[tuple[str, tuple[int, ...]]], seed: int) -> None:
-    """One safetensors file (a length, a header, the bytes), random within 2^-8 and 2^-6 in size."""
+    """Write one safetensors file (header length, header, data) of values with magnitude from 2^-8 to 2^-6."""
     header, end = {}, 0
     for name, shape in named:
         size = 2 * int(np.prod(shape))

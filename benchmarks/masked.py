@@ -1,10 +1,10 @@
-"""A training step on masked positions against one that scores every position (docs/method.md#cost-duo-step)."""
+"""A training step that computes logits at masked positions only, against one at every position."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.nets import Sizes, llama
+from benchmarks.nets import Sizes, batch, llama
 from benchmarks.row import Row, interleaved
 
 if TYPE_CHECKING:
@@ -12,43 +12,30 @@ if TYPE_CHECKING:
 
 
 class MaskedStep:
-    """A training step at d = 256, half of the tokens masked: `masked_ce`, and log-softmax at every position.
+    """A training step with half of the tokens masked: objective `masked_ce`, and log-softmax at every position.
 
-    `count` is V, the mask id beyond it.
+    The mask id follows the `vocab_size` others.
     """
 
-    def __init__(self, count: int) -> None:
-        from repro.core import rng
-        from repro.core.lazy import torch
-        from repro.models.attention import Mask
+    def __init__(self, vocab_size: int) -> None:
         from repro.objectives.masked_ce import Fresh, MaskedCE
         from repro.objectives.noise import Window
-        from repro.objectives.objective import Batch, GlobalBatch
+        from repro.objectives.objective import GlobalBatch
         from repro.processes.absorbing import Absorbing
 
-        rows, length = 8, 128
-        self.name = f"training step, V={count:,}, d=256, 4 layers, B=8, L=128, half masked"
+        self.name = f"training step, V={vocab_size:,}, d=256, 4 layers, B=8, L=128, half masked"
         self.process = Absorbing()
-        sizes = Sizes(ids=count, mask=count, bos=None, length=length)
+        sizes = Sizes(ids=vocab_size, mask=vocab_size, bos=None, length=128)
         self.denoiser = llama(sizes, self.process, width=256, layers=4, ffn=1024, heads=4).train()
-        index = torch.arange(rows)
-        self.batch = Batch(
-            ids=(rng.uniform(rng.keys(0, rng.SENTENCE, 0, index), length) * count).long(),
-            candidates=torch.ones(rows, length, dtype=torch.bool),
-            attention=Mask(),
-            index=index,
-            step=0,
-            seed=0,
-            vocabulary=self.denoiser.vocabulary,
-            step_examples=index,
-            step_candidates=torch.full((rows,), length),
-        )
+        self.batch = batch(sizes, rows=8)
         self.objective = MaskedCE(rate=Window(low=0.5, high=0.5), masks=Fresh(), group=GlobalBatch())
 
     def ours(self) -> float:
+        """A step of `masked_ce`; returns its loss."""
         return self.step(self.objective(self.denoiser, self.process, self.batch).value)
 
     def everywhere(self) -> float:
+        """A step with log-probabilities at every position; returns the same loss."""
         batch, masked = self.batch, self.objective.chosen(self.batch)
         noisy = batch.ids.masked_fill(masked, batch.vocabulary.size)
         features = self.denoiser.encode(noisy, t=None, attention=batch.attention)
@@ -56,14 +43,17 @@ class MaskedStep:
         return self.step(-logp.gather(-1, batch.ids[..., None])[..., 0][masked].mean())
 
     def step(self, loss: Tensor) -> float:
+        """The backward pass of a loss; returns its value."""
         self.denoiser.zero_grad()
         loss.backward()
         return loss.item()
 
     def agreement(self) -> str:
+        """Absolute difference of the two losses."""
         return f"loss differs by {abs(self.ours() - self.everywhere()):.1e}"
 
 
 def masked_head(repeats: int) -> list[Row]:
+    """Seconds of both steps at a vocabulary of 50,000."""
     step = MaskedStep(50_000)
     return [interleaved(step.name, step.ours, step.everywhere, 1.4, repeats, step.agreement())]

@@ -1,4 +1,4 @@
-"""The nets that the bench times: random weights, sizes pinned by the row that asks."""
+"""Networks and batches of the benchmarks: random weights and ids, sizes pinned by each row."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from repro.data.corpus import Data, Vocabulary
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
+    from repro.objectives.objective import Batch
     from repro.processes.process import Process
 
 
 @dataclass(frozen=True)
 class Sizes(Data):
-    """A vocabulary of `ids` tokens, with a mask or BOS id beyond them where there is one, and a row length."""
+    """Sizes of a data source: `ids` tokens, the mask or BOS id after them (if any), and the row length."""
 
     ids: int
     mask: int | None
@@ -27,6 +28,27 @@ class Sizes(Data):
 
     def row_length(self) -> int:
         return self.length
+
+
+def batch(data: Sizes, rows: int) -> Batch:
+    """Rows of uniformly drawn ids, all of them scored."""
+    from repro.core import rng
+    from repro.core.lazy import torch
+    from repro.models.attention import Mask
+    from repro.objectives.objective import Batch
+
+    index = torch.arange(rows)
+    return Batch(
+        ids=(rng.uniform(rng.keys(0, rng.SENTENCE, 0, index), data.length) * data.ids).long(),
+        candidates=torch.ones(rows, data.length, dtype=torch.bool),
+        attention=Mask(),
+        index=index,
+        step=0,
+        seed=0,
+        vocabulary=data.vocabulary(),
+        step_examples=index,
+        step_candidates=torch.full((rows,), data.length),
+    )
 
 
 def llama(data: Sizes, process: Process, width: int, layers: int, ffn: int, heads: int) -> Denoiser:

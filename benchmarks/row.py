@@ -1,4 +1,4 @@
-"""One row of the bench, and how its sides are measured: seconds in turn, or bytes alive."""
+"""A row of the benchmarks, and how its sides are measured: CPU seconds in turn, or bytes allocated."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """Median seconds of both sides (or what the row's name says), their ratio and its target, and how far the two
-    results agree."""
+    """Median CPU seconds of both sides (or the quantity in the row's name), their ratio, its target, and the agreement
+    of their results."""
 
     row: str
     ours: float
@@ -27,17 +27,17 @@ Side = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timed:
-    """Median CPU seconds of each side, and what it returned when it was warmed up."""
+    """Median CPU seconds of each side, and the result of its warm-up run."""
 
     seconds: dict[str, float]
     results: dict[str, Any]
 
 
 def timed(sides: dict[str, Side], repeats: int) -> Timed:
-    """Time all sides in turn after one warm-up each, on this process's CPU clock.
+    """Time all sides in turn after one warm-up each, in CPU seconds of this process.
 
-    One thread never waits for anything here, so on a quiet machine that is the wall clock; on a shared one it leaves
-    out the neighbours.
+    With one thread and no waiting, that equals wall-clock time on an idle machine and leaves out other load on a busy
+    one.
     """
     results = {name: work() for name, work in sides.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -50,14 +50,14 @@ def timed(sides: dict[str, Side], repeats: int) -> Timed:
 
 
 def interleaved(name: str, ours: Side, opponent: Side, target: float, repeats: int, agreement: str) -> Row:
-    """Both sides timed in turn after one warm-up each."""
+    """A row of both sides, timed in turn after one warm-up each."""
     found = timed({"ours": ours, "opponent": opponent}, repeats).seconds
     mine, theirs = found["ours"], found["opponent"]
     return Row(name, mine, theirs, theirs / mine, target, agreement)
 
 
 def peak_bytes(work: Side) -> int:
-    """The most bytes alive at once in tensors that `work` makes; scratch inside an operator is not seen."""
+    """Peak bytes of tensors that `work` allocates; temporary memory inside an operator is not counted."""
     import weakref
 
     from torch import Tensor
@@ -88,7 +88,7 @@ def peak_bytes(work: Side) -> int:
 
 
 def product_share(work: Side) -> float:
-    """Share of the time of `work`, run once after a warm-up, that operators spend in matrix products."""
+    """Share of operator time that `work` spends in matrix products (PRODUCTS), in one run after a warm-up."""
     from torch.autograd.profiler import profile
 
     work()

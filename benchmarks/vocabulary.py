@@ -1,7 +1,7 @@
-"""Time and memory of a training step by vocabulary: where fused head and sparse soft tokens begin to pay
+"""Time and memory of a training step by vocabulary size: where fused head and sparse soft tokens begin to pay off
 (docs/method.md#cost-duo-step).
 
-`paper_figures/vocabulary.py` draws these rows. A ratio below 1 says that the dense step is the better one there.
+`paper_figures/vocabulary.py` draws these rows. A ratio below 1 means that the dense step is better.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from benchmarks.masked import MaskedStep
 from benchmarks.row import Row, Side, interleaved, peak_bytes
 
 SIZES = (1_024, 4_096, 16_384, 50_368, 126_464)
-"""V: two powers, a small BPE, ModernBERT's, LLaDA's."""
+"""Vocabulary sizes: three powers of two, ModernBERT's, LLaDA's."""
 
 
 @dataclass(frozen=True)
 class VocabularyRow(Row):
-    """A row that says what it measured: which step, V, seconds or MiB beyond the weights."""
+    """A row with its training step, vocabulary size, and quantity (MiB: peak memory beyond the weights)."""
 
     step: Literal["duo", "masked"]
     vocabulary: int
@@ -28,32 +28,32 @@ class VocabularyRow(Row):
 
 
 def vocabulary(repeats: int) -> list[Row]:
-    """Both steps at every size, time and memory; the target is to be no worse than dense."""
+    """Time and memory of both steps at every size; the target is to be no worse than dense."""
     found: list[Row] = []
-    for count in SIZES:
-        duo, masked = DuoStep(count), MaskedStep(count)
-        found += _rows("duo", count, duo.name, duo.ours, duo.script, repeats, duo.agreement)
+    for vocab_size in SIZES:
+        duo, masked = DuoStep(vocab_size), MaskedStep(vocab_size)
+        found += _rows("duo", vocab_size, duo.name, duo.ours, duo.script, repeats, duo.agreement)
         found += _rows(
-            "masked", count, masked.name, masked.ours, masked.everywhere, repeats, masked.agreement
+            "masked", vocab_size, masked.name, masked.ours, masked.everywhere, repeats, masked.agreement
         )
     return found
 
 
 def _rows(
     step: Literal["duo", "masked"],
-    count: int,
+    vocab_size: int,
     name: str,
     ours: Side,
     dense: Side,
     repeats: int,
     agreement: Callable[[], str],
 ) -> list[Row]:
-    """Seconds and MiB of one step at one V; the agreement's own runs are the warm-up of the memory's."""
+    """Rows of seconds and of MiB of one step; the runs that measure agreement warm up those that measure memory."""
     agreed = agreement()
     mine, theirs = (peak_bytes(side) / 2**20 for side in (ours, dense))
     memory = Row(f"{name}: peak memory beyond the weights, MiB", mine, theirs, theirs / mine, 1.0, agreed)
     time = interleaved(name, ours, dense, 1.0, repeats, agreed)
     return [
-        VocabularyRow(**asdict(row), step=step, vocabulary=count, quantity=quantity)
+        VocabularyRow(**asdict(row), step=step, vocabulary=vocab_size, quantity=quantity)
         for row, quantity in ((time, "seconds"), (memory, "MiB"))
     ]
