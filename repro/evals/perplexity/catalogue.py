@@ -1,4 +1,4 @@
-"""Published corpora and perplexity protocols as evals/corpora.toml states them, read strictly."""
+"""Published corpora and perplexity protocols, read strictly from evals/corpora.toml."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from repro.evals.perplexity.packings import Packing, PaddedRows
 FILE = ROOT / "evals" / "corpora.toml"
 
 
-class Corpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a published corpus is. `papers`: what their code loads, by a loader `script` or not; `source`, `config`,
-    `revision`, `split`, `column`: what is loaded here; `same`: what is known of its agreement with theirs; `seen`:
-    where these facts stand; `rule`: how it is detokenised; `tokens`: a guess of how many, of GPT-2."""
+class PublishedCorpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a published corpus can be loaded from.
+
+    `papers`: the data set that the papers' code loads, by a loader `script` or not; `source`, `config`, `revision`,
+    `split`, `column`: what is loaded here; `same`: what is known about its agreement with theirs; `seen`: the source of
+    these facts; `rule`: detokenisation; `documents` and `tokens`: their number, tokens estimated for GPT-2.
+    """
 
     name: str
     papers: str
@@ -37,18 +40,19 @@ class Corpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tokens: int
 
     def part(self) -> Documents:
-        found = HubSplit(
+        """The corpus as a data part, detokenised by its rule."""
+        split = HubSplit(
             source=self.source,
             config=None if self.config == "none" else self.config,
             revision=self.revision,
             split=self.split,
             column=self.column,
         )
-        return found if self.rule == "none" else Detokenised(documents=found, rule=self.rule)
+        return split if self.rule == "none" else Detokenised(documents=split, rule=self.rule)
 
 
 class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How `corpora` are cut and counted; `name` may hold {corpus}."""
+    """How the rows of `corpora` are cut and counted; `name` may contain {corpus}."""
 
     name: str
     corpora: list[str]
@@ -61,39 +65,39 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    corpus: list[Corpus]
+    corpus: list[PublishedCorpus]
     protocol: list[Protocol]
 
 
 @lru_cache
-def entries(path: Path = FILE) -> tuple[dict[str, Corpus], list[Protocol]]:
-    """Corpora by name, and protocols, as the file states them; ValueError names the field or entry that is wrong."""
+def read_catalogue(path: Path = FILE) -> tuple[dict[str, PublishedCorpus], list[Protocol]]:
+    """Corpora by name, and protocols; ValueError names a wrong field or entry."""
     try:
         data = msgspec.toml.decode(path.read_bytes(), type=_File)
     except msgspec.DecodeError as error:
         raise ValueError(f"{path}: {error}".replace("`", "'")) from None
-    corpora = {each.name: each for each in data.corpus}
+    corpora = {corpus.name: corpus for corpus in data.corpus}
     if len(corpora) < len(data.corpus):
         raise ValueError(f"{path}: two corpora have one name")
     return corpora, data.protocol
 
 
-def replaced(name: str) -> str:
-    """What is loaded for a published corpus where the papers' own no longer loads; empty where it does."""
-    entry = entries()[0].get(name)
-    if entry is None or not entry.script:
+def replacement_note(name: str) -> str:
+    """A sentence on what is loaded instead of a published corpus whose loader script no longer runs, else ""."""
+    corpus = read_catalogue()[0].get(name)
+    if corpus is None or not corpus.script:
         return ""
     return (
-        f"; the papers load {entry.papers!r}, a loader script that no longer runs: {entry.source} stands in for it"
-        f" ({entry.same})"
+        f"; the papers load {corpus.papers!r}, a loader script that no longer runs: {corpus.source} replaces it"
+        f" ({corpus.same})"
     )
 
 
-def expected_rows(corpus: str, packing: Packing, length: int) -> int | None:
-    """About how many rows a published corpus gives, for plans; None for any other."""
-    entry = entries()[0].get(corpus)
-    if entry is None:
+def expected_rows(name: str, packing: Packing, length: int) -> int | None:
+    """Estimated number of rows of a published corpus, for plans; None for other corpora."""
+    corpus = read_catalogue()[0].get(name)
+    if corpus is None:
         return None
     if isinstance(packing, PaddedRows):
-        return entry.documents
-    return entry.tokens // packing.room(length)
+        return corpus.documents
+    return corpus.tokens // packing.text_ids(length)

@@ -3,12 +3,13 @@
     python -m repro.evals --ckpt DIR --tasks owt.wrapped            a published protocol (evals/corpora.toml)
     python -m repro.evals --ckpt DIR --corpus book.txt              any text
 
-Diffusion: `nll_bound` in nats a token counted, `ppl_bound`, `bits_per_byte_bound`, `bits_per_word_bound`; left to
-right: the same names without `_bound`, exact, from one pass. Bytes and words are those of the documents as they were
-published, before detokenisation; a document that is scored in part counts by its share of ids. Standard errors take
-documents as the independent units, which covers the noise of a bound's draws as well; `draws_error` [nats a token] is
-that noise alone, by the spread of independently randomised passes, and no standard error is below it. What became of
-the documents is told of the whole corpus, whatever the limit on its rows. Symbols: n rows, L ids a row.
+Diffusion models get `nll_bound` in nats per counted token, `ppl_bound`, `bits_per_byte_bound` and
+`bits_per_word_bound` (docs/method.md#metrics). Autoregressive models get the same names without `_bound`, exactly, from
+one pass. Bytes and words are those of the published documents, before detokenisation; a document that is scored in part
+counts by its share of ids. Standard errors treat documents as the independent units, which also covers the noise of the
+bound's draws. `draws_error` (nats per token) is that noise alone, from the spread of independently randomised passes,
+and is a lower limit of every standard error (docs/method.md#statistics). The numbers of documents describe the whole
+corpus, whatever the limit on its rows. Symbols: n rows, L ids a row.
 """
 
 from __future__ import annotations
@@ -29,30 +30,32 @@ from repro.data.counted import Counted
 from repro.data.documents import Documents
 from repro.data.packed import Joined, Padded
 from repro.data.rows import Stream
-from repro.evals.perplexity.packings import Ends, Packing
+from repro.evals.perplexity.catalogue import expected_rows
+from repro.evals.perplexity.packings import Packing, SpecialIds
 from repro.evals.perplexity.perplexity import shared_bound
-from repro.evals.perplexity.tokenizers import OWN, check, ends
+from repro.evals.perplexity.tokenizers import OWN, check_ids, mismatch, special_ids
 from repro.evals.task import Answer, Ask, Task
-from repro.evals.work_queue import Work
+from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload
 from repro.model import Model
 
 if TYPE_CHECKING:
     from repro.objectives.bound import Bound
 
-LOGITS = 1 << 27
-"""Logits of a forward at most: rows of 1,024 ids out of 50,258 go two at a time. No number depends on it."""
+MAX_LOGITS = 1 << 27
+"""Limit on the logits of one forward: two rows of 1,024 ids of a vocabulary of 50,258. No result depends on it."""
 Counts = Literal["row", "text"]
 
 
 @part
 class Perplexity(Task):
-    """Perplexity of `corpus`: all of `documents` in rows of `length` ids by `packing`, `passes` passes of a bound.
+    """Perplexity of `corpus`: all of `documents` in rows of `length` ids by `packing`, with `passes` passes of a bound.
 
-    `tokenizer`: the one that the numbers are a token of, "own" for whatever the model has; `counts`: what nats are
-    divided by. "text": the text (and its end where that varies). "row", as published: also BOS and EOS that stand in
-    every row, scored like the rest; a model that was never trained to predict them, since its own rows give them, has
-    them for nothing.
+    `tokenizer` is the tokenizer whose tokens are counted, "own" for the model's. `counts` is the number that nats are
+    divided by. "text": the tokens of the text, and its end where its position varies. "row", as published: also the BOS
+    and EOS in every row, which are scored like the rest; they have zero loss for a model that was never trained to
+    predict them, because its own rows give them. ValueError for fewer than 4 passes, a length without space for text,
+    and an unknown tokenizer.
     """
 
     corpus: str
@@ -67,9 +70,9 @@ class Perplexity(Task):
     def __post_init__(self) -> None:
         if self.passes < 4:
             raise ValueError(f"passes={self.passes} gives no error of the draws; the smallest is 4")
-        if self.packing.room(self.length) < 1:
+        if self.packing.text_ids(self.length) < 1:
             raise ValueError(f"length={self.length} has no room for text; the smallest is 3")
-        ends(self.tokenizer, None)
+        special_ids(self.tokenizer, None)
 
     def protocol(self) -> dict[str, Any]:
         return {
@@ -87,29 +90,27 @@ class Perplexity(Task):
         vocabulary = model.data.vocabulary()
         if self.length > model.data.row_length():
             return f"rows of {self.length} ids; this model has {model.data.row_length()}"
-        marks = ends(self.tokenizer, vocabulary)
-        if model.recipe.process.causal and marks.begin is None:
+        special = special_ids(self.tokenizer, vocabulary)
+        if model.recipe.process.causal and special.begin is None:
             return "the vocabulary has no BOS for autoregression to begin with"
-        return check(self.tokenizer, vocabulary) or self.packing.need(marks)
+        return mismatch(self.tokenizer, vocabulary) or self.packing.missing(special)
 
     def workload(self, model: Model, ask: Ask) -> Workload:
-        from repro.evals.perplexity.catalogue import expected_rows
-
         passes = 1 if model.recipe.process.exact else self.passes
         one = Workload.of_rows(1, passes, self.length)
-        found = expected_rows(self.corpus, self.packing, self.length)
-        guess = ("sizes of corpora as guessed in evals/corpora.toml",)
-        return dataclasses.replace(one, items=found, assumed=guess).limited(ask.limit)
+        rows = expected_rows(self.corpus, self.packing, self.length)
+        assumed = ("sizes of corpora as guessed in evals/corpora.toml",)
+        return dataclasses.replace(one, items=rows, assumed=assumed).limited(ask.limit)
 
     def resolved(self) -> Task:
-        found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
-        return parts.derive(self, found)
+        pins = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
+        return parts.derive(self, pins)
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         from repro.objectives.bound import ratio_error
 
-        laid = lay_out(self, model, ask.limit)
-        bound, count = laid.score(model, self.passes, ask.seed, work), len(laid.rows)
+        packed = pack_corpus(self, model, ask.limit)
+        bound, count = packed.score(model, self.passes, ask.seed, work), len(packed.rows)
         suffix = "" if model.recipe.process.exact else "_bound"
         drawn, bits = bound.drawn_error, bound.nll / math.log(2)
         metrics: dict[str, tuple[float, float | None, int]] = {}
@@ -124,56 +125,61 @@ class Perplexity(Task):
 
         value, error = measure("nll", bound.nll, bound.tokens)
         metrics[f"ppl{suffix}"] = (math.exp(value), math.exp(value) * error, count)
-        for name, units in zip(("bits_per_byte", "bits_per_word"), laid.weights, strict=True):
+        for name, units in zip(("bits_per_byte", "bits_per_word"), packed.weights, strict=True):
             if units.any():
                 measure(name, bits, units)
         if drawn is not None:
             metrics["draws_error"] = (drawn, None, self.passes)
-        return Answer(metrics | {name: (value, None, count) for name, value in laid.told.items()})
+        return Answer(metrics | {name: (value, None, count) for name, value in packed.documents.items()})
 
 
 @dataclass(frozen=True)
-class Laid:
-    """A corpus as rows for one model. `vocabulary`: as the rows hold it; `forced` [n]: positions counted at no cost;
-    `weights` [2, n]: bytes and words of the text that each row scores; `told`: what became of the documents."""
+class PackedCorpus:
+    """A corpus as `rows` for one model, in ids of `vocabulary`.
+
+    `free` [n]: positions of each row that are counted with zero loss; `weights` [2, n]: bytes and words of the text
+    that each row scores; `documents`: metrics of how many documents and ids were scored.
+    """
 
     rows: Rows
     vocabulary: Vocabulary
-    forced: np.ndarray
+    free: np.ndarray
     weights: np.ndarray
-    told: dict[str, float]
+    documents: dict[str, float]
 
-    def score(self, model: Model, passes: int, seed: int, work: Work) -> Bound:
-        """Nats of every row; `tokens` counts the forced positions as well."""
-        batch = work.batch or max(1, min(256, LOGITS // (self.rows.ids.shape[1] * self.vocabulary.total)))
+    def score(self, model: Model, passes: int, seed: int, work: WorkQueue) -> Bound:
+        """Nats of every row; `tokens` includes the free positions."""
+        batch = work.batch or max(1, min(256, MAX_LOGITS // (self.rows.ids.shape[1] * self.vocabulary.total)))
         bound = shared_bound(model, self.vocabulary, self.rows, work, passes=passes, seed=seed, batch=batch)
-        return dataclasses.replace(bound, tokens=bound.tokens + self.forced)
+        return dataclasses.replace(bound, tokens=bound.tokens + self.free)
 
 
-def lay_out(task: Perplexity, model: Model, limit: int | None) -> Laid:
-    """The rows of a task for a model (at most `limit`, drawn from all); ValueError when the corpus gives none."""
-    check(task.tokenizer, model.data.vocabulary(), model.data)
-    marks = ends(task.tokenizer, model.data.vocabulary())
-    read = _Read(task.documents, model)
-    kind = np.min_scalar_type(model.data.vocabulary().total)
-    found = [
-        Rows(r.ids.astype(kind), r.candidates, r.example)
-        for r in task.packing.rows(read.stream(), task.length, marks)
+def pack_corpus(task: Perplexity, model: Model, limit: int | None) -> PackedCorpus:
+    """The rows of a task for a model (at most `limit`, drawn at random from all of them); ValueError if the corpus
+    gives no rows or the model's tokenizer is not the protocol's."""
+    vocabulary = model.data.vocabulary()
+    check_ids(task.tokenizer, model.data)
+    special = special_ids(task.tokenizer, vocabulary)
+    reader = _Reader(task.documents, model)
+    dtype = np.min_scalar_type(vocabulary.total)
+    chunks = [
+        Rows(chunk.ids.astype(dtype), chunk.candidates, chunk.example)
+        for chunk in task.packing.rows(reader.stream(), task.length, special)
     ]
-    rows = Rows.joined(found, task.length)
-    _check_any(task, len(rows), read)
-    weights, used = read.weights(task.packing, task.length, rows)
+    rows = Rows.joined(chunks, task.length)
+    _check_any(task, len(rows), reader)
+    weights, documents = reader.weights(task.packing, task.length, rows)
     chosen = np.arange(len(rows))
     if limit is not None and limit < len(rows):
         order = rng.permutation(0, rng.CORPUS, 0, len(rows)).numpy()
         chosen = np.sort(order[:limit])
     rows = Rows(rows.ids[chosen], rows.candidates[chosen], rows.example[chosen] >> 32)
-    rows, forced = _counted(task, model, rows)
-    return Laid(rows, _vocabulary(task, model.data.vocabulary(), marks), forced, weights[:, chosen], used)
+    rows, free = _counted(task, model, rows)
+    return PackedCorpus(rows, _row_vocabulary(task, vocabulary, special), free, weights[:, chosen], documents)
 
 
-class _Read:
-    """Documents of a corpus as they go by: what they hold is counted, their text is not kept."""
+class _Reader:
+    """Streams the documents of a corpus once and stores their sizes, but not their text."""
 
     def __init__(self, documents: Documents, model: Model) -> None:
         self.documents, self.model = documents, model
@@ -194,24 +200,25 @@ class _Read:
         return (o[0] for o, _ in one), (o[1] for o, _ in two), (t[1] for _, t in three)
 
     def weights(self, packing: Packing, length: int, rows: Rows) -> tuple[np.ndarray, dict[str, float]]:
-        """Bytes and words of what each row scores [2, n], and what became of the documents: the same rows are cut
-        anew, of the numbers of ids instead of the ids."""
+        """Bytes and words that each row scores [2, n], and metrics of the documents. The same rows are packed again,
+        from the index of each id in the corpus instead of the id, to find the document that each position belongs to.
+        """
         sizes = np.array(self.sizes, np.int64).reshape(-1, 3)
         first = np.concatenate([[0], np.cumsum(sizes[:, 2])])
         share = sizes[:, :2] / np.maximum(sizes[:, 2:], 1)
         stream = ((n, np.arange(first[i], first[i + 1])) for i, n in enumerate(self.numbers))
         scored = np.zeros(len(sizes), np.int64)
         weights = []
-        for chunk in packing.rows(stream, length, Ends(-1, -1, -1)):
+        for chunk in packing.rows(stream, length, SpecialIds(-1, -1, -1)):
             text = chunk.candidates & (chunk.ids >= 0)
             owner = np.searchsorted(first, chunk.ids[text], "right") - 1
             row = np.repeat(np.arange(len(chunk)), text.sum(1))
             weights.append([np.bincount(row, share[owner, i], minlength=len(chunk)) for i in (0, 1)])
             scored += np.bincount(owner, minlength=len(sizes))
-        found = np.concatenate([np.empty((2, 0)), *map(np.array, weights)], 1)
-        assert found.shape[1] == len(rows)
+        joined = np.concatenate([np.empty((2, 0)), *map(np.array, weights)], 1)
+        assert joined.shape[1] == len(rows)
         ids = sizes[:, 2]
-        return found, {
+        return joined, {
             "documents": float(len(sizes)),
             "documents_without_ids": float((ids == 0).sum()),
             "documents_unscored": float(((ids > 0) & (scored == 0)).sum()),
@@ -219,60 +226,62 @@ class _Read:
         }
 
 
-def _check_any(task: Perplexity, rows: int, read: _Read) -> None:
+def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
     if rows:
         return
-    ids = sum(size[2] for size in read.sizes)
-    if not read.sizes:
+    ids = sum(size[2] for size in reader.sizes)
+    if not reader.sizes:
         raise ValueError(f"corpus {task.corpus!r} is empty: it holds no document")
     if not ids:
         raise ValueError(
-            f"corpus {task.corpus!r} is empty: none of its {len(read.sizes)} documents has an id"
+            f"corpus {task.corpus!r} is empty: none of its {len(reader.sizes)} documents has an id"
         )
-    longest = max(size[2] for size in read.sizes)
+    longest = max(size[2] for size in reader.sizes)
     raise ValueError(
-        f"corpus {task.corpus!r} gives no row of {task.packing.room(task.length)} ids of text: {len(read.sizes)}"
+        f"corpus {task.corpus!r} gives no row of {task.packing.text_ids(task.length)} ids of text: {len(reader.sizes)}"
         f" documents of {ids} ids, the longest {longest}; give more text or longer documents"
     )
 
 
 def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarray]:
-    """Rows as a model reads and scores them, and [n] positions that count at no cost."""
-    positions = task.packing.forced(rows)
-    given = _given(model.data)
+    """Rows as a model reads and scores them, and the number of its positions that count with zero loss, [n]."""
+    constant = task.packing.constant(rows)
+    positions = constant
+    given = _ends_are_given(model.data)
     causal = model.recipe.process.causal
-    forced = np.zeros(len(rows), np.int64)
+    free = np.zeros(len(rows), np.int64)
     candidates = rows.candidates
     if task.counts == "row":
         if causal:
             positions = positions & (np.arange(task.length) > 0)  # the first id is read, never predicted
         if given:
-            forced = positions.sum(1)
+            free = positions.sum(1)
         else:
             candidates = candidates | positions
     ids = rows.ids
-    if causal and not given and task.packing.forced(rows)[:, 0].all():
-        # the process puts a BOS of its own in front
+    if causal and not given and constant[:, 0].all():
+        # the process adds its own BOS
         ids, candidates = ids[:, 1:], candidates[:, 1:]
-    return Rows(ids, candidates, rows.example), forced
+    return Rows(ids, candidates, rows.example), free
 
 
-def _given(data: Data) -> bool:
-    """Whether a model's own rows stand between ends that are read and never predicted."""
-    return _given(data.data) if isinstance(data, Counted) else isinstance(data, Joined | Padded)
+def _ends_are_given(data: Data) -> bool:
+    """Whether a model's training rows begin and end with ids that it reads and never predicts."""
+    return _ends_are_given(data.data) if isinstance(data, Counted) else isinstance(data, Joined | Padded)
 
 
-def _vocabulary(task: Perplexity, own: Vocabulary, marks: Ends) -> Vocabulary:
-    """The model's vocabulary for these rows: BOS as they begin, and padding where they are padded.
+def _row_vocabulary(task: Perplexity, own: Vocabulary, special: SpecialIds) -> Vocabulary:
+    """The model's vocabulary for these rows: BOS as they begin, and padding if they are padded.
 
-    Published rows are attended where they are padded, and noised there; so are those of a model that pads like that.
-    Where a row is not padded, an id that pads elsewhere (EOS, often) is a token like others.
+    Padding of published protocols is attended and noised (`filler`), as is padding of a model that was trained that
+    way; other padding is left out of attention (`pad`). In rows without padding, an id that pads elsewhere, often EOS,
+    is a token like any other.
     """
     plain = dataclasses.replace(
-        own, bos=own.bos if marks.begin is None else marks.begin, pad=None, filler=None
+        own, bos=own.bos if special.begin is None else special.begin, pad=None, filler=None
     )
-    if not task.packing.pads:
+    if not task.packing.has_padding:
         return plain
     if task.tokenizer != OWN or own.filler is not None:
-        return dataclasses.replace(plain, filler=marks.pad)
-    return dataclasses.replace(plain, pad=marks.pad)
+        return dataclasses.replace(plain, filler=special.pad)
+    return dataclasses.replace(plain, pad=special.pad)

@@ -1,11 +1,12 @@
-"""How the documents of a corpus become rows of L ids that are scored: the published ways, and one for any text.
+"""How the documents of a corpus become rows of L scored ids: the published packings, and one for any text
+(docs/method.md#packing, docs/method.md#published-protocols).
 
-    WrappedRows(batch=1000)         joined, EOS behind each document, cut in L - 2 between BOS and EOS
-    WrappedPlainRows(batch=1000)    the same, nothing between documents (zero-shot sets)
-    PaddedRows()                    one document a row: BOS, its first L - 2 ids, EOS, padding
-    PieceRows()                     each document in pieces of L; the last reaches back and scores what is left
+    WrappedRows(batch=1000)         joined with an EOS after each document, cut into L - 2 ids between BOS and EOS
+    WrappedPlainRows(batch=1000)    the same with nothing between documents (zero-shot sets)
+    PaddedRows()                    one document per row: BOS, its first L - 2 ids, EOS, padding
+    PieceRows()                     each document in pieces of L; the last one overlaps and scores only the remainder
 
-The cutting is `repro.data.rows`'s, that of training data. Symbols: n rows of a chunk, L ids a row.
+Rows are cut by `repro.data.rows`, as for training data. Symbols: n rows of a chunk, L ids a row.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from repro.data.corpus import Rows
 from repro.data.rows import CHUNK, Stream
 
 
-class Ends(NamedTuple):
-    """Ids that stand for no text: begin and end of a row, padding (None where there is none)."""
+class SpecialIds(NamedTuple):
+    """Ids that represent no text: begin and end of a row, and padding; None where the vocabulary has no such id."""
 
     begin: int | None
     end: int | None
@@ -32,117 +33,114 @@ class Ends(NamedTuple):
 
 
 class Packing(Part):
-    """Kind: the law from documents to rows; candidates are the text, and the end of a document where it varies."""
+    """Kind: how documents become rows. Candidates are the positions of text, and the document's end where its position
+    varies."""
 
-    pads: ClassVar[bool] = False
-    """Whether rows hold padding."""
+    has_padding: ClassVar[bool] = False
 
     @abstractmethod
     def protocol(self) -> dict[str, str]:
-        """`packing` and `eos`, in the words of published tables (evals/published.toml)."""
+        """`packing` and `eos`, in the terms of published tables (evals/published.toml)."""
 
-    def need(self, ends: Ends) -> str | None:
-        """What these ids lack for it, or None."""
-        if ends.begin is None or ends.end is None:
+    def missing(self, special: SpecialIds) -> str | None:
+        """The reason why the packing cannot be used with these special ids, or None."""
+        if special.begin is None or special.end is None:
             return "the vocabulary has no BOS and EOS to stand around a row; --tasks pieces needs none"
         return None
 
-    def room(self, length: int) -> int:
-        """Ids of text a row."""
+    def text_ids(self, length: int) -> int:
+        """Ids of text that a row of `length` ids has space for."""
         return length - 2
 
     @abstractmethod
-    def rows(self, stream: Stream, length: int, ends: Ends) -> Iterator[Rows]: ...
+    def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
+        """Chunks of rows [n, L] from a stream of (document number, ids)."""
 
-    def forced(self, found: Rows) -> np.ndarray:
-        """[n, L] bool: positions that hold the same id in every row, which no candidate is."""
-        forced = np.zeros(found.ids.shape, bool)
-        forced[:, [0, -1]] = True
-        return forced
-
-
-def _check_batch(batch: int) -> None:
-    if batch < 0:
-        raise ValueError(f"batch={batch} is no number of documents; 0 joins all of them")
+    def constant(self, chunk: Rows) -> np.ndarray:
+        """[n, L] bool: positions that hold the same id in every row, which are never candidates."""
+        constant = np.zeros(chunk.ids.shape, bool)
+        constant[:, [0, -1]] = True
+        return constant
 
 
 @part
-class WrappedRows(Packing):
-    """Documents joined `batch` at a time, EOS behind each; what a batch leaves over is dropped (0: all joined)."""
+class _Wrapped(Packing):
+    """Kind: joined documents, `batch` at a time; the incomplete last row of each batch is dropped (0: all joined)."""
 
     batch: int
+    ends_documents: ClassVar[bool]
+    """Whether an EOS follows each document."""
 
     def __post_init__(self) -> None:
-        _check_batch(self.batch)
+        if self.batch < 0:
+            raise ValueError(f"batch={self.batch} is no number of documents; 0 joins all of them")
 
     def protocol(self) -> dict[str, str]:
-        return {"packing": "wrapped", "eos": "between documents"}
+        return {"packing": "wrapped", "eos": f"{'' if self.ends_documents else 'none '}between documents"}
 
-    def rows(self, stream: Stream, length: int, ends: Ends) -> Iterator[Rows]:
-        assert ends.begin is not None and ends.end is not None
-        return rows.wrapped(stream, length, ends.begin, ends.end, (ends.end,), self.batch)
+    def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
+        assert special.begin is not None and special.end is not None
+        mark = (special.end,) if self.ends_documents else ()
+        return rows.wrapped(stream, length, special.begin, special.end, mark, self.batch)
 
 
 @part
-class WrappedPlainRows(Packing):
+class WrappedRows(_Wrapped):
+    """Documents joined with an EOS after each."""
+
+    ends_documents = True
+
+
+@part
+class WrappedPlainRows(_Wrapped):
     """As `WrappedRows`, with nothing between documents."""
 
-    batch: int
-
-    def __post_init__(self) -> None:
-        _check_batch(self.batch)
-
-    def protocol(self) -> dict[str, str]:
-        return {"packing": "wrapped", "eos": "none between documents"}
-
-    def rows(self, stream: Stream, length: int, ends: Ends) -> Iterator[Rows]:
-        assert ends.begin is not None and ends.end is not None
-        return rows.wrapped(stream, length, ends.begin, ends.end, (), self.batch)
+    ends_documents = False
 
 
 @part
 class PaddedRows(Packing):
-    """One document a row, its end scored; padding is never scored, but attended and noised
+    """One document per row, its end scored; padding is never scored, but attended and noised
     (docs/method.md#duo-hyperparameters)."""
 
-    pads = True
+    has_padding = True
 
     def protocol(self) -> dict[str, str]:
         return {"packing": "padded", "eos": "behind each document"}
 
-    def need(self, ends: Ends) -> str | None:
-        if ends.pad is None:
+    def missing(self, special: SpecialIds) -> str | None:
+        if special.pad is None:
             return "the vocabulary has no padding; --tasks wrapped joins documents instead"
-        if ends.pad == ends.end:
+        if special.pad == special.end:
             return "padding and EOS are one id; --tasks wrapped joins documents instead"
-        return super().need(ends)
+        return super().missing(special)
 
-    def rows(self, stream: Stream, length: int, ends: Ends) -> Iterator[Rows]:
-        assert ends.begin is not None and ends.end is not None and ends.pad is not None
-        return rows.padded(stream, length, ends.begin, ends.end, ends.pad)
+    def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
+        assert special.begin is not None and special.end is not None and special.pad is not None
+        return rows.padded(stream, length, special.begin, special.end, special.pad)
 
-    def forced(self, found: Rows) -> np.ndarray:
-        forced = np.zeros(found.ids.shape, bool)
-        forced[:, 0] = True
-        return forced
+    def constant(self, chunk: Rows) -> np.ndarray:
+        constant = np.zeros(chunk.ids.shape, bool)
+        constant[:, 0] = True
+        return constant
 
 
 @part
 class PieceRows(Packing):
-    """Pieces of L of each document, no end marked. Where a remainder is left, the last L ids are a row whose earlier
-    ids are given and whose candidates are those that no piece has scored: nothing of a document of L ids or more is
-    lost, nor scored twice. Shorter documents give no row."""
+    """Pieces of L ids of each document, with no end marked. A remainder is scored in a last row of the document's last
+    L ids, where only the ids that no other piece scores are candidates. So every id of a document of L ids or more is
+    scored exactly once; shorter documents give no row."""
 
     def protocol(self) -> dict[str, str]:
         return {"packing": "pieces", "eos": "none"}
 
-    def need(self, ends: Ends) -> str | None:
+    def missing(self, special: SpecialIds) -> str | None:
         return None
 
-    def room(self, length: int) -> int:
+    def text_ids(self, length: int) -> int:
         return length
 
-    def rows(self, stream: Stream, length: int, ends: Ends) -> Iterator[Rows]:
+    def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
         while documents := list(itertools.islice(stream, CHUNK)):
             ids, candidates, names = [np.empty((0, length), np.int64)], [np.empty((0, length), bool)], []
             for number, text in documents:
@@ -157,5 +155,5 @@ class PieceRows(Packing):
                 names += [(number << 32) + piece for piece in range(len(starts))]
             yield Rows(np.concatenate(ids), np.concatenate(candidates), np.array(names, np.int64))
 
-    def forced(self, found: Rows) -> np.ndarray:
-        return np.zeros(found.ids.shape, bool)
+    def constant(self, chunk: Rows) -> np.ndarray:
+        return np.zeros(chunk.ids.shape, bool)

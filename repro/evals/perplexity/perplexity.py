@@ -1,4 +1,5 @@
-"""Held-out likelihood: a bound for diffusion, the exact value for autoregression; and training curves."""
+"""Held-out likelihood of a recipe's own data, a bound for diffusion and exact for autoregression; training curves
+(docs/method.md#metrics)."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repro.core import rng
+from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.data.corpus import Rows, prepared
 from repro.data.language import Language
 from repro.evals.task import Answer, Ask, Task
-from repro.evals.work_queue import Work, rows_of
+from repro.evals.work_queue import WorkQueue, rows_per_chunk
 from repro.evals.workload import Workload
 from repro.model import Model
 
@@ -23,29 +25,31 @@ if TYPE_CHECKING:
 
 
 def shared_bound(
-    model: Model, vocabulary: Vocabulary, rows: Rows, work: Work, *, passes: int, seed: int, batch: int
+    model: Model, vocabulary: Vocabulary, rows: Rows, work: WorkQueue, *, passes: int, seed: int, batch: int
 ) -> Bound:
-    """The bound of a model on rows [n, L], cut into pieces that processes share; `batch` rows a forward, `vocabulary`
-    as the rows hold it. Raises Elsewhere while other processes are at what is left."""
+    """The bound of a model on rows [n, L] in ids of `vocabulary`, with `batch` rows in a forward. The work is split
+    into chunks that several processes can share; raises Busy while other processes compute the remaining chunks."""
     from repro.models.denoiser import ForwardWrapper
     from repro.objectives.bound import bound_of, row_nll
 
     network, process = ForwardWrapper(model.denoiser), model.recipe.process
 
-    def nll(some: range) -> list[list[float]]:
-        part = slice(some.start, some.stop)
-        found = row_nll(network, process, vocabulary, rows, part, passes=passes, seed=seed, batch=batch)
-        return found.tolist()
+    def nll(chunk: range) -> list[list[float]]:
+        part = slice(chunk.start, chunk.stop)
+        return row_nll(
+            network, process, vocabulary, rows, part, passes=passes, seed=seed, batch=batch
+        ).tolist()
 
-    found = work.pieces(len(rows), rows_of(rows.ids.shape[1]), nll)
+    chunks = work.map_chunks(len(rows), rows_per_chunk(rows.ids.shape[1]), nll)
     work.join()
-    return bound_of(rows, np.concatenate([np.array(piece) for piece in found], axis=1))
+    return bound_of(rows, np.concatenate([np.array(chunk) for chunk in chunks], axis=1))
 
 
 @part
 class HeldoutBound(Task):
-    """Bound on -log p a token over `rows` held-out rows, `passes` independent passes; the exact nll of the same rows
-    beside it where the law is known. Documents of the first `skip_rows` rows, which steer training, are left out."""
+    """Bound on -log p per token, in nats, over `rows` held-out rows with `passes` independent passes; also the exact
+    nll of the same rows if the data is an oracle language. Documents of the first `skip_rows` rows are left out,
+    because training is monitored on them."""
 
     rows: int
     skip_rows: int
@@ -62,8 +66,7 @@ class HeldoutBound(Task):
             "unit": "nats a candidate token",
         }
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
-        from repro.core.lazy import torch
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         from repro.objectives.bound import BATCH
 
         data = model.data
@@ -88,17 +91,20 @@ class HeldoutBound(Task):
         return Answer(metrics)
 
     def _rows(self, model: Model, count: int) -> Rows:
-        """`count` held-out rows in a keyed order, from documents that the in-training bound never read."""
+        """`count` held-out rows, chosen by key, from documents that the bound computed in training does not use."""
         corpus = prepared(model.data)
         if model.corpus is not None and corpus.digest != model.corpus:
             raise ValueError(
-                f"the model was trained on other data ({model.corpus[:12]}, here {corpus.digest[:12]})"
+                f"the model was trained on other data (digest {model.corpus[:12]}; the data here has"
+                f" {corpus.digest[:12]}); use the version of the data that the model was trained on"
             )
         split = corpus.heldout
         clusters = model.data.clusters(np.asarray(split.example))
         fresh = np.flatnonzero(~np.isin(clusters, clusters[: self.skip_rows]))
         if count > len(fresh):
-            raise ValueError(f"task {self.name!r} wants {count} held-out rows; {len(fresh)} are left for it")
+            raise ValueError(
+                f"task {self.name!r} needs {count} held-out rows; {len(fresh)} are available, use a smaller limit"
+            )
         order = rng.permutation(0, rng.QUOTED, 0, len(fresh)).numpy()[:count]
         chosen = np.sort(fresh[order])
         return Rows(split.ids[chosen], split.candidates[chosen], clusters[chosen])
@@ -106,8 +112,9 @@ class HeldoutBound(Task):
 
 @part
 class TrainingCurve(Task):
-    """Loss (at most `points` points) and in-training held-out bound by step, from the run's metrics.jsonl. The metric
-    `loss` is the curve's last point, a mean over its block; its `n` counts the logged steps of the whole curve."""
+    """Training loss (at most `points` points) and the held-out bound computed in training, by step, from the run's
+    metrics.jsonl. The metric `loss` is the curve's last point, a mean over its block of logged steps; its `n` is the
+    number of logged steps of the whole curve."""
 
     points: int
     generates = False
@@ -134,7 +141,7 @@ class TrainingCurve(Task):
             rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}: {error}; run the training command with --resume, which mends its log"
+                f"{path}: {error}; run the training command with --resume, which repairs its log"
             ) from None
         rows = [row for row in rows if row["step"] <= model.step]
         blocks = np.array_split(np.arange(len(rows)), min(self.points, len(rows)))

@@ -1,4 +1,4 @@
-"""The papers' rows: padded, wrapped with BOS and EOS of their own, written without being in memory; detokenisers."""
+"""Rows as in the papers: padded, or wrapped between BOS and EOS; prepared in bounded memory; detokenisers."""
 
 import json
 import tracemalloc
@@ -46,7 +46,7 @@ def units(tmp_path_factory):
 
 
 def lines(path, texts, column="text", heldout=1) -> Hub:
-    """A dataset of one text a row, the last `heldout` held out: how OpenWebText is split, in small."""
+    """A dataset of one text a row, of which the last `heldout` are held out, as OpenWebText is split."""
     path.write_text("".join(json.dumps({column: text}) + "\n" for text in texts), "utf-8")
     return Hub(
         source=str(path),
@@ -73,7 +73,7 @@ def test_a_wordpiece_tokenizer_neither_truncates_pads_nor_adds(units, tmp_path):
 @pytest.mark.parametrize(
     ("pins", "says"), [({"begin": 23}, "begin=23 is no id below size=23"), ({"size": 22}, "size=22")]
 )
-def test_ids_that_the_tokenizer_does_not_have_are_refused(units, pins, says):
+def test_ids_that_the_tokenizer_does_not_have_raise(units, pins, says):
     with pytest.raises(ValueError, match=says):
         next(derive(units, pins).encode(["a"], AllFiles(path="none", sha256=UNRESOLVED)))
 
@@ -82,7 +82,7 @@ def test_ids_that_the_tokenizer_does_not_have_are_refused(units, pins, says):
 
 
 def test_padded_rows_by_hand(units, tmp_path):
-    """BOS, at most L - 2 ids, EOS, padding; text and EOS are scored, a long text loses its tail but not its EOS."""
+    """BOS, at most L - 2 ids, EOS, padding; text and EOS are scored, a long text is truncated before its EOS."""
     texts = ["bad a", "", "a b c d e f g", "h"]
     data = Padded(documents=lines(tmp_path / "d.jsonl", texts), units=units, length=6)
     assert data.vocabulary() == Vocabulary(
@@ -114,7 +114,7 @@ def test_wrapped_rows_stand_between_cls_and_sep(units, tmp_path):
         *(
             "[BOS]a b c[EOS]",
             "[BOS][EOS]d e[EOS]",
-        ),  # and the EOS of the second document, dropped with its batch
+        ),  # the EOS of the second document is dropped with the incomplete row
         "[BOS]f g h[EOS]",
     ]
     plain = PackedPlain(documents=documents, units=units, length=5, batch=0)
@@ -145,7 +145,7 @@ def test_rows_do_not_depend_on_the_chunks(tmp_path, monkeypatch, documents_a_chu
 # --- writing ----------------------------------------------------------------------------------------
 
 
-def test_files_are_those_of_numpy_whatever_the_chunks(tmp_path):
+def test_files_equal_those_of_numpy_for_any_chunks(tmp_path):
     rows = np.arange(24, dtype=np.uint16).reshape(8, 3)
     np.save(tmp_path / "whole.npy", rows)
     file = corpus._Growing(tmp_path / "grown.npy", np.dtype(np.uint16), (3,))
@@ -155,8 +155,8 @@ def test_files_are_those_of_numpy_whatever_the_chunks(tmp_path):
     assert (tmp_path / "grown.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
-def test_a_corpus_is_prepared_without_being_in_memory(tmp_path):
-    """8 MB of tokens in chunks of 4 MB as int64; all rows at once would take 64 MB and more."""
+def test_a_corpus_is_prepared_in_bounded_memory(tmp_path):
+    """8 MB of tokens in chunks of 4 MB as int64; all rows at once would take at least 64 MB."""
     documents = lines(tmp_path / "d.jsonl", ["abcd" * 500] * 4000, heldout=10)
     data = Text(documents=documents, units=Characters(), length=50)
     next(data.stream("train"))  # the alphabet is read, the dataset cached
@@ -167,14 +167,14 @@ def test_a_corpus_is_prepared_without_being_in_memory(tmp_path):
     assert made.train.ids.nbytes > 7.9e6 and peak < 2e7, peak
 
 
-def test_an_empty_split_says_so(tmp_path):
+def test_an_empty_split_raises(tmp_path):
     documents = lines(tmp_path / "d.jsonl", ["abcdefg", "ab"])
     with pytest.raises(ValueError, match="split 'heldout' holds no rows"):
         prepared(Text(documents=documents, units=Characters(), length=3))
     assert not [path for path in (tmp_path / "runs" / "data").iterdir() if path.is_dir()]
 
 
-def test_all_files_are_for_scoring_alone(tmp_path):
+def test_all_files_have_no_training_split(tmp_path):
     (tmp_path / "b.txt").write_text("one\n\ntwo\n\n\nthree", "utf-8")
     documents = AllFiles(path=str(tmp_path / "b.txt"), sha256=UNRESOLVED)
     assert list(documents.texts("heldout")) == [(0, "one"), (1, "two"), (2, "three")]
@@ -193,7 +193,7 @@ ROWS = Rows(
 
 @pytest.mark.parametrize("process", [Absorbing(), Uniform(alpha_end=1e-3, eps=1e-3)])
 def test_filler_is_noised_at_the_time_of_its_row(process):
-    """Padding that stayed clean would tell the length of every text; l of 3 are masked at a time of Beta(l, 4 - l)."""
+    """Clean padding would reveal the length of every text; with l of 3 candidates masked, t is Beta(l, 4 - l)."""
     ids = torch.tensor([[0, 1, 2, 3, 3, 3]]).repeat(2000, 1)
     t = torch.linspace(0.01, 0.99, 2000, dtype=torch.float64)
     expected = t
@@ -212,7 +212,7 @@ def test_filler_is_noised_at_the_time_of_its_row(process):
 
 
 @pytest.mark.parametrize("process", [Absorbing(), Uniform(alpha_end=1e-3, eps=1e-3)])
-def test_filler_is_noised_in_training_and_scored_nowhere(process, monkeypatch):
+def test_filler_is_noised_in_training_and_never_scored(process, monkeypatch):
     source = SimpleNamespace(vocabulary=lambda: FILLED, row_length=lambda: 6)
     shape = {"layers": 1, "width": 8, "heads": 2, "ffn": 16, "rope_base": 10_000.0, "norm_eps": 1e-5}
     pins = Dit(**shape, condition=4, frequencies=8, alpha_end=None)
@@ -239,11 +239,11 @@ def test_filler_is_noised_in_training_and_scored_nowhere(process, monkeypatch):
     monkeypatch.undo()
     bound = heldout_bound(ForwardWrapper(denoiser), process, FILLED, ROWS, passes=2, seed=0)
     assert (bound.tokens == 3).all()
-    # a network with a head of zeros knows nothing: ln K a token
+    # a network with a head of zeros predicts uniformly: ln K a token
     assert bound.value == pytest.approx(np.log(4), abs=4 * bound.error + 1e-6)
 
 
-def test_masked_ce_refuses_padded_rows():
+def test_masked_ce_raises_for_padded_rows():
     loss = MaskedCE(rate=Window(low=0.1, high=0.9), masks=Fresh(), group=GlobalBatch())
     batch = SimpleNamespace(vocabulary=FILLED)
     with pytest.raises(ValueError, match="padding clean"):

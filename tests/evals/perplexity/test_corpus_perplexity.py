@@ -1,4 +1,5 @@
-"""Perplexity of corpora: rows by hand, oracles by enumeration, a literal loop, bytes and words, protocols, verdicts."""
+"""Perplexity of corpora: rows by hand, oracles by enumeration, a plain loop, bytes and words, protocols, the
+reproduction test."""
 
 import itertools
 import json
@@ -22,9 +23,10 @@ from repro.data.released import Released, keep
 from repro.data.text import Characters, Gpt2, Text
 from repro.evals.__main__ import main
 from repro.evals.perplexity import corpora, corpus
-from repro.evals.perplexity.corpus import Perplexity, lay_out
-from repro.evals.perplexity.packings import Ends, PaddedRows, PieceRows, WrappedPlainRows, WrappedRows
-from repro.evals.perplexity.tokenizers import TOKENIZERS, check, ends
+from repro.evals.perplexity.catalogue import FILE, read_catalogue
+from repro.evals.perplexity.corpus import Perplexity, pack_corpus
+from repro.evals.perplexity.packings import PaddedRows, PieceRows, SpecialIds, WrappedPlainRows, WrappedRows
+from repro.evals.perplexity.tokenizers import TOKENIZERS, check_ids, mismatch, special_ids
 from repro.evals.published import verify
 from repro.evals.published.cells import read
 from repro.evals.request import Request, prepare
@@ -50,7 +52,7 @@ def written(tmp_path, *texts, name="own.txt") -> AllFiles:
     return AllFiles(path=str(tmp_path / name), sha256=UNRESOLVED)
 
 
-def asks(documents, packing, length, counts="text", passes=4, tokenizer="own", name="own") -> Perplexity:
+def task_of(documents, packing, length, counts="text", passes=4, tokenizer="own", name="own") -> Perplexity:
     return Perplexity(
         name=name,
         corpus=name,
@@ -70,7 +72,7 @@ A, B, E, P = range(4)
 
 @part
 class Spelt(Data):
-    """Letters a and b, an end E and padding P: four ids, a mask behind them."""
+    """Letters a and b, an end E and padding P: four ids, then the mask."""
 
     length: int
 
@@ -90,73 +92,75 @@ def model(process, denoiser, data) -> Model:
 
 
 def blind(process, length=4) -> Model:
-    """A network that knows nothing: ln 4 a token."""
+    """A network with uniform predictions: ln 4 nats a token."""
     words = spaces.Words(size=4, length=length)
     uniform = spaces.Known(words, process, "leave_one_out", lambda ids, t: torch.full((*ids.shape, 4), 0.25))
     return model(process, uniform, Spelt(length=length))
 
 
-def laid(tmp_path, packing, *texts, counts="text", process=None, length=5):
-    found = lay_out(
-        asks(written(tmp_path, *texts), packing, length, counts),
+def packed(tmp_path, packing, *texts, counts="text", process=None, length=5):
+    found = pack_corpus(
+        task_of(written(tmp_path, *texts), packing, length, counts),
         blind(process or Absorbing(), length),
         None,
     )
     return found.rows.ids.tolist(), found.rows.candidates.astype(int).tolist(), found
 
 
-def test_the_end_rule_shows_in_the_rows(tmp_path):
+def test_rows_have_the_ends_of_their_packing(tmp_path):
     texts = ("aab", "ba", "bbbb")
-    marked, where, _ = laid(tmp_path, WrappedRows(batch=0), *texts)
+    marked, where, _ = packed(tmp_path, WrappedRows(batch=0), *texts)
     assert marked == [[E, A, A, B, E], [E, E, B, A, E], [E, E, B, B, E], [E, B, B, E, E]]
     assert where == [[0, 1, 1, 1, 0]] * 4
-    plain, where, _ = laid(tmp_path, WrappedPlainRows(batch=0), *texts)
+    plain, where, _ = packed(tmp_path, WrappedPlainRows(batch=0), *texts)
     assert plain == [[E, A, A, B, E], [E, B, A, B, E], [E, B, B, B, E]]
     assert where == [[0, 1, 1, 1, 0]] * 3
-    padded, where, _ = laid(tmp_path, PaddedRows(), *texts)
+    padded, where, _ = packed(tmp_path, PaddedRows(), *texts)
     assert padded == [[E, A, A, B, E], [E, B, A, E, P], [E, B, B, B, E]]
     assert where == [[0, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 1, 1, 1, 1]]
 
 
-def test_a_batch_drops_what_is_left_of_it(tmp_path):
-    _, _, all_joined = laid(tmp_path, WrappedPlainRows(batch=0), "aab", "ba", "bbbb")
-    rows, _, by_two = laid(tmp_path, WrappedPlainRows(batch=2), "aab", "ba", "bbbb")
+def test_a_batch_drops_its_incomplete_last_row(tmp_path):
+    _, _, all_joined = packed(tmp_path, WrappedPlainRows(batch=0), "aab", "ba", "bbbb")
+    rows, _, by_two = packed(tmp_path, WrappedPlainRows(batch=2), "aab", "ba", "bbbb")
     assert rows == [[E, A, A, B, E], [E, B, B, B, E]]
-    assert by_two.told == {
+    assert by_two.documents == {
         "documents": 3.0,
         "documents_without_ids": 0.0,
         "documents_unscored": 1.0,
         "ids_scored": pytest.approx(6 / 9),
     }
-    assert all_joined.told["ids_scored"] == 1.0
+    assert all_joined.documents["ids_scored"] == 1.0
 
 
 def test_pieces_score_every_id_of_a_long_document_once(tmp_path):
-    ids, where, found = laid(tmp_path, PieceRows(), "aababba", "ab", "bbbbb")
+    ids, where, found = packed(tmp_path, PieceRows(), "aababba", "ab", "bbbbb")
     assert ids == [[A, A, B, A, B], [B, A, B, B, A], [B] * 5]
     assert where == [[1] * 5, [0, 0, 0, 1, 1], [1] * 5]
-    assert found.told["documents_unscored"] == 1.0 and found.told["ids_scored"] == pytest.approx(12 / 14)
+    assert found.documents["documents_unscored"] == 1.0 and found.documents["ids_scored"] == pytest.approx(
+        12 / 14
+    )
     assert found.weights.tolist() == [[5.0, 2.0, 5.0], pytest.approx([5 / 7, 2 / 7, 1.0])]
     assert found.rows.example.tolist() == [0, 0, 2]
 
 
-def test_what_counts_is_the_row_or_the_text(tmp_path):
-    """A network trained on noised ends scores them; AR never predicts the first; ends that are given cost nothing."""
-    _, where, found = laid(tmp_path, WrappedPlainRows(batch=0), "aabbab", counts="row")
-    assert where == [[1] * 5] * 2 and not found.forced.any()
-    ids, where, found = laid(
+def test_counts_is_the_row_or_the_text(tmp_path):
+    """A network trained on noised ends scores them; AR never predicts the first; ends that are given have no loss."""
+    _, where, found = packed(tmp_path, WrappedPlainRows(batch=0), "aabbab", counts="row")
+    assert where == [[1] * 5] * 2 and not found.free.any()
+    ids, where, found = packed(
         tmp_path, WrappedPlainRows(batch=0), "aabbab", counts="row", process=LeftToRight()
     )
-    assert ids == [[A, A, B, E], [B, A, B, E]] and where == [[1] * 4] * 2 and not found.forced.any()
-    _, where, _ = laid(tmp_path, PaddedRows(), "ab", counts="row")
+    assert ids == [[A, A, B, E], [B, A, B, E]] and where == [[1] * 4] * 2 and not found.free.any()
+    _, where, _ = packed(tmp_path, PaddedRows(), "ab", counts="row")
     assert where == [[1, 1, 1, 1, 0]]
     documents = written(tmp_path, "aab", "bab")
     own = Counted(data=Packed(documents=documents, units=Characters(), length=5, batch=0), rows=1)
-    task = asks(documents, WrappedRows(batch=0), 5, "row")
+    task = task_of(documents, WrappedRows(batch=0), 5, "row")
     for process, extra in ((Absorbing(), 2), (LeftToRight(), 1)):
-        found = lay_out(task, model(process, None, own), None)
+        found = pack_corpus(task, model(process, None, own), None)
         assert found.rows.candidates[:, 1:-1].all() and not found.rows.candidates[:, [0, -1]].any()
-        assert (found.forced == extra).all() and found.rows.ids.shape[1] == 5
+        assert (found.free == extra).all() and found.rows.ids.shape[1] == 5
     metrics = task.answer(model(LeftToRight(), blind(LeftToRight(), 5).denoiser, own), ASK).metrics
     assert metrics["nll"][0] == pytest.approx(3 * math.log(4) / 4)
 
@@ -173,8 +177,8 @@ def test_what_counts_is_the_row_or_the_text(tmp_path):
 )
 def test_padding_is_what_pads_these_rows(packing, own, tokenizer, pad, filler):
     vocabulary = Vocabulary(size=4, total=5, mask=4, bos=None, eos=E, **{"pad": None, **own})
-    task = asks(AllFiles(path="x", sha256=UNRESOLVED), packing, 8, tokenizer=tokenizer)
-    found = corpus._vocabulary(task, vocabulary, ends(tokenizer, vocabulary))
+    task = task_of(AllFiles(path="x", sha256=UNRESOLVED), packing, 8, tokenizer=tokenizer)
+    found = corpus._row_vocabulary(task, vocabulary, special_ids(tokenizer, vocabulary))
     assert (found.pad, found.filler) == (pad, filler)
     assert found.bos == (101 if tokenizer != "own" else E)
 
@@ -182,7 +186,7 @@ def test_padding_is_what_pads_these_rows(packing, own, tokenizer, pad, filler):
 # --- oracles ------------------------------------------------------------------------------------------------
 
 
-def answered(task, process, denoiser, length=4):
+def metrics_of(task, process, denoiser, length=4):
     return task.answer(model(process, denoiser, Spelt(length=length)), ASK).metrics
 
 
@@ -190,28 +194,28 @@ TEXTS = ("ab", "ba", "bb", "a", "abba", "b", "aa")
 
 
 @pytest.mark.parametrize("counts", ["row", "text"])
-def test_wrapped_rows_of_an_oracle_cost_what_the_law_says(tmp_path, counts):
+def test_the_bound_of_wrapped_rows_of_an_oracle_is_their_log_probability(tmp_path, counts):
     """The exact denoiser's bound is -log p of each row; with ends given, -log p of the text between them."""
     space = spaces.random_space(4, 4)
     documents = written(tmp_path, *(TEXTS * 40))
-    task = asks(documents, WrappedRows(batch=0), 4, counts, passes=8)
-    rows = lay_out(task, blind(Absorbing()), None).rows.ids
+    task = task_of(documents, WrappedRows(batch=0), 4, counts, passes=8)
+    rows = pack_corpus(task, blind(Absorbing()), None).rows.ids
     law = space.as_law()
     exact = 0.0
     for row in rows.tolist():
         given = sum(law[(row[0], x, y, row[3])] for x, y in itertools.product(range(4), repeat=2))
         exact -= math.log(law[tuple(row)] / (1 if counts == "row" else given))
     exact /= len(rows) * (4 if counts == "row" else 2)
-    found = answered(task, Absorbing(), spaces.exact(space, Absorbing()))
+    found = metrics_of(task, Absorbing(), spaces.exact(space, Absorbing()))
     value, error = found["nll_bound"][0], found["draws_error"][0]
     assert 0 < error < 0.01 and abs(value - exact) < 4 * error
     assert found["ppl_bound"][0] == pytest.approx(math.exp(value))
-    spoiled = answered(task, Absorbing(), spaces.stranger(space, Absorbing()))["nll_bound"][0]
+    spoiled = metrics_of(task, Absorbing(), spaces.stranger(space, Absorbing()))["nll_bound"][0]
     assert spoiled > exact + 8 * error
 
 
 def padded_law() -> spaces.Space:
-    """Rows of five that are mostly E, letters, E, padding: padding that shows tells where the text ends."""
+    """Rows of five that are mostly E, letters, E, padding: visible padding reveals where the text ends."""
     space = spaces.random_space(4, 5)
     proper = [
         row[0] == E and P not in row[: (end := row[1:].index(E) + 1)] and set(row[end + 1 :]) <= {P}
@@ -224,7 +228,7 @@ def padded_law() -> spaces.Space:
 
 
 def enumerated(space, rows, noised) -> float:
-    """Nats a candidate: the mean over masked sets of what is `noised`, size by size, of the candidates' losses."""
+    """Nats per candidate: by level, the mean of the candidates' losses over masked sets of the `noised` positions."""
     total = 0.0
     for row, where in zip(rows.ids.tolist(), rows.candidates, strict=True):
         places = [i for i in range(len(row)) if noised(row[i], where[i])]
@@ -239,16 +243,16 @@ def enumerated(space, rows, noised) -> float:
     return total / rows.candidates.sum()
 
 
-def test_padded_rows_of_an_oracle_cost_what_enumeration_says(tmp_path):
-    """Padding is noised beside the text and read where it shows; were it always shown, text would cost less."""
+def test_the_bound_of_padded_rows_of_an_oracle_equals_enumeration(tmp_path):
+    """Padding is noised like the text; if it were always visible, the bound would be lower."""
     space = padded_law()
     texts = ("a", "b", "ab", "ba")
-    few = asks(written(tmp_path, *texts), PaddedRows(), 5)
-    rows = lay_out(few, blind(Absorbing(), 5), None).rows
-    task = asks(written(tmp_path, *(texts * 100), name="many.txt"), PaddedRows(), 5, passes=8)
+    few = task_of(written(tmp_path, *texts), PaddedRows(), 5)
+    rows = pack_corpus(few, blind(Absorbing(), 5), None).rows
+    task = task_of(written(tmp_path, *(texts * 100), name="many.txt"), PaddedRows(), 5, passes=8)
     exact = enumerated(space, rows, lambda token, scored: scored or token == P)
     shown = enumerated(space, rows, lambda token, scored: scored)
-    found = answered(task, Absorbing(), spaces.exact(space, Absorbing()), 5)
+    found = metrics_of(task, Absorbing(), spaces.exact(space, Absorbing()), 5)
     value, error = found["nll_bound"][0], found["draws_error"][0]
     assert abs(value - exact) < 4 * error < 0.04 < (exact - shown) / 2
 
@@ -257,7 +261,7 @@ def test_padded_rows_of_an_oracle_cost_what_enumeration_says(tmp_path):
     ("packing", "counts"),
     [(WrappedRows(batch=0), "row"), (WrappedPlainRows(batch=2), "text"), (PieceRows(), "text")],
 )
-def test_autoregression_is_a_literal_loop(tmp_path, packing, counts):
+def test_autoregression_equals_a_plain_loop(tmp_path, packing, counts):
     ours = lm_worlds.model(LeftToRight(), lm_worlds.Letters(length=12, masked=0))
     texts = (
         "the cat sat. on the mat",
@@ -265,7 +269,7 @@ def test_autoregression_is_a_literal_loop(tmp_path, packing, counts):
         "why? because: it is warm there.",
         "so it was said and done again",
     )
-    task = asks(written(tmp_path, *texts), packing, 12, counts)
+    task = task_of(written(tmp_path, *texts), packing, 12, counts)
     ids = [[lm_worlds.ALPHABET.index(c) for c in text] for text in texts]
     rows = _by_hand(packing, ids)
     total = tokens = 0
@@ -283,8 +287,8 @@ def test_autoregression_is_a_literal_loop(tmp_path, packing, counts):
     assert not [name for name in found if "bound" in name or "draws" in name]
 
 
-def test_a_released_causal_network_costs_what_transformers_says(tmp_path):
-    """Its own loss on the same rows, BOS read once; the released folder is loaded as any other."""
+def test_a_released_causal_network_has_the_loss_of_transformers(tmp_path):
+    """The loss of transformers' own model on the same rows, with one BOS."""
     from transformers import AutoModelForCausalLM
 
     from repro.model import load
@@ -293,7 +297,7 @@ def test_a_released_causal_network_costs_what_transformers_says(tmp_path):
         lm_worlds.model(LeftToRight(), lm_worlds.Letters(length=48, masked=0)), tmp_path / "llama"
     )
     texts = ("the cat sat on the mat. why?", "it was so", "and so it was said again: be warm")
-    task = asks(written(tmp_path, *texts), WrappedRows(batch=0), 16, "row")
+    task = task_of(written(tmp_path, *texts), WrappedRows(batch=0), 16, "row")
     ids = [i for text in texts for i in [*map(lm_worlds.ALPHABET.index, text), lm_worlds.EOS]]
     cuts = [ids[start : start + 14] for start in range(0, len(ids) - 13, 14)]
     rows = torch.tensor([[lm_worlds.BOS, *cut, lm_worlds.EOS] for cut in cuts])
@@ -303,7 +307,7 @@ def test_a_released_causal_network_costs_what_transformers_says(tmp_path):
 
 
 def _by_hand(packing, ids):
-    """(row without its BOS, first place that is scored) for rows of 12."""
+    """(row without its BOS, first scored position) for rows of 12."""
     if isinstance(packing, PieceRows):
         found = []
         for text in (text for text in ids if len(text) >= 12):
@@ -327,7 +331,7 @@ def _by_hand(packing, ids):
 
 
 def test_bits_a_byte_and_a_word_by_hand(tmp_path):
-    """ln 4 a letter: 2 bits; the text's bytes are counted before detokenisation, multi-byte letters as they are."""
+    """ln 4 nats, or 2 bits, a letter; bytes are those of the text in UTF-8."""
     process = LeftToRight()
     texts = ["é ab", "é baab"]
 
@@ -336,13 +340,15 @@ def test_bits_a_byte_and_a_word_by_hand(tmp_path):
             return ["ab".index(letter) for letter in text if letter in "ab"]
 
     blank = model(process, blind(process, 2).denoiser, Without(length=2))
-    found = asks(written(tmp_path, *texts), PieceRows(), 2).answer(blank, ASK).metrics
+    found = task_of(written(tmp_path, *texts), PieceRows(), 2).answer(blank, ASK).metrics
     size = sum(len(text.encode()) for text in texts)
     assert size == 5 + 7
     assert found["nll"][0] == pytest.approx(math.log(4))
     assert found["bits_per_byte"][0] == pytest.approx(6 * 2 / size)
     assert found["bits_per_word"][0] == pytest.approx(6 * 2 / 4)
-    short = asks(written(tmp_path, "é ab", "é baa"), PieceRows(), 3).answer(blank_of(3, Without), ASK).metrics
+    short = (
+        task_of(written(tmp_path, "é ab", "é baa"), PieceRows(), 3).answer(blank_of(3, Without), ASK).metrics
+    )
     assert short["documents_unscored"][0] == 1 and short["bits_per_byte"][0] == pytest.approx(3 * 2 / 6)
 
 
@@ -364,29 +370,29 @@ def test_bytes_are_those_before_detokenisation(tmp_path):
     )
     documents = Detokenised(documents=raw, rule="lm1b")
     assert [text for _, text in documents.texts("heldout")] == ["ab, ab", "", " ", "a ab."]
-    found = asks(documents, PieceRows(), 3).answer(blank_of(3, Words), ASK).metrics
+    found = task_of(documents, PieceRows(), 3).answer(blank_of(3, Words), ASK).metrics
     assert found["bits_per_byte"][0] == pytest.approx((6 + 5) * 2 / (7 + 6))
     assert (found["documents"][0], found["documents_without_ids"][0]) == (4, 2)
 
 
 def test_errors_are_of_documents_and_no_smaller_than_those_of_the_draws(tmp_path):
-    """Twice the same document tells nothing of others, but the draws differ; AR has no draws."""
+    """Two equal documents have no spread, but the draws do; AR has no draws."""
     space, process = spaces.random_space(4, 4), Absorbing()
-    task = asks(written(tmp_path, "abba", "abba"), PieceRows(), 4)
+    task = task_of(written(tmp_path, "abba", "abba"), PieceRows(), 4)
     found = task.answer(model(process, spaces.exact(space, process), Spelt(length=4)), ASK).metrics
     assert found["nll_bound"][1] >= found["draws_error"][0] * (1 - 1e-9) > 0
-    one = asks(written(tmp_path, "abbaab"), PieceRows(), 4).answer(blank_of(4, Spelt), ASK).metrics
-    assert math.isnan(one["nll"][1])  # one document: unknown, written None
+    one = task_of(written(tmp_path, "abbaab"), PieceRows(), 4).answer(blank_of(4, Spelt), ASK).metrics
+    assert math.isnan(one["nll"][1])  # one document: unknown, None in the record
 
 
 def test_rows_of_one_document_are_one_unit(tmp_path):
-    """A network that finds b dearer than a: errors by hand over documents, not over rows."""
+    """A network to which b is less likely than a: errors by hand over documents, not over rows."""
     process = LeftToRight()
     words = spaces.Words(size=4, length=2)
     law = torch.tensor([0.6, 0.2, 0.1, 0.1]).double()
     known = spaces.Known(words, process, "leave_one_out", lambda ids, t: law.expand(*ids.shape, 4))
     found = (
-        asks(written(tmp_path, "aaaaaa", "bbbbbb", "aabb"), PieceRows(), 2)
+        task_of(written(tmp_path, "aaaaaa", "bbbbbb", "aabb"), PieceRows(), 2)
         .answer(model(process, known, Spelt(length=2)), ASK)
         .metrics
     )
@@ -400,10 +406,10 @@ def test_rows_of_one_document_are_one_unit(tmp_path):
 
 def test_batches_make_no_difference(tmp_path, monkeypatch):
     space, process = spaces.random_space(4, 4), Absorbing()
-    task = asks(written(tmp_path, *TEXTS), WrappedRows(batch=0), 4, "row")
+    task = task_of(written(tmp_path, *TEXTS), WrappedRows(batch=0), 4, "row")
     ours = model(process, spaces.exact(space, process), Spelt(length=4))
     whole = task.answer(ours, ASK).metrics
-    monkeypatch.setattr(corpus, "LOGITS", 1)
+    monkeypatch.setattr(corpus, "MAX_LOGITS", 1)
     again = task.answer(ours, ASK).metrics
     assert {name: m[0] for name, m in again.items()} == pytest.approx(
         {n: m[0] for n, m in whole.items()}, rel=1e-12
@@ -411,12 +417,12 @@ def test_batches_make_no_difference(tmp_path, monkeypatch):
     assert again["nll_bound"] == pytest.approx(whole["nll_bound"], rel=1e-12)
 
 
-def test_a_limit_draws_rows_of_the_whole(tmp_path):
+def test_a_limit_draws_rows_of_the_whole_corpus(tmp_path):
     documents = written(tmp_path, *(["ab", "ba", "bb"] * 9))
-    task = asks(documents, WrappedPlainRows(batch=0), 4)
+    task = task_of(documents, WrappedPlainRows(batch=0), 4)
     ours = blind(Absorbing())
-    all_rows = lay_out(task, ours, None).rows
-    some = lay_out(task, ours, 9)
+    all_rows = pack_corpus(task, ours, None).rows
+    some = pack_corpus(task, ours, 9)
     assert len(all_rows) == 27 and len(some.rows) == some.weights.shape[1] == 9
     assert set(some.rows.example) <= set(all_rows.example) and some.rows.example.max() > 12
 
@@ -431,34 +437,34 @@ def test_a_limit_draws_rows_of_the_whole(tmp_path):
         ("ab\n\nba", r"gives no row of 4 ids of text: 2 documents of 4 ids, the longest 2; give more text"),
     ],
 )
-def test_an_empty_corpus_is_one_line(tmp_path, text, says):
+def test_an_empty_corpus_raises_one_line(tmp_path, text, says):
     (tmp_path / "own.txt").write_text(text, "utf-8")
-    task = asks(AllFiles(path=str(tmp_path / "own.txt"), sha256=UNRESOLVED), PieceRows(), 4)
+    task = task_of(AllFiles(path=str(tmp_path / "own.txt"), sha256=UNRESOLVED), PieceRows(), 4)
     with pytest.raises(ValueError, match=says):
         task.answer(blind(Absorbing()), ASK)
 
 
-def test_documents_that_detokenisation_empties_are_told(tmp_path):
+def test_documents_without_ids_raise(tmp_path):
     (tmp_path / "own.jsonl").write_text('{"text": ""}\n{"text": ""}\n', "utf-8")
     raw = HubSplit(
         source=str(tmp_path / "own.jsonl"), config=None, revision=UNRESOLVED, split="train", column="text"
     )
     with pytest.raises(ValueError, match="none of its 2 documents has an id"):
-        asks(raw, PieceRows(), 4).answer(blind(Absorbing()), ASK)
+        task_of(raw, PieceRows(), 4).answer(blind(Absorbing()), ASK)
 
 
 @pytest.mark.parametrize(
     ("packing", "given", "says"),
     [
-        (WrappedRows(batch=0), Ends(None, None, None), "no BOS and EOS"),
-        (PaddedRows(), Ends(1, 1, None), "no padding"),
-        (PaddedRows(), Ends(1, 1, 1), "one id"),
-        (PaddedRows(), Ends(1, 1, 2), None),
-        (PieceRows(), Ends(None, None, None), None),
+        (WrappedRows(batch=0), SpecialIds(None, None, None), "no BOS and EOS"),
+        (PaddedRows(), SpecialIds(1, 1, None), "no padding"),
+        (PaddedRows(), SpecialIds(1, 1, 1), "one id"),
+        (PaddedRows(), SpecialIds(1, 1, 2), None),
+        (PieceRows(), SpecialIds(None, None, None), None),
     ],
 )
-def test_what_a_packing_needs(packing, given, says):
-    found = packing.need(given)
+def test_special_ids_that_a_packing_needs(packing, given, says):
+    found = packing.missing(given)
     assert found is None if says is None else says in found
 
 
@@ -471,7 +477,7 @@ def test_what_a_packing_needs(packing, given, says):
         ({"packing.batch": -1}, "batch=-1"),
     ],
 )
-def test_wrong_pins_are_refused(pins, says):
+def test_wrong_pins_raise(pins, says):
     with pytest.raises(ValueError, match=says):
         parts.derive(corpora.protocol("owt.wrapped"), pins)
 
@@ -479,11 +485,12 @@ def test_wrong_pins_are_refused(pins, says):
 # --- tokenizers ---------------------------------------------------------------------------------------------
 
 
-def test_a_tokenizer_is_known_by_what_it_makes_of_words(tmp_path):
+def test_a_tokenizer_is_recognised_by_size_and_ids(tmp_path):
     own = Text(documents=written(tmp_path, "abc"), units=Gpt2(), length=8)
-    assert check("gpt2", own.vocabulary(), own) is None
-    assert "this model has 6" in str(check("gpt2", Spelt(length=4).vocabulary()))
-    assert TOKENIZERS["bert-base-uncased"].ends == Ends(101, 102, 0)
+    assert mismatch("gpt2", own.vocabulary()) is None
+    check_ids("gpt2", own)
+    assert "this model has 6" in str(mismatch("gpt2", Spelt(length=4).vocabulary()))
+    assert TOKENIZERS["bert-base-uncased"].special == SpecialIds(101, 102, 0)
 
     class Other(Text):
         def encode(self, text):
@@ -491,11 +498,11 @@ def test_a_tokenizer_is_known_by_what_it_makes_of_words(tmp_path):
 
     other = Other(documents=own.documents, units=Gpt2(), length=8)
     with pytest.raises(ValueError, match=r"makes \[1, 2\] of 'Hello world', gpt2 \[15496, 995\]"):
-        check("gpt2", other.vocabulary(), other)
+        check_ids("gpt2", other)
 
 
 def test_a_released_tokenizer_neither_truncates_nor_pads(tmp_path):
-    """The file truncates at 3 and pads to 5: texts would lose all but their beginning."""
+    """The tokenizer's file truncates at 3 and pads to 5; both are switched off."""
     kept = keep(wordpiece.save(tmp_path / "bert") / "tokenizer.json")
     special = {"mask": wordpiece.MASK, "bos": wordpiece.CLS, "eos": wordpiece.SEP, "pad": wordpiece.PAD}
     data = Released(tokenizer_sha256=kept, size=23, total=23, length=8, **special)
@@ -507,10 +514,10 @@ def test_a_released_tokenizer_neither_truncates_nor_pads(tmp_path):
 
 
 def test_every_published_cell_of_perplexity_has_a_protocol():
-    """What evals/published.toml asks of a record, some protocol's fields answer."""
+    """The conditions of each cell in evals/published.toml fit exactly one protocol."""
     for cell in read():
         if cell.task != "perplexity" or cell.asked["protocol.corpus"] == "text8":
-            continue  # text8 is told in bits a character, second-hand: no protocol of it is known
+            continue  # text8 is in bits per character and cited second-hand; its protocol is not known
         asked = {place.removeprefix("protocol."): value for place, value in cell.asked.items()}
         fit = [
             name
@@ -520,11 +527,11 @@ def test_every_published_cell_of_perplexity_has_a_protocol():
         assert len(fit) == 1, (cell.name, asked, fit)
 
 
-def test_the_protocols_are_read_as_tasks():
+def test_protocols_are_read_as_tasks():
     found = corpora.protocols()
     assert list(found)[:3] == ["owt.wrapped", "lm1b.wrapped", "lm1b.padded"] and len(found) == 11
     assert parts.read(parts.canonical(found["zeroshot.ptb"])) == found["zeroshot.ptb"]
-    assert found["zeroshot.ag_news"].documents == corpora.read()[0]["ag_news"].part()
+    assert found["zeroshot.ag_news"].documents == read_catalogue()[0]["ag_news"].part()
     with pytest.raises(ValueError, match=r"nearest is 'zeroshot\.ptb'"):
         corpora.protocol("zeroshot.ptp")
 
@@ -540,12 +547,12 @@ def test_the_protocols_are_read_as_tasks():
         ("batch = 1000", "bathc = 1000", "bathc"),
     ],
 )
-def test_a_wrong_file_is_refused(tmp_path, old, new, says):
-    text = corpora.FILE.read_text("utf-8")
+def test_a_wrong_file_raises(tmp_path, old, new, says):
+    text = FILE.read_text("utf-8")
     assert old in text
     (tmp_path / "corpora.toml").write_text(text.replace(old, new, 1), "utf-8")
     with pytest.raises(ValueError, match=says):
-        corpora.read(tmp_path / "corpora.toml")
+        corpora.protocols(tmp_path / "corpora.toml")
 
 
 # --- from the command line ----------------------------------------------------------------------------------
@@ -558,7 +565,7 @@ def command(capsys, *more):
 
 
 def test_any_text_is_scored_from_the_command_line(tmp_path, capsys, monkeypatch):
-    """A text in the symbols of an oracle language; the exact denoiser's bound is -log p of its rows."""
+    """A text in the symbols of an oracle language: the exact denoiser's bound is -log p of its rows."""
     from repro.recipes.scale import by_name
 
     language = by_name("oracle:mdlm@nano").data
@@ -586,20 +593,20 @@ def test_any_text_is_scored_from_the_command_line(tmp_path, capsys, monkeypatch)
         (["--corpus", "ptb:split=test"], "has its pins"),
         (["--corpus", "lab/x:colum=y"], "no pin 'colum'; nearest is 'column'"),
         (["--corpus", "OWN", "--tasks", "pices"], "nearest is 'pieces'"),
-        (["--corpus", "OWN", "--tasks", "wrapped"], "cannot be asked: the vocabulary has no BOS and EOS"),
+        (["--corpus", "OWN", "--tasks", "wrapped"], "cannot be run: the vocabulary has no BOS and EOS"),
         (["--corpus", "OWN:column=text"], "no columns or splits"),
         (["--corpus", "OWN", "--tasks", "owt.wrapped"], "rows of 1024 ids; this model has 32"),
         (["--tasks", "zeroshot.ptp"], "nearest is 'zeroshot.ptb'"),
     ],
 )
-def test_a_wrong_request_is_one_line(tmp_path, more, says):
+def test_a_wrong_request_raises_one_line(tmp_path, more, says):
     written(tmp_path, "ab")
     more = [each.replace("OWN", str(tmp_path / "own.txt")) for each in more]
     with pytest.raises(ValueError, match=says):
         main(["--ckpt", "oracle:mdlm@nano", *more])
 
 
-def test_out_of_reach_is_one_line_that_names_what_stands_in(tmp_path):
+def test_an_unreachable_corpus_raises_one_line_with_its_replacement(tmp_path):
     ours = blind(LeftToRight())
     ours.recipe.suite = "released"
     request = Request(corpus="pubmed", out=tmp_path)
@@ -631,7 +638,7 @@ def test_suites_name_protocols(tmp_path, monkeypatch):
         read_suite("s")
 
 
-# --- verdicts -----------------------------------------------------------------------------------------------
+# --- reproduction test -----------------------------------------------------------------------------------------------
 
 
 def published(
@@ -654,12 +661,12 @@ def published(
     return record(asked, metrics, recipe="x", checkpoint=checkpoint)
 
 
-def verdicts(*records):
+def results_by_cell(*records):
     return {each.cell.name: each for each in verify.verify(read(), list(records))}
 
 
 def test_a_record_of_a_protocol_answers_its_cell():
-    found = verdicts(published("owt.wrapped", 25.3), published("zeroshot.ptb", 99.0))
+    found = results_by_cell(published("owt.wrapped", 25.3), published("zeroshot.ptb", 99.0))
     assert found["duo.t1.duo.owt"].answer == "pass"
     assert found["duo.t2.duo.ptb"].answer == "fail"
     assert found["duo.t2.duo.wikitext"].answer == "not comparable"
@@ -667,26 +674,26 @@ def test_a_record_of_a_protocol_answers_its_cell():
     assert found["mdlm.owt.mdlm.owt"].answer == "not run"
 
 
-def test_what_is_counted_is_compared():
-    found = verdicts(published("owt.wrapped", 25.2, counts="text"))["duo.t1.duo.owt"]
+def test_cells_that_count_other_tokens_are_not_comparable():
+    found = results_by_cell(published("owt.wrapped", 25.2, counts="text"))["duo.t1.duo.owt"]
     assert found.answer == "not comparable"
     assert found.why == 'protocol.counted is "text alone", published "every position of a row"'
 
 
 def test_on_the_same_rows_only_the_draws_differ():
-    """3 of 89.35 by documents would decide nothing; the draws' error of .004 nats is .36."""
-    found = verdicts(published("zeroshot.ptb", 89.9, se=3.0, drawn=0.004))["duo.t2.duo.ptb"]
+    """The error over documents, 3 of 89.35, would decide nothing; the draws' error of .004 nats is .36."""
+    found = results_by_cell(published("zeroshot.ptb", 89.9, se=3.0, drawn=0.004))["duo.t2.duo.ptb"]
     assert found.answer == "pass" and found.se == pytest.approx(89.9 * 0.004)
-    assert verdicts(published("zeroshot.ptb", 89.9, se=3.0))["duo.t2.duo.ptb"].answer == "inconclusive"
-    off = verdicts(published("zeroshot.ptb", 95.0, se=3.0, drawn=0.004))["duo.t2.duo.ptb"]
+    assert results_by_cell(published("zeroshot.ptb", 89.9, se=3.0))["duo.t2.duo.ptb"].answer == "inconclusive"
+    off = results_by_cell(published("zeroshot.ptb", 95.0, se=3.0, drawn=0.004))["duo.t2.duo.ptb"]
     assert off.answer == "fail"
 
 
-def test_an_exact_perplexity_answers_where_others_have_a_bound():
-    found = verdicts(published("owt.wrapped", 17.5, metric="ppl", checkpoint="ar_owt", se=2.0))
+def test_an_exact_perplexity_is_compared_without_an_error():
+    found = results_by_cell(published("owt.wrapped", 17.5, metric="ppl", checkpoint="ar_owt", se=2.0))
     assert found["duo.t1.ar.owt"].answer == "pass" and found["duo.t1.ar.owt"].se == 0
     assert (
-        verdicts(published("lm1b.padded", 22.3, metric="nll", checkpoint="ar_lm1b"))[
+        results_by_cell(published("lm1b.padded", 22.3, metric="nll", checkpoint="ar_lm1b"))[
             "duo.t1_unpacked.ar.lm1b"
         ].answer
         == "not run"
@@ -701,7 +708,7 @@ def toys(monkeypatch):
 # --- tables -------------------------------------------------------------------------------------------------
 
 
-def test_a_section_a_protocol_and_a_bound_called_a_bound():
+def test_the_table_has_a_section_per_protocol_and_names_bounds():
     made = [
         published("owt.wrapped", 25.3, drawn=0.004),
         published("owt.wrapped", 17.5, metric="ppl", checkpoint="ar_owt"),
@@ -728,8 +735,8 @@ def test_a_section_a_protocol_and_a_bound_called_a_bound():
     assert perplexities.REMEDY in perplexities.tables([])["perplexity.md"]
 
 
-def test_texts_precisions_and_detokenisers_share_no_section():
-    """Two files of one name are two corpora, wherever they lie; one file at two places is one."""
+def test_texts_precisions_and_detokenisers_have_their_own_sections():
+    """Files of one name and different contents are two corpora; one file in two folders is one corpus."""
 
     def sections(*pins):
         made = [published("owt.wrapped", 25.0, checkpoint=f"c{i}", **each) for i, each in enumerate(pins)]
