@@ -1,5 +1,5 @@
 # Two commands do all the set-up on a fresh machine: `make reproduce` and `make test`.
-#   make reproduce [SEEDS="0 1 2 3 4"]   train, score, judge and draw the nano cells under runs/reproduce
+#   make reproduce [SEEDS="0 1 2 3 4"]   train, score, compare and draw the nano cells under runs/reproduce
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
 #   make bench                           ratios of speed, side by side in one run
 #   make lint                            ruff, the import contracts and the type checker

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, concat
 
 from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty
-from repro.evals.published.cells import Cell, read
+from repro.evals.published.cells import PublishedCell, read
 from repro.results.difference import difference, look
 from repro.results.record import Record
 from repro.results.report import tokens_order
@@ -61,12 +61,12 @@ def _panel_of(record: Record) -> str:
     return panel_of(record.labels.suite, record.labels.recipe)
 
 
-def _place(cell: Cell) -> tuple:
+def _place(cell: PublishedCell) -> tuple:
     """Key shared by numbers that were measured on the same samples."""
     return cell.source, cell.of, cell.called.rpartition(", ")[0], tuple(sorted(cell.asked.items()))
 
 
-def _alike(cell: Cell, record: Record) -> bool:
+def _alike(cell: PublishedCell, record: Record) -> bool:
     """Whether a cell has the protocol of a record; a protocol that the source does not state counts as different."""
     judged = {p: v for p, v in cell.asked.items() if p.startswith("protocol.") or p == "plan.gen_length"}
     if any(place.startswith("protocol.") for place in cell.unstated):

@@ -1,11 +1,12 @@
-"""The main job: train the nano cells, score them with every valid sampler, judge them, draw tables and figures.
+"""Reproduce the nano results: train, evaluate with every valid sampler, compare with the committed results, draw tables
+and figures.
 
     make reproduce                                    everything, seed 0
-    make reproduce SEEDS="0 1 2 3 4"                  what the committed answers come from
+    make reproduce SEEDS="0 1 2 3 4"                  the runs behind the committed results
     python -m scripts.reproduce --only mdlm@nano        one cell
 
-All of it runs on one thread of a CPU with no download, and everything lies under runs/reproduce: run folders,
-tables/, figures/. Finished work is never done again; an interrupted call goes on where it stopped.
+Runs on one CPU thread without downloads and writes run folders, tables/ and figures/ to runs/reproduce. Finished work
+is skipped, so an interrupted call continues where it stopped.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ CELLS = (
     "mdlm@nano.text",
 )
 ORACLES = ("oracle:mdlm@nano", "oracle:duo_nelbo@nano")
-"""Exact denoisers of both noises: what is left of their error is the sampler's. Scored on the suite `oracle`."""
+"""Exact denoisers of both noise processes, evaluated on suite `oracle`: all error that remains is the sampler's."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("scripts.reproduce", "Train, score, judge and draw the nano cells.")
+    """Run the command line; returns the exit code of the reproduction test."""
+    parser = Parser("scripts.reproduce", "Train, score, compare and draw the nano cells.")
     parser.add_argument("--seeds", default="0", help="training seeds, separated by spaces or commas")
     parser.add_argument("--only", action="append", metavar="CELL", help="only this cell (repeatable)")
     parser.add_argument("--out", type=Path, help="folder (default: runs/reproduce)")
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _cell(name: str, seed: int, out: Path) -> None:
-    """Train a cell (or go on with it) and answer what is not answered yet."""
+    """Train a cell, or continue its training, and run the evaluations that its folder does not hold yet."""
     from rich.console import Console
 
     from repro.evals.request import Request, prepare
@@ -72,7 +74,7 @@ def _cell(name: str, seed: int, out: Path) -> None:
 
     exact = name.startswith("oracle:")
     if exact and seed != 0:
-        return  # an oracle is not trained: its seed is the sampler's
+        return  # an oracle is not trained; its evaluations do not depend on a train seed
     folder = out / f"{name.replace(':', '_')}-s{seed}"
     began = time.perf_counter()
     if not exact:
@@ -90,14 +92,16 @@ def _cell(name: str, seed: int, out: Path) -> None:
 
 
 def _finish(out: Path, only: set[str] | None) -> int:
-    """The judged cells, then tables and figures of this run; returns the judge's exit code."""
-    from repro.results import reproduction as judge
+    """The reproduction test, then tables and figures of this run; returns the exit code of the test."""
+    from repro.results import reproduction
 
-    judged = {cell.recipe for cell in judge.cells()}
-    some = sorted(judged if only is None else only & judged)
-    code = judge.main([str(out), *(flag for name in some for flag in ("--recipe", name))]) if some else 0
+    tested = {cell.recipe for cell in reproduction.cells()}
+    some = sorted(tested if only is None else only & tested)
+    code = (
+        reproduction.main([str(out), *(flag for name in some for flag in ("--recipe", name))]) if some else 0
+    )
     report_command.main(["--raw", str(out), "--out", str(out / "tables")])
-    if (ROOT / "paper_figures").is_dir():  # figures are drawn in a checkout only
+    if (ROOT / "paper_figures").is_dir():  # absent when installed as a package
         from paper_figures.__main__ import main as draw
 
         draw(["--raw", str(out), "--out", str(out / "figures")])

@@ -1,13 +1,14 @@
-"""The judged cells: do the results of a run agree with the committed ones?
+"""The reproduction test: do the results of a run agree with the committed ones?
 
     python -m repro.results.reproduction runs/reproduce [--committed results/raw] [--recipe NAME ...] [--json]
 
-For every cell of evals/judged.toml: a prediction interval for your mean from the committed train seeds (at
-least five), with the spread pooled over cells of one kind, at a family-wise error of 1 % (Holm). Half its
-width is the smallest change that the verdict sees, and is printed. Exit code 0 if every cell is good, else 1.
+For every cell of evals/reproduction.toml, the committed train seeds (at least five) give a prediction interval for the
+mean of your run. The standard deviation over seeds is pooled over cells of one kind; the family-wise error over all
+cells is 1 % (Holm 1979). Half the width of the interval is the smallest change that the test detects. Exit code 0 if
+every cell is good, else 1.
 
-Accuracies are compared as asin(sqrt(accuracy)): on that scale the binomial noise of n rows is 1 / (4 n) at
-every accuracy (Anscombe 1948), which is what lets cells at .6 and at .99 share a spread.
+Accuracies are compared as asin(sqrt(accuracy)): on that scale the binomial variance of n rows is 1 / (4 n) at every
+accuracy (Anscombe 1948), so that cells at .6 and at .99 can share a standard deviation.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ if TYPE_CHECKING:
 
 ALPHA = 0.01
 SEEDS = 5  # committed train seeds that a cell needs
-CELLS = 12  # more cells would each see less
-WIDTH = 100  # of the table; a narrower terminal or a log wraps lines rather than hide a verdict
+CELLS = 12  # each further cell makes the intervals of all wider
+WIDTH = 100  # least columns of the table: a narrower terminal wraps lines, so that no verdict is cut off
 REMEDY = 'make reproduce SEEDS="0 1 2 3 4", then python -m repro.results publish runs/reproduce'
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One judged number; an empty preset or tokens_per_step is null in the records."""
+class ReproductionCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One number to compare; an empty preset or tokens_per_step is null in the records. Cells of one `kind` share a
+    standard deviation over seeds."""
 
     name: str
     recipe: str
@@ -53,19 +55,19 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     kind: str
 
 
-Values = Mapping[Cell, Sequence[float]]
+Values = Mapping[ReproductionCell, Sequence[float]]
 
 
-class _Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    cell: list[Cell]
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    cell: list[ReproductionCell]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One cell: committed mean and seeds, yours, the interval, the smallest change it sees (half width), p by
-    Holm.
+class ReproductionResult:
+    """The test of one cell: committed mean and number of seeds, the mean of your run, its prediction interval (`low`,
+    `high`), the smallest `detectable` change (half the interval), `p` adjusted by Holm.
 
-    `verdict` is good, BAD, missing (no such record in yours) or unjudged (fewer than five committed seeds).
+    `verdict`: good, BAD, missing (your run has no such record) or untested (fewer than five committed seeds).
     """
 
     name: str
@@ -75,31 +77,35 @@ class Verdict:
     yours: float | None
     low: float | None
     high: float | None
-    sees: float | None
+    detectable: float | None
     p: float | None
     verdict: str
 
 
-def cells(path: Path = ROOT / "evals" / "judged.toml") -> list[Cell]:
-    """The judged cells; ValueError for an unknown field, or for more of them than a verdict can carry."""
+def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[ReproductionCell]:
+    """The cells of the test; ValueError for an unknown field or for more than CELLS cells."""
     try:
-        found = msgspec.toml.decode(path.read_bytes(), type=_Judged).cell
+        found = msgspec.toml.decode(path.read_bytes(), type=_File).cell
     except msgspec.DecodeError as error:
         raise ValueError(f"{path}: {error}".replace("`", "'")) from None
     if len(found) > CELLS:
-        raise ValueError(f"{path} lists {len(found)} cells; judge at most {CELLS}, each one more sees less")
+        raise ValueError(
+            f"{path} lists {len(found)} cells; list at most {CELLS}, each further one widens all intervals"
+        )
     return found
 
 
-def of_recipes(judged: Sequence[Cell], recipes: Sequence[str] | None) -> Sequence[Cell]:
-    """The cells of some recipes (None: all); ValueError names the nearest recipe that is judged."""
+def of_recipes(
+    cells: Sequence[ReproductionCell], recipes: Sequence[str] | None
+) -> Sequence[ReproductionCell]:
+    """The cells of some recipes (None: all); ValueError names the nearest recipe that has one."""
     if recipes is None:
-        return judged
-    valid = {cell.recipe for cell in judged}
+        return cells
+    valid = {cell.recipe for cell in cells}
     for recipe in recipes:
         if recipe not in valid:
-            raise ValueError(f"no judged cell of recipe {recipe!r}; {nearest(recipe, valid)}")
-    return [cell for cell in judged if cell.recipe in recipes]
+            raise ValueError(f"no cell of recipe {recipe!r}; {nearest(recipe, valid)}")
+    return [cell for cell in cells if cell.recipe in recipes]
 
 
 def _scaled(metric: str, value: float) -> float:
@@ -112,7 +118,8 @@ def _unscaled(metric: str, value: float) -> float:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Committed and new values of a cell on the scale where its kind shares a spread."""
+    """Committed and new values of a cell on the scale of the test; `spread`: the standard deviation that its kind
+    shares, with `degrees` of freedom."""
 
     metric: str
     committed: Sequence[float]
@@ -125,42 +132,43 @@ class _Comparison:
         return prediction_p(self.committed, self.spread, self.degrees, self.yours)
 
     def interval(self, level: float) -> Interval:
-        """Where the mean of yours is expected, in the metric's own unit."""
+        """Prediction interval of the mean of your run, in the metric's own unit."""
         ends = prediction_interval(self.committed, self.spread, self.degrees, level, len(self.yours))
         return Interval(*(_unscaled(self.metric, end) for end in ends))
 
 
-def judge(committed: Path, yours: Path, judged: Sequence[Cell]) -> list[Verdict]:
-    """Verdicts on the records of folder `yours` against those of folder `committed`, in the order of
-    `judged`.
+def compare(committed: Path, yours: Path, cells: Sequence[ReproductionCell]) -> list[ReproductionResult]:
+    """The records of folder `yours` against those of folder `committed`, one result a cell.
 
-    Raises ValueError if a cell of yours answers another question than the committed one (the field that differs is
-    named); a network trained for fewer steps is judged, and should be BAD.
+    Raises ValueError if a cell of yours answers another question than the committed one, naming the field that differs.
+    The number of training steps may differ: a network trained for fewer steps should come out as BAD.
     """
     from pandas import concat
 
     rows = frame(committed), frame(yours)
-    old, new = ({cell: _by_seed(_rows(each, cell)) for cell in judged} for each in rows)
-    for cell in judged:
-        one_of(_asked(concat([_rows(each, cell) for each in rows])), "asked", "committed and yours differ")
+    old, new = ({cell: _by_seed(_rows(each, cell)) for cell in cells} for each in rows)
+    for cell in cells:
+        one_of(
+            _questions(concat([_rows(each, cell) for each in rows])), "question", "committed and yours differ"
+        )
     comparisons = _comparisons(old, new)
     adjusted = dict(zip(comparisons, holm([each.p for each in comparisons.values()]), strict=True))
-    # Holm stops at the first cell that it retains, so one interval at this level gives the same verdicts.
+    # Holm stops at the first cell that it retains, so intervals at this one level give the same verdicts.
     level = 1 - ALPHA / max(1, sum(p > ALPHA for p in adjusted.values()))
     return [
-        _verdict(cell, old[cell], new[cell], comparisons.get(cell), adjusted.get(cell), level)
-        for cell in judged
+        _result(cell, old[cell], new[cell], comparisons.get(cell), adjusted.get(cell), level)
+        for cell in cells
     ]
 
 
-def _asked(rows: DataFrame) -> DataFrame:
-    """`rows` with a column `asked`: what was asked, of whatever seeds and trained steps."""
+def _questions(rows: DataFrame) -> DataFrame:
+    """`rows` with a column `question`: canonical JSON of the question, without seeds and trained step."""
 
-    return rows.assign(asked=[text(without(json.loads(each), "checkpoint.step")) for each in rows.subject])
+    return rows.assign(question=[text(without(json.loads(each), "checkpoint.step")) for each in rows.subject])
 
 
-def _comparisons(old: Values, new: Values) -> dict[Cell, _Comparison]:
-    """The cells that can be judged: enough committed seeds, and a value of yours."""
+def _comparisons(old: Values, new: Values) -> dict[ReproductionCell, _Comparison]:
+    """The cells that can be tested: enough committed seeds, and a value of yours."""
     scaled = {
         cell: [_scaled(cell.metric, value) for value in values]
         for cell, values in old.items()
@@ -169,7 +177,7 @@ def _comparisons(old: Values, new: Values) -> dict[Cell, _Comparison]:
     found = {}
     for cell, values in scaled.items():
         spread, degrees = pooled_spread([each for other, each in scaled.items() if other.kind == cell.kind])
-        # Between machines equal numbers agree to 1e-5 only (docs/method.md#exactness), so no interval is narrower.
+        # Numbers of two machines agree to 1e-5 only (docs/method.md#exactness), so no interval is narrower.
         spread = max(spread, RELATIVE * abs(fmean(values)))
         if new[cell]:
             yours = [_scaled(cell.metric, value) for value in new[cell]]
@@ -177,22 +185,22 @@ def _comparisons(old: Values, new: Values) -> dict[Cell, _Comparison]:
     return found
 
 
-def _verdict(
-    cell: Cell,
+def _result(
+    cell: ReproductionCell,
     old: Sequence[float],
     new: Sequence[float],
     comparison: _Comparison | None,
     p: float | None,
     level: float,
-) -> Verdict:
+) -> ReproductionResult:
     interval = comparison.interval(level) if comparison else None
     if len(old) < SEEDS:
-        verdict = "unjudged"
+        verdict = "untested"
     elif p is None:
         verdict = "missing"
     else:
         verdict = "BAD" if p <= ALPHA else "good"
-    return Verdict(
+    return ReproductionResult(
         name=cell.name,
         metric=cell.metric,
         committed=fmean(old) if old else None,
@@ -200,13 +208,13 @@ def _verdict(
         yours=fmean(new) if new else None,
         low=interval.low if interval else None,
         high=interval.high if interval else None,
-        sees=(interval.high - interval.low) / 2 if interval else None,
+        detectable=(interval.high - interval.low) / 2 if interval else None,
         p=p,
         verdict=verdict,
     )
 
 
-def _rows(rows: DataFrame, cell: Cell) -> DataFrame:
+def _rows(rows: DataFrame, cell: ReproductionCell) -> DataFrame:
     keep = rows.checkpoint == cell.recipe
     for name in ("recipe", "task", "preset", "tokens_per_step", "metric"):
         keep &= rows[name] == getattr(cell, name)
@@ -218,21 +226,21 @@ def _by_seed(rows: DataFrame) -> list[float]:
     return rows.groupby("train_seed", sort=True).value.mean().tolist()
 
 
-def render(verdicts: Sequence[Verdict]) -> Table:
-    """The verdicts as a table for the terminal."""
+def render(results: Sequence[ReproductionResult]) -> Table:
+    """The results as a table for the terminal."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("cell", "metric", "committed", "yours", "expected", "sees", ""):
+    for name in ("cell", "metric", "committed", "yours", "expected", "detects", ""):
         table.add_column(name, justify="left" if name in ("cell", "metric", "") else "right", no_wrap=True)
-    styles = {"good": "green", "BAD": "bold red", "missing": "yellow", "unjudged": "yellow"}
-    for row in verdicts:
+    styles = {"good": "green", "BAD": "bold red", "missing": "yellow", "untested": "yellow"}
+    for row in results:
         committed = f"{row.committed:.4f} ({row.seeds})" if row.committed is not None else f"- ({row.seeds})"
         yours = f"{row.yours:.4f}" if row.yours is not None else "-"
         expected = f"{row.low:.4f} .. {row.high:.4f}" if row.low is not None else "-"
-        sees = f"{row.sees:.4f}" if row.sees is not None else "-"
+        detects = f"{row.detectable:.4f}" if row.detectable is not None else "-"
         verdict = f"[{styles[row.verdict]}]{row.verdict}[/]"
-        table.add_row(row.name, row.metric, committed, yours, expected, sees, verdict)
+        table.add_row(row.name, row.metric, committed, yours, expected, detects, verdict)
     return table
 
 
@@ -244,26 +252,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("raw", type=Path, help="folder of your run, or of its records")
     parser.add_argument("--committed", type=Path, default=RAW, help="folder of the committed records")
-    parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument(
-        "--recipe", action="append", help="judge the cells of this recipe only; may be repeated"
+        "--recipe", action="append", help="test the cells of this recipe only; may be repeated"
     )
     arguments = parser.parse_args(argv)
-    verdicts = judge(arguments.committed, arguments.raw, of_recipes(cells(), arguments.recipe))
+    results = compare(arguments.committed, arguments.raw, of_recipes(cells(), arguments.recipe))
     if arguments.json:
-        print(json.dumps([asdict(row) for row in verdicts], indent=1))
+        print(json.dumps([asdict(row) for row in results], indent=1))
     else:
         from rich.console import Console
 
         terminal = Console(highlight=False)
         terminal.width = max(terminal.width, WIDTH)
-        terminal.print(render(verdicts))
+        terminal.print(render(results))
         print(
-            f"committed: mean (train seeds); expected, sees: family-wise {ALPHA:.0%}, over the cells judged"
+            f"committed: mean (train seeds); expected: interval of yours at a family-wise error of {ALPHA:.0%};"
+            " detects: the smallest change that the test detects"
         )
-        if any(row.verdict == "unjudged" for row in verdicts):
-            print(f"unjudged: fewer than {SEEDS} committed seeds; {REMEDY}")
-    return 0 if all(row.verdict == "good" for row in verdicts) else 1
+        if any(row.verdict == "untested" for row in results):
+            print(f"untested: fewer than {SEEDS} committed seeds; {REMEDY}")
+    return 0 if all(row.verdict == "good" for row in results) else 1
 
 
 if __name__ == "__main__":

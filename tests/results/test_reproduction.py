@@ -1,4 +1,4 @@
-"""The judged cells: a faithful rerun is good, a changed one BAD, what cannot be judged never good."""
+"""The reproduction test: a faithful rerun is good, a changed one BAD; what cannot be tested is never good."""
 
 import json
 import random
@@ -6,12 +6,12 @@ import random
 import pytest
 from helpers.synthetic import bound, law, store, sudoku
 
-from repro.results import reproduction as judge
-from repro.results.reproduction import Cell, cells
+from repro.results import reproduction
+from repro.results.reproduction import ReproductionCell, cells, compare
 
 
 def others(seed, shift=0.0):
-    """The judged records that are no bounds."""
+    """The records of the test that are no bounds."""
     draw = random.Random(f"sudoku {seed}")
     noisy = [(p, t, a + draw.gauss(0, 0.008) + shift, n) for p, t, a, n in SUDOKU]
     made = [sudoku(r, p, t, a, seed, n) for r, (p, t, a, n) in zip(SUDOKU_RECIPES, noisy, strict=True)]
@@ -30,7 +30,7 @@ BOUNDS = sorted({cell.recipe for cell in cells() if cell.task == "bound"})
 
 
 def run(seed, shift=0.0, only=None):
-    """All judged records of one train seed; `shift` moves the bound of recipe `only`."""
+    """All records of the test for one train seed; `shift` moves the bound of recipe `only`."""
     moved = {recipe: shift if recipe == only else 0.0 for recipe in BOUNDS}
     return [bound(recipe, seed, moved[recipe]) for recipe in BOUNDS] + others(seed)
 
@@ -41,81 +41,84 @@ def committed(tmp_path_factory):
     return store(folder, [record for seed in range(5) for record in run(seed)])
 
 
-def verdicts(committed, folder, records):
-    return {row.name: row for row in judge.judge(committed, store(folder, records), cells())}
+def results(committed, folder, records):
+    return {row.name: row for row in compare(committed, store(folder, records), cells())}
 
 
-def test_every_judged_cell_is_named_once_and_measured_by_a_known_task():
+def test_every_cell_is_named_once_and_measured_by_a_known_task():
     found = cells()
-    assert len({cell.name for cell in found}) == len(found) <= judge.CELLS
+    assert len({cell.name for cell in found}) == len(found) <= reproduction.CELLS
     known = {("bound", "nll_bound"), ("sudoku", "accuracy"), ("law", "excess")}
     assert {(cell.task, cell.metric) for cell in found} == known
 
 
 def test_another_seed_of_the_same_code_is_good(committed, tmp_path):
-    rows = verdicts(committed, tmp_path, run(17))
+    rows = results(committed, tmp_path, run(17))
     assert {row.verdict for row in rows.values()} == {"good"}
     for row in rows.values():
         assert row.seeds == 5 and row.low < row.yours < row.high
-        assert row.sees == pytest.approx((row.high - row.low) / 2)
+        assert row.detectable == pytest.approx((row.high - row.low) / 2)
 
 
-def test_a_cell_moved_beyond_what_it_sees_is_bad_and_the_others_stay_good(committed, tmp_path):
+def test_a_change_beyond_the_detectable_one_is_bad_and_the_others_stay_good(committed, tmp_path):
     """The promise of the printed column: a change of twice the half width does not pass."""
-    sees = verdicts(committed, tmp_path / "same", run(17))["mdlm"].sees
-    rows = verdicts(committed, tmp_path / "moved", run(17, 2 * sees, "mdlm@nano"))
+    detectable = results(committed, tmp_path / "same", run(17))["mdlm"].detectable
+    rows = results(committed, tmp_path / "moved", run(17, 2 * detectable, "mdlm@nano"))
     assert {name for name, row in rows.items() if row.verdict == "BAD"} == {"mdlm"}
-    assert rows["mdlm"].p <= judge.ALPHA and not rows["mdlm"].low <= rows["mdlm"].yours <= rows["mdlm"].high
+    assert (
+        rows["mdlm"].p <= reproduction.ALPHA
+        and not rows["mdlm"].low <= rows["mdlm"].yours <= rows["mdlm"].high
+    )
 
 
 def test_verdict_interval_and_p_value_always_say_the_same(committed, tmp_path):
     """Holm's step-down is an interval at one level, however many cells moved."""
     for moved in range(len(BOUNDS) + 1):
         records = [bound(r, 17, 0.05 if i < moved else 0.0) for i, r in enumerate(BOUNDS)] + others(17)
-        for row in verdicts(committed, tmp_path / str(moved), records).values():
+        for row in results(committed, tmp_path / str(moved), records).values():
             inside = row.low <= row.yours <= row.high
-            assert (row.verdict == "good") == inside == (row.p > judge.ALPHA), (moved, row)
+            assert (row.verdict == "good") == inside == (row.p > reproduction.ALPHA), (moved, row)
 
 
 def test_false_alarms_are_rarer_than_one_in_a_hundred_runs(committed, tmp_path):
     """Twenty honest runs without a BAD (as 82 % of such twenties at 1 % family-wise; fixed seeds)."""
     for seed in range(100, 120):
-        rows = verdicts(committed, tmp_path / str(seed), run(seed))
+        rows = results(committed, tmp_path / str(seed), run(seed))
         assert all(row.verdict == "good" for row in rows.values()), seed
 
 
-def test_missing_and_unjudged_are_not_good(committed, tmp_path, capsys):
+def test_missing_and_untested_are_not_good(committed, tmp_path, capsys):
     few = store(tmp_path / "few", [record for seed in range(4) for record in run(seed)])
     (tmp_path / "none").mkdir()
-    rows = judge.judge(committed, tmp_path / "none", cells())
+    rows = compare(committed, tmp_path / "none", cells())
     assert {row.verdict for row in rows} == {"missing"}
-    assert {row.verdict for row in judge.judge(few, committed, cells())} == {"unjudged"}
-    assert judge.main([str(committed), "--committed", str(few)]) == 1
+    assert {row.verdict for row in compare(few, committed, cells())} == {"untested"}
+    assert reproduction.main([str(committed), "--committed", str(few)]) == 1
     assert 'make reproduce SEEDS="0 1 2 3 4"' in capsys.readouterr().out
 
 
 def test_two_protocols_are_never_compared(committed, tmp_path):
     other = store(tmp_path, [bound(protocol={"rows": 500, "passes": 1})])
     with pytest.raises(ValueError, match="passes is 4 and 1"):
-        judge.judge(committed, other, cells())
+        compare(committed, other, cells())
 
 
 def test_command_line_prints_every_cell(committed, tmp_path, capsys):
     yours = str(store(tmp_path, run(17)))
-    assert judge.main([yours, "--committed", str(committed)]) == 0
+    assert reproduction.main([yours, "--committed", str(committed)]) == 0
     table = capsys.readouterr().out
     assert all(cell.name in table for cell in cells()) and "BAD" not in table
-    assert judge.main([yours, "--committed", str(committed), "--json"]) == 0
+    assert reproduction.main([yours, "--committed", str(committed), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(cells())
     only = ["--recipe", "duo@nano", "--recipe", "ar@nano"]
-    assert judge.main([yours, "--committed", str(committed), "--json", *only]) == 0
+    assert reproduction.main([yours, "--committed", str(committed), "--json", *only]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["ar", "duo"]
-    with pytest.raises(ValueError, match="no judged cell of recipe 'dua@nano'; nearest is 'duo@nano'"):
-        judge.main([yours, "--recipe", "dua@nano"])
+    with pytest.raises(ValueError, match="no cell of recipe 'dua@nano'; nearest is 'duo@nano'"):
+        reproduction.main([yours, "--recipe", "dua@nano"])
 
 
 def test_a_cell_with_an_unknown_field_or_too_many_cells_are_refused(tmp_path):
-    path = tmp_path / "judged.toml"
+    path = tmp_path / "reproduction.toml"
     path.write_text(
         '[[cell]]\nname = "a"\nrecipe = "b"\ntask = "c"\nmetric = "d"\nkind = "e"\npresets = "f"\n'
     )
@@ -129,7 +132,7 @@ def test_a_cell_with_an_unknown_field_or_too_many_cells_are_refused(tmp_path):
 def test_accuracy_intervals_stay_proportions(tmp_path):
     """Near 1 the arcsine scale bends the interval instead of leaving [0, 1]."""
     made = [sudoku("llada@nano.sudoku", "random", "1", 0.99 + 0.002 * seed, seed) for seed in range(5)]
-    cell = Cell(
+    cell = ReproductionCell(
         name="x",
         recipe="llada@nano.sudoku",
         task="sudoku",
@@ -139,5 +142,5 @@ def test_accuracy_intervals_stay_proportions(tmp_path):
         kind="sudoku",
     )
     folder = store(tmp_path, made)
-    (row,) = judge.judge(folder, folder, [cell])
+    (row,) = compare(folder, folder, [cell])
     assert row.verdict == "good" and 0.9 < row.low < row.high <= 1

@@ -1,11 +1,11 @@
 """Published numbers as data: evals/published.toml, read strictly into cells.
 
-    cells = read()                              # every number, each with what a record must have asked to answer it
+    cells = read()                              # every number, each with the settings that a record must have
     find(cells, "duo.t5.mdlm.1024")
 
-A table of the file is a grid as printed: rows (a method, what could answer it and at which cost), columns (steps, a
-corpus, a task), one value each; a cell is called TABLE.ROW.COLUMN. `asked` joins those of table, row and column: a
-dotted place in a record's question (`plan.steps`, `protocol.judge`, or `preset`, a label) and what must stand there.
+A table of the file is a grid as printed: rows (methods), columns (numbers of steps, corpora, tasks), one value each; a
+cell is called TABLE.ROW.COLUMN. `asked` maps settings to values, those of table, row and column together: a setting is
+a dotted place in a record's question (`plan.steps`, `protocol.judge`) or `preset`, a label.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Column(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`items`: independent items behind a published share, 0 if it is none or unknown; `task`, `metric`: where they
-    differ by column."""
+    """`items`: the number of independent items of a published share, 0 if unknown or no share; `task`, `metric`:
+    replace those of the table."""
 
     name: str
     asked: dict[str, str | int | float | bool] = {}
@@ -44,10 +44,10 @@ class Column(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`of`: checkpoints or recipes, as records label them, that could answer; `needs`: what a run of it wants; `like`:
-    a released checkpoint of the same size whose question would cost as much, where none of these can be asked;
-    `called`: the name under which other sources print other numbers; `unstated`: places in the question that the
-    source leaves open."""
+    """`of`: checkpoints or recipes, as records label them, that the number is about; `needs`: what a run requires;
+    `like`: a released checkpoint of the same size and cost, for estimates where none of `of` is available; `called`: a
+    name shared by numbers of several sources that should be equal; `unstated`: settings that the source does not
+    state."""
 
     name: str
     of: list[str]
@@ -60,8 +60,8 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Grid(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`margin`: the largest difference that counts as none, a share of the value or (`absolute`) in its unit;
-    `scale` turns a printed value into a record's (0.01 for per cent)."""
+    """The margin is the largest difference that counts as none: a share of the value (`relative`) or in its unit
+    (`absolute`). `scale` converts a printed value to a record's unit (0.01 for per cent)."""
 
     name: str
     title: str
@@ -83,9 +83,9 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One published number, in the unit of a record (`value`, `margin`); `printed` as it stands in its source. What it
-    costs to answer is `repro.evals.published.price`'s to say."""
+class PublishedCell:
+    """One published number: `value` and `margin` in the unit of a record, `printed` as in its source. The other fields
+    are those of `Grid`, `Row` and `Column`; `repro.evals.published.price` estimates the cost of a run."""
 
     name: str
     table: str
@@ -107,12 +107,12 @@ class Cell:
 
     @property
     def row(self) -> str:
-        """TABLE.ROW, which names the cells of a line together."""
+        """TABLE.ROW, the name of all cells of a row."""
         return self.name.rpartition(".")[0]
 
 
-def read(path: Path = FILE) -> list[Cell]:
-    """Every cell of a file in order; ValueError names the field, table or cell that is wrong."""
+def read(path: Path = FILE) -> list[PublishedCell]:
+    """Every cell of a file, in order; ValueError names the invalid field, table or cell."""
     try:
         data = msgspec.toml.decode(path.read_bytes(), type=_File)
     except msgspec.DecodeError as error:
@@ -120,11 +120,11 @@ def read(path: Path = FILE) -> list[Cell]:
     found = [cell for grid in data.table for row in grid.rows for cell in _row(path, data, grid, row)]
     twice = [name for name, count in Counter(cell.name for cell in found).items() if count > 1]
     if twice:
-        raise ValueError(f"{path}: two cells are called {twice[0]!r}; name tables, rows and columns apart")
+        raise ValueError(f"{path}: two cells are called {twice[0]!r}; rename a table, row or column")
     return found
 
 
-def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[Cell]:
+def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
     where = f"{path}: table {grid.name!r}, row {row.name!r}"
     columns = {column.name: column for column in grid.columns}
     if grid.source not in data.sources:
@@ -143,7 +143,7 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[Cell]:
         if not margin > 0:
             raise ValueError(f"{where}: column {name!r} has margin {margin}; give one above 0")
         made.append(
-            Cell(
+            PublishedCell(
                 name=f"{grid.name}.{row.name}.{name}",
                 table=grid.name,
                 title=grid.title,
@@ -166,7 +166,7 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[Cell]:
     return made
 
 
-def under(cells: Sequence[Cell], name: str) -> list[Cell]:
+def under(cells: Sequence[PublishedCell], name: str) -> list[PublishedCell]:
     """The cell of a name, or all cells of a TABLE, a TABLE.ROW; ValueError names the nearest."""
     found = [cell for cell in cells if name in (cell.name, cell.row, cell.table)]
     if not found:
@@ -175,7 +175,7 @@ def under(cells: Sequence[Cell], name: str) -> list[Cell]:
     return found
 
 
-def find(cells: Sequence[Cell], name: str) -> Cell:
+def find(cells: Sequence[PublishedCell], name: str) -> PublishedCell:
     """The cell of a name; ValueError names the nearest."""
     for cell in cells:
         if cell.name == name:
@@ -185,11 +185,11 @@ def find(cells: Sequence[Cell], name: str) -> Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
-    """Published cells of one name that are further apart than either margin, by falling value; what is asked
-    differently."""
+    """Published cells of one name (`called`) that differ by more than their margins, in descending order of value;
+    `fields`: the settings in which they differ."""
 
     called: str
-    cells: tuple[Cell, ...]
+    cells: tuple[PublishedCell, ...]
     fields: tuple[str, ...]
 
     @property
@@ -197,9 +197,9 @@ class Disagreement:
         return self.cells[0].value / self.cells[-1].value
 
 
-def disagreements(cells: Sequence[Cell]) -> list[Disagreement]:
-    """Where sources print different numbers under one name, the furthest apart first."""
-    groups: dict[str, list[Cell]] = {}
+def disagreements(cells: Sequence[PublishedCell]) -> list[Disagreement]:
+    """Names under which sources print different numbers, in descending order of their ratio."""
+    groups: dict[str, list[PublishedCell]] = {}
     for cell in cells:
         if cell.called:
             groups.setdefault(cell.called, []).append(cell)
@@ -208,15 +208,15 @@ def disagreements(cells: Sequence[Cell]) -> list[Disagreement]:
         group.sort(key=lambda cell: (-cell.value, cell.name))
         if group[0].value - group[-1].value > max(cell.margin for cell in group):
             places = sorted({place for cell in group for place in (*cell.asked, *cell.unstated)})
-            fields = [place for place in places if len({said(cell, place) for cell in group}) > 1]
+            fields = [place for place in places if len({stated(cell, place) for cell in group}) > 1]
             found.append(Disagreement(called=called, cells=tuple(group), fields=tuple(fields)))
     return sorted(found, key=lambda each: (-each.ratio, each.called))
 
 
-def said(cell: Cell, place: str) -> str:
-    """What a cell asks at a place, for printing."""
+def stated(cell: PublishedCell, place: str) -> str:
+    """The value of a setting of a cell, for printing."""
     if place in cell.unstated:
         return "not stated"
     if place not in cell.asked:
-        return "not said"
+        return "not given"
     return str(cell.asked[place])

@@ -68,7 +68,7 @@ class Fixture:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Deviation:
     """One comparison: what, the largest difference (or how many tokens differ), what was allowed."""
 
     what: str
@@ -127,7 +127,7 @@ def read(folder: Path) -> Fixture:
     return Fixture(note, ids, tensors.get("t"), where, target, logits, tensors["nll"].double())
 
 
-def compare(model: Model, fixture: Fixture) -> list[Verdict]:
+def compare(model: Model, fixture: Fixture) -> list[Deviation]:
     """Every number of a fixture against the model's; ids that never stand for a clean token are left out."""
     total = len(model.denoiser.forbidden)
     if fixture.logits.shape[1] != total:
@@ -149,12 +149,12 @@ def compare(model: Model, fixture: Fixture) -> list[Verdict]:
     logits = _logits(model, fixture.ids, fixture.t, fixture.where)
     allowed = ~model.denoiser.forbidden.cpu()
     found = [
-        Verdict(
+        Deviation(
             "logits",
             (logits - fixture.logits)[:, allowed].abs().max().item(),
             fixture.note.logits_within,
         ),
-        Verdict(
+        Deviation(
             "nll",
             (_nll(model, logits, fixture.where, fixture.target) - fixture.nll).abs().max().item(),
             fixture.note.nll_within,
@@ -163,7 +163,7 @@ def compare(model: Model, fixture: Fixture) -> list[Verdict]:
     for number, each in enumerate(fixture.note.decodes):
         written = _decode(model, each)
         differ = sum(a != b for a, b in zip(written, each.ids, strict=True))
-        found.append(Verdict(f"tokens of decode {number} ({each.preset})", differ, 0))
+        found.append(Deviation(f"tokens of decode {number} ({each.preset})", differ, 0))
     return found
 
 

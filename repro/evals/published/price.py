@@ -1,13 +1,13 @@
-"""What it takes to answer a published number: the question of a suite that answers it, its hours, what to type, or what
-is missing.
+"""The estimated cost of reproducing a published number: the question of a suite that answers it, its GPU hours, and the
+command to type or what is missing.
 
     price(find(read(), "duo.t5.mdlm.1024"))    about .1 H100 hours, `python -m repro.evals cells duo.t5.mdlm.1024`
 
-A question answers a cell where its record would: same checkpoint, task and metric, and no place asked that differs
-(repro.evals.published.matching). Hours are those of `--plan` on one H100, weights in bfloat16, so estimates by
-arithmetic; a recipe's are its own plan's. Where no question fits, the price is that of the nearest one, or of the
-same question put to a checkpoint of the same size (`like` in evals/published.toml), and `missing` says what stands in
-the way.
+A question answers a cell if its record would: same checkpoint, task and metric, and no setting that differs
+(repro.evals.published.matching). Hours are estimates of `python -m repro.evals plan` for one H100 with weights in
+bfloat16; those of a recipe are the estimates of its training. Where no question answers a cell, the price is that of
+the nearest question, or of the same question for a checkpoint of the same size (`like` in evals/published.toml), and
+`missing` names what is missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from repro.core import parts, registry
 from repro.evals.planning import plan
 from repro.evals.planning.device import device
 from repro.evals.planning.plan import Line
-from repro.evals.published.cells import Cell as Published
+from repro.evals.published.cells import PublishedCell
 from repro.evals.published.matching import called, differing
 from repro.evals.request import Request
 from repro.evals.runner import Cell
@@ -37,14 +37,15 @@ PRECISION: Precision = "bfloat16"
 
 
 def shown(hours: float) -> str:
-    """Hours to two digits, in full."""
+    """Hours to two significant digits, without an exponent."""
     return f"{hours:.2g}" if hours < 100 else f"{float(f'{hours:.2g}'):,.0f}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """`hours` of one H100 (None: nobody can say); `run`: what is paid for once; `command`: what to type, where that
-    answers the cell; `missing`: what stands in the way, where it does not; `trained`: the hours train a recipe."""
+    """`hours` of one H100 (None: unknown); `run`: a name shared by cells that one run answers; `command`: what to type
+    where that answers the cell; `missing`: else, what prevents it; `trained`: whether the hours are those of training
+    a recipe."""
 
     run: str
     hours: float | None
@@ -64,7 +65,7 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A question of a suite for a released checkpoint, priced; `question` as its record will say it."""
+    """A question of a suite for a released checkpoint with its estimated cost; `question`: as in its record."""
 
     ckpt: str
     suite: str
@@ -79,15 +80,15 @@ class Asked:
         return f"{self.ckpt}: " + ", ".join(word for word in words if word)
 
 
-def price(cell: Published) -> Price:
+def price(cell: PublishedCell) -> Price:
     """The price of answering a cell."""
     there = _listed(cell)
     near = nearest(cell, there)
     if near is not None and not near[0]:
         return _asked(cell, near[1])
     if near is not None:
-        apart = f"a question that agrees ({'; '.join(near[0].values())})"
-        return Price(run=near[1].run, hours=near[1].line.hours, missing=apart)
+        lacking = f"a question that agrees ({'; '.join(near[0].values())})"
+        return Price(run=near[1].run, hours=near[1].line.hours, missing=lacking)
     ours = [name for name in cell.of if name in registry.RECIPES]
     if ours and not there:
         hours = training(registry.recipe(ours[0]))["gpu_hours"]
@@ -101,14 +102,14 @@ def price(cell: Published) -> Price:
     return Price(run=run, hours=like[1].line.hours, missing=missing)
 
 
-def answering(cell: Published) -> Asked | None:
-    """The question whose record answers a cell; None where no suite has one."""
+def answering(cell: PublishedCell) -> Asked | None:
+    """The question whose record answers a cell; None if no suite has one."""
     near = nearest(cell, _listed(cell))
     return None if near is None or near[0] else near[1]
 
 
-def nearest(cell: Published, names: Sequence[str]) -> tuple[dict[str, str], Asked] | None:
-    """The question to one of these checkpoints that differs in fewest places, and those places; None without any."""
+def nearest(cell: PublishedCell, names: Sequence[str]) -> tuple[dict[str, str], Asked] | None:
+    """The question of one of these checkpoints that differs in fewest settings, and these; None if there is none."""
     found = [
         (_differing(cell, each), each)
         for name in names
@@ -118,15 +119,15 @@ def nearest(cell: Published, names: Sequence[str]) -> tuple[dict[str, str], Aske
     return min(found, key=lambda pair: len(pair[0]), default=None)
 
 
-def _differing(cell: Published, asked: Asked) -> dict[str, str]:
-    """Places that differ, and a metric that the answer would not hold."""
+def _differing(cell: PublishedCell, asked: Asked) -> dict[str, str]:
+    """Settings that differ, and the metric if the answer would not contain it."""
     found = differing(cell, asked.question, asked.cell.preset)
     if not asked.cell.task.gives(cell.metric):
         found["metric"] = f"no answer to {asked.cell.task.name} of {asked.suite} holds {cell.metric}"
     return found
 
 
-def _asked(cell: Published, asked: Asked) -> Price:
+def _asked(cell: PublishedCell, asked: Asked) -> Price:
     if asked.line.hours is None:
         lacks = f"the sizes of {asked.ckpt} in evals/checkpoints.toml"
         if asked.line.items is None:
@@ -135,8 +136,8 @@ def _asked(cell: Published, asked: Asked) -> Price:
     return Price(run=asked.run, hours=asked.line.hours, command=f"python -m repro.evals cells {cell.name}")
 
 
-def _missing(cell: Published, there: Sequence[str]) -> str:
-    """Why no question of ours comes near a cell."""
+def _missing(cell: PublishedCell, there: Sequence[str]) -> str:
+    """Why no question is comparable with a cell."""
     if there:
         return f"a question of {cell.task} in a suite of {there[0]}"
     if cell.of:
@@ -144,7 +145,7 @@ def _missing(cell: Published, there: Sequence[str]) -> str:
     return cell.needs
 
 
-def _listed(cell: Published) -> list[str]:
+def _listed(cell: PublishedCell) -> list[str]:
     """The released checkpoints among those that could answer a cell."""
     return [name for name in cell.of if _entry(name) is not None]
 
@@ -156,7 +157,7 @@ def _entry(name: str) -> Entry | None:
 
 @lru_cache
 def questions(ckpt: str) -> tuple[Asked, ...]:
-    """Every question that a suite of a released checkpoint puts to it; ValueError for one that is not listed."""
+    """Every question of the suites of a released checkpoint; ValueError if it is not in evals/checkpoints.toml."""
     entry = _entry(ckpt)
     if entry is None:
         raise ValueError(f"no checkpoint {ckpt!r} in evals/checkpoints.toml")
@@ -177,5 +178,5 @@ def _of_suite(entry: Entry, suite: str) -> Iterator[Asked]:
 
 
 def _protocol(task: Task) -> dict[str, Any]:
-    """The protocol as far as it can be said before a judge is loaded."""
+    """The protocol, without what depends on a loaded judge."""
     return task.protocol_without_judge() if isinstance(task, TextQualityTask) else task.protocol()

@@ -23,7 +23,7 @@ from msgspec import Struct
 from repro.core.errors import nearest as suggestion
 from repro.evals import suites
 from repro.evals.planning.plan import Plan, plan, released, subject
-from repro.evals.published.cells import Cell as Published
+from repro.evals.published.cells import PublishedCell
 from repro.evals.published.cells import read, under
 from repro.evals.published.price import PRECISION, answering, price
 from repro.evals.request import Prepared, Request, prepare
@@ -107,7 +107,7 @@ class Step:
     title: str
     verdict: str
     parts: list[Part]
-    cells: list[Published]
+    cells: list[PublishedCell]
     skipped: list[Skip]
 
 
@@ -153,7 +153,7 @@ def _check(asks: Asks) -> None:
 
 
 @lru_cache
-def _cells() -> list[Published]:
+def _cells() -> list[PublishedCell]:
     return read()
 
 
@@ -181,7 +181,7 @@ def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step
 
 def _step(row: Row, base: Request) -> Step:
     parts: list[Part] = []
-    cells: list[Published] = []
+    cells: list[PublishedCell] = []
     skipped: list[Skip] = []
     for asks in row.asks:
         limit, samples = _least(asks.limit, base.limit), _least(asks.samples, base.samples)

@@ -1,17 +1,20 @@
-"""Published numbers against records: pass, fail, inconclusive, not comparable, or not run and at which cost.
+"""Compare published numbers with records; state the cost of those that are not run.
 
     python -m repro.verify [RAW]                  # default results/raw; an empty folder is fine
     python -m repro.verify --cell duo.t5.mdlm.1024    # one cell, its cost first
     python -m repro.verify --json
     python -m repro.evals cells duo.t5.mdlm.1024      # run the question that answers it
 
-d = ours - published, m = the cell's margin (evals/published.toml), se = of both together. *pass*: d lies within
-+-m, by two one-sided tests at 5 % (Schuirmann 1987). *fail*: |d| exceeds m, at a family-wise 5 % over all cells that
-could be compared (Holm 1979). Neither: *inconclusive*. A perplexity is of the rows that were published, so its error
-is that of its draws alone; that of the published one is not known. A record is compared only where every field asked
-is the published one; else it is *not comparable* and the fields that differ are named, unless only sampler and plan do:
-then the question is still *not run*. A published number without a count of items is taken as exact, which its
-source may not be.
+With d = ours - published, m the cell's margin (evals/published.toml) and se the standard error of both together:
+
+pass             d lies within +-m, by two one-sided tests at 5 % (Schuirmann 1987)
+fail             |d| exceeds m, at a family-wise error of 5 % over all cells that could be compared (Holm 1979)
+inconclusive     neither
+not comparable   no record has all the settings of the published number; the settings that differ are named
+not run          no record, or only records of another sampler or plan
+
+A perplexity is evaluated on the rows of the published one, so its error is that of its random draws alone. The error of
+a published number is known only for a share of a stated number of items; any other is taken as exact.
 Exit code 1 if a cell fails, else 0.
 """
 
@@ -26,7 +29,7 @@ from statistics import fmean
 import msgspec
 
 from repro.core.stats import holm
-from repro.evals.published.cells import Cell, Disagreement, disagreements, said
+from repro.evals.published.cells import Disagreement, PublishedCell, disagreements, stated
 from repro.evals.published.matching import another_plan, called, differing, labelled
 from repro.evals.published.price import Price, price, shown
 from repro.results.difference import difference
@@ -34,16 +37,19 @@ from repro.results.record import Metric, Record, text
 
 ALPHA = 0.05
 ANSWERS = ("pass", "fail", "inconclusive", "not comparable", "not run")
-PERPLEXITY = "perplexity"  # the part whose `draws_error` is the error on the rows at hand
-FEW = 8  # disagreements printed; --json has all of them
+PERPLEXITY = (
+    "perplexity"  # a part; its metric `draws_error` is the standard error of random draws alone, nats a token
+)
+FEW = 8  # disagreements printed; --json prints all of them
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One cell's answer; `why` says in words what stands behind it. `p`: of a difference beyond the margin, by Holm;
-    `price`: of a cell that is not run."""
+class Verification:
+    """The result for one cell: `answer` is one of ANSWERS, `why` the reason in words. `ours`: mean over seeds; `se`:
+    the standard error of both numbers; `p`: of a difference beyond the margin, adjusted by Holm; `price`: set where the
+    cell is not run."""
 
-    cell: Cell
+    cell: PublishedCell
     answer: str
     why: str
     ours: float | None = None
@@ -53,47 +59,49 @@ class Verdict:
 
 
 # --- one cell -----------------------------------------------------------------------------------------------
-def verify(cells: Sequence[Cell], records: Sequence[Record]) -> list[Verdict]:
-    """The verdict on every cell, in order."""
+def verify(cells: Sequence[PublishedCell], records: Sequence[Record]) -> list[Verification]:
+    """The result for every cell, in order."""
     made = [_answer(cell, records) for cell in cells]
     compared = [i for i, verdict in enumerate(made) if verdict.p is not None]
     for i, p in zip(compared, holm([made[i].p or 0.0 for i in compared]), strict=True):
-        made[i] = _judged(replace(made[i], p=p))
+        made[i] = _decided(replace(made[i], p=p))
     return made
 
 
-def _answer(cell: Cell, records: Sequence[Record]) -> Verdict:
+def _answer(cell: PublishedCell, records: Sequence[Record]) -> Verification:
     named = [
         record
         for record in (each for name in cell.of for each in labelled(records, name))
         if cell.task in called(record.question.task, record.labels.task) and _metric(cell, record) is not None
     ]
     if cell.unstated:
-        return Verdict(
+        return Verification(
             cell=cell, answer="not comparable", why=f"its source does not state {', '.join(cell.unstated)}"
         )
     if not named:
         return _not_run(cell)
-    apart = [(differing(cell, each.question.data(), each.labels.preset), each) for each in named]
-    fit = [record for differs, record in apart if not differs]
+    differences = [(differing(cell, each.question.data(), each.labels.preset), each) for each in named]
+    fit = [record for differs, record in differences if not differs]
     if not fit:
-        nearest = min((differs for differs, _ in apart), key=lambda each: (not another_plan(each), len(each)))
+        nearest = min(
+            (differs for differs, _ in differences), key=lambda each: (not another_plan(each), len(each))
+        )
         if another_plan(nearest):
             return _not_run(cell)
-        return Verdict(cell=cell, answer="not comparable", why="; ".join(nearest.values()))
+        return Verification(cell=cell, answer="not comparable", why="; ".join(nearest.values()))
     fit = next(found for found in (labelled(fit, name) for name in cell.of) if found)
     if len({record.cell for record in fit}) > 1:
-        return Verdict(
-            cell=cell, answer="not comparable", why=f"two questions would answer it: {_apart(fit)}"
+        return Verification(
+            cell=cell, answer="not comparable", why=f"two questions would answer it: {_first_difference(fit)}"
         )
     return _compared(cell, [metric for record in fit if (metric := _metric(cell, record)) is not None])
 
 
-def _metric(cell: Cell, record: Record) -> Metric | None:
-    """A record's value of what a cell prints, None without one.
+def _metric(cell: PublishedCell, record: Record) -> Metric | None:
+    """A record's metric for a cell; None if it has none.
 
-    Perplexities are compared on the rows that were published: of their error only that of the draws counts, and an
-    exact value answers where others have a bound.
+    A perplexity is evaluated on the published rows, so its standard error is that of its draws. Where the published
+    number is a bound, an exact value of ours answers too.
     """
     metrics, exact = record.answer.metrics, cell.metric.removesuffix("_bound")
     if record.question.task.get("part") != PERPLEXITY:
@@ -106,35 +114,35 @@ def _metric(cell: Cell, record: Record) -> Metric | None:
     return msgspec.structs.replace(found, se=found.value * drawn.value)
 
 
-def _not_run(cell: Cell) -> Verdict:
+def _not_run(cell: PublishedCell) -> Verification:
     cost = price(cell)
-    return Verdict(cell=cell, answer="not run", why=cost.say(cell.needs), price=cost)
+    return Verification(cell=cell, answer="not run", why=cost.say(cell.needs), price=cost)
 
 
-def _apart(records: Sequence[Record]) -> str:
-    """The first place where the questions of two cells differ."""
+def _first_difference(records: Sequence[Record]) -> str:
+    """The first difference between the questions of two records."""
     subjects = {record.cell: record.question.subject for record in records}
     first, other, *_ = subjects.values()
     return difference(first, other) or "rounding differs"
 
 
-def _compared(cell: Cell, metrics: Sequence[Metric]) -> Verdict:
-    """Ours: mean over seeds. Its standard error is not divided by their number: seeds share the rows evaluated."""
+def _compared(cell: PublishedCell, metrics: Sequence[Metric]) -> Verification:
+    """Mean over seeds. Its standard error is not divided by their number, because seeds share the evaluated rows."""
     ours = fmean(metric.value for metric in metrics)
     errors = [metric.se for metric in metrics if metric.se is not None]
     if len(errors) < len(metrics):
-        return Verdict(
+        return Verification(
             cell=cell, answer="inconclusive", why="the record carries no standard error", ours=ours
         )
     theirs = math.sqrt(cell.value * (1 - cell.value) / cell.items) if cell.items else 0.0
     se = math.hypot(math.sqrt(fmean(error**2 for error in errors)), theirs)
-    return Verdict(
+    return Verification(
         cell=cell, answer="", why="", ours=ours, se=se, p=beyond(ours - cell.value, se, cell.margin)
     )
 
 
 def beyond(d: float, se: float, margin: float) -> float:
-    """p-value of "the true difference is at most `margin`" (a shifted two-sided z-test at its worst case)."""
+    """p-value of the hypothesis that the true difference is at most `margin` (two-sided z-test at +-margin)."""
     from scipy.stats import norm
 
     if se == 0:
@@ -149,7 +157,7 @@ def equivalent(d: float, se: float, margin: float) -> bool:
     return abs(d) + float(norm.ppf(1 - ALPHA)) * se <= margin
 
 
-def _judged(verdict: Verdict) -> Verdict:
+def _decided(verdict: Verification) -> Verification:
     cell, ours, se, p = verdict.cell, verdict.ours, verdict.se, verdict.p
     assert ours is not None and se is not None and p is not None
     d = ours - cell.value
@@ -158,27 +166,27 @@ def _judged(verdict: Verdict) -> Verdict:
         return replace(verdict, answer="pass", why=words)
     if p <= ALPHA:
         return replace(verdict, answer="fail", why=f"{words}, p {p:.2g}")
-    return replace(verdict, answer="inconclusive", why=f"{words}, p {p:.2g}; more rows would tell")
+    return replace(verdict, answer="inconclusive", why=f"{words}, p {p:.2g}; evaluate more rows")
 
 
 # --- printing -----------------------------------------------------------------------------------------------
-def render(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """The summary, line by line: counts by table, every cell that was compared, disagreements."""
+def render(verdicts: Sequence[Verification]) -> Iterator[str]:
+    """The lines of the summary: counts by table, every cell that was compared, disagreements of sources."""
     yield from _counts(verdicts)
     for verdict in verdicts:
         if verdict.ours is not None or (verdict.answer == "not comparable" and not verdict.cell.unstated):
             yield f"{verdict.cell.name}: {verdict.answer}: {verdict.why}"
-    apart = disagreements([verdict.cell for verdict in verdicts])
-    if apart:
+    disagreeing = disagreements([verdict.cell for verdict in verdicts])
+    if disagreeing:
         yield ""
-        yield f"one name, several published numbers ({len(apart)} names):"
-        for each in apart[:FEW]:
+        yield f"one name, several published numbers ({len(disagreeing)} names):"
+        for each in disagreeing[:FEW]:
             yield from _disagreement(each)
 
 
-def _counts(verdicts: Sequence[Verdict]) -> Iterator[str]:
+def _counts(verdicts: Sequence[Verification]) -> Iterator[str]:
     total = Counter(verdict.answer for verdict in verdicts)
-    tables: dict[str, list[Verdict]] = {}
+    tables: dict[str, list[Verification]] = {}
     for verdict in verdicts:
         tables.setdefault(verdict.cell.table, []).append(verdict)
     for name, members in tables.items():
@@ -188,8 +196,8 @@ def _counts(verdicts: Sequence[Verdict]) -> Iterator[str]:
     yield f"all {len(verdicts)} cells: " + ", ".join(f"{total[answer]} {answer}" for answer in ANSWERS)
 
 
-def _priced(verdicts: Sequence[Verdict]) -> str:
-    """How many of the cells without an answer have a price, and the hours of their distinct runs; training apart."""
+def _priced(verdicts: Sequence[Verification]) -> str:
+    """How many of the cells that are not run have a price, and the hours of their distinct runs, training separate."""
     prices = [each.price for each in verdicts if each.price is not None]
     if not prices:
         return ""
@@ -206,13 +214,14 @@ def _disagreement(each: Disagreement) -> Iterator[str]:
     for cell in each.cells:
         places = [place for place in each.fields if place in cell.asked or place in cell.unstated]
         asked = (
-            ", ".join(f"{place} {said(cell, place)}" for place in places) or "nothing that the others do not"
+            ", ".join(f"{place} {stated(cell, place)}" for place in places)
+            or "nothing that the others do not state"
         )
         yield f"    {cell.printed:g}  {cell.name}: {asked}"
 
 
-def card(verdict: Verdict, among: Sequence[Verdict]) -> Iterator[str]:
-    """One cell, line by line, its cost first."""
+def card(verdict: Verification, among: Sequence[Verification]) -> Iterator[str]:
+    """The lines about one cell, its cost first; `among`: the results for all cells."""
     cell, cells = verdict.cell, [each.cell for each in among]
     cost = verdict.price or price(cell)
     shared = sum(
@@ -222,7 +231,7 @@ def card(verdict: Verdict, among: Sequence[Verdict]) -> Iterator[str]:
     yield f"{cell.name}: {verdict.answer}: {verdict.why}"
     yield f"published: {cell.printed:g} ({cell.metric}, {cell.title}), {cell.source}, {cell.date}"
     yield f"margin: {cell.margin:.3g}; answered by: {' or '.join(cell.of) or 'nothing in the suite'}, task {cell.task}"
-    yield "asked: " + (
+    yield "settings: " + (
         ", ".join(f"{place} = {text(value)}" for place, value in cell.asked.items()) or "nothing"
     )
     for each in disagreements(cells):

@@ -157,7 +157,7 @@ def test_a_field_that_differs_is_named(cells):
 def test_a_field_that_a_record_does_not_say_is_no_match(cells):
     asked = question("mdlm_owt", "perplexity", protocol={"length": 1024})
     silent = record(asked, {"ppl_bound": (23.2, 0.1, 9)}, recipe="mdlm_owt", checkpoint="lab/mdlm")
-    assert verdict(cells, [silent]).why == 'protocol.corpus is not said, published "owt"'
+    assert verdict(cells, [silent]).why == 'protocol.corpus is not given, published "owt"'
 
 
 def test_another_checkpoint_task_or_scale_answers_nothing(cells):
