@@ -37,7 +37,7 @@ SURFACE = ROOT / "tests" / "core" / "surface.json"
 GOLDENS = ROOT / "tests" / "training" / "goldens.json"
 FIELDS = ("loss", "grad_norm", "nll")
 SHOWN = (1, 2, 10, 20)
-"""Steps whose numbers a golden holds."""
+"""Optimizer steps whose numbers a golden holds."""
 TOLERANCE = 1e-5
 """Relative; instruction sets of processors differ by 7e-7 at 20 steps (docs/method.md#exactness)."""
 TEACHER = {
@@ -47,7 +47,7 @@ TEACHER = {
     "objective.round": 8,
     "objective.grid": 16,
 }
-"""A teacher of 20 steps that has learned enough for a loss above float32's last digits, renewed twice."""
+"""Overrides for a distillation: a teacher of 20 steps whose loss is well above float32 rounding, updated twice."""
 
 
 def lock(name: str) -> str:
@@ -82,7 +82,7 @@ def first_steps(name: str, out: Path) -> dict[str, list[float]]:
 
 @contextmanager
 def _own_runs(folder: Path) -> Iterator[None]:
-    """`folder` as the folder of runs, with the data that is prepared already: no teacher of older code is found."""
+    """Use `folder` as the run folder, with the prepared data of the usual one, so that no older teacher is reused."""
     data, before = runs() / "data", os.environ.get("REPRO_RUNS")
     data.mkdir(parents=True, exist_ok=True)
     (folder / "data").symlink_to(data.resolve())
@@ -96,7 +96,7 @@ def _own_runs(folder: Path) -> Iterator[None]:
 
 
 def within(found: Mapping[str, Sequence[float]], golden: Mapping[str, Sequence[float]]) -> bool:
-    """Whether the first steps are the golden ones, to TOLERANCE."""
+    """Whether the first steps agree with the golden ones to TOLERANCE."""
     return all(
         math.isclose(x, y, rel_tol=TOLERANCE)
         for field in FIELDS
@@ -190,7 +190,7 @@ def _state() -> dict[Path, bytes]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; ValueError names the nearest step."""
+    """Run the command line; raises ValueError for an unknown step and names the nearest one."""
     parser = Parser("scripts.accept", "Rewrite derived files after a deliberate change.")
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(STEPS)} (default: all)")
     wanted = parser.parse_args(argv).steps or list(STEPS)

@@ -89,7 +89,8 @@ def svg() -> str:
         boxes += [
             f'<rect x="{LEFT}" y="{y}" width="{BOX}" height="{HEIGHT}" rx="5" class="room"/>',
             f'<text x="{LEFT + 10}" y="{y + 22}" class="name">{escape(", ".join(layer))}</text>',
-            f'<text x="{LEFT + BOX - 10}" y="{y + 22}" class="sign" style="font-size:{size:.1f}px">{escape(said)}</text>',
+            f'<text x="{LEFT + BOX - 10}" y="{y + 22}" class="sign" style="font-size:{size:.1f}px">'
+            f"{escape(said)}</text>",
         ]
     curves = []
     for here, there in arrows():
@@ -105,7 +106,7 @@ def svg() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 1 if `--check` finds a stale picture, else 0."""
+    """Run the command line; returns 1 if `--check` finds a stale picture, else 0."""
     parser = Parser("scripts.rooms", "Draw the rooms of the package and the imports between them.")
     parser.add_argument(
         "--check", action="store_true", help="write nothing; say whether the picture is current"
