@@ -24,7 +24,7 @@ REQUESTS, SEEDS, PROMPT = 16, 24, 8
 
 def same_draws(repeats: int) -> list[Row]:
     """128 draws per continuation at a vocabulary of 32k, batched over requests, without duplicate inputs and with
-    logits at masked positions only, against LLaDA's loop (`ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:46-73`) on the
+    logits at masked positions only, against LLaDA's loop (`ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:47-77`) on the
     same masks."""
     from repro.core import rng
     from repro.processes.absorbing import Absorbing
