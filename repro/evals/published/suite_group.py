@@ -23,8 +23,7 @@ from msgspec import Struct
 from repro.core.errors import nearest as suggestion
 from repro.evals import suites
 from repro.evals.planning.plan import Plan, plan, released, subject
-from repro.evals.published.cells import PublishedCell
-from repro.evals.published.cells import read, under
+from repro.evals.published.cells import PublishedCell, read, under
 from repro.evals.published.price import PRECISION, answering, price
 from repro.evals.request import Prepared, Request, prepare
 from repro.evals.runner import Cell, Skip
