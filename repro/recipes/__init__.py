@@ -1,4 +1,4 @@
-"""Recipes: one file each, which pins every setting of a training run and cites the source of each pin in a comment.
+"""Recipes: one file each, every setting of a training run pinned with a comment that cites its source.
 
 Start with `mdlm.py`. `command.py` is the command line that all recipes share (`--print`, `--plan`, `--scale`, `--set`),
 `scale.py` derives the small variants `NAME@nano`, `NAME@nano.text`, ... that run on one CPU core.
