@@ -1,9 +1,9 @@
 """repro: a reproducible-paper benchmark suite for diffusion language models.
 
->>> from repro import load, sample, score
+>>> from repro import certify, load, sample, score
 >>> model = load("oracle:mdlm@nano")
 >>> texts = sample(model, n=4)
->>> table = score(model, samplers=["ancestral"], tasks=["law"], samples=100)
+>>> records = score(model, samplers=["ancestral"], tasks=["law"], samples=100)
 >>> print(certify(my_sampler).text())
 """
 

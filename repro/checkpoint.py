@@ -1,42 +1,38 @@
 """Show, inspect, convert, compare and export checkpoints.
 
-python -m repro.checkpoint export DIR --hf [OUT]  weights and config that transformers loads by itself (DIR/hf)
+python -m repro.checkpoint export DIR --hf OUT    weights and config that transformers loads by itself
 python -m repro.checkpoint show DIR               recipe, step, digest
-python -m repro.checkpoint inspect FOLDER         released weights: what becomes of every tensor
-python -m repro.checkpoint convert FILE --out OUT a pickle's tensors as safetensors (repro.hub.convert)
-python -m repro.checkpoint diff A B               tensor by tensor
-python -m repro.checkpoint parity X --fixture DIR against numbers recorded elsewhere (docs/parity.md)
+python -m repro.checkpoint inspect FOLDER         released weights: how every tensor is read
+python -m repro.checkpoint convert FILE --out OUT write a pickle's tensors as safetensors (repro.hub.convert)
+python -m repro.checkpoint diff A B               compare two checkpoints tensor by tensor
+python -m repro.checkpoint parity X --fixture DIR compare with numbers recorded elsewhere (docs/parity.md)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from repro.core.cli import Parser, run
 from repro.core.files import atomically
 from repro.training.checkpoint import Checkpoint, Weights, network, open_checkpoint
 
-if TYPE_CHECKING:
-    pass
-
-DEFAULT = Path("DIR/hf")
-
 
 def export(path: Path, out: Path, weights: Weights) -> None:
-    """Write the network alone in transformers' layout (config.json, model.safetensors)."""
+    """Write the network in transformers' layout (config.json, model.safetensors) to the folder `out`.
+
+    Raises ValueError for a network that transformers does not have.
+    """
     from repro.models.llama_network import LlamaDenoiser
     from repro.models.modernbert_network import ModernBertDenoiser
 
     checkpoint = open_checkpoint(path)
     denoiser = network(checkpoint, weights)
     if not isinstance(denoiser, LlamaDenoiser | ModernBertDenoiser):
-        raise ValueError(f"{checkpoint.recipe.name} is no transformers network; there is nothing to export")
+        raise ValueError(f"{checkpoint.recipe.name} is no transformers network and cannot be exported")
     if isinstance(denoiser, LlamaDenoiser) and denoiser.place is not None:
-        raise ValueError(
-            "learned positions are no part of transformers' Llama; export needs learned_positions=0"
-        )
+        raise ValueError("transformers' Llama has no learned positions; export needs learned_positions=0")
     with atomically(out) as temporary:
         denoiser.network.config._attn_implementation = "sdpa"
         denoiser.network.save_pretrained(temporary)
@@ -76,12 +72,18 @@ def _parser() -> Parser:
     actions = parser.add_subparsers(dest="action", required=True)
     found = {}
     for name, about in (
-        ("show", "Recipe, step and digests of a checkpoint of ours."),
-        ("inspect", "What becomes of every tensor of released weights."),
-        ("convert", "Write a pickle's tensors, or a folder's of them, as safetensors; no code in it is run."),
-        ("diff", "What differs between two checkpoints, tensor by tensor; exit code 1 where something does."),
-        ("parity", "Compare with a recorded fixture (docs/parity.md); exit code 1 where something is off."),
-        ("export", "Write the network alone in transformers' layout."),
+        ("show", "Show recipe, step and digests of a checkpoint of ours."),
+        ("inspect", "Show how every tensor of released weights is read."),
+        (
+            "convert",
+            "Write the tensors of a pickle, or of a folder of pickles, as safetensors; none of its code is run.",
+        ),
+        ("diff", "Compare two checkpoints tensor by tensor; exit code 1 if they differ."),
+        (
+            "parity",
+            "Compare with a recorded fixture (docs/parity.md); exit code 1 if a number is off.",
+        ),
+        ("export", "Write the network in transformers' layout."),
     ):
         found[name] = actions.add_parser(name, description=about)
         found[name].add_argument("path", type=Path, help="checkpoint or folder")
@@ -95,7 +97,7 @@ def _parser() -> Parser:
         "--precision",
         choices=["float32", "bfloat16", "int8"],
         default="float32",
-        help="what released weights are kept in",
+        help="precision of released weights",
     )
     found["export"].add_argument("--hf", type=Path, metavar="OUT", required=True, help="folder to write")
     for name in ("convert", "export"):
@@ -113,7 +115,7 @@ def _show(checkpoint: Checkpoint) -> None:
 def _parity(
     path: Path, fixture: Path, record: bool, precision: Literal["float32", "bfloat16", "int8"]
 ) -> int:
-    """Record a fixture, or compare with one and say of each number whether it is within what is allowed."""
+    """Record a fixture, or compare with one and print for each number whether it is within its tolerance."""
     from repro.evals.published import parity
     from repro.model import load
 

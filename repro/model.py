@@ -1,9 +1,9 @@
-"""A model that can be sampled and scored: what `load` returns for a checkpoint folder or a name.
+"""Load a model for sampling and scoring, from a checkpoint folder or by name.
 
 load("runs/mdlm@nano-s0")            the last checkpoint of a run
-load("oracle:mdlm@nano")             the exact denoiser of that recipe's language, no file
+load("oracle:mdlm@nano")             the exact denoiser of that recipe's language; there is no file
 load("LLaDA-8B-Base")                a local folder in its authors' layout (repro.hub.release)
-load("GSAI-ML/LLaDA-8B-Base")        the same by its name on the Hub, at the revision of evals/checkpoints.toml
+load("GSAI-ML/LLaDA-8B-Base")        by its name on the Hub, at the revision of evals/checkpoints.toml
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A network with the recipe that made it, or the release that it came in; `weights` says which of its weights."""
+    """A network with its recipe or release; `weights`: raw, averaged (ema), or exact for an oracle."""
 
     recipe: Recipe | Release
     denoiser: Denoiser
@@ -39,15 +39,15 @@ class Model:
     seed: int
     step: int
     data: Data
-    """The recipe's data, everything resolved."""
+    """The recipe's data with every pin resolved."""
     corpus: str | None
-    """Digest of the prepared data that it was trained on; None for an oracle and for a release."""
+    """Digest of the prepared training data; None for an oracle and for a release."""
     folder: Path | None
-    """Checkpoint folder; None for an oracle and for a release: their records go under runs/NAME."""
+    """Checkpoint folder; None for an oracle and for a release, whose records go to runs/NAME."""
 
     @property
     def precision(self) -> str:
-        """What the weights are kept in: float64 for an oracle, else float32, bfloat16 or int8 (layers alone)."""
+        """Precision of the weights: float64 for an oracle, else float32, bfloat16 or int8 (layers only)."""
         if self.weights == "exact":
             return "float64"
         if self.denoiser.quantised is not None:
@@ -55,7 +55,7 @@ class Model:
         return str(next(self.denoiser.parameters()).dtype).removeprefix("torch.")
 
     def size(self) -> Size | None:
-        """What a forward costs; None for an exact denoiser, which has no network."""
+        """Sizes that determine the cost of a forward; None for an oracle, which has no network."""
         return None if self.weights == "exact" else self.recipe.backbone.size(self.data)
 
 
@@ -68,12 +68,12 @@ def load(
     precision: Precision = "float32",
     template: Template | Literal["auto"] = "auto",
 ) -> Model:
-    """Load a checkpoint folder (run or step), released weights or an oracle's name, on the best device.
+    """Load a checkpoint folder (run or step), released weights or an oracle by name, on the best device.
 
-    `auto`: averaged weights when the recipe pins an average. Of released weights alone: `precision`, and the chat
-    `template` of prompts (`auto`: what evals/checkpoints.toml says of that name, else none).
-    Raises ValueError, in one line, for a missing, truncated or foreign checkpoint and for an unknown name (nearest
-    valid named); ConnectionError where a name on the Hub is out of reach.
+    `weights`: auto takes averaged weights if the recipe has them. `precision` and `template` (the chat template of
+    prompts; auto: as evals/checkpoints.toml has it for the name, else none) are for released weights only.
+    Raises ValueError for a missing, truncated or foreign checkpoint, and for an unknown name (with the nearest one);
+    ConnectionError if the Hub cannot be reached.
     """
     if str(ckpt).startswith("oracle:"):
         from repro.recipes.scale import by_name
@@ -92,17 +92,15 @@ def load(
         return _released(folder, name, precision, template)
     if template != "auto":
         raise ValueError(
-            f"{ckpt} is a checkpoint of ours, whose data says its template; leave out --chat-template"
+            f"{ckpt} is a checkpoint of ours, whose data has its template; leave out --chat-template"
         )
     if precision != "float32":
-        raise ValueError(
-            f"{ckpt} is a checkpoint of ours, kept in float32; leave out --precision {precision}"
-        )
+        raise ValueError(f"{ckpt} is a checkpoint of ours, in float32; leave out --precision {precision}")
     return _trained(open_checkpoint(Path(ckpt)), weights)
 
 
 def _place(ckpt: str | Path) -> tuple[Path, str | None]:
-    """The folder of a checkpoint and, where it came from the Hub, its name there."""
+    """The folder of a checkpoint and, if it is from the Hub, its name there."""
     text = str(ckpt)
     named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text)
     if named is None or Path(ckpt).exists() or Path(text.partition("/")[0]).is_dir():
@@ -135,10 +133,10 @@ def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> 
     )
 
 
-def chat_template(name: str, asked: Template | Literal["auto"]) -> Template:
-    """What is asked, or what is known of a checkpoint of this name."""
-    if asked != "auto":
-        return asked
+def chat_template(name: str, wanted: Template | Literal["auto"]) -> Template:
+    """The chat template `wanted`; auto: that of the checkpoint of this name in evals/checkpoints.toml, else none."""
+    if wanted != "auto":
+        return wanted
     entry = known(name)
     return "none" if entry is None or entry.template == "unknown" else entry.template
 
@@ -173,7 +171,7 @@ def _released(
 
 
 def take_device() -> None:
-    """Under a launcher each process of a machine takes a GPU of its own, round about where there are fewer."""
+    """Under a launcher, use the GPU of this process's local rank, modulo the number of GPUs."""
     from repro.core.lazy import torch
 
     if "LOCAL_RANK" in os.environ and _device() == "cuda":

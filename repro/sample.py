@@ -1,10 +1,10 @@
-"""Sampling, for a notebook and for a terminal.
+"""Sample texts from a checkpoint, in a notebook or on the command line.
 
     python -m repro.sample --ckpt runs/llada@nano.sudoku-s0 --prompt ".3122....23.34..=" --watch
     python -m repro.sample --ckpt oracle:mdlm@nano --n 4 --sampler ancestral
     >>> sample(load("runs/mdlm@nano-s0"), n=4)
 
-`--watch` shows the denoising as it happens (repro.samplers.watch); `--trace FILE` writes every step of it
+`--watch` shows the denoising while it runs (repro.samplers.watch); `--trace FILE` writes every step as JSON
 (repro.samplers.trace).
 """
 
@@ -21,7 +21,7 @@ from repro.core.cli import Parser, natural, run
 from repro.core.files import write_text
 from repro.model import Model, load
 from repro.samplers.decode import decode, steps
-from repro.samplers.plan import Cache, Plan, plan_for
+from repro.samplers.plan import Plan, plan_for
 from repro.samplers.plan import cache as named_cache
 from repro.samplers.presets import preset
 from repro.samplers.trace import Trace
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def default_preset(model: Model, prompted: bool) -> str:
-    """The preset that a person means who names none: the best answer to a prompt, else draws from the model's law."""
+    """The default preset: the most likely continuation of a prompt, else a sample of the model's distribution."""
     process = model.recipe.process
     if process.causal:
         return "greedy" if prompted else "sample"
@@ -50,22 +50,32 @@ def sample(
     seed: int = 0,
     cache: str | None = None,
 ) -> list[str]:
-    """Texts that continue `prompts` (or `n` from nothing); `sampler`: a preset, as "low_confidence:temperature=1.0";
-    `cache`: "prefix", "dual" or "dual:refresh=4" (approximate).
+    """Texts that continue `prompts`, or `n` texts without a prompt.
 
-    Raises ValueError when preset, process, plan or prompt do not fit.
+    `sampler`: a preset, as "low_confidence:temperature=1.0" (default: `default_preset`); `gen_length` tokens (default:
+    all that the model has room for) in blocks of `block_length`; `cache`: "prefix", "dual" or "dual:refresh=4", an
+    approximate KV cache. Raises ValueError if preset, process, plan or prompt do not fit.
     """
     ids = _prompts(model, prompts, n)
     rule = preset(sampler or default_preset(model, prompts is not None))
-    length = _length(model, ids, gen_length)
-    plan = plan_for(rule, length, block_length or model.denoiser.required_block_size, steps, _kept(cache))
+    plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
     process, names = model.recipe.process, range(len(ids))
     decoded = decode(model.denoiser, process, rule, plan, ids, seed=seed, names=names)
     return [model.data.decode(row) for row in decoded.ids.tolist()]
 
 
-def _kept(name: str | None) -> Cache | None:
-    return None if name is None else named_cache(name)
+def _plan(
+    model: Model,
+    rule: Sampler,
+    ids: list[list[int]],
+    gen_length: int | None,
+    block_length: int | None,
+    steps: int | None,
+    cache: str | None,
+) -> Plan:
+    kv_cache = None if cache is None else named_cache(cache)
+    length = _gen_length(model, ids, gen_length)
+    return plan_for(rule, length, block_length or model.denoiser.required_block_size, steps, kv_cache)
 
 
 def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[int]]:
@@ -74,13 +84,13 @@ def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[i
     return [model.data.prompt(text) for text in prompts]
 
 
-def _length(model: Model, ids: list[list[int]], asked: int | None) -> int:
+def _gen_length(model: Model, ids: list[list[int]], wanted: int | None) -> int:
     longest, room = max(map(len, ids)), model.data.row_length()
     if longest >= room:
         raise ValueError(
-            f"a prompt of {longest} ids leaves nothing to write: this model has {room} positions"
+            f"a prompt of {longest} ids leaves no room to generate: this model has {room} positions"
         )
-    length = room - longest if asked is None else asked
+    length = room - longest if wanted is None else wanted
     if not 1 <= length <= room - longest:
         raise ValueError(f"no gen_length {length}: after a prompt of {longest} it is 1 to {room - longest}")
     return length
@@ -94,7 +104,7 @@ def follow(
     seed: int,
     watch: Watch | None,
 ) -> Trace:
-    """Decode one row and note every write; shown as it happens to a `watch`."""
+    """Decode one row and record every token that is written; a `watch` displays it while it runs."""
     trace = Trace(model)
     ids = _prompts(model, None if prompt is None else [prompt], 1)
     process = model.recipe.process
@@ -107,8 +117,11 @@ def follow(
 
 
 class _Callable(ModuleType):
-    """`repro.sample` is a command (`python -m repro.sample`) and a function (`from repro import sample`): importing the
-    module hides the function of the same name in the package, so the module answers calls itself."""
+    """Makes the module callable as `sample`.
+
+    `repro.sample` is a command (`python -m repro.sample`) and a function (`from repro import sample`); importing the
+    module hides the function of the same name in the package.
+    """
 
     def __call__(self, *arguments, **named):
         return sample(*arguments, **named)
@@ -125,13 +138,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--precision",
         choices=["float32", "bfloat16", "int8"],
         default="float32",
-        help="what released weights are kept in; int8 quantises the layers (extra: quantise)",
+        help="precision of released weights; int8 quantises the layers (extra: quantise)",
     )
     parser.add_argument(
         "--chat-template",
         choices=["auto", "none", "own", "seed", "seed_readme"],
         default="auto",
-        help="chat template of released weights (auto: what evals/checkpoints.toml says of their name)",
+        help="chat template of released weights (auto: as evals/checkpoints.toml has it for their name)",
     )
     parser.add_argument("--prompt", help="text to continue")
     parser.add_argument("--n", type=natural, default=1, help="samples (without --watch)")
@@ -143,19 +156,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--cache", help="prefix or dual, approximate; dual:refresh=4 renews it every 4 forwards"
     )
     parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--watch", action="store_true", help="show the denoising as it happens")
+    parser.add_argument("--watch", action="store_true", help="show the denoising while it runs")
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="write every step as JSON (repro.samplers.trace)"
     )
     parser.add_argument("--delay", type=float, default=0.05, help="seconds between frames of --watch")
     args = parser.parse_args(argv)
     if args.n < 1:
-        raise ValueError("--n 0 samples nothing; give 1 or more")
+        raise ValueError("--n 0 generates nothing; give 1 or more")
     if args.n > 1 and (args.watch or args.trace):
         raise ValueError(f"--watch and --trace follow one sample; leave out --n {args.n}")
+    # wrong names are errors before the weights are loaded
     if args.sampler:
-        preset(args.sampler)  # before the slow part
-    kept = _kept(args.cache)
+        preset(args.sampler)
+    if args.cache is not None:
+        named_cache(args.cache)
     model = load(args.ckpt, args.weights, args.precision, args.chat_template)
     name = args.sampler or default_preset(model, args.prompt is not None)
     prompts = None if args.prompt is None else [args.prompt] * args.n
@@ -165,8 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(text + "\n")
         return 0
     rule = preset(name)
-    length = _length(model, _prompts(model, prompts, 1), args.gen_length)
-    plan = plan_for(rule, length, args.block_length or model.denoiser.required_block_size, args.steps, kept)
+    ids = _prompts(model, prompts, 1)
+    plan = _plan(model, rule, ids, args.gen_length, args.block_length, args.steps, args.cache)
     if args.watch:
         from repro.samplers.watch import Watch
 

@@ -84,7 +84,7 @@ def cells(argv: Sequence[str]) -> int:
 def judge(argv: Sequence[str]) -> int:
     """Score a file of samples by a language model."""
     args = cli.judge_parser().parse_args(argv)
-    from repro.evals.text_quality.scored import command
+    from repro.evals.text_quality.external_samples import command
 
     print("\n".join(command(args.file, args.judge, args.rule, args.reference, args.out, args.json)))
     return 0

@@ -1,8 +1,8 @@
-"""The grid: tasks of a suite x presets x tokens per step x seeds, laid out as questions.
+"""Requests: tasks of a suite x presets x tokens per step x seeds, as a grid of questions for `repro.evals.runner`.
 
     score("runs/mdlm@nano-s0", samplers=["all"])      -> list of records
 
-What cannot be asked is skipped with its reason; nothing is skipped in silence. Asking is `repro.evals.runner`'s.
+Combinations that cannot be run are skipped, each with its reason.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from repro.core import parts, registry
 from repro.core.files import runs
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_selection import TaskOptions, tasks_by_name
-from repro.evals.perplexity.catalogue import replaced
-from repro.evals.perplexity.corpora import scored
+from repro.evals.perplexity.catalogue import replacement_note
+from repro.evals.perplexity.corpora import corpus_task
 from repro.evals.perplexity.corpus import Perplexity
 from repro.evals.runner import Cell, Skip, question, run_grid
 from repro.evals.suites import Plans, Suite, TokensPerStep, read_suite
@@ -36,7 +36,10 @@ from repro.samplers.presets import PRESETS, preset
 def chosen_presets(
     names: Sequence[str], everything: Sequence[str], model: Model
 ) -> tuple[list[str], list[Skip]]:
-    """`all`: of `everything` what fits the process, the rest skipped with a reason; else exactly those named."""
+    """Presets by name, and skips. `all`: those of `everything` that fit the process, the others skipped with a reason.
+
+    Raises ValueError for a named preset that does not fit.
+    """
     noise = registry.part_name(type(model.recipe.process))
     wanted = everything if list(names) == ["all"] else names
     fitting, skipped = [], []
@@ -55,7 +58,8 @@ def chosen_presets(
 def cells(
     suite: Suite, model: Model, request: Request, reason: Callable[[Task, Model], str | None]
 ) -> tuple[list[Cell], list[Skip]]:
-    """All questions of a grid, in order, and what is skipped; one question under two names is asked once."""
+    """All questions of a grid in order, and skips; `reason` says why a task does not apply (None: it does). A question
+    that two presets share appears once."""
     found: list[Cell] = []
     skipped: list[Skip] = []
     for task in suite.tasks:
@@ -93,20 +97,18 @@ def _plans(
     request: Request,
     seed: int,
 ) -> Iterator[Cell | Skip]:
-    """The plans of one preset in one way: one a number of steps, or one in all for an adaptive rule. A label is what
-    is planned, for steps are whole numbers: 32 tokens at 5 a step take 7 steps of 4.57143."""
+    """The questions of one preset with one plan of the suite: one for each number of steps, or one for an adaptive
+    sampler. The label is the planned rate, since steps are whole numbers: 32 tokens at 5 a step take 7 steps of
+    4.57143."""
     sampler, length = preset(name), task.gen_length(model)
     block = request.block_length or way.block_length or model.denoiser.required_block_size or length
     named_cache = request.cache or way.cache
-    kept = cache(named_cache) if named_cache else None
     plan = Plan(gen_length=length, block_length=block, steps=None)
-    if kept is not None:
-        plan = ServedPlan(gen_length=length, block_length=block, steps=None, cache=kept, stop=())
-    shown = (
-        name
-        + ("" if block == length else f", block {block}")
-        + ("" if kept is None else f", {named_cache} cache")
-    )
+    shown = name if block == length else f"{name}, block {block}"
+    if named_cache:
+        kv_cache = cache(named_cache)
+        plan = ServedPlan(gen_length=length, block_length=block, steps=None, cache=kv_cache, stop=())
+        shown += f", {named_cache} cache"
     labelled: dict[int | None, str | None] = {}
     if sampler.capabilities.plan == "adaptive":
         labelled[None] = None
@@ -118,7 +120,7 @@ def _plans(
             steps = each * max(1, length // block)
             labelled.setdefault(steps, "all" if each == 1 else f"{length / steps:g}")
     if not labelled:
-        yield Skip(f"{name} for {task.name}", "the suite says no number of steps; give --tokens-per-step")
+        yield Skip(f"{name} for {task.name}", "the suite has no number of steps; give --tokens-per-step")
     for steps, label in labelled.items():
         planned = dataclasses.replace(plan, steps=steps)
         try:
@@ -130,7 +132,7 @@ def _plans(
 
 
 def default_store(model: Model, name: str) -> Path:
-    """`DIR/raw`, DIR the run folder of a checkpoint, or runs/NAME for an oracle."""
+    """The folder of records: raw in the run folder of a checkpoint, or in runs/NAME for an oracle or a release."""
     folder = runs() / name.replace(":", "_") if model.folder is None else model.folder.parent
     return folder / "raw"
 
@@ -150,7 +152,7 @@ def score(
     batch: int | None = None,
     corpus: str | None = None,
 ) -> list[Record]:
-    """Score a model and return its records; the same as `python -m repro.evals`, from a notebook."""
+    """Score a model and return its records, as `python -m repro.evals` does; the arguments are those of `Request`."""
     model = ckpt if isinstance(ckpt, Model) else load(ckpt)
     request = Request(
         samplers,
@@ -172,7 +174,7 @@ def score(
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks for; None leaves the choice to the suite (`suite` itself: to the recipe)."""
+    """What to evaluate; None leaves the choice to the suite (`suite` itself: to the recipe)."""
 
     samplers: Sequence[str] = ("all",)
     tasks: Sequence[str] | None = None
@@ -180,28 +182,28 @@ class Request:
     seeds: Sequence[int] = (0,)
     limit: int | None = None
     samples: int | None = None
-    """Exactly so many samples of every task that counts them; `most_samples`: at most."""
+    """Number of samples of every task that has one; `most_samples` is an upper bound."""
     suite: str | None = None
     block_length: int | None = None
     cache: str | None = None
-    """`prefix`, `dual` or `dual:refresh=4`; None: everything is forwarded at every step."""
+    """`prefix`, `dual` or `dual:refresh=4`; None: every step forwards the whole sequence."""
     out: Path | None = None
-    """Records go to OUT/raw; None: beside the checkpoint."""
+    """Records go to OUT/raw; None: `default_store`."""
     estimator: str | None = None
-    """What likelihoods of lm-eval's tasks are estimated by; None: as the suite says, else the process's default."""
+    """Likelihood estimator of lm-eval's tasks; None: the suite's, else the process's default."""
     shots: int | None = None
     template: Template | None = None
-    """Few-shot examples and chat template of lm-eval's tasks; None: as the task says, and where the data has one."""
+    """Few-shot examples and chat template of lm-eval's tasks; None: the task's, and a template if the data has one."""
     batch: int | None = None
-    """Rows that go through the network together, at most; None: what suits the task. No answer depends on it."""
+    """Most rows of a forward; None: the task's default. Answers do not depend on it."""
     most_samples: int | None = None
     corpus: str | None = None
-    """A corpus of a person's own (`repro.evals.perplexity.corpora`); `tasks` then say how it is cut."""
+    """The user's own text (`repro.evals.perplexity.corpora`); `tasks` then name its packing."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A grid ready to be asked: its cells, what is skipped, and where records go."""
+    """A grid ready to run: its cells, what is skipped, and where records go."""
 
     model: Model
     suite: Suite
@@ -211,7 +213,7 @@ class Prepared:
     batch: int | None
 
     def run(self) -> Iterator[tuple[Record, bool]]:
-        """Records as they come, and whether each was made here."""
+        """Yield records as they come, and whether this process wrote each."""
         return run_grid(self.model, self.suite, self.cells, self.store, self.batch)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
@@ -220,11 +222,14 @@ class Prepared:
         return sorted(records, key=lambda record: place[record.id])
 
 
-def laid_out(
+def lay_out(
     model: Model, request: Request, reason: Callable[[Task, Model], str | None]
 ) -> tuple[Suite, list[Cell], list[Skip]]:
-    """The suite as it is asked, its questions in order, and what is skipped, `reason` saying why a task is (None: it is
-    not). ValueError for what cannot be asked or would have no effect."""
+    """The suite with the request's changes, its questions in order, and skips; `reason` says why a task does not apply
+    (None: it does).
+
+    Raises ValueError for settings that cannot be met or would have no effect.
+    """
     if request.cache is not None:
         cache(request.cache)
     twice = [seed for seed, times in Counter(request.seeds).items() if times > 1]
@@ -232,23 +237,41 @@ def laid_out(
         raise ValueError(f"seed {twice[0]} is given twice; give it once")
     if request.corpus is not None and request.suite is not None:
         raise ValueError(
-            f"suite {request.suite!r} has no effect on a corpus of your own; leave it out, and say how with tasks"
+            f"suite {request.suite!r} has no effect on a corpus of your own; leave it out, and name a packing as task"
         )
-    chosen = read_suite(request.suite or model.recipe.suite)
-    if request.corpus is not None:
-        ways = [None] if request.tasks is None else request.tasks
-        own: list[Task] = [scored(request.corpus, way, model.data) for way in ways]
-        chosen = dataclasses.replace(chosen, tasks=own)
-    elif request.tasks is not None:
-        tasks = tasks_by_name(request.tasks, chosen.name, chosen.tasks, model)
-        chosen = dataclasses.replace(chosen, tasks=tasks)
-    given = TaskOptions(request.estimator, request.shots, request.template)
-    chosen = dataclasses.replace(chosen, tasks=given.apply(chosen.tasks, model))
-    if not chosen.tasks:
-        raise ValueError(
-            f"suite {chosen.name!r} holds no task; name some with --tasks, or give another --suite"
-        )
+    suite = _with_tasks(read_suite(request.suite or model.recipe.suite), model, request)
     samples = request.most_samples if request.samples is None else request.samples
+    _check_effects(suite, model, request, samples, reason)
+    if samples is not None:
+        suite = _with_samples(suite, samples, exactly=request.samples is not None)
+    return suite, *cells(suite, model, request, reason)
+
+
+def _with_tasks(suite: Suite, model: Model, request: Request) -> Suite:
+    """The suite with the tasks that the request names, and its options for lm-eval's tasks."""
+    tasks = suite.tasks
+    if request.corpus is not None:
+        packings = [None] if request.tasks is None else request.tasks
+        tasks = [corpus_task(request.corpus, packing, model.data) for packing in packings]
+    elif request.tasks is not None:
+        tasks = tasks_by_name(request.tasks, suite.name, suite.tasks, model)
+    options = TaskOptions(request.estimator, request.shots, request.template)
+    tasks = options.apply(tasks, model)
+    if not tasks:
+        raise ValueError(
+            f"suite {suite.name!r} holds no task; name some with --tasks, or give another --suite"
+        )
+    return dataclasses.replace(suite, tasks=tasks)
+
+
+def _check_effects(
+    suite: Suite,
+    model: Model,
+    request: Request,
+    samples: int | None,
+    reason: Callable[[Task, Model], str | None],
+) -> None:
+    """ValueError for settings of generation if nothing is generated, or if every sampler ignores them."""
     given = {
         "samplers": list(request.samplers) != ["all"],
         "tokens per step": request.tokens_per_step is not None,
@@ -256,60 +279,59 @@ def laid_out(
         "block length": request.block_length is not None,
         "cache": request.cache is not None,
     }
-    if not any(task.generates and reason(task, model) is None for task in chosen.tasks):
-        for what in [name for name, asked in given.items() if asked]:
-            raise ValueError(
-                f"{what} given, but no task that is asked here of suite {chosen.name!r} generates"
-            )
-    if request.tokens_per_step is not None and _all_adaptive(chosen, model, request, reason):
-        raise ValueError(
-            "tokens per step given, but every sampler asked here is adaptive: it takes as many as it will"
-        )
-    if samples is not None:
-        counted = [t for t in chosen.tasks if "samples" in parts.leaves(t)]
-        if not counted:
-            raise ValueError(
-                f"samples given, but no task of suite {chosen.name!r} counts samples; use a limit"
-            )
-        if request.samples is None:
-            counted = [t for t in counted if parts.leaves(t)["samples"] > samples]
-        sampled = [parts.derive(t, {"samples": samples}) if t in counted else t for t in chosen.tasks]
-        chosen = dataclasses.replace(chosen, tasks=sampled)
-    return chosen, *cells(chosen, model, request, reason)
+    what = next((name for name, is_given in given.items() if is_given), None)
+    if what and not any(task.generates and reason(task, model) is None for task in suite.tasks):
+        raise ValueError(f"{what} given, but no task of suite {suite.name!r} that applies here generates")
+    if request.tokens_per_step is not None and _all_adaptive(suite, model, request, reason):
+        raise ValueError("tokens per step given, but every sampler here is adaptive and chooses them itself")
+
+
+def _with_samples(suite: Suite, samples: int, exactly: bool) -> Suite:
+    """The suite with `samples` samples in every task that counts them, or at most that many."""
+    counts = [parts.leaves(task).get("samples") for task in suite.tasks]
+    if all(count is None for count in counts):
+        raise ValueError(f"samples given, but no task of suite {suite.name!r} counts samples; use a limit")
+    tasks = [
+        task
+        if count is None or (not exactly and count <= samples)
+        else parts.derive(task, {"samples": samples})
+        for task, count in zip(suite.tasks, counts, strict=True)
+    ]
+    return dataclasses.replace(suite, tasks=tasks)
 
 
 def _all_adaptive(
     suite: Suite, model: Model, request: Request, reason: Callable[[Task, Model], str | None]
 ) -> bool:
-    """Whether there are samplers to ask, and none takes a number of steps."""
+    """Whether there are samplers and none takes a number of steps."""
     tasks = [task for task in suite.tasks if task.generates and reason(task, model) is None]
     ways = [way for task in tasks for way in suite.ways(task.name)]
     names = {name for way in ways for name in chosen_presets(request.samplers, way.presets, model)[0]}
     return bool(names) and all(preset(name).capabilities.plan == "adaptive" for name in names)
 
 
-def _resolved(asked: list[Cell]) -> tuple[list[Cell], list[Skip]]:
-    """Questions with every pin written out, and those whose corpus is out of reach."""
+def _resolved(cells: list[Cell]) -> tuple[list[Cell], list[Skip]]:
+    """Questions with every pin resolved, and skips of those whose corpus cannot be reached."""
     found: list[Cell] = []
     lost: list[Skip] = []
-    for cell in asked:
+    for cell in cells:
         try:
             found.append(dataclasses.replace(cell, task=cell.task.resolved()))
         except ConnectionError as error:
-            instead = replaced(cell.task.corpus) if isinstance(cell.task, Perplexity) else ""
+            instead = replacement_note(cell.task.corpus) if isinstance(cell.task, Perplexity) else ""
             lost.append(Skip(f"task {cell.task.name}", f"{error}{instead}"))
     return found, lost
 
 
 def prepare(model: Model, request: Request) -> Prepared:
-    """A request laid out, and the folder that its records go to."""
-    chosen, laid, skipped = laid_out(model, request, lambda task, model: task.skip(model))
+    """The grid of a request; makes the folder of its records. ConnectionError if no corpus can be reached."""
+    chosen, laid, skipped = lay_out(model, request, lambda task, model: task.skip(model))
     found, lost = _resolved(laid)
     if lost and not found:
         raise ConnectionError(lost[0].reason)
     skipped += lost
     if request.corpus is not None and not found:
-        raise ValueError(f"{skipped[0].what} cannot be asked: {skipped[0].reason}")
+        raise ValueError(f"{skipped[0].what} cannot be run: {skipped[0].reason}")
     folder = default_store(model, model.recipe.name) if request.out is None else request.out / "raw"
     os.makedirs(folder, exist_ok=True)
     return Prepared(model, chosen, found, skipped, Store(folder), request.batch)

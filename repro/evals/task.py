@@ -130,6 +130,12 @@ class Task(Part):
         return self.answer(model, ask)
 
 
+def mean_metric(values: Tensor) -> tuple[float, float | None, int]:
+    """Mean of values [n], its standard error (None for one value), and n."""
+    error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
+    return values.mean().item(), error, len(values)
+
+
 def samples_digest(rows: Iterable[Tensor]) -> str:
     """SHA-256 of generated ids, so that two runs can be compared token by token."""
     found = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Rows that go through the network together: by free memory, halved where that does not do; no answer depends on it."""
+"""Batch size: by free memory, halved after running out of it; answers do not depend on it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from repro.evals.planning.plan import plan
 from repro.evals.request import Request
 from repro.evals.workload import Workload
 from repro.hub import catalogue as checkpoints
+from repro.processes.absorbing import Absorbing
 
 
 def small_card(most, tried):
-    """Finds the sum of 100 rows in runs of `rows`; a card that holds `most` rows."""
+    """A function that sums 100 rows in batches of `rows` on a simulated card that holds `most` rows."""
 
     def find(rows):
         tried.append(rows)
@@ -46,7 +47,7 @@ def test_rows_are_halved_until_they_fit_and_the_answer_stays(rows, most, wanted)
     assert tried == wanted
 
 
-def test_one_row_too_many_is_said_in_a_line():
+def test_one_row_that_does_not_fit_is_an_error():
     with pytest.raises(ValueError, match="one row does not fit"):
         halving(small_card(0, []), 4)
 
@@ -60,7 +61,7 @@ def test_other_errors_are_not_swallowed():
 
 
 def test_rows_by_free_memory(monkeypatch):
-    """Twice the memory, twice the rows, up to the most; a CPU is left to the task."""
+    """Twice the memory gives twice the rows; on a CPU the task chooses."""
     model = load("oracle:mdlm@nano")
     found = plan("kuleshov-group/mdlm-owt", Request(suite="mdlm_owt"), "h100", "bfloat16")
     cell = found.cells[0]
@@ -74,7 +75,7 @@ def test_rows_by_free_memory(monkeypatch):
     denoiser = SimpleNamespace(parameters=lambda: iter([card]))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20e9, 80e9))
     card_model = SimpleNamespace(
-        denoiser=denoiser, recipe=SimpleNamespace(process=None), size=lambda: network
+        denoiser=denoiser, recipe=SimpleNamespace(process=Absorbing()), size=lambda: network
     )
     assert fitted(card_model, cell.task, cell.ask) == rows[1]
     assert device("h100", "bfloat16").memory == 80e9 and found.lines[0].batch == rows_at_once(
@@ -82,8 +83,8 @@ def test_rows_by_free_memory(monkeypatch):
     )
 
 
-def test_a_question_goes_on_with_half_as_many_rows_after_running_out(tmp_path, monkeypatch):
-    """A card that holds two rows: the answer is that of a card that holds them all, and no finished piece is redone."""
+def test_a_question_continues_with_half_as_many_rows_after_running_out(tmp_path, monkeypatch):
+    """A card that holds two rows gives the answer of one that holds them all, and no finished chunk is recomputed."""
     from repro.evals import decoding
     from repro.evals.request import prepare
 

@@ -77,5 +77,5 @@ def test_a_plan_of_blocks(tmp_path, tokenizer, monkeypatch, capsys):
     assert evals(["plan", *argv, "--samplers", "low_confidence", "--json"]) == 0
     (line,) = json.loads(capsys.readouterr().out)["questions"]
     assert ", block 4" in str(line)
-    with pytest.raises(ValueError, match="writes blocks of 4, not 8; set block_length=4"):
+    with pytest.raises(ValueError, match="blocks of 4 tokens, not 8; set block_length=4"):
         run("--samplers", "low_confidence", "--block-length", "8")

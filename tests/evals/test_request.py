@@ -18,7 +18,7 @@ from repro.data.corpus import prepared
 from repro.data.language import Language
 from repro.evals import __main__ as command_line
 from repro.evals.published.suite_group import is_suite_group
-from repro.evals.request import Request, laid_out, prepare
+from repro.evals.request import Request, lay_out, prepare
 from repro.evals.runner import question
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
@@ -103,7 +103,7 @@ def test_finished_questions_are_not_asked_again(absorbing, tmp_path):
 
 def test_the_question_holds_what_the_answer_depends_on(absorbing):
     request = Request(["ancestral", "random"], tokens_per_step=[1, 2], suite="nano")
-    _, found, _ = laid_out(absorbing, request, lambda task, model: task.skip(model))
+    _, found, _ = lay_out(absorbing, request, lambda task, model: task.skip(model))
     ids = {question(absorbing, cell).id for cell in found}
     assert len(ids) == len(found)
     law = next(cell for cell in found if cell.task.name == "law")
@@ -205,7 +205,7 @@ def test_one_question_under_two_names_is_asked_once(absorbing):
     """What a table prints of a row is what was asked: temperature is never changed behind a preset's back."""
     names = ["random", "random:temperature=0.0", "random:temperature=0.5"]
     request = Request(names, ["law"], [1], suite="nano")
-    _, found, skipped = laid_out(absorbing, request, lambda task, model: task.skip(model))
+    _, found, skipped = lay_out(absorbing, request, lambda task, model: task.skip(model))
     law = [(cell.preset, cell.ask.sampler) for cell in found if cell.task.name == "law"]
     assert law == [(n, preset(n)) for n in ("random", "random:temperature=0.5")]
     assert ("random:temperature=0.0 for law", "the same question as random") in [
@@ -216,7 +216,7 @@ def test_one_question_under_two_names_is_asked_once(absorbing):
 def test_a_rate_is_called_what_is_planned(absorbing):
     """16 tokens at 3, 5 and 7 a step take 6, 4 and 3 steps; 4 and 5 are one question."""
     request = Request(["random"], ["law"], [1, 2, 3, 4, 5, 7, "all"], suite="oracle")
-    _, found, _ = laid_out(absorbing, request, lambda task, model: task.skip(model))
+    _, found, _ = lay_out(absorbing, request, lambda task, model: task.skip(model))
     length = found[0].ask.plan.gen_length
     rates = [cell.tokens_per_step for cell in found]
     assert rates[:2] == ["1", "2"] and rates[-1] == "all"
@@ -227,14 +227,14 @@ def test_a_rate_is_called_what_is_planned(absorbing):
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        (Request(["threshold_0.9"], ["law"], [1, 2], suite="oracle"), "every sampler asked here is adaptive"),
+        (Request(["threshold_0.9"], ["law"], [1, 2], suite="oracle"), "every sampler here is adaptive"),
         (Request(corpus="book.txt", suite="oracle"), "suite 'oracle' has no effect"),
         (Request(["random"], ["law"], [1], (0, 1, 0), suite="oracle"), "seed 0 is given twice"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(absorbing, request_, says):
     with pytest.raises(ValueError, match=says):
-        laid_out(absorbing, request_, lambda task, model: task.skip(model))
+        lay_out(absorbing, request_, lambda task, model: task.skip(model))
 
 
 def test_quoted_rows_are_of_documents_that_training_never_looked_at(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
 from repro.evals.planning import device
 from repro.evals.planning.device import flops
 from repro.evals.planning.plan import plan, subject, unloaded
-from repro.evals.request import Request, laid_out, prepare
+from repro.evals.request import Request, lay_out, prepare
 from repro.evals.suites import SUITES, read_suite
 from repro.evals.workload import decoding, of_answers, sizes
 from repro.hub import catalogue as checkpoints
@@ -52,7 +52,7 @@ def test_every_suite_of_an_entry_is_there_and_lays_out():
         suite = read_suite(name)
         for each in checkpoints.read().values():
             if name in each.suites:
-                _, cells, skipped = laid_out(unloaded(each), Request(suite=name), lambda task, model: None)
+                _, cells, skipped = lay_out(unloaded(each), Request(suite=name), lambda task, model: None)
                 assert not skipped, (name, skipped)
                 planned = sum(len(p.presets) * max(1, len(p.steps)) for p in suite.plans)
                 assert len(cells) == planned + sum(not task.generates for task in suite.tasks)
@@ -132,7 +132,7 @@ INSTRUCT = {  # docs/method.md#llada-settings: gen length / block, flags
 def test_llada_instruct_is_spec_b6():
     entry = checkpoints.entry("GSAI-ML/LLaDA-8B-Instruct")
     assert (entry.eos, entry.eot) == (126081, 126348)
-    _, cells, _ = laid_out(unloaded(entry), Request(suite="llada_instruct"), lambda task, model: None)
+    _, cells, _ = lay_out(unloaded(entry), Request(suite="llada_instruct"), lambda task, model: None)
     found = {}
     for cell in cells:
         asked = cell.ask.plan

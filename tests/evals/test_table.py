@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from helpers import synthetic
@@ -12,21 +13,22 @@ from rich.console import Console
 
 from repro.evals.__main__ import main
 from repro.evals.table import interval, rows, show, shown
+from repro.results.record import Metric, read_record
 from repro.training.loop import train
 
 
 def record(task, preset, tokens, metrics, seed=0, nfe=4.0):
     """As much of a record as a table reads."""
-    return {
-        "labels": {"task": task, "preset": preset, "tokens_per_step": tokens},
-        "question": {"sampler": None if preset is None else {}, "seed": seed},
-        "answer": {"metrics": metrics, "nfe": nfe, "tokens_per_nfe": 2.0},
-        "measurements": {},
-    }
+    return SimpleNamespace(
+        labels=SimpleNamespace(task=task, preset=preset, tokens_per_step=tokens),
+        question=SimpleNamespace(sampler=None if preset is None else {}, seed=seed),
+        answer=SimpleNamespace(metrics=metrics, nfe=nfe, tokens_per_nfe=2.0),
+        measurements=SimpleNamespace(speed=None),
+    )
 
 
 def metric(value, se=0.1, n=50):
-    return {"value": value, "se": se, "n": n}
+    return Metric(value=value, se=se, n=n)
 
 
 def printed(records, width=120):
@@ -138,8 +140,11 @@ def test_all_samplers_on_a_trained_net(tmp_path, monkeypatch, capsys):
     table = {(line[0], line[1]): line for line in lines(text)}
     for row in drawn:
         line = table[row["preset"], row["tokens_per_step"] or "adaptive"]
-        assert shown(row["metric"], row) in line and f"{row['nfe']:.1f}" in line
+        assert (
+            shown(row["metric"], metric(row["value"], row["se"], row["n"])) in line
+            and f"{row['nfe']:.1f}" in line
+        )
         assert row["low"] <= row["value"] <= row["high"]
-    assert rows(data["records"]) == data["rows"]
+    assert rows(map(read_record, data["records"])) == data["rows"]
     for skip in data["skipped"]:
         assert f"skipped {skip['what']}: {skip['reason']}" in text.replace("\n", " ")

@@ -1,4 +1,4 @@
-"""What draws move: bytes of every tensor as wide as the vocabulary, in and out of every operation, counted."""
+"""Bytes that random draws move: tensors as wide as the vocabulary, counted in and out of every operation."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ EOS, BOS = len(ALPHABET), len(ALPHABET) + 1
 
 @part
 class Letters(Data):
-    """One id a character, EOS and BOS behind them; a mask beyond the language where `masked` is 1."""
+    """One id for each character, then EOS and BOS, then a mask if `masked` is 1."""
 
     length: int
     masked: int
@@ -45,7 +45,7 @@ class Letters(Data):
 
 @part
 class Asked(Letters):
-    """The same behind a template: 'q: QUESTION' and a newline."""
+    """Letters whose prompts go through a template such as 'q: {}' and a newline."""
 
     template: str
 
@@ -54,7 +54,7 @@ class Asked(Letters):
 
 
 def model(process: Any, data: Data | None = None, deviation: float = 0.4, seed: int = 0) -> Model:
-    """A random Llama of two layers behind the model's contract."""
+    """A Model of a random Llama with two layers."""
     causal = isinstance(process, LeftToRight)
     data = data or Letters(length=48, masked=0 if causal else 1)
     pins = Llama(
@@ -72,7 +72,7 @@ def diffusion(**more: Any) -> Model:
 
 
 def save(ours: Model, folder: Path) -> Path:
-    """The network as transformers' own Llama with the same tokenizer, for lm-eval's HFLM."""
+    """Save the network as transformers' own Llama with the same tokenizer, for lm-eval's HFLM."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -96,13 +96,13 @@ def save(ours: Model, folder: Path) -> Path:
 
 
 def words(name: int, count: int) -> list[str]:
-    """Keyed words of one to six letters."""
+    """`count` random words of one to six letters, keyed by `name`."""
     u = rng.uniform(rng.keys(11, rng.SENTENCE, name, list(range(count))), 7).tolist()
     return ["".join(chr(97 + int(26 * x)) for x in row[: 1 + int(6 * row[6])]) for row in u]
 
 
 def tasks(folder: Path, rows: int = 6) -> dict[str, Path]:
-    """YAML files of a multiple choice, a rolling and a generating task, data beside them."""
+    """YAML files of a multiple-choice, a rolling and a generating task, with their data."""
     documents = [
         {
             "q": " ".join(words(i, 3)),

@@ -18,7 +18,7 @@ from repro.core.errors import nearest
 from repro.data.released import Released
 from repro.evals.batch_size import rows_at_once
 from repro.evals.planning.device import Device, device, flops, seconds
-from repro.evals.request import Request, laid_out
+from repro.evals.request import Request, lay_out
 from repro.evals.runner import Cell, Skip
 from repro.evals.task import Task
 from repro.evals.text_quality.quality import TextQualityTask
@@ -119,7 +119,7 @@ def released(ckpt: str) -> bool:
 
 def of(model: Model, network: Size | None, request: Request, machine: Device) -> Plan:
     """Plan a request for a model; `network` is the cost of its forward (None: unknown)."""
-    suite, cells, skipped = laid_out(model, request, _reason)
+    suite, cells, skipped = lay_out(model, request, _reason)
     lines = [_line(cell, cell.task.workload(model, cell.ask), network, machine) for cell in cells]
     return Plan(
         checkpoint=model.recipe.name,
