@@ -1,9 +1,9 @@
-"""Ancestral sampling: draw the process's own reverse step (docs/method.md#mdlm, docs/method.md#uniform-samplers).
+"""Ancestral sampling: draws from the process's reverse step (docs/method.md#mdlm, docs/method.md#uniform-samplers).
 
-Absorbing: a masked position is revealed with (alpha_s - alpha_t)/(1 - alpha_t) and then holds a draw of the prediction.
-The coins fall first, so a step that reveals nothing costs no forward (the idea of MDLM's cached sampler, but by row).
-Uniform: every position draws from the plug-in posterior of the leave-one-out conditional. The last step goes to s = 0,
-where alpha = 1: no noise is left to remove.
+Absorbing noise: a masked position is revealed with probability (alpha_s - alpha_t)/(1 - alpha_t), as a draw of the
+prediction. Which positions are revealed is drawn first, so a row that reveals nothing takes no forward (as in MDLM's
+cached sampler, but per row). Uniform noise: every position draws from the plug-in posterior of the leave-one-out
+conditional. The last step goes to s = 0, where alpha = 1, so no noise is left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @part
 class Ancestral(Sampler):
-    """The reverse process of absorbing or uniform noise, for either meaning of the denoiser's output."""
+    """The reverse process of absorbing or uniform noise, for denoisers of either output meaning."""
 
     capabilities = Capabilities(
         frozenset({"absorbing", "uniform"}),
@@ -44,8 +44,8 @@ class Ancestral(Sampler):
 
 @part
 class Origin(Sampler):
-    """Dream's `origin`: ancestral on times from 1 down to `end`, and all that is left in the last step
-    (docs/method.md#dream-rules)."""
+    """Dream's `origin`: ancestral sampling on even times from 1 to `end`, which reveals all remaining positions at the
+    last step (docs/method.md#dream-rules)."""
 
     end: float
     capabilities = Capabilities(
@@ -63,6 +63,7 @@ class Origin(Sampler):
 
 
 def _reveal(state: State) -> Tensor:
+    """One ancestral step of absorbing noise."""
     process = diffusion(state.process)
     rows = state.undecided.nonzero()[:, 0]
     stay = ((1 - process.alpha(state.s)) / (1 - process.alpha(state.t)))[rows]
@@ -74,7 +75,10 @@ def _reveal(state: State) -> Tensor:
 
 @part
 class FirstHitting(Sampler):
-    """One position a forward, at the time when it is hit; memory: the time of the block, [B, 1]."""
+    """First-hitting: one position per forward, at the time when it is revealed (docs/method.md#block-diffusion).
+
+    Memory: the current time of the block, [B, 1].
+    """
 
     capabilities = Capabilities(
         frozenset({"absorbing"}), plan="adaptive", revises=frozenset(), looks_at_draws=False

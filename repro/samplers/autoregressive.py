@@ -1,5 +1,4 @@
-"""Left-to-right sampling, one token a forward (docs/method.md#ar-baseline); the decoding loop keeps keys and values
-in kv_cache."""
+"""Left-to-right sampling, one token per forward, with an exact KV cache (docs/method.md#ar-baseline)."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 @part
 class Autoregressive(Sampler):
-    """The next token: argmax at temperature 0, else a draw of softmax(logits / temperature)."""
+    """Next token: argmax at temperature 0, else a draw of softmax(logits / temperature)."""
 
     temperature: float
     capabilities = Capabilities(

@@ -1,17 +1,19 @@
-"""Corrector sweeps for uniform noise: positions drawn anew given all the others (arXiv 2605.22765;
+"""Corrector sweeps for uniform noise: positions are redrawn given all others (arXiv 2605.22765;
 docs/method.md#uniform-samplers).
 
 At time s the law of one noisy token given the others is
 
     p_s(z_l | z without l) = sum_x p(x_l = x | z without l) q(z_l | x) = alpha_s loo_l + (1 - alpha_s)/K,
 
-loo being the leave-one-out conditional, which the network says or which follows from what it says. Drawing a position
-from it is a Gibbs step: it leaves the marginal at time s as it is, provided that the position was chosen without
-looking at the tokens and that no other moves with it. So a sweep with `count` = 1 at `Anywhere` costs no exactness;
-several positions at once, or the doubtful ones first, do.
+where loo is the leave-one-out conditional: the network's output, or computed from it. Drawing a position from it is a
+Gibbs step, which preserves the marginal at time s if the position is chosen independently of the tokens and no other
+position changes with it. So a sweep with `count` = 1 and `Anywhere` is exact; several positions at once, or `Doubtful`
+ones, are not.
 
-After the last step nothing is corrected: at s = 0 a network's mean says nothing of the other tokens, and nothing noisy
-may be left. So N steps cost N + (N - 1) sweeps forwards.
+There is no correction after the last step: at s = 0 the posterior mean holds no information about the other tokens, and
+no noise may be left. So N steps cost N + (N - 1) sweeps forwards.
+
+Shapes: B rows, L columns, N positions, V ids, K tokens that noise draws from.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def gibbs(process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, where: Tensor) -> Tensor:
-    """p_s(z_l | z without l) at `where` [B, L] for ids [B, L] at time s [B]: [N, V]."""
+    """p_s(z_l | z without l) at `where` [B, L] for ids [B, L] at time s [B]: [N, V] float64."""
     vocabulary = prediction.vocabulary
     alpha = process.alpha(s)[where.nonzero()[:, 0]]
     loo = conditional(prediction.probs(where)[:, : vocabulary.size], ids[where], alpha, prediction.meaning)
@@ -41,7 +43,7 @@ def gibbs(process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, wher
 
 
 class Choice(Part):
-    """Kind: which position of a row a sweep draws anew."""
+    """Kind: how a sweep chooses the positions that it redraws. `claim`: "law" if independent of the tokens."""
 
     claim: ClassVar[Claim]
 
@@ -49,12 +51,12 @@ class Choice(Part):
     def weights(
         self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor
     ) -> Tensor:
-        """Weight of each position of `among` [B, L]: [B, L] float64."""
+        """Unnormalised probability of each position of `among` [B, L]: [B, L] float64, 0 elsewhere."""
 
 
 @part
 class Anywhere(Choice):
-    """Any position, with equal chances."""
+    """All positions with equal probability."""
 
     claim = "law"
 
@@ -66,9 +68,8 @@ class Anywhere(Choice):
 
 @part
 class Doubtful(Choice):
-    """Positions whose token has the smallest log margin over the best other one, with chances exp(-margin/temperature).
-
-    Looks at the tokens, so the marginal is no longer left as it is.
+    """Positions with probability proportional to exp(-margin / temperature), where the margin is the token's
+    log-probability minus that of the best other token. It depends on the tokens and so does not preserve the marginal.
     """
 
     temperature: float
@@ -87,7 +88,7 @@ class Doubtful(Choice):
 
 @part
 class Corrected(Sampler):
-    """`rule`, and after each of its steps `sweeps` forwards that draw `count` positions of the block anew."""
+    """`rule`, and after each of its steps but the last `sweeps` forwards that redraw `count` positions of the block."""
 
     rule: Sampler
     choice: Choice
@@ -121,10 +122,10 @@ class Corrected(Sampler):
         return ids
 
     def _chosen(self, state: State, ids: Tensor, prediction: Prediction, sweep: int) -> Tensor:
-        """`count` active positions a row, one after the other without replacement: [B, L] bool."""
+        """`count` active positions per row, drawn without replacement: [B, L] bool."""
         assert isinstance(state.process, Uniform)
         left = self.choice.weights(state.process, ids, prediction, state.s, state.active)
-        # a row's choice is one draw, named by the first position of the block
+        # the choice is one draw per row, keyed by the first position of the block
         anchor = state.active & (state.active.cumsum(1) == 1)
         chosen = torch.zeros_like(state.active)
         for index in range(min(self.count, int(state.active[0].sum()))):

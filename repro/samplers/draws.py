@@ -1,8 +1,10 @@
-"""Where a sampler's randomness comes from: a keyed stream, an enumeration of all outcomes, or a replay.
+"""Sources of a sampler's random draws: a keyed stream, or a script of given outcomes.
 
-Every draw of a sampler is `draw(probabilities, purpose, rows, positions, index)`; its key is (seed, purpose, decode
-step, row, index, position), never a count of calls, so neither the batch nor skipped work can shift it. Replacing the
-handler replays a decode or enumerates its exact law through the very same code.
+Every draw of a sampler is `draw(probabilities, purpose, rows, positions, index)`. Its key is (seed, purpose, decode
+step, row, index, position) and not a count of calls, so it does not depend on the batch or on skipped work. Other
+sources replay a decode (`repro.certify.replay`) or enumerate its law (`repro.samplers.law`) through the same code.
+
+Shapes: B rows, N draws, C outcomes of a draw.
 """
 
 from __future__ import annotations
@@ -16,25 +18,25 @@ from torch import Tensor
 from repro.core import rng
 
 Outcome = tuple[int, int, int]
-"""(purpose, index, position): names a draw within a row and a step."""
+"""(purpose, index, position): identifies a draw within a row and a step."""
 
 
 class Draw(Protocol):
-    """A handler of draws within one step."""
+    """A source of draws within one step."""
 
     def __call__(
         self, probabilities: Tensor, purpose: int, rows: Tensor, positions: Tensor, index: int
     ) -> Tensor:
-        """Probabilities [N, C] float64 for rows [N] (indices in the batch) and positions [N] -> outcomes [N]."""
+        """Outcomes [N] of probabilities [N, C] float64, for rows [N] (indices in the batch) and positions [N]."""
         ...
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
-        """Uniform float64 in (0, 1) for rows [N] and positions [N]: [N]."""
+        """Uniform draws in (0, 1) for rows [N] and positions [N]: [N] float64."""
         ...
 
 
 class Stream:
-    """Draws by the suite's stream: `names` [B] are the rows' numbers in the global stream."""
+    """The keyed random stream of `seed`; `names` [B]: each row's number in that stream; `step`: decode step."""
 
     def __init__(self, seed: int, names: Tensor, step: int) -> None:
         self.seed, self.names, self.step = seed, names, step
@@ -50,15 +52,15 @@ class Stream:
 
 
 class Unknown(Exception):
-    """An enumeration met draws whose outcomes are not fixed yet: their names, rows and probabilities."""
+    """Draws without an outcome in the script: their identities, rows and probabilities [N, C]."""
 
     def __init__(self, names: Sequence[Outcome], rows: Sequence[int], probabilities: Tensor) -> None:
-        super().__init__("draws to enumerate")
+        super().__init__("draws without a scripted outcome")
         self.names, self.rows, self.probabilities = names, rows, probabilities
 
 
 class Script:
-    """Draws read from a script of outcomes a row; the first call with one missing raises Unknown."""
+    """Draws given by a script of outcomes for each row; raises Unknown where outcomes are missing."""
 
     def __init__(self, scripts: Sequence[dict[Outcome, int]]) -> None:
         self.scripts = scripts
@@ -77,5 +79,5 @@ class Script:
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
         raise ValueError(
-            "a uniform draw has no outcomes to enumerate; this rule's law is listed for networks without time only"
+            "a uniform draw has no outcomes to enumerate; the law of this rule exists only for networks without time"
         )

@@ -1,9 +1,11 @@
-"""The exact output law of a sampler on a tiny space: the decoding loop's own steps, with every draw enumerated.
+"""The exact output law of a sampler on a tiny space, by enumeration of every draw of the decoding loop's own steps.
 
     law(denoiser, process, sampler, plan) -> {ids: probability}
 
-A step is run with a script of outcomes; at a draw that the script lacks, all outcomes of it are appended and the step
-runs again, as one batch. After each step, states with equal ids are merged.
+A step runs with a script of outcomes. Where the script lacks a draw, it is extended by every outcome of that draw, and
+the step runs again with all scripts as one batch. After each step, equal states are merged.
+
+Shapes: n weighted states, L columns, M numbers of a rule's memory.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
 def law(
     denoiser: Denoiser, process: Process, sampler: Sampler, plan: Plan, prompt: Sequence[int] = ()
 ) -> dict:
-    """The exact law of the generated ids, {tuple of ids: probability}, with every draw of the rule enumerated.
+    """The exact law of the generated ids, {tuple of ids: probability}; for tiny spaces (V = 3, gen_length = 2 or 3).
 
-    For tiny spaces (V = 3, gen_length = 2 or 3): states with equal ids are merged after each step.
+    Raises ValueError for a rule that draws uniform numbers, and where rule, process and plan do not fit.
     """
     found: dict = {}
     for found in laws(denoiser, process, sampler, plan, prompt):  # noqa: B007
@@ -45,7 +47,7 @@ def law(
 def laws(
     denoiser: Denoiser, process: Process, sampler: Sampler, plan: Plan, prompt: Sequence[int] = ()
 ) -> Iterator[dict]:
-    """The law at the start and after each step, noise included."""
+    """The law of the generated ids at t = 1 and after each step, noise included."""
     decoder = Decoder(denoiser, process, sampler, plan, [prompt])
     assert not decoder.causal or denoiser.vocabulary.bos is not None
     states = States(decoder.ids, None, torch.ones(1, dtype=torch.float64))
@@ -60,7 +62,7 @@ def laws(
 
 
 class States(NamedTuple):
-    """Weighted states of a decode: ids [n, L], the rule's memory [n, M], weights [n] float64."""
+    """States of a decode and their probabilities: ids [n, L], the rule's memory [n, M], weights [n] float64."""
 
     ids: Tensor
     memory: Tensor | None
@@ -83,44 +85,44 @@ def _advance(decoder: Decoder, at: StepIndex, ids: Tensor, memory: Tensor | None
 
 
 def _enumerate(step: Step, states: States) -> States:
-    """All outcomes of one step from weighted states: rerun with longer scripts until no draw is unknown, then merge."""
+    """All outcomes of one step: rerun it with longer scripts until every draw is scripted, then merge equal states."""
     from repro.samplers.draws import Script, Unknown
 
     ids, memory, weights = states
     scripts: list[dict[Outcome, int]] = [{} for _ in range(len(ids))]
     while True:
         try:
-            after, kept = step(ids, memory, Script(scripts))
+            after, new_memory = step(ids, memory, Script(scripts))
             break
         except Unknown as unknown:
-            source, scripts, chances = _grown(unknown, scripts)
+            source, scripts, chances = _extended(unknown, scripts)
             ids, weights = ids[source], weights[source] * chances
             memory = None if memory is None else memory[source]
-    # memory is compared bit by bit: as integers, which `unique` also orders beside the ids
-    keys = after if kept is None else torch.cat([after, kept.view(torch.int64)], dim=1)
+    # memory is compared bit by bit: viewed as integers, it can be concatenated with the ids
+    keys = after if new_memory is None else torch.cat([after, new_memory.view(torch.int64)], dim=1)
     merged, inverse = torch.unique(keys, dim=0, return_inverse=True)
     width = after.shape[1]
     return States(
         merged[:, :width],
-        None if kept is None else merged[:, width:].contiguous().view(torch.float64),
+        None if new_memory is None else merged[:, width:].contiguous().view(torch.float64),
         torch.zeros(len(merged), dtype=torch.float64).index_add(0, inverse, weights),
     )
 
 
-def _grown(
+def _extended(
     unknown: Unknown, scripts: list[dict[Outcome, int]]
 ) -> tuple[Tensor, list[dict[Outcome, int]], Tensor]:
-    """Every way to answer the unknown draws: the state that each comes from [n], its script, its chance [n]."""
-    asked: dict[int, list[tuple[Outcome, Tensor]]] = {}
+    """All outcomes of the missing draws: index of the state each extends [n], its script, its probability [n]."""
+    missing: dict[int, list[tuple[Outcome, Tensor]]] = {}
     for name, row, p in zip(unknown.names, unknown.rows, unknown.probabilities, strict=True):
-        asked.setdefault(row, []).append((name, p / p.sum()))
-    source, grown, chances = [], [], []
+        missing.setdefault(row, []).append((name, p / p.sum()))
+    source, extended, chances = [], [], []
     for row, script in enumerate(scripts):
-        draws = asked.get(row, [])
+        draws = missing.get(row, [])
         for outcomes in itertools.product(*[range(len(p)) for _, p in draws]):
             chance = math.prod(float(p[o]) for (_, p), o in zip(draws, outcomes, strict=True))
             if chance > 0:
                 source.append(row)
-                grown.append(script | {name: o for (name, _), o in zip(draws, outcomes, strict=True)})
+                extended.append(script | {name: o for (name, _), o in zip(draws, outcomes, strict=True)})
                 chances.append(chance)
-    return torch.tensor(source), grown, torch.tensor(chances, dtype=torch.float64)
+    return torch.tensor(source), extended, torch.tensor(chances, dtype=torch.float64)

@@ -1,8 +1,8 @@
-"""Rules that commit a fixed quota of masked positions a step, best first (docs/method.md#llada-sampling,
+"""Rules that commit a fixed number of masked positions per step, best scores first (docs/method.md#llada-sampling,
 docs/method.md#dream-rules).
 
-At temperature 0 a committed token is the argmax; above, a draw of softmax(logits / temperature). The score of a
-position never uses the temperature (LLaDA scores by the un-noised softmax).
+A committed token is the argmax at temperature 0, else a draw of softmax(logits / temperature). Scores do not use the
+temperature (LLaDA scores by the softmax without noise).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _abilities(looks_at_draws: bool, *settings: Setting) -> Capabilities:
+def _capabilities(looks_at_draws: bool, *settings: Setting) -> Capabilities:
     return Capabilities(
         frozenset({"absorbing"}),
         plan="quota",
@@ -29,10 +29,11 @@ def _abilities(looks_at_draws: bool, *settings: Setting) -> Capabilities:
 
 @part
 class LowConfidence(Sampler):
-    """The positions whose written token is most probable; the others are remasked (LLaDA, Alg. 5; MaskGIT)."""
+    """Commits the positions whose token is most probable, and leaves the others masked (LLaDA, arXiv 2502.09992,
+    algorithm 5; MaskGIT)."""
 
     temperature: float
-    capabilities = _abilities(True, "order", "confidence")
+    capabilities = _capabilities(True, "order", "confidence")
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -47,10 +48,10 @@ class LowConfidence(Sampler):
 
 @part
 class Margin(Sampler):
-    """The positions with the largest gap between the two highest probabilities (Dream's `topk_margin`)."""
+    """Commits the positions with the largest gap between the two highest probabilities (Dream's `topk_margin`)."""
 
     temperature: float
-    capabilities = _abilities(False, "order")
+    capabilities = _capabilities(False, "order")
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)
@@ -63,10 +64,10 @@ class Margin(Sampler):
 
 @part
 class Entropy(Sampler):
-    """The positions with the lowest predictive entropy (Dream's `entropy`)."""
+    """Commits the positions with the lowest entropy (Dream's `entropy`)."""
 
     temperature: float
-    capabilities = _abilities(False, "order")
+    capabilities = _capabilities(False, "order")
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)
@@ -78,20 +79,20 @@ class Entropy(Sampler):
 
 
 def _commit(state: State, score: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Commit the quota's best-scoring open positions; tokens are drawn only there."""
+    """Commit the best-scoring undecided positions up to the quota; tokens are drawn only there."""
     chosen = state.best(score, state.undecided, state.quota)
     return state.commit(chosen, state.tokens(logits[chosen[state.undecided]], temperature, chosen))
 
 
 @part
 class Random(Sampler):
-    """Positions in uniformly random order (LLaDA's `random`); one at a time with an exact denoiser it is exact.
+    """Commits positions in uniformly random order (LLaDA's `random`); exact at one position per step.
 
-    Positions are drawn one after the other without replacement, and logits are computed only where a token is written.
+    Positions are drawn without replacement, and logits are computed only where a token is written.
     """
 
     temperature: float
-    capabilities = _abilities(False)
+    capabilities = _capabilities(False)
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)

@@ -1,19 +1,21 @@
-"""Psi samplers: a reverse step mixed with a fresh clean draw that is noised again (Duo, chapter 2;
+"""Psi samplers: a mixture of the reverse step and of a clean draw that is noised again (Duo, chapter 2;
 docs/method.md#uniform-samplers).
 
     q(s) = kappa q(s | t, prediction) + (1 - kappa) [ alpha_s q(0 | t, prediction) + (1 - alpha_s) prior ]
 
-position by position. Whatever kappa in [0, 1], a step takes q(t | x0) to q(s | x0), for absorbing and uniform noise.
-For absorbing noise it is ReMDM (Wang et al. 2025) with sigma = (1 - kappa)(1 - alpha_s), hence at most 1 - alpha_s
-where ReMDM's own may reach (1 - alpha_s)/alpha_t; a schedule that asks for more gets kappa = 0, as in Duo's code.
+at each position. For any kappa in [0, 1] a step takes q(t | x0) to q(s | x0), under absorbing and uniform noise. Under
+absorbing noise it is ReMDM (arXiv 2503.00307) with sigma = (1 - kappa)(1 - alpha_s). That is at most 1 - alpha_s,
+while ReMDM allows up to (1 - alpha_s)/alpha_t; a schedule beyond the limit gets kappa = 0, as in Duo's code.
 
-kappa = 1 is ancestral sampling, smaller ones revise more. With an exact denoiser the ancestral error falls as 1/N, that
-of a smaller kappa as N^-1/2 at best (positions move together at every noise level), and a held time leaves a floor:
-only kappa = 1 claims the law.
+kappa = 1 is ancestral sampling; smaller values revise more. With an exact denoiser the error of ancestral sampling
+falls as 1/N, that of a smaller kappa as N^-1/2 at best (several positions change at once at every noise level), and
+steps at constant time leave an error that does not vanish. So only kappa = 1 claims the law.
 
-The steps of a block fall into three segments by number: of n = steps + 1 (the times, not the steps, as Duo counts),
-the first round(high_frac n), the next round(middle_frac n), the rest. Kappas that follow a ReMDM schedule are 1 on the
-last step of the high and of the middle segment, as in Duo's code; the last of the low one is no step.
+The steps of a block form three segments: of n = steps + 1 times (as Duo counts), the first round(high_frac n), the next
+round(middle_frac n), and the rest. A kappa that follows a ReMDM schedule is 1 at the last step of the high and of the
+middle segment, as in Duo's code; the last time of the low segment starts no step.
+
+Shapes: B rows, L columns, N positions, V ids.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ class Kappa(Part):
 
     @abstractmethod
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
-        """alpha at t and s, [B] float64, and whether this is a segment's last step -> kappa in [0, 1], [B]."""
+        """kappa in [0, 1], [B], from alpha at t and s, [B] float64; `last`: whether the step ends a segment."""
 
 
 @part
 class PurePosterior(Kappa):
-    """1: ancestral sampling."""
+    """kappa = 1: ancestral sampling."""
 
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
         return torch.ones_like(alpha_s)
@@ -49,7 +51,7 @@ class PurePosterior(Kappa):
 
 @part
 class PurePC(Kappa):
-    """0: every position is drawn clean and noised again."""
+    """kappa = 0: every position is drawn clean and noised again."""
 
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
         return torch.zeros_like(alpha_s)
@@ -57,7 +59,7 @@ class PurePC(Kappa):
 
 @part
 class ConstantKappa(Kappa):
-    """The same at every step."""
+    """The same kappa at every step."""
 
     value: float
 
@@ -67,7 +69,7 @@ class ConstantKappa(Kappa):
 
 @part
 class MaxCapped(Kappa):
-    """ReMDM's cap: sigma = min(eta, (1 - alpha_s)/alpha_t)."""
+    """ReMDM's cap schedule: sigma = min(eta, (1 - alpha_s)/alpha_t)."""
 
     eta: float
 
@@ -77,9 +79,9 @@ class MaxCapped(Kappa):
 
 @part
 class MaxRescaled(Kappa):
-    """Duo's rescale: sigma = eta min(eta, (1 - alpha_s)/alpha_t), and eta at alpha_t = 0.
+    """Duo's rescale schedule: sigma = eta min(eta, (1 - alpha_s)/alpha_t), and eta at alpha_t = 0.
 
-    ReMDM's own caps at 1 where this caps at eta, so with one eta this sigma is smaller by up to a factor of eta.
+    ReMDM's rescale has min(1, ...) instead, so for the same eta Duo's sigma is smaller by up to a factor of eta.
     """
 
     eta: float
@@ -91,7 +93,7 @@ class MaxRescaled(Kappa):
 
 @part
 class ConstantSigma(Kappa):
-    """ReMDM's loop: sigma = eta."""
+    """ReMDM's loop schedule: sigma = eta."""
 
     eta: float
 
@@ -100,12 +102,12 @@ class ConstantSigma(Kappa):
 
 
 def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-    # a product instead of the quotient: alpha_t = 0 sets no cap
+    """min(eta, (1 - alpha_s)/alpha_t), [B]; alpha_t = 0 sets no limit, hence the comparison of products."""
     return torch.where(alpha_t * eta > 1 - alpha_s, (1 - alpha_s) / alpha_t, eta)
 
 
 def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
-    """kappa = 1 - sigma/(1 - alpha_s), within [0, 1]; at alpha_s = 1 nothing depends on it."""
+    """kappa = 1 - sigma/(1 - alpha_s), clamped to [0, 1]; at alpha_s = 1 its value does not matter."""
     if last:
         return torch.ones_like(alpha_s)
     return torch.where(alpha_s < 1, 1 - sigma / (1 - alpha_s), 1.0).clamp(0, 1)
@@ -113,7 +115,7 @@ def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
 
 @part
 class Psi(Sampler):
-    """The mixture with one kind of kappa a segment; `high_frac` and `middle_frac` are shares of the block's times."""
+    """The psi sampler with one kind of kappa per segment; `high_frac`, `middle_frac`: shares of the block's times."""
 
     high: Kappa
     middle: Kappa
@@ -132,7 +134,7 @@ class Psi(Sampler):
         return "law" if all(isinstance(kind, PurePosterior) for kind in kinds) else "biased"
 
     def kappa(self, step: int, steps: int, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-        """kappa of a step, [B]."""
+        """kappa [B] of a step, from alpha at t and s, [B]."""
         high, middle = (round(share * (steps + 1)) for share in (self.high_frac, self.middle_frac))
         for kind, end in ((self.high, high), (self.middle, high + middle)):
             if step < end:
@@ -146,6 +148,6 @@ class Psi(Sampler):
         kappa = self.kappa(state.step, state.steps, alpha_t, alpha_s)[rows, None]
         reverse = process.posterior(state.ids, prediction, state.t, state.s, state.active)
         clean = process.posterior(state.ids, prediction, state.t, torch.zeros_like(state.t), state.active)
-        kept, noise = alpha_s[rows, None], process.prior(prediction.vocabulary).to(clean.device)
-        law = kappa * reverse + (1 - kappa) * (kept * clean + (1 - kept) * noise)
+        intact, noise = alpha_s[rows, None], process.prior(prediction.vocabulary).to(clean.device)
+        law = kappa * reverse + (1 - kappa) * (intact * clean + (1 - intact) * noise)
         return state.commit(state.active, state.draw(law, rng.TOKEN, state.active))

@@ -1,14 +1,15 @@
-"""ReMDM: ancestral sampling that masks committed tokens again (Wang et al. 2025, arXiv 2503.00307;
-docs/method.md#remdm).
+"""ReMDM: ancestral sampling that masks committed tokens again (arXiv 2503.00307; docs/method.md#remdm).
 
-From t to s a committed token is masked with probability sigma, and a masked position is revealed with
-(alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t). Whatever 0 <= sigma <= sigma_max = min(1, (1 - alpha_s)/alpha_t), that
-keeps q(z_s | x); the rules differ in sigma. At s = 0 sigma_max is 0 and everything masked is revealed. The scripts of
-the paper add `+nucleus:p=0.9`.
+From t to s a committed token is masked with probability sigma, and a masked position is revealed with probability
+(alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t). For any 0 <= sigma <= sigma_max = min(1, (1 - alpha_s)/alpha_t) this
+preserves q(z_s | x); the rules differ in sigma. At s = 0 sigma_max is 0, and all masked positions are revealed. The
+paper's scripts add `+nucleus:p=0.9`.
 
-A step that masks and reveals several tokens at once ignores how they depend on each other, and with eta fixed more
-steps do not make it fewer. Where sigma falls to 0 with what is masked, the last steps mend that: the distance to the
-law falls as N^-1/2 (cap, rescale) or 1/N (forward-backward). The loop ends with steps that mend nothing.
+A step that masks and reveals several tokens at once ignores their dependence, and at fixed eta more steps do not reduce
+their number. If sigma falls to 0 together with the masked share, the last steps correct this, and the distance to the
+law falls as N^-1/2 (cap, rescale) or 1/N (forward-backward). The loop has no such correcting steps at its end.
+
+Shapes: B rows, L columns.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _abilities(looks_at_draws: bool) -> Capabilities:
+def _capabilities(looks_at_draws: bool) -> Capabilities:
     return Capabilities(
         frozenset({"absorbing"}),
         plan="steps",
@@ -42,16 +43,14 @@ def _alphas(state: State) -> tuple[Tensor, Tensor]:
 
 
 def _limit(state: State) -> Tensor:
-    """sigma_max [B]; at alpha_t = 0 nothing is committed and any value will do."""
+    """sigma_max [B]; at alpha_t = 0 no token is committed, so its value does not matter."""
     alpha_t, alpha_s = _alphas(state)
     return ((1 - alpha_s) / alpha_t.clamp_min(1e-300)).clamp_max(1.0)
 
 
 def _revise(state: State, sigma: Tensor) -> Tensor:
-    """Draw z_s [B, L] when a committed token of the block is masked with sigma [B, L] or [B, 1].
-
-    A masked position is revealed with the sigma that stands there.
-    """
+    """Draw z_s [B, L] from sigma [B, L] or [B, 1]: for a committed token the probability of being masked; for a masked
+    position it enters the probability of being revealed."""
     alpha_t, alpha_s = (alpha[:, None] for alpha in _alphas(state))
     reveal = (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)
     change = torch.where(state.undecided, reveal, sigma.expand_as(reveal))[state.active]
@@ -66,12 +65,12 @@ def _revise(state: State, sigma: Tensor) -> Tensor:
 class RemdmCap(Sampler):
     """sigma = min(eta, sigma_max).
 
-    At a fixed eta more steps remask more: the distance to the law falls ever slower, so no law is claimed (1,024 steps
-    on 9 sentences: .0015 of total variation at eta .008).
+    At fixed eta more steps remask more, so the distance to the law falls ever more slowly, and the rule does not claim
+    the law (total variation .0015 after 1,024 steps on 9 sentences at eta .008).
     """
 
     eta: float
-    capabilities = _abilities(looks_at_draws=False)
+    capabilities = _capabilities(looks_at_draws=False)
 
     def __post_init__(self) -> None:
         _check_share("eta", self.eta)
@@ -88,7 +87,7 @@ class RemdmRescale(Sampler):
     """sigma = eta sigma_max."""
 
     eta: float
-    capabilities = _abilities(looks_at_draws=False)
+    capabilities = _capabilities(looks_at_draws=False)
 
     def __post_init__(self) -> None:
         _check_share("eta", self.eta)
@@ -102,13 +101,13 @@ class RemdmRescale(Sampler):
 
 @part
 class RemdmConf(Sampler):
-    """sigma_max shared out over the block's committed tokens by softmax(-p), p the probability when each was drawn.
+    """sigma = sigma_max softmax(-p) over the block's committed tokens, p being each token's probability when drawn.
 
-    A masked position has sigma 0, so that more is masked than revealed and q(z_s | x) is not kept. Memory: p, [B, L],
-    0 where masked.
+    Masked positions have sigma 0, so more is masked than revealed, and q(z_s | x) is not preserved. Memory: p [B, L], 0
+    where masked.
     """
 
-    capabilities = _abilities(looks_at_draws=True)
+    capabilities = _capabilities(looks_at_draws=True)
 
     def claim(self) -> Claim:
         return "biased"
@@ -123,8 +122,8 @@ class RemdmConf(Sampler):
         after = _revise(state, share * _limit(state)[:, None])
         shown = state.undecided & (after != state.ids)
         p = state.prediction.probs(shown).gather(1, after[shown][:, None])[:, 0]
-        kept = committed & (after == state.ids)
-        memory = torch.where(kept, state.memory, 0.0)
+        unchanged = committed & (after == state.ids)
+        memory = torch.where(unchanged, state.memory, 0.0)
         memory[shown] = p
         state.memory = memory
         return after
@@ -132,23 +131,23 @@ class RemdmConf(Sampler):
 
 @part
 class RemdmLoop(Sampler):
-    """Ancestral until alpha_on is committed, then sigma = eta at that share, then ancestral to the end.
+    """Ancestral until alpha = alpha_on, then remasking with sigma = eta at constant alpha, then ancestral to the end.
 
-    With u the share of steps that is left: alpha rises to alpha_on at u = t_on, stands, and goes on from u = t_off.
-    A step that crosses t_on or t_off ends or begins at alpha_on.
+    With u the remaining share of steps, alpha rises to alpha_on at u = t_on, is constant until u = t_off, and then
+    rises to 1. A step across t_on ends at alpha_on, one across t_off begins there.
     """
 
     eta: float
     t_on: float
     t_off: float
     alpha_on: float
-    capabilities = _abilities(looks_at_draws=False)
+    capabilities = _capabilities(looks_at_draws=False)
 
     def __post_init__(self) -> None:
         _check_share("eta", self.eta)
         if not (0 < self.t_off < self.t_on < 1 and 0 < self.alpha_on < 1):
             raise ValueError(
-                f"remdm_loop: t_on={self.t_on}, t_off={self.t_off}, alpha_on={self.alpha_on} must be "
+                f"remdm_loop: t_on={self.t_on}, t_off={self.t_off}, alpha_on={self.alpha_on} must satisfy "
                 "0 < t_off < t_on < 1 and 0 < alpha_on < 1"
             )
 
@@ -169,9 +168,9 @@ class RemdmLoop(Sampler):
 
 @part
 class ForwardBackward(Sampler):
-    """sigma = min((alpha_s - alpha_t)/alpha_t, sigma_max): a step back for each ahead (forward-backward)."""
+    """ReMDM's forward-backward sampler: sigma = min((alpha_s - alpha_t)/alpha_t, sigma_max)."""
 
-    capabilities = _abilities(looks_at_draws=False)
+    capabilities = _capabilities(looks_at_draws=False)
 
     def claim(self) -> Claim:
         return "law"

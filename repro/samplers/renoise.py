@@ -1,17 +1,20 @@
 """Entropy-bound renoising (DiffusionGemma; the bound is that of arXiv 2505.24857), for uniform noise in blocks.
 
-Each step draws a token at the positions of lowest entropy H, as many as keep
+Each step draws tokens at the positions of lowest entropy H, as many as satisfy
 
-    sum of their H - the largest of them <= bound        (nats; always one at least)
+    sum of their H - the largest of them <= bound        (nats; always at least one position)
 
-and fills all others with fresh noise, whatever they held. The temperature falls linearly, from `hot` at the first step
-towards `cold` (which the step after the last would have). A row stops when its most probable tokens have been the
-same for `stable` steps before this one and the mean entropy of the block is below `confident`; its block then holds
-these most probable tokens, as does every other row's after the last step. So the planned steps are an upper limit.
+and fills all other positions with fresh noise. The temperature falls linearly from `hot` at the first step towards
+`cold`, the value for the step after the last. A row stops when its most probable tokens equal those of the previous
+`stable` steps and the mean entropy of the block is below `confident`. When a row stops, and after the last step, the
+block is set to the most probable tokens. So the planned number of steps is an upper limit.
 
-A self-conditioning network is shown what it said at the step before, scaled by that step's temperature.
+A self-conditioning network receives its own previous logits, divided by that step's temperature.
 
-Memory of a row: whether it has stopped, the most probable tokens of the last `stable` steps, the network's signal.
+Memory of a row: whether it has stopped, the most probable tokens of the last `stable` steps, the self-conditioning
+signal.
+
+Shapes: B rows, n rows still running, L columns, W positions of a block, V ids, S numbers of the signal.
 """
 
 from __future__ import annotations
@@ -29,15 +32,15 @@ if TYPE_CHECKING:
 
 
 def within_bound(entropy: Tensor, bound: float) -> Tensor:
-    """The lowest entropies [n, W] whose sum without the largest is at most `bound`: [n, W] bool."""
+    """The lowest of entropies [n, W] whose sum without the largest is at most `bound`: [n, W] bool."""
     ordered, order = entropy.sort(dim=-1, stable=True)
-    kept = ordered.cumsum(-1) - ordered <= bound
-    return torch.zeros_like(kept).scatter(1, order, kept)
+    accepted = ordered.cumsum(-1) - ordered <= bound
+    return torch.zeros_like(accepted).scatter(1, order, accepted)
 
 
 @part
 class Renoise(Sampler):
-    """Accept by the entropy bound, renoise the rest, stop when stable and confident."""
+    """Accepts positions within the entropy bound, renoises the rest, and stops when stable and confident."""
 
     bound: float
     hot: float
@@ -57,32 +60,32 @@ class Renoise(Sampler):
         stopped, history, signal = self._recall(state, width)
         if stopped.all():
             return state.ids
-        asked = active & ~stopped[:, None]
+        running = active & ~stopped[:, None]
         if signal is not None and signal.shape[-1]:
             shown = signal.new_zeros(*active.shape, signal.shape[-1])
             shown[active] = signal.flatten(0, 1)
             prediction.condition(shown)
         share = (state.steps - state.step) / state.steps
-        scaled = prediction.logits(asked) / (self.cold + (self.hot - self.cold) * share)
+        scaled = prediction.logits(running) / (self.cold + (self.hot - self.cold) * share)
         p = scaled.double().softmax(-1)
         entropy = -torch.special.xlogy(p, p).sum(-1).view(-1, width)
         rows = (~stopped).nonzero()[:, 0]
         likely = scaled.argmax(-1).view(-1, width)
         same = (history[rows] == likely[:, None]).flatten(1).all(1)
         now = same & (entropy.mean(1) < self.confident)
-        ids = state.commit(asked, likely.flatten())
+        ids = state.commit(running, likely.flatten())
         goes_on = torch.zeros_like(stopped)
         goes_on[rows] = ~now
         if state.step + 1 < state.steps and goes_on.any():
             self._renoise(
-                state, ids, asked & goes_on[:, None], entropy[~now], p.view(len(rows), width, -1)[~now]
+                state, ids, running & goes_on[:, None], entropy[~now], p.view(len(rows), width, -1)[~now]
             )
         history = history.index_copy(0, rows, torch.cat([history[rows], likely[:, None]], 1)[:, 1:])
         self._remember(state, ~goes_on, history, rows, prediction.signal(scaled))
         return ids
 
     def _renoise(self, state: State, ids: Tensor, where: Tensor, entropy: Tensor, p: Tensor) -> None:
-        """Write draws of p [n, W, V] where the bound accepts and noise elsewhere, into ids at `where` [B, L]."""
+        """Write into ids at `where` [B, L]: draws of p [n, W, V] where the bound accepts, noise elsewhere."""
         accepted = within_bound(entropy, self.bound)
         written, noisy = where.clone(), where.clone()
         written[where], noisy[where] = accepted.flatten(), ~accepted.flatten()
@@ -91,7 +94,7 @@ class Renoise(Sampler):
         ids[noisy] = state.draw(prior.expand(int(noisy.sum()), -1), rng.PRIOR, noisy)
 
     def _recall(self, state: State, width: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Stopped [B], history [B, stable, W] of ids, signal [B, W, S] or None; a block begins with none of them."""
+        """Stopped [B], history [B, stable, W] of ids, signal [B, W, S] or None; all are empty when a block begins."""
         count = len(state.ids)
         if state.step == 0 or state.memory is None:
             never = torch.full((count, self.stable, width), -1, device=state.ids.device)
@@ -107,11 +110,11 @@ class Renoise(Sampler):
     def _remember(
         self, state: State, stopped: Tensor, history: Tensor, rows: Tensor, signal: Tensor | None
     ) -> None:
-        """Stopped [B], history [B, stable, W], and the signal [n W, S] of the rows [n] that were asked."""
+        """Store stopped [B], history [B, stable, W], and the signal [n W, S] of the running rows [n]."""
         count, width = history.shape[0], history.shape[2]
-        kept = history.new_zeros(count, width, 0 if signal is None else signal.shape[1]).double()
+        signals = history.new_zeros(count, width, 0 if signal is None else signal.shape[1]).double()
         if signal is not None:
-            kept[rows] = signal.double().view(len(rows), width, -1)
+            signals[rows] = signal.double().view(len(rows), width, -1)
         state.memory = torch.cat(
-            [stopped[:, None].double(), history.flatten(1).double(), kept.flatten(1)], dim=1
+            [stopped[:, None].double(), history.flatten(1).double(), signals.flatten(1)], dim=1
         )

@@ -1,9 +1,11 @@
-"""What noise is left after the last step, removed in one more forward (Duo's `noise_removal`; docs/method.md#mdlm,
+"""Noise removal in one more forward after the last step (Duo's `noise_removal`; docs/method.md#mdlm,
 docs/method.md#uniform-samplers).
 
-A rule steps over times from 1 to a small `end` instead of 0; then the network sees the ids once more, at time `end`,
-and every position that is still open takes a token of that prediction: N steps cost N + 1 forwards (for absorbing
-noise a row without a mask left costs none). Our own `ancestral` steps to 0 and needs no removal.
+A rule steps over times from 1 to a small `end` instead of 0. Then one forward at time `end` replaces every undecided
+position by a token of its prediction, so N steps cost N + 1 forwards (none extra, under absorbing noise, for a row
+without masks). The `ancestral` preset steps to 0 and needs no removal.
+
+Shapes: B rows, L columns, N positions.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class Removal(Part):
-    """Kind: how a token is taken from the last prediction."""
+    """Kind: how the last prediction gives the tokens."""
 
     @abstractmethod
     def claim(self, rule: Claim) -> Claim:
-        """What the outputs follow when what `rule` leaves does."""
+        """The claim of the tail, given that of its rule."""
 
     @abstractmethod
     def tokens(self, state: State, ids: Tensor, prediction: Prediction, where: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ class Removal(Part):
 
 @part
 class DrawnRemoval(Removal):
-    """A draw of the reverse step to time 0 (Duo's default, `ancestral`)."""
+    """A draw from the reverse step to time 0 (Duo's default, `ancestral`)."""
 
     def claim(self, rule: Claim) -> Claim:
         return rule
@@ -49,10 +51,10 @@ class DrawnRemoval(Removal):
 
 @part
 class GreedyRemoval(Removal):
-    """The argmax of what the network says of x0: Duo's greedy tail; MDLM's last step, on what is still masked.
+    """The argmax of the predicted x0: Duo's greedy tail, and MDLM's last step at the masked positions.
 
-    Under uniform noise that is the leave-one-out conditional, for either meaning of the output: a position's own
-    token has no say, so every position is written anew.
+    Under uniform noise it is the argmax of the leave-one-out conditional, for either meaning of the output. That does
+    not depend on a position's own token, so every position is rewritten.
     """
 
     def claim(self, rule: Claim) -> Claim:
@@ -64,7 +66,7 @@ class GreedyRemoval(Removal):
 
 @part
 class Tail(Sampler):
-    """`rule` over `times`, which end above 0, and then `removal`; the rule's own times do not count."""
+    """`rule` over `times` (instead of its own), which end above 0, and then `removal`."""
 
     rule: Sampler
     times: Times
@@ -95,16 +97,16 @@ class Tail(Sampler):
 
 
 class Times(Part):
-    """Kind: a time profile."""
+    """Kind: a schedule of times."""
 
     @abstractmethod
     def time(self, step: int, steps: int) -> float:
-        """Time in [0, 1] when `step` of `steps` are done: 1 at first, falling."""
+        """Time in [0, 1] after `step` of `steps`: 1 at first, non-increasing."""
 
 
 @part
 class LinearTimes(Times):
-    """Even steps from 1 to `end`: linspace(1, end, steps + 1)."""
+    """Evenly spaced from 1 to `end`: linspace(1, end, steps + 1)."""
 
     end: float
 
@@ -114,10 +116,10 @@ class LinearTimes(Times):
 
 @part
 class HeldTimes(Times):
-    """From 1 to `level`, held there, then to `end` (Duo's linear-constant-linear, docs/method.md#uniform-samplers).
+    """From 1 to `level`, constant, then to `end` (Duo's linear-constant-linear; docs/method.md#uniform-samplers).
 
-    Of the n = steps + 1 times the first round(high n) fall from 1 to `level`, both included, round(middle n) stay, and
-    the rest fall from `level` to `end`, both included. The last time is `end` even where none is left for that.
+    Of the n = steps + 1 times, the first round(high n) fall from 1 to `level`, both included, round(middle n) stay, and
+    the rest fall from `level` to `end`, both included. The last time is always `end`.
     """
 
     level: float

@@ -1,7 +1,6 @@
-"""Parallel decoding by confidence (Fast-dLLM, algorithm 1, arXiv 2505.22618; docs/method.md#fast-dllm).
+"""Adaptive parallel decoding by confidence (Fast-dLLM, arXiv 2505.22618, algorithm 1; docs/method.md#fast-dllm).
 
-Adaptive: the number of forwards is an outcome. c_(r) is the probability of the written token at the r-th most
-confident position.
+The number of forwards depends on the text. c_(r) is the probability of the token at the r-th most confident position.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from repro.samplers.sampler import Capabilities, Claim, Sampler, State, claim_at
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ABILITIES = Capabilities(
+_BY_CONFIDENCE = Capabilities(
     frozenset({"absorbing"}),
     plan="adaptive",
     revises=frozenset(),
@@ -27,11 +26,11 @@ _ABILITIES = Capabilities(
 
 @part
 class Threshold(Sampler):
-    """Commit every masked position whose token has at least this probability, and always the best."""
+    """Commits every masked position whose token has at least this probability, and always the most confident one."""
 
     threshold: float
     temperature: float
-    capabilities = _ABILITIES
+    capabilities = _BY_CONFIDENCE
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -47,15 +46,14 @@ class Threshold(Sampler):
 
 @part
 class Factor(Sampler):
-    """Commit the most confident positions as long as (r + 1)(1 - c_(r)) <= factor, and always the best.
+    """Commits the most confident positions as long as (r + 1)(1 - c_(r)) <= factor, and always the first.
 
-    With factor 1 their argmaxes together are the argmax of every joint law that has these marginals (Fast-dLLM,
-    theorem 1).
+    With factor 1, the argmaxes together are the argmax of every joint law with these marginals (Fast-dLLM, theorem 1).
     """
 
     factor: float
     temperature: float
-    capabilities = _ABILITIES
+    capabilities = _BY_CONFIDENCE
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -66,18 +64,20 @@ class Factor(Sampler):
         logp = state.confidence(logits, tokens)
         doubt = torch.full(state.undecided.shape, torch.inf, dtype=torch.float64, device=logp.device)
         doubt[state.undecided] = -torch.expm1(logp.double())
-        # doubt rises with the rank and so does r + 1: what passes are the first ranks
-        rank = doubt.sort(dim=-1, stable=True).values
-        passing = torch.arange(2, doubt.shape[1] + 2, device=doubt.device) * rank <= self.factor
+        # doubt and r + 1 both rise with the rank, so the ranks that pass are the first ones
+        ordered = doubt.sort(dim=-1, stable=True).values
+        passing = torch.arange(2, doubt.shape[1] + 2, device=doubt.device) * ordered <= self.factor
         chosen = state.best(logp, state.undecided, passing.sum(1).clamp_min(1)[:, None])
         return state.commit(chosen, tokens[chosen[state.undecided]])
 
 
 @part
 class EntropyBound(Sampler):
-    """As many positions as `gamma` nats allow, one at least, easiest first by `proxy`; tokens are drawn there.
+    """Commits, in the order of `proxy`, as many positions as have sum H - max H <= gamma nats, and always the first
+    (arXiv 2505.24857; docs/method.md#entropy-bound).
 
-    Predictions are softmax(logits / temperature); at temperature 0 tokens are argmaxes and H that of temperature 1.
+    H is the entropy of softmax(logits / temperature), from which tokens are drawn at the committed positions. At
+    temperature 0 tokens are argmaxes, and H is that of temperature 1.
     """
 
     gamma: float
@@ -109,13 +109,13 @@ class EntropyBound(Sampler):
             return state.commit(chosen, logits.argmax(-1)[chosen[state.undecided]])
         return state.commit(chosen, state.draw(p[chosen[state.undecided]], rng.TOKEN, chosen))
 
-    def _affordable(self, open: Tensor, ease: Tensor, entropy: Tensor) -> Tensor:
-        """How many positions fit under gamma, [B, 1]; `ease` and `entropy` [N] at `open` [B, L]."""
-        full = torch.full(open.shape, -torch.inf, dtype=torch.float64, device=open.device)
-        full[open] = ease
+    def _affordable(self, undecided: Tensor, ease: Tensor, entropy: Tensor) -> Tensor:
+        """How many positions gamma allows, [B, 1]; `ease` and `entropy` [N] at `undecided` [B, L]."""
+        full = torch.full(undecided.shape, -torch.inf, dtype=torch.float64, device=undecided.device)
+        full[undecided] = ease
         order = full.argsort(dim=-1, descending=True, stable=True)
         cost = torch.full_like(full, torch.inf)
-        cost[open] = entropy
+        cost[undecided] = entropy
         ordered = cost.gather(1, order)
         finite = ordered.masked_fill(ordered.isinf(), 0.0)
         ignored = finite.cumsum(-1) - finite.cummax(-1).values

@@ -1,4 +1,4 @@
-"""What a decode did, write by write: which position, when, at what confidence, and whether it was revised.
+"""Trace of a decode: every token written, with position, step, confidence, and the token that it replaced.
 
     python -m repro.sample --ckpt DIR --prompt "..." --trace trace.json
 
@@ -6,8 +6,8 @@
      "steps": [{"step", "block", "forwards", "writes": [{"position", "id", "text", "confidence", "revises"}]}],
      "text"}
 
-Positions count from the first generated one. `confidence` is the probability that the network gave to the token before
-it was written; `revises` is the id that stood there before, null where nothing had been decided.
+Positions count from the first generated one. `confidence` is the network's probability of the token at the step that
+wrote it; `revises` is the id that it replaced, null where no token had been written before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Write:
-    """One token written (or masked again, when `id` is the mask's) at a generated position."""
+    """One token written at a generated position; a position masked again has the mask's `id`."""
 
     position: int
     id: int
@@ -40,7 +40,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Step:
-    """The writes of one step, in its block; `forwards` so far."""
+    """The writes of one step; `forwards` counts from the start of the decode."""
 
     step: int
     block: int
@@ -50,17 +50,17 @@ class Step:
 
 @dataclass
 class Trace:
-    """The steps of the first row of a decode; `add` each frame as it comes."""
+    """The steps of the first row of a decode; `add` takes each frame of `repro.samplers.decode.steps`."""
 
     model: Model
     steps: list[Step] = field(default_factory=list)
     row: list[int] = field(default_factory=list)
     decided: set[int] = field(default_factory=set)
-    """Positions whose id was written by the rule (noise at t = 1 is none)."""
+    """Positions that the rule has written; noise at t = 1 does not count."""
 
     def add(self, decoder: Decoder, frame: Frame) -> Step:
-        """Note a frame that was asked for with its confidence; returns its step."""
-        assert frame.confidence is not None, "a trace needs frames with their confidence"
+        """Record a frame, made with `confidence=True`; returns its step."""
+        assert frame.confidence is not None, "a trace needs frames with confidence"
         before, self.row = self.row, frame.ids[0, decoder.start :].tolist()
         mask = self.model.data.vocabulary().mask
         writes = []
@@ -85,7 +85,7 @@ class Trace:
         return "".join(symbol(self.model, token) for token in self.row)
 
     def data(self, sampler: Sampler, plan: Plan, seed: int, prompt: str | None) -> dict[str, Any]:
-        """The trace as JSON."""
+        """The trace in the JSON form above."""
         return {
             "format": FORMAT,
             "checkpoint": self.model.digest,
@@ -100,5 +100,5 @@ class Trace:
 
 
 def symbol(model: Model, token: int) -> str:
-    """A token as it is shown: a dot where nothing is written yet."""
+    """A token as text; a dot for the mask."""
     return "·" if token == model.data.vocabulary().mask else model.data.decode([token])

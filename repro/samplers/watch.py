@@ -1,10 +1,10 @@
-"""The denoising, live in a terminal: what is written, how sure the network was, what is revised, at what cost.
+"""Live view of a decode in a terminal: text, confidence, revisions and cost.
 
     python -m repro.sample --ckpt DIR --prompt "..." --watch
 
-Tokens are coloured by the confidence with which they were written (red, yellow, green), new ones are bold, revised ones
-underlined, undecided ones dim; bars part the blocks. Below stand block, forwards, tokens a forward and a second. Off a
-terminal it prints one plain line a step.
+Tokens are coloured by confidence (red, yellow, green); new ones are bold, revised ones underlined, undecided ones dim;
+bars separate blocks. A line below shows block, forwards, tokens per forward and tokens per second. Without a terminal
+it prints one plain line per step.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from repro.samplers.trace import Step
 
 BANDS = ((0.5, "red"), (0.9, "yellow"), (float("inf"), "green"))
-"""Colour below each confidence."""
+"""Colour of confidences below each value."""
 
 
 class Watch:
-    """A context that shows a decode's steps; the cursor comes back however it ends.
+    """Context manager that shows the steps of a decode and always restores the cursor.
 
-    `delay`: seconds between frames, on a terminal only.
+    `delay`: seconds between frames, in a terminal only.
     """
 
     def __init__(self, model: Model, plan: Plan, delay: float) -> None:
@@ -54,7 +54,7 @@ class Watch:
             self.live.__exit__(kind, error, where)
 
     def show(self, trace: Trace, step: Step) -> None:
-        """Draw the text after a step."""
+        """Show the text after a step."""
         if not self.console.is_terminal:
             self.console.print(trace.text, highlight=False, markup=False, soft_wrap=True)
             return
@@ -64,10 +64,10 @@ class Watch:
                 self.revised.add(write.position)
         self.live.update(self.picture(trace, step), refresh=True)
         time.sleep(self.delay)
-        self.began += self.delay  # waiting is no work
+        self.began += self.delay  # the delay does not count in tokens per second
 
     def picture(self, trace: Trace, step: Step) -> Text:
-        """The text with its colours, and a line of costs."""
+        """The coloured text and the line of costs."""
         new, line = {write.position for write in step.writes}, Text()
         for position, token in enumerate(trace.row):
             if position and position % self.plan.block_length == 0:
@@ -77,7 +77,7 @@ class Watch:
         blocks = self.plan.gen_length // self.plan.block_length
         line.append(
             f"\nblock {step.block + 1} of {blocks}  {step.forwards} forwards"
-            f"  {written / max(1, step.forwards):.2f} tokens a forward  {written / seconds:.1f} tokens a second"
+            f"  {written / max(1, step.forwards):.2f} tokens per forward  {written / seconds:.1f} tokens per second"
             + (f"  {len(self.revised)} revised" if self.revised else ""),
             style="dim",
         )

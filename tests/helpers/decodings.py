@@ -1,4 +1,4 @@
-"""A toy vocabulary, prompts and blocks that tests of decoding share."""
+"""Toy vocabulary, prompts and block sizes shared by tests of decoding."""
 
 from __future__ import annotations
 

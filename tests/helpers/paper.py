@@ -1,6 +1,6 @@
-"""Samplers as one would write them on paper: a step gives every next state and its probability.
+"""Reference implementations of samplers: a step yields every next state with its probability.
 
-Three tokens, mask id 3. A state is a tuple of ids, or whatever else a step passes on to the next.
+Three tokens, mask id 3. A state is a tuple of ids, or a larger tuple for rules with memory.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import torch
 from helpers.spaces import Known, Law
 
 Step = Callable[[tuple[int, ...], int, int], Iterator[tuple[tuple[int, ...], float]]]
-"""(ids, step, steps) -> (next ids, probability): a sampler as one would write it on paper."""
+"""(state, step, steps) -> pairs of (next state, probability)."""
 MASK = 3
 
 
 def said(denoiser: Known, z: tuple[int, ...], t: float = 0.5) -> list[list[float]]:
-    """The network's probabilities at each position."""
+    """The network's probabilities, [L][V], for noisy ids z at time t."""
     return denoiser.answer(torch.tensor([z]), torch.tensor([t], dtype=torch.float64))[0].tolist()
 
 
 def follow(step: Step, start: Law, count: int) -> Law:
+    """The law of the state after `count` steps from `start`."""
     states = start
     for i in range(count):
         after: dict[tuple[int, ...], float] = defaultdict(float)
@@ -51,7 +52,7 @@ def tempered(p: list[float], temperature: float) -> list[float]:
 def token_draws(
     p: list[list[float]], places: list[int], temperature: float
 ) -> Iterator[tuple[dict[int, int], float]]:
-    """Every way to draw a token at each of `places`, and its probability."""
+    """Every assignment of drawn tokens to `places`, with its probability."""
     sharp = {place: tempered(p[place], temperature) for place in places}
     for tokens in itertools.product(range(3), repeat=len(places)):
         yield (

@@ -1,9 +1,9 @@
-"""Spaces so small that every law can be listed, and denoisers of known behaviour behind the contract.
+"""Spaces so small that every law can be enumerated, and denoisers with known outputs.
 
     SPACE                       3 tokens, 2 positions: the law of a hidden Markov model
-    exact(space, process)       the exact conditionals, by Bayes over all sentences
-    stranger(space, process)    conditionals of no law: every noisy sentence gets numbers of its own
-    llama(...), modernbert()    tiny networks with large random weights, so that decisions have margins
+    exact(space, process)       exact conditionals, by Bayes over all sentences
+    stranger(space, process)    random conditionals that belong to no joint law
+    llama(...), modernbert()    tiny networks with large random weights, so that decisions have clear margins
 
 Symbols: n rows, L positions, V tokens, S = V^L sentences; x clean and z noisy tokens.
 """
@@ -40,7 +40,7 @@ Answer = Callable[[Tensor, Tensor], Tensor]
 
 @part
 class Words(Data):
-    """A data source that is nothing but its sizes; [MASK] and [BOS] are the two ids beyond the tokens."""
+    """A data source with sizes only; [MASK] and [BOS] are the two ids after the tokens."""
 
     size: int
     length: int
@@ -56,7 +56,7 @@ class Words(Data):
 
 @dataclass(frozen=True)
 class Space:
-    """A law over all sentences of `length` tokens out of `size`, in lexicographic order, [S] float64."""
+    """A law [S] float64 over all sentences of `length` tokens of a vocabulary of `size`, in lexicographic order."""
 
     law: Tensor
     size: int
@@ -68,7 +68,7 @@ class Space:
 
     @property
     def sentences(self) -> Tensor:
-        """[S, L]."""
+        """All sentences, [S, L]."""
         return torch.tensor(list(itertools.product(range(self.size), repeat=self.length)))
 
     @property
@@ -85,13 +85,13 @@ class Space:
         return {tuple(x): marginals[places, x].prod().item() for x in self.sentences.tolist()}
 
     def one_hot(self) -> Tensor:
-        """[S, L, V]."""
+        """All sentences as one-hot vectors, [S, L, V] float64."""
         return torch.nn.functional.one_hot(self.sentences, self.size).double()
 
     def conditionals(self, channel: Tensor, own: bool) -> Tensor:
-        """Bayes over all sentences: channel [n, L, V] = q(z_l | x_l = v) -> p(x_l | z) [n, L, V].
+        """p(x_l | z) [n, L, V] by Bayes over all sentences, from channel [n, L, V] = q(z_l | x_l = v).
 
-        Without `own`, z_l is left out.
+        Without `own`, the condition leaves out z_l.
         """
         seen = channel[:, torch.arange(self.length), self.sentences]
         found = []
@@ -103,14 +103,14 @@ class Space:
 
 
 def hidden_markov() -> Hmm:
-    """Three states that prefer one token each and seldom stay."""
+    """A hidden Markov model of three states that prefer one token each and seldom persist."""
     states = torch.tensor([[0.1, 0.7, 0.2], [0.25, 0.05, 0.7], [0.6, 0.3, 0.1]], dtype=torch.float64)
     tokens = torch.tensor([[0.85, 0.1, 0.05], [0.1, 0.8, 0.1], [0.02, 0.08, 0.9]], dtype=torch.float64)
     return Hmm(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), states, tokens, 2)
 
 
 def random_space(size: int, length: int) -> Space:
-    """A law drawn once and for all, every sentence possible."""
+    """A fixed random law in which every sentence is possible."""
     weights = rng.uniform(rng.keys(0, rng.LANGUAGE, size, length), size**length) + 0.02
     return Space(weights / weights.sum(), size, length)
 
@@ -128,7 +128,7 @@ SPACE = _hmm_space()
 
 
 class Known(Denoiser):
-    """A denoiser that says `answer(z, t)`; its features are log-probabilities, its head the identity."""
+    """A denoiser with output `answer(z, t)`; features are log-probabilities, and the head is the identity."""
 
     time_conditioned = True
 
@@ -146,7 +146,7 @@ class Known(Denoiser):
         kv_cache: KVCache | None = None,
     ) -> Tensor:
         assert t is not None and not isinstance(tokens, Soft)
-        # log 0 = -inf times the head's 0 would be NaN; e^-690 is still no mass
+        # -inf times a 0 of the head would be NaN; 1e-300 is as good as 0
         logp = self.answer(tokens, t).double().clamp_min(1e-300).log()
         return torch.nn.functional.pad(logp, (0, self.vocabulary.total - logp.shape[-1]))
 
@@ -155,7 +155,7 @@ class Known(Denoiser):
 
 
 def channel(space: Space, process: Process, ids: Tensor, t: Tensor) -> Tensor:
-    """q(z_l | x_l = v) up to a factor of its own for each z, [n, L, V]."""
+    """q(z_l | x_l = v), up to a factor that depends on z alone, [n, L, V]."""
     if isinstance(process, Absorbing):
         known = torch.nn.functional.one_hot(ids, space.size + 1)[..., : space.size].double()
         return torch.where((ids == space.size)[..., None], 1.0, known)
@@ -165,7 +165,7 @@ def channel(space: Space, process: Process, ids: Tensor, t: Tensor) -> Tensor:
 
 
 def exact(space: Space, process: Process, meaning: Meaning = "leave_one_out") -> Known:
-    """The exact denoiser of a space, in either meaning."""
+    """The exact denoiser of a space, with either output meaning."""
     own = meaning == "x0_mean"
     return Known(
         space.words,
@@ -176,7 +176,7 @@ def exact(space: Space, process: Process, meaning: Meaning = "leave_one_out") ->
 
 
 def stranger(space: Space, process: Process, seed: int = 0, meaning: Meaning = "leave_one_out") -> Known:
-    """One softmax of normals for each noisy sentence and position: consistent with no joint law."""
+    """A fixed random distribution for each noisy sentence and position, consistent with no joint law."""
 
     def answer(ids: Tensor, t: Tensor) -> Tensor:
         code = (ids * (space.size + 1) ** torch.arange(ids.shape[1])).sum(1)
@@ -237,7 +237,7 @@ def total_variation(one: Law, other: Law) -> float:
 
 
 def chi_square(counts: Tensor, law: Tensor) -> float:
-    """P-value of observed counts [C] under a law [C]; 0 where a category of probability 0 was seen."""
+    """P-value of observed counts [C] under a law [C]; 0 if an outcome of probability 0 occurred."""
     from scipy.stats import chi2
 
     possible = law > 1e-12

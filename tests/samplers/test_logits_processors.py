@@ -199,7 +199,7 @@ def test_quota_when_every_position_chooses_eos():
         assert [int(frame.changed.sum()) for _, frame in frames] == [1] * 4
 
 
-# --- truncation -----------------------------------------------------------------------------------------------
+# --- truncation ---------------------------------------------------------------------------------------------
 
 
 def nucleus(p: list[float], mass: float) -> list[float]:
@@ -329,7 +329,7 @@ def test_truncation_in_lladas_loop(network):
     same(NETWORKS[network](), "low_confidence+guided:scale=0.5+nucleus:p=0.8", 6, 4, cfg=0.5, extra=cut)
 
 
-# --- order and quotas -----------------------------------------------------------------------------------------
+# --- order and quotas ---------------------------------------------------------------------------------------
 
 
 def without_replacement(alg_temp: float) -> Callable:
@@ -403,7 +403,7 @@ def test_memory_works_with_processors():
     assert total_variation(one, two) < 1e-12
 
 
-# --- names and refusals ---------------------------------------------------------------------------------------
+# --- names and refusals -------------------------------------------------------------------------------------
 
 
 def test_processors_act_from_left_to_right():
@@ -465,7 +465,7 @@ def test_claims_follow_the_rule():
     assert {name: preset(name).claim() for name in claims} == claims
 
 
-# --- shifted networks -----------------------------------------------------------------------------------------
+# --- shifted networks ---------------------------------------------------------------------------------------
 
 
 def test_a_shifted_network_decodes_as_dream_does():

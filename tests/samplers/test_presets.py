@@ -1,4 +1,4 @@
-"""Invariants of every preset under every noise it is for: what it declares is what it does."""
+"""Invariants of every preset under every process that it supports: it behaves as it declares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOISES = {
     "uniform": Uniform(alpha_end=1e-3, eps=1e-3),
     "left_to_right": LeftToRight(),
 }
-SHAPED = [
+PROCESSED = [
     "low_confidence+guided",
     "low_confidence+nucleus",
     "threshold_0.9:temperature=1.0+top_p",
@@ -34,7 +34,7 @@ SHAPED = [
     "sample+top_k:k=2",
 ]
 PAIRS = [
-    (name, noise) for name in [*PRESETS, *SHAPED] for noise in sorted(preset(name).capabilities.processes)
+    (name, noise) for name in [*PRESETS, *PROCESSED] for noise in sorted(preset(name).capabilities.processes)
 ]
 SPACE = random_space(3, 4)
 PROMPTS = [[1], [2], [0]]
@@ -53,8 +53,8 @@ def plan(name, count):
 
 
 @pytest.mark.parametrize(("name", "noise"), PAIRS)
-def test_what_a_preset_declares_is_what_it_does(name, noise):
-    """Prompts stay, nothing noisy is left, committed tokens stay unless declared, a quota takes its steps."""
+def test_presets_behave_as_declared(name, noise):
+    """Prompts stay, no noise is left, only declared rules change committed tokens, and quotas take all steps."""
     rule, process = preset(name), NOISES[noise]
     made, mask = plan(name, 3), SPACE.size
     before, frames = None, 0
@@ -73,8 +73,8 @@ def test_what_a_preset_declares_is_what_it_does(name, noise):
 @pytest.mark.parametrize(
     "name", [name for name, noise in PAIRS if noise in preset(name).capabilities.revises == {"absorbing"}]
 )
-def test_a_rule_that_remasks_does(name):
-    """Over 60 steps and 30 rows a committed token becomes a mask again, and the plan runs to its end."""
+def test_remasking_rules_remask(name):
+    """Over 60 steps and 30 rows some committed tokens are masked again, and all steps are taken."""
     mask, before, again, count = SPACE.size, None, 0, 0
     names = range(30)
     for decoder, frame in steps(
@@ -93,8 +93,8 @@ def test_a_rule_that_remasks_does(name):
 
 
 @pytest.mark.parametrize(("name", "noise"), [p for p in PAIRS if p[1] == "uniform"])
-def test_a_rule_that_revises_does_revise(name, noise):
-    """The declaration is not idle: somewhere a written token changes again."""
+def test_revising_rules_revise(name, noise):
+    """Some written tokens change again."""
     changed = 0
     for _, frame in steps(
         denoiser(noise), NOISES[noise], preset(name), plan(name, 6), PROMPTS, seed=0, names=[0, 1, 2]
@@ -105,7 +105,7 @@ def test_a_rule_that_revises_does_revise(name, noise):
 
 @pytest.mark.parametrize(("name", "noise"), [p for p in PAIRS if p[1] != "left_to_right"])
 def test_rows_do_not_see_each_other(name, noise):
-    """Bitwise with known answers (a network's products round by batch): three rows are the three alone."""
+    """Three rows equal the three decoded alone, bitwise for known answers (networks round differently by batch)."""
     made, process = plan(name, 3), NOISES[noise]
     together = decode(denoiser(noise), process, preset(name), made, PROMPTS, seed=3, names=[4, 5, 6])
     for row, prompt in enumerate(PROMPTS):
@@ -114,8 +114,8 @@ def test_rows_do_not_see_each_other(name, noise):
         assert alone.cost.forwards[0] == together.cost.forwards[row]
 
 
-def test_every_shape_is_tried():
-    used = {shape.partition(":")[0] for name in SHAPED for shape in name.split("+")[1:]}
+def test_every_logits_processor_is_tested():
+    used = {text.partition(":")[0] for name in PROCESSED for text in name.split("+")[1:]}
     assert used == set(LOGITS_PROCESSORS)
 
 
@@ -128,7 +128,7 @@ def test_every_preset_is_cited_and_reads_back():
     assert used <= set(registry.PARTS)
 
 
-def test_a_derived_preset_is_another_sampler():
+def test_a_changed_preset_is_another_sampler():
     warm = preset("low_confidence:temperature=1.0")
     assert warm != PRESETS["low_confidence"] and parts.digest(warm) != parts.digest(PRESETS["low_confidence"])
     with pytest.raises(ValueError, match="no pin 'temprature'; nearest is 'temperature'"):

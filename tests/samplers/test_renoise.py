@@ -1,5 +1,5 @@
-"""Renoising: token for token what transformers' own `generate` of a small random DiffusionGemma writes, given one
-stream of uniforms; its law against a version written out; a network that conditions on its own last prediction.
+"""Renoising: tokens equal those of transformers' `generate` of a small random DiffusionGemma, given the same uniform
+draws; its law equals that of a reference implementation; self-conditioning.
 
 Symbols: B rows, W canvas, V ids; z noisy ids.
 """
@@ -30,13 +30,13 @@ from repro.samplers.renoise import Renoise, within_bound
 
 UNIFORM = Uniform(alpha_end=1e-3, eps=1e-3)
 PROMPTS = [[1, 2, 3, 4, 5], [6], [7, 8, 9, 10, 11, 12, 13, 14, 15]]
-"""Longer and shorter than the window, so that left padding and the local layers' cut of the context both show."""
+"""Longer and shorter than the window, to test both left padding and the limited context of local layers."""
 EQUAL = [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12, 13, 14, 15]]
 
 
 @part
 class Plain(Data):
-    """As many ids as tokens: neither mask nor special ids."""
+    """A data source without mask or special ids."""
 
     size: int
 
@@ -48,14 +48,14 @@ class Plain(Data):
 
 
 def gemma(sharp: float = 1.0, listens: float = 1.0, seed: int = 0) -> DiffusionGemmaDenoiser:
-    """A random network in float64; `sharp` scales its logits, `listens` what it makes of its own last prediction.
+    """A random network in float64; `sharp` scales its logits, `listens` the effect of self-conditioning.
 
-    A random network that hears itself multiplies an error by ten a step. In float64 padding and batch are forgotten
-    when the logits are rounded to float32, so that both sides stay equal bit for bit.
+    Self-conditioning of a random network multiplies an error by ten per step. In float64 the effects of padding and
+    batch vanish when logits are rounded to float32, so that both implementations stay bitwise equal.
     """
     network = PINS.module(Role(Plain(size=40), (), "x0_mean"), seed).eval().double()
     assert isinstance(network, DiffusionGemmaDenoiser)
-    network.network.set_experts_implementation("eager")  # grouped products know no float64
+    network.network.set_experts_implementation("eager")  # grouped matrix products do not support float64
     with torch.no_grad():
         network.network.model.decoder.norm.weight.mul_(sharp)
         network.network.model.decoder.self_conditioning.down_proj.weight.mul_(listens)
@@ -63,10 +63,10 @@ def gemma(sharp: float = 1.0, listens: float = 1.0, seed: int = 0) -> DiffusionG
 
 
 class Uniforms:
-    """torch.multinomial and torch.randint as transformers' `generate` calls them, answered from our stream.
+    """Replaces torch.multinomial and torch.randint in transformers' `generate` by draws of our stream.
 
     A canvas begins with one `randint`; each of its `steps` then calls `multinomial` and `randint`. `names` [B] are the
-    rows' numbers, `width` the length of their prompts.
+    rows' numbers in the stream, `width` the length of their prompts.
     """
 
     def __init__(self, seed: int, names: torch.Tensor, width: int, steps: int) -> None:
@@ -74,7 +74,7 @@ class Uniforms:
         self.canvas, self.step, self.calls = -1, 0, []
 
     def uniform(self, purpose: int, number: int) -> torch.Tensor:
-        """[B W] one for each position of the canvas, keyed as a sampler's draws are."""
+        """One draw for each position of the canvas, [B W], keyed as a sampler's draws are."""
         keys = rng.keys(self.seed, purpose, number, self.names)
         column = self.width + self.canvas * PINS.canvas + torch.arange(PINS.canvas)
         return rng.uniform(rng.fold(rng.fold(keys, 0)[:, None], column)).flatten()
@@ -105,7 +105,7 @@ def theirs(
     monkeypatch: pytest.MonkeyPatch,
     names: list[int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """transformers' own tokens [B, canvases W] and forwards [B] for equally long prompts, fed with our uniforms."""
+    """transformers' tokens [B, canvases W] and forwards [B] for prompts of equal length, with our uniform draws."""
     from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
     rows, width = torch.tensor(prompts), len(prompts[0])
@@ -138,13 +138,13 @@ def ours(
 
 PUBLISHED = Renoise(bound=0.1, hot=0.8, cold=0.4, stable=1, confident=0.005)
 EAGER = Renoise(bound=1.5, hot=0.375, cold=0.125, stable=1, confident=0.5)
-"""Accepts more and stops sooner; its temperatures are exact in float32 at 8 steps."""
+"""Accepts more and stops sooner; at 8 steps its temperatures are exact in float32."""
 
 
 @pytest.mark.parametrize("stable", [0, 1, 2])
 @pytest.mark.parametrize("prompts", [PROMPTS[:1], EQUAL], ids=["one", "three"])
 def test_tokens_are_those_of_transformers(stable, prompts, monkeypatch):
-    """Two canvases and self-conditioning: tokens and forwards are theirs."""
+    """Two canvases with self-conditioning: equal tokens and forwards."""
     network, rule = gemma(), parts.derive(EAGER, {"stable": stable})
     wanted, cost = theirs(network, rule, prompts, 8, 2, monkeypatch, [0, 1, 2][: len(prompts)])
     found, forwards = ours(network, rule, prompts, 8, 2)
@@ -157,13 +157,13 @@ def test_tokens_are_those_of_transformers(stable, prompts, monkeypatch):
     [(EAGER, 8, 2, 2.0, 0.03), (PUBLISHED, 48, 1, 4.0, 0.003)],
 )
 def test_rows_stop_where_those_of_transformers_stop(rule, steps, canvases, sharp, listens, monkeypatch):
-    """With the published pins too, whose temperatures float32 rounds: hence a network that listens less."""
+    """Also with the published settings, whose temperatures are rounded in float32, hence weaker self-conditioning."""
     network = gemma(sharp, listens)
     wanted, cost = theirs(network, rule, EQUAL, steps, canvases, monkeypatch, [0, 1, 2])
     found, forwards = ours(network, rule, EQUAL, steps, canvases)
     assert torch.equal(found, wanted)
     assert torch.equal(forwards, cost)
-    assert len(set(cost.tolist())) == 3, "the rows were to stop at steps of their own"
+    assert len(set(cost.tolist())) == 3, "the test needs rows that stop at different steps"
 
 
 @pytest.mark.parametrize("sharp", [1.0, 2.0])
@@ -176,16 +176,16 @@ def test_unequal_prompts_are_those_of_transformers_one_by_one(sharp, monkeypatch
         assert torch.equal(forwards[row : row + 1], cost)
 
 
-def test_the_network_hears_itself(monkeypatch):
-    """Negative control: what it said last is kept from it, and the tokens are others."""
+def test_self_conditioning_has_an_effect(monkeypatch):
+    """Negative control: without self-conditioning the tokens differ."""
     network = gemma()
-    heard, _ = ours(network, EAGER, PROMPTS, 8, 1)
+    conditioned, _ = ours(network, EAGER, PROMPTS, 8, 1)
     monkeypatch.setattr(Prediction, "condition", lambda self, signal: None)
-    deaf, _ = ours(network, EAGER, PROMPTS, 8, 1)
-    assert (heard != deaf).float().mean() > 0.3
+    plain, _ = ours(network, EAGER, PROMPTS, 8, 1)
+    assert (conditioned != plain).float().mean() > 0.3
 
 
-# --- the rule on paper --------------------------------------------------------------------------------------
+# --- reference implementation -------------------------------------------------------------------------------
 RULES = [
     Renoise(bound=0.1, hot=0.8, cold=0.4, stable=1, confident=0.7),
     Renoise(bound=0.7, hot=1.5, cold=0.2, stable=0, confident=0.5),
@@ -196,14 +196,14 @@ RULES = [
 @pytest.mark.parametrize("rule", RULES, ids=["published", "unstable", "patient"])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_law(rule, count):
-    """V = 3, two positions, conditionals of no law: every draw of the rule listed, against states written out."""
+    """The enumerated law equals the reference, for V = 3, two positions, and conditionals of no joint law."""
     denoiser = stranger(SPACE, UNIFORM)
     history = ((-1, -1),) * rule.stable
     states = {(z, history, False): 1 / 9 for z in itertools.product(range(3), repeat=2)}
     for i in range(count):
         after: dict = defaultdict(float)
         for state, weight in states.items():
-            for new, chance in on_paper(denoiser, rule, state, i, count):
+            for new, chance in reference_step(denoiser, rule, state, i, count):
                 after[new] += weight * chance
         states = after
     truth: dict = defaultdict(float)
@@ -213,8 +213,8 @@ def test_law(rule, count):
     assert total_variation(law(denoiser, UNIFORM, rule, plan), truth) < 1e-10
 
 
-def on_paper(denoiser, rule: Renoise, state: tuple, i: int, count: int):
-    """Every (ids, likely tokens of the last steps, stopped) after a step, and its chance."""
+def reference_step(denoiser, rule: Renoise, state: tuple, i: int, count: int):
+    """Every state (ids, likely tokens of the last steps, stopped) after a step, with its probability."""
     z, history, stopped = state
     if stopped:
         yield state, 1.0
@@ -238,7 +238,7 @@ def on_paper(denoiser, rule: Renoise, state: tuple, i: int, count: int):
 
 
 def test_the_bound():
-    """The lowest entropies whose sum without the largest stays within it; one always, ties within too."""
+    """The lowest entropies whose sum without the largest is within the bound; at least one; ties count."""
     entropy = torch.tensor([[0.5, 0.1, 0.2, 0.9], [3.0, 2.0, 4.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
     assert within_bound(entropy.double(), 0.35).tolist() == [
         [True, True, True, False],
@@ -247,37 +247,37 @@ def test_the_bound():
     ]
 
 
-@pytest.mark.parametrize("kept", [PrefixCache, DualCache])
-def test_a_cache_of_the_context_changes_no_token(kept):
+@pytest.mark.parametrize("cache", [PrefixCache, DualCache])
+def test_a_cache_of_the_context_changes_no_token(cache):
     """Unequal prompts, two canvases, a context longer than the window: the same ids for fewer tokens."""
     network, rule = gemma(), parts.derive(EAGER, {"stable": 2})
     plan = {"gen_length": 16, "block_length": 8, "steps": 8}
     whole, served = (
         decode(network, UNIFORM, rule, some, PROMPTS, seed=5, names=range(3))
-        for some in (Plan(**plan), ServedPlan(**plan, cache=kept(refresh=None), stop=()))
+        for some in (Plan(**plan), ServedPlan(**plan, cache=cache(refresh=None), stop=()))
     )
     assert torch.equal(whole.ids, served.ids) and len(whole.ids.unique()) > 5
     assert torch.equal(whole.cost.forwards, served.cost.forwards)
     assert served.cost.token_forwards.sum() < whole.cost.token_forwards.sum()
 
 
-# --- what cannot be had -------------------------------------------------------------------------------------
+# --- errors and limits --------------------------------------------------------------------------------------
 def test_blocks_are_canvases():
     network = gemma()
     plan = Plan(gen_length=16, block_length=16, steps=4)
     with pytest.raises(ValueError, match="block_length=8"):
         decode(network, UNIFORM, PUBLISHED, plan, [[1]], seed=0, names=[0])
-    with pytest.raises(ValueError, match="give one token at least"):
+    with pytest.raises(ValueError, match="at least one token"):
         decode(
             network, UNIFORM, PUBLISHED, Plan(gen_length=8, block_length=8, steps=1), [[]], seed=0, names=[0]
         )
 
 
 def test_training_is_refused():
-    """The fused loss reads the head's matrix and would forget the softcap."""
+    """The fused loss reads the head's matrix, and so would omit the softcap."""
     ids = torch.zeros(1, 9, dtype=torch.int64)
     t = (torch.arange(9) > 0).double()[None]
-    with pytest.raises(ValueError, match="for decoding"):
+    with pytest.raises(ValueError, match="cannot be trained"):
         gemma().encode(ids, t=t, attention=Mask())
 
 

@@ -1,7 +1,7 @@
-"""Rules of absorbing noise: adaptive, first-hitting and revising ones, and what they cost.
+"""Rules for absorbing noise: adaptive, first-hitting and remasking ones, and their cost.
 
-Laws by enumeration against the same rules on paper (`paper`), marginals against theory, times against order
-statistics, tokens at temperature 0 against loops written from docs/method.md#entropy-bound and
+Enumerated laws are compared with reference implementations (`helpers.paper`), marginals with theory, times with order
+statistics, and tokens at temperature 0 with loops written from docs/method.md#entropy-bound and
 docs/method.md#fast-dllm. N steps, V = 3, mask id 3.
 """
 
@@ -44,7 +44,7 @@ ABSORBING = Absorbing()
 WIDE = random_space(3, 3)
 LOOP = RemdmLoop(eta=0.05, t_on=0.6, t_off=0.3, alpha_on=0.8)
 FALSE_ALARM = 1e-6
-"""Of each chi-square test; its streams are keyed, so it passes always or never."""
+"""False-alarm rate of each chi-square test; streams are keyed, so a test always gives the same result."""
 
 
 def plan(length: int, count: int | None, block: int | None = None) -> Plan:
@@ -56,7 +56,7 @@ def planned(rule: Sampler, length: int, count: int) -> Plan:
 
 
 class Untimed(Known):
-    """The same answers from a network that takes no time: for those, first-hitting can be enumerated."""
+    """The same outputs without time conditioning, which lets first-hitting be enumerated."""
 
     time_conditioned = False
 
@@ -70,11 +70,11 @@ def untimed(denoiser: Known) -> Known:
     return Untimed(words, ABSORBING, "leave_one_out", denoiser.answer)
 
 
-# --- laws against the same on paper -----------------------------------------------------------------------------
+# --- laws against reference implementations -----------------------------------------------------------------
 
 
 def factor(denoiser: Known, temperature: float) -> Step:
-    """Rank r, from 1, is accepted when (r + 1)(1 - c) <= f (docs/method.md#fast-dllm)."""
+    """Accepts rank r, from 1, when (r + 1)(1 - c) <= f (docs/method.md#fast-dllm)."""
 
     def step(z, i, count):
         p, here = said(denoiser, z), masked(z)
@@ -88,7 +88,7 @@ def factor(denoiser: Known, temperature: float) -> Step:
 
 
 def entropy_bound(proxy: Callable[[list[float]], float]) -> Callable[[Known, float], Step]:
-    """The largest prefix k, by falling proxy, with sum H - max H <= gamma (docs/method.md#entropy-bound)."""
+    """Accepts the largest prefix k, by falling proxy, with sum H - max H <= gamma (docs/method.md#entropy-bound)."""
 
     def rule(denoiser: Known, temperature: float) -> Step:
         def step(z, i, count):
@@ -113,7 +113,7 @@ def entropy_bound(proxy: Callable[[list[float]], float]) -> Callable[[Known, flo
 
 
 def origin(denoiser: Known, temperature: float) -> Step:
-    """Dream: t_i = linspace(1, 1e-3, N + 1); revealed with 1 - s/t, at the last step with 1
+    """Dream: t_i = linspace(1, 1e-3, N + 1); reveals with probability 1 - s/t, at the last step with 1
     (docs/method.md#dream-rules)."""
 
     def step(z, i, count):
@@ -130,7 +130,7 @@ def origin(denoiser: Known, temperature: float) -> Step:
 
 
 def any_order(denoiser: Known, temperature: float) -> Step:
-    """One of the masked positions, each equally likely (docs/method.md#block-diffusion)."""
+    """Reveals one masked position, each equally likely (docs/method.md#block-diffusion)."""
 
     def step(z, i, count):
         p, here = said(denoiser, z), masked(z)
@@ -150,7 +150,7 @@ def linear(i: int, count: int) -> float:
 
 
 def remdm(sigma: Sigma, alpha: Alpha = linear) -> Callable[[Known, float], Step]:
-    """Position by position, the law that docs/method.md#remdm writes."""
+    """Independent positions with the probabilities of docs/method.md#remdm."""
 
     def rule(denoiser: Known, temperature: float) -> Step:
         def step(z, i, count):
@@ -177,7 +177,7 @@ def remdm(sigma: Sigma, alpha: Alpha = linear) -> Callable[[Known, float], Step]
 
 
 def loop_alpha(i: int, count: int) -> float:
-    """LOOP's: up to .8 at .6 of the time left, there until .3, then to 1."""
+    """The schedule of LOOP: up to .8 when .6 of the steps remain, constant until .3, then to 1."""
     left = 1 - i / count
     if left > 0.6:
         return (1 - left) * 0.8 / 0.4
@@ -210,7 +210,7 @@ LITERAL = {
         remdm(lambda a_t, a_s: 0.05 if abs(a_t - a_s) < 1e-12 else 0.0, loop_alpha),
     ),
 }
-"""name: (sampler, the same on paper)."""
+"""name: (sampler, reference implementation)."""
 
 
 TEMPERED = [
@@ -221,11 +221,11 @@ TEMPERED = [
 @pytest.mark.parametrize("name", TEMPERED)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_laws_of_adaptive_rules(name, temperature):
-    """Three positions and conditionals that no law has, so that order and temperature show."""
-    made, on_paper = LITERAL[name]
+    """Three positions and conditionals of no joint law, so that order and temperature matter."""
+    made, reference = LITERAL[name]
     denoiser = stranger(WIDE, ABSORBING)
     found = law(denoiser, ABSORBING, made(temperature), plan(3, None))
-    truth = follow(on_paper(denoiser, temperature), {(MASK,) * 3: 1.0}, 3)
+    truth = follow(reference(denoiser, temperature), {(MASK,) * 3: 1.0}, 3)
     assert sum(truth.values()) == pytest.approx(1.0)
     assert total_variation(found, truth) < 1e-10
 
@@ -233,10 +233,10 @@ def test_laws_of_adaptive_rules(name, temperature):
 @pytest.mark.parametrize("name", [name for name in LITERAL if name not in TEMPERED])
 @pytest.mark.parametrize("count", [1, 3, 10])
 def test_laws_of_rules_in_time(name, count):
-    made, on_paper = LITERAL[name]
+    made, reference = LITERAL[name]
     denoiser = stranger(random_space(3, 2), ABSORBING)
     found = law(denoiser, ABSORBING, made(1.0), plan(2, count))
-    truth = follow(on_paper(denoiser, 1.0), {(MASK,) * 2: 1.0}, count)
+    truth = follow(reference(denoiser, 1.0), {(MASK,) * 2: 1.0}, count)
     assert sum(truth.values()) == pytest.approx(1.0)
     assert total_variation(found, truth) < 1e-10
 
@@ -254,7 +254,7 @@ def test_law_of_first_hitting():
 
 @pytest.mark.parametrize("count", [2, 4, 7])
 def test_law_of_remdm_conf(count):
-    """On paper a state also carries each token's probability when it was drawn (docs/method.md#remdm)."""
+    """The reference's state also holds each token's probability when drawn (docs/method.md#remdm)."""
     denoiser = stranger(random_space(3, 2), ABSORBING)
 
     def step(state, i, count):
@@ -293,7 +293,7 @@ STREAMED = {
 def test_streams_draw_the_enumerated_law(name):
     """Chi-square of 50,000 decoded rows over the 27 sentences."""
     rule, rows = STREAMED[name], 50_000
-    length = 3 if rule.capabilities.plan == "adaptive" else 2  # rules that revise have many states to list
+    length = 3 if rule.capabilities.plan == "adaptive" else 2  # remasking rules have many states
     denoiser = untimed(stranger(random_space(3, length), ABSORBING))
     made = planned(rule, length, 3)
     expected = law(denoiser, ABSORBING, rule, made)
@@ -305,11 +305,11 @@ def test_streams_draw_the_enumerated_law(name):
     assert chi_square(counts, probabilities) > FALSE_ALARM
 
 
-# --- what theory says -------------------------------------------------------------------------------------------
+# --- theory -------------------------------------------------------------------------------------------------
 
 
-def told(x: tuple[int, ...]) -> Known:
-    """A denoiser that knows x."""
+def knows(x: tuple[int, ...]) -> Known:
+    """A denoiser that predicts x with certainty."""
     row = torch.nn.functional.one_hot(torch.tensor(x), 3).double()
     return Known(WIDE.words, ABSORBING, "leave_one_out", lambda ids, t: row.expand(len(ids), -1, -1))
 
@@ -319,9 +319,9 @@ def told(x: tuple[int, ...]) -> Known:
 )
 @pytest.mark.parametrize("count", [1, 4, 20])
 def test_remasking_keeps_the_marginals(rule, count):
-    """With x known, the law at each time s is q(z_s | x), sigma or none (docs/method.md#oracle-4)."""
+    """With x known, the law at each time s is q(z_s | x) for any sigma (docs/method.md#oracle-4)."""
     x = (2, 0, 1)
-    for i, found in enumerate(laws(told(x), ABSORBING, rule, plan(3, count))):
+    for i, found in enumerate(laws(knows(x), ABSORBING, rule, plan(3, count))):
         keep = 1 - rule.time(i, count)
         q = {
             tuple(v if shown else MASK for v, shown in zip(x, coins, strict=True)): math.prod(
@@ -333,14 +333,14 @@ def test_remasking_keeps_the_marginals(rule, count):
     assert i == count
 
 
-def test_conf_does_not_keep_them():
-    """Its masked positions know of no sigma, so too much is masked: declared biased, and so it is."""
-    found = list(laws(told((2, 0, 1)), ABSORBING, RemdmConf(), plan(3, 4)))[3]
+def test_remdm_conf_does_not_keep_the_marginals():
+    """Masked positions have sigma 0, so too much is masked: the rule is biased, as it declares."""
+    found = list(laws(knows((2, 0, 1)), ABSORBING, RemdmConf(), plan(3, 4)))[3]
     assert found[2, 0, 1] < 0.75**3 - 0.05 and RemdmConf().claim() == "biased"
 
 
-def test_loop_runs_its_profile():
-    """alpha: 0, alpha_on from t_on to t_off, 1; never back."""
+def test_loop_follows_its_schedule():
+    """alpha rises from 0 to alpha_on, is constant from t_on to t_off, and rises to 1."""
     rule = RemdmLoop(eta=0.02, t_on=0.55, t_off=0.05, alpha_on=0.9)
     alpha = [1 - rule.time(i, 200) for i in range(201)]
     assert alpha[0] == 0 and alpha[200] == 1 and alpha[45] == pytest.approx(0.45)
@@ -353,7 +353,7 @@ def test_loop_runs_its_profile():
 
 
 def test_no_remasking_is_ancestral_sampling():
-    """eta = 0: token for token, forward for forward."""
+    """eta = 0 gives equal tokens and forwards."""
     denoiser, made = stranger(WIDE, ABSORBING), plan(3, 6)
     one, two, three = (
         decode(denoiser, ABSORBING, rule, made, [[]] * 50, seed=3, names=range(50))
@@ -364,8 +364,8 @@ def test_no_remasking_is_ancestral_sampling():
 
 
 @pytest.mark.parametrize("rule", [RemdmRescale(eta=0.15), ForwardBackward()], ids=str)
-def test_what_claims_the_law_converges_to_it(rule):
-    """Sigma falls to 0 with what is masked, so ever more of the last steps change ever less at once."""
+def test_rules_that_claim_the_law_converge_to_it(rule):
+    """Sigma falls to 0 with the masked share, so the last steps change fewer and fewer tokens at once."""
     assert rule.claim() == "law"
     far = [
         total_variation(law(exact(SPACE, ABSORBING), ABSORBING, rule, plan(2, n)), SPACE.as_law())
@@ -374,8 +374,8 @@ def test_what_claims_the_law_converges_to_it(rule):
     assert far[1] < 0.5 * far[0] and far[2] < 0.7 * far[1]
 
 
-def test_a_cap_comes_nearer_ever_slower():
-    """From 32 to 128 steps even 1/sqrt(N) would halve the distance; the cap's stays above: no law is claimed."""
+def test_a_cap_converges_ever_more_slowly():
+    """From 32 to 128 steps 1/sqrt(N) would halve the distance; the cap's falls less, and it does not claim the law."""
     rule = RemdmCap(eta=0.08)
     assert rule.claim() == "biased"
     far = [
@@ -385,8 +385,8 @@ def test_a_cap_comes_nearer_ever_slower():
     assert far[1] > 0.6 * far[0]
 
 
-def test_a_loop_does_not():
-    """At alpha_on sigma stands still, and what goes wrong there stays: more steps do not help."""
+def test_a_loop_does_not_converge():
+    """Steps at constant alpha_on and sigma make errors that more steps do not reduce."""
     rule = RemdmLoop(eta=0.1, t_on=0.55, t_off=0.05, alpha_on=0.9)
     assert rule.claim() == "biased"
     far = [
@@ -396,14 +396,14 @@ def test_a_loop_does_not():
     assert far[1] > 0.85 * far[0] and far[1] > 0.007  # 1/N would leave a quarter
 
 
-# --- times ------------------------------------------------------------------------------------------------------
+# --- times --------------------------------------------------------------------------------------------------
 
 
 def test_hitting_times_are_order_statistics():
-    """Six positions: the r-th reveal comes at mean 1 - r/7, the largest of six uniforms first
+    """With six positions the r-th is revealed at mean time 1 - r/7, as order statistics of six uniforms
     (docs/method.md#oracle-27).
 
-    Blocks begin at time 1 again; what is before is at time 0, what comes after at 1; one forward a token.
+    Each block begins at time 1; earlier columns are at time 0, later ones at 1; one forward per token.
     """
     rows, seen = 30_000, []
     uniform = torch.ones(3).double() / 3
@@ -427,7 +427,7 @@ def test_hitting_times_are_order_statistics():
 
 
 def test_ancestral_costs_what_a_cached_sampler_does():
-    """MDLM's cache at batch b: N (1 - (1 - 1/N)^(b L)) steps forward anything; ours a row: b = 1
+    """MDLM's cached sampler with batch b takes N (1 - (1 - 1/N)^(b L)) forwards; ours counts per row, b = 1
     (docs/method.md#mdlm, docs/method.md#oracle-26)."""
     length, count, rows = 64, 100, 400
     uniform = torch.ones(3).double() / 3
@@ -450,11 +450,11 @@ def test_ancestral_costs_what_a_cached_sampler_does():
     assert count * (1 - (1 - 1 / count) ** length) == pytest.approx(47.440, abs=5e-4)
 
 
-# --- how much is committed --------------------------------------------------------------------------------------
+# --- how much is committed ----------------------------------------------------------------------------------
 
 
-def test_bounds_at_their_ends():
-    """Factor 0 and gamma 0 take one position a forward, large ones a whole block (docs/method.md#oracle-29)."""
+def test_bounds_at_their_extremes():
+    """Factor 0 and gamma 0 commit one position per forward, large values a whole block (docs/method.md#oracle-29)."""
     space = random_space(3, 4)
     denoiser = stranger(space, ABSORBING)
 
@@ -476,7 +476,7 @@ def test_bounds_at_their_ends():
 
 
 def test_gamma_zero_is_exact():
-    """One position at a time, chosen without looking at its draw."""
+    """One position per step, chosen independently of its draw, is exact."""
     rule = EntropyBound(gamma=0.0, proxy="entropy", temperature=1.0)
     assert (
         rule.claim() == "law"
@@ -486,8 +486,8 @@ def test_gamma_zero_is_exact():
     assert total_variation(found, WIDE.as_law()) < 1e-12
 
 
-def test_what_factor_one_commits_together_is_the_joint_argmax():
-    """Fast-dLLM, theorem 1: 3 (1 - c_2) <= 1 makes both argmaxes that of every joint law of two
+def test_factor_one_commits_the_joint_argmax():
+    """Fast-dLLM, theorem 1: if 3 (1 - c_2) <= 1, two argmaxes are the argmax of every joint law of the two
     (docs/method.md#fast-dllm)."""
     rows = 4000
     weights = rng.uniform(rng.keys(0, rng.LANGUAGE, 0, torch.arange(rows)), 9) ** 8
@@ -504,10 +504,10 @@ def test_what_factor_one_commits_together_is_the_joint_argmax():
     together = first.ids[:, 0] * 3 + first.ids[:, 1]
     assert torch.equal(together[both], best_pair[both])
     argmaxes = marginals.argmax(-1)
-    assert (argmaxes[:, 0] * 3 + argmaxes[:, 1] != best_pair).any()  # elsewhere the argmaxes do disagree
+    assert (argmaxes[:, 0] * 3 + argmaxes[:, 1] != best_pair).any()  # elsewhere they can differ
 
 
-# --- networks ---------------------------------------------------------------------------------------------------
+# --- networks -----------------------------------------------------------------------------------------------
 
 TOY = Words(size=11, length=24)
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5]]
@@ -517,11 +517,11 @@ NETWORKS = {
 }
 BIDIRECTIONAL = pytest.mark.parametrize("network", NETWORKS)
 MARGIN = 1e-4
-"""Two decisions nearer than this may fall either way between machines; none here is."""
+"""Smaller margins between two decisions could differ between machines; no test has one."""
 
 
 def adaptive(network, prompt, length, block, choose):
-    """An adaptive rule at temperature 0 by the loop that one would write; returns tokens and forwards."""
+    """Reference loop of an adaptive rule at temperature 0; returns tokens and forwards."""
     x, forwards = torch.tensor([*prompt, *[TOY.size] * length]), 0
     for start in range(len(prompt), len(prompt) + length, block):
         while (here := (x[start : start + block] == TOY.size).nonzero()[:, 0] + start).numel():
@@ -565,8 +565,8 @@ def by_entropy(p):
     ],
     ids=["factor", "entropy_bound"],
 )
-def test_adaptive_rules_are_their_loops(network, rule, choose, block):
-    """Tokens and forwards of three unequal prompts, together and alone."""
+def test_adaptive_rules_equal_reference_loops(network, rule, choose, block):
+    """Equal tokens and forwards for three unequal prompts, batched and alone."""
     model, made = NETWORKS[network](), plan(8, None, block)
     expected = [adaptive(model, prompt, 8, block, choose) for prompt in PROMPTS]
     together = decode(model, ABSORBING, rule, made, PROMPTS, seed=0, names=range(3))
@@ -579,8 +579,8 @@ def test_adaptive_rules_are_their_loops(network, rule, choose, block):
 
 @BIDIRECTIONAL
 @pytest.mark.parametrize("name", STREAMED)
-def test_the_batch_does_not_enter(network, name):
-    """Draws are keyed by row and position: prompts of unequal length, together and one by one."""
+def test_the_batch_does_not_matter(network, name):
+    """Draws are keyed by row and position, so unequal prompts decode alike together and one by one."""
     model, rule = NETWORKS[network](), STREAMED[name]
     made = plan(8, None if rule.capabilities.plan == "adaptive" else 8, 4)
     together = decode(model, ABSORBING, rule, made, PROMPTS, seed=1, names=range(3))

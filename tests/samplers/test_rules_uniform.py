@@ -1,4 +1,4 @@
-"""Rules for uniform noise, and psi for absorbing noise too: what a step keeps, and laws against versions written out.
+"""Rules for uniform noise, and psi for both noises: preserved marginals, and laws against reference implementations.
 
 Symbols: x clean and z noisy tokens, V = 3 of them, L = 2 positions; N steps; a = alpha, K = V.
 """
@@ -55,7 +55,7 @@ NOISES = pytest.mark.parametrize("process", [ABSORBING, UNIFORM], ids=["absorbin
 MEANINGS = pytest.mark.parametrize("meaning", ["leave_one_out", "x0_mean"])
 MASK = 3
 FALSE_ALARM = 1e-6
-"""Of each chi-square test; its streams are keyed, so it passes always or never."""
+"""False-alarm rate of each chi-square test; streams are keyed, so a test always gives the same result."""
 MODES: list[Kappa] = [
     PurePosterior(),
     PurePC(),
@@ -72,13 +72,13 @@ def plan(count: int) -> Plan:
 
 
 def whole(mode: Kappa) -> Psi:
-    """One kind of kappa from first to last."""
+    """Psi with one kind of kappa in all segments."""
     return Psi(high=mode, middle=mode, low=mode, high_frac=0.0, middle_frac=0.0)
 
 
 @part
 class Until(Sampler):
-    """A rule over other times, with noise left at the end."""
+    """A rule over other times, which may leave noise at the end."""
 
     rule: Sampler
     times: Times
@@ -86,6 +86,9 @@ class Until(Sampler):
     @property
     def capabilities(self) -> Capabilities:
         return self.rule.capabilities
+
+    def claim(self) -> Claim:
+        return "biased"
 
     def time(self, step: int, steps: int) -> float:
         return self.times.time(step, steps)
@@ -96,7 +99,7 @@ class Until(Sampler):
 
 @part
 class Marginal(Sampler):
-    """At the first step, one draw of a given law of sentences; nothing after it."""
+    """Draws a sentence from a given law at the first step, and does nothing afterwards."""
 
     law: tuple[float, ...]
     capabilities = Capabilities(
@@ -118,7 +121,7 @@ class Marginal(Sampler):
 
 @part
 class Held(Times):
-    """The same time at every step."""
+    """A constant time."""
 
     at: float
 
@@ -128,22 +131,21 @@ class Held(Times):
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    """The loop asks for a rule's registered name."""
+    """The decoding loop reads a rule's registered name."""
     monkeypatch.setitem(registry.PARTS, "until", f"{__name__}:Until")
 
 
-# --- what a psi step keeps (docs/method.md#oracle-4)
-# ------------------------------------------------------------------------
+# --- marginals that psi preserves (docs/method.md#oracle-4) -------------------------------------------------
 
 
 def knows(x: tuple[int, ...], process: Diffusion) -> Known:
-    """A denoiser that has been told the sentence."""
+    """A denoiser that predicts x with certainty."""
     answer = torch.nn.functional.one_hot(torch.tensor([x]), 3).double()
     return Known(SPACE.words, process, "leave_one_out", lambda ids, t: answer.expand(len(ids), -1, -1))
 
 
 def noisy(x: tuple[int, ...], process: Diffusion, t: float) -> Law:
-    """q(z_t | x) of a sentence."""
+    """q(z_t | x) of a sentence x."""
     found = process.marginal(
         torch.tensor([x]), torch.tensor([t], dtype=torch.float64), SPACE.words.vocabulary()
     )[0]
@@ -157,7 +159,7 @@ def noisy(x: tuple[int, ...], process: Diffusion, t: float) -> Law:
 @KINDS
 @pytest.mark.parametrize("x", [(0, 0), (2, 1)])
 def test_psi_keeps_the_marginal(process, mode, x):
-    """After every step the ids follow q(z_s | x), whatever kappa; with the token known, from t = 1."""
+    """With x known, the ids follow q(z_s | x) after every step, for any kappa."""
     for end in (0.7, 0.25):
         rule = Until(rule=whole(mode), times=LinearTimes(end=end))
         for count in (1, 3):
@@ -165,8 +167,8 @@ def test_psi_keeps_the_marginal(process, mode, x):
             assert total_variation(found, noisy(x, process, end)) < 1e-12
 
 
-def test_a_wrong_mixture_does_not_keep_it(monkeypatch):
-    """Negative control: noised to t instead of s."""
+def test_a_wrong_mixture_does_not_keep_the_marginal(monkeypatch):
+    """Negative control: a step with another alpha."""
     right = Absorbing.alpha
     rule = Until(rule=whole(PurePC()), times=LinearTimes(end=0.5))
     monkeypatch.setattr(Absorbing, "alpha", lambda self, t: right(self, t) ** 1.01)
@@ -176,12 +178,12 @@ def test_a_wrong_mixture_does_not_keep_it(monkeypatch):
     assert total_variation(found, noisy((0, 1), ABSORBING, 0.5)) > 1e-3
 
 
-# --- laws against rules on paper ----------------------------------------------------------------------------
+# --- laws against reference implementations -----------------------------------------------------------------
 
 Step = Callable[[tuple[int, ...], int], Iterator[tuple[tuple[int, ...], float]]]
-"""(ids, step) -> (next ids, probability): a sampler as one would write it on paper."""
+"""(ids, step) -> pairs of (next ids, probability)."""
 Places = list[list[float]]
-"""Probability of each id at each of two positions."""
+"""Probabilities of each id at each of two positions."""
 
 
 def said(denoiser: Known, z: tuple[int, ...], t: float) -> Places:
@@ -207,7 +209,7 @@ def independent(laws: Places) -> Iterator[tuple[tuple[int, ...], float]]:
 
 
 def reverse(p: list[float], z: int, a_t: float, a_s: float) -> list[float]:
-    """Duo's plug-in posterior of one token, from its equation (docs/method.md#uniform-process)."""
+    """Duo's plug-in posterior of one token, by its equation (docs/method.md#uniform-process)."""
     ratio, k = a_t / a_s, 3
     return [
         (
@@ -222,7 +224,7 @@ def reverse(p: list[float], z: int, a_t: float, a_s: float) -> list[float]:
 
 
 def kappas(kind: str, eta: float, times: list[float]) -> list[float]:
-    """Duo's rules for the times of a segment (docs/method.md#uniform-samplers), in its own words, a = 1 - t."""
+    """Duo's kappas for the times of a segment, as in its code, with a = 1 - t (docs/method.md#uniform-samplers)."""
     if kind in ("one", "zero", "constant"):
         return [{"one": 1.0, "zero": 0.0, "constant": eta}[kind]] * len(times)
     found = []
@@ -231,15 +233,15 @@ def kappas(kind: str, eta: float, times: list[float]) -> list[float]:
         most = math.inf if a_t == 0 else (1 - a_s) / a_t
         rescaled = eta if a_t == 0 else eta * min(eta, most)
         sigma = {"cap": min(eta, most), "rescale": rescaled, "loop": eta}[kind]
-        # at s = 0 the two parts of the mixture are one
+        # at s = 0 both parts of the mixture are equal
         found.append(1.0 if a_s == 1 else min(max(1 - sigma / (1 - a_s), 0.0), 1.0))
     return [*found, 1.0][: len(times)]
 
 
-def psi_on_paper(
+def psi_reference(
     denoiser: Known, process: Diffusion, times: list[float], segments: list[tuple[str, float, int]]
 ) -> Step:
-    """The mixture at each step; `segments` (kind, eta, number of times) in order."""
+    """The mixture at each step; `segments`: (kind, eta, number of times) in order."""
     weights: list[float] = []
     for kind, eta, length in segments:
         weights += kappas(kind, eta, times[len(weights) : len(weights) + length])
@@ -310,11 +312,11 @@ def even(count: int, end: float) -> list[float]:
 @KINDS
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_law_of_psi(process, mode, count):
-    """To s = 0, conditionals of no law."""
+    """Steps to s = 0, with conditionals of no joint law."""
     denoiser = stranger(SPACE, process)
     kind, eta = PAPER[registry.part_name(type(mode))]
     times = even(count, 0.0)
-    truth = follow(psi_on_paper(denoiser, process, times, [(kind, eta, count + 1)]), count, process)
+    truth = follow(psi_reference(denoiser, process, times, [(kind, eta, count + 1)]), count, process)
     assert total_variation(law(denoiser, process, whole(mode), plan(count)), truth) < 1e-10
 
 
@@ -322,7 +324,7 @@ def test_law_of_psi(process, mode, count):
 @pytest.mark.parametrize("count", [7, 8])
 @pytest.mark.parametrize("greedy", [False, True], ids=["drawn", "greedy"])
 def test_law_of_segments_and_tails(process, count, greedy):
-    """Three kinds of kappa, a held time, noise removal: Duo's loop by its own rounding and forced ones."""
+    """Three kinds of kappa, constant time, noise removal: Duo's loop with its rounding and its forced kappas of 1."""
     high, middle, end, level = 0.4, 0.3, 0.05, 0.3
     n = count + 1
     first, held = round(high * n), round(middle * n)
@@ -345,13 +347,13 @@ def test_law_of_segments_and_tails(process, count, greedy):
         removal=GreedyRemoval() if greedy else DrawnRemoval(),
     )
     assert [rule.time(i, count) for i in range(n)] == pytest.approx(times, abs=1e-15)
-    truth = follow(psi_on_paper(denoiser, process, times, segments), count, process)
+    truth = follow(psi_reference(denoiser, process, times, segments), count, process)
     truth = after(truth, cleaned(process, denoiser, end, greedy))
     assert total_variation(law(denoiser, process, rule, plan(count)), truth) < 1e-10
 
 
 def test_kappas_at_pure_noise():
-    """At alpha_t = 0 nothing depends on kappa, but the numbers are Duo's: sigma = eta for cap and rescale alike."""
+    """At alpha_t = 0 kappa does not matter, but it equals Duo's: sigma = eta for both cap and rescale."""
     zero, later = torch.zeros(1, dtype=torch.float64), torch.full((1,), 0.25, dtype=torch.float64)
     for mode in (MaxCapped(eta=0.5), MaxRescaled(eta=0.5)):
         assert mode.kappa(zero, later, False).item() == pytest.approx(1 - 0.5 / 0.75)
@@ -361,14 +363,13 @@ def test_kappas_at_pure_noise():
 @pytest.mark.parametrize("eta", [0.05, 0.4])
 @pytest.mark.parametrize("count", [2, 5])
 def test_psi_of_absorbing_noise_is_remdm(eta, count):
-    """kappa = 1 - sigma/(1 - a_s) is ReMDM's sampler with that sigma (docs/method.md#remdm, docs/method.md#oracle-4),
-    written out here."""
+    """kappa = 1 - sigma/(1 - a_s) is ReMDM with that sigma (docs/method.md#remdm, docs/method.md#oracle-4)."""
     denoiser = stranger(SPACE, ABSORBING)
     times = even(count, 0.0)
 
     def step(z, i):
         a_t, a_s = 1 - times[i], 1 - times[i + 1]
-        sigma = min(eta, 1 - a_s)  # ReMDM's own goes up to (1 - a_s)/a_t; no kappa gives that
+        sigma = min(eta, 1 - a_s)  # ReMDM allows up to (1 - a_s)/a_t, which no kappa gives
         p, laws = said(denoiser, z, times[i]), []
         for place, token in enumerate(z):
             if token == MASK:
@@ -387,16 +388,16 @@ def test_psi_of_absorbing_noise_is_remdm(eta, count):
     [("psi_loop", UNIFORM), ("psi_loop", ABSORBING), ("corrector", UNIFORM), ("greedy_tail", UNIFORM)],
     ids=["psi", "psi absorbing", "corrector", "tail"],
 )
-def test_what_the_network_says_is_cut_first(name, process):
-    """Duo's p_nucleus: x_theta is cut, then the rule's laws are taken, in every forward of a step."""
+def test_truncation_comes_before_the_rule(name, process):
+    """Duo's p_nucleus: x_theta is truncated before the rule uses it, in every forward of a step."""
     rule = preset(name)
     denoiser = stranger(SPACE, process)
 
     def cut(ids: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         p = denoiser.answer(ids, t)
         ordered, order = p.sort(-1, descending=True)
-        kept = ordered.cumsum(-1) - ordered <= 0.7
-        p = p * torch.zeros_like(kept).scatter(-1, order, kept)
+        stays = ordered.cumsum(-1) - ordered <= 0.7
+        p = p * torch.zeros_like(stays).scatter(-1, order, stays)
         return p / p.sum(-1, keepdim=True)
 
     known = Known(SPACE.words, process, "leave_one_out", cut)
@@ -410,7 +411,7 @@ def test_what_the_network_says_is_cut_first(name, process):
 
 @NOISES
 def test_a_tail_costs_one_forward(process):
-    """N + 1 of a row that is still noisy; absorbing rows without a mask need none."""
+    """N + 1 forwards; absorbing rows without masks need no extra one."""
     denoiser = stranger(SPACE, process)
     out = decode(denoiser, process, preset("drawn_tail"), plan(4), [[]] * 50, seed=0, names=range(50))
     bare = decode(denoiser, process, preset("ancestral"), plan(4), [[]] * 50, seed=0, names=range(50))
@@ -423,8 +424,8 @@ def test_a_tail_costs_one_forward(process):
 
 
 @MEANINGS
-def test_the_greedy_tail_asks_the_others(meaning):
-    """The argmax of p(x_l | z without l) for either meaning of the output: a token of its own has no say."""
+def test_the_greedy_tail_ignores_the_own_token(meaning):
+    """It takes the argmax of p(x_l | z without l), for either meaning of the output."""
     space = Space(torch.tensor([0.0, 0, 0.3, 0, 0.3, 0, 0.4, 0, 0]).double(), 3, 2)  # x2 = 2 - x1
     truth = {}
     for z in itertools.product(range(3), repeat=2):
@@ -441,8 +442,8 @@ def test_the_greedy_tail_asks_the_others(meaning):
 
 
 @MEANINGS
-def test_what_tails_do_to_the_law(meaning):
-    """The drawn tail converges to the law as our own steps to 0 do; the greedy one stays far off."""
+def test_the_law_of_tails(meaning):
+    """The drawn tail converges to the law as steps to 0 do; the greedy one does not."""
     denoiser = exact(SPACE, UNIFORM, meaning)
     drawn, greedy = (
         [total_variation(law(denoiser, UNIFORM, preset(name), plan(n)), SPACE.as_law()) for n in (16, 64)]
@@ -461,11 +462,11 @@ def test_held_times_fall():
         assert all(later <= sooner for sooner, later in itertools.pairwise(found))
 
 
-# --- psi: which claim ---------------------------------------------------------------------------------------
+# --- claims of psi ------------------------------------------------------------------------------------------
 
 
 def test_psi_claims_the_law_where_it_converges():
-    """kappa = 1 is ancestral, 1/N; with less the error of an exact denoiser halves when N is fourfold."""
+    """kappa = 1 is ancestral, with error 1/N; for smaller kappa the error halves when N quadruples."""
     denoiser = exact(SPACE, UNIFORM)
     for mode, claim, low, high in (
         (PurePosterior(), "law", 0.2, 0.3),
@@ -482,7 +483,7 @@ def test_psi_claims_the_law_where_it_converges():
 
 
 def corrupted(space: Space, process: Diffusion, t: float) -> Law:
-    """The law of z at time t: the mean of q(z_t | x) over the sentences."""
+    """The marginal law of z at time t."""
     found: dict[tuple[int, ...], float] = defaultdict(float)
     for x, weight in space.as_law().items():
         for z, chance in noisy(x, process, t).items():
@@ -491,7 +492,7 @@ def corrupted(space: Space, process: Diffusion, t: float) -> Law:
 
 
 def swept(denoiser: Known, start: Law, at: float, choice: Choice, sweeps: int, count: int) -> Law:
-    """What sweeps at time `at` make of a law of z, one a step, every draw listed."""
+    """The law after sweeps at time `at` from a law of z, by enumeration."""
     weights = tuple(start[z] for z in itertools.product(range(3), repeat=2))
     rule = Corrected(rule=Marginal(law=weights), choice=choice, sweeps=1, count=count)
     return law(denoiser, UNIFORM, Until(rule=rule, times=Held(at=at)), plan(sweeps + 1))
@@ -505,7 +506,7 @@ SPACES = pytest.mark.parametrize("space", [SPACE, random_space(3, 2)], ids=["hid
 @pytest.mark.parametrize("at", [0.05, 0.3, 0.8])
 @pytest.mark.parametrize("sweeps", [1, 3])
 def test_a_corrector_keeps_the_marginal(meaning, space, at, sweeps):
-    """One position at a time, chosen blindly, with an exact denoiser: p_s is as it was (arXiv 2605.22765)."""
+    """One position, chosen independently of tokens, preserves p_s for an exact denoiser (arXiv 2605.22765)."""
     start = corrupted(space, UNIFORM, at)
     found = swept(exact(space, UNIFORM, meaning), start, at, Anywhere(), sweeps, 1)
     assert total_variation(found, start) < 1e-12
@@ -514,18 +515,18 @@ def test_a_corrector_keeps_the_marginal(meaning, space, at, sweeps):
 @pytest.mark.parametrize(
     ("choice", "count"), [(Anywhere(), 2), (Doubtful(temperature=1.0), 1)], ids=["both at once", "doubtful"]
 )
-def test_what_does_not_keep_it(choice, count):
-    """Two positions given the old ones, or a choice that looks at the tokens, move the marginal."""
+def test_inexact_sweeps_change_the_marginal(choice, count):
+    """Two positions at once, or a choice that depends on the tokens, change the marginal."""
     start = corrupted(SPACE, UNIFORM, 0.3)
     found = swept(exact(SPACE, UNIFORM), start, 0.3, choice, 1, count)
     assert total_variation(found, start) > 0.01
     assert Corrected(rule=Ancestral(), choice=choice, sweeps=1, count=count).claim() == "biased"
 
 
-def test_a_meaning_taken_for_the_other():
-    """Negative control: leave-one-out taken for a mean moves the marginal.
+def test_a_wrong_output_meaning():
+    """Negative control: leave-one-out outputs declared as posterior means change the marginal.
 
-    The other way round keeps it: to draw x0 given z and to noise it again is a Gibbs step too, with x0 beside z.
+    The converse preserves it: drawing x0 given z and noising it again is a Gibbs step too, on the pair (x0, z).
     """
     start = corrupted(SPACE, UNIFORM, 0.3)
     wrong = Known(SPACE.words, UNIFORM, "x0_mean", exact(SPACE, UNIFORM, "leave_one_out").answer)
@@ -535,8 +536,8 @@ def test_a_meaning_taken_for_the_other():
 
 
 @MEANINGS
-def test_a_corrector_draws_nearer(meaning):
-    """PretrainedBackbone from one sentence, sweeps come nearer each time, and at last there."""
+def test_sweeps_converge_to_the_marginal(meaning):
+    """Started from a single sentence, sweeps approach the marginal monotonically."""
     true = corrupted(SPACE, UNIFORM, 0.3)
     start = {z: float(z == (0, 2)) for z in itertools.product(range(3), repeat=2)}
     far = [
@@ -553,7 +554,7 @@ def test_a_corrector_draws_nearer(meaning):
 )
 @pytest.mark.parametrize("count", [1, 3])
 def test_law_of_correctors(meaning, choice, sweeps, count):
-    """Ancestral steps and sweeps, written out; conditionals of no law under either meaning."""
+    """Reference for ancestral steps and sweeps, with conditionals of no joint law and either meaning."""
     denoiser = stranger(SPACE, UNIFORM, meaning=meaning)
     times = even(count, 0.0)
 
@@ -594,7 +595,7 @@ def test_law_of_correctors(meaning, choice, sweeps, count):
 
 
 def test_sweeps_are_counted():
-    """N forwards of the predictor and N - 1 of each sweep; a tail adds its own."""
+    """N forwards of the predictor and N - 1 of each sweep; a tail adds one."""
     rule = Corrected(rule=Ancestral(), choice=Anywhere(), sweeps=3, count=1)
     tailed = Tail(rule=rule, times=LinearTimes(end=1e-3), removal=DrawnRemoval())
     for made, cost in ((rule, 5 + 4 * 3), (tailed, 5 + 4 * 3 + 1)):
@@ -603,7 +604,7 @@ def test_sweeps_are_counted():
 
 
 def test_correction_helps_at_equal_cost():
-    """Sweeps beat steps, with an exact denoiser: less than half the error of 32 forwards, at 31."""
+    """With an exact denoiser 16 steps with sweeps (31 forwards) have less than half the error of 32 plain steps."""
     denoiser = exact(SPACE, UNIFORM)
 
     def far(rule: Sampler, count: int) -> float:
@@ -613,7 +614,7 @@ def test_correction_helps_at_equal_cost():
 
 
 def test_the_published_choice_of_positions_never_converges():
-    """Doubtful positions first, as diffusers ships it: more steps take the output away from the law."""
+    """With doubtful positions first, as in diffusers, more steps increase the distance to the law."""
     denoiser = exact(SPACE, UNIFORM)
     far = [
         total_variation(law(denoiser, UNIFORM, preset("corrector_margin"), plan(n)), SPACE.as_law())

@@ -1,7 +1,7 @@
-"""Decoding: exact laws against samplers written out, quotas, costs, the loops of others, caches, batches.
+"""Decoding: exact laws against reference implementations, quotas, costs, published loops, caches, batches.
 
-A law is listed by enumerating every draw of the code that decodes (`repro.samplers.decode.law`). "spec Hn" is
-row n of its table of oracles. N steps, V = 3 tokens; z noisy ids with mask id 3, p what the network says.
+Laws are enumerated by `repro.samplers.law`, from the code that decodes. N steps, V = 3 tokens; z noisy ids with mask id
+3, p the network's probabilities.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ UNIFORM = Uniform(
 CAUSAL = LeftToRight()
 WIDE = random_space(3, 3)
 FALSE_ALARM = 1e-6
-"""Of each chi-square test; its streams are keyed, so it passes always or never."""
+"""False-alarm rate of each chi-square test; streams are keyed, so a test always gives the same result."""
 
 
 def plan(length: int, count: int | None, block: int | None = None) -> Plan:
     return Plan(gen_length=length, block_length=block or length, steps=count)
 
 
-# --- what theory says of a law ------------------------------------------------------------------------------
+# --- laws against theory ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 50])
 def test_absorbing_ancestral_mixes_the_law_with_its_marginals(count):
-    """L = 2: both tokens fall into one step with probability 1/N, and are then independent
+    """For L = 2 both tokens are revealed at the same step with probability 1/N, and are then independent
     (docs/method.md#oracle-12)."""
     found = law(exact(SPACE, ABSORBING), ABSORBING, Ancestral(), plan(2, count))
     true, independent = SPACE.as_law(), SPACE.independent()
@@ -86,7 +86,7 @@ def test_absorbing_ancestral_mixes_the_law_with_its_marginals(count):
 
 @pytest.mark.parametrize("meaning", ["leave_one_out", "x0_mean"])
 def test_uniform_ancestral_converges_to_the_law(meaning):
-    """Distance falls as 1/N or faster, and is small at N = 256 (docs/method.md#oracle-13)."""
+    """The distance falls as 1/N or faster, and is small at N = 256 (docs/method.md#oracle-13)."""
     denoiser = exact(SPACE, UNIFORM, meaning)
     far = [
         total_variation(law(denoiser, UNIFORM, Ancestral(), plan(2, n)), SPACE.as_law())
@@ -98,7 +98,7 @@ def test_uniform_ancestral_converges_to_the_law(meaning):
 
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_both_meanings_sample_one_law(count):
-    """Converted, a cross-entropy network samples as a NELBO network does (docs/method.md#uniform-samplers)."""
+    """After conversion a cross-entropy network samples like a NELBO network (docs/method.md#uniform-samplers)."""
     one, two = (
         law(exact(SPACE, UNIFORM, meaning), UNIFORM, Ancestral(), plan(2, count))
         for meaning in ("leave_one_out", "x0_mean")
@@ -107,10 +107,10 @@ def test_both_meanings_sample_one_law(count):
 
 
 def test_the_posterior_mean_plugged_in_never_converges():
-    """Negative control: E[x0 | xt] taken for leave-one-out; more steps do not help (docs/method.md#oracle-13,
+    """Negative control: with E[x0 | xt] as leave-one-out, more steps do not help (docs/method.md#oracle-13,
     docs/method.md#uniform-samplers).
 
-    The distance that stays is the space's own: .098 in docs/method.md#uniform-samplers's, .140 in this one.
+    The remaining distance depends on the space: .098 in docs/method.md#uniform-samplers, .140 in this one.
     """
     wrong = Known(SPACE.words, UNIFORM, "leave_one_out", exact(SPACE, UNIFORM, "x0_mean").answer)
     far = [
@@ -122,20 +122,20 @@ def test_the_posterior_mean_plugged_in_never_converges():
 @pytest.mark.parametrize("rule", [Random, Margin, Entropy])
 @pytest.mark.parametrize("space", [SPACE, WIDE], ids=["L2", "L3"])
 def test_one_at_a_time_is_exact(rule, space):
-    """Positions chosen without looking at the drawn tokens: the chain rule in some order (docs/method.md#oracle-10)."""
+    """Positions chosen independently of the drawn tokens: the chain rule in some order (docs/method.md#oracle-10)."""
     assert not rule.capabilities.looks_at_draws
     found = law(exact(space, ABSORBING), ABSORBING, rule(temperature=1.0), plan(space.length, space.length))
     assert total_variation(found, space.as_law()) < 1e-12
 
 
 def test_looking_at_the_draws_is_biased():
-    """Keeping the more probable of the drawn tokens sharpens the law, even one at a time."""
+    """Committing the more probable of the drawn tokens sharpens the law, even one at a time."""
     assert LowConfidence.capabilities.looks_at_draws
     found = law(exact(SPACE, ABSORBING), ABSORBING, LowConfidence(temperature=1.0), plan(2, 2))
     assert total_variation(found, SPACE.as_law()) > 0.05
 
 
-# --- laws against samplers written out ----------------------------------------------------------------------
+# --- laws against reference implementations -----------------------------------------------------------------
 
 
 def ancestral_absorbing(denoiser: Known, temperature: float) -> Step:
@@ -152,7 +152,7 @@ def ancestral_absorbing(denoiser: Known, temperature: float) -> Step:
 
 
 def by_score(score: Callable[[list[float], int], float]) -> Callable[[Known, float], Step]:
-    """Draw a token at every mask, keep the quota's best by score(probabilities there, its token)."""
+    """Draws a token at every mask and commits the quota's best by score(probabilities, token)."""
 
     def rule(denoiser: Known, temperature: float) -> Step:
         def step(z, i, count):
@@ -207,7 +207,7 @@ LITERAL = {
     "random": (lambda temperature: Random(temperature=temperature), random_order),
     "threshold": (lambda temperature: Threshold(threshold=0.5, temperature=temperature), threshold),
 }
-"""name: (sampler, the same on paper)."""
+"""name: (sampler, reference implementation)."""
 RULES = pytest.mark.parametrize("name", LITERAL)
 
 
@@ -215,12 +215,12 @@ RULES = pytest.mark.parametrize("name", LITERAL)
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_laws_of_absorbing_samplers(name, count, temperature):
-    """Three positions, conditionals that no law has, so that order, quota and temperature all show."""
-    made, on_paper = LITERAL[name]
+    """Three positions and conditionals of no joint law, so that order, quota and temperature all matter."""
+    made, reference = LITERAL[name]
     sampler, denoiser = made(temperature), stranger(WIDE, ABSORBING)
     given, count = (None, 3) if sampler.capabilities.plan == "adaptive" else (count, count)
     found = law(denoiser, ABSORBING, sampler, plan(3, given))
-    truth = follow(on_paper(denoiser, temperature), {(MASK,) * 3: 1.0}, count)
+    truth = follow(reference(denoiser, temperature), {(MASK,) * 3: 1.0}, count)
     assert sum(truth.values()) == pytest.approx(1.0)
     assert total_variation(found, truth) < 1e-12
 
@@ -228,7 +228,7 @@ def test_laws_of_absorbing_samplers(name, count, temperature):
 @pytest.mark.parametrize("meaning", ["leave_one_out", "x0_mean"])
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_law_of_uniform_ancestral(meaning, count):
-    """Each token goes to s by Bayes, averaged over what the network says of x0 (docs/method.md#uniform-samplers)."""
+    """Each token moves to s by Bayes' rule, averaged over the predicted x0 (docs/method.md#uniform-samplers)."""
     denoiser = exact(SPACE, UNIFORM, meaning)
     mean = exact(SPACE, UNIFORM, "x0_mean")
 
@@ -274,7 +274,7 @@ def test_law_of_autoregression(temperature):
 
 @pytest.mark.parametrize("block", [1, 2, 4])
 def test_blocks_are_written_left_to_right(block):
-    """With blocks of one, confidence has no choice: the chain rule from left to right, exact."""
+    """With blocks of one the law is the chain rule from left to right, and so exact."""
     space = random_space(3, 4)
     denoiser = exact(space, ABSORBING)
     found = law(denoiser, ABSORBING, LowConfidence(temperature=1.0), plan(4, 4, block))
@@ -313,7 +313,7 @@ def test_streams_draw_the_uniform_law(meaning):
 
 
 def test_rare_tokens_are_drawn(monkeypatch):
-    """50,000 ids of 1e-8 each: inverse CDF in float64 finds every one, a float32 race does not
+    """Of 50,000 ids of probability 1e-8, inverse CDF in float64 can draw each, a float32 Gumbel race cannot
     (docs/method.md#oracle-34)."""
     rare, mass = 50_000, 5e-4
     logits = torch.full((rare + 1,), math.log(1e-8), dtype=torch.float64)
@@ -322,7 +322,7 @@ def test_rare_tokens_are_drawn(monkeypatch):
     u = (1 - mass) + (wanted.double() - 0.5) * 1e-8
 
     def drawn(u: torch.Tensor) -> torch.Tensor:
-        """What a sampler writes at temperature 1 when its stream says u [n]."""
+        """The tokens at temperature 1 when the uniform draws are u [n]."""
         n = len(u)
         where = torch.ones(n, 1, dtype=torch.bool)
         stream = Stream(0, torch.arange(n), 0)
@@ -350,7 +350,7 @@ def test_rare_tokens_are_drawn(monkeypatch):
     assert torch.equal(drawn(u), wanted)
     assert drawn(torch.tensor([0.5 * (1 - mass)]).double()).item() == 0
 
-    # the race argmax p / E with E = -log U; the rare ids' best is their largest U, drawn as V^(1 / rare)
+    # the race is argmax p / E with E = -log U; the best rare id has the largest U, drawn as V^(1 / rare)
     trials = 400_000
     v = rng.uniform(rng.keys(0, rng.TOKEN, 0, torch.arange(trials)), 2)
     common, largest = v[:, 0], v[:, 1] ** (1 / rare)
@@ -363,11 +363,11 @@ def test_rare_tokens_are_drawn(monkeypatch):
     assert rare_wins(*single) < 0.1 * mass
 
 
-# --- how much is committed, and what it costs ---------------------------------------------------------------
+# --- quotas and cost ----------------------------------------------------------------------------------------
 
 
 def certain(length: int, process: Process = ABSORBING) -> Known:
-    """A denoiser of 5 ids whose confidence falls from left to right."""
+    """A denoiser of 5 ids whose confidence decreases from left to right."""
     words = Words(size=5, length=length)
 
     def answer(ids: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -400,7 +400,7 @@ def test_quotas_give_the_rest_to_the_first_steps(sampler, made, quotas):
 
 
 def test_threshold_above_one_is_greedy_one_at_a_time():
-    """Nothing ever passes, so the best position is committed alone (docs/method.md#oracle-29)."""
+    """No position passes, so only the best is committed at each step (docs/method.md#oracle-29)."""
     denoiser = stranger(WIDE, ABSORBING)
     one = drawn(denoiser, ABSORBING, Threshold(threshold=1.1, temperature=0.0), plan(3, None), 1)
     two = drawn(denoiser, ABSORBING, LowConfidence(temperature=0.0), plan(3, 3), 1)
@@ -408,7 +408,7 @@ def test_threshold_above_one_is_greedy_one_at_a_time():
 
 
 def test_threshold_zero_takes_one_forward_a_block():
-    """Everything passes (docs/method.md#oracle-29); later steps of a finished block are neither taken nor counted."""
+    """All positions pass (docs/method.md#oracle-29); further steps of a complete block are not taken."""
     rule = Threshold(threshold=0.0, temperature=0.0)
     for block, forwards in ((12, 1), (4, 3)):
         found = decode(certain(12), ABSORBING, rule, plan(12, None, block), [[]] * 2, seed=0, names=[0, 1])
@@ -417,15 +417,15 @@ def test_threshold_zero_takes_one_forward_a_block():
         assert found.ids[0].tolist() == [place % 5 for place in range(12)]
 
 
-def test_a_threshold_between_commits_what_passes():
-    """Confidence falls from .9 by .5/12 a place; at least .8 are the first three, then one a step."""
+def test_a_threshold_commits_the_positions_that_pass():
+    """Confidence falls from .9 by .5/12 per position; the first three have at least .8, then one per step follows."""
     rule = Threshold(threshold=0.8, temperature=0.0)
     frames = steps(certain(12), ABSORBING, rule, plan(12, None), [[]], seed=0, names=[0])
     assert [int(frame.changed.sum()) for _, frame in frames] == [3] + [1] * 9
 
 
-def test_ancestral_forwards_only_what_it_reveals():
-    """Coins fall first: a row's forwards are the steps that revealed something in it (docs/method.md#mdlm)."""
+def test_ancestral_forwards_only_rows_that_reveal():
+    """A row's forwards are the steps that revealed a position in it (docs/method.md#mdlm)."""
     revealed, forwards = torch.zeros(200), torch.zeros(200)
     frames = steps(certain(6), ABSORBING, Ancestral(), plan(6, 40), [[]] * 200, seed=0, names=range(200))
     for _, frame in frames:
@@ -436,8 +436,8 @@ def test_ancestral_forwards_only_what_it_reveals():
     assert abs(forwards.float().mean().item() - expected) < 4 * forwards.float().std().item() / 200**0.5
 
 
-def test_plans_that_cannot_be_had_are_refused():
-    """One line, naming the remedy."""
+def test_invalid_plans_are_refused():
+    """With one line that names the remedy."""
     cases = [
         (UNIFORM, LowConfidence(temperature=0.0), plan(4, 4), "absorbing"),
         (ABSORBING, LowConfidence(temperature=0.0), plan(4, 5), "exceed gen_length 4"),
@@ -451,7 +451,7 @@ def test_plans_that_cannot_be_had_are_refused():
             decode(certain(4), process, sampler, made, [[]], seed=0, names=[0])
 
 
-# --- networks: batches, loops of others, caches -------------------------------------------------------------
+# --- networks: batches, published loops, caches -------------------------------------------------------------
 
 TOY = Words(size=11, length=24)
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5], [7, 7], [8, 10, 7, 9, 3, 2, 3]]
@@ -488,8 +488,8 @@ def solo_and_together(
     ],
     ids=str,
 )
-def test_the_batch_does_not_enter_decoding(network, sampler):
-    """Prompts of unequal length, decoded together and one by one: equal tokens and equal forwards."""
+def test_the_batch_does_not_matter(network, sampler):
+    """Unequal prompts decoded together and one by one have equal tokens and forwards."""
     made = plan(8, None if sampler.capabilities.plan == "adaptive" else 6, 4)
     alone, together, same_cost = solo_and_together(NETWORKS[network](), ABSORBING, sampler, made)
     assert alone == together and same_cost
@@ -497,7 +497,7 @@ def test_the_batch_does_not_enter_decoding(network, sampler):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_the_batch_does_not_enter_autoregression(temperature):
+def test_the_batch_does_not_matter_to_autoregression(temperature):
     network = llama("causal", CAUSAL, TOY)
     alone, together, same_cost = solo_and_together(
         network, CAUSAL, Autoregressive(temperature=temperature), plan(8, 8)
@@ -505,14 +505,14 @@ def test_the_batch_does_not_enter_autoregression(temperature):
     assert alone == together and same_cost
 
 
-def test_the_batch_does_not_enter_uniform_noise():
+def test_the_batch_does_not_matter_under_uniform_noise():
     network = llama("bidirectional", UNIFORM, TOY)
     alone, together, same_cost = solo_and_together(network, UNIFORM, Ancestral(), plan(8, 5))
     assert alone == together and same_cost
 
 
 def clean_logits(network: Denoiser, ids: torch.Tensor) -> torch.Tensor:
-    """Logits [L, V] of one whole row, [MASK] and [BOS] forbidden (an argmax of [MASK] would never end)."""
+    """Logits [L, V] of one row, with [MASK] and [BOS] forbidden (an argmax of [MASK] would loop forever)."""
     logits = network.head().logits(network.encode(ids[None], t=None, attention=Mask()))[0]
     logits[:, TOY.size :] = -torch.inf
     return logits
@@ -520,9 +520,8 @@ def clean_logits(network: Denoiser, ids: torch.Tensor) -> torch.Tensor:
 
 @BIDIRECTIONAL
 @pytest.mark.parametrize("prompt", PROMPTS, ids=str)
-def test_low_confidence_is_the_seed_documents_loop(network, prompt):
-    """One token a step at the most confident of all masks, ties to the left (docs/method.md#masked-script,
-    inference)."""
+def test_low_confidence_is_the_reference_scripts_loop(network, prompt):
+    """One token per step at the most confident mask, ties to the left (docs/method.md#masked-script, inference)."""
     model, length = NETWORKS[network](), 8
     ids = torch.tensor([*prompt, *[TOY.size] * length])
     with torch.no_grad():
@@ -548,7 +547,7 @@ def test_ties_go_to_the_left():
 @BIDIRECTIONAL
 @pytest.mark.parametrize("count", [8, 4, 6, 2])
 def test_blocks_are_lladas_loop(network, count):
-    """gen 8 in two blocks of 4 at T = 0 against the published loop, a top-k a step (docs/method.md#llada-sampling)."""
+    """8 tokens in two blocks at T = 0 against the published loop, a top-k per step (docs/method.md#llada-sampling)."""
     model, prompt, length, block = NETWORKS[network](), PROMPTS[0], 8, 4
     x = torch.tensor([*prompt, *[TOY.size] * length])
     blocks = length // block
@@ -579,7 +578,7 @@ def test_blocks_are_lladas_loop(network, count):
 
 
 def test_a_causal_cache_changes_nothing():
-    """Keys and values in kv_cache: logits to 1e-4 and tokens as when the whole row is forwarded
+    """With a KV cache, logits (to 1e-4) and tokens are those of forwarding the whole row
     (docs/method.md#ar-baseline)."""
     network, length = llama("causal", CAUSAL, TOY), 8
     bos = TOY.vocabulary().bos
@@ -594,7 +593,7 @@ def test_a_causal_cache_changes_nothing():
     )
     for prompt, row in zip(PROMPTS, ours.ids.tolist(), strict=True):
         ids = [bos, *prompt]
-        kept = DecodingCache(1, len(ids) + length, "causal", None, torch.device("cpu"))
+        cache = DecodingCache(1, len(ids) + length, "causal", None, torch.device("cpu"))
         with torch.no_grad():
             for _ in range(length):
                 whole = clean_logits(network, torch.tensor(ids))[-1]
@@ -602,7 +601,7 @@ def test_a_causal_cache_changes_nothing():
                 shown = torch.tensor([ids + [0] * (width - at)])
                 column = torch.arange(width)[None]
                 cached = CachedPrediction(
-                    network, shown, torch.zeros(1, width), Mask(), column, kept, slice(at, at + 1)
+                    network, shown, torch.zeros(1, width), Mask(), column, cache, slice(at, at + 1)
                 )
                 found = cached.logits(column == at)[0]
                 assert (found - whole)[: TOY.size].abs().max() < 1e-4
@@ -613,7 +612,7 @@ def test_a_causal_cache_changes_nothing():
 
 
 @BIDIRECTIONAL
-def test_prompts_are_kept_and_nothing_stays_masked(network):
+def test_prompts_stay_and_no_mask_remains(network):
     for sampler in (LowConfidence(temperature=1.0), Random(temperature=1.0), Ancestral()):
         frames = list(
             steps(NETWORKS[network](), ABSORBING, sampler, plan(8, 4), PROMPTS, seed=2, names=range(5))

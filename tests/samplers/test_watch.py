@@ -1,4 +1,4 @@
-"""What a person sees of a decode: the trace tells what happened, the terminal gets its cursor back."""
+"""Trace and live view of a decode: all writes are recorded, and the terminal gets its cursor back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAN = Plan(gen_length=8, block_length=4, steps=8)
 
 
 def replayed(model, trace: Trace, length: int) -> list[int]:
-    """The ids that the writes of a trace leave behind, checked against what each says of before."""
+    """The ids after all writes of a trace; checks that each write names the id that it replaces."""
     row: dict[int, int] = {}
     for step in trace.steps:
         for write in step.writes:
@@ -38,8 +38,8 @@ def replayed(model, trace: Trace, length: int) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["oracle:mdlm@nano", "oracle:duo@nano"])
-def test_a_trace_tells_every_write(name):
-    """Writes replayed give the text; under uniform noise some revise, under absorbing noise none does."""
+def test_a_trace_has_every_write(name):
+    """The writes reproduce the text; some revise under uniform noise, none under absorbing noise."""
     model = load(name)
     trace = follow(model, None, preset("ancestral"), PLAN, 3, None)
     found = replayed(model, trace, 8)
@@ -50,8 +50,8 @@ def test_a_trace_tells_every_write(name):
     assert [step.forwards for step in trace.steps] == sorted(step.forwards for step in trace.steps)
 
 
-def test_confidence_is_what_the_network_gave():
-    """Left to right in a block of one: each confidence is the exact conditional given all that was written before."""
+def test_confidence_is_the_network_probability():
+    """In blocks of one, each confidence is the exact conditional given the tokens before."""
     model = load("oracle:mdlm@nano")
     mask = model.data.vocabulary().mask
     trace = follow(
@@ -66,7 +66,7 @@ def test_confidence_is_what_the_network_gave():
         ids[0, write.position] = write.id
 
 
-def test_colours_say_how_sure_and_what_is_new():
+def test_colours_and_styles():
     model = load("oracle:duo@nano")
     watch, trace = Watch(model, PLAN, 0.0), Trace(model)
     trace.row, trace.decided = [0, 1, 2, 3, 4, 5, 6, 7], {0, 1, 2}
@@ -91,7 +91,7 @@ def test_off_a_terminal_a_line_a_step(capsys):
 
 
 def test_an_interrupt_gives_the_cursor_back():
-    """In a real terminal: Ctrl-C ends with code 130, no traceback, and the cursor shown."""
+    """In a real terminal Ctrl-C ends with code 130, without traceback, and with a visible cursor."""
     leader, follower = pty.openpty()
     command = [
         sys.executable,
@@ -109,19 +109,19 @@ def test_an_interrupt_gives_the_cursor_back():
         stdout=follower,
         stderr=follower,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs of a script ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
     )
     os.close(follower)
-    seen, told, until = b"", False, time.monotonic() + 60
+    seen, interrupted, until = b"", False, time.monotonic() + 60
     while time.monotonic() < until:
         try:
             seen += os.read(leader, 65536)
         except OSError as error:
             assert error.errno == errno.EIO  # the other end is closed
             break
-        if b"forwards" in seen and not told:
+        if b"forwards" in seen and not interrupted:
             run.send_signal(signal.SIGINT)
-            told = True
+            interrupted = True
     os.close(leader)
     assert run.wait(30) == 130 and b"Traceback" not in seen
     assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l") >= 0
