@@ -1,14 +1,13 @@
-"""Write the tables of results/raw, or check the written ones.
+"""Write the tables of results/raw, or check that the written ones are up to date.
 
-python -m repro.report [--raw DIR] [--out DIR]      # write them, certificates.* from results/certificates
-python -m repro.report --check                      # are the written ones those of the records?
+python -m repro.report [--raw DIR] [--out DIR]      # write them; certificates.* come from results/certificates
+python -m repro.report --check                      # exit code 1 if a written table is out of date
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from repro.core.cli import Parser, run
 from repro.core.files import write_text
@@ -16,28 +15,30 @@ from repro.results import certificates
 from repro.results.report import TABLES, stale, tables
 from repro.results.store import RAW
 
-if TYPE_CHECKING:
-    pass
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns 1 if `--check` finds a stale file, else 0."""
     parser = Parser(
         prog="repro.report",
-        description="Write the tables of results/raw, or check the written ones.",
+        description="Write the tables of results/raw, or check that the written ones are up to date.",
     )
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
     parser.add_argument("--out", type=Path, default=TABLES, help="folder of tables (default results/tables)")
     parser.add_argument(
-        "--certificates", type=Path, default=certificates.FOLDER, help="folder (default results/certificates)"
+        "--certificates",
+        type=Path,
+        default=certificates.FOLDER,
+        help="folder of certificates (default results/certificates)",
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; name every stale file")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; list every file that is out of date"
+    )
     arguments = parser.parse_args(argv)
     files = tables(arguments.raw) | certificates.tables(certificates.read(arguments.certificates))
     if arguments.check:
         old = stale(arguments.out, files)
         for path in old:
-            print(f"{path} is stale; python -m repro.report writes it anew")
+            print(f"{path} is stale; python -m repro.report rewrites it")
         return 1 if old else 0
     for name, text in files.items():
         write_text(arguments.out / name, text)

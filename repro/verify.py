@@ -1,7 +1,7 @@
 """Compare stored records with published numbers (`repro.evals.published.verify`).
 
-python -m repro.verify [RAW]                      # default results/raw; an empty folder is fine
-python -m repro.verify --cell duo.t5.mdlm.1024    # one cell, its cost first
+python -m repro.verify [RAW]                      # folder of records (default results/raw); may be empty
+python -m repro.verify --cell duo.t5.mdlm.1024    # one cell in detail, its cost first
 python -m repro.verify --json
 """
 
@@ -21,15 +21,18 @@ from repro.results.versions import latest
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns 1 if a cell fails, else 0."""
-    parser = Parser(prog="repro.verify", description="Do our records answer the published numbers?")
+    parser = Parser(prog="repro.verify", description="Compare published numbers with records.")
     parser.add_argument(
         "raw", nargs="?", type=Path, default=RAW, help="folder of records (default results/raw)"
     )
-    parser.add_argument("--cell", help="one cell, its cost first, for example duo.t5.mdlm.1024")
+    parser.add_argument("--cell", help="print one cell in detail, for example duo.t5.mdlm.1024")
     parser.add_argument(
-        "--published", type=Path, default=FILE, help="the numbers (default evals/published.toml)"
+        "--published",
+        type=Path,
+        default=FILE,
+        help="file of published numbers (default evals/published.toml)",
     )
-    parser.add_argument("--json", action="store_true", help="print every verdict as JSON")
+    parser.add_argument("--json", action="store_true", help="print every result as JSON")
     arguments = parser.parse_args(argv)
     cells = read(arguments.published)
     chosen = None if arguments.cell is None else find(cells, arguments.cell)

@@ -1,9 +1,9 @@
-"""Records of results: publish, check, explain, compare item by item.
+"""Publish records, check them, and compare two of them.
 
 python -m repro.results publish DIR         # the only way into results/raw
-python -m repro.results check [DIR]         # is every line whole? (default results/raw)
-python -m repro.results explain A B         # what differs between two records
-python -m repro.results flips A B           # on which items two samplers disagree
+python -m repro.results check [DIR]         # validate every line (default results/raw)
+python -m repro.results explain A B         # how the questions of two records differ, and the effect of each difference
+python -m repro.results flips A B           # the documents on which two records differ
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from repro.core.cli import Parser, run
 from repro.results.store import RAW, collect, publish, read, record_files
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,14 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.action == "check":
         files = record_files(arguments.folder)
         count = sum(len(read(path)) for path in files)
-        print(f"{count} records in {len(files)} files of {arguments.folder}, all whole")
+        print(f"{count} records in {len(files)} files of {arguments.folder}, all valid")
     else:
         print("\n".join(_compare(arguments)))
     return 0
 
 
 def _compare(arguments: Namespace) -> Iterable[str]:
-    """The lines of `explain` and `flips`."""
+    """The lines printed by `explain` and `flips`."""
     from repro.results import explain, flips
 
     if arguments.action == "explain":
@@ -57,21 +53,21 @@ def _parser() -> Parser:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     action = actions.add_parser("publish", description="Copy the records of a finished run into results/raw.")
-    action.add_argument("folder", type=Path, nargs="?", help="of a run, for example runs/reproduce")
-    action = actions.add_parser("check", description="Is every line whole?")
+    action.add_argument("folder", type=Path, nargs="?", help="folder of a run, for example runs/reproduce")
+    action = actions.add_parser("check", description="Validate every line of the record files.")
     action.add_argument("folder", type=Path, nargs="?", default=RAW, help="default results/raw")
     for name, about in (
-        ("explain", "What two questions differ in, and what each difference alone is known to do."),
-        ("flips", "The items that two answers to one task judge differently."),
+        ("explain", "How two questions differ, and the effect of each difference alone in other records."),
+        ("flips", "The documents on which two answers to one task differ."),
     ):
         action = actions.add_parser(name, description=about)
         for which in ("a", "b"):
-            action.add_argument(which, help="start of a hash, or CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]]")
+            action.add_argument(which, help="prefix of a hash, or CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]]")
         action.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
         action.add_argument("--json", action="store_true", help="print JSON")
         if name == "flips":
-            action.add_argument("--metric", help="which metric of the items, where they have several")
-            action.add_argument("--filter", help="which filter of the items, where a task has several")
+            action.add_argument("--metric", help="metric to compare, if the items have several")
+            action.add_argument("--filter", help="answer filter to compare, if the task has several")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Stored certificates of our own rules: results/certificates/NAME.json, and the table made of them alone.
+"""Stored certificates of our samplers, results/certificates/NAME.json, and the table of them.
 
 `python -m repro.certify --presets all` writes them; `python -m repro.report` makes
 results/tables/certificates.{md,csv}.
@@ -44,24 +44,24 @@ def file_name(preset: str) -> str:
 
 
 def read(folder: Path) -> list[Stored]:
-    """All stored certificates, by preset; ValueError for a file that is none."""
+    """All stored certificates, sorted by preset; ValueError for a file that is not a certificate."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
             stored = json.loads(path.read_text("utf-8"))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no JSON: {error}; {REMEDY}") from None
+            raise ValueError(f"{path} is not JSON: {error}; {REMEDY}") from None
         if (
             not isinstance(stored, dict)
             or not {"preset", "digest", "claim", "verdicts", "numbers"} <= stored.keys()
         ):
-            raise ValueError(f"{path} is no certificate; {REMEDY}")
+            raise ValueError(f"{path} is not a certificate; {REMEDY}")
         found.append(stored)
     return sorted(found, key=lambda stored: stored["preset"])
 
 
 def to_frame(certificates: Sequence[Stored]) -> DataFrame:
-    """One row a number, with the verdict on its preset and noise."""
+    """One row per number, with the verdict on its preset and noise."""
     from pandas import DataFrame
 
     rows = []
@@ -75,7 +75,7 @@ def to_frame(certificates: Sequence[Stored]) -> DataFrame:
 
 
 def tables(certificates: Sequence[Stored]) -> dict[str, str]:
-    """File name -> text: the table to read, one row a preset and noise, and all numbers as CSV."""
+    """File name -> text: the table to read, one row per preset and noise, and all numbers as CSV."""
     from tabulate import tabulate
 
     from repro.results.tables.text import csv_text
@@ -101,7 +101,8 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
     exact = large[large.oracle == "exact"]
 
     def at(rows: DataFrame, tokens: float) -> str:
-        """The value at the smallest number of tokens a step that is at least `tokens`, adaptive rules as they go."""
+        """The value at the smallest number of tokens per step that is at least `tokens`; of adaptive rules the realised
+        one."""
         chosen = rows[(rows.tokens_per_step >= tokens - 1e-9) | rows.steps.isna()]
         return f"{chosen.sort_values('tokens_per_step').value.iloc[0]:.3g}" if len(chosen) else ""
 

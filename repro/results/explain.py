@@ -1,9 +1,9 @@
-"""What the questions of two records differ in, and what each difference alone is known to do.
+"""In what the questions of two records differ, and the effect of each difference alone, estimated from other records.
 
     python -m repro.results explain A B [--raw DIR] [--json]
 
-A and B are the start of a hash (id, key, cell or sha256), or labels, CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]]; either
-means every record of one cell (all seeds).
+A and B are prefixes of a hash (id, key, cell or sha256) or labels, CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]]; each
+must select the records of one cell (all seeds).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from repro.results.difference import difference, look, places, without
 from repro.results.record import Record, text
 
 LEVEL = 0.95
-HEX = 6  # characters of a hash that name a record
-WIDTH = 80  # of a value printed; --json has it whole
+HEX = 6  # least number of characters of a hash prefix
+WIDTH = 80  # characters of a printed value; --json prints it in full
 
 
 def select(records: Sequence[Record], name: str) -> list[Record]:
-    """The records of the one cell that `name` means; ValueError if it means none, or several (they are listed)."""
+    """The records of the one cell that `name` selects; ValueError if it selects none or several (some are listed)."""
     if len(name) >= HEX and all(letter in "0123456789abcdef" for letter in name):
         found = [r for r in records if any(hash.startswith(name) for hash in (r.id, r.key, r.cell, r.sha256))]
     else:
@@ -32,16 +32,16 @@ def select(records: Sequence[Record], name: str) -> list[Record]:
     if not found:
         known = {label(record) for record in records}
         close = nearest(name, known) if len(known) > 1 else f"valid: {', '.join(known) or 'none'}"
-        raise ValueError(f"no record is called {name!r}; {close}")
+        raise ValueError(f"no record matches {name!r}; {close}")
     cells = {record.cell: label(record) for record in found}
     if len(cells) > 1:
         some = ", ".join(f"{said} ({cell[:8]})" for cell, said in list(cells.items())[:4])
-        raise ValueError(f"{name!r} means {len(cells)} cells: {some}; say more of the label, or give a hash")
+        raise ValueError(f"{name!r} matches {len(cells)} cells: {some}; give more of the label, or a hash")
     return found
 
 
 def label(record: Record) -> str:
-    """CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP, as far as given."""
+    """CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP, without null labels."""
     labels = record.labels
     given = (labels.checkpoint, labels.task, labels.preset, labels.tokens_per_step)
     return "/".join(each for each in given if each is not None)
@@ -52,10 +52,9 @@ def label(record: Record) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """B - A in one metric over pairs that differ in one field alone; `interval` None where one context has one pair.
-
-    A context is a question apart from that field and the seeds; `pairs` of train and sampling seed are averaged within.
-    """
+    """B - A in one metric, over pairs of records that differ in one field alone. A context is the rest of their
+    questions without the seeds; the `pairs` of a context (one per train and sampling seed) are averaged. `interval`:
+    None if there is only one pair."""
 
     metric: str
     mean: float
@@ -66,7 +65,7 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A place where two questions differ, its values, and the effects measured elsewhere (empty: none known)."""
+    """A place where two questions differ, both values, and their effects in other records (empty: none known)."""
 
     place: str
     a: Any
@@ -76,7 +75,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Labels of both, `direct` differences of their metrics (paired by seeds), the fields that differ."""
+    """Labels of both cells, `direct` differences of their metrics (paired by seeds), the fields that differ."""
 
     a: str
     b: str
@@ -85,7 +84,7 @@ class Explanation:
 
 
 def explain(records: Sequence[Record], a: str, b: str) -> Explanation:
-    """How two cells differ, and what other records say of each difference alone."""
+    """How two cells differ, and the effect of each difference alone in other records. ValueError as in `select`."""
     ours, theirs = select(records, a), select(records, b)
     rest = [record for record in records if record.cell not in (ours[0].cell, theirs[0].cell)]
     fields = tuple(
@@ -97,7 +96,7 @@ def explain(records: Sequence[Record], a: str, b: str) -> Explanation:
 
 
 def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Effect, ...]:
-    """Of every context that was asked with both values at `place`."""
+    """Effects over every context that has records with both values at `place`."""
     contexts: dict[str, tuple[list[Record], list[Record]]] = {}
     for record in records:
         subject = record.question.subject
@@ -108,7 +107,7 @@ def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Eff
 
 
 def _paired(ours: Sequence[Record], theirs: Sequence[Record]) -> dict[str, list[float]]:
-    """Theirs - ours by metric, over pairs of one train seed, sampling seed and numerics class."""
+    """Theirs - ours by metric, paired by train seed, sampling seed and numerics class."""
     mine = {_pair(record): record.answer.metrics for record in ours}
     found: dict[str, list[float]] = {}
     for record in theirs:
@@ -125,7 +124,7 @@ def _pair(record: Record) -> tuple[int, int, str]:
 
 
 def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, ...]:
-    """One effect a metric: over the means of contexts, or over the pairs of a single one."""
+    """One effect per metric: over the means of contexts, or over the pairs of a single context."""
     made = []
     for metric in sorted({name for context in contexts for name in context}):
         groups = [context[metric] for context in contexts if metric in context]
@@ -142,27 +141,27 @@ def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, 
 
 
 def say(found: Explanation) -> Iterator[str]:
-    """Line by line."""
+    """The lines to print."""
     yield f"A {found.a}"
     yield f"B {found.b}"
     for effect in found.direct:
-        yield f"B - A, {_said(effect)}"
+        yield f"B - A, {_shown(effect)}"
     if not found.fields:
         yield "their questions differ in seeds and weights only"
     for field in found.fields:
         yield f"{field.place}: {_short(field.a)} -> {_short(field.b)}"
         if not field.effects:
-            yield "    effect unknown: no other two records differ in it alone"
+            yield "    effect unknown: no other records differ in this field alone"
         for effect in field.effects:
-            yield f"    elsewhere, {_said(effect)}"
+            yield f"    elsewhere, {_shown(effect)}"
 
 
 def _short(value: Any) -> str:
-    said = text(value)
-    return said if len(said) <= WIDTH else f"{said[:WIDTH]}..."
+    shown = text(value)
+    return shown if len(shown) <= WIDTH else f"{shown[:WIDTH]}..."
 
 
-def _said(effect: Effect) -> str:
+def _shown(effect: Effect) -> str:
     interval = (
         "one pair" if effect.interval is None else f"[{effect.interval.low:.4g}, {effect.interval.high:.4g}]"
     )

@@ -1,10 +1,10 @@
-"""On which items two answers to one task differ: flip rate, paired difference, exact test, the items.
+"""The documents on which two answers to one task differ: flip rate, paired difference, exact test, list of documents.
 
     python -m repro.results flips A B [--raw DIR] [--metric NAME] [--filter NAME] [--json]
 
-A and B name records as `repro.results.explain` says, or are files of items (OUT/items/*.jsonl, which lm-eval's tasks
-leave). A record that holds its outcomes (a digit a document) needs no file. Documents are what is counted: of a task
-that reads its texts through several filters (gsm8k has two) one filter is compared.
+A and B select records as in `repro.results.explain`, or are files of items (OUT/items/*.jsonl, written by lm-eval
+tasks). A record that contains outcomes (one digit per document) needs no file. Each document counts once: of a task
+with several answer filters (gsm8k has two) one filter is compared.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ LEVEL = 0.95
 
 Item = dict[str, Any]
 Items = dict[tuple[str, int, str], Item]
-"""By (task of a group, or "", document, filter): documents of each task of a group are counted from 0."""
+"""Keys: (task of a group, or "", document, filter). Each task of a group numbers its documents from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flips:
-    """Documents on which A and B differ in one metric under one filter. `rate` with its Wilson interval; `difference`
-    of the means, B - A, with a paired interval; `p`: exact McNemar test, None where the metric is not 0 or 1
-    everywhere.
+    """Documents on which A and B differ in one metric under one filter, of `n`. `rate` with its Wilson interval;
+    `difference` of the means, B - A, with a paired interval; `p`: exact McNemar test, None unless all values are 0 or
+    1.
 
-    `gained`: B above A, `lost`: B below A; `items`: those that differ, as (task of a group or "", doc_id, A, B).
+    `gained`: number with B above A, `lost`: with B below A; `items`: the documents that differ, as (task of a group or
+    "", doc_id, A, B).
     """
 
     metric: str
@@ -55,7 +56,7 @@ class Flips:
 
 
 def read_items(path: Path) -> Items:
-    """The items of a question; ValueError names the line that is none."""
+    """The items of a question from their file; ValueError names an invalid line."""
     found: Items = {}
     for number, line in enumerate(json_lines(path), start=1):
         try:
@@ -63,42 +64,45 @@ def read_items(path: Path) -> Items:
             place = item.get("task", ""), item["doc_id"], item["filter"]
             item["doc_hash"], item["prompt_hash"], item["metrics"].items()
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}:{number} is no item ({error}); ask its question again") from None
+            raise ValueError(
+                f"{path}:{number} is not an item ({error}); evaluate its question again"
+            ) from None
         if place in found:
             raise ValueError(
-                f"{path}:{number}: document {_called(*place[:2])} stands twice; ask its question again"
+                f"{path}:{number}: document {_called(*place[:2])} is listed twice; evaluate its question again"
             )
         found[place] = item
     if not found:
-        raise ValueError(f"{path} holds no item; ask its question again")
+        raise ValueError(f"{path} contains no item; evaluate its question again")
     return found
 
 
 def items_of(folder: Path, name: str) -> Items:
-    """The items of a file, or of the one record called `name` below `folder` (its file lies beside `raw`)."""
+    """The items of a file, or of the one record that `name` selects below `folder` (its items are in the folder `items`
+    beside `raw`). ValueError if there is no such file or not exactly one such question."""
     if Path(name).is_file():
         return read_items(Path(name))
     if name.endswith(".jsonl"):
-        raise ValueError(f"no file {name}; items lie in OUT/items, or name a record of {folder}")
+        raise ValueError(f"no file {name}; give a file of OUT/items, or a record of {folder}")
     where = {record.sha256: path for path in record_files(folder) for record in read(path)}
     found = select(collect(folder), name)
     ids = sorted({record.id for record in found})
     if len(ids) > 1:
         seeds = {r.id: r.question.checkpoint.seed for r in found}
-        said = ", ".join(f"{each[:12]} (train seed {seed})" for each, seed in seeds.items())
-        raise ValueError(f"{name!r} means {len(ids)} questions: {said}; give one of these hashes")
+        listed = ", ".join(f"{each[:12]} (train seed {seed})" for each, seed in seeds.items())
+        raise ValueError(f"{name!r} matches {len(ids)} questions: {listed}; give one of these hashes")
     path = where[found[0].sha256].parent.parent / "items" / f"{ids[0][:16]}.jsonl"
     if not path.is_file() and found[0].answer.outcomes:
         return outcomes_of(found[0])
     if not path.is_file():
         raise ValueError(
-            f"no items of {label(found[0])} at {path}; ask it again with python -m repro.evals --out"
+            f"no items of {label(found[0])} at {path}; evaluate it again with python -m repro.evals --out"
         )
     return read_items(path)
 
 
 def outcomes_of(record: Record) -> Items:
-    """The items of a record that holds its outcomes, as far as it knows them: their hashes are not kept."""
+    """Items from the outcomes of a record, which contain no hashes of documents and prompts (None)."""
     task, outcomes = record.question.task, record.answer.outcomes or ""
     known = {"doc_hash": None, "prompt_hash": None, "task_hash": sha256(text(task))}
     return {
@@ -108,14 +112,14 @@ def outcomes_of(record: Record) -> Items:
 
 
 def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = None) -> Flips:
-    """How often, and where, two answers to the same documents differ under one filter. ValueError unless documents and
-    prompts agree, and unless metric and filter are given where there are several."""
+    """Compare two answers to the same documents. `metric` and `filter` may be None if there is only one. ValueError if
+    the answers are to different documents, prompts or tasks, or if metric or filter are unknown or not given."""
     filter = _filter(a, b, filter)
     a, b = ({place: item for place, item in each.items() if place[2] == filter} for each in (a, b))
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())[0]
         raise ValueError(
-            f"document {_called(*odd[:2])} ({filter}) has only one of the two; compare answers to one task"
+            f"document {_called(*odd[:2])} ({filter}) is only in one of the two; compare answers to one task"
         )
     for place, item in a.items():
         for name in ("doc_hash", "prompt_hash", "task_hash"):
@@ -136,7 +140,7 @@ def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = No
         rate=(gained + lost) / n,
         rate_interval=wilson((gained + lost) / n, n, LEVEL),
         difference=fmean(gaps),
-        difference_interval=matched(gained, lost, n) if binary else mean_interval(gaps, LEVEL),
+        difference_interval=paired_interval(gained, lost, n) if binary else mean_interval(gaps, LEVEL),
         p=mcnemar(gained, lost) if binary else None,
         gained=gained,
         lost=lost,
@@ -149,14 +153,14 @@ def _called(task: str, document: int) -> str:
 
 
 def _filter(a: Items, b: Items, filter: str | None) -> str:
-    """The filter under which both are compared."""
+    """The filter to compare, checked."""
     ways = {way for *_, way in a} & {way for *_, way in b}
     if not ways:
         raise ValueError("no filter is in both; compare answers to one task")
     if filter is None and len(ways) == 1:
         return next(iter(ways))
     if filter is None:
-        raise ValueError(f"say which with --filter: {', '.join(sorted(ways))}")
+        raise ValueError(f"choose one with --filter: {', '.join(sorted(ways))}")
     if filter not in ways:
         raise ValueError(f"no filter {filter!r} in both; {nearest(filter, ways)}")
     return filter
@@ -169,7 +173,7 @@ def _metric(a: Items, b: Items, metric: str | None) -> str:
     if not shared:
         raise ValueError("no metric is in every item of both; compare answers to one task")
     if metric is None:
-        raise ValueError(f"say which with --metric: {', '.join(sorted(shared))}")
+        raise ValueError(f"choose one with --metric: {', '.join(sorted(shared))}")
     if metric not in shared:
         raise ValueError(f"no metric {metric!r} in every item; {nearest(metric, shared)}")
     return metric
@@ -179,21 +183,21 @@ def _number(item: Item, metric: str) -> float:
     value = item["metrics"][metric]
     if not isinstance(value, bool | int | float) or not math.isfinite(value):
         raise ValueError(
-            f"metric {metric!r} of document {item['doc_id']} is {value!r}, no number; choose another"
+            f"metric {metric!r} of document {item['doc_id']} is {value!r}, not a finite number; choose another"
         )
     return float(value)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p-value of "as many gained as lost", given how many flipped (McNemar 1947, binomial form)."""
+    """Exact two-sided p-value of equally many gained and lost, given how many differ (McNemar 1947, binomial form)."""
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def matched(gained: int, lost: int, n: int) -> Interval:
-    """Interval of a difference of matched shares: Wald after half an item more in each of the four cells
-    (Agresti and Min 2005), so that no flips among few items is no proof of none."""
+def paired_interval(gained: int, lost: int, n: int) -> Interval:
+    """Interval of the difference of two paired proportions: Wald after adding half an item to each of the four counts
+    (Agresti and Min 2005), so that its width is positive even if no item differs."""
     from scipy.stats import norm
 
     b, c, total = gained + 0.5, lost + 0.5, n + 2
@@ -203,7 +207,7 @@ def matched(gained: int, lost: int, n: int) -> Interval:
 
 
 def say(found: Flips) -> Iterator[str]:
-    """Line by line, every item that flipped last."""
+    """The lines to print; the documents that differ come last."""
     low, high = found.rate_interval
     flipped = found.gained + found.lost
     share = f"{flipped} of {found.n} documents differ ({found.rate:.3f} [{low:.3f}, {high:.3f}])"

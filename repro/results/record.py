@@ -1,13 +1,13 @@
-"""A record: one question, its answer and how it was measured; the schema, the hashes, when two answers agree.
+"""A record: one question, its answer and how it was measured; the schema, the hashes, the agreement of two answers.
 
     record = make_record(Question.read(data), labels, answer, measurements)
     agree(record, again)
 
-A *question* names everything that may change the answer. `id` is the SHA-256 of its canonical JSON (sorted
-keys, no spaces), `key` the same without the checkpoint's digest (same recipe, seed and step), `cell` without
-the seeds as well: tables and intervals group by it. An *answer* is the same wherever the question is asked in
-one numerics class (device, dtype, torch, attention kernel, threads): integers, strings and tokens equal,
-floats to 1e-5 relative. *Labels* are what tables print; they enter no hash of the question.
+A *question* contains everything that may change the answer. Its `id` is the SHA-256 of its canonical JSON (sorted
+keys, no spaces), its `key` the same without the checkpoint's digest (same recipe, train seed and step), its `cell`
+the same also without the seeds: tables group by cells. Within a numerics class (device, dtype, torch, attention
+kernel, threads) two *answers* to a question agree: integers, strings and tokens are equal, floats to 1e-5 relative.
+*Labels* are what tables print; no hash of the question depends on them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from repro.results.difference import difference, without
 Json = dict[str, Any]
 HASHES = ("id", "key", "cell")
 Number = int | float
-"""In records: an integer stays one, so that the canonical text of a record that was read is that of its line."""
+"""Integers in a record are not converted to floats, so that its canonical text stays that of the line it was read
+from."""
 
 
 class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Read strictly: an unknown or missing field, or one of another type, is an error that names its path."""
+    """Strict conversion: an unknown, missing or mistyped field is an error that names its path."""
 
     def data(self) -> Json:
         """Plain JSON, without optional fields that are not set."""
@@ -37,8 +38,8 @@ class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Checkpoint(_Strict, frozen=True, kw_only=True):
-    """Which network: digest of its files and of its recipe, train seed, trained step, which weights (`exact`: an
-    oracle; `external`: samples of another engine, their digest in place of a network's)."""
+    """A network: digests of its files and of its recipe, train seed, trained step, which weights (`exact`: an oracle;
+    `external`: samples of another engine, whose digest replaces that of a network)."""
 
     digest: str
     recipe: str
@@ -48,7 +49,8 @@ class Checkpoint(_Strict, frozen=True, kw_only=True):
 
 
 class Question(_Strict, frozen=True, kw_only=True):
-    """Everything that may change the answer; `sampler` and `plan` are canonical forms of parts."""
+    """Everything that may change the answer; `sampler` and `plan` are canonical forms of parts. ValueError unless
+    `task` has a name and a version."""
 
     checkpoint: Checkpoint
     task: dict[str, Any]
@@ -64,30 +66,32 @@ class Question(_Strict, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, data: Json) -> Question:
-        """From plain JSON, strictly; ValueError names the field."""
+        """From plain JSON; ValueError names an invalid field."""
         return _convert(data, cls)
 
     @property
     def id(self) -> str:
+        """SHA-256 of the whole question."""
         return sha256(text(self))
 
     @property
     def key(self) -> str:
-        """Same recipe, train seed and step: answers of two keys are compared statistically."""
+        """SHA-256 of the question without the digest of the weights, which retraining may change."""
         return sha256(text(without(self.data(), "checkpoint.digest")))
 
     @property
     def subject(self) -> Json:
-        """The question that all seeds share."""
+        """The question without the digest and seeds, shared by all seeds."""
         return without(self.data(), "checkpoint.digest", "checkpoint.seed", "seed")
 
     @property
     def cell(self) -> str:
+        """SHA-256 of the subject."""
         return sha256(text(self.subject))
 
 
 class Labels(_Strict, frozen=True, kw_only=True):
-    """What is printed; `preset` and `tokens_per_step` are null where no sampler ran, `note` a caveat."""
+    """What tables print. `preset` and `tokens_per_step` are null where no sampler ran; `note`: a caveat."""
 
     recipe: str
     checkpoint: str
@@ -99,7 +103,7 @@ class Labels(_Strict, frozen=True, kw_only=True):
 
 
 class Metric(_Strict, frozen=True, kw_only=True):
-    """A value, its standard error (None: unknown) and the number of rows behind it."""
+    """A value, its standard error (None: unknown) and the number of rows that it is computed from."""
 
     value: Number
     se: Number | None
@@ -107,8 +111,8 @@ class Metric(_Strict, frozen=True, kw_only=True):
 
 
 class Counts(_Strict, frozen=True, kw_only=True):
-    """Sums over the rows of a decode: `committed` positions, `useful` tokens (kept in the text: before the first end id
-    or stop string), `forwards` of single rows, `further` and `refreshes` among them, `token_forwards`."""
+    """Sums over the decoded rows: `committed` positions, `useful` tokens (those before the first end id or stop
+    string), `forwards` of single rows, among them `further` ones and cache `refreshes`, and `token_forwards`."""
 
     rows: int
     committed: int
@@ -120,10 +124,9 @@ class Counts(_Strict, frozen=True, kw_only=True):
 
 
 class Answer(_Strict, frozen=True, kw_only=True):
-    """Metrics by name; mean forwards a row, realised tokens a forward, digest of samples, curves by name.
-
-    `counts`: what its decoding summed up to; `outcomes`: a digit a document in the task's order, 1 where it was right.
-    """
+    """Metrics by name; mean forwards of a row (`nfe`), realised tokens per forward, digest of the samples, curves by
+    name, `counts` of the decoding; `outcomes`: one digit per document in the task's order, 1 if it was answered
+    correctly."""
 
     metrics: dict[str, Metric]
     nfe: Number | None
@@ -135,7 +138,7 @@ class Answer(_Strict, frozen=True, kw_only=True):
 
 
 class Numerics(_Strict, frozen=True, kw_only=True):
-    """The numerics class: inside one, answers are equal up to rounding."""
+    """The numerics class: within one, answers are equal up to rounding."""
 
     device: str
     dtype: str
@@ -145,8 +148,8 @@ class Numerics(_Strict, frozen=True, kw_only=True):
 
 
 class Latency(_Strict, frozen=True, kw_only=True):
-    """One text at a time: seconds of each in the median of all passes (`median` and `p95` over texts), the sum of each
-    pass (`passes`), and what one pass summed up to."""
+    """One text at a time. The time of a text is its median over passes, in seconds: `median` and `p95` of it over
+    texts; `passes`: total seconds of each pass; `counts` of one pass."""
 
     median: Number
     p95: Number
@@ -155,7 +158,7 @@ class Latency(_Strict, frozen=True, kw_only=True):
 
 
 class Throughput(_Strict, frozen=True, kw_only=True):
-    """Batches of `batch` rows: seconds of each pass over some, and what one pass summed up to."""
+    """Batches of `batch` rows: total seconds of each pass, and the counts of one pass."""
 
     batch: int
     passes: list[Number]
@@ -163,8 +166,8 @@ class Throughput(_Strict, frozen=True, kw_only=True):
 
 
 class Speed(_Strict, frozen=True, kw_only=True):
-    """Decoding alone, timed after `warmup` batches that no number holds; `clock`: CPU seconds of the process, or wall
-    seconds with the device's queue awaited."""
+    """Time of decoding alone, without the first `warmup` batches; `clock`: CPU seconds of the process, or wall seconds
+    with the device synchronised."""
 
     engine: str
     device: str
@@ -175,7 +178,8 @@ class Speed(_Strict, frozen=True, kw_only=True):
 
 
 class Measurements(_Strict, frozen=True, kw_only=True):
-    """What depends on the machine and the day; seconds of wall clock, those of all pieces whoever did them."""
+    """What depends on the machine and the day; `seconds`: wall-clock time summed over all processes that shared the
+    work."""
 
     numerics: Numerics
     seconds: Number
@@ -200,7 +204,7 @@ class Record(_Strict, frozen=True, kw_only=True):
 
 
 def text(data: Any) -> str:
-    """Canonical JSON of plain data or of a part of a record; NaN and infinity are refused."""
+    """Canonical JSON of plain data, of a record or of a field of it; ValueError for NaN and infinity."""
     return json.dumps(msgspec.to_builtins(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -212,7 +216,7 @@ def _convert(data: Any, kind: Any) -> Any:
 
 
 def make_record(question: Question, labels: Json, answer: Json, measurements: Json) -> Record:
-    """A whole record; ValueError names a field missing, unknown, mistyped or not finite."""
+    """A record from its parts; ValueError names a field that is missing, unknown, mistyped or not finite."""
     for name, metric in answer.get("metrics", {}).items():
         if not math.isfinite(metric.get("value", 0.0)):
             raise ValueError(f"metric {name!r} of {labels['checkpoint']!r} is {metric['value']}, not finite")
@@ -223,7 +227,7 @@ def make_record(question: Question, labels: Json, answer: Json, measurements: Js
 
 
 def read_record(data: Any) -> Record:
-    """From plain JSON; ValueError unless it fits the schema, names its own question and carries its own hash."""
+    """A record from plain JSON; ValueError unless it fits the schema and all its hashes are correct."""
     record: Record = _convert(data, Record)
     if sha256(text({name: value for name, value in data.items() if name != "sha256"})) != record.sha256:
         raise ValueError("sha256 does not match: the line was changed after it was written")
@@ -234,7 +238,7 @@ def read_record(data: Any) -> Record:
 
 
 def agree(first: Record, second: Record) -> None:
-    """ValueError naming the metric and both values unless two answers to one question are equal."""
+    """ValueError with the metric and both values unless two answers to one question are equal up to rounding."""
     found = difference(first.answer.data(), second.answer.data())
     if found is not None:
         raise ValueError(

@@ -1,10 +1,7 @@
-"""Tables of the paper, from results/raw alone: results/tables/NAME.md to read, NAME.csv to compute with.
+"""Tables of the paper, from records alone: results/tables/NAME.md to read, NAME.csv to compute with.
 
-    python -m repro.report [--raw DIR] [--out DIR]      # write them, certificates.* from results/certificates
-    python -m repro.report --check                      # are the written ones those of the records?
-
-A pure function of the records: rows in a fixed order, at most six significant digits, the same bytes on any
-machine.
+`python -m repro.report` writes them. They are a pure function of the records: rows in a fixed order, at most six
+significant digits, the same bytes on any machine.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ LEVEL = 0.95  # of the interval of an accuracy
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table of one task: labels that begin a row, metrics and costs that follow (name -> header)."""
+    """A table of one task: the columns of labels, metrics and costs, each as a map from name to header."""
 
     name: str
     title: str
@@ -98,23 +95,22 @@ UNCERTAINTY = (
 
 # --- rows ---------------------------------------------------------------------------------------------------
 def scale_of(recipe: str) -> str:
-    """`mdlm@nano.text` -> `nano.text` (empty at full scale)."""
+    """The scale of a recipe: `mdlm@nano.text` -> `nano.text`, empty at full scale."""
     return recipe.partition("@")[2]
 
 
 def tokens_order(tokens_per_step: str) -> tuple[int, float]:
-    """Sorts tokens per step: numbers, then `all`, then adaptive (empty)."""
+    """Sort key of tokens per step: numbers, then `all`, then adaptive (empty)."""
     return {"all": (1, 0.0), "": (2, 0.0)}.get(tokens_per_step) or (0, float(tokens_per_step))
 
 
 def checkpoint_order(checkpoint: str) -> tuple[bool, str]:
-    """Sorts checkpoints: oracles first, then by name."""
+    """Sort key of checkpoints: oracles first, then by name."""
     return not checkpoint.startswith("oracle:"), checkpoint
 
 
 def build(table: Table, rows: DataFrame) -> DataFrame:
-    """The table as numbers, one row a cell: labels, each metric with `_se` and `_sd_seeds`, costs, n, seeds,
-    note.
+    """The table as numbers, one row per cell: labels, each metric with `_se` and `_sd_seeds`, costs, n, seeds, note.
 
     `rows` is a frame of records. Raises ValueError if two protocols or two questions would share a column.
     """
@@ -145,7 +141,7 @@ def _columns(table: Table) -> list[str]:
 
 
 def _row(table: Table, cell: DataFrame) -> dict[str, Any]:
-    """One row from the summary of a cell (index: metric)."""
+    """A row of the table from the summary of a cell (index: metric)."""
     first = cell.iloc[0]
     row = {name: first[name] for name in ("suite", *table.labels, *table.costs, "note", "seeds")}
     row |= {"scale": scale_of(first.recipe), "n": cell.n.min()}
@@ -159,7 +155,7 @@ def _row(table: Table, cell: DataFrame) -> dict[str, Any]:
 
 
 def markdown(table: Table, numbers: DataFrame) -> str:
-    """The table to read, one section a (suite, scale), since two corpora never share a column."""
+    """The table to read, one section per (suite, scale), because these differ in their data."""
     text = [f"# {table.title}", table.caption, UNCERTAINTY]
     sections = numbers.groupby(["suite", "scale"], sort=True)
     for _, section in sections:
@@ -192,9 +188,9 @@ def _grid(table: Table, section: DataFrame) -> str:
 
 
 def tables(raw: Path) -> dict[str, str]:
-    """File name -> text of every table, from a folder of records."""
+    """Every table from a folder of records, as a map from file name to text."""
     records = collect(raw)
-    newest = latest(records)  # these tables have no column for a mark
+    newest = latest(records)  # tables without a column of notes omit older versions
     rows, files = to_frame(records), text_quality.tables(newest) | perplexities.tables(newest)
     for table in ENTRIES:
         numbers = build(table, rows)
@@ -210,6 +206,6 @@ def tables(raw: Path) -> dict[str, str]:
 
 
 def stale(folder: Path, files: Mapping[str, str]) -> list[Path]:
-    """The files of a folder that are missing or hold other bytes than `files` says."""
+    """The files of a folder that are missing or differ from `files` (name -> text)."""
     paths = {folder / name: text.encode() for name, text in files.items()}
     return [path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data]

@@ -1,12 +1,9 @@
-"""Records in files: read, stored, checked, published, laid out as a data frame. Their schema: `repro.results.record`.
+"""Files of records: reading, appending, publishing, and conversion to data frames. The schema is in
+`repro.results.record`, the command line in `repro.results.__main__`.
 
-    python -m repro.results publish DIR         # the only way into results/raw
-    python -m repro.results check [DIR]         # is every line whole? (default results/raw)
-    python -m repro.results explain|flips A B   # two records side by side
-
-One file a (checkpoint, train seed, suite), one line a record, appended under a lock and synced: a killed run
-leaves at most a torn last line, which the next append cuts off. Runs write to their own folder; only
-`publish` touches results/raw.
+There is one file per checkpoint, train seed and suite, with one record a line. Lines are appended under a lock and
+synced: a killed run leaves at most an incomplete last line, which the next append removes. Runs write to folders of
+their own; only `publish` writes to results/raw.
 """
 
 from __future__ import annotations
@@ -47,19 +44,19 @@ RAW = ROOT / "results" / "raw"
 
 # --- reading ------------------------------------------------------------------------------------------------
 def read(path: Path) -> list[Record]:
-    """Every record of a file, in order; ValueError `FILE:LINE: what; remedy` at a line not whole."""
+    """Every record of a file, in order; ValueError `FILE:LINE: what; remedy` at an invalid or incomplete line."""
     data = path.read_bytes()
     records = _parse(path, data)
     if not data.endswith(b"\n") and data:
         raise ValueError(
-            f"{path}:{len(records) + 1}: torn last line, its writer was killed; run the same command again, "
-            "which cuts it off and answers the question anew"
+            f"{path}:{len(records) + 1}: incomplete last line, its writer was killed; run the same command again, "
+            "which removes it and answers the question again"
         )
     return records
 
 
 def _parse(path: Path, data: bytes) -> list[Record]:
-    """The records of all lines that end in a newline; what follows the last newline was never finished."""
+    """The records of all lines that end in a newline; what follows the last newline is incomplete."""
     records = []
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
@@ -72,11 +69,12 @@ def _parse(path: Path, data: bytes) -> list[Record]:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a finite number")
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The record files of a folder: those in the `raw` folders below it if there are any, else its own."""
+    """The record files of a folder: those in the `raw` folders below it if there are any, else those in it. ValueError
+    if the folder does not exist."""
     if not folder.is_dir():
         raise ValueError(
             f"no folder {folder}; give one that holds records (*.jsonl), for example results/raw"
@@ -86,13 +84,13 @@ def record_files(folder: Path) -> list[Path]:
 
 
 def collect(folder: Path) -> list[Record]:
-    """All records of a folder (see `record_files`), every line validated."""
+    """All records of a folder (see `record_files`); ValueError at an invalid line."""
     return [record for path in record_files(folder) for record in read(path)]
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 class Store:
-    """Records of one folder, one file a (checkpoint, seed, suite); many processes may append at once."""
+    """Records of one folder, one file per (checkpoint, seed, suite); several processes may append at once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -105,7 +103,7 @@ class Store:
         return self.folder / re.sub(r"[^\w@.+-]", "_", name, flags=re.ASCII)
 
     def records(self) -> list[Record]:
-        """All finished lines, validated; a torn last line (its writer was killed) counts as never written."""
+        """All complete records; an incomplete last line (its writer was killed) is ignored."""
         return [record for path in sorted(self.folder.glob("*.jsonl")) for record in self._records_of(path)]
 
     def _records_of(self, path: Path) -> list[Record]:
@@ -116,8 +114,8 @@ class Store:
         return self._read[path][1]
 
     def find(self, question_id: str, numerics: Json, timed_on: str | None = None) -> Record | None:
-        """The answer to a question in a numerics class, None if it is not here; a speed must be `timed_on` this
-        device."""
+        """The record of a question in a numerics class, None if there is none. `timed_on`: only one whose speed was
+        measured on this device."""
         for record in self.records():
             speed = record.measurements.speed
             here = record.id == question_id and record.measurements.numerics.data() == numerics
@@ -126,9 +124,9 @@ class Store:
         return None
 
     def append(self, record: Record) -> bool:
-        """Write a record as one line, synced to disk; False if its answer is already here (timed on the same machine).
+        """Append a record and sync the file; False if the same answer (timed on the same device) is already stored.
 
-        Raises ValueError if the same question has another answer in the same numerics class.
+        Raises ValueError if the question has a different answer in the same numerics class.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
@@ -147,17 +145,17 @@ class Store:
 
 
 class Published(NamedTuple):
-    """How many records were added, and how many were already there."""
+    """Number of records added, and of those that were already there."""
 
     added: int
     already: int
 
 
 def publish(source: Path, target: Path = RAW) -> Published:
-    """Copy the records of a run into the committed ones, after all of them have been found fit.
+    """Copy the records of a run to the committed ones.
 
-    Raises ValueError, and writes nothing, if a line of source or target is broken, if a recipe carries an
-    override (`duo+3fa9c1`: such results never enter a paper table), or if an answer contradicts another one.
+    Raises ValueError, and writes nothing, if a line of source or target is invalid, a task was limited, a recipe has an
+    override (`duo+3fa9c1`: tables of the paper never contain such results), or an answer contradicts another one.
     """
     store = Store(target)
     answers = {_identity(record): record for record in (collect(target) if target.is_dir() else [])}
@@ -166,13 +164,13 @@ def publish(source: Path, target: Path = RAW) -> Published:
         for number, record in enumerate(read(path), start=1):
             if record.question.limit is not None:
                 raise ValueError(
-                    f"{path}:{number}: asked with limit {record.question.limit}, so it enters no paper table; "
+                    f"{path}:{number}: evaluated with limit {record.question.limit}, which no paper table may contain; "
                     "publish whole tasks"
                 )
             for name in (record.labels.recipe, record.labels.checkpoint):
                 if "+" in name:
                     raise ValueError(
-                        f"{path}:{number}: {name!r} carries an override, so it enters no paper table; "
+                        f"{path}:{number}: {name!r} has an override, which no paper table may contain; "
                         "publish runs of recipes as they are registered"
                     )
             agree(answers.setdefault(_identity(record), record), record)
@@ -190,7 +188,7 @@ def _identity(record: Record) -> tuple[str, str]:
 
 
 def _timed_on(record: Record) -> tuple[str, str, str] | None:
-    """Engine, device and clock of a speed: the same answer timed on two machines is two measurements."""
+    """Engine, device and clock of a speed; the same answer timed on two devices gives two records."""
     speed = record.measurements.speed
     return (speed.engine, speed.device, speed.clock) if speed else None
 
@@ -205,12 +203,12 @@ COLUMNS = (
 
 
 def frame(folder: Path) -> DataFrame:
-    """One row a (record, metric) of all records of a folder; columns `COLUMNS`."""
+    """One row per (record, metric) of a folder; columns `COLUMNS`."""
     return to_frame(collect(folder))
 
 
 def to_frame(records: Iterable[Record]) -> DataFrame:
-    """One row a (record, metric). A label that is null is an empty string; an unknown number is NaN.
+    """One row per (record, metric), columns `COLUMNS`. A null label is an empty string; an unknown number is NaN.
 
     `numerics`, `protocol` and `subject` (the question without digest and seeds) are canonical JSON.
     """
@@ -236,24 +234,24 @@ def to_frame(records: Iterable[Record]) -> DataFrame:
 
 
 def one_protocol(rows: DataFrame) -> None:
-    """Raise ValueError naming the field that differs if rows of two protocols would share a column."""
+    """ValueError with the first difference if rows of two protocols would share a column."""
     one_of(rows, "protocol", "two protocols would share a column")
 
 
 def one_of(rows: DataFrame, column: str, complaint: str) -> None:
-    """Raise ValueError, with `complaint` and the first difference, unless `column` holds one canonical JSON."""
+    """ValueError with `complaint` and the first difference unless all values (canonical JSON) of `column` are equal."""
     first = rows.drop_duplicates(column)
     if len(first) > 1:
         one, other = first.iloc[0], first.iloc[1]
         found = difference(json.loads(one[column]), json.loads(other[column])) or "rounding differs"
         raise ValueError(
             f"{complaint}: {found} ({one.checkpoint} and {other.checkpoint}, task {one.task}); "
-            "keep the records of one of them"
+            "use the records of one of them"
         )
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Sample standard deviation; NaN of one value, 0 of values that are equal but for their last digits."""
+    """Sample standard deviation; NaN of one value, 0 of values that are equal up to rounding."""
     if len(values) < 2:
         return math.nan
     spread = stdev(values)
@@ -261,18 +259,20 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def summarise(rows: DataFrame) -> DataFrame:
-    """One row a (cell, metric): its labels; `value` (mean) and `sd_seeds` over `seeds` train seeds; and of
-    the evaluation of one network `se` (root mean square over seeds), `n`, `nfe`, `tokens_per_nfe`.
+    """One row per (cell, metric): its labels; `value` (mean) and `sd_seeds` (standard deviation) over `seeds` train
+    seeds; for the evaluation of one network `se` (root mean square over seeds), `n`, `nfe`, `tokens_per_nfe`.
 
-    A train seed answered more than once (other numerics, other sampling seeds) counts once, by its mean. A cell of an
-    older version of a part is marked in its `note` (`repro.results.versions`).
-    Raises ValueError if two cells would print the same labels, naming what differs between their questions.
+    A train seed with several records (other numerics, other sampling seeds) counts once, with their mean. The `note` of
+    a cell marks an older version of a part (`repro.results.versions`).
+    Raises ValueError if two cells would have the same labels, naming what differs between their questions.
     """
     from pandas import DataFrame
 
     same = (*LABELS, "weights", "step", "subject", "cell", "metric")
     made = []
-    ordered = rows.sort_values(["id", "numerics"], kind="stable")  # the last bit of a mean hangs on the order
+    ordered = rows.sort_values(
+        ["id", "numerics"], kind="stable"
+    )  # the last bit of a mean depends on the order
     for _, group in ordered.groupby(["cell", "metric"], sort=True):
         each = group.assign(variance=group.se**2, tokens=group.nfe * group.tokens_per_nfe)  # tokens a row
         by_seed = each.groupby("train_seed", sort=True)
@@ -285,7 +285,8 @@ def summarise(rows: DataFrame) -> DataFrame:
                 "sd_seeds": _spread(seeds.value.tolist()),
                 "n": group.n.min(),
                 "nfe": seeds.nfe.mean(),
-                "tokens_per_nfe": seeds.tokens.mean() / seeds.nfe.mean(),  # of sums, no mean of ratios
+                "tokens_per_nfe": seeds.tokens.mean()
+                / seeds.nfe.mean(),  # a ratio of sums, not a mean of ratios
                 "seeds": len(seeds),
             }
         )
@@ -295,5 +296,5 @@ def summarise(rows: DataFrame) -> DataFrame:
     table["note"] = [", ".join(filter(None, each)) for each in zip(table.note, mark, strict=True)]
     printed = ["suite", "checkpoint", "task", "preset", "tokens_per_step", "metric", mark]
     for _, group in table.groupby(printed, sort=True):
-        one_of(group, "subject", "two questions would print one row")
+        one_of(group, "subject", "two questions would share a row")
     return table

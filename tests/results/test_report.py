@@ -113,7 +113,7 @@ def test_an_older_version_of_a_part_is_marked_and_drawn_in_no_figure(tmp_path, m
         ("random", "0.1"): "older: random version 1",
     }
     assert latest([old, new, other]) == [new, other]
-    with pytest.raises(ValueError, match=r"two questions would print one row: sampler\.k is "):
+    with pytest.raises(ValueError, match=r"two questions would share a row: sampler\.k is "):
         report.tables(store(tmp_path / "b", [asked("random", 1, k=1), asked("random", 1, k=2)]))
 
 
@@ -132,7 +132,7 @@ def test_check_finds_a_stale_table_and_names_the_command(tmp_path, raw, capsys):
     path.write_text(path.read_text().replace("0.97", "0.98", 1))
     capsys.readouterr()
     assert report_command.main([*where, "--check"]) == 1
-    assert capsys.readouterr().out == f"{path} is stale; python -m repro.report writes it anew\n"
+    assert capsys.readouterr().out == f"{path} is stale; python -m repro.report rewrites it\n"
 
 
 @pytest.mark.parametrize("name", figures.NAMES)

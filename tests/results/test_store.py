@@ -94,7 +94,7 @@ def test_a_torn_tail_is_ignored_then_cut_off_by_the_next_append(tmp_path, left):
     path, data = lines(store(tmp_path, [first, second]))
     start = data.index(b"\n") + 1
     path.write_bytes(data[: start + left] if left > 0 else data[:left])
-    with pytest.raises(ValueError, match=":2: torn last line"):
+    with pytest.raises(ValueError, match=":2: incomplete last line"):
         read(path)
     assert Store(tmp_path).records() == [first]
     assert Store(tmp_path).append(third)
@@ -147,7 +147,7 @@ def test_publish_copies_once_and_refuses_the_whole_run_before_it_writes(tmp_path
     before = {path.name: path.read_bytes() for path in target.glob("*.jsonl")}
     overridden = record(question("duo+3fa9c1"), {"gap": (0.1, 0.01, 8)}, recipe="duo+3fa9c1")
     store(tmp_path / "tuned", [bound("llada@nano"), overridden])
-    with pytest.raises(ValueError, match=r"jsonl:1: 'duo\+3fa9c1' carries an override"):
+    with pytest.raises(ValueError, match=r"jsonl:1: 'duo\+3fa9c1' has an override"):
         publish(tmp_path / "tuned", target)
     with pytest.raises(ValueError, match="two answers"):
         publish(store(tmp_path / "other", [bound("llada@nano"), bound(shift=0.1)]), target)
@@ -162,7 +162,7 @@ def test_two_protocols_never_share_a_column():
     rows = to_frame([bound(), bound("ar@nano", protocol={"rows": 500, "passes": 8})])
     with pytest.raises(ValueError, match="share a column: passes is 4 and 8"):
         one_protocol(rows)
-    with pytest.raises(ValueError, match=r"one row: checkpoint\.step is 2000 and 1000"):
+    with pytest.raises(ValueError, match=r"share a row: checkpoint\.step is 2000 and 1000"):
         summarise(to_frame([bound(), bound(step=1000)]))
 
 

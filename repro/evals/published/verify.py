@@ -1,6 +1,6 @@
 """Compare published numbers with records; state the cost of those that are not run.
 
-    python -m repro.verify [RAW]                  # default results/raw; an empty folder is fine
+    python -m repro.verify [RAW]                  # folder of records (default results/raw); may be empty
     python -m repro.verify --cell duo.t5.mdlm.1024    # one cell, its cost first
     python -m repro.verify --json
     python -m repro.evals cells duo.t5.mdlm.1024      # run the question that answers it

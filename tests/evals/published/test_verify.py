@@ -269,7 +269,7 @@ def test_records_are_named_by_hash_or_label(tmp_path, capsys):
     made = laws()
     assert explain.select(made, made[0].cell[:12]) == explain.select(made, "mdlm@nano/law/ancestral/1")
     assert explain.select(made, made[0].sha256) == [made[0]]
-    with pytest.raises(ValueError, match="means 4 cells"):
+    with pytest.raises(ValueError, match="matches 4 cells"):
         explain.select(made, "mdlm@nano/law")
     with pytest.raises(ValueError, match="nearest is 'mdlm@nano/law/random/4'"):
         explain.select(made, "mdlm@nano/law/randm/4")
@@ -366,7 +366,7 @@ def test_equal_accuracy_may_hide_flips_and_no_flips_prove_little(tmp_path):
 def test_the_exact_test_and_the_interval_against_their_definitions():
     """Ten gained, none lost: 2 / 2^10. Agresti and Min: (b - c) / (n + 2) +- z sqrt(...) by hand."""
     assert flips.mcnemar(10, 0) == pytest.approx(2 / 1024)
-    low, high = flips.matched(10, 0, 100)
+    low, high = flips.paired_interval(10, 0, 100)
     centre, spread = 10 / 102, math.sqrt(11 - 100 / 102) / 102
     assert (low, high) == pytest.approx((centre - 1.959964 * spread, centre + 1.959964 * spread))
 
@@ -378,14 +378,14 @@ def test_the_interval_of_matched_shares_covers():
     law_, covered = multinomial(30, [0.1, 0.2, 0.7]), 0.0
     for gained in range(31):
         for lost in range(31 - gained):
-            low, high = flips.matched(gained, lost, 30)
+            low, high = flips.paired_interval(gained, lost, 30)
             covered += law_.pmf([gained, lost, 30 - gained - lost]) * (low <= -0.1 <= high)
     assert 0.93 < covered < 0.98
 
 
 def test_other_documents_prompts_or_metrics_are_refused(tmp_path):
     a = flips.read_items(items(tmp_path / "a", [1, 0]))
-    with pytest.raises(ValueError, match="only one of the two"):
+    with pytest.raises(ValueError, match="only in one of the two"):
         flips.flips(a, flips.read_items(items(tmp_path / "b", [1, 0, 1])))
     with pytest.raises(ValueError, match="prompt_hash of document 0 differs"):
         flips.flips(a, flips.read_items(items(tmp_path / "b", [1, 0], prompt_hash="other")))
@@ -396,10 +396,10 @@ def test_other_documents_prompts_or_metrics_are_refused(tmp_path):
         flips.flips(several, several)
     with pytest.raises(ValueError, match="no metric is in every item of both"):
         flips.flips(a, flips.read_items(items(tmp_path / "e", [1, 0], metrics={"exact_match": 1.0})))
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(ValueError, match="not a finite number"):
         flips.flips(several, several, "acc_norm")
     (tmp_path / "torn").write_text('{"doc_id": 1', "utf-8")
-    with pytest.raises(ValueError, match="torn:1 is no item"):
+    with pytest.raises(ValueError, match="torn:1 is not an item"):
         flips.read_items(tmp_path / "torn")
 
 
