@@ -1,4 +1,5 @@
-"""What an approximate cache costs in truth: divergence a token and tokens changed, by cache and refresh interval."""
+"""Error of approximate KV caches: divergence per token and changed tokens, by cache and refresh interval
+(docs/method.md#fast-dllm)."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.data.corpus import prepared
 from repro.evals.decoding import cut
-from repro.evals.task import Answer, Ask, Task
-from repro.evals.work_queue import Work
+from repro.evals.task import Answer, Ask, Task, mean_metric
+from repro.evals.work_queue import WorkQueue
 from repro.model import Model
 from repro.samplers.decode import steps
 from repro.samplers.plan import CACHES, Cache, ServedPlan
@@ -22,17 +23,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RULE = "low_confidence"
-"""The rule that is followed: one token a step, no draws."""
+"""The sampler: one token per step, no random draws."""
 
 
 @part
 class CacheError(Task):
-    """Each approximate cache against none, on `rows` held-out rows: their prompt is kept and the rest is decoded.
+    """Compare each approximate KV cache with none: decode `rows` held-out rows after their prompts.
 
-    A row's prompt is what comes before its first candidate, or its first half where all are candidates. Along the
-    cached decode, at every step and open position: KL(whole forward || cached one), nats a token; at its end: the share
-    of tokens that differ from the decode without cache. `refreshes`: forwards between two whole ones of a block, beside
-    the one when it begins ("never" after it is asked too).
+    A row's prompt is the part before its first candidate, or its first half if all positions are candidates. At every
+    step and undecided position of the cached decoding: KL(whole forward || cached forward), in nats a token; at the
+    end: the share of tokens that differ from decoding without a cache. `refreshes`: numbers of forwards between two
+    whole ones of a block, after the whole one at its beginning; "never" is measured too.
     """
 
     rows: int
@@ -50,10 +51,10 @@ class CacheError(Task):
 
     def skip(self, model: Model) -> str | None:
         if not model.recipe.process.masks:
-            return "caches are for networks of absorbing noise here"
-        return None if model.denoiser.supports_kv_cache else "this denoiser has no keys and values to keep"
+            return "caches need a network trained with absorbing noise"
+        return None if model.denoiser.supports_kv_cache else "this denoiser does not support a KV cache"
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         prompts, length = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
         caches: list[tuple[str, Cache | None]] = [("whole", None)]
         for name, cache in CACHES.items():
@@ -65,23 +66,23 @@ class CacheError(Task):
             _, cache = caches[number.start]
             rows = cut(range(len(prompts)), work.batch)
             found = [self._decoded(model, prompts[r.start : r.stop], length, cache) for r in rows]
-            return {what: [value for each in found for value in each[what]] for what in found[0]}
+            return {name: [value for each in found for value in each[name]] for name in found[0]}
 
-        decoded = work.pieces(len(caches), 1, of_cache)
+        decoded = work.map_chunks(len(caches), 1, of_cache)
         work.join()
         found = [
-            {what: torch.tensor(values, dtype=torch.float64) for what, values in each.items()}
+            {name: torch.tensor(values, dtype=torch.float64) for name, values in each.items()}
             for each in decoded
         ]
         whole, metrics = found[0], {}
         for (name, _), each in zip(caches[1:], found[1:], strict=True):
-            metrics[f"{name}_kl"] = _mean(each["kl"])
-            metrics[f"{name}_changed"] = _mean((each["ids"] != whole["ids"]).double().mean(1))
-            metrics[f"{name}_tokens"] = _mean(each["tokens"] / whole["tokens"])
+            metrics[f"{name}_kl"] = mean_metric(each["kl"])
+            metrics[f"{name}_changed"] = mean_metric((each["ids"] != whole["ids"]).double().mean(1))
+            metrics[f"{name}_tokens"] = mean_metric(each["tokens"] / whole["tokens"])
         return Answer(metrics)
 
     def _prompts(self, model: Model, count: int) -> tuple[list[list[int]], int]:
-        """Prompts of one length from the end of the held-out split, and how many tokens follow."""
+        """Prompts of `count` held-out rows, chosen by key and of one length, and the number of tokens to decode."""
         split = prepared(model.data).heldout
         rows = rng.permutation(0, rng.QUOTED, 1, len(split)).numpy()[:count]
         ids, candidates = split.ids[rows].astype(np.int64), split.candidates[rows]
@@ -93,7 +94,8 @@ class CacheError(Task):
     def _decoded(
         self, model: Model, prompts: list[list[int]], length: int, cache: Cache | None
     ) -> dict[str, list[Any]]:
-        """Decoded `ids` [B, length], `kl` a token [B] of cached forwards from whole ones, `tokens` forwarded [B]."""
+        """Decoded `ids` [B, length], mean `kl` [B] of cached from whole forwards in nats a token, `tokens` forwarded
+        [B]."""
         plan = ServedPlan(
             gen_length=length, block_length=self.block_length, steps=length, cache=cache, stop=()
         )
@@ -103,10 +105,10 @@ class CacheError(Task):
         decoder, frame = None, None
         for decoder, frame in frames:
             if cache is not None:
-                where = decoder.open(frame.before, frame.at.block)
-                whole = decoder.prediction(frame.before, frame.at, frame.advanced.t, decoder.pad, None)
+                where = decoder.undecided(frame.before, frame.at.block)
+                whole = decoder.prediction(frame.before, frame.at, frame.result.t, decoder.pad, None)
                 with torch.no_grad():
-                    gap = divergence(whole.logits(where), frame.advanced.prediction.logits(where))
+                    gap = divergence(whole.logits(where), frame.result.prediction.logits(where))
                 sums = sums.index_add(0, where.nonzero()[:, 0], gap)
                 places = places + where.sum(1)
         assert decoder is not None and frame is not None
@@ -118,11 +120,6 @@ class CacheError(Task):
 
 
 def divergence(logits: Tensor, other: Tensor) -> Tensor:
-    """KL(softmax(logits) || softmax(other)), [N, V] twice with the same ids at -inf -> [N] nats, float64."""
+    """KL(softmax(logits) || softmax(other)) of two tensors [N, V] with the same ids at -inf: [N] nats, float64."""
     one, two = logits.double().log_softmax(-1), other.double().log_softmax(-1)
     return torch.where(one.isinf(), 0.0, one.exp() * (one - two)).sum(-1)
-
-
-def _mean(values: Tensor) -> tuple[float, float | None, int]:
-    error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
-    return values.mean().item(), error, len(values)

@@ -1,8 +1,8 @@
-"""Generation under an exactly known law: how far are a sampler's outputs from the language, and at what cost.
+"""Samples of an oracle language against its exactly known law: the error of a sampler, and its cost.
 
-Excess cross-entropy is the mean exact nll of the samples minus the entropy, nats a token. Alone it lies: a sampler that
-seeks modes makes it negative. So the unbiased squared distance between the samples' bigram law and the language's
-stands beside it, and both for as many true samples.
+Excess cross-entropy is the mean exact nll of the samples minus the entropy, in nats a token. A mode-seeking sampler
+makes it negative, so it is reported with the unbiased squared distance between the bigram law of the samples and of the
+language, and both are also computed for as many true samples (docs/method.md#statistics).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from repro.core.parts import part
 from repro.data.language import Language
 from repro.evals.decoding import decoded
 from repro.evals.task import Answer, Ask, Task, samples_digest
-from repro.evals.work_queue import Work
+from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload, of_texts
 from repro.model import Model
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from repro.data.hmm import Hmm
 
 TRUE_STEP = 2
-"""Step of the keys of true samples (corpora are drawn at step 0, entropies estimated at step 1)."""
+"""Step in the random keys of the true samples (corpora use step 0, entropies step 1)."""
 
 
 @part
 class Law(Task):
-    """`samples` rows generated from nothing, judged by the exact law."""
+    """`samples` rows generated without a prompt, compared with the exact law of the oracle language."""
 
     samples: int
     generates = True
@@ -40,7 +40,11 @@ class Law(Task):
         return {"excess": "mean nll - entropy", "bigram": "unbiased squared distance", "draws": "float64"}
 
     def skip(self, model: Model) -> str | None:
-        return None if isinstance(model.data, Language) else "the law of this data is unknown"
+        return (
+            None
+            if isinstance(model.data, Language)
+            else "this data is no oracle language, so its law is unknown"
+        )
 
     def gen_length(self, model: Model) -> int:
         return model.data.row_length()
@@ -48,12 +52,14 @@ class Law(Task):
     def workload(self, model: Model, ask: Ask) -> Workload:
         return of_texts(self.samples, model, ask, 0)
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         data = model.data
         assert isinstance(data, Language) and ask.sampler is not None and ask.plan is not None
         count = self.samples if ask.limit is None else min(self.samples, ask.limit)
         if count < 3:
-            raise ValueError(f"task {self.name!r} needs at least 3 samples, got {count}")
+            raise ValueError(
+                f"task {self.name!r} needs at least 3 samples, got {count}; raise samples or the limit"
+            )
         prompts: list[list[int]] = [[] for _ in range(count)]
         names = range(count)
         found = decoded(
@@ -86,14 +92,14 @@ def statistics(
 
 
 def bigram_distance(ids: Tensor, law: Tensor) -> tuple[float, float]:
-    """Unbiased estimate of || E f - p ||^2 and its jackknife standard error; rows [n, L], law p [V, V].
+    """Unbiased estimate of || E f - p ||^2 and its jackknife standard error, for rows [n, L] and law p [V, V].
 
-    f is a row's bigram frequencies. With d = f - p the estimate is the mean of d_i . d_j over pairs i != j, so true
-    samples give 0 on average, whatever their number (a plug-in distance would not).
+    f are the bigram frequencies of a row. With d = f - p the estimate is the mean of d_i . d_j over pairs i != j, which
+    is 0 on average for true samples of any number n; the plug-in distance is not (docs/method.md#statistics).
     """
-    count, size = len(ids), law.shape[0]
-    pair = ids[:, :-1] * size + ids[:, 1:]
-    frequency = torch.zeros(count, size * size, dtype=torch.float64)
+    count, vocab_size = len(ids), law.shape[0]
+    pair = ids[:, :-1] * vocab_size + ids[:, 1:]
+    frequency = torch.zeros(count, vocab_size * vocab_size, dtype=torch.float64)
     frequency.scatter_add_(1, pair, torch.full(pair.shape, 1 / pair.shape[1], dtype=torch.float64))
     d = frequency - law.reshape(-1)
     total = d.sum(0)

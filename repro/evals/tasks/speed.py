@@ -1,14 +1,14 @@
-"""Speed: the decoding of an lm-eval task, alone, timed one text at a time and in batches.
+"""Decoding speed of an lm-eval task: latency (one text at a time) and throughput (batches).
 
     python -m repro.evals --ckpt runs/llada@nano.sudoku-s0 --suite speed.sudoku --samplers all
 
-The task is answered once, which gives the accuracy, the counts and the items; then some of the very same rows are
-decoded again under a clock, in two modes that answer two questions: latency (batch 1, a text at a time) and throughput
-(`batch` rows together). Counts are part of the answer, seconds a measurement. Tokenisation, the harness and scoring are
-outside the clock.
+The task is evaluated once without a clock, which gives its accuracy, counts and items. Then some of the same rows are
+decoded again and timed, with batch size 1 (latency) and with `batch` rows together (throughput). The counts belong to
+the answer of the question, the seconds to the record's measurements. Tokenisation, the harness and scoring are not
+timed.
 
-On one CPU thread the clock is the process's own: nothing is waited for there, so on a quiet machine it is the wall's,
-and on a shared one it leaves out the neighbours. Elsewhere it is the wall's, and the device's queue is awaited.
+On one CPU thread the clock is process time, which leaves out other programs on a shared machine. Otherwise it is wall
+time, read after the device's queue has finished.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from repro.samplers.plan import Plan
 
 ENGINE = "repro"
-"""What decodes: this suite's own loop. A record of another engine's speed names that one."""
+"""Name of the decoding loop of this suite in records; records of other engines name those."""
 
 
 @part
 class DecodingSpeed(Task):
-    """The task `of`, judged by `metric` under `filter` (lm-eval's names; a document is right where it is 1), and timed.
+    """The task `of`, timed, with accuracy by `metric` under `filter` (lm-eval's names; 1 for a right document).
 
-    `batch`: rows of a batch; `together`, `alone`: batches of a throughput pass, texts of a latency pass, both of the
-    first documents; `warmup`: batches (and single texts) decoded before the clock starts; `repeats`: passes under it.
+    `batch`: rows of a batch; `together`: batches of a throughput pass; `alone`: texts of a latency pass, both from the
+    first documents; `warmup`: batches (and single texts) decoded before timing starts; `repeats`: timed passes.
     """
 
     of: Task
@@ -83,7 +83,7 @@ class DecodingSpeed(Task):
         return self.of.gen_length(model)
 
     def workload(self, model: Model, ask: Ask) -> Workload | None:
-        """Of all passes, as if single texts went through in batches too."""
+        """Of all passes, with the single texts counted as if they were decoded in batches."""
         once = self.of.workload(model, ask)
         if once is None or once.items is None:
             return once
@@ -91,14 +91,14 @@ class DecodingSpeed(Task):
         return replace(once, items=once.items + again)
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        """Raises ValueError for pins that time nothing, and for a metric that the task does not have."""
+        """ValueError for pins below 1, a task that is not lm-eval's, and a metric that the task does not have."""
         for name in ("batch", "together", "alone", "warmup", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"task {self.name!r}: {name}={getattr(self, name)} times nothing; give 1 or more"
                 )
         adapter = self._adapter(model, ask)
-        found = self._of().asked_of(adapter, ask)
+        found = self._of().evaluate_with(adapter, ask)
         assert found.items is not None
         values = outcomes(found.items, self.metric, self.filter)
         counts = adapter.counts(adapter.made, adapter.batches)
@@ -117,27 +117,27 @@ class DecodingSpeed(Task):
     def _of(self) -> HarnessTask | LmGeneration:
         if not isinstance(self.of, HarnessTask | LmGeneration):
             raise ValueError(
-                f"task {self.name!r} times {self.of.name!r}, which decodes no texts of lm-eval's"
+                f"task {self.name!r} times {self.of.name!r}, which generates no texts of an lm-eval task"
             )
         return self.of
 
-    def _adapter(self, model: Model, ask: Ask) -> Recorded:
+    def _adapter(self, model: Model, ask: Ask) -> RecordingAdapter:
         assert ask.sampler is not None
         of = self._of()
         known = isinstance(of, LmGeneration)
         how = Generation(ask.sampler, ask.plan, 1.0, of.policy if known else "suite")
         if not known:
-            return Recorded(model, None, how, "error", ask.seed, self.batch)
-        return Recorded(model, None, how, of.overlong, ask.seed, self.batch, template=of.template)
+            return RecordingAdapter(model, None, how, "error", ask.seed, self.batch)
+        return RecordingAdapter(model, None, how, of.overlong, ask.seed, self.batch, template=of.template)
 
-    def _timed(self, adapter: Recorded) -> Speed:
+    def _timed(self, adapter: RecordingAdapter) -> Speed:
         device = adapter.model.denoiser.home
         name, read = clock(device)
         batches = adapter.batches[: self.together]
         singles = sorted((one for batch in adapter.batches for one in batch.singles()), key=lambda b: b.names)
         singles = singles[: self.alone]
-        together = passes([adapter.again(each) for each in batches], self.warmup, self.repeats, read)
-        alone = passes([adapter.again(each) for each in singles], self.warmup, self.repeats, read)
+        together = passes([adapter.decoder(each) for each in batches], self.warmup, self.repeats, read)
+        alone = passes([adapter.decoder(each) for each in singles], self.warmup, self.repeats, read)
         each = sorted(statistics.median(taken) for taken in zip(*alone.seconds, strict=True))
         return Speed(
             engine=ENGINE,
@@ -158,12 +158,14 @@ class DecodingSpeed(Task):
         )
 
 
-def outcomes(items: Sequence[dict[str, Any]], metric: str, way: str) -> list[float]:
-    """The metric of every document under a filter, in the order of the documents; ValueError unless 0 or 1 each."""
-    chosen = sorted((item for item in items if item["filter"] == way), key=lambda item: item["doc_id"])
+def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> list[float]:
+    """The metric of every document under a filter, in the order of the documents; ValueError unless each is 0 or 1."""
+    chosen = sorted(
+        (item for item in items if item["filter"] == filter_name), key=lambda item: item["doc_id"]
+    )
     if not chosen:
-        ways = ", ".join(sorted({item["filter"] for item in items}))
-        raise ValueError(f"no document has filter {way!r}; this task has {ways}")
+        known = ", ".join(sorted({item["filter"] for item in items}))
+        raise ValueError(f"no document has filter {filter_name!r}; this task has {known}")
     for item in chosen:
         if item["metrics"].get(metric) not in (0, 1):
             has = ", ".join(sorted(item["metrics"]))
@@ -178,37 +180,37 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, way: str) -> list[flo
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows decoded together: a plan, prompts, names in the stream of draws."""
+class RowBatch:
+    """Rows decoded together: a plan, prompts, and the row names that key their random draws."""
 
     plan: Plan
     prompts: list[list[int]]
     names: list[int]
 
-    def singles(self) -> list[Batch]:
-        """Each row as a batch of its own."""
+    def singles(self) -> list[RowBatch]:
+        """Each row as its own batch."""
         rows = zip(self.prompts, self.names, strict=True)
-        return [Batch(self.plan, [prompt], [name]) for prompt, name in rows]
+        return [RowBatch(self.plan, [prompt], [name]) for prompt, name in rows]
 
 
 @dataclass(eq=False)
-class Recorded(Adapter):
-    """An adapter that knows its batches, so that the same rows can be decoded again, and where each text ends."""
+class RecordingAdapter(Adapter):
+    """An adapter that stores its batches, so that the same rows can be decoded again, and where each text ends."""
 
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[RowBatch] = field(default_factory=list)
     made: list[Decoded] = field(default_factory=list)
-    """What came of each batch."""
+    """Result of each batch."""
     order: list[int] = field(default_factory=list)
-    """Names of the rows as they were decoded."""
+    """Row names in the order of decoding."""
     ends: dict[int, tuple[Sequence[str], int]] = field(default_factory=dict)
-    """Name -> stop strings and most ids of its text."""
+    """Row name -> stop strings and maximum ids of its text."""
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
         rows: list[list[int]] = []
         for start in range(0, len(names), self.batch):
             some = slice(start, start + self.batch)
-            batch = Batch(plan, prompts[some], names[some])
-            decoded = self.again(batch)()
+            batch = RowBatch(plan, prompts[some], names[some])
+            decoded = self.decoder(batch)()
             self.batches.append(batch)
             self.made.append(decoded)
             self.order += batch.names
@@ -217,13 +219,13 @@ class Recorded(Adapter):
             rows += decoded.ids.tolist()
         return rows
 
-    def _text(self, row: list[int], until: Sequence[str], most: int) -> str:
-        # rows become texts in the order in which they were decoded
-        self.ends[self.order[len(self.ends)]] = (until, most)
-        return super()._text(row, until, most)
+    def _text(self, row: list[int], until: Sequence[str], length: int) -> str:
+        # `_text` is called for the rows in the order in which they were decoded
+        self.ends[self.order[len(self.ends)]] = (until, length)
+        return super()._text(row, until, length)
 
-    def again(self, batch: Batch) -> Callable[[], Decoded]:
-        """Decodes a batch, and keeps no account of it."""
+    def decoder(self, batch: RowBatch) -> Callable[[], Decoded]:
+        """A function that decodes a batch and stores nothing."""
         from repro.samplers.decode import decode
 
         assert self.generation is not None
@@ -231,8 +233,8 @@ class Recorded(Adapter):
         plan, prompts = batch.plan, batch.prompts
         return lambda: decode(net, process, rule, plan, prompts, seed=self.seed, names=batch.names)
 
-    def counts(self, made: Sequence[Decoded], batches: Sequence[Batch]) -> Counts:
-        """Sums over the rows of what was made of some batches."""
+    def counts(self, made: Sequence[Decoded], batches: Sequence[RowBatch]) -> Counts:
+        """Counts summed over the rows of some batches and their results `made`."""
         useful = 0
         for decoded, batch in zip(made, batches, strict=True):
             rows = zip(decoded.ids.tolist(), batch.names, strict=True)
@@ -257,7 +259,7 @@ class Recorded(Adapter):
 
 @dataclass(frozen=True)
 class Passes:
-    """Seconds of each piece of work in each pass, and what the last pass returned."""
+    """Seconds of each item of work in each pass, and the results of the last pass."""
 
     seconds: list[list[float]]
     last: list[Decoded]
@@ -266,7 +268,7 @@ class Passes:
 def passes(
     work: Sequence[Callable[[], Decoded]], warmup: int, repeats: int, read: Callable[[], float]
 ) -> Passes:
-    """Every piece of work in turn, `repeats` times, after its first `warmup` pieces ran unread."""
+    """Time every item of work in turn, `repeats` times, after the first `warmup` items have run untimed."""
     for each in work[:warmup]:
         each()
     seconds, last = [], []
@@ -281,7 +283,7 @@ def passes(
 
 
 def clock(device: torch.device) -> tuple[Literal["process", "wall"], Callable[[], float]]:
-    """The clock for work on a device: its name and what reads it, in seconds."""
+    """The clock for work on a device: its name, and a function that reads it in seconds."""
     if device.type == "cpu":
         return ("process", time.process_time) if torch.get_num_threads() == 1 else ("wall", time.perf_counter)
 
@@ -293,7 +295,7 @@ def clock(device: torch.device) -> tuple[Literal["process", "wall"], Callable[[]
 
 
 def device_name(device: torch.device) -> str:
-    """What the work ran on, as its maker calls it."""
+    """Product name of a device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu" and Path("/proc/cpuinfo").is_file():

@@ -1,4 +1,4 @@
-"""The task that measures approximate caches: its divergence, and what a refresh interval does to it."""
+"""The task that measures approximate KV caches: its divergence, and the effect of the refresh interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers.toy import toy
 from repro.core import parts
 from repro.evals.task import Ask
 from repro.evals.tasks.cache_error import CacheError, divergence
-from repro.evals.work_queue import Alone
+from repro.evals.work_queue import SerialQueue
 from repro.model import load
 from repro.training.loop import train
 
@@ -38,21 +38,21 @@ def model(tmp_path_factory):
         yield load(out)
 
 
-def test_a_cache_errs_the_less_the_more_often_it_is_renewed(model):
-    """More refreshes: less divergence, more tokens forwarded; and the dual cache forwards less than the prefix's."""
+def test_a_cache_has_less_error_with_more_refreshes(model):
+    """More refreshes: less divergence, more tokens forwarded. The dual cache forwards less than the prefix cache."""
     found = TASK.answer(model, ASK).metrics
     for name in ("prefix", "dual"):
         kl = [found[f"{name}_{interval}_kl"][0] for interval in ("1", "4", "never")]
         share = [found[f"{name}_{interval}_tokens"][0] for interval in ("1", "4", "never")]
         assert 0 < kl[0] < kl[1] < kl[2] and 1 > share[0] > share[1] > share[2]
     assert found["dual_never_tokens"][0] < found["prefix_never_tokens"][0]
-    again = TASK.shared(model, ASK, Alone(batch=3)).metrics
+    again = TASK.shared(model, ASK, SerialQueue(batch=3)).metrics
     assert again.keys() == found.keys()
     for name, (value, error, count) in again.items():
         assert (value, error, count) == pytest.approx(found[name], rel=1e-5, abs=1e-6), name
 
 
-def test_what_has_no_cache_is_skipped():
-    assert TASK.skip(load("oracle:mdlm@nano")) == "this denoiser has no keys and values to keep"
+def test_models_without_a_cache_are_skipped():
+    assert TASK.skip(load("oracle:mdlm@nano")) == "this denoiser does not support a KV cache"
     assert "absorbing" in str(TASK.skip(load("oracle:duo@nano")))
     assert parts.read(parts.canonical(TASK), CacheError) == TASK

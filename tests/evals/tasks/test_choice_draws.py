@@ -1,4 +1,4 @@
-"""The task that says what few draws do to multiple choice by likelihood, and its figure."""
+"""The task that measures multiple choice by likelihood with few draws."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from repro.core import parts
 from repro.evals.likelihood.estimator_presets import estimator
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
-from repro.evals.tasks.choice_draws import ChoiceDraws, _spoiled
+from repro.evals.tasks.choice_draws import ChoiceDraws, _altered
 
 ASK = Ask(None, None, 0, None)
 TASK = ChoiceDraws(
@@ -32,21 +32,21 @@ def model():
     return load("oracle:mdlm@nano")
 
 
-def test_all_draws_are_the_reference_and_few_are_not(model):
-    """With all 15 masked sets nothing errs and nothing flips; with 3 of them scores vary and answers flip."""
+def test_all_masked_sets_have_no_error_and_few_have(model):
+    """With all 15 masked sets there are no errors and no flips; with 3 of them scores vary and answers flip."""
     found = TASK.answer(model, ASK).metrics
     assert found["bias_15"] == pytest.approx((0, 0, 12), abs=1e-10) and found["variance_15"][0] < 1e-20
     assert found["flips_15"][0] == 0 and found["accuracy_15"] == found["accuracy_exact"]
     assert found["forwards_15"] == (15, 0, 12) and found["forwards_3"][0] <= 3
     assert found["variance_3"][0] > 0.1 and found["flips_3"][0] > 0
     assert found["accuracy_3"][0] < found["accuracy_exact"][0] > 0.8, (
-        "a sentence with a token of another row is odd"
+        "a sentence with a token of another row is unlikely"
     )
     (two, *_) = TASK.answer(model, replace(ASK, limit=2)).metrics.values()
     assert two[2] == 2
 
 
-def test_questions_differ_in_one_token_and_right_answers_take_turns(model):
+def test_answers_differ_in_one_token_and_the_right_one_rotates(model):
     requests, right = TASK.questions(model, 12)
     assert right.tolist() == [0, 1, 2] * 4
     for item in range(12):
@@ -56,22 +56,22 @@ def test_questions_differ_in_one_token_and_right_answers_take_turns(model):
         gaps = [sum(a != b for a, b in zip(r.continuation, truth, strict=True)) for r in mine]
         assert sorted(gaps) == [0, 1, 1]
     rows = np.array([[5, 6], [5, 7], [5, 6], [5, 8]])
-    assert _spoiled([5, 6], rows, 1, 1) == [5, 8] and _spoiled([5, 6], rows, 3, 1) == [5, 7]
+    assert _altered([5, 6], rows, 1, 1) == [5, 8] and _altered([5, 6], rows, 3, 1) == [5, 7]
     with pytest.raises(ValueError, match="the same token 1 places"):
-        _spoiled([5, 6], rows, 0, 0)
+        _altered([5, 6], rows, 0, 0)
 
 
-def test_repeats_draw_anew_and_seeds_too(model):
-    """A variance over repeats of one draw would be 0; another seed is another answer."""
+def test_repeats_and_seeds_have_independent_draws(model):
+    """The variance over repeats would be 0 otherwise; another seed gives other numbers."""
     few = replace(TASK, items=4, draws=(8,), estimator=estimator("llada_mc:draws=8,batch=8"))
     one, other = (few.answer(model, replace(ASK, seed=seed)).metrics for seed in (0, 1))
     assert one["variance_8"][0] > 0 and one["bias_8"] != other["bias_8"]
     assert one["accuracy_exact"] == other["accuracy_exact"]
 
 
-def test_what_has_no_reference_is_skipped_or_refused(model):
+def test_models_without_a_reference_are_skipped_and_wrong_pins_raise(model):
     assert "absorbing" in str(TASK.skip(load("oracle:duo_nelbo@nano"))) and TASK.skip(model) is None
-    assert "hold no 30 and 4" in str(replace(TASK, prompt=30).skip(model))
+    assert "too short for 30 and 4" in str(replace(TASK, prompt=30).skip(model))
     with pytest.raises(ValueError, match="no pin 'draws'"):
         replace(TASK, estimator=estimator("duel"))
     with pytest.raises(ValueError, match="whole number of passes"):

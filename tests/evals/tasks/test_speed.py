@@ -1,4 +1,4 @@
-"""Speed: counts against a literal recount, clocks without warm-up, composites of alike cells only."""
+"""Speed: counts against a recount by hand, clocks without warm-up, composites of comparable cells only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from helpers.decodings import ABSORBING, BLOCK, CAUSAL, LENGTH, PROMPTS, TOY
 from helpers.lm_worlds import EOS, diffusion, tasks
 from helpers.spaces import llama
 from helpers.synthetic import NUMERICS, right, store, sudoku, timed
+from msgspec import structs
 from rich.console import Console
 
 from repro.core import parts
 from repro.evals.lm.adapter import before_stops
-from repro.evals.lm.find import find
 from repro.evals.lm.harness import HarnessTask
+from repro.evals.lm.task_selection import find_tasks
 from repro.evals.perplexity.perplexity import TrainingCurve
 from repro.evals.runner import Cell, run_grid
 from repro.evals.suites import read_suite
@@ -47,7 +48,7 @@ RULES = [LowConfidence(temperature=0.0), Random(temperature=1.0), Threshold(thre
 
 
 def recount(network, process, rule, plan):
-    """Positions that a rule ever wrote, a row, by hand from the frames; what fills a row behind its end is no write."""
+    """Positions that a sampler wrote, by row, counted from the frames; filling a row after its end is no write."""
     wrote, start = None, 0
     for decoder, frame in steps(network, process, rule, plan, PROMPTS, seed=1, names=range(3)):
         start = decoder.start
@@ -56,8 +57,8 @@ def recount(network, process, rule, plan):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: parts.canonical(rule)["part"])
-def test_committed_positions_are_those_that_a_rule_wrote(rule):
-    """Positions filled behind the end of a row are no work of the decoder, and no token of the text."""
+def test_committed_positions_are_those_that_a_sampler_wrote(rule):
+    """Positions filled after the end of a row do not count as committed or useful."""
     network, less = llama("bidirectional", ABSORBING, TOY, 1), 0
     for stop in range(TOY.size):
         many = None if isinstance(rule, Threshold) else LENGTH
@@ -71,7 +72,7 @@ def test_committed_positions_are_those_that_a_rule_wrote(rule):
 
 
 def test_committed_positions_are_those_of_a_trace():
-    """Read back from a trace of one row: every position that it shows being written, once."""
+    """Every position whose writing the trace of a row shows counts once."""
     model, early = diffusion(), 0
     for stop in range(0, EOS, 5):
         plan = ServedPlan(gen_length=LENGTH, block_length=BLOCK, steps=LENGTH, cache=None, stop=(stop,))
@@ -85,8 +86,8 @@ def test_committed_positions_are_those_of_a_trace():
     assert early
 
 
-def test_a_batch_of_mixed_ends_commits_more_than_is_useful_and_less_than_was_asked():
-    """Left to right a row commits its text and the id that ends it; what fills the rest is not counted."""
+def test_a_batch_of_mixed_ends_commits_more_than_is_useful_and_less_than_its_length():
+    """Left to right, a row commits its text and the id that ends it; the filling after that is not counted."""
     network, rule, mixed = llama("causal", CAUSAL, TOY, 5), Autoregressive(temperature=1.0), 0
     for stop in range(TOY.size):
         plan = ServedPlan(gen_length=LENGTH, block_length=LENGTH, steps=LENGTH, cache=None, stop=(stop,))
@@ -102,7 +103,7 @@ def test_a_batch_of_mixed_ends_commits_more_than_is_useful_and_less_than_was_ask
 
 
 class Clock:
-    """Seconds that only work moves."""
+    """A clock that only work advances."""
 
     def __init__(self):
         self.now = 0.0
@@ -127,7 +128,7 @@ def test_warm_up_is_in_no_pass():
     assert taken.seconds == [[2.0, 3.0]] * 3 and clock.now == 115.0
 
 
-def test_one_thread_is_timed_by_its_own_clock_and_more_by_the_wall(monkeypatch):
+def test_one_thread_is_timed_by_process_time_and_more_by_wall_time(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert clocks.clock(cpu)[0] == "process"
@@ -144,7 +145,7 @@ def writing(tmp_path_factory):
     folder, patch = tmp_path_factory.mktemp("writing"), pytest.MonkeyPatch()
     patch.setenv("REPRO_RUNS", str(folder))
     model = diffusion()
-    (of,) = find(str(tasks(folder)["writing"]), model)
+    (of,) = find_tasks(str(tasks(folder)["writing"]), model)
     pins = {"metric": "exact_match", "filter": "none", "batch": 4, "together": 1, "alone": 3, "warmup": 1}
     yield model, DecodingSpeed(name="speed", of=of, repeats=2, **pins)
     patch.undo()
@@ -155,8 +156,8 @@ def asked(limit=None):
     return Ask(Random(temperature=1.0), plan, 0, limit)
 
 
-def test_a_speed_of_another_device_is_no_answer(writing, tmp_path, monkeypatch):
-    """A grid begun on one card and resumed on another times everything there anew, and finds both afterwards."""
+def test_a_speed_of_another_device_is_not_reused(writing, tmp_path, monkeypatch):
+    """A grid started on one GPU and resumed on another is timed again there, and both records are found afterwards."""
     model, task = writing
     recipe = SimpleNamespace(**vars(model.recipe), digest=lambda: "0" * 64, score="exact")
     model = replace(model, recipe=recipe, digest="0" * 64)
@@ -164,12 +165,12 @@ def test_a_speed_of_another_device_is_no_answer(writing, tmp_path, monkeypatch):
     for name in ("A100", "H100", "A100", "H100"):
         monkeypatch.setattr(clocks, "device_name", lambda device, name=name: name)
         ((record, new),) = run_grid(model, read_suite("nano.sudoku"), [cell], Store(tmp_path / "raw"), 4)
-        found.append((record["measurements"]["speed"]["device"], new))
+        found.append((record.measurements.speed.device, new))
     assert found == [("A100", True), ("H100", True), ("A100", False), ("H100", False)]
 
 
-def test_one_answer_holds_accuracy_and_counts_and_the_clock_stands_beside_it(writing):
-    """Sums over the documents are those of the items; both modes count what they decoded, warm-up apart."""
+def test_an_answer_holds_accuracy_and_counts_and_a_measurement_the_seconds(writing):
+    """Sums over the documents are those of the items; both modes count what they decoded, without the warm-up."""
     model, task = writing
     answer = task.answer(model, asked())
     useful = []
@@ -188,8 +189,8 @@ def test_one_answer_holds_accuracy_and_counts_and_the_clock_stands_beside_it(wri
     assert "speed" not in answer.data() and answer.data()["counts"]["useful"] == counts.useful
 
 
-def test_the_question_says_what_is_overridden_in_the_task_that_is_timed(writing, monkeypatch):
-    """The very same decodings of one task, timed or not, break the same wishes of it; its pins are written out."""
+def test_the_question_holds_what_is_overridden_in_the_timed_task(writing, monkeypatch):
+    """A task has the same overridden fields, timed or not, and its pins are resolved."""
     _, task = writing
     assert (
         task.overridden(asked()) == task.of.overridden(asked()) == {"do_sample": [False, "temperature 1.0"]}
@@ -200,7 +201,7 @@ def test_the_question_says_what_is_overridden_in_the_task_that_is_timed(writing,
     assert task.gives("accuracy") and not task.gives("exact_match")
 
 
-def test_useful_ids_are_those_of_the_kept_text(writing):
+def test_useful_ids_are_those_of_the_text_before_its_end(writing):
     model, task = writing
     adapter = task._adapter(model, asked())
     for text, until, most, kept in (
@@ -216,12 +217,12 @@ def test_useful_ids_are_those_of_the_kept_text(writing):
     assert adapter.useful(row, ["."], 8) == 3
 
 
-def test_pins_that_time_nothing_and_metrics_that_are_not_there_are_told(writing):
+def test_pins_that_time_nothing_and_missing_metrics_raise(writing):
     model, task = writing
     with pytest.raises(ValueError, match="repeats=0 times nothing"):
         parts.derive(task, {"repeats": 0}).answer(model, asked())
     curve = TrainingCurve(name="training", points=4)
-    with pytest.raises(ValueError, match="decodes no texts"):
+    with pytest.raises(ValueError, match="generates no texts"):
         parts.derive(task, {"of": parts.canonical(curve)}).answer(model, asked())
     item = {"doc_id": 0, "filter": "none", "metrics": {"exact_match": 1.0, "f1": 0.5}}
     assert outcomes([item], "exact_match", "none") == [1.0]
@@ -234,7 +235,7 @@ def test_pins_that_time_nothing_and_metrics_that_are_not_there_are_told(writing)
             outcomes([item], metric, way)
 
 
-def test_the_suite_times_the_task_that_nano_sudoku_asks():
+def test_the_suite_times_the_task_of_nano_sudoku():
     (task,) = read_suite("speed.sudoku").tasks
     (plain,) = (each for each in read_suite("nano.sudoku").tasks if isinstance(each, HarnessTask))
     assert isinstance(task, DecodingSpeed) and task.of == plain
@@ -244,7 +245,7 @@ def test_the_suite_times_the_task_that_nano_sudoku_asks():
 
 
 def test_aup_of_a_curve_by_hand():
-    """rho 1, 2, 4 at 80, 78, 40 %: the last lies more than 5 points below the first and counts nothing."""
+    """rho 1, 2, 4 at 80, 78, 40 %: the last is more than 5 points below the first and does not count."""
     w = {y: math.exp(-3 * (1 - y / 100)) for y in (80, 78)}
     want = 1 * 80 + 0.5 * (2 - 1) * (78 * w[78] + 80 * w[80])
     assert aup([(4, 40), (1, 80), (2, 78)], pins(), "sudoku") == pytest.approx(want, rel=1e-12)
@@ -252,7 +253,7 @@ def test_aup_of_a_curve_by_hand():
     assert aup([(1, 100), (3, 100)], pins(), "sudoku") == pytest.approx(300)
 
 
-def test_aup_depends_on_no_other_row_and_on_a_pinned_y_max_alone():
+def test_aup_needs_a_pinned_y_max_and_valid_points():
     with pytest.raises(
         ValueError, match=r"no y_max of task 'sudokus' in evals/speed.toml \(nearest is 'sudoku'"
     ):
@@ -277,7 +278,7 @@ def llada(tokens, share, seed=0, n=200, **more):
 
 
 def test_the_fastest_setting_stops_at_the_first_that_may_be_worse():
-    """In order of speed: .97 holds, .90 may be worse by more than .02, and what lies beyond is not asked any more."""
+    """In order of speed: .97 holds, .90 may be worse by more than .02, and faster settings are not tested."""
     curve = settings(llada("1", 0.97), llada("2", 0.97), llada("4", 0.9), llada("8", 0.97))
     reference = reference_of("llada@nano.sudoku", curve, pins())
     found = fastest(curve, reference, pins())
@@ -287,7 +288,7 @@ def test_the_fastest_setting_stops_at_the_first_that_may_be_worse():
 
 
 def test_settings_slower_than_the_reference_do_not_stop_the_search():
-    """Half a token a forward may be worse; who asks for speed does not ask it."""
+    """A setting of half a token per forward may be worse without effect on the result."""
     slow = timed("llada@nano.sudoku", "low_confidence", "0.5", right(0.8), 32)
     curve = settings(slow, llada("1", 0.97), llada("2", 0.97), llada("4", 0.5))
     reference = reference_of("llada@nano.sudoku", curve, pins())
@@ -296,8 +297,8 @@ def test_settings_slower_than_the_reference_do_not_stop_the_search():
         fastest([each for each in curve if each.tokens_per_step == "0.5"], reference, pins())
 
 
-def test_each_network_alone_is_a_sentence_about_it():
-    """Two networks prove nothing about their recipe here, and one of them holds at 2 tokens a step by itself."""
+def test_each_network_is_also_compared_alone():
+    """Together two networks prove nothing about their recipe here; alone, one of them holds at 2 tokens a step."""
     shares = {0: (0.97, 0.97), 1: (0.97, 0.9)}
     curve = settings(
         *(
@@ -312,8 +313,8 @@ def test_each_network_alone_is_a_sentence_about_it():
     assert [each.setting.tokens_per_step for each in alone] == ["2", "1"]
 
 
-def test_settings_in_blocks_and_caches_keep_their_rule_and_reference():
-    """A curve a rule, block and cache; the reference is the rule's own, whatever the block, without a cache."""
+def test_settings_with_blocks_and_caches_have_their_sampler_and_reference():
+    """One curve for each sampler, block and cache; the reference is the same sampler at any block without a cache."""
     presets = ("low_confidence, block 8, dual cache", "low_confidence, block 8")
     made = [timed("llada@nano.sudoku", name, "1", right(0.9), 16) for name in presets]
     made += [
@@ -329,8 +330,9 @@ def test_settings_in_blocks_and_caches_keep_their_rule_and_reference():
         reference_of("lada@nano", found, pins())
 
 
-def test_few_documents_prove_nothing_and_pairing_helps():
-    """Equal outcomes of 5 documents are no proof within .02, of 500 they are; flips that cancel widen the interval."""
+def test_intervals_depend_on_the_number_of_documents_and_on_flips():
+    """Equal outcomes of 5 documents do not show a difference within .02, of 500 they do; flips that cancel widen the
+    interval."""
     for n, shown in ((5, False), (500, True)):
         one, two = settings(llada("1", 0.9, n=n), llada("2", 0.9, n=n))
         assert (compared(two, one, 0.95).low >= -0.02) == shown
@@ -341,8 +343,8 @@ def test_few_documents_prove_nothing_and_pairing_helps():
     assert found.difference == 0 and found.low < -0.1
 
 
-def test_networks_count_as_drawn():
-    """The same difference in every network is surer than one that comes from a single network."""
+def test_networks_are_a_random_sample():
+    """The same difference in every network gives a narrower interval than one caused by a single network."""
     steady = settings(
         *(llada(tokens, share, seed) for seed in range(3) for tokens, share in (("1", 0.9), ("2", 0.88)))
     )
@@ -366,7 +368,7 @@ UNEQUAL = {
 
 
 @pytest.mark.parametrize("what", UNEQUAL)
-def test_composites_over_unequal_cells_are_refused_in_one_line(what):
+def test_composites_over_unequal_cells_raise_one_line(what):
     (first,), (other,) = settings(llada("1", 0.9)), settings(UNEQUAL[what])
     for work in (
         lambda: fastest([first, other], first, pins()),
@@ -395,8 +397,8 @@ def test_engines_and_devices_never_share_a_table(tmp_path):
     assert sum("lacks its reference" in note for note in notes) == 2
 
 
-def test_a_scored_grid_says_what_was_timed_and_where():
-    """Useful tokens a second of both modes, from their own counts and the median of their passes."""
+def test_the_table_of_a_grid_shows_speeds_and_device():
+    """Useful tokens per second of both modes, from their own counts and the median of their passes."""
     console = Console(file=io.StringIO(), width=120, record=True)
     show(console, "toy", [llada("1", 0.9)])
     text = console.export_text()
@@ -409,10 +411,10 @@ def test_a_scored_grid_says_what_was_timed_and_where():
 
 
 def test_rates_are_of_sums_and_never_means_of_ratios(tmp_path):
-    """Two networks, one four times as slow: 2 n texts over the sum of both times."""
+    """Two networks, one four times as slow: 2 n texts divided by the sum of both times."""
     both = [llada("1", 0.9), llada("1", 0.9, seed=1, slow=4.0)]
     (row,) = rows_of(report.tables(store(tmp_path, both))["speed.csv"])
-    seconds = sum(sorted(r["measurements"]["speed"]["throughput"]["passes"])[1] for r in both)
+    seconds = sum(sorted(r.measurements.speed.throughput.passes)[1] for r in both)
     assert float(row["useful_per_second"]) == pytest.approx(2 * 200 * 15 / seconds, rel=1e-5)
     assert float(row["useful_per_forward"]) == pytest.approx(15 / 16, rel=1e-5)
     low, high = float(row["useful_per_second_low"]), float(row["useful_per_second_high"])
@@ -429,20 +431,20 @@ def test_tokens_a_forward_of_all_tables_are_of_sums(tmp_path):
     assert float(row["tokens_per_nfe"]) == 2.0 and float(row["nfe"]) == 8.0
 
 
-def test_a_measurement_changes_no_answer_and_a_count_does(tmp_path):
-    """Timed again on another day the answer agrees; other counts are another answer."""
+def test_other_seconds_are_the_same_answer_and_other_counts_are_not(tmp_path):
+    """A second timing on the same device is not stored; other counts raise."""
     first, slower = llada("1", 0.9), llada("1", 0.9, slow=2.0)
     assert results.Store(tmp_path).append(first) and not results.Store(tmp_path).append(slower)
     assert results.Store(tmp_path).append(llada("1", 0.9, device="phone"))
     assert len(rows_of(report.tables(tmp_path)["speed.csv"])) == 2
-    odd = {**first["answer"], "counts": first["answer"]["counts"] | {"useful": 1}}
-    wrong = make_record(results.Question.read(first["question"]), first["labels"], odd, first["measurements"])
+    odd = structs.replace(first.answer, counts=structs.replace(first.answer.counts, useful=1)).data()
+    wrong = make_record(first.question, first.labels.data(), odd, first.measurements.data())
     with pytest.raises(ValueError, match=r"counts.useful is 3000 and 1"):
         results.Store(tmp_path).append(wrong)
 
 
 def test_flips_of_records_that_hold_their_outcomes(tmp_path, capsys):
-    """Committed records have no files of items beside them; another task's documents are refused."""
+    """Committed records have no files of items beside them; documents of another task raise."""
     a = timed("llada@nano.sudoku", "low_confidence", "1", "1110", 16)
     b = timed("llada@nano.sudoku", "low_confidence", "2", "1011", 8)
     other = timed("llada@nano.sudoku", "low_confidence", "1", "1111", 16, task="other")
@@ -458,6 +460,6 @@ def test_flips_of_records_that_hold_their_outcomes(tmp_path, capsys):
         results_command.main(["flips", "nothing.jsonl", argv[2], "--raw", str(folder)])
     store(tmp_path / "raw", [more])
     with pytest.raises(
-        ValueError, match=r"means 2 questions: \w{12} \(train seed 0\), \w{12} \(train seed 1\)"
+        ValueError, match=r"matches 2 questions: \w{12} \(train seed 0\), \w{12} \(train seed 1\)"
     ):
         results_command.main([*argv, "--raw", str(folder)])
