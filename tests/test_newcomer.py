@@ -1,4 +1,4 @@
-"""A newcomer's own task: the commands of examples/newcomer/README.md, on a tiny net of the same recipe."""
+"""The commands of examples/newcomer/README.md work, here on a tiny network of the same recipe."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_the_commands_are_those_that_exist():
     ]
     cell = training[training.index("--out") + 1]
     assert scoring[scoring.index("--ckpt") + 1] == flipping[-1] == cell == "runs/reproduce/mdlm@nano.text-s0"
-    assert "mdlm@nano.text" in CELLS, "what make reproduce leaves"
+    assert "mdlm@nano.text" in CELLS, "the README reuses the runs of make reproduce"
     assert len((FOLDER / "words.jsonl").read_text("utf-8").splitlines()) == 20
 
 
 def test_a_newcomers_task_runs_by_the_readme(tmp_path, monkeypatch, capsys):
-    """20 rows, three samplers, two rates; likelihoods once; then flips by the names that the README types."""
+    """20 rows with three samplers at two rates, likelihoods once, then the flips of the README's two names."""
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(ROOT)
     pins = [pin for pin in overrides("mdlm") if not pin.startswith("data.")]
@@ -67,5 +67,5 @@ def test_a_newcomers_task_runs_by_the_readme(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["finish.yaml", "choose.yaml"])
-def test_a_task_names_its_data_beside_it(name):
+def test_each_task_file_names_the_data_file_beside_it(name):
     assert "words.jsonl" in (FOLDER / name).read_text("utf-8")
