@@ -1,9 +1,9 @@
-"""The held-out bound: nats a token with its standard error, the same estimator in training and in evaluation.
+"""The held-out bound in nats per token, with its standard error; the same estimator in training and in evaluation.
 
 Each row gets `passes` independent draws of (t, corruption); within a pass the times are stratified over the rows in a
-random order. The point estimate is sum(nll) / sum(tokens); its standard error treats clusters (documents) as the
-independent units, which covers data error and Monte Carlo error together and is a little too large, since
-stratification only helps. AR needs no draws: its one pass is exact.
+random order. The estimate is sum(nll) / sum(tokens). Its standard error treats clusters (documents) as the independent
+units. That covers sampling of the data and Monte Carlo error together, and is slightly too large, because
+stratification only reduces the error. Autoregression needs no draws: its one pass is exact.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from repro.processes.prediction import Predict
 
 BATCH = 256
-"""Rows of one forward; no draw depends on it."""
+"""Rows of one forward; the result does not depend on it."""
 FILLER = 2
-"""Fold of a row's key that noises its filler; 0 and 1 are the processes' own."""
+"""Fold of a row's key from which its filler is corrupted; the processes use folds 0 and 1."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """Nats a row `nll` [n] (mean over passes), scored `tokens` [n], each row's `cluster` [n], and the nats of all rows
-    in each pass, `by_pass`."""
+    """Nats of each row, `nll` [n] (mean over passes), its number of scored `tokens` [n] and its `cluster` [n], and the
+    nats of all rows together in each pass, `by_pass`."""
 
     nll: np.ndarray
     tokens: np.ndarray
@@ -43,7 +43,7 @@ class Bound:
 
     @property
     def value(self) -> float:
-        """Nats a token."""
+        """Nats per token."""
         return float(self.nll.sum() / self.tokens.sum())
 
     @property
@@ -53,14 +53,14 @@ class Bound:
 
     @property
     def drawn_error(self) -> float | None:
-        """The part of `error` that more passes would remove, by the spread of these (None for one pass: exact)."""
+        """The part of `error` that more passes would reduce, from the spread of the passes (None for a single pass)."""
         passes = len(self.by_pass)
         if passes < 2:
             return None
         return float(self.by_pass.std(ddof=1) / np.sqrt(passes) / self.tokens.sum())
 
     def gap(self, exact: np.ndarray) -> tuple[float, float]:
-        """Bound minus exact nll [n] of the same rows, nats a token, and its paired standard error."""
+        """Bound minus the `exact` nll [n] of the same rows in nats per token, and its paired standard error."""
         difference = self.nll - exact
         return float(difference.sum() / self.tokens.sum()), ratio_error(difference, self.tokens, self.cluster)
 
@@ -77,7 +77,7 @@ def ratio_error(total: np.ndarray, tokens: np.ndarray, cluster: np.ndarray) -> f
 
 
 def attention_of(ids: Tensor, vocabulary: Vocabulary) -> Mask:
-    """Padding is what holds the pad id; a vocabulary without one pads nothing."""
+    """The mask that hides positions with the pad id, if the vocabulary has one."""
     return Mask(None if vocabulary.pad is None else ids != vocabulary.pad)
 
 
@@ -89,7 +89,11 @@ def reading(
     vocabulary: Vocabulary,
     keys: Tensor,
 ) -> Predict:
-    """How the network reads noisy rows of clean `ids` [B, L]; filler is noised at their time by streams of its own."""
+    """A function that runs the network on noisy rows of clean `ids` [B, L].
+
+    Filler, the padding that the vocabulary treats as text, is corrupted too, at the rows' times but with keys of its
+    own.
+    """
     filler = None if vocabulary.filler is None else ids == vocabulary.filler
     attention = attention_of(ids, vocabulary)
 
@@ -112,14 +116,14 @@ def heldout_bound(
     seed: int,
     batch: int = BATCH,
 ) -> Bound:
-    """Estimate the bound on every row of `rows` (all of them: slice before), `batch` of them a forward."""
-    every = slice(0, len(rows))
-    nll = row_nll(network, process, vocabulary, rows, every, passes=passes, seed=seed, batch=batch)
+    """The bound on all of `rows`, `batch` rows a forward."""
+    everything = slice(0, len(rows))
+    nll = row_nll(network, process, vocabulary, rows, everything, passes=passes, seed=seed, batch=batch)
     return bound_of(rows, nll)
 
 
 def bound_of(rows: Rows, nll: np.ndarray) -> Bound:
-    """The bound on rows whose nats in each pass [passes, n] are known."""
+    """The bound on rows from their nats in each pass [passes, n]."""
     mean = np.zeros(nll.shape[1])
     for each in nll:
         mean += each / len(nll)
@@ -138,8 +142,11 @@ def row_nll(
     seed: int,
     batch: int,
 ) -> np.ndarray:
-    """Nats of the rows `some` of `rows` in each pass [passes, len(some)] (one pass where they are exact); `batch` rows
-    a forward. Draws are stratified over all rows, so the rows of two calls are those of one."""
+    """Nats of the rows `some` of `rows` in each pass, [passes, n] (one pass if the process is exact).
+
+    `batch`: rows a forward. Times are stratified over all of `rows`, so results do not depend on how rows are split
+    over calls.
+    """
     count = len(rows)
     passes = 1 if process.exact else passes
     device = network.denoiser.home

@@ -1,10 +1,11 @@
-"""Duo on the seed document's terms with a clean prompt: only what follows it is noised and scored
+"""The reference script's Duo loss with a clean prompt: only the answer is corrupted and scored
 (docs/method.md#script-departures row 10).
 
-The seed's script noises every position, so its network never sees the clean prompt that it is given when it answers.
-Here candidates up to and with the first separator stay clean. What follows has the same noise and, in the mean over a
-group, the same weight as in the script, for the group still counts the prompt's tokens: the variant drops the prompt's
-terms and moves no other. The closing separator is scored, so that the length of an answer is learned.
+The reference script (tom-pollak/dllm@43ea9ff) corrupts every position, so its network never sees a clean prompt in
+training, as it does when it answers. Here candidates up to and including the first separator stay clean. The answer has
+the same noise and, in the mean over a group, the same weight as in the script, because the group still counts the
+prompt's tokens: the variant drops the prompt's terms and changes no other. The closing separator is scored, so that the
+length of an answer is learned.
 
 python -m repro.recipes.duo --set 'objective={"part": "clean_prompt", "loss": {"part": "sym_kl",
     "noise": {"part": "window", "low": 0.03, "high": 0.15}, "floor": 1e-8, "view_scale": {"part": "kappa"},
@@ -29,21 +30,21 @@ if TYPE_CHECKING:
 
 
 def answers(batch: Batch) -> Tensor:
-    """Candidates behind the first separator of their row, [B, L] bool; none in a row without one.
+    """Candidates after the first separator of their row, [B, L] bool; none in a row without a separator.
 
-    The separator is the vocabulary's `eos`; ValueError where the data has none.
+    The separator is the vocabulary's `eos`; ValueError if it has none.
     """
     separator = batch.vocabulary.eos
     if separator is None:
-        raise ValueError("clean_prompt: this data has no separator (eos) behind its prompts; use sym_kl")
-    behind = (batch.ids == separator).cumsum(1).roll(1, 1) > 0
-    behind[:, 0] = False
-    return batch.candidates & behind
+        raise ValueError("clean_prompt: this data has no separator (eos) after its prompts; use sym_kl")
+    after = (batch.ids == separator).cumsum(1).roll(1, 1) > 0
+    after[:, 0] = False
+    return batch.candidates & after
 
 
 @part
 class CleanPrompt(Objective):
-    """`loss` on the answers alone, prompts clean."""
+    """`loss` on the answers alone, with clean prompts."""
 
     loss: SymKL
 

@@ -1,13 +1,13 @@
-"""Discrete consistency distillation (DCD; Sahoo et al. 2025, algorithm 1; docs/method.md#duo-hyperparameters): fewer
-steps from a network that needs many.
+"""Discrete consistency distillation (DCD; Sahoo et al. 2025, algorithm 1; docs/method.md#duo-hyperparameters): a
+network that needs fewer steps than its teacher.
 
     z_t, z_s = argmax of one Gaussian path at two levels, s = t - delta           (one noise, two signals)
-    loss     = KL(student(z_t, t) || teacher(z_s, s))                             a token, summed over V
-    delta    = 2^n / grid in round n = step // round; when a round begins, the teacher is the student as it stands
+    loss     = KL(student(z_t, t) || teacher(z_s, s))                             per token, summed over V
+    delta    = 2^n / grid in round n = step // round; at the start of a round the teacher becomes a copy of the student
 
-The path of a token needs three draws, not V: its own coordinate mu + e, and the largest of the others, which has the
-same id at every level, for their signals are all zero. So z is the clean id where mu + e exceeds that maximum, else
-that id; the more signal, the more clean ids, never another.
+The path of a token needs three draws, not V: its own coordinate mu + e, and the value and id of the largest other
+coordinate. That id is the same at every level, because the other coordinates carry no signal. So z is the clean id if
+mu + e exceeds that maximum and otherwise the other id; with more signal, a clean id stays clean.
 
 Symbols: B rows, L positions, N scored positions, K ids; mu = A / s = exp(-gamma / 2).
 """
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
     from repro.processes.process import Process
 
 
-def path(x0: Tensor, gammas: tuple[Tensor, ...], keys: Tensor, count: int) -> list[Tensor]:
-    """Noisy ids of x0 [B, L] at each of several gamma [B], all of one noise; one key a row [B], K = `count`."""
+def path(x0: Tensor, gammas: tuple[Tensor, ...], keys: Tensor, vocab_size: int) -> list[Tensor]:
+    """Noisy ids [B, L] of x0 [B, L] at each of several gamma [B], from the same noise; one key a row [B]."""
     u = rng.uniform(keys, x0.shape[1], 3)
-    largest = order_statistics(u[..., :1], count - 1)[..., 0]
-    other = distinct(x0, u[..., 1:2], count)[..., 1]
+    largest = order_statistics(u[..., :1], vocab_size - 1)[..., 0]
+    other = distinct(x0, u[..., 1:2], vocab_size)[..., 1]
     own = torch.special.ndtri(u[..., 2])
     return [torch.where((-gamma / 2).exp()[:, None] + own > largest, x0, other) for gamma in gammas]
 
 
 def reverse_kl(logits: Tensor, features: Tensor, head: Head) -> Tensor:
-    """KL(student || teacher): student's logits [n, V]; the teacher's `features` [n, D] and head over V -> [n] nats."""
+    """KL(student || teacher) [n] in nats, of the student's logits [n, V] and the teacher's features [n, D] and head."""
     logp = logits.log_softmax(-1)
-    return _divergence(logp, logp.exp(), _said(features, head))
+    return _divergence(logp, logp.exp(), _teacher_logp(features, head))
 
 
 def reverse_kl_gradient(logits: Tensor, features: Tensor, head: Head) -> Tensor:
-    """`reverse_kl`, its logits overwritten by p_k (ln p_k - ln q_k - KL)."""
-    logp, logq = logits.log_softmax(-1), _said(features, head)
+    """`reverse_kl`, which also overwrites its logits by their gradient p_k (ln p_k - ln q_k - KL)."""
+    logp, logq = logits.log_softmax(-1), _teacher_logp(features, head)
     p = torch.exp(logp, out=logits)
     kl = _divergence(logp, p, logq)
     p.mul_(logp.sub_(logq).sub_(kl[:, None]))
@@ -55,25 +55,29 @@ def reverse_kl_gradient(logits: Tensor, features: Tensor, head: Head) -> Tensor:
 
 
 def _divergence(logp: Tensor, p: Tensor, logq: Tensor) -> Tensor:
-    """sum of p (d + e^-d - 1), d = ln p - ln q, [n, V] -> [n]: no term is negative, so that float32 keeps what the
-    plain sum of p d would lose where teacher and student nearly agree. Far below q a term is p (d - 1) + q."""
+    """Sum of p (d + e^-d - 1) over V with d = ln p - ln q, [n, V] -> [n].
+
+    It equals the sum of p d, but no term is negative, so that float32 keeps its precision if teacher and student nearly
+    agree. For d < -20 a term is computed as p (d - 1) + q.
+    """
     d = logp - logq
     near = p * (d + torch.expm1(-d.clamp(min=-20)))
     return torch.where(d > -20, near, p * (d - 1) + logq.exp()).sum(-1)
 
 
-def _said(features: Tensor, head: Head) -> Tensor:
-    """The teacher's log-probabilities [n, V], as precise as its weights whatever the student's precision is."""
+def _teacher_logp(features: Tensor, head: Head) -> Tensor:
+    """The teacher's log-probabilities [n, V] in the precision of its weights, also under the student's autocast."""
     with torch.autocast(features.device.type, enabled=False):
         return torch.nn.functional.linear(features, head.weight, head.bias).log_softmax(-1)
 
 
 @part
 class Dcd(Distillation):
-    """KL to the teacher along one path, over the clean ids.
+    """KL from student to teacher at two levels of one path, over the clean ids.
 
-    `window`: gamma at t = 0 and t = 1; `grid`: steps of the first round's walk from 1 to 0; `round`: optimizer steps of
-    a round; `eps`: t before it is moved by delta is at least that.
+    `window`: gamma at t = 0 and t = 1; `grid`: number of deltas between t = 1 and 0 in the first round; `round`:
+    optimizer steps of a round; `eps`: smallest t before delta is added. Raises ValueError for `grid` or `round` below
+    1.
     """
 
     window: GammaWindow
@@ -92,7 +96,7 @@ class Dcd(Distillation):
                 raise ValueError(f"{pin}={getattr(self, pin)} is too small; give 1 or more")
 
     def delta(self, step: int) -> float:
-        """How far the student looks ahead of its teacher, in t; a run never takes it beyond 1."""
+        """Difference t - s between the student's and the teacher's time at an optimizer step, at most 1."""
         return min(1.0, 2.0 ** (step // self.round) / self.grid)
 
     def renews(self, step: int) -> bool:
@@ -107,24 +111,26 @@ class Dcd(Distillation):
         from repro.processes.uniform import Uniform
 
         assert isinstance(process, Uniform)
-        count, where, delta = batch.vocabulary.size, batch.candidates, self.delta(batch.step)
+        vocab_size, where, delta = batch.vocabulary.size, batch.candidates, self.delta(batch.step)
         drawn = rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, len(batch.step_candidates))
         t = (self.eps + (1 - self.eps) * drawn + delta).clamp(max=1.0)
         span = self.window.high - self.window.low
         gammas = (self.window.low + span * t, self.window.low + span * (t - delta))
         keys = rng.keys(batch.seed, rng.NOISE, batch.step, batch.index)
-        z_t, z_s = (torch.where(batch.noised, z, batch.ids) for z in path(batch.ids, gammas, keys, count))
-        (alpha_t, _), (alpha_s, _) = (gaussian.transform(gamma, count) for gamma in gammas)
+        z_t, z_s = (
+            torch.where(batch.noised, z, batch.ids) for z in path(batch.ids, gammas, keys, vocab_size)
+        )
+        (alpha_t, _), (alpha_s, _) = (gaussian.transform(gamma, vocab_size) for gamma in gammas)
         with torch.no_grad(), torch.autocast(batch.ids.device.type, enabled=False):
-            told = Prediction(teacher, z_s, process.time(alpha_s), batch.attention).features(where)
-        said = Prediction(denoiser, z_t, process.time(alpha_t), batch.attention)
-        head = teacher.head().first(count)
+            target = Prediction(teacher, z_s, process.time(alpha_s), batch.attention).features(where)
+        features = Prediction(denoiser, z_t, process.time(alpha_t), batch.attention).features(where)
+        head = teacher.head().first(vocab_size)
         loss = HandDerived(partial(reverse_kl, head=head), partial(reverse_kl_gradient, head=head))
         weight = self.group.weights(batch.step_candidates, batch.index)[where.nonzero()[:, 0]]
-        value, kl = fused_loss(said.features(where), denoiser.head().first(count), loss, weight, told)
+        value, kl = fused_loss(features, denoiser.head().first(vocab_size), loss, weight, target)
         logs = {
             "t": t.sum(),
             "delta": torch.full_like(t, delta).sum(),
-            "p_flip": ((1 - alpha_t) * (1 - 1 / count)).sum(),
+            "p_flip": ((1 - alpha_t) * (1 - 1 / vocab_size)).sum(),
         }
         return Loss(value, kl.sum(), int(where.sum()), logs)

@@ -1,9 +1,9 @@
 """Negative evidence lower bounds as training losses: both noises in discrete form, and Duo's curriculum.
 
-`Elbo` is the bound itself (docs/method.md#mdlm for absorbing noise, D.3 for uniform), one low-discrepancy t a row
-over the whole step. `DuoElbo` starts with the Gaussian relaxation: soft tokens at a temperature, the integrand taken
-at the argmax of the same latent; after `until` steps it is the bound (docs/method.md#duo-curriculum). For a
-temperature above 0 it is biased: evaluation always uses hard tokens.
+`Elbo` is the bound itself (docs/method.md#mdlm for absorbing noise, docs/method.md#duo-nelbo for uniform), with one
+low-discrepancy t a row over the whole step. `DuoElbo` starts with the Gaussian relaxation: the network reads soft
+tokens at a temperature, and the integrand is taken at the argmax of the same latent; after `until` steps it is the
+bound (docs/method.md#duo-curriculum). At temperatures above 0 it is biased; evaluation always uses hard tokens.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
 
 def stratified(batch: Batch) -> Tensor:
-    """Low-discrepancy uniforms of a batch's rows, one in each stratum of the whole step, [B]."""
+    """Low-discrepancy uniforms [B] of a batch's rows, one in each stratum of the whole step."""
     return rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, len(batch.step_candidates))
 
 
 def elbo(group: Group, eps: float, u: Tensor, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-    """The discrete bound at t = eps + (1 - eps) u, u [B], without prior and tail, whose gradient is worth little."""
+    """The discrete bound at t = eps + (1 - eps) u, u [B], without prior and tail terms, whose gradients are
+    negligible."""
     from repro.models.prediction import Prediction
 
     noise = diffusion(process)
@@ -57,7 +58,7 @@ def _loss(
 
 @part
 class Elbo(Objective):
-    """The NELBO of the process in continuous time, per candidate token; t in [eps, 1]."""
+    """The continuous-time NELBO of the process per candidate token, t in [eps, 1]."""
 
     eps: float
     group: Group
@@ -72,7 +73,7 @@ class Elbo(Objective):
 
 @part
 class IndependentElbo(Objective):
-    """The same bound with a time of its own for each row, none stratified (LLaDA; docs/method.md#llada-objective)."""
+    """The same bound with an independent time for each row, not stratified (LLaDA; docs/method.md#llada-objective)."""
 
     eps: float
     group: Group
@@ -88,7 +89,7 @@ class IndependentElbo(Objective):
 
 @part
 class DuoElbo(Objective):
-    """Duo's paper loss: relaxed up to and including step `until`, then the discrete bound
+    """The loss of the Duo paper: relaxed up to and including step `until`, then the discrete bound
     (docs/method.md#duo-curriculum)."""
 
     window: GammaWindow
@@ -110,7 +111,7 @@ class DuoElbo(Objective):
         assert isinstance(process, Uniform)
         if batch.step > self.until:
             return elbo(self.group, self.eps, stratified(batch), denoiser, process, batch)
-        count = batch.vocabulary.size
+        vocab_size = batch.vocabulary.size
         t = stratified(batch)
         span = self.window.high - self.window.low
         drawn = relaxed(
@@ -123,6 +124,6 @@ class DuoElbo(Objective):
         prediction = Prediction(denoiser, drawn.soft, process.time(drawn.alpha), batch.attention)
         where = batch.candidates
         rows = where.nonzero()[:, 0]
-        loss = partial(token_nll, vocab_size=count, meaning=denoiser.meaning)
+        loss = partial(token_nll, vocab_size=vocab_size, meaning=denoiser.meaning)
         inputs = (batch.ids[where], drawn.z[where], drawn.alpha[rows], (span * drawn.slope)[rows])
         return _loss(self.group, batch, prediction, Scored(where, loss, inputs), {"t": t.sum(), **drawn.logs})

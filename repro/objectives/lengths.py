@@ -1,12 +1,13 @@
-"""How long the rows of a step are: cut at random, or padded to the longest of their neighbours (LLaDA;
+"""Length of the rows of a step: cut at random, or padded to the longest of their group (LLaDA;
 docs/method.md#llada-objective, docs/method.md#llada-sft).
 
     RandomLength(loss=IndependentElbo(...), probability=0.01, rows=4)      pre-training
-    ToLongest(loss=IndependentElbo(...), rows=2)                           answers, padded with what their rows hold
+    ToLongest(loss=IndependentElbo(...), rows=2)                           fine-tuning, padding of answers scored too
 
-Both look at `rows` consecutive rows of the step at a time: LLaDA's code cuts and pads a whole local batch. What lies
-beyond a row's length is attended by nobody and scored nowhere, which is a shorter row for a network that looks both
-ways. Symbols: R rows of a step, B of a batch, L positions.
+Both treat `rows` consecutive rows of the step as a group, as LLaDA's code cuts and pads a whole local batch. Positions
+beyond a row's length are masked in attention and not scored, which for a bidirectional network is a shorter row.
+
+Symbols: R rows of a step, B of a batch, L positions.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ if TYPE_CHECKING:
 
 
 def group_of(batch: Batch, rows: int) -> Tensor:
-    """Which group of `rows` consecutive rows each row of the step belongs to, [R]."""
+    """Number of the group of `rows` consecutive rows that each row of the step belongs to, [R]."""
     return torch.arange(len(batch.step_candidates), device=batch.ids.device) // rows
 
 
 def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
-    """The batch with the candidates `where` [R, L] of its step and rows of `length` [R]."""
+    """The batch with rows of `length` [R] and the candidates `where` [R, L] within them."""
     from repro.models.attention import Mask
 
     column = torch.arange(where.shape[1], device=where.device)
     inside = column < length[:, None]
     where = where & inside
     here, valid = inside[batch.index], batch.attention.valid
-    if not bool(here.all()):  # else nothing is masked, and attention stays dense
+    if not bool(here.all()):  # otherwise attention needs no mask
         valid = here if valid is None else valid & here
     return dataclasses.replace(
         batch,
@@ -53,12 +54,12 @@ def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
 
 def _check(rows: int) -> None:
     if rows < 1:
-        raise ValueError(f"rows={rows} are no neighbours; give 1 or more")
+        raise ValueError(f"rows={rows} is no group of rows; give 1 or more")
 
 
 @part
 class RandomLength(Objective):
-    """`loss` where `rows` neighbours are cut, with `probability`, to one length uniform on 1..L."""
+    """`loss` on rows that are cut, with `probability`, to a length uniform on 1..L, the same for `rows` rows."""
 
     loss: Elbo | IndependentElbo
     probability: float
@@ -71,7 +72,7 @@ class RandomLength(Objective):
     def __post_init__(self) -> None:
         _check(self.rows)
         if not 0 < self.probability <= 1:
-            raise ValueError(f"probability={self.probability} cuts nothing; give a number in (0, 1]")
+            raise ValueError(f"probability={self.probability} is not in (0, 1]; give a number in (0, 1]")
 
     def lengths(self, batch: Batch) -> Tensor:
         """Length of each row of the step, [R]."""
@@ -89,7 +90,7 @@ class RandomLength(Objective):
 
 @part
 class ToLongest(Objective):
-    """`loss` where what follows the last candidate of a row is one too, up to the longest of `rows` neighbours."""
+    """`loss` on rows whose candidates go on after the last one, up to the longest of a group of `rows` rows."""
 
     loss: Elbo | IndependentElbo
     rows: int
@@ -102,7 +103,7 @@ class ToLongest(Objective):
         _check(self.rows)
 
     def lengths(self, batch: Batch) -> Tensor:
-        """Length of each row of the step, [R]: one more than the last candidate of its group."""
+        """Length of each row of the step, [R]: one more than the last candidate's index within its group."""
         assert batch.step_where is not None
         column = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
         own = (batch.step_where * column).amax(1)

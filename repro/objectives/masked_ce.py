@@ -1,8 +1,8 @@
-"""Cross-entropy at masked positions with a truncated mask rate: the seed document's masked recipe
+"""Cross-entropy at masked positions with a truncated mask rate: the masked reference script, tom-pollak/dllm@43ea9ff
 (docs/method.md#masked-script).
 
-No 1/t weight and rates in [low, high] only: not a bound, and heavily masked rows weigh more. The softmax runs over all
-ids, the mask id included, as in the script.
+It has no weight 1/t and only rates in [low, high], so it is not a bound, and heavily masked rows weigh more. The
+softmax runs over all ids, the mask id included, as in the script.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 class Masks(Part):
-    """Kind: when the masks of an example are drawn."""
+    """Kind: whether the masks of an example are drawn once or at every step."""
 
     @abstractmethod
     def keys(self, purpose: int, batch: Batch) -> Tensor:
-        """One key for each row of the step, [R]."""
+        """Random keys [R] of the step's rows for `purpose` (`repro.core.rng`)."""
 
 
 @part
 class Static(Masks):
-    """Once for the whole run: the stream is the example's (datasets.map in the seed's script;
+    """Once for the whole run: the key depends on the example (datasets.map in the reference script;
     docs/method.md#masked-script)."""
 
     def keys(self, purpose: int, batch: Batch) -> Tensor:
@@ -44,7 +44,7 @@ class Static(Masks):
 
 @part
 class Fresh(Masks):
-    """Anew at each step: the stream is the row's."""
+    """Anew at each step: the key depends on step and row."""
 
     def keys(self, purpose: int, batch: Batch) -> Tensor:
         rows = torch.arange(len(batch.step_examples), device=batch.ids.device)
@@ -64,7 +64,7 @@ class MaskedCE(Objective):
     score = "no bound"
 
     def counts(self, batch: Batch) -> Tensor:
-        """Masked tokens of every row of the step, [R]."""
+        """Number of masked tokens of every row of the step, [R]."""
         u = rng.uniform(self.masks.keys(rng.TIME, batch))
         rate = self.rate.low + (self.rate.high - self.rate.low) * u
         return (batch.step_candidates * rate).long().clamp_min(1)
@@ -78,7 +78,7 @@ class MaskedCE(Objective):
         from repro.models.fused_head import fused_loss
 
         if batch.vocabulary.filler is not None:
-            raise ValueError("masked_ce keeps padding clean, and padded rows want it noised; use elbo")
+            raise ValueError("masked_ce does not corrupt filler, which this data needs; use elbo")
         masked = self.chosen(batch)
         noisy = batch.ids.masked_fill(masked, mask_id(batch.vocabulary))
         features = denoiser.encode(noisy, t=None, attention=batch.attention)[masked]

@@ -1,4 +1,4 @@
-"""Laws of the noise level of a training row."""
+"""Distributions of the noise level of a training row."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What an objective is given and what it returns; what its loss averages over.
+"""The interface of training losses: their inputs and outputs, and what a loss is averaged over.
 
-An objective draws its own noise from per-row streams (keys of seed, purpose, step and row index), so that a step split
-into any number of processes and microbatches gives one loss curve. The weights of its average come from the whole
-step's token counts, which the streams give before any forward.
+An objective draws its noise with per-row keys (of seed, purpose, step and row index), so that a step split into any
+number of processes and microbatches gives the same loss curve. The weights of its average depend on the token counts of
+the whole step, which follow from the keys before any forward.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of one optimizer step, and what is known of the whole step (R rows) before any forward."""
+    """B rows of one optimizer step, and properties of all R rows of the step that are known before any forward."""
 
     ids: Tensor
     """[B, L] clean ids."""
@@ -39,22 +39,22 @@ class Batch:
     seed: int
     vocabulary: Vocabulary
     step_examples: Tensor
-    """[R] stable names of all rows of the step."""
+    """[R] ids of the examples of all rows of the step, stable across epochs."""
     step_candidates: Tensor
     """[R] number of candidates of all rows of the step."""
     step_where: Tensor | None = None
-    """[R, L] bool: the candidates of all rows of the step, for what depends on the lengths of other rows."""
+    """[R, L] bool: the candidates of all rows of the step, for losses that depend on the lengths of other rows."""
 
     @property
     def noised(self) -> Tensor:
-        """[B, L] bool: positions that may be corrupted, the candidates and filler, which is never scored."""
+        """[B, L] bool: positions to be corrupted, which are the candidates and filler; filler is never scored."""
         filler = self.vocabulary.filler
         return self.candidates if filler is None else self.candidates | (self.ids == filler)
 
 
 class Loss(NamedTuple):
     """`value`: scalar whose sum over all microbatches and processes of a step is the step's loss; `nll`: summed
-    cross-entropy or bound of the scored tokens, nats; `tokens`: their number; `logs`: sums over rows, by name."""
+    cross-entropy or bound of the scored tokens, in nats; `tokens`: their number; `logs`: sums over rows, by name."""
 
     value: Tensor
     nll: Tensor
@@ -63,16 +63,16 @@ class Loss(NamedTuple):
 
 
 class Group(Part):
-    """Kind: what a loss averages over."""
+    """Kind: the tokens over which a loss is averaged."""
 
     @abstractmethod
     def weights(self, tokens: Tensor, index: Tensor) -> Tensor:
-        """Scored tokens of all rows of the step [R] -> weight of the summed loss of rows `index` [B], float64 [B]."""
+        """Weights [B] float64 of the summed losses of the rows `index` [B], given the scored tokens [R] of all rows."""
 
 
 @part
 class RowGroup(Group):
-    """Mean over the tokens of `rows` consecutive rows, then over groups: as on `rows` a GPU under DDP
+    """Mean over the tokens of `rows` consecutive rows, then over these groups, as under DDP with `rows` rows a GPU
     (docs/method.md#masked-script)."""
 
     rows: int
@@ -97,8 +97,8 @@ class GlobalBatch(Group):
 class Objective(Part):
     """Kind: a training loss.
 
-    `meaning`: what a network trained by it says; `processes`: registered names of the noises it is for; `score`: what
-    its value is worth, and tables say so where a likelihood read from it may mislead (docs/method.md#symmetric-kl).
+    `meaning`: what a network trained by it predicts; `processes`: registered names of the processes that it supports;
+    `score`: whether a likelihood may be read from its value, which tables show (docs/method.md#symmetric-kl).
     """
 
     meaning: ClassVar[Meaning]
@@ -106,11 +106,12 @@ class Objective(Part):
     score: ClassVar[Literal["exact", "truncated bound", "no bound", "improper score"]]
 
     @abstractmethod
-    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss: ...
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        """The loss of a microbatch."""
 
 
 class Distillation(Objective):
-    """Kind: a loss against a teacher, a network that no gradient reaches and that the student's weights may renew."""
+    """Kind: a loss against a teacher, a network without gradients that may become a copy of the student."""
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         raise TypeError("a distillation compares the network with a teacher; call `distil`")
@@ -121,4 +122,4 @@ class Distillation(Objective):
 
     @abstractmethod
     def renews(self, step: int) -> bool:
-        """Whether the teacher takes over the student's weights before this step."""
+        """Whether the teacher becomes a copy of the student before optimizer step `step`."""

@@ -1,8 +1,8 @@
-"""The relaxed corruption that Duo's losses share: noise levels to soft tokens, noisy ids and what is known of them.
+"""The relaxed corruption that Duo's losses share: soft tokens and noisy ids at given noise levels.
 
-Each row has one gamma; at every noised position the true id gives way to a soft token at the step's temperature, other
-positions stay clean (docs/method.md#uniform-script, docs/method.md#duo-curriculum). Noise belongs to (seed, step,
-row), never to the batch.
+Each row has one gamma. At every position to be corrupted the true id is replaced by a soft token at the step's
+temperature; other positions stay clean (docs/method.md#uniform-script, docs/method.md#duo-curriculum). The noise
+depends on seed, step and row, not on the batch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class Relaxed(NamedTuple):
-    """What a network reads (`soft`) and what its loss needs: noisy ids `z` [B, L], alpha = T(A) [B] and its derivative
-    by gamma, `slope` [B]; `logs`: sums over rows of P(flip) and of the mass that the soft tokens kept."""
+    """The network's input `soft` and what its loss needs: noisy ids `z` [B, L], alpha = T(A) [B] and its derivative
+    `slope` [B] by gamma; `logs`: sums over rows of P(flip) and of the probability mass that the soft tokens cover."""
 
     soft: Soft
     z: Tensor
@@ -35,17 +35,17 @@ class Relaxed(NamedTuple):
 def relaxed(
     tokens: Relaxation, temperature: Temperature, gamma: Tensor, ends: tuple[float, float], batch: Batch
 ) -> Relaxed:
-    """Corrupt the noised positions of a batch at gamma [B], which lies between `ends`."""
+    """Corrupt the positions `batch.noised` at gamma [B], which lies between `ends`."""
     from repro.processes import gaussian
 
-    count = batch.vocabulary.size
-    asked = Range(count, *ends, temperature.hottest())
+    vocab_size = batch.vocabulary.size
+    limits = Range(vocab_size, *ends, temperature.hottest())
     keys = rng.keys(batch.seed, rng.NOISE, batch.step, batch.index)
-    drawn = tokens.draw(asked, batch.ids, gamma, temperature.tau(batch.step), keys)
+    drawn = tokens.draw(limits, batch.ids, gamma, temperature.tau(batch.step), keys)
     where = batch.noised
-    kept = (drawn.kept * where).sum(1) / where.sum(1).clamp_min(1)
-    alpha, slope = gaussian.transform(gamma, count)
-    flip = (1 - alpha) * (1 - 1 / count)
-    logs = {"p_flip": flip.sum(), "kept_mass": kept.sum()}
+    mass = (drawn.mass * where).sum(1) / where.sum(1).clamp_min(1)
+    alpha, slope = gaussian.transform(gamma, vocab_size)
+    flip = (1 - alpha) * (1 - 1 / vocab_size)
+    logs = {"p_flip": flip.sum(), "kept_mass": mass.sum()}
     z = torch.where(where, drawn.z, batch.ids)
     return Relaxed(hold(drawn.soft, batch.ids, where), z, alpha, slope, logs)

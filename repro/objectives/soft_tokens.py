@@ -1,4 +1,4 @@
-"""Soft tokens of the Gaussian relaxation, two ways of one law: every coordinate, or only those that carry mass.
+"""Soft tokens of the Gaussian relaxation, drawn in two ways with the same law: dense, or only the largest coordinates.
 
 A token x at signal A and spread s has the latent w = A onehot(x) + s eps; its soft token is softmax(w / tau), its noisy
 id z = argmax w (docs/method.md#uniform-script, docs/method.md#sparse-soft-tokens; Sahoo et al. 2025, The Diffusion
@@ -8,17 +8,19 @@ over the sum of all, and
     the true id's         y = mu + N(0, 1)
     those of the others   y_1 > y_2 > ... > y_N, the order statistics of N = K - 1 standard normals
 
-At the temperatures that are trained a handful of the others holds all but 1e-4 of the mass. `sparse` draws the k
-largest directly, gives them ids without replacement, each order alike, and counts the rest in the denominator by
-(N - k) E[exp(S y) | y < y_k]. So it needs k numbers a token instead of K, and nothing [tokens, K] exists. `dense` is
-the reference. Both compare the true coordinate with the largest other: z = x if and only if it exceeds y_1.
+At the temperatures used in training, a few of the others hold all but 1e-4 of the mass. `sparse` draws the k largest
+directly, gives them ids without replacement, all orders equally likely, and counts the rest in the denominator by
+(N - k) E[exp(S y) | y < y_k]. It needs k numbers a token instead of K, and no tensor [tokens, K]. `dense` is the
+reference. In both, z = x if and only if the true coordinate exceeds y_1.
 
-Symbols: B rows, L positions, K ids, k others kept, N = K - 1; everything is float64 but the weights returned.
+Symbols: B rows, L positions, K ids, k other ids that are drawn, N = K - 1. All values are float64 except the returned
+weights.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,26 +35,27 @@ if TYPE_CHECKING:
     from repro.models.denoiser import Soft
 
 MOST = 128
-"""Others that a sparse soft token may keep; where more are needed it is not sparse."""
+"""Most other ids of a sparse soft token; if more are needed, dense tokens are the better choice."""
 TRIALS = 4096
-"""Keyed draws from which the expected kept mass is estimated, the same at each of `LEVELS` noise levels."""
+"""Keyed draws from which the expected mass is estimated, the same at each noise level."""
 LEVELS = 9
+"""Noise levels at which it is estimated."""
 
 
 class Drawn(NamedTuple):
-    """A batch of corrupted tokens: `soft` [B, L, k + 1] (true id first) or [B, L, K]; `z` [B, L] noisy ids; `kept`
-    [B, L] mass of the ids in `soft` before any rounding (1 when it has them all)."""
+    """A batch of corrupted tokens: `soft` [B, L, k + 1] (true id first) or [B, L, K]; noisy ids `z` [B, L]; `mass` [B,
+    L] of the ids in `soft` (1 if it has all ids)."""
 
     soft: Soft
     z: Tensor
-    kept: Tensor
+    mass: Tensor
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a run asks of its soft tokens: `count` ids, gamma = -log SNR in [low, high], tau at most `hottest`."""
+    """The range of a run's soft tokens: `vocab_size` ids, gamma = -log SNR in [low, high], tau at most `hottest`."""
 
-    count: int
+    vocab_size: int
     low: float
     high: float
     hottest: float
@@ -61,31 +64,32 @@ class Range:
 # --- the two ways -------------------------------------------------------------------------------------------------
 
 
-def dense(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, count: int) -> Drawn:
-    """All K coordinates: ids x0 [B, L] at gamma [B], one key a row [B]."""
+def dense(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int) -> Drawn:
+    """All K coordinates of ids x0 [B, L] at gamma [B], with one key a row [B]."""
     from repro.models.denoiser import Soft
     from repro.processes import gaussian
 
-    latent = gaussian.relax(x0, gamma, rng.normal(keys, x0.shape[1], count), count)
+    latent = gaussian.relax(x0, gamma, rng.normal(keys, x0.shape[1], vocab_size), vocab_size)
     weights = (latent / tau).float().softmax(-1)
     return Drawn(Soft(None, weights), latent.argmax(-1), torch.ones_like(x0, dtype=torch.float64))
 
 
-def sparse(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, count: int, others: int) -> Drawn:
+def sparse(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int, others: int) -> Drawn:
     """The true coordinate and the k = `others` largest of the rest; arguments as `dense`.
 
-    Weights are shares of the whole sum and not renormalised: they add up to `kept`. The largest logit is subtracted,
-    so the greatest weight is representable at any temperature above 0 (docs/method.md#sparse-soft-tokens trap 2).
+    Weights are shares of the whole sum and are not renormalised: they add up to `mass`. The largest logit is
+    subtracted, so that the largest weight is representable at any temperature above 0
+    (docs/method.md#sparse-soft-tokens trap 2).
     """
     from repro.models.denoiser import Soft
 
     u = rng.uniform(keys, x0.shape[1], 2 * others + 1)
-    largest = order_statistics(u[..., :others], count - 1)
-    ids = distinct(x0, u[..., others:-1], count)
+    largest = order_statistics(u[..., :others], vocab_size - 1)
+    ids = distinct(x0, u[..., others:-1], vocab_size)
     mu, sharpness = (-gamma / 2).exp(), torch.sigmoid(gamma).sqrt() / tau
     true = mu[:, None] + torch.special.ndtri(u[..., -1])
     logits = sharpness[:, None, None] * torch.cat([true[..., None], largest], -1)
-    rest = tail(sharpness[:, None], largest[..., -1], x0.new_tensor(count - 1 - others))
+    rest = tail(sharpness[:, None], largest[..., -1], x0.new_tensor(vocab_size - 1 - others))
     weights = torch.cat([logits, rest[..., None]], -1).softmax(-1)[..., :-1]
     z = torch.where(true > largest[..., 0], x0, ids[..., 1])
     return Drawn(Soft(ids, weights.float()), z, weights.sum(-1))
@@ -94,21 +98,22 @@ def sparse(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, count: int, othe
 def order_statistics(u: Tensor, count: int) -> Tensor:
     """The k largest of `count` = N standard normals, descending: uniforms [..., k] -> [..., k].
 
-    U_(1) = u_1^(1/N), U_(j+1) = U_(j) u_(j+1)^(1/(N-j)), in logarithms and through the upper tail 1 - U, which a
-    uniform near 1 would lose.
+    U_(1) = u_1^(1/N), U_(j+1) = U_(j) u_(j+1)^(1/(N-j)), computed in logarithms and through the upper tail 1 - U, which
+    keeps its precision for U near 1.
     """
     left = count - torch.arange(u.shape[-1], dtype=torch.float64, device=u.device)
     return -torch.special.ndtri(-torch.expm1((u.log() / left).cumsum(-1)))
 
 
-def distinct(first: Tensor, u: Tensor, count: int) -> Tensor:
-    """Ids [..., k + 1] without repetition: `first` [...], then k of the other ids, every order alike; u [..., k].
+def distinct(first: Tensor, u: Tensor, vocab_size: int) -> Tensor:
+    """Ids [..., k + 1] without repetition: `first` [...], then k others, all orders equally likely; uniforms u [...,
+    k].
 
-    The j-th draw is a rank among the ids not yet taken. From the last draw back, each rank steps over the ids taken
-    before it (the decoding of a Lehmer code).
+    The j-th draw is a rank among the ids not yet taken; going back from the last draw, each rank is shifted past the
+    ids taken before it (the decoding of a Lehmer code).
     """
     draws = u.shape[-1]
-    left = count - 1 - torch.arange(draws, device=u.device)
+    left = vocab_size - 1 - torch.arange(draws, device=u.device)
     ids = torch.cat([first[..., None], (u * left).long()], -1)
     for j in reversed(range(draws)):
         ids[..., j + 1 :] += (ids[..., j + 1 :] >= ids[..., j : j + 1]).long()
@@ -116,10 +121,10 @@ def distinct(first: Tensor, u: Tensor, count: int) -> Tensor:
 
 
 def tail(sharpness: Tensor, edge: Tensor, beyond: Tensor) -> Tensor:
-    """log of `beyond` * E[exp(S y) | y < c], y standard normal: S = `sharpness`, c = `edge`; they broadcast.
+    """log of `beyond` * E[exp(S y) | y < c], y standard normal, S = `sharpness`, c = `edge`; arguments broadcast.
 
-    E = exp(S^2 / 2) Phi(c - S) / Phi(c), written by the scaled complementary error function, for S^2 / 2 reaches 1e15
-    where S c is 1e8.
+    E = exp(S^2 / 2) Phi(c - S) / Phi(c) is computed with the scaled complementary error function, because S^2 / 2
+    reaches 1e15 when S c is 1e8.
     """
     mills = torch.special.erfcx((sharpness - edge) / math.sqrt(2)) / 2
     mean = sharpness * edge - edge**2 / 2 + mills.log() - torch.special.log_ndtr(edge)
@@ -129,38 +134,39 @@ def tail(sharpness: Tensor, edge: Tensor, beyond: Tensor) -> Tensor:
 # --- how many to keep ---------------------------------------------------------------------------------------------
 
 
-def expected_mass(asked: Range) -> Tensor:
-    """Expected kept mass with 1, 2, ... others, at the worst noise level of the range, [min(N, MOST)] float64.
+def expected_mass(limits: Range) -> Tensor:
+    """Expected mass of soft tokens with 1, 2, ... others at the worst noise level, [min(N, MOST)] float64.
 
-    Mean over `TRIALS` keyed draws. The tail stands as its mean, which by Jensen's inequality errs low.
+    Mean over `TRIALS` keyed draws. The tail is replaced by its mean, which by Jensen's inequality underestimates the
+    mass.
     """
-    rest = asked.count - 1
+    rest = limits.vocab_size - 1
     size = min(rest, MOST)
     u = rng.uniform(rng.keys(0, rng.NOISE, 0, torch.arange(TRIALS)), size + 1)
     largest, noise = order_statistics(u[:, :-1], rest), torch.special.ndtri(u[:, -1:])
     beyond = rest - torch.arange(1, size + 1)
     worst = torch.ones(size, dtype=torch.float64)
-    for gamma in torch.linspace(asked.low, asked.high, LEVELS, dtype=torch.float64):
-        sharpness = torch.sigmoid(gamma).sqrt() / asked.hottest
+    for gamma in torch.linspace(limits.low, limits.high, LEVELS, dtype=torch.float64):
+        sharpness = torch.sigmoid(gamma).sqrt() / limits.hottest
         true = (-gamma / 2).exp() + noise
         inside = (sharpness * torch.cat([true, largest], -1)).logcumsumexp(-1)[:, 1:]
-        kept = torch.sigmoid(inside - tail(sharpness, largest, beyond)).mean(0)
-        worst = torch.minimum(worst, kept)
+        mass = torch.sigmoid(inside - tail(sharpness, largest, beyond)).mean(0)
+        worst = torch.minimum(worst, mass)
     return worst
 
 
 @lru_cache(maxsize=16)
-def others_for(asked: Range, mass: float) -> int:
-    """The fewest others that keep an expected `mass` at every noise level of the range, at its largest temperature.
+def others_for(limits: Range, mass: float) -> int:
+    """The smallest number of others with an expected `mass` at every noise level, at the highest temperature.
 
-    Raises ValueError where not even `MOST` do.
+    Raises ValueError if `MOST` are not enough.
     """
-    kept = expected_mass(asked)
-    enough = (kept >= mass).nonzero()
+    expected = expected_mass(limits)
+    enough = (expected >= mass).nonzero()
     if not len(enough):
         raise ValueError(
-            f"sparse tokens keep a mass of {kept[-1].item():.6g} with {len(kept)} of {asked.count} ids at temperature"
-            f" {asked.hottest:g}, not {mass}; lower the temperature, or use dense_tokens"
+            f"sparse tokens keep a mass of {expected[-1].item():.6g} with {len(expected)} of {limits.vocab_size} ids"
+            f" at temperature {limits.hottest:g}, not {mass}; lower the temperature, or use dense_tokens"
         )
     return int(enough[0, 0]) + 1
 
@@ -169,37 +175,40 @@ def others_for(asked: Range, mass: float) -> int:
 
 
 class Relaxation(Part):
-    """Kind: how the soft token and the noisy id of a clean id are drawn; every way has one law."""
+    """Kind: the method that draws soft token and noisy id of a clean id; all methods have the same law."""
 
-    def draw(self, asked: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
-        """Ids x0 [B, L] at gamma [B] and temperature tau, one key a row [B]; both within the range asked for."""
-        raise AssertionError("a kind has no law of its own")
+    @abstractmethod
+    def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
+        """Soft tokens of ids x0 [B, L] at gamma [B] and temperature tau within `limits`, with one key a row [B]."""
 
 
 @part
 class Dense(Relaxation):
-    """Every coordinate of the latent: for vocabularies that fit."""
+    """Every coordinate of the latent, for small vocabularies."""
 
-    def draw(self, asked: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
-        return dense(x0, gamma, tau, keys, asked.count)
+    def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
+        return dense(x0, gamma, tau, keys, limits.vocab_size)
 
 
 @part
 class Sparse(Relaxation):
-    """As many ids as keep an expected `mass` of the soft token at the run's largest temperature."""
+    """As many ids as are needed for an expected `mass` of the soft token at the run's highest temperature.
+
+    `draw` raises ValueError for a temperature above that, and if more than `MOST` other ids are needed.
+    """
 
     mass: float
 
-    def draw(self, asked: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
-        if tau > asked.hottest:
+    def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
+        if tau > limits.hottest:
             raise ValueError(
-                f"temperature {tau:g} is above {asked.hottest:g}, for which sparse tokens were sized"
+                f"temperature {tau:g} is above {limits.hottest:g}, for which sparse tokens were sized"
             )
-        return sparse(x0, gamma, tau, keys, asked.count, others_for(asked, self.mass))
+        return sparse(x0, gamma, tau, keys, limits.vocab_size, others_for(limits, self.mass))
 
 
 def hold(soft: Soft, x0: Tensor, where: Tensor) -> Soft:
-    """Soft tokens of the ids x0 [B, L] that stay clean where `where` [B, L] is false."""
+    """`soft` where `where` [B, L] is true, and one-hot tokens of the clean ids x0 [B, L] elsewhere."""
     slot = x0 if soft.ids is None else torch.zeros_like(x0)
     clean = torch.zeros_like(soft.weights).scatter(-1, slot[..., None], 1.0)
     return soft._replace(weights=torch.where(where[..., None], soft.weights, clean))

@@ -1,13 +1,13 @@
-"""Symmetric KL between label and prediction on Gaussian-relaxed tokens: the seed document's Duo
-(docs/method.md#uniform-script, docs/method.md#symmetric-kl).
+"""Symmetric KL between label and prediction on Gaussian-relaxed tokens: Duo as in the reference script,
+tom-pollak/dllm@43ea9ff (docs/method.md#uniform-script, docs/method.md#symmetric-kl).
 
 With logits z, p = softmax(z), label x, c = -ln(floor):
 
     closed form   L = CE + R_int = CE - H + c (1 - p_x)    with CE = -ln p_x and H the entropy of p
-    the script    L = CE + sum_i e^{p_i} (p_i - ln(h_i + floor)): probabilities where log-probabilities belong.
-                  Its constant c (V - 1) is subtracted here: same gradient, and a value that can be read.
+    the script    L = CE + sum_i e^{p_i} (p_i - ln(h_i + floor)), with probabilities in place of log-probabilities.
+                  Its constant c (V - 1) is subtracted here, which leaves the gradient and makes the value readable.
 
-Neither is a proper score: the minimiser is over-confident, and no likelihood may be read from it without saying so.
+Neither is a proper score: the minimiser is over-confident, and a likelihood read from it must be marked as such.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ if TYPE_CHECKING:
 
 @part
 class Kappa(Part):
-    """Row weight t / (V (1 - t) + t): Duo's kappa taken at the Gaussian level A = 1 - t
+    """Row weight t / (V (1 - t) + t): Duo's kappa at the Gaussian level A = 1 - t
     (docs/method.md#script-departures row 1)."""
 
-    def scale(self, t: Tensor, count: int) -> Tensor:
-        return t / (count * (1 - t) + t)
+    def scale(self, t: Tensor, vocab_size: int) -> Tensor:
+        """The weight of rows at t [B], [B]."""
+        return t / (vocab_size * (1 - t) + t)
 
 
 def moments(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """p [N, V], and per token -log p_x, p_x and entropy [N]: logits [N, V], labels [N]."""
+    """p [N, V], and -log p_x, p_x and entropy [N] of each token, from logits [N, V] and labels [N]."""
     logp = logits.log_softmax(-1)
     ce = -logp.gather(1, x[:, None])[:, 0]
     p = logp.exp()
@@ -65,8 +66,8 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
     """Cross-entropy plus the script's reverse term (docs/method.md#symmetric-kl, R_scr) minus its constant c (V - 1),
     and its moments.
 
-    logits [N, V], labels [N] -> [4, N] as in `closed_form`. Summed as e^p p + c (e^p - 1) over i != x, so that float32
-    keeps what the constant would drown.
+    logits [N, V], labels [N] -> [4, N] as in `closed_form`. Summed as e^p p + c (e^p - 1) over i != x, because float32
+    would lose the sum beside the constant.
     """
     c = -math.log(floor)
     p, ce, p_x, entropy = moments(logits, x)
@@ -75,7 +76,7 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """`closed_form`, its logits overwritten by dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x)
+    """`closed_form`, which also overwrites its logits by dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x)
     (docs/method.md#symmetric-kl)."""
     c = -math.log(floor)
     logp = logits.log_softmax(-1)
@@ -91,10 +92,10 @@ def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """`script_form`, its logits overwritten by dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k
+    """`script_form`, which also overwrites its logits by dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k
     (docs/method.md#symmetric-kl).
 
-    g_j = e^{p_j} (1 + p_j + c [j != x]) stands here less its constant 1 + c, which cancels: with q = e^p - 1 it is
+    g_j = e^{p_j} (1 + p_j + c [j != x]) is computed without its constant 1 + c, which cancels: with q = e^p - 1 it is
     p + q (1 + c + p), and at the label c (1 + q) less.
     """
     c = -math.log(floor)
@@ -117,7 +118,7 @@ def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 def corrupted(
     batch: Batch, noise: Window, temperature: Temperature, tokens: Relaxation
 ) -> tuple[Relaxed, Tensor]:
-    """Soft tokens with what belongs to them, and the rows' t = 1 - A [B] (docs/method.md#uniform-script)."""
+    """The relaxed tokens of a batch, and t = 1 - A [B] of its rows (docs/method.md#uniform-script)."""
     from repro.processes import gaussian
 
     u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
@@ -134,16 +135,16 @@ def relaxed_loss(
     denoiser: Denoiser,
     batch: Batch,
 ) -> Loss:
-    """One of the two forms on soft tokens, over the clean ids alone; logs are means over a row's tokens."""
+    """One of the two forms on soft tokens, with a softmax over the clean ids; logs are means over a row's tokens."""
     from repro.models.fused_head import HandDerived, fused_loss
 
     drawn, t = corrupted(batch, pins.noise, pins.temperature, pins.tokens)
-    where, count = batch.candidates, batch.vocabulary.size
+    where, vocab_size = batch.candidates, batch.vocabulary.size
     features = denoiser.encode(drawn.soft, t=None, attention=batch.attention)[where]
-    weight = pins.group.weights(batch.step_candidates, batch.index) * pins.view_scale.scale(t, count)
+    weight = pins.group.weights(batch.step_candidates, batch.index) * pins.view_scale.scale(t, vocab_size)
     loss = HandDerived(partial(form, floor=pins.floor), partial(gradient, floor=pins.floor))
     value, (_, ce, p_true, entropy) = fused_loss(
-        features, denoiser.head().first(count), loss, weight[where.nonzero()[:, 0]], batch.ids[where]
+        features, denoiser.head().first(vocab_size), loss, weight[where.nonzero()[:, 0]], batch.ids[where]
     )
     share = 1 / where.sum(1).clamp_min(1)
     means = {"p_true": p_true, "entropy": entropy}
@@ -153,7 +154,7 @@ def relaxed_loss(
 
 @part
 class SymKL(Objective):
-    """Symmetric KL in closed form, scaled by view (row) and averaged over a group."""
+    """Symmetric KL in closed form, weighted by row (`view_scale`) and averaged over a group."""
 
     noise: Window
     temperature: Temperature
@@ -173,7 +174,7 @@ class SymKL(Objective):
 
 @part
 class SymKLScript(Objective):
-    """The script's loss as written, its constant subtracted."""
+    """The reference script's loss as written there, less its constant."""
 
     noise: Window
     temperature: Temperature

@@ -1,6 +1,6 @@
-"""Networks behind the denoiser contract are transformers' own: same weights, same logits, to 1e-5.
+"""Networks under the denoiser contract are transformers' own: the same weights give the same logits to 1e-5.
 
-Rows of unequal length carry their padding on the left (prompts) or on the right (training rows).
+Rows of unequal length are padded on the left (prompts) or on the right (training rows).
 """
 
 import dataclasses
@@ -99,7 +99,7 @@ ROLE = Role(DATA, (37, PAD), "x0_mean")
 def network(pins):
     denoiser = pins.module(ROLE, 0).eval()
     if isinstance(pins, Dit | DitCausal):
-        initialise(denoiser, 0, 0.2)  # its modulations and its head start at zero, and say nothing
+        initialise(denoiser, 0, 0.2)  # its modulations and its head start at zero
     return denoiser
 
 
@@ -114,7 +114,7 @@ def stock(denoiser, kernel: str):
 
 
 def rows(pad: tuple[int, ...], side: str):
-    """Ids [B, L] and which of them are real [B, L]."""
+    """Ids [B, L] and a bool [B, L] that is False on padding."""
     ids = torch.randint(0, 35, (len(pad), L), generator=torch.Generator().manual_seed(1))
     place = torch.arange(L)
     real = torch.stack([place >= n if side == "left" else place < L - n for n in pad])
@@ -148,14 +148,14 @@ def test_logits_are_transformers_own(name, kernel):
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("pins", [CAUSAL, BOTH], ids=["causal", "bidirectional"])
 def test_llama_masks_are_their_4d_masks(pins, side, kernel):
-    """Our Mask, against a mask [B, 1, Q, K] written out by hand; positions count from a row's own start."""
+    """Our Mask against an explicit mask [B, 1, Q, K]; positions count from a row's own start."""
     denoiser = network(pins)
     ids, real = rows((0, 7, 15), side)
     positions = (real.long().cumsum(-1) - 1).clamp_min(0)
     seen = real[:, None, None, :] & (
         torch.ones(L, L).tril().bool() if pins.attention == "causal" else torch.ones(L, L).bool()
     )
-    seen = seen | torch.eye(L, dtype=torch.bool)  # a padded query needs somebody to look at
+    seen = seen | torch.eye(L, dtype=torch.bool)  # padding sees itself: no row of the softmax may be empty
     additive = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
     ours = logits(denoiser, ids, Mask(real), positions=positions)
     with torch.no_grad():
@@ -166,7 +166,7 @@ def test_llama_masks_are_their_4d_masks(pins, side, kernel):
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_modernbert_masks_are_its_2d_masks(side, kernel):
-    """Local windows and padding together, through transformers' own construction of both."""
+    """Local windows and padding together, against transformers' own construction of both."""
     denoiser = network(MODERNBERT)
     ids, real = rows((0, 7, 15), side)
     ours = logits(denoiser, ids, Mask(real))
@@ -175,7 +175,7 @@ def test_modernbert_masks_are_its_2d_masks(side, kernel):
 
 
 def test_a_local_layer_sees_half_a_window_to_each_side():
-    """window = 8: position 12 of one local layer is moved by keys 8..16 and by no other."""
+    """window = 8: the output at position 12 of a local layer depends on keys 8..16 only."""
     local = dataclasses.replace(MODERNBERT, layers=2, global_every=2, window=8)
     denoiser = network(local)
     ids, _ = rows((0,), "left")
@@ -224,7 +224,7 @@ def test_blocks_see_their_own_block_and_those_before():
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("name", ALL)
-def test_what_padding_holds_does_not_matter(name, side):
+def test_the_ids_of_padding_do_not_matter(name, side):
     denoiser = network(ALL[name])
     ids, real = rows((0, 7, 15), side)
     other = torch.where(real, ids, 3)
@@ -232,8 +232,8 @@ def test_what_padding_holds_does_not_matter(name, side):
     assert torch.equal(ours[real], theirs[real])
 
 
-def test_a_network_that_attends_to_pads_sees_them():
-    """The seed's masked script passes no attention mask (docs/method.md#masked-script): the same as no mask at all."""
+def test_attend_pads_makes_padding_visible():
+    """As without a mask: the masked reference script passes none (docs/method.md#masked-script)."""
     denoiser = network(dataclasses.replace(MODERNBERT, attend_pads=True))
     ids, real = rows((0, 7, 15), "right")
     other = torch.where(real, ids, 3)
@@ -244,8 +244,8 @@ def test_a_network_that_attends_to_pads_sees_them():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_row_does_not_notice_its_company(name):
-    """Padded on the left among others, a row's features are those that it has alone (1e-5)."""
+def test_a_row_does_not_depend_on_other_rows(name):
+    """Left-padded in a batch, a row has the logits that it has alone (1e-5)."""
     denoiser = network(ALL[name])
     ids, real = rows((0, 9), "left")
     positions = (real.long().cumsum(-1) - 1).clamp_min(0)
@@ -281,7 +281,7 @@ def test_soft_tokens_are_mean_embeddings_and_carry_gradient():
     close(features, inner.last_hidden_state)
     features.square().sum().backward()
     assert weights.grad.abs().sum() > 0 and table.grad[: V - 3].abs().sum() > 0
-    assert (table.grad[V - 3 :] == 0).all(), "ids beyond the weights take no part"
+    assert (table.grad[V - 3 :] == 0).all(), "ids beyond the weights have no gradient"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -294,8 +294,8 @@ def test_forbidden_ids_have_no_probability(name):
     assert (p[..., [37, PAD]] == 0).all() and (p.sum(-1) - 1).abs().max() < 1e-5
 
 
-def test_few_rows_of_the_head_are_those_of_many():
-    """Bitwise: a product of few rows would take another kernel (docs/method.md#exactness)."""
+def test_the_head_gives_the_same_logits_for_few_and_many_rows():
+    """Bitwise, although a matrix product of few rows would use another kernel (docs/method.md#exactness)."""
     denoiser = network(BOTH)
     features = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
     head = denoiser.head()
@@ -307,25 +307,25 @@ def test_few_rows_of_the_head_are_those_of_many():
 
 @pytest.mark.parametrize("pad", [(0, 0), (0, 9)])
 @pytest.mark.parametrize("pins", [CAUSAL, DIT_CAUSAL], ids=["llama", "dit"])
-def test_slots_are_the_whole_forward(pins, pad):
-    """Token by token and in pieces of 5: kept keys and values give the logits of one forward (1e-5)."""
+def test_cached_forwards_give_the_logits_of_one_forward(pins, pad):
+    """One token or five tokens at a time (1e-5)."""
     denoiser = network(pins)
     ids, real = rows(pad, "left")
     positions = (real.long().cumsum(-1) - 1).clamp_min(0)
     whole = logits(denoiser, ids, Mask(real), positions=positions)
-    for piece in (1, 5):
+    for step in (1, 5):
         kv_cache, found = KVCache(2, L), []
         kv_cache.rows = None
-        for start in range(0, L, piece):
-            at = torch.arange(start, min(start + piece, L))
+        for start in range(0, L, step):
+            at = torch.arange(start, min(start + step, L))
             kv_cache.span = slice(start, start + len(at))
             more = {"positions": positions[:, at], "kv_cache": kv_cache}
             found.append(logits(denoiser, ids[:, at], Mask(real), **more))
         close(torch.cat(found, 1)[real], whole[real])
 
 
-def test_initial_weights_depend_on_seed_and_name_alone():
-    """Not on the order or number of layers: the first layer of a deeper network starts alike."""
+def test_initial_weights_depend_only_on_seed_and_name():
+    """Not on the number of layers: the first layer of a deeper network starts with the same weights."""
     small, deep = network(BOTH), network(dataclasses.replace(BOTH, layers=5))
     name = "network.model.layers.0.mlp.up_proj.weight"
     weight = dict(small.named_parameters())[name]
@@ -353,7 +353,7 @@ def count(module) -> int:
     ],
     ids=["grouped queries", "tied", "learned positions", "modernbert", "one layer", "qwen2"],
 )
-def test_sizes_are_the_networks(pins):
+def test_sizes_are_those_of_the_networks(pins):
     assert pins.size(DATA).parameters == count(network(pins))
 
 
@@ -381,7 +381,7 @@ def test_sizes_of_the_full_recipes_are_exact(name):
         pins = dataclasses.replace(pins, weights=None, revision=None)
         one_less = dataclasses.replace(pins, layers=27).size(recipe.data).parameters
         assert size.parameters - one_less == 12_255_232 + 2 * 1024, (
-            "docs/method.md#masked-script's layer, and its two norms"
+            "the layer of docs/method.md#masked-script and its two norms"
         )
         assert round(size.parameters / 1e5) == 3959
     pins = pins.blank()
@@ -415,7 +415,7 @@ def written(pins, tmp_path: Path) -> tuple[Path, Recipe]:
     ids=["causal", "tied", "bidirectional", "modernbert"],
 )
 def test_transformers_loads_what_is_exported(pins, theirs, tmp_path, capsys):
-    """By itself: its own class, configuration and attention give our logits."""
+    """transformers' own class, configuration and attention give our logits."""
     run, recipe = written(pins, tmp_path)
     assert checkpoint_command.main(["export", str(run), "--hf", str(tmp_path / "hf")]) == 0
     # transformers imports DeepSpeed where it is installed, and that logs to stdout
@@ -428,7 +428,7 @@ def test_transformers_loads_what_is_exported(pins, theirs, tmp_path, capsys):
         assert isinstance(loaded, ModernBertForMaskedLM)
 
 
-def test_what_transformers_has_not_is_not_exported(tmp_path):
+def test_learned_positions_cannot_be_exported(tmp_path):
     run, _ = written(dataclasses.replace(BOTH, learned_positions=32), tmp_path)
     with pytest.raises(ValueError, match="export needs learned_positions=0"):
         checkpoint_command.export(run, tmp_path / "hf", "raw")

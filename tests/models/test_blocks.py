@@ -1,5 +1,5 @@
-"""BD3-LM's network reads a noisy block behind clean ones: two copies in one forward, or one copy block by block with
-exact keys and values (arXiv 2503.09573; docs/method.md#block-diffusion, docs/method.md#oracle-28).
+"""BD3-LM's network reads a noisy block after clean ones: as two copies of the row in one forward, or block by block
+with exact keys and values (arXiv 2503.09573; docs/method.md#block-diffusion, docs/method.md#oracle-28).
 
 Symbols: B rows, L tokens, W tokens a block.
 """
@@ -50,15 +50,15 @@ def logits(denoiser, ids, mask, t=None, **more):
 
 
 def at(first, length=L):
-    """Times of a row whose block at `first` is half noisy."""
+    """Times of a row: 0 before the block at column `first`, .5 within it, 1 after it."""
     t = (torch.arange(length) >= first).double()
     t[first : first + W] = 0.5
     return t.expand(2, length)
 
 
 @pytest.mark.parametrize("mask", [Mask(block=1), Copies(block=1), Copies(block=W)])
-def test_attention_is_what_its_mask_allows(mask):
-    """Whatever kernel is taken: copies of blocks of one are not causal."""
+def test_attention_follows_its_mask(mask):
+    """With every kernel: Copies(block=1) must not use the causal one."""
     query, key, value = torch.randn(3, 2, HEADS, 2 * L, 8, generator=torch.Generator().manual_seed(0))
     columns = torch.arange(2 * L)[None]
     module = torch.nn.Identity()
@@ -89,7 +89,7 @@ def test_logits_are_those_of_the_equations(condition, tmp_path):
 
 
 def test_one_copy_block_by_block_is_two_copies_at_once():
-    """A block behind clean ones, with and without kept keys and values; a changed token before it makes them stale."""
+    """A block after clean ones, with and without a KV cache, which a changed earlier token makes stale."""
     denoiser, kv_cache = warm(), KVCache(2, L)
     kv_cache.rows = None
     both = logits(denoiser, torch.cat([NOISY, CLEAN], 1), Copies(block=W))
@@ -105,18 +105,18 @@ def test_one_copy_block_by_block_is_two_copies_at_once():
             moved[:, 0] = (moved[:, 0] + 1) % 20
             stale = logits(denoiser, NOISY[:, span], Mask(), **here)
             assert (stale - logits(denoiser, moved, Mask(), at(first))[:, span]).abs().max() > 1e-3
-        logits(denoiser, CLEAN[:, span], Mask(), **here)  # the block is finished: what is kept of it is clean
+        logits(denoiser, CLEAN[:, span], Mask(), **here)  # the finished block's keys and values must be clean
 
 
-def test_what_comes_after_a_block_is_not_seen():
+def test_columns_after_a_block_are_not_seen():
     denoiser, row = warm(), NOISY.clone()
     before = logits(denoiser, row, Mask(), at(W))
     row[:, 2 * W :] = 7
     assert torch.equal(logits(denoiser, row, Mask(), at(W))[:, : 2 * W], before[:, : 2 * W])
 
 
-def test_padding_moves_nothing():
-    """Three columns of padding before a row: its logits are those of the row alone."""
+def test_padding_changes_nothing():
+    """With three columns of padding before it, a row has the logits that it has alone."""
     denoiser = warm()
     valid = (torch.arange(L + 3) >= 3).expand(2, L + 3)
     positions = (torch.arange(L + 3) - 3).clamp_min(0).expand(2, L + 3)
@@ -126,16 +126,16 @@ def test_padding_moves_nothing():
 
 
 @pytest.mark.parametrize("name", ["first_hitting", "low_confidence", "remdm_cap"])
-@pytest.mark.parametrize("kept", [PrefixCache, DualCache])
-def test_a_cache_changes_no_token(name, kept):
-    """Prompts of unequal length, none a multiple of the block."""
+@pytest.mark.parametrize("cache", [PrefixCache, DualCache])
+def test_a_cache_changes_no_token(name, cache):
+    """Prompts of unequal length, none a multiple of the block's."""
     denoiser, rule = warm(), preset(name)
     steps = None if rule.capabilities.plan == "adaptive" else 9
     plan = {"gen_length": 12, "block_length": W, "steps": steps}
     prompts = [[1, 2, 3, 4, 5], [6, 7]]
     whole, served = (
         decode(denoiser, Absorbing(), rule, some, prompts, seed=1, names=[3, 4])
-        for some in (Plan(**plan), ServedPlan(**plan, cache=kept(refresh=None), stop=()))
+        for some in (Plan(**plan), ServedPlan(**plan, cache=cache(refresh=None), stop=()))
     )
     assert torch.equal(whole.ids, served.ids) and len(whole.ids.unique()) > 3
     assert served.cost.token_forwards.sum() < whole.cost.token_forwards.sum()
@@ -143,9 +143,9 @@ def test_a_cache_changes_no_token(name, kept):
     assert torch.equal(alone.ids[0], whole.ids[1])
 
 
-def test_what_it_cannot_do_is_one_line():
+def test_unsupported_uses_are_one_line_errors():
     denoiser, rule = warm(), preset("low_confidence")
-    with pytest.raises(ValueError, match="blocks of 4.*, not 8; set block_length=4"):
+    with pytest.raises(ValueError, match=r"blocks of 4.*, not 8; set block_length=4"):
         decode(
             denoiser, Absorbing(), rule, Plan(gen_length=8, block_length=8, steps=8), [[1]], seed=0, names=[0]
         )
@@ -157,16 +157,16 @@ def test_what_it_cannot_do_is_one_line():
 
 
 @pytest.mark.parametrize("condition", [0, 16])
-def test_sizes_are_the_networks(condition):
+def test_sizes_are_those_of_the_networks(condition):
     pins = DitBlocks(**SHAPE, condition=condition, rope_base=10_000.0, norm_eps=1e-5)
     assert pins.size(WORDS).parameters == sum(p.numel() for p in pins.module(ROLE, 0).parameters())
 
 
-# --- what stands before a block, in networks that look both ways ------------------------------------------------
+# --- the left context of a block in bidirectional networks -------------------------------------------------------
 
 
-def test_a_shifted_network_carries_one_column_before_a_block():
-    """Nothing written since everything was forwarded: the block's features are the whole forward's, its first too."""
+def test_a_shifted_network_recomputes_one_column_before_a_block():
+    """With a fresh cache, all features of the block equal those of a whole forward, the first one included."""
     qwen = Qwen2(
         layers=2, width=32, heads=4, kv_heads=2, ffn=48, attention="bidirectional", rope_base=1e4,
         norm_eps=1e-6, tied=False, init_deviation=0.3,
@@ -174,10 +174,10 @@ def test_a_shifted_network_carries_one_column_before_a_block():
     denoiser = Shifted(backbone=qwen).module(ROLE, 0).eval()
     t, window = torch.full((2, L), 0.5), slice(W, 2 * W)
     inside = (torch.arange(L) // W == 1).expand(2, L)
-    kept = DecodingCache(2, L, "block", None, torch.device("cpu"))
+    cache = DecodingCache(2, L, "block", None, torch.device("cpu"))
     with torch.no_grad():
         whole = Prediction(denoiser, NOISY, t, Mask()).features(inside)
-        first, then = (CachedPrediction(denoiser, NOISY, t, Mask(), None, kept, window) for _ in range(2))
+        first, then = (CachedPrediction(denoiser, NOISY, t, Mask(), None, cache, window) for _ in range(2))
         close(first.features(inside), whole)
         close(then.features(inside), whole)
     assert first.token_forwards().tolist() == [L, L] and then.token_forwards().tolist() == [W + 1, W + 1]

@@ -1,6 +1,6 @@
-"""The DiT of Duo and MDLM is what its equations say, behind the denoiser contract (docs/method.md#duo-hyperparameters).
+"""The DiT of Duo and MDLM follows its equations, under the denoiser contract (docs/method.md#duo-hyperparameters).
 
-The literal network of tests/helpers/literal.py has the authors' names; ours is filled through the mapping of its
+The literal network of tests/helpers/literal.py has the authors' names; ours is filled through the mapping of their
 layout.
 """
 
@@ -29,10 +29,10 @@ WORDS = Words(size=20, length=12)  # and a mask and a BOS: V = 22
 ROLE = Role(WORDS, (20, 21), "leave_one_out")
 V, L, HEADS = 22, 12, 4
 SHAPE = {"layers": 3, "width": 32, "heads": HEADS, "ffn": 128, "rope_base": 10_000.0, "norm_eps": 1e-5}
-UNTOLD = Dit(**SHAPE, condition=24, frequencies=256, alpha_end=None)
-TOLD = Dit(**SHAPE, condition=24, frequencies=256, alpha_end=1e-3)
+UNTIMED = Dit(**SHAPE, condition=24, frequencies=256, alpha_end=None)
+TIMED = Dit(**SHAPE, condition=24, frequencies=256, alpha_end=1e-3)
 CAUSAL = DitCausal(**SHAPE)
-NETWORKS = {"told": TOLD, "untold": UNTOLD, "causal": CAUSAL}
+NETWORKS = {"timed": TIMED, "untimed": UNTIMED, "causal": CAUSAL}
 T = torch.tensor([0.3, 0.95])
 IDS = torch.randint(0, 20, (2, L), generator=torch.Generator().manual_seed(1))
 
@@ -70,26 +70,26 @@ def theirs_and_ours(pins, folder):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_are_those_of_the_equations(name, tmp_path):
-    """1e-5 in float32; untold is sigma = 0, causal knows no sigma at all."""
+    """1e-5 in float32; without time sigma is 0, and the causal network has no sigma at all."""
     pins = NETWORKS[name]
     weights, ours = theirs_and_ours(pins, tmp_path)
-    sigma = {"told": -torch.log(1 - (1 - 1e-3) * T), "untold": torch.zeros(2), "causal": None}[name]
-    found = logits(ours, IDS, t=T if name == "told" else None)
+    sigma = {"timed": -torch.log(1 - (1 - 1e-3) * T), "untimed": torch.zeros(2), "causal": None}[name]
+    found = logits(ours, IDS, t=T if name == "timed" else None)
     close(found, literal.dit(weights, IDS, HEADS, sigma))
-    assert ours.time_conditioned == (name == "told") and found.std() > 0.1
+    assert ours.time_conditioned == (name == "timed") and found.std() > 0.1
 
 
-def test_only_the_told_network_reads_the_time(tmp_path):
-    told, untold = warm(TOLD), warm(UNTOLD)
-    assert not torch.allclose(logits(told, IDS, t=T), logits(told, IDS, t=T / 2), atol=1e-3)
-    assert torch.equal(logits(untold, IDS, t=T), logits(untold, IDS))
+def test_only_the_time_conditioned_network_reads_the_time(tmp_path):
+    timed, untimed = warm(TIMED), warm(UNTIMED)
+    assert not torch.allclose(logits(timed, IDS, t=T), logits(timed, IDS, t=T / 2), atol=1e-3)
+    assert torch.equal(logits(untimed, IDS, t=T), logits(untimed, IDS))
     with pytest.raises(ValueError, match="alpha_end=null"):
-        logits(told, IDS)
+        logits(timed, IDS)
 
 
-def test_one_time_a_token_is_one_time_a_row():
-    """t [B, L] of equal times gives t [B]; another time at one token moves that token's own modulation."""
-    denoiser = warm(TOLD)
+def test_equal_times_of_tokens_are_a_time_of_the_row():
+    """Equal times t [B, L] give the result of t [B]; another time of one token changes that token's modulation."""
+    denoiser = warm(TIMED)
     spread = T[:, None].expand(2, L).clone()
     close(logits(denoiser, IDS, t=spread), logits(denoiser, IDS, t=T))
     spread[:, 5] = 0.0
@@ -99,8 +99,8 @@ def test_one_time_a_token_is_one_time_a_row():
 
 
 def test_the_residual_stream_stays_in_float32_under_autocast():
-    """A norm of the stream gives float32, and logits stay within a tenth of their largest: products alone are rough."""
-    denoiser = warm(TOLD)
+    """A norm of the stream gives float32, and logits deviate by at most a tenth of the largest."""
+    denoiser = warm(TIMED)
     exact = logits(denoiser, IDS, t=T)
     seen = []
     denoiser.blocks[0].norm_mlp.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
@@ -111,13 +111,13 @@ def test_the_residual_stream_stays_in_float32_under_autocast():
 
 
 def test_the_level_of_soft_tokens_is_the_alpha_of_their_argmax(monkeypatch):
-    """Duo's curriculum draws gamma, not t: what the network is told is the t whose alpha is T(A)
+    """Duo's curriculum draws gamma, not t: the network reads the t whose alpha is T(A)
     (docs/method.md#duo-curriculum)."""
     recipe = scaled(registry.recipe("duo_nelbo"), "nano")
-    denoiser, told = TOLD.module(recipe.role(), 0), []
+    denoiser, times = TIMED.module(recipe.role(), 0), []
     encode = denoiser.encode
     monkeypatch.setattr(
-        denoiser, "encode", lambda tokens, **more: told.append(more["t"]) or encode(tokens, **more)
+        denoiser, "encode", lambda tokens, **more: times.append(more["t"]) or encode(tokens, **more)
     )
     vocabulary, rows = recipe.data.vocabulary(), 4
     batch = Batch(
@@ -132,29 +132,28 @@ def test_the_level_of_soft_tokens_is_the_alpha_of_their_argmax(monkeypatch):
         step_candidates=torch.full((rows,), L),
     )
     logs = recipe.objective(denoiser, recipe.process, batch).logs
-    (t,) = told
+    (t,) = times
     assert t.shape == (rows,) and t.min() > 0 and t.max() < 1
     flips = recipe.process.p_flip(t, vocabulary).sum()
     assert flips.item() == pytest.approx(float(logs["p_flip"]), rel=1e-6)
 
 
-# --- start ----------------------------------------------------------------------------------------------
+# --- initialisation -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_first_loss_is_ln_v_exactly(name):
     """The head starts at zero: every logit is 0 (docs/method.md#duo-hyperparameters)."""
     denoiser = NETWORKS[name].module(ROLE, 0)
-    found = logits(denoiser, IDS, t=T if name == "told" else None)
+    found = logits(denoiser, IDS, t=T if name == "timed" else None)
     assert (found == 0).all()
     nll = torch.nn.functional.cross_entropy(found.flatten(0, 1).double(), IDS.flatten())
     assert nll.item() == pytest.approx(math.log(V), abs=1e-12)
 
 
 def test_the_held_out_bounds_of_a_fresh_network_are_ln_k():
-    """Through Prediction and both processes: 20 clean tokens, so ln 20 a token (docs/method.md#duo-nelbo's closed
-    form)."""
-    denoiser = TOLD.module(ROLE, 0)
+    """With 20 clean ids, ln 20 per token under both processes (closed form of docs/method.md#duo-nelbo)."""
+    denoiser = TIMED.module(ROLE, 0)
     x = IDS[:1].expand(64, L)
     u = (torch.arange(64).double() + 0.5) / 64
     for process, tolerance in ((Absorbing(), 1e-7), (Uniform(alpha_end=1e-3, eps=1e-3), 0.1)):
@@ -168,7 +167,7 @@ def test_the_held_out_bounds_of_a_fresh_network_are_ln_k():
 
 def test_weights_start_as_the_authors_do():
     """U(-1/sqrt n, 1/sqrt n) for matrices, their biases and the embedding; zeros in modulations and head."""
-    denoiser = TOLD.module(ROLE, 0)
+    denoiser = TIMED.module(ROLE, 0)
     for name, parameter in denoiser.named_parameters():
         if "modulation" in name or name.startswith("output."):
             assert (parameter == 0).all(), name
@@ -178,30 +177,29 @@ def test_weights_start_as_the_authors_do():
             inputs = dict(denoiser.named_parameters())[name.rsplit(".", 1)[0] + ".weight"].shape[1]
             edge = inputs**-0.5
             assert edge * 0.8 < parameter.abs().max() <= edge, name
-    other = dict(TOLD.module(ROLE, 1).named_parameters())
+    other = dict(TIMED.module(ROLE, 1).named_parameters())
     assert not torch.equal(other["blocks.0.qkv.weight"], denoiser.blocks[0].qkv.weight)
 
 
 # --- blocks and caches ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, size, piece", [("untold", 4, 4), ("told", 4, 4), ("causal", None, 1)])
-def test_slots_are_the_whole_forward(name, size, piece):
-    """Block by block under Mask(block): kept keys and values give one forward's logits (docs/method.md#oracle-28),
-    also timed."""
+@pytest.mark.parametrize("name, size, step", [("untimed", 4, 4), ("timed", 4, 4), ("causal", None, 1)])
+def test_cached_forwards_give_the_logits_of_one_forward(name, size, step):
+    """Block by block under Mask(block), with and without time (docs/method.md#oracle-28)."""
     denoiser = warm(NETWORKS[name])
-    t = torch.linspace(0.9, 0.1, L).expand(2, L) if name == "told" else None
+    t = torch.linspace(0.9, 0.1, L).expand(2, L) if name == "timed" else None
     whole = logits(denoiser, IDS, Mask(block=size), t=t)
     kv_cache, found = KVCache(2, L), []
     kv_cache.rows = None
-    for start in range(0, L, piece):
-        kv_cache.span = slice(start, start + piece)
+    for start in range(0, L, step):
+        kv_cache.span = slice(start, start + step)
         some = None if t is None else t[:, kv_cache.span]
         found.append(logits(denoiser, IDS[:, kv_cache.span], Mask(block=size), t=some, kv_cache=kv_cache))
     close(torch.cat(found, 1), whole)
     moved = IDS.clone()
     moved[:, 0] = (moved[:, 0] + 1) % 20
-    kv_cache.span = slice(L - piece, L)
+    kv_cache.span = slice(L - step, L)
     more = {"t": None if t is None else t[:, kv_cache.span], "kv_cache": kv_cache}
     stale = logits(denoiser, IDS[:, kv_cache.span], Mask(block=size), **more)
     assert not torch.allclose(
@@ -247,6 +245,6 @@ def test_the_published_size():
         ({"frequencies": 3}, "even number"),
     ],
 )
-def test_pins_that_make_no_network_are_refused(wrong, message):
+def test_invalid_pins_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Dit(**{**SHAPE, "condition": 24, "frequencies": 256, "alpha_end": None, **wrong})

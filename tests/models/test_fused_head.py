@@ -1,6 +1,6 @@
-"""The fused head: every loss and gradient as with dense logits, in every precision, and never a tensor of N x V.
+"""The fused head: losses and gradients equal those of dense logits in every precision, without a tensor of N x V.
 
-V ids, N tokens in chunks that do not divide it; "dense" is the same loss on all logits at once, through autograd.
+V ids, N tokens, in chunks that do not divide N; "dense" is the same loss on all logits at once, through autograd.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from repro.processes.uniform import Uniform, token_nll
 
 V, D, N = 29, 8, 23
 SPECIAL = 2
-"""The last ids are forbidden where a loss knows forbidden ids."""
+"""The last ids are forbidden in losses that support forbidden ids."""
 
 Case = tuple[TokenLoss | HandDerived, Callable[[Head], Head], bool]
-"""A loss, what its objective makes of the head, and whether it asks for a noisy id and a level beside the label."""
+"""A loss, its objective's transformation of the head, and whether it also takes a noisy id and a noise level."""
 
 CASES: dict[str, Case] = {
     "cross_entropy": (cross_entropy, lambda head: head, False),
@@ -42,7 +42,11 @@ CASES: dict[str, Case] = {
         True,
     ),
     "uniform_nelbo": (partial(token_nll, vocab_size=V - SPECIAL, meaning="leave_one_out"), Head.clean, True),
-    "uniform_nelbo_of_a_mean": (partial(token_nll, vocab_size=V - SPECIAL, meaning="x0_mean"), Head.clean, True),
+    "uniform_nelbo_of_a_mean": (
+        partial(token_nll, vocab_size=V - SPECIAL, meaning="x0_mean"),
+        Head.clean,
+        True,
+    ),
 }
 for name, by_hand in {"closed_form": closed_gradient, "script_form": script_gradient}.items():
     defined, head, more = CASES[name]
@@ -62,7 +66,7 @@ def draw(name: int, *shape: int, seed: int = 0) -> Tensor:
 
 
 def operands(dtype: torch.dtype, count: int = N, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Features [N, D], weight [V, D] and bias [V] that ask for gradients."""
+    """Features [N, D], weight [V, D] and bias [V] with gradients."""
     drawn = (draw(1, count, D, seed=seed), draw(2, V, D, seed=seed), draw(3, V, seed=seed))
     x, w, b = (values.to(dtype).requires_grad_() for values in drawn)
     return x, w, b
@@ -82,7 +86,7 @@ def given(case: Case, count: int = N) -> list[Tensor]:
 
 
 def weights(count: int = N) -> Tensor:
-    """Unequal, one of them 0."""
+    """Unequal weights, one of them 0."""
     return torch.arange(count, dtype=torch.float64) / 100
 
 
@@ -118,7 +122,7 @@ def off(found: Tensor, wanted: Tensor) -> float:
 
 @EVERY
 def test_float32_is_the_dense_loss(case):
-    """Value and every gradient to 1e-6 of the largest entry (issue 3)."""
+    """Value and every gradient to 1e-6 of the largest entry."""
     inputs = operands(torch.float32)
     ours, theirs = fused(case, *inputs), dense(case, *inputs)
     assert off(ours, theirs) < 1e-6
@@ -135,7 +139,7 @@ def test_gradients_are_derivatives(case):
 @EVERY
 @pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "bf16_weights"])
 def test_bf16_is_no_worse_than_dense_bf16(case, autocast):
-    """Errors against float64 side by side, root mean square over 12 draws: at most half as much again."""
+    """Root mean square errors against float64 over 12 draws: at most 1.5 times those of dense."""
     kind = torch.float32 if autocast else torch.bfloat16
     errors = torch.zeros(2, 3, dtype=torch.float64)
     for seed in range(12):
@@ -153,9 +157,8 @@ def test_bf16_is_no_worse_than_dense_bf16(case, autocast):
     assert (ours < 1.5 * theirs).all(), f"features, weight, bias: fused {ours}, dense {theirs}"
 
 
-def test_many_bf16_chunks_do_not_wear_the_gradient_down():
-    """600 chunks: summed in bf16, the head's gradient would stop growing (docs/method.md#masked-script, consequence
-    3)."""
+def test_many_bf16_chunks_do_not_shrink_the_gradient():
+    """600 chunks: a sum in bf16 would stop growing (docs/method.md#masked-script, consequence 3)."""
     exact = [t.detach().bfloat16().double().requires_grad_() for t in operands(torch.float64, 3000)]
     rounded = [t.detach().bfloat16().requires_grad_() for t in exact]
     case = CASES["cross_entropy"]
@@ -167,7 +170,7 @@ def test_many_bf16_chunks_do_not_wear_the_gradient_down():
 @EVERY
 @pytest.mark.parametrize("count", [0, 1, 5, 11])
 def test_any_number_of_tokens(case, count):
-    """None, one, a whole chunk, two chunks and a rest; without a bias."""
+    """No token, one, a whole chunk, two chunks and a rest; without a bias."""
     x, w, _ = operands(torch.float64, count)
     ours, theirs = fused(case, x, w, None), dense(case, x, w, None)
     assert abs(ours - theirs) < 1e-12
@@ -191,8 +194,7 @@ def test_terms_are_those_of_the_loss(case):
 
 
 def test_moments_are_those_of_the_prediction():
-    """Beside the loss, both symmetric forms give cross-entropy, p_x and entropy (docs/method.md#script-departures,
-    last line)."""
+    """Both symmetric forms also return cross-entropy, p_x and entropy (docs/method.md#script-departures, last line)."""
     z, x = draw(4, N, V).double(), torch.arange(N) % V
     law = torch.distributions.Categorical(logits=z)
     for form in (closed_form, script_form):
@@ -212,7 +214,7 @@ def test_a_clean_head_forbids_through_its_bias():
 
 
 def test_tied_embeddings_get_both_gradients():
-    """The embedding's table is the head: gradients of input and output add up (ModernBERT ties them)."""
+    """The gradients of the embedding and of the head add up in ModernBERT, which ties them."""
     process, words = Absorbing(), Words(size=V - SPECIAL, length=6)
     network = modernbert(process, words)
     ids = torch.arange(12).view(2, 6)
@@ -233,11 +235,11 @@ def test_a_sharded_head_is_refused():
         fused_loss(draw(1, N, D), head_of(draw(2, V, D).as_subclass(Sharded), None), cross_entropy, weights())
 
 
-# --- what it costs ------------------------------------------------------------------------------------------
+# --- memory -------------------------------------------------------------------------------------------------
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the largest tensor that any operation made, in elements."""
+    """Records the size of the largest tensor that any operation returned, in elements."""
 
     entries = 0
 
@@ -250,7 +252,7 @@ class Largest(TorchDispatchMode):
 
 @EVERY
 def test_no_tensor_of_all_logits(case):
-    """1,000 tokens: forward and backward make nothing larger than features or head; dense makes N x V."""
+    """1,000 tokens: no tensor of forward and backward is larger than features or head; dense makes N x V."""
     inputs = operands(torch.float32, 1000)
     largest = {}
     for side in (fused, dense):
@@ -265,7 +267,7 @@ def test_no_tensor_of_all_logits(case):
     "process", [Absorbing(), Uniform(alpha_end=1e-3, eps=1e-3)], ids=["absorbing", "uniform"]
 )
 def test_training_and_held_out_bound_share_their_integrand(process):
-    """`Prediction.weighted_loss` of what a process scores is its nll, row weights and all."""
+    """`Prediction.weighted_loss` of the terms that a process scores is its nll, with the rows' weights."""
     words = Words(size=V - SPECIAL, length=6)
     vocabulary, network = words.vocabulary(), llama("bidirectional", process, words)
     x, t = torch.arange(12).view(2, 6), torch.tensor([0.3, 0.8], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Duo with a clean prompt: prompts reach the network as they are, answers as under the recipe's own loss."""
+"""Duo with a clean prompt: the network reads prompts uncorrupted, and answers as under the recipe's own loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ V, SEP = 13, 9
 PROCESS = Uniform(alpha_end=1e-3, eps=1e-3)
 IDS = torch.tensor([[1, 2, SEP, 4, 5, SEP, 0, 0], [3, SEP, 1, 1, SEP, 2, SEP, 0], [5, 5, 5, 5, 5, 5, 5, 5]])
 CANDIDATES = torch.arange(8) < torch.tensor([[6], [7], [8]])
-"""Two chats, padded (the second answer holds a separator of its own), and a prompt that fills its row."""
+"""Two padded chats, the second with a separator within its answer, and a prompt that fills its row."""
 ANSWERS = torch.tensor([[0, 0, 0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1, 1, 0], [0] * 8]).bool()
 
 
@@ -47,13 +47,13 @@ def batch() -> Batch:
 def whole() -> SymKL:
     loss = registry.recipe("duo").objective
     assert isinstance(loss, SymKL)
-    # noise and temperature at which every weight of a soft token is seen
+    # noise and temperature at which every weight of a soft token is above 0
     pins = {"tokens": Dense(), "noise.low": 0.3, "noise.high": 0.9, "temperature.start": 1.0}
     return derive(loss, {**pins, "group": RowGroup(rows=2)})
 
 
 def read(loss: SymKL | CleanPrompt, monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, Tensor, Tensor]:
-    """What the network is given [B, L, V], the features that it makes of it, and the loss."""
+    """The network's input [B, L, V], its logits and the loss."""
     network, seen = llama("bidirectional", PROCESS, Words(size=V, length=8)), []
     encode = network.encode
 
@@ -68,12 +68,12 @@ def read(loss: SymKL | CleanPrompt, monkeypatch: pytest.MonkeyPatch) -> tuple[Te
     return seen[0], logits, value.value
 
 
-def test_answers_begin_behind_the_first_separator():
+def test_answers_begin_after_the_first_separator():
     assert torch.equal(answers(batch()), ANSWERS)
 
 
-def test_prompts_are_clean_and_answers_noised_as_ever(monkeypatch):
-    """Bit for bit the soft tokens of the plain loss where answers stand; one-hot elsewhere."""
+def test_prompts_are_clean_and_answers_corrupted_as_before(monkeypatch):
+    """Bitwise the soft tokens of the plain loss in answers, one-hot tokens elsewhere."""
     plain, _, _ = read(whole(), monkeypatch)
     given, _, _ = read(CleanPrompt(loss=whole()), monkeypatch)
     clean = torch.nn.functional.one_hot(IDS, V).float()
@@ -84,7 +84,7 @@ def test_prompts_are_clean_and_answers_noised_as_ever(monkeypatch):
 
 
 def test_the_loss_is_the_answers_share_of_the_group_s_mean(monkeypatch):
-    """Summed over answers, divided by all candidates of the group, as docs/method.md#uniform-script weighs them."""
+    """Summed over answers and divided by all candidates of the group (docs/method.md#uniform-script)."""
     loss = whole()
     _, logits, value = read(CleanPrompt(loss=loss), monkeypatch)
     from repro.objectives.sym_kl import corrupted
@@ -97,19 +97,19 @@ def test_the_loss_is_the_answers_share_of_the_group_s_mean(monkeypatch):
     assert groups[1] == 0, "a row without an answer adds nothing"
 
 
-def test_what_it_claims_is_what_its_loss_claims():
-    for claim in ("meaning", "processes", "score"):
-        assert getattr(CleanPrompt, claim) == getattr(SymKL, claim)
+def test_it_has_the_class_attributes_of_its_loss():
+    for name in ("meaning", "processes", "score"):
+        assert getattr(CleanPrompt, name) == getattr(SymKL, name)
 
 
 def test_data_without_a_separator_is_refused():
     vocabulary = Words(size=V, length=8).vocabulary()
-    with pytest.raises(ValueError, match=r"no separator \(eos\) behind its prompts; use sym_kl"):
+    with pytest.raises(ValueError, match=r"no separator \(eos\) after its prompts; use sym_kl"):
         answers(dataclasses.replace(batch(), vocabulary=vocabulary))
 
 
 def test_the_command_of_the_docstring_works():
-    """As printed there, shell quoting undone; nothing of the loss moves."""
+    """As printed there, without the shell's quotes; the loss is the registered recipe's."""
     from repro.objectives import clean_prompt
 
     assert clean_prompt.__doc__

@@ -1,4 +1,4 @@
-"""Discrete consistency distillation: the path's law, the loss, a teacher that is part of a run's state
+"""Discrete consistency distillation: the law of the path, the loss, and a teacher that is part of a run's state
 (docs/method.md#duo-hyperparameters)."""
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def pairs(count: int, gammas: tuple[float, float], rows: int, length: int) -> tu
     return z_t.flatten(), z_s.flatten()
 
 
-def kept_by_enumeration(count: int, gammas: tuple[float, float]) -> list[list[float]]:
-    """P(z_t, z_s) over (clean, other) x (clean, other): y, the largest of the others, on a fine grid."""
+def law_by_quadrature(count: int, gammas: tuple[float, float]) -> list[list[float]]:
+    """P(z_t, z_s) over (clean, other) x (clean, other), integrated over y, the largest other coordinate."""
     y = torch.linspace(-12, 12, 40_001, dtype=torch.float64)
     cdf = ((count - 1) * torch.special.log_ndtr(y)).exp()
     weight = cdf.diff()
@@ -58,11 +58,11 @@ def kept_by_enumeration(count: int, gammas: tuple[float, float]) -> list[list[fl
 
 @pytest.mark.parametrize("count", [2, 5, 50_258])
 def test_a_path_has_the_law_of_one_noise_at_two_levels(count):
-    """Marginals are T(A) (docs/method.md#transformation-operator) and pairs those of the integral; never is a clean
-    id lost as signal grows."""
+    """Marginals are T(A) (docs/method.md#transformation-operator), pairs those of the integral; a clean id stays clean
+    as the signal grows."""
     gammas, draws = (-2.0, -2.5), 200 * 2000
     z_t, z_s = pairs(count, gammas, 200, 2000)
-    law = kept_by_enumeration(count, gammas)
+    law = law_by_quadrature(count, gammas)
     assert law[0][1] == pytest.approx(0, abs=1e-12), "clean at t, hence clean at s"
     found = [
         [((z_t == 0) & (z_s == 0)), ((z_t == 0) & (z_s != 0))],
@@ -74,11 +74,11 @@ def test_a_path_has_the_law_of_one_noise_at_two_levels(count):
             error = 4 * math.sqrt(max(p * (1 - p), 1e-12) / draws)
             assert found[i][j].double().mean().item() == pytest.approx(p, abs=error + 1e-9)
     for gamma, z in zip(gammas, (z_t, z_s), strict=True):
-        kept = gaussian.transform(torch.tensor(gamma), count)[0].item()
-        p = kept + (1 - kept) / count
+        level = gaussian.transform(torch.tensor(gamma), count)[0].item()
+        p = level + (1 - level) / count
         assert (z == 0).double().mean().item() == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / draws))
     noisy = (z_t != 0) & (z_s != 0)
-    assert torch.equal(z_t[noisy], z_s[noisy]), "what is no clean id is one id at every level"
+    assert torch.equal(z_t[noisy], z_s[noisy]), "the other id is the same at every level"
 
 
 def test_the_other_id_is_uniform():
@@ -89,8 +89,8 @@ def test_the_other_id_is_uniform():
     )
 
 
-def test_a_path_is_the_dense_one():
-    """The argmax of A onehot + s eps at both levels, eps shared, K = 7: four cells within four standard errors."""
+def test_a_path_has_the_law_of_dense_draws():
+    """It agrees with the argmax of A onehot + s eps at both levels with one eps, K = 7, within four standard errors."""
     gammas, count, rows = (-1.0, -1.7), 7, 100_000
     eps = rng.normal(rng.keys(1, rng.NOISE, 0, torch.arange(rows)), 1, count)
     x0 = torch.zeros(rows, 1, dtype=torch.long)
@@ -107,16 +107,16 @@ def test_a_path_is_the_dense_one():
             assert one == pytest.approx(two, abs=4 * math.sqrt(2 * max(one * (1 - one), 1e-9) / rows) + 1e-9)
 
 
-def test_ids_of_a_path_meet_as_delta_goes_to_zero():
+def test_ids_of_a_path_agree_as_delta_goes_to_zero():
     """P(z_t != z_s) at V = 2000, t = .6 of the window [-4, -1]: .0037, .025, .104 at 1/512, 1/64, 1/16
-    (docs/method.md#oracle-33); independent noise, the bug this catches, gives more than half at any delta."""
+    (docs/method.md#oracle-33). With independent noise, a likely mistake, it exceeds one half at any delta."""
     for delta, seen in {1 / 512: 0.0037, 1 / 64: 0.025, 1 / 16: 0.104, 0.0: 0.0}.items():
         gammas = (-4 + 3 * 0.6, -4 + 3 * (0.6 - delta))
         z_t, z_s = pairs(2000, gammas, 100, 2000)
-        found, exact = (z_t != z_s).double().mean().item(), kept_by_enumeration(2000, gammas)[1][0]
+        found, exact = (z_t != z_s).double().mean().item(), law_by_quadrature(2000, gammas)[1][0]
         assert found == pytest.approx(exact, abs=4 * math.sqrt(exact / 200_000))
         assert exact == pytest.approx(seen, abs=5 * math.sqrt(max(seen, 1e-12) / 20_000)), (
-            "theirs: 20,000 draws"
+            "the published values come from 20,000 draws"
         )
     z_t, _ = pairs(2000, (-2.2, -2.2), 100, 2000)
     apart = path(
@@ -141,21 +141,21 @@ def heads(seed: int, count: int, width: int) -> tuple[torch.Tensor, Head]:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_fused_divergence_is_the_dense_one(dtype, monkeypatch):
-    """Value and the gradients to features, weight and bias, to 1e-5 (1e-10 in float64); the teacher too speaks of four
-    tokens at a time, never of all."""
+    """Value and gradients of features, weight and bias agree to 1e-5 (1e-10 in float64), and the teacher's logits too
+    are computed for at most four tokens at a time."""
     monkeypatch.setattr("repro.models.fused_head.CHUNK", 61 * 8)
     monkeypatch.setattr("repro.models.fused_head.BLOCK", 61 * 4)
-    spoken, said = [], dcd._said
-    monkeypatch.setattr(dcd, "_said", lambda told, head: spoken.append(len(told)) or said(told, head))
+    sizes, teacher_logp = [], dcd._teacher_logp
+    monkeypatch.setattr(dcd, "_teacher_logp", lambda x, head: sizes.append(len(x)) or teacher_logp(x, head))
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-    (features, head), (told, other) = heads(0, 61, 8), heads(1, 61, 5)
+    (features, head), (target, other) = heads(0, 61, 8), heads(1, 61, 5)
     features, weight, bias = (t.to(dtype).requires_grad_() for t in (features, head.weight, head.bias))
     other = Head(other.weight.to(dtype), other.bias.to(dtype), other.forbidden)
-    told = told.to(dtype)
+    target = target.to(dtype)
     share = rng.uniform(rng.keys(2, rng.INIT, 0, 0), 17).to(dtype)
 
     logp = (features @ weight.T + bias).log_softmax(-1)
-    logq = (told @ other.weight.T + other.bias).log_softmax(-1)
+    logq = (target @ other.weight.T + other.bias).log_softmax(-1)
     dense = (share * torch.nn.functional.kl_div(logq, logp, log_target=True, reduction="none").sum(-1)).sum()
     wanted = torch.autograd.grad(dense, (features, weight, bias))
 
@@ -163,10 +163,10 @@ def test_the_fused_divergence_is_the_dense_one(dtype, monkeypatch):
 
     loss = HandDerived(partial(reverse_kl, head=other), partial(reverse_kl_gradient, head=other))
     for form in (loss, loss.loss):
-        spoken.clear()
-        value, terms = fused_loss(features, Head(weight, bias, head.forbidden), form, share, told)
+        sizes.clear()
+        value, terms = fused_loss(features, Head(weight, bias, head.forbidden), form, share, target)
         assert terms.shape == (17,) and (terms >= 0).all()
-        assert sum(spoken) == 17 and max(spoken) <= 4
+        assert sum(sizes) == 17 and max(sizes) <= 4
         assert value.item() == pytest.approx(dense.item(), rel=tolerance)
         for found, gradient in zip(torch.autograd.grad(value, (features, weight, bias)), wanted, strict=True):
             torch.testing.assert_close(found, gradient, atol=tolerance, rtol=tolerance)
@@ -191,17 +191,17 @@ def a_batch(recipe, rows: int = 16) -> Batch:
 
 
 class Still(Dcd):
-    """DCD whose student looks no way ahead."""
+    """DCD with delta = 0."""
 
     def delta(self, step: int) -> float:
         return 0.0
 
 
-def test_a_student_that_is_its_teacher_loses_nothing_at_delta_zero():
-    """Spec H33, exactly 0; and not so for another delta or another student."""
+def test_the_loss_of_a_student_equal_to_its_teacher_is_zero_at_delta_zero():
+    """Exactly 0 (docs/method.md#oracle-33), but not for another delta or another student."""
     recipe = by_name("duo_owt@nano")
     network, other = recipe.network(0).eval(), recipe.network(1).eval()
-    for each in (network, other):  # heads and modulations start at zero, where all networks say the same
+    for each in (network, other):  # heads and modulations start at zero, and then all networks agree
         for name, parameter in each.named_parameters():
             key = rng.keys(id(each) % 7, rng.INIT, 1, hash(name) % 1000)
             parameter.data += 0.05 * rng.normal(key, *parameter.shape).float()
@@ -245,16 +245,16 @@ def tensors(out: Path, file: str) -> dict[str, torch.Tensor]:
     return dict(checkpoints.open_checkpoint(out).tensors(file))
 
 
-def test_a_run_starts_at_its_teacher_and_renews_it(tmp_path):
-    """Rounds of 4 steps: the teacher stands for 4, then is the raw student as step 4 left it (not the average)."""
+def test_a_run_starts_from_its_teacher_and_renews_it(tmp_path):
+    """Rounds of 4 steps: after 4 steps the teacher becomes the raw student of step 4 (not its average)."""
     recipe = toy("duo_owt_distilled", "checkpoint_every=1")
     start = teaching.teacher(recipe, recipe.network(3), torch.device("cpu"), None, train_alone)
     train(recipe, seed=3, out=tmp_path / "four", stop=4, resume=False)
     teacher, student = (tensors(tmp_path / "four", file) for file in (FILE, "model.safetensors"))
     assert all(torch.equal(teacher[name], weight) for name, weight in start.named_parameters())
     assert any(not torch.equal(teacher[name], student[name]) for name in student)
-    with pytest.MonkeyPatch.context() as patch:  # going on asks nobody for a teacher
-        patch.setattr("repro.training.teacher._weights", lambda recipe: pytest.fail("asked"))
+    with pytest.MonkeyPatch.context() as patch:  # a resumed run fetches no teacher
+        patch.setattr("repro.training.teacher._weights", lambda recipe: pytest.fail("fetched"))
         train(recipe, seed=3, out=tmp_path / "four", stop=5, resume=True)
     renewed = tensors(tmp_path / "four", FILE)
     assert all(torch.equal(renewed[name], student[name]) for name in student)
@@ -291,36 +291,36 @@ def test_a_teacher_is_trained_once(tmp_path, monkeypatch):
         ("duo_owt_distilled", ["objective.round=0"], "round=0 is too small; give 1 or more"),
     ],
 )
-def test_what_cannot_be_taught_is_named(name, pins, line):
+def test_recipes_that_do_not_fit_a_teacher_are_refused(name, pins, line):
     with pytest.raises(ValueError, match=re.escape(line)):
         select(registry.recipe(name), "nano", pins)
 
 
 def test_a_teacher_of_another_shape_is_refused(tmp_path):
     recipe = toy("duo_owt_distilled", "backbone.backbone.width=48")
-    with pytest.raises(ValueError, match=r"has shape \(34, 32\) where it comes from, \(34, 48\) here"):
+    with pytest.raises(ValueError, match=r"has shape \(34, 32\), expected \(34, 48\)"):
         train(recipe, seed=0, out=tmp_path, stop=1, resume=False)
 
 
-def test_a_released_teacher_that_is_not_there_is_one_line(tmp_path):
+def test_a_missing_released_teacher_is_a_one_line_error(tmp_path):
     missing = ReleasedTeacher(source="./nowhere", revision="UNRESOLVED")
     recipe = dataclasses.replace(toy("duo_owt_distilled"), teacher=missing)
     with pytest.raises(ValueError, match=r"no file or folder '\./nowhere'"):
         train(recipe, seed=0, out=tmp_path, stop=1, resume=False)
 
 
-def test_a_divergence_keeps_its_digits_where_networks_agree():
-    """Float32 against float64 at KL = 5e-7, and finite where the student rules out what the teacher says."""
+def test_the_divergence_is_precise_for_networks_that_nearly_agree():
+    """Float32 against float64 at KL = 5e-7, and finite if the student excludes the teacher's prediction."""
     (features, head), count = heads(0, 61, 8), 61
     logits = (features @ head.weight.T + head.bias).double()
     near = logits + 1e-3 * torch.sin(torch.arange(count).double())
     exact = (near.log_softmax(-1).exp() * (near.log_softmax(-1) - logits.log_softmax(-1))).sum(-1)
     same = Head(torch.eye(count), None, torch.zeros(count, dtype=torch.bool))
-    kept = reverse_kl(near.float(), logits.float(), same).double()
-    torch.testing.assert_close(kept, exact, rtol=1e-2, atol=0)
+    found = reverse_kl(near.float(), logits.float(), same).double()
+    torch.testing.assert_close(found, exact, rtol=1e-2, atol=0)
     p, q = near.float().log_softmax(-1), logits.float().log_softmax(-1)
     plain = (p.exp() * (p - q)).sum(-1).double()
-    assert (plain / exact - 1).abs().max() > 5 * (kept / exact - 1).abs().max(), "the plain sum loses more"
+    assert (plain / exact - 1).abs().max() > 5 * (found / exact - 1).abs().max(), "the plain sum loses more"
     one, other = torch.zeros(1, 3), torch.zeros(1, 3)
     one[0, 0], other[0, 1] = 200.0, 200.0
     three = Head(torch.eye(3), None, torch.zeros(3, dtype=torch.bool))

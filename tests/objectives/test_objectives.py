@@ -1,6 +1,6 @@
-"""Training losses: closed forms against dense ones, minimisers, the seed's mask law, split batches.
+"""Training losses: closed forms against direct sums, minimisers, the reference script's masks, split batches.
 
-"spec Hn" is row n of its table of oracles. V ids, z logits, p = softmax(z), x label, c = -ln(floor).
+Symbols: V ids, z logits, p = softmax(z), x label, c = -ln(floor).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SIZES = pytest.mark.parametrize("size", [7, 1000, 50_368])
 
 
 def random_logits(rows: int, size: int) -> tuple[Tensor, Tensor]:
-    """Logits that ask for a gradient, from nearly flat to nearly certain of a wrong id, and labels."""
+    """Logits with gradients, from nearly uniform to nearly certain of a wrong id, and labels."""
     scale = torch.linspace(0.1, 9, rows, dtype=torch.float64)[:, None]
     z = scale * rng.normal(rng.keys(0, rng.INIT, 0, torch.arange(rows)), size)
     return z.requires_grad_(), torch.arange(rows) % size
@@ -63,10 +63,10 @@ def test_closed_form_is_both_divergences_summed(size):
 
 @SIZES
 def test_script_form_is_the_script(size):
-    """F.kl_div with `log_target=True` given probabilities, less its constant c (V - 1) (docs/method.md#symmetric-kl,
-    docs/method.md#oracle-21).
+    """F.kl_div with `log_target=True` applied to probabilities, less its constant c (V - 1)
+    (docs/method.md#symmetric-kl, docs/method.md#oracle-21).
 
-    In float64 the script's ln(1 + floor) at the label is not 0; its e^p ln(1 + floor) is added back.
+    In float64 the script's ln(1 + floor) at the label is not 0; the term e^p ln(1 + floor) is added back.
     """
     z, x = random_logits(12, size)
     logp = z.log_softmax(-1)
@@ -80,14 +80,14 @@ def test_script_form_is_the_script(size):
     assert (gradient(ours, z) - gradient(literal, z)).abs().max() < 1e-9
 
 
-def test_script_form_survives_float32():
+def test_script_form_is_precise_in_float32():
     """The subtracted constant, 927,794 at V = 50,368, would leave float32 steps of .0625
     (docs/method.md#symmetric-kl)."""
     z, x = random_logits(12, 50_368)
     assert (script_form(z.float(), x, FLOOR)[0] - script_form(z, x, FLOOR)[0]).abs().max() < 1e-4
 
 
-def test_script_form_at_its_landmarks():
+def test_script_form_at_known_points():
     """e, 1 + c and e (1 + c) - c: certain of the label, spread, certain of a wrong id (docs/method.md#symmetric-kl)."""
     size, big = 50_368, 400.0
     z = torch.zeros(3, size, dtype=torch.float64)
@@ -95,8 +95,8 @@ def test_script_form_at_its_landmarks():
     z[1, 0] = -big
     x = torch.zeros(3, dtype=torch.int64)
     reverse = script_form(z, x, FLOOR)[0] - cross_entropy(z, x)
-    landmarks = torch.tensor([math.e, 1 + C, math.e * (1 + C) - C], dtype=torch.float64)
-    assert (reverse - landmarks).abs().max() < 1e-3
+    known = torch.tensor([math.e, 1 + C, math.e * (1 + C) - C], dtype=torch.float64)
+    assert (reverse - known).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_script_form_at_its_landmarks():
     ids=["closed", "script", "cross_entropy"],
 )
 def test_only_cross_entropy_is_a_proper_score(loss, minimiser):
-    """Where labels are (.6, .4), the symmetric losses want more than .6 (docs/method.md#symmetric-kl)."""
+    """With labels (.6, .4), the symmetric losses are minimal above p = .6 (docs/method.md#symmetric-kl)."""
     labels = torch.arange(2)
 
     def expected(logit: float) -> float:
@@ -120,11 +120,11 @@ def test_only_cross_entropy_is_a_proper_score(loss, minimiser):
     assert abs(1 / (1 + math.exp(-best)) - minimiser) < 6e-4
 
 
-# --- a network that knows nothing ---------------------------------------------------------------------------
+# --- a uniform prediction -----------------------------------------------------------------------------------
 
 
-def test_ignorance_costs_log_v_at_each_masked_token():
-    """A head of zeros spreads over the V clean ids: neither [MASK] nor [BOS] takes mass (docs/method.md#oracle-22)."""
+def test_a_uniform_prediction_costs_log_v_at_each_masked_token():
+    """A head of zeros is uniform over the V clean ids; [MASK] and [BOS] get no mass (docs/method.md#oracle-22)."""
     process, words = Absorbing(), Words(size=11, length=6)
     network = llama("bidirectional", process, words)
     network.head().weight.data.zero_()
@@ -135,7 +135,7 @@ def test_ignorance_costs_log_v_at_each_masked_token():
     assert (nll - 2 * math.log(11) * torch.tensor([3, 1])).abs().max() < 1e-5
 
 
-def test_ignorance_costs_log_k_under_uniform_noise():
+def test_a_uniform_prediction_costs_log_k_under_uniform_noise():
     """The integrand's closed forms at x_theta = 1/K, and their integral over t, ln K (docs/method.md#duo-nelbo,
     docs/method.md#oracle-22)."""
     count, process = 1000, Uniform(alpha_end=0.0, eps=0.0)
@@ -157,11 +157,11 @@ def test_ignorance_costs_log_k_under_uniform_noise():
     )
 
 
-# --- the seed's masks ---------------------------------------------------------------------------------------
+# --- masks of the reference script --------------------------------------------------------------------------
 
 
 def a_batch(candidates: Tensor, step: int = 0, examples: Tensor | None = None, size: int = 11) -> Batch:
-    """A whole step as one batch: ids are noise, `candidates` [R, L]."""
+    """A whole step as one batch with random ids and `candidates` [R, L]."""
     rows, length = candidates.shape
     ids = (rng.uniform(rng.keys(0, rng.SENTENCE, 0, torch.arange(rows)), length) * size).long()
     return Batch(
@@ -182,7 +182,7 @@ def masked_ce(masks: Static | Fresh, low: float = 0.15, high: float = 0.99) -> M
 
 
 def ragged(rows: int, length: int) -> Tensor:
-    """Candidates [rows, length]: at least one a row, anywhere."""
+    """Random candidates [rows, length], at least one a row."""
     candidates = rng.uniform(rng.keys(1, rng.CORRUPT, 0, torch.arange(rows)), length) < 0.5
     candidates[:, length // 2] = True
     return candidates
@@ -191,7 +191,7 @@ def ragged(rows: int, length: int) -> Tensor:
 @pytest.mark.parametrize(
     ("answer", "fraction"), [(1, 1.0), (2, 0.5), (5, 0.478), (10, 0.519), (50, 0.560), (200, 0.567)]
 )
-def test_mask_counts_follow_the_seed(answer, fraction, monkeypatch):
+def test_mask_counts_follow_the_reference_script(answer, fraction, monkeypatch):
     """n = max(int(n_cand u), 1), u uniform on (.15, .99): truncation masks short answers less
     (docs/method.md#masked-script)."""
     cells = 2000
@@ -208,7 +208,7 @@ def test_mask_counts_follow_the_seed(answer, fraction, monkeypatch):
     assert abs(counts.double().mean().item() / answer - fraction) < 1e-3
 
 
-def test_masks_fall_on_candidates_and_nowhere_else():
+def test_only_candidates_are_masked():
     batch = a_batch(ragged(300, 20))
     for masks in (Static(), Fresh()):
         loss = masked_ce(masks)
@@ -227,9 +227,8 @@ def test_masks_are_uniform_subsets():
     assert counts.sum() == 20_000 and chi_square(counts, torch.full((20,), 1 / 20)) > 1e-6
 
 
-def test_static_masks_belong_to_the_example_and_fresh_ones_to_the_step():
-    """datasets.map masks once: the same example is masked alike in any step and place
-    (docs/method.md#masked-script)."""
+def test_static_masks_depend_on_the_example_and_fresh_ones_on_the_step():
+    """datasets.map masks once: an example has the same masks in any step and row (docs/method.md#masked-script)."""
     candidates, names = ragged(40, 20), torch.arange(40)
     here, later = a_batch(candidates, 0, names), a_batch(candidates.flip(0), 7, names.flip(0))
     assert torch.equal(masked_ce(Static()).chosen(here), masked_ce(Static()).chosen(later).flip(0))
@@ -240,7 +239,7 @@ def test_static_masks_belong_to_the_example_and_fresh_ones_to_the_step():
 
 
 def test_masked_ce_is_the_usual_cross_entropy():
-    """Logits everywhere, label -100 where nothing is masked, mean over the rest (docs/method.md#masked-script)."""
+    """torch's cross-entropy with label -100 at unmasked positions (docs/method.md#masked-script)."""
     process = Absorbing()
     batch = a_batch(ragged(16, 12))
     network = llama("bidirectional", process, Words(size=11, length=12))
@@ -258,8 +257,8 @@ def test_masked_ce_is_the_usual_cross_entropy():
 
 
 @pytest.mark.parametrize("count", [1, 7, 32, 512])
-def test_low_discrepancy_has_one_time_a_stratum(count):
-    """Exactly one t in each [i/n, (i+1)/n), another one each step (docs/method.md#oracle-32)."""
+def test_low_discrepancy_draws_one_time_in_each_stratum(count):
+    """Exactly one t in each [i/n, (i+1)/n), different in each step (docs/method.md#oracle-32)."""
     drawn = [rng.low_discrepancy(0, rng.TIME, step, torch.arange(count), count) for step in range(50)]
     for t in drawn:
         assert torch.equal((t * count).floor().sort().values, torch.arange(count).double())
@@ -267,24 +266,24 @@ def test_low_discrepancy_has_one_time_a_stratum(count):
     assert within.std(0).min() > 0.2 and (within.mean() - 0.5).abs() < 0.15
 
 
-# --- what is logged -----------------------------------------------------------------------------------------
+# --- logs ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("process", [Absorbing(), Uniform(alpha_end=1e-3, eps=1e-3)], ids=["mask", "uniform"])
-def test_p_flip_is_what_the_marginal_says(process):
-    """P(xt != x0) = 1 - q(xt = x0 | x0), uniform noise drawing the clean token again included
+def test_p_flip_agrees_with_the_marginal(process):
+    """P(xt != x0) = 1 - q(xt = x0 | x0); uniform noise may draw the clean token again
     (docs/method.md#uniform-process)."""
     vocabulary, x, t = (
         Words(size=11, length=3).vocabulary(),
         torch.arange(6).view(2, 3),
         torch.tensor([0.2, 0.9]),
     )
-    kept = process.marginal(x, t, vocabulary).gather(2, x[..., None])[..., 0]
-    assert (process.p_flip(t, vocabulary)[:, None] - (1 - kept)).abs().max() < 1e-12
+    same = process.marginal(x, t, vocabulary).gather(2, x[..., None])[..., 0]
+    assert (process.p_flip(t, vocabulary)[:, None] - (1 - same)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("name", ["duo", "duo_script"])
-def test_ignorance_shows_in_the_logs(name):
+def test_logs_of_a_uniform_prediction(name):
     """A head of zeros gives p_x = 1/K and entropy ln K in every row (docs/method.md#script-departures, last line)."""
     recipe = parts.derive(by_name(f"{name}@nano"), {"data.rows": ROWS, "data.heldout": 1})
     network, batch = recipe.network(0), the_step(recipe, 0)
@@ -302,7 +301,7 @@ ROWS = 32
 
 
 def the_step(recipe: Recipe, step: int) -> Batch:
-    """A step of 32 rows of the oracle language, each scored up to a length of its own."""
+    """A step of 32 rows of the oracle language, scored up to different lengths."""
     rows = recipe.data.build()["train"]
     ids = torch.from_numpy(rows.ids[:ROWS].astype(np.int64))
     length = torch.arange(ROWS) % 24 + 8
@@ -329,7 +328,7 @@ def microbatch(whole: Batch, rows: slice) -> Batch:
 
 @pytest.mark.parametrize(("name", "step"), [*((name, 0) for name in RECIPES), ("duo_nelbo", 10**6)], ids=str)
 def test_any_split_of_a_step_gives_one_loss(name, step):
-    """32 rows at once, 16 twice, 8 four times: summed loss, logs and gradient norm agree to 1e-5."""
+    """32 rows at once, 16 twice or 8 four times: summed loss, logs and gradient norm agree to 1e-5."""
     recipe = parts.derive(by_name(f"{name}@nano"), {"data.rows": ROWS, "data.heldout": 1})
     if "objective.group.rows" in parts.leaves(recipe):
         recipe = parts.derive(recipe, {"objective.group.rows": 12})  # two whole groups and a short one

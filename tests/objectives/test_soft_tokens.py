@@ -1,7 +1,7 @@
-"""Sparse soft tokens have the dense law: by keyed draws of both, by quadrature, by listing every order.
+"""Sparse soft tokens have the law of dense ones: checked by draws of both, by quadrature and by enumeration.
 
-"spec Hn" is row n of its table of oracles, "trap n" one of docs/method.md#sparse-soft-tokens. K ids, k others kept, N
-= K - 1, S sharpness, x the clean id, z the noisy one. Streams are keyed, so that each test passes always or never.
+"trap n" refers to docs/method.md#sparse-soft-tokens. K ids, k others, N = K - 1, S sharpness, x the clean id, z the
+noisy one. All draws are keyed, so that results do not vary between runs.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ TEMPERATURES = (1e-3, 3e-2)
 TABLE = rng.normal(rng.keys(0, rng.INIT, 0, 0), COUNT, 4)
 TESTS = 7
 FALSE_ALARM = 1e-4 / (TESTS * len(LEVELS) * len(TEMPERATURES))
-"""Of each test, so that the chance of any false alarm at all six settings is 1e-4."""
+"""Level of each test, so that the probability of any false alarm over all six settings is 1e-4."""
 
 
 def draw(
     way: str, count: int, gamma: float, tau: float, others: int, rows: int = ROWS, first: int = 0
 ) -> Drawn:
-    """`rows` x LENGTH tokens X; each way has a stream of its own, read from row `first`."""
+    """`rows` x LENGTH tokens X; each way has its own random keys, starting at row `first`."""
     x0 = torch.full((rows, LENGTH), X)
     keys = rng.keys(("dense", "sparse").index(way), rng.NOISE, 0, first + torch.arange(rows))
     levels = torch.full((rows,), gamma, dtype=torch.float64)
@@ -99,8 +99,7 @@ def setting(level: float, tau: float) -> tuple[float, int]:
 def test_sparse_tokens_have_the_dense_law(level, tau):
     """20,000 draws of each: largest and true weight (Kolmogorov-Smirnov), z (chi-square over all ids), mean embedding.
 
-    Weights are compared to .001, for the dense ones carry float32 rounding and the tail of the sparse ones is a mean.
-    False alarms: 1e-4 over all six settings.
+    Weights are compared to .001, because dense ones have float32 rounding and the tail of sparse ones is a mean.
     """
     gamma, others = setting(level, tau)
     one, other = draw("dense", COUNT, gamma, tau, others), draw("sparse", COUNT, gamma, tau, others)
@@ -115,8 +114,8 @@ def test_sparse_tokens_have_the_dense_law(level, tau):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_true_token_among_the_kept_is_not_the_noisy_token(level):
-    """Control: `z = x if among the k largest` is another law, and the test of z above sees it (trap 1)."""
+def test_the_test_of_z_detects_a_wrong_rule(level):
+    """`z = x if among the k largest` is another law, and the test of z above rejects it (trap 1)."""
     tau = TEMPERATURES[1]
     gamma, others = setting(level, tau)
     drawn = draw("sparse", COUNT, gamma, tau, others)
@@ -140,7 +139,7 @@ def test_means_agree_at_two_thousand_ids():
     seen = []
     for way, rows in (("dense", 200), ("sparse", 400)):
         sums = torch.zeros(3, dtype=torch.float64)
-        for first in range(0, rows, 10):  # blocks that fit a cache are twice as fast
+        for first in range(0, rows, 10):  # blocks that fit the CPU's cache are twice as fast
             drawn = draw(way, count, gamma, tau, 10, 10, first)
             largest = drawn.soft.weights.amax(-1)
             sums += torch.stack([v.double().sum() for v in (true_weight(drawn.soft), largest, drawn.z == X)])
@@ -152,9 +151,9 @@ def test_means_agree_at_two_thousand_ids():
     ("count", "gamma", "level"),
     [(11, -0.4, None), (30_522, -3.5, 0.94171), (30_522, -1.75, 0.04868), (50_257, -1.85, 0.04932)],
 )
-def test_noisy_tokens_flip_as_the_transform_says(count, gamma, level):
-    """P(z = x) = T(A) + (1 - T(A))/K of 40,000 tokens, at a small K and at real ones (docs/method.md#oracle-14,
-    docs/method.md#oracle-16; 1e-6 each)."""
+def test_flips_of_noisy_tokens_follow_the_transform(count, gamma, level):
+    """P(z = x) = T(A) + (1 - T(A))/K over 40,000 tokens, at small and realistic K (docs/method.md#oracle-14,
+    docs/method.md#oracle-16; level 1e-6 each)."""
     law = noisy_law(gamma, count)
     if level is not None:
         assert abs(law[X].item() - (level + (1 - level) / count)) < 1e-5
@@ -174,7 +173,7 @@ def test_order_statistics_have_the_published_means():
 
 @pytest.mark.parametrize("count", [3, 1000, 50_367])
 def test_order_statistics_have_their_laws(count):
-    """The j-th of N uniforms is Beta(N - j + 1, j), its ratio to the one before Beta(N - j + 1, 1) (1e-6 each)."""
+    """The j-th of N uniforms is Beta(N - j + 1, j), its ratio to the previous one Beta(N - j + 1, 1) (level 1e-6)."""
     y = order_statistics(rng.uniform(rng.keys(0, rng.NOISE, 0, 1), 20_000, 3), count).numpy()
     assert (np.diff(y, axis=1) < 0).all()
     above = norm.sf(y)
@@ -186,7 +185,7 @@ def test_order_statistics_have_their_laws(count):
 
 
 @pytest.mark.parametrize("first", range(5))
-def test_every_order_of_the_other_ids_is_alike(first):
+def test_all_orders_of_the_other_ids_are_equally_likely(first):
     """A grid of uniforms visits each cell once: 3 of 4 ids in 24 orders, 72 times each (trap 5)."""
     grid = (torch.tensor(list(itertools.product(range(12), repeat=3))) + 0.5) / 12
     ids = distinct(torch.full((len(grid),), first), grid.double(), 5)
@@ -208,64 +207,64 @@ def test_the_tail_has_the_mean_of_a_truncated_normal(sharpness, edge):
     assert tail(s, c, torch.tensor(9)).item() == pytest.approx(exact, rel=1e-9, abs=1e-9)
 
 
-def test_nothing_is_lost_where_every_id_is_kept():
+def test_tokens_with_all_ids_have_all_mass():
     drawn = draw("sparse", 9, 0.5, 0.3, 8)
     assert drawn.soft.ids is not None
     assert (drawn.soft.ids.sort(-1).values == torch.arange(9)).all()
-    assert (drawn.kept - 1).abs().max() < 1e-12
+    assert (drawn.mass - 1).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("others", [1, 8])
 def test_a_cold_soft_token_is_its_noisy_token(others):
-    """At tau = 1e-8, the end of the seed's annealing, all weights but one underflow (traps 2, 3)."""
+    """At tau = 1e-8, the end of the reference script's annealing, all weights but one underflow (traps 2, 3)."""
     drawn = draw("sparse", 50_368, gaussian.invert(0.5, 50_368), 1e-8, others, rows=20)
     weights, ids = drawn.soft.weights, drawn.soft.ids
     assert ids is not None and torch.equal(ids.gather(-1, weights.argmax(-1, True))[..., 0], drawn.z)
-    assert (weights.amax(-1) > 0.999).double().mean() > 0.999 and (drawn.kept > 0.9999).all()
+    assert (weights.amax(-1) > 0.999).double().mean() > 0.999 and (drawn.mass > 0.9999).all()
 
 
-# --- how many are kept --------------------------------------------------------------------------------------
+# --- the number of ids --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["duo", "duo_nelbo"])
-def test_full_recipes_keep_the_mass_that_they_pin(name):
-    """20,000 fresh tokens at each end of the window and in its middle, at the hottest step; one id fewer keeps less."""
+def test_full_recipes_reach_their_mass(name):
+    """20,000 tokens at both ends and in the middle of the window, at the highest temperature; one id fewer has less."""
     objective = registry.recipe(name).objective
     ends = {"duo": lambda o: gaussian.gamma_of(1 - torch.tensor([o.noise.low, o.noise.high])).tolist()}
     low, high = ends.get(name, lambda o: (o.window.low, o.window.high))(objective)
-    asked = Range(50_368, low, high, objective.temperature.hottest())
-    others = others_for(asked, objective.tokens.mass)
-    assert expected_mass(asked)[others - 2] < objective.tokens.mass
+    limits = Range(50_368, low, high, objective.temperature.hottest())
+    others = others_for(limits, objective.tokens.mass)
+    assert expected_mass(limits)[others - 2] < objective.tokens.mass
     for gamma in (low, (low + high) / 2, high):
-        kept = draw("sparse", 50_368, gamma, asked.hottest, others).kept
-        assert kept.mean() > objective.tokens.mass
+        mass = draw("sparse", 50_368, gamma, limits.hottest, others).mass
+        assert mass.mean() > objective.tokens.mass
 
 
-def test_kept_mass_is_that_of_dense_tokens():
-    """True id and the k largest others, k = 1..5: what is said to be lost is at least what dense tokens lose, and at
+def test_the_mass_is_that_of_dense_tokens():
+    """True id and the k largest others, k = 1..5: the estimated missing mass is at least that of dense tokens, and at
     most a quarter more."""
     gamma, tau = gaussian.invert(0.5, COUNT), 3e-2
     weights = draw("dense", COUNT, gamma, tau, 0).soft.weights.flatten(0, 1).double()
     true = weights[:, X].clone()
     weights[:, X] = 0
     lost = 1 - (true[:, None] + weights.topk(5).values.cumsum(-1)).mean(0)
-    said = 1 - expected_mass(Range(COUNT, gamma, gamma, tau))[:5]
-    drawn = torch.stack([1 - draw("sparse", COUNT, gamma, tau, k + 1).kept.mean() for k in range(5)])
-    for claim in (said, drawn):
+    expected = 1 - expected_mass(Range(COUNT, gamma, gamma, tau))[:5]
+    drawn = torch.stack([1 - draw("sparse", COUNT, gamma, tau, k + 1).mass.mean() for k in range(5)])
+    for claim in (expected, drawn):
         assert (claim / lost > 0.97).all() and (claim / lost < 1.25).all(), claim / lost
 
 
-def test_too_little_kept_mass_is_refused():
-    """Hot soft tokens are spread over the vocabulary: no small number of ids holds them."""
-    asked = Range(50_368, -2.77, -0.96, 0.05)
+def test_too_little_mass_is_refused():
+    """At high temperatures soft tokens spread over the vocabulary, and no small number of ids holds their mass."""
+    limits = Range(50_368, -2.77, -0.96, 0.05)
     x0, gamma = torch.zeros(1, 2, dtype=torch.int64), torch.full((1,), -2.0, dtype=torch.float64)
     with pytest.raises(
         ValueError, match=r"keep a mass of 0\.96.* at temperature 0\.05, not 0\.9999"
     ) as error:
-        Sparse(mass=MASS).draw(asked, x0, gamma, 0.01, torch.zeros(1, dtype=torch.int64))
+        Sparse(mass=MASS).draw(limits, x0, gamma, 0.01, torch.zeros(1, dtype=torch.int64))
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"temperature 0\.06 is above 0\.05"):
-        Sparse(mass=0.9).draw(asked, x0, gamma, 0.06, torch.zeros(1, dtype=torch.int64))
+        Sparse(mass=0.9).draw(limits, x0, gamma, 0.06, torch.zeros(1, dtype=torch.int64))
 
 
 def test_small_vocabularies_are_dense_and_large_ones_sparse():
@@ -278,15 +277,15 @@ def test_small_vocabularies_are_dense_and_large_ones_sparse():
 
 
 @pytest.mark.parametrize("tokens", [Dense(), Sparse(mass=0.99)], ids=["dense", "sparse"])
-def test_a_draw_belongs_to_its_row_and_place(tokens):
-    """Whatever else is in the batch, and however far the row goes on."""
-    asked = Range(50, -3.0, 1.0, 1e-2)
+def test_a_draw_depends_only_on_its_row_and_column(tokens):
+    """Not on the rest of the batch, nor on the length of the row."""
+    limits = Range(50, -3.0, 1.0, 1e-2)
     x0 = torch.arange(24).view(4, 6) % 50
     gamma, keys = torch.linspace(-3, 1, 4, dtype=torch.float64), rng.keys(0, rng.NOISE, 3, torch.arange(4))
-    whole = tokens.draw(asked, x0, gamma, 1e-2, keys)
-    some = tokens.draw(asked, x0[2:3, :4], gamma[2:3], 1e-2, keys[2:3])
+    whole = tokens.draw(limits, x0, gamma, 1e-2, keys)
+    some = tokens.draw(limits, x0[2:3, :4], gamma[2:3], 1e-2, keys[2:3])
     assert torch.equal(some.soft.weights, whole.soft.weights[2:3, :4])
-    assert torch.equal(some.z, whole.z[2:3, :4]) and torch.equal(some.kept, whole.kept[2:3, :4])
+    assert torch.equal(some.z, whole.z[2:3, :4]) and torch.equal(some.mass, whole.mass[2:3, :4])
     if whole.soft.ids is not None:
         assert torch.equal(some.soft.ids, whole.soft.ids[2:3, :4])
 
@@ -299,7 +298,7 @@ def spread(soft: Soft, count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("way", ["dense", "sparse"])
-def test_what_is_no_candidate_stays_clean(way):
+def test_other_positions_stay_clean(way):
     drawn = draw(way, COUNT, gaussian.invert(0.1, COUNT), 3e-2, 8, rows=2)
     x0, where = torch.full((2, LENGTH), X), torch.arange(LENGTH).expand(2, -1) % 3 == 0
     before, after = spread(drawn.soft, COUNT), spread(hold(drawn.soft, x0, where), COUNT)
@@ -307,8 +306,8 @@ def test_what_is_no_candidate_stays_clean(way):
     assert torch.equal(after[~where], torch.nn.functional.one_hot(x0, COUNT)[~where].float())
 
 
-def test_networks_read_both_forms_alike():
-    """Features, and the gradient of the embedding table, of a sparse soft token and of its spread over all ids."""
+def test_networks_read_both_forms_identically():
+    """Features and the gradient of the embedding table, for a sparse soft token and the same one over all ids."""
     network = llama("bidirectional", Uniform(alpha_end=1e-3, eps=1e-3), Words(size=COUNT, length=LENGTH))
     soft = draw("sparse", COUNT, gaussian.invert(0.5, COUNT), 3e-2, 8, rows=3).soft
     table = next(p for name, p in network.named_parameters() if "embed_tokens" in name)
