@@ -1,6 +1,6 @@
-"""On a CUDA device: the same draws, the same losses, the same tokens as on a CPU; what a full-size step costs.
+"""On a CUDA device: draws, losses and tokens equal those on a CPU; memory and time of a full-size training step.
 
-`make test-gpu` runs these, and says so where there is no device.
+`make test-gpu` runs these tests; they are skipped without a device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from repro.training.recipe import Recipe
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: nothing of this file ran"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: no test of this file ran"),
 ]
 
 
@@ -35,7 +35,7 @@ def test_draws_are_the_cpu_s_bit_for_bit():
 
 @pytest.mark.parametrize("name", ["llada", "duo", "mdlm", "ar"])
 def test_a_run_on_the_device_has_the_cpu_s_curve(name, tmp_path, monkeypatch):
-    """Twenty toy steps, float32: losses to 1e-3 (matrix products of the device round differently)."""
+    """Twenty toy steps in float32: losses agree to 1e-3 (the device rounds matrix products differently)."""
     train(toy(name), seed=0, out=tmp_path / "cuda", stop=None, resume=False)
     with monkeypatch.context() as patched:
         patched.setattr(torch.cuda, "is_available", lambda: False)
@@ -61,12 +61,12 @@ def test_sampling_stays_on_the_device(tmp_path):
 # --- full size ----------------------------------------------------------------------------------------------
 
 ROWS = 32
-"""One GPU's share of the seed's step."""
+"""One GPU's share of the batch of the reference script (docs/method.md#reference-scripts)."""
 STEPS = 5
 
 
 def full_batch(recipe: Recipe, device: str) -> Batch:
-    """32 rows of random ids, every position a candidate: no row costs more."""
+    """32 rows of random ids in which every position may be corrupted, the most expensive case."""
     vocabulary, index = recipe.data.vocabulary(), torch.arange(ROWS, device=device)
     shape = (ROWS, recipe.data.row_length())
     u = rng.uniform(rng.keys(0, rng.SENTENCE, 0, index), shape[1])
@@ -84,21 +84,21 @@ def full_batch(recipe: Recipe, device: str) -> Batch:
 
 
 def steps(recipe: Recipe, device: str, wait) -> tuple[list[float], float]:
-    """Seconds of each of STEPS optimizer steps on one batch, and the last loss; `wait` ends what runs on the device."""
+    """Seconds of each of STEPS optimizer steps on one batch, and the last loss; `wait` synchronises the device."""
     network = recipe.network(0).to(device).train()
-    masters = MasterWeights(network, recipe.precision, recipe.ema)
-    optimizer = recipe.optimizer.build(masters.parameters())
+    master_weights = MasterWeights(network, recipe.precision, recipe.ema)
+    optimizer = recipe.optimizer.build(master_weights.parameters())
     batch, seconds, loss = full_batch(recipe, device), [], torch.tensor(torch.nan)
     for step in range(STEPS):
         wait()
         began = time.perf_counter()
         loss = recipe.objective(network, recipe.process, dataclasses.replace(batch, step=step)).value
         loss.backward()
-        masters.collect()
+        master_weights.collect_gradients()
         if recipe.optimizer.clip is not None:
-            torch.nn.utils.clip_grad_norm_(masters.parameters(), recipe.optimizer.clip)
+            torch.nn.utils.clip_grad_norm_(master_weights.parameters(), recipe.optimizer.clip)
         optimizer.step()
-        masters.give_weights(step)
+        master_weights.update_network(step)
         optimizer.zero_grad()
         wait()
         seconds.append(time.perf_counter() - began)
@@ -107,7 +107,7 @@ def steps(recipe: Recipe, device: str, wait) -> tuple[list[float], float]:
 
 @pytest.mark.parametrize("name", ["llada", "duo"])
 def test_a_full_size_step_costs_what_is_planned(name, capsys):
-    """Random ModernBERT-large weights, 32 x 512 tokens: at most half as much memory again; time is reported."""
+    """Random ModernBERT-large weights, 32 x 512 tokens: at most 1.5 times the planned memory; time is printed."""
     full = registry.recipe(name)
     recipe = parts.derive(
         dataclasses.replace(full, backbone=full.backbone.blank()), {"batch": ROWS, "micro_batch": ROWS}

@@ -1,23 +1,7 @@
-"""Defects found by reading other suites (D1 to D14), each a test: ours must not have it.
+"""Regression tests for defects D1 to D14 of other suites, which this suite must not have.
 
-A defect that another file holds already is named here with that test, which must exist; what none held is tested below.
-
-| defect | where | what must hold |
-|---|---|---|
-| D1 | Duo: losses called with arguments that half the algorithms do not take | every recipe trains through one call |
-| D2 | Duo: default sampler refused by MDLM | suites name samplers that fit their process, and say so before a run |
-| D3 | Duo, UNI-D2: over-long requests score 0.0; raw weights; means for sums | never; averages; sums |
-| D4 | Duo: text after the first EOS counts; remainder batches dropped | by its name only; never |
-| D5 | Duo: a script trains another algorithm than it is called after | a recipe is of the kind that it names |
-| D6 | LLaDA: one process crashes; guidance needs a mask; EOS flag dead at T > 0 | each works |
-| D7 | Fast-dLLM: likelihoods crash; prompts in tokens/s; template by folder name | none of them |
-| D8 | dllm: guidance ignored in likelihoods; optimizer not saved; factor past its quota; `until` only | none of them |
-| D9 | Tdllm: masks drawn once; loss taken for a bound; dense tensors; run misnamed; secrets needed | by its name |
-| D10 | FlowLM: no resume in place | bitwise |
-| D11 | BD3-LM: samples of low entropy redrawn; two nucleus values in one table | all scored; p is in the question |
-| D12 | dInfer: totals of the last sample of a batch; undefined names | sums over rows; linted |
-| D13 | Open-dLLM: top_p swallowed; the first request's settings for the batch | refused or recorded; each its own |
-| D14 | ReMDM: scripts have eta of T >= L only | both sets, each at its steps |
+The defects are described in docs/method.md#peer-defects. Where another file has the test already, it is named here and
+must exist and run by default; the other tests are below.
 """
 
 from __future__ import annotations
@@ -39,9 +23,9 @@ from repro import load
 from repro.core import parts, registry
 from repro.core.files import ROOT
 from repro.evals.lm.adapter import Adapter, Generation
-from repro.evals.lm.lm_tasks import drawn
+from repro.evals.lm.lm_tasks import generation_answer
 from repro.evals.suites import SUITES, read_suite
-from repro.evals.text_quality.gen_ppl import EveryToken, judged
+from repro.evals.text_quality.gen_ppl import EveryToken, score_texts
 from repro.results.tables.matched import line_of
 from repro.samplers.decode import decode
 from repro.samplers.plan import Plan, check
@@ -50,36 +34,36 @@ from repro.samplers.presets import preset
 HERE = ROOT / "tests"
 
 
-def held(*places):
-    """Each `FILE::TEST` is a test of the suite that runs by default; it holds the defect."""
+def tested_in(*places):
+    """Assert that each `FILE::TEST` exists and runs by default."""
     for place in places:
         file, name = place.split("::")
         (path,) = HERE.rglob(file)
         tree = ast.parse(path.read_text("utf-8"))
         found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
-        assert found, f"{place} is gone; move its defect into this file"
+        assert found, f"{place} does not exist; name the test that replaces it"
         marks = " ".join(ast.unparse(each) for each in found[0].decorator_list)
         assert "skip" not in marks and "slow" not in marks, f"{place} does not run by default"
 
 
-def test_a_test_that_is_gone_is_noticed():
-    with pytest.raises(AssertionError, match="is gone"):
-        held("test_gen_ppl.py::test_that_nobody_wrote")
+def test_a_missing_test_is_noticed():
+    with pytest.raises(AssertionError, match="does not exist"):
+        tested_in("test_gen_ppl.py::test_that_does_not_exist")
 
 
 def test_d1_every_recipe_trains_through_one_call():
-    """One loop calls every objective, and 20 steps of every recipe of the registry are trained by default."""
+    """The golden tests train 20 steps of every recipe of the registry, all through one training loop."""
     tree = ast.parse((HERE / "training" / "test_goldens.py").read_text("utf-8"))
     (test,) = (n for n in tree.body if getattr(n, "name", "") == "test_the_first_steps_are_the_golden_ones")
     assert "registry.RECIPES" in ast.unparse(test.decorator_list[0])
-    held("test_goldens.py::test_the_first_steps_are_the_golden_ones")
+    tested_in("test_goldens.py::test_the_first_steps_are_the_golden_ones")
 
 
 def test_d2_suites_name_samplers_that_fit():
-    """What a suite puts is never refused by its own process at run time: `check` passes where a preset says it fits."""
+    """`check` accepts every plan of a suite under each process that the preset declares as supported."""
     known = {"absorbing": toy("mdlm").process, "uniform": toy("duo").process}
-    programmes, checked = {"flagship", "silver"}, 0  # those are rows of other suites
-    for suite in sorted({path.stem for path in SUITES.glob("*.toml")} - programmes):
+    groups, checked = {"flagship", "silver"}, 0  # these list questions of other suites
+    for suite in sorted({path.stem for path in SUITES.glob("*.toml")} - groups):
         read = read_suite(suite)
         lengths = {t.name: t.length for t in read.tasks if t.generates and "length" in parts.leaves(t)}
         for way in (each for each in read.plans if each.task in lengths):
@@ -90,11 +74,11 @@ def test_d2_suites_name_samplers_that_fit():
                     check(preset(name), known[noise], made)
                     checked += 1
     assert checked > 100
-    held("test_suites.py::test_every_suite_of_an_entry_is_there_and_lays_out")
+    tested_in("test_suites.py::test_every_suite_of_an_entry_is_there_and_lays_out")
 
 
 def test_d3_over_long_requests_averages_and_sums():
-    held(
+    tested_in(
         "test_lm_harness.py::test_too_long_requests_never_score",
         "test_lm_harness.py::test_scores_are_sums_and_depend_on_neither_order_nor_batch",
         "test_loop.py::test_the_run_folder",
@@ -102,42 +86,42 @@ def test_d3_over_long_requests_averages_and_sums():
 
 
 def test_d4_text_after_an_eos_and_the_last_batch():
-    held(
+    tested_in(
         "test_gen_ppl.py::test_what_duos_rule_does_with_ends",
         "test_gen_ppl.py::test_no_sample_is_dropped_and_long_ones_weigh_more",
     )
 
 
 def test_d5_a_recipe_is_what_it_is_called():
-    held("test_parts.py::test_recipes_are_of_the_kind_that_they_name")
+    tested_in("test_parts.py::test_recipes_are_of_the_kind_that_they_name")
 
 
-def test_d6_lladas_three():
-    """One process without a launcher writes texts; guidance and flags are held elsewhere."""
+def test_d6_single_process_guidance_and_eos_flags():
+    """A single process without a launcher generates texts; guidance and EOS flags are tested elsewhere."""
     mine = Adapter(
         lm_worlds.diffusion(), None, Generation(preset("random"), None, 1.0, "suite"), "error", 0, 8
     )
     request = _request("ab c", max_gen_toks=4)
     assert len(mine.generate_until([request])[0]) <= 4
-    held(
+    tested_in(
         "test_logits_processors.py::test_guidance_is_lladas", "test_logits_processors.py::test_eos_comes_last"
     )
 
 
-def _request(context, doc=0, **wishes):
+def _request(context, doc=0, **arguments):
     from lm_eval.api.instance import Instance
 
-    return Instance("generate_until", {}, (context, wishes), 0, ("t", doc, 1))
+    return Instance("generate_until", {}, (context, arguments), 0, ("t", doc, 1))
 
 
-def test_d7_prompts_are_no_tokens_and_names_are_no_settings():
-    """Tokens counted are those written, whatever the prompt; a folder called instruct is asked as any other."""
+def test_d7_prompts_do_not_count_and_names_set_nothing():
+    """Only generated tokens are counted; a model named "Instruct" is treated like any other."""
     model = lm_worlds.diffusion()
     counts = []
     for context in ("a", "abcdefgh ijklm nop"):
         mine = Adapter(model, None, Generation(preset("random"), None, 1.0, "suite"), "error", 0, 8)
         mine.generate_until([_request(context, max_gen_toks=6)])
-        counts.append(drawn(mine, {}, []).tokens)
+        counts.append(generation_answer(mine, {}, []).tokens)
     assert counts == [6, 6]
     named = dataclasses.replace(model, digest="GSAI-ML/LLaDA-8B-Instruct")
     named.recipe.name = "LLaDA-8B-Instruct"
@@ -147,12 +131,12 @@ def test_d7_prompts_are_no_tokens_and_names_are_no_settings():
     )
     with pytest.raises(ValueError, match="no chat template"):
         other.apply_chat_template([{"role": "user", "content": "ab"}])
-    held("test_lm_harness.py::test_scores_are_sums_and_depend_on_neither_order_nor_batch")
+    tested_in("test_lm_harness.py::test_scores_are_sums_and_depend_on_neither_order_nor_batch")
 
 
 @pytest.mark.parametrize("length", [5, 8])
 def test_d8_factor_stays_within_its_block(length):
-    """Certain everywhere: the rule commits all that is open, never more, and leaves nothing masked."""
+    """With a very large factor the rule commits all masked positions of the block in one step, and no others."""
     from repro.processes.absorbing import Absorbing
 
     model = load("oracle:mdlm@nano")
@@ -165,18 +149,17 @@ def test_d8_factor_stays_within_its_block(length):
 
 
 def test_d8_guidance_state_and_stops():
-    held(
+    tested_in(
         "test_lm_harness.py::test_guidance_reaches_likelihoods_and_greedy_checks",
-        "test_likelihood.py::test_guided_scores_are_the_literal_mixture",
+        "test_likelihood.py::test_guided_scores_mix_conditional_and_unconditional_logits",
         "test_loop.py::test_five_steps_and_five_more_are_ten",
-        "test_lm_harness.py::test_every_request_keeps_its_own_wishes",
+        "test_lm_harness.py::test_every_request_keeps_its_own_arguments",
         "test_lm_harness.py::test_conflicts_are_recorded_or_refused",
     )
 
 
-def test_d9_what_the_seed_does_stands_under_its_name():
-    """Static masks and the symmetric loss are parts of their own, the latter no bound; nothing asks for a token of a
-    service."""
+def test_d9_the_reference_script_s_choices_are_named():
+    """Static masks and the symmetric loss (not a bound) are parts of their own; no code needs a service's API token."""
     from scripts.reproduce import CELLS
 
     for name in ("duo", "duo_script"):
@@ -186,49 +169,49 @@ def test_d9_what_the_seed_does_stands_under_its_name():
     for secret in ("HF_TOKEN", "WANDB_API_KEY"):
         users = [p for p in (ROOT / "repro").rglob("*.py") if secret in p.read_text("utf-8")]
         assert users == []
-    held(
-        "test_objectives.py::test_static_masks_belong_to_the_example_and_fresh_ones_to_the_step",
+    tested_in(
+        "test_objectives.py::test_static_masks_depend_on_the_example_and_fresh_ones_on_the_step",
         "test_objectives.py::test_only_cross_entropy_is_a_proper_score",
         "test_fused_head.py::test_float32_is_the_dense_loss",
     )
 
 
 def test_d10_a_run_goes_on_where_it_stopped():
-    held(
+    tested_in(
         "test_loop.py::test_five_steps_and_five_more_are_ten",
         "test_loop.py::test_resume_is_of_this_recipe_seed_and_folder",
     )
 
 
-class Sure:
-    """A judge that finds every id equally likely."""
+class Uniform:
+    """A judge under which every id is equally likely."""
 
-    name, digest, eos = "sure", "0" * 64, None
+    name, digest, eos = "uniform", "0" * 64, None
 
     def logp(self, windows):
         return [np.full(len(window), -math.log(8)) for window in windows]
 
 
-def test_d11_samples_of_no_entropy_are_scored_as_they_are():
-    """A constant sample is one of n, in gen_ppl as in entropy; nothing is drawn again."""
-    from repro.evals.text_quality.quality import by_themselves
+def test_d11_samples_without_entropy_are_scored():
+    """A constant sample counts in gen_ppl and in entropy; nothing is drawn again."""
+    from repro.evals.text_quality.quality import diversity_metrics
 
     rows = [[1, 2, 3, 4], [5, 5, 5, 5], [6, 7, 6, 7]]
-    found = judged(rows, Sure(), EveryToken(length=4))
+    found = score_texts(rows, Uniform(), EveryToken(length=4))
     assert found.tokens.tolist() == [4, 4, 4] and found.perplexity()[0] == pytest.approx(8)
-    mean, _, count = by_themselves(rows, [])["entropy"]
+    mean, _, count = diversity_metrics(rows, [])["entropy"]
     assert count == 3 and mean == pytest.approx((math.log(4) + 0 + math.log(2)) / 3)
 
 
-def test_d11_nucleus_is_in_the_question_and_in_the_name():
-    """Two values of p are two questions, two rows and two lines of a figure."""
+def test_d11_the_nucleus_is_part_of_the_question_and_of_the_label():
+    """Two values of p give two questions and two lines of a figure."""
     one, other = (preset(f"ancestral+nucleus:p={p}") for p in (0.9, 0.99))
     assert parts.digest(one) != parts.digest(other) != parts.digest(preset("ancestral"))
     assert line_of("ancestral+nucleus:p=0.9") != line_of("ancestral+nucleus:p=0.99")
 
 
 def test_d12_totals_are_sums_over_every_row():
-    """Tokens and forwards of rows that ended at different steps, added up by hand."""
+    """Costs of rows decoded together, which end at different steps, equal those of each row alone."""
     model = load("oracle:mdlm@nano")
     plan = Plan(gen_length=8, block_length=8, steps=None)
     together = decode(
@@ -242,19 +225,19 @@ def test_d12_totals_are_sums_over_every_row():
         each = torch.cat([getattr(found.cost, name) for found in alone])
         assert torch.equal(getattr(together.cost, name), each)
     lint = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"]["select"]
-    assert "F" in lint, "names that are nowhere defined are found by pyflakes"
+    assert "F" in lint, "pyflakes finds undefined names"
 
 
-def test_d13_no_wish_is_swallowed():
-    held(
+def test_d13_no_argument_is_ignored():
+    tested_in(
         "test_lm_harness.py::test_conflicts_are_recorded_or_refused",
         "test_lm_harness.py::test_model_args_are_read_strictly",
-        "test_lm_harness.py::test_every_request_keeps_its_own_wishes",
+        "test_lm_harness.py::test_every_request_keeps_its_own_arguments",
     )
 
 
 def test_d14_remasking_has_the_eta_of_its_steps():
-    """Paper E.2.4: cap .04, loop .055, rescale .045 below 1,024 steps; .008, .02, .015 from there on."""
+    """arXiv 2503.00307 App. E.2.4: cap .04, loop .055, rescale .045 for T < 1,024; .008, .02, .015 for T >= 1,024."""
     below = {"remdm_cap": 0.04, "remdm_loop": 0.055, "remdm_rescale": 0.045}
     above = {"remdm_cap": 0.008, "remdm_loop": 0.02, "remdm_rescale": 0.015}
     found = []

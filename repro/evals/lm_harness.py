@@ -1,9 +1,9 @@
-"""lm-eval's own command line with the model "repro" in it (the adapter itself: `repro.evals.lm.adapter`).
+"""lm-eval's own command line with the model "repro" registered (the model itself: `repro.evals.lm.adapter`).
 
     python -m repro.evals.lm_harness run --model repro --include_path my_tasks --tasks my_task \\
         --model_args ckpt=runs/mdlm@nano.text-s0,sampler=low_confidence
 
-lm-eval releases that read the entry point `lm_eval.models` know the model by themselves.
+lm-eval releases that read the entry point `lm_eval.models` find the model without this command.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from repro.samplers.presets import preset
 
 @register_model("repro")
 class Repro(Adapter):
-    """The adapter as lm-eval's command line makes it: `--model_args` are the names below."""
+    """The adapter that lm-eval's command line creates; `--model_args` are the parameters of `__init__`.
+
+    ValueError for a value that is not valid and for a name that does not exist.
+    """
 
     def __init__(
         self,
@@ -54,12 +57,12 @@ class Repro(Adapter):
         ):
             if value not in valid:
                 raise ValueError(f"{name}={value!r} is not {' or '.join(valid)}")
-        # lm-eval asks for cuda:0 where nobody says anything, also where there is none
+        # lm-eval passes cuda:0 by default, also on machines without CUDA
         if device is not None and (not device.startswith("cuda") or torch.cuda.is_available()):
             model.denoiser.to(device)
         if not str(batch_size).isdigit() or int(batch_size) < 1 or max_batch_size is not None:
             raise ValueError(
-                f"batch_size={batch_size!r} is no count; results do not depend on it, give for example 64"
+                f"batch_size={batch_size!r} is not a positive number; results do not depend on it, use for example 64"
             )
         noise = parts.canonical(model.recipe.process)["part"]
         rule = named_estimator(DEFAULT[noise] if estimator is None else estimator)
@@ -68,12 +71,12 @@ class Repro(Adapter):
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> Repro:
-        """From `NAME=VALUE,...`; ValueError names the nearest valid name."""
+        """Create from `NAME=VALUE,...`; ValueError names the nearest valid name."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict | None = None) -> Repro:
-        """From model_args by name; ValueError names the nearest valid name."""
+        """Create from model_args by name; ValueError names the nearest valid name."""
         valid = list(inspect.signature(cls).parameters)
         for name in arg_dict:
             if name not in valid:
@@ -85,7 +88,7 @@ class Repro(Adapter):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """lm-eval's own command line; our model's name is registered by this module's import."""
+    """Run lm-eval's own command line; importing this module registers the model."""
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
@@ -98,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _arguments(argv: Sequence[str] | None) -> Generator[None]:
-    """lm-eval reads sys.argv only."""
+    """Replaces sys.argv, from which alone lm-eval reads its arguments."""
     before = sys.argv
     sys.argv = before if argv is None else [before[0], *argv]
     try:

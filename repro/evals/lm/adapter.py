@@ -1,15 +1,16 @@
-"""A model as lm-eval asks it: likelihoods, rolling sums and texts, of diffusion and left-to-right models.
+"""lm-eval's model interface (`lm_eval.api.model.LM`) for diffusion and left-to-right models.
 
-Requests are scored and decoded in shared batches; a draw is keyed by what is asked (likelihoods) or by document
-(generation), so neither order nor batch size enters. Averaged weights are used where the recipe pins an average.
+Requests are scored and decoded in shared batches. Random draws are keyed by the request's ids (likelihoods) or by the
+document (generation), so results depend on neither order nor batch size. Averaged weights are used where the recipe
+has an average.
 
-`is_greedy` of a likelihood says whether decoding at temperature 0 would write the continuation: for a left-to-right
-model whether each token is the argmax; under absorbing noise whether one token a step, the most confident first, writes
-it (LLaDA's check); uniform noise revises every token at every step and has no such order: always False.
+`is_greedy` of a likelihood says whether decoding at temperature 0 produces the continuation. Left-to-right: each token
+is the argmax. Absorbing noise: unmasking one token per step, the most confident first, produces it (LLaDA's check,
+docs/method.md#llada-likelihood). Uniform noise revises every token at every step, so there is no such order: always
+False.
 
-What a task says of generation: `until` and `max_gen_toks` are always honoured. Where its other fields differ from
-the sampler's (temperature, do_sample, ...), the policy "suite" keeps the sampler's and records the field, "task" is an
-error.
+Of a task's generation arguments `until` and `max_gen_toks` are always applied; for the others see
+`repro.evals.lm.overrides`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from lm_eval.api.model import LM
 
 from repro.core import parts
 from repro.evals.decoding import decoded
-from repro.evals.likelihood.likelihood import Estimator, Likelihood, Request
-from repro.evals.likelihood.network import Network
+from repro.evals.likelihood.batched import BatchedDenoiser
+from repro.evals.likelihood.likelihood import Estimator, Likelihood, LikelihoodRequest
 from repro.evals.likelihood.orders import greedy
-from repro.evals.lm.prompts import Overlong, Template, opening, pair, windows
-from repro.evals.lm.wishes import LENGTHS, Conflicts, conflicts, length_asked
-from repro.evals.work_queue import ALONE, Work
+from repro.evals.lm.overrides import Conflicts, conflicts, has_length, requested_length
+from repro.evals.lm.prompts import Overlong, Template, generation_prompt, likelihood_request, rolling_windows
+from repro.evals.work_queue import SERIAL, WorkQueue
 from repro.model import Model
 from repro.samplers.plan import Plan, plan_for
 from repro.samplers.sampler import Sampler
@@ -39,13 +40,14 @@ if TYPE_CHECKING:
 
 BATCH = 256
 REQUESTS = 64
-"""Likelihoods of a piece."""
+"""Likelihood requests in one chunk of work."""
 Policy = Literal["suite", "task"]
 
 
 @dataclass(frozen=True)
 class Generation:
-    """How texts are made: sampler, the plan (or tokens a step, for texts as long as each task asks), and who wins."""
+    """How texts are generated: with `plan`, or (None) with texts as long as each request sets, `tokens_per_step` tokens
+    per step; `policy`: what happens where generation arguments and the sampler differ."""
 
     sampler: Sampler
     plan: Plan | None
@@ -55,7 +57,7 @@ class Generation:
 
 @dataclass(eq=False)
 class Adapter(LM):
-    """A model as lm-eval asks it; `estimator` scores likelihoods, `generation` makes texts (None: it makes none)."""
+    """lm-eval's model interface; `estimator` scores likelihoods, `generation` generates texts; either may be None."""
 
     model: Model
     estimator: Estimator | None
@@ -63,15 +65,15 @@ class Adapter(LM):
     overlong: Overlong
     seed: int
     batch: int
-    work: Work = ALONE
+    work: WorkQueue = SERIAL
     template: Template = "chat"
-    """`none`: contexts are read as they stand; `chat`: through the data's template, where it has one."""
+    """`none`: contexts are read as they are; `chat`: formatted with the data's template, where it has one."""
     scored: dict[tuple[str, ...], Likelihood] = field(default_factory=dict)
-    """What each request's arguments were found to be, with standard errors."""
+    """Request arguments -> log-likelihood with its standard error."""
     forwards: list[Tensor] = field(default_factory=list)
     ids: list[Tensor] = field(default_factory=list)
     overridden: Conflicts = field(default_factory=dict)
-    """Field -> (what the task asked, what was done)."""
+    """Field -> (value that the task requests, value used)."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -82,22 +84,23 @@ class Adapter(LM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood, is_greedy) of (context, continuation) pairs: sums, in nats."""
-        asked = [pair(self.model, *request.args, self.overlong, self.template) for request in requests]
-        distinct = list({(r.prompt, r.continuation): r for r in asked}.values())
-        found = self._score(distinct, self._written)
-        known = {
-            (r.prompt, r.continuation): (f, bool(f.greedy)) for r, f in zip(distinct, found, strict=True)
-        }
-        answers = [known[r.prompt, r.continuation] for r in asked]
+        encoded = [
+            likelihood_request(self.model, *request.args, self.overlong, self.template)
+            for request in requests
+        ]
+        distinct = {(r.prompt, r.continuation): r for r in encoded}
+        found = self._score(list(distinct.values()), self._likelihoods_with_greedy)
+        known = {key: (each, bool(each.greedy)) for key, each in zip(distinct, found, strict=True)}
+        answers = [known[r.prompt, r.continuation] for r in encoded]
         self.scored |= {request.args: answer for request, (answer, _) in zip(requests, answers, strict=True)}
         return [(answer.value, greedily) for answer, greedily in answers]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of whole texts, summed over windows that fit the network's rows."""
-        asked = [windows(self.model, request.args[0]) for request in requests]
-        found = iter(self._score([window for each in asked for window in each], self._scored))
+        """Log-likelihoods of whole texts, nats, summed over windows that fit the network's rows."""
+        by_text = [rolling_windows(self.model, request.args[0]) for request in requests]
+        found = iter(self._score([window for each in by_text for window in each], self._likelihoods))
         sums = []
-        for request, each in zip(requests, asked, strict=True):
+        for request, each in zip(requests, by_text, strict=True):
             mine = [next(found) for _ in each]
             unknown = any(f.se is None for f in mine)
             error = None if unknown else sum(f.se**2 for f in mine if f.se is not None) ** 0.5
@@ -107,63 +110,64 @@ class Adapter(LM):
         return sums
 
     def _score(
-        self, requests: Sequence[Request], find: Callable[[list[Request]], list[Likelihood]]
+        self,
+        requests: Sequence[LikelihoodRequest],
+        find: Callable[[list[LikelihoodRequest]], list[Likelihood]],
     ) -> list[Likelihood]:
-        """One likelihood a request, found in pieces of requests of nearly one length."""
+        """One likelihood per request, computed in chunks of requests of similar length."""
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids))
-        pieces = self.work.pieces(
+        chunks = self.work.map_chunks(
             len(order),
             REQUESTS,
             lambda some: [astuple(found) for found in find([requests[order[i]] for i in some])],
         )
-        found = [Likelihood(*each) for piece in pieces for each in piece]
+        found = [Likelihood(*each) for chunk in chunks for each in chunk]
         return [answer for _, answer in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
 
-    def _scored(self, requests: list[Request]) -> list[Likelihood]:
+    def _likelihoods(self, requests: list[LikelihoodRequest]) -> list[Likelihood]:
         network = self._network()
         assert self.estimator is not None
         return self.estimator.score(network, requests, self.seed)
 
-    def _written(self, requests: list[Request]) -> list[Likelihood]:
-        """As scored, and whether decoding would write each."""
-        found = self._scored(requests)
+    def _likelihoods_with_greedy(self, requests: list[LikelihoodRequest]) -> list[Likelihood]:
+        """The likelihoods, with whether greedy decoding produces each continuation."""
+        found = self._likelihoods(requests)
         if not self.model.recipe.process.masks:
             return found
-        written = greedy(self._network(), requests)
-        return [replace(f, greedy=w.greedy) for f, w in zip(found, written, strict=True)]
+        checked = greedy(self._network(), requests)
+        return [replace(f, greedy=check.greedy) for f, check in zip(found, checked, strict=True)]
 
-    def _network(self) -> Network:
-        """What likelihoods and greedy checks read, guided where the estimator is (as LLaDA's harness does)."""
+    def _network(self) -> BatchedDenoiser:
+        """The network of likelihoods and greedy checks; guided where the estimator is, as in LLaDA's harness."""
         if self.estimator is None:
             raise ValueError(
                 "this adapter was made for generation; give it an estimator to score likelihoods"
             )
-        return self.estimator.network(self.model.denoiser, self.model.recipe.process, self.batch)
+        return self.estimator.batched(self.model.denoiser, self.model.recipe.process, self.batch)
 
     # --- generation ---------------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts cut at EOS, at `max_gen_toks` ids, and before the first stop string."""
+        """Texts that end at EOS, at `max_gen_toks` ids, or before the first stop string."""
         if self.generation is None:
             raise ValueError("this adapter was made for likelihoods; give it a sampler to generate")
-        names = _names(requests)
+        names = _row_names(requests)
         groups: dict[tuple, list[int]] = {}
-        prompts, wanted = [], []
+        prompts, limits = [], []
         for index, request in enumerate(requests):
-            context, asked = request.args
-            until, most = self._honoured(asked)
-            plan = self._plan(most)
-            whole = opening(self.model, context, plan.gen_length, self.overlong, self.template)
-            prompts.append(whole)
-            wanted.append((until, most))
-            # the exact denoiser takes no padding; others decode a row alike in any batch
-            groups.setdefault((plan, len(whole) if self.model.weights == "exact" else 0), []).append(index)
+            context, arguments = request.args
+            limits.append(self._limits(arguments))
+            plan = self._plan(limits[-1][1])
+            prompt = generation_prompt(self.model, context, plan.gen_length, self.overlong, self.template)
+            prompts.append(prompt)
+            # the exact denoiser takes no padding; other networks decode a row identically in any batch
+            groups.setdefault((plan, len(prompt) if self.model.weights == "exact" else 0), []).append(index)
         texts = [""] * len(requests)
         for (plan, _), members in groups.items():
             members.sort(key=lambda i: len(prompts[i]))
             rows = self._decode(plan, [prompts[i] for i in members], [names[i] for i in members])
             for index, row in zip(members, rows, strict=True):
-                texts[index] = self._text(row, *wanted[index])
+                texts[index] = self._text(row, *limits[index])
         return texts
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
@@ -176,83 +180,82 @@ class Adapter(LM):
         self.ids.append(found.ids)
         return found.ids.tolist()
 
-    def _plan(self, most: int) -> Plan:
-        """The plan for a text of at most `most` ids."""
+    def _plan(self, length: int) -> Plan:
+        """The plan for a text of at most `length` ids."""
         assert self.generation is not None
         if self.generation.plan is not None:
             return self.generation.plan
         sampler = self.generation.sampler
-        block = self.model.denoiser.required_block_size or most
-        blocks = -(-most // block)  # what is written beyond `most` is cut off
+        block = self.model.denoiser.required_block_size or length
+        blocks = -(-length // block)  # ids beyond `length` are cut off
         steps = blocks * max(1, round(block / self.generation.tokens_per_step))
         return plan_for(
             sampler, blocks * block, block, None if sampler.capabilities.plan == "adaptive" else steps, None
         )
 
-    def _honoured(self, asked: dict[str, Any]) -> tuple[list[str], int]:
-        """Stop strings and the most ids; other fields go by the policy. ValueError for a conflict under "task"."""
+    def _limits(self, arguments: dict[str, Any]) -> tuple[list[str], int]:
+        """Stop strings and maximum length; other arguments follow the policy, whose "task" raises on a conflict."""
         assert self.generation is not None
-        until = asked.get("until") or []
-        ours = None if self.generation.plan is None else self.generation.plan.gen_length
-        said = any(asked.get(name) is not None for name in LENGTHS)
-        most = length_asked(asked) if ours is None or said else ours
-        found = conflicts(asked, self.generation.sampler, ours)
+        until = arguments.get("until") or []
+        planned = None if self.generation.plan is None else self.generation.plan.gen_length
+        length = requested_length(arguments) if planned is None or has_length(arguments) else planned
+        found = conflicts(arguments, self.generation.sampler, planned)
         if found and self.generation.policy == "task":
-            name, (theirs, mine) = next(iter(found.items()))
+            name, (requested, used) = next(iter(found.items()))
             raise ValueError(
-                f"the task asks for {name}={theirs}, the sampler does {mine}; choose a sampler and a length that "
+                f"the task requests {name}={requested}, the sampler uses {used}; choose a sampler and a length that "
                 "agree, or policy=suite to record the difference"
             )
         self.overridden |= found
-        return [until] if isinstance(until, str) else list(until), most
+        return [until] if isinstance(until, str) else list(until), length
 
-    def _text(self, row: list[int], until: Sequence[str], most: int) -> str:
-        return before_stops(self.model.data.decode(self._before_end(row, most)), until)
+    def _text(self, row: list[int], until: Sequence[str], length: int) -> str:
+        return before_stops(self.model.data.decode(self._before_eos(row, length)), until)
 
-    def _before_end(self, row: list[int], most: int) -> list[int]:
-        end = self.model.data.vocabulary().eos
-        row = row[:most]
-        return row[: row.index(end)] if end in row else row
+    def _before_eos(self, row: list[int], length: int) -> list[int]:
+        eos = self.model.data.vocabulary().eos
+        row = row[:length]
+        return row[: row.index(eos)] if eos in row else row
 
-    def useful(self, row: list[int], until: Sequence[str], most: int) -> int:
-        """How many ids of a generated row make the text that is kept."""
-        row, spell = self._before_end(row, most), self.model.data.decode
-        kept = len(before_stops(spell(row), until))
-        if kept == len(spell(row)):
+    def useful(self, row: list[int], until: Sequence[str], length: int) -> int:
+        """Number of ids of a generated row that make up its text before EOS, `length` and the stop strings."""
+        row, decode = self._before_eos(row, length), self.model.data.decode
+        kept = len(before_stops(decode(row), until))
+        if kept == len(decode(row)):
             return len(row)
-        return bisect_left(range(len(row)), kept, key=lambda count: len(spell(row[:count])))
+        return bisect_left(range(len(row)), kept, key=lambda count: len(decode(row[:count])))
 
     # --- chat ---------------------------------------------------------------------------------------------------
 
     @property
     def tokenizer_name(self) -> str:
-        """Digest of the data part that makes ids of texts: lm-eval keys its cache of prompts by it."""
+        """Digest of the data part that encodes texts; lm-eval keys its cache of requests by it."""
         return parts.digest(self.model.data)
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The training data's template, which prompts of such a model go through unless `template` is none."""
+        """The training data's template, or an empty text where it has none."""
         return str(parts.leaves(self.model.data).get("template", ""))
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The question of a chat; the template itself is applied when the prompt is encoded.
+        """System and user messages joined to one prompt; the template itself is applied when the prompt is encoded.
 
-        The seed's template has one question and one answer: system and user turns become the question, and an assistant
-        turn is refused.
+        The template has one user turn and one answer, so an assistant message raises ValueError, as does a model whose
+        data has no template.
         """
         if not self.chat_template():
-            raise ValueError("this model's data has no chat template; ask without apply_chat_template")
+            raise ValueError("this model's data has no chat template; leave out apply_chat_template")
         for message in chat_history:
             if message["role"] == "assistant":
                 raise ValueError(
-                    "the chat template holds one question: turn fewshot_as_multiturn off, and leave out gen_prefix"
+                    "the chat template has a single user turn: turn fewshot_as_multiturn off and leave out gen_prefix"
                 )
         return "\n\n".join(message["content"] for message in chat_history)
 
 
-def _names(requests: Sequence[Instance]) -> list[int]:
-    """The rows' names in the stream of draws: the document, and which repetition of it."""
+def _row_names(requests: Sequence[Instance]) -> list[int]:
+    """Keys of the rows' random draws: the document, and the number of its repetition."""
     seen: dict[tuple[int, int], int] = {}
     names = []
     for request in requests:

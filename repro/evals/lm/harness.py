@@ -1,4 +1,4 @@
-"""The task part behind lm-eval tasks; light, so that suites are read without importing lm-eval."""
+"""The task part of lm-eval tasks that this repository defines (evals/tasks/NAME.yaml), with a pinned version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repro.core.files import ROOT, runs
 from repro.core.parts import part
 from repro.data.sudoku import Sudoku
 from repro.evals.task import Answer, Ask, Task
-from repro.evals.work_queue import Work
+from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload, of_texts
 from repro.model import Model
 
@@ -20,7 +20,7 @@ TASKS = ROOT / "evals" / "tasks"
 
 @part
 class HarnessTask(Task):
-    """An lm-eval task by name (evals/tasks/NAME.yaml), generating `length` tokens; `metric` is lm-eval's name."""
+    """The lm-eval task evals/tasks/NAME.yaml, generating `length` tokens; `metric` is lm-eval's metric name."""
 
     task: str
     task_version: int
@@ -29,6 +29,7 @@ class HarnessTask(Task):
     generates = True
 
     def path(self) -> Path:
+        """The task's YAML; ValueError names the nearest task where there is none."""
         path = TASKS / f"{self.task}.yaml"
         if not path.is_file():
             raise ValueError(
@@ -41,7 +42,7 @@ class HarnessTask(Task):
 
     def skip(self, model: Model) -> str | None:
         if self.task == "sudoku" and not isinstance(model.data, Sudoku):
-            return "the model's symbols are not those of a board"
+            return "the model's vocabulary is not that of Sudoku boards"
         return None
 
     def gen_length(self, model: Model) -> int:
@@ -50,38 +51,40 @@ class HarnessTask(Task):
     def workload(self, model: Model, ask: Ask) -> Workload:
         return of_texts(None, model, ask, self.length)
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         from repro.evals.lm.adapter import BATCH, Adapter, Generation
 
         assert ask.sampler is not None
         how = Generation(ask.sampler, ask.plan, 1.0, "suite")
         size = work.batch or BATCH
-        return self.asked_of(Adapter(model, None, how, "error", ask.seed, size, work), ask)
+        return self.evaluate_with(Adapter(model, None, how, "error", ask.seed, size, work), ask)
 
-    def asked_of(self, adapter: Any, ask: Ask) -> Answer:
-        """Run the task; its metric's standard error is the sample one."""
+    def evaluate_with(self, adapter: Any, ask: Ask) -> Answer:
+        """Run the task with an adapter that generates; the standard error is lm-eval's, over documents."""
         import yaml
         from lm_eval.tasks import TaskManager
 
-        from repro.evals.lm.lm_tasks import asked, drawn, item
+        from repro.evals.lm.lm_tasks import generation_answer, item_record, run_lm_eval
 
         config = yaml.safe_load(self.path().read_text("utf-8"))
         version = config.get("metadata", {}).get("version")
         if version != self.task_version:
             raise ValueError(
-                f"task {self.task!r} has version {version}; the suite asks for {self.task_version}"
+                f"task {self.task!r} has version {version}; the suite requires {self.task_version}"
             )
-        most = config.get("generation_kwargs", {}).get("max_gen_toks", self.length)
-        if most != self.length:
-            raise ValueError(f"the task asks for {most} tokens, the suite for {self.length}")
+        length = config.get("generation_kwargs", {}).get("max_gen_toks", self.length)
+        if length != self.length:
+            raise ValueError(
+                f"task {self.task!r} generates {length} tokens; the suite requires {self.length}"
+            )
         given = config.get("dataset_kwargs", {})
         files = {split: str(ROOT / file) for split, file in given.get("data_files", {}).items()}
         cache = {"cache_dir": str((runs() / "data" / "lm_eval").absolute())}
         config["dataset_kwargs"] = given | cache | ({"data_files": files} if files else {})
-        found = asked(adapter, config, TaskManager(include_defaults=False), ask.limit)
+        found = run_lm_eval(adapter, config, TaskManager(include_defaults=False), ask.limit)
         result = found["results"][self.task]
         value, error = result[f"{self.metric},none"], result[f"{self.metric}_stderr,none"]
         known = None if isinstance(error, str) or math.isnan(error) else error
-        items = [item(sample, adapter) for sample in found["samples"][self.task]]
+        items = [item_record(sample, adapter) for sample in found["samples"][self.task]]
         count = found["n-samples"][self.task]["effective"]
-        return drawn(adapter, {"accuracy": (value, known, count)}, items)
+        return generation_answer(adapter, {"accuracy": (value, known, count)}, items)

@@ -1,12 +1,12 @@
-"""lm-eval tasks as questions of the suite: any standard name, and anybody's YAML.
+"""lm-eval tasks as task parts: any task that lm-eval ships, and user-written YAML files.
 
     python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --tasks my_tasks/capitals.yaml --samplers low_confidence,random
     python -m repro.evals --ckpt ... --tasks arc_easy,lambada_openai        # needs the Hub or its cache
 
-Prompts, few-shot examples, scoring and standard errors are lm-eval's. Two parts, since what does not depend on a
-sampler is asked once: `lm_likelihood` (multiple choice, likelihood, rolling) and `lm_generation`. Every item is kept
-beside the records (OUT/items/<question>.jsonl: document, what was found and its standard error, what lm-eval made of
-it), so that two samplers can be compared item by item.
+Prompts, few-shot examples, scoring and standard errors are lm-eval's. There are two parts, since only generation
+depends on a sampler: `lm_likelihood` (multiple choice, likelihood, rolling likelihood) and `lm_generation`. Items are
+stored next to the records (OUT/items/<question>.jsonl: document, the model's output with its standard error, lm-eval's
+metrics), so that two samplers can be compared item by item.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import Any, Literal
 
 from repro.core.parts import part
 from repro.evals.likelihood.likelihood import Estimator
-from repro.evals.lm.kept import config
+from repro.evals.lm.overrides import conflicts
 from repro.evals.lm.prompts import Template
-from repro.evals.lm.wishes import conflicts
+from repro.evals.lm.task_files import load_task_config
 from repro.evals.task import Answer, Ask, Task
-from repro.evals.work_queue import Work
+from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload, of_answers, of_texts, sizes
 from repro.model import Model
 
 STANDARD = "lm-eval"
-"""Source of a task that lm-eval ships; else the digest of a kept YAML."""
+"""`source` of a task that lm-eval ships; other sources are digests of stored YAML files (`task_files`)."""
 
 
 @part
 class LmTask(Task):
-    """Kind: an lm-eval task by its name there, from `source`, of version `task_version` (as lm-eval prints it). A group
-    by its name asks its members at once, with lm-eval's own aggregate (a limit is of each member).
+    """Kind: the lm-eval task or group `task` from `source`, of version `task_version` (as lm-eval prints it). A group
+    evaluates all its members and reports lm-eval's aggregate; a limit applies to each member.
 
-    `shots`: few-shot examples (None: as the task says); `template`: whether contexts go through the chat template;
-    `overlong`: whether a request longer than the network's rows is an error or loses the left of its prompt.
+    `shots`: number of few-shot examples (None: the task's own); `template`: whether contexts are formatted with the
+    chat template; `overlong`: whether a request longer than the network's rows raises or is truncated on the left.
     """
 
     task: str
@@ -56,7 +56,7 @@ class LmTask(Task):
 
 @part
 class LmLikelihood(LmTask):
-    """A task of likelihoods, estimated by `estimator`."""
+    """A task that scores continuations by their log-likelihood, estimated by `estimator`."""
 
     estimator: Estimator
     generates = False
@@ -81,7 +81,7 @@ class LmLikelihood(LmTask):
             "unit": "nats, summed",
         }
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         from repro.evals.lm.adapter import BATCH, Adapter
 
         size = work.batch or BATCH
@@ -94,12 +94,13 @@ class LmLikelihood(LmTask):
 
 @part
 class LmGeneration(LmTask):
-    """A task of texts of `length` ids; `policy`: who wins where task and sampler differ (`repro.evals.lm.adapter`)."""
+    """A task that generates texts of `length` ids; `policy`: what happens where the task's generation arguments and the
+    sampler differ (`repro.evals.lm.overrides`)."""
 
     length: int
     policy: Literal["suite", "task"]
     asks: str
-    """What the task asks of generation, canonical JSON; the sampler and the plan of the question say what was done."""
+    """The task's `generation_kwargs` as canonical JSON; the question's sampler and plan hold the settings used."""
     generates = True
 
     def gen_length(self, model: Model) -> int:
@@ -121,56 +122,61 @@ class LmGeneration(LmTask):
         )
         return {name: list(pair) for name, pair in found.items()}
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         from repro.evals.lm.adapter import BATCH, Adapter, Generation
 
         assert ask.sampler is not None
         how = Generation(ask.sampler, ask.plan, 1.0, self.policy)
         size = work.batch or BATCH
-        return self.asked_of(
+        return self.evaluate_with(
             Adapter(model, None, how, self.overlong, ask.seed, size, work, self.template), ask
         )
 
-    def asked_of(self, adapter: Any, ask: Ask) -> Answer:
-        """Run the task by an adapter that generates."""
+    def evaluate_with(self, adapter: Any, ask: Ask) -> Answer:
+        """Run the task with an adapter that generates."""
         return evaluate(self, adapter, ask)
 
 
-# --- asking ---------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------------------
 
 
 def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
-    """Run one task through lm-eval: its metrics with sample standard errors, what it cost, and every item."""
+    """Run one task through lm-eval: metrics with lm-eval's standard errors, forward passes, and every item.
+
+    Raises ValueError where lm-eval's task version or number of few-shot examples is not the one of `task`.
+    """
     from lm_eval.tasks import TaskManager
 
     standard = task.source == STANDARD
-    spec = task.task if standard else config(task.source)
+    spec = task.task if standard else load_task_config(task.source)
     chat = task.template == "chat"
-    found = asked(adapter, spec, TaskManager(include_defaults=standard), ask.limit, task.shots, chat)
+    found = run_lm_eval(adapter, spec, TaskManager(include_defaults=standard), ask.limit, task.shots, chat)
     version = str(found["versions"][task.task])
     if version != task.task_version:
-        raise ValueError(f"task {task.task!r} has version {version}; the question says {task.task_version}")
+        raise ValueError(
+            f"task {task.task!r} has version {version}; the question requires {task.task_version}"
+        )
     members = found["samples"]
     given = {found["n-shot"][member] for member in members}
     if task.shots is not None and given != {task.shots}:
         raise ValueError(
-            f"task {task.task!r} was asked with {min(given)} shots, not {task.shots}: it pins num_fewshot: 0, which "
-            "lm-eval lets nobody change; leave --shots out"
+            f"task {task.task!r} ran with {min(given)} shots, not {task.shots}: it sets num_fewshot: 0, which lm-eval "
+            "does not override; leave --shots out"
         )
     count = sum(found["n-samples"][member]["effective"] for member in members)
     metrics = _metrics(found["results"][task.task], count)
     items = [
-        item(sample, adapter) | ({} if member == task.task else {"task": member})
+        item_record(sample, adapter) | ({} if member == task.task else {"task": member})
         for member, samples in members.items()
         for sample in samples
     ]
     if adapter.generation is not None:
-        return drawn(adapter, metrics, items)
+        return generation_answer(adapter, metrics, items)
     forwards = [likelihood.forwards for likelihood in adapter.scored.values()]
     return Answer(metrics, nfe=sum(forwards) / len(forwards), items=items)
 
 
-def asked(
+def run_lm_eval(
     adapter: Any,
     spec: str | dict[str, Any],
     manager: Any,
@@ -178,11 +184,11 @@ def asked(
     shots: int | None = None,
     chat: bool = False,
 ) -> dict[str, Any]:
-    """What lm-eval returns for one task, in silence."""
+    """The result of lm-eval's `simple_evaluate` for one task, without its log messages and progress bars."""
     from lm_eval import simple_evaluate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    with contextlib.redirect_stderr(io.StringIO()):  # one bar a request would bury ours; errors still rise
+    with contextlib.redirect_stderr(io.StringIO()):  # hides lm-eval's progress bars
         found = simple_evaluate(
             model=adapter,
             tasks=[spec],
@@ -199,15 +205,15 @@ def asked(
 
 
 def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float | None, int]]:
-    """lm-eval's "metric,filter" as names of ours: the filter is told where it is not the plain one."""
+    """lm-eval's "metric,filter" keys as `metric`, or `metric.filter` where the filter is not "none"."""
     found: dict[str, tuple[float, float | None, int]] = {}
     for key, value in result.items():
-        metric, comma, way = key.partition(",")
+        metric, comma, filter_name = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
-        error = result.get(f"{metric}_stderr,{way}")
+        error = result.get(f"{metric}_stderr,{filter_name}")
         known = isinstance(error, int | float) and math.isfinite(error)
-        found[metric if way == "none" else f"{metric}.{way}"] = (
+        found[metric if filter_name == "none" else f"{metric}.{filter_name}"] = (
             float(value),
             float(error) if known else None,
             count,
@@ -215,8 +221,8 @@ def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float
     return found
 
 
-def item(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
-    """One document under one filter: its names, what was found, lm-eval's metrics."""
+def item_record(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
+    """One document under one filter: its identifiers, the model's output, lm-eval's metrics."""
     if adapter.generation is not None:
         found = sample["resps"]
     else:
@@ -229,8 +235,8 @@ def item(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
     }
 
 
-def drawn(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) -> Answer:
-    """The answer of a task of texts: metrics, and what the adapter's decoding cost."""
+def generation_answer(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) -> Answer:
+    """The answer of a generation task: metrics, and the forward passes and tokens of the adapter's decoding."""
     from repro.core.lazy import torch
     from repro.evals.task import samples_digest
 

@@ -1,12 +1,13 @@
-"""What lm-eval asks in text, as ids: prompts, pairs of prompt and continuation, windows of a long text.
+"""lm-eval's text requests as token ids: prompts, (prompt, continuation) pairs, and windows over long texts.
 
-Trailing spaces of a context move to the continuation, and a continuation is what the whole text's ids have beyond the
-context's, as in lm-eval and LLaDA (docs/method.md#llada-likelihood); behind a template the continuation is encoded by
-itself. A left-to-right model reads BOS in front. An empty context gives a diffusion model its rows' own boundary id
-(BOS or EOS, where that is a token of its language), else nothing: its rows begin bare.
+Trailing spaces of a context move to the continuation, and the continuation's ids are those of the whole text beyond
+those of the context, as in lm-eval (0.4.13 lm_eval/api/model.py:393) and LLaDA (docs/method.md#llada-likelihood).
+Behind a chat template the continuation is encoded by itself. Left-to-right models read BOS first. For an empty context
+a diffusion model reads the id that its training rows begin with (BOS or EOS, where that is a token of its vocabulary),
+else nothing.
 
-A request longer than the network's rows is an error, or loses the left of its prompt where `overlong` is "truncate". It
-never scores 0, which would be the best score of all.
+A request longer than the network's rows raises, or its prompt is truncated on the left where `overlong` is "truncate".
+It never scores 0, which would be the highest possible log-likelihood (docs/method.md#peer-defect-3).
 """
 
 from __future__ import annotations
@@ -15,26 +16,22 @@ from collections.abc import Sequence
 from typing import Literal
 
 from repro.core.parts import leaves
-from repro.evals.likelihood.likelihood import Request
+from repro.evals.likelihood.likelihood import LikelihoodRequest
 from repro.model import Model
 
 Overlong = Literal["error", "truncate"]
 Template = Literal["none", "chat"]
 
 
-def causal(model: Model) -> bool:
-    return model.recipe.process.causal
+def max_request_length(model: Model) -> int:
+    """Maximum number of ids of prompt and continuation; a causal network does not read the last one."""
+    return model.data.row_length() + model.recipe.process.causal
 
 
-def room(model: Model) -> int:
-    """Most ids of prompt and continuation; a causal network does not read the last one."""
-    return model.data.row_length() + causal(model)
-
-
-def front(model: Model) -> list[int]:
-    """Ids that stand before an empty context."""
+def prefix_ids(model: Model) -> list[int]:
+    """The ids that the network reads for an empty context; ValueError for a left-to-right model without BOS."""
     vocabulary = model.data.vocabulary()
-    if causal(model):
+    if model.recipe.process.causal:
         if vocabulary.bos is None:
             raise ValueError("a left-to-right model needs a BOS id and this data source has none")
         return [vocabulary.bos]
@@ -44,81 +41,85 @@ def front(model: Model) -> list[int]:
     return []
 
 
-def templated(model: Model) -> bool:
-    """Whether the model's data puts a question into a template."""
+def has_chat_template(model: Model) -> bool:
+    """Whether the model's data formats prompts with a chat template."""
     return "template" in leaves(model.data)
 
 
-def encoded(model: Model, context: str, template: Template) -> list[int]:
-    """A context as the data's prompts are, through its template unless that is `none`."""
-    if template == "none" and templated(model):
-        return [*front(model), *model.data.encode(context)]
+def encode_context(model: Model, context: str, template: Template) -> list[int]:
+    """The ids of a context, formatted with the data's chat template unless `template` is "none"."""
+    if template == "none" and has_chat_template(model):
+        return [*prefix_ids(model), *model.data.encode(context)]
     return list(model.data.prompt(context))
 
 
-def prompt(model: Model, context: str, template: Template) -> list[int]:
-    """What the network reads for a context: its template, and BOS for a left-to-right model."""
-    ids = encoded(model, context, template)
-    if causal(model):
-        return [*front(model), *ids]
-    return ids or front(model)
+def encode_prompt(model: Model, context: str, template: Template) -> list[int]:
+    """The ids that the network reads for a context; they begin with BOS for a left-to-right model."""
+    ids = encode_context(model, context, template)
+    if model.recipe.process.causal:
+        return [*prefix_ids(model), *ids]
+    return ids or prefix_ids(model)
 
 
-def pair(
+def likelihood_request(
     model: Model, context: str, continuation: str, overlong: Overlong, template: Template = "chat"
-) -> Request:
-    """A context and its continuation as a request; ValueError when it does not fit."""
+) -> LikelihoodRequest:
+    """A context and its continuation as a request; ValueError where it does not fit or has no continuation."""
     stripped = context.rstrip()
     context, continuation = stripped, context[len(stripped) :] + continuation
-    before, plain = prompt(model, context, template), list(model.data.encode(context))
+    before, plain = encode_prompt(model, context, template), list(model.data.encode(context))
     if before[len(before) - len(plain) :] == plain:
         after = list(model.data.encode(context + continuation))[len(plain) :]
-    else:  # a template stands between the two
+    else:  # the template adds ids between the two
         after = list(model.data.encode(continuation))
     if not after:
         raise ValueError(f"continuation {continuation!r} has no ids of its own after {context[-20:]!r}")
-    return Request.of(cut(model, before, len(after), overlong), after)
+    return LikelihoodRequest.of(fit_prompt(model, before, len(after), overlong), after)
 
 
-def cut(model: Model, before: Sequence[int], after: int, overlong: Overlong) -> list[int]:
-    """A prompt that leaves room for `after` ids: as it is, or without its left; ValueError says what is too long."""
-    keep = room(model) - after
-    if len(before) <= keep:
-        return list(before)
-    if keep < 0 or (keep == 0 and causal(model)):
-        raise ValueError(f"{after} ids do not fit into rows of {room(model)}, even without a prompt")
+def fit_prompt(model: Model, prompt: Sequence[int], new: int, overlong: Overlong) -> list[int]:
+    """The prompt, truncated on the left where `new` more ids would not fit; ValueError where that is not allowed."""
+    longest = max_request_length(model)
+    keep = longest - new
+    if len(prompt) <= keep:
+        return list(prompt)
+    if keep < 0 or (keep == 0 and model.recipe.process.causal):
+        raise ValueError(f"{new} ids do not fit into rows of {longest}, even without a prompt")
     if overlong == "error":
         raise ValueError(
-            f"a prompt of {len(before)} and {after} ids more do not fit into rows of {room(model)}; shorten it, or let "
-            "overlong=truncate drop the prompt's left"
+            f"a prompt of {len(prompt)} and {new} ids more do not fit into rows of {longest}; shorten it, or use "
+            "overlong=truncate to drop the prompt's left"
         )
-    return list(before[len(before) - keep :])
+    return list(prompt[len(prompt) - keep :])
 
 
-def opening(
-    model: Model, context: str, after: int, overlong: Overlong, template: Template = "chat"
+def generation_prompt(
+    model: Model, context: str, new: int, overlong: Overlong, template: Template = "chat"
 ) -> list[int]:
-    """The prompt of a text of `after` ids that the decoding loop is to write; it puts a causal model's BOS in front."""
-    ids = encoded(model, context, template)
-    if causal(model):
-        return cut(model, ids, after + 1, overlong)
-    return cut(model, ids or front(model), after, overlong)
+    """The prompt of a text of `new` ids; without BOS for a causal model, since the decoding loop adds it."""
+    ids = encode_context(model, context, template)
+    if model.recipe.process.causal:
+        return fit_prompt(model, ids, new + 1, overlong)
+    return fit_prompt(model, ids or prefix_ids(model), new, overlong)
 
 
-def windows(model: Model, text: str) -> list[Request]:
-    """A text of any length as requests that score each of its ids once; later windows read the id before them.
+def rolling_windows(model: Model, text: str) -> list[LikelihoodRequest]:
+    """A text of any length as requests that score each id once; each later window reads one id of context.
 
-    A diffusion model's rows hold prompt and continuation, so its windows are an id shorter than a causal model's.
+    The windows are lm-eval's (0.4.13 lm_eval/utils.py:335). A diffusion model's rows hold prompt and continuation, so
+    its windows are one id shorter than those of a causal model.
     """
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-    absent = -1  # stands for a prefix that this model does not have
-    prefix = front(model) or [absent]
+    absent = -1  # placeholder of a prefix that this model does not have
+    prefix = prefix_ids(model) or [absent]
     rolled = get_rolling_token_windows(
         token_list=list(model.data.encode(text)),
         prefix_token=prefix[0],
-        max_seq_len=room(model) - 1,
+        max_seq_len=max_request_length(model) - 1,
         context_len=1,
     )
     pairs = map(make_disjoint_window, rolled)
-    return [Request.of([token for token in before if token != absent], after) for before, after in pairs]
+    return [
+        LikelihoodRequest.of([token for token in before if token != absent], after) for before, after in pairs
+    ]

@@ -1,13 +1,14 @@
-"""Generative perplexity: how likely a judge finds samples, under the published rules by name (docs/method.md#metrics).
+"""Generative perplexity of samples under a judge, with the published scoring rules by name (docs/method.md#metrics).
 
     gen_ppl(rows, judge, rule("duo"))                  rows of the judge's ids -> (value, standard error, n)
     rule("bd3:length=512,stride=256")                  a derived rule
 
-gen_ppl = exp(sum of nll / number of scored tokens) over all samples, so long ones weigh more and none is dropped (the
-published code drops those beyond a multiple of its batch). A judge reads a *window* of ids; the rule says how samples
-become windows and which tokens are scored. Numbers under two rules, or of two judges, are not comparable: MDLM's
-samples read 40.7 to 104.85 in print. Low alone says nothing (`repro.evals.text_quality.samples.repetition`): entropy
-stands beside.
+gen_ppl = exp(sum of nll / number of scored tokens) over all samples: long samples weigh more, and none is dropped (the
+published code drops those beyond a multiple of its batch, docs/method.md#peer-defect-4). The judge reads *windows* of
+ids; the rule defines how samples are cut into windows and which tokens are scored. Values under different rules or
+judges are not comparable: published values of MDLM's samples range from 40.7 to 104.85 (docs/method.md#published-d). A
+low value alone does not mean good text (see `repro.evals.text_quality.samples.repetition`), so entropy is reported
+along with it.
 """
 
 from __future__ import annotations
@@ -24,81 +25,81 @@ from repro.core import parts
 from repro.core.errors import nearest
 from repro.core.parts import Part, part
 from repro.evals.text_quality.samples import Ids, Metric
-from repro.evals.work_queue import ALONE, Work, rows_of
+from repro.evals.work_queue import SERIAL, WorkQueue, rows_per_chunk
 
 
-class Reader(Protocol):
-    """A causal model as a judge."""
+class CausalLM(Protocol):
+    """A causal language model that gives log-probabilities of token ids."""
 
     name: str
     digest: str
     eos: int | None
-    """Id of the end of a text, None where it has none."""
+    """Id of the end of a text; None where the model has none."""
 
     def logp(self, windows: Sequence[Ids]) -> list[np.ndarray]:
-        """log p of each id of a window given those before it, nats, [length] each; NaN for the first id where the judge
-        puts no BOS in front. ValueError for a window longer than it reads."""
+        """log p of each id of a window given the ids before it, nats, one array [length] per window; NaN for the first
+        id where the model reads no BOS. ValueError for a window longer than the model's context."""
         ...
 
 
 @dataclass(frozen=True)
-class Window:
-    """What the judge reads at once, and which of its ids count: scored [len(ids)] bool."""
+class ScoredWindow:
+    """Ids that the judge reads at once, and which of them are scored: `scored` [len(ids)] bool."""
 
     ids: list[int]
     scored: np.ndarray
 
 
 class Rule(Part):
-    """Kind: how samples become windows."""
+    """Kind: how samples are cut into windows, and which tokens are scored."""
 
     @abstractmethod
-    def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[Window]]:
+    def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[ScoredWindow]]:
         """The windows of each sample, in order."""
 
 
-def _counts(rule: Any, *pins: str) -> None:
+def _require_positive(rule: Any, *pins: str) -> None:
     for pin in pins:
         if getattr(rule, pin) < 1:
-            raise ValueError(f"{pin}={getattr(rule, pin)} is no count; give 1 or more")
+            raise ValueError(f"{pin}={getattr(rule, pin)} is not a positive number; give 1 or more")
 
 
-def _needed(eos: int | None, rule: Rule) -> int:
+def _require_eos(eos: int | None, rule: Rule) -> int:
     if eos is None:
         raise ValueError(
-            f"rule {type(rule).__name__} speaks of EOS and this judge has none; take rule every_token"
+            f"rule {type(rule).__name__} needs an EOS id and this judge has none; use rule every_token"
         )
     return eos
 
 
 @part
 class FirstEosChunks(Rule):
-    """Rows cut to `length`, padded with EOS to the longest, split in chunks; in each, an id that is not the first is
-    scored if it is no EOS or the chunk's first EOS.
+    """Rows are cut to `length`, padded with EOS to the longest, and split into chunks of `chunk` ids; in each chunk
+    every id but the first is scored if it is not EOS or is the chunk's first EOS.
 
-    Text after the first EOS counts. A row that begins with EOS, as packed ones do, spends its first EOS there; one that
-    has none is charged for its first pad. Source: Duo's metrics.py, the same in MDLM and ReMDM. They pad each batch to
-    its longest row, here all samples are one batch.
+    Text after the first EOS counts. In a row that begins with EOS, as packed rows do, no later EOS is scored; in a row
+    without EOS the first padding id is. Source: `s-sahoo/duo@7c9b498 metrics.py:113-210`, the same in MDLM and ReMDM,
+    which pad each batch to its longest row; here all samples form one batch.
     """
 
     length: int
     chunk: int
 
     def __post_init__(self) -> None:
-        _counts(self, "length", "chunk")
+        _require_positive(self, "length", "chunk")
 
-    def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[Window]]:
-        eos = _needed(eos, self)
+    def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[ScoredWindow]]:
+        eos = _require_eos(eos, self)
         cut = [list(row[: self.length]) for row in rows]
         width = max(map(len, cut), default=0)
         found = []
         for row in cut:
             padded = row + [eos] * (width - len(row))
             chunks = [padded[i : i + self.chunk] for i in range(0, width, self.chunk)]
-            found.append([Window(ids, self._scored(ids, eos)) for ids in chunks])
+            found.append([ScoredWindow(ids, self._scored_ids(ids, eos)) for ids in chunks])
         return found
 
-    def _scored(self, chunk: list[int], eos: int) -> np.ndarray:
+    def _scored_ids(self, chunk: list[int], eos: int) -> np.ndarray:
         ends = np.asarray(chunk) == eos
         scored = ~ends | (ends.cumsum() == 1)
         scored[0] = False
@@ -107,28 +108,31 @@ class FirstEosChunks(Rule):
 
 @part
 class NoEosWindows(Rule):
-    """A window of `length` ids moves by `stride`; each scores the ids that no earlier one did, EOS and the window's own
-    first id left out. Source: BD3-LM's metrics.py, without its cut of samples whose end has low entropy."""
+    """Windows of `length` ids start every `stride` ids; each scores the ids that no earlier window holds, but not EOS
+    or its own first id. Source: `kuleshov-group/bd3lms@1c3e8f4 metrics.py:184-220`, without drawing samples of low
+    entropy again (`repro.evals.text_quality.redrawn` does)."""
 
     length: int
     stride: int
 
     def __post_init__(self) -> None:
-        _counts(self, "length", "stride")
+        _require_positive(self, "length", "stride")
         if self.stride > self.length:
-            raise ValueError(f"stride={self.stride} skips ids of windows of {self.length}; give at most that")
+            raise ValueError(
+                f"stride={self.stride} skips ids of windows of {self.length}; give at most the length"
+            )
 
-    def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[Window]]:
-        return [self._slid(list(row), _needed(eos, self)) for row in rows]
+    def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[ScoredWindow]]:
+        return [self._slid(list(row), _require_eos(eos, self)) for row in rows]
 
-    def _slid(self, row: list[int], eos: int) -> list[Window]:
-        found: list[Window] = []
+    def _slid(self, row: list[int], eos: int) -> list[ScoredWindow]:
+        found: list[ScoredWindow] = []
         seen = 0
         for start in range(0, len(row), self.stride):
             ids = row[start : start + self.length]
             scored = np.asarray(ids) != eos
             scored[: max(1, seen - start)] = False
-            found.append(Window(ids, scored))
+            found.append(ScoredWindow(ids, scored))
             seen = start + len(ids)
             if seen == len(row):
                 break
@@ -137,18 +141,18 @@ class NoEosWindows(Rule):
 
 @part
 class EveryToken(Rule):
-    """Chunks of `length` ids, every id scored, the first given BOS: the chain rule itself (ours; for judges that put a
-    BOS in front, and rows without EOS)."""
+    """Chunks of `length` ids in which every id is scored, the first given BOS: the chain rule (not published; for
+    judges that read BOS first)."""
 
     length: int
 
     def __post_init__(self) -> None:
-        _counts(self, "length")
+        _require_positive(self, "length")
 
-    def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[Window]]:
+    def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[ScoredWindow]]:
         starts = [range(0, len(row), self.length) for row in rows]
         cut = [[list(row[i : i + self.length]) for i in each] for row, each in zip(rows, starts, strict=True)]
-        return [[Window(ids, np.ones(len(ids), bool)) for ids in chunks] for chunks in cut]
+        return [[ScoredWindow(ids, np.ones(len(ids), bool)) for ids in chunks] for chunks in cut]
 
 
 RULES: Mapping[str, Rule] = {
@@ -158,11 +162,11 @@ RULES: Mapping[str, Rule] = {
     "bd3": NoEosWindows(length=1024, stride=512),
     "every_token": EveryToken(length=1024),
 }
-"""By the paper that scores so."""
+"""Name of the paper that uses the rule -> rule."""
 
 
 def rule(name: str) -> Rule:
-    """A rule by name, or derived from one (`duo:length=128,chunk=128`); ValueError names the nearest."""
+    """A rule by name, or derived from one (`duo:length=128,chunk=128`); ValueError names the nearest rule or field."""
     known, _, pins = name.partition(":")
     if known not in RULES:
         raise ValueError(f"no rule {known!r}; {nearest(known, RULES)}")
@@ -170,8 +174,8 @@ def rule(name: str) -> Rule:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Sum of -log p of each sample's scored tokens, nats, and how many they are; [n] each."""
+class SampleScores:
+    """Sum of -log p over each sample's scored tokens, nats, and the number of these tokens; [n] each."""
 
     nll: np.ndarray
     tokens: np.ndarray
@@ -179,13 +183,13 @@ class Scored:
     def perplexity(self) -> Metric:
         """exp(sum nll / sum tokens), its standard error, n.
 
-        The error is of a ratio of sums over independent samples (Cochran, Sampling Techniques, section 2.11), by the
-        delta method. ValueError when no token is scored.
+        The error is that of a ratio of sums over independent samples (Cochran, Sampling Techniques, section 2.11), by
+        the delta method. ValueError when no token is scored.
         """
         total, count = self.tokens.sum(), len(self.tokens)
         if total == 0:
             raise ValueError(
-                "no token of the samples is scored; the rule wants samples of two tokens or more"
+                "no token of the samples is scored; the rule needs samples of two tokens or more"
             )
         rate = self.nll.sum() / total
         value = math.exp(rate)
@@ -193,42 +197,40 @@ class Scored:
             return value, None, count
         residual = self.nll - rate * self.tokens
         error = math.sqrt(count / (count - 1) * float(residual @ residual)) / total
-        return value, value * error, count
+        return value, float(value * error), count
 
 
-def judged(rows: Sequence[Ids], judge: Reader, rule: Rule, work: Work = ALONE) -> Scored:
-    """Each sample's nll under the judge; rows are the judge's ids. ValueError when rule and judge do not fit, Elsewhere
-    while other processes read what is left."""
+def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueue = SERIAL) -> SampleScores:
+    """Each sample's nll under the judge; `rows` hold the judge's ids. ValueError where rule and judge do not fit, Busy
+    while other processes score the remaining rows."""
     by_row = rule.windows(rows, judge.eos)
     longest = max((sum(len(window.ids) for window in windows) for windows in by_row), default=1)
 
-    def read(some: range) -> tuple[list[float], list[float]]:
-        found = _summed(by_row[some.start : some.stop], judge)
+    def score(span: range) -> tuple[list[float], list[float]]:
+        found = _score_windows(by_row[span.start : span.stop], judge)
         return found.nll.tolist(), found.tokens.tolist()
 
-    pieces = work.pieces(len(by_row), rows_of(longest), read)
-    nll, tokens = (np.array([value for piece in pieces for value in piece[i]]) for i in (0, 1))
-    return Scored(nll, tokens)
+    chunks = work.map_chunks(len(by_row), rows_per_chunk(longest), score)
+    nll, tokens = (np.array([value for chunk in chunks for value in chunk[i]]) for i in (0, 1))
+    return SampleScores(nll, tokens)
 
 
-def _summed(by_row: Sequence[Sequence[Window]], judge: Reader) -> Scored:
-    """What the judge finds in the windows of some samples."""
-    logp = judge.logp([window.ids for windows in by_row for window in windows])
-    found = iter(logp)
+def _score_windows(by_row: Sequence[Sequence[ScoredWindow]], judge: CausalLM) -> SampleScores:
+    """Scores of some samples from the windows of each."""
+    logp = iter(judge.logp([window.ids for windows in by_row for window in windows]))
     nll, tokens = np.zeros(len(by_row)), np.zeros(len(by_row))
     for i, windows in enumerate(by_row):
         for window in windows:
-            read = next(found)
-            chosen = -read[window.scored]
+            chosen = -next(logp)[window.scored]
             if np.isnan(chosen).any():
                 raise ValueError(
-                    f"{judge.name} puts no BOS in front, so a first token has no likelihood; take rule duo or bd3"
+                    f"{judge.name} reads no BOS, so a window's first token has no likelihood; use rule duo or bd3"
                 )
             nll[i] += chosen.sum()
             tokens[i] += len(chosen)
-    return Scored(nll, tokens)
+    return SampleScores(nll, tokens)
 
 
-def gen_ppl(rows: Sequence[Ids], judge: Reader, rule: Rule) -> Metric:
-    """Generative perplexity of samples, its standard error, and their number."""
-    return judged(rows, judge, rule).perplexity()
+def gen_ppl(rows: Sequence[Ids], judge: CausalLM, rule: Rule) -> Metric:
+    """Generative perplexity of samples, its standard error, and the number of samples."""
+    return score_texts(rows, judge, rule).perplexity()

@@ -1,10 +1,10 @@
-"""Judges of text: a causal checkpoint of ours, or a causal LM in transformers' layout (a folder).
+"""Judges, the causal language models that score texts: a checkpoint of this repository, or a folder of transformers.
 
     judge = load_judge("runs/ar@nano.text-s0")
     judge.logp([judge.encode("We the people")])       one array of log-probabilities, nats
 
-A judge that is named and not given as a path (in a suite) lies in `runs/NAME`. Its digest is the checkpoint's, or that
-of the folder's configuration, tokenizer and weights: a path enters no question.
+A judge may also be given by name (as suites do) and is then read from `runs/NAME`. Questions refer to it by its digest,
+which is the checkpoint's, or that of the folder's configuration, tokenizer and weights; never by a path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from repro.core import parts
 from repro.core.files import file_digest, runs
 from repro.core.lazy import torch
 from repro.data.corpus import Data
-from repro.evals.text_quality.gen_ppl import Reader
+from repro.evals.text_quality.gen_ppl import CausalLM
 from repro.evals.text_quality.mauve import State
 from repro.evals.text_quality.samples import Ids
 from repro.model import Model, load
@@ -31,45 +31,50 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LOGITS = 1 << 27
-"""Most logits of one forward (a gigabyte in float64)."""
+"""Maximum number of logits per forward (1 GiB in float64)."""
 END = "<|endoftext|>"
-"""How a text writes the end of a document for a checkpoint of ours (GPT-2's mark)."""
+"""Text that stands for the end of a document to a `CheckpointJudge` (GPT-2's)."""
 
 
-class Judge(Reader):
-    """Kind: a judge that also reads text."""
+class Judge(CausalLM):
+    """A causal language model that also encodes text and gives hidden states."""
 
     end: str | None
-    """How a text writes `eos`; None where the judge knows no end."""
+    """Text of the id `eos`; None where the judge has no such id."""
     device: str
-    """Type of the device that it runs on."""
-    longest: int
-    """Most ids that `features` reads of a text."""
+    """Device type that it runs on."""
+    max_length: int
+    """Maximum number of ids of a text that `features` reads."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Text -> the judge's ids."""
+        """The judge's ids of a text."""
 
     @abstractmethod
-    def reads(self, data: Data) -> bool:
-        """Whether ids of this data mean to the judge what they mean to a model of it."""
+    def shares_ids(self, data: Data) -> bool:
+        """Whether the judge was trained on the same ids as a model of this data."""
 
     @abstractmethod
     def features(self, windows: Sequence[Ids], state: State) -> np.ndarray:
-        """Hidden state of the last layer after the last id of each window, or the mean of those after each id, float64
-        [n, D]. ValueError for an empty window and for one longer than it reads."""
+        """Last layer's hidden state after the last id of each window, or its mean over all ids, float64 [n, D].
+        ValueError for an empty window and for one longer than `max_length`."""
 
 
-class OurJudge(Judge):
-    """A left-to-right model of ours: BOS in front of every window, so each id has a likelihood."""
+class CheckpointJudge(Judge):
+    """A left-to-right checkpoint of this repository; it reads BOS before every window, so each id has a likelihood.
+
+    ValueError for a model that is not left-to-right.
+    """
 
     def __init__(self, model: Model) -> None:
         if not model.recipe.process.causal:
-            raise ValueError(f"{model.recipe.name} is not left to right, so it cannot judge; give an ar one")
+            raise ValueError(
+                f"{model.recipe.name} is not left to right and cannot be a judge; give an ar one"
+            )
         vocabulary = model.data.vocabulary()
         self.model, self.name, self.digest = model, model.recipe.name, model.digest
         self.device = model.denoiser.home.type
-        self.longest = model.data.row_length() - 1  # BOS takes one of the row's places
+        self.max_length = model.data.row_length() - 1  # BOS takes one position of the row
         known = vocabulary.eos is not None and vocabulary.eos < vocabulary.size
         self.eos, self.end = (vocabulary.eos, END) if known else (None, None)
 
@@ -78,11 +83,11 @@ class OurJudge(Judge):
             return list(self.model.data.encode(text))
         assert self.eos is not None
         ids: list[int] = []
-        for i, piece in enumerate(text.split(self.end)):
-            ids += [self.eos] * (i > 0) + list(self.model.data.encode(piece))
+        for i, document in enumerate(text.split(self.end)):
+            ids += [self.eos] * (i > 0) + list(self.model.data.encode(document))
         return ids
 
-    def reads(self, data: Data) -> bool:
+    def shares_ids(self, data: Data) -> bool:
         return parts.digest(data) == parts.digest(self.model.data)
 
     def logp(self, windows: Sequence[Ids]) -> list[np.ndarray]:
@@ -96,8 +101,8 @@ class OurJudge(Judge):
             features = denoiser.encode(process.inputs(rows, vocabulary), t=t, attention=Mask())
             return denoiser.logits(features)
 
-        _within(windows, self.model.data.row_length(), vocabulary.size, self.name)
-        return _by_length(windows, vocabulary.total, read, denoiser.home)
+        _check_windows(windows, self.model.data.row_length(), vocabulary.size, self.name)
+        return _log_probs(windows, vocabulary.total, read, denoiser.home)
 
     def features(self, windows: Sequence[Ids], state: State) -> np.ndarray:
         from repro.models.attention import Mask
@@ -110,12 +115,15 @@ class OurJudge(Judge):
             begun = torch.nn.functional.pad(rows, (1, 0), value=vocabulary.bos)
             return denoiser.encode(begun, t=t, attention=Mask())[:, 1:]
 
-        _within(windows, self.longest, vocabulary.size, self.name)
-        return _states(windows, vocabulary.total, read, denoiser.home, state)
+        _check_windows(windows, self.max_length, vocabulary.size, self.name)
+        return _features(windows, vocabulary.total, read, denoiser.home, state)
 
 
-class FolderJudge(Judge):
-    """A causal LM and its tokenizer as transformers saves them; nothing stands in front of a window."""
+class TransformersJudge(Judge):
+    """A causal LM and its tokenizer as saved by transformers; no BOS is added, so first ids have no likelihood.
+
+    ValueError for a folder without a causal LM or without a tokenizer.
+    """
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -128,94 +136,96 @@ class FolderJudge(Judge):
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder} holds no causal LM ({str(error).splitlines()[0]})") from None
         if tokenizer is None:
-            raise ValueError(f"{folder} holds no tokenizer; save it beside the network")
+            raise ValueError(f"{folder} holds no tokenizer; save it in the same folder as the network")
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         self.name, self.digest = folder.name, _folder_digest(folder)
         self.device = self.network.device.type
-        self.longest = network.config.max_position_embeddings
+        self.max_length = network.config.max_position_embeddings
         self.eos, self.end = self.tokenizer.eos_token_id, self.tokenizer.eos_token
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer(text)["input_ids"]
 
-    def reads(self, data: Data) -> bool:
+    def shares_ids(self, data: Data) -> bool:
         return False
 
     def logp(self, windows: Sequence[Ids]) -> list[np.ndarray]:
         config = self.network.config
-        _within(windows, config.max_position_embeddings, config.vocab_size, self.name)
+        _check_windows(windows, config.max_position_embeddings, config.vocab_size, self.name)
 
         def read(rows: Tensor) -> Tensor:
             logits = self.network(rows, use_cache=False).logits
             unknown = torch.full_like(logits[:, :1], torch.nan)
             return torch.cat([unknown, logits[:, :-1]], 1)
 
-        return _by_length(windows, config.vocab_size, read, self.network.device)
+        return _log_probs(windows, config.vocab_size, read, self.network.device)
 
     def features(self, windows: Sequence[Ids], state: State) -> np.ndarray:
         config = self.network.config
-        _within(windows, self.longest, config.vocab_size, self.name)
+        _check_windows(windows, self.max_length, config.vocab_size, self.name)
 
         def read(rows: Tensor) -> Tensor:
             return self.network.base_model(rows, use_cache=False).last_hidden_state
 
-        return _states(windows, config.vocab_size, read, self.network.device, state)
+        return _features(windows, config.vocab_size, read, self.network.device, state)
 
 
 def load_judge(name: str | Path) -> Judge:
-    """The judge at a path, or of that name in `runs/`; ValueError in one line for anything that is none."""
-    return _opened(find(name).resolve())
+    """The judge at a path, or of that name in `runs/`; ValueError in one line for anything else."""
+    return _opened(find_judge(name).resolve())
 
 
 @lru_cache(maxsize=1)
 def _opened(path: Path) -> Judge:
-    """Kept, because a grid asks for its judge at every cell."""
-    return FolderJudge(path) if (path / "config.json").is_file() else OurJudge(load(path))
+    """Cached, since every question of a grid uses the judge."""
+    return TransformersJudge(path) if (path / "config.json").is_file() else CheckpointJudge(load(path))
 
 
-def find(name: str | Path) -> Path:
-    """Where a judge lies; ValueError when it is in neither place."""
+def find_judge(name: str | Path) -> Path:
+    """The folder of a judge; ValueError where there is none at that path nor in `runs/`."""
     for path in (Path(name), runs() / name):
         if path.is_dir():
             return path
-    raise ValueError(f"no judge {str(name)!r}, neither here nor in {runs()}; give a checkpoint's folder")
+    raise ValueError(
+        f"no judge {str(name)!r}, neither at that path nor in {runs()}; give a checkpoint's folder"
+    )
 
 
-def written(data: Data, ids: Ids, end: str | None) -> str:
-    """Ids as the text that a judge retokenises: BOS and EOS become `end`. ValueError when it has none."""
+def judge_text(data: Data, ids: Ids, end: str | None) -> str:
+    """The text of ids, which a judge tokenises again: BOS and EOS become `end`; ValueError where that is None."""
     vocabulary = data.vocabulary()
     marks = {vocabulary.bos, vocabulary.eos} - {None}
-    pieces: list[list[int]] = [[]]
+    documents: list[list[int]] = [[]]
     for token in ids:
         if token in marks:
-            pieces.append([])
+            documents.append([])
         else:
-            pieces[-1].append(token)
-    if len(pieces) > 1 and end is None:
-        raise ValueError("the samples hold ends of documents and the judge knows none; take another judge")
-    return (end or "").join(data.decode(piece) if piece else "" for piece in pieces)
+            documents[-1].append(token)
+    if len(documents) > 1 and end is None:
+        raise ValueError("the samples contain BOS or EOS and the judge has no EOS; use another judge")
+    return (end or "").join(data.decode(document) if document else "" for document in documents)
 
 
-def _within(windows: Sequence[Ids], longest: int, size: int, name: str) -> None:
+def _check_windows(windows: Sequence[Ids], longest: int, vocab_size: int, name: str) -> None:
     """ValueError for a window that the judge cannot read."""
     for window in windows:
         if len(window) > longest:
             raise ValueError(
-                f"{name} reads {longest} ids at once and the rule wants {len(window)}; give the rule a length of "
+                f"{name} reads {longest} ids at once and the rule needs {len(window)}; give the rule a length of "
                 f"{longest} or less"
             )
-        odd = next((token for token in window if not 0 <= token < size), None)
+        odd = next((token for token in window if not 0 <= token < vocab_size), None)
         if odd is not None:
-            raise ValueError(f"{name} has ids 0 to {size - 1}, and a sample holds {odd}")
+            raise ValueError(f"{name} has ids 0 to {vocab_size - 1}, and a sample contains {odd}")
 
 
-def _by_length(
-    windows: Sequence[Ids], size: int, read: Callable[[Tensor], Tensor], device: torch.device
+def _log_probs(
+    windows: Sequence[Ids], vocab_size: int, read: Callable[[Tensor], Tensor], device: torch.device
 ) -> list[np.ndarray]:
-    """log p of each window's ids from `read(rows [B, L]) -> logits [B, L, size]`."""
+    """log p of each window's ids from `read(ids [B, L]) -> logits [B, L, vocab_size]`."""
     found: list[np.ndarray] = [np.zeros(0)] * len(windows)
-    for same, rows in _batches(windows, size, device):
+    for same, rows in _batches(windows, vocab_size, device):
         with torch.inference_mode():
             logp = read(rows).double().log_softmax(-1).gather(-1, rows[..., None])[..., 0]
         for i, values in zip(same, logp.cpu().numpy(), strict=True):
@@ -223,19 +233,19 @@ def _by_length(
     return found
 
 
-def _states(
+def _features(
     windows: Sequence[Ids],
-    size: int,
+    vocab_size: int,
     read: Callable[[Tensor], Tensor],
     device: torch.device,
     state: State,
 ) -> np.ndarray:
-    """Features [n, D] from `read(rows [B, L]) -> [B, L, D]`; ValueError for an empty window."""
+    """Features [n, D] from `read(ids [B, L]) -> states [B, L, D]`; ValueError for an empty window."""
     for i, window in enumerate(windows):
         if not len(window):
             raise ValueError(f"sample {i} is empty and has no state; leave it out")
     found: dict[int, np.ndarray] = {}
-    for same, rows in _batches(windows, size, device):
+    for same, rows in _batches(windows, vocab_size, device):
         with torch.inference_mode():
             states = read(rows).double()
             features = states[:, -1] if state == "last" else states.mean(1)
@@ -243,13 +253,14 @@ def _states(
     return np.stack([found[i] for i in range(len(windows))])
 
 
-def _batches(windows: Sequence[Ids], size: int, device: torch.device) -> Iterator[tuple[list[int], Tensor]]:
-    """Places of windows of one length and their ids [B, L], as many as LOGITS of a vocabulary of `size` allow; empty
-    windows are left out."""
+def _batches(
+    windows: Sequence[Ids], vocab_size: int, device: torch.device
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Indices of windows of one length and their ids [B, L], as many as LOGITS allow; empty windows are left out."""
     order = sorted((i for i in range(len(windows)) if len(windows[i])), key=lambda i: len(windows[i]))
     while order:
         length = len(windows[order[0]])
-        same = [i for i in order[: max(1, LOGITS // (length * size))] if len(windows[i]) == length]
+        same = [i for i in order[: max(1, LOGITS // (length * vocab_size))] if len(windows[i]) == length]
         order = order[len(same) :]
         yield same, torch.tensor([list(windows[i]) for i in same], device=device)
 

@@ -1,19 +1,20 @@
-"""MAUVE: how much of the text that a model writes is text that is written, and the reverse, in one number.
+"""MAUVE: the agreement of the distributions of generated and reference text, between 0 and 1 (arXiv 2102.01454).
 
-    scored(reference, samples, pins, seed)          features [n, D] of both -> Found
+    mauve_score(reference, samples, pins, seed)          features [n, D] of both -> MauveScore
 
-Features of reference and samples are clustered together; with p and q the shares of either in each cluster, the
+Features of reference and samples are clustered together; with p and q the shares of each in the clusters, the
 divergence curve is { (exp(-c KL(q|r)), exp(-c KL(p|r))) : r = w p + (1 - w) q, 0 < w < 1 } and MAUVE the area under it,
-1 where p = q and near 0 where they are apart (Pillutla et al., arXiv 2102.01454, equations 1 to 3). Before clustering
-features have length 1 and keep the principal components that hold `variance` of theirs.
+1 where p = q and near 0 where they are far apart (Pillutla et al., arXiv 2102.01454, equations 1 to 3). Before
+clustering, features are scaled to length 1 and projected on the principal components that hold the share `variance` of
+their variance.
 
 A feature is the judge's last hidden state after the last id read, as published, or the mean of its states over all ids
-(ours): a judge of characters says in its last state little more than which character may come next, and by that state
-alone repeated phrases score like text.
+(not published): the last state of a character-level judge says little more than which character comes next, and with
+that state alone repeated phrases score like real text.
 
-The plug-in shares of n rows are apart even for one law, and the clusters depend on where k-means starts: so the value
-is a mean over clusterings, and real against real at the same n stands beside it. Numbers of two judges, or of two n,
-are not comparable.
+Shares estimated from n rows differ even for samples of one distribution, and the clusters depend on the initial
+centres of k-means. So the value is a mean over clusterings, and MAUVE of real against real text at the same n is
+reported along with it. Values of two judges, or at two n, are not comparable.
 """
 
 from __future__ import annotations
@@ -30,17 +31,18 @@ from repro.core.parts import Part, part
 from repro.evals.text_quality.samples import Metric
 
 EDGE = 1e-6
-"""How near to 0 and 1 the outermost mixtures lie."""
-
-
+"""Distance of the outermost mixture weights from 0 and 1."""
 State = Literal["last", "mean"]
 
 
 @part
 class Mauve(Part):
-    """`state`: which of the judge's states is a feature; `length`: ids of a sample that it reads; `clusters` of both
-    texts together, from the best of `starts` of k-means; `seeds`: clusterings; `scaling`: c; `mixtures`: points of the
-    curve."""
+    """Settings of MAUVE. `state`: hidden state used as feature; `length`: number of ids read of a sample; `clusters`:
+    number of clusters of both texts together, the best of `starts` runs of k-means; `seeds`: number of clusterings;
+    `variance`: share of the variance that the projection keeps; `scaling`: c; `mixtures`: points of the curve.
+
+    ValueError for a field outside its range.
+    """
 
     state: State
     length: int
@@ -53,7 +55,7 @@ class Mauve(Part):
 
     @property
     def name(self) -> str:
-        """What its number is called."""
+        """The metric's name in records."""
         return "mauve" if self.state == "last" else f"mauve_{self.state}"
 
     def __post_init__(self) -> None:
@@ -61,53 +63,56 @@ class Mauve(Part):
             if getattr(self, pin) < least:
                 raise ValueError(f"{pin}={getattr(self, pin)} is too few; give {least} or more")
         if not 0 < self.variance <= 1:
-            raise ValueError(f"variance={self.variance} is no share; give one above 0 and at most 1")
+            raise ValueError(f"variance={self.variance} is not a share; give one above 0 and at most 1")
         if not self.scaling > 0:
             raise ValueError(f"scaling={self.scaling}; give a number above 0")
 
 
 @dataclass(frozen=True)
-class Found:
-    """MAUVE under each clustering [seeds], and the standard error over samples of their mean."""
+class MauveScore:
+    """MAUVE under each clustering, `values` [seeds]; `sampling`: standard error of their mean over samples; `n`: number
+    of samples."""
 
     values: np.ndarray
     sampling: float
     n: int
 
     def metric(self) -> Metric:
-        """Mean over clusterings; its standard error is of the samples on both sides and of the clusterings together."""
+        """Mean over clusterings, its standard error over samples (of both sides) and clusterings together, and n."""
         spread = float(self.values.var(ddof=1)) / len(self.values)
         return float(self.values.mean()), math.sqrt(self.sampling**2 + spread), self.n
 
     def over_clusterings(self) -> Metric:
-        """The same mean with the standard error over clusterings alone, and their number."""
+        """The same mean, its standard error over clusterings alone, and their number."""
         count = len(self.values)
         return float(self.values.mean()), float(self.values.std(ddof=1)) / math.sqrt(count), count
 
 
-def scored(reference: np.ndarray, samples: np.ndarray, pins: Mauve, seed: int) -> Found:
-    """MAUVE of features [n, D] against as many of the reference. ValueError for unequal numbers, or for fewer rows than
-    clusters."""
+def mauve_score(reference: np.ndarray, samples: np.ndarray, pins: Mauve, seed: int) -> MauveScore:
+    """MAUVE of features [n, D] against reference features [n, D]; the standard error over samples is the jackknife's.
+
+    ValueError for unequal numbers of rows, or for fewer rows than clusters.
+    """
     n = len(reference)
     if len(samples) != n:
-        raise ValueError(f"MAUVE of {len(samples)} samples against {n} rows; give as many of each")
+        raise ValueError(f"MAUVE of {len(samples)} samples against {n} rows; give equally many of each")
     if n < pins.clusters:
         raise ValueError(f"clusters={pins.clusters} of {n} samples; give at most {n}")
-    points = projected(np.concatenate([reference, samples]), pins.variance)
+    points = project_features(np.concatenate([reference, samples]), pins.variance)
     values, one_less = [], np.zeros((2, n))
     for clustering in range(pins.seeds):
-        labels = clustered(points, pins.clusters, pins.starts, seed, clustering)
+        labels = cluster_points(points, pins.clusters, pins.starts, seed, clustering)
         sides = labels[:n], labels[n:]
         counts = np.stack([np.bincount(side, minlength=pins.clusters) for side in sides])
         values.append(float(area(*(counts / n), pins)))
         for side in (0, 1):
             one_less[side] += _one_less(counts, side, pins)[sides[side]] / pins.seeds
     deviation = one_less - one_less.mean(1, keepdims=True)
-    return Found(np.array(values), math.sqrt((n - 1) / n * float((deviation**2).sum())), n)
+    return MauveScore(np.array(values), math.sqrt((n - 1) / n * float((deviation**2).sum())), n)
 
 
 def _one_less(counts: np.ndarray, side: int, pins: Mauve) -> np.ndarray:
-    """Areas [k] with one row of a cluster left out on one side: all rows of a cluster have the same jackknife value."""
+    """Area [k] with one row of cluster k left out on one side; all rows of a cluster have this jackknife value."""
     n, k = counts[side].sum(), counts.shape[1]
     less = (counts[side] - np.eye(k)).clip(0) / (n - 1)
     other = np.broadcast_to(counts[1 - side] / counts[1 - side].sum(), less.shape)
@@ -115,8 +120,8 @@ def _one_less(counts: np.ndarray, side: int, pins: Mauve) -> np.ndarray:
 
 
 def area(p: np.ndarray, q: np.ndarray, pins: Mauve) -> np.ndarray:
-    """Area under the divergence curve of histograms [..., k] -> [...], by trapezoids between the outermost points
-    (1, 0) and (0, 1)."""
+    """Area under the divergence curve of histograms p and q [..., k] -> [...], by the trapezoidal rule between the
+    points (1, 0) and (0, 1)."""
     w = np.linspace(EDGE, 1 - EDGE, pins.mixtures)[:, None]
     r = w * p[..., None, :] + (1 - w) * q[..., None, :]
     x = np.exp(-pins.scaling * rel_entr(q[..., None, :], r).sum(-1))
@@ -126,8 +131,8 @@ def area(p: np.ndarray, q: np.ndarray, pins: Mauve) -> np.ndarray:
     return ((x[..., :-1] - x[..., 1:]) * (y[..., :-1] + y[..., 1:]) / 2).sum(-1)
 
 
-def projected(features: np.ndarray, variance: float) -> np.ndarray:
-    """Features [n, D] scaled to length 1, on the fewest principal components that hold `variance`, [n, d]."""
+def project_features(features: np.ndarray, variance: float) -> np.ndarray:
+    """Features [n, D] scaled to length 1, on the fewest principal components that hold `variance`: [n, d]."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     scaled = features.astype(np.float64) / np.where(length > 0, length, 1.0)
     centred = scaled - scaled.mean(0)
@@ -139,17 +144,17 @@ def projected(features: np.ndarray, variance: float) -> np.ndarray:
     return centred @ axes[:kept].T
 
 
-def clustered(points: np.ndarray, k: int, starts: int, seed: int, clustering: int) -> np.ndarray:
-    """Cluster of each point [n], the best of `starts` runs of Lloyd's k-means from k-means++ centres (Arthur and
-    Vassilvitskii 2007)."""
+def cluster_points(points: np.ndarray, k: int, starts: int, seed: int, clustering: int) -> np.ndarray:
+    """Cluster index of each point [n], from the best of `starts` runs of Lloyd's k-means with k-means++ initial centres
+    (Arthur and Vassilvitskii 2007); random draws are keyed by `seed` and `clustering`."""
     key = rng.keys(seed, rng.CLUSTER, clustering, range(starts))
     runs = [_lloyd(points, _centres(points, u)) for u in rng.uniform(key, k).numpy()]
     return min(runs, key=lambda run: run[1])[0]
 
 
 def _centres(points: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """As many centres as `u` has draws, each a point chosen by its squared distance from those before it; fewer where
-    no other point is left."""
+    """One centre per uniform draw of `u`, each a point chosen in proportion to its squared distance from the centres
+    before it; fewer where all points are centres."""
     chosen = [points[int(u[0] * len(points))]]
     distance = ((points - chosen[0]) ** 2).sum(1)
     for draw in u[1:]:
@@ -162,8 +167,8 @@ def _centres(points: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def _lloyd(points: np.ndarray, centres: np.ndarray, rounds: int = 500) -> tuple[np.ndarray, float]:
-    """Nearest centre of each point once centres stand still, and the sum of squared distances to them; a centre that
-    loses all its points stays where it is."""
+    """Nearest centre of each point at convergence, and the sum of squared distances to them; a centre that loses all
+    its points does not move."""
     labels = np.full(len(points), -1)
     for _ in range(rounds):
         nearest = _nearest(points, centres)

@@ -1,9 +1,8 @@
-"""Tasks of `repro.evals.text_quality.quality` with MAUVE beside gen_ppl; each sample's numbers are kept to match
-entropies.
+"""The tasks of `repro.evals.text_quality.quality` with MAUVE in addition to gen_ppl.
 
-Reference rows are held out, as many as samples, and none of them is among the rows under `true_` or `real_`: the MAUVE
-of those is real against real. A record's curves `nll`, `tokens` and `entropy` hold one number a sample, in order:
-differences at matched entropy need the samples, not their means.
+The reference is as many held-out rows as there are samples; none of them is among the held-out rows reported under
+`true_` or `real_`, whose MAUVE is thus that of real against real text. A record's curves `nll`, `tokens` and `entropy`
+hold one number per sample, in order, since differences at matched entropy are computed from single samples.
 """
 
 from __future__ import annotations
@@ -16,20 +15,27 @@ from repro.core import parts
 from repro.core.parts import part
 from repro.evals.task import Answer, Ask
 from repro.evals.text_quality.judges import Judge, load_judge
-from repro.evals.text_quality.mauve import Mauve, scored
-from repro.evals.text_quality.quality import Judged, beside_true, fooling, read_by
+from repro.evals.text_quality.mauve import Mauve, mauve_score
+from repro.evals.text_quality.quality import (
+    TextQualityTask,
+    generate_with_heldout,
+    judge_ids,
+    score_naive_samples,
+)
 from repro.evals.text_quality.samples import Ids, Metric, entropy
-from repro.evals.work_queue import Work
-from repro.evals.workload import Workload, of_texts
+from repro.evals.work_queue import WorkQueue
 from repro.model import Model
 
 DIGITS = {"nll": 4, "tokens": 0, "entropy": 6}
-"""Decimals kept of each sample's numbers."""
+"""Decimals of the numbers in the curves."""
 
 
 @part
-class Likened(Judged):
-    """Kind: a judged task that also compares its samples with held-out text, by one or more settings of MAUVE."""
+class MauveTask(TextQualityTask):
+    """Kind: a text-quality task that also compares its samples with held-out text, by one or more settings of MAUVE.
+
+    ValueError for no setting, or for two settings of one name.
+    """
 
     mauve: tuple[Mauve, ...]
 
@@ -40,7 +46,7 @@ class Likened(Judged):
     def __post_init__(self) -> None:
         names = [pins.name for pins in self.mauve]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"task {self.name!r} asks for {names or 'no MAUVE'}; give each state once")
+            raise ValueError(f"task {self.name!r} has {names or 'no setting'} of MAUVE; give each state once")
 
     def gives(self, metric: str) -> bool:
         return super().gives(metric) or metric in [pins.name for pins in self.mauve]
@@ -48,7 +54,7 @@ class Likened(Judged):
     def skip(self, model: Model) -> str | None:
         why = super().skip(model)
         if why is None and self.generates and load_judge(self.judge).digest == model.digest:
-            return f"{self.judge} is the judge; it would be pleased with its own samples"
+            return f"{self.judge} is the judge; it would score its own samples too well"
         return why
 
     def count(self, ask: Ask) -> int:
@@ -56,22 +62,22 @@ class Likened(Judged):
         for pins in self.mauve:
             if count < pins.clusters:
                 raise ValueError(
-                    f"task {self.name!r} makes {pins.clusters} clusters of {count} samples; ask for more of them"
+                    f"task {self.name!r} makes {pins.clusters} clusters of {count} samples; use more samples"
                 )
         return count
 
-    def likeness(self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int) -> dict[str, Metric]:
-        """MAUVE of rows of each kind against held-out rows that are none of them."""
+    def mauve_metrics(self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int) -> dict[str, Metric]:
+        """MAUVE of the rows of each kind against held-out rows that are not among `true_` or `real_`."""
         judge = load_judge(self.judge)
         count = len(next(iter(kinds.values())))
-        rows = {**kinds, "reference": self.other_rows(model, count, count).tolist()}
-        read = {kind: read_by(judge, model, each, self.retokenise) for kind, each in rows.items()}
-        return likened(judge, self.mauve, read.pop("reference"), read, seed)
+        rows = {**kinds, "reference": self.heldout_rows(model, count, count).tolist()}
+        encoded = {kind: judge_ids(judge, model, each, self.retokenise) for kind, each in rows.items()}
+        return mauve_by_kind(judge, self.mauve, encoded.pop("reference"), encoded, seed)
 
 
 @part
-class GenerationMauve(Likened):
-    """`generation_quality` with MAUVE; the same rows are generated."""
+class GenerationMauve(MauveTask):
+    """`generation_quality` with MAUVE; it generates the same rows."""
 
     generates = True
 
@@ -81,59 +87,55 @@ class GenerationMauve(Likened):
     def gen_length(self, model: Model) -> int:
         return model.data.row_length()
 
-    def workload(self, model: Model, ask: Ask) -> Workload:
-        return of_texts(self.samples, model, ask, 0)
-
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
-        found = beside_true(self, model, ask, work)
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        found = generate_with_heldout(self, model, ask, work)
         work.join()
         assert found.items is not None
         kinds: dict[str, list[Ids]] = {"": [item["ids"] for item in found.items]}
-        kinds["true_"] = self.true_rows(model, len(found.items)).tolist()
-        metrics = found.metrics | self.likeness(model, kinds, ask.seed)
-        return replace(found, metrics=metrics, curve=by_sample(found.items))
+        kinds["true_"] = self.heldout_rows(model, 0, len(found.items)).tolist()
+        metrics = found.metrics | self.mauve_metrics(model, kinds, ask.seed)
+        return replace(found, metrics=metrics, curve=sample_curves(found.items))
 
 
 @part
-class NaiveMauve(Likened):
-    """`naive_samples` with MAUVE of each kind."""
+class NaiveMauve(MauveTask):
+    """`naive_samples` with MAUVE of each kind of rows."""
 
     period: int
     generates = False
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
-        found = fooling(self, self.period, model, ask, work)
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        found = score_naive_samples(self, self.period, model, ask, work)
         work.join()
         assert found.items is not None
         kinds: dict[str, list[Ids]] = {}
         for item in found.items:
             kinds.setdefault(f"{item['kind']}_", []).append(item["ids"])
-        return replace(found, metrics=found.metrics | self.likeness(model, kinds, ask.seed))
+        return replace(found, metrics=found.metrics | self.mauve_metrics(model, kinds, ask.seed))
 
 
-def likened(
+def mauve_by_kind(
     judge: Judge,
     settings: Sequence[Mauve],
     reference: Sequence[Ids],
     kinds: Mapping[str, Sequence[Ids]],
     seed: int,
 ) -> dict[str, Metric]:
-    """MAUVE of each kind of texts, in the judge's ids, against the reference: its name behind the kind's, and with the
-    standard error over clusterings alone beside it."""
+    """MAUVE of each kind of texts against the reference, all in the judge's ids: as KIND + name, and as KIND + name +
+    `_clusterings` with the standard error over clusterings alone."""
     metrics: dict[str, Metric] = {}
     for pins in settings:
-        theirs = judge.features([ids[: pins.length] for ids in reference], pins.state)
+        reference_features = judge.features([ids[: pins.length] for ids in reference], pins.state)
         for kind, rows in kinds.items():
-            found = scored(
-                theirs, judge.features([ids[: pins.length] for ids in rows], pins.state), pins, seed
-            )
+            features = judge.features([ids[: pins.length] for ids in rows], pins.state)
+            found = mauve_score(reference_features, features, pins, seed)
             metrics[f"{kind}{pins.name}"] = found.metric()
             metrics[f"{kind}{pins.name}_clusterings"] = found.over_clusterings()
     return metrics
 
 
-def by_sample(items: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """What the judge found of each sample, as curves of a record."""
+def sample_curves(items: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Each sample's nll, number of scored tokens and entropy, as curves of a record."""
     found = {
         "nll": [item["nll"] for item in items],
         "tokens": [item["tokens"] for item in items],

@@ -1,8 +1,8 @@
-"""Quality of generated text by a judge: gen_ppl with entropy and distinct n-grams beside it (docs/method.md#metrics).
+"""Quality of generated text: gen_ppl under a judge, entropy and distinct n-grams (docs/method.md#metrics).
 
-The same statistics of as many held-out rows stand under `true_`, and `NaiveSamples` asks them of samples that fool a
-judge: a frontier of gen_ppl against entropy is read with both. Samples are kept: one item a row with its ids, its text
-and what the judge found.
+The same statistics of as many held-out rows are reported under `true_`, and `NaiveSamples` reports them of samples that
+score well without being text; both are needed to read a plot of gen_ppl against entropy. Samples are stored: one item
+per row with its ids, its text and its scores.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from repro.core.parts import part
 from repro.data.corpus import prepared
 from repro.evals.decoding import decoded
 from repro.evals.task import Answer, Ask, Task, samples_digest
-from repro.evals.text_quality.gen_ppl import Rule, judged
-from repro.evals.text_quality.judges import Judge, find, load_judge, written
+from repro.evals.text_quality.gen_ppl import Rule, score_texts
+from repro.evals.text_quality.judges import Judge, find_judge, judge_text, load_judge
 from repro.evals.text_quality.samples import Ids, Metric, distinct, entropy, mean, repetition, unigram
-from repro.evals.work_queue import Work
+from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload, of_texts
 from repro.model import Model
 
 Retokenise = Literal["text", "ids"]
-"""What the judge reads: the samples' text in its own tokens, as published, or their ids (one vocabulary for both)."""
+"""What the judge reads: the samples' text in its own tokens, as published, or their ids where both share these."""
 
 
 @part
-class Judged(Task):
-    """Kind: a task whose answer a judge gives. `judge` names a folder in `runs/`: a run of ours that is left to right,
-    or a causal LM in transformers' layout; `distinct` the sizes of n-grams."""
+class TextQualityTask(Task):
+    """Kind: a task whose samples a judge scores. `judge` names a folder in `runs/` (a left-to-right run, or a causal LM
+    saved by transformers); `distinct` holds the sizes of n-grams."""
 
     samples: int
     judge: str
@@ -43,18 +43,21 @@ class Judged(Task):
 
     def skip(self, model: Model) -> str | None:
         try:
-            find(self.judge)
+            find_judge(self.judge)
         except ValueError as error:
             return str(error)
-        if self.retokenise == "ids" and not load_judge(self.judge).reads(model.data):
-            return f"judge {self.judge} does not share this model's ids; take retokenise=text"
+        if self.retokenise == "ids" and not load_judge(self.judge).shares_ids(model.data):
+            return f"judge {self.judge} does not share this model's ids; use retokenise=text"
         return None
 
     def protocol(self) -> dict[str, Any]:
-        return {**judging(load_judge(self.judge), self.rule, self.retokenise), "entropy": "generator's ids"}
+        return {
+            **judge_protocol(load_judge(self.judge), self.rule, self.retokenise),
+            "entropy": "generator's ids",
+        }
 
-    def told(self) -> dict[str, Any]:
-        """The protocol as far as it can be said before the judge is loaded."""
+    def protocol_without_judge(self) -> dict[str, Any]:
+        """The fields of the protocol that are known before the judge is loaded."""
         rule = parts.canonical(self.rule)
         return {"judge": self.judge, "rule": rule, "retokenise": self.retokenise}
 
@@ -67,19 +70,20 @@ class Judged(Task):
         return of_texts(self.samples, model, ask, 0)
 
     def count(self, ask: Ask) -> int:
+        """Number of samples under the limit; ValueError for fewer than 2."""
         count = self.samples if ask.limit is None else min(self.samples, ask.limit)
         if count < 2:
             raise ValueError(f"task {self.name!r} needs at least 2 samples, got {count}")
         return count
 
-    def statistics(
-        self, model: Model, rows: Sequence[list[int]], work: Work
+    def score_samples(
+        self, model: Model, rows: Sequence[list[int]], work: WorkQueue
     ) -> tuple[dict[str, Metric], list[dict[str, Any]]]:
-        """Metrics of samples of the model's ids, and an item a sample. Raises Elsewhere while others read for it."""
+        """Metrics of samples in the model's ids, and one item per sample; Busy while other processes score some."""
         judge = load_judge(self.judge)
         texts = [model.data.decode(row) for row in rows]
-        found = judged(read_by(judge, model, rows, self.retokenise), judge, self.rule, work)
-        metrics = {"gen_ppl": found.perplexity(), **by_themselves(rows, self.distinct)}
+        found = score_texts(judge_ids(judge, model, rows, self.retokenise), judge, self.rule, work)
+        metrics = {"gen_ppl": found.perplexity(), **diversity_metrics(rows, self.distinct)}
         items = [
             {"name": i, "ids": row, "text": text, "nll": float(nll), "tokens": int(tokens)}
             for i, (row, text, nll, tokens) in enumerate(
@@ -88,25 +92,20 @@ class Judged(Task):
         ]
         return metrics, items
 
-    def true_rows(self, model: Model, count: int) -> np.ndarray:
-        """Held-out rows [count, L] in a keyed order."""
-        return self.other_rows(model, 0, count)
-
-    def other_rows(self, model: Model, start: int, count: int) -> np.ndarray:
-        """Rows [count, L] of that order from `start` on, so that two stretches share none."""
+    def heldout_rows(self, model: Model, start: int, count: int) -> np.ndarray:
+        """Held-out rows [count, L] from `start` on of one keyed order, so that disjoint ranges share no row."""
         ids = prepared(model.data).heldout.ids
         if start + count > len(ids):
             raise ValueError(
-                f"task {self.name!r} wants {start + count} held-out rows; there are {len(ids)}: ask for less by "
-                "--samples"
+                f"task {self.name!r} needs {start + count} held-out rows and there are {len(ids)}; use fewer --samples"
             )
         order = rng.permutation(0, rng.QUOTED, 0, len(ids)).numpy()
         return np.asarray(ids[np.sort(order[start : start + count])])
 
 
 @part
-class GenerationQuality(Judged):
-    """`samples` rows generated from nothing, as a judge reads them."""
+class GenerationQuality(TextQualityTask):
+    """`samples` rows generated without a prompt, and as many held-out rows, scored by the judge."""
 
     generates = True
 
@@ -116,14 +115,14 @@ class GenerationQuality(Judged):
     def gen_length(self, model: Model) -> int:
         return model.data.row_length()
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
-        return beside_true(self, model, ask, work)
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        return generate_with_heldout(self, model, ask, work)
 
 
 @part
-class OpenGeneration(Judged):
-    """`samples` rows of `length` ids generated from nothing by a model that came without data (released weights), as a
-    judge reads them; no true rows stand beside them."""
+class OpenGeneration(TextQualityTask):
+    """`samples` rows of `length` ids generated without a prompt and scored by the judge; without held-out rows, for
+    models that come without data (released weights)."""
 
     length: int
     generates = True
@@ -131,63 +130,68 @@ class OpenGeneration(Judged):
     def gen_length(self, model: Model) -> int:
         return self.length
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
-        return generated(self, model, ask, work)
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        return generate_and_score(self, model, ask, work)
 
 
 @part
-class NaiveSamples(Judged):
-    """What fools a judge, made of held-out rows: the first `period` ids of each repeated, and ids drawn one by one by
-    their frequency; the rows themselves beside them. No model is asked."""
+class NaiveSamples(TextQualityTask):
+    """Scores of rows made without a model from held-out rows: the first `period` ids of each repeated, and ids drawn
+    independently by their frequency; the held-out rows themselves are scored too."""
 
     period: int
     generates = False
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
-        return fooling(self, self.period, model, ask, work)
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        return score_naive_samples(self, self.period, model, ask, work)
 
 
-def read_by(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retokenise) -> list[Ids]:
-    """What the judge reads of rows of the model's ids."""
+def judge_ids(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retokenise) -> list[Ids]:
+    """The ids that the judge reads of rows of the model's ids."""
     if retokenise == "ids":
         return list(rows)
-    return [judge.encode(written(model.data, row, judge.end)) for row in rows]
+    return [judge.encode(judge_text(model.data, row, judge.end)) for row in rows]
 
 
-def fooling(task: Judged, period: int, model: Model, ask: Ask, work: Work) -> Answer:
-    """Held-out rows and the naive ones made of them, as the task's judge reads them; metrics named by kind."""
-    true = task.true_rows(model, task.count(ask))
-    keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(true)))
-    kinds = {  # "true_" would make them another task's reference row
-        "real": true.tolist(),
-        "repetition": [repetition(row, period) for row in true.tolist()],
-        "unigram": unigram(true, keys),
+def score_naive_samples(
+    task: TextQualityTask, period: int, model: Model, ask: Ask, work: WorkQueue
+) -> Answer:
+    """Scores of held-out rows and of the naive samples made from them (`NaiveSamples`); metrics are named by kind."""
+    heldout = task.heldout_rows(model, 0, task.count(ask))
+    keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(heldout)))
+    kinds = {  # tables read the prefix "true_" as the reference row of a generating task
+        "real": heldout.tolist(),
+        "repetition": [repetition(row, period) for row in heldout.tolist()],
+        "unigram": unigram(heldout, keys),
     }
     metrics: dict[str, Metric] = {}
     items: list[dict[str, Any]] = []
     for kind, rows in kinds.items():
-        found, each = task.statistics(model, rows, work)
+        found, each = task.score_samples(model, rows, work)
         metrics |= {f"{kind}_{name}": metric for name, metric in found.items()}
         items += [{"kind": kind, **item} for item in each]
     return Answer(metrics, items=items)
 
 
-def beside_true(task: Judged, model: Model, ask: Ask, work: Work) -> Answer:
-    """What the model writes for a task, and the same metrics of as many held-out rows under `true_`."""
-    true, _ = task.statistics(model, task.true_rows(model, task.count(ask)).tolist(), work)
-    found = generated(task, model, ask, work)
-    return replace(found, metrics=found.metrics | {f"true_{name}": metric for name, metric in true.items()})
+def generate_with_heldout(task: TextQualityTask, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+    """Scores of generated rows, and of as many held-out rows under `true_`."""
+    rows = task.heldout_rows(model, 0, task.count(ask)).tolist()
+    heldout, _ = task.score_samples(model, rows, work)
+    found = generate_and_score(task, model, ask, work)
+    return replace(
+        found, metrics=found.metrics | {f"true_{name}": metric for name, metric in heldout.items()}
+    )
 
 
-def generated(task: Judged, model: Model, ask: Ask, work: Work) -> Answer:
-    """Rows that the model writes for a task, as its judge reads them."""
+def generate_and_score(task: TextQualityTask, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+    """Generate the rows of a task and score them with its judge."""
     assert ask.sampler is not None and ask.plan is not None
     count = task.count(ask)
     prompts: list[list[int]] = [[] for _ in range(count)]
     found = decoded(
         work, model, ask.sampler, ask.plan, prompts, seed=ask.seed, names=range(count), batch=work.batch
     )
-    metrics, items = task.statistics(model, found.ids.tolist(), work)
+    metrics, items = task.score_samples(model, found.ids.tolist(), work)
     return Answer(
         metrics=metrics,
         nfe=found.cost.forwards.double().mean().item(),
@@ -198,8 +202,8 @@ def generated(task: Judged, model: Model, ask: Ask, work: Work) -> Answer:
     )
 
 
-def judging(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str, Any]:
-    """The fields of a protocol that say how a judge was asked."""
+def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str, Any]:
+    """The fields of a protocol that describe how the judge scores."""
     return {
         "judge": judge.name,
         "judge_digest": judge.digest,
@@ -210,7 +214,7 @@ def judging(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str, Any]:
     }
 
 
-def by_themselves(rows: Sequence[Ids], sizes: Sequence[int]) -> dict[str, Metric]:
-    """Entropy and distinct n-grams of samples, means with standard errors."""
+def diversity_metrics(rows: Sequence[Ids], sizes: Sequence[int]) -> dict[str, Metric]:
+    """Entropy (nats) and distinct n-grams of samples: means with standard errors."""
     found = {"entropy": mean([entropy(row) for row in rows])}
     return found | {f"distinct_{n}": mean([distinct(row, n) for row in rows]) for n in sizes}

@@ -1,9 +1,9 @@
-"""Samples that repeat themselves are drawn again, as BD3-LM's sampler has it: what its Gen-PPL was measured on.
+"""Draw samples of low entropy again, as BD3-LM does before it measures Gen-PPL (docs/method.md#peer-defect-11).
 
-After each block that ends beyond the first `window` ids, the unigram entropy of the last `window` ids is looked at; a
-sample where it ever falls below `least` nats is thrown away and drawn anew with draws of its own. A judge likes
-repetition, so Gen-PPL with and without this rule are numbers of two protocols. Source:
-docs/method.md#block-diffusion; bd3 diffusion.py.
+After each block that ends beyond the first `window` ids, the unigram entropy of the last `window` ids is computed; a
+sample where it ever falls below `least` nats is discarded and generated again with new random draws. Repetition lowers
+Gen-PPL, so values with and without this rule belong to two protocols. Source: `kuleshov-group/bd3lms@1c3e8f4
+diffusion.py:636`; docs/method.md#block-diffusion.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.evals.decoding import decoded
 from repro.evals.task import Answer, Ask, samples_digest
-from repro.evals.text_quality.quality import Judged
+from repro.evals.text_quality.quality import TextQualityTask
 from repro.evals.text_quality.samples import Ids, entropy, mean
-from repro.evals.work_queue import Work
+from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload
 from repro.model import Model
 
 
 @part
-class RedrawnGeneration(Judged):
-    """`open_generation` with samples drawn again while any block's end has `window` ids of an entropy below `least`
-    nats, `tries` draws at most; the last one stands, and `still_low` is the share of samples that needed more."""
+class RedrawnGeneration(TextQualityTask):
+    """`open_generation` with samples drawn again while the last `window` ids at any block's end have an entropy below
+    `least` nats, at most `tries` times. The last draw is scored; metric `redrawn`: mean number of further draws,
+    `still_low`: share of samples whose last draw is of low entropy. ValueError for a window or `tries` out of range."""
 
     length: int
     window: int
@@ -36,18 +37,18 @@ class RedrawnGeneration(Judged):
     def __post_init__(self) -> None:
         if not 1 <= self.window < self.length:
             raise ValueError(
-                f"window={self.window} is no part of {self.length} ids; give 1 to {self.length - 1}"
+                f"window={self.window} is not within {self.length} ids; give 1 to {self.length - 1}"
             )
         if self.tries < 1:
-            raise ValueError(f"tries={self.tries} draws nothing; give 1 or more")
+            raise ValueError(f"tries={self.tries} generates nothing; give 1 or more")
 
     def protocol(self) -> dict[str, Any]:
-        return super().protocol() | {"draws": "float64"} | self._redraw()
+        return super().protocol() | {"draws": "float64"} | self._redraw_protocol()
 
-    def told(self) -> dict[str, Any]:
-        return super().told() | self._redraw()
+    def protocol_without_judge(self) -> dict[str, Any]:
+        return super().protocol_without_judge() | self._redraw_protocol()
 
-    def _redraw(self) -> dict[str, str]:
+    def _redraw_protocol(self) -> dict[str, str]:
         return {"redraw": f"entropy of the last {self.window} tokens below {self.least:g}"}
 
     def gives(self, metric: str) -> bool:
@@ -60,12 +61,12 @@ class RedrawnGeneration(Judged):
         found = super().workload(model, ask)
         return replace(found, assumed=(*found.assumed, "no sample is drawn again"))
 
-    def low(self, ids: Ids, block: int) -> bool:
-        """Whether a sample is thrown away: entropy below `least` at the end of a block beyond the first window."""
+    def has_low_entropy(self, ids: Ids, block: int) -> bool:
+        """Whether a sample is discarded: entropy below `least` at the end of a block beyond the first window."""
         ends = [end for end in range(block, len(ids) + 1, block) if end > self.window]
         return any(entropy(ids[end - self.window : end]) < self.least for end in ends)
 
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         assert ask.sampler is not None and ask.plan is not None
         count, block = self.count(ask), ask.plan.block_length
         rows: list[list[int]] = [[] for _ in range(count)]
@@ -74,22 +75,15 @@ class RedrawnGeneration(Judged):
             names = [i + attempt * count for i in left]
             prompts: list[list[int]] = [[] for _ in left]
             found = decoded(
-                work,
-                model,
-                ask.sampler,
-                ask.plan,
-                prompts,
-                seed=ask.seed,
-                names=names,
-                batch=work.batch,
+                work, model, ask.sampler, ask.plan, prompts, seed=ask.seed, names=names, batch=work.batch
             )
             forwards += int(found.cost.forwards.sum())
             for i, row in zip(left, found.ids.tolist(), strict=True):
                 rows[i], draws[i] = row, draws[i] + 1
-            left = [i for i in left if self.low(rows[i], block)]
+            left = [i for i in left if self.has_low_entropy(rows[i], block)]
             if not left:
                 break
-        metrics, items = self.statistics(model, rows, work)
+        metrics, items = self.score_samples(model, rows, work)
         work.join()
         again = {
             "redrawn": mean([n - 1 for n in draws]),

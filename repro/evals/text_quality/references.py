@@ -1,11 +1,10 @@
-"""Real texts that samples are compared with where no held-out rows are: a file of them, a line `{"text": ...}`.
+"""Reference texts from a file, a line `{"text": ...}` each, for MAUVE of models without held-out rows.
 
     reference = load_reference("owt_valid.jsonl")      a path, or a name in `runs/`
-    beside(judge, rule, settings, reference, rows, seed)
+    compare_with_reference(judge, rule, settings, reference, rows, seed)
 
-Of 2 n texts in a keyed order n are what the samples are compared with, and the next n stand for real text: their
-gen_ppl and MAUVE (real against real at the same n) are under `true_`. A text is read as it stands, in the judge's own
-tokens.
+Of 2 n texts in a keyed order the first n are the reference of n samples; gen_ppl and MAUVE of the other n (real against
+real text at the same n) are reported under `true_`. Texts are read as they are, in the judge's own tokens.
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ from repro.core import rng
 from repro.core.files import file_digest, json_lines, runs
 from repro.core.parts import part
 from repro.evals.task import Answer, Ask
-from repro.evals.text_quality.gen_ppl import Rule, judged
+from repro.evals.text_quality.gen_ppl import Rule, score_texts
 from repro.evals.text_quality.judges import Judge, load_judge
 from repro.evals.text_quality.mauve import Mauve
-from repro.evals.text_quality.mauve_tasks import Likened, by_sample, likened
-from repro.evals.text_quality.quality import generated, read_by
+from repro.evals.text_quality.mauve_tasks import MauveTask, mauve_by_kind, sample_curves
+from repro.evals.text_quality.quality import generate_and_score, judge_ids
 from repro.evals.text_quality.samples import Ids, Metric
-from repro.evals.work_queue import Work
-from repro.evals.workload import Workload, of_texts
+from repro.evals.work_queue import WorkQueue
 from repro.model import Model
 
 
@@ -38,19 +36,19 @@ class _Text(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Texts in the file's order, and its SHA-256."""
+class ReferenceTexts:
+    """The texts of a file in its order; `name` and SHA-256 `digest` of the file."""
 
     name: str
     digest: str
     texts: tuple[str, ...]
 
-    def sides(self, count: int) -> tuple[list[str], list[str]]:
-        """`count` texts to compare with and as many others; ValueError where there are too few."""
+    def split(self, count: int) -> tuple[list[str], list[str]]:
+        """`count` reference texts and as many other real texts; ValueError where the file holds too few."""
         if len(self.texts) < 2 * count:
             raise ValueError(
-                f"{self.name} holds {len(self.texts)} texts; MAUVE of {count} samples takes {2 * count}, half of them "
-                "for real text against real text"
+                f"{self.name} holds {len(self.texts)} texts; MAUVE of {count} samples needs {2 * count}, half of them "
+                "for real against real text"
             )
         order = rng.permutation(0, rng.QUOTED, 0, len(self.texts))[: 2 * count].tolist()
         chosen = [self.texts[i] for i in order]
@@ -58,43 +56,48 @@ class Reference:
 
 
 def find_reference(name: str | Path) -> Path:
-    """Where a file of texts lies; ValueError when it is in neither place."""
+    """The path of a file of texts; ValueError where there is none at that path nor in `runs/`."""
     for path in (Path(name), runs() / name):
         if path.is_file():
             return path
     raise ValueError(
-        f"no file {str(name)!r} of reference texts, neither here nor in {runs()}; give one, a text a line"
+        f"no file {str(name)!r} of reference texts, neither at that path nor in {runs()}; give one, a text per line"
     )
 
 
-def load_reference(name: str | Path) -> Reference:
-    """The texts of a file at a path, or of that name in `runs/`; ValueError `FILE:LINE: what` for one that is none."""
+def load_reference(name: str | Path) -> ReferenceTexts:
+    """The texts of a file at a path, or of that name in `runs/`; ValueError `FILE:LINE: ...` for an invalid line."""
     return _opened(find_reference(name).resolve())
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Path) -> Reference:
+def _opened(path: Path) -> ReferenceTexts:
     texts = []
     for number, line in enumerate(json_lines(path), start=1):
         try:
             texts.append(msgspec.json.decode(line, type=_Text).text)
         except msgspec.DecodeError as error:
             raise ValueError(f"{path}:{number}: {error}") from None
-    return Reference(path.name, file_digest(path), tuple(texts))
+    return ReferenceTexts(path.name, file_digest(path), tuple(texts))
 
 
-def beside(
-    judge: Judge, rule: Rule, settings: Sequence[Mauve], reference: Reference, rows: Sequence[Ids], seed: int
+def compare_with_reference(
+    judge: Judge,
+    rule: Rule,
+    settings: Sequence[Mauve],
+    reference: ReferenceTexts,
+    rows: Sequence[Ids],
+    seed: int,
 ) -> dict[str, Metric]:
-    """MAUVE of samples, in the judge's ids, against the reference; gen_ppl and MAUVE of as many real texts."""
-    against, real = ([judge.encode(text) for text in side] for side in reference.sides(len(rows)))
-    found: dict[str, Metric] = {"true_gen_ppl": judged(real, judge, rule).perplexity()}
-    return found | likened(judge, settings, against, {"": rows, "true_": real}, seed)
+    """MAUVE of samples (in the judge's ids) against the reference, and gen_ppl and MAUVE of as many real texts."""
+    against, real = ([judge.encode(text) for text in side] for side in reference.split(len(rows)))
+    found: dict[str, Metric] = {"true_gen_ppl": score_texts(real, judge, rule).perplexity()}
+    return found | mauve_by_kind(judge, settings, against, {"": rows, "true_": real}, seed)
 
 
 @part
-class OpenMauve(Likened):
-    """`open_generation` with MAUVE against the texts of a file, `reference` its name in `runs/`."""
+class OpenMauve(MauveTask):
+    """`open_generation` with MAUVE against the texts of the file `reference` in `runs/`."""
 
     reference: str
     length: int
@@ -115,15 +118,14 @@ class OpenMauve(Likened):
     def gen_length(self, model: Model) -> int:
         return self.length
 
-    def workload(self, model: Model, ask: Ask) -> Workload:
-        return of_texts(self.samples, model, ask, 0)
-
-    def shared(self, model: Model, ask: Ask, work: Work) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         reference, judge = load_reference(self.reference), load_judge(self.judge)
-        reference.sides(self.count(ask))  # before the slow part
-        found = generated(self, model, ask, work)
+        reference.split(self.count(ask))  # before the slow part
+        found = generate_and_score(self, model, ask, work)
         work.join()
         assert found.items is not None
-        rows = read_by(judge, model, [item["ids"] for item in found.items], self.retokenise)
-        metrics = found.metrics | beside(judge, self.rule, self.mauve, reference, rows, ask.seed)
-        return replace(found, metrics=metrics, curve=by_sample(found.items))
+        rows = judge_ids(judge, model, [item["ids"] for item in found.items], self.retokenise)
+        metrics = found.metrics | compare_with_reference(
+            judge, self.rule, self.mauve, reference, rows, ask.seed
+        )
+        return replace(found, metrics=metrics, curve=sample_curves(found.items))

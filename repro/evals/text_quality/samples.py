@@ -1,14 +1,14 @@
-"""Statistics of samples by themselves, and samples that fool a judge: pure functions of ids.
+"""Statistics of single samples, and naive samples: functions of token ids only.
 
-    entropy([3, 1, 3])                    unigram entropy of one sample, nats a token
-    distinct([3, 1, 3, 1], 2)             share of its 2-grams that are different ones
-    repetition(row, period=8)             the first 8 ids of a true row, over and over
-    unigram(rows, keys)                   ids drawn one by one by their frequency, as many as each row has
+    entropy([3, 1, 3])                    unigram entropy of one sample, nats per token
+    distinct([3, 1, 3, 1], 2)             number of different 2-grams over all its 2-grams
+    repetition(row, period=8)             the first 8 ids of a row, repeated
+    unigram(rows, keys)                   ids drawn independently by their frequency, as many as each row has
 
-Entropy is the mean over samples of each one's own (docs/method.md#metrics), at most ln L; over a batch it would grow
-with the batch. `distinct` is Li et al.'s (arXiv 1510.03055), a sample at a time for the same reason. The naive
-samples have what either number alone rewards: repetition reads well to a judge, unigram draws have a healthy entropy
-(arXiv 2606.08417).
+Entropy is computed per sample, at most ln L, and then averaged (docs/method.md#metrics); computed over a batch it would
+grow with the batch. `distinct` is Li et al.'s (arXiv 1510.03055), per sample for the same reason. The naive samples
+show why one number is not enough: repetition has a low generative perplexity, unigram draws have a high entropy (arXiv
+2606.08417).
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ def entropy(ids: Ids) -> float:
 
 
 def distinct(ids: Ids, n: int) -> float:
-    """Different n-grams over all n-grams of one sample; ValueError when it has none."""
+    """Number of different n-grams over the number of all n-grams of one sample; ValueError where it has none."""
     if n < 1 or len(ids) < n:
-        raise ValueError(f"a sample of {len(ids)} ids has no {n}-grams; take n from 1 to {len(ids)}")
+        raise ValueError(f"a sample of {len(ids)} ids has no {n}-grams; use n from 1 to {len(ids)}")
     grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
     return len(set(grams)) / len(grams)
 
 
 def mean(values: Sequence[float]) -> Metric:
-    """Mean over independent samples with its standard error."""
+    """Mean over independent samples, its standard error, and their number."""
     count = len(values)
     spread = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
     return float(np.mean(values)), spread, count
 
 
 def repetition(row: Ids, period: int) -> list[int]:
-    """The first `period` ids of a row, repeated to its length."""
+    """The first `period` ids of a row, repeated to its length; ValueError for a period outside 1 to that length."""
     if not 1 <= period <= len(row):
         raise ValueError(f"period={period} of a row of {len(row)}; give 1 to {len(row)}")
     return [row[i % period] for i in range(len(row))]
 
 
 def unigram(rows: np.ndarray, keys: Tensor) -> list[list[int]]:
-    """For each key [n] as many ids as a row of `rows` [m, L] has, drawn by their frequency in all rows."""
+    """Rows [n, L] for keys [n], each id drawn independently by its frequency in `rows` [m, L]."""
     ids, counts = np.unique(rows, return_counts=True)
     law = torch.from_numpy(counts.astype(np.float64))
     u = rng.uniform(keys, rows.shape[1]).flatten()

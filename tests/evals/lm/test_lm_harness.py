@@ -1,7 +1,8 @@
-"""The lm-eval adapter: equal to lm-eval's own on a causal Llama, honest on a diffusion model."""
+"""The lm-eval adapter: equal to lm-eval's own on a causal Llama; on diffusion models, scores, texts and options."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -10,15 +11,16 @@ from helpers import lm_worlds
 from helpers.lm_worlds import BOS, Asked, diffusion
 from lm_eval.api.instance import Instance
 
+from repro import load
 from repro.core import registry
+from repro.evals.likelihood.batched import BatchedDenoiser
 from repro.evals.likelihood.estimator_presets import estimator
-from repro.evals.likelihood.network import Network
 from repro.evals.lm.adapter import Adapter, Generation, before_stops
-from repro.evals.lm.find import Put, find
-from repro.evals.lm.kept import config, keep
-from repro.evals.lm.lm_tasks import asked
-from repro.evals.lm.prompts import opening, pair, room, windows
-from repro.evals.lm.wishes import length_asked
+from repro.evals.lm.lm_tasks import run_lm_eval
+from repro.evals.lm.overrides import requested_length
+from repro.evals.lm.prompts import generation_prompt, likelihood_request, max_request_length, rolling_windows
+from repro.evals.lm.task_files import load_task_config, store_task
+from repro.evals.lm.task_selection import TaskOptions, find_tasks
 from repro.evals.request import Request, prepare
 from repro.evals.runner import items_file, question
 from repro.evals.suites import read_suite
@@ -34,7 +36,7 @@ from repro.samplers.presets import preset
 def runs(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path_factory.getbasetemp() / "runs"))
     for name in ("Letters", "Asked"):
-        monkeypatch.setitem(registry.PARTS, name.lower(), f"lm_worlds:{name}")
+        monkeypatch.setitem(registry.PARTS, name.lower(), f"helpers.lm_worlds:{name}")
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +99,12 @@ def test_causal_models_score_as_in_lm_eval(causal, theirs, batch):
     heads = lm_worlds.words(5, 20)
     bests = mine.generate_until([text(head, until=[], max_gen_toks=3) for head in heads])
     greedy = next((head, best) for head, best in zip(heads, bests, strict=True) if len(best) == 3)
-    asked_ = [likelihood(*q) for q in [*QUESTIONS, greedy]]
-    ours, other = mine.loglikelihood(asked_), theirs.loglikelihood(asked_, disable_tqdm=True)
+    requests = [likelihood(*q) for q in [*QUESTIONS, greedy]]
+    ours, other = mine.loglikelihood(requests), theirs.loglikelihood(requests, disable_tqdm=True)
     assert [a for a, _ in ours] == pytest.approx([a for a, _ in other], abs=2e-4)
     assert [g for _, g in ours] == [g for _, g in other] and ours[-1][1] and not all(g for _, g in ours)
     long = [rolling(". ".join(lm_worlds.words(k, 40))) for k in (7, 8)] + [rolling("ab")]
-    theirs.add_bos_token = False  # else its rolling windows begin with two BOS, and score the second
+    theirs.add_bos_token = False  # otherwise its rolling windows begin with two BOS and score the second
     other = theirs.loglikelihood_rolling(long, disable_tqdm=True)
     theirs.add_bos_token = True
     assert mine.loglikelihood_rolling(long) == pytest.approx(other, abs=2e-4 * 48)
@@ -123,10 +125,10 @@ def test_three_local_tasks_agree_with_lm_eval(causal, theirs, batch, tmp_path):
 
     theirs.batch_size_per_gpu = batch
     for name, path in lm_worlds.tasks(tmp_path).items():
-        spec, manager = config(keep(path)), TaskManager(include_defaults=False)
+        spec, manager = load_task_config(store_task(path)), TaskManager(include_defaults=False)
         theirs.add_bos_token = name != "rolling"
-        mine = asked(adapter(causal, "next_token", "greedy", batch=batch), spec, manager, None)
-        other = asked(theirs, spec, manager, None)
+        mine = run_lm_eval(adapter(causal, "next_token", "greedy", batch=batch), spec, manager, None)
+        other = run_lm_eval(theirs, spec, manager, None)
         theirs.add_bos_token = True
         numbers = {k: v for k, v in mine["results"][name].items() if "," in k and not isinstance(v, str)}
         assert numbers == pytest.approx({k: other["results"][name][k] for k in numbers}, rel=1e-4) and numbers
@@ -144,11 +146,11 @@ def test_few_shots_are_those_of_lm_eval(causal, theirs, tmp_path):
         json.dumps({"q": f"a{c}", "choices": ["b", "cd"], "answer": i % 2}) for i, c in enumerate("xyz")
     )
     path.with_name("rows.jsonl").write_text(f"{short}\n", "utf-8")
-    spec, manager = config(keep(path)), TaskManager(include_defaults=False)
+    spec, manager = load_task_config(store_task(path)), TaskManager(include_defaults=False)
     found = {}
     for name, model in (("ours", adapter(causal, "next_token")), ("theirs", theirs)):
         for shots in (0, 2):
-            samples = asked(model, spec, manager, None, shots)["samples"]["choice"]
+            samples = run_lm_eval(model, spec, manager, None, shots)["samples"]["choice"]
             found[name, shots] = [value for s in samples for value, _ in s["filtered_resps"]]
             prompts = [s["arguments"][0][0] for s in samples]
             assert all(prompt.count("\n\n") == shots for prompt in prompts)
@@ -161,58 +163,61 @@ def test_few_shots_are_those_of_lm_eval(causal, theirs, tmp_path):
 
 
 def test_trailing_spaces_move_to_the_continuation(masked):
-    one, other = pair(masked, "ab  ", "c", "error"), pair(masked, "ab", "  c", "error")
+    one, other = (
+        likelihood_request(masked, "ab  ", "c", "error"),
+        likelihood_request(masked, "ab", "  c", "error"),
+    )
     assert one == other and one.continuation == tuple(masked.data.encode("  c"))
 
 
 def test_empty_contexts_begin_as_the_rows_do(masked, causal):
-    """BOS where it is a token of the language; nothing where rows begin bare; a causal model always reads BOS."""
-    assert pair(masked, "", "ab", "error").prompt == (BOS,)
-    assert pair(causal, "", "ab", "error").prompt == (BOS,)
-    assert pair(causal, "ab", "c", "error").prompt[0] == BOS
-    from repro import load
-
+    """BOS where it is in the vocabulary, nothing where training rows have no BOS; causal models always read BOS."""
+    assert likelihood_request(masked, "", "ab", "error").prompt == (BOS,)
+    assert likelihood_request(causal, "", "ab", "error").prompt == (BOS,)
+    assert likelihood_request(causal, "ab", "c", "error").prompt[0] == BOS
     bare = load("oracle:mdlm@nano")
-    assert pair(bare, "", "AB", "error").prompt == () and pair(bare, "AB", "C", "error").prompt == (0, 1)
+    assert likelihood_request(bare, "", "AB", "error").prompt == () and likelihood_request(
+        bare, "AB", "C", "error"
+    ).prompt == (0, 1)
 
 
 def test_too_long_requests_never_score(masked, causal):
-    """D3: an error that says the remedy, or a declared truncation that equals the shortened request; never 0.0."""
+    """docs/method.md#peer-defect-3: an error that names the remedy, or the truncated request's score; never 0.0."""
     long = "abcd " * 11 + "abcd"
     for model, rule in ((masked, "levels:draws=16"), (causal, "next_token")):
         with pytest.raises(ValueError, match="overlong=truncate"):
             adapter(model, rule).loglikelihood([likelihood(long, "xyz")])
         ((found, _),) = adapter(model, rule, overlong="truncate").loglikelihood([likelihood(long, "xyz")])
-        kept = room(model) - 3
-        short = pair(model, long, "xyz", "truncate")
+        kept = max_request_length(model) - 3
+        short = likelihood_request(model, long, "xyz", "truncate")
         assert len(short.prompt) == kept and found < -1
         with pytest.raises(ValueError, match="even without a prompt"):
             adapter(model, rule, overlong="truncate").loglikelihood([likelihood("a", "x" * 60)])
     with pytest.raises(ValueError, match="no ids of its own"):
-        pair(masked, "ab", "", "error")
+        likelihood_request(masked, "ab", "", "error")
 
 
-def test_contexts_of_spaces_and_none_are_empty_ones(masked):
-    """All spaces move to the continuation, which leaves an empty context; texts begin from an empty one too."""
-    spaces = pair(masked, "  ", "ab", "error")
+def test_contexts_of_spaces_count_as_empty(masked):
+    """All spaces move to the continuation, which leaves an empty context; generation accepts one as well."""
+    spaces = likelihood_request(masked, "  ", "ab", "error")
     assert spaces.prompt == (BOS,) and spaces.continuation == tuple(masked.data.encode("  ab"))
     ((found, _),) = adapter(masked).loglikelihood([likelihood("", "ab")])
     (same,) = estimator("levels:draws=16").score(
-        Network(masked.denoiser, Absorbing(), 8), [pair(masked, "", "ab", "error")], 0
+        BatchedDenoiser(masked.denoiser, Absorbing(), 8), [likelihood_request(masked, "", "ab", "error")], 0
     )
     assert found == pytest.approx(same.value, abs=1e-5)
-    assert opening(masked, "", 4, "error") == [BOS]
+    assert generation_prompt(masked, "", 4, "error") == [BOS]
     (written,) = adapter(masked, sampler="random").generate_until([text("", max_gen_toks=4)])
     assert len(written) <= 4
 
 
 def test_too_long_prompts_of_texts_are_refused_or_cut(masked, causal):
-    """The text keeps its length; what gives way is the prompt's left, and only where that was declared."""
+    """The generated text keeps its length; the prompt is truncated on the left only with overlong=truncate."""
     long = "abcd " * 11 + "abcd"
     for model, rule in ((masked, "low_confidence"), (causal, "greedy")):
         with pytest.raises(ValueError, match="overlong=truncate"):
             adapter(model, None, rule).generate_until([text(long, max_gen_toks=6)])
-        cut = opening(model, long, 6, "truncate")
+        cut = generation_prompt(model, long, 6, "truncate")
         assert len(cut) == model.data.row_length() - 6 and cut == model.data.encode(long)[-len(cut) :]
         (found,) = adapter(model, None, rule, overlong="truncate").generate_until(
             [text(long, max_gen_toks=6)]
@@ -226,13 +231,13 @@ def test_too_long_prompts_of_texts_are_refused_or_cut(masked, causal):
 def test_windows_score_every_id_once(masked, causal):
     whole = "".join(lm_worlds.words(1, 60))
     for model in (masked, causal):
-        found = windows(model, whole)
+        found = rolling_windows(model, whole)
         assert len(found) > 2
         assert [i for r in found for i in r.continuation] == model.data.encode(whole)
-        assert all(len(r.ids) <= room(model) for r in found)
+        assert all(len(r.ids) <= max_request_length(model) for r in found)
         assert found[0].prompt == (BOS,) and all(len(r.prompt) >= 1 for r in found[1:])
     parts = estimator("levels:draws=16").score(
-        Network(masked.denoiser, Absorbing(), 64), windows(masked, whole), 0
+        BatchedDenoiser(masked.denoiser, Absorbing(), 64), rolling_windows(masked, whole), 0
     )
     mine = adapter(masked)
     assert mine.loglikelihood_rolling([rolling(whole)])[0] == pytest.approx(
@@ -245,10 +250,10 @@ def test_windows_score_every_id_once(masked, causal):
 
 
 def test_scores_are_sums_and_depend_on_neither_order_nor_batch(masked):
-    """D3, 1.7: sums over the continuation, one number a request whatever stands beside it."""
-    asked_ = [likelihood(*q, doc=i) for i, q in enumerate(QUESTIONS)]
-    whole = adapter(masked).loglikelihood(asked_)
-    turned = adapter(masked, batch=3).loglikelihood(asked_[::-1])[::-1]
+    """docs/method.md#peer-defect-3: sums over the continuation, independent of the other requests."""
+    requests = [likelihood(*q, doc=i) for i, q in enumerate(QUESTIONS)]
+    whole = adapter(masked).loglikelihood(requests)
+    turned = adapter(masked, batch=3).loglikelihood(requests[::-1])[::-1]
     assert [a for a, _ in turned] == pytest.approx([a for a, _ in whole], abs=1e-4)
     assert [g for _, g in turned] == [g for _, g in whole]
     exact = adapter(masked, "subsets").loglikelihood([likelihood("ab", "c"), likelihood("ab", "cc")])
@@ -256,24 +261,24 @@ def test_scores_are_sums_and_depend_on_neither_order_nor_batch(masked):
     assert exact[0][0] == pytest.approx(alone[0], abs=1e-5) and exact[1][0] < exact[0][0]
 
 
-def test_a_diffusion_model_is_greedy_where_decoding_writes_it(masked):
+def test_is_greedy_is_true_where_greedy_decoding_gives_the_continuation(masked):
     mine = adapter(masked, sampler="low_confidence")
     ((context, _), *_) = QUESTIONS
     (written,) = mine.generate_until([text(context, max_gen_toks=4)])
-    assert len(written) == 4, "another context, please: this text has special ids"
+    assert len(written) == 4, "choose another context: this text contains special ids"
     (_, yes), (_, no) = mine.loglikelihood([likelihood(context, written), likelihood(context, "zzzz")])
     assert yes and not no
 
 
 def test_guidance_reaches_likelihoods_and_greedy_checks(masked):
-    """D8: what a guided estimator scores is another number, and greedy is what guided decoding writes."""
+    """docs/method.md#peer-defect-8: a guided estimator gives other scores; is_greedy refers to guided decoding."""
     name, ((context, answer), *_) = "guided:scale=4.0", QUESTIONS
     plain, mine = adapter(masked), adapter(masked, f"levels:draws=16+{name}", f"low_confidence+{name}")
     texts = [
         each.generate_until([text(context, max_gen_toks=3)])[0]
         for each in (mine, adapter(masked, sampler="low_confidence"))
     ]
-    assert texts[0] != texts[1] and len(texts[0]) == 3, "another context, please"
+    assert texts[0] != texts[1] and len(texts[0]) == 3, "choose another context"
     wanted = [likelihood(context, each) for each in (*texts, answer)]
     scored = mine.loglikelihood(wanted)
     assert [greedy for _, greedy in scored] == [True, False, False]
@@ -281,7 +286,7 @@ def test_guidance_reaches_likelihoods_and_greedy_checks(masked):
         assert abs(one - other) > 1e-2
 
 
-def test_what_an_adapter_was_not_made_for_is_refused(masked):
+def test_an_adapter_without_the_needed_sampler_or_estimator_raises(masked):
     with pytest.raises(ValueError, match="give it a sampler"):
         adapter(masked).generate_until([text("ab", max_gen_toks=2)])
     with pytest.raises(ValueError, match="give it an estimator"):
@@ -293,22 +298,21 @@ def test_what_an_adapter_was_not_made_for_is_refused(masked):
 # --- generation -----------------------------------------------------------------------------------------------
 
 
-def test_every_request_keeps_its_own_wishes(masked):
-    """D8, D13: stop strings and lengths are each request's own, not those of the first of the batch."""
+def test_every_request_keeps_its_own_arguments(masked):
+    """docs/method.md#peer-defect-13: stop strings and lengths are each request's own, not those of the first one."""
     mine = adapter(masked, None, "random")
-    wishes = [text("ab c", doc=n, max_gen_toks=n) for n in (3, 9, 5)]
-    alone = [mine.generate_until([wish])[0] for wish in wishes]
-    assert mine.generate_until(wishes) == alone and len({len(each) for each in alone}) == 3
+    requests = [text("ab c", doc=n, max_gen_toks=n) for n in (3, 9, 5)]
+    alone = [mine.generate_until([request])[0] for request in requests]
+    assert mine.generate_until(requests) == alone and len({len(each) for each in alone}) == 3
     full = alone[1]
     stop = next(c for c in full[1:] if c not in full[0])
     stopped = text("ab c", doc=9, max_gen_toks=9, until=[stop])
-    assert mine.generate_until([wishes[0], stopped]) == [alone[0], full[: full.index(stop)]]
-    assert before_stops("abcd", ["d", "c", ""]) == "ab" and length_asked(
-        {"max_tokens": 3}
-    ) == 3 != length_asked({})
+    assert mine.generate_until([requests[0], stopped]) == [alone[0], full[: full.index(stop)]]
+    assert before_stops("abcd", ["d", "c", ""]) == "ab"
+    assert requested_length({"max_tokens": 3}) == 3 != requested_length({})
 
 
-def test_a_plan_bounds_and_never_exceeds_what_was_asked(masked):
+def test_texts_exceed_neither_the_plan_nor_the_requested_length(masked):
     plan = Plan(gen_length=6, block_length=6, steps=6)
     mine = adapter(masked, None, "random", plan=plan)
     (short,), (long,) = (mine.generate_until([text("ab", max_gen_toks=n)]) for n in (2, 9))
@@ -317,21 +321,21 @@ def test_a_plan_bounds_and_never_exceeds_what_was_asked(masked):
 
 
 def test_conflicts_are_recorded_or_refused(masked):
-    """Policy "suite": ours wins and the field is recorded; "task": the first one that differs is an error."""
-    asks = {"max_gen_toks": 4, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "until": ["."]}
+    """Policy "suite": the sampler's setting is used and the field recorded; "task": the first difference raises."""
+    arguments = {"max_gen_toks": 4, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "until": ["."]}
     mine = adapter(masked, None, "random")
-    mine.generate_until([text("ab", **asks)])
+    mine.generate_until([text("ab", **arguments)])
     assert mine.overridden == {"top_p": (0.9, None), "temperature": (0.7, 0.0)}
     with pytest.raises(ValueError, match=r"top_p=0\.9"):
-        adapter(masked, None, "random", policy="task").generate_until([text("ab", **asks)])
-    with pytest.raises(ValueError, match="do_sample=False, the sampler does temperature 1"):
+        adapter(masked, None, "random", policy="task").generate_until([text("ab", **arguments)])
+    with pytest.raises(ValueError, match="do_sample=False, the sampler uses temperature 1"):
         adapter(masked, None, "ancestral", policy="task").generate_until([text("ab", do_sample=False)])
     agreed = adapter(masked, None, "random", policy="task")
     agreed.generate_until([text("ab", max_gen_toks=4, do_sample=False, temperature=0.0, until=["."])])
     assert agreed.overridden == {}
 
 
-def test_repeated_documents_draw_anew_and_batches_do_not_enter(masked):
+def test_repeated_documents_differ_and_texts_do_not_depend_on_batches(masked):
     many = [text("ab", doc=d, max_gen_toks=8) for d in (0, 0, 1, 2)]
     texts = adapter(masked, None, "ancestral").generate_until(many)
     assert len(set(texts)) == 4
@@ -339,15 +343,18 @@ def test_repeated_documents_draw_anew_and_batches_do_not_enter(masked):
     assert adapter(masked, None, "ancestral").generate_until(many[::-1][:2]) == texts[::-1][:2]
 
 
-def test_the_chat_template_is_the_training_rows(masked):
-    """The question goes through the template once; a model without one refuses, and so do assistant turns."""
+def test_the_chat_template_is_that_of_the_training_rows(masked):
+    """The template is applied once; a model without one and assistant messages raise."""
     data = Asked(length=48, masked=1, template="q: {}\n")
     model = diffusion(data=data)
     mine = adapter(model)
     history = [{"role": "system", "content": "be short"}, {"role": "user", "content": "ab c"}]
     context = mine.apply_chat_template(history)
-    assert list(pair(model, context, "d", "error").prompt) == [BOS, *data.encode("q: be short\n\nab c\n")]
-    assert opening(model, context, 4, "error") == [BOS, *data.encode("q: be short\n\nab c\n")]
+    assert list(likelihood_request(model, context, "d", "error").prompt) == [
+        BOS,
+        *data.encode("q: be short\n\nab c\n"),
+    ]
+    assert generation_prompt(model, context, 4, "error") == [BOS, *data.encode("q: be short\n\nab c\n")]
     assert mine.chat_template(True) == "q: {}\n" and len(mine.tokenizer_name) == 64
     with pytest.raises(ValueError, match="fewshot_as_multiturn"):
         mine.apply_chat_template([*history, {"role": "assistant", "content": "d"}])
@@ -363,48 +370,50 @@ def yaml_files(tmp_path_factory):
     return lm_worlds.tasks(tmp_path_factory.mktemp("tasks"))
 
 
-def test_a_kept_task_is_named_by_content(yaml_files, tmp_path):
-    """Elsewhere the same files have the same digest; another row, another digest; the copy outlives the original."""
+def test_a_stored_task_is_identified_by_content(yaml_files, tmp_path):
+    """The same files in another folder have the same digest, one more row changes it; the copy does not need the
+    original."""
     import shutil
 
-    digest = keep(yaml_files["choice"])
+    digest = store_task(yaml_files["choice"])
     copy = shutil.copytree(yaml_files["choice"].parent, tmp_path / "copy")
-    assert keep(copy / "choice.yaml") == digest
+    assert store_task(copy / "choice.yaml") == digest
     with open(copy / "rows.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"q": "a", "choices": ["b"], "answer": 0, "text": "c"}) + "\n")
-    assert keep(copy / "choice.yaml") != digest
+    assert store_task(copy / "choice.yaml") != digest
     (copy / "base.yaml").write_text((copy / "choice.yaml").read_text("utf-8"), "utf-8")
     (copy / "functions.py").write_text("def shout(doc):\n    return doc['q'].upper()\n", "utf-8")
     (copy / "more.yaml").write_text(
         "include: base.yaml\ntask: more\ndoc_to_text: !function functions.shout\n", "utf-8"
     )
-    more = keep(copy / "more.yaml")
+    more = store_task(copy / "more.yaml")
     shutil.rmtree(copy)
-    found = config(more)
+    found = load_task_config(more)
     assert found["task"] == "more" and found["doc_to_text"]({"q": "a"}) == "A"
     with open(found["dataset_kwargs"]["data_files"]["test"], encoding="utf-8") as file:
         assert len(file.readlines()) == 7
     with pytest.raises(ValueError, match="name its YAML again"):
-        config("0" * 64)
+        load_task_config("0" * 64)
     (tmp_path / "lost.yaml").write_text(
         "task: lost\ndataset_kwargs: {data_files: {test: none.jsonl}}\n", "utf-8"
     )
     with pytest.raises(ValueError, match=r"names 'none\.jsonl'"):
-        keep(tmp_path / "lost.yaml")
+        store_task(tmp_path / "lost.yaml")
+
+
+def with_recipe(model):
+    """The model under the recipe and digest of a loadable one, as requests need."""
+    real = load("oracle:mdlm@nano")
+    return dataclasses.replace(model, recipe=real.recipe, digest=real.digest)
 
 
 def choice_task(grid):
     return next(cell.task for cell in grid.cells if cell.task.name == "choice")
 
 
-def test_tasks_of_anybody_are_questions(masked, yaml_files, tmp_path, monkeypatch):
-    """A likelihood task is one question, a generating one a question a preset; items are kept and add up."""
-    import dataclasses
-
-    from repro import load
-
-    real = load("oracle:mdlm@nano")
-    model = dataclasses.replace(masked, recipe=real.recipe, digest=real.digest)
+def test_user_written_tasks_are_evaluated(masked, yaml_files, tmp_path, monkeypatch):
+    """A likelihood task is one question, a generation task one per preset and plan; items average to the metric."""
+    model = with_recipe(masked)
     paths = [str(yaml_files["choice"]), str(yaml_files["writing"])]
     request = Request(
         ["random", "low_confidence"], paths, [1.0, "all"], out=tmp_path, estimator="levels:draws=16"
@@ -416,41 +425,39 @@ def test_tasks_of_anybody_are_questions(masked, yaml_files, tmp_path, monkeypatc
     for record in records:
         with open(items_file(grid.store, record), encoding="utf-8") as file:
             items = [json.loads(line) for line in file]
-        metric = "acc" if record["labels"]["task"] == "choice" else "exact_match"
+        metric = "acc" if record.labels.task == "choice" else "exact_match"
         mean = sum(item["metrics"][metric] for item in items) / len(items)
-        assert record["answer"]["metrics"][metric]["value"] == pytest.approx(mean) and len(items) == 6
+        assert record.answer.metrics[metric].value == pytest.approx(mean) and len(items) == 6
         assert len({item["doc_hash"] for item in items}) == 6
-    (choice,) = [r for r in records if r["labels"]["task"] == "choice"]
-    assert choice["question"]["task"]["estimator"]["draws"] == 16
-    assert choice["question"]["protocol"]["unit"] == "nats, summed"
+    (choice,) = [r for r in records if r.labels.task == "choice"]
+    assert choice.question.task["estimator"]["draws"] == 16
+    assert choice.question.protocol["unit"] == "nats, summed"
     assert [new for _, new in prepare(model, request).run()] == [False] * 5
     ids = {question(model, cell).id for cell in grid.cells}
-    other = find(paths[0], model)[0]
+    other = find_tasks(paths[0], model)[0]
     assert len(ids) == 5 and other != choice_task(grid)
 
 
 def test_shots_and_template_reach_the_prompts(yaml_files, tmp_path):
-    """Few-shot examples and the model's template are what the network reads; `none` reads the context as it stands."""
-    import dataclasses
-
-    from repro import load
-
-    real = load("oracle:mdlm@nano")
+    """The network reads the few-shot examples and the template; with `none` it reads the context alone."""
     data = Asked(length=48, masked=1, template="q: {}\n")
-    chat = dataclasses.replace(diffusion(data=data), recipe=real.recipe, digest=real.digest)
+    chat = with_recipe(diffusion(data=data))
     found = {}
     for name, pins in {"chat": {}, "none": {"template": "none"}, "shots": {"shots": 1}}.items():
         request = Request(tasks=[str(yaml_files["choice"])], out=tmp_path / name, estimator="duel", **pins)
         ((record, _),) = prepare(chat, request).run()
-        found[name] = record["question"]["task"], record["answer"], prompts_of(tmp_path / name)
+        found[name] = record.question.task, record.answer, prompts_of(tmp_path / name)
     assert [found[name][0]["template"] for name in found] == ["chat", "none", "chat"]
     assert [found[name][0]["shots"] for name in found] == [None, None, 1]
     assert found["none"][2] == found["chat"][2] != found["shots"][2], "prompts as lm-eval hashes them"
     context, choice = "ab c", "d"
-    raw = pair(chat, context, choice, "error", "none")
+    raw = likelihood_request(chat, context, choice, "error", "none")
     assert list(raw.prompt) == [BOS, *data.encode("ab c")] and raw.continuation == tuple(data.encode("d"))
-    assert opening(chat, context, 4, "error", "none") == list(raw.prompt)
-    assert list(pair(chat, context, choice, "error", "chat").prompt) == [BOS, *data.encode("q: ab c\n")]
+    assert generation_prompt(chat, context, 4, "error", "none") == list(raw.prompt)
+    assert list(likelihood_request(chat, context, choice, "error", "chat").prompt) == [
+        BOS,
+        *data.encode("q: ab c\n"),
+    ]
 
 
 def prompts_of(folder):
@@ -458,95 +465,80 @@ def prompts_of(folder):
     return [json.loads(line)["prompt_hash"] for line in file.read_text("utf-8").splitlines()]
 
 
-def test_what_would_have_no_effect_is_refused(masked, yaml_files, tmp_path):
-    """An estimator, shots and a template that nothing takes; and shots that lm-eval would pass over in silence."""
-    import dataclasses
-
-    from repro import load
-
-    real = load("oracle:mdlm@nano")
-    model = dataclasses.replace(masked, recipe=real.recipe, digest=real.digest)
+def test_options_without_effect_are_refused(masked, yaml_files, tmp_path):
+    """An estimator, shots and a template that no task takes; and shots that lm-eval would silently ignore."""
+    model = with_recipe(masked)
     choice, writing = str(yaml_files["choice"]), str(yaml_files["writing"])
 
     def refused(message, **request):
         with pytest.raises(ValueError, match=message):
             list(prepare(model, Request(out=tmp_path, **request)).run())
 
-    refused("no task that is asked takes one", tasks=[writing], estimator="levels")
-    refused("no task that is asked takes one", suite="draws", estimator="levels")
+    refused("none of the selected tasks takes one", tasks=[writing], estimator="levels")
+    refused("none of the selected tasks takes one", suite="draws", estimator="levels")
     refused("is one of lm-eval's", suite="nano", shots=2)
     refused("has no chat template", tasks=[choice], template="chat")
     path = tmp_path / "pinned.yaml"
     choosing = yaml_files["choice"].read_text("utf-8").replace("task: choice", "task: pinned")
     path.write_text(f"{choosing}num_fewshot: 0\n", "utf-8")
     (tmp_path / "rows.jsonl").write_bytes(yaml_files["choice"].with_name("rows.jsonl").read_bytes())
-    refused("was asked with 0 shots, not 2: it pins num_fewshot: 0", tasks=[str(path)], shots=2)
+    refused("ran with 0 shots, not 2: it sets num_fewshot: 0", tasks=[str(path)], shots=2)
     (task,) = [task for task in read_suite("llada_base").tasks if task.name == "hellaswag"]
-    (given,) = Put("subsets", None, None).on([task], model)
-    assert given.estimator == estimator("subsets"), "an estimator reaches the suite's own tasks"
+    (given,) = TaskOptions("subsets", None, None).apply([task], model)
+    assert given.estimator == estimator("subsets"), "the option also applies to the suite's own tasks"
 
 
 def test_several_estimators_are_several_questions(masked, yaml_files, tmp_path):
-    """Accuracy against draws of anybody's task: one line an estimator, items of each, texts untouched."""
-    import dataclasses
-
-    from repro import load
-
-    real = load("oracle:mdlm@nano")
-    model = dataclasses.replace(masked, recipe=real.recipe, digest=real.digest)
+    """One question and its items per estimator; generation tasks are unchanged."""
+    model = with_recipe(masked)
     paths = [str(yaml_files["choice"]), str(yaml_files["writing"])]
     several = "llada_mc:draws=2,batch=1;levels:draws=16"
     request = Request(["random"], paths, ["all"], out=tmp_path, estimator=several)
     records = [record for record, _ in prepare(model, request).run()]
-    names = [record["labels"]["task"] for record in records]
+    names = [record.labels.task for record in records]
     assert names == ["choice by llada_mc:draws=2,batch=1", "choice by levels:draws=16", "writing"]
-    assert [r["question"]["task"]["estimator"]["draws"] for r in records[:2]] == [2, 16]
+    assert [r.question.task["estimator"]["draws"] for r in records[:2]] == [2, 16]
     one, other = (items_of(tmp_path, f"oracle:mdlm@nano/{name}") for name in names[:2])
     assert flips(one, other, "acc").n == 6
     with pytest.raises(ValueError, match="nearest is 'levels'"):
         prepare(model, dataclasses.replace(request, estimator="llada_mc;level"))
 
 
-def test_the_protocol_says_what_the_sampler_overrides(masked, yaml_files, tmp_path):
-    """do_sample false against a sampler that draws: in the question's protocol; nothing where both agree."""
-    import dataclasses
-
-    from repro import load
-
-    real = load("oracle:mdlm@nano")
-    model = dataclasses.replace(masked, recipe=real.recipe, digest=real.digest)
+def test_the_protocol_records_what_the_sampler_overrides(masked, yaml_files, tmp_path):
+    """do_sample=False with a sampler of temperature 1 is recorded in the protocol; nothing where both agree."""
+    model = with_recipe(masked)
     request = Request(["random", "ancestral"], [str(yaml_files["writing"])], ["all"], out=tmp_path)
     (greedy, _), (drawn, _) = prepare(model, request).run()
-    assert "overridden" not in greedy["question"]["protocol"]
-    assert drawn["question"]["protocol"]["overridden"] == {"do_sample": [False, "temperature 1.0"]}
+    assert "overridden" not in greedy.question.protocol
+    assert drawn.question.protocol["overridden"] == {"do_sample": [False, "temperature 1.0"]}
 
 
-def test_slips_are_told(masked, tmp_path):
+def test_misspelt_task_names_and_wrong_files_are_reported(masked, tmp_path):
     known = read_suite("nano").tasks
-    from repro.evals.lm.find import named
+    from repro.evals.lm.task_selection import tasks_by_name
 
     with pytest.raises(ValueError, match="no task 'bonud' in suite 'nano'; nearest is 'bound'"):
-        named(["bonud"], "nano", known, masked)
+        tasks_by_name(["bonud"], "nano", known, masked)
     with pytest.raises(ValueError, match="no file"):
-        named([str(tmp_path / "none.yaml")], "nano", known, masked)
+        tasks_by_name([str(tmp_path / "none.yaml")], "nano", known, masked)
     (tmp_path / "group.yaml").write_text("group: all\ntask: [a, b]\n", "utf-8")
     with pytest.raises(ValueError, match="no single task"):
-        named([str(tmp_path / "group.yaml")], "nano", known, masked)
+        tasks_by_name([str(tmp_path / "group.yaml")], "nano", known, masked)
 
 
-def test_a_suite_task_still_answers_as_it_did(tmp_path):
-    """`harness_task` keeps its question."""
+def test_the_protocol_of_harness_tasks_is_fixed():
+    """It is part of the question, and so of the identity of stored records."""
     suite = read_suite("nano.sudoku")
     (task,) = [t for t in suite.tasks if t.name == "sudoku"]
     assert task.protocol() == {"harness": "lm-eval", "output": "generate_until", "draws": "float64"}
 
 
-# --- lm-eval's own way in -------------------------------------------------------------------------------------
+# --- lm-eval's own command line -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def capitals(tmp_path):
-    """A multiple choice in the symbols of the oracle language."""
+    """A multiple-choice task in the symbols of the oracle language."""
     rows = [{"q": "AB" + "CDEF"[i], "choices": ["GH", "IJKL"], "answer": i % 2} for i in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     (tmp_path / "capitals.yaml").write_text(
@@ -560,14 +552,13 @@ def capitals(tmp_path):
 
 
 def test_lm_eval_knows_the_model_by_name(capitals):
-    """Registered under "repro"; with the exact denoiser the choice is the language's own."""
+    """Registered as "repro"; with the exact denoiser the log-likelihoods are those of the language."""
     import tomllib
 
     import torch
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    from repro import load
     from repro.core.files import ROOT
     from repro.evals import lm_harness
 
@@ -575,7 +566,7 @@ def test_lm_eval_knows_the_model_by_name(capitals):
     found = simple_evaluate(
         model="repro",
         model_args="ckpt=oracle:mdlm@nano,estimator=subsets",
-        tasks=[config(keep(capitals))],
+        tasks=[load_task_config(store_task(capitals))],
         task_manager=TaskManager(include_defaults=False),
         bootstrap_iters=10,
         batch_size=4,
@@ -600,7 +591,7 @@ def test_lm_eval_knows_the_model_by_name(capitals):
         ("ckpt=oracle:mdlm@nano,estimator=level", "nearest is 'levels'"),
         ("ckpt=oracle:mdlm@nano,estimator=next_token", "for left_to_right models, not absorbing"),
         ("ckpt=oracle:mdlm@nano,policy=ours", "policy='ours' is not suite or task"),
-        ("ckpt=oracle:mdlm@nano,batch_size=auto", "batch_size='auto' is no count"),
+        ("ckpt=oracle:mdlm@nano,batch_size=auto", "batch_size='auto' is not a positive number"),
     ],
 )
 def test_model_args_are_read_strictly(arguments, message):
@@ -612,7 +603,7 @@ def test_model_args_are_read_strictly(arguments, message):
 
 
 @pytest.mark.slow
-def test_the_wrapped_command_line_runs(capitals, capsys):
+def test_lm_evals_command_line_runs(capitals, capsys):
     from repro.evals.lm_harness import main
 
     rows = capitals.with_name("rows.jsonl")

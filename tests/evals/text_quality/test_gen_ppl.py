@@ -1,4 +1,4 @@
-"""Generative perplexity and its companions against what the papers' rules say, written out token by token."""
+"""Generative perplexity against literal implementations of the published rules; entropy, n-grams and naive samples."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from repro.evals.text_quality.gen_ppl import (
     FirstEosChunks,
     NoEosWindows,
     gen_ppl,
-    judged,
     rule,
+    score_texts,
 )
 from repro.evals.text_quality.samples import distinct, entropy, mean, repetition, unigram
 
@@ -28,7 +28,7 @@ SIZE = 5
 
 
 class Table:
-    """A judge of bigrams: log p(b | a) = TABLE[a, b]; where `bos` is given, the first id is predicted from it."""
+    """A bigram judge: log p(b | a) = table[a, b]; with `bos`, the first id is predicted from it."""
 
     name, digest = "table", "0" * 64
 
@@ -52,7 +52,7 @@ def draws(count, longest, seed=0, ends=True):
 
 
 def by_duo(rows, table, length, chunk):
-    """Duo's rule as its text says it, one token at a time; (sum of nll, tokens) of each row."""
+    """Duo's rule, one token at a time; yields (sum of nll, tokens) of each row."""
     width = max(min(len(row), length) for row in rows)
     for row in rows:
         padded = (row + [EOS] * width)[: min(len(row), length)] + [EOS] * (width - min(len(row), length))
@@ -69,7 +69,7 @@ def by_duo(rows, table, length, chunk):
 
 
 def by_bd3(rows, table, length, stride):
-    """The sliding window: an id counts in the first window that holds it, unless it stands first there or is EOS."""
+    """BD3-LM's rule: an id is scored in the first window that holds it, unless it is first there or EOS."""
     for row in rows:
         nll, counted, end = 0, 0, 0
         for start in range(0, len(row), stride):
@@ -86,7 +86,7 @@ def by_bd3(rows, table, length, stride):
 @pytest.mark.parametrize("length, chunk", [(12, 12), (9, 4), (30, 7), (5, 1)])
 def test_first_eos_chunks_are_duos(length, chunk):
     rows, judge = draws(40, 20), Table()
-    found = judged(rows, judge, FirstEosChunks(length=length, chunk=chunk))
+    found = score_texts(rows, judge, FirstEosChunks(length=length, chunk=chunk))
     nll, tokens = zip(*by_duo(rows, judge.table, length, chunk), strict=True)
     assert found.tokens.tolist() == list(tokens) and np.allclose(found.nll, nll, atol=1e-12, rtol=0)
     if chunk > 1:
@@ -94,8 +94,8 @@ def test_first_eos_chunks_are_duos(length, chunk):
 
 
 def test_what_duos_rule_does_with_ends():
-    """Spec G: text after the first EOS counts (docs/method.md#peer-defect-4); a row that begins with EOS never pays
-    for another."""
+    """Text after the first EOS counts (docs/method.md#peer-defect-4); in a row that begins with EOS no other EOS
+    does."""
     at = FirstEosChunks(length=8, chunk=8)
     (((window,),), (late,)) = (at.windows([[1, EOS, 2, EOS, 3]], EOS), at.windows([[EOS, 1, EOS, 2]], EOS)[0])
     assert window.scored.tolist() == [False, True, True, False, True]
@@ -107,7 +107,7 @@ def test_what_duos_rule_does_with_ends():
 @pytest.mark.parametrize("length, stride", [(8, 4), (6, 6), (5, 1), (64, 32)])
 def test_no_eos_windows_are_bd3s(length, stride):
     rows, judge = draws(40, 20), Table()
-    found = judged(rows, judge, NoEosWindows(length=length, stride=stride))
+    found = score_texts(rows, judge, NoEosWindows(length=length, stride=stride))
     nll, tokens = zip(*by_bd3(rows, judge.table, length, stride), strict=True)
     assert found.tokens.tolist() == list(tokens) and np.allclose(found.nll, nll, atol=1e-12, rtol=0)
     assert max(map(len, judge.read)) <= length
@@ -116,21 +116,21 @@ def test_no_eos_windows_are_bd3s(length, stride):
 def test_every_token_is_the_chain_rule():
     judge = Table(eos=None, bos=1)
     rows = [list(row) for row in itertools.product(range(SIZE), repeat=3)]
-    found = judged(rows, judge, EveryToken(length=3))
+    found = score_texts(rows, judge, EveryToken(length=3))
     assert np.exp(-found.nll).sum() == pytest.approx(1, abs=1e-12) and (found.tokens == 3).all()
 
 
 @pytest.mark.parametrize("named", [FirstEosChunks(length=9, chunk=4), NoEosWindows(length=8, stride=4)])
-def test_a_uniform_judge_reads_v(named):
-    """Spec H30."""
+def test_gen_ppl_of_a_uniform_judge_is_the_vocabulary_size(named):
+    """docs/method.md#oracle-30"""
     value, error, count = gen_ppl(draws(13, 20), Table(uniform=True), named)
     assert value == pytest.approx(SIZE, abs=1e-9) and error == pytest.approx(0, abs=1e-9) and count == 13
 
 
 def test_no_sample_is_dropped_and_long_ones_weigh_more():
-    """Peers D4: the published code drops those beyond a multiple of its batch of 8."""
+    """The published code drops samples beyond a multiple of its batch of 8 (docs/method.md#peer-defect-4)."""
     rows, judge, at = draws(13, 20, ends=False), Table(), NoEosWindows(length=64, stride=32)
-    found = judged(rows, judge, at)
+    found = score_texts(rows, judge, at)
     assert len(found.tokens) == 13 and found.tokens.tolist() == [len(row) - 1 for row in rows]
     each = [gen_ppl([row], judge, at)[0] for row in rows]
     weighted = math.exp(
@@ -141,9 +141,9 @@ def test_no_sample_is_dropped_and_long_ones_weigh_more():
     )
 
 
-def test_the_standard_error_is_what_resampling_samples_gives():
+def test_the_standard_error_is_that_of_the_bootstrap():
     rows, judge, at = draws(200, 20), Table(), NoEosWindows(length=64, stride=32)
-    found = judged(rows, judge, at)
+    found = score_texts(rows, judge, at)
     value, error, _ = found.perplexity()
     pick = rng.uniform(rng.keys(0, rng.NAIVE, 1, torch.arange(2000)), 200).mul(200).long().numpy()
     again = np.exp(found.nll[pick].sum(1) / found.tokens[pick].sum(1))
@@ -152,8 +152,9 @@ def test_the_standard_error_is_what_resampling_samples_gives():
     assert gen_ppl(rows[:1], judge, at)[1] is None
 
 
-def test_entropy_is_a_samples_own():
-    """Spec H30: all different gives ln L, a constant 0; docs/method.md#metrics: no sum over a batch."""
+def test_entropy_is_computed_per_sample():
+    """All different ids give ln L, a constant sample 0 (docs/method.md#oracle-30); a mean over samples, not over a
+    batch."""
     assert entropy(range(64)) == pytest.approx(math.log(64), abs=1e-12)
     assert entropy([7] * 64) == 0.0
     row = draws(1, 40)[0]
@@ -167,11 +168,11 @@ def test_entropy_is_a_samples_own():
 def test_distinct_counts_different_n_grams():
     assert distinct([1, 2, 1, 2, 1], 1) == 2 / 5 and distinct([1, 2, 1, 2, 1], 2) == 2 / 4
     assert distinct(range(9), 3) == 1.0 and distinct([4] * 9, 3) == 1 / 7
-    with pytest.raises(ValueError, match="no 6-grams; take n from 1 to 5"):
+    with pytest.raises(ValueError, match="no 6-grams; use n from 1 to 5"):
         distinct([1, 2, 1, 2, 1], 6)
 
 
-def test_naive_samples_are_what_they_say():
+def test_naive_samples():
     assert repetition([1, 2, 3, 4, 5], 2) == [1, 2, 1, 2, 1]
     with pytest.raises(ValueError, match="give 1 to 5"):
         repetition([1, 2, 3, 4, 5], 6)
@@ -191,16 +192,16 @@ def test_rules_by_name():
         "bd4": "nearest is 'bd3'",
         "bd3:strid=3": "nearest is 'stride'",
         "bd3:stride=2048": "skips ids",
-        "duo:chunk=0": "no count",
+        "duo:chunk=0": "not a positive number",
     }.items():
         with pytest.raises(ValueError, match=message):
             rule(name)
 
 
-def test_rules_and_judges_that_do_not_fit():
-    with pytest.raises(ValueError, match="has none; take rule every_token"):
+def test_rules_that_do_not_fit_the_judge_raise():
+    with pytest.raises(ValueError, match="has none; use rule every_token"):
         gen_ppl([[1, 2]], Table(eos=None), RULES["duo"])
-    with pytest.raises(ValueError, match="puts no BOS in front"):
+    with pytest.raises(ValueError, match="reads no BOS"):
         gen_ppl([[1, 2]], Table(), RULES["every_token"])
     with pytest.raises(ValueError, match="no token of the samples is scored"):
         gen_ppl([[1], [2]], Table(), RULES["bd3"])

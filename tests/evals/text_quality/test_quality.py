@@ -1,4 +1,4 @@
-"""Quality by a judge: judges of both kinds, the tasks, and samples of another engine from the command line."""
+"""Text quality: both kinds of judges, the tasks, and files of samples from the command line."""
 
 from __future__ import annotations
 
@@ -11,32 +11,21 @@ import torch
 from helpers import synthetic
 from helpers.toy import toy
 
-from repro import load, score
+from repro import score
 from repro.core import parts
 from repro.core.files import file_digest
 from repro.data.corpus import prepared
 from repro.evals import __main__ as command_line
 from repro.evals.task import Ask
 from repro.evals.text_quality import quality
-from repro.evals.text_quality.gen_ppl import EveryToken, judged, rule
-from repro.evals.text_quality.judges import END, FolderJudge, OurJudge, load_judge, written
-from repro.results.record import Question, difference, make_record
+from repro.evals.text_quality.gen_ppl import EveryToken, rule, score_texts
+from repro.evals.text_quality.judges import END, CheckpointJudge, TransformersJudge, judge_text, load_judge
+from repro.results.difference import difference
+from repro.results.record import make_record, read_record
 from repro.results.store import collect
 from repro.results.tables.text_quality import points
-from repro.training import checkpoint
 
 LENGTH = 32
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A run folder of an untrained left-to-right network over `strong`."""
-    recipe = toy("ar")
-    network = recipe.network(0)
-    out = tmp_path_factory.mktemp("runs") / "ar-judge"
-    weights = {"model.safetensors": dict(network.named_parameters())}
-    checkpoint.save(out, recipe, 0, 0, prepared(recipe.data).digest, {}, weights)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +33,9 @@ def judge(folder):
     return load_judge(folder)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return load("oracle:mdlm@nano")
-
-
 @pytest.fixture
 def named(folder, monkeypatch, tmp_path):
-    """The judge's folder as it is named in a suite, and records apart."""
+    """The judge's name as a suite gives it, with a runs folder of this test's own."""
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
     (tmp_path / "ar-judge").symlink_to(folder)
     return "ar-judge"
@@ -74,7 +58,7 @@ def heldout(judge, count):
 
 
 def test_our_judge_is_the_network_one_prefix_at_a_time(judge):
-    """BOS in front, each id from those before it; equal whatever else is in the batch."""
+    """Each id is predicted from BOS and the ids before it, independently of the rest of the batch."""
     from repro.models.attention import Mask
 
     denoiser, bos = judge.model.denoiser, judge.model.data.vocabulary().bos
@@ -89,24 +73,24 @@ def test_our_judge_is_the_network_one_prefix_at_a_time(judge):
     assert judge.logp([[], [1]])[0].shape == (0,)
 
 
-def test_a_network_that_knows_nothing_reads_v(judge):
-    """Spec H30 through a real network whose head is 0."""
+def test_gen_ppl_of_a_uniform_network_is_the_vocabulary_size(judge):
+    """A network whose head is 0 (docs/method.md#oracle-30)."""
     network = toy("ar").network(0)
     network.head().weight.data.zero_()
-    nothing = OurJudge(type(judge.model)(**{**vars(judge.model), "denoiser": network.eval()}))
-    value, _, _ = judged(heldout(judge, 5), nothing, EveryToken(length=LENGTH)).perplexity()
+    nothing = CheckpointJudge(type(judge.model)(**{**vars(judge.model), "denoiser": network.eval()}))
+    value, _, _ = score_texts(heldout(judge, 5), nothing, EveryToken(length=LENGTH)).perplexity()
     assert value == pytest.approx(judge.model.data.vocabulary().size, abs=1e-6)
 
 
 def test_judges_refuse_what_they_cannot_read(judge, model, tmp_path):
     for rows, message in {
-        ((0,) * 33,): "reads 32 ids at once and the rule wants 33",
-        ((10**6,),): "a sample holds 1000000",
+        ((0,) * 33,): "reads 32 ids at once and the rule needs 33",
+        ((10**6,),): "a sample contains 1000000",
     }.items():
         with pytest.raises(ValueError, match=message):
             judge.logp(rows)
     with pytest.raises(ValueError, match="is not left to right"):
-        OurJudge(model)
+        CheckpointJudge(model)
     with pytest.raises(ValueError, match="no judge 'nowhere'"):
         load_judge("nowhere")
     (tmp_path / "config.json").write_text("{}")
@@ -116,7 +100,7 @@ def test_judges_refuse_what_they_cannot_read(judge, model, tmp_path):
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory, tokenizer):
-    """A tiny causal LM with a tokenizer whose end is [SEP], as transformers saves them."""
+    """A tiny causal LM and a tokenizer whose EOS is [SEP], as saved by transformers."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     out = tmp_path_factory.mktemp("llama")
@@ -130,20 +114,20 @@ def llama(tmp_path_factory, tokenizer):
     return out
 
 
-def test_a_folder_of_transformers_judges(llama):
-    """Against the network's own loss; nothing in front, so the first id has no likelihood."""
+def test_a_folder_of_transformers_is_a_judge(llama):
+    """Compared with the network's own loss; no BOS is added, so the first id has no likelihood."""
     judge = load_judge(llama)
-    assert isinstance(judge, FolderJudge) and judge.end == "[SEP]"
+    assert isinstance(judge, TransformersJudge) and judge.end == "[SEP]"
     ids = judge.encode("the people of the country")
     (found,) = judge.logp([ids])
     rows = torch.tensor([ids])
     with torch.no_grad():
         loss = judge.network(rows, labels=rows).loss.item()
     assert math.isnan(found[0]) and -found[1:].mean() == pytest.approx(loss, abs=1e-5)
-    value, _, _ = judged([ids], judge, rule("bd3:length=24,stride=8")).perplexity()
+    value, _, _ = score_texts([ids], judge, rule("bd3:length=24,stride=8")).perplexity()
     assert ids[-1] == judge.eos and value == pytest.approx(math.exp(-found[1:-1].mean()), rel=1e-4)
     with pytest.raises(ValueError, match="give the rule a length of 24 or less"):
-        judged([ids * 9], judge, rule("duo"))
+        score_texts([ids * 9], judge, rule("duo"))
 
 
 def test_the_digest_of_a_folder_is_its_contents(llama):
@@ -159,7 +143,7 @@ def test_the_digest_of_a_folder_is_its_contents(llama):
 
 
 def test_ends_of_documents_go_through_text():
-    """A packed row's EOS becomes the judge's mark and comes back as its id; without a mark that is an error."""
+    """A packed row's EOS becomes the text of the judge's EOS and then its id; a judge without EOS raises."""
 
     class Letters:
         def vocabulary(self):
@@ -174,16 +158,16 @@ def test_ends_of_documents_go_through_text():
             return "".join(chr(97 + i) for i in ids)
 
     row = [26, 0, 1, 26, 26, 2]
-    assert written(Letters(), row, END) == f"{END}ab{END}{END}c"
-    with pytest.raises(ValueError, match="the judge knows none"):
-        written(Letters(), row, None)
-    judge = OurJudge.__new__(OurJudge)
+    assert judge_text(Letters(), row, END) == f"{END}ab{END}{END}c"
+    with pytest.raises(ValueError, match="the judge has no EOS"):
+        judge_text(Letters(), row, None)
+    judge = CheckpointJudge.__new__(CheckpointJudge)
     judge.model, judge.eos, judge.end = type("M", (), {"data": Letters()})(), 26, END
-    assert judge.encode(written(Letters(), row, END)) == row
+    assert judge.encode(judge_text(Letters(), row, END)) == row
 
 
-def test_the_task_keeps_what_it_judged(task, judge, model):
-    """gen_ppl from the kept ids, token by token; entropy and n-grams of the same; a row of true samples beside it."""
+def test_the_task_stores_its_samples_and_their_scores(task, judge, model):
+    """gen_ppl recomputed from the stored ids, token by token; entropy of the same ids; metrics of held-out rows."""
     from repro.samplers.plan import Plan
     from repro.samplers.presets import preset
 
@@ -194,30 +178,30 @@ def test_the_task_keeps_what_it_judged(task, judge, model):
     assert answer.metrics["gen_ppl"][0] == pytest.approx(math.exp(nll.mean()), rel=1e-6)
     assert [item["nll"] for item in answer.items] == pytest.approx(nll.sum(1), rel=1e-6)
     assert {item["tokens"] for item in answer.items} == {LENGTH} and answer.nfe <= 8
-    assert answer.metrics["entropy"] == quality.by_themselves(rows, [])["entropy"]
+    assert answer.metrics["entropy"] == quality.diversity_metrics(rows, [])["entropy"]
     assert {f"true_{name}" for name in answer.metrics if "true" not in name} < answer.metrics.keys()
     assert all(model.data.encode(item["text"]) == item["ids"] for item in answer.items)
 
 
-def test_pieces_of_decoding_and_judging_make_one_answer(task, model, tmp_path, monkeypatch):
-    """Generated and held-out rows are read in pieces; none is read again after a failure in the middle."""
-    from repro.evals import work_queue as pieces
+def test_chunks_of_decoding_and_scoring_make_one_answer(task, model, tmp_path, monkeypatch):
+    """Generated and held-out rows are scored in chunks; no chunk is computed again after a failure."""
+    from repro.evals import work_queue
     from repro.samplers.plan import Plan
     from repro.samplers.presets import preset
 
     ask = Ask(preset("ancestral"), Plan(gen_length=LENGTH, block_length=LENGTH, steps=8), 0, None)
     whole = task.answer(model, ask)
-    monkeypatch.setattr(pieces, "ROWS", 5)
-    seen, reads = [], OurJudge.logp
+    monkeypatch.setattr(work_queue, "ROWS", 5)
+    seen, original = [], CheckpointJudge.logp
 
     def logp(self, rows):
         seen.append(len(rows))
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return reads(self, rows)
+        return original(self, rows)
 
-    monkeypatch.setattr(OurJudge, "logp", logp)
-    work = [pieces.shared(tmp_path, "q" * 64, {}, None, lambda: False) for _ in range(2)]
+    monkeypatch.setattr(CheckpointJudge, "logp", logp)
+    work = [work_queue.shared_queue(tmp_path, "q" * 64, {}, None, lambda: False) for _ in range(2)]
     with pytest.raises(KeyboardInterrupt):
         task.shared(model, ask, work[0])
     found = task.shared(model, ask, work[1])
@@ -226,7 +210,7 @@ def test_pieces_of_decoding_and_judging_make_one_answer(task, model, tmp_path, m
     assert difference(found.data(), whole.data()) is None and difference(found.items, whole.items) is None
 
 
-def test_the_question_names_judge_rule_and_reading(task):
+def test_the_protocol_has_judge_rule_and_tokenisation(task):
     protocol = task.protocol()
     judge = load_judge(task.judge)
     assert protocol["judge_digest"] == judge.digest and protocol["rule"] == parts.canonical(task.rule)
@@ -234,7 +218,7 @@ def test_the_question_names_judge_rule_and_reading(task):
     assert parts.read(parts.canonical(task)) == task
 
 
-def test_a_judge_that_is_not_there_is_a_reason(task, model):
+def test_a_missing_judge_is_a_reason_to_skip(task, model):
     missing = parts.derive(task, {"judge": "gpt2-large"})
     assert "no judge 'gpt2-large'" in missing.skip(model) and task.skip(model) is None
     ids = parts.derive(task, {"retokenise": "ids"})
@@ -243,8 +227,8 @@ def test_a_judge_that_is_not_there_is_a_reason(task, model):
     assert ids.skip(ours) is None
 
 
-def test_naive_samples_fool_one_number_each(task, model):
-    """Repetition loses entropy, unigram draws keep it; both and the real rows are kept."""
+def test_statistics_of_naive_samples(task, model):
+    """Repetition loses entropy, unigram draws keep it; items hold both and the held-out rows."""
     shared = {k: v for k, v in vars(task).items() if k != "name"}
     answer = quality.NaiveSamples(name="naive", **shared, period=4).answer(model, Ask(None, None, 0, 12))
     m = {name: value for name, (value, _, _) in answer.metrics.items()}
@@ -257,8 +241,8 @@ def test_naive_samples_fool_one_number_each(task, model):
 # --- from the command line ----------------------------------------------------------------------------------
 
 
-def test_kept_samples_of_a_run_score_the_same_as_another_engines(named, monkeypatch, tmp_path, capsys):
-    """A suite of the task through the grid; its items, as a file, get the same numbers from `--samples`."""
+def test_stored_items_score_the_same_as_a_file_of_samples(named, monkeypatch, tmp_path, capsys):
+    """The items of a suite's record, given to `judge` as a file, have the same metrics."""
     suite = tmp_path / "suites"
     suite.mkdir()
     pins = f'samples = 8\njudge = "{named}"\nretokenise = "text"\ndistinct = [1, 2, 3]\n'
@@ -269,18 +253,18 @@ def test_kept_samples_of_a_run_score_the_same_as_another_engines(named, monkeypa
     monkeypatch.setattr("repro.evals.suites.SUITES", suite)
     out = tmp_path / "out"
     records = score("oracle:mdlm@nano", ["ancestral"], suite="toy", out=out)
-    (record,) = [r for r in records if r["labels"]["task"] == "quality"]
-    assert len(records) == 2 and record["question"]["protocol"]["judge_digest"]
-    kept = out / "items" / f"{record['id'][:16]}.jsonl"
-    arguments = ["--samples", str(kept), "--judge", str(tmp_path / named), "--json"]
+    (record,) = [r for r in records if r.labels.task == "quality"]
+    assert len(records) == 2 and record.question.protocol["judge_digest"]
+    kept = out / "items" / f"{record.id[:16]}.jsonl"
+    arguments = ["judge", str(kept), "--judge", str(tmp_path / named), "--json"]
     assert command_line.main(arguments) == 0
-    (found,) = json.loads(capsys.readouterr().out)["records"]
-    for name, metric in found["answer"]["metrics"].items():
-        assert metric["value"] == pytest.approx(record["answer"]["metrics"][name]["value"], rel=1e-6), name
+    (found,) = map(read_record, json.loads(capsys.readouterr().out)["records"])
+    for name, metric in found.answer.metrics.items():
+        assert metric.value == pytest.approx(record.answer.metrics[name].value, rel=1e-6), name
     # how the draws were made is the sampler's side: a file of samples cannot say
-    protocol = found["question"]["protocol"]
+    protocol = found.question.protocol
     assert protocol.pop("engine") == "external"
-    assert record["question"]["protocol"] == protocol | {"draws": "float64"}
+    assert record.question.protocol == protocol | {"draws": "float64"}
     assert command_line.main([*arguments[:-1], "--rule", "every_token:length=16"]) == 0
     shown = capsys.readouterr().out
     assert "rule every_token, text, entropy of the generator's ids" in shown and "(n = 8)" in shown
@@ -291,12 +275,12 @@ def test_texts_alone_have_the_entropy_of_the_judges_ids(folder, judge, tmp_path,
     rows = heldout(judge, 4)
     path = tmp_path / "samples.jsonl"
     path.write_text("".join(json.dumps({"text": judge.model.data.decode(row)}) + "\n" for row in rows))
-    assert command_line.main(["--samples", str(path), "--judge", str(folder), "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["records"]
-    protocol = found["question"]["protocol"]
+    assert command_line.main(["judge", str(path), "--judge", str(folder), "--json"]) == 0
+    (found,) = map(read_record, json.loads(capsys.readouterr().out)["records"])
+    protocol = found.question.protocol
     assert protocol["entropy"] == "judge's ids" and protocol["retokenise"] == "text"
-    for name, (value, se, n) in quality.by_themselves(rows, (1, 2, 3)).items():
-        assert found["answer"]["metrics"][name] == pytest.approx({"value": value, "se": se, "n": n})
+    for name, (value, se, n) in quality.diversity_metrics(rows, (1, 2, 3)).items():
+        assert found.answer.metrics[name].data() == pytest.approx({"value": value, "se": se, "n": n})
 
 
 def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_path, capsys):
@@ -308,30 +292,31 @@ def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_p
         path.write_text("".join(json.dumps({"ids": row}) + "\n" for row in some))
     out = tmp_path / "out"
     for path in [*paths, paths[0]]:
-        arguments = ["--samples", str(path), "--judge", str(folder), "--out", str(out)]
+        arguments = ["judge", str(path), "--judge", str(folder), "--out", str(out)]
         assert command_line.main(arguments) == 0
     assert "theirs.jsonl (" in capsys.readouterr().out
-    first, second = sorted(collect(out), key=lambda r: r["labels"]["checkpoint"], reverse=True)
-    assert first["labels"]["checkpoint"] == "external:theirs" and first["id"] != second["id"]
-    question = first["question"]
-    assert question["task"]["samples"] == question["checkpoint"]["digest"] == file_digest(paths[0])
-    assert (
-        question["protocol"]["engine"] == "external" and question["protocol"]["judge_digest"] == judge.digest
-    )
-    assert first["answer"]["nfe"] is None and first["measurements"]["tokens_per_second"] is None
-    items = (out / "items" / f"{first['id'][:16]}.jsonl").read_text().splitlines()
+    first, second = sorted(collect(out), key=lambda r: r.labels.checkpoint, reverse=True)
+    assert first.labels.checkpoint == "external:theirs" and first.id != second.id
+    question = first.question
+    assert question.task["samples"] == question.checkpoint.digest == file_digest(paths[0])
+    assert question.protocol["engine"] == "external" and question.protocol["judge_digest"] == judge.digest
+    assert first.answer.nfe is None and first.measurements.tokens_per_second is None
+    items = (out / "items" / f"{first.id[:16]}.jsonl").read_text().splitlines()
     assert [json.loads(line)["tokens"] for line in items] == [LENGTH] * 3
     naive = synthetic.naive("mdlm@nano.text", protocol=without_engine(question))
-    labels = first["labels"] | {"task": "quality", "preset": "random:temperature=1.0", "tokens_per_step": "1"}
-    labels |= {"recipe": "external@nano.text", "suite": naive["labels"]["suite"]}
-    body = {k: first[k] for k in ("answer", "measurements")}
-    posing = make_record(Question.read(question), labels, **body)
+    labels = first.labels.data() | {
+        "task": "quality",
+        "preset": "random:temperature=1.0",
+        "tokens_per_step": "1",
+    }
+    labels |= {"recipe": "external@nano.text", "suite": naive.labels.suite}
+    posing = make_record(question, labels, first.answer.data(), first.measurements.data())
     with pytest.raises(ValueError, match="two protocols would share a column: engine"):
         points([posing, naive])
 
 
 def without_engine(question):
-    return {name: value for name, value in question["protocol"].items() if name != "engine"}
+    return {name: value for name, value in question.protocol.items() if name != "engine"}
 
 
 @pytest.mark.parametrize(
@@ -351,10 +336,10 @@ def test_what_a_file_of_samples_cannot_be(folder, tmp_path, lines, more, message
     path = tmp_path / "samples.jsonl"
     path.write_text(lines)
     with pytest.raises(ValueError, match=message):
-        command_line.main(["--samples", str(path), "--judge", str(folder), *more])
+        command_line.main(["judge", str(path), "--judge", str(folder), *more])
 
 
 def test_a_judge_without_samples_is_an_error():
     for arguments in (["--judge", "x"], ["--ckpt", "x", "--rule", "duo"], ["--samples", "x.jsonl"]):
-        with pytest.raises(ValueError, match=r"give --samples FILE\.jsonl and --judge CKPT"):
+        with pytest.raises(ValueError, match=r"python -m repro\.evals judge FILE\.jsonl --judge CKPT"):
             command_line.main(arguments)

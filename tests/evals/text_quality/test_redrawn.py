@@ -1,15 +1,12 @@
-"""Samples of low entropy drawn again: which are thrown away, what stands, what it costs, what a record says."""
+"""Drawing samples of low entropy again: which are discarded, which draw is scored, its cost and its protocol."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
-from helpers.toy import toy
 
-from repro import load
 from repro.core import parts
-from repro.data.corpus import prepared
 from repro.evals.published.cells import find, read
 from repro.evals.published.price import answering
 from repro.evals.task import Ask
@@ -19,25 +16,14 @@ from repro.evals.text_quality.samples import entropy
 from repro.samplers.decode import decode
 from repro.samplers.plan import Plan
 from repro.samplers.presets import preset
-from repro.training import checkpoint
 
 LENGTH, COUNT = 32, 6
 ASK = Ask(preset("ancestral"), Plan(gen_length=LENGTH, block_length=16, steps=4), 0, None)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A run folder of an untrained left-to-right network over `strong`: the judge."""
-    recipe = toy("ar")
-    out = tmp_path_factory.mktemp("runs") / "ar-judge"
-    weights = {"model.safetensors": dict(recipe.network(0).named_parameters())}
-    checkpoint.save(out, recipe, 0, 0, prepared(recipe.data).digest, {}, weights)
-    return out
-
-
 @pytest.fixture
 def task(folder, monkeypatch):
-    """Windows of 8 ids whose entropy is below 1.6 nats about half the time under the language."""
+    """Windows of 8 ids, whose entropy is below 1.6 nats about half of the time in this language."""
     monkeypatch.setenv("REPRO_RUNS", str(folder.parent))
     return RedrawnGeneration(
         name="q",
@@ -53,8 +39,8 @@ def task(folder, monkeypatch):
     )
 
 
-def test_which_samples_are_thrown_away():
-    """Ends of blocks of 4 beyond the first window of 6 ids: at 8, 12 and 16, and nowhere else."""
+def test_which_samples_are_discarded():
+    """With blocks of 4 and a window of 6 ids, entropy is checked at 8, 12 and 16 ids only."""
     task = RedrawnGeneration(
         name="q",
         samples=2,
@@ -68,19 +54,22 @@ def test_which_samples_are_thrown_away():
         tries=2,
     )
     rich = list(range(16))
-    assert not task.low(rich, 4)
+    assert not task.has_low_entropy(rich, 4)
     three = [20, 21, 22] * 2  # exactly ln 3
-    assert task.low(rich[:2] + three + rich[8:], 4)  # ends at 8
-    assert not task.low(rich[:3] + three + rich[9:], 4)  # ends at 9: no block's end
-    assert not task.low(three + rich[6:], 6)  # the first window itself
-    assert task.low(rich[:10] + three, 16) and not task.low(rich[:9] + three + rich[15:], 16)
+    assert task.has_low_entropy(rich[:2] + three + rich[8:], 4)  # ends at 8
+    assert not task.has_low_entropy(
+        rich[:3] + three + rich[9:], 4
+    )  # ends at 9, which is not the end of a block
+    assert not task.has_low_entropy(three + rich[6:], 6)  # the first window itself
+    assert task.has_low_entropy(rich[:10] + three, 16) and not task.has_low_entropy(
+        rich[:9] + three + rich[15:], 16
+    )
     least = parts.derive(task, {"least": math.log(3) - 1e-9})
-    assert not least.low(rich[:2] + three + rich[8:], 4)
+    assert not least.has_low_entropy(rich[:2] + three + rich[8:], 4)
 
 
-def test_what_stands_is_the_first_draw_that_is_rich_enough(task):
-    """Against a literal loop: draw k of sample i has a name of its own; forwards of thrown away draws are paid."""
-    model = load("oracle:mdlm@nano")
+def test_the_first_draw_of_sufficient_entropy_is_scored(task, model):
+    """Compared with a literal loop: draw k of sample i has its own random key; discarded draws count as forwards."""
     answer = task.answer(model, ASK)
     rows, again, low, forwards = [], [], [], 0
     for i in range(COUNT):
@@ -107,16 +96,16 @@ def test_what_stands_is_the_first_draw_that_is_rich_enough(task):
 
 
 def test_its_protocol_is_the_published_one(task):
-    """BD3's cells ask for this redraw, and the suites that put it answer them."""
+    """The published cells of BD3-LM require this protocol, and the suites with this task answer them."""
     asked = find(read(), "bd3.t7.mdlm.1024").asked["protocol.redraw"]
     published = parts.derive(task, {"length": 1024, "window": 256, "least": 4.0})
-    assert published.protocol()["redraw"] == published.told()["redraw"] == asked
+    assert published.protocol()["redraw"] == published.protocol_without_judge()["redraw"] == asked
     for name in ("mdlm.1024", "bd3_4.1024", "bd3_8.2048", "bd3_16.1024"):
         found = answering(find(read(), f"bd3.t7.{name}"))
         assert found is not None and isinstance(found.cell.task, RedrawnGeneration)
 
 
 @pytest.mark.parametrize("pins", [{"window": 0}, {"window": LENGTH}, {"tries": 0}])
-def test_pins_that_mean_nothing_are_refused(task, pins):
+def test_fields_out_of_range_raise(task, pins):
     with pytest.raises(ValueError, match="give 1"):
         parts.derive(task, pins)

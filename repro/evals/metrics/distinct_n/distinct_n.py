@@ -1,4 +1,4 @@
-"""Share of different n-grams a sample as an `evaluate` metric: a thin wrapper over `repro.evals.text_quality.samples`.
+"""Distinct n-grams per sample as an `evaluate` metric, wrapping `repro.evals.text_quality.samples.distinct`.
 
 evaluate.load("repro/evals/metrics/distinct_n").compute(predictions=[[3, 1, 3], [2, 2]], n=2)
 -> {"distinct_2": mean over samples, "distinct_2_se": its standard error}
@@ -15,7 +15,7 @@ class DistinctN(evaluate.Metric):
         return evaluate.MetricInfo(
             description=__doc__,
             citation="",
-            inputs_description="predictions: ids of each sample; n: size of the n-grams",
+            inputs_description="predictions: token ids of each sample; n: size of the n-grams",
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("int64"))}),
         )
 

@@ -1,4 +1,4 @@
-"""MAUVE with a judge's features as an `evaluate` metric: a thin wrapper over `repro.evals.text_quality.mauve`.
+"""MAUVE with a judge's features as an `evaluate` metric, wrapping `repro.evals.text_quality.mauve`.
 
     evaluate.load("repro/evals/metrics/mauve").compute(
         predictions=texts, references=held_out, judge="gpt2-large", state="last", length=1024, clusters=500,
@@ -6,7 +6,7 @@
     -> {"mauve": ..., "mauve_se": ..., "mauve_clusterings_se": ..., "n": ..., "protocol": {...}}
 
 As many references as predictions; `judge`: a folder, or a name in `runs/`; `state`: `last`, as published, or `mean`;
-`length`: ids of a text that the judge reads; the other pins are those of the published code (mauve-text: variance .9,
+`length`: number of ids that the judge reads of a text; the other settings are the defaults of mauve-text (variance .9,
 scaling 5, 25 mixtures, best of 5 starts).
 """
 
@@ -18,12 +18,12 @@ from repro.evals.text_quality import mauve
 from repro.evals.text_quality.judges import load_judge
 
 
-class Mauve(evaluate.Metric):
+class Mauve(evaluate.Metric):  # evaluate derives the name of the metric from the class
     def _info(self):
         return evaluate.MetricInfo(
             description=__doc__,
             citation="",
-            inputs_description="predictions, references: as many texts of each; judge: a causal LM",
+            inputs_description="predictions, references: equally many texts; judge: a causal LM",
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
             ),
@@ -37,7 +37,7 @@ class Mauve(evaluate.Metric):
             reader.features([reader.encode(text)[:length] for text in texts], state)
             for texts in (references, predictions)
         )
-        found = mauve.scored(*sides, pins, seed=0)
+        found = mauve.mauve_score(*sides, pins, seed=0)
         value, error, n = found.metric()
         protocol = {"judge": reader.name, "judge_digest": reader.digest, "mauve": parts.canonical(pins)}
         spread = found.over_clusterings()[1]

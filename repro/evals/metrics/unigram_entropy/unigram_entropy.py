@@ -1,4 +1,4 @@
-"""Unigram entropy a sample, nats, as an `evaluate` metric: a thin wrapper over `repro.evals.text_quality.samples`.
+"""Unigram entropy per sample, nats, as an `evaluate` metric, wrapping `repro.evals.text_quality.samples.entropy`.
 
 evaluate.load("repro/evals/metrics/unigram_entropy").compute(predictions=[[3, 1, 3], [2, 2]])
 -> {"entropy": mean over samples, "entropy_se": its standard error}
@@ -15,7 +15,7 @@ class UnigramEntropy(evaluate.Metric):
         return evaluate.MetricInfo(
             description=__doc__,
             citation="",
-            inputs_description="predictions: ids of each sample",
+            inputs_description="predictions: token ids of each sample",
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("int64"))}),
         )
 

@@ -1,9 +1,10 @@
-"""A person's own lm-eval YAML, kept by content: runs/tasks/<digest> holds what an answer depends on, and no path does.
+"""Copies of user-written lm-eval tasks, stored by content: runs/tasks/DIGEST holds the YAML and every file it names.
 
-    digest = keep(Path("my_tasks/capitals.yaml"))     # copies it with its includes, functions and local data files
-    config(digest)                                    # what lm-eval takes, data files by their absolute place
+    digest = store_task(Path("my_tasks/capitals.yaml"))     # with its includes, functions and local data files
+    load_task_config(digest)                                # lm-eval's configuration, data files as absolute paths
 
-Editing the YAML or its data makes another digest, hence another question; an old answer can still be asked again.
+A question refers to a task by this digest and to no path. Editing the YAML or its data gives a new digest and so a new
+question; the old copy remains, so old questions can still be evaluated.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ MAIN = "task.yaml"
 DATA = "data"
 
 
-def keep(path: Path) -> str:
-    """Copy a task and all that it names; returns the SHA-256 of the copies. ValueError names a file that is missing."""
-    files = {MAIN: path, **_company(path), **{f"{DATA}/{file.name}": file for file in _data_files(path)}}
+def store_task(path: Path) -> str:
+    """Copy a task and all files it names into runs/tasks; returns the SHA-256 of the copies. ValueError names a missing
+    file."""
+    files = {MAIN: path, **_dependencies(path), **{f"{DATA}/{file.name}": file for file in _data_files(path)}}
     content = hashlib.sha256()
     for name in sorted(files):
         if not files[name].is_file():
-            raise ValueError(f"{path} names {files[name].name!r}, which is no file beside it")
+            raise ValueError(f"{path} names {files[name].name!r}, which is not a file next to it")
         data = files[name].read_bytes()
         content.update(f"{name}\0{len(data)}\0".encode() + data)
     digest = content.hexdigest()
@@ -42,20 +44,20 @@ def keep(path: Path) -> str:
     return digest
 
 
-def config(digest: str) -> dict[str, Any]:
-    """The kept task as lm-eval takes it. ValueError when this machine does not hold it."""
+def load_task_config(digest: str) -> dict[str, Any]:
+    """The stored task as a configuration for lm-eval; ValueError when runs/tasks does not hold it."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     folder = _folder(digest)
     if not folder.is_dir():
         raise ValueError(
-            f"no kept task {digest[:16]} in {folder.parent}; name its YAML again with --tasks FILE.yaml"
+            f"no stored task {digest[:16]} in {folder.parent}; name its YAML again with --tasks FILE.yaml"
         )
     found = load_yaml(folder / MAIN)
     given = dict(found.get("dataset_kwargs") or {})
     cache = {"cache_dir": str((runs() / "data" / "lm_eval").absolute())}
     if "data_files" in given:
-        given["data_files"] = _placed(given["data_files"], folder / DATA)
+        given["data_files"] = _absolute(given["data_files"], folder / DATA)
     return found | {"dataset_kwargs": given | cache}
 
 
@@ -63,17 +65,17 @@ def _folder(digest: str) -> Path:
     return runs() / "tasks" / digest[:16]
 
 
-def _placed(files: Any, folder: Path) -> Any:
-    """Data files (a name, a list, or by split) with their absolute places."""
+def _absolute(files: Any, folder: Path) -> Any:
+    """Data files (a name, a list, or a table by split) as absolute paths in `folder`."""
     if isinstance(files, dict):
-        return {split: _placed(each, folder) for split, each in files.items()}
+        return {split: _absolute(each, folder) for split, each in files.items()}
     if isinstance(files, list):
-        return [_placed(each, folder) for each in files]
+        return [_absolute(each, folder) for each in files]
     return str((folder / Path(files).name).absolute())
 
 
-def _plain(path: Path) -> dict[str, Any]:
-    """A YAML as it stands: functions as text, includes not followed. ValueError in one line when it cannot be read."""
+def _raw_yaml(path: Path) -> dict[str, Any]:
+    """The YAML with functions as text and includes not followed; ValueError in one line when it cannot be read."""
     import yaml
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -84,12 +86,12 @@ def _plain(path: Path) -> dict[str, Any]:
 
 
 def _includes(path: Path) -> list[str]:
-    found = _plain(path).get("include") or []
+    found = _raw_yaml(path).get("include") or []
     return [found] if isinstance(found, str) else found
 
 
-def _company(path: Path) -> dict[str, Path]:
-    """Name in the copy -> file, for includes and the modules of `!function`, wherever an include names them."""
+def _dependencies(path: Path) -> dict[str, Path]:
+    """Name in the copy -> file: includes and modules of `!function`, of the task and of its includes."""
     found: dict[str, Path] = {}
     for module in re.findall(r"!function\s+([\w.]+)\.\w+", path.read_text("utf-8")):
         name = f"{module.replace('.', '/')}.py"
@@ -97,16 +99,16 @@ def _company(path: Path) -> dict[str, Path]:
             found[name] = path.parent / name
     for name in _includes(path):
         if Path(name).name != name:
-            raise ValueError(f"{path} includes {name!r}; put it beside the task")
-        found |= {name: path.parent / name, **_company(path.parent / name)}
+            raise ValueError(f"{path} includes {name!r}; put it next to the task")
+        found |= {name: path.parent / name, **_dependencies(path.parent / name)}
     return found
 
 
 def _data_files(path: Path) -> list[Path]:
-    """Local data files of a task and its includes, beside the YAML or from the working directory."""
+    """Local data files of a task and its includes, relative to the YAML or to the working directory."""
     found: list[Path] = []
     for name in [path.name, *_includes(path)]:
-        files = (_plain(path.parent / name).get("dataset_kwargs") or {}).get("data_files") or []
+        files = (_raw_yaml(path.parent / name).get("dataset_kwargs") or {}).get("data_files") or []
         flat = list(files.values()) if isinstance(files, dict) else files
         for each in [flat] if isinstance(flat, str) else flat:
             for one in [each] if isinstance(each, str) else each:
