@@ -1,4 +1,4 @@
-"""The bench's instruments on work of known cost, its training steps at a small V, and the figure of its rows."""
+"""Benchmarks: memory and time measurement on known work, both training steps at a small vocabulary, and the figure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks.row import peak_bytes, product_share
 from paper_figures import __main__ as figures
 
 
-def test_the_peak_is_of_what_is_alive_at_once():
-    """Two of three buffers of 4 kB live together; what was there before, and what is written in place, is free."""
+def test_peak_bytes_count_tensors_that_exist_at_the_same_time():
+    """At most two of three buffers of 4 kB exist at once; existing tensors and in-place writes do not count."""
     before = torch.zeros(1000)
 
     def work() -> None:
@@ -37,7 +37,7 @@ def test_the_share_of_products():
 
 
 def test_both_sides_of_a_training_step_have_one_loss():
-    """To the rounding of float32; the Duo step draws noise of its own, so over 1,024 tokens only to 2 %."""
+    """Equal up to float32 rounding; the two Duo steps draw different noise, so 1,024 tokens agree to 2 %."""
     step = MaskedStep(40)
     assert step.ours() == pytest.approx(step.everywhere(), rel=1e-6)
     duo = DuoStep(40)
@@ -45,7 +45,7 @@ def test_both_sides_of_a_training_step_have_one_loss():
 
 
 def test_rows_by_vocabulary_are_stored_and_drawn(tmp_path, monkeypatch, capsys):
-    """What `make bench` writes is what the figure reads: a point a step, size and quantity, one CSV row each."""
+    """The figure reads the files of `make bench`: one CSV row per step, size and quantity."""
     monkeypatch.setattr(vocabulary, "SIZES", (40,))
     assert bench.main(["--rows", "vocabulary", "--repeats", "1", "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "vocabulary.json").read_text("utf-8"))["rows"]
@@ -64,5 +64,5 @@ def test_rows_by_vocabulary_are_stored_and_drawn(tmp_path, monkeypatch, capsys):
     assert "vocabulary.csv is stale" in capsys.readouterr().out
 
 
-def test_without_rows_the_figure_says_so():
+def test_without_rows_the_figure_is_a_sentence():
     assert "no bench rows of vocabulary yet" in figures.draw("vocabulary", [])["vocabulary.svg"]

@@ -1,4 +1,4 @@
-"""Synthetic records of the whole schema, for tests of what is done with them; nothing here was measured."""
+"""Synthetic records of every kind, for tests of tables, figures and statistics; no number here was measured."""
 
 import math
 import random
@@ -11,7 +11,7 @@ LEVELS = {"ar": 1.70, "llada": 1.82, "mdlm": 1.88, "duo": 2.40, "duo_nelbo": 2.0
 
 
 def question(recipe="mdlm@nano", task="bound", train_seed=0, **fields):
-    """A question; `fields` replace top-level ones, `digest`, `step` and `weights` those of the checkpoint."""
+    """A question; `fields` override its fields, and `digest`, `step` and `weights` those of its checkpoint."""
     checkpoint = {
         "digest": f"weights of {recipe} {train_seed}",
         "recipe": f"pins of {recipe}",
@@ -57,7 +57,7 @@ def record(
 
 
 def bound(recipe="mdlm@nano", train_seed=0, shift=0.0, **fields):
-    """A record of task `bound` whose level depends on the recipe and a little on the train seed."""
+    """A record of task `bound`; its value depends on the recipe and slightly on the train seed."""
     value = (
         LEVELS[recipe.partition("@")[0]] + 0.005 * random.Random(f"{recipe} {train_seed}").gauss(0, 1) + shift
     )
@@ -68,7 +68,7 @@ def bound(recipe="mdlm@nano", train_seed=0, shift=0.0, **fields):
 
 
 def law(checkpoint, preset, tokens, excess, bigram, train_seed=0, per_nfe=None):
-    """A record of task `law`; an adaptive sampler has tokens=None and a realised `per_nfe`."""
+    """A record of task `law`; an adaptive sampler has tokens=None and realised tokens per forward, `per_nfe`."""
     recipe = checkpoint.removeprefix("oracle:")
     asked = question(
         recipe,
@@ -110,7 +110,8 @@ def timed(
     task="speed",
     **speed,
 ):
-    """A record of a decoding's speed: a digit a document of 16 tokens, `forwards` each; `speed`: other measurements."""
+    """A speed record: `outcomes` has one digit per document of 16 tokens, each decoded in `forwards` forward passes;
+    `speed` overrides measurements."""
     of = {"part": "harness_task", "version": 1, "name": "sudoku", "task": "sudoku"}
     pins = {"part": "decoding_speed", "version": 1, "name": task, "of": of}
     pins |= {"metric": "exact_match", "filter": "none"}
@@ -159,7 +160,7 @@ def timed(
 
 
 def right(share, n=200, of="outcomes"):
-    """Outcomes of n documents, about `share` of them right; the same document is hard for every setting."""
+    """Outcomes of n documents, about `share` of them correct; every setting finds the same documents hard."""
     hard = [random.Random(f"{of} {i}").random() for i in range(n)]
     return "".join("1" if each < share else "0" for each in hard)
 
@@ -181,7 +182,7 @@ def training(recipe, train_seed=0, steps=2000):
 
 
 def caches(recipe, train_seed=0):
-    """A record of task `caches`: both caches at two intervals and never renewed."""
+    """A record of task `caches`: both caches at two refresh intervals, and without refresh."""
     metrics = {}
     for cache, worse in (("prefix", 1.0), ("dual", 1.2)):
         for place, interval in enumerate(("1", "4", "never")):
@@ -225,7 +226,7 @@ def quality(recipe, preset, tokens, gen_ppl, entropy, train_seed=0, protocol=JUD
 
 
 def sampled(recipe, preset, tokens, log_ppl, entropy, train_seed=0, count=64):
-    """A record of task `quality` that keeps each sample's numbers: rows of 8 tokens, spread about both means."""
+    """A record of task `quality` with numbers per sample: rows of 8 tokens, spread about both means."""
     draw = random.Random(f"{recipe} {preset} {tokens} {train_seed}")
     shared = [random.Random(i).gauss(0, 1) for i in range(count)]
     nll = [8 * (log_ppl + 0.2 * (each + 0.3 * draw.gauss(0, 1))) for each in shared]
@@ -236,7 +237,7 @@ def sampled(recipe, preset, tokens, log_ppl, entropy, train_seed=0, count=64):
 
 
 def naive(recipe, train_seed=0, protocol=JUDGED):
-    """A record of task `naive`: the same numbers whatever the model."""
+    """A record of task `naive`; its numbers do not depend on the model."""
     metrics = {}
     for kind, gen_ppl, entropy in (("real", 7.0, 2.6), ("repetition", 4.0, 1.7), ("unigram", 30.0, 2.7)):
         metrics |= {f"{kind}_gen_ppl": (gen_ppl, 0.1, 256), f"{kind}_entropy": (entropy, 0.01, 256)}
@@ -244,7 +245,7 @@ def naive(recipe, train_seed=0, protocol=JUDGED):
 
 
 def paper(seeds=(0, 1, 2)):
-    """The records of a whole small paper, in no particular order."""
+    """Records for every table and figure, in no particular order."""
     made = []
     spread = {"ancestral": (0.0, 0.0), "low_confidence": (-0.3, 0.05), "random": (0.02, 0.003)}
     networks = {

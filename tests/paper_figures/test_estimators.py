@@ -1,4 +1,4 @@
-"""The figure of likelihood estimators against draws: a pure function of records of the suite `draws`."""
+"""Figure `estimators` as a function of records of the suite `draws`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from paper_figures import estimators
 from paper_figures.__main__ import draw
 
 
-def test_points_stand_at_realised_forwards_oracles_first():
+def test_points_are_at_realised_forwards_and_oracles_come_first():
     drawn = estimators.query(
         [draws("mdlm@nano", "llada_mc"), draws("mdlm@nano", "levels"), draws("oracle:mdlm@nano", "levels")]
     )
@@ -21,7 +21,7 @@ def test_points_stand_at_realised_forwards_oracles_first():
     assert exact.value.tolist() == [0.8] * 3 and exact.draws.isna().all()
 
 
-def test_seeds_are_averaged_and_two_references_are_refused():
+def test_seeds_are_averaged_and_two_references_are_an_error():
     drawn = estimators.query([draws("mdlm@nano", "levels"), draws("mdlm@nano", "levels", 1, shift=1.0)])
     (first, *_) = drawn[drawn.measured == "variance"].to_dict("records")
     assert first["value"] == pytest.approx(1.0) and first["seeds"] == 2 and first["sd_seeds"] > 0

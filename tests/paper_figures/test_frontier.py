@@ -1,4 +1,4 @@
-"""The figure of gen_ppl against entropy: which records make a line, what stands beside them."""
+"""Figure `frontier` (gen_ppl against entropy): its lines, reference texts and published points."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def test_a_line_is_one_sampler_through_its_temperatures():
     assert lines.entropy.tolist() == [2.2, 2.4, 2.6] * 2 and lines.seeds.tolist() == [2] * 3 + [1] * 3
 
 
-def test_reference_rows_stand_once_whatever_model_was_asked():
+def test_reference_texts_appear_once_for_all_models():
     asked = [naive("mdlm@nano.text"), naive("ar@nano.text"), naive("mdlm@nano.text", 1)]
     drawn = frontier.query([*sweep(), *asked])
     assert drawn[drawn.temperature.isna()].line.tolist() == ["real", "repetition", "unigram"]
     assert drawn[drawn.line == "repetition"].gen_ppl.tolist() == [4.0]
 
 
-def test_two_judges_never_share_a_panel():
+def test_records_of_two_judges_in_one_panel_are_an_error():
     other = quality("ar@nano.text", "sample", "1", 7.0, 2.6, protocol=JUDGED | {"judge_digest": "1" * 64})
     with pytest.raises(ValueError, match="judge_digest"):
         frontier.query([*sweep(), other])
@@ -50,7 +50,7 @@ def test_other_pins_of_a_preset_stay_in_the_name_of_its_line():
     assert line_of("random, block 8, dual cache") == ("random, block 8, dual cache", 0.0)
 
 
-def test_nothing_is_drawn_of_nothing():
+def test_without_records_nothing_is_drawn():
     drawing, drawn = frontier.figure([])
     assert drawn.empty and not drawing.axes
 
@@ -60,7 +60,7 @@ PUBLISHED |= {"rule": {"part": "first_eos_chunks", "version": 1, "length": 1024,
 
 
 def owt(protocol=PUBLISHED, length=1024):
-    """A record of a full recipe as Duo's and ReMDM's tables judge it."""
+    """A record of a full recipe under the protocol of Duo's and ReMDM's tables."""
     plan = {"part": "plan", "version": 1, "gen_length": length, "block_length": length, "steps": 64}
     sampler = {"part": "ancestral", "version": 1}
     asked = question("mdlm_owt", "generation_quality", sampler=sampler, plan=plan, protocol=protocol)
@@ -69,8 +69,8 @@ def owt(protocol=PUBLISHED, length=1024):
     return record(asked, metrics, recipe="mdlm_owt", preset="ancestral", tokens="16", **costs)
 
 
-def test_published_points_are_hollow_where_they_were_judged_alike():
-    """Every cell of gen_ppl that has an entropy beside it and one protocol with the record; no other panel has any."""
+def test_published_points_of_the_same_protocol_are_hollow():
+    """Cells of gen_ppl with an entropy and the record's protocol are drawn in that record's panel and in no other."""
     drawn = frontier.query([owt(), *sweep()])
     hollow = drawn[drawn.line.str.startswith(frontier.PUBLISHED)]
     assert set(hollow.panel) == {"full scale (suite nano)"} and {
@@ -80,7 +80,9 @@ def test_published_points_are_hollow_where_they_were_judged_alike():
     (cell,) = hollow[hollow.checkpoint == "duo.t5.mdlm.64"].itertuples()
     (beside,) = (c for c in read() if c.name == "duo.t5_entropy.mdlm.64")
     assert (cell.gen_ppl, cell.entropy) == (143.88, beside.value)
-    assert not hollow.checkpoint.str.startswith("duo.i16").any(), "a source that states no rule is unlike"
+    assert not hollow.checkpoint.str.startswith("duo.i16").any(), (
+        "a source that states no rule is not comparable"
+    )
     drawing, _ = frontier.figure([owt(), *sweep()])
     faces = [line.get_markerfacecolor() for line in drawing.axes[0].lines if line.get_label() == "published"]
     assert faces == ["none"] and "hollow: published" in drawing._supxlabel.get_text()
@@ -95,7 +97,7 @@ def test_published_points_are_hollow_where_they_were_judged_alike():
         {"length": 512},
     ],
 )
-def test_another_judge_rule_reading_or_length_has_no_published_point(other):
+def test_another_protocol_has_no_published_point(other):
     drawing, drawn = frontier.figure([owt(**other)])
     assert not drawn.line.str.startswith(frontier.PUBLISHED).any()
     assert "no published point was judged as these are" in drawing._supxlabel.get_text()

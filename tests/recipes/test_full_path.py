@@ -1,4 +1,4 @@
-"""The full recipes, cut down by overrides alone: real chats, a real tokenizer, ModernBERT, float32 masters."""
+"""The full recipes made small by overrides alone: chats, a tokenizer, ModernBERT and float32 master weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL_LLAMA = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 2, "ffn": 48}
 
 
 def small(name: str, tokenizer, **more):
-    """A full recipe with another source, another size and few steps; nothing else is touched."""
+    """A full recipe with another data source, a smaller network and few steps; all other pins stay."""
     recipe = registry.recipe(name)
     backbone = SMALL_LLAMA if name == "ar" else SMALL_BERT
     pins = {
@@ -64,7 +64,7 @@ def test_a_full_recipe_trains_saves_and_answers_a_prompt(name, tokenizer, tmp_pa
 
 
 def test_no_padding_is_scored_and_prompts_only_where_the_recipe_says_so(tokenizer):
-    """Spec A.1 against A.2: the masked script scores answers, the Duo script every token but PAD."""
+    """docs/method.md#masked-script scores answers, docs/method.md#uniform-script every token but PAD."""
     masked, duo = (prepared(small(name, tokenizer).data).train for name in ("llada", "duo"))
     for rows in (masked, duo):
         assert not (rows.candidates & (rows.ids == PAD)).any()

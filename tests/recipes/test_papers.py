@@ -1,6 +1,6 @@
-"""The papers' recipes: what is new in them obeys its law, and each runs from its data to a checkpoint at toy size.
+"""The papers' recipes: schedules, windows, dropout, row lengths, dialogues, and toy runs from the data to a checkpoint.
 
-Their pins are claimed in tests/helpers/paper_claims.py and compared in tests/core/test_parts.py; distillation has
+Their pins are compared with tests/helpers/paper_claims.py in tests/core/test_parts.py; distillation is tested in
 tests/objectives/test_dcd.py.
 """
 
@@ -53,13 +53,13 @@ def test_a_constant_rate_after_warm_up():
 
 
 def test_warm_up_stable_decay_by_hand():
-    """LLaDA's SFT: 50 steps up, level, and over the last tenth down to a tenth (docs/method.md#llada-sft)."""
+    """LLaDA's SFT: 50 warm-up steps, constant, and linear to a tenth over the last tenth (docs/method.md#llada-sft)."""
     rate = WarmupStableDecay(warmup=50, decay=100, final=0.1)
     values = {0: 0, 25: 0.5, 50: 1, 899: 1, 900: 1, 950: 0.55, 999: 0.109, 1000: 0.1}
     assert {step: rate.factor(step, 1000) for step in values} == pytest.approx(values)
 
 
-def test_llada_s_learning_rate_at_its_turns():
+def test_llada_s_learning_rate_at_its_corners():
     """0 -> 4e-4 in 2,000 steps, 1e-4 from 1.2 T tokens on, 1e-4 -> 1e-5 over the last 0.3 T of 2.3 T
     (docs/method.md#llada-pretraining)."""
     recipe = registry.recipe("llada_pretrain")
@@ -83,25 +83,25 @@ def test_schedules_keep_their_share_at_a_scale():
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "kept"),
+    ("name", "vocab_size", "alpha"),
     [("duo_lm1b", 30_522, (0.94171, 0.04868)), ("duo_owt", 50_257, (0.94547, 0.04932))],
 )
-def test_windows_keep_the_papers_share_of_tokens(name, count, kept):
-    """Spec H16: T(A) at the ends of the curriculum's window; at nano the ends keep as many."""
+def test_windows_keep_the_papers_share_of_tokens(name, vocab_size, alpha):
+    """T(A) at the ends of the curriculum's window (docs/method.md#oracle-16); the window at nano has the same T(A)."""
     window = registry.recipe(name).objective.window
     ends = torch.tensor([window.low, window.high], dtype=torch.float64)
-    assert gaussian.transform(ends, count)[0].tolist() == pytest.approx(kept, abs=1e-4)
+    assert gaussian.transform(ends, vocab_size)[0].tolist() == pytest.approx(alpha, abs=1e-4)
     small = by_name(f"{name}@nano")
     ends = torch.tensor([small.objective.window.low, small.objective.window.high], dtype=torch.float64)
     found = gaussian.transform(ends, small.data.vocabulary().size)[0].tolist()
-    assert found == pytest.approx(kept, abs=1e-4)
+    assert found == pytest.approx(alpha, abs=1e-4)
 
 
 # --- dropout ------------------------------------------------------------------------------------------------
 
 
 def net(name: str = "duo_owt@nano"):
-    """A network with every weight away from its start, and some rows for it."""
+    """A network with perturbed initial weights (some start at zero), and token rows for it."""
     recipe = by_name(name)
     made = recipe.network(0)
     for number, parameter in enumerate(made.parameters()):
@@ -116,8 +116,8 @@ def features(made, ids, t=0.5):
 
 
 @pytest.mark.parametrize("name", ["duo_owt@nano", "ar_owt@nano"])
-def test_a_row_drops_by_its_own_key(name):
-    """The same key, the same row, whatever its batch; another step drops otherwise; without training nothing does."""
+def test_dropout_of_a_row_depends_on_its_key_only(name):
+    """The same key drops the same units in any batch, another step's key others; in eval mode nothing is dropped."""
     made, ids = net(name)
     keys = rng.keys(3, rng.DROPOUT, 7, torch.arange(6))
     made.train()
@@ -133,8 +133,8 @@ def test_a_row_drops_by_its_own_key(name):
     torch.testing.assert_close(features(made, ids), plain, atol=0, rtol=0)
 
 
-def test_layers_that_are_computed_again_drop_the_same(tmp_path):
-    """Activation checkpointing moves no number of a network that drops."""
+def test_activation_checkpointing_repeats_the_same_dropout(tmp_path):
+    """Activation checkpointing does not change the training curve of a network with dropout."""
     recipe = toy.toy("duo_owt")
     again = Options(activation_checkpointing=True, compile=False)
     train(recipe, seed=3, out=tmp_path / "plain", stop=4, resume=False)
@@ -153,7 +153,7 @@ def test_dropout_keeps_its_share_and_its_mean():
 
 
 def test_dropout_scales_in_float32():
-    """1/(1 - .1) rounded to bfloat16 first would be .2 % off, everywhere the same way."""
+    """Rounding 1/(1 - .1) to bfloat16 first would bias every value by .2 %."""
     from repro.models.dit_network import drop
 
     x = torch.randn(8, 16, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
@@ -161,7 +161,7 @@ def test_dropout_scales_in_float32():
     assert torch.equal(drop(x, keys, 0.1), drop(x.float(), keys, 0.1).bfloat16())
 
 
-def test_layers_and_halves_drop_apart():
+def test_each_layer_and_sublayer_has_its_own_dropout():
     made, ids = net()
     seen = []
     import repro.models.dit_network as module
@@ -177,7 +177,7 @@ def test_layers_and_halves_drop_apart():
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1])
-def test_a_rate_that_drops_nothing_or_all_is_refused(rate):
+def test_a_rate_outside_0_to_1_is_an_error(rate):
     with pytest.raises(ValueError, match=re.escape(f"rate={rate} drops nothing or everything")):
         WithDropout(backbone=registry.recipe("duo_owt").backbone.backbone, rate=rate)
 
@@ -204,7 +204,7 @@ def batch(where: torch.Tensor, rows: slice = slice(None), step: int = 0) -> Batc
 
 
 class Seen(IndependentElbo):
-    """A loss that hands its batch on."""
+    """A loss that raises its batch as an exception."""
 
     def __call__(self, denoiser, process, batch):
         raise Handed(batch)
@@ -224,7 +224,7 @@ def handed(objective, given: Batch) -> Batch:
 
 
 def test_random_lengths_have_their_law():
-    """A share of the groups is cut, to lengths uniform on 1..L; the rows of a group alike
+    """A share of the row groups is truncated, to lengths uniform on 1..L; the rows of a group have the same length
     (docs/method.md#llada-objective)."""
     length, rows = 16, 4 * 20_000
     objective = RandomLength(loss=SEEN, probability=0.25, rows=4)
@@ -237,7 +237,7 @@ def test_random_lengths_have_their_law():
     assert ((counts - expected).abs() < 4.5 * error).all()
 
 
-def test_what_is_cut_is_neither_attended_nor_scored():
+def test_truncated_positions_are_neither_attended_nor_scored():
     where = torch.ones(8, 16, dtype=torch.bool)
     where[:, 0] = False
     objective = RandomLength(loss=SEEN, probability=1.0, rows=2)
@@ -252,8 +252,8 @@ def test_what_is_cut_is_neither_attended_nor_scored():
     assert torch.equal(part.step_candidates, whole.step_candidates)
 
 
-def test_a_cut_row_is_the_shorter_row():
-    """A network that looks both ways says of the first 5 of 32 places what it says of a row of 5."""
+def test_a_truncated_row_equals_the_shorter_row():
+    """The features of the first 5 of 32 positions are those of a row of 5."""
     made, ids = net("mdlm_owt@nano")
     made.eval()
     valid = (torch.arange(32) < 5).expand(6, 32)
@@ -261,14 +261,14 @@ def test_a_cut_row_is_the_shorter_row():
     torch.testing.assert_close(long, made.encode(ids[:, :5], t=None, attention=Mask()), atol=1e-5, rtol=1e-5)
 
 
-def test_rows_that_are_not_cut_are_untouched():
+def test_rows_that_are_not_truncated_do_not_change():
     given = batch(torch.ones(8, 16, dtype=torch.bool))
     found = handed(RandomLength(loss=SEEN, probability=1e-9, rows=4), given)
     assert found.attention.valid is None and torch.equal(found.candidates, given.candidates)
 
 
-def test_answers_are_padded_to_the_longest_neighbour():
-    """Prompts of 2; answers with their EOS end at 5, 7 | 3, 3: the first pair is 7 long, the second 3
+def test_answers_are_padded_to_the_longest_of_their_group():
+    """Prompts have 2 ids and answers with their EOS end at 5, 7 | 3, 3: the first pair is padded to 7, the second to 3
     (docs/method.md#llada-sft)."""
     ends = torch.tensor([5, 7, 3, 3])
     column = torch.arange(10)
@@ -283,12 +283,12 @@ def test_answers_are_padded_to_the_longest_neighbour():
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda: RandomLength(loss=SEEN, probability=0.0, rows=4), "probability=0.0 cuts nothing"),
-        (lambda: RandomLength(loss=SEEN, probability=0.1, rows=0), "rows=0 are no neighbours"),
-        (lambda: ToLongest(loss=SEEN, rows=0), "rows=0 are no neighbours"),
+        (lambda: RandomLength(loss=SEEN, probability=0.0, rows=4), "probability=0.0 is not in (0, 1]"),
+        (lambda: RandomLength(loss=SEEN, probability=0.1, rows=0), "rows=0 is no group of rows"),
+        (lambda: ToLongest(loss=SEEN, rows=0), "rows=0 is no group of rows"),
     ],
 )
-def test_lengths_that_are_none_are_refused(make, line):
+def test_invalid_length_pins_are_errors(make, line):
     with pytest.raises(ValueError, match=re.escape(line)):
         make()
 
@@ -297,14 +297,14 @@ def test_lengths_that_are_none_are_refused(make, line):
 
 
 class Noted(Absorbing):
-    """Absorbing noise that shows the times that it is asked for."""
+    """Absorbing noise that raises the times that it receives."""
 
     def corrupt(self, x0, t, keys, candidates, vocabulary):
         raise Handed(t)
 
 
-def test_independent_times_are_stratified_for_nobody():
-    """LLaDA draws each row's t alone: uniform on [eps, 1], several in one stratum; else there is one in each."""
+def test_independent_times_are_not_stratified():
+    """LLaDA draws the t of each row independently, uniform on [eps, 1]; the other bounds have one row per stratum."""
     rows = 4000
     most = {}
     for objective in (IndependentElbo(eps=1e-3, group=GlobalBatch()), Elbo(eps=1e-3, group=GlobalBatch())):
@@ -348,7 +348,7 @@ def dialogues(folder, tokenizer, length: int) -> Dialogues:
     )
 
 
-def test_dialogues_are_pairs_with_the_turns_before(tmp_path, monkeypatch):
+def test_dialogues_become_pairs_of_previous_turns_and_answer(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     data = dialogues(tmp_path, wordpiece.save(tmp_path / "words"), 24)
     split = data.build()
@@ -359,13 +359,13 @@ def test_dialogues_are_pairs_with_the_turns_before(tmp_path, monkeypatch):
             first, last = np.flatnonzero(where)[[0, -1]]
             assert where[first : last + 1].all() and ids[0] == wordpiece.CLS
             assert ids[last] == wordpiece.SEP and (ids[last:] == wordpiece.SEP).all(), (
-                "EOS is scored, then fills"
+                "EOS is scored, then pads"
             )
             assert not (ids[:last] == wordpiece.SEP).any()
             if example % 4 == 1:
                 ends.add(data.decode(ids[first:last]))
                 assert (wordpiece.WORDS.index("e") in ids[:first]) == (data.decode(ids[first:last]) == "f g")
-    assert ends == {"b c d", "f g"}, "either answer is drawn"
+    assert ends == {"b c d", "f g"}, "each answer of a dialogue can be drawn"
     question = data.prompt("a b")
     (row,) = [i for i, e in zip(split["train"].ids, split["train"].example, strict=True) if e % 4 == 0][:1]
     assert row[: len(question)].tolist() == question
@@ -375,7 +375,7 @@ def test_dialogues_are_pairs_with_the_turns_before(tmp_path, monkeypatch):
 
 
 def local(name: str, folder) -> list[str]:
-    """Pins that put a full recipe on a small local text and a small network."""
+    """Overrides that give a full recipe a small local text and a small network."""
     texts = [" ".join("abcdefgh"[(i + j * (i % 3 + 1)) % 8] for j in range(5 + i % 9)) for i in range(80)]
     for split in ("train", "test"):
         rows = texts if split == "train" else texts[:24]
@@ -408,7 +408,7 @@ def local(name: str, folder) -> list[str]:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_paper_s_recipe_trains_on_text(name, tmp_path, monkeypatch):
-    """Every pin but sizes, sources and counts is the full recipe's: data, wrapping, dropout, precision, average."""
+    """All pins but sizes, sources and counts are the full recipe's: data, packing, dropout, precision, average."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text").mkdir()
     recipe = select(registry.recipe(name), "full", local(name, tmp_path / "text"))
@@ -423,8 +423,8 @@ def test_a_paper_s_recipe_trains_on_text(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["mdlm_lm1b", "duo_lm1b", "ar_lm1b"])
-def test_packed_sentences_are_one_override_away(name):
-    """The published packed runs (31.8, 33.7, 22.8): the same documents and units, joined, cut, between BOS and EOS."""
+def test_packed_rows_need_one_override(name):
+    """The published packed runs (31.8, 33.7, 22.8): the same documents, concatenated and cut, between BOS and EOS."""
     padded = parts.canonical(registry.recipe(name).data.data)
     packed = {"part": "packed", "batch": 1000} | {
         pin: padded[pin] for pin in ("documents", "units", "length")
@@ -436,22 +436,24 @@ def test_packed_sentences_are_one_override_away(name):
     assert plan(recipe)["parameters"] == plan(registry.recipe(name))["parameters"]
 
 
-def test_toys_stand_for_every_code_path():
-    """What tests/helpers/toy.py leaves out is made of the same parts, at nano, as a recipe that it has."""
+def test_toy_recipes_cover_all_parts():
+    """A recipe that tests/helpers/toy.py leaves out has the same parts, at nano, as one that it includes."""
 
-    def shape(name: str) -> set[str]:
+    def part_names(name: str) -> set[str]:
         return set(re.findall(r'"part":"(\w+)"', parts.to_json(by_name(f"{name}@nano"))))
 
-    shapes = [shape(name) for name in (*toy.RECIPES, *toy.RARER)]
-    assert all(shape(name) in shapes for name in registry.RECIPES if not name.startswith("mdlm_"))
-    assert shape("mdlm_owt") <= shape("mdlm") | shape("duo_owt"), "MDLM's loss on Duo's network"
+    covered = [part_names(name) for name in (*toy.RECIPES, *toy.RARER)]
+    assert all(part_names(name) in covered for name in registry.RECIPES if not name.startswith("mdlm_"))
+    assert part_names("mdlm_owt") <= part_names("mdlm") | part_names("duo_owt"), (
+        "MDLM's loss on Duo's network"
+    )
 
 
 # --- weights to start from ----------------------------------------------------------------------------------
 
 
 def released(folder, config: dict, weights: dict) -> str:
-    """A folder in its authors' layout, with the toy tokenizer."""
+    """A folder of weights in the authors' layout, with the toy tokenizer."""
     from safetensors.torch import save_file
 
     made = tiny_tokenizer.save(folder.parent / "tokenizer") / "tokenizer.json"
@@ -463,13 +465,13 @@ def released(folder, config: dict, weights: dict) -> str:
 
 
 def like(size: int, length: int) -> SimpleNamespace:
-    """A source of rows with so many ids."""
+    """Stub data source with a vocabulary size and a row length."""
     vocabulary = Vocabulary(size=size, total=size, mask=4, bos=None, eos=2, pad=None)
     return SimpleNamespace(vocabulary=lambda: vocabulary, row_length=lambda: length)
 
 
 def test_fine_tuning_starts_from_a_release_in_its_authors_layout(tmp_path):
-    """LLaDA's SFT: the network begins with the released weights, and its logits are theirs (1e-5)."""
+    """LLaDA's SFT starts from the released weights: its first logits are those of the release (1e-5)."""
     size = tiny_tokenizer.SIZE
     config = {"model_type": "llada", "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2}
     config |= {"mlp_hidden_size": 48, "vocab_size": size, "embedding_size": size, "rope_theta": 5e5}
@@ -493,7 +495,7 @@ def test_fine_tuning_starts_from_a_release_in_its_authors_layout(tmp_path):
     with pytest.raises(ValueError, match=r"backbone\.ffn is 64 in the recipe and 48 in these weights"):
         wider.module(role, 0)
     causal = parts.derive(small, {"backbone.attention": "causal", "backbone.init_deviation": 0.1})
-    assert causal.module(role, 0) is not None, "what no weight depends on may be another"
+    assert causal.module(role, 0) is not None, "pins that no weight depends on may differ"
     for pin, value, theirs in (("rope_base", 10_000.0, "500000.0"), ("norm_eps", 1e-6, "1e-05")):
         other = parts.derive(small, {f"backbone.{pin}": value})
         with pytest.raises(ValueError, match=f"backbone.{pin} is .* and {theirs} in these weights"):
@@ -504,7 +506,7 @@ def test_fine_tuning_starts_from_a_release_in_its_authors_layout(tmp_path):
 
 
 def test_a_distillation_starts_from_a_release_in_its_authors_layout(tmp_path):
-    """Duo's layout: student and teacher begin with the released weights; the teacher is no part of what learns."""
+    """Student and teacher start from released weights in Duo's layout; the teacher is not trained."""
     size = tiny_tokenizer.SIZE
     config = {
         "hidden_dim": 32,
