@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -185,11 +184,11 @@ class ElboT(Masked):
     def max_forwards(self, length: int) -> int:
         return 2 * self.draws
 
-    def score(
-        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    def score_group(
+        self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
         if not isinstance(denoiser.process, Uniform):
-            return super().score(denoiser, requests, seed)
+            return super().score_group(denoiser, requests, seed)
         process = replace(denoiser.process, eps=self.eps)
         return [self._uniform(denoiser, process, request, seed) for request in requests]
 

@@ -9,7 +9,7 @@ bound on the model's log p. Each input takes two forwards; with an empty prompt 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from repro.core import registry
@@ -71,9 +71,11 @@ class GuidedLikelihood(Estimator):
     def batched(self, denoiser: Denoiser, process: Process, batch: int) -> GuidedDenoiser:
         return GuidedDenoiser(denoiser, process, batch, self.scale)
 
-    def score(
-        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    def inputs(self, length: int) -> int:
+        return self.rule.inputs(length)
+
+    def score_group(
+        self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
         assert isinstance(denoiser, GuidedDenoiser) and denoiser.scale == self.scale
-        self.check(denoiser.process)
-        return self.rule.score(denoiser, requests, seed)
+        return self.rule.score_group(denoiser, requests, seed)

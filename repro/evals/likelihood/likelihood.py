@@ -159,11 +159,23 @@ class Estimator(Part):
     def max_forwards(self, length: int) -> int:
         """Upper bound of the forwards for a continuation of `length` tokens."""
 
-    @abstractmethod
+    def inputs(self, length: int) -> int:
+        """Upper bound of the inputs that are built at once for a continuation of `length` tokens."""
+        return self.max_forwards(length)
+
     def score(
         self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
-        """One likelihood per request, in their order; `denoiser` comes from `self.batched`."""
+        """One likelihood per request, in their order; `denoiser` comes from `self.batched`. ValueError for a process
+        or a request that the estimator does not apply to."""
+        self.check(denoiser.process)
+        return score_by_length(requests, self.inputs, lambda group: self.score_group(denoiser, group, seed))
+
+    @abstractmethod
+    def score_group(
+        self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
+    ) -> list[Likelihood]:
+        """`score` for requests of one total length."""
 
 
 class Masked(Estimator):
@@ -175,20 +187,15 @@ class Masked(Estimator):
     def design(self, length: int, row: int, seed: int) -> SamplingDesign:
         """The masked sets for a continuation of `length` tokens; ValueError for a length that is not supported."""
 
-    def score(
-        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    def score_group(
+        self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
-        self.check(denoiser.process)
-
-        def score(group: list[LikelihoodRequest]) -> list[Likelihood]:
-            designs = [self.design(len(r.continuation), r.row, seed) for r in group]
-            losses = position_losses(denoiser, group, designs)
-            return [
-                Likelihood(*design.estimate(own), denoiser.distinct(design))
-                for design, own in zip(designs, losses, strict=True)
-            ]
-
-        return score_by_length(requests, self.max_forwards, score)
+        designs = [self.design(len(r.continuation), r.row, seed) for r in requests]
+        losses = position_losses(denoiser, requests, designs)
+        return [
+            Likelihood(*design.estimate(own), denoiser.distinct(design))
+            for design, own in zip(designs, losses, strict=True)
+        ]
 
 
 def position_losses(

@@ -15,6 +15,7 @@ continuation.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -55,12 +56,6 @@ def _with_priority(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> T
     return torch.cat([token_and_best(logp, row, target), priority[row][:, None]], 1)
 
 
-def _own_confidence(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """Readout [N, 3]: `token_and_best`, and the target's log-probability as the position's priority."""
-    values = token_and_best(logp, row, target)
-    return torch.cat([values, values[:, :1]], 1)
-
-
 @part
 class NextToken(Estimator):
     """The chain rule of a causal model: one forward per request, which scores every token of the continuation.
@@ -72,59 +67,62 @@ class NextToken(Estimator):
     def max_forwards(self, length: int) -> int:
         return 1
 
-    def score(
-        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    def score_group(
+        self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
-        self.check(denoiser.process)
+        ids = torch.tensor([request.ids for request in requests])
+        starts = torch.tensor([len(request.prompt) for request in requests])[:, None]
+        if (starts == 0).any():
+            raise ValueError("a left-to-right model needs a prompt of one token at least (BOS)")
+        columns = torch.arange(ids.shape[1])
+        scored = columns[1:] >= starts
+        t = torch.zeros(len(ids), dtype=torch.float64)
+        inputs = ScoredInputs(ids[:, :-1], scored, ids[:, 1:], t, columns[:-1] < starts)
+        values = denoiser.read(inputs, token_and_best).split(scored.sum(1).tolist())
+        return [Likelihood(float(v[:, 0].sum()), 0.0, None, 1, bool(v[:, 1].all())) for v in values]
 
-        def score(group: list[LikelihoodRequest]) -> list[Likelihood]:
-            ids = torch.tensor([request.ids for request in group])
-            starts = torch.tensor([len(request.prompt) for request in group])[:, None]
-            if (starts == 0).any():
-                raise ValueError("a left-to-right model needs a prompt of one token at least (BOS)")
-            columns = torch.arange(ids.shape[1])
-            scored = columns[1:] >= starts
-            t = torch.zeros(len(ids), dtype=torch.float64)
-            inputs = ScoredInputs(ids[:, :-1], scored, ids[:, 1:], t, columns[:-1] < starts)
-            values = denoiser.read(inputs, token_and_best).split(scored.sum(1).tolist())
-            return [Likelihood(float(v[:, 0].sum()), 0.0, None, 1, bool(v[:, 1].all())) for v in values]
 
-        return score_by_length(requests, self.max_forwards, score)
+class _Revealing(Estimator):
+    """Kind: the chain rule along an order of the masked positions, one forward per token. Ties go to the leftmost."""
+
+    processes = frozenset({"absorbing"})
+
+    @abstractmethod
+    def readout(self, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
+        """`token_and_best` and the position's priority, [N, 3]."""
+
+    def max_forwards(self, length: int) -> int:
+        return length
+
+    def inputs(self, length: int) -> int:
+        return 1
+
+    def score_group(
+        self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
+    ) -> list[Likelihood]:
+        return _reveal(denoiser, requests, self.readout, stop=False)
 
 
 @part
-class Duel(Estimator):
-    """The chain rule along an order: L forwards. Ties go to the leftmost position (DUEL, arXiv 2603.01367)."""
+class Duel(_Revealing):
+    """The exact likelihood of the sampler that decodes along `order` at temperature 1 (DUEL, arXiv 2603.01367)."""
 
     order: Order
-    processes = frozenset({"absorbing"})
     score_is = "exact under its order"
 
-    def max_forwards(self, length: int) -> int:
-        return length
-
-    def score(
-        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
-    ) -> list[Likelihood]:
-        self.check(denoiser.process)
-        return _reveal(denoiser, requests, partial(_with_priority, self.order), stop=False)
+    def readout(self, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
+        return _with_priority(self.order, logp, row, target)
 
 
 @part
-class Confidence(Estimator):
-    """Sum of log p of the answer's tokens, the likeliest of the remaining ones revealed first: L forwards."""
+class Confidence(_Revealing):
+    """Sum of log p of the answer's tokens, the likeliest of the remaining ones revealed first (arXiv 2606.25331)."""
 
-    processes = frozenset({"absorbing"})
     score_is = "score"
 
-    def max_forwards(self, length: int) -> int:
-        return length
-
-    def score(
-        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
-    ) -> list[Likelihood]:
-        self.check(denoiser.process)
-        return _reveal(denoiser, requests, _own_confidence, stop=False)
+    def readout(self, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
+        values = token_and_best(logp, row, target)
+        return torch.cat([values, values[:, :1]], 1)
 
 
 def greedy(denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest]) -> list[Likelihood]:
@@ -134,23 +132,17 @@ def greedy(denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest]) -> 
     its `value` is then no sum. This is `suffix_greedy_prediction` (`ML-GSAI/LLaDA@b7e6c35 eval_llada.py:173-194`), for
     absorbing noise only.
     """
-    return _reveal(denoiser, requests, partial(_with_priority, "low_confidence"), stop=True)
-
-
-def _reveal(
-    denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], readout: Readout, stop: bool
-) -> list[Likelihood]:
-    """Reveal each continuation one token at a time, by the priority that is `readout`'s third value; with `stop` only
-    up to the first token that is not the argmax."""
+    readout = partial(_with_priority, "low_confidence")
     return score_by_length(
-        requests, lambda length: 1, lambda group: _reveal_group(denoiser, group, readout, stop)
+        requests, lambda length: 1, lambda group: _reveal(denoiser, group, readout, stop=True)
     )
 
 
-def _reveal_group(
+def _reveal(
     denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], readout: Readout, stop: bool
 ) -> list[Likelihood]:
-    """`_reveal` for requests of one total length."""
+    """Reveal continuations one token at a time, by the priority that is `readout`'s third value; with `stop` only up to
+    the first token that is not the argmax. The requests have one total length."""
     mask = mask_id(denoiser.vocabulary)
     target = torch.tensor([request.ids for request in requests])
     lengths = torch.tensor([len(request.continuation) for request in requests])

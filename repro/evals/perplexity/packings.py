@@ -45,7 +45,7 @@ class Packing(Part):
     def missing(self, special: SpecialIds) -> str | None:
         """The reason why the packing cannot be used with these special ids, or None."""
         if special.begin is None or special.end is None:
-            return "the vocabulary has no BOS and EOS to stand around a row; --tasks pieces needs none"
+            return "the vocabulary has no BOS and EOS to begin and end a row; --tasks pieces needs none"
         return None
 
     def text_ids(self, length: int) -> int:

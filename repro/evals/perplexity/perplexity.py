@@ -122,11 +122,8 @@ class TrainingCurve(Task):
     def skip(self, model: Model) -> str | None:
         if model.folder is None:
             return "nothing was trained"
-        return (
-            None
-            if (model.folder.parent / "metrics.jsonl").is_file()
-            else "no metrics.jsonl beside the checkpoint"
-        )
+        known = (model.folder.parent / "metrics.jsonl").is_file()
+        return None if known else "no metrics.jsonl in the run folder"
 
     def workload(self, model: Model, ask: Ask) -> Workload:
         return Workload.of_rows(0, 0, 1)

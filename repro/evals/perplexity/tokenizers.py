@@ -73,5 +73,5 @@ def check_ids(name: str, data: Data) -> None:
         shown = [*ids[:5], *(["..."] if len(ids) > 5 else [])]
         raise ValueError(
             f"the tokenizer makes {shown} of {known.words!r}, {name} {list(known.ids)};"
-            " copy the tokenizer of these weights beside them"
+            " copy the tokenizer of these weights into their folder"
         )
