@@ -25,8 +25,8 @@ MAX_LOGITS = 1 << 25
 
 
 class ScoredInputs(NamedTuple):
-    """Inputs of one total length: `ids` [n, T] as the network reads them, `scored` [n, T] bool where its output is read,
-    `target` [n, T] the clean tokens, diffusion time `t` [n], and `prompt` [n, T] bool at the prompt's positions."""
+    """Inputs of one total length: `ids` [n, T] as the network reads them, `scored` [n, T] bool where its output is
+    read, `target` [n, T] the clean tokens, diffusion time `t` [n], and `prompt` [n, T] bool at the prompt."""
 
     ids: Tensor
     scored: Tensor
