@@ -37,7 +37,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def line(monkeypatch, capsys):
-    """`line(PROGRAM, *arguments)`: the one line that a command line ends with, its exit code being 2."""
+    """`line(PROGRAM, *arguments)`: the single line on stderr of a command that exits with code 2."""
     mains = {
         "repro.evals": evals,
         "repro.sample": sample.main,
@@ -86,7 +86,7 @@ NANO = ("--scale", "nano")
         (MDLM, ("--set", "steps=1", "--set", "steps=2"), "pin 'steps' is given twice; give it once"),
         (MDLM, ("--set", "steps=5.0"), "steps=5.0: expected int, got float"),
         (MDLM, ("--set", "steps=five"), 'steps="five": expected int, got str'),
-        (MDLM, ("--set", "steps"), "'steps' is no PIN=VALUE"),
+        (MDLM, ("--set", "steps"), "'steps' is not PIN=VALUE"),
         (MDLM, ("--stepz", "5"), "no flag '--stepz'; nearest is '--steps'"),
         (MDLM, ("--step=5",), "no flag '--step'; nearest is '--steps'"),
         (EVALS, ("--sampler", "all"), "no flag '--sampler'; nearest is '--samplers'"),
@@ -101,7 +101,7 @@ NANO = ("--scale", "nano")
         (MDLM, ("--seed", "1", "--seed", "2"), "--seed is given twice; give it once"),
         (MDLM, ("nano",), "unexpected argument 'nano'"),
         (MDLM, ("--steps", "-5"), "-5 is negative; give 0 or more"),
-        (MDLM, ("--steps", "few"), "'few' is no integer"),
+        (MDLM, ("--steps", "few"), "'few' is not an integer"),
         (MDLM, (*NANO, "--steps", "0"), "cannot stop at step 0: mdlm@nano has steps 1 to 2200"),
         (MDLM, (*NANO, "--steps", "2201"), "cannot stop at step 2201: mdlm@nano has steps 1 to 2200"),
         (MDLM, ("--json",), "--json goes with --print or --plan"),
@@ -115,7 +115,7 @@ NANO = ("--scale", "nano")
         (EVALS, ("--rule", "duo"), "use `python -m repro.evals judge FILE.jsonl --judge CKPT`"),
         (EVALS, ("--samples", "x.jsonl"), "is scored by `python -m repro.evals judge FILE.jsonl"),
         (EVALS, ("--samplers", "list"), "use `python -m repro.evals list samplers`"),
-        (EVALS, (*ORACLE, "--seeds", "x"), "'x' is no integer"),
+        (EVALS, (*ORACLE, "--seeds", "x"), "'x' is not an integer"),
         (EVALS, (*ORACLE, "--weights", "exma"), "invalid choice: 'exma'"),
         (EVALS, (*ORACLE, "--tokens-per-step", "0"), "'0' is no positive number"),
         (SAMPLE, ("--prompt", "AB"), "the following arguments are required: --ckpt"),
@@ -231,7 +231,7 @@ def test_no_network(tmp_path, monkeypatch, line):
     assert not (tmp_path / "run").exists()
 
 
-# --- the runner -----------------------------------------------------------------------------------------
+# --- exit codes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_no_network(tmp_path, monkeypatch, line):
         (BrokenPipeError(), 141, ""),
     ],
 )
-def test_the_runner_ends_in_one_line(error, code, said, capsys):
+def test_errors_are_one_line_with_an_exit_code(error, code, said, capsys):
     def main(argv):
         raise error
 
@@ -279,7 +279,7 @@ def test_a_flag_that_may_be_repeated_is_no_error():
     assert parser.parse_args(["--set", "a", "--set", "b", "--n=2"]).set == ["a", "b"]
 
 
-# --- in processes of their own --------------------------------------------------------------------------
+# --- subprocesses --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_flag_that_may_be_repeated_is_no_error():
         ("repro.recipes.llada", ["--plan"], "395,8", False),
     ],
 )
-def test_what_only_prints_is_light(module, arguments, shown, light):
+def test_commands_that_only_print_are_light(module, arguments, shown, light):
     """Exit code 0; --help and --print do not import torch, which takes longer than a second."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", module, *arguments],
@@ -308,7 +308,7 @@ def test_what_only_prints_is_light(module, arguments, shown, light):
     assert not heavy or not light
 
 
-def test_a_wrong_flag_in_a_process_of_its_own():
+def test_a_wrong_flag_in_a_subprocess():
     """`python -m` itself: exit code 2, one line, nothing on stdout."""
     done = subprocess.run(
         [sys.executable, "-m", "repro.recipes.mdlm", "--scal", "nano"],
@@ -332,7 +332,7 @@ def test_a_wrong_flag_in_a_process_of_its_own():
     ],
 )
 def test_lists_name_what_can_be_chosen(what, shown, capsys):
-    """A line each: name, kind, and purpose or source; without a name all lists under headings."""
+    """A line for each: name, kind, and purpose or source."""
     assert evals(["list", what]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(" ".join(line.split()).startswith(shown) for line in lines), lines

@@ -7,17 +7,13 @@ depend on it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from repro.core.lazy import torch
 from repro.evals.task import Ask, Task
 from repro.evals.workload import Workload
 from repro.model import Model
 from repro.models.backbone import Size
-
-if TYPE_CHECKING:
-    from repro.evals.task import Ask
-    from repro.model import Model
 
 Found = TypeVar("Found")
 

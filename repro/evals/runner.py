@@ -22,6 +22,7 @@ import msgspec
 
 from repro.core import parts
 from repro.core.files import ROOT, write_text
+from repro.core.lazy import torch
 from repro.evals.batch_size import fitted, halving
 from repro.evals.suites import Suite
 from repro.evals.task import Answer, Ask, Task
@@ -79,15 +80,16 @@ def question(model: Model, cell: Cell) -> Question:
 
 def numerics(model: Model) -> dict[str, Any]:
     """The numerics class of this model and machine: answers of one class are equal up to rounding."""
-    from repro.core.lazy import torch
-
     device = next(model.denoiser.buffers()).device.type
-    exact = model.weights == "exact"
+    return _numerics(device, model.precision, "none" if model.weights == "exact" else "sdpa")
+
+
+def _numerics(device: str, dtype: str, attention: str) -> dict[str, Any]:
     return {
         "device": device,
-        "dtype": model.precision,
+        "dtype": dtype,
         "torch": version("torch").partition("+")[0],
-        "attention": "none" if exact else "sdpa",
+        "attention": attention,
         "threads": torch.get_num_threads() if device == "cpu" else 1,
     }
 
@@ -211,13 +213,4 @@ def _commit() -> str | None:
 def measured_alone(device: str, seconds: float) -> dict[str, Any]:
     """Measurements of an answer about samples that were not generated here: a judge's, in float32 on `device`, without
     a generation speed."""
-    from repro.core.lazy import torch
-
-    kind = {
-        "device": device,
-        "dtype": "float32",
-        "torch": version("torch").partition("+")[0],
-        "attention": "sdpa",
-        "threads": torch.get_num_threads() if device == "cpu" else 1,
-    }
-    return _measured(kind, Answer(metrics={}), seconds, _commit())
+    return _measured(_numerics(device, "float32", "sdpa"), Answer(metrics={}), seconds, _commit())

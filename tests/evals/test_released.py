@@ -17,7 +17,7 @@ CANVAS = released.GEMMA.canvas
 
 
 def asked(write, tmp_path, tokenizer, monkeypatch, capsys):
-    """Records and skipped ones of a folder's samplers, by flags."""
+    """A function of flags that runs a small folder and returns records and skips."""
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
     folder = write(tmp_path / "release", tokenizer)[0]
     task = str(lm_worlds.tasks(tmp_path, rows=2)["writing"])
@@ -53,7 +53,7 @@ def test_a_task_in_blocks_with_a_cache(write, sampler, kept, tmp_path, tokenizer
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [llada, dream, mdlm, duo, diffusion_gemma])
 def test_every_sampler(write, tmp_path, tokenizer, monkeypatch, capsys):
-    """Without and with a cache: every preset of the process is asked, the others say what they are for."""
+    """Without and with a cache: every preset of the process runs; the skips of others name their process."""
     run = asked(write, tmp_path, tokenizer, monkeypatch, capsys)
     noise = "uniform" if write in (duo, diffusion_gemma) else "absorbing"
     fits = {name for name, rule in PRESETS.items() if noise in rule.capabilities.processes}
@@ -68,7 +68,7 @@ def test_every_sampler(write, tmp_path, tokenizer, monkeypatch, capsys):
 
 
 def test_a_plan_of_blocks(tmp_path, tokenizer, monkeypatch, capsys):
-    """BD3-LM's network is asked in its own blocks, planned or not, and refuses others in one line."""
+    """BD3-LM's network runs in its own blocks, planned or not; another block length is an error."""
     run = asked(released.bd3, tmp_path, tokenizer, monkeypatch, capsys)
     ((record,), _) = run("--samplers", "low_confidence")
     assert record.question.plan["block_length"] == 4

@@ -1,4 +1,4 @@
-"""Evaluation: what is asked, what is kept, what is skipped; sampler error under the exact denoiser."""
+"""Requests and the runner: grids, skips and records; sampler error under the exact denoiser."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def excess(model, sampler, rates, folder, samples=500):
 
 
 def test_ancestral_error_of_absorbing_noise_halves_with_the_steps(absorbing, tmp_path):
-    """Spec H12: the error of parallel commits is of order 1/N (with n = 500 the ratio is known to about .15)."""
+    """docs/method.md#oracle-12: the error halves as the steps double (n = 500: the ratio is known to about .15)."""
     found = [m["excess"].value for m in excess(absorbing, "ancestral", [4, 2, 1], tmp_path)]
     assert 1.5 < found[0] / found[1] < 2.5 and 1.5 < found[1] / found[2] < 2.6, found
 
 
-def test_orders_that_do_not_look_at_draws_are_exact_one_at_a_time(absorbing, tmp_path):
-    """With an exact denoiser any order that ignores the drawn tokens gives the law itself; one that looks is biased."""
+def test_orders_that_ignore_drawn_tokens_are_exact_one_token_at_a_time(absorbing, tmp_path):
+    """With an exact denoiser, an order that ignores the drawn tokens gives the exact law; others are biased."""
     for name in ("random", "margin", "entropy"):
         (m,) = excess(absorbing, f"{name}:temperature=1.0", [1], tmp_path)
         assert abs(m["excess"].value) < 4 * m["excess"].se, (name, m)
@@ -64,7 +64,7 @@ def test_orders_that_do_not_look_at_draws_are_exact_one_at_a_time(absorbing, tmp
 
 
 def test_uniform_ancestral_converges_for_both_meanings(uniform, tmp_path):
-    """Spec H13: leave-one-out and posterior-mean denoisers give one law; at 64 steps it is the language's."""
+    """docs/method.md#oracle-13: leave-one-out and posterior-mean denoisers give one law, at 64 steps the language's."""
     (loo,) = excess(uniform, "ancestral", [0.5], tmp_path / "loo", samples=300)
     (mean,) = excess(load("oracle:duo@nano"), "ancestral", [0.5], tmp_path / "mean", samples=300)
     for m in (loo, mean):
@@ -87,7 +87,7 @@ def test_bigram_distance_is_unbiased(absorbing):
     assert ((plug_in / plug_in.sum() - law) ** 2).sum() > 3 * found.abs().mean()
 
 
-def test_finished_questions_are_not_asked_again(absorbing, tmp_path):
+def test_finished_questions_are_not_computed_again(absorbing, tmp_path):
     request = Request(["ancestral"], ["law"], [8.0, "all"], samples=50, out=tmp_path)
     first = list(prepare(absorbing, request).run())
     assert [new for _, new in first] == [True, True]
@@ -112,7 +112,7 @@ def test_the_question_holds_what_the_answer_depends_on(absorbing):
     assert question(absorbing, other).id != asked.id and question(absorbing, other).cell == asked.cell
 
 
-def test_sampling_does_not_depend_on_how_many_are_asked_for(absorbing):
+def test_samples_do_not_depend_on_their_number(absorbing):
     both = sample(absorbing, n=3, sampler="ancestral", seed=5)
     assert sample(absorbing, n=1, sampler="ancestral", seed=5) == both[:1]
     assert len(set(both)) == 3
@@ -172,7 +172,7 @@ def test_suites_read_back(path):
         assert parts.read(parts.canonical(task)) == task
 
 
-def test_the_five_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+def test_the_python_code_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REPRO_RUNS", raising=False)
     text = (ROOT / "README.md").read_text("utf-8")
@@ -183,14 +183,14 @@ def test_the_five_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
 
 
 def test_bound_of_the_exact_denoiser_is_the_entropy(absorbing, uniform, tmp_path):
-    """No gap is left with exact conditionals: paired on the same rows, within 4 standard errors and never below."""
+    """The gap of the bound is 0 with exact conditionals: paired on the same rows, within 4 standard errors."""
     for name, model in {"absorbing": absorbing, "uniform": uniform}.items():
         (record,) = score(model, tasks=["bound"], limit=256, suite="nano", out=tmp_path / name)
         gap = record.answer.metrics["gap"]
         assert abs(gap.value) < 4 * gap.se and gap.se < 0.1, (name, gap)
 
 
-def test_generating_tasks_refuse_plans_that_cannot_be_had(absorbing):
+def test_plans_that_do_not_fit_are_refused(absorbing):
     from repro.samplers.plan import check
 
     with pytest.raises(ValueError, match="adaptive"):
@@ -201,8 +201,8 @@ def test_generating_tasks_refuse_plans_that_cannot_be_had(absorbing):
         check(preset("random"), by_name("ar@nano").process, Plan(gen_length=8, block_length=8, steps=8))
 
 
-def test_one_question_under_two_names_is_asked_once(absorbing):
-    """What a table prints of a row is what was asked: temperature is never changed behind a preset's back."""
+def test_one_question_under_two_names_appears_once(absorbing):
+    """Tables print the preset whose settings were used; the temperature is never changed silently."""
     names = ["random", "random:temperature=0.0", "random:temperature=0.5"]
     request = Request(names, ["law"], [1], suite="nano")
     _, found, skipped = lay_out(absorbing, request, lambda task, model: task.skip(model))
@@ -213,8 +213,8 @@ def test_one_question_under_two_names_is_asked_once(absorbing):
     ]
 
 
-def test_a_rate_is_called_what_is_planned(absorbing):
-    """16 tokens at 3, 5 and 7 a step take 6, 4 and 3 steps; 4 and 5 are one question."""
+def test_a_rate_is_labelled_as_planned(absorbing):
+    """16 tokens at 3, 5 and 7 a step take 6, 4 and 3 steps; 4 and 5 a step are the same question."""
     request = Request(["random"], ["law"], [1, 2, 3, 4, 5, 7, "all"], suite="oracle")
     _, found, _ = lay_out(absorbing, request, lambda task, model: task.skip(model))
     length = found[0].ask.plan.gen_length
@@ -237,13 +237,13 @@ def test_what_would_have_no_effect_is_refused(absorbing, request_, says):
         lay_out(absorbing, request_, lambda task, model: task.skip(model))
 
 
-def test_quoted_rows_are_of_documents_that_training_never_looked_at(tmp_path, monkeypatch):
-    """The in-training bound reads the first 512 rows; a document among them is out, and the others all take part."""
+def test_quoted_rows_are_of_documents_that_training_did_not_evaluate(tmp_path, monkeypatch):
+    """The in-training bound reads the first 512 rows; their documents are left out, all others take part."""
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
     recipe = by_name("mdlm@nano.text")
     (task,) = [task for task in read_suite("nano.text").tasks if task.name == "bound"]
     model = SimpleNamespace(data=recipe.data, corpus=None)
     quoted = set(task._rows(model, task.rows).example.tolist())  # type: ignore[attr-defined]
     names = recipe.data.clusters(prepared(recipe.data).heldout.example)
-    steering = set(names[: recipe.heldout_rows].tolist())
-    assert not quoted & steering and len(quoted) == len(set(names.tolist()) - steering) > 5
+    in_training = set(names[: recipe.heldout_rows].tolist())
+    assert not quoted & in_training and len(quoted) == len(set(names.tolist()) - in_training) > 5

@@ -1,4 +1,4 @@
-"""Published suites and their plans: what they ask exists, and what they are said to cost is what decoding counts."""
+"""Published suites and plans: every task exists, and planned forwards are those that decoding counts."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def runs(tmp_path_factory, monkeypatch):
 # --- suites -------------------------------------------------------------------------------------------------
 
 
-def test_every_suite_of_an_entry_is_there_and_lays_out():
-    """Each plan fits the checkpoint's process: nothing published is skipped for a plan that cannot be had."""
+def test_every_suite_of_a_checkpoint_exists_and_lays_out():
+    """Each plan fits the checkpoint's process: no published setting is skipped."""
     assert set(PUBLISHED) <= {path.stem for path in SUITES.glob("*.toml")}
     for name in PUBLISHED:
         suite = read_suite(name)
@@ -98,7 +98,7 @@ def first_member(manager, entry):
 
 
 @pytest.mark.parametrize("task", lm_tasks())
-def test_lm_eval_has_the_task_in_that_version_asking_that(task):
+def test_lm_eval_has_the_task_in_that_version(task):
     manager, entry = index(task.task)
     assert task.source == STANDARD and task.task_version == str(entry.cfg["metadata"]["version"])
     assert task.task in sizes()
@@ -109,7 +109,7 @@ def test_lm_eval_has_the_task_in_that_version_asking_that(task):
 
 
 def test_single_token_answers_take_one_draw():
-    """Spec B.5: n_mc is 1 for MMLU, CMMLU and C-Eval, 128 elsewhere."""
+    """docs/method.md#llada-likelihood: 1 draw for MMLU, CMMLU and C-Eval, 128 elsewhere."""
     draws = {t.name: t.estimator.draws for t in read_suite("llada_base").tasks if isinstance(t, LmLikelihood)}
     assert draws.pop("mmlu") == draws.pop("cmmlu") == draws.pop("ceval-valid") == 1
     assert set(draws.values()) == {128}
@@ -129,7 +129,7 @@ INSTRUCT = {  # docs/method.md#llada-settings: gen length / block, flags
 }
 
 
-def test_llada_instruct_is_spec_b6():
+def test_llada_instruct_has_the_published_settings():
     entry = checkpoints.entry("GSAI-ML/LLaDA-8B-Instruct")
     assert (entry.eos, entry.eot) == (126081, 126348)
     _, cells, _ = lay_out(unloaded(entry), Request(suite="llada_instruct"), lambda task, model: None)
@@ -170,7 +170,7 @@ def own(tmp_path, monkeypatch):
     return write
 
 
-def test_plans_are_asked_as_they_stand_and_flags_replace_one_field(own, tmp_path):
+def test_plans_run_as_written_and_flags_replace_one_field(own, tmp_path):
     model, _ = subject("oracle:mdlm@nano")
     own(SUITE)
     asked = [
@@ -188,7 +188,7 @@ def test_plans_are_asked_as_they_stand_and_flags_replace_one_field(own, tmp_path
     blocks = prepare(model, Request(suite="own", block_length=16, out=tmp_path))
     assert [c.ask.plan.block_length for c in blocks.cells] == [16] * 5
     lost = prepare(model, Request(["ancestral"], suite="own", out=tmp_path))
-    assert "--tokens-per-step" in lost.skipped[0].reason  # the second plan says no steps
+    assert "--tokens-per-step" in lost.skipped[0].reason  # the second plan has no steps
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_wrong_suite_is_refused(own, old, new, says):
 
 
 def test_a_group_is_one_question_with_every_member_s_items(tmp_path, monkeypatch):
-    """Accuracy over a group is lm-eval's own aggregate, weighted by size; each item says its member."""
+    """The accuracy of a group is lm-eval's own aggregate, weighted by size; each item names its member."""
     from lm_eval.tasks import TaskManager
 
     from repro.evals.lm import lm_tasks
@@ -249,7 +249,7 @@ def test_a_group_is_one_question_with_every_member_s_items(tmp_path, monkeypatch
 # --- plans --------------------------------------------------------------------------------------------------
 
 
-def test_a_plan_needs_no_weights_and_answers_at_once(capsys):
+def test_a_plan_needs_no_weights_and_is_quick(capsys):
     began = time.process_time()
     assert main(["plan", "--suite", "fast_dllm", "--json"]) == 0
     assert time.process_time() - began < 5
@@ -287,8 +287,8 @@ def test_hours_by_hand():
     assert device.seconds(few, network, small, 1) == pytest.approx(8.02e9 / 3.35e12 / 0.4)
 
 
-def test_a_plan_prices_the_precision_that_is_loaded(capsys):
-    """Plain: float32 unless it is said; the free memory and the rows follow. What cannot be loaded so is told."""
+def test_a_plan_and_a_run_have_the_same_default_precision(capsys):
+    """float32 by default; memory and batch follow. A precision that a checkpoint cannot have is an error."""
     ask = ["plan", "--ckpt", "GSAI-ML/LLaDA-8B-Instruct", "--suite", "fast_dllm", "--json"]
     found = {}
     for flags in ([], ["--precision", "bfloat16"], ["--precision", "float32"]):
@@ -304,7 +304,7 @@ def test_a_plan_prices_the_precision_that_is_loaded(capsys):
         main(["--ckpt", "oracle:mdlm@nano", "--precision", "bfloat16"])
 
 
-def test_flags_without_effect_and_unknown_suites_are_told(capsys):
+def test_flags_without_effect_and_unknown_suites_are_errors(capsys):
     with pytest.raises(ValueError, match=r"--out has no effect on `python -m repro\.evals plan`"):
         main(["plan", "--suite", "duo_owt", "--out", "x"])
     with pytest.raises(ValueError, match="no device 'h10'; nearest is 'h100'"):
@@ -349,7 +349,7 @@ def test_planned_forwards_are_those_that_decoding_counts(name, noise, way):
     prompt = model.data.encode("abcde")
     found = decode(model.denoiser, model.recipe.process, preset(name), asked, [prompt], seed=0, names=[0])
     said = decoding(preset(name), asked, len(prompt), noise == "left_to_right")
-    if name == "remdm_cap":  # nothing is left to decide before the plan ends, as chance has it
+    if name == "remdm_cap":  # may finish early, at random
         assert 1 <= found.cost.forwards.item() <= said.forwards
         return
     assert found.cost.forwards.item() == said.forwards
@@ -357,7 +357,7 @@ def test_planned_forwards_are_those_that_decoding_counts(name, noise, way):
 
 
 def test_likelihoods_count_every_answer():
-    """Multiple choice under absorbing noise: draws and one forward an id for is_greedy; left to right one in all."""
+    """Multiple choice under absorbing noise: draws, and one forward a token for is_greedy; causal: one in all."""
     size = sizes()["arc_challenge"]
     masked = of_answers(size, 0, estimator("llada_mc"), world("absorbing"))
     assert masked.forwards == (128 + size.answer) * size.choices and masked.items == 1172
@@ -384,7 +384,7 @@ def test_the_batch_fits_and_twice_as_many_would_not(free, length):
     assert fitting_batch(network, length, free, positions=32, value=2, cached=True) <= batch
 
 
-def test_plans_of_the_nano_ladder_are_of_the_recipe(tmp_path):
+def test_a_plan_of_an_oracle_has_unknown_cost(tmp_path):
     found = plan("oracle:mdlm@nano", Request(suite="nano"), "cpu")
     assert found.unknown == len(found.lines) and "training" in found.skipped[0].what
 

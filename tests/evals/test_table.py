@@ -1,4 +1,4 @@
-"""The one table of a grid: presets and tokens per step down, tasks across, intervals, cost; and the same as JSON."""
+"""The table of a grid: a row for each preset and rate, columns for tasks, intervals and cost; and its JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from repro.training.loop import train
 
 
 def record(task, preset, tokens, metrics, seed=0, nfe=4.0):
-    """As much of a record as a table reads."""
+    """A record with the fields that a table reads."""
     return SimpleNamespace(
         labels=SimpleNamespace(task=task, preset=preset, tokens_per_step=tokens),
         question=SimpleNamespace(sampler=None if preset is None else {}, seed=seed),
@@ -52,7 +52,7 @@ GRID = [
 
 
 def test_tasks_stand_side_by_side():
-    """One line a (preset, tokens per step); each task's metric with its interval, and its NFE; true samples last."""
+    """A line for each preset and rate, with each task's metric, interval and NFE; true samples last."""
     found = lines(printed([*GRID, record("bound", None, None, {"nll": metric(2.0)})]))
     assert found[0] == ["bound", "nll", "2.00 ± 0.20", "50"]
     assert [line[:2] for line in found[1:4]] == [
@@ -66,8 +66,8 @@ def test_tasks_stand_side_by_side():
     assert "law: n = 50; quiz: n = 50; NFE: forwards a row" in printed(GRID)
 
 
-def test_a_narrow_console_gets_the_same_in_parts():
-    """By task, then by metric; no cell is cut, and every part says preset, tokens per step and cost."""
+def test_a_narrow_console_gets_the_table_in_parts():
+    """Split by task, then by metric; no cell is cut, and every part has preset, tokens per step and cost."""
     many = [record("law", "origin", "1", {f"metric{c}": metric(1.0) for c in "abcdef"}), *GRID]
     text = printed(many, width=70)
     assert "…" not in text and max(map(len, text.splitlines())) <= 70
@@ -80,7 +80,7 @@ def test_a_narrow_console_gets_the_same_in_parts():
 
 
 def test_speeds_stand_with_what_timed_them():
-    """A table an engine, device, clock and batch: no row stands under another one's."""
+    """One table for each engine, device, clock and batch."""
     kinds = [{}, {"device": "other"}, {"clock": "wall"}]
     text = printed([synthetic.timed("mdlm@nano", "random", "4", "1100", 4, **kind) for kind in kinds])
     for said in ("repro on toy; process", "repro on other; process", "repro on toy; wall"):
@@ -89,14 +89,14 @@ def test_speeds_stand_with_what_timed_them():
     assert same.count("engine repro on toy") == 1
 
 
-def test_seeds_are_told_apart_and_holes_are_empty():
+def test_seeds_have_a_column_and_missing_cells_are_empty():
     some = [*GRID[:2], record("law", "random", "1", {"excess": metric(0.7)}, seed=3)]
     found = lines(printed(some))
     assert [line[:3] for line in found[:2]] == [["random", "0", "1"], ["random", "3", "1"]]
     assert found[1][-3:] == ["", "", ""] and found[1][3] == "0.70 ± 0.20"
 
 
-def test_numbered_metrics_are_a_line_a_number():
+def test_numbered_metrics_have_a_line_for_each_number():
     answer = {f"{what}_{n}": metric(n / 10) for n in (8, 16) for what in ("bias", "flips")}
     found = lines(printed([record("levels", None, None, {**answer, "loss": metric(1.0, None)})]))
     assert found[0] == ["levels", "loss", "1", "50"]
@@ -106,7 +106,7 @@ def test_numbered_metrics_are_a_line_a_number():
 
 
 def test_intervals_by_kind():
-    """Shares: Wilson's, also at 0 and 1; else normal; unknown without a standard error."""
+    """Shares: Wilson's, also at 0 and 1; otherwise normal; None without a standard error."""
     low, high = interval("exact_match.strict", metric(1.0, 0.0, 20))
     assert high == 1 and low == pytest.approx(0.839, abs=1e-3)
     assert interval("gap", metric(1.0, 0.5)) == pytest.approx((0.02, 1.98))
@@ -115,7 +115,7 @@ def test_intervals_by_kind():
 
 
 def test_all_samplers_on_a_trained_net(tmp_path, monkeypatch, capsys):
-    """`--samplers all`: every preset and rate of the suite in one table with its skips, and JSON says the same."""
+    """`--samplers all`: every preset and rate of the suite in one table with its skips; JSON agrees."""
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
     out = train(toy("mdlm", "data.heldout=600"), seed=0, out=tmp_path / "run", stop=None, resume=False)
     arguments = [

@@ -37,7 +37,7 @@ Key = tuple[str, Sampler | None, Decoding | None]
 """Identifies a question within a suite: task, sampler, plan."""
 
 
-class Asks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One request of a row: `cells` (names of cells, rows or tables of evals/published.toml), or `tasks` of a `suite`
     (none: all) for the checkpoint `ckpt`; at most `limit` items and `samples` texts (0: as the suite says)."""
 
@@ -55,7 +55,7 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     title: str
     verdict: str
-    asks: list[Asks]
+    asks: list[RowRequest]
 
 
 class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,7 +136,7 @@ def read_suite_group(name: str) -> list[Row]:
     return rows
 
 
-def _check(asks: Asks) -> None:
+def _check(asks: RowRequest) -> None:
     if bool(asks.cells) == bool(asks.suite):
         raise ValueError("a request has either cells or a suite; give one of them")
     if bool(asks.suite) != bool(asks.ckpt) or (asks.tasks and not asks.suite):
@@ -166,7 +166,7 @@ def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step
 
     Raises ValueError, with the reason, if no question answers them, and for the folder of another checkpoint.
     """
-    row = Row(name=",".join(names), title="published cells", verdict="", asks=[Asks(cells=list(names))])
+    row = Row(name=",".join(names), title="published cells", verdict="", asks=[RowRequest(cells=list(names))])
     step = _step(row, base)
     if not step.parts:
         raise ValueError(f"nothing here answers {step.skipped[0].what}: {step.skipped[0].reason}")

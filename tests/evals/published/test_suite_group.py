@@ -55,7 +55,7 @@ def test_every_row_has_a_command_its_hours_and_a_verdict():
     ("preset", "speed"), [("low_confidence, block 32", 6.7), ("threshold_0.9, block 32, prefix cache", 54.4)]
 )
 def test_hours_against_a_published_speed(preset, speed):
-    """Tokens a second of Fast-dLLM's table 1 on an A100: the plan is no more than 10 % and 45 % below these seconds."""
+    """Tokens a second of Fast-dLLM's table 1 on an A100: planned seconds are at most 10 % and 45 % lower."""
     found = plan(None, Request(suite="fast_dllm"), "a100", "bfloat16")
     (line,) = [line for line in found.lines if (line.task, line.preset) == ("gsm8k_256", preset)]
     said, measured = line.hours * 3600 / line.items, 256 / speed
@@ -96,8 +96,8 @@ def test_a_row_s_own_commands_plan_the_same(capsys):
 
 
 def test_one_row_by_hand(capsys):
-    """F3: MDLM without and with nucleus, and BD3's own: 1,024 texts in 1,024 forwards, one more for a drawn
-    tail; of BD3's the 300 that its protocol has."""
+    """F3: MDLM without and with nucleus sampling, 1,024 texts in 1,024 forwards (one more for a drawn tail), and BD3's
+    300 texts."""
     (row,) = [row for row in read_suite_group("flagship") if row.name == "F3"]
     (found,) = planned(steps([row], Request()), "h100")
     assert [(line.items, line.forwards) for plan in found.plans for line in plan.lines] == [
@@ -284,7 +284,7 @@ def test_cells_write_the_record_that_verify_compares(tmp_path, monkeypatch, caps
     assert found["duo.t5.mdlm.8"].answer == "fail" and found["duo.t5.mdlm.8"].ours > 900
     assert found["duo.t5_entropy.mdlm.8"].answer == "fail"
     assert found["duo.t5.mdlm.16"].answer == "not run"
-    assert found["duo.t5.mdlm.1024"].price.hours > 0.2  # of the published sizes, whatever lies here
+    assert found["duo.t5.mdlm.1024"].price.hours > 0.2  # for the published sizes
 
 
 # --- time budget --------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def slow(monkeypatch):
     return clock
 
 
-def test_a_run_stops_before_its_hours_are_over_and_goes_on(tmp_path, slow):
+def test_a_run_stops_within_its_hours_and_continues(tmp_path, slow):
     """Four questions of an hour each with 2.5 hours: two are answered, then the other two, none twice."""
     model = load("oracle:mdlm@nano")
     request = Request(["random"], ["law"], [16, 32], (0, 1), samples=4, suite="oracle", out=tmp_path)
