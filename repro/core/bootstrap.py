@@ -1,10 +1,10 @@
-"""Which rows a bootstrap draws, without torch: the same keyed numbers as `repro.core.rng`, in numpy.
+"""Bootstrap resampling in numpy, with the same keyed random numbers as `repro.core.rng` has in torch.
 
     rows = resampled(256, 1000)                     # [1000, 256]: row numbers, each line a resample with replacement
-    low, high = band(values[1:], 0.95)
+    low, high = band(values, 0.95)
 
-Every record of as many rows is resampled by the same numbers. Rows of one number share the randomness of their decoding
-across samplers and temperatures, so this keeps what they have in common: differences are paired.
+All records with the same number of rows are resampled by the same numbers. Rows with the same number share their
+decoding randomness across samplers and temperatures, so differences between records are paired.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser on uint64 (Steele, Lea, Flood 2014)."""
+    """Finaliser of SplitMix64, elementwise on uint64 (Steele, Lea, Flood 2014)."""
     x = (x ^ (x >> np.uint64(30))) * _MIX1
     x = (x ^ (x >> np.uint64(27))) * _MIX2
     return x ^ (x >> np.uint64(31))
@@ -44,7 +44,7 @@ def uniform(purpose: int, rows: int, count: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def resampled(count: int, draws: int) -> np.ndarray:
-    """Numbers of the rows that each draw takes, [draws, count]."""
+    """Row numbers below `count` of each resample, [draws, count] int64."""
     return (uniform(RESAMPLE, draws, count) * count).astype(np.int64)
 
 

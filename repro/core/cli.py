@@ -1,4 +1,4 @@
-"""Command lines: arguments that name the nearest valid one, and one clear line with exit code 2 for bad input."""
+"""Command lines: errors name the nearest valid flag; bad input gives one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from repro.core.errors import Stopped, Usage, nearest, one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations whose errors are ValueErrors that name the nearest flag; a repeated flag errs."""
+    """argparse without abbreviations; errors are ValueErrors that name the nearest flag; repeating a flag is an
+    error."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
@@ -26,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         raise Usage(message)
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As argparse; raises ValueError for an unknown flag (nearest named) or a flag given twice."""
+        """As argparse; ValueError for an unknown flag (the nearest one is named) or a flag that is given twice."""
         args = list(sys.argv[1:] if args is None else args)
         flags = {flag: action for action in self._options() for flag in action.option_strings}
         given = [a.partition("=")[0] for a in args if a.startswith("--")]
@@ -54,7 +55,7 @@ def natural(text: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no integer") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative; give 0 or more")
     return value
@@ -69,14 +70,14 @@ def positive(text: str) -> int:
 
 
 def first() -> bool:
-    """Whether this is the process of a launch that speaks; one started by hand is."""
+    """Whether this process has rank 0, the one that prints; true without a launcher."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
-    """Run a command line and exit with its code; bad input is one line on stderr and code 2, Ctrl-C code 130.
+    """Run a command line and exit with its code; bad input is one line on stderr and code 2, Ctrl-C is code 130.
 
-    One thread unless the environment says otherwise: a CPU's numbers depend on how many; `nano` is made for one.
+    Uses one thread unless OMP_NUM_THREADS is set: results on a CPU depend on the number of threads.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
     try:

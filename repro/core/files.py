@@ -1,4 +1,4 @@
-"""Where things lie, and how a file is written so that a reader never sees half of it."""
+"""Locations of files, and atomic writing: a reader never sees a half-written file."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 _HERE = Path(__file__).resolve().parents[1]
 ROOT = _HERE.parent if (_HERE.parent / "pyproject.toml").is_file() else _HERE / "_data"
-"""Folder that holds `recipes/` and `evals/`: the checkout, or the copy that the wheel carries."""
+"""Folder with `recipes/` and `evals/`: the checkout, or the copy in an installed wheel."""
 
 
 def runs() -> Path:
-    """Folder of everything made on this machine: `runs/` of the working directory, or $REPRO_RUNS."""
+    """Folder of everything that runs produce: $REPRO_RUNS, or `runs/` in the working directory."""
     return Path(os.environ.get("REPRO_RUNS", "runs"))
 
 
 @contextmanager
 def atomically(path: Path) -> Generator[Path]:
-    """Yield a temporary path beside `path` (file or folder); on success it takes the name, on failure it is removed."""
+    """Yield a temporary path beside `path` (file or folder), renamed to `path` on success and removed on failure.
+
+    Raises FileExistsError where `path` is a folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     _clear(temporary)
@@ -40,13 +39,16 @@ def atomically(path: Path) -> Generator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
     with atomically(path) as temporary:
         temporary.write_text(text, "utf-8")
 
 
 def json_lines(path: Path) -> list[str]:
-    """The lines of a file with one JSON value a line. str.splitlines also cuts at U+2028, U+2029 and U+0085, which may
-    stand inside a JSON string."""
+    """The lines of a file with one JSON value a line.
+
+    Not str.splitlines, which also splits at U+2028, U+2029 and U+0085; these may occur inside a JSON string.
+    """
     *lines, last = path.read_text("utf-8").split("\n")
     return [*lines, last] if last else lines
 
@@ -64,5 +66,6 @@ def _clear(path: Path) -> None:
 
 
 def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

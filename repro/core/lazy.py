@@ -1,8 +1,7 @@
-"""`from repro.core.lazy import torch`: torch, imported when it is first touched.
+"""`from repro.core.lazy import torch`: torch, imported on first attribute access.
 
-Parts carry mathematics as methods, yet `--help`, `--print` and errors of arguments must answer within a second, and
-torch alone takes longer. A module that only *names* torch (in methods, never at class level) stays light this way,
-and type checkers see the real thing.
+Importing torch takes more than a second, and `--help`, `--print` and errors in arguments must be faster. Modules whose
+methods use torch, but nothing at import time, import it from here; type checkers see the real module.
 """
 
 from __future__ import annotations

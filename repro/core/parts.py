@@ -1,11 +1,11 @@
-"""Parts: frozen values whose fields are pins; their canonical form, digest, strict reading and derivation.
+"""Parts: configuration as frozen dataclasses, with a canonical JSON form, a digest, strict reading and overrides.
 
-A *part* is a frozen, keyword-only dataclass without default values. Its canonical form is plain JSON,
-`{"part": NAME, "version": N, field: value, ...}`, and its digest the SHA-256 of that form; NAME is the part's line in
-`repro.core.registry`, N the class's integer `version`, raised when what the part computes changes.
+A *part* is a keyword-only dataclass without default values; its fields are called *pins*. Its canonical form is plain
+JSON, `{"part": NAME, "version": N, field: value, ...}`, and its digest the SHA-256 of that form. NAME is the part's key
+in `repro.core.registry`, N the class's integer `version`, raised when what the part computes changes.
 
     read(canonical(part)) == part                       for every part
-    derive(recipe, {"objective.rate.low": 0.3})          one pin replaced, everything else untouched
+    derive(recipe, {"objective.rate.low": 0.3})          a copy with one pin replaced
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ P = TypeVar("P")
 
 
 class Part(ABC):  # noqa: B024 (its kinds have the abstract methods)
-    """Root of every kind of part (data, backbone, process, objective, sampler, ...)."""
+    """Base class of every kind of part (data, backbone, process, objective, sampler, ...)."""
 
     version: ClassVar[int] = 1
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def part(cls: type[P]) -> type[P]:
-    """Make a class a part: frozen, keyword-only, no default values (a default would be a pin that nobody wrote)."""
+    """Class decorator of parts: frozen, keyword-only, without default values, so that every pin is written out."""
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     for field in dataclasses.fields(made):
         assert field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING, (
-            f"{cls.__name__}.{field.name} has a default value; a part has none"
+            f"{cls.__name__}.{field.name} has a default value; remove it, parts have none"
         )
     return made
 
 
 def canonical(value: Any) -> Any:
-    """Plain JSON form of a part or of a pin's value (tuples become lists)."""
+    """Plain JSON form of a part or of a pin's value; tuples become lists. TypeError for any other type."""
     if isinstance(value, Part):
         fields = {
             f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(typing.cast(Any, value))
@@ -57,26 +57,27 @@ def canonical(value: Any) -> Any:
         return {key: canonical(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{value!r} cannot stand in a part: pins are JSON values, tuples and parts")
+    raise TypeError(f"{value!r} is not a value of a pin; use JSON values, tuples and parts")
 
 
 def to_json(value: Any) -> str:
-    """Canonical text: sorted keys, no spaces, shortest floats that read back equal (NaN and infinity refused)."""
+    """Canonical text: sorted keys, no spaces, shortest exact floats; ValueError for NaN and infinity."""
     return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def sha256(text: str) -> str:
+    """SHA-256 of the UTF-8 text, 64 hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of the canonical text, 64 hexadecimal digits."""
+    """SHA-256 of the canonical text of a part, 64 hexadecimal digits."""
     return sha256(to_json(value))
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
-def _shape(hint: Any) -> list[Any]:
-    """The alternatives of a type hint (`A | B` gives both)."""
+def _alternatives(hint: Any) -> list[Any]:
+    """The alternatives of a type hint: A and B for `A | B`."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return list(typing.get_args(hint))
     return [hint]
@@ -87,22 +88,24 @@ def _is_kind(hint: Any) -> bool:
 
 
 def read(data: Any, kind: Any = Part, path: str = "") -> Any:
-    """Read a canonical form back, strictly.
+    """Read a canonical form back, strictly. `kind`: the type that is expected; `path`: dotted path, for messages.
 
-    Raises ValueError with the dotted path, the offending value and the nearest valid name for: an unknown part, pin
-    or version; a missing pin; a value of the wrong type (`true`, `"5"` and `5.0` are no integers); a part of another
-    kind than the field takes.
+    Raises ValueError with the dotted path, the offending value and the nearest valid name for: an unknown part, pin or
+    version; a missing pin; a value of the wrong type (`true`, `"5"` and `5.0` are not integers); a part of another kind
+    than expected.
     """
     where = f" at {path!r}" if path else ""
     if isinstance(data, dict):
-        kinds = [k for k in _shape(kind) if _is_kind(k)]
+        kinds = [k for k in _alternatives(kind) if _is_kind(k)]
         if not kinds:
             raise ValueError(f"{path}={json.dumps(data)}: expected {_name(kind)}, got a part")
         if "part" not in data:
             raise ValueError(f"no 'part' key{where}: a part is written {{'part': NAME, 'version': N, ...}}")
         cls = registry.part_class(data["part"])
         if not any(issubclass(cls, k) for k in kinds):
-            raise ValueError(f"{path}: part {data['part']!r} is no {' or '.join(k.__name__ for k in kinds)}")
+            raise ValueError(
+                f"{path}: part {data['part']!r} is not of kind {' or '.join(k.__name__ for k in kinds)}"
+            )
         hints = typing.get_type_hints(cls)
         names = [f.name for f in dataclasses.fields(typing.cast(Any, cls))]
         given = {k: v for k, v in data.items() if k not in ("part", "version")}
@@ -121,7 +124,7 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
 
 
 def _leaf(data: Any, hint: Any, path: str) -> Any:
-    leaves = [k for k in _shape(hint) if not _is_kind(k)]
+    leaves = [k for k in _alternatives(hint) if not _is_kind(k)]
     if not leaves:
         raise ValueError(f"{path}={json.dumps(data)}: expected a part of kind {_name(hint)}")
     if isinstance(data, float) and not math.isfinite(data):
@@ -138,12 +141,12 @@ def _join(path: str, name: str) -> str:
 
 
 def _name(hint: Any) -> str:
-    return " | ".join(getattr(k, "__name__", str(k)) for k in _shape(hint))
+    return " | ".join(getattr(k, "__name__", str(k)) for k in _alternatives(hint))
 
 
 # --- deriving -----------------------------------------------------------------------------------------------------
 def derive(root: P, overrides: dict[str, Any]) -> P:
-    """A copy of `root` with pins replaced by dotted path; a value may be a leaf, a part, or a part's canonical form.
+    """A copy of `root` with pins replaced by dotted path; a value may be a JSON value, a part, or a canonical form.
 
     Raises ValueError for an unknown path (nearest valid pin named) or a value of the wrong type.
     """
@@ -177,7 +180,8 @@ def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def leaves(root: Part) -> dict[str, Any]:
-    """Dotted path -> value of every pin that is not itself a part, in the order of the fields."""
+    """Dotted path -> value of every pin that is not itself a part, in field order; a part without pins gives its
+    name."""
     found: dict[str, Any] = {}
 
     def walk(value: Any, path: str) -> None:
@@ -195,17 +199,22 @@ def leaves(root: Part) -> dict[str, Any]:
 
 
 def parse_overrides(pairs: typing.Iterable[str]) -> dict[str, Any]:
-    """`["optimizer.lr=1e-3"]` -> `{"optimizer.lr": 0.001}`; values are JSON, else strings; a pin twice is an error."""
+    """`["optimizer.lr=1e-3"]` -> `{"optimizer.lr": 0.001}`; values are JSON, else strings.
+
+    Raises ValueError for text without "=", a pin that is given twice, and a part after one of its pins.
+    """
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise ValueError(f"{pair!r} is no PIN=VALUE (for example objective.rate.low=0.3)")
+            raise ValueError(f"{pair!r} is not PIN=VALUE (for example objective.rate.low=0.3)")
         if name in found:
             raise ValueError(f"pin {name!r} is given twice; give it once")
         inner = next((other for other in found if other.startswith(f"{name}.")), None)
         if inner is not None:
-            raise ValueError(f"{name!r} would undo {inner!r}, which stands before it; give {name!r} first")
+            raise ValueError(
+                f"{name!r} would overwrite {inner!r}, which comes before it; give {name!r} first"
+            )
         try:
             found[name] = json.loads(text)
         except json.JSONDecodeError:

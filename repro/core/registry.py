@@ -1,6 +1,6 @@
-"""Table of contents: one line a part, one line a recipe; a name is resolved to its class or module on use.
+"""The tables of parts and recipes: name -> "MODULE:CLASS" or module, imported on use.
 
-To add a thing, write its file and add its line here; tests parametrised over these tables then cover it.
+To add a part or a recipe, write its file and add its line here; tests that run over these tables then cover it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PARTS = {
     "recipe": "repro.training.recipe:Recipe",
     "trained_teacher": "repro.training.recipe:TrainedTeacher",
     "released_teacher": "repro.training.recipe:ReleasedTeacher",
-    # and weights of others
+    # released weights
     "release": "repro.hub.release:Release",
     # schedules
     "cosine": "repro.core.schedules:Cosine",
@@ -208,23 +208,23 @@ def resolve(path: str) -> Any:
 
 
 def part_class(name: str) -> type[Part]:
-    """The class of a part by its registered name; ValueError names the nearest one."""
+    """The class of a registered part; ValueError names the nearest name."""
     if name not in PARTS:
         raise ValueError(f"no part {name!r}; {nearest(str(name), PARTS)}")
     return resolve(PARTS[name])
 
 
 def part_name(cls: type[Part]) -> str:
-    """The registered name of a part's class."""
+    """The registered name of a part's class; ValueError where it has none."""
     path = f"{cls.__module__}:{cls.__qualname__}"
     for name, target in PARTS.items():
         if target == path:
             return name
-    raise ValueError(f"{path} has no line in repro/registry.py; add it to PARTS")
+    raise ValueError(f"{path} is not in PARTS of repro/core/registry.py; add its line there")
 
 
 def recipe(name: str) -> Recipe:
-    """The full recipe of a registered name; ValueError names the nearest one."""
+    """The full-scale recipe of a registered name; ValueError names the nearest name."""
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; {nearest(name, RECIPES)}")
     return importlib.import_module(RECIPES[name]).RECIPE

@@ -1,10 +1,10 @@
-"""Randomness that depends on what is drawn, never on device, batch size or number of processes.
+"""Counter-based random numbers: they depend on what is drawn, not on device, batch size or number of processes.
 
 `keys(seed, purpose, step, rows)` chains the SplitMix64 finaliser (Steele, Lea, Flood 2014) over its arguments in plain
-int64 tensor operations; `uniform(keys, *shape)` hashes key and counter. There is no other randomness in the suite:
-data order, corruption, decoding, network initialisation and language tables all draw here.
+int64 tensor operations; `uniform(keys, *shape)` hashes key and counter. All randomness of the suite comes from here:
+data order, corruption, decoding, network initialisation, language tables (docs/method.md#randomness).
 
-A *purpose* is a constant below; two draws that must be independent never share (seed, purpose, step, row).
+A *purpose* is a constant below; draws that must be independent differ in (seed, purpose, step, row).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from repro.core.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Purposes. Numbers are part of every result: append, never renumber.
+# Purposes. Every result depends on these numbers: append, never renumber.
 ORDER = 1  # order of the training rows, one permutation an epoch
 TIME = 2  # diffusion time or mask rate of a row
 CORRUPT = 3  # which tokens are corrupted
@@ -32,17 +32,17 @@ TOKEN = 10  # the token that a sampler writes
 POSITION = 11  # which position a sampler chooses
 REVEAL = 12  # whether an absorbing sampler reveals a position
 BOUND = 13  # noise of the held-out bound
-QUOTED = 14  # which held-out rows are quoted
+QUOTED = 14  # which held-out rows are printed as examples
 LIKELIHOOD = 15  # mask counts and masked sets of a likelihood's draws
 HIT = 17  # when first-hitting reveals the next position
 REMOVAL = 18  # the token that replaces what noise is left at the end
 CORRECTION = 19  # the token that a corrector writes
-NAIVE = 20  # ids of samples that fool a judge
+NAIVE = 20  # ids of naive samples that exploit a text-quality metric
 CORPUS = 23  # which rows of a corpus are scored under a limit
 CLUSTER = 24  # where k-means starts
 RESAMPLE = 25  # which rows a bootstrap draws
-DROPOUT = 28  # what a layer drops in training
-LENGTH = 29  # to what length a training row is cut
+DROPOUT = 28  # which activations dropout zeroes in training
+LENGTH = 29  # the length to which a training row is cut
 PARITY = 30  # ids and noise of a recorded fixture
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
@@ -51,19 +51,19 @@ _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64 (torch shifts arithmetically, so the sign bits are masked off)."""
+    """Logical right shift of int64: torch shifts arithmetically, so the copies of the sign bit are masked off."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser, int64 -> int64, elementwise."""
+    """Finaliser of SplitMix64, int64 -> int64, elementwise."""
     x = (x ^ _shift(x, 30)) * _MIX1
     x = (x ^ _shift(x, 27)) * _MIX2
     return x ^ _shift(x, 31)
 
 
 def fold(keys: Tensor, value: Tensor | int) -> Tensor:
-    """Keys [...] and an integer (or a tensor that broadcasts) -> new keys: `keys` of one more argument."""
+    """New keys [...] from keys [...] and an integer or a tensor that broadcasts, as by one more argument of `keys`."""
     return _mix((keys ^ (_mix(torch.as_tensor(value, device=keys.device) + _GOLDEN))) + _GOLDEN)
 
 
@@ -77,7 +77,7 @@ def keys(seed: int, purpose: int, step: int, rows: Tensor | Sequence[int] | int)
 
 
 def uniform(keys: Tensor, *shape: int) -> Tensor:
-    """Keys [B...] -> float64 in (0, 1), [B..., *shape]: ((h >>> 12) + 1/2) 2^-52 of the hash h of key and counter."""
+    """Keys [B...] -> float64 in (0, 1), [B..., *shape]: ((h >>> 12) + 1/2) 2^-52, h the hash of key and counter."""
     count = math.prod(shape)
     counter = torch.arange(count, dtype=torch.int64, device=keys.device).reshape(shape)
     hashed = fold(keys.reshape((*keys.shape, *[1] * len(shape))), counter)
@@ -93,23 +93,23 @@ def low_discrepancy(seed: int, purpose: int, step: int, rows: Tensor, count: int
     """Stratified uniforms: row r of `count` gets (r + u) / count mod 1 with one u shared by the whole step
     (docs/method.md#oracle-32).
 
-    `rows` [B]: index of each row within the step. Exactly one value falls in each [i/count, (i+1)/count) up to the
-    common shift u / count, and each value is uniform on its stratum.
+    `rows` [B]: index of each row within the step. Each stratum [i/count, (i+1)/count), shifted by u / count, has
+    exactly one value, which is uniform on it.
     """
     shared = uniform(keys(seed, purpose, step, 0)).to(rows.device)
     return (rows.double() + shared) / count
 
 
 def permutation(seed: int, purpose: int, epoch: int, count: int) -> Tensor:
-    """A uniform permutation of range(count), the same on every machine (stable sort of hashed keys)."""
+    """A uniform permutation of range(count), [count] int64, the same on every machine (stable sort of hashed keys)."""
     return torch.sort(keys(seed, purpose, epoch, torch.arange(count)), stable=True).indices
 
 
 def choose(probabilities: Tensor, u: Tensor) -> Tensor:
     """Inverse-CDF draw: probabilities [N, C] float64 (need not sum to 1), u [N] in (0, 1) -> index [N].
 
-    First index whose cumulative sum exceeds u times the total, clamped to the last index with positive probability,
-    so a forbidden class is never drawn. Float64 throughout: a float32 race cannot draw rare tokens
+    The first index whose cumulative sum exceeds u times the total, at most the last index with positive probability, so
+    that an id of probability 0 is never drawn. Float64 throughout: a float32 Gumbel-max draw cannot reach rare tokens
     (docs/method.md#mdlm, docs/method.md#oracle-34).
     """
     total = probabilities.cumsum(-1)

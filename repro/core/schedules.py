@@ -1,20 +1,22 @@
-"""What changes along a run: noise levels of a row, softmax temperature and learning rate of a step.
+"""Schedules over a training run: the learning rate and the softmax temperature of a step.
 
-Symbols: step = optimizer step, steps = those of the whole run, tau = softmax temperature.
+Symbols: `step` optimizer step, `steps` of the whole run, tau softmax temperature of the relaxed corruption.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 from repro.core.parts import Part, part
 
 
 class Rate(Part):
-    """Kind: a learning-rate factor in [0, 1] by optimizer step."""
+    """Kind: a schedule of the learning rate."""
 
+    @abstractmethod
     def factor(self, step: int, steps: int) -> float:
-        raise AssertionError("a kind has no law of its own")
+        """Factor in [0, 1] of the learning rate at a step of a run of `steps`."""
 
 
 @part
@@ -53,7 +55,7 @@ class ConstantWithWarmup(Rate):
 
 @part
 class WarmupStableDecay(Rate):
-    """Linear warm-up, 1, and in the last `decay` steps linear to `final` (Hu et al. 2024; LLaDA's SFT,
+    """Linear warm-up, then 1, then linear to `final` in the last `decay` steps (Hu et al. 2024; LLaDA's SFT,
     docs/method.md#llada-sft)."""
 
     warmup: int
@@ -69,9 +71,9 @@ class WarmupStableDecay(Rate):
 
 @part
 class WarmupStableDropDecay(Rate):
-    """Linear warm-up, 1 up to step `drop`, then `level`, and in the last `decay` steps linear from there to `final`.
+    """Linear warm-up, 1 up to step `drop`, then `level`, then linear to `final` in the last `decay` steps.
 
-    LLaDA's pre-training: the drop answered a crash (docs/method.md#llada-pretraining).
+    LLaDA's pre-training, where the authors lowered the rate after a crash (docs/method.md#llada-pretraining).
     """
 
     warmup: int
@@ -90,14 +92,15 @@ class WarmupStableDropDecay(Rate):
 
 
 class Temperature(Part):
-    """Kind: softmax temperature tau of the relaxed corruption by optimizer step."""
+    """Kind: a schedule of the softmax temperature tau."""
 
+    @abstractmethod
     def tau(self, step: int) -> float:
-        raise AssertionError("a kind has no law of its own")
+        """tau at a step."""
 
+    @abstractmethod
     def hottest(self) -> float:
-        """The largest tau of a run: the soft tokens that spread widest."""
-        raise AssertionError("a kind has no law of its own")
+        """The largest tau of a run, at which soft tokens have the most weights."""
 
 
 @part
@@ -117,7 +120,7 @@ class LinearToZero(Temperature):
 
 @part
 class Constant(Temperature):
-    """tau held at one value (Duo's scripts: 1e-3 throughout the curriculum; docs/method.md#duo-curriculum)."""
+    """The same tau at every step (Duo's scripts: 1e-3 throughout the curriculum; docs/method.md#duo-curriculum)."""
 
     value: float
 

@@ -1,10 +1,10 @@
-"""Intervals, tests and pooling behind every number that is printed with an uncertainty: a few lines each.
+"""Intervals, tests and pooled spreads behind every number that is printed with an uncertainty.
 
     interval = prediction_interval(committed, *pooled_spread([committed, others]), level=0.99)
     adjusted = holm([0.001, 0.02, 0.3])
 
-Symbols: n observations, sd sample standard deviation (divisor n - 1), `level` the probability that an
-interval covers, t Student's quantile. Nothing here draws a random number.
+Symbols: n observations, sd sample standard deviation (divisor n - 1), `level` the coverage probability of an interval,
+t Student's quantile. No function draws random numbers (docs/method.md#statistics).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """Both ends, in the unit of the data."""
+    """Both ends of an interval, in the unit of the data."""
 
     low: float
     high: float
@@ -27,7 +27,7 @@ def two_sided(level: float, degrees: float) -> float:
     from scipy.stats import t
 
     if not 0 < level < 1:
-        raise ValueError(f"level={level} is no probability strictly between 0 and 1 (for example 0.95)")
+        raise ValueError(f"level={level} is not strictly between 0 and 1 (for example 0.95)")
     if degrees < 1:
         raise ValueError(f"{degrees} degrees of freedom give no interval; two observations give 1")
     return float(t.ppf((1 + level) / 2, degrees))
@@ -42,21 +42,22 @@ def mean_interval(values: Sequence[float], level: float) -> Interval:
 
 
 def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Standard deviation within groups that share one, and its degrees of freedom.
+    """Standard deviation within groups that have the same one, and its degrees of freedom.
 
-    sd^2 = sum over groups of (n_g - 1) sd_g^2 / sum of (n_g - 1); groups of one value add nothing.
+    sd^2 = sum over groups of (n_g - 1) sd_g^2 / sum of (n_g - 1); groups of one value are ignored. ValueError where
+    every group has one value.
     """
     groups = [group for group in groups if len(group) >= 2]
     degrees = sum(len(group) - 1 for group in groups)
     if degrees == 0:
-        raise ValueError("no group holds two values, so there is no spread to pool; give two seeds or more")
+        raise ValueError("no group has two values, so there is no spread to pool; give two seeds or more")
     return math.sqrt(sum((len(g) - 1) * stdev(g) ** 2 for g in groups) / degrees), degrees
 
 
 def prediction_interval(
     values: Sequence[float], spread: float, degrees: int, level: float, future: int = 1
 ) -> Interval:
-    """Where the mean of the next `future` observations falls: mean +- t spread sqrt(1/n + 1/future).
+    """Prediction interval of the mean of the next `future` observations: mean +- t spread sqrt(1/n + 1/future).
 
     `spread`: standard deviation of one observation, with its `degrees` of freedom (`pooled_spread`).
     Source: Hahn and Meeker, Statistical Intervals (1991), section 4.
@@ -92,7 +93,7 @@ def wilson(share: float, n: int, level: float) -> Interval:
     from scipy.stats import norm
 
     if n < 1 or not 0 <= share <= 1:
-        raise ValueError(f"share={share} of n={n} is no proportion; give 0 <= share <= 1 and n >= 1")
+        raise ValueError(f"share={share} of n={n} is not a proportion; give 0 <= share <= 1 and n >= 1")
     z = float(norm.ppf((1 + level) / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

@@ -126,6 +126,8 @@ def _modulation(pins: Dit | DitBlocks) -> int:
 
 
 def _check_heads(width: int, heads: int) -> None:
+    if heads < 1:
+        raise ValueError(f"heads={heads} is not a number of heads; give 1 or more")
     if width % (2 * heads):
         raise ValueError(
             f"width={width} does not split into {heads} heads of an even width; give a multiple of {2 * heads}"

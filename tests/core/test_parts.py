@@ -1,7 +1,7 @@
-"""Parts say everything, read strictly and keep their names; recipes claim what the specification says.
+"""Parts have complete canonical forms, strict reading and stable names; recipes have the pins of their papers.
 
-The surface (field names of all parts) is frozen in tests/surface.json: a new ability is a new part, not a new
-field. When a field must move, raise the part's version and write the file anew:
+The surface (field names of all parts) is frozen in tests/surface.json: a new capability is a new part, not a new field.
+Where a field must change, raise the part's version and rewrite the file:
 
     python tests/core/test_parts.py > tests/surface.json
 """
@@ -34,7 +34,7 @@ SCALES = ("full", *CORPORA)
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_what_its_canonical_form_says(name, scale):
-    """Through JSON text and back: the same parts, digest and name; the name does not enter the digest."""
+    """Through JSON text and back: the same parts, digest and name; the digest does not depend on the name."""
     recipe = scaled(registry.recipe(name), scale)
     again = read(json.loads(parts.to_json(recipe)), Recipe)
     assert again == recipe and again.digest() == recipe.digest() and digest(again) == digest(recipe)
@@ -43,8 +43,8 @@ def test_a_recipe_is_what_its_canonical_form_says(name, scale):
     assert other.digest() == recipe.digest() and digest(other) != digest(recipe)
 
 
-def test_setups_that_differ_have_digests_that_differ():
-    """What LM1B and OpenWebText differ in is what a scale replaces, but for Duo's windows: there they are one setup."""
+def test_different_setups_have_different_digests():
+    """A scale replaces everything in which LM1B and OpenWebText recipes differ, except Duo's windows."""
     named = {scale: {name: scaled(registry.recipe(name), scale) for name in RECIPES} for scale in SCALES}
     for scale, recipes in named.items():
         twins = {} if scale == "full" else {"mdlm_lm1b": "mdlm_owt", "ar_lm1b": "ar_owt"}
@@ -62,7 +62,7 @@ def test_the_digest_does_not_depend_on_the_order_of_keys():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_locks_are_current(name, capsys):
-    """Byte for byte; `make accept STEPS="locks"` writes a lock anew."""
+    """Byte for byte; `make accept STEPS="locks"` rewrites a lock."""
     assert command(registry.recipe(name), ["--print", "--json"]) == 0
     printed = capsys.readouterr().out
     assert (ROOT / "recipes" / "locks" / f"{name}.json").read_text("utf-8") == printed == lock(name)
@@ -77,8 +77,8 @@ def test_every_lock_has_its_recipe():
 
 
 @pytest.mark.parametrize("name", registry.PARTS)
-def test_a_registered_part_is_one(name):
-    """It resolves, answers to its name, and has no default pins."""
+def test_a_registered_part_is_a_part(name):
+    """It resolves, has its registered name, and no pin has a default value."""
     cls = registry.part_class(name)
     assert registry.part_name(cls) == name and issubclass(cls, parts.Part)
     for field in dataclasses.fields(cls):
@@ -92,7 +92,7 @@ def test_names_are_unique():
     assert [registry.recipe(name).name for name in RECIPES] == list(RECIPES)
 
 
-def test_a_part_with_a_default_pin_is_no_part():
+def test_a_part_with_a_default_value_is_refused():
     with pytest.raises(AssertionError, match=r"Loose\.low has a default value"):
 
         @parts.part
@@ -134,11 +134,13 @@ def test_print_says_which_pins_moved(capsys):
     rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines()[1:]}
     assert rows["objective.eps"].endswith("--set or repro/recipes/scale.py")
     assert rows["backbone.width"].endswith("--set or repro/recipes/scale.py")
-    assert rows["optimizer.clip"].endswith("transformers 4.53.1 training_args.py:907: train_dllm.py sets none")
+    assert rows["optimizer.clip"].endswith(
+        "transformers 4.53.1 training_args.py:907: train_dllm.py sets none"
+    )
 
 
 def test_print_of_full_recipes_needs_no_torch():
-    """Nor numpy-heavy company: what --print shows is known without any library of tensors."""
+    """Nor any other heavy library: --print must be fast."""
     code = (
         "import sys\nfrom repro.core import registry\nfrom repro.recipes.command import command\n"
         f"for name in {RECIPES!r}:\n"
@@ -174,7 +176,7 @@ def changed(path: str, value: object) -> dict:
         ("objective.part", "elbow", "no part 'elbow'; nearest is 'elbo'"),
         ("objective.part", None, "no part None"),
         ("objective.part", ..., "no 'part' key at 'objective'"),
-        ("objective.part", "cosine", "objective: part 'cosine' is no Objective"),
+        ("objective.part", "cosine", "objective: part 'cosine' is not of kind Objective"),
         ("objective.version", 2, "part 'elbo' at 'objective' has version 2; this code has version 1"),
         ("version", 0, "part 'recipe' has version 0"),
         ("optimizer.epsilon", 1e-8, "no pin 'optimizer.epsilon'; nearest is 'eps'"),
@@ -220,22 +222,22 @@ def test_recipes_that_cannot_run_are_refused(pin, line):
         select(registry.recipe("mdlm"), "nano", [pin])
 
 
-def test_numbers_that_are_none_do_not_enter_a_recipe():
+def test_pins_must_be_finite():
     with pytest.raises(ValueError, match=r"optimizer\.lr=NaN"):
         select(registry.recipe("mdlm"), "full", ["optimizer.lr=NaN"])
     with pytest.raises(ValueError, match=r"optimizer\.clip=-Infinity"):
         select(registry.recipe("mdlm"), "full", ["optimizer.clip=-Infinity"])
 
 
-def test_what_is_no_json_cannot_stand_in_a_part():
-    with pytest.raises(TypeError, match="cannot stand in a part"):
+def test_a_pin_must_be_a_json_value():
+    with pytest.raises(TypeError, match="is not a value of a pin"):
         canonical(dataclasses.replace(registry.recipe("mdlm"), suite={1, 2}))  # type: ignore[arg-type]
 
 
 # --- deriving -------------------------------------------------------------------------------------------
 
 
-def test_an_override_moves_one_pin():
+def test_an_override_changes_one_pin():
     recipe = registry.recipe("duo")
     moved = derive(recipe, {"objective.temperature.steps": 1000, "optimizer.clip": None})
     assert moved.objective.temperature.steps == 1000 and moved.optimizer.clip is None
@@ -247,7 +249,7 @@ def test_an_override_moves_one_pin():
 
 
 def test_an_override_may_be_a_whole_part():
-    """As JSON on the command line, its version supplied; then its own pins may follow."""
+    """As JSON on the command line, where its version may be left out; overrides of its own pins may follow."""
     written = 'objective.temperature={"part": "constant", "value": 0.001}'
     moved = select(registry.recipe("duo"), "full", [written, "objective.temperature.value=0.002"])
     assert type(moved.objective.temperature).__name__ == "Constant"
@@ -265,9 +267,9 @@ def test_an_override_may_be_a_whole_part():
         (["objective.part=elbo"], "no pin 'objective.part'"),
         (["steps=1", "steps=2"], "pin 'steps' is given twice; give it once"),
         (["steps=1", "steps=1"], "pin 'steps' is given twice; give it once"),
-        (["ema.decay=0.5", "ema=null"], "'ema' would undo 'ema.decay'"),
-        (["steps"], "'steps' is no PIN=VALUE"),
-        (["=5"], "'=5' is no PIN=VALUE"),
+        (["ema.decay=0.5", "ema=null"], "'ema' would overwrite 'ema.decay'"),
+        (["steps"], "'steps' is not PIN=VALUE"),
+        (["=5"], "'=5' is not PIN=VALUE"),
         (["steps=five"], 'steps="five": expected int, got str'),
         (["name=mine"], "the name follows from the pins"),
         (["objective=elbo"], 'objective="elbo": expected a part of kind Objective'),
@@ -287,8 +289,8 @@ def test_values_are_json_else_text():
     assert type(found["a"]) is int and type(found["b"]) is float
 
 
-def test_a_derived_recipe_says_so():
-    """A scale is part of the name; any other override costs it, six digits of the digest stand for it."""
+def test_the_name_of_a_derived_recipe():
+    """A scale is part of the name; any other override appends six digits of the digest."""
     assert by_name("duo@nano.text").name == "duo@nano.text"
     assert by_name("oracle:mdlm@nano").name == "oracle:mdlm@nano"
     one = select(registry.recipe("duo"), "nano", ["optimizer.lr=0.01"])
@@ -298,7 +300,7 @@ def test_a_derived_recipe_says_so():
     assert full.name == f"duo+{full.digest()[:6]}"
 
 
-def test_an_override_that_moves_nothing_costs_nothing():
+def test_an_override_by_the_same_value_keeps_the_name():
     assert select(registry.recipe("duo"), "full", ["steps=500000"]) == registry.recipe("duo")
 
 
@@ -315,13 +317,13 @@ def test_an_override_that_moves_nothing_costs_nothing():
         ("oracle:mdlm@nano.sudoku", "no exact denoiser for mdlm@nano.sudoku"),
     ],
 )
-def test_a_name_that_is_none_is_named(name, message):
+def test_unknown_names_are_refused(name, message):
     with pytest.raises(ValueError) as error:
         by_name(name)
     assert message in str(error.value)
 
 
-# --- claims: typed by hand from the specification, compared with what the recipes say -------------------
+# --- claims: typed by hand from the papers and scripts, compared with the recipes -------------------
 
 MASKED_SCRIPT = {  # docs/method.md#masked-script
     "data.source": "allenai/tulu-3-sft-mixture-0225",
@@ -388,7 +390,7 @@ CLAIMS = {
         "backbone.attend_pads": True,
         "ema": None,
     },
-    # seed README: annealed over 500,000 steps, and trained for them; clip 1.0 is ours
+    # README of the reference script: temperature annealed over 500,000 steps, trained as long; clip 1.0 is our choice
     "duo": RELAXED_SCRIPT | {"steps": 500_000, "heldout_every": 5000},
     "duo_script": RELAXED_SCRIPT | {"optimizer.clip": None},
     "duo_nelbo": MASKED_SCRIPT
@@ -413,7 +415,7 @@ CLAIMS = {
     "ar": MASKED_SCRIPT | {"backbone.attention": "causal", "backbone.tied": True, "ema": None},
 }
 CLAIMS |= paper_claims.CLAIMS
-KINDS = {  # process, objective, learning rate: the laws that the names promise
+KINDS = {  # process, objective, learning-rate schedule
     "llada": ("absorbing", "masked_ce", "cosine"),
     "duo": ("uniform", "sym_kl", "linear"),
     "duo_script": ("uniform", "sym_kl_script", "linear"),
@@ -421,25 +423,28 @@ KINDS = {  # process, objective, learning rate: the laws that the names promise
     "mdlm": ("absorbing", "elbo", "cosine"),
     "ar": ("left_to_right", "next_token", "cosine"),
 } | paper_claims.KINDS
-SCORES = {  # docs/method.md#masked-script consequence 2, A.3: what a training loss may be read as
-    "llada": ("x0_mean", "no bound"),
-    "duo": ("x0_mean", "improper score"),
-    "duo_script": ("x0_mean", "improper score"),
-    "duo_nelbo": ("leave_one_out", "truncated bound"),
-    "mdlm": ("leave_one_out", "truncated bound"),
-    "ar": ("x0_mean", "exact"),
-} | paper_claims.SCORES
+SCORES = (
+    {  # meaning of the output, and kind of bound that the loss is (docs/method.md#masked-script, consequence 2)
+        "llada": ("x0_mean", "no bound"),
+        "duo": ("x0_mean", "improper score"),
+        "duo_script": ("x0_mean", "improper score"),
+        "duo_nelbo": ("leave_one_out", "truncated bound"),
+        "mdlm": ("leave_one_out", "truncated bound"),
+        "ar": ("x0_mean", "exact"),
+    }
+    | paper_claims.SCORES
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_claim_what_the_specification_says(name):
+def test_recipes_have_the_pins_of_their_sources(name):
     pins = leaves(registry.recipe(name))
     wrong = {pin: (pins.get(pin), claim) for pin, claim in CLAIMS[name].items() if pins.get(pin) != claim}
     assert not wrong
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_are_of_the_kind_that_they_name(name):
+def test_recipes_have_the_kinds_of_their_sources(name):
     data, objective = canonical(registry.recipe(name)), registry.recipe(name).objective
     assert (
         data["process"]["part"],
@@ -450,9 +455,8 @@ def test_recipes_are_of_the_kind_that_they_name(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_scale_keeps_the_laws(name):
-    """Process, kind of objective, schedules and average stay; data, backbone and sizes shrink
-    (docs/method.md#scales)."""
+def test_a_scale_keeps_process_and_objective(name):
+    """Also kinds of schedules and averaging; data, backbone and sizes shrink (docs/method.md#scales)."""
     full, small = canonical(registry.recipe(name)), canonical(scaled(registry.recipe(name), "nano"))
     assert small["process"] == full["process"]
     for key in ("objective", "learning_rate", "optimizer"):
@@ -470,8 +474,8 @@ def test_scaled_curricula_keep_their_share_of_the_run():
 
 
 def test_scaled_windows_flip_as_many_tokens():
-    """Seed Duo keeps T(A) = .40882 of the tokens at t = .03 and .00560 at .15 (docs/method.md#flip-probability), at
-    any scale."""
+    """At any scale `duo` has T(A) = .40882 at t = .03 and .00560 at t = .15, as the reference script
+    (docs/method.md#flip-probability)."""
     import torch
 
     from repro.processes import gaussian
@@ -479,8 +483,8 @@ def test_scaled_windows_flip_as_many_tokens():
     for scale in CORPORA:
         small = scaled(registry.recipe("duo"), scale)
         ends = torch.tensor([small.objective.noise.low, small.objective.noise.high], dtype=torch.float64)
-        kept = gaussian.transform(gaussian.gamma_of(1 - ends), small.data.vocabulary().size)[0]
-        assert kept.tolist() == pytest.approx([0.40882, 0.00560], abs=2e-5)
+        level = gaussian.transform(gaussian.gamma_of(1 - ends), small.data.vocabulary().size)[0]
+        assert level.tolist() == pytest.approx([0.40882, 0.00560], abs=2e-5)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Intervals cover what they promise, and pooling, Holm and Wilson agree with values computed by hand."""
+"""Intervals have their stated coverage; pooling, Holm and Wilson agree with values computed by hand."""
 
 import math
 import random
@@ -9,8 +9,8 @@ import pytest
 from repro.core.stats import holm, mean_interval, pooled_spread, prediction_interval, prediction_p, wilson
 
 
-def test_prediction_interval_covers_the_next_mean_as_often_as_promised():
-    """Groups of unlike level share a spread; the mean of `future` new observations falls inside as asked."""
+def test_prediction_interval_has_its_stated_coverage():
+    """Groups with different means and the same spread; coverage of the mean of `future` new observations."""
     draw = random.Random(0)
     for future, level in ((1, 0.9), (3, 0.95)):
         inside, trials = 0, 3000
@@ -23,7 +23,7 @@ def test_prediction_interval_covers_the_next_mean_as_often_as_promised():
         assert abs(inside / trials - level) < 3.5 * noise, (future, inside / trials)
 
 
-def test_p_value_and_prediction_interval_are_one_statement():
+def test_p_value_and_prediction_interval_agree():
     values, spread, degrees = [1.0, 2.0, 3.0], 0.7, 8
     _, high = prediction_interval(values, spread, degrees, 0.95, 2)
     assert prediction_p(values, spread, degrees, [high, high]) == pytest.approx(0.05)
@@ -32,9 +32,9 @@ def test_p_value_and_prediction_interval_are_one_statement():
 
 
 def test_pooling_weighs_groups_by_their_degrees_of_freedom():
-    """(2 * 1 + 1 * 8) / 3 = 10 / 3; a single value has no spread to give."""
+    """(2 * 1 + 1 * 8) / 3 = 10 / 3; a single value has no spread."""
     assert pooled_spread([[1, 2, 3], [0, 4], [99]]) == (pytest.approx(math.sqrt(10 / 3)), 3)
-    with pytest.raises(ValueError, match="no group holds two values"):
+    with pytest.raises(ValueError, match="no group has two values"):
         pooled_spread([[1.0], [2.0]])
 
 

@@ -1,4 +1,4 @@
-"""What the papers' recipes claim, typed by hand from the specification (tests/core/test_parts.py compares)."""
+"""Pins of the papers' recipes, typed by hand from the papers; tests/core/test_parts.py compares the recipes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ DIT = {  # docs/method.md#duo-hyperparameters: DiT small
     "backbone.backbone.rope_base": 1e4,
 }
 MODULATED = {"backbone.backbone.condition": 128, "backbone.backbone.frequencies": 256}
-UNTOLD = {**MODULATED, "backbone.backbone.alpha_end": None}  # docs/method.md#mdlm: time conditioning off
-TOLD = {
+UNCONDITIONAL = {
+    **MODULATED,
+    "backbone.backbone.alpha_end": None,
+}  # docs/method.md#mdlm: time conditioning off
+CONDITIONAL = {
     **MODULATED,
     "backbone.backbone.alpha_end": 1e-3,
 }  # docs/method.md#duo-hyperparameters: sigma = -log a
-OWT = {  # docs/method.md#duo-hyperparameters: gpt2, 1024, wrapped per map batch; the last 100 K documents are held out
+OWT = {  # docs/method.md#duo-hyperparameters: gpt2, 1024, packed per batch; the last 100 K documents held out
     "data.data.units.source": "gpt2",
     "data.data.units.size": 50_258,
     "data.data.units.begin": 50_256,
@@ -61,19 +64,19 @@ CURRICULUM = {  # docs/method.md#duo-curriculum
 CLAIMS = {
     "mdlm_owt": TRAINED
     | DIT
-    | UNTOLD
+    | UNCONDITIONAL
     | OWT
     | {"data.data.units.size": 50_257, "data.data.units.pad": None, "objective.eps": 1e-3},
-    "mdlm_lm1b": TRAINED | DIT | UNTOLD | LM1B | {"objective.eps": 1e-3},
+    "mdlm_lm1b": TRAINED | DIT | UNCONDITIONAL | LM1B | {"objective.eps": 1e-3},
     "duo_owt": TRAINED
     | DIT
-    | TOLD
+    | CONDITIONAL
     | OWT
     | CURRICULUM
     | {"objective.window.low": -3.55, "objective.window.high": -1.85},
     "duo_lm1b": TRAINED
     | DIT
-    | TOLD
+    | CONDITIONAL
     | LM1B
     | CURRICULUM
     | {"objective.window.low": -3.5, "objective.window.high": -1.75},
@@ -95,8 +98,8 @@ DISTILLED = {  # docs/method.md#duo-hyperparameters: DCD
     "process.alpha_end": 1e-3,
     "teacher.source": "s-sahoo/duo",
 }
-UNTAUGHT = {pin: value for pin, value in TRAINED.items() if pin != "teacher"}
-CLAIMS["duo_owt_distilled"] = UNTAUGHT | DIT | TOLD | OWT | DISTILLED
+WITHOUT_TEACHER = {pin: value for pin, value in TRAINED.items() if pin != "teacher"}
+CLAIMS["duo_owt_distilled"] = WITHOUT_TEACHER | DIT | CONDITIONAL | OWT | DISTILLED
 EIGHT_BILLION = {  # docs/method.md#llada-pretraining
     "layers": 32,
     "width": 4096,
