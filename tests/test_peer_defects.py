@@ -74,7 +74,7 @@ def test_d2_suites_name_samplers_that_fit():
                     check(preset(name), known[noise], made)
                     checked += 1
     assert checked > 100
-    tested_in("test_suites.py::test_every_suite_of_an_entry_is_there_and_lays_out")
+    tested_in("test_suites.py::test_every_suite_of_a_checkpoint_exists_and_lays_out")
 
 
 def test_d3_over_long_requests_averages_and_sums():
@@ -87,7 +87,7 @@ def test_d3_over_long_requests_averages_and_sums():
 
 def test_d4_text_after_an_eos_and_the_last_batch():
     tested_in(
-        "test_gen_ppl.py::test_what_duos_rule_does_with_ends",
+        "test_gen_ppl.py::test_duos_rule_and_eos",
         "test_gen_ppl.py::test_no_sample_is_dropped_and_long_ones_weigh_more",
     )
 
@@ -179,7 +179,7 @@ def test_d9_the_reference_script_s_choices_are_named():
 def test_d10_a_run_goes_on_where_it_stopped():
     tested_in(
         "test_loop.py::test_five_steps_and_five_more_are_ten",
-        "test_loop.py::test_resume_is_of_this_recipe_seed_and_folder",
+        "test_loop.py::test_resume_needs_the_same_recipe_seed_and_folder",
     )
 
 

@@ -84,12 +84,9 @@ class LmLikelihood(LmTask):
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         from repro.evals.lm.adapter import BATCH, Adapter
 
-        size = work.batch or BATCH
-        return evaluate(
-            self,
-            Adapter(model, self.estimator, None, self.overlong, ask.seed, size, work, self.template),
-            ask,
-        )
+        batch = work.batch or BATCH
+        adapter = Adapter(model, self.estimator, None, self.overlong, ask.seed, batch, work, self.template)
+        return evaluate(self, adapter, ask)
 
 
 @part
@@ -126,11 +123,9 @@ class LmGeneration(LmTask):
         from repro.evals.lm.adapter import BATCH, Adapter, Generation
 
         assert ask.sampler is not None
-        how = Generation(ask.sampler, ask.plan, 1.0, self.policy)
-        size = work.batch or BATCH
-        return self.evaluate_with(
-            Adapter(model, None, how, self.overlong, ask.seed, size, work, self.template), ask
-        )
+        how, batch = Generation(ask.sampler, ask.plan, 1.0, self.policy), work.batch or BATCH
+        adapter = Adapter(model, None, how, self.overlong, ask.seed, batch, work, self.template)
+        return self.evaluate_with(adapter, ask)
 
     def evaluate_with(self, adapter: Any, ask: Ask) -> Answer:
         """Run the task with an adapter that generates."""

@@ -93,7 +93,7 @@ def test_first_eos_chunks_are_duos(length, chunk):
         assert found.perplexity()[0] == pytest.approx(math.exp(sum(nll) / sum(tokens)), rel=1e-12)
 
 
-def test_what_duos_rule_does_with_ends():
+def test_duos_rule_and_eos():
     """Text after the first EOS counts (docs/method.md#peer-defect-4); in a row that begins with EOS no other EOS
     does."""
     at = FirstEosChunks(length=8, chunk=8)

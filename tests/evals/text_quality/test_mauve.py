@@ -16,13 +16,16 @@ from repro.core.files import file_digest
 from repro.data.corpus import prepared
 from repro.evals.task import Ask
 from repro.evals.text_quality import mauve
+from repro.evals.text_quality.external_samples import read_samples
 from repro.evals.text_quality.gen_ppl import EveryToken
 from repro.evals.text_quality.judges import load_judge
 from repro.evals.text_quality.mauve import Mauve, area, cluster_points, mauve_score, project_features
 from repro.evals.text_quality.mauve_tasks import GenerationMauve, NaiveMauve
 from repro.evals.text_quality.references import OpenMauve, load_reference
-from repro.evals.text_quality.external_samples import read_samples
+from repro.models.attention import Mask
 from repro.results.record import read_record
+from repro.samplers.plan import Plan
+from repro.samplers.presets import preset
 
 LENGTH = 32
 PINS = Mauve(state="last", length=24, clusters=6, seeds=5, starts=2, variance=0.9, scaling=5.0, mixtures=25)
@@ -173,8 +176,6 @@ def pins(folder, monkeypatch):
 
 def test_features_are_the_last_state_after_the_last_id(folder):
     """The network reads BOS and the ids, independently of the rest of the batch."""
-    from repro.models.attention import Mask
-
     judge = load_judge(folder)
     denoiser, bos = judge.model.denoiser, judge.model.data.vocabulary().bos
     rows = [
@@ -215,8 +216,6 @@ def test_the_task_adds_mauve_to_generation_quality(pins, model):
     """Same rows as `generation_quality`; MAUVE recomputed from the stored samples; one number per sample in the
     curves."""
     from repro.evals.text_quality.quality import GenerationQuality
-    from repro.samplers.plan import Plan
-    from repro.samplers.presets import preset
 
     plain = GenerationQuality(name="q", **{k: v for k, v in pins.items() if k != "mauve"})
     task = GenerationMauve(name="q", **pins)
@@ -290,9 +289,6 @@ def texts(folder):
 
 def test_released_weights_are_compared_with_texts_of_a_file(pins, model, texts):
     """MAUVE recomputed from the file and the generated rows; the file's digest is in the protocol."""
-    from repro.samplers.plan import Plan
-    from repro.samplers.presets import preset
-
     settings = Mauve(
         state="mean", length=20, clusters=2, seeds=5, starts=1, variance=0.9, scaling=5.0, mixtures=9
     )
@@ -351,14 +347,8 @@ def test_a_file_of_samples_against_a_file_of_texts(pins, folder, texts, tmp_path
     task, metrics = record.question.task, record.answer.metrics
     assert task["part"] == "external_likeness" and task["reference"] == file_digest(folder.parent / texts)
     assert [pins["state"] for pins in task["mauve"]] == ["last", "mean"] and task["mauve"][0]["length"] == 31
-    assert {
-        "mauve",
-        "mauve_mean",
-        "true_mauve",
-        "true_mauve_mean",
-        "true_gen_ppl",
-        "gen_ppl",
-    } < metrics.keys()
+    names = {"mauve", "mauve_mean", "true_mauve", "true_mauve_mean", "true_gen_ppl", "gen_ppl"}
+    assert names < metrics.keys()
     assert parts.read(task).mauve[1].clusters == 2
     with pytest.raises(
         ValueError, match=r"no flag '--reference' here; use .* judge FILE\.jsonl --judge CKPT"

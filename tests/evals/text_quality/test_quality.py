@@ -20,10 +20,13 @@ from repro.evals.task import Ask
 from repro.evals.text_quality import quality
 from repro.evals.text_quality.gen_ppl import EveryToken, rule, score_texts
 from repro.evals.text_quality.judges import END, CheckpointJudge, TransformersJudge, judge_text, load_judge
+from repro.models.attention import Mask
 from repro.results.difference import difference
 from repro.results.record import make_record, read_record
 from repro.results.store import collect
 from repro.results.tables.text_quality import points
+from repro.samplers.plan import Plan
+from repro.samplers.presets import preset
 
 LENGTH = 32
 
@@ -57,10 +60,8 @@ def heldout(judge, count):
     return prepared(judge.model.data).heldout.ids[:count].astype(int).tolist()
 
 
-def test_our_judge_is_the_network_one_prefix_at_a_time(judge):
+def test_log_probabilities_equal_those_of_one_prefix_at_a_time(judge):
     """Each id is predicted from BOS and the ids before it, independently of the rest of the batch."""
-    from repro.models.attention import Mask
-
     denoiser, bos = judge.model.denoiser, judge.model.data.vocabulary().bos
     rows = [row[:n] for row, n in zip(heldout(judge, 6), (1, 3, 7, 7, 32, 32), strict=True)]
     for row, found in zip(rows, judge.logp(rows), strict=True):
@@ -82,7 +83,7 @@ def test_gen_ppl_of_a_uniform_network_is_the_vocabulary_size(judge):
     assert value == pytest.approx(judge.model.data.vocabulary().size, abs=1e-6)
 
 
-def test_judges_refuse_what_they_cannot_read(judge, model, tmp_path):
+def test_unreadable_windows_models_and_folders_raise(judge, model, tmp_path):
     for rows, message in {
         ((0,) * 33,): "reads 32 ids at once and the rule needs 33",
         ((10**6,),): "a sample contains 1000000",
@@ -142,7 +143,7 @@ def test_the_digest_of_a_folder_is_its_contents(llama):
     assert _folder_digest(llama) == before
 
 
-def test_ends_of_documents_go_through_text():
+def test_eos_survives_retokenisation():
     """A packed row's EOS becomes the text of the judge's EOS and then its id; a judge without EOS raises."""
 
     class Letters:
@@ -168,9 +169,6 @@ def test_ends_of_documents_go_through_text():
 
 def test_the_task_stores_its_samples_and_their_scores(task, judge, model):
     """gen_ppl recomputed from the stored ids, token by token; entropy of the same ids; metrics of held-out rows."""
-    from repro.samplers.plan import Plan
-    from repro.samplers.presets import preset
-
     plan = Plan(gen_length=LENGTH, block_length=LENGTH, steps=8)
     answer = task.answer(model, Ask(preset("ancestral"), plan, 0, None))
     rows = [item["ids"] for item in answer.items]
@@ -186,8 +184,6 @@ def test_the_task_stores_its_samples_and_their_scores(task, judge, model):
 def test_chunks_of_decoding_and_scoring_make_one_answer(task, model, tmp_path, monkeypatch):
     """Generated and held-out rows are scored in chunks; no chunk is computed again after a failure."""
     from repro.evals import work_queue
-    from repro.samplers.plan import Plan
-    from repro.samplers.presets import preset
 
     ask = Ask(preset("ancestral"), Plan(gen_length=LENGTH, block_length=LENGTH, steps=8), 0, None)
     whole = task.answer(model, ask)
@@ -270,7 +266,7 @@ def test_stored_items_score_the_same_as_a_file_of_samples(named, monkeypatch, tm
     assert "rule every_token, text, entropy of the generator's ids" in shown and "(n = 8)" in shown
 
 
-def test_texts_alone_have_the_entropy_of_the_judges_ids(folder, judge, tmp_path, capsys, monkeypatch):
+def test_entropy_of_texts_alone_is_that_of_the_judges_ids(folder, judge, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
     rows = heldout(judge, 4)
     path = tmp_path / "samples.jsonl"
@@ -284,8 +280,8 @@ def test_texts_alone_have_the_entropy_of_the_judges_ids(folder, judge, tmp_path,
 
 
 def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_path, capsys):
-    """Its digest stands for a checkpoint, `engine: external` in the protocol keeps it out of every column of samples
-    decoded here, it has no speed; the same file again is the same answer, another file another question."""
+    """The file's digest takes the place of a checkpoint's, `engine: external` keeps it out of columns of samples
+    decoded here, and it has no speed. Scoring the same file again changes nothing; another file is another question."""
     rows = heldout(judge, 4)
     paths = [tmp_path / "theirs.jsonl", tmp_path / "others.jsonl"]
     for path, some in zip(paths, (rows[:3], rows[1:]), strict=True):
@@ -304,12 +300,8 @@ def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_p
     items = (out / "items" / f"{first.id[:16]}.jsonl").read_text().splitlines()
     assert [json.loads(line)["tokens"] for line in items] == [LENGTH] * 3
     naive = synthetic.naive("mdlm@nano.text", protocol=without_engine(question))
-    labels = first.labels.data() | {
-        "task": "quality",
-        "preset": "random:temperature=1.0",
-        "tokens_per_step": "1",
-    }
-    labels |= {"recipe": "external@nano.text", "suite": naive.labels.suite}
+    labels = first.labels.data() | {"task": "quality", "preset": "random:temperature=1.0"}
+    labels |= {"tokens_per_step": "1", "recipe": "external@nano.text", "suite": naive.labels.suite}
     posing = make_record(question, labels, first.answer.data(), first.measurements.data())
     with pytest.raises(ValueError, match="two protocols would share a column: engine"):
         points([posing, naive])
@@ -332,7 +324,7 @@ def without_engine(question):
         ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--limit", "3"], "--limit has no effect"),
     ],
 )
-def test_what_a_file_of_samples_cannot_be(folder, tmp_path, lines, more, message):
+def test_invalid_files_and_options_raise(folder, tmp_path, lines, more, message):
     path = tmp_path / "samples.jsonl"
     path.write_text(lines)
     with pytest.raises(ValueError, match=message):

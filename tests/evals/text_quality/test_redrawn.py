@@ -39,20 +39,9 @@ def task(folder, monkeypatch):
     )
 
 
-def test_which_samples_are_discarded():
+def test_which_samples_are_discarded(task):
     """With blocks of 4 and a window of 6 ids, entropy is checked at 8, 12 and 16 ids only."""
-    task = RedrawnGeneration(
-        name="q",
-        samples=2,
-        judge="j",
-        rule=EveryToken(length=16),
-        retokenise="ids",
-        distinct=(1,),
-        length=16,
-        window=6,
-        least=math.log(3) + 1e-9,
-        tries=2,
-    )
+    task = parts.derive(task, {"length": 16, "window": 6, "least": math.log(3) + 1e-9})
     rich = list(range(16))
     assert not task.has_low_entropy(rich, 4)
     three = [20, 21, 22] * 2  # exactly ln 3
