@@ -1,4 +1,4 @@
-"""Launch files and the command line of a tiny run."""
+"""Launch files, and the command line of a toy run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def arguments(name: str, out: Path) -> list[str]:
 
 # --- launch files ---------------------------------------------------------------------------------------
 def launch_arguments(path: Path):
-    """What accelerate makes of a launch file, as `accelerate launch` does before it starts anything.
+    """The arguments that `accelerate launch` reads from a launch file before it starts anything.
 
-    Raises ValueError for an unknown key; inside fsdp_config and the like accelerate takes any in silence, so
-    those are compared with its flags.
+    Raises ValueError for an unknown key. Within fsdp_config and the like accelerate accepts any key, so those are
+    compared with its flags.
     """
     parser = launch.launch_command_parser()
     known = vars(parser.parse_args(["script"])).keys()

@@ -1,8 +1,8 @@
-"""Several processes of one training run, started as a launcher would: torchrun's variables, gloo, the engine's own.
+"""Several processes of one training run, started as by a launcher, with torchrun's and an engine's variables.
 
     together(2, trained, "mdlm", str(out), environment={"ACCELERATE_USE_FSDP": "true", ...})
 
-They are forked from a server that has imported torch and transformers, so that a run costs its steps and no imports.
+They are forked from a server that has imported torch and transformers, so that a run spends no time on imports.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FSDP2 = {
     "FSDP_RESHARD_AFTER_FORWARD": "true",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
 }
-"""What `accelerate launch` sets for recipes/launch/fsdp2_8.yaml (a test compares)."""
+"""Variables that `accelerate launch` sets for recipes/launch/fsdp2_8.yaml (see test_launcher.py)."""
 
 ZERO2 = {
     "ACCELERATE_USE_DEEPSPEED": "true",
@@ -39,11 +39,11 @@ ZERO2 = {
     "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "none",
     "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
 }
-"""And for recipes/launch/zero2_8.yaml."""
+"""The same for recipes/launch/zero2_8.yaml."""
 
 
 def together(count: int, work: Callable[..., Any], *args: Any, environment: Mapping[str, str]) -> list[Any]:
-    """work(*args) in `count` processes that can reach each other; returns each one's answer, raises the first error."""
+    """work(*args) in `count` processes of one group; returns their results, or raises the first error."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -58,20 +58,19 @@ def together(count: int, work: Callable[..., Any], *args: Any, environment: Mapp
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["processes"])
     last = time.monotonic() + 300
-    with context.Pool(
-        count, maxtasksperchild=1
-    ) as pool:  # leaving it ends those that wait for one that failed
-        asked = [
+    # leaving the pool ends processes that wait for one that failed
+    with context.Pool(count, maxtasksperchild=1) as pool:
+        results = [
             pool.apply_async(_one, ({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, work, args))
             for rank in range(count)
         ]
-        while not all(answer.ready() for answer in asked):
-            for answer in asked:
-                if answer.ready():
-                    answer.get()  # raises at once what one process raised
-            assert time.monotonic() < last, "a process died, or all wait for each other"
+        while not all(result.ready() for result in results):
+            for result in results:
+                if result.ready():
+                    result.get()  # raises the error of a process at once
+            assert time.monotonic() < last, "a process died, or they wait for each other"
             time.sleep(0.02)
-        return [answer.get() for answer in asked]
+        return [result.get() for result in results]
 
 
 def _one(environment: Mapping[str, str], work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -81,12 +80,12 @@ def _one(environment: Mapping[str, str], work: Callable[..., Any], args: tuple[A
 
 
 def trained(name: str, pins: tuple[str, ...], out: str, stop: int, resume: bool, options: Options) -> None:
-    """One process of a toy run, seed 3."""
+    """One process of a toy run with seed 3."""
     train(toy(name, *pins), seed=3, out=Path(out), stop=stop, resume=resume, options=options)
 
 
 def fault(name: str, pins: tuple[str, ...], out: str) -> None:
-    """The same run resumed, with a disk that is full for the second process alone."""
+    """The same run resumed, with a full disk for the second process only."""
 
     def full(self, plan, planner):
         raise OSError(errno.ENOSPC, "No space left on device", "shard")

@@ -1,8 +1,8 @@
-"""The registered recipes cut down to a second of one core: same code path, same parts, 20 steps.
+"""The registered recipes reduced to a second on one core: the same code path and parts, 20 steps.
 
 toy("duo")                                   20 steps of 8 rows on the oracle language `strong`
 toy("duo", "micro_batch=2")                  the same, in microbatches
-curve(OUT)                                   what it logged, one row a step
+curve(OUT)                                   its logged rows, one a step
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CUT = {
     "heldout_rows": 16,
     "checkpoint_every": 5,
 }
-"""Pins of every recipe at toy size; 8 rows a step of 64 make epochs of 8 steps."""
-KEEP_THE_LAW = {
+"""Pins of every recipe at toy size; 64 rows with 8 rows a step make epochs of 8 steps."""
+SCHEDULES = {
     "llada": {"objective.group.rows": 4},
     "duo": {"objective.group.rows": 4, "objective.temperature.steps": 20},
     "duo_script": {"objective.group.rows": 4, "objective.temperature.steps": 130},
@@ -42,28 +42,28 @@ KEEP_THE_LAW = {
     "llada_pretrain": {"objective.probability": 0.5},
     "duo_owt_distilled": {"objective.round": 4, "objective.grid": 16, "teacher.recipe.optimizer.lr": 0.01},
 }
-"""Two groups a step; curricula keep their share of the run (`duo_nelbo` crosses from soft to hard tokens;
-a distillation renews its teacher four times)."""
+"""Two groups a step; curricula take the same share of the run as at full size (`duo_nelbo` changes from soft to hard
+tokens, a distillation renews its teacher four times)."""
 RECIPES = ("llada", "duo", "duo_script", "duo_nelbo", "mdlm", "ar", "duo_owt", "duo_owt_distilled")
 RARER = ("ar_owt", "llada_pretrain", "llada_sft")
-"""With these, one recipe of every code path: at toy size the others have the same parts
+"""Together with `RECIPES`, one recipe of every code path: at toy size the others have the same parts
 (tests/recipes/test_papers.py)."""
 EVERY = [*RECIPES, *(pytest.param(name, marks=pytest.mark.slow) for name in RARER)]
 
 
 def within(recipe: Recipe) -> str:
-    """Where the sizes of a recipe's network stand: in a part of the backbone, or in the backbone itself."""
+    """Path within the backbone to the part with the network's sizes; empty for the backbone itself."""
     return next(pin.rpartition(".")[0] for pin in leaves(recipe.backbone) if pin.endswith("layers"))
 
 
 def overrides(name: str, *more: str) -> list[str]:
-    """The `--set` arguments that make a nano recipe a toy; `more` replace or add."""
+    """The `--set` arguments that reduce a nano recipe to a toy; `more` replace or add pins."""
     recipe = by_name(f"{name}@nano")
     inner = within(recipe)
     cut = {pin.replace("backbone.", f"backbone.{inner}.") if inner else pin: v for pin, v in CUT.items()}
     if recipe.teacher is not None:
         cut |= {f"teacher.recipe.{pin}": value for pin, value in cut.items()} | {"teacher.steps": 20}
-    pins = {**cut, **KEEP_THE_LAW.get(name, {}), **dict(pin.split("=", 1) for pin in more)}
+    pins = {**cut, **SCHEDULES.get(name, {}), **dict(pin.split("=", 1) for pin in more)}
     return [f"{pin}={value}" for pin, value in pins.items()]
 
 
@@ -72,13 +72,13 @@ def toy(name: str, *more: str) -> Recipe:
 
 
 def curve(out: Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl without the seconds that they took."""
+    """The rows of metrics.jsonl without their seconds."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
 def same_curve(one: list[dict[str, float]], other: list[dict[str, float]]) -> None:
-    """Assert equal rows: what is summed over rows and the gradient norm to 1e-5 relative (docs/method.md#exactness)."""
+    """Assert equal rows, to a relative 1e-5 (docs/method.md#exactness)."""
     assert [row.keys() for row in one] == [row.keys() for row in other]
     for a, b in zip(one, other, strict=True):
         apart = {k: (a[k], b[k]) for k in a if b[k] != pytest.approx(a[k], rel=1e-5, abs=1e-12)}

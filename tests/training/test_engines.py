@@ -1,4 +1,4 @@
-"""Whatever shards or splits a run, it is the same: DDP, FSDP2, ZeRO-2 against one process; launch options; trackers."""
+"""DDP, FSDP2 and ZeRO-2 give the run of one process; launch options; trackers."""
 
 import errno
 import json
@@ -27,12 +27,12 @@ from repro.training.engines.options import PLAIN, Options
 from repro.training.loop import train
 
 MICRO = ("micro_batch=2",)
-"""Pins of every run here: two processes take two microbatches each, so that accumulation is tested too."""
+"""Pins of every run here: two processes take two microbatches each, which also tests accumulation."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def runs(tmp_path_factory):
-    """One place for prepared data, so that the toy corpus is drawn once."""
+    """One folder for prepared data, so that the toy corpus is drawn once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REPRO_RUNS", str(tmp_path_factory.getbasetemp() / "runs"))
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -40,14 +40,14 @@ def runs(tmp_path_factory):
 
 
 def go(out, stop=20, pins=MICRO, resume=False, options=PLAIN, track=None):
-    """One process, this one."""
+    """A run in this process."""
     recipe = toy("mdlm", *pins)
     return train(recipe, seed=3, out=out, stop=stop, resume=resume, options=options, track=track)
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, runs):
-    """The run of one process, 20 steps; mdlm keeps an average."""
+    """20 steps in one process, of mdlm, which has an average."""
     return go(tmp_path_factory.mktemp("one") / "run")
 
 
@@ -60,7 +60,7 @@ def half(tmp_path_factory, runs):
 
 
 def close(one: Path, other: Path, atol: float) -> None:
-    """Two checkpoints hold the same tensors: weights, average, optimizer state."""
+    """Assert that two checkpoints hold the same weights, average and optimizer state."""
     a, b = checkpoints.open_checkpoint(one), checkpoints.open_checkpoint(other)
     assert a.step == b.step and a.files.keys() == b.files.keys() and "ema.safetensors" in a.files
     master_weights = {n: p.data for n, p in a.recipe.blank_network().named_parameters()}
@@ -75,14 +75,14 @@ def close(one: Path, other: Path, atol: float) -> None:
 
 
 def test_four_processes_train_the_curve_of_one(one, half, tmp_path):
-    """DDP on four; two are tried with every recipe in test_launch.py."""
+    """DDP on four; test_launch.py runs every recipe on two."""
     together(4, trained, "mdlm", MICRO, str(tmp_path / "four"), 10, False, PLAIN, environment={})
     same_curve(curve(one)[:10], curve(tmp_path / "four"))
     close(half, tmp_path / "four", atol=1e-6)
 
 
-def test_fsdp2_is_saved_sharded_and_goes_on_anywhere(half, one, tmp_path):
-    """Two processes shard; one without any group, and four sharded ones, go on with the same curve."""
+def test_a_sharded_checkpoint_of_fsdp2_resumes_anywhere(half, one, tmp_path):
+    """Saved by two processes; resumed by one process and by four sharded ones with the same curve."""
     assert sorted(p.name for p in half.iterdir() if p.name != ".lock") == [
         "metrics.jsonl", "recipe.json", "step_00000005", "step_00000010",
     ]  # fmt: skip
@@ -99,8 +99,8 @@ def test_fsdp2_is_saved_sharded_and_goes_on_anywhere(half, one, tmp_path):
     close(tmp_path / "alone" / "step_00000015", tmp_path / "four", atol=1e-6)
 
 
-def test_a_microbatch_without_a_scored_token_still_takes_part():
-    """Every layer runs, and its weights get a gradient of zeros, not none: other processes wait for them."""
+def test_a_microbatch_without_a_scored_token_still_runs_every_layer():
+    """Its weights get a gradient of zeros rather than None, because other processes wait for them."""
     network = toy("mdlm").network(0)
     ids = torch.zeros(2, 8, dtype=torch.long)
     seen = Prediction(network, ids, torch.full((2,), 0.5), Mask(None))
@@ -109,13 +109,13 @@ def test_a_microbatch_without_a_scored_token_still_takes_part():
     value.backward()
     assert all(p.grad is not None and not p.grad.any() for p in network.parameters())
     assert seen.forwarded.tolist() == [True, False]
-    with torch.no_grad():  # who only looks pays nothing
+    with torch.no_grad():  # without gradients no forward is needed
         idle = Prediction(network, ids, torch.full((2,), 0.5), Mask(None))
         assert idle.features(nothing).shape == (0, 32) and not idle.forwarded.any()
 
 
 def test_accelerate_launches_fsdp2(tmp_path):
-    """The launch file itself, cut to two CPU processes, with layers computed anew in backward; duo's loss."""
+    """The launch file, reduced to two CPU processes, with layers recomputed in backward and duo's loss."""
     command(registry.recipe("duo"), arguments("duo", tmp_path / "one"))
     launch = ["--config_file", str(FOLDER / "fsdp2_8.yaml"), "--num_processes", "2", "-m"]
     started = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *launch]
@@ -129,7 +129,7 @@ def test_accelerate_launches_fsdp2(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, FSDP2], ids=["ddp", "fsdp2"])
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_any_engine_on_any_count_goes_on_with_one_process(count, environment, tmp_path):
+def test_any_engine_on_any_count_resumes_one_process(count, environment, tmp_path):
     """12 rows a step, so that three processes share them."""
     pins = ("batch=12", "micro_batch=1")
     go(tmp_path / "one", pins=pins)
@@ -148,12 +148,12 @@ def test_every_recipe_under_fsdp2(name, tmp_path):
 
 
 BFLOAT16 = {"bf16_autocast": 1e-3, "bf16_master": 1e-3, "bf16_pure": 3e-2}
-"""Largest relative distance of a gradient norm from one process: bfloat16 sums in another order, and `bf16_pure` also
-rounds weights and gradients to 8 bits (0.008 seen; the others 2e-4)."""
+"""Largest relative deviation of a gradient norm from one process: bfloat16 sums in another order, and `bf16_pure` also
+rounds weights and gradients to 8 bits (0.008 observed; the others 2e-4)."""
 
 
 def near(precision: str, environment: dict, tmp_path: Path) -> None:
-    """Two processes train the curve of one up to bfloat16, and what is saved has its types."""
+    """Assert that two processes train the curve of one up to bfloat16's precision and save the same types."""
     pins = (*MICRO, f"precision={precision}")
     go(tmp_path / "one", pins=pins)
     together(2, trained, "mdlm", pins, str(tmp_path / "two"), 20, False, PLAIN, environment=environment)
@@ -173,13 +173,13 @@ def test_precisions_under_fsdp2(precision, tmp_path):
 
 
 def test_a_full_disk_of_one_process_leaves_the_old_checkpoint(half, tmp_path):
-    """Every process gets the error of the one, with the remedy; nothing hangs, and the old one stands."""
+    """All processes raise the error of one, with the remedy; none hangs, and the old checkpoint is intact."""
     out = shutil.copytree(half, tmp_path / "run")
-    kept = checkpoints.steps_in(out)
+    before = checkpoints.steps_in(out)
     with pytest.raises(OSError) as caught:
         together(2, fault, "mdlm", MICRO, str(out), environment=FSDP2)
     assert caught.value.errno == errno.ENOSPC and one_line(caught.value).startswith("the disk is full")
-    assert checkpoints.steps_in(out) == kept and not (out / ".shards").exists()
+    assert checkpoints.steps_in(out) == before and not (out / ".shards").exists()
     assert checkpoints.open_checkpoint(out).step == 10
 
 
@@ -192,7 +192,7 @@ def deepspeed():
 
 
 @pytest.mark.slow
-def test_zero2_trains_the_curve_of_one_and_goes_on_anywhere(deepspeed, half, one, tmp_path):
+def test_zero2_trains_the_curve_of_one_and_resumes_anywhere(deepspeed, half, one, tmp_path):
     """From FSDP2's ten steps on two, five on four under ZeRO-2, the last five on one."""
     out = shutil.copytree(half, tmp_path / "run")
     together(4, trained, "mdlm", MICRO, str(out), 15, True, PLAIN, environment=ZERO2)
@@ -203,7 +203,7 @@ def test_zero2_trains_the_curve_of_one_and_goes_on_anywhere(deepspeed, half, one
 
 @pytest.mark.slow
 def test_zero2_from_the_first_step(deepspeed, one, tmp_path):
-    """Also its own checkpoint on its own count, and layers computed anew in backward."""
+    """Resuming its own checkpoint on the same count, with layers recomputed in backward."""
     out, again = str(tmp_path / "run"), Options(activation_checkpointing=True, compile=False)
     together(2, trained, "mdlm", MICRO, out, 10, False, PLAIN, environment=ZERO2)
     together(2, trained, "mdlm", MICRO, out, 20, True, again, environment=ZERO2)
@@ -227,7 +227,7 @@ def test_zero2_refuses_weights_without_master_weights(deepspeed, tmp_path):
         )
 
 
-def test_deepspeed_is_asked_for_by_name_when_it_is_missing(monkeypatch):
+def test_a_missing_deepspeed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     accelerator = SimpleNamespace(process_index=0, num_processes=2, device=torch.device("cpu"))
     made = launcher.Zero2(accelerator, PLAIN)
@@ -238,8 +238,8 @@ def test_deepspeed_is_asked_for_by_name_when_it_is_missing(monkeypatch):
 # --- launch options -------------------------------------------------------------------------------------
 
 
-def test_activation_checkpointing_moves_no_number(one, tmp_path, monkeypatch):
-    """The same curve, and each layer of each microbatch really runs twice."""
+def test_activation_checkpointing_changes_no_result(one, tmp_path, monkeypatch):
+    """The same curve, and each layer of each microbatch runs twice."""
     ran = []
     layer = type(toy("mdlm").network(0).layers()[0])
     forward = layer.forward
@@ -255,8 +255,8 @@ def test_activation_checkpointing_moves_no_number(one, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True], ids=["compiled", "compiled and recomputed"])
-def test_compiled_layers_move_no_number(again, one, tmp_path):
-    """Layers keep their names: the checkpoint is anybody's."""
+def test_compiled_layers_change_no_result(again, one, tmp_path):
+    """Parameters keep their names: other engines can read the checkpoint."""
     options = Options(activation_checkpointing=again, compile=True)
     together(2, trained, "mdlm", MICRO, str(tmp_path / "two"), 20, False, options, environment=FSDP2)
     same_curve(curve(one), curve(tmp_path / "two"))
@@ -266,11 +266,11 @@ def test_compiled_layers_move_no_number(again, one, tmp_path):
 # --- trackers -------------------------------------------------------------------------------------------
 
 
-class KeptTracker:
+class MemoryTracker:
     """A tracker in memory."""
 
     requires_logging_directory = True
-    made: "list[KeptTracker]" = []  # noqa: RUF012
+    made: "list[MemoryTracker]" = []  # noqa: RUF012
 
     def __init__(self, name, folder):
         self.name, self.folder, self.rows, self.ended = name, folder, {}, False
@@ -290,17 +290,17 @@ class KeptTracker:
 
 
 def test_a_tracker_gets_the_rows_of_the_log(tmp_path, monkeypatch):
-    monkeypatch.setattr("repro.training.metrics.LOGGER_TYPE_TO_CLASS", {"kept": KeptTracker})
-    monkeypatch.setattr("repro.training.metrics.get_available_trackers", lambda: ["kept"])
-    out = go(tmp_path / "run", stop=10, track="kept")
-    (kept,) = KeptTracker.made
-    assert kept.ended and kept.folder == str(out) and kept.name == toy("mdlm", *MICRO).name
-    assert json.loads(kept.pins["optimizer.lr"]) == toy("mdlm").optimizer.lr
+    monkeypatch.setattr("repro.training.metrics.LOGGER_TYPE_TO_CLASS", {"memory": MemoryTracker})
+    monkeypatch.setattr("repro.training.metrics.get_available_trackers", lambda: ["memory"])
+    out = go(tmp_path / "run", stop=10, track="memory")
+    (seen,) = MemoryTracker.made
+    assert seen.ended and seen.folder == str(out) and seen.name == toy("mdlm", *MICRO).name
+    assert json.loads(seen.pins["optimizer.lr"]) == toy("mdlm").optimizer.lr
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [{"step": step, **row} for step, row in kept.rows.items()] == logged
+    assert [{"step": step, **row} for step, row in seen.rows.items()] == logged
 
 
-def test_a_tracker_that_is_not_there_is_named_before_anything_is_done(tmp_path, monkeypatch):
+def test_a_missing_tracker_is_named_before_the_run_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("repro.training.metrics.get_available_trackers", list)
     with pytest.raises(ValueError, match="no tracker 'tensorbord'; nearest is 'tensorboard'"):
         go(tmp_path / "run", track="tensorbord")
@@ -310,7 +310,7 @@ def test_a_tracker_that_is_not_there_is_named_before_anything_is_done(tmp_path, 
 
 
 def test_launch_options_are_flags_of_every_recipe(tmp_path, monkeypatch):
-    """They reach the loop, and neither name nor digest."""
+    """They are passed to the loop and change neither name nor digest."""
     seen = {}
     monkeypatch.setattr(
         "repro.training.loop.train", lambda recipe, **given: seen.update(given, recipe=recipe)

@@ -1,4 +1,4 @@
-"""Faults: a signal, a kill, a NaN, a full disk. What was finished stays, and a resumed run is the run, bitwise."""
+"""A signal, a kill, a NaN, a full disk: finished checkpoints stay, and resuming gives the uninterrupted run bitwise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = 60
 
 
 def start(out, *more, steps=STEPS):
-    """A run in a process of its own: short steps, a checkpoint every 5."""
+    """A run in a process of its own, with short steps and a checkpoint every 5."""
     pins = [f"steps={steps}", "checkpoint_every=5", "log_every=1"]
     command = [sys.executable, "-m", "repro.recipes.mdlm", "--scale", "nano", "--out", str(out), *more]
     command += [flag for pin in overrides("mdlm", *pins) for flag in ("--set", pin)]
@@ -55,7 +55,7 @@ def same(one, other):
 
 
 def kill_while_it_trains(process, out, draw):
-    """kill -9 at a random moment after its first row of this time."""
+    """kill -9 at a random time after the process has logged its first row."""
     log, began = out / "metrics.jsonl", time.time()
     while process.poll() is None and not (log.exists() and log.stat().st_mtime > began):
         time.sleep(0.005)
@@ -67,8 +67,8 @@ def kill_while_it_trains(process, out, draw):
 @pytest.mark.parametrize(
     ("kills", "steps"), [(3, STEPS), pytest.param(50, 600, marks=pytest.mark.slow)], ids=["3", "50"]
 )
-def test_kills_at_any_moment_change_nothing(kills, steps, tmp_path):
-    """Killed, resumed, killed again: bitwise the uninterrupted weights, average and optimizer, one row a step."""
+def test_kills_at_any_time_change_nothing(kills, steps, tmp_path):
+    """Killed and resumed repeatedly: all tensors are bitwise those of one run, with one logged row a step."""
     whole, out, draw = tmp_path / "whole", tmp_path / "run", random.Random(kills)
     process = start(whole, steps=steps)
     assert process.wait(300) == 0, process.communicate()
@@ -76,7 +76,9 @@ def test_kills_at_any_moment_change_nothing(kills, steps, tmp_path):
         again = ["--resume"] if checkpoints.steps_in(out) else []
         kill_while_it_trains(start(out, *again, steps=steps), out, draw)
         for folder in checkpoints.steps_in(out):
-            checkpoints.open_checkpoint(folder).tensors("model.safetensors")  # whole, whenever it was killed
+            checkpoints.open_checkpoint(folder).tensors(
+                "model.safetensors"
+            )  # complete, whenever the run was killed
     process = start(out, *(["--resume"] if checkpoints.steps_in(out) else []), steps=steps)
     assert process.wait(300) == 0, process.communicate()
     same(weights(whole), weights(out))
@@ -85,7 +87,7 @@ def test_kills_at_any_moment_change_nothing(kills, steps, tmp_path):
 
 
 def test_sigterm_saves_and_exits(whole, tmp_path):
-    """One line, exit code 143, a whole checkpoint of the step at hand; the resumed run is the uninterrupted one."""
+    """One line, exit code 143 and a checkpoint of the current step; the resumed run equals the uninterrupted one."""
     out = tmp_path / "run"
     process = start(out)
     log = out / "metrics.jsonl"
@@ -104,8 +106,8 @@ def test_sigterm_saves_and_exits(whole, tmp_path):
     same(whole, weights(out))
 
 
-def test_sigterm_is_only_noted_in_the_middle_of_a_step(tmp_path, monkeypatch):
-    """The handler is put back afterwards, and a run that has ended is not stopped."""
+def test_sigterm_within_a_step_stops_after_it(tmp_path, monkeypatch):
+    """The previous handler is restored afterwards."""
     before = signal.getsignal(signal.SIGTERM)
     recipe = toy("ar")
 
@@ -119,7 +121,7 @@ def test_sigterm_is_only_noted_in_the_middle_of_a_step(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_nan_leaves_what_is_needed_to_replay_it(tmp_path):
+def test_a_nan_writes_what_is_needed_to_repeat_the_step(tmp_path):
     recipe = toy("ar", "optimizer.lr=1e30", "optimizer.clip=null")
     with pytest.raises(ValueError, match=r"(loss|grad_norm) is (nan|inf) at step \d+; .*fault.json"):
         train(recipe, seed=0, out=tmp_path / "run", stop=None, resume=False)
@@ -129,7 +131,7 @@ def test_a_nan_leaves_what_is_needed_to_replay_it(tmp_path):
 
 
 def test_sigterm_never_saves_a_nan(tmp_path, monkeypatch):
-    """Told to stop at a step that is neither logged nor due: what would be saved is looked at first."""
+    """If SIGTERM comes at a step that is not logged, its loss is checked before it is saved."""
     rare = [f"{pin}=20" for pin in ("log_every", "checkpoint_every", "heldout_every")]
     recipe = toy("ar", "optimizer.lr=1e30", "optimizer.clip=null", *rare)
     monkeypatch.setattr("repro.training.engines.Engine.any", lambda self, here: True)
@@ -145,10 +147,10 @@ def test_sigterm_never_saves_a_nan(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    """ENOSPC while a checkpoint is written: one line with the remedy; the one before is whole and is gone on with."""
+    """ENOSPC while a checkpoint is written: one line with the remedy; the previous checkpoint can be resumed."""
     recipe, out = toy("ar"), tmp_path / "run"
     train(recipe, seed=0, out=out, stop=5, resume=False)
-    kept = checkpoints.steps_in(out)
+    before = checkpoints.steps_in(out)
 
     def full(tensors, path):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -157,6 +159,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         patched.setattr("safetensors.torch.save_file", full)
         train(recipe, seed=0, out=out, stop=10, resume=True)
     assert one_line(caught.value).startswith("the disk is full")
-    assert checkpoints.steps_in(out) == kept and not list(out.glob("*.tmp")) and not list(out.glob(".step*"))
+    assert (
+        checkpoints.steps_in(out) == before and not list(out.glob("*.tmp")) and not list(out.glob(".step*"))
+    )
     train(recipe, seed=0, out=out, stop=10, resume=True)
     assert checkpoints.open_checkpoint(out).step == 10

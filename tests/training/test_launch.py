@@ -1,4 +1,4 @@
-"""Two processes train the curve of one, and the launch files say where to run and nothing else."""
+"""Two processes train the curve of one, and launch files change only where a run takes place."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FIRST = {
     "mdlm": "accelerate",
     "ar": "torchrun",
 }
-"""The launcher that `make test` starts a recipe with; `make test-all` tries the other one too."""
+"""The launcher with which `make test` starts a recipe; `make test-all` uses the other one too."""
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ FIRST = {
     ],
 )
 def test_two_processes_train_the_curve_of_one(name, launcher, tmp_path):
-    """20 steps, every logged number to 1e-5; and one process goes on with the checkpoint of two."""
+    """20 steps, every logged number to 1e-5; one process resumes the checkpoint of two."""
     command(registry.recipe(name), arguments(name, tmp_path / "one"))
     launched = [sys.executable, "-m", *LAUNCHERS[launcher], "-m", f"repro.recipes.{name}"]
     done = subprocess.run(
         [*launched, *arguments(name, tmp_path / "two")], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count(f"{toy(name).name}: {tmp_path / 'two'}") == 1, "the first process alone reports"
+    assert done.stderr.count(f"{toy(name).name}: {tmp_path / 'two'}") == 1, "only the first process reports"
     one = curve(tmp_path / "one")
     assert len(one) == 20
     same_curve(one, curve(tmp_path / "two"))
@@ -71,7 +71,7 @@ def test_every_launch_file_is_checked():
     "file, machines, processes, cpu",
     [("cpu_2", 1, 2, True), ("gpu_1", 1, 1, False), ("ddp_8", 1, 8, False), ("ddp_2x8", 2, 16, False)],
 )
-def test_accelerate_reads_the_launch_file_as_meant(file, machines, processes, cpu):
+def test_accelerate_reads_the_launch_file_as_intended(file, machines, processes, cpu):
     args = launch_arguments(FOLDER / f"{file}.yaml")
     assert (args.num_machines, args.num_processes, args.use_cpu) == (machines, processes, cpu)
     assert args.mixed_precision == "no" and args.training_script_args == ["--scale", "nano"]
@@ -88,7 +88,7 @@ def test_accelerate_reads_the_launch_file_as_meant(file, machines, processes, cp
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_launch_file_moves_no_number(file):
+def test_a_launch_file_changes_no_result(file):
     """Precision, clipping and accumulation are the recipe's pins (docs/architecture.md)."""
     text = (FOLDER / f"{file}.yaml").read_text()
     for key in ("mixed_precision", "gradient_clipping", "gradient_accumulation_steps"):

@@ -1,4 +1,4 @@
-"""What a launcher asks for: the engine that the environment picks, what is refused, launch files, the batch script."""
+"""Launchers: the engine that the environment selects, refused settings, launch files, the batch script."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from helpers.processes import FSDP2, ZERO2
 
 from repro.training.engines import launcher
 
-# --- what the launcher asked for ------------------------------------------------------------------------
+# --- the requested engine -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ from repro.training.engines import launcher
         ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "fsdp2_8.yaml"),
     ],
 )
-def test_what_no_engine_takes_over_is_refused(setting, match, monkeypatch):
-    """In one line, before anything is started or drawn."""
+def test_unsupported_settings_are_refused(setting, match, monkeypatch):
+    """In one line, before anything is started."""
     for variable, value in {**setting, "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=match) as error:
@@ -52,14 +52,14 @@ def test_what_no_engine_takes_over_is_refused(setting, match, monkeypatch):
     "setting, processes, kind",
     [({}, 1, "Single"), ({}, 2, "Ddp"), (FSDP2, 2, "Fsdp2"), (ZERO2, 2, "Zero2")],
 )
-def test_the_environment_picks_the_engine(setting, processes, kind, monkeypatch):
+def test_the_environment_selects_the_engine(setting, processes, kind, monkeypatch):
     for variable, value in {**setting, "WORLD_SIZE": str(processes)}.items():
         monkeypatch.setenv(variable, value)
     assert launcher.requested_engine().__name__ == kind
 
 
 @pytest.mark.parametrize("setting", [FSDP2, ZERO2], ids=["fsdp2", "zero2"])
-def test_one_process_shards_nothing(setting, monkeypatch):
+def test_one_process_cannot_shard(setting, monkeypatch):
     for variable, value in setting.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(
@@ -75,8 +75,8 @@ def test_one_process_shards_nothing(setting, monkeypatch):
         (2, DistributedType.MULTI_GPU, "requested FSDP, accelerate set up MULTI_GPU"),
     ],
 )
-def test_launchers_that_train_something_else_in_silence_are_refused(seen, kind, match, monkeypatch):
-    """Two asked for and one seen: two runs of one process each; FSDP asked for, DDP made (libraries.md 2, 3)."""
+def test_a_setup_other_than_requested_is_refused(seen, kind, match, monkeypatch):
+    """Two processes requested and one seen, which would be two runs; FSDP requested and DDP set up."""
     ended = []
     made = SimpleNamespace(num_processes=seen, distributed_type=kind, end_training=lambda: ended.append(True))
     monkeypatch.setattr(launcher, "Accelerator", lambda cpu, mixed_precision: made)
@@ -90,16 +90,16 @@ def test_launchers_that_train_something_else_in_silence_are_refused(seen, kind, 
 
 
 def environment_of(file: str) -> dict[str, str]:
-    """What `accelerate launch` would set for a launch file."""
+    """The variables that `accelerate launch` would set for a launch file."""
     args = launch_arguments(FOLDER / f"{file}.yaml")
     assert (args.num_machines, args.num_processes, args.use_cpu) == (1, 8, False)
-    args.deepspeed_fields_from_accelerate_config = []  # set where `accelerate launch` has read the file
+    args.deepspeed_fields_from_accelerate_config = []  # `accelerate launch` sets it when it has read the file
     return prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
 
 
 @pytest.mark.parametrize("file, kind, expected", [("fsdp2_8", "Fsdp2", FSDP2), ("zero2_8", "Zero2", ZERO2)])
-def test_a_launch_file_asks_for_its_engine(file, kind, expected, monkeypatch):
-    """And what the tests here set is what the file gives."""
+def test_a_launch_file_requests_its_engine(file, kind, expected, monkeypatch):
+    """And it sets the variables that the tests here use."""
     found = environment_of(file)
     assert {variable: found.get(variable) for variable in expected} == expected
     for variable, value in found.items():
@@ -110,7 +110,7 @@ def test_a_launch_file_asks_for_its_engine(file, kind, expected, monkeypatch):
 
 @pytest.mark.parametrize("file, section", [("fsdp2_8", "fsdp_config"), ("zero2_8", "deepspeed_config")])
 def test_a_misspelt_key_of_an_engine_is_an_error(file, section, tmp_path):
-    """accelerate takes any key inside these in silence."""
+    """accelerate accepts any key in these sections without an error."""
     text = (FOLDER / f"{file}.yaml").read_text()
     for wrong in ("reshard_after_foward: true", "zero_stge: 2"):
         path = tmp_path / f"{file}.yaml"
@@ -133,12 +133,12 @@ FAKES = {
     "scontrol": """
         if [ "$1" = show ]; then printf '%s\\n' node7 node8; else echo "scontrol $*" >> "$LOG"; fi""",
 }
-"""Programs of a cluster, as far as the batch script uses them; a machine's launcher saves when it is told."""
+"""Stand-ins for the programs of a cluster that the batch script calls; a machine's launcher saves on SIGTERM."""
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_the_batch_script_starts_both_machines_passes_sigterm_on_and_is_queued_again(told, tmp_path):
-    """Slurm itself was not there to try."""
+@pytest.mark.parametrize("terminated", [True, False])
+def test_the_batch_script_starts_both_machines_forwards_sigterm_and_is_requeued(terminated, tmp_path):
+    """With stand-ins: Slurm itself was not available."""
     for name, body in FAKES.items():
         (tmp_path / name).write_text("#!/bin/bash\n" + body)
         (tmp_path / name).chmod(0o755)
@@ -157,15 +157,15 @@ def test_the_batch_script_starts_both_machines_passes_sigterm_on_and_is_queued_a
     )
     while not (log.exists() and log.read_text().count("started") == 2):
         time.sleep(0.05)
-    process.terminate() if told else (tmp_path / "done").touch()
+    process.terminate() if terminated else (tmp_path / "done").touch()
     assert process.wait(30) == 0
     lines = log.read_text().splitlines()
     file = "--config_file recipes/launch/ddp_2x8.yaml"
-    asked = {
+    launched = {
         f"launch {file} --main_process_ip node7 --machine_rank {rank} -m repro.recipes.mdlm"
         f" --out {out} --resume --seed 1"
         for rank in (0, 1)
     }
-    assert {line.removeprefix("started ") for line in lines[:2]} == asked
-    assert {line.removeprefix("saved ") for line in lines[2:4]} == (asked if told else set())
-    assert lines[4:] == (["scontrol requeue 42"] if told else [])
+    assert {line.removeprefix("started ") for line in lines[:2]} == launched
+    assert {line.removeprefix("saved ") for line in lines[2:4]} == (launched if terminated else set())
+    assert lines[4:] == (["scontrol requeue 42"] if terminated else [])

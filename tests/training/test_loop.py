@@ -1,4 +1,4 @@
-"""A step does not depend on its split, a resumed run is the run, and nothing broken is gone on with."""
+"""A step does not depend on its split, a resumed run equals an uninterrupted one, and broken runs are not resumed."""
 
 import json
 import math
@@ -18,13 +18,13 @@ from repro.training.loop import Order, train
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path_factory, monkeypatch):
-    """One place for prepared data, so that the toy corpus is drawn once."""
+    """One folder for prepared data, so that the toy corpus is drawn once."""
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path_factory.getbasetemp() / "runs"))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Every recipe's toy run of 10 steps, uninterrupted, by name; made when first asked for."""
+    """Uninterrupted toy runs of 10 steps by recipe name, each trained at its first use."""
     found: dict[str, Path] = {}
 
     def of(name: str) -> Path:
@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of mdlm's toy run that a test may break."""
+    """A copy of mdlm's toy run that a test may modify."""
     return shutil.copytree(trained("mdlm"), tmp_path / "run")
 
 
@@ -56,7 +56,7 @@ def bytes_of(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_five_steps_and_five_more_are_ten(name, trained, tmp_path):
-    """Bitwise: weights, optimizer, average, state and every logged row, held-out bound included."""
+    """Bitwise in weights, optimizer, average, state and every logged row, the held-out bound included."""
     go(name, tmp_path / "run", stop=5)
     go(name, tmp_path / "run", stop=10, resume=True)
     assert bytes_of(tmp_path / "run") == bytes_of(trained(name))
@@ -65,7 +65,7 @@ def test_five_steps_and_five_more_are_ten(name, trained, tmp_path):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_step_does_not_depend_on_its_microbatches(name, tmp_path):
-    """8 x 1 = 4 x 2 = 2 x 4 over 20 steps, and the two groups of a step are not its microbatches."""
+    """8 x 1 = 4 x 2 = 2 x 4 over 20 steps; the two groups of a step differ from its microbatches."""
     curves = {}
     for rows in (8, 4, 2):
         go(name, tmp_path / f"{rows}", f"micro_batch={rows}")
@@ -80,8 +80,8 @@ def test_another_seed_is_another_curve(trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mdlm", "duo"])
-def test_the_learning_rate_follows_its_law(name, tmp_path):
-    """Two steps of warm-up, then half a cosine (mdlm) or a line (duo) to 0 at step 20, wherever one stops."""
+def test_the_learning_rate_follows_its_schedule(name, tmp_path):
+    """Two steps of warm-up, then half a cosine (mdlm) or a line (duo) to 0 at step 20, whatever step a run stops at."""
     recipe = toy(name)
     go(name, tmp_path, stop=7)
     share = [(step - 2) / 18 for step in range(2, 7)]
@@ -90,7 +90,7 @@ def test_the_learning_rate_follows_its_law(name, tmp_path):
     assert [row["lr"] for row in curve(tmp_path)] == pytest.approx(expected)
 
 
-def test_every_row_is_seen_once_an_epoch():
+def test_every_row_occurs_once_an_epoch():
     order = Order(rows=10, batch=4, seed=0)
     seen = [int(row) for step in range(5) for row in order(step)]
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
@@ -101,20 +101,20 @@ def test_every_row_is_seen_once_an_epoch():
 @pytest.mark.parametrize("precision", ["bf16_master", "bf16_autocast", "bf16_pure"])
 @pytest.mark.parametrize("name", ["mdlm", "duo", "ar"])
 def test_precisions_train(name, precision, trained, tmp_path):
-    """bfloat16 keeps 8 bits: the first loss is near float32's; weights and moments have their types."""
+    """bfloat16 has 8 bits: the first loss is near float32's; weights and moments have the expected types."""
     go(name, tmp_path, f"precision={precision}", stop=3)
     rows = curve(tmp_path)
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
     assert rows[0]["loss"] == pytest.approx(curve(trained(name))[0]["loss"], rel=0.02)
-    kept = load_file(checkpoints.steps_in(tmp_path)[-1] / "model.safetensors")
+    weights = load_file(checkpoints.steps_in(tmp_path)[-1] / "model.safetensors")
     moments = load_file(checkpoints.steps_in(tmp_path)[-1] / "optimizer.safetensors")
     expected = {torch.bfloat16 if precision == "bf16_pure" else torch.float32}
-    assert {tensor.dtype for tensor in kept.values()} == expected
+    assert {tensor.dtype for tensor in weights.values()} == expected
     assert {tensor.dtype for key, tensor in moments.items() if key.endswith("exp_avg_sq")} == expected
 
 
-def test_masters_move_where_bfloat16_cannot(tmp_path):
-    """A step of 1e-5 on a norm weight of 1 is lost in bfloat16, kept by a float32 master
+def test_master_weights_take_steps_that_bfloat16_loses(tmp_path):
+    """A step of 1e-5 on a norm weight of 1 is lost in bfloat16, but not in a float32 master weight
     (docs/method.md#masked-script)."""
     moved = {}
     for precision in ("bf16_master", "bf16_pure"):
@@ -124,7 +124,7 @@ def test_masters_move_where_bfloat16_cannot(tmp_path):
     assert moved == {"bf16_master": True, "bf16_pure": False}
 
 
-def test_bfloat16_weights_leave_the_rotary_frequencies_alone():
+def test_bfloat16_weights_do_not_round_the_rotary_frequencies():
     from repro.training.optimizer import MasterWeights
 
     network = toy("ar").network(0)
@@ -134,9 +134,9 @@ def test_bfloat16_weights_leave_the_rotary_frequencies_alone():
     assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
 
 
-def test_the_average_follows_its_law(tmp_path):
-    """decay min(decay, (1 + n)/(10 + n)) at update n (docs/method.md#duo-hyperparameters); warm-up leaves update 0
-    where it started."""
+def test_the_average_follows_its_formula(tmp_path):
+    """Decay min(decay, (1 + n)/(10 + n)) at update n (docs/method.md#duo-hyperparameters); in warm-up, update 0 changes
+    nothing."""
     out = go("mdlm", tmp_path, "ema.decay=0.9999", stop=2)
     saved = checkpoints.steps_in(out)[-1]
     start = dict(toy("mdlm").network(3).named_parameters())
@@ -146,7 +146,7 @@ def test_the_average_follows_its_law(tmp_path):
         torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=0)
 
 
-# --- what is written ------------------------------------------------------------------------------------
+# --- the run folder -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -169,7 +169,7 @@ def test_metrics_rows(name, trained):
 
 
 def test_the_run_folder(trained):
-    """The canonical recipe, a row a step, the two last checkpoints; no scratch file is left."""
+    """The canonical recipe, one row a step, the last two checkpoints, and no temporary file."""
     out = trained("mdlm")
     names = {path.name for path in out.iterdir() if path.name != ".lock"}
     assert names == {"recipe.json", "metrics.jsonl", "step_00000005", "step_00000010"}
@@ -179,7 +179,7 @@ def test_the_run_folder(trained):
 
 
 def test_a_run_killed_between_checkpoint_and_row_logs_each_step_once(run, trained):
-    """Rows after the checkpoint and a torn last line are dropped on --resume."""
+    """--resume drops rows after the checkpoint and an incomplete last line."""
     with open(run / "metrics.jsonl", "a") as handle:
         handle.write('{"step": 11, "loss": 1.0}\n{"step": 12, "lo')
     go("mdlm", run, stop=12, resume=True)
@@ -187,7 +187,7 @@ def test_a_run_killed_between_checkpoint_and_row_logs_each_step_once(run, traine
     assert curve(run)[:10] == curve(trained("mdlm"))
 
 
-# --- what is refused ------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------------
 
 
 def refused(match, *args, **options):
@@ -196,7 +196,7 @@ def refused(match, *args, **options):
     assert "\n" not in str(error.value)
 
 
-def test_resume_is_of_this_recipe_seed_and_folder(run, tmp_path):
+def test_resume_needs_the_same_recipe_seed_and_folder(run, tmp_path):
     refused("no folder", "mdlm", tmp_path / "absent", resume=True)
     refused(
         r"holds mdlm@nano\+\w+, not this mdlm@nano\+\w+; pins differ", "mdlm", run, "batch=4", resume=True
@@ -214,7 +214,7 @@ def test_resume_on_other_data_is_refused(run):
     refused("trained on other data", "mdlm", run, resume=True)
 
 
-def test_steps_that_cannot_be_had(tmp_path):
+def test_impossible_steps_are_refused(tmp_path):
     refused(r"cannot stop at step 21: mdlm@nano\+\w+ has steps 1 to 20", "mdlm", tmp_path, stop=21)
     refused("cannot stop at step 0", "mdlm", tmp_path, stop=0)
     refused("batch 8 does not split into 1 processes x microbatches of 3", "mdlm", tmp_path, "micro_batch=3")
@@ -226,14 +226,14 @@ def test_a_second_run_into_the_folder_is_refused_at_once(run):
 
 
 @pytest.mark.parametrize("pin", ["optimizer.lr=1e30", "backbone.init_deviation=1e30"])
-def test_a_loss_that_is_no_number_stops_the_run(pin, tmp_path):
-    """Before any checkpoint: what stands can be gone on with."""
+def test_a_loss_that_is_not_finite_stops_the_run(pin, tmp_path):
+    """Before any checkpoint is written, so that every checkpoint can be resumed."""
     refused(r"(loss|grad_norm) is (nan|inf) at step \d+; the last checkpoint", "ar", tmp_path, pin)
     assert not list(tmp_path.glob("step_*"))
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "ema.safetensors"])
-def test_a_truncated_file_is_noticed(file, run):
+def test_a_truncated_file_is_detected(file, run):
     path = run / "step_00000010" / file
     path.write_bytes(path.read_bytes()[:-1])
     refused("truncated or changed", "mdlm", run, resume=True)
@@ -242,7 +242,7 @@ def test_a_truncated_file_is_noticed(file, run):
 
 
 def exchanged(run, file, change):
-    """Write another tensor file with a matching hash, as an older or foreign code would have."""
+    """Replace a tensor file and its hash, as other code might have written them."""
     folder = run / "step_00000010"
     tensors = load_file(folder / file)
     save_file(change(tensors), folder / file)
@@ -263,7 +263,7 @@ NORM = "network.model.norm.weight"
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named(change, match, run):
-    """A weight of shape [1] would broadcast in silence."""
+    """A weight of shape [1] would otherwise broadcast silently."""
     exchanged(run, "model.safetensors", change)
     refused(match, "mdlm", run, resume=True)
     with pytest.raises(ValueError, match=match):
