@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 FOLDER = ROOT / "results" / "certificates"
 Stored = Mapping[str, Any]
 REMEDY = "`python -m repro.certify --presets all` writes them."
-TITLE = "What samplers draw from"
+TITLE = "Output distributions of samplers"
 CAPTION = (
-    "Every preset on laws whose conditionals are all known: what it claims, and what its output law "
-    "shows. TV: total variation between the exact, enumerated output law and the true one (27 sentences "
-    "of 3 tokens; no sampling noise) at so many tokens a step; finest: at the most steps tried (on 9 "
-    "sentences where 512 steps are taken). mixed, noisy: the same at one token a step under a spoiled "
-    "denoiser (a tenth of unigrams; fixed normal noise of deviation .5 on every logit). bigram: unbiased "
-    "squared distance of the oracle language's bigrams at one token a step, in brackets that of as many "
-    "true samples. KL: nats a token of the oracle language, by exact replay where the order of a rule is "
-    "not drawn, else the path KL above it. Adaptive rules stand at what they realise. All numbers: "
+    "Every preset on languages whose conditionals are known exactly: its claim, and the distribution of its "
+    "output. TV: total variation distance between the exact, enumerated output distribution and the true "
+    "one (27 sentences of 3 tokens; no sampling noise) at the given number of tokens per step; finest TV: "
+    "at the largest number of steps (on 9 sentences where 512 steps are taken). mixed, noisy: the same at "
+    "one token per step with an inexact denoiser (mixed with 10 % unigrams; fixed normal noise of standard "
+    "deviation 0.5 on every logit). bigram: unbiased squared distance of bigram frequencies on the oracle "
+    "language at one token per step, in parentheses that of as many true samples. KL: nats per token on the "
+    "oracle language, by exact replay where the order of a rule is not random, else the KL divergence of "
+    "paths, an upper bound. Adaptive rules: at the number of tokens that they realise. All numbers: "
     "certificates.csv."
 )
 COLUMNS = ["preset", "claim", "noise", "verdict", "stands", "oracle", "statistic", "space", "steps"]
 COLUMNS += ["tokens_per_step", "value", "se", "true", "best"]
-HEADER = ["preset", "noise", "claim", "verdict", "TV, 3 a step", "TV, 1 a step", "finest TV"]
-HEADER += ["mixed", "noisy", "bigram", "KL, 2 a step"]
+HEADER = ["preset", "noise", "claim", "verdict", "TV, 3 per step", "TV, 1 per step", "finest TV"]
+HEADER += ["mixed", "noisy", "bigram", "KL, 2 per step"]
 
 
 def file_name(preset: str) -> str:

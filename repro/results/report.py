@@ -48,9 +48,10 @@ ENTRIES = (
         metrics={"nll_bound": "nll bound", "nll_exact": "exact nll", "gap": "gap", "ppl_bound": "ppl bound"},
         costs={},
         caption=(
-            "nll: nats a token. A bound is an upper bound on the nll of the model, prior and tail terms "
-            "included; a note marks what is no bound. exact nll: that of the law which made the data, same "
-            "rows. gap: bound minus exact nll, paired."
+            "nll: negative log-likelihood in nats per token. A bound is an upper bound on the nll of the "
+            "model, prior and tail terms included; the note marks objectives that give no bound. exact nll: "
+            "that of the language which generated the data, on the same rows. gap: bound minus exact nll, "
+            "paired by row."
         ),
     ),
     Table(
@@ -66,10 +67,10 @@ ENTRIES = (
         },
         costs={"nfe": "NFE"},
         caption=(
-            "excess: mean nll of the samples under the true law minus its entropy, nats a token (negative: "
-            "the sampler seeks modes). bigram: unbiased squared distance of bigram frequencies. True "
-            "samples: the same statistics of as many samples of the true law. NFE: forwards a row. oracle: "
-            "the exact denoiser, so what remains is the sampler's error."
+            "excess: mean nll of the samples under the true law minus its entropy, in nats per token "
+            "(negative: the samples concentrate near the modes). bigram: unbiased squared distance of "
+            "bigram frequencies. true samples: the same statistics of as many samples of the true law. NFE: "
+            "forwards per row. oracle: the exact denoiser, so that only the error of the sampler remains."
         ),
     ),
     Table(
@@ -80,16 +81,16 @@ ENTRIES = (
         metrics={"accuracy": "accuracy"},
         costs={"nfe": "NFE", "tokens_per_nfe": "tokens per NFE"},
         caption=(
-            "accuracy: share of puzzles completed validly; in brackets its 95 % Wilson interval for n "
-            "puzzles (the same for every seed). tokens per step: planned (empty: adaptive); tokens per "
-            "NFE: realised."
+            "accuracy: share of puzzles completed validly, in brackets its 95 % Wilson interval for n "
+            "puzzles (the same puzzles for every seed). tokens per step: planned (empty: adaptive); tokens "
+            "per NFE: realised."
         ),
     ),
 )
 UNCERTAINTY = (
-    "value ± standard error of the evaluation of one network (root mean square over seeds); over several "
-    "train seeds the mean, with the standard deviation over seeds as sd. n: rows evaluated a seed; seeds: "
-    "train seeds."
+    "±: standard error of the evaluation of one network (root mean square over train seeds). With several "
+    "train seeds a value is their mean and sd their standard deviation. n: rows evaluated per seed; seeds: "
+    "number of train seeds."
 )
 
 

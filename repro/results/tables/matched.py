@@ -1,13 +1,14 @@
 """Samplers compared at matched entropy: differences of log gen_ppl between frontiers, with bootstrap bands.
 
-    sweeps(records)                        a frontier a sampler: entropy and log gen_ppl at each temperature, resampled
+    sweeps(records)                        per sampler: entropy and log gen_ppl at each temperature, with resamples
     differences(sweeps(records), real)     every pair that is compared, at one entropy
 
-A sampler at a lower temperature has a lower gen_ppl and a lower entropy, so a difference at equal settings says nothing
-(arXiv 2604.02718). Between the temperatures of a sweep log gen_ppl is linear in entropy here; two sweeps are compared
-at the entropy of real text, or the nearest one that both reach, and not at all where they share none. A resample draws
-rows of samples with replacement, the same ones for every temperature and sampler (`repro.core.bootstrap`); train
-seeds are averaged within it. Only records that keep each sample's numbers count (curves `nll`, `tokens`, `entropy`).
+A lower temperature lowers both gen_ppl and entropy, so a difference at equal settings is not meaningful (arXiv
+2604.02718). Between the temperatures of a sweep log gen_ppl is interpolated linearly in entropy. Two sweeps are
+compared at the entropy of real text, or at the nearest entropy that both reach; if their ranges do not overlap they
+are not compared. A resample draws rows of samples with replacement, the same rows for every temperature and sampler
+(`repro.core.bootstrap`), and averages over train seeds. Only records with the numbers of each sample are used (curves
+`nll`, `tokens`, `entropy`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from repro.core.stats import Interval, holm
 from repro.results.record import Record
 
 GENERATED = ("quality", "generation_quality")
-"""Names of tasks whose samples a judge reads: of the suites at small scale, of the published ones."""
+"""Tasks whose samples a language model scores: in suites at small scale, in published ones."""
 DRAWS = 1000
 LEVEL = 0.95
 CURVES = ("nll", "tokens", "entropy")
@@ -34,8 +35,8 @@ TEMPERATURE = re.compile(r"(\+tempered)?[:,]temperature=([0-9.]+)")
 
 
 def line_of(preset: str) -> tuple[str, float]:
-    """The sampler that a preset is a point of, and its temperature: `random:temperature=0.7` -> random, 0.7; where its
-    name says none, that of the rule (1 for a rule that has none)."""
+    """A preset without its temperature, and the temperature: `random:temperature=0.7` -> random, 0.7. A preset that
+    names none has that of its sampler (1 if the sampler has none)."""
     found = TEMPERATURE.search(preset)
     line = TEMPERATURE.sub("", preset)
     return line, float(found.group(2)) if found else _own_temperature(preset.partition(", ")[0])
@@ -49,14 +50,14 @@ def _own_temperature(name: str) -> float:
 
 
 def panel_of(suite: str, recipe: str) -> str:
-    """What is compared and drawn together: records of one suite at one scale, since suites judge differently."""
+    """The panel of a record: one suite at one scale, because suites score text differently."""
     return f"{recipe.partition('@')[2] or 'full scale'} (suite {suite})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """One sampler of one checkpoint through its k temperatures. Row 0 of `entropy` and `log_ppl` [1 + DRAWS, k] is as
-    measured, the others are resamples; both nats."""
+    """One sampler of one checkpoint at k temperatures. `entropy` and `log_ppl` [1 + DRAWS, k], in nats: row 0 as
+    measured, the others resampled."""
 
     panel: str
     checkpoint: str
@@ -68,16 +69,16 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """As a table prints it."""
+        """The name printed in tables."""
         return f"{self.checkpoint.partition('@')[0]}, {self.sampler}, {self.tokens_per_step or 'adaptive'}"
 
     @property
     def reach(self) -> tuple[float, float]:
-        """The entropies between which it is known."""
+        """The least and the largest measured entropy."""
         return float(self.entropy[0].min()), float(self.entropy[0].max())
 
     def at(self, entropy: float) -> np.ndarray:
-        """log gen_ppl at an entropy, [1 + DRAWS]; a resample whose ends fall short is continued straight."""
+        """log gen_ppl at an entropy, [1 + DRAWS]; extrapolated linearly in resamples that do not reach it."""
         order = np.argsort(self.entropy, axis=1, kind="stable")
         x, y = (np.take_along_axis(each, order, 1) for each in (self.entropy, self.log_ppl))
         right = np.clip((x < entropy).sum(1), 1, x.shape[1] - 1)[:, None]
@@ -85,13 +86,13 @@ class Sweep:
         return y0 + (y1 - y0) * (entropy - x0) / np.where(x1 > x0, x1 - x0, 1.0)
 
     def band(self, entropy: float) -> Interval:
-        """Interval of gen_ppl at an entropy."""
+        """95 % bootstrap interval of gen_ppl at an entropy."""
         low, high = band(self.at(entropy)[1:], LEVEL)
         return Interval(float(np.exp(low)), float(np.exp(high)))
 
 
 def sweeps(records: Iterable[Record]) -> list[Sweep]:
-    """Frontiers of two temperatures or more, of samples that a judge reads, in a fixed order."""
+    """Sweeps over two or more temperatures, of the tasks GENERATED, in a fixed order."""
     points: dict[tuple[str, str, str, str], dict[float, list[Record]]] = {}
     for record in records:
         if record.labels.task in GENERATED and set(CURVES) <= (record.answer.curve or {}).keys():
@@ -122,12 +123,12 @@ def sweeps(records: Iterable[Record]) -> list[Sweep]:
 
 
 def _ordered(records: Sequence[Record]) -> list[Record]:
-    """By question, so that no last digit hangs on the order of files."""
+    """Sorted by question, so that rounding does not depend on the order of files."""
     return sorted(records, key=lambda record: record.id)
 
 
 def _numbers(record: Record) -> np.ndarray:
-    """Entropy and log gen_ppl of a record's samples, as measured and resampled, [2, 1 + DRAWS]."""
+    """Entropy and log gen_ppl of a record's samples, [2, 1 + DRAWS]: measured, then resampled."""
     curve = record.answer.curve or {}
     nll, tokens, entropy = (np.array(curve[name]) for name in CURVES)
     rows = np.concatenate([np.arange(len(nll))[None], resampled(len(nll), DRAWS)])
@@ -139,8 +140,8 @@ def _numbers(record: Record) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """log gen_ppl of `a` minus that of `b` at one entropy, its interval and standard error; None where they share no
-    entropy. `p`: of no difference, by Holm over all that are compared."""
+    """log gen_ppl of `a` minus that of `b` at one entropy, its 95 % interval and standard error; None if their ranges
+    of entropy do not overlap. `p`: of no difference, adjusted by Holm over all pairs."""
 
     panel: str
     a: str
@@ -153,8 +154,8 @@ class Difference:
 
 
 def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Difference]:
-    """Pairs of `comparable` sweeps; `real`: entropy of real text by panel, the middle of what both reach where it is
-    unknown."""
+    """The differences of all pairs of `comparable` sweeps. `real`: entropy of real text by panel; in other panels the
+    middle of the common range is used."""
     pairs = (pair for pair in itertools.combinations(found, 2) if comparable(*pair))
     made = [_difference(a, b, real.get(a.panel)) for a, b in pairs]
     known = [i for i, each in enumerate(made) if each.p is not None]
@@ -164,8 +165,8 @@ def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Differen
 
 
 def comparable(a: Sweep, b: Sweep) -> bool:
-    """Of one panel; samplers at equal tokens per step, one sampler at several, or one that is autoregressive: it has
-    one token a step alone."""
+    """Whether two sweeps of one panel are compared: at equal tokens per step, one sampler at different tokens per step,
+    or any sampler with an autoregressive one (always one token per step)."""
     ar = any(each.checkpoint.partition("@")[0] == "ar" for each in (a, b))
     one = (a.checkpoint, a.sampler) == (b.checkpoint, b.sampler)
     return a.panel == b.panel and (ar or one or a.tokens_per_step == b.tokens_per_step)

@@ -1,10 +1,10 @@
-"""Composites of accuracy and tokens a forward: AUP, and the most tokens a forward at non-inferior accuracy.
+"""Composites of accuracy and tokens per forward: AUP, and the most tokens per forward at non-inferior accuracy.
 
     aup([(1, 80), (4, 78), (8, 60)], pins(), "sudoku")
     fastest(settings, reference, pins())
 
-A composite sums up several settings, so all of them must be alike but for how they decode: same task and documents,
-engine, device, numerics class, clock and networks; anything else is refused in one line. Constants: evals/speed.toml.
+The settings of a composite may differ only in sampler and plan: task, documents, engine, device, numerics class, clock
+and networks must be equal, or a ValueError names the difference. Constants: evals/speed.toml.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reference: dict[str, _Reference]
 
     def y_max(self, task: str) -> float:
-        """The accuracy, in per cent, at which a task's AUP stops to reward; ValueError for a task that has none."""
+        """The accuracy, in per cent, above which the weight of AUP is 1; ValueError for a task without one."""
         if task not in self.aup.y_max:
             raise ValueError(
                 f"no y_max of task {task!r} in evals/speed.toml ({nearest(task, self.aup.y_max)}); an AUP without it "
@@ -64,7 +64,7 @@ class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @lru_cache
 def pins() -> Pins:
-    """The constants, read strictly; ValueError names the field."""
+    """The constants of evals/speed.toml; ValueError names an invalid field."""
     try:
         return msgspec.toml.decode(PINS.read_bytes(), type=Pins)
     except msgspec.DecodeError as error:
@@ -73,7 +73,7 @@ def pins() -> Pins:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One network at one setting: outcomes (a digit a document), summed counts."""
+    """One network at one setting: outcomes (one digit per document) and summed counts."""
 
     seed: tuple[int, int, str]
     """Train seed, sampling seed, and the digest of the network."""
@@ -86,13 +86,14 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Useful tokens a forward, of the sums."""
+        """Useful tokens per forward."""
         return self.counts.useful / max(1, self.counts.forwards)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A recipe under one sampler and plan, its runs by seed; `alike`: what a composite needs to be the same (JSON)."""
+    """A recipe with one sampler and plan, and its runs, sorted by seed. `alike`: what must be equal in all settings of
+    a composite, as JSON."""
 
     recipe: str
     preset: str
@@ -107,7 +108,7 @@ class Setting:
 
     @property
     def rate(self) -> float:
-        """Useful tokens a forward, of the sums over runs."""
+        """Useful tokens per forward, a ratio of sums over runs."""
         return self.total("useful") / max(1, self.total("forwards"))
 
     def total(self, name: str) -> int:
@@ -116,7 +117,7 @@ class Setting:
 
 
 def refuse_unequal(settings: Sequence[Setting]) -> None:
-    """ValueError naming the first thing that differs between settings, how they decode apart."""
+    """ValueError with the first difference between settings other than in sampler and plan."""
     first = settings[0]
     for other in settings[1:]:
         found = difference(json.loads(first.alike), json.loads(other.alike))
@@ -126,8 +127,8 @@ def refuse_unequal(settings: Sequence[Setting]) -> None:
             found = _documents(first, other)
         if found is not None:
             raise ValueError(
-                f"no composite over unequal cells, {first.name} and {other.name} of {first.recipe}: {found}; "
-                "ask both in one way"
+                f"{first.name} and {other.name} of {first.recipe} are not comparable: {found}; "
+                "evaluate both in the same way"
             )
 
 
@@ -146,15 +147,17 @@ def _seeds(setting: Setting) -> str:
 
 
 def aup(points: Sequence[tuple[float, float]], constants: Pins, task: str) -> float:
-    """Accuracy under parallelism of (tokens a forward, accuracy in per cent) points, in any order (d3LLM).
+    """Accuracy under parallelism (d3LLM) of points (tokens per forward, accuracy in per cent), in any order.
 
     With rho ascending: rho_1 y_1 + 1/2 sum (rho_i - rho_{i-1}) (y_i W(y_i) + y_{i-1} W(y_{i-1})) over the points with
     y >= y_1 - slack, W(y) = min(exp(-alpha (1 - y / y_max)), 1).
     """
     if not points:
-        raise ValueError("an AUP needs a point; give (tokens a forward, accuracy in per cent)")
+        raise ValueError("an AUP needs a point; give (tokens per forward, accuracy in per cent)")
     if any(rho <= 0 or not 0 <= y <= 100 for rho, y in points):
-        raise ValueError(f"{list(points)} are no tokens a forward above 0 with accuracies in per cent")
+        raise ValueError(
+            f"{list(points)} are not points of tokens per forward above 0 and accuracy in per cent"
+        )
     y_max, alpha = constants.y_max(task), constants.aup.alpha
     ordered = sorted(points)
     kept = [(rho, y) for rho, y in ordered if y >= ordered[0][1] - constants.aup.slack]
@@ -164,7 +167,7 @@ def aup(points: Sequence[tuple[float, float]], constants: Pins, task: str) -> fl
 
 
 def aup_by_seed(settings: Sequence[Setting], constants: Pins) -> list[float]:
-    """The AUP of a curve for each of its networks; ValueError over unequal settings."""
+    """The AUP of each network over the settings; ValueError unless they are comparable."""
     refuse_unequal(settings)
     runs = zip(*(setting.runs for setting in settings), strict=True)
     return [
@@ -184,9 +187,10 @@ class Compared:
 
 
 def compared(setting: Setting, reference: Setting, level: float) -> Compared:
-    """Paired by network and document. Both count as drawn: the variance is the sum of that over document means and that
-    over network means (crossed effects; an upper bound, Owen 2007), with Student's t on networks less one. Half an item
-    in each of the four cells of a matched pair (Agresti and Min 2005) keeps no flips from proving equality.
+    """Compare accuracies, paired by network and document, at a one-sided `level`. Networks and documents are crossed
+    random effects: the variance is the sum of those of the document means and the network means (an upper bound, Owen
+    2007), with Student's t on the number of networks less one. Half an item is added to each of the four counts of
+    paired outcomes (Agresti and Min 2005), so that the variance is positive even if no document differs.
     """
     refuse_unequal([reference, setting])
     rows = [
@@ -203,7 +207,7 @@ def compared(setting: Setting, reference: Setting, level: float) -> Compared:
 
 
 def _quantile(level: float, degrees: int) -> float:
-    """One-sided: Student's with networks to spare, the normal one for a single network (a sentence about it alone)."""
+    """One-sided quantile of Student's t; of the normal law for a single network, as a statement about that network."""
     from scipy.stats import norm, t
 
     return float(t.ppf(level, degrees) if degrees else norm.ppf(level))
@@ -211,8 +215,8 @@ def _quantile(level: float, degrees: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Fastest:
-    """The fastest setting that is shown to be no worse than the reference by the margin (None: none is), the first that
-    is not (None: all are), and the comparison of the latter, else of the former."""
+    """The fastest setting whose accuracy is non-inferior to the reference (None: none), the first setting that failed
+    the test (None: none), and the comparison of the latter, else of the former."""
 
     setting: Setting | None
     failed: Setting | None
@@ -220,9 +224,10 @@ class Fastest:
 
 
 def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) -> Fastest:
-    """Tests settings from the reference's rate upwards, up to the first that may be worse by more than the margin.
+    """Test settings in ascending order of tokens per forward, from the reference on, until one fails: its accuracy may
+    be worse than that of the reference by more than the margin.
 
-    ValueError over unequal settings, and where none is as fast as the reference.
+    ValueError unless settings are comparable and one is at least as fast as the reference.
     """
     if not settings:
         raise ValueError("no setting to compare; give one or more")
@@ -230,7 +235,7 @@ def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) ->
     rule, best, found = constants.non_inferior, None, None
     upwards = [setting for setting in settings if setting.rate >= reference.rate]
     if not upwards:
-        raise ValueError(f"no setting is as fast as the reference, {reference.name}; ask one")
+        raise ValueError(f"no setting is as fast as the reference, {reference.name}; evaluate one")
     for setting in sorted(upwards, key=lambda each: (each.rate, each.name)):
         found = compared(setting, reference, rule.level)
         if found.low < -rule.margin and setting is not reference:
@@ -241,7 +246,7 @@ def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) ->
 
 
 def fastest_alone(settings: Sequence[Setting], reference: Setting, constants: Pins) -> list[Fastest]:
-    """The same on each network alone: a sentence about these networks, not about their recipe."""
+    """`fastest` for each network by itself: statements about these networks, not about their recipe."""
     refuse_unequal([reference, *settings])
     places = {id(setting): i for i, setting in enumerate(settings)}
     found = []
@@ -254,7 +259,7 @@ def fastest_alone(settings: Sequence[Setting], reference: Setting, constants: Pi
 
 
 def reference_of(recipe: str, settings: Sequence[Setting], constants: Pins) -> Setting:
-    """The setting that a recipe's others are compared with; ValueError when none is pinned, or it was not asked."""
+    """The setting with which the others of a recipe are compared; ValueError if none is pinned or it has no record."""
     family = recipe.partition("@")[0]
     if family not in constants.reference:
         raise ValueError(
@@ -262,10 +267,12 @@ def reference_of(recipe: str, settings: Sequence[Setting], constants: Pins) -> S
         )
     wanted = constants.reference[family]
     for setting in settings:
-        rule, _, how = setting.preset.partition(", ")  # in blocks or in one; a cache is an approximation
+        rule, _, how = setting.preset.partition(", ")  # any block length; a cache is an approximation
         if rule == wanted.preset and setting.tokens_per_step == wanted.tokens_per_step and "cache" not in how:
             return setting
-    raise ValueError(f"{recipe} lacks its reference, {wanted.preset} at {wanted.tokens_per_step}; ask it too")
+    raise ValueError(
+        f"{recipe} lacks its reference, {wanted.preset} at {wanted.tokens_per_step}; evaluate it too"
+    )
 
 
 def timed(record: Record) -> Speed:
@@ -276,7 +283,7 @@ def timed(record: Record) -> Speed:
 
 
 def alike(record: Record) -> Json:
-    """What of a record must be the same in all settings of a composite."""
+    """What must be equal in the records of all settings of a composite."""
     speed = timed(record)
     return {
         **without(record.question.subject, "sampler", "plan"),

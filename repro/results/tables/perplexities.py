@@ -1,8 +1,8 @@
-"""Perplexities of corpora, from records alone: one section a protocol and its documents, never two in a column.
+"""Perplexities of corpora, from records alone: one section per protocol and set of documents.
 
     tables(records)         perplexity.md and .csv
 
-A row is a checkpoint under one question; `bound` says whether its numbers are upper bounds or exact.
+A row is a checkpoint under one question; its `bound` is `bound` for upper bounds, `exact` for exact values.
 """
 
 from __future__ import annotations
@@ -23,36 +23,37 @@ PART = "perplexity"
 BOUND = "_bound"
 NUMBERS = {
     "ppl": "ppl",
-    "nll": "nats a token",
-    "bits_per_byte": "bits a byte",
-    "bits_per_word": "bits a word",
+    "nll": "nats per token",
+    "bits_per_byte": "bits per byte",
+    "bits_per_word": "bits per word",
 }
 PARTS = ("", "_se", "_sd_seeds")
-TOLD = ("draws_error", "ids_scored")
-SAID = ("corpus", "packing", "eos", "length", "tokenizer", "counted", "precision")
-"""Fields of the protocol that head a section."""
-SECTION = [*SAID, "protocol", "limit"]
+DETAILS = ("draws_error", "ids_scored")
+PROTOCOL = ("corpus", "packing", "eos", "length", "tokenizer", "counted", "precision")
+"""Fields of the protocol printed above a section."""
+SECTION = [*PROTOCOL, "protocol", "limit"]
 COLUMNS = [
     *SECTION,
     "checkpoint",
     "bound",
     *(n + p for n in NUMBERS for p in PARTS),
-    *TOLD,
+    *DETAILS,
     "n",
     "seeds",
 ]
 TITLE = "Perplexity of corpora"
 CAPTION = (
-    "ppl: exp of the nats a token counted; bits a byte and a word are of the text as it was published. bound: an upper "
-    "bound for diffusion, exact for left-to-right networks. ±: standard error, documents as the units; draws: the part "
-    "of it, in nats a token, that more passes would remove; ids: the share of the corpus that is scored; n: rows; "
-    "sd: over train seeds."
+    "ppl: exponential of the nats per counted token; bits per byte and per word refer to the text as it was "
+    "published. bound: an upper bound (diffusion); exact: the exact value (left-to-right networks). ±: "
+    "standard error, with documents as independent units; draws: the part of it, in nats per token, that "
+    "comes from random draws and vanishes with more passes; ids: share of the corpus that is scored; n: "
+    "rows; sd: standard deviation over train seeds."
 )
 REMEDY = "No records yet: `python -m repro.evals --tasks owt.wrapped ...`, then `python -m repro.results publish DIR`."
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """A row a (checkpoint, protocol), in order."""
+    """One row per (checkpoint, protocol), sorted; columns `COLUMNS`."""
     from pandas import DataFrame
 
     chosen = [each for each in records if each.question.task.get("part") == PART]
@@ -61,7 +62,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
         by_metric, shared = cell.set_index("metric"), cell.iloc[0]
         subject = json.loads(shared.subject)
         exact = "ppl" in by_metric.index
-        row: dict[str, Any] = {name: subject["protocol"][name] for name in SAID}
+        row: dict[str, Any] = {name: subject["protocol"][name] for name in PROTOCOL}
         row["protocol"] = sha256(text([subject["protocol"], _content(subject["task"]["documents"])]))[:12]
         row |= {"limit": subject["limit"] or "", "checkpoint": shared.checkpoint}
         row["bound"] = "exact" if exact else "bound"
@@ -69,7 +70,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
             found = by_metric.loc[name if exact else name + BOUND] if _has(by_metric, name, exact) else None
             for part, field in zip(PARTS, ("value", "se", "sd_seeds"), strict=True):
                 row[name + part] = float("nan") if found is None else found[field]
-        for name in TOLD:
+        for name in DETAILS:
             row[name] = by_metric.loc[name].value if name in by_metric.index else float("nan")
         made.append({**row, "n": int(shared.n), "seeds": shared.seeds})
     drawn = DataFrame(made, columns=COLUMNS)
@@ -78,7 +79,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 
 def _content(documents: Any) -> Any:
-    """Pins of documents without the places of files: where their digest is pinned too, the same text is the same."""
+    """Pins of documents, without the paths of files whose digest is pinned, because their text is the same anywhere."""
     if not isinstance(documents, dict):
         return documents
     left_out = {"path"} if "sha256" in documents else set()
@@ -93,17 +94,17 @@ def _has(by_metric: DataFrame, name: str, exact: bool) -> bool:
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """File name -> text."""
+    """perplexity.md and perplexity.csv, as a map from file name to text."""
     from repro.results.tables.text import csv_text
 
     drawn = rows(records)
     page = [f"# {TITLE}", CAPTION]
     for _, section in drawn.groupby(SECTION, sort=False):
-        said = section.iloc[0]
-        only = f"; {said.limit} rows of it" if said.limit else ""
-        page += [f"## {said.corpus}, {said.packing} rows of {said.length}{only}"]
-        rules = f"EOS: {said.eos}; counted: {said.counted}; tokens: {said.tokenizer}; {said.precision}"
-        page += [f"{rules}; protocol and documents: {said.protocol}.", _grid(section)]
+        first = section.iloc[0]
+        only = f"; {first.limit} rows of it" if first.limit else ""
+        page += [f"## {first.corpus}, {first.packing} rows of {first.length}{only}"]
+        rules = f"EOS: {first.eos}; counted: {first.counted}; tokens: {first.tokenizer}; {first.precision}"
+        page += [f"{rules}; protocol and documents: {first.protocol}.", _grid(section)]
     if drawn.empty:
         page.append(REMEDY)
     return {"perplexity.md": "\n\n".join(page) + "\n", "perplexity.csv": csv_text(drawn)}
@@ -117,7 +118,7 @@ def _grid(section: DataFrame) -> str:
     lines = []
     for row in section.to_dict("records"):
         numbers = [measured(*(row[name + part] for part in PARTS)) for name in NUMBERS]
-        told = ["" if math.isnan(row[name]) else f"{row[name]:.2g}" for name in TOLD]
-        lines.append([row["checkpoint"], row["bound"], *numbers, *told, row["n"], row["seeds"]])
+        details = ["" if math.isnan(row[name]) else f"{row[name]:.2g}" for name in DETAILS]
+        lines.append([row["checkpoint"], row["bound"], *numbers, *details, row["n"], row["seeds"]])
     header = ["checkpoint", "", *NUMBERS.values(), "draws", "ids", "n", "seeds"]
     return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)

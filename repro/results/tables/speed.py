@@ -1,11 +1,10 @@
-"""Numbers of the speed tables, from records of task `decoding_speed` alone; `repro.results.tables.speed_text` writes
-them.
+"""Numbers of the speed tables, from records of the part `decoding_speed` alone (as text:
+`repro.results.tables.speed_text`).
 
-    speed          a row a recipe, sampler and tokens per step: accuracy, forwards, tokens a second in both modes
-    parallelism    a row a recipe and rule: AUP, and the most tokens a forward at non-inferior accuracy
+    speeds(records)    one row per recipe, sampler and tokens per step: accuracy, forwards, tokens per second
+    curves(records)    one row per recipe and sampler: AUP, and the most tokens per forward at non-inferior accuracy
 
-Each engine, device and numerics class has a section of its own, so that no two stand in one table. Rates are of sums,
-never means of ratios.
+Every table is of one engine, device and numerics class. Rates are ratios of sums, not means of ratios.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 PART = "decoding_speed"
 LEVEL = 0.95  # of the interval of an accuracy
 WHERE = ("suite", "scale", "engine", "device", "numerics")
-"""What a section is: nothing else shares a table."""
+"""Columns that define a section of the tables."""
 CELLS = (
     *WHERE,
     *("recipe", "preset", "tokens_per_step", "accuracy", "accuracy_se", "accuracy_sd_seeds", "accuracy_low"),
@@ -88,7 +87,7 @@ class Timed:
 
 
 def cells(records: Sequence[Record]) -> list[Timed]:
-    """Settings of every engine, device and numerics class, in a fixed order; a run is one network and sampling seed."""
+    """Settings of every engine, device and numerics class, in a fixed order. A run is one network and sampling seed."""
     found: dict[tuple[str, ...], list[Record]] = {}
     for record in sorted((r for r in records if r.question.task.get("part") == PART), key=_place):
         speed, labels = timed(record), record.labels
@@ -135,7 +134,7 @@ def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
 
 
 def rule_of(setting: Setting) -> str:
-    """The rule that a setting is a point of: an adaptive one is moved along its curve by its pins."""
+    """The sampler of a setting; of an adaptive one without its parameters, which take the role of tokens per step."""
     return setting.preset if setting.tokens_per_step else ADAPTIVE_PINS.sub("", setting.preset)
 
 
@@ -143,7 +142,7 @@ def rule_of(setting: Setting) -> str:
 
 
 def speeds(records: Sequence[Record]) -> DataFrame:
-    """One row a setting, columns `CELLS`."""
+    """One row per setting, columns `CELLS`."""
     from pandas import DataFrame
 
     return DataFrame([_row(cell) for cell in cells(records)], columns=list(CELLS))
@@ -188,17 +187,18 @@ def _row(cell: Timed) -> dict[str, Any]:
 
 
 def _per_second(modes: Sequence[Latency | Throughput], count: str) -> float:
-    """A count a second: sums over runs, each run's seconds the median of its passes."""
+    """A count per second: the ratio of sums over runs; the time of a run is the median over its passes."""
     return sum(getattr(mode.counts, count) for mode in modes) / sum(median(mode.passes) for mode in modes)
 
 
 def _passes(modes: Sequence[Latency | Throughput]) -> list[float]:
-    """Useful tokens a second of every pass of every run."""
+    """Useful tokens per second of every pass of every run."""
     return [mode.counts.useful / seconds for mode in modes for seconds in mode.passes]
 
 
 def curves(records: Sequence[Record]) -> DataFrame:
-    """One row a recipe and rule, columns `CURVES`; a composite that is refused is empty, and `note` says why."""
+    """One row per recipe and sampler, columns `CURVES`; a composite that cannot be computed is empty, and the `note`
+    gives the reason."""
     from pandas import DataFrame
 
     places: dict[tuple[Any, ...], list[Setting]] = {}
@@ -227,7 +227,7 @@ def _composites(members: Sequence[Setting], settings: Sequence[Setting]) -> dict
         found |= {"aup": fmean(each), "aup_sd_seeds": stdev(each) if len(each) > 1 else math.nan}
         found["y_max"] = constants.y_max(members[0].task)
     except ValueError as error:
-        notes.append(f"AUP refused: {error}")
+        notes.append(f"no AUP: {error}")
     try:
         reference = reference_of(members[0].recipe, settings, constants)
         result = fastest(members, reference, constants)
@@ -241,5 +241,5 @@ def _composites(members: Sequence[Setting], settings: Sequence[Setting]) -> dict
         found["fastest_alone"] = "; ".join("none" if one is None else one.name for one in each)
         found["tokens_per_forward"] = math.nan if result.setting is None else result.setting.rate
     except ValueError as error:
-        notes.append(f"fastest refused: {error}")
+        notes.append(f"no fastest: {error}")
     return found | {"note": "; ".join(notes)}

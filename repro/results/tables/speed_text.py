@@ -1,5 +1,4 @@
-"""The speed tables to read, results/tables/speed.md and parallelism.md, from the numbers of
-`repro.results.tables.speed`."""
+"""Markdown of results/tables/speed.md and parallelism.md, from the numbers of `repro.results.tables.speed`."""
 
 from __future__ import annotations
 
@@ -14,22 +13,27 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SPEED_CAPTION = (
-    "The very same decodings judged and timed; seconds of decoding alone, warm-up excluded. accuracy: share of "
-    "documents answered rightly, in brackets its 95 % Wilson interval for n documents. NFE: forwards a text. "
-    "committed: positions that the sampler decided; useful: tokens before the first end id or stop string; both a "
-    "forward, from summed counts. Tokens a second: of batches of `batch` rows, in brackets the least and the most of "
-    "any pass and network. latency: milliseconds of one text at batch 1, median and in brackets the 95th percentile "
-    "over texts. clock: process (CPU seconds of one thread) or wall. Tokens a second are measurements: they hold for "
+    "The same decodings are scored and timed; times are of decoding alone, without warm-up. accuracy: share "
+    "of documents answered correctly, in brackets its 95 % Wilson interval for n documents; sd: standard "
+    "deviation over seeds. NFE: forwards per text. token-forwards: positions computed by the network, "
+    "summed over forwards. committed: positions decided by the sampler; useful: tokens before the first end "
+    "id or stop string; both per forward, as ratios of sums. useful tokens per second: in batches of "
+    "`batch` rows, in brackets the minimum and maximum over passes and networks. latency: milliseconds for "
+    "one text at batch size 1, median and in parentheses 95th percentile over texts. Times are CPU seconds "
+    "of one thread or wall-clock seconds (column clock of speed.csv). They are measurements: they hold for "
     "the engine, device and numerics class above each table."
 )
 CURVE_CAPTION = (
-    "A row is a rule over its settings. AUP: accuracy under parallelism (d3LLM), in per cent times tokens a forward, "
-    "y_max fixed a task, mean over networks. fastest: the last setting, from the reference's tokens a forward up, "
-    "whose accuracy is shown to be no worse than the reference's by the margin (one-sided 95 % paired interval, "
-    "crossed over networks and documents, Student's t on networks less one), and its useful tokens a forward. "
-    "difference and its lower end: of the first setting that failed, else of the fastest. alone: the same on each "
-    "network by itself, a sentence about that network only. Constants: evals/speed.toml. Composites over unequal "
-    "cells are refused; the note says why."
+    "A row is a sampler over its settings. AUP: accuracy under parallelism (d3LLM), in per cent times "
+    "tokens per forward, with y_max fixed per task; mean over networks, sd: their standard deviation. "
+    "fastest: settings are tested in ascending order of tokens per forward, from the reference on; this is "
+    "the last one before the first failure, with its useful tokens per forward. A setting passes if its "
+    "accuracy is not worse than that of the reference by more than the margin (one-sided 95 % paired "
+    "interval, networks and documents as crossed random effects, Student's t with one degree of freedom "
+    "fewer than networks). difference, low: difference of accuracy and the lower end of its interval, for "
+    "the setting that failed, else for the fastest. alone: the fastest setting when each network is tested "
+    "by itself, a statement about that network only. Constants: evals/speed.toml. No composite is computed "
+    "over settings that are not comparable; the note gives the reason."
 )
 SPEED_HEAD = (
     "recipe",
@@ -37,10 +41,10 @@ SPEED_HEAD = (
     "tokens per step",
     "accuracy",
     "NFE",
-    "token-forwards a text",
-    "committed a forward",
+    "token-forwards per text",
+    "committed per forward",
 )
-SPEED_HEAD += ("useful a forward", "useful tokens a second", "batch", "latency, ms", "seeds")
+SPEED_HEAD += ("useful per forward", "useful tokens per second", "batch", "latency, ms", "seeds")
 CURVE_HEAD = (
     "recipe",
     "rule",
@@ -48,7 +52,7 @@ CURVE_HEAD = (
     "AUP",
     "reference",
     "fastest",
-    "useful a forward",
+    "useful per forward",
     "difference, low",
     "alone",
     "seeds",
@@ -57,16 +61,16 @@ CURVE_HEAD = (
 
 
 WORDS = ("reference", "fastest", "fastest_alone")
-"""Columns of `CURVE_HEAD` that are empty where a composite is refused."""
+"""Columns of `CURVE_HEAD` that are empty where no composite is computed."""
 
 
 def speeds(numbers: DataFrame) -> str:
-    """The table of settings to read."""
+    """The table of settings, as Markdown."""
     return _sections("Speed", SPEED_CAPTION, numbers, SPEED_HEAD, _speed_line)
 
 
 def curves(numbers: DataFrame) -> str:
-    """The table of composites to read."""
+    """The table of composites, as Markdown."""
     return _sections("Parallelism", CURVE_CAPTION, numbers, CURVE_HEAD, _curve_line)
 
 

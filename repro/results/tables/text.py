@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-# --- text ---------------------------------------------------------------------------------------------------
 def csv_text(numbers: DataFrame) -> str:
-    """CSV with at most six significant digits; what is unknown is empty."""
+    """CSV with at most six significant digits; an unknown number is empty."""
     return numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def measured(value: float, se: float, sd_seeds: float) -> str:
-    """`1.8790 ± 0.0041, sd 0.0124`: two digits of the smaller uncertainty; four of a value that has none."""
+    """`1.8790 ± 0.0041, sd 0.0124` (standard error, standard deviation over seeds): two digits of the smaller
+    uncertainty; four significant digits of a value without one, "" for NaN."""
     if math.isnan(value):
         return ""
     known = [error for error in (se, sd_seeds) if error > 0]

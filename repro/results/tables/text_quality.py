@@ -1,11 +1,11 @@
-"""Quality of generated text by a judge, from records alone: the points of the frontier, and the tables of them.
+"""Quality of generated text, from records alone: the points of the frontier (gen_ppl against entropy) and their tables.
 
-    points(records)         a row a (checkpoint, sampler, tokens per step, temperature), and the reference rows
+    points(records)         one row per (checkpoint, sampler, tokens per step, temperature), and the reference rows
     tables(records)         text_quality.md and .csv, matched.csv (differences at matched entropy)
 
-gen_ppl, entropy and MAUVE stand together: each alone can be bought (`repro.evals.text_quality.samples`). Reference
-rows are of the data: held-out text, and what fools one of the numbers (a phrase repeated; tokens drawn by their
-frequency).
+gen_ppl, entropy and MAUVE are printed together, because each alone can be improved at the expense of the others
+(`repro.evals.text_quality.samples`). Reference rows come from the data: held-out text, and rows that obtain one good
+number without being good text (a repeated phrase; tokens drawn by frequency).
 """
 
 from __future__ import annotations
@@ -42,27 +42,30 @@ COLUMNS += ["gen_ppl", "gen_ppl_se", "gen_ppl_sd_seeds", "gen_ppl_low", "gen_ppl
 COLUMNS += [f"{name}{part}" for name in NUMBERS[1:] for part in PARTS]
 COLUMNS += ["mauve_clusterings_se", "mauve_mean_clusterings_se", "nfe", "n", "seeds"]
 MATCHED = ["panel", "a", "b", "entropy", "difference", "low", "high", "se", "p"]
-TITLE = "Quality of text by a judge"
+TITLE = "Quality of generated text"
 CAPTION = (
-    "gen_ppl: perplexity of the samples for the judge, token-weighted; entropy: of one sample's tokens, nats; "
-    "distinct 2: share of different 2-grams of a sample; MAUVE: by the judge's last state, as published, against as "
-    "many held-out rows (mean over clusterings; ± of samples and clusterings together), and by the mean of its states. "
-    "real: other held-out rows, so its MAUVE is "
-    "what the same law scores; repetition, unigram: rows that fool gen_ppl or entropy."
+    "gen_ppl: token-weighted perplexity of the samples under the judge, a causal language model; entropy: "
+    "of the tokens of one sample, in nats; distinct 2: share of distinct 2-grams in a sample; MAUVE: from "
+    "the judge's last hidden state, as published, against as many held-out rows (mean over clusterings), "
+    "and from the mean of its hidden states. real: other held-out rows, whose MAUVE is that of a perfect "
+    "model; repetition, unigram: rows with a good gen_ppl or entropy that are not good text. ±: standard "
+    "error over samples, for MAUVE over samples and clusterings together; sd: standard deviation over train "
+    "seeds."
 )
 MATCHED_CAPTION = (
-    "Difference of log gen_ppl at equal entropy (a minus b: below 0, a is better), at the entropy of real text or "
-    "the nearest that both sweeps reach; 95 % interval by 1,000 resamples of samples, the same ones for both; p by "
-    "Holm over all that are compared. Train seeds are not resampled, so an interval is of these networks."
+    "Difference of log gen_ppl at equal entropy (a minus b; negative: a is better): at the entropy of real "
+    "text, or at the nearest entropy that both sweeps reach. The 95 % interval comes from 1,000 bootstrap "
+    "resamples of the samples, the same for both sweeps; p is adjusted by Holm over all pairs. Train seeds "
+    "are not resampled, so intervals are about these networks."
 )
 REMEDY = "No records yet: `python -m repro.evals --suite quality.text`, then `python -m repro.results publish DIR`."
 
 
 def points(records: Sequence[Record]) -> DataFrame:
-    """A row a point: its numbers with their errors, gen_ppl with its band at the point's own entropy. `line`: a
-    sampler, or a kind of reference rows. ValueError where two protocols would share a panel.
+    """One row per point: its numbers with their errors, gen_ppl with its band at the entropy of the point. `line`: a
+    sampler, or a kind of reference rows. ValueError if two protocols would share a panel.
 
-    Reference rows are of the data, not of a network: those of a panel are one point, whatever model they were asked of.
+    Reference rows do not depend on a network: each kind is one point of a panel, whatever model its records name.
     """
     from pandas import DataFrame
 
@@ -97,7 +100,7 @@ def points(records: Sequence[Record]) -> DataFrame:
 
 
 def _without_draws(protocol: str) -> str:
-    """How tokens were drawn is a sampler's: reference rows have none, and yet they are judged as samples are."""
+    """The protocol without how tokens were drawn, which reference rows do not have."""
     return text(without(json.loads(protocol), "draws"))
 
 
@@ -124,7 +127,7 @@ def _order(point: dict) -> tuple:
 
 
 def compared(records: Sequence[Record], drawn: DataFrame) -> tuple[list[Sweep], list[Difference]]:
-    """The frontiers of records and their differences, matched at the entropy of the real text among `points`."""
+    """The sweeps of records and their differences at the entropy of the real text in `drawn`, the frame of `points`."""
     real = drawn[drawn.line == "real"]
     found = sweeps(records)
     return found, differences(found, dict(zip(real.panel, real.entropy, strict=True)))
@@ -134,7 +137,7 @@ def compared(records: Sequence[Record], drawn: DataFrame) -> tuple[list[Sweep], 
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """File name -> text; records of older versions of a part are left out."""
+    """text_quality.md, text_quality.csv and matched.csv (name -> text), without records of older versions of a part."""
     from repro.results.tables.text import csv_text
 
     records = latest(records)
@@ -189,7 +192,7 @@ def _matched(found: Sequence[Difference]) -> str:
 
 
 def _chance(p: float | None) -> str:
-    """A normal tail says little beyond four digits."""
+    """p, printed to two digits; smaller values than 0.0001 are beyond the accuracy of the normal approximation."""
     return "" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 

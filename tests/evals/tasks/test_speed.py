@@ -258,7 +258,7 @@ def test_aup_needs_a_pinned_y_max_and_valid_points():
         ValueError, match=r"no y_max of task 'sudokus' in evals/speed.toml \(nearest is 'sudoku'"
     ):
         aup([(1, 80)], pins(), "sudokus")
-    with pytest.raises(ValueError, match="no tokens a forward above 0"):
+    with pytest.raises(ValueError, match="not points of tokens per forward above 0"):
         aup([(0, 80)], pins(), "sudoku")
     with pytest.raises(ValueError, match="needs a point"):
         aup([], pins(), "sudoku")
@@ -375,7 +375,7 @@ def test_composites_over_unequal_cells_raise_one_line(what):
         lambda: compared(other, first, 0.95),
         lambda: parallelism.aup_by_seed([first, other], pins()),
     ):
-        with pytest.raises(ValueError, match=f"no composite over unequal cells.*{what}") as error:
+        with pytest.raises(ValueError, match=f"are not comparable: .*{what}") as error:
             work()
         assert "\n" not in str(error.value)
 
