@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,6 +89,19 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
             fontsize=7,
             annotation_clip=False,
         )
+
+
+def footer(drawing: Figure, text: str, x: float = 0.02) -> None:
+    """Write small grey text below a figure."""
+    drawing.supxlabel(text, fontsize=6.5, color=OTHER, x=x, ha="left")
+
+
+def log2_axis(axes: Axes, ticks: Sequence[float]) -> None:
+    """Make the x axis logarithmic in base 2, with plain numbers at `ticks`."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 
 
 def empty(sentence: str) -> Figure:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pandas import DataFrame
 
-from paper_figures import bar, bar_sentence, colour, empty, family, order
+from paper_figures import OTHER, bar, bar_sentence, colour, empty, family, footer, order
 from repro.results.record import Record
 from repro.results.report import scale_of
 from repro.results.store import one_protocol, summarise, to_frame
@@ -79,9 +79,9 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     families = {family(recipe): colour(recipe) for recipe in recipes}
     handles = [Line2D([], [], color=ink, label=name) for name, ink in families.items()]
     handles += [
-        Line2D([], [], color="#777777", linestyle=dash, marker=mark, markersize=3, label=f"{cache} cache")
+        Line2D([], [], color=OTHER, linestyle=dash, marker=mark, markersize=3, label=f"{cache} cache")
         for cache, (dash, mark) in STYLE.items()
     ]
     panels[0, 0].legend(handles=handles, fontsize=6.5)
-    drawing.supxlabel(bar_sentence(drawn.seeds), fontsize=6.5, color="#777777", x=0.02, ha="left")
+    footer(drawing, bar_sentence(drawn.seeds))
     return drawing, drawn

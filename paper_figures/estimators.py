@@ -12,10 +12,9 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pandas import DataFrame
 
-from paper_figures import INK, OTHER, bar, bar_sentence, empty
+from paper_figures import INK, OTHER, bar, bar_sentence, empty, footer, log2_axis
 from repro.results.record import Record
 from repro.results.report import checkpoint_order
 from repro.results.store import one_protocol, summarise, to_frame
@@ -106,7 +105,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     }
     names = sorted(shown, key=lambda name: [*STYLE, name].index(name))
     drawing.legend([shown[name] for name in names], names, loc="outside upper left", ncols=len(names))
-    drawing.supxlabel(bar_sentence(drawn.seeds.tolist()), fontsize=6.5, color=OTHER, x=0.02, ha="left")
+    footer(drawing, bar_sentence(drawn.seeds))
     return drawing, drawn
 
 
@@ -130,10 +129,7 @@ def _panel(axes: Axes, points: DataFrame, measured: str) -> None:
             elinewidth=0.8,
             label=str(estimator),
         )
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(TICKS))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    log2_axis(axes, TICKS)
     if measured == "variance":
         axes.set_yscale("log")
     elif measured == "bias":

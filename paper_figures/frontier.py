@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame, concat
 
-from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty
+from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty, footer
 from repro.evals.published.cells import PublishedCell, read
 from repro.results.difference import difference, look
 from repro.results.record import Record
@@ -98,7 +98,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     for axes, name in zip(grid[:, 0], numbers, strict=True):
         axes.set_ylabel(PANELS[name])
     networks = drawn[drawn.temperature.notna()]
-    drawing.supxlabel(_sentence(drawn, networks), fontsize=6.5, color=OTHER, x=0.02, ha="left")
+    footer(drawing, _sentence(drawn, networks))
     return drawing, drawn
 
 

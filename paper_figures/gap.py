@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from pandas import DataFrame
 
-from paper_figures import INK, bar, bar_sentence, colour, empty, family, order
+from paper_figures import INK, bar, bar_sentence, colour, empty, family, footer, order
 from repro.results.record import Record
 from repro.results.report import scale_of
 from repro.results.store import one_protocol, summarise, to_frame
@@ -64,5 +64,5 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     )
     panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     panels[-1].set_xlabel("bound minus exact nll, nats a token")
-    drawing.supxlabel(bar_sentence(drawn.seeds), fontsize=6.5, color="#777777", x=0.02, ha="left")
+    footer(drawing, bar_sentence(drawn.seeds))
     return drawing, drawn

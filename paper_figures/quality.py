@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pandas import DataFrame
 
-from paper_figures import COLOURS, OTHER, bar, bar_sentence, colour, empty, order
+from paper_figures import COLOURS, OTHER, bar, bar_sentence, colour, empty, footer, log2_axis, order
 from repro.results.record import Record
 from repro.results.report import checkpoint_order, scale_of, tokens_order
 from repro.results.store import one_protocol, summarise, to_frame
@@ -131,7 +130,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     grid[0, 0].set_xlim(0.8 * min(1.0, float(named.x.min())), 1.3 * widest)
     entries = max(2, int(drawing.get_figwidth() / 1.7))
     drawing.legend(handles=_legend(named, dashes), loc="outside upper left", ncols=entries)
-    drawing.supxlabel(bar_sentence(named.seeds), fontsize=6.5, color="#777777", x=0.01, ha="left")
+    footer(drawing, bar_sentence(named.seeds), x=0.01)
     return drawing, drawn
 
 
@@ -154,10 +153,7 @@ def _panel(axes: Axes, points: DataFrame) -> None:
             elinewidth=0.8,
             zorder=3 if adaptive else 2,
         )
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 4, 8, 16, 32]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    log2_axis(axes, [0.5, 1, 2, 4, 8, 16, 32])
 
 
 def _name_row(panels: Sequence[Axes], text: str) -> None:
