@@ -70,7 +70,7 @@ def plan_parser() -> Parser:
     parser = _Parser("python -m repro.evals plan", "Estimate forwards and hours; no weights are loaded.")
     _add_grid(parser)
     _add_size(parser)
-    parser.add_argument("--device", default="h100", help="h100 (default), h200, a100 or cpu")
+    _add_device(parser)
     return parser
 
 
@@ -80,10 +80,7 @@ def group_parser(suite: str, planned: bool) -> Parser:
     parser = _Parser(f"{form} --suite {suite}", "Run or plan the rows of a suite group.")
     parser.add_argument("--suite", required=True, help="a suite group of evals/suites")
     _add_size(parser)
-    if planned:
-        parser.add_argument("--device", default="h100", help="h100 (default), h200, a100 or cpu")
-    else:
-        _add_run(parser)
+    (_add_device if planned else _add_run)(parser)
     return parser
 
 
@@ -196,6 +193,10 @@ def _add_size(parser: Parser) -> None:
     parser.add_argument("--samples", type=_samples, help="samples of generating tasks (default: the suite's)")
     parser.add_argument("--limit", type=natural, help="at most so many items a task")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def _add_device(parser: Parser) -> None:
+    parser.add_argument("--device", default="h100", help="h100 (default), h200, a100 or cpu")
 
 
 def _add_run(parser: Parser) -> None:

@@ -69,13 +69,13 @@ class Line:
     preset: str | None
     steps: int | None
     seed: int
-    items: int | None
-    forwards: float | None
-    token_forwards: float | None
-    batch: int | None
-    flops: float | None
-    hours: float | None
-    assumed: tuple[str, ...]
+    items: int | None = None
+    forwards: float | None = None
+    token_forwards: float | None = None
+    batch: int | None = None
+    flops: float | None = None
+    hours: float | None = None
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,17 +227,14 @@ def _line(cell: Cell, workload: Workload | None, network: Size | None, machine: 
         preset=cell.preset,
         steps=None if cell.ask.plan is None else cell.ask.plan.steps,
         seed=cell.ask.seed,
-        items=None if workload is None else workload.items,
-        forwards=None if workload is None else workload.forwards,
-        token_forwards=None if workload is None else workload.tokens,
-        batch=None,
-        flops=None,
-        hours=None,
-        assumed=() if workload is None else workload.assumed,
     )
-    if workload is not None and workload.forwards == 0:
+    if workload is None:
+        return line
+    counts = {"items": workload.items, "forwards": workload.forwards, "token_forwards": workload.tokens}
+    line = replace(line, **counts, assumed=workload.assumed)
+    if workload.forwards == 0:
         return replace(line, flops=0.0, hours=0.0)
-    if workload is None or workload.items is None or network is None:
+    if workload.items is None or network is None:
         return line
     free = max(0.0, machine.memory - network.parameters * machine.weight)
     batch = min(rows_at_once(workload, network, free, machine.value), max(1, workload.items))
