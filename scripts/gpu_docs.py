@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from repro.core.cli import Parser, run
 from repro.core.files import ROOT, write_text
-from repro.evals.published.cells import Cell
+from repro.evals.published.cells import PublishedCell
 from repro.evals.published.price import shown
 from repro.evals.published.suite_group import Row, commands, read_suite_group, steps
 from repro.evals.published.suite_group_plan import Planned, planned
@@ -22,8 +22,11 @@ GROUPS = ("flagship", "silver")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 1 if `--check` finds the page out of date, else 0."""
     parser = Parser("python -m scripts.gpu_docs", "Write the generated part of docs/gpu.md.")
-    parser.add_argument("--check", action="store_true", help="only say whether it is current")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit code 1 if it is not current"
+    )
     args = parser.parse_args(argv)
     wanted = page()
     if PAGE.read_text("utf-8") == wanted:
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def page() -> str:
-    """docs/gpu.md with its generated part made anew."""
+    """Text of docs/gpu.md with its generated part up to date."""
     before, rest = PAGE.read_text("utf-8").split(MARKS[0])
     _, after = rest.split(MARKS[1])
     return before + MARKS[0] + "".join(_group(name) for name in GROUPS) + MARKS[1] + after
@@ -74,9 +77,9 @@ def _row(row: Row, found: Planned) -> Iterator[str]:
     yield from (f"Not asked: {', '.join(what)} ({reason})." for reason, what in lacking.items())
 
 
-def _margins(cells: Sequence[Cell]) -> Iterator[str]:
-    """Published numbers with their margins, a line a table; five or more of one table by their common margin."""
-    tables: dict[str, list[Cell]] = {}
+def _margins(cells: Sequence[PublishedCell]) -> Iterator[str]:
+    """Published numbers with their margins, one line per table; five or more of a table share one margin."""
+    tables: dict[str, list[PublishedCell]] = {}
     for cell in cells:
         tables.setdefault(cell.table, []).append(cell)
     for name, members in tables.items():
