@@ -1,11 +1,11 @@
-"""A checkpoint against what was recorded of it elsewhere: logits, likelihoods, decoded tokens (docs/parity.md).
+"""Compare a checkpoint with logits, likelihoods and decoded tokens that were recorded elsewhere (docs/parity.md).
 
-    python -m repro.checkpoint parity X --fixture DIR              exit code 1 where something is further off than told
-    python -m repro.checkpoint parity X --fixture DIR --record     write what X says here
+    python -m repro.checkpoint parity X --fixture DIR              exit code 1 if a deviation exceeds its tolerance
+    python -m repro.checkpoint parity X --fixture DIR --record     write a fixture of checkpoint X
 
-A fixture is `fixture.json` and `fixture.safetensors`, so that it can be recorded beside the authors' code by anyone.
+A fixture is `fixture.json` and `fixture.safetensors`; anyone can record one with the authors' code.
 
-Symbols: B rows, L tokens, N positions asked for (True in `where`, row by row), V ids.
+Shape suffixes: B rows, L tokens, N selected positions (True in `where`, row by row), V ids of the vocabulary.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 NOTE, TENSORS = "fixture.json", "fixture.safetensors"
 ROWS, LENGTH = 2, 32
-"""Of what `record` asks; a network that writes blocks is asked for two of them at least."""
+"""Rows and tokens of a recorded fixture; at least two blocks for a network that writes blocks."""
 
 
 class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One prompt decoded by a preset without draws, and the ids that were written."""
+    """One prompt decoded by a deterministic preset, and the generated ids."""
 
     preset: str
     gen_length: int
@@ -42,8 +42,8 @@ class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """fixture.json. `of`: the checkpoint's name; `recorded`: with which code, commit, device and precision; the largest
-    differences that count as equal: of a logit, and of the negative log-likelihood of a row, in nats."""
+    """fixture.json. `of`: the checkpoint's name; `recorded`: with which code, commit, device and precision;
+    `logits_within`, `nll_within`: tolerances of a logit and of the negative log-likelihood of a row, in nats."""
 
     format: int
     of: str
@@ -55,8 +55,9 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 @dataclass(frozen=True)
 class Fixture:
-    """`ids` [B, L] are read at times `t` ([B] or [B, L]; None: the network is not told); `logits` [N, V] before any id
-    is forbidden and `nll` [B], summed over `where`, of the ids `target` [B, L]."""
+    """Inputs `ids` [B, L] at times `t` ([B] or [B, L]; None for a network without time conditioning), and outputs at
+    the positions `where` [B, L]: raw `logits` [N, V], before ids are forbidden, and the negative log-likelihood `nll`
+    [B] of the ids `target` [B, L], summed over positions."""
 
     note: Note
     ids: Tensor
@@ -69,7 +70,7 @@ class Fixture:
 
 @dataclass(frozen=True)
 class Deviation:
-    """One comparison: what, the largest difference (or how many tokens differ), what was allowed."""
+    """One comparison: what is compared, the largest difference (or the number of tokens that differ), its tolerance."""
 
     what: str
     found: float
@@ -81,7 +82,7 @@ class Deviation:
 
 
 def read(folder: Path) -> Fixture:
-    """A fixture; ValueError in one line for what is missing or malformed."""
+    """Read a fixture; ValueError names what is missing or malformed."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -92,14 +93,14 @@ def read(folder: Path) -> Fixture:
         note = msgspec.json.decode((folder / NOTE).read_bytes(), type=Note)
         tensors = load_file(folder / TENSORS)
     except (msgspec.DecodeError, SafetensorError) as error:
-        raise ValueError(f"{folder} is no fixture ({error}); docs/parity.md gives the format") from None
+        raise ValueError(f"{folder} is not a fixture ({error}); docs/parity.md gives the format") from None
     if note.format != FORMAT:
         raise ValueError(f"{folder / NOTE}: format {note.format}, this code reads {FORMAT}")
     names = {"ids", "where", "target", "logits", "nll"}
     odd = sorted((tensors.keys() - {"t"}) ^ names)
     if odd:
         raise ValueError(
-            f"{folder / TENSORS}: tensor {odd[0]!r} is missing or not known; it holds {sorted(names)}"
+            f"{folder / TENSORS}: tensor {odd[0]!r} is missing or unknown; expected are {sorted(names)}"
         )
     ids, where = tensors["ids"].long(), tensors["where"].bool()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -109,10 +110,12 @@ def read(folder: Path) -> Fixture:
     wanted |= {"t": [ids.shape[:1], ids.shape]} if "t" in tensors else {}
     for name, fitting in wanted.items():
         if shapes[name] not in fitting:
-            asked = " or ".join(str(tuple(shape)) for shape in fitting)
-            raise ValueError(f"{folder / TENSORS}: {name!r} has shape {shapes[name]}, ids ask for {asked}")
+            wanted_shapes = " or ".join(str(tuple(shape)) for shape in fitting)
+            raise ValueError(
+                f"{folder / TENSORS}: {name!r} has shape {shapes[name]}, expected {wanted_shapes}"
+            )
     if not where.any():
-        raise ValueError(f"{folder / TENSORS}: 'where' asks for no position; set some of it")
+        raise ValueError(f"{folder / TENSORS}: 'where' selects no position; set at least one")
     if tensors["logits"].ndim != 2 or len(tensors["logits"]) != int(where.sum()):
         raise ValueError(
             f"{folder / TENSORS}: {len(tensors['logits'])} rows of logits for {int(where.sum())} positions"
@@ -120,7 +123,7 @@ def read(folder: Path) -> Fixture:
     for number, each in enumerate(note.decodes):
         if not each.prompt or len(each.ids) != each.gen_length:
             raise ValueError(
-                f"{folder / NOTE}: decode {number} has {len(each.prompt)} ids of prompt and {len(each.ids)} written;"
+                f"{folder / NOTE}: decode {number} has {len(each.prompt)} prompt ids and {len(each.ids)} generated;"
                 f" give 1 or more, and gen_length={each.gen_length}"
             )
     target, logits = tensors["target"].long(), tensors["logits"].double()
@@ -128,37 +131,33 @@ def read(folder: Path) -> Fixture:
 
 
 def compare(model: Model, fixture: Fixture) -> list[Deviation]:
-    """Every number of a fixture against the model's; ids that never stand for a clean token are left out."""
-    total = len(model.denoiser.forbidden)
-    if fixture.logits.shape[1] != total:
-        raise ValueError(f"the fixture has {fixture.logits.shape[1]} ids, this network {total}")
+    """Compare every number of a fixture with the model's, without the logits of ids that are never clean tokens.
+    ValueError if ids or times of the fixture do not fit the network."""
+    vocab_size = len(model.denoiser.forbidden)
+    if fixture.logits.shape[1] != vocab_size:
+        raise ValueError(
+            f"the logits of the fixture have {fixture.logits.shape[1]} ids, those of this network {vocab_size}"
+        )
     named = {"ids": fixture.ids.flatten().tolist(), "target": fixture.target.flatten().tolist()}
     named |= {f"decode {n}": [*each.prompt, *each.ids] for n, each in enumerate(fixture.note.decodes)}
     for name, ids in named.items():
-        odd = next((i for i in ids if not 0 <= i < total), None)
+        odd = next((i for i in ids if not 0 <= i < vocab_size), None)
         if odd is not None:
             raise ValueError(
-                f"{name} of the fixture holds {odd}, and this network's ids are 0 to {total - 1}"
+                f"{name} of the fixture contains {odd}, but this network's ids are 0 to {vocab_size - 1}"
             )
     if (fixture.t is not None) != model.denoiser.time_conditioned:
         raise ValueError(
-            "the network is told the time, and the fixture has no t"
+            "the network is time-conditioned, but the fixture has no t"
             if model.denoiser.time_conditioned
-            else "the fixture has t, and this network is told no time"
+            else "the fixture has t, but the network is not time-conditioned"
         )
     logits = _logits(model, fixture.ids, fixture.t, fixture.where)
-    allowed = ~model.denoiser.forbidden.cpu()
+    nll = _nll(model, logits, fixture.where, fixture.target)
+    gaps = (logits - fixture.logits)[:, ~model.denoiser.forbidden.cpu()].abs()
     found = [
-        Deviation(
-            "logits",
-            (logits - fixture.logits)[:, allowed].abs().max().item(),
-            fixture.note.logits_within,
-        ),
-        Deviation(
-            "nll",
-            (_nll(model, logits, fixture.where, fixture.target) - fixture.nll).abs().max().item(),
-            fixture.note.nll_within,
-        ),
+        Deviation("logits", gaps.max().item(), fixture.note.logits_within),
+        Deviation("nll", (nll - fixture.nll).abs().max().item(), fixture.note.nll_within),
     ]
     for number, each in enumerate(fixture.note.decodes):
         written = _decode(model, each)
@@ -168,10 +167,11 @@ def compare(model: Model, fixture: Fixture) -> list[Deviation]:
 
 
 def record(model: Model, folder: Path) -> None:
-    """Write what this model says: random ids, half of them noisy at t = 0.5, and a decode where none is drawn."""
+    """Write a fixture of a model: random ids, half of them noisy at t = 0.5, and a deterministic decode if the process
+    has one."""
     from safetensors.torch import save_file
 
-    fixture = _asked(model)
+    fixture = _recorded(model)
     with atomically(folder) as temporary:
         temporary.mkdir(parents=True)
         tensors = {"ids": fixture.ids, "where": fixture.where, "target": fixture.target}
@@ -181,7 +181,7 @@ def record(model: Model, folder: Path) -> None:
         (temporary / NOTE).write_text(note + "\n", "utf-8")
 
 
-def _asked(model: Model) -> Fixture:
+def _recorded(model: Model) -> Fixture:
     from repro.core import rng
     from repro.core.lazy import torch
 
@@ -192,7 +192,7 @@ def _asked(model: Model) -> Fixture:
     target = (u[:, 0] * vocabulary.size).long().clamp_max(vocabulary.size - 1)
     where = u[:, 1] < 0.5
     times = torch.full((ROWS,), 0.5, dtype=torch.float64)
-    if block:  # the last block is being written, all before it is clean
+    if block:  # the last block is noisy, all before it is clean
         last = torch.arange(length) >= length - block
         where, times = last.expand(ROWS, length).clone(), (0.5 * last).expand(ROWS, length).clone()
     noise = (u[:, 2] * vocabulary.size).long().clamp_max(vocabulary.size - 1)
@@ -200,7 +200,7 @@ def _asked(model: Model) -> Fixture:
         noise = torch.full_like(target, mask_id(vocabulary))
     ids = torch.where(where, noise, target)
     if model.recipe.process.causal:
-        ids, target = target, target.roll(-1, 1)  # what is said at a position is about the one behind it
+        ids, target = target, target.roll(-1, 1)  # the logits of a position are about the next one
     t = times if model.denoiser.time_conditioned else None
     logits = _logits(model, ids, t, where)
     note = Note(
@@ -215,12 +215,12 @@ def _asked(model: Model) -> Fixture:
 
 
 def _decodes(model: Model, ids: list[int]) -> list[Decode]:
-    """One decode by a preset that draws nothing; uniform noise has none."""
+    """One decode by a deterministic preset; uniform noise has none."""
     process = model.recipe.process
     if process.redraws:
         return []
     block = model.denoiser.required_block_size or 8
-    asked = Decode(
+    empty = Decode(
         preset="low_confidence" if process.masks else "greedy",
         gen_length=2 * block,
         block_length=block if process.masks else 2 * block,
@@ -228,33 +228,33 @@ def _decodes(model: Model, ids: list[int]) -> list[Decode]:
         prompt=ids[: max(1, min(8, model.data.row_length() - 2 * block))],
         ids=[],
     )
-    return [msgspec.structs.replace(asked, ids=_decode(model, asked))]
+    return [msgspec.structs.replace(empty, ids=_decode(model, empty))]
 
 
-def _decode(model: Model, asked: Decode) -> list[int]:
+def _decode(model: Model, given: Decode) -> list[int]:
     from repro.samplers.decode import decode
     from repro.samplers.plan import Plan
     from repro.samplers.presets import preset
 
-    plan = Plan(gen_length=asked.gen_length, block_length=asked.block_length, steps=asked.steps)
-    rule, process = preset(asked.preset), model.recipe.process
-    return decode(model.denoiser, process, rule, plan, [asked.prompt], seed=0, names=[0]).ids[0].tolist()
+    plan = Plan(gen_length=given.gen_length, block_length=given.block_length, steps=given.steps)
+    rule, process = preset(given.preset), model.recipe.process
+    return decode(model.denoiser, process, rule, plan, [given.prompt], seed=0, names=[0]).ids[0].tolist()
 
 
 def _logits(model: Model, ids: Tensor, t: Tensor | None, where: Tensor) -> Tensor:
-    """[N, V] float64 on the CPU, nothing forbidden."""
+    """Raw logits [N, V] at the positions `where`, float64 on the CPU, without forbidding ids."""
     from repro.core.lazy import torch
     from repro.models.attention import Mask
 
     device = model.denoiser.device
     with torch.no_grad():
-        told = None if t is None else t.to(device)
-        features = model.denoiser.encode(ids.to(device), t=told, attention=Mask())
+        times = None if t is None else t.to(device)
+        features = model.denoiser.encode(ids.to(device), t=times, attention=Mask())
         return model.denoiser.raw_logits(features[where.to(device)]).double().cpu()
 
 
 def _nll(model: Model, logits: Tensor, where: Tensor, target: Tensor) -> Tensor:
-    """[B] nats, summed over `where`."""
+    """Negative log-likelihood [B] in nats, summed over `where`."""
     from repro.core.lazy import torch
 
     clean = logits.masked_fill(model.denoiser.forbidden.cpu(), -torch.inf).log_softmax(-1)
