@@ -8,11 +8,11 @@ Expect   perplexity (bound) 30.27, measured by a user (issue 12 of s-sahoo/duo);
          tables 5 to 7)
 Source   s-sahoo/duo@7c9b498 scripts/distil_owt.sh, algo.py:639-758
 Departs  the teacher has no dropout (the original never calls eval() on it, so its dropout of .1 stays on); the
-         stratified times of a step share one random shift; the path of a token is drawn from three numbers of the same
-         law; student and teacher start from the averaged weights on the Hub (the original: the raw weights of
-         duo.ckpt), and the average starts there at decay .999 (the original continues Duo's average and its decay,
-         .9999, which on_load_checkpoint restores); the BOS and EOS of a row are neither noised nor scored (the
-         original: both)
+         stratified times of a step share one random shift; a token's trajectory is drawn through the three
+         numbers that determine it, with the same distribution; student and teacher start from the averaged weights on
+         the Hub (the original: the raw weights of duo.ckpt), and the average starts there at decay .999 (the original
+         continues Duo's average and its decay, .9999, which on_load_checkpoint restores); the BOS and EOS of a row are
+         neither noised nor scored (the original: both)
 """
 
 from repro.core.schedules import ConstantWithWarmup
