@@ -22,7 +22,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -81,7 +81,7 @@ def first_steps(name: str, out: Path) -> dict[str, list[float]]:
 
 
 @contextmanager
-def _own_runs(folder: Path) -> Iterator[None]:
+def _own_runs(folder: Path) -> Generator[None]:
     """Use `folder` as the run folder, with the prepared data of the usual one, so that no older teacher is reused."""
     data, before = runs() / "data", os.environ.get("REPRO_RUNS")
     data.mkdir(parents=True, exist_ok=True)
