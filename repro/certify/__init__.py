@@ -1,12 +1,14 @@
-"""Is this sampler's law, or this loss's bound, what it claims? Ours or anyone's.
+"""Certificates: does a sampler draw from the law, or a loss bound the likelihood, as it claims? Ours or anyone's code.
 
     python -m repro.certify FILE.py:NAME             # verdict, evidence, a paragraph for an appendix; --json
-    python -m repro.certify --presets all            # our own rules: results/certificates
+    python -m repro.certify --presets all            # the suite's own samplers: results/certificates
     >>> from repro import certify
     >>> print(certify(my_sampler).text())
 
-The forms are in `repro.certify.foreign`, what `space` gives in `repro.certify.space`, examples in `examples/certify`.
-Exit code 0: the claim stands; 1: it does not; 2: bad input.
+Start reading at `foreign` (what code must look like), `space` (the laws that it is tested on) and `verdict`. `sampler`
+and `loss` test foreign code, `presets` our own samplers; `oracle`, `reference`, `replay` and `long` are their tools.
+Examples are in examples/certify. The room may import every other room except the commands; no room imports it. Exit
+code 0: the claim stands; 1: it does not; 2: bad input.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
 def certify(
     function: Callable[..., Any], noise: Noise | None = None, effort: Effort | None = None
 ) -> Certificate:
-    """The certificate of a foreign sampler or loss; ValueError when it is of no known form or fails to answer.
+    """The certificate of a sampler or loss; ValueError for an unknown signature, and if the function fails.
 
-    `noise` None: what the function itself reads says; `effort` None: `repro.certify.verdict.FULL`.
+    `noise` None: inferred from what the function reads; `effort` None: `repro.certify.verdict.FULL`.
     """
     from repro.certify import foreign
     from repro.certify.verdict import FULL, Certificate
@@ -56,8 +58,8 @@ def certify(
 
 
 class _Callable(ModuleType):
-    """`repro.certify` is a command and a function: importing the module hides the function of the same name in the
-    package, so the module answers calls itself."""
+    """`repro.certify` is a package and a function: importing the package hides the function of the same name, so the
+    package itself is callable."""
 
     def __call__(
         self, function: Callable[..., Any], noise: Noise | None = None, effort: Effort | None = None

@@ -19,37 +19,41 @@ NOISES = ["absorbing", "uniform"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: the claim stands; 1: it does not. Raises ValueError for bad input (exit code 2)."""
-    parser = Parser("repro.certify", "Is this sampler's law, or this loss's bound, what it claims?")
-    parser.add_argument("target", nargs="?", metavar="FILE.py:NAME", help="a sampler or a loss of anyone's")
-    parser.add_argument("--noise", choices=NOISES, help="the noise it is for (default: what it reads says)")
-    parser.add_argument("--rows", type=natural, help=f"sentences at the last step count ({FULL.last_rows:,})")
-    parser.add_argument("--steps", type=natural, help=f"last number of steps ({FULL.steps[-1]})")
-    parser.add_argument("--seconds", type=natural, help=f"CPU time that it gets ({FULL.seconds:g})")
-    parser.add_argument("--json", action="store_true", help="all of it for machines")
+    """Run the command; returns 0 if the claim stands, else 1. Raises ValueError for bad input (exit code 2)."""
+    parser = Parser("repro.certify", "Test whether a sampler or a loss is what it claims to be.")
+    parser.add_argument("target", nargs="?", metavar="FILE.py:NAME", help="a sampler or a loss")
+    parser.add_argument("--noise", choices=NOISES, help="noise (default: inferred from what it reads)")
     parser.add_argument(
-        "--presets", metavar="all|NAME,...", help="certify our own rules and store the answers"
+        "--rows", type=natural, help=f"sentences at the largest number of steps ({FULL.last_rows:,})"
     )
-    parser.add_argument("--out", type=Path, help="folder of stored answers (default results/certificates)")
+    parser.add_argument("--steps", type=natural, help=f"largest number of steps ({FULL.steps[-1]})")
+    parser.add_argument("--seconds", type=natural, help=f"limit of CPU time ({FULL.seconds:g})")
+    parser.add_argument("--json", action="store_true", help="print the certificate as JSON")
+    parser.add_argument(
+        "--presets", metavar="all|NAME,...", help="certify the suite's own samplers and store the results"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder of the stored results (default results/certificates)"
+    )
     args = parser.parse_args(argv)
     if (args.target is None) == (args.presets is None):
         raise ValueError("give FILE.py:NAME, or --presets all")
     if args.presets is not None:
         for flag, value in (("--noise", args.noise), ("--rows", args.rows), ("--steps", args.steps)):
             if value is not None:
-                raise ValueError(f"{flag} is for FILE.py:NAME; presets have their own")
+                raise ValueError(f"{flag} is for FILE.py:NAME only; leave it out with --presets")
         return _presets(args.presets, args.out or FOLDER, args.json)
     if args.out is not None:
-        raise ValueError("--out is for --presets; a certificate of FILE.py:NAME is printed")
+        raise ValueError("--out is for --presets only; a certificate of FILE.py:NAME is printed")
     effort = FULL
     if args.rows is not None:
         if args.rows < FULL.rows:
-            raise ValueError(f"--rows {args.rows} sees too little; give {FULL.rows} or more")
+            raise ValueError(f"--rows {args.rows} is too few to detect a bias; give {FULL.rows} or more")
         effort = replace(effort, last_rows=args.rows)
     if args.steps is not None:
         if args.steps <= FULL.steps[-2]:
             raise ValueError(
-                f"--steps {args.steps} is no limit of many steps; give more than {FULL.steps[-2]}"
+                f"--steps {args.steps} is too few for a claim about many steps; give more than {FULL.steps[-2]}"
             )
         effort = replace(effort, steps=(*FULL.steps[:-1], args.steps))
     if args.seconds is not None:

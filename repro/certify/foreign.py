@@ -1,14 +1,14 @@
-"""Code of others: loaded from `FILE.py:NAME`, called with care, its answers checked before anything is made of them.
+"""Foreign code: functions loaded from `FILE.py:NAME`, whose results are validated and whose errors become one line.
 
     sampler   f(space, n, steps, seed) -> ids [n, length]
-    loss      f(space, x0, seed) -> nats a row [n], x0 [n, length]
+    loss      f(space, x0, seed) -> nats of each row [n], x0 [n, length]
 
     f.claims  = "law", "bound" or "mode"
-    f.meaning = "x0_mean" or "leave_one_out": what `space.denoise` shall answer (docs/method.md#uniform-samplers)
-    f.draws   = "exact" or "random" (or False, True): whether a loss is exact or one random draw of itself
+    f.meaning = "x0_mean" or "leave_one_out": what `space.denoise` returns (docs/method.md#uniform-samplers)
+    f.draws   = "exact" or "random" (or False, True): whether a loss is exact or a random estimate
 
-Which noise it is for shows in what it reads: `space.mask` means absorbing noise, `space.noise` whichever it accepts,
-neither means uniform noise. Whatever it raises or prints stays out of the certificate: an error becomes one line.
+The noise is inferred from what the function reads: `space.mask` means absorbing noise, `space.noise` every noise that
+it accepts, neither means uniform noise. What the function prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FORMS = "f(space, n, steps, seed) for a sampler, f(space, x0, seed) for a loss"
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A function of others and what it says of itself. `seconds` of CPU time are all that it gets, from `began` on."""
+    """A foreign function with its declared attributes. It may use `seconds` of CPU time after `began`."""
 
     name: str
     file: str
@@ -56,8 +56,8 @@ class Foreign:
     began: float
 
     def ids(self, space: Space, n: int, steps: int, seed: int) -> Tensor:
-        """A sampler's ids [n, L] int64, [MASK] allowed; ValueError for anything else."""
-        self._in_time(f"{n} rows of {steps} steps")
+        """A sampler's ids [n, L] int64, which may include [MASK]; ValueError for anything else."""
+        self._in_time(f"{n} rows with {steps} steps")
         with Guard(self.name, self.file):
             found = torch.as_tensor(self.call(space, n, steps, seed)).detach().cpu()
         if tuple(found.shape) != (n, space.length) or found.is_floating_point() or found.dtype == torch.bool:
@@ -70,13 +70,13 @@ class Foreign:
         return found.long()
 
     def nats(self, space: Space, x0: Tensor, seed: int) -> Tensor:
-        """A loss of rows x0 [n, L], nats [n] float64; ValueError for a wrong shape or what is not finite."""
+        """A loss of rows x0 [n, L], in nats, [n] float64; ValueError for a wrong shape or non-finite values."""
         self._in_time(f"{len(x0)} rows")
         with Guard(self.name, self.file):
             found = torch.as_tensor(self.call(space, x0.clone(), seed)).detach().cpu()
         if tuple(found.shape) != (len(x0),) or not found.is_floating_point():
             raise ValueError(
-                f"{self.name} must return nats a row as floats [{len(x0)}], not {describe(found)}"
+                f"{self.name} must return nats of each row as floats [{len(x0)}], not {describe(found)}"
             )
         wrong = ~found.isfinite()
         if wrong.any():
@@ -90,13 +90,13 @@ class Foreign:
         spent = time.process_time() - self.began
         if spent > self.seconds:
             raise ValueError(
-                f"{self.name} has used {spent:.0f} s of CPU time before {doing}; make it work on all n rows at once,"
-                f" or give it more than --seconds {self.seconds:g}"
+                f"{self.name} has used {spent:.0f} s of CPU time before {doing}; vectorise it over all n rows,"
+                f" or give more than --seconds {self.seconds:g}"
             )
 
 
 class Guard:
-    """Around foreign code: its prints go to stderr, and what it raises becomes one line that begins with `name`."""
+    """Context of foreign code: its output goes to stderr, and its exceptions become a ValueError of one line."""
 
     def __init__(self, name: str, file: str) -> None:
         self.name, self.file, self._quiet = name, file, redirect_stdout(sys.stderr)
@@ -115,17 +115,19 @@ class Guard:
 
 
 def load(target: str) -> Callable[..., Any]:
-    """The function of `FILE.py:NAME`; ValueError names what is missing."""
+    """The function named `FILE.py:NAME`; ValueError if there is none, or if the import fails."""
     path, colon, name = target.rpartition(":")
     if not colon or not name or not path.endswith(".py"):
-        raise ValueError(f"no FILE.py:NAME in {target!r}; for example examples/certify/ancestral.py:sample")
+        raise ValueError(
+            f"{target!r} is not of the form FILE.py:NAME; for example examples/certify/ancestral.py:sample"
+        )
     file = Path(path).resolve()
     if not file.is_file():
         raise ValueError(f"no file {path}")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.parent))  # as `python FILE.py` would: it may import its neighbours
+    sys.path.insert(0, str(file.parent))  # as for `python FILE.py`, which may import files of its folder
     try:
         with Guard(f"import of {path}", str(file)):
             spec.loader.exec_module(module)
@@ -138,31 +140,30 @@ def load(target: str) -> Callable[..., Any]:
 
 
 def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """What a function says of itself; ValueError for what is missing or unknown. `noise`: None asks the function."""
+    """A function with its validated attributes; ValueError for missing or unknown ones. `noise` None: inferred."""
     if not callable(call):
-        raise ValueError(f"{call!r} is no function; give {FORMS}")
+        raise ValueError(f"{call!r} is not a function; give {FORMS}")
     name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__
     kind = _kind(call, name)
-    said = {}
+    declared = {}
     wanted = {"claims": CLAIMS[kind], "meaning": MEANINGS}
     if kind == "loss":
         wanted["draws"] = tuple(DRAWS)
     for attribute, valid in wanted.items():
         if not hasattr(call, attribute):
             raise ValueError(f"{name}.{attribute} is missing; set it to {' or '.join(map(repr, valid))}")
-        said[attribute] = getattr(call, attribute)
-        if said[attribute] not in valid and not (attribute == "draws" and isinstance(said["draws"], bool)):
-            raise ValueError(
-                f"{name}.{attribute} is {said[attribute]!r}; a {kind} has {' or '.join(map(repr, valid))}"
-            )
-    draws = said.get("draws", True)
+        declared[attribute] = getattr(call, attribute)
+        value = declared[attribute]
+        if value not in valid and not (attribute == "draws" and isinstance(value, bool)):
+            raise ValueError(f"{name}.{attribute} is {value!r}; a {kind} has {' or '.join(map(repr, valid))}")
+    draws = declared.get("draws", True)
     foreign = Foreign(
         name=name,
         file=_source(call),
         call=call,
         kind=kind,
-        claims=said["claims"],
-        meaning=said["meaning"],
+        claims=declared["claims"],
+        meaning=declared["meaning"],
         draws=draws if isinstance(draws, bool) else DRAWS[draws],
         noises=("absorbing", "uniform") if noise is None else (noise,),
         seconds=seconds,
@@ -175,7 +176,7 @@ def _source(call: Callable[..., Any]) -> str:
     code = inspect.unwrap(call) if inspect.isfunction(call) else type(call)
     try:
         return inspect.getsourcefile(code) or ""
-    except TypeError:  # built in
+    except TypeError:  # a built-in
         return ""
 
 
@@ -188,11 +189,11 @@ def _kind(call: Callable[..., Any], name: str) -> Literal["sampler", "loss"]:
             return "sampler"
         case 3:
             return "loss"
-    raise ValueError(f"{name}{signature} is of no known form; give {FORMS}")
+    raise ValueError(f"{name}{signature} has an unknown signature; give {FORMS}")
 
 
 def _noises(foreign: Foreign) -> tuple[Noise, ...]:
-    """The noises that a function is for, from a call of each; ValueError when it can be called under none."""
+    """The noises that a function supports, from a trial call under each; ValueError if both calls fail."""
     spaces: dict[Noise, Space] = {n: Space(n, tiny(3), foreign.meaning) for n in ("absorbing", "uniform")}
     refused: list[ValueError] = []
 

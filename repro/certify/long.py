@@ -1,8 +1,8 @@
-"""Sentences too long to list: the oracle language `strong` (32 tokens of 32 symbols), judged by its bigrams.
+"""Tests on sentences too long to enumerate: the bigrams of the oracle language `strong` (32 tokens of 32 symbols).
 
-The statistic is the unbiased squared distance between the bigram law of rows and the language's
-(`repro.evals.tasks.law`): true samples give 0 on average. n times it is, for true samples, a weighted sum of centred
-chi-squares; its first two moments are matched (Satterthwaite 1946) for a limit.
+The statistic is the unbiased squared distance between the bigram law of samples and that of the language
+(`repro.evals.tasks.law`), which is 0 on average for true samples. For n true samples, n times the statistic is a
+weighted sum of centred chi-squares; its limit comes from matching the first two moments (Satterthwaite 1946).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import functools
 from typing import TYPE_CHECKING
 
 from repro.certify.foreign import Foreign
-from repro.certify.oracle import process_of, tell
-from repro.certify.space import Chain, Noise, Space, Spoil
+from repro.certify.oracle import oracle_denoiser
+from repro.certify.space import HmmSource, Noise, Space, Spoil
 from repro.certify.verdict import ALPHA, Check, Effort, Evidence
 from repro.core import rng
 from repro.core.lazy import torch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 @functools.lru_cache
 def strong() -> Hmm:
+    """The oracle language of the nano recipes."""
     from repro.recipes.scale import by_name
 
     data = by_name("mdlm@nano").data
@@ -38,12 +39,13 @@ def strong() -> Hmm:
 
 
 def true_rows(rows: int) -> Tensor:
+    """Samples of `strong`, [rows, 32]."""
     return strong().sample(rng.keys(0, rng.SENTENCE, 4, torch.arange(rows)))
 
 
 @functools.lru_cache
 def limit(rows: int) -> float:
-    """Squared distance that as many true samples exceed with probability ALPHA."""
+    """Squared bigram distance that `rows` true samples exceed with probability ALPHA."""
     from scipy.stats import chi2
 
     ids, law = true_rows(4_000), strong().bigram()
@@ -59,21 +61,20 @@ def limit(rows: int) -> float:
 
 
 def ours(noise: Noise, steps: int, rows: int) -> float:
-    """Squared bigram distance of our own ancestral sampling."""
-    process = process_of(noise)
-    told = tell(noise, Chain(strong()))
+    """Squared bigram distance of the suite's own ancestral sampling."""
+    denoiser = oracle_denoiser(noise, HmmSource(strong()))
     plan = Plan(gen_length=strong().length, block_length=strong().length, steps=steps)
-    ids = decode(told, process, Ancestral(), plan, [[]] * rows, seed=0, names=range(rows)).ids
+    ids = decode(denoiser, denoiser.process, Ancestral(), plan, [[]] * rows, seed=0, names=range(rows)).ids
     return bigram_distance(ids, strong().bigram())[0]
 
 
 def bigrams(foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None) -> list[Evidence]:
-    """The distance at every number of steps."""
+    """The squared bigram distance at every number of steps."""
     hmm = strong()
     true = bigram_distance(true_rows(effort.long_rows), hmm.bigram())[0]
     found = []
     for number, steps in enumerate(effort.long_steps):
-        space = Space(noise, Chain(hmm), foreign.meaning, spoil)
+        space = Space(noise, HmmSource(hmm), foreign.meaning, spoil)
         ids = foreign.ids(space, effort.long_rows, steps, 20_000 + number)
         value = bigram_distance(ids.clamp_max(hmm.tokens - 1), hmm.bigram())[0]
         found.append(
@@ -93,7 +94,8 @@ def bigrams(foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None 
 
 
 def long_check(foreign: Foreign, noise: Noise, effort: Effort, slack: float) -> tuple[Check, list[Evidence]]:
-    """At the last number of steps: no further than `slack` times ancestral sampling, within what rows can tell."""
+    """Whether, at the last number of steps, the distance is at most `slack` times that of ancestral sampling, up to
+    sampling noise."""
     evidence = bigrams(foreign, noise, effort)
     best = ours(noise, effort.long_steps[-1], effort.long_rows)
     allowed = slack * max(best, 0.0) + limit(effort.long_rows)
@@ -101,9 +103,8 @@ def long_check(foreign: Foreign, noise: Noise, effort: Effort, slack: float) -> 
     check = Check(
         name=f"long sentences, {noise}",
         stands=value <= allowed,
-        says=f"bigrams of {effort.long_rows:,} sentences of {effort.long_steps[-1]} steps are off by "
-        f"{value:.1e} squared, limit {allowed:.1e}",
+        says=f"squared bigram distance of {effort.long_rows:,} sentences sampled with {effort.long_steps[-1]} steps is "
+        f"{value:.1e}, limit {allowed:.1e}",
         false_alarm=ALPHA,
-        sees="",
     )
     return check, evidence

@@ -1,15 +1,17 @@
 """Certificate of a foreign loss: is it a bound on -log p, and a proper score?
 
 If b(x) >= -log p(x) for the law p of some model, then the sum of exp(-b(x)) over all sentences is at most 1. So the sum
-over a listed space must not exceed 1, whatever the denoiser says: exact conditionals, and numbers that are consistent
-with no law. A likelihood (`claims = "law"`) makes it 1.
+over an enumerated space must not exceed 1 for any denoiser, be it exact or consistent with no law. For a likelihood
+(`claims = "law"`) the sum is 1.
 
-A loss that is one random draw needs its mean, and exp(-mean of K draws) is too large on average (Jensen): with error
-variance v of a sentence's mean by exp(-m) v / 2, which is subtracted. Errors are taken between calls, never within one
-(rows of a call may share a stratified t), and the limit is Student's, one-sided.
+A random loss is averaged, and exp(-mean of K draws) is too large on average (Jensen's inequality): by exp(-m) v / 2 for
+a sentence of mean m with error variance v, which is subtracted. Standard errors are computed between calls, since rows
+of one call may share a stratified t, and the limit is a one-sided Student quantile.
 
-Score: its expectation under the law, with the exact conditionals and with tempered or mixed ones. Proper: none of them
-does better.
+The score is the expected loss under the law, with the exact conditionals and with wrong ones (raised to a power, or
+mixed with unigrams). It is proper if no wrong denoiser scores better.
+
+Symbols: n rows, S sentences, C calls.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from repro.certify.foreign import Foreign
-from repro.certify.space import Mixed, Noise, Random, Source, Space, Spoil, Tempered, tiny
+from repro.certify.space import (
+    Noise,
+    PoweredConditionals,
+    RandomConditionals,
+    Source,
+    Space,
+    Spoil,
+    UnigramMixture,
+    tiny,
+)
 from repro.certify.verdict import ALPHA, Check, Effort, Evidence, Findings
 from repro.core import rng
 from repro.core.lazy import torch
@@ -28,31 +39,31 @@ if TYPE_CHECKING:
 
 LENGTH = 2
 QUADRATURE = 3e-4
-"""An exact loss may miss by this much: its own quadrature. A tail left out at eps = 1e-3 costs four times as much."""
-STRANGERS = (1, 2, 3)
+"""Tolerance of exact losses for their quadrature error; a missing tail term at eps = 1e-3 is four times as large."""
+INCONSISTENT = (1, 2, 3)
 PERTURBED: dict[str, Spoil] = {
-    "flatter, power 0.8": Tempered(0.8),
-    "sharper, power 1.25": Tempered(1.25),
-    "sharper, power 2": Tempered(2.0),
-    "mixed with unigrams, 0.1": Mixed(0.1),
+    "flatter, power 0.8": PoweredConditionals(0.8),
+    "sharper, power 1.25": PoweredConditionals(1.25),
+    "sharper, power 2": PoweredConditionals(2.0),
+    "mixed with unigrams, 0.1": UnigramMixture(0.1),
 }
 
 
 class Means(NamedTuple):
-    """Mean nats of each sentence, [S], and of each call, [C, S] (one call: exact)."""
+    """Mean loss of each sentence in nats, over all calls [S] and of each call [C, S] (a single call if exact)."""
 
     mean: Tensor
     by_call: Tensor
 
     def of(self, weights: Tensor) -> tuple[float, float]:
-        """Sum of weights [S] times means, and its standard error (0 where exact)."""
+        """Sum of weights [S] times means, and its standard error (0 if exact)."""
         totals = self.by_call @ weights
         calls = len(totals)
         return totals.mean().item(), totals.std().item() / math.sqrt(calls) if calls > 1 else 0.0
 
 
 def certify_loss(foreign: Foreign, effort: Effort) -> Findings:
-    """Checks and evidence of a loss under every noise that it is for."""
+    """Checks and evidence of a loss under every noise that it supports."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     notes: list[str] = []
@@ -62,16 +73,16 @@ def certify_loss(foreign: Foreign, effort: Effort) -> Findings:
         evidence += numbers
         better, gap, numbers = _score(foreign, noise, exact, effort)
         evidence += numbers
-        notes.append(_words(noise, better, gap))
+        notes.append(_score_note(noise, better, gap))
         if foreign.claims == "mode":
             sharper = any(name.startswith("sharper") for name in better)
-            found = [_seeks_modes(noise, sharper, notes[-1])]
+            found = [_mode_check(noise, sharper, notes[-1])]
         checks += found
     return Findings(tuple(checks), tuple(evidence), tuple(notes))
 
 
 def _means(foreign: Foreign, space: Space, effort: Effort) -> Means:
-    """What the loss says of every sentence; rows of a call are shuffled, since a loss may stratify over them."""
+    """The mean loss of every sentence; rows of a call are shuffled, since a loss may stratify over them."""
     sentences = tiny(LENGTH).sentences
     count = len(sentences)
     if not foreign.draws:
@@ -87,7 +98,7 @@ def _means(foreign: Foreign, space: Space, effort: Effort) -> Means:
 
 
 def _sum(means: Means) -> tuple[float, float]:
-    """Sum of exp(-mean), bias removed, and its standard error."""
+    """Sum of exp(-mean) without its Jensen bias, and its standard error."""
     weights = (-means.mean).exp()
     _, error = means.of(weights)
     calls = len(means.by_call)
@@ -100,7 +111,9 @@ def _sums(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> tuple
 
     quantile = float(t.isf(ALPHA, effort.loss_calls - 1)) if foreign.draws else 0.0
     power = float(t.isf(0.05, effort.loss_calls - 1)) if foreign.draws else 0.0
-    sources: dict[str, Source] = {f"stranger {seed}": Random(3, LENGTH, seed) for seed in STRANGERS}
+    sources: dict[str, Source] = {
+        f"inconsistent {seed}": RandomConditionals(3, LENGTH, seed) for seed in INCONSISTENT
+    }
     means = {"exact": exact} | {
         name: _means(foreign, Space(noise, source, foreign.meaning), effort)
         for name, source in sources.items()
@@ -116,17 +129,21 @@ def _sums(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> tuple
         )
         if foreign.claims == "law":
             stands = stands and total - 1 + quantile * error >= -QUADRATURE
-            says += "; a law has 1"
+            says += "; it must be 1 for a law"
         else:
-            says += "; a bound has at most 1"
-        sees = QUADRATURE + (quantile + power) * error
+            says += "; it must be at most 1 for a bound"
+        detectable = QUADRATURE + (quantile + power) * error
         checks.append(
             Check(
                 name=f"{foreign.claims}, {noise}, {name} denoiser",
                 stands=stands,
                 says=says,
                 false_alarm=ALPHA if foreign.draws else 0.0,
-                sees=f"A sum above {1 + sees:.4f} is seen ({noise}, {name})." if name == "exact" else "",
+                minimum_detectable=(
+                    f"A sum above {1 + detectable:.4f} is detected ({noise}, exact denoiser)."
+                    if name == "exact"
+                    else ""
+                ),
             )
         )
     return checks, evidence
@@ -135,10 +152,8 @@ def _sums(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> tuple
 def _score(
     foreign: Foreign, noise: Noise, exact: Means, effort: Effort
 ) -> tuple[dict[str, float], float, list[Evidence]]:
-    """Nats by which wrong denoisers score less than the exact one, that one's loss above the entropy, the evidence.
-
-    Seeds are the same, so differences are paired.
-    """
+    """Nats by which wrong denoisers score better than the exact one, the exact one's loss minus the entropy, and the
+    evidence. All use the same seeds, so differences are paired."""
     from scipy.stats import t
 
     law = tiny(LENGTH)
@@ -157,21 +172,22 @@ def _score(
     return better, gap, evidence
 
 
-def _words(noise: Noise, better: dict[str, float], gap: float) -> str:
+def _score_note(noise: Noise, better: dict[str, float], gap: float) -> str:
     if not better:
-        return f"score, {noise}: proper as far as tried, no wrong denoiser does better (loss - entropy {gap:+.4f} nats)"
+        return (
+            f"score, {noise}: proper, no wrong denoiser tried scores better (loss - entropy {gap:+.4f} nats)"
+        )
     best = max(better, key=lambda name: better[name])
-    return f"score, {noise}: improper, conditionals {best} score {better[best]:.3f} nats less than the exact ones"
+    return f"score, {noise}: improper, conditionals {best} score {better[best]:.3f} nats better than the exact ones"
 
 
-def _seeks_modes(noise: Noise, sharper: bool, says: str) -> Check:
-    """A loss that claims modes rewards conditionals sharper than the true ones."""
+def _mode_check(noise: Noise, sharper: bool, says: str) -> Check:
+    """A loss that claims to seek modes must reward conditionals sharper than the true ones."""
     return Check(
         name=f"modes, {noise}",
         stands=sharper,
         says=says.partition(": ")[2],
         false_alarm=0.0,
-        sees="",
     )
 
 

@@ -1,4 +1,4 @@
-"""A space behind the contract of denoisers, so that our own rules decode on it through our own loop."""
+"""Denoisers with the exact (or deliberately wrong) conditionals of a space, to decode with the suite's own samplers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from repro.models.denoiser import Denoiser, Head, Soft
 from repro.models.oracle_network import FLOOR
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
-from repro.processes.process import Process
 from repro.processes.uniform import Uniform
 
 
 @dataclass(frozen=True)
 class Sentences(Data):
-    """A data source that is nothing but its sizes: V tokens, then [MASK] and [BOS]."""
+    """A data source with sizes only: V tokens, then [MASK] and [BOS]."""
 
     size: int
     length: int
@@ -35,20 +34,18 @@ class Sentences(Data):
 
 
 def process_of(noise: Noise) -> Absorbing | Uniform:
-    """The process whose alpha(t) is 1 - t, as spaces have it (uniform: up to 1e-9, where t = 1)."""
+    """The process with alpha(t) = 1 - t, as in spaces (uniform noise: alpha(1) = 1e-9)."""
     return Absorbing() if noise == "absorbing" else Uniform(alpha_end=1e-9, eps=1e-3)
 
 
-class Told(Denoiser):
-    """Says what the space says; features are log-probabilities [B, L, V], the head is the identity.
+class OracleDenoiser(Denoiser):
+    """Outputs the conditionals of a space under `process`; features are log-probabilities [B, L, V], the head is the
+    identity. It is conditioned on time under uniform noise, where the conditionals depend on it."""
 
-    Under absorbing noise the time says nothing, and a rule may take that into account (`timed`).
-    """
-
-    def __init__(self, space: Space, process: Process) -> None:
-        words = Sentences(space.vocab, space.length)
-        super().__init__(Role(words, process.forbidden(words.vocabulary()), "leave_one_out"))
-        self.space = space
+    def __init__(self, space: Space) -> None:
+        words, self.process = Sentences(space.vocab, space.length), process_of(space.noise)
+        super().__init__(Role(words, self.process.forbidden(words.vocabulary()), "leave_one_out"))
+        self.space, self.time_conditioned = space, space.noise == "uniform"
 
     def encode(
         self,
@@ -60,7 +57,7 @@ class Told(Denoiser):
         kv_cache: KVCache | None = None,
     ) -> Tensor:
         assert not isinstance(tokens, Soft)
-        # one block: every column is at the same time
+        # a single block, so that every column is at the same time
         time = t.reshape(len(tokens), -1)[:, -1] if t is not None else 0.5
         return _features(self.space.denoise(tokens, time), self.vocabulary.total)
 
@@ -68,20 +65,13 @@ class Told(Denoiser):
         return Head(torch.eye(self.vocabulary.total, dtype=torch.float64), None, self.forbidden)
 
 
-class Timed(Told):
-    """The same under uniform noise, where the time matters."""
-
-    time_conditioned = True
-
-
-def tell(noise: Noise, source: Source, spoil: Spoil | None = None) -> Told:
-    """The denoiser of a law under a noise, in the meaning `leave_one_out`."""
-    space = Space(noise, source, "leave_one_out", spoil)
-    return (Told if noise == "absorbing" else Timed)(space, process_of(noise))
+def oracle_denoiser(noise: Noise, source: Source, spoil: Spoil | None = None) -> OracleDenoiser:
+    """The denoiser of a law under a noise, with leave-one-out conditionals, wrong ones if `spoil` is given."""
+    return OracleDenoiser(Space(noise, source, "leave_one_out", spoil))
 
 
-class NextToken(Denoiser):
-    """The exact causal model of a listed law, for rules that write from left to right; ids begin with [BOS]."""
+class CausalOracle(Denoiser):
+    """The exact left-to-right model of an enumerated law; ids begin with [BOS]."""
 
     def __init__(self, source: Enumerated) -> None:
         words = Sentences(source.vocab, source.length)
@@ -103,13 +93,13 @@ class NextToken(Denoiser):
         table = self.source.law.view(vocab**before, vocab, -1).sum(-1)
         law = table[code(prefix, vocab)] if before else table.expand(len(tokens), -1)
         features = _features(law / law.sum(-1, keepdim=True), self.vocabulary.total)
-        return features[:, None].expand(-1, tokens.shape[1], -1)  # only the last column is ever asked for
+        return features[:, None].expand(-1, tokens.shape[1], -1)  # only the last column is read
 
     def head(self) -> Head:
         return Head(torch.eye(self.vocabulary.total, dtype=torch.float64), None, self.forbidden)
 
 
 def _features(probabilities: Tensor, total: int) -> Tensor:
-    """log p, finite, and the floor for ids beyond the tokens."""
+    """log p with a finite floor, which ids after the tokens get too."""
     logp = probabilities.log().clamp_min(FLOOR)
     return torch.nn.functional.pad(logp, (0, total - logp.shape[-1]), value=FLOOR)

@@ -1,10 +1,10 @@
-"""Certificates of our own rules: every preset's exact output law, enumerated, and its error on longer sentences.
+"""Certificates of the suite's own samplers: the exact output law of every preset, and its error on longer sentences.
 
     python -m repro.certify --presets all            # every preset -> results/certificates/NAME.json
 
-On 27 sentences (3 tokens, 3 positions) the law is listed through the decoding loop's own draws, with no sampling noise,
-under the exact denoiser and under spoiled ones. Whether a rule *converges* is seen on 9 sentences up to 512 steps: the
-distance must keep falling. On the oracle language: squared bigram distance, path KL. A preset at temperature 0 is
+On 27 sentences (3 tokens, 3 positions) the law is enumerated through the decoding loop's own draws, without sampling
+noise, under the exact denoiser and under wrong ones. A rule *converges* if on 9 sentences its distance to the law keeps
+falling up to 512 steps. On the oracle language: squared bigram distance and path KL. Presets at temperature 0 are
 certified at temperature 1 as well.
 """
 
@@ -18,11 +18,20 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from repro.certify.long import strong, true_rows
-from repro.certify.oracle import NextToken, Told, process_of, tell
+from repro.certify.oracle import CausalOracle, OracleDenoiser, oracle_denoiser
 from repro.certify.reference import ancestral
 from repro.certify.replay import replay, uniform_path
 from repro.certify.sampler import LENGTH, SPOILED
-from repro.certify.space import Chain, Enumerated, Mixed, Noise, Noisy, Spoil, tiny, total_variation
+from repro.certify.space import (
+    Enumerated,
+    HmmSource,
+    Noise,
+    NoisyLogits,
+    Spoil,
+    UnigramMixture,
+    tiny,
+    total_variation,
+)
 from repro.core import parts
 from repro.core.lazy import torch
 from repro.evals.tasks.law import bigram_distance
@@ -40,14 +49,18 @@ if TYPE_CHECKING:
 
 EXACT = 1e-9
 FALLS = 1.5
-"""A distance of order 1/N halves when steps double; one with a floor stops falling."""
+"""Least factor by which a converging distance falls when steps double: order 1/N gives 2, a constant error 1."""
 STEPS = (1, 2, 3, 6, 12, 24)
 SPOILED_STEPS = (1, 3, 12)
-REMEMBERED = 6
-"""Most steps of a rule with a memory on 27 sentences: its states are many."""
+MEMORY_STEPS = 6
+"""Most steps of a rule with memory on 27 sentences, since it has many states."""
 DOUBLED = (64, 128, 256, 512)
 LONG_STEPS = (1, 2, 4, 8, 16, 32, 64)
-LONG_ORACLES: dict[str, Spoil | None] = {"exact": None, "mixed 0.1": Mixed(0.1), "noisy 0.5": Noisy(0.5)}
+LONG_ORACLES: dict[str, Spoil | None] = {
+    "exact": None,
+    "mixed 0.1": UnigramMixture(0.1),
+    "noisy 0.5": NoisyLogits(0.5),
+}
 ROWS = 500
 PATHS = 300
 
@@ -55,7 +68,7 @@ Number = dict[str, Any]
 
 
 def names() -> list[str]:
-    """Every preset, and each that is greedy also at temperature 1."""
+    """Names of all presets; those at temperature 0 also at temperature 1."""
     found = []
     for name, rule in PRESETS.items():
         found.append(name)
@@ -65,7 +78,7 @@ def names() -> list[str]:
 
 
 def certify_preset(name: str) -> dict[str, Any]:
-    """All numbers and verdicts of a preset, as stored."""
+    """All numbers and verdicts of a preset, in the form that is stored."""
     rule = preset(name)
     numbers: list[Number] = []
     verdicts: list[dict[str, Any]] = []
@@ -94,12 +107,12 @@ def certify_preset(name: str) -> dict[str, Any]:
 
 
 def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any]]:
-    """Listed laws of a rule under a noise, and what they say of its claim."""
+    """Distances between a rule's exact output laws under a noise and the true law, and the verdict on its claim."""
     numbers = []
-    remembers = rule.start(torch.zeros(1, LENGTH, dtype=torch.int64)) is not None
+    has_memory = rule.start(torch.zeros(1, LENGTH, dtype=torch.int64)) is not None
     for oracle, spoil in {"exact": None, **SPOILED}.items():
         ladder = STEPS if spoil is None else SPOILED_STEPS
-        some = tuple(n for n in ladder if n <= REMEMBERED) if remembers else ladder
+        some = tuple(n for n in ladder if n <= MEMORY_STEPS) if has_memory else ladder
         for steps in _steps(rule, some, LENGTH):
             numbers.append(_listed(rule, noise, tiny(LENGTH), oracle, spoil, steps))
         if noise == "left_to_right":
@@ -108,11 +121,11 @@ def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any
     if rule.capabilities.plan == "steps" and rule.claim() == "law" and finest["value"] > EXACT:
         doubled = [_listed(rule, noise, tiny(2), "exact", None, steps) for steps in DOUBLED]
         return numbers + doubled, _converges(noise, doubled)
-    return numbers, _judge(rule, noise, finest)
+    return numbers, _verdict_at(rule, noise, finest)
 
 
 def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | None]:
-    """The numbers of steps that a rule takes; None: an adaptive one."""
+    """The numbers of steps to test a rule with; None for an adaptive rule."""
     if rule.capabilities.plan == "adaptive":
         return [None]
     if "left_to_right" in rule.capabilities.processes:
@@ -123,21 +136,21 @@ def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | No
 def output_law(
     rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None, steps: int | None
 ) -> Tensor:
-    """The exact law [S] of what a rule writes on a listed space."""
+    """The exact output law [S] of a rule on an enumerated space."""
     plan = Plan(gen_length=source.length, block_length=source.length, steps=steps)
     if noise == "left_to_right":
-        listed = law(NextToken(source), LeftToRight(), rule, plan)
+        listed = law(CausalOracle(source), LeftToRight(), rule, plan)
     else:
-        told, process = _told(noise, source, spoil)
-        listed = law(told, process, rule, plan)
+        denoiser = _oracle(noise, source, spoil)
+        listed = law(denoiser, denoiser.process, rule, plan)
     found = torch.zeros_like(source.law)
     found[source.cell(torch.tensor(list(listed)))] = torch.tensor(list(listed.values()), dtype=torch.float64)
     return found
 
 
-def _told(noise: str, source: Enumerated | Chain, spoil: Spoil | None) -> tuple[Told, Any]:
+def _oracle(noise: str, source: Enumerated | HmmSource, spoil: Spoil | None) -> OracleDenoiser:
     kind: Noise = "absorbing" if noise == "absorbing" else "uniform"
-    return tell(kind, source, spoil), process_of(kind)
+    return oracle_denoiser(kind, source, spoil)
 
 
 def _listed(
@@ -146,7 +159,7 @@ def _listed(
     found = output_law(rule, noise, source, spoil, steps)
     forwards = float(steps) if steps is not None else _forwards(rule, noise, source, spoil)
     diffusion = noise != "left_to_right" and steps is not None
-    best = ancestral(source, _told(noise, source, None)[0].space.noise, steps).law if diffusion else None
+    best = ancestral(source, _oracle(noise, source, None).space.noise, steps).law if diffusion else None
     return _number(
         noise,
         oracle,
@@ -161,18 +174,18 @@ def _listed(
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forwards a row of an adaptive rule, from 2,000 rows."""
-    told, process = _told(noise, source, spoil)
+    """Mean forwards per row of an adaptive rule, from 2,000 rows."""
+    denoiser = _oracle(noise, source, spoil)
     plan = Plan(gen_length=source.length, block_length=source.length, steps=None)
-    decoded = decode(told, process, rule, plan, [[]] * 2_000, seed=0, names=range(2_000))
+    decoded = decode(denoiser, denoiser.process, rule, plan, [[]] * 2_000, seed=0, names=range(2_000))
     return decoded.cost.forwards.double().mean().item()
 
 
-# --- what a listed law says of a claim ----------------------------------------------------------------------
+# --- verdicts -----------------------------------------------------------------------------------------------
 
 
 def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
-    """Does the distance keep falling as steps double?"""
+    """The verdict from distances at doubling numbers of steps: they must keep falling."""
     far = [number["value"] for number in doubled]
     ratios = [sooner / later for sooner, later in pairwise(far)]
     if far[-1] <= EXACT:
@@ -186,8 +199,8 @@ def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
     )
 
 
-def _judge(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
-    """One position at a time, or however an adaptive rule goes."""
+def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
+    """The verdict on a rule with a quota, at one position per step, or on an adaptive rule."""
     far, nll = finest["value"], finest["excess"]
     match rule.claim():
         case "law":
@@ -218,13 +231,13 @@ def _true_bigram() -> float:
 
 
 def _long(rule: Sampler, noise: str) -> list[Number]:
-    """Squared bigram distance on the oracle language."""
+    """Squared bigram distances on the oracle language."""
     hmm, found = strong(), []
     for oracle, spoil in LONG_ORACLES.items():
         for steps in _steps(rule, LONG_STEPS, hmm.length):
-            told, process = _told(noise, Chain(hmm), spoil)
+            denoiser = _oracle(noise, HmmSource(hmm), spoil)
             plan = Plan(gen_length=hmm.length, block_length=hmm.length, steps=steps)
-            decoded = decode(told, process, rule, plan, [[]] * ROWS, seed=0, names=range(ROWS))
+            decoded = decode(denoiser, denoiser.process, rule, plan, [[]] * ROWS, seed=0, names=range(ROWS))
             value, se = bigram_distance(decoded.ids, hmm.bigram())
             forwards = decoded.cost.forwards.double().mean().item() if steps is None else float(steps)
             number = _number(
@@ -235,7 +248,8 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
 
 
 def _paths(rule: Sampler, noise: str) -> list[Number]:
-    """KL(law || rule) a token on the oracle language, or the path KL above it, for rules that can be replayed."""
+    """KL(law || rule) per token on the oracle language, or its upper bound, the path KL, for rules that can be
+    replayed."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
     if not ours and (noise in rule.capabilities.revises or rule.capabilities.looks_at_draws):
@@ -246,9 +260,9 @@ def _paths(rule: Sampler, noise: str) -> list[Number]:
             assert steps is not None
             lost, exact = uniform_path(steps, PATHS), False
         else:
-            told, process = _told(noise, Chain(hmm), None)
+            denoiser = _oracle(noise, HmmSource(hmm), None)
             plan = Plan(gen_length=hmm.length, block_length=hmm.length, steps=steps)
-            replayed = replay(Decoder(told, process, rule, plan, [[]] * PATHS), x)
+            replayed = replay(Decoder(denoiser, denoiser.process, rule, plan, [[]] * PATHS), x)
             if replayed is None:
                 return []
             lost, exact = hmm.log_likelihood(x) - replayed.logq, replayed.exact

@@ -1,12 +1,12 @@
-"""What can be had at best: ancestral sampling on a listed law, by matrices, and what its independent draws lose.
+"""Reference for ancestral sampling on an enumerated law: its output law, and the error of its independent draws.
 
-A step from t to s draws every position from its own marginal of q(xs | xt). Written as a matrix over all noisy
-sentences it gives the output law of N steps exactly, without the decoding loop (a second way to what
-`repro.samplers.law` enumerates). Against the true joint reverse step it gives the *path KL*,
+A step from t to s draws every position from its own marginal of q(xs | xt). As a matrix over all noisy sentences this
+gives the exact output law of N steps without the decoding loop, and so checks what `repro.samplers.law` enumerates.
+Compared with the true joint reverse step it gives the *path KL*,
 
-    sum over steps of E KL( p(xs | xt) || product over positions of p(xs_l | xt) )  >=  KL(law || sampler),
+    sum over steps of E KL( p(xs | xt) || product over positions of p(xs_l | xt) )  >=  KL(law || sampler).
 
-for both noises: under absorbing noise it is the KL of groups written at once, and needs no joint step.
+Symbols: S sentences, Z noisy sentences.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Reference(NamedTuple):
-    """Output law [S] of N ancestral steps with the exact denoiser, and the path KL in nats a sentence."""
+    """Output law [S] of ancestral sampling with the exact denoiser, and its path KL in nats per sentence."""
 
     law: Tensor
     path_kl: float
@@ -31,7 +31,7 @@ class Reference(NamedTuple):
 
 @functools.lru_cache
 def ancestral(source: Enumerated, noise: Noise, steps: int) -> Reference:
-    """N steps over equal stretches of time, from pure noise to t = 0."""
+    """The reference for `steps` evenly spaced steps from pure noise to t = 0."""
     symbols = source.vocab + (noise == "absorbing")
     states = words(symbols, source.length)
     clean = (states < source.vocab).all(1)
@@ -56,7 +56,7 @@ def _start(states: Tensor, source: Enumerated, noise: Noise) -> Tensor:
 
 
 def _independent(source: Enumerated, noise: Noise, states: Tensor, t: float, s: float) -> Tensor:
-    """[Z, Z]: the chance of each state at s from each at t, positions drawn apart."""
+    """[Z, Z]: probability of each state at s given each at t, with positions drawn independently."""
     alpha_t, alpha_s = (torch.full((len(states),), 1 - time, dtype=torch.float64) for time in (t, s))
     loo = source.leave_one_out(noise, states, alpha_t)
     if noise == "uniform":
@@ -64,8 +64,8 @@ def _independent(source: Enumerated, noise: Noise, states: Tensor, t: float, s: 
         law = plug_in(loo.reshape(-1, source.vocab), states.reshape(-1), *flat).view(loo.shape)
     else:
         shown = torch.cat([(1 - s / t) * loo, torch.full_like(loo[..., :1], s / t)], -1)
-        kept = torch.nn.functional.one_hot(states, source.vocab + 1).double()
-        law = torch.where((states == source.vocab)[..., None], shown, kept)
+        unchanged = torch.nn.functional.one_hot(states, source.vocab + 1).double()
+        law = torch.where((states == source.vocab)[..., None], shown, unchanged)
     return law[:, torch.arange(source.length), states].prod(-1)
 
 

@@ -1,10 +1,9 @@
-"""How likely are true sentences under a sampler? Exactly, by running its own steps with its tokens replaced.
+"""The log-likelihood of given sentences under a sampler, by replaying its steps with their tokens.
 
-A rule that chooses positions without looking at the tokens that it draws there can be replayed on a sentence x:
-wherever it would write a draw, x stands, at the logarithm of the probability that the rule gave it. The sum is log
-q(x), exactly when nothing else is drawn (DUEL, arXiv 2603.01367); where the order is drawn too it is log q(x,
-order), and its mean over orders a lower bound. With x from the law, E[log p(x) - that] is KL(law || sampler), or the
-path KL above it.
+A rule that chooses positions independently of the tokens drawn there can be replayed on a sentence x: each drawn token
+is replaced by that of x, and the log-probabilities of these tokens are added up. If nothing else is drawn, the sum is
+log q(x) (DUEL, arXiv 2603.01367). If the order is drawn too, it is log q(x, order), whose mean over orders is a lower
+bound. For x from the law, E[log p(x) - log q] is KL(law || sampler), or the path KL, an upper bound of it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from repro.certify.long import strong, true_rows
-from repro.certify.space import Chain, Space
+from repro.certify.space import HmmSource, Space
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.processes.uniform import plug_in
@@ -26,15 +25,15 @@ if TYPE_CHECKING:
 
 
 class Replayed(NamedTuple):
-    """log q(x) [n] of sentences, or of sentence and order where `exact` is False."""
+    """log q(x) [n] of sentences in nats, or log q(x, order) if `exact` is False."""
 
     logq: Tensor
     exact: bool
 
 
 class Replay:
-    """Answers draws of tokens with a sentence's own, and keeps their log-probabilities; draws all else by the
-    stream."""
+    """A source of draws that returns the tokens of x [n, L] and adds up their log-probabilities in `logq` [n]; other
+    draws come from the keyed stream, and make `exact` False."""
 
     def __init__(self, x: Tensor, names: Sequence[int]) -> None:
         self.x, self.names = x, torch.tensor(list(names))
@@ -62,7 +61,7 @@ class Replay:
 
 
 def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
-    """x [n, L] through a decoder laid out for n rows without prompts; None when the rule did not write x."""
+    """Replay x [n, L] with a decoder of n rows without prompts; None if the rule did not write x."""
     draw = Replay(x, range(len(x)))
     ids = decoder.begin(draw, decoder.ids)
     memory = decoder.sampler.start(ids)
@@ -76,22 +75,25 @@ def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
 
 
 def uniform_path(steps: int, rows: int) -> Tensor:
-    """log p(path) - log q(path) of `rows` true paths of uniform noise on `strong`, [rows]: joint reverse step
-    against the product of its marginals. p(xs | xt) = p(xs) q(xt | xs) / p(xt), each by one pass of the chain."""
+    """log p(path) - log q(path) of `rows` true paths of uniform noise on `strong`, [rows] in nats.
+
+    p is the joint reverse step, p(xs | xt) = p(xs) q(xt | xs) / p(xt), with p(xs) and p(xt) by the HMM's forward
+    algorithm; q is the product of its marginals.
+    """
     hmm = strong()
     x = true_rows(rows)
-    space = Space("uniform", Chain(hmm), "leave_one_out")
+    space = Space("uniform", HmmSource(hmm), "leave_one_out")
     keys = rng.keys(0, rng.CORRUPT, 1, torch.arange(rows))
     lost = torch.zeros(rows, dtype=torch.float64)
     sooner, before = x, hmm.log_likelihood(x)
     for i in reversed(range(steps)):
         t, s = 1 - i / steps, 1 - (i + 1) / steps
         alpha_t, alpha_s = (torch.full((rows,), 1 - time, dtype=torch.float64) for time in (t, s))
-        kept = (1 - t) / (1 - s)
+        intact = (1 - t) / (1 - s)
         u = rng.uniform(rng.fold(keys, i), 2, *x.shape[1:])
-        later = torch.where(u[:, 0] < kept, sooner, (u[:, 1] * hmm.tokens).long())
+        later = torch.where(u[:, 0] < intact, sooner, (u[:, 1] * hmm.tokens).long())
         after = hmm.log_evidence(hmm.uniform_evidence(later, alpha_t))
-        forward = (kept * (later == sooner).double() + (1 - kept) / hmm.tokens).log().sum(1)
+        forward = (intact * (later == sooner).double() + (1 - intact) / hmm.tokens).log().sum(1)
         loo = space.denoise(later, t)
         flat = [a[:, None].expand(x.shape).reshape(-1) for a in (alpha_t, alpha_s)]
         law = plug_in(loo.reshape(-1, hmm.tokens), later.reshape(-1), *flat).view(loo.shape)

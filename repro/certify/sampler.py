@@ -1,17 +1,19 @@
-"""Certificate of a foreign sampler: the law that it draws from, with an exact denoiser.
+"""Certificate of a foreign sampler: tests of the law that it draws from, given an exact denoiser.
 
-A law that only *converges* differs from the true one at any number of steps, and every chi-square rejects it once rows
-are many enough. So the null hypothesis is not equality. It is
+A sampler that only *converges* to the law differs from it at any number of steps, so a test of equality would reject it
+given enough rows. The null hypothesis is therefore
 
-    chi-square distance to the law at the last number of steps  <=  4 x that of ancestral sampling of as many steps
+    chi-square distance to the law at the last number of steps  <=  4 x that of ancestral sampling with as many steps
 
-(at most twice as far in total variation), whose boundary has a noncentral chi-square law: the false-alarm rate holds
-for every sampler that converges like ancestral sampling or better, whatever its schedule. A bias that steps do not
-remove stays outside once rows are many enough; by Cauchy-Schwarz, chi-square distance >= 4 TV^2, so there is a total
-variation from which on *any* bias is seen, and it is printed.
+(which is at most twice as far in total variation). On its boundary the statistic has a noncentral chi-square law, so
+the false-alarm rate holds for every sampler that converges at least as well as ancestral sampling, with any schedule. A
+bias that steps do not remove is rejected given enough rows. By Cauchy-Schwarz, chi-square distance >= 4 TV^2, so from
+some total variation on *any* bias is detected; the certificate prints it.
 
-Beside it: are rows of one call independent, does a longer sentence keep its bigrams, and is a token of probability 1e-8
-ever drawn (docs/method.md#oracle-34)?
+Further tests: whether the rows of a call are independent, whether long sentences have the right bigrams, and whether
+tokens of probability 1e-8 are drawn (docs/method.md#oracle-34).
+
+Symbols: n rows, L positions, S sentences, C calls.
 """
 
 from __future__ import annotations
@@ -23,7 +25,17 @@ from typing import TYPE_CHECKING
 from repro.certify.foreign import Foreign
 from repro.certify.long import bigrams, long_check
 from repro.certify.reference import ancestral
-from repro.certify.space import Enumerated, Mixed, Noise, Noisy, Rare, Space, Spoil, tiny, total_variation
+from repro.certify.space import (
+    Enumerated,
+    Noise,
+    NoisyLogits,
+    RareTokens,
+    Space,
+    Spoil,
+    UnigramMixture,
+    tiny,
+    total_variation,
+)
 from repro.certify.verdict import ALPHA, POWER, Check, Effort, Evidence, Findings
 from repro.core import rng
 from repro.core.lazy import torch
@@ -34,18 +46,18 @@ if TYPE_CHECKING:
 SLACK = 4.0
 LENGTH = 3
 SPOILED: dict[str, Spoil] = {
-    **{f"mixed {weight}": Mixed(weight) for weight in (0.05, 0.1, 0.2)},
-    **{f"noisy {deviation}": Noisy(deviation) for deviation in (0.25, 0.5, 1.0)},
+    **{f"mixed {weight}": UnigramMixture(weight) for weight in (0.05, 0.1, 0.2)},
+    **{f"noisy {deviation}": NoisyLogits(deviation) for deviation in (0.25, 0.5, 1.0)},
 }
-"""Wrong denoisers, three levels each: what remasking and correctors can mend shows only under these."""
+"""Wrong denoisers, three levels of each kind: only these show errors that remasking and correctors can repair."""
 CHANCE = 1e-8
 RARE = 50_000
 FEW = 1
-"""Rare tokens that are too few: a right sampler draws about 12, and at most one with probability 8e-5."""
+"""Number of rare tokens that is too few: a correct sampler draws about 12, and at most one with probability 8e-5."""
 
 
 def certify_sampler(foreign: Foreign, effort: Effort) -> Findings:
-    """Checks and evidence of a sampler under every noise that it is for."""
+    """Checks and evidence of a sampler under every noise that it supports."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     for noise in foreign.noises:
@@ -65,7 +77,7 @@ def certify_sampler(foreign: Foreign, effort: Effort) -> Findings:
 
 
 def _listed(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], list[Evidence]]:
-    """All that a listed space shows."""
+    """Checks and evidence from an enumerated space."""
     source = tiny(LENGTH)
     evidence: list[Evidence] = []
     by_call: Tensor | None = None
@@ -76,10 +88,10 @@ def _listed(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check]
         ids = _calls(foreign, space, steps, rows, effort.call_rows, 1000 * number)
         masked = sum(int((call == source.vocab).any(1).sum()) for call in ids)
         if masked:
-            says = f"{masked / rows:.1%} of the sentences of {steps} steps still hold [MASK]"
-            return [
-                Check(name=f"noise left, {noise}", stands=False, says=says, false_alarm=0, sees="")
-            ], evidence
+            says = f"{masked / rows:.1%} of the sentences sampled with {steps} steps still contain [MASK]"
+            name = f"noise left, {noise}"
+            check = Check(name=name, stands=False, says=says, false_alarm=0)
+            return [check], evidence
         by_call = torch.stack([torch.bincount(source.cell(call), minlength=len(source.law)) for call in ids])
         far.append(total_variation(by_call.sum(0) / rows, source.law))
         evidence += _distance(source, noise, "exact", steps, by_call.sum(0))
@@ -102,8 +114,8 @@ def _calls(foreign: Foreign, space: Space, steps: int, rows: int, size: int, see
 
 
 def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts: Tensor) -> list[Evidence]:
-    """Total variation and KL(law || output) of counts [S], plug-in, each beside that of as many true samples and what
-    ancestral sampling has with the exact denoiser: its exact total variation, and its path KL."""
+    """Total variation and KL(law || output) estimated from counts [S], with those of as many true samples and, for the
+    exact denoiser, the exact total variation and path KL of ancestral sampling."""
     rows = int(counts.sum())
     u = rng.uniform(rng.keys(0, rng.SENTENCE, 3, torch.arange(rows)))
     true = torch.bincount(rng.choose(source.law.expand(rows, -1), u), minlength=len(source.law))
@@ -126,7 +138,7 @@ def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts:
         return total_variation(drawn / rows, source.law)
 
     def divergence(drawn: Tensor) -> float:
-        """A sentence that was never drawn counts as half a draw."""
+        """KL(law || drawn) in nats, where a sentence that was never drawn counts as half a draw."""
         return (source.law * (source.law * rows / drawn.double().clamp_min(0.5)).log()).sum().item()
 
     return [
@@ -139,6 +151,7 @@ def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts:
 
 
 def chi_square(counts: Tensor, law: Tensor) -> float:
+    """Chi-square statistic of counts [S] under a law [S]."""
     expected = law * counts.sum()
     return ((counts - expected) ** 2 / expected).sum().item()
 
@@ -154,25 +167,27 @@ def _law(source: Enumerated, noise: Noise, counts: Tensor, far: list[float], eff
     found = chi_square(counts, source.law)
     seen = float(brentq(lambda nc: ncx2.sf(limit, freedom, nc) - POWER, allowed, 1e6))
     what = (
-        f"{rows:,} sentences of {steps} steps, chi-square {found:.0f} on {freedom} degrees, limit {limit:.0f}"
+        f"{rows:,} sentences sampled with {steps} steps: chi-square {found:.0f} with {freedom} degrees of freedom,"
+        f" limit {limit:.0f}"
     )
     if found > limit:
         falls = far[-1] < 0.7 * far[-2]
         what += f"; total variation {far[-1]:.3f}, {far[-2]:.3f} at {effort.steps[-2]} steps: " + (
-            "still falling, so certify at more steps" if falls else "more steps do not remove it"
+            "still falling, so repeat with more --steps" if falls else "more steps do not remove it"
         )
     return Check(
         name=f"law, {noise}",
         stands=found <= limit,
         says=what,
         false_alarm=ALPHA,
-        sees=f"Any law off by a total variation of {math.sqrt(seen / rows) / 2:.3f} at {steps} steps is seen "
-        f"({POWER:.0%}, {noise}).",
+        minimum_detectable=f"Any bias with a total variation of {math.sqrt(seen / rows) / 2:.3f} or more at {steps} "
+        f"steps is detected with probability {POWER:.0%} ({noise}).",
     )
 
 
 def _independent(noise: Noise, by_call: Tensor) -> Check:
-    """Are calls as alike as independent rows make them? Rows that share a draw make calls differ more."""
+    """Whether the counts of calls [C, S] differ no more than with independent rows; rows that share draws make calls
+    differ more."""
     from scipy.stats import chi2
 
     used = by_call[:, by_call.sum(0) > 0].double()
@@ -182,18 +197,17 @@ def _independent(noise: Noise, by_call: Tensor) -> Check:
     freedom = (used.shape[0] - 1) * (used.shape[1] - 1)
     same = used.shape[0] > 1 and bool((by_call == by_call[0]).all())
     p = float(chi2.sf(statistic, freedom)) if freedom else 1.0
-    says = f"{len(by_call)} calls differ by chi-square {statistic:.0f} on {freedom} degrees"
+    says = f"chi-square between {len(by_call)} calls is {statistic:.0f} with {freedom} degrees of freedom"
     return Check(
         name=f"independent rows, {noise}",
         stands=p > ALPHA and not same,
         says="every seed gives the same sentences" if same else says,
         false_alarm=ALPHA,
-        sees="",
     )
 
 
 def _modes(source: Enumerated, noise: Noise, counts: Tensor, steps: int) -> Check:
-    """Sentences that seek modes are at least as likely, on average, as true ones."""
+    """Whether sentences are on average at least as likely as true ones, as a mode-seeking sampler's must be."""
     from scipy.stats import norm
 
     rows, nll = int(counts.sum()), -source.law.log()
@@ -202,16 +216,16 @@ def _modes(source: Enumerated, noise: Noise, counts: Tensor, steps: int) -> Chec
     return Check(
         name=f"modes, {noise}",
         stands=mean <= source.entropy + float(norm.isf(ALPHA)) * spread,
-        says=f"mean -log p of {rows:,} sentences of {steps} steps is {mean:.3f} nats, of true ones "
-        f"{source.entropy:.3f}",
+        says=f"mean -log p is {mean:.3f} nats over {rows:,} sentences sampled with {steps} steps, and "
+        f"{source.entropy:.3f} over true ones",
         false_alarm=ALPHA,
-        sees="",
     )
 
 
 def _rare(foreign: Foreign, noise: Noise, effort: Effort) -> Check:
-    """50,000 ids of 1e-8 in one draw of one token; stops as soon as enough were seen."""
-    source, at_once = Rare(RARE, CHANCE), 20
+    """Whether rare tokens are drawn: sentences of one token, with 50,000 ids of probability 1e-8; stops once enough of
+    them have been drawn."""
+    source, at_once = RareTokens(RARE, CHANCE), 20
     seen = rows = 0
     for number in range(-(-effort.rare_rows // at_once)):
         space = Space(noise, source, foreign.meaning)
@@ -224,7 +238,8 @@ def _rare(foreign: Foreign, noise: Noise, effort: Effort) -> Check:
         name=f"rare tokens, {noise}",
         stands=seen > FEW,
         says=f"{seen} of {rows:,} draws are one of the {RARE:,} ids of probability {CHANCE:g}"
-        + ("" if seen > FEW else f", {expected:.0f} expected: are draws made in float32? (use float64)"),
+        + (
+            "" if seen > FEW else f", {expected:.0f} are expected; draws in float32 lose them, so use float64"
+        ),
         false_alarm=math.exp(-expected) * (1 + expected),
-        sees="",
     )

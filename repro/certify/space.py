@@ -1,15 +1,15 @@
-"""Spaces whose law is known, as foreign code sees them: what a sampler or a loss may ask for, and nothing else.
+"""Spaces with a known law, in the form that foreign samplers and losses are given.
 
     space.noise        "absorbing" or "uniform"
     space.vocab        number of tokens V; ids are 0..V - 1
     space.mask         id of [MASK] (= V) under absorbing noise, None under uniform noise
-    space.length       tokens a sentence, L
+    space.length       tokens of a sentence, L
     space.denoise(ids, t) -> probabilities [n, L, V] float64, ids [n, L], t in [0, 1] a number or [n]
 
-Time runs from t = 1, pure noise, to t = 0; a token is intact with probability alpha(t) = 1 - t. `denoise` answers in
-the meaning that was asked for: `x0_mean`, E[x0 | xt], or `leave_one_out`, p(x0_l | xt without l)
-(docs/method.md#uniform-samplers); under absorbing noise the two coincide. It may be spoiled on purpose: mixed with
-unigrams, or with noise on its logits.
+Time runs from t = 1, pure noise, to t = 0; a token is intact with probability alpha(t) = 1 - t. `denoise` returns the
+output meaning that the function declares: `x0_mean`, E[x0 | xt], or `leave_one_out`, p(x0_l | xt without l)
+(docs/method.md#uniform-samplers); under absorbing noise both coincide. Some tests use deliberately wrong ("spoiled")
+denoisers: mixed with unigrams, with noise on the logits, or raised to a power.
 
 Symbols: n rows, L positions, V tokens, S sentences.
 """
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 Noise = Literal["absorbing", "uniform"]
 CHUNK = 1 << 16
-"""Rows of one Bayes rule at once; no result depends on it."""
+"""Rows that Bayes' rule is computed for at once; no result depends on it."""
 
 
 class Source(Protocol):
-    """A known law of sentences: its conditionals under both noises, and its token frequencies."""
+    """A known law of sentences: its conditionals under both noises, and its unigram frequencies."""
 
     vocab: int
     length: int
@@ -47,21 +47,23 @@ class Source(Protocol):
         ...
 
     def unigram(self) -> Tensor:
-        """[V]."""
+        """Frequency of each token, [V]."""
         ...
 
 
 class Spoil(Protocol):
-    """A wrong network of known wrongness."""
+    """A deliberate error of a denoiser."""
 
     def __call__(self, loo: Tensor, ids: Tensor, unigram: Tensor) -> Tensor:
-        """Exact conditionals [n, L, V] at ids [n, L] -> wrong ones."""
+        """Wrong conditionals [n, L, V] from the exact ones at ids [n, L] and the unigram frequencies [V]."""
         ...
 
 
 class Space:
-    """A law under a noise, in a meaning. `symbols`: ids that a noisy sentence may hold; `reads`: the names of
-    `noise` and `mask` once somebody asked for them."""
+    """A law, a noise and the meaning of the denoiser's output.
+
+    `symbols`: number of ids in noisy sentences; `reads`: which of `noise` and `mask` have been read so far.
+    """
 
     def __init__(self, noise: Noise, source: Source, meaning: Meaning, spoil: Spoil | None = None) -> None:
         self._noise: Noise = noise
@@ -81,7 +83,8 @@ class Space:
         return self.vocab if self._noise == "absorbing" else None
 
     def denoise(self, ids: Tensor, t: Tensor | float) -> Tensor:
-        """What a denoiser says of noisy ids [n, L] at time t: probabilities [n, L, V]; ValueError for other input."""
+        """A denoiser's probabilities [n, L, V] for noisy ids [n, L] at time t, a number or [n]; ValueError for invalid
+        input."""
         ids, alpha = self._read(ids, t)
         loo = self._source.leave_one_out(self._noise, ids, alpha)
         if self._spoil is not None:
@@ -122,7 +125,7 @@ def describe(tensor: Tensor) -> str:
 
 
 class Enumerated:
-    """A law over all V^L sentences, listed: every conditional by Bayes."""
+    """An explicit law over all V^L sentences, [S], with conditionals by Bayes' rule."""
 
     def __init__(self, law: Tensor, vocab: int, length: int) -> None:
         assert law.shape == (vocab**length,) and (law > 0).all() and abs(law.sum().item() - 1) < 1e-12
@@ -132,7 +135,7 @@ class Enumerated:
 
     @property
     def entropy(self) -> float:
-        """Nats a sentence."""
+        """Entropy of the law, nats per sentence."""
         return -(self.law * self.law.log()).sum().item()
 
     def unigram(self) -> Tensor:
@@ -152,7 +155,7 @@ class Enumerated:
         return torch.cat([self._bayes(noise, *part) for part in parts])
 
     def _bayes(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """The conditional of each token given the others: [n, L, V]."""
+        """The conditional of each token given the other noisy tokens, [n, L, V]."""
         seen = self.channel(noise, ids, alpha)[:, torch.arange(self.length), self.sentences]  # [n, S, L]
         found = []
         for place in range(self.length):
@@ -170,8 +173,8 @@ class Enumerated:
         return alpha * shown + (1 - alpha) / self.vocab
 
 
-class Chain:
-    """The law of a hidden Markov model: sentences too many to list."""
+class HmmSource:
+    """The law of a hidden Markov model, for sentences too many to enumerate."""
 
     def __init__(self, hmm: Hmm) -> None:
         self.hmm, self.vocab, self.length = hmm, hmm.tokens, hmm.length
@@ -185,8 +188,8 @@ class Chain:
         return self.hmm.leave_one_out(self.hmm.absorbing_evidence(ids, self.vocab))
 
 
-class Rare:
-    """Sentences of one token: id 0, and `rare` ids of probability `chance` each (docs/method.md#oracle-34)."""
+class RareTokens:
+    """Sentences of one token: id 0, or one of `rare` ids of probability `chance` each (docs/method.md#oracle-34)."""
 
     length = 1
 
@@ -203,14 +206,14 @@ class Rare:
         return self.law.repeat(len(ids), 1, 1)
 
 
-class Random:
-    """Conditionals of no law: numbers of its own for every noisy sentence (`seed` draws them)."""
+class RandomConditionals:
+    """Random conditionals of every noisy sentence, which belong to no joint law."""
 
     def __init__(self, vocab: int, length: int, seed: int) -> None:
         self.vocab, self.length, self.seed = vocab, length, seed
 
     def unigram(self) -> Tensor:
-        raise AssertionError("no law, no unigrams")
+        raise AssertionError("random conditionals have no unigram frequencies")
 
     def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
         symbols = self.vocab + 1
@@ -224,13 +227,13 @@ def words(symbols: int, length: int) -> Tensor:
 
 
 def code(ids: Tensor, symbols: int) -> Tensor:
-    """Place of each word [n, L] in that order, [n]."""
+    """Index of each word [n, L] in that order, [n]."""
     return ids @ symbols ** torch.arange(ids.shape[1] - 1, -1, -1)
 
 
 @functools.lru_cache
 def tiny(length: int) -> Enumerated:
-    """The law that certificates list: 3 tokens, drawn once and for all with strong dependence between positions."""
+    """The law of certificates on enumerated spaces: 3 tokens, fixed random numbers, strong dependence of positions."""
     keys = rng.keys(0, rng.LANGUAGE, 3, length)
     law = (1.2 * rng.normal(keys, 3**length)).softmax(-1)
     return Enumerated(law, 3, length)
@@ -240,8 +243,8 @@ def tiny(length: int) -> Enumerated:
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """(1 - weight) of the exact conditional and `weight` of the unigrams: a network that has not learnt enough."""
+class UnigramMixture:
+    """(1 - weight) exact conditional + weight unigrams, like an undertrained network."""
 
     weight: float
 
@@ -250,8 +253,8 @@ class Mixed:
 
 
 @dataclass(frozen=True)
-class Noisy:
-    """Fixed normal noise of this deviation on every logit, a function of the other tokens alone."""
+class NoisyLogits:
+    """Fixed normal noise with this standard deviation on every logit, a function of the other tokens only."""
 
     deviation: float
 
@@ -265,8 +268,8 @@ class Noisy:
 
 
 @dataclass(frozen=True)
-class Tempered:
-    """Conditionals to the power beta, normalised: sharper than the truth above 1, flatter below."""
+class PoweredConditionals:
+    """Conditionals raised to the power beta and normalised: sharper than exact above 1, flatter below."""
 
     beta: float
 
@@ -275,5 +278,5 @@ class Tempered:
 
 
 def total_variation(one: Tensor, other: Tensor) -> float:
-    """Of two laws over the same cells."""
+    """Total variation distance of two laws over the same outcomes."""
     return (one - other).abs().sum().item() / 2

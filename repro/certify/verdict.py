@@ -1,7 +1,7 @@
-"""What a certificate says: the checks, each with its evidence and its errors, and one verdict.
+"""The contents of a certificate: checks, evidence and the verdict; and how many samples it takes.
 
-A check *fails* a claim, or does not. Its false-alarm rate bounds how often a right program fails it; `sees` is the
-smallest departure that it would report nineteen times in twenty.
+The false-alarm rate of a check bounds the probability that a correct program fails it. Its minimum detectable
+difference is the smallest error that it reports with probability POWER.
 """
 
 from __future__ import annotations
@@ -11,39 +11,43 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 ALPHA = 1e-4
-"""False-alarm rate of each check that draws."""
+"""False-alarm rate of each check on random draws."""
 POWER = 0.95
+"""Probability with which a minimum detectable difference is detected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """A number: a statistic of a space under a noise at so many steps, beside that of true samples (or of the best that
-    independent draws can do)."""
+    """A statistic of a sampler or loss on one space."""
 
     statistic: str
     space: str
     noise: str
     oracle: str
+    """The denoiser: exact, or which wrong one."""
     steps: int | None
     tokens_per_step: float | None
     value: float
     true: float | None
+    """The statistic of as many true samples."""
     best: float | None
+    """That of ancestral sampling with the exact denoiser, or the best possible value of a loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One question: did it stand, and in a sentence why."""
+    """One test of the claim. `says`: its result in a sentence; `minimum_detectable`: what it detects, in a sentence (or
+    empty)."""
 
     name: str
     stands: bool
     says: str
     false_alarm: float
-    sees: str
+    minimum_detectable: str = ""
 
 
 class Findings(NamedTuple):
-    """What was found: checks decide, evidence and notes are to read."""
+    """Results: the checks decide the verdict, evidence and notes are for the reader."""
 
     checks: tuple[Check, ...]
     evidence: tuple[Evidence, ...]
@@ -52,7 +56,7 @@ class Findings(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The verdict on a function: it stands when all checks do."""
+    """The certificate of a function; its claim stands if all checks do."""
 
     subject: str
     kind: str
@@ -65,16 +69,19 @@ class Certificate:
 
     @property
     def stands(self) -> bool:
+        """Whether all checks passed."""
         return all(check.stands for check in self.checks)
 
     def data(self) -> dict[str, Any]:
+        """All fields, the verdict and the paragraph, as plain data."""
         return {**asdict(self), "stands": self.stands, "paragraph": self.paragraph()}
 
     def json(self) -> str:
+        """`data` as JSON text."""
         return json.dumps(self.data(), indent=1)
 
     def text(self) -> str:
-        """To read: verdict, checks, evidence, paragraph."""
+        """The certificate for a terminal: verdict, checks, evidence, paragraph."""
         from tabulate import tabulate
 
         lines = [
@@ -96,46 +103,55 @@ class Certificate:
         return "\n".join([*lines, "", table, "", self.paragraph()])
 
     def paragraph(self) -> str:
-        """For an appendix."""
+        """A summary for the appendix of a paper."""
         tests = sum(check.false_alarm > 0 for check in self.checks)
         rate = sum(check.false_alarm for check in self.checks)
         failed = [check for check in self.checks if not check.stands]
         text = (
-            f"The {self.kind} {self.subject} claims {self.claims!r}. It was certified with `repro.certify` against "
-            f"laws whose every conditional is known ({self.meaning} denoiser). "
+            f"The {self.kind} {self.subject} claims {self.claims!r}. It was tested with `repro.certify` on laws "
+            f"whose conditionals are all known ({self.meaning} denoiser). "
         )
         text += " ".join(f"{check.name.capitalize()}: {check.says}." for check in failed or self.checks)
         text += "".join(f" {note.capitalize()}." for note in self.notes)
         text += f" The claim {'stands' if self.stands else 'does not stand'}."
         if tests:
-            text += f" False alarms of the {tests} tests that draw: at most {rate:.0e} together. " + " ".join(
-                check.sees for check in self.checks if check.sees
+            text += (
+                f" The false-alarm rate of the {tests} random tests together is at most {rate:.0e}. "
+                + " ".join(check.minimum_detectable for check in self.checks if check.minimum_detectable)
             )
         return text
 
 
 def shown(number: float | None) -> str:
+    """Four significant digits; empty for None."""
     return "" if number is None else f"{number:.4g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much a certificate draws: rows of every number of steps (`last_rows` at the last), in calls of `call_rows`;
-    rows under each spoiled denoiser, and steps; rows of long sentences and their steps; calls of a loss, each with
-    `repeats` of every sentence; CPU seconds after which a certificate gives up."""
+    """The sample sizes of a certificate."""
 
     rows: int
+    """Sentences sampled at every number of steps but the last."""
     last_rows: int
+    """Sentences sampled at the last number of steps."""
     call_rows: int
+    """Sentences of one call of the sampler."""
     steps: tuple[int, ...]
+    """Numbers of steps, rising."""
     spoiled_rows: int
     spoiled_steps: int
+    """Sentences and steps under each wrong denoiser."""
     long_rows: int
     long_steps: tuple[int, ...]
+    """Long sentences at every number of steps, and these numbers, rising."""
     rare_rows: int
+    """Sentences of the test of rare tokens, at most."""
     loss_calls: int
     loss_repeats: int
+    """Calls of a random loss, and how often each call has every sentence."""
     seconds: float
+    """CPU time after which the certificate is given up with an error."""
 
 
 FULL = Effort(
@@ -152,5 +168,4 @@ FULL = Effort(
     loss_repeats=10_000,
     seconds=120.0,
 )
-"""What the command line draws: some twenty seconds on one core for code that works on all rows at once, a minute for
-code that is slow."""
+"""Default of the command line: about twenty seconds on one core for vectorised code, a minute for slow code."""

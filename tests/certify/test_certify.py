@@ -1,6 +1,6 @@
-"""Certificates: right programs pass, wrong ones fail for the stated reason, and bad input is one line and exit code 2.
+"""Certificates: correct programs pass, wrong ones fail for the stated reason, and bad input exits with 2 and one line.
 
-Foreign examples are those of examples/certify. Streams are keyed, so each of these tests passes always or never.
+Foreign code is that of examples/certify. Random streams are keyed, so each test always gives the same result.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from repro import certify
 from repro.certify import foreign, loss, presets, sampler
 from repro.certify.__main__ import main
 from repro.certify.long import strong, true_rows
-from repro.certify.oracle import Timed, process_of, tell
+from repro.certify.oracle import OracleDenoiser, oracle_denoiser
 from repro.certify.reference import ancestral
 from repro.certify.replay import replay, uniform_path
-from repro.certify.space import Chain, Mixed, Noisy, Space, tiny, total_variation
+from repro.certify.space import HmmSource, NoisyLogits, Space, UnigramMixture, tiny, total_variation
 from repro.certify.verdict import FULL
 from repro.core import parts, rng
 from repro.core.cli import run
@@ -47,7 +47,7 @@ SMALL = replace(
 
 
 def example(name: str, noise=None) -> foreign.Foreign:
-    """`FILE:NAME` of examples/certify, read."""
+    """The function `FILE:NAME` of examples/certify."""
     file, _, function = name.partition(":")
     return foreign.read(foreign.load(f"{EXAMPLES / file}.py:{function}"), noise, 600.0)
 
@@ -57,7 +57,7 @@ def example(name: str, noise=None) -> foreign.Foreign:
 
 @pytest.mark.parametrize("noise", ["absorbing", "uniform"])
 def test_matrices_and_the_decoding_loop_give_one_law(noise):
-    """Ancestral sampling twice: as matrices over all noisy sentences, and enumerated through the loop's own draws."""
+    """The law of ancestral sampling by matrices equals that by enumeration of the decoding loop."""
     for steps in (1, 4):
         by_matrix = ancestral(tiny(3), noise, steps)
         by_loop = presets.output_law(Ancestral(), noise, tiny(3), None, steps)
@@ -68,8 +68,8 @@ def test_matrices_and_the_decoding_loop_give_one_law(noise):
 
 
 @pytest.mark.parametrize("noise", ["absorbing", "uniform"])
-def test_the_mean_is_what_bayes_says(noise):
-    """x0_mean by enumeration over sentences with the token's own channel: the conversion has an independent check."""
+def test_the_mean_follows_bayes_rule(noise):
+    """x0_mean equals Bayes' rule over all sentences with the token's own channel, a check of the conversion."""
     source = tiny(2)
     states = torch.tensor([[0, 1], [2, 2]]) if noise == "uniform" else torch.tensor([[0, 3], [3, 3]])
     alpha = torch.full((2,), 0.4, dtype=torch.float64)
@@ -87,20 +87,25 @@ def test_spoiled_denoisers_are_wrong_by_their_level():
     exact = Space("absorbing", source, "x0_mean").denoise(ids, 0.5)
     wrong = [
         (Space("absorbing", source, "x0_mean", spoil).denoise(ids, 0.5) - exact).abs().max().item()
-        for spoil in (Mixed(0.0), Mixed(0.1), Mixed(0.2), Noisy(0.0), Noisy(0.5))
+        for spoil in (
+            UnigramMixture(0.0),
+            UnigramMixture(0.1),
+            UnigramMixture(0.2),
+            NoisyLogits(0.0),
+            NoisyLogits(0.5),
+        )
     ]
     assert wrong[0] == 0 and wrong[2] == pytest.approx(2 * wrong[1])
     assert wrong[3] < 1e-12 < 0.01 < wrong[4]
 
 
-def test_a_replayed_rule_has_its_enumerated_law():
-    """DUEL: exp(log q) of every sentence is the law listed by enumeration; a drawn order gives a bound only."""
+def test_replay_gives_the_enumerated_law():
+    """DUEL: exp(log q) of every sentence is its enumerated probability; a random order gives only a bound."""
     source, plan = tiny(3), Plan(gen_length=3, block_length=3, steps=2)
-    process = process_of("absorbing")
-    told = tell("absorbing", source)
+    denoiser = oracle_denoiser("absorbing", source)
 
     def of(rule):
-        return replay(Decoder(told, process, rule, plan, [[]] * 27), source.sentences)
+        return replay(Decoder(denoiser, denoiser.process, rule, plan, [[]] * 27), source.sentences)
 
     with torch.no_grad():
         margin, drawn = of(Margin(temperature=1.0)), of(Ancestral())
@@ -110,13 +115,13 @@ def test_a_replayed_rule_has_its_enumerated_law():
         assert of(Margin(temperature=0.0)) is None
 
 
-def test_both_path_kls_agree_where_all_is_drawn_at_once():
-    """One step: the total correlation of the language, whichever the noise."""
+def test_both_path_kls_agree_for_one_step():
+    """With one step the path KL is the total correlation of the language under either noise."""
     x = true_rows(20)
-    told = tell("absorbing", Chain(strong()))
+    denoiser = oracle_denoiser("absorbing", HmmSource(strong()))
     plan = Plan(gen_length=32, block_length=32, steps=1)
     with torch.no_grad():
-        replayed = replay(Decoder(told, process_of("absorbing"), Ancestral(), plan, [[]] * 20), x)
+        replayed = replay(Decoder(denoiser, denoiser.process, Ancestral(), plan, [[]] * 20), x)
         assert replayed is not None
         absorbing = strong().log_likelihood(x) - replayed.logq
         assert (uniform_path(1, 20) - absorbing).abs().max() < 1e-9
@@ -132,7 +137,7 @@ def counts_of(law: torch.Tensor, rows: int, trial: int) -> torch.Tensor:
 
 
 def test_a_converging_law_passes_and_the_stated_bias_is_seen():
-    """Ancestral sampling's own finite-step law never fails; a law off by the printed total variation always does."""
+    """The finite-step law of ancestral sampling never fails; one at the printed total variation nearly always does."""
     source = tiny(3)
     near = ancestral(source, "uniform", SMALL.steps[-1]).law
     assert total_variation(near, source.law) > 0.005
@@ -142,8 +147,8 @@ def test_a_converging_law_passes_and_the_stated_bias_is_seen():
 
     passed = [check(near, trial) for trial in range(20)]
     assert all(found.stands for found in passed)
-    seen = float(passed[0].sees.split("of ")[1].split(" ")[0])
-    # the direction in which this much total variation is hardest to see: proportional to the law itself
+    seen = float(passed[0].minimum_detectable.split("of ")[1].split(" ")[0])
+    # a bias proportional to the law is the hardest to detect at this total variation
     sign = torch.where(source.law.cumsum(0) < 0.5, 1.0, -1.0)
     up = source.law[sign > 0].sum()
     off = source.law * torch.where(sign > 0, 1 + seen / up, 1 - seen / (1 - up))
@@ -154,7 +159,7 @@ def test_a_converging_law_passes_and_the_stated_bias_is_seen():
 
 
 def test_a_mean_of_draws_is_corrected_for_jensen():
-    """exp(-mean of few noisy draws) is too large on average; corrected, it is not."""
+    """exp(-mean of few noisy draws) is too large on average; after the correction it is not."""
     law = tiny(2).law
     noise = 4 * rng.normal(rng.keys(0, rng.NOISE, 0, torch.arange(400)), 32, len(law))
     corrected, naive = [], []
@@ -170,14 +175,14 @@ def test_a_mean_of_draws_is_corrected_for_jensen():
 
 
 def failing(name: str, noise=None) -> list[str]:
-    """Names of the checks on a listed space that fail."""
+    """Names of the checks on an enumerated space that fail."""
     read = example(name, noise)
     return [
         check.name for n in read.noises for check in sampler._listed(read, n, SMALL)[0] if not check.stands
     ]
 
 
-def test_right_samplers_pass():
+def test_correct_samplers_pass():
     for name in ("ancestral:sample", "orders:random", "orders:greedy", "uniform:duo"):
         assert failing(name) == [], name
 
@@ -196,7 +201,7 @@ def test_wrong_samplers_fail(name, check):
 
 
 def test_a_float32_race_draws_no_rare_token():
-    """50,000 ids of 1e-8 (docs/method.md#oracle-34); on a listed space the same race passes."""
+    """50,000 ids of 1e-8 (docs/method.md#oracle-34); on an enumerated space the same race passes."""
     few = replace(SMALL, rare_rows=6_000)
     assert failing("ancestral:single") == []
     with torch.no_grad():
@@ -208,14 +213,14 @@ def test_a_float32_race_draws_no_rare_token():
 
 def test_rows_that_share_a_draw_or_a_seed_fail():
     def shared(space, n, steps, seed):
-        """Every sentence of a call stands in it 250 times."""
+        """Every sentence of a call occurs 250 times."""
         ids = foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, n // 250, steps, seed)
         return ids.repeat_interleave(250, 0)
 
-    def deaf(space, n, steps, seed):
+    def fixed_seed(space, n, steps, seed):
         return foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, n, steps, 0)
 
-    for function in (shared, deaf):
+    for function in (shared, fixed_seed):
         function.claims, function.meaning = "law", "x0_mean"
         read = foreign.read(function, "absorbing", 600.0)
         checks, _ = sampler._listed(read, "absorbing", replace(SMALL, steps=(1, 2, 4), call_rows=5_000))
@@ -231,8 +236,8 @@ def test_modes_must_be_likely():
     assert [check.stands for check in checks] == [False]
 
 
-def test_long_sentences_are_judged_too():
-    """An error that only long sentences show: their end is written backwards."""
+def test_long_sentences_are_tested():
+    """An error that only long sentences show: their last tokens are reversed."""
     from repro.certify.long import long_check
 
     right = example("ancestral:sample")
@@ -250,8 +255,8 @@ def test_long_sentences_are_judged_too():
     assert numbers[0].value > 100 * abs(numbers[0].true or 0)
 
 
-def test_diffusers_is_certified_as_it_is():
-    """Its scheduler converges at temperature 1; at its default, 0, it is stuck."""
+def test_the_scheduler_of_diffusers():
+    """It converges at temperature 1, and does not at its default, 0."""
     quick = replace(SMALL, rows=10_000, last_rows=10_000, spoiled_rows=100, steps=(4, 16, 64))
     far = {}
     for name in ("temperature_1", "default"):
@@ -285,14 +290,14 @@ def test_losses(name, stands):
 
 
 def test_a_loss_may_stratify_its_times_over_a_call():
-    """One t in each stratum, row by row: sentences in order would each see their own stretch of time."""
+    """With one t per stratum in row order, unshuffled sentences would each get their own range of times."""
 
     def stratified(space, x0, seed):
         generator = torch.Generator().manual_seed(seed)
         t = (torch.arange(len(x0)) + torch.rand(1, dtype=torch.float64, generator=generator)) / len(x0)
         hidden = torch.rand(x0.shape, dtype=torch.float64, generator=generator) < t[:, None]
-        said = space.denoise(x0.masked_fill(hidden, space.mask), t).gather(2, x0[:, :, None])[:, :, 0]
-        return (-said.log() * hidden).sum(1) / t
+        p = space.denoise(x0.masked_fill(hidden, space.mask), t).gather(2, x0[:, :, None])[:, :, 0]
+        return (-p.log() * hidden).sum(1) / t
 
     stratified.claims, stratified.meaning, stratified.draws = "bound", "x0_mean", "random"
     means = loss._means(foreign.read(stratified, None, 600.0), Space("absorbing", tiny(2), "x0_mean"), SMALL)
@@ -301,14 +306,13 @@ def test_a_loss_may_stratify_its_times_over_a_call():
 
 
 def improper(space, x0, seed):
-    """Pays for confidence: cross-entropy and a fine on the entropy of what is said (docs/method.md#symmetric-kl's
-    disease)."""
+    """Rewards confidence: cross-entropy plus the entropy of the prediction (as docs/method.md#symmetric-kl)."""
     p = space.denoise(torch.full_like(x0, space.mask), 1.0)
-    fine = -torch.special.xlogy(p, p).sum(-1)
-    return (fine - p.gather(2, x0[..., None])[..., 0].log()).sum(1)
+    entropy = -torch.special.xlogy(p, p).sum(-1)
+    return (entropy - p.gather(2, x0[..., None])[..., 0].log()).sum(1)
 
 
-def test_an_improper_score_is_told():
+def test_an_improper_score_is_reported():
     improper.claims, improper.meaning, improper.draws = "mode", "x0_mean", "exact"
     found = certify(improper, effort=SMALL)
     assert found.stands and "improper, conditionals sharper" in found.notes[0]
@@ -342,7 +346,7 @@ MASKS = "torch.full((n, space.length), space.mask)"
 
 @pytest.fixture
 def line(tmp_path, monkeypatch, capsys):
-    """`line(CODE)`: what `python -m repro.certify FILE.py:f` says of a file, one line and exit code 2."""
+    """`line(CODE)`: the single error line of `python -m repro.certify FILE.py:f` with exit code 2."""
 
     def of(code: str | None, *flags: str, name: str = "f") -> str:
         path = tmp_path / "theirs.py"
@@ -360,7 +364,7 @@ def line(tmp_path, monkeypatch, capsys):
     return of
 
 
-def test_bad_files_are_one_line(line):
+def test_bad_files_give_one_line(line):
     assert "no file" in line(None)
     assert "has no 'f'; nearest is 'ff'" in line("def ff(space, n, steps, seed): pass")
     assert "import of" in line("import nothing_of_that_name") and "ModuleNotFoundError" in line("import nix")
@@ -375,35 +379,37 @@ def test_bad_files_are_one_line(line):
     assert "a sampler has 'law' or 'mode'" in line(
         "def f(space, n, steps, seed): pass\nf.claims, f.meaning = 'bound', 'x0_mean'"
     )
-    assert "of no known form" in line("def f(space, n): pass" + TAIL)
-    assert "is no function" in line("f = 3")
-    assert "sees too little" in line(f"def f(space, n, steps, seed): return {MASKS}" + TAIL, "--rows", "10")
+    assert "has an unknown signature" in line("def f(space, n): pass" + TAIL)
+    assert "is not a function" in line("f = 3")
+    assert "is too few to detect a bias" in line(
+        f"def f(space, n, steps, seed): return {MASKS}" + TAIL, "--rows", "10"
+    )
 
 
-def test_bad_answers_are_one_line(line):
-    def said(body: str) -> str:
+def test_bad_results_give_one_line(line):
+    def of(body: str) -> str:
         return line(f"def f(space, n, steps, seed):\n    {body}" + TAIL, "--noise", "absorbing")
 
-    assert "must return integer ids [25000, 3], not int64 [25000, 2]" in said(f"return {MASKS}[:, :2]")
-    assert "not float32" in said(f"return {MASKS}.float()")
-    assert "returned ids 7 to 7; valid: 0 to 3" in said(f"return {MASKS} + 4")
-    assert "raised ZeroDivisionError at line 3 of theirs.py" in said("return 1 / 0")
-    assert "raised SystemExit" in said("import sys; sys.exit(0)")
-    assert "denoise takes t in [0, 1]" in said(f"return space.denoise({MASKS}, 2.0)")
-    assert "denoise takes ids 0 to 3, got 9 to 9" in said(f"return space.denoise(0 * {MASKS} + 9, .5)")
+    assert "must return integer ids [25000, 3], not int64 [25000, 2]" in of(f"return {MASKS}[:, :2]")
+    assert "not float32" in of(f"return {MASKS}.float()")
+    assert "returned ids 7 to 7; valid: 0 to 3" in of(f"return {MASKS} + 4")
+    assert "raised ZeroDivisionError at line 3 of theirs.py" in of("return 1 / 0")
+    assert "raised SystemExit" in of("import sys; sys.exit(0)")
+    assert "denoise takes t in [0, 1]" in of(f"return space.denoise({MASKS}, 2.0)")
+    assert "denoise takes ids 0 to 3, got 9 to 9" in of(f"return space.denoise(0 * {MASKS} + 9, .5)")
     nan = "def f(space, x0, seed): return (space.mask * x0[:, 0] * torch.nan)\n"
     says = line(nan + "f.claims, f.meaning, f.draws = 'bound', 'x0_mean', 'exact'")
     assert "returned nan nats for the sentence [0, 0, 0]" in says
 
 
-def test_what_is_slow_is_told_so(line):
+def test_slow_code_gives_one_line(line):
     slow = (
         f"def f(space, n, steps, seed):\n    for _ in range(20000): torch.rand(100)\n    return 0 * {MASKS}"
     )
-    assert "give it more than --seconds 0" in line(slow + TAIL, "--seconds", "0", "--noise", "absorbing")
+    assert "give more than --seconds 0" in line(slow + TAIL, "--seconds", "0", "--noise", "absorbing")
 
 
-def test_the_noise_shows_in_what_is_read():
+def test_the_noise_is_inferred():
     def of(body):
         def f(space, n, steps, seed):
             return torch.zeros(n, space.length, dtype=torch.int64) + body(space)
@@ -419,7 +425,7 @@ def test_the_noise_shows_in_what_is_read():
         of(lambda space: 1 // 0)
 
 
-def test_prints_of_others_do_not_enter_the_answer(tmp_path, capsys):
+def test_foreign_output_goes_to_stderr(tmp_path, capsys):
     path = tmp_path / "loud.py"
     text = (
         (EXAMPLES / "losses.py")
@@ -437,14 +443,14 @@ def test_prints_of_others_do_not_enter_the_answer(tmp_path, capsys):
     assert "DOES NOT STAND" in capsys.readouterr().out
 
 
-# --- our own rules ------------------------------------------------------------------------------------------
+# --- presets ------------------------------------------------------------------------------------------------
 
 LAWFUL = [name for name in presets.names() if presets.preset(name).claim() == "law"]
 
 
 @pytest.mark.parametrize("name", LAWFUL)
 def test_every_preset_that_claims_a_law_has_it(name):
-    """On 9 sentences: exact one position at a time, or falling with every doubling of the steps."""
+    """On 9 sentences the distance is 0 at one position per step, or falls with every doubling of the steps."""
     rule = presets.preset(name)
     for noise in rule.capabilities.processes:
         if rule.capabilities.plan == "steps":
@@ -460,14 +466,14 @@ def test_every_preset_that_claims_a_law_has_it(name):
 
 
 class Boastful(LowConfidence):
-    """Low confidence at temperature 1 that claims exactness."""
+    """Low confidence that claims the law at any temperature."""
 
     def claim(self):
         return "law"
 
 
 class Hasty(Margin):
-    """A quota off by one."""
+    """A rule that commits one position more than its quota."""
 
     def step(self, state):
         state.quota += 1
@@ -485,22 +491,21 @@ def test_wrong_rules_fail(rule, monkeypatch):
 
 
 def test_the_mean_under_the_plug_in_posterior_is_stuck(monkeypatch):
-    """Duo's posterior fed with E[x0 | xt] (docs/method.md#uniform-samplers): more steps do not help."""
+    """With E[x0 | xt] in Duo's posterior (docs/method.md#uniform-samplers) more steps do not help."""
 
     def mistaken(noise, source, spoil):
-        process = process_of(noise)
-        return Timed(Space(noise, source, "x0_mean", spoil), process), process
+        return OracleDenoiser(Space(noise, source, "x0_mean", spoil))
 
     monkeypatch.setattr(presets, "SPOILED", {})
     monkeypatch.setattr(presets, "STEPS", (1,))
     monkeypatch.setattr(presets, "DOUBLED", (8, 16, 32))
     assert presets.certify_rule(Ancestral(), "uniform")[1]["kind"] == "converges"
-    monkeypatch.setattr(presets, "_told", mistaken)
+    monkeypatch.setattr(presets, "_oracle", mistaken)
     assert presets.certify_rule(Ancestral(), "uniform")[1]["kind"] == "stuck"
 
 
-def test_every_preset_has_a_certificate_of_its_own_digest():
-    """`python -m repro.certify --presets all` after a rule or preset changed."""
+def test_every_preset_has_a_current_certificate():
+    """If this fails, a rule or preset has changed: run `python -m repro.certify --presets all`."""
     stored = {one["preset"]: one for one in certificates.read(certificates.FOLDER)}
     assert set(stored) == set(presets.names())
     for name, one in stored.items():
@@ -524,5 +529,5 @@ def test_tables_and_figure_are_functions_of_the_certificates(tmp_path):
     assert "No certificates yet" in certificates.tables([])["certificates.md"]
     assert "no certificates yet" in draw("law_error", [])["law_error.svg"]
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no certificate"):
+    with pytest.raises(ValueError, match="is not a certificate"):
         certificates.read(tmp_path)
