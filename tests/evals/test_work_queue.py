@@ -145,12 +145,8 @@ def test_lm_answers_do_not_depend_on_batch_or_chunks(tmp_path, monkeypatch):
 
 def test_flags_of_processes_are_checked(monkeypatch):
     """A batch of 0 is an error; a process takes the GPU of its local rank, modulo their number."""
-    for more, said in (
-        (["--batch-size", "0"], "give 1 or more"),
-        (["--plan"], "use `python -m repro.evals plan"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            command_line.main(["--ckpt", "oracle:mdlm@nano", *more])
+    with pytest.raises(ValueError, match="give 1 or more"):
+        command_line.main(["--ckpt", "oracle:mdlm@nano", "--batch-size", "0"])
     taken = []
     monkeypatch.setattr(models, "_device", lambda: "cuda")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
