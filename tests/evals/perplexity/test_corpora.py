@@ -71,7 +71,7 @@ def test_a_wordpiece_tokenizer_neither_truncates_pads_nor_adds(units, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pins", "says"), [({"begin": 23}, "begin=23 is no id below size=23"), ({"size": 22}, "size=22")]
+    ("pins", "says"), [({"begin": 23}, "begin=23 is not an id below size=23"), ({"size": 22}, "size=22")]
 )
 def test_ids_that_the_tokenizer_does_not_have_raise(units, pins, says):
     with pytest.raises(ValueError, match=says):
@@ -102,7 +102,7 @@ def test_padded_rows_by_hand(units, tmp_path):
     ]
     assert data.clusters(rows.example).tolist() == [0, 1, 2]
     assert data.build()["heldout"].ids.tolist() == [[CLS, a + 7, SEP, PAD, PAD, PAD]]
-    with pytest.raises(ValueError, match="padded rows need units with BOS, EOS and padding"):
+    with pytest.raises(ValueError, match="padded rows need units with their own BOS, EOS and padding"):
         derive(data, {"units": {"part": "characters", "version": 1}})
 
 
@@ -169,7 +169,7 @@ def test_a_corpus_is_prepared_in_bounded_memory(tmp_path):
 
 def test_an_empty_split_raises(tmp_path):
     documents = lines(tmp_path / "d.jsonl", ["abcdefg", "ab"])
-    with pytest.raises(ValueError, match="split 'heldout' holds no rows"):
+    with pytest.raises(ValueError, match="split 'heldout' has no rows"):
         prepared(Text(documents=documents, units=Characters(), length=3))
     assert not [path for path in (tmp_path / "runs" / "data").iterdir() if path.is_dir()]
 
@@ -246,7 +246,7 @@ def test_filler_is_noised_in_training_and_never_scored(process, monkeypatch):
 def test_masked_ce_raises_for_padded_rows():
     loss = MaskedCE(rate=Window(low=0.1, high=0.9), masks=Fresh(), group=GlobalBatch())
     batch = SimpleNamespace(vocabulary=FILLED)
-    with pytest.raises(ValueError, match="padding clean"):
+    with pytest.raises(ValueError, match="does not corrupt filler"):
         loss(None, Absorbing(), batch)
 
 

@@ -19,7 +19,7 @@ from repro.data.counted import Counted
 from repro.data.detokenise import Detokenised
 from repro.data.documents import AllFiles, HubSplit
 from repro.data.packed import Packed
-from repro.data.released import Released, keep
+from repro.data.released import Released, store_tokenizer
 from repro.data.text import Characters, Gpt2, Text
 from repro.evals.__main__ import main
 from repro.evals.perplexity import corpora, corpus
@@ -503,7 +503,7 @@ def test_a_tokenizer_is_recognised_by_size_and_ids(tmp_path):
 
 def test_a_released_tokenizer_neither_truncates_nor_pads(tmp_path):
     """The tokenizer's file truncates at 3 and pads to 5; both are switched off."""
-    kept = keep(wordpiece.save(tmp_path / "bert") / "tokenizer.json")
+    kept = store_tokenizer(wordpiece.save(tmp_path / "bert") / "tokenizer.json")
     special = {"mask": wordpiece.MASK, "bos": wordpiece.CLS, "eos": wordpiece.SEP, "pad": wordpiece.PAD}
     data = Released(tokenizer_sha256=kept, size=23, total=23, length=8, **special)
     texts = ["a b c d e f g", "a"]
