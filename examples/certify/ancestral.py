@@ -1,21 +1,21 @@
-"""Ancestral sampling of masked diffusion, with its draws made well and made badly.
+"""Ancestral sampling of masked diffusion, with draws in float64 and in float32.
 
-python -m repro.certify examples/certify/ancestral.py:sample            # the claim stands
-python -m repro.certify examples/certify/ancestral.py:single            # it does not: a float32 Gumbel race
+python -m repro.certify examples/certify/ancestral.py:sample            # its claim stands
+python -m repro.certify examples/certify/ancestral.py:single            # does not stand: a float32 Gumbel race
 """
 
 import torch
 
 
 def by_inversion(p, generator):
-    """One draw a row of p [N, V]: inverse CDF in float64."""
+    """One draw for each row of p [N, V], by inverse CDF in float64."""
     total = p.cumsum(-1)
     u = torch.rand(len(p), 1, dtype=torch.float64, generator=generator)
     return torch.searchsorted(total, u * total[:, -1:], right=True)[:, 0].clamp_max(p.shape[-1] - 1)
 
 
 def by_race(p, generator):
-    """argmax of log p + Gumbel noise, all in float32: ids below about 6e-8 of the largest are never drawn."""
+    """argmax of log p + Gumbel noise in float32, which never draws ids below about 6e-8 of the largest probability."""
     u = torch.rand(p.shape, generator=generator)
     return (p.float() / -(u.log())).argmax(-1)
 

@@ -1,4 +1,4 @@
-"""The uniform-noise scheduler of diffusers (0.42), as it is: `pip install dlm-repro[certify]`.
+"""The unmodified uniform-noise scheduler of diffusers 0.42 (`pip install dlm-repro[certify]`).
 
 python -m repro.certify examples/certify/diffusers_ddim.py:default        # its default, temperature 0
 python -m repro.certify examples/certify/diffusers_ddim.py:temperature_1

@@ -1,16 +1,16 @@
-"""Losses of masked and uniform diffusion: bounds, and what passes for one.
+"""Losses of masked diffusion that are bounds, and losses that only look like one.
 
-python -m repro.certify examples/certify/losses.py:masked               # stands (one random draw a row)
-python -m repro.certify examples/certify/losses.py:masked_exact         # stands (every subset of positions)
-python -m repro.certify examples/certify/losses.py:masked_without_tail  # does not: t stops at eps, no last term
-python -m repro.certify examples/certify/losses.py:dependent            # does not: other masked tokens leak in
+python -m repro.certify examples/certify/losses.py:masked               # stands (one random draw per row)
+python -m repro.certify examples/certify/losses.py:masked_exact         # stands (sum over all subsets of positions)
+python -m repro.certify examples/certify/losses.py:masked_without_tail  # does not stand: t stops at eps, no tail term
+python -m repro.certify examples/certify/losses.py:dependent            # does not stand: other masked tokens leak in
 """
 
 import itertools
 
 import torch
 
-EPS = 0.1  # large, so that few draws show what is left out; `masked_without_tail` has the usual 1e-3 and is exact
+EPS = 0.1  # large, so that few draws show the missing tail; `masked_without_tail` has the usual 1e-3 and is exact
 
 
 def cross_entropy(space, ids, t, x0):
@@ -28,7 +28,7 @@ def masked(space, x0, seed):
 
 
 def cut(space, x0, seed):
-    """One draw: t ~ U(eps, 1) and nothing for what is below."""
+    """One draw: t ~ U(eps, 1), without a term for t below eps."""
     generator = torch.Generator().manual_seed(seed)
     t = EPS + (1 - EPS) * torch.rand(len(x0), dtype=torch.float64, generator=generator)
     hidden = torch.rand(x0.shape, dtype=torch.float64, generator=generator) < t[:, None]
@@ -37,7 +37,7 @@ def cut(space, x0, seed):
 
 
 def by_subsets(space, x0, eps, leak):
-    """The integral over t in (eps, 1) of (1/t) times the sum over masked positions, subset by subset."""
+    """The integral over t in (eps, 1) of 1/t times the loss of masked positions, summed over subsets of positions."""
     nodes = torch.logspace(0, torch.log10(torch.tensor(max(eps, 1e-9))).item(), 4001, dtype=torch.float64)
     total = torch.zeros(len(x0), dtype=torch.float64)
     for subset in itertools.product([False, True], repeat=space.length):
@@ -51,13 +51,13 @@ def by_subsets(space, x0, eps, leak):
 
 
 def apart(space, x0, hidden):
-    """Every masked token given the visible ones."""
+    """The loss of every masked token given the visible ones."""
     loss = cross_entropy(space, x0.masked_fill(hidden, space.mask), 0.5, x0)
     return (loss * hidden).sum(1)
 
 
 def leaking(space, x0, hidden):
-    """Every masked token given all the others, visible or not: marginals that depend on one another."""
+    """The loss of every masked token given all other tokens, including masked ones."""
     total = torch.zeros(len(x0), dtype=torch.float64)
     for place in hidden.nonzero()[:, 0]:
         alone = torch.arange(space.length) == place

@@ -1,9 +1,9 @@
-"""Masked decoding by order: one position at a time is exact when the order does not look at the drawn token.
+"""Masked decoding in several orders: one position per step is exact if the order is independent of the drawn token.
 
 python -m repro.certify examples/certify/orders.py:random           # stands
 python -m repro.certify examples/certify/orders.py:greedy           # stands: it claims modes
-python -m repro.certify examples/certify/orders.py:low_confidence   # does not: it keeps the likelier draws
-python -m repro.certify examples/certify/orders.py:off_by_one       # does not: it commits one too many a step
+python -m repro.certify examples/certify/orders.py:low_confidence   # does not stand: it commits the likelier draws
+python -m repro.certify examples/certify/orders.py:off_by_one       # does not stand: it commits one too many per step
 """
 
 import torch
@@ -12,7 +12,7 @@ import torch
 def decode(space, n, steps, seed, score, extra=0, greedy=False):
     generator = torch.Generator().manual_seed(seed)
     ids = torch.full((n, space.length), space.mask)
-    steps = min(steps, space.length)  # one position a step at least
+    steps = min(steps, space.length)  # at least one position per step
     for i in range(steps):
         open = ids == space.mask
         quota = space.length // steps + (i < space.length % steps) + extra

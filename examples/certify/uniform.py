@@ -1,7 +1,7 @@
-"""Uniform-state ancestral sampling by Duo's plug-in posterior, with the denoiser that it needs and with the wrong one.
+"""Uniform-state ancestral sampling with Duo's plug-in posterior, given the right and the wrong denoiser output.
 
 python -m repro.certify examples/certify/uniform.py:duo           # stands: p(x_l | xt without l)
-python -m repro.certify examples/certify/uniform.py:duo_of_mean   # does not: E[x0 | xt], as cross-entropy trains
+python -m repro.certify examples/certify/uniform.py:duo_of_mean   # does not stand: E[x0 | xt], as cross-entropy trains
 """
 
 import torch
