@@ -93,7 +93,7 @@ def test_d4_text_after_an_eos_and_the_last_batch():
 
 
 def test_d5_a_recipe_is_what_it_is_called():
-    tested_in("test_parts.py::test_recipes_are_of_the_kind_that_they_name")
+    tested_in("test_parts.py::test_recipes_have_the_kinds_of_their_sources")
 
 
 def test_d6_single_process_guidance_and_eos_flags():

@@ -84,7 +84,7 @@ class HarnessTask(Task):
         found = run_lm_eval(adapter, config, TaskManager(include_defaults=False), ask.limit)
         result = found["results"][self.task]
         value, error = result[f"{self.metric},none"], result[f"{self.metric}_stderr,none"]
-        known = None if isinstance(error, str) or math.isnan(error) else error
+        known = None if isinstance(error, str) or math.isnan(error) else float(error)
         items = [item_record(sample, adapter) for sample in found["samples"][self.task]]
         count = found["n-samples"][self.task]["effective"]
-        return generation_answer(adapter, {"accuracy": (value, known, count)}, items)
+        return generation_answer(adapter, {"accuracy": (float(value), known, count)}, items)
