@@ -1,12 +1,12 @@
-"""Chats: one question and one answer a row, as the seed document's two scripts read them
-(docs/method.md#masked-script, docs/method.md#uniform-script).
+"""Chats: one question and one answer a row, as in the two reference scripts (docs/method.md#masked-script,
+docs/method.md#uniform-script).
 
     Chat(source="allenai/tulu-3-sft-mixture-0225", revision=UNRESOLVED, ..., scored="answer")
     Chat(source="evals/data/chats.jsonl", ...)                # about 120 chats of our own, no download
 
-A row is [CLS] User: QUESTION <newline> [SEP] <newline> Assistant: <newline> ANSWER [SEP] [PAD]*, made of the
-*first two* messages: a system message first makes the user's turn the "answer". Symbols: L ids a row, n rows
-kept of N.
+A row is [CLS] User: QUESTION <newline> [SEP] <newline> Assistant: <newline> ANSWER [SEP] [PAD]*, from the *first two*
+messages; where the first is a system message, the user's turn becomes the "answer". Symbols: L ids a row, N rows of the
+source, n of them used.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 class Chat(Data):
     """Rows of L = `max_length` ids; the vocabulary is pinned, so plans need neither tokenizer nor network.
 
-    `scored`: with "answer" the candidates are the positions after the first SEP that hold neither PAD nor SEP
-    (tokens of "<newline>Assistant:<newline>" are among them, the closing SEP never is), and rows without any,
-    whose prompt was cut off, are dropped; with "all" they are the positions that hold no PAD. `source_rows`
-    counts the rows of the source's split; with a resolved revision another count is an error.
-    `heldout_fraction` f: the first ceil(f n) of default_rng(`split_seed`).permutation(n) are held out, the
-    rule of `Dataset.train_test_split`. A row's name is its index in the source.
+    `scored`: with "answer" the candidates are the positions after the first SEP that are neither PAD nor SEP (including
+    the tokens of "<newline>Assistant:<newline>", but not the closing SEP), and rows without candidates, whose prompt
+    was cut off, are dropped; with "all" they are the positions that are not PAD. `source_rows`: N; with a resolved
+    revision another number is an error. `heldout_fraction` f: the first ceil(f n) of
+    default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name is its index
+    in the source.
 
-    A literal "[SEP]" in a question becomes the SEP id and moves the answer's start into the question, as in
-    the scripts; `prompt` tokenises it alike.
+    A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
+    scripts; `prompt` does the same.
     """
 
     source: str
@@ -64,7 +64,9 @@ class Chat(Data):
             raise ValueError(f"heldout_fraction={self.heldout_fraction} is not between 0 and 1")
         fields = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
         if fields != ["user", "sep", "assistant"] or not self.template.endswith("{assistant}"):
-            raise ValueError(f"template={self.template!r} is no '...{{user}}...{{sep}}...{{assistant}}'")
+            raise ValueError(
+                f"template={self.template!r} is not of the form '...{{user}}...{{sep}}...{{assistant}}'"
+            )
 
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(
@@ -75,21 +77,21 @@ class Chat(Data):
         return self.max_length
 
     def expected_rows(self) -> int:
-        """Training rows if no row is dropped."""
+        """Number of training rows if no row is dropped."""
         return self.source_rows - self._heldout(self.source_rows)
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        """Both splits, permuted; raises ConnectionError, in one line, when the source is out of reach."""
+        """Both splits, permuted; ConnectionError in one line where the source cannot be reached."""
         source = sources.dataset(self.source, None, self.revision, self.split)
         if self.revision != UNRESOLVED and len(source) != self.source_rows:
             raise ValueError(f"{self.source}: expected {self.source_rows} rows, found {len(source)}")
         ids = np.concatenate([np.empty((0, self.max_length), np.uint16), *self._ids(source)])
         candidates = self._candidates(ids)
-        kept = np.flatnonzero(candidates.any(1))
-        if len(kept) == 0:
+        used = np.flatnonzero(candidates.any(1))
+        if len(used) == 0:
             raise ValueError(f"{self.source}: no answer begins within max_length={self.max_length}")
-        order = kept[np.random.default_rng(self.split_seed).permutation(len(kept))]
-        first = self._heldout(len(kept))
+        order = used[np.random.default_rng(self.split_seed).permutation(len(used))]
+        first = self._heldout(len(used))
 
         def rows(example: np.ndarray) -> Rows:
             return Rows(ids=ids[example], candidates=candidates[example], example=example)
@@ -97,7 +99,7 @@ class Chat(Data):
         return {"train": rows(order[first:]), "heldout": rows(order[:first])}
 
     def resolve(self) -> dict[str, str | int]:
-        """Pin -> value for what only the source knows: `derive(data, data.resolve())` pins it all."""
+        """Pin -> value of UNRESOLVED pins: `derive(data, data.resolve())` pins them all."""
         return {
             "revision": sources.revision(self.source, self.revision, "dataset"),
             "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
@@ -116,13 +118,10 @@ class Chat(Data):
         return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def prompt(self, text: str) -> list[int]:
-        """[CLS] and the template up to the answer, as they stand in a training row (docs/method.md#script-departures,
-        14).
+        """[CLS] and the template up to the answer, as in a training row (docs/method.md#script-departures, 14).
 
-        The seed's README instead pastes masks as *text* behind the template, without CLS and closing SEP. Its
-        mask token strips what stands to its left, so the newline after "Assistant:" is swallowed, and the
-        first token that the model writes there is that newline (docs/method.md#masked-script). Raises ValueError when
-        no position is left for an answer.
+        ValueError where no position is left for an answer. The README of the reference script prompts differently
+        (`repro.hub.templates`).
         """
         before, sep = self.template.removesuffix("{assistant}"), self._tokenizer().sep_token
         ids = [self.cls, *self.encode(before.format(user=text, sep=sep))]
@@ -136,7 +135,7 @@ class Chat(Data):
         return math.ceil(self.heldout_fraction * rows)
 
     def _ids(self, source: Any) -> Iterator[np.ndarray]:
-        """Blocks of ids [<= 1000, L], cut and padded to L; ValueError names a row without two messages."""
+        """Blocks of ids [<= 1000, L], truncated and padded; ValueError names a row with fewer than two messages."""
         tokenizer, start = self._tokenizer(), 0
         for block in source.select_columns("messages").iter(batch_size=1000):
             for row, messages in enumerate(block["messages"], start):
@@ -162,7 +161,7 @@ class Chat(Data):
         return written & after_first
 
     def _tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer, loaded once; ValueError names the pin that it contradicts."""
+        """The tokenizer; ValueError names a pin that differs from it."""
         tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
         for pin in ("mask", "pad", "cls", "sep"):
             pinned, found = getattr(self, pin), getattr(tokenizer, f"{pin}_token_id")

@@ -1,10 +1,10 @@
-"""What every data source becomes: memory-mapped token files with a content digest, read by row index.
+"""The interface of a data source, and prepared corpora: memory-mapped token files with a content digest.
 
     corpus = prepared(data)              # built once under runs/data/<digest of the part>, opened afterwards
     corpus.train.ids[rows]               # [B, L] integer ids
     corpus.train.candidates[rows]        # [B, L] bool: positions that are corrupted and scored
 
-Nothing is drawn here: the order of rows is `repro.training.loop`'s, corruption the objective's.
+Nothing is random here: `repro.training.loop` draws the order of rows, objectives the corruption.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from filelock import FileLock
 
 from repro.core import parts
 from repro.core.files import atomically, runs
-from repro.core.parts import Part
+from repro.core.parts import Part, part
 
 UNRESOLVED = "UNRESOLVED"
-"""A revision or count that only the Hub knows; the first online run resolves it into the checkpoint."""
+"""A revision or count that only the Hub can give; the first online run resolves it, and its checkpoint has the
+value."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids of a data source. Tokens of the language are 0..size-1; `total` counts special ids beyond them as well."""
+    """Ids of a data source: 0..size-1 are tokens of the language, size..total-1 further special ids."""
 
     size: int
     total: int
@@ -39,13 +40,14 @@ class Vocabulary:
     eos: int | None
     pad: int | None
     filler: int | None = None
-    """Padding that is attended and noised like a token, but never scored (the papers' padded rows,
+    """Padding that is attended to and corrupted like a token, but never scored (padded rows of the papers,
     docs/method.md#duo-hyperparameters)."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one split as arrays: ids [n, L] unsigned, candidates [n, L] bool, example [n] int64 (row names)."""
+    """Rows of one split: ids [n, L] unsigned, candidates [n, L] bool (corrupted and scored), example [n] int64
+    (names)."""
 
     ids: np.ndarray
     candidates: np.ndarray
@@ -59,67 +61,106 @@ class Rows:
 
     @classmethod
     def joined(cls, chunks: Iterable[Rows], length: int) -> Rows:
-        """Chunks of rows of `length` ids as one."""
+        """Concatenate chunks of rows of `length` ids."""
         found = list(chunks)
         ids = np.concatenate([np.empty((0, length), np.int64), *[rows.ids for rows in found]])
         candidates = np.concatenate([np.empty((0, length), bool), *[rows.candidates for rows in found]])
-        return cls(
-            ids, candidates, np.concatenate([np.empty(0, np.int64), *[rows.example for rows in found]])
-        )
+        example = np.concatenate([np.empty(0, np.int64), *[rows.example for rows in found]])
+        return cls(ids, candidates, example)
 
 
 class Data(Part):
-    """Kind: a source of training and held-out rows. Every method is pure; `build` may read files or the Hub."""
+    """Kind: a source of training and held-out rows. Methods have no side effects; `build` may read files or the Hub."""
 
     @abstractmethod
     def vocabulary(self) -> Vocabulary:
-        """Sizes and special ids, without reading the data."""
+        """Vocabulary size and special ids, without reading the data."""
 
     @abstractmethod
     def row_length(self) -> int:
-        """L, ids a row."""
+        """L, the number of ids in a row."""
 
     def expected_rows(self) -> int:
-        """Training rows, exactly or (where only the Hub knows) as expected; for plans and step counts."""
+        """Number of training rows, or an estimate where only the Hub has it; for plans and step counts."""
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def resolve(self) -> dict[str, str | int]:
-        """Dotted pin -> value for what is UNRESOLVED and only the source knows; empty for most sources."""
+        """Dotted pin -> value of pins that are UNRESOLVED; empty for most sources."""
         return {}
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        """Both splits. ConnectionError where the source cannot be reached, ValueError where it has no rows."""
+        """Both splits. Raises ConnectionError where the source cannot be reached, ValueError where it has no rows."""
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
-        """Both splits as chunks of rows in order, as they are written; a large corpus is never in memory as a whole."""
+        """Both splits as chunks of rows in order, so that a large corpus need not fit into memory."""
         for split, rows in self.build().items():
             yield split, [rows]
 
     def encode(self, text: str) -> list[int]:
-        """Text -> ids, no special ids added; ValueError names a symbol outside the vocabulary."""
+        """Ids of a text, without special ids; ValueError names a symbol outside the vocabulary."""
         raise ValueError(f"{type(self).__name__} reads no text; give ids")
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """Ids [length] of each of many texts, as `encode` gives them."""
+        """Ids [length] of each text, as from `encode`."""
         return (np.array(self.encode(text), np.int64) for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids -> text; special ids are shown as e.g. [MASK]."""
+        """Text of ids; special ids are shown as e.g. [MASK]."""
         raise ValueError(f"{type(self).__name__} writes no text; read the ids")
 
     def clusters(self, example: np.ndarray) -> np.ndarray:
-        """Row names [n] -> the independent unit (document) that each row belongs to, [n]."""
+        """The independent unit (document) of each row, [n], from row names [n]."""
         return example
 
     def prompt(self, text: str) -> list[int]:
-        """Ids that precede the answer when a person types `text` (templates applied)."""
+        """Ids of a prompt, with the template applied where the source has one."""
         return self.encode(text)
+
+
+@part
+class DelegatedData(Data):
+    """Kind: `data` with something changed; every method that a subclass does not define is that of `data`."""
+
+    data: Data
+
+    def vocabulary(self) -> Vocabulary:
+        return self.data.vocabulary()
+
+    def row_length(self) -> int:
+        return self.data.row_length()
+
+    def expected_rows(self) -> int:
+        return self.data.expected_rows()
+
+    def resolve(self) -> dict[str, str | int]:
+        return {f"data.{pin}": value for pin, value in self.data.resolve().items()}
+
+    def build(self) -> dict[Literal["train", "heldout"], Rows]:
+        return self.data.build()
+
+    def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
+        return self.data.splits()
+
+    def encode(self, text: str) -> list[int]:
+        return self.data.encode(text)
+
+    def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        return self.data.encode_each(texts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.data.decode(ids)
+
+    def clusters(self, example: np.ndarray) -> np.ndarray:
+        return self.data.clusters(example)
+
+    def prompt(self, text: str) -> list[int]:
+        return self.data.prompt(text)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """An opened corpus: both splits memory-mapped, and the SHA-256 of their contents."""
+    """A prepared corpus: both splits memory-mapped, and the SHA-256 of their contents."""
 
     train: Rows
     heldout: Rows
@@ -128,7 +169,10 @@ class Corpus:
 
 
 def prepared(data: Data) -> Corpus:
-    """Open the prepared corpus of a data part, building it first if it is not there (one builder at a time)."""
+    """The prepared corpus of a data source, built on first use by one process at a time.
+
+    Raises ConnectionError and ValueError as `Data.build`, and ValueError where the prepared files are broken.
+    """
     name = parts.digest(data)
     folder = runs() / "data" / name[:16]
     if not folder.is_dir():
@@ -140,11 +184,11 @@ def prepared(data: Data) -> Corpus:
 
 
 BLOCK = 1 << 22
-"""Bytes hashed at once."""
+"""Bytes that are hashed at once."""
 
 
 class _Growing:
-    """A .npy file that grows along its first axis (numpy pads its header for that), written as `numpy.save` does."""
+    """A .npy file that grows along its first axis, as `numpy.save` would write it (numpy pads the header for that)."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row, self.count = path, dtype, row, 0
@@ -200,7 +244,7 @@ def _write(data: Data, folder: Path) -> None:
                     file.close()
             counts[split] = files["ids"].count
             if counts[split] == 0:
-                raise ValueError(f"{parts.to_json(data)}: split {split!r} holds no rows")
+                raise ValueError(f"{parts.to_json(data)}: split {split!r} has no rows")
             for field, file in files.items():
                 file.hash_into(content, f"{split}.{field}")
         meta = {

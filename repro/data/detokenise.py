@@ -1,10 +1,10 @@
-"""Corpora that were published as separated tokens, written again as running text.
+"""Corpora that were published as separated tokens, converted back to running text.
 
     Detokenised(documents=Hub(source="dvruette/lm1b", ...), rule="lm1b")
 
-Each rule is a list of replacements, applied in order. They do what kuleshov-group/mdlm dataloader.py (and s-sahoo/duo,
-the same) does to these corpora, oddities included (a slash, a quote and a digit become a pattern's own text), since
-published perplexities are of the text that it leaves. AG News and OpenWebText are taken as they are.
+Each rule is a list of replacements, applied in order. They are those of kuleshov-group/mdlm dataloader.py (the same in
+s-sahoo/duo), with its defects (one replaces a slash, a quote and a digit by the text of the pattern), since published
+perplexities are of the resulting text. AG News and OpenWebText are used as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Replacements = list[tuple[str, str]]
 
 
 def _closed(marks: str) -> Replacements:
-    """A mark that stands between spaces keeps the one behind it."""
+    """Remove the space before a mark that is between spaces."""
     return [(re.escape(f" {mark} "), f"{mark} ") for mark in marks]
 
 
@@ -47,7 +47,7 @@ PTB: Replacements = [
     (" n't", "n't"),
     (r" \n ", "\n"),
     (r"\\/", "/"),
-    *[(" N ", " 1 ")] * 10,  # neighbours share a space, which one pass takes once
+    *[(" N ", " 1 ")] * 10,  # neighbours share a space, so that one pass replaces every second one
     (r"\$ 1", "$1"),
     ("# 1", "#1"),
     ("<unk>", "?"),
@@ -82,7 +82,7 @@ Rule = Literal["wikitext", "ptb", "lm1b", "lambada", "scientific_papers"]
 
 
 def detokenise(text: str, rule: Rule) -> str:
-    """The text of separated tokens, written as one writes it."""
+    """Running text from separated tokens."""
     for pattern, replacement in RULES[rule]:
         text = re.sub(pattern, replacement, text)
     return text
@@ -90,7 +90,7 @@ def detokenise(text: str, rule: Rule) -> str:
 
 @part
 class Detokenised(Documents):
-    """Documents, each detokenised by a rule."""
+    """`documents`, each detokenised by a rule."""
 
     documents: Documents
     rule: Rule

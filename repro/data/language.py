@@ -1,16 +1,15 @@
-"""Oracle languages: small hidden Markov models whose every conditional is known exactly, under noise as well.
+"""Oracle languages: small hidden Markov models with exact conditionals, also under noise.
 
-They are what the suite trains on at nano scale and judges samplers by: log-likelihood, next token, and the
-law of each clean token given a noisy sequence (as mean and leaving its own token out) come from one forward
-and backward pass in float64. A language is a committed table, `evals/data/languages/NAME.json`:
+Recipes train on them at scale `nano`, and samplers are tested on them: log-likelihood, next-token law and the law of
+each clean token given a noisy sequence (both meanings) come from one forward and backward pass in float64
+(`repro.data.hmm`). A language is a committed table, `evals/data/languages/NAME.json`:
 
     strong    16 states, 32 symbols, rows of 32 tokens; 2 successors and 3 emissions a state
     lexicon   16 words of 2 to 5 letters, spelt in full, the next word uniform; 16 letters, rows of 60 tokens
 
-    python -m repro.data.language        # rewrite both tables, entropies estimated anew (about one minute)
+    python -m repro.data.language        # rewrite both tables with newly estimated entropies (about one minute)
 
-Symbols: n rows, L positions, S states, V tokens; x clean token, z noisy token, s state; alpha probability
-that a token is intact; eps smoothing. Everything is in nats.
+Entropies are in nats.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ if TYPE_CHECKING:
 
 FOLDER = ROOT / "evals" / "data" / "languages"
 HELDOUT = 1 << 40
-"""Name of the first held-out row; training rows are named from 0, so no key serves both splits."""
+"""Name of the first held-out row; training rows are named from 0, so the splits share no random key."""
 CHUNK = 1 << 12
-"""Rows handled at once where millions are drawn; no result depends on it."""
+"""Rows drawn at once; results do not depend on it."""
 
 
 def estimate_entropy(hmm: Hmm, seed: int, count: int) -> tuple[float, float]:
     """Entropy in nats a token and its standard error, from `count` keyed sequences: mean of -log p(x) / L.
 
-    A hidden Markov model has no closed form for it. Keys are of step 1; corpora draw theirs at step 0.
+    It has no closed form for a hidden Markov model. Keys have step 1; those of corpora have step 0.
     """
     keys = rng.keys(seed, rng.SENTENCE, 1, torch.arange(count))
     nll = torch.cat([-hmm.log_likelihood(hmm.sample(chunk)) for chunk in keys.split(CHUNK)]) / hmm.length
@@ -60,7 +59,7 @@ def read_symbols(text: str, symbols: str) -> list[int]:
 
 
 def spell(ids: Sequence[int], symbols: str) -> str:
-    """One character an id; the two ids beyond the symbols are [MASK] and [BOS]; ValueError beyond those."""
+    """One character an id; the two ids after the symbols are [MASK] and [BOS]; ValueError for larger ids."""
     shown = [*symbols, "[MASK]", "[BOS]"]
     for token in ids:
         if not 0 <= token < len(shown):
@@ -82,11 +81,11 @@ class Language(Data):
     seed: int
 
     def hmm(self) -> Hmm:
-        """The exact model. Raises ValueError when the table is not the pinned one."""
+        """The exact model. Raises ValueError where the table is not the pinned one."""
         return _hmm(self.table, self.table_sha256)
 
     def entropy(self) -> float:
-        """Entropy in nats a token, estimated once by `estimate_entropy` and kept in the table."""
+        """Entropy in nats a token, as estimated by `estimate_entropy` and stored in the table."""
         return _load(self.table, self.table_sha256)["entropy"]
 
     def entropy_se(self) -> float:
@@ -142,7 +141,7 @@ def _hmm(name: str, digest: str) -> Hmm:
 
 
 def assemble(table: dict[str, Any]) -> Hmm:
-    """The model of a table: every law smoothed, p <- (1 - eps) p + eps / n, so that every row is possible."""
+    """The model of a table; every law is smoothed, p <- (1 - eps) p + eps / n, so that every row is possible."""
     states = table["states"]
     names = [str(index) for index in range(len(states))]
 
@@ -159,7 +158,7 @@ def assemble(table: dict[str, Any]) -> Hmm:
 
 
 def draw_strong(seed: int) -> dict[str, Any]:
-    """16 states of 2 successors and 3 emissions each, their weights uniform on (.1, 1), then normalised."""
+    """16 states with 2 successors and 3 emissions each; weights are uniform on (.1, 1), then normalised."""
     symbols, states = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16
     rows = torch.arange(states)
 
@@ -185,7 +184,7 @@ def draw_strong(seed: int) -> dict[str, Any]:
 
 
 def draw_lexicon(seed: int) -> dict[str, Any]:
-    """16 distinct words, four each of 2, 3, 4 and 5 letters; a state is one letter of one word."""
+    """16 distinct words, four each with 2, 3, 4 and 5 letters; a state is one letter of one word."""
     symbols, words = "abcdefghijklmnop", []
     for attempt in range(1 << 10):
         u = rng.uniform(rng.keys(seed, rng.LANGUAGE, 0, attempt), 5).tolist()
@@ -216,7 +215,7 @@ DRAWN = {
     "strong": functools.partial(draw_strong, seed=486),
     "lexicon": functools.partial(draw_lexicon, seed=0),
 }
-"""How each table is drawn; below 6,000, seed 486 is nearest to entropy 1.68, bigram 1.86, unigram 3.03."""
+"""How each table is drawn. Of the seeds below 6,000, 486 is nearest to entropy 1.68, bigram 1.86, unigram 3.03."""
 
 
 def render(table: dict[str, Any], entropy: float, error: float) -> str:

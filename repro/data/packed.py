@@ -1,18 +1,18 @@
-"""Documents joined into one stream, or one a row, as the papers on LM1B and OpenWebText do
+"""Documents joined into one stream, or one a row, as in the papers on LM1B and OpenWebText
 (docs/method.md#duo-hyperparameters).
 
     Packed(documents=Hub(...), units=Gpt2(), length=1024, batch=1000)          "wrapped"
     PackedPlain(...)                                                           the same, nothing between documents
     Padded(documents=Hub(...), units=Pretrained(...), length=128)              one a row, "unwrapped"
 
-Packed: each document ends in the boundary id E; the stream is cut into chunks of L - 2, and each chunk stands between
-BOS and E (s-sahoo/duo dataloader.py:462-485). E is the units' own end of text where they have one (GPT-2, BERT's SEP),
-else the id V: it stands between documents within a row, so it is a token of the language. BOS is the units' own (BERT's
-CLS), else E. The two that a row is forced to carry are trivial, hence neither corrupted nor scored (at L = 128 they
-would dilute a score by 2/128; docs/method.md#ar-baseline).
+Packed: each document ends with the boundary id E; the stream is cut every L - 2 ids, and each cut is put between BOS
+and E (s-sahoo/duo dataloader.py:462-485). E is the units' own end of text where they have one (GPT-2, BERT's SEP), else
+the id V; since it separates documents within a row, it is a token of the language. BOS is the units' own (BERT's CLS),
+else E. The first and the last id of a row are constant, so they are neither corrupted nor scored (at L = 128 they would
+change a score by a factor of 126/128; docs/method.md#ar-baseline).
 
-Padded: padding is attended and noised like a token, and never scored (docs/method.md#duo-hyperparameters). Its place
-tells the length of the text once it is visible, so what such a model scores is no bound on log p of the text alone.
+Padded: padding is attended to and corrupted like a token, but never scored (docs/method.md#duo-hyperparameters). Where
+it is visible it shows the length of the text, so the score of such a model is not a bound on log p of the text alone.
 Symbols: V units, L ids a row.
 """
 
@@ -29,28 +29,31 @@ from repro.data.text import Written
 
 def _check_length(length: int) -> None:
     if length < 3:
-        raise ValueError(f"length={length} has no room between BOS and EOS; the smallest is 3")
+        raise ValueError(f"length={length} leaves no position between BOS and EOS; the smallest is 3")
 
 
 @part
 class Joined(Written):
-    """Kind: rows cut from joined documents, `batch` of them at a time; each batch drops its remainder (0: all)."""
+    """Kind: rows cut from joined documents, `batch` at a time, without the remainder of each batch (0: all
+    documents)."""
 
     batch: int
 
     def __post_init__(self) -> None:
         _check_length(self.length)
         if self.batch < 0:
-            raise ValueError(f"batch={self.batch} is no number of documents; 0 joins all of them")
+            raise ValueError(f"batch={self.batch} is not a number of documents; 0 joins all of them")
 
     def vocabulary(self) -> Vocabulary:
-        special, size = self.units.special(), self.units.count(self.documents)
+        special, size = self.units.special(), self.units.vocab_size(self.documents)
         end = size if special.end is None else special.end
-        size += special.end is None  # E is a token of the language where it is none of the units
+        size += (
+            special.end is None
+        )  # a boundary id that the units do not have becomes a token of the language
         begin = end if special.begin is None else special.begin
-        beyond = special.mask is None
-        mask = size if special.mask is None else special.mask
-        return Vocabulary(size=size, total=size + beyond, mask=mask, bos=begin, eos=end, pad=None)
+        own_mask = special.mask is not None
+        mask = special.mask if own_mask else size
+        return Vocabulary(size=size, total=size + (not own_mask), mask=mask, bos=begin, eos=end, pad=None)
 
     def _wrapped(self, split: Split, marked: bool) -> Iterator[Rows]:
         vocabulary = self.vocabulary()
@@ -62,7 +65,7 @@ class Joined(Written):
 
 @part
 class Packed(Joined):
-    """Wrapped rows, E behind each document."""
+    """Wrapped rows, with E after each document."""
 
     version = 2
 
@@ -80,19 +83,21 @@ class PackedPlain(Joined):
 
 @part
 class Padded(Written):
-    """One document a row, cut at L - 2 ids, between the units' own BOS and EOS, padded with their own padding.
+    """One document a row, cut at L - 2 ids, between the units' own BOS and EOS, then the units' own padding.
 
-    Raises ValueError for units without these three.
+    Raises ValueError for units that lack one of these three.
     """
 
     def __post_init__(self) -> None:
         _check_length(self.length)
         special = self.units.special()
         if special.begin is None or special.end is None or special.pad is None:
-            raise ValueError("padded rows need units with BOS, EOS and padding of their own (pretrained)")
+            raise ValueError(
+                "padded rows need units with their own BOS, EOS and padding; use pretrained units"
+            )
 
     def vocabulary(self) -> Vocabulary:
-        special, size = self.units.special(), self.units.count(self.documents)
+        special, size = self.units.special(), self.units.vocab_size(self.documents)
         return Vocabulary(
             size=size,
             total=size + (special.mask is None),

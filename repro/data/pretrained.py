@@ -1,11 +1,10 @@
-"""Units of others: the tokenizer of a Hub name or of a local folder, WordPiece or BPE.
+"""Units of a published tokenizer, from a Hub name or a local folder; WordPiece or BPE.
 
     Pretrained(source="bert-base-uncased", revision=UNRESOLVED, size=30522, begin=101, end=102, pad=0, mask=103)
     Pretrained(source="gpt2", revision=UNRESOLVED, size=50258, begin=50256, end=50256, pad=50257, mask=None)
 
-Ids are pinned, so that plans need neither tokenizer nor network; they are checked when it is loaded. GPT-2 has 50257
-units; s-sahoo/duo adds one for padding, which its uniform noise then draws too
-(docs/method.md#transformation-operator).
+Ids are pinned, so that plans need neither tokenizer nor network. GPT-2 has 50257 units; s-sahoo/duo adds one for
+padding, which uniform noise can then draw as well (docs/method.md#transformation-operator).
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 
 @part
 class Pretrained(Units):
-    """`size` ids, among them BOS `begin`, EOS `end` and, where there are, padding and mask.
+    """`size` ids, which include BOS `begin`, EOS `end` and, unless None, padding and mask.
 
-    Texts are tokenised without special tokens, truncation or padding. Raises as `sources.revision` does, and ValueError
-    when the tokenizer has more ids than `size`.
+    Texts are tokenised without special tokens, truncation or padding. Raises as `sources.revision`, and ValueError
+    where the tokenizer has more ids than `size`.
     """
 
     source: str
@@ -42,12 +41,12 @@ class Pretrained(Units):
     def __post_init__(self) -> None:
         for name, value in self.special()._asdict().items():
             if value is not None and not 0 <= value < self.size:
-                raise ValueError(f"{name}={value} is no id below size={self.size}")
+                raise ValueError(f"{name}={value} is not an id below size={self.size}")
 
     def special(self) -> Special:
         return Special(begin=self.begin, end=self.end, pad=self.pad, mask=self.mask)
 
-    def count(self, documents: Documents) -> int:
+    def vocab_size(self, documents: Documents) -> int:
         return self.size
 
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
@@ -68,7 +67,7 @@ class Pretrained(Units):
 
 @lru_cache(maxsize=4)
 def _plain(source: str, revision: str) -> Tokenizer:
-    """The tokenizer alone: some files truncate and pad whatever they are given."""
+    """The tokenizer without the truncation and padding that some files switch on."""
     from tokenizers import Tokenizer
 
     made = Tokenizer.from_str(sources.tokenizer(source, revision).backend_tokenizer.to_str())

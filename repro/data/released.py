@@ -1,7 +1,7 @@
-"""What released weights say of text: the tokenizer that came with them, and no rows.
+"""The vocabulary of released weights: the tokenizer that came with them; there are no rows to train on.
 
-The part names the tokenizer by its SHA-256 alone, so that a model is the same one wherever its folder lies; `keep` puts
-a copy where the part finds it.
+The part identifies the tokenizer by its SHA-256 only, so that a model does not depend on the location of its folder;
+`store_tokenizer` puts a copy where the part finds it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 @part
 class Released(Data):
-    """Ids of released weights; texts are tokenised as they are, with nothing put before or behind them.
-
-    `length`: longest row that the network was trained on.
-    """
+    """Ids of released weights; texts are tokenised without special tokens. `length`: of the longest training row."""
 
     tokenizer_sha256: str
     size: int
@@ -51,7 +48,7 @@ class Released(Data):
         return 0
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        raise ValueError("released weights come without data; ask for tasks that bring their own")
+        raise ValueError("released weights have no data; choose tasks that bring their own")
 
     def encode(self, text: str) -> list[int]:
         return _tokenizer(self.tokenizer_sha256).encode(text, add_special_tokens=False).ids
@@ -63,17 +60,17 @@ class Released(Data):
         return _tokenizer(self.tokenizer_sha256).decode(list(map(int, ids)), skip_special_tokens=False)
 
 
-def keep(path: Path) -> str:
-    """Keep a tokenizer.json where `Released` finds it; returns its SHA-256."""
+def store_tokenizer(path: Path) -> str:
+    """Copy a tokenizer.json to where `Released` finds it; returns its SHA-256."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    if not _kept(digest).is_file():
-        with atomically(_kept(digest)) as temporary:
+    if not _stored(digest).is_file():
+        with atomically(_stored(digest)) as temporary:
             temporary.write_bytes(content)
     return digest
 
 
-def _kept(digest: str) -> Path:
+def _stored(digest: str) -> Path:
     return runs() / "data" / f"tokenizer-{digest[:16]}.json"
 
 
@@ -81,10 +78,10 @@ def _kept(digest: str) -> Path:
 def _tokenizer(digest: str) -> Tokenizer:
     from tokenizers import Tokenizer
 
-    path = _kept(digest)
+    path = _stored(digest)
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise ValueError(f"{path} is not the tokenizer that it was; load the released folder again")
+        raise ValueError(f"{path} is missing or has changed; load the released folder again")
     made = Tokenizer.from_file(str(path))
-    made.no_truncation()  # some files truncate and pad whatever they are given
+    made.no_truncation()  # some files switch on truncation and padding
     made.no_padding()
     return made

@@ -1,11 +1,11 @@
-"""Streams of documents cut into rows, chunk by chunk, so that no corpus has to fit into memory.
+"""Three ways to form rows from a stream of documents, chunk by chunk, so that a corpus need not fit into memory.
 
-    pieces    consecutive pieces of L ids of each document
-    wrapped   documents joined, cut, each cut between BOS and EOS (s-sahoo/duo and kuleshov-group/mdlm dataloader.py)
-    padded    one document a row: BOS, its first L - 2 ids, EOS, padding (the same)
+    consecutive   every L ids of each document
+    wrapped       documents joined and cut, each cut between BOS and EOS (s-sahoo/duo, kuleshov-group/mdlm
+    dataloader.py) padded        one document a row: BOS, its first L - 2 ids, EOS, padding (the same files)
 
-A stream is (number, ids) pairs. The row named `number << 32 | k` begins in document `number`: errors of data cluster
-by document. Symbols: L ids a row, n rows of a chunk.
+A stream has (document number, ids) pairs. The row named `number << 32 | k` begins in document `number`, since rows of
+one document are statistically dependent. Symbols: L ids a row, n rows of a chunk.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from repro.data.corpus import Rows
 
 Stream = Iterator[tuple[int, np.ndarray]]
 CHUNK = 256
-"""Documents of a chunk of rows; no row depends on it."""
+"""Documents in a chunk of rows; the rows do not depend on it."""
 
 
-def pieces(stream: Stream, length: int) -> Iterator[Rows]:
-    """Every piece of a document, its remainder dropped; every position is a candidate."""
+def consecutive(stream: Stream, length: int) -> Iterator[Rows]:
+    """Every `length` ids of a document, without the remainder; every position is a candidate."""
     while documents := list(itertools.islice(stream, CHUNK)):
         cut = [ids[: len(ids) // length * length].reshape(-1, length) for _, ids in documents]
         names = [
@@ -36,15 +36,16 @@ def pieces(stream: Stream, length: int) -> Iterator[Rows]:
 def wrapped(
     stream: Stream, length: int, begin: int, end: int, mark: tuple[int, ...], batch: int
 ) -> Iterator[Rows]:
-    """Joined documents, `mark` behind each, in cuts of L - 2 between `begin` and `end`, which are no candidates.
+    """Documents joined, with `mark` after each, and cut into L - 2 ids between `begin` and `end`, which are not
+    candidates.
 
-    `batch` documents are joined at a time and leave a remainder that is dropped (0: all of them).
+    `batch` documents are joined at a time, and their remainder is dropped (0: all documents are joined).
     """
     inner, row = length - 2, 0
-    behind = np.array(mark, np.int64)
+    after = np.array(mark, np.int64)
     tokens, owner = np.empty(0, np.int64), np.empty(0, np.int64)
     while documents := list(itertools.islice(stream, batch or CHUNK)):
-        marked = [np.concatenate([ids, behind]) for _, ids in documents]
+        marked = [np.concatenate([ids, after]) for _, ids in documents]
         numbers = np.repeat([number for number, _ in documents], [len(ids) for ids in marked])
         tokens, owner = np.concatenate([tokens, *marked]), np.concatenate([owner, numbers])
         count = len(tokens) // inner
@@ -55,12 +56,12 @@ def wrapped(
         candidates[:, [0, -1]] = False
         yield Rows(ids, candidates, names)
         row += count
-        kept = slice(len(tokens), None) if batch else slice(count * inner, None)
-        tokens, owner = tokens[kept], owner[kept]
+        rest = slice(len(tokens), None) if batch else slice(count * inner, None)
+        tokens, owner = tokens[rest], owner[rest]
 
 
 def padded(stream: Stream, length: int, begin: int, end: int, pad: int) -> Iterator[Rows]:
-    """One document a row; candidates are its ids and its EOS, neither BOS nor padding."""
+    """One document a row; candidates are its ids and its EOS, but neither BOS nor padding."""
     while documents := list(itertools.islice(stream, CHUNK)):
         ids = np.full((len(documents), length), pad, np.int64)
         ids[:, 0] = begin

@@ -1,11 +1,11 @@
-"""Where data and tokenizers come from: a local file or folder, or a name on the Hub, and what pins them.
+"""Datasets, tokenizers and weights from a local file or folder or from the Hub, at a pinned revision.
 
-A *revision* pins what is read: the commit of a Hub name, or the SHA-256 of a local source's bytes (files
-sorted by path, concatenated); `UNRESOLVED` takes what is there. A local path is looked up in the working
-directory, then beside the suite's own `recipes/` and `evals/`. Code that a repository ships is never run.
+A *revision* is the commit of a Hub name, or the SHA-256 of a local source's bytes (files sorted by path, concatenated);
+`UNRESOLVED` accepts any. A local path is looked up in the working directory, then beside the suite's own `recipes/` and
+`evals/`. Code from a Hub repository is never run.
 
-    dataset("allenai/tulu-3-sft-mixture-0225", None, UNRESOLVED, "train")   # ConnectionError out of reach
-    dataset("evals/data/chats.jsonl", None, UNRESOLVED, "train")            # no network
+    dataset("allenai/tulu-3-sft-mixture-0225", None, UNRESOLVED, "train")   # ConnectionError without network
+    dataset("evals/data/chats.jsonl", None, UNRESOLVED, "train")            # needs no network
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """Suffix of a local data file -> its reader in `datasets`."""
 
 BLOCK = 1 << 22
-"""Bytes hashed at once: a corpus need not fit into memory."""
+"""Bytes that are hashed at once, so that a corpus need not fit into memory."""
 
 _WEIGHT_FILES = ["*.safetensors", "*.json", "*.jinja"]
 _TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "config.json"]
 
 
 def local(source: str) -> Path | None:
-    """The file or folder that `source` names, None for a Hub name; ValueError for a path that is missing."""
+    """The file or folder of this name, None for a Hub name; ValueError for a path that does not exist."""
     for base in (Path(), ROOT):
         if (base / source).exists():
             return base / source
@@ -48,7 +48,7 @@ def local(source: str) -> Path | None:
 
 
 def shipped(package: str, release: str, folder: str) -> Path:
-    """A data folder inside an installed package, without importing it; ValueError when it is missing."""
+    """A data folder of an installed package, which is not imported; ValueError where it is not installed."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise ValueError(f"package {package!r} is not installed (pip install {package}=={release})")
@@ -66,16 +66,15 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def check(source: str, pinned: str, found: str) -> None:
-    """ValueError naming both digests unless `found` is what is pinned."""
+    """ValueError with both digests unless `found` is the pinned one or none is pinned."""
     if pinned not in (UNRESOLVED, found):
         raise ValueError(f"{source}: expected sha256 {pinned}, found {found}")
 
 
 def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str:
-    """What is really read: the commit of a Hub name, the SHA-256 of a local source.
+    """The revision that is read: the commit of a Hub name, or the SHA-256 of a local source.
 
-    Raises ConnectionError (one line) when the Hub is out of reach, ValueError for an unknown name or
-    revision.
+    Raises ConnectionError in one line where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path = local(source)
     if path is not None:
@@ -88,7 +87,7 @@ def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str
 def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset:
     """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]"), memory-mapped.
 
-    A single local file is the split "train"; in a local folder the file names tell. Raises as `revision`.
+    A single local file is the split "train"; in a local folder, file names determine the splits. Raises as `revision`.
     """
     path, found = local(source), revision(source, pinned, "dataset")
     import datasets
@@ -105,7 +104,7 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
         if "scripts are no longer supported" not in str(error):
             raise
         raise ValueError(
-            f"{source} is a loader script, and code of a repository is never run; name a data set of files"
+            f"{source} is a loader script, and code of a repository is never run; choose a dataset of files"
         ) from None
 
 
@@ -121,13 +120,15 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
 
     made = AutoTokenizer.from_pretrained(path)
     if not isinstance(made, PreTrainedTokenizerFast):
-        raise ValueError(f"{source}: a {type(made).__name__} is no tokenizer of the `tokenizers` library")
+        raise ValueError(f"{source}: a {type(made).__name__} is not a tokenizer of the `tokenizers` library")
     return made
 
 
 def weights(source: str, pinned: str) -> Path:
-    """Folder of released safetensors, configuration and tokenizer: a local one, or a Hub name's, fetched once. Raises
-    as `revision`."""
+    """Folder with safetensors, configuration and tokenizer: a local one, or that of a Hub name, fetched once.
+
+    Raises as `revision`.
+    """
     path = local(source)
     if path is None:
         return _snapshot(source, pinned, "model", _WEIGHT_FILES)
@@ -136,18 +137,18 @@ def weights(source: str, pinned: str) -> Path:
 
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files of a source in a fixed order; ValueError when there is none of these suffixes."""
+    """The files of a source with these suffixes, sorted; ValueError where there are none."""
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     found = [file for file in found if file.suffix in suffixes]
     if not found:
-        raise ValueError(f"{path} holds no {' or '.join(suffixes)} file")
+        raise ValueError(f"{path} has no {' or '.join(suffixes)} file")
     return found
 
 
 def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patterns: list[str]) -> Path:
-    """Folder of the wanted files at the pinned commit (the latest when unresolved); its name is the commit.
+    """Folder with these files at the pinned commit (UNRESOLVED: the latest); its name is the commit.
 
-    `datasets` alone retries for half a minute before it gives up on a missing network; this fails at once.
+    Without network this fails at once, whereas `datasets` retries for half a minute.
     """
     from huggingface_hub import errors, snapshot_download
 

@@ -1,13 +1,13 @@
-"""Sudoku on a 4x4 board: a task whose every puzzle, answer and entropy can be enumerated.
+"""Sudoku on a 4x4 board: a task whose puzzles, answers and entropy can be enumerated.
 
-A board has each of 1-4 once in every line, column and 2x2 box; there are 288. A row of data is 16 clue cells
-('.' where empty), '=', and the 16 cells of a filled board, line by line:
+A board has each of 1-4 once in every line, column and 2x2 box; there are 288. A row of data is 16 clue cells ('.' for
+an empty one), '=', and the 16 cells of a filled board, line by line:
 
     .3122....23.34..=4312214312343421    the 16 cells after '=' are the candidates
 
-A puzzle with few clues has several answers, and all of them are right.
+A puzzle with few clues has several correct answers.
 
-    python -m repro.data.tasks    # rewrite evals/data/sudoku.jsonl, the documents of evals/tasks/sudoku.yaml
+    python -m repro.data.sudoku    # rewrite evals/data/sudoku.jsonl, the documents of evals/tasks/sudoku.yaml
 
 Symbols: n puzzles; k clues of a puzzle; u uniform draws.
 """
@@ -40,7 +40,7 @@ TASK = 1 << 41
 """Name of the task's first puzzle; held-out rows are named from HELDOUT, training rows from 0."""
 TASK_SEED, TASK_CLUES = 0, (5, 9)
 ATTEMPTS = 64
-"""Draws of a row before a puzzle outside the other splits is given up; 60,000 rows of 5-9 clues need two."""
+"""Most draws of a row until its puzzle is in no other split; 60,000 rows of 5-9 clues need two."""
 
 
 # --- boards and their answers -------------------------------------------------------------------------------
@@ -59,16 +59,18 @@ def boards() -> tuple[str, ...]:
 
 
 def _share_unit(cell: int, other: int) -> bool:
-    """Whether two cells stand in one line, column or box."""
+    """Whether two cells are in the same line, column or box."""
     (line, column), (other_line, other_column) = divmod(cell, 4), divmod(other, 4)
     same_box = line // 2 == other_line // 2 and column // 2 == other_column // 2
     return line == other_line or column == other_column or same_box
 
 
 def solutions(clues: str) -> list[str]:
-    """Every board that agrees with 16 clue cells; ValueError when they are not 16 of '.', '1' to '4'."""
+    """Every board that agrees with 16 clue cells; ValueError unless they are 16 of '.', '1' to '4'."""
     if len(clues) != CELLS or not set(clues) <= set(".1234"):
-        raise ValueError(f"{clues!r} is no puzzle: {CELLS} cells of '.', '1', '2', '3', '4', line by line")
+        raise ValueError(
+            f"{clues!r} is not a puzzle; give {CELLS} cells of '.', '1', '2', '3', '4', line by line"
+        )
     return [
         board
         for board in boards()
@@ -80,8 +82,8 @@ def solutions(clues: str) -> list[str]:
 def entropy(clues_low: int, clues_high: int) -> float:
     """Exact entropy of the answer given the clues, nats an answer token (16 a puzzle).
 
-    Given the clues every agreeing board is equally likely, so it is the mean of log(number of agreeing
-    boards) over boards, over subsets of k cells, and over k in clues_low..clues_high.
+    Given the clues all agreeing boards are equally likely, so this is the mean of log(number of agreeing boards) over
+    boards, over subsets of k cells, and over k in clues_low..clues_high.
     """
     clues = np.bitwise_count(np.arange(1 << CELLS))
     nats = np.log(_agreeing()).mean(0) / CELLS
@@ -89,9 +91,9 @@ def entropy(clues_low: int, clues_high: int) -> float:
 
 
 def _agreeing() -> np.ndarray:
-    """[12, 2^16]: how many boards agree with a board on a set of cells (bit i = cell i).
+    """Number of boards that agree with a board on a set of cells (bit i = cell i), [12, 2^16].
 
-    Only for the 12 boards that start 1234: the others are these with digits renamed, which changes no count.
+    Only for the 12 boards that start with 1234; the others are these with digits renamed, which have the same counts.
     """
     cells = np.array([list(board) for board in boards()])
     first = cells[[board.startswith("1234") for board in boards()]]
@@ -133,9 +135,9 @@ class Sudoku(Data):
         return self.rows
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        """Both splits. Raises ValueError when there are too few puzzles to keep the splits apart."""
+        """Both splits. Raises ValueError where there are too few puzzles for disjoint splits."""
         if not 0 <= self.clues_low <= self.clues_high <= CELLS:
-            raise ValueError(f"clues {self.clues_low}-{self.clues_high} are no range within 0-{CELLS}")
+            raise ValueError(f"clues {self.clues_low}-{self.clues_high} are not a range within 0-{CELLS}")
         reserved = puzzle_numbers(task_rows())
         heldout = self._draw(HELDOUT, self.heldout, reserved)
         train = self._draw(0, self.rows, torch.cat([reserved, puzzle_numbers(torch.from_numpy(heldout.ids))]))
@@ -148,14 +150,14 @@ class Sudoku(Data):
         return spell(ids, SYMBOLS)
 
     def prompt(self, text: str) -> list[int]:
-        """The 16 clue cells, with or without '=' -> 17 ids; ValueError when they are no puzzle."""
+        """17 ids of the 16 clue cells, with or without '='; ValueError where no board agrees with them."""
         clues = text.removesuffix("=")
         if not solutions(clues):
             raise ValueError(f"{clues!r} has no answer: no board agrees with its clues")
         return self.encode(clues + "=")
 
     def _draw(self, first: int, count: int, reserved: Tensor) -> Rows:
-        """Rows named from `first`, each drawn again from its next key while its puzzle is reserved."""
+        """`count` rows with names from `first`; a row whose puzzle is reserved is redrawn from its next key."""
         example = torch.arange(first, first + count)
         ids = torch.empty(count, LENGTH, dtype=torch.int64)
         again = torch.ones(count, dtype=torch.bool)
@@ -168,14 +170,14 @@ class Sudoku(Data):
         else:
             clues = f"{self.clues_low}-{self.clues_high}"
             raise ValueError(
-                f"heldout={self.heldout} leaves no puzzle of {clues} clues to train on; ask for fewer"
+                f"heldout={self.heldout} leaves no puzzle of {clues} clues to train on; give fewer"
             )
         candidates = np.tile(np.arange(LENGTH) > CELLS, (count, 1))
         return Rows(ids=ids.numpy(), candidates=candidates, example=example.numpy())
 
 
 def draw(keys: Tensor, clues_low: int, clues_high: int) -> Tensor:
-    """One row a key: keys [n] -> ids [n, 33]."""
+    """One row from each key: keys [n] -> ids [n, 33]."""
     u = rng.uniform(keys, 2 + CELLS)
     clues = clues_low + (u[:, 0] * (clues_high - clues_low + 1)).long()
     digits = torch.tensor([read_symbols(board, SYMBOLS) for board in boards()])
@@ -187,7 +189,7 @@ def draw(keys: Tensor, clues_low: int, clues_high: int) -> Tensor:
 
 
 def puzzle_numbers(ids: Tensor) -> Tensor:
-    """Rows [n, 33] -> one number a puzzle [n]: the clue cells as digits of base 5."""
+    """Number of each puzzle, [n], from rows [n, 33]: the clue cells as digits in base 5."""
     return (ids[:, :CELLS].long() * 5 ** torch.arange(CELLS)).sum(1)
 
 
@@ -200,7 +202,7 @@ def task_rows() -> Tensor:
 
 
 def render() -> str:
-    """The task file: a line a document, {"clues": 16 cells, "answers": every valid board}."""
+    """The task file, one line a document: {"clues": 16 cells, "answers": every valid board}."""
     puzzles = [spell(row, SYMBOLS) for row in task_rows()[:, :CELLS].tolist()]
     return "".join(json.dumps({"clues": clues, "answers": solutions(clues)}) + "\n" for clues in puzzles)
 

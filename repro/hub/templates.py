@@ -10,11 +10,8 @@ The README appends the masks as *text*. The mask token strips whitespace on its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
 from repro.core.parts import part
-from repro.data.corpus import Data, Rows, Vocabulary
+from repro.data.corpus import DelegatedData
 from repro.data.released import Released
 
 SEED = "User: {user}\n{sep}\nAssistant:\n"
@@ -22,29 +19,11 @@ SEED = "User: {user}\n{sep}\nAssistant:\n"
 
 
 @part
-class Templated(Data):
+class Templated(DelegatedData):
     """Kind: ids of `data`, with prompts rendered by a template."""
 
     data: Released
     template: str
-
-    def vocabulary(self) -> Vocabulary:
-        return self.data.vocabulary()
-
-    def row_length(self) -> int:
-        return self.data.row_length()
-
-    def expected_rows(self) -> int:
-        return self.data.expected_rows()
-
-    def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        return self.data.build()
-
-    def encode(self, text: str) -> list[int]:
-        return self.data.encode(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.data.decode(ids)
 
 
 @part

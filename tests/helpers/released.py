@@ -1,4 +1,4 @@
-"""Tiny released folders in their authors' layouts, with random weights written under the authors' names."""
+"""Tiny folders in the authors' layouts, with random weights under the authors' tensor names."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def written(folder: Path, tokenizer: Path, config: dict, weights, shards: bool =
     return folder
 
 
-def mdlm(folder, tokenizer, told: bool = False, **more):
-    config = {**DIT, "model_type": "mdlm", "vocab_size": V + 1, "time_conditioning": told, **more}
+def mdlm(folder, tokenizer, conditional: bool = False, **more):
+    config = {**DIT, "model_type": "mdlm", "vocab_size": V + 1, "time_conditioning": conditional, **more}
     weights = literal.dit_weights(2, 32, 16, V + 1)
     return written(folder, tokenizer, config, weights), weights
 
@@ -147,7 +147,7 @@ def dream(folder, tokenizer):
 
 
 def diffusion_gemma(folder, tokenizer, **more):
-    """Written by transformers itself, with a vision tower, and the network that wrote it."""
+    """A folder written by transformers, with a vision tower; returns it and the network."""
     torch.manual_seed(0)
     text = text_configuration(GEMMA, V)
     text.eos_token_id = 2

@@ -1,4 +1,4 @@
-"""A tokenizer with ModernBERT's manners at toy size, trained on the shipped chats."""
+"""A tiny tokenizer that behaves as ModernBERT's, trained on the shipped chats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def chats() -> list[list[dict[str, str]]]:
 
 
 def save(folder: Path) -> Path:
-    """Byte-level BPE, [CLS] text [SEP], a mask that strips what stands to its left."""
+    """Byte-level BPE, [CLS] text [SEP], and a mask token that strips whitespace on its left; returns the folder."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

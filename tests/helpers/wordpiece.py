@@ -1,4 +1,4 @@
-"""A lower-case WordPiece tokenizer with BERT's manners and its traps, at toy size: its file truncates and pads."""
+"""A tiny lower-case WordPiece tokenizer that behaves as BERT's; its file switches on truncation and padding."""
 
 from __future__ import annotations
 
