@@ -1,4 +1,4 @@
-"""Differences at matched entropy: the interpolation, the resamples, what is compared, and what the tables print."""
+"""Differences at matched entropy: interpolation, resamples, the pairs that are compared, and the tables."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def relabelled(record, judge, **labels):
 
 
 def test_a_band_is_of_the_panel_and_a_sweep_of_samples_that_a_judge_reads():
-    """One checkpoint and sampler under two suites, whose judges differ; another task that keeps the same curves."""
+    """One checkpoint and sampler in two suites with different judges; another task with the same curves is ignored."""
     made = frontier("ancestral", 1.0)
     harsh = [relabelled(record, "harsh", suite="harsh") for record in frontier("ancestral", 2.0)]
     drawn = points([*made, *harsh])
@@ -96,7 +96,7 @@ def test_between_temperatures_it_is_straight_and_order_is_by_entropy():
 
 
 def test_a_difference_is_found_and_none_is_not():
-    """One sampler .3 nats above the other on the same frontier; a third that only moved along it is no worse."""
+    """One sampler is 0.3 nats above another; a third one, shifted along the same frontier, does not differ."""
     made = (
         frontier("ancestral", 1.0, seeds=(0, 1))
         + frontier("random", 1.3)
@@ -112,7 +112,7 @@ def test_a_difference_is_found_and_none_is_not():
 
 
 def test_the_interval_is_paired_by_row():
-    """Samples of one row share most of their spread: with other rows in one of the two the interval is wider."""
+    """Samples of one row are correlated between samplers: if the rows of one are permuted, the interval is wider."""
     made = frontier("ancestral", 1.0) + frontier("random", 1.3)
     (paired,) = differences(sweeps(made), {PANEL: 2.85})
     shuffled = []
@@ -126,7 +126,7 @@ def test_the_interval_is_paired_by_row():
 
 
 def test_coverage_of_the_band():
-    """A frontier's band at one entropy holds the truth in about 95 of 100 fresh sets of samples."""
+    """The band of a sweep at one entropy contains the true value in about 95 of 100 sets of samples."""
     hits = 0
     for run in range(100):
         draw = np.random.default_rng(run)
@@ -147,8 +147,8 @@ def test_coverage_of_the_band():
 
 
 def test_what_is_compared_and_where():
-    """Equal tokens per step, one sampler at several, an autoregressive sweep with all; at the nearest entropy that both
-    reach, or none."""
+    """Compared are sweeps at equal tokens per step, of one sampler, or with an autoregressive one; at the nearest
+    entropy that both reach, if any."""
     low = [sampled("ar@nano.text", f"sample:temperature={t}", "1", t, 1.8 + t) for t in (0.7, 1.0)]
     four = [sampled("mdlm@nano.text", f"random:temperature={t}", "4", t, 2.0 + t) for t in (0.7, 1.0)]
     two = [sampled("mdlm@nano.text", f"random:temperature={t}", "2", t, 2.0 + t) for t in (0.7, 1.0)]
@@ -206,7 +206,7 @@ def test_reference_rows_have_no_draws_and_samples_of_two_kinds_of_draws_do_not_m
 
 
 def test_suites_that_judge_differently_stand_apart():
-    """Two suites of one scale, another rule each: two sections, nothing compared across them, no error."""
+    """Two suites of one scale with different protocols: two sections, no comparison between them, no error."""
     protocol = {"judge": "gpt2-large", "judge_digest": "0" * 64, "rule": {"part": "first_eos_chunks"}}
     made, other = frontier("ancestral", 1.0), frontier("random", 1.3)
     moved = []

@@ -95,7 +95,7 @@ def test_a_note_is_printed_and_two_protocols_are_refused(tmp_path):
 
 
 def test_an_older_version_of_a_part_is_marked_and_drawn_in_no_figure(tmp_path, monkeypatch):
-    """Same question but for the sampler's version: two rows, the older one says so; two settings are still an error."""
+    """Two versions of a sampler give two rows, the older one marked; two settings in one row are still an error."""
 
     def asked(preset, version, **pins):
         sampler = {"part": preset, "version": version, **pins}

@@ -11,7 +11,7 @@ from repro.results.reproduction import ReproductionCell, cells, compare
 
 
 def others(seed, shift=0.0):
-    """The records of the test that are no bounds."""
+    """The records of the test other than bounds."""
     draw = random.Random(f"sudoku {seed}")
     noisy = [(p, t, a + draw.gauss(0, 0.008) + shift, n) for p, t, a, n in SUDOKU]
     made = [sudoku(r, p, t, a, seed, n) for r, (p, t, a, n) in zip(SUDOKU_RECIPES, noisy, strict=True)]
@@ -61,7 +61,7 @@ def test_another_seed_of_the_same_code_is_good(committed, tmp_path):
 
 
 def test_a_change_beyond_the_detectable_one_is_bad_and_the_others_stay_good(committed, tmp_path):
-    """The promise of the printed column: a change of twice the half width does not pass."""
+    """A change of twice the detectable one is found in its cell alone."""
     detectable = results(committed, tmp_path / "same", run(17))["mdlm"].detectable
     rows = results(committed, tmp_path / "moved", run(17, 2 * detectable, "mdlm@nano"))
     assert {name for name, row in rows.items() if row.verdict == "BAD"} == {"mdlm"}
@@ -72,7 +72,7 @@ def test_a_change_beyond_the_detectable_one_is_bad_and_the_others_stay_good(comm
 
 
 def test_verdict_interval_and_p_value_always_say_the_same(committed, tmp_path):
-    """Holm's step-down is an interval at one level, however many cells moved."""
+    """Intervals at one level agree with Holm's step-down test, however many cells changed."""
     for moved in range(len(BOUNDS) + 1):
         records = [bound(r, 17, 0.05 if i < moved else 0.0) for i, r in enumerate(BOUNDS)] + others(17)
         for row in results(committed, tmp_path / str(moved), records).values():
@@ -81,7 +81,7 @@ def test_verdict_interval_and_p_value_always_say_the_same(committed, tmp_path):
 
 
 def test_false_alarms_are_rarer_than_one_in_a_hundred_runs(committed, tmp_path):
-    """Twenty honest runs without a BAD (as 82 % of such twenties at 1 % family-wise; fixed seeds)."""
+    """Twenty faithful runs give no BAD (the probability of that is 82 % at a family-wise error of 1 %; fixed seeds)."""
     for seed in range(100, 120):
         rows = results(committed, tmp_path / str(seed), run(seed))
         assert all(row.verdict == "good" for row in rows.values()), seed
@@ -130,7 +130,7 @@ def test_a_cell_with_an_unknown_field_or_too_many_cells_are_refused(tmp_path):
 
 
 def test_accuracy_intervals_stay_proportions(tmp_path):
-    """Near 1 the arcsine scale bends the interval instead of leaving [0, 1]."""
+    """On the arcsine scale the interval of an accuracy near 1 stays in [0, 1]."""
     made = [sudoku("llada@nano.sudoku", "random", "1", 0.99 + 0.002 * seed, seed) for seed in range(5)]
     cell = ReproductionCell(
         name="x",

@@ -1,4 +1,4 @@
-"""Records keep their word: broken, torn, contradicting and overridden ones are found; hashes are exact."""
+"""Records: invalid, incomplete, contradictory and overridden ones are refused; hashes are exact."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def lines(folder):
 
 
 def test_id_key_and_cell_change_with_what_they_name_and_with_nothing_else():
-    """The key forgets which weights came out of the training run, the cell also forgets both seeds."""
+    """The key does not depend on the trained weights, the cell also not on the seeds."""
     first = question()
     assert question().id == first.id
     other_weights = question(digest="weights trained on another machine")
@@ -76,7 +76,7 @@ def test_any_flipped_character_is_found(tmp_path):
 
 
 def test_a_changed_value_needs_more_than_a_new_checksum(tmp_path):
-    """Rehashing a line does not help if the question is not the one that its id names."""
+    """A changed question is found by its id even if the line has a new checksum."""
     path, data = lines(store(tmp_path, [bound()]))
     changed = json.loads(data)
     changed["question"]["seed"] = 7
@@ -89,7 +89,7 @@ def test_a_changed_value_needs_more_than_a_new_checksum(tmp_path):
 
 @pytest.mark.parametrize("left", [1, 200, -1])
 def test_a_torn_tail_is_ignored_then_cut_off_by_the_next_append(tmp_path, left):
-    """A writer killed within a line, or just before its newline, loses that line and no other."""
+    """A writer that is killed within a line, or before its newline, loses only that line."""
     first, second, third = bound(), bound(seed=1), bound(seed=2)
     path, data = lines(store(tmp_path, [first, second]))
     start = data.index(b"\n") + 1
@@ -186,7 +186,7 @@ def test_command_line_checks_a_folder_and_names_what_is_missing(tmp_path, capsys
 
 
 def test_results_statistics_tables_and_figures_import_no_torch():
-    """They must run where torch is not installed (design.md, law 5)."""
+    """They must run where torch is not installed."""
     code = (
         "import sys, repro.results.store, repro.core.stats, repro.results.reproduction, repro.results.report\n"
         "import paper_figures.__main__ as figures\n[figures.module(name) for name in figures.FIGURES]\n"

@@ -1,4 +1,4 @@
-"""Weights converted out of pickles, compared tensor by tensor, and against a fixture recorded by other code."""
+"""Weights converted from pickles, compared tensor by tensor, and checked against a fixture recorded by other code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(*argv):
 
 
 class Bomb:
-    """What a hostile pickle does when it is read by Python's own unpickler."""
+    """A hostile pickle: Python's own unpickler executes it."""
 
     def __init__(self, path):
         self.path = path
@@ -42,14 +42,14 @@ class Bomb:
 
 
 class Schedule:
-    """An object of the authors' own code: state, nested, in a list and as a key."""
+    """An object of the authors' own code, with state; used nested, in a list and as a key."""
 
     def __init__(self):
         self.betas = [1, {"a": 2}]
 
 
 def lightning(folder, tokenizer, bomb=None):
-    """MDLM's layout as its trainer saves it: state, averages as a list, objects of its own."""
+    """A checkpoint in the layout of MDLM's trainer: state, averages as a list, objects of its own classes."""
     mdlm(folder, tokenizer)
     weights = load_file(folder / "model-00001-of-00002.safetensors")
     weights |= load_file(folder / "model-00002-of-00002.safetensors")
@@ -79,7 +79,7 @@ def test_a_lightning_file_is_converted(kind, tmp_path, tokenizer, capsys):
 
 
 def test_nothing_in_a_pickle_is_run(tmp_path, tokenizer):
-    """Python's unpickler would have written a file; ours makes a placeholder of whatever is no tensor."""
+    """Python's unpickler would have written a file; ours replaces everything but tensors with placeholders."""
     folder, _ = lightning(tmp_path / "run", tokenizer, bomb=tmp_path / "bomb")
     assert run("convert", folder / "last.ckpt", "--out", tmp_path / "out") == 0
     assert not (tmp_path / "bomb").exists()
@@ -113,7 +113,7 @@ def test_what_cannot_be_converted_is_one_line(content, message, tmp_path, tokeni
 
 
 def test_diff_names_what_differs(tmp_path, tokenizer, capsys):
-    """One file or two shards are the same; a changed number, another pin and another layout are not."""
+    """One file and two shards are equal; a changed number, another pin and another layout are not."""
     one, weights = llada(tmp_path / "one", tokenizer)
     other, _ = llada(tmp_path / "other", tokenizer, shards=False)
     assert run("diff", one, other) == 0 and capsys.readouterr().out == "the same network\n"
@@ -135,7 +135,7 @@ def test_diff_names_what_differs(tmp_path, tokenizer, capsys):
 
 
 def fixture(folder, weights):
-    """LLaDA's, recorded with the literal network: nothing of ours in it."""
+    """A fixture of LLaDA, recorded with the reference network without code of ours."""
     where = IDS % 3 == 0
     ids = IDS.masked_fill(where, tiny_tokenizer.MASK)
     logits = literal.llada(weights, ids, 2, 4, 500_000.0, 1e-5)
@@ -164,7 +164,7 @@ def fixture(folder, weights):
 
 
 def test_parity_with_numbers_of_other_code(tmp_path, tokenizer, capsys):
-    """Logits, likelihood and decoded tokens pass; a weight moved by 1 % of itself fails all three or says which."""
+    """Logits, likelihood and decoded tokens pass; with a weight changed by 1 % comparisons fail and are named."""
     folder, weights = llada(tmp_path / "llada", tokenizer)
     recorded = fixture(tmp_path / "fixture", weights)
     assert run("parity", folder, "--fixture", recorded) == 0
@@ -211,7 +211,7 @@ def test_what_is_recorded_passes(write, tmp_path, tokenizer, capsys):
 
 @pytest.mark.parametrize("write", [dream, mdlm, duo, bd3, diffusion_gemma, causal])
 def test_every_layout_is_read_in_bfloat16(write, tmp_path, tokenizer):
-    """Forward and decode, with all that a network keeps beside its parameters; near the float32 numbers."""
+    """Forward and decode, including buffers of the network; close to the float32 numbers."""
     folder, _ = write(tmp_path / "release", tokenizer)
     if write is causal:
         words = json.dumps(released.SPECIAL)
@@ -263,14 +263,17 @@ def decoded(**values):
         (spoil("logits_withn", 1.0), "is not a fixture"),
         (tensor("nll", lambda t: t[:1]), r"'nll' has shape \(1,\), expected \(2,\)"),
         (tensor("logits", lambda t: t[:-1]), "rows of logits for"),
-        (tensor("logits", lambda t: t[:, :-1]), f"the fixture has {V - 1} ids, this network {V}"),
+        (
+            tensor("logits", lambda t: t[:, :-1]),
+            f"the logits of the fixture have {V - 1} ids, those of this network {V}",
+        ),
         (tensor("t", lambda t: torch.zeros(2)), "the fixture has t, but the network is not time-conditioned"),
         (tensor("t", lambda t: torch.zeros(3)), r"'t' has shape \(3,\), expected \(2,\) or \(2, 12\)"),
         (tensor("ids", lambda t: t[0]), r"'ids' has shape \(12,\); give rows of tokens"),
         (asking_nothing, "'where' selects no position; set at least one"),
         (tensor("ids", lambda t: t + V), rf"ids of the fixture contains \d+, but .* ids are 0 to {V - 1}"),
         (tensor("target", lambda t: t - V), "target of the fixture contains -"),
-        (decoded(prompt=[5, V]), f"decode 0 of the fixture holds {V}, and"),
+        (decoded(prompt=[5, V]), f"decode 0 of the fixture contains {V}, but"),
         (decoded(ids=[5, 6]), "decode 0 has 3 prompt ids and 2 generated; give 1 or more, and gen_length=4"),
         (decoded(prompt=[]), "decode 0 has 0 prompt ids"),
         (tensor("more", lambda t: torch.zeros(2)), "tensor 'more' is missing or unknown"),

@@ -1,4 +1,4 @@
-"""What answering a published cell costs: the price of the question that does, and what is missing where none does."""
+"""The price of a published cell: that of the question that answers it, or what is missing if there is none."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ FOUR = ["duo.t5.mdlm.1024", "remdm.t1_long.mdlm.1024", "bd3.t7.mdlm.1024", "duo.
 
 
 def test_a_price_by_hand():
-    """MDLM, 1,024 texts of 1,024 ids, 1,024 steps and a tail: FLOPs of the DiT's sizes at 40 % of an H100, and 95 bytes
-    an id of the vocabulary for each draw."""
+    """MDLM, 1,024 texts of 1,024 ids, 1,024 steps and a last forward: FLOPs of the DiT at 40 % of an H100's peak, and
+    95 bytes per vocabulary id for each draw."""
     shape = checkpoints.entry("kuleshov-group/mdlm-owt").shape
     a_token = 2 * 12 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 12 * 768 * 1024 + 2 * 768 * 50258
     assert 2 * shape.size(0).blocks == 2 * 12 * (4 * 768**2 + 2 * 768 * 3072)
@@ -43,7 +43,8 @@ def test_a_price_by_hand():
 
 
 def test_uniform_noise_pays_a_posterior_at_every_forward():
-    """Duo's network is MDLM's; 190 bytes an id of the vocabulary, position and forward cost four times the FLOPs."""
+    """Duo's network is MDLM's; 190 bytes per vocabulary id, position and forward take four times as long as the
+    FLOPs."""
     duo, mdlm = (price(find(CELLS, f"duo.t5.{name}.1024")).hours for name in ("duo", "mdlm"))
     draws = 1024 * 1024 * 50258 * (190 * 1025 - 95) / 3.35e12
     assert duo - mdlm == pytest.approx(draws / 3600) and duo > 4 * mdlm
@@ -62,7 +63,7 @@ def test_the_price_is_that_of_the_plan(capsys):
 
 
 def test_what_is_to_be_typed_gives_a_record_that_answers():
-    """A question with a command differs in no place from its cell; two cells of one question are paid once."""
+    """A question with a command agrees with its cell in every setting; cells of one question share a run."""
     for cell in CELLS:
         if price(cell).command.startswith("python -m repro.evals"):
             found = answering(cell)
@@ -73,7 +74,7 @@ def test_what_is_to_be_typed_gives_a_record_that_answers():
 
 
 def test_a_question_that_differs_is_no_command():
-    """Negative control: the same cell at 1,000 steps, or judged another way, has a price and something missing."""
+    """Negative control: the same cell at 1,000 steps or under another protocol has a price but no command."""
     cell = find(CELLS, "duo.t5.mdlm.1024")
     other = replace(cell, asked={**cell.asked, "plan.steps": 1000})
     assert price(other).command == "" and "plan.steps is" in price(other).missing

@@ -1,4 +1,4 @@
-"""Published cells against synthetic records, records against each other, items that flip: each verdict can be wrong."""
+"""Published cells against synthetic records; `explain` and `flips` between records; each result is made to fail too."""
 
 import json
 import math
@@ -112,7 +112,7 @@ def test_a_wrong_file_is_refused(tmp_path, old, new, says):
     ("value", "se", "answer"),
     [
         (23.3, 0.1, "pass"),
-        (23.3, 0.4, "inconclusive"),  # same difference, too few rows: no pass by ignorance
+        (23.3, 0.4, "inconclusive"),  # same difference, too few rows: a large error must not pass
         (23.5, 0.1, "pass"),
         (23.6, 0.1, "inconclusive"),
         (23.6, 0.02, "pass"),  # clearly different from 23.2, clearly within the margin
@@ -129,14 +129,14 @@ def test_equivalence_within_the_margin(cells, value, se, answer):
 
 
 def test_tests_are_those_of_the_normal_law():
-    """At d = margin the difference test is at 1/2; equivalence needs margin - d >= 1.645 se."""
+    """At d = margin the p-value is 1/2; equivalence requires margin - d >= 1.645 se."""
     assert verify.beyond(0.5, 0.01, 0.5) == pytest.approx(0.5)
     assert verify.beyond(0.5 + 1.645 * 0.01, 0.01, 0.5) == pytest.approx(0.05, abs=1e-4)
     assert verify.equivalent(-0.334, 0.1, 0.5) and not verify.equivalent(-0.337, 0.1, 0.5)
 
 
 def test_holm_runs_over_the_compared_cells_of_the_table(cells):
-    """p = .04 fails alone, not among two."""
+    """A cell with p = .04 fails alone, but not as one of two cells."""
     far = 23.2 + 0.5 + 1.751 * 0.1
     assert verdict(cells, [ours(far)]).answer == "fail"
     pair = [ours(far), ours(95.0 + 0.5, corpus="ptb")]
@@ -221,7 +221,8 @@ def test_command_line(tmp_path, capsys):
 
 
 def laws(shift=0.3):
-    """Two checkpoints, two presets, two widths, three seeds; four tokens a step cost `shift` more than one."""
+    """Two checkpoints, presets and numbers of tokens per step, three seeds; the excess of four tokens is larger by
+    `shift`."""
     return [
         law(
             name,
@@ -250,7 +251,7 @@ def test_each_difference_has_the_effect_that_others_measured():
 
 
 def test_the_two_records_themselves_are_no_evidence_elsewhere():
-    """With nothing else that differs in the field alone, its effect is unknown, and said to be."""
+    """If no other records differ in the field alone, its effect is reported as unknown."""
     few = [r for r in laws() if r.labels.checkpoint == "mdlm@nano" and r.labels.preset == "ancestral"]
     found = explain.explain(few, "mdlm@nano/law/ancestral/1", "mdlm@nano/law/ancestral/4")
     assert found.fields[0].effects == () and found.direct[0].pairs == 3
@@ -285,7 +286,7 @@ def test_records_are_named_by_hash_or_label(tmp_path, capsys):
 
 
 def items(path, values, **more):
-    """Items as the likelihood adapter writes them; `values`: one metric value a document."""
+    """A file of items as the likelihood adapter writes it; `values`: one metric value per document."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         {"doc_id": i, "doc_hash": f"d{i}", "prompt_hash": f"p{i}", "target_hash": "t", "filter": "none"}
@@ -310,7 +311,7 @@ def test_flips_count_both_ways(tmp_path):
 
 
 def test_documents_are_counted_once_whatever_reads_them(tmp_path):
-    """Two filters of one task, as gsm8k has them: one is compared, and it must be said which."""
+    """A task with two filters, such as gsm8k: one is compared, and it must be chosen."""
     found = []
     for name, values in (("a", [1, 1, 0, 0]), ("b", [1, 0, 1, 1])):
         strict = items(tmp_path / name, values, filter="strict-match").read_text("utf-8")
@@ -330,7 +331,7 @@ def test_documents_are_counted_once_whatever_reads_them(tmp_path):
 
 
 def test_documents_of_a_group_are_counted_from_0_in_each_task(tmp_path):
-    """Items of a group say their task: document 0 of one is not document 0 of another."""
+    """Items of a group contain their task: document 0 of one task is not document 0 of another."""
     found = []
     for name, values in (("a", [1, 1]), ("b", [1, 0])):
         algebra = items(tmp_path / name, values, task="algebra").read_text("utf-8")
@@ -343,7 +344,7 @@ def test_documents_of_a_group_are_counted_from_0_in_each_task(tmp_path):
 
 
 def test_a_line_of_items_may_hold_any_character_of_unicode(tmp_path):
-    """Kept as it is (no escapes), as items are; only a newline ends a line."""
+    """Items are written without escapes, so only a newline may end a line."""
     path = items(tmp_path / "a", [1, 0])
     rows = [
         json.loads(line) | {"found": ["a\u2028b\u2029c\x85d"]}
@@ -372,7 +373,7 @@ def test_the_exact_test_and_the_interval_against_their_definitions():
 
 
 def test_the_interval_of_matched_shares_covers():
-    """By enumeration of both counts of flips, n = 30 with 10 % gained and 20 % lost: at least 93 %."""
+    """Coverage by enumeration of gained and lost, n = 30 with 10 % gained and 20 % lost: at least 93 %."""
     from scipy.stats import multinomial
 
     law_, covered = multinomial(30, [0.1, 0.2, 0.7]), 0.0
