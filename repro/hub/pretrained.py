@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.core.parts import part
-from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Role, Size
+from repro.models.backbone import Backbone, Role, Wrapper
 from repro.models.llama import Llama
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @part
-class PretrainedBackbone(Backbone):
+class PretrainedBackbone(Wrapper):
     """`backbone` with the weights of `source`: a local folder in its authors' layout, or a Hub name at `revision`.
 
     The attention pattern may differ from the one that the weights were trained with; every other pin must agree. Raises
@@ -36,14 +35,9 @@ class PretrainedBackbone(Backbone):
         opened = open_release(sources.weights(self.source, self.revision))
         agree(opened, "backbone", self.backbone, opened.release.backbone, ("attention", "init_deviation"))
         made = self.backbone.module(role, seed)
-        copy_weights(made, dict(network(opened).named_parameters()))
+        given = dict(network(opened).named_parameters())
+        copy_weights(dict(made.named_parameters()), given, self.source)
         return made
 
     def blank(self) -> Backbone:
         return self.backbone
-
-    def size(self, data: Data) -> Size:
-        return self.backbone.size(data)
-
-    def attention_flops(self, data: Data) -> float:
-        return self.backbone.attention_flops(data)

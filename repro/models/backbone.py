@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from repro.core.parts import Part
+from repro.core.parts import Part, part
 from repro.core.registry import resolve
 from repro.data.corpus import Data, Vocabulary
 from repro.processes.prediction import Meaning
@@ -85,3 +85,19 @@ class Backbone(Part):
     @abstractmethod
     def attention_flops(self, data: Data) -> float:
         """FLOPs of attention per token of a full row: 4 (width) (keys that a token sees), summed over layers."""
+
+
+@part
+class Wrapper(Backbone):
+    """A part that changes how another backbone's network is built, but not its sizes."""
+
+    backbone: Backbone
+
+    def required_block_size(self) -> int | None:
+        return self.backbone.required_block_size()
+
+    def size(self, data: Data) -> Size:
+        return self.backbone.size(data)
+
+    def attention_flops(self, data: Data) -> float:
+        return self.backbone.attention_flops(data)

@@ -177,26 +177,30 @@ class ForwardWrapper(nn.Module):
         return work(self.denoiser)
 
 
-def copy_weights(network: Denoiser, weights: Mapping[str, Tensor]) -> None:
-    """Copy `weights` into `network` by name.
+def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy `weights` into the tensors of the same names, or into this process's part of a sharded one.
 
-    Raises ValueError for a tensor that only one of them has, or whose shapes differ.
+    Raises ValueError, with `source` in the message, for a tensor that only one of them has, or whose shapes differ.
     """
-    own = dict(network.named_parameters())
-    odd = sorted(own.keys() ^ weights.keys())
+    odd = sorted(into.keys() ^ weights.keys())
     if odd:
-        raise ValueError(
-            f"tensor {odd[0]!r} exists in only one of the two networks; give weights of the same backbone"
-        )
-    with torch.no_grad():
-        for name, parameter in own.items():
-            given, here = tuple(weights[name].shape), tuple(parameter.shape)
-            if given != here:
-                raise ValueError(
-                    f"tensor {name!r} has shape {given}, expected {here};"
-                    " give weights of the same backbone and vocabulary"
-                )
-            parameter.copy_(weights[name])
+        raise ValueError(f"{source}: tensor {odd[0]!r} does not fit the recipe's backbone")
+    for name, tensor in into.items():
+        given, expected = tuple(weights[name].shape), tuple(tensor.shape)
+        if given != expected:
+            raise ValueError(f"{source}: tensor {name!r} has shape {given}, expected {expected}")
+        tensor.data.copy_(local_part(weights[name], tensor))
+
+
+def local_part(whole: Tensor, like: Tensor) -> Tensor:
+    """This process's part of `whole`, laid out as `like`: all of it, or a shard if `like` is a DTensor."""
+    if not hasattr(like, "placements"):  # importing DTensor takes most of a second
+        return whole
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    # src_data_rank=None: every process has read the whole tensor, so each takes its part and nothing is sent
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:

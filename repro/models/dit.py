@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from repro.core.parts import part
 from repro.core.registry import resolve
 from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Role, Size
+from repro.models.backbone import Backbone, Role, Size, Wrapper
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
@@ -157,7 +157,7 @@ def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Siz
 
 
 @part
-class WithDropout(Backbone):
+class WithDropout(Wrapper):
     """A DiT with dropout at `rate` in every layer; ValueError for a rate outside (0, 1)."""
 
     backbone: Dit | DitCausal
@@ -169,9 +169,3 @@ class WithDropout(Backbone):
 
     def module(self, role: Role, seed: int) -> Denoiser:
         return resolve(self.backbone.network)(self.backbone, role, seed, self.rate)
-
-    def size(self, data: Data) -> Size:
-        return self.backbone.size(data)
-
-    def attention_flops(self, data: Data) -> float:
-        return self.backbone.attention_flops(data)

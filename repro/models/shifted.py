@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.core.parts import part
-from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Role, Size
+from repro.models.backbone import Backbone, Role, Wrapper
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
 
 
 @part
-class Shifted(Backbone):
+class Shifted(Wrapper):
     """A backbone whose features at i - 1 predict the token at i."""
 
     backbone: Backbone
@@ -30,12 +29,3 @@ class Shifted(Backbone):
 
     def blank(self) -> Backbone:
         return Shifted(backbone=self.backbone.blank())
-
-    def required_block_size(self) -> int | None:
-        return self.backbone.required_block_size()
-
-    def size(self, data: Data) -> Size:
-        return self.backbone.size(data)
-
-    def attention_flops(self, data: Data) -> float:
-        return self.backbone.attention_flops(data)

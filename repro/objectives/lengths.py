@@ -52,6 +52,24 @@ def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
     )
 
 
+def last_candidate(where: Tensor) -> Tensor:
+    """One more than the column of the last candidate of each row, [R, L] -> [R]; 0 without candidates."""
+    return (where * torch.arange(1, where.shape[1] + 1, device=where.device)).amax(1)
+
+
+def _loss(
+    loss: Elbo | IndependentElbo,
+    denoiser: Denoiser,
+    process: Process,
+    batch: Batch,
+    where: Tensor,
+    length: Tensor,
+) -> Loss:
+    """`loss` of `shortened` rows, with their length among the logs."""
+    found = loss(denoiser, process, shortened(batch, where, length))
+    return found._replace(logs={**found.logs, "length": length[batch.index].sum().double()})
+
+
 def _check(rows: int) -> None:
     if rows < 1:
         raise ValueError(f"rows={rows} is no group of rows; give 1 or more")
@@ -84,8 +102,7 @@ class RandomLength(Objective):
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         assert batch.step_where is not None
         length = self.lengths(batch)
-        loss = self.loss(denoiser, process, shortened(batch, batch.step_where, length))
-        return loss._replace(logs={**loss.logs, "length": length[batch.index].sum().double()})
+        return _loss(self.loss, denoiser, process, batch, batch.step_where, length)
 
 
 @part
@@ -103,20 +120,15 @@ class ToLongest(Objective):
         _check(self.rows)
 
     def lengths(self, batch: Batch) -> Tensor:
-        """Length of each row of the step, [R]: one more than the last candidate's index within its group."""
+        """Length of each row of the step, [R]: the largest `last_candidate` of its group."""
         assert batch.step_where is not None
-        column = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
-        own = (batch.step_where * column).amax(1)
-        group = group_of(batch, self.rows)
+        own, group = last_candidate(batch.step_where), group_of(batch, self.rows)
         longest = torch.zeros_like(own[: int(group[-1]) + 1])
         return longest.scatter_reduce(0, group, own, "amax")[group]
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         assert batch.step_where is not None
-        length = self.lengths(batch)
-        column = torch.arange(1, batch.ids.shape[1] + 1, device=batch.ids.device)
-        last = (batch.step_where * column).amax(1)
-        answered = last > 0
-        padded = batch.step_where | ((column > last[:, None]) & answered[:, None])
-        loss = self.loss(denoiser, process, shortened(batch, padded, length))
-        return loss._replace(logs={**loss.logs, "length": length[batch.index].sum().double()})
+        last = last_candidate(batch.step_where)[:, None]
+        column = torch.arange(batch.ids.shape[1], device=batch.ids.device)
+        padded = batch.step_where | ((column >= last) & (last > 0))
+        return _loss(self.loss, denoiser, process, batch, padded, self.lengths(batch))

@@ -13,6 +13,7 @@ Neither is a proper score: the minimiser is over-confident, and a likelihood rea
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -128,33 +129,10 @@ def corrupted(
     return relaxed(tokens, temperature, gaussian.gamma_of(1 - t), (low, high), batch), t
 
 
-def relaxed_loss(
-    form: TokenLoss,
-    gradient: TokenLoss,
-    pins: SymKL | SymKLScript,
-    denoiser: Denoiser,
-    batch: Batch,
-) -> Loss:
-    """One of the two forms on soft tokens, with a softmax over the clean ids; logs are means over a row's tokens."""
-    from repro.models.fused_head import HandDerived, fused_loss
-
-    drawn, t = corrupted(batch, pins.noise, pins.temperature, pins.tokens)
-    where, vocab_size = batch.candidates, batch.vocabulary.size
-    features = denoiser.encode(drawn.soft, t=None, attention=batch.attention)[where]
-    weight = pins.group.weights(batch.step_candidates, batch.index) * pins.view_scale.scale(t, vocab_size)
-    loss = HandDerived(partial(form, floor=pins.floor), partial(gradient, floor=pins.floor))
-    value, (_, ce, p_true, entropy) = fused_loss(
-        features, denoiser.head().first(vocab_size), loss, weight[where.nonzero()[:, 0]], batch.ids[where]
-    )
-    share = 1 / where.sum(1).clamp_min(1)
-    means = {"p_true": p_true, "entropy": entropy}
-    logs = {name: (row_sums(each.double(), where) * share).sum() for name, each in means.items()}
-    return Loss(value, ce.sum(), int(where.sum()), {"t": t.sum()} | drawn.logs | logs)
-
-
 @part
-class SymKL(Objective):
-    """Symmetric KL in closed form, weighted by row (`view_scale`) and averaged over a group."""
+class _Symmetric(Objective):
+    """A symmetric KL on soft tokens with a softmax over the clean ids, weighted by row (`view_scale`) and averaged over
+    a group; logs are means over a row's tokens."""
 
     noise: Window
     temperature: Temperature
@@ -168,25 +146,38 @@ class SymKL(Objective):
     processes = frozenset({"uniform"})
     score = "improper score"
 
+    @abstractmethod
+    def forms(self) -> tuple[TokenLoss, TokenLoss]:
+        """The loss, and the one that also overwrites its logits by their gradient."""
+
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        return relaxed_loss(closed_form, closed_gradient, self, denoiser, batch)
+        from repro.models.fused_head import HandDerived, fused_loss
+
+        drawn, t = corrupted(batch, self.noise, self.temperature, self.tokens)
+        where, vocab_size = batch.candidates, batch.vocabulary.size
+        features = denoiser.encode(drawn.soft, t=None, attention=batch.attention)[where]
+        weight = self.group.weights(batch.step_candidates, batch.index) * self.view_scale.scale(t, vocab_size)
+        loss = HandDerived(*(partial(form, floor=self.floor) for form in self.forms()))
+        value, (_, ce, p_true, entropy) = fused_loss(
+            features, denoiser.head().first(vocab_size), loss, weight[where.nonzero()[:, 0]], batch.ids[where]
+        )
+        share = 1 / where.sum(1).clamp_min(1)
+        means = {"p_true": p_true, "entropy": entropy}
+        logs = {name: (row_sums(each.double(), where) * share).sum() for name, each in means.items()}
+        return Loss(value, ce.sum(), int(where.sum()), {"t": t.sum()} | drawn.logs | logs)
 
 
 @part
-class SymKLScript(Objective):
+class SymKL(_Symmetric):
+    """Symmetric KL in closed form."""
+
+    def forms(self) -> tuple[TokenLoss, TokenLoss]:
+        return closed_form, closed_gradient
+
+
+@part
+class SymKLScript(_Symmetric):
     """The reference script's loss as written there, less its constant."""
 
-    noise: Window
-    temperature: Temperature
-    tokens: Relaxation
-    floor: float
-    view_scale: Kappa
-    group: Group
-
-    version = 2
-    meaning = "x0_mean"
-    processes = frozenset({"uniform"})
-    score = "improper score"
-
-    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        return relaxed_loss(script_form, script_gradient, self, denoiser, batch)
+    def forms(self) -> tuple[TokenLoss, TokenLoss]:
+        return script_form, script_gradient

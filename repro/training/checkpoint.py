@@ -92,19 +92,15 @@ class Checkpoint:
 
     def copy(self, file: str, into: Mapping[str, Tensor]) -> None:
         """Copy one file's tensors into those of the same names; ValueError names a tensor that does not fit."""
-        found = self.tensors(file)
-        odd = sorted(found.keys() ^ into.keys())
-        if odd:
-            raise ValueError(f"{self.folder / file}: tensor {odd[0]!r} does not fit the recipe's backbone")
-        for name, tensor in into.items():
-            if tensor.shape != found[name].shape:
-                shapes = f"shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
-                raise ValueError(f"{self.folder / file}: tensor {name!r} has {shapes}")
-            tensor.data.copy_(local_part(found[name], tensor))
+        from repro.models.denoiser import copy_weights
+
+        copy_weights(into, self.tensors(file), str(self.folder / file))
 
     def optimizer(self, file: str, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """Optimizer state by weight and field, sharded as `weights` are; ValueError names a tensor that does not
         fit."""
+        from repro.models.denoiser import local_part
+
         state: dict[str, dict[str, Tensor]] = {}
         for key, tensor in self.tensors(file).items():
             name, _, field = key.partition("|")
@@ -116,17 +112,6 @@ class Checkpoint:
                 local_part(tensor, weights[name]) if whole else tensor.reshape(())
             )
         return state
-
-
-def local_part(whole: Tensor, like: Tensor) -> Tensor:
-    """This process's part of `whole`, laid out as `like`: all of it, or a shard if `like` is a DTensor."""
-    if not hasattr(like, "placements"):
-        return whole
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(like, DTensor)
-    # src_data_rank=None: every process has read the whole tensor, so each takes its part and nothing is sent
-    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def save(

@@ -135,7 +135,7 @@ class Training:
         """
         recipe, made = self.recipe, self.engine
         if self.teacher is not None and _distillation(recipe).renews(self.step):
-            copy_weights(self.teacher, made.weights())
+            copy_weights(dict(self.teacher.named_parameters()), made.weights(), "student")
         rows = self.order(self.step)
         sums: dict[str, torch.Tensor] = {}
         for batch, last in microbatches(recipe, self.corpus, rows, self.step, self.seed, made):

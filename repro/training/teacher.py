@@ -46,8 +46,8 @@ def teacher(
     made = recipe.blank_network()
     if saved is None:
         found = _weights(recipe, train)
-        copy_weights(student, found)
-        copy_weights(made, found)
+        for network in (student, made):
+            copy_weights(dict(network.named_parameters()), found, "teacher")
     else:
         saved.copy(FILE, dict(made.named_parameters()))
     return made.requires_grad_(False).eval().to(device)
