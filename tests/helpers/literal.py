@@ -1,8 +1,8 @@
-"""Networks written out after their papers' equations, on weights under their authors' names.
+"""Networks written out from their papers' equations, on random weights under their authors' tensor names.
 
     dit(weights, ids, heads, sigma)         Duo's and MDLM's diffusion transformer; sigma None: the causal one
-    bd3(weights, noisy, clean, ...)         the same read block by block
-    dit_weights(...)                        random weights in that layout
+    bd3(weights, noisy, clean, ...)         BD3-LM's, in blocks
+    llada, dream, modernbert                and NAME_weights(...) for random weights of each
 
 Symbols: B rows, L tokens, D width, H heads, E = D / H, C condition, V ids.
 """
@@ -18,7 +18,7 @@ Weights = dict[str, Tensor]
 
 
 def normal(seed: int, shapes: dict[str, tuple[int, ...]], deviation: float) -> Weights:
-    """N(0, deviation^2); about 1 for weights of norms."""
+    """Weights from N(0, deviation^2), and from N(1, deviation^2) for norms."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for name, shape in shapes.items():
@@ -30,7 +30,7 @@ def normal(seed: int, shapes: dict[str, tuple[int, ...]], deviation: float) -> W
 def dit_weights(
     layers: int, width: int, condition: int, vocabulary: int, frequencies: int = 256, seed: int = 0
 ) -> Weights:
-    """Duo's names (s-sahoo/duo models/dit.py); `condition` 0 makes the causal network."""
+    """Weights under Duo's names (s-sahoo/duo models/dit.py); `condition` 0 gives the causal network."""
     d, c = width, condition
     shapes: dict[str, tuple[int, ...]] = {"vocab_embed.embedding": (vocabulary, d)}
     if c:
@@ -61,8 +61,8 @@ def dit_weights(
 
 
 def turned(x: Tensor, base: float, copies: int = 1) -> Tensor:
-    """Rotary positions on [B, H, L, E] as complex numbers (Su et al. 2021), feature k paired with k + E/2; each of the
-    `copies` that lie behind each other is counted from 0."""
+    """Rotary positions on [B, H, L, E] as complex numbers (Su et al. 2021), feature k paired with k + E/2; the
+    positions of each of the concatenated `copies` start from 0."""
     if copies > 1:
         return torch.cat([turned(part, base) for part in x.chunk(copies, 2)], 2)
     length, half = x.shape[2], x.shape[3] // 2
@@ -73,7 +73,7 @@ def turned(x: Tensor, base: float, copies: int = 1) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
-    """[B, H, L, E] -> [B, L, H E]; `seen` [L, L] bool: which key (column) a query (row) looks at."""
+    """[B, H, L, E] -> [B, L, H E]; `seen` [L, L] bool: the keys (columns) that a query (row) attends to."""
     score = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
     if seen is not None:
         score = score.masked_fill(~seen, -math.inf)
@@ -94,14 +94,14 @@ def silu(x: Tensor) -> Tensor:
 
 
 def dit(weights: Weights, ids: Tensor, heads: int, sigma: Tensor | None) -> Tensor:
-    """Logits [B, L, V] of ids [B, L] at noise levels sigma [B]; without any it is the causal network."""
+    """Logits [B, L, V] of ids [B, L] at noise levels sigma [B]; None for the causal network."""
     causal = torch.ones(ids.shape[1], ids.shape[1]).tril().bool()
     return _dit(weights, ids, heads, sigma, causal if sigma is None else None, copies=1)
 
 
 def bd3(weights: Weights, noisy: Tensor, clean: Tensor, heads: int, block: int, modulated: bool) -> Tensor:
-    """Logits [B, L, V] of every noisy block given the clean ones before it (Arriola et al. 2025, section 3.2): rows are
-    [noisy; clean], and the mask is written out block by block."""
+    """Logits [B, L, V] of every noisy block given the clean blocks before it, for rows [noisy; clean] (Arriola et al.
+    2025, section 3.2)."""
     length = noisy.shape[1]
     seen = torch.zeros(2 * length, 2 * length, dtype=torch.bool)
     for start in range(0, length, block):
@@ -173,7 +173,7 @@ def gated_block(
     base: float,
     eps: float,
 ) -> Tensor:
-    """Pre-norm attention to everything, then SwiGLU (Touvron et al. 2023); fewer heads of k and v are repeated."""
+    """Pre-norm bidirectional attention, then SwiGLU (Touvron et al. 2023); heads of k and v are repeated as needed."""
     h = rms_norm(x, norms[0], eps)
     width = x.shape[-1] // heads
     q, k, v = (h @ w.T + b for w, b in zip(qkv, biases, strict=True))
@@ -185,7 +185,7 @@ def gated_block(
 
 
 def llada_weights(layers: int, width: int, kv_width: int, ffn: int, vocabulary: int) -> Weights:
-    """The names of LLaDA's modeling_llada.py (its `llama` block)."""
+    """Weights under the names of LLaDA's modeling_llada.py (its `llama` block)."""
     shapes: dict[str, tuple[int, ...]] = {"wte.weight": (vocabulary, width), "ln_f.weight": (width,)}
     for i in range(layers):
         block = {
@@ -199,7 +199,7 @@ def llada_weights(layers: int, width: int, kv_width: int, ffn: int, vocabulary: 
 
 
 def llada(weights: Weights, ids: Tensor, layers: int, heads: int, base: float, eps: float) -> Tensor:
-    """Logits [B, L, V]: `ff_proj` is the half under SiLU, `up_proj` the other."""
+    """Logits [B, L, V]; `ff_proj` is the half that goes through SiLU, `up_proj` the other."""
     w = {name.removeprefix("model.transformer."): tensor for name, tensor in weights.items()}
     x = w["wte.weight"][ids]
     for i in range(layers):
@@ -221,7 +221,7 @@ def llada(weights: Weights, ids: Tensor, layers: int, heads: int, base: float, e
 
 
 def dream_weights(layers: int, width: int, kv_width: int, ffn: int, vocabulary: int) -> Weights:
-    """The names of Dream's modeling_dream.py, which are Qwen2's."""
+    """Weights under the names of Dream's modeling_dream.py, which are Qwen2's."""
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (vocabulary, width),
         "model.norm.weight": (width,),
@@ -249,7 +249,8 @@ def dream_weights(layers: int, width: int, kv_width: int, ffn: int, vocabulary: 
 
 
 def dream(weights: Weights, ids: Tensor, layers: int, heads: int, base: float, eps: float) -> Tensor:
-    """Logits [B, L, V] of position i are the network's at i - 1, the first's its own (docs/method.md#dream-rules)."""
+    """Logits [B, L, V]: of position i those of the network at i - 1, of the first its own
+    (docs/method.md#dream-rules)."""
     w = weights
     x = w["model.embed_tokens.weight"][ids]
     for i in range(layers):
@@ -279,7 +280,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def modernbert_weights(layers: int, width: int, ffn: int, vocabulary: int) -> Weights:
-    """No norm before the first layer's attention: the embedding has been normed."""
+    """Weights under transformers' names; the first layer's attention has no norm, since the embedding is normed."""
     shapes: dict[str, tuple[int, ...]] = {
         "model.embeddings.tok_embeddings.weight": (vocabulary, width),
         "model.embeddings.norm.weight": (width,),
@@ -301,8 +302,9 @@ def modernbert_weights(layers: int, width: int, ffn: int, vocabulary: int) -> We
 def modernbert(
     w: Weights, ids: Tensor, layers: int, heads: int, every: int, window: int, bases: tuple[float, float]
 ) -> Tensor:
-    """Logits [B, L, V] (Warner et al. 2024, section 2.1): pre-norm without biases, GeGLU, every `every`-th layer global
-    with rotation base `bases[0]`, the others within half a `window` to each side with `bases[1]`; a tied decoder."""
+    """Logits [B, L, V] (Warner et al. 2024, section 2.1): pre-norm without biases, GeGLU, tied decoder. Every
+    `every`-th layer is global with rotation base `bases[0]`, the others have half a `window` to each side and base
+    `bases[1]`."""
     table = w["model.embeddings.tok_embeddings.weight"]
     x = layer_norm(table[ids], w["model.embeddings.norm.weight"])
     order = torch.arange(ids.shape[1])
