@@ -31,7 +31,7 @@ from repro.samplers.logits_processors import (
     TopP,
 )
 from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
-from repro.samplers.psi import ConstantSigma, MaxCapped, MaxRescaled, Psi, PurePosterior
+from repro.samplers.psi import ConstantSigma, Kappa, MaxCapped, MaxRescaled, Psi, PurePosterior
 from repro.samplers.remdm import ForwardBackward, RemdmCap, RemdmConf, RemdmLoop, RemdmRescale
 from repro.samplers.renoise import Renoise
 from repro.samplers.sampler import Sampler
@@ -39,6 +39,13 @@ from repro.samplers.tail import DrawnRemoval, GreedyRemoval, HeldTimes, LinearTi
 from repro.samplers.threshold import EntropyBound, Factor, Threshold
 
 P = TypeVar("P", bound=Part)
+
+
+def _psi(kappa: Kappa) -> Tail:
+    """Duo's loop with one kind of kappa at all steps."""
+    rule = Psi(high=kappa, middle=kappa, low=kappa, high_frac=0.0, middle_frac=0.0)
+    return Tail(rule=rule, times=LinearTimes(end=1e-5), removal=DrawnRemoval())
+
 
 PRESETS: dict[str, Sampler] = {
     "low_confidence": LowConfidence(temperature=0.0),
@@ -58,28 +65,8 @@ PRESETS: dict[str, Sampler] = {
     "ancestral": Ancestral(),
     "drawn_tail": Tail(rule=Ancestral(), times=LinearTimes(end=1e-5), removal=DrawnRemoval()),
     "greedy_tail": Tail(rule=Ancestral(), times=LinearTimes(end=1e-5), removal=GreedyRemoval()),
-    "psi_cap": Tail(
-        rule=Psi(
-            high=MaxCapped(eta=0.01),
-            middle=MaxCapped(eta=0.01),
-            low=MaxCapped(eta=0.01),
-            high_frac=0.0,
-            middle_frac=0.0,
-        ),
-        times=LinearTimes(end=1e-5),
-        removal=DrawnRemoval(),
-    ),
-    "psi_rescale": Tail(
-        rule=Psi(
-            high=MaxRescaled(eta=0.05),
-            middle=MaxRescaled(eta=0.05),
-            low=MaxRescaled(eta=0.05),
-            high_frac=0.0,
-            middle_frac=0.0,
-        ),
-        times=LinearTimes(end=1e-5),
-        removal=DrawnRemoval(),
-    ),
+    "psi_cap": _psi(MaxCapped(eta=0.01)),
+    "psi_rescale": _psi(MaxRescaled(eta=0.05)),
     "psi_loop": Tail(
         rule=Psi(
             high=PurePosterior(),

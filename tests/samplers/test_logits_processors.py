@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from helpers.decodings import ABSORBING, CAUSAL, MARGIN, PROMPTS, plan
 from helpers.paper import MASK, Step, best, follow, masked, quota, said, tempered, token_draws, written
 from helpers.spaces import (
     Known,
@@ -34,8 +35,6 @@ from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser
 from repro.models.shifted import Shifted
 from repro.models.shifted_network import ShiftedDenoiser
-from repro.processes.absorbing import Absorbing
-from repro.processes.left_to_right import LeftToRight
 from repro.samplers.decode import decode, steps
 from repro.samplers.law import law
 from repro.samplers.logits_processors import (
@@ -46,10 +45,8 @@ from repro.samplers.logits_processors import (
     RoundedQuotas,
     TopP,
 )
-from repro.samplers.plan import Plan
 from repro.samplers.presets import LOGITS_PROCESSORS, describe, preset
 
-ABSORBING, CAUSAL = Absorbing(), LeftToRight()
 WIDE = random_space(3, 3)
 EOS = 4
 
@@ -64,18 +61,11 @@ class WordsWithEos(Words):
 
 
 TOY = WordsWithEos(size=11, length=24)
-PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5]]
 NETWORKS = {
     "llama": lambda: llama("bidirectional", ABSORBING, TOY),
     "modernbert": lambda: modernbert(ABSORBING, TOY),
 }
 BIDIRECTIONAL = pytest.mark.parametrize("network", NETWORKS)
-MARGIN = 1e-4
-"""Smaller margins between two decisions could differ between machines; no test has one."""
-
-
-def plan(length: int, count: int | None, block: int | None = None) -> Plan:
-    return Plan(gen_length=length, block_length=block or length, steps=count)
 
 
 def raw(network: Denoiser, ids: torch.Tensor) -> torch.Tensor:

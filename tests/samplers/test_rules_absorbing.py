@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from helpers.decodings import ABSORBING, BIDIRECTIONAL, FALSE_ALARM, MARGIN, NETWORKS, PROMPTS, TOY, plan
 from helpers.paper import MASK, Step, best, follow, masked, said, tempered, token_draws, written
 from helpers.spaces import (
     SPACE,
@@ -20,8 +21,6 @@ from helpers.spaces import (
     Words,
     chi_square,
     exact,
-    llama,
-    modernbert,
     random_space,
     stranger,
     total_variation,
@@ -29,7 +28,6 @@ from helpers.spaces import (
 
 from repro.core import rng
 from repro.models.attention import Mask
-from repro.processes.absorbing import Absorbing
 from repro.samplers.ancestral import Ancestral, FirstHitting, Origin
 from repro.samplers.decode import decode, steps
 from repro.samplers.law import law, laws
@@ -40,15 +38,8 @@ from repro.samplers.remdm import ForwardBackward, RemdmCap, RemdmConf, RemdmLoop
 from repro.samplers.sampler import Sampler
 from repro.samplers.threshold import EntropyBound, Factor
 
-ABSORBING = Absorbing()
 WIDE = random_space(3, 3)
 LOOP = RemdmLoop(eta=0.05, t_on=0.6, t_off=0.3, alpha_on=0.8)
-FALSE_ALARM = 1e-6
-"""False-alarm rate of each chi-square test; streams are keyed, so a test always gives the same result."""
-
-
-def plan(length: int, count: int | None, block: int | None = None) -> Plan:
-    return Plan(gen_length=length, block_length=block or length, steps=count)
 
 
 def planned(rule: Sampler, length: int, count: int) -> Plan:
@@ -508,16 +499,6 @@ def test_factor_one_commits_the_joint_argmax():
 
 
 # --- networks -----------------------------------------------------------------------------------------------
-
-TOY = Words(size=11, length=24)
-PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5]]
-NETWORKS = {
-    "llama": lambda: llama("bidirectional", ABSORBING, TOY),
-    "modernbert": lambda: modernbert(ABSORBING, TOY),
-}
-BIDIRECTIONAL = pytest.mark.parametrize("network", NETWORKS)
-MARGIN = 1e-4
-"""Smaller margins between two decisions could differ between machines; no test has one."""
 
 
 def adaptive(network, prompt, length, block, choose):

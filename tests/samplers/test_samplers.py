@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.decodings import ABSORBING, BIDIRECTIONAL, CAUSAL, FALSE_ALARM, NETWORKS, TOY, plan
 from helpers.paper import (
     MASK,
     Step,
@@ -31,7 +32,6 @@ from helpers.spaces import (
     chi_square,
     exact,
     llama,
-    modernbert,
     random_space,
     stranger,
     total_variation,
@@ -41,8 +41,6 @@ from repro.core import rng
 from repro.models.attention import Mask
 from repro.models.denoiser import Denoiser
 from repro.models.prediction import CachedPrediction, DecodingCache
-from repro.processes.absorbing import Absorbing
-from repro.processes.left_to_right import LeftToRight
 from repro.processes.process import Process
 from repro.processes.uniform import Uniform
 from repro.samplers.ancestral import Ancestral
@@ -56,18 +54,10 @@ from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler, State
 from repro.samplers.threshold import Threshold
 
-ABSORBING = Absorbing()
 UNIFORM = Uniform(
     alpha_end=1e-9, eps=1e-3
 )  # with alpha(1) > 0 the uniform start itself is off by O(alpha(1))
-CAUSAL = LeftToRight()
 WIDE = random_space(3, 3)
-FALSE_ALARM = 1e-6
-"""False-alarm rate of each chi-square test; streams are keyed, so a test always gives the same result."""
-
-
-def plan(length: int, count: int | None, block: int | None = None) -> Plan:
-    return Plan(gen_length=length, block_length=block or length, steps=count)
 
 
 # --- laws against theory ------------------------------------------------------------------------------------
@@ -453,13 +443,7 @@ def test_invalid_plans_are_refused():
 
 # --- networks: batches, published loops, caches -------------------------------------------------------------
 
-TOY = Words(size=11, length=24)
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5], [7, 7], [8, 10, 7, 9, 3, 2, 3]]
-NETWORKS = {
-    "llama": lambda seed=0: llama("bidirectional", ABSORBING, TOY, seed),
-    "modernbert": lambda seed=0: modernbert(ABSORBING, TOY, seed),
-}
-BIDIRECTIONAL = pytest.mark.parametrize("network", NETWORKS)
 
 
 def solo_and_together(
