@@ -26,6 +26,7 @@ class Role:
 
     @property
     def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the data."""
         return self.data.vocabulary()
 
 

@@ -86,6 +86,7 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return self.forbidden.device
 
     @property

@@ -62,6 +62,7 @@ class Prediction:
 
     @property
     def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the network."""
         return self._denoiser.vocabulary
 
     @property

@@ -91,6 +91,7 @@ class MasterWeights:
         self.average = {n: p.detach().clone().float() for n, p in self.weights.items()} if ema else {}
 
     def parameters(self) -> list[Tensor]:
+        """The master weights, for the optimizer."""
         return list(self.weights.values())
 
     @property
