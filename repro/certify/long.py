@@ -76,7 +76,7 @@ def bigrams(foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None 
     for number, steps in enumerate(effort.long_steps):
         space = Space(noise, HmmSource(hmm), foreign.meaning, spoil)
         ids = foreign.ids(space, effort.long_rows, steps, 20_000 + number)
-        value = bigram_distance(ids.clamp_max(hmm.tokens - 1), hmm.bigram())[0]
+        value = bigram_distance(ids.clamp_max(hmm.vocab_size - 1), hmm.bigram())[0]
         found.append(
             Evidence(
                 statistic="bigram distance squared",

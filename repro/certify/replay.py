@@ -91,12 +91,12 @@ def uniform_path(steps: int, rows: int) -> Tensor:
         alpha_t, alpha_s = (torch.full((rows,), 1 - time, dtype=torch.float64) for time in (t, s))
         intact = (1 - t) / (1 - s)
         u = rng.uniform(rng.fold(keys, i), 2, *x.shape[1:])
-        later = torch.where(u[:, 0] < intact, sooner, (u[:, 1] * hmm.tokens).long())
+        later = torch.where(u[:, 0] < intact, sooner, (u[:, 1] * hmm.vocab_size).long())
         after = hmm.log_evidence(hmm.uniform_evidence(later, alpha_t))
-        forward = (intact * (later == sooner).double() + (1 - intact) / hmm.tokens).log().sum(1)
+        forward = (intact * (later == sooner).double() + (1 - intact) / hmm.vocab_size).log().sum(1)
         loo = space.denoise(later, t)
         flat = [a[:, None].expand(x.shape).reshape(-1) for a in (alpha_t, alpha_s)]
-        law = plug_in(loo.reshape(-1, hmm.tokens), later.reshape(-1), *flat).view(loo.shape)
+        law = plug_in(loo.reshape(-1, hmm.vocab_size), later.reshape(-1), *flat).view(loo.shape)
         apart = law.gather(2, sooner[..., None])[..., 0].log().sum(1)
         lost += before + forward - after - apart
         sooner, before = later, after

@@ -177,7 +177,7 @@ class HmmSource:
     """The law of a hidden Markov model, for sentences too many to enumerate."""
 
     def __init__(self, hmm: Hmm) -> None:
-        self.hmm, self.vocab, self.length = hmm, hmm.tokens, hmm.length
+        self.hmm, self.vocab, self.length = hmm, hmm.vocab_size, hmm.length
 
     def unigram(self) -> Tensor:
         return self.hmm.unigram()

@@ -41,8 +41,8 @@ class Hmm:
             assert law.dtype == torch.float64 and (law.sum(-1) - 1).abs().max() < 1e-12 and (law >= 0).all()
 
     @property
-    def tokens(self) -> int:
-        """V."""
+    def vocab_size(self) -> int:
+        """V, the number of tokens."""
         return self.emission.shape[1]
 
     def log_likelihood(self, ids: Tensor) -> Tensor:
@@ -75,19 +75,19 @@ class Hmm:
     def absorbing_evidence(self, ids: Tensor, mask: int) -> Tensor:
         """ids [n, L] -> [n, L, S]: 1 where the id is `mask` (1 - alpha cancels), p(x_l | s) elsewhere."""
         blank = self.emission.new_ones(1, len(self.initial))
-        return _look_up(torch.cat([self.emission.T, blank]), torch.where(ids == mask, self.tokens, ids))
+        return _look_up(torch.cat([self.emission.T, blank]), torch.where(ids == mask, self.vocab_size, ids))
 
     def uniform_evidence(self, ids: Tensor, alpha: Tensor) -> Tensor:
         """ids [n, L], alpha [n] or [n, L] -> alpha p(z_l | s) + (1 - alpha) / V, [n, L, S]
         (docs/method.md#uniform-process)."""
         alpha = alpha.double().reshape(len(ids), -1, 1)
-        return alpha * self.clean_evidence(ids) + (1 - alpha) / self.tokens
+        return alpha * self.clean_evidence(ids) + (1 - alpha) / self.vocab_size
 
     def posterior_absorbing(self, ids: Tensor, mask: int) -> Tensor:
         """p(x_l | z) [n, L, V] for z = ids [n, L] with masked tokens; one-hot where a token is not masked."""
         exact = self.leave_one_out(self.absorbing_evidence(ids, mask))
         known = ids != mask
-        exact[known] = torch.nn.functional.one_hot(ids[known], self.tokens).double()
+        exact[known] = torch.nn.functional.one_hot(ids[known], self.vocab_size).double()
         return exact
 
     def leave_one_out_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class Hmm:
         exact = self.leave_one_out_uniform(ids, alpha)
         alpha = alpha.double().reshape(len(ids), -1, 1)
         own = alpha * exact.gather(-1, ids[..., None])
-        return _normalised((exact * ((1 - alpha) / self.tokens)).scatter_add(-1, ids[..., None], own))
+        return _normalised((exact * ((1 - alpha) / self.vocab_size)).scatter_add(-1, ids[..., None], own))
 
     def sample(self, keys: Tensor) -> Tensor:
         """One row from each key: keys [n] -> ids [n, L]."""

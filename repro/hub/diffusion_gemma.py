@@ -42,7 +42,7 @@ def _period(config: Config) -> int:
 
 
 def _backbone(config: Config) -> Backbone:
-    """Widths of global layers stand in `per_layer_config`, or in fields of their own (`global_head_dim`)."""
+    """Widths of global layers are in `per_layer_config`, or in separate fields (`global_head_dim`)."""
     every = _period(config)
     other = config.get("per_layer_config", {}).get(str(every - 1), {})
     global_heads = other.get("num_key_value_heads", config.get("num_global_key_value_heads"))

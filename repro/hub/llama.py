@@ -23,7 +23,7 @@ _ROTARY = {"model.layers.{i}.self_attn.rotary_emb.inv_freq": ROTARY}
 
 
 def qwen2_names(prefix: str) -> TensorNames:
-    """Names of a Qwen2 that lies at `prefix` in our module."""
+    """Names of a Qwen2 that is at `prefix` in our module."""
     return TensorNames(used=within(prefix, _QWEN2), ignored=_ROTARY)
 
 

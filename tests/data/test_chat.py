@@ -67,14 +67,14 @@ def the_script(tokenizer) -> dict[int, tuple[list[int], list[int]]]:
     from transformers import PreTrainedTokenizerFast
 
     tok = PreTrainedTokenizerFast.from_pretrained(tokenizer)
-    kept = {}
+    found = {}
     for name, messages in enumerate(chats()):
         text = f"User: {messages[0]['content']}\n[SEP]\nAssistant:\n{messages[1]['content']}"
         ids = tok(text, truncation=True, padding="max_length", max_length=LENGTH)["input_ids"]
         start = ids.index(SEP) + 1
         if candidates := [p for p in range(start, LENGTH) if ids[p] not in (PAD, SEP)]:
-            kept[name] = (ids, candidates)
-    return kept
+            found[name] = (ids, candidates)
+    return found
 
 
 def test_rows_and_candidates_are_those_of_the_script(tokenizer, rows):

@@ -99,7 +99,7 @@ def test_leave_one_out_is_recovered_from_the_mean_and_gives_the_marginalised_pos
     """loo is proportional to p(x | z) / q(z | x), and its plug-in is exact (docs/method.md#oracle-11)."""
     hmm = load("strong").hmm()
     z = hmm.sample(rng.keys(1, rng.SENTENCE, 0, torch.arange(16)))
-    size = hmm.tokens
+    size = hmm.vocab_size
     for a_t, a_s in ((0.05, 0.1), (0.3, 0.5), (0.6, 0.9), (0.8, 0.81), (0.01, 0.99)):
         alpha = torch.full((len(z),), a_t, dtype=torch.float64)
         mean, loo = hmm.posterior_uniform(z, alpha), hmm.leave_one_out_uniform(z, alpha)
@@ -194,7 +194,7 @@ def test_context_helps(name):
         data.entropy(),
         bigram,
         -(unigram * unigram.log()).sum().item(),
-        torch.tensor(hmm.tokens).log().item(),
+        torch.tensor(hmm.vocab_size).log().item(),
     ]
     assert all(lower + 0.1 < upper for lower, upper in itertools.pairwise(levels)), levels
 
