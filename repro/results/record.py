@@ -205,7 +205,8 @@ class Record(_Strict, frozen=True, kw_only=True):
 
 def text(data: Any) -> str:
     """Canonical JSON of plain data, of a record or of a field of it; ValueError for NaN and infinity."""
-    return json.dumps(msgspec.to_builtins(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    plain = msgspec.to_builtins  # called for records; numpy floats, which it refuses, are floats to json
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, default=plain)
 
 
 def _convert(data: Any, kind: Any) -> Any:
