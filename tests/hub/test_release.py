@@ -332,7 +332,7 @@ def test_weights_in_bfloat16(tmp_path, tokenizer, capsys):
     (record,) = map(read_record, json.loads(capsys.readouterr().out)["records"])
     assert record.question.protocol["weights_precision"] == "bfloat16"
     assert record.measurements.numerics.dtype == "bfloat16"
-    with pytest.raises(ValueError, match="a checkpoint of ours, kept in float32"):
+    with pytest.raises(ValueError, match="a checkpoint of ours, in float32"):
         load(tmp_path, precision="bfloat16")
 
 
@@ -684,7 +684,7 @@ def test_unavailable_templates(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="chat template cannot be rendered") as error:
         load(folder, template="own").data.prompt("Why?")
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="whose data says its template"):
+    with pytest.raises(ValueError, match="whose data has its template"):
         load(tmp_path, template="own")
 
 
