@@ -18,7 +18,7 @@ from scripts.accept import GOLDENS, first_steps, within
 def test_the_first_steps_are_the_golden_ones(name, tmp_path):
     golden = json.loads(GOLDENS.read_text("utf-8"))[name]
     found = first_steps(name, tmp_path / "run")
-    assert within(found, golden), (found, golden)
+    assert within(name, found, golden), (found, golden)
 
 
 def test_every_recipe_has_a_golden():
@@ -28,4 +28,4 @@ def test_every_recipe_has_a_golden():
 def test_a_golden_that_moved_is_seen():
     golden = json.loads(GOLDENS.read_text("utf-8"))["mdlm"]
     moved = golden | {"loss": [golden["loss"][0] * (1 + 2e-5), *golden["loss"][1:]]}
-    assert within(golden, golden) and not within(moved, golden)
+    assert within("mdlm", golden, golden) and not within("mdlm", moved, golden)
