@@ -1,10 +1,10 @@
-"""Samplers: update rules, the decoding loop that runs them, and the exact law of what they write.
+"""Samplers: update rules, the decoding loop that runs them, and the exact distribution (law) of their outputs.
 
-Start reading at `sampler` (state and interface of a rule), `decode` (the loop) and `decoder` (one step of it). `plan`
-says how much is decoded; `presets` names the rules. Rules by family: `ordered`, `threshold`, `ancestral`, `remdm`,
-`psi`, `corrector`, `renoise`, `autoregressive`; `tail` and `logits_processors` modify any rule. `draws` holds the keyed
-random draws and `law` enumerates them; `trace` and `watch` show a decode step by step.
+Start reading at `sampler` (state and interface of a sampler), `decode` (the loop) and `decoder` (one step of it).
+`plan` sets lengths, steps and KV cache; `presets` names the samplers. By family: `ordered`, `threshold`, `ancestral`,
+`remdm`, `psi`, `corrector`, `renoise`, `autoregressive`; `tail` and `logits_processors` modify any sampler. `draws`
+holds the keyed random draws and `law` enumerates them; `trace` and `watch` show a decode step by step.
 
-A new rule is one file here, one line in `repro.core.registry`, and a preset. The room imports `repro.core`, `data`,
-`processes` and `models` only.
+A new sampler is one file here, one line in `repro.core.registry`, and a preset. This package imports only `repro.core`,
+`repro.data`, `repro.processes` and `repro.models`.
 """

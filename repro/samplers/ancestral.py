@@ -1,9 +1,12 @@
 """Ancestral sampling: draws from the process's reverse step (docs/method.md#mdlm, docs/method.md#uniform-samplers).
 
-Absorbing noise: a masked position is revealed with probability (alpha_s - alpha_t)/(1 - alpha_t), as a draw of the
-prediction. Which positions are revealed is drawn first, so a row that reveals nothing takes no forward (as in MDLM's
-cached sampler, but per row). Uniform noise: every position draws from the plug-in posterior of the leave-one-out
-conditional. The last step goes to s = 0, where alpha = 1, so no noise is left.
+A step goes from time t to s < t; alpha is the probability that a token is intact (not noised) at a time.
+
+Absorbing noise: a masked position is revealed with probability (alpha_s - alpha_t)/(1 - alpha_t); its token is drawn
+from the network's prediction. Which positions are revealed is drawn first, so a row of the batch that reveals nothing
+takes no forward pass (as in MDLM's cached sampler, but per row). Uniform noise: every position draws from the posterior
+at s, with the predicted leave-one-out conditional in place of the true one. The last step goes to s = 0, where
+alpha = 1, so no noise is left.
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 
 @part
 class Ancestral(Sampler):
-    """The reverse process of absorbing or uniform noise, for denoisers of either output meaning."""
+    """Sampler that draws each step from the reverse process of absorbing or uniform noise.
+
+    The denoiser's output may estimate p(x0 | xt) or the leave-one-out conditional (`Prediction.meaning`).
+    """
 
     capabilities = Capabilities(
         frozenset({"absorbing", "uniform"}),
@@ -44,8 +50,8 @@ class Ancestral(Sampler):
 
 @part
 class Origin(Sampler):
-    """Dream's `origin`: ancestral sampling on even times from 1 to `end`, which reveals all remaining positions at the
-    last step (docs/method.md#dream-rules)."""
+    """Dream's sampler `origin`: ancestral sampling at evenly spaced times from 1 to `end`; the last step reveals all
+    positions that are still masked (docs/method.md#dream-rules)."""
 
     end: float
     capabilities = Capabilities(
@@ -63,7 +69,7 @@ class Origin(Sampler):
 
 
 def _reveal(state: State) -> Tensor:
-    """One ancestral step of absorbing noise."""
+    """The ids [B, L] after one ancestral step under absorbing noise, from `state.t` to `state.s`."""
     process = diffusion(state.process)
     rows = state.undecided.nonzero()[:, 0]
     stay = ((1 - process.alpha(state.s)) / (1 - process.alpha(state.t)))[rows]
@@ -75,9 +81,10 @@ def _reveal(state: State) -> Tensor:
 
 @part
 class FirstHitting(Sampler):
-    """First-hitting: one position per forward, at the time when it is revealed (docs/method.md#block-diffusion).
+    """First-hitting sampler: each forward pass reveals one random position, at the time at which the reverse process
+    reveals its next position (docs/method.md#block-diffusion).
 
-    Memory: the current time of the block, [B, 1].
+    Memory between steps: the current time of each row's block, [B, 1], B rows.
     """
 
     capabilities = Capabilities(

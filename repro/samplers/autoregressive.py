@@ -1,4 +1,4 @@
-"""Left-to-right sampling, one token per forward, with an exact KV cache (docs/method.md#ar-baseline)."""
+"""Left-to-right sampling, one token per forward pass, with an exact KV cache (docs/method.md#ar-baseline)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @part
 class Autoregressive(Sampler):
-    """Next token: argmax at temperature 0, else a draw of softmax(logits / temperature)."""
+    """Sampler of left-to-right models: the next token is the argmax at temperature 0, else a draw from
+    softmax(logits / temperature)."""
 
     temperature: float
     capabilities = Capabilities(

@@ -1,19 +1,20 @@
 """Corrector sweeps for uniform noise: positions are redrawn given all others (arXiv 2605.22765;
 docs/method.md#uniform-samplers).
 
-At time s the law of one noisy token given the others is
+At time s the distribution of the noisy token z_l at position l given all others is
 
     p_s(z_l | z without l) = sum_x p(x_l = x | z without l) q(z_l | x) = alpha_s loo_l + (1 - alpha_s)/K,
 
-where loo is the leave-one-out conditional: the network's output, or computed from it. Drawing a position from it is a
+where alpha_s is the probability that a token is intact, K the number of tokens that noise draws from, and loo the
+leave-one-out conditional: the network's output, or computed from it. Drawing a position from this distribution is a
 Gibbs step, which preserves the marginal at time s if the position is chosen independently of the tokens and no other
-position changes with it. So a sweep with `count` = 1 and `Anywhere` is exact; several positions at once, or `Doubtful`
-ones, are not.
+position changes with it. So a sweep with `count` = 1 and `Anywhere` is exact; sweeps that change several positions at
+once, or positions chosen by `Doubtful`, are not.
 
 There is no correction after the last step: at s = 0 the posterior mean holds no information about the other tokens, and
-no noise may be left. So N steps cost N + (N - 1) sweeps forwards.
+no noise may be left. So a decode of S steps takes S + (S - 1) x `sweeps` forward passes.
 
-Shapes: B rows, L columns, N positions, V ids, K tokens that noise draws from.
+Shapes: B rows of the batch, L columns, N positions (True entries of a [B, L] mask), V vocabulary size.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
 
 def gibbs(process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, where: Tensor) -> Tensor:
-    """p_s(z_l | z without l) at `where` [B, L] for ids [B, L] at time s [B]: [N, V] float64."""
+    """Distribution of each noisy token given all others, p_s(z_l | z without l), [N, V] float64.
+
+    For ids [B, L] at time s [B], at the N True entries of `where` [B, L] bool; `prediction` is the network's for them.
+    """
     vocabulary = prediction.vocabulary
     alpha = process.alpha(s)[where.nonzero()[:, 0]]
     loo = conditional(prediction.probs(where)[:, : vocabulary.size], ids[where], alpha, prediction.meaning)
@@ -43,20 +47,24 @@ def gibbs(process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, wher
 
 
 class Choice(Part):
-    """Kind: how a sweep chooses the positions that it redraws. `claim`: "law" if independent of the tokens."""
+    """Base class of the ways in which a corrector sweep chooses the positions that it redraws."""
 
     claim: ClassVar[Claim]
+    """"law" if the choice is independent of the tokens, so that redrawing one position is exact; else "biased"."""
 
     @abstractmethod
     def weights(
         self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor
     ) -> Tensor:
-        """Unnormalised probability of each position of `among` [B, L]: [B, L] float64, 0 elsewhere."""
+        """Unnormalised probability of choosing each position, [B, L] float64; 0 outside `among` [B, L] bool.
+
+        `prediction`: the network's prediction for ids [B, L] at time s [B].
+        """
 
 
 @part
 class Anywhere(Choice):
-    """All positions with equal probability."""
+    """Chooses among all positions of the block with equal probability."""
 
     claim = "law"
 
@@ -68,8 +76,10 @@ class Anywhere(Choice):
 
 @part
 class Doubtful(Choice):
-    """Positions with probability proportional to exp(-margin / temperature), where the margin is the token's
-    log-probability minus that of the best other token. It depends on the tokens and so does not preserve the marginal.
+    """Chooses positions with probability proportional to exp(-margin / temperature), where the margin is the
+    log-probability of the position's token minus that of the most probable other token.
+
+    The choice depends on the tokens, so a sweep does not preserve the marginal.
     """
 
     temperature: float
@@ -88,7 +98,11 @@ class Doubtful(Choice):
 
 @part
 class Corrected(Sampler):
-    """`rule`, and after each of its steps but the last `sweeps` forwards that redraw `count` positions of the block."""
+    """Sampler that adds corrector sweeps to the sampler `rule`.
+
+    After each step of `rule` but the last come `sweeps` sweeps. A sweep takes one forward pass and redraws `count`
+    positions of the current block, chosen by `choice`.
+    """
 
     rule: Sampler
     choice: Choice
@@ -122,7 +136,7 @@ class Corrected(Sampler):
         return ids
 
     def _chosen(self, state: State, ids: Tensor, prediction: Prediction, sweep: int) -> Tensor:
-        """`count` active positions per row, drawn without replacement: [B, L] bool."""
+        """The positions to redraw, [B, L] bool: `count` per row in the current block, drawn without replacement."""
         assert isinstance(state.process, Uniform)
         left = self.choice.weights(state.process, ids, prediction, state.s, state.active)
         # the choice is one draw per row, keyed by the first position of the block

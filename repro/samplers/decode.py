@@ -1,12 +1,12 @@
-"""The decoding loop, shared by all rules (`repro.samplers.sampler`): they differ only in how a state becomes new ids.
+"""The decoding loop, shared by all samplers (`repro.samplers.sampler`), which differ only in how a step makes new ids.
 
     decoded = decode(denoiser, process, sampler, plan, prompts, seed=0, names=[0, 1])
-    decoded.ids [B, gen_length], decoded.cost.forwards [B]
+    decoded.ids [B, gen_length], decoded.cost.forwards [B]                               B prompts (rows of the batch)
 
 The loop keeps prompts fixed, decodes blocks from left to right, runs time from 1 to 0 within each block, leaves a block
-as soon as nothing in it is undecided, drops finished rows from the batch, counts actual forwards, and asserts that no
-noise is left. One step is `repro.samplers.decoder.Decoder.advance`; `repro.samplers.law` runs the same steps with every
-draw enumerated.
+as soon as nothing in it is undecided, drops finished rows from the batch, counts actual forward passes, and asserts
+that no noise is left. One step is `repro.samplers.decoder.Decoder.advance`; `repro.samplers.law` runs the same steps
+with every random draw enumerated.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ def decode(
     seed: int,
     names: Sequence[int],
 ) -> Decoded:
-    """Decode a batch of prompts (ids) to the end.
+    """Continuations of a batch of prompts (lists of token ids), with their cost.
 
-    `names`: each row's number in the random stream of `seed`; rows with different numbers share no draws.
+    `names`: one number per prompt that, with `seed`, selects its random stream; different numbers give independent
+    draws.
 
-    Raises ValueError when rule, process, plan and denoiser do not fit.
+    Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be combined.
     """
     frame, decoder = None, None
     for decoder, frame in steps(denoiser, process, sampler, plan, prompts, seed=seed, names=names):  # noqa: B007
@@ -68,10 +69,10 @@ def steps(
     names: Sequence[int],
     confidence: bool = False,
 ) -> Iterator[tuple[Decoder, Frame]]:
-    """Decode step by step: yields (decoder, frame) after each step of an unfinished block.
+    """Decode step by step: yields the decoder and the batch (`Frame`) after each step of an unfinished block.
 
-    `confidence`: whether frames hold the probability of each written token, at the cost of the head there.
-    Other arguments and errors are those of `decode`.
+    `confidence`: whether frames hold the probability of each written token; this runs the output head at these
+    positions once more. All other arguments, and the ValueError, are those of `decode`.
     """
     from repro.samplers.draws import Stream
 
@@ -113,7 +114,11 @@ def steps(
 
 
 def _confidence(result: StepResult, changed: Tensor, running: Tensor) -> Tensor:
-    """The probability that a step's prediction gave to each token it wrote, [B, L] float64, 0 elsewhere."""
+    """The probability that a step's first prediction gave to each token that the step wrote, [B, L] float64; 0 where it
+    wrote none.
+
+    `changed` [B, L] bool: positions written, for B rows and L columns; `running` [n]: rows still decoding.
+    """
     found = torch.zeros(changed.shape, dtype=torch.float64, device=changed.device)
     where = changed[running]
     found[changed] = result.prediction.probs(where).gather(1, result.ids[where][:, None])[:, 0]

@@ -1,6 +1,7 @@
-"""What the decoding loop yields: step index, cost, a frame after each step, and the final ids.
+"""The results of the decoding loop: step index, cost, the batch after each step (a frame), and the final ids.
 
-Shapes: B rows of the batch, n rows still decoding, L columns, M numbers of a rule's memory.
+Shapes: B rows of the batch, n rows still decoding, L columns (left padding, prompt, generated tokens), M numbers per
+row that a sampler remembers between steps.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class StepIndex(NamedTuple):
-    """A step of the plan: block number, step number within the block, and number of steps of each block."""
+    """Index of a decoding step: block number and step number within the block, both from 0, and steps per block."""
 
     block: int
     step: int
@@ -27,11 +28,12 @@ class StepIndex(NamedTuple):
 
 @dataclass
 class Cost:
-    """What a decode cost: int64 counts, [B] each; a forward is that of one row.
+    """Cost of decoding each of the B rows of a batch: int64 counts, [B] each.
 
-    `forwards`: all forwards; `further`: those beyond the first of a step (guidance, correction); `refreshes`: those
-    that recomputed a whole KV cache; `token_forwards`: tokens that went through the network; `writes`: tokens written,
-    revisions included; `filled`: undecided positions that were filled because they follow a row's stop id.
+    `forwards`: forward passes; `further`: those beyond the first of a step (guidance, correction); `refreshes`: those
+    that recomputed the whole KV cache; `token_forwards`: tokens passed through the network, summed over forward passes;
+    `writes`: tokens written, revisions included; `filled`: undecided positions filled with the stop id because they
+    follow one.
     """
 
     forwards: Tensor
@@ -43,12 +45,12 @@ class Cost:
 
     @classmethod
     def empty(cls, rows: int, device: torch.device) -> Cost:
-        """No cost yet, for `rows` rows."""
+        """Zero counts for `rows` rows."""
         return cls(*(torch.zeros(rows, dtype=torch.int64, device=device) for _ in fields(cls)))
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction], writes: Tensor) -> Cost:
-        """The cost of one step: its forwards in order, and the tokens that it wrote in each row, [n]."""
+        """The cost of one step for n rows, from its predictions in order and the tokens it wrote per row, [n]."""
         cost = cls.empty(len(writes), writes.device)
         for number, made in enumerate(predictions):
             cost.forwards += made.forwarded
@@ -59,14 +61,14 @@ class Cost:
         return cost
 
     def add(self, other: Cost, rows: Tensor) -> None:
-        """Add the cost of a step of these rows [n]."""
+        """Add `other`, the cost of one step, to the counts of these rows (indices in the batch, [n])."""
         for field in fields(self):
             getattr(self, field.name)[rows] += getattr(other, field.name)
 
 
 class StepResult(NamedTuple):
-    """After a step: ids [n, L], the rule's memory [n, M], the step's cost, its first prediction, and that one's time t
-    [n]."""
+    """Result of one step for n rows: ids [n, L], the sampler's memory [n, M] (None: it has none), the step's cost, the
+    network's first prediction in it, and the time t of that prediction, [n]."""
 
     ids: Tensor
     memory: Tensor | None
@@ -77,10 +79,11 @@ class StepResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """The batch after a step: ids [B, L], changed positions [B, L] bool, cost so far (counts that the loop goes on
-    updating), and step index.
+    """The whole batch after a step, for B rows and L columns.
 
-    `confidence` [B, L]: probability of each token written at this step, 0 elsewhere; None unless `steps` was asked.
+    `ids` [B, L]; `changed` [B, L] bool, positions that this step changed; `cost` so far (the loop updates these counts
+    in place, so copy what must last); `at`, the step's index; `confidence` [B, L] float64, probability of each token
+    written at this step, 0 elsewhere (None unless `repro.samplers.decode.steps` has confidence=True).
     """
 
     ids: Tensor
@@ -89,14 +92,15 @@ class Frame:
     at: StepIndex
     confidence: Tensor | None
     before: Tensor
-    """[B, L] ids before the step."""
+    """Ids before the step, [B, L]."""
     result: StepResult
-    """The step itself, of the n rows that were still decoding."""
+    """Result of the step for the rows that were still decoding when it began."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Generated ids [B, gen_length], their cost, and `useful` [B]: tokens before the first stop id (or EOS)."""
+    """Generated ids [B, gen_length] of B rows, the cost of decoding them, and `useful` [B]: number of tokens before the
+    first stop id of the plan (before the first EOS if the plan has none)."""
 
     ids: Tensor
     cost: Cost
@@ -104,5 +108,6 @@ class Decoded:
 
     @property
     def committed(self) -> Tensor:
-        """[B] positions that the rule decided, each counted once: all but those filled after a stop id."""
+        """Number of generated positions per row, [B], without those filled after a stop id; each counts once, even if
+        it was revised."""
         return self.ids.shape[1] - self.cost.filled

@@ -1,10 +1,11 @@
-"""One decoding step: a denoiser, a rule and a plan applied to a batch of prompts of unequal length.
+"""One decoding step: a denoiser, a sampler and a decoding plan applied to a batch of prompts of unequal length.
 
 Prompts are left-padded so that all rows generate in the same columns. Columns index the padded batch; positions count
 from the start of a row's own prompt. Random draws are keyed by row and position, so that a row decodes alike in any
 batch.
 
-Shapes: B rows of the batch, n rows still decoding, L columns (padding, prompt and generation), M numbers of memory.
+Shapes: B rows of the batch, n rows still decoding, L columns (left padding, prompt, generated tokens), M numbers per
+row that the sampler remembers between steps.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 
 
 class Decoder:
-    """Lays out a batch of prompts and takes single steps of a plan; it holds no state of a decode.
+    """Layout of a batch of prompts, and the methods that take single decoding steps.
 
-    `ids` [B, L]: prompts with the mask id (or 0) at padding and generated columns. `pad` [B]: columns of left padding.
-    `start`: first generated column; `width`: L.
+    It stays constant during a decode: callers pass the current ids to each method. `ids` [B, L]: B prompts in L
+    columns, with the mask id (or 0) at padding and generated columns. `pad` [B]: columns of left padding. `start`:
+    first generated column; `width`: L.
 
-    Raises ValueError when rule, process, plan and denoiser do not fit.
+    Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be combined.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class Decoder:
     ) -> None:
         check(sampler, process, plan)
         if plan.cache_policy() is not None and not denoiser.supports_kv_cache:
-            raise ValueError("this denoiser does not support a KV cache; leave out the cache")
+            raise ValueError(
+                f"the network {type(denoiser).__name__} supports no KV cache; leave out the cache"
+            )
         if denoiser.required_block_size not in (None, plan.block_length):
             raise ValueError(
-                f"this network only decodes blocks of {denoiser.required_block_size} tokens, not"
+                f"this network can only decode in blocks of {denoiser.required_block_size} tokens, not"
                 f" {plan.block_length}; set block_length={denoiser.required_block_size}"
             )
         self.denoiser, self.process, self.sampler, self.plan = denoiser, process, sampler, plan
@@ -58,7 +62,9 @@ class Decoder:
         vocabulary = denoiser.vocabulary
         if self.causal:
             if vocabulary.bos is None:
-                raise ValueError("a left-to-right model needs a BOS id, and this data source has none")
+                raise ValueError(
+                    "the tokenizer has no BOS id, and a left-to-right model starts from one; use data with a BOS id"
+                )
             prompts = [[vocabulary.bos, *prompt] for prompt in prompts]
         self.start = max(len(prompt) for prompt in prompts)
         self.width = self.start + plan.gen_length
@@ -71,7 +77,10 @@ class Decoder:
         self.column = torch.arange(self.width, device=self.device)
 
     def begin(self, draw: Draw, ids: Tensor) -> Tensor:
-        """The ids [B, L] at t = 1: prompts, and draws from the process's prior (no draw if the prior is one id)."""
+        """The ids [B, L] at time t = 1: prompts, followed by draws from the noise process's prior.
+
+        Nothing is drawn if the prior is a single id (the mask); a left-to-right model gets `ids` back unchanged.
+        """
         if self.causal:
             return ids
         where = self._columns(ids, self.start, self.width)
@@ -84,13 +93,16 @@ class Decoder:
         return ids
 
     def schedule(self) -> Iterator[StepIndex]:
-        """Every step of the plan, block by block; an adaptive rule has at most one step per position."""
+        """Indices of all steps of the decoding plan, block by block.
+
+        For an adaptive sampler, which takes as many steps as the text needs, it is the maximum: one per position.
+        """
         blocks = self.plan.gen_length // self.plan.block_length
         steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks
         return (StepIndex(block, i, steps) for block in range(blocks) for i in range(steps))
 
     def window(self, block: int) -> slice:
-        """The columns of a block."""
+        """The columns of the block with this number (from 0)."""
         first = self.start + block * self.plan.block_length
         return slice(first, first + self.plan.block_length)
 
@@ -103,9 +115,11 @@ class Decoder:
         pad: Tensor | None = None,
         caches: DecodingCaches | None = None,
     ) -> StepResult:
-        """Take one step from ids [n, L] and the rule's memory [n, M]; it changes nothing but `caches`.
+        """Result of the step `at` for n rows, from their ids [n, L] and the sampler's memory [n, M] or None.
 
-        `pad` [n]: left padding of these rows (None: the rows are all of the batch, or all have its one prompt).
+        `draw`: source of random draws; `pad` [n]: columns of left padding of these rows (None: they are the whole
+        batch, or all copies of its single prompt); `caches`: KV caches, updated in place (None: no cache is used).
+        No other argument is modified.
         """
         block, i, steps = at
         pad = self._padding(ids) if pad is None else pad
@@ -147,9 +161,10 @@ class Decoder:
     def prediction(
         self, ids: Tensor, at: StepIndex, t: Tensor, pad: Tensor, cache: DecodingCache | None
     ) -> Prediction:
-        """The prediction for ids [n, L] whose block is at time t [n]; earlier columns are at time 0, later ones at 1.
+        """The network's prediction for ids [n, L], computed when first read.
 
-        `pad` [n]: left padding of these rows; `cache`: KV cache of the other columns (None: every column is forwarded).
+        The block of step `at` is at time t [n], earlier columns at time 0, later ones at 1. `pad` [n]: columns of left
+        padding of these rows; `cache`: KV cache of the other columns (None: all columns go through the network).
         """
         from repro.models.attention import Mask
         from repro.models.prediction import CachedPrediction, Prediction
@@ -168,16 +183,22 @@ class Decoder:
         return CachedPrediction(self.denoiser, ids, times, mask, positions, cache, window)
 
     def undecided(self, ids: Tensor, block: int) -> Tensor:
-        """Positions of a block that are still undecided, [n, L] bool."""
+        """Positions of a block without a final token (masked; under uniform noise all of them), [n, L] bool."""
         return self.process.open(ids, self._block(ids, block), self.denoiser.vocabulary)
 
     def decided(self, ids: Tensor, block: int) -> Tensor:
-        """[n] bool: the block is complete before its last step; never for a rule that may still revise it."""
+        """Whether each row's block needs no further step, [n] bool: nothing in it is undecided.
+
+        Always false for a sampler that may still revise the block.
+        """
         undecided = self.undecided(ids, block)
         return undecided.new_zeros(len(ids)) if self.revises else ~undecided.any(1)
 
     def finished(self, ids: Tensor, at: StepIndex) -> tuple[Tensor, Tensor]:
-        """Rows that hold a stop id with nothing undecided before it, [n] bool, and the column of that id, [n]."""
+        """Whether each row is finished by a stop id, [n] bool, and the column of its first stop id, [n].
+
+        A row is finished if nothing before that id is undecided; without a stop id its column is L.
+        """
         found = torch.zeros_like(ids, dtype=torch.bool)
         for stop in self.plan.stop_ids():
             found |= ids == stop
@@ -189,12 +210,13 @@ class Decoder:
         return (first < self.width) & ~before.any(1), first
 
     def written(self, ids: Tensor, at: StepIndex) -> Tensor:
-        """Generated positions that are decided after a step, [n, L] bool."""
+        """Generated positions that hold a final token after the step `at`, [n, L] bool."""
         reached = self._reached(ids, at)
         return reached if self.causal or at.step + 1 == at.steps else reached & ~self.undecided(ids, at.block)
 
     def _reached(self, ids: Tensor, at: StepIndex) -> Tensor:
-        """Generated positions up to the end of the block (left-to-right model: up to this step's), [n, L] bool."""
+        """Generated positions up to the end of the current block (left-to-right model: up to the position written at
+        this step), [n, L] bool."""
         window = self.window(at.block)
         return self._columns(ids, self.start, window.start + at.step + 1 if self.causal else window.stop)
 
@@ -206,19 +228,25 @@ class Decoder:
         return ((self.column >= first) & (self.column < last)).expand_as(ids)
 
     def _padding(self, ids: Tensor) -> Tensor:
-        """Left padding of each row; the exact law runs many states of a single prompt."""
+        """Columns of left padding of each row, [n].
+
+        `repro.samplers.law` passes many states of a single prompt, whose padding is then repeated.
+        """
         return self.pad if len(ids) == len(self.pad) else self.pad.expand(len(ids))
 
 
 class DecodingCaches:
-    """KV caches of a decode: one for each forward of a step, since further forwards (guidance) see other ids."""
+    """KV caches of a decode: one for each forward pass of a step.
+
+    A further pass in a step, such as that of guidance, has other input ids than the first and so needs its own cache.
+    """
 
     def __init__(self, decoder: Decoder, rows: int) -> None:
         self.decoder, self.rows = decoder, rows
         self.caches: dict[int, DecodingCache] = {}
 
     def __getitem__(self, forward: int) -> DecodingCache:
-        """The cache of a step's forward by number, made when first needed."""
+        """The KV cache of a step's forward pass number `forward` (from 0), created when first needed."""
         from repro.models.prediction import DecodingCache
 
         if forward not in self.caches:
@@ -229,12 +257,12 @@ class DecodingCaches:
         return self.caches[forward]
 
     def begin_block(self) -> None:
-        """Let every row recompute its whole cache at its next forward."""
+        """Make every row recompute its whole KV cache at its next forward pass."""
         for cache in self.caches.values():
             cache.begin_block()
 
     def select_rows(self, rows: Tensor) -> None:
-        """Drop all rows but these [n]."""
+        """Keep the caches of these rows only (indices [n]), as other rows have finished."""
         self.rows = len(rows)
         for cache in self.caches.values():
             cache.select_rows(rows)

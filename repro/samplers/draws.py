@@ -1,10 +1,12 @@
-"""Sources of a sampler's random draws: a keyed stream, or a script of given outcomes.
+"""Sources of a sampler's random draws: a random stream with keys, or a script of given outcomes.
 
-Every draw of a sampler is `draw(probabilities, purpose, rows, positions, index)`. Its key is (seed, purpose, decode
-step, row, index, position) and not a count of calls, so it does not depend on the batch or on skipped work. Other
-sources replay a decode (`repro.certify.replay`) or enumerate its law (`repro.samplers.law`) through the same code.
+Every draw of a sampler is `draw(probabilities, purpose, rows, positions, index)`. Its random key is (seed, purpose,
+decode step, row, index, position) and not a count of calls, so it does not depend on the batch or on skipped work.
+Other sources replay a decode (`repro.certify.replay`) or enumerate all its outcomes (`repro.samplers.law`) through the
+same code.
 
-Shapes: B rows, N draws, C outcomes of a draw.
+Arguments of a draw: `purpose`, what is drawn (a constant of `repro.core.rng`); `index`, which separates draws with the
+same purpose at the same position. Shapes: B rows of the batch, N draws, C possible outcomes of a draw.
 """
 
 from __future__ import annotations
@@ -18,25 +20,35 @@ from torch import Tensor
 from repro.core import rng
 
 Outcome = tuple[int, int, int]
-"""(purpose, index, position): identifies a draw within a row and a step."""
+"""(purpose, index, position): identifies a draw within one row and one decoding step."""
 
 
 class Draw(Protocol):
-    """A source of draws within one step."""
+    """Interface of a source of random draws for one decoding step."""
 
     def __call__(
         self, probabilities: Tensor, purpose: int, rows: Tensor, positions: Tensor, index: int
     ) -> Tensor:
-        """Outcomes [N] of probabilities [N, C] float64, for rows [N] (indices in the batch) and positions [N]."""
+        """Categorical draws, [N] int64 from 0 to C - 1, from probabilities [N, C] float64.
+
+        `rows` [N] (indices in the batch), `positions` [N], `purpose` and `index` identify each draw.
+        """
         ...
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
-        """Uniform draws in (0, 1) for rows [N] and positions [N]: [N] float64."""
+        """Uniform draws in (0, 1), [N] float64.
+
+        `rows` [N] (indices in the batch), `positions` [N], `purpose` and `index` identify each draw.
+        """
         ...
 
 
 class Stream:
-    """The keyed random stream of `seed`; `names` [B]: each row's number in that stream; `step`: decode step."""
+    """Source of pseudo-random draws, each a function of `seed` and its key.
+
+    `names` [B]: a number per row of the batch, part of the row's keys; rows with different numbers have independent
+    draws. `step`: number of the decoding step.
+    """
 
     def __init__(self, seed: int, names: Tensor, step: int) -> None:
         self.seed, self.names, self.step = seed, names, step
@@ -52,7 +64,10 @@ class Stream:
 
 
 class Unknown(Exception):
-    """Draws without an outcome in the script: their identities, rows and probabilities [N, C]."""
+    """Raised by `Script` for N draws that have no scripted outcome.
+
+    `names`: which draws they are; `rows`: their rows in the batch; `probabilities`: of their outcomes, [N, C].
+    """
 
     def __init__(self, names: Sequence[Outcome], rows: Sequence[int], probabilities: Tensor) -> None:
         super().__init__("draws without a scripted outcome")
@@ -60,7 +75,10 @@ class Unknown(Exception):
 
 
 class Script:
-    """Draws given by a script of outcomes for each row; raises Unknown where outcomes are missing."""
+    """Source of draws with fixed outcomes: `scripts[row]` maps each draw of a row to its outcome.
+
+    Raises Unknown, with the draws concerned, where a script has no outcome.
+    """
 
     def __init__(self, scripts: Sequence[dict[Outcome, int]]) -> None:
         self.scripts = scripts
@@ -79,5 +97,6 @@ class Script:
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
         raise ValueError(
-            "a uniform draw has no outcomes to enumerate; the law of this rule exists only for networks without time"
+            "this sampler draws uniform numbers, which have no outcomes to enumerate; its exact distribution"
+            " can only be computed for a network that does not read the time"
         )

@@ -1,11 +1,13 @@
-"""The exact output law of a sampler on a tiny space, by enumeration of every draw of the decoding loop's own steps.
+"""The exact distribution (law) of a sampler's output on a tiny space, by enumeration of every random draw.
 
     law(denoiser, process, sampler, plan) -> {ids: probability}
 
-A step runs with a script of outcomes. Where the script lacks a draw, it is extended by every outcome of that draw, and
-the step runs again with all scripts as one batch. After each step, equal states are merged.
+The enumeration runs the decoding loop's own steps. A step runs with a script of outcomes of its draws. Where the script
+lacks a draw, it is extended by every outcome of that draw, and the step runs again with all scripts as one batch. After
+each step, equal states are merged.
 
-Shapes: n weighted states, L columns, M numbers of a rule's memory.
+Shapes: n states with their probabilities, L columns (prompt and generated tokens), M numbers per state that the sampler
+remembers between steps.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ if TYPE_CHECKING:
 def law(
     denoiser: Denoiser, process: Process, sampler: Sampler, plan: Plan, prompt: Sequence[int] = ()
 ) -> dict:
-    """The exact law of the generated ids, {tuple of ids: probability}; for tiny spaces (V = 3, gen_length = 2 or 3).
+    """Exact distribution of the generated ids, {tuple of ids: probability}.
 
-    Raises ValueError for a rule that draws uniform numbers, and where rule, process and plan do not fit.
+    For tiny spaces only (3 tokens, gen_length 2 or 3), since every outcome is enumerated. Raises ValueError for a
+    sampler that draws uniform numbers, and if sampler, noise process and decoding plan cannot be combined.
     """
     found: dict = {}
     for found in laws(denoiser, process, sampler, plan, prompt):  # noqa: B007
@@ -47,7 +50,10 @@ def law(
 def laws(
     denoiser: Denoiser, process: Process, sampler: Sampler, plan: Plan, prompt: Sequence[int] = ()
 ) -> Iterator[dict]:
-    """The law of the generated ids at t = 1 and after each step, noise included."""
+    """Exact distributions of the generated ids, {tuple of ids: probability}: at time t = 1, then after each step.
+
+    Before the last step the tuples contain mask ids or noise tokens.
+    """
     decoder = Decoder(denoiser, process, sampler, plan, [prompt])
     assert not decoder.causal or denoiser.vocabulary.bos is not None
     states = States(decoder.ids, None, torch.ones(1, dtype=torch.float64))
@@ -62,7 +68,8 @@ def laws(
 
 
 class States(NamedTuple):
-    """States of a decode and their probabilities: ids [n, L], the rule's memory [n, M], weights [n] float64."""
+    """The n possible states of a decode: ids [n, L], the sampler's memory [n, M] (None: it has none), and their
+    probabilities `weights`, [n] float64."""
 
     ids: Tensor
     memory: Tensor | None
@@ -85,7 +92,10 @@ def _advance(decoder: Decoder, at: StepIndex, ids: Tensor, memory: Tensor | None
 
 
 def _enumerate(step: Step, states: States) -> States:
-    """All outcomes of one step: rerun it with longer scripts until every draw is scripted, then merge equal states."""
+    """The possible states after one step, with their probabilities.
+
+    The step is rerun with longer scripts until every draw has a scripted outcome; then equal states are merged.
+    """
     from repro.samplers.draws import Script, Unknown
 
     ids, memory, weights = states
@@ -112,7 +122,11 @@ def _enumerate(step: Step, states: States) -> States:
 def _extended(
     unknown: Unknown, scripts: list[dict[Outcome, int]]
 ) -> tuple[Tensor, list[dict[Outcome, int]], Tensor]:
-    """All outcomes of the missing draws: index of the state each extends [n], its script, its probability [n]."""
+    """All combinations of outcomes of the draws in `unknown`, each as an extended script.
+
+    Returns, per extended script: index of the state that it extends [n], the script itself, and the probability of the
+    added outcomes [n].
+    """
     missing: dict[int, list[tuple[Outcome, Tensor]]] = {}
     for name, row, p in zip(unknown.names, unknown.rows, unknown.probabilities, strict=True):
         missing.setdefault(row, []).append((name, p / p.sum()))
