@@ -1,9 +1,9 @@
-"""Bootstrap resampling in numpy, with the same keyed random numbers as `repro.core.rng` has in torch.
+"""Bootstrap resampling in numpy, from bitwise the same random numbers as `repro.core.rng` gives in torch.
 
-    rows = resampled(256, 1000)                     # [1000, 256]: row numbers, each line a resample with replacement
+    rows = resampled(256, 1000)                     # [1000, 256] row numbers: 1000 resamples with replacement
     low, high = band(values, 0.95)
 
-All records with the same number of rows are resampled by the same numbers. Rows with the same number share their
+All evaluation records with equally many rows are resampled by the same row numbers. Rows with one number share their
 decoding randomness across samplers and temperatures, so differences between records are paired.
 """
 
@@ -33,7 +33,8 @@ def _fold(keys: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def uniform(purpose: int, rows: int, count: int) -> np.ndarray:
-    """`rng.uniform(rng.keys(0, purpose, 0, range(rows)), count)`: float64 in (0, 1), [rows, count]."""
+    """Uniform draws in (0, 1), float64 [rows, count], equal to `rng.uniform(rng.keys(0, purpose, 0, range(rows)),
+    count)`."""
     keys = np.zeros(rows, np.uint64)
     for value in (0, purpose, 0):
         keys = _fold(keys, np.full(rows, value))
@@ -44,11 +45,12 @@ def uniform(purpose: int, rows: int, count: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def resampled(count: int, draws: int) -> np.ndarray:
-    """Row numbers below `count` of each resample, [draws, count] int64."""
+    """Row numbers in 0..count-1 of `draws` bootstrap resamples with replacement, [draws, count] int64."""
     return (uniform(RESAMPLE, draws, count) * count).astype(np.int64)
 
 
 def band(values: np.ndarray, level: float) -> Interval:
-    """Percentile interval of resampled values [draws] (Efron and Tibshirani 1993, section 13.3)."""
+    """Percentile bootstrap interval of coverage `level`, from a statistic's values on the resamples, [draws] (Efron and
+    Tibshirani 1993, section 13.3)."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))

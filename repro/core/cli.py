@@ -1,4 +1,5 @@
-"""Command lines: errors name the nearest valid flag; bad input gives one line on stderr and exit code 2."""
+"""Argument parser and exit codes of all commands: bad input gives one line on stderr, which names the nearest valid
+flag, and exit code 2."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from repro.core.errors import Stopped, Usage, nearest, one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations; errors are ValueErrors that name the nearest flag; repeating a flag is an
-    error."""
+    """argparse.ArgumentParser without abbreviated flags; errors are ValueErrors (`Usage`) that name the nearest valid
+    flag, and a repeated flag is an error."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
@@ -27,7 +28,8 @@ class Parser(argparse.ArgumentParser):
         raise Usage(message)
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As argparse; ValueError for an unknown flag (the nearest one is named) or a flag that is given twice."""
+        """The parsed arguments (`args`, default sys.argv[1:]), as by argparse; ValueError for an unknown flag (the
+        nearest one is named) or a flag that is given twice."""
         args = list(sys.argv[1:] if args is None else args)
         flags = {flag: action for action in self._options() for flag in action.option_strings}
         given = [a.partition("=")[0] for a in args if a.startswith("--")]
@@ -38,7 +40,7 @@ class Parser(argparse.ArgumentParser):
                 raise Usage(f"{flag} is given twice; give it once")
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            raise Usage(f"unexpected argument {unknown[0]!r}; see --help")
+            raise Usage(f"unexpected argument {unknown[0]!r}; remove it, or see --help")
         return known
 
     def _options(self) -> Iterator[argparse.Action]:
@@ -51,18 +53,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def natural(text: str) -> int:
-    """An integer >= 0, for argparse."""
+    """The integer >= 0 that `text` denotes, for argparse's `type`; ArgumentTypeError for other text."""
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer; give a whole number") from None
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative; give 0 or more")
     return value
 
 
 def positive(text: str) -> int:
-    """An integer >= 1, for argparse."""
+    """The integer >= 1 that `text` denotes, for argparse's `type`; ArgumentTypeError for other text."""
     value = natural(text)
     if value == 0:
         raise argparse.ArgumentTypeError("0 is too few; give 1 or more")
@@ -70,12 +72,13 @@ def positive(text: str) -> int:
 
 
 def first() -> bool:
-    """Whether this process has rank 0, the one that prints; true without a launcher."""
+    """Whether this process is the one that prints: rank 0 of a distributed launch (variable RANK), or no launcher."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
-    """Run a command line and exit with its code; bad input is one line on stderr and code 2, Ctrl-C is code 130.
+    """Run a command's `main` and exit with the code that it returns; bad input gives one line on stderr and code 2,
+    Ctrl-C code 130, a closed pipe code 141, and a run stopped by SIGTERM or its time limit code 143.
 
     Uses one thread unless OMP_NUM_THREADS is set: results on a CPU depend on the number of threads.
     """

@@ -1,4 +1,4 @@
-"""Messages for users: one sentence that names the wrong value and the nearest valid one."""
+"""Error messages for users: one sentence that names the wrong value and the nearest valid one."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import typing
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
-    """End of an error message: the valid name closest in spelling, or the whole list when none is close."""
+    """End of an error message, e.g. "nearest is 'elbo'": the valid name closest to `name` in spelling, or "valid: " and
+    all valid names where none is close."""
     valid = sorted(valid)
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
     return f"nearest is {close[0]!r}" if close else f"valid: {', '.join(valid) or 'none'}"
 
 
 class Usage(ValueError):
-    """Wrong command-line arguments."""
+    """ValueError for wrong command-line arguments."""
 
 
 class Stopped(Exception):
-    """A run received SIGTERM or reached its time limit, and has saved its state; exit code 143, as for SIGTERM."""
+    """A training run received SIGTERM or reached its time limit, and has saved its state; exit code 143, as for
+    SIGTERM."""
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line; for a full disk, with the remedy."""
+    """The message of an error as one line of text; for a full disk, it also says what to do."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"the disk is full ({error.filename or text}); nothing finished was lost: free room and run again"
-        )
+        return f"the disk is full ({error.filename or text}); finished results are safe; free disk space and run again"
     return text

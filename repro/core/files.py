@@ -1,4 +1,4 @@
-"""Locations of files, and atomic writing: a reader never sees a half-written file."""
+"""Locations of files, and atomic writing: a reader of a file never sees it half written."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parents[1]
 ROOT = _HERE.parent if (_HERE.parent / "pyproject.toml").is_file() else _HERE / "_data"
-"""Folder with `recipes/` and `evals/`: the checkout, or the copy in an installed wheel."""
+"""Folder that contains `recipes/` and `evals/`: the git checkout, or their copy in an installed wheel."""
 
 
 def runs() -> Path:
-    """Folder of everything that runs produce: $REPRO_RUNS, or `runs/` in the working directory."""
+    """Folder for everything that runs produce: $REPRO_RUNS, or `runs/` in the working directory."""
     return Path(os.environ.get("REPRO_RUNS", "runs"))
 
 
 @contextmanager
 def atomically(path: Path) -> Generator[Path]:
-    """Yield a temporary path beside `path` (file or folder), renamed to `path` on success and removed on failure.
+    """Yield a temporary path beside `path`, for a file or folder that is renamed to `path` on success and removed on
+    failure.
 
-    Raises FileExistsError where `path` is a folder.
+    Raises FileExistsError where `path` is an existing folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
@@ -32,7 +33,7 @@ def atomically(path: Path) -> Generator[Path]:
         yield temporary
         _sync(temporary)
         if path.is_dir():
-            raise FileExistsError(f"{path} exists")
+            raise FileExistsError(f"{path} is an existing folder; remove it or choose another path")
         os.replace(temporary, path)
     finally:
         _clear(temporary)
@@ -45,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def json_lines(path: Path) -> list[str]:
-    """The lines of a file with one JSON value a line.
+    """The lines (unparsed JSON values) of a JSON Lines file.
 
     Not str.splitlines, which also splits at U+2028, U+2029 and U+0085; these may occur inside a JSON string.
     """

@@ -1,11 +1,13 @@
-"""Parts: configuration as frozen dataclasses, with a canonical JSON form, a digest, strict reading and overrides.
+"""Configurable components (*parts*): frozen dataclasses with a canonical JSON form, a digest, strict reading and
+overrides.
 
-A *part* is a keyword-only dataclass without default values; its fields are called *pins*. Its canonical form is plain
-JSON, `{"part": NAME, "version": N, field: value, ...}`, and its digest the SHA-256 of that form. NAME is the part's key
-in `repro.core.registry`, N the class's integer `version`, raised when what the part computes changes.
+A part (data source, network, sampler, ...) is a keyword-only dataclass without default values; its fields are its
+settings, also called *pins*. Its canonical form is plain JSON, `{"part": NAME, "version": N, field: value, ...}`, and
+its digest the SHA-256 of that form. NAME is the part's name in `repro.core.registry`, N the class's integer `version`,
+raised when what the part computes changes.
 
     read(canonical(part)) == part                       for every part
-    derive(recipe, {"objective.rate.low": 0.3})          a copy with one pin replaced
+    derive(recipe, {"objective.rate.low": 0.3})          a copy with one setting replaced
 """
 
 from __future__ import annotations
@@ -27,15 +29,16 @@ from repro.core.errors import nearest
 P = TypeVar("P")
 
 
-class Part(ABC):  # noqa: B024 (its kinds have the abstract methods)
-    """Base class of every kind of part (data, backbone, process, objective, sampler, ...)."""
+class Part(ABC):  # noqa: B024 (its subclasses have the abstract methods)
+    """Base class of every configurable component (data source, backbone, noise process, objective, sampler, ...)."""
 
     version: ClassVar[int] = 1
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def part(cls: type[P]) -> type[P]:
-    """Class decorator of parts: frozen, keyword-only, without default values, so that every pin is written out."""
+    """Class decorator of parts: a frozen, keyword-only dataclass without default values, so that every setting is
+    written out."""
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     for field in dataclasses.fields(made):
         assert field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING, (
@@ -45,7 +48,7 @@ def part(cls: type[P]) -> type[P]:
 
 
 def canonical(value: Any) -> Any:
-    """Plain JSON form of a part or of a pin's value; tuples become lists. TypeError for any other type."""
+    """Plain JSON form of a part or of a setting's value; tuples become lists. TypeError for any other type."""
     if isinstance(value, Part):
         fields = {
             f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(typing.cast(Any, value))
@@ -57,11 +60,12 @@ def canonical(value: Any) -> Any:
         return {key: canonical(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{value!r} is not a value of a pin; use JSON values, tuples and parts")
+    raise TypeError(f"{value!r} is not a value of a setting; use JSON values, tuples and parts")
 
 
 def to_json(value: Any) -> str:
-    """Canonical text: sorted keys, no spaces, shortest exact floats; ValueError for NaN and infinity."""
+    """Canonical JSON text of a part or value: sorted keys, no spaces, shortest exact floats; ValueError for NaN and
+    infinity."""
     return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -71,7 +75,7 @@ def sha256(text: str) -> str:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of the canonical text of a part, 64 hexadecimal digits."""
+    """SHA-256 of the canonical JSON text of a part or value, 64 hexadecimal digits."""
     return sha256(to_json(value))
 
 
@@ -88,11 +92,12 @@ def _is_kind(hint: Any) -> bool:
 
 
 def read(data: Any, kind: Any = Part, path: str = "") -> Any:
-    """Read a canonical form back, strictly. `kind`: the type that is expected; `path`: dotted path, for messages.
+    """The part (or value) that the canonical form `data` describes, read strictly. `kind`: the expected type; `path`:
+    the dotted path of `data` in the whole, for messages.
 
-    Raises ValueError with the dotted path, the offending value and the nearest valid name for: an unknown part, pin or
-    version; a missing pin; a value of the wrong type (`true`, `"5"` and `5.0` are not integers); a part of another kind
-    than expected.
+    Raises ValueError with the dotted path, the offending value and the nearest valid name for: an unknown part, setting
+    or version; a missing setting; a value of the wrong type (`true`, `"5"` and `5.0` are not integers); a part of
+    another base class than expected.
     """
     where = f" at {path!r}" if path else ""
     if isinstance(data, dict):
@@ -111,13 +116,14 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
         given = {k: v for k, v in data.items() if k not in ("part", "version")}
         for name in given:
             if name not in names:
-                raise ValueError(f"no pin {_join(path, name)!r}; {nearest(name, names)}")
+                raise ValueError(f"no setting {_join(path, name)!r}; {nearest(name, names)}")
         missing = [_join(path, name) for name in names if name not in given]
         if missing:
-            raise ValueError(f"part {data['part']!r}{where} lacks the pin {missing[0]!r}")
+            raise ValueError(f"part {data['part']!r}{where} lacks the setting {missing[0]!r}; add it")
         if data.get("version", cls.version) != cls.version:
             raise ValueError(
                 f"part {data['part']!r}{where} has version {data['version']!r}; this code has version {cls.version}"
+                "; use the release of the package that wrote it, or run again"
             )
         return cls(**{name: read(given[name], hints[name], _join(path, name)) for name in names})
     return _leaf(data, kind, path)
@@ -146,9 +152,9 @@ def _name(hint: Any) -> str:
 
 # --- deriving -----------------------------------------------------------------------------------------------------
 def derive(root: P, overrides: dict[str, Any]) -> P:
-    """A copy of `root` with pins replaced by dotted path; a value may be a JSON value, a part, or a canonical form.
+    """A copy of `root` with settings replaced: dotted path -> JSON value, part, or canonical form of a part.
 
-    Raises ValueError for an unknown path (nearest valid pin named) or a value of the wrong type.
+    Raises ValueError for an unknown path (the nearest valid setting is named) or a value of the wrong type.
     """
     data = canonical(root)
     for path, value in overrides.items():
@@ -158,7 +164,7 @@ def derive(root: P, overrides: dict[str, Any]) -> P:
             valid = [k for k in node if k not in ("part", "version")] if isinstance(node, dict) else []
             if step not in valid:
                 wrong = ".".join([*parents, last][: depth + 1])
-                raise ValueError(f"no pin {wrong!r}; {nearest(wrong, _paths(data))}")
+                raise ValueError(f"no setting {wrong!r}; {nearest(wrong, _paths(data))}")
             if depth < len(parents):
                 node = node[step]
         value = canonical(value)
@@ -180,8 +186,8 @@ def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def leaves(root: Part) -> dict[str, Any]:
-    """Dotted path -> value of every pin that is not itself a part, in field order; a part without pins gives its
-    name."""
+    """Dotted path -> value of every setting that is not itself a part, in field order; a part without settings gives
+    its registered name."""
     found: dict[str, Any] = {}
 
     def walk(value: Any, path: str) -> None:
@@ -199,17 +205,19 @@ def leaves(root: Part) -> dict[str, Any]:
 
 
 def parse_overrides(pairs: typing.Iterable[str]) -> dict[str, Any]:
-    """`["optimizer.lr=1e-3"]` -> `{"optimizer.lr": 0.001}`; values are JSON, else strings.
+    """Dotted path -> value of override texts: `["optimizer.lr=1e-3"]` -> `{"optimizer.lr": 0.001}`; values are parsed
+    as JSON, and are strings where they are not JSON.
 
-    Raises ValueError for text without "=", a pin that is given twice, and a part after one of its pins.
+    Raises ValueError for text without "=", a setting that is given twice, and a part given after one of its own
+    settings.
     """
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise ValueError(f"{pair!r} is not PIN=VALUE (for example objective.rate.low=0.3)")
+            raise ValueError(f"{pair!r} is not NAME=VALUE (for example objective.rate.low=0.3)")
         if name in found:
-            raise ValueError(f"pin {name!r} is given twice; give it once")
+            raise ValueError(f"setting {name!r} is given twice; give it once")
         inner = next((other for other in found if other.startswith(f"{name}.")), None)
         if inner is not None:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The tables of parts and recipes: name -> "MODULE:CLASS" or module, imported on use.
+"""Registry of components (parts) and recipes: name -> "MODULE:CLASS" or module, imported on first use.
 
 To add a part or a recipe, write its file and add its line here; tests that run over these tables then cover it.
 """
@@ -202,20 +202,20 @@ RECIPES = {
 
 
 def resolve(path: str) -> Any:
-    """The object at "MODULE:NAME"; the module is imported on use."""
+    """The object that "MODULE:NAME" denotes; the module is imported on use."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def part_class(name: str) -> type[Part]:
-    """The class of a registered part; ValueError names the nearest name."""
+    """The class registered under a part's name; ValueError names the nearest registered name."""
     if name not in PARTS:
         raise ValueError(f"no part {name!r}; {nearest(str(name), PARTS)}")
     return resolve(PARTS[name])
 
 
 def part_name(cls: type[Part]) -> str:
-    """The registered name of a part's class; ValueError where it has none."""
+    """The name under which a part's class is registered; ValueError where it is not registered."""
     path = f"{cls.__module__}:{cls.__qualname__}"
     for name, target in PARTS.items():
         if target == path:
@@ -224,7 +224,7 @@ def part_name(cls: type[Part]) -> str:
 
 
 def recipe(name: str) -> Recipe:
-    """The full-scale recipe of a registered name; ValueError names the nearest name."""
+    """The full-scale recipe registered under a name; ValueError names the nearest registered name."""
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; {nearest(name, RECIPES)}")
     return importlib.import_module(RECIPES[name]).RECIPE

@@ -24,8 +24,8 @@ TIME = 2  # diffusion time or mask rate of a row
 CORRUPT = 3  # which tokens are corrupted
 NOISE = 4  # Gaussian noise of the relaxation
 INIT = 5  # network initialisation
-LANGUAGE = 6  # tables of the oracle languages
-SENTENCE = 7  # sentences drawn from an oracle language
+LANGUAGE = 6  # tables of the synthetic languages (oracles)
+SENTENCE = 7  # sentences drawn from a synthetic language
 PUZZLE = 8  # clues and grids of the toy tasks
 PRIOR = 9  # ids at t = 1
 TOKEN = 10  # the token that a sampler writes
@@ -63,12 +63,13 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def fold(keys: Tensor, value: Tensor | int) -> Tensor:
-    """New keys [...] from keys [...] and an integer or a tensor that broadcasts, as by one more argument of `keys`."""
+    """New keys [...]: each key of `keys` [...] hashed with `value`, an integer or a tensor that broadcasts, as by one
+    more argument of the function `keys`."""
     return _mix((keys ^ (_mix(torch.as_tensor(value, device=keys.device) + _GOLDEN))) + _GOLDEN)
 
 
 def keys(seed: int, purpose: int, step: int, rows: Tensor | Sequence[int] | int) -> Tensor:
-    """One int64 key a row: [B] for rows [B], a scalar for an integer row."""
+    """Random keys, one per row: int64 [B] for row numbers [B], a scalar for an integer row."""
     rows = torch.as_tensor(rows, dtype=torch.int64)
     key = torch.zeros_like(rows)
     for value in (seed, purpose, step):
@@ -77,7 +78,8 @@ def keys(seed: int, purpose: int, step: int, rows: Tensor | Sequence[int] | int)
 
 
 def uniform(keys: Tensor, *shape: int) -> Tensor:
-    """Keys [B...] -> float64 in (0, 1), [B..., *shape]: ((h >>> 12) + 1/2) 2^-52, h the hash of key and counter."""
+    """Uniform draws in (0, 1), float64 [B..., *shape], from keys [B...]: ((h >>> 12) + 1/2) 2^-52, where h is the hash
+    of a key and of the number of the draw within `shape`."""
     count = math.prod(shape)
     counter = torch.arange(count, dtype=torch.int64, device=keys.device).reshape(shape)
     hashed = fold(keys.reshape((*keys.shape, *[1] * len(shape))), counter)
@@ -85,32 +87,33 @@ def uniform(keys: Tensor, *shape: int) -> Tensor:
 
 
 def normal(keys: Tensor, *shape: int) -> Tensor:
-    """Standard normal float64 draws by inversion, [B..., *shape]."""
+    """Standard normal draws, float64 [B..., *shape], from keys [B...], by inversion of `uniform`."""
     return torch.special.ndtri(uniform(keys, *shape))
 
 
 def low_discrepancy(seed: int, purpose: int, step: int, rows: Tensor, count: int) -> Tensor:
-    """Stratified uniforms: row r of `count` gets (r + u) / count mod 1 with one u shared by the whole step
-    (docs/method.md#oracle-32).
+    """Stratified uniform draws, [B] float64: row r of the `count` rows of an optimizer step gets (r + u) / count, with
+    one random u in (0, 1) shared by the whole step (docs/method.md#oracle-32).
 
-    `rows` [B]: index of each row within the step. Each stratum [i/count, (i+1)/count), shifted by u / count, has
-    exactly one value, which is uniform on it.
+    `rows` [B]: number r of each row within the step. Each stratum [i/count, (i+1)/count) has exactly one value, which
+    is uniform on it.
     """
     shared = uniform(keys(seed, purpose, step, 0)).to(rows.device)
     return (rows.double() + shared) / count
 
 
 def permutation(seed: int, purpose: int, epoch: int, count: int) -> Tensor:
-    """A uniform permutation of range(count), [count] int64, the same on every machine (stable sort of hashed keys)."""
+    """Uniformly random permutation of 0..count-1, [count] int64, the same on every machine (stable sort of hashed
+    keys)."""
     return torch.sort(keys(seed, purpose, epoch, torch.arange(count)), stable=True).indices
 
 
 def choose(probabilities: Tensor, u: Tensor) -> Tensor:
-    """Inverse-CDF draw: probabilities [N, C] float64 (need not sum to 1), u [N] in (0, 1) -> index [N].
+    """Index drawn per row by inverse CDF, [N] int64; probabilities [N, C] of C categories, float64, need not sum to 1.
 
-    The first index whose cumulative sum exceeds u times the total, at most the last index with positive probability, so
-    that an id of probability 0 is never drawn. Float64 throughout: a float32 Gumbel-max draw cannot reach rare tokens
-    (docs/method.md#mdlm, docs/method.md#oracle-34).
+    With u [N] uniform in (0, 1), it is the first index whose cumulative sum exceeds u times the total, at most the last
+    index with positive probability, so that an id of probability 0 is never drawn. Float64 throughout: a float32
+    Gumbel-max draw cannot reach rare tokens (docs/method.md#mdlm, docs/method.md#oracle-34).
     """
     total = probabilities.cumsum(-1)
     index = torch.searchsorted(total, (u * total[:, -1])[:, None], right=True)[:, 0]

@@ -12,16 +12,17 @@ from repro.core.parts import Part, part
 
 
 class Rate(Part):
-    """Kind: a schedule of the learning rate."""
+    """Base class of schedules of the learning rate."""
 
     @abstractmethod
     def factor(self, step: int, steps: int) -> float:
-        """Factor in [0, 1] of the learning rate at a step of a run of `steps`."""
+        """Factor in [0, 1] that multiplies the learning rate at optimizer step `step` of a run of `steps` steps."""
 
 
 @part
 class Cosine(Rate):
-    """Linear warm-up, then half a cosine to 0 at the last step (transformers' `cosine`)."""
+    """Learning rate with linear warm-up, then half a cosine to 0 at the last step (transformers' `cosine`); `warmup` in
+    steps."""
 
     warmup: int
 
@@ -33,7 +34,8 @@ class Cosine(Rate):
 
 @part
 class Linear(Rate):
-    """Linear warm-up, then linear to 0 at the last step (transformers' `linear`)."""
+    """Learning rate with linear warm-up, then linear decay to 0 at the last step (transformers' `linear`); `warmup` in
+    steps."""
 
     warmup: int
 
@@ -45,7 +47,7 @@ class Linear(Rate):
 
 @part
 class ConstantWithWarmup(Rate):
-    """Linear warm-up, then 1 (transformers' `constant_with_warmup`)."""
+    """Learning rate with linear warm-up, then constant (transformers' `constant_with_warmup`); `warmup` in steps."""
 
     warmup: int
 
@@ -55,8 +57,8 @@ class ConstantWithWarmup(Rate):
 
 @part
 class WarmupStableDecay(Rate):
-    """Linear warm-up, then 1, then linear to `final` in the last `decay` steps (Hu et al. 2024; LLaDA's SFT,
-    docs/method.md#llada-sft)."""
+    """Learning rate with linear warm-up over `warmup` steps, then constant at factor 1, then linear to factor `final`
+    in the last `decay` steps (Hu et al. 2024; LLaDA's SFT, docs/method.md#llada-sft)."""
 
     warmup: int
     decay: int
@@ -71,7 +73,8 @@ class WarmupStableDecay(Rate):
 
 @part
 class WarmupStableDropDecay(Rate):
-    """Linear warm-up, 1 up to step `drop`, then `level`, then linear to `final` in the last `decay` steps.
+    """Learning rate with linear warm-up over `warmup` steps, factor 1 up to step `drop`, then factor `level`, then
+    linear to factor `final` in the last `decay` steps.
 
     LLaDA's pre-training, where the authors lowered the rate after a crash (docs/method.md#llada-pretraining).
     """
@@ -92,20 +95,21 @@ class WarmupStableDropDecay(Rate):
 
 
 class Temperature(Part):
-    """Kind: a schedule of the softmax temperature tau."""
+    """Base class of schedules of tau, the softmax temperature of the relaxed corruption."""
 
     @abstractmethod
     def tau(self, step: int) -> float:
-        """tau at a step."""
+        """The softmax temperature tau at optimizer step `step`."""
 
     @abstractmethod
     def hottest(self) -> float:
-        """The largest tau of a run, at which soft tokens have the most weights."""
+        """The largest tau of a run, at which the most entries of a soft token have weight."""
 
 
 @part
 class LinearToZero(Temperature):
-    """tau(step) = max(start (1 - step / steps), 0) + floor (docs/method.md#uniform-script)."""
+    """Softmax temperature that falls linearly: tau(step) = max(start (1 - step / steps), 0) + floor
+    (docs/method.md#uniform-script)."""
 
     start: float
     steps: int
@@ -120,7 +124,8 @@ class LinearToZero(Temperature):
 
 @part
 class Constant(Temperature):
-    """The same tau at every step (Duo's scripts: 1e-3 throughout the curriculum; docs/method.md#duo-curriculum)."""
+    """The same softmax temperature tau = `value` at every step (Duo's scripts: 1e-3 throughout the curriculum;
+    docs/method.md#duo-curriculum)."""
 
     value: float
 

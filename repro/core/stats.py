@@ -1,4 +1,4 @@
-"""Intervals, tests and pooled spreads behind every number that is printed with an uncertainty.
+"""Intervals, tests and pooled standard deviations, used wherever a number is printed with an uncertainty.
 
     interval = prediction_interval(committed, *pooled_spread([committed, others]), level=0.99)
     adjusted = holm([0.001, 0.02, 0.3])
@@ -16,33 +16,33 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """Both ends of an interval, in the unit of the data."""
+    """Lower and upper end of an interval, in the unit of the data."""
 
     low: float
     high: float
 
 
 def two_sided(level: float, degrees: float) -> float:
-    """Student's quantile t with P(|T| <= t) = level; `degrees` of freedom >= 1."""
+    """Quantile t of Student's distribution with P(|T| <= t) = level, for `degrees` >= 1 degrees of freedom."""
     from scipy.stats import t
 
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not strictly between 0 and 1 (for example 0.95)")
     if degrees < 1:
-        raise ValueError(f"{degrees} degrees of freedom give no interval; two observations give 1")
+        raise ValueError(f"degrees={degrees} gives no interval; give 1 or more (two observations have 1)")
     return float(t.ppf((1 + level) / 2, degrees))
 
 
 def mean_interval(values: Sequence[float], level: float) -> Interval:
-    """Interval of the mean of two or more normal observations: mean +- t sd / sqrt(n) (Student 1908)."""
+    """Confidence interval of the mean of two or more normal observations: mean +- t sd / sqrt(n) (Student 1908)."""
     if len(values) < 2:
-        raise ValueError(f"{len(values)} values have no spread; give two or more")
+        raise ValueError(f"{len(values)} values have no spread; give two values or more")
     half = two_sided(level, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return Interval(fmean(values) - half, fmean(values) + half)
 
 
 def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Standard deviation within groups that have the same one, and its degrees of freedom.
+    """Standard deviation within groups, assumed the same in all groups, and its degrees of freedom.
 
     sd^2 = sum over groups of (n_g - 1) sd_g^2 / sum of (n_g - 1); groups of one value are ignored. ValueError where
     every group has one value.
@@ -67,7 +67,8 @@ def prediction_interval(
 
 
 def prediction_p(values: Sequence[float], spread: float, degrees: int, observed: Sequence[float]) -> float:
-    """Two-sided p-value of the mean of `observed`: < 1 - level iff outside `prediction_interval`."""
+    """Two-sided p-value of the mean of `observed`, given `values` of the same population: below 1 - level exactly where
+    that mean is outside `prediction_interval` (`spread` and `degrees` as there)."""
     from scipy.stats import t
 
     error = spread * math.sqrt(1 / len(values) + 1 / len(observed))
@@ -78,7 +79,8 @@ def prediction_p(values: Sequence[float], spread: float, degrees: int, observed:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the given order; reject those <= alpha for family-wise error alpha (Holm 1979)."""
+    """P-values adjusted by Holm's method, in the given order; reject those <= alpha for family-wise error alpha (Holm
+    1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted = [1.0] * len(p_values)
     running = 0.0
@@ -89,7 +91,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def wilson(share: float, n: int, level: float) -> Interval:
-    """Interval of a proportion from its share among n independent trials, within [0, 1] (Wilson 1927)."""
+    """Confidence interval, within [0, 1], of a proportion that was `share` among n independent trials (Wilson 1927)."""
     from scipy.stats import norm
 
     if n < 1 or not 0 <= share <= 1:

@@ -27,27 +27,30 @@ if TYPE_CHECKING:
 
 
 def mask_id(vocabulary: Vocabulary) -> int:
-    """The mask id; ValueError where the data source has none."""
+    """The mask id of a vocabulary; ValueError where the data source has none."""
     if vocabulary.mask is None:
-        raise ValueError("absorbing noise needs a mask id, and this data source has none")
+        raise ValueError(
+            "absorbing noise needs a mask id, and this data source has none; choose another source"
+        )
     return vocabulary.mask
 
 
 def subset(keys: Tensor, count: Tensor, candidates: Tensor) -> Tensor:
-    """A uniform subset of `count` [B] of each row's candidates [B, L]: [B, L] bool; `keys` [B]."""
+    """Uniformly random subset of each row's candidates, [B, L] bool: `count` [B] of the True entries of `candidates`
+    [B, L], drawn by random keys [B]."""
     order = rng.uniform(keys, candidates.shape[1]).masked_fill(~candidates, 2.0)
     return candidates & (order.argsort(dim=-1, stable=True).argsort(dim=-1) < count[:, None])
 
 
 def weighted_ce(logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """NELBO integrand at a mask, -log p_x / t: logits [N, V], x and t [N] -> [N] nats, float64
-    (docs/method.md#mdlm)."""
+    """NELBO integrand at masked tokens, -log p_x / t in nats, [N] float64, from logits [N, V] over V ids, clean ids x
+    [N] and times t [N] (docs/method.md#mdlm)."""
     return cross_entropy(logits, x).double() / t
 
 
 @part
 class Absorbing(Diffusion):
-    """Absorbing noise with the mask id of the vocabulary."""
+    """Absorbing (masked) noise: a corrupted token becomes the mask id of the vocabulary."""
 
     masks = True
 
@@ -75,8 +78,8 @@ class Absorbing(Diffusion):
         return x0.masked_fill(masked & candidates, mask_id(vocabulary))
 
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
-        """At a mask: the mask with probability (1 - alpha_s)/(1 - alpha_t), else the prediction; elsewhere the
-        token."""
+        """Distribution of the token at time s, [N, V], at the N True entries of `where`: at a mask, the mask with
+        probability (1 - alpha_s)/(1 - alpha_t), else the prediction; elsewhere the token itself."""
         mask = mask_id(prediction.vocabulary)
         ids = xt[where]
         law = torch.nn.functional.one_hot(ids, prediction.vocabulary.total).double()
@@ -87,10 +90,10 @@ class Absorbing(Diffusion):
         return law
 
     def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
-        """The time at which `bound` has masked l = t n of n candidates, [B].
+        """Time at which to corrupt padding beside n candidates of which `bound` has masked l = t n, [B].
 
-        Weighted by 1/t, the times at which l tokens are masked have the law Beta(l, n - l + 1), which is that of the
-        l-th smallest of n uniforms. These here are the ones by which `subset` chose the l tokens.
+        Weighted by 1/t, the times at which l tokens are masked have the distribution Beta(l, n - l + 1), which is that
+        of the l-th smallest of n uniform draws. The draws used here are those by which `subset` chose the l tokens.
         """
         count = (t * candidates.sum(1)).round().long().clamp_min(1)
         order = rng.uniform(keys, candidates.shape[1]).masked_fill(~candidates, 2.0)
@@ -114,7 +117,7 @@ class Absorbing(Diffusion):
     def reconstruction(
         self, prediction: Prediction, x0: Tensor, xt: Tensor, candidates: Tensor, vocabulary: Vocabulary
     ) -> Tensor:
-        """-log p(x0 | xt) summed over masked candidates, nats, [B] float64."""
+        """-log p(x0 | xt) summed over the masked candidates of each row, nats, [B] float64."""
         masked = candidates & (xt == mask_id(vocabulary))
         return row_sums(cross_entropy(prediction.logits(masked), x0[masked]).double(), masked)
 

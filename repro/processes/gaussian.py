@@ -6,7 +6,8 @@ docs/method.md#transformation-operator; Sahoo et al. 2025, arXiv 2506.10892).
 
 P(argmax = x) is an integral over the winner's noise, P(mu) = Int phi(z - mu) Phi(z)^(K-1) dz, by the trapezoid rule,
 whose error for such integrands falls faster than any power of the step (tested against 16 times as many points).
-Symbols: K = `vocab_size`, without special ids; B rows, L positions.
+Symbols: A in (0, 1) signal level, T(A) the probability that uniform noise leaves a token intact (its alpha), w Gaussian
+latent, x clean and z noisy token; K = `vocab_size`, without special ids; B rows, L positions.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POINTS = 1001
-"""Points of the trapezoid rule."""
+"""Number of points of the trapezoid rule."""
 REACH = 10.0
 """The integral is over z - mu in [-REACH, REACH]."""
 
 
 def argmax_probability(mu: Tensor, vocab_size: int, points: int = POINTS) -> tuple[Tensor, Tensor]:
-    """P(argmax w = x) and its derivative by mu: [...] -> two of [...], float64."""
+    """P(argmax w = x) and its derivative by mu, two float64 tensors [...], for mu = A / s [...] and K =
+    `vocab_size`."""
     step = 2 * REACH / (points - 1)
     offset = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=mu.device)
     z = mu.double()[..., None] + offset
@@ -36,8 +38,8 @@ def argmax_probability(mu: Tensor, vocab_size: int, points: int = POINTS) -> tup
 
 
 def transform(gamma: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """T(A) and its derivative by gamma at gamma = -log SNR: [...] -> two of [...], float64
-    (docs/method.md#transformation-operator)."""
+    """T(A) and its derivative by gamma, two float64 tensors [...], for gamma = -log of the signal-to-noise ratio A^2 /
+    s^2, [...] (docs/method.md#transformation-operator)."""
     mu = (-gamma.double() / 2).exp()
     probability, slope = argmax_probability(mu, vocab_size)
     scale = vocab_size / (vocab_size - 1)
@@ -45,13 +47,14 @@ def transform(gamma: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
 
 
 def gamma_of(signal: Tensor) -> Tensor:
-    """gamma = -log(A^2 / (1 - A^2)) of the signal level A: [...] -> [...] float64."""
+    """gamma = -log(A^2 / (1 - A^2)), float64 [...], of signal levels A = `signal` [...]."""
     signal = signal.double()
     return (1 - signal**2).log() - 2 * signal.log()
 
 
 def relax(x0: Tensor, gamma: Tensor, noise: Tensor, vocab_size: int) -> Tensor:
-    """Latent w [B, L, K] of ids x0 [B, L] at gamma [B] with standard normal noise [B, L, K]."""
+    """Gaussian latent w = A onehot(x0) + s noise, [B, L, K], of clean ids x0 [B, L]; gamma [B] determines A and s, and
+    `noise` [B, L, K] is standard normal."""
     signal, spread = torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
     clean = torch.nn.functional.one_hot(x0, vocab_size)
     return signal[:, None, None] * clean + spread[:, None, None] * noise

@@ -19,7 +19,8 @@ Meaning = Literal["x0_mean", "leave_one_out"]
 or given all noisy tokens but the one at l (`leave_one_out`); docs/method.md#uniform-samplers."""
 
 TokenLoss = Callable[..., "Tensor"]
-"""A loss by token: (logits [n, V], further inputs *[n]) -> [n], or [S, n] with the loss in row 0."""
+"""Loss per token, called as loss(logits [n, V], *further tensors [n]): returns [n], or [S, n] with S terms per token,
+the first of which is the loss."""
 
 
 class Prediction(Protocol):
@@ -27,12 +28,12 @@ class Prediction(Protocol):
 
     @property
     def meaning(self) -> Meaning:
-        """What the network estimates."""
+        """What a softmax of the network's logits estimates."""
         ...
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The ids that its logits are of."""
+        """Vocabulary of the logits: column v of V belongs to id v."""
         ...
 
     def logits(self, where: Tensor) -> Tensor:
@@ -40,9 +41,9 @@ class Prediction(Protocol):
         ...
 
     def probs(self, where: Tensor) -> Tensor:
-        """Probabilities [N, V] at `where`, float64."""
+        """Probabilities of the V ids, float64 [N, V], at the N True entries of `where` [B, L]."""
         ...
 
 
 Predict = Callable[["Tensor", "Tensor"], Prediction]
-"""(noisy ids [B, L], t [B]) -> Prediction."""
+"""Function that runs the network: (noisy ids [B, L], times t [B]) -> `Prediction`."""

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Process(Part):
-    """Kind: a noise process over the ids of a vocabulary."""
+    """Base class of noise processes over the ids of a vocabulary."""
 
     causal: ClassVar[bool] = False
     """Whether tokens are generated one at a time, left to right, after a BOS."""
     exact: ClassVar[bool] = False
-    """Whether `bound` is -log p itself, without random draws."""
+    """Whether `bound` returns -log p itself, without random draws."""
     masks: ClassVar[bool] = False
     """Whether the mask id marks the undecided positions; the noise level then follows from the ids."""
     redraws: ClassVar[bool] = False
@@ -41,10 +41,11 @@ class Process(Part):
 
     @abstractmethod
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:
-        """Ids that are never clean tokens; their logits are -inf."""
+        """Ids that are never clean tokens; the network's logits of them are set to -inf."""
 
     def open(self, ids: Tensor, active: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """The active positions [B, L] that are still undecided; by default all of them, until the last step."""
+        """Which positions are still undecided, [B, L] bool, among those to be generated (`active` [B, L]); by default
+        all of them, until the last step."""
         return active
 
     @abstractmethod
@@ -57,15 +58,16 @@ class Process(Part):
         u: Tensor,
         keys: Tensor,
     ) -> Tensor:
-        """One unbiased draw a row of an upper bound on -log p(x0 at candidates), nats, [B] float64.
+        """Unbiased estimate, one per row, of an upper bound on -log p(x0 at `candidates`), in nats, [B] float64.
 
-        `u` [B] in (0, 1) determines the diffusion time, `keys` the corruption. Prior and tail terms are included.
+        `predict` runs the network; `u` [B] in (0, 1) determines the diffusion time, `keys` [B] the corruption. Prior
+        and tail terms of the bound are included.
         """
 
 
 class Scored(NamedTuple):
-    """The summands of a bound: `loss(logits [N, V], *each [N])` -> [N] nats, at the N True entries of `where` [B,
-    L]."""
+    """Terms per token of a likelihood bound: `loss(logits [N, V], *each)` gives nats [N], at the N True entries of
+    `where` [B, L]; `each`: further tensors [N] that the loss takes."""
 
     where: Tensor
     loss: TokenLoss
@@ -73,44 +75,47 @@ class Scored(NamedTuple):
 
 
 class Diffusion(Process):
-    """Kind: a process with a noise level, which has corruption and a reverse step."""
+    """Base class of processes with a noise level, which have a corruption and a reverse step."""
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        """Probability that a token is intact at time t: [...] -> [...]."""
+        """Probability that a token is intact at time t; same shape as t."""
 
     def leave_one_out(self, prediction: Prediction, xt: Tensor, t: Tensor, where: Tensor) -> Tensor:
-        """Law of the clean token given all noisy tokens but its own, at `where`: [N, V] or [N, K] float64."""
+        """Probabilities of the clean token given all noisy tokens but its own, float64, at the N True entries of
+        `where` [B, L]: [N, V], or under uniform noise [N, K], without the special ids."""
         return prediction.probs(where)
 
     @abstractmethod
     def prior(self, vocabulary: Vocabulary) -> Tensor:
-        """Law of a token at t = 1, [V]."""
+        """Distribution of a token at t = 1 (pure noise) over the V ids, [V]."""
 
     @abstractmethod
     def marginal(self, x0: Tensor, t: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Law of xt given x0: ids [B, L], t [B] -> [B, L, V]."""
+        """Distribution over the V ids of each noisy token xt given clean ids x0 [B, L] and times t [B]: [B, L, V]."""
 
     @abstractmethod
     def corrupt(
         self, x0: Tensor, t: Tensor, keys: Tensor, candidates: Tensor, vocabulary: Vocabulary
     ) -> Tensor:
-        """A draw of xt [B, L]; positions outside `candidates` stay clean."""
+        """Noisy ids xt [B, L], drawn at times t [B] given clean ids x0 [B, L]; positions outside `candidates` stay
+        clean."""
 
     @abstractmethod
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
-        """Law of the token at time s given xt and the prediction, at `where`: [N, V]."""
+        """Distribution over the V ids of the token at time s, given noisy ids xt [B, L] at time t and the network's
+        prediction, at the N True entries of `where` [B, L]: [N, V]."""
 
     def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
-        """The time at which to corrupt further tokens (such as padding) beside the candidates, [B].
+        """Time at which to corrupt tokens that are not candidates (such as padding), [B].
 
-        `t` and `keys` are those of a call of the network in `bound`.
+        `t` and `keys` are those with which `bound` calls the network and corrupts the candidates.
         """
         return t
 
     @abstractmethod
     def p_flip(self, t: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """P(xt != x0) of a candidate at t, [B] float64."""
+        """Probability that a candidate differs from its clean token at times t [B], P(xt != x0), [B] float64."""
 
     @abstractmethod
     def scored(
@@ -122,7 +127,8 @@ class Diffusion(Process):
         candidates: Tensor,
         vocabulary: Vocabulary,
     ) -> Scored:
-        """Integrand of the continuous-time NELBO by token, for a network of that meaning."""
+        """Terms per token of the integrand of the continuous-time NELBO (negative evidence lower bound), for a network
+        whose output has the given `meaning`."""
 
     def nll(
         self,
@@ -133,25 +139,28 @@ class Diffusion(Process):
         candidates: Tensor,
         vocabulary: Vocabulary,
     ) -> Tensor:
-        """Integrand of the continuous-time NELBO summed over the candidates of a row, nats, [B] float64."""
+        """Integrand of the continuous-time NELBO (negative evidence lower bound) summed over the candidates of each
+        row, in nats, [B] float64."""
         where, loss, each = self.scored(prediction.meaning, x0, xt, t, candidates, vocabulary)
         return row_sums(loss(prediction.logits(where), *each).double(), where)
 
 
 def diffusion(process: Process) -> Diffusion:
-    """The same process, typed as one with a noise level; ValueError for autoregression, which has none."""
+    """`process` itself, typed as one with a noise level; ValueError for autoregression, which has none."""
     if not isinstance(process, Diffusion):
-        raise ValueError("this needs a noise level, and a left-to-right process has none")
+        raise ValueError(
+            "this needs a noise level, and a left-to-right process has none; use a diffusion model"
+        )
     return process
 
 
 def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
-    """-log p_x: logits [N, V], labels [N] -> [N] nats, in float32 or wider."""
+    """-log p_x in nats, [N], in float32 or wider, of labels x [N] under logits [N, V]."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return -wide.log_softmax(-1).gather(1, x[:, None])[:, 0]
 
 
 def row_sums(values: Tensor, where: Tensor) -> Tensor:
-    """Sum by row of values [N] that belong to the True entries of `where` [B, L]: [B]."""
+    """Sums per row, [B], of values [N] that belong to the N True entries of `where` [B, L], in row-major order."""
     rows = where.nonzero()[:, 0]
     return values.new_zeros(len(where)).index_add(0, rows, values)

@@ -10,7 +10,7 @@ A network trained by cross-entropy estimates E[x0 | xt]. Its leave-one-out condi
 evidence of position l itself: loo(x) ~ p(x | xt) / (alpha [x = z] + (1 - alpha)/K). Both meanings give the same reverse
 law (docs/method.md#oracle-11).
 
-Shape suffixes: B rows, L positions, N tokens, K = vocab_size ids without special ones, V ids with them.
+Shape suffixes: B rows, L positions, N tokens, K = vocab_size ids without special ones, V ids with them. z: noisy id.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ if TYPE_CHECKING:
 
 
 def leave_one_out(mean_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """E[x0 | xt] at noisy ids z -> p(x0_l | xt without l), [N, K] (docs/method.md#uniform-samplers)."""
+    """Probabilities of the clean token given all noisy tokens but its own, p(x0_l | xt without l), [N, K], from E[x0 |
+    xt] [N, K] at noisy ids z [N] (docs/method.md#uniform-samplers)."""
     return _normalised(mean_NK / _evidence(mean_NK, z_N, alpha_N))
 
 
 def x0_mean(loo_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """The inverse of `leave_one_out`, [N, K]."""
+    """E[x0 | xt], [N, K], from the leave-one-out conditional [N, K] at noisy ids z [N]: the inverse of
+    `leave_one_out`."""
     return _normalised(loo_NK * _evidence(loo_NK, z_N, alpha_N))
 
 
 def _evidence(like_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """q(z | x) for every x: alpha [x = z] + (1 - alpha)/K, [N, K]."""
+    """Probability q(z | x) of the noisy id z under every clean id x: alpha [x = z] + (1 - alpha)/K, [N, K]."""
     vocab_size = like_NK.shape[-1]
     flat_NK = ((1 - alpha_N) / vocab_size)[:, None].expand_as(like_NK)
     return flat_NK.scatter_add(1, z_N[:, None], alpha_N[:, None])
@@ -52,7 +54,8 @@ def _normalised(weights_NK: Tensor) -> Tensor:
 
 
 def plug_in(loo_NK: Tensor, z_N: Tensor, alpha_t_N: Tensor, alpha_s_N: Tensor) -> Tensor:
-    """q(xs | xt = z, x) with `loo` for x in numerator and denominator, [N, K] (docs/method.md#uniform-process)."""
+    """Distribution of the token at time s, q(xs | xt = z, x), [N, K], with the leave-one-out conditional `loo` in place
+    of x in numerator and denominator (docs/method.md#uniform-process)."""
     vocab_size = loo_NK.shape[-1]
     ratio_N = alpha_t_N / alpha_s_N
     loo_z_N = loo_NK.gather(1, z_N[:, None])[:, 0]
@@ -64,9 +67,9 @@ def plug_in(loo_NK: Tensor, z_N: Tensor, alpha_t_N: Tensor, alpha_s_N: Tensor) -
 
 
 def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N: Tensor) -> Tensor:
-    """NELBO integrand f >= 0 of a token, nats, [N] float64 (docs/method.md#duo-nelbo).
+    """Integrand f >= 0 of the NELBO per token, in nats, [N] float64 (docs/method.md#duo-nelbo).
 
-    `loo`: the network's leave-one-out conditional; x clean and z noisy ids; `slope` = d alpha / dt < 0.
+    `loo` [N, K]: the network's leave-one-out conditional; x clean and z noisy ids; `slope` = d alpha / dt < 0.
     """
     vocab_size = loo_NK.shape[-1]
     noise_N = 1 - alpha_N
@@ -97,13 +100,15 @@ def token_nll(
     vocab_size: int,
     meaning: Meaning,
 ) -> Tensor:
-    """`integrand` for a network of that meaning over the ids below `vocab_size`, [N] float64."""
+    """`integrand`, nats [N] float64, for logits [N, V] of a network whose output has the given `meaning`; only ids
+    below `vocab_size` count."""
     probs_NK = logits_NV[:, :vocab_size].double().softmax(-1)
     return integrand(conditional(probs_NK, z_N, alpha_N, meaning), x_N, z_N, alpha_N, slope_N)
 
 
 def conditional(probs_NK: Tensor, z_N: Tensor, alpha_N: Tensor, meaning: Meaning) -> Tensor:
-    """The leave-one-out conditional of a network whose probabilities have that meaning, [N, K]."""
+    """The leave-one-out conditional, [N, K], from probabilities [N, K] of a network whose output has the given
+    `meaning`."""
     return probs_NK if meaning == "leave_one_out" else leave_one_out(probs_NK, z_N, alpha_N)
 
 
@@ -124,7 +129,7 @@ class Uniform(Diffusion):
         return 1 - (1 - self.alpha_end) * t
 
     def time(self, alpha: Tensor) -> Tensor:
-        """The inverse of `alpha`."""
+        """Time t at which `alpha(t)` has the given value; the inverse of `alpha`."""
         return (1 - alpha) / (1 - self.alpha_end)
 
     def prior(self, vocabulary: Vocabulary) -> Tensor:
@@ -197,14 +202,15 @@ class Uniform(Diffusion):
     def tail(
         self, predict: Predict, x0: Tensor, candidates: Tensor, vocabulary: Vocabulary, keys: Tensor
     ) -> Tensor:
-        """One draw a row of -log p(x0 | x_eps), the step from eps to 0 by the plug-in posterior, nats, [B]."""
+        """Estimate per row, from one draw of x_eps, of -log p(x0 | x_eps), the step from time eps to 0 by the plug-in
+        posterior, nats, [B]."""
         end = torch.full(x0.shape[:1], self.eps, dtype=torch.float64, device=x0.device)
         xe = self.corrupt(x0, end, rng.fold(keys, 1), candidates, vocabulary)
         law = self.posterior(xe, predict(xe, end), end, torch.zeros_like(end), candidates)
         return -row_sums(law.gather(1, x0[candidates][:, None])[:, 0].log(), candidates)
 
     def prior_term(self, candidates: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """KL(q(x1 | x0) || uniform) a row, nats, [B]; every token adds the same."""
+        """KL(q(x1 | x0) || uniform) summed over the candidates of each row, nats, [B]; every token adds the same."""
         law_K = torch.full((vocabulary.size,), (1 - self.alpha_end) / vocabulary.size, dtype=torch.float64)
         law_K[0] += self.alpha_end
         return candidates.sum(1).double() * (law_K * (law_K * vocabulary.size).log()).sum().item()

@@ -179,9 +179,9 @@ def changed(path: str, value: object) -> dict:
         ("objective.part", "cosine", "objective: part 'cosine' is not of kind Objective"),
         ("objective.version", 2, "part 'elbo' at 'objective' has version 2; this code has version 1"),
         ("version", 0, "part 'recipe' has version 0"),
-        ("optimizer.epsilon", 1e-8, "no pin 'optimizer.epsilon'; nearest is 'eps'"),
-        ("optimizer.eps", ..., "part 'adamw' at 'optimizer' lacks the pin 'optimizer.eps'"),
-        ("steps", ..., "part 'recipe' lacks the pin 'steps'"),
+        ("optimizer.epsilon", 1e-8, "no setting 'optimizer.epsilon'; nearest is 'eps'"),
+        ("optimizer.eps", ..., "part 'adamw' at 'optimizer' lacks the setting 'optimizer.eps'"),
+        ("steps", ..., "part 'recipe' lacks the setting 'steps'"),
         ("steps", "5", 'steps="5": expected int, got str'),
         ("steps", 5.0, "steps=5.0: expected int, got float"),
         ("steps", 5.5, "steps=5.5: expected int, got float"),
@@ -230,7 +230,7 @@ def test_pins_must_be_finite():
 
 
 def test_a_pin_must_be_a_json_value():
-    with pytest.raises(TypeError, match="is not a value of a pin"):
+    with pytest.raises(TypeError, match="is not a value of a setting"):
         canonical(dataclasses.replace(registry.recipe("mdlm"), suite={1, 2}))  # type: ignore[arg-type]
 
 
@@ -259,17 +259,17 @@ def test_an_override_may_be_a_whole_part():
 @pytest.mark.parametrize(
     "pins, message",
     [
-        (["optimiser.lr=1"], "no pin 'optimiser'; nearest is 'optimizer'"),
-        (["optimizer.learning_rate=1"], "no pin 'optimizer.learning_rate'; nearest is"),
-        (["steps.more=1"], "no pin 'steps.more'; nearest is 'steps'"),
-        (["version=2"], "no pin 'version'"),
-        (["part=elbo"], "no pin 'part'"),
-        (["objective.part=elbo"], "no pin 'objective.part'"),
-        (["steps=1", "steps=2"], "pin 'steps' is given twice; give it once"),
-        (["steps=1", "steps=1"], "pin 'steps' is given twice; give it once"),
+        (["optimiser.lr=1"], "no setting 'optimiser'; nearest is 'optimizer'"),
+        (["optimizer.learning_rate=1"], "no setting 'optimizer.learning_rate'; nearest is"),
+        (["steps.more=1"], "no setting 'steps.more'; nearest is 'steps'"),
+        (["version=2"], "no setting 'version'"),
+        (["part=elbo"], "no setting 'part'"),
+        (["objective.part=elbo"], "no setting 'objective.part'"),
+        (["steps=1", "steps=2"], "setting 'steps' is given twice; give it once"),
+        (["steps=1", "steps=1"], "setting 'steps' is given twice; give it once"),
         (["ema.decay=0.5", "ema=null"], "'ema' would overwrite 'ema.decay'"),
-        (["steps"], "'steps' is not PIN=VALUE"),
-        (["=5"], "'=5' is not PIN=VALUE"),
+        (["steps"], "'steps' is not NAME=VALUE"),
+        (["=5"], "'=5' is not NAME=VALUE"),
         (["steps=five"], 'steps="five": expected int, got str'),
         (["name=mine"], "the name follows from the pins"),
         (["objective=elbo"], 'objective="elbo": expected a part of kind Objective'),

@@ -410,7 +410,7 @@ def test_processors_act_from_left_to_right():
     ("name", "message"),
     [
         ("low_confidence+nuclius", "no logits processor 'nuclius'; nearest is 'nucleus'"),
-        ("low_confidence+nucleus:q=1", "no pin 'q'"),
+        ("low_confidence+nucleus:q=1", "no setting 'q'"),
         ("nucleus", "no preset 'nucleus'"),
         (
             "low_confidence+nucleus+guided",

@@ -131,5 +131,5 @@ def test_every_preset_is_cited_and_reads_back():
 def test_a_changed_preset_is_another_sampler():
     warm = preset("low_confidence:temperature=1.0")
     assert warm != PRESETS["low_confidence"] and parts.digest(warm) != parts.digest(PRESETS["low_confidence"])
-    with pytest.raises(ValueError, match="no pin 'temprature'; nearest is 'temperature'"):
+    with pytest.raises(ValueError, match="no setting 'temprature'; nearest is 'temperature'"):
         preset("low_confidence:temprature=1.0")

@@ -72,7 +72,7 @@ def test_repeats_and_seeds_have_independent_draws(model):
 def test_models_without_a_reference_are_skipped_and_wrong_pins_raise(model):
     assert "absorbing" in str(TASK.skip(load("oracle:duo_nelbo@nano"))) and TASK.skip(model) is None
     assert "too short for 30 and 4" in str(replace(TASK, prompt=30).skip(model))
-    with pytest.raises(ValueError, match="no pin 'draws'"):
+    with pytest.raises(ValueError, match="no setting 'draws'"):
         replace(TASK, estimator=estimator("duel"))
     with pytest.raises(ValueError, match="whole number of passes"):
         replace(TASK, estimator=estimator("llada_mc"), draws=(8,))
