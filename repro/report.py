@@ -1,4 +1,4 @@
-"""Write the tables of results/raw, or check that the written ones are up to date.
+"""Write the tables made from the records in results/raw, or check that the written ones are up to date.
 
 python -m repro.report [--raw DIR] [--out DIR]      # write them; certificates.* come from results/certificates
 python -m repro.report --check                      # exit code 1 if a written table is out of date
@@ -17,10 +17,10 @@ from repro.results.store import RAW
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 1 if `--check` finds a stale file, else 0."""
+    """Exit code of `python -m repro.report`: 1 if `--check` finds a file that is missing or out of date, else 0."""
     parser = Parser(
         prog="repro.report",
-        description="Write the tables of results/raw, or check that the written ones are up to date.",
+        description="Write the tables of the records in results/raw, or check that they are up to date.",
     )
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
     parser.add_argument("--out", type=Path, default=TABLES, help="folder of tables (default results/tables)")

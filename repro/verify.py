@@ -1,7 +1,7 @@
 """Compare stored records with published numbers (`repro.evals.published.verify`).
 
 python -m repro.verify [RAW]                      # folder of records (default results/raw); may be empty
-python -m repro.verify --cell duo.t5.mdlm.1024    # one cell in detail, its cost first
+python -m repro.verify --cell duo.t5.mdlm.1024    # one published number in detail, its cost first
 python -m repro.verify --json
 """
 
@@ -20,12 +20,12 @@ from repro.results.versions import latest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 1 if a cell fails, else 0."""
+    """Exit code of `python -m repro.verify`: 1 if a record contradicts a published number, else 0."""
     parser = Parser(prog="repro.verify", description="Compare published numbers with records.")
     parser.add_argument(
         "raw", nargs="?", type=Path, default=RAW, help="folder of records (default results/raw)"
     )
-    parser.add_argument("--cell", help="print one cell in detail, for example duo.t5.mdlm.1024")
+    parser.add_argument("--cell", help="print one published number in detail, for example duo.t5.mdlm.1024")
     parser.add_argument(
         "--published",
         type=Path,

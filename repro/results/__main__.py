@@ -2,8 +2,8 @@
 
 python -m repro.results publish DIR         # the only way into results/raw
 python -m repro.results check [DIR]         # validate every line (default results/raw)
-python -m repro.results explain A B         # how the questions of two records differ, and the effect of each difference
-python -m repro.results flips A B           # the documents on which two records differ
+python -m repro.results explain A B         # settings in which two evaluations differ, and the effect of each one
+python -m repro.results flips A B           # documents on which the results of two evaluations differ
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from repro.results.store import RAW, collect, publish, read, record_files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+    """Exit code of `python -m repro.results`, whose arguments are `argv` (None: those of the process)."""
     arguments = _parser().parse_args(argv)
     if arguments.action == "publish":
         if arguments.folder is None:
-            raise ValueError("publish needs the folder of a run, for example runs/reproduce")
+            raise ValueError(
+                "publish needs the folder of a run; give it, for example: publish runs/reproduce"
+            )
         counts = publish(arguments.folder)
         print(f"{counts.added} records published to {RAW}, {counts.already} were already there")
     elif arguments.action == "check":
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(arguments: Namespace) -> Iterable[str]:
-    """The lines printed by `explain` and `flips`."""
+    """Lines that `explain` or `flips` prints: text, or one JSON document with --json."""
     from repro.results import explain, flips
 
     if arguments.action == "explain":
@@ -57,8 +59,11 @@ def _parser() -> Parser:
     action = actions.add_parser("check", description="Validate every line of the record files.")
     action.add_argument("folder", type=Path, nargs="?", default=RAW, help="default results/raw")
     for name, about in (
-        ("explain", "How two questions differ, and the effect of each difference alone in other records."),
-        ("flips", "The documents on which two answers to one task differ."),
+        (
+            "explain",
+            "The settings in which two evaluations differ, and the effect of each one alone in other records.",
+        ),
+        ("flips", "The documents on which two results of one task differ."),
     ):
         action = actions.add_parser(name, description=about)
         for which in ("a", "b"):

@@ -1,4 +1,5 @@
-"""Stored certificates of our samplers, results/certificates/NAME.json, and the table of them.
+"""Stored certificates of sampler presets (results/certificates/NAME.json) and the table of them. A certificate tests
+whether a preset draws from the distribution that it claims (`repro.certify`).
 
 `python -m repro.certify --presets all` writes them; `python -m repro.report` makes
 results/tables/certificates.{md,csv}.
@@ -40,29 +41,29 @@ HEADER += ["mixed", "noisy", "bigram", "KL, 2 per step"]
 
 
 def file_name(preset: str) -> str:
-    """`random:temperature=1.0` -> `random_temperature=1.0.json`."""
+    """File name of the certificate of a preset: `random:temperature=1.0` -> `random_temperature=1.0.json`."""
     return re.sub(r"[^A-Za-z0-9_.=+-]", "_", preset) + ".json"
 
 
 def read(folder: Path) -> list[Stored]:
-    """All stored certificates, sorted by preset; ValueError for a file that is not a certificate."""
+    """The certificates in the *.json files of a folder, sorted by preset; ValueError for a file that is not one."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
             stored = json.loads(path.read_text("utf-8"))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}; {REMEDY}") from None
+            raise ValueError(f"{path} is not JSON ({error}): remove it; {REMEDY}") from None
         if (
             not isinstance(stored, dict)
             or not {"preset", "digest", "claim", "verdicts", "numbers"} <= stored.keys()
         ):
-            raise ValueError(f"{path} is not a certificate; {REMEDY}")
+            raise ValueError(f"{path} is not a certificate: remove it; {REMEDY}")
         found.append(stored)
     return sorted(found, key=lambda stored: stored["preset"])
 
 
 def to_frame(certificates: Sequence[Stored]) -> DataFrame:
-    """One row per number, with the verdict on its preset and noise."""
+    """Frame with columns `COLUMNS`: one row per number, with the verdict on its preset and noise process."""
     from pandas import DataFrame
 
     rows = []
@@ -76,7 +77,8 @@ def to_frame(certificates: Sequence[Stored]) -> DataFrame:
 
 
 def tables(certificates: Sequence[Stored]) -> dict[str, str]:
-    """File name -> text: the table to read, one row per preset and noise, and all numbers as CSV."""
+    """Texts of certificates.md (one row per preset and noise process) and certificates.csv (all numbers), by file
+    name."""
     from tabulate import tabulate
 
     from repro.results.tables.text import csv_text
@@ -102,8 +104,8 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
     exact = large[large.oracle == "exact"]
 
     def at(rows: DataFrame, tokens: float) -> str:
-        """The value at the smallest number of tokens per step that is at least `tokens`; of adaptive rules the realised
-        one."""
+        """Printed value of the row with the fewest tokens per step, but at least `tokens`; adaptive samplers, whose
+        steps are not fixed, count with the number that they realise. "" if there is no such row."""
         chosen = rows[(rows.tokens_per_step >= tokens - 1e-9) | rows.steps.isna()]
         return f"{chosen.sort_values('tokens_per_step').value.iloc[0]:.3g}" if len(chosen) else ""
 

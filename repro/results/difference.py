@@ -1,9 +1,11 @@
-"""How two questions, or two answers, differ. All of it works on plain JSON (dictionaries, lists, numbers, strings).
+"""Differences between two values of plain JSON (dictionaries, lists, numbers, strings), as the evaluations (`question`)
+or results (`answer`) of two records. A *path* names a nested value by its keys, joined with dots: `plan.tokens`; a
+number is an index into a list.
 
-difference(first, second)           the first place that differs, as a sentence; None: equal up to rounding
-places(first, second)               every place that differs, with both values
-look(question, "plan.tokens")       the value at a dotted place; a number is an index into a list
-without(question, "plan.tokens")    the question without what stands there
+difference(first, second)           the first path at which they differ, as a sentence; None: equal up to rounding
+places(first, second)               every path at which they differ, with both values
+look(question, "plan.tokens")       the value at a path
+without(question, "plan.tokens")    a copy without the value at a path
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from typing import Any
 from repro.core.parts import to_json
 
 RELATIVE = 1e-5
-ABSOLUTE = 1e-6  # a difference of two numbers of order one (gap, excess) has lost that many digits
+ABSOLUTE = 1e-6  # for differences of two numbers near 1 (gap, excess), whose relative error is larger
 
 
 def difference(first: Any, second: Any, path: str = "") -> str | None:
-    """`PATH is A and B` for the first place where two values differ, else None. Floats differ where they are further
-    apart than both RELATIVE and ABSOLUTE."""
+    """Sentence `PATH is A and B` about the first path at which two JSON values differ; None if they are equal. Floats
+    differ if they are further apart than both the RELATIVE and the ABSOLUTE tolerance. `path`: that of the values."""
     if isinstance(first, dict) and isinstance(second, dict):
         for name in sorted(first.keys() | second.keys()):
             where = _join(path, name)
@@ -42,8 +44,8 @@ def difference(first: Any, second: Any, path: str = "") -> str | None:
 
 
 def places(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted place, value, value) of every difference. Two different parts are one difference, whatever their fields;
-    so are two lists."""
+    """Triples (path, value in `first`, value in `second`) of every difference between two JSON values. Two components
+    of different name (field `part`) are one difference, whatever their fields; so are two different lists."""
     both = isinstance(first, Mapping) and isinstance(second, Mapping)
     if not both or first.get("part") != second.get("part"):
         return [] if difference(first, second) is None else [(path, first, second)]
@@ -54,7 +56,7 @@ def places(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]
 
 
 def look(data: Any, place: str) -> Any:
-    """The value at a dotted place; None if there is none."""
+    """Value at the dotted path `place` of JSON data; None if there is none."""
     for name in place.split("."):
         if isinstance(data, Mapping) and name in data:
             data = data[name]
@@ -66,7 +68,7 @@ def look(data: Any, place: str) -> Any:
 
 
 def without(data: Any, *places: str) -> Any:
-    """A copy without the values at dotted places; places that `data` does not have are ignored."""
+    """Copy of JSON data without the values at the dotted paths `places`; paths that it does not have are ignored."""
     if not places:
         return data
     inner: dict[str, list[str]] = {}

@@ -1,9 +1,9 @@
-"""In what the questions of two records differ, and the effect of each difference alone, estimated from other records.
+"""The settings in which two evaluations differ, and the effect of each setting alone, estimated from other records.
 
     python -m repro.results explain A B [--raw DIR] [--json]
 
-A and B are prefixes of a hash (id, key, cell or sha256) or labels, CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]]; each
-must select the records of one cell (all seeds).
+A and B are prefixes of a record's hash (id, key, cell or sha256) or labels, CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]].
+Each must select the records of one *cell*: an evaluation (a record's `question`) under all its seeds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ WIDTH = 80  # characters of a printed value; --json prints it in full
 
 
 def select(records: Sequence[Record], name: str) -> list[Record]:
-    """The records of the one cell that `name` selects; ValueError if it selects none or several (some are listed)."""
+    """Records, of all seeds, of the one cell that `name` selects (a hash prefix or label, see the module). ValueError
+    if it selects no cell, or several, of which some are listed."""
     if len(name) >= HEX and all(letter in "0123456789abcdef" for letter in name):
         found = [r for r in records if any(hash.startswith(name) for hash in (r.id, r.key, r.cell, r.sha256))]
     else:
@@ -32,16 +33,18 @@ def select(records: Sequence[Record], name: str) -> list[Record]:
     if not found:
         known = {label(record) for record in records}
         close = nearest(name, known) if len(known) > 1 else f"valid: {', '.join(known) or 'none'}"
-        raise ValueError(f"no record matches {name!r}; {close}")
+        raise ValueError(f"no record has the hash or label {name!r}; {close}")
     cells = {record.cell: label(record) for record in found}
     if len(cells) > 1:
         some = ", ".join(f"{said} ({cell[:8]})" for cell, said in list(cells.items())[:4])
-        raise ValueError(f"{name!r} matches {len(cells)} cells: {some}; give more of the label, or a hash")
+        raise ValueError(
+            f"{name!r} selects {len(cells)} evaluations: {some}; give a longer label, or one of these hashes"
+        )
     return found
 
 
 def label(record: Record) -> str:
-    """CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP, without null labels."""
+    """Label that selects a record: CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP, without the labels that are null."""
     labels = record.labels
     given = (labels.checkpoint, labels.task, labels.preset, labels.tokens_per_step)
     return "/".join(each for each in given if each is not None)
@@ -52,9 +55,11 @@ def label(record: Record) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """B - A in one metric, over pairs of records that differ in one field alone. A context is the rest of their
-    questions without the seeds; the `pairs` of a context (one per train and sampling seed) are averaged. `interval`:
-    None if there is only one pair."""
+    """Mean of B - A in one metric, over pairs of records whose evaluations differ in one field alone.
+
+    A context is the set of settings that a pair shares, seeds excepted. Its pairs, one per train and sampling seed, are
+    averaged first. `contexts`, `pairs`: their numbers; `interval`: 95 % confidence interval, None for a single value.
+    """
 
     metric: str
     mean: float
@@ -65,7 +70,8 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A place where two questions differ, both values, and their effects in other records (empty: none known)."""
+    """A setting in which two evaluations differ: its dotted path `place`, its values in `a` and `b`, and its effect on
+    each metric in other records (empty: unknown)."""
 
     place: str
     a: Any
@@ -75,7 +81,8 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Labels of both cells, `direct` differences of their metrics (paired by seeds), the fields that differ."""
+    """Comparison of two evaluations: their labels `a` and `b`, the `direct` differences of their metrics (B - A, paired
+    by seeds), and the settings (`fields`) that differ."""
 
     a: str
     b: str
@@ -84,7 +91,8 @@ class Explanation:
 
 
 def explain(records: Sequence[Record], a: str, b: str) -> Explanation:
-    """How two cells differ, and the effect of each difference alone in other records. ValueError as in `select`."""
+    """Comparison of the evaluations that the labels or hash prefixes `a` and `b` select. ValueError if one of them
+    selects no evaluation or several."""
     ours, theirs = select(records, a), select(records, b)
     rest = [record for record in records if record.cell not in (ours[0].cell, theirs[0].cell)]
     fields = tuple(
@@ -96,7 +104,7 @@ def explain(records: Sequence[Record], a: str, b: str) -> Explanation:
 
 
 def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Effect, ...]:
-    """Effects over every context that has records with both values at `place`."""
+    """Effect on each metric of value `b` instead of `a` at the path `place`, over all contexts with records of both."""
     contexts: dict[str, tuple[list[Record], list[Record]]] = {}
     for record in records:
         subject = record.question.subject
@@ -107,7 +115,8 @@ def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Eff
 
 
 def _paired(ours: Sequence[Record], theirs: Sequence[Record]) -> dict[str, list[float]]:
-    """Theirs - ours by metric, paired by train seed, sampling seed and numerics class."""
+    """Differences `theirs` - `ours` of each metric, one per pair of equal train seed, sampling seed and numerics class
+    (device, dtype, torch, attention kernel, threads)."""
     mine = {_pair(record): record.answer.metrics for record in ours}
     found: dict[str, list[float]] = {}
     for record in theirs:
@@ -124,7 +133,8 @@ def _pair(record: Record) -> tuple[int, int, str]:
 
 
 def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, ...]:
-    """One effect per metric: over the means of contexts, or over the pairs of a single context."""
+    """One effect per metric, from the differences in each context: over the means of contexts, or over the pairs of a
+    single context."""
     made = []
     for metric in sorted({name for context in contexts for name in context}):
         groups = [context[metric] for context in contexts if metric in context]
@@ -141,7 +151,7 @@ def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, 
 
 
 def say(found: Explanation) -> Iterator[str]:
-    """The lines to print."""
+    """Lines of text that `explain` prints."""
     yield f"A {found.a}"
     yield f"B {found.b}"
     for effect in found.direct:

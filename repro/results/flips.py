@@ -1,10 +1,11 @@
-"""The documents on which two answers to one task differ: flip rate, paired difference, exact test, list of documents.
+"""Documents on which two results of one task differ: flip rate, paired difference, exact test, list of documents.
 
     python -m repro.results flips A B [--raw DIR] [--metric NAME] [--filter NAME] [--json]
 
-A and B select records as in `repro.results.explain`, or are files of items (OUT/items/*.jsonl, written by lm-eval
-tasks). A record that contains outcomes (one digit per document) needs no file. Each document counts once: of a task
-with several answer filters (gsm8k has two) one filter is compared.
+A and B are labels or hash prefixes of records, as in `repro.results.explain`, or files of items (OUT/items/*.jsonl,
+written by lm-eval tasks). An *item* is the scored answer of the model to one document (one example of the task). A
+record that contains outcomes (one digit per document) needs no file. Each document counts once: if lm-eval extracts
+answers with several filters (gsm8k has two), one filter is compared.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ LEVEL = 0.95
 
 Item = dict[str, Any]
 Items = dict[tuple[str, int, str], Item]
-"""Keys: (task of a group, or "", document, filter). Each task of a group numbers its documents from 0."""
+"""Items of one evaluation by (task within an lm-eval group, or ""; number of the document; filter). Each task of a
+group numbers its documents from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flips:
-    """Documents on which A and B differ in one metric under one filter, of `n`. `rate` with its Wilson interval;
-    `difference` of the means, B - A, with a paired interval; `p`: exact McNemar test, None unless all values are 0 or
-    1.
+    """Comparison of two results, A and B, on the same `n` documents, in one metric under one filter.
 
-    `gained`: number with B above A, `lost`: with B below A; `items`: the documents that differ, as (task of a group or
-    "", doc_id, A, B).
+    `rate`: share of documents that differ, with its Wilson interval; `difference` of the means, B - A, with a paired
+    interval; `p`: p-value of the exact McNemar test, None unless all values are 0 or 1. `gained`, `lost`: numbers of
+    documents with B above and below A; `items`: the documents that differ, as (task within a group or "", number of the
+    document, value of A, value of B).
     """
 
     metric: str
@@ -56,7 +58,7 @@ class Flips:
 
 
 def read_items(path: Path) -> Items:
-    """The items of a question from their file; ValueError names an invalid line."""
+    """Items of one evaluation, from their JSON Lines file; ValueError names an invalid or repeated line."""
     found: Items = {}
     for number, line in enumerate(json_lines(path), start=1):
         try:
@@ -65,44 +67,49 @@ def read_items(path: Path) -> Items:
             item["doc_hash"], item["prompt_hash"], item["metrics"].items()
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path}:{number} is not an item ({error}); evaluate its question again"
+                f"{path}:{number} is not an item ({error}); run its evaluation again with a new --out folder"
             ) from None
         if place in found:
             raise ValueError(
-                f"{path}:{number}: document {_called(*place[:2])} is listed twice; evaluate its question again"
+                f"{path}:{number}: document {_called(*place[:2])} is listed twice; "
+                "run its evaluation again with a new --out folder"
             )
         found[place] = item
     if not found:
-        raise ValueError(f"{path} contains no item; evaluate its question again")
+        raise ValueError(f"{path} contains no item; run its evaluation again with a new --out folder")
     return found
 
 
 def items_of(folder: Path, name: str) -> Items:
-    """The items of a file, or of the one record that `name` selects below `folder` (its items are in the folder `items`
-    beside `raw`). ValueError if there is no such file or not exactly one such question."""
+    """Items of the file `name`, or of the one evaluation that the label or hash prefix `name` selects among the records
+    of `folder` (its file is in the folder `items` beside `raw`). ValueError if `name` selects no evaluation or several,
+    or if there is no file."""
     if Path(name).is_file():
         return read_items(Path(name))
     if name.endswith(".jsonl"):
-        raise ValueError(f"no file {name}; give a file of OUT/items, or a record of {folder}")
+        raise ValueError(
+            f"no file {name}; give a file of OUT/items, or a hash or label of a record in {folder}"
+        )
     where = {record.sha256: path for path in record_files(folder) for record in read(path)}
     found = select(collect(folder), name)
     ids = sorted({record.id for record in found})
     if len(ids) > 1:
         seeds = {r.id: r.question.checkpoint.seed for r in found}
         listed = ", ".join(f"{each[:12]} (train seed {seed})" for each, seed in seeds.items())
-        raise ValueError(f"{name!r} matches {len(ids)} questions: {listed}; give one of these hashes")
+        raise ValueError(f"{name!r} selects {len(ids)} evaluations: {listed}; give one of these hashes")
     path = where[found[0].sha256].parent.parent / "items" / f"{ids[0][:16]}.jsonl"
     if not path.is_file() and found[0].answer.outcomes:
         return outcomes_of(found[0])
     if not path.is_file():
         raise ValueError(
-            f"no items of {label(found[0])} at {path}; evaluate it again with python -m repro.evals --out"
+            f"no items of {label(found[0])}: {path} is missing; run its evaluation again with a new --out folder"
         )
     return read_items(path)
 
 
 def outcomes_of(record: Record) -> Items:
-    """Items from the outcomes of a record, which contain no hashes of documents and prompts (None)."""
+    """Items made from the outcomes (one digit per document) of a record. Their hashes of document and prompt are None,
+    because a record does not contain them."""
     task, outcomes = record.question.task, record.answer.outcomes or ""
     known = {"doc_hash": None, "prompt_hash": None, "task_hash": sha256(text(task))}
     return {
@@ -112,21 +119,23 @@ def outcomes_of(record: Record) -> Items:
 
 
 def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = None) -> Flips:
-    """Compare two answers to the same documents. `metric` and `filter` may be None if there is only one. ValueError if
-    the answers are to different documents, prompts or tasks, or if metric or filter are unknown or not given."""
+    """Comparison of the items of two evaluations of the same documents. `metric` and `filter` may be None if there is
+    only one. ValueError if documents, prompts or tasks differ, or if the metric or filter is unknown or ambiguous."""
     filter = _filter(a, b, filter)
     a, b = ({place: item for place, item in each.items() if place[2] == filter} for each in (a, b))
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())[0]
         raise ValueError(
-            f"document {_called(*odd[:2])} ({filter}) is only in one of the two; compare answers to one task"
+            f"document {_called(*odd[:2])} ({filter}) is only in one of the two; compare two results of one task "
+            "with one limit"
         )
     for place, item in a.items():
         for name in ("doc_hash", "prompt_hash", "task_hash"):
             ours, theirs = item.get(name), b[place].get(name)
             if ours is not None and theirs is not None and ours != theirs:
                 raise ValueError(
-                    f"{name} of document {_called(*place[:2])} differs; compare answers to one task and template"
+                    f"{name} of document {_called(*place[:2])} differs; compare results of one task "
+                    "with one prompt template"
                 )
     metric = _metric(a, b, metric)
     pairs = [(*place[:2], _number(a[place], metric), _number(b[place], metric)) for place in sorted(a)]
@@ -153,16 +162,19 @@ def _called(task: str, document: int) -> str:
 
 
 def _filter(a: Items, b: Items, filter: str | None) -> str:
-    """The filter to compare, checked."""
+    """Name of the lm-eval filter to compare: `filter`, or for None the only one that both have. ValueError if `filter`
+    is not in both, or for None if both share no filter or several."""
     ways = {way for *_, way in a} & {way for *_, way in b}
     if not ways:
-        raise ValueError("no filter is in both; compare answers to one task")
+        raise ValueError("no filter is in both results; compare two results of one task")
     if filter is None and len(ways) == 1:
         return next(iter(ways))
     if filter is None:
-        raise ValueError(f"choose one with --filter: {', '.join(sorted(ways))}")
+        raise ValueError(
+            f"the results have several filters; choose one with --filter: {', '.join(sorted(ways))}"
+        )
     if filter not in ways:
-        raise ValueError(f"no filter {filter!r} in both; {nearest(filter, ways)}")
+        raise ValueError(f"no filter {filter!r} in both results; {nearest(filter, ways)}")
     return filter
 
 
@@ -171,11 +183,13 @@ def _metric(a: Items, b: Items, metric: str | None) -> str:
     if metric is None and len(shared) == 1:
         return next(iter(shared))
     if not shared:
-        raise ValueError("no metric is in every item of both; compare answers to one task")
+        raise ValueError("no metric is in every item of both results; compare two results of one task")
     if metric is None:
-        raise ValueError(f"choose one with --metric: {', '.join(sorted(shared))}")
+        raise ValueError(
+            f"the items have several metrics; choose one with --metric: {', '.join(sorted(shared))}"
+        )
     if metric not in shared:
-        raise ValueError(f"no metric {metric!r} in every item; {nearest(metric, shared)}")
+        raise ValueError(f"no metric {metric!r} in every item of both results; {nearest(metric, shared)}")
     return metric
 
 
@@ -183,21 +197,24 @@ def _number(item: Item, metric: str) -> float:
     value = item["metrics"][metric]
     if not isinstance(value, bool | int | float) or not math.isfinite(value):
         raise ValueError(
-            f"metric {metric!r} of document {item['doc_id']} is {value!r}, not a finite number; choose another"
+            f"metric {metric!r} of document {item['doc_id']} is {value!r}, not a finite number; "
+            "choose another with --metric"
         )
     return float(value)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p-value of equally many gained and lost, given how many differ (McNemar 1947, binomial form)."""
+    """Exact two-sided p-value of the hypothesis that a document that differs is as likely gained as lost (McNemar 1947,
+    binomial form, given the number that differ)."""
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def paired_interval(gained: int, lost: int, n: int) -> Interval:
-    """Interval of the difference of two paired proportions: Wald after adding half an item to each of the four counts
-    (Agresti and Min 2005), so that its width is positive even if no item differs."""
+    """95 % interval of the difference of two proportions of the same `n` items, of which `gained` and `lost` differ:
+    the Wald interval after adding half an item to each of the four counts (Agresti and Min 2005), so that its width is
+    positive even if no item differs."""
     from scipy.stats import norm
 
     b, c, total = gained + 0.5, lost + 0.5, n + 2
@@ -207,7 +224,7 @@ def paired_interval(gained: int, lost: int, n: int) -> Interval:
 
 
 def say(found: Flips) -> Iterator[str]:
-    """The lines to print; the documents that differ come last."""
+    """Lines of text that `flips` prints; the documents that differ come last."""
     low, high = found.rate_interval
     flipped = found.gained + found.lost
     share = f"{flipped} of {found.n} documents differ ({found.rate:.3f} [{low:.3f}, {high:.3f}])"

@@ -1,13 +1,16 @@
-"""A record: one question, its answer and how it was measured; the schema, the hashes, the agreement of two answers.
+"""Schema of a record (one evaluation, its result and how it was measured), its hashes, and the agreement of two
+results.
 
     record = make_record(Question.read(data), labels, answer, measurements)
     agree(record, again)
 
-A *question* contains everything that may change the answer. Its `id` is the SHA-256 of its canonical JSON (sorted
-keys, no spaces), its `key` the same without the checkpoint's digest (same recipe, train seed and step), its `cell`
-the same also without the seeds: tables group by cells. Within a numerics class (device, dtype, torch, attention
-kernel, threads) two *answers* to a question agree: integers, strings and tokens are equal, floats to 1e-5 relative.
-*Labels* are what tables print; no hash of the question depends on them.
+The *question* of a record is the evaluation: everything that may change the result. Its `id` is the SHA-256 of its
+canonical JSON (sorted keys, no spaces), its `key` the same without the checkpoint's digest (same recipe, train seed and
+step), its `cell` the same also without the seeds: a row of a table is one cell, that is one evaluation under all its
+seeds. The *answer* is the result. Within a numerics class (device, dtype, torch, attention kernel, threads) two results
+of an evaluation agree: integers, strings and tokens are equal, floats to 1e-5 relative. *Labels* are the names that
+tables print; no hash of the question depends on them. A *component* (part) is a registered class with fixed settings,
+as a task, sampler or plan; its canonical form is a dictionary of its name (`part`), `version` and settings.
 """
 
 from __future__ import annotations
@@ -25,21 +28,23 @@ from repro.results.difference import difference, without
 Json = dict[str, Any]
 HASHES = ("id", "key", "cell")
 Number = int | float
-"""Integers in a record are not converted to floats, so that its canonical text stays that of the line it was read
-from."""
+"""A number in a record. Integers are not converted to floats, so that the canonical text of a record stays that of the
+line from which it was read."""
 
 
 class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Strict conversion: an unknown, missing or mistyped field is an error that names its path."""
+    """Base class of the schema: reading a value with an unknown, missing or mistyped field is an error that names
+    it."""
 
     def data(self) -> Json:
-        """Plain JSON, without optional fields that are not set."""
+        """The structure as plain JSON (a dictionary), without optional fields that are not set."""
         return msgspec.to_builtins(self)
 
 
 class Checkpoint(_Strict, frozen=True, kw_only=True):
-    """A network: digests of its files and of its recipe, train seed, trained step, which weights (`exact`: an oracle;
-    `external`: samples of another engine, whose digest replaces that of a network)."""
+    """The evaluated network: SHA-256 `digest` of its files and `recipe` of its recipe, train `seed`, training `step`,
+    and which weights. `exact`: a computed denoiser of a synthetic language with known probabilities (oracle);
+    `external`: no network, but a file of samples of another engine, whose SHA-256 is the digest."""
 
     digest: str
     recipe: str
@@ -49,8 +54,9 @@ class Checkpoint(_Strict, frozen=True, kw_only=True):
 
 
 class Question(_Strict, frozen=True, kw_only=True):
-    """Everything that may change the answer; `sampler` and `plan` are canonical forms of parts. ValueError unless
-    `task` has a name and a version."""
+    """An evaluation: everything that may change its result. `task`, `sampler` and decoding `plan` (lengths, steps,
+    cache) are canonical forms of components (see the module), None where nothing is decoded; `seed`: that of sampling;
+    `limit`: number of items evaluated (None: all). ValueError unless `task` has a name and a version."""
 
     checkpoint: Checkpoint
     task: dict[str, Any]
@@ -62,36 +68,38 @@ class Question(_Strict, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.task.get("name"), str) or type(self.task.get("version")) is not int:
-            raise ValueError("task needs a 'name' (string) and a 'version' (integer)")
+            raise ValueError(f"task={self.task} needs a 'name' (string) and a 'version' (integer)")
 
     @classmethod
     def read(cls, data: Json) -> Question:
-        """From plain JSON; ValueError names an invalid field."""
+        """The evaluation that plain JSON describes; ValueError names an invalid field."""
         return _convert(data, cls)
 
     @property
     def id(self) -> str:
-        """SHA-256 of the whole question."""
+        """SHA-256 of the canonical JSON of the whole question."""
         return sha256(text(self))
 
     @property
     def key(self) -> str:
-        """SHA-256 of the question without the digest of the weights, which retraining may change."""
+        """SHA-256 of the question without the digest of the checkpoint, which retraining may change."""
         return sha256(text(without(self.data(), "checkpoint.digest")))
 
     @property
     def subject(self) -> Json:
-        """The question without the digest and seeds, shared by all seeds."""
+        """The question, as JSON, without the checkpoint's digest and the seeds: equal for all seeds of an
+        evaluation."""
         return without(self.data(), "checkpoint.digest", "checkpoint.seed", "seed")
 
     @property
     def cell(self) -> str:
-        """SHA-256 of the subject."""
+        """SHA-256 of `subject`: names an evaluation under all its seeds."""
         return sha256(text(self.subject))
 
 
 class Labels(_Strict, frozen=True, kw_only=True):
-    """What tables print. `preset` and `tokens_per_step` are null where no sampler ran; `note`: a caveat."""
+    """Names that tables print for a record. `preset` (of a sampler) and `tokens_per_step` are null where no sampler
+    ran; `note`: a caveat about the record."""
 
     recipe: str
     checkpoint: str
@@ -103,7 +111,7 @@ class Labels(_Strict, frozen=True, kw_only=True):
 
 
 class Metric(_Strict, frozen=True, kw_only=True):
-    """A value, its standard error (None: unknown) and the number of rows that it is computed from."""
+    """Value of a metric, its standard error (None: unknown) and the number `n` of rows from which it is computed."""
 
     value: Number
     se: Number | None
@@ -111,8 +119,10 @@ class Metric(_Strict, frozen=True, kw_only=True):
 
 
 class Counts(_Strict, frozen=True, kw_only=True):
-    """Sums over the decoded rows: `committed` positions, `useful` tokens (those before the first end id or stop
-    string), `forwards` of single rows, among them `further` ones and cache `refreshes`, and `token_forwards`."""
+    """Sums over the `rows` (texts) decoded: `committed` positions; `useful` tokens, which precede the first end id or
+    stop string; `forwards`, forward passes counted per row, of which `further` are beyond the first of a step
+    (guidance, correction) and `refreshes` recompute the KV cache; `token_forwards`, positions computed in all forward
+    passes."""
 
     rows: int
     committed: int
@@ -124,9 +134,9 @@ class Counts(_Strict, frozen=True, kw_only=True):
 
 
 class Answer(_Strict, frozen=True, kw_only=True):
-    """Metrics by name; mean forwards of a row (`nfe`), realised tokens per forward, digest of the samples, curves by
-    name, `counts` of the decoding; `outcomes`: one digit per document in the task's order, 1 if it was answered
-    correctly."""
+    """Result of an evaluation: `metrics` by name; `nfe`, mean number of forward passes per row; `tokens_per_nfe`,
+    tokens decoded per forward pass; SHA-256 of the `samples`; lists of numbers (`curve`) by name; `counts` of the
+    decoding; `outcomes`, one digit per document in the task's order, 1 if the model answered it correctly."""
 
     metrics: dict[str, Metric]
     nfe: Number | None
@@ -138,7 +148,7 @@ class Answer(_Strict, frozen=True, kw_only=True):
 
 
 class Numerics(_Strict, frozen=True, kw_only=True):
-    """The numerics class: within one, answers are equal up to rounding."""
+    """Numerics class: results computed with equal values of these fields are equal up to rounding."""
 
     device: str
     dtype: str
@@ -148,8 +158,9 @@ class Numerics(_Strict, frozen=True, kw_only=True):
 
 
 class Latency(_Strict, frozen=True, kw_only=True):
-    """One text at a time. The time of a text is its median over passes, in seconds: `median` and `p95` of it over
-    texts; `passes`: total seconds of each pass; `counts` of one pass."""
+    """Time to decode one text at a time (batch size 1). A pass decodes all texts; the time of a text is its median over
+    passes, in seconds. `median` and 95th percentile `p95` are over texts; `passes`: total seconds of each pass;
+    `counts`: those of one pass."""
 
     median: Number
     p95: Number
@@ -158,7 +169,8 @@ class Latency(_Strict, frozen=True, kw_only=True):
 
 
 class Throughput(_Strict, frozen=True, kw_only=True):
-    """Batches of `batch` rows: total seconds of each pass, and the counts of one pass."""
+    """Time to decode all texts in batches of `batch` rows: `passes`, total seconds of each pass over the texts, and the
+    `counts` of one pass."""
 
     batch: int
     passes: list[Number]
@@ -166,8 +178,8 @@ class Throughput(_Strict, frozen=True, kw_only=True):
 
 
 class Speed(_Strict, frozen=True, kw_only=True):
-    """Time of decoding alone, without the first `warmup` batches; `clock`: CPU seconds of the process, or wall seconds
-    with the device synchronised."""
+    """Measured decoding speed, scoring excluded and without the first `warmup` batches. `clock`: seconds are CPU
+    seconds of the process, or wall-clock seconds with the device synchronised."""
 
     engine: str
     device: str
@@ -178,8 +190,8 @@ class Speed(_Strict, frozen=True, kw_only=True):
 
 
 class Measurements(_Strict, frozen=True, kw_only=True):
-    """What depends on the machine and the day; `seconds`: wall-clock time summed over all processes that shared the
-    work."""
+    """The fields of a record that depend on the machine and the day, and not on the evaluation. `seconds`: wall-clock
+    time summed over all processes that shared the work; `commit`: of this repository; `created`: date and time."""
 
     numerics: Numerics
     seconds: Number
@@ -191,7 +203,8 @@ class Measurements(_Strict, frozen=True, kw_only=True):
 
 
 class Record(_Strict, frozen=True, kw_only=True):
-    """One line of a record file; `sha256` is that of the canonical text of all other fields."""
+    """One line of a record file: an evaluation (`question`) and its three hashes, labels, the result (`answer`) and how
+    it was measured. `sha256` is that of the canonical JSON of all other fields."""
 
     id: str
     key: str
@@ -204,7 +217,8 @@ class Record(_Strict, frozen=True, kw_only=True):
 
 
 def text(data: Any) -> str:
-    """Canonical JSON of plain data, of a record or of a field of it; ValueError for NaN and infinity."""
+    """Canonical JSON (sorted keys, no spaces) of plain data, of a record or of a field of it; ValueError for NaN and
+    infinity."""
     plain = msgspec.to_builtins  # called for records; numpy floats, which it refuses, are floats to json
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, default=plain)
 
@@ -217,7 +231,8 @@ def _convert(data: Any, kind: Any) -> Any:
 
 
 def make_record(question: Question, labels: Json, answer: Json, measurements: Json) -> Record:
-    """A record from its parts; ValueError names a field that is missing, unknown, mistyped or not finite."""
+    """Record of an evaluation, from plain JSON of its labels, result and measurements; the hashes are computed.
+    ValueError names a field that is missing, unknown, mistyped or not finite."""
     for name, metric in answer.get("metrics", {}).items():
         if not math.isfinite(metric.get("value", 0.0)):
             raise ValueError(f"metric {name!r} of {labels['checkpoint']!r} is {metric['value']}, not finite")
@@ -228,10 +243,10 @@ def make_record(question: Question, labels: Json, answer: Json, measurements: Js
 
 
 def read_record(data: Any) -> Record:
-    """A record from plain JSON; ValueError unless it fits the schema and all its hashes are correct."""
+    """Record that plain JSON describes; ValueError unless it fits the schema and all its hashes are correct."""
     record: Record = _convert(data, Record)
     if sha256(text({name: value for name, value in data.items() if name != "sha256"})) != record.sha256:
-        raise ValueError("sha256 does not match: the line was changed after it was written")
+        raise ValueError("its sha256 is not that of its content: the line was changed after it was written")
     for name in HASHES:
         if getattr(record.question, name) != getattr(record, name):
             raise ValueError(f"{name!r} is not the hash of this question")
@@ -239,10 +254,12 @@ def read_record(data: Any) -> Record:
 
 
 def agree(first: Record, second: Record) -> None:
-    """ValueError with the metric and both values unless two answers to one question are equal up to rounding."""
+    """Raise ValueError, with the metric and both values, unless the results of two records of one evaluation are equal
+    up to rounding."""
     found = difference(first.answer.data(), second.answer.data())
     if found is not None:
         raise ValueError(
-            f"two answers to question {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in one "
-            f"numerics class: {found}; raise the version of the part that changed, or remove the stale record"
+            f"two results of evaluation {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in one "
+            f"numerics class differ: {found}; raise the version of the component that changed, or remove the stale "
+            "record"
         )

@@ -1,7 +1,9 @@
-"""Tables of the paper, from records alone: results/tables/NAME.md to read, NAME.csv to compute with.
+"""Tables of the paper, computed from records alone: results/tables/NAME.md to read, NAME.csv for programs.
 
 `python -m repro.report` writes them. They are a pure function of the records: rows in a fixed order, at most six
-significant digits, the same bytes on any machine.
+significant digits, the same bytes on any machine. A *cell* is an evaluation under all its seeds
+(`repro.results.record`), and gives one row of a table. The scale of a recipe is what follows `@` in its name:
+`mdlm@nano` has scale `nano`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ LEVEL = 0.95  # of the interval of an accuracy
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of one task: the columns of labels, metrics and costs, each as a map from name to header."""
+    """Definition of the table of one task. `labels`, `metrics` and `costs` map the name of a column in the frame of
+    records to its printed header."""
 
     name: str
     title: str
@@ -96,24 +99,26 @@ UNCERTAINTY = (
 
 # --- rows ---------------------------------------------------------------------------------------------------
 def scale_of(recipe: str) -> str:
-    """The scale of a recipe: `mdlm@nano.text` -> `nano.text`, empty at full scale."""
+    """Scale of a recipe by its name: `mdlm@nano.text` -> `nano.text`; "" at full scale."""
     return recipe.partition("@")[2]
 
 
 def tokens_order(tokens_per_step: str) -> tuple[int, float]:
-    """Sort key of tokens per step: numbers, then `all`, then adaptive (empty)."""
+    """Sort key of tokens per step: numbers first, then `all`, then "" (adaptive samplers)."""
     return {"all": (1, 0.0), "": (2, 0.0)}.get(tokens_per_step) or (0, float(tokens_per_step))
 
 
 def checkpoint_order(checkpoint: str) -> tuple[bool, str]:
-    """Sort key of checkpoints: oracles first, then by name."""
+    """Sort key of checkpoints: exact denoisers (`oracle:RECIPE`) first, then by name."""
     return not checkpoint.startswith("oracle:"), checkpoint
 
 
 def build(table: Table, rows: DataFrame) -> DataFrame:
-    """The table as numbers, one row per cell: labels, each metric with `_se` and `_sd_seeds`, costs, n, seeds, note.
+    """Frame of a table, one row per cell: labels; each metric, its standard error `_se` and its standard deviation over
+    train seeds `_sd_seeds`; costs; number of evaluated rows `n`, number of train `seeds`, `note`.
 
-    `rows` is a frame of records. Raises ValueError if two protocols or two questions would share a column.
+    `rows` is a frame of records (`store.to_frame`). ValueError if two protocols or two evaluations would share a column
+    or row.
     """
     from pandas import DataFrame
 
@@ -142,7 +147,7 @@ def _columns(table: Table) -> list[str]:
 
 
 def _row(table: Table, cell: DataFrame) -> dict[str, Any]:
-    """A row of the table from the summary of a cell (index: metric)."""
+    """Row of the table `table` from the summary of a cell (`store.summarise`), whose index is the metric."""
     first = cell.iloc[0]
     row = {name: first[name] for name in ("suite", *table.labels, *table.costs, "note", "seeds")}
     row |= {"scale": scale_of(first.recipe), "n": cell.n.min()}
@@ -156,7 +161,8 @@ def _row(table: Table, cell: DataFrame) -> dict[str, Any]:
 
 
 def markdown(table: Table, numbers: DataFrame) -> str:
-    """The table to read, one section per (suite, scale), because these differ in their data."""
+    """Markdown of a table from its frame (`build`), with one section per (suite, scale), because these differ in their
+    data."""
     text = [f"# {table.title}", table.caption, UNCERTAINTY]
     sections = numbers.groupby(["suite", "scale"], sort=True)
     for _, section in sections:
@@ -189,9 +195,9 @@ def _grid(table: Table, section: DataFrame) -> str:
 
 
 def tables(raw: Path) -> dict[str, str]:
-    """Every table from a folder of records, as a map from file name to text."""
+    """Texts of all tables of the records in folder `raw`, by file name; those of certificates are in `certificates`."""
     records = collect(raw)
-    newest = latest(records)  # tables without a column of notes omit older versions
+    newest = latest(records)  # tables without a column `note` omit records of older versions
     rows, files = to_frame(records), text_quality.tables(newest) | perplexities.tables(newest)
     for table in ENTRIES:
         numbers = build(table, rows)
@@ -207,6 +213,6 @@ def tables(raw: Path) -> dict[str, str]:
 
 
 def stale(folder: Path, files: Mapping[str, str]) -> list[Path]:
-    """The files of a folder that are missing or differ from `files` (name -> text)."""
+    """Paths of the files in `files` (name -> text) that are missing from a folder or differ there."""
     paths = {folder / name: text.encode() for name, text in files.items()}
     return [path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data]

@@ -2,10 +2,10 @@
 
     python -m repro.results.reproduction runs/reproduce [--committed results/raw] [--recipe NAME ...] [--json]
 
-For every cell of evals/reproduction.toml, the committed train seeds (at least five) give a prediction interval for the
-mean of your run. The standard deviation over seeds is pooled over cells of one kind; the family-wise error over all
-cells is 1 % (Holm 1979). Half the width of the interval is the smallest change that the test detects. Exit code 0 if
-every cell is good, else 1.
+A *cell* is one metric of one recipe, task and sampler, listed in evals/reproduction.toml. For every cell, the committed
+train seeds (at least five) give a prediction interval for the mean of your run. The standard deviation over seeds is
+pooled over cells of one kind; the family-wise error over all cells is 1 % (Holm 1979). Half the width of the interval
+is the smallest change that the test detects. Exit code 0 if every cell is good, else 1.
 
 Accuracies are compared as asin(sqrt(accuracy)): on that scale the binomial variance of n rows is 1 / (4 n) at every
 accuracy (Anscombe 1948), so that cells at .6 and at .99 can share a standard deviation.
@@ -43,8 +43,8 @@ REMEDY = 'make reproduce SEEDS="0 1 2 3 4", then python -m repro.results publish
 
 
 class ReproductionCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One number to compare; an empty preset or tokens_per_step is null in the records. Cells of one `kind` share a
-    standard deviation over seeds."""
+    """One metric of one recipe, task and sampler `preset`, to be compared; an empty preset or tokens_per_step is null
+    in the records. Cells of one `kind` share a standard deviation over train seeds."""
 
     name: str
     recipe: str
@@ -64,8 +64,9 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 @dataclass(frozen=True, kw_only=True)
 class ReproductionResult:
-    """The test of one cell: committed mean and number of seeds, the mean of your run, its prediction interval (`low`,
-    `high`), the smallest `detectable` change (half the interval), `p` adjusted by Holm.
+    """Result of the test of one cell: `committed` mean and its number of `seeds`, the mean `yours` of your run, the
+    prediction interval of the latter (`low`, `high`), the smallest `detectable` change (half the interval), and the
+    p-value `p`, adjusted by Holm.
 
     `verdict`: good, BAD, missing (your run has no such record) or untested (fewer than five committed seeds).
     """
@@ -83,14 +84,14 @@ class ReproductionResult:
 
 
 def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[ReproductionCell]:
-    """The cells of the test; ValueError for an unknown field or for more than CELLS cells."""
+    """Cells listed in evals/reproduction.toml; ValueError for an unknown field or for more than CELLS cells."""
     try:
         found = msgspec.toml.decode(path.read_bytes(), type=_File).cell
     except msgspec.DecodeError as error:
         raise ValueError(f"{path}: {error}".replace("`", "'")) from None
     if len(found) > CELLS:
         raise ValueError(
-            f"{path} lists {len(found)} cells; list at most {CELLS}, each further one widens all intervals"
+            f"{path} lists {len(found)} cells; list at most {CELLS}, because each one widens the intervals of all"
         )
     return found
 
@@ -98,13 +99,16 @@ def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[Reproductio
 def of_recipes(
     cells: Sequence[ReproductionCell], recipes: Sequence[str] | None
 ) -> Sequence[ReproductionCell]:
-    """The cells of some recipes (None: all); ValueError names the nearest recipe that has one."""
+    """The cells of the given recipes (None: all cells); for a recipe without a cell, ValueError names the nearest
+    one."""
     if recipes is None:
         return cells
     valid = {cell.recipe for cell in cells}
     for recipe in recipes:
         if recipe not in valid:
-            raise ValueError(f"no cell of recipe {recipe!r}; {nearest(recipe, valid)}")
+            raise ValueError(
+                f"evals/reproduction.toml has no cell of recipe {recipe!r}; {nearest(recipe, valid)}"
+            )
     return [cell for cell in cells if cell.recipe in recipes]
 
 
@@ -118,8 +122,8 @@ def _unscaled(metric: str, value: float) -> float:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Committed and new values of a cell on the scale of the test; `spread`: the standard deviation that its kind
-    shares, with `degrees` of freedom."""
+    """Values of a cell per train seed, committed and of your run, on the scale of the test (accuracies: asin(sqrt));
+    `spread`: standard deviation over seeds, pooled over the cells of its kind, with `degrees` of freedom."""
 
     metric: str
     committed: Sequence[float]
@@ -132,16 +136,16 @@ class _Comparison:
         return prediction_p(self.committed, self.spread, self.degrees, self.yours)
 
     def interval(self, level: float) -> Interval:
-        """Prediction interval of the mean of your run, in the metric's own unit."""
+        """Prediction interval, at confidence `level`, of the mean of your run, in the unit of the metric."""
         ends = prediction_interval(self.committed, self.spread, self.degrees, level, len(self.yours))
         return Interval(*(_unscaled(self.metric, end) for end in ends))
 
 
 def compare(committed: Path, yours: Path, cells: Sequence[ReproductionCell]) -> list[ReproductionResult]:
-    """The records of folder `yours` against those of folder `committed`, one result a cell.
+    """Results of the test, one per cell, from the records in folder `yours` and those in folder `committed`.
 
-    Raises ValueError if a cell of yours answers another question than the committed one, naming the field that differs.
-    The number of training steps may differ: a network trained for fewer steps should come out as BAD.
+    Raises ValueError, naming the field that differs, if the evaluations of a cell differ in more than seeds and the
+    number of training steps. The latter may differ: a network trained for fewer steps should come out as BAD.
     """
     from pandas import concat
 
@@ -149,7 +153,9 @@ def compare(committed: Path, yours: Path, cells: Sequence[ReproductionCell]) -> 
     old, new = ({cell: _by_seed(_rows(each, cell)) for cell in cells} for each in rows)
     for cell in cells:
         one_of(
-            _questions(concat([_rows(each, cell) for each in rows])), "question", "committed and yours differ"
+            _questions(concat([_rows(each, cell) for each in rows])),
+            "question",
+            "the evaluations of your run and of the committed records differ",
         )
     comparisons = _comparisons(old, new)
     adjusted = dict(zip(comparisons, holm([each.p for each in comparisons.values()]), strict=True))
@@ -162,13 +168,14 @@ def compare(committed: Path, yours: Path, cells: Sequence[ReproductionCell]) -> 
 
 
 def _questions(rows: DataFrame) -> DataFrame:
-    """`rows` with a column `question`: canonical JSON of the question, without seeds and trained step."""
-
+    """`rows` (of `store.frame`) with a further column `question`: canonical JSON of the evaluation, without seeds and
+    training step."""
     return rows.assign(question=[text(without(json.loads(each), "checkpoint.step")) for each in rows.subject])
 
 
 def _comparisons(old: Values, new: Values) -> dict[ReproductionCell, _Comparison]:
-    """The cells that can be tested: enough committed seeds, and a value of yours."""
+    """Comparison per cell that can be tested: one with at least SEEDS committed seeds and a value of your run. `old`,
+    `new`: committed and new values per train seed, by cell."""
     scaled = {
         cell: [_scaled(cell.metric, value) for value in values]
         for cell, values in old.items()
@@ -222,12 +229,12 @@ def _rows(rows: DataFrame, cell: ReproductionCell) -> DataFrame:
 
 
 def _by_seed(rows: DataFrame) -> list[float]:
-    """One value a train seed."""
+    """Mean value of a metric per train seed, in the order of the seeds, from the rows of one cell."""
     return rows.groupby("train_seed", sort=True).value.mean().tolist()
 
 
 def render(results: Sequence[ReproductionResult]) -> Table:
-    """The results as a table for the terminal."""
+    """Table of the results for the terminal, one line per cell."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -245,7 +252,7 @@ def render(results: Sequence[ReproductionResult]) -> Table:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns 0 if every cell is good, else 1."""
+    """Exit code of `python -m repro.results.reproduction`: 0 if every cell is good, else 1."""
     parser = Parser(
         prog="repro.results.reproduction",
         description="Compare a run with the committed results, cell by cell.",

@@ -1,7 +1,8 @@
-"""Files of records: reading, appending, publishing, and conversion to data frames. The schema is in
-`repro.results.record`, the command line in `repro.results.__main__`.
+"""Files of records: reading, appending, publishing, and conversion to data frames. `repro.results.record` gives the
+schema and the terms *question* (the evaluation), *answer* (the result), *cell* (an evaluation under all its seeds) and
+numerics class; the command line is in `repro.results.__main__`.
 
-There is one file per checkpoint, train seed and suite, with one record a line. Lines are appended under a lock and
+There is one file per checkpoint, train seed and suite, with one record per line. Lines are appended under a lock and
 synced: a killed run leaves at most an incomplete last line, which the next append removes. Runs write to folders of
 their own; only `publish` writes to results/raw.
 """
@@ -44,19 +45,21 @@ RAW = ROOT / "results" / "raw"
 
 # --- reading ------------------------------------------------------------------------------------------------
 def read(path: Path) -> list[Record]:
-    """Every record of a file, in order; ValueError `FILE:LINE: what; remedy` at an invalid or incomplete line."""
+    """Every record of a file, in order; ValueError, with file, line, fault and remedy, at an invalid or incomplete
+    line."""
     data = path.read_bytes()
     records = _parse(path, data)
     if not data.endswith(b"\n") and data:
         raise ValueError(
             f"{path}:{len(records) + 1}: incomplete last line, its writer was killed; run the same command again, "
-            "which removes it and answers the question again"
+            "which removes the line and repeats the evaluation"
         )
     return records
 
 
 def _parse(path: Path, data: bytes) -> list[Record]:
-    """The records of all lines that end in a newline; what follows the last newline is incomplete."""
+    """Records of all lines of `data` that end in a newline; an incomplete last line is ignored. `path`: for
+    messages."""
     records = []
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
@@ -69,12 +72,12 @@ def _parse(path: Path, data: bytes) -> list[Record]:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a finite number")
+    raise ValueError(f"the record contains {constant}, and records hold finite numbers only")
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The record files of a folder: those in the `raw` folders below it if there are any, else those in it. ValueError
-    if the folder does not exist."""
+    """Paths of the record files (*.jsonl) of a folder: those in the folders named `raw` below it if there are any, else
+    those in the folder itself. ValueError if the folder does not exist."""
     if not folder.is_dir():
         raise ValueError(
             f"no folder {folder}; give one that holds records (*.jsonl), for example results/raw"
@@ -84,26 +87,27 @@ def record_files(folder: Path) -> list[Path]:
 
 
 def collect(folder: Path) -> list[Record]:
-    """All records of a folder (see `record_files`); ValueError at an invalid line."""
+    """All records in the files of a folder (see `record_files`); ValueError at an invalid line."""
     return [record for path in record_files(folder) for record in read(path)]
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 class Store:
-    """Records of one folder, one file per (checkpoint, seed, suite); several processes may append at once."""
+    """Records in the files of one folder, one file per (checkpoint, train seed, suite); several processes may append at
+    once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._read: dict[Path, tuple[tuple[int, int], list[Record]]] = {}
 
     def path(self, record: Record) -> Path:
-        """The file that a record belongs to."""
+        """Path of the file to which a record belongs."""
         seed = record.question.checkpoint.seed
         name = f"{record.labels.checkpoint}-s{seed}.{record.labels.suite}.jsonl"
         return self.folder / re.sub(r"[^\w@.+-]", "_", name, flags=re.ASCII)
 
     def records(self) -> list[Record]:
-        """All complete records; an incomplete last line (its writer was killed) is ignored."""
+        """All records of the folder; an incomplete last line of a file, whose writer was killed, is ignored."""
         return [record for path in sorted(self.folder.glob("*.jsonl")) for record in self._records_of(path)]
 
     def _records_of(self, path: Path) -> list[Record]:
@@ -114,8 +118,8 @@ class Store:
         return self._read[path][1]
 
     def find(self, question_id: str, numerics: Json, timed_on: str | None = None) -> Record | None:
-        """The record of a question in a numerics class, None if there is none. `timed_on`: only one whose speed was
-        measured on this device."""
+        """Record of the evaluation with SHA-256 `question_id` in a numerics class; None if there is none. `timed_on`:
+        only a record whose decoding speed was measured on this device (None: any record)."""
         for record in self.records():
             speed = record.measurements.speed
             here = record.id == question_id and record.measurements.numerics.data() == numerics
@@ -124,9 +128,10 @@ class Store:
         return None
 
     def append(self, record: Record) -> bool:
-        """Append a record and sync the file; False if the same answer (timed on the same device) is already stored.
+        """Append a record to its file and sync it. Returns False, and appends nothing, if a record of the same
+        evaluation and numerics class, timed on the same device, is already stored.
 
-        Raises ValueError if the question has a different answer in the same numerics class.
+        Raises ValueError if a stored record of the same evaluation and numerics class has a different result.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
@@ -145,17 +150,18 @@ class Store:
 
 
 class Published(NamedTuple):
-    """Number of records added, and of those that were already there."""
+    """Number of records that `publish` `added`, and of those that were `already` published."""
 
     added: int
     already: int
 
 
 def publish(source: Path, target: Path = RAW) -> Published:
-    """Copy the records of a run to the committed ones.
+    """Copy the records of a run (folder `source`) to the published ones (folder `target`); returns their numbers.
 
-    Raises ValueError, and writes nothing, if a line of source or target is invalid, a task was limited, a recipe has an
-    override (`duo+3fa9c1`: tables of the paper never contain such results), or an answer contradicts another one.
+    Raises ValueError, and writes nothing, if a line of source or target is invalid, a task was evaluated with a limit,
+    a recipe has changed settings (`duo+3fa9c1`: tables of the paper never contain such results), or two results of one
+    evaluation and numerics class differ.
     """
     store = Store(target)
     answers = {_identity(record): record for record in (collect(target) if target.is_dir() else [])}
@@ -188,7 +194,8 @@ def _identity(record: Record) -> tuple[str, str]:
 
 
 def _timed_on(record: Record) -> tuple[str, str, str] | None:
-    """Engine, device and clock of a speed; the same answer timed on two devices gives two records."""
+    """Engine, device and clock of the measured speed of a record, None without one. The same result, timed on two
+    devices, gives two records."""
     speed = record.measurements.speed
     return (speed.engine, speed.device, speed.clock) if speed else None
 
@@ -203,14 +210,16 @@ COLUMNS = (
 
 
 def frame(folder: Path) -> DataFrame:
-    """One row per (record, metric) of a folder; columns `COLUMNS`."""
+    """Frame of the records in a folder, one row per (record, metric); columns `COLUMNS` (see `to_frame`)."""
     return to_frame(collect(folder))
 
 
 def to_frame(records: Iterable[Record]) -> DataFrame:
-    """One row per (record, metric), columns `COLUMNS`. A null label is an empty string; an unknown number is NaN.
+    """Frame of records, one row per (record, metric), columns `COLUMNS`. A null label is an empty string; an unknown
+    number is NaN.
 
-    `numerics`, `protocol` and `subject` (the question without digest and seeds) are canonical JSON.
+    `numerics`, `protocol` and `subject` (the evaluation without the checkpoint's digest and the seeds) are canonical
+    JSON.
     """
     from pandas import DataFrame
 
@@ -234,12 +243,13 @@ def to_frame(records: Iterable[Record]) -> DataFrame:
 
 
 def one_protocol(rows: DataFrame) -> None:
-    """ValueError with the first difference if rows of two protocols would share a column."""
+    """Raise ValueError, naming the first difference, unless all rows of a frame of records have the same protocol."""
     one_of(rows, "protocol", "two protocols would share a column")
 
 
 def one_of(rows: DataFrame, column: str, complaint: str) -> None:
-    """ValueError with `complaint` and the first difference unless all values (canonical JSON) of `column` are equal."""
+    """Raise ValueError, with `complaint` and the first difference, unless all values (canonical JSON) in `column` of a
+    frame of records are equal."""
     first = rows.drop_duplicates(column)
     if len(first) > 1:
         one, other = first.iloc[0], first.iloc[1]
@@ -251,7 +261,7 @@ def one_of(rows: DataFrame, column: str, complaint: str) -> None:
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Sample standard deviation; NaN of one value, 0 of values that are equal up to rounding."""
+    """Sample standard deviation of `values`: NaN for a single one, 0 if they are equal up to rounding."""
     if len(values) < 2:
         return math.nan
     spread = stdev(values)
@@ -259,12 +269,13 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def summarise(rows: DataFrame) -> DataFrame:
-    """One row per (cell, metric): its labels; `value` (mean) and `sd_seeds` (standard deviation) over `seeds` train
-    seeds; for the evaluation of one network `se` (root mean square over seeds), `n`, `nfe`, `tokens_per_nfe`.
+    """Frame with one row per (cell, metric) of a frame of records: the labels; `value` (mean) and `sd_seeds` (standard
+    deviation) over `seeds` train seeds; `se`, standard error of the evaluation of one network (root mean square over
+    seeds); `n` rows evaluated; `nfe` forward passes per row and `tokens_per_nfe`, tokens per forward pass.
 
-    A train seed with several records (other numerics, other sampling seeds) counts once, with their mean. The `note` of
-    a cell marks an older version of a part (`repro.results.versions`).
-    Raises ValueError if two cells would have the same labels, naming what differs between their questions.
+    A train seed with several records (other numerics classes or sampling seeds) counts once, with their mean. The
+    `note` marks a cell with an older version of a component, for example of the sampler (`repro.results.versions`).
+    Raises ValueError if two cells would have the same labels, naming the setting in which their evaluations differ.
     """
     from pandas import DataFrame
 

@@ -1,7 +1,8 @@
-"""Records of older versions of a part: the same question except for a version. Tables mark them, figures omit them.
+"""Records whose task, sampler, plan or other component (part) has an older version than in another record of otherwise
+the same evaluation. Tables mark them, figures omit them.
 
-A part's `version` is raised when what it computes changes; its earlier records stay in their files. Which of two
-versions is older follows from the records alone.
+The `version` of a component is raised when what it computes changes; its earlier records stay in their files. Which of
+two versions is older follows from the records alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from repro.results.record import Record, text
 
 
 def older(subjects: Iterable[str]) -> dict[str, str]:
-    """Canonical JSON of each question -> `older: PART version N`, or "" if no other question has a newer version."""
+    """Mark `older: PART version N` of each evaluation in `subjects` (canonical JSON), by that JSON; "" if no other one
+    has a newer version of a component."""
     alike: dict[str, list[tuple[str, dict[str, tuple[str, int]]]]] = defaultdict(list)
     for subject in dict.fromkeys(subjects):
         question = json.loads(subject)
@@ -33,14 +35,15 @@ def older(subjects: Iterable[str]) -> dict[str, str]:
 
 
 def latest(records: Sequence[Record]) -> list[Record]:
-    """The records without those that a newer version of a part has answered again."""
+    """The records without those whose evaluation was repeated with a newer version of a component (part)."""
     subjects = [text(record.question.subject) for record in records]
     marks = older(subjects)
     return [record for record, subject in zip(records, subjects, strict=True) if not marks[subject]]
 
 
 def _versions(data: Any, place: str) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Each part of a question: its place (`plan.`, with a dot at the end), name and version."""
+    """Triples (path, (name, version)) of every component (part) nested in JSON `data`; a path ends in a dot: `plan.`.
+    `place`: path of `data`."""
     if isinstance(data, dict) and "part" in data and "version" in data:
         yield place, (data["part"], data["version"])
     inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()

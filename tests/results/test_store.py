@@ -132,7 +132,7 @@ def test_same_question_other_answer_is_an_error_and_other_numerics_are_kept(tmp_
 def test_answers_agree_symmetrically():
     a, b = (record(question(), {"gap": (value, None, 8)}) for value in (0.2, 0.2001))
     for one, other in ((a, b), (b, a)):
-        with pytest.raises(ValueError, match="two answers"):
+        with pytest.raises(ValueError, match="two results"):
             agree(one, other)
 
 
@@ -149,7 +149,7 @@ def test_publish_copies_once_and_refuses_the_whole_run_before_it_writes(tmp_path
     store(tmp_path / "tuned", [bound("llada@nano"), overridden])
     with pytest.raises(ValueError, match=r"jsonl:1: 'duo\+3fa9c1' has an override"):
         publish(tmp_path / "tuned", target)
-    with pytest.raises(ValueError, match="two answers"):
+    with pytest.raises(ValueError, match="two results"):
         publish(store(tmp_path / "other", [bound("llada@nano"), bound(shift=0.1)]), target)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no records in"):

@@ -270,7 +270,7 @@ def test_records_are_named_by_hash_or_label(tmp_path, capsys):
     made = laws()
     assert explain.select(made, made[0].cell[:12]) == explain.select(made, "mdlm@nano/law/ancestral/1")
     assert explain.select(made, made[0].sha256) == [made[0]]
-    with pytest.raises(ValueError, match="matches 4 cells"):
+    with pytest.raises(ValueError, match="selects 4 evaluations"):
         explain.select(made, "mdlm@nano/law")
     with pytest.raises(ValueError, match="nearest is 'mdlm@nano/law/random/4'"):
         explain.select(made, "mdlm@nano/law/randm/4")
