@@ -1,8 +1,11 @@
 """Evaluations: score checkpoints on suites of tasks across samplers, and compare records with published numbers.
 
-Start at `request` (a request becomes a grid of questions), `runner` (answers them and writes records) and `task` (what
-a task implements); `work_queue` shares the work among processes, `table` prints records. `cli`, `commands` and
-`listing` are the command line `python -m repro.evals`.
+Start at `request` (lays out a request as a grid of evaluations), `runner` (runs each and stores its result as a
+record) and `task` (what a task implements); `work_queue` shares the work among processes, `table` prints records.
+`cli`, `commands` and `listing` are the command line `python -m repro.evals`.
+
+An evaluation is what a record's `question` describes: checkpoint, task, sampler, decoding plan, seed, limit on items
+and protocol. Its result is the record's `answer`.
 
 Rooms inside: `tasks/`, `lm/` (lm-eval), `likelihood/`, `perplexity/`, `text_quality/`, `planning/` (estimated cost),
 `published/` (published numbers). May import every room below it (`repro.results` and down); pyproject.toml has the

@@ -1,7 +1,7 @@
-"""Batch size: as many rows as fit the accelerator's free memory, halved after an out-of-memory error. Answers do not
-depend on it.
+"""Batch size of an evaluation: as many rows as fit the accelerator's free memory, halved after an out-of-memory error.
+Results do not depend on it.
 
-    halving(lambda rows: task.answer(model, ask, rows), fitted(model, task, ask))
+    halving(lambda batch: evaluate(task, batch), fitted(model, task, ask))
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ Found = TypeVar("Found")
 
 
 def fitted(model: Model, task: Task, ask: Ask) -> int | None:
-    """Rows that are estimated to fit the free memory of the model's card; None on a CPU and for an unknown workload."""
+    """Estimated number of rows of one forward that fit the free memory of the GPU that holds the model.
+
+    None on a CPU, and for a task of unknown workload.
+    """
     network, workload = model.size(), task.workload(model, ask)
     if network is None or workload is None or not workload.forwards:
         return None
@@ -31,9 +34,10 @@ def fitted(model: Model, task: Task, ask: Ask) -> int | None:
 
 
 def halving(find: Callable[[int | None], Found], rows: int | None) -> Found:
-    """Call `find(rows)`; after an out-of-memory error again with half as many rows (None counts as MOST), down to one.
+    """The result of `find(rows)`, called again with half as many rows after each out-of-memory error.
 
-    Raises ValueError if one row does not fit.
+    `rows` is a batch size; None leaves it to `find` and is halved as if it were MOST. Raises ValueError if a batch of
+    one row does not fit.
     """
     while True:
         try:
@@ -41,21 +45,21 @@ def halving(find: Callable[[int | None], Found], rows: int | None) -> Found:
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise ValueError(
-                    "one row does not fit in the accelerator's memory; use a larger card"
+                    "a batch of one row does not fit in the accelerator's memory; use one with more memory"
                 ) from None
         rows = (MOST if rows is None else rows) // 2
         torch.cuda.empty_cache()
 
 
 MOST = 256
-"""Most rows of a forward."""
+"""Largest number of rows in one forward."""
 SPARE = 0.8
-"""Share of the free memory that a batch may take; the rest is slack for the allocator."""
+"""Fraction of the free memory that a batch may take; the rest is slack for the allocator."""
 
 
 # --- batches ------------------------------------------------------------------------------------------------
 def row_bytes(network: Size, length: int, positions: int, value: int, cached: bool) -> int:
-    """Bytes of one row of `length` tokens in a forward without gradients, `value` bytes an activation.
+    """Estimated bytes of one row of `length` tokens in a forward without gradients, with `value` bytes per activation.
 
     Counts residual and normed states, queries, keys, values and the feed-forward of one layer, an attention mask,
     logits in float32 and probabilities in float64 at `positions`, and the KV cache if `cached`.
@@ -69,7 +73,10 @@ def row_bytes(network: Size, length: int, positions: int, value: int, cached: bo
 def fitting_batch(
     network: Size, length: int, free: float, *, positions: int, value: int, cached: bool = False
 ) -> int:
-    """Rows of `length` tokens that fit in `free` bytes: a power of two from 1 to MOST."""
+    """Batch size at which rows of `length` tokens fit in `free` bytes: a power of two from 1 to MOST.
+
+    `positions` per row have logits, `value` is the bytes of an activation, and `cached` counts a KV cache.
+    """
     rows = SPARE * free / row_bytes(network, length, positions, value, cached)
     batch = 1
     while 2 * batch <= min(rows, MOST):
@@ -78,8 +85,10 @@ def fitting_batch(
 
 
 def rows_at_once(workload: Workload, network: Size, free: float, value: int) -> int:
-    """Rows of a workload's forward that fit in `free` bytes, `value` bytes an activation. A KV cache is counted if
-    forwards attend to more tokens than they compute."""
+    """Batch size at which the mean forward of a workload fits in `free` bytes, with `value` bytes per activation.
+
+    A KV cache is counted if forwards attend to more tokens than they compute.
+    """
     length = round(workload.keys / workload.tokens)
     positions = round(workload.heads / workload.forwards)
     cached = workload.tokens < workload.forwards * length

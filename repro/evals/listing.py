@@ -1,4 +1,4 @@
-"""What can be named on the command line of `python -m repro.evals`: a line each, with its source or purpose."""
+"""Text of `python -m repro.evals list`: one line per sampler, suite, task, ..., with its source or purpose."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from repro.evals.suites import SUITES, read_suite
 from repro.samplers.presets import LOGITS_PROCESSORS, PRESETS, SOURCES
 
 Line = tuple[str, str, str]
-"""Name, what it fits, and what it does."""
+"""Three columns: name; noise processes, kind or row length; source or purpose."""
 
 
 def lines(kinds: Sequence[str]) -> Iterator[str]:
-    """The named lists in aligned columns, under headings if there are several."""
+    """Lines of text that list all names of each kind (of `cli.LISTS`) in aligned columns, with a heading per kind if
+    there are several."""
     for kind in kinds:
         if len(kinds) > 1:
             yield f"{kind}:"
@@ -82,7 +83,7 @@ def _files() -> list[Path]:
 
 
 def _purpose(path: Path) -> str:
-    """The first sentence of the comment at the head of a suite."""
+    """First sentence of the comment at the head of a suite's TOML file."""
     head = []
     for line in path.read_text("utf-8").splitlines():
         if not line.startswith("#"):
@@ -92,5 +93,5 @@ def _purpose(path: Path) -> str:
 
 
 def _sentence(cls: type[Part]) -> str:
-    """The beginning of a docstring, up to its first colon, semicolon or full stop."""
+    """Beginning of a class's docstring, up to its first colon, semicolon or full stop."""
     return re.split(r"[.:;]\s", " ".join((cls.__doc__ or "").split()) + " ")[0] + "."

@@ -1,9 +1,9 @@
-"""lm-eval's own command line with the model "repro" registered (the model itself: `repro.evals.lm.adapter`).
+"""Command line of lm-eval with the model type "repro" registered (its code is in `repro.evals.lm.adapter`).
 
     python -m repro.evals.lm_harness run --model repro --include_path my_tasks --tasks my_task \\
         --model_args ckpt=runs/mdlm@nano.text-s0,sampler=low_confidence
 
-lm-eval releases that read the entry point `lm_eval.models` find the model without this command.
+lm-eval releases that read the entry point `lm_eval.models` find the model type without this command.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from repro.samplers.presets import preset
 
 @register_model("repro")
 class Repro(Adapter):
-    """The adapter that lm-eval's command line creates; `--model_args` are the parameters of `__init__`.
+    """A checkpoint as an lm-eval model, created by lm-eval's command line; `--model_args` are the parameters below.
 
-    ValueError for a value that is not valid and for a name that does not exist.
+    `policy`: whether the sampler's (suite) or the lm-eval task's (task) generation settings win where they differ;
+    `overlong`: whether a prompt that is too long is an error or is truncated on the left. ValueError for an invalid
+    value, and for a sampler or estimator that does not exist.
     """
 
     def __init__(
@@ -56,13 +58,16 @@ class Repro(Adapter):
             ("overlong", overlong, ("error", "truncate")),
         ):
             if value not in valid:
-                raise ValueError(f"{name}={value!r} is not {' or '.join(valid)}")
+                raise ValueError(
+                    f"{name}={value!r} is not {' or '.join(valid)}; give one of them in --model_args"
+                )
         # lm-eval passes cuda:0 by default, also on machines without CUDA
         if device is not None and (not device.startswith("cuda") or torch.cuda.is_available()):
             model.denoiser.to(device)
         if not str(batch_size).isdigit() or int(batch_size) < 1 or max_batch_size is not None:
             raise ValueError(
-                f"batch_size={batch_size!r} is not a positive number; results do not depend on it, use for example 64"
+                f"batch_size={batch_size!r} is not a positive number, or max_batch_size is given, which has no effect;"
+                " results do not depend on the batch size, use for example 64"
             )
         noise = parts.canonical(model.recipe.process)["part"]
         rule = named_estimator(DEFAULT[noise] if estimator is None else estimator)
@@ -71,24 +76,28 @@ class Repro(Adapter):
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> Repro:
-        """Create from `NAME=VALUE,...`; ValueError names the nearest valid name."""
+        """The model from the text of --model_args, `NAME=VALUE,...`; ValueError names the nearest valid name."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict | None = None) -> Repro:
-        """Create from model_args by name; ValueError names the nearest valid name."""
+        """The model from model_args as a dict, name -> value; ValueError names the nearest valid name."""
         valid = list(inspect.signature(cls).parameters)
         for name in arg_dict:
             if name not in valid:
                 raise ValueError(f"no model_arg {name!r}; {nearest(name, valid)}")
         if "ckpt" not in arg_dict:
-            raise ValueError("give --model_args ckpt=DIR (or ckpt=oracle:RECIPE@SCALE)")
+            raise ValueError(
+                "no checkpoint given: pass --model_args ckpt=DIR (or ckpt=oracle:RECIPE@SCALE, the exact model of a"
+                " synthetic corpus)"
+            )
         given = {name: value for name, value in (additional_config or {}).items() if value is not None}
         return cls(**arg_dict, **given)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run lm-eval's own command line; importing this module registers the model."""
+    """Run lm-eval's command line on `argv` (None: sys.argv) and return the exit status; importing this module has
+    registered the model type."""
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
@@ -101,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _arguments(argv: Sequence[str] | None) -> Generator[None]:
-    """Replaces sys.argv, from which alone lm-eval reads its arguments."""
+    """Context in which sys.argv has the arguments `argv`; lm-eval reads its arguments only from there."""
     before = sys.argv
     sys.argv = before if argv is None else [before[0], *argv]
     try:

@@ -1,8 +1,10 @@
-"""Requests: tasks of a suite x presets x tokens per step x seeds, as a grid of questions for `repro.evals.runner`.
+"""Requests: a suite's tasks x sampler presets x tokens per step x seeds, laid out as a grid of evaluations.
 
     score("runs/mdlm@nano-s0", samplers=["all"])      -> list of records
 
-Combinations that cannot be run are skipped, each with its reason.
+`repro.evals.runner` runs the grid. An evaluation is what a record's `question` describes: checkpoint, task, sampler,
+decoding plan (length, block length, steps, KV cache), seed, limit on items and protocol. Combinations that cannot be
+run are skipped, each with its reason.
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ from repro.samplers.presets import PRESETS, preset
 def chosen_presets(
     names: Sequence[str], everything: Sequence[str], model: Model
 ) -> tuple[list[str], list[Skip]]:
-    """Presets by name, and skips. `all`: those of `everything` that fit the process, the others skipped with a reason.
+    """Names of the sampler presets to run, and those left out with the reason.
 
-    Raises ValueError for a named preset that does not fit.
+    For `names` = ["all"]: those of `everything` that fit the model's noise process; the others are left out. Otherwise
+    all of `names`; ValueError if one does not exist or does not fit the process.
     """
     noise = registry.part_name(type(model.recipe.process))
     wanted = everything if list(names) == ["all"] else names
@@ -58,8 +61,11 @@ def chosen_presets(
 def cells(
     suite: Suite, model: Model, request: Request, reason: Callable[[Task, Model], str | None]
 ) -> tuple[list[Cell], list[Skip]]:
-    """All questions of a grid in order, and skips; `reason` says why a task does not apply (None: it does). A question
-    that two presets share appears once."""
+    """All evaluations of a request in order, and what is skipped with the reason.
+
+    `reason` returns why a task does not apply to a model (None: it applies). If two presets give the same evaluation,
+    it appears once.
+    """
     found: list[Cell] = []
     skipped: list[Skip] = []
     for task in suite.tasks:
@@ -80,7 +86,7 @@ def cells(
                     if isinstance(cell, Skip):
                         skipped.append(cell)
                     elif cell.ask in asked:
-                        same = f"the same question as {asked[cell.ask]}"
+                        same = f"the same evaluation as {asked[cell.ask]}"
                         skipped.append(Skip(f"{name} for {task.name}", same))
                     else:
                         asked[cell.ask] = name
@@ -97,9 +103,12 @@ def _plans(
     request: Request,
     seed: int,
 ) -> Iterator[Cell | Skip]:
-    """The questions of one preset with one plan of the suite: one for each number of steps, or one for an adaptive
-    sampler. The label is the planned rate, since steps are whole numbers: 32 tokens at 5 a step take 7 steps of
-    4.57143."""
+    """The evaluations of one sampler preset under one `[[plans]]` entry of the suite: one per number of steps, or a
+    single one for an adaptive sampler; a Skip where sampler and steps do not fit.
+
+    The label `tokens_per_step` is the rate that results from rounding the number of steps up: 32 tokens at 5 per step
+    take 7 steps, 4.57143 tokens per step.
+    """
     sampler, length = preset(name), task.gen_length(model)
     block = request.block_length or way.block_length or model.denoiser.required_block_size or length
     named_cache = request.cache or way.cache
@@ -120,7 +129,7 @@ def _plans(
             steps = each * max(1, length // block)
             labelled.setdefault(steps, "all" if each == 1 else f"{length / steps:g}")
     if not labelled:
-        yield Skip(f"{name} for {task.name}", "the suite has no number of steps; give --tokens-per-step")
+        yield Skip(f"{name} for {task.name}", "the suite sets no number of steps; give --tokens-per-step")
     for steps, label in labelled.items():
         planned = dataclasses.replace(plan, steps=steps)
         try:
@@ -132,7 +141,8 @@ def _plans(
 
 
 def default_store(model: Model, name: str) -> Path:
-    """The folder of records: raw in the run folder of a checkpoint, or in runs/NAME for an oracle or a release."""
+    """Default folder of records: `raw` in the run folder of a checkpoint; runs/NAME/raw for an exact model (oracle) or
+    released weights."""
     folder = runs() / name.replace(":", "_") if model.folder is None else model.folder.parent
     return folder / "raw"
 
@@ -152,7 +162,11 @@ def score(
     batch: int | None = None,
     corpus: str | None = None,
 ) -> list[Record]:
-    """Score a model and return its records, as `python -m repro.evals` does; the arguments are those of `Request`."""
+    """Records of a model's evaluations, computed and stored as by `python -m repro.evals`.
+
+    `ckpt` is a loaded model, a checkpoint folder, a Hub name or oracle:RECIPE@SCALE; the other arguments are described
+    in `Request`.
+    """
     model = ckpt if isinstance(ckpt, Model) else load(ckpt)
     request = Request(
         samplers,
@@ -174,7 +188,11 @@ def score(
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate; None leaves the choice to the suite (`suite` itself: to the recipe)."""
+    """What to evaluate a model on; a field of None leaves the choice to the suite (and `suite` None to the recipe).
+
+    `samplers`: names of presets; `tasks`: names; `tokens_per_step`: numbers or "all"; `seeds`: of sampling; `limit`:
+    largest number of items per task; `block_length`: tokens per block.
+    """
 
     samplers: Sequence[str] = ("all",)
     tasks: Sequence[str] | None = None
@@ -182,28 +200,29 @@ class Request:
     seeds: Sequence[int] = (0,)
     limit: int | None = None
     samples: int | None = None
-    """Number of samples of every task that has one; `most_samples` is an upper bound."""
+    """Number of samples for every task that draws samples; `most_samples` is an upper bound on it instead."""
     suite: str | None = None
     block_length: int | None = None
     cache: str | None = None
-    """`prefix`, `dual` or `dual:refresh=4`; None: every step forwards the whole sequence."""
+    """KV cache: `prefix`, `dual` or `dual:refresh=4`; None: the suite's, by default none."""
     out: Path | None = None
-    """Records go to OUT/raw; None: `default_store`."""
+    """Folder under which records are stored, in OUT/raw; None: `default_store`."""
     estimator: str | None = None
-    """Likelihood estimator of lm-eval's tasks; None: the suite's, else the process's default."""
+    """Likelihood estimator for lm-eval tasks; None: the suite's, else the default of the noise process."""
     shots: int | None = None
     template: Template | None = None
-    """Few-shot examples and chat template of lm-eval's tasks; None: the task's, and a template if the data has one."""
+    """Chat template for lm-eval tasks; None: used if the model's data has one. `shots`: number of few-shot examples;
+    None: the task's."""
     batch: int | None = None
-    """Most rows of a forward; None: the task's default. Answers do not depend on it."""
+    """Largest number of rows in one forward; None: the task's default. Results do not depend on it."""
     most_samples: int | None = None
     corpus: str | None = None
-    """The user's own text (`repro.evals.perplexity.corpora`); `tasks` then name its packing."""
+    """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A grid ready to run: its cells, what is skipped, and where records go."""
+    """A grid of evaluations ready to run (`cells`), what is skipped, where records are stored, and the batch size."""
 
     model: Model
     suite: Suite
@@ -213,11 +232,11 @@ class Prepared:
     batch: int | None
 
     def run(self) -> Iterator[tuple[Record, bool]]:
-        """Yield records as they come, and whether this process wrote each."""
+        """Yield each record as soon as it exists, and whether this process wrote it."""
         return run_grid(self.model, self.suite, self.cells, self.store, self.batch)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
-        """Records of this grid in the order of its questions."""
+        """`records` of this grid, sorted in the order of its evaluations."""
         place = {question(self.model, cell).id: number for number, cell in enumerate(self.cells)}
         return sorted(records, key=lambda record: place[record.id])
 
@@ -225,19 +244,19 @@ class Prepared:
 def lay_out(
     model: Model, request: Request, reason: Callable[[Task, Model], str | None]
 ) -> tuple[Suite, list[Cell], list[Skip]]:
-    """The suite with the request's changes, its questions in order, and skips; `reason` says why a task does not apply
-    (None: it does).
+    """The suite with the request's changes, its evaluations in order, and what is skipped with the reason.
 
-    Raises ValueError for settings that cannot be met or would have no effect.
+    `reason` returns why a task does not apply to a model (None: it applies). Raises ValueError for settings that are
+    invalid or would have no effect.
     """
     if request.cache is not None:
         cache(request.cache)
     twice = [seed for seed, times in Counter(request.seeds).items() if times > 1]
     if twice:
-        raise ValueError(f"seed {twice[0]} is given twice; give it once")
+        raise ValueError(f"seed {twice[0]} is given twice; give each seed once")
     if request.corpus is not None and request.suite is not None:
         raise ValueError(
-            f"suite {request.suite!r} has no effect on a corpus of your own; leave it out, and name a packing as task"
+            f"suite {request.suite!r} has no effect together with a corpus; leave it out, and name a packing as task"
         )
     suite = _with_tasks(read_suite(request.suite or model.recipe.suite), model, request)
     samples = request.most_samples if request.samples is None else request.samples
@@ -248,7 +267,7 @@ def lay_out(
 
 
 def _with_tasks(suite: Suite, model: Model, request: Request) -> Suite:
-    """The suite with the tasks that the request names, and its options for lm-eval's tasks."""
+    """The suite with only the tasks that the request names, and with the request's options for lm-eval tasks."""
     tasks = suite.tasks
     if request.corpus is not None:
         packings = [None] if request.tasks is None else request.tasks
@@ -271,7 +290,8 @@ def _check_effects(
     samples: int | None,
     reason: Callable[[Task, Model], str | None],
 ) -> None:
-    """ValueError for settings of generation if nothing is generated, or if every sampler ignores them."""
+    """Raise ValueError if the request has settings of generation and no task generates text, or sets tokens per step
+    and every sampler is adaptive."""
     given = {
         "samplers": list(request.samplers) != ["all"],
         "tokens per step": request.tokens_per_step is not None,
@@ -281,16 +301,22 @@ def _check_effects(
     }
     what = next((name for name, is_given in given.items() if is_given), None)
     if what and not any(task.generates and reason(task, model) is None for task in suite.tasks):
-        raise ValueError(f"{what} given, but no task of suite {suite.name!r} that applies here generates")
+        raise ValueError(
+            f"{what} given, but no task of suite {suite.name!r} that fits this model generates text; leave it out"
+        )
     if request.tokens_per_step is not None and _all_adaptive(suite, model, request, reason):
-        raise ValueError("tokens per step given, but every sampler here is adaptive and chooses them itself")
+        raise ValueError(
+            "tokens per step given, but every sampler here is adaptive and chooses them itself; leave it out"
+        )
 
 
 def _with_samples(suite: Suite, samples: int, exactly: bool) -> Suite:
-    """The suite with `samples` samples in every task that counts them, or at most that many."""
+    """The suite with `samples` samples in every task that draws samples, or (not `exactly`) at most that many."""
     counts = [parts.leaves(task).get("samples") for task in suite.tasks]
     if all(count is None for count in counts):
-        raise ValueError(f"samples given, but no task of suite {suite.name!r} counts samples; use a limit")
+        raise ValueError(
+            f"samples given, but no task of suite {suite.name!r} draws samples; use a limit instead"
+        )
     tasks = [
         task
         if count is None or (not exactly and count <= samples)
@@ -303,7 +329,7 @@ def _with_samples(suite: Suite, samples: int, exactly: bool) -> Suite:
 def _all_adaptive(
     suite: Suite, model: Model, request: Request, reason: Callable[[Task, Model], str | None]
 ) -> bool:
-    """Whether there are samplers and none takes a number of steps."""
+    """Whether the request has samplers and all are adaptive, so that none takes a number of steps."""
     tasks = [task for task in suite.tasks if task.generates and reason(task, model) is None]
     ways = [way for task in tasks for way in suite.ways(task.name)]
     names = {name for way in ways for name in chosen_presets(request.samplers, way.presets, model)[0]}
@@ -311,7 +337,8 @@ def _all_adaptive(
 
 
 def _resolved(cells: list[Cell]) -> tuple[list[Cell], list[Skip]]:
-    """Questions with every pin resolved, and skips of those whose corpus cannot be reached."""
+    """Evaluations with settings read from their source where the task leaves them open (`Task.resolved`), and those
+    skipped because that source cannot be reached."""
     found: list[Cell] = []
     lost: list[Skip] = []
     for cell in cells:
@@ -324,7 +351,10 @@ def _resolved(cells: list[Cell]) -> tuple[list[Cell], list[Skip]]:
 
 
 def prepare(model: Model, request: Request) -> Prepared:
-    """The grid of a request; makes the folder of its records. ConnectionError if no corpus can be reached."""
+    """The grid of evaluations of a request; creates the folder of its records.
+
+    Raises ValueError for an invalid request, and ConnectionError if the sources of all its tasks are out of reach.
+    """
     chosen, laid, skipped = lay_out(model, request, lambda task, model: task.skip(model))
     found, lost = _resolved(laid)
     if lost and not found:

@@ -1,8 +1,9 @@
-"""Runner: answer each question of a grid once and store it as a record with its measurements.
+"""Runner: compute each evaluation of a grid once and store it as a record with its measurements.
 
-A question that the store already answers (same question and numerics class; for a speed also the same device) is not
-computed again, nor is a finished chunk of one (`repro.evals.work_queue`). So a killed run continues where it stopped,
-and several processes can share a grid.
+An evaluation is identified by the record's `question` (checkpoint, task, sampler, decoding plan, seed, limit,
+protocol) and the numerics class (device type, dtype, torch version, attention, threads), for speeds also by the device.
+One whose record is stored is not computed again, nor is a finished chunk of one (`repro.evals.work_queue`). So a
+killed run continues where it stopped, and several processes can share a grid.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from repro.results.record import Question, Record, make_record
 from repro.results.store import Store
 
 POLL = 0.1
-"""Seconds between two looks at the progress of other processes."""
+"""Seconds between two checks whether other processes have finished."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One question to be answered, with the labels that tables print."""
+    """One evaluation of a grid: task and settings (`ask`), and the labels of sampler and rate that tables print."""
 
     task: Task
     ask: Ask
@@ -47,14 +48,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Skip:
-    """What is left out, and why."""
+    """A task, sampler or combination that is not run, and the reason."""
 
     what: str
     reason: str
 
 
 def question(model: Model, cell: Cell) -> Question:
-    """The question of a cell as its record holds it; its `id` is the hash of all that the answer depends on."""
+    """The `question` field of an evaluation's record: all that the result depends on; its `id` is the hash of that."""
     task = parts.canonical(cell.task)
     protocol, overridden = cell.task.protocol(), cell.task.overridden(cell.ask)
     checkpoint = {
@@ -79,7 +80,10 @@ def question(model: Model, cell: Cell) -> Question:
 
 
 def numerics(model: Model) -> dict[str, Any]:
-    """The numerics class of this model and machine: answers of one class are equal up to rounding."""
+    """Numerics class of this model and machine: device type, dtype, torch version, attention and threads.
+
+    Results of one class are equal up to rounding.
+    """
     device = next(model.denoiser.buffers()).device.type
     return _numerics(device, model.precision, "none" if model.weights == "exact" else "sdpa")
 
@@ -97,10 +101,11 @@ def _numerics(device: str, dtype: str, attention: str) -> dict[str, Any]:
 def run_grid(
     model: Model, suite: Suite, todo: Iterable[Cell], store: Store, batch: int | None
 ) -> Iterator[tuple[Record, bool]]:
-    """Answer what the store does not answer yet; yields (record, whether this process wrote it) as they come.
+    """Yield the record of each evaluation as soon as it exists, and whether this process wrote it.
 
-    Processes that write to one store share the work; questions that others are computing are looked at again later.
-    `batch`: most rows of a forward (None: what fits the accelerator's memory; on a CPU the task's default).
+    Evaluations without a stored record are computed. Processes that write to one store share the work; an evaluation
+    that another process is computing is tried again later. `batch`: largest number of rows in one forward (None: what
+    fits the accelerator's memory; on a CPU the task's default).
     """
     kind, commit = numerics(model), _commit()
     folder = store.folder.parent / "chunks"
@@ -145,7 +150,10 @@ def _made(
     store: Store,
     commit: str | None,
 ) -> Record:
-    """Compute the rest of a question and write its record. Raises Busy while other processes are computing it."""
+    """Compute the missing chunks of an evaluation, and write and return its record.
+
+    Raises Busy while other processes compute chunks of it.
+    """
     began = time.perf_counter()
     try:
         answer = cell.task.shared(model, cell.ask, work)
@@ -168,12 +176,13 @@ def _made(
 
 
 def items_file(store: Store, record: Record) -> Path:
-    """The file of a record's items: OUT/items/<question>.jsonl, one JSON object a line."""
+    """Path of the per-item results of a record, OUT/items/ID.jsonl with one JSON object per line; ID is the beginning
+    of the record's id."""
     return store.folder.parent / "items" / f"{record.id[:16]}.jsonl"
 
 
 def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
-    """The labels of a record: names that tables print; they are no part of the question."""
+    """The `labels` field of a record: names that tables print, which do not identify the evaluation."""
     recipe = model.recipe
     name = recipe.name.removeprefix("oracle:")
     found: dict[str, Any] = {
@@ -202,7 +211,7 @@ def _measured(kind: dict[str, Any], answer: Answer, seconds: float, commit: str 
 
 
 def _commit() -> str | None:
-    """The checkout's commit; None outside one (an installed wheel)."""
+    """Git commit of the checkout that this code runs from; None for an installed package."""
     if not (ROOT / ".git").exists():
         return None
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
@@ -211,6 +220,6 @@ def _commit() -> str | None:
 
 
 def measured_alone(device: str, seconds: float) -> dict[str, Any]:
-    """Measurements of an answer about samples that were not generated here: a judge's, in float32 on `device`, without
-    a generation speed."""
+    """The `measurements` field of a record about samples from a file, which a language model scored in float32 on
+    `device` in `seconds`; it has no decoding speed."""
     return _measured(_numerics(device, "float32", "sdpa"), Answer(metrics={}), seconds, _commit())

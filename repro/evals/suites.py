@@ -1,9 +1,9 @@
-"""A suite: tasks that are run together and the settings of each; evals/suites/NAME.toml.
+"""Suites: tasks that are run together and the settings of each, read from evals/suites/NAME.toml.
 
-A generating task runs with every preset at every number of tokens per step, or exactly as its `[[plans]]` say:
-published settings differ by task in block length, steps, cache and sampler. --samplers, --tokens-per-step,
---block-length and --cache replace that one field in every plan. `protocols` names perplexity protocols of
-evals/corpora.toml.
+A task that generates text runs with every sampler preset at every number of tokens per step, or exactly as its
+`[[plans]]` entries say: published settings differ by task in block length, steps, KV cache and sampler. --samplers,
+--tokens-per-step, --block-length and --cache each replace one field in every entry. `protocols` names perplexity
+protocols of evals/corpora.toml, which are run as further tasks.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from repro.samplers.presets import PRESETS, preset
 
 SUITES = ROOT / "evals" / "suites"
 TokensPerStep = float | str
-"""Planned tokens per step: a number, or "all" (one step)."""
+"""Number of tokens decoded per step, or "all" (all tokens of a block in one step)."""
 
 
 class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of one task: every preset at every number of steps (none for adaptive samplers).
+    """One `[[plans]]` entry of a suite: `task` runs with each of `presets` at each of `steps` (none if adaptive).
 
-    `block_length`: 0 for one block of the whole length; `cache`: as on the command line, "" for none.
+    `steps`: numbers of decoding steps; `block_length`: tokens per block, 0 for one block of the whole length;
+    `cache`: KV cache as `--cache` takes it, "" for none.
     """
 
     task: str
@@ -43,8 +44,8 @@ class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite as evals/suites/NAME.toml states it: tasks, tokens per step, the presets of `--samplers all` for a task
-    (default: every preset), and the plans of tasks with published settings."""
+    """Content of evals/suites/NAME.toml: `tasks`, `tokens_per_step` at which they are run, `presets` (task -> sampler
+    presets that `--samplers all` means; default: every preset), and `plans` (tasks with published settings)."""
 
     name: str
     tokens_per_step: list[TokensPerStep]
@@ -53,13 +54,14 @@ class Suite:
     plans: list[Plans]
 
     def ways(self, task: str) -> list[Plans]:
-        """The plans of a task; if the suite has none, one plan of its presets."""
+        """The `[[plans]]` entries of a task; if the suite has none, one entry with the presets of the task."""
         given = [each for each in self.plans if each.task == task]
         return given or [Plans(task=task, presets=self.presets.get(task, list(PRESETS)))]
 
 
 def read_suite(name: str) -> Suite:
-    """Read and check a suite; ValueError names what is wrong and the nearest suite, part or pin."""
+    """The suite of a name in evals/suites; ValueError names an unknown suite or a wrong field, and the nearest valid
+    name."""
     path = SUITES / f"{name}.toml"
     if not path.is_file():
         raise ValueError(f"no suite {name!r}; {nearest(name, [p.stem for p in SUITES.glob('*.toml')])}")
@@ -81,26 +83,28 @@ def read_suite(name: str) -> Suite:
 
 
 def _check(suite: Suite) -> None:
-    """ValueError for presets or plans of unknown tasks, and for plans that cannot be run."""
+    """Raise ValueError for presets or plans of tasks that the suite lacks, and for plans that cannot be run."""
     names = [task.name for task in suite.tasks]
     generating = [task.name for task in suite.tasks if task.generates]
     planned = {each.task for each in suite.plans}
     for task in sorted(suite.presets.keys() - set(names)):
-        raise ValueError(f"presets of unknown task {task!r}; {nearest(task, names)}")
+        raise ValueError(f"[presets] names {task!r}, which is no task of this suite; {nearest(task, names)}")
     for task in sorted(planned - set(generating)):
         raise ValueError(
-            f"plans of {task!r}, which is no generating task of this suite; {nearest(task, generating)}"
+            f"[[plans]] names {task!r}, which is no task of this suite that generates text; {nearest(task, generating)}"
         )
     for task in sorted(planned & suite.presets.keys()):
-        raise ValueError(f"task {task!r} has plans and presets; give one of them")
+        raise ValueError(f"task {task!r} has both plans and presets; give one of them")
     for name in itertools.chain(*suite.presets.values(), *(each.presets for each in suite.plans)):
         preset(name)
     for each in suite.plans:
         adaptive = [p for p in each.presets if preset(p).capabilities.plan == "adaptive"]
         if each.steps and adaptive:
-            raise ValueError(f"a plan of {each.task!r}: {adaptive[0]} is adaptive, it takes no steps")
+            raise ValueError(
+                f"[[plans]] of task {each.task!r}: sampler {adaptive[0]} is adaptive and takes no steps; leave them out"
+            )
         if not each.steps and len(adaptive) < len(each.presets):
-            raise ValueError(f"a plan of {each.task!r} lacks steps")
+            raise ValueError(f"[[plans]] of task {each.task!r} lacks steps; give a list of numbers of steps")
         if each.cache:
             cache(each.cache)
     if not suite.tokens_per_step and set(generating) - planned:

@@ -1,12 +1,13 @@
-"""The table of a scored grid: a row for each preset and tokens per step, columns for metrics with intervals, and NFE.
+"""Tables of a checkpoint's records: one row per sampler preset and tokens per step, one column per metric with its
+interval, and the NFE (number of forwards per row of tokens).
 
-    rows(records)                        one dict for each record and metric, as `--json` prints them
-    show(console, title, records)        the table
+    rows(records)                        one dict per record and metric, as `--json` prints them
+    show(console, title, records)        prints the tables
 
-Metrics that do not depend on a sampler stand above it, a line each; metrics that end in a number (`accuracy_16`) have a
-line for each number and a column for each name. Intervals are 95 %: Wilson's for shares of items, else value ± 1.96
-standard errors. A table wider than the console is printed in parts. Speeds stand in tables of their own, one for each
-engine, device, clock and batch.
+Metrics that do not depend on a sampler are printed above, one line each; metrics whose names end in a number
+(`accuracy_16`) have one line per number and one column per name. Intervals are 95 %: Wilson's for shares of items, else
+value ± 1.96 standard errors. A table wider than the console is split into several. Speeds have tables of their own, one
+per engine, device, clock and batch size.
 """
 
 from __future__ import annotations
@@ -28,20 +29,21 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 NORMAL = 1.96
 SHARES = frozenset({"acc", "acc_norm", "accuracy", "exact_match"})
-"""Metrics that are shares of items, each right or wrong."""
+"""Metrics that are shares of items that are each right or wrong; their intervals are Wilson's."""
 TRUE = "true_"
-"""Prefix of a metric that is computed on as many true samples."""
+"""Prefix of a metric that is computed on samples of the true distribution, as many as the model's."""
 NUMBERED = re.compile(r"(.+)_(\d+)")
 ADAPTIVE = "adaptive"
 UNBOUNDED = 1 << 16
-"""Width at which the natural width of a table is measured."""
+"""Console width in characters at which a table is laid out to measure how wide it is without line breaks."""
 Row = dict[str, Any]
 Column = tuple[str, str]
-"""Task and metric."""
+"""Name of a task and of one of its metrics."""
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """One row for each record and metric: labels, value, standard error, interval (null: unknown), n, and cost."""
+    """One dict per record and metric: task, preset, tokens per step, seed, metric, value, standard error (`se`), n,
+    ends of the 95 % interval (`low` and `high`; None: unknown), NFE and tokens per NFE."""
     found = []
     for record in records:
         labels, answer = record.labels, record.answer
@@ -55,7 +57,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
 
 
 def interval(name: str, metric: Metric) -> tuple[float, float] | None:
-    """The 95 % interval of a metric; None if its standard error is unknown."""
+    """Lower and upper end of the 95 % interval of metric `name`; None if its standard error is unknown."""
     value, error = metric.value, metric.se
     if name.partition(".")[0] in SHARES and 0 <= value <= 1:
         return wilson(value, metric.n, LEVEL)
@@ -63,7 +65,8 @@ def interval(name: str, metric: Metric) -> tuple[float, float] | None:
 
 
 def shown(name: str, metric: Metric) -> str:
-    """`0.395 ± 0.114`, or `0.950 [0.887, 0.978]` for a share, to two digits of the interval."""
+    """Text of a metric with its 95 % interval, `0.395 ± 0.114`, or `0.950 [0.887, 0.978]` for a share of items; the
+    half-width of the interval has two digits."""
     value, ends = metric.value, interval(name, metric)
     if ends is None or ends[0] == ends[1]:
         return f"{value:.4g}"
@@ -75,7 +78,7 @@ def shown(name: str, metric: Metric) -> str:
 
 
 def show(console: Console, title: str, records: Sequence[Record]) -> None:
-    """Print the tables of records, those without a sampler first."""
+    """Print the tables of `records` on the console, those of evaluations without a sampler first."""
     free = [r for r in records if r.question.sampler is None]
     drawn = [r for r in records if r.question.sampler is not None]
     console.print(f"{title} (± and brackets: 95 % intervals)", highlight=False, markup=False)
@@ -94,7 +97,7 @@ def show(console: Console, title: str, records: Sequence[Record]) -> None:
 
 
 def _fitting(console: Console, records: Sequence[Record], columns: Sequence[Column]) -> Iterator[Table]:
-    """The grid in as few tables as fit the console: whole, split by tasks, split by metrics of one task."""
+    """The table of `columns`, split into as few tables as fit the console: by tasks, then by metrics of one task."""
     table = _grid(records, columns)
     unbounded = console.options.update(max_width=UNBOUNDED)
     if len(columns) == 1 or console.measure(table, options=unbounded).maximum <= console.width:
@@ -119,7 +122,7 @@ def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None
 
 
 def _several(records: Sequence[Record]) -> bool:
-    """Whether there is more than one sampling seed, so that rows must show theirs."""
+    """Whether the records have more than one sampling seed, so that each row must show its own."""
     return len({r.question.seed for r in records}) > 1
 
 
@@ -128,7 +131,7 @@ def _place(record: Record, several: bool) -> list[str]:
 
 
 def _free(records: Sequence[Record]) -> list[Table]:
-    """Answers that do not depend on a sampler: a line for each metric."""
+    """Table of metrics that do not depend on a sampler, one line per record and metric (without numbered metrics)."""
     several = _several(records)
     made = _table(["task", "metric", *["seed"] * several], ["value", "n"])
     for record in records:
@@ -140,7 +143,10 @@ def _free(records: Sequence[Record]) -> list[Table]:
 
 
 def _numbered(records: Sequence[Record]) -> list[Table]:
-    """Numbered metrics: a line for each task and number, a column for each name; tasks with equal names share one."""
+    """Tables of metrics whose names end in a number (`accuracy_16`): one line per task and number, one column per name.
+
+    Tasks with the same metric names share a table.
+    """
     found: dict[tuple[str, ...], list[list[str]]] = {}
     several = _several(records)
     for record in records:
@@ -164,7 +170,8 @@ def _numbered(records: Sequence[Record]) -> list[Table]:
 
 
 def _grid(records: Sequence[Record], columns: Sequence[Column]) -> Table:
-    """A line for each preset and tokens per step, a group of columns for each task, numbers of items below."""
+    """Table with one line per preset and tokens per step, a group of columns per task, and the numbers of items in the
+    caption."""
     tasks = {task: [name for mine, name in columns if mine == task] for task, _ in columns}
     records = [r for r in records if r.labels.task in tasks]
     several = _several(records)
@@ -187,7 +194,7 @@ def _grid(records: Sequence[Record], columns: Sequence[Column]) -> Table:
 
 
 def _counts(records: Sequence[Record]) -> str:
-    """`law: n = 500`."""
+    """Caption of a table: the number of items of each task, such as `law: n = 500`, and what NFE means."""
     found: dict[str, set[int]] = {}
     for record in records:
         mine = found.setdefault(record.labels.task, set())
@@ -197,7 +204,7 @@ def _counts(records: Sequence[Record]) -> str:
 
 
 def _cells(record: Record | None, names: Sequence[str]) -> list[str]:
-    """The metrics and the cost of one record; empty cells for None."""
+    """Cells of a table line for one record: the metrics `names`, NFE and tokens per NFE; empty strings for None."""
     if record is None:
         return [""] * (len(names) + 2)
     answer = record.answer
@@ -206,14 +213,14 @@ def _cells(record: Record | None, names: Sequence[str]) -> list[str]:
 
 
 def _clocked(record: Record) -> tuple[str, ...]:
-    """What the speeds of one table have in common: engine, device, clock, rows of a batch."""
+    """Engine, device, clock and batch size of a record's speeds; records that agree in these share a table."""
     speed = timed(record)
     return speed.engine, speed.device, speed.clock, str(speed.throughput.batch)
 
 
 def _timed(records: Sequence[Record]) -> Table:
-    """Speeds that were timed alike, a line for each record: useful tokens a second in both modes, milliseconds of a
-    single text."""
+    """Table of speeds with the same engine, device, clock and batch size, one line per record: useful tokens per second
+    in batches and for single texts, and milliseconds per single text (median and 95th percentile)."""
     several, first = _several(records), timed(records[0])
     heads = [f"useful tokens\na second, batch {batch}" for batch in (first.throughput.batch, 1)]
     said = f"engine {first.engine} on {first.device}; {first.clock} seconds of decoding alone, warm-up apart"
@@ -232,7 +239,8 @@ def _timed(records: Sequence[Record]) -> Table:
 
 
 def _truth(records: Sequence[Record], task: str, names: Sequence[str]) -> list[str]:
-    """The metrics of as many true samples; empty cells if the task has none."""
+    """Cells of a table line with the metrics `names` of true samples, as many as the model's; empty if `task` has
+    none."""
     metrics = next(r.answer.metrics for r in records if r.labels.task == task)
     found = [shown(name, metrics[TRUE + name]) if TRUE + name in metrics else "" for name in names]
     return [*found, "", ""]

@@ -1,7 +1,7 @@
-"""What a task is: a part that evaluates one thing of a model, with or without a sampler, and returns an answer.
+"""Interface of tasks: a task is a component (part) that evaluates a model on one thing and returns metrics.
 
 A suite (`evals/suites/NAME.toml`) lists tasks in the canonical form of parts; `repro.evals.request` combines those
-that generate with presets and tokens per step.
+that generate text with sampler presets and tokens per step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ask:
-    """Settings of a question: sampler and plan (None if nothing is generated), seed, and a limit on its items."""
+    """Settings of one evaluation: sampler and decoding plan (None if no text is generated), random seed, and largest
+    number of items (None: all)."""
 
     sampler: Sampler | None
     plan: Plan | None
@@ -39,24 +40,30 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """Metrics, name -> (value, standard error or None, n); cost of generation; digest of samples; curves by name."""
+    """Result of one evaluation: `metrics`, name -> (value, standard error or None, number of items), and optional data.
+
+    Of generated rows: `nfe`, mean number of forwards per row; `tokens_per_nfe`; `samples`, SHA-256 of their ids;
+    `counts`, totals of forwards and tokens. `curve`: values by step, as columns; `outcomes`: one digit, 0 or 1, per
+    item.
+    """
 
     metrics: dict[str, tuple[float, float | None, int]]
     nfe: float | None = None
     tokens_per_nfe: float | None = None
     tokens: int | None = None
-    """Generated tokens; a record's `tokens_per_second` divides them by the question's seconds, a judge's included."""
+    """Number of generated tokens; a record's `tokens_per_second` divides it by all seconds of the evaluation, including
+    those in which a language model scored the text."""
     samples: str | None = None
     curve: dict[str, list[float]] | None = None
     items: list[dict[str, Any]] | None = None
-    """One JSON object an item, stored beside the records; the record itself holds sums."""
+    """Per-item results, one JSON object each, stored in a file of their own; the record holds totals only."""
     counts: Counts | None = None
     outcomes: str | None = None
     speed: Speed | None = None
-    """Timings; a record holds them with its measurements, not in its answer."""
+    """Decoding speeds; a record holds them in its `measurements`, not in its `answer`."""
 
     def data(self) -> dict[str, Any]:
-        """The answer as a record holds it."""
+        """The `answer` field of a record, as plain JSON."""
         metrics = {
             name: {"value": v, "se": None if se is None or math.isnan(se) else se, "n": n}
             for name, (v, se, n) in self.metrics.items()
@@ -78,66 +85,73 @@ class Answer:
 
 @part
 class Task(Part):
-    """Kind: an evaluation of a model; `name` is what tables print. A task implements `answer` or `shared`."""
+    """Base class of tasks, each an evaluation of a model; tables print its `name`. A task implements `answer` or
+    `shared`."""
 
     name: str
 
     generates: ClassVar[bool]
-    """Whether the task needs a sampler and a plan."""
+    """Whether the task generates text, so that it needs a sampler and a decoding plan."""
 
     def gen_length(self, model: Model) -> int:
-        """Tokens that a generating task generates; ValueError for a task that generates nothing."""
-        raise ValueError(f"task {self.name!r} generates nothing")
+        """Number of tokens that the task generates per row; ValueError for a task that generates no text."""
+        raise ValueError(f"task {self.name!r} generates no text, so it has no length of generation")
 
     def workload(self, model: Model, ask: Ask) -> Workload | None:
-        """The estimated cost; None if unknown."""
+        """Estimated forwards, tokens and so on of the evaluation with these settings; None if unknown."""
         return None
 
     def gives(self, metric: str) -> bool:
-        """Whether an answer may hold this metric, as far as that is known beforehand."""
+        """Whether a result of the task may contain `metric`; True if that is not known before it is run."""
         return True
 
     def timed_on(self, model: Model) -> str | None:
-        """The device on which a stored answer must have been timed to be reused; None if nothing is timed."""
+        """Name of the device on which a stored result must have been timed to be reused; None if nothing is timed."""
         return None
 
     def skip(self, model: Model) -> str | None:
-        """Why the task does not apply to this model, or None."""
+        """Reason why the task cannot be run for this model; None if it can."""
         return None
 
     def resolved(self) -> Task:
-        """The task with every pin filled in that only its source knows; ConnectionError if that cannot be reached."""
+        """The task with every setting filled in that only its data source knows, such as a revision on the Hub.
+
+        ConnectionError if the source cannot be reached.
+        """
         return self
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """What else the answer depends on, by name: precision, counting rules."""
+        """What the result depends on besides the task's fields, name -> value: precision, what is counted and so on."""
 
     def overridden(self, ask: Ask) -> dict[str, list[Any]]:
-        """Fields of the task that sampler and plan override: field -> [the task's, used]; part of the protocol."""
+        """Settings of the task that sampler or plan override: field -> [the task's value, the value used].
+
+        They are stored in the record's protocol.
+        """
         return {}
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        """The answer, computed by this process alone."""
+        """The result of the evaluation, computed by this process alone."""
         return self.shared(model, ask, SERIAL)
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """The answer, its chunks shared with other processes through `work` (default: one process computes it all).
+        """The result of the evaluation, computed in chunks that processes share through `work`.
 
-        Raises Busy while other processes compute the rest.
+        By default one process computes all of it. Raises Busy while other processes compute chunks that are missing.
         """
         work.join()
         return self.answer(model, ask)
 
 
 def mean_metric(values: Tensor) -> tuple[float, float | None, int]:
-    """Mean of values [n], its standard error (None for one value), and n."""
+    """Mean of `values` [n], its standard error (None for a single value), and n."""
     error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
     return values.mean().item(), error, len(values)
 
 
 def samples_digest(rows: Iterable[Tensor]) -> str:
-    """SHA-256 of generated ids, so that two runs can be compared token by token."""
+    """SHA-256 of the ids of generated rows; two runs with the same digest generated the same tokens."""
     found = hashlib.sha256()
     for row in rows:
         found.update(row.cpu().to(dtype=row.dtype).numpy().astype("<i8").tobytes())

@@ -1,10 +1,11 @@
-"""Work queue: the work of a question, split into chunks that any process may compute.
+"""Work queue: the work of one evaluation, split into chunks that any process may compute.
 
-    found = queue.map_chunks(2048, 256, lambda rows: bound_of(rows))    # one JSON-able value a chunk, in order
+    found = queue.map_chunks(2048, 256, lambda rows: bound_of(rows))    # one JSON-able value per chunk, in order
     queue.join()                                                        # from here on one process continues
 
-The split depends on the question alone, never on the number of processes or the batch size. A finished chunk is stored
-in OUT/chunks/<question>-<numerics class>/ until the question's record is written, so a killed run loses one chunk.
+A chunk is a range of items, such as rows to decode or score. The split depends on the evaluation alone, never on the
+number of processes or the batch size. A finished chunk is stored in OUT/chunks/<question id>-<numerics class>/ until
+the evaluation's record is written, so a killed run loses one chunk.
 Processes claim chunks through file locks, which the operating system frees when a process is killed. Several machines
 may share the folder OUT if its file system supports locks.
 """
@@ -30,55 +31,62 @@ Found = TypeVar("Found")
 TOKENS = 1 << 15
 """Approximate number of tokens in the rows of a chunk."""
 ROWS = 512
-"""Most rows of a chunk."""
+"""Largest number of rows in a chunk."""
 ANSWER = "answer"
-"""Name of the lock of the process that combines the chunks into an answer."""
+"""Name of the lock that the process holds which combines the chunks into a result."""
 
 
 def rows_per_chunk(length: int) -> int:
-    """Rows of a chunk whose rows are `length` tokens long."""
+    """Number of rows per chunk for rows of `length` tokens: about TOKENS tokens, from 1 to ROWS rows."""
     return max(1, min(ROWS, TOKENS // max(1, length)))
 
 
 def spans(count: int, size: int) -> list[range]:
-    """Split `count` items into ranges of `size`; the last one may be shorter."""
+    """Consecutive ranges of `size` items that cover `count` items; the last one may be shorter."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class Busy(Exception):
-    """Another process is computing the rest of a question; it holds `lock`."""
+    """Another process, which holds the file lock `lock`, is computing chunks of an evaluation that are missing."""
 
     def __init__(self, lock: Path) -> None:
         super().__init__(f"another process holds {lock}")
         self.lock = lock
 
     def over(self) -> bool:
-        """Whether `lock` is free again (released, or its process killed) and no process is combining the chunks."""
+        """Whether `lock` is free again (released, or its process killed) and no process is combining the chunks into a
+        result."""
         return _is_free(self.lock) and _is_free(_lock_path(self.lock.with_name(ANSWER)))
 
 
 class WorkQueue(Protocol):
-    """Computes the chunks of one question; `batch` is the most rows of a forward (None: the task's default)."""
+    """Interface of work queues, which compute the chunks of one evaluation.
+
+    `batch` is the largest number of rows in one forward (None: the task's default).
+    """
 
     @property
     def batch(self) -> int | None: ...
 
     def map_chunks(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
-        """The results of `find` on `count` items in ranges of `size`, in order.
+        """The values of `find(range)` for `count` items in ranges of `size`, one value per chunk, in order.
 
-        Results must be JSON-able; those that were stored are read back. Raises Busy while other processes compute the
-        rest.
+        Values must be JSON-able; those already stored are read instead of computed. Raises Busy while other processes
+        compute chunks that are still missing. Each call is one stage of the evaluation's work.
         """
         ...
 
     def join(self) -> None:
-        """Claim the right to combine the chunks; call it when all are there. Raises Busy if another process has it."""
+        """Claim the right to combine the chunks into a result; call it after the last `map_chunks`.
+
+        Raises Busy if another process has claimed it, or has already written the record.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class SerialQueue:
-    """All chunks one after another in this process; nothing is stored."""
+    """Work queue that computes all chunks one after another in this process and stores none."""
 
     batch: int | None
 
@@ -94,10 +102,11 @@ SERIAL = SerialQueue(batch=None)
 
 @dataclass(eq=False)
 class SharedQueue:
-    """The chunks of one question in `folder`, shared with every process that works there.
+    """Work queue of one evaluation that stores its chunks in `folder` and shares them with every process that uses it.
 
-    `answered` returns whether the question's record is written: its chunks may be removed from then on. `seconds` is
-    the time of all chunks, `own` that of the chunks computed by this process.
+    `question` is the id of the evaluation in its record, `numerics` its numerics class (device type, dtype, ...).
+    `answered` returns whether the record is written; from then on the chunks may be removed. `seconds` is the time
+    spent on all chunks, `own` the time on those that this process computed.
     """
 
     folder: Path
@@ -135,19 +144,22 @@ class SharedQueue:
                 raise Busy(_lock_path(path))
 
     def finish(self) -> None:
-        """Remove the chunks; call it when the record is written."""
+        """Remove the stored chunks; call it when the record of the evaluation is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):  # the folder holds other questions' chunks, or is already gone
             self.folder.parent.rmdir()
 
     def close(self) -> None:
-        """Let another process combine the chunks if this one did not."""
+        """Release the claim of `join`, so that another process can combine the chunks if this one did not."""
         if self._joined is not None:
             self._joined.release()
 
     @contextmanager
     def _claimed(self, path: Path) -> Generator[None]:
-        """Hold the lock of a chunk. Raises Busy if another process holds it or the question is answered."""
+        """Context that holds the lock of the chunk stored at `path`.
+
+        Raises Busy if another process holds it, or if the record of the evaluation is already written.
+        """
         lock = _claim(path)
         try:
             if self.answered():
@@ -165,10 +177,10 @@ class SharedQueue:
         write_text(path, json.dumps({"sha256": sha256(body), "chunk": body}))
 
     def _read(self, path: Path, span: range) -> Any:
-        """The result of a finished chunk.
+        """The stored value of the finished chunk at `path`.
 
-        Raises ValueError if the file was changed, and Busy if it is gone because another process has answered the
-        question since.
+        Raises ValueError if the file was changed, and Busy if it is gone because another process has written the
+        record of the evaluation since.
         """
         try:
             stored = json.loads(path.read_text("utf-8"))
@@ -191,7 +203,10 @@ class SharedQueue:
 def shared_queue(
     folder: Path, question: str, numerics: dict[str, Any], batch: int | None, answered: Callable[[], bool]
 ) -> SharedQueue:
-    """The queue of a question below `folder`; two numerics classes never share chunks."""
+    """The queue of the evaluation with id `question`, with chunks in a subfolder of `folder` for its numerics class.
+
+    `batch` and `answered` as in `SharedQueue`. Evaluations of different numerics classes never share chunks.
+    """
     name = f"{question[:16]}-{sha256(text(numerics))[:8]}"
     return SharedQueue(folder / name, question, numerics, batch, answered)
 
@@ -211,7 +226,10 @@ def _is_free(lock: Path) -> bool:
 
 
 def _claim(path: Path) -> FileLock:
-    """The lock of a chunk, acquired. Raises Busy if another process holds it or has just removed the folder."""
+    """The acquired file lock of the chunk stored at `path`.
+
+    Raises Busy if another process holds it or has just removed the folder.
+    """
     lock = FileLock(_lock_path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,7 +1,7 @@
-"""Workload of a question, counted before it runs: forwards, tokens through the network, logits and random draws.
+"""Workload of an evaluation, counted before it is run: forwards, tokens through the network, logits, random draws.
 
-decoding(sampler, plan, prompt, causal)    one text; an upper bound where a sampler may stop early
-of_answers(size, shots, estimator, model)  likelihoods of the answers to one question
+decoding(sampler, plan, prompt, causal)     one generated text; an upper bound if a sampler may stop early
+of_answers(size, shots, estimator, model)   likelihoods of all choices of a multiple-choice item
 """
 
 from __future__ import annotations
@@ -30,21 +30,24 @@ if TYPE_CHECKING:
 
 SIZES = ROOT / "evals" / "tasks" / "sizes.toml"
 PARALLEL = 2.5
-"""Tokens a forward of samplers that commit by confidence: Fast-dLLM (arXiv 2505.22618, table 1), GSM8K, length 256."""
+"""Tokens committed per forward by adaptive samplers that use confidence: Fast-dLLM (arXiv 2505.22618, table 1), GSM8K,
+length 256."""
 CANVAS = 28.9
-"""Tokens a forward of DiffusionGemma's sampler: dllm's page, GSM8K."""
+"""Tokens committed per forward by DiffusionGemma's sampler: dllm's page, GSM8K."""
 DRAWN = {"uniform": 190, "absorbing": 95}
-"""Bytes that a draw in float64 moves per id of the vocabulary, by process (counted in tests/evals/test_workload.py).
-Uniform noise draws from a posterior at every position of every forward, absorbing noise once a position."""
+"""Bytes of memory traffic of one categorical draw in float64 per id of the vocabulary, by noise process (counted in
+tests/evals/test_workload.py). Uniform noise draws from a posterior at every position in every forward, absorbing noise
+once per position."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The workload of one item, and the number of `items` (None: unknown).
+    """Work that a model does for one item of a task, and the number of `items` (None: unknown).
 
-    `forwards` of single rows; `tokens` through the network in all of them; `keys`: sum over those tokens of the keys
-    that each attends to; `heads`: positions whose logits are computed; `drawn`: bytes that random draws move per id of
-    the vocabulary; `assumed`: assumptions behind the numbers, in words.
+    Per item: `forwards`, number of forward passes of one row; `tokens`, tokens that go through the network in all of
+    them; `keys`, number of attended keys summed over those tokens; `heads`, number of positions whose logits are
+    computed; `drawn`, bytes of memory traffic of the random draws, per id of the vocabulary. `assumed`: sentences
+    that state the assumptions behind these numbers.
     """
 
     items: int | None
@@ -57,12 +60,15 @@ class Workload:
 
     @classmethod
     def of_rows(cls, items: int, forwards: float, length: int) -> Workload:
-        """`items` of `forwards` whole rows of `length` tokens, with logits at every position."""
+        """Workload of `items` that each take `forwards` forward passes of a whole row of `length` tokens.
+
+        Logits are computed at every position.
+        """
         tokens = forwards * length
         return cls(items=items, forwards=forwards, tokens=tokens, keys=tokens * length, heads=tokens)
 
     def limited(self, limit: int | None) -> Workload:
-        """The workload of at most `limit` items."""
+        """This workload with at most `limit` items (None: all)."""
         if limit is None:
             return self
         return replace(self, items=limit if self.items is None else min(limit, self.items))
@@ -70,7 +76,8 @@ class Workload:
 
 # --- tasks of lm-eval ---------------------------------------------------------------------------------------
 class TaskSize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of evals/tasks/sizes.toml: items, and tokens of a prompt, a few-shot example and an answer."""
+    """Size of an lm-eval task, a line of evals/tasks/sizes.toml: number of `items`, tokens of a `prompt` without
+    few-shot examples, of one few-shot example (`shot`) and of an `answer`, and number of `choices` per item."""
 
     items: int
     prompt: int
@@ -79,19 +86,22 @@ class TaskSize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     choices: int = 1
 
     def context(self, shots: int) -> int:
-        """Tokens before the answer."""
+        """Number of tokens before the answer, with `shots` few-shot examples."""
         return self.prompt + shots * self.shot
 
 
 @lru_cache
 def sizes() -> dict[str, TaskSize]:
-    """Sizes of lm-eval's tasks by name (evals/tasks/sizes.toml)."""
+    """Name -> size of lm-eval tasks, read from evals/tasks/sizes.toml."""
     return msgspec.toml.decode(SIZES.read_bytes(), type=dict[str, TaskSize])
 
 
 # --- decoding -----------------------------------------------------------------------------------------------
 def forwards_a_step(sampler: Sampler, steps: int) -> float:
-    """Forwards of a block of `steps` steps: guidance doubles them, noise removal adds one, a corrector one a sweep."""
+    """Number of forwards that decode a block in `steps` steps.
+
+    Guidance doubles them, final noise removal adds one, and a corrector adds one per sweep between two steps.
+    """
     if isinstance(sampler, ProcessedSampler):
         return forwards_a_step(sampler.rule, steps) * (2 if isinstance(sampler.shape, Guided) else 1)
     if isinstance(sampler, Tail):
@@ -102,7 +112,8 @@ def forwards_a_step(sampler: Sampler, steps: int) -> float:
 
 
 def decoding(sampler: Sampler, plan: Plan, prompt: int, causal: bool) -> Workload:
-    """The workload of one text of `plan.gen_length` tokens after a prompt of `prompt` tokens."""
+    """Workload of generating one text of `plan.gen_length` tokens after a prompt of `prompt` tokens; `causal`: by an
+    autoregressive model with a KV cache."""
     width, block = prompt + plan.gen_length, plan.block_length
     if causal:
         return Workload(
@@ -141,7 +152,7 @@ def decoding(sampler: Sampler, plan: Plan, prompt: int, causal: bool) -> Workloa
 
 
 def of_texts(items: int | None, model: Model, ask: Ask, prompt: int) -> Workload:
-    """The workload of `items` texts by a question's sampler and plan, after prompts of `prompt` tokens."""
+    """Workload of generating `items` texts with the sampler and plan of `ask`, after prompts of `prompt` tokens."""
     assert ask.sampler is not None and ask.plan is not None
     causal = model.recipe.process.causal
     each = decoding(ask.sampler, ask.plan, prompt, causal)
@@ -152,8 +163,11 @@ def of_texts(items: int | None, model: Model, ask: Ask, prompt: int) -> Workload
 
 # --- likelihoods --------------------------------------------------------------------------------------------
 def of_answers(size: TaskSize, shots: int, estimator: Estimator, model: Model) -> Workload:
-    """The workload of the likelihoods of all answers to a question: the estimator's forwards, and under absorbing noise
-    one more a token for lm-eval's `is_greedy`; guidance doubles both."""
+    """Workload of the likelihoods of all answer choices of an lm-eval task's items.
+
+    Per choice: the estimator's forwards, and under absorbing noise one more per token of the answer for lm-eval's
+    `is_greedy`; guidance doubles both.
+    """
     if isinstance(estimator, GuidedLikelihood):
         plain = of_answers(size, shots, estimator.rule, model)
         twice = {name: 2 * getattr(plain, name) for name in ("forwards", "tokens", "keys", "heads")}

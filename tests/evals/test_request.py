@@ -208,7 +208,7 @@ def test_one_question_under_two_names_appears_once(absorbing):
     _, found, skipped = lay_out(absorbing, request, lambda task, model: task.skip(model))
     law = [(cell.preset, cell.ask.sampler) for cell in found if cell.task.name == "law"]
     assert law == [(n, preset(n)) for n in ("random", "random:temperature=0.5")]
-    assert ("random:temperature=0.0 for law", "the same question as random") in [
+    assert ("random:temperature=0.0 for law", "the same evaluation as random") in [
         (s.what, s.reason) for s in skipped
     ]
 

@@ -1,10 +1,10 @@
-"""Time of a workload on a device, estimated from FLOPs and memory traffic.
+"""Devices, and the time of a workload on one, estimated from FLOPs and memory traffic.
 
     seconds(workload, network, device("h100", "bfloat16"), batch)
 
-A forward of N tokens that each attend to K keys takes 2 N (parameters of the blocks) + 4 N K (layers) (width) FLOPs,
-and its logits 2 (width) (vocabulary) at each position that needs them. It takes at least the time to read the weights
-once a batch. Random draws move further bytes. Tokenisation and the scoring of texts are not counted.
+A forward of N tokens that each attend to K keys takes 2 N (parameters of the transformer blocks) + 4 N K (layers)
+(width) FLOPs, and its logits 2 (width) (vocabulary size) FLOPs per position that needs them. It takes at least the time
+to read the weights once per batch. Random draws add memory traffic. Tokenisation and scoring of text are not counted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 # --- devices and time ---------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A card in one precision: dense `flops` [1/s], `bandwidth` [bytes/s], `memory` [bytes], bytes of an activation
-    (`value`) and of a `weight`."""
+    """A GPU or CPU in one precision: dense `flops` [FLOP/s], memory `bandwidth` [bytes/s], `memory` [bytes], bytes per
+    activation (`value`) and bytes per `weight`."""
 
     name: str
     flops: float
@@ -37,7 +37,8 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A card: dense FLOP/s in bfloat16 (`narrow`) and in float32 without TF32 (`wide`), bytes/s, bytes."""
+    """A GPU or CPU: dense FLOP/s in bfloat16 (`narrow`) and in float32 without TF32 (`wide`), memory `bandwidth`
+    [bytes/s] and `memory` [bytes]."""
 
     name: str
     narrow: float
@@ -52,13 +53,13 @@ CARDS = {
     "a100": Card(name="one A100 80 GB", narrow=312e12, wide=19.5e12, bandwidth=2.0e12, memory=80e9),
     "cpu": Card(name="one thread of a CPU", narrow=60e9, wide=60e9, bandwidth=10e9, memory=8e9),
 }
-"""From the vendor's data sheets; the CPU is our guess."""
+"""Device name on the command line -> its figures, from the vendors' data sheets; those of the CPU are a guess."""
 
 
 def device(name: str, precision: Precision) -> Device:
-    """The device of a name with weights in `precision` (int8: products in bfloat16, one byte a weight).
+    """The device of `name` (h100, h200, a100 or cpu) with weights in `precision`.
 
-    Raises ValueError for an unknown name, with the nearest one.
+    int8: one byte per weight, matrix products in bfloat16. ValueError names the nearest name if it is unknown.
     """
     if name not in CARDS:
         raise ValueError(f"no device {name!r}; {nearest(name, CARDS)}")
@@ -74,15 +75,18 @@ def device(name: str, precision: Precision) -> Device:
 
 
 def flops(workload: Workload, network: Size) -> float:
-    """FLOPs of one item of a workload."""
+    """Number of FLOPs of one item of a workload, for a network of this size."""
     blocks = 2 * network.blocks * workload.tokens
     attention = 4 * network.layers * network.width * workload.keys
     return blocks + attention + 2 * network.width * network.vocab_size * workload.heads
 
 
 def seconds(workload: Workload, network: Size, device: Device, batch: int) -> float:
-    """Seconds of one item in batches of `batch`: the larger of arithmetic and reading the weights, both at UTILISATION,
-    plus the bytes of its draws at full bandwidth."""
+    """Estimated seconds per item in batches of `batch` rows.
+
+    The larger of the time for the FLOPs and the time to read the weights, each at the fraction UTILISATION of the
+    device's peak, plus the time for the memory traffic of random draws at full bandwidth.
+    """
     arithmetic = flops(workload, network) / device.flops
     reading = workload.forwards / batch * network.parameters * device.weight / device.bandwidth
     drawing = workload.drawn * network.vocab_size / device.bandwidth

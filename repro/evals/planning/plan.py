@@ -1,10 +1,10 @@
-"""Plans: the estimated cost of a request, every question with its forwards, token-forwards and hours.
+"""Cost plans: the estimated cost of a request, as forwards, tokens forwarded and hours of each evaluation.
 
     python -m repro.evals plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
-    python -m repro.evals plan --device a100 --suite duo_owt   # the checkpoint that the suite is for
+    python -m repro.evals plan --device a100 --suite duo_owt   # for the checkpoint that the suite belongs to
     python -m repro.evals plan --device cpu --ckpt runs/mdlm@nano-s0
 
-No weights are loaded and nothing is run. Forwards are an upper bound, since a sampler may finish early.
+No weights are loaded and no model is run. Forwards are an upper bound, since a sampler may finish early.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
 
 LENGTH = 1024
-"""Longest row of a released checkpoint whose entry does not state one."""
+"""Assumed maximum number of tokens per row of a released checkpoint whose entry in evals/checkpoints.toml has none."""
 
 
 class Unloaded:
-    """Stub network for planning: reading anything but block size and cache support raises ValueError.
+    """Stub in place of a network, for cost plans; an attribute other than the two below raises ValueError.
 
-    A KV cache is assumed to be supported; `required_block_size` None: any block length.
+    A KV cache is assumed to be supported. `required_block_size` is the only block length that the network can decode
+    with; None: any.
     """
 
     supports_kv_cache = True
@@ -57,13 +58,17 @@ class Unloaded:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(
-            f"this suite needs {name!r} of the network, and a plan loads no weights; run it without `plan`"
+            f"the cost of this suite depends on {name!r} of the network, and a plan loads no network; leave out `plan`"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """The cost of one question: `forwards` and `token_forwards` of one item; None if unknown."""
+    """Estimated cost of one evaluation; None where unknown.
+
+    `forwards` and `token_forwards` (tokens through the network in all forwards) are per item; `flops` and `hours` are
+    totals of all `items`. `batch`: rows per forward; `steps`: decoding steps; `assumed`: assumptions as sentences.
+    """
 
     task: str
     preset: str | None
@@ -80,7 +85,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The questions of a request in order (`cells`), the cost of each (`lines`), and what is skipped."""
+    """Cost plan of a request: its evaluations in order (`cells`), the cost of each (`lines`), and what is skipped."""
 
     checkpoint: str
     suite: str
@@ -91,19 +96,20 @@ class Plan:
 
     @property
     def hours(self) -> float:
-        """Hours of all questions of known cost."""
+        """Total estimated hours of the evaluations of known cost."""
         return sum(line.hours or 0.0 for line in self.lines)
 
     @property
     def unknown(self) -> int:
-        """Number of questions of unknown cost."""
+        """Number of evaluations of unknown cost."""
         return sum(line.hours is None for line in self.lines)
 
 
 def plan(ckpt: str | None, request: Request, on: str, precision: Precision = "float32") -> Plan:
-    """Plan a request for a checkpoint (None: that of the suite), weights in `precision`, on a device by name.
+    """Estimated cost of a request for a checkpoint, with weights in `precision`, on the device named `on`.
 
-    Raises ValueError for an unknown checkpoint, suite or device, and for a precision that the checkpoint cannot have.
+    `ckpt` None: the released checkpoint that the request's suite belongs to. Raises ValueError for an unknown
+    checkpoint, suite or device, and for a precision that the checkpoint cannot have.
     """
     name = _for(request) if ckpt is None else ckpt
     if precision != "float32" and not released(name):
@@ -112,13 +118,14 @@ def plan(ckpt: str | None, request: Request, on: str, precision: Precision = "fl
 
 
 def released(ckpt: str) -> bool:
-    """Whether a name is of released weights (a folder or evals/checkpoints.toml); only those have a `precision`."""
+    """Whether `ckpt` is a folder of released weights or is listed in evals/checkpoints.toml; only such a checkpoint has
+    a choice of precision."""
     folder = Path(ckpt)
     return is_release(folder) if folder.exists() else known(ckpt) is not None
 
 
 def of(model: Model, network: Size | None, request: Request, machine: Device) -> Plan:
-    """Plan a request for a model; `network` is the cost of its forward (None: unknown)."""
+    """Estimated cost of a request for a model on a device; `network` is the size of its network (None: unknown)."""
     suite, cells, skipped = lay_out(model, request, _reason)
     lines = [_line(cell, cell.task.workload(model, cell.ask), network, machine) for cell in cells]
     return Plan(
@@ -132,25 +139,27 @@ def of(model: Model, network: Size | None, request: Request, machine: Device) ->
 
 
 def _reason(task: Task, model: Model) -> str | None:
-    """Why a task is skipped; a judge that is not on this machine yet can still be fetched."""
+    """Reason why a task is skipped, or None. Tasks that score text are never skipped here, since a scoring model that
+    is missing on this machine can still be downloaded."""
     return None if isinstance(task, TextQualityTask) else task.skip(model)
 
 
 def _for(request: Request) -> str:
-    """The checkpoint whose entry names the request's suite."""
+    """Name of the one released checkpoint whose entry in evals/checkpoints.toml lists the request's suite."""
     if request.suite is None:
-        raise ValueError("give --ckpt, or a --suite that a released checkpoint is for")
+        raise ValueError("give --ckpt, or a --suite that belongs to a released checkpoint")
     found = [each.name for each in read().values() if request.suite in each.suites]
     if len(found) != 1:
         suites = {suite for each in read().values() for suite in each.suites}
         raise ValueError(
-            f"suite {request.suite!r} is for no one released checkpoint, give --ckpt; {nearest(request.suite, suites)}"
+            f"suite {request.suite!r} belongs to no single released checkpoint; give --ckpt, or a suite that does:"
+            f" {nearest(request.suite, suites)}"
         )
     return found[0]
 
 
 def subject(ckpt: str) -> tuple[Model, Size | None]:
-    """A stub model to plan for, and the cost of its forward (None: unknown); no weights are read."""
+    """Stub model of a checkpoint for cost plans, and the size of its network (None: unknown); reads no weights."""
     folder = Path(ckpt)
     entry = known(ckpt)
     if entry is not None and not folder.exists():
@@ -173,14 +182,16 @@ def subject(ckpt: str) -> tuple[Model, Size | None]:
 
 
 def listed(entry: Entry) -> tuple[Model, Size | None]:
-    """As `subject`, for a released checkpoint by its entry in evals/checkpoints.toml alone."""
+    """Stub model of a released checkpoint, and the size of its network (None: unknown), from its entry in
+    evals/checkpoints.toml alone."""
     shape, parameters = entry.shape, entry.parameters
     unknown = shape is None or parameters == "unknown"
     return unloaded(entry), None if unknown else shape.size(parameters)
 
 
 def unloaded(entry: Entry) -> Model:
-    """A released checkpoint as its entry describes it, without network and tokenizer."""
+    """Stub model of a released checkpoint as its entry in evals/checkpoints.toml describes it, without network and
+    tokenizer."""
     length = LENGTH if entry.length == "unknown" else entry.length
     total = entry.shape.vocabulary if entry.shape is not None else 1
     data = Released(
@@ -213,7 +224,10 @@ def _process(entry: Entry) -> Process:
         "left_to_right": LeftToRight(),
     }
     if entry.process not in processes:
-        raise ValueError(f"the process of {entry.name} is {entry.process}; it cannot be planned")
+        raise ValueError(
+            f"the noise process of {entry.name} is {entry.process}, for which there is no cost plan; plans cover"
+            f" {', '.join(processes)}"
+        )
     return processes[entry.process]
 
 
@@ -247,7 +261,7 @@ def _line(cell: Cell, workload: Workload | None, network: Size | None, machine: 
 
 
 def data(found: Plan) -> dict[str, Any]:
-    """The plan as `--json` prints it."""
+    """The cost plan as the plain JSON that `--json` prints."""
     return {
         "checkpoint": found.checkpoint,
         "suite": found.suite,
@@ -261,7 +275,7 @@ def data(found: Plan) -> dict[str, Any]:
 
 
 def assumptions(found: Plan) -> Iterator[str]:
-    """The assumptions behind the hours, in words."""
+    """Sentences that state the assumptions behind the estimated hours."""
     machine = found.device
     yield (
         f"{machine.flops / 1e12:.3g} TFLOP/s and {machine.bandwidth / 1e12:.3g} TB/s,"
@@ -273,7 +287,7 @@ def assumptions(found: Plan) -> Iterator[str]:
 
 
 def text(found: Plan) -> Iterator[str]:
-    """The plan as lines of text, assumptions included."""
+    """The cost plan as lines of text: a table with one row per evaluation, skips, the total and the assumptions."""
     yield f"{found.checkpoint}, suite {found.suite}: plan for {found.device.name}"
     heads = ("task", "preset", "steps", "items", "NFE", "token-forwards", "batch", "hours")
     rows = [heads, *(_shown(line) for line in found.lines)]

@@ -1,13 +1,13 @@
-"""Time budget: run a grid's questions only while the next one is expected to finish within so many hours.
+"""Time budget: run the evaluations of a grid only while the next is expected to finish within a number of hours.
 
     budget = TimeBudget(hours=2.0)
     for record, new in budget.within(grid): ...
-    budget.left                  # questions left for a later run
+    budget.left                  # evaluations left for a later run
 
-The expected time of a question is its planned FLOPs at the speed measured on the questions before it, including those
-that earlier runs on the same kind of machine recorded; if its FLOPs are unknown, the mean time of those questions. The
-first question of all runs without an estimate. Answers do not depend on when they are computed, so the next run
-continues where this one stopped.
+The expected time of an evaluation is its estimated FLOPs at the speed measured on earlier ones, including those whose
+records earlier runs on the same kind of machine stored; if its FLOPs are unknown, the mean time of those. The very
+first evaluation runs without an estimate. Results do not depend on when they are computed, so the next run continues
+where this one stopped.
 """
 
 from __future__ import annotations
@@ -28,23 +28,26 @@ from repro.results.record import Record
 
 @dataclass(eq=False)
 class TimeBudget:
-    """`hours` from now on; `clock` in seconds."""
+    """Limit of `hours` on the run time, from the object's creation; `clock` returns the time in seconds."""
 
     hours: float
     clock: Callable[[], float] = time.monotonic
     left: int = 0
-    """Questions that were not started."""
+    """Number of evaluations that were not started for lack of time."""
     needed: float = 0.0
-    """Hours that they are expected to take."""
+    """Expected hours of the evaluations that were not started."""
     _measured: list[tuple[float | None, float]] = field(default_factory=list)
-    """FLOPs (None: unknown) and seconds of the questions so far."""
+    """Estimated FLOPs (None: unknown) and measured seconds of each evaluation so far."""
     _began: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._began = self.clock()
 
     def within(self, grid: Prepared) -> Iterator[tuple[Record, bool]]:
-        """Yield a grid's records as `Prepared.run` does, until a question is not expected to finish in time."""
+        """Yield each record of a grid and whether this process wrote it, while there is time.
+
+        From the first evaluation that is not expected to finish in time, only records already stored are yielded.
+        """
         network, kind = grid.model.size(), numerics(grid.model)
         for cell in grid.cells:
             work = total_flops(grid.model, network, cell)
@@ -63,19 +66,19 @@ class TimeBudget:
 
     @property
     def spent(self) -> float:
-        """Hours since the start."""
+        """Hours since the budget was created."""
         return (self.clock() - self._began) / 3600
 
     def say(self) -> str:
-        """What is left, in one line."""
+        """One sentence with the time spent, the number of evaluations left and their expected hours."""
         measured = f", about {self.needed:.2g} hours at the speed measured" if self._measured else ""
         return (
-            f"stopped after {self.spent:.2g} of {self.hours:g} hours: {self.left} questions are left{measured};"
+            f"stopped after {self.spent:.2g} of {self.hours:g} hours: {self.left} evaluations are left{measured};"
             " run the same command to continue"
         )
 
     def _expected(self, work: float | None) -> float:
-        """Expected seconds of a question; 0 before anything was measured."""
+        """Expected seconds of an evaluation of `work` FLOPs (None: unknown); 0 before one was measured."""
         counted = [(each, seconds) for each, seconds in self._measured if each is not None]
         total = sum(each for each, _ in counted)
         if work is not None and total:
@@ -87,19 +90,19 @@ class TimeBudget:
 
 
 def time_budget(hours: float | None) -> TimeBudget | None:
-    """A time budget of so many hours from now on; None without a limit."""
+    """A time budget of `hours` from now on; None without a limit (`hours` None)."""
     return None if hours is None else TimeBudget(hours)
 
 
 def exit_code(budget: TimeBudget | None) -> int:
-    """Exit code 0; raises Stopped, with what is left, if the time did not suffice."""
+    """Exit code 0; raises Stopped, with the evaluations left, if some were not started for lack of time."""
     if budget is not None and budget.left:
         raise Stopped(budget.say())
     return 0
 
 
 def total_flops(model: Model, network: Size | None, cell: Cell) -> float | None:
-    """Planned FLOPs of a question; None if unknown."""
+    """Estimated FLOPs of an evaluation in total, for all its items; None if unknown."""
     workload = cell.task.workload(model, cell.ask)
     if workload is None or network is None or workload.items is None:
         return None

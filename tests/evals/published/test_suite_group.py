@@ -338,7 +338,7 @@ def test_the_first_question_of_all_runs_without_an_estimate(tmp_path, slow):
     request = Request(["random"], ["law"], [16, 32], samples=4, suite="oracle", out=tmp_path)
     budget = TimeBudget(0.5, slow)
     assert sum(new for _, new in budget.within(prepare(model, request))) == 1 and budget.left == 1
-    assert budget.needed == pytest.approx(1.0) and "1 questions are left, about 1 hours" in budget.say()
+    assert budget.needed == pytest.approx(1.0) and "1 evaluations are left, about 1 hours" in budget.say()
 
 
 @pytest.mark.parametrize(("seconds", "left"), [(3500, 0), (3700, 1)])
@@ -362,7 +362,7 @@ def test_the_time_of_an_earlier_run_counts(tmp_path, slow, seconds, left):
 def test_the_command_line_stops_with_a_line_and_a_code(tmp_path, capsys):
     arguments = ["--ckpt", "oracle:mdlm@nano", "--suite", "oracle", "--tasks", "law", "--samples", "4"]
     arguments += ["--samplers", "random", "--tokens-per-step", "16,32", "--out", str(tmp_path)]
-    with pytest.raises(Stopped, match="2 questions are left; run the same command to continue"):
+    with pytest.raises(Stopped, match="2 evaluations are left; run the same command to continue"):
         main([*arguments, "--max-hours", "1e-9"])
     assert main([*arguments, "--max-hours", "1"]) == 0
     assert "random" in capsys.readouterr().out
