@@ -1,8 +1,9 @@
 """Weights released by others: how their folders are recognised, read, checked and converted.
 
-Start at `release.py`, which opens a local folder and fills our network. `layout.py` has the table of supported layouts;
-each family (`dit.py`, `llada.py`, `dream.py`, `llama.py`, `gpt2.py`, `modernbert.py`, `diffusion_gemma.py`) is one file
-with its configuration reader and tensor names, which `mapping.py` applies. `catalogue.py` lists known checkpoints,
-`templates.py` their chat prompts, and `convert.py` turns pickles into safetensors. `pretrained.py` is the backbone of
-recipes that start from released weights. Imports core, data, processes and models.
+Start at `release.py`, which opens a local folder and copies its weights into a network of this suite. `layout.py` has
+the table of supported model types; each family (`dit.py`, `llada.py`, `dream.py`, `llama.py`, `gpt2.py`,
+`modernbert.py`, `diffusion_gemma.py`) is one file with its reader of config.json and its tensor names, which
+`mapping.py` applies. `catalogue.py` lists known checkpoints, `templates.py` their chat prompts, and `convert.py` turns
+pickles into safetensors. `pretrained.py` is the backbone of recipes that start from released weights. Imports core,
+data, processes and models.
 """

@@ -1,11 +1,11 @@
-"""Known released checkpoints: evals/checkpoints.toml, read strictly into entries.
+"""Catalogue of known released checkpoints, read from evals/checkpoints.toml (unknown fields are errors).
 
-    entries = read()                           Hub name -> what loading, scoring and cost estimates need
-    entry("GSAI-ML/LLaDA-8B-Base")             ValueError names the nearest one
-    known("LLaDA-8B-Base")                     by Hub name or folder name; None where it is not listed
+    entries = read()                           Hub name -> `Entry`, what loading, scoring and cost estimates need
+    entry("GSAI-ML/LLaDA-8B-Base")             ValueError, with the most similar name, if it is not listed
+    known("LLaDA-8B-Base")                     by Hub name or folder name; None if it is not listed
 
-`unknown` marks a fact that could not be checked, `none` what a checkpoint does not have, `UNRESOLVED` a revision or
-fingerprint that only the Hub can give. Nothing is fetched here.
+In the file, "unknown" marks a fact that could not be checked, "none" what a checkpoint does not have, and "UNRESOLVED"
+is the placeholder of a revision or fingerprint that only the Hub can give. This module downloads nothing.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ Fact = bool | Literal["unknown"]
 
 
 class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Sizes that determine the cost of a forward.
+    """Sizes of a released network that determine the cost of its forward pass.
 
-    `matrices`: of a feed-forward layer, 3 where it is gated, else 2; `vocabulary`: rows of the head; `active`: block
-    parameters that one token uses in a mixture of experts (0: all of them).
+    `ffn`: inner width of a feed-forward layer; `matrices`: number of its weight matrices, 3 if gated, else 2;
+    `vocabulary`: rows of the output layer; `active`: parameters of all layers that one token uses in a mixture of
+    experts (0: all of them).
     """
 
     layers: int
@@ -48,7 +49,7 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     active: int = 0
 
     def size(self, parameters: int) -> Size:
-        """Counts for the cost model of a network of this shape with this number of parameters."""
+        """Sizes for the cost model (`repro.training.cost`) of a network of this shape; `parameters`: their number."""
         kv_width = self.width // self.heads * self.kv_heads
         attention = 2 * self.width**2 + 2 * self.width * kv_width
         return Size(
@@ -63,14 +64,17 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One released checkpoint.
+    """Catalogue entry of one released checkpoint.
 
-    `layout`: name in `repro.hub.layout.LAYOUTS`, or `unlisted: NAME` for one that is not there; `meaning`: meaning of
-    the output (docs/method.md#uniform-samplers); `eot`: id of the end of a turn; `length`: of the longest row; `ema`:
-    whether the weights are an average; `template`: `none`, `own` (the tokenizer's chat template) or `seed` (that of the
-    reference script, docs/method.md#masked-script); `fingerprint`: SHA-256 of the weights' bytes in the order of their
-    files; `number_of`: a published cell whose number differs from that of a checkpoint of the same configuration;
-    `suites`: evaluation suites with its published cells; `source`: of these facts.
+    `layout`: name in `repro.hub.layout.LAYOUTS`, or `unlisted: NAME` for one that is not there; `process`: noise
+    process of its training; `meaning`: what its output estimates, the clean token given all noisy tokens (`x0_mean`) or
+    all but the position's own (`leave_one_out`; docs/method.md#uniform-samplers); `mask`, `eos`, `eot` (end of a turn)
+    and `pad`: token ids; `length`: longest supported row, in tokens; `right_shift`: whether the logits at i predict
+    position i + 1; `ema`: whether the weights are an average; `template`: chat template, `none`, `own` (the
+    tokenizer's) or `seed` (that of the reference script, docs/method.md#masked-script); `fingerprint`: SHA-256 of the
+    weights' bytes in the order of their files; `number_of`: name of a published number that tells this checkpoint from
+    another of the same configuration; `suites`: evaluation suites with its published numbers; `source`: where these
+    facts are from.
     """
 
     name: str
@@ -99,19 +103,21 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def folder(self) -> str:
-        """Name of its folder when copied from the Hub."""
+        """Name of its local folder when copied from the Hub: the Hub name without the owner."""
         return self.name.rpartition("/")[2]
 
     def check(self, fingerprint: str, entries: Mapping[str, Entry]) -> None:
-        """ValueError if the weights with this fingerprint belong to another of `entries`, or are not the pinned
-        ones."""
+        """Raise ValueError if weights with this fingerprint belong to another of `entries` (Hub name -> entry), or
+        differ from this entry's recorded fingerprint."""
         others = [e for e in entries.values() if e.fingerprint == fingerprint and e.name != self.name]
         if others:
-            raise ValueError(f"these weights are {others[0].name}, not {self.name}; give the right folder")
+            raise ValueError(
+                f"these weights are {others[0].name}, not {self.name}; give the folder of {self.name}"
+            )
         if self.fingerprint not in (UNRESOLVED, fingerprint):
             raise ValueError(
-                f"the weights of {self.name} have fingerprint {fingerprint[:12]}, pinned is"
-                f" {self.fingerprint[:12]}; fetch revision {self.revision} again"
+                f"the weights of {self.name} have fingerprint {fingerprint[:12]}, but in {FILE.name} the pinned is"
+                f" {self.fingerprint[:12]}; download revision {self.revision} again"
             )
 
 
@@ -121,7 +127,7 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @lru_cache(maxsize=8)
 def read(path: Path = FILE) -> Mapping[str, Entry]:
-    """Every entry by its Hub name, parsed once a process; ValueError names the field or entry that is wrong."""
+    """Hub name -> entry of each checkpoint in the TOML file, parsed once per process; ValueError for a wrong field."""
     try:
         found = msgspec.toml.decode(path.read_bytes(), type=_File).checkpoint
     except msgspec.DecodeError as error:
@@ -129,17 +135,17 @@ def read(path: Path = FILE) -> Mapping[str, Entry]:
     for what in ("name", "folder"):
         twice = [name for name, n in Counter(getattr(each, what) for each in found).items() if n > 1]
         if twice:
-            raise ValueError(f"{path}: two checkpoints have the {what} {twice[0]!r}")
+            raise ValueError(f"{path}: two checkpoints have the {what} {twice[0]!r}; rename one of them")
     prints = Counter(each.fingerprint for each in found if each.fingerprint != UNRESOLVED)
     if prints and max(prints.values()) > 1:
         raise ValueError(
-            f"{path}: two checkpoints have the fingerprint {max(prints, key=prints.__getitem__)}"
+            f"{path}: two checkpoints have the fingerprint {max(prints, key=prints.__getitem__)}; correct one of them"
         )
     return MappingProxyType({each.name: each for each in found})
 
 
 def entry(name: str) -> Entry:
-    """The entry of a Hub name; ValueError names the nearest one."""
+    """The catalogue entry of a Hub name; ValueError, with the most similar name, if it is not listed."""
     entries = read()
     if name not in entries:
         raise ValueError(f"no checkpoint {name!r} in {FILE.name}; {nearest(name, entries)}")
@@ -147,7 +153,7 @@ def entry(name: str) -> Entry:
 
 
 def known(name: str) -> Entry | None:
-    """The entry of a Hub name or of a folder with an entry's name; None where none is listed."""
+    """The catalogue entry of a Hub name, or of a local folder named like one; None if it is not listed."""
     for each in read().values():
         if name in (each.name, each.folder):
             return each

@@ -1,11 +1,12 @@
 """Convert pickled weights to safetensors without running any code of the pickle.
 
-    python -m repro.checkpoint convert last.ckpt --out OUT          Lightning or .bin; --weights ema takes the average
+    python -m repro.checkpoint convert last.ckpt --out OUT          a Lightning checkpoint or a .bin file;
+                                                                    --weights ema converts the averaged weights
 
 The converted folder keeps the authors' tensor names, configuration and tokenizer, so it loads like any other release.
-A PyTorch file is a zip of raw storages and one pickle that arranges them. Nothing that the pickle names is imported or
-called: tensors are rebuilt here, and every other object (a configuration, a schedule, a callback) becomes an inert
-placeholder. The format before PyTorch 1.6 is refused.
+A PyTorch file is a zip of raw storages and one pickle that arranges them. No class or function that the pickle names is
+imported or called: tensors are rebuilt here, and every other object (a configuration, a schedule, a callback) becomes
+an inert placeholder. Files older than PyTorch 1.6 are not zips and are refused.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
-"""Files that are copied beside the converted weights."""
+"""Files that are copied unchanged into the converted folder."""
 
 
 def convert(source: Path, out: Path, weights: Literal["raw", "ema"]) -> int:
-    """Write the tensors of a pickle, or of a folder of pickles, as safetensors beside configuration and tokenizer.
+    """Write the tensors of a pickle, or of a folder of pickles, as a safetensors file into the new folder `out`,
+    together with the configuration and tokenizer beside the pickle.
 
-    Returns the number of tensors. Raises ValueError in one line where there is no pickle or no configuration.
+    Returns the number of tensors. Raises ValueError, with a one-line message, if `out` exists, if `source` is no
+    pickle, or if its config.json is missing or of no supported model.
     """
     from safetensors.torch import save_file
 
@@ -43,14 +46,16 @@ def convert(source: Path, out: Path, weights: Literal["raw", "ema"]) -> int:
     folder = source if source.is_dir() else source.parent
     files = sorted(p for p in folder.iterdir() if p.suffix in PICKLES) if source.is_dir() else [source]
     if not files or not all(file.is_file() for file in files):
-        raise ValueError(f"{source} is neither a pickle nor a folder of pickles ({', '.join(PICKLES)})")
+        raise ValueError(
+            f"{source} is neither a pickle nor a folder of pickles ({', '.join(PICKLES)}); give one"
+        )
     layout, _ = layouts.recognise(folder)
     found: dict[str, Tensor] = {}
     for file in files:
         for name, tensor in read_pickle(file, weights, layout.tensor_names).items():
             if name in found:
                 raise ValueError(
-                    f"{file}: tensor {name!r} is also in another file; convert one file at a time"
+                    f"{file}: tensor {name!r} is also in another file of the folder; convert one file at a time"
                 )
             found[name] = tensor
     with atomically(out) as temporary:
@@ -65,7 +70,8 @@ def convert(source: Path, out: Path, weights: Literal["raw", "ema"]) -> int:
 
 
 SHADOW = "shadow_params"
-"""Key of the weight averages in the Lightning files of Duo, MDLM and BD3-LM: a list in the order of the parameters."""
+"""Key of the averaged weights in the Lightning checkpoints of Duo, MDLM and BD3-LM: a list in the order of the
+network's parameters."""
 STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -81,7 +87,7 @@ STORAGES = {
 
 
 class Placeholder:
-    """Replaces any object that is not a tensor; accepts what a pickle does to an object, and does nothing."""
+    """Stand-in for any object of a pickle that is not a tensor; it ignores what the unpickler passes to it."""
 
     def __init__(self, *ignored: object) -> None: ...
 
@@ -96,13 +102,13 @@ class Placeholder:
 
 @dataclass(frozen=True)
 class _Storage:
-    """Replaces a storage type that the pickle names."""
+    """Stand-in for a storage type of torch that the pickle names; `dtype`: name of its torch dtype."""
 
     dtype: str
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads the pickle of one zip; each storage is read once (`storages`), so that tied weights stay tied."""
+    """Unpickler of one PyTorch zip; each storage is read once (`storages`, by key), so that tied weights stay tied."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         super().__init__(archive.open(name))
@@ -110,7 +116,7 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """The replacement for what the pickle names: one of our own functions, or a placeholder."""
+        """The stand-in for a class or function that the pickle names: a function of this module, or a placeholder."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch" and name in STORAGES:
@@ -122,7 +128,7 @@ class _Unpickler(pickle.Unpickler):
         return Placeholder
 
     def persistent_load(self, saved: tuple) -> Tensor:
-        """A storage, flat: ("storage", its type, its key, its device, its length)."""
+        """The flat tensor of a storage; `saved`: ("storage", its type, its key, its device, its number of elements)."""
         _, kind, key, _, length = saved
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.prefix}data/{key}"))
@@ -144,11 +150,11 @@ def _parameter(data: Tensor, *ignored: object) -> Tensor:
 
 
 def _load(path: Path) -> Any:
-    """The object in a file, with placeholders for what is not a tensor."""
+    """The unpickled object of a PyTorch zip, with a `Placeholder` for each object that is not a tensor."""
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise ValueError("it has no data.pkl")
+            raise ValueError("it does not hold exactly one data.pkl")
         order = names[0].removesuffix("data.pkl") + "byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise ValueError("its byte order is not little-endian")
@@ -156,9 +162,10 @@ def _load(path: Path) -> Any:
 
 
 def read_pickle(path: Path, weights: Literal["raw", "ema"], names: TensorNames) -> dict[str, Tensor]:
-    """Tensors of a pickle by their authors' names; with `ema` the averages replace the weights that `names` uses.
+    """Tensors of a pickle by the names in it; for `weights` "ema" the weights known to `names` are the averaged ones.
 
-    Raises ValueError in one line for a file that is not a PyTorch zip, holds no tensors, or no averages that fit.
+    Raises ValueError, with a one-line message, if the file is not a PyTorch zip, holds no tensors, or (for "ema") holds
+    no averages of the weights' shapes.
     """
     try:
         whole = _load(path)
@@ -170,12 +177,14 @@ def read_pickle(path: Path, weights: Literal["raw", "ema"], names: TensorNames) 
             RuntimeError,
         ),  # inconsistent instructions, or a view outside its storage
     ) as error:
-        raise ValueError(f"{path} is truncated or not a zip of PyTorch 1.6 or later ({error})") from None
+        raise ValueError(
+            f"{path} is truncated or not a zip of PyTorch 1.6 or later ({error}); copy it again"
+        ) from None
     whole = whole if isinstance(whole, Mapping) else {}
     state = whole.get("state_dict", whole)
     tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
     if not tensors:
-        raise ValueError(f"{path} has no named tensors; give the file with the state_dict")
+        raise ValueError(f"{path} has no named tensors; give the file that holds the network's state_dict")
     if weights == "raw":
         return tensors
     average = whole.get("ema")

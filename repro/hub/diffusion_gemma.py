@@ -1,4 +1,4 @@
-"""Released DiffusionGemma weights, under the names of transformers; only the language part is read."""
+"""Layout of released DiffusionGemma weights: tensor names are those of transformers; the vision encoder is not read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LAYER = (
 )
 _DECODER, _ENCODER = "model.decoder", "model.encoder.language_model"
 _SHARED = ("embed_tokens.weight", "norm.weight", *(f"layers.{{i}}.{name}" for name in _LAYER))
-"""Weights that encoder and decoder share, stored under the decoder's names."""
+"""Names of the weights that encoder and decoder share; they are stored under the decoder's prefix."""
 _OWN = (
     *(f"{where}.layers.{{i}}.layer_scalar" for where in (_ENCODER, _DECODER)),
     f"{_DECODER}.self_conditioning.pre_norm.weight",
@@ -29,7 +29,7 @@ _OWN = (
 
 
 def _period(config: Config) -> int:
-    """n, where every n-th layer is global; ValueError for any other arrangement."""
+    """The n of a network whose every n-th layer attends globally; ValueError for any other `layer_types`."""
     layers, kinds = config["num_hidden_layers"], config["layer_types"]
     wide = [i for i, kind in enumerate(kinds) if kind == "full_attention"]
     every = wide[0] + 1 if wide else layers
@@ -42,7 +42,8 @@ def _period(config: Config) -> int:
 
 
 def _backbone(config: Config) -> Backbone:
-    """Widths of global layers are in `per_layer_config`, or in separate fields (`global_head_dim`)."""
+    """The backbone of a config.json; widths of global layers are in `per_layer_config` or in separate fields
+    (`global_head_dim`)."""
     every = _period(config)
     other = config.get("per_layer_config", {}).get(str(every - 1), {})
     global_heads = other.get("num_key_value_heads", config.get("num_global_key_value_heads"))

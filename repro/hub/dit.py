@@ -1,7 +1,8 @@
-"""Released DiTs: MDLM, Duo and BD3-LM, with their left-to-right baselines (docs/method.md#dit).
+"""Layouts of released DiTs: MDLM, Duo and BD3-LM, with their left-to-right baselines (docs/method.md#dit).
 
-Tensor names and fields are those of models/dit.py in s-sahoo/duo, kuleshov-group/mdlm and kuleshov-group/bd3lms. What
-config.json does not say (feed-forward 4 x width, rotation base, epsilon, 256 frequencies) is fixed in those files.
+Tensor names and fields of config.json are those of models/dit.py in s-sahoo/duo, kuleshov-group/mdlm and
+kuleshov-group/bd3lms. Constants that config.json lacks (feed-forward width 4 x width, base of the rotary embedding,
+epsilon of the norms, 256 sinusoidal frequencies of the noise level) are fixed in those files.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from repro.processes.left_to_right import LeftToRight
 from repro.processes.uniform import Uniform
 
 ALPHA_END = 1e-3
-"""alpha(1) of the log-linear schedule whose sigma the DiTs were trained with (docs/method.md#mdlm,
-docs/method.md#duo-curriculum)."""
+"""alpha(1), the share of clean tokens at t = 1, of the log-linear noise schedule whose sigma = -log alpha the DiTs were
+trained with (docs/method.md#mdlm, docs/method.md#duo-curriculum)."""
 
 _BLOCK = {
     "norm1.weight": "norm_attention.weight",
@@ -57,7 +58,7 @@ BD3_NAMES = TensorNames(
 
 
 def _pins(config: Config) -> Config:
-    """The pins that every DiT has."""
+    """The settings that all DiT backbones share, from the fields of a config.json."""
     width = config["hidden_dim"]
     return {
         "layers": config["n_blocks"],
@@ -70,7 +71,7 @@ def _pins(config: Config) -> Config:
 
 
 def _dit(config: Config, conditional: bool) -> Backbone:
-    """The network of MDLM and Duo, and that of BD3-LM without blocks; `conditional`: whether it reads the time."""
+    """The backbone of MDLM, of Duo, and of BD3-LM without blocks; `conditional`: whether it reads the noise level."""
     alpha_end = ALPHA_END if conditional else None
     return Dit(**_pins(config), condition=config["cond_dim"], frequencies=256, alpha_end=alpha_end)
 
@@ -80,7 +81,7 @@ def _causal(config: Config) -> Backbone:
 
 
 def _blocks(config: Config) -> Backbone:
-    """BD3-LM's network; without modulation where `adaln` is false."""
+    """BD3-LM's block-causal backbone; it has no adaptive layer norm (modulation) if `adaln` is false."""
     condition = config["cond_dim"] if config["adaln"] else 0
     return DitBlocks(**_pins(config), condition=condition, frequencies=256, block=config["block_size"])
 

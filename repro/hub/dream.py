@@ -1,6 +1,7 @@
-"""Released Dream weights: a bidirectional Qwen2 whose logits at i predict position i + 1 (docs/method.md#dream-rules).
+"""Layout of released Dream weights: a bidirectional Qwen2 whose logits at position i predict the token at i + 1
+(docs/method.md#dream-rules).
 
-Names and fields are those of modeling_dream.py as Dream-org/Dream-v0 ships it, which are Qwen2's.
+Tensor names and fields of config.json are those of modeling_dream.py as Dream-org/Dream-v0 ships it, which are Qwen2's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Released GPT-2 weights, under the names of the Hub's file (no prefix) or of transformers (`transformer.`)."""
+"""Layout of released GPT-2 weights: tensor names without a prefix (the Hub's file) or with `transformer.`
+(transformers)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Layouts of released weights: which folder belongs to which family, and the checks that all families share.
+"""Layouts of released weights: which model family a folder belongs to, and the checks that all families share.
 
     layout, backbone = recognise(folder)
 
-A family is one file of this room (`dit.py`, `llada.py`, ...). It holds a reader from the values of `config.json` to our
-backbone part, the names of the tensors, and one `Layout` a network. To add one, write its file and add its line to
-`LAYOUTS`.
+A family is one file of this package (`dit.py`, `llada.py`, ...). It holds a function from the fields of `config.json`
+to a backbone of `repro.models`, the tensor names, and one `Layout` per network. To add one, write its file and add its
+line to `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from repro.processes.prediction import Meaning
 from repro.processes.process import Process
 
 Config = dict[str, Any]
-"""The values of a config.json."""
+"""The fields of a config.json, by name."""
 
 LAYOUTS = {
     "mdlm": "repro.hub.dit:MDLM",
@@ -40,34 +40,36 @@ LAYOUTS = {
     "gpt2": "repro.hub.gpt2:GPT2",
     "diffusion_gemma": "repro.hub.diffusion_gemma:DIFFUSION_GEMMA",
 }
-"""model_type of config.json, in lower case, -> "MODULE:NAME" of its `Layout`; names with a suffix are variants."""
+"""model_type of config.json, in lower case, -> "MODULE:NAME" of its `Layout`. Names with a suffix are variants that
+share a model_type (`Layout.variant`)."""
 
 VOCAB_SIZES = ("embedding_size", "vocab_size")
 """Fields of config.json that may hold the number of rows of the embedding; the first one present is used."""
 LENGTHS = ("model_length", "max_sequence_length", "max_position_embeddings", "n_positions")
-"""Fields of config.json that may hold the length of the longest row."""
+"""Fields of config.json that may hold the longest supported row, in tokens; the first one present is used."""
 COUNTS = (
     *("hidden_dim", "cond_dim", "n_blocks", "n_heads", "block_size", "d_model", "n_layers", "mlp_hidden_size"),
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "n_embd", "n_layer"),
     *("n_head", "canvas_length"),
 )  # fmt: skip
-"""Fields that must be positive integers in every family that has them."""
+"""Fields of config.json that must be positive integers in every family that has them."""
 HEADS = (("hidden_dim", "n_heads"), ("d_model", "n_heads"), ("n_embd", "n_head"))
-"""Pairs of a width and the number of heads that must divide it."""
+"""Pairs of fields of config.json: a width, and the number of heads that must divide it."""
 NUMBERS = ("rope_theta", "rms_norm_eps", "norm_eps", "layer_norm_epsilon")
-"""Fields that must be numbers in every family that has them."""
+"""Fields of config.json that must be numbers in every family that has them."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """How the folder of one released network is read.
 
-    `backbone`: from config.json to our backbone part, without weights; raises KeyError for a missing field and
-    ValueError for a value that our network does not support. `process`, `meaning`, `score`: noise process, meaning of
-    the output and kind of likelihood bound that the weights were trained for. `mask`: the field of config.json with the
-    mask id, or else the mask token; "last" for the last id, None for no mask. `required`: the only supported value of a
-    field, checked where config.json has the field. `variant`: name in `LAYOUTS` of another network that shares this
-    model_type, or None.
+    `tensor_names`: names of its tensors -> parameters of this suite's network. `backbone`: function from config.json to
+    a backbone of `repro.models`, without weights; it raises KeyError for a missing field and ValueError for a value
+    that the network here does not support. `process`, `meaning`, `score`: noise process, meaning of the output
+    (`repro.processes.prediction`) and kind of likelihood bound that the weights were trained for. `mask`: a field of
+    config.json with the mask id, or else the text of the mask token; "last": the mask is the last id; None: no mask.
+    `required`: the only supported value of a field, checked if config.json has the field. `variant`: function from
+    config.json to the name in `LAYOUTS` of another network that shares this model_type, or None.
     """
 
     name: str
@@ -82,20 +84,21 @@ class Layout:
 
 
 def read_config(folder: Path) -> Config:
-    """config.json of a folder; ValueError where it is missing or not a JSON object.
+    """Fields of a folder's config.json; ValueError if it is missing or not a JSON object.
 
-    The fields of `text_config`, where multimodal networks describe their language part, are lifted to the top.
+    The fields of `text_config`, in which multimodal networks describe their language model, are merged into the top
+    level.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{path} is missing; copy it beside the weights")
+        raise ValueError(f"{path} is missing; copy the configuration of these weights there")
     config = read_json(path)
     text = config.get("text_config")
     return {**text, **config} if isinstance(text, dict) else config
 
 
 def read_json(path: Path) -> Config:
-    """The JSON object in a file; ValueError in one line where there is none."""
+    """The JSON object in a file; ValueError, with a one-line message, if the file does not hold one."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -106,7 +109,7 @@ def read_json(path: Path) -> Config:
 
 
 def positive(path: Path, config: Config, field: str) -> int:
-    """The value of a field; ValueError where it is not a positive integer."""
+    """The value of a field of the config.json at `path`; ValueError if it is not a positive integer."""
     value = config[field]
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{path}: {field} is {value!r}, not a positive integer; copy it again")
@@ -114,7 +117,7 @@ def positive(path: Path, config: Config, field: str) -> int:
 
 
 def find(config: Config) -> tuple[str, Layout | None]:
-    """Name and layout of a configuration; None where `LAYOUTS` has no such name."""
+    """Name in `LAYOUTS` and layout of a config.json; for an unsupported model_type, that name and None."""
     kind = str(config.get("model_type", "")).lower()
     layout = resolve(LAYOUTS[kind]) if kind in LAYOUTS else None
     variant = layout.variant(config) if layout else None
@@ -122,7 +125,10 @@ def find(config: Config) -> tuple[str, Layout | None]:
 
 
 def recognise(folder: Path) -> tuple[Layout, Backbone]:
-    """The layout of a folder and its backbone part; ValueError in one line for one that is not supported."""
+    """The layout of a folder of released weights, and its backbone without weights.
+
+    Raises ValueError, with a one-line message, if the network is not supported.
+    """
     config, path = read_config(folder), folder / "config.json"
     kind, layout = find(config)
     if layout is None:
@@ -137,7 +143,7 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
 
 
 def _check(path: Path, config: Config, layout: Layout) -> None:
-    """ValueError that names the first field whose value is not supported."""
+    """Raise ValueError for the first field of config.json whose value is malformed or not supported by the layout."""
     for field, value in layout.required.items():
         if config.get(field, value) != value:
             raise ValueError(

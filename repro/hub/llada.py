@@ -1,4 +1,5 @@
-"""Released LLaDA weights: names and fields of modeling_llada.py as GSAI-ML/LLaDA-8B ships it (its `llama` block)."""
+"""Layout of released LLaDA weights: tensor names and config.json fields are those of modeling_llada.py as
+GSAI-ML/LLaDA-8B ships it (its block type `llama`)."""
 
 from __future__ import annotations
 

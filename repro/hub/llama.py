@@ -1,4 +1,5 @@
-"""Released Llama and Qwen2 weights, under the names of transformers; Dream shares Qwen2's (repro.hub.dream)."""
+"""Layouts of released Llama and Qwen2 weights: tensor names are those of transformers; Dream (repro.hub.dream) shares
+Qwen2's."""
 
 from __future__ import annotations
 
@@ -23,12 +24,15 @@ _ROTARY = {"model.layers.{i}.self_attn.rotary_emb.inv_freq": ROTARY}
 
 
 def qwen2_names(prefix: str) -> TensorNames:
-    """Names of a Qwen2 that is at `prefix` in our module."""
+    """Tensor names of Qwen2 -> parameters below `prefix` in the network of this suite."""
     return TensorNames(used=within(prefix, _QWEN2), ignored=_ROTARY)
 
 
 def _rope_base(config: Config) -> float:
-    """Base of the rotary positions, in either spelling of transformers; ValueError where positions are rescaled."""
+    """Base of the rotary embedding, from `rope_parameters` or the older `rope_theta` and `rope_scaling`.
+
+    Raises ValueError if positions are rescaled (`rope_type` other than "default").
+    """
     scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind != "default":
@@ -37,7 +41,10 @@ def _rope_base(config: Config) -> float:
 
 
 def pins(config: Config, attention: Literal["causal", "bidirectional"]) -> Config:
-    """The pins that Llama and Qwen2 share, from the fields of transformers; ValueError for another head width."""
+    """The settings that the `Llama` and `Qwen2` backbones share, from a config.json of transformers.
+
+    Raises ValueError unless head_dim is hidden_size / num_attention_heads.
+    """
     width, heads = config["hidden_size"], config["num_attention_heads"]
     if (config.get("head_dim") or width // heads) * heads != width:
         raise ValueError(

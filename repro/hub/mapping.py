@@ -1,7 +1,7 @@
-"""From the authors' tensor names to our parameters: every tensor of a folder is accounted for, then copied one by one.
+"""Copying of released tensors into a network of this suite: each stored tensor is first matched by name, then copied.
 
-    stored = account(folder, names, shapes, tied)    every tensor is used, or ignored with a reason; else ValueError
-    fill(folder, stored, parameters)                 copied out of the shards; only safetensors are read
+    stored = account(folder, names, shapes, tied)    each tensor is used, or ignored with a reason; else ValueError
+    fill(folder, stored, parameters)                 copies the used tensors from the safetensors files
 
 Peak memory is that of the network and of one stored tensor.
 """
@@ -23,32 +23,35 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TIED = "tied: compared with the weight that it copies"
 ROTARY = "rates of the rotary positions, computed from the base"
 DTYPES = ("F64", "F32", "F16", "BF16")
-"""Supported storage types; integers and 8-bit floats would need a scale, which no mapping has."""
+"""Supported dtypes of stored tensors (safetensors' names); integers and 8-bit floats would need a scale, and no
+layout has one."""
 
 
 @dataclass(frozen=True)
 class TensorNames:
-    """Patterns of the authors' names. `used`: pattern -> our parameter; `ignored`: pattern -> why it is not needed.
+    """Name patterns of the tensors in a folder of released weights.
 
-    `{i}` stands for a number, the same on both sides; an ignored pattern may end with `*` for any rest.
+    `used`: pattern -> name of the parameter that the tensor fills; `ignored`: pattern -> why it is not needed. `{i}`
+    stands for a layer number, the same on both sides; an ignored pattern may end with `*`, which matches any ending.
     """
 
     used: Mapping[str, str]
     ignored: Mapping[str, str]
 
     def knows(self, name: str) -> bool:
-        """Whether a tensor of this name fills one of our parameters."""
+        """Whether a stored tensor of this name fills a parameter, i.e. matches a `used` pattern."""
         return any(_match(pattern, name) is not None for pattern in self.used)
 
 
 def within(prefix: str, names: Iterable[str]) -> dict[str, str]:
-    """Authors' names -> the same names below `prefix`, where our module holds a network of transformers."""
+    """Each tensor name -> PREFIX.NAME, for networks that hold a module of transformers at `prefix`."""
     return {name: f"{prefix}.{name}" for name in names}
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a folder; `ours`: the parameter that it fills, or None with the `reason` why it is ignored."""
+    """One tensor of a safetensors `file`; `ours`: name of the parameter that it fills, or None if it is ignored;
+    `reason`: why it is ignored, or how it is used."""
 
     name: str
     file: str
@@ -61,11 +64,11 @@ class StoredTensor:
 def account(
     folder: Path, names: TensorNames, shapes: Mapping[str, Sequence[int]], tied: Mapping[str, str]
 ) -> list[StoredTensor]:
-    """What becomes of every tensor in a folder, read from the headers alone.
+    """Every stored tensor of a folder with the parameter that it fills, read from the safetensors headers alone.
 
-    `shapes`: of our parameters, by name; `tied`: further names of tied parameters -> their name in `shapes`. Raises
-    ValueError in one line for an unknown name, a parameter that no tensor or more than one fills, a wrong shape, an
-    unsupported dtype, and a missing or truncated shard.
+    `shapes`: shape of each parameter to be filled, by name; `tied`: further names of tied parameters -> their name in
+    `shapes`. Raises ValueError, with a one-line message, for an unknown tensor name, a parameter filled by no tensor or
+    by more than one, a wrong shape, an unsupported dtype, and a missing or truncated safetensors file.
     """
     found: list[StoredTensor] = []
     filled: dict[str, str] = {}
@@ -98,7 +101,8 @@ def _check(
     tensor = f"{folder / stored.file}: tensor {stored.name!r}"
     if ours not in shapes:
         raise ValueError(
-            f"{tensor} would fill {ours!r}, which the network of config.json does not have; is it the right config?"
+            f"{tensor} would fill {ours!r}, which the network of config.json does not have; give the"
+            " config.json of these weights"
         )
     if ours in filled and stored.reason != TIED:
         raise ValueError(f"{tensor} is the same weight as {filled[ours]!r}; remove one of them")
@@ -106,15 +110,15 @@ def _check(
         raise ValueError(f"{tensor} is stored as {stored.dtype}; convert it to one of {', '.join(DTYPES)}")
     if stored.shape != tuple(shapes[ours]):
         raise ValueError(
-            f"{tensor} has shape {stored.shape}, config.json needs {tuple(shapes[ours])}; give the config that belongs"
-            " to it"
+            f"{tensor} has shape {stored.shape}, config.json needs {tuple(shapes[ours])}; give the config.json of these"
+            " weights"
         )
 
 
 def fill(folder: Path, stored: Sequence[StoredTensor], parameters: Mapping[str, Tensor]) -> None:
-    """Copy the used tensors into our parameters, one at a time, cast to their dtype.
+    """Copy the used tensors into `parameters` (by name), one at a time, cast to the parameters' dtype.
 
-    Raises ValueError where the stored copy of a tied weight differs from it.
+    Raises ValueError if the stored copy of a tied weight differs from the weight.
     """
     from safetensors import safe_open
 
@@ -132,12 +136,12 @@ def fill(folder: Path, stored: Sequence[StoredTensor], parameters: Mapping[str, 
                     elif not theirs.to(ours.dtype).equal(ours):
                         raise ValueError(
                             f"{folder / file}: {tensor.name!r} differs from the weight that config.json ties it to;"
-                            " untie them there"
+                            " set tie_word_embeddings (or weight_tying) to false there"
                         )
 
 
 def shards(folder: Path) -> list[str]:
-    """Names of the safetensors files; ValueError where there are none, or where one that the index names is missing."""
+    """Names of a folder's safetensors files; ValueError if there are none, or if one listed in its index is missing."""
     if (folder / INDEX).is_file():
         try:
             index = json.loads((folder / INDEX).read_text("utf-8"))
@@ -165,7 +169,7 @@ def shards(folder: Path) -> list[str]:
 
 
 def _tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype by name, from the header alone."""
+    """Shape and dtype of each tensor of a safetensors file, by name, from the header alone."""
     from safetensors import SafetensorError, safe_open
 
     found = {}
@@ -180,7 +184,7 @@ def _tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _place(folder: Path, names: TensorNames, name: str) -> tuple[str | None, str]:
-    """Our name for a tensor and "used" or "renamed", or None and the reason why it is ignored."""
+    """Name of the parameter that a stored tensor fills, and "used" or "renamed"; or None, and why it is ignored."""
     for pattern, ours in names.used.items():
         number = _match(pattern, name)
         if number is not None:
@@ -189,11 +193,14 @@ def _place(folder: Path, names: TensorNames, name: str) -> tuple[str | None, str
         begins = pattern.endswith("*") and name.startswith(pattern[:-1])
         if begins or _match(pattern, name) is not None:
             return None, reason
-    raise ValueError(f"{folder}: unknown tensor {name!r}; this layout has no such weight")
+    raise ValueError(
+        f"{folder}: unknown tensor {name!r}; the network of config.json has no such weight, give the matching"
+        " config.json"
+    )
 
 
 def _match(pattern: str, name: str) -> str | None:
-    """The number that `{i}` stands for ("" in a pattern without), or None where the pattern does not match."""
+    """The number that `{i}` stands for in `name` ("" for a pattern without `{i}`); None if the name does not match."""
     head, mark, tail = pattern.partition("{i}")
     found = re.fullmatch(
         f"{re.escape(head)}(0|[1-9][0-9]*){re.escape(tail)}" if mark else re.escape(head), name

@@ -1,4 +1,4 @@
-"""Released ModernBERT weights, under the names of transformers."""
+"""Layout of released ModernBERT weights: tensor names are those of transformers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _NAMES = (
 
 
 def _backbone(config: Config) -> Backbone:
-    """In either spelling of transformers: `layer_types` and `rope_parameters`, or a period and two rotation bases."""
+    """The backbone of a config.json in either format of transformers: `layer_types` and `rope_parameters`, or the
+    period `global_attn_every_n_layers` and two rotary bases (`global_rope_theta`, `local_rope_theta`)."""
     layers, ropes = config["num_hidden_layers"], config.get("rope_parameters", {})
     every = config.get("global_attn_every_n_layers")
     if every is None:
@@ -27,7 +28,9 @@ def _backbone(config: Config) -> Backbone:
         rest = [i for i, kind in enumerate(kinds) if kind == "full_attention" and i]
         every = rest[0] if rest else layers
         if kinds != ["sliding_attention" if i % every else "full_attention" for i in range(layers)]:
-            raise ValueError("layer_types are not periodic; only a global layer in every n is supported")
+            raise ValueError(
+                "layer_types are not periodic; only networks whose every n-th layer is global are supported"
+            )
 
     def base(kind: str, old: str) -> float:
         return float(ropes[kind]["rope_theta"] if kind in ropes else config[old])

@@ -1,4 +1,4 @@
-"""A backbone that starts training from released weights.
+"""A backbone whose training starts from released weights.
 
 PretrainedBackbone(backbone=Llama(...), source="GSAI-ML/LLaDA-8B-Base", revision=UNRESOLVED)
 """
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 @part
 class PretrainedBackbone(Wrapper):
-    """`backbone` with the weights of `source`: a local folder in its authors' layout, or a Hub name at `revision`.
+    """`backbone`, initialised with the weights of `source`: a local folder in its authors' layout, or a Hub name at
+    `revision` (UNRESOLVED: a placeholder for the commit, which only the Hub knows).
 
-    The attention pattern may differ from the one that the weights were trained with; every other pin must agree. Raises
-    ConnectionError where the weights cannot be fetched, ValueError where they do not fit.
+    The attention pattern (causal or bidirectional) may differ from that of the weights' training; every other setting
+    must agree with their config.json. `module` raises ConnectionError if the weights cannot be fetched, and ValueError
+    if they are those of another network.
     """
 
     backbone: Llama

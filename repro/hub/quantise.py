@@ -1,8 +1,10 @@
-"""Eight-bit weights: the matrices of a network's layers by torchao (the extra `quantise`), the rest in bfloat16.
+"""Eight-bit weights for evaluation: matrices of the layers in int8 by torchao (the extra `quantise`), the rest in
+bfloat16.
 
-    quantise(denoiser)                 in place; embeddings, norms and the head stay as they are
+    quantise(denoiser)                 in place; embeddings, norms and the output layer are not changed
 
-It saves memory and changes every number, so records keep such results apart (`weights_precision` of the protocol).
+It saves memory but changes every result, so such results are stored under a protocol of their own
+(`weights_precision`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check() -> None:
-    """ValueError where torchao is not installed; called before anything is loaded."""
+    """Raise ValueError if torchao is not installed; to be called before any weights are loaded."""
     if find_spec("torchao") is None:
         raise ValueError(
             "precision int8 needs torchao, which is not installed: pip install 'dlm-repro[quantise]'"
@@ -23,7 +25,7 @@ def check() -> None:
 
 
 def quantise(denoiser: Denoiser) -> None:
-    """Convert the matrices of the layers, [out, in], to int8 with one scale a row, in place."""
+    """Convert the weight matrices [out, in] of the denoiser's layers to int8, with one scale per output, in place."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     for layer in denoiser.layers():

@@ -1,7 +1,7 @@
 """Weights that others released, in a local folder of their authors' layout: config.json, tokenizer.json, safetensors.
 
-    opened = open_release(folder)                  its configuration, and what becomes of each of its tensors
-    denoiser = network(opened)                     filled one tensor at a time, float32 or bfloat16
+    opened = open_release(folder)                  its configuration, and the parameter that each stored tensor fills
+    denoiser = network(opened)                     the network with these weights, in float32 or bfloat16
 
 Nothing in the folder is executed, and no pickle is read.
 """
@@ -43,10 +43,10 @@ JINJA = "chat_template.jinja"
 
 @part
 class Release(Part):
-    """What sampling and scoring need to know of released weights; how they were trained is not part of it.
+    """Description of released weights for sampling and scoring; unlike a recipe, it has no training settings.
 
-    `score`: the kind of likelihood bound that their training loss is (`Objective.score`); `suite`: the evaluation suite
-    by default.
+    `meaning`: what the network's output estimates (`repro.processes.prediction`); `score`: the kind of likelihood bound
+    that their training loss is (`Objective.score`); `suite`: name of the default evaluation suite.
     """
 
     name: str
@@ -58,20 +58,20 @@ class Release(Part):
     suite: str
 
     def digest(self) -> str:
-        """SHA-256 of the canonical form without the name, so that a renamed folder keeps its digest."""
+        """SHA-256 of the canonical JSON form without the name, so that renaming a folder does not change it."""
         data = parts.canonical(self)
         del data["name"]
         return parts.sha256(parts.to_json(data))
 
     def role(self) -> Role:
-        """What the backbone is built for."""
+        """The data, forbidden ids and meaning of the output for which the backbone builds its network."""
         return Role(self.data, self.process.forbidden(self.data.vocabulary()), self.meaning)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A folder of released weights; `tensors`: what becomes of each stored tensor; `blank`: its network, without memory
-    for the weights (on the meta device)."""
+    """A folder of released weights, before the weights are read; `tensors`: each stored tensor with the parameter that
+    it fills; `blank`: the network with its parameters on the meta device, which take no memory."""
 
     folder: Path
     layout: Layout
@@ -80,16 +80,16 @@ class Opened:
     blank: Denoiser
 
     def digest(self) -> str:
-        """SHA-256 of what the numbers depend on: the release and the bytes of every shard."""
+        """SHA-256 of all that results depend on: digest of the release, and the bytes of every weights file."""
         shards = [file_digest(self.folder / file) for file in files(self)]
         return parts.sha256(" ".join([self.release.digest(), *shards]))
 
 
 def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[str]) -> None:
-    """ValueError that names the first pin in which a recipe's part `name` differs from the folder's; pins in `free`
-    may.
+    """Raise ValueError for the first setting in which a recipe's component `ours` differs from `theirs`, that of the
+    opened folder; settings in `free` may differ. `name`: the component's field in the recipe, for the message.
 
-    Equal tensor shapes are not enough: they show the widths, not what the network computes.
+    Comparing tensor shapes would not be enough: they show widths, but not the computation (such as the norms' epsilon).
     """
     mine, given = parts.leaves(ours), parts.leaves(theirs)
     kinds = (name, registry.part_name(type(ours)), registry.part_name(type(theirs)))
@@ -98,18 +98,18 @@ def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[
         if own != other:
             raise ValueError(
                 f"{opened.folder}: {pin} is {parts.to_json(own)} in the recipe and {parts.to_json(other)} in these"
-                " weights; give those that belong to it"
+                " weights; give weights trained with the recipe's value, or change the recipe"
             )
 
 
 def fingerprint(opened: Opened) -> str:
-    """SHA-256 of the weights' bytes in the order of their files, by which repro.hub.catalogue tells checkpoints of one
-    configuration apart."""
+    """SHA-256 of the weights' bytes in the order of their files; repro.hub.catalogue tells checkpoints of one
+    configuration apart by it."""
     return sources.fingerprint([opened.folder / file for file in files(opened)])
 
 
 def files(opened: Opened) -> list[str]:
-    """Names of the files that hold the weights, in order."""
+    """Names of the safetensors files that hold the weights, in order."""
     return list(dict.fromkeys(tensor.file for tensor in opened.tensors))
 
 
@@ -119,10 +119,11 @@ def is_release(folder: Path) -> bool:
 
 
 def open_release(folder: Path, name: str | None = None, template: Template = "none") -> Opened:
-    """Read what is in a folder, from configuration, tokenizer and tensor headers.
+    """Open a folder of released weights: read its configuration, its tokenizer and the headers of its tensors.
 
-    `name`: what to call it (None: as the folder); `template`: chat template of its prompts. Raises ValueError in one
-    line for what is missing, not supported, or does not fit together.
+    `name`: name of the release (None: that of the folder); `template`: chat template of its prompts. Raises ValueError,
+    with a one-line message, if a file is missing, the network is not supported, or config.json, tokenizer and tensors
+    do not belong together.
     """
     layout, backbone = layouts.recognise(folder)
     config = layouts.read_config(folder)
@@ -142,8 +143,10 @@ def open_release(folder: Path, name: str | None = None, template: Template = "no
 
 
 def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
-    """The denoiser with the folder's weights, in `dtype` (None: float32); peak memory is that of the network and of
-    what is mapped of one shard."""
+    """The denoiser with the folder's weights, in `dtype` (None: float32), in evaluation mode.
+
+    Peak memory is that of the network and of the mapped pages of one safetensors file.
+    """
     import torch
 
     for parameter in opened.blank.parameters():
@@ -155,21 +158,21 @@ def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
 
 
 def _weights(denoiser: Denoiser) -> dict[str, Tensor]:
-    """What a folder has to fill: parameters (tied ones once) and persistent buffers."""
+    """The tensors of a network that weights fill: parameters (tied ones once) and persistent buffers, by name."""
     saved = denoiser.state_dict().keys()
     buffers = {name: buffer for name, buffer in denoiser.named_buffers() if name in saved}
     return {**dict(denoiser.named_parameters()), **buffers}
 
 
 def _tied(denoiser: Denoiser) -> dict[str, str]:
-    """Further names of tied weights -> the name under which they are filled."""
+    """Further names of a network's tied weights -> the name under which `_weights` lists them."""
     first = {id(parameter): name for name, parameter in denoiser.named_parameters()}
     every = denoiser.named_parameters(remove_duplicate=False)
     return {name: first[id(p)] for name, p in every if first[id(p)] != name}
 
 
 def _blank(release: Release) -> Denoiser:
-    """The network with parameters on the meta device and real buffers."""
+    """The network of a release with its parameters on the meta device (no memory) and its buffers computed."""
     from accelerate import init_empty_weights
     from transformers import PreTrainedModel
 
@@ -182,7 +185,7 @@ def _blank(release: Release) -> Denoiser:
 
 
 def _data(folder: Path, layout: Layout, config: Config) -> Released:
-    """Vocabulary and special ids; ValueError where tokenizer and network do not belong together."""
+    """Tokenizer, vocabulary size and special ids of a folder; ValueError if the network has fewer ids."""
     from tokenizers import Tokenizer
 
     path = folder / TOKENIZER
@@ -197,7 +200,7 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
     vocab_size = tokenizer.get_vocab_size()
     if vocab_size > total:
         raise ValueError(
-            f"{path} has {vocab_size} ids, the network {total}; copy the tokenizer of these weights"
+            f"{path} has {vocab_size} ids, the network {total}; copy the tokenizer of these weights there"
         )
     mask = _mask(path, layout, config, tokenizer, total)
     return Released(
@@ -213,7 +216,10 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
 
 
 def _templated(folder: Path, layout: Layout, data: Released, template: Template) -> Data:
-    """The data with a chat template; ValueError where the folder has none, or lacks a token that the template needs."""
+    """`data` with prompts in the chat template `template`.
+
+    Raises ValueError if the folder has no chat template ("own"), or lacks a special token that the template needs.
+    """
     if template == "none":
         return data
     config = _tokenizer_config(folder)
@@ -240,13 +246,13 @@ def _templated(folder: Path, layout: Layout, data: Released, template: Template)
 
 
 def _token(config: Config, kind: str) -> str:
-    """The text of a special token in tokenizer_config.json; empty where there is none."""
+    """The text of the special token `kind` ("bos", "eos", ...) in a tokenizer_config.json; empty if there is none."""
     token = config.get(f"{kind}_token")
     return (token.get("content") if isinstance(token, dict) else token) or ""
 
 
 def _first(folder: Path, config: Config, fields: Sequence[str]) -> int:
-    """The first of several fields that config.json has; ValueError where it has none."""
+    """The value of the first of `fields` that config.json has; ValueError if it has none of them."""
     for field in fields:
         if config.get(field) is not None:
             return layouts.positive(folder / "config.json", config, field)
@@ -261,13 +267,14 @@ def _mask(path: Path, layout: Layout, config: Config, tokenizer: Tokenizer, tota
     mask = total - 1 if layout.mask == "last" else config.get(layout.mask, tokenizer.token_to_id(layout.mask))
     if mask is None or not 0 <= mask < total:
         raise ValueError(
-            f"{path}: no id below {total} for the mask {layout.mask!r}; add it to config.json or to the tokenizer"
+            f"{path}: the mask {layout.mask!r} has no id below {total}; add it to config.json or to the tokenizer"
         )
     return mask
 
 
 def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str) -> int | None:
-    """A special id (the first where there are several): from config.json, else from tokenizer_config.json."""
+    """The id of the special token `kind` ("bos", "eos", "pad"), the first if there are several, or None: from
+    config.json, else from tokenizer_config.json."""
     value = config.get(f"{kind}_token_id")
     if value is None:
         content = _token(_tokenizer_config(folder), kind)
@@ -276,13 +283,14 @@ def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str) -> i
 
 
 def _tokenizer_config(folder: Path) -> Config:
-    """tokenizer_config.json; empty where there is none."""
+    """The fields of a folder's tokenizer_config.json; empty if the folder has none."""
     path = folder / TOKENIZER_CONFIG
     return layouts.read_json(path) if path.is_file() else {}
 
 
 def table(tensors: Sequence[StoredTensor]) -> list[str]:
-    """One line a tensor (name, shape, dtype, and our name or why it is ignored), and a line of totals."""
+    """Lines of text: one per stored tensor (name, shape, dtype, and the parameter that it fills or why it is ignored),
+    and one of totals."""
     lines = [
         f"{tensor.name}  {'x'.join(map(str, tensor.shape)) or 'scalar'} {tensor.dtype}  "
         + (f"-> {tensor.ours}" if tensor.ours is not None else f"ignored: {tensor.reason}")

@@ -1,11 +1,11 @@
-"""Chat templates for released weights: those of the reference script, or the one that came with the tokenizer.
+"""Chat templates for released weights: two of the reference script (tom-pollak/dllm@43ea9ff), and the tokenizer's own.
 
-    seed_chat      [CLS] User: QUESTION <newline> [SEP] <newline> Assistant: <newline>, as its training rows
-    seed_readme    the same without [CLS] and without the last newline, as its README prompts
-    own_chat       the Jinja template of the tokenizer, one user turn, ready for the answer
+    seed_chat      [CLS] User: TEXT <newline> [SEP] <newline> Assistant: <newline>, as in the script's training rows
+    seed_readme    User: TEXT <newline> [SEP] <newline> Assistant:, as in the script's README
+    own_chat       the Jinja template of the tokenizer, with one user turn and the start of the assistant's turn
 
 The README appends the masks as *text*. The mask token strips whitespace on its left, which removes the newline after
-"Assistant:", so the first token that the network writes is that newline (docs/method.md#masked-script).
+"Assistant:", so the first token that the network generates is that newline (docs/method.md#masked-script).
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from repro.data.corpus import DelegatedData
 from repro.data.released import Released
 
 SEED = "User: {user}\n{sep}\nAssistant:\n"
-"""Text before the answer (tom-pollak/dllm@43ea9ff train_dllm.py:31-32); {sep} is the text of the separator token."""
+"""Text before the answer: {user} is the user's text, {sep} the text of the separator token
+(tom-pollak/dllm@43ea9ff train_dllm.py:31-32)."""
 
 
 @part
 class Templated(DelegatedData):
-    """Kind: ids of `data`, with prompts rendered by a template."""
+    """Base class of chat data: ids of `data`, with prompts rendered by a chat `template`."""
 
     data: Released
     template: str
@@ -28,7 +29,7 @@ class Templated(DelegatedData):
 
 @part
 class SeedChat(Templated):
-    """Prompts as in the training rows of the reference script; `cls`: id in front; `sep`: text of the separator."""
+    """Prompts as in the training rows of the reference script; `cls`: id of [CLS], put first; `sep`: text of [SEP]."""
 
     cls: int
     sep: str
@@ -39,7 +40,7 @@ class SeedChat(Templated):
 
 @part
 class SeedReadme(Templated):
-    """Prompts as in the README of the reference script; `sep`: text of the separator."""
+    """Prompts as in the README of the reference script, without [CLS] and the last newline; `sep`: text of [SEP]."""
 
     sep: str
 
@@ -49,14 +50,14 @@ class SeedReadme(Templated):
 
 @part
 class OwnChat(Templated):
-    """Prompts by a Jinja template; `bos`, `eos`: texts of these tokens for the template. For a left-to-right network
-    `bos` is empty, because its process adds the BOS."""
+    """Prompts in the tokenizer's own Jinja template; `bos`, `eos`: texts of these tokens, for the template. For a
+    left-to-right network `bos` is empty, because its process adds the BOS."""
 
     bos: str
     eos: str
 
     def prompt(self, text: str) -> list[int]:
-        """Ids of the rendered prompt; ValueError in one line for a template that cannot be rendered."""
+        """Token ids of the prompt with `text` as the user's turn; ValueError if the template cannot be rendered."""
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -69,5 +70,7 @@ class OwnChat(Templated):
                 eos_token=self.eos,
             )
         except TemplateError as error:
-            raise ValueError(f"the tokenizer's chat template cannot be rendered ({error})") from None
+            raise ValueError(
+                f"the tokenizer's chat template cannot be rendered ({error}); use --chat-template none"
+            ) from None
         return self.encode(rendered)
