@@ -1,12 +1,12 @@
-"""Chats: one question and one answer a row, as in the two reference scripts (docs/method.md#masked-script,
-docs/method.md#uniform-script).
+"""Chats for fine-tuning: one question and one answer per row, as in the two reference scripts
+(docs/method.md#masked-script, docs/method.md#uniform-script).
 
     Chat(source="allenai/tulu-3-sft-mixture-0225", revision=UNRESOLVED, ..., scored="answer")
-    Chat(source="evals/data/chats.jsonl", ...)                # about 120 chats of our own, no download
+    Chat(source="evals/data/chats.jsonl", ...)                # about 120 chats of this repository, no download
 
 A row is [CLS] User: QUESTION <newline> [SEP] <newline> Assistant: <newline> ANSWER [SEP] [PAD]*, from the *first two*
-messages; where the first is a system message, the user's turn becomes the "answer". Symbols: L ids a row, N rows of the
-source, n of them used.
+messages; where the first is a system message, the user's turn becomes the "answer". Symbols: L ids per row, N rows of
+the source, n of them used.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
 @part
 class Chat(Data):
-    """Rows of L = `max_length` ids; the vocabulary is pinned, so plans need neither tokenizer nor network.
+    """Chat rows of L = `max_length` ids. Vocabulary size and special ids are settings, so that cost plans need no
+    tokenizer.
 
     `scored`: with "answer" the candidates are the positions after the first SEP that are neither PAD nor SEP (including
     the tokens of "<newline>Assistant:<newline>", but not the closing SEP), and rows without candidates, whose prompt
     was cut off, are dropped; with "all" they are the positions that are not PAD. `source_rows`: N; with a resolved
-    revision another number is an error. `heldout_fraction` f: the first ceil(f n) of
-    default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name is its index
+    revision any other number is an error. `heldout_fraction` f: the first ceil(f n) of
+    default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name is its number
     in the source.
 
     A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
@@ -61,7 +62,9 @@ class Chat(Data):
 
     def __post_init__(self) -> None:
         if not 0 < self.heldout_fraction < 1:
-            raise ValueError(f"heldout_fraction={self.heldout_fraction} is not between 0 and 1")
+            raise ValueError(
+                f"heldout_fraction={self.heldout_fraction} is not between 0 and 1; give a share such as 0.05"
+            )
         fields = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
         if fields != ["user", "sep", "assistant"] or not self.template.endswith("{assistant}"):
             raise ValueError(
@@ -81,15 +84,20 @@ class Chat(Data):
         return self.source_rows - self._heldout(self.source_rows)
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        """Both splits, permuted; ConnectionError in one line where the source cannot be reached."""
+        """Rows of both splits, in permuted order; ConnectionError, with a one-line message, where the source cannot be
+        reached."""
         source = sources.dataset(self.source, None, self.revision, self.split)
         if self.revision != UNRESOLVED and len(source) != self.source_rows:
-            raise ValueError(f"{self.source}: expected {self.source_rows} rows, found {len(source)}")
+            raise ValueError(
+                f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
+            )
         ids = np.concatenate([np.empty((0, self.max_length), np.uint16), *self._ids(source)])
         candidates = self._candidates(ids)
         used = np.flatnonzero(candidates.any(1))
         if len(used) == 0:
-            raise ValueError(f"{self.source}: no answer begins within max_length={self.max_length}")
+            raise ValueError(
+                f"{self.source}: no answer begins within max_length={self.max_length}; give a larger one"
+            )
         order = used[np.random.default_rng(self.split_seed).permutation(len(used))]
         first = self._heldout(len(used))
 
@@ -99,7 +107,8 @@ class Chat(Data):
         return {"train": rows(order[first:]), "heldout": rows(order[:first])}
 
     def resolve(self) -> dict[str, str | int]:
-        """Pin -> value of UNRESOLVED pins: `derive(data, data.resolve())` pins them all."""
+        """Dotted path -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or
+        the files know): `derive(data, data.resolve())` fixes them all."""
         return {
             "revision": sources.revision(self.source, self.revision, "dataset"),
             "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
@@ -111,23 +120,26 @@ class Chat(Data):
         encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         for token, (start, stop) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
             if token == tokenizer.unk_token_id:
-                raise ValueError(f"{text[start:stop]!r} has no id in the vocabulary of {self.tokenizer}")
+                raise ValueError(
+                    f"{text[start:stop]!r} has no id in the vocabulary of {self.tokenizer}; leave it out"
+                )
         return encoding["input_ids"]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def prompt(self, text: str) -> list[int]:
-        """[CLS] and the template up to the answer, as in a training row (docs/method.md#script-departures, 14).
+        """Ids of a question as in a training row, up to the answer: [CLS] and the filled template
+        (docs/method.md#script-departures, 14).
 
-        ValueError where no position is left for an answer. The README of the reference script prompts differently
-        (`repro.hub.templates`).
+        ValueError where no position is left for an answer. The README of the reference script uses another prompt
+        format, which is in `repro.hub.templates`.
         """
         before, sep = self.template.removesuffix("{assistant}"), self._tokenizer().sep_token
         ids = [self.cls, *self.encode(before.format(user=text, sep=sep))]
         if len(ids) >= self.max_length:
             raise ValueError(
-                f"the prompt takes {len(ids)} ids; max_length={self.max_length} leaves no answer"
+                f"the prompt takes {len(ids)} ids, so that max_length={self.max_length} leaves no answer; shorten it"
             )
         return ids
 
@@ -135,12 +147,15 @@ class Chat(Data):
         return math.ceil(self.heldout_fraction * rows)
 
     def _ids(self, source: Any) -> Iterator[np.ndarray]:
-        """Blocks of ids [<= 1000, L], truncated and padded; ValueError names a row with fewer than two messages."""
+        """Token ids of the chats, truncated and padded to L, in blocks [<= 1000, L]; ValueError names a row with fewer
+        than two messages."""
         tokenizer, start = self._tokenizer(), 0
         for block in source.select_columns("messages").iter(batch_size=1000):
             for row, messages in enumerate(block["messages"], start):
                 if len(messages) < 2:
-                    raise ValueError(f"{self.source}: row {row} has {len(messages)} messages, not 2 or more")
+                    raise ValueError(
+                        f"{self.source}: row {row} has {len(messages)} messages, fewer than 2; remove it"
+                    )
             texts = [
                 self.template.format(
                     user=first["content"], sep=tokenizer.sep_token, assistant=second["content"]
@@ -152,7 +167,7 @@ class Chat(Data):
             yield np.array(encoded["input_ids"], np.min_scalar_type(self.total))
 
     def _candidates(self, ids: np.ndarray) -> np.ndarray:
-        """Positions that are corrupted and scored: ids [N, L] -> bool [N, L]."""
+        """Which positions are corrupted and scored, bool [N, L], for rows of ids [N, L]."""
         written = ids != self.pad
         if self.scored == "all":
             return written
@@ -161,12 +176,15 @@ class Chat(Data):
         return written & after_first
 
     def _tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer; ValueError names a pin that differs from it."""
+        """The tokenizer of the source; ValueError names a setting (`mask`, `pad`, `cls`, `sep`, `total`) that
+        contradicts it."""
         tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
         for pin in ("mask", "pad", "cls", "sep"):
             pinned, found = getattr(self, pin), getattr(tokenizer, f"{pin}_token_id")
             if pinned != found:
-                raise ValueError(f"{pin}={pinned}, but {self.tokenizer} has {found}")
+                raise ValueError(f"{pin}={pinned}, but {self.tokenizer} has {found}; set {pin}={found}")
         if len(tokenizer) > self.total:
-            raise ValueError(f"total={self.total}, but {self.tokenizer} has {len(tokenizer)} ids")
+            raise ValueError(
+                f"total={self.total}, but {self.tokenizer} has {len(tokenizer)} ids; set total to that or more"
+            )
         return tokenizer

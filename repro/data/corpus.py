@@ -1,6 +1,6 @@
-"""The interface of a data source, and prepared corpora: memory-mapped token files with a content digest.
+"""The interface of a data source (`Data`), and prepared corpora: memory-mapped files of token ids with a digest.
 
-    corpus = prepared(data)              # built once under runs/data/<digest of the part>, opened afterwards
+    corpus = prepared(data)              # built once under runs/data/<digest of `data`>, opened afterwards
     corpus.train.ids[rows]               # [B, L] integer ids
     corpus.train.candidates[rows]        # [B, L] bool: positions that are corrupted and scored
 
@@ -25,13 +25,14 @@ from repro.core.files import atomically, runs
 from repro.core.parts import Part, part
 
 UNRESOLVED = "UNRESOLVED"
-"""A revision or count that only the Hub can give; the first online run resolves it, and its checkpoint has the
-value."""
+"""Placeholder of a revision, digest or count that only the Hub or a file knows; the first run finds the value and
+stores it in its checkpoint."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids of a data source: 0..size-1 are tokens of the language, size..total-1 further special ids."""
+    """Vocabulary of a data source: ids 0..size-1 are tokens of the language, size..total-1 further special ids; the
+    mask, BOS, EOS and padding ids are None where it has none."""
 
     size: int
     total: int
@@ -40,14 +41,14 @@ class Vocabulary:
     eos: int | None
     pad: int | None
     filler: int | None = None
-    """Padding that is attended to and corrupted like a token, but never scored (padded rows of the papers,
+    """Id of padding that is attended to and corrupted like a token, but never scored (padded rows of the papers,
     docs/method.md#duo-hyperparameters)."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one split: ids [n, L] unsigned, candidates [n, L] bool (corrupted and scored), example [n] int64
-    (names)."""
+    """n rows of one split, L ids each: `ids` [n, L] unsigned, `candidates` [n, L] bool (positions that are corrupted
+    and scored), and the rows' names `example` [n] int64."""
 
     ids: np.ndarray
     candidates: np.ndarray
@@ -61,7 +62,7 @@ class Rows:
 
     @classmethod
     def joined(cls, chunks: Iterable[Rows], length: int) -> Rows:
-        """Concatenate chunks of rows of `length` ids."""
+        """One `Rows` that concatenates chunks of rows of `length` ids."""
         found = list(chunks)
         ids = np.concatenate([np.empty((0, length), np.int64), *[rows.ids for rows in found]])
         candidates = np.concatenate([np.empty((0, length), bool), *[rows.candidates for rows in found]])
@@ -70,57 +71,62 @@ class Rows:
 
 
 class Data(Part):
-    """Kind: a source of training and held-out rows. Methods have no side effects; `build` may read files or the Hub."""
+    """Base class of data sources, which give training rows and held-out rows. Methods have no side effects; `build` may
+    read files or the Hub."""
 
     @abstractmethod
     def vocabulary(self) -> Vocabulary:
-        """Vocabulary size and special ids, without reading the data."""
+        """Vocabulary size and special ids, known without reading the data."""
 
     @abstractmethod
     def row_length(self) -> int:
-        """L, the number of ids in a row."""
+        """L, the number of ids per row."""
 
     def expected_rows(self) -> int:
-        """Number of training rows, or an estimate where only the Hub has it; for plans and step counts."""
+        """Number of training rows, or an estimate where only the Hub has it; for cost plans and numbers of steps."""
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def resolve(self) -> dict[str, str | int]:
-        """Dotted pin -> value of pins that are UNRESOLVED; empty for most sources."""
+        """Dotted path -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or
+        the files know); empty for most sources."""
         return {}
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        """Both splits. Raises ConnectionError where the source cannot be reached, ValueError where it has no rows."""
+        """Rows of both splits. Raises ConnectionError where the source cannot be reached, ValueError where it has no
+        rows."""
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
-        """Both splits as chunks of rows in order, so that a large corpus need not fit into memory."""
+        """(split, rows in chunks) of both splits, in order, so that a large corpus need not fit into memory."""
         for split, rows in self.build().items():
             yield split, [rows]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special ids; ValueError names a symbol outside the vocabulary."""
-        raise ValueError(f"{type(self).__name__} reads no text; give ids")
+        """Token ids of a text, without special ids; ValueError names a symbol outside the vocabulary."""
+        raise ValueError(f"{type(self).__name__} has no text form; give token ids")
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """Ids [length] of each text, as from `encode`."""
+        """Token ids [length] of each of the texts, as from `encode`."""
         return (np.array(self.encode(text), np.int64) for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; special ids are shown as e.g. [MASK]."""
-        raise ValueError(f"{type(self).__name__} writes no text; read the ids")
+        """Text of token ids; special ids are shown by a name such as [MASK]."""
+        raise ValueError(f"{type(self).__name__} has no text form; use the token ids")
 
     def clusters(self, example: np.ndarray) -> np.ndarray:
-        """The independent unit (document) of each row, [n], from row names [n]."""
+        """Number of the document of each row, [n], from the row names `example` [n]: rows of one document are not
+        independent in standard errors. By default each row is its own document."""
         return example
 
     def prompt(self, text: str) -> list[int]:
-        """Ids of a prompt, with the template applied where the source has one."""
+        """Token ids of a prompt text, with the chat template applied where the source has one."""
         return self.encode(text)
 
 
 @part
 class DelegatedData(Data):
-    """Kind: `data` with something changed; every method that a subclass does not define is that of `data`."""
+    """Base class of data sources that change something in another one, `data`; a method that the subclass does not
+    define is that of `data`."""
 
     data: Data
 
@@ -160,7 +166,7 @@ class DelegatedData(Data):
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus: both splits memory-mapped, and the SHA-256 of their contents."""
+    """A prepared corpus: rows of both splits, memory-mapped from `folder`, and the SHA-256 of their contents."""
 
     train: Rows
     heldout: Rows
@@ -169,9 +175,10 @@ class Corpus:
 
 
 def prepared(data: Data) -> Corpus:
-    """The prepared corpus of a data source, built on first use by one process at a time.
+    """The prepared corpus of a data source; on first use, one process at a time builds it under runs/data.
 
-    Raises ConnectionError and ValueError as `Data.build`, and ValueError where the prepared files are broken.
+    Raises ConnectionError where the source cannot be reached, ValueError where it has no rows or the prepared files are
+    broken.
     """
     name = parts.digest(data)
     folder = runs() / "data" / name[:16]
@@ -184,11 +191,12 @@ def prepared(data: Data) -> Corpus:
 
 
 BLOCK = 1 << 22
-"""Bytes that are hashed at once."""
+"""Number of bytes read at a time for hashing."""
 
 
 class _Growing:
-    """A .npy file that grows along its first axis, as `numpy.save` would write it (numpy pads the header for that)."""
+    """A .npy file that grows along its first axis, with the bytes that `numpy.save` would write (numpy pads the header
+    for that)."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row, self.count = path, dtype, row, 0
@@ -244,7 +252,9 @@ def _write(data: Data, folder: Path) -> None:
                     file.close()
             counts[split] = files["ids"].count
             if counts[split] == 0:
-                raise ValueError(f"{parts.to_json(data)}: split {split!r} has no rows")
+                raise ValueError(
+                    f"{parts.to_json(data)}: split {split!r} has no rows; give longer text or shorter rows"
+                )
             for field, file in files.items():
                 file.hash_into(content, f"{split}.{field}")
         meta = {

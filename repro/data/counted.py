@@ -1,4 +1,4 @@
-"""A data source with a pinned number of training rows, so that plans need not prepare a large corpus.
+"""A data source whose number of training rows is a setting, so that cost plans need not prepare a large corpus.
 
 Counted(data=Packed(documents=Hub(...), ...), rows=8_700_000)
 """
@@ -11,13 +11,14 @@ from repro.data.corpus import DelegatedData
 
 @part
 class Counted(DelegatedData):
-    """`data`, of which `rows` training rows are expected; used in plans only."""
+    """The data source `data`, whose expected number of training rows is `rows`; the number is used in cost plans
+    only."""
 
     rows: int
 
     def __post_init__(self) -> None:
         if self.rows < 1:
-            raise ValueError(f"rows={self.rows} is not a number of rows; give the expected number")
+            raise ValueError(f"rows={self.rows} is not a number of training rows; give 1 or more")
 
     def expected_rows(self) -> int:
         return self.rows

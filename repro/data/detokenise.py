@@ -2,9 +2,9 @@
 
     Detokenised(documents=Hub(source="dvruette/lm1b", ...), rule="lm1b")
 
-Each rule is a list of replacements, applied in order. They are those of kuleshov-group/mdlm dataloader.py (the same in
-s-sahoo/duo), with its defects (one replaces a slash, a quote and a digit by the text of the pattern), since published
-perplexities are of the resulting text. AG News and OpenWebText are used as they are.
+Each rule (of `RULES`, by corpus) is a list of replacements, applied in order. They are those of kuleshov-group/mdlm
+dataloader.py (the same in s-sahoo/duo), with its defects (one replaces a slash, a quote and a digit by the text of the
+pattern), since published perplexities are of the resulting text. AG News and OpenWebText are used as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Replacements = list[tuple[str, str]]
 
 
 def _closed(marks: str) -> Replacements:
-    """Remove the space before a mark that is between spaces."""
+    """Replacements that remove the space before each of these marks where it stands between spaces."""
     return [(re.escape(f" {mark} "), f"{mark} ") for mark in marks]
 
 
@@ -82,7 +82,7 @@ Rule = Literal["wikitext", "ptb", "lm1b", "lambada", "scientific_papers"]
 
 
 def detokenise(text: str, rule: Rule) -> str:
-    """Running text from separated tokens."""
+    """Running text from a text of separated tokens, by the replacements of a rule."""
     for pattern, replacement in RULES[rule]:
         text = re.sub(pattern, replacement, text)
     return text
@@ -90,7 +90,7 @@ def detokenise(text: str, rule: Rule) -> str:
 
 @part
 class Detokenised(Documents):
-    """`documents`, each detokenised by a rule."""
+    """The documents of `documents`, each converted to running text by a rule of `RULES`."""
 
     documents: Documents
     rule: Rule

@@ -1,4 +1,5 @@
-"""Dialogues as pairs of prompt and answer, in LLaDA's form (docs/method.md#llada-sft; arXiv 2502.09992, appendix B.1).
+"""Dialogues for fine-tuning, as pairs of prompt and answer, in LLaDA's form (docs/method.md#llada-sft; arXiv
+2502.09992, appendix B.1).
 
     [BOS] ROLE(user) QUESTION [eot] ROLE(assistant) ANSWER [EOS] [EOS]*
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 @part
 class Dialogues(Data):
-    """Rows of `length` ids from a column `messages` of roles and contents; ids are pinned, so plans need no tokenizer.
+    """Rows of `length` ids from a dataset's column `messages` (role and content of each message).
+
+    Vocabulary size and special ids are settings, so that cost plans need no tokenizer.
 
     `head`: text before each message, with its {role}; `tail`: text after each message except the answer. Both are
     tokenised together with the message, special tokens included. `seed` determines draws and split: of n rows the first
@@ -52,12 +55,14 @@ class Dialogues(Data):
 
     def __post_init__(self) -> None:
         if not 0 < self.heldout_fraction < 1:
-            raise ValueError(f"heldout_fraction={self.heldout_fraction} is not between 0 and 1")
+            raise ValueError(
+                f"heldout_fraction={self.heldout_fraction} is not between 0 and 1; give a share such as 0.05"
+            )
         if "{role}" not in self.head:
-            raise ValueError(f"head={self.head!r} has no {{role}}")
+            raise ValueError(f"head={self.head!r} has no {{role}}; put it where the role belongs")
         for name in ("mask", "begin", "end"):
             if not 0 <= getattr(self, name) < self.size:
-                raise ValueError(f"{name}={getattr(self, name)} is not an id below size={self.size}")
+                raise ValueError(f"{name}={getattr(self, name)} is not an id; give 0 to {self.size - 1}")
 
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(
@@ -81,10 +86,14 @@ class Dialogues(Data):
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
         source = sources.dataset(self.source, None, self.revision, self.split)
         if self.revision != UNRESOLVED and len(source) != self.source_rows:
-            raise ValueError(f"{self.source}: expected {self.source_rows} rows, found {len(source)}")
+            raise ValueError(
+                f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
+            )
         found = list(self._pairs(source))
         if not found:
-            raise ValueError(f"{self.source}: no pair of prompt and answer fits into length={self.length}")
+            raise ValueError(
+                f"{self.source}: no pair of prompt and answer fits into length={self.length}; give a larger one"
+            )
         examples = np.array([example for example, _, _ in found], np.int64)
         ids = np.full((len(found), self.length), self.end, np.min_scalar_type(self.size))
         candidates = np.zeros(ids.shape, bool)
@@ -107,23 +116,29 @@ class Dialogues(Data):
         return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def prompt(self, text: str) -> list[int]:
-        """BOS, one question, and the head of the answer, as in a training row; ValueError where no answer fits."""
+        """Token ids of one question as in a training row, up to the answer: BOS, the question, the head of the answer.
+        ValueError where no position is left for an answer."""
         ids = self._before([{"role": "user", "content": text}])
         if len(ids) >= self.length:
-            raise ValueError(f"the prompt takes {len(ids)} ids; length={self.length} leaves no answer")
+            raise ValueError(
+                f"the prompt takes {len(ids)} ids, so that length={self.length} leaves no answer; shorten it"
+            )
         return ids
 
     def _before(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """BOS, the messages, and the head of the answer that follows."""
+        """Token ids of BOS, the messages, and the head of the answer that follows them."""
         written = [self.head.format(role=m["role"]) + m["content"] + self.tail for m in messages]
         return [self.begin, *self.encode("".join(written) + self.head.format(role="assistant"))]
 
     def _pairs(self, source: Any) -> Iterator[tuple[int, list[int], list[int]]]:
-        """(row, prompt, answer without EOS) of each pair that fits; ValueError names a dialogue without an answer."""
+        """(row number, prompt ids, answer ids without EOS) of each pair that fits into a row; ValueError names a
+        dialogue without an answer."""
         for row, messages in enumerate(source["messages"]):
             answers = [i for i, message in enumerate(messages) if i and message["role"] == "assistant"]
             if not answers:
-                raise ValueError(f"{self.source}: row {row} has no answer")
+                raise ValueError(
+                    f"{self.source}: row {row} has no message of role 'assistant'; remove the row"
+                )
             u = rng.uniform(rng.keys(self.seed, rng.LENGTH, -1, row)).item()
             chosen = answers[int(u * len(answers))]
             prompt, answer = self._before(messages[:chosen]), self.encode(messages[chosen]["content"])
@@ -133,5 +148,7 @@ class Dialogues(Data):
     def _tokenizer(self) -> PreTrainedTokenizerFast:
         tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
         if len(tokenizer) > self.size:
-            raise ValueError(f"size={self.size}, but {self.tokenizer} has {len(tokenizer)} ids")
+            raise ValueError(
+                f"size={self.size}, but {self.tokenizer} has {len(tokenizer)} ids; set size to that or more"
+            )
         return tokenizer

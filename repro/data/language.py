@@ -1,10 +1,11 @@
-"""Oracle languages: small hidden Markov models with exact conditionals, also under noise.
+"""Synthetic languages with known probabilities (*oracle* languages): small hidden Markov models whose conditionals are
+exact, also under noise.
 
-Recipes train on them at scale `nano`, and samplers are tested on them: log-likelihood, next-token law and the law of
-each clean token given a noisy sequence (both meanings) come from one forward and backward pass in float64
-(`repro.data.hmm`). A language is a committed table, `evals/data/languages/NAME.json`:
+Recipes train on them at scale `nano`, and samplers are tested on them: log-likelihood, next-token distributions and the
+distribution of each clean token given a noisy sequence (both meanings) come from one forward and backward pass in
+float64 (`repro.data.hmm`). A language is a committed table, `evals/data/languages/NAME.json`:
 
-    strong    16 states, 32 symbols, rows of 32 tokens; 2 successors and 3 emissions a state
+    strong    16 states, 32 symbols, rows of 32 tokens; 2 successors and 3 emissions per state
     lexicon   16 words of 2 to 5 letters, spelt in full, the next word uniform; 16 letters, rows of 60 tokens
 
     python -m repro.data.language        # rewrite both tables with newly estimated entropies (about one minute)
@@ -32,15 +33,17 @@ if TYPE_CHECKING:
 
 FOLDER = ROOT / "evals" / "data" / "languages"
 HELDOUT = 1 << 40
-"""Name of the first held-out row; training rows are named from 0, so the splits share no random key."""
+"""Name of the first held-out row; training rows are named from 0, so that the splits share no random key."""
 CHUNK = 1 << 12
-"""Rows drawn at once; results do not depend on it."""
+"""Number of rows drawn at once; results do not depend on it."""
 
 
 def estimate_entropy(hmm: Hmm, seed: int, count: int) -> tuple[float, float]:
-    """Entropy in nats a token and its standard error, from `count` keyed sequences: mean of -log p(x) / L.
+    """Entropy of a language in nats per token and its standard error: the mean of -log p(x) / L over `count` drawn
+    rows.
 
-    It has no closed form for a hidden Markov model. Keys have step 1; those of corpora have step 0.
+    It has no closed form for a hidden Markov model. The random keys have step 1; those of training and held-out rows
+    have step 0.
     """
     keys = rng.keys(seed, rng.SENTENCE, 1, torch.arange(count))
     nll = torch.cat([-hmm.log_likelihood(hmm.sample(chunk)) for chunk in keys.split(CHUNK)]) / hmm.length
@@ -51,7 +54,7 @@ def estimate_entropy(hmm: Hmm, seed: int, count: int) -> tuple[float, float]:
 
 
 def read_symbols(text: str, symbols: str) -> list[int]:
-    """One id a character; ValueError names a character outside `symbols`."""
+    """Ids of a text, one per character; ValueError names a character that is not one of `symbols`."""
     for character in text:
         if character not in symbols:
             raise ValueError(f"no symbol {character!r}; {nearest(character, symbols)}")
@@ -59,11 +62,12 @@ def read_symbols(text: str, symbols: str) -> list[int]:
 
 
 def spell(ids: Sequence[int], symbols: str) -> str:
-    """One character an id; the two ids after the symbols are [MASK] and [BOS]; ValueError for larger ids."""
+    """Text of ids, one character each; the two ids after the symbols are [MASK] and [BOS], and larger ids raise
+    ValueError."""
     shown = [*symbols, "[MASK]", "[BOS]"]
     for token in ids:
         if not 0 <= token < len(shown):
-            raise ValueError(f"no id {token}; valid: 0 to {len(shown) - 1}")
+            raise ValueError(f"no id {token} in this vocabulary; give 0 to {len(shown) - 1}")
     return "".join(shown[token] for token in ids)
 
 
@@ -72,7 +76,8 @@ def spell(ids: Sequence[int], symbols: str) -> str:
 
 @part
 class Language(Data):
-    """Rows drawn independently from an oracle language; every position is a candidate."""
+    """Rows drawn independently from a synthetic language with known probabilities; every position is a candidate
+    (corrupted and scored). `table`: its name; `rows`, `heldout`: number of rows of the splits."""
 
     table: str
     table_sha256: str
@@ -81,15 +86,16 @@ class Language(Data):
     seed: int
 
     def hmm(self) -> Hmm:
-        """The exact model. Raises ValueError where the table is not the pinned one."""
+        """The hidden Markov model of the language. Raises ValueError where the table's SHA-256 is not
+        `table_sha256`."""
         return _hmm(self.table, self.table_sha256)
 
     def entropy(self) -> float:
-        """Entropy in nats a token, as estimated by `estimate_entropy` and stored in the table."""
+        """Entropy of the language in nats per token, as estimated by `estimate_entropy` and stored in the table."""
         return _load(self.table, self.table_sha256)["entropy"]
 
     def entropy_se(self) -> float:
-        """Standard error of `entropy`."""
+        """Standard error of `entropy`, in nats per token."""
         return _load(self.table, self.table_sha256)["entropy_se"]
 
     def vocabulary(self) -> Vocabulary:
@@ -123,12 +129,14 @@ class Language(Data):
 
 @functools.lru_cache
 def _load(name: str, digest: str) -> dict[str, Any]:
-    """A committed table as JSON, its bytes checked against the pinned SHA-256."""
+    """The committed table of a language, from JSON; ValueError where its SHA-256 is not `digest`."""
     if name not in DRAWN:
         raise ValueError(f"no language {name!r}; {nearest(name, DRAWN)}")
     text = (FOLDER / f"{name}.json").read_text("utf-8")
     if sha256(text) != digest:
-        raise ValueError(f"table_sha256={digest!r} is not the table {name!r}, which has {sha256(text)!r}")
+        raise ValueError(
+            f"table_sha256={digest!r}, but table {name!r} has {sha256(text)!r}; give that, or the table of the recipe"
+        )
     return json.loads(text)
 
 
@@ -141,7 +149,8 @@ def _hmm(name: str, digest: str) -> Hmm:
 
 
 def assemble(table: dict[str, Any]) -> Hmm:
-    """The model of a table; every law is smoothed, p <- (1 - eps) p + eps / n, so that every row is possible."""
+    """Hidden Markov model of a table; each distribution is smoothed, p <- (1 - eps) p + eps / n, so that every row is
+    possible."""
     states = table["states"]
     names = [str(index) for index in range(len(states))]
 
@@ -158,7 +167,8 @@ def assemble(table: dict[str, Any]) -> Hmm:
 
 
 def draw_strong(seed: int) -> dict[str, Any]:
-    """16 states with 2 successors and 3 emissions each; weights are uniform on (.1, 1), then normalised."""
+    """Table of the language `strong`: 16 states with 2 successors and 3 emissions each; weights are uniform on (.1, 1),
+    then normalised."""
     symbols, states = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16
     rows = torch.arange(states)
 
@@ -184,7 +194,8 @@ def draw_strong(seed: int) -> dict[str, Any]:
 
 
 def draw_lexicon(seed: int) -> dict[str, Any]:
-    """16 distinct words, four each with 2, 3, 4 and 5 letters; a state is one letter of one word."""
+    """Table of the language `lexicon`: 16 distinct words, four each with 2, 3, 4 and 5 letters; a state is one letter
+    of one word."""
     symbols, words = "abcdefghijklmnop", []
     for attempt in range(1 << 10):
         u = rng.uniform(rng.keys(seed, rng.LANGUAGE, 0, attempt), 5).tolist()
@@ -215,11 +226,12 @@ DRAWN = {
     "strong": functools.partial(draw_strong, seed=486),
     "lexicon": functools.partial(draw_lexicon, seed=0),
 }
-"""How each table is drawn. Of the seeds below 6,000, 486 is nearest to entropy 1.68, bigram 1.86, unigram 3.03."""
+"""Language name -> function that draws its table. Of the seeds below 6,000, 486 is nearest to an entropy of 1.68, a
+bigram entropy of 1.86 and a unigram entropy of 3.03."""
 
 
 def render(table: dict[str, Any], entropy: float, error: float) -> str:
-    """A table and its estimated entropy as JSON, one line a field and one line a state."""
+    """JSON text of a table and its estimated entropy, one line per field and per state."""
     fields = table | {"entropy": round(entropy, 6), "entropy_se": round(error, 6)}
     head = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in fields.items() if key != "states"]
     states = ",\n".join(f"  {json.dumps(state)}" for state in table["states"])
@@ -227,7 +239,7 @@ def render(table: dict[str, Any], entropy: float, error: float) -> str:
 
 
 def main() -> None:
-    """Rewrite the committed tables."""
+    """Rewrite the committed tables of both languages."""
     for name, draw in DRAWN.items():
         table = draw()
         entropy, error = estimate_entropy(assemble(table), seed=0, count=1 << 20)

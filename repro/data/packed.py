@@ -1,19 +1,19 @@
-"""Documents joined into one stream, or one a row, as in the papers on LM1B and OpenWebText
+"""Rows of documents joined into one stream, or of one document each, as in the papers on LM1B and OpenWebText
 (docs/method.md#duo-hyperparameters).
 
     Packed(documents=Hub(...), units=Gpt2(), length=1024, batch=1000)          "wrapped"
     PackedPlain(...)                                                           the same, nothing between documents
-    Padded(documents=Hub(...), units=Pretrained(...), length=128)              one a row, "unwrapped"
+    Padded(documents=Hub(...), units=Pretrained(...), length=128)              one per row, "unwrapped"
 
 Packed: each document ends with the boundary id E; the stream is cut every L - 2 ids, and each cut is put between BOS
-and E (s-sahoo/duo dataloader.py:462-485). E is the units' own end of text where they have one (GPT-2, BERT's SEP), else
-the id V; since it separates documents within a row, it is a token of the language. BOS is the units' own (BERT's CLS),
-else E. The first and the last id of a row are constant, so they are neither corrupted nor scored (at L = 128 they would
-change a score by a factor of 126/128; docs/method.md#ar-baseline).
+and E (s-sahoo/duo dataloader.py:462-485). E is the tokenizer's own end of text where it has one (GPT-2's, BERT's SEP),
+else the id V; since it separates documents within a row, it is a token of the language. BOS is the tokenizer's own
+(BERT's CLS), else E. The first and the last id of a row are constant, so they are neither corrupted nor scored (at L =
+128 they would change a score by a factor of 126/128; docs/method.md#ar-baseline).
 
 Padded: padding is attended to and corrupted like a token, but never scored (docs/method.md#duo-hyperparameters). Where
 it is visible it shows the length of the text, so the score of such a model is not a bound on log p of the text alone.
-Symbols: V units, L ids a row.
+Symbols: V ids of the tokenizer (`units`), L ids per row.
 """
 
 from __future__ import annotations
@@ -34,22 +34,24 @@ def _check_length(length: int) -> None:
 
 @part
 class Joined(Written):
-    """Kind: rows cut from joined documents, `batch` at a time, without the remainder of each batch (0: all
-    documents)."""
+    """Base class of rows cut from joined documents. `batch` documents are joined at a time, and the remainder of each
+    batch is dropped (0: all documents are joined)."""
 
     batch: int
 
     def __post_init__(self) -> None:
         _check_length(self.length)
         if self.batch < 0:
-            raise ValueError(f"batch={self.batch} is not a number of documents; 0 joins all of them")
+            raise ValueError(
+                f"batch={self.batch} is not a number of documents; give 1 or more, or 0 to join all of them"
+            )
 
     def vocabulary(self) -> Vocabulary:
         special, size = self.units.special(), self.units.vocab_size(self.documents)
         end = size if special.end is None else special.end
         size += (
             special.end is None
-        )  # a boundary id that the units do not have becomes a token of the language
+        )  # a boundary id that the tokenizer does not have becomes a token of the language
         begin = end if special.begin is None else special.begin
         own_mask = special.mask is not None
         mask = special.mask if own_mask else size
@@ -65,7 +67,7 @@ class Joined(Written):
 
 @part
 class Packed(Joined):
-    """Wrapped rows, with E after each document."""
+    """Rows cut from joined documents ("wrapped"), with the boundary id E after each document."""
 
     version = 2
 
@@ -75,7 +77,8 @@ class Packed(Joined):
 
 @part
 class PackedPlain(Joined):
-    """Wrapped rows with nothing between documents (`insert_eos=False` in s-sahoo/duo: its zero-shot sets)."""
+    """Rows cut from joined documents ("wrapped") with nothing between documents (`insert_eos=False` in s-sahoo/duo: its
+    zero-shot sets)."""
 
     def chunks(self, split: Split) -> Iterator[Rows]:
         return self._wrapped(split, marked=False)
@@ -83,9 +86,9 @@ class PackedPlain(Joined):
 
 @part
 class Padded(Written):
-    """One document a row, cut at L - 2 ids, between the units' own BOS and EOS, then the units' own padding.
+    """One document per row, cut at L - 2 ids, between the tokenizer's own BOS and EOS, then its own padding.
 
-    Raises ValueError for units that lack one of these three.
+    Raises ValueError for a tokenizer that lacks one of these three ids.
     """
 
     def __post_init__(self) -> None:
@@ -93,7 +96,7 @@ class Padded(Written):
         special = self.units.special()
         if special.begin is None or special.end is None or special.pad is None:
             raise ValueError(
-                "padded rows need units with their own BOS, EOS and padding; use pretrained units"
+                "padded rows need a tokenizer with its own BOS, EOS and padding ids; set units to a `pretrained` one"
             )
 
     def vocabulary(self) -> Vocabulary:

@@ -1,10 +1,10 @@
-"""Units of a published tokenizer, from a Hub name or a local folder; WordPiece or BPE.
+"""Published tokenizers (WordPiece or BPE), from a Hub name or a local folder.
 
     Pretrained(source="bert-base-uncased", revision=UNRESOLVED, size=30522, begin=101, end=102, pad=0, mask=103)
     Pretrained(source="gpt2", revision=UNRESOLVED, size=50258, begin=50256, end=50256, pad=50257, mask=None)
 
-Ids are pinned, so that plans need neither tokenizer nor network. GPT-2 has 50257 units; s-sahoo/duo adds one for
-padding, which uniform noise can then draw as well (docs/method.md#transformation-operator).
+Vocabulary size and special ids are settings, so that cost plans need no tokenizer. GPT-2 has 50257 ids; s-sahoo/duo
+adds one for padding, which uniform noise can then draw as well (docs/method.md#transformation-operator).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @part
 class Pretrained(Units):
-    """`size` ids, which include BOS `begin`, EOS `end` and, unless None, padding and mask.
+    """A published tokenizer with `size` ids, which include BOS `begin`, EOS `end` and, unless None, padding and mask.
 
-    Texts are tokenised without special tokens, truncation or padding. Raises as `sources.revision`, and ValueError
-    where the tokenizer has more ids than `size`.
+    Texts are tokenised without special tokens, truncation or padding. Raises ConnectionError where the Hub cannot be
+    reached, and ValueError for an unknown name or revision, or a tokenizer with more ids than `size`.
     """
 
     source: str
@@ -41,7 +41,7 @@ class Pretrained(Units):
     def __post_init__(self) -> None:
         for name, value in self.special()._asdict().items():
             if value is not None and not 0 <= value < self.size:
-                raise ValueError(f"{name}={value} is not an id below size={self.size}")
+                raise ValueError(f"{name}={value} is not an id; give 0 to {self.size - 1}")
 
     def special(self) -> Special:
         return Special(begin=self.begin, end=self.end, pad=self.pad, mask=self.mask)
@@ -61,13 +61,15 @@ class Pretrained(Units):
     def _tokenizer(self) -> Tokenizer:
         made = _plain(self.source, self.revision)
         if made.get_vocab_size() > self.size:
-            raise ValueError(f"{self.source} has {made.get_vocab_size()} ids; size={self.size} is too small")
+            raise ValueError(
+                f"{self.source} has {made.get_vocab_size()} ids, more than size={self.size}; set size to that"
+            )
         return made
 
 
 @lru_cache(maxsize=4)
 def _plain(source: str, revision: str) -> Tokenizer:
-    """The tokenizer without the truncation and padding that some files switch on."""
+    """The tokenizer without the truncation and padding that some tokenizer files switch on."""
     from tokenizers import Tokenizer
 
     made = Tokenizer.from_str(sources.tokenizer(source, revision).backend_tokenizer.to_str())

@@ -1,7 +1,7 @@
 """The vocabulary of released weights: the tokenizer that came with them; there are no rows to train on.
 
-The part identifies the tokenizer by its SHA-256 only, so that a model does not depend on the location of its folder;
-`store_tokenizer` puts a copy where the part finds it.
+`Released` identifies the tokenizer by its SHA-256 only, so that a model does not depend on the location of its folder;
+`store_tokenizer` puts a copy where `Released` finds it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 @part
 class Released(Data):
-    """Ids of released weights; texts are tokenised without special tokens. `length`: of the longest training row."""
+    """Vocabulary and tokenizer of released weights; texts are tokenised without special tokens. `length`: ids of the
+    longest row that they were trained on."""
 
     tokenizer_sha256: str
     size: int
@@ -48,7 +49,7 @@ class Released(Data):
         return 0
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        raise ValueError("released weights have no data; choose tasks that bring their own")
+        raise ValueError("released weights come without training data; choose tasks that have their own")
 
     def encode(self, text: str) -> list[int]:
         return _tokenizer(self.tokenizer_sha256).encode(text, add_special_tokens=False).ids
@@ -61,7 +62,7 @@ class Released(Data):
 
 
 def store_tokenizer(path: Path) -> str:
-    """Copy a tokenizer.json to where `Released` finds it; returns its SHA-256."""
+    """SHA-256 of a file tokenizer.json, which is copied to where `Released` finds it."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if not _stored(digest).is_file():
@@ -80,7 +81,7 @@ def _tokenizer(digest: str) -> Tokenizer:
 
     path = _stored(digest)
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise ValueError(f"{path} is missing or has changed; load the released folder again")
+        raise ValueError(f"{path} is missing or has changed; load the folder of released weights again")
     made = Tokenizer.from_file(str(path))
     made.no_truncation()  # some files switch on truncation and padding
     made.no_padding()

@@ -1,11 +1,12 @@
 """Three ways to form rows from a stream of documents, chunk by chunk, so that a corpus need not fit into memory.
 
     consecutive   every L ids of each document
-    wrapped       documents joined and cut, each cut between BOS and EOS (s-sahoo/duo, kuleshov-group/mdlm
-    dataloader.py) padded        one document a row: BOS, its first L - 2 ids, EOS, padding (the same files)
+    wrapped       documents joined and cut, each cut between BOS and EOS
+    padded        one document per row: BOS, its first L - 2 ids, EOS, padding
 
-A stream has (document number, ids) pairs. The row named `number << 32 | k` begins in document `number`, since rows of
-one document are statistically dependent. Symbols: L ids a row, n rows of a chunk.
+The last two are those of s-sahoo/duo and kuleshov-group/mdlm (dataloader.py). A stream is (document number, ids) pairs.
+The row named `number << 32 | k` begins in document `number`, since rows of one document are statistically dependent.
+Symbols: L ids per row, n rows of a chunk.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from repro.data.corpus import Rows
 
 Stream = Iterator[tuple[int, np.ndarray]]
 CHUNK = 256
-"""Documents in a chunk of rows; the rows do not depend on it."""
+"""Number of documents whose rows form one chunk; the rows do not depend on it."""
 
 
 def consecutive(stream: Stream, length: int) -> Iterator[Rows]:
-    """Every `length` ids of a document, without the remainder; every position is a candidate."""
+    """Rows of every `length` ids of each document, in chunks, without the remainder; every position is a candidate."""
     while documents := list(itertools.islice(stream, CHUNK)):
         cut = [ids[: len(ids) // length * length].reshape(-1, length) for _, ids in documents]
         names = [
@@ -36,8 +37,8 @@ def consecutive(stream: Stream, length: int) -> Iterator[Rows]:
 def wrapped(
     stream: Stream, length: int, begin: int, end: int, mark: tuple[int, ...], batch: int
 ) -> Iterator[Rows]:
-    """Documents joined, with `mark` after each, and cut into L - 2 ids between `begin` and `end`, which are not
-    candidates.
+    """Rows of documents joined, with the ids `mark` after each, and cut every L - 2 = `length` - 2 ids, in chunks; each
+    cut is put between `begin` and `end`, which are not candidates.
 
     `batch` documents are joined at a time, and their remainder is dropped (0: all documents are joined).
     """
@@ -61,7 +62,8 @@ def wrapped(
 
 
 def padded(stream: Stream, length: int, begin: int, end: int, pad: int) -> Iterator[Rows]:
-    """One document a row; candidates are its ids and its EOS, but neither BOS nor padding."""
+    """Rows of one document each, in chunks: BOS `begin`, ids, EOS `end`, padding. Candidates are the ids and the EOS,
+    but neither BOS nor padding."""
     while documents := list(itertools.islice(stream, CHUNK)):
         ids = np.full((len(documents), length), pad, np.int64)
         ids[:, 0] = begin

@@ -1,8 +1,8 @@
-"""Datasets, tokenizers and weights from a local file or folder or from the Hub, at a pinned revision.
+"""Datasets, tokenizers and weights from a local file or folder or from the Hub, at a revision fixed in the recipe.
 
 A *revision* is the commit of a Hub name, or the SHA-256 of a local source's bytes (files sorted by path, concatenated);
-`UNRESOLVED` accepts any. A local path is looked up in the working directory, then beside the suite's own `recipes/` and
-`evals/`. Code from a Hub repository is never run.
+the placeholder `UNRESOLVED` accepts any. A local path is looked up in the working directory, then beside the suite's
+own `recipes/` and `evals/`. Code from a Hub repository is never run.
 
     dataset("allenai/tulu-3-sft-mixture-0225", None, UNRESOLVED, "train")   # ConnectionError without network
     dataset("evals/data/chats.jsonl", None, UNRESOLVED, "train")            # needs no network
@@ -29,14 +29,14 @@ FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """Suffix of a local data file -> its reader in `datasets`."""
 
 BLOCK = 1 << 22
-"""Bytes that are hashed at once, so that a corpus need not fit into memory."""
+"""Number of bytes read at a time for hashing, so that a corpus need not fit into memory."""
 
 _WEIGHT_FILES = ["*.safetensors", "*.json", "*.jinja"]
 _TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "config.json"]
 
 
 def local(source: str) -> Path | None:
-    """The file or folder of this name, None for a Hub name; ValueError for a path that does not exist."""
+    """The local file or folder of this name, None for a Hub name; ValueError for a path that does not exist."""
     for base in (Path(), ROOT):
         if (base / source).exists():
             return base / source
@@ -48,10 +48,10 @@ def local(source: str) -> Path | None:
 
 
 def shipped(package: str, release: str, folder: str) -> Path:
-    """A data folder of an installed package, which is not imported; ValueError where it is not installed."""
+    """Data folder of an installed Python package, which is not imported; ValueError where it is not installed."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise ValueError(f"package {package!r} is not installed (pip install {package}=={release})")
+        raise ValueError(f"package {package!r} is not installed; run `pip install {package}=={release}`")
     return Path(found.submodule_search_locations[0]) / folder
 
 
@@ -66,15 +66,19 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def check(source: str, pinned: str, found: str) -> None:
-    """ValueError with both digests unless `found` is the pinned one or none is pinned."""
+    """Raise ValueError, with both SHA-256 digests, unless `found` is the expected digest `pinned` or that is
+    UNRESOLVED."""
     if pinned not in (UNRESOLVED, found):
-        raise ValueError(f"{source}: expected sha256 {pinned}, found {found}")
+        raise ValueError(
+            f"{source}: expected sha256 {pinned}, found {found}; restore the file or change the recipe"
+        )
 
 
 def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str:
     """The revision that is read: the commit of a Hub name, or the SHA-256 of a local source.
 
-    Raises ConnectionError in one line where the Hub cannot be reached, ValueError for an unknown name or revision.
+    `pinned`: the expected one, or UNRESOLVED. Raises ConnectionError, with a one-line message, where the Hub cannot be
+    reached, ValueError for an unknown name or revision.
     """
     path = local(source)
     if path is not None:
@@ -87,7 +91,8 @@ def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str
 def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset:
     """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]"), memory-mapped.
 
-    A single local file is the split "train"; in a local folder, file names determine the splits. Raises as `revision`.
+    A single local file is the split "train"; in a local folder, file names determine the splits. Raises ConnectionError
+    where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path, found = local(source), revision(source, pinned, "dataset")
     import datasets
@@ -104,13 +109,14 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
         if "scripts are no longer supported" not in str(error):
             raise
         raise ValueError(
-            f"{source} is a loader script, and code of a repository is never run; choose a dataset of files"
+            f"{source} is a loader script, and code of a Hub repository is never run; choose a dataset of files"
         ) from None
 
 
 @lru_cache(maxsize=4)
 def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of a Hub name or a local folder. Raises as `revision`."""
+    """Tokenizer of a Hub name or a local folder. Raises ConnectionError where the Hub cannot be reached, ValueError for
+    an unknown name or revision, or a tokenizer not of the library `tokenizers`."""
     path = local(source)
     if path is None:
         path = _snapshot(source, pinned, "model", _TOKENIZER_FILES)
@@ -120,14 +126,16 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
 
     made = AutoTokenizer.from_pretrained(path)
     if not isinstance(made, PreTrainedTokenizerFast):
-        raise ValueError(f"{source}: a {type(made).__name__} is not a tokenizer of the `tokenizers` library")
+        raise ValueError(
+            f"{source}: a {type(made).__name__} is not a fast tokenizer (library `tokenizers`); choose one that is"
+        )
     return made
 
 
 def weights(source: str, pinned: str) -> Path:
-    """Folder with safetensors, configuration and tokenizer: a local one, or that of a Hub name, fetched once.
+    """Folder with safetensors, configuration and tokenizer: a local one, or that of a Hub name, downloaded once.
 
-    Raises as `revision`.
+    Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path = local(source)
     if path is None:
@@ -137,16 +145,17 @@ def weights(source: str, pinned: str) -> Path:
 
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files of a source with these suffixes, sorted; ValueError where there are none."""
+    """Files of a source that have one of these suffixes, sorted by path; ValueError where there are none."""
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     found = [file for file in found if file.suffix in suffixes]
     if not found:
-        raise ValueError(f"{path} has no {' or '.join(suffixes)} file")
+        raise ValueError(f"{path} has no {' or '.join(suffixes)} file; give another path")
     return found
 
 
 def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patterns: list[str]) -> Path:
-    """Folder with these files at the pinned commit (UNRESOLVED: the latest); its name is the commit.
+    """Folder with the files that match `patterns` at the commit `pinned` (UNRESOLVED: the latest); its name is the
+    commit.
 
     Without network this fails at once, whereas `datasets` retries for half a minute.
     """
@@ -160,6 +169,6 @@ def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patte
     except errors.HFValidationError:
         raise ValueError(f"{source!r} is neither a local path nor a name on the Hub (OWNER/NAME)") from None
     except errors.RevisionNotFoundError:
-        raise ValueError(f"{source}: no revision {pinned!r} on the Hub") from None
+        raise ValueError(f"{source}: no revision {pinned!r} on the Hub; give one of its commits") from None
     except errors.RepositoryNotFoundError:
-        raise ValueError(f"no public {kind} {source!r} on the Hub") from None
+        raise ValueError(f"no public {kind} {source!r} on the Hub; check OWNER/NAME") from None

