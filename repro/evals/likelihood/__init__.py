@@ -1,7 +1,8 @@
-"""Log-likelihoods of continuations: estimators, each a sum in nats with its standard error and its cost in forwards.
+"""Estimators of the log-likelihood of a continuation given a prompt, for diffusion and left-to-right models. Each
+returns a sum in nats, its standard error, and its cost in forward passes.
 
 Start with `likelihood` (the interface) and `estimator_presets` (estimators by name). `batched` forwards masked inputs;
 `estimators` and `levels` draw masked sets, `orders` follows the chain rule, `guided` adds classifier-free guidance.
-May import only rooms below `evals`; nothing else of `repro.evals`. The equations are in
+May import only packages below `evals`; nothing else of `repro.evals`. The equations are in
 docs/method.md#llada-likelihood.
 """

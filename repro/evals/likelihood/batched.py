@@ -1,9 +1,10 @@
-"""A denoiser as the likelihood estimators call it: forwards in batches, each distinct input once, and log-probabilities
-at chosen positions only.
+"""Wrapper of a denoiser for the likelihood estimators: forwards inputs in batches, each distinct input once, and
+computes log-probabilities at chosen positions only.
 
     denoiser.read(ScoredInputs(ids, scored, target, t, prompt), token_logp)     [N, 1]
 
-Symbols: n inputs, b of them in a batch, T columns (prompt and continuation), N scored positions, V vocabulary size.
+Symbols: n inputs, b of them in a batch, T positions of an input (prompt and continuation), N scored positions of all
+inputs together, C values per scored position, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
 
 MAX_LOGITS = 1 << 25
-"""Limit on the logits held in memory at once. No result depends on it."""
+"""Maximum number of logits held in memory at once. No result depends on it."""
 
 
 class ScoredInputs(NamedTuple):
-    """Inputs of one total length: `ids` [n, T] as the network reads them, `scored` [n, T] bool where its output is
-    read, `target` [n, T] the clean tokens, diffusion time `t` [n], and `prompt` [n, T] bool at the prompt."""
+    """n network inputs of one length T: `ids` [n, T] that the network reads (masked ids included), `scored` [n, T] bool
+    (True where a log-probability is wanted), `target` [n, T] the clean ids, `t` [n] the diffusion times, `prompt` [n,
+    T] bool (True at the prompt)."""
 
     ids: Tensor
     scored: Tensor
@@ -36,19 +38,22 @@ class ScoredInputs(NamedTuple):
 
 
 Readout = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
-"""(logp [m, V], index [N] of a row of logp, target [N]) -> [N, C] float64: the values stored for each position."""
+"""Function of (log-probabilities [m, V], row of these for each of N positions [N], target ids [N]) that returns the C
+values wanted for each position, [N, C] float64."""
 
 
 def token_logp(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """Readout [N, 1]: log-probability of the target token."""
+    """Log-probability of the target id of each of N positions, [N, 1]; `logp` [m, V] are log-probabilities, `row` [N]
+    the row of `logp` of each position, `target` [N] the target ids."""
     return logp[row, target].double()[:, None]
 
 
 class BatchedDenoiser:
-    """Wraps a denoiser for scoring, with at most `batch` rows in a forward. `forwards` counts the rows forwarded."""
+    """A denoiser wrapped for scoring, with at most `batch` rows per forward pass. `forwards` counts the rows forwarded
+    so far."""
 
     cost: ClassVar[int] = 1
-    """Forwards of the denoiser for each input."""
+    """Number of forward passes of the denoiser per input."""
 
     def __init__(self, denoiser: Denoiser, process: Process, batch: int) -> None:
         self.denoiser, self.process, self.batch = denoiser, process, batch
@@ -57,7 +62,8 @@ class BatchedDenoiser:
         self.forwards = 0
 
     def read(self, inputs: ScoredInputs, readout: Readout) -> Tensor:
-        """`readout` at the N True entries of `inputs.scored`, in row-major order: [N, C] on the CPU."""
+        """The C values that `readout` computes at each of the N True entries of `inputs.scored`, in row-major order:
+        [N, C] on the CPU."""
         ids, scored, target, t, prompt = (value.to(self.device) for value in inputs)
         full = self.full_inputs(ids, prompt)
         time = t.view(torch.int64)[:, None] if self.denoiser.time_conditioned else ids[:, :0]
@@ -80,7 +86,8 @@ class BatchedDenoiser:
         return _unsorted(values, order).cpu()
 
     def distinct(self, design: SamplingDesign) -> int:
-        """Forwards that a design needs on its own: its distinct nonempty sets, and times where the network reads t."""
+        """Number of forward passes that a sampling design needs alone: `cost` times its distinct nonempty masked sets,
+        or distinct pairs of set and diffusion time where the network is conditioned on time."""
         nonempty = design.masked.any(1)
         keys = design.masked[nonempty].long()
         if self.denoiser.time_conditioned:
@@ -88,12 +95,13 @@ class BatchedDenoiser:
         return self.cost * len(torch.unique(keys, dim=0))
 
     def full_inputs(self, ids: Tensor, prompt: Tensor) -> Tensor:
-        """Everything that is forwarded for each input, [n, T * cost]; inputs that agree in it are forwarded once."""
+        """All ids forwarded for each input (its `cost` passes side by side), [n, T * cost], from ids [n, T] and
+        `prompt` [n, T] bool; inputs for which they are equal are forwarded once."""
         return ids
 
     def forward(self, full: Tensor, t: Tensor, needed: Tensor) -> Callable[[slice], Tensor]:
-        """Forward `full` [b, T * cost]; the result gives logits [m, V] of a slice of the positions `needed` [b, T], in
-        row-major order."""
+        """Forward `full` [b, T * cost] at diffusion times `t` [b]. Returns a function that maps a slice of the True
+        entries of `needed` [b, T], numbered in row-major order, to their logits [m, V]."""
         from repro.models.attention import Mask
         from repro.models.prediction import Prediction
 
@@ -109,7 +117,8 @@ class BatchedDenoiser:
         target: Tensor,
         readout: Readout,
     ) -> Tensor:
-        """`readout` of one batch of distinct inputs [b, T * cost] at the pairs `at` of (row, column): [N, C]."""
+        """The values of `readout` for one batch of distinct inputs `full` [b, T * cost], at the N positions `at` =
+        (rows [N], columns [N]) with target ids `target` [N]: [N, C]."""
         with torch.no_grad():
             logits_of = self.forward(full, t, needed)
             place = (needed.flatten().cumsum(0) - 1).view(needed.shape)[at]
@@ -126,11 +135,12 @@ class BatchedDenoiser:
 
 
 def _unsorted(values: list[Tensor], order: Tensor) -> Tensor:
-    """Chunks of rows [n, C], where row i belongs at `order[i]`, as one tensor in the original order."""
+    """The chunks `values` joined to one tensor [n, C] in the original order: row i of the joined chunks goes to row
+    `order[i]`."""
     joined = torch.cat(values)
     return torch.empty_like(joined).index_copy(0, order, joined)
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size` that cover range(count)."""
+    """Consecutive slices of at most `size` elements that cover range(count)."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))

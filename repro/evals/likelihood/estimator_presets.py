@@ -1,4 +1,4 @@
-"""Likelihood estimators by name, with their sources; `NAME:field=value` derives one, as for samplers.
+"""Likelihood estimators by name, with their sources; `NAME:field=value` is the estimator NAME with a field changed.
 
 estimator("levels")                      the default for absorbing models
 estimator("llada_mc:draws=1024,batch=32")
@@ -31,14 +31,14 @@ ESTIMATORS: dict[str, Estimator] = {
     "next_token": NextToken(),
 }
 GUIDANCE = 0.5
-"""LLaDA's scale for GPQA, ARC-C, HellaSwag and PIQA (docs/method.md#llada-likelihood)."""
+"""Default guidance scale: LLaDA's for GPQA, ARC-C, HellaSwag and PIQA (docs/method.md#llada-likelihood)."""
 DEFAULT = {"absorbing": "levels", "uniform": "elbo_t", "left_to_right": "next_token"}
-"""Estimator of each process where none is named."""
+"""Registered name of a noise process -> name of its default likelihood estimator."""
 
 
 def estimator(name: str) -> Estimator:
-    """The estimator `NAME` or `NAME:field=value,...`, optionally followed by `+guided:scale=...`; ValueError names the
-    nearest known name or field."""
+    """Likelihood estimator of a name: `NAME` or `NAME:field=value,...` (fields changed), optionally followed by
+    `+guided:scale=...`. ValueError for an unknown name or field suggests the most similar known one."""
     base, *additions = re.split(r"\+(?=[a-z_])", name)
     base, pins = _pins(base)
     if base not in ESTIMATORS:
@@ -47,13 +47,13 @@ def estimator(name: str) -> Estimator:
     for addition, pins in map(_pins, additions):
         if addition != "guided":
             raise ValueError(
-                f"estimator {name!r}: no addition {addition!r}; an estimator takes 'guided' only"
+                f"estimator {name!r}: '+{addition}' is unknown; after '+' an estimator takes 'guided' only"
             )
         result = parts.derive(GuidedLikelihood(scale=GUIDANCE, rule=result), pins)
     return result
 
 
 def _pins(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and pins of `NAME:field=value,...`."""
+    """Name and changed fields (field -> value) of the text `NAME:field=value,...`."""
     base, _, overrides = text.partition(":")
     return base, parts.parse_overrides(overrides.split(",")) if overrides else {}

@@ -1,13 +1,16 @@
-"""Estimators of the all-subsets bound (docs/method.md#llada-objective, docs/method.md#llada-likelihood).
+"""Estimators of the all-subsets bound on the log-likelihood of masked diffusion models
+(docs/method.md#llada-objective, docs/method.md#llada-likelihood).
 
     subsets       all 2^L - 1 masked sets, nothing drawn
-    levels        the end levels exactly, distinct sets of every level between (repro.evals.likelihood.levels)
-    llada_mc      l uniform and stratified, a fresh l-subset each (LLaDA, arXiv 2502.09992, Eq. 6)
-    llada_round   the same with LLaDA's published rounding, which makes some l likelier than others: biased
-    elbo_t        the 1/t form: t uniform and stratified, every token masked with probability t
+    levels        all sets with l = 1, L - 1, L, distinct drawn sets for the l between (repro.evals.likelihood.levels)
+    llada_mc      l uniform on 1..L and stratified, a new random set of l positions for each l (LLaDA, arXiv 2502.09992,
+                  Eq. 6)
+    llada_round   llada_mc with LLaDA's published rounding of l, which makes some l likelier than others: biased
+    elbo_t        the bound as an integral over time t with weight 1/t: t uniform and stratified, each token masked with
+                  probability t
 
-Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S, n masked
-sets, R independent passes.
+Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S, C(L, l)
+sets of level l, n masked sets, R independent passes (groups of stratified draws).
 """
 
 from __future__ import annotations
@@ -38,25 +41,28 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=64)
 def level_sets(length: int, level: int) -> Tensor:
-    """All sets of `level` positions in lexicographic order, [C(L, l), L] bool."""
+    """All masked sets of l = `level` out of L = `length` positions in lexicographic order, [C(L, l), L] bool."""
     rows = torch.tensor(list(itertools.combinations(range(length), level)))
     return torch.zeros(len(rows), length, dtype=torch.bool).scatter(1, rows, True)
 
 
 def random_sets(keys: Tensor, levels: Tensor, length: int) -> Tensor:
-    """A uniform set of levels [n] positions for each key [n]: [n, L] bool."""
+    """n random masked sets of `length` positions, [n, L] bool: set i is uniform among the sets of `levels[i]` positions
+    and is drawn with the random key `keys[i]`."""
     return rng.uniform(keys, length).argsort(-1).argsort(-1) < levels[:, None]
 
 
 def draw_keys(seed: int, row: int, passes: int, batch: int) -> tuple[Tensor, Tensor]:
-    """The uniform variates of a request, one per pass [R], and its keys, one per draw [R * batch]."""
+    """Uniform variates on (0, 1), one per pass [R], and random keys, one per draw [R * batch], of the likelihood
+    request `row` (R = `passes`)."""
     keys = rng.fold(rng.keys(seed, rng.LIKELIHOOD, 0, row), torch.arange(passes))
     return rng.uniform(rng.fold(keys, -1)), rng.fold(keys[:, None], torch.arange(batch)).flatten()
 
 
 @part
 class Subsets(Masked):
-    """Every masked set, for continuations of at most `longest` tokens (2^L - 1 forwards)."""
+    """The all-subsets bound computed exactly from all masked sets, for continuations of L <= `longest` tokens
+    (2^L - 1 forward passes)."""
 
     longest: int
     score_is = "bound"
@@ -64,8 +70,8 @@ class Subsets(Masked):
     def max_forwards(self, length: int) -> int:
         if length > self.longest:
             raise ValueError(
-                f"a continuation of {length} tokens has {2**length - 1} masked sets; 'subsets' is pinned to "
-                f"{self.longest} tokens, use 'levels'"
+                f"estimator 'subsets' takes continuations of at most {self.longest} tokens; this one has {length} "
+                f"tokens, thus {2**length - 1} masked sets; use 'levels'"
             )
         return 2**length - 1
 
@@ -76,7 +82,8 @@ class Subsets(Masked):
 
 @lru_cache(maxsize=64)
 def all_sets(length: int) -> SamplingDesign:
-    """The design of all masked sets but the empty one, with weight 1 / (l C(L, l)) each."""
+    """The sampling design of all nonempty masked sets of L = `length` positions, where a set of l positions has weight
+    1 / (l C(L, l)); its standard error is 0."""
     masked = (torch.arange(1, 1 << length)[:, None] >> torch.arange(length)) & 1 == 1
     level = masked.sum(1)
     sets = torch.tensor([math.comb(length, int(k)) for k in level], dtype=torch.float64)
@@ -92,12 +99,15 @@ def all_sets(length: int) -> SamplingDesign:
 
 def _check_passes(draws: int, batch: int) -> None:
     if batch < 1 or draws < batch or draws % batch:
-        raise ValueError(f"draws={draws} are no whole number of passes of batch={batch}")
+        raise ValueError(
+            f"draws={draws} is not a whole number of passes; give a positive multiple of batch={batch}"
+        )
 
 
 @part
 class _MaskCounts(Masked):
-    """Kind: `draws` masked sets in passes of `batch`; a set of l positions has weight L / l."""
+    """Base class of Monte Carlo estimators with random mask counts: `draws` masked sets in passes of `batch`; a set of
+    l of the L positions has weight L / l. ValueError unless `draws` is a multiple of `batch`."""
 
     draws: int
     batch: int
@@ -110,7 +120,8 @@ class _MaskCounts(Masked):
 
     @abstractmethod
     def levels(self, u: Tensor, length: int) -> Tensor:
-        """Mask counts [R, batch] of each pass from one uniform variate a pass, `u` [R]."""
+        """Numbers of masked positions, [R, batch] integers in 1..L (L = `length`), from one uniform variate per pass,
+        `u` [R] in (0, 1)."""
 
     def design(self, length: int, row: int, seed: int) -> SamplingDesign:
         u, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
@@ -125,8 +136,8 @@ class _MaskCounts(Masked):
 
 @part
 class LladaMC(_MaskCounts):
-    """LLaDA's estimator with unbiased rounding: l_j = 1 + floor(L frac(u + j / batch)) with one u per pass
-    (docs/method.md#llada-likelihood)."""
+    """LLaDA's Monte Carlo estimator with unbiased rounding: draw j of a pass masks l_j = 1 + floor(L frac(u + j /
+    batch)) of the L positions, with one uniform u per pass (docs/method.md#llada-likelihood)."""
 
     score_is = "bound"
 
@@ -136,9 +147,9 @@ class LladaMC(_MaskCounts):
 
 @part
 class LladaRound(_MaskCounts):
-    """LLaDA's estimator as published: l_j = round(k + j L / batch), wrapped into 1..L, k uniform
-    (`ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:7-25`). torch rounds half to even, so l is not uniform unless no
-    j L / batch has fractional part 1/2 (docs/method.md#llada-likelihood)."""
+    """LLaDA's Monte Carlo estimator as published: draw j of a pass masks l_j = round(k + j L / batch), wrapped into
+    1..L, of the L positions, with k uniform on 1..L (`ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:7-25`). torch rounds
+    half to even, so l is uniform only if no j L / batch has fractional part 1/2 (docs/method.md#llada-likelihood)."""
 
     score_is = "biased bound"
 
@@ -147,27 +158,30 @@ class LladaRound(_MaskCounts):
 
 
 def even_levels(u: Tensor, length: int, batch: int) -> Tensor:
-    """Mask counts [..., batch], each uniform on 1..L for u [...] uniform on (0, 1)
-    (docs/method.md#llada-likelihood)."""
+    """Stratified numbers of masked positions, [..., batch] integers, each uniform on 1..L (L = `length`) for u [...]
+    uniform on (0, 1) (docs/method.md#llada-likelihood)."""
     shifted = (u[..., None] + torch.arange(batch, dtype=torch.float64) / batch) % 1
     return (1 + (length * shifted).long()).clamp_max(length)
 
 
 def rounded_levels(k: Tensor, length: int, batch: int) -> Tensor:
-    """Mask counts [..., batch] as published, for k [...] in 1..L: rounded half to even, then wrapped into 1..L."""
+    """Numbers of masked positions, [..., batch] integers, as LLaDA publishes them: k + j L / batch for the first count
+    k [...] in 1..L (L = `length`), rounded half to even, then wrapped into 1..L."""
     steps = k[..., None] + torch.arange(batch, dtype=torch.float64) * length / batch
     return (steps.round().long() - 1) % length + 1
 
 
 @part
 class ElboT(Masked):
-    """The bound as an integral over time: `draws` times in (eps, 1) in passes of `batch` stratified ones, the integrand
-    (1/t times the summed loss of the masked tokens under absorbing noise), the reconstruction term at t = eps for
-    the times below it, and the prior term. `eps` replaces the process's own.
+    """The likelihood bound (ELBO) as an integral over diffusion time, by Monte Carlo: `draws` times t in (eps, 1), in
+    passes of `batch` stratified times. It is the mean of the integrand (1/t times the summed loss of the masked tokens
+    under absorbing noise), plus the reconstruction term at t = eps for the times below it, plus the prior term. `eps`
+    replaces the process's own.
 
-    Each draw takes two forwards. Few draws land at small t, where the weight 1/t is large, so the standard error of a
-    short sum is itself uncertain: with 1,024 draws of 4 tokens a 95 % interval covers the bound in 92 to 94 % of cases
-    at eps = 1e-3 and in 95 % at 1e-2.
+    Each draw takes two forward passes. Few draws land at small t, where the weight 1/t is large, so the standard error
+    for a short continuation is itself uncertain: with 1,024 draws for 4 tokens a 95 % interval covers the bound in 92
+    to 94 % of cases at eps = 1e-3 and in 95 % at 1e-2. ValueError unless `draws` is a multiple of `batch` and 0 < eps <
+    1.
     """
 
     draws: int
@@ -179,7 +193,7 @@ class ElboT(Masked):
     def __post_init__(self) -> None:
         _check_passes(self.draws, self.batch)
         if not 0 < self.eps < 1:
-            raise ValueError(f"eps={self.eps} is no time strictly between 0 and 1")
+            raise ValueError(f"eps={self.eps} must be a diffusion time strictly between 0 and 1")
 
     def max_forwards(self, length: int) -> int:
         return 2 * self.draws
@@ -207,7 +221,7 @@ class ElboT(Masked):
         )
 
     def _draws(self, row: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Stratified uniform variates [draws] and a key for each draw [draws]."""
+        """Stratified uniform variates on (0, 1), [draws], and a random key for each draw, [draws], of request `row`."""
         shared, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
         return ((shared[:, None] + torch.arange(self.batch) / self.batch) % 1).flatten(), keys
 

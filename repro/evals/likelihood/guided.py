@@ -1,10 +1,12 @@
-"""Likelihood estimators under classifier-free guidance: logits are un + (scale + 1)(cond - un), where `un` has the
-prompt masked (docs/method.md#llada-likelihood; LLaDA, arXiv 2502.09992, App. B.5).
+"""Likelihood estimators under classifier-free guidance: logits are un + (scale + 1)(cond - un), where `cond` are the
+logits given the prompt and `un` those with the prompt masked (docs/method.md#llada-likelihood; LLaDA, arXiv 2502.09992,
+App. B.5).
 
     estimator("llada_mc+guided:scale=0.5")
 
-A *guided score* ranks answers. Guidance changes the conditionals into another law, so a bound computed from them is no
-bound on the model's log p. Each input takes two forwards; with an empty prompt guidance changes nothing.
+A *guided score* ranks the choices of a multiple-choice item. Guidance changes the model's conditional distributions, so
+a bound computed from them is not a bound on the model's log p. Each input takes two forward passes; with an empty
+prompt guidance changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 
 class GuidedDenoiser(BatchedDenoiser):
-    """Forwards each input twice, as it is and with the prompt masked, and mixes the logits."""
+    """A denoiser with classifier-free guidance: forwards each input twice, as it is and with the prompt masked, and
+    combines the logits with guidance weight `scale`."""
 
     cost = 2
 
@@ -49,7 +52,10 @@ class GuidedDenoiser(BatchedDenoiser):
 
 @part
 class GuidedLikelihood(Estimator):
-    """`rule` under guidance. ValueError for a rule that does not score absorbing models, and for scale 0."""
+    """The likelihood estimator `rule` under classifier-free guidance of weight `scale`.
+
+    ValueError for an estimator that is not for absorbing models, for one that is guided already, and for scale 0.
+    """
 
     scale: float
     rule: Estimator
@@ -59,11 +65,13 @@ class GuidedLikelihood(Estimator):
     def __post_init__(self) -> None:
         name = registry.part_name(type(self.rule))
         if isinstance(self.rule, GuidedLikelihood):
-            raise ValueError("guided is given twice; give one scale")
+            raise ValueError("estimator: '+guided' is given twice; give it once, with one scale")
         if "absorbing" not in self.rule.processes:
-            raise ValueError(f"guided masks the prompt, and estimator {name!r} is for no absorbing model")
+            raise ValueError(
+                f"'+guided' masks the prompt, and estimator {name!r} is for no absorbing model; leave it out"
+            )
         if self.scale == 0:
-            raise ValueError("guided:scale=0 changes nothing and costs double; leave it out")
+            raise ValueError("'+guided:scale=0' changes nothing and costs double; leave it out")
 
     def max_forwards(self, length: int) -> int:
         return GuidedDenoiser.cost * self.rule.max_forwards(length)

@@ -1,10 +1,12 @@
-"""`levels`: the all-subsets bound from its end levels exactly and a few distinct sets of every level between.
+"""Estimator `levels` of the all-subsets bound: all masked sets of the levels 1, L - 1 and L, and a few distinct random
+sets of every level between (level: number of masked positions).
 
-It spends 2 L + 1 forwards on the levels 1, L - 1 and L, the heaviest and the cheapest to enumerate. Their losses per
-position also predict the levels between: h(S) sums over i in S a line from the loss with nothing else masked to the
-loss with everything masked. The draws estimate f(S) - h(S), and the mean of h is known (a control variate). Sets of
-one level are drawn without replacement, so the estimate is unbiased and its standard error is that of a stratified
-sample (Cochran 1977, Sampling Techniques, ch. 5; docs/method.md#statistics).
+It spends 2 L + 1 forward passes on the levels 1, L - 1 and L, which weigh most and have the fewest sets. Their losses
+per position also predict the levels between: h(S) is the sum over i in S of a prediction that is linear in the level,
+from the loss at i with nothing else masked to the loss at i with everything masked. The draws estimate f(S) - h(S), and
+the mean of h is known (a control variate). Sets of one level are drawn without replacement, so the estimate is unbiased
+and its standard error is that of a stratified sample (Cochran 1977, Sampling Techniques, ch. 5;
+docs/method.md#statistics).
 
 Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S, n masked
 sets.
@@ -29,21 +31,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_ENUMERATED = 5000
-"""Levels of at most this many sets are enumerated and drawn without replacement; among more, a repetition is rare."""
+"""Largest number of masked sets in a level that are enumerated, to be drawn without replacement. Of a level with more
+sets each set is drawn independently; a repetition is then rare."""
 
 
 @part
 class Levels(Masked):
-    """At most `draws` masked sets: all of them where that suffices; else all of the levels 1, L - 1 and L and, between,
-    distinct sets in equal numbers (two at least) of each level. Where `draws` do not suffice for that, only level L is
-    enumerated, and two sets each are drawn from strata of neighbouring levels."""
+    """The all-subsets bound from at most `draws` masked sets of the L positions (level: number of masked positions).
+
+    All sets if there are at most `draws`. Else all sets of the levels 1, L - 1 and L, and of each level between an
+    equal number (at least two) of distinct random sets. If `draws` is too small for that, only level L is enumerated,
+    and two random sets are drawn from each stratum of neighbouring levels. ValueError for draws < 3.
+    """
 
     draws: int
     score_is = "bound"
 
     def __post_init__(self) -> None:
         if self.draws < 3:
-            raise ValueError(f"draws={self.draws} gives no standard error; the smallest is 3")
+            raise ValueError(
+                f"estimator 'levels': draws={self.draws} gives no standard error; give 3 or more"
+            )
 
     def max_forwards(self, length: int) -> int:
         return min(self.draws, 2**length - 1)
@@ -63,8 +71,9 @@ class Levels(Masked):
 
 
 def _strata(levels: Sequence[int], draws: int, length: int) -> list[tuple[list[int], int]]:
-    """Strata of neighbouring levels (one level each where that leaves two draws each) and their equal shares of
-    `draws`, none larger than the number of its enumerated sets."""
+    """(levels, number of draws) of each stratum: `levels` divided into strata of neighbouring levels (one level per
+    stratum if `draws` allow two draws in each), and `draws` divided equally among them. A stratum whose sets are
+    enumerated gets at most as many draws as it has sets."""
     count = min(len(levels), draws // 2)
     if not count:
         return []
@@ -78,12 +87,13 @@ def _strata(levels: Sequence[int], draws: int, length: int) -> list[tuple[list[i
 
 
 def _enumerated(levels: Sequence[int], length: int) -> bool:
-    """Whether a stratum's sets are enumerated and drawn without replacement."""
+    """Whether the masked sets of a stratum (its levels; L = `length`) are enumerated and drawn without replacement."""
     return len(levels) == 1 and math.comb(length, levels[0]) <= MAX_ENUMERATED
 
 
 def _draw(levels: Sequence[int], count: int, length: int, key: Tensor) -> Tensor:
-    """`count` sets of a stratum, [count, L]: distinct ones of an enumerated level, else a random level and set each."""
+    """`count` random masked sets of a stratum, [count, L] bool: distinct sets if its level is enumerated, else
+    independent ones of a random level each."""
     if _enumerated(levels, length):
         sets = level_sets(length, levels[0])
         return sets[rng.uniform(key, len(sets)).argsort()[:count]]
@@ -95,8 +105,9 @@ def _draw(levels: Sequence[int], count: int, length: int, key: Tensor) -> Tensor
 def _estimate(
     losses: Tensor, *, masked: Tensor, ends: Sequence[int], strata: Sequence[tuple[list[int], int]]
 ) -> tuple[float, float, float | None]:
-    """Sum over levels of the mean of f / l from losses [n, L]: end levels as they are, strata by their mean of f - h
-    and the known mean of h."""
+    """(log-likelihood bound, standard error, degrees of freedom) from the losses per position [n, L] of the sets
+    `masked` [n, L]: minus the sum over levels l of the mean of f / l. For the enumerated levels `ends` the mean is
+    exact; for the strata it is the mean of f - h over the draws plus the known mean of h (see the module)."""
     length = masked.shape[1]
     total = losses.sum(1)
     value = 0.0

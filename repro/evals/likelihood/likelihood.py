@@ -1,19 +1,21 @@
-"""Log-likelihood of a continuation given a prompt: the interface of the estimators and what they share.
+"""Interface and shared code of the estimators of a continuation's log-likelihood given a prompt.
 
     denoiser = BatchedDenoiser(model.denoiser, model.recipe.process, batch=64)
     levels.score(denoiser, requests, seed=0)                     -> one Likelihood per request
 
-Every value is a *sum* over the continuation's tokens in nats, never a mean. Under absorbing noise most estimators are
-drawn from the all-subsets bound
+Every value is a *sum* over the continuation's tokens in nats, never a mean. Under absorbing noise most estimators
+estimate the all-subsets bound
 
     log p(x | prompt) >= - sum over masked sets S of f(S) / (|S| C(L, |S|)),   f(S) = sum over S of -log p(x_i | rest)
 
 (docs/method.md#llada-objective, docs/method.md#llada-likelihood; LLaDA, arXiv 2502.09992, Eq. 6). A *sampling design*
 states which masked sets are forwarded and how the bound is estimated from their losses. Designs of many requests share
-forwards: inputs of one length form a batch, equal inputs are forwarded once, the head runs at masked positions only,
-and prompts stay clean. Draws are keyed by (seed, purpose, row), so results do not depend on batch size or order.
+forward passes: inputs of one length form a batch, equal inputs are forwarded once, the head runs at masked positions
+only, and prompt tokens are never masked. Random draws are keyed by (seed, purpose, row of the request), so results do
+not depend on batch size or order.
 
-Symbols: B rows, T columns (prompt and continuation), P prompt tokens, L continuation tokens, n masked sets.
+Symbols: T tokens of prompt and continuation, P prompt tokens, L continuation tokens, S a masked set of |S| positions,
+C(L, |S|) the number of such sets, n masked sets, R independent passes.
 """
 
 from __future__ import annotations
@@ -39,13 +41,14 @@ if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
 
 MAX_INPUTS = 1 << 13
-"""Limit on the masked inputs built at once. No result depends on it."""
+"""Maximum number of masked inputs built at once, to limit memory. No result depends on it."""
 
 
 @dataclass(frozen=True)
 class LikelihoodRequest:
-    """A `continuation` [L] to score after a `prompt` [P], which is all that the network reads before it, BOS included;
-    `row` keys the request's random draws. ValueError for an empty continuation."""
+    """The token ids of a `continuation` [L] to score given a `prompt` [P]. The prompt holds everything that the network
+    reads before the continuation, BOS included; the integer `row` is the key of the request's random draws. ValueError
+    for an empty continuation."""
 
     prompt: tuple[int, ...]
     continuation: tuple[int, ...]
@@ -57,32 +60,37 @@ class LikelihoodRequest:
 
     @classmethod
     def of(cls, prompt: Sequence[int], continuation: Sequence[int]) -> LikelihoodRequest:
-        """A request whose `row` is a hash of its content, so that equal requests have equal draws in every run."""
+        """The request of a prompt and a continuation, whose `row` is a hash of both, so that equal requests have equal
+        random draws in every run."""
         content = hashlib.sha256(repr((tuple(prompt), tuple(continuation))).encode()).digest()
         return cls(tuple(prompt), tuple(continuation), int.from_bytes(content[:7], "big"))
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Prompt and continuation, [T]."""
+        """Token ids of the prompt followed by those of the continuation, [T]."""
         return self.prompt + self.continuation
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Log-likelihood `value` in nats (a sum), its Monte Carlo standard error `se` (0: nothing was drawn, None: unknown)
-    with its `degrees` of freedom, and the `forwards` that the request needs on its own."""
+    """Log-likelihood of a continuation: `value` in nats (a sum over its tokens), its Monte Carlo standard error `se`
+    (0: exact, nothing was drawn; None: unknown) with its `degrees` of freedom, and `forwards`, the number of forward
+    passes that the request would need alone, without inputs shared with other requests."""
 
     value: float
     se: float | None
     degrees: float | None
     forwards: int
     greedy: bool | None = None
-    """Whether every token is the network's argmax; None where the estimator's forwards do not show it."""
+    """Whether every token is the network's argmax; None where the estimator's forward passes do not show it."""
 
     def interval(self, level: float) -> tuple[float, float]:
-        """Student's interval for the expectation at a confidence level; ValueError without a standard error."""
+        """(lower, upper) end, in nats, of the Student t confidence interval for the expected value at a confidence
+        level such as 0.95; ValueError where the standard error is unknown."""
         if self.se is None:
-            raise ValueError("one pass has no standard error; ask for two passes or more")
+            raise ValueError(
+                "one pass has no standard error; give draws for two passes or more (draws >= 2 * batch)"
+            )
         half = 0.0 if self.degrees is None else two_sided(level, self.degrees) * self.se
         return self.value - half, self.value + half
 
@@ -92,8 +100,11 @@ def score_by_length(
     size: Callable[[int], int],
     score: Callable[[list[LikelihoodRequest]], Sequence[Likelihood]],
 ) -> list[Likelihood]:
-    """One likelihood per request, in their order. `score` gets requests of one total length, equal prompts side by
-    side, that need at most MAX_INPUTS inputs together; `size(L)` inputs each."""
+    """One likelihood per request, in the order of the requests, by calls of `score` with groups of them.
+
+    A group's requests have one total length (prompt and continuation), are sorted by their ids so that equal prompts
+    are adjacent, and need at most MAX_INPUTS inputs together, where a continuation of L tokens needs `size(L)`.
+    """
     likelihoods: dict[int, Likelihood] = {}
     for group in _by_length(requests, size):
         scored = score([requests[index] for index in group])
@@ -121,10 +132,11 @@ def _by_length(requests: Sequence[LikelihoodRequest], size: Callable[[int], int]
 
 @dataclass(frozen=True)
 class SamplingDesign:
-    """Masked sets [n, L] bool of one continuation and the diffusion time `t` [n] of each.
+    """The masked sets of one continuation of L tokens, `masked` [n, L] bool, and the diffusion time `t` [n] of each
+    set.
 
-    `estimate` turns their losses per position [n, L] (0 where nothing is masked) into (log-likelihood, standard error,
-    degrees of freedom).
+    `estimate` maps their losses per position [n, L] (nats, 0 where nothing is masked) to (log-likelihood, standard
+    error, degrees of freedom).
     """
 
     masked: Tensor
@@ -133,17 +145,20 @@ class SamplingDesign:
 
 
 class Estimator(Part):
-    """Kind: how a log-likelihood is estimated, and what kind of number results."""
+    """Base class of likelihood estimators: how a log-likelihood is estimated, and what the value is (exact, a bound, or
+    a score)."""
 
     processes: ClassVar[frozenset[str]]
-    """Registered names of the processes that it is for."""
+    """Registered names of the noise processes whose models the estimator can score."""
     score_is: ClassVar[
         Literal["exact", "bound", "biased bound", "exact under its order", "score", "guided score"]
     ]
-    """`bound`: an unbiased estimate of a lower bound on log p; `score`: ranks answers, and is no likelihood."""
+    """What the value is. `bound`: an unbiased estimate of a lower bound on log p; `exact under its order`: the
+    likelihood of a sampler that decodes in that order; `score`: ranks the choices of an item, but is not a
+    likelihood."""
 
     def check(self, process: Process) -> None:
-        """Raise ValueError with the reason if the estimator does not apply to `process`."""
+        """Raise ValueError if the estimator cannot score models of the noise process `process`."""
         noise = registry.part_name(type(process))
         if noise not in self.processes:
             own = registry.part_name(type(self))
@@ -152,22 +167,22 @@ class Estimator(Part):
             )
 
     def batched(self, denoiser: Denoiser, process: Process, batch: int) -> BatchedDenoiser:
-        """The denoiser as `score` needs it, with at most `batch` rows in a forward."""
+        """The denoiser wrapped for `score`, with at most `batch` rows per forward pass."""
         return BatchedDenoiser(denoiser, process, batch)
 
     @abstractmethod
     def max_forwards(self, length: int) -> int:
-        """Upper bound of the forwards for a continuation of `length` tokens."""
+        """Upper bound on the number of forward passes (one row each) for a continuation of `length` tokens."""
 
     def inputs(self, length: int) -> int:
-        """Upper bound of the inputs that are built at once for a continuation of `length` tokens."""
+        """Upper bound on the number of network inputs built at once for a continuation of `length` tokens."""
         return self.max_forwards(length)
 
     def score(
         self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
-        """One likelihood per request, in their order; `denoiser` comes from `self.batched`. ValueError for a process
-        or a request that the estimator does not apply to."""
+        """One likelihood per request, in the order of the requests; `denoiser` is a result of `self.batched`.
+        ValueError for a noise process or a request that the estimator cannot score."""
         self.check(denoiser.process)
         return score_by_length(requests, self.inputs, lambda group: self.score_group(denoiser, group, seed))
 
@@ -175,17 +190,19 @@ class Estimator(Part):
     def score_group(
         self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
-        """`score` for requests of one total length."""
+        """One likelihood per request, in the order of the requests, which all have one total length (prompt and
+        continuation); `seed` is that of the random draws."""
 
 
 class Masked(Estimator):
-    """Kind: an estimator that forwards masked sets fixed in advance."""
+    """Base class of estimators whose masked sets are chosen before any forward pass (a sampling design)."""
 
     processes = frozenset({"absorbing"})
 
     @abstractmethod
     def design(self, length: int, row: int, seed: int) -> SamplingDesign:
-        """The masked sets for a continuation of `length` tokens; ValueError for a length that is not supported."""
+        """The sampling design (masked sets and their weights) for a continuation of `length` tokens; `row` and `seed`
+        key its random draws. ValueError for a length that is not supported."""
 
     def score_group(
         self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
@@ -201,12 +218,16 @@ class Masked(Estimator):
 def position_losses(
     denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], designs: Sequence[SamplingDesign]
 ) -> list[Tensor]:
-    """Losses per position -log p(x_i | rest), [n, L] float64 for each of the requests, all of one total length."""
+    """Losses per position of each request's masked sets: -log p(x_i | unmasked tokens) in nats, [n, L] float64 per
+    request, 0 at positions that are not masked. All requests have one total length. ValueError if a request contains
+    the mask id."""
     mask = mask_id(denoiser.vocabulary)
     all_ids, all_masked, all_prompt = [], [], []
     for request, design in zip(requests, designs, strict=True):
         if mask in request.ids:
-            raise ValueError(f"a request holds the mask id {mask}; remove it from prompt and continuation")
+            raise ValueError(
+                f"a likelihood request holds the mask id {mask}; remove it from prompt and continuation"
+            )
         masked = torch.nn.functional.pad(design.masked, (len(request.prompt), 0))
         all_ids.append(torch.tensor(request.ids).expand(len(masked), -1))
         all_masked.append(masked)
@@ -224,8 +245,8 @@ def position_losses(
 
 
 def pass_error(values: Tensor) -> tuple[float | None, float | None]:
-    """Standard error of the mean of independent passes [R] and its degrees of freedom; (None, None) for one pass
-    (docs/method.md#statistics)."""
+    """Standard error of the mean of `values` [R], one per independent pass, and its degrees of freedom R - 1; (None,
+    None) for one pass (docs/method.md#statistics)."""
     count = len(values)
     if count < 2:
         return None, None

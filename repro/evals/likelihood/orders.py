@@ -1,16 +1,19 @@
-"""Likelihoods under an order of positions, one token per forward, and whether greedy decoding writes an answer.
+"""Likelihood estimators that follow the chain rule along an order of the positions, and a check of whether greedy
+decoding produces a continuation.
 
-    next_token    left to right, by a causal model: exact
-    duel          one masked position at a time, chosen by the model's prediction and never by the answer: the exact
-                  likelihood of the sampler that decodes in that order at temperature 1 (DUEL, arXiv 2603.01367)
-    confidence    the same, but the position whose *own* token is likeliest goes first: a score for multiple choice
+    next_token    left to right, by a causal model, in one forward pass: exact
+    duel          one masked position per forward pass, chosen by the model's prediction and never by the scored tokens:
+                  the exact likelihood of the sampler that decodes in that order at temperature 1 (DUEL, arXiv
+                  2603.01367)
+    confidence    one masked position per forward pass, the one whose scored token has the largest probability: a score
+                  for multiple choice
 
 `confidence` is our reading of the confidence-based scoring of iLLaDA (arXiv 2606.25331), whose code is not published.
-Its order depends on the answer, so the probabilities of all answers do not sum to 1: it ranks answers, and is no
-likelihood.
+Its order depends on the scored tokens, so the probabilities of all continuations do not sum to 1: it ranks them, but is
+not a likelihood.
 
-Symbols: N scored positions, m rows of log-probabilities, V vocabulary size, B requests, T columns, L tokens of the
-continuation.
+Symbols: N scored positions, m rows of log-probabilities, V vocabulary size, T tokens of prompt and continuation, L
+tokens of the continuation.
 """
 
 from __future__ import annotations
@@ -30,19 +33,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Order = Literal["left_to_right", "low_confidence", "margin", "entropy"]
-"""`low_confidence` is LLaDA's name: the position with the largest probability is revealed first (the others are
-remasked)."""
+"""Order in which masked positions are revealed. `low_confidence` (LLaDA's name, since low confidence is remasked): the
+largest probability first; `margin`: the largest gap between the two largest probabilities first; `entropy`: the lowest
+entropy first."""
 
 
 def token_and_best(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """Readout [N, 2]: log-probability of the target token, and whether it is the argmax."""
+    """For each of N positions, [N, 2]: log-probability of its target token, and 1 if that is the argmax, else 0.
+
+    `logp` [m, V] are log-probabilities, `row` [N] the row of `logp` of each position, `target` [N] the target ids.
+    """
     own = logp[row, target]
     return torch.stack([own.double(), (logp.argmax(-1)[row] == target).double()], 1)
 
 
 def _with_priority(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """Readout [N, 3]: `token_and_best`, and the position's priority under `order` (larger is earlier), which does not
-    depend on the target."""
+    """The values of `token_and_best` for each of N positions and its priority under `order` (the largest is revealed
+    first), which does not depend on the target: [N, 3]."""
     if order == "left_to_right":
         priority = torch.zeros(len(logp), dtype=torch.float64, device=logp.device)
     elif order == "low_confidence":
@@ -58,8 +65,8 @@ def _with_priority(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> T
 
 @part
 class NextToken(Estimator):
-    """The chain rule of a causal model: one forward per request, which scores every token of the continuation.
-    ValueError for an empty prompt."""
+    """The exact log-likelihood under a causal model by the chain rule: one forward pass per request scores every token
+    of the continuation. ValueError for an empty prompt."""
 
     processes = frozenset({"left_to_right"})
     score_is = "exact"
@@ -73,7 +80,9 @@ class NextToken(Estimator):
         ids = torch.tensor([request.ids for request in requests])
         starts = torch.tensor([len(request.prompt) for request in requests])[:, None]
         if (starts == 0).any():
-            raise ValueError("a left-to-right model needs a prompt of one token at least (BOS)")
+            raise ValueError(
+                "a left-to-right model cannot score the first token of an empty prompt; begin the prompt with BOS"
+            )
         columns = torch.arange(ids.shape[1])
         scored = columns[1:] >= starts
         t = torch.zeros(len(ids), dtype=torch.float64)
@@ -83,13 +92,15 @@ class NextToken(Estimator):
 
 
 class _Revealing(Estimator):
-    """Kind: the chain rule along an order of the masked positions, one forward per token. Ties go to the leftmost."""
+    """Base class of estimators that reveal masked positions one per forward pass, in an order of priority, and sum the
+    log-probabilities of the revealed tokens (chain rule). Of equal priorities the leftmost position goes first."""
 
     processes = frozenset({"absorbing"})
 
     @abstractmethod
     def readout(self, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-        """`token_and_best` and the position's priority, [N, 3]."""
+        """For each of N masked positions, [N, 3]: log-probability of its target token, whether that is the argmax, and
+        the position's priority (the largest is revealed first). Arguments as in `token_and_best`."""
 
     def max_forwards(self, length: int) -> int:
         return length
@@ -105,7 +116,8 @@ class _Revealing(Estimator):
 
 @part
 class Duel(_Revealing):
-    """The exact likelihood of the sampler that decodes along `order` at temperature 1 (DUEL, arXiv 2603.01367)."""
+    """The exact log-likelihood under the sampler that unmasks one position per step in `order`, at temperature 1 (DUEL,
+    arXiv 2603.01367)."""
 
     order: Order
     score_is = "exact under its order"
@@ -116,7 +128,8 @@ class Duel(_Revealing):
 
 @part
 class Confidence(_Revealing):
-    """Sum of log p of the answer's tokens, the likeliest of the remaining ones revealed first (arXiv 2606.25331)."""
+    """Sum of log p of the continuation's tokens, revealed one per forward pass; of the remaining tokens the likeliest
+    is revealed first (arXiv 2606.25331). A score, not a likelihood."""
 
     score_is = "score"
 
@@ -126,11 +139,12 @@ class Confidence(_Revealing):
 
 
 def greedy(denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest]) -> list[Likelihood]:
-    """Whether decoding at temperature 0, the most confident token of each step first, writes each continuation.
+    """Check, per request, whether decoding at temperature 0 (one token per step, the most confident first) produces the
+    continuation.
 
-    The answer is the field `greedy`. A request is not forwarded any further once a token differs from the argmax, so
-    its `value` is then no sum. This is `suffix_greedy_prediction` (`ML-GSAI/LLaDA@b7e6c35 eval_llada.py:173-194`), for
-    absorbing noise only.
+    The result is the field `greedy` of each returned likelihood. A request is not forwarded any further once a token
+    differs from the argmax, so its `value` is then not the full sum. This is `suffix_greedy_prediction`
+    (`ML-GSAI/LLaDA@b7e6c35 eval_llada.py:173-194`), for absorbing noise only.
     """
     readout = partial(_with_priority, "low_confidence")
     return score_by_length(
@@ -141,8 +155,12 @@ def greedy(denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest]) -> 
 def _reveal(
     denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], readout: Readout, stop: bool
 ) -> list[Likelihood]:
-    """Reveal continuations one token at a time, by the priority that is `readout`'s third value; with `stop` only up to
-    the first token that is not the argmax. The requests have one total length."""
+    """One likelihood per request, from revealing its continuation one token per forward pass in the order of the
+    priority that `readout` returns third (the largest first).
+
+    With `stop`, a request ends at its first token that is not the argmax, which is enough to know that greedy decoding
+    does not produce it; `value` is then the sum so far. All requests have one total length.
+    """
     mask = mask_id(denoiser.vocabulary)
     target = torch.tensor([request.ids for request in requests])
     lengths = torch.tensor([len(request.continuation) for request in requests])

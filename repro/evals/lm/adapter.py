@@ -1,8 +1,8 @@
-"""lm-eval's model interface (`lm_eval.api.model.LM`) for diffusion and left-to-right models.
+"""Implementation of lm-eval's model interface (`lm_eval.api.model.LM`) for diffusion and left-to-right models.
 
 Requests are scored and decoded in shared batches. Random draws are keyed by the request's ids (likelihoods) or by the
-document (generation), so results depend on neither order nor batch size. Averaged weights are used where the recipe
-has an average.
+document (generation), so results depend on neither order nor batch size. Averaged weights (EMA) are used where the
+recipe has them.
 
 `is_greedy` of a likelihood says whether decoding at temperature 0 produces the continuation. Left-to-right: each token
 is the argmax. Absorbing noise: unmasking one token per step, the most confident first, produces it (LLaDA's check,
@@ -40,14 +40,15 @@ if TYPE_CHECKING:
 
 BATCH = 256
 REQUESTS = 64
-"""Likelihood requests in one chunk of work."""
+"""Number of likelihood requests in one chunk of work (the amount that a process computes and stores at once)."""
 Policy = Literal["suite", "task"]
 
 
 @dataclass(frozen=True)
 class Generation:
-    """How texts are generated: with `plan`, or (None) with texts as long as each request sets, `tokens_per_step` tokens
-    per step; `policy`: what happens where generation arguments and the sampler differ."""
+    """Settings of text generation: the sampler, and the decoding plan (lengths, steps, cache). With `plan` None the
+    length is the one that each request sets, and `tokens_per_step` tokens are decoded per step. `policy`: where the
+    task's generation arguments and the sampler differ, "suite" uses the sampler's, "task" raises ValueError."""
 
     sampler: Sampler
     plan: Plan | None
@@ -57,7 +58,9 @@ class Generation:
 
 @dataclass(eq=False)
 class Adapter(LM):
-    """lm-eval's model interface; `estimator` scores likelihoods, `generation` generates texts; either may be None."""
+    """lm-eval's model interface for a model of this repository. `estimator` (of likelihoods) and `generation` (settings
+    of text generation) may each be None, if the task does not need it; `batch`: rows per forward pass; `overlong`:
+    whether a request beyond the model's maximum length raises ValueError or is truncated on the left."""
 
     model: Model
     estimator: Estimator | None
@@ -69,11 +72,11 @@ class Adapter(LM):
     template: Template = "chat"
     """`none`: contexts are read as they are; `chat`: formatted with the data's template, where it has one."""
     scored: dict[tuple[str, ...], Likelihood] = field(default_factory=dict)
-    """Request arguments -> log-likelihood with its standard error."""
+    """Log-likelihoods computed so far, with standard errors, by the arguments of lm-eval's request."""
     forwards: list[Tensor] = field(default_factory=list)
     ids: list[Tensor] = field(default_factory=list)
     overridden: Conflicts = field(default_factory=dict)
-    """Field -> (value that the task requests, value used)."""
+    """Generation arguments that were not followed: argument -> (value that the task requests, value used)."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -83,7 +86,8 @@ class Adapter(LM):
     # --- likelihood ---------------------------------------------------------------------------------------------
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood, is_greedy) of (context, continuation) pairs: sums, in nats."""
+        """(log-likelihood in nats, is_greedy) of each request, whose arguments are (context, continuation). The
+        log-likelihood is a sum over the continuation's tokens; for is_greedy see the module."""
         encoded = [
             likelihood_request(self.model, *request.args, self.overlong, self.template)
             for request in requests
@@ -96,7 +100,8 @@ class Adapter(LM):
         return [(answer.value, greedily) for answer, greedily in answers]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihoods of whole texts, nats, summed over windows that fit the network's rows."""
+        """Log-likelihood of each request's whole text in nats, summed over windows that fit the model's maximum
+        length."""
         by_text = [rolling_windows(self.model, request.args[0]) for request in requests]
         found = iter(self._score([window for each in by_text for window in each], self._likelihoods))
         sums = []
@@ -114,7 +119,8 @@ class Adapter(LM):
         requests: Sequence[LikelihoodRequest],
         find: Callable[[list[LikelihoodRequest]], list[Likelihood]],
     ) -> list[Likelihood]:
-        """One likelihood per request, computed in chunks of requests of similar length."""
+        """One likelihood per request, in the order of the requests; `find` computes them, for chunks of requests of
+        similar length."""
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids))
         chunks = self.work.map_chunks(
             len(order),
@@ -130,7 +136,8 @@ class Adapter(LM):
         return self.estimator.score(network, requests, self.seed)
 
     def _likelihoods_with_greedy(self, requests: list[LikelihoodRequest]) -> list[Likelihood]:
-        """The likelihoods, with whether greedy decoding produces each continuation."""
+        """One likelihood per request, with `greedy` set to whether decoding at temperature 0 produces the
+        continuation."""
         found = self._likelihoods(requests)
         if not self.model.recipe.process.masks:
             return found
@@ -138,7 +145,8 @@ class Adapter(LM):
         return [replace(f, greedy=check.greedy) for f, check in zip(found, checked, strict=True)]
 
     def _network(self) -> BatchedDenoiser:
-        """The network of likelihoods and greedy checks; guided where the estimator is, as in LLaDA's harness."""
+        """The denoiser for likelihoods and greedy checks, with classifier-free guidance if the estimator has it, as in
+        LLaDA's harness; ValueError without an estimator."""
         if self.estimator is None:
             raise ValueError(
                 "this adapter was made for generation; give it an estimator to score likelihoods"
@@ -148,7 +156,8 @@ class Adapter(LM):
     # --- generation ---------------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts that end at EOS, at `max_gen_toks` ids, or before the first stop string."""
+        """Generated text of each request, which ends at EOS, at `max_gen_toks` ids, or before the first stop string
+        (`until`)."""
         if self.generation is None:
             raise ValueError("this adapter was made for likelihoods; give it a sampler to generate")
         names = _row_names(requests)
@@ -181,7 +190,7 @@ class Adapter(LM):
         return found.ids.tolist()
 
     def _plan(self, length: int) -> Plan:
-        """The plan for a text of at most `length` ids."""
+        """The decoding plan (lengths, steps, cache) for a text of at most `length` ids."""
         assert self.generation is not None
         if self.generation.plan is not None:
             return self.generation.plan
@@ -194,7 +203,8 @@ class Adapter(LM):
         )
 
     def _limits(self, arguments: dict[str, Any]) -> tuple[list[str], int]:
-        """Stop strings and maximum length; other arguments follow the policy, whose "task" raises on a conflict."""
+        """Stop strings and maximum number of ids of a text, from its generation arguments. Other arguments that differ
+        from the sampler are recorded in `overridden` (policy "suite") or raise ValueError (policy "task")."""
         assert self.generation is not None
         until = arguments.get("until") or []
         planned = None if self.generation.plan is None else self.generation.plan.gen_length
@@ -218,7 +228,8 @@ class Adapter(LM):
         return row[: row.index(eos)] if eos in row else row
 
     def useful(self, row: list[int], until: Sequence[str], length: int) -> int:
-        """Number of ids of a generated row that make up its text before EOS, `length` and the stop strings."""
+        """Number of ids of a generated row that belong to its text, which ends at EOS, at `length` ids or before the
+        first stop string of `until`."""
         row, decode = self._before_eos(row, length), self.model.data.decode
         kept = len(before_stops(decode(row), until))
         if kept == len(decode(row)):
@@ -229,19 +240,21 @@ class Adapter(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Digest of the data part that encodes texts; lm-eval keys its cache of requests by it."""
+        """Digest of the model's data component (part), which encodes texts; lm-eval uses it as a key of its request
+        cache."""
         return parts.digest(self.model.data)
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The training data's template, or an empty text where it has none."""
+        """Chat template of the model's training data, or an empty string if it has none; the argument is ignored."""
         return str(parts.leaves(self.model.data).get("template", ""))
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """System and user messages joined to one prompt; the template itself is applied when the prompt is encoded.
+        """System and user messages joined to one prompt by blank lines; the template itself is applied when the prompt
+        is encoded.
 
-        The template has one user turn and one answer, so an assistant message raises ValueError, as does a model whose
+        The template has one user turn and one answer, so an assistant message raises ValueError. So does a model whose
         data has no template.
         """
         if not self.chat_template():
@@ -255,7 +268,8 @@ class Adapter(LM):
 
 
 def _row_names(requests: Sequence[Instance]) -> list[int]:
-    """Keys of the rows' random draws: the document, and the number of its repetition."""
+    """Integer keys of the random draws, one per request: the document id, combined with the number of earlier requests
+    for the same document."""
     seen: dict[tuple[int, int], int] = {}
     names = []
     for request in requests:
@@ -267,6 +281,6 @@ def _row_names(requests: Sequence[Instance]) -> list[int]:
 
 
 def before_stops(text: str, until: Sequence[str]) -> str:
-    """The text before the first stop string."""
+    """The text before the first occurrence of a stop string of `until`, or the whole text without one."""
     ends = [text.find(stop) for stop in until if stop and stop in text]
     return text[: min(ends)] if ends else text

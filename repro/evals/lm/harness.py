@@ -1,4 +1,5 @@
-"""The task part of lm-eval tasks that this repository defines (evals/tasks/NAME.yaml), with a pinned version."""
+"""Task component (part) for the lm-eval tasks that this repository defines in evals/tasks/NAME.yaml, each of a fixed
+version."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ TASKS = ROOT / "evals" / "tasks"
 
 @part
 class HarnessTask(Task):
-    """The lm-eval task evals/tasks/NAME.yaml, generating `length` tokens; `metric` is lm-eval's metric name."""
+    """The lm-eval generation task evals/tasks/NAME.yaml, NAME = `task`, which generates `length` tokens per document;
+    `metric` is lm-eval's name of the metric reported as accuracy."""
 
     task: str
     task_version: int
@@ -29,11 +31,11 @@ class HarnessTask(Task):
     generates = True
 
     def path(self) -> Path:
-        """The task's YAML; ValueError names the nearest task where there is none."""
+        """Path of the task's YAML; ValueError for an unknown task suggests the most similar name."""
         path = TASKS / f"{self.task}.yaml"
         if not path.is_file():
             raise ValueError(
-                f"no task {self.task!r}; {nearest(self.task, [p.stem for p in TASKS.glob('*.yaml')])}"
+                f"no task {self.task!r} in evals/tasks; {nearest(self.task, [p.stem for p in TASKS.glob('*.yaml')])}"
             )
         return path
 
@@ -60,7 +62,8 @@ class HarnessTask(Task):
         return self.evaluate_with(Adapter(model, None, how, "error", ask.seed, size, work), ask)
 
     def evaluate_with(self, adapter: Any, ask: Ask) -> Answer:
-        """Run the task with an adapter that generates; the standard error is lm-eval's, over documents."""
+        """Result of the task run through lm-eval with an adapter that generates; the standard error is lm-eval's, over
+        documents. ValueError if the YAML's version or length is not the one of this task."""
         import yaml
         from lm_eval.tasks import TaskManager
 
@@ -70,12 +73,14 @@ class HarnessTask(Task):
         version = config.get("metadata", {}).get("version")
         if version != self.task_version:
             raise ValueError(
-                f"task {self.task!r} has version {version}; the suite requires {self.task_version}"
+                f"evals/tasks/{self.task}.yaml has version {version}; the suite requires {self.task_version}; use the "
+                "YAML of that version, or set task_version in the suite"
             )
         length = config.get("generation_kwargs", {}).get("max_gen_toks", self.length)
         if length != self.length:
             raise ValueError(
-                f"task {self.task!r} generates {length} tokens; the suite requires {self.length}"
+                f"evals/tasks/{self.task}.yaml generates {length} tokens; the suite requires {self.length}; make the "
+                "YAML's max_gen_toks and the suite's length agree"
             )
         given = config.get("dataset_kwargs", {})
         files = {split: str(ROOT / file) for split, file in given.get("data_files", {}).items()}

@@ -1,12 +1,12 @@
-"""lm-eval tasks as task parts: any task that lm-eval ships, and user-written YAML files.
+"""Components (parts) of a suite that evaluate lm-eval tasks: any task that lm-eval ships, and user-written YAML files.
 
     python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --tasks my_tasks/capitals.yaml --samplers low_confidence,random
     python -m repro.evals --ckpt ... --tasks arc_easy,lambada_openai        # needs the Hub or its cache
 
 Prompts, few-shot examples, scoring and standard errors are lm-eval's. There are two parts, since only generation
-depends on a sampler: `lm_likelihood` (multiple choice, likelihood, rolling likelihood) and `lm_generation`. Items are
-stored next to the records (OUT/items/<question>.jsonl: document, the model's output with its standard error, lm-eval's
-metrics), so that two samplers can be compared item by item.
+depends on a sampler: `lm_likelihood` (multiple choice, likelihood, rolling likelihood) and `lm_generation`. Results per
+document are stored next to the records (OUT/items/ID.jsonl, ID the record's id: document, the model's output with its
+standard error, lm-eval's metrics), so that two samplers can be compared document by document.
 """
 
 from __future__ import annotations
@@ -29,16 +29,19 @@ from repro.evals.workload import Workload, of_answers, of_texts, sizes
 from repro.model import Model
 
 STANDARD = "lm-eval"
-"""`source` of a task that lm-eval ships; other sources are digests of stored YAML files (`task_files`)."""
+"""Value of `LmTask.source` for a task that lm-eval ships; other values are digests of stored YAML files
+(`task_files`)."""
 
 
 @part
 class LmTask(Task):
-    """Kind: the lm-eval task or group `task` from `source`, of version `task_version` (as lm-eval prints it). A group
-    evaluates all its members and reports lm-eval's aggregate; a limit applies to each member.
+    """Base class of lm-eval tasks: the task or group `task` from `source` ("lm-eval", or the digest of a stored YAML),
+    of version `task_version` (as lm-eval prints it). A group evaluates all its members and reports lm-eval's aggregate;
+    a limit on the number of documents applies to each member.
 
     `shots`: number of few-shot examples (None: the task's own); `template`: whether contexts are formatted with the
-    chat template; `overlong`: whether a request longer than the network's rows raises or is truncated on the left.
+    chat template; `overlong`: whether a request beyond the model's maximum length raises ValueError or is truncated on
+    the left.
     """
 
     task: str
@@ -56,7 +59,7 @@ class LmTask(Task):
 
 @part
 class LmLikelihood(LmTask):
-    """A task that scores continuations by their log-likelihood, estimated by `estimator`."""
+    """An lm-eval task that scores continuations by their log-likelihood, estimated by `estimator`."""
 
     estimator: Estimator
     generates = False
@@ -91,13 +94,15 @@ class LmLikelihood(LmTask):
 
 @part
 class LmGeneration(LmTask):
-    """A task that generates texts of `length` ids; `policy`: what happens where the task's generation arguments and the
-    sampler differ (`repro.evals.lm.overrides`)."""
+    """An lm-eval task that generates texts of `length` ids. `policy`: where the task's generation arguments and the
+    sampler differ, "suite" uses the sampler's and records the difference, "task" raises ValueError
+    (`repro.evals.lm.overrides`)."""
 
     length: int
     policy: Literal["suite", "task"]
     asks: str
-    """The task's `generation_kwargs` as canonical JSON; the question's sampler and plan hold the settings used."""
+    """The task's `generation_kwargs` as canonical JSON; the settings actually used are the sampler's and the decoding
+    plan's, which the record holds as well."""
     generates = True
 
     def gen_length(self, model: Model) -> int:
@@ -128,7 +133,7 @@ class LmGeneration(LmTask):
         return self.evaluate_with(adapter, ask)
 
     def evaluate_with(self, adapter: Any, ask: Ask) -> Answer:
-        """Run the task with an adapter that generates."""
+        """Result of the task run through lm-eval with an adapter that generates."""
         return evaluate(self, adapter, ask)
 
 
@@ -136,7 +141,8 @@ class LmGeneration(LmTask):
 
 
 def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
-    """Run one task through lm-eval: metrics with lm-eval's standard errors, forward passes, and every item.
+    """Result of one task run through lm-eval: metrics with lm-eval's standard errors, mean number of forward passes per
+    request, and one item per document and filter.
 
     Raises ValueError where lm-eval's task version or number of few-shot examples is not the one of `task`.
     """
@@ -149,7 +155,8 @@ def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
     version = str(found["versions"][task.task])
     if version != task.task_version:
         raise ValueError(
-            f"task {task.task!r} has version {version}; the question requires {task.task_version}"
+            f"lm-eval's task {task.task!r} has version {version}; this evaluation requires {task.task_version}; "
+            "install the lm-eval release with that version"
         )
     members = found["samples"]
     given = {found["n-shot"][member] for member in members}
@@ -179,7 +186,8 @@ def run_lm_eval(
     shots: int | None = None,
     chat: bool = False,
 ) -> dict[str, Any]:
-    """The result of lm-eval's `simple_evaluate` for one task, without its log messages and progress bars."""
+    """The result dictionary of lm-eval's `simple_evaluate` for one task, whose log messages and progress bars are
+    hidden; `limit`: documents per task, `shots`: few-shot examples, `chat`: whether to apply the chat template."""
     from lm_eval import simple_evaluate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -200,7 +208,9 @@ def run_lm_eval(
 
 
 def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float | None, int]]:
-    """lm-eval's "metric,filter" keys as `metric`, or `metric.filter` where the filter is not "none"."""
+    """(value, standard error or None, `count`) of each metric in one task's lm-eval result. lm-eval's key
+    "metric,filter" becomes `metric`, or `metric.filter` if the filter is not "none"; `count` is the number of
+    documents."""
     found: dict[str, tuple[float, float | None, int]] = {}
     for key, value in result.items():
         metric, comma, filter_name = key.partition(",")
@@ -217,7 +227,8 @@ def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float
 
 
 def item_record(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
-    """One document under one filter: its identifiers, the model's output, lm-eval's metrics."""
+    """The stored item of one document under one filter, from lm-eval's logged `sample`: its identifiers, the model's
+    output (texts, or log-likelihoods with standard errors and forward passes), and lm-eval's metrics."""
     if adapter.generation is not None:
         found = sample["resps"]
     else:
@@ -231,7 +242,8 @@ def item_record(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
 
 
 def generation_answer(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) -> Answer:
-    """The answer of a generation task: metrics, and the forward passes and tokens of the adapter's decoding."""
+    """Result of a generation task: its metrics and items, the number of forward passes per text, and the number of
+    generated tokens, from the decoding that `adapter` has done."""
     from repro.core.lazy import torch
     from repro.evals.task import samples_digest
 

@@ -1,7 +1,8 @@
-"""Generation arguments of an lm-eval task (`generation_kwargs`) and where the sampler and its plan differ from them.
+"""Comparison of an lm-eval task's generation arguments (`generation_kwargs`) with the sampler and its decoding plan.
 
 Stop strings and lengths are always applied. For the other arguments the policy "suite" uses the sampler's setting and
-records the difference in the question's protocol (field -> requested value, value used); the policy "task" raises.
+records the difference in the record's protocol (argument -> requested value, value used); the policy "task" raises
+ValueError.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from repro.samplers.sampler import Sampler
 
 SAMPLING_FIELDS = ("do_sample", "temperature")
 LENGTH_FIELDS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""Names of the maximum length, by priority (lm-eval 0.4.13 lm_eval/models/utils.py:684)."""
+"""Generation arguments that set the maximum length, in order of priority (lm-eval 0.4.13
+lm_eval/models/utils.py:684)."""
 DEFAULT_LENGTH = 256
-"""lm-eval's maximum length for a task that names none (lm-eval 0.4.13 lm_eval/models/utils.py:659)."""
+"""lm-eval's maximum number of generated tokens for a task that sets none (lm-eval 0.4.13
+lm_eval/models/utils.py:659)."""
 Conflicts = dict[str, tuple[Any, Any]]
-"""Field -> (requested value, value used)."""
+"""Generation argument -> (value that the task requests, value used)."""
 
 
 def has_length(arguments: dict[str, Any]) -> bool:
@@ -26,14 +29,14 @@ def has_length(arguments: dict[str, Any]) -> bool:
 
 
 def requested_length(arguments: dict[str, Any]) -> int:
-    """The maximum number of generated tokens that the generation arguments set."""
+    """Maximum number of generated tokens that the generation arguments set, or lm-eval's default."""
     lengths = (int(arguments[name]) for name in LENGTH_FIELDS if arguments.get(name) is not None)
     return next(lengths, DEFAULT_LENGTH)
 
 
 def conflicts(arguments: dict[str, Any], sampler: Sampler, max_length: int | None) -> Conflicts:
-    """The generation arguments that differ from the sampler, or that exceed the plan's `max_length` tokens (None: the
-    plan follows the task)."""
+    """The generation arguments that differ from the sampler's settings or are unknown to it, and a requested length of
+    more than the decoding plan's `max_length` tokens (None: the plan takes the task's length)."""
     known = (*SAMPLING_FIELDS, *LENGTH_FIELDS, "until")
     found: Conflicts = {name: (value, None) for name, value in arguments.items() if name not in known}
     temperature = float(parts.leaves(sampler).get("temperature", 1.0))

@@ -1,13 +1,14 @@
-"""lm-eval's text requests as token ids: prompts, (prompt, continuation) pairs, and windows over long texts.
+"""Encoding of lm-eval's text requests as token ids: prompts, (prompt, continuation) pairs, and windows over long texts.
 
 Trailing spaces of a context move to the continuation, and the continuation's ids are those of the whole text beyond
 those of the context, as in lm-eval (0.4.13 lm_eval/api/model.py:393) and LLaDA (docs/method.md#llada-likelihood).
-Behind a chat template the continuation is encoded by itself. Left-to-right models read BOS first. For an empty context
+After a chat template the continuation is encoded by itself. Left-to-right models read BOS first. For an empty context
 a diffusion model reads the id that its training rows begin with (BOS or EOS, where that is a token of its vocabulary),
 else nothing.
 
-A request longer than the network's rows raises, or its prompt is truncated on the left where `overlong` is "truncate".
-It never scores 0, which would be the highest possible log-likelihood (docs/method.md#peer-defect-3).
+A request longer than the model's maximum sequence length raises ValueError, or its prompt is truncated on the left
+where `overlong` is "truncate". It never scores 0, which would be the highest possible log-likelihood
+(docs/method.md#peer-defect-3).
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ Template = Literal["none", "chat"]
 
 
 def max_request_length(model: Model) -> int:
-    """Maximum number of ids of prompt and continuation; a causal network does not read the last one."""
+    """Maximum number of ids of prompt and continuation together: the length of the model's rows, and one more for a
+    causal network, which does not read the last id."""
     return model.data.row_length() + model.recipe.process.causal
 
 
 def prefix_ids(model: Model) -> list[int]:
-    """The ids that the network reads for an empty context; ValueError for a left-to-right model without BOS."""
+    """The ids (at most one) that the network reads for an empty context; ValueError for a left-to-right model without
+    BOS."""
     vocabulary = model.data.vocabulary()
     if model.recipe.process.causal:
         if vocabulary.bos is None:
-            raise ValueError("a left-to-right model needs a BOS id and this data source has none")
+            raise ValueError(
+                "a left-to-right model needs a BOS id and this data source has none; use one with BOS"
+            )
         return [vocabulary.bos]
     for boundary in (vocabulary.bos, vocabulary.eos):
         if boundary is not None and boundary < vocabulary.size:
@@ -47,14 +52,14 @@ def has_chat_template(model: Model) -> bool:
 
 
 def encode_context(model: Model, context: str, template: Template) -> list[int]:
-    """The ids of a context, formatted with the data's chat template unless `template` is "none"."""
+    """The token ids of a context, formatted with the chat template of the model's data unless `template` is "none"."""
     if template == "none" and has_chat_template(model):
         return [*prefix_ids(model), *model.data.encode(context)]
     return list(model.data.prompt(context))
 
 
 def encode_prompt(model: Model, context: str, template: Template) -> list[int]:
-    """The ids that the network reads for a context; they begin with BOS for a left-to-right model."""
+    """The token ids that the network reads for a context; they begin with BOS for a left-to-right model."""
     ids = encode_context(model, context, template)
     if model.recipe.process.causal:
         return [*prefix_ids(model), *ids]
@@ -64,7 +69,8 @@ def encode_prompt(model: Model, context: str, template: Template) -> list[int]:
 def likelihood_request(
     model: Model, context: str, continuation: str, overlong: Overlong, template: Template = "chat"
 ) -> LikelihoodRequest:
-    """A context and its continuation as a request; ValueError where it does not fit or has no continuation."""
+    """The likelihood request (token ids) of a context and its continuation; ValueError if the two exceed the model's
+    maximum length and may not be truncated, or if the continuation has no ids."""
     stripped = context.rstrip()
     context, continuation = stripped, context[len(stripped) :] + continuation
     before, plain = encode_prompt(model, context, template), list(model.data.encode(context))
@@ -78,17 +84,20 @@ def likelihood_request(
 
 
 def fit_prompt(model: Model, prompt: Sequence[int], new: int, overlong: Overlong) -> list[int]:
-    """The prompt, truncated on the left where `new` more ids would not fit; ValueError where that is not allowed."""
+    """The prompt, truncated on the left if it and `new` more ids exceed the model's maximum length; ValueError if
+    `overlong` does not allow that, or if `new` ids do not fit even without a prompt."""
     longest = max_request_length(model)
     keep = longest - new
     if len(prompt) <= keep:
         return list(prompt)
     if keep < 0 or (keep == 0 and model.recipe.process.causal):
-        raise ValueError(f"{new} ids do not fit into rows of {longest}, even without a prompt")
+        raise ValueError(
+            f"{new} ids do not fit into the model's {longest}, even without a prompt; shorten the text"
+        )
     if overlong == "error":
         raise ValueError(
-            f"a prompt of {len(prompt)} and {new} ids more do not fit into rows of {longest}; shorten it, or use "
-            "overlong=truncate to drop the prompt's left"
+            f"a prompt of {len(prompt)} ids and {new} more do not fit into the model's {longest}; shorten the prompt, "
+            "or use overlong=truncate to drop ids at its left"
         )
     return list(prompt[len(prompt) - keep :])
 
@@ -96,7 +105,8 @@ def fit_prompt(model: Model, prompt: Sequence[int], new: int, overlong: Overlong
 def generation_prompt(
     model: Model, context: str, new: int, overlong: Overlong, template: Template = "chat"
 ) -> list[int]:
-    """The prompt of a text of `new` ids; without BOS for a causal model, since the decoding loop adds it."""
+    """The token ids of the prompt after which `new` ids are generated; without BOS for a causal model, since the
+    decoding loop adds it. ValueError if they exceed the model's maximum length and may not be truncated."""
     ids = encode_context(model, context, template)
     if model.recipe.process.causal:
         return fit_prompt(model, ids, new + 1, overlong)
@@ -104,10 +114,11 @@ def generation_prompt(
 
 
 def rolling_windows(model: Model, text: str) -> list[LikelihoodRequest]:
-    """A text of any length as requests that score each id once; each later window reads one id of context.
+    """Likelihood requests that together score each id of a text of any length once (rolling log-likelihood); every
+    window after the first reads one id of context.
 
-    The windows are lm-eval's (0.4.13 lm_eval/utils.py:335). A diffusion model's rows hold prompt and continuation, so
-    its windows are one id shorter than those of a causal model.
+    The windows are lm-eval's (0.4.13 lm_eval/utils.py:335). A diffusion model reads prompt and continuation, a causal
+    model all but the last id, so a diffusion model's windows are one id shorter.
     """
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 

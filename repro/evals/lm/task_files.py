@@ -1,10 +1,11 @@
-"""Copies of user-written lm-eval tasks, stored by content: runs/tasks/DIGEST holds the YAML and every file it names.
+"""Copies of user-written lm-eval tasks, stored by content: the folder runs/tasks/DIGEST holds the YAML and every file
+that it names (DIGEST: SHA-256 of these).
 
     digest = store_task(Path("my_tasks/capitals.yaml"))     # with its includes, functions and local data files
     load_task_config(digest)                                # lm-eval's configuration, data files as absolute paths
 
-A question refers to a task by this digest and to no path. Editing the YAML or its data gives a new digest and so a new
-question; the old copy remains, so old questions can still be evaluated.
+A record refers to the task by this digest, not by a path. Editing the YAML or its data gives a new digest and so new
+records; the old copy remains, so that evaluations of the old version can still be repeated.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ DATA = "data"
 
 
 def store_task(path: Path) -> str:
-    """Copy a task and all files it names into runs/tasks; returns the SHA-256 of the copies. ValueError names a missing
-    file."""
+    """Copy the task YAML at `path` and all files that it names into runs/tasks; returns the SHA-256 of the copies, by
+    which `load_task_config` finds them. ValueError names a missing file."""
     files = {MAIN: path, **_dependencies(path), **{f"{DATA}/{file.name}": file for file in _data_files(path)}}
     content = hashlib.sha256()
     for name in sorted(files):
         if not files[name].is_file():
-            raise ValueError(f"{path} names {files[name].name!r}, which is not a file next to it")
+            raise ValueError(
+                f"{path} names {files[name].name!r}, which is not a file next to it; put the file there"
+            )
         data = files[name].read_bytes()
         content.update(f"{name}\0{len(data)}\0".encode() + data)
     digest = content.hexdigest()
@@ -45,7 +48,8 @@ def store_task(path: Path) -> str:
 
 
 def load_task_config(digest: str) -> dict[str, Any]:
-    """The stored task as a configuration for lm-eval; ValueError when runs/tasks does not hold it."""
+    """lm-eval's configuration of the task that `store_task` stored under `digest`; ValueError if runs/tasks does not
+    hold it."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     folder = _folder(digest)
@@ -66,7 +70,7 @@ def _folder(digest: str) -> Path:
 
 
 def _absolute(files: Any, folder: Path) -> Any:
-    """Data files (a name, a list, or a table by split) as absolute paths in `folder`."""
+    """Data files (a name, a list, or a mapping from split to either) as absolute paths in `folder`."""
     if isinstance(files, dict):
         return {split: _absolute(each, folder) for split, each in files.items()}
     if isinstance(files, list):
@@ -75,7 +79,8 @@ def _absolute(files: Any, folder: Path) -> Any:
 
 
 def _raw_yaml(path: Path) -> dict[str, Any]:
-    """The YAML with functions as text and includes not followed; ValueError in one line when it cannot be read."""
+    """The content of a task YAML, with `!function` values as text and includes not followed; ValueError if it cannot be
+    read."""
     import yaml
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -91,7 +96,8 @@ def _includes(path: Path) -> list[str]:
 
 
 def _dependencies(path: Path) -> dict[str, Path]:
-    """Name in the copy -> file: includes and modules of `!function`, of the task and of its includes."""
+    """The files that a task YAML and its includes depend on, as name in the stored copy -> file: included YAML files,
+    and Python modules named by `!function`."""
     found: dict[str, Path] = {}
     for module in re.findall(r"!function\s+([\w.]+)\.\w+", path.read_text("utf-8")):
         name = f"{module.replace('.', '/')}.py"
@@ -105,7 +111,8 @@ def _dependencies(path: Path) -> dict[str, Path]:
 
 
 def _data_files(path: Path) -> list[Path]:
-    """Local data files of a task and its includes, relative to the YAML or to the working directory."""
+    """Local data files named by a task YAML and its includes (`dataset_kwargs: data_files`), found next to the YAML,
+    else in the working directory."""
     found: list[Path] = []
     for name in [path.name, *_includes(path)]:
         files = (_raw_yaml(path.parent / name).get("dataset_kwargs") or {}).get("data_files") or []

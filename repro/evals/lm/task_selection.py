@@ -1,4 +1,5 @@
-"""Resolve `--tasks`: tasks of the suite, lm-eval's task names, and YAML files; apply the options for lm-eval tasks.
+"""Resolve the command-line option `--tasks` (tasks of the suite, lm-eval's task names, YAML files), and apply the
+options for lm-eval tasks (`--estimator`, `--shots`, `--template`).
 
 tasks_by_name(["arc_easy", "my_tasks/capitals.yaml"], suite.name, suite.tasks, model)
 TaskOptions("subsets;levels", shots=5, template=None).apply(tasks, model)
@@ -29,7 +30,8 @@ from repro.model import Model
 
 
 def find_tasks(name: str, model: Model) -> list[Task]:
-    """The tasks of an lm-eval name or a YAML file (a group gives its members), with the process's default estimator.
+    """The tasks of an lm-eval task name or a YAML file (for a group: its members). Likelihood tasks get the default
+    estimator of the model's noise process.
 
     Raises ValueError for an unknown name, a missing file, and a YAML that does not define exactly one task.
     """
@@ -38,11 +40,11 @@ def find_tasks(name: str, model: Model) -> list[Task]:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
-            raise ValueError(f"no file {name!r}")
+            raise ValueError(f"--tasks: no file {name!r}; give the path of an lm-eval task's YAML")
         source = store_task(Path(name))
         manager, spec = TaskManager(include_defaults=False), load_task_config(source)
         if "task" not in spec or not isinstance(spec["task"], str):
-            raise ValueError(f"{name} defines no single task (give it a line 'task: NAME')")
+            raise ValueError(f"{name} defines no single task; give it a line 'task: NAME'")
     else:
         source, manager, spec = STANDARD, TaskManager(), name
         if name not in manager.all_tasks:
@@ -72,31 +74,38 @@ def _task_part(task: Any, source: str, model: Model) -> Task:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Options of the request for lm-eval tasks; None leaves each task's own setting."""
+    """Command-line options for lm-eval tasks; None keeps each task's own setting."""
 
     estimator: str | None
-    """One name, or several separated by ';': each likelihood task is then evaluated with each, named in its label."""
+    """Name of the likelihood estimator, or several names separated by ';': each likelihood task is then evaluated with
+    each of them, and its name has the estimator added."""
     shots: int | None
     template: Template | None
 
     def apply(self, tasks: Sequence[Task], model: Model) -> list[Task]:
-        """The tasks with these options. ValueError for an option that no task takes, and for a template that the model
-        lacks."""
+        """The tasks with these options applied. ValueError for an option that none of the tasks takes, and for a
+        template if the model's data has none."""
         rules = {} if self.estimator is None else {n: estimator(n) for n in self.estimator.split(";")}
         given: dict[str, Any] = {"shots": self.shots, "template": self.template}
         given = {name: value for name, value in given.items() if value is not None}
         if rules and not any(isinstance(task, LmLikelihood) for task in tasks):
-            raise ValueError(f"estimator {self.estimator!r} given, but none of the selected tasks takes one")
+            raise ValueError(
+                f"estimator {self.estimator!r} given, but none of the selected tasks takes one; leave it out"
+            )
         if given and not any(isinstance(task, LmTask) for task in tasks):
-            raise ValueError(f"{next(iter(given))} given, but none of the selected tasks is one of lm-eval's")
+            raise ValueError(
+                f"{next(iter(given))} given, but none of the selected tasks is one of lm-eval's; leave it out"
+            )
         if self.template is not None and not has_chat_template(model):
-            raise ValueError("this model's data has no chat template; leave the option out")
+            raise ValueError(
+                f"template={self.template!r}: this model's data has no chat template; leave the option out"
+            )
         derived = [derive(task, given) if given and isinstance(task, LmTask) else task for task in tasks]
         return [each for task in derived for each in _with_estimators(task, rules)]
 
 
 def _with_estimators(task: Task, rules: dict[str, Estimator]) -> list[Task]:
-    """A likelihood task with each of the estimators `rules`; any other task unchanged."""
+    """Copies of a likelihood task, one per estimator of `rules` (name -> estimator); any other task unchanged."""
     if not rules or not isinstance(task, LmLikelihood):
         return [task]
     names = {rule: f"{task.name} by {rule}" if len(rules) > 1 else task.name for rule in rules}
@@ -104,10 +113,11 @@ def _with_estimators(task: Task, rules: dict[str, Estimator]) -> list[Task]:
 
 
 def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model: Model) -> list[Task]:
-    """The tasks that `--tasks` names: of the suite (`known`), else protocols of evals/corpora.toml, else of lm-eval.
+    """The tasks that `--tasks` names. Each name is looked up in the suite (`known`), then among the perplexity
+    protocols of evals/corpora.toml, then in lm-eval.
 
-    A name close to one of the suite or the protocols is reported as a typing error, since reading lm-eval's list takes
-    seconds. ValueError also for two tasks of the same name.
+    ValueError for a name similar to one of the suite or the protocols, taken as a typing error (reading lm-eval's list
+    takes seconds), and for two tasks of the same name.
     """
     import difflib
 
