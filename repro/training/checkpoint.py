@@ -1,9 +1,9 @@
-"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all.
+"""Training checkpoints: folders of safetensors and JSON, each written atomically.
 
     DIR/step_00002300/   model.safetensors  optimizer.safetensors  ema.safetensors (with `ema`)  state.json
 
-`state.json` holds the canonical recipe, seed, step, the digest of the data and the SHA-256 of every file, so that a
-truncated or exchanged file is noticed. Nothing is ever unpickled.
+`state.json` holds the recipe in canonical JSON, seed, step, the digest of the data and the SHA-256 of every file, so
+that a truncated or exchanged file is noticed. No pickle is ever read.
 
 The commands that show, export, convert and compare checkpoints are in `repro.checkpoint`.
 """
@@ -34,7 +34,7 @@ Weights = Literal["raw", "ema", "exact"]
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """state.json."""
+    """Contents of state.json; fields as in `Checkpoint`, `data` being its `corpus`."""
 
     format: int
     recipe: dict[str, Any]
@@ -47,10 +47,11 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder; each file is verified when it is read.
+    """A checkpoint folder; the SHA-256 of each file is verified when it is read.
 
-    `corpus`: digest of the prepared data; `resolved`: values of data pins that only the source knew (revisions, row
-    counts); `files`: SHA-256 by name.
+    `step`: number of optimizer steps done; `corpus`: digest of the prepared training data; `resolved`: settings of the
+    data that the recipe leaves UNRESOLVED (revisions, row counts on the Hub), with the values found in training;
+    `files`: SHA-256 by file name.
     """
 
     folder: Path
@@ -63,7 +64,7 @@ class Checkpoint:
 
     @property
     def data(self) -> Data:
-        """The recipe's data with its resolved pins filled in."""
+        """The recipe's data source, with the `resolved` values in place of UNRESOLVED settings."""
         return parts.derive(self.recipe.data, dict(self.resolved))
 
     @property
@@ -72,18 +73,18 @@ class Checkpoint:
         return "ema.safetensors" in self.files
 
     def digest(self, weights: Weights) -> str:
-        """Digest of everything that results depend on: recipe, resolved data, step and the weights' file."""
+        """SHA-256 of all that results depend on: recipe, resolved settings, step and the file of `weights`."""
         file = "ema.safetensors" if weights == "ema" else "model.safetensors"
         known = parts.to_json(self.resolved) if self.resolved else ""
         return parts.sha256(f"{self.recipe.digest()} {self.step} {self.files[file]}{known}")
 
     def tensors(self, file: str) -> dict[str, Tensor]:
-        """Tensors of one file; ValueError if it is missing or its SHA-256 differs."""
+        """Tensors of one file of the checkpoint, by name; ValueError if it is missing or its SHA-256 differs."""
         from safetensors.torch import load_file
 
         path = self.folder / file
         if not path.is_file():
-            raise ValueError(f"{path} is missing; this checkpoint is incomplete")
+            raise ValueError(f"{path} is missing; this checkpoint is incomplete, copy its folder again")
         if file_digest(path) != self.files[file]:
             raise ValueError(
                 f"{path} is truncated or changed (its SHA-256 differs from state.json); copy it again"
@@ -91,14 +92,16 @@ class Checkpoint:
         return load_file(path)
 
     def copy(self, file: str, into: Mapping[str, Tensor]) -> None:
-        """Copy one file's tensors into those of the same names; ValueError names a tensor that does not fit."""
+        """Copy the tensors of one file into those of the same name in `into`; ValueError if names or shapes differ."""
         from repro.models.denoiser import copy_weights
 
         copy_weights(into, self.tensors(file), str(self.folder / file))
 
     def optimizer(self, file: str, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Optimizer state by weight and field, sharded as `weights` are; ValueError names a tensor that does not
-        fit."""
+        """Optimizer state in a file: name of the weight -> field ("exp_avg", ...) -> tensor, sharded as `weights`.
+
+        Raises ValueError for a state whose weight is not in `weights` or has another shape.
+        """
         from repro.models.denoiser import local_part
 
         state: dict[str, dict[str, Tensor]] = {}
@@ -106,7 +109,9 @@ class Checkpoint:
             name, _, field = key.partition("|")
             fits = name in weights and tensor.shape in ((), (1,), weights[name].shape)
             if not fits:
-                raise ValueError(f"{self.folder}: optimizer state {key!r} does not fit the recipe's backbone")
+                raise ValueError(
+                    f"{self.folder}: optimizer state {key!r} does not fit the recipe's backbone; copy it again"
+                )
             whole = tensor.shape == weights[name].shape  # else a number, such as Adam's count of steps
             state.setdefault(name, {})[field] = (
                 local_part(tensor, weights[name]) if whole else tensor.reshape(())
@@ -123,9 +128,10 @@ def save(
     resolved: Mapping[str, str | int],
     files: Mapping[str, Mapping[str, Tensor] | Path],
 ) -> Path:
-    """Write a checkpoint atomically under the run folder `folder`; returns the new folder.
+    """Write a checkpoint atomically under the run folder `folder`; returns the new step folder.
 
-    `files`: by name, tensors to be written or a finished file to be moved in.
+    `corpus` and `resolved`: as in `Checkpoint`; `files`: file name -> tensors to be written, or the path of a finished
+    file to be moved in.
     """
     from safetensors.torch import save_file
 
@@ -155,12 +161,12 @@ def save(
 
 
 def steps_in(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run folder, oldest first."""
+    """The folders of a run's complete checkpoints, oldest first."""
     return sorted(p for p in folder.glob("step_*") if (p / "state.json").is_file())
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a run folder (its last step) or a step folder; ValueError for anything else."""
+    """The checkpoint in a step folder, or the last one of a run folder; ValueError if `path` is neither."""
     if not path.exists():
         raise ValueError(f"no checkpoint at {path}: no such folder; give the --out folder of a training run")
     if path.is_file():
@@ -169,12 +175,16 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if folder is None:
         foreign = [p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")]
         if foreign:
-            raise ValueError(f"{path / foreign[0]} is a pickle; only safetensors are read (convert it first)")
-        raise ValueError(f"no checkpoint in {path}: no step_* folder with a state.json")
+            raise ValueError(
+                f"{path / foreign[0]} is a pickle; only safetensors are read: python -m repro.checkpoint convert"
+            )
+        raise ValueError(
+            f"no checkpoint in {path}: no step_* folder with a state.json; give the --out folder of a training run"
+        )
     try:
         state = msgspec.json.decode((folder / "state.json").read_bytes(), type=_State, strict=True)
         if state.format != FORMAT:
-            raise ValueError(f"format {state.format}, this code reads {FORMAT}")
+            raise ValueError(f"it has format {state.format}; only format {FORMAT} is supported")
         recipe = parts.read(state.recipe, Recipe)
     except (msgspec.DecodeError, ValueError) as error:
         raise ValueError(f"{folder / 'state.json'} cannot be read ({error})") from None
@@ -182,7 +192,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def network(checkpoint: Checkpoint, weights: Weights) -> Denoiser:
-    """The denoiser with the checkpoint's raw or averaged weights, in float32."""
+    """The denoiser with the checkpoint's raw or averaged weights, in float32 and evaluation mode.
+
+    Raises ValueError if `weights` is "ema" and the checkpoint has no averaged weights.
+    """
     if weights == "ema" and not checkpoint.has_ema:
         raise ValueError(f"{checkpoint.folder} holds no averaged weights; use --weights raw")
     denoiser = checkpoint.recipe.blank_network()

@@ -1,6 +1,6 @@
-"""Two checkpoints compared tensor by tensor, ours or released.
+"""Comparison of two checkpoints, tensor by tensor; each is one of this suite or a folder of released weights.
 
-python -m repro.checkpoint diff A B                             exit code 1 where they differ
+python -m repro.checkpoint diff A B                             exit code 1 if they differ
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Side:
-    """One of two checkpoints: its recipe or release, tensor shapes by our names, and a reader of single tensors."""
+    """One of two compared checkpoints.
+
+    `data`: canonical JSON of its recipe or release; `shapes`: shape of each parameter, by name; `read`: function from a
+    parameter's name to its tensor.
+    """
 
     data: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
@@ -29,7 +33,7 @@ class Side:
 
 
 def diff(one: Path, other: Path) -> list[str]:
-    """Differences between two checkpoints, one line each: recipes first, then tensors; empty if there are none."""
+    """Differences between two checkpoints, one line of text each: recipe settings, then tensors; empty if equal."""
     with _opened(one) as a, _opened(other) as b:
         lines = list(_pins(a, b))
         for name in sorted(a.shapes.keys() | b.shapes.keys()):
@@ -53,7 +57,7 @@ def _values(name: str, x: Tensor, y: Tensor) -> Iterator[str]:
 
 
 def _pins(a: Side, b: Side) -> Iterator[str]:
-    """Fields that differ, except the name."""
+    """One line of text for each field of the two recipes or releases that differs, except the name."""
     for field in sorted(a.data.keys() | b.data.keys()):
         one, other = a.data.get(field), b.data.get(field)
         if field != "name" and one != other:

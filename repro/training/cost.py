@@ -1,4 +1,4 @@
-"""The cost of a training run: parameters, tokens, memory per GPU, FLOPs and hours (docs/method.md#cost-model).
+"""Estimated cost of a training run: parameters, tokens, memory per GPU, FLOPs and hours (docs/method.md#cost-model).
 
     python -m repro.recipes.duo --plan [--engine ddp|fsdp2|zero2] [--gpus N] [--activation-checkpointing] [--json]
 
@@ -21,23 +21,27 @@ from repro.training.recipe import Recipe
 PEAK = 989e12
 """Dense bf16 FLOP/s of one H100 (NVIDIA's data sheet)."""
 UTILISATION = 0.40
-"""Share of the peak that a run is assumed to reach (an assumption, not measured)."""
+"""Fraction of the peak FLOP/s that a run is assumed to reach (not measured)."""
 GPUS = 8
 ACTIVATIONS = 22
-"""Values saved for backward per token, layer and unit of width, with attention recomputed: 20.4 in transformers'
-ModernBERT, 22.4 in its Llama (counted, tests/training/test_cost.py); Korthikanti et al. 2022 count 17 for a smaller
-layer."""
+"""Number of values saved for backward per token, layer and hidden feature, with attention recomputed: 20.4 in
+transformers' ModernBERT, 22.4 in its Llama (counted, tests/training/test_cost.py); Korthikanti et al. 2022 count 17 for
+a smaller layer."""
 BUCKET = 200_000_000
-"""Elements that ZeRO-2 reduces at once (docs/method.md#uniform-script)."""
+"""Number of gradient elements that ZeRO-2 reduces at once (docs/method.md#uniform-script)."""
 COPIES = {"sym_kl": 5, "clean_prompt": 5, "sym_kl_script": 8}
-"""Copies of its logits, in float32, that a dense loss holds at its peak (counted, tests/training/test_cost.py)."""
+"""Objective -> number of float32 copies of all its logits that its loss holds at the peak, if it is computed at once
+(counted, tests/training/test_cost.py)."""
 COPIES_UNIFORM, COPIES_CE = 12, 3
-"""The same for the bound of uniform noise, computed in float64, and for any other cross-entropy."""
+"""Number of such copies for the bound of uniform noise, computed in float64, and for any other cross-entropy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Bytes per parameter; `value`: of one weight in the network, and of its gradient in backward."""
+    """Bytes per parameter of a training state: its weights (network and master), gradients and optimizer state.
+
+    `value`: bytes of one weight of the network, and of its gradient in backward.
+    """
 
     value: int
     weights: int
@@ -57,7 +61,8 @@ STATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """`split`: the parts of which every GPU holds 1/GPUS; `buffers`: a description of its further whole buffers."""
+    """Memory of an engine. `split`: which of weights, gradients, optimizer and average (`ema`) are sharded over the
+    GPUs; `buffers`: description of its buffers that are not sharded, for the report."""
 
     split: frozenset[str]
     buffers: str
@@ -73,19 +78,20 @@ ENGINES = {
         split=frozenset({"gradients", "optimizer", "ema"}), buffers=f"two buckets of {BUCKET:.0e} gradients"
     ),
 }
-"""FSDP2 gathers the next layer while one computes; ZeRO-2 fills one bucket while it reduces the other."""
+"""Engine name -> its memory. FSDP2 gathers the next layer while one computes; ZeRO-2 fills one bucket while it reduces
+the other."""
 
 REFERENCE_SCRIPT = {"gpus": 8, "rows_a_step": 256, "epochs": 1}
-"""What tom-pollak/dllm@43ea9ff says of its runs: 8 H100s in its README, one epoch of 32 rows a GPU in its scripts
-(docs/method.md#masked-script)."""
+"""Runs of the reference scripts, tom-pollak/dllm@43ea9ff: 8 H100s (README), one epoch with 32 rows per GPU and step
+(scripts; docs/method.md#masked-script)."""
 OF_REFERENCE_SCRIPTS = ("llada", "duo", "duo_script")
-"""Recipes of these scripts."""
+"""Names of the recipes that follow the reference scripts."""
 
 
 def plan(
     recipe: Recipe, *, engine: str = "ddp", gpus: int = GPUS, activation_checkpointing: bool = False
 ) -> dict[str, Any]:
-    """The cost of a recipe by name: bytes, FLOPs, seconds, hours.
+    """Estimated cost of training a recipe, by name: parameters, tokens, bytes per GPU, FLOPs, seconds and hours.
 
     Raises ValueError for an unknown engine, one that does not support the recipe's precision, and a number of GPUs that
     does not divide the batch.
@@ -94,10 +100,12 @@ def plan(
         raise ValueError(f"no engine {engine!r}; {nearest(engine, ENGINES)}")
     if gpus < 1 or recipe.batch % gpus:
         raise ValueError(
-            f"--gpus {gpus} does not divide the batch of {recipe.batch} rows; give a divisor of it"
+            f"--gpus {gpus} does not divide the batch of {recipe.batch} rows; give a divisor of {recipe.batch}"
         )
     if engine == "zero2" and recipe.precision == "bf16_pure":
-        raise ValueError("precision bf16_pure has no master weights, ZeRO-2 needs them; plan ddp or fsdp2")
+        raise ValueError(
+            "precision bf16_pure has no master weights, and ZeRO-2 needs them; use --engine ddp or fsdp2"
+        )
     pins = parts.leaves(recipe)
     size = recipe.backbone.size(recipe.data)
     tokens = recipe.batch * recipe.data.row_length()
@@ -145,7 +153,8 @@ def plan(
 def _memory(
     recipe: Recipe, size: Size, rows: int, engine: str, gpus: int, checkpointing: bool
 ) -> tuple[dict[str, float], int]:
-    """Bytes per GPU by part for `rows` rows at once, and the bytes that dense logits would need in addition."""
+    """Bytes per GPU of weights, gradients, activations, ... for microbatches of `rows` rows, and the bytes that the
+    fused output layer and loss save against logits computed at once."""
     state = STATES[recipe.precision]
     whole = {
         "weights": state.weights * size.parameters,
@@ -185,7 +194,7 @@ def _memory(
 
 
 def _layer(recipe: Recipe, size: Size) -> int:
-    """Parameters of one layer, from a network of twice the depth (0 for the exact denoiser, which has no layers)."""
+    """Number of parameters of one layer, from the size of a network of twice the depth; 0 if it has no layers."""
     if size.layers == 0:
         return 0
     path = next(pin for pin in parts.leaves(recipe.backbone) if pin.rpartition(".")[2] == "layers")
@@ -194,7 +203,7 @@ def _layer(recipe: Recipe, size: Size) -> int:
 
 
 def _copies(recipe: Recipe) -> int:
-    """Copies of its logits that the recipe's loss would hold on dense logits."""
+    """Number of float32 copies of all logits that the recipe's loss would hold if it were computed at once."""
     name = registry.part_name(type(recipe.objective))
     bound = (
         recipe.objective.meaning == "leave_one_out" and registry.part_name(type(recipe.process)) == "uniform"
@@ -203,7 +212,7 @@ def _copies(recipe: Recipe) -> int:
 
 
 def text(found: dict[str, Any]) -> str:
-    """The output of `plan` as text, with its assumptions."""
+    """The cost found by `plan` as lines of text, with the assumptions of the estimate."""
     memory, engine = found["bytes_a_gpu"], ENGINES[found["engine"]]
     counted = "" if found["source_rows"] is None else f"{found['source_rows']:,} in the source, "
     recomputed = ", layers recomputed in backward" if found["activation_checkpointing"] else ""

@@ -1,14 +1,14 @@
-"""The training loop, shared by all methods: they differ in the objective, engines in where a step runs.
+"""The training loop of all methods; the recipe's objective defines the loss, the engine runs the processes.
 
     train(recipe, seed=0, out=Path("runs/mdlm@nano"), stop=None, resume=False)
 
-The rows of a step follow from the step's number: each epoch is a keyed permutation of the corpus, split in order over
-processes and microbatches, so that resuming needs no loader state. The loss of a step is a sum over rows with weights
-known beforehand. Any split into processes and microbatches therefore gives the same curve up to rounding, and on one
-machine a resumed run is bitwise the uninterrupted one.
+The rows of a step are a function of seed and step number: each epoch is a pseudo-random permutation of the corpus,
+split in order over processes and microbatches, so that resuming needs no data-loader state. The loss of a step is a sum
+over rows with weights that are known before the forward pass. Any split into processes and microbatches therefore gives
+the same loss curve up to rounding, and on one machine a resumed run is bitwise equal to an uninterrupted one.
 
-The run folder holds recipe.json, metrics.jsonl (one row a logged step: step, loss, grad_norm, lr, ...) and step_*/
-checkpoints.
+The run folder holds recipe.json, metrics.jsonl (one row per logged step: step, loss, grad_norm, lr, ...) and the
+checkpoints step_*/.
 """
 
 from __future__ import annotations
@@ -48,11 +48,14 @@ from repro.training.recipe import Recipe, TrainedTeacher
 CHECKPOINTS = 2
 """Number of checkpoints that a run folder holds; older ones are deleted."""
 HELDOUT_PASSES = 4
-"""Monte Carlo passes of the held-out bound (`repro.objectives.bound`)."""
+"""Number of Monte Carlo draws per row of the held-out likelihood bound (`repro.objectives.bound`)."""
 
 
 class Order:
-    """Indices of the corpus rows of a step: `order(step)` -> [batch]."""
+    """Function from a step number (from 0) to the indices [batch] of its training rows, 0..rows-1.
+
+    Each epoch is a permutation of the `rows` training rows, determined by `seed` and the epoch's number.
+    """
 
     def __init__(self, rows: int, batch: int, seed: int) -> None:
         self.rows, self.batch = rows, batch
@@ -68,7 +71,10 @@ class Order:
 def microbatches(
     recipe: Recipe, corpus: Corpus, rows: np.ndarray, step: int, seed: int, made: Engine
 ) -> Iterator[tuple[Batch, bool]]:
-    """This process's microbatches of a step, each with a flag that marks the last one."""
+    """This process's microbatches of optimizer step `step`, each with whether it is the last one.
+
+    `rows`: indices [batch] of the step's training rows over all processes; `made`: the engine.
+    """
     share = recipe.batch // made.world
     candidates = corpus.train.candidates[rows]
     examples = torch.from_numpy(np.asarray(corpus.train.example[rows])).to(made.device)
@@ -95,7 +101,11 @@ def microbatches(
 
 
 class Training:
-    """The state of a run between two steps; the engine holds network, master weights and optimizer."""
+    """State of a training run; the engine `made` holds network, master weights and optimizer.
+
+    `resolved`: values of the data's UNRESOLVED settings; `saved`: checkpoint to resume, or None. Raises ValueError if
+    the batch does not split evenly into processes and microbatches.
+    """
 
     def __init__(
         self,
@@ -110,7 +120,7 @@ class Training:
         if odd or share % min(recipe.micro_batch, share):
             raise ValueError(
                 f"batch {recipe.batch} does not split into {made.world} processes x microbatches of"
-                f" {recipe.micro_batch}; choose micro_batch to divide batch/processes"
+                f" {recipe.micro_batch}; set micro_batch to a divisor of batch/processes"
             )
         self.recipe, self.corpus, self.seed, self.engine = recipe, corpus, seed, made
         self.resolved = resolved
@@ -129,9 +139,9 @@ class Training:
             self.step = saved.step
 
     def advance(self) -> dict[str, float | torch.Tensor]:
-        """One optimizer step; returns its metrics, summed over this process's microbatches.
+        """Take one optimizer step; returns its metrics by name, summed over this process's microbatches.
 
-        They stay tensors on the device, because reading them would make the device wait; `row` reads them.
+        They stay tensors on the device, because reading them would block until it has finished; `row` reads them.
         """
         recipe, made = self.recipe, self.engine
         if self.teacher is not None and _distillation(recipe).renews(self.step):
@@ -158,7 +168,10 @@ class Training:
         return _distillation(self.recipe).distil(denoiser, self.teacher, process, batch)
 
     def row(self, seen: dict[str, Any]) -> dict[str, float]:
-        """A row of metrics.jsonl from the metrics of `advance`, summed over processes."""
+        """The row of metrics.jsonl for the last step; `seen`: its metrics from `advance` (a collective operation).
+
+        `loss` is the step's loss, `nll` nats per scored token, and further metrics are means over rows.
+        """
         made = self.engine
         names = [n for n in seen if n not in ("grad_norm", "lr")]
         sums = dict(zip(names, made.sum(torch.stack([seen[n] for n in names])).tolist(), strict=True))
@@ -173,7 +186,8 @@ class Training:
         return row | {name: value / self.recipe.batch for name, value in sums.items()}
 
     def heldout(self) -> dict[str, float]:
-        """Held-out bound of the raw weights, in nats a token, on the first rows of the split (in every process)."""
+        """Likelihood bound of the raw weights on the first `heldout_rows` held-out rows, in nats per token, and its
+        standard error. Every process computes it on all of these rows."""
         recipe = self.recipe
         split = self.corpus.heldout
         here = slice(recipe.heldout_rows)
@@ -190,7 +204,8 @@ class Training:
         return {"heldout_nll_bound": bound.value, "heldout_error": bound.error}
 
     def save(self, out: Path) -> None:
-        """Write a checkpoint of this step and delete all but the last `CHECKPOINTS` (a collective operation)."""
+        """Write a checkpoint of the current step into the run folder `out`, and delete all but the last `CHECKPOINTS`
+        (a collective operation)."""
         scratch = out / ".shards"
         known = (self.recipe, self.seed, self.step, self.corpus.digest, self.resolved)
         try:
@@ -207,7 +222,7 @@ class Training:
         self.engine.wait()
 
     def write_fault(self, out: Path) -> Path:
-        """Write what is needed to repeat the last step: recipe, seed, step and corpus rows; returns the file."""
+        """Write fault.json with what is needed to repeat the last step (recipe, seed, step, rows); returns its path."""
         rows = self.order(self.step - 1)
         path = out / "fault.json"
         if self.engine.first:
@@ -228,7 +243,7 @@ def _distillation(recipe: Recipe) -> Distillation:
 
 
 def train_alone(pinned: TrainedTeacher, folder: Path) -> None:
-    """Train a teacher in this process, outside any group of processes, and save it in `folder`."""
+    """Train the teacher of another recipe in this process alone, and save its last checkpoint in `folder`."""
     recipe = pinned.recipe
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     alone = SimpleNamespace(process_index=0, num_processes=1, device=device, wait_for_everyone=lambda: None)
@@ -250,16 +265,20 @@ def train(
     options: Options = PLAIN,
     track: str | None = None,
 ) -> Path:
-    """Train up to `stop` steps (None: all of the recipe's) under the launcher's engine; returns the run folder.
+    """Train a recipe up to step `stop` (None: its last step) on the engine that the launcher requests.
 
-    `options` and `track`, a tracker that also receives the rows of metrics.jsonl, change no result. Raises ValueError
-    if the engine is not available, if the recipe has no step `stop`, if `out` holds a run without `resume` or no run of
-    this recipe with `resume`, if another run writes to `out`, or if a loss is not finite; ConnectionError if the data
-    cannot be fetched; Stopped after SIGTERM, when the current step has been finished and saved.
+    Returns the run folder, which is `out`. `resume`: continue from the last checkpoint in `out`; `options`: how layers
+    run; `track`: name of a metrics tracker (`repro.training.metrics`). Neither `options` nor `track` changes a result
+    beyond rounding. Raises ValueError if the engine is not available, if the recipe has no step `stop`, if `out` holds
+    a run and `resume` is false, if `resume` is true and `out` holds no run of this recipe, seed and data, if another
+    run writes to `out`, or if a loss is not finite; ConnectionError if the data cannot be fetched; Stopped after
+    SIGTERM, when the current step has been finished and saved.
     """
     last = recipe.steps if stop is None else stop
     if not 1 <= last <= recipe.steps:
-        raise ValueError(f"cannot stop at step {last}: {recipe.name} has steps 1 to {recipe.steps}")
+        raise ValueError(
+            f"cannot stop at step {last}: {recipe.name} has steps 1 to {recipe.steps}; give --steps in this range"
+        )
     check_tracker(track)
     saved = _checkpoint_to_resume(recipe, seed, out, resume)
     if saved is not None and saved.step >= last:
@@ -268,7 +287,9 @@ def train(
     resolved = recipe.data.resolve()
     corpus = prepared(parts.derive(recipe.data, dict(resolved)))
     if saved is not None and saved.corpus != corpus.digest:
-        raise ValueError(f"{out} was trained on other data (digest {saved.corpus[:12]}); use a new --out")
+        raise ValueError(
+            f"{out} was trained on other data (digest {saved.corpus[:12]}, now {corpus.digest[:12]}); use a new --out"
+        )
     with (
         engine(options) as made,
         _locked(out, made),
@@ -311,7 +332,10 @@ def train(
 
 @contextlib.contextmanager
 def _sigterm() -> Generator[Callable[[], bool]]:
-    """Whether SIGTERM came since; it is only noted, so that the current step is finished (main thread only)."""
+    """Context that yields a function: whether SIGTERM has been received since the context was entered.
+
+    The signal only sets a flag, so that the current step is finished (always False outside the main thread).
+    """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -326,7 +350,11 @@ def _sigterm() -> Generator[Callable[[], bool]]:
 def _checkpoint_to_resume(
     recipe: Recipe, seed: int, out: Path, resume: bool
 ) -> checkpoints.Checkpoint | None:
-    """The last checkpoint in `out`, or None for a new run; ValueError if `resume` and `out` do not agree."""
+    """The last checkpoint in `out` if `resume`, else None.
+
+    Raises ValueError if `out` holds a run and `resume` is false, or if `resume` is true and `out` holds no run of this
+    recipe and seed.
+    """
     if not resume:
         if checkpoints.steps_in(out):
             raise ValueError(f"{out} holds a run already; go on with --resume or choose another --out")
@@ -336,16 +364,20 @@ def _checkpoint_to_resume(
     saved = checkpoints.open_checkpoint(out)
     if saved.recipe.digest() != recipe.digest():
         raise ValueError(
-            f"cannot resume: {out} holds {saved.recipe.name}, not this {recipe.name}; pins differ"
+            f"cannot resume: {out} holds {saved.recipe.name}, not this {recipe.name}; pins differ, compare"
+            " `--print` with recipe.json there, or choose another --out"
         )
     if saved.seed != seed:
-        raise ValueError(f"cannot resume: {out} was trained with --seed {saved.seed}, not {seed}")
+        raise ValueError(
+            f"cannot resume: {out} was trained with --seed {saved.seed}, not {seed}; give that seed or another --out"
+        )
     return saved
 
 
 @contextlib.contextmanager
 def _locked(out: Path, made: Engine) -> Generator[None]:
-    """Hold the run folder's lock in the first process; ValueError at once if another run holds it."""
+    """Context in which the first process holds the lock of the run folder `out`; ValueError, without waiting, if
+    another run holds it."""
     if not made.first:
         yield
         return

@@ -1,7 +1,7 @@
-"""Where a run's metrics go: metrics.jsonl, a progress bar on a terminal, and a tracker (--track).
+"""Outputs of a training run's metrics: metrics.jsonl, a progress bar on a terminal, and a tracker (--track).
 
-metrics.jsonl is the record of a run. A tracker of accelerate's (tensorboard, wandb, trackio, ...) receives the same
-rows; none is a dependency, and one that writes files writes them into the run folder.
+metrics.jsonl is always written. A tracker of accelerate (tensorboard, wandb, trackio, ...) receives the same rows; its
+package must be installed separately, and if it writes files, it writes them into the run folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from repro.training.recipe import Recipe
 
 
 class MetricsLog:
-    """metrics.jsonl, one row a logged step; rows after `step`, the checkpoint that a run resumes from, are dropped."""
+    """The file metrics.jsonl at `path`, one JSON row per logged step; only the `active` process writes.
+
+    Rows after `step`, that of the checkpoint from which the run resumes (0: a new run), are deleted.
+    """
 
     def __init__(self, path: Path, step: int, active: bool) -> None:
         self.path, self.active = path, active
@@ -34,7 +37,7 @@ class MetricsLog:
             write_text(path, "".join(line + "\n" for line in rows))
 
     def write(self, row: dict[str, float]) -> None:
-        """Append a row, if this process is the `active` one."""
+        """Append a row of metrics, by name, if this process is the `active` one."""
         if self.active:
             with open(self.path, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps(row) + "\n")
@@ -51,7 +54,10 @@ def _step(line: str) -> float:
 def progress_bar(
     name: str, steps: int, active: bool
 ) -> Generator[Callable[[int, Callable[[], float]], None]]:
-    """A bar with the loss and the time left, if `active` and on a terminal; updated by (step, loss())."""
+    """Context of a progress bar with the loss and the time left; yields its update function, (step, loss()) -> None.
+
+    Nothing is shown unless `active` and stderr is a terminal; `loss` is called only every tenth step.
+    """
     if not (active and sys.stderr.isatty()):
         yield lambda step, loss: None
         return
@@ -67,7 +73,7 @@ def progress_bar(
 
 
 def check_tracker(name: str | None) -> None:
-    """Raise ValueError for a tracker that accelerate does not know or that is not installed."""
+    """Raise ValueError for the name of a tracker that accelerate does not support or whose package is not installed."""
     if name is None or name in (str(t) for t in get_available_trackers()):
         return
     known = [str(t) for t in LOGGER_TYPE_TO_CLASS]
@@ -80,7 +86,10 @@ def check_tracker(name: str | None) -> None:
 def tracker(
     name: str | None, out: Path, recipe: Recipe, active: bool
 ) -> Generator[Callable[[Mapping], None]]:
-    """A function that sends a row of metrics.jsonl to tracker `name`, or does nothing if None or not `active`."""
+    """Context of a tracker; yields a function that sends it a row of metrics.jsonl.
+
+    `out`: run folder; the recipe's settings are sent first. If `name` is None or not `active`, nothing is sent.
+    """
     if name is None or not active:
         yield lambda row: None
         return

@@ -1,10 +1,10 @@
-"""Optimizer, precision and weight average: the recipe's pins, and the master weights that an engine trains.
+"""Optimizer, precision and weight average of a recipe, and the master weights that an engine trains.
 
-Precision (a recipe's pin; an engine implements it or refuses):
+Precision (a setting of the recipe; an engine that does not support it raises ValueError):
     float32         everything in float32
     bf16_autocast   float32 weights, forward and backward under bfloat16 autocast
     bf16_master     bfloat16 weights in the network, float32 master weights in the optimizer
-    bf16_pure       weights, gradients and Adam states in bfloat16 (masked reference script;
+    bf16_pure       weights, gradients and Adam states in bfloat16 (the reference script of masked diffusion;
                     docs/method.md#masked-script)
 """
 
@@ -23,9 +23,9 @@ Precision = Literal["float32", "bf16_autocast", "bf16_master", "bf16_pure"]
 
 @part
 class AdamW(Part):
-    """AdamW (Loshchilov and Hutter 2019) with one learning rate for all parameters.
+    """The optimizer AdamW (Loshchilov and Hutter 2019), with the same learning rate for all parameters.
 
-    `clip`: largest global norm of the gradient; None: no clipping.
+    `clip`: global norm to which larger gradients are scaled; None: no clipping.
     """
 
     lr: float
@@ -35,7 +35,7 @@ class AdamW(Part):
     clip: float | None
 
     def build(self, parameters: list[Tensor]) -> torch.optim.AdamW:
-        """torch's optimizer over `parameters`."""
+        """torch's fused AdamW over `parameters`."""
         return torch.optim.AdamW(
             parameters, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
         )
@@ -43,27 +43,27 @@ class AdamW(Part):
 
 @part
 class Ema(Part):
-    """Exponential average of the float32 master weights with decay min(decay, (1 + n)/(10 + n)) at update n
-    (docs/method.md#duo-hyperparameters).
+    """Exponential moving average of the float32 master weights, with decay min(decay, (1 + n)/(10 + n)) at optimizer
+    step n (docs/method.md#duo-hyperparameters).
 
-    Here n counts from 0, so the first decay is 1/10; s-sahoo/duo models/ema.py counts before and begins with 2/11.
+    Here n counts from 0, so the first decay is 1/10; s-sahoo/duo models/ema.py counts from 1 and begins with 2/11.
     """
 
     decay: float
 
     def rate(self, step: int) -> float:
-        """The decay at update `step`, from 0."""
+        """Decay of the average at optimizer step `step`, counted from 0."""
         return min(self.decay, (1 + step) / (10 + step))
 
 
 def cast_to_bfloat16(network: nn.Module) -> None:
-    """Cast the weights to bfloat16 in place, but not the buffers: rotary frequencies need float32."""
+    """Cast a network's parameters to bfloat16 in place, but not its buffers: rotary frequencies need float32."""
     for parameter in network.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor: the shard of a DTensor, else the tensor itself."""
+    """This process's shard of a DTensor; any other tensor is returned itself."""
     if not hasattr(tensor, "placements"):  # importing DTensor takes most of a second
         return tensor
     from torch.distributed.tensor import DTensor
@@ -73,9 +73,10 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 class MasterWeights:
-    """The `weights` that the optimizer updates, by parameter name, and their `average` (empty without `ema`).
+    """The `weights` that the optimizer updates, and their moving `average` (empty without `ema`), by parameter name.
 
-    Under `bf16_master` they are float32 copies of the network's bfloat16 weights; otherwise the network's weights.
+    Under precision `bf16_master` they are float32 copies of the network's bfloat16 weights; otherwise they are the
+    network's own weights.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, ema: Ema | None) -> None:
@@ -91,16 +92,16 @@ class MasterWeights:
         self.average = {n: p.detach().clone().float() for n, p in self.weights.items()} if ema else {}
 
     def parameters(self) -> list[Tensor]:
-        """The master weights, for the optimizer."""
+        """The master weights as a list, in the order of the network's parameters."""
         return list(self.weights.values())
 
     @property
     def separate(self) -> bool:
-        """Whether master weights are copies, whose gradients are summed in float32."""
+        """Whether the master weights are float32 copies, whose gradients are summed in float32."""
         return self.precision == "bf16_master"
 
     def collect_gradients(self) -> None:
-        """Move the network's gradients of a microbatch to separate master weights, adding them up in float32."""
+        """Add the network's gradients to those of separate master weights, in float32, and clear the network's."""
         if not self.separate:
             return
         for name, parameter in self.network_weights.items():
@@ -110,11 +111,11 @@ class MasterWeights:
                 parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
-        """Gradients of the master weights that have one."""
+        """Gradients of the master weights; weights without a gradient are left out."""
         return [p.grad for p in self.weights.values() if p.grad is not None]
 
     def update_network(self, step: int) -> None:
-        """After optimizer step `step`: copy master weights into the network and update the average."""
+        """Copy the master weights into the network and update the average; to be called after optimizer step `step`."""
         self.copy_to_network()
         if self.ema:
             with torch.no_grad():
@@ -125,7 +126,7 @@ class MasterWeights:
                 )
 
     def copy_to_network(self) -> None:
-        """Copy separate master weights into the network."""
+        """Copy separate master weights into the network, cast to its dtype."""
         if self.separate:
             with torch.no_grad():
                 for name, parameter in self.network_weights.items():

@@ -1,4 +1,4 @@
-"""A recipe: one literal that sets every hyperparameter of a training run."""
+"""Recipes, which set every hyperparameter of a training run, and the teachers of distillations."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 
 class Teacher(Part):
-    """Kind: the weights from which student and teacher of a distillation start (`repro.training.teacher`)."""
+    """Base class of the sources of the weights from which student and teacher of a distillation start."""
 
 
 @part
 class Recipe(Part):
-    """Everything that a trained model depends on, except the random seed.
+    """All settings that a trained model depends on, except the random seed.
 
-    `batch`: rows of one optimizer step over all processes; `micro_batch`: rows of one forward (gradients are
-    accumulated over the rest, which changes no result beyond rounding); `heldout_every`: steps between held-out bounds;
-    `teacher`: the teacher of a distillation, None for other objectives; `suite`: the evaluations of its models.
-    Pretrained weights are a field of the backbone. Raises ValueError for counts below 1 and for an objective that does
-    not suit the process.
+    `batch`: rows per optimizer step, over all processes; `micro_batch`: rows per forward pass in one process (gradients
+    are accumulated over microbatches; their size changes no result beyond rounding); `steps`: optimizer steps;
+    `log_every`, `heldout_every`, `checkpoint_every`: steps between logged rows, held-out likelihood bounds and
+    checkpoints; `heldout_rows`: rows of that bound; `teacher`: source of the teacher of a distillation, None for other
+    objectives; `suite`: name of the evaluation suite of its models. Pretrained weights are a field of the backbone.
+    Raises ValueError for counts below 1 (steps: below 0) and for an objective that does not suit process or teacher.
     """
 
     name: str
@@ -60,43 +61,45 @@ class Recipe(Part):
         name, noise = registry.part_name(type(self.objective)), registry.part_name(type(self.process))
         if noise not in self.objective.processes:
             fitting = " or ".join(sorted(self.objective.processes))
-            raise ValueError(f"objective {name!r} is for {fitting} noise, not for {noise!r}")
+            raise ValueError(
+                f"objective {name!r} is for {fitting} noise, not for {noise!r}; change objective or process"
+            )
         if isinstance(self.objective, Distillation) and self.teacher is None:
             raise ValueError(f"objective {name!r} is a distillation and teacher is null; give a teacher")
         if self.teacher is not None and not isinstance(self.objective, Distillation):
             raise ValueError(f"objective {name!r} has no use for a teacher; leave teacher null")
 
     def digest(self) -> str:
-        """SHA-256 of the canonical form without the name, so that renaming a recipe does not change it."""
+        """SHA-256 of the canonical JSON form without the name, so that renaming a recipe does not change it."""
         return parts.sha256(parts.to_json(self.pins()))
 
     def pins(self) -> dict:
-        """The canonical form without the name."""
+        """The recipe as a JSON-like dict of all settings (its canonical form), without its name."""
         data = parts.canonical(self)
         del data["name"]
         return data
 
     @property
     def score(self) -> str:
-        """What a likelihood read from the training loss is worth (`Objective.score`)."""
+        """Kind of likelihood bound that the training loss is, such as "truncated bound" (`Objective.score`)."""
         return self.objective.score
 
     def role(self) -> Role:
-        """What the network is built for."""
+        """The data, forbidden ids and meaning of the output for which the backbone builds the network."""
         return Role(self.data, self.process.forbidden(self.data.vocabulary()), self.objective.meaning)
 
     def network(self, seed: int) -> Denoiser:
-        """The network as training starts."""
+        """The network at the start of training, with random or pretrained weights; `seed`: of the random ones."""
         return self.backbone.module(self.role(), seed)
 
     def blank_network(self) -> Denoiser:
-        """The network without pretrained weights, to be overwritten: nothing is fetched."""
+        """The network with random weights that are to be overwritten; pretrained weights are not downloaded."""
         return self.backbone.blank().module(self.role(), 0)
 
 
 @part
 class TrainedTeacher(Teacher):
-    """The weights of a recipe after `steps` steps, trained if they do not exist yet (small recipes only)."""
+    """A teacher trained with `recipe` and `seed` for `steps` steps, once, before its first use (small recipes only)."""
 
     recipe: Recipe
     seed: int
@@ -105,7 +108,7 @@ class TrainedTeacher(Teacher):
 
 @part
 class ReleasedTeacher(Teacher):
-    """Released weights: a local folder in their authors' layout, or a name on the Hub at a revision."""
+    """A teacher with released weights; `source`: a folder in their authors' layout, or a Hub name at `revision`."""
 
     source: str
     revision: str

@@ -1,9 +1,9 @@
-"""Teachers of distillations: where their weights come from.
+"""Teachers of distillations: loading of their weights, or training for small recipes.
 
-A run starts with student and teacher equal; later the loop copies the student's weights to the teacher (`renews`). A
-teacher is a whole float32 network in evaluation mode in every process, outside the engine, since it is not trained. It
-is part of a run's state, so a checkpoint holds it (`FILE`). The teacher of a small recipe is trained once under
-runs/teachers and read from there afterwards.
+A run starts with equal weights in student and teacher; later the training loop copies the student's weights to the
+teacher when `Distillation.renews` is true. Every process has the whole teacher as a float32 network in evaluation mode,
+outside the engine, since it is not trained. It is part of a run's state, so checkpoints contain it (`FILE`). A teacher
+that is the result of a small recipe is trained once under runs/teachers and read from there afterwards.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ def teacher(
     saved: checkpoints.Checkpoint | None,
     train: Callable[[TrainedTeacher, Path], None],
 ) -> Denoiser:
-    """The recipe's teacher on `device`: for a new run from its source, copied to the `student` too; else from `saved`.
+    """The teacher network of a recipe, on `device`.
 
-    `train` trains a small recipe into a folder. Raises ValueError for weights that do not fit, and ConnectionError if
-    they cannot be fetched.
+    For a new run (`saved` is None) its weights come from `recipe.teacher` and are also copied into the `student`; for a
+    resumed run they are those in the checkpoint `saved`. If `recipe.teacher` is a `TrainedTeacher` that is not yet
+    trained, `train(recipe.teacher, folder)` must train it and save a checkpoint in `folder`. Raises ValueError if the
+    weights are those of another network, and ConnectionError if they cannot be fetched.
     """
     made = recipe.blank_network()
     if saved is None:
@@ -63,7 +65,7 @@ def _weights(recipe: Recipe, train: Callable[[TrainedTeacher, Path], None]) -> M
 
 
 def _trained(pinned: TrainedTeacher, train: Callable[[TrainedTeacher, Path], None]) -> Path:
-    """The run folder of a teacher; the first process to come trains it, before any group of processes is joined."""
+    """The run folder of a trained teacher; the process that first locks it trains the teacher, and others wait."""
     folder = runs() / "teachers" / parts.digest(pinned)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -73,7 +75,8 @@ def _trained(pinned: TrainedTeacher, train: Callable[[TrainedTeacher, Path], Non
 
 
 def _released(recipe: Recipe, pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
-    """A released network's weights by our names; ValueError if its process, backbone or meaning is not the recipe's."""
+    """Weights of a released teacher, by parameter name; ValueError if its process, backbone or meaning of the output
+    is not the recipe's."""
     from repro.hub.release import agree, network, open_release
 
     opened = open_release(sources.weights(pinned.source, pinned.revision))
@@ -84,6 +87,6 @@ def _released(recipe: Recipe, pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
     if opened.release.meaning != meaning:
         raise ValueError(
             f"{opened.folder}: these weights were trained to predict {opened.release.meaning!r}, the recipe"
-            f" {meaning!r}; give a teacher of the same meaning"
+            f" {meaning!r}; give a teacher that predicts the same"
         )
     return dict(network(opened).named_parameters())

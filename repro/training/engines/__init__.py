@@ -1,14 +1,14 @@
-"""Engines: how one optimizer step runs on one process or many. The recipe says what is computed, the engine where.
+"""Engines: they run the optimizer step that a recipe defines, on one process or many.
 
     with engine(options) as made:      one process, DDP, FSDP2 or DeepSpeed ZeRO-2, as the launcher requests
         made.build(denoiser, recipe)   network, master weights, optimizer
-        made.run(work, last)           work(denoiser) inside the module's forward
+        made.run(work, last)           work(denoiser) inside the module's forward; `last`: last microbatch of a step
         made.backward(loss, last)      gradients of the sum over processes and microbatches
         made.update(step, lr)          clip and step in the recipe's precision; returns the gradient's norm
 
-Start with `engine.py`. Precision, clipping and accumulation are the recipe's on every engine; a launch file says how
-many processes there are and what they share. All engines write the same checkpoints, so a run can be resumed under any.
-Imports what `repro.training` may, and nothing of the loop.
+Start with `engine.py`. Precision, clipping and accumulation are settings of the recipe on every engine; a launch file
+sets the number of processes and what is sharded over them. All engines write the same checkpoint format, so a run can
+be resumed on any of them. Imports what `repro.training` may import, except the training loop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ __all__ = ["PLAIN", "Engine", "Options", "engine"]
 
 @contextmanager
 def engine(options: Options) -> Generator[Engine]:
-    """The engine that the launcher requests; ValueError for settings that no engine implements."""
+    """Context of the engine that the launcher requests by environment variables; it joins and leaves the process group.
+
+    Raises ValueError for launcher settings that no engine supports.
+    """
     kind = requested_engine()
     accelerator = join_group(kind.distributed)
     try:

@@ -1,4 +1,4 @@
-"""The base of all engines, and the two that hold whole weights in every process: one process, and DDP."""
+"""Base class of all engines, and the two that hold whole weights in every process: one process, and DDP."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from repro.training.recipe import Recipe
 
 T = TypeVar("T")
 Files = Mapping[str, Mapping[str, Tensor] | Path]
-"""Contents of a checkpoint by file name: tensors by name, or a finished safetensors file to be moved in."""
+"""Contents of a checkpoint: file name -> tensors by name, or the path of a finished safetensors file to be moved in."""
 
 
 class Engine:
-    """A wrapped network with its master weights and optimizer, and the collective operations of a step.
+    """Base class of engines: a network with its master weights and optimizer, and the operations of a training step.
 
-    Subclasses decide where weights are stored (`place`) and override the operations that this changes.
+    `rank`, `world`: index of this process, and number of processes; `first`: whether the index is 0. Subclasses store
+    or shard the weights (`place`) and override the operations that depend on it.
     """
 
     distributed: ClassVar[tuple[DistributedType, ...]]  # accelerate's names for this engine
@@ -45,7 +46,10 @@ class Engine:
     # --- a step ---
 
     def build(self, denoiser: Denoiser, recipe: Recipe) -> None:
-        """Prepare a float32 network for training; ValueError for a precision that the engine does not support."""
+        """Prepare a float32 network for training: move it to the device, wrap or shard it, and build the optimizer.
+
+        Raises ValueError for a precision that the engine does not support.
+        """
         self.recipe = recipe
         self.options.apply(denoiser)
         self.place(ForwardWrapper(denoiser.to(self.device)))
@@ -53,19 +57,22 @@ class Engine:
 
     @abstractmethod
     def place(self, wrapped: ForwardWrapper) -> None:
-        """Set `network` and `master_weights`."""
+        """Set `network` and `master_weights` from the wrapped denoiser, sharded if the engine shards."""
 
     @property
     def backward_averages(self) -> bool:
-        """Whether backward itself averages gradients over processes; otherwise `update` sums them."""
+        """Whether backward averages gradients over processes (as DDP does); otherwise `update` sums them."""
         return True
 
     def no_sync(self, last: bool) -> AbstractContextManager[None]:
-        """Context of a microbatch that defers the exchange of gradients to the `last` one, if that saves work."""
+        """Context of a microbatch; if that saves work, gradients are exchanged only in a step's `last` one."""
         return nullcontext()
 
     def run(self, work: Callable[[Denoiser], T], last: bool) -> T:
-        """`work(denoiser)` inside the module's forward; gradients are exchanged only in a step's `last` microbatch."""
+        """Result of `work(denoiser)`, called inside the forward of the wrapped module, under the recipe's autocast.
+
+        `last`: whether the microbatch is the step's last one.
+        """
         kind, narrow = self.device.type, self.recipe.precision == "bf16_autocast"
 
         def cast(denoiser: Denoiser) -> T:
@@ -76,13 +83,14 @@ class Engine:
             return self.network(cast)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients of the *sum* over processes and microbatches: averaging by DDP or FSDP is undone."""
+        """Accumulate gradients of the *sum* of `loss` over processes and microbatches (DDP and FSDP would average)."""
         with self.no_sync(last):
             (loss * self.world if self.backward_averages else loss).backward()
         self.master_weights.collect_gradients()
 
     def update(self, step: int, lr: float) -> Tensor:
-        """Clip and take the optimizer step; returns the norm of the whole gradient before clipping, a scalar."""
+        """Clip gradients and take optimizer step `step` with learning rate `lr`; returns the gradient's global norm
+        before clipping, a scalar."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         gradients = self.master_weights.gradients()
@@ -102,30 +110,31 @@ class Engine:
         return self.global_norm(norm)
 
     def global_norm(self, norm: Tensor) -> Tensor:
-        """The norm over all processes, given the norm of this process's gradients."""
+        """Norm of the whole gradient over all processes; `norm`: that of this process's gradients, maybe a DTensor."""
         return norm
 
     def forward_wrapper(self) -> ForwardWrapper:
-        """The network as a wrapper for work without gradients that every process repeats."""
+        """The network in its `ForwardWrapper` (without DDP), for computations without gradients in all processes."""
         inner = self.network.module if hasattr(self.network, "module") else self.network
         assert isinstance(inner, ForwardWrapper)
         return inner
 
     def weights(self) -> dict[str, Tensor]:
-        """Whole master weights by name, to be read only (a collective operation)."""
+        """Whole (not sharded) master weights by name, which must not be changed (a collective operation)."""
         return {name: tensor.detach() for name, tensor in self.master_weights.weights.items()}
 
     # --- checkpoints ---
 
     def files(self, scratch: Path) -> Files:
-        """The files that the first process puts into a checkpoint (a collective operation).
+        """Files of a checkpoint, which the first process then saves (a collective operation).
 
-        `scratch`: a folder on a file system that all processes share.
+        `scratch`: a folder for temporary files, on a file system that all processes share.
         """
         return self.state()
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
-        """Master weights, optimizer state (`NAME|FIELD`) and average by file, sharded as the master weights are."""
+        """File name -> tensors of master weights, optimizer state (named `WEIGHT|FIELD`) and average, sharded as the
+        master weights are."""
         names = list(self.master_weights.weights)
         state = self.optimizer.state_dict()["state"]
         optimizer = {f"{names[i]}|{k}": v for i, s in state.items() for k, v in s.items()}
@@ -138,7 +147,10 @@ class Engine:
         return files
 
     def restore(self, saved: Checkpoint) -> None:
-        """Load weights, average and optimizer state of any engine's checkpoint; ValueError if it does not fit."""
+        """Load weights, average and optimizer state from a checkpoint, of whichever engine.
+
+        Raises ValueError if names or shapes differ from the recipe's network.
+        """
         saved.copy("model.safetensors", self.master_weights.weights)
         if self.master_weights.average:
             saved.copy("ema.safetensors", self.master_weights.average)
@@ -154,20 +166,20 @@ class Engine:
     # --- all processes ---
 
     def sum(self, values: Tensor) -> Tensor:
-        """Elementwise sum over processes."""
+        """Elementwise sum of `values` over processes (a collective operation)."""
         return self.accelerator.reduce(values, "sum") if self.world > 1 else values
 
     def any(self, here: bool) -> bool:
-        """Whether `here` is true in any process (a collective operation)."""
+        """Whether `here` is true in at least one process (a collective operation)."""
         return here if self.world == 1 else bool(self.sum(torch.tensor(float(here), device=self.device)) > 0)
 
     def wait(self) -> None:
-        """Wait for all processes."""
+        """Wait until all processes have reached this call."""
         self.accelerator.wait_for_everyone()
 
 
 class Single(Engine):
-    """One process."""
+    """Engine of one process, with whole weights and no communication."""
 
     distributed = (DistributedType.NO, DistributedType.MULTI_GPU)  # torchrun with one process says MULTI_GPU
 
@@ -177,7 +189,8 @@ class Single(Engine):
 
 
 class Ddp(Engine):
-    """Whole weights in every process; gradients averaged in backward, or afterwards summed in float32."""
+    """Engine of torch's DDP: whole weights in every process; gradients are averaged in backward, or (with separate
+    master weights) summed in float32 after it."""
 
     distributed = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 

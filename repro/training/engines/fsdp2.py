@@ -1,11 +1,11 @@
-"""FSDP2: weights, gradients, optimizer state and average are split over processes (torch's `fully_shard`).
+"""FSDP2 engine: weights, gradients, optimizer state and average are sharded over processes (torch's `fully_shard`).
 
-Each of `Denoiser.layers()` is gathered for its own forward and backward. Embedding and head form the root group, so
-that inside the forward the head is a whole weight and a fused loss gathers nothing. accelerate starts the processes and
-says whether to reshard after a forward; sharding is torch's own call on every device.
+Each of `Denoiser.layers()` is gathered for its own forward and backward. Embedding and output layer form the root
+group, so that inside the forward pass the output layer is whole and a fused loss need not gather it. accelerate starts
+the processes and provides the setting whether to reshard after a forward; torch itself shards, on every device.
 
 Precision: `bf16_master` shards the float32 master weights themselves, gathers them in bfloat16 and sums gradients in
-float32; `bf16_pure` shards bfloat16 weights. Gradients are exchanged in every microbatch, which keeps them sharded.
+float32; `bf16_pure` shards bfloat16 weights. Gradients are exchanged in every microbatch, so that they stay sharded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from repro.training.optimizer import MasterWeights, cast_to_bfloat16
 
 
 class Fsdp2(Engine):
-    """Weights, gradients, optimizer state and average, all sharded over the processes."""
+    """Engine of torch's FSDP2: weights, gradients, optimizer state and average are sharded over the processes."""
 
     distributed = (DistributedType.FSDP, DistributedType.MULTI_CPU)
 

@@ -1,6 +1,6 @@
-"""The engine that the launcher requests, read from the environment that `accelerate launch` or torchrun sets.
+"""Selection of the engine from the environment variables that `accelerate launch` or torchrun sets.
 
-accelerate's variables select the engine. A setting that no engine implements raises an error and is never ignored.
+A launcher setting that the engine does not support raises ValueError and is never ignored.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ SETTINGS: Mapping[str, Mapping[str, tuple[tuple[str, ...], str]]] = {
         "ACCELERATE_GRADIENT_CLIPPING": (("", "none"), f"leave the key out: {PRECISION}"),
     },
 }
-"""Variables that a launcher sets for an engine: accepted values, and the remedy for any other value."""
+"""Engine -> environment variable of the launcher -> accepted values, and the remedy for any other value."""
 
 
 def requested_engine() -> type[Engine]:
-    """The engine that the environment requests; ValueError names a setting that it does not support."""
+    """The engine class that the launcher's environment variables request; ValueError for an unsupported setting."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     _check("any engine")
     for name, variable, kind in (
@@ -73,7 +73,7 @@ def requested_engine() -> type[Engine]:
             _check(name)
             if processes == 1:
                 raise ValueError(
-                    f"{name} shards over processes, and there is only one; launch with gpu_1.yaml"
+                    f"{name} shards over processes, and there is only one; launch with recipes/launch/gpu_1.yaml"
                 )
             return kind
     return Ddp if processes > 1 else Single
@@ -87,10 +87,11 @@ def _check(engine: str) -> None:
 
 
 def join_group(distributed: tuple[DistributedType, ...]) -> Accelerator:
-    """Join the group of processes; ValueError if accelerate did not set up the requested engine.
+    """Join the group of processes; returns accelerate's `Accelerator`.
 
-    With inconsistent settings each process would train alone without an error, so the number of processes and the kind
-    are checked. On CPUs accelerate has no sharding engine and says MULTI_CPU; there the engine shards over gloo itself.
+    `distributed`: the values of accelerate's `distributed_type` that fit the requested engine. Raises ValueError for
+    another type or number of processes, since with inconsistent settings each process would train alone without an
+    error. On CPUs accelerate has no sharding and reports MULTI_CPU; there the engine itself shards, over gloo.
     """
     # precision is the recipe's: accelerate's own setting must have no effect
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
@@ -98,12 +99,12 @@ def join_group(distributed: tuple[DistributedType, ...]) -> Accelerator:
     if processes != got:
         accelerator.end_training()
         raise ValueError(
-            f"the launcher started {processes} processes, accelerate sees {got}: launch as in recipes/"
+            f"the launcher started {processes} processes, accelerate sees {got}: launch with a file of recipes/launch"
         )
     kind = accelerator.distributed_type
     if kind not in distributed:
         accelerator.end_training()
         raise ValueError(
-            f"requested {distributed[0].value}, accelerate set up {kind.value}: launch as in recipes/"
+            f"requested {distributed[0].value}, accelerate set up {kind.value}: launch with a file of recipes/launch"
         )
     return accelerator

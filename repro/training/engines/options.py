@@ -1,4 +1,4 @@
-"""Launch options: they change how layers run and no result beyond rounding, so they are not part of a recipe."""
+"""Launch options: they change memory and speed, but no result beyond rounding, so they are not part of a recipe."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from repro.models.denoiser import Denoiser
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`activation_checkpointing`: store only a layer's input and recompute the rest in backward; `compile`: compile
-    each layer with torch.compile (but not head and loss: a fused loss does not get faster)."""
+    """Launch options of a training run.
+
+    `activation_checkpointing`: store only each layer's input and recompute the rest in backward; `compile`: compile
+    each layer with torch.compile (not output layer and loss, which are fused and would not get faster).
+    """
 
     activation_checkpointing: bool
     compile: bool
 
     def apply(self, denoiser: Denoiser) -> None:
-        """Prepare the layers in place, before an engine shards or wraps them; parameter names do not change."""
+        """Apply the options to a denoiser's layers in place, before they are sharded; parameter names do not change."""
         for layer in denoiser.layers():
             if self.activation_checkpointing:
                 # nothing is drawn from torch's generators, so there is no random state to preserve

@@ -1,4 +1,4 @@
-"""Sharded tensors written to one safetensors file; no process ever holds the whole, and nothing is pickled."""
+"""Writing of sharded tensors to one safetensors file, without gathering them in any process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch.distributed import checkpoint as sharded
 from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageWriter
 
 JOINED = "model-00001-of-00001.safetensors"
-"""torch's name for the single file into which it joins the shards."""
+"""Name that torch gives the single file into which it joins the shards."""
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], first: bool) -> Path:
-    """Every process writes its shards of `tensors` under `folder`, the first joins them; returns the joined file.
+    """Write sharded tensors to one safetensors file under `folder`; returns its path (a collective operation).
 
-    All processes must share the file system. An error in one process (a full disk: OSError) is raised in all of them.
+    Each process writes its shards, and the `first` one joins them. All processes must share the file system. An error
+    in one process (a full disk: OSError) is raised in all of them.
     """
     if first:
         shutil.rmtree(folder, ignore_errors=True)
@@ -33,5 +34,5 @@ def write(folder: Path, tensors: Mapping[str, Tensor], first: bool) -> Path:
 
 
 def _at_least_1d(tensor: Tensor) -> Tensor:
-    """A scalar as one row: torch 2.13 silently joins tensors of shape () as zeros."""
+    """The tensor, with shape [1] if it is a scalar: torch 2.13 silently joins tensors of shape () as zeros."""
     return tensor if tensor.ndim else tensor[None]

@@ -1,12 +1,13 @@
-"""DeepSpeed ZeRO-2: whole weights in every process; gradients, float32 master weights and optimizer state are sharded.
+"""DeepSpeed ZeRO-2 engine: whole weights in every process, but sharded gradients, float32 master weights and optimizer
+state.
 
-Needs the extra `deepspeed`. DeepSpeed takes the step; its configuration is derived here from the recipe and never read
-from a file. Checkpoints hold whole tensors by name, as those of the other engines, so a run can be resumed under any
-engine and on any number of processes: `deepspeed.utils` gathers a master weight or a moment from its partitions, and
+Needs the extra `deepspeed`. DeepSpeed takes the step; its configuration is computed here from the recipe and never read
+from a file. Checkpoints hold whole tensors by name, like those of the other engines, so a run can be resumed on any
+engine and any number of processes: `deepspeed.utils` gathers a master weight or an Adam moment from its partitions, and
 partitions it again.
 
-`bf16_master` is DeepSpeed's bfloat16 with gradients accumulated and exchanged in float32. `bf16_pure` is refused: it
-has no master weights, and ZeRO always keeps them.
+Precision `bf16_master` is DeepSpeed's bfloat16 with gradients accumulated and exchanged in float32. `bf16_pure` raises
+ValueError: it has no master weights, and ZeRO always keeps them.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from repro.training.engines.engine import Engine, Files
 from repro.training.recipe import Recipe
 
 BUCKET = 200_000_000
-"""Elements reduced or gathered at once (masked reference script, docs/method.md#masked-script; DeepSpeed's default 5e8
-would take 2 GB)."""
+"""Number of elements that are reduced or gathered at once, as in the reference script of masked diffusion
+(docs/method.md#masked-script; DeepSpeed's default 5e8 would take 2 GB)."""
 
 
 class Zero2(Engine):
-    """Gradients, master weights and optimizer state sharded by DeepSpeed."""
+    """Engine of DeepSpeed's ZeRO-2: gradients, master weights and optimizer state are sharded over the processes."""
 
     distributed = (DistributedType.DEEPSPEED, DistributedType.MULTI_CPU)
     network: Any  # deepspeed.DeepSpeedEngine
@@ -89,7 +90,7 @@ class Zero2(Engine):
 
     @torch.no_grad()
     def files(self, scratch: Path) -> Files:
-        """Whole tensors, gathered one by one; only the first process stores them."""
+        """Files of a checkpoint, whose whole tensors are gathered one by one into the first process."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         optimizer: dict[str, Tensor] = {}
@@ -132,12 +133,13 @@ class Zero2(Engine):
         self._scatter(master_weights)
 
     def _gather(self, whole: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
-        """whole(parameter) of each weight by name, in the first process (a collective operation)."""
+        """Parameter name -> `whole(parameter)`, the gathered tensor; empty except in the first process (a collective
+        operation)."""
         gathered = ((name, whole(parameter)) for name, parameter in self.named.items())
         return {name: tensor.cpu() for name, tensor in gathered if self.first}
 
     def _scatter(self, master_weights: Mapping[str, Tensor]) -> None:
-        """Copy this process's partitions of whole float32 master weights, and update the network from them."""
+        """Set this process's partitions of the master weights from whole float32 tensors, and update the network."""
         from deepspeed.utils import safe_set_full_fp32_param
 
         for name, parameter in self.named.items():
@@ -146,9 +148,9 @@ class Zero2(Engine):
 
 
 def configuration(recipe: Recipe, world: int, weights: int) -> dict[str, Any]:
-    """DeepSpeed's configuration of a recipe on `world` processes; values that are no pins change no result.
+    """DeepSpeed's configuration for a recipe on `world` processes; `weights`: number of parameters of the network.
 
-    `weights`: number of parameters.
+    Values that are not settings of the recipe, such as bucket sizes, change no result.
     """
     share = recipe.batch // world
     micro = min(recipe.micro_batch, share)
