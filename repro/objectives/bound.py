@@ -1,9 +1,12 @@
-"""The held-out bound in nats per token, with its standard error; the same estimator in training and in evaluation.
+"""Upper bound on the negative log-likelihood of held-out rows in nats per token, with its standard error; the same
+estimator in training and in evaluation.
 
-Each row gets `passes` independent draws of (t, corruption); within a pass the times are stratified over the rows in a
-random order. The estimate is sum(nll) / sum(tokens). Its standard error treats clusters (documents) as the independent
+A pass draws one (t, corruption) per row, its times stratified over the rows in a random order; `passes` of them are
+averaged. The estimate is sum(nll) / sum(tokens). Its standard error treats clusters (documents) as the independent
 units. That covers sampling of the data and Monte Carlo error together, and is slightly too large, because
-stratification only reduces the error. Autoregression needs no draws: its one pass is exact.
+stratification only reduces the error. An autoregressive model needs no draws: its one pass is exact.
+
+Shapes: n rows, B of them in one forward, L positions.
 """
 
 from __future__ import annotations
@@ -26,15 +29,16 @@ if TYPE_CHECKING:
     from repro.processes.prediction import Predict
 
 BATCH = 256
-"""Rows of one forward; the result does not depend on it."""
+"""Rows per forward; the result does not depend on it."""
 FILLER = 2
-"""Fold of a row's key from which its filler is corrupted; the processes use folds 0 and 1."""
+"""Number folded into a row's random key to draw the corruption of its filler; the processes fold in 0 and 1."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """Nats of each row, `nll` [n] (mean over passes), its number of scored `tokens` [n] and its `cluster` [n], and the
-    nats of all rows together in each pass, `by_pass`."""
+    """Held-out bound of n rows. `nll` [n]: nats of each row, mean over the Monte Carlo passes; `tokens` [n]: its number
+    of scored tokens; `cluster` [n]: the document it is from, the unit of independence of standard errors; `by_pass`
+    [passes]: nats of all rows together in each pass."""
 
     nll: np.ndarray
     tokens: np.ndarray
@@ -43,30 +47,32 @@ class Bound:
 
     @property
     def value(self) -> float:
-        """Nats per token."""
+        """The bound in nats per token, sum(nll) / sum(tokens)."""
         return float(self.nll.sum() / self.tokens.sum())
 
     @property
     def error(self) -> float:
-        """Standard error of `value`."""
+        """Standard error of `value` in nats per token, with documents as independent units (`ratio_error`)."""
         return ratio_error(self.nll, self.tokens, self.cluster)
 
     @property
     def drawn_error(self) -> float | None:
-        """The part of `error` that more passes would reduce, from the spread of the passes (None for a single pass)."""
+        """Monte Carlo part of `error` in nats per token, from the spread of the passes; None for a single pass."""
         passes = len(self.by_pass)
         if passes < 2:
             return None
         return float(self.by_pass.std(ddof=1) / np.sqrt(passes) / self.tokens.sum())
 
     def gap(self, exact: np.ndarray) -> tuple[float, float]:
-        """Bound minus the `exact` nll [n] of the same rows in nats per token, and its paired standard error."""
+        """Bound minus the `exact` negative log-likelihood of the same rows ([n], nats), in nats per token, and the
+        paired standard error of this difference."""
         difference = self.nll - exact
         return float(difference.sum() / self.tokens.sum()), ratio_error(difference, self.tokens, self.cluster)
 
 
 def ratio_error(total: np.ndarray, tokens: np.ndarray, cluster: np.ndarray) -> float:
-    """Standard error of sum(total)/sum(tokens) over independent clusters, by linearisation (NaN for one cluster)."""
+    """Standard error of sum(total) / sum(tokens) by linearisation, from values per row [n]; the rows of one `cluster`
+    [n] are dependent, different clusters independent. NaN for a single cluster."""
     _, group = np.unique(cluster, return_inverse=True)
     count = int(group.max()) + 1
     if count < 2:
@@ -77,7 +83,7 @@ def ratio_error(total: np.ndarray, tokens: np.ndarray, cluster: np.ndarray) -> f
 
 
 def attention_of(ids: Tensor, vocabulary: Vocabulary) -> Mask:
-    """The mask that hides positions with the pad id, if the vocabulary has one."""
+    """Attention mask that hides the pad ids among `ids` [B, L], and nothing if the vocabulary has no pad id."""
     return Mask(None if vocabulary.pad is None else ids != vocabulary.pad)
 
 
@@ -89,10 +95,10 @@ def reading(
     vocabulary: Vocabulary,
     keys: Tensor,
 ) -> Predict:
-    """A function that runs the network on noisy rows of clean `ids` [B, L].
+    """Function (noisy ids [B, L], t [B]) -> `Prediction` of the network for noisy versions of the clean `ids` [B, L].
 
-    Filler, the padding that the vocabulary treats as text, is corrupted too, at the rows' times but with keys of its
-    own.
+    `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row. Filler (padding that is attended to
+    and corrupted like text, but never scored) is corrupted by the returned function, with keys of its own.
     """
     filler = None if vocabulary.filler is None else ids == vocabulary.filler
     attention = attention_of(ids, vocabulary)
@@ -116,14 +122,14 @@ def heldout_bound(
     seed: int,
     batch: int = BATCH,
 ) -> Bound:
-    """The bound on all of `rows`, `batch` rows a forward."""
+    """Held-out bound of a network on `rows`, from `passes` Monte Carlo draws per row, with `batch` rows per forward."""
     everything = slice(0, len(rows))
     nll = row_nll(network, process, vocabulary, rows, everything, passes=passes, seed=seed, batch=batch)
     return bound_of(rows, nll)
 
 
 def bound_of(rows: Rows, nll: np.ndarray) -> Bound:
-    """The bound on rows from their nats in each pass [passes, n]."""
+    """Held-out bound of n `rows`, from the nats `nll` [passes, n] of each row in each pass."""
     mean = np.zeros(nll.shape[1])
     for each in nll:
         mean += each / len(nll)
@@ -142,9 +148,9 @@ def row_nll(
     seed: int,
     batch: int,
 ) -> np.ndarray:
-    """Nats of the rows `some` of `rows` in each pass, [passes, n] (one pass if the process is exact).
+    """Nats of the n rows in the slice `some` of `rows` in each pass, [passes, n]; one pass if the process is exact.
 
-    `batch`: rows a forward. Times are stratified over all of `rows`, so results do not depend on how rows are split
+    `batch`: rows per forward. Times are stratified over all of `rows`, so results do not depend on how rows are split
     over calls.
     """
     count = len(rows)

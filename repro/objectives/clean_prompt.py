@@ -2,10 +2,10 @@
 (docs/method.md#script-departures row 10).
 
 The reference script (tom-pollak/dllm@43ea9ff) corrupts every position, so its network never sees a clean prompt in
-training, as it does when it answers. Here candidates up to and including the first separator stay clean. The answer has
-the same noise and, in the mean over a group, the same weight as in the script, because the group still counts the
-prompt's tokens: the variant drops the prompt's terms and changes no other. The closing separator is scored, so that the
-length of an answer is learned.
+training, although prompts are clean in generation. Here candidates (positions that the script corrupts and scores) up
+to and including the first separator stay clean. The answer has the same noise as in the script, and the same weight,
+because the mean over a group of rows still divides by the number of all tokens, the prompt's included: only the
+prompt's terms are dropped. The closing separator is scored, so that the length of an answer is learned.
 
 python -m repro.recipes.duo --set 'objective={"part": "clean_prompt", "loss": {"part": "sym_kl",
     "noise": {"part": "window", "low": 0.03, "high": 0.15}, "floor": 1e-8, "view_scale": {"part": "kappa"},
@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 
 
 def answers(batch: Batch) -> Tensor:
-    """Candidates after the first separator of their row, [B, L] bool; none in a row without a separator.
+    """Mask [B, L] bool of the answers: candidates after the first separator of their row; none without a separator.
 
-    The separator is the vocabulary's `eos`; ValueError if it has none.
+    B rows, L positions. The separator is the vocabulary's `eos`; ValueError if it has none.
     """
     separator = batch.vocabulary.eos
     if separator is None:
-        raise ValueError("clean_prompt: this data has no separator (eos) after its prompts; use sym_kl")
+        raise ValueError(
+            "objective clean_prompt: this data has no separator (eos) after its prompts; use sym_kl"
+        )
     after = (batch.ids == separator).cumsum(1).roll(1, 1) > 0
     after[:, 0] = False
     return batch.candidates & after
@@ -44,7 +46,7 @@ def answers(batch: Batch) -> Tensor:
 
 @part
 class CleanPrompt(Objective):
-    """`loss` on the answers alone, with clean prompts."""
+    """The objective `loss` on answers alone; prompts are neither corrupted nor scored."""
 
     loss: SymKL
 

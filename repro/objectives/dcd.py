@@ -1,15 +1,16 @@
-"""Discrete consistency distillation (DCD; Sahoo et al. 2025, algorithm 1; docs/method.md#duo-hyperparameters): a
-network that needs fewer steps than its teacher.
+"""Discrete consistency distillation (DCD; Sahoo et al. 2025, algorithm 1; docs/method.md#duo-hyperparameters), which
+trains a student to sample in fewer steps than its teacher.
 
-    z_t, z_s = argmax of one Gaussian path at two levels, s = t - delta           (one noise, two signals)
-    loss     = KL(student(z_t, t) || teacher(z_s, s))                             per token, summed over V
+    z_t, z_s = noisy ids: argmax of one Gaussian path at times t, s = t - delta   (one noise, two signal levels)
+    loss     = KL(student(z_t, t) || teacher(z_s, s))                             nats per token
     delta    = 2^n / grid in round n = step // round; at the start of a round the teacher becomes a copy of the student
 
-The path of a token needs three draws, not V: its own coordinate mu + e, and the value and id of the largest other
-coordinate. That id is the same at every level, because the other coordinates carry no signal. So z is the clean id if
-mu + e exceeds that maximum and otherwise the other id; with more signal, a clean id stays clean.
+The path of a token needs three draws, not V: its own coordinate mu + e with e ~ N(0, 1), and the value and id of the
+largest other coordinate. That id is the same at every level, because the other coordinates carry no signal. So z is the
+clean id if mu + e exceeds that maximum and otherwise the other id; with more signal, a clean id stays clean.
 
-Symbols: B rows, L positions, N scored positions, K ids; mu = A / s = exp(-gamma / 2).
+Symbols: B rows, L positions, n scored positions, V vocabulary size, D features; mu = A / sqrt(1 - A^2) =
+exp(-gamma / 2) at signal level A and gamma = -log SNR.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 
 def path(x0: Tensor, gammas: tuple[Tensor, ...], keys: Tensor, vocab_size: int) -> list[Tensor]:
-    """Noisy ids [B, L] of x0 [B, L] at each of several gamma [B], from the same noise; one key a row [B]."""
+    """Noisy ids [B, L] of the clean ids x0 [B, L], one tensor for each noise level gamma = -log SNR [B] in `gammas`,
+    all from the same noise; `keys` [B]: one random key per row."""
     u = rng.uniform(keys, x0.shape[1], 3)
     largest = order_statistics(u[..., :1], vocab_size - 1)[..., 0]
     other = distinct(x0, u[..., 1:2], vocab_size)[..., 1]
@@ -40,13 +42,15 @@ def path(x0: Tensor, gammas: tuple[Tensor, ...], keys: Tensor, vocab_size: int) 
 
 
 def reverse_kl(logits: Tensor, features: Tensor, head: Head) -> Tensor:
-    """KL(student || teacher) [n] in nats, of the student's logits [n, V] and the teacher's features [n, D] and head."""
+    """KL(student || teacher) at n positions, [n] in nats, from the student's logits [n, V] and the teacher's features
+    [n, D] and output layer `head`; V vocabulary size, D features."""
     logp = logits.log_softmax(-1)
     return _divergence(logp, logp.exp(), _teacher_logp(features, head))
 
 
 def reverse_kl_gradient(logits: Tensor, features: Tensor, head: Head) -> Tensor:
-    """`reverse_kl`, which also overwrites its logits by their gradient p_k (ln p_k - ln q_k - KL)."""
+    """`reverse_kl` [n]; also overwrites `logits` [n, V] by the gradient p_k (ln p_k - ln q_k - KL) with respect to
+    them, for student probabilities p and teacher probabilities q."""
     logp, logq = logits.log_softmax(-1), _teacher_logp(features, head)
     p = torch.exp(logp, out=logits)
     kl = _divergence(logp, p, logq)
@@ -55,7 +59,7 @@ def reverse_kl_gradient(logits: Tensor, features: Tensor, head: Head) -> Tensor:
 
 
 def _divergence(logp: Tensor, p: Tensor, logq: Tensor) -> Tensor:
-    """Sum of p (d + e^-d - 1) over V with d = ln p - ln q, [n, V] -> [n].
+    """KL(p || q) in nats, [n], from p, ln p and ln q [n, V]: the sum of p (d + e^-d - 1) over V with d = ln p - ln q.
 
     It equals the sum of p d, but no term is negative, so that float32 keeps its precision if teacher and student nearly
     agree. For d < -20 a term is computed as p (d - 1) + q.
@@ -66,18 +70,19 @@ def _divergence(logp: Tensor, p: Tensor, logq: Tensor) -> Tensor:
 
 
 def _teacher_logp(features: Tensor, head: Head) -> Tensor:
-    """The teacher's log-probabilities [n, V] in the precision of its weights, also under the student's autocast."""
+    """The teacher's log-probabilities [n, V] from its features [n, D], in the precision of its weights even under the
+    student's autocast."""
     with torch.autocast(features.device.type, enabled=False):
         return torch.nn.functional.linear(features, head.weight, head.bias).log_softmax(-1)
 
 
 @part
 class Dcd(Distillation):
-    """KL from student to teacher at two levels of one path, over the clean ids.
+    """Discrete consistency distillation (DCD) loss, KL(student || teacher) at two noise levels, over the clean ids.
 
-    `window`: gamma at t = 0 and t = 1; `grid`: number of deltas between t = 1 and 0 in the first round; `round`:
-    optimizer steps of a round; `eps`: smallest t before delta is added. Raises ValueError for `grid` or `round` below
-    1.
+    `window`: gamma = -log SNR at t = 0 and t = 1; `grid`: 1 / delta in the first round; `round`: optimizer steps per
+    round, after which delta doubles and the teacher becomes a copy of the student; `eps`: smallest value of t - delta
+    before t is limited to 1; `group`: tokens to average over. Raises ValueError for `grid` or `round` below 1.
     """
 
     window: GammaWindow
@@ -93,10 +98,10 @@ class Dcd(Distillation):
     def __post_init__(self) -> None:
         for pin in ("grid", "round"):
             if getattr(self, pin) < 1:
-                raise ValueError(f"{pin}={getattr(self, pin)} is too small; give 1 or more")
+                raise ValueError(f"objective dcd: {pin}={getattr(self, pin)} is too small; give 1 or more")
 
     def delta(self, step: int) -> float:
-        """Difference t - s between the student's and the teacher's time at an optimizer step, at most 1."""
+        """Difference t - s of the student's time t and the teacher's time s at optimizer step `step`, at most 1."""
         return min(1.0, 2.0 ** (step // self.round) / self.grid)
 
     def renews(self, step: int) -> bool:

@@ -1,9 +1,10 @@
-"""Negative evidence lower bounds as training losses: both noises in discrete form, and Duo's curriculum.
+"""Negative evidence lower bounds (NELBO) as training losses: for absorbing and uniform noise, and Duo's curriculum.
 
 `Elbo` is the bound itself (docs/method.md#mdlm for absorbing noise, docs/method.md#duo-nelbo for uniform), with one
-low-discrepancy t a row over the whole step. `DuoElbo` starts with the Gaussian relaxation: the network reads soft
-tokens at a temperature, and the integrand is taken at the argmax of the same latent; after `until` steps it is the
-bound (docs/method.md#duo-curriculum). At temperatures above 0 it is biased; evaluation always uses hard tokens.
+time t per row, stratified over the rows of the optimizer step. `DuoElbo` starts with the Gaussian relaxation: the
+network reads soft tokens at a temperature, and the integrand of the bound is that of the noisy ids which are the argmax
+of the same latent; after `until` steps it is the bound (docs/method.md#duo-curriculum). At temperatures above 0 it is
+biased; evaluation always uses hard tokens.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 
 
 def stratified(batch: Batch) -> Tensor:
-    """Low-discrepancy uniforms [B] of a batch's rows, one in each stratum of the whole step."""
+    """Uniform numbers in [0, 1) for the B rows of a batch, [B]; over all R rows of the optimizer step they are
+    stratified, one in each interval of length 1 / R."""
     return rng.low_discrepancy(batch.seed, rng.TIME, batch.step, batch.index, len(batch.step_candidates))
 
 
 def elbo(group: Group, eps: float, u: Tensor, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-    """The discrete bound at t = eps + (1 - eps) u, u [B], without prior and tail terms, whose gradients are
-    negligible."""
+    """Loss of a batch: the NELBO in nats at times t = eps + (1 - eps) u, u [B] in [0, 1), averaged over the tokens of
+    `group`, without the prior and tail terms, whose gradients are negligible."""
     from repro.models.prediction import Prediction
 
     noise = diffusion(process)
@@ -58,7 +60,7 @@ def _loss(
 
 @part
 class Elbo(Objective):
-    """The continuous-time NELBO of the process per candidate token, t in [eps, 1]."""
+    """Continuous-time NELBO in nats per candidate token; t in [eps, 1] is stratified over the rows of a step."""
 
     eps: float
     group: Group
@@ -73,7 +75,8 @@ class Elbo(Objective):
 
 @part
 class IndependentElbo(Objective):
-    """The same bound with an independent time for each row, not stratified (LLaDA; docs/method.md#llada-objective)."""
+    """Continuous-time NELBO in nats per candidate token with an independent time t in [eps, 1] for each row (LLaDA;
+    docs/method.md#llada-objective)."""
 
     eps: float
     group: Group
@@ -89,7 +92,7 @@ class IndependentElbo(Objective):
 
 @part
 class DuoElbo(Objective):
-    """The loss of the Duo paper: relaxed up to and including step `until`, then the discrete bound
+    """The loss of the Duo paper, the NELBO on soft tokens up to and including optimizer step `until`, then on noisy ids
     (docs/method.md#duo-curriculum)."""
 
     window: GammaWindow

@@ -1,4 +1,4 @@
-"""Length of the rows of a step: cut at random, or padded to the longest of their group (LLaDA;
+"""Objectives that change the length of a step's rows: cut at random, or padded to the longest row of a group (LLaDA;
 docs/method.md#llada-objective, docs/method.md#llada-sft).
 
     RandomLength(loss=IndependentElbo(...), probability=0.01, rows=4)      pre-training
@@ -7,7 +7,7 @@ docs/method.md#llada-objective, docs/method.md#llada-sft).
 Both treat `rows` consecutive rows of the step as a group, as LLaDA's code cuts and pads a whole local batch. Positions
 beyond a row's length are masked in attention and not scored, which for a bidirectional network is a shorter row.
 
-Symbols: R rows of a step, B of a batch, L positions.
+Symbols: R rows of an optimizer step, B of them in a batch, L positions.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 
 
 def group_of(batch: Batch, rows: int) -> Tensor:
-    """Number of the group of `rows` consecutive rows that each row of the step belongs to, [R]."""
+    """Group number of each of the R rows of an optimizer step, [R]; a group is `rows` consecutive rows."""
     return torch.arange(len(batch.step_candidates), device=batch.ids.device) // rows
 
 
 def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
-    """The batch with rows of `length` [R] and the candidates `where` [R, L] within them."""
+    """Copy of a batch with rows cut to `length` [R] and candidates at the True entries of `where` [R, L] before that.
+
+    Both arguments are of all R rows of the optimizer step, of which the batch has B.
+    """
     from repro.models.attention import Mask
 
     column = torch.arange(where.shape[1], device=where.device)
@@ -53,7 +56,7 @@ def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
 
 
 def last_candidate(where: Tensor) -> Tensor:
-    """One more than the column of the last candidate of each row, [R, L] -> [R]; 0 without candidates."""
+    """Length of each row up to and including its last candidate, [R] from `where` [R, L] bool; 0 without candidates."""
     return (where * torch.arange(1, where.shape[1] + 1, device=where.device)).amax(1)
 
 
@@ -65,19 +68,22 @@ def _loss(
     where: Tensor,
     length: Tensor,
 ) -> Loss:
-    """`loss` of `shortened` rows, with their length among the logs."""
+    """`loss` of the batch with rows cut to `length` [R] and candidates `where` [R, L]; logs also have the length."""
     found = loss(denoiser, process, shortened(batch, where, length))
     return found._replace(logs={**found.logs, "length": length[batch.index].sum().double()})
 
 
 def _check(rows: int) -> None:
     if rows < 1:
-        raise ValueError(f"rows={rows} is no group of rows; give 1 or more")
+        raise ValueError(f"rows={rows} is not a number of rows per group; give 1 or more")
 
 
 @part
 class RandomLength(Objective):
-    """`loss` on rows that are cut, with `probability`, to a length uniform on 1..L, the same for `rows` rows."""
+    """The objective `loss` on rows cut, with `probability`, to a random length.
+
+    The length is uniform on 1..L for rows of L positions, and the same for each group of `rows` consecutive rows.
+    """
 
     loss: Elbo | IndependentElbo
     probability: float
@@ -90,10 +96,12 @@ class RandomLength(Objective):
     def __post_init__(self) -> None:
         _check(self.rows)
         if not 0 < self.probability <= 1:
-            raise ValueError(f"probability={self.probability} is not in (0, 1]; give a number in (0, 1]")
+            raise ValueError(
+                f"probability={self.probability} is not in (0, 1]; give the share of row groups to cut"
+            )
 
     def lengths(self, batch: Batch) -> Tensor:
-        """Length of each row of the step, [R]."""
+        """Length of each of the R rows of the optimizer step in tokens, [R]; L for rows that are not cut."""
         full = batch.ids.shape[1]
         keys = rng.keys(batch.seed, rng.LENGTH, batch.step, group_of(batch, self.rows))
         u = rng.uniform(keys, 2)
@@ -107,7 +115,10 @@ class RandomLength(Objective):
 
 @part
 class ToLongest(Objective):
-    """`loss` on rows whose candidates go on after the last one, up to the longest of a group of `rows` rows."""
+    """The objective `loss` on rows that are padded to the longest of each group of `rows` rows, padding scored too.
+
+    A row ends at its last candidate; after the change all positions after it, up to the longest row's, are candidates.
+    """
 
     loss: Elbo | IndependentElbo
     rows: int
@@ -120,7 +131,7 @@ class ToLongest(Objective):
         _check(self.rows)
 
     def lengths(self, batch: Batch) -> Tensor:
-        """Length of each row of the step, [R]: the largest `last_candidate` of its group."""
+        """Length of each of the R rows of the step in tokens, [R]: the largest `last_candidate` of its group."""
         assert batch.step_where is not None
         own, group = last_candidate(batch.step_where), group_of(batch, self.rows)
         longest = torch.zeros_like(own[: int(group[-1]) + 1])

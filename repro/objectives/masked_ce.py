@@ -1,8 +1,8 @@
 """Cross-entropy at masked positions with a truncated mask rate: the masked reference script, tom-pollak/dllm@43ea9ff
 (docs/method.md#masked-script).
 
-It has no weight 1/t and only rates in [low, high], so it is not a bound, and heavily masked rows weigh more. The
-softmax runs over all ids, the mask id included, as in the script.
+The loss has no weight 1/t and draws mask rates in [low, high] only, so it is not a bound, and heavily masked rows weigh
+more. The softmax runs over all ids, the mask id included, as in the script.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 class Masks(Part):
-    """Kind: whether the masks of an example are drawn once or at every step."""
+    """Base class of the two ways to choose an example's masked positions, once or at every step."""
 
     @abstractmethod
     def keys(self, purpose: int, batch: Batch) -> Tensor:
-        """Random keys [R] of the step's rows for `purpose` (`repro.core.rng`)."""
+        """Random keys of all R rows of a step, [R]; `purpose`: what is drawn, a constant of `repro.core.rng`."""
 
 
 @part
 class Static(Masks):
-    """Once for the whole run: the key depends on the example (datasets.map in the reference script;
-    docs/method.md#masked-script)."""
+    """Masked positions are drawn once for the whole run, as the random key depends on the example only (datasets.map in
+    the reference script; docs/method.md#masked-script)."""
 
     def keys(self, purpose: int, batch: Batch) -> Tensor:
         return rng.keys(batch.seed, purpose, 0, batch.step_examples)
@@ -44,7 +44,7 @@ class Static(Masks):
 
 @part
 class Fresh(Masks):
-    """Anew at each step: the key depends on step and row."""
+    """Masked positions are drawn anew at each optimizer step, as the random key depends on step and row."""
 
     def keys(self, purpose: int, batch: Batch) -> Tensor:
         rows = torch.arange(len(batch.step_examples), device=batch.ids.device)
@@ -53,7 +53,10 @@ class Fresh(Masks):
 
 @part
 class MaskedCE(Objective):
-    """-log p at n = max(int(candidates * u), 1) positions chosen without replacement, u uniform on `rate`."""
+    """Cross-entropy at masked positions of each row, drawn without replacement.
+
+    Of c candidates, max(int(c u), 1) are masked, with the mask rate u uniform on `rate`.
+    """
 
     rate: Window
     masks: Masks
@@ -64,13 +67,13 @@ class MaskedCE(Objective):
     score = "no bound"
 
     def counts(self, batch: Batch) -> Tensor:
-        """Number of masked tokens of every row of the step, [R]."""
+        """Number of masked tokens in each of the R rows of the optimizer step, [R]."""
         u = rng.uniform(self.masks.keys(rng.TIME, batch))
         rate = self.rate.low + (self.rate.high - self.rate.low) * u
         return (batch.step_candidates * rate).long().clamp_min(1)
 
     def chosen(self, batch: Batch) -> Tensor:
-        """The masked positions of this batch's rows, [B, L] bool."""
+        """Mask [B, L] bool of the masked positions of the B rows of this batch."""
         keys = self.masks.keys(rng.CORRUPT, batch)[batch.index]
         return subset(keys, self.counts(batch)[batch.index], batch.candidates)
 
@@ -78,7 +81,9 @@ class MaskedCE(Objective):
         from repro.models.fused_head import fused_loss
 
         if batch.vocabulary.filler is not None:
-            raise ValueError("masked_ce does not corrupt filler, which this data needs; use elbo")
+            raise ValueError(
+                "masked_ce does not corrupt filler (padding read as text), which this data has; use elbo"
+            )
         masked = self.chosen(batch)
         noisy = batch.ids.masked_fill(masked, mask_id(batch.vocabulary))
         features = denoiser.encode(noisy, t=None, attention=batch.attention)[masked]

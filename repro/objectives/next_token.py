@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @part
 class NextToken(Objective):
-    """-log p(x_l | x_<l) at the candidates."""
+    """Next-token cross-entropy -log p(x_l | x_<l) in nats, at the candidate positions l."""
 
     group: Group
 

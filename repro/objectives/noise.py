@@ -7,7 +7,7 @@ from repro.core.parts import Part, part
 
 @part
 class Window(Part):
-    """Uniform on [low, high]."""
+    """Noise level (a time or a mask rate) uniform on [low, high]."""
 
     low: float
     high: float
@@ -15,7 +15,8 @@ class Window(Part):
 
 @part
 class GammaWindow(Part):
-    """Linear in gamma = -log SNR from `low` (t = 0, least noise) to `high` (t = 1) (docs/method.md#duo-curriculum)."""
+    """Noise level gamma = -log SNR that is linear in t, from `low` at t = 0 (least noise) to `high` at t = 1
+    (docs/method.md#duo-curriculum)."""
 
     low: float
     high: float

@@ -1,8 +1,10 @@
 """The interface of training losses: their inputs and outputs, and what a loss is averaged over.
 
-An objective draws its noise with per-row keys (of seed, purpose, step and row index), so that a step split into any
-number of processes and microbatches gives the same loss curve. The weights of its average depend on the token counts of
-the whole step, which follow from the keys before any forward.
+An objective draws its noise from one random key per row (of seed, purpose, step and row index), so that a step split
+into any number of processes and microbatches gives the same loss curve. The weights of its average depend on the token
+counts of the whole step, which follow from the keys before any forward.
+
+Shapes: R rows of one optimizer step, B of them in a microbatch, L positions.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows of one optimizer step, and properties of all R rows of the step that are known before any forward."""
+    """A microbatch: B of the R rows of one optimizer step, plus quantities of all R rows that are known before the
+    forward pass."""
 
     ids: Tensor
     """[B, L] clean ids."""
@@ -39,22 +42,23 @@ class Batch:
     seed: int
     vocabulary: Vocabulary
     step_examples: Tensor
-    """[R] ids of the examples of all rows of the step, stable across epochs."""
+    """[R] example id of every row of the step, the same in every epoch."""
     step_candidates: Tensor
-    """[R] number of candidates of all rows of the step."""
+    """[R] number of candidates in each row of the step."""
     step_where: Tensor | None = None
     """[R, L] bool: the candidates of all rows of the step, for losses that depend on the lengths of other rows."""
 
     @property
     def noised(self) -> Tensor:
-        """[B, L] bool: positions to be corrupted, which are the candidates and filler; filler is never scored."""
+        """[B, L] bool: positions to be corrupted: candidates and filler (padding read as text, never scored)."""
         filler = self.vocabulary.filler
         return self.candidates if filler is None else self.candidates | (self.ids == filler)
 
 
 class Loss(NamedTuple):
-    """`value`: scalar whose sum over all microbatches and processes of a step is the step's loss; `nll`: summed
-    cross-entropy or bound of the scored tokens, in nats; `tokens`: their number; `logs`: sums over rows, by name."""
+    """Loss of one microbatch. `value`: scalar whose sum over all microbatches and processes of a step is the step's
+    loss; `nll`: summed cross-entropy or bound of the scored tokens, in nats; `tokens`: their number; `logs`: name of a
+    logged quantity -> its sum over rows."""
 
     value: Tensor
     nll: Tensor
@@ -63,17 +67,18 @@ class Loss(NamedTuple):
 
 
 class Group(Part):
-    """Kind: the tokens over which a loss is averaged."""
+    """Base class of the sets of tokens over which a loss is averaged."""
 
     @abstractmethod
     def weights(self, tokens: Tensor, index: Tensor) -> Tensor:
-        """Weights [B] float64 of the summed losses of the rows `index` [B], given the scored tokens [R] of all rows."""
+        """Weights [B] float64 that multiply the summed token losses of the rows `index` [B]; `tokens` [R]: number of
+        scored tokens in each of the R rows of the step."""
 
 
 @part
 class RowGroup(Group):
-    """Mean over the tokens of `rows` consecutive rows, then over these groups, as under DDP with `rows` rows a GPU
-    (docs/method.md#masked-script)."""
+    """Mean over the scored tokens of `rows` consecutive rows, then over these groups, as under DDP with `rows` rows per
+    GPU (docs/method.md#masked-script)."""
 
     rows: int
 
@@ -95,10 +100,10 @@ class GlobalBatch(Group):
 
 
 class Objective(Part):
-    """Kind: a training loss.
+    """Base class of training losses.
 
     `meaning`: what a network trained by it predicts; `processes`: registered names of the processes that it supports;
-    `score`: whether a likelihood may be read from its value, which tables show (docs/method.md#symmetric-kl).
+    `score`: whether its value is a likelihood or a bound on one, as tables state (docs/method.md#symmetric-kl).
     """
 
     meaning: ClassVar[Meaning]
@@ -107,19 +112,22 @@ class Objective(Part):
 
     @abstractmethod
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        """The loss of a microbatch."""
+        """Loss of a microbatch under the noise of `process`."""
 
 
 class Distillation(Objective):
-    """Kind: a loss against a teacher, a network without gradients that may become a copy of the student."""
+    """Base class of losses against a teacher, a network without gradients that may be replaced by a copy of the
+    student."""
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        raise TypeError("a distillation compares the network with a teacher; call `distil`")
+        raise TypeError(
+            "a distillation loss needs a teacher; call `distil(denoiser, teacher, process, batch)`"
+        )
 
     @abstractmethod
     def distil(self, denoiser: Denoiser, teacher: Denoiser, process: Process, batch: Batch) -> Loss:
-        """The loss of a microbatch; the teacher is in evaluation mode."""
+        """Loss of a microbatch for the student `denoiser`; `teacher` is in evaluation mode."""
 
     @abstractmethod
     def renews(self, step: int) -> bool:
-        """Whether the teacher becomes a copy of the student before optimizer step `step`."""
+        """Whether the teacher is replaced by a copy of the student before optimizer step `step`."""

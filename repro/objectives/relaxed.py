@@ -1,8 +1,8 @@
 """The relaxed corruption that Duo's losses share: soft tokens and noisy ids at given noise levels.
 
-Each row has one gamma. At every position to be corrupted the true id is replaced by a soft token at the step's
-temperature; other positions stay clean (docs/method.md#uniform-script, docs/method.md#duo-curriculum). The noise
-depends on seed, step and row, not on the batch.
+Each row has one noise level gamma = -log SNR. At every position to be corrupted the true id is replaced by a soft token
+at the step's temperature; other positions stay clean (docs/method.md#uniform-script, docs/method.md#duo-curriculum).
+The noise depends on seed, step and row, not on how rows are batched. Shapes: B rows, L positions.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 
 class Relaxed(NamedTuple):
-    """The network's input `soft` and what its loss needs: noisy ids `z` [B, L], alpha = T(A) [B] and its derivative
-    `slope` [B] by gamma; `logs`: sums over rows of P(flip) and of the probability mass that the soft tokens cover."""
+    """Relaxed corruption of B rows. `soft`: soft tokens, the network's input; `z` [B, L]: noisy ids; `alpha` [B]: T(A)
+    at signal level A, the weight of the clean id in the law of z (docs/method.md#transformation-operator), and `slope`
+    [B] its derivative by gamma; `logs`: sums over rows of P(flip) and of the mass that soft tokens cover."""
 
     soft: Soft
     z: Tensor
@@ -35,7 +36,10 @@ class Relaxed(NamedTuple):
 def relaxed(
     tokens: Relaxation, temperature: Temperature, gamma: Tensor, ends: tuple[float, float], batch: Batch
 ) -> Relaxed:
-    """Corrupt the positions `batch.noised` at gamma [B], which lies between `ends`."""
+    """Relaxed corruption of a batch at the positions `batch.noised`, at noise levels gamma [B] (-log SNR), one per row.
+
+    `ends`: lowest and highest gamma of the run.
+    """
     from repro.processes import gaussian
 
     vocab_size = batch.vocabulary.size

@@ -1,4 +1,4 @@
-"""Soft tokens of the Gaussian relaxation, drawn in two ways with the same law: dense, or only the largest coordinates.
+"""Soft tokens of the Gaussian relaxation, drawn in two ways: all coordinates (dense), or only the largest (sparse).
 
 A token x at signal A and spread s has the latent w = A onehot(x) + s eps; its soft token is softmax(w / tau), its noisy
 id z = argmax w (docs/method.md#uniform-script, docs/method.md#sparse-soft-tokens; Sahoo et al. 2025, The Diffusion
@@ -10,11 +10,11 @@ over the sum of all, and
 
 At the temperatures used in training, a few of the others hold all but 1e-4 of the mass. `sparse` draws the k largest
 directly, gives them ids without replacement, all orders equally likely, and counts the rest in the denominator by
-(N - k) E[exp(S y) | y < y_k]. It needs k numbers a token instead of K, and no tensor [tokens, K]. `dense` is the
-reference. In both, z = x if and only if the true coordinate exceeds y_1.
+(N - k) E[exp(S y) | y < y_k]. It needs k numbers per token instead of K, and no tensor [tokens, K]. `dense` is the
+reference; both draw from the same distribution. In both, z = x if and only if the true coordinate exceeds y_1.
 
-Symbols: B rows, L positions, K ids, k other ids that are drawn, N = K - 1. All values are float64 except the returned
-weights.
+Symbols: B rows, L positions, K vocabulary size, k other ids that are drawn, N = K - 1; gamma = -log SNR = -log(A^2 /
+s^2), tau softmax temperature. All values are float64 except the returned weights.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ if TYPE_CHECKING:
     from repro.models.denoiser import Soft
 
 MOST = 128
-"""Most other ids of a sparse soft token; if more are needed, dense tokens are the better choice."""
+"""Largest number of other ids in a sparse soft token; if more are needed, dense tokens are the better choice."""
 TRIALS = 4096
-"""Keyed draws from which the expected mass is estimated, the same at each noise level."""
+"""Random draws from which `expected_mass` is estimated, with the same keys at each noise level."""
 LEVELS = 9
-"""Noise levels at which it is estimated."""
+"""Number of noise levels at which `expected_mass` is estimated."""
 
 
 class Drawn(NamedTuple):
-    """A batch of corrupted tokens: `soft` [B, L, k + 1] (true id first) or [B, L, K]; noisy ids `z` [B, L]; `mass` [B,
-    L] of the ids in `soft` (1 if it has all ids)."""
+    """Corrupted tokens of B rows of L positions. `soft`: soft tokens, with weights [B, L, k + 1] of the true id and k
+    others in this order, or [B, L, K] of all K ids; `z` [B, L]: noisy ids; `mass` [B, L]: probability mass that the ids
+    in `soft` cover (1 if it has all ids)."""
 
     soft: Soft
     z: Tensor
@@ -53,7 +54,8 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Range:
-    """The range of a run's soft tokens: `vocab_size` ids, gamma = -log SNR in [low, high], tau at most `hottest`."""
+    """Limits of the soft tokens of a run: `vocab_size` ids, noise level gamma = -log SNR in [low, high], and softmax
+    temperature tau at most `hottest`."""
 
     vocab_size: int
     low: float
@@ -65,7 +67,10 @@ class Range:
 
 
 def dense(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int) -> Drawn:
-    """All K coordinates of ids x0 [B, L] at gamma [B], with one key a row [B]."""
+    """Corrupted tokens with the weights of all K = `vocab_size` ids, from the clean ids x0 [B, L].
+
+    gamma [B]: noise level -log SNR; tau: softmax temperature; `keys` [B]: one random key per row.
+    """
     from repro.models.denoiser import Soft
     from repro.processes import gaussian
 
@@ -75,11 +80,11 @@ def dense(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int) 
 
 
 def sparse(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int, others: int) -> Drawn:
-    """The true coordinate and the k = `others` largest of the rest; arguments as `dense`.
+    """Corrupted tokens with the weights of the true id and of the k = `others` other ids that have the largest ones.
 
-    Weights are shares of the whole sum and are not renormalised: they add up to `mass`. The largest logit is
-    subtracted, so that the largest weight is representable at any temperature above 0
-    (docs/method.md#sparse-soft-tokens trap 2).
+    The arguments are those of `dense` and `others`. Weights are shares of the whole sum and are not renormalised: they
+    add up to `mass`. The largest logit is subtracted, so that the largest weight is representable at any temperature
+    above 0 (docs/method.md#sparse-soft-tokens trap 2).
     """
     from repro.models.denoiser import Soft
 
@@ -96,7 +101,7 @@ def sparse(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int,
 
 
 def order_statistics(u: Tensor, count: int) -> Tensor:
-    """The k largest of `count` = N standard normals, descending: uniforms [..., k] -> [..., k].
+    """The k largest of N = `count` standard normal variables, descending, [..., k], from uniform numbers u [..., k].
 
     U_(1) = u_1^(1/N), U_(j+1) = U_(j) u_(j+1)^(1/(N-j)), computed in logarithms and through the upper tail 1 - U, which
     keeps its precision for U near 1.
@@ -106,8 +111,8 @@ def order_statistics(u: Tensor, count: int) -> Tensor:
 
 
 def distinct(first: Tensor, u: Tensor, vocab_size: int) -> Tensor:
-    """Ids [..., k + 1] without repetition: `first` [...], then k others, all orders equally likely; uniforms u [...,
-    k].
+    """Ids [..., k + 1] without repetition: `first` [...], then k other ids below `vocab_size`, all orders equally
+    likely, from uniform numbers u [..., k].
 
     The j-th draw is a rank among the ids not yet taken; going back from the last draw, each rank is shifted past the
     ids taken before it (the decoding of a Lehmer code).
@@ -121,7 +126,9 @@ def distinct(first: Tensor, u: Tensor, vocab_size: int) -> Tensor:
 
 
 def tail(sharpness: Tensor, edge: Tensor, beyond: Tensor) -> Tensor:
-    """log of `beyond` * E[exp(S y) | y < c], y standard normal, S = `sharpness`, c = `edge`; arguments broadcast.
+    """Log of the expected total weight of the `beyond` ids that are not drawn, `beyond` * E[exp(S y) | y < c].
+
+    y: standard normal; S = `sharpness` = s / tau; c = `edge`, the smallest coordinate drawn. The arguments broadcast.
 
     E = exp(S^2 / 2) Phi(c - S) / Phi(c) is computed with the scaled complementary error function, because S^2 / 2
     reaches 1e15 when S c is 1e8.
@@ -135,10 +142,11 @@ def tail(sharpness: Tensor, edge: Tensor, beyond: Tensor) -> Tensor:
 
 
 def expected_mass(limits: Range) -> Tensor:
-    """Expected mass of soft tokens with 1, 2, ... others at the worst noise level, [min(N, MOST)] float64.
+    """Expected probability mass that a soft token covers with the true id and 1, 2, ... other ids, at the noise level
+    where it is least, [min(N, MOST)] float64, N = `vocab_size` - 1.
 
-    Mean over `TRIALS` keyed draws. The tail is replaced by its mean, which by Jensen's inequality underestimates the
-    mass.
+    Mean over `TRIALS` draws from fixed keys. The weight of the remaining ids is replaced by its mean, which by Jensen's
+    inequality underestimates the mass.
     """
     rest = limits.vocab_size - 1
     size = min(rest, MOST)
@@ -157,16 +165,17 @@ def expected_mass(limits: Range) -> Tensor:
 
 @lru_cache(maxsize=16)
 def others_for(limits: Range, mass: float) -> int:
-    """The smallest number of others with an expected `mass` at every noise level, at the highest temperature.
+    """Smallest number of other ids with which a soft token covers an expected `mass` at every noise level of `limits`,
+    at its highest temperature.
 
-    Raises ValueError if `MOST` are not enough.
+    Raises ValueError if more than `MOST` are needed.
     """
     expected = expected_mass(limits)
     enough = (expected >= mass).nonzero()
     if not len(enough):
         raise ValueError(
             f"sparse tokens keep a mass of {expected[-1].item():.6g} with {len(expected)} of {limits.vocab_size} ids"
-            f" at temperature {limits.hottest:g}, not {mass}; lower the temperature, or use dense_tokens"
+            f" at temperature {limits.hottest:g}, not {mass}; lower the temperature or `mass`, or use dense_tokens"
         )
     return int(enough[0, 0]) + 1
 
@@ -175,16 +184,18 @@ def others_for(limits: Range, mass: float) -> int:
 
 
 class Relaxation(Part):
-    """Kind: the method that draws soft token and noisy id of a clean id; all methods have the same law."""
+    """Base class of the methods that draw, for a clean id, its soft token and noisy id; all draw from the same joint
+    distribution."""
 
     @abstractmethod
     def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
-        """Soft tokens of ids x0 [B, L] at gamma [B] and temperature tau within `limits`, with one key a row [B]."""
+        """Corrupted tokens of the clean ids x0 [B, L] at noise level gamma = -log SNR [B] and softmax temperature tau,
+        both within `limits`; `keys` [B]: one random key per row."""
 
 
 @part
 class Dense(Relaxation):
-    """Every coordinate of the latent, for small vocabularies."""
+    """Soft tokens with the weights of all ids, for small vocabularies."""
 
     def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
         return dense(x0, gamma, tau, keys, limits.vocab_size)
@@ -192,7 +203,7 @@ class Dense(Relaxation):
 
 @part
 class Sparse(Relaxation):
-    """As many ids as are needed for an expected `mass` of the soft token at the run's highest temperature.
+    """Soft tokens with the weights of as few ids as cover an expected `mass` at the run's highest temperature.
 
     `draw` raises ValueError for a temperature above that, and if more than `MOST` other ids are needed.
     """
@@ -202,13 +213,13 @@ class Sparse(Relaxation):
     def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
         if tau > limits.hottest:
             raise ValueError(
-                f"temperature {tau:g} is above {limits.hottest:g}, for which sparse tokens were sized"
+                f"temperature {tau:g} is above {limits.hottest:g}, for which sparse tokens were sized; raise `hottest`"
             )
         return sparse(x0, gamma, tau, keys, limits.vocab_size, others_for(limits, self.mass))
 
 
 def hold(soft: Soft, x0: Tensor, where: Tensor) -> Soft:
-    """`soft` where `where` [B, L] is true, and one-hot tokens of the clean ids x0 [B, L] elsewhere."""
+    """Soft tokens: `soft` where `where` [B, L] is True, and one-hot tokens of the clean ids x0 [B, L] elsewhere."""
     slot = x0 if soft.ids is None else torch.zeros_like(x0)
     clean = torch.zeros_like(soft.weights).scatter(-1, slot[..., None], 1.0)
     return soft._replace(weights=torch.where(where[..., None], soft.weights, clean))

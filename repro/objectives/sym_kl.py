@@ -1,7 +1,7 @@
 """Symmetric KL between label and prediction on Gaussian-relaxed tokens: Duo as in the reference script,
 tom-pollak/dllm@43ea9ff (docs/method.md#uniform-script, docs/method.md#symmetric-kl).
 
-With logits z, p = softmax(z), label x, c = -ln(floor):
+With logits z, p = softmax(z), clean id (label) x, h its one-hot vector, V vocabulary size, c = -ln(floor):
 
     closed form   L = CE + R_int = CE - H + c (1 - p_x)    with CE = -ln p_x and H the entropy of p
     the script    L = CE + sum_i e^{p_i} (p_i - ln(h_i + floor)), with probabilities in place of log-probabilities.
@@ -37,16 +37,17 @@ if TYPE_CHECKING:
 
 @part
 class Kappa(Part):
-    """Row weight t / (V (1 - t) + t): Duo's kappa at the Gaussian level A = 1 - t
-    (docs/method.md#script-departures row 1)."""
+    """Weight t / (V (1 - t) + t) of a row at time t, V the vocabulary size: Duo's kappa at the Gaussian signal level
+    A = 1 - t (docs/method.md#script-departures row 1)."""
 
     def scale(self, t: Tensor, vocab_size: int) -> Tensor:
-        """The weight of rows at t [B], [B]."""
+        """Weights [B] of rows at times t [B]."""
         return t / (vocab_size * (1 - t) + t)
 
 
 def moments(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """p [N, V], and -log p_x, p_x and entropy [N] of each token, from logits [N, V] and labels [N]."""
+    """Probabilities p [N, V], and -log p_x, p_x and the entropy of p (nats) of each token, [N] each, from logits [N, V]
+    and labels x [N]; N tokens, V vocabulary size."""
     logp = logits.log_softmax(-1)
     ce = -logp.gather(1, x[:, None])[:, 0]
     p = logp.exp()
@@ -54,21 +55,21 @@ def moments(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def closed_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """Cross-entropy plus the reverse KL against the label floored at `floor` (docs/method.md#symmetric-kl, L_int),
-    and its moments.
+    """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], from logits [N, V], labels x [N].
 
-    logits [N, V], labels [N] -> [4, N]: loss, cross-entropy, p_x, entropy.
+    The loss is cross-entropy plus the reverse KL against the label floored at `floor` (docs/method.md#symmetric-kl,
+    L_int), in nats.
     """
     _, ce, p_x, entropy = moments(logits, x)
     return torch.stack([ce - entropy - math.log(floor) * (1 - p_x), ce, p_x, entropy])
 
 
 def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """Cross-entropy plus the script's reverse term (docs/method.md#symmetric-kl, R_scr) minus its constant c (V - 1),
-    and its moments.
+    """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], from logits [N, V], labels x [N].
 
-    logits [N, V], labels [N] -> [4, N] as in `closed_form`. Summed as e^p p + c (e^p - 1) over i != x, because float32
-    would lose the sum beside the constant.
+    The loss is cross-entropy plus the reference script's reverse term (docs/method.md#symmetric-kl, R_scr) minus its
+    constant c (V - 1), c = -ln(floor). Summed as e^p p + c (e^p - 1) over i != x, because float32 would lose the sum
+    beside the constant.
     """
     c = -math.log(floor)
     p, ce, p_x, entropy = moments(logits, x)
@@ -77,7 +78,8 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """`closed_form`, which also overwrites its logits by dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x)
+    """`closed_form` [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them, dL/dz_k =
+    p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x), H the entropy of p and h the one-hot label
     (docs/method.md#symmetric-kl)."""
     c = -math.log(floor)
     logp = logits.log_softmax(-1)
@@ -93,8 +95,8 @@ def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """`script_form`, which also overwrites its logits by dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k
-    (docs/method.md#symmetric-kl).
+    """`script_form` [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them, dL/dz_k =
+    p_k (1 + g_k - sum_j p_j g_j) - h_k, h the one-hot label (docs/method.md#symmetric-kl).
 
     g_j = e^{p_j} (1 + p_j + c [j != x]) is computed without its constant 1 + c, which cancels: with q = e^p - 1 it is
     p + q (1 + c + p), and at the label c (1 + q) less.
@@ -119,7 +121,8 @@ def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 def corrupted(
     batch: Batch, noise: Window, temperature: Temperature, tokens: Relaxation
 ) -> tuple[Relaxed, Tensor]:
-    """The relaxed tokens of a batch, and t = 1 - A [B] of its rows (docs/method.md#uniform-script)."""
+    """Relaxed corruption of a batch, and the times t = 1 - A [B] of its rows, uniform on `noise` (A: signal level;
+    docs/method.md#uniform-script)."""
     from repro.processes import gaussian
 
     u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
@@ -131,8 +134,8 @@ def corrupted(
 
 @part
 class _Symmetric(Objective):
-    """A symmetric KL on soft tokens with a softmax over the clean ids, weighted by row (`view_scale`) and averaged over
-    a group; logs are means over a row's tokens."""
+    """Symmetric KL between label and prediction on soft tokens; the softmax is over the clean ids, rows are weighted by
+    `view_scale`, and tokens averaged over `group`. Logs are means over a row's tokens."""
 
     noise: Window
     temperature: Temperature
@@ -148,7 +151,7 @@ class _Symmetric(Objective):
 
     @abstractmethod
     def forms(self) -> tuple[TokenLoss, TokenLoss]:
-        """The loss, and the one that also overwrites its logits by their gradient."""
+        """Two token losses of equal output: a plain one, and one that also overwrites its logits by their gradient."""
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.models.fused_head import HandDerived, fused_loss
@@ -169,7 +172,7 @@ class _Symmetric(Objective):
 
 @part
 class SymKL(_Symmetric):
-    """Symmetric KL in closed form."""
+    """Symmetric KL between label and prediction, in closed form."""
 
     def forms(self) -> tuple[TokenLoss, TokenLoss]:
         return closed_form, closed_gradient
@@ -177,7 +180,7 @@ class SymKL(_Symmetric):
 
 @part
 class SymKLScript(_Symmetric):
-    """The reference script's loss as written there, less its constant."""
+    """The reference script's symmetric KL as computed there, minus its constant c (V - 1)."""
 
     def forms(self) -> tuple[TokenLoss, TokenLoss]:
         return script_form, script_gradient
