@@ -1,4 +1,5 @@
-"""Generative perplexity of samples under a judge, with the published scoring rules by name (docs/method.md#metrics).
+"""Generative perplexity (gen_ppl) of samples under a judge (a causal language model), with the published scoring rules
+by name (docs/method.md#metrics).
 
     gen_ppl(rows, judge, rule("duo"))                  rows of the judge's ids -> (value, standard error, n)
     rule("bd3:length=512,stride=256")                  a derived rule
@@ -29,57 +30,63 @@ from repro.evals.work_queue import SERIAL, WorkQueue, rows_per_chunk
 
 
 class CausalLM(Protocol):
-    """A causal language model that gives log-probabilities of token ids."""
+    """A causal language model that returns log-probabilities of token ids: what gen_ppl needs of a judge."""
 
     name: str
     digest: str
     eos: int | None
-    """Id of the end of a text; None where the model has none."""
+    """Id of the end-of-text token (EOS); None if the model has none."""
 
     def logp(self, windows: Sequence[Ids]) -> list[np.ndarray]:
-        """log p of each id of a window given the ids before it, nats, one array [length] per window; NaN for the first
-        id where the model reads no BOS. ValueError for a window longer than the model's context."""
+        """Log-probability in nats of each id of a window given the ids before it, one array [length] per window; NaN
+        for the first id if the model reads no BOS. ValueError for a window longer than the model's context."""
         ...
 
 
 @dataclass(frozen=True)
 class ScoredWindow:
-    """Ids that the judge reads at once, and which of them are scored: `scored` [len(ids)] bool."""
+    """A window of a sample: token ids that the judge reads at once, and `scored` [len(ids)] bool, True at the ids whose
+    likelihood counts."""
 
     ids: list[int]
     scored: np.ndarray
 
 
 class Rule(Part):
-    """Kind: how samples are cut into windows, and which tokens are scored."""
+    """Base class of scoring rules of generative perplexity: how samples are cut into windows, and which tokens are
+    scored."""
 
     @abstractmethod
     def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[ScoredWindow]]:
-        """The windows of each sample, in order."""
+        """The windows of each sample, in the order of the samples; `rows` hold one sample's ids each, `eos` is the
+        judge's EOS id. ValueError if the rule needs EOS and the judge has none."""
 
 
 def _require_positive(rule: Any, *pins: str) -> None:
     for pin in pins:
         if getattr(rule, pin) < 1:
-            raise ValueError(f"{pin}={getattr(rule, pin)} is not a positive number; give 1 or more")
+            raise ValueError(
+                f"scoring rule: {pin}={getattr(rule, pin)} is not a positive number; give 1 or more"
+            )
 
 
 def _require_eos(eos: int | None, rule: Rule) -> int:
     if eos is None:
         raise ValueError(
-            f"rule {type(rule).__name__} needs an EOS id and this judge has none; use rule every_token"
+            f"scoring rule {type(rule).__name__} needs an EOS id and this judge has none; use rule every_token"
         )
     return eos
 
 
 @part
 class FirstEosChunks(Rule):
-    """Rows are cut to `length`, padded with EOS to the longest, and split into chunks of `chunk` ids; in each chunk
-    every id but the first is scored if it is not EOS or is the chunk's first EOS.
+    """Scoring rule of Duo, MDLM and ReMDM: samples are cut to `length` ids, padded with EOS to the longest, and split
+    into chunks of `chunk` ids; in each chunk every id but the first is scored if it is not EOS or is the chunk's first
+    EOS.
 
-    Text after the first EOS counts. In a row that begins with EOS, as packed rows do, no later EOS is scored; in a row
-    without EOS the first padding id is. Source: `s-sahoo/duo@7c9b498 metrics.py:113-210`, the same in MDLM and ReMDM,
-    which pad each batch to its longest row; here all samples form one batch.
+    Text after the first EOS counts. In a sample that begins with EOS, as packed rows do, no later EOS is scored; in a
+    sample without EOS the first padding id is. Source: `s-sahoo/duo@7c9b498 metrics.py:113-210`, the same in MDLM and
+    ReMDM, which pad each batch to its longest row; here all samples form one batch.
     """
 
     length: int
@@ -108,9 +115,9 @@ class FirstEosChunks(Rule):
 
 @part
 class NoEosWindows(Rule):
-    """Windows of `length` ids start every `stride` ids; each scores the ids that no earlier window holds, but not EOS
-    or its own first id. Source: `kuleshov-group/bd3lms@1c3e8f4 metrics.py:184-220`, without drawing samples of low
-    entropy again (`repro.evals.text_quality.redrawn` does)."""
+    """Scoring rule of BD3-LM: windows of `length` ids start every `stride` ids of a sample; in each the ids that no
+    earlier window holds are scored, except EOS and the window's first id. Source: `kuleshov-group/bd3lms@1c3e8f4
+    metrics.py:184-220`, without drawing samples of low entropy again (`repro.evals.text_quality.redrawn` does)."""
 
     length: int
     stride: int
@@ -119,7 +126,7 @@ class NoEosWindows(Rule):
         _require_positive(self, "length", "stride")
         if self.stride > self.length:
             raise ValueError(
-                f"stride={self.stride} skips ids of windows of {self.length}; give at most the length"
+                f"stride={self.stride} skips ids between windows of length={self.length}; give at most {self.length}"
             )
 
     def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[ScoredWindow]]:
@@ -141,8 +148,9 @@ class NoEosWindows(Rule):
 
 @part
 class EveryToken(Rule):
-    """Chunks of `length` ids in which every id is scored, the first given BOS: the chain rule (not published; for
-    judges that read BOS first)."""
+    """Scoring rule that scores every id (chain rule): samples are split into chunks of `length` ids, and the judge
+    reads BOS before each chunk, so that its first id is scored too. Not a published protocol; for judges that read
+    BOS."""
 
     length: int
 
@@ -162,34 +170,36 @@ RULES: Mapping[str, Rule] = {
     "bd3": NoEosWindows(length=1024, stride=512),
     "every_token": EveryToken(length=1024),
 }
-"""Name of the paper that uses the rule -> rule."""
+"""Scoring rules of generative perplexity by name, which is that of the paper that uses the rule."""
 
 
 def rule(name: str) -> Rule:
-    """A rule by name, or derived from one (`duo:length=128,chunk=128`); ValueError names the nearest rule or field."""
+    """The scoring rule of a name, or a named rule with fields changed (`duo:length=128,chunk=128`). ValueError for an
+    unknown rule or field suggests the most similar name."""
     known, _, pins = name.partition(":")
     if known not in RULES:
-        raise ValueError(f"no rule {known!r}; {nearest(known, RULES)}")
+        raise ValueError(f"no scoring rule {known!r} of gen_ppl; {nearest(known, RULES)}")
     return parts.derive(RULES[known], parts.parse_overrides(pins.split(","))) if pins else RULES[known]
 
 
 @dataclass(frozen=True)
 class SampleScores:
-    """Sum of -log p over each sample's scored tokens, nats, and the number of these tokens; [n] each."""
+    """Scores of n samples under a judge: `nll` [n], the sum of -log p over each sample's scored tokens in nats, and
+    `tokens` [n], the number of these tokens."""
 
     nll: np.ndarray
     tokens: np.ndarray
 
     def perplexity(self) -> Metric:
-        """exp(sum nll / sum tokens), its standard error, n.
+        """Generative perplexity exp(sum of nll / sum of tokens), its standard error, and the number of samples.
 
         The error is that of a ratio of sums over independent samples (Cochran, Sampling Techniques, section 2.11), by
-        the delta method. ValueError when no token is scored.
+        the delta method. ValueError if no token is scored.
         """
         total, count = self.tokens.sum(), len(self.tokens)
         if total == 0:
             raise ValueError(
-                "no token of the samples is scored; the rule needs samples of two tokens or more"
+                "no token of the samples is scored; the scoring rule needs samples of two tokens or more"
             )
         rate = self.nll.sum() / total
         value = math.exp(rate)
@@ -201,8 +211,9 @@ class SampleScores:
 
 
 def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueue = SERIAL) -> SampleScores:
-    """Each sample's nll under the judge; `rows` hold the judge's ids. ValueError where rule and judge do not fit, Busy
-    while other processes score the remaining rows."""
+    """Scores of samples under a judge; `rows` hold one sample's token ids (the judge's) each. ValueError if the judge
+    has no EOS or BOS that the rule needs, or too short a context; Busy while other processes score the remaining
+    samples."""
     by_row = rule.windows(rows, judge.eos)
     longest = max((sum(len(window.ids) for window in windows) for windows in by_row), default=1)
 
@@ -216,7 +227,7 @@ def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueu
 
 
 def _score_windows(by_row: Sequence[Sequence[ScoredWindow]], judge: CausalLM) -> SampleScores:
-    """Scores of some samples from the windows of each."""
+    """Scores of samples under a judge, from the windows of each sample."""
     logp = iter(judge.logp([window.ids for windows in by_row for window in windows]))
     nll, tokens = np.zeros(len(by_row)), np.zeros(len(by_row))
     for i, windows in enumerate(by_row):
@@ -224,7 +235,7 @@ def _score_windows(by_row: Sequence[Sequence[ScoredWindow]], judge: CausalLM) ->
             chosen = -next(logp)[window.scored]
             if np.isnan(chosen).any():
                 raise ValueError(
-                    f"{judge.name} reads no BOS, so a window's first token has no likelihood; use rule duo or bd3"
+                    f"judge {judge.name} reads no BOS, so a window's first token has no likelihood; use rule duo or bd3"
                 )
             nll[i] += chosen.sum()
             tokens[i] += len(chosen)
@@ -232,5 +243,6 @@ def _score_windows(by_row: Sequence[Sequence[ScoredWindow]], judge: CausalLM) ->
 
 
 def gen_ppl(rows: Sequence[Ids], judge: CausalLM, rule: Rule) -> Metric:
-    """Generative perplexity of samples, its standard error, and the number of samples."""
+    """Generative perplexity of samples (token ids of the judge) under a judge and a scoring rule, its standard error,
+    and the number of samples."""
     return score_texts(rows, judge, rule).perplexity()

@@ -1,10 +1,14 @@
-"""Judges, the causal language models that score texts: a checkpoint of this repository, or a folder of transformers.
+"""Judges: the causal language models that score texts. A judge is a left-to-right checkpoint of this repository, or a
+model folder saved by transformers.
 
     judge = load_judge("runs/ar@nano.text-s0")
     judge.logp([judge.encode("We the people")])       one array of log-probabilities, nats
 
-A judge may also be given by name (as suites do) and is then read from `runs/NAME`. Questions refer to it by its digest,
+A judge may also be given by name (as suites do) and is then read from `runs/NAME`. Records refer to it by its digest,
 which is the checkpoint's, or that of the folder's configuration, tokenizer and weights; never by a path.
+
+Symbols: n windows (texts of at most the judge's context, in its ids), B rows of a batch, L ids per row, D hidden
+features.
 """
 
 from __future__ import annotations
@@ -31,37 +35,40 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LOGITS = 1 << 27
-"""Maximum number of logits per forward (1 GiB in float64)."""
+"""Maximum number of logits per forward pass (1 GiB in float64)."""
 END = "<|endoftext|>"
-"""Text that stands for the end of a document to a `CheckpointJudge` (GPT-2's)."""
+"""Text that a `CheckpointJudge` encodes as EOS, the end of a document (GPT-2's end-of-text token)."""
 
 
 class Judge(CausalLM):
-    """A causal language model that also encodes text and gives hidden states."""
+    """Base class of judges: a causal language model that scores token ids, with its tokenizer and its hidden states."""
 
     end: str | None
-    """Text of the id `eos`; None where the judge has no such id."""
+    """Text that `encode` maps to the id `eos`; None if the judge has no EOS id."""
     device: str
-    """Device type that it runs on."""
+    """Type of the device that the judge runs on, such as "cpu" or "cuda"."""
     max_length: int
-    """Maximum number of ids of a text that `features` reads."""
+    """Maximum number of ids per text that `features` reads."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The judge's ids of a text."""
+        """Token ids of a text in the judge's vocabulary."""
 
     @abstractmethod
     def shares_ids(self, data: Data) -> bool:
-        """Whether the judge was trained on the same ids as a model of this data."""
+        """Whether the judge has the same token ids as a model trained on `data`, so that it can read that model's
+        ids."""
 
     @abstractmethod
     def features(self, windows: Sequence[Ids], state: State) -> np.ndarray:
-        """Last layer's hidden state after the last id of each window, or its mean over all ids, float64 [n, D].
-        ValueError for an empty window and for one longer than `max_length`."""
+        """Features of n windows (token ids of a text each), float64 [n, D]: the last layer's hidden state after the
+        last id (`state` "last"), or its mean over all ids ("mean"). ValueError for an empty window and for one longer
+        than `max_length`."""
 
 
 class CheckpointJudge(Judge):
-    """A left-to-right checkpoint of this repository; it reads BOS before every window, so each id has a likelihood.
+    """A judge that is a left-to-right checkpoint of this repository; it reads BOS before every window, so that the
+    first id has a likelihood too.
 
     ValueError for a model that is not left-to-right.
     """
@@ -69,7 +76,7 @@ class CheckpointJudge(Judge):
     def __init__(self, model: Model) -> None:
         if not model.recipe.process.causal:
             raise ValueError(
-                f"{model.recipe.name} is not left to right and cannot be a judge; give an ar one"
+                f"{model.recipe.name} is not left to right and cannot be a judge; give a checkpoint of an ar recipe"
             )
         vocabulary = model.data.vocabulary()
         self.model, self.name, self.digest = model, model.recipe.name, model.digest
@@ -120,7 +127,8 @@ class CheckpointJudge(Judge):
 
 
 class TransformersJudge(Judge):
-    """A causal LM and its tokenizer as saved by transformers; no BOS is added, so first ids have no likelihood.
+    """A judge that is a causal LM with its tokenizer in a folder saved by transformers; no BOS is added, so the first
+    id of a window has no likelihood.
 
     ValueError for a folder without a causal LM or without a tokenizer.
     """
@@ -172,18 +180,19 @@ class TransformersJudge(Judge):
 
 
 def load_judge(name: str | Path) -> Judge:
-    """The judge at a path, or of that name in `runs/`; ValueError in one line for anything else."""
+    """The judge in a folder, given as a path or as a name in `runs/`; ValueError if there is no such folder or it holds
+    no causal language model."""
     return _opened(find_judge(name).resolve())
 
 
 @lru_cache(maxsize=1)
 def _opened(path: Path) -> Judge:
-    """Cached, since every question of a grid uses the judge."""
+    """The judge in a folder; cached, since every evaluation of a grid uses the same judge."""
     return TransformersJudge(path) if (path / "config.json").is_file() else CheckpointJudge(load(path))
 
 
 def find_judge(name: str | Path) -> Path:
-    """The folder of a judge; ValueError where there is none at that path nor in `runs/`."""
+    """Folder of a judge, given as a path or as a name in `runs/`; ValueError if neither exists."""
     for path in (Path(name), runs() / name):
         if path.is_dir():
             return path
@@ -193,7 +202,8 @@ def find_judge(name: str | Path) -> Path:
 
 
 def judge_text(data: Data, ids: Ids, end: str | None) -> str:
-    """The text of ids, which a judge tokenises again: BOS and EOS become `end`; ValueError where that is None."""
+    """Text of a model's token ids, to be tokenised again by a judge. BOS and EOS become the judge's end-of-document
+    text `end`; ValueError if ids contain them and `end` is None."""
     vocabulary = data.vocabulary()
     marks = {vocabulary.bos, vocabulary.eos} - {None}
     documents: list[list[int]] = [[]]
@@ -203,27 +213,32 @@ def judge_text(data: Data, ids: Ids, end: str | None) -> str:
         else:
             documents[-1].append(token)
     if len(documents) > 1 and end is None:
-        raise ValueError("the samples contain BOS or EOS and the judge has no EOS; use another judge")
+        raise ValueError("the samples contain BOS or EOS and the judge has no EOS; use a judge with EOS")
     return (end or "").join(data.decode(document) if document else "" for document in documents)
 
 
 def _check_windows(windows: Sequence[Ids], longest: int, vocab_size: int, name: str) -> None:
-    """ValueError for a window that the judge cannot read."""
+    """Raise ValueError for a window of more than `longest` ids, or with an id outside 0 to `vocab_size` - 1; `name` is
+    the judge's."""
     for window in windows:
         if len(window) > longest:
             raise ValueError(
-                f"{name} reads {longest} ids at once and the rule needs {len(window)}; give the rule a length of "
+                f"judge {name} reads {longest} ids at once and the rule needs {len(window)}; give the rule a length of "
                 f"{longest} or less"
             )
         odd = next((token for token in window if not 0 <= token < vocab_size), None)
         if odd is not None:
-            raise ValueError(f"{name} has ids 0 to {vocab_size - 1}, and a sample contains {odd}")
+            raise ValueError(
+                f"judge {name} has ids 0 to {vocab_size - 1}, and a sample contains {odd}; score the text instead of "
+                "the ids, or give the judge that these ids belong to"
+            )
 
 
 def _log_probs(
     windows: Sequence[Ids], vocab_size: int, read: Callable[[Tensor], Tensor], device: torch.device
 ) -> list[np.ndarray]:
-    """log p of each window's ids from `read(ids [B, L]) -> logits [B, L, vocab_size]`."""
+    """Log-probability in nats of each id given those before it, one array [length] per window, from the function `read`
+    of ids [B, L] that returns logits [B, L, vocab_size] for these ids."""
     found: list[np.ndarray] = [np.zeros(0)] * len(windows)
     for same, rows in _batches(windows, vocab_size, device):
         with torch.inference_mode():
@@ -240,7 +255,8 @@ def _features(
     device: torch.device,
     state: State,
 ) -> np.ndarray:
-    """Features [n, D] from `read(ids [B, L]) -> states [B, L, D]`; ValueError for an empty window."""
+    """Features of n windows, float64 [n, D]: last or mean hidden state, from the function `read` of ids [B, L] that
+    returns hidden states [B, L, D]. ValueError for an empty window."""
     for i, window in enumerate(windows):
         if not len(window):
             raise ValueError(f"sample {i} is empty and has no state; leave it out")
@@ -256,7 +272,8 @@ def _features(
 def _batches(
     windows: Sequence[Ids], vocab_size: int, device: torch.device
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Indices of windows of one length and their ids [B, L], as many as LOGITS allow; empty windows are left out."""
+    """Batches of windows of one length, as (indices of the windows, their ids [B, L]), with at most LOGITS logits each;
+    empty windows are left out."""
     order = sorted((i for i in range(len(windows)) if len(windows[i])), key=lambda i: len(windows[i]))
     while order:
         length = len(windows[order[0]])
@@ -266,6 +283,6 @@ def _batches(
 
 
 def _folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of configuration, tokenizer and weights."""
+    """SHA-256 over the names and contents of a model folder's files of configuration, tokenizer and weights."""
     files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".txt", ".model"))
     return parts.sha256("".join(f"{p.name} {file_digest(p)}\n" for p in files))

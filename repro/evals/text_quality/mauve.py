@@ -1,20 +1,22 @@
 """MAUVE: the agreement of the distributions of generated and reference text, between 0 and 1 (arXiv 2102.01454).
 
-    mauve_score(reference, samples, pins, seed)          features [n, D] of both -> MauveScore
+    mauve_score(reference, samples, settings, seed)          features [n, D] of both -> MauveScore
 
-Features of reference and samples are clustered together; with p and q the shares of each in the clusters, the
-divergence curve is { (exp(-c KL(q|r)), exp(-c KL(p|r))) : r = w p + (1 - w) q, 0 < w < 1 } and MAUVE the area under it,
-1 where p = q and near 0 where they are far apart (Pillutla et al., arXiv 2102.01454, equations 1 to 3). Before
-clustering, features are scaled to length 1 and projected on the principal components that hold the share `variance` of
-their variance.
+Features of reference and samples are clustered together. With p and q the histograms of reference and samples over the
+clusters, the divergence curve is { (exp(-c KL(q|r)), exp(-c KL(p|r))) : r = w p + (1 - w) q, 0 < w < 1 } and MAUVE is
+the area under it, 1 where p = q and near 0 where they are far apart (Pillutla et al., arXiv 2102.01454, equations 1 to
+3). Before clustering, features are scaled to length 1 and projected on the principal components that hold the fraction
+`variance` of their variance.
 
-A feature is the judge's last hidden state after the last id read, as published, or the mean of its states over all ids
-(not published): the last state of a character-level judge says little more than which character comes next, and with
-that state alone repeated phrases score like real text.
+The feature of a text is the judge's last-layer hidden state after the last id read, as published, or the mean of these
+states over all ids (not published): the last state of a character-level judge says little more than which character
+comes next, and with that state alone repeated phrases score like real text.
 
-Shares estimated from n rows differ even for samples of one distribution, and the clusters depend on the initial
+Histograms estimated from n rows differ even for samples of one distribution, and the clusters depend on the initial
 centres of k-means. So the value is a mean over clusterings, and MAUVE of real against real text at the same n is
 reported along with it. Values of two judges, or at two n, are not comparable.
+
+Symbols: n texts on each side, D features of a text, d of them after projection, k clusters.
 """
 
 from __future__ import annotations
@@ -31,15 +33,17 @@ from repro.core.parts import Part, part
 from repro.evals.text_quality.samples import Metric
 
 EDGE = 1e-6
-"""Distance of the outermost mixture weights from 0 and 1."""
+"""Distance of the smallest and largest mixture weight w from 0 and 1."""
 State = Literal["last", "mean"]
+"""Hidden state used as the feature of a text: after its last id, or the mean over all its ids."""
 
 
 @part
 class Mauve(Part):
-    """Settings of MAUVE. `state`: hidden state used as feature; `length`: number of ids read of a sample; `clusters`:
-    number of clusters of both texts together, the best of `starts` runs of k-means; `seeds`: number of clusterings;
-    `variance`: share of the variance that the projection keeps; `scaling`: c; `mixtures`: points of the curve.
+    """Settings of the metric MAUVE. `state`: hidden state used as feature; `length`: number of ids read of each text;
+    `clusters`: number of k-means clusters of samples and reference together; `seeds`: number of clusterings that are
+    averaged; `starts`: runs of k-means per clustering, of which the best is used; `variance`: fraction of the variance
+    that the projection keeps; `scaling`: c of the divergence curve; `mixtures`: number of its points.
 
     ValueError for a field outside its range.
     """
@@ -55,49 +59,54 @@ class Mauve(Part):
 
     @property
     def name(self) -> str:
-        """The metric's name in records."""
+        """Name of the metric in records: `mauve`, or `mauve_mean` for mean hidden states."""
         return "mauve" if self.state == "last" else f"mauve_{self.state}"
 
     def __post_init__(self) -> None:
         for pin, least in (("length", 1), ("clusters", 2), ("seeds", 5), ("starts", 1), ("mixtures", 2)):
             if getattr(self, pin) < least:
-                raise ValueError(f"{pin}={getattr(self, pin)} is too few; give {least} or more")
+                raise ValueError(f"mauve: {pin}={getattr(self, pin)} is too few; give {least} or more")
         if not 0 < self.variance <= 1:
-            raise ValueError(f"variance={self.variance} is not a share; give one above 0 and at most 1")
+            raise ValueError(f"mauve: variance={self.variance} must be a fraction above 0 and at most 1")
         if not self.scaling > 0:
-            raise ValueError(f"scaling={self.scaling}; give a number above 0")
+            raise ValueError(f"mauve: scaling={self.scaling} must be above 0 (published: 5)")
 
 
 @dataclass(frozen=True)
 class MauveScore:
-    """MAUVE under each clustering, `values` [seeds]; `sampling`: standard error of their mean over samples; `n`: number
-    of samples."""
+    """MAUVE of one set of samples: its value under each clustering, `values` [number of clusterings]; `sampling`:
+    standard error of their mean that is due to the choice of samples; `n`: number of samples."""
 
     values: np.ndarray
     sampling: float
     n: int
 
     def metric(self) -> Metric:
-        """Mean over clusterings, its standard error over samples (of both sides) and clusterings together, and n."""
+        """MAUVE averaged over clusterings, its standard error due to samples (of both sides) and clusterings together,
+        and the number of samples."""
         spread = float(self.values.var(ddof=1)) / len(self.values)
         return float(self.values.mean()), math.sqrt(self.sampling**2 + spread), self.n
 
     def over_clusterings(self) -> Metric:
-        """The same mean, its standard error over clusterings alone, and their number."""
+        """MAUVE averaged over clusterings, its standard error due to clusterings alone, and the number of
+        clusterings."""
         count = len(self.values)
         return float(self.values.mean()), float(self.values.std(ddof=1)) / math.sqrt(count), count
 
 
 def mauve_score(reference: np.ndarray, samples: np.ndarray, pins: Mauve, seed: int) -> MauveScore:
-    """MAUVE of features [n, D] against reference features [n, D]; the standard error over samples is the jackknife's.
+    """MAUVE of the features `samples` [n, D] against the features `reference` [n, D] (one row per text) with settings
+    `pins`; `seed` keys the clusterings. The standard error due to the choice of samples is the jackknife's.
 
     ValueError for unequal numbers of rows, or for fewer rows than clusters.
     """
     n = len(reference)
     if len(samples) != n:
-        raise ValueError(f"MAUVE of {len(samples)} samples against {n} rows; give equally many of each")
+        raise ValueError(
+            f"MAUVE of {len(samples)} samples against {n} rows of reference; give equally many of each"
+        )
     if n < pins.clusters:
-        raise ValueError(f"clusters={pins.clusters} of {n} samples; give at most {n}")
+        raise ValueError(f"MAUVE cannot make clusters={pins.clusters} of {n} samples; give at most {n}")
     points = project_features(np.concatenate([reference, samples]), pins.variance)
     values, one_less = [], np.zeros((2, n))
     for clustering in range(pins.seeds):
@@ -112,7 +121,8 @@ def mauve_score(reference: np.ndarray, samples: np.ndarray, pins: Mauve, seed: i
 
 
 def _one_less(counts: np.ndarray, side: int, pins: Mauve) -> np.ndarray:
-    """Area [k] with one row of cluster k left out on one side; all rows of a cluster have this jackknife value."""
+    """Jackknife values of MAUVE, [k]: entry i is MAUVE with one row of cluster i left out on one side (0: reference, 1:
+    samples). `counts` [2, k] are the numbers of rows per side and cluster."""
     n, k = counts[side].sum(), counts.shape[1]
     less = (counts[side] - np.eye(k)).clip(0) / (n - 1)
     other = np.broadcast_to(counts[1 - side] / counts[1 - side].sum(), less.shape)
@@ -120,8 +130,8 @@ def _one_less(counts: np.ndarray, side: int, pins: Mauve) -> np.ndarray:
 
 
 def area(p: np.ndarray, q: np.ndarray, pins: Mauve) -> np.ndarray:
-    """Area under the divergence curve of histograms p and q [..., k] -> [...], by the trapezoidal rule between the
-    points (1, 0) and (0, 1)."""
+    """Area under the divergence curve (MAUVE, [...]) of histograms p and q [..., k] over k clusters, by the trapezoidal
+    rule between the points (1, 0) and (0, 1); see the module."""
     w = np.linspace(EDGE, 1 - EDGE, pins.mixtures)[:, None]
     r = w * p[..., None, :] + (1 - w) * q[..., None, :]
     x = np.exp(-pins.scaling * rel_entr(q[..., None, :], r).sum(-1))
@@ -132,7 +142,8 @@ def area(p: np.ndarray, q: np.ndarray, pins: Mauve) -> np.ndarray:
 
 
 def project_features(features: np.ndarray, variance: float) -> np.ndarray:
-    """Features [n, D] scaled to length 1, on the fewest principal components that hold `variance`: [n, d]."""
+    """Features [n, D] scaled to length 1, centred, and projected on the fewest principal components d that hold the
+    fraction `variance` of their variance: [n, d]."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     scaled = features.astype(np.float64) / np.where(length > 0, length, 1.0)
     centred = scaled - scaled.mean(0)
@@ -145,16 +156,17 @@ def project_features(features: np.ndarray, variance: float) -> np.ndarray:
 
 
 def cluster_points(points: np.ndarray, k: int, starts: int, seed: int, clustering: int) -> np.ndarray:
-    """Cluster index of each point [n], from the best of `starts` runs of Lloyd's k-means with k-means++ initial centres
-    (Arthur and Vassilvitskii 2007); random draws are keyed by `seed` and `clustering`."""
+    """Cluster index (0 to k - 1) of each of n points [n, d], as [n], from the best of `starts` runs of Lloyd's k-means
+    with k-means++ initial centres (Arthur and Vassilvitskii 2007); random draws are keyed by `seed` and the index
+    `clustering`."""
     key = rng.keys(seed, rng.CLUSTER, clustering, range(starts))
     runs = [_lloyd(points, _centres(points, u)) for u in rng.uniform(key, k).numpy()]
     return min(runs, key=lambda run: run[1])[0]
 
 
 def _centres(points: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """One centre per uniform draw of `u`, each a point chosen in proportion to its squared distance from the centres
-    before it; fewer where all points are centres."""
+    """Initial centres of k-means (k-means++) [k, d], one per uniform variate of `u` [k]: each a point chosen in
+    proportion to its squared distance from the nearest centre before it. Fewer if all points coincide with centres."""
     chosen = [points[int(u[0] * len(points))]]
     distance = ((points - chosen[0]) ** 2).sum(1)
     for draw in u[1:]:
@@ -167,8 +179,8 @@ def _centres(points: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def _lloyd(points: np.ndarray, centres: np.ndarray, rounds: int = 500) -> tuple[np.ndarray, float]:
-    """Nearest centre of each point at convergence, and the sum of squared distances to them; a centre that loses all
-    its points does not move."""
+    """Index of the nearest centre of each point [n] when Lloyd's algorithm has converged (or after `rounds` rounds),
+    and the sum of squared distances to these centres; a centre that loses all its points does not move."""
     labels = np.full(len(points), -1)
     for _ in range(rounds):
         nearest = _nearest(points, centres)

@@ -1,8 +1,8 @@
-"""The tasks of `repro.evals.text_quality.quality` with MAUVE in addition to gen_ppl.
+"""Text-quality tasks (as in `repro.evals.text_quality.quality`) that report MAUVE in addition to generative perplexity.
 
-The reference is as many held-out rows as there are samples; none of them is among the held-out rows reported under
-`true_` or `real_`, whose MAUVE is thus that of real against real text. A record's curves `nll`, `tokens` and `entropy`
-hold one number per sample, in order, since differences at matched entropy are computed from single samples.
+The reference of MAUVE is as many held-out rows as there are samples. Other held-out rows are reported with the metric
+prefix `true_` or `real_`, so that their MAUVE is that of real against real text. A record's curves `nll`, `tokens` and
+`entropy` hold one number per sample, in order, since differences at matched entropy are computed from single samples.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from repro.evals.work_queue import WorkQueue
 from repro.model import Model
 
 DIGITS = {"nll": 4, "tokens": 0, "entropy": 6}
-"""Decimals of the numbers in the curves."""
+"""Number of decimals to which the numbers of each curve are rounded."""
 
 
 @part
 class MauveTask(TextQualityTask):
-    """Kind: a text-quality task that also compares its samples with held-out text, by one or more settings of MAUVE.
+    """Base class of text-quality tasks that also compare their samples with held-out text, by MAUVE with each of the
+    settings `mauve`.
 
-    ValueError for no setting, or for two settings of one name.
+    ValueError without settings, or for two settings with the same hidden state.
     """
 
     mauve: tuple[Mauve, ...]
@@ -46,7 +47,9 @@ class MauveTask(TextQualityTask):
     def __post_init__(self) -> None:
         names = [pins.name for pins in self.mauve]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"task {self.name!r} has {names or 'no setting'} of MAUVE; give each state once")
+            raise ValueError(
+                f"task {self.name!r} has MAUVE settings {names or 'for no state'}; give each state once"
+            )
 
     def gives(self, metric: str) -> bool:
         return super().gives(metric) or metric in [pins.name for pins in self.mauve]
@@ -62,12 +65,14 @@ class MauveTask(TextQualityTask):
         for pins in self.mauve:
             if count < pins.clusters:
                 raise ValueError(
-                    f"task {self.name!r} makes {pins.clusters} clusters of {count} samples; use more samples"
+                    f"task {self.name!r} makes {pins.clusters} clusters of {count} samples; use {pins.clusters} "
+                    "samples or more"
                 )
         return count
 
     def mauve_metrics(self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int) -> dict[str, Metric]:
-        """MAUVE of the rows of each kind against held-out rows that are not among `true_` or `real_`."""
+        """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against as many held-out
+        rows, none of them among those reported under `true_` or `real_`; the keys are those of `mauve_by_kind`."""
         judge = load_judge(self.judge)
         count = len(next(iter(kinds.values())))
         rows = {**kinds, "reference": self.heldout_rows(model, count, count).tolist()}
@@ -77,7 +82,8 @@ class MauveTask(TextQualityTask):
 
 @part
 class GenerationMauve(MauveTask):
-    """`generation_quality` with MAUVE; it generates the same rows."""
+    """Rows generated without a prompt (the same as `generation_quality` generates) and as many held-out rows, scored by
+    the judge and by MAUVE."""
 
     generates = True
 
@@ -99,7 +105,8 @@ class GenerationMauve(MauveTask):
 
 @part
 class NaiveMauve(MauveTask):
-    """`naive_samples` with MAUVE of each kind of rows."""
+    """Held-out rows and the naive samples made from them (as in `naive_samples`), scored by the judge and by MAUVE;
+    `period`: number of ids that a repetition repeats."""
 
     period: int
     generates = False
@@ -121,8 +128,11 @@ def mauve_by_kind(
     kinds: Mapping[str, Sequence[Ids]],
     seed: int,
 ) -> dict[str, Metric]:
-    """MAUVE of each kind of texts against the reference, all in the judge's ids: as KIND + name, and as KIND + name +
-    `_clusterings` with the standard error over clusterings alone."""
+    """MAUVE of each set of texts in `kinds` (metric prefix -> texts) against `reference`, all in the judge's ids.
+
+    The metrics are called prefix + `mauve` (or `mauve_mean`), and the same + `_clusterings` where the standard error is
+    that over clusterings alone.
+    """
     metrics: dict[str, Metric] = {}
     for pins in settings:
         reference_features = judge.features([ids[: pins.length] for ids in reference], pins.state)
@@ -135,7 +145,8 @@ def mauve_by_kind(
 
 
 def sample_curves(items: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Each sample's nll, number of scored tokens and entropy, as curves of a record."""
+    """Curves of a record with one number per sample: `nll` (nats, summed), `tokens` (number of scored tokens) and
+    `entropy` (nats per token)."""
     found = {
         "nll": [item["nll"] for item in items],
         "tokens": [item["tokens"] for item in items],

@@ -1,8 +1,9 @@
-"""Quality of generated text: gen_ppl under a judge, entropy and distinct n-grams (docs/method.md#metrics).
+"""Tasks that measure the quality of generated text: generative perplexity (gen_ppl) under a judge (a causal language
+model), entropy and distinct n-grams (docs/method.md#metrics).
 
-The same statistics of as many held-out rows are reported under `true_`, and `NaiveSamples` reports them of samples that
-score well without being text; both are needed to read a plot of gen_ppl against entropy. Samples are stored: one item
-per row with its ids, its text and its scores.
+The same statistics of as many held-out rows are reported with the metric prefix `true_`, and `NaiveSamples` reports
+them for samples that score well without being text; both are needed to read a plot of gen_ppl against entropy. Samples
+are stored: one item per sample with its ids, its text and its scores.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from repro.evals.workload import Workload, of_texts
 from repro.model import Model
 
 Retokenise = Literal["text", "ids"]
-"""What the judge reads: the samples' text in its own tokens, as published, or their ids where both share these."""
+"""What the judge reads of a sample: its text, tokenised again by the judge, as published ("text"), or its token ids, if
+model and judge have the same vocabulary ("ids")."""
 
 
 @part
 class TextQualityTask(Task):
-    """Kind: a task whose samples a judge scores. `judge` names a folder in `runs/` (a left-to-right run, or a causal LM
-    saved by transformers); `distinct` holds the sizes of n-grams."""
+    """Base class of tasks whose `samples` samples a judge scores. `judge`: name of a folder in `runs/` (a left-to-right
+    run, or a causal LM saved by transformers); `rule`: scoring rule of gen_ppl; `retokenise`: whether the judge reads
+    texts or ids; `distinct`: sizes of the n-grams counted."""
 
     samples: int
     judge: str
@@ -57,7 +60,7 @@ class TextQualityTask(Task):
         }
 
     def protocol_without_judge(self) -> dict[str, Any]:
-        """The fields of the protocol that are known before the judge is loaded."""
+        """The fields of the record's protocol that are known before the judge is loaded."""
         rule = parts.canonical(self.rule)
         return {"judge": self.judge, "rule": rule, "retokenise": self.retokenise}
 
@@ -70,16 +73,17 @@ class TextQualityTask(Task):
         return of_texts(self.samples, model, ask, 0)
 
     def count(self, ask: Ask) -> int:
-        """Number of samples under the limit; ValueError for fewer than 2."""
+        """Number of samples: the task's, or the evaluation's limit if that is smaller; ValueError for fewer than 2."""
         count = self.samples if ask.limit is None else min(self.samples, ask.limit)
         if count < 2:
-            raise ValueError(f"task {self.name!r} needs at least 2 samples, got {count}")
+            raise ValueError(f"task {self.name!r} needs at least 2 samples, got {count}; raise the limit")
         return count
 
     def score_samples(
         self, model: Model, rows: Sequence[list[int]], work: WorkQueue
     ) -> tuple[dict[str, Metric], list[dict[str, Any]]]:
-        """Metrics of samples in the model's ids, and one item per sample; Busy while other processes score some."""
+        """Metrics of the samples `rows` (in the model's ids) scored by the judge, and one item per sample. Raises Busy
+        while other processes still score some of them."""
         judge = load_judge(self.judge)
         texts = [model.data.decode(row) for row in rows]
         found = score_texts(judge_ids(judge, model, rows, self.retokenise), judge, self.rule, work)
@@ -93,7 +97,8 @@ class TextQualityTask(Task):
         return metrics, items
 
     def heldout_rows(self, model: Model, start: int, count: int) -> np.ndarray:
-        """Held-out rows [count, L] from `start` on of one keyed order, so that disjoint ranges share no row."""
+        """`count` held-out rows of the model's data, [count, L] ids, from position `start` on in a fixed random order,
+        so that disjoint ranges share no row; ValueError if there are too few."""
         ids = prepared(model.data).heldout.ids
         if start + count > len(ids):
             raise ValueError(
@@ -105,7 +110,8 @@ class TextQualityTask(Task):
 
 @part
 class GenerationQuality(TextQualityTask):
-    """`samples` rows generated without a prompt, and as many held-out rows, scored by the judge."""
+    """Rows generated without a prompt, `samples` of them of the length of the training rows, and as many held-out rows,
+    all scored by the judge."""
 
     generates = True
 
@@ -121,8 +127,8 @@ class GenerationQuality(TextQualityTask):
 
 @part
 class OpenGeneration(TextQualityTask):
-    """`samples` rows of `length` ids generated without a prompt and scored by the judge; without held-out rows, for
-    models that come without data (released weights)."""
+    """Rows of `length` ids generated without a prompt, `samples` of them, scored by the judge; no held-out rows are
+    needed, so it applies to models that come without data (released weights)."""
 
     length: int
     generates = True
@@ -136,8 +142,8 @@ class OpenGeneration(TextQualityTask):
 
 @part
 class NaiveSamples(TextQualityTask):
-    """Scores of rows made without a model from held-out rows: the first `period` ids of each repeated, and ids drawn
-    independently by their frequency; the held-out rows themselves are scored too."""
+    """Held-out rows and naive samples made from them without a model, scored by the judge. Naive samples: the first
+    `period` ids of each row repeated, and rows of ids drawn independently by their frequency."""
 
     period: int
     generates = False
@@ -147,7 +153,8 @@ class NaiveSamples(TextQualityTask):
 
 
 def judge_ids(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retokenise) -> list[Ids]:
-    """The ids that the judge reads of rows of the model's ids."""
+    """The ids that the judge reads for rows of the model's ids: the same ids, or those of the rows' texts tokenised by
+    the judge, as `retokenise` says."""
     if retokenise == "ids":
         return list(rows)
     return [judge.encode(judge_text(model.data, row, judge.end)) for row in rows]
@@ -156,7 +163,8 @@ def judge_ids(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retok
 def score_naive_samples(
     task: TextQualityTask, period: int, model: Model, ask: Ask, work: WorkQueue
 ) -> Answer:
-    """Scores of held-out rows and of the naive samples made from them (`NaiveSamples`); metrics are named by kind."""
+    """Result of scoring held-out rows and the naive samples made from them (`NaiveSamples`); metrics have the prefix
+    `real_`, `repetition_` or `unigram_`."""
     heldout = task.heldout_rows(model, 0, task.count(ask))
     keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(heldout)))
     kinds = {  # tables read the prefix "true_" as the reference row of a generating task
@@ -174,7 +182,8 @@ def score_naive_samples(
 
 
 def generate_with_heldout(task: TextQualityTask, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-    """Scores of generated rows, and of as many held-out rows under `true_`."""
+    """Result of generating a task's rows and scoring them with its judge, and of scoring as many held-out rows, whose
+    metrics have the prefix `true_`."""
     rows = task.heldout_rows(model, 0, task.count(ask)).tolist()
     heldout, _ = task.score_samples(model, rows, work)
     found = generate_and_score(task, model, ask, work)
@@ -184,7 +193,7 @@ def generate_with_heldout(task: TextQualityTask, model: Model, ask: Ask, work: W
 
 
 def generate_and_score(task: TextQualityTask, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-    """Generate the rows of a task and score them with its judge."""
+    """Result of generating a task's rows without prompts and scoring them with its judge, with the cost of decoding."""
     assert ask.sampler is not None and ask.plan is not None
     count = task.count(ask)
     prompts: list[list[int]] = [[] for _ in range(count)]
@@ -203,7 +212,8 @@ def generate_and_score(task: TextQualityTask, model: Model, ask: Ask, work: Work
 
 
 def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str, Any]:
-    """The fields of a protocol that describe how the judge scores."""
+    """The fields of a record's protocol that describe how the judge scores: its name and digest, the scoring rule, and
+    whether it reads texts or ids."""
     return {
         "judge": judge.name,
         "judge_digest": judge.digest,
@@ -215,6 +225,7 @@ def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str
 
 
 def diversity_metrics(rows: Sequence[Ids], sizes: Sequence[int]) -> dict[str, Metric]:
-    """Entropy (nats) and distinct n-grams of samples: means with standard errors."""
+    """Means over samples, with standard errors, of unigram entropy (nats) and of the share of distinct n-grams for each
+    n of `sizes`: metrics `entropy` and `distinct_N`."""
     found = {"entropy": mean([entropy(row) for row in rows])}
     return found | {f"distinct_{n}": mean([distinct(row, n) for row in rows]) for n in sizes}

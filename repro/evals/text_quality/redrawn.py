@@ -1,9 +1,10 @@
-"""Draw samples of low entropy again, as BD3-LM does before it measures Gen-PPL (docs/method.md#peer-defect-11).
+"""Generation task that discards samples of low entropy and generates them again, as BD3-LM does before it measures
+generative perplexity (docs/method.md#peer-defect-11).
 
-After each block that ends beyond the first `window` ids, the unigram entropy of the last `window` ids is computed; a
-sample where it ever falls below `least` nats is discarded and generated again with new random draws. Repetition lowers
-Gen-PPL, so values with and without this rule belong to two protocols. Source: `kuleshov-group/bd3lms@1c3e8f4
-diffusion.py:636`; docs/method.md#block-diffusion.
+After each decoded block that ends beyond the first `window` ids, the unigram entropy of the last `window` ids is
+computed; a sample where it ever falls below `least` nats is discarded and generated again with new random draws.
+Repetition lowers generative perplexity, so values with and without this rule belong to two protocols. Source:
+`kuleshov-group/bd3lms@1c3e8f4 diffusion.py:636`; docs/method.md#block-diffusion.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ from repro.model import Model
 
 @part
 class RedrawnGeneration(TextQualityTask):
-    """`open_generation` with samples drawn again while the last `window` ids at any block's end have an entropy below
-    `least` nats, at most `tries` times. The last draw is scored; metric `redrawn`: mean number of further draws,
-    `still_low`: share of samples whose last draw is of low entropy. ValueError for a window or `tries` out of range."""
+    """Samples of `length` ids generated without a prompt and scored by the judge, where a sample is generated again
+    while the last `window` ids at the end of any decoded block have an entropy below `least` nats, up to `tries` draws
+    in all.
+
+    The last draw is scored. Metric `redrawn`: mean number of draws after the first; `still_low`: fraction of samples
+    whose last draw has low entropy. ValueError unless 1 <= window < length and tries >= 1.
+    """
 
     length: int
     window: int
@@ -37,7 +42,7 @@ class RedrawnGeneration(TextQualityTask):
     def __post_init__(self) -> None:
         if not 1 <= self.window < self.length:
             raise ValueError(
-                f"window={self.window} is not within {self.length} ids; give 1 to {self.length - 1}"
+                f"window={self.window} is not within a sample's {self.length} ids; give 1 to {self.length - 1}"
             )
         if self.tries < 1:
             raise ValueError(f"tries={self.tries} generates nothing; give 1 or more")
@@ -62,7 +67,8 @@ class RedrawnGeneration(TextQualityTask):
         return replace(found, assumed=(*found.assumed, "no sample is drawn again"))
 
     def has_low_entropy(self, ids: Ids, block: int) -> bool:
-        """Whether a sample is discarded: entropy below `least` at the end of a block beyond the first window."""
+        """Whether a sample is to be discarded: at the end of some block (of `block` ids) beyond the first `window` ids,
+        the last `window` ids have an entropy below `least` nats."""
         ends = [end for end in range(block, len(ids) + 1, block) if end > self.window]
         return any(entropy(ids[end - self.window : end]) < self.least for end in ends)
 

@@ -1,10 +1,11 @@
-"""Reference texts from a file, a line `{"text": ...}` each, for MAUVE of models without held-out rows.
+"""Reference texts for MAUVE of models without held-out rows, from a file of lines `{"text": ...}`.
 
     reference = load_reference("owt_valid.jsonl")      a path, or a name in `runs/`
     compare_with_reference(judge, rule, settings, reference, rows, seed)
 
-Of 2 n texts in a keyed order the first n are the reference of n samples; gen_ppl and MAUVE of the other n (real against
-real text at the same n) are reported under `true_`. Texts are read as they are, in the judge's own tokens.
+Of 2 n texts, drawn in a fixed random order, the first n are the reference of n samples; gen_ppl and MAUVE of the other
+n (real against real text at the same n) are reported with the metric prefix `true_`. Texts are not changed, and are
+tokenised by the judge.
 """
 
 from __future__ import annotations
@@ -37,18 +38,19 @@ class _Text(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ReferenceTexts:
-    """The texts of a file in its order; `name` and SHA-256 `digest` of the file."""
+    """Real texts of a file, in the file's order; `name` and SHA-256 `digest` are those of the file."""
 
     name: str
     digest: str
     texts: tuple[str, ...]
 
     def split(self, count: int) -> tuple[list[str], list[str]]:
-        """`count` reference texts and as many other real texts; ValueError where the file holds too few."""
+        """Two disjoint lists of `count` texts each: the reference, and real texts to compare with it; ValueError if the
+        file holds fewer than 2 * `count` texts."""
         if len(self.texts) < 2 * count:
             raise ValueError(
                 f"{self.name} holds {len(self.texts)} texts; MAUVE of {count} samples needs {2 * count}, half of them "
-                "for real against real text"
+                "for real against real text; add texts or use fewer samples"
             )
         order = rng.permutation(0, rng.QUOTED, 0, len(self.texts))[: 2 * count].tolist()
         chosen = [self.texts[i] for i in order]
@@ -56,17 +58,19 @@ class ReferenceTexts:
 
 
 def find_reference(name: str | Path) -> Path:
-    """The path of a file of texts; ValueError where there is none at that path nor in `runs/`."""
+    """Path of a file of reference texts, given as a path or as a name in `runs/`; ValueError if neither exists."""
     for path in (Path(name), runs() / name):
         if path.is_file():
             return path
     raise ValueError(
-        f"no file {str(name)!r} of reference texts, neither at that path nor in {runs()}; give one, a text per line"
+        f"no file {str(name)!r} of reference texts, neither at that path nor in {runs()}; give a file of lines "
+        '{"text": ...}'
     )
 
 
 def load_reference(name: str | Path) -> ReferenceTexts:
-    """The texts of a file at a path, or of that name in `runs/`; ValueError `FILE:LINE: ...` for an invalid line."""
+    """The reference texts of a file, given as a path or as a name in `runs/`; ValueError if there is no such file, and
+    ValueError `FILE:LINE: ...` for an invalid line."""
     return _opened(find_reference(name).resolve())
 
 
@@ -89,7 +93,9 @@ def compare_with_reference(
     rows: Sequence[Ids],
     seed: int,
 ) -> dict[str, Metric]:
-    """MAUVE of samples (in the judge's ids) against the reference, and gen_ppl and MAUVE of as many real texts."""
+    """Metrics that compare the samples `rows` (in the judge's ids) with reference texts: MAUVE with each of the
+    `settings`, and, with the prefix `true_`, gen_ppl (under the scoring rule `rule`) and MAUVE of as many real
+    texts."""
     against, real = ([judge.encode(text) for text in side] for side in reference.split(len(rows)))
     found: dict[str, Metric] = {"true_gen_ppl": score_texts(real, judge, rule).perplexity()}
     return found | mauve_by_kind(judge, settings, against, {"": rows, "true_": real}, seed)
@@ -97,7 +103,8 @@ def compare_with_reference(
 
 @part
 class OpenMauve(MauveTask):
-    """`open_generation` with MAUVE against the texts of the file `reference` in `runs/`."""
+    """Rows of `length` ids generated without a prompt (as in `open_generation`), scored by the judge and by MAUVE
+    against the texts of the file `reference` in `runs/`."""
 
     reference: str
     length: int

@@ -1,7 +1,7 @@
-"""Statistics of single samples, and naive samples: functions of token ids only.
+"""Statistics of single samples, and naive samples for comparison: functions of token ids only (L ids per sample).
 
     entropy([3, 1, 3])                    unigram entropy of one sample, nats per token
-    distinct([3, 1, 3, 1], 2)             number of different 2-grams over all its 2-grams
+    distinct([3, 1, 3, 1], 2)             number of different 2-grams divided by the number of its 2-grams
     repetition(row, period=8)             the first 8 ids of a row, repeated
     unigram(rows, keys)                   ids drawn independently by their frequency, as many as each row has
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 Ids = Sequence[int]
 Metric = tuple[float, float | None, int]
-"""Value, its standard error (None for a single sample), the number of samples."""
+"""Value of a metric, its standard error (None for a single sample), and the number of samples."""
 
 
 def entropy(ids: Ids) -> float:
-    """-sum (n_v / L) ln(n_v / L) over the ids of one sample, nats; ValueError for an empty one."""
+    """Unigram entropy of one sample in nats: -sum over v of (n_v / L) ln(n_v / L), where id v occurs n_v times among
+    its L ids. ValueError for an empty sample."""
     if len(ids) == 0:
         raise ValueError("an empty sample has no entropy; leave it out")
     counts = np.unique(np.asarray(ids), return_counts=True)[1]
@@ -42,7 +43,7 @@ def entropy(ids: Ids) -> float:
 
 
 def distinct(ids: Ids, n: int) -> float:
-    """Number of different n-grams over the number of all n-grams of one sample; ValueError where it has none."""
+    """Number of different n-grams of one sample divided by the number of all its n-grams; ValueError if it has none."""
     if n < 1 or len(ids) < n:
         raise ValueError(f"a sample of {len(ids)} ids has no {n}-grams; use n from 1 to {len(ids)}")
     grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
@@ -50,21 +51,23 @@ def distinct(ids: Ids, n: int) -> float:
 
 
 def mean(values: Sequence[float]) -> Metric:
-    """Mean over independent samples, its standard error, and their number."""
+    """Mean of one value per independent sample, its standard error, and the number of samples."""
     count = len(values)
     spread = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
     return float(np.mean(values)), spread, count
 
 
 def repetition(row: Ids, period: int) -> list[int]:
-    """The first `period` ids of a row, repeated to its length; ValueError for a period outside 1 to that length."""
+    """A naive sample: the first `period` ids of a row, repeated to the row's length; ValueError unless `period` is
+    between 1 and that length."""
     if not 1 <= period <= len(row):
-        raise ValueError(f"period={period} of a row of {len(row)}; give 1 to {len(row)}")
+        raise ValueError(f"period={period} does not fit a row of {len(row)} ids; give 1 to {len(row)}")
     return [row[i % period] for i in range(len(row))]
 
 
 def unigram(rows: np.ndarray, keys: Tensor) -> list[list[int]]:
-    """Rows [n, L] for keys [n], each id drawn independently by its frequency in `rows` [m, L]."""
+    """Naive samples, n rows of L ids, each id drawn independently with its frequency in `rows` [m, L]; `keys` [n] are
+    the random keys, one per sample."""
     ids, counts = np.unique(rows, return_counts=True)
     law = torch.from_numpy(counts.astype(np.float64))
     u = rng.uniform(keys, rows.shape[1]).flatten()

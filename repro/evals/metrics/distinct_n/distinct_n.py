@@ -1,4 +1,5 @@
-"""Distinct n-grams per sample as an `evaluate` metric, wrapping `repro.evals.text_quality.samples.distinct`.
+"""Distinct n-grams as a metric of the package `evaluate`: number of different n-grams of a sample divided by the number
+of all its n-grams, averaged over samples (`repro.evals.text_quality.samples.distinct`).
 
 evaluate.load("repro/evals/metrics/distinct_n").compute(predictions=[[3, 1, 3], [2, 2]], n=2)
 -> {"distinct_2": mean over samples, "distinct_2_se": its standard error}

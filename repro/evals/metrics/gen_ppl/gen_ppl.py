@@ -1,10 +1,11 @@
-"""Generative perplexity as an `evaluate` metric, wrapping `repro.evals.text_quality.gen_ppl`.
+"""Generative perplexity of texts under a judge (a causal language model), as a metric of the package `evaluate`; wraps
+`repro.evals.text_quality.gen_ppl`.
 
     evaluate.load("repro/evals/metrics/gen_ppl").compute(predictions=texts, judge="gpt2-large", rule_name="duo")
     -> {"gen_ppl": ..., "gen_ppl_se": ..., "protocol": {...}}
 
-`judge`: a folder, or a name in `runs/`; `rule_name`: duo, mdlm, remdm, bd3, every_token, or a derived rule
-(`duo:length=128`).
+`judge`: the model's folder, or a name in `runs/`; `rule_name`: the scoring rule duo, mdlm, remdm, bd3 or every_token,
+or one of these with fields changed (`duo:length=128`).
 """
 
 import datasets
@@ -20,7 +21,7 @@ class GenPpl(evaluate.Metric):
         return evaluate.MetricInfo(
             description=__doc__,
             citation="",
-            inputs_description="predictions: texts; judge: a causal LM; rule_name: scoring rule",
+            inputs_description="predictions: texts; judge: folder of a causal LM; rule_name: scoring rule",
             features=datasets.Features({"predictions": datasets.Value("string")}),
         )
 

@@ -1,13 +1,15 @@
-"""MAUVE with a judge's features as an `evaluate` metric, wrapping `repro.evals.text_quality.mauve`.
+"""MAUVE of texts, with the hidden states of a judge (a causal language model) as features, as a metric of the package
+`evaluate`; wraps `repro.evals.text_quality.mauve`.
 
     evaluate.load("repro/evals/metrics/mauve").compute(
         predictions=texts, references=held_out, judge="gpt2-large", state="last", length=1024, clusters=500,
         seeds=5)
     -> {"mauve": ..., "mauve_se": ..., "mauve_clusterings_se": ..., "n": ..., "protocol": {...}}
 
-As many references as predictions; `judge`: a folder, or a name in `runs/`; `state`: `last`, as published, or `mean`;
-`length`: number of ids that the judge reads of a text; the other settings are the defaults of mauve-text (variance .9,
-scaling 5, 25 mixtures, best of 5 starts).
+As many references as predictions; `judge`: the model's folder, or a name in `runs/`; `state`: the hidden state after
+the last id (`last`, as published) or the mean over all ids (`mean`); `length`: number of ids that the judge reads of
+each text; `clusters`: number of k-means clusters; `seeds`: number of clusterings averaged. The other settings are the
+defaults of mauve-text (variance 0.9, scaling 5, 25 mixtures, best of 5 starts).
 """
 
 import datasets
@@ -23,7 +25,7 @@ class Mauve(evaluate.Metric):  # evaluate derives the name of the metric from th
         return evaluate.MetricInfo(
             description=__doc__,
             citation="",
-            inputs_description="predictions, references: equally many texts; judge: a causal LM",
+            inputs_description="predictions, references: equally many texts; judge: folder of a causal LM",
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
             ),

@@ -1,4 +1,5 @@
-"""Unigram entropy per sample, nats, as an `evaluate` metric, wrapping `repro.evals.text_quality.samples.entropy`.
+"""Unigram entropy of a sample in nats, averaged over samples, as a metric of the package `evaluate`; wraps
+`repro.evals.text_quality.samples.entropy`.
 
 evaluate.load("repro/evals/metrics/unigram_entropy").compute(predictions=[[3, 1, 3], [2, 2]])
 -> {"entropy": mean over samples, "entropy_se": its standard error}
