@@ -1,14 +1,16 @@
-"""Samplers compared at matched entropy: differences of log gen_ppl between frontiers, with bootstrap bands.
+"""Samplers compared at equal entropy: differences of log gen_ppl between temperature sweeps, with bootstrap intervals.
 
     sweeps(records)                        per sampler: entropy and log gen_ppl at each temperature, with resamples
-    differences(sweeps(records), real)     every pair that is compared, at one entropy
+    differences(sweeps(records), real)     every pair of sweeps that is compared, at one entropy
 
-A lower temperature lowers both gen_ppl and entropy, so a difference at equal settings is not meaningful (arXiv
-2604.02718). Between the temperatures of a sweep log gen_ppl is interpolated linearly in entropy. Two sweeps are
-compared at the entropy of real text, or at the nearest entropy that both reach; if their ranges do not overlap they
-are not compared. A resample draws rows of samples with replacement, the same rows for every temperature and sampler
-(`repro.core.bootstrap`), and averages over train seeds. Only records with the numbers of each sample are used (curves
-`nll`, `tokens`, `entropy`).
+gen_ppl is the perplexity of generated text under a causal language model, log gen_ppl its nats per token; entropy is
+that of the tokens of one sample, in nats, averaged over samples. A sweep is one sampler of one checkpoint at several
+temperatures; a panel is one suite at one scale of the recipe. A lower temperature lowers both gen_ppl and entropy, so a
+difference at equal settings is not meaningful (arXiv 2604.02718). Between the temperatures of a sweep log gen_ppl is
+interpolated linearly in entropy. Two sweeps are compared at the entropy of real text, or at the nearest entropy that
+both reach; if their ranges do not overlap they are not compared. A resample draws rows of samples with replacement, the
+same rows for every temperature and sampler (`repro.core.bootstrap`), and averages over train seeds. Only records with
+the numbers of each sample are used (curves `nll`, `tokens`, `entropy`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from repro.core.stats import Interval, holm
 from repro.results.record import Record
 
 GENERATED = ("quality", "generation_quality")
-"""Tasks whose samples a language model scores: in suites at small scale, in published ones."""
+"""Names of the tasks whose samples a language model scores: that of small-scale suites, that of published ones."""
 DRAWS = 1000
 LEVEL = 0.95
 CURVES = ("nll", "tokens", "entropy")
@@ -35,8 +37,8 @@ TEMPERATURE = re.compile(r"(\+tempered)?[:,]temperature=([0-9.]+)")
 
 
 def line_of(preset: str) -> tuple[str, float]:
-    """A preset without its temperature, and the temperature: `random:temperature=0.7` -> random, 0.7. A preset that
-    names none has that of its sampler (1 if the sampler has none)."""
+    """Name of a sampler preset without its temperature, and the temperature: `random:temperature=0.7` -> `random`, 0.7.
+    If the name states none, it is the sampler's default (1 if the sampler has no temperature)."""
     found = TEMPERATURE.search(preset)
     line = TEMPERATURE.sub("", preset)
     return line, float(found.group(2)) if found else _own_temperature(preset.partition(", ")[0])
@@ -50,14 +52,15 @@ def _own_temperature(name: str) -> float:
 
 
 def panel_of(suite: str, recipe: str) -> str:
-    """The panel of a record: one suite at one scale, because suites score text differently."""
+    """Name of the panel of a record: its suite and the scale of its recipe. Suites score text differently, so their
+    numbers are not compared."""
     return f"{recipe.partition('@')[2] or 'full scale'} (suite {suite})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """One sampler of one checkpoint at k temperatures. `entropy` and `log_ppl` [1 + DRAWS, k], in nats: row 0 as
-    measured, the others resampled."""
+    """One sampler of one checkpoint at k `temperatures`. `entropy` (of a sample's tokens) and `log_ppl` (log gen_ppl),
+    [1 + DRAWS, k] in nats: row 0 as measured, the others from DRAWS bootstrap resamples."""
 
     panel: str
     checkpoint: str
@@ -69,16 +72,17 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """The name printed in tables."""
+        """Name printed in tables: checkpoint, sampler, tokens per step."""
         return f"{self.checkpoint.partition('@')[0]}, {self.sampler}, {self.tokens_per_step or 'adaptive'}"
 
     @property
     def reach(self) -> tuple[float, float]:
-        """The least and the largest measured entropy."""
+        """Smallest and largest measured entropy over the temperatures, in nats."""
         return float(self.entropy[0].min()), float(self.entropy[0].max())
 
     def at(self, entropy: float) -> np.ndarray:
-        """log gen_ppl at an entropy, [1 + DRAWS]; extrapolated linearly in resamples that do not reach it."""
+        """log gen_ppl at a given entropy, [1 + DRAWS] in nats (measured, then resampled), by linear interpolation
+        between temperatures; extrapolated linearly in resamples that do not reach the entropy."""
         order = np.argsort(self.entropy, axis=1, kind="stable")
         x, y = (np.take_along_axis(each, order, 1) for each in (self.entropy, self.log_ppl))
         right = np.clip((x < entropy).sum(1), 1, x.shape[1] - 1)[:, None]
@@ -86,13 +90,13 @@ class Sweep:
         return y0 + (y1 - y0) * (entropy - x0) / np.where(x1 > x0, x1 - x0, 1.0)
 
     def band(self, entropy: float) -> Interval:
-        """95 % bootstrap interval of gen_ppl at an entropy."""
+        """95 % bootstrap interval of gen_ppl at a given entropy."""
         low, high = band(self.at(entropy)[1:], LEVEL)
         return Interval(float(np.exp(low)), float(np.exp(high)))
 
 
 def sweeps(records: Iterable[Record]) -> list[Sweep]:
-    """Sweeps over two or more temperatures, of the tasks GENERATED, in a fixed order."""
+    """All sweeps over two or more temperatures in the records of the tasks GENERATED, in a fixed order."""
     points: dict[tuple[str, str, str, str], dict[float, list[Record]]] = {}
     for record in records:
         if record.labels.task in GENERATED and set(CURVES) <= (record.answer.curve or {}).keys():
@@ -123,12 +127,12 @@ def sweeps(records: Iterable[Record]) -> list[Sweep]:
 
 
 def _ordered(records: Sequence[Record]) -> list[Record]:
-    """Sorted by question, so that rounding does not depend on the order of files."""
+    """Records sorted by the hash of their evaluation, so that rounding does not depend on the order of files."""
     return sorted(records, key=lambda record: record.id)
 
 
 def _numbers(record: Record) -> np.ndarray:
-    """Entropy and log gen_ppl of a record's samples, [2, 1 + DRAWS]: measured, then resampled."""
+    """Mean entropy and log gen_ppl of the samples of a record, [2, 1 + DRAWS] in nats: measured, then resampled."""
     curve = record.answer.curve or {}
     nll, tokens, entropy = (np.array(curve[name]) for name in CURVES)
     rows = np.concatenate([np.arange(len(nll))[None], resampled(len(nll), DRAWS)])
@@ -140,8 +144,9 @@ def _numbers(record: Record) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """log gen_ppl of `a` minus that of `b` at one entropy, its 95 % interval and standard error; None if their ranges
-    of entropy do not overlap. `p`: of no difference, adjusted by Holm over all pairs."""
+    """`value`: log gen_ppl of sweep `a` minus that of sweep `b` at one `entropy`, with 95 % bootstrap `interval` and
+    standard error `se`; all None if their ranges of entropy do not overlap. `p`: p-value of no difference, adjusted by
+    Holm over all pairs."""
 
     panel: str
     a: str
@@ -154,8 +159,9 @@ class Difference:
 
 
 def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Difference]:
-    """The differences of all pairs of `comparable` sweeps. `real`: entropy of real text by panel; in other panels the
-    middle of the common range is used."""
+    """Differences of log gen_ppl for all pairs of `comparable` sweeps, each at the entropy of real text (`real`, by
+    panel) or the nearest one that both reach. In a panel without real text it is the middle of the range that both
+    reach."""
     pairs = (pair for pair in itertools.combinations(found, 2) if comparable(*pair))
     made = [_difference(a, b, real.get(a.panel)) for a, b in pairs]
     known = [i for i, each in enumerate(made) if each.p is not None]
@@ -165,8 +171,8 @@ def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Differen
 
 
 def comparable(a: Sweep, b: Sweep) -> bool:
-    """Whether two sweeps of one panel are compared: at equal tokens per step, one sampler at different tokens per step,
-    or any sampler with an autoregressive one (always one token per step)."""
+    """Whether two sweeps are compared: those of one panel that have equal tokens per step, or the same checkpoint and
+    sampler, or of which one is autoregressive (always one token per step)."""
     ar = any(each.checkpoint.partition("@")[0] == "ar" for each in (a, b))
     one = (a.checkpoint, a.sampler) == (b.checkpoint, b.sampler)
     return a.panel == b.panel and (ar or one or a.tokens_per_step == b.tokens_per_step)

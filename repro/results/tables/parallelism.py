@@ -1,10 +1,12 @@
-"""Composites of accuracy and tokens per forward: AUP, and the most tokens per forward at non-inferior accuracy.
+"""Composites: two scores that combine accuracy and tokens per forward pass. AUP (accuracy under parallelism) is an area
+under the curve of accuracy over speed; the other is the most tokens per forward pass at non-inferior accuracy.
 
     aup([(1, 80), (4, 78), (8, 60)], pins(), "sudoku")
     fastest(settings, reference, pins())
 
-The settings of a composite may differ only in sampler and plan: task, documents, engine, device, numerics class, clock
-and networks must be equal, or a ValueError names the difference. Constants: evals/speed.toml.
+A *setting* is one recipe decoded with one sampler and one decoding plan (lengths, steps, cache). The settings of a
+composite may differ only in sampler and plan: task, documents, engine, device, numerics class, clock and networks must
+be equal, or a ValueError names the difference. Constants: evals/speed.toml.
 """
 
 from __future__ import annotations
@@ -46,18 +48,19 @@ class _Reference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """evals/speed.toml."""
+    """Constants of the composites, as read from evals/speed.toml: those of AUP, the margin and level of the
+    non-inferiority test, and the reference setting by recipe family."""
 
     aup: _Aup
     non_inferior: _NonInferior
     reference: dict[str, _Reference]
 
     def y_max(self, task: str) -> float:
-        """The accuracy, in per cent, above which the weight of AUP is 1; ValueError for a task without one."""
+        """Accuracy, in per cent, from which on the weight of AUP is 1; ValueError for a task without one."""
         if task not in self.aup.y_max:
             raise ValueError(
-                f"no y_max of task {task!r} in evals/speed.toml ({nearest(task, self.aup.y_max)}); an AUP without it "
-                "would depend on the other rows: add it"
+                f"no y_max of task {task!r} in evals/speed.toml ({nearest(task, self.aup.y_max)}); add the accuracy, "
+                "in per cent, from which on the weight of AUP is 1"
             )
         return self.aup.y_max[task]
 
@@ -73,7 +76,8 @@ def pins() -> Pins:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One network at one setting: outcomes (one digit per document) and summed counts."""
+    """One network decoded at one setting: `outcomes`, one digit per document (1: answered correctly), and `counts`,
+    sums over documents."""
 
     seed: tuple[int, int, str]
     """Train seed, sampling seed, and the digest of the network."""
@@ -86,14 +90,14 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Useful tokens per forward."""
+        """Useful tokens (before the first end id or stop string) per forward pass."""
         return self.counts.useful / max(1, self.counts.forwards)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A recipe with one sampler and plan, and its runs, sorted by seed. `alike`: what must be equal in all settings of
-    a composite, as JSON."""
+    """A recipe decoded with one sampler and one decoding plan, and its runs, sorted by seed. `alike`: what must be
+    equal in all settings of a composite, as JSON."""
 
     recipe: str
     preset: str
@@ -108,16 +112,16 @@ class Setting:
 
     @property
     def rate(self) -> float:
-        """Useful tokens per forward, a ratio of sums over runs."""
+        """Useful tokens per forward pass, as a ratio of sums over runs."""
         return self.total("useful") / max(1, self.total("forwards"))
 
     def total(self, name: str) -> int:
-        """A count summed over runs."""
+        """The count with this name (a field of `Counts`), summed over runs."""
         return sum(getattr(run.counts, name) for run in self.runs)
 
 
 def refuse_unequal(settings: Sequence[Setting]) -> None:
-    """ValueError with the first difference between settings other than in sampler and plan."""
+    """Raise ValueError, naming the first difference, if settings differ in anything but sampler and decoding plan."""
     first = settings[0]
     for other in settings[1:]:
         found = difference(json.loads(first.alike), json.loads(other.alike))
@@ -147,16 +151,20 @@ def _seeds(setting: Setting) -> str:
 
 
 def aup(points: Sequence[tuple[float, float]], constants: Pins, task: str) -> float:
-    """Accuracy under parallelism (d3LLM) of points (tokens per forward, accuracy in per cent), in any order.
+    """Accuracy under parallelism (AUP, d3LLM) of points (rho: tokens per forward pass, y: accuracy in per cent), given
+    in any order.
 
     With rho ascending: rho_1 y_1 + 1/2 sum (rho_i - rho_{i-1}) (y_i W(y_i) + y_{i-1} W(y_{i-1})) over the points with
-    y >= y_1 - slack, W(y) = min(exp(-alpha (1 - y / y_max)), 1).
+    y >= y_1 - slack, W(y) = min(exp(-alpha (1 - y / y_max)), 1). `constants` gives slack, alpha and the y_max of `task`.
+    ValueError for no point, one out of range, or a task without y_max.
     """
     if not points:
-        raise ValueError("an AUP needs a point; give (tokens per forward, accuracy in per cent)")
+        raise ValueError(
+            "an AUP needs a point; give at least one pair (tokens per forward pass, accuracy in per cent)"
+        )
     if any(rho <= 0 or not 0 <= y <= 100 for rho, y in points):
         raise ValueError(
-            f"{list(points)} are not points of tokens per forward above 0 and accuracy in per cent"
+            f"points={list(points)} of an AUP: give pairs of tokens per forward pass, above 0, and accuracy in per cent"
         )
     y_max, alpha = constants.y_max(task), constants.aup.alpha
     ordered = sorted(points)
@@ -167,7 +175,8 @@ def aup(points: Sequence[tuple[float, float]], constants: Pins, task: str) -> fl
 
 
 def aup_by_seed(settings: Sequence[Setting], constants: Pins) -> list[float]:
-    """The AUP of each network over the settings; ValueError unless they are comparable."""
+    """AUP of each network, over all settings; ValueError unless the settings differ in sampler and decoding plan
+    alone."""
     refuse_unequal(settings)
     runs = zip(*(setting.runs for setting in settings), strict=True)
     return [
@@ -180,17 +189,19 @@ def aup_by_seed(settings: Sequence[Setting], constants: Pins) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """Accuracy of a setting minus the reference's, and the lower end of its one-sided paired interval."""
+    """`difference`: accuracy of a setting minus that of the reference setting; `low`: lower end of its one-sided paired
+    confidence interval."""
 
     difference: float
     low: float
 
 
 def compared(setting: Setting, reference: Setting, level: float) -> Compared:
-    """Compare accuracies, paired by network and document, at a one-sided `level`. Networks and documents are crossed
-    random effects: the variance is the sum of those of the document means and the network means (an upper bound, Owen
-    2007), with Student's t on the number of networks less one. Half an item is added to each of the four counts of
-    paired outcomes (Agresti and Min 2005), so that the variance is positive even if no document differs.
+    """Difference of the accuracies of a setting and the reference setting, paired by network and document, with the
+    lower end of its interval at the one-sided confidence `level`. Networks and documents are crossed random effects:
+    the variance is the sum of those of the document means and the network means (an upper bound, Owen 2007), with
+    Student's t on the number of networks less one. Half an item is added to each of the four counts of paired outcomes
+    (Agresti and Min 2005), so that the variance is positive even if no document differs.
     """
     refuse_unequal([reference, setting])
     rows = [
@@ -207,7 +218,8 @@ def compared(setting: Setting, reference: Setting, level: float) -> Compared:
 
 
 def _quantile(level: float, degrees: int) -> float:
-    """One-sided quantile of Student's t; of the normal law for a single network, as a statement about that network."""
+    """One-sided quantile at `level` of Student's t with `degrees` of freedom; for 0 degrees (a single network) that of
+    the normal distribution, which makes a statement about that network alone."""
     from scipy.stats import norm, t
 
     return float(t.ppf(level, degrees) if degrees else norm.ppf(level))
@@ -215,8 +227,9 @@ def _quantile(level: float, degrees: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Fastest:
-    """The fastest setting whose accuracy is non-inferior to the reference (None: none), the first setting that failed
-    the test (None: none), and the comparison of the latter, else of the former."""
+    """Result of the search for the fastest `setting` whose accuracy is non-inferior to the reference (None: none).
+    `failed`: the first setting that failed the test (None: none); `compared`: the accuracies of `failed`, or else of
+    `setting`, and of the reference."""
 
     setting: Setting | None
     failed: Setting | None
@@ -224,18 +237,21 @@ class Fastest:
 
 
 def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) -> Fastest:
-    """Test settings in ascending order of tokens per forward, from the reference on, until one fails: its accuracy may
-    be worse than that of the reference by more than the margin.
+    """The fastest setting whose accuracy is not worse than that of `reference` by more than the margin in `constants`.
 
-    ValueError unless settings are comparable and one is at least as fast as the reference.
+    Settings are tested in ascending order of tokens per forward pass, from the reference on, until one fails: the lower
+    end of its interval is below minus the margin. ValueError if there is no setting, if settings differ in more than
+    sampler and decoding plan, or if none is at least as fast as the reference.
     """
     if not settings:
-        raise ValueError("no setting to compare; give one or more")
+        raise ValueError("settings=[]: there is none to compare with the reference; give one or more")
     refuse_unequal([reference, *settings])
     rule, best, found = constants.non_inferior, None, None
     upwards = [setting for setting in settings if setting.rate >= reference.rate]
     if not upwards:
-        raise ValueError(f"no setting is as fast as the reference, {reference.name}; evaluate one")
+        raise ValueError(
+            f"no setting is as fast as the reference, {reference.name}; evaluate one with more tokens per step"
+        )
     for setting in sorted(upwards, key=lambda each: (each.rate, each.name)):
         found = compared(setting, reference, rule.level)
         if found.low < -rule.margin and setting is not reference:
@@ -246,7 +262,7 @@ def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) ->
 
 
 def fastest_alone(settings: Sequence[Setting], reference: Setting, constants: Pins) -> list[Fastest]:
-    """`fastest` for each network by itself: statements about these networks, not about their recipe."""
+    """Result of `fastest` for each network by itself: a statement about that network, not about its recipe."""
     refuse_unequal([reference, *settings])
     places = {id(setting): i for i, setting in enumerate(settings)}
     found = []
@@ -259,7 +275,8 @@ def fastest_alone(settings: Sequence[Setting], reference: Setting, constants: Pi
 
 
 def reference_of(recipe: str, settings: Sequence[Setting], constants: Pins) -> Setting:
-    """The setting with which the others of a recipe are compared; ValueError if none is pinned or it has no record."""
+    """Reference setting of a recipe, with which its other settings are compared. ValueError if evals/speed.toml names
+    none, or if `settings` does not contain it."""
     family = recipe.partition("@")[0]
     if family not in constants.reference:
         raise ValueError(
@@ -271,19 +288,22 @@ def reference_of(recipe: str, settings: Sequence[Setting], constants: Pins) -> S
         if rule == wanted.preset and setting.tokens_per_step == wanted.tokens_per_step and "cache" not in how:
             return setting
     raise ValueError(
-        f"{recipe} lacks its reference, {wanted.preset} at {wanted.tokens_per_step}; evaluate it too"
+        f"{recipe} lacks its reference, {wanted.preset} at {wanted.tokens_per_step} tokens per step; evaluate it too"
     )
 
 
 def timed(record: Record) -> Speed:
-    """The speed that a record holds; ValueError without one."""
+    """Measured decoding speed in a record; ValueError if the record has none."""
     if not record.measurements.speed:
-        raise ValueError(f"record {record.id[:12]} holds no speed; evaluate a suite that times its decodings")
+        raise ValueError(
+            f"record {record.id[:12]} holds no speed; evaluate a suite that times its decoding, such as speed.sudoku"
+        )
     return record.measurements.speed
 
 
 def alike(record: Record) -> Json:
-    """What must be equal in the records of all settings of a composite."""
+    """Fields of a record, as JSON, that must be equal in the records of all settings of a composite: the evaluation
+    without sampler, decoding plan, digest and seeds; engine, device and clock; numerics class."""
     speed = timed(record)
     return {
         **without(record.question.subject, "sampler", "plan"),

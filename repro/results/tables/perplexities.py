@@ -1,8 +1,9 @@
-"""Perplexities of corpora, from records alone: one section per protocol and set of documents.
+"""Table of perplexities of corpora, from records alone: one section per protocol and set of documents.
 
     tables(records)         perplexity.md and .csv
 
-A row is a checkpoint under one question; its `bound` is `bound` for upper bounds, `exact` for exact values.
+A row is one checkpoint under one evaluation; its column `bound` says `bound` for upper bounds, `exact` for exact
+values.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ NUMBERS = {
 PARTS = ("", "_se", "_sd_seeds")
 DETAILS = ("draws_error", "ids_scored")
 PROTOCOL = ("corpus", "packing", "eos", "length", "tokenizer", "counted", "precision")
-"""Fields of the protocol printed above a section."""
+"""Fields of a record's protocol that are printed above a section of the table."""
 SECTION = [*PROTOCOL, "protocol", "limit"]
 COLUMNS = [
     *SECTION,
@@ -53,7 +54,8 @@ REMEDY = "No records yet: `python -m repro.evals --tasks owt.wrapped ...`, then 
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """One row per (checkpoint, protocol), sorted; columns `COLUMNS`."""
+    """Frame with the perplexities in records: one row per (checkpoint, protocol, documents), sorted; columns
+    `COLUMNS`."""
     from pandas import DataFrame
 
     chosen = [each for each in records if each.question.task.get("part") == PART]
@@ -79,7 +81,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 
 def _content(documents: Any) -> Any:
-    """Pins of documents, without the paths of files whose digest is pinned, because their text is the same anywhere."""
+    """Settings of `documents` in a record's task, without the path of a file whose SHA-256 is given: the text is the
+    same at any path."""
     if not isinstance(documents, dict):
         return documents
     left_out = {"path"} if "sha256" in documents else set()
@@ -94,7 +97,7 @@ def _has(by_metric: DataFrame, name: str, exact: bool) -> bool:
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """perplexity.md and perplexity.csv, as a map from file name to text."""
+    """Texts of perplexity.md and perplexity.csv, by file name."""
     from repro.results.tables.text import csv_text
 
     drawn = rows(records)

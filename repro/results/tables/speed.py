@@ -1,10 +1,12 @@
-"""Numbers of the speed tables, from records of the part `decoding_speed` alone (as text:
+"""Numbers of the speed tables, from records of the task `decoding_speed` alone (their Markdown:
 `repro.results.tables.speed_text`).
 
     speeds(records)    one row per recipe, sampler and tokens per step: accuracy, forwards, tokens per second
     curves(records)    one row per recipe and sampler: AUP, and the most tokens per forward at non-inferior accuracy
 
-Every table is of one engine, device and numerics class. Rates are ratios of sums, not means of ratios.
+A setting is one recipe with one sampler and decoding plan; composites (`repro.results.tables.parallelism`) combine
+accuracy and speed over settings. Every section of a table is of one engine, device and numerics class. Rates are ratios
+of sums, not means of ratios.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 PART = "decoding_speed"
 LEVEL = 0.95  # of the interval of an accuracy
 WHERE = ("suite", "scale", "engine", "device", "numerics")
-"""Columns that define a section of the tables."""
+"""Columns whose values define a section of the tables: no number is compared across sections."""
 CELLS = (
     *WHERE,
     *("recipe", "preset", "tokens_per_step", "accuracy", "accuracy_se", "accuracy_sd_seeds", "accuracy_low"),
@@ -79,7 +81,8 @@ ADAPTIVE_PINS = re.compile(r":[\w.]+=[^,+]+(?:,[\w.]+=[^,+]+)*")
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """A setting, where its runs were timed (`WHERE`), and the speed of each run."""
+    """A setting, the values of the columns `WHERE` for its runs (suite, scale, engine, device, numerics class), and the
+    measured speed of each run."""
 
     where: tuple[str, ...]
     setting: Setting
@@ -87,7 +90,8 @@ class Timed:
 
 
 def cells(records: Sequence[Record]) -> list[Timed]:
-    """Settings of every engine, device and numerics class, in a fixed order. A run is one network and sampling seed."""
+    """Timed settings in the records of decoding speed, separate by engine, device, numerics class and clock, in a fixed
+    order. A run of a setting is one network and sampling seed."""
     found: dict[tuple[str, ...], list[Record]] = {}
     for record in sorted((r for r in records if r.question.task.get("part") == PART), key=_place):
         speed, labels = timed(record), record.labels
@@ -119,7 +123,9 @@ def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
     for record in records:
         checkpoint, answer = record.question.checkpoint, record.answer
         if not answer.counts or not answer.outcomes:
-            raise ValueError(f"record {record.id[:12]} holds no counts or outcomes; evaluate its suite again")
+            raise ValueError(
+                f"record {record.id[:12]} lacks counts or outcomes; remove it and evaluate its suite again"
+            )
         seed = (checkpoint.seed, record.question.seed, checkpoint.digest)
         runs.append(Run(seed=seed, outcomes=answer.outcomes, counts=answer.counts))
     setting = Setting(
@@ -134,7 +140,8 @@ def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
 
 
 def rule_of(setting: Setting) -> str:
-    """The sampler of a setting; of an adaptive one without its parameters, which take the role of tokens per step."""
+    """Preset of the sampler of a setting. Adaptive samplers are named without their parameters, which for them take the
+    role of tokens per step."""
     return setting.preset if setting.tokens_per_step else ADAPTIVE_PINS.sub("", setting.preset)
 
 
@@ -142,7 +149,7 @@ def rule_of(setting: Setting) -> str:
 
 
 def speeds(records: Sequence[Record]) -> DataFrame:
-    """One row per setting, columns `CELLS`."""
+    """Frame of speeds and accuracies, one row per setting; columns `CELLS`."""
     from pandas import DataFrame
 
     return DataFrame([_row(cell) for cell in cells(records)], columns=list(CELLS))
@@ -187,18 +194,19 @@ def _row(cell: Timed) -> dict[str, Any]:
 
 
 def _per_second(modes: Sequence[Latency | Throughput], count: str) -> float:
-    """A count per second: the ratio of sums over runs; the time of a run is the median over its passes."""
+    """The count with this name (a field of `Counts`) per second, as a ratio of sums over runs; the time of a run is the
+    median over its passes."""
     return sum(getattr(mode.counts, count) for mode in modes) / sum(median(mode.passes) for mode in modes)
 
 
 def _passes(modes: Sequence[Latency | Throughput]) -> list[float]:
-    """Useful tokens per second of every pass of every run."""
+    """Useful tokens (before the first end id or stop string) per second, for every pass of every run."""
     return [mode.counts.useful / seconds for mode in modes for seconds in mode.passes]
 
 
 def curves(records: Sequence[Record]) -> DataFrame:
-    """One row per recipe and sampler, columns `CURVES`; a composite that cannot be computed is empty, and the `note`
-    gives the reason."""
+    """Frame of composites, one row per recipe and sampler; columns `CURVES`. A composite that cannot be computed is
+    empty, and the `note` gives the reason."""
     from pandas import DataFrame
 
     places: dict[tuple[Any, ...], list[Setting]] = {}

@@ -1,4 +1,5 @@
-"""Markdown of results/tables/speed.md and parallelism.md, from the numbers of `repro.results.tables.speed`."""
+"""Markdown of results/tables/speed.md and results/tables/parallelism.md, from the frames of
+`repro.results.tables.speed`."""
 
 from __future__ import annotations
 
@@ -61,16 +62,16 @@ CURVE_HEAD = (
 
 
 WORDS = ("reference", "fastest", "fastest_alone")
-"""Columns of `CURVE_HEAD` that are empty where no composite is computed."""
+"""Columns of text in the frame of composites that are empty where no composite could be computed."""
 
 
 def speeds(numbers: DataFrame) -> str:
-    """The table of settings, as Markdown."""
+    """Markdown of speed.md, from the frame of `repro.results.tables.speed.speeds`."""
     return _sections("Speed", SPEED_CAPTION, numbers, SPEED_HEAD, _speed_line)
 
 
 def curves(numbers: DataFrame) -> str:
-    """The table of composites, as Markdown."""
+    """Markdown of parallelism.md, from the frame of `repro.results.tables.speed.curves`."""
     return _sections("Parallelism", CURVE_CAPTION, numbers, CURVE_HEAD, _curve_line)
 
 

@@ -1,4 +1,4 @@
-"""Numbers as text: CSV and uncertainties."""
+"""Text of numbers in tables: CSV files, and values with their uncertainties."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ if TYPE_CHECKING:
 
 
 def csv_text(numbers: DataFrame) -> str:
-    """CSV with at most six significant digits; an unknown number is empty."""
+    """CSV text of a frame, with at most six significant digits; a NaN is an empty field."""
     return numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def measured(value: float, se: float, sd_seeds: float) -> str:
-    """`1.8790 ± 0.0041, sd 0.0124` (standard error, standard deviation over seeds): two digits of the smaller
-    uncertainty; four significant digits of a value without one, "" for NaN."""
+    """Text `1.8790 ± 0.0041, sd 0.0124` of a value, its standard error and its standard deviation over train seeds,
+    rounded to two digits of the smaller uncertainty. NaN uncertainties are left out; a value without any has four
+    significant digits, NaN is ""."""
     if math.isnan(value):
         return ""
     known = [error for error in (se, sd_seeds) if error > 0]

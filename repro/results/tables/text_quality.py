@@ -1,11 +1,12 @@
-"""Quality of generated text, from records alone: the points of the frontier (gen_ppl against entropy) and their tables.
+"""Quality of generated text, from records alone: the points of the plot of gen_ppl against entropy, and their tables.
 
-    points(records)         one row per (checkpoint, sampler, tokens per step, temperature), and the reference rows
+    points(records)         one row per (checkpoint, sampler, tokens per step, temperature) or reference
     tables(records)         text_quality.md and .csv, matched.csv (differences at matched entropy)
 
 gen_ppl, entropy and MAUVE are printed together, because each alone can be improved at the expense of the others
-(`repro.evals.text_quality.samples`). Reference rows come from the data: held-out text, and rows that obtain one good
-number without being good text (a repeated phrase; tokens drawn by frequency).
+(`repro.evals.text_quality.samples`). A panel is one suite at one scale of the recipe. Reference rows are scored like
+samples but come from the data: held-out text, and rows that obtain one good number without being good text (a repeated
+phrase; tokens drawn by frequency).
 """
 
 from __future__ import annotations
@@ -62,10 +63,11 @@ REMEDY = "No records yet: `python -m repro.evals --suite quality.text`, then `py
 
 
 def points(records: Sequence[Record]) -> DataFrame:
-    """One row per point: its numbers with their errors, gen_ppl with its band at the entropy of the point. `line`: a
-    sampler, or a kind of reference rows. ValueError if two protocols would share a panel.
+    """Frame with one row per point of the plot: its numbers with their errors, and the bootstrap interval of gen_ppl at
+    the entropy of the point; columns `COLUMNS`. `line`: a sampler, or one of the reference rows in REFERENCES.
+    ValueError if two protocols would share a panel.
 
-    Reference rows do not depend on a network: each kind is one point of a panel, whatever model its records name.
+    Reference rows do not depend on a network: a panel has one point for each of them, whatever model its records name.
     """
     from pandas import DataFrame
 
@@ -100,7 +102,7 @@ def points(records: Sequence[Record]) -> DataFrame:
 
 
 def _without_draws(protocol: str) -> str:
-    """The protocol without how tokens were drawn, which reference rows do not have."""
+    """Canonical JSON of a protocol without `draws` (how tokens were drawn), which reference rows do not have."""
     return text(without(json.loads(protocol), "draws"))
 
 
@@ -127,7 +129,8 @@ def _order(point: dict) -> tuple:
 
 
 def compared(records: Sequence[Record], drawn: DataFrame) -> tuple[list[Sweep], list[Difference]]:
-    """The sweeps of records and their differences at the entropy of the real text in `drawn`, the frame of `points`."""
+    """Temperature sweeps in the records (`matched.sweeps`), and the differences of their log gen_ppl at the entropy of
+    real text, which the frame `drawn` of `points` contains."""
     real = drawn[drawn.line == "real"]
     found = sweeps(records)
     return found, differences(found, dict(zip(real.panel, real.entropy, strict=True)))
@@ -137,7 +140,8 @@ def compared(records: Sequence[Record], drawn: DataFrame) -> tuple[list[Sweep], 
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """text_quality.md, text_quality.csv and matched.csv (name -> text), without records of older versions of a part."""
+    """Texts of text_quality.md, text_quality.csv and matched.csv, by file name. Records with an older version of a
+    component (`repro.results.versions`) are left out."""
     from repro.results.tables.text import csv_text
 
     records = latest(records)
@@ -192,7 +196,8 @@ def _matched(found: Sequence[Difference]) -> str:
 
 
 def _chance(p: float | None) -> str:
-    """p, printed to two digits; smaller values than 0.0001 are beyond the accuracy of the normal approximation."""
+    """Text of a p-value, to two digits; smaller values than 0.0001 are beyond the accuracy of the normal approximation,
+    None is ""."""
     return "" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
