@@ -142,7 +142,9 @@ class TransformersJudge(Judge):
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         except (OSError, ValueError) as error:
-            raise ValueError(f"{folder} holds no causal LM ({str(error).splitlines()[0]})") from None
+            raise ValueError(
+                f"{folder} holds no causal LM saved by transformers ({str(error).splitlines()[0]})"
+            ) from None
         if tokenizer is None:
             raise ValueError(f"{folder} holds no tokenizer; save it in the same folder as the network")
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
