@@ -87,7 +87,7 @@ class Files(Documents):
         stride = self.heldout_stride
         if len(texts) < stride:
             raise ValueError(
-                f"{self.path} has {len(texts)} documents; heldout_stride={stride} would hold out none; give a smaller one"
+                f"{self.path} has {len(texts)} documents; heldout_stride={stride} would hold out none; reduce it"
             )
         return _strided(iter(texts), stride, split)
 

@@ -197,7 +197,8 @@ class Text(Written):
     """Rows of every L ids of each document, without the remainder; every position is a candidate (corrupted and
     scored).
 
-    Ids 0..V-1 are the tokenizer's, V is the mask, V + 1 a BOS that no row contains (left-to-right models start from it).
+    Ids 0..V-1 are the tokenizer's, V is the mask, V + 1 a BOS that no row contains (left-to-right models start from
+    it).
     """
 
     def __post_init__(self) -> None:

@@ -149,7 +149,7 @@ def diffusion(process: Process) -> Diffusion:
     """`process` itself, typed as one with a noise level; ValueError for autoregression, which has none."""
     if not isinstance(process, Diffusion):
         raise ValueError(
-            "this needs a noise level, and a left-to-right process has none; use a diffusion model"
+            "this step needs a noise level, and left_to_right has none; use a model with absorbing or uniform noise"
         )
     return process
 
