@@ -1,11 +1,12 @@
-"""Published numbers as data: evals/published.toml, read strictly into cells.
+"""Published numbers as data: evals/published.toml, read into cells, one per number. An unknown field is an error.
 
     cells = read()                              # every number, each with the settings that a record must have
     find(cells, "duo.t5.mdlm.1024")
 
 A table of the file is a grid as printed: rows (methods), columns (numbers of steps, corpora, tasks), one value each; a
-cell is called TABLE.ROW.COLUMN. `asked` maps settings to values, those of table, row and column together: a setting is
-a dotted place in a record's question (`plan.steps`, `protocol.judge`) or `preset`, a label.
+cell is called TABLE.ROW.COLUMN. `asked` maps settings to the values that an evaluation must have; those of table, row
+and column are combined. A setting is a dotted path in the `question` of a record (`plan.steps`, `protocol.judge`), or
+`preset`, the name of the sampler.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ Asked = Mapping[str, str | int | float | bool]
 
 
 class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where numbers were printed, and when (YYYY-MM, or YYYY)."""
+    """Publication that printed numbers: its citation, and its date (YYYY-MM, or YYYY)."""
 
     cite: str
     date: str
 
 
 class Column(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`items`: the number of independent items of a published share, 0 if unknown or no share; `task`, `metric`:
-    replace those of the table."""
+    """Column of a published table. `asked`: settings of its numbers (see the module); `items`: number of independent
+    items of which the published number is a share, 0 if unknown or if it is no share; `task`, `metric`: replace those
+    of the table unless empty."""
 
     name: str
     asked: dict[str, str | int | float | bool] = {}
@@ -44,10 +46,10 @@ class Column(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`of`: checkpoints or recipes, as records label them, that the number is about; `needs`: what a run requires;
-    `like`: a released checkpoint of the same size and cost, for estimates where none of `of` is available; `called`: a
-    name shared by numbers of several sources that should be equal; `unstated`: settings that the source does not
-    state."""
+    """Row of a published table: the `values` of one method by column. `of`: checkpoints or recipes, as records label
+    them, that the numbers are about; `needs`: what a run requires; `asked`: settings (see the module); `like`: a
+    released checkpoint of the same size and cost, for estimates where none of `of` is available; `called`: a name
+    shared by numbers of several sources that should be equal; `unstated`: settings that the source does not state."""
 
     name: str
     of: list[str]
@@ -60,8 +62,10 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Grid(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The margin is the largest difference that counts as none: a share of the value (`relative`) or in its unit
-    (`absolute`). `scale` converts a printed value to a record's unit (0.01 for per cent)."""
+    """A published table (`where` in its `source`). Its margin is the largest difference that counts as agreement: a
+    share of the value (`relative`) or in its unit (`absolute`). `scale` converts a printed value to the unit of a
+    record (0.01 for per cent). `task`, `metric`: those of the records to compare; `asked`: settings (see the
+    module)."""
 
     name: str
     title: str
@@ -84,8 +88,8 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedCell:
-    """One published number: `value` and `margin` in the unit of a record, `printed` as in its source. The other fields
-    are those of `Grid`, `Row` and `Column`; `repro.evals.published.price` estimates the cost of a run."""
+    """One published number with the settings that a comparable evaluation must have. `value` and `margin` are in the
+    unit of a record, `printed` is as in its source; the other fields are those of `Grid`, `Row` and `Column`."""
 
     name: str
     table: str
@@ -107,12 +111,12 @@ class PublishedCell:
 
     @property
     def row(self) -> str:
-        """TABLE.ROW, the name of all cells of a row."""
+        """Name of the table and row, TABLE.ROW, which selects all cells of the row."""
         return self.name.rpartition(".")[0]
 
 
 def read(path: Path = FILE) -> list[PublishedCell]:
-    """Every cell of a file, in order; ValueError names the invalid field, table or cell."""
+    """All cells in a file of published numbers, in order; ValueError names the invalid field, table or cell."""
     try:
         data = msgspec.toml.decode(path.read_bytes(), type=_File)
     except msgspec.DecodeError as error:
@@ -130,7 +134,9 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
     if grid.source not in data.sources:
         raise ValueError(f"{where}: no source {grid.source!r}; {nearest(grid.source, data.sources)}")
     if (grid.relative is None) == (grid.absolute is None):
-        raise ValueError(f"{where}: give one margin, 'relative' or 'absolute'")
+        raise ValueError(
+            f"{where}: the table has both or neither of 'relative' and 'absolute'; give one margin"
+        )
     for name in row.values:
         if name not in columns:
             raise ValueError(f"{where}: no column {name!r}; {nearest(name, columns)}")
@@ -167,7 +173,8 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
 
 
 def under(cells: Sequence[PublishedCell], name: str) -> list[PublishedCell]:
-    """The cell of a name, or all cells of a TABLE, a TABLE.ROW; ValueError names the nearest."""
+    """The cells that a name selects: TABLE.ROW.COLUMN one, TABLE.ROW a row, TABLE a whole table. For an unknown name,
+    ValueError suggests the one of most similar spelling."""
     found = [cell for cell in cells if name in (cell.name, cell.row, cell.table)]
     if not found:
         names = {each for cell in cells for each in (cell.name, cell.row, cell.table)}
@@ -176,7 +183,8 @@ def under(cells: Sequence[PublishedCell], name: str) -> list[PublishedCell]:
 
 
 def find(cells: Sequence[PublishedCell], name: str) -> PublishedCell:
-    """The cell of a name; ValueError names the nearest."""
+    """The cell called `name`, TABLE.ROW.COLUMN. For an unknown name, ValueError suggests the one of most similar
+    spelling."""
     for cell in cells:
         if cell.name == name:
             return cell
@@ -185,8 +193,8 @@ def find(cells: Sequence[PublishedCell], name: str) -> PublishedCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
-    """Published cells of one name (`called`) that differ by more than their margins, in descending order of value;
-    `fields`: the settings in which they differ."""
+    """Published numbers that share a name (`called`) and should be equal, but differ by more than their margins.
+    `cells`: in descending order of value; `fields`: the settings in which they differ."""
 
     called: str
     cells: tuple[PublishedCell, ...]
@@ -198,7 +206,7 @@ class Disagreement:
 
 
 def disagreements(cells: Sequence[PublishedCell]) -> list[Disagreement]:
-    """Names under which sources print different numbers, in descending order of their ratio."""
+    """Names under which sources print different numbers, in descending order of the ratio of largest to smallest."""
     groups: dict[str, list[PublishedCell]] = {}
     for cell in cells:
         if cell.called:
@@ -214,7 +222,8 @@ def disagreements(cells: Sequence[PublishedCell]) -> list[Disagreement]:
 
 
 def stated(cell: PublishedCell, place: str) -> str:
-    """The value of a setting of a cell, for printing."""
+    """Text of the value of a setting (a dotted path) of a cell: `not stated` if its source does not say it, `not given`
+    if the cell does not require it."""
     if place in cell.unstated:
         return "not stated"
     if place not in cell.asked:

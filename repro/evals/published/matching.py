@@ -1,6 +1,6 @@
-"""Whether a question answers a published number: the settings of the number, compared with those of the question.
+"""Comparison of the settings of a published number (cell) with those of an evaluation (the `question` of a record).
 
-differing(cell, question, preset)    the settings that differ, in words; empty: the question answers the cell
+differing(cell, question, preset)    the settings that differ, as sentences; empty: the result is comparable
 labelled(records, name)              the records of a checkpoint or recipe
 """
 
@@ -17,7 +17,8 @@ from repro.results.record import Record, text
 
 
 def differing(cell: PublishedCell, question: Mapping[str, Any], preset: str | None) -> dict[str, str]:
-    """`SETTING is OURS, published PUBLISHED` for every setting of the cell that differs; a limited task differs too.
+    """Sentences `SETTING is OURS, published PUBLISHED`, by setting (a dotted path), for the settings in which the
+    evaluation `question` differs from the cell. An evaluation with a limit on the items of its task differs too.
 
     Presets are compared by their samplers, because labels also describe blocks and caches, which belong to the plan.
     """
@@ -37,24 +38,27 @@ def differing(cell: PublishedCell, question: Mapping[str, Any], preset: str | No
 
 
 def another_plan(differences: Mapping[str, str]) -> bool:
-    """Whether questions differ in sampler and plan alone, so that they belong to one grid under one protocol."""
+    """Whether the `differences` (of `differing`) are of sampler and decoding plan alone, so that cell and evaluation
+    belong to one table under one protocol."""
     return all(place == "preset" or place.startswith("plan.") for place in differences)
 
 
 @lru_cache
 def _rule(name: str) -> dict[str, Any]:
-    """The canonical form of a preset's sampler."""
+    """Canonical form (a JSON object of name, version and settings) of the sampler of a preset."""
     from repro.samplers.presets import preset
 
     return parts.canonical(preset(name))
 
 
 def called(task: Mapping[str, Any], label: str) -> tuple[str, ...]:
-    """The names of a task: in its suite (`label`), in lm-eval, and of its part."""
+    """Names of a task, given in canonical form: in its suite (`label`), in lm-eval, and of its class in the registry
+    (`part`)."""
     return tuple(name for name in (label, task.get("task"), task.get("part")) if isinstance(name, str))
 
 
 def labelled(records: Sequence[Record], name: str) -> list[Record]:
-    """Records of a checkpoint or recipe; records of a released checkpoint `lab/NAME` may have the label NAME."""
+    """Records whose label of checkpoint or recipe is `name`; those of a released checkpoint `lab/NAME` may have the
+    label NAME alone."""
     wanted = {name, name.rpartition("/")[2]}
     return [record for record in records if wanted & {record.labels.checkpoint, record.labels.recipe}]

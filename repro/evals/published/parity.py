@@ -3,9 +3,10 @@
     python -m repro.checkpoint parity X --fixture DIR              exit code 1 if a deviation exceeds its tolerance
     python -m repro.checkpoint parity X --fixture DIR --record     write a fixture of checkpoint X
 
-A fixture is `fixture.json` and `fixture.safetensors`; anyone can record one with the authors' code.
+A fixture holds inputs and the recorded outputs of a network, in the files `fixture.json` and `fixture.safetensors` of
+one folder; anyone can record one with the authors' code.
 
-Shape suffixes: B rows, L tokens, N selected positions (True in `where`, row by row), V ids of the vocabulary.
+Shapes: B rows, L positions, N selected positions (True in `where`, row by row), V vocabulary size.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 NOTE, TENSORS = "fixture.json", "fixture.safetensors"
 ROWS, LENGTH = 2, 32
-"""Rows and tokens of a recorded fixture; at least two blocks for a network that writes blocks."""
+"""Number of rows and tokens per row of a fixture written by `record`; a row has at least two blocks if the network
+generates block by block."""
 
 
 class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One prompt decoded by a deterministic preset, and the generated ids."""
+    """A prompt (token ids), the deterministic sampler `preset` and lengths with which it was decoded, and the generated
+    `ids`."""
 
     preset: str
     gen_length: int
@@ -42,8 +45,9 @@ class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """fixture.json. `of`: the checkpoint's name; `recorded`: with which code, commit, device and precision;
-    `logits_within`, `nll_within`: tolerances of a logit and of the negative log-likelihood of a row, in nats."""
+    """Content of fixture.json. `of`: name of the checkpoint; `recorded`: code, commit, device and precision with which
+    the outputs were computed; `logits_within`, `nll_within`: tolerances of a logit and of the negative log-likelihood
+    of a row, in nats."""
 
     format: int
     of: str
@@ -55,9 +59,10 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 @dataclass(frozen=True)
 class Fixture:
-    """Inputs `ids` [B, L] at times `t` ([B] or [B, L]; None for a network without time conditioning), and outputs at
-    the positions `where` [B, L]: raw `logits` [N, V], before ids are forbidden, and the negative log-likelihood `nll`
-    [B] of the ids `target` [B, L], summed over positions."""
+    """Inputs and recorded outputs of a network. Inputs: `ids` [B, L] at diffusion times `t` ([B] or [B, L]; None for a
+    network without time conditioning). Outputs at the N positions `where` [B, L] is True: raw `logits` [N, V], before
+    forbidden ids are set to -inf, and the negative log-likelihood `nll` [B], in nats, of the ids `target` [B, L],
+    summed over positions."""
 
     note: Note
     ids: Tensor
@@ -70,7 +75,8 @@ class Fixture:
 
 @dataclass(frozen=True)
 class Deviation:
-    """One comparison: what is compared, the largest difference (or the number of tokens that differ), its tolerance."""
+    """Result of one comparison with a fixture: `what` is compared, the largest difference `found` (of decodes: the
+    number of tokens that differ), and the tolerance `allowed`."""
 
     what: str
     found: float
@@ -82,7 +88,7 @@ class Deviation:
 
 
 def read(folder: Path) -> Fixture:
-    """Read a fixture; ValueError names what is missing or malformed."""
+    """The fixture in a folder; ValueError names what is missing or malformed."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -95,7 +101,9 @@ def read(folder: Path) -> Fixture:
     except (msgspec.DecodeError, SafetensorError) as error:
         raise ValueError(f"{folder} is not a fixture ({error}); docs/parity.md gives the format") from None
     if note.format != FORMAT:
-        raise ValueError(f"{folder / NOTE}: format {note.format}, this code reads {FORMAT}")
+        raise ValueError(
+            f"{folder / NOTE}: format is {note.format}, but this code reads {FORMAT}; record the fixture again"
+        )
     names = {"ids", "where", "target", "logits", "nll"}
     odd = sorted((tensors.keys() - {"t"}) ^ names)
     if odd:
@@ -118,25 +126,27 @@ def read(folder: Path) -> Fixture:
         raise ValueError(f"{folder / TENSORS}: 'where' selects no position; set at least one")
     if tensors["logits"].ndim != 2 or len(tensors["logits"]) != int(where.sum()):
         raise ValueError(
-            f"{folder / TENSORS}: {len(tensors['logits'])} rows of logits for {int(where.sum())} positions"
+            f"{folder / TENSORS}: 'logits' has shape {shapes['logits']}; give one row of V logits for each of the "
+            f"{int(where.sum())} positions that 'where' selects"
         )
     for number, each in enumerate(note.decodes):
         if not each.prompt or len(each.ids) != each.gen_length:
             raise ValueError(
-                f"{folder / NOTE}: decode {number} has {len(each.prompt)} prompt ids and {len(each.ids)} generated;"
-                f" give 1 or more, and gen_length={each.gen_length}"
+                f"{folder / NOTE}: decode {number} has {len(each.prompt)} ids of a prompt and {len(each.ids)} "
+                f"generated ids; give 1 or more of the former, and gen_length={each.gen_length} of the latter"
             )
     target, logits = tensors["target"].long(), tensors["logits"].double()
     return Fixture(note, ids, tensors.get("t"), where, target, logits, tensors["nll"].double())
 
 
 def compare(model: Model, fixture: Fixture) -> list[Deviation]:
-    """Compare every number of a fixture with the model's, without the logits of ids that are never clean tokens.
-    ValueError if ids or times of the fixture do not fit the network."""
+    """Deviations of a model from a fixture: of logits (except those of ids that are never clean tokens), of negative
+    log-likelihoods, and of each decode. ValueError if ids or times of the fixture do not fit the network."""
     vocab_size = len(model.denoiser.forbidden)
     if fixture.logits.shape[1] != vocab_size:
         raise ValueError(
-            f"the logits of the fixture have {fixture.logits.shape[1]} ids, those of this network {vocab_size}"
+            f"the logits of the fixture have {fixture.logits.shape[1]} ids, those of this network {vocab_size}; "
+            f"give the checkpoint of which the fixture is, {fixture.note.of}"
         )
     named = {"ids": fixture.ids.flatten().tolist(), "target": fixture.target.flatten().tolist()}
     named |= {f"decode {n}": [*each.prompt, *each.ids] for n, each in enumerate(fixture.note.decodes)}
@@ -144,13 +154,15 @@ def compare(model: Model, fixture: Fixture) -> list[Deviation]:
         odd = next((i for i in ids if not 0 <= i < vocab_size), None)
         if odd is not None:
             raise ValueError(
-                f"{name} of the fixture contains {odd}, but this network's ids are 0 to {vocab_size - 1}"
+                f"{name} of the fixture contains id {odd}, but this network's ids are 0 to {vocab_size - 1}; "
+                f"give the checkpoint of which the fixture is, {fixture.note.of}"
             )
     if (fixture.t is not None) != model.denoiser.time_conditioned:
         raise ValueError(
-            "the network is time-conditioned, but the fixture has no t"
+            "the network is conditioned on time, but the fixture has no tensor 't'; give a fixture of this checkpoint"
             if model.denoiser.time_conditioned
-            else "the fixture has t, but the network is not time-conditioned"
+            else "the fixture has a tensor 't', but the network is not conditioned on time; "
+            "give a fixture of this checkpoint"
         )
     logits = _logits(model, fixture.ids, fixture.t, fixture.where)
     nll = _nll(model, logits, fixture.where, fixture.target)
@@ -167,8 +179,8 @@ def compare(model: Model, fixture: Fixture) -> list[Deviation]:
 
 
 def record(model: Model, folder: Path) -> None:
-    """Write a fixture of a model: random ids, half of them noisy at t = 0.5, and a deterministic decode if the process
-    has one."""
+    """Write a fixture of a model into a new folder: its outputs for random ids of which half are noisy at time t = 0.5,
+    and one deterministic decode, except for uniform noise."""
     from safetensors.torch import save_file
 
     fixture = _recorded(model)
@@ -215,7 +227,8 @@ def _recorded(model: Model) -> Fixture:
 
 
 def _decodes(model: Model, ids: list[int]) -> list[Decode]:
-    """One decode by a deterministic preset; uniform noise has none."""
+    """List of one decode of a prompt from `ids` by a deterministic preset; empty for uniform noise, which has no such
+    preset."""
     process = model.recipe.process
     if process.redraws:
         return []
@@ -242,7 +255,8 @@ def _decode(model: Model, given: Decode) -> list[int]:
 
 
 def _logits(model: Model, ids: Tensor, t: Tensor | None, where: Tensor) -> Tensor:
-    """Raw logits [N, V] at the positions `where`, float64 on the CPU, without forbidding ids."""
+    """Raw logits [N, V] of the network at the N positions where `where` [B, L] is True, float64 on the CPU; forbidden
+    ids are not set to -inf."""
     from repro.core.lazy import torch
     from repro.models.attention import Mask
 
@@ -254,7 +268,8 @@ def _logits(model: Model, ids: Tensor, t: Tensor | None, where: Tensor) -> Tenso
 
 
 def _nll(model: Model, logits: Tensor, where: Tensor, target: Tensor) -> Tensor:
-    """Negative log-likelihood [B] in nats, summed over `where`."""
+    """Negative log-likelihood per row [B], in nats, of the ids `target` [B, L], summed over the positions `where` [B,
+    L]; from raw logits [N, V]."""
     from repro.core.lazy import torch
 
     clean = logits.masked_fill(model.denoiser.forbidden.cpu(), -torch.inf).log_softmax(-1)

@@ -1,13 +1,13 @@
-"""The estimated cost of reproducing a published number: the question of a suite that answers it, its GPU hours, and the
-command to type or what is missing.
+"""Estimated cost (price) of reproducing a published number: the evaluation of a suite that is comparable with it, its
+GPU hours, and the command to type or what is missing.
 
     price(find(read(), "duo.t5.mdlm.1024"))    about .1 H100 hours, `python -m repro.evals cells duo.t5.mdlm.1024`
 
-A question answers a cell if its record would: same checkpoint, task and metric, and no setting that differs
-(repro.evals.published.matching). Hours are estimates of `python -m repro.evals plan` for one H100 with weights in
-bfloat16; those of a recipe are the estimates of its training. Where no question answers a cell, the price is that of
-the nearest question, or of the same question for a checkpoint of the same size (`like` in evals/published.toml), and
-`missing` names what is missing.
+A *cell* is one published number. An evaluation (the `question` of a record) answers it if checkpoint, task and metric
+are the same and no setting differs (repro.evals.published.matching). Hours are estimates of `python -m repro.evals
+plan` for one H100 with weights in bfloat16; those of a recipe are the estimates of its training. Where no evaluation
+answers a cell, the price is that of the evaluation with the fewest different settings, or of the same evaluation of a
+checkpoint of the same size (`like` in evals/published.toml), and `missing` names what is missing.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from repro.training.cost import plan as training
 
 DEVICE = "h100"
 PRECISION: Precision = "bfloat16"
-"""Precision of released weights in `cells` and suite groups."""
+"""Precision of the weights of released checkpoints in the command `cells` and in suite groups."""
 
 
 def shown(hours: float) -> str:
-    """Hours to two significant digits, without an exponent."""
+    """Text of a number of hours, to two significant digits, without an exponent."""
     return f"{hours:.2g}" if hours < 100 else f"{float(f'{hours:.2g}'):,.0f}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """`hours` of one H100 (None: unknown); `run`: a name shared by cells that one run answers; `command`: what to type
-    where that answers the cell; `missing`: else, what prevents it; `trained`: whether the hours are those of training
-    a recipe."""
+    """Estimated cost of reproducing a published number: `hours` of one H100 (None: unknown). `run`: a name shared by
+    the numbers that one run reproduces; `command`: what to type, "" if no command reproduces the number; `missing`: in
+    that case, what prevents it; `trained`: whether the hours are those of training a recipe."""
 
     run: str
     hours: float | None
@@ -54,7 +54,7 @@ class Price:
     trained: bool = False
 
     def say(self, needs: str) -> str:
-        """The price in words."""
+        """Sentence with the hours and the command, or what is missing; `needs`: what a run requires (`Row.needs`)."""
         hours = "cost unknown" if self.hours is None else f"about {shown(self.hours)} H100 hours"
         if self.trained and self.hours is not None:
             hours += f" to train {self.run}"
@@ -65,7 +65,8 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A question of a suite for a released checkpoint with its estimated cost; `question`: as in its record."""
+    """An evaluation of a released checkpoint in a suite, with its estimated cost `line`; `question`: its settings as in
+    a record."""
 
     ckpt: str
     suite: str
@@ -81,7 +82,7 @@ class Asked:
 
 
 def price(cell: PublishedCell) -> Price:
-    """The price of answering a cell."""
+    """Estimated cost of reproducing a published number."""
     there = _listed(cell)
     near = nearest(cell, there)
     if near is not None and not near[0]:
@@ -103,13 +104,14 @@ def price(cell: PublishedCell) -> Price:
 
 
 def answering(cell: PublishedCell) -> Asked | None:
-    """The question whose record answers a cell; None if no suite has one."""
+    """Evaluation in a suite whose result is comparable with a published number; None if no suite has one."""
     near = nearest(cell, _listed(cell))
     return None if near is None or near[0] else near[1]
 
 
 def nearest(cell: PublishedCell, names: Sequence[str]) -> tuple[dict[str, str], Asked] | None:
-    """The question of one of these checkpoints that differs in fewest settings, and these; None if there is none."""
+    """Evaluation of the cell's task, by one of the checkpoints `names`, that differs from the cell in the fewest
+    settings, preceded by those settings (setting -> sentence); None if no suite of these checkpoints has the task."""
     found = [
         (_differing(cell, each), each)
         for name in names
@@ -120,7 +122,8 @@ def nearest(cell: PublishedCell, names: Sequence[str]) -> tuple[dict[str, str], 
 
 
 def _differing(cell: PublishedCell, asked: Asked) -> dict[str, str]:
-    """Settings that differ, and the metric if the answer would not contain it."""
+    """Settings in which an evaluation differs from a cell, as sentences by setting; among them `metric`, if its result
+    would not contain that of the cell."""
     found = differing(cell, asked.question, asked.cell.preset)
     if not asked.cell.task.gives(cell.metric):
         found["metric"] = f"no answer to {asked.cell.task.name} of {asked.suite} holds {cell.metric}"
@@ -137,7 +140,7 @@ def _asked(cell: PublishedCell, asked: Asked) -> Price:
 
 
 def _missing(cell: PublishedCell, there: Sequence[str]) -> str:
-    """Why no question is comparable with a cell."""
+    """What is missing to reproduce a cell; `there`: its released checkpoints that are in evals/checkpoints.toml."""
     if there:
         return f"a question of {cell.task} in a suite of {there[0]}"
     if cell.of:
@@ -146,7 +149,7 @@ def _missing(cell: PublishedCell, there: Sequence[str]) -> str:
 
 
 def _listed(cell: PublishedCell) -> list[str]:
-    """The released checkpoints among those that could answer a cell."""
+    """Names of the checkpoints that a cell is about and that are in evals/checkpoints.toml."""
     return [name for name in cell.of if _entry(name) is not None]
 
 
@@ -157,10 +160,12 @@ def _entry(name: str) -> Entry | None:
 
 @lru_cache
 def questions(ckpt: str) -> tuple[Asked, ...]:
-    """Every question of the suites of a released checkpoint; ValueError if it is not in evals/checkpoints.toml."""
+    """Every evaluation in the suites of a released checkpoint; ValueError if it is not in evals/checkpoints.toml."""
     entry = _entry(ckpt)
     if entry is None:
-        raise ValueError(f"no checkpoint {ckpt!r} in evals/checkpoints.toml")
+        raise ValueError(
+            f"no checkpoint {ckpt!r} in evals/checkpoints.toml; give a name that this file lists"
+        )
     return tuple(asked for suite in entry.suites for asked in _of_suite(entry, suite))
 
 
@@ -178,5 +183,6 @@ def _of_suite(entry: Entry, suite: str) -> Iterator[Asked]:
 
 
 def _protocol(task: Task) -> dict[str, Any]:
-    """The protocol, without what depends on a loaded judge."""
+    """Protocol of a task as in a record, without what is only known once the language model that scores text (judge) is
+    loaded."""
     return task.protocol_without_judge() if isinstance(task, TextQualityTask) else task.protocol()

@@ -1,11 +1,12 @@
-"""Suite groups such as `flagship`: rows that run several requests one after another; and requests from published cells.
+"""Suite groups such as `flagship`: rows of several evaluation requests, run one after another; also the command
+`cells`, which evaluates what reproduces published numbers (cells).
 
-    python -m repro.evals plan --suite flagship                # rows, questions, hours; nothing is loaded
-    python -m repro.evals cells duo.t5.mdlm,duo.t5.duo         # every question that answers these cells
+    python -m repro.evals plan --suite flagship                # rows, evaluations, hours; nothing is loaded
+    python -m repro.evals cells duo.t5.mdlm,duo.t5.duo         # every evaluation that reproduces these cells
     python -m repro.evals --suite silver --max-hours 6         # stops in time; the same command continues
 
-A row of evals/suites/NAME.toml lists published cells (repro.evals.published.price finds the question that answers each)
-or tasks of a suite. A cell that no question answers is skipped with its reason.
+A row of evals/suites/NAME.toml lists published cells (repro.evals.published.price finds the evaluation that reproduces
+each) or tasks of a suite. A cell that no evaluation reproduces is skipped with its reason.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ from repro.samplers.plan import Plan as Decoding
 from repro.samplers.sampler import Sampler
 
 Key = tuple[str, Sampler | None, Decoding | None]
-"""Identifies a question within a suite: task, sampler, plan."""
+"""Key of an evaluation within a suite: name of its task, sampler, decoding plan."""
 
 
 class RowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One request of a row: `cells` (names of cells, rows or tables of evals/published.toml), or `tasks` of a `suite`
-    (none: all) for the checkpoint `ckpt`; at most `limit` items and `samples` texts (0: as the suite says)."""
+    """One evaluation request of a row: `cells` (names of cells, rows or tables of evals/published.toml), or `tasks` of
+    a `suite` (none: all) for the checkpoint `ckpt`. `limit`, `samples`: largest number of items per task and of sampled
+    texts (0: as the suite says)."""
 
     cells: list[str] = []
     ckpt: str = ""
@@ -50,7 +52,8 @@ class RowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of a suite group: its title, its requests, and when its result counts as an answer (`verdict`)."""
+    """A row of a suite group: its name and title, its requests `asks`, and a sentence that says when its result counts
+    as a reproduction (`verdict`)."""
 
     name: str
     title: str
@@ -64,14 +67,15 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A request for one checkpoint, limited to the questions in `keys` (None: all of the suite)."""
+    """An evaluation request for one checkpoint, limited to the evaluations in `keys` (None: all of the suite)."""
 
     ckpt: str
     request: Request
     keys: frozenset[Key] | None
 
     def plan(self, device: str, asked: Precision | None) -> Plan:
-        """The estimated cost on a device by name, weights in the precision `asked` (None: the default)."""
+        """Estimated cost of the evaluations on the device of this name; `asked`: precision of the weights (None: see
+        `precision`)."""
         found = plan(self.ckpt, self.request, device, precision(self.ckpt, asked))
         chosen = [i for i, cell in enumerate(found.cells) if self._includes(cell)]
         return dataclasses.replace(
@@ -82,13 +86,15 @@ class Part:
         )
 
     def prepare(self, model: Model, out: Path | None, batch: int | None) -> Prepared:
-        """The grid to run; records go to OUT/raw, and a forward has at most `batch` rows."""
+        """The evaluations of a loaded model, ready to run. Records are written to OUT/raw of the folder `out`; a
+        forward pass has at most `batch` rows (None: chosen automatically)."""
         found = prepare(model, dataclasses.replace(self.request, out=out, batch=batch))
         cells = [cell for cell in found.cells if self._includes(cell)]
         return dataclasses.replace(found, cells=cells, skipped=self._relevant(found.skipped))
 
     def _relevant(self, skipped: list[Skip]) -> list[Skip]:
-        """Skips of the tasks of `keys`; the suite's other tasks do not belong to this request."""
+        """Those skipped tasks (with their reasons) that `keys` names; the other tasks of the suite are not
+        requested."""
         if self.keys is None:
             return skipped
         names = {f"task {name}" for name, _, _ in self.keys}
@@ -100,7 +106,8 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A row ready to run: its parts, the published cells that they answer, and the cells that no question answers."""
+    """A row ready to run: its requests `parts`, one per checkpoint and suite; the published `cells` that it lists; and
+    what is `skipped`, with the reason, because no evaluation reproduces it."""
 
     name: str
     title: str
@@ -111,7 +118,8 @@ class Step:
 
 
 def precision(ckpt: str, asked: Precision | None) -> Precision:
-    """The precision of weights in a suite group: `asked`, else bfloat16 for released weights and float32 for ours."""
+    """Precision of the weights of a checkpoint in a suite group: `asked`, or for None bfloat16 for a released
+    checkpoint and float32 for one that was trained with this package."""
     if asked is not None:
         return asked
     return PRECISION if released(ckpt) else "float32"
@@ -124,7 +132,8 @@ def is_suite_group(name: str) -> bool:
 
 
 def read_suite_group(name: str) -> list[Row]:
-    """Read the rows of evals/suites/NAME.toml; ValueError names the wrong field, cell, checkpoint or suite."""
+    """Rows of the suite group in evals/suites/NAME.toml; ValueError names the wrong field, cell, checkpoint or
+    suite."""
     path = suites.SUITES / f"{name}.toml"
     try:
         rows = msgspec.toml.decode(path.read_bytes(), type=_File).rows
@@ -138,9 +147,11 @@ def read_suite_group(name: str) -> list[Row]:
 
 def _check(asks: RowRequest) -> None:
     if bool(asks.cells) == bool(asks.suite):
-        raise ValueError("a request has either cells or a suite; give one of them")
+        raise ValueError("a request of a row has both or neither of 'cells' and 'suite'; give one of them")
     if bool(asks.suite) != bool(asks.ckpt) or (asks.tasks and not asks.suite):
-        raise ValueError("tasks belong to a suite, and a suite needs a checkpoint: give 'ckpt' and 'suite'")
+        raise ValueError(
+            "a request of a row that has one of 'ckpt', 'suite' and 'tasks' needs both 'ckpt' and 'suite'; give them"
+        )
     for name in asks.cells:
         under(_cells(), name)
     if asks.suite:
@@ -157,24 +168,32 @@ def _cells() -> list[PublishedCell]:
 
 
 def steps(rows: Sequence[Row], base: Request) -> list[Step]:
-    """Rows ready to run; `base` gives the seeds, and its limit and samples hold where a row has no smaller ones."""
+    """Rows ready to run. `base` is the request of the command line: its seeds are used, and its `limit` and `samples`
+    unless those of the row are smaller."""
     return [_step(row, base) for row in rows]
 
 
 def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step]:
-    """One step with the questions that answer published cells, put to the copy in the folder `ckpt` if given.
+    """A single step with the evaluations that reproduce the published cells `names`. `ckpt`: folder with a copy of
+    their checkpoint, named like it (None: the released checkpoint). `base`: see `steps`.
 
-    Raises ValueError, with the reason, if no question answers them, and for the folder of another checkpoint.
+    Raises ValueError, with the reason, if no evaluation reproduces the cells, or if the folder is of another
+    checkpoint.
     """
     row = Row(name=",".join(names), title="published cells", verdict="", asks=[RowRequest(cells=list(names))])
     step = _step(row, base)
     if not step.parts:
-        raise ValueError(f"nothing here answers {step.skipped[0].what}: {step.skipped[0].reason}")
+        raise ValueError(
+            f"no evaluation reproduces {step.skipped[0].what}: {step.skipped[0].reason}; name other cells"
+        )
     if ckpt is None:
         return [step]
     copy, asked = known(Path(ckpt).name), list(dict.fromkeys(part.ckpt for part in step.parts))
     if copy is None or asked != [copy.name]:
-        raise ValueError(f"these cells are of {' and '.join(asked)}; {ckpt!r} is no folder of that name")
+        raise ValueError(
+            f"these cells are of {' and '.join(asked)}; {ckpt!r} is no folder of that name: give one, and cells of one"
+            " checkpoint only"
+        )
     return [dataclasses.replace(step, parts=[dataclasses.replace(part, ckpt=ckpt) for part in step.parts])]
 
 
@@ -208,7 +227,8 @@ def _step(row: Row, base: Request) -> Step:
 
 
 def _least(row: int, base: int | None) -> int | None:
-    """The smaller of a row's number (0: none) and that of the command line (None: none)."""
+    """The smaller of two limits: that of a row (0: no limit) and that of the command line (None: no limit); None if
+    there is neither."""
     return min((each for each in (row, base) if each), default=None)
 
 
@@ -217,7 +237,7 @@ def _key(cell: Cell) -> Key:
 
 
 def commands(row: Row) -> list[str]:
-    """The commands that run one row, a line a request; names of cells that add no question are left out."""
+    """Command lines that run one row, one per request; names of cells that need no further evaluation are left out."""
     found = []
     for asks in row.asks:
         if asks.suite:
@@ -233,7 +253,8 @@ def commands(row: Row) -> list[str]:
 
 
 def _needed(names: Sequence[str]) -> list[str]:
-    """Names of cells that add a question to those of the names before them; all names if no cell has a question."""
+    """Those names of cells that need an evaluation which the names before them do not need; all names if no evaluation
+    reproduces any of the cells."""
     asked: set[tuple[str, str, Key]] = set()
     needed = []
     for name in names:
@@ -246,7 +267,7 @@ def _needed(names: Sequence[str]) -> list[str]:
 
 
 def by_checkpoint(found: Sequence[Step]) -> Iterator[tuple[str, list[Part]]]:
-    """All parts grouped by checkpoint, so that each is loaded once."""
+    """Requests of all steps, grouped by checkpoint, so that each is loaded once: pairs (checkpoint, its requests)."""
     every = [part for step in found for part in step.parts]
     for ckpt in dict.fromkeys(part.ckpt for part in every):
         yield ckpt, [part for part in every if part.ckpt == ckpt]

@@ -1,4 +1,5 @@
-"""The estimated cost of a suite group, row by row: questions, forwards and hours; nothing is loaded or run.
+"""Estimated cost (cost plan) of a suite group, row by row: evaluations, forward passes and hours. Nothing is loaded or
+run.
 
 python -m repro.evals plan --suite flagship [--device h100|h200|a100|cpu] [--json]
 """
@@ -17,7 +18,8 @@ from repro.model import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A row with the plans of its parts."""
+    """A row of a suite group (`step`) with the cost plan of each of its requests: forward passes and hours per
+    evaluation."""
 
     step: Step
     plans: list[Plan]
@@ -36,13 +38,13 @@ class Planned:
 
 
 def planned(steps: Sequence[Step], device: str, precision: Precision | None = None) -> list[Planned]:
-    """Plan every row for a device by name (ValueError names the nearest), weights in `precision` (None: the default of
-    suite groups)."""
+    """Cost plan of every row on the device of this name, with weights in `precision` (None: the default of suite
+    groups). For an unknown device, ValueError suggests the name of most similar spelling."""
     return [Planned(step=step, plans=[part.plan(device, precision) for part in step.parts]) for step in steps]
 
 
 def data(rows: Sequence[Planned]) -> dict[str, Any]:
-    """The plans as `--json` prints them."""
+    """Cost plans of the rows as the JSON object that `--json` prints."""
     return {
         "hours": sum(row.hours for row in rows),
         "questions_of_unknown_cost": sum(row.unknown for row in rows),
@@ -62,7 +64,7 @@ def data(rows: Sequence[Planned]) -> dict[str, Any]:
 
 
 def text(rows: Sequence[Planned]) -> Iterator[str]:
-    """The plans as lines of text."""
+    """Cost plans of the rows as lines of text."""
     assumed: dict[str, None] = {}
     for row in rows:
         yield f"{row.step.name}: {row.step.title}: {row.questions} questions, {_hours([row])}"

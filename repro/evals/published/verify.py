@@ -1,11 +1,11 @@
-"""Compare published numbers with records; state the cost of those that are not run.
+"""Compare published numbers (cells) with records, and estimate the cost of those that are not run.
 
     python -m repro.verify [RAW]                  # folder of records (default results/raw); may be empty
-    python -m repro.verify --cell duo.t5.mdlm.1024    # one cell, its cost first
+    python -m repro.verify --cell duo.t5.mdlm.1024    # one published number, its cost first
     python -m repro.verify --json
-    python -m repro.evals cells duo.t5.mdlm.1024      # run the question that answers it
+    python -m repro.evals cells duo.t5.mdlm.1024      # run the evaluation that reproduces it
 
-With d = ours - published, m the cell's margin (evals/published.toml) and se the standard error of both together:
+With d = our value - published value, m the margin of the cell (evals/published.toml) and se the standard error of d:
 
 pass             d lies within +-m, by two one-sided tests at 5 % (Schuirmann 1987)
 fail             |d| exceeds m, at a family-wise error of 5 % over all cells that could be compared (Holm 1979)
@@ -13,8 +13,8 @@ inconclusive     neither
 not comparable   no record has all the settings of the published number; the settings that differ are named
 not run          no record, or only records of another sampler or plan
 
-A perplexity is evaluated on the rows of the published one, so its error is that of its random draws alone. The error of
-a published number is known only for a share of a stated number of items; any other is taken as exact.
+A perplexity is evaluated on the rows of the published one, so its standard error is that of its random draws alone. The
+standard error of a published number is known only for a share of a stated number of items; any other is taken as exact.
 Exit code 1 if a cell fails, else 0.
 """
 
@@ -38,16 +38,17 @@ from repro.results.record import Metric, Record, text
 ALPHA = 0.05
 ANSWERS = ("pass", "fail", "inconclusive", "not comparable", "not run")
 PERPLEXITY = (
-    "perplexity"  # a part; its metric `draws_error` is the standard error of random draws alone, nats a token
+    "perplexity"  # a task; its `draws_error` is the standard error of random draws alone, in nats per token
 )
 FEW = 8  # disagreements printed; --json prints all of them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """The result for one cell: `answer` is one of ANSWERS, `why` the reason in words. `ours`: mean over seeds; `se`:
-    the standard error of both numbers; `p`: of a difference beyond the margin, adjusted by Holm; `price`: set where the
-    cell is not run."""
+    """Result of the comparison of one published number with records: `answer` is one of ANSWERS, `why` a sentence with
+    the reason. `ours`: our value, the mean over seeds; `se`: standard error of ours minus published; `p`: p-value of
+    the hypothesis that the difference is within the margin, adjusted by Holm; `price`: estimated cost, set if the
+    number is not run."""
 
     cell: PublishedCell
     answer: str
@@ -60,7 +61,7 @@ class Verification:
 
 # --- one cell -----------------------------------------------------------------------------------------------
 def verify(cells: Sequence[PublishedCell], records: Sequence[Record]) -> list[Verification]:
-    """The result for every cell, in order."""
+    """Result for every cell (published number), in order, from all records."""
     made = [_answer(cell, records) for cell in cells]
     compared = [i for i, verdict in enumerate(made) if verdict.p is not None]
     for i, p in zip(compared, holm([made[i].p or 0.0 for i in compared]), strict=True):
@@ -98,10 +99,10 @@ def _answer(cell: PublishedCell, records: Sequence[Record]) -> Verification:
 
 
 def _metric(cell: PublishedCell, record: Record) -> Metric | None:
-    """A record's metric for a cell; None if it has none.
+    """Metric of a record that is compared with a cell; None if the record does not have it.
 
-    A perplexity is evaluated on the published rows, so its standard error is that of its draws. Where the published
-    number is a bound, an exact value of ours answers too.
+    A perplexity is evaluated on the published rows, so its standard error is that of its random draws. Where the
+    published number is a bound, an exact value of ours is compared too.
     """
     metrics, exact = record.answer.metrics, cell.metric.removesuffix("_bound")
     if record.question.task.get("part") != PERPLEXITY:
@@ -120,14 +121,16 @@ def _not_run(cell: PublishedCell) -> Verification:
 
 
 def _first_difference(records: Sequence[Record]) -> str:
-    """The first difference between the questions of two records."""
+    """Sentence about the first difference between the evaluations of records of one cell."""
     subjects = {record.cell: record.question.subject for record in records}
     first, other, *_ = subjects.values()
     return difference(first, other) or "rounding differs"
 
 
 def _compared(cell: PublishedCell, metrics: Sequence[Metric]) -> Verification:
-    """Mean over seeds. Its standard error is not divided by their number, because seeds share the evaluated rows."""
+    """Result for a cell from the metrics of all seeds: their mean, its standard error and the p-value of a difference
+    beyond the margin. The standard error is not reduced by the number of seeds, because they share the evaluated
+    rows."""
     ours = fmean(metric.value for metric in metrics)
     errors = [metric.se for metric in metrics if metric.se is not None]
     if len(errors) < len(metrics):
@@ -142,7 +145,8 @@ def _compared(cell: PublishedCell, metrics: Sequence[Metric]) -> Verification:
 
 
 def beyond(d: float, se: float, margin: float) -> float:
-    """p-value of the hypothesis that the true difference is at most `margin` (two-sided z-test at +-margin)."""
+    """p-value of the hypothesis that the true difference is at most `margin` in size (two-sided z-test at +-margin).
+    `d`: measured difference; `se`: its standard error."""
     from scipy.stats import norm
 
     if se == 0:
@@ -151,7 +155,8 @@ def beyond(d: float, se: float, margin: float) -> float:
 
 
 def equivalent(d: float, se: float, margin: float) -> bool:
-    """Two one-sided tests: is the true difference within +-`margin`, at ALPHA?"""
+    """Whether the true difference is shown to lie within +-`margin`, by two one-sided tests at level ALPHA. `d`:
+    measured difference; `se`: its standard error."""
     from scipy.stats import norm
 
     return abs(d) + float(norm.ppf(1 - ALPHA)) * se <= margin
@@ -171,7 +176,8 @@ def _decided(verdict: Verification) -> Verification:
 
 # --- printing -----------------------------------------------------------------------------------------------
 def render(verdicts: Sequence[Verification]) -> Iterator[str]:
-    """The lines of the summary: counts by table, every cell that was compared, disagreements of sources."""
+    """Lines of the summary that `python -m repro.verify` prints: counts of results by table, every cell that was
+    compared, published numbers of one name that disagree."""
     yield from _counts(verdicts)
     for verdict in verdicts:
         if verdict.ours is not None or (verdict.answer == "not comparable" and not verdict.cell.unstated):
@@ -197,7 +203,8 @@ def _counts(verdicts: Sequence[Verification]) -> Iterator[str]:
 
 
 def _priced(verdicts: Sequence[Verification]) -> str:
-    """How many of the cells that are not run have a price, and the hours of their distinct runs, training separate."""
+    """Text with the number of cells that are not run and have an estimated cost, and with the hours of their runs, each
+    counted once, separately for evaluation and training; "" if every cell is run."""
     prices = [each.price for each in verdicts if each.price is not None]
     if not prices:
         return ""
@@ -221,7 +228,7 @@ def _disagreement(each: Disagreement) -> Iterator[str]:
 
 
 def card(verdict: Verification, among: Sequence[Verification]) -> Iterator[str]:
-    """The lines about one cell, its cost first; `among`: the results for all cells."""
+    """Lines that `--cell` prints about one published number, its cost first; `among`: the results for all cells."""
     cell, cells = verdict.cell, [each.cell for each in among]
     cost = verdict.price or price(cell)
     shared = sum(

@@ -155,7 +155,7 @@ def aup(points: Sequence[tuple[float, float]], constants: Pins, task: str) -> fl
     in any order.
 
     With rho ascending: rho_1 y_1 + 1/2 sum (rho_i - rho_{i-1}) (y_i W(y_i) + y_{i-1} W(y_{i-1})) over the points with
-    y >= y_1 - slack, W(y) = min(exp(-alpha (1 - y / y_max)), 1). `constants` gives slack, alpha and the y_max of `task`.
+    y >= y_1 - slack, W(y) = min(exp(-alpha (1 - y / y_max)), 1). `constants` gives slack, alpha and y_max of `task`.
     ValueError for no point, one out of range, or a task without y_max.
     """
     if not points:
@@ -164,7 +164,8 @@ def aup(points: Sequence[tuple[float, float]], constants: Pins, task: str) -> fl
         )
     if any(rho <= 0 or not 0 <= y <= 100 for rho, y in points):
         raise ValueError(
-            f"points={list(points)} of an AUP: give pairs of tokens per forward pass, above 0, and accuracy in per cent"
+            f"{list(points)} are not points of an AUP; give pairs of tokens per forward pass (above 0) and accuracy "
+            "in per cent"
         )
     y_max, alpha = constants.y_max(task), constants.aup.alpha
     ordered = sorted(points)
