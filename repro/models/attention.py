@@ -6,12 +6,12 @@ transformers silently turns a 2-D padding mask into None).
 
     Mask      which keys a query may see: padding, and blocks (block = 1 is causal, None bidirectional)
     Copies    the same for a noisy row followed by its clean copy
-    KVCache   keys and values of positions already computed, one slot a column
+    KVCache   keys and values of positions already computed, one slot per column
     View      mask, columns and cache of one forward
 
 A column is an index into the padded row; a position, which RoPE reads, does not count left padding.
 
-Shapes: B rows of the batch, b of them in this forward, H heads, Q queries, S columns of keys, D features a head.
+Shapes: B rows of the batch, b of them in this forward, H heads, Q queries, S columns of keys, D features per head.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from transformers import AttentionInterface
 
 @dataclass(frozen=True)
 class Mask:
-    """Which keys a query may see.
+    """Attention mask: which of the S key columns of a row a query may attend to.
 
-    `valid` [B, S] bool marks real tokens (None: all are real). With `block` = n a query sees its own block of n columns
-    and the blocks before it; with None it sees everything. Blocks are counted from column `first`; if the columns
-    before it are no multiple of n, the first block of the row is shorter.
+    `valid` [B, S] bool: False on padding (None: no padding). With `block` = n a query sees its own block of n columns
+    and the blocks before it; with None it sees everything. Blocks are counted from column `first`; if the number of
+    columns before it is not a multiple of n, the first block of the row is shorter.
     """
 
     valid: Tensor | None = None
@@ -38,7 +38,7 @@ class Mask:
     first: int = 0
 
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
-        """Bool [B or 1, 1, Q, S], True where a query may see a key; None if every query sees every key.
+        """Attention mask, [B or 1, 1, Q, S] bool, True where a query may see a key; None if every query sees every key.
 
         `columns` [B, Q] is the index of each query among the `keys` = S columns; local layers also require
         |query - key| <= `window`. A query on padding sees only itself, so that no row of the softmax is empty.
@@ -59,7 +59,8 @@ class Mask:
 
 @dataclass(frozen=True)
 class Copies(Mask):
-    """A noisy row of L columns followed by its clean copy (BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion).
+    """Attention mask of noisy rows of L columns, each followed by its clean copy (BD3-LM, arXiv 2503.09573;
+    docs/method.md#block-diffusion).
 
     A noisy block sees itself and the clean blocks before it; a clean block sees itself and the clean blocks before it.
     `valid` is [B, 2L]; the positions of both copies count from 0.
@@ -79,10 +80,10 @@ class Copies(Mask):
 
 
 class KVCache:
-    """Keys and values of each layer, [B, H, S, D], one slot a column; a forward overwrites the slots of its tokens.
+    """Keys and values of each layer, [B, H, S, D]: B rows, H heads, S columns, D features per head.
 
-    Before each forward the caller sets `span`, the columns of its tokens, and `rows` [b], the rows that take part in it
-    (None: all B).
+    A forward overwrites the slots of its tokens. Before each forward the caller sets `span`, the columns of its tokens,
+    and `rows` [b], the rows that take part in it (None: all B).
     """
 
     span: slice
@@ -93,7 +94,8 @@ class KVCache:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write key and value [b, H, Q, D] at `span`; returns all keys and values of `rows`, [b, H, S, D]."""
+        """Write key and value [b, H, Q, D] of a layer at the columns `span`; returns the keys and values of all columns
+        of `rows`, [b, H, S, D] each."""
         if layer not in self.layers:
             shape = (self.row_count, key.shape[1], self.columns, key.shape[3])
             self.layers[layer] = (key.new_zeros(shape), value.new_zeros(shape))
@@ -106,7 +108,7 @@ class KVCache:
         return self.read(layer)
 
     def replace(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Replace the keys and values of `rows` by key and value [b, H, S', D], of any length S'."""
+        """Replace a layer's keys and values of `rows` by key and value [b, H, S', D], of any number S' of columns."""
         shape = (self.row_count, *key.shape[1:])
         if layer not in self.layers or self.layers[layer][0].shape != shape:
             self.layers[layer] = (key.new_zeros(shape), value.new_zeros(shape))
@@ -114,20 +116,20 @@ class KVCache:
             old[slice(None) if self.rows is None else self.rows] = new
 
     def read(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of `rows`, [b, H, S', D]."""
+        """Keys and values of `rows` in a layer, [b, H, S', D] each."""
         key, value = self.layers[layer]
         return (key, value) if self.rows is None else (key[self.rows], value[self.rows])
 
     def select_rows(self, rows: Tensor) -> None:
-        """Reduce the batch to `rows` [n]."""
+        """Keep in the cache only the rows with the indices `rows` [n]."""
         self.row_count = len(rows)
         self.layers = {layer: (k[rows], v[rows]) for layer, (k, v) in self.layers.items()}
 
 
 @dataclass
 class View:
-    """What one forward attends to: `mask`, the `columns` [B or 1, Q] of its tokens, and `kv_cache` (None: only the
-    tokens of this forward)."""
+    """Attention context of one forward: the `mask`, the `columns` [B or 1, Q] of its Q tokens, and the `kv_cache` with
+    the keys and values of other columns (None: tokens attend only to those of this forward)."""
 
     mask: Mask
     columns: Tensor
@@ -135,7 +137,8 @@ class View:
     _allowed: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
 
     def allowed(self, keys: int, window: int | None) -> Tensor | None:
-        """`Mask.allowed` for these columns, computed once for all layers that share a window."""
+        """`Mask.allowed` of this forward's columns, [B or 1, 1, Q, S] bool or None, for `keys` = S columns of keys;
+        computed once for all layers that share a window."""
         if (keys, window) not in self._allowed:
             self._allowed[keys, window] = self.mask.allowed(self.columns, keys, window)
         return self._allowed[keys, window]
@@ -154,7 +157,8 @@ def attend(
     sliding_window: int | None = None,
     **ignored: Any,  # the rest of transformers' calling convention: position ids and kernel hints
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention [B, H, Q, D] -> [B, Q, H, D] under a View (transformers' attention interface)."""
+    """Scaled dot-product attention of a query [B, H, Q, D] under a `View`, as transformers' attention interface:
+    returns the output [B, Q, H, D] and None."""
     assert attention_mask is None and dropout == 0.0, (
         "masks are given by the View, dropout by our own function"
     )

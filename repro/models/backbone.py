@@ -1,4 +1,5 @@
-"""The kind of part that describes a network; it imports no torch, so that plans and locks need none."""
+"""Base class of the components (parts) that describe a network; no torch is imported, so cost plans and recipe locks
+need none."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Role:
-    """What a network is built for: the data whose ids it reads, the ids that are never a clean token, and the meaning
-    of its output (`repro.models.denoiser`)."""
+    """Inputs to the construction of a network: the `data` whose ids it reads, the `forbidden` ids, which are never a
+    clean token, and the `meaning` of its output (`repro.models.denoiser`)."""
 
     data: Data
     forbidden: tuple[int, ...]
@@ -26,17 +27,17 @@ class Role:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary of the data."""
+        """Vocabulary of `data`."""
         return self.data.vocabulary()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Counts from which the cost of a forward follows (docs/method.md#cost-model).
+    """Sizes of a network, from which the cost of a forward follows (docs/method.md#cost-model).
 
-    `parameters`: of the whole network; `blocks`: weights in the matrices that every token is multiplied by; `width`,
-    `kv_width` and `ffn`: features of the hidden states, of keys and values, and inside the feed-forward network;
-    `vocab_size`: rows of the output layer.
+    `parameters`: number in the whole network; `blocks`: number of weights in the layers' matrices that a token is
+    multiplied by; `layers`: number of layers; `width`, `kv_width` and `ffn`: features of the hidden states, of keys and
+    values, and inside the feed-forward network; `vocab_size`: rows of the output layer.
     """
 
     parameters: int
@@ -49,48 +50,49 @@ class Size:
 
     @property
     def body_flops(self) -> float:
-        """FLOPs of the layers per token without attention: one multiplication and one addition per weight."""
+        """FLOPs per token of all layers without attention: one multiplication and one addition per weight."""
         return 2.0 * self.blocks
 
     @property
     def head_flops(self) -> float:
-        """FLOPs of the output layer per token."""
+        """FLOPs per token of the output layer."""
         return 2.0 * self.width * self.vocab_size
 
 
 class Backbone(Part):
-    """Kind: the hyperparameters of a network. Every network is built by `module`.
+    """Base class of the hyperparameters of a network, which `module` builds.
 
     `network`: import path of the network's class, "MODULE:CLASS", called as CLASS(backbone, role, seed). It is imported
-    when a network is built, so that plans, locks and `--print` need no torch.
+    when a network is built, so that cost plans, recipe locks and `--print` need no torch.
     """
 
     network: ClassVar[str]
 
     def module(self, role: Role, seed: int) -> Denoiser:
-        """The network for a role, initialised from `seed`, or with the pretrained weights that the part names."""
+        """Network for `role`, initialised from `seed`, or with the pretrained weights that the settings name."""
         return resolve(self.network)(self, role, seed)
 
     def blank(self) -> Backbone:
-        """The same backbone without pretrained weights."""
+        """The same backbone with random initialisation in place of any pretrained weights."""
         return self
 
     def required_block_size(self) -> int | None:
-        """The block length, in tokens, that decoding must use; None if the network accepts any."""
+        """Block length in tokens that decoding must use; None if the network accepts any."""
         return None
 
     @abstractmethod
     def size(self, data: Data) -> Size:
-        """Exact counts for the vocabulary of `data`."""
+        """Exact sizes (parameter counts and widths) of the network with the vocabulary of `data`."""
 
     @abstractmethod
     def attention_flops(self, data: Data) -> float:
-        """FLOPs of attention per token of a full row: 4 (width) (keys that a token sees), summed over layers."""
+        """FLOPs of attention per token of a full row of `data`: 4 x width x number of keys that a token attends to,
+        summed over layers."""
 
 
 @part
 class Wrapper(Backbone):
-    """A part that changes how another backbone's network is built, but not its sizes."""
+    """Base class of backbones that change how the network of another `backbone` is built, but not its sizes."""
 
     backbone: Backbone
 

@@ -1,14 +1,16 @@
-"""Chunk sizes of the fused head, in logits; this file imports no torch, because the cost model reads them too."""
+"""Chunk sizes of `repro.models.fused_head`, in logits; without torch, because the cost model reads them too."""
 
 CHUNK = 13 << 19
-"""Logits held at once on a CPU, 26 MiB in float32: about 130 tokens at V = 50k. Half as many make the matrix products
-a fifth slower; more bring no gain."""
+"""Number of logits held in memory at once on a CPU, 26 MiB in float32: about 130 tokens at a vocabulary of 50k ids.
+Half as many make the matrix products a fifth slower; more bring no gain."""
 
 BLOCK = 1 << 20
-"""Logits that the loss processes at a time within a chunk: it makes up to nine copies of them."""
+"""Number of logits of a chunk that the loss processes at a time on a CPU; it makes up to nine copies of them."""
 
 CHUNK_ACCELERATOR = 1 << 26
-"""As CHUNK, on other devices: about 1,300 tokens at V = 50k, enough to fill a large one."""
+"""Number of logits held in memory at once on other devices: about 1,300 tokens at a vocabulary of 50k ids, enough to
+occupy a large GPU."""
 
 BLOCK_ACCELERATOR = 1 << 24
-"""As BLOCK, on other devices: a kernel over 64 MiB takes longer than its launch."""
+"""Number of logits of a chunk that the loss processes at a time on other devices: a kernel over these 64 MiB takes
+longer than its launch."""

@@ -9,10 +9,10 @@ itself. `meaning` says what the output estimates: `x0_mean`, E[x0 | xt] (trained
 p(x0_l | xt without l) (the optimum of Duo's NELBO, docs/method.md#uniform-samplers). Uniform noise needs to know which;
 for absorbing noise the two coincide.
 
-Under an engine a network is called only as `wrapper(work)`, which runs `work(denoiser)` inside the forward of a
-`ForwardWrapper`, so that DDP and sharded engines observe every call.
+Under a training engine (DDP, FSDP, DeepSpeed) a network is called only as `wrapper(work)`, which runs `work(denoiser)`
+inside the forward of a `ForwardWrapper`, so that DDP and sharded engines observe every call.
 
-Shapes: B rows, L tokens, D features, V ids, K ids of a soft token.
+Shapes: B rows, L tokens, D features, V vocabulary size, K ids of a soft token, N selected tokens.
 """
 
 from __future__ import annotations
@@ -32,21 +32,23 @@ T = TypeVar("T")
 
 
 class Soft(NamedTuple):
-    """Soft tokens: `weights` [B, L, K] of the tokens `ids` [B, L, K]; if `ids` is None, of the ids 0..K - 1."""
+    """Soft tokens, which are weighted mixtures of ids: `weights` [B, L, K] of the K `ids` [B, L, K] at each of L
+    positions; if `ids` is None, of the ids 0..K - 1."""
 
     ids: Tensor | None
     weights: Tensor
 
 
 class Head(NamedTuple):
-    """Output layer: weight [V, D], bias [V] or None, forbidden [V] bool (ids that are never a clean token)."""
+    """Output layer of a network: `weight` [V, D], `bias` [V] or None, and `forbidden` [V] bool, the ids that are never
+    a clean token; V vocabulary size, D features."""
 
     weight: Tensor
     bias: Tensor | None
     forbidden: Tensor
 
     def logits(self, features: Tensor) -> Tensor:
-        """Features [..., D] -> logits [..., V], forbidden ids included."""
+        """Logits [..., V] of features [..., D]; forbidden ids are not masked out (see `clean`)."""
         flat = features.reshape(-1, features.shape[-1])
         # A matrix product of few rows uses another kernel and differs by 2e-5; with at least 16 rows all batches agree.
         short = 0 if flat.requires_grad else -len(flat) % 16
@@ -55,18 +57,21 @@ class Head(NamedTuple):
         return logits.view(*features.shape[:-1], len(self.weight))
 
     def first(self, count: int) -> Head:
-        """The head restricted to the ids 0..count - 1."""
+        """Output layer restricted to the ids 0..count - 1."""
         bias = None if self.bias is None else self.bias[:count]
         return Head(self.weight[:count], bias, self.forbidden[:count])
 
     def clean(self) -> Head:
-        """The same head with forbidden ids at -inf, set in the bias so that no extra pass over logits is needed."""
+        """Output layer with logits of forbidden ids at -inf, set in the bias so that no pass over logits is needed."""
         bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
         return self._replace(bias=bias.masked_fill(self.forbidden, -torch.inf))
 
 
 class Denoiser(nn.Module, ABC):
-    """A network with a vocabulary and a meaning. Subclasses implement `encode` and `head`."""
+    """Base class of networks that predict clean tokens. Subclasses implement `encode` and `head`.
+
+    The vocabulary, the forbidden ids and the meaning of the output come from the `Role` for which it is built.
+    """
 
     forbidden: Tensor
     time_conditioned: bool = False  # whether `encode` reads t
@@ -86,12 +91,12 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
+        """Device of the network's weights."""
         return self.forbidden.device
 
     @property
     def home(self) -> torch.device:
-        """Device of ids, times and random draws: the network's, or the CPU if that has no float64 (mps)."""
+        """Device of ids, times and random draws: the network's, or the CPU if the network's has no float64 (mps)."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
 
     @abstractmethod
@@ -104,41 +109,42 @@ class Denoiser(nn.Module, ABC):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        """Features [B, L, D] of `tokens`, ids [B, L] or soft tokens.
+        """Features [B, L, D] of `tokens`, which are ids [B, L] or soft tokens; B rows, L tokens, D features.
 
-        `t` [B] or [B, L]: diffusion time (None: not given to the network); `positions` [B, L]: index of each token in
-        its sequence (None: 0..L-1); `kv_cache`: keys and values of earlier forwards, to which this one adds its own.
+        `t` [B] or [B, L]: diffusion time (None: not given to the network); `attention`: which columns a token may
+        attend to; `positions` [B, L]: index of each token in its sequence (None: 0..L-1); `kv_cache`: keys and values
+        of earlier forwards, to which this one adds its own.
         """
 
     def set_dropout_keys(self, keys: Tensor) -> None:
-        """Set the random keys [B], one a row, that dropout of the next training forwards draws from.
+        """Set the random keys [B], one per row, from which dropout draws in the next training forwards.
 
         Networks without dropout ignore them.
         """
 
     @abstractmethod
     def head(self) -> Head:
-        """The output layer."""
+        """Output layer of the network."""
 
     def layers(self) -> list[nn.Module]:
-        """The layers that an engine may shard, recompute or compile one by one, without embedding and head."""
+        """Layers that a training engine may shard, recompute or compile one by one; no embedding, no output layer."""
         return []
 
     def logits(self, features: Tensor) -> Tensor:
-        """Features [..., D] -> logits [..., V] in the features' precision, forbidden ids at -inf."""
+        """Logits [..., V] of features [..., D], in the features' precision, with forbidden ids at -inf."""
         return self.raw_logits(features).masked_fill(self.head().forbidden, -torch.inf)
 
     def raw_logits(self, features: Tensor) -> Tensor:
-        """As `logits`, forbidden ids included: what the authors' network returns."""
+        """Logits [..., V] of features [..., D] with forbidden ids not masked out: those of the authors' network."""
         return self.head().logits(features)
 
 
 class SelfConditioned(Denoiser):
-    """A network that also reads a signal computed from its own previous prediction (zeros if there is none)."""
+    """Base class of networks that also read a signal computed from their previous prediction (zeros before it)."""
 
     @abstractmethod
     def signal(self, logits: Tensor) -> Tensor:
-        """The signal that the next forward reads: logits [N, V] of N tokens -> [N, S]."""
+        """Signal [N, S] that the next forward reads, from the logits [N, V] of N tokens; S: width of the signal."""
 
     @abstractmethod
     def encode_given(
@@ -151,7 +157,8 @@ class SelfConditioned(Denoiser):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        """`encode` given the signal [B, L, S] of the previous prediction, or None."""
+        """Features [B, L, D] as from `encode`, given also the `signal` [B, L, S] of the previous prediction (None:
+        there is none)."""
 
     def encode(
         self,
@@ -168,7 +175,7 @@ class SelfConditioned(Denoiser):
 
 
 class ForwardWrapper(nn.Module):
-    """`wrapper(work)` runs `work(denoiser)` inside a module's forward, where DDP and FSDP hooks apply."""
+    """Module whose call `wrapper(work)` runs `work(denoiser)` inside its forward, where DDP and FSDP hooks apply."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
@@ -179,22 +186,27 @@ class ForwardWrapper(nn.Module):
 
 
 def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy `weights` into the tensors of the same names, or into this process's part of a sharded one.
+    """Copy `weights` into the tensors of the same names in `into`; of a sharded tensor, this process's shard.
 
-    Raises ValueError, with `source` in the message, for a tensor that only one of them has, or whose shapes differ.
+    Raises ValueError, with the origin `source` of the weights, for a tensor that only one of the two has, or whose
+    shapes differ.
     """
     odd = sorted(into.keys() ^ weights.keys())
     if odd:
-        raise ValueError(f"{source}: tensor {odd[0]!r} does not fit the recipe's backbone")
+        raise ValueError(
+            f"{source}: tensor {odd[0]!r} does not fit the recipe's backbone; use the recipe of these weights"
+        )
     for name, tensor in into.items():
         given, expected = tuple(weights[name].shape), tuple(tensor.shape)
         if given != expected:
-            raise ValueError(f"{source}: tensor {name!r} has shape {given}, expected {expected}")
+            raise ValueError(
+                f"{source}: tensor {name!r} has shape {given}, expected {expected}; use the recipe of these weights"
+            )
         tensor.data.copy_(local_part(weights[name], tensor))
 
 
 def local_part(whole: Tensor, like: Tensor) -> Tensor:
-    """This process's part of `whole`, laid out as `like`: all of it, or a shard if `like` is a DTensor."""
+    """This process's shard of the tensor `whole` in the layout of `like`, if that is a DTensor; otherwise `whole`."""
     if not hasattr(like, "placements"):  # importing DTensor takes most of a second
         return whole
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -205,7 +217,7 @@ def local_part(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:
-    """Initialise weights: N(0, deviation^2) for matrices, 1 for norms, 0 for biases.
+    """Initialise the parameters of a module in place: matrices from N(0, deviation^2), norms to 1, biases to 0.
 
     A parameter's values depend only on seed and name (`parameter_key`). Parameters on the meta device are skipped.
     """
@@ -222,7 +234,7 @@ def initialise(module: nn.Module, seed: int, deviation: float) -> None:
 
 
 def parameter_key(seed: int, name: str) -> Tensor:
-    """Random key of a parameter's initial values, from (seed, INIT, name): no order, device or dtype enters it."""
+    """Random key of a parameter's initial values; depends on seed and name only, not on order, device or dtype."""
     import hashlib
 
     return rng.keys(seed, rng.INIT, 0, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
@@ -243,7 +255,8 @@ def embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
 def columns_and_positions(
     embedded: Tensor, positions: Tensor | None, kv_cache: KVCache | None
 ) -> tuple[Tensor, Tensor]:
-    """Columns and positions of the tokens of a forward, [B or 1, L] each; without padding and cache both are 0..L-1."""
+    """Columns (indices in the padded row) and positions (indices in the sequence) of a forward's L tokens, [B or 1, L]
+    each; without padding and cache both are 0..L-1."""
     start = 0 if kv_cache is None else kv_cache.span.start
     order = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]
     return order, order if positions is None else positions

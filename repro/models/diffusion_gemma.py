@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @part
 class DiffusionGemma(Backbone):
-    """A randomly initialised DiffusionGemma; every `global_every`-th layer attends globally, the others to a window.
+    """A randomly initialised DiffusionGemma. Every `global_every`-th layer attends globally, the others to a `window`.
 
-    `global_*`: the values of global layers, whose keys and values are the same tensor; `rotary_share`: share of a
-    global head's features that RoPE rotates. `module` raises ValueError unless the last layer is a global one.
+    `global_*`: settings of the global layers, which use one tensor as key and value; `rotary_share`: fraction of the
+    features of a global layer's head that RoPE rotates. `module` raises ValueError if `layers` is not a multiple of
+    `global_every`, because the last layer must be global.
     """
 
     network: ClassVar[str] = "repro.models.diffusion_gemma_network:DiffusionGemmaDenoiser"
@@ -53,7 +54,7 @@ class DiffusionGemma(Backbone):
     def module(self, role: Role, seed: int) -> Denoiser:
         if self.layers % self.global_every:
             raise ValueError(
-                f"layers {self.layers} must be a multiple of global_every {self.global_every}: the last is global"
+                f"layers={self.layers} must be a multiple of global_every={self.global_every}: the last layer is global"
             )
         return super().module(role, seed)
 

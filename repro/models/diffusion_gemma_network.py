@@ -1,6 +1,7 @@
-"""The network of the `diffusion_gemma` part: transformers' modules under the denoiser contract.
+"""The network of the backbone `diffusion_gemma`: transformers' modules wrapped as a `Denoiser`.
 
-Shapes: B rows, L columns, C columns of the canvas, D features, V ids.
+The canvas is the block being decoded. Shapes: B rows, L columns, C columns of the canvas, S columns of context before
+it, D features.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from repro.models.diffusion_gemma import DiffusionGemma
 
 
 def text_configuration(pins: DiffusionGemma, vocab_size: int) -> DiffusionGemmaTextConfig:
-    """transformers' configuration of the part."""
+    """transformers' configuration of the text network, from the backbone's settings."""
     values: dict[str, Any] = {  # its signature lacks some of the names that it takes
         "vocab_size": vocab_size,
         "hidden_size": pins.width,
@@ -63,7 +64,8 @@ def text_configuration(pins: DiffusionGemma, vocab_size: int) -> DiffusionGemmaT
 
 
 def build(text: DiffusionGemmaTextConfig, canvas: int) -> DiffusionGemmaForBlockDiffusion:
-    """The network of a configuration; transformers builds a vision tower with it, which is removed."""
+    """Network of the configuration `text` with a canvas of `canvas` tokens; transformers also builds a vision tower,
+    which is removed."""
     smallest = Gemma4VisionConfig(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1
     )
@@ -80,9 +82,9 @@ def _layers(cache: DynamicCache) -> list[DynamicLayer]:
 class DiffusionGemmaDenoiser(SelfConditioned):
     """transformers' DiffusionGemmaForBlockDiffusion as a denoiser; features are zeros outside the canvas.
 
-    The signal is the mean embedding of the previous prediction, S = D. The KV cache holds the keys and values of the
-    context, which are exact: the context passes the layers once a block. For decoding and bounds only: the fused loss
-    of training does not apply the soft cap of the logits.
+    The signal is the mean embedding of the previous prediction, so it has D features. The KV cache holds the keys and
+    values of the context, which are exact: the context passes through the layers once per block. For decoding and
+    bounds only, because the fused loss of training does not apply the soft cap of the logits.
     """
 
     time_conditioned = True
@@ -108,12 +110,14 @@ class DiffusionGemmaDenoiser(SelfConditioned):
     ) -> Tensor:
         assert not isinstance(tokens, Soft) and t is not None and t.ndim == 2
         if torch.is_grad_enabled():
-            raise ValueError("a DiffusionGemma network cannot be trained here; train another backbone")
+            raise ValueError(
+                "backbone diffusion_gemma cannot be trained; train another one, or decode under torch.no_grad()"
+            )
         ahead = self._first(t)
         begin = 0 if kv_cache is None else kv_cache.span.start
         if begin + ahead == 0:
             raise ValueError(
-                "DiffusionGemma needs context before the canvas; give a prompt of at least one token"
+                "DiffusionGemma needs context before the block to decode; give a prompt of at least one token"
             )
         stop, span = begin + ahead + self.canvas, slice(ahead, ahead + self.canvas)
         order = torch.arange(begin, begin + tokens.shape[1], device=tokens.device)[None]
@@ -132,18 +136,20 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         return features
 
     def _first(self, t: Tensor) -> int:
-        """First column of the canvas, by times [B, L]; ValueError if the block does not have the canvas' length."""
+        """First column of the canvas, from times t [B, L] (0: clean); ValueError if the noisy block is no canvas."""
         noisy = t[0] > 0
         first = int(noisy.long().argmax())
         begun = int((t[0] == t[0, first]).sum()) if t[0, first] < 1 else self.canvas
         if begun != self.canvas or t.shape[1] - first < self.canvas:
-            raise ValueError(f"this network writes blocks of {self.canvas}; set block_length={self.canvas}")
+            raise ValueError(
+                f"DiffusionGemma decodes blocks of {self.canvas} tokens; set block_length={self.canvas}"
+            )
         return first
 
     def _context(
         self, tokens: Tensor, valid: Tensor, positions: Tensor, kv_cache: KVCache | None
     ) -> DynamicCache:
-        """Keys and values of the context: computed from `tokens` [B, S], or read from `kv_cache` if S = 0."""
+        """Keys and values of the context before the canvas: of `tokens` [B, S], or from `kv_cache` if S = 0."""
         cache, before = DynamicCache(config=self.config), valid.shape[1] - self.canvas
         if tokens.shape[1]:
             mask, where = valid[:, :before], positions[:, :before]
@@ -161,7 +167,7 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         return cache
 
     def _read(self, hidden: Tensor, valid: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
-        """Features of the canvas [B, C, D], which attends to itself and to the keys and values of its context."""
+        """Features [B, C, D] of the canvas, which attends to itself and to its context's keys and values `cache`."""
         decoder = self.network.model.decoder
         masks = decoder.create_diffusion_decoder_attention_mask(
             config=self.network.config, inputs_embeds=hidden, cache=cache, decoder_attention_mask=valid

@@ -3,9 +3,9 @@ docs/method.md#duo-hyperparameters).
 
 Every layer is scaled, shifted and gated by the noise level (adaLN-zero): sigma = -log alpha(t) goes through sinusoids
 and a small MLP. MDLM's network has the same path and always reads sigma = 0. `DitCausal` is the papers' left-to-right
-baseline: the same layers without modulation. `DitBlocks` is BD3-LM's, which writes block by block.
+baseline: the same layers without modulation. `DitBlocks` is BD3-LM's network, which decodes block by block.
 
-The papers train with a dropout of .1: `WithDropout`. It acts in training only.
+The papers train with a dropout of .1, which `WithDropout` adds. It acts in training only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 @part
 class Dit(Backbone):
-    """A bidirectional DiT. `condition`: width of the noise level's embedding; `frequencies`: width of its sinusoids.
+    """A bidirectional diffusion transformer (DiT). `condition`: width of the noise level's embedding; `frequencies`:
+    number of sinusoids of the noise level from which it is computed.
 
     `alpha_end`: alpha(1) of the schedule alpha(t) = 1 - (1 - alpha_end) t whose sigma = -log alpha(t) the network
-    reads; None: it reads sigma = 0, whatever t is. Raises ValueError for widths that heads or sinusoids do not divide
-    and for an `alpha_end` that gives no finite sigma.
+    reads; None: it reads sigma = 0, whatever t is. Raises ValueError for a `width` that does not split into `heads` of
+    even width, for odd `frequencies`, and for an `alpha_end` that gives no finite sigma.
     """
 
     network: ClassVar[str] = "repro.models.dit_network:DitDenoiser"
@@ -62,7 +63,7 @@ class Dit(Backbone):
 
 @part
 class DitCausal(Backbone):
-    """The causal DiT without modulation, the left-to-right baseline of both papers."""
+    """A causal DiT without modulation by the noise level, the left-to-right baseline of the MDLM and Duo papers."""
 
     network: ClassVar[str] = "repro.models.dit_network:DitDenoiser"
 
@@ -85,10 +86,10 @@ class DitCausal(Backbone):
 
 @part
 class DitBlocks(Backbone):
-    """BD3-LM's DiT, which writes a row block by block (arXiv 2503.09573; docs/method.md#block-diffusion).
+    """BD3-LM's DiT, which decodes a row block by block (arXiv 2503.09573; docs/method.md#block-diffusion).
 
-    A block of `block` tokens sees itself, noisy, and the clean blocks before it. The network never reads the noise
-    level (sigma = 0); with `condition` 0 it has no modulation at all.
+    A noisy block of `block` tokens attends to itself and to the clean blocks before it. The network never reads the
+    noise level (sigma = 0); with `condition` 0 it has no modulation at all.
     """
 
     network: ClassVar[str] = "repro.models.dit_network:DitBlocksDenoiser"
@@ -106,7 +107,7 @@ class DitBlocks(Backbone):
     def __post_init__(self) -> None:
         _check_heads(self.width, self.heads)
         if self.block < 1:
-            raise ValueError(f"block={self.block} tokens cannot be a block; give 1 or more")
+            raise ValueError(f"block={self.block} is not a block length in tokens; give 1 or more")
 
     def required_block_size(self) -> int | None:
         return self.block
@@ -119,7 +120,7 @@ class DitBlocks(Backbone):
 
 
 def _modulation(pins: Dit | DitBlocks) -> int:
-    """Parameters that embed the noise level and that compute shifts, scales and gates from it."""
+    """Number of parameters that embed the noise level and compute shifts, scales and gates from it."""
     each, last = 6 * pins.width, 2 * pins.width  # shift, scale and gate of both halves; shift and scale
     modulations = (pins.condition + 1) * (pins.layers * each + last)
     return modulations + (pins.frequencies + 1) * pins.condition + (pins.condition + 1) * pins.condition
@@ -127,7 +128,7 @@ def _modulation(pins: Dit | DitBlocks) -> int:
 
 def _check_heads(width: int, heads: int) -> None:
     if heads < 1:
-        raise ValueError(f"heads={heads} is not a number of heads; give 1 or more")
+        raise ValueError(f"heads={heads} is not a number of attention heads; give 1 or more")
     if width % (2 * heads):
         raise ValueError(
             f"width={width} does not split into {heads} heads of an even width; give a multiple of {2 * heads}"
@@ -135,12 +136,12 @@ def _check_heads(width: int, heads: int) -> None:
 
 
 def _attention_flops(pins: Dit | DitCausal | DitBlocks, data: Data, share: float) -> float:
-    """A token sees `share` of the keys of its row."""
+    """FLOPs of attention per token, summed over layers, if a token attends to `share` of the keys of its row."""
     return 4.0 * pins.layers * pins.width * data.row_length() * share
 
 
 def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Size:
-    """Counts of the layers plus `modulation` weights, which are applied once a row."""
+    """Sizes of the network; `modulation` of its parameters are applied once per row instead of once per token."""
     vocab_size = data.vocabulary().total
     matrices = 4 * pins.width**2 + 2 * pins.width * pins.ffn
     block = matrices + pins.ffn + pins.width + 2 * pins.width  # biases of the MLP, two norms
@@ -158,14 +159,14 @@ def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Siz
 
 @part
 class WithDropout(Wrapper):
-    """A DiT with dropout at `rate` in every layer; ValueError for a rate outside (0, 1)."""
+    """A DiT with dropout at `rate` in every layer in training; ValueError for a rate outside (0, 1)."""
 
     backbone: Dit | DitCausal
     rate: float
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise ValueError(f"rate={self.rate} drops nothing or everything; give a number in (0, 1)")
+            raise ValueError(f"dropout rate={self.rate} drops nothing or everything; give a number in (0, 1)")
 
     def module(self, role: Role, seed: int) -> Denoiser:
         return resolve(self.backbone.network)(self.backbone, role, seed, self.rate)

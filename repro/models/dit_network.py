@@ -1,14 +1,15 @@
-"""The network of the parts `dit`, `dit_causal` and `dit_blocks` (docs/method.md#duo-hyperparameters).
+"""The network of the backbones `dit`, `dit_causal` and `dit_blocks` (docs/method.md#duo-hyperparameters).
 
     c = SiLU(MLP(cos, sin of sigma f_k))                    f_k = 10000^(-k / bands), [B or B, L, C]
     x = x + g1 Attention((1 + a1) LN(x) + b1)               (b1, a1, g1, b2, a2, g2) = W c + w, zero at the start
     x = x + g2 MLP((1 + a2) LN(x) + b2)
     features = (1 + a) LN(x) + b                            the head's weights are zero too: the first loss is ln V
 
-The causal network has no c, and neither has a block network without condition: shifts and scales are 0 and gates 1.
+c embeds the noise level sigma by sines and cosines of `bands` frequencies each. The causal network has no c, and
+neither has a block network with `condition` 0: shifts and scales are 0 and gates 1.
 Norms, rotation and sinusoids are computed in float32 at least, whatever the precision around them.
 
-Shapes: B rows, L tokens, H heads, D width, E = D / H, C condition.
+Shapes: B rows, L tokens, H heads, D width, E = D / H features per head, C width of the noise level's embedding.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 class Norm(nn.Module):
-    """LayerNorm with a weight and no bias, in float32 at least."""
+    """LayerNorm with a weight and no bias, computed in float32 at least."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class Norm(nn.Module):
 
 
 class Level(nn.Module):
-    """Embeds sigma [B] or [B, L] as c [B, 1 or L, C]."""
+    """Embedding of the noise level: sigma [B] or [B, L] -> [B, 1 or L, C], with C = `condition` features."""
 
     def __init__(self, frequencies: int, condition: int) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class Level(nn.Module):
 
 
 def drop(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
-    """Dropout of x [B, L, D] with one random key a row [B]; without keys x itself.
+    """x [B, L, D] after dropout at `rate`, drawn from one random key per row, `keys` [B]; x itself if `keys` is None.
 
     bfloat16 cannot represent the scale 1 / (1 - rate), so the product is computed in float32 at least.
     """
@@ -77,26 +78,28 @@ def drop(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN's (1 + scale) x + shift, of x [B, L, D]."""
+    """Adaptive LayerNorm's modulation (1 + scale) x + shift of x [B, L, D]; shift and scale broadcast."""
     return x * (1 + scale) + shift
 
 
 def angles(positions: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [B or 1, 1, L, E/2], float32, of the rotation of each position [B or 1, L]."""
+    """Cosine and sine of the RoPE angles of `positions` [B or 1, L], float32 [B or 1, 1, L, E/2] each; E = `width`
+    features per head."""
     rates = base ** (-torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width)
     angle = positions[:, None, :, None].float() * rates
     return angle.cos(), angle.sin()
 
 
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate [B, H, L, E], whose feature k is paired with k + E/2 (Su et al. 2021, in GPT-NeoX's order)."""
+    """x [B, H, L, E] rotated by RoPE with `turn`, the cosine and sine from `angles`; feature k is paired with k + E/2
+    (Su et al. 2021, in GPT-NeoX's order)."""
     cos, sin = turn
     one, other = _wide(x).chunk(2, -1)
     return torch.cat([one * cos - other * sin, other * cos + one * sin], -1).to(x.dtype)
 
 
 class Layer(nn.Module):
-    """One layer: attention and MLP; without modulation if `condition` is 0."""
+    """One transformer layer, attention and MLP; `condition`: width of the noise level's embedding (0: none)."""
 
     def __init__(self, pins: Pins, condition: int, layer_idx: int, rate: float) -> None:
         super().__init__()
@@ -116,7 +119,11 @@ class Layer(nn.Module):
         view: View,
         keys: Tensor | None = None,
     ) -> Tensor:
-        """[B, L, D] -> [B, L, D]; `keys` [B] of what the rows drop."""
+        """Hidden states [B, L, D] after the layer, from those before it, x [B, L, D].
+
+        `c`: embedding of the noise level (None: no modulation); `turn`: cosine and sine of RoPE; `keys` [B]: random
+        keys of the rows' dropout (None: no dropout).
+        """
         first, second = (None if keys is None else rng.fold(keys, 2 * self.layer_idx + k) for k in range(2))
         if self.modulation is None:
             x = x + drop(self._attend(self.norm_attention(x), turn, view), first, self.rate)
@@ -127,7 +134,7 @@ class Layer(nn.Module):
         return x + g2 * drop(self._mlp(modulate(self.norm_mlp(x), b2, a2)), second, self.rate)
 
     def _attend(self, x: Tensor, turn: tuple[Tensor, Tensor], view: View) -> Tensor:
-        """[B, L, D] -> [B, L, D]."""
+        """Self-attention output [B, L, D] of x [B, L, D]; `turn`: cosine and sine of RoPE."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         scaling = q.shape[-1] ** -0.5
         seen, _ = attend(
@@ -140,7 +147,7 @@ class Layer(nn.Module):
 
 
 class DitDenoiser(Denoiser):
-    """A DiT as a denoiser; features are normed and modulated, so the head is one affine map."""
+    """A DiT as a denoiser; its features are normed and modulated, so the output layer is one affine map."""
 
     def __init__(self, pins: Pins, role: Role, seed: int, rate: float = 0.0) -> None:
         super().__init__(role)
@@ -185,14 +192,16 @@ class DitDenoiser(Denoiser):
         positions: Tensor | None,
         kv_cache: KVCache | None,
     ) -> Tensor:
-        """Features [B, L, D] under exactly this mask."""
+        """Features [B, L, D] of `tokens` with exactly `attention` as mask; no causal or block mask is added."""
         x = embed(self.embedding, tokens)
         columns, where = columns_and_positions(x, positions, kv_cache)
         view = View(attention, columns, kv_cache)
         turn = angles(where, self.pins.width // self.pins.heads, self.pins.rope_base)
         c = None if self.level is None else self.level(self._sigma(x, t))
         keys = self._keys if self.training else None
-        assert keys is None or len(keys) == len(x), "set_dropout_keys takes one key a row of the next forward"
+        assert keys is None or len(keys) == len(x), (
+            "set_dropout_keys takes one key per row of the next forward"
+        )
         for block in self.blocks:
             x = block(x, c, turn, view) if keys is None else block(x, c, turn, view, keys)
         x = self.norm(x)
@@ -205,7 +214,7 @@ class DitDenoiser(Denoiser):
         self._keys = keys if self.has_dropout else None
 
     def _sigma(self, x: Tensor, t: Tensor | None) -> Tensor:
-        """-log alpha(t), of the shape of `t`; zeros [B] if the network does not read the noise level."""
+        """Noise level sigma = -log alpha(t), of the shape of `t`; zeros [B] if the network does not read it."""
         if not self.time_conditioned:
             return x.new_zeros(len(x))
         assert isinstance(self.pins, Dit) and self.pins.alpha_end is not None and t is not None
@@ -219,11 +228,11 @@ class DitDenoiser(Denoiser):
 
 
 class DitBlocksDenoiser(DitDenoiser):
-    """BD3-LM's network; the block being written starts at the first column whose time is above 0.
+    """BD3-LM's network; the block being decoded starts at the first column whose time is above 0.
 
     Decoding reads one copy of the row: finished blocks are clean, so a block sees what it saw in training, and keys and
     values of finished blocks are exact. Under `Copies` the tokens are [noisy; clean] as in training, and all blocks are
-    predicted in one forward. The rotation is relative, so blocks may be counted from the first column to be written.
+    predicted in one forward. RoPE is relative, so blocks may be counted from the first column to be decoded.
     """
 
     def __init__(self, pins: DitBlocks, role: Role, seed: int) -> None:
@@ -246,7 +255,7 @@ class DitBlocksDenoiser(DitDenoiser):
             return self._read(tokens, None, attention, order[None] if positions is None else positions, None)
         if t is None or t.ndim == 1:
             raise ValueError(
-                "this network needs clean blocks before the noisy one: it can decode, but has no bound of whole rows"
+                "dit_blocks has no bound of whole rows: all blocks before the noisy one must be clean; give t [B, L]"
             )
         noisy = (t[0] > 0).long()
         first = int(noisy.argmax()) + (0 if kv_cache is None else kv_cache.span.start)
@@ -259,8 +268,9 @@ class DitBlocksDenoiser(DitDenoiser):
 
 
 def initialise_dit(denoiser: DitDenoiser, seed: int) -> None:
-    """The papers' initialisation, drawn by `parameter_key`: U(-1/sqrt(n), 1/sqrt(n)) with n inputs (Kaiming with a =
-    sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the head, ones in norms."""
+    """Initialise a DiT in place as in the papers, drawn by `parameter_key`: U(-1/sqrt(n), 1/sqrt(n)) with n inputs
+    (Kaiming with a = sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the output
+    layer, ones in norms."""
     with torch.no_grad():
         for path, module in denoiser.named_modules():
             for name, parameter in module.named_parameters(recurse=False):

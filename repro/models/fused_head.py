@@ -21,7 +21,7 @@ script's form .3 s and .57 s. Cross-entropy makes few (.14 s), so its derivative
 Torch operations only. Products run in the autocast precision if autocast is on; the loss sees logits in float32 at
 least, and the weight's gradient is summed over chunks in float32 at least.
 
-Shapes: N tokens (n in a chunk or block), D features, V ids, S terms of a token.
+Shapes: N tokens (n in a chunk or block), D features, V vocabulary size, S terms of a token.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from repro.processes.prediction import TokenLoss
 
 
 class HandDerived(NamedTuple):
-    """A loss, and a function with the same output that overwrites its logits [n, V] by d loss_n / d logits_n."""
+    """A token loss with a hand-written derivative: `differentiate` has the same output as `loss` and overwrites its
+    logits [n, V] by d loss_n / d logits_n."""
 
     loss: TokenLoss
     differentiate: TokenLoss
@@ -48,11 +49,11 @@ class HandDerived(NamedTuple):
 def fused_loss(
     features: Tensor, head: Head, loss: TokenLoss | HandDerived, weight: Tensor, *each: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Weighted sum of `loss` over tokens, and each token's terms: features [N, D], weight [N] -> scalar, [N] or [S, N].
+    """Weighted sum of `loss` over N tokens, a scalar, and the terms of each token, [N] or [S, N].
 
-    `each` [N]: further inputs of the loss (labels, noise levels). `head.forbidden` is *not* applied here; pass
-    `head.clean()` for that. The scalar has the precision of `weight`; it can be differentiated once. Raises ValueError
-    if the head's weight is sharded.
+    `features` [N, D]; `head`: the output layer; `weight` [N]: weight of each token; `each` [N]: further inputs of the
+    loss (labels, noise levels). `head.forbidden` is *not* applied here; pass `head.clean()` for that. The scalar has
+    the precision of `weight`; it can be differentiated once. Raises ValueError if the head's weight is sharded.
     """
     if hasattr(head.weight, "placements"):  # a DTensor, whose import would cost most of a second
         raise ValueError(
@@ -117,8 +118,8 @@ class _FusedLoss(torch.autograd.Function):
 def _differentiate(
     loss: TokenLoss | HandDerived, block: Tensor, weight: Tensor, given: list[Tensor], grad_b: Tensor | None
 ) -> Tensor:
-    """Terms of a block's tokens. Overwrites its logits [n, V] by d loss_n / d logits_n, and adds that, weighted by
-    `weight` [n], to the bias's gradient."""
+    """Loss terms of a block's n tokens, [n] or [S, n]. Overwrites the logits `block` [n, V] by d loss_n / d logits_n,
+    and adds these, weighted by `weight` [n], to the bias's gradient `grad_b`."""
     logits = _wide(block)
     if isinstance(loss, HandDerived):
         terms, gradient = loss.differentiate(logits, *given), logits
@@ -134,14 +135,14 @@ def _differentiate(
 
 
 def _weighted(terms: Tensor, weight: Tensor) -> Tensor:
-    """Weight [n] times the loss, which is the terms [n] or row 0 of [S, n] -> [n], in the weight's precision."""
+    """Weighted loss of each token, [n], in the precision of `weight` [n]; the loss: `terms` [n], or row 0 of [S, n]."""
     return weight * (terms if terms.ndim == 1 else terms[0]).to(weight.dtype)
 
 
 def _in_working_precision(
     features: Tensor, matrix: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The operands of the products: under autocast cast once for all chunks (autocast leaves float64 alone)."""
+    """Operands of the matrix products, under autocast cast to its precision once for all chunks (float64 stays)."""
     device = features.device.type
     if not torch.is_autocast_enabled(device) or features.dtype == torch.float64:
         return features, matrix, bias
@@ -152,7 +153,7 @@ def _in_working_precision(
 def _chunks(
     x: Tensor, w: Tensor, b: Tensor | None, each: tuple[Tensor, ...]
 ) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
-    """Chunks of tokens: their slice, logits [n, V] and part of `each`; for N = 0 one empty chunk.
+    """Iterator over chunks of n tokens: their slice, logits [n, V] and part of `each`; one empty chunk if N is 0.
 
     All chunks share one buffer of logits: beyond 32 MiB glibc returns memory at each free, and every page would be
     faulted in again.
@@ -171,7 +172,7 @@ def _chunks(
 
 
 def _blocks(logits: Tensor, each: list[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Blocks of a chunk: a view of its logits and their part of `each`."""
+    """Iterator over blocks of a chunk of tokens: a view of the chunk's logits and the block's part of `each`."""
     rows = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[1])
     for start in range(0, max(1, len(logits)), rows):
         some = slice(start, start + rows)
@@ -179,5 +180,5 @@ def _blocks(logits: Tensor, each: list[Tensor]) -> Iterator[tuple[Tensor, list[T
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """The logits in float32 at least: themselves, or a copy."""
+    """Logits in float32 at least: the same tensor, or a copy of a narrower one."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -14,7 +14,7 @@ from repro.models.backbone import Backbone, Size
 
 @part
 class Gpt2(Backbone):
-    """A randomly initialised GPT-2; `positions`: rows of its position table, the longest row that it can read."""
+    """A randomly initialised GPT-2; `positions`: rows of its position table, the most tokens that a row may have."""
 
     network: ClassVar[str] = "repro.models.gpt2_network:Gpt2Denoiser"
 

@@ -1,4 +1,4 @@
-"""The network of the `gpt2` part: transformers' module with the suite's attention function."""
+"""The network of the backbone `gpt2`: transformers' module with the attention function of `repro.models.attention`."""
 
 from __future__ import annotations
 

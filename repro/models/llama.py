@@ -57,7 +57,7 @@ class Llama(Backbone):
 
 @part
 class Qwen2(Backbone):
-    """A randomly initialised Qwen2."""
+    """A randomly initialised Qwen2: Llama with biases in the projections to query, key and value."""
 
     network: ClassVar[str] = "repro.models.llama_network:LlamaDenoiser"
 
@@ -93,6 +93,6 @@ class Qwen2(Backbone):
 
 
 def _attention_flops(pins: Llama | Qwen2, data: Data) -> float:
-    """FLOPs of attention per token; a causal token sees half of the row on average."""
+    """FLOPs of attention per token, summed over layers; a causal token sees half of its row on average."""
     seen = 0.5 if pins.attention == "causal" else 1.0
     return 4.0 * pins.layers * pins.width * data.row_length() * seen

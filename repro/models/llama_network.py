@@ -1,4 +1,4 @@
-"""The network of the parts `llama` and `qwen2`: transformers' modules under the denoiser contract."""
+"""The network of the backbones `llama` and `qwen2`: transformers' modules wrapped as a `Denoiser`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from repro.models.llama import Llama, Qwen2
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
-    """transformers' network of the part, with the suite's attention function."""
+    """transformers' network with the backbone's settings and the attention function of `repro.models.attention`."""
     kind = LlamaConfig if isinstance(pins, Llama) else Qwen2Config
     config = kind(
         vocab_size=role.vocabulary.total,
@@ -40,7 +40,7 @@ def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCa
 
 
 class LlamaDenoiser(Denoiser):
-    """transformers' Llama or Qwen2 as a denoiser, causal or bidirectional as the part says."""
+    """transformers' Llama or Qwen2 as a denoiser, causal or bidirectional by the setting `attention`."""
 
     def __init__(self, pins: Llama | Qwen2, role: Role, seed: int) -> None:
         super().__init__(role)

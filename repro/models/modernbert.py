@@ -1,7 +1,8 @@
 """ModernBERT (Warner et al. 2024) through transformers: the network of the reference scripts, tom-pollak/dllm@43ea9ff.
 
-`weights` and `revision` name a pretrained checkpoint on the Hub; None: random initialisation. `attend_pads`: the masked
-reference script passes no attention mask, so its network attends to [PAD] (docs/method.md#masked-script).
+`weights` and `revision` name a pretrained checkpoint on the Hub; None: random initialisation. `attend_pads`: whether
+tokens attend to [PAD], as in the masked reference script, which passes no attention mask
+(docs/method.md#masked-script).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from repro.models.backbone import Backbone, Size
 
 @part
 class ModernBert(Backbone):
-    """A ModernBERT masked language model: global attention in every `global_every`-th layer, a window in the others."""
+    """A ModernBERT masked language model. Every `global_every`-th layer attends globally, others within `window`."""
 
     network: ClassVar[str] = "repro.models.modernbert_network:ModernBertDenoiser"
 

@@ -1,4 +1,4 @@
-"""The network of the `modernbert` part: transformers' module under the denoiser contract."""
+"""The network of the backbone `modernbert`: transformers' module wrapped as a `Denoiser`."""
 
 from __future__ import annotations
 
@@ -80,9 +80,10 @@ class ModernBertDenoiser(Denoiser):
 
 
 def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> ModernBertForMaskedLM:
-    """Weights from the Hub or a local folder.
+    """ModernBERT network with the pretrained weights `name`, from the Hub at `revision` or from a local folder.
 
-    Raises ConnectionError if the Hub cannot be reached, ValueError for unreadable weights or another configuration.
+    Raises ConnectionError if the Hub cannot be reached, ValueError if the weights cannot be read or their configuration
+    differs from `config` in a field of `PINNED`.
     """
     from repro.data.corpus import UNRESOLVED
 
@@ -97,13 +98,15 @@ def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> Mo
     except OSError as error:
         if Path(name).exists():
             raise ValueError(
-                f"{name} holds no readable ModernBERT weights ({str(error).splitlines()[0]})"
+                f"{name} has no readable ModernBERT weights ({str(error).splitlines()[0]}); give another folder"
             ) from None
         raise ConnectionError(f"cannot fetch {name} (no network)") from None
     for pin in PINNED:
         found, pinned = getattr(network.config, pin), getattr(config, pin)
         if found != pinned:
-            raise ValueError(f"{name}: {pin} is {found}, the recipe pins {pinned}")
+            raise ValueError(
+                f"{name} has {pin}={found}, the recipe's backbone {pinned}; correct the backbone"
+            )
     return network
 
 
@@ -118,4 +121,4 @@ PINNED = (
     ),
     *("max_position_embeddings", "layer_types", "local_attention", "rope_parameters"),
 )
-"""Fields of transformers' configuration that the part determines; pretrained weights must agree with them."""
+"""Fields of transformers' configuration that the recipe's backbone sets; pretrained weights must agree with them."""

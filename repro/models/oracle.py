@@ -1,4 +1,4 @@
-"""The exact denoiser of an oracle language, which has no weights and needs no training.
+"""The exact denoiser of a synthetic language with known probabilities (oracle), without weights or training.
 
 Its features are exact log-probabilities in float64, floored at a finite value, and its head is the identity. Samplers,
 bounds and metrics run on it through the same code as on networks, so any remaining error is their own.
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @part
 class Oracle(Backbone):
-    """The exact conditional of the data's language under `process`, with the meaning that the objective trains.
+    """Exact distribution of the clean tokens given the noisy ones, for a synthetic language with known probabilities.
 
-    `module` raises ValueError for data that is no oracle language.
+    The noise is that of `process`; the meaning of the output (`repro.models.denoiser`) is the one that the recipe's
+    objective trains. `module` raises ValueError for data of which the probabilities are not known.
     """
 
     process: Diffusion
@@ -32,7 +33,7 @@ class Oracle(Backbone):
 
         if not isinstance(role.data, Language):
             raise ValueError(
-                f"backbone oracle needs an oracle language, not {type(role.data).__name__};"
+                f"backbone oracle needs a language with known probabilities, not {type(role.data).__name__};"
                 " use scale nano or nano.lexicon"
             )
         return OracleDenoiser(role, self.process)

@@ -1,4 +1,4 @@
-"""The denoiser of the `oracle` part: exact conditionals under the contract of `repro.models.denoiser`."""
+"""The denoiser of the backbone `oracle`: exact conditional distributions behind the interface of a network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from repro.processes.absorbing import mask_id
 from repro.processes.process import Diffusion
 
 FLOOR = -80.0
-"""Smallest log-probability, in nats: finite, so that 0 log 0 never appears; e^-80 is 1e-35."""
+"""Smallest log-probability of a feature, in nats: finite, so that 0 log 0 never appears; e^-80 is 1e-35."""
 
 
 class OracleDenoiser(Denoiser):
-    """Exact log-probabilities [B, L, V] as features and the identity as head (docs/method.md#uniform-samplers for
-    uniform noise)."""
+    """Denoiser whose features are exact log-probabilities [B, L, V] and whose output layer is the identity; V
+    vocabulary size (docs/method.md#uniform-samplers for uniform noise)."""
 
     supports_kv_cache = False
 
@@ -40,7 +40,7 @@ class OracleDenoiser(Denoiser):
     ) -> Tensor:
         assert not isinstance(tokens, Soft) and kv_cache is None
         if attention.valid is not None:
-            raise ValueError("the exact denoiser does not support padding; give prompts of equal length")
+            raise ValueError("backbone oracle does not support padding; give prompts of equal length")
         if self.process.masks:
             probabilities = self.hmm.posterior_absorbing(tokens, mask_id(self.vocabulary))
         else:

@@ -5,7 +5,8 @@ position pass the layers, and only those positions pass the head. Forwards are t
 
 `CachedPrediction` and `DecodingCache` do the same during decoding with a KV cache.
 
-Shapes: B rows, L columns, N requested positions (True entries of a [B, L] mask, in row-major order), D features, V ids.
+Shapes: B rows, L columns, N requested positions (the True entries of `where` [B, L], in row-major order), D features,
+V vocabulary size.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ from repro.models.fused_head import TokenLoss, fused_loss
 from repro.processes.prediction import Meaning
 
 Reach = Literal["causal", "onward", "block"]
-"""Columns that a forward recomputes beside cached keys and values: those written since the last forward ("causal"), the
-current block and all columns after it ("onward"), or the current block alone ("block")."""
+"""Which columns a forward with a KV cache recomputes: those written since the last forward ("causal"), the current
+block and all columns after it ("onward"), or the current block alone ("block")."""
 
 
 class Prediction:
-    """The prediction of `denoiser` for `tokens` [B, L] (ids or soft tokens) at time `t`, [B] or [B, L].
+    """Lazy prediction of a denoiser for `tokens` [B, L] (ids or soft tokens) at time `t`, [B] or [B, L].
 
-    `positions` [B, L]: index of each token in its own sequence, if left padding makes it differ from the column.
+    `attention`: which columns a token may attend to; `positions` [B, L]: index of each token in its own sequence, if
+    left padding makes it differ from the column.
     """
 
     def __init__(
@@ -57,32 +59,33 @@ class Prediction:
 
     @property
     def meaning(self) -> Meaning:
-        """What the output estimates (`repro.models.denoiser`)."""
+        """What the output estimates: "x0_mean" or "leave_one_out" (`repro.models.denoiser`)."""
         return self._denoiser.meaning
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary of the network."""
+        """Vocabulary of the network."""
         return self._denoiser.vocabulary
 
     @property
     def time_conditioned(self) -> bool:
-        """Whether the network reads t."""
+        """Whether the network reads the time t."""
         return self._denoiser.time_conditioned
 
     def condition(self, signal: Tensor) -> None:
-        """Give a self-conditioned network the signal [B, L, S] of its previous prediction, before the first forward."""
+        """Set the `signal` [B, L, S] of the previous prediction that a self-conditioned network reads; call before the
+        first forward."""
         assert not self.forwarded.any() and isinstance(self._denoiser, SelfConditioned)
         self._signal = signal
 
     def signal(self, logits: Tensor) -> Tensor | None:
-        """The signal [N, S] of logits [N, V] for the next prediction of a self-conditioned network; None for others."""
+        """Signal [N, S] for the next prediction, from logits [N, V]; None if the network is not self-conditioned."""
         if not isinstance(self._denoiser, SelfConditioned):
             return None
         return self._denoiser.signal(logits.to(self._denoiser.device)).to(logits.device)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] at `where` [B, L] bool; forwards the rows with a requested position unless done before.
+        """Features [N, D] at the N True entries of `where` [B, L]; runs the network on their rows unless done before.
 
         With gradients one row is forwarded even if `where` is empty: engines that shard weights or exchange gradients
         need every process to take part in every layer.
@@ -124,48 +127,49 @@ class Prediction:
         )
 
     def _encoder(self, some: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        """`encode`, with `some` rows of the signal bound if there is one."""
+        """The network's `encode`, or `encode_given` with the selected rows `some` of the signal if there is one."""
         if self._signal is None:
             return self._denoiser.encode
         assert isinstance(self._denoiser, SelfConditioned)
         return partial(self._denoiser.encode_given, some(self._signal))
 
     def token_forwards(self) -> Tensor:
-        """[B] number of tokens that have passed the layers."""
+        """Number of tokens of each row that have passed through the layers, [B] int64."""
         length = self._tokens.weights.shape[1] if isinstance(self._tokens, Soft) else self._tokens.shape[1]
         return self.forwarded.long() * length
 
     def head(self) -> Head:
-        """The output layer."""
+        """Output layer of the network."""
         return self._denoiser.head()
 
     def logits(self, where: Tensor) -> Tensor:
-        """Logits [N, V] at `where`, forbidden ids at -inf."""
+        """Logits [N, V] at the N True entries of `where` [B, L], with forbidden ids at -inf."""
         return self._denoiser.logits(self.features(where)).to(where.device)
 
     def probs(self, where: Tensor) -> Tensor:
-        """Probabilities [N, V] float64."""
+        """Probabilities [N, V] float64 at the N True entries of `where` [B, L]; 0 for forbidden ids."""
         return self.logits(where).double().softmax(-1)
 
     def weighted_loss(
         self, loss: TokenLoss, where: Tensor, weight: Tensor, *each: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Sum over the N tokens at `where` of `weight` [N] times `loss`, a scalar, and the detached loss of each, [N].
+        """Sum of `weight` [N] times `loss` over the N True entries of `where` [B, L], a scalar, and the detached loss
+        of each token, [N].
 
-        The loss sees logits with forbidden ids at -inf and further inputs `each` [N]; the logits are never all held
-        (`repro.models.fused_head`).
+        The loss reads logits with forbidden ids at -inf and further inputs `each` [N]; the logits are never all in
+        memory (`repro.models.fused_head`).
         """
         return fused_loss(self.features(where), self.head().clean(), loss, weight, *each)
 
 
 class DecodingCache:
-    """The KV cache of one decoding run, and the bookkeeping of which columns each forward must recompute.
+    """KV cache of one decoding run of `rows` rows and `width` columns, with a record of which columns each forward must
+    recompute.
 
-    `rows` of the batch, `width` columns. A causal network forwards the columns written since its last forward, which is
-    exact. A bidirectional one forwards the current block, with or without the columns after it (`reach`). It forwards
-    every column when a block begins and after `refresh` cached forwards (None: never within a block). In between, the
-    cached keys and values of other columns are stale, so this is an approximation (Fast-dLLM, arXiv 2505.22618;
-    docs/method.md#fast-dllm).
+    A causal network forwards the columns written since its last forward, which is exact. A bidirectional one forwards
+    the current block, with or without the columns after it (`reach`). It forwards every column when a block begins and
+    after `refresh` cached forwards (None: never within a block). In between, the cached keys and values of other
+    columns are stale, so this is an approximation (Fast-dLLM, arXiv 2505.22618; docs/method.md#fast-dllm).
     """
 
     def __init__(
@@ -175,19 +179,20 @@ class DecodingCache:
         self.kv_cache = KVCache(rows, width)
         self.computed_columns = 0  # of a causal network: columns before this one are cached
         self.forwards_since_refresh = torch.full((rows,), -1, dtype=torch.int64, device=device)
-        """[B] cached forwards since every column was forwarded; -1: not yet in this block."""
+        """[B] number of cached forwards since every column was forwarded; -1: not yet in this block."""
 
     def begin_block(self) -> None:
         """Make the next forward of every row recompute every column."""
         self.forwards_since_refresh.fill_(-1)
 
     def select_rows(self, rows: Tensor) -> None:
-        """Reduce the batch to `rows` [n]."""
+        """Keep in the cache only the rows with the indices `rows` [n]."""
         self.kv_cache.select_rows(rows)
         self.forwards_since_refresh = self.forwards_since_refresh[rows]
 
     def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
-        """The forwards that the rows `need` [B] bool require, each (rows [b], columns); counts them as made."""
+        """Forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row indices
+        [b], columns to recompute); counts them as made."""
         if self.reach == "causal":
             assert need.all(), "a causal network writes one column in every row"
             span, self.computed_columns = slice(self.computed_columns, window.start), window.start
@@ -206,7 +211,7 @@ class DecodingCache:
 
 
 class CachedPrediction(Prediction):
-    """A prediction within `window`, the columns of the current block, with the other columns read from `cache`.
+    """Lazy prediction in `window`, the columns of the current block, with the KV cache `cache` for other columns.
 
     A causal network predicts the token of a column from the features one column before it.
     """
@@ -226,7 +231,7 @@ class CachedPrediction(Prediction):
         self._token_count = torch.zeros_like(self.forwarded, dtype=torch.int64)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] at `where` [B, L] bool, which may be True only within the window."""
+        """Features [N, D] at the N True entries of `where` [B, L], which must lie within the window."""
         need = where.any(1) & ~self.forwarded
         if need.any():
             for rows, span in self._cache.forwards(need, self._window):

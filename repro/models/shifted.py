@@ -2,7 +2,7 @@
 docs/method.md#dream-rules).
 
 Its features are moved one position to the right, so that samplers, losses and bounds read them like those of any other
-network. The first position of a row has its own features.
+network. The first position, which has no left neighbour, keeps its own (unshifted) features.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @part
 class Shifted(Wrapper):
-    """A backbone whose features at i - 1 predict the token at i."""
+    """A backbone whose features at position i - 1 predict the token at position i."""
 
     backbone: Backbone
 

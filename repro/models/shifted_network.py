@@ -1,4 +1,4 @@
-"""The network of the `shifted` part."""
+"""The network of the backbone `shifted`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repro.models.denoiser import Denoiser, Head, Soft
 
 
 class ShiftedDenoiser(Denoiser):
-    """Features of `network` [B, L, D], each moved one position to the right within its row.
+    """Denoiser whose features [B, L, D] are those of `network`, each moved one position to the right within its row.
 
     A cached forward recomputes one extra column to the left, because the first feature comes from there.
     """
