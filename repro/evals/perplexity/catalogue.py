@@ -1,4 +1,4 @@
-"""Published corpora and perplexity protocols, read strictly from evals/corpora.toml."""
+"""Catalogue of published corpora and perplexity protocols, read strictly from evals/corpora.toml."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ FILE = ROOT / "evals" / "corpora.toml"
 
 
 class PublishedCorpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a published corpus can be loaded from.
+    """A published corpus: the data set that the papers load, and the one on the Hub that is loaded here.
 
-    `papers`: the data set that the papers' code loads, by a loader `script` or not; `source`, `config`, `revision`,
-    `split`, `column`: what is loaded here; `same`: what is known about its agreement with theirs; `seen`: the source of
-    these facts; `rule`: detokenisation; `documents` and `tokens`: their number, tokens estimated for GPT-2.
+    `papers`: name of the data set that the papers' code loads, `script`: whether by a loader script, which no longer
+    runs; `source`, `config` ("none": no config), `revision`, `split` and text `column` of the data set loaded here;
+    `same`: what is known about their agreement; `seen`: the source of these facts; `rule`: detokenisation rule;
+    `documents` and `tokens`: number of documents, and estimated number of GPT-2 tokens.
     """
 
     name: str
@@ -40,7 +41,7 @@ class PublishedCorpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tokens: int
 
     def part(self) -> Documents:
-        """The corpus as a data part, detokenised by its rule."""
+        """The documents of the corpus as a component (part), detokenised by `rule`."""
         split = HubSplit(
             source=self.source,
             config=None if self.config == "none" else self.config,
@@ -52,7 +53,12 @@ class PublishedCorpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the rows of `corpora` are cut and counted; `name` may contain {corpus}."""
+    """A published perplexity protocol: how the rows of `corpora` are cut, scored and counted.
+
+    `name` of its tasks, in which {corpus} stands for a corpus's name; `packing`: canonical form of a `Packing`;
+    `length`: ids per row; `passes`: Monte Carlo passes of the bound; `tokenizer` and `counts` as in `Perplexity`;
+    `source`: the paper or code that states the protocol.
+    """
 
     name: str
     corpora: list[str]
@@ -71,19 +77,20 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @lru_cache
 def read_catalogue(path: Path = FILE) -> tuple[dict[str, PublishedCorpus], list[Protocol]]:
-    """Corpora by name, and protocols; ValueError names a wrong field or entry."""
+    """Published corpora by name, and the list of protocols, of a TOML file; ValueError names a wrong field or entry."""
     try:
         data = msgspec.toml.decode(path.read_bytes(), type=_File)
     except msgspec.DecodeError as error:
         raise ValueError(f"{path}: {error}".replace("`", "'")) from None
     corpora = {corpus.name: corpus for corpus in data.corpus}
     if len(corpora) < len(data.corpus):
-        raise ValueError(f"{path}: two corpora have one name")
+        raise ValueError(f"{path}: two corpora have one name; rename one of them")
     return corpora, data.protocol
 
 
 def replacement_note(name: str) -> str:
-    """A sentence on what is loaded instead of a published corpus whose loader script no longer runs, else ""."""
+    """End of an error message: what is loaded instead of corpus `name` if the papers' loader script for it no longer
+    runs, else ""."""
     corpus = read_catalogue()[0].get(name)
     if corpus is None or not corpus.script:
         return ""
@@ -94,7 +101,8 @@ def replacement_note(name: str) -> str:
 
 
 def expected_rows(name: str, packing: Packing, length: int) -> int | None:
-    """Estimated number of rows of a published corpus, for plans; None for other corpora."""
+    """Estimated number of rows of `length` ids that `packing` cuts from a published corpus, for cost plans; None for
+    other corpora."""
     corpus = read_catalogue()[0].get(name)
     if corpus is None:
         return None

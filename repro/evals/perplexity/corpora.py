@@ -1,11 +1,11 @@
-"""Perplexity tasks by name: published protocols (evals/corpora.toml), and any text.
+"""Perplexity tasks by name: those of published protocols (evals/corpora.toml), and those of any text.
 
     protocol("zeroshot.ptb")                         a published protocol as a task
     corpus_task("book.txt", "wrapped", model.data)   any text under a packing by name (--corpus, --tasks)
 
-A user's corpus is a .txt file or a folder of them, a .jsonl, .json or .parquet file (column `text`), `sotu` (part of
-this repository), a name of evals/corpora.toml, or OWNER/NAME on the Hub; `SOURCE:split=test,column=body,config=en`
-selects a split and column.
+The argument of `--corpus` is a .txt file or a folder of them, a .jsonl, .json or .parquet file (column `text`), `sotu`
+(State of the Union addresses, part of this repository), a name of evals/corpora.toml, or OWNER/NAME on the Hub;
+`SOURCE:split=test,column=body,config=en` selects a split and column.
 """
 
 from __future__ import annotations
@@ -25,28 +25,32 @@ from repro.evals.perplexity.packings import Packing, PaddedRows, PieceRows, Wrap
 from repro.evals.perplexity.tokenizers import OWN, TOKENIZERS, mismatch, special_ids
 
 PASSES = 4
-"""Passes of a bound: the fewest that estimate the error of its draws (docs/method.md#statistics)."""
+"""Default number of Monte Carlo passes of a bound: the fewest from which its sampling error can be estimated
+(docs/method.md#statistics)."""
 OWN_PACKINGS: dict[str, Packing] = {
     "wrapped": WrappedRows(batch=0),
     "wrapped_plain": WrappedPlainRows(batch=0),
     "padded": PaddedRows(),
     "pieces": PieceRows(),
 }
-"""Packings for a user's text, at the model's row length and in its own tokens."""
+"""Name -> packing for a user's text, used at the model's row length and with its own tokenizer."""
 SOTU = Sotu(sha256="49bf5edcd2da5e10ee7e81ad48cdf811ae14c0f9688583c394105cada859a4f6", heldout_stride=20)
-"""As in scale nano.text: the addresses that its networks are not trained on."""
+"""The State of the Union addresses; scored are the held-out ones, as for recipes of scale nano.text."""
 PINS = ("split", "column", "config", "revision")
 
 
 @lru_cache
 def protocols(path: Path = FILE) -> dict[str, Perplexity]:
-    """The published protocols as tasks by name; ValueError names a wrong field or entry."""
+    """Task name -> perplexity task of a published corpus and protocol, such as `zeroshot.ptb`; ValueError names a wrong
+    field or entry of the file."""
     corpora, listed = read_catalogue(path)
     tasks: dict[str, Perplexity] = {}
     for each in listed:
         for name in each.corpora:
             if name not in corpora:
-                raise ValueError(f"{path}: no corpus {name!r}; {nearest(name, corpora)}")
+                raise ValueError(
+                    f"{path}: protocol {each.name!r} names unknown corpus {name!r}; {nearest(name, corpora)}"
+                )
             task = Perplexity(
                 name=each.name.format(corpus=name),
                 corpus=name,
@@ -58,13 +62,14 @@ def protocols(path: Path = FILE) -> dict[str, Perplexity]:
                 counts=each.counts,
             )
             if task.name in tasks:
-                raise ValueError(f"{path}: two protocols are called {task.name!r}")
+                raise ValueError(f"{path}: two protocols are called {task.name!r}; rename one of them")
             tasks[task.name] = task
     return tasks
 
 
 def protocol(name: str) -> Perplexity:
-    """The task of a published protocol; ValueError names the nearest."""
+    """The perplexity task of a published corpus and protocol, such as `zeroshot.ptb`; ValueError names the nearest
+    name if it does not exist."""
     if name not in protocols():
         raise ValueError(f"no protocol {name!r}; {nearest(name, protocols())}")
     return protocols()[name]
@@ -74,26 +79,31 @@ def protocol(name: str) -> Perplexity:
 
 
 def find_documents(source: str) -> tuple[str, Documents]:
-    """Name and documents of a corpus as given to `--corpus`; ValueError for a corpus or setting that does not exist."""
+    """Name and documents of the corpus that `source`, an argument of `--corpus`, describes.
+
+    ValueError for a corpus or setting that does not exist, and for a setting that has no effect.
+    """
     place, _, text = source.partition(":")
     pins = dict(pin.partition("=")[::2] for pin in text.split(",")) if text else {}
     for pin, value in pins.items():
         if pin not in PINS or not value:
-            raise ValueError(f"corpus {source!r}: no pin {pin!r}; {nearest(pin, PINS)}")
+            raise ValueError(
+                f"corpus {source!r}: no setting {pin!r}, or no value given for it; {nearest(pin, PINS)}"
+            )
     corpora = read_catalogue()[0]
     if place == "sotu" or place in corpora:
         if pins:
-            raise ValueError(f"corpus {place!r} has its pins; leave out {text!r}")
+            raise ValueError(f"corpus {place!r} has fixed settings; leave out {text!r}")
         return place, SOTU if place == "sotu" else corpora[place].part()
     path = sources.local(place)
     if path is None and "/" not in place:
         raise ValueError(
-            f"no corpus {place!r}; {nearest(place, ['sotu', *corpora])}; else a file, or OWNER/NAME on the Hub"
+            f"no corpus {place!r}; {nearest(place, ['sotu', *corpora])}; or give a file, or OWNER/NAME on the Hub"
         )
     name = place if path is None else path.stem
     if path is not None and (path.suffix == ".txt" or (path.is_dir() and any(path.glob("*.txt")))):
         if pins:
-            raise ValueError(f"{place} is text and has no columns or splits; leave out {text!r}")
+            raise ValueError(f"{place} is plain text and has no columns or splits; leave out {text!r}")
         return name, AllFiles(path=place, sha256=UNRESOLVED)
     return name, HubSplit(
         source=place,
@@ -105,11 +115,12 @@ def find_documents(source: str) -> tuple[str, Documents]:
 
 
 def corpus_task(source: str, packing: str | None, data: Data) -> Perplexity:
-    """A corpus as given to `--corpus`, under a published protocol or a packing by name, as a task.
+    """Perplexity task for the corpus `source` (an argument of `--corpus`) and a model with data `data`.
 
-    Without a packing: "wrapped" if the vocabulary has an EOS, else "pieces". A protocol sets name, length and tokens;
-    otherwise they are the model's own. Released weights that do not declare an EOS are assumed to have the known
-    tokenizer of their vocabulary size, if there is one.
+    `packing` names a packing (`OWN_PACKINGS`) or a published protocol; None: "wrapped" if the vocabulary has an EOS,
+    else "pieces". A protocol sets row length and tokenizer; otherwise they are the model's own. Released weights that
+    do not declare an EOS are assumed to have the tokenizer of `TOKENIZERS` with their vocabulary size, if there is
+    one. ValueError for a corpus or packing that does not exist.
     """
     name, documents = find_documents(source)
     vocabulary = data.vocabulary()

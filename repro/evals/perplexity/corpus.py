@@ -1,15 +1,16 @@
-"""Perplexity of a corpus: its documents as rows under a stated protocol, scored by a bound or exactly.
+"""Perplexity of a model on a corpus, whose documents are cut into rows that are scored by a bound or exactly.
 
     python -m repro.evals --ckpt DIR --tasks owt.wrapped            a published protocol (evals/corpora.toml)
     python -m repro.evals --ckpt DIR --corpus book.txt              any text
 
-Diffusion models get `nll_bound` in nats per counted token, `ppl_bound`, `bits_per_byte_bound` and
+Diffusion models get the upper bounds `nll_bound` in nats per counted token, `ppl_bound`, `bits_per_byte_bound` and
 `bits_per_word_bound` (docs/method.md#metrics). Autoregressive models get the same names without `_bound`, exactly, from
-one pass. Bytes and words are those of the published documents, before detokenisation; a document that is scored in part
-counts by its share of ids. Standard errors treat documents as the independent units, which also covers the noise of the
-bound's draws. `draws_error` (nats per token) is that noise alone, from the spread of independently randomised passes,
-and is a lower limit of every standard error (docs/method.md#statistics). The numbers of documents describe the whole
-corpus, whatever the limit on its rows. Symbols: n rows, L ids a row.
+one pass. Bytes and words are those of the published documents, before detokenisation; a partly scored document
+contributes its bytes and words in proportion to the ids scored. Standard errors treat documents as independent, which
+also covers the Monte Carlo noise of the bound. `draws_error` (nats per token) is that noise alone, from the spread of
+independently randomised passes, and is a lower limit of every standard error (docs/method.md#statistics). The metrics
+`documents`, `documents_without_ids`, `documents_unscored` and `ids_scored` describe the whole corpus, even if a limit
+scores only some of its rows. Symbols: n rows, L ids per row.
 """
 
 from __future__ import annotations
@@ -43,19 +44,20 @@ if TYPE_CHECKING:
     from repro.objectives.bound import Bound
 
 MAX_LOGITS = 1 << 27
-"""Limit on the logits of one forward: two rows of 1,024 ids of a vocabulary of 50,258. No result depends on it."""
+"""Largest number of logits of one forward: two rows of 1,024 ids at a vocabulary of 50,258. No result depends on it."""
 Counts = Literal["row", "text"]
 
 
 @part
 class Perplexity(Task):
-    """Perplexity of `corpus`: all of `documents` in rows of `length` ids by `packing`, with `passes` passes of a bound.
+    """Perplexity on the corpus named `corpus`, whose `documents` are cut into rows of `length` ids by `packing`.
 
-    `tokenizer` is the tokenizer whose tokens are counted, "own" for the model's. `counts` is the number that nats are
-    divided by. "text": the tokens of the text, and its end where its position varies. "row", as published: also the BOS
-    and EOS in every row, which are scored like the rest; they have zero loss for a model that was never trained to
-    predict them, because its own rows give them. ValueError for fewer than 4 passes, a length without space for text,
-    and an unknown tokenizer.
+    `passes`: independent Monte Carlo passes of the bound, at least 4. `tokenizer`: name of the tokenizer whose tokens
+    are counted, "own" for the model's. `counts`: which tokens the nats are divided by. "text": the tokens of the text,
+    and the end of a document where its position varies. "row", as published: also the BOS and EOS in every row, which
+    are scored like the rest; for a model whose training rows always contain them, so that it never learned to predict
+    them, their loss is zero. ValueError for fewer than 4 passes, a length without space for text, and an unknown
+    tokenizer.
     """
 
     corpus: str
@@ -69,9 +71,11 @@ class Perplexity(Task):
 
     def __post_init__(self) -> None:
         if self.passes < 4:
-            raise ValueError(f"passes={self.passes} gives no error of the draws; the smallest is 4")
+            raise ValueError(
+                f"passes={self.passes} is too few to estimate the Monte Carlo error; give at least 4"
+            )
         if self.packing.text_ids(self.length) < 1:
-            raise ValueError(f"length={self.length} has no room for text; the smallest is 3")
+            raise ValueError(f"length={self.length} leaves no room for text in a row; give at least 3")
         special_ids(self.tokenizer, None)
 
     def protocol(self) -> dict[str, Any]:
@@ -89,10 +93,10 @@ class Perplexity(Task):
     def skip(self, model: Model) -> str | None:
         vocabulary = model.data.vocabulary()
         if self.length > model.data.row_length():
-            return f"rows of {self.length} ids; this model has {model.data.row_length()}"
+            return f"its rows have {self.length} ids; this model reads at most {model.data.row_length()}"
         special = special_ids(self.tokenizer, vocabulary)
         if model.recipe.process.causal and special.begin is None:
-            return "the vocabulary has no BOS for autoregression to begin with"
+            return "the vocabulary has no BOS, from which an autoregressive model predicts the first token"
         return mismatch(self.tokenizer, vocabulary) or self.packing.missing(special)
 
     def workload(self, model: Model, ask: Ask) -> Workload:
@@ -135,10 +139,10 @@ class Perplexity(Task):
 
 @dataclass(frozen=True)
 class PackedCorpus:
-    """A corpus as `rows` for one model, in ids of `vocabulary`.
+    """A corpus cut into n `rows` for one model, in ids of `vocabulary`.
 
-    `free` [n]: positions of each row that are counted with zero loss; `weights` [2, n]: bytes and words of the text
-    that each row scores; `documents`: metrics of how many documents and ids were scored.
+    `free` [n]: number of positions per row that are counted with zero loss; `weights` [2, n]: numbers of bytes and of
+    words of the text that each row scores; `documents`: metrics of how many documents and ids were scored.
     """
 
     rows: Rows
@@ -148,15 +152,18 @@ class PackedCorpus:
     documents: dict[str, float]
 
     def score(self, model: Model, passes: int, seed: int, work: WorkQueue) -> Bound:
-        """Nats of every row; `tokens` includes the free positions."""
+        """Bound (or exact value) of every row in nats, from `passes` Monte Carlo passes; its `tokens` include the
+        positions with zero loss (`free`). Raises Busy while other processes compute missing chunks."""
         batch = work.batch or max(1, min(256, MAX_LOGITS // (self.rows.ids.shape[1] * self.vocabulary.total)))
         bound = shared_bound(model, self.vocabulary, self.rows, work, passes=passes, seed=seed, batch=batch)
         return dataclasses.replace(bound, tokens=bound.tokens + self.free)
 
 
 def pack_corpus(task: Perplexity, model: Model, limit: int | None) -> PackedCorpus:
-    """The rows of a task for a model (at most `limit`, drawn at random from all of them); ValueError if the corpus
-    gives no rows or the model's tokenizer is not the protocol's."""
+    """The corpus of a task cut into rows for a model: all rows, or `limit` rows drawn at random from them.
+
+    ValueError if the corpus gives no rows, or if the model's tokenizer is not the task's.
+    """
     vocabulary = model.data.vocabulary()
     check_ids(task.tokenizer, model.data)
     special = special_ids(task.tokenizer, vocabulary)
@@ -179,13 +186,13 @@ def pack_corpus(task: Perplexity, model: Model, limit: int | None) -> PackedCorp
 
 
 class _Reader:
-    """Streams the documents of a corpus once and stores their sizes, but not their text."""
+    """Reads the documents of a corpus once, as ids of a model, and stores their sizes but not their text."""
 
     def __init__(self, documents: Documents, model: Model) -> None:
         self.documents, self.model = documents, model
         self.numbers: list[int] = []
         self.sizes: list[tuple[int, int, int]] = []
-        """Bytes, words and ids of each document."""
+        """Numbers of bytes, words and ids of each document."""
 
     def stream(self) -> Stream:
         numbers, originals, texts = self._texts()
@@ -200,8 +207,10 @@ class _Reader:
         return (o[0] for o, _ in one), (o[1] for o, _ in two), (t[1] for _, t in three)
 
     def weights(self, packing: Packing, length: int, rows: Rows) -> tuple[np.ndarray, dict[str, float]]:
-        """Bytes and words that each row scores [2, n], and metrics of the documents. The same rows are packed again,
-        from the index of each id in the corpus instead of the id, to find the document that each position belongs to.
+        """Numbers of bytes and of words that each of n rows scores [2, n], and metrics of the documents.
+
+        The rows are packed again from the index of each id in the corpus instead of the id itself, to find the
+        document that each position belongs to.
         """
         sizes = np.array(self.sizes, np.int64).reshape(-1, 3)
         first = np.concatenate([[0], np.cumsum(sizes[:, 2])])
@@ -231,10 +240,10 @@ def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
         return
     ids = sum(size[2] for size in reader.sizes)
     if not reader.sizes:
-        raise ValueError(f"corpus {task.corpus!r} is empty: it holds no document")
+        raise ValueError(f"corpus {task.corpus!r} is empty: it holds no document; give one with text")
     if not ids:
         raise ValueError(
-            f"corpus {task.corpus!r} is empty: none of its {len(reader.sizes)} documents has an id"
+            f"corpus {task.corpus!r} is empty: none of its {len(reader.sizes)} documents has an id; give one with text"
         )
     longest = max(size[2] for size in reader.sizes)
     raise ValueError(
@@ -244,7 +253,8 @@ def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
 
 
 def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarray]:
-    """Rows as a model reads and scores them, and the number of its positions that count with zero loss, [n]."""
+    """The n rows with the positions that this model scores, and per row the number of positions that are counted with
+    zero loss, [n]."""
     constant = task.packing.constant(rows)
     positions = constant
     given = _ends_are_given(model.data)
@@ -266,12 +276,12 @@ def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarr
 
 
 def _ends_are_given(data: Data) -> bool:
-    """Whether a model's training rows begin and end with ids that it reads and never predicts."""
+    """Whether a model's training rows begin and end with special ids that it reads but is not trained to predict."""
     return _ends_are_given(data.data) if isinstance(data, Counted) else isinstance(data, Joined | Padded)
 
 
 def _row_vocabulary(task: Perplexity, own: Vocabulary, special: SpecialIds) -> Vocabulary:
-    """The model's vocabulary for these rows: BOS as they begin, and padding if they are padded.
+    """The model's vocabulary with the BOS that these rows begin with, and with padding only if they are padded.
 
     Padding of published protocols is attended and noised (`filler`), as is padding of a model that was trained that
     way; other padding is left out of attention (`pad`). In rows without padding, an id that pads elsewhere, often EOS,

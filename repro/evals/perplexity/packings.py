@@ -1,12 +1,13 @@
-"""How the documents of a corpus become rows of L scored ids: the published packings, and one for any text
+"""Packings, which cut the documents of a corpus into rows of L ids: the published ones, and one for any text
 (docs/method.md#packing, docs/method.md#published-protocols).
 
     WrappedRows(batch=1000)         joined with an EOS after each document, cut into L - 2 ids between BOS and EOS
-    WrappedPlainRows(batch=1000)    the same with nothing between documents (zero-shot sets)
+    WrappedPlainRows(batch=1000)    joined with nothing between documents, cut likewise (zero-shot sets)
     PaddedRows()                    one document per row: BOS, its first L - 2 ids, EOS, padding
-    PieceRows()                     each document in pieces of L; the last one overlaps and scores only the remainder
+    PieceRows()                     each document in pieces of L ids; the last overlaps and scores only the remainder
 
-Rows are cut by `repro.data.rows`, as for training data. Symbols: n rows of a chunk, L ids a row.
+Rows are cut by `repro.data.rows`, as for training data. A position to be scored is called a candidate. Symbols: n rows
+of a chunk, L ids per row.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from repro.data.rows import CHUNK, Stream
 
 
 class SpecialIds(NamedTuple):
-    """Ids that represent no text: begin and end of a row, and padding; None where the vocabulary has no such id."""
+    """Ids that represent no text: those at the begin and end of a row (BOS, EOS), and padding; None where the
+    vocabulary has no such id."""
 
     begin: int | None
     end: int | None
@@ -33,31 +35,34 @@ class SpecialIds(NamedTuple):
 
 
 class Packing(Part):
-    """Kind: how documents become rows. Candidates are the positions of text, and the document's end where its position
-    varies."""
+    """Base class of packings, which cut documents into rows of ids.
+
+    Candidates, the positions to be scored, are those of text, and the end of a document where its position varies.
+    `has_padding`: whether rows may contain padding.
+    """
 
     has_padding: ClassVar[bool] = False
 
     @abstractmethod
     def protocol(self) -> dict[str, str]:
-        """`packing` and `eos`, in the terms of published tables (evals/published.toml)."""
+        """Values of `packing` and `eos` for the record's protocol, in the terms of evals/published.toml."""
 
     def missing(self, special: SpecialIds) -> str | None:
-        """The reason why the packing cannot be used with these special ids, or None."""
+        """Reason why the packing cannot be used with these special ids; None if it can."""
         if special.begin is None or special.end is None:
-            return "the vocabulary has no BOS and EOS to begin and end a row; --tasks pieces needs none"
+            return "the vocabulary has no BOS and EOS to begin and end a row; the packing of --tasks pieces needs none"
         return None
 
     def text_ids(self, length: int) -> int:
-        """Ids of text that a row of `length` ids has space for."""
+        """Largest number of ids of text in a row of `length` ids."""
         return length - 2
 
     @abstractmethod
     def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
-        """Chunks of rows [n, L] from a stream of (document number, ids)."""
+        """Yield chunks of n rows of `length` ids, [n, L], from a stream of (document number, ids)."""
 
     def constant(self, chunk: Rows) -> np.ndarray:
-        """[n, L] bool: positions that hold the same id in every row, which are never candidates."""
+        """Bool [n, L]: positions that hold the same special id in every row; they are never candidates."""
         constant = np.zeros(chunk.ids.shape, bool)
         constant[:, [0, -1]] = True
         return constant
@@ -65,7 +70,10 @@ class Packing(Part):
 
 @part
 class _Wrapped(Packing):
-    """Kind: joined documents, `batch` at a time; the incomplete last row of each batch is dropped (0: all joined)."""
+    """Base class of packings that join documents, `batch` documents at a time (0: all), and cut them into full rows.
+
+    The incomplete last row of each batch is dropped.
+    """
 
     batch: int
     ends_documents: ClassVar[bool]
@@ -73,7 +81,9 @@ class _Wrapped(Packing):
 
     def __post_init__(self) -> None:
         if self.batch < 0:
-            raise ValueError(f"batch={self.batch} is no number of documents; 0 joins all of them")
+            raise ValueError(
+                f"batch={self.batch} is no number of documents to join; give 1 or more, or 0 for all of them"
+            )
 
     def protocol(self) -> dict[str, str]:
         return {"packing": "wrapped", "eos": f"{'' if self.ends_documents else 'none '}between documents"}
@@ -86,21 +96,21 @@ class _Wrapped(Packing):
 
 @part
 class WrappedRows(_Wrapped):
-    """Documents joined with an EOS after each."""
+    """Rows cut from documents joined with an EOS after each; each row stands between BOS and EOS."""
 
     ends_documents = True
 
 
 @part
 class WrappedPlainRows(_Wrapped):
-    """As `WrappedRows`, with nothing between documents."""
+    """Rows cut from documents joined with nothing between them; each row stands between BOS and EOS."""
 
     ends_documents = False
 
 
 @part
 class PaddedRows(Packing):
-    """One document per row, its end scored; padding is never scored, but attended and noised
+    """One document per row with its end scored, padded to L ids; padding is never scored, but attended to and noised
     (docs/method.md#duo-hyperparameters)."""
 
     has_padding = True
@@ -110,9 +120,9 @@ class PaddedRows(Packing):
 
     def missing(self, special: SpecialIds) -> str | None:
         if special.pad is None:
-            return "the vocabulary has no padding; --tasks wrapped joins documents instead"
+            return "the vocabulary has no padding id; the packing `wrapped` (--tasks wrapped) needs none"
         if special.pad == special.end:
-            return "padding and EOS are one id; --tasks wrapped joins documents instead"
+            return "padding and EOS are one id; the packing `wrapped` (--tasks wrapped) needs no padding"
         return super().missing(special)
 
     def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
@@ -127,9 +137,11 @@ class PaddedRows(Packing):
 
 @part
 class PieceRows(Packing):
-    """Pieces of L ids of each document, with no end marked. A remainder is scored in a last row of the document's last
-    L ids, where only the ids that no other piece scores are candidates. So every id of a document of L ids or more is
-    scored exactly once; shorter documents give no row."""
+    """Rows that are pieces of L ids of one document each, with no end marked.
+
+    A remainder is scored in a last row of the document's last L ids, where only the ids that no other piece scores are
+    candidates. So every id of a document of L ids or more is scored exactly once; shorter documents give no row.
+    """
 
     def protocol(self) -> dict[str, str]:
         return {"packing": "pieces", "eos": "none"}

@@ -1,5 +1,5 @@
-"""Held-out likelihood of a recipe's own data, a bound for diffusion and exact for autoregression; training curves
-(docs/method.md#metrics)."""
+"""Tasks on a model's own training run: likelihood of held-out rows of its data, a bound for diffusion and exact for
+autoregression (docs/method.md#metrics); and the curve of training loss, read from the run's log."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 def shared_bound(
     model: Model, vocabulary: Vocabulary, rows: Rows, work: WorkQueue, *, passes: int, seed: int, batch: int
 ) -> Bound:
-    """The bound of a model on rows [n, L] in ids of `vocabulary`, with `batch` rows in a forward. The work is split
-    into chunks that several processes can share; raises Busy while other processes compute the remaining chunks."""
+    """Upper bound (exact for autoregression) of a model on -log p of each of n rows [n, L] of L ids of `vocabulary`.
+
+    `passes`: independent Monte Carlo passes; `batch`: rows per forward. The work is split into chunks that several
+    processes can share; raises Busy while other processes compute chunks that are still missing.
+    """
     from repro.models.denoiser import ForwardWrapper
     from repro.objectives.bound import bound_of, row_nll
 
@@ -47,9 +50,10 @@ def shared_bound(
 
 @part
 class HeldoutBound(Task):
-    """Bound on -log p per token, in nats, over `rows` held-out rows with `passes` independent passes; also the exact
-    nll of the same rows if the data is an oracle language. Documents of the first `skip_rows` rows are left out,
-    because training is monitored on them."""
+    """Upper bound on -log p per token, in nats, of `rows` held-out rows of the model's data, from `passes` independent
+    Monte Carlo passes; also the exact negative log-likelihood of these rows if the data is a synthetic language with
+    known probabilities (oracle). Documents of the first `skip_rows` held-out rows are left out, because training is
+    monitored on them."""
 
     rows: int
     skip_rows: int
@@ -91,7 +95,11 @@ class HeldoutBound(Task):
         return Answer(metrics)
 
     def _rows(self, model: Model, count: int) -> Rows:
-        """`count` held-out rows, chosen by key, from documents that the bound computed in training does not use."""
+        """`count` held-out rows, a random choice with a fixed random key, from documents that the bound computed during
+        training does not use.
+
+        ValueError if there are fewer, or if the data is not the version that the model was trained on.
+        """
         corpus = prepared(model.data)
         if model.corpus is not None and corpus.digest != model.corpus:
             raise ValueError(
@@ -112,9 +120,9 @@ class HeldoutBound(Task):
 
 @part
 class TrainingCurve(Task):
-    """Training loss (at most `points` points) and the held-out bound computed in training, by step, from the run's
-    metrics.jsonl. The metric `loss` is the curve's last point, a mean over its block of logged steps; its `n` is the
-    number of logged steps of the whole curve."""
+    """Training loss (at most `points` points) and held-out bound by training step, as logged in the run's
+    metrics.jsonl. A point of the loss is the mean over a block of consecutive logged steps. The metric `loss` is the
+    last point; its `n` is the number of logged steps of the whole curve."""
 
     points: int
     generates = False
@@ -123,7 +131,7 @@ class TrainingCurve(Task):
         if model.folder is None:
             return "nothing was trained"
         known = (model.folder.parent / "metrics.jsonl").is_file()
-        return None if known else "no metrics.jsonl in the run folder"
+        return None if known else "the run folder has no metrics.jsonl, the log of training"
 
     def workload(self, model: Model, ask: Ask) -> Workload:
         return Workload.of_rows(0, 0, 1)

@@ -1,7 +1,9 @@
-"""Tokenizers whose tokens published perplexities are counted in, recognised by their size and the ids of a few words.
+"""Tokenizers in whose tokens published perplexities are counted.
 
-mismatch("gpt2", vocabulary)    None, or the reason why this vocabulary is not GPT-2's
-check_ids("gpt2", data)         ValueError when the ids of a few words differ
+A model's tokenizer is recognised as one of them by its vocabulary size and the ids of a few words.
+
+    mismatch("gpt2", vocabulary)    None, or the reason why this vocabulary is not GPT-2's
+    check_ids("gpt2", data)         ValueError if the ids of a few words differ
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from repro.evals.perplexity.packings import SpecialIds
 
 OWN = "own"
 EXTRA_IDS = 2
-"""Ids that a network may have beyond those of its tokenizer: padding and a mask."""
+"""Largest number of ids that a network's vocabulary may have beyond its tokenizer's: padding and a mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTokenizer:
-    """A tokenizer of `size` ids, its special ids, and some `words` with their `ids`."""
+    """A published tokenizer: number of ids (`size`), special ids, and some `words` with their `ids` to recognise it."""
 
     size: int
     special: SpecialIds
@@ -40,8 +42,8 @@ TOKENIZERS = {
 
 
 def special_ids(name: str, vocabulary: Vocabulary | None) -> SpecialIds:
-    """Special ids of a tokenizer by name; for "own" those of `vocabulary`, with EOS in place of a missing BOS.
-    ValueError names the nearest name."""
+    """Special ids of the tokenizer `name`; for "own" those of `vocabulary` (None: no ids), with EOS as BOS if it has
+    none. ValueError for an unknown name, with the nearest valid one."""
     if name != OWN:
         if name not in TOKENIZERS:
             raise ValueError(f"no tokenizer {name!r}; {nearest(name, [OWN, *TOKENIZERS])}")
@@ -54,17 +56,18 @@ def special_ids(name: str, vocabulary: Vocabulary | None) -> SpecialIds:
 
 
 def mismatch(name: str, vocabulary: Vocabulary) -> str | None:
-    """The reason, by vocabulary size, why a model's perplexity cannot be counted in tokens of `name`, or None."""
+    """Reason why perplexity of a model with this vocabulary cannot be counted in tokens of tokenizer `name`: its size
+    differs; None if it can."""
     if name == OWN:
         return None
     size = TOKENIZERS[name].size
     if size <= vocabulary.total <= size + EXTRA_IDS:
         return None
-    return f"a token of {name} ({size} ids); this model has {vocabulary.total}"
+    return f"perplexity in tokens of {name}, which has {size} ids; this model has {vocabulary.total}"
 
 
 def check_ids(name: str, data: Data) -> None:
-    """Raise ValueError if `data` gives the known words of tokenizer `name` other ids."""
+    """Raise ValueError if the tokenizer of `data` encodes the test words of tokenizer `name` to other ids."""
     if name == OWN:
         return
     known = TOKENIZERS[name]
@@ -72,6 +75,6 @@ def check_ids(name: str, data: Data) -> None:
     if ids != known.ids:
         shown = [*ids[:5], *(["..."] if len(ids) > 5 else [])]
         raise ValueError(
-            f"the tokenizer makes {shown} of {known.words!r}, {name} {list(known.ids)};"
-            " copy the tokenizer of these weights into their folder"
+            f"the model's tokenizer encodes {known.words!r} as {shown}, that of {name} as {list(known.ids)};"
+            " copy the tokenizer that belongs to these weights into their folder"
         )

@@ -299,7 +299,9 @@ def text(found: Plan) -> Iterator[str]:
     for skip in found.skipped:
         yield f"skipped {skip.what}: {skip.reason}"
     unknown = f", {found.unknown} of unknown cost" if found.unknown else ""
-    yield f"{len(found.lines)} questions{unknown}: {found.hours:.3g} hours" + (" at least" if unknown else "")
+    yield f"{len(found.lines)} evaluations{unknown}: {found.hours:.3g} hours" + (
+        " at least" if unknown else ""
+    )
     for line in assumptions(found):
         yield f"assumed: {line}"
 

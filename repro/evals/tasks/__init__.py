@@ -1,6 +1,8 @@
-"""Tasks of this suite's own: the law of samples, decoding speed, errors of KV caches, likelihood draws.
+"""Tasks that are not taken from lm-eval or a paper: accuracy of samples, decoding speed, KV cache errors, likelihood
+draws.
 
-Each file is one task: `law` (samples of an oracle language against its exact law), `speed` (lm-eval tasks under a
-clock), `cache_error` (approximate KV caches against none), `choice_draws` (multiple choice with few likelihood draws).
+Each file is one task: `law` (samples against the exact distribution of a synthetic language), `speed` (timed lm-eval
+tasks), `cache_error` (approximate KV caches against none), `choice_draws` (multiple choice by likelihoods with few
+Monte Carlo draws).
 May import the rest of `repro.evals` except `request`, `planning` and `published`, and every room below `evals`.
 """

@@ -1,5 +1,5 @@
-"""Error of approximate KV caches: divergence per token and changed tokens, by cache and refresh interval
-(docs/method.md#fast-dllm)."""
+"""Error of approximate KV caches of bidirectional networks: KL divergence per token and share of changed tokens, per
+cache policy and refresh interval (docs/method.md#fast-dllm)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RULE = "low_confidence"
-"""The sampler: one token per step, no random draws."""
+"""Preset name of the sampler that the task uses: one token per step, no random draws."""
 
 
 @part
 class CacheError(Task):
-    """Compare each approximate KV cache with none: decode `rows` held-out rows after their prompts.
+    """Error of each approximate KV cache against decoding without one, on continuations of `rows` held-out rows.
 
-    A row's prompt is the part before its first candidate, or its first half if all positions are candidates. At every
-    step and undecided position of the cached decoding: KL(whole forward || cached forward), in nats a token; at the
-    end: the share of tokens that differ from decoding without a cache. `refreshes`: numbers of forwards between two
-    whole ones of a block, after the whole one at its beginning; "never" is measured too.
+    A row's prompt is the part before its first candidate (position to be scored), or its first half if all positions
+    are candidates. Metrics per cache and refresh interval: `kl`, the mean over all steps and undecided positions of
+    KL(prediction of a whole forward || prediction with the cache), in nats per token; `changed`, the share of final
+    tokens that differ from decoding without a cache; `tokens`, tokens forwarded relative to decoding without one.
+    Blocks have `block_length` tokens. `refreshes`: numbers of cached forwards between two forwards of the whole row in
+    a block (one begins each block); no refresh ("never") is measured too.
     """
 
     rows: int
@@ -51,8 +53,12 @@ class CacheError(Task):
 
     def skip(self, model: Model) -> str | None:
         if not model.recipe.process.masks:
-            return "caches need a network trained with absorbing noise"
-        return None if model.denoiser.supports_kv_cache else "this denoiser does not support a KV cache"
+            return "the error of KV caches is defined only for networks trained with absorbing noise"
+        return (
+            None
+            if model.denoiser.supports_kv_cache
+            else "the network of this model does not support a KV cache"
+        )
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         prompts, length = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
@@ -82,7 +88,10 @@ class CacheError(Task):
         return Answer(metrics)
 
     def _prompts(self, model: Model, count: int) -> tuple[list[list[int]], int]:
-        """Prompts of `count` held-out rows, chosen by key and of one length, and the number of tokens to decode."""
+        """Prompts of one length from `count` held-out rows, and the number of tokens to decode after each.
+
+        The rows are a random choice with a fixed random key.
+        """
         split = prepared(model.data).heldout
         rows = rng.permutation(0, rng.QUOTED, 1, len(split)).numpy()[:count]
         ids, candidates = split.ids[rows].astype(np.int64), split.candidates[rows]
@@ -94,8 +103,11 @@ class CacheError(Task):
     def _decoded(
         self, model: Model, prompts: list[list[int]], length: int, cache: Cache | None
     ) -> dict[str, list[Any]]:
-        """Decoded `ids` [B, length], mean `kl` [B] of cached from whole forwards in nats a token, `tokens` forwarded
-        [B]."""
+        """Results of decoding B prompts with a cache (None: without), as lists.
+
+        `ids` [B, length]: the decoded ids; `kl` [B]: mean KL divergence of predictions with the cache from those of
+        whole forwards, in nats per token; `tokens` [B]: tokens that went through the network.
+        """
         plan = ServedPlan(
             gen_length=length, block_length=self.block_length, steps=length, cache=cache, stop=()
         )
@@ -120,6 +132,9 @@ class CacheError(Task):
 
 
 def divergence(logits: Tensor, other: Tensor) -> Tensor:
-    """KL(softmax(logits) || softmax(other)) of two tensors [N, V] with the same ids at -inf: [N] nats, float64."""
+    """KL(softmax(logits) || softmax(other)) per position in nats, float64 [N].
+
+    Both arguments are [N, V], N positions and V vocabulary size, with -inf at the same ids.
+    """
     one, two = logits.double().log_softmax(-1), other.double().log_softmax(-1)
     return torch.where(one.isinf(), 0.0, one.exp() * (one - two)).sum(-1)

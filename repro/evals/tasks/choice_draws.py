@@ -1,12 +1,12 @@
-"""Multiple choice by likelihood with few draws: accuracy, flips, bias and variance against the number of draws
+"""Multiple choice by Monte Carlo likelihoods: accuracy, changed choices, bias and variance per number of draws
 (docs/method.md#statistics).
 
     python -m repro.evals --ckpt runs/mdlm@nano-s0 --suite draws
 
 Noise in the scores does not cancel over items: it turns right choices into wrong ones more often than the reverse, so
-Monte Carlo error lowers a high accuracy. The items are made of held-out rows: the next tokens of a row against copies
-with one token taken from another row. Answers are short enough that all their masked sets can be enumerated, which
-gives the exact bound.
+Monte Carlo error lowers a high accuracy. An item is made of a held-out row: its prompt is the beginning of the row, the
+right answer the next tokens, and each wrong answer a copy with one token taken from another row. Answers are short
+enough that all subsets of their positions can be masked in turn, which gives the bound exactly.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ if TYPE_CHECKING:
 
 BATCH = 256
 REPEAT = 1 << 56
-"""Added to a request's `row` for each repeat; larger than every `row`, so that repeats have independent draws."""
+"""Offset between repeats of a request's `row`, which keys its random draws; larger than every `row`, so that repeats
+have independent draws."""
 
 
 @part
 class ChoiceDraws(Task):
-    """`estimator` with each number of `draws`, `repeats` times, on `items` questions of `choices` answers.
+    """Multiple choice by likelihoods that `estimator` estimates with each number of `draws`, `repeats` times.
 
-    A question is `prompt` tokens of a held-out row, its right answer the next `length` tokens. For each number of draws
-    d, with standard errors over items: `forwards_d` per answer; `bias_d` and `variance_d` of the score with respect to
-    the exact bound (nats; nats squared); `accuracy_d`; and `flips_d`, the share of questions with another answer than
-    the exact bound gives, whose accuracy is `accuracy_exact`.
+    There are `items` items of `choices` answers each: `prompt` tokens of a held-out row, and as the right answer the
+    next `length` tokens. Metrics per number of draws d, with standard errors over items: `forwards_d`, forwards per
+    answer; `bias_d` [nats] and `variance_d` [nats squared] of the score with respect to the exact bound; `accuracy_d`;
+    `flips_d`, the share of items for which another answer is chosen than by the exact bound. `accuracy_exact` is the
+    accuracy of the exact bound.
     """
 
     items: int
@@ -55,9 +57,11 @@ class ChoiceDraws(Task):
 
     def __post_init__(self) -> None:
         if self.repeats < 2:
-            raise ValueError(f"repeats={self.repeats} gives no variance; the smallest is 2")
+            raise ValueError(f"repeats={self.repeats} is too few for a variance; give at least 2")
         if not 2 <= self.choices <= self.length + 1:
-            raise ValueError(f"choices={self.choices} of {self.length} tokens; take 2 to {self.length + 1}")
+            raise ValueError(
+                f"choices={self.choices}: answers of length={self.length} tokens allow 2 to {self.length + 1} choices"
+            )
         self._rules()
 
     def _rules(self) -> list[Estimator]:
@@ -65,10 +69,11 @@ class ChoiceDraws(Task):
 
     def skip(self, model: Model) -> str | None:
         if not model.recipe.process.masks:
-            return "the bound from all masked sets needs absorbing noise"
+            return "the exact bound, which masks all subsets of an answer's positions, needs absorbing noise"
         if self.prompt + self.length > model.data.row_length():
             return (
-                f"rows of {model.data.row_length()} tokens are too short for {self.prompt} and {self.length}"
+                f"rows of {model.data.row_length()} tokens are too short for a prompt of {self.prompt} and an answer of"
+                f" {self.length}"
             )
         return None
 
@@ -106,12 +111,14 @@ class ChoiceDraws(Task):
         return Answer(metrics)
 
     def questions(self, model: Model, items: int) -> tuple[list[LikelihoodRequest], Tensor]:
-        """`items` x `choices` requests, ordered by question, and the index of each right answer [items]."""
+        """Likelihood requests of all answers, `choices` per item in the order of the items, and the index of the right
+        answer of each item, [items]."""
         split = prepared(model.data).heldout
         rows = rng.permutation(0, rng.QUOTED, 2, len(split)).numpy()
         if items > len(rows):
             raise ValueError(
-                f"task {self.name!r} needs {items} held-out rows; {len(rows)} exist, use a smaller limit"
+                f"task {self.name!r} needs {items} held-out rows, one per item, but the data has {len(rows)}; give a"
+                " smaller limit"
             )
         ids = split.ids[rows, : self.prompt + self.length].astype(np.int64)
         keys = rng.keys(0, rng.QUOTED, 3, torch.arange(items))
@@ -130,7 +137,7 @@ class ChoiceDraws(Task):
     def _scores(
         self, model: Model, rule: Estimator, requests: list[LikelihoodRequest], repeats: int, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """Scores [items, choices, repeats] and mean forwards an answer [items]."""
+        """Estimated scores in nats [items, choices, repeats], and the mean number of forwards per answer [items]."""
         repeated = [replace(r, row=r.row + k * REPEAT) for r in requests for k in range(repeats)]
         denoiser = rule.batched(model.denoiser, model.recipe.process, BATCH)
         found = rule.score(denoiser, repeated, seed)
@@ -140,9 +147,16 @@ class ChoiceDraws(Task):
 
 
 def _altered(answer: list[int], rows: np.ndarray, item: int, place: int) -> list[int]:
-    """The answer with another token at `place`: the token of the next row after `item` that differs there."""
+    """A wrong answer: `answer` with another token at index `place`.
+
+    That token comes from the first of `rows` [n, length] after row `item`, cyclically, that differs there. ValueError
+    if none does.
+    """
     column = np.roll(rows[:, place], -item - 1)
     other = column[column != answer[place]]
     if len(other) == 0:
-        raise ValueError(f"every held-out row has the same token {place + 1} places after the prompt")
+        raise ValueError(
+            f"all held-out rows have the same token {place + 1} places after the prompt, so there is no wrong answer;"
+            " give another prompt or length"
+        )
     return [*answer[:place], int(other[0]), *answer[place + 1 :]]

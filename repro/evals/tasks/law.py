@@ -1,8 +1,9 @@
-"""Samples of an oracle language against its exactly known law: the error of a sampler, and its cost.
+"""Error and cost of a sampler on a synthetic language with known probabilities (an oracle language).
 
-Excess cross-entropy is the mean exact nll of the samples minus the entropy, in nats a token. A mode-seeking sampler
-makes it negative, so it is reported with the unbiased squared distance between the bigram law of the samples and of the
-language, and both are also computed for as many true samples (docs/method.md#statistics).
+The language is a hidden Markov model. Excess cross-entropy is the mean exact negative log-likelihood of the samples
+minus the language's entropy, in nats per token. A mode-seeking sampler makes it negative, so it is reported with the
+unbiased squared distance between the bigram distributions of the samples and of the language. Both are also computed
+for equally many samples of the language itself (true samples; docs/method.md#statistics).
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from repro.data.hmm import Hmm
 
 TRUE_STEP = 2
-"""Step in the random keys of the true samples (corpora use step 0, entropies step 1)."""
+"""Step number in the random keys of true samples (corpora of the language use step 0, estimates of its entropy 1)."""
 
 
 @part
 class Law(Task):
-    """`samples` rows generated without a prompt, compared with the exact law of the oracle language."""
+    """Excess cross-entropy and bigram distance of `samples` rows generated without a prompt, against the exact
+    distribution of the model's synthetic language."""
 
     samples: int
     generates = True
@@ -43,7 +45,7 @@ class Law(Task):
         return (
             None
             if isinstance(model.data, Language)
-            else "this data is no oracle language, so its law is unknown"
+            else "this data is no oracle language, so the true distribution is unknown"
         )
 
     def gen_length(self, model: Model) -> int:
@@ -83,7 +85,11 @@ class Law(Task):
 def statistics(
     hmm: Hmm, ids: Tensor, entropy: float, entropy_se: float
 ) -> dict[str, tuple[float, float | None, int]]:
-    """Excess cross-entropy and bigram distance of samples [n, L], each with its standard error."""
+    """Metrics of samples `ids` [n, L], n rows of L tokens: name -> (value, standard error, n).
+
+    `excess` is the cross-entropy minus `entropy`, in nats per token; `bigram` the squared distance of bigram
+    frequencies from those of `hmm`. `entropy_se` is the standard error of `entropy`.
+    """
     nll = -hmm.log_likelihood(ids) / ids.shape[1]
     error = math.hypot(nll.std().item() / math.sqrt(len(ids)), entropy_se)
     distance, spread = bigram_distance(ids, hmm.bigram())
@@ -92,10 +98,12 @@ def statistics(
 
 
 def bigram_distance(ids: Tensor, law: Tensor) -> tuple[float, float]:
-    """Unbiased estimate of || E f - p ||^2 and its jackknife standard error, for rows [n, L] and law p [V, V].
+    """Unbiased estimate of the squared distance || E f - p ||^2, and its jackknife standard error.
 
-    f are the bigram frequencies of a row. With d = f - p the estimate is the mean of d_i . d_j over pairs i != j, which
-    is 0 on average for true samples of any number n; the plug-in distance is not (docs/method.md#statistics).
+    `ids` [n, L] are n sampled rows of L tokens, f the bigram frequencies of a row [V, V], and p = `law` [V, V] the
+    bigram distribution to compare with; V is the vocabulary size. With d = f - p the estimate is the mean of d_i . d_j
+    over pairs i != j of rows, which is 0 on average for rows drawn from p, whatever n; the plug-in distance is not
+    (docs/method.md#statistics).
     """
     count, vocab_size = len(ids), law.shape[0]
     pair = ids[:, :-1] * vocab_size + ids[:, 1:]

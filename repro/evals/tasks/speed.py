@@ -1,11 +1,11 @@
-"""Decoding speed of an lm-eval task: latency (one text at a time) and throughput (batches).
+"""Decoding speed on an lm-eval task: latency (one text at a time) and throughput (batches of texts).
 
     python -m repro.evals --ckpt runs/llada@nano.sudoku-s0 --suite speed.sudoku --samplers all
 
 The task is evaluated once without a clock, which gives its accuracy, counts and items. Then some of the same rows are
-decoded again and timed, with batch size 1 (latency) and with `batch` rows together (throughput). The counts belong to
-the answer of the question, the seconds to the record's measurements. Tokenisation, the harness and scoring are not
-timed.
+decoded again and timed, with batch size 1 (latency) and with `batch` rows together (throughput). Counts of tokens and
+forwards are stored in the record's `answer`, seconds in its `measurements`. Tokenisation, lm-eval's own code and
+scoring are not timed.
 
 On one CPU thread the clock is process time, which leaves out other programs on a shared machine. Otherwise it is wall
 time, read after the device's queue has finished.
@@ -37,15 +37,17 @@ if TYPE_CHECKING:
     from repro.samplers.plan import Plan
 
 ENGINE = "repro"
-"""Name of the decoding loop of this suite in records; records of other engines name those."""
+"""Name of this package's decoding loop in records of speed; records of other inference engines have theirs."""
 
 
 @part
 class DecodingSpeed(Task):
-    """The task `of`, timed, with accuracy by `metric` under `filter` (lm-eval's names; 1 for a right document).
+    """Accuracy and decoding speed on the lm-eval task `of`. Accuracy is the mean over documents of lm-eval's `metric`
+    (0 or 1) under its answer filter `filter`.
 
-    `batch`: rows of a batch; `together`: batches of a throughput pass; `alone`: texts of a latency pass, both from the
-    first documents; `warmup`: batches (and single texts) decoded before timing starts; `repeats`: timed passes.
+    `batch`: rows per batch; `together`: batches per throughput pass; `alone`: single texts per latency pass, both from
+    the first documents; `warmup`: batches (and single texts) decoded before timing starts; `repeats`: number of timed
+    passes.
     """
 
     of: Task
@@ -83,7 +85,8 @@ class DecodingSpeed(Task):
         return self.of.gen_length(model)
 
     def workload(self, model: Model, ask: Ask) -> Workload | None:
-        """Of all passes, with the single texts counted as if they were decoded in batches."""
+        """Estimated workload of the untimed evaluation and all timed passes, with the single texts counted as if they
+        were decoded in batches; None if unknown."""
         once = self.of.workload(model, ask)
         if once is None or once.items is None:
             return once
@@ -91,7 +94,11 @@ class DecodingSpeed(Task):
         return replace(once, items=once.items + again)
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        """ValueError for pins below 1, a task that is not lm-eval's, and a metric that the task does not have."""
+        """Accuracy, counts, per-document results and speeds.
+
+        Raises ValueError for a number of batches, texts or passes below 1, a task `of` that is not an lm-eval task that
+        generates text, and a metric or filter that this task does not have.
+        """
         for name in ("batch", "together", "alone", "warmup", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -117,7 +124,8 @@ class DecodingSpeed(Task):
     def _of(self) -> HarnessTask | LmGeneration:
         if not isinstance(self.of, HarnessTask | LmGeneration):
             raise ValueError(
-                f"task {self.name!r} times {self.of.name!r}, which generates no texts of an lm-eval task"
+                f"task {self.name!r} times {self.of.name!r}, which generates no texts of an lm-eval task; name one"
+                " that does"
             )
         return self.of
 
@@ -159,7 +167,11 @@ class DecodingSpeed(Task):
 
 
 def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> list[float]:
-    """The metric of every document under a filter, in the order of the documents; ValueError unless each is 0 or 1."""
+    """Value of lm-eval's `metric` under one of its answer filters for each document, in document order.
+
+    `items` are per-item results with `doc_id`, `filter` and `metrics`. ValueError if there is none for the filter, and
+    unless each value is 0 or 1.
+    """
     chosen = sorted(
         (item for item in items if item["filter"] == filter_name), key=lambda item: item["doc_id"]
     )
@@ -181,29 +193,30 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows decoded together: a plan, prompts, and the row names that key their random draws."""
+    """Rows decoded together: decoding plan, prompt ids, and names, which identify rows in the random keys of draws."""
 
     plan: Plan
     prompts: list[list[int]]
     names: list[int]
 
     def singles(self) -> list[RowBatch]:
-        """Each row as its own batch."""
+        """This batch as batches of one row each."""
         rows = zip(self.prompts, self.names, strict=True)
         return [RowBatch(self.plan, [prompt], [name]) for prompt, name in rows]
 
 
 @dataclass(eq=False)
 class RecordingAdapter(Adapter):
-    """An adapter that stores its batches, so that the same rows can be decoded again, and where each text ends."""
+    """lm-eval model interface that stores each batch of rows, its result and where each text ends, so that the same
+    rows can be decoded again."""
 
     batches: list[RowBatch] = field(default_factory=list)
     made: list[Decoded] = field(default_factory=list)
-    """Result of each batch."""
+    """Decoded ids and costs of each of `batches`."""
     order: list[int] = field(default_factory=list)
-    """Row names in the order of decoding."""
+    """Row names (`RowBatch.names`) in the order of decoding."""
     ends: dict[int, tuple[Sequence[str], int]] = field(default_factory=dict)
-    """Row name -> stop strings and maximum ids of its text."""
+    """Row name -> stop strings and maximum number of ids of its text."""
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
         rows: list[list[int]] = []
@@ -225,7 +238,7 @@ class RecordingAdapter(Adapter):
         return super()._text(row, until, length)
 
     def decoder(self, batch: RowBatch) -> Callable[[], Decoded]:
-        """A function that decodes a batch and stores nothing."""
+        """Function without arguments that decodes the rows of `batch` again and stores nothing in this object."""
         from repro.samplers.decode import decode
 
         assert self.generation is not None
@@ -234,7 +247,7 @@ class RecordingAdapter(Adapter):
         return lambda: decode(net, process, rule, plan, prompts, seed=self.seed, names=batch.names)
 
     def counts(self, made: Sequence[Decoded], batches: Sequence[RowBatch]) -> Counts:
-        """Counts summed over the rows of some batches and their results `made`."""
+        """Numbers of rows, tokens and forwards, summed over all rows of `batches`; `made` are their decoded results."""
         useful = 0
         for decoded, batch in zip(made, batches, strict=True):
             rows = zip(decoded.ids.tolist(), batch.names, strict=True)
@@ -259,7 +272,8 @@ class RecordingAdapter(Adapter):
 
 @dataclass(frozen=True)
 class Passes:
-    """Seconds of each item of work in each pass, and the results of the last pass."""
+    """Timed decoding of a list of batches, several times: `seconds` [passes][batches], and `last`, the decoded results
+    of the last pass [batches]."""
 
     seconds: list[list[float]]
     last: list[Decoded]
@@ -268,7 +282,10 @@ class Passes:
 def passes(
     work: Sequence[Callable[[], Decoded]], warmup: int, repeats: int, read: Callable[[], float]
 ) -> Passes:
-    """Time every item of work in turn, `repeats` times, after the first `warmup` items have run untimed."""
+    """Time each function of `work` (one batch each) in turn, `repeats` times, after the first `warmup` ran untimed.
+
+    `read` returns the clock in seconds.
+    """
     for each in work[:warmup]:
         each()
     seconds, last = [], []
@@ -283,7 +300,8 @@ def passes(
 
 
 def clock(device: torch.device) -> tuple[Literal["process", "wall"], Callable[[], float]]:
-    """The clock for work on a device: its name, and a function that reads it in seconds."""
+    """Clock for work on a device: "process" (CPU time, for one CPU thread) or "wall", and a function that reads it in
+    seconds after the work queued on the device has finished."""
     if device.type == "cpu":
         return ("process", time.process_time) if torch.get_num_threads() == 1 else ("wall", time.perf_counter)
 
@@ -295,7 +313,7 @@ def clock(device: torch.device) -> tuple[Literal["process", "wall"], Callable[[]
 
 
 def device_name(device: torch.device) -> str:
-    """Product name of a device."""
+    """Product name of a device, such as that of its GPU or CPU model."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu" and Path("/proc/cpuinfo").is_file():

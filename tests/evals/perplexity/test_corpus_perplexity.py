@@ -497,7 +497,7 @@ def test_a_tokenizer_is_recognised_by_size_and_ids(tmp_path):
             return [1, 2]
 
     other = Other(documents=own.documents, units=Gpt2(), length=8)
-    with pytest.raises(ValueError, match=r"makes \[1, 2\] of 'Hello world', gpt2 \[15496, 995\]"):
+    with pytest.raises(ValueError, match=r"encodes 'Hello world' as \[1, 2\], that of gpt2 as \[15496, 995\]"):
         check_ids("gpt2", other)
 
 
@@ -539,7 +539,7 @@ def test_protocols_are_read_as_tasks():
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ('corpora = ["owt"]', 'corpora = ["otw"]', "no corpus 'otw'; nearest is 'owt'"),
+        ('corpora = ["owt"]', 'corpora = ["otw"]', "unknown corpus 'otw'; nearest is 'owt'"),
         ('rule = "ptb"', 'rule = "pbt"', "pbt"),
         ("script = true", "scrip = true", "scrip"),
         ('name = "lm1b.padded"', 'name = "lm1b.wrapped"', "two protocols are called 'lm1b.wrapped'"),
@@ -590,12 +590,12 @@ def test_any_text_is_scored_from_the_command_line(tmp_path, capsys, monkeypatch)
     [
         (["--corpus", "none.txt"], "no file or folder 'none.txt'"),
         (["--corpus", "soto"], "no corpus 'soto'; nearest is 'sotu'"),
-        (["--corpus", "ptb:split=test"], "has its pins"),
-        (["--corpus", "lab/x:colum=y"], "no pin 'colum'; nearest is 'column'"),
+        (["--corpus", "ptb:split=test"], "has fixed settings"),
+        (["--corpus", "lab/x:colum=y"], "no setting 'colum', or no value given for it; nearest is 'column'"),
         (["--corpus", "OWN", "--tasks", "pices"], "nearest is 'pieces'"),
         (["--corpus", "OWN", "--tasks", "wrapped"], "cannot be run: the vocabulary has no BOS and EOS"),
         (["--corpus", "OWN:column=text"], "no columns or splits"),
-        (["--corpus", "OWN", "--tasks", "owt.wrapped"], "rows of 1024 ids; this model has 32"),
+        (["--corpus", "OWN", "--tasks", "owt.wrapped"], "its rows have 1024 ids; this model reads at most 32"),
         (["--tasks", "zeroshot.ptp"], "nearest is 'zeroshot.ptb'"),
     ],
 )

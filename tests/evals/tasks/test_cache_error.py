@@ -53,6 +53,6 @@ def test_a_cache_has_less_error_with_more_refreshes(model):
 
 
 def test_models_without_a_cache_are_skipped():
-    assert TASK.skip(load("oracle:mdlm@nano")) == "this denoiser does not support a KV cache"
+    assert TASK.skip(load("oracle:mdlm@nano")) == "the network of this model does not support a KV cache"
     assert "absorbing" in str(TASK.skip(load("oracle:duo@nano")))
     assert parts.read(parts.canonical(TASK), CacheError) == TASK

@@ -71,12 +71,12 @@ def test_repeats_and_seeds_have_independent_draws(model):
 
 def test_models_without_a_reference_are_skipped_and_wrong_pins_raise(model):
     assert "absorbing" in str(TASK.skip(load("oracle:duo_nelbo@nano"))) and TASK.skip(model) is None
-    assert "too short for 30 and 4" in str(replace(TASK, prompt=30).skip(model))
+    assert "too short for a prompt of 30 and an answer of 4" in str(replace(TASK, prompt=30).skip(model))
     with pytest.raises(ValueError, match="no setting 'draws'"):
         replace(TASK, estimator=estimator("duel"))
     with pytest.raises(ValueError, match="whole number of passes"):
         replace(TASK, estimator=estimator("llada_mc"), draws=(8,))
-    with pytest.raises(ValueError, match="take 2 to 5"):
+    with pytest.raises(ValueError, match="allow 2 to 5"):
         replace(TASK, choices=6)
     for task in read_suite("draws").tasks:
         assert parts.read(parts.canonical(task), ChoiceDraws) == task and task.skip(model) is None
