@@ -30,5 +30,5 @@ _WHERE = {
 
 def __getattr__(name: str):
     if name not in _WHERE:
-        raise AttributeError(f"module 'repro' has no attribute {name!r}")
+        raise AttributeError(f"module 'repro' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(_WHERE[name]), name)

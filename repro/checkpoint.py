@@ -1,11 +1,11 @@
 """Show, inspect, convert, compare and export checkpoints.
 
-python -m repro.checkpoint export DIR --hf OUT    weights and config that transformers loads by itself
-python -m repro.checkpoint show DIR               recipe, step, digest
-python -m repro.checkpoint inspect FOLDER         released weights: how every tensor is read
+python -m repro.checkpoint export DIR --hf OUT    write weights and config that transformers loads without repro
+python -m repro.checkpoint show DIR               print recipe, seed, step and SHA-256 digests
+python -m repro.checkpoint inspect FOLDER         print how every tensor of released weights is read
 python -m repro.checkpoint convert FILE --out OUT write a pickle's tensors as safetensors (repro.hub.convert)
 python -m repro.checkpoint diff A B               compare two checkpoints tensor by tensor
-python -m repro.checkpoint parity X --fixture DIR compare with numbers recorded elsewhere (docs/parity.md)
+python -m repro.checkpoint parity X --fixture DIR compare outputs with numbers recorded elsewhere (docs/parity.md)
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from repro.training.checkpoint import Checkpoint, Weights, network, open_checkpo
 
 
 def export(path: Path, out: Path, weights: Weights) -> None:
-    """Write the network in transformers' layout (config.json, model.safetensors) to the folder `out`.
+    """Write the network of the checkpoint `path` in transformers' layout (config.json, model.safetensors) to `out`.
 
-    Raises ValueError for a network that transformers does not have.
+    `weights`: "raw" or "ema" (averaged). Raises ValueError for a network that transformers does not have.
     """
     from repro.models.llama_network import LlamaDenoiser
     from repro.models.modernbert_network import ModernBertDenoiser
@@ -30,9 +30,15 @@ def export(path: Path, out: Path, weights: Weights) -> None:
     checkpoint = open_checkpoint(path)
     denoiser = network(checkpoint, weights)
     if not isinstance(denoiser, LlamaDenoiser | ModernBertDenoiser):
-        raise ValueError(f"{checkpoint.recipe.name} is no transformers network and cannot be exported")
+        raise ValueError(
+            f"{path}: the network of recipe {checkpoint.recipe.name} does not exist in transformers, so it cannot be"
+            " exported; only Llama, Qwen2 and ModernBERT networks can"
+        )
     if isinstance(denoiser, LlamaDenoiser) and denoiser.place is not None:
-        raise ValueError("transformers' Llama has no learned positions; export needs learned_positions=0")
+        raise ValueError(
+            f"{path} has learned position embeddings, which transformers' Llama does not have;"
+            " export needs learned_positions=0"
+        )
     with atomically(out) as temporary:
         denoiser.network.config._attn_implementation = "sdpa"
         denoiser.network.save_pretrained(temporary)
@@ -72,26 +78,32 @@ def _parser() -> Parser:
     actions = parser.add_subparsers(dest="action", required=True)
     found = {}
     for name, about in (
-        ("show", "Show recipe, step and digests of a checkpoint of ours."),
-        ("inspect", "Show how every tensor of released weights is read."),
+        ("show", "Show recipe, seed, step and digests of a checkpoint trained by this suite."),
+        ("inspect", "Show how every tensor of weights released by others is read."),
         (
             "convert",
-            "Write the tensors of a pickle, or of a folder of pickles, as safetensors; none of its code is run.",
+            "Write the tensors of a pickle, or of a folder of pickles, as safetensors, without running its code.",
         ),
         ("diff", "Compare two checkpoints tensor by tensor; exit code 1 if they differ."),
         (
             "parity",
-            "Compare with a recorded fixture (docs/parity.md); exit code 1 if a number is off.",
+            "Compare the network's outputs with a recorded fixture (docs/parity.md); exit code 1 if a number is out of"
+            " its tolerance.",
         ),
-        ("export", "Write the network in transformers' layout."),
+        (
+            "export",
+            "Write weights and config in the layout of transformers, which loads them without this suite.",
+        ),
     ):
         found[name] = actions.add_parser(name, description=about)
         found[name].add_argument("path", type=Path, help="checkpoint or folder")
     found["diff"].add_argument("other", type=Path, help="the checkpoint to compare with")
     found["convert"].add_argument("--out", type=Path, required=True, help="folder to write")
-    found["parity"].add_argument("--fixture", type=Path, required=True, help="folder of the fixture")
     found["parity"].add_argument(
-        "--record", action="store_true", help="write the fixture from this checkpoint"
+        "--fixture", type=Path, required=True, help="folder of the recorded inputs and outputs"
+    )
+    found["parity"].add_argument(
+        "--record", action="store_true", help="record this checkpoint's outputs as a new fixture"
     )
     found["parity"].add_argument(
         "--precision",
@@ -115,13 +127,14 @@ def _show(checkpoint: Checkpoint) -> None:
 def _parity(
     path: Path, fixture: Path, record: bool, precision: Literal["float32", "bfloat16", "int8"]
 ) -> int:
-    """Record a fixture, or compare with one and print for each number whether it is within its tolerance."""
+    """Exit code of `parity`: record a fixture (inputs and outputs of the network `path`), or compare with one and print
+    for each number whether it is within its tolerance; 1 if any is not."""
     from repro.evals.published import parity
     from repro.model import load
 
     if record:
         if fixture.exists():
-            raise ValueError(f"{fixture} exists; give another --fixture, or remove it")
+            raise ValueError(f"the fixture {fixture} exists; give another --fixture, or remove it")
         parity.record(load(path, precision=precision), fixture)
         print(f"wrote {fixture}")
         return 0

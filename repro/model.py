@@ -1,9 +1,9 @@
 """Load a model for sampling and scoring, from a checkpoint folder or by name.
 
-load("runs/mdlm@nano-s0")            the last checkpoint of a run
-load("oracle:mdlm@nano")             the exact denoiser of that recipe's language; there is no file
-load("LLaDA-8B-Base")                a local folder in its authors' layout (repro.hub.release)
-load("GSAI-ML/LLaDA-8B-Base")        by its name on the Hub, at the revision of evals/checkpoints.toml
+load("runs/mdlm@nano-s0")            last checkpoint of a training run
+load("oracle:mdlm@nano")             exact denoiser (oracle) of the synthetic language of that recipe; it has no file
+load("LLaDA-8B-Base")                local folder of released weights, in its authors' layout (repro.hub.release)
+load("GSAI-ML/LLaDA-8B-Base")        released weights on the Hugging Face Hub, at the revision in evals/checkpoints.toml
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its recipe or release; `weights`: raw, averaged (ema), or exact for an oracle."""
+    """A loaded network with its recipe, or the description of its release if others published the weights.
+
+    `weights`: "raw", "ema" (averaged), or "exact" for an oracle, the exact denoiser of a synthetic language. `digest`:
+    SHA-256 that identifies the weights. `seed`, `step`: of the training run; 0 for oracles and releases.
+    """
 
     recipe: Recipe | Release
     denoiser: Denoiser
@@ -39,15 +43,15 @@ class Model:
     seed: int
     step: int
     data: Data
-    """The recipe's data with every pin resolved."""
+    """The recipe's data, with values in place of all placeholders (settings known only after a download)."""
     corpus: str | None
     """Digest of the prepared training data; None for an oracle and for a release."""
     folder: Path | None
-    """Checkpoint folder; None for an oracle and for a release, whose records go to runs/NAME."""
+    """Checkpoint folder; None for an oracle and for a release, whose results are stored in runs/NAME."""
 
     @property
     def precision(self) -> str:
-        """Precision of the weights: float64 for an oracle, else float32, bfloat16 or int8 (layers only)."""
+        """Precision of the weights: "float64" for an oracle, else "float32", "bfloat16" or "int8" (layers only)."""
         if self.weights == "exact":
             return "float64"
         if self.denoiser.quantised is not None:
@@ -55,7 +59,7 @@ class Model:
         return str(next(self.denoiser.parameters()).dtype).removeprefix("torch.")
 
     def size(self) -> Size | None:
-        """Sizes that determine the cost of a forward; None for an oracle, which has no network."""
+        """Parameter counts and widths that determine the cost of a forward pass; None for an oracle (no network)."""
         return None if self.weights == "exact" else self.recipe.backbone.size(self.data)
 
 
@@ -68,11 +72,12 @@ def load(
     precision: Precision = "float32",
     template: Template | Literal["auto"] = "auto",
 ) -> Model:
-    """Load a checkpoint folder (run or step), released weights or an oracle by name, on the best device.
+    """The model of a checkpoint folder (of a run or of one step), of released weights, or of an oracle by name.
 
-    `weights`: auto takes averaged weights if the recipe has them. `precision` and `template` (the chat template of
-    prompts; auto: as evals/checkpoints.toml has it for the name, else none) are for released weights only.
-    Raises ValueError for a missing, truncated or foreign checkpoint, and for an unknown name (with the nearest one);
+    It is loaded on the GPU if there is one (CUDA, then MPS), else on the CPU. `weights`: "auto" takes averaged weights
+    if the checkpoint has them. `precision` and `template` (chat template of prompts; "auto": the one that
+    evals/checkpoints.toml gives for the name, else none) are for released weights only. Raises ValueError for a
+    missing, truncated or unsupported checkpoint, and for an unknown name (with the most similar valid one);
     ConnectionError if the Hub cannot be reached.
     """
     if str(ckpt).startswith("oracle:"):
@@ -80,27 +85,32 @@ def load(
 
         recipe = by_name(str(ckpt))
         if weights != "auto":
-            raise ValueError(f"an oracle has no weights; leave out --weights {weights}")
+            raise ValueError(f"{ckpt}: an oracle has no weights; leave out --weights {weights}")
         if precision != "float32":
-            raise ValueError(f"an oracle has no weights; leave out --precision {precision}")
+            raise ValueError(f"{ckpt}: an oracle has no weights; leave out --precision {precision}")
         denoiser = recipe.network(0).eval()
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
     folder, name = _place(ckpt)
     if is_release(folder):
         if weights == "ema":
-            raise ValueError(f"{ckpt} holds one set of released weights; leave out --weights ema")
+            raise ValueError(
+                f"{ckpt} holds one set of released weights, without a separate average; leave out --weights ema"
+            )
         return _released(folder, name, precision, template)
     if template != "auto":
         raise ValueError(
-            f"{ckpt} is a checkpoint of ours, whose data has its template; leave out --chat-template"
+            f"{ckpt} is a checkpoint of ours (trained by this suite), whose data has its template; leave out"
+            " --chat-template"
         )
     if precision != "float32":
-        raise ValueError(f"{ckpt} is a checkpoint of ours, in float32; leave out --precision {precision}")
+        raise ValueError(
+            f"{ckpt} is a checkpoint of ours, in float32 (trained by this suite); leave out --precision {precision}"
+        )
     return _trained(open_checkpoint(Path(ckpt)), weights)
 
 
 def _place(ckpt: str | Path) -> tuple[Path, str | None]:
-    """The folder of a checkpoint and, if it is from the Hub, its name there."""
+    """The local folder of a checkpoint, downloaded from the Hub if needed, and its name there (None: a local one)."""
     text = str(ckpt)
     named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text)
     if named is None or Path(ckpt).exists() or Path(text.partition("/")[0]).is_dir():
@@ -134,7 +144,8 @@ def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> 
 
 
 def chat_template(name: str, wanted: Template | Literal["auto"]) -> Template:
-    """The chat template `wanted`; auto: that of the checkpoint of this name in evals/checkpoints.toml, else none."""
+    """The chat template `wanted`; for "auto" the one that evals/checkpoints.toml gives for the checkpoint `name`, or
+    "none" if it gives none."""
     if wanted != "auto":
         return wanted
     entry = known(name)
@@ -171,7 +182,7 @@ def _released(
 
 
 def take_device() -> None:
-    """Under a launcher, use the GPU of this process's local rank, modulo the number of GPUs."""
+    """Select the GPU of this process: its LOCAL_RANK modulo the number of GPUs, if a launcher has set LOCAL_RANK."""
     from repro.core.lazy import torch
 
     if "LOCAL_RANK" in os.environ and _device() == "cuda":

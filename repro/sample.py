@@ -4,8 +4,8 @@
     python -m repro.sample --ckpt oracle:mdlm@nano --n 4 --sampler ancestral
     >>> sample(load("runs/mdlm@nano-s0"), n=4)
 
-`--watch` shows the denoising while it runs (repro.samplers.watch); `--trace FILE` writes every step as JSON
-(repro.samplers.trace).
+`--watch` shows the text in the terminal while it is denoised (repro.samplers.watch); `--trace FILE` writes the tokens
+of every step to a JSON file (repro.samplers.trace).
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 
 def default_preset(model: Model, prompted: bool) -> str:
-    """The default preset: the most likely continuation of a prompt, else a sample of the model's distribution."""
+    """Name of the default sampler preset for this model.
+
+    With a prompt it seeks a likely continuation ("greedy", or "low_confidence" for absorbing noise); otherwise it draws
+    from the model's distribution ("sample", "ancestral"). Models with uniform noise always get "ancestral".
+    """
     process = model.recipe.process
     if process.causal:
         return "greedy" if prompted else "sample"
@@ -50,11 +54,13 @@ def sample(
     seed: int = 0,
     cache: str | None = None,
 ) -> list[str]:
-    """Texts that continue `prompts`, or `n` texts without a prompt.
+    """Generated texts: a continuation of each of `prompts`, or `n` texts without a prompt.
 
-    `sampler`: a preset, as "low_confidence:temperature=1.0" (default: `default_preset`); `gen_length` tokens (default:
-    all that the model has room for) in blocks of `block_length`; `cache`: "prefix", "dual" or "dual:refresh=4", an
-    approximate KV cache. Raises ValueError if preset, process, plan or prompt do not fit.
+    `sampler`: a preset, as "low_confidence:temperature=1.0" (default: `default_preset`); `gen_length`: tokens to
+    generate (default: all that the model has room for), in blocks of `block_length` (default: one block, or what the
+    network requires); `steps` over all blocks (default: one per token); `cache`: "prefix", "dual" or "dual:refresh=4",
+    an approximate KV cache (default: none). Raises ValueError if the sampler is not for the model's noise process, if
+    lengths, steps and cache cannot be combined, or if a prompt is too long or cannot be encoded.
     """
     ids = _prompts(model, prompts, n)
     rule = preset(sampler or default_preset(model, prompts is not None))
@@ -88,11 +94,14 @@ def _gen_length(model: Model, ids: list[list[int]], wanted: int | None) -> int:
     longest, room = max(map(len, ids)), model.data.row_length()
     if longest >= room:
         raise ValueError(
-            f"a prompt of {longest} ids leaves no room to generate: this model has {room} positions"
+            f"a prompt of {longest} ids leaves no room to generate: this model has {room} positions; shorten it"
         )
     length = room - longest if wanted is None else wanted
     if not 1 <= length <= room - longest:
-        raise ValueError(f"no gen_length {length}: after a prompt of {longest} it is 1 to {room - longest}")
+        raise ValueError(
+            f"gen_length={length}: after a prompt of {longest} ids it must be 1 to {room - longest}, as this model has"
+            f" {room} positions"
+        )
     return length
 
 
@@ -104,7 +113,10 @@ def follow(
     seed: int,
     watch: Watch | None,
 ) -> Trace:
-    """Decode one row and record every token that is written; a `watch` displays it while it runs."""
+    """Decode one text, from `prompt` or without one, and return the trace of every token written.
+
+    `watch`: live display that is updated after each step (None: no display).
+    """
     trace = Trace(model)
     ids = _prompts(model, None if prompt is None else [prompt], 1)
     process = model.recipe.process
@@ -117,10 +129,10 @@ def follow(
 
 
 class _Callable(ModuleType):
-    """Makes the module callable as `sample`.
+    """Module class that makes `repro.sample` callable like its function `sample`.
 
     `repro.sample` is a command (`python -m repro.sample`) and a function (`from repro import sample`); importing the
-    module hides the function of the same name in the package.
+    module replaces the function of the same name in the package.
     """
 
     def __call__(self, *arguments, **named):
@@ -131,9 +143,18 @@ sys.modules[__name__].__class__ = _Callable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("repro.sample", "Sample from a checkpoint.")
-    parser.add_argument("--ckpt", required=True, help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE")
-    parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
+    parser = Parser("repro.sample", "Generate texts with a checkpoint and print them.")
+    parser.add_argument(
+        "--ckpt",
+        required=True,
+        help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE (exact model of the recipe's synthetic language)",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=["auto", "raw", "ema"],
+        default="auto",
+        help="raw or averaged (ema) weights; auto: averaged if the checkpoint has them",
+    )
     parser.add_argument(
         "--precision",
         choices=["float32", "bfloat16", "int8"],
@@ -144,28 +165,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--chat-template",
         choices=["auto", "none", "own", "seed", "seed_readme"],
         default="auto",
-        help="chat template of released weights (auto: as evals/checkpoints.toml has it for their name)",
+        help="chat template of prompts, for released weights only (auto: the one in evals/checkpoints.toml)",
     )
     parser.add_argument("--prompt", help="text to continue")
-    parser.add_argument("--n", type=natural, default=1, help="samples (without --watch)")
-    parser.add_argument("--sampler", metavar="PRESET", help="preset, or PRESET:field=value")
-    parser.add_argument("--gen-length", type=natural)
-    parser.add_argument("--block-length", type=natural)
-    parser.add_argument("--steps", type=natural)
+    parser.add_argument("--n", type=natural, default=1, help="number of texts (1 with --watch or --trace)")
     parser.add_argument(
-        "--cache", help="prefix or dual, approximate; dual:refresh=4 renews it every 4 forwards"
+        "--sampler",
+        metavar="PRESET",
+        help="PRESET or PRESET:field=value (`python -m repro.evals list samplers` lists them)",
     )
-    parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--watch", action="store_true", help="show the denoising while it runs")
     parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="write every step as JSON (repro.samplers.trace)"
+        "--gen-length", type=natural, help="tokens to generate (default: all that the model has room for)"
     )
-    parser.add_argument("--delay", type=float, default=0.05, help="seconds between frames of --watch")
+    parser.add_argument("--block-length", type=natural, help="tokens per block (default: one block)")
+    parser.add_argument("--steps", type=natural, help="steps over all blocks (default: one per token)")
+    parser.add_argument(
+        "--cache",
+        help="approximate KV cache: prefix or dual; dual:refresh=4 recomputes it every 4 forward passes",
+    )
+    parser.add_argument("--seed", type=natural, default=0, help="seed of the random draws")
+    parser.add_argument(
+        "--watch", action="store_true", help="show the text in the terminal while it is denoised"
+    )
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write the tokens of every step to this JSON file"
+    )
+    parser.add_argument(
+        "--delay", type=float, default=0.05, help="seconds to wait after each step of --watch"
+    )
     args = parser.parse_args(argv)
     if args.n < 1:
         raise ValueError("--n 0 generates nothing; give 1 or more")
     if args.n > 1 and (args.watch or args.trace):
-        raise ValueError(f"--watch and --trace follow one sample; leave out --n {args.n}")
+        raise ValueError(f"--watch and --trace show a single text; leave out --n {args.n}")
     # wrong names are errors before the weights are loaded
     if args.sampler:
         preset(args.sampler)

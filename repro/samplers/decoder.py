@@ -49,7 +49,7 @@ class Decoder:
         check(sampler, process, plan)
         if plan.cache_policy() is not None and not denoiser.supports_kv_cache:
             raise ValueError(
-                f"the network {type(denoiser).__name__} supports no KV cache; leave out the cache"
+                f"the network {type(denoiser).__name__} does not support a KV cache; leave out the cache"
             )
         if denoiser.required_block_size not in (None, plan.block_length):
             raise ValueError(
@@ -118,8 +118,8 @@ class Decoder:
         """Result of the step `at` for n rows, from their ids [n, L] and the sampler's memory [n, M] or None.
 
         `draw`: source of random draws; `pad` [n]: columns of left padding of these rows (None: they are the whole
-        batch, or all copies of its single prompt); `caches`: KV caches, updated in place (None: no cache is used).
-        No other argument is modified.
+        batch, or all copies of its single prompt); `caches`: KV caches, updated in place (None: nothing is
+        cached between steps). No other argument is modified.
         """
         block, i, steps = at
         pad = self._padding(ids) if pad is None else pad

@@ -1,4 +1,4 @@
-"""Logits processors, between the network and a rule: guidance, temperature, truncation, and how positions are chosen.
+"""Logits processors, between the network and a sampler: guidance, temperature, truncation, and choice of positions.
 
     low_confidence+guided:scale=1.0+nucleus:p=0.9       by name (`repro.samplers.presets`), which stands for
     ProcessedSampler(
@@ -6,11 +6,12 @@
         rule=ProcessedSampler(shape=Nucleus(p=0.9), rule=LowConfidence(temperature=0.0)),
     )
 
-A logits processor receives the state of a step and passes a changed one to the rule. The outermost processor acts first
-on the network's logits, so transformers' order, temperature before top-k before top-p, is RULE+tempered+top_k+top_p.
-Plan, memory and time are those of the rule. Forbidden ids stay at -inf.
+A logits processor receives the state of a step and passes a changed one to the sampler that it modifies (`rule`). The
+outermost processor acts first on the network's logits, so transformers' order, temperature before top-k before top-p,
+is SAMPLER+tempered+top_k+top_p. Steps, memory and times are those of the sampler. Ids that may not be generated keep
+logits of -inf.
 
-Shapes: B rows, L columns, N positions, V ids.
+Shapes: B rows of the batch, L columns, N positions (True entries of a [B, L] mask), V vocabulary size.
 """
 
 from __future__ import annotations
@@ -36,37 +37,43 @@ if TYPE_CHECKING:
 
 
 class LogitsProcessor(Part):
-    """Kind: a change of the state that a rule is given."""
+    """Base class of logits processors, which change the state that a sampler receives in a step."""
 
     sets: ClassVar[Setting | None] = None
-    """The setting of the state that it changes; None if it changes the prediction."""
+    """Which setting of the state it changes ("quota", "order" or "confidence"); None if it changes the prediction."""
 
     def processes(self) -> frozenset[str]:
-        """Names of the processes that it applies to; rules choose positions under absorbing noise only."""
+        """Registered names of the noise processes that it applies to.
+
+        One that affects the choice of positions is for absorbing noise only, as only there samplers choose positions.
+        """
         return frozenset({"absorbing", "uniform", "left_to_right"} if self.sets is None else {"absorbing"})
 
     def claim(self, of: Claim) -> Claim:
-        """The claim of the rule with this processor, given the claim `of` the rule alone."""
+        """What the sampler with this processor claims about its output distribution (`repro.samplers.sampler.Claim`).
+
+        `of`: the claim of the sampler alone.
+        """
         return "mode" if of == "mode" else "biased"
 
     @abstractmethod
     def apply(self, state: State) -> State:
-        """The state that the rule is given."""
+        """A changed copy of `state`, for the sampler."""
 
 
 Shape = LogitsProcessor
-"""The name by which the frozen table of part fields (tests/core/surface.json) knows the kind."""
+"""Alias of `LogitsProcessor`: its name in the type annotations recorded in tests/core/surface.json."""
 
 
 class LogitsTransform(LogitsProcessor):
-    """Kind: a function of the logits at each position."""
+    """Base class of logits processors that transform the logits of each position separately."""
 
     keeps_argmax: ClassVar[bool] = True
-    """Whether the most probable id of a position always stays the same."""
+    """Whether the most probable id of a position is always the same before and after."""
 
     @abstractmethod
     def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Logits [N, V] -> logits [N, V]."""
+        """The transformed logits [N, V] of logits [N, V], for N positions and a vocabulary of V ids."""
 
     def apply(self, state: State) -> State:
         from repro.samplers.processed import ProcessedPrediction
@@ -84,9 +91,10 @@ class LogitsTransform(LogitsProcessor):
 
 @part
 class ProcessedSampler(Sampler):
-    """A rule with a logits processor (`shape`); capabilities, memory and time are those of the rule.
+    """A sampler (`rule`) with a logits processor (`shape`).
 
-    Raises ValueError for a processor that would change nothing in the rule, or that does not fit it.
+    Memory, times and capabilities are those of `rule`, for the noise processes that suit both. Raises ValueError if the
+    processor would change nothing in `rule`, or is for other noise processes.
     """
 
     shape: Shape
@@ -96,19 +104,22 @@ class ProcessedSampler(Sampler):
         base, processor = self.innermost, self.shape
         name, inner = registry.part_name(type(processor)), registry.part_name(type(base))
         if isinstance(self.rule, ProcessedSampler) and isinstance(self.rule.shape, Guided):
-            raise ValueError(f"guided combines the network's own logits: write +guided before +{name}")
+            raise ValueError(
+                f"guided combines the network's own logits: write +guided before +{name} in the sampler's name"
+            )
         if processor.sets is not None and processor.sets not in base.capabilities.follows:
             raise ValueError(
-                f"{name} changes nothing in {inner}, which does not use {processor.sets}; leave it out"
+                f"{name} changes nothing in {inner}: it sets the {processor.sets}, which {inner} does not use;"
+                f" leave {name} out"
             )
         greedy = isinstance(base, Autoregressive | Random) and base.temperature == 0
         if greedy and isinstance(processor, LogitsTransform) and processor.keeps_argmax:
             raise ValueError(
-                f"{name} changes nothing in {inner} at temperature 0, which only takes argmaxes; leave it out"
+                f"{name} changes nothing in {inner} at temperature 0, which takes the argmax; leave {name} out"
             )
         if not self.capabilities.processes:
             fits = " and ".join(sorted(processor.processes()))
-            raise ValueError(f"{name} is for {fits} models, {inner} is not")
+            raise ValueError(f"{name} is for {fits} models, {inner} is not; leave {name} out")
 
     @property
     def innermost(self) -> Sampler:
@@ -142,8 +153,8 @@ class ProcessedSampler(Sampler):
 
 @part
 class Guided(LogitsProcessor):
-    """Classifier-free guidance: un + (scale + 1)(cond - un), where `un` has the prompt masked; two forwards per
-    prediction (docs/method.md#llada-sampling)."""
+    """Classifier-free guidance: the logits become un + (scale + 1)(cond - un), where cond are the network's logits and
+    un those with the prompt masked; two forward passes per prediction (docs/method.md#llada-sampling)."""
 
     scale: float
 
@@ -168,13 +179,19 @@ class Guided(LogitsProcessor):
 
 @part
 class Tempered(LogitsTransform):
-    """Logits divided by a temperature; it also affects the scores of positions (transformers, Dream)."""
+    """Divides the logits by a temperature (transformers, Dream).
+
+    Unlike a sampler's own temperature it also affects the scores by which the sampler chooses positions.
+    """
 
     temperature: float
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature}: give one above 0 (only a rule's own may be 0)")
+            raise ValueError(
+                f"tempered: temperature={self.temperature} must be above 0; for argmax tokens set the sampler's"
+                " own temperature to 0"
+            )
 
     def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         return logits.double() / self.temperature
@@ -182,13 +199,14 @@ class Tempered(LogitsTransform):
 
 @part
 class TopK(LogitsTransform):
-    """Keeps the k most probable ids, and those tied with the k-th (transformers, Dream)."""
+    """Keeps the k most probable ids of each position and those tied with the k-th; forbids all others (transformers,
+    Dream)."""
 
     k: int
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"k={self.k}: keep at least 1 id")
+            raise ValueError(f"top_k: k={self.k} must be 1 or more; keep at least 1 id")
 
     def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         least = logits.topk(min(self.k, logits.shape[1])).values[:, -1:]
@@ -197,10 +215,10 @@ class TopK(LogitsTransform):
 
 @part
 class Nucleus(LogitsTransform):
-    """Keeps the most probable ids while their total probability is at most p, and always the first (ReMDM, BD3-LM;
-    docs/method.md#top-p).
+    """Keeps the most probable ids of each position while their total probability is at most p, and always the most
+    probable one; forbids all others (ReMDM, BD3-LM; docs/method.md#top-p).
 
-    The id that crosses p is dropped.
+    The id with which the total exceeds p is forbidden too; `TopP` keeps it.
     """
 
     p: float
@@ -214,10 +232,10 @@ class Nucleus(LogitsTransform):
 
 @part
 class TopP(LogitsTransform):
-    """Keeps the most probable ids until their total probability exceeds p (transformers, Dream, Duo;
-    docs/method.md#top-p).
+    """Keeps the most probable ids of each position until their total probability exceeds p; forbids all others
+    (transformers, Dream, Duo; docs/method.md#top-p).
 
-    The id that crosses p is kept.
+    The id with which the total exceeds p is kept; `Nucleus` forbids it.
     """
 
     p: float
@@ -231,7 +249,10 @@ class TopP(LogitsTransform):
 
 @part
 class Banned(LogitsTransform):
-    """Forbids ids: LLaDA's `logits_eos_inf` with its EOS (docs/method.md#llada-sampling)."""
+    """Forbids the given ids by logits of -inf; "eos" is the vocabulary's EOS id.
+
+    With the EOS id it is LLaDA's option `logits_eos_inf` (docs/method.md#llada-sampling).
+    """
 
     ids: tuple[int, ...] | Literal["eos"]
     keeps_argmax = False
@@ -247,10 +268,11 @@ class Banned(LogitsTransform):
 
 @part
 class Distrusted(LogitsProcessor):
-    """Commits ids last: LLaDA's `confidence_eos_eot_inf` with its EOS and EoT, as intended there
-    (docs/method.md#llada-sampling).
+    """Makes a sampler that commits positions by confidence commit the given ids last; "eos" is the vocabulary's EOS id.
 
-    Tokens are chosen as without it; the confidence is that of a softmax without these ids, and 0 for these ids.
+    Each position's token is chosen as without this processor. Its confidence is its probability in a softmax that
+    leaves these ids out, and 0 if it is one of them. With EOS and EoT it is the intended effect of LLaDA's option
+    `confidence_eos_eot_inf` (docs/method.md#llada-sampling).
     """
 
     ids: tuple[int, ...] | Literal["eos"]
@@ -263,15 +285,18 @@ class Distrusted(LogitsProcessor):
 
 @part
 class OrderTemperature(LogitsProcessor):
-    """Draws positions without replacement from softmax(score / alg_temp) instead of ranking them (Dream;
-    docs/method.md#dream-rules)."""
+    """Makes a sampler draw the positions to commit, without replacement, from softmax(score / alg_temp) over the
+    positions, instead of taking those with the highest scores (Dream; docs/method.md#dream-rules)."""
 
     alg_temp: float
     sets = "order"
 
     def __post_init__(self) -> None:
         if not self.alg_temp > 0:
-            raise ValueError(f"alg_temp={self.alg_temp}: give one above 0, or leave order_temperature out")
+            raise ValueError(
+                f"order_temperature: alg_temp={self.alg_temp} must be above 0; to rank positions instead of drawing"
+                " them, leave order_temperature out"
+            )
 
     def claim(self, of: Claim) -> Claim:
         return of
@@ -281,13 +306,16 @@ class OrderTemperature(LogitsProcessor):
 
 
 class QuotaProcessor(LogitsProcessor):
-    """Kind: the number of positions that each step of a block commits. A step that commits none takes no forward."""
+    """Base class of logits processors that set how many positions each step of a block commits.
+
+    A step that commits none takes no forward pass.
+    """
 
     sets = "quota"
 
     @abstractmethod
     def counts(self, length: int, steps: int) -> list[int]:
-        """Number of positions to commit at each of the `steps` of a block of `length` positions."""
+        """Number of positions to commit at each of the `steps` steps of a block of `length` positions."""
 
     def claim(self, of: Claim) -> Claim:
         return of
@@ -299,7 +327,8 @@ class QuotaProcessor(LogitsProcessor):
 
 @part
 class DreamQuotas(QuotaProcessor):
-    """floor(remaining (1 - s/t)) on even times from 1 to `end`, and all remaining positions at the last step (Dream;
+    """Commits floor(remaining (1 - s/t)) positions at the step from time t to s, where `remaining` positions are masked
+    and the times are evenly spaced from 1 to `end`; the last step commits all remaining ones (Dream;
     docs/method.md#dream-rules)."""
 
     end: float
@@ -314,8 +343,8 @@ class DreamQuotas(QuotaProcessor):
 
 @part
 class RoundedQuotas(QuotaProcessor):
-    """Remaining positions / remaining steps, rounded half to even (dLLM with a linear schedule;
-    docs/method.md#dllm-quotas)."""
+    """Commits (remaining masked positions) / (remaining steps) positions per step, rounded half to even (dLLM with a
+    linear schedule; docs/method.md#dllm-quotas)."""
 
     def counts(self, length: int, steps: int) -> list[int]:
         found: list[int] = []
@@ -328,8 +357,10 @@ class RoundedQuotas(QuotaProcessor):
 
 
 def _truncate(logits: Tensor, keep: Callable[[Tensor], Tensor]) -> Tensor:
-    """Logits [N, V] with -inf at ids that `keep`, given the probabilities [N, V] in falling order, drops; the most
-    probable id always stays."""
+    """Logits [N, V] with -inf at all ids that are not kept; the most probable id of a position always is.
+
+    `keep`: from the probabilities of each position in falling order, [N, V], to whether each is kept, [N, V] bool.
+    """
     p, order = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
     stays = keep(p)
     stays[:, 0] = True
@@ -338,16 +369,19 @@ def _truncate(logits: Tensor, keep: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _check_mass(p: float) -> None:
     if not 0 < p < 1:
-        raise ValueError(f"p={p}: give a probability between 0 and 1")
+        raise ValueError(f"p={p} must lie between 0 and 1; to keep all ids, leave the logits processor out")
 
 
 def _resolved(ids: tuple[int, ...] | Literal["eos"], vocabulary: Vocabulary) -> tuple[int, ...]:
-    """The ids themselves, or the vocabulary's EOS id; ValueError for an unknown id or a missing EOS."""
+    """The given ids, or the vocabulary's EOS id for "eos".
+
+    Raises ValueError for an id outside the vocabulary, and for "eos" if the vocabulary has none.
+    """
     if ids == "eos":
         if vocabulary.eos is None:
-            raise ValueError("this data source has no EOS id; give ids by number, as in ids=[0]")
+            raise ValueError("the tokenizer has no EOS id; give ids by number, as in no_eos:ids=[0]")
         return (vocabulary.eos,)
     for wrong in ids:
         if not 0 <= int(wrong) < vocabulary.total:
-            raise ValueError(f"no id {wrong}: ids run from 0 to {vocabulary.total - 1}")
+            raise ValueError(f"there is no id {wrong}: ids run from 0 to {vocabulary.total - 1}")
     return tuple(int(i) for i in ids)

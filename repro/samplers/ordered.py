@@ -1,8 +1,8 @@
-"""Rules that commit a fixed number of masked positions per step, best scores first (docs/method.md#llada-sampling,
-docs/method.md#dream-rules).
+"""Samplers that commit a fixed number of masked positions per step, those with the best scores first
+(docs/method.md#llada-sampling, docs/method.md#dream-rules).
 
-A committed token is the argmax at temperature 0, else a draw of softmax(logits / temperature). Scores do not use the
-temperature (LLaDA scores by the softmax without noise).
+To commit a position is to write its token for good. The token is the argmax at temperature 0, else a draw from
+softmax(logits / temperature). Scores do not use the temperature (LLaDA scores by the softmax without noise).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def _capabilities(looks_at_draws: bool, *settings: Setting) -> Capabilities:
 
 @part
 class LowConfidence(Sampler):
-    """Commits the positions whose token is most probable, and leaves the others masked (LLaDA, arXiv 2502.09992,
-    algorithm 5; MaskGIT)."""
+    """Sampler that chooses a token for every masked position, commits those with the highest probability and leaves the
+    others masked (LLaDA, arXiv 2502.09992, algorithm 5; MaskGIT)."""
 
     temperature: float
     capabilities = _capabilities(True, "order", "confidence")
@@ -48,7 +48,8 @@ class LowConfidence(Sampler):
 
 @part
 class Margin(Sampler):
-    """Commits the positions with the largest gap between the two highest probabilities (Dream's `topk_margin`)."""
+    """Sampler that commits the masked positions with the largest gap between the probabilities of their two most
+    probable tokens (Dream's `topk_margin`)."""
 
     temperature: float
     capabilities = _capabilities(False, "order")
@@ -64,7 +65,8 @@ class Margin(Sampler):
 
 @part
 class Entropy(Sampler):
-    """Commits the positions with the lowest entropy (Dream's `entropy`)."""
+    """Sampler that commits the masked positions whose predicted token distribution has the lowest entropy (Dream's
+    `entropy`)."""
 
     temperature: float
     capabilities = _capabilities(False, "order")
@@ -79,16 +81,20 @@ class Entropy(Sampler):
 
 
 def _commit(state: State, score: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Commit the best-scoring undecided positions up to the quota; tokens are drawn only there."""
+    """The ids [B, L] after committing `state.quota` undecided positions per row, those with the highest scores.
+
+    `score` [N] and `logits` [N, V] of the undecided positions; tokens are drawn only at the committed ones.
+    """
     chosen = state.best(score, state.undecided, state.quota)
     return state.commit(chosen, state.tokens(logits[chosen[state.undecided]], temperature, chosen))
 
 
 @part
 class Random(Sampler):
-    """Commits positions in uniformly random order (LLaDA's `random`); exact at one position per step.
+    """Sampler that commits masked positions in uniformly random order (LLaDA's `random`).
 
-    Positions are drawn without replacement, and logits are computed only where a token is written.
+    With one position per step and temperature 1 it draws exactly from an exact denoiser's distribution. Logits are
+    computed only where a token is written.
     """
 
     temperature: float

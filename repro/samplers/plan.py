@@ -1,10 +1,10 @@
-"""Plans: how much is generated, in how many steps, and with which KV cache.
+"""Decoding plans: how many tokens are generated, in how many steps, and with which KV cache.
 
-    plan           gen_length, block_length, steps (None for an adaptive rule)
-    served_plan    the same with a KV cache, and stop ids that end a row
+    plan           gen_length, block_length, steps (None for an adaptive sampler)
+    served_plan    these fields, a KV cache, and stop ids that end a row
 
-A plan is part of a record's question: the KV cache of a bidirectional network is an approximation, and stop ids change
-the text that follows them.
+The plan is part of what identifies a stored result (the `question` of its record), so results with different plans are
+never merged: the KV cache of a bidirectional network is an approximation, and stop ids change the text after them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Reach = Literal["onward", "block"]
 
 @part
 class Cache(Part):
-    """Kind: KV cache policy of a bidirectional network within a block (approximate).
+    """Base class of KV cache policies for bidirectional networks, whose cached keys and values are approximate.
 
-    `refresh`: number of forwards after which all keys and values are recomputed; None: only when a block begins.
+    `refresh`: number of forward passes after which all keys and values are recomputed; None: only when a block begins.
     """
 
     refresh: int | None
@@ -33,16 +33,16 @@ class Cache(Part):
 
 @part
 class PrefixCache(Cache):
-    """Caches the columns before the block; the block and all later columns are forwarded (Fast-dLLM, arXiv 2505.22618;
-    docs/method.md#fast-dllm)."""
+    """KV cache of the columns before the current block; the block and all later columns go through the network at every
+    step (Fast-dLLM, arXiv 2505.22618; docs/method.md#fast-dllm)."""
 
     reach = "onward"
 
 
 @part
 class DualCache(Cache):
-    """Caches all columns outside the block; only the block is forwarded (Fast-dLLM, arXiv 2505.22618;
-    docs/method.md#fast-dllm)."""
+    """KV cache of all columns outside the current block; only the block goes through the network at each step
+    (Fast-dLLM, arXiv 2505.22618; docs/method.md#fast-dllm)."""
 
     reach = "block"
 
@@ -51,35 +51,40 @@ CACHES: dict[str, Cache] = {"prefix": PrefixCache(refresh=None), "dual": DualCac
 
 
 def cache(name: str) -> Cache:
-    """The cache policy named `prefix`, `dual` or, for example, `dual:refresh=4`; ValueError names the nearest name."""
+    """The KV cache policy with this name: `prefix`, `dual`, or either with its field changed, as `dual:refresh=4`.
+
+    Raises ValueError for an unknown name or field, with the most similar valid one.
+    """
     base, _, overrides = name.partition(":")
     if base not in CACHES:
-        raise ValueError(f"no cache {base!r}; {nearest(base, CACHES)}")
+        raise ValueError(f"there is no cache {base!r}; {nearest(base, CACHES)}")
     return parts.derive(CACHES[base], parts.parse_overrides(overrides.split(",")) if overrides else {})
 
 
 @part
 class Plan(Part):
-    """Tokens to generate, tokens of a block, and steps over all blocks (None for an adaptive rule)."""
+    """Decoding plan: number of tokens to generate, tokens per block, and steps over all blocks together (None for an
+    adaptive sampler)."""
 
     gen_length: int
     block_length: int
     steps: int | None
 
     def cache_policy(self) -> Cache | None:
-        """KV cache policy of a bidirectional network; None: no cache."""
+        """KV cache policy for a bidirectional network; None: no cache."""
         return None
 
     def stop_ids(self) -> tuple[int, ...]:
-        """Ids that end a row."""
+        """Ids at which a row's text ends: once one is generated, decoding of that row stops; none by default."""
         return ()
 
 
 @part
 class ServedPlan(Plan):
-    """A plan as a serving engine runs it: with a KV cache, and rows that leave the batch at a stop id.
+    """Decoding plan as in a serving engine: with a KV cache, and rows that leave the batch at a stop id.
 
-    A row has finished when it holds an id of `stop` and nothing before is undecided; the rest is filled with that id.
+    A row has finished when it holds one of the ids `stop` and no position before that is undecided; all its later
+    positions are filled with that id.
     """
 
     cache: Cache | None
@@ -93,16 +98,18 @@ class ServedPlan(Plan):
 
 
 def check(sampler: Sampler, process: Process, plan: Plan) -> None:
-    """Raise ValueError, naming the remedy, when rule, process and plan do not fit together."""
+    """Raise ValueError, with the remedy, if sampler, noise process and decoding plan cannot be combined."""
     name, noise = registry.part_name(type(sampler.innermost)), registry.part_name(type(process))
     capabilities = sampler.capabilities
     if noise not in capabilities.processes:
         raise ValueError(
-            f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is {noise}"
+            f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is {noise}:"
+            " choose a sampler that fits (`python -m repro.evals list samplers`)"
         )
     if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
         raise ValueError(
-            f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length}; choose one"
+            f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length};"
+            " give a gen_length that is a positive multiple"
         )
     cache = plan.cache_policy()
     if cache is not None and noise == "left_to_right":
@@ -112,7 +119,8 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
         )
     if cache is not None and cache.refresh is not None and cache.refresh < 1:
         raise ValueError(
-            f"refresh={cache.refresh} is no number of forwards; give 1 or more, or null for none"
+            f"refresh={cache.refresh}: the KV cache is recomputed after this many forward passes; give 1 or more,"
+            " or null to recompute it only when a block begins"
         )
     if capabilities.plan == "adaptive":
         if plan.steps is not None:
@@ -122,21 +130,26 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
         return
     blocks = plan.gen_length // plan.block_length
     if plan.steps is None or plan.steps < blocks or plan.steps % blocks:
-        raise ValueError(f"steps {plan.steps} must be a positive multiple of the number of blocks, {blocks}")
+        raise ValueError(
+            f"steps {plan.steps} must be a positive multiple of the number of blocks, {blocks}"
+            f" (gen_length={plan.gen_length} / block_length={plan.block_length})"
+        )
     if plan.steps > plan.gen_length and capabilities.plan == "quota":
         raise ValueError(
-            f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits at least one token per step"
+            f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits at least one token per step;"
+            f" give at most {plan.gen_length} steps"
         )
     if noise == "left_to_right" and plan.steps != plan.gen_length:
         raise ValueError(
-            f"a left-to-right model writes one token per step: steps must be {plan.gen_length}, not {plan.steps}"
+            f"steps={plan.steps}: a left-to-right model writes one token per step, so steps must be {plan.gen_length}"
         )
 
 
 def plan_for(
     sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None, cache: Cache | None
 ) -> Plan:
-    """A plan with the usual defaults: one block, and one step per token unless the rule is adaptive."""
+    """A decoding plan for `sampler`; None takes the default: one block, one step per token (no number of steps if the
+    sampler is adaptive), no KV cache."""
     block = gen_length if block_length is None else block_length
     if steps is None and sampler.capabilities.plan != "adaptive":
         steps = gen_length

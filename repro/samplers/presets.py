@@ -1,8 +1,8 @@
-"""Samplers by name: presets with their sources, `PRESET:field=value` to change one, and `+NAME` for logits processors.
+"""Samplers by name: presets, `PRESET:field=value` to change a preset, and `+NAME` to add a logits processor.
 
 python -m repro.evals list samplers              lists all names
 low_confidence:temperature=1.0                   a changed preset; tables show it under this name
-low_confidence+guided:scale=1.0+nucleus:p=0.9    a rule with two logits processors, which act from left to right
+low_confidence+guided:scale=1.0+nucleus:p=0.9    a sampler with two logits processors, which act from left to right
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ P = TypeVar("P", bound=Part)
 
 
 def _psi(kappa: Kappa) -> Tail:
-    """Duo's loop with one kind of kappa at all steps."""
+    """Duo's psi sampler with the same schedule of kappa at all steps, and a drawn removal of the remaining noise."""
     rule = Psi(high=kappa, middle=kappa, low=kappa, high_frac=0.0, middle_frac=0.0)
     return Tail(rule=rule, times=LinearTimes(end=1e-5), removal=DrawnRemoval())
 
@@ -137,15 +137,15 @@ SOURCES = {
     "dream_quotas": "Dream's quotas, eps 1e-3 (docs/method.md#dream-rules)",
     "rounded_quotas": "dLLM's quotas (docs/method.md#dllm-quotas)",
 }
-"""What each preset and logits processor does, and the source of its values."""
+"""For each preset and logits processor, what it does and the source of its values."""
 
 
 def preset(name: str) -> Sampler:
-    """The sampler named `PRESET+PROCESSOR+...`, each a name or `NAME:field=value,field=value`; the first processor acts
-    first on the logits.
+    """The sampler with the name `PRESET+PROCESSOR+...`, where preset and logits processors are each `NAME` or
+    `NAME:field=value,field=value`, and the first processor acts first on the logits.
 
-    Raises ValueError for an unknown preset, logits processor or pin, naming the nearest one, and for a logits processor
-    that would change nothing in the rule.
+    Raises ValueError for an unknown preset, logits processor or field, with the most similar valid name, and for a
+    logits processor that would change nothing in the sampler.
     """
     base, *names = re.split(r"\+(?=[a-z_])", name)
     found = _derived(base, PRESETS, "preset")
@@ -157,17 +157,19 @@ def preset(name: str) -> Sampler:
 def _derived(text: str, table: dict[str, P], kind: str) -> P:
     base, _, overrides = text.partition(":")
     if base not in table:
-        raise ValueError(f"no {kind} {base!r}; {nearest(base, table)} (python -m repro.evals list samplers)")
+        raise ValueError(
+            f"there is no {kind} {base!r}; {nearest(base, table)} (`python -m repro.evals list samplers` lists all)"
+        )
     pins = parts.parse_overrides(split_pins(overrides)) if overrides else {}
     return parts.derive(table[base], pins)
 
 
 def split_pins(text: str, between: str = ",") -> list[str]:
-    """Split at any character of `between` that is not inside brackets."""
+    """The parts of a text such as "a=1,b=[2,3]", split at the characters of `between` outside square brackets."""
     return re.split(rf"[{between}](?![^\[]*\])", text)
 
 
 def describe(sampler: Part) -> str:
-    """A sampler or logits processor and its pins in one line, for listings."""
+    """Registered name and settings of a sampler or logits processor in one line, as `name(field=value, ...)`."""
     pins = ", ".join(f"{name}={value}" for name, value in parts.leaves(sampler).items() if name)
     return f"{registry.part_name(type(sampler))}({pins})"

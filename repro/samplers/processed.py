@@ -1,4 +1,5 @@
-"""Predictions with processed logits: what logits processors (`repro.samplers.logits_processors`) hand to a rule."""
+"""Network predictions with processed logits, as logits processors (`repro.samplers.logits_processors`) pass them to a
+sampler."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from repro.models.prediction import Prediction
 
 
 class ProcessedPrediction(Prediction):
-    """`transform(logits [N, V]) -> [N, V]` of another prediction, which counts the forwards."""
+    """A prediction whose logits are `transform(logits)` of another prediction, for logits [N, V] at N positions over a
+    vocabulary of V ids; forward passes are counted by that other prediction."""
 
     def __init__(self, prediction: Prediction, transform: Callable[[Tensor], Tensor]) -> None:
         self._prediction, self._transform = prediction, transform
@@ -25,14 +27,15 @@ class ProcessedPrediction(Prediction):
         self._prediction.condition(signal)
 
     def features(self, where: Tensor) -> Tensor:
-        raise AssertionError("processed logits have no features")
+        raise AssertionError("a prediction with processed logits has no features; read its logits")
 
     def head(self) -> Head:
-        raise AssertionError("processed logits have no head")
+        raise AssertionError("a prediction with processed logits has no output head; read its logits")
 
 
 class GuidedPrediction(ProcessedPrediction):
-    """Classifier-free guidance of two predictions, which each count their forwards."""
+    """A prediction whose logits combine a conditional and an unconditional prediction by classifier-free guidance (see
+    `guided_logits`); each of the two counts its own forward passes."""
 
     def __init__(self, conditional: Prediction, unconditional: Prediction, scale: float) -> None:
         super().__init__(conditional, lambda logits: logits)
@@ -43,7 +46,10 @@ class GuidedPrediction(ProcessedPrediction):
 
 
 def guided_logits(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance, un + (scale + 1)(cond - un), of logits [N, V]; forbidden ids stay at -inf
-    (docs/method.md#llada-sampling)."""
+    """Logits after classifier-free guidance, un + (scale + 1)(cond - un), [N, V], from conditional logits cond and
+    unconditional logits un at N positions over V ids (docs/method.md#llada-sampling).
+
+    Ids whose conditional logit is -inf (they may not be generated) stay at -inf.
+    """
     guided = unconditional + (scale + 1) * (conditional - unconditional)
     return torch.where(conditional.isneginf(), -torch.inf, guided)

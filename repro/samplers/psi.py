@@ -1,21 +1,24 @@
-"""Psi samplers: a mixture of the reverse step and of a clean draw that is noised again (Duo, chapter 2;
+"""Psi samplers: each step is a mixture of the reverse step and of a clean draw that is noised again (Duo, chapter 2;
 docs/method.md#uniform-samplers).
 
     q(s) = kappa q(s | t, prediction) + (1 - kappa) [ alpha_s q(0 | t, prediction) + (1 - alpha_s) prior ]
 
-at each position. For any kappa in [0, 1] a step takes q(t | x0) to q(s | x0), under absorbing and uniform noise. Under
-absorbing noise it is ReMDM (arXiv 2503.00307) with sigma = (1 - kappa)(1 - alpha_s). That is at most 1 - alpha_s,
-while ReMDM allows up to (1 - alpha_s)/alpha_t; a schedule beyond the limit gets kappa = 0, as in Duo's code.
+at each position is the distribution of the token at time s, from that at t > s; alpha is the probability that a token
+is intact, the prior the distribution of pure noise. For any kappa in [0, 1] a step takes q(t | x0) to q(s | x0), under
+absorbing and uniform noise. Under absorbing noise it is ReMDM (arXiv 2503.00307), whose probability of masking a
+committed token is here sigma = (1 - kappa)(1 - alpha_s). That is at most 1 - alpha_s, while ReMDM allows up to
+(1 - alpha_s)/alpha_t; a schedule of sigma beyond the limit gets kappa = 0, as in Duo's code.
 
-kappa = 1 is ancestral sampling; smaller values revise more. With an exact denoiser the error of ancestral sampling
-falls as 1/N, that of a smaller kappa as N^-1/2 at best (several positions change at once at every noise level), and
-steps at constant time leave an error that does not vanish. So only kappa = 1 claims the law.
+kappa = 1 is ancestral sampling; smaller values revise more. With an exact denoiser and S steps the error of ancestral
+sampling falls as 1/S, that of a smaller kappa as S^-1/2 at best (several positions change at once at every noise
+level), and steps at constant time leave an error that does not vanish. So only kappa = 1 claims to draw from the
+model's distribution.
 
-The steps of a block form three segments: of n = steps + 1 times (as Duo counts), the first round(high_frac n), the next
-round(middle_frac n), and the rest. A kappa that follows a ReMDM schedule is 1 at the last step of the high and of the
-middle segment, as in Duo's code; the last time of the low segment starts no step.
+The steps of a block form three segments (high, middle, low): of n = steps + 1 times (as Duo counts), the first
+round(high_frac n), the next round(middle_frac n), and the rest. A kappa that follows a ReMDM schedule is 1 at the last
+step of the high and of the middle segment, as in Duo's code; the last time of the low segment starts no step.
 
-Shapes: B rows, L columns, N positions, V ids.
+Shapes: B rows of the batch.
 """
 
 from __future__ import annotations
@@ -34,16 +37,20 @@ if TYPE_CHECKING:
 
 
 class Kappa(Part):
-    """Kind: the weight of the reverse step."""
+    """Base class of schedules for kappa, the weight of the reverse step in the psi sampler's mixture."""
 
     @abstractmethod
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
-        """kappa in [0, 1], [B], from alpha at t and s, [B] float64; `last`: whether the step ends a segment."""
+        """kappa of each of B rows for the step from time t to s, [B] float64 in [0, 1].
+
+        `alpha_t`, `alpha_s` [B] float64: probability that a token is intact at t and s; `last`: whether the step is the
+        last of its segment.
+        """
 
 
 @part
 class PurePosterior(Kappa):
-    """kappa = 1: ancestral sampling."""
+    """kappa = 1 at every step, which is ancestral sampling."""
 
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
         return torch.ones_like(alpha_s)
@@ -51,7 +58,7 @@ class PurePosterior(Kappa):
 
 @part
 class PurePC(Kappa):
-    """kappa = 0: every position is drawn clean and noised again."""
+    """kappa = 0 at every step: each position is drawn clean and then noised again."""
 
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
         return torch.zeros_like(alpha_s)
@@ -59,7 +66,7 @@ class PurePC(Kappa):
 
 @part
 class ConstantKappa(Kappa):
-    """The same kappa at every step."""
+    """kappa = `value` at every step."""
 
     value: float
 
@@ -69,7 +76,7 @@ class ConstantKappa(Kappa):
 
 @part
 class MaxCapped(Kappa):
-    """ReMDM's cap schedule: sigma = min(eta, (1 - alpha_s)/alpha_t)."""
+    """kappa = 1 - sigma/(1 - alpha_s) with ReMDM's cap schedule, sigma = min(eta, (1 - alpha_s)/alpha_t)."""
 
     eta: float
 
@@ -79,7 +86,8 @@ class MaxCapped(Kappa):
 
 @part
 class MaxRescaled(Kappa):
-    """Duo's rescale schedule: sigma = eta min(eta, (1 - alpha_s)/alpha_t), and eta at alpha_t = 0.
+    """kappa = 1 - sigma/(1 - alpha_s) with Duo's rescale schedule, sigma = eta min(eta, (1 - alpha_s)/alpha_t), or
+    sigma = eta at alpha_t = 0.
 
     ReMDM's rescale has min(1, ...) instead, so for the same eta Duo's sigma is smaller by up to a factor of eta.
     """
@@ -93,7 +101,7 @@ class MaxRescaled(Kappa):
 
 @part
 class ConstantSigma(Kappa):
-    """ReMDM's loop schedule: sigma = eta."""
+    """kappa = 1 - sigma/(1 - alpha_s) with constant sigma = eta, as in ReMDM's loop."""
 
     eta: float
 
@@ -102,12 +110,15 @@ class ConstantSigma(Kappa):
 
 
 def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-    """min(eta, (1 - alpha_s)/alpha_t), [B]; alpha_t = 0 sets no limit, hence the comparison of products."""
+    """min(eta, (1 - alpha_s)/alpha_t) of each row, [B]; eta where alpha_t = 0, hence the comparison of products."""
     return torch.where(alpha_t * eta > 1 - alpha_s, (1 - alpha_s) / alpha_t, eta)
 
 
 def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
-    """kappa = 1 - sigma/(1 - alpha_s), clamped to [0, 1]; at alpha_s = 1 its value does not matter."""
+    """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B]; 1 at the last step of a segment.
+
+    At alpha_s = 1 its value does not matter.
+    """
     if last:
         return torch.ones_like(alpha_s)
     return torch.where(alpha_s < 1, 1 - sigma / (1 - alpha_s), 1.0).clamp(0, 1)
@@ -115,7 +126,12 @@ def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
 
 @part
 class Psi(Sampler):
-    """The psi sampler with one kind of kappa per segment; `high_frac`, `middle_frac`: shares of the block's times."""
+    """The psi sampler: each step draws every position from a mixture of the reverse step, with weight kappa, and of a
+    clean draw that is noised again (Duo, chapter 2; docs/method.md#uniform-samplers).
+
+    `high`, `middle`, `low`: schedules of kappa in the three segments of a block's steps; `high_frac`, `middle_frac`:
+    fractions of the block's times in the first two.
+    """
 
     high: Kappa
     middle: Kappa
@@ -134,7 +150,10 @@ class Psi(Sampler):
         return "law" if all(isinstance(kind, PurePosterior) for kind in kinds) else "biased"
 
     def kappa(self, step: int, steps: int, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-        """kappa [B] of a step, from alpha at t and s, [B]."""
+        """kappa of each of B rows at step number `step` (from 0) of `steps`, [B] float64.
+
+        `alpha_t`, `alpha_s` [B] float64: probability that a token is intact before and after the step.
+        """
         high, middle = (round(share * (steps + 1)) for share in (self.high_frac, self.middle_frac))
         for kind, end in ((self.high, high), (self.middle, high + middle)):
             if step < end:

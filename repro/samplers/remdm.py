@@ -1,15 +1,17 @@
 """ReMDM: ancestral sampling that masks committed tokens again (arXiv 2503.00307; docs/method.md#remdm).
 
-From t to s a committed token is masked with probability sigma, and a masked position is revealed with probability
-(alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t). For any 0 <= sigma <= sigma_max = min(1, (1 - alpha_s)/alpha_t) this
-preserves q(z_s | x); the rules differ in sigma. At s = 0 sigma_max is 0, and all masked positions are revealed. The
-paper's scripts add `+nucleus:p=0.9`.
+In a step from time t to s < t a committed (unmasked) token is masked with probability sigma, and a masked position is
+revealed with probability (alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t), alpha being the probability that a token is
+intact. For any 0 <= sigma <= sigma_max = min(1, (1 - alpha_s)/alpha_t) this preserves q(z_s | x), the distribution of
+the noisy tokens z_s given the clean ones x; the samplers here differ in sigma. At s = 0 sigma_max is 0, and all masked
+positions are revealed. The paper's scripts add `+nucleus:p=0.9`.
 
 A step that masks and reveals several tokens at once ignores their dependence, and at fixed eta more steps do not reduce
 their number. If sigma falls to 0 together with the masked share, the last steps correct this, and the distance to the
-law falls as N^-1/2 (cap, rescale) or 1/N (forward-backward). The loop has no such correcting steps at its end.
+model's distribution falls with the number of steps S as S^-1/2 (cap, rescale) or 1/S (forward-backward). The loop has
+no such correcting steps at its end.
 
-Shapes: B rows, L columns.
+Shapes: B rows of the batch, L columns (left padding, prompt, generated tokens).
 """
 
 from __future__ import annotations
@@ -37,20 +39,26 @@ def _capabilities(looks_at_draws: bool) -> Capabilities:
 
 
 def _alphas(state: State) -> tuple[Tensor, Tensor]:
-    """alpha_t and alpha_s, [B]."""
+    """alpha_t and alpha_s, the probabilities that a token is intact before and after the step, [B] each for B rows."""
     process = diffusion(state.process)
     return process.alpha(state.t), process.alpha(state.s)
 
 
 def _limit(state: State) -> Tensor:
-    """sigma_max [B]; at alpha_t = 0 no token is committed, so its value does not matter."""
+    """sigma_max = min(1, (1 - alpha_s)/alpha_t), the highest probability of masking a committed token again, [B].
+
+    At alpha_t = 0 no token is committed, so its value there does not matter.
+    """
     alpha_t, alpha_s = _alphas(state)
     return ((1 - alpha_s) / alpha_t.clamp_min(1e-300)).clamp_max(1.0)
 
 
 def _revise(state: State, sigma: Tensor) -> Tensor:
-    """Draw z_s [B, L] from sigma [B, L] or [B, 1]: for a committed token the probability of being masked; for a masked
-    position it enters the probability of being revealed."""
+    """The ids [B, L] after one step, drawn with the remasking probability `sigma`, [B, L] or [B, 1].
+
+    A committed token is masked with probability sigma; a masked position is revealed with probability
+    (alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t).
+    """
     alpha_t, alpha_s = (alpha[:, None] for alpha in _alphas(state))
     reveal = (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)
     change = torch.where(state.undecided, reveal, sigma.expand_as(reveal))[state.active]
@@ -63,10 +71,11 @@ def _revise(state: State, sigma: Tensor) -> Tensor:
 
 @part
 class RemdmCap(Sampler):
-    """sigma = min(eta, sigma_max).
+    """ReMDM with the cap schedule: a step masks each committed token with probability sigma = min(eta, sigma_max).
 
-    At fixed eta more steps remask more, so the distance to the law falls ever more slowly, and the rule does not claim
-    the law (total variation .0015 after 1,024 steps on 9 sentences at eta .008).
+    Here sigma_max = min(1, (1 - alpha_s)/alpha_t). At fixed eta more steps remask more, so the distance to the model's
+    distribution falls ever more slowly, and the sampler does not claim to draw from it (total variation .0015 after
+    1,024 steps on 9 sentences at eta .008).
     """
 
     eta: float
@@ -84,7 +93,8 @@ class RemdmCap(Sampler):
 
 @part
 class RemdmRescale(Sampler):
-    """sigma = eta sigma_max."""
+    """ReMDM with the rescale schedule: a step masks each committed token with probability sigma = eta sigma_max, where
+    sigma_max = min(1, (1 - alpha_s)/alpha_t)."""
 
     eta: float
     capabilities = _capabilities(looks_at_draws=False)
@@ -101,10 +111,11 @@ class RemdmRescale(Sampler):
 
 @part
 class RemdmConf(Sampler):
-    """sigma = sigma_max softmax(-p) over the block's committed tokens, p being each token's probability when drawn.
+    """ReMDM by confidence: a step masks each committed token with probability sigma = sigma_max softmax(-p), where p is
+    the token's probability when it was drawn and the softmax runs over the block's committed tokens.
 
-    Masked positions have sigma 0, so more is masked than revealed, and q(z_s | x) is not preserved. Memory: p [B, L], 0
-    where masked.
+    sigma_max = min(1, (1 - alpha_s)/alpha_t). Masked positions have sigma 0, so more is masked than revealed, and
+    q(z_s | x) is not preserved. Memory between steps: p [B, L] for B rows and L columns, 0 where masked.
     """
 
     capabilities = _capabilities(looks_at_draws=True)
@@ -131,10 +142,12 @@ class RemdmConf(Sampler):
 
 @part
 class RemdmLoop(Sampler):
-    """Ancestral until alpha = alpha_on, then remasking with sigma = eta at constant alpha, then ancestral to the end.
+    """ReMDM's loop: ancestral steps until alpha = alpha_on, then steps at constant alpha that mask each committed token
+    with probability sigma = eta, then ancestral steps to the end.
 
-    With u the remaining share of steps, alpha rises to alpha_on at u = t_on, is constant until u = t_off, and then
-    rises to 1. A step across t_on ends at alpha_on, one across t_off begins there.
+    alpha is the probability that a token is intact. With u the fraction of steps still to take, alpha rises to alpha_on
+    at u = t_on, is constant until u = t_off, and then rises to 1. A step across t_on ends at alpha_on, one across t_off
+    begins there.
     """
 
     eta: float
@@ -168,7 +181,8 @@ class RemdmLoop(Sampler):
 
 @part
 class ForwardBackward(Sampler):
-    """ReMDM's forward-backward sampler: sigma = min((alpha_s - alpha_t)/alpha_t, sigma_max)."""
+    """ReMDM's forward-backward sampler: a step masks each committed token with probability
+    sigma = min((alpha_s - alpha_t)/alpha_t, sigma_max), where sigma_max = min(1, (1 - alpha_s)/alpha_t)."""
 
     capabilities = _capabilities(looks_at_draws=False)
 
@@ -183,4 +197,6 @@ class ForwardBackward(Sampler):
 
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{name}={value}: give a share of tokens from 0 to 1")
+        raise ValueError(
+            f"{name}={value}: give a fraction from 0 to 1, which sets how many tokens are remasked"
+        )

@@ -1,6 +1,6 @@
 """Entropy-bound renoising (DiffusionGemma; the bound is that of arXiv 2505.24857), for uniform noise in blocks.
 
-Each step draws tokens at the positions of lowest entropy H, as many as satisfy
+Each step draws tokens at the positions whose predicted distribution has the lowest entropy H, as many as satisfy
 
     sum of their H - the largest of them <= bound        (nats; always at least one position)
 
@@ -9,12 +9,13 @@ and fills all other positions with fresh noise. The temperature falls linearly f
 `stable` steps and the mean entropy of the block is below `confident`. When a row stops, and after the last step, the
 block is set to the most probable tokens. So the planned number of steps is an upper limit.
 
-A self-conditioning network receives its own previous logits, divided by that step's temperature.
+A self-conditioning network receives its own previous logits, divided by that step's temperature (the signal).
 
-Memory of a row: whether it has stopped, the most probable tokens of the last `stable` steps, the self-conditioning
-signal.
+Memory between steps, per row: whether it has stopped, the most probable tokens of the last `stable` steps, and the
+self-conditioning signal.
 
-Shapes: B rows, n rows still running, L columns, W positions of a block, V ids, S numbers of the signal.
+Shapes: B rows of the batch, n rows still running, L columns, W positions of a block, V vocabulary size, S numbers per
+position of the signal.
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
 
 
 def within_bound(entropy: Tensor, bound: float) -> Tensor:
-    """The lowest of entropies [n, W] whose sum without the largest is at most `bound`: [n, W] bool."""
+    """Whether each position's token is accepted, [n, W] bool, from the entropies [n, W] (nats) of n rows with W
+    positions.
+
+    In each row the positions of lowest entropy are accepted, as many as have entropies whose sum without the largest is
+    at most `bound`; always at least one.
+    """
     ordered, order = entropy.sort(dim=-1, stable=True)
     accepted = ordered.cumsum(-1) - ordered <= bound
     return torch.zeros_like(accepted).scatter(1, order, accepted)
@@ -40,7 +46,14 @@ def within_bound(entropy: Tensor, bound: float) -> Tensor:
 
 @part
 class Renoise(Sampler):
-    """Accepts positions within the entropy bound, renoises the rest, and stops when stable and confident."""
+    """Sampler of DiffusionGemma: each step draws tokens at the positions with the lowest entropies and replaces all
+    others by noise; a row stops early once its predictions are stable and confident (see `repro.samplers.renoise`).
+
+    `bound`: limit, in nats, of the sum of accepted entropies without the largest. `hot`, `cold`: temperatures of the
+    logits at the first step and after the last, linear in between. `stable`: number of previous steps whose most
+    probable tokens must equal the current ones for a row to stop. `confident`: mean entropy of the block, in nats,
+    below which it may stop.
+    """
 
     bound: float
     hot: float
@@ -85,7 +98,8 @@ class Renoise(Sampler):
         return ids
 
     def _renoise(self, state: State, ids: Tensor, where: Tensor, entropy: Tensor, p: Tensor) -> None:
-        """Write into ids at `where` [B, L]: draws of p [n, W, V] where the bound accepts, noise elsewhere."""
+        """Write into ids [B, L] in place, at `where` [B, L] bool: tokens drawn from p [n, W, V] at the positions that
+        `within_bound` accepts from the entropies [n, W], and noise at the others."""
         accepted = within_bound(entropy, self.bound)
         written, noisy = where.clone(), where.clone()
         written[where], noisy[where] = accepted.flatten(), ~accepted.flatten()
@@ -94,7 +108,11 @@ class Renoise(Sampler):
         ids[noisy] = state.draw(prior.expand(int(noisy.sum()), -1), rng.PRIOR, noisy)
 
     def _recall(self, state: State, width: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Stopped [B], history [B, stable, W] of ids, signal [B, W, S] or None; all are empty when a block begins."""
+        """The memory, unpacked for a block of `width` W: whether each row has stopped, [B] bool; most probable ids of
+        the last `stable` steps, [B, stable, W]; self-conditioning signal, [B, W, S].
+
+        When a block begins: no row has stopped, the ids are -1 and the signal is None.
+        """
         count = len(state.ids)
         if state.step == 0 or state.memory is None:
             never = torch.full((count, self.stable, width), -1, device=state.ids.device)
@@ -110,7 +128,9 @@ class Renoise(Sampler):
     def _remember(
         self, state: State, stopped: Tensor, history: Tensor, rows: Tensor, signal: Tensor | None
     ) -> None:
-        """Store stopped [B], history [B, stable, W], and the signal [n W, S] of the running rows [n]."""
+        """Pack into `state.memory`: whether each row has stopped, [B]; most probable ids of the last steps,
+        [B, stable, W]; self-conditioning signal [n W, S] (or None) of the running rows, whose indices are `rows` [n].
+        """
         count, width = history.shape[0], history.shape[2]
         signals = history.new_zeros(count, width, 0 if signal is None else signal.shape[1]).double()
         if signal is not None:

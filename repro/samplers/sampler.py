@@ -1,12 +1,12 @@
-"""The interface of an update rule: the state that it is given, and what it declares about itself.
+"""The interface of a sampler (an update rule): the state that a step receives, and what a sampler declares.
 
-A sampler is a part with one essential method, `step(state) -> ids`: it reads a lazy prediction, draws through
-`state.draw`, and returns the next ids. A rule with memory between steps initialises a tensor [B, M] in `start` and
-replaces it by assigning `state.memory`. The decoding loop (`repro.samplers.decode`) does everything else: prompts,
-blocks, plan, cost.
+A sampler is a configurable component (`repro.core.parts`) with one essential method, `step(state) -> ids`: it reads a
+prediction that is computed on demand, draws through `state.draw`, and returns the next ids. A sampler with memory
+between steps initialises a tensor [B, M] in `start` and replaces it by assigning `state.memory`. The decoding loop
+(`repro.samplers.decode`) does everything else: prompts, blocks, steps, cost.
 
-Shapes: B rows, L columns (left-padded prompt and generation), N positions (True entries of a [B, L] mask, in row-major
-order), V ids, M numbers of memory.
+Shapes: B rows of the batch, L columns (left padding, prompt, generated tokens), N positions (True entries of a [B, L]
+mask, in row-major order), V vocabulary size, M numbers per row that a sampler remembers between steps.
 """
 
 from __future__ import annotations
@@ -29,31 +29,32 @@ if TYPE_CHECKING:
 
 
 Claim = Literal["law", "mode", "biased"]
-"""What a rule's outputs follow when the denoiser is exact. "law": the model's distribution, in the limit of many steps
-or one position at a time. "mode": likely sentences, on purpose (greedy). "biased": neither, by construction."""
+"""What a sampler claims about the distribution of its outputs when the denoiser is exact. "law": it is the model's
+distribution, in the limit of many steps or with one position per step. "mode": it favours likely sentences, on purpose
+(greedy). "biased": it is neither, by construction."""
 
 
 def claim_at(temperature: float) -> Claim:
-    """The claim of a rule that differs from the law by its token temperature alone."""
+    """The claim of a sampler that draws exactly at token temperature 1: "law" at 1, "mode" at 0, else "biased"."""
     return "mode" if temperature == 0 else "law" if temperature == 1 else "biased"
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a rule supports and how it behaves."""
+    """What a sampler supports, and the properties of its steps that the decoding loop and the certificates need."""
 
     processes: frozenset[str]
-    """Registered names of the processes that it decodes."""
+    """Registered names of the noise processes that it decodes ("absorbing", "uniform", "left_to_right")."""
     plan: Literal["quota", "steps", "adaptive"]
     """"quota": it commits a planned number of positions per step; "steps": it takes any number of steps; "adaptive":
-    it takes no number of steps, and the number of forwards depends on the text."""
+    it takes no number of steps, and the number of forward passes depends on the text."""
     revises: frozenset[str]
-    """The processes under which it may change a committed token."""
+    """Registered names of the noise processes under which it may change a committed token."""
     looks_at_draws: bool
     """Whether the choice of positions depends on the tokens drawn there. With an exact denoiser and one position per
-    step, a rule that does not look is exact; one that looks is biased."""
+    step, a sampler for which it does not is exact; one for which it does is biased."""
     follows: frozenset[Setting] = frozenset()
-    """The optional settings of a state that it respects; logits processors that set others are refused."""
+    """The optional settings of `State` that it respects; logits processors that set others raise ValueError."""
 
 
 Setting = Literal["quota", "order", "confidence"]
@@ -63,7 +64,7 @@ scores become a choice of positions (`state.best`); "confidence", the score itse
 
 @dataclass
 class State:
-    """The input of one step of a rule."""
+    """The input of one step of a sampler, for B rows and L columns."""
 
     ids: Tensor
     """[B, L] ids: prompt and committed tokens, and the mask id (or noise) elsewhere."""
@@ -73,35 +74,37 @@ class State:
     """[B, L] bool: active positions without a final token (absorbing noise: masked ones; uniform noise: all)."""
     t: Tensor
     s: Tensor
-    """[B] float64 in [0, 1]: time of the ids, and the time to step to; each block runs from 1 to 0."""
+    """[B] float64 in [0, 1]: time t of the ids, and time s < t after the step; each block runs from 1 to 0."""
     quota: int
-    """Number of positions that a rule with a quota commits at this step."""
+    """Number of positions per row that a sampler with plan "quota" commits at this step."""
     step: int
     steps: int
     """Number of this step within its block, from 0, and number of steps of the block."""
     process: Process
     prediction: Prediction
-    """The network's prediction for the ids at time t; rows are forwarded when they are first read."""
+    """The network's prediction for the ids at time t; each row's forward pass runs when the row is first read."""
     memory: Tensor | None
-    """[B, M] float64: the rule's memory; the rule assigns the next one."""
+    """[B, M] float64: what the sampler remembers between steps (M numbers per row); it assigns the next one."""
     _draw: Draw
     _pad: Tensor
     _forward: Callable[[Tensor, Tensor], Prediction]
     prompt: Tensor | None = None
-    """[B, L] bool: positions before the generated ones; None where there is no prompt."""
+    """[B, L] bool: positions before the generated ones; None if there is no prompt."""
     order_temperature: float = 0.0
-    """Above 0, `best` draws positions by their scores instead of ranking them."""
+    """If above 0, `best` draws positions from softmax(score / order_temperature) instead of ranking them."""
     distrusted: tuple[int, ...] = ()
-    """Ids whose confidence counts as 0."""
+    """Ids whose confidence is set to 0, so that they are committed last."""
 
     def forward(self, ids: Tensor, t: Tensor) -> Prediction:
-        """A further prediction within this step, for other ids [B, L] at time t [B]; its forwards count as well."""
+        """A further network prediction within this step, for other ids [B, L] at time t [B]; its forward passes are
+        added to the cost."""
         return self._forward(ids, t)
 
     def draw(self, probabilities: Tensor, purpose: int, where: Tensor, index: int = 0) -> Tensor:
-        """One categorical draw for each True entry of `where` [B, L], from probabilities [N, C] float64: [N].
+        """One categorical draw per True entry of `where` [B, L] bool: [N] int64, from probabilities [N, C] float64 of N
+        draws with C outcomes each.
 
-        `purpose` (of `repro.core.rng`) and `index` tell a step's draws at the same position apart.
+        `purpose` (a constant of `repro.core.rng`) and `index` separate the draws of a step at the same position.
         """
         assert probabilities.dtype == torch.float64, (
             "draws need float64: lower precision loses rare tokens (docs/method.md#oracle-34)"
@@ -110,12 +113,18 @@ class State:
         return self._draw(probabilities, purpose, rows, columns - self._pad[rows], index)
 
     def uniform(self, purpose: int, index: int = 0) -> Tensor:
-        """One uniform draw per row, in (0, 1), [B] float64. A rule that uses it has no enumerable law."""
+        """One uniform draw in (0, 1) per row, [B] float64.
+
+        The exact distribution of a sampler that uses it cannot be enumerated (`repro.samplers.law`).
+        """
         rows = torch.arange(len(self.ids), device=self.ids.device)
         return self._draw.uniform(purpose, rows, torch.zeros_like(rows), index)
 
     def draw_position(self, among: Tensor, index: int) -> Tensor:
-        """Draw one column per row of `among` [B, L], uniformly if bool, else by weight; 0 where a row has none: [B]."""
+        """One column drawn per row, [B] int64; 0 for a row without a candidate.
+
+        `among` [B, L]: bool, candidates with equal probability; or float64, unnormalised probabilities.
+        """
         rows = among.any(1).nonzero()[:, 0]
         chosen = torch.zeros(len(among), dtype=torch.int64, device=among.device)
         start = torch.zeros_like(rows)
@@ -123,15 +132,18 @@ class State:
         return chosen
 
     def tokens(self, logits: Tensor, temperature: float, where: Tensor) -> Tensor:
-        """Tokens [N] at `where` from logits [N, V]: argmax at temperature 0, else float64 draws of
-        softmax(logits / temperature)."""
+        """Tokens [N] for the N True entries of `where` [B, L], from logits [N, V] over V ids: the argmax at temperature
+        0, else draws from softmax(logits / temperature) in float64."""
         if temperature == 0:
             return logits.argmax(-1)
         scaled = logits.double() / temperature
         return self.draw((scaled - scaled.amax(-1, keepdim=True)).exp_(), rng.TOKEN, where)
 
     def confidence(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probability of tokens [N] under logits [N, V]; distrusted ids are left out of the softmax, with -inf."""
+        """Log-probability of N tokens, [N], under logits [N, V] over V ids.
+
+        Ids in `distrusted` are left out of the softmax, and a token that is one of them gets -inf.
+        """
         if not self.distrusted:
             return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         gone = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
@@ -141,10 +153,11 @@ class State:
         return torch.where(gone[tokens], -torch.inf, logp)
 
     def best(self, score: Tensor, where: Tensor, count: int | Tensor) -> Tensor:
-        """The `count` highest-scoring True entries of each row of `where` [B, L], ties to the left: [B, L] bool.
+        """The positions with the highest scores, [B, L] bool: `count` of the True entries of each row of `where`.
 
-        `score` [N]. With an order temperature, entries are drawn without replacement from softmax(score / temperature)
-        instead (Dream's alg_temp; docs/method.md#dream-rules).
+        `score` [N]: score of each True entry of `where` [B, L] bool; the left one wins a tie. If `order_temperature` is
+        above 0, entries are instead drawn without replacement from softmax(score / order_temperature) (Dream's
+        alg_temp; docs/method.md#dream-rules).
         """
         full = torch.full(where.shape, -torch.inf, dtype=torch.float64, device=where.device)
         full[where] = score.double().clamp_min(LEAST)
@@ -161,7 +174,7 @@ class State:
         return where & ~left
 
     def commit(self, where: Tensor, tokens: Tensor) -> Tensor:
-        """The ids with `tokens` [N] written at `where` [B, L]."""
+        """A copy of the ids [B, L] with `tokens` [N] written at the N True entries of `where` [B, L] bool."""
         ids = self.ids.clone()
         ids[where] = tokens
         return ids
@@ -172,31 +185,33 @@ LEAST = -1e300
 
 
 class Sampler(Part):
-    """Kind: an update rule, which turns a state into the next ids."""
+    """Base class of samplers: update rules that turn the state of a decoding step into the next ids."""
 
     @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
-        """What it supports; most rules define it as a class constant."""
+        """Noise processes, plan and further properties of the sampler; most samplers define a class constant."""
 
     @property
     def innermost(self) -> Sampler:
-        """The rule itself, without its logits processors."""
+        """The sampler itself, without its logits processors."""
         return self
 
     @abstractmethod
     def claim(self) -> Claim:
-        """What its outputs follow when the denoiser is exact."""
+        """What the sampler claims about the distribution of its outputs when the denoiser is exact (see `Claim`)."""
 
     def time(self, step: int, steps: int) -> float:
-        """Time in [0, 1] after `step` of a block's `steps`: from 1 to 0, or to a later time if the rule itself removes
-        the remaining noise."""
+        """Diffusion time in [0, 1] (1: pure noise) after `step` of a block's `steps` steps.
+
+        It falls from 1 to 0, or to a time above 0 for a sampler that then removes the remaining noise itself.
+        """
         return 1 - step / steps
 
     def start(self, ids: Tensor) -> Tensor | None:
-        """The memory [B, M] before the first step, for ids [B, L] at t = 1; None for a rule without memory."""
+        """The memory [B, M] before the first step, for ids [B, L] at time t = 1; None for a sampler without memory."""
         return None
 
     @abstractmethod
     def step(self, state: State) -> Tensor:
-        """The next ids [B, L]."""
+        """The ids [B, L] after the step described by `state`."""

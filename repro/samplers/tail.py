@@ -1,11 +1,11 @@
-"""Noise removal in one more forward after the last step (Duo's `noise_removal`; docs/method.md#mdlm,
+"""Noise removal in one more forward pass after the last step (Duo's `noise_removal`; docs/method.md#mdlm,
 docs/method.md#uniform-samplers).
 
-A rule steps over times from 1 to a small `end` instead of 0. Then one forward at time `end` replaces every undecided
-position by a token of its prediction, so N steps cost N + 1 forwards (none extra, under absorbing noise, for a row
-without masks). The `ancestral` preset steps to 0 and needs no removal.
+A sampler steps over times from 1 to a small `end` instead of 0. Then one forward pass at time `end` replaces every
+undecided position by a token of its prediction, so S steps take S + 1 forward passes (only S, under absorbing noise,
+for a row without masks). The `ancestral` preset steps to 0 and needs no removal.
 
-Shapes: B rows, L columns, N positions.
+Shapes: B rows of the batch, L columns, N positions (True entries of a [B, L] mask).
 """
 
 from __future__ import annotations
@@ -26,20 +26,24 @@ if TYPE_CHECKING:
 
 
 class Removal(Part):
-    """Kind: how the last prediction gives the tokens."""
+    """Base class of noise removals: how the last prediction gives the tokens that replace the remaining noise."""
 
     @abstractmethod
     def claim(self, rule: Claim) -> Claim:
-        """The claim of the tail, given that of its rule."""
+        """What the sampler with this removal claims about its output distribution (`repro.samplers.sampler.Claim`).
+
+        `rule`: the claim of the sampler alone.
+        """
 
     @abstractmethod
     def tokens(self, state: State, ids: Tensor, prediction: Prediction, where: Tensor) -> Tensor:
-        """Tokens [N] at `where` [B, L] for ids [B, L] at time `state.s`."""
+        """Final tokens [N] at the N True entries of `where` [B, L] bool, from the prediction for ids [B, L] at time
+        `state.s`."""
 
 
 @part
 class DrawnRemoval(Removal):
-    """A draw from the reverse step to time 0 (Duo's default, `ancestral`)."""
+    """Noise removal by a draw from the reverse step to time 0 (Duo's default, `ancestral`)."""
 
     def claim(self, rule: Claim) -> Claim:
         return rule
@@ -51,10 +55,11 @@ class DrawnRemoval(Removal):
 
 @part
 class GreedyRemoval(Removal):
-    """The argmax of the predicted x0: Duo's greedy tail, and MDLM's last step at the masked positions.
+    """Noise removal by the argmax of the predicted clean token x0: Duo's greedy removal, and MDLM's last step at the
+    masked positions.
 
-    Under uniform noise it is the argmax of the leave-one-out conditional, for either meaning of the output. That does
-    not depend on a position's own token, so every position is rewritten.
+    Under uniform noise it is the argmax of the leave-one-out conditional, whether the network's output estimates that
+    or p(x0 | xt). It does not depend on a position's own token, so every position is rewritten.
     """
 
     def claim(self, rule: Claim) -> Claim:
@@ -66,7 +71,8 @@ class GreedyRemoval(Removal):
 
 @part
 class Tail(Sampler):
-    """`rule` over `times` (instead of its own), which end above 0, and then `removal`."""
+    """Sampler that runs the sampler `rule` over `times` (instead of its own), which end above 0, and removes the noise
+    that is left by `removal`, in one more forward pass."""
 
     rule: Sampler
     times: Times
@@ -97,16 +103,16 @@ class Tail(Sampler):
 
 
 class Times(Part):
-    """Kind: a schedule of times."""
+    """Base class of schedules of diffusion times: the time after each step of a block."""
 
     @abstractmethod
     def time(self, step: int, steps: int) -> float:
-        """Time in [0, 1] after `step` of `steps`: 1 at first, non-increasing."""
+        """Diffusion time in [0, 1] after `step` of `steps` steps; it starts at 1 and never increases."""
 
 
 @part
 class LinearTimes(Times):
-    """Evenly spaced from 1 to `end`: linspace(1, end, steps + 1)."""
+    """Diffusion times evenly spaced from 1 to `end`: linspace(1, end, steps + 1)."""
 
     end: float
 
@@ -116,10 +122,12 @@ class LinearTimes(Times):
 
 @part
 class HeldTimes(Times):
-    """From 1 to `level`, constant, then to `end` (Duo's linear-constant-linear; docs/method.md#uniform-samplers).
+    """Diffusion times that fall from 1 to `level`, stay there, then fall to `end` (Duo's linear-constant-linear;
+    docs/method.md#uniform-samplers).
 
-    Of the n = steps + 1 times, the first round(high n) fall from 1 to `level`, both included, round(middle n) stay, and
-    the rest fall from `level` to `end`, both included. The last time is always `end`.
+    Of the n = steps + 1 times, the first round(high n) fall linearly from 1 to `level`, both included, the next
+    round(middle n) equal `level`, and the rest fall linearly from `level` to `end`, both included. The last time is
+    always `end`.
     """
 
     level: float

@@ -1,6 +1,5 @@
-"""Adaptive parallel decoding by confidence (Fast-dLLM, arXiv 2505.22618, algorithm 1; docs/method.md#fast-dllm).
-
-The number of forwards depends on the text. c_(r) is the probability of the token at the r-th most confident position.
+"""Adaptive parallel decoding by confidence or entropy: the number of forward passes depends on the text (Fast-dLLM,
+arXiv 2505.22618, algorithm 1, docs/method.md#fast-dllm; entropy bound, docs/method.md#entropy-bound).
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ _BY_CONFIDENCE = Capabilities(
 
 @part
 class Threshold(Sampler):
-    """Commits every masked position whose token has at least this probability, and always the most confident one."""
+    """Sampler that commits, at each step, every masked position whose token has at least the probability `threshold`,
+    and always the most confident position of each row."""
 
     threshold: float
     temperature: float
@@ -46,9 +46,11 @@ class Threshold(Sampler):
 
 @part
 class Factor(Sampler):
-    """Commits the most confident positions as long as (r + 1)(1 - c_(r)) <= factor, and always the first.
+    """Sampler that commits, at each step, the r most confident masked positions for the largest r that satisfies
+    (r + 1)(1 - c_r) <= factor, and always one; c_r is the token's probability at the r-th most confident position.
 
-    With factor 1, the argmaxes together are the argmax of every joint law with these marginals (Fast-dLLM, theorem 1).
+    With factor 1, the argmaxes together are the argmax of every joint distribution with these marginals (Fast-dLLM,
+    theorem 1).
     """
 
     factor: float
@@ -73,11 +75,13 @@ class Factor(Sampler):
 
 @part
 class EntropyBound(Sampler):
-    """Commits, in the order of `proxy`, as many positions as have sum H - max H <= gamma nats, and always the first
-    (arXiv 2505.24857; docs/method.md#entropy-bound).
+    """Sampler that commits, at each step, as many masked positions as satisfy sum H - max H <= gamma (in nats), and
+    always one (arXiv 2505.24857; docs/method.md#entropy-bound).
 
-    H is the entropy of softmax(logits / temperature), from which tokens are drawn at the committed positions. At
-    temperature 0 tokens are argmaxes, and H is that of temperature 1.
+    Positions are taken in the order of `proxy`: lowest entropy, highest probability ("confidence"), or largest gap
+    between the two highest probabilities ("margin"). H is each position's entropy of softmax(logits / temperature),
+    from which tokens are drawn at the committed positions. At temperature 0 tokens are argmaxes, and H is that of
+    temperature 1.
     """
 
     gamma: float
@@ -110,7 +114,10 @@ class EntropyBound(Sampler):
         return state.commit(chosen, state.draw(p[chosen[state.undecided]], rng.TOKEN, chosen))
 
     def _affordable(self, undecided: Tensor, ease: Tensor, entropy: Tensor) -> Tensor:
-        """How many positions gamma allows, [B, 1]; `ease` and `entropy` [N] at `undecided` [B, L]."""
+        """Number of positions per row within the entropy budget gamma, [B, 1]; at least 1.
+
+        `ease` (higher is committed first) and `entropy` (nats) are [N], at the N True entries of `undecided` [B, L].
+        """
         full = torch.full(undecided.shape, -torch.inf, dtype=torch.float64, device=undecided.device)
         full[undecided] = ease
         order = full.argsort(dim=-1, descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""Trace of a decode: every token written, with position, step, confidence, and the token that it replaced.
+"""Trace of a decode: every token written, with its position, step and confidence, and the token that it replaced.
 
     python -m repro.sample --ckpt DIR --prompt "..." --trace trace.json
 
@@ -6,8 +6,8 @@
      "steps": [{"step", "block", "forwards", "writes": [{"position", "id", "text", "confidence", "revises"}]}],
      "text"}
 
-Positions count from the first generated one. `confidence` is the network's probability of the token at the step that
-wrote it; `revises` is the id that it replaced, null where no token had been written before.
+Positions count from the first generated one, from 0. `confidence` is the network's probability of the token at the step
+that wrote it; `revises` is the id that it replaced, null where no token had been written before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Write:
-    """One token written at a generated position; a position masked again has the mask's `id`."""
+    """One token written at a generated position (counted from the first generated one).
+
+    `id` is the mask's id where a position is masked again. `confidence`: the network's probability of the token at this
+    step; `revises`: id of the token that it replaced, None where none had been written before.
+    """
 
     position: int
     id: int
@@ -40,7 +44,8 @@ class Write:
 
 @dataclass(frozen=True)
 class Step:
-    """The writes of one step; `forwards` counts from the start of the decode."""
+    """The tokens written in one step. `step` counts over all blocks, from 0; `block`: block number, from 0; `forwards`:
+    forward passes since the start of the decode."""
 
     step: int
     block: int
@@ -50,16 +55,20 @@ class Step:
 
 @dataclass
 class Trace:
-    """The steps of the first row of a decode; `add` takes each frame of `repro.samplers.decode.steps`."""
+    """Record of the steps of a decode, for the first row of the batch; pass each frame that
+    `repro.samplers.decode.steps` yields to `add`."""
 
     model: Model
     steps: list[Step] = field(default_factory=list)
     row: list[int] = field(default_factory=list)
     decided: set[int] = field(default_factory=set)
-    """Positions that the rule has written; noise at t = 1 does not count."""
+    """Generated positions (from 0) that hold a token written by the sampler; initial noise does not count."""
 
     def add(self, decoder: Decoder, frame: Frame) -> Step:
-        """Record a frame, made with `confidence=True`; returns its step."""
+        """Record the batch after a step, and return the tokens that the step wrote.
+
+        The frame must come from `repro.samplers.decode.steps(..., confidence=True)`.
+        """
         assert frame.confidence is not None, "a trace needs frames with confidence"
         before, self.row = self.row, frame.ids[0, decoder.start :].tolist()
         mask = self.model.data.vocabulary().mask
@@ -85,7 +94,7 @@ class Trace:
         return "".join(symbol(self.model, token) for token in self.row)
 
     def data(self, sampler: Sampler, plan: Plan, seed: int, prompt: str | None) -> dict[str, Any]:
-        """The trace in the JSON form above."""
+        """The trace as a JSON object, in the format that the docstring of `repro.samplers.trace` shows."""
         return {
             "format": FORMAT,
             "checkpoint": self.model.digest,
@@ -100,5 +109,5 @@ class Trace:
 
 
 def symbol(model: Model, token: int) -> str:
-    """A token as text; a dot for the mask."""
+    """The text of a token id; a middle dot for the mask id."""
     return "·" if token == model.data.vocabulary().mask else model.data.decode([token])

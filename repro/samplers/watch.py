@@ -3,8 +3,8 @@
     python -m repro.sample --ckpt DIR --prompt "..." --watch
 
 Tokens are coloured by confidence (red, yellow, green); new ones are bold, revised ones underlined, undecided ones dim;
-bars separate blocks. A line below shows block, forwards, tokens per forward and tokens per second. Without a terminal
-it prints one plain line per step.
+bars separate blocks. A line below shows the block number, forward passes, tokens per forward pass and tokens per
+second. If the output is not a terminal, each step prints one line of plain text instead.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from repro.samplers.trace import Step
 
 BANDS = ((0.5, "red"), (0.9, "yellow"), (float("inf"), "green"))
-"""Colour of confidences below each value."""
+"""(upper limit, colour) pairs: a token has the colour of the first limit that its confidence is below."""
 
 
 class Watch:
-    """Context manager that shows the steps of a decode and always restores the cursor.
+    """Context manager that shows the steps of a decode in the terminal and restores the cursor, also after an error.
 
-    `delay`: seconds between frames, in a terminal only.
+    `delay`: seconds to wait after each step, in a terminal only.
     """
 
     def __init__(self, model: Model, plan: Plan, delay: float) -> None:
@@ -54,7 +54,7 @@ class Watch:
             self.live.__exit__(kind, error, where)
 
     def show(self, trace: Trace, step: Step) -> None:
-        """Show the text after a step."""
+        """Display the generated text after this step: redrawn in a terminal, else as one printed line."""
         if not self.console.is_terminal:
             self.console.print(trace.text, highlight=False, markup=False, soft_wrap=True)
             return
@@ -67,7 +67,7 @@ class Watch:
         self.began += self.delay  # the delay does not count in tokens per second
 
     def picture(self, trace: Trace, step: Step) -> Text:
-        """The coloured text and the line of costs."""
+        """The coloured text of all generated positions, and below it a line with block, forward passes and speed."""
         new, line = {write.position for write in step.writes}, Text()
         for position, token in enumerate(trace.row):
             if position and position % self.plan.block_length == 0:

@@ -339,7 +339,7 @@ def test_loop_follows_its_schedule():
     assert alpha[195] == pytest.approx(0.95) and all(a <= b + 1e-15 for a, b in itertools.pairwise(alpha))
     with pytest.raises(ValueError, match="0 < t_off < t_on < 1"):
         preset("remdm_loop:t_on=0.01")
-    with pytest.raises(ValueError, match="a share of tokens from 0 to 1"):
+    with pytest.raises(ValueError, match="give a fraction from 0 to 1"):
         preset("remdm_cap:eta=1.5")
 
 
