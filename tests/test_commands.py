@@ -147,12 +147,18 @@ def test_arguments(program, arguments, message, line):
             ("--prompt", "A" * 32),
             "a prompt of 32 ids leaves no room to generate: this model has 32 positions",
         ),
-        (("--prompt", "AB", "--gen-length", "31"), "no gen_length 31: after a prompt of 2 it is 1 to 30"),
-        (("--gen-length", "0"), "no gen_length 0"),
+        (
+            ("--prompt", "AB", "--gen-length", "31"),
+            "gen_length=31: after a prompt of 2 ids it must be 1 to 30",
+        ),
+        (("--gen-length", "0"), "gen_length=0: "),
         (("--prompt", "a"), "no symbol 'a'"),
         (("--n", "0"), "--n 0 generates nothing"),
         (("--cache", "dul"), "no cache 'dul'; nearest is 'dual'"),
-        (("--cache", "dual:refresh=0"), "refresh=0 is no number of forwards; give 1 or more, or null"),
+        (
+            ("--cache", "dual:refresh=0"),
+            "refresh=0: the KV cache is recomputed after this many forward passes; give 1",
+        ),
         (
             ("--cache", "prefix", "--block-length", "8"),
             "does not support a KV cache; leave out the cache",
