@@ -113,7 +113,7 @@ NANO = ("--scale", "nano")
         (EVALS, ("--plan",), "use `python -m repro.evals plan [--device DEVICE]`"),
         (EVALS, ("--cell=duo.t5.mdlm",), "use `python -m repro.evals cells NAMES`"),
         (EVALS, ("--rule", "duo"), "use `python -m repro.evals judge FILE.jsonl --judge CKPT`"),
-        (EVALS, ("--samples", "x.jsonl"), "is scored by `python -m repro.evals judge FILE.jsonl"),
+        (EVALS, ("--samples", "x.jsonl"), "to score its samples, use `python -m repro.evals judge FILE.jsonl"),
         (EVALS, ("--samplers", "list"), "use `python -m repro.evals list samplers`"),
         (EVALS, (*ORACLE, "--seeds", "x"), "'x' is not an integer"),
         (EVALS, (*ORACLE, "--weights", "exma"), "invalid choice: 'exma'"),
@@ -216,8 +216,8 @@ def test_averaged_weights_that_are_not_there(trained, tmp_path, line):
 def test_resuming_what_is_not_this_run(trained, tmp_path, line):
     pins = [word for pin in overrides("mdlm") for word in ("--set", pin)]
     assert "cannot resume: no folder" in line(MDLM, *NANO, *pins, "--resume", "--out", tmp_path / "absent")
-    assert "pins differ" in line(MDLM, *NANO, "--resume", "--out", trained)
-    assert "pins differ" in line("repro.recipes.llada", *NANO, "--resume", "--out", trained)
+    assert "settings differ" in line(MDLM, *NANO, "--resume", "--out", trained)
+    assert "settings differ" in line("repro.recipes.llada", *NANO, "--resume", "--out", trained)
     assert "--seed 0, not 1" in line(MDLM, *NANO, *pins, "--resume", "--seed", 1, "--out", trained)
     assert "holds a run already; go on with --resume" in line(MDLM, *NANO, *pins, "--out", trained)
 
@@ -233,7 +233,7 @@ def test_no_network(tmp_path, monkeypatch, line):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     said = line("repro.recipes.duo", "--out", tmp_path / "run")
     assert said.startswith("cannot fetch ") and "(no network)" in said
-    assert said.endswith("; --scale nano.text needs no download")
+    assert said.endswith("; a recipe at --scale nano.text needs no download")
     assert not (tmp_path / "run").exists()
 
 

@@ -45,7 +45,7 @@ def halving(find: Callable[[int | None], Found], rows: int | None) -> Found:
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise ValueError(
-                    "a batch of one row does not fit in the accelerator's memory; use one with more memory"
+                    "a batch of one row does not fit in the accelerator's memory; use an accelerator with more memory"
                 ) from None
         rows = (MOST if rows is None else rows) // 2
         torch.cuda.empty_cache()
@@ -73,7 +73,7 @@ def row_bytes(network: Size, length: int, positions: int, value: int, cached: bo
 def fitting_batch(
     network: Size, length: int, free: float, *, positions: int, value: int, cached: bool = False
 ) -> int:
-    """Batch size at which rows of `length` tokens fit in `free` bytes: a power of two from 1 to MOST.
+    """Largest batch size at which rows of `length` tokens fit in `free` bytes: a power of two from 1 to MOST.
 
     `positions` per row have logits, `value` is the bytes of an activation, and `cached` counts a KV cache.
     """
@@ -85,9 +85,9 @@ def fitting_batch(
 
 
 def rows_at_once(workload: Workload, network: Size, free: float, value: int) -> int:
-    """Batch size at which the mean forward of a workload fits in `free` bytes, with `value` bytes per activation.
+    """Largest batch size (a power of two, at most MOST) at which the mean forward of a workload fits in `free` bytes.
 
-    A KV cache is counted if forwards attend to more tokens than they compute.
+    `value` is the bytes of an activation. A KV cache is counted if forwards attend to more tokens than they compute.
     """
     length = round(workload.keys / workload.tokens)
     positions = round(workload.heads / workload.forwards)

@@ -31,7 +31,8 @@ from repro.samplers.presets import preset
 
 @register_model("repro")
 class Repro(Adapter):
-    """A checkpoint as an lm-eval model, created by lm-eval's command line; `--model_args` are the parameters below.
+    """A checkpoint as an lm-eval model, created by lm-eval's command line; `--model_args` takes the parameters of
+    `__init__`.
 
     `policy`: whether the sampler's (suite) or the lm-eval task's (task) generation settings win where they differ;
     `overlong`: whether a prompt that is too long is an error or is truncated on the left. ValueError for an invalid
@@ -76,12 +77,12 @@ class Repro(Adapter):
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> Repro:
-        """The model from the text of --model_args, `NAME=VALUE,...`; ValueError names the nearest valid name."""
+        """The model that the text of --model_args, `NAME=VALUE,...`, describes; ValueError for an unknown name."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict | None = None) -> Repro:
-        """The model from model_args as a dict, name -> value; ValueError names the nearest valid name."""
+        """The model that a dict of model_args, name -> value, describes; ValueError for an unknown name."""
         valid = list(inspect.signature(cls).parameters)
         for name in arg_dict:
             if name not in valid:

@@ -351,7 +351,7 @@ def _resolved(cells: list[Cell]) -> tuple[list[Cell], list[Skip]]:
 
 
 def prepare(model: Model, request: Request) -> Prepared:
-    """The grid of evaluations of a request; creates the folder of its records.
+    """Grid of evaluations of a request, ready to run; creates the folder of its records.
 
     Raises ValueError for an invalid request, and ConnectionError if the sources of all its tasks are out of reach.
     """

@@ -38,7 +38,8 @@ POLL = 0.1
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluation of a grid: task and settings (`ask`), and the labels of sampler and rate that tables print."""
+    """One evaluation of a grid: its task and settings (`ask`), and labels that tables print: name of the sampler preset
+    and tokens per step."""
 
     task: Task
     ask: Ask

@@ -60,8 +60,7 @@ class Suite:
 
 
 def read_suite(name: str) -> Suite:
-    """The suite of a name in evals/suites; ValueError names an unknown suite or a wrong field, and the nearest valid
-    name."""
+    """The suite of evals/suites/NAME.toml; ValueError for an unknown suite, and for a wrong field of the file."""
     path = SUITES / f"{name}.toml"
     if not path.is_file():
         raise ValueError(f"no suite {name!r}; {nearest(name, [p.stem for p in SUITES.glob('*.toml')])}")

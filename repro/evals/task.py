@@ -42,9 +42,9 @@ class Ask:
 class Answer:
     """Result of one evaluation: `metrics`, name -> (value, standard error or None, number of items), and optional data.
 
-    Of generated rows: `nfe`, mean number of forwards per row; `tokens_per_nfe`; `samples`, SHA-256 of their ids;
-    `counts`, totals of forwards and tokens. `curve`: values by step, as columns; `outcomes`: one digit, 0 or 1, per
-    item.
+    Of generated rows: `nfe`, mean number of forwards per row; `tokens_per_nfe`, tokens generated per forward;
+    `samples`, SHA-256 of their ids; `counts`, totals of forwards and tokens. `curve`: values by training step, as
+    columns by name; `outcomes`: one digit, 0 or 1, per item.
     """
 
     metrics: dict[str, tuple[float, float | None, int]]
@@ -122,7 +122,7 @@ class Task(Part):
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """What the result depends on besides the task's fields, name -> value: precision, what is counted and so on."""
+        """Name -> value of what the result depends on besides the task's fields: precision, what is counted, etc."""
 
     def overridden(self, ask: Ask) -> dict[str, list[Any]]:
         """Settings of the task that sampler or plan override: field -> [the task's value, the value used].

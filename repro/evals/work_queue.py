@@ -5,9 +5,9 @@
 
 A chunk is a range of items, such as rows to decode or score. The split depends on the evaluation alone, never on the
 number of processes or the batch size. A finished chunk is stored in OUT/chunks/<question id>-<numerics class>/ until
-the evaluation's record is written, so a killed run loses one chunk.
-Processes claim chunks through file locks, which the operating system frees when a process is killed. Several machines
-may share the folder OUT if its file system supports locks.
+the evaluation's record is written, so a killed run loses one chunk. Processes claim chunks through file locks, which
+the operating system frees when a process is killed. Several machines may share the folder OUT if its file system
+supports locks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from repro.results.record import text
 
 Found = TypeVar("Found")
 TOKENS = 1 << 15
-"""Approximate number of tokens in the rows of a chunk."""
+"""Approximate total number of tokens in the rows of a chunk."""
 ROWS = 512
 """Largest number of rows in a chunk."""
 ANSWER = "answer"
@@ -47,7 +47,7 @@ def spans(count: int, size: int) -> list[range]:
 
 
 class Busy(Exception):
-    """Another process, which holds the file lock `lock`, is computing chunks of an evaluation that are missing."""
+    """Raised while another process, which holds the file lock `lock`, computes missing chunks of an evaluation."""
 
     def __init__(self, lock: Path) -> None:
         super().__init__(f"another process holds {lock}")
@@ -106,7 +106,7 @@ class SharedQueue:
 
     `question` is the id of the evaluation in its record, `numerics` its numerics class (device type, dtype, ...).
     `answered` returns whether the record is written; from then on the chunks may be removed. `seconds` is the time
-    spent on all chunks, `own` the time on those that this process computed.
+    spent on all chunks by all processes, `own` the time on those that this process computed.
     """
 
     folder: Path

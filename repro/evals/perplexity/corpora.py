@@ -71,7 +71,7 @@ def protocol(name: str) -> Perplexity:
     """The perplexity task of a published corpus and protocol, such as `zeroshot.ptb`; ValueError names the nearest
     name if it does not exist."""
     if name not in protocols():
-        raise ValueError(f"no protocol {name!r}; {nearest(name, protocols())}")
+        raise ValueError(f"no perplexity protocol {name!r}; {nearest(name, protocols())}")
     return protocols()[name]
 
 
@@ -133,7 +133,9 @@ def corpus_task(source: str, packing: str | None, data: Data) -> Perplexity:
             protocols()[packing], name=f"{name}.{packing}", corpus=name, documents=documents
         )
     if packing not in OWN_PACKINGS:
-        raise ValueError(f"no packing {packing!r}; {nearest(packing, [*OWN_PACKINGS, *protocols()])}")
+        raise ValueError(
+            f"no packing or perplexity protocol {packing!r}; {nearest(packing, [*OWN_PACKINGS, *protocols()])}"
+        )
     return Perplexity(
         name=f"{name}.{packing}",
         corpus=name,

@@ -45,10 +45,10 @@ LENGTH = 1024
 
 
 class Unloaded:
-    """Stub in place of a network, for cost plans; an attribute other than the two below raises ValueError.
+    """Stub in place of a network, for cost plans.
 
-    A KV cache is assumed to be supported. `required_block_size` is the only block length that the network can decode
-    with; None: any.
+    It has two attributes, and any other raises ValueError. `supports_kv_cache`: assumed to be true;
+    `required_block_size`: the only block length that the network can decode with (None: any).
     """
 
     supports_kv_cache = True

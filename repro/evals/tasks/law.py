@@ -102,7 +102,7 @@ def bigram_distance(ids: Tensor, law: Tensor) -> tuple[float, float]:
 
     `ids` [n, L] are n sampled rows of L tokens, f the bigram frequencies of a row [V, V], and p = `law` [V, V] the
     bigram distribution to compare with; V is the vocabulary size. With d = f - p the estimate is the mean of d_i . d_j
-    over pairs i != j of rows, which is 0 on average for rows drawn from p, whatever n; the plug-in distance is not
+    over pairs i != j of rows, which is 0 on average for true samples, whatever n; the plug-in distance is not
     (docs/method.md#statistics).
     """
     count, vocab_size = len(ids), law.shape[0]

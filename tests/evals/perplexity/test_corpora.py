@@ -71,7 +71,7 @@ def test_a_wordpiece_tokenizer_neither_truncates_pads_nor_adds(units, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pins", "says"), [({"begin": 23}, "begin=23 is not an id below size=23"), ({"size": 22}, "size=22")]
+    ("pins", "says"), [({"begin": 23}, "begin=23 is not an id; give 0 to 22"), ({"size": 22}, "size=22")]
 )
 def test_ids_that_the_tokenizer_does_not_have_raise(units, pins, says):
     with pytest.raises(ValueError, match=says):
@@ -102,7 +102,7 @@ def test_padded_rows_by_hand(units, tmp_path):
     ]
     assert data.clusters(rows.example).tolist() == [0, 1, 2]
     assert data.build()["heldout"].ids.tolist() == [[CLS, a + 7, SEP, PAD, PAD, PAD]]
-    with pytest.raises(ValueError, match="padded rows need units with their own BOS, EOS and padding"):
+    with pytest.raises(ValueError, match="padded rows need a tokenizer with its own BOS, EOS and padding"):
         derive(data, {"units": {"part": "characters", "version": 1}})
 
 

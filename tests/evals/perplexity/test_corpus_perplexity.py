@@ -497,7 +497,9 @@ def test_a_tokenizer_is_recognised_by_size_and_ids(tmp_path):
             return [1, 2]
 
     other = Other(documents=own.documents, units=Gpt2(), length=8)
-    with pytest.raises(ValueError, match=r"encodes 'Hello world' as \[1, 2\], that of gpt2 as \[15496, 995\]"):
+    with pytest.raises(
+        ValueError, match=r"encodes 'Hello world' as \[1, 2\], that of gpt2 as \[15496, 995\]"
+    ):
         check_ids("gpt2", other)
 
 
@@ -595,7 +597,10 @@ def test_any_text_is_scored_from_the_command_line(tmp_path, capsys, monkeypatch)
         (["--corpus", "OWN", "--tasks", "pices"], "nearest is 'pieces'"),
         (["--corpus", "OWN", "--tasks", "wrapped"], "cannot be run: the vocabulary has no BOS and EOS"),
         (["--corpus", "OWN:column=text"], "no columns or splits"),
-        (["--corpus", "OWN", "--tasks", "owt.wrapped"], "its rows have 1024 ids; this model reads at most 32"),
+        (
+            ["--corpus", "OWN", "--tasks", "owt.wrapped"],
+            "its rows have 1024 ids; this model reads at most 32",
+        ),
         (["--tasks", "zeroshot.ptp"], "nearest is 'zeroshot.ptb'"),
     ],
 )
@@ -625,7 +630,7 @@ def test_a_loader_script_is_never_run(tmp_path, monkeypatch):
     raw = HubSplit(
         source=str(tmp_path / "x.jsonl"), config=None, revision=UNRESOLVED, split="train", column="text"
     )
-    with pytest.raises(ValueError, match="is a loader script, and code of a repository is never run"):
+    with pytest.raises(ValueError, match="is a loader script, and code of a Hub repository is never run"):
         list(raw.texts("heldout"))
 
 
