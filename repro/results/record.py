@@ -235,7 +235,10 @@ def make_record(question: Question, labels: Json, answer: Json, measurements: Js
     ValueError names a field that is missing, unknown, mistyped or not finite."""
     for name, metric in answer.get("metrics", {}).items():
         if not math.isfinite(metric.get("value", 0.0)):
-            raise ValueError(f"metric {name!r} of {labels['checkpoint']!r} is {metric['value']}, not finite")
+            raise ValueError(
+                f"metric {name!r} of {labels['checkpoint']!r} is {metric['value']}, not a finite number; "
+                "check whether the training of this checkpoint diverged"
+            )
     hashes = {name: getattr(question, name) for name in HASHES}
     body = {"question": question.data(), "labels": labels, "answer": answer, "measurements": measurements}
     body = json.loads(text({**hashes, **body}))
@@ -249,7 +252,9 @@ def read_record(data: Any) -> Record:
         raise ValueError("its sha256 is not that of its content: the line was changed after it was written")
     for name in HASHES:
         if getattr(record.question, name) != getattr(record, name):
-            raise ValueError(f"{name!r} is not the hash of this question")
+            raise ValueError(
+                f"{name!r} is not the hash of this question: the line was changed after it was written"
+            )
     return record
 
 

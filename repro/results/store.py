@@ -176,8 +176,8 @@ def publish(source: Path, target: Path = RAW) -> Published:
             for name in (record.labels.recipe, record.labels.checkpoint):
                 if "+" in name:
                     raise ValueError(
-                        f"{path}:{number}: {name!r} has an override, which no paper table may contain; "
-                        "publish runs of recipes as they are registered"
+                        f"{path}:{number}: {name!r} has an override of its recipe's settings, which no paper "
+                        "table may contain; publish runs of recipes as they are registered"
                     )
             agree(answers.setdefault(_identity(record), record), record)
             fit.append(record)

@@ -258,7 +258,7 @@ def test_aup_needs_a_pinned_y_max_and_valid_points():
         ValueError, match=r"no y_max of task 'sudokus' in evals/speed.toml \(nearest is 'sudoku'"
     ):
         aup([(1, 80)], pins(), "sudokus")
-    with pytest.raises(ValueError, match="not points of tokens per forward above 0"):
+    with pytest.raises(ValueError, match="are not points of an AUP"):
         aup([(0, 80)], pins(), "sudoku")
     with pytest.raises(ValueError, match="needs a point"):
         aup([], pins(), "sudoku")
