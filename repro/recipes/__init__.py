@@ -1,8 +1,8 @@
 """Recipes: one file each, every setting of a training run pinned with a comment that cites its source.
 
 Start with `mdlm.py`. `command.py` is the command line that all recipes share (`--print`, `--plan`, `--scale`, `--set`),
-`scale.py` derives the small variants `NAME@nano`, `NAME@nano.text`, ... that run on one CPU core.
+`scale.py` derives the small variants `NAME@nano`, `NAME@nano.text`, ... that train on one CPU core.
 
 Imports `core`, `data`, `processes`, `models`, `hub`, `objectives` and `training`. A new recipe is one file here and one
-line in `repro/core/registry.py`; `make accept` writes its lock (recipes/README.md).
+line in `repro/core/registry.py`; `make accept` writes its lock, a JSON copy that tests compare (recipes/README.md).
 """

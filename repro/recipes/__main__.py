@@ -1,4 +1,4 @@
-"""Any recipe by name: `python -m repro.recipes mdlm --scale nano`; without a name, the list of recipes."""
+"""Command line for any recipe by name: `python -m repro.recipes mdlm --scale nano`; without a name it lists them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from repro.recipes.command import command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line of the recipe that the first argument names; without a name, list the recipes.
+    """Run the command line of the recipe named by the first argument, or print all names; returns the exit code.
 
-    Raises ValueError for an unknown recipe and names the nearest one.
+    Raises ValueError, with the most similar name, for an unknown recipe.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0].startswith("-"):

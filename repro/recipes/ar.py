@@ -1,9 +1,10 @@
-"""The autoregressive baseline: a causal Llama of ModernBERT-large's size on the reference scripts' data.
+"""The autoregressive baseline of the reference scripts' diffusion models: a causal Llama of ModernBERT-large's size.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.ar
 Toy      python -m repro.recipes.ar --scale nano         half a minute, one core, no download
 Cost     8 x H100: see --plan
-Expect   no published number; the network starts from scratch, ModernBERT-large from its pre-training
+Expect   no published number; training starts from random weights, that of the diffusion models from the pre-trained
+         ModernBERT-large
 Source   ours: the reference scripts have no baseline; data and optimizer are those of tom-pollak/dllm@43ea9ff
          train_dllm.py
 """

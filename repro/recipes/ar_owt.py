@@ -1,4 +1,4 @@
-"""The left-to-right baseline of MDLM and Duo on OpenWebText: the same DiT, causal and without noise levels.
+"""The autoregressive baseline of MDLM and Duo on OpenWebText: their DiT with causal attention and no noise level.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.ar_owt
 Toy      python -m repro.recipes.ar_owt --scale nano         one core, no download

@@ -1,10 +1,10 @@
-"""The command line of every recipe.
+"""Command line of every recipe: print its settings, estimate its cost, or train it.
 
-python -m repro.recipes.duo --print              every pin with its source;  --print --json: canonical form
+python -m repro.recipes.duo --print              every setting with its source;  --print --json: as canonical JSON
 python -m repro.recipes.duo --plan               parameters, tokens, steps, memory, hours;  --engine fsdp2 --gpus 16
 python -m repro.recipes.duo --scale nano.text    the same recipe on one CPU core
 python -m repro.recipes.duo --set optimizer.lr=1e-4 --out DIR --steps 100 --resume --seed 1
-python -m repro.recipes.duo --activation-checkpointing --compile --track tensorboard     change no number
+python -m repro.recipes.duo --activation-checkpointing --compile --track tensorboard     change no result
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def main(recipe: Recipe) -> NoReturn:
 
 
 def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
-    """Print, plan or train a recipe as the arguments say; returns the exit code.
+    """Print a recipe, estimate its cost or train it, according to the arguments; returns the exit code.
 
-    Raises ValueError for unknown flags, pins and scales, and for flags that do not go together.
+    Raises ValueError for an unknown flag, setting or scale, and for flags that exclude or need each other.
     """
     args = _arguments(recipe, argv)
     chosen = select(recipe, args.scale, args.set)
@@ -50,9 +50,11 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
 def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(f"python -m repro.recipes.{recipe.name}", "Train, print or plan this recipe.")
     parser.add_argument("--scale", default="full", help="full, nano, nano.lexicon, nano.sudoku or nano.text")
-    parser.add_argument("--set", action="append", default=[], metavar="PIN=VALUE", help="override one pin")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PIN=VALUE", help="override one setting"
+    )
     shows = parser.add_mutually_exclusive_group()
-    shows.add_argument("--print", action="store_true", help="every pin with its source")
+    shows.add_argument("--print", action="store_true", help="print every setting with its source")
     shows.add_argument("--plan", action="store_true", help="what the run needs: parameters, memory, hours")
     parser.add_argument("--engine", help="with --plan: ddp, fsdp2 or zero2 (default ddp)")
     parser.add_argument(
@@ -76,15 +78,15 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
 
 
 def _check_combination(args: argparse.Namespace) -> None:
-    """Raise Usage for a flag without the flag that it belongs to."""
+    """Raise Usage for a flag that needs another one (--json, --engine, --gpus) or excludes one (--compile, --track)."""
     if args.json and not (args.print or args.plan):
-        raise Usage("--json goes with --print or --plan")
+        raise Usage("--json goes with --print or --plan; add one of them, or leave out --json")
     for flag in ("engine", "gpus"):
         if getattr(args, flag) and not args.plan:
-            raise Usage(f"--{flag} goes with --plan")
+            raise Usage(f"--{flag} goes with --plan; add --plan, or leave out --{flag}")
     for flag in ("compile", "track"):
         if getattr(args, flag) and (args.plan or args.print):
-            raise Usage(f"--{flag} is for a run; it goes with neither --print nor --plan")
+            raise Usage(f"--{flag} is for a run; it goes with neither --print nor --plan, so leave it out")
 
 
 def _plan(recipe: Recipe, args: argparse.Namespace) -> None:
@@ -116,22 +118,25 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
             track=args.track,
         )
     except ConnectionError as error:
-        raise ConnectionError(f"{error}; --scale nano.text needs no download") from None
+        raise ConnectionError(f"{error}; a recipe at --scale nano.text needs no download") from None
     if first():
         print(f"{recipe.name}: {out}", file=sys.stderr)
 
 
 def select(recipe: Recipe, scale: str, overrides: Sequence[str]) -> Recipe:
-    """The recipe at a scale with pins overridden (`PIN=VALUE`); an override that changes it renames it (`duo+3fa9c1`).
+    """The recipe at a scale ("full", "nano", ...), with settings overridden (each `SETTING=VALUE`, a dotted path).
 
-    Raises ValueError for an unknown scale or pin and for `name`, which follows from the pins.
+    Overrides that change the recipe add six digits of its digest to its name (`duo+3fa9c1`). Raises ValueError for an
+    unknown scale or setting, and for an override of `name`.
     """
     from repro.recipes.scale import scaled
 
     chosen = scaled(recipe, scale)
     pins = parts.parse_overrides(overrides)
     if "name" in pins:
-        raise ValueError("the name follows from the pins; it cannot be set")
+        raise ValueError(
+            "a recipe's name follows from its settings and cannot be set; leave out --set name=..."
+        )
     if not pins:
         return chosen
     derived = parts.derive(chosen, pins)
@@ -144,7 +149,7 @@ def select(recipe: Recipe, scale: str, overrides: Sequence[str]) -> Recipe:
 
 
 def citations(name: str) -> dict[str, str]:
-    """Source of each pin of a registered recipe, by dotted path: the comment on the last line of the pin's value."""
+    """Source of each setting of a registered recipe, by dotted path: the comment on the last line of its value."""
     module = registry.RECIPES[name]
     text = Path(__file__).with_name(module.rpartition(".")[2] + ".py").read_text("utf-8")
     lines = text.splitlines()
@@ -167,7 +172,10 @@ def citations(name: str) -> dict[str, str]:
 
 
 def listing(recipe: Recipe) -> str:
-    """Every pin with its value and source, one per line; a pin that the scale or an override changed cites that."""
+    """Lines of text with every setting of a recipe, its value and its source.
+
+    The source of a setting that differs from the full recipe is scale.py or --set.
+    """
     base = recipe.name.removeprefix("oracle:").partition("@")[0].partition("+")[0]
     cited, full = citations(base), parts.leaves(registry.recipe(base))
     changed = "--set or repro/recipes/scale.py" if "+" in recipe.name else "repro/recipes/scale.py"

@@ -1,15 +1,16 @@
-"""Duo on LM1B, one sentence a row: uniform noise, a relaxed curriculum for half the run, then the bound.
+"""Duo on LM1B, one sentence per row: uniform noise, a curriculum with soft tokens for half the run, then the NELBO.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_lm1b
 Toy      python -m repro.recipes.duo_lm1b --scale nano         one core, no download
 Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   Duo 29.9 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 33.7
 Source   s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh
-Packed   also published; --set data.data={"part": "packed", "batch": 1000, documents, units, length as here}
-Departs  sparse soft tokens and an exact T (docs/method.md#transformation-operator, docs/method.md#sparse-soft-tokens)
-         instead of dense ones and a table of 100,000 points; the stratified times of a step share one random shift
-         (the original: one for each row);
-         the BOS of a row (in packed rows also the EOS) is neither noised nor scored (the original: both)
+Packed   rows of packed sentences, also published: --set data.data={"part": "packed", "batch": 1000, ...} with the
+         fields documents, units and length of this file
+Departs  soft tokens are sparse (docs/method.md#sparse-soft-tokens), not dense, and T(A) is computed exactly
+         (docs/method.md#transformation-operator), not from a table of 100,000 points; the stratified diffusion times
+         of a step share one random shift (the original: one per row); the BOS of a row (in packed rows also the
+         EOS) is neither noised nor scored (the original: both)
 """
 
 from repro.core.schedules import Constant, ConstantWithWarmup

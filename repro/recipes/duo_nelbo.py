@@ -1,4 +1,5 @@
-"""Duo's paper loss on the reference scripts' data: a relaxed curriculum, then the discrete NELBO.
+"""The loss of Duo's paper on the data of the reference scripts (tom-pollak/dllm@43ea9ff): a curriculum with soft
+tokens, then the discrete NELBO.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_nelbo
 Toy      python -m repro.recipes.duo_nelbo --scale nano         half a minute, one core, no download

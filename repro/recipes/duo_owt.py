@@ -1,14 +1,14 @@
-"""Duo on OpenWebText: uniform noise, a relaxed curriculum for half the run, then the discrete bound.
+"""Duo on OpenWebText: uniform noise, a curriculum with soft tokens for half the run, then the discrete NELBO.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_owt
 Toy      python -m repro.recipes.duo_owt --scale nano         one core, no download
 Cost     8 x H100, 39 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   Duo 25.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1)
 Source   s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh
-Departs  sparse soft tokens and an exact T (docs/method.md#transformation-operator, docs/method.md#sparse-soft-tokens)
-         instead of dense ones and a table of 100,000 points; the stratified times of a step share one random shift
-         (the original: one for each row);
-         the BOS and EOS of a row are neither noised nor scored (the original: both)
+Departs  soft tokens are sparse (docs/method.md#sparse-soft-tokens), not dense, and T(A) is computed exactly
+         (docs/method.md#transformation-operator), not from a table of 100,000 points; the stratified diffusion times
+         of a step share one random shift (the original: one per row); the BOS and EOS of a row are
+         neither noised nor scored (the original: both)
 """
 
 from repro.core.schedules import Constant, ConstantWithWarmup

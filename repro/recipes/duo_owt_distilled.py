@@ -1,4 +1,5 @@
-"""Duo on OpenWebText, distilled: discrete consistency distillation (DCD) from Duo's own weights, five doublings.
+"""Distilled Duo on OpenWebText: discrete consistency distillation (DCD) from Duo's released weights, with
+five doublings of its time step.
 
 Run      accelerate launch --config_file recipes/launch/gpu_1.yaml -m repro.recipes.duo_owt_distilled
 Toy      python -m repro.recipes.duo_owt_distilled --scale nano         one core, no download; trains its teacher first
@@ -8,11 +9,11 @@ Expect   perplexity (bound) 30.27, measured by a user (issue 12 of s-sahoo/duo);
          tables 5 to 7)
 Source   s-sahoo/duo@7c9b498 scripts/distil_owt.sh, algo.py:639-758
 Departs  the teacher has no dropout (the original never calls eval() on it, so its dropout of .1 stays on); the
-         stratified times of a step share one random shift; a token's trajectory is drawn through the three
-         numbers that determine it, with the same distribution; student and teacher start from the averaged weights on
-         the Hub (the original: the raw weights of duo.ckpt), and the average starts there at decay .999 (the original
-         continues Duo's average and its decay, .9999, which on_load_checkpoint restores); the BOS and EOS of a row are
-         neither noised nor scored (the original: both)
+         stratified diffusion times of a step share one random shift; a token's trajectory is drawn by way of the
+         three random numbers that determine it, with the same distribution; student and teacher start from the
+         averaged weights on the Hub (the original: the raw weights of duo.ckpt), and the average starts there at decay
+         .999 (the original continues Duo's average and its decay, .9999, which on_load_checkpoint restores); the BOS
+         and EOS of a row are neither noised nor scored (the original: both)
 """
 
 from repro.core.schedules import ConstantWithWarmup

@@ -3,9 +3,9 @@
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.llada
 Toy      python -m repro.recipes.llada --scale nano         half a minute, one core, no download
 Cost     8 x H100: see --plan
-Expect   no published number; the training loss is no bound (truncated mask rates, no 1/t weight)
+Expect   no published number; the training loss is not a likelihood bound (truncated mask rates, no 1/t weight)
 Departs  from tom-pollak/dllm@43ea9ff train_dllm.py: float32 master weights instead of pure bf16 weights and Adam
-         states; the held-out score is the bound of the absorbing process, not the masked cross-entropy on static masks
+         states; held-out rows are scored by the bound of the absorbing process, not by cross-entropy on fixed masks
 """
 
 from repro.core.schedules import Cosine

@@ -1,12 +1,13 @@
-"""LLaDA 8B's pre-training: absorbing noise on 4,096 ids, 1 % of the rows cut to a random length, no time conditioning.
+"""LLaDA 8B's pre-training: absorbing noise on rows of 4,096 tokens (1 % cut to a random length), no time conditioning.
 
 Run      accelerate launch --config_file recipes/launch/fsdp2_8.yaml -m repro.recipes.llada_pretrain
 Toy      python -m repro.recipes.llada_pretrain --scale nano         one core, no download
-Cost     130,000 H800 GPU hours (arXiv 2502.09992, section 2.2); by --plan 109,000 on H100s, layers recomputed
-Expect   as LLaDA 8B Base: MMLU 65.9, GSM8K 70.3, HellaSwag 70.5 (arXiv 2502.09992), with the authors' corpus
+Cost     130,000 H800 GPU hours (arXiv 2502.09992, section 2.2); --plan: 109,000 on H100s with activation checkpointing
+Expect   with the authors' corpus, LLaDA 8B Base: MMLU 65.9, GSM8K 70.3, HellaSwag 70.5 (arXiv 2502.09992)
 Source   arXiv 2502.09992, section 2.2 and appendix B; ML-GSAI/LLaDA@b7e6c35 GUIDELINES.md;
          docs/method.md#llada-objective, docs/method.md#llada-pretraining
-Departs  the 2.3 T tokens are not public, so the corpus is a stand-in; pins that the paper does not state say so
+Departs  the 2.3 T tokens are not public, so the corpus is another one; settings that the paper does not state are
+         marked in their comments
 """
 
 from repro.core.schedules import WarmupStableDropDecay

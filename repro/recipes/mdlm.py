@@ -1,4 +1,4 @@
-"""MDLM's exact bound (1/t weights) on the reference scripts' data.
+"""MDLM, trained on its exact NELBO (1/t weights) on the data of the reference scripts (tom-pollak/dllm@43ea9ff).
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.mdlm
 Toy      python -m repro.recipes.mdlm --scale nano         half a minute, one core, no download

@@ -1,12 +1,13 @@
-"""MDLM on LM1B, one sentence a row: absorbing noise, the exact bound, a DiT without time conditioning.
+"""MDLM on LM1B, one sentence per row: absorbing noise, the exact NELBO, a DiT without time conditioning.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.mdlm_lm1b
 Toy      python -m repro.recipes.mdlm_lm1b --scale nano         one core, no download
 Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   MDLM 27.0 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 31.8
 Source   s-sahoo/duo@7c9b498 scripts/train_lm1b_mdlm.sh
-Packed   also published; --set data.data={"part": "packed", "batch": 1000, documents, units, length as here}
-Departs  the stratified times of a step share one random shift (the original: one for each row);
+Packed   rows of packed sentences, also published: --set data.data={"part": "packed", "batch": 1000, ...} with the
+         fields documents, units and length of this file
+Departs  the stratified diffusion times of a step share one random shift (the original: one per row);
          the BOS of a row (in packed rows also the EOS) is neither noised nor scored (the original: both)
 """
 

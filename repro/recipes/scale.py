@@ -1,13 +1,14 @@
-"""The scales of a recipe: the same method, small enough for one CPU core.
+"""Scales of recipes: variants of the same method that are small enough to train on one CPU core.
 
-    nano            the oracle language `strong`        nano.lexicon   the oracle language `lexicon`
+    nano            synthetic language `strong`         nano.lexicon   synthetic language `lexicon`
     nano.sudoku     4x4 sudoku                          nano.text      State of the Union addresses, by characters
 
-A scale replaces data, backbone (a Llama, or a small DiT where the recipe has a large one), batch, steps, optimizer
-values and warm-up. Process, objective and the form of the schedules stay (docs/method.md#scales).
-Noise windows are converted to the smaller vocabulary so that the same share of tokens flips; the step counts of
-curricula and annealings keep their share of the run. Steps are pinned, not derived from a time limit; they were chosen
-so that a run takes about 30 seconds on one core (60 for sudoku).
+The synthetic languages have known probabilities (oracle). A scale replaces data, backbone (by a small DiT if the recipe
+has a DiT, else by a Llama), batch, steps, optimizer settings and warm-up. Process, objective and the form of the
+schedules stay (docs/method.md#scales). Ranges of noise levels are converted to the smaller vocabulary so that the same
+share of tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers of steps
+are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60 for
+sudoku).
 """
 
 from __future__ import annotations
@@ -65,22 +66,22 @@ CORPORA: dict[str, Data] = {
 LAYERS = {"nano": 2, "nano.lexicon": 2, "nano.sudoku": 4, "nano.text": 2}
 STEPS = {"nano": 2200, "nano.lexicon": 1200, "nano.sudoku": 2000, "nano.text": 900}
 DIT_SHARE = 0.5
-"""Share of these steps for a DiT: modulation and dropout make its step take twice as long as a Llama's."""
+"""Factor on `STEPS` for a DiT, whose training step takes twice as long as a Llama's (modulation and dropout)."""
 TEACHERS = {"duo_owt_distilled": "duo_owt"}
-"""Recipe of the teacher of a distillation; at full scale the teacher is a release of that recipe's network."""
+"""Distillation recipe -> recipe that trains its teacher; at full scale its weights are the released ones."""
 WARMUP = 100
 LEARNING_RATE = {"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 4e-3}
 DISTILLATION_LR = 0.2
-"""Factor on that learning rate for a distillation, as at full scale: 6e-5 against 3e-4."""
+"""Factor on `LEARNING_RATE` for a distillation, as at full scale: 6e-5 against 3e-4."""
 EMA_DECAY = 0.995
 DENSE_VOCAB_SIZE = 512
-"""Vocabularies up to this size use dense soft tokens, which are as fast as sparse ones there."""
+"""Largest vocabulary size with dense soft tokens, which are as fast as sparse ones up to there."""
 
 
 def scaled(recipe: Recipe, scale: str) -> Recipe:
-    """The recipe at a scale, named `RECIPE@SCALE`; "full" returns it unchanged.
+    """The variant of a recipe at a scale, named `RECIPE@SCALE`; for "full" the recipe itself.
 
-    Raises ValueError for an unknown scale and names the nearest one.
+    Raises ValueError, with the most similar name, for an unknown scale.
     """
     if scale == "full":
         return recipe
@@ -124,27 +125,30 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
 
 
 def oracle(recipe: Recipe) -> Recipe:
-    """The recipe with the exact conditional distribution of an oracle language as its network, and no training.
+    """The recipe without training (0 steps), whose network is the exact denoiser of its synthetic language.
 
-    Raises ValueError for an autoregressive recipe and for data without an exact denoiser.
+    Raises ValueError for an autoregressive recipe and for data that has no exact denoiser.
     """
     if not isinstance(recipe.data, Language) or recipe.process.causal:
         raise ValueError(
-            f"no exact denoiser for {recipe.name}; it exists for diffusion at nano and nano.lexicon"
+            f"no exact denoiser for {recipe.name}; it exists for diffusion recipes at scales nano and nano.lexicon"
         )
     exact = Oracle(process=diffusion(recipe.process))
     return dataclasses.replace(recipe, name=f"oracle:{recipe.name}", backbone=exact, steps=0)
 
 
 def by_name(name: str) -> Recipe:
-    """The recipe of `NAME`, `NAME@SCALE` or `oracle:NAME@SCALE`; ValueError names the nearest known name."""
+    """The recipe named `NAME`, `NAME@SCALE` or `oracle:NAME@SCALE` (its exact denoiser, `oracle`).
+
+    Raises ValueError, with the most similar name, for an unknown recipe or scale.
+    """
     base, at, scale = name.removeprefix("oracle:").partition("@")
     recipe = scaled(registry.recipe(base), scale if at else "full")
     return oracle(recipe) if name.startswith("oracle:") else recipe
 
 
 def _backbone(recipe: Recipe, data: Data, layers: int) -> Backbone:
-    """A network of toy size: a DiT where the recipe has one, else a Llama."""
+    """A backbone of width 64 with `layers` layers: a DiT if the recipe's is a DiT with dropout, else a Llama."""
     if isinstance(recipe.backbone, WithDropout):
         pins: dict[str, Any] = {"layers": layers, "width": 64, "heads": 2, "ffn": 256}
         if isinstance(recipe.backbone.backbone, Dit):
@@ -167,7 +171,7 @@ def _backbone(recipe: Recipe, data: Data, layers: int) -> Backbone:
 
 
 def _objective(objective: Objective, full_size: int, vocab_size: int, share: float) -> Objective:
-    """The objective converted from `full_size` to `vocab_size` ids and to `share` times the steps."""
+    """The objective with noise levels converted from `full_size` to `vocab_size` ids, and step counts times `share`."""
     overrides: dict[str, Any] = {}
     if isinstance(objective, SymKL | SymKLScript | DuoElbo) and vocab_size <= DENSE_VOCAB_SIZE:
         overrides["tokens"] = Dense()
@@ -189,13 +193,17 @@ def _objective(objective: Objective, full_size: int, vocab_size: int, share: flo
 
 
 def _same_window(window: GammaWindow, full_size: int, vocab_size: int) -> GammaWindow:
-    """The window at whose ends `vocab_size` ids have the same T(A) as `full_size` ids at the ends of `window`."""
+    """The range of gamma whose ends `_same_gamma` gives for those of `window`, rounded to six digits."""
     low, high = (_same_gamma(gamma, full_size, vocab_size) for gamma in (window.low, window.high))
     return GammaWindow(low=_rounded(low), high=_rounded(high))
 
 
 def _same_gamma(gamma: float, full_size: int, vocab_size: int) -> float:
-    """The gamma = -log SNR at which T(A) is the same (docs/method.md#transformation-operator)."""
+    """The gamma = -log SNR at which T(A) with `vocab_size` ids equals T(A) with `full_size` ids at `gamma`.
+
+    T(A): weight of the clean token in the uniform noise that Gaussian noise of signal level A induces
+    (docs/method.md#transformation-operator).
+    """
     from repro.core.lazy import torch
     from repro.processes import gaussian
 
@@ -204,7 +212,7 @@ def _same_gamma(gamma: float, full_size: int, vocab_size: int) -> float:
 
 
 def _same_flips(t: float, full_size: int, vocab_size: int) -> float:
-    """The t = 1 - A at which the same share of tokens flips."""
+    """The t = 1 - A (A: signal level) at which T(A) with `vocab_size` ids equals T(A) with `full_size` ids at `t`."""
     from repro.core.lazy import torch
     from repro.processes import gaussian
 
@@ -214,5 +222,5 @@ def _same_flips(t: float, full_size: int, vocab_size: int) -> float:
 
 
 def _rounded(value: float) -> float:
-    """Six significant digits, so that a recipe's canonical form does not depend on the machine's last digits."""
+    """`value` to six significant digits, so that recipes do not depend on the rounding of the machine."""
     return float(f"{value:.6g}")

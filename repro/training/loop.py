@@ -364,7 +364,7 @@ def _checkpoint_to_resume(
     saved = checkpoints.open_checkpoint(out)
     if saved.recipe.digest() != recipe.digest():
         raise ValueError(
-            f"cannot resume: {out} holds {saved.recipe.name}, not this {recipe.name}; pins differ, compare"
+            f"cannot resume: {out} holds {saved.recipe.name}, not this {recipe.name}; settings differ, compare"
             " `--print` with recipe.json there, or choose another --out"
         )
     if saved.seed != seed:

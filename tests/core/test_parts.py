@@ -271,7 +271,7 @@ def test_an_override_may_be_a_whole_part():
         (["steps"], "'steps' is not NAME=VALUE"),
         (["=5"], "'=5' is not NAME=VALUE"),
         (["steps=five"], 'steps="five": expected int, got str'),
-        (["name=mine"], "the name follows from the pins"),
+        (["name=mine"], "name follows from its settings"),
         (["objective=elbo"], 'objective="elbo": expected a part of kind Objective'),
     ],
 )

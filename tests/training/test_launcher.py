@@ -28,11 +28,14 @@ from repro.training.engines import launcher
         ({**ZERO2, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}, "set zero_stage: 2"),
         ({**ZERO2, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "set zero_stage: 2"),
         ({**ZERO2, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "zero2_8.yaml"),
-        ({**ZERO2, "ACCELERATE_GRADIENT_CLIPPING": "1.0"}, "clipping and accumulation are the recipe's pins"),
-        ({**ZERO2, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "are the recipe's pins"),
+        (
+            {**ZERO2, "ACCELERATE_GRADIENT_CLIPPING": "1.0"},
+            "clipping and accumulation are settings of the recipe",
+        ),
+        ({**ZERO2, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "are settings of the recipe"),
         (
             {"ACCELERATE_MIXED_PRECISION": "bf16"},
-            "precision, clipping and accumulation are the recipe's pins",
+            "precision, clipping and accumulation are settings of the recipe",
         ),
         ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "compile with --compile"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "fsdp2_8.yaml"),

@@ -199,7 +199,7 @@ def refused(match, *args, **options):
 def test_resume_needs_the_same_recipe_seed_and_folder(run, tmp_path):
     refused("no folder", "mdlm", tmp_path / "absent", resume=True)
     refused(
-        r"holds mdlm@nano\+\w+, not this mdlm@nano\+\w+; pins differ", "mdlm", run, "batch=4", resume=True
+        r"holds mdlm@nano\+\w+, not this mdlm@nano\+\w+; settings differ", "mdlm", run, "batch=4", resume=True
     )
     refused(r"holds mdlm@nano\+\w+, not this llada@nano\+\w+", "llada", run, resume=True)
     refused("trained with --seed 3, not 4", "mdlm", run, resume=True, seed=4)

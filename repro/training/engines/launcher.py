@@ -16,7 +16,7 @@ from repro.training.engines.engine import Ddp, Engine, Single
 from repro.training.engines.fsdp2 import Fsdp2
 from repro.training.engines.zero2 import Zero2
 
-PRECISION = "precision, clipping and accumulation are the recipe's pins"
+PRECISION = "precision, clipping and accumulation are settings of the recipe"
 SETTINGS: Mapping[str, Mapping[str, tuple[tuple[str, ...], str]]] = {
     "any engine": {
         "ACCELERATE_MIXED_PRECISION": (("no",), f"leave the key out: {PRECISION}"),
