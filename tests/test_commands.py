@@ -113,7 +113,7 @@ NANO = ("--scale", "nano")
         (EVALS, ("--plan",), "use `python -m repro.evals plan [--device DEVICE]`"),
         (EVALS, ("--cell=duo.t5.mdlm",), "use `python -m repro.evals cells NAMES`"),
         (EVALS, ("--rule", "duo"), "use `python -m repro.evals judge FILE.jsonl --judge CKPT`"),
-        (EVALS, ("--samples", "x.jsonl"), "to score its samples, use `python -m repro.evals judge FILE.jsonl"),
+        (EVALS, ("--samples", "x.jsonl"), "score its samples, use `python -m repro.evals judge FILE"),
         (EVALS, ("--samplers", "list"), "use `python -m repro.evals list samplers`"),
         (EVALS, (*ORACLE, "--seeds", "x"), "'x' is not an integer"),
         (EVALS, (*ORACLE, "--weights", "exma"), "invalid choice: 'exma'"),
