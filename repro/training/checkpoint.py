@@ -49,9 +49,9 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Checkpoint:
     """A checkpoint folder; the SHA-256 of each file is verified when it is read.
 
-    `step`: number of optimizer steps done; `corpus`: digest of the prepared training data; `resolved`: settings of the
-    data that the recipe leaves UNRESOLVED (revisions, row counts on the Hub), with the values found in training;
-    `files`: SHA-256 by file name.
+    `step`: number of optimizer steps done; `corpus`: digest of the prepared training data; `resolved`: setting -> value
+    of the data's settings that the recipe leaves open (placeholder UNRESOLVED) because only the Hub knows them
+    (revisions, row counts); `files`: SHA-256 by file name.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class Checkpoint:
 
     @property
     def data(self) -> Data:
-        """The recipe's data source, with the `resolved` values in place of UNRESOLVED settings."""
+        """The recipe's data source, with the `resolved` values in place of the placeholder UNRESOLVED."""
         return parts.derive(self.recipe.data, dict(self.resolved))
 
     @property

@@ -103,7 +103,7 @@ def microbatches(
 class Training:
     """State of a training run; the engine `made` holds network, master weights and optimizer.
 
-    `resolved`: values of the data's UNRESOLVED settings; `saved`: checkpoint to resume, or None. Raises ValueError if
+    `resolved`: as in `Checkpoint`; `saved`: checkpoint to resume, or None. Raises ValueError if
     the batch does not split evenly into processes and microbatches.
     """
 
