@@ -284,7 +284,10 @@ def test_answers_are_padded_to_the_longest_of_their_group():
     ("make", "line"),
     [
         (lambda: RandomLength(loss=SEEN, probability=0.0, rows=4), "probability=0.0 is not in (0, 1]"),
-        (lambda: RandomLength(loss=SEEN, probability=0.1, rows=0), "rows=0 is not a number of rows per group"),
+        (
+            lambda: RandomLength(loss=SEEN, probability=0.1, rows=0),
+            "rows=0 is not a number of rows per group",
+        ),
         (lambda: ToLongest(loss=SEEN, rows=0), "rows=0 is not a number of rows per group"),
     ],
 )
