@@ -61,7 +61,8 @@ def limit(rows: int) -> float:
 
 
 def ours(noise: Noise, steps: int, rows: int) -> float:
-    """Squared bigram distance of the suite's own ancestral sampling."""
+    """Squared distance between the bigram frequencies of `rows` samples of this suite's own ancestral sampling and
+    those of the language."""
     denoiser = oracle_denoiser(noise, HmmSource(strong()))
     plan = Plan(gen_length=strong().length, block_length=strong().length, steps=steps)
     ids = decode(denoiser, denoiser.process, Ancestral(), plan, [[]] * rows, seed=0, names=range(rows)).ids

@@ -6,10 +6,10 @@
     space.length       tokens of a sentence, L
     space.denoise(ids, t) -> probabilities [n, L, V] float64, ids [n, L], t in [0, 1] a number or [n]
 
-Time runs from t = 1, pure noise, to t = 0; a token is intact with probability alpha(t) = 1 - t. `denoise` returns the
-output meaning that the function declares: `x0_mean`, E[x0 | xt], or `leave_one_out`, p(x0_l | xt without l)
-(docs/method.md#uniform-samplers); under absorbing noise both coincide. Some tests use deliberately wrong ("spoiled")
-denoisers: mixed with unigrams, with noise on the logits, or raised to a power.
+Time runs from t = 1, pure noise, to t = 0; a token is intact with probability alpha(t) = 1 - t. What `denoise`
+returns is declared by the tested function as its attribute `meaning`: `x0_mean`, E[x0 | xt], or `leave_one_out`,
+p(x0_l | xt without l) (docs/method.md#uniform-samplers); under absorbing noise both coincide. Some tests use
+deliberately wrong ("spoiled") denoisers: mixed with unigrams, with noise on the logits, or raised to a power.
 
 Symbols: n rows, L positions, V tokens, S sentences.
 """

@@ -117,7 +117,8 @@ class RandomLength(Objective):
 class ToLongest(Objective):
     """The objective `loss` on rows that are padded to the longest of each group of `rows` rows, padding scored too.
 
-    A row ends at its last candidate; after the change all positions after it, up to the longest row's, are candidates.
+    A row ends at its last candidate, the last position that may be noised and scored. The padding after it, up to the
+    end of the longest row of its group, becomes candidates too.
     """
 
     loss: Elbo | IndependentElbo

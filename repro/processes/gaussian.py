@@ -61,7 +61,8 @@ def relax(x0: Tensor, gamma: Tensor, noise: Tensor, vocab_size: int) -> Tensor:
 
 
 def invert(level: float, vocab_size: int) -> float:
-    """The gamma in [-40, 40] at which T(A) = `level`, by bisection to 1e-12."""
+    """The gamma (negative log signal-to-noise ratio, see the module) in [-40, 40] at which a token is intact with
+    probability T(A) = `level`, by bisection of that interval to 1e-12."""
     low, high = -40.0, 40.0
     for _ in range(100):
         middle = (low + high) / 2

@@ -105,9 +105,13 @@ def _draw(levels: Sequence[int], count: int, length: int, key: Tensor) -> Tensor
 def _estimate(
     losses: Tensor, *, masked: Tensor, ends: Sequence[int], strata: Sequence[tuple[list[int], int]]
 ) -> tuple[float, float, float | None]:
-    """(log-likelihood bound, standard error, degrees of freedom) from the losses per position [n, L] of the sets
-    `masked` [n, L]: minus the sum over levels l of the mean of f / l. For the enumerated levels `ends` the mean is
-    exact; for the strata it is the mean of f - h over the draws plus the known mean of h (see the module)."""
+    """(log-likelihood bound, standard error, degrees of freedom or None) from the losses per position [n, L] of the
+    sets of masked positions `masked` [n, L].
+
+    The bound is minus the sum over levels l (sizes of the set) of the mean of f / l, f being the loss summed over one
+    set's masked positions. Levels in `ends` are enumerated, so their mean is exact. Each of `strata`, (its levels, its
+    number of draws), is estimated as the mean of f - h over its draws plus the known mean of h, the control variate of
+    the module's docstring. Nothing drawn: the error is 0 and there are no degrees of freedom."""
     length = masked.shape[1]
     total = losses.sum(1)
     value = 0.0

@@ -243,7 +243,7 @@ def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
         raise ValueError(f"corpus {task.corpus!r} is empty: it holds no document; give one with text")
     if not ids:
         raise ValueError(
-            f"corpus {task.corpus!r} is empty: none of its {len(reader.sizes)} documents has an id; give one with text"
+            f"corpus {task.corpus!r} is empty: its {len(reader.sizes)} documents contain no tokens; give a corpus with text"
         )
     longest = max(size[2] for size in reader.sizes)
     raise ValueError(
@@ -253,8 +253,8 @@ def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
 
 
 def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarray]:
-    """The n rows with the positions that this model scores, and per row the number of positions that are counted with
-    zero loss, [n]."""
+    """The n rows with the positions that this model scores, and per row [n] the number of positions that the protocol
+    counts but the model reads as given (BOS and EOS of its rows), which add a loss of zero."""
     constant = task.packing.constant(rows)
     positions = constant
     given = _ends_are_given(model.data)

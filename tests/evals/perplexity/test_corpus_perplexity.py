@@ -449,7 +449,7 @@ def test_documents_without_ids_raise(tmp_path):
     raw = HubSplit(
         source=str(tmp_path / "own.jsonl"), config=None, revision=UNRESOLVED, split="train", column="text"
     )
-    with pytest.raises(ValueError, match="none of its 2 documents has an id"):
+    with pytest.raises(ValueError, match="its 2 documents contain no tokens"):
         task_of(raw, PieceRows(), 4).answer(blind(Absorbing()), ASK)
 
 
