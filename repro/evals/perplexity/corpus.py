@@ -243,7 +243,8 @@ def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
         raise ValueError(f"corpus {task.corpus!r} is empty: it holds no document; give one with text")
     if not ids:
         raise ValueError(
-            f"corpus {task.corpus!r} is empty: its {len(reader.sizes)} documents contain no tokens; give a corpus with text"
+            f"corpus {task.corpus!r} is empty: its {len(reader.sizes)} documents contain no tokens;"
+            " give a corpus with text"
         )
     longest = max(size[2] for size in reader.sizes)
     raise ValueError(
