@@ -15,7 +15,7 @@ import math
 import platform
 from importlib.metadata import version
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from repro.certify.long import strong, true_rows
 from repro.certify.oracle import CausalOracle, OracleDenoiser, oracle_denoiser
@@ -149,8 +149,12 @@ def output_law(
 
 
 def _oracle(noise: str, source: Enumerated | HmmSource, spoil: Spoil | None) -> OracleDenoiser:
-    kind: Noise = "absorbing" if noise == "absorbing" else "uniform"
-    return oracle_denoiser(kind, source, spoil)
+    if noise not in get_args(Noise):
+        raise ValueError(
+            f"there is no exact denoiser for {noise} noise, only for {' and '.join(get_args(Noise))}; add it to"
+            " repro/certify/space.py and oracle.py, or leave that noise out of the sampler's `capabilities`"
+        )
+    return oracle_denoiser(cast("Noise", noise), source, spoil)
 
 
 def _listed(

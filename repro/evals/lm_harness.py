@@ -17,11 +17,10 @@ from typing import Any, Literal
 from lm_eval.api.registry import register_model
 from lm_eval.utils import simple_parse_args_string
 
-from repro.core import parts
 from repro.core.cli import run
 from repro.core.errors import nearest
 from repro.core.lazy import torch
-from repro.evals.likelihood.estimator_presets import DEFAULT
+from repro.evals.likelihood.estimator_presets import default
 from repro.evals.likelihood.estimator_presets import estimator as named_estimator
 from repro.evals.lm.adapter import Adapter, Generation, Policy
 from repro.evals.lm.prompts import Overlong
@@ -70,8 +69,7 @@ class Repro(Adapter):
                 f"batch_size={batch_size!r} is not a positive number, or max_batch_size is given, which has no effect;"
                 " results do not depend on the batch size, use for example 64"
             )
-        noise = parts.canonical(model.recipe.process)["part"]
-        rule = named_estimator(DEFAULT[noise] if estimator is None else estimator)
+        rule = named_estimator(default(model.recipe.process) if estimator is None else estimator)
         made = None if sampler is None else Generation(preset(sampler), None, tokens_per_step, policy)
         super().__init__(model, rule, made, overlong, seed, int(batch_size))
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.core import parts, registry
+from repro.core import parts
 from repro.core.files import runs
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_selection import TaskOptions, tasks_by_name
@@ -43,7 +43,7 @@ def chosen_presets(
     For `names` = ["all"]: those of `everything` that fit the model's noise process; the others are left out. Otherwise
     all of `names`; ValueError if one does not exist or does not fit the process.
     """
-    noise = registry.part_name(type(model.recipe.process))
+    noise = model.recipe.process.noise
     wanted = everything if list(names) == ["all"] else names
     fitting, skipped = [], []
     for name in wanted:

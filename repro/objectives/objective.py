@@ -102,7 +102,7 @@ class GlobalBatch(Group):
 class Objective(Part):
     """Base class of training losses.
 
-    `meaning`: what a network trained by it predicts; `processes`: registered names of the processes that it supports;
+    `meaning`: what a network trained by it predicts; `processes`: families of noise (`Process.noise`) that it supports;
     `score`: whether its value is a likelihood or a bound on one, as tables state (docs/method.md#symmetric-kl).
     """
 

@@ -52,6 +52,7 @@ def weighted_ce(logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
 class Absorbing(Diffusion):
     """Absorbing (masked) noise: a corrupted token becomes the mask id of the vocabulary."""
 
+    noise = "absorbing"
     masks = True
 
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class LeftToRight(Process):
     """Autoregressive factorisation of the whole row: each token given BOS and the tokens before it."""
 
+    noise = "left_to_right"
     causal = True
     exact = True
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 class Process(Part):
     """Base class of noise processes over the ids of a vocabulary."""
 
+    noise: ClassVar[str]
+    """Family of noise, which objectives, samplers and estimators name in `processes`: "absorbing", "uniform" or
+    "left_to_right". A subclass of such a process inherits it, and with it all that fits the family."""
     causal: ClassVar[bool] = False
     """Whether tokens are generated one at a time, left to right, after a BOS."""
     exact: ClassVar[bool] = False

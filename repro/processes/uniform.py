@@ -120,6 +120,7 @@ class Uniform(Diffusion):
     alpha_end: float
     eps: float
 
+    noise = "uniform"
     redraws = True
 
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:

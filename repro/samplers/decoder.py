@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from repro.core import registry, rng
+from repro.core import rng
 from repro.core.lazy import torch
 from repro.processes.process import Process, diffusion
 from repro.samplers.decoded import Cost, StepIndex, StepResult
@@ -58,7 +58,7 @@ class Decoder:
             )
         self.denoiser, self.process, self.sampler, self.plan = denoiser, process, sampler, plan
         self.causal = process.causal
-        self.revises = registry.part_name(type(process)) in sampler.capabilities.revises
+        self.revises = process.noise in sampler.capabilities.revises
         vocabulary = denoiser.vocabulary
         if self.causal:
             if vocabulary.bos is None:

@@ -43,7 +43,7 @@ class LogitsProcessor(Part):
     """Which setting of the state it changes ("quota", "order" or "confidence"); None if it changes the prediction."""
 
     def processes(self) -> frozenset[str]:
-        """Registered names of the noise processes that it applies to.
+        """Families of noise (`Process.noise`) that it applies to.
 
         One that affects the choice of positions is for absorbing noise only, as only there samplers choose positions.
         """

@@ -99,11 +99,10 @@ class ServedPlan(Plan):
 
 def check(sampler: Sampler, process: Process, plan: Plan) -> None:
     """Raise ValueError, with the remedy, if sampler, noise process and decoding plan cannot be combined."""
-    name, noise = registry.part_name(type(sampler.innermost)), registry.part_name(type(process))
-    capabilities = sampler.capabilities
-    if noise not in capabilities.processes:
+    name, capabilities = registry.part_name(type(sampler.innermost)), sampler.capabilities
+    if process.noise not in capabilities.processes:
         raise ValueError(
-            f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is {noise}:"
+            f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is {process.noise}:"
             " choose a sampler that fits (`python -m repro.evals list samplers`)"
         )
     if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
@@ -112,7 +111,7 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
             " give a gen_length that is a positive multiple"
         )
     cache = plan.cache_policy()
-    if cache is not None and noise == "left_to_right":
+    if cache is not None and process.causal:
         raise ValueError(
             f"a left-to-right model always uses an exact KV cache; leave out the cache"
             f" {registry.part_name(type(cache))!r}"
@@ -139,7 +138,7 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
             f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits at least one token per step;"
             f" give at most {plan.gen_length} steps"
         )
-    if noise == "left_to_right" and plan.steps != plan.gen_length:
+    if process.causal and plan.steps != plan.gen_length:
         raise ValueError(
             f"steps={plan.steps}: a left-to-right model writes one token per step, so steps must be {plan.gen_length}"
         )

@@ -44,12 +44,12 @@ class Capabilities:
     """What a sampler supports, and the properties of its steps that the decoding loop and the certificates need."""
 
     processes: frozenset[str]
-    """Registered names of the noise processes that it decodes ("absorbing", "uniform", "left_to_right")."""
+    """Families of noise (`Process.noise`) that it decodes: "absorbing", "uniform", "left_to_right"."""
     plan: Literal["quota", "steps", "adaptive"]
     """"quota": it commits a planned number of positions per step; "steps": it takes any number of steps; "adaptive":
     it takes no number of steps, and the number of forward passes depends on the text."""
     revises: frozenset[str]
-    """Registered names of the noise processes under which it may change a committed token."""
+    """Families of noise under which it may change a committed token."""
     looks_at_draws: bool
     """Whether the choice of positions depends on the tokens drawn there. With an exact denoiser and one position per
     step, a sampler for which it does not is exact; one for which it does is biased."""

@@ -205,9 +205,7 @@ def _layer(recipe: Recipe, size: Size) -> int:
 def _copies(recipe: Recipe) -> int:
     """Number of float32 copies of all logits that the recipe's loss would hold if it were computed at once."""
     name = registry.part_name(type(recipe.objective))
-    bound = (
-        recipe.objective.meaning == "leave_one_out" and registry.part_name(type(recipe.process)) == "uniform"
-    )
+    bound = recipe.objective.meaning == "leave_one_out" and recipe.process.noise == "uniform"
     return COPIES.get(name, COPIES_UNIFORM if bound else COPIES_CE)
 
 

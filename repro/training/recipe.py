@@ -58,7 +58,7 @@ class Recipe(Part):
                 raise ValueError(f"{pin}={getattr(self, pin)} is too small; give 1 or more")
         if self.steps < 0:
             raise ValueError(f"steps={self.steps} is negative; give 0 or more")
-        name, noise = registry.part_name(type(self.objective)), registry.part_name(type(self.process))
+        name, noise = registry.part_name(type(self.objective)), self.process.noise
         if noise not in self.objective.processes:
             fitting = " or ".join(sorted(self.objective.processes))
             raise ValueError(

@@ -17,6 +17,7 @@ from repro.evals.likelihood.guided import GuidedLikelihood
 from repro.evals.likelihood.levels import Levels
 from repro.evals.likelihood.likelihood import Estimator
 from repro.evals.likelihood.orders import Confidence, Duel, NextToken
+from repro.processes.process import Process
 
 ESTIMATORS: dict[str, Estimator] = {
     "subsets": Subsets(longest=10),  # 1,023 forwards at most
@@ -33,7 +34,17 @@ ESTIMATORS: dict[str, Estimator] = {
 GUIDANCE = 0.5
 """Default guidance scale: LLaDA's for GPQA, ARC-C, HellaSwag and PIQA (docs/method.md#llada-likelihood)."""
 DEFAULT = {"absorbing": "levels", "uniform": "elbo_t", "left_to_right": "next_token"}
-"""Registered name of a noise process -> name of its default likelihood estimator."""
+"""Family of noise (`Process.noise`) -> name of its default likelihood estimator."""
+
+
+def default(process: Process) -> str:
+    """Name of the default likelihood estimator of a noise process; ValueError for a family of noise that has none."""
+    if process.noise not in DEFAULT:
+        raise ValueError(
+            f"{process.noise} noise has no default estimator; name one (`python -m repro.evals list estimators`), or"
+            " add its line to DEFAULT of repro/evals/likelihood/estimator_presets.py"
+        )
+    return DEFAULT[process.noise]
 
 
 def estimator(name: str) -> Estimator:

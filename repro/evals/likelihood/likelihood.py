@@ -149,7 +149,7 @@ class Estimator(Part):
     a score)."""
 
     processes: ClassVar[frozenset[str]]
-    """Registered names of the noise processes whose models the estimator can score."""
+    """Families of noise (`Process.noise`) whose models the estimator can score."""
     score_is: ClassVar[
         Literal["exact", "bound", "biased bound", "exact under its order", "score", "guided score"]
     ]
@@ -159,11 +159,11 @@ class Estimator(Part):
 
     def check(self, process: Process) -> None:
         """Raise ValueError if the estimator cannot score models of the noise process `process`."""
-        noise = registry.part_name(type(process))
-        if noise not in self.processes:
-            own = registry.part_name(type(self))
+        if process.noise not in self.processes:
+            own, fits = registry.part_name(type(self)), " or ".join(sorted(self.processes))
             raise ValueError(
-                f"estimator {own!r} is for {' or '.join(sorted(self.processes))} models, not {noise}"
+                f"estimator {own!r} is for {fits} models, not {process.noise}; choose one that fits"
+                " (`python -m repro.evals list estimators`)"
             )
 
     def batched(self, denoiser: Denoiser, process: Process, batch: int) -> BatchedDenoiser:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from repro.core.errors import nearest
-from repro.core.parts import canonical, derive
-from repro.evals.likelihood.estimator_presets import DEFAULT, estimator
+from repro.core.parts import derive
+from repro.evals.likelihood.estimator_presets import default, estimator
 from repro.evals.likelihood.likelihood import Estimator
 from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
 from repro.evals.lm.overrides import requested_length
@@ -55,7 +55,6 @@ def find_tasks(name: str, model: Model) -> list[Task]:
 
 
 def _task_part(task: Any, source: str, model: Model) -> Task:
-    noise = canonical(model.recipe.process)["part"]
     common = {
         "name": task.config.task,
         "task": task.config.task,
@@ -66,7 +65,7 @@ def _task_part(task: Any, source: str, model: Model) -> Task:
         "overlong": "error",
     }
     if task.OUTPUT_TYPE != "generate_until":
-        return LmLikelihood(**common, estimator=estimator(DEFAULT[noise]))
+        return LmLikelihood(**common, estimator=estimator(default(model.recipe.process)))
     arguments = dict(task.config.generation_kwargs or {})
     asks = json.dumps(arguments, sort_keys=True)
     return LmGeneration(**common, length=requested_length(arguments), policy="suite", asks=asks)
