@@ -71,6 +71,7 @@ TEACHERS = {"duo_owt_distilled": "duo_owt"}
 """Distillation recipe -> recipe that trains its teacher; at full scale its weights are the released ones."""
 WARMUP = 100
 LEARNING_RATE = {"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 4e-3}
+"""Family of noise (`Process.noise`) -> learning rate."""
 DISTILLATION_LR = 0.2
 """Factor on `LEARNING_RATE` for a distillation, as at full scale: 6e-5 against 3e-4."""
 EMA_DECAY = 0.995
@@ -91,7 +92,12 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     if isinstance(recipe.backbone, WithDropout):
         steps = round(DIT_SHARE * steps)
     share = steps / recipe.steps
-    lr = LEARNING_RATE[parts.canonical(recipe.process)["part"]]
+    noise = recipe.process.noise
+    if noise not in LEARNING_RATE:
+        raise ValueError(
+            f"no scale for {noise} noise; add its line to LEARNING_RATE of repro/recipes/scale.py"
+        )
+    lr = LEARNING_RATE[noise]
     overrides: dict[str, Any] = {
         "name": f"{recipe.name}@{scale}",
         "data": data,
@@ -118,6 +124,11 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     if recipe.ema is not None:
         overrides["ema.decay"] = EMA_DECAY
     if recipe.teacher is not None:
+        if recipe.name not in TEACHERS:
+            raise ValueError(
+                f"no scale for the distillation {recipe.name!r}; add the recipe of its teacher to TEACHERS of"
+                " repro/recipes/scale.py"
+            )
         base = scaled(registry.recipe(TEACHERS[recipe.name]), scale)
         overrides["optimizer.lr"] = DISTILLATION_LR * lr
         overrides["teacher"] = TrainedTeacher(recipe=base, seed=0, steps=base.steps)
