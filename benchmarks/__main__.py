@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = list(ROWS) if args.rows == "all" else args.rows.split(",")
     for name in names:
         if name not in ROWS:
-            raise ValueError(f"no bench row {name!r}; {nearest(name, ROWS)}")
+            remedy = "a new one needs its line in ROWS of benchmarks/__main__.py"
+            raise ValueError(f"no bench row {name!r}; {nearest(name, ROWS)} ({remedy})")
     if args.repeats < 1:
         raise ValueError("--repeats 0 measures nothing; give 1 or more")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -49,7 +49,8 @@ FIGURES: dict[str, Literal["records", "bench", "certificates"]] = {
 def module(name: str) -> ModuleType:
     """The module of a figure; raises ValueError for an unknown name and names the nearest one."""
     if name not in FIGURES:
-        raise ValueError(f"no figure {name!r}; {nearest(name, FIGURES)}")
+        remedy = "a new one needs its line in FIGURES of paper_figures/__main__.py"
+        raise ValueError(f"no figure {name!r}; {nearest(name, FIGURES)} ({remedy})")
     return importlib.import_module(f"paper_figures.{name}")
 
 

@@ -210,7 +210,10 @@ def resolve(path: str) -> Any:
 def part_class(name: str) -> type[Part]:
     """The class registered under a part's name; ValueError names the nearest registered name."""
     if name not in PARTS:
-        raise ValueError(f"no part {name!r}; {nearest(str(name), PARTS)}")
+        raise ValueError(
+            f"no part {name!r}; {nearest(str(name), PARTS)}"
+            " (a new one needs its line in PARTS of repro/core/registry.py)"
+        )
     return resolve(PARTS[name])
 
 
@@ -220,11 +223,19 @@ def part_name(cls: type[Part]) -> str:
     for name, target in PARTS.items():
         if target == path:
             return name
-    raise ValueError(f"{path} is not in PARTS of repro/core/registry.py; add its line there")
+    raise ValueError(f"{path} is not registered; add its line to PARTS of repro/core/registry.py")
+
+
+def recipe_module(name: str) -> str:
+    """Name of the module of a registered recipe; ValueError names the nearest registered name."""
+    if name not in RECIPES:
+        raise ValueError(
+            f"no recipe {name!r}; {nearest(name, RECIPES)}"
+            " (a new one needs its line in RECIPES of repro/core/registry.py)"
+        )
+    return RECIPES[name]
 
 
 def recipe(name: str) -> Recipe:
     """The full-scale recipe registered under a name; ValueError names the nearest registered name."""
-    if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}; {nearest(name, RECIPES)}")
-    return importlib.import_module(RECIPES[name]).RECIPE
+    return importlib.import_module(recipe_module(name)).RECIPE

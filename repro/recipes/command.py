@@ -33,8 +33,10 @@ def main(recipe: Recipe) -> NoReturn:
 def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     """Print a recipe, estimate its cost or train it, according to the arguments; returns the exit code.
 
-    Raises ValueError for an unknown flag, setting or scale, and for flags that exclude or need each other.
+    Raises ValueError for an unregistered recipe, an unknown flag, setting or scale, and for flags that exclude or need
+    each other.
     """
+    registry.recipe_module(_base(recipe))
     args = _arguments(recipe, argv)
     chosen = select(recipe, args.scale, args.set)
     _check_combination(args)
@@ -150,7 +152,7 @@ def select(recipe: Recipe, scale: str, overrides: Sequence[str]) -> Recipe:
 
 def citations(name: str) -> dict[str, str]:
     """Source of each setting of a registered recipe, by dotted path: the comment on the last line of its value."""
-    module = registry.RECIPES[name]
+    module = registry.recipe_module(name)
     text = Path(__file__).with_name(module.rpartition(".")[2] + ".py").read_text("utf-8")
     lines = text.splitlines()
     found: dict[str, str] = {}
@@ -171,12 +173,17 @@ def citations(name: str) -> dict[str, str]:
     return found
 
 
+def _base(recipe: Recipe) -> str:
+    """The name of the registered recipe from which a recipe is derived."""
+    return recipe.name.removeprefix("oracle:").partition("@")[0].partition("+")[0]
+
+
 def listing(recipe: Recipe) -> str:
     """Lines of text with every setting of a recipe, its value and its source.
 
     The source of a setting that differs from the full recipe is scale.py or --set.
     """
-    base = recipe.name.removeprefix("oracle:").partition("@")[0].partition("+")[0]
+    base = _base(recipe)
     cited, full = citations(base), parts.leaves(registry.recipe(base))
     changed = "--set or repro/recipes/scale.py" if "+" in recipe.name else "repro/recipes/scale.py"
     rows = []
