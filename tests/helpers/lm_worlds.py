@@ -15,7 +15,6 @@ from repro.model import Model
 from repro.models.backbone import Role
 from repro.models.llama import Llama
 from repro.processes.absorbing import Absorbing
-from repro.processes.left_to_right import LeftToRight
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz.?:\n"
 EOS, BOS = len(ALPHABET), len(ALPHABET) + 1
@@ -55,7 +54,7 @@ class Asked(Letters):
 
 def model(process: Any, data: Data | None = None, deviation: float = 0.4, seed: int = 0) -> Model:
     """A Model of a random Llama with two layers."""
-    causal = isinstance(process, LeftToRight)
+    causal = process.causal
     data = data or Letters(length=48, masked=0 if causal else 1)
     pins = Llama(
         layers=2, width=32, heads=4, kv_heads=2, ffn=48,

@@ -28,10 +28,8 @@ from repro.models.denoiser import Denoiser, Head, Soft
 from repro.models.llama import Llama
 from repro.models.modernbert import ModernBert
 from repro.models.prediction import Prediction
-from repro.processes.absorbing import Absorbing
 from repro.processes.prediction import Meaning
-from repro.processes.process import Process
-from repro.processes.uniform import Uniform
+from repro.processes.process import Process, diffusion
 
 Law = dict[tuple[int, ...], float]
 Answer = Callable[[Tensor, Tensor], Tensor]
@@ -155,12 +153,11 @@ class Known(Denoiser):
 
 
 def channel(space: Space, process: Process, ids: Tensor, t: Tensor) -> Tensor:
-    """q(z_l | x_l = v), up to a factor that depends on z alone, [n, L, V]."""
-    if isinstance(process, Absorbing):
+    """q(z_l | x_l = v), up to a factor that depends on z alone, [n, L, V]; noise that does not mask is uniform."""
+    if process.masks:
         known = torch.nn.functional.one_hot(ids, space.size + 1)[..., : space.size].double()
         return torch.where((ids == space.size)[..., None], 1.0, known)
-    assert isinstance(process, Uniform)
-    alpha = (1 - (1 - process.alpha_end) * t.double()).reshape(len(ids), -1, 1)
+    alpha = diffusion(process).alpha(t.double()).reshape(len(ids), -1, 1)
     return alpha * torch.nn.functional.one_hot(ids, space.size) + (1 - alpha) / space.size
 
 

@@ -1,10 +1,13 @@
 """Noise processes: laws against Bayes' rule by enumeration, bounds against log-likelihoods by quadrature.
 
+Every registered process is tested; one with settings needs a line in `PINS`.
+
 Symbols: K ids, x clean, z noisy, x_theta the network's prediction, loo a leave-one-out conditional.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -26,17 +29,43 @@ from helpers.spaces import (
 )
 from torch import Tensor
 
-from repro.core import rng
+from repro.core import registry, rng
+from repro.core.parts import part
+from repro.evals.likelihood.estimator_presets import default, estimator
 from repro.processes import absorbing, gaussian
 from repro.processes.absorbing import Absorbing
-from repro.processes.left_to_right import LeftToRight
-from repro.processes.process import Diffusion
+from repro.processes.process import Diffusion, Process
 from repro.processes.uniform import Uniform, integrand, leave_one_out, plug_in, x0_mean
+from repro.samplers.plan import Plan, check
+from repro.samplers.presets import preset
 
 PAIRS = [(0.1, 0.3), (0.0, 0.5), (0.4, 0.41), (0.2, 1.0), (0.65, 0.9)]  # (s, t)
-ABSORBING = Absorbing()
-UNIFORM = Uniform(alpha_end=1e-3, eps=1e-3)
-PROCESSES = pytest.mark.parametrize("process", [ABSORBING, UNIFORM], ids=["absorbing", "uniform"])
+PINS = {"uniform": {"alpha_end": 1e-3, "eps": 1e-3}}
+"""Settings with which a registered process is tested; none for one that has none."""
+
+
+def registered() -> dict[str, Process]:
+    """An example of each registered process, by name."""
+    classes = {name: registry.part_class(name) for name in registry.PARTS}
+    found = {name: cls for name, cls in classes.items() if issubclass(cls, Process)}
+    for name, cls in found.items():
+        lacking = {field.name for field in dataclasses.fields(cls)} - PINS.get(name, {}).keys()
+        assert not lacking, f"process {name!r} has settings {lacking}: give values in PINS of {__file__}"
+    return {name: cls(**PINS.get(name, {})) for name, cls in found.items()}
+
+
+REGISTERED = registered()
+ABSORBING, UNIFORM = REGISTERED["absorbing"], REGISTERED["uniform"]
+DIFFUSIONS = {name: process for name, process in REGISTERED.items() if isinstance(process, Diffusion)}
+
+
+def over(processes: dict[str, Process]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("process", processes.values(), ids=processes)
+
+
+PROCESSES = over(DIFFUSIONS)
+MASKING = over({name: process for name, process in DIFFUSIONS.items() if process.masks})
+CAUSAL = over({name: process for name, process in REGISTERED.items() if process.causal})
 DENOISERS = pytest.mark.parametrize("denoiser", [exact, stranger], ids=["exact", "stranger"])
 FALSE_ALARM = 1e-6
 """Level of each chi-square test; its random keys are fixed, so its outcome never changes."""
@@ -50,13 +79,23 @@ def random_laws(rows: int, count: int, step: int = 0) -> Tensor:
     return (1.5 * rng.normal(rng.keys(0, rng.INIT, step, torch.arange(rows)), count)).softmax(-1)
 
 
+def time_of(process: Diffusion, alpha: float) -> float:
+    """The time at which a token is intact with probability `alpha`, by bisection (alpha falls with time)."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = process.alpha(torch.tensor(middle, dtype=torch.float64)).item() > alpha
+        low, high = (middle, high) if above else (low, middle)
+    return low
+
+
 def everywhere(ids: Tensor) -> Tensor:
     return torch.ones_like(ids, dtype=torch.bool)
 
 
 def noisy_sentences(space: Space, process: Diffusion) -> Tensor:
     """Every noisy z [n, L] that the process can produce."""
-    ids = range(space.size + isinstance(process, Absorbing))
+    ids = range(space.size + process.masks)
     return torch.tensor(list(itertools.product(ids, repeat=space.length)))
 
 
@@ -67,13 +106,10 @@ def kernel(process: Diffusion, count: int, s: float, t: float) -> Tensor:
     intact = alpha_t / alpha_s if alpha_s else 0.0
     total = count + 2
     noise = torch.zeros(total, total, dtype=torch.float64)
-    if isinstance(process, Absorbing):
+    if process.masks:
         noise[:, count] = 1.0
-        stays = torch.eye(total, dtype=torch.float64)
-        stays[count] = 0.0
-        stays[count, count] = 1.0
-        return intact * stays + (1 - intact) * noise
-    noise[:count, :count] = 1 / count
+    else:
+        noise[:count, :count] = 1 / count
     return intact * torch.eye(total, dtype=torch.float64) + (1 - intact) * noise
 
 
@@ -97,9 +133,7 @@ def test_corruption_has_its_marginal_law(process, monkeypatch):
     grid = (torch.tensor(list(itertools.product(range(cells), repeat=2))) + 0.5) / cells
     monkeypatch.setattr(rng, "uniform", lambda keys, *shape: grid[keys].double())
     x = torch.tensor([[2, 0]]).expand(len(grid), -1)
-    t = (0.6 if isinstance(process, Absorbing) else 0.6 / (1 - process.alpha_end)) * torch.ones(
-        len(grid)
-    ).double()
+    t = column(time_of(process, 0.4), len(grid))
     z = process.corrupt(x, t, torch.arange(len(grid)), everywhere(x), vocabulary)
     counts = torch.zeros(vocabulary.total, vocabulary.total, dtype=torch.float64)
     counts.index_put_((z[:, 0], z[:, 1]), torch.ones(len(z)).double(), accumulate=True)
@@ -226,7 +260,7 @@ def test_integrand_vanishes_when_the_token_is_known():
 
 
 def expected_bound(
-    process: Absorbing | Uniform,
+    process: Diffusion,
     denoiser: Known,
     space: Space,
     monkeypatch: pytest.MonkeyPatch,
@@ -238,7 +272,7 @@ def expected_bound(
     noise `bound` corrupts twice, at t and at eps; each draw is replaced by every possible noisy sentence. Without
     `tail` the second is the clean sentence, whose reconstruction term is 0.
     """
-    if isinstance(process, Absorbing):
+    if process.masks:
         return all_subsets(process, denoiser, space, monkeypatch)
     nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(40))
     reach = -math.log(process.eps)
@@ -270,7 +304,7 @@ def expected_bound(
     return torch.zeros(len(x), dtype=torch.float64).index_add(0, sentence, weight * draws)
 
 
-def all_subsets(process: Absorbing, denoiser: Known, space: Space, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+def all_subsets(process: Diffusion, denoiser: Known, space: Space, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """E[`process.bound`] [S]: l uniform on 1..L, then each of the C(L, l) subsets with equal probability."""
     hidden = torch.tensor(list(itertools.product([False, True], repeat=space.length))[1:])
     sentence, which = torch.cartesian_prod(torch.arange(len(space.sentences)), torch.arange(len(hidden))).T
@@ -302,11 +336,7 @@ def test_subsets_are_uniform():
 
 
 @DENOISERS
-@pytest.mark.parametrize(
-    "process",
-    [ABSORBING, UNIFORM, Uniform(alpha_end=0.2, eps=0.2)],
-    ids=["absorbing", "uniform", "uniform_coarse"],
-)
+@over({**DIFFUSIONS, "uniform_coarse": Uniform(alpha_end=0.2, eps=0.2)})
 def test_a_bound_is_a_bound(process, denoiser, monkeypatch):
     """For any network exp(-bound) sums to at most 1 over sentences, as probabilities do."""
     total = (-expected_bound(process, denoiser(SPACE, process), SPACE, monkeypatch)).exp().sum().item()
@@ -376,10 +406,11 @@ def test_absorbing_bound_is_the_mean_over_orders(monkeypatch):
 
 
 @DENOISERS
-def test_mask_rates_and_mask_counts_give_the_same_bound(denoiser, monkeypatch):
-    """E_t[(1/t) sum over masked] = E_l[(L/l) sum over an l-subset] for each sentence (docs/method.md#llada-objective,
-    docs/method.md#oracle-25), 40 nodes in t."""
-    made = denoiser(SPACE, ABSORBING)
+@MASKING
+def test_mask_rates_and_mask_counts_give_the_same_bound(process, denoiser, monkeypatch):
+    """E_t[(-alpha'/(1 - alpha)) sum over masked] = E_l[(L/l) sum over an l-subset] for each sentence
+    (docs/method.md#llada-objective, docs/method.md#oracle-25), 40 nodes in t."""
+    made = denoiser(SPACE, process)
     nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(40))
     t, dt = (nodes + 1) / 2, weights / 2
     hidden = torch.tensor(list(itertools.product([False, True], repeat=SPACE.length))[1:])
@@ -387,18 +418,20 @@ def test_mask_rates_and_mask_counts_give_the_same_bound(denoiser, monkeypatch):
         *[torch.arange(n) for n in (len(SPACE.sentences), len(t), len(hidden))]
     ).T
     clean, masked, time = SPACE.sentences[sentence], hidden[which], t[node]
-    chance = torch.where(masked, time[:, None], 1 - time[:, None]).prod(-1)
+    alpha = process.alpha(time)[:, None]
+    chance = torch.where(masked, 1 - alpha, alpha).prod(-1)
     noisy = clean.masked_fill(masked, SPACE.size)
     prediction = predict(made)(noisy, time)
-    nll = ABSORBING.nll(prediction, clean, noisy, time, everywhere(clean), SPACE.words.vocabulary())
+    nll = process.nll(prediction, clean, noisy, time, everywhere(clean), SPACE.words.vocabulary())
     by_rate = torch.zeros(len(SPACE.sentences)).double().index_add(0, sentence, dt[node] * chance * nll)
-    assert (by_rate - expected_bound(ABSORBING, made, SPACE, monkeypatch)).abs().max() < 1e-9
+    assert (by_rate - expected_bound(process, made, SPACE, monkeypatch)).abs().max() < 1e-9
 
 
-def test_autoregression_is_a_law():
+@CAUSAL
+def test_autoregression_is_a_law(process):
     """exp(-nll) of a random causal network sums to 1 over all sentences, K = 3, L = 4 (docs/method.md#oracle-31;
     float32)."""
-    process, words = LeftToRight(), Words(size=3, length=4)
+    words = Words(size=3, length=4)
     x = torch.tensor(list(itertools.product(range(3), repeat=4)))
     with torch.no_grad():
         nll = process.bound(
@@ -411,6 +444,24 @@ def test_autoregression_is_a_law():
         )
     assert nll.std() > 0.3
     assert abs((-nll).exp().sum().item() - 1) < 1e-6
+
+
+# --- families of noise --------------------------------------------------------------------------------------
+
+
+@part
+class Squared(Absorbing):
+    """Absorbing noise with alpha(t) = 1 - t^2."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t**2
+
+
+def test_a_subclass_fits_what_is_for_its_family():
+    """Objectives, samplers and estimators, although the class has no registered name of its own."""
+    recipe = dataclasses.replace(registry.recipe("mdlm"), process=Squared())
+    check(preset("ancestral+nucleus"), recipe.process, Plan(gen_length=4, block_length=4, steps=2))
+    estimator(default(recipe.process)).check(recipe.process)
 
 
 # --- the Gaussian relaxation --------------------------------------------------------------------------------
