@@ -8,12 +8,13 @@ curve(OUT)                                   its logged rows, one a step
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from repro.core import registry
-from repro.core.parts import leaves
+from repro.core.parts import leaves, to_json
 from repro.recipes.command import select
 from repro.recipes.scale import by_name
 from repro.training.recipe import Recipe
@@ -45,9 +46,26 @@ SCHEDULES = {
 """Two groups a step; curricula take the same share of the run as at full size (`duo_nelbo` changes from soft to hard
 tokens, a distillation renews its teacher four times)."""
 RECIPES = ("llada", "duo", "duo_script", "duo_nelbo", "mdlm", "ar", "duo_owt", "duo_owt_distilled")
-RARER = ("ar_owt", "llada_pretrain", "llada_sft")
-"""Together with `RECIPES`, one recipe of every code path: at toy size the others have the same parts
-(tests/recipes/test_papers.py)."""
+
+
+def _part_names(name: str) -> set[str]:
+    """Registered names of all parts of a recipe at nano."""
+    return set(re.findall(r'"part":"(\w+)"', to_json(by_name(f"{name}@nano"))))
+
+
+def _rarer() -> tuple[str, ...]:
+    """The registered recipes that have, at nano, a part that no recipe of `RECIPES` nor one before them has."""
+    seen = set().union(*map(_part_names, RECIPES))
+    found = []
+    for name in registry.RECIPES:
+        if not _part_names(name) <= seen:
+            found.append(name)
+            seen |= _part_names(name)
+    return tuple(found)
+
+
+RARER = _rarer()
+"""Together with `RECIPES`, recipes with every part of the registered recipes at toy size."""
 EVERY = [*RECIPES, *(pytest.param(name, marks=pytest.mark.slow) for name in RARER)]
 
 

@@ -357,7 +357,8 @@ def test_sizes_are_those_of_the_networks(pins):
     assert pins.size(DATA).parameters == count(network(pins))
 
 
-SIZES = {
+SIZES = {  # docs/method.md#masked-script: ModernBERT-large has 395.9 M parameters, AR as many to .1 %
+    **dict.fromkeys(("llada", "duo", "duo_script", "duo_nelbo", "mdlm", "ar"), 395.9e6),
     "llada_pretrain": 8.02e9,  # docs/method.md#llada-pretraining
     "llada_sft": 8.02e9,
     "mdlm_owt": 169.6e6,  # docs/method.md#duo-hyperparameters: about 170 M
@@ -372,23 +373,25 @@ SIZES = {
 
 @pytest.mark.parametrize("name", registry.RECIPES)
 def test_sizes_of_the_full_recipes_are_exact(name):
-    """On the meta device: ModernBERT-large has 395.9 M parameters (docs/method.md#masked-script); AR as many to .1
-    %."""
+    """On the meta device."""
     recipe = registry.recipe(name)
-    size = recipe.backbone.size(recipe.data)
-    pins = recipe.backbone
-    if isinstance(pins, ModernBert):
-        pins = dataclasses.replace(pins, weights=None, revision=None)
-        one_less = dataclasses.replace(pins, layers=27).size(recipe.data).parameters
-        assert size.parameters - one_less == 12_255_232 + 2 * 1024, (
-            "the layer of docs/method.md#masked-script and its two norms"
-        )
-        assert round(size.parameters / 1e5) == 3959
-    pins = pins.blank()
     with torch.device("meta"):
-        module = pins.module(Role(recipe.data, (), "x0_mean"), 0)
-    assert size.parameters == count(module)
-    assert math.isclose(size.parameters, SIZES.get(name, 395.9e6), rel_tol=1e-3)
+        module = recipe.backbone.blank().module(Role(recipe.data, (), "x0_mean"), 0)
+    assert recipe.backbone.size(recipe.data).parameters == count(module)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_of_the_full_recipes_are_published(name):
+    recipe = registry.recipe(name)
+    assert math.isclose(recipe.backbone.size(recipe.data).parameters, SIZES[name], rel_tol=1e-3)
+
+
+def test_modernbert_has_the_layers_of_the_method_document():
+    """12,255,232 parameters a layer and its two norms (docs/method.md#masked-script)."""
+    recipe = registry.recipe("mdlm")
+    large, fewer = (dataclasses.replace(recipe.backbone, layers=n).size(recipe.data) for n in (28, 27))
+    assert large.parameters - fewer.parameters == 12_255_232 + 2 * 1024
+    assert round(large.parameters / 1e5) == 3959
 
 
 # --- export ---------------------------------------------------------------------------------------------

@@ -439,19 +439,6 @@ def test_packed_rows_need_one_override(name):
     assert plan(recipe)["parameters"] == plan(registry.recipe(name))["parameters"]
 
 
-def test_toy_recipes_cover_all_parts():
-    """A recipe that tests/helpers/toy.py leaves out has the same parts, at nano, as one that it includes."""
-
-    def part_names(name: str) -> set[str]:
-        return set(re.findall(r'"part":"(\w+)"', parts.to_json(by_name(f"{name}@nano"))))
-
-    covered = [part_names(name) for name in (*toy.RECIPES, *toy.RARER)]
-    assert all(part_names(name) in covered for name in registry.RECIPES if not name.startswith("mdlm_"))
-    assert part_names("mdlm_owt") <= part_names("mdlm") | part_names("duo_owt"), (
-        "MDLM's loss on Duo's network"
-    )
-
-
 # --- weights to start from ----------------------------------------------------------------------------------
 
 
