@@ -102,8 +102,8 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
     name, capabilities = registry.part_name(type(sampler.innermost)), sampler.capabilities
     if process.noise not in capabilities.processes:
         raise ValueError(
-            f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is {process.noise}:"
-            " choose a sampler that fits (`python -m repro.evals list samplers`)"
+            f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is"
+            f" {process.noise}: choose a sampler that fits (`python -m repro.evals list samplers`)"
         )
     if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
         raise ValueError(
