@@ -200,6 +200,24 @@ RECIPES = {
     "ar_lm1b": "repro.recipes.ar_lm1b",
 }
 
+LAYOUTS = {
+    "mdlm": "repro.hub.dit:MDLM",
+    "duo": "repro.hub.dit:DUO",
+    "duo_causal": "repro.hub.dit:DUO_CAUSAL",
+    "bd3lm": "repro.hub.dit:BD3LM",
+    "bd3lm_whole": "repro.hub.dit:BD3LM_WHOLE",
+    "bd3lm_causal": "repro.hub.dit:BD3LM_CAUSAL",
+    "llada": "repro.hub.llada:LLADA",
+    "dream": "repro.hub.dream:DREAM",
+    "modernbert": "repro.hub.modernbert:MODERNBERT",
+    "llama": "repro.hub.llama:LLAMA",
+    "qwen2": "repro.hub.llama:QWEN2",
+    "gpt2": "repro.hub.gpt2:GPT2",
+    "diffusion_gemma": "repro.hub.diffusion_gemma:DIFFUSION_GEMMA",
+}
+"""model_type of config.json, in lower case, -> "MODULE:NAME" of its `Layout`. Names with a suffix are variants that
+share a model_type (`Layout.variant`)."""
+
 
 def resolve(path: str) -> Any:
     """The object that "MODULE:NAME" denotes; the module is imported on use."""

@@ -66,7 +66,7 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Catalogue entry of one released checkpoint.
 
-    `layout`: name in `repro.hub.layout.LAYOUTS`, or `unlisted: NAME` for one that is not there; `process`: noise
+    `layout`: name in `repro.core.registry.LAYOUTS`, or `unlisted: NAME` for one that is not there; `process`: noise
     process of its training; `meaning`: what its output estimates, the clean token given all noisy tokens (`x0_mean`) or
     all but the position's own (`leave_one_out`; docs/method.md#uniform-samplers); `mask`, `eos`, `eot` (end of a turn)
     and `pad`: token ids; `length`: longest supported row, in tokens; `right_shift`: whether the logits at i predict

@@ -4,7 +4,7 @@
 
 A family is one file of this package (`dit.py`, `llada.py`, ...). It holds a function from the fields of `config.json`
 to a backbone of `repro.models`, the tensor names, and one `Layout` per network. To add one, write its file and add its
-line to `LAYOUTS`.
+line to `LAYOUTS` of `repro.core.registry`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repro.core import parts
 from repro.core.errors import nearest
-from repro.core.registry import resolve
+from repro.core.registry import LAYOUTS, resolve
 from repro.hub.mapping import TensorNames
 from repro.models.backbone import Backbone
 from repro.processes.prediction import Meaning
@@ -24,24 +25,6 @@ from repro.processes.process import Process
 
 Config = dict[str, Any]
 """The fields of a config.json, by name."""
-
-LAYOUTS = {
-    "mdlm": "repro.hub.dit:MDLM",
-    "duo": "repro.hub.dit:DUO",
-    "duo_causal": "repro.hub.dit:DUO_CAUSAL",
-    "bd3lm": "repro.hub.dit:BD3LM",
-    "bd3lm_whole": "repro.hub.dit:BD3LM_WHOLE",
-    "bd3lm_causal": "repro.hub.dit:BD3LM_CAUSAL",
-    "llada": "repro.hub.llada:LLADA",
-    "dream": "repro.hub.dream:DREAM",
-    "modernbert": "repro.hub.modernbert:MODERNBERT",
-    "llama": "repro.hub.llama:LLAMA",
-    "qwen2": "repro.hub.llama:QWEN2",
-    "gpt2": "repro.hub.gpt2:GPT2",
-    "diffusion_gemma": "repro.hub.diffusion_gemma:DIFFUSION_GEMMA",
-}
-"""model_type of config.json, in lower case, -> "MODULE:NAME" of its `Layout`. Names with a suffix are variants that
-share a model_type (`Layout.variant`)."""
 
 VOCAB_SIZES = ("embedding_size", "vocab_size")
 """Fields of config.json that may hold the number of rows of the embedding; the first one present is used."""
@@ -132,12 +115,17 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
     config, path = read_config(folder), folder / "config.json"
     kind, layout = find(config)
     if layout is None:
-        raise ValueError(f"{path}: no layout for model_type {kind!r}; {nearest(kind, LAYOUTS)}")
+        raise ValueError(
+            f"{path}: no layout for model_type {kind!r}; {nearest(kind, LAYOUTS)} (a new family needs its line in"
+            " LAYOUTS of repro/core/registry.py)"
+        )
     _check(path, config, layout)
     try:
-        return layout, layout.backbone(config)
+        return layout, parts.read(parts.canonical(layout.backbone(config)), Backbone)
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}; it is not a configuration of {layout.name}") from None
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: a field has a value of the wrong type ({error}); copy it again") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from repro.core import registry
+from repro.core.registry import LAYOUTS
 from repro.data.released import Released
 from repro.evals.published import cells as published
 from repro.hub import catalogue as checkpoints
 from repro.hub.catalogue import UNRESOLVED, entry, known, read
-from repro.hub.layout import LAYOUTS
 from repro.models.llama import Llama
 
 ENTRIES = read()
