@@ -17,7 +17,7 @@ from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.processes.process import diffusion
-from repro.samplers.sampler import Capabilities, Claim, Sampler, State
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,13 @@ class Ancestral(Sampler):
         plan="steps",
         revises=frozenset({"uniform"}),
         looks_at_draws=False,
+    )
+    presets = (
+        Preset(
+            "ancestral",
+            {},
+            "reverse process to s = 0, no noise removal (docs/method.md#mdlm, docs/method.md#uniform-samplers)",
+        ),
     )
 
     def claim(self) -> Claim:
@@ -56,6 +63,13 @@ class Origin(Sampler):
     end: float
     capabilities = Capabilities(
         frozenset({"absorbing"}), plan="steps", revises=frozenset(), looks_at_draws=False
+    )
+    presets = (
+        Preset(
+            "origin",
+            {"end": 0.001},
+            "reveals each position by chance: Dream, alg origin, eps 1e-3 (docs/method.md#dream-rules)",
+        ),
     )
 
     def claim(self) -> Claim:
@@ -89,6 +103,13 @@ class FirstHitting(Sampler):
 
     capabilities = Capabilities(
         frozenset({"absorbing"}), plan="adaptive", revises=frozenset(), looks_at_draws=False
+    )
+    presets = (
+        Preset(
+            "first_hitting",
+            {},
+            "one position at each hitting time: BD3-LM, first_hitting=True (docs/method.md#block-diffusion)",
+        ),
     )
 
     def claim(self) -> Claim:

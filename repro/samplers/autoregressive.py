@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.core.parts import part
-from repro.samplers.sampler import Capabilities, Claim, Sampler, State, claim_at
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State, claim_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,14 @@ class Autoregressive(Sampler):
     temperature: float
     capabilities = Capabilities(
         frozenset({"left_to_right"}), plan="quota", revises=frozenset(), looks_at_draws=False
+    )
+    presets = (
+        Preset("greedy", {"temperature": 0.0}, "the most likely next token"),
+        Preset(
+            "sample",
+            {"temperature": 1.0},
+            "a draw of the next token over the whole vocabulary (docs/method.md#ar-baseline)",
+        ),
     )
 
     def claim(self) -> Claim:

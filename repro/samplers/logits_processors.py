@@ -27,7 +27,7 @@ from repro.core.parts import Part, part
 from repro.processes.absorbing import mask_id
 from repro.samplers.autoregressive import Autoregressive
 from repro.samplers.ordered import Random
-from repro.samplers.sampler import Capabilities, Claim, Sampler, Setting, State
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, Setting, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 class LogitsProcessor(Part):
     """Base class of logits processors, which change the state that a sampler receives in a step."""
 
+    presets: ClassVar[tuple[Preset, ...]] = ()
+    """Settings of the processor that have a name, as in `repro.samplers.sampler.Sampler.presets`."""
     sets: ClassVar[Setting | None] = None
     """Which setting of the state it changes ("quota", "order" or "confidence"); None if it changes the prediction."""
 
@@ -157,6 +159,13 @@ class Guided(LogitsProcessor):
     un those with the prompt masked; two forward passes per prediction (docs/method.md#llada-sampling)."""
 
     scale: float
+    presets = (
+        Preset(
+            "guided",
+            {"scale": 0.5},
+            "LLaDA's cfg_scale; .5 is best for GPQA and PIQA (docs/method.md#llada-likelihood)",
+        ),
+    )
 
     def processes(self) -> frozenset[str]:
         return frozenset({"absorbing"})
@@ -185,6 +194,13 @@ class Tempered(LogitsTransform):
     """
 
     temperature: float
+    presets = (
+        Preset(
+            "tempered",
+            {"temperature": 0.7},
+            "temperature before top_k and top_p, as in transformers; the value is ours",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -203,6 +219,11 @@ class TopK(LogitsTransform):
     Dream)."""
 
     k: int
+    presets = (
+        Preset(
+            "top_k", {"k": 50}, "transformers' default, dLLM's Dream sampler (docs/method.md#peer-samplers)"
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -222,6 +243,13 @@ class Nucleus(LogitsTransform):
     """
 
     p: float
+    presets = (
+        Preset(
+            "nucleus",
+            {"p": 0.9},
+            "ReMDM's and BD3-LM's scripts: the token that crosses p is left out (docs/method.md#top-p)",
+        ),
+    )
 
     def __post_init__(self) -> None:
         _check_mass(self.p)
@@ -239,6 +267,13 @@ class TopP(LogitsTransform):
     """
 
     p: float
+    presets = (
+        Preset(
+            "top_p",
+            {"p": 0.95},
+            "transformers, Dream, Duo: the token that crosses p is kept; .95 is Dream's (docs/method.md#top-p)",
+        ),
+    )
 
     def __post_init__(self) -> None:
         _check_mass(self.p)
@@ -256,6 +291,7 @@ class Banned(LogitsTransform):
 
     ids: tuple[int, ...] | Literal["eos"]
     keeps_argmax = False
+    presets = (Preset("no_eos", {"ids": "eos"}, "LLaDA, logits_eos_inf (docs/method.md#llada-sampling)"),)
 
     def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         gone = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
@@ -277,6 +313,13 @@ class Distrusted(LogitsProcessor):
 
     ids: tuple[int, ...] | Literal["eos"]
     sets = "confidence"
+    presets = (
+        Preset(
+            "eos_last",
+            {"ids": "eos"},
+            "LLaDA, confidence_eos_eot_inf; add its EoT by number (docs/method.md#llada-sampling)",
+        ),
+    )
 
     def apply(self, state: State) -> State:
         ids = _resolved(self.ids, state.prediction.vocabulary)
@@ -290,6 +333,13 @@ class OrderTemperature(LogitsProcessor):
 
     alg_temp: float
     sets = "order"
+    presets = (
+        Preset(
+            "order_temperature",
+            {"alg_temp": 0.1},
+            "Dream, alg_temp (docs/method.md#dream-rules); the value is ours",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if not self.alg_temp > 0:
@@ -303,54 +353,6 @@ class OrderTemperature(LogitsProcessor):
 
     def apply(self, state: State) -> State:
         return dataclasses.replace(state, order_temperature=self.alg_temp)
-
-
-class QuotaProcessor(LogitsProcessor):
-    """Base class of logits processors that set how many positions each step of a block commits.
-
-    A step that commits none takes no forward pass.
-    """
-
-    sets = "quota"
-
-    @abstractmethod
-    def counts(self, length: int, steps: int) -> list[int]:
-        """Number of positions to commit at each of the `steps` steps of a block of `length` positions."""
-
-    def claim(self, of: Claim) -> Claim:
-        return of
-
-    def apply(self, state: State) -> State:
-        length = int(state.active[0].sum())
-        return dataclasses.replace(state, quota=self.counts(length, state.steps)[state.step])
-
-
-@part
-class DreamQuotas(QuotaProcessor):
-    """Commits floor(remaining (1 - s/t)) positions at the step from time t to s, where `remaining` positions are masked
-    and the times are evenly spaced from 1 to `end`; the last step commits all remaining ones (Dream;
-    docs/method.md#dream-rules)."""
-
-    end: float
-
-    def counts(self, length: int, steps: int) -> list[int]:
-        found: list[int] = []
-        for i in range(steps - 1):
-            t, s = (1 - (1 - self.end) * j / steps for j in (i, i + 1))
-            found.append(int((length - sum(found)) * (1 - s / t)))
-        return [*found, length - sum(found)]
-
-
-@part
-class RoundedQuotas(QuotaProcessor):
-    """Commits (remaining masked positions) / (remaining steps) positions per step, rounded half to even (dLLM with a
-    linear schedule; docs/method.md#dllm-quotas)."""
-
-    def counts(self, length: int, steps: int) -> list[int]:
-        found: list[int] = []
-        for i in range(steps):
-            found.append(round((length - sum(found)) / (steps - i)))
-        return found
 
 
 # --- helpers ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.samplers.sampler import Capabilities, Claim, Sampler, Setting, State, claim_at
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, Setting, State, claim_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,13 @@ class LowConfidence(Sampler):
 
     temperature: float
     capabilities = _capabilities(True, "order", "confidence")
+    presets = (
+        Preset(
+            "low_confidence",
+            {"temperature": 0.0},
+            "commits the most confident positions: LLaDA, generate.py, T = 0 (docs/method.md#llada-sampling)",
+        ),
+    )
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -53,6 +60,13 @@ class Margin(Sampler):
 
     temperature: float
     capabilities = _capabilities(False, "order")
+    presets = (
+        Preset(
+            "margin",
+            {"temperature": 0.0},
+            "commits by the gap between the two best tokens: Dream, alg topk_margin (docs/method.md#dream-rules)",
+        ),
+    )
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)
@@ -70,6 +84,13 @@ class Entropy(Sampler):
 
     temperature: float
     capabilities = _capabilities(False, "order")
+    presets = (
+        Preset(
+            "entropy",
+            {"temperature": 0.0},
+            "commits by negative entropy: Dream and Open-dLLM, alg entropy (docs/method.md#dream-rules)",
+        ),
+    )
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)
@@ -99,6 +120,13 @@ class Random(Sampler):
 
     temperature: float
     capabilities = _capabilities(False)
+    presets = (
+        Preset(
+            "random",
+            {"temperature": 0.0},
+            "commits random positions: LLaDA, generate.py, remasking='random' (docs/method.md#llada-sampling)",
+        ),
+    )
 
     def claim(self) -> Claim:
         return claim_at(self.temperature)

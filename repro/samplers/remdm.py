@@ -23,7 +23,7 @@ from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.processes.absorbing import mask_id
 from repro.processes.process import diffusion
-from repro.samplers.sampler import Capabilities, Claim, Sampler, State
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,6 +80,13 @@ class RemdmCap(Sampler):
 
     eta: float
     capabilities = _capabilities(looks_at_draws=False)
+    presets = (
+        Preset(
+            "remdm_cap",
+            {"eta": 0.008},
+            "ReMDM, eta .008; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+        ),
+    )
 
     def __post_init__(self) -> None:
         _check_share("eta", self.eta)
@@ -98,6 +105,13 @@ class RemdmRescale(Sampler):
 
     eta: float
     capabilities = _capabilities(looks_at_draws=False)
+    presets = (
+        Preset(
+            "remdm_rescale",
+            {"eta": 0.015},
+            "ReMDM, eta .015; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+        ),
+    )
 
     def __post_init__(self) -> None:
         _check_share("eta", self.eta)
@@ -119,6 +133,11 @@ class RemdmConf(Sampler):
     """
 
     capabilities = _capabilities(looks_at_draws=True)
+    presets = (
+        Preset(
+            "remdm_conf", {}, "ReMDM by confidence; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)"
+        ),
+    )
 
     def claim(self) -> Claim:
         return "biased"
@@ -155,6 +174,13 @@ class RemdmLoop(Sampler):
     t_off: float
     alpha_on: float
     capabilities = _capabilities(looks_at_draws=False)
+    presets = (
+        Preset(
+            "remdm_loop",
+            {"eta": 0.02, "t_on": 0.55, "t_off": 0.05, "alpha_on": 0.9},
+            "ReMDM, loop at alpha .9; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+        ),
+    )
 
     def __post_init__(self) -> None:
         _check_share("eta", self.eta)
@@ -185,6 +211,11 @@ class ForwardBackward(Sampler):
     sigma = min((alpha_s - alpha_t)/alpha_t, sigma_max), where sigma_max = min(1, (1 - alpha_s)/alpha_t)."""
 
     capabilities = _capabilities(looks_at_draws=False)
+    presets = (
+        Preset(
+            "forward_backward", {}, "ReMDM's forward-backward sampler, +nucleus:p=0.9 (docs/method.md#remdm)"
+        ),
+    )
 
     def claim(self) -> Claim:
         return "law"

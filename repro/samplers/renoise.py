@@ -26,7 +26,7 @@ from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.processes.process import diffusion
-from repro.samplers.sampler import Capabilities, Claim, Sampler, State
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +62,13 @@ class Renoise(Sampler):
     confident: float
     capabilities = Capabilities(
         frozenset({"uniform"}), plan="steps", revises=frozenset({"uniform"}), looks_at_draws=False
+    )
+    presets = (
+        Preset(
+            "renoise",
+            {"bound": 0.1, "hot": 0.8, "cold": 0.4, "stable": 1, "confident": 0.005},
+            "DiffusionGemma's defaults in transformers 5.23, at most 48 steps per block of 256",
+        ),
     )
 
     def claim(self) -> Claim:

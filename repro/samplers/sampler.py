@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from repro.core import rng
 from repro.core.lazy import torch
@@ -180,12 +180,25 @@ class State:
         return ids
 
 
+class Preset(NamedTuple):
+    """A name for settings of a sampler or logits processor, which a user can choose on the command line."""
+
+    name: str
+    settings: dict[str, Any]
+    """All fields of the part, by name."""
+    source: str
+    """What the preset does and where its values are from, in at most 105 characters."""
+
+
 LEAST = -1e300
 """Lowest score of a position that may be chosen (log-probability -inf); positions that may not be chosen have -inf."""
 
 
 class Sampler(Part):
     """Base class of samplers: update rules that turn the state of a decoding step into the next ids."""
+
+    presets: ClassVar[tuple[Preset, ...]] = ()
+    """Settings of the sampler that have a name; `repro.samplers.presets` collects them from all registered classes."""
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.samplers.sampler import Capabilities, Claim, Sampler, State, claim_at
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State, claim_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,13 @@ class Threshold(Sampler):
     threshold: float
     temperature: float
     capabilities = _BY_CONFIDENCE
+    presets = (
+        Preset(
+            "threshold_0.9",
+            {"threshold": 0.9, "temperature": 0.0},
+            "commits all positions above a confidence: Fast-dLLM, GSM8K scripts (docs/method.md#fast-dllm)",
+        ),
+    )
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -56,6 +63,13 @@ class Factor(Sampler):
     factor: float
     temperature: float
     capabilities = _BY_CONFIDENCE
+    presets = (
+        Preset(
+            "factor_1",
+            {"factor": 1.0, "temperature": 0.0},
+            "commits as many as theorem 1 of Fast-dLLM allows; it holds up to factor 1 (docs/method.md#fast-dllm)",
+        ),
+    )
 
     def claim(self) -> Claim:
         return "mode" if self.temperature == 0 else "biased"
@@ -89,6 +103,13 @@ class EntropyBound(Sampler):
     temperature: float
     capabilities = Capabilities(
         frozenset({"absorbing"}), plan="adaptive", revises=frozenset(), looks_at_draws=False
+    )
+    presets = (
+        Preset(
+            "entropy_bound_0.1",
+            {"gamma": 0.1, "proxy": "entropy", "temperature": 1.0},
+            "commits within a joint entropy: nkalyanv99/UNI-D2@3f24657 (docs/method.md#entropy-bound)",
+        ),
     )
 
     def claim(self) -> Claim:

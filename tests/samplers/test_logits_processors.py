@@ -38,14 +38,13 @@ from repro.models.shifted_network import ShiftedDenoiser
 from repro.samplers.decode import decode, steps
 from repro.samplers.law import law
 from repro.samplers.logits_processors import (
-    DreamQuotas,
     Guided,
     Nucleus,
     ProcessedSampler,
-    RoundedQuotas,
     TopP,
 )
 from repro.samplers.presets import LOGITS_PROCESSORS, describe, preset
+from repro.samplers.quotas import DreamQuotas, RoundedQuotas
 
 WIDE = random_space(3, 3)
 EOS = 4

@@ -1,0 +1,63 @@
+"""Logits processors that set how many positions each step of a block commits."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+
+from repro.core.parts import part
+from repro.samplers.logits_processors import LogitsProcessor
+from repro.samplers.sampler import Claim, Preset, State
+
+
+class QuotaProcessor(LogitsProcessor):
+    """Base class of logits processors that set how many positions each step of a block commits.
+
+    A step that commits none takes no forward pass.
+    """
+
+    sets = "quota"
+
+    @abstractmethod
+    def counts(self, length: int, steps: int) -> list[int]:
+        """Number of positions to commit at each of the `steps` steps of a block of `length` positions."""
+
+    def claim(self, of: Claim) -> Claim:
+        return of
+
+    def apply(self, state: State) -> State:
+        length = int(state.active[0].sum())
+        return dataclasses.replace(state, quota=self.counts(length, state.steps)[state.step])
+
+
+@part
+class DreamQuotas(QuotaProcessor):
+    """Commits floor(remaining (1 - s/t)) positions at the step from time t to s, where `remaining` positions are masked
+    and the times are evenly spaced from 1 to `end`; the last step commits all remaining ones (Dream;
+    docs/method.md#dream-rules)."""
+
+    end: float
+    presets = (
+        Preset("dream_quotas", {"end": 0.001}, "Dream's quotas, eps 1e-3 (docs/method.md#dream-rules)"),
+    )
+
+    def counts(self, length: int, steps: int) -> list[int]:
+        found: list[int] = []
+        for i in range(steps - 1):
+            t, s = (1 - (1 - self.end) * j / steps for j in (i, i + 1))
+            found.append(int((length - sum(found)) * (1 - s / t)))
+        return [*found, length - sum(found)]
+
+
+@part
+class RoundedQuotas(QuotaProcessor):
+    """Commits (remaining masked positions) / (remaining steps) positions per step, rounded half to even (dLLM with a
+    linear schedule; docs/method.md#dllm-quotas)."""
+
+    presets = (Preset("rounded_quotas", {}, "dLLM's quotas (docs/method.md#dllm-quotas)"),)
+
+    def counts(self, length: int, steps: int) -> list[int]:
+        found: list[int] = []
+        for i in range(steps):
+            found.append(round((length - sum(found)) / (steps - i)))
+        return found
