@@ -209,7 +209,8 @@ def _cells(record: Record | None, names: Sequence[str]) -> list[str]:
         return [""] * (len(names) + 2)
     answer = record.answer
     found = [shown(name, answer.metrics[name]) if name in answer.metrics else "" for name in names]
-    return [*found, f"{answer.nfe:.1f}", f"{answer.tokens_per_nfe:.2f}"]
+    nfe = "" if answer.nfe is None else f"{answer.nfe:.1f}"
+    return [*found, nfe, "" if answer.tokens_per_nfe is None else f"{answer.tokens_per_nfe:.2f}"]
 
 
 def _clocked(record: Record) -> tuple[str, ...]:

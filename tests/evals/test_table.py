@@ -17,12 +17,12 @@ from repro.results.record import Metric, read_record
 from repro.training.loop import train
 
 
-def record(task, preset, tokens, metrics, seed=0, nfe=4.0):
+def record(task, preset, tokens, metrics, seed=0, nfe=4.0, per_nfe=2.0):
     """A record with the fields that a table reads."""
     return SimpleNamespace(
         labels=SimpleNamespace(task=task, preset=preset, tokens_per_step=tokens),
         question=SimpleNamespace(sampler=None if preset is None else {}, seed=seed),
-        answer=SimpleNamespace(metrics=metrics, nfe=nfe, tokens_per_nfe=2.0),
+        answer=SimpleNamespace(metrics=metrics, nfe=nfe, tokens_per_nfe=per_nfe),
         measurements=SimpleNamespace(speed=None),
     )
 
@@ -94,6 +94,8 @@ def test_seeds_have_a_column_and_missing_cells_are_empty():
     found = lines(printed(some))
     assert [line[:3] for line in found[:2]] == [["random", "0", "1"], ["random", "3", "1"]]
     assert found[1][-3:] == ["", "", ""] and found[1][3] == "0.70 ± 0.20"
+    (line,) = lines(printed([record("law", "random", "1", {"excess": metric(0.7)}, per_nfe=None)]))
+    assert line[-2:] == ["4.0", ""]
 
 
 def test_numbered_metrics_have_a_line_for_each_number():
