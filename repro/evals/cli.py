@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -168,9 +169,10 @@ def _add_grid(parser: Parser) -> None:
     parser.add_argument("--suite", help="name of a suite in evals/suites (default: the recipe's)")
     parser.add_argument(
         "--tasks",
-        type=lambda text: text.split(","),
-        help="tasks of the suite, perplexity protocols (owt.wrapped, zeroshot.ptb), lm-eval tasks or their YAML files,"
-        " separated by ','; with --corpus: a protocol, or the packing wrapped, wrapped_plain, padded or pieces",
+        type=_names,
+        help="tasks of the suite, perplexity protocols (owt.wrapped, zeroshot.ptb), registered tasks with all settings"
+        " (law:samples=500), lm-eval tasks or their YAML files, separated by ','; with --corpus: a protocol, or the"
+        " packing wrapped, wrapped_plain, padded or pieces",
     )
     parser.add_argument(
         "--estimator",
@@ -252,21 +254,28 @@ def _typed(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse
 
 
-def _presets(text: str) -> Sequence[str]:
-    """Preset names of samplers, from a text that separates them by ',' or ';'.
+def _names(text: str, between: str = ",") -> list[str]:
+    """Names such as `NAME` or `NAME:field=value,field=value`, from a text that separates them by a character of
+    `between`; a `field=value` without a name belongs to the name before it."""
+    from repro.samplers.presets import split_pins
 
-    A `field=value` without a name belongs to the preset before it. ValueError for a preset that does not exist.
-    """
-    from repro.samplers.presets import preset, split_pins
-
-    if text == "list":
-        raise ValueError("'list' is no sampler; to list samplers, use `python -m repro.evals list samplers`")
     names: list[str] = []
-    for each in split_pins(text, ",;"):
-        if names and "=" in each and ":" not in each:
+    for each in split_pins(text, between):
+        if names and re.match(r"[\w.]+=", each):
             names[-1] += f",{each}"
         elif each:
             names.append(each)
+    return names
+
+
+def _presets(text: str) -> Sequence[str]:
+    """Preset names of samplers, from a text that separates them by ',' or ';'; ValueError for one that does not
+    exist."""
+    from repro.samplers.presets import preset
+
+    if text == "list":
+        raise ValueError("'list' is no sampler; to list samplers, use `python -m repro.evals list samplers`")
+    names = _names(text, ",;")
     if names != ["all"]:
         for name in names:
             preset(name)

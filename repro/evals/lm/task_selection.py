@@ -1,5 +1,5 @@
-"""Resolve the command-line option `--tasks` (tasks of the suite, lm-eval's task names, YAML files), and apply the
-options for lm-eval tasks (`--estimator`, `--shots`, `--template`).
+"""Resolve the command-line option `--tasks` (tasks of the suite, registered tasks, lm-eval's task names, YAML files),
+and apply the options for lm-eval tasks (`--estimator`, `--shots`, `--template`).
 
 tasks_by_name(["arc_easy", "my_tasks/capitals.yaml"], suite.name, suite.tasks, model)
 TaskOptions("subsets;levels", shots=5, template=None).apply(tasks, model)
@@ -8,14 +8,16 @@ TaskOptions("subsets;levels", shots=5, template=None).apply(tasks, model)
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from repro.core import parts, registry
 from repro.core.errors import nearest
 from repro.core.parts import derive
 from repro.evals.likelihood.estimator_presets import default, estimator
@@ -27,6 +29,7 @@ from repro.evals.lm.task_files import load_task_config, store_task
 from repro.evals.perplexity.corpora import protocols
 from repro.evals.task import Task
 from repro.model import Model
+from repro.samplers.presets import split_pins
 
 
 def find_tasks(name: str, model: Model) -> list[Task]:
@@ -111,9 +114,35 @@ def _with_estimators(task: Task, rules: dict[str, Estimator]) -> list[Task]:
     return [derive(task, {"estimator": rules[rule], "name": name}) for rule, name in names.items()]
 
 
+def registered_task(text: str) -> Task | None:
+    """The task that `NAME:field=value,field=value` describes, where NAME is a part of kind `Task` in the registry; None
+    for any other text without settings. Values are JSON or strings; the task's `name` is NAME unless it is given.
+
+    ValueError for an unknown NAME with settings, an unknown or wrong setting, and settings without a value.
+    """
+    base, _, settings = text.partition(":")
+    if not _is_task(base):
+        if "=" in settings:
+            raise ValueError(
+                f"no registered task {base!r}; {nearest(base, filter(_is_task, registry.PARTS))}"
+            )
+        return None
+    given = {"name": base} | (parts.parse_overrides(split_pins(settings)) if settings else {})
+    names = [field.name for field in dataclasses.fields(cast(Any, registry.part_class(base)))]
+    lacking = [name for name in names if name not in given]
+    if lacking and given.keys() <= set(names):
+        remedy = ",".join(f"{name}=VALUE" for name in lacking)
+        raise ValueError(f"task {base!r} lacks {', '.join(lacking)}; write {base}:{remedy}")
+    return parts.read({"part": base, **given}, Task)
+
+
+def _is_task(name: str) -> bool:
+    return name in registry.PARTS and issubclass(registry.part_class(name), Task)
+
+
 def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model: Model) -> list[Task]:
     """The tasks that `--tasks` names. Each name is looked up in the suite (`known`), then among the perplexity
-    protocols of evals/corpora.toml, then in lm-eval.
+    protocols of evals/corpora.toml, then in the registry (`registered_task`), then in lm-eval.
 
     ValueError for a name similar to one of the suite or the protocols, taken as a typing error (reading lm-eval's list
     takes seconds), and for two tasks of the same name.
@@ -127,6 +156,10 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
             continue
         if name in protocols():
             found.append(protocols()[name])
+            continue
+        registered = registered_task(name)
+        if registered is not None:
+            found.append(registered)
             continue
         for several, whose in ((ours, f"in suite {suite!r}"), (protocols(), "among the protocols")):
             if not name.endswith((".yaml", ".yml")) and difflib.get_close_matches(

@@ -13,6 +13,7 @@ from lm_eval.api.instance import Instance
 
 from repro import load
 from repro.core import registry
+from repro.core.parts import canonical
 from repro.evals.likelihood.batched import BatchedDenoiser
 from repro.evals.likelihood.estimator_presets import estimator
 from repro.evals.lm.adapter import Adapter, Generation, before_stops
@@ -524,6 +525,35 @@ def test_misspelt_task_names_and_wrong_files_are_reported(masked, tmp_path):
     (tmp_path / "group.yaml").write_text("group: all\ntask: [a, b]\n", "utf-8")
     with pytest.raises(ValueError, match="no single task"):
         tasks_by_name([str(tmp_path / "group.yaml")], "nano", known, masked)
+
+
+def test_registered_tasks_are_built_from_their_settings(masked):
+    from repro.evals import cli
+    from repro.evals.lm.task_selection import tasks_by_name
+
+    text = "cache_error:rows=2,block_length=8,refreshes=[1,2],name=errors,law:samples=7"
+    names = cli.score_parser().parse_args(["--tasks", text]).tasks
+    found = tasks_by_name(names, "nano", read_suite("nano").tasks, masked)
+    assert [canonical(task) for task in found] == [
+        {
+            "part": "cache_error",
+            "version": 1,
+            "name": "errors",
+            "rows": 2,
+            "block_length": 8,
+            "refreshes": [1, 2],
+        },
+        {"part": "law", "version": 1, "name": "law", "samples": 7},
+    ]
+    for wrong, message in {
+        "cache_error:rows=2": "'cache_error' lacks block_length, refreshes; write cache_error:block_length=VALUE,",
+        "decoding_speed": "task 'decoding_speed' lacks of, metric",
+        "law:sample=7": "no setting 'sample'; nearest is 'samples'",
+        "law:samples=few": 'samples="few": expected int',
+        "lav:samples=7": "no registered task 'lav'; nearest is 'law'",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            tasks_by_name([wrong], "nano", [], masked)
 
 
 def test_the_protocol_of_harness_tasks_is_fixed():
