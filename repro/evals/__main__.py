@@ -14,12 +14,108 @@ python -m repro.evals judge FILE.jsonl --judge runs/ar@nano.text-s0 --rule every
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from repro.core.cli import run
+import msgspec
+
+from repro.core.cli import first, run
 from repro.core.errors import Usage, nearest
-from repro.evals.commands import COMMANDS, score
+from repro.evals import cli
+
+if TYPE_CHECKING:
+    from repro.evals.planning.time_budget import TimeBudget
+    from repro.evals.published.suite_group import Step
+    from repro.evals.request import Prepared, Request
+    from repro.results.record import Record
+
+WIDTH = 120
+"""Width in characters of a table that is not printed on a terminal."""
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+def score(argv: Sequence[str]) -> int:
+    """Score one checkpoint, or run every row of a suite group; prints tables or JSON and returns the exit status."""
+    group = _suite_group(argv)
+    if group is not None:
+        args = cli.group_parser(group, planned=False).parse_args(argv)
+        return _run_steps(_group_steps(args), args)
+    parser = cli.score_parser()
+    args = parser.parse_args(argv)
+    if args.ckpt is None:
+        parser.error(
+            "no checkpoint given: give --ckpt DIR or --ckpt oracle:RECIPE@SCALE (the subcommand `list` shows samplers"
+            " and suites)"
+        )
+    from repro.evals.planning.time_budget import exit_code, time_budget
+    from repro.evals.request import prepare
+    from repro.evals.suites import read_suite
+    from repro.model import load, take_device
+
+    if args.suite is not None:
+        read_suite(args.suite)  # a wrong name is an error before the weights are loaded
+    request = dataclasses.replace(_grid_request(args), out=args.out, batch=args.batch_size)
+    take_device()
+    budget = time_budget(args.max_hours)
+    model = load(args.ckpt, args.weights, args.precision or "float32", args.chat_template)
+    grid = prepare(model, request)
+    records = _answer(grid, budget)
+    if first() and args.json:
+        from repro.evals.table import rows
+
+        _print_json({"rows": rows(records)} | _found(records, grid.skipped))
+    elif first():
+        _show(grid, records)
+    return exit_code(budget)
+
+
+def plan(argv: Sequence[str]) -> int:
+    """Print the estimated cost of what the main form would run with these arguments; returns the exit status."""
+    group = _suite_group(argv)
+    if group is not None:
+        args = cli.group_parser(group, planned=True).parse_args(argv)
+        return _plan_steps(_group_steps(args), args, args.device)
+    args = cli.plan_parser().parse_args(argv)
+    from repro.evals.planning import plan as planning
+
+    found = planning.plan(args.ckpt, _grid_request(args), args.device, args.precision or "float32")
+    _print_plan(args, planning.data(found), planning.text(found))
+    return 0
+
+
+def cells(argv: Sequence[str]) -> int:
+    """Run the evaluations that reproduce published numbers, or print their estimated cost; returns the exit status."""
+    planned = any(word.partition("=")[0] == "--plan" for word in argv)
+    args = cli.cells_parser(planned).parse_args(argv)
+    from repro.evals.published.suite_group import of_cells
+
+    steps = of_cells(args.names, _row_request(args), args.ckpt)
+    return _plan_steps(steps, args, args.plan) if planned else _run_steps(steps, args)
+
+
+def judge(argv: Sequence[str]) -> int:
+    """Let a language model score a file of samples, and print its metrics; returns the exit status."""
+    args = cli.judge_parser().parse_args(argv)
+    from repro.evals.text_quality.external_samples import command
+
+    print("\n".join(command(args.file, args.judge, args.rule, args.reference, args.out, args.json)))
+    return 0
+
+
+def show_list(argv: Sequence[str]) -> int:
+    """Print the names of samplers, suites, tasks and so on that the command line takes; returns the exit status."""
+    args = cli.list_parser().parse_args(argv)
+    from repro.evals.listing import lines
+
+    print("\n".join(lines(cli.LISTS if args.what is None else [args.what])))
+    return 0
+
+
+COMMANDS = {"list": show_list, "plan": plan, "cells": cells, "judge": judge}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +129,129 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         raise Usage(f"no command {words[0]!r}; {nearest(words[0], COMMANDS)}")
     return COMMANDS[words[0]](words[1:])
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+def _suite_group(argv: Sequence[str]) -> str | None:
+    """The value of --suite if it is a suite group, else None; a suite group takes other flags than a suite."""
+    found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    found.add_argument("--suite", nargs="?")
+    suite = found.parse_known_args(argv)[0].suite
+    if suite is None:
+        return None
+    from repro.evals.published.suite_group import is_suite_group
+
+    return suite if is_suite_group(suite) else None
+
+
+def _row_request(args: argparse.Namespace) -> Request:
+    """A request with only the seeds and numbers of items of the command line; the row of a suite group or published
+    table sets checkpoint, tasks and decoding."""
+    from repro.evals.request import Request
+
+    return Request(seeds=args.seeds, limit=args.limit, samples=args.samples)
+
+
+def _grid_request(args: argparse.Namespace) -> Request:
+    return dataclasses.replace(
+        _row_request(args),
+        samplers=args.samplers,
+        tasks=args.tasks,
+        tokens_per_step=args.tokens_per_step,
+        suite=args.suite,
+        block_length=args.block_length,
+        cache=args.cache,
+        estimator=args.estimator,
+        shots=args.shots,
+        template=args.template,
+        corpus=args.corpus,
+    )
+
+
+def _group_steps(args: argparse.Namespace) -> list[Step]:
+    from repro.evals.published.suite_group import read_suite_group, steps
+
+    return steps(read_suite_group(args.suite), _row_request(args))
+
+
+# --- suite groups -------------------------------------------------------------------------------------------
+def _plan_steps(steps: Sequence[Step], args: argparse.Namespace, device: str) -> int:
+    from repro.evals.published.suite_group_plan import data, planned, text
+
+    rows = planned(steps, device, args.precision)
+    _print_plan(args, data(rows), text(rows))
+    return 0
+
+
+def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
+    """Run the steps of a suite group, loading each checkpoint once; returns the exit status.
+
+    Raises Stopped when the time budget is used up.
+    """
+    from repro.evals.planning.time_budget import exit_code, time_budget
+    from repro.evals.published.suite_group import by_checkpoint, precision
+    from repro.model import load, take_device
+
+    take_device()
+    budget = time_budget(args.max_hours)
+    records: list[Record] = []
+    skipped = [skip for step in steps for skip in step.skipped]
+    for skip in skipped if first() else []:
+        print(f"skipped {skip.what}: {skip.reason}", file=sys.stderr)
+    for ckpt, parts in by_checkpoint(steps):
+        model = load(ckpt, precision=precision(ckpt, args.precision))
+        for part in parts:
+            grid = part.prepare(model, args.out, args.batch_size)
+            answered = _answer(grid, budget)
+            records += answered
+            skipped += grid.skipped
+            if first() and not args.json:
+                _show(grid, answered)
+    if first() and args.json:
+        _print_json(_found(records, skipped))
+    return exit_code(budget)
+
+
+# --- output -------------------------------------------------------------------------------------------------
+def _answer(grid: Prepared, budget: TimeBudget | None) -> list[Record]:
+    """Run a grid of evaluations within the time budget and return its records; a terminal shows a progress bar."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    disable = not (console.is_terminal and first())
+    run = grid.run() if budget is None else budget.within(grid)
+    shown = track(run, grid.model.recipe.name, total=len(grid.cells), console=console, disable=disable)
+    return grid.ordered(record for record, _ in shown)
+
+
+def _show(grid: Prepared, records: list[Record]) -> None:
+    from rich.console import Console
+
+    from repro.evals.table import show
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    show(console, f"{grid.model.recipe.name}, suite {grid.suite.name}", records)
+    for skip in grid.skipped:
+        console.print(f"skipped {skip.what}: {skip.reason}", style="dim", highlight=False, markup=False)
+    print(f"records: {grid.store.folder}", file=sys.stderr)
+
+
+def _found(records: list[Record], skipped: Iterable[Any]) -> dict[str, Any]:
+    return {"records": [record.data() for record in records], "skipped": [vars(skip) for skip in skipped]}
+
+
+def _print_plan(args: argparse.Namespace, data: dict[str, Any], text: Iterable[str]) -> None:
+    if args.json:
+        _print_json(data)
+    else:
+        print("\n".join(text))
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    print(json.dumps(msgspec.to_builtins(data), indent=1))
 
 
 if __name__ == "__main__":
