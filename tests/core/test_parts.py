@@ -331,6 +331,21 @@ def test_unknown_names_are_refused(name, message):
     assert message in str(error.value)
 
 
+def test_what_a_new_recipe_lacks_is_named(monkeypatch):
+    """Its line in the registry, its teacher at small scale, the learning rate of its family of noise."""
+    duo = registry.recipe("duo_owt_distilled")
+    new = dataclasses.replace(duo, name="mine")
+    with pytest.raises(
+        ValueError, match=r"no recipe 'mine'.* needs its line in RECIPES of repro/core/registry"
+    ):
+        command(new, ["--print"])
+    with pytest.raises(ValueError, match=r"distillation 'mine'; add .* to TEACHERS of repro/recipes/scale"):
+        scaled(new, "nano")
+    monkeypatch.setattr(type(duo.process), "noise", "gaussian")
+    with pytest.raises(ValueError, match="no scale for gaussian noise; add its line to LEARNING_RATE"):
+        scaled(duo, "nano")
+
+
 # --- claims: typed by hand from the papers and scripts, compared with the recipes -------------------
 
 MASKED_SCRIPT = {  # docs/method.md#masked-script
