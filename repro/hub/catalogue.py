@@ -121,7 +121,7 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
 
 
-class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _CatalogueFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint: list[Entry]
 
 
@@ -129,7 +129,7 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def read(path: Path = FILE) -> Mapping[str, Entry]:
     """Hub name -> entry of each checkpoint in the TOML file, parsed once per process; ValueError for a wrong field."""
     try:
-        found = msgspec.toml.decode(path.read_bytes(), type=_File).checkpoint
+        found = msgspec.toml.decode(path.read_bytes(), type=_CatalogueFile).checkpoint
     except msgspec.DecodeError as error:
         raise ValueError(f"{path}: {error}".replace("`", "'")) from None
     for what in ("name", "folder"):
