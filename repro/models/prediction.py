@@ -143,8 +143,13 @@ class Prediction:
         return self._denoiser.head()
 
     def logits(self, where: Tensor) -> Tensor:
-        """Logits [N, V] at the N True entries of `where` [B, L], with forbidden ids at -inf."""
-        return self._denoiser.logits(self.features(where)).to(where.device)
+        """Logits [N, V] at `where`, float32 at least, forbidden ids at -inf.
+
+        What a network computes in bfloat16 is widened here: in bfloat16 a log-probability has steps of .06 nats and
+        more, so a rule would compare probabilities that the network never gave.
+        """
+        logits = self._denoiser.logits(self.features(where)).to(where.device)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def probs(self, where: Tensor) -> Tensor:
         """Probabilities [N, V] float64 at the N True entries of `where` [B, L]; 0 for forbidden ids."""

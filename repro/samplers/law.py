@@ -55,7 +55,7 @@ def laws(
     Before the last step the tuples contain mask ids or noise tokens.
     """
     decoder = Decoder(denoiser, process, sampler, plan, [prompt])
-    assert not decoder.causal or denoiser.vocabulary.bos is not None
+    assert not decoder.causal or denoiser.vocabulary.first >= 0
     states = States(decoder.ids, None, torch.ones(1, dtype=torch.float64))
     with torch.no_grad():
         states = _enumerate(lambda ids, memory, draw: (decoder.begin(draw, ids), memory), states)

@@ -48,7 +48,7 @@ class LowConfidence(Sampler):
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.undecided)
         tokens = state.tokens(logits, self.temperature, state.undecided)
-        score = state.confidence(logits, tokens).double().exp()
+        score = state.confidence(logits, tokens).exp()
         chosen = state.best(score, state.undecided, state.quota)
         return state.commit(chosen, tokens[chosen[state.undecided]])
 

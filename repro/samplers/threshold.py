@@ -79,7 +79,7 @@ class Factor(Sampler):
         tokens = state.tokens(logits, self.temperature, state.undecided)
         logp = state.confidence(logits, tokens)
         doubt = torch.full(state.undecided.shape, torch.inf, dtype=torch.float64, device=logp.device)
-        doubt[state.undecided] = -torch.expm1(logp.double())
+        doubt[state.undecided] = -torch.expm1(logp)
         # doubt and r + 1 both rise with the rank, so the ranks that pass are the first ones
         ordered = doubt.sort(dim=-1, stable=True).values
         passing = torch.arange(2, doubt.shape[1] + 2, device=doubt.device) * ordered <= self.factor
