@@ -8,8 +8,10 @@ load("GSAI-ML/LLaDA-8B-Base")        released weights on the Hugging Face Hub, a
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -47,7 +49,9 @@ class Model:
     corpus: str | None
     """Digest of the prepared training data; None for an oracle and for a release."""
     folder: Path | None
-    """Checkpoint folder; None for an oracle and for a release, whose results are stored in runs/NAME."""
+    """Checkpoint folder; None for an oracle and for a release, whose records go to runs/NAME."""
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end a text of released weights: EOS and ends of a turn; () for a checkpoint of ours."""
 
     @property
     def precision(self) -> str:
@@ -57,6 +61,11 @@ class Model:
         if self.denoiser.quantised is not None:
             return self.denoiser.quantised
         return str(next(self.denoiser.parameters()).dtype).removeprefix("torch.")
+
+    def before_stop(self, ids: Sequence[int]) -> list[int]:
+        """The generated ids before the first that ends a text: EOS, or a stop id of released weights."""
+        ends = {*self.stop_ids, self.data.vocabulary().eos}
+        return list(itertools.takewhile(lambda each: each not in ends, ids))
 
     def size(self) -> Size | None:
         """Parameter counts and widths that determine the cost of a forward pass; None for an oracle (no network)."""
@@ -156,7 +165,7 @@ def _released(
     folder: Path, name: str | None, precision: Precision, template: Template | Literal["auto"]
 ) -> Model:
     from repro.core.lazy import torch
-    from repro.hub.release import fingerprint, network, open_release
+    from repro.hub.release import fingerprint, network, open_release, stop_ids
 
     if precision == "int8":
         quantise.check()
@@ -168,7 +177,10 @@ def _released(
     denoiser = network(opened, torch.float32 if precision == "float32" else torch.bfloat16)
     if precision == "int8":
         quantise.quantise(denoiser)
+    turn = () if entry is None or not isinstance(entry.eot, int) else (entry.eot,)
+    stops = dict.fromkeys((*stop_ids(folder, opened.release.data), *turn))
     return Model(
+        stop_ids=tuple(stops),
         recipe=opened.release,
         denoiser=denoiser.to(_device()),
         weights="raw",

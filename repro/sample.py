@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from repro.core.cli import Parser, natural, run
 from repro.core.files import write_text
+from repro.evals.lm.prompts import encode_prompt
 from repro.model import Model, load
 from repro.samplers.decode import decode, steps
-from repro.samplers.plan import Plan, plan_for
+from repro.samplers.plan import Plan, ServedPlan, plan_for
 from repro.samplers.plan import cache as named_cache
 from repro.samplers.presets import preset
 from repro.samplers.trace import Trace
@@ -67,7 +68,12 @@ def sample(
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
     process, names = model.recipe.process, range(len(ids))
     decoded = decode(model.denoiser, process, rule, plan, ids, seed=seed, names=names)
-    return [model.data.decode(row) for row in decoded.ids.tolist()]
+    return [text_of(model, row) for row in decoded.ids.tolist()]
+
+
+def text_of(model: Model, ids: Sequence[int]) -> str:
+    """The text of generated ids; of released weights what stands before EOS or the end of a turn."""
+    return model.data.text(model.before_stop(ids)) if model.stop_ids else model.data.decode(ids)
 
 
 def _plan(
@@ -81,13 +87,18 @@ def _plan(
 ) -> Plan:
     kv_cache = None if cache is None else named_cache(cache)
     length = _gen_length(model, ids, gen_length)
-    return plan_for(rule, length, block_length or model.denoiser.required_block_size, steps, kv_cache)
+    plan = plan_for(rule, length, block_length or model.denoiser.required_block_size, steps, kv_cache)
+    if not model.stop_ids:
+        return plan
+    pins = {"gen_length": plan.gen_length, "block_length": plan.block_length, "steps": plan.steps}
+    return ServedPlan(**pins, cache=kv_cache, stop=model.stop_ids)
 
 
 def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[int]]:
     if prompts is None:
         return [[] for _ in range(n)]
-    return [model.data.prompt(text) for text in prompts]
+    added = model.recipe.process.causal and model.data.vocabulary().bos_rule == "row"
+    return [encode_prompt(model, text, "chat")[added:] for text in prompts]
 
 
 def _gen_length(model: Model, ids: list[list[int]], wanted: int | None) -> int:
@@ -221,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             trace = follow(model, args.prompt, rule, plan, args.seed, watch)
     else:
         trace = follow(model, args.prompt, rule, plan, args.seed, None)
-        sys.stdout.write(model.data.decode(trace.row) + "\n")
+        sys.stdout.write(text_of(model, trace.row) + "\n")
     if args.trace:
         found = trace.data(rule, plan, args.seed, args.prompt)
         write_text(args.trace, json.dumps(found, indent=1, ensure_ascii=False) + "\n")

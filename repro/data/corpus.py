@@ -40,9 +40,20 @@ class Vocabulary:
     bos: int | None
     eos: int | None
     pad: int | None
+    bos_rule: Literal["row", "text", "empty"] = "row"
+    """When a left-to-right network reads BOS: before every row (this suite's own recipes), before every text (the
+    tokenizer of released weights adds it), or only before an empty text (it adds none)."""
     filler: int | None = None
     """Id of padding that is attended to and corrupted like a token, but never scored (padded rows of the papers,
     docs/method.md#duo-hyperparameters)."""
+
+    @property
+    def first(self) -> int:
+        """The id that a left-to-right network reads before an empty text: BOS, else EOS; ValueError without either."""
+        found = self.eos if self.bos is None else self.bos
+        if found is None:
+            raise ValueError("a left-to-right model needs a BOS or EOS id, and this data source has neither")
+        return found
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,10 @@ class Data(Part):
         """Text of token ids; special ids are shown by a name such as [MASK]."""
         raise ValueError(f"{type(self).__name__} has no text form; use the token ids")
 
+    def text(self, ids: Sequence[int]) -> str:
+        """Ids -> text as a reader of generated text wants it; released tokenizers leave their special tokens out."""
+        return self.decode(ids)
+
     def clusters(self, example: np.ndarray) -> np.ndarray:
         """Number of the document of each row, [n], from the row names `example` [n]: rows of one document are not
         independent in standard errors. By default each row is its own document."""
@@ -156,6 +171,9 @@ class DelegatedData(Data):
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.data.decode(ids)
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.data.text(ids)
 
     def clusters(self, example: np.ndarray) -> np.ndarray:
         return self.data.clusters(example)

@@ -39,7 +39,13 @@ class Released(Data):
 
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(
-            size=self.size, total=self.total, mask=self.mask, bos=self.bos, eos=self.eos, pad=self.pad
+            size=self.size,
+            total=self.total,
+            mask=self.mask,
+            bos=self.bos,
+            eos=self.eos,
+            pad=self.pad,
+            bos_rule=_bos_rule(self.tokenizer_sha256, self.bos),
         )
 
     def row_length(self) -> int:
@@ -60,6 +66,9 @@ class Released(Data):
     def decode(self, ids: Sequence[int]) -> str:
         return _tokenizer(self.tokenizer_sha256).decode(list(map(int, ids)), skip_special_tokens=False)
 
+    def text(self, ids: Sequence[int]) -> str:
+        return _tokenizer(self.tokenizer_sha256).decode(list(map(int, ids)), skip_special_tokens=True)
+
 
 def store_tokenizer(path: Path) -> str:
     """SHA-256 of a file tokenizer.json, which is copied to where `Released` finds it."""
@@ -73,6 +82,15 @@ def store_tokenizer(path: Path) -> str:
 
 def _stored(digest: str) -> Path:
     return runs() / "data" / f"tokenizer-{digest[:16]}.json"
+
+
+@lru_cache(maxsize=16)
+def _bos_rule(digest: str, bos: int | None) -> Literal["text", "empty"]:
+    """Whether the tokenizer itself puts BOS before a text ("" is the digest of a checkpoint that is only planned)."""
+    if not digest or bos is None:
+        return "empty"
+    plain, special = (_tokenizer(digest).encode("a", add_special_tokens=each).ids for each in (False, True))
+    return "text" if special[:1] == [bos] != plain[:1] else "empty"
 
 
 @lru_cache(maxsize=4)

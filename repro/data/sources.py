@@ -124,7 +124,7 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
         revision(source, pinned, "model")
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    made = AutoTokenizer.from_pretrained(path)
+    made = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if not isinstance(made, PreTrainedTokenizerFast):
         raise ValueError(
             f"{source}: a {type(made).__name__} is not a fast tokenizer (library `tokenizers`); choose one that is"

@@ -230,10 +230,11 @@ def _templated(folder: Path, layout: Layout, data: Released, template: Template)
             raise ValueError(
                 f"{folder / TOKENIZER_CONFIG} has no chat_template, and there is no {JINJA}; use --chat-template none"
             )
-        causal = layout.process.causal
-        return OwnChat(
-            data=data, template=text, bos="" if causal else _token(config, "bos"), eos=_token(config, "eos")
-        )
+        added = (
+            layout.process.causal and data.vocabulary().bos_rule == "text"
+        )  # the tokenizer puts it in front
+        bos = "" if added else _token(config, "bos")
+        return OwnChat(data=data, template=text, bos=bos, eos=_token(config, "eos"))
     sep, cls = _token(config, "sep"), _token(config, "cls")
     (*rest, begin), one = data.encode(cls) if cls else [-1, -1], data.encode(sep) if sep else []
     if not sep or not cls or rest or len(one) != 1:
@@ -280,6 +281,15 @@ def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str) -> i
         content = _token(_tokenizer_config(folder), kind)
         return tokenizer.token_to_id(content) if content else None
     return value[0] if isinstance(value, list) else value
+
+
+def stop_ids(folder: Path, data: Data) -> tuple[int, ...]:
+    """Ids that end a text of these weights: EOS, and those of generation_config.json (for example ends of a turn)."""
+    path = folder / "generation_config.json"
+    value = layouts.read_json(path).get("eos_token_id") if path.is_file() else None
+    named = value if isinstance(value, list) else [value]
+    ids = [data.vocabulary().eos, *named]
+    return tuple(dict.fromkeys(each for each in ids if isinstance(each, int) and not isinstance(each, bool)))
 
 
 def _tokenizer_config(folder: Path) -> Config:

@@ -50,8 +50,8 @@ class SeedReadme(Templated):
 
 @part
 class OwnChat(Templated):
-    """Prompts in the tokenizer's own Jinja template; `bos`, `eos`: texts of these tokens, for the template. For a
-    left-to-right network `bos` is empty, because its process adds the BOS."""
+    """Prompts by a Jinja template; `bos`, `eos`: texts of these tokens for the template. `bos` is
+    empty for a left-to-right network whose tokenizer puts BOS in front by itself."""
 
     bos: str
     eos: str

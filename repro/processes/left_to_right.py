@@ -30,13 +30,8 @@ class LeftToRight(Process):
         return tuple(range(vocabulary.size, vocabulary.total))
 
     def inputs(self, x0: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Ids [B, L] that a causal network reads to score x0 [B, L]: BOS, then all but the last token; ValueError where
-        the data source has no BOS."""
-        if vocabulary.bos is None:
-            raise ValueError(
-                "autoregression needs a BOS id, and this data source has none; choose another source"
-            )
-        return torch.nn.functional.pad(x0[:, :-1], (1, 0), value=vocabulary.bos)
+        """BOS and all but the last token of x0 [B, L], [B, L]; ValueError where the data source has no BOS."""
+        return torch.nn.functional.pad(x0[:, :-1], (1, 0), value=vocabulary.first)
 
     def bound(
         self,

@@ -61,11 +61,8 @@ class Decoder:
         self.revises = process.noise in sampler.capabilities.revises
         vocabulary = denoiser.vocabulary
         if self.causal:
-            if vocabulary.bos is None:
-                raise ValueError(
-                    "the tokenizer has no BOS id, and a left-to-right model starts from one; use data with a BOS id"
-                )
-            prompts = [[vocabulary.bos, *prompt] for prompt in prompts]
+            always = vocabulary.bos_rule == "row"
+            prompts = [[vocabulary.first, *p] if always or not p else list(p) for p in prompts]
         self.start = max(len(prompt) for prompt in prompts)
         self.width = self.start + plan.gen_length
         self.device = denoiser.home

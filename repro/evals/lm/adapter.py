@@ -220,17 +220,14 @@ class Adapter(LM):
         return [until] if isinstance(until, str) else list(until), length
 
     def _text(self, row: list[int], until: Sequence[str], length: int) -> str:
-        return before_stops(self.model.data.decode(self._before_eos(row, length)), until)
+        return before_stops(self.model.data.text(self._before_eos(row, length)), until)
 
     def _before_eos(self, row: list[int], length: int) -> list[int]:
-        eos = self.model.data.vocabulary().eos
-        row = row[:length]
-        return row[: row.index(eos)] if eos in row else row
+        return self.model.before_stop(row[:length])
 
     def useful(self, row: list[int], until: Sequence[str], length: int) -> int:
-        """Number of ids of a generated row that belong to its text, which ends at EOS, at `length` ids or before the
-        first stop string of `until`."""
-        row, decode = self._before_eos(row, length), self.model.data.decode
+        """Number of ids of a generated row that make up its text before EOS, `length` and the stop strings."""
+        row, decode = self._before_eos(row, length), self.model.data.text
         kept = len(before_stops(decode(row), until))
         if kept == len(decode(row)):
             return len(row)

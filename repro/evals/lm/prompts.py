@@ -31,15 +31,10 @@ def max_request_length(model: Model) -> int:
 
 
 def prefix_ids(model: Model) -> list[int]:
-    """The ids (at most one) that the network reads for an empty context; ValueError for a left-to-right model without
-    BOS."""
+    """The ids that the network reads for an empty context; ValueError for a left-to-right model without BOS and EOS."""
     vocabulary = model.data.vocabulary()
     if model.recipe.process.causal:
-        if vocabulary.bos is None:
-            raise ValueError(
-                "a left-to-right model needs a BOS id and this data source has none; use one with BOS"
-            )
-        return [vocabulary.bos]
+        return [vocabulary.first]
     for boundary in (vocabulary.bos, vocabulary.eos):
         if boundary is not None and boundary < vocabulary.size:
             return [boundary]
@@ -51,19 +46,20 @@ def has_chat_template(model: Model) -> bool:
     return "template" in leaves(model.data)
 
 
-def encode_context(model: Model, context: str, template: Template) -> list[int]:
-    """The token ids of a context, formatted with the chat template of the model's data unless `template` is "none"."""
-    if template == "none" and has_chat_template(model):
-        return [*prefix_ids(model), *model.data.encode(context)]
-    return list(model.data.prompt(context))
-
-
 def encode_prompt(model: Model, context: str, template: Template) -> list[int]:
-    """The token ids that the network reads for a context; they begin with BOS for a left-to-right model."""
-    ids = encode_context(model, context, template)
-    if model.recipe.process.causal:
-        return [*prefix_ids(model), *ids]
-    return ids or prefix_ids(model)
+    """The ids that the network reads for a context, in the data's chat template unless `template` is "none".
+
+    A left-to-right network of this suite reads BOS before every row. For released weights the tokenizer decides: BOS
+    before every text or, as in lm-eval (0.4.13 lm_eval/models/huggingface.py:870), only before an empty one.
+    """
+    vocabulary = model.data.vocabulary()
+    plain = template == "none" and has_chat_template(model)
+    ids = list(model.data.encode(context) if plain else model.data.prompt(context))
+    if not model.recipe.process.causal:
+        return [*prefix_ids(model), *ids] if plain else ids or prefix_ids(model)
+    if vocabulary.bos_rule == "row" or not ids:
+        return [vocabulary.first, *ids]
+    return [vocabulary.first, *ids] if vocabulary.bos_rule == "text" and ids[0] != vocabulary.bos else ids
 
 
 def likelihood_request(
@@ -105,12 +101,14 @@ def fit_prompt(model: Model, prompt: Sequence[int], new: int, overlong: Overlong
 def generation_prompt(
     model: Model, context: str, new: int, overlong: Overlong, template: Template = "chat"
 ) -> list[int]:
-    """The token ids of the prompt after which `new` ids are generated; without BOS for a causal model, since the
-    decoding loop adds it. ValueError if they exceed the model's maximum length and may not be truncated."""
-    ids = encode_context(model, context, template)
-    if model.recipe.process.causal:
-        return fit_prompt(model, ids, new + 1, overlong)
-    return fit_prompt(model, ids or prefix_ids(model), new, overlong)
+    """The prompt of a text of `new` ids; without the BOS that the decoding loop puts before every row."""
+    ids = encode_prompt(model, context, template)
+    if not model.recipe.process.causal:
+        return fit_prompt(model, ids, new, overlong)
+    if model.data.vocabulary().bos_rule == "row":
+        return fit_prompt(model, ids[1:], new + 1, overlong)
+    # lm-eval truncates to max_length - new, though the last id is never read
+    return fit_prompt(model, ids, new + (overlong == "truncate"), overlong)
 
 
 def rolling_windows(model: Model, text: str) -> list[LikelihoodRequest]:
@@ -122,10 +120,13 @@ def rolling_windows(model: Model, text: str) -> list[LikelihoodRequest]:
     """
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+    vocabulary, ids = model.data.vocabulary(), list(model.data.encode(text))
+    if model.recipe.process.causal and vocabulary.bos_rule == "text" and ids[:1] != [vocabulary.bos]:
+        ids = [vocabulary.first, *ids]  # the tokenizer's own, which lm-eval scores like any other id
     absent = -1  # placeholder of a prefix that this model does not have
     prefix = prefix_ids(model) or [absent]
     rolled = get_rolling_token_windows(
-        token_list=list(model.data.encode(text)),
+        token_list=ids,
         prefix_token=prefix[0],
         max_seq_len=max_request_length(model) - 1,
         context_len=1,
