@@ -23,6 +23,7 @@ from repro.evals.likelihood.likelihood import Estimator
 from repro.evals.lm.overrides import conflicts
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_files import load_task_config
+from repro.evals.lm.task_templates import sandboxed
 from repro.evals.task import Answer, Ask, Task
 from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload, of_answers, of_texts, sizes
@@ -191,7 +192,8 @@ def run_lm_eval(
     from lm_eval import simple_evaluate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    with contextlib.redirect_stderr(io.StringIO()):  # hides lm-eval's progress bars
+    name = spec if isinstance(spec, str) else str(spec.get("task"))
+    with sandboxed(name), contextlib.redirect_stderr(io.StringIO()):  # hides lm-eval's progress bars
         found = simple_evaluate(
             model=adapter,
             tasks=[spec],
@@ -223,6 +225,8 @@ def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float
             float(error) if known else None,
             count,
         )
+    if not found:
+        raise ValueError("lm-eval gave no metric for this task; check metric_list of its YAML")
     return found
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,15 @@ DATA = "data"
 
 
 def store_task(path: Path) -> str:
-    """Copy the task YAML at `path` and all files that it names into runs/tasks; returns the SHA-256 of the copies, by
-    which `load_task_config` finds them. ValueError names a missing file."""
-    files = {MAIN: path, **_dependencies(path), **{f"{DATA}/{file.name}": file for file in _data_files(path)}}
+    """Copy a task and all files it names into runs/tasks; returns the SHA-256 of the copies. ValueError names a missing
+    file."""
+    data_files = _data_files(path)
+    names = _stored_names(data_files)
+    files = {
+        MAIN: path,
+        **_dependencies(path),
+        **{f"{DATA}/{names[name]}": at for name, at in data_files.items()},
+    }
     content = hashlib.sha256()
     for name in sorted(files):
         if not files[name].is_file():
@@ -61,7 +69,8 @@ def load_task_config(digest: str) -> dict[str, Any]:
     given = dict(found.get("dataset_kwargs") or {})
     cache = {"cache_dir": str((runs() / "data" / "lm_eval").absolute())}
     if "data_files" in given:
-        given["data_files"] = _absolute(given["data_files"], folder / DATA)
+        names = _stored_names(_flat(given["data_files"]))
+        given["data_files"] = _absolute(given["data_files"], folder / DATA, names)
     return found | {"dataset_kwargs": given | cache}
 
 
@@ -69,13 +78,32 @@ def _folder(digest: str) -> Path:
     return runs() / "tasks" / digest[:16]
 
 
-def _absolute(files: Any, folder: Path) -> Any:
-    """Data files (a name, a list, or a mapping from split to either) as absolute paths in `folder`."""
+def _absolute(files: Any, folder: Path, names: Mapping[str, str]) -> Any:
+    """Data files (a name, a list, or a table by split) as absolute paths in `folder`, stored under `names`."""
     if isinstance(files, dict):
-        return {split: _absolute(each, folder) for split, each in files.items()}
+        return {split: _absolute(each, folder, names) for split, each in files.items()}
     if isinstance(files, list):
-        return [_absolute(each, folder) for each in files]
-    return str((folder / Path(files).name).absolute())
+        return [_absolute(each, folder, names) for each in files]
+    return str((folder / names[str(files)]).absolute())
+
+
+def _flat(files: Any) -> list[str]:
+    """The names of data files, given as one name, a list, or a table of either by split."""
+    if isinstance(files, dict):
+        return [name for each in files.values() for name in _flat(each)]
+    return [name for each in files for name in _flat(each)] if isinstance(files, list) else [str(files)]
+
+
+def _stored_names(given: Iterable[str]) -> dict[str, str]:
+    """Name in the YAML -> name in the copy: the file's own, told apart by a digest where two folders share it."""
+    given = list(dict.fromkeys(given))
+    times = Counter(Path(name).name for name in given)
+    return {
+        name: Path(name).name
+        if times[Path(name).name] == 1
+        else f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{Path(name).name}"
+        for name in given
+    }
 
 
 def _raw_yaml(path: Path) -> dict[str, Any]:
@@ -110,15 +138,14 @@ def _dependencies(path: Path) -> dict[str, Path]:
     return found
 
 
-def _data_files(path: Path) -> list[Path]:
-    """Local data files named by a task YAML and its includes (`dataset_kwargs: data_files`), found next to the YAML,
-    else in the working directory."""
-    found: list[Path] = []
-    for name in [path.name, *_includes(path)]:
-        files = (_raw_yaml(path.parent / name).get("dataset_kwargs") or {}).get("data_files") or []
-        flat = list(files.values()) if isinstance(files, dict) else files
-        for each in [flat] if isinstance(flat, str) else flat:
-            for one in [each] if isinstance(each, str) else each:
-                beside = path.parent / one
-                found.append(beside if beside.is_file() else Path(one))
+def _data_files(path: Path) -> dict[str, Path]:
+    """Local data files of a task and its includes by their names in the YAML, which are relative to the YAML or to the
+    working directory."""
+    found: dict[str, Path] = {}
+    for yaml in [path.name, *_includes(path)]:
+        for name in _flat(
+            (_raw_yaml(path.parent / yaml).get("dataset_kwargs") or {}).get("data_files") or []
+        ):
+            beside = path.parent / name
+            found[name] = beside if beside.is_file() else Path(name)
     return found

@@ -26,6 +26,7 @@ from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
 from repro.evals.lm.overrides import requested_length
 from repro.evals.lm.prompts import Template, has_chat_template
 from repro.evals.lm.task_files import load_task_config, store_task
+from repro.evals.lm.task_templates import sandboxed
 from repro.evals.perplexity.corpora import protocols
 from repro.evals.task import Task
 from repro.model import Model
@@ -52,9 +53,53 @@ def find_tasks(name: str, model: Model) -> list[Task]:
         source, manager, spec = STANDARD, TaskManager(), name
         if name not in manager.all_tasks:
             raise ValueError(f"lm-eval has no task {name!r}; {nearest(name, manager.all_tasks)}")
-    with contextlib.redirect_stderr(io.StringIO()):  # hides the progress bars of preparing data sets
-        loaded = manager.load(spec)["tasks"]
+    with sandboxed(name):
+        with contextlib.redirect_stderr(io.StringIO()):  # hides the progress bars of preparing data sets
+            loaded = _loaded(name, manager, spec)
+        if source != STANDARD:
+            for task in loaded.values():
+                _check_task(name, task)
     return [_task_part(task, source, model) for task in loaded.values()]
+
+
+def _loaded(name: str, manager: Any, spec: str | dict[str, Any]) -> dict[str, Any]:
+    """lm-eval's task objects by name; ValueError for whatever lm-eval raises about a YAML of the user's."""
+    from jinja2 import TemplateError
+
+    try:
+        return manager.load(spec)["tasks"]
+    except (OSError, ValueError, TemplateError, OverflowError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"lm-eval cannot build the task {name} ({type(error).__name__}: {error}); check its doc_to_text,"
+            " doc_to_choice and doc_to_target against a document"
+        ) from error
+
+
+def _check_task(name: str, task: Any) -> None:
+    """ValueError for what lm-eval itself lets pass in a YAML: metrics that it does not know, a negative number of
+    few-shot examples, and a correct answer that is none of the choices (which would count as wrong)."""
+    from lm_eval.api.registry import metric_registry
+
+    known = sorted(metric_registry.keys())
+    for each in task.config.metric_list or ():
+        metric = each["metric"]
+        if isinstance(metric, str) and metric not in known and not each.get("hf_evaluate"):
+            raise ValueError(f"{name}: no metric {metric!r}; {nearest(metric, known)}")
+    if (task.config.num_fewshot or 0) < 0:
+        raise ValueError(f"{name}: num_fewshot is {task.config.num_fewshot}; give 0 or more")
+    if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
+        return
+    for number, doc in enumerate(task.eval_docs):
+        choices, target = task.doc_to_choice(doc), task.doc_to_target(doc)
+        for each in target if isinstance(target, list) else [target]:
+            fits = 0 <= each < len(choices) if isinstance(each, int) else each in choices
+            if not fits:
+                raise ValueError(
+                    f"{name}: doc_to_target of document {number} gives {each!r}, which is none of its"
+                    f" {len(choices)} choices; give an index from 0 or a choice's text"
+                )
 
 
 def _task_part(task: Any, source: str, model: Model) -> Task:

@@ -14,10 +14,10 @@ features.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,11 +115,10 @@ class CheckpointJudge(Judge):
         from repro.models.attention import Mask
 
         denoiser, vocabulary = self.model.denoiser, self.model.data.vocabulary()
-        assert vocabulary.bos is not None
 
         def read(rows: Tensor) -> Tensor:
             t = torch.zeros(len(rows), device=rows.device) if denoiser.time_conditioned else None
-            begun = torch.nn.functional.pad(rows, (1, 0), value=vocabulary.bos)
+            begun = torch.nn.functional.pad(rows, (1, 0), value=vocabulary.first)
             return denoiser.encode(begun, t=t, attention=Mask())[:, 1:]
 
         _check_windows(windows, self.max_length, vocabulary.size, self.name)
@@ -137,18 +136,24 @@ class TransformersJudge(Judge):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            network: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `_check_account` refuses them
             )
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{folder} holds no causal LM saved by transformers ({str(error).splitlines()[0]})"
-            ) from None
+            raise ValueError(f"{folder} holds no causal LM ({str(error).splitlines()[0]})") from None
+        network, account = loaded
+        _check_account(folder, account)
         if tokenizer is None:
             raise ValueError(f"{folder} holds no tokenizer; save it in the same folder as the network")
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
-        self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        self.network: PreTrainedModel = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         self.name, self.digest = folder.name, _folder_digest(folder)
         self.device = self.network.device.type
         self.max_length = network.config.max_position_embeddings
@@ -179,6 +184,20 @@ class TransformersJudge(Judge):
             return self.network.base_model(rows, use_cache=False).last_hidden_state
 
         return _features(windows, config.vocab_size, read, self.network.device, state)
+
+
+def _check_account(folder: Path, account: Mapping[str, Any]) -> None:
+    """ValueError where a parameter would start at random, or a stored tensor has no place or another shape."""
+    for what, says in (
+        ("missing_keys", "has no tensor for {!r}, which would start at random"),
+        ("mismatched_keys", "stores {!r} in another shape than config.json says"),
+        ("unexpected_keys", "stores {!r}, for which its configuration has no place"),
+    ):
+        names = sorted(str(each) for each in account[what])
+        if names:
+            raise ValueError(
+                f"{folder} {says.format(names[0])} ({len(names)} such tensors); copy the folder again"
+            )
 
 
 def load_judge(name: str | Path) -> Judge:

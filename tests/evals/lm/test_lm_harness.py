@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 from helpers import lm_worlds
@@ -525,6 +526,67 @@ def test_misspelt_task_names_and_wrong_files_are_reported(masked, tmp_path):
     (tmp_path / "group.yaml").write_text("group: all\ntask: [a, b]\n", "utf-8")
     with pytest.raises(ValueError, match="no single task"):
         tasks_by_name([str(tmp_path / "group.yaml")], "nano", known, masked)
+
+
+WRONG_YAML = {
+    "an unknown metric": ("metric: acc", "metric: acuracy", "no metric 'acuracy'; nearest is"),
+    "negative shots": (
+        "test_split: test",
+        "test_split: test\nnum_fewshot: -1",
+        "num_fewshot is -1; give 0 or more",
+    ),
+    "a template that reaches Python": (
+        "{{q}}",
+        "{{q.__class__.__mro__}}",
+        "a template of this task fails .*unsafe",
+    ),
+    "a template without end": (
+        "{{q}}",
+        "{% for i in range(1000000000) %}{{i}}{% endfor %}",
+        "a template of this task runs too long",
+    ),
+    "an answer that is no choice": (
+        'doc_to_target: "{{answer}}"',
+        'doc_to_target: "{{7 if answer == 1 else answer}}"',
+        "doc_to_target of document 1 gives 7, which is none of its 3 choices",
+    ),
+    "a first answer that is no choice": (
+        'doc_to_target: "{{answer}}"',
+        'doc_to_target: "{{answer + 3}}"',
+        "lm-eval cannot build the task .*wrong.yaml .IndexError",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_YAML)
+def test_what_lm_eval_lets_pass_is_refused(case, masked, yaml_files, tmp_path):
+    """Each of these would give a record with accuracy 0 or with no metric."""
+    from repro.evals.lm.task_selection import tasks_by_name
+
+    old, new, message = WRONG_YAML[case]
+    text = yaml_files["choice"].read_text("utf-8")
+    assert old in text
+    (tmp_path / "rows.jsonl").write_bytes(yaml_files["choice"].with_name("rows.jsonl").read_bytes())
+    (tmp_path / "wrong.yaml").write_text(
+        text.replace(old, new).replace("task: choice", "task: wrong"), "utf-8"
+    )
+    with pytest.raises(ValueError, match=message):
+        tasks_by_name([str(tmp_path / "wrong.yaml")], "nano", read_suite("nano").tasks, masked)
+
+
+def test_data_files_of_one_name_are_kept_apart(tmp_path):
+    """Two folders each with a data.jsonl: the few-shot split does not take the rows of the test split."""
+    for split, text in (("train", "shots"), ("test", "rows")):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "data.jsonl").write_text(json.dumps({"q": text}) + "\n", "utf-8")
+    (tmp_path / "two.yaml").write_text(
+        "task: two\ndataset_path: json\n"
+        "dataset_kwargs: {data_files: {train: train/data.jsonl, test: [test/data.jsonl]}}\n",
+        "utf-8",
+    )
+    files = load_task_config(store_task(tmp_path / "two.yaml"))["dataset_kwargs"]["data_files"]
+    read = [json.loads(Path(path).read_text("utf-8"))["q"] for path in (files["train"], *files["test"])]
+    assert read == ["shots", "rows"]
 
 
 def test_registered_tasks_are_built_from_their_settings(masked):

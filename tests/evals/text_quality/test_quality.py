@@ -131,6 +131,52 @@ def test_a_folder_of_transformers_is_a_judge(llama):
         score_texts([ids * 9], judge, rule("duo"))
 
 
+@pytest.mark.parametrize(
+    ("defect", "message"),
+    [
+        ("missing", "has no tensor for 'model.layers.0.mlp.up_proj.weight', which would start at random"),
+        ("mismatched", "stores .* in another shape than config.json says"),
+        ("unexpected", "stores 'model.layers.7.extra', for which its configuration has no place"),
+    ],
+)
+def test_a_judge_with_unfilled_layers_is_refused(llama, tmp_path, defect, message):
+    """transformers itself fills such layers at random and exits with 0."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    copy = shutil.copytree(llama, tmp_path / "judge")
+    tensors = load_file(copy / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    if defect == "missing":
+        del tensors[name]
+    elif defect == "mismatched":
+        tensors[name] = tensors[name][:8].clone()
+    else:
+        tensors["model.layers.7.extra"] = torch.zeros(2)
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=message):
+        load_judge(copy)
+
+
+def test_a_judge_never_runs_code_of_its_folder(llama, tmp_path):
+    """`auto_map` names a module of the folder; it is neither asked about nor imported."""
+    import json
+    import shutil
+
+    copy = shutil.copytree(llama, tmp_path / "judge")
+    config = json.loads((copy / "config.json").read_text("utf-8"))
+    config |= {
+        "model_type": "theirs",
+        "auto_map": {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"},
+    }
+    (copy / "config.json").write_text(json.dumps(config), "utf-8")
+    (copy / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n", "utf-8")
+    with pytest.raises(ValueError, match="holds no causal LM"):
+        load_judge(copy)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_the_digest_of_a_folder_is_its_contents(llama):
     from repro.evals.text_quality.judges import _folder_digest
 
