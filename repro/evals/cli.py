@@ -158,8 +158,8 @@ def _add_grid(parser: Parser) -> None:
     parser.add_argument(
         "--samplers",
         type=_typed(_presets),
-        default=["all"],
-        help="all, or presets separated by ';' or ','; `python -m repro.evals list samplers` shows them",
+        help="all (every preset that fits), or presets separated by ';' or ',' (default: those of the suite);"
+        " `python -m repro.evals list samplers` shows them",
     )
     parser.add_argument(
         "--corpus",

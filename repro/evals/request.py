@@ -36,15 +36,17 @@ from repro.samplers.presets import PRESETS, preset
 
 
 def chosen_presets(
-    names: Sequence[str], everything: Sequence[str], model: Model
+    names: Sequence[str] | None, suite: Sequence[str], model: Model, task: Task
 ) -> tuple[list[str], list[Skip]]:
-    """Names of the sampler presets to run, and those left out with the reason.
+    """Names of the sampler presets to run for a task, and those left out with the reason.
 
-    For `names` = ["all"]: those of `everything` that fit the model's noise process; the others are left out. Otherwise
-    all of `names`; ValueError if one does not exist or does not fit the process.
+    For `names` = None: the presets of the `suite` that fit the model's noise process. For ["all"]: every registered
+    preset that fits, at temperature 1 where the preset is greedy and the task compares distributions. Otherwise all of
+    `names`; ValueError if one does not exist or does not fit the process.
     """
     noise = model.recipe.process.noise
-    wanted = everything if list(names) == ["all"] else names
+    everything = names is not None and list(names) == ["all"]
+    wanted = [_drawing(name, task) for name in PRESETS] if everything else suite if names is None else names
     fitting, skipped = [], []
     for name in wanted:
         processes = preset(name).capabilities.processes
@@ -56,6 +58,12 @@ def chosen_presets(
         else:
             skipped.append(Skip(name, f"for {' and '.join(sorted(processes))} models, this one is {noise}"))
     return fitting, skipped
+
+
+def _drawing(name: str, task: Task) -> str:
+    """The preset as a task needs it: at temperature 1 where it is greedy and the task compares distributions."""
+    greedy = parts.leaves(PRESETS[name]).get("temperature") == 0
+    return f"{name}:temperature=1.0" if greedy and task.needs_draws else name
 
 
 def cells(
@@ -78,7 +86,7 @@ def cells(
             continue
         asked: dict[Ask, str] = {}
         for way in suite.ways(task.name):
-            presets, unfit = chosen_presets(request.samplers, way.presets, model)
+            presets, unfit = chosen_presets(request.samplers, way.presets, model, task)
             skipped += unfit
             rates = request.tokens_per_step or suite.tokens_per_step
             for seed, name in itertools.product(request.seeds, presets):
@@ -149,7 +157,7 @@ def default_store(model: Model, name: str) -> Path:
 
 def score(
     ckpt: str | Path | Model,
-    samplers: Sequence[str] = ("all",),
+    samplers: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     tokens_per_step: Sequence[TokensPerStep] | None = None,
     seeds: Sequence[int] = (0,),
@@ -194,7 +202,7 @@ class Request:
     largest number of items per task; `block_length`: tokens per block.
     """
 
-    samplers: Sequence[str] = ("all",)
+    samplers: Sequence[str] | None = None
     tasks: Sequence[str] | None = None
     tokens_per_step: Sequence[TokensPerStep] | None = None
     seeds: Sequence[int] = (0,)
@@ -293,7 +301,7 @@ def _check_effects(
     """Raise ValueError if the request has settings of generation and no task generates text, or sets tokens per step
     and every sampler is adaptive."""
     given = {
-        "samplers": list(request.samplers) != ["all"],
+        "samplers": request.samplers is not None,
         "tokens per step": request.tokens_per_step is not None,
         "samples": samples is not None,
         "block length": request.block_length is not None,
@@ -331,8 +339,10 @@ def _all_adaptive(
 ) -> bool:
     """Whether the request has samplers and all are adaptive, so that none takes a number of steps."""
     tasks = [task for task in suite.tasks if task.generates and reason(task, model) is None]
-    ways = [way for task in tasks for way in suite.ways(task.name)]
-    names = {name for way in ways for name in chosen_presets(request.samplers, way.presets, model)[0]}
+    ways = [(task, way) for task in tasks for way in suite.ways(task.name)]
+    names = {
+        name for task, way in ways for name in chosen_presets(request.samplers, way.presets, model, task)[0]
+    }
     return bool(names) and all(preset(name).capabilities.plan == "adaptive" for name in names)
 
 

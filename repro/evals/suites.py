@@ -45,7 +45,7 @@ class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class Suite:
     """Content of evals/suites/NAME.toml: `tasks`, `tokens_per_step` at which they are run, `presets` (task -> sampler
-    presets that `--samplers all` means; default: every preset), and `plans` (tasks with published settings)."""
+    presets that are run without `--samplers`; default: every preset), and `plans` (tasks with published settings)."""
 
     name: str
     tokens_per_step: list[TokensPerStep]

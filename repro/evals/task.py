@@ -92,6 +92,8 @@ class Task(Part):
 
     generates: ClassVar[bool]
     """Whether the task generates text, so that it needs a sampler and a decoding plan."""
+    needs_draws: ClassVar[bool] = False
+    """Whether the task compares distributions, so that greedy decoding says nothing about the model."""
 
     def gen_length(self, model: Model) -> int:
         """Number of tokens that the task generates per row; ValueError for a task that generates no text."""

@@ -27,7 +27,7 @@ from repro.recipes.scale import by_name
 from repro.results.record import read_record
 from repro.results.store import Store
 from repro.samplers.plan import Plan
-from repro.samplers.presets import preset
+from repro.samplers.presets import PRESETS, preset
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +247,17 @@ def test_quoted_rows_are_of_documents_that_training_did_not_evaluate(tmp_path, m
     names = recipe.data.clusters(prepared(recipe.data).heldout.example)
     in_training = set(names[: recipe.heldout_rows].tolist())
     assert not quoted & in_training and len(quoted) == len(set(names.tolist()) - in_training) > 5
+
+
+@pytest.mark.parametrize("ckpt", ["oracle:mdlm@nano", "oracle:duo_nelbo@nano"])
+def test_all_is_every_registered_preset(ckpt, tmp_path):
+    """Each preset has records or a reason; one that is greedy draws at temperature 1 where a law is compared."""
+    request = Request(["all"], ["law"], [8.0], samples=4, suite="oracle", out=tmp_path)
+    grid = prepare(load(ckpt), request)
+    ran = {record.labels.preset for record, _ in grid.run()}
+    reasons = {skip.what.partition(" ")[0] for skip in grid.skipped}
+    for name in PRESETS:
+        assert any(each.partition(":")[0] == name for each in ran | reasons), name
+    assert len(ran) > 5 and not {"low_confidence", "random", "greedy"} & ran
+    suite = prepare(load(ckpt), Request(None, ["law"], [8.0], samples=4, suite="oracle", out=tmp_path))
+    assert {cell.preset for cell in suite.cells} < ran

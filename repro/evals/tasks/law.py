@@ -37,6 +37,7 @@ class Law(Task):
 
     samples: int
     generates = True
+    needs_draws = True
 
     def protocol(self) -> dict[str, Any]:
         return {"excess": "mean nll - entropy", "bigram": "unbiased squared distance", "draws": "float64"}

@@ -86,6 +86,7 @@ class GenerationMauve(MauveTask):
     the judge and by MAUVE."""
 
     generates = True
+    needs_draws = True
 
     def protocol(self) -> dict[str, Any]:
         return super().protocol() | {"draws": "float64"}

@@ -114,6 +114,7 @@ class GenerationQuality(TextQualityTask):
     all scored by the judge."""
 
     generates = True
+    needs_draws = True
 
     def protocol(self) -> dict[str, Any]:
         return super().protocol() | {"draws": "float64"}
@@ -132,6 +133,7 @@ class OpenGeneration(TextQualityTask):
 
     length: int
     generates = True
+    needs_draws = True
 
     def gen_length(self, model: Model) -> int:
         return self.length

@@ -38,6 +38,7 @@ class RedrawnGeneration(TextQualityTask):
     least: float
     tries: int
     generates = True
+    needs_draws = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.window < self.length:

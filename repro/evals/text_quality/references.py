@@ -109,6 +109,7 @@ class OpenMauve(MauveTask):
     reference: str
     length: int
     generates = True
+    needs_draws = True
 
     def skip(self, model: Model) -> str | None:
         try:
