@@ -53,7 +53,7 @@ def _group(name: str) -> str:
         f"\n## {name}\n",
         f"About {shown(hours)} hours" + (f", {unknown} of unknown cost." if unknown else "."),
         "",
-        "| row | what | questions | hours |",
+        "| row | what | evaluations | hours |",
         "|---|---|---|---|",
     ]
     for row in found:

@@ -84,8 +84,8 @@ def _cell(name: str, seed: int, out: Path) -> None:
     grid = prepare(model, Request(suite="oracle" if exact else None, out=folder))
     fresh = sum(new for _, new in grid.run())
     Console(stderr=True).print(
-        f"{name:<22} seed {seed}  trained in {trained - began:5.1f} s  {len(grid.cells):3} questions,"
-        f" {fresh:3} asked anew in {time.perf_counter() - trained:5.1f} s",
+        f"{name:<22} seed {seed}  trained in {trained - began:5.1f} s  {len(grid.cells):3} evaluations,"
+        f" {fresh:3} run now in {time.perf_counter() - trained:5.1f} s",
         highlight=False,
         soft_wrap=True,
     )

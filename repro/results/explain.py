@@ -157,7 +157,7 @@ def say(found: Explanation) -> Iterator[str]:
     for effect in found.direct:
         yield f"B - A, {_shown(effect)}"
     if not found.fields:
-        yield "their questions differ in seeds and weights only"
+        yield "their evaluations differ in seeds and weights only"
     for field in found.fields:
         yield f"{field.place}: {_short(field.a)} -> {_short(field.b)}"
         if not field.effects:

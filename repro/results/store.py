@@ -307,5 +307,5 @@ def summarise(rows: DataFrame) -> DataFrame:
     table["note"] = [", ".join(filter(None, each)) for each in zip(table.note, mark, strict=True)]
     printed = ["suite", "checkpoint", "task", "preset", "tokens_per_step", "metric", mark]
     for _, group in table.groupby(printed, sort=True):
-        one_of(group, "subject", "two questions would share a row")
+        one_of(group, "subject", "two evaluations would share a row")
     return table

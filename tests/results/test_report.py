@@ -115,7 +115,7 @@ def test_an_older_version_of_a_part_is_marked_and_drawn_in_no_figure(tmp_path, m
         ("random", "0.1"): "older: random version 1",
     }
     assert latest([old, new, other]) == [new, other]
-    with pytest.raises(ValueError, match=r"two questions would share a row: sampler\.k is "):
+    with pytest.raises(ValueError, match=r"two evaluations would share a row: sampler\.k is "):
         report.tables(store(tmp_path / "b", [asked("random", 1, k=1), asked("random", 1, k=2)]))
 
 

@@ -67,17 +67,17 @@ def text(rows: Sequence[Planned]) -> Iterator[str]:
     """Cost plans of the rows as lines of text."""
     assumed: dict[str, None] = {}
     for row in rows:
-        yield f"{row.step.name}: {row.step.title}: {row.questions} questions, {_hours([row])}"
+        yield f"{row.step.name}: {row.step.title}: {row.questions} evaluations, {_hours([row])}"
         for each in row.plans:
             lines = list(plans.text(each))
             assumed |= dict.fromkeys(line for line in lines if line.startswith("assumed"))
             yield from (f"  {line}" for line in lines[:-1] if not line.startswith("assumed"))
         yield from (f"  skipped {skip.what}: {skip.reason}" for skip in row.step.skipped)
-    yield f"{sum(row.questions for row in rows)} questions in {len(rows)} rows: {_hours(rows)}"
+    yield f"{sum(row.questions for row in rows)} evaluations in {len(rows)} rows: {_hours(rows)}"
     yield from assumed
 
 
 def _hours(rows: Sequence[Planned]) -> str:
     unknown = sum(row.unknown for row in rows)
     words = f"{sum(row.hours for row in rows):.3g} hours"
-    return words + (f" at least, {unknown} questions of unknown cost" if unknown else "")
+    return words + (f" at least, {unknown} evaluations of unknown cost" if unknown else "")

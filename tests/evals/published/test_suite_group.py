@@ -1,4 +1,4 @@
-"""Suite groups `flagship` and `silver`: their questions, cost and docs/gpu.md; the command `cells`; --max-hours."""
+"""Suite groups `flagship` and `silver`: their evaluations, cost and docs/gpu.md; the command `cells`; --max-hours."""
 
 from __future__ import annotations
 
