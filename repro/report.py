@@ -1,7 +1,9 @@
 """Write the tables made from the records in results/raw, or check that the written ones are up to date.
 
-python -m repro.report [--raw DIR] [--out DIR]      # write them; certificates.* come from results/certificates
+python -m repro.report [--raw DIR] [--out DIR]      # write them
 python -m repro.report --check                      # exit code 1 if a written table is out of date
+
+The tables certificates.* and controls.* are made from results/certificates (`--certificates`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--check", action="store_true", help="write nothing; list every file that is out of date"
     )
     arguments = parser.parse_args(argv)
-    files = tables(arguments.raw) | certificates.tables(certificates.read(arguments.certificates))
+    folder = arguments.certificates
+    files = tables(arguments.raw) | certificates.tables(certificates.read(folder))
+    files |= certificates.controls_tables(certificates.read_controls(folder))
     if arguments.check:
         old = stale(arguments.out, files)
         for path in old:

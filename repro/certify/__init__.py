@@ -36,7 +36,7 @@ def certify(
     from repro.core.lazy import torch
 
     effort = FULL if effort is None else effort
-    began = time.process_time()
+    began = time.monotonic()
     read = foreign.read(function, noise, effort.seconds)
     with torch.no_grad():
         if read.kind == "sampler":
@@ -53,7 +53,7 @@ def certify(
         claims=read.claims,
         meaning=read.meaning,
         **found._asdict(),
-        seconds=time.process_time() - began,
+        seconds=time.monotonic() - began,
     )
 
 

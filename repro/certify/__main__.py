@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from repro.certify import certify
 from repro.certify.verdict import FULL
 from repro.core.cli import Parser, natural, run
 from repro.core.errors import nearest
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--rows", type=natural, help=f"sentences at the largest number of steps ({FULL.last_rows:,})"
     )
     parser.add_argument("--steps", type=natural, help=f"largest number of steps ({FULL.steps[-1]})")
-    parser.add_argument("--seconds", type=natural, help=f"limit of CPU time ({FULL.seconds:g})")
+    parser.add_argument("--seconds", type=natural, help=f"limit of wall time ({FULL.seconds:g})")
     parser.add_argument("--json", action="store_true", help="print the certificate as JSON")
     parser.add_argument(
         "--presets", metavar="all|NAME,...", help="certify the suite's own samplers and store the results"
@@ -58,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         effort = replace(effort, steps=(*FULL.steps[:-1], args.steps))
     if args.seconds is not None:
         effort = replace(effort, seconds=float(args.seconds))
-    from repro.certify.foreign import load
+    from repro.certify.isolated import isolated
 
-    certificate = certify(load(args.target), args.noise, effort)
+    certificate = isolated(args.target, args.noise, effort)
     print(certificate.json() if args.json else certificate.text())
     return 0 if certificate.stands else 1
 

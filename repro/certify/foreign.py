@@ -6,9 +6,11 @@
     f.claims  = "law", "bound" or "mode"
     f.meaning = "x0_mean" or "leave_one_out": what `space.denoise` returns (docs/method.md#uniform-samplers)
     f.draws   = "exact" or "random" (or False, True): whether a loss is exact or a random estimate
+    f.noises  = ("absorbing", "uniform"): optional, the noises that the claim is about
 
-The noise is inferred from what the function reads: `space.mask` means absorbing noise, `space.noise` every noise that
-it accepts, neither means uniform noise. What the function prints goes to stderr.
+Without `noises`, the claim is tested under every noise that a first call accepts; a function that reads neither
+`space.mask` nor `space.noise` cannot know absorbing noise and is tested under uniform noise only. What the function
+prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -37,12 +39,13 @@ if TYPE_CHECKING:
 CLAIMS = {"sampler": ("law", "mode"), "loss": ("bound", "law", "mode")}
 MEANINGS = ("x0_mean", "leave_one_out")
 DRAWS = {"exact": False, "random": True}
+NOISES: tuple[Noise, ...] = ("absorbing", "uniform")
 FORMS = "f(space, n, steps, seed) for a sampler, f(space, x0, seed) for a loss"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A foreign function with its declared attributes. It may use `seconds` of CPU time after `began`."""
+    """A foreign function with its declared attributes. It may use `seconds` of wall time from `began` on."""
 
     name: str
     file: str
@@ -59,7 +62,7 @@ class Foreign:
         """A sampler's ids [n, L] int64, which may include [MASK]; ValueError for anything else."""
         self._in_time(f"{n} rows with {steps} steps")
         with Guard(self.name, self.file):
-            found = torch.as_tensor(self.call(space, n, steps, seed)).detach().cpu()
+            found = torch.as_tensor(self.call(space, n, steps, seed)).detach().cpu().clone()
         if tuple(found.shape) != (n, space.length) or found.is_floating_point() or found.dtype == torch.bool:
             raise ValueError(
                 f"{self.name} must return integer ids [{n}, {space.length}], not {describe(found)}"
@@ -73,7 +76,7 @@ class Foreign:
         """A loss of rows x0 [n, L], in nats, [n] float64; ValueError for a wrong shape or non-finite values."""
         self._in_time(f"{len(x0)} rows")
         with Guard(self.name, self.file):
-            found = torch.as_tensor(self.call(space, x0.clone(), seed)).detach().cpu()
+            found = torch.as_tensor(self.call(space, x0.clone(), seed)).detach().cpu().clone()
         if tuple(found.shape) != (len(x0),) or not found.is_floating_point():
             raise ValueError(
                 f"{self.name} must return nats of each row as floats [{len(x0)}], not {describe(found)}"
@@ -87,10 +90,10 @@ class Foreign:
         return found.double()
 
     def _in_time(self, doing: str) -> None:
-        spent = time.process_time() - self.began
+        spent = time.monotonic() - self.began
         if spent > self.seconds:
             raise ValueError(
-                f"{self.name} has used {spent:.0f} s of CPU time before {doing}; vectorise it over all n rows,"
+                f"{self.name} has used {spent:.0f} s of wall time before {doing}; vectorise it over all n rows,"
                 f" or give more than --seconds {self.seconds:g}"
             )
 
@@ -124,15 +127,17 @@ def load(target: str) -> Callable[..., Any]:
     file = Path(path).resolve()
     if not file.is_file():
         raise ValueError(f"no file {path}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
+    spec = importlib.util.spec_from_file_location(f"certified_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.parent))  # as for `python FILE.py`, which may import files of its folder
-    try:
-        with Guard(f"import of {path}", str(file)):
-            spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(file.parent))
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    if (
+        str(file.parent) not in sys.path
+    ):  # as for `python FILE.py`, which may import files of its folder at any time
+        sys.path.insert(0, str(file.parent))
+    with Guard(f"import of {path}", str(file)):
+        spec.loader.exec_module(module)
     if name not in vars(module):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise ValueError(f"{path} has no {name!r}; {nearest(name, names) if names else 'it defines nothing'}")
@@ -165,11 +170,22 @@ def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Forei
         claims=declared["claims"],
         meaning=declared["meaning"],
         draws=draws if isinstance(draws, bool) else DRAWS[draws],
-        noises=("absorbing", "uniform") if noise is None else (noise,),
+        noises=NOISES if noise is None else (noise,),
         seconds=seconds,
-        began=time.process_time(),
+        began=time.monotonic(),
     )
-    return replace(foreign, noises=_noises(foreign)) if noise is None else foreign
+    if noise is not None:
+        return foreign
+    if hasattr(call, "noises"):
+        return replace(foreign, noises=_declared(name, call.noises))
+    return replace(foreign, noises=_noises(foreign))
+
+
+def _declared(name: str, noises: object) -> tuple[Noise, ...]:
+    given = tuple(noises) if isinstance(noises, tuple | list | set | frozenset) else ()
+    if not given or not set(given) <= set(NOISES):
+        raise ValueError(f"{name}.noises is {noises!r}; give one or both of {NOISES}")
+    return tuple(noise for noise in NOISES if noise in given)
 
 
 def _source(call: Callable[..., Any]) -> str:
@@ -194,7 +210,6 @@ def _kind(call: Callable[..., Any], name: str) -> Literal["sampler", "loss"]:
 
 def _noises(foreign: Foreign) -> tuple[Noise, ...]:
     """The noises that a function supports, from a trial call under each; ValueError if both calls fail."""
-    spaces: dict[Noise, Space] = {n: Space(n, tiny(3), foreign.meaning) for n in ("absorbing", "uniform")}
     refused: list[ValueError] = []
 
     def works(space: Space) -> bool:
@@ -208,13 +223,9 @@ def _noises(foreign: Foreign) -> tuple[Noise, ...]:
             return False
         return True
 
-    absorbing = spaces["absorbing"]
-    accepted = works(absorbing)
-    reads = absorbing.reads
-    if accepted and "noise" not in reads:
-        return ("absorbing",) if "mask" in reads else ("uniform",)
-    if works(spaces["uniform"]):
-        return ("absorbing", "uniform") if accepted else ("uniform",)
-    if accepted:
-        return ("absorbing",)
-    raise refused[0]
+    spaces = {noise: Space(noise, tiny(3), foreign.meaning) for noise in NOISES}
+    accepted = tuple(noise for noise in NOISES if works(spaces[noise]))
+    if not accepted:
+        raise refused[0]
+    knows_masks = spaces["absorbing"].reads & {"mask", "noise"}
+    return accepted if len(accepted) == 1 or knows_masks else ("uniform",)

@@ -8,10 +8,11 @@ weighted sum of centred chi-squares; its limit comes from matching the first two
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 from repro.certify.foreign import Foreign
-from repro.certify.oracle import oracle_denoiser
+from repro.certify.oracle import oracle_denoiser, process_of
 from repro.certify.space import HmmSource, Noise, Space, Spoil
 from repro.certify.verdict import ALPHA, Check, Effort, Evidence
 from repro.core import rng
@@ -60,52 +61,89 @@ def limit(rows: int) -> float:
     return (weight * float(chi2.isf(ALPHA, freedom)) - trace) / rows
 
 
-def ours(noise: Noise, steps: int, rows: int) -> float:
-    """Squared distance between the bigram frequencies of `rows` samples of this suite's own ancestral sampling and
-    those of the language."""
+@functools.lru_cache
+def ours(noise: Noise, steps: int, rows: int) -> Tensor:
+    """Sentences [rows, L] of this suite's own ancestral sampling."""
+    process, length = process_of(noise), strong().length
+    plan = Plan(gen_length=length, block_length=length, steps=steps)
     denoiser = oracle_denoiser(noise, HmmSource(strong()))
-    plan = Plan(gen_length=strong().length, block_length=strong().length, steps=steps)
-    ids = decode(denoiser, denoiser.process, Ancestral(), plan, [[]] * rows, seed=0, names=range(rows)).ids
-    return bigram_distance(ids, strong().bigram())[0]
+    return decode(denoiser, process, Ancestral(), plan, [[]] * rows, seed=0, names=range(rows)).ids
 
 
-def bigrams(foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None) -> list[Evidence]:
+def long_bigrams(
+    foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
+) -> list[Evidence]:
     """The squared bigram distance at every number of steps."""
+    return _bigrams(_sentences(foreign, noise, effort, spoil), noise)
+
+
+def _sentences(
+    foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
+) -> dict[int, Tensor]:
+    """Number of steps -> sentences of the sampler [long_rows, L]; a [MASK] that is left counts as the last token."""
+    space = Space(noise, HmmSource(strong()), foreign.meaning, spoil)
+    return {
+        steps: foreign.ids(space, effort.long_rows, steps, 20_000 + i).clamp_max(strong().vocab_size - 1)
+        for i, steps in enumerate(effort.long_steps)
+    }
+
+
+def _bigrams(sentences: dict[int, Tensor], noise: Noise) -> list[Evidence]:
     hmm = strong()
-    true = bigram_distance(true_rows(effort.long_rows), hmm.bigram())[0]
-    found = []
-    for number, steps in enumerate(effort.long_steps):
-        space = Space(noise, HmmSource(hmm), foreign.meaning, spoil)
-        ids = foreign.ids(space, effort.long_rows, steps, 20_000 + number)
-        value = bigram_distance(ids.clamp_max(hmm.vocab_size - 1), hmm.bigram())[0]
-        found.append(
-            Evidence(
-                statistic="bigram distance squared",
-                space="strong",
-                noise=noise,
-                oracle="exact",
-                steps=steps,
-                tokens_per_step=hmm.length / steps,
-                value=value,
-                true=true,
-                best=None,
-            )
+    return [
+        Evidence(
+            statistic="bigram distance squared",
+            space="strong",
+            noise=noise,
+            oracle="exact",
+            steps=steps,
+            tokens_per_step=hmm.length / steps,
+            value=bigram_distance(ids, hmm.bigram())[0],
+            true=bigram_distance(true_rows(len(ids)), hmm.bigram())[0],
+            best=None,
         )
-    return found
+        for steps, ids in sentences.items()
+    ]
 
 
-def long_check(foreign: Foreign, noise: Noise, effort: Effort, slack: float) -> tuple[Check, list[Evidence]]:
-    """Whether, at the last number of steps, the distance is at most `slack` times that of ancestral sampling, up to
-    sampling noise."""
-    evidence = bigrams(foreign, noise, effort)
-    best = ours(noise, effort.long_steps[-1], effort.long_rows)
-    allowed = slack * max(best, 0.0) + limit(effort.long_rows)
-    value = evidence[-1].value
-    check = Check(
+def _nll(ids: Tensor) -> tuple[float, float]:
+    """Mean of -log p(sentence) over sentences [n, L], nats per token, and its standard error."""
+    values = -strong().log_likelihood(ids) / ids.shape[1]
+    return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+def long_checks(
+    foreign: Foreign, noise: Noise, effort: Effort, slack: float
+) -> tuple[list[Check], list[Evidence]]:
+    """Whether long sentences, at the last number of steps, have the language's bigrams and its likelihood, as far as
+    those of ancestral sampling have: `slack` times its squared distance and sqrt(slack) times its excess of nats."""
+    sentences = _sentences(foreign, noise, effort)
+    evidence, steps, rows = _bigrams(sentences, noise), effort.long_steps[-1], effort.long_rows
+    mine = ours(noise, steps, rows)
+    allowed = slack * max(bigram_distance(mine, strong().bigram())[0], 0.0) + limit(rows)
+    bigrams = Check(
         name=f"long sentences, {noise}",
-        stands=value <= allowed,
-        says=f"squared bigram distance of {effort.long_rows:,} sentences sampled with {effort.long_steps[-1]} steps is "
-        f"{value:.1e}, limit {allowed:.1e}",
+        stands=evidence[-1].value <= allowed,
+        says=f"squared bigram distance of {rows:,} sentences sampled with {steps} steps is "
+        f"{evidence[-1].value:.1e}, limit {allowed:.1e}",
         false_alarm=ALPHA,
     )
-    return check, evidence
+    return [bigrams, _likelihood(noise, sentences[steps], mine, steps, slack)], evidence
+
+
+def _likelihood(noise: Noise, ids: Tensor, mine: Tensor, steps: int, slack: float) -> Check:
+    from scipy.stats import norm
+
+    (value, error), (own, _), (true, true_error) = map(_nll, (ids, mine, true_rows(4_000)))
+    noise_of_means = float(norm.isf(ALPHA / 2)) * math.hypot(error, true_error)
+    low = true - noise_of_means
+    high = true + math.sqrt(slack) * max(own - true, 0.0) + noise_of_means
+    stands = low <= value <= high
+    why = "" if stands else ": context is lost" if value > high else ": likelier than true sentences"
+    return Check(
+        name=f"likelihood of long sentences, {noise}",
+        stands=stands,
+        says=f"{len(ids):,} sentences of {ids.shape[1]} tokens and {steps} steps have {value:.3f} nats per token"
+        f" (standard error {error:.4f}), true ones {true:.3f}; allowed {low:.3f} to {high:.3f}{why}",
+        false_alarm=ALPHA,
+    )

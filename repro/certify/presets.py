@@ -77,6 +77,20 @@ def names() -> list[str]:
     return found
 
 
+NOISE_FLOOR = 1e-12
+"""What float64 sums over a space leave of an exact 0; another processor leaves something else."""
+
+
+def _rounded(number: Number) -> Number:
+    """Statistics as tables print them: six significant digits, so that every processor stores the same."""
+    return {
+        key: (0.0 if abs(value) < NOISE_FLOOR else float(f"{value:.6g}"))
+        if isinstance(value, float)
+        else value
+        for key, value in number.items()
+    }
+
+
 def certify_preset(name: str) -> dict[str, Any]:
     """All numbers and verdicts of a preset, in the form that is stored."""
     rule = preset(name)
@@ -96,7 +110,7 @@ def certify_preset(name: str) -> dict[str, Any]:
         "claim": rule.claim(),
         "plan": rule.capabilities.plan,
         "verdicts": verdicts,
-        "numbers": numbers,
+        "numbers": [_rounded(number) for number in numbers],
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),

@@ -145,13 +145,16 @@ class Effort:
     long_rows: int
     long_steps: tuple[int, ...]
     """Long sentences at every number of steps, and these numbers, rising."""
+    row_calls: int
+    small_calls: int
+    """Calls of every number of steps in which rows are compared with their neighbours, and calls of few rows."""
     rare_rows: int
     """Sentences of the test of rare tokens, at most."""
     loss_calls: int
     loss_repeats: int
     """Calls of a random loss, and how often each call has every sentence."""
     seconds: float
-    """CPU time after which the certificate is given up with an error."""
+    """Wall time after which the certificate is given up with an error."""
 
 
 FULL = Effort(
@@ -163,7 +166,9 @@ FULL = Effort(
     spoiled_steps=16,
     long_rows=1_000,
     long_steps=(1, 4, 16, 64),
-    rare_rows=24_000,
+    row_calls=40,
+    small_calls=1_000,
+    rare_rows=150_000,
     loss_calls=32,
     loss_repeats=10_000,
     seconds=120.0,

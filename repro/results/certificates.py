@@ -1,8 +1,8 @@
 """Stored certificates of sampler presets (results/certificates/NAME.json) and the table of them. A certificate tests
 whether a preset draws from the distribution that it claims (`repro.certify`).
 
-`python -m repro.certify --presets all` writes them; `python -m repro.report` makes
-results/tables/certificates.{md,csv}.
+`python -m repro.certify --presets all` writes them and `python -m scripts.controls` the negative controls;
+`python -m repro.report` makes results/tables/certificates.{md,csv} and controls.{md,csv}.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FOLDER = ROOT / "results" / "certificates"
+CONTROLS = "controls.json"
+"""File of that folder with the negative controls and the tests that see them."""
 Stored = Mapping[str, Any]
 REMEDY = "`python -m repro.certify --presets all` writes them."
 TITLE = "Output distributions of samplers"
@@ -34,6 +36,12 @@ CAPTION = (
     "paths, an upper bound. Adaptive rules: at the number of tokens that they realise. All numbers: "
     "certificates.csv."
 )
+CONTROLS_TITLE = "Wrong samplers and losses, and the tests that see them"
+CONTROLS_CAPTION = (
+    "Negative controls of `python -m repro.certify`: functions of examples/certify with one defect each, certified "
+    "with the default number of samples, and the kinds of tests that refuse them. Each test with its number of steps "
+    "and noise process: controls.csv."
+)
 COLUMNS = ["preset", "claim", "noise", "verdict", "stands", "oracle", "statistic", "space", "steps"]
 COLUMNS += ["tokens_per_step", "value", "se", "true", "best"]
 HEADER = ["preset", "noise", "claim", "verdict", "TV, 3 per step", "TV, 1 per step", "finest TV"]
@@ -46,9 +54,10 @@ def file_name(preset: str) -> str:
 
 
 def read(folder: Path) -> list[Stored]:
-    """The certificates in the *.json files of a folder, sorted by preset; ValueError for a file that is not one."""
+    """The certificates in the *.json files of a folder (but `CONTROLS`), sorted by preset; ValueError for a file that
+    is not one."""
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(path for path in folder.glob("*.json") if path.name != CONTROLS):
         try:
             stored = json.loads(path.read_text("utf-8"))
         except json.JSONDecodeError as error:
@@ -119,3 +128,41 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
         *(at(large[large.oracle == name], 1.0) for name in ("mixed 0.1", "noisy 0.5")),
         *(at(bigram, 1.0) + true, at(kl, 2.0)),
     ]
+
+
+def read_controls(folder: Path) -> list[Stored]:
+    """The negative controls in a folder of certificates, none if it has no such file; ValueError for a file that holds
+    something else."""
+    path, remedy = folder / CONTROLS, "remove it; `python -m scripts.controls` writes it"
+    if not path.is_file():
+        return []
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): {remedy}") from None
+    if not isinstance(found, list) or not all(
+        isinstance(row, dict) and {"name", "kind", "defect", "seen_by"} <= row.keys() for row in found
+    ):
+        raise ValueError(f"{path} is not a list of negative controls: {remedy}")
+    return found
+
+
+def controls_tables(controls: Sequence[Stored]) -> dict[str, str]:
+    """Texts of controls.md (a row for each wrong sampler or loss) and controls.csv (one for each test that sees it); no
+    texts without controls."""
+    from pandas import DataFrame
+    from tabulate import tabulate
+
+    from repro.results.tables.text import csv_text
+
+    if not controls:
+        return {}
+    lines = []
+    for row in controls:
+        kinds = dict.fromkeys(re.sub(r",.*| at \d+ steps", "", test) for test in row["seen_by"])
+        lines.append([row["kind"], row["name"], row["defect"], ", ".join(kinds) or "**no test**"])
+    table = tabulate(lines, headers=["kind", "function", "defect", "seen by"], tablefmt="github")
+    columns = ["kind", "function", "defect", "seen_by"]
+    each = [[row["kind"], row["name"], row["defect"], test] for row in controls for test in row["seen_by"]]
+    text = "\n\n".join([f"# {CONTROLS_TITLE}", CONTROLS_CAPTION, table]) + "\n"
+    return {"controls.md": text, "controls.csv": csv_text(DataFrame(each, columns=columns))}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from repro import certify
-from repro.certify import foreign, loss, presets, sampler
+from repro.certify import foreign, isolated, loss, presets, sampler
 from repro.certify.__main__ import main
 from repro.certify.long import strong, true_rows
 from repro.certify.oracle import OracleDenoiser, oracle_denoiser
@@ -41,6 +41,8 @@ SMALL = replace(
     spoiled_steps=2,
     long_rows=600,
     long_steps=(1, 32),
+    row_calls=12,
+    small_calls=80,
     loss_repeats=500,
     seconds=600.0,
 )
@@ -143,7 +145,8 @@ def test_a_converging_law_passes_and_the_stated_bias_is_seen():
     assert total_variation(near, source.law) > 0.005
 
     def check(law, trial):
-        return sampler._law(source, "uniform", counts_of(law, SMALL.last_rows, trial), [0.1, 0.1], SMALL)
+        counts = counts_of(law, SMALL.last_rows, trial)
+        return sampler._law(source, "uniform", {16: counts, SMALL.steps[-1]: counts}, SMALL.steps[-1])
 
     passed = [check(near, trial) for trial in range(20)]
     assert all(found.stands for found in passed)
@@ -174,11 +177,11 @@ def test_a_mean_of_draws_is_corrected_for_jensen():
 # --- samplers -----------------------------------------------------------------------------------------------
 
 
-def failing(name: str, noise=None) -> list[str]:
+def failing(name: str, noise=None, effort=SMALL) -> list[str]:
     """Names of the checks on an enumerated space that fail."""
     read = example(name, noise)
     return [
-        check.name for n in read.noises for check in sampler._listed(read, n, SMALL)[0] if not check.stands
+        check.name for n in read.noises for check in sampler._listed(read, n, effort)[0] if not check.stands
     ]
 
 
@@ -190,19 +193,20 @@ def test_correct_samplers_pass():
 @pytest.mark.parametrize(
     ("name", "check"),
     [
-        ("uniform:duo_of_mean", "law, uniform"),
-        ("orders:off_by_one", "law, absorbing"),
-        ("orders:low_confidence", "law, absorbing"),
+        ("uniform:duo_of_mean", "law at 64 steps, uniform"),
+        ("orders:off_by_one", "law at 64 steps, absorbing"),
+        ("orders:low_confidence", "law at 64 steps, absorbing"),
         ("orders:one_short", "noise left, absorbing"),
     ],
 )
 def test_wrong_samplers_fail(name, check):
-    assert failing(name) == [check]
+    assert check in failing(name)
 
 
+@pytest.mark.slow
 def test_a_float32_race_draws_no_rare_token():
-    """50,000 ids of 1e-8 (docs/method.md#oracle-34); on an enumerated space the same race passes."""
-    few = replace(SMALL, rare_rows=6_000)
+    """4,000 ids of 2e-8 (docs/method.md#oracle-34); on an enumerated space the same race passes."""
+    few = replace(SMALL, rare_rows=150_000)
     assert failing("ancestral:single") == []
     with torch.no_grad():
         single = sampler._rare(example("ancestral:single"), "absorbing", few)
@@ -213,18 +217,21 @@ def test_a_float32_race_draws_no_rare_token():
 
 def test_rows_that_share_a_draw_or_a_seed_fail():
     def shared(space, n, steps, seed):
-        """Every sentence of a call occurs 250 times."""
-        ids = foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, n // 250, steps, seed)
-        return ids.repeat_interleave(250, 0)
+        """Every sentence of a call occurs 50 times."""
+        ids = foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, n // 50, steps, seed)
+        return ids.repeat_interleave(50, 0)
 
     def fixed_seed(space, n, steps, seed):
         return foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, n, steps, 0)
 
-    for function in (shared, fixed_seed):
+    for function, check in (
+        (shared, "spread of calls, 8 steps, absorbing"),
+        (fixed_seed, "seeds, absorbing"),
+    ):
         function.claims, function.meaning = "law", "x0_mean"
         read = foreign.read(function, "absorbing", 600.0)
-        checks, _ = sampler._listed(read, "absorbing", replace(SMALL, steps=(1, 2, 4), call_rows=5_000))
-        assert "independent rows, absorbing" in [check.name for check in checks if not check.stands]
+        checks, _ = sampler._listed(read, "absorbing", replace(SMALL, steps=(1, 2, 16), call_rows=5_000))
+        assert check in [check.name for check in checks if not check.stands]
 
 
 def test_modes_must_be_likely():
@@ -238,7 +245,7 @@ def test_modes_must_be_likely():
 
 def test_long_sentences_are_tested():
     """An error that only long sentences show: their last tokens are reversed."""
-    from repro.certify.long import long_check
+    from repro.certify.long import long_checks
 
     right = example("ancestral:sample")
 
@@ -249,9 +256,9 @@ def test_long_sentences_are_tested():
         return ids
 
     with torch.no_grad():
-        good, numbers = long_check(right, "absorbing", SMALL, 4.0)
-        bad, _ = long_check(replace(right, call=backwards), "absorbing", SMALL, 4.0)
-    assert good.stands and not bad.stands
+        good, numbers = long_checks(right, "absorbing", SMALL, 4.0)
+        bad, _ = long_checks(replace(right, call=backwards), "absorbing", SMALL, 4.0)
+    assert all(check.stands for check in good) and not any(check.stands for check in bad)
     assert numbers[0].value > 100 * abs(numbers[0].true or 0)
 
 
@@ -262,7 +269,9 @@ def test_the_scheduler_of_diffusers():
     for name in ("temperature_1", "default"):
         checks, evidence = sampler._listed(example(f"diffusers_ddim:{name}", "uniform"), "uniform", quick)
         far[name] = [e.value for e in evidence if e.oracle == "exact" and e.statistic == "total variation"]
-        assert checks[0].stands == (name == "temperature_1")
+        assert [check.stands for check in checks if check.name.startswith("law at 64")] == [
+            name == "temperature_1"
+        ]
     assert far["temperature_1"][0] > 2.5 * far["temperature_1"][1] and min(far["default"]) > 0.15
 
 
@@ -324,11 +333,12 @@ def test_an_improper_score_is_reported():
 
 def test_a_likelihood_sums_to_one():
     def chain(space, x0, seed):
-        first = space.denoise(torch.full_like(x0, space.mask), 1.0)[:, 0]
-        shown = x0.clone()
-        shown[:, 1] = space.mask
-        second = space.denoise(shown, 0.5)[:, 1]
-        return -(first.gather(1, x0[:, :1]) * second.gather(1, x0[:, 1:])).log()[:, 0]
+        nats = torch.zeros(len(x0), dtype=torch.float64)
+        for place in range(space.length):
+            hidden = torch.arange(space.length) >= place
+            p = space.denoise(x0.masked_fill(hidden, space.mask), 0.5)[:, place]
+            nats -= p.gather(1, x0[:, place : place + 1])[:, 0].log()
+        return nats
 
     chain.claims, chain.meaning, chain.draws = "law", "x0_mean", "exact"
     assert certify(chain, effort=SMALL).stands
@@ -344,11 +354,17 @@ TAIL = "\nf.claims, f.meaning = 'law', 'x0_mean'\n"
 MASKS = "torch.full((n, space.length), space.mask)"
 
 
+def here(target, noise, effort):
+    """`isolated.isolated` in this process, which spares its start."""
+    return certify(foreign.load(target), noise, effort)
+
+
 @pytest.fixture
 def line(tmp_path, monkeypatch, capsys):
     """`line(CODE)`: the single error line of `python -m repro.certify FILE.py:f` with exit code 2."""
 
     def of(code: str | None, *flags: str, name: str = "f") -> str:
+        monkeypatch.setattr(isolated, "isolated", here)
         path = tmp_path / "theirs.py"
         if code is not None:
             path.write_text(HEAD + code)
@@ -425,7 +441,7 @@ def test_the_noise_is_inferred():
         of(lambda space: 1 // 0)
 
 
-def test_foreign_output_goes_to_stderr(tmp_path, capsys):
+def test_foreign_output_goes_to_stderr(tmp_path, capfd):
     path = tmp_path / "loud.py"
     text = (
         (EXAMPLES / "losses.py")
@@ -436,11 +452,85 @@ def test_foreign_output_goes_to_stderr(tmp_path, capsys):
     )
     path.write_text("print('hello')\n" + text)
     assert main([f"{path}:masked_exact", "--json"]) == 0
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     found = json.loads(out)
     assert found["stands"] and found["checks"] and "does not" not in found["paragraph"] and "hello" in err
     assert main([f"{path}:dependent"]) == 1
-    assert "DOES NOT STAND" in capsys.readouterr().out
+    assert "DOES NOT STAND" in capfd.readouterr().out
+
+
+RIGHT = """
+import sys
+from dataclasses import dataclass
+import torch
+sys.path.append({examples!r})
+
+@dataclass
+class Settings:
+    weight: float = 1.0
+
+buffer = torch.zeros(100_000, dtype=torch.float64)
+
+def f(space, x0, seed):
+    from losses import masked_exact  # a late import from the same folder
+    out = buffer[: len(x0)]
+    out.copy_(Settings().weight * masked_exact(space, x0, seed))
+    return out
+
+f.claims, f.meaning, f.draws, f.noises = "bound", "x0_mean", "exact", ["absorbing"]
+"""
+
+
+def test_dataclasses_late_imports_and_reused_buffers_are_right(tmp_path):
+    (tmp_path / "theirs.py").write_text(RIGHT.format(examples=str(EXAMPLES)))
+    found = isolated.isolated(f"{tmp_path}/theirs.py:f", None, SMALL)
+    assert found.stands, found.text()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("exits", "ended by itself with exit code 0"), ("hangs", "was still running after")]
+)
+def test_code_that_never_answers_gets_a_verdict(name, says, monkeypatch, capsys):
+    monkeypatch.setattr(isolated, "GRACE", 2.0)
+    assert main([f"{EXAMPLES / 'wrong_samplers.py'}:{name}", "--seconds", "6"]) == 1
+    out = capsys.readouterr().out
+    assert "DOES NOT STAND" in out and says in out
+
+
+def test_every_negative_control_is_seen():
+    """The stored table is about the controls of today, and each is seen by a test."""
+    stored = certificates.read_controls(certificates.FOLDER)
+    functions = [
+        call.__name__
+        for file in ("wrong_samplers", "wrong_losses")
+        for call in foreign.load(f"{EXAMPLES / file}.py:CONTROLS")
+    ]
+    assert [row["name"] for row in stored] == functions
+    assert all(row["seen_by"] for row in stored)
+
+
+WRONG = {
+    "antithetic": "neighbours, 1 steps",
+    "systematic": "spread of calls, 1 steps",
+    "seed_halved": "seeds",
+    "few_steps": "law at 16 steps",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_rows_are_seen(name):
+    assert any(
+        check.startswith(WRONG[name])
+        for check in failing(f"wrong_samplers:{name}", effort=replace(SMALL, row_calls=40))
+    )
+
+
+@pytest.mark.parametrize("name", ["block_means", "clamped_weight", "batch_mean"])
+def test_defects_of_four_tokens_and_of_batches_are_seen(name):
+    read = example(f"wrong_losses:{name}")
+    wanted = "batches" if name == "batch_mean" else "bound, absorbing, 4 tokens, exact denoiser"
+    failed = [check.name for check in loss.certify_loss(read, SMALL).checks if not check.stands]
+    assert any(check.startswith(wanted) for check in failed)
 
 
 # --- presets ------------------------------------------------------------------------------------------------

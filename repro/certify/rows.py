@@ -1,0 +1,143 @@
+"""Are the rows of a sampler independent draws of one law, whatever the call? Calls of other seeds, neighbours, sizes.
+
+Three questions that the law of all rows together cannot answer, each put to calls of a few steps:
+
+    spread       do calls differ as much as independent rows make them: not more (rows that share a draw), and not
+                 less (systematic or antithetic rows); chi-square of sentences by call, two-sided
+    neighbours   does a row depend on the next one, on the one half a call away, or on the same row of the next seed;
+                 chi-square of pairs of sentences, two-sided (Bartlett 1951 for pairs that overlap)
+    sizes        do calls of few rows have the law of calls of many; chi-square of the two samples
+
+And two that need no statistics: the same seed gives the same rows, and another seed gives others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from repro.certify.foreign import Foreign
+from repro.certify.space import Enumerated, Noise, Space
+from repro.certify.verdict import ALPHA, Check, Effort
+from repro.core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STEPS = (1, 8)
+ROWS = 500
+"""Rows of a call."""
+SIZES = (99, 1, 99, 3, 99, 10, 99, 31)
+"""Rows of the small calls, over and over."""
+SMALL_STEPS = 16
+"""Steps of the small calls."""
+BINS = 9
+"""Classes of sentences, by their first two tokens of three, whose pairs are counted."""
+FIRST_SEED = 40_000
+
+
+def row_checks(
+    foreign: Foreign, noise: Noise, source: Enumerated, large: Tensor, effort: Effort
+) -> list[Check]:
+    """All checks of rows; `large` [S] counts of sentences in large calls of SMALL_STEPS steps."""
+    space = Space(noise, source, foreign.meaning)
+    seeds = _seeds(foreign, space, noise)
+    if not seeds.stands:
+        return [seeds]
+    checks = [seeds]
+    for steps in STEPS:
+        calls = [
+            source.cell(foreign.ids(space, ROWS, steps, FIRST_SEED + i)) for i in range(effort.row_calls)
+        ]
+        checks += [_spread(noise, calls, steps), _neighbours(noise, calls, steps, len(source.law))]
+    return [*checks, _sizes(foreign, space, noise, source, large, effort)]
+
+
+def _seeds(foreign: Foreign, space: Space, noise: Noise) -> Check:
+    one, again, other = (foreign.ids(space, 200, 8, FIRST_SEED + seed) for seed in (0, 0, 1))
+    if not bool((one == again).all()):
+        says, stands = (
+            "the same seed gives other rows the second time: draws must come from `seed` alone",
+            False,
+        )
+    elif bool((one == other).all()):
+        says, stands = "two seeds give the same rows", False
+    else:
+        says, stands = "a seed gives the same rows again, another seed gives others", True
+    return Check(name=f"seeds, {noise}", stands=stands, says=says, false_alarm=0.0)
+
+
+def _two_sided(statistic: float, freedom: int) -> float:
+    from scipy.stats import chi2
+
+    return float(2 * min(chi2.sf(statistic, freedom), chi2.cdf(statistic, freedom)))
+
+
+def _chi_square(table: Tensor) -> tuple[float, int]:
+    """Independence of the rows and columns of a table of counts: statistic and degrees of freedom."""
+    table = table[table.sum(1) > 0][:, table.sum(0) > 0].double()
+    expected = table.sum(1, keepdim=True) * table.sum(0) / table.sum()
+    return ((table - expected) ** 2 / expected).sum().item(), (table.shape[0] - 1) * (table.shape[1] - 1)
+
+
+def _spread(noise: Noise, calls: Sequence[Tensor], steps: int) -> Check:
+    cells = max(int(call.max()) for call in calls) + 1
+    statistic, freedom = _chi_square(torch.stack([torch.bincount(call, minlength=cells) for call in calls]))
+    p = _two_sided(statistic, freedom) if freedom else 1.0
+    less = "less" if statistic < freedom else "more"
+    return Check(
+        name=f"spread of calls, {steps} steps, {noise}",
+        stands=p > ALPHA,
+        says=f"{len(calls)} calls of {len(calls[0])} rows differ by chi-square {statistic:.0f} on {freedom} degrees"
+        + ("" if p > ALPHA else f": {less} than independent rows do"),
+        false_alarm=ALPHA,
+    )
+
+
+def _neighbours(noise: Noise, calls: Sequence[Tensor], steps: int, cells: int) -> Check:
+    worst, where, tests = 1.0, "", 0
+    for name, left, right in _pairs([call * BINS // cells for call in calls]):
+        statistic, freedom = _chi_square(
+            torch.bincount(left * BINS + right, minlength=BINS**2).view(BINS, BINS)
+        )
+        p = _two_sided(statistic, freedom) if freedom else 1.0
+        tests += 1
+        if p < worst:
+            worst, where = p, f"rows {name}: chi-square {statistic:.0f} on {freedom} degrees"
+    stands = worst > ALPHA / tests
+    return Check(
+        name=f"neighbours, {steps} steps, {noise}",
+        stands=stands,
+        says=f"{'no row depends on' if stands else 'rows depend on'} its neighbours ({where})",
+        false_alarm=ALPHA,
+    )
+
+
+def _pairs(calls: Sequence[Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Pairs of rows that should know nothing of one another."""
+    half = len(calls[0]) // 2
+    for name, lag in (("next to each other", 1), ("two apart", 2), ("half a call apart", half)):
+        yield name, torch.cat([call[:-lag] for call in calls]), torch.cat([call[lag:] for call in calls])
+    for first, name in ((0, "of the next seed"), (1, "of the next seed but one")):
+        even, odd = calls[first:-1:2], calls[first + 1 :: 2]
+        yield name, torch.cat(list(even)), torch.cat(list(odd))
+
+
+def _sizes(
+    foreign: Foreign, space: Space, noise: Noise, source: Enumerated, large: Tensor, effort: Effort
+) -> Check:
+    counts = torch.zeros_like(large)
+    for i in range(effort.small_calls):
+        ids = foreign.ids(space, SIZES[i % len(SIZES)], SMALL_STEPS, 2 * FIRST_SEED + i)
+        counts += torch.bincount(source.cell(ids), minlength=len(large))
+    statistic, freedom = _chi_square(torch.stack([counts, large]))
+    from scipy.stats import chi2
+
+    p = float(chi2.sf(statistic, freedom))
+    return Check(
+        name=f"sizes of calls, {noise}",
+        stands=p > ALPHA,
+        says=f"{int(counts.sum()):,} rows of calls of {min(SIZES)} to {max(SIZES)} rows against {int(large.sum()):,} of"
+        f" large calls, {SMALL_STEPS} steps: chi-square {statistic:.0f} on {freedom} degrees",
+        false_alarm=ALPHA,
+    )
