@@ -93,7 +93,9 @@ def _answer(cell: PublishedCell, records: Sequence[Record]) -> Verification:
     fit = next(found for found in (labelled(fit, name) for name in cell.of) if found)
     if len({record.cell for record in fit}) > 1:
         return Verification(
-            cell=cell, answer="not comparable", why=f"two evaluations would answer it: {_first_difference(fit)}"
+            cell=cell,
+            answer="not comparable",
+            why=f"two evaluations would answer it: {_first_difference(fit)}",
         )
     return _compared(cell, [metric for record in fit if (metric := _metric(cell, record)) is not None])
 
