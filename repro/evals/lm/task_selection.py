@@ -49,6 +49,7 @@ def find_tasks(name: str, model: Model) -> list[Task]:
         manager, spec = TaskManager(include_defaults=False), load_task_config(source)
         if "task" not in spec or not isinstance(spec["task"], str):
             raise ValueError(f"{name} defines no single task; give it a line 'task: NAME'")
+        _check_metrics(name, spec)
     else:
         source, manager, spec = STANDARD, TaskManager(), name
         if name not in manager.all_tasks:
@@ -64,29 +65,35 @@ def find_tasks(name: str, model: Model) -> list[Task]:
 
 def _loaded(name: str, manager: Any, spec: str | dict[str, Any]) -> dict[str, Any]:
     """lm-eval's task objects by name; ValueError for whatever lm-eval raises about a YAML of the user's."""
-    from jinja2 import TemplateError
-
     try:
         return manager.load(spec)["tasks"]
-    except (OSError, ValueError, TemplateError, OverflowError):
-        raise
-    except Exception as error:
+    except (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, TypeError) as error:
+        if isinstance(error, OverflowError):  # of a template: see `sandboxed`
+            raise
         raise ValueError(
             f"lm-eval cannot build the task {name} ({type(error).__name__}: {error}); check its doc_to_text,"
             " doc_to_choice and doc_to_target against a document"
         ) from error
 
 
-def _check_task(name: str, task: Any) -> None:
-    """ValueError for what lm-eval itself lets pass in a YAML: metrics that it does not know, a negative number of
-    few-shot examples, and a correct answer that is none of the choices (which would count as wrong)."""
+def _check_metrics(name: str, spec: dict[str, Any]) -> None:
+    """ValueError for a metric that lm-eval does not know; lm-eval itself would look for it on the Hub."""
     from lm_eval.api.registry import metric_registry
 
     known = sorted(metric_registry.keys())
-    for each in task.config.metric_list or ():
-        metric = each["metric"]
-        if isinstance(metric, str) and metric not in known and not each.get("hf_evaluate"):
+    for each in spec.get("metric_list") or ():
+        metric = each.get("metric") if isinstance(each, dict) else each
+        if (
+            isinstance(metric, str)
+            and metric not in known
+            and not (isinstance(each, dict) and each.get("hf_evaluate"))
+        ):
             raise ValueError(f"{name}: no metric {metric!r}; {nearest(metric, known)}")
+
+
+def _check_task(name: str, task: Any) -> None:
+    """ValueError for what lm-eval itself lets pass in a YAML: a negative number of few-shot examples, and a correct
+    answer that is none of the choices (which would count as wrong)."""
     if (task.config.num_fewshot or 0) < 0:
         raise ValueError(f"{name}: num_fewshot is {task.config.num_fewshot}; give 0 or more")
     if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
