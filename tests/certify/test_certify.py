@@ -218,8 +218,8 @@ def test_a_float32_race_draws_no_rare_token():
 def test_rows_that_share_a_draw_or_a_seed_fail():
     def shared(space, n, steps, seed):
         """Every sentence of a call occurs 50 times."""
-        ids = foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, n // 50, steps, seed)
-        return ids.repeat_interleave(50, 0)
+        ids = foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, -(-n // 50), steps, seed)
+        return ids.repeat_interleave(50, 0)[:n]
 
     def fixed_seed(space, n, steps, seed):
         return foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample")(space, n, steps, 0)
