@@ -58,8 +58,8 @@ def _ended(target: str, says: str) -> Certificate:
     return Certificate(
         subject=name,
         kind="function",
-        claims="?",
-        meaning="?",
+        claims="unknown",
+        meaning="unknown",
         checks=(check,),
         evidence=(),
         notes=(),

@@ -8,8 +8,8 @@ A random loss is averaged, and exp(-mean of K draws) is too large on average (Je
 a sentence of mean m with error variance v, which is subtracted. Standard errors are computed between calls, since rows
 of one call may share a stratified t, and the limit is a one-sided Student quantile.
 
-Sums are taken over sentences of two and of four tokens, since some defects need four. A random sum that is neither
-clearly right nor clearly wrong is drawn again with four times as many calls, which then decide. A row's loss may not
+Sums are taken over sentences of two and of four tokens, since some defects need four. A random sum on the wrong side of
+1 by more than two standard errors is drawn again with four times as many calls, which then decide. A row's loss may not
 depend on the other rows of its call: it is compared with calls of that sentence alone, and with calls of one to three
 rows.
 
