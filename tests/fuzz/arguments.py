@@ -1,0 +1,207 @@
+"""Cases of arguments: every flag of every command with wrong values, every setting of every part, wrong environments,
+and the arguments of the Python functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fuzz.machine import Case, main_of
+from repro.core import parts, registry
+from repro.core.cli import Parser
+
+SIZE = ("--gen-length", "4", "--steps", "2")
+ORACLE = "oracle:mdlm@nano"
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "repro.sample": ("--ckpt", ORACLE, *SIZE),
+    "repro.evals": ("--ckpt", ORACLE, "--tasks", "law", "--samplers", "ancestral", "--samples", "20", "--tokens-per-step", "all"),
+    "repro.evals plan": ("--ckpt", ORACLE, "--tasks", "law", "--samplers", "ancestral"),
+    "repro.evals cells": ("duo.t5.mdlm.1024", "--plan"),
+    "repro.evals list": ("samplers",),
+    "repro.evals judge": ("samples.jsonl", "--judge", "judge", "--rule", "mdlm"),
+    "repro.report": ("--raw", "raw", "--out", "tables"),
+    "repro.verify": ("raw",),
+    "repro.results check": ("raw",),
+    "repro.results explain": ("a", "b", "--raw", "raw"),
+    "repro.results flips": ("a.jsonl", "b.jsonl"),
+    "repro.results publish": ("raw",),
+    "repro.checkpoint show": ("run",),
+    "repro.checkpoint inspect": ("run",),
+    "repro.checkpoint diff": ("run", "run"),
+    "repro.checkpoint export": ("run", "--hf", "hf"),
+    "repro.checkpoint convert": ("run", "--out", "out"),
+    "repro.checkpoint parity": ("run", "--fixture", "fixture"),
+    "repro.certify": ("ancestral.py:step", "--rows", "300", "--seconds", "1"),
+    "repro.recipes.mdlm": ("--plan",),
+    "repro.recipes.duo": ("--scale", "nano", "--print"),
+    "repro.recipes.ar": ("--plan", "--engine", "ddp", "--gpus", "1"),
+    "repro.recipes.llada": ("--scale", "nano", "--plan"),
+}
+"""Command -> arguments with which it succeeds soon, or fails because the file is not there."""
+WORLD = {
+    **{"repro.report": "records", "repro.verify": "records", "repro.certify": "functions"},
+    **{f"repro.results {name}": "records" for name in ("check", "explain", "flips", "publish")},
+    **{f"repro.checkpoint {name}": "mdlm_run" for name in ("show", "inspect", "diff", "export", "convert", "parity")},
+    "repro.evals judge": "judge",
+}
+TEXTS = (
+    *("", " ", "-1", "0", "1.5", "nan", "inf", "-inf", "1e400", "0x10", "1_0", "99999999999999999999", "zzz", "../..", "/"),
+    *("/dev/zero", "/dev/null", "/proc/self/mem", "a" * 5000, "é\u202e", "[1]", '{"a": 1}', "null", "true", ",", ";", ":", "="),
+    *("a:b=c", "x=1", "\x1b[31m", "@", "a@b", "~", "*", "%s", "{}", "\n", "--", "-"),
+)  # fmt: skip
+NUMBER = re.compile(r"\d{1,12}")
+"""Texts that a flag of a whole number may take."""
+FREE = {
+    *("--prompt", "--out", "--hf", "--trace", "--raw", "--certificates", "--json", "--watch"),
+}
+"""Flags for which other texts are right values too."""
+
+
+def cases() -> list[Case]:
+    return [*_flags(), *_words(), *_settings(), *_presets(), *_tasks(), *_environment(), *_python()]
+
+
+class _Caught(Exception):
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
+
+
+def parser(program: str, words: list[str]) -> Parser:
+    """The argument parser that a command uses."""
+
+    def caught(self: Parser, args: Any = None, namespace: Any = None) -> Any:
+        raise _Caught(self)
+
+    plain = Parser.parse_args
+    from repro.evals.cli import _Parser
+
+    inner = _Parser.parse_args
+    Parser.parse_args, _Parser.parse_args = caught, caught  # type: ignore[method-assign]
+    try:
+        main_of(program)[0](words)
+    except _Caught as found:
+        return found.parser
+    finally:
+        Parser.parse_args, _Parser.parse_args = plain, inner  # type: ignore[method-assign]
+    raise AssertionError(f"{program} reads no arguments")
+
+
+def _flags() -> Iterator[Case]:
+    """Every flag of every command with each of `TEXTS`, twice, and without a value."""
+    for command, words in COMMANDS.items():
+        program, *sub = command.split()
+        world = WORLD.get(command, "")
+        flags = [a for a in parser(program, [*sub, *words])._options() if a.option_strings and a.dest != "help"]
+        for flag in dict.fromkeys(action.option_strings[0] for action in flags):
+            action = next(a for a in flags if a.option_strings[0] == flag)
+            kept = _without(words, flag)
+            argv = (program, *sub, *kept)
+            yield Case("flags", f"{command} {flag} twice", world, (*argv, flag, "1", flag, "1"), (flag,))
+            yield Case("flags", f"{command} {flag} misspelt", world, (*argv, f"{flag}x", "1"), (flag,))
+            if action.nargs == 0:
+                yield Case("flags", f"{command} {flag}=1", world, (*argv, f"{flag}=1"), (flag,))
+                continue
+            for text in TEXTS:
+                shown = text[:20]
+                yield Case(
+                    "flags", f"{command} {flag} {shown!r}", world, (*argv, f"{flag}={text}"),
+                    (flag, shown.strip() or flag, *_tokens(text)), valid=True, writes=("*",),
+                )  # fmt: skip
+
+
+def _tokens(text: str) -> tuple[str, ...]:
+    """Parts of a value by which a message may name it."""
+    return tuple(each for each in re.split(r"[,;:=]", text) if len(each) > 1)[:3] + (repr(text), json.dumps(text))
+
+
+def _without(words: tuple[str, ...], flag: str) -> tuple[str, ...]:
+    if flag not in words:
+        return words
+    at = words.index(flag)
+    more = at + 1 < len(words) and not words[at + 1].startswith("--")
+    return (*words[:at], *words[at + 1 + more :])
+
+
+def _words() -> Iterator[Case]:
+    """Positional arguments and subcommands that do not exist."""
+    for command in COMMANDS:
+        program, *sub = command.split()
+        for text in TEXTS:
+            if text.startswith("-"):
+                continue
+            named = (text[:20].strip() or "argument", *_tokens(text), "give", "checkpoint", "no ")
+            yield Case("words", f"{command} {text[:20]!r}", WORLD.get(command, ""), (program, *sub, text), named, valid=True, writes=("*",))
+
+
+SETTINGS = ("null", "true", "-1", "0", "1.5", "1e30", "1e400", "NaN", '"zzz"', "zzz", "[]", "{}", '{"part": "zzz"}', "", "[[[[1]]]]")
+
+
+def _settings() -> Iterator[Case]:
+    """Every setting of a recipe with wrong values, planned and printed."""
+    from repro.recipes.command import select
+
+    for name in ("mdlm", "duo", "llada", "ar", "duo_owt_distilled"):
+        recipe = select(registry.recipe(name), "nano", [])
+        for pin in parts.leaves(recipe):
+            for value in SETTINGS:
+                argv = (f"repro.recipes.{name}", "--scale", "nano", "--plan", "--set", f"{pin}={value}")
+                yield Case("settings", f"{name} {pin}={value}", "", argv, (pin, pin.rpartition(".")[2], value), valid=True)
+
+
+def _presets() -> Iterator[Case]:
+    """Every setting of every sampler preset with wrong values."""
+    from repro.samplers.presets import PRESETS, preset
+
+    for name in PRESETS:
+        rule = preset(name)
+        fields = [f.name for f in dataclasses.fields(rule)] if dataclasses.is_dataclass(rule) else []
+        for field in fields:
+            for value in ("-1", "0", "1.5", "NaN", "zzz", "[]", "null", "true", "1e30"):
+                text = f"{name}:{field}={value}"
+                argv = ("repro.sample", "--ckpt", ORACLE, *SIZE, "--sampler", text)
+                yield Case("presets", text, "", argv, (field, value, name), valid=True)
+
+
+def _tasks() -> Iterator[Case]:
+    base = COMMANDS["repro.evals"]
+    for name in ("--tasks", "--estimator", "--cache", "--suite", "--tokens-per-step", "--seeds", "--corpus"):
+        kept = _without(base, name)
+        for text in ("law:samples=-1", "law:samples=1e9,name=x", "law:", "law:x", "a,b", "law,law", "0", "-1", "nan", "dual:refresh=0",
+                     "dual:refresh=x", "prefix:x=1", "levels:n=0", "subsets;subsets", "x.yaml", "../x.yaml", "sotu:a=b", "x/y:split=",
+                     "a/b/c", "1,1", "1,,2", "all,all", "nano.toml", "flagship", "../suites/nano", "nano/../nano"):  # fmt: skip
+            yield Case("tasks", f"{name} {text}", "", ("repro.evals", *kept, f"{name}={text}"), (text, *_tokens(text), *text.split(",")), valid=True, writes=("runs*",))
+
+
+def _environment() -> Iterator[Case]:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "REPRO_RUNS", "OMP_NUM_THREADS", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED",
+                 "FSDP_VERSION", "ACCELERATE_MIXED_PRECISION", "MASTER_PORT", "HF_HUB_OFFLINE", "COLUMNS"):  # fmt: skip
+        for value in ("", "x", "-1", "1.5", "99999999999999999999", "/dev/null"):
+            for argv in (("repro.sample", *COMMANDS["repro.sample"]), ("repro.recipes.mdlm", "--scale", "nano", "--steps", "1", "--out", "run", *_small())):
+                yield Case("environment", f"{argv[0]} {name}={value}", "", argv, (name, value or name), environment={name: value}, valid=True, writes=("run*", "*"))
+
+
+def _small() -> tuple[str, ...]:
+    from helpers.toy import overrides
+
+    return tuple(word for pin in overrides("mdlm") for word in ("--set", pin))
+
+
+def _python() -> Iterator[Case]:
+    values = [None, True, -1, 0, 1.5, 10**9, "zzz", "", [], {}, [None], "/dev/zero"]
+
+    def case(function: str, given: list[Any], named: dict[str, Any], what: str, texts: tuple[str, ...]) -> Case:
+        argv = (f"python:{function}", json.dumps(given), json.dumps(named))
+        return Case("Python functions", f"{function} {what}", "", argv, texts, valid=True, writes=("runs*",))
+
+    for value in values:
+        yield case("load", [value], {}, repr(value), (str(value), "checkpoint"))
+        for name in ("weights", "precision", "template"):
+            yield case("load", [ORACLE], {name: value}, f"{name}={value!r}", (name, repr(value), str(value)))
+        for name in ("prompts", "n", "sampler", "gen_length", "block_length", "steps", "seed", "cache"):
+            yield case("sample", [ORACLE], {"gen_length": 4, "steps": 2, name: value}, f"{name}={value!r}", (name, repr(value), str(value)))
+        for name in ("samplers", "tasks", "samples", "seeds", "limit", "suite", "tokens_per_step", "out", "batch"):
+            named = {"tasks": ["law"], "samplers": ["ancestral"], "samples": 20, name: value}
+            yield case("score", [ORACLE], named, f"{name}={value!r}", (name, repr(value), str(value)))

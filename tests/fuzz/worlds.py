@@ -1,0 +1,203 @@
+"""Small valid inputs of every kind, each in a folder of its own, which the cases copy and spoil."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from helpers import lm_worlds, released, tiny_tokenizer
+from helpers.toy import toy
+
+from repro.core.files import ROOT
+
+TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+TOKENS = {"chat_template": TEMPLATE, "bos_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]"}
+TASK = """\
+task: capitals
+dataset_path: json
+dataset_kwargs:
+  data_files: {test: rows.jsonl}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{start}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{answer}}"
+target_delimiter: ""
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+metadata: {version: 1.0}
+"""
+
+
+def build(out: Path) -> None:
+    """Write every world below `out`."""
+    tokenizer = tiny_tokenizer.save(out / "tokenizer") / "tokenizer.json"
+    for name in RELEASES:
+        _release(out / name / "weights", name, tokenizer)
+    for name, make in OTHERS.items():
+        (out / name).mkdir()
+        make(out / name)
+
+
+# --- released weights ----------------------------------------------------------------------------------------------
+RELEASES = ("llada", "duo", "mdlm", "bd3", "dream", "llama", "gpt2", "modernbert")
+
+
+def _release(folder: Path, name: str, tokenizer: Path) -> None:
+    if name in ("llama", "gpt2", "modernbert"):
+        _by_transformers(folder, name)
+        shutil.copy(tokenizer, folder)
+    else:
+        getattr(released, name)(folder, tokenizer)
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENS), "utf-8")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 4]}), "utf-8")
+
+
+def _by_transformers(folder: Path, name: str) -> None:
+    import transformers as hf
+
+    torch.manual_seed(0)
+    small = {"vocab_size": released.V, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+    network: torch.nn.Module
+    if name == "llama":
+        network = hf.LlamaForCausalLM(
+            hf.LlamaConfig(**{**released.LIKE_LLAMA, **small}, max_position_embeddings=64)
+        )
+    elif name == "gpt2":
+        network = hf.GPT2LMHeadModel(hf.GPT2Config(**small, n_embd=32, n_layer=2, n_head=4, n_positions=64))
+    else:
+        network = hf.ModernBertForMaskedLM(
+            hf.ModernBertConfig(
+                **released.SIZES, **{k: v for k, v in small.items() if k != "vocab_size"},
+                intermediate_size=48, max_position_embeddings=64, global_attn_every_n_layers=2, local_attention=16,
+                cls_token_id=1, sep_token_id=2,
+            )
+        )  # fmt: skip
+    network.eval().save_pretrained(folder)
+
+
+# --- our own files -------------------------------------------------------------------------------------------------
+def _run(recipe: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        from repro.training.loop import train
+
+        train(toy(recipe), seed=0, out=folder / "run", stop=1, resume=False)
+
+    return make
+
+
+def _records(folder: Path) -> None:
+    raw = folder / "raw"
+    raw.mkdir()
+    for name in ("ar@nano.text-s1.nano.text.jsonl", "ar@nano.text-s2.nano.text.jsonl"):
+        shutil.copy(ROOT / "results" / "raw" / name, raw)
+    item = {"doc_id": 0, "filter": "none", "doc_hash": "a", "prompt_hash": "b", "metrics": {"acc": 1.0}}
+    for name, values in (("a", (1.0, 0.0, 1.0)), ("b", (0.0, 0.0, 1.0))):
+        items = [{**item, "doc_id": i, "doc_hash": f"h{i}", "metrics": {"acc": v}} for i, v in enumerate(values)]
+        _lines(folder / f"{name}.jsonl", items)
+
+
+def _lines(path: Path, rows: list) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def _certificates(folder: Path) -> None:
+    (folder / "certificates").mkdir()
+    (folder / "raw").mkdir()
+    shutil.copy(ROOT / "results" / "raw" / "ar@nano.text-s1.nano.text.jsonl", folder / "raw")
+    for name in ("ancestral.json", "controls.json"):
+        shutil.copy(ROOT / "results" / "certificates" / name, folder / "certificates")
+
+
+def _judge(folder: Path) -> None:
+    from repro.processes.left_to_right import LeftToRight
+
+    lm_worlds.save(lm_worlds.model(LeftToRight()), folder / "judge")
+    words = [" ".join(lm_worlds.words(i, 12)) for i in range(12)]
+    _lines(folder / "samples.jsonl", [{"text": text} for text in words[:4]])
+    _lines(folder / "ids.jsonl", [{"ids": [1, 2, 3, 4, 5, 6]} for _ in range(4)])
+    _lines(folder / "real.jsonl", [{"text": text} for text in words])
+
+
+def _pickled(folder: Path) -> None:
+    made, weights = released.duo(folder / "made", folder.parent / "tokenizer" / "tokenizer.json")
+    (folder / "pickled").mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(made / name, folder / "pickled")
+    torch.save({"state_dict": dict(weights)}, folder / "pickled" / "last.ckpt")
+    shutil.rmtree(made)
+
+
+def _text(folder: Path) -> None:
+    """A run on text, a task of the user, and corpora."""
+    _text_run(folder)
+    (folder / "task.yaml").write_text(TASK, "utf-8")
+    rows = [{"start": "the ", "choices": ["end", "law"], "answer": i % 2} for i in range(2)]
+    _lines(folder / "rows.jsonl", rows)
+    (folder / "corpus.txt").write_text("the people of the states\n\nthe law of the land\n", "utf-8")
+    _lines(folder / "corpus.jsonl", [{"text": "the people"}, {"text": "of the states"}])
+
+
+def _text_run(folder: Path) -> None:
+    from repro.core import registry
+    from repro.recipes.command import select
+    from repro.training.loop import train
+
+    small = ["backbone.width=32", "backbone.ffn=64", "batch=4", "micro_batch=4", "steps=1", "heldout_rows=4"]
+    recipe = select(registry.recipe("mdlm"), "nano.text", small)
+    train(recipe, seed=0, out=folder / "run", stop=1, resume=False)
+
+
+def _parity(folder: Path) -> None:
+    from repro.evals.published import parity
+    from repro.model import load
+
+    released.duo(folder / "weights", folder.parent / "tokenizer" / "tokenizer.json")
+    parity.record(load(folder / "weights"), folder / "fixture")
+
+
+def _published(folder: Path) -> None:
+    shutil.copy(ROOT / "evals" / "published.toml", folder)
+    for name in ("checkpoints", "corpora", "reproduction"):
+        shutil.copy(ROOT / "evals" / f"{name}.toml", folder)
+    shutil.copy(ROOT / "evals" / "suites" / "nano.toml", folder)
+    shutil.copy(ROOT / "evals" / "suites" / "silver.toml", folder)
+    (folder / "raw").mkdir()
+    shutil.copy(ROOT / "results" / "raw" / "ar@nano.text-s1.nano.text.jsonl", folder / "raw")
+
+
+def _functions(folder: Path) -> None:
+    for name in ("ancestral.py", "losses.py"):
+        shutil.copy(ROOT / "examples" / "certify" / name, folder)
+
+
+OTHERS: dict[str, Callable[[Path], None]] = {
+    "mdlm_run": _run("mdlm"),
+    "ar_run": _run("ar"),
+    "records": _records,
+    "certificates": _certificates,
+    "judge": _judge,
+    "pickled": _pickled,
+    "text": _text,
+    "parity": _parity,
+    "published": _published,
+    "functions": _functions,
+}
+
+
+def header(path: Path) -> tuple[dict, bytes]:
+    """The header of a safetensors file, and the bytes behind it."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def write_header(path: Path, head: dict, rest: bytes) -> None:
+    """Write a safetensors file with the header `head`, however wrong, before the bytes `rest`."""
+    text = json.dumps(head).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + rest)
+
+
