@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
-from repro.core.errors import Stopped, Usage, nearest, one_line
+from repro.core.errors import Stopped, Usage, nearest, one_line, out_of_memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,7 +92,9 @@ def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
     except Stopped as stop:
         print(f"{prog}: {one_line(stop)}", file=sys.stderr)
         code = 143
-    except (ValueError, argparse.ArgumentTypeError, OSError) as error:
+    except (ValueError, argparse.ArgumentTypeError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not out_of_memory(error):
+            raise  # torch's is a RuntimeError
         print(f"{prog}: {one_line(error)}", file=sys.stderr)
         code = 2
     sys.exit(code)

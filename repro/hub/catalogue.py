@@ -17,11 +17,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
+from repro.core.reading import read_toml
 from repro.data.corpus import UNRESOLVED
 from repro.models.backbone import Size
 
@@ -128,10 +128,7 @@ class _CatalogueFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 @lru_cache(maxsize=8)
 def read(path: Path = FILE) -> Mapping[str, Entry]:
     """Hub name -> entry of each checkpoint in the TOML file, parsed once per process; ValueError for a wrong field."""
-    try:
-        found = msgspec.toml.decode(path.read_bytes(), type=_CatalogueFile).checkpoint
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}".replace("`", "'")) from None
+    found = read_toml(path, _CatalogueFile).checkpoint
     for what in ("name", "folder"):
         twice = [name for name, n in Counter(getattr(each, what) for each in found).items() if n > 1]
         if twice:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from repro.core.files import atomically
 from repro.core.lazy import torch
+from repro.core.reading import foreign, regular
 from repro.hub import layout as layouts
 from repro.hub.mapping import PICKLES, WHOLE, TensorNames
 
@@ -167,19 +168,8 @@ def read_pickle(path: Path, weights: Literal["raw", "ema"], names: TensorNames) 
     Raises ValueError, with a one-line message, if the file is not a PyTorch zip, holds no tensors, or (for "ema") holds
     no averages of the weights' shapes.
     """
-    try:
+    with foreign(regular(path), "zip of PyTorch 1.6 or later"):
         whole = _load(path)
-    except (
-        *(zipfile.BadZipFile, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError),
-        *(
-            AttributeError,
-            IndexError,
-            RuntimeError,
-        ),  # inconsistent instructions, or a view outside its storage
-    ) as error:
-        raise ValueError(
-            f"{path} is truncated or not a zip of PyTorch 1.6 or later ({error}); copy it again"
-        ) from None
     whole = whole if isinstance(whole, Mapping) else {}
     state = whole.get("state_dict", whole)
     tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}

@@ -9,7 +9,6 @@ line to `LAYOUTS` of `repro.core.registry`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from repro.core import parts
 from repro.core.errors import nearest
+from repro.core.reading import read_json
 from repro.core.registry import LAYOUTS, resolve
 from repro.hub.mapping import TensorNames
 from repro.models.backbone import Backbone
@@ -36,6 +36,10 @@ COUNTS = (
     *("n_head", "canvas_length"),
 )  # fmt: skip
 """Fields of config.json that must be positive integers in every family that has them."""
+LAYERS = ("n_blocks", "n_layers", "num_hidden_layers", "n_layer")
+"""Those of `COUNTS` that are numbers of layers."""
+LARGEST, DEEPEST = 1 << 24, 1000
+"""Largest width, length or vocabulary size, and number of layers: a forged number would take hours or all memory."""
 HEADS = (("hidden_dim", "n_heads"), ("d_model", "n_heads"), ("n_embd", "n_head"))
 """Pairs of fields of config.json: a width, and the number of heads that must divide it."""
 NUMBERS = ("rope_theta", "rms_norm_eps", "norm_eps", "layer_norm_epsilon")
@@ -75,28 +79,31 @@ def read_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is missing; copy the configuration of these weights there")
-    config = read_json(path)
+    config = read_json(path, dict)
     text = config.get("text_config")
     return {**text, **config} if isinstance(text, dict) else config
 
 
-def read_json(path: Path) -> Config:
-    """The JSON object in a file; ValueError, with a one-line message, if the file does not hold one."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); copy it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is not a JSON object; copy it again")
-    return found
-
-
 def positive(path: Path, config: Config, field: str) -> int:
-    """The value of a field of the config.json at `path`; ValueError if it is not a positive integer."""
-    value = config[field]
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{path}: {field} is {value!r}, not a positive integer; copy it again")
+    """The value of a field of the config.json at `path`; ValueError if it is not a positive integer up to `LARGEST`, or
+    `DEEPEST` for a number of layers."""
+    value, largest = config[field], DEEPEST if field in LAYERS else LARGEST
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+        raise ValueError(f"{path}: {field} is {value!r}, not an integer from 1 to {largest}; copy it again")
     return value
+
+
+def token_ids(path: Path, config: Config, field: str, total: int) -> list[int]:
+    """The token ids in a field of the JSON object at `path`: one, several, or none (null); ValueError for what is no id
+    below `total`."""
+    value = config.get(field)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    for each in ids:
+        if not isinstance(each, int) or isinstance(each, bool) or not 0 <= each < total:
+            raise ValueError(
+                f"{path}: {field} is {value!r}, not an id from 0 to {total - 1}; correct it, or write null for none"
+            )
+    return ids
 
 
 def find(config: Config) -> tuple[str, Layout | None]:
@@ -142,8 +149,8 @@ def _check(path: Path, config: Config, layout: Layout) -> None:
             positive(path, config, field)
     for field in NUMBERS:
         value = config.get(field, 1.0)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{path}: {field} is {value!r}, not a number; copy it again")
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise ValueError(f"{path}: {field} is {value!r}, not a positive number; copy it again")
     for width, heads in HEADS:
         if width in config and heads in config and config[width] % config[heads]:
             raise ValueError(

@@ -8,12 +8,15 @@ Peak memory is that of the network and of one stored tensor.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from repro.core.reading import foreign, read_json, regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +49,12 @@ class TensorNames:
 def within(prefix: str, names: Iterable[str]) -> dict[str, str]:
     """Each tensor name -> PREFIX.NAME, for networks that hold a module of transformers at `prefix`."""
     return {name: f"{prefix}.{name}" for name in names}
+
+
+class _Index(Struct, frozen=True):
+    """Content of `INDEX`: the file of each tensor."""
+
+    weight_map: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -143,15 +152,14 @@ def fill(folder: Path, stored: Sequence[StoredTensor], parameters: Mapping[str, 
 def shards(folder: Path) -> list[str]:
     """Names of a folder's safetensors files; ValueError if there are none, or if one listed in its index is missing."""
     if (folder / INDEX).is_file():
-        try:
-            index = json.loads((folder / INDEX).read_text("utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            index = None
-        named = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
-            raise ValueError(f"{folder / INDEX} is not an index of shards; copy it again")
-        files = sorted(set(named.values()))
+        files = sorted(set(read_json(folder / INDEX, _Index).weight_map.values()))
+        if not files:
+            raise ValueError(f"{folder / INDEX} names no shards; copy it again")
         for file in files:
+            if file != Path(file).name or not file.endswith(".safetensors"):
+                raise ValueError(
+                    f"{folder / INDEX} names {file!r}, no safetensors file beside it; copy it again"
+                )
             if not (folder / file).is_file():
                 raise ValueError(
                     f"{folder / file} is missing; {INDEX} names {len(files)} shards, copy them all"
@@ -170,16 +178,13 @@ def shards(folder: Path) -> list[str]:
 
 def _tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each tensor of a safetensors file, by name, from the header alone."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     found = {}
-    try:
-        with safe_open(path, "pt") as shard:
-            for name in shard.keys():  # noqa: SIM118 (a shard is not a dict)
-                header = shard.get_slice(name)
-                found[name] = (tuple(header.get_shape()), header.get_dtype())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from None
+    with foreign(regular(path), "safetensors file"), safe_open(path, "pt") as shard:
+        for name in shard.keys():  # noqa: SIM118 (a shard is not a dict)
+            header = shard.get_slice(name)
+            found[name] = (tuple(header.get_shape()), header.get_dtype())
     return found
 
 

@@ -8,7 +8,7 @@ Nothing in the folder is executed, and no pickle is read.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Literal
 from repro.core import parts, registry
 from repro.core.files import file_digest
 from repro.core.parts import Part, part
+from repro.core.reading import read_json, read_text
 from repro.data import sources
 from repro.data.corpus import Data
-from repro.data.released import Released, store_tokenizer
+from repro.data.released import Released, read_tokenizer, store_tokenizer
 from repro.hub import layout as layouts
 from repro.hub import mapping
 from repro.hub.layout import Config, Layout
@@ -115,7 +116,7 @@ def files(opened: Opened) -> list[str]:
 
 def is_release(folder: Path) -> bool:
     """Whether a folder holds released weights rather than a training run of this suite."""
-    return (folder / "config.json").is_file() and not (folder / "state.json").is_file()
+    return os.path.lexists(folder / "config.json") and not (folder / "state.json").is_file()
 
 
 def open_release(folder: Path, name: str | None = None, template: Template = "none") -> Opened:
@@ -186,17 +187,9 @@ def _blank(release: Release) -> Denoiser:
 
 def _data(folder: Path, layout: Layout, config: Config) -> Released:
     """Tokenizer, vocabulary size and special ids of a folder; ValueError if the network has fewer ids."""
-    from tokenizers import Tokenizer
-
     path = folder / TOKENIZER
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; copy the tokenizer of these weights beside them")
     total, length = (_first(folder, config, fields) for fields in (layouts.VOCAB_SIZES, layouts.LENGTHS))
-    try:
-        json.loads(path.read_text("utf-8"))["model"]["vocab"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is truncated or not a tokenizer; copy it again") from None
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = read_tokenizer(path)
     vocab_size = tokenizer.get_vocab_size()
     if vocab_size > total:
         raise ValueError(
@@ -208,9 +201,9 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
         size=total - 1 if mask == total - 1 else total,
         total=total,
         mask=mask,
-        bos=_special(folder, config, tokenizer, "bos"),
-        eos=_special(folder, config, tokenizer, "eos"),
-        pad=_special(folder, config, tokenizer, "pad"),
+        bos=_special(folder, config, tokenizer, "bos", total),
+        eos=_special(folder, config, tokenizer, "eos", total),
+        pad=_special(folder, config, tokenizer, "pad", total),
         length=length,
     )
 
@@ -225,8 +218,8 @@ def _templated(folder: Path, layout: Layout, data: Released, template: Template)
     config = _tokenizer_config(folder)
     if template == "own":
         file = folder / JINJA
-        text = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
-        if not isinstance(text, str):
+        text = read_text(file) if file.is_file() else config.get("chat_template")
+        if not isinstance(text, str) or not text.strip():
             raise ValueError(
                 f"{folder / TOKENIZER_CONFIG} has no chat_template, and there is no {JINJA}; use --chat-template none"
             )
@@ -247,9 +240,13 @@ def _templated(folder: Path, layout: Layout, data: Released, template: Template)
 
 
 def _token(config: Config, kind: str) -> str:
-    """The text of the special token `kind` ("bos", "eos", ...) in a tokenizer_config.json; empty if there is none."""
+    """The text of the special token `kind` ("bos", "eos", ...) in a tokenizer_config.json; empty if there is none.
+    ValueError for one that is no text."""
     token = config.get(f"{kind}_token")
-    return (token.get("content") if isinstance(token, dict) else token) or ""
+    found = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(found, str | None):
+        raise ValueError(f"{TOKENIZER_CONFIG}: {kind}_token is {token!r}, not a text; copy it again")
+    return found or ""
 
 
 def _first(folder: Path, config: Config, fields: Sequence[str]) -> int:
@@ -265,37 +262,51 @@ def _first(folder: Path, config: Config, fields: Sequence[str]) -> int:
 def _mask(path: Path, layout: Layout, config: Config, tokenizer: Tokenizer, total: int) -> int | None:
     if layout.mask is None:
         return None
-    mask = total - 1 if layout.mask == "last" else config.get(layout.mask, tokenizer.token_to_id(layout.mask))
-    if mask is None or not 0 <= mask < total:
+    if layout.mask == "last":
+        return total - 1
+    found = {layout.mask: config.get(layout.mask, tokenizer.token_to_id(layout.mask))}
+    ids = layouts.token_ids(path.with_name("config.json"), found, layout.mask, total)
+    if len(ids) != 1:
         raise ValueError(
             f"{path}: the mask {layout.mask!r} has no id below {total}; add it to config.json or to the tokenizer"
         )
-    return mask
+    return ids[0]
 
 
-def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str) -> int | None:
+def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str, total: int) -> int | None:
     """The id of the special token `kind` ("bos", "eos", "pad"), the first if there are several, or None: from
     config.json, else from tokenizer_config.json."""
-    value = config.get(f"{kind}_token_id")
-    if value is None:
-        content = _token(_tokenizer_config(folder), kind)
-        return tokenizer.token_to_id(content) if content else None
-    return value[0] if isinstance(value, list) else value
+    ids = layouts.token_ids(folder / "config.json", config, f"{kind}_token_id", total)
+    if ids:
+        return ids[0]
+    content = _token(_tokenizer_config(folder), kind)
+    found = tokenizer.token_to_id(content) if content else None
+    if content and found is None:
+        raise ValueError(
+            f"{folder / TOKENIZER_CONFIG}: {kind}_token is {content!r}, which is no token of {TOKENIZER}; correct it"
+        )
+    return found
 
 
 def stop_ids(folder: Path, data: Data) -> tuple[int, ...]:
     """Ids that end a text of these weights: EOS, and those of generation_config.json (for example ends of a turn)."""
     path = folder / "generation_config.json"
-    value = layouts.read_json(path).get("eos_token_id") if path.is_file() else None
-    named = value if isinstance(value, list) else [value]
-    ids = [data.vocabulary().eos, *named]
-    return tuple(dict.fromkeys(each for each in ids if isinstance(each, int) and not isinstance(each, bool)))
+    vocabulary, config = data.vocabulary(), _optional(path)
+    named = layouts.token_ids(path, config, "eos_token_id", vocabulary.total)
+    ids = tuple(dict.fromkeys((*(() if vocabulary.eos is None else (vocabulary.eos,)), *named)))
+    if vocabulary.mask in ids:
+        raise ValueError(f"{path.parent}: the mask {vocabulary.mask} is an id that ends a text; correct eos_token_id")
+    return ids
 
 
 def _tokenizer_config(folder: Path) -> Config:
     """The fields of a folder's tokenizer_config.json; empty if the folder has none."""
-    path = folder / TOKENIZER_CONFIG
-    return layouts.read_json(path) if path.is_file() else {}
+    return _optional(folder / TOKENIZER_CONFIG)
+
+
+def _optional(path: Path) -> Config:
+    """The JSON object in a file; empty if there is no such file."""
+    return read_json(path, dict) if os.path.lexists(path) else {}
 
 
 def table(tensors: Sequence[StoredTensor]) -> list[str]:

@@ -58,19 +58,20 @@ class OwnChat(Templated):
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of the prompt with `text` as the user's turn; ValueError if the template cannot be rendered."""
-        from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        from repro.core.templates import Refused, limited, refuse_power
+
         try:
-            (rendered,), _ = render_jinja_template(
-                [[{"role": "user", "content": text}]],
-                chat_template=self.template,
-                add_generation_prompt=True,
-                bos_token=self.bos,
-                eos_token=self.eos,
-            )
-        except TemplateError as error:
-            raise ValueError(
-                f"the tokenizer's chat template cannot be rendered ({error}); use --chat-template none"
-            ) from None
+            with limited("the tokenizer's chat template"):
+                refuse_power(self.template)
+                (rendered,), _ = render_jinja_template(
+                    [[{"role": "user", "content": text}]],
+                    chat_template=self.template,
+                    add_generation_prompt=True,
+                    bos_token=self.bos,
+                    eos_token=self.eos,
+                )
+        except Refused as error:
+            raise ValueError(f"{error}; use --chat-template none") from None
         return self.encode(rendered)

@@ -7,13 +7,15 @@ whether a preset draws from the distribution that it claims (`repro.certify`).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from repro.core.files import ROOT
+from repro.core.reading import convert, read_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -48,6 +50,43 @@ HEADER = ["preset", "noise", "claim", "verdict", "TV, 3 per step", "TV, 1 per st
 HEADER += ["mixed", "noisy", "bigram", "KL, 2 per step"]
 
 
+class _Verdict(Struct):
+    noise: str
+    kind: str
+    stands: bool
+    says: str
+
+
+class _Number(Struct):
+    noise: str
+    oracle: str
+    statistic: str
+    space: str
+    steps: int | None
+    tokens_per_step: float | None
+    value: float
+    se: float | None
+    true: float | None
+    best: float | None
+
+
+class _Certificate(Struct):
+    """The fields of a stored certificate that its tables read."""
+
+    preset: str
+    digest: str
+    claim: str
+    verdicts: list[_Verdict]
+    numbers: list[_Number]
+
+
+class _Control(Struct):
+    name: str
+    kind: str
+    defect: str
+    seen_by: list[str]
+
+
 def file_name(preset: str) -> str:
     """File name of the certificate of a preset: `random:temperature=1.0` -> `random_temperature=1.0.json`."""
     return re.sub(r"[^A-Za-z0-9_.=+-]", "_", preset) + ".json"
@@ -58,15 +97,13 @@ def read(folder: Path) -> list[Stored]:
     is not one."""
     found = []
     for path in sorted(path for path in folder.glob("*.json") if path.name != CONTROLS):
-        try:
-            stored = json.loads(path.read_text("utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON ({error}): remove it; {REMEDY}") from None
-        if (
-            not isinstance(stored, dict)
-            or not {"preset", "digest", "claim", "verdicts", "numbers"} <= stored.keys()
-        ):
-            raise ValueError(f"{path} is not a certificate: remove it; {REMEDY}")
+        remedy = f"remove it; {REMEDY}"
+        stored = read_json(path, dict, remedy)
+        shape: _Certificate = convert(stored, _Certificate, f"{path} is not a certificate", remedy)
+        noises = {verdict.noise for verdict in shape.verdicts}
+        odd = [number.noise for number in shape.numbers if number.noise not in noises]
+        if odd:
+            raise ValueError(f"{path} has numbers but no verdict of noise {odd[0]!r}: {remedy}")
         found.append(stored)
     return sorted(found, key=lambda stored: stored["preset"])
 
@@ -134,16 +171,10 @@ def read_controls(folder: Path) -> list[Stored]:
     """The negative controls in a folder of certificates, none if it has no such file; ValueError for a file that holds
     something else."""
     path, remedy = folder / CONTROLS, "remove it; `python -m scripts.controls` writes it"
-    if not path.is_file():
+    if not path.exists():
         return []
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}): {remedy}") from None
-    if not isinstance(found, list) or not all(
-        isinstance(row, dict) and {"name", "kind", "defect", "seen_by"} <= row.keys() for row in found
-    ):
-        raise ValueError(f"{path} is not a list of negative controls: {remedy}")
+    found = read_json(path, list, remedy)
+    convert(found, list[_Control], f"{path} is not a list of negative controls", remedy)
     return found
 
 

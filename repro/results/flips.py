@@ -10,7 +10,6 @@ answers with several filters (gsm8k has two), one filter is compared.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import msgspec
+
 from repro.core.errors import nearest
-from repro.core.files import json_lines
 from repro.core.parts import sha256
+from repro.core.reading import read_json_lines
 from repro.core.stats import Interval, mean_interval, wilson
 from repro.results.explain import label, select
 from repro.results.record import Record, text
@@ -28,7 +29,21 @@ from repro.results.store import collect, read, record_files
 
 LEVEL = 0.95
 
-Item = dict[str, Any]
+AGAIN = "run its evaluation again with a new --out folder"
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of an item that a comparison reads; a hash that is None is unknown."""
+
+    doc_id: int
+    filter: str
+    metrics: dict[str, Any]
+    doc_hash: str | None
+    prompt_hash: str | None
+    task_hash: str | None = None
+    task: str = ""
+
+
 Items = dict[tuple[str, int, str], Item]
 """Items of one evaluation by (task within an lm-eval group, or ""; number of the document; filter). Each task of a
 group numbers its documents from 0."""
@@ -60,23 +75,13 @@ class Flips:
 def read_items(path: Path) -> Items:
     """Items of one evaluation, from their JSON Lines file; ValueError names an invalid or repeated line."""
     found: Items = {}
-    for number, line in enumerate(json_lines(path), start=1):
-        try:
-            item = json.loads(line)
-            place = item.get("task", ""), item["doc_id"], item["filter"]
-            item["doc_hash"], item["prompt_hash"], item["metrics"].items()
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path}:{number} is not an item ({error}); run its evaluation again with a new --out folder"
-            ) from None
+    for number, item in enumerate(read_json_lines(path, Item, AGAIN), start=1):
+        place = item.task, item.doc_id, item.filter
         if place in found:
-            raise ValueError(
-                f"{path}:{number}: document {_called(*place[:2])} is listed twice; "
-                "run its evaluation again with a new --out folder"
-            )
+            raise ValueError(f"{path}:{number}: document {_called(*place[:2])} is listed twice; {AGAIN}")
         found[place] = item
     if not found:
-        raise ValueError(f"{path} contains no item; run its evaluation again with a new --out folder")
+        raise ValueError(f"{path} contains no item; {AGAIN}")
     return found
 
 
@@ -111,9 +116,9 @@ def outcomes_of(record: Record) -> Items:
     """Items made from the outcomes (one digit per document) of a record. Their hashes of document and prompt are None,
     because a record does not contain them."""
     task, outcomes = record.question.task, record.answer.outcomes or ""
-    known = {"doc_hash": None, "prompt_hash": None, "task_hash": sha256(text(task))}
+    known = {"doc_hash": None, "prompt_hash": None, "task_hash": sha256(text(task)), "filter": task["filter"]}
     return {
-        ("", document, task["filter"]): known | {"doc_id": document, "metrics": {task["metric"]: int(digit)}}
+        ("", document, task["filter"]): Item(**known, doc_id=document, metrics={task["metric"]: int(digit)})
         for document, digit in enumerate(outcomes)
     }
 
@@ -131,7 +136,7 @@ def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = No
         )
     for place, item in a.items():
         for name in ("doc_hash", "prompt_hash", "task_hash"):
-            ours, theirs = item.get(name), b[place].get(name)
+            ours, theirs = getattr(item, name), getattr(b[place], name)
             if ours is not None and theirs is not None and ours != theirs:
                 raise ValueError(
                     f"{name} of document {_called(*place[:2])} differs; compare results of one task "
@@ -179,7 +184,7 @@ def _filter(a: Items, b: Items, filter: str | None) -> str:
 
 
 def _metric(a: Items, b: Items, metric: str | None) -> str:
-    shared = set.intersection(*({*item["metrics"]} for item in (*a.values(), *b.values())))
+    shared = set.intersection(*({*item.metrics} for item in (*a.values(), *b.values())))
     if metric is None and len(shared) == 1:
         return next(iter(shared))
     if not shared:
@@ -194,10 +199,10 @@ def _metric(a: Items, b: Items, metric: str | None) -> str:
 
 
 def _number(item: Item, metric: str) -> float:
-    value = item["metrics"][metric]
+    value = item.metrics[metric]
     if not isinstance(value, bool | int | float) or not math.isfinite(value):
         raise ValueError(
-            f"metric {metric!r} of document {item['doc_id']} is {value!r}, not a finite number; "
+            f"metric {metric!r} of document {item.doc_id} is {value!r}, not a finite number; "
             "choose another with --metric"
         )
     return float(value)

@@ -26,6 +26,7 @@ import msgspec
 from repro.core.cli import Parser, run
 from repro.core.errors import nearest
 from repro.core.files import ROOT
+from repro.core.reading import read_toml
 from repro.core.stats import Interval, holm, pooled_spread, prediction_interval, prediction_p
 from repro.results.difference import RELATIVE, without
 from repro.results.record import text
@@ -85,10 +86,7 @@ class ReproductionResult:
 
 def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[ReproductionCell]:
     """Cells listed in evals/reproduction.toml; ValueError for an unknown field or for more than CELLS cells."""
-    try:
-        found = msgspec.toml.decode(path.read_bytes(), type=_File).cell
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}".replace("`", "'")) from None
+    found = read_toml(path, _File).cell
     if len(found) > CELLS:
         raise ValueError(
             f"{path} lists {len(found)} cells; list at most {CELLS}, because each one widens the intervals of all"

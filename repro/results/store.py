@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from filelock import FileLock
 
 from repro.core.files import ROOT
+from repro.core.reading import parse_json, read_bytes
 from repro.results.difference import difference
 from repro.results.record import Json, Question, Record, agree, make_record, read_record, text
 from repro.results.versions import older
@@ -40,6 +41,7 @@ __all__ = [
     "read",
 ]
 
+REMEDY = "remove this line and run its command again"
 RAW = ROOT / "results" / "raw"
 
 
@@ -47,7 +49,7 @@ RAW = ROOT / "results" / "raw"
 def read(path: Path) -> list[Record]:
     """Every record of a file, in order; ValueError, with file, line, fault and remedy, at an invalid or incomplete
     line."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     records = _parse(path, data)
     if not data.endswith(b"\n") and data:
         raise ValueError(
@@ -62,17 +64,13 @@ def _parse(path: Path, data: bytes) -> list[Record]:
     messages."""
     records = []
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+        where = f"{path}:{number}"
+        data = parse_json(line, dict, where, REMEDY)
         try:
-            records.append(read_record(json.loads(line, parse_constant=_refuse)))
+            records.append(read_record(data))
         except ValueError as error:
-            raise ValueError(
-                f"{path}:{number}: {error}; remove this line and run its command again"
-            ) from None
+            raise ValueError(f"{where}: {error}; {REMEDY}") from None
     return records
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"the record contains {constant}, and records hold finite numbers only")
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -114,7 +112,7 @@ class Store:
         stat = path.stat()
         stamp = (stat.st_mtime_ns, stat.st_size)
         if path not in self._read or self._read[path][0] != stamp:
-            self._read[path] = stamp, _parse(path, path.read_bytes())
+            self._read[path] = stamp, _parse(path, read_bytes(path))
         return self._read[path][1]
 
     def find(self, question_id: str, numerics: Json, timed_on: str | None = None) -> Record | None:

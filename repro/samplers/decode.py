@@ -49,8 +49,12 @@ def decode(
         pass
     assert frame is not None and decoder is not None
     out = frame.ids[:, decoder.start :]
-    assert not decoder.denoiser.forbidden.to(out.device)[out].any(), "noise is left after the last step"
-    assert (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all(), "a prompt was changed"
+    if decoder.denoiser.forbidden.to(out.device)[out].any():
+        if all(parameter.isfinite().all() for parameter in denoiser.parameters()):
+            raise AssertionError("noise is left after the last step")
+        raise ValueError("the network's weights are not finite numbers; copy the checkpoint again")
+    if not (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all():
+        raise AssertionError("a prompt was changed")
     stop = torch.zeros_like(out, dtype=torch.bool)
     for end in plan.stop_ids() or ([] if denoiser.vocabulary.eos is None else [denoiser.vocabulary.eos]):
         stop |= out == end

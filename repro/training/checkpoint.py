@@ -15,12 +15,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
 from repro.core import parts
 from repro.core.files import atomically, file_digest
+from repro.core.reading import foreign, read_json
 from repro.data.corpus import Data
 from repro.training.recipe import Recipe
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 Weights = Literal["raw", "ema", "exact"]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,11 +41,11 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     format: int
     recipe: dict[str, Any]
-    seed: int
-    step: int
-    data: str
+    seed: Natural
+    step: Natural
+    data: Sha256
     resolved: dict[str, str | int]
-    files: dict[str, str]
+    files: dict[str, Sha256]
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class Checkpoint:
             raise ValueError(
                 f"{path} is truncated or changed (its SHA-256 differs from state.json); copy it again"
             )
-        return load_file(path)
+        with foreign(path, "safetensors file"):
+            return load_file(path)
 
     def copy(self, file: str, into: Mapping[str, Tensor]) -> None:
         """Copy the tensors of one file into those of the same name in `into`; ValueError if names or shapes differ."""
@@ -179,15 +183,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
                 f"{path / foreign[0]} is a pickle; only safetensors are read: python -m repro.checkpoint convert"
             )
         raise ValueError(
-            f"no checkpoint in {path}: no step_* folder with a state.json; give the --out folder of a training run"
+            f"no checkpoint in {path}: no step_* folder with a state.json, and no config.json of released weights; give"
+            " the --out folder of a training run, or copy these weights again"
         )
+    path = folder / "state.json"
+    state = read_json(path, _State)
+    if state.format != FORMAT:
+        raise ValueError(f"{path}: it has format {state.format}; only format {FORMAT} is supported")
     try:
-        state = msgspec.json.decode((folder / "state.json").read_bytes(), type=_State, strict=True)
-        if state.format != FORMAT:
-            raise ValueError(f"it has format {state.format}; only format {FORMAT} is supported")
         recipe = parts.read(state.recipe, Recipe)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ValueError(f"{folder / 'state.json'} cannot be read ({error})") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error})") from None
     return Checkpoint(folder, recipe, state.seed, state.step, state.data, state.resolved, state.files)
 
 

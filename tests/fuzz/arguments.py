@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fuzz.machine import Case, main_of
+
 from repro.core import parts, registry
 from repro.core.cli import Parser
 
@@ -17,7 +18,18 @@ SIZE = ("--gen-length", "4", "--steps", "2")
 ORACLE = "oracle:mdlm@nano"
 COMMANDS: dict[str, tuple[str, ...]] = {
     "repro.sample": ("--ckpt", ORACLE, *SIZE),
-    "repro.evals": ("--ckpt", ORACLE, "--tasks", "law", "--samplers", "ancestral", "--samples", "20", "--tokens-per-step", "all"),
+    "repro.evals": (
+        "--ckpt",
+        ORACLE,
+        "--tasks",
+        "law",
+        "--samplers",
+        "ancestral",
+        "--samples",
+        "20",
+        "--tokens-per-step",
+        "all",
+    ),
     "repro.evals plan": ("--ckpt", ORACLE, "--tasks", "law", "--samplers", "ancestral"),
     "repro.evals cells": ("duo.t5.mdlm.1024", "--plan"),
     "repro.evals list": ("samplers",),
@@ -44,7 +56,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 WORLD = {
     **{"repro.report": "records", "repro.verify": "records", "repro.certify": "functions"},
     **{f"repro.results {name}": "records" for name in ("check", "explain", "flips", "publish")},
-    **{f"repro.checkpoint {name}": "mdlm_run" for name in ("show", "inspect", "diff", "export", "convert", "parity")},
+    **{
+        f"repro.checkpoint {name}": "mdlm_run"
+        for name in ("show", "inspect", "diff", "export", "convert", "parity")
+    },
     "repro.evals judge": "judge",
 }
 TEXTS = (
@@ -94,7 +109,9 @@ def _flags() -> Iterator[Case]:
     for command, words in COMMANDS.items():
         program, *sub = command.split()
         world = WORLD.get(command, "")
-        flags = [a for a in parser(program, [*sub, *words])._options() if a.option_strings and a.dest != "help"]
+        flags = [
+            a for a in parser(program, [*sub, *words])._options() if a.option_strings and a.dest != "help"
+        ]
         for flag in dict.fromkeys(action.option_strings[0] for action in flags):
             action = next(a for a in flags if a.option_strings[0] == flag)
             kept = _without(words, flag)
@@ -114,7 +131,10 @@ def _flags() -> Iterator[Case]:
 
 def _tokens(text: str) -> tuple[str, ...]:
     """Parts of a value by which a message may name it."""
-    return tuple(each for each in re.split(r"[,;:=]", text) if len(each) > 1)[:3] + (repr(text), json.dumps(text))
+    return tuple(each for each in re.split(r"[,;:=]", text) if len(each) > 1)[:3] + (
+        repr(text),
+        json.dumps(text),
+    )
 
 
 def _without(words: tuple[str, ...], flag: str) -> tuple[str, ...]:
@@ -133,10 +153,34 @@ def _words() -> Iterator[Case]:
             if text.startswith("-"):
                 continue
             named = (text[:20].strip() or "argument", *_tokens(text), "give", "checkpoint", "no ")
-            yield Case("words", f"{command} {text[:20]!r}", WORLD.get(command, ""), (program, *sub, text), named, valid=True, writes=("*",))
+            yield Case(
+                "words",
+                f"{command} {text[:20]!r}",
+                WORLD.get(command, ""),
+                (program, *sub, text),
+                named,
+                valid=True,
+                writes=("*",),
+            )
 
 
-SETTINGS = ("null", "true", "-1", "0", "1.5", "1e30", "1e400", "NaN", '"zzz"', "zzz", "[]", "{}", '{"part": "zzz"}', "", "[[[[1]]]]")
+SETTINGS = (
+    "null",
+    "true",
+    "-1",
+    "0",
+    "1.5",
+    "1e30",
+    "1e400",
+    "NaN",
+    '"zzz"',
+    "zzz",
+    "[]",
+    "{}",
+    '{"part": "zzz"}',
+    "",
+    "[[[[1]]]]",
+)
 
 
 def _settings() -> Iterator[Case]:
@@ -148,7 +192,14 @@ def _settings() -> Iterator[Case]:
         for pin in parts.leaves(recipe):
             for value in SETTINGS:
                 argv = (f"repro.recipes.{name}", "--scale", "nano", "--plan", "--set", f"{pin}={value}")
-                yield Case("settings", f"{name} {pin}={value}", "", argv, (pin, pin.rpartition(".")[2], value), valid=True)
+                yield Case(
+                    "settings",
+                    f"{name} {pin}={value}",
+                    "",
+                    argv,
+                    (pin, pin.rpartition(".")[2], value),
+                    valid=True,
+                )
 
 
 def _presets() -> Iterator[Case]:
@@ -172,15 +223,35 @@ def _tasks() -> Iterator[Case]:
         for text in ("law:samples=-1", "law:samples=1e9,name=x", "law:", "law:x", "a,b", "law,law", "0", "-1", "nan", "dual:refresh=0",
                      "dual:refresh=x", "prefix:x=1", "levels:n=0", "subsets;subsets", "x.yaml", "../x.yaml", "sotu:a=b", "x/y:split=",
                      "a/b/c", "1,1", "1,,2", "all,all", "nano.toml", "flagship", "../suites/nano", "nano/../nano"):  # fmt: skip
-            yield Case("tasks", f"{name} {text}", "", ("repro.evals", *kept, f"{name}={text}"), (text, *_tokens(text), *text.split(",")), valid=True, writes=("runs*",))
+            yield Case(
+                "tasks",
+                f"{name} {text}",
+                "",
+                ("repro.evals", *kept, f"{name}={text}"),
+                (text, *_tokens(text), *text.split(",")),
+                valid=True,
+                writes=("runs*",),
+            )
 
 
 def _environment() -> Iterator[Case]:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "REPRO_RUNS", "OMP_NUM_THREADS", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED",
                  "FSDP_VERSION", "ACCELERATE_MIXED_PRECISION", "MASTER_PORT", "HF_HUB_OFFLINE", "COLUMNS"):  # fmt: skip
         for value in ("", "x", "-1", "1.5", "99999999999999999999", "/dev/null"):
-            for argv in (("repro.sample", *COMMANDS["repro.sample"]), ("repro.recipes.mdlm", "--scale", "nano", "--steps", "1", "--out", "run", *_small())):
-                yield Case("environment", f"{argv[0]} {name}={value}", "", argv, (name, value or name), environment={name: value}, valid=True, writes=("run*", "*"))
+            for argv in (
+                ("repro.sample", *COMMANDS["repro.sample"]),
+                ("repro.recipes.mdlm", "--scale", "nano", "--steps", "1", "--out", "run", *_small()),
+            ):
+                yield Case(
+                    "environment",
+                    f"{argv[0]} {name}={value}",
+                    "",
+                    argv,
+                    (name, value or name),
+                    environment={name: value},
+                    valid=True,
+                    writes=("run*", "*"),
+                )
 
 
 def _small() -> tuple[str, ...]:
@@ -192,7 +263,9 @@ def _small() -> tuple[str, ...]:
 def _python() -> Iterator[Case]:
     values = [None, True, -1, 0, 1.5, 10**9, "zzz", "", [], {}, [None], "/dev/zero"]
 
-    def case(function: str, given: list[Any], named: dict[str, Any], what: str, texts: tuple[str, ...]) -> Case:
+    def case(
+        function: str, given: list[Any], named: dict[str, Any], what: str, texts: tuple[str, ...]
+    ) -> Case:
         argv = (f"python:{function}", json.dumps(given), json.dumps(named))
         return Case("Python functions", f"{function} {what}", "", argv, texts, valid=True, writes=("runs*",))
 
@@ -201,7 +274,23 @@ def _python() -> Iterator[Case]:
         for name in ("weights", "precision", "template"):
             yield case("load", [ORACLE], {name: value}, f"{name}={value!r}", (name, repr(value), str(value)))
         for name in ("prompts", "n", "sampler", "gen_length", "block_length", "steps", "seed", "cache"):
-            yield case("sample", [ORACLE], {"gen_length": 4, "steps": 2, name: value}, f"{name}={value!r}", (name, repr(value), str(value)))
-        for name in ("samplers", "tasks", "samples", "seeds", "limit", "suite", "tokens_per_step", "out", "batch"):
+            yield case(
+                "sample",
+                [ORACLE],
+                {"gen_length": 4, "steps": 2, name: value},
+                f"{name}={value!r}",
+                (name, repr(value), str(value)),
+            )
+        for name in (
+            "samplers",
+            "tasks",
+            "samples",
+            "seeds",
+            "limit",
+            "suite",
+            "tokens_per_step",
+            "out",
+            "batch",
+        ):
             named = {"tasks": ["law"], "samplers": ["ancestral"], "samples": 20, name: value}
             yield case("score", [ORACLE], named, f"{name}={value!r}", (name, repr(value), str(value)))

@@ -10,12 +10,39 @@ from fuzz import arguments, files
 from fuzz.machine import Case, Outcome, execute, fault
 
 MODULES = (
-    *("torch", "transformers", "tokenizers", "safetensors.torch", "pandas", "tabulate", "datasets", "jinja2", "yaml"),
+    *(
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors.torch",
+        "pandas",
+        "tabulate",
+        "datasets",
+        "jinja2",
+        "yaml",
+    ),
     *("lm_eval.tasks", "lm_eval.api.registry", "scipy.stats", "accelerate", "rich.console"),
-    *("repro.sample", "repro.evals.__main__", "repro.evals.request", "repro.evals.listing", "repro.checkpoint"),
+    *(
+        "repro.sample",
+        "repro.evals.__main__",
+        "repro.evals.request",
+        "repro.evals.listing",
+        "repro.checkpoint",
+    ),
     *("repro.evals.lm.task_files", "repro.evals.text_quality.external_samples", "repro.training.loop"),
-    *("repro.report", "repro.verify", "repro.results.__main__", "repro.certify.__main__", "repro.hub.convert"),
-    *("repro.recipes.command", "repro.recipes.scale", "repro.evals.published.parity", "repro.training.compare"),
+    *(
+        "repro.report",
+        "repro.verify",
+        "repro.results.__main__",
+        "repro.certify.__main__",
+        "repro.hub.convert",
+    ),
+    *(
+        "repro.recipes.command",
+        "repro.recipes.scale",
+        "repro.evals.published.parity",
+        "repro.training.compare",
+    ),
     *("repro.evals.planning.plan", "repro.evals.published.suite_group", "repro.hub.release"),
 )
 """Imported before the cases are forked, so that each does not import them again."""
@@ -35,9 +62,7 @@ def cases(worlds: Path) -> list[Case]:
     return [*files.cases(worlds), *arguments.cases()]
 
 
-def run(
-    cases: Iterable[Case], worlds: Path, scratch: Path
-) -> Iterator[tuple[Case, Outcome, str | None]]:
+def run(cases: Iterable[Case], worlds: Path, scratch: Path) -> Iterator[tuple[Case, Outcome, str | None]]:
     """Each case with its outcome, and what is wrong with it (None: nothing)."""
     plain: dict[tuple[str, Sequence[str]], str | None] = {}
     for case in cases:

@@ -12,7 +12,7 @@ from fuzz import mutations, worlds
 from fuzz.machine import Case
 from fuzz.mutations import Spoil
 
-SAMPLE = ("repro.sample", "--ckpt", "weights", "--gen-length", "4", "--steps", "2", "--n", "1")
+SAMPLE = ("repro.sample", "--ckpt", "weights", "--gen-length", "4", "--n", "1")
 INSPECT = ("repro.checkpoint", "inspect", "weights")
 
 
@@ -33,13 +33,27 @@ def _whole(area: str, world: str, file: str, argv: tuple[str, ...], **more: Any)
 
 
 def _fields(
-    area: str, world: str, file: str, data: Any, argv: tuple[str, ...], write: Callable[[str, Any], Spoil], **more: Any
+    area: str,
+    world: str,
+    file: str,
+    data: Any,
+    argv: tuple[str, ...],
+    write: Callable[[str, Any], Spoil],
+    **more: Any,
 ) -> Iterator[Case]:
     """Cases that replace or remove each value in a file, whose content is `data`; the message names file or field."""
     also = more.pop("also", ())
     for what, place, changed in mutations.values(data):
         fields = tuple(str(step) for step in place if isinstance(step, str))[-1:]
-        yield Case(area, f"{file}: {what}", world, argv, (Path(file).name, *fields, *also), write(file, changed), **more)
+        yield Case(
+            area,
+            f"{file}: {what}",
+            world,
+            argv,
+            (Path(file).name, *fields, *also),
+            write(file, changed),
+            **more,
+        )
 
 
 def _json(area: str, out: Path, world: str, file: str, argv: tuple[str, ...], **more: Any) -> Iterator[Case]:
@@ -97,11 +111,18 @@ def _shards(out: Path) -> Iterator[Case]:
         for key, values in forgeries.items():
             for value in values:
 
-                def change(found: dict[str, Any], name: str = name, key: str = key, value: Any = value) -> None:
+                def change(
+                    found: dict[str, Any], name: str = name, key: str = key, value: Any = value
+                ) -> None:
                     found[name][key] = value
 
                 yield Case(
-                    area, f"{name}.{key}={value!r}", "duo", SAMPLE, ("model.safetensors", name), forged(change)
+                    area,
+                    f"{name}.{key}={value!r}",
+                    "duo",
+                    SAMPLE,
+                    ("model.safetensors", name),
+                    forged(change),
                 )
     for what, size in (("huge header", 2**62), ("header over the end", 10**7), ("no header", 0)):
 
@@ -110,7 +131,12 @@ def _shards(out: Path) -> Iterator[Case]:
             path.write_bytes(size.to_bytes(8, "little") + path.read_bytes()[8:])
 
         yield Case(area, what, "duo", SAMPLE, ("model.safetensors",), resized)
-    for what, name in (("escape", "../evil.safetensors"), ("absolute", "/etc/hostname"), ("folder", "."), ("NUL", "a\0b")):
+    for what, name in (
+        ("escape", "../evil.safetensors"),
+        ("absolute", "/etc/hostname"),
+        ("folder", "."),
+        ("NUL", "a\0b"),
+    ):
 
         def escaped(folder: Path, name: str = name) -> None:
             path = folder / "weights" / "model.safetensors.index.json"
@@ -120,7 +146,9 @@ def _shards(out: Path) -> Iterator[Case]:
             index["weight_map"] = {k: name if f == first else f for k, f in index["weight_map"].items()}
             path.write_text(json.dumps(index), "utf-8")
 
-        yield Case("shard index", f"a shard that is an {what}", "llada", SAMPLE, ("index.json", name), escaped)
+        yield Case(
+            "shard index", f"a shard that is an {what}", "llada", SAMPLE, ("index.json", name), escaped
+        )
 
 
 TEMPLATES = {
@@ -172,7 +200,8 @@ def _templates(out: Path) -> Iterator[Case]:
             def spoil(folder: Path, text: str = text, where: str = where) -> None:
                 path = folder / "weights" / where
                 path.write_text(
-                    text if where.endswith("jinja") else json.dumps({**worlds.TOKENS, "chat_template": text}), "utf-8"
+                    text if where.endswith("jinja") else json.dumps({**worlds.TOKENS, "chat_template": text}),
+                    "utf-8",
                 )
 
             yield Case("chat template", f"{where}: {what}", "llada", argv, ("template",), spoil, valid=plain)
@@ -181,13 +210,24 @@ def _templates(out: Path) -> Iterator[Case]:
             def asked(folder: Path, text: str = text, field: str = field) -> None:
                 (folder / "task.yaml").write_text(
                     worlds.TASK.replace(
-                        'doc_to_text: "{{start}}"' if field == "doc_to_text" else 'doc_to_choice: "{{choices}}"',
+                        'doc_to_text: "{{start}}"'
+                        if field == "doc_to_text"
+                        else 'doc_to_choice: "{{choices}}"',
                         f"{field}: {json.dumps(text)}",
                     ),
                     "utf-8",
                 )
 
-            yield Case("task YAML", f"{field}: {what}", "text", TASK, ("task.yaml",), asked, valid=plain, writes=("run/*",))
+            yield Case(
+                "task YAML",
+                f"{field}: {what}",
+                "text",
+                TASK,
+                ("task.yaml",),
+                asked,
+                valid=plain,
+                writes=("run/*",),
+            )
 
 
 # --- our own files -------------------------------------------------------------------------------------------------
@@ -197,17 +237,31 @@ STEP = "run/step_00000001"
 def _runs(out: Path) -> Iterator[Case]:
     state = f"{STEP}/state.json"
     show = ("repro.checkpoint", "show", "run")
-    sample = ("repro.sample", "--ckpt", "run", "--n", "1", "--steps", "2")
+    sample = ("repro.sample", "--ckpt", "run", "--n", "1")
     resume = ("repro.recipes.mdlm", "--scale", "nano", "--resume", "--out", "run")
     yield from _json("state.json", out, "mdlm_run", state, show)
     yield from _json("state.json", out, "ar_run", state, sample)
     for file in ("model.safetensors", "ema.safetensors"):
-        yield from _whole("checkpoint tensors", "mdlm_run", f"{STEP}/{file}", (*sample, "--weights", "raw" if "model" in file else "ema"))
+        yield from _whole(
+            "checkpoint tensors",
+            "mdlm_run",
+            f"{STEP}/{file}",
+            (*sample, "--weights", "raw" if "model" in file else "ema"),
+        )
     for file in ("model.safetensors", "optimizer.safetensors"):
-        yield from _whole("checkpoint tensors", "mdlm_run", f"{STEP}/{file}", ("repro.checkpoint", "diff", "run", "run"))
+        yield from _whole(
+            "checkpoint tensors", "mdlm_run", f"{STEP}/{file}", ("repro.checkpoint", "diff", "run", "run")
+        )
     pins = _toy_pins()
     yield from _whole("resume", "mdlm_run", state, (*resume, *pins, "--steps", "1"))
-    yield from _whole("resume", "mdlm_run", "run/metrics.jsonl", (*resume, *pins, "--steps", "2"), valid=False, writes=("run/*",))
+    yield from _whole(
+        "resume",
+        "mdlm_run",
+        "run/metrics.jsonl",
+        (*resume, *pins, "--steps", "2"),
+        valid=False,
+        writes=("run/*",),
+    )
 
 
 def _toy_pins() -> list[str]:
@@ -257,7 +311,16 @@ def _resealed(out: Path) -> Iterator[Case]:
             continue
         for argv in (("repro.report", "--raw", "raw", "--out", "tables"), ("repro.verify", "raw")):
             fields = tuple(str(step) for step in place if isinstance(step, str))[-2:]
-            yield Case("resealed records", what, "records", argv, (Path(name).name, *fields), spoil, valid=True, writes=("tables*",))
+            yield Case(
+                "resealed records",
+                what,
+                "records",
+                argv,
+                (Path(name).name, *fields),
+                spoil,
+                valid=True,
+                writes=("tables*",),
+            )
 
 
 def _items(out: Path) -> Iterator[Case]:
@@ -282,10 +345,22 @@ def _certificates(out: Path) -> Iterator[Case]:
 
 
 def _judged(out: Path) -> Iterator[Case]:
-    argv = ("repro.evals", "judge", "samples.jsonl", "--judge", "judge", "--rule", "every_token:length=16", "--out", "out")
+    argv = (
+        "repro.evals",
+        "judge",
+        "samples.jsonl",
+        "--judge",
+        "judge",
+        "--rule",
+        "every_token:length=16",
+        "--out",
+        "out",
+    )
     yield from _whole("samples", "judge", "samples.jsonl", argv, writes=("out*",))
     yield from _whole("samples", "judge", "ids.jsonl", (*argv[:2], "ids.jsonl", *argv[3:]), writes=("out*",))
-    yield from _whole("samples", "judge", "real.jsonl", (*argv, "--reference", "real.jsonl"), writes=("out*",))
+    yield from _whole(
+        "samples", "judge", "real.jsonl", (*argv, "--reference", "real.jsonl"), writes=("out*",)
+    )
 
     def write(file: str, data: Any) -> Spoil:
         def spoil(folder: Path) -> None:
@@ -295,12 +370,18 @@ def _judged(out: Path) -> Iterator[Case]:
         return spoil
 
     for file, row in (("samples.jsonl", {"text": "a b c d e f"}), ("ids.jsonl", {"ids": [1, 2, 3, 4, 5]})):
-        yield from _fields("samples", "judge", file, row, (*argv[:2], file, *argv[3:]), write, writes=("out*",))
+        yield from _fields(
+            "samples", "judge", file, row, (*argv[:2], file, *argv[3:]), write, writes=("out*",)
+        )
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         yield from _whole("judge folder", "judge", f"judge/{file}", argv, also=("judge",), writes=("out*",))
     config = json.loads((out / "judge" / "judge" / "config.json").read_text("utf-8"))
-    yield from _fields("judge folder", "judge", "judge/config.json", config, argv, mutations.write_json, writes=("out*",))
-    yield from _whole("judge folder", "judge", "judge/model.safetensors", argv, also=("judge",), writes=("out*",))
+    yield from _fields(
+        "judge folder", "judge", "judge/config.json", config, argv, mutations.write_json, writes=("out*",)
+    )
+    yield from _whole(
+        "judge folder", "judge", "judge/model.safetensors", argv, also=("judge",), writes=("out*",)
+    )
 
 
 TASK = ("repro.evals", "--ckpt", "run", "--tasks", "task.yaml", "--limit", "1")
@@ -311,7 +392,9 @@ def _tasks(out: Path) -> Iterator[Case]:
 
     more = {"writes": ("run/*",), "also": ("capitals",)}
     yield from _whole("task YAML", "text", "task.yaml", TASK, **more)
-    yield from _whole("task YAML", "text", "rows.jsonl", TASK, writes=("run/*",), also=("task.yaml", "capitals"))
+    yield from _whole(
+        "task YAML", "text", "rows.jsonl", TASK, writes=("run/*",), also=("task.yaml", "capitals")
+    )
 
     def write(file: str, data: Any) -> Spoil:
         return lambda folder: (folder / file).write_text(yaml.safe_dump(data), "utf-8")
@@ -341,7 +424,9 @@ def _pickles(out: Path) -> Iterator[Case]:
             data[at] ^= 0x5B
             path.write_bytes(data)
 
-        yield Case("pickles", f"byte {at} flipped", "pickled", argv, ("last.ckpt",), flipped, writes=("out*",))
+        yield Case(
+            "pickles", f"byte {at} flipped", "pickled", argv, ("last.ckpt",), flipped, writes=("out*",)
+        )
 
 
 def _parity(out: Path) -> Iterator[Case]:
@@ -351,9 +436,15 @@ def _parity(out: Path) -> Iterator[Case]:
 
 
 def _toml(out: Path) -> Iterator[Case]:
-    yield from _whole("TOML", "published", "published.toml", ("repro.verify", "raw", "--published", "published.toml"))
+    yield from _whole(
+        "TOML", "published", "published.toml", ("repro.verify", "raw", "--published", "published.toml")
+    )
     for kind, file in (
-        *(("checkpoints", "checkpoints.toml"), ("corpora", "corpora.toml"), ("reproduction", "reproduction.toml")),
+        *(
+            ("checkpoints", "checkpoints.toml"),
+            ("corpora", "corpora.toml"),
+            ("reproduction", "reproduction.toml"),
+        ),
         *(("suite", "nano.toml"), ("group", "silver.toml")),
     ):
         argv = ("python:read", kind, file)
@@ -382,7 +473,11 @@ def toml(data: Any) -> str | None:
             raise TypeError
         if isinstance(value, float) and value != value:
             return "nan"
-        return {float("inf"): "inf"}.get(value, json.dumps(value)) if isinstance(value, float) else json.dumps(value)
+        return (
+            {float("inf"): "inf"}.get(value, json.dumps(value))
+            if isinstance(value, float)
+            else json.dumps(value)
+        )
 
     try:
         return "\n".join(f"{json.dumps(key)} = {say(value)}" for key, value in data.items())

@@ -67,7 +67,7 @@ def texts(name: str) -> Iterator[tuple[str, Spoil]]:
         "without its end": lambda data: data.rstrip()[:-1],
         "junk at the end": lambda data: data + b"\n}x",
         "BOM": lambda data: b"\xef\xbb\xbf" + data,
-        "UTF-16": lambda data: data.decode().encode("utf-16"),
+        "UTF-16": lambda data: data.decode("latin-1").encode("utf-16"),
         "Latin-1": lambda data: data[: len(data) // 2] + b"\xe9\xff" + data[len(data) // 2 :],
         "NUL": lambda data: data[: len(data) // 2] + b"\0" + data[len(data) // 2 :],
         "binary": lambda data: bytes(range(256)) * 8,
@@ -110,7 +110,13 @@ def places(data: Any, depth: int = 4, wide: int = 6) -> Iterator[tuple[Any, ...]
     """Paths of the values in JSON data, to a depth; of a long list or object only the first `wide`."""
     if depth == 0:
         return
-    items = list(data.items()) if isinstance(data, dict) else list(enumerate(data)) if isinstance(data, list) else []
+    items = (
+        list(data.items())
+        if isinstance(data, dict)
+        else list(enumerate(data))
+        if isinstance(data, list)
+        else []
+    )
     for key, value in items if depth == 4 else items[:wide]:
         yield (key,)
         yield from ((key, *rest) for rest in places(value, depth - 1, wide))

@@ -53,7 +53,7 @@ def _release(folder: Path, name: str, tokenizer: Path) -> None:
     else:
         getattr(released, name)(folder, tokenizer)
     (folder / "tokenizer_config.json").write_text(json.dumps(TOKENS), "utf-8")
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 4]}), "utf-8")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 5]}), "utf-8")
 
 
 def _by_transformers(folder: Path, name: str) -> None:
@@ -96,7 +96,9 @@ def _records(folder: Path) -> None:
         shutil.copy(ROOT / "results" / "raw" / name, raw)
     item = {"doc_id": 0, "filter": "none", "doc_hash": "a", "prompt_hash": "b", "metrics": {"acc": 1.0}}
     for name, values in (("a", (1.0, 0.0, 1.0)), ("b", (0.0, 0.0, 1.0))):
-        items = [{**item, "doc_id": i, "doc_hash": f"h{i}", "metrics": {"acc": v}} for i, v in enumerate(values)]
+        items = [
+            {**item, "doc_id": i, "doc_hash": f"h{i}", "metrics": {"acc": v}} for i, v in enumerate(values)
+        ]
         _lines(folder / f"{name}.jsonl", items)
 
 
@@ -199,5 +201,3 @@ def write_header(path: Path, head: dict, rest: bytes) -> None:
     """Write a safetensors file with the header `head`, however wrong, before the bytes `rest`."""
     text = json.dumps(head).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + rest)
-
-

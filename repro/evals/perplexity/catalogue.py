@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 from msgspec import Struct
 
 from repro.core.files import ROOT
+from repro.core.reading import read_toml
 from repro.data.detokenise import Detokenised, Rule
 from repro.data.documents import Documents, HubSplit
 from repro.evals.perplexity.packings import Packing, PaddedRows
@@ -78,10 +78,7 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 @lru_cache
 def read_catalogue(path: Path = FILE) -> tuple[dict[str, PublishedCorpus], list[Protocol]]:
     """Published corpora by name, and the list of protocols, of a TOML file; ValueError names a wrong field or entry."""
-    try:
-        data = msgspec.toml.decode(path.read_bytes(), type=_File)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}".replace("`", "'")) from None
+    data = read_toml(path, _File)
     corpora = {corpus.name: corpus for corpus in data.corpus}
     if len(corpora) < len(data.corpus):
         raise ValueError(f"{path}: two corpora have one name; rename one of them")

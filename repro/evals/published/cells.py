@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
+from repro.core.reading import read_toml
 
 FILE = ROOT / "evals" / "published.toml"
 Asked = Mapping[str, str | int | float | bool]
@@ -117,10 +117,7 @@ class PublishedCell:
 
 def read(path: Path = FILE) -> list[PublishedCell]:
     """All cells in a file of published numbers, in order; ValueError names the invalid field, table or cell."""
-    try:
-        data = msgspec.toml.decode(path.read_bytes(), type=_File)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{path}: {error}".replace("`", "'")) from None
+    data = read_toml(path, _File)
     found = [cell for grid in data.table for row in grid.rows for cell in _row(path, data, grid, row)]
     twice = [name for name, count in Counter(cell.name for cell in found).items() if count > 1]
     if twice:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from repro.core.files import atomically
+from repro.core.reading import foreign, read_json, regular
 from repro.model import Model
 from repro.processes.absorbing import mask_id
 
@@ -89,17 +90,14 @@ class Deviation:
 
 def read(folder: Path) -> Fixture:
     """The fixture in a folder; ValueError names what is missing or malformed."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     for name in (NOTE, TENSORS):
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} is missing; docs/parity.md says how a fixture is recorded")
-    try:
-        note = msgspec.json.decode((folder / NOTE).read_bytes(), type=Note)
+    note = read_json(folder / NOTE, Note, "docs/parity.md gives the format")
+    with foreign(regular(folder / TENSORS), "safetensors file", "docs/parity.md gives the format"):
         tensors = load_file(folder / TENSORS)
-    except (msgspec.DecodeError, SafetensorError) as error:
-        raise ValueError(f"{folder} is not a fixture ({error}); docs/parity.md gives the format") from None
     if note.format != FORMAT:
         raise ValueError(
             f"{folder / NOTE}: format is {note.format}, but this code reads {FORMAT}; record the fixture again"

@@ -12,16 +12,15 @@ each) or tasks of a suite. A cell that no evaluation reproduces is skipped with 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from repro.core.errors import nearest as suggestion
+from repro.core.reading import read_toml
 from repro.evals import suites
 from repro.evals.planning.plan import Plan, plan, released, subject
 from repro.evals.published.cells import PublishedCell, read, under
@@ -128,20 +127,20 @@ def precision(ckpt: str, asked: Precision | None) -> Precision:
 def is_suite_group(name: str) -> bool:
     """Whether evals/suites/NAME.toml holds rows of requests instead of tasks."""
     path = suites.SUITES / f"{name}.toml"
-    return path.is_file() and "rows" in tomllib.loads(path.read_text("utf-8"))
+    return path.is_file() and "rows" in read_toml(path, dict)
 
 
 def read_suite_group(name: str) -> list[Row]:
     """Rows of the suite group in evals/suites/NAME.toml; ValueError names the wrong field, cell, checkpoint or
     suite."""
     path = suites.SUITES / f"{name}.toml"
+    rows = read_toml(path, _File).rows
     try:
-        rows = msgspec.toml.decode(path.read_bytes(), type=_File).rows
         for row in rows:
             for asks in row.asks:
                 _check(asks)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}".replace("`", "'")) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return rows
 
 

@@ -23,8 +23,9 @@ from typing import Any
 import msgspec
 
 from repro.core import parts
-from repro.core.files import file_digest, json_lines, runs, write_text
+from repro.core.files import file_digest, runs, write_text
 from repro.core.parts import Part, part
+from repro.core.reading import read_json_lines
 from repro.evals.runner import items_file, measured_alone
 from repro.evals.task import Answer
 from repro.evals.text_quality.gen_ppl import EveryToken, Rule, rule, score_texts
@@ -60,6 +61,10 @@ class ExternalLikeness(ExternalSamples):
     mauve: tuple[Mauve, ...]
 
 
+LINES = "give lines that are JSON objects with text or ids"
+"""Remedy of a file that is no file of samples."""
+
+
 class _Sample(msgspec.Struct, frozen=True):
     text: str | None = None
     ids: list[int] | None = None
@@ -68,14 +73,8 @@ class _Sample(msgspec.Struct, frozen=True):
 def read_samples(path: Path) -> list[_Sample]:
     """The samples of a JSON Lines file, in order. ValueError `FILE:LINE: ...` for an invalid line, or one whose fields
     (`text`, `ids` or both) are not those of line 1; ValueError for fewer than 2 samples."""
-    if not path.is_file():
-        raise ValueError(f"no file {path}; give one whose lines are JSON objects with text or ids")
     found: list[_Sample] = []
-    for number, line in enumerate(json_lines(path), start=1):
-        try:
-            sample = msgspec.json.decode(line, type=_Sample)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{path}:{number}: {error}") from None
+    for number, sample in enumerate(read_json_lines(path, _Sample, LINES), start=1):
         if sample.text is None and sample.ids is None:
             raise ValueError(f"{path}:{number}: neither text nor ids; each line needs one of them")
         if found and _kind(sample) != _kind(found[0]):

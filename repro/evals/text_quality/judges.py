@@ -24,6 +24,7 @@ import numpy as np
 from repro.core import parts
 from repro.core.files import file_digest, runs
 from repro.core.lazy import torch
+from repro.core.reading import foreign, read_json
 from repro.data.corpus import Data
 from repro.evals.text_quality.gen_ppl import CausalLM
 from repro.evals.text_quality.mauve import State
@@ -135,7 +136,10 @@ class TransformersJudge(Judge):
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        try:
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+            if (folder / name).exists():
+                read_json(folder / name, dict)
+        with foreign(folder, "causal LM with its tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -146,8 +150,6 @@ class TransformersJudge(Judge):
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # `_check_account` refuses them
             )
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder} holds no causal LM ({str(error).splitlines()[0]})") from None
         network, account = loaded
         _check_account(folder, account)
         if tokenizer is None:

@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 
 from repro.core import rng
-from repro.core.files import file_digest, json_lines, runs
+from repro.core.files import file_digest, runs
 from repro.core.parts import part
+from repro.core.reading import read_json_lines
 from repro.evals.task import Answer, Ask
 from repro.evals.text_quality.gen_ppl import Rule, score_texts
 from repro.evals.text_quality.judges import Judge, load_judge
@@ -76,13 +77,8 @@ def load_reference(name: str | Path) -> ReferenceTexts:
 
 @lru_cache(maxsize=1)
 def _opened(path: Path) -> ReferenceTexts:
-    texts = []
-    for number, line in enumerate(json_lines(path), start=1):
-        try:
-            texts.append(msgspec.json.decode(line, type=_Text).text)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{path}:{number}: {error}") from None
-    return ReferenceTexts(path.name, file_digest(path), tuple(texts))
+    texts = tuple(row.text for row in read_json_lines(path, _Text, 'give lines {"text": ...}'))
+    return ReferenceTexts(path.name, file_digest(path), texts)
 
 
 def compare_with_reference(

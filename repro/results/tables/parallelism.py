@@ -20,11 +20,11 @@ from functools import lru_cache
 from itertools import pairwise
 from statistics import fmean, variance
 
-import msgspec
 from msgspec import Struct
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
+from repro.core.reading import read_toml
 from repro.results.difference import difference, without
 from repro.results.record import Counts, Json, Record, Speed
 
@@ -68,10 +68,7 @@ class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 @lru_cache
 def pins() -> Pins:
     """The constants of evals/speed.toml; ValueError names an invalid field."""
-    try:
-        return msgspec.toml.decode(PINS.read_bytes(), type=Pins)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"{PINS.name}: {error}".replace("`", "'")) from None
+    return read_toml(PINS, Pins)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,180 @@
+"""Files of others: whatever is wrong with one is a ValueError of one line that names it.
+
+    config = read_json(Path("config.json"), dict)        an object; read_json(path, Struct) a typed structure
+    rows = read_json_lines(Path("rows.jsonl"), Row)      one value a line, errors as FILE:LINE
+    with foreign(path):                                  around the call of a library that parses the file
+        tokenizer = Tokenizer.from_file(str(path))
+
+JSON is read strictly: no key twice, no NaN or infinity, integers of 64 bits, at most `DEPTH` levels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import tomllib
+from collections import Counter
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+DEPTH = 64
+"""Levels of nesting that a file may have."""
+LARGEST = 1 << 30
+"""Bytes that a file of text may have."""
+COPY = "copy it again"
+
+
+def regular(path: Path) -> Path:
+    """`path`, if it is a file; ValueError for a path that does not exist, and for a folder, a FIFO or a device, on
+    which a reader would fail or wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # missing, a loop of links, too long; a NUL byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ValueError(f"{path}: {reason}; give an existing file") from None
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}; give a file")
+    return path
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; ValueError for a path that is no file or is larger than `LARGEST`."""
+    if regular(path).stat().st_size > LARGEST:
+        raise ValueError(f"{path} has more than {LARGEST} bytes; give a smaller file")
+    return path.read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, line ends unchanged; ValueError as for `read_bytes`, and for other bytes."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
+
+
+def read_json(path: Path, kind: Any = Any, remedy: str = COPY) -> Any:
+    """The JSON value in a file, as the type `kind` (as of msgspec); ValueError for another content."""
+    return parse_json(read_text(path), kind, str(path), remedy)
+
+
+def read_json_lines(path: Path, kind: Any = Any, remedy: str = COPY) -> Iterator[Any]:
+    """The JSON values in the lines of a file, as the type `kind`; ValueError `FILE:LINE: ...` for another content."""
+    for number, line in enumerate(json_lines(path), start=1):
+        yield parse_json(line, kind, f"{path}:{number}", remedy)
+
+
+def json_lines(path: Path) -> list[str]:
+    """The lines (unparsed JSON values) of a JSON Lines file; ValueError as of `read_text`.
+
+    Not str.splitlines, which also splits at U+2028, U+2029 and U+0085; these may occur inside a JSON string.
+    """
+    *lines, last = read_text(path).split("\n")
+    return [*lines, last] if last else lines
+
+
+def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY) -> Any:
+    """The JSON value that `text` denotes, as the type `kind`; ValueError `WHERE: FAULT; REMEDY` for other text."""
+    try:
+        found = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_number, parse_float=_number, parse_int=_whole
+        )
+        _check(found)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; {remedy}") from None
+    except RecursionError:
+        raise ValueError(f"{where}: more than {DEPTH} levels of nesting; {remedy}") from None
+    return convert(found, kind, where, remedy)
+
+
+def convert(data: Any, kind: Any, where: str, remedy: str = COPY) -> Any:
+    """Plain data as the type `kind` (as of msgspec); ValueError, with the path of the wrong value, for other data."""
+    try:
+        return msgspec.convert(data, kind, strict=True)
+    except msgspec.ValidationError as error:
+        said = str(error).replace("`", "'").replace("$.", "")
+        raise ValueError(f"{where}: {said[:1].lower()}{said[1:]}; {remedy}") from None
+
+
+def read_toml(path: Path, kind: Any = Any) -> Any:
+    """The tables of a TOML file, as the type `kind`; ValueError for another content, and for NaN and infinity."""
+    try:
+        found = tomllib.loads(read_text(path))
+        _check(found)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: {error}; correct it") from None
+    except RecursionError:
+        raise ValueError(f"{path}: more than {DEPTH} levels of nesting; correct it") from None
+    return convert(found, kind, str(path), "correct it")
+
+
+@contextmanager
+def foreign(path: Path, what: str = "", remedy: str = COPY) -> Generator[None]:
+    """Within it a library parses the file or folder `path`, and nothing else is done: whatever it raises becomes a
+    ValueError, and what it writes to the standard error (warnings, progress, a panic of Rust) is left out.
+
+    tokenizers raises bare exceptions, and BaseExceptions for panics; safetensors, pyarrow and transformers have types
+    of their own. `what`: what the file should be.
+    """
+    try:
+        with _silent():
+            yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} is {f'no {what}' if what else 'malformed'} ({said}); {remedy}") from error
+
+
+@contextmanager
+def _silent() -> Generator[None]:
+    """Within it whatever this process writes to file descriptor 2 is lost."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept), os.close(nowhere)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return found
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or not -(1 << 63) <= (value := int(text)) < 1 << 64:
+        raise ValueError(f"{text[:20]}... is no integer of 64 bits")
+    return value
+
+
+def _check(data: Any, depth: int = DEPTH) -> None:
+    """RecursionError for data of more levels than `depth`; ValueError for text that is not Unicode (a lone surrogate),
+    and for a number that is not finite."""
+    if isinstance(data, dict | list):
+        if depth == 0:
+            raise RecursionError
+        for each in (*data, *data.values()) if isinstance(data, dict) else data:
+            if not isinstance(each, int):
+                _check(each, depth - 1)
+    elif isinstance(data, str):
+        if not data.isascii():
+            data.encode()  # UnicodeEncodeError, a ValueError
+    elif isinstance(data, float) and not math.isfinite(data):
+        raise ValueError(f"{data} is not a finite number")

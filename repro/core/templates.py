@@ -1,0 +1,110 @@
+"""Jinja templates of others (chat templates, templates of tasks) as data: they reach no object of Python, end soon and
+take little memory.
+
+    with limited("the chat template of X"):           around compiling and rendering
+        refuse_power(text)
+        Environment().from_string(text).render(...)
+
+jinja2's sandbox stops neither `{% for %}` in `{% for %}` nor `'x' * 10**10`. So the lines that run are counted against
+the clock by a trace function, and the address space may grow by `MEMORY` only, so that a larger value is a MemoryError.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jinja2 import Environment as Plain
+from jinja2 import StrictUndefined, Template
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+SECONDS = 5.0
+"""Wall time of one template."""
+MEMORY = 1 << 29
+"""Bytes by which the address space may grow while a template is rendered."""
+STATM = Path("/proc/self/statm")
+
+
+class Refused(ValueError):
+    """A template that fails, runs too long or takes too much memory."""
+
+
+class TookTooLong(Exception):
+    """A template that ran longer than `SECONDS`."""
+
+
+@contextmanager
+def limited(what: str) -> Generator[None]:
+    """Within it a template is compiled or rendered, and nothing else is done: Refused (`WHAT fails ...`) for
+    whatever it raises, for more than `SECONDS` and for more than `MEMORY`. Use it in one thread at a time."""
+    before, end = sys.gettrace(), time.monotonic() + SECONDS
+
+    def watch(frame: FrameType, event: str, argument: Any) -> Any:
+        if time.monotonic() > end:
+            raise TookTooLong(f"it takes more than {SECONDS:g} seconds")
+        return watch
+
+    try:
+        with _memory():
+            sys.settrace(watch)
+            try:
+                yield
+            finally:
+                sys.settrace(before)
+    except MemoryError:
+        raise Refused(f"{what} fails (it takes more than {MEMORY >> 20} MiB)") from None
+    except Exception as error:  # of a template, of jinja2, or of a filter that got a wrong value
+        said = " ".join(str(error).split())[:200]
+        raise Refused(f"{what} fails ({type(error).__name__}: {said})") from error
+
+
+@contextmanager
+def _memory() -> Generator[None]:
+    """Within it the address space may grow by `MEMORY`, where the system can limit it (Linux)."""
+    if not STATM.is_file():
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = int(STATM.read_text("ascii").split()[0]) * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most if soft < 0 else min(most, soft), hard))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def refuse_power(text: str) -> None:
+    """ValueError for a template that raises to a power: `9 ** 9 ** 9` is one step, which no clock interrupts."""
+    before = ""
+    for _, kind, value in Plain().lex(text):
+        if kind == "operator" and value == "**" and before not in ("(", ","):  # else the arguments of a call
+            raise ValueError("it raises to a power; multiply instead")
+        before = before if kind == "whitespace" else value
+
+
+class _Limited(Template):
+    def render(self, *given: Any, **named: Any) -> str:
+        with limited("a template"):
+            return super().render(*given, **named)
+
+
+class Environment(ImmutableSandboxedEnvironment):
+    """jinja2's immutable sandbox, in which an unknown name is an error and each template is `limited`."""
+
+    template_class = _Limited
+
+    def __init__(self) -> None:
+        super().__init__(undefined=StrictUndefined, keep_trailing_newline=True)
+
+    def from_string(self, source: Any, *given: Any, **named: Any) -> Template:
+        with limited("a template"):
+            refuse_power(source)
+            return super().from_string(source, *given, **named)
