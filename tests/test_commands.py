@@ -203,7 +203,7 @@ def test_a_checkpoint_that_does_not_load(program, trained, tmp_path, line):
         path.write_bytes(path.read_bytes()[:-8])
     assert "truncated or changed" in of(broken)
     (broken / "step_00000001" / "state.json").write_text('{"format": 1}')
-    assert "state.json cannot be read" in of(broken)
+    assert "state.json: object missing required field 'recipe'" in of(broken)
 
 
 def test_averaged_weights_that_are_not_there(trained, tmp_path, line):

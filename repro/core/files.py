@@ -5,13 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 _HERE = Path(__file__).resolve().parents[1]
 ROOT = _HERE.parent if (_HERE.parent / "pyproject.toml").is_file() else _HERE / "_data"
 """Folder that contains `recipes/` and `evals/`: the git checkout, or their copy in an installed wheel."""
+
+
+WAIT = 1.0
+"""Seconds of waiting for a lock in silence."""
 
 
 def runs() -> Path:
@@ -37,6 +44,22 @@ def atomically(path: Path) -> Generator[Path]:
         os.replace(temporary, path)
     finally:
         _clear(temporary)
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold the lock file `path`, as one process at a time can; a line on stderr names it after `WAIT` seconds of
+    waiting."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=WAIT)
+    except Timeout:
+        print(f"waiting for {path}, which another process holds", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,7 @@
 
     config = read_json(Path("config.json"), dict)        an object; read_json(path, Struct) a typed structure
     rows = read_json_lines(Path("rows.jsonl"), Row)      one value a line, errors as FILE:LINE
-    with foreign(path):                                  around the call of a library that parses the file
+    with foreign(path, "tokenizer"):                     around the call of a library that parses the file
         tokenizer = Tokenizer.from_file(str(path))
 
 JSON is read strictly: no key twice, no NaN or infinity, integers of 64 bits, at most `DEPTH` levels.
@@ -86,7 +86,7 @@ def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY) -> 
         )
         _check(found)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}; {remedy}") from None
+        raise ValueError(f"{where}: not sound JSON ({error}); {remedy}") from None
     except RecursionError:
         raise ValueError(f"{where}: more than {DEPTH} levels of nesting; {remedy}") from None
     return convert(found, kind, where, remedy)
@@ -103,10 +103,11 @@ def convert(data: Any, kind: Any, where: str, remedy: str = COPY) -> Any:
 
 def read_toml(path: Path, kind: Any = Any) -> Any:
     """The tables of a TOML file, as the type `kind`; ValueError for another content, and for NaN and infinity."""
+    text = read_text(path)
     try:
-        found = tomllib.loads(read_text(path))
+        found = tomllib.loads(text)
         _check(found)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}; correct it") from None
     except RecursionError:
         raise ValueError(f"{path}: more than {DEPTH} levels of nesting; correct it") from None
@@ -114,7 +115,7 @@ def read_toml(path: Path, kind: Any = Any) -> Any:
 
 
 @contextmanager
-def foreign(path: Path, what: str = "", remedy: str = COPY) -> Generator[None]:
+def foreign(path: Path, what: str, remedy: str = COPY) -> Generator[None]:
     """Within it a library parses the file or folder `path`, and nothing else is done: whatever it raises becomes a
     ValueError, and what it writes to the standard error (warnings, progress, a panic of Rust) is left out.
 
@@ -128,7 +129,18 @@ def foreign(path: Path, what: str = "", remedy: str = COPY) -> Generator[None]:
         raise
     except BaseException as error:
         said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{path} is {f'no {what}' if what else 'malformed'} ({said}); {remedy}") from error
+        raise ValueError(f"{path} is truncated or not a {what} ({said}); {remedy}") from error
+
+
+@contextmanager
+def open_tensors(path: Path) -> Generator[Any]:
+    """An open safetensors file (of the library's `safe_open`, for torch); ValueError for another file."""
+    from safetensors import safe_open
+
+    with foreign(regular(path), "safetensors file"):
+        opened = safe_open(path, "pt")
+    with opened as shard:
+        yield shard
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class TookTooLong(Exception):
 
 @contextmanager
 def limited(what: str) -> Generator[None]:
-    """Within it a template is compiled or rendered, and nothing else is done: Refused (`WHAT fails ...`) for
+    """Within it a template is compiled or rendered, and nothing else is done: Refused (`WHAT cannot be rendered ...`) for
     whatever it raises, for more than `SECONDS` and for more than `MEMORY`. Use it in one thread at a time."""
     before, end = sys.gettrace(), time.monotonic() + SECONDS
 
@@ -57,10 +57,10 @@ def limited(what: str) -> Generator[None]:
             finally:
                 sys.settrace(before)
     except MemoryError:
-        raise Refused(f"{what} fails (it takes more than {MEMORY >> 20} MiB)") from None
+        raise Refused(f"{what} cannot be rendered (it takes more than {MEMORY >> 20} MiB)") from None
     except Exception as error:  # of a template, of jinja2, or of a filter that got a wrong value
         said = " ".join(str(error).split())[:200]
-        raise Refused(f"{what} fails ({type(error).__name__}: {said})") from error
+        raise Refused(f"{what} cannot be rendered ({type(error).__name__}: {said})") from error
 
 
 @contextmanager

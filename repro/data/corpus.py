@@ -15,14 +15,15 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock
+from msgspec import Struct
 
 from repro.core import parts
-from repro.core.files import atomically, runs
+from repro.core.files import atomically, locked, runs
 from repro.core.parts import Part, part
+from repro.core.reading import read_json
 
 UNRESOLVED = "UNRESOLVED"
 """Placeholder of a revision, digest or count that only the Hub or a file knows; the first run finds the value and
@@ -66,7 +67,8 @@ class Rows:
     example: np.ndarray
 
     def __post_init__(self) -> None:
-        assert self.ids.shape == self.candidates.shape and len(self.example) == len(self.ids)
+        if self.ids.shape != self.candidates.shape or len(self.example) != len(self.ids):
+            raise ValueError(f"ids {self.ids.shape}, candidates {self.candidates.shape} and names do not fit")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -202,7 +204,7 @@ def prepared(data: Data) -> Corpus:
     folder = runs() / "data" / name[:16]
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{name[:16]}.lock"):
+        with locked(folder.parent / f".{name[:16]}.lock"):
             if not folder.is_dir():
                 _write(data, folder)
     return _open(folder, name)
@@ -284,9 +286,14 @@ def _write(data: Data, folder: Path) -> None:
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
 
 
+class _Meta(Struct):
+    data: dict[str, Any]
+    digest: str
+
+
 def _open(folder: Path, name: str) -> Corpus:
     try:
-        meta = json.loads((folder / "meta.json").read_text("utf-8"))
+        meta = read_json(folder / "meta.json", _Meta)
 
         def split(which: str) -> Rows:
             files = {
@@ -295,10 +302,11 @@ def _open(folder: Path, name: str) -> Corpus:
             }
             return Rows(**files)
 
-        corpus = Corpus(split("train"), split("heldout"), meta["digest"], folder)
-    except (OSError, ValueError, KeyError) as error:
+        corpus = Corpus(split("train"), split("heldout"), meta.digest, folder)
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"prepared data in {folder} is broken ({error}); remove that folder and run again"
         ) from None
-    assert parts.sha256(parts.to_json(meta["data"])) == name, f"{folder} holds another data part"
+    if parts.sha256(parts.to_json(meta.data)) != name:
+        raise ValueError(f"prepared data in {folder} is of another source; remove that folder and run again")
     return corpus

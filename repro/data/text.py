@@ -18,9 +18,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from filelock import FileLock
 
-from repro.core.files import runs, write_text
+from repro.core.files import locked, runs, write_text
 from repro.core.parts import Part, part
 from repro.data import rows, sources
 from repro.data.corpus import Data, Rows, Vocabulary, prepared
@@ -261,7 +260,7 @@ def _trained(documents: Documents, size: int) -> Tokenizer:
         content.update(text.encode())
     file = runs() / "data" / f"bpe-{content.hexdigest()[:16]}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    with locked(file.with_suffix(".lock")):
         if not file.is_file():
             made = _byte_level(models.BPE())
             alphabet = pre_tokenizers.ByteLevel.alphabet()

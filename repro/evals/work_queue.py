@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from filelock import FileLock, Timeout
+from msgspec import Struct
 
 from repro.core.files import write_text
 from repro.core.parts import sha256
+from repro.core.reading import parse_json
 from repro.results.record import text
 
 Found = TypeVar("Found")
@@ -98,6 +100,13 @@ class SerialQueue:
 
 
 SERIAL = SerialQueue(batch=None)
+
+
+class _Chunk(Struct):
+    """Content of a chunk's file: `chunk`, JSON text, and its SHA-256."""
+
+    sha256: str
+    chunk: str
 
 
 @dataclass(eq=False)
@@ -183,12 +192,12 @@ class SharedQueue:
         record of the evaluation since.
         """
         try:
-            stored = json.loads(path.read_text("utf-8"))
-            body = json.loads(stored["chunk"])
-            fits = sha256(stored["chunk"]) == stored["sha256"] and body.items() >= self._head(span).items()
+            stored = parse_json(path.read_bytes(), _Chunk, str(path))
+            body = json.loads(stored.chunk) if sha256(stored.chunk) == stored.sha256 else {}
+            fits = body.items() >= self._head(span).items()
         except FileNotFoundError:
             raise Busy(_lock_path(path)) from None
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except ValueError:
             fits = False
         if not fits:
             raise ValueError(f"{path} was changed after it was written; remove it and run again")

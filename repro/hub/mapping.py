@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from repro.core.reading import foreign, read_json, regular
+from repro.core.reading import open_tensors, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,13 +129,11 @@ def fill(folder: Path, stored: Sequence[StoredTensor], parameters: Mapping[str, 
 
     Raises ValueError if the stored copy of a tied weight differs from the weight.
     """
-    from safetensors import safe_open
-
     used = [tensor for tensor in stored if tensor.ours is not None]
     for is_copy in (False, True):  # tied copies are compared once all weights are there
         some = [tensor for tensor in used if (tensor.reason == TIED) == is_copy]
         for file in dict.fromkeys(tensor.file for tensor in some):
-            with safe_open(folder / file, "pt") as shard:
+            with open_tensors(folder / file) as shard:
                 for tensor in some:
                     if tensor.file != file or tensor.ours is None:
                         continue
@@ -178,10 +176,8 @@ def shards(folder: Path) -> list[str]:
 
 def _tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each tensor of a safetensors file, by name, from the header alone."""
-    from safetensors import safe_open
-
     found = {}
-    with foreign(regular(path), "safetensors file"), safe_open(path, "pt") as shard:
+    with open_tensors(path) as shard:
         for name in shard.keys():  # noqa: SIM118 (a shard is not a dict)
             header = shard.get_slice(name)
             found[name] = (tuple(header.get_shape()), header.get_dtype())

@@ -295,7 +295,9 @@ def stop_ids(folder: Path, data: Data) -> tuple[int, ...]:
     named = layouts.token_ids(path, config, "eos_token_id", vocabulary.total)
     ids = tuple(dict.fromkeys((*(() if vocabulary.eos is None else (vocabulary.eos,)), *named)))
     if vocabulary.mask in ids:
-        raise ValueError(f"{path.parent}: the mask {vocabulary.mask} is an id that ends a text; correct eos_token_id")
+        raise ValueError(
+            f"{path.parent}: the mask {vocabulary.mask} is an id that ends a text; correct eos_token_id"
+        )
     return ids
 
 

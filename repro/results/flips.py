@@ -116,9 +116,16 @@ def outcomes_of(record: Record) -> Items:
     """Items made from the outcomes (one digit per document) of a record. Their hashes of document and prompt are None,
     because a record does not contain them."""
     task, outcomes = record.question.task, record.answer.outcomes or ""
-    known = {"doc_hash": None, "prompt_hash": None, "task_hash": sha256(text(task)), "filter": task["filter"]}
+    known, filter = sha256(text(task)), str(task["filter"])
     return {
-        ("", document, task["filter"]): Item(**known, doc_id=document, metrics={task["metric"]: int(digit)})
+        ("", document, filter): Item(
+            doc_id=document,
+            filter=filter,
+            metrics={task["metric"]: int(digit)},
+            doc_hash=None,
+            prompt_hash=None,
+            task_hash=known,
+        )
         for document, digit in enumerate(outcomes)
     }
 

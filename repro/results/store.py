@@ -18,9 +18,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, NamedTuple
 
-from filelock import FileLock
-
-from repro.core.files import ROOT
+from repro.core.files import ROOT, locked
 from repro.core.reading import parse_json, read_bytes
 from repro.results.difference import difference
 from repro.results.record import Json, Question, Record, agree, make_record, read_record, text
@@ -132,7 +130,7 @@ class Store:
         Raises ValueError if a stored record of the same evaluation and numerics class has a different result.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             same = [known for known in self.records() if _identity(known) == _identity(record)]
             for known in same:
                 agree(known, record)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro.core import parts
+from repro.core.reading import open_tensors
 from repro.hub import mapping, release
 from repro.training.checkpoint import open_checkpoint
 
@@ -66,20 +67,18 @@ def _pins(a: Side, b: Side) -> Iterator[str]:
 
 @contextmanager
 def _opened(path: Path) -> Generator[Side]:
-    from safetensors import safe_open
-
     if release.is_release(path):
         opened = release.open_release(path)
         used = {e.ours: e for e in opened.tensors if e.ours is not None and e.reason != mapping.TIED}
         shapes = {name: entry.shape for name, entry in used.items()}
 
         def read(name: str) -> Tensor:
-            with safe_open(path / used[name].file, "pt") as shard:
+            with open_tensors(path / used[name].file) as shard:
                 return shard.get_tensor(used[name].name)
 
         yield Side(parts.canonical(opened.release), shapes, read)
         return
     found = open_checkpoint(path)
-    with safe_open(found.folder / "model.safetensors", "pt") as whole:
+    with open_tensors(found.folder / "model.safetensors") as whole:
         shapes = {name: tuple(whole.get_slice(name).get_shape()) for name in whole.keys()}  # noqa: SIM118
         yield Side(parts.canonical(found.recipe), shapes, whole.get_tensor)

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from repro.core import parts
 from repro.core.errors import nearest
 from repro.core.files import write_text
+from repro.core.reading import read_text
 from repro.training.recipe import Recipe
 
 
@@ -33,7 +34,7 @@ class MetricsLog:
     def __init__(self, path: Path, step: int, active: bool) -> None:
         self.path, self.active = path, active
         if active and path.exists():
-            rows = [line for line in path.read_text("utf-8").splitlines() if _step(line) <= step]
+            rows = [line for line in read_text(path).splitlines() if _step(line) <= step]
             write_text(path, "".join(line + "\n" for line in rows))
 
     def write(self, row: dict[str, float]) -> None:
@@ -45,9 +46,11 @@ class MetricsLog:
 
 def _step(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
-        return math.inf  # the incomplete last line of a killed run
+        row = json.loads(line)
+    except ValueError:
+        row = None  # the incomplete last line of a killed run
+    step = row.get("step") if isinstance(row, dict) else None
+    return step if isinstance(step, int) else math.inf
 
 
 @contextmanager

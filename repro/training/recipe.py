@@ -53,11 +53,6 @@ class Recipe(Part):
     suite: str
 
     def __post_init__(self) -> None:
-        for pin in ("batch", "micro_batch", "log_every", "heldout_every", "heldout_rows", "checkpoint_every"):
-            if getattr(self, pin) < 1:
-                raise ValueError(f"{pin}={getattr(self, pin)} is too small; give 1 or more")
-        if self.steps < 0:
-            raise ValueError(f"steps={self.steps} is negative; give 0 or more")
         name, noise = registry.part_name(type(self.objective)), self.process.noise
         if noise not in self.objective.processes:
             fitting = " or ".join(sorted(self.objective.processes))

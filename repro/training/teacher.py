@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from filelock import FileLock
 
 from repro.core import parts
-from repro.core.files import runs
+from repro.core.files import locked, runs
 from repro.data import sources
 from repro.models.denoiser import copy_weights
 from repro.models.dit import WithDropout
@@ -68,7 +67,7 @@ def _trained(pinned: TrainedTeacher, train: Callable[[TrainedTeacher, Path], Non
     """The run folder of a trained teacher; the process that first locks it trains the teacher, and others wait."""
     folder = runs() / "teachers" / parts.digest(pinned)[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock"):
         if not checkpoints.steps_in(folder):
             train(pinned, folder)
     return folder

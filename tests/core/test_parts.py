@@ -182,7 +182,7 @@ def changed(path: str, value: object) -> dict:
     "path, value, message",
     [
         ("objective.part", "elbow", "no part 'elbow'; nearest is 'elbo'"),
-        ("objective.part", None, "no part None"),
+        ("objective.part", None, "part=null at 'objective': expected a name"),
         ("objective.part", ..., "no 'part' key at 'objective'"),
         ("objective.part", "cosine", "objective: part 'cosine' is not of kind Objective"),
         ("objective.version", 2, "part 'elbo' at 'objective' has version 2; this code has version 1"),
@@ -215,9 +215,9 @@ def test_reading_is_strict(path, value, message):
 @pytest.mark.parametrize(
     ("pin", "line"),
     [
-        ("batch=0", "batch=0 is too small; give 1 or more"),
-        ("heldout_every=-1", "heldout_every=-1 is too small; give 1 or more"),
-        ("steps=-1", "steps=-1 is negative; give 0 or more"),
+        ("batch=0", "batch=0: expected a number above 0"),
+        ("heldout_every=-1", "heldout_every=-1: expected a number above 0"),
+        ("steps=-1", "steps=-1: expected a number of 0 or more"),
         (
             'process={"part": "left_to_right"}',
             "objective 'elbo' is for absorbing or uniform noise",

@@ -53,7 +53,13 @@ def leaf_hints(part: Part) -> dict[str, tuple[typing.Any, ...]]:
 
 
 def values(kind: typing.Any) -> st.SearchStrategy:
-    return st.floats(allow_nan=False, allow_infinity=False) if kind is float else st.from_type(kind)
+    """Values of a type; numbers are positive, as any setting may be."""
+    if kind is float:
+        return st.floats(1e-9, allow_nan=False, allow_infinity=False)
+    if kind in (int, tuple[int, ...], tuple[float, float]):
+        one = st.integers(1, 2**62) if kind is not tuple[float, float] else st.floats(1e-9, 1e9)
+        return one if kind is int else st.tuples(one, one)
+    return st.from_type(kind)
 
 
 @SOME

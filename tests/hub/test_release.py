@@ -56,6 +56,8 @@ from repro.hub.release import fingerprint, network, open_release
 from repro.models.attention import Copies, Mask
 from repro.results.record import read_record
 
+
+IDS_OF = {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
 tokenizer = released.tokenizer  # a fixture
 
 
@@ -251,7 +253,7 @@ def test_what_transformers_writes(name, tied, tmp_path, tokenizer):
     """Network, configuration and file are transformers'; ModernBERT is always tied."""
     torch.manual_seed(0)
     if name == "modernbert":
-        theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, intermediate_size=48, pad_token_id=3))
+        theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, **IDS_OF, intermediate_size=48))
     else:
         config, kind = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}[
             name
@@ -525,28 +527,36 @@ def lacking(weights, folder):
         (truncate, "model-00002-of-00002.safetensors is truncated or not a safetensors"),
         (lose, "model-00001-of-00002.safetensors is missing; .* names 2 shards"),
         (pickle, "pytorch_model.bin is a pickle; only safetensors are read"),
-        (strip, "tokenizer.json is missing; copy the tokenizer"),
-        (halve, "tokenizer.json is truncated or not a tokenizer"),
+        (strip, "tokenizer.json: No such file or directory; give an existing file"),
+        (halve, "tokenizer.json: not sound JSON"),
         (sizeless, "config.json lacks 'vocab_size'"),
-        (break_config, "config.json cannot be read"),
+        (break_config, "config.json: not sound JSON"),
         (other_kind, "no layout for model_type 'lama'; nearest is 'llama'.*its line in LAYOUTS"),
         (biased, "include_bias is True; only False is supported for LLaDA"),
         (narrow, "tokenizer.json has 1000 ids, the network 900"),
         (lacking, "lacks 'rope_theta'"),
         (with_config(clip_qkv=8.0), "clip_qkv is 8.0; only None is supported for LLaDA"),
-        (with_config(n_heads=0), "config.json: n_heads is 0, not a positive integer; copy it again"),
-        (with_config(embedding_size="x"), "config.json: embedding_size is 'x', not a positive integer"),
-        (with_config(max_sequence_length=0), "config.json: max_sequence_length is 0, not a positive integer"),
-        (with_config(d_model=None), "config.json: d_model is None, not a positive integer"),
-        (with_config(rms_norm_eps="x"), "config.json: rms_norm_eps is 'x', not a number"),
-        (with_config(rope_theta=None), "config.json: rope_theta is None, not a number"),
+        (
+            with_config(n_heads=0),
+            "config.json: n_heads is 0, not an integer from 1 to 16777216; copy it again",
+        ),
+        (with_config(embedding_size="x"), "config.json: embedding_size is 'x', not an integer"),
+        (with_config(max_sequence_length=0), "config.json: max_sequence_length is 0, not an integer"),
+        (with_config(d_model=None), "config.json: d_model is None, not an integer"),
+        (with_config(rms_norm_eps="x"), "config.json: rms_norm_eps is 'x', not a positive number"),
+        (with_config(rope_theta=None), "config.json: rope_theta is None, not a positive number"),
         (with_config(n_kv_heads="x"), 'config.json: kv_heads="x": expected int, got str'),
         (with_config(n_heads=5), "config.json: n_heads is 5, which does not divide d_model=32"),
-        (with_index(b"[]"), "index.json is not an index of shards; copy it again"),
-        (with_index(b'{"weight_map": []}'), "index.json is not an index of shards"),
-        (with_index(b'{"weight_map": {"a": 1}}'), "index.json is not an index of shards"),
-        (with_index(b"\xff\xfe"), "index.json is not an index of shards"),
-        (with_index(b"{"), "index.json is not an index of shards"),
+        (with_index(b"[]"), "index.json: expected 'object', got 'array'; copy it again"),
+        (with_index(b'{"weight_map": []}'), "index.json: expected 'object', got 'array' - at 'weight_map'"),
+        (with_index(b'{"weight_map": {"a": 1}}'), "index.json: expected 'str', got 'int'"),
+        (with_index(b"\xff\xfe"), "index.json is not UTF-8 text"),
+        (with_index(b"{"), "index.json: not sound JSON"),
+        (
+            with_index(b'{"weight_map": {"a": "../x.safetensors"}}'),
+            "index.json names '../x.safetensors', no safetens",
+        ),
+        (with_index(b'{"weight_map": {"a": "b"}, "weight_map": {}}'), "the key 'weight_map' stands twice"),
     ],
 )
 def test_errors_are_one_line(spoil, message, tmp_path, tokenizer):
@@ -630,7 +640,7 @@ def test_weights_of_another_checkpoint_are_refused(tmp_path, tokenizer, monkeypa
 def tulu(folder, tokenizer, **words):
     """The reference script's checkpoint as transformers saves it, in a folder with its name on the Hub."""
     torch.manual_seed(0)
-    theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, intermediate_size=48, pad_token_id=3))
+    theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, **IDS_OF, intermediate_size=48))
     theirs.save_pretrained(folder)
     shutil.copy(tokenizer, folder)
     special = {f"{kind}_token": token for kind, token in tiny_tokenizer.SPECIALS.items()}

@@ -17,9 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from repro.core.files import atomically, runs
+from repro.core.files import atomically, locked, runs
 
 MAIN = "task.yaml"
 DATA = "data"
@@ -46,7 +44,7 @@ def store_task(path: Path) -> str:
     digest = content.hexdigest()
     folder = _folder(digest)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
+    with locked(folder.parent / f".{folder.name}.lock"):
         if not folder.is_dir():
             with atomically(folder) as temporary:
                 for name, file in files.items():

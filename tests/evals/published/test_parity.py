@@ -259,8 +259,8 @@ def decoded(**values):
     "spoiled, message",
     [
         (spoil("format", 2), "format is 2, but this code reads 1"),
-        (spoil("logits_within", "small"), "is not a fixture"),
-        (spoil("logits_withn", 1.0), "is not a fixture"),
+        (spoil("logits_within", "small"), "fixture.json: "),
+        (spoil("logits_withn", 1.0), "fixture.json: "),
         (tensor("nll", lambda t: t[:1]), r"'nll' has shape \(1,\), expected \(2,\)"),
         (
             tensor("logits", lambda t: t[:-1]),

@@ -400,7 +400,7 @@ def test_other_documents_prompts_or_metrics_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not a finite number"):
         flips.flips(several, several, "acc_norm")
     (tmp_path / "torn").write_text('{"doc_id": 1', "utf-8")
-    with pytest.raises(ValueError, match="torn:1 is not an item"):
+    with pytest.raises(ValueError, match="torn:1: not sound JSON"):
         flips.read_items(tmp_path / "torn")
 
 
