@@ -31,9 +31,9 @@ P = TypeVar("P")
 POSITIVE = {
     *("layers", "width", "heads", "kv_heads", "ffn", "head_width", "global_every", "global_kv_heads", "window"),
     *("global_head_width", "experts", "experts_used", "expert_ffn", "canvas", "frequencies", "block", "positions"),
-    *("max_positions", "rope_base", "rope_base_local", "rope_base_global", "norm_eps", "softcap", "batch", "micro_batch"),
-    *("log_every", "heldout_every", "heldout_rows", "checkpoint_every", "clip", "gen_length", "block_length", "length"),
-    *("max_length", "samples", "rows", "size", "total", "repeats", "together", "items", "choices", "clusters"),
+    *("max_positions", "rope_base", "rope_base_local", "rope_base_global", "norm_eps", "softcap", "batch"),
+    *("micro_batch", "log_every", "heldout_every", "heldout_rows", "checkpoint_every", "clip", "gen_length", "length"),
+    *("block_length", "max_length", "samples", "rows", "size", "total", "repeats", "together", "items", "choices", "clusters"),
     *("mixtures", "starts", "stride", "chunk", "points", "passes", "grid"),
 }  # fmt: skip
 """Names of settings that must be above 0 in every part that has them."""
@@ -125,7 +125,10 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
             raise ValueError(f"no 'part' key{where}: a part is written {{'part': NAME, 'version': N, ...}}")
         if not isinstance(data["part"], str):
             raise ValueError(f"part={json.dumps(data['part'])[:200]}{where}: expected a name")
-        cls = registry.part_class(data["part"])
+        try:
+            cls = registry.part_class(data["part"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}" if path else str(error)) from None
         if not any(issubclass(cls, k) for k in kinds):
             raise ValueError(
                 f"{path}: part {data['part']!r} is not of kind {' or '.join(k.__name__ for k in kinds)}"

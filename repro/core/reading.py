@@ -5,7 +5,7 @@
     with foreign(path, "tokenizer"):                     around the call of a library that parses the file
         tokenizer = Tokenizer.from_file(str(path))
 
-JSON is read strictly: no key twice, no NaN or infinity, integers of 64 bits, at most `DEPTH` levels.
+JSON is read strictly: no key twice, no NaN or infinity, at most `DIGITS` digits an integer and `DEPTH` levels.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ import msgspec
 
 DEPTH = 64
 """Levels of nesting that a file may have."""
+DIGITS = 40
+"""Digits that an integer may have; transformers writes 1e30 for "no limit"."""
 LARGEST = 1 << 30
 """Bytes that a file of text may have."""
 COPY = "copy it again"
@@ -171,9 +173,9 @@ def _number(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    if len(text) > 20 or not -(1 << 63) <= (value := int(text)) < 1 << 64:
-        raise ValueError(f"{text[:20]}... is no integer of 64 bits")
-    return value
+    if len(text) > DIGITS:
+        raise ValueError(f"{text[:20]}... has more than {DIGITS} digits")
+    return int(text)
 
 
 def _check(data: Any, depth: int = DEPTH) -> None:

@@ -40,7 +40,7 @@ class TookTooLong(Exception):
 
 @contextmanager
 def limited(what: str) -> Generator[None]:
-    """Within it a template is compiled or rendered, and nothing else is done: Refused (`WHAT cannot be rendered ...`) for
+    """Within it a template is compiled or rendered, and nothing else is done: Refused, which names `what`, for
     whatever it raises, for more than `SECONDS` and for more than `MEMORY`. Use it in one thread at a time."""
     before, end = sys.gettrace(), time.monotonic() + SECONDS
 

@@ -41,11 +41,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "repro.results flips": ("a.jsonl", "b.jsonl"),
     "repro.results publish": ("raw",),
     "repro.checkpoint show": ("run",),
-    "repro.checkpoint inspect": ("run",),
+    "repro.checkpoint inspect": ("weights",),
     "repro.checkpoint diff": ("run", "run"),
     "repro.checkpoint export": ("run", "--hf", "hf"),
-    "repro.checkpoint convert": ("run", "--out", "out"),
-    "repro.checkpoint parity": ("run", "--fixture", "fixture"),
+    "repro.checkpoint convert": ("pickled/last.ckpt", "--out", "out"),
+    "repro.checkpoint parity": ("weights", "--fixture", "fixture"),
     "repro.certify": ("ancestral.py:step", "--rows", "300", "--seconds", "1"),
     "repro.recipes.mdlm": ("--plan",),
     "repro.recipes.duo": ("--scale", "nano", "--print"),
@@ -56,9 +56,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 WORLD = {
     **{"repro.report": "records", "repro.verify": "records", "repro.certify": "functions"},
     **{f"repro.results {name}": "records" for name in ("check", "explain", "flips", "publish")},
+    **{f"repro.checkpoint {name}": "mdlm_run" for name in ("show", "diff", "export")},
     **{
-        f"repro.checkpoint {name}": "mdlm_run"
-        for name in ("show", "inspect", "diff", "export", "convert", "parity")
+        "repro.checkpoint inspect": "duo",
+        "repro.checkpoint convert": "pickled",
+        "repro.checkpoint parity": "parity",
     },
     "repro.evals judge": "judge",
 }
@@ -125,16 +127,14 @@ def _flags() -> Iterator[Case]:
                 shown = text[:20]
                 yield Case(
                     "flags", f"{command} {flag} {shown!r}", world, (*argv, f"{flag}={text}"),
-                    (flag, shown.strip() or flag, *_tokens(text)), valid=True, writes=("*",),
+                    (flag, flag.strip("-"), shown.strip() or flag, *_tokens(text), "export"), valid=True, writes=("*",),
                 )  # fmt: skip
 
 
 def _tokens(text: str) -> tuple[str, ...]:
     """Parts of a value by which a message may name it."""
-    return tuple(each for each in re.split(r"[,;:=]", text) if len(each) > 1)[:3] + (
-        repr(text),
-        json.dumps(text),
-    )
+    parts = [each for each in re.split(r"[,;:=]", text) if each]
+    return (*(each for each in parts if len(each) > 1), *map(repr, parts), repr(text), json.dumps(text))
 
 
 def _without(words: tuple[str, ...], flag: str) -> tuple[str, ...]:
@@ -152,7 +152,7 @@ def _words() -> Iterator[Case]:
         for text in TEXTS:
             if text.startswith("-"):
                 continue
-            named = (text[:20].strip() or "argument", *_tokens(text), "give", "checkpoint", "no ")
+            named = (text[:20].strip() or "argument", *_tokens(text), "give", "checkpoint", "no ", "required")
             yield Case(
                 "words",
                 f"{command} {text[:20]!r}",
@@ -208,11 +208,14 @@ def _presets() -> Iterator[Case]:
 
     for name in PRESETS:
         rule = preset(name)
+        fits = rule.capabilities.processes
+        recipe = "mdlm" if "absorbing" in fits else "duo" if "uniform" in fits else "ar"
+        fitting = f"oracle:{recipe}@nano"
         fields = [f.name for f in dataclasses.fields(rule)] if dataclasses.is_dataclass(rule) else []
         for field in fields:
             for value in ("-1", "0", "1.5", "NaN", "zzz", "[]", "null", "true", "1e30"):
                 text = f"{name}:{field}={value}"
-                argv = ("repro.sample", "--ckpt", ORACLE, *SIZE, "--sampler", text)
+                argv = ("repro.sample", "--ckpt", fitting, "--gen-length", "4", "--sampler", text)
                 yield Case("presets", text, "", argv, (field, value, name), valid=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -57,9 +58,43 @@ def preload() -> None:
         registry.resolve(path)
 
 
-def cases(worlds: Path) -> list[Case]:
-    """Every case, in a fixed order; `worlds`: folder written by `fuzz.worlds.build`."""
-    return [*files.cases(worlds), *arguments.cases()]
+MOST = 150
+"""Cases of an area; of more, those whose names have the smallest digests."""
+SLOW = {"task YAML": 90, "environment": 60, "corpora": 40}
+"""Area -> the same, of areas whose cases take a second and more."""
+FEW = {
+    "task YAML": 5,
+    "judge folder": 5,
+    "corpora": 2,
+    "samples": 5,
+    "resume": 1,
+    "environment": 2,
+    "certify": 0,
+}
+"""Area -> cases that `make test` runs, of areas with slow ones; of the other areas it runs `SHARE` each."""
+SHARE = 14
+
+
+def cases(worlds: Path, most: int = MOST) -> list[Case]:
+    """The cases in a fixed order, at most `most` of an area; `worlds`: folder written by `fuzz.worlds.build`."""
+    areas: dict[str, list[Case]] = {}
+    for case in (*files.cases(worlds), *arguments.cases()):
+        areas.setdefault(case.area, []).append(case)
+    return [c for name, area in areas.items() for c in sorted(area, key=_digest)[: SLOW.get(name, most)]]
+
+
+def few(every: Sequence[Case]) -> list[Case]:
+    """The first cases of each area: those that `make test` runs."""
+    found: dict[str, list[Case]] = {}
+    for case in every:
+        chosen = found.setdefault(case.area, [])
+        if len(chosen) < FEW.get(case.area, SHARE):
+            chosen.append(case)
+    return [case for area in found.values() for case in area]
+
+
+def _digest(case: Case) -> str:
+    return hashlib.sha256(repr((case.what, case.world, case.argv)).encode()).hexdigest()
 
 
 def run(cases: Iterable[Case], worlds: Path, scratch: Path) -> Iterator[tuple[Case, Outcome, str | None]]:

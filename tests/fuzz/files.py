@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,9 +43,10 @@ def _fields(
     **more: Any,
 ) -> Iterator[Case]:
     """Cases that replace or remove each value in a file, whose content is `data`; the message names file or field."""
-    also = more.pop("also", ())
+    also, valid = more.pop("also", ()), more.pop("valid", False)
     for what, place, changed in mutations.values(data):
         fields = tuple(str(step) for step in place if isinstance(step, str))[-1:]
+        right = valid or _right(fields[-1] if fields else "", what.rpartition("=")[2])
         yield Case(
             area,
             f"{file}: {what}",
@@ -52,6 +54,7 @@ def _fields(
             argv,
             (Path(file).name, *fields, *also),
             write(file, changed),
+            valid=right,
             **more,
         )
 
@@ -64,6 +67,21 @@ def _json(area: str, out: Path, world: str, file: str, argv: tuple[str, ...], **
         named = (Path(file).name, *more.pop("also", ()))
         for what, spoil in mutations.doubled(file):
             yield Case(area, f"{file}: {what}", world, argv, named, spoil, **more)
+
+
+RIGHT = (
+    (r"seed|step|pad_token_id|bos_token_id|eos_token_id|doc_id", r"0|1e9"),
+    (r".*_eps|.*epsilon|rope_theta|.*rope_theta|dropout", r"1\.5|1e9|1e30|0"),
+    (r"max_position_embeddings|max_sequence_length|model_length|n_positions", r"1e9"),
+    (r"logits_within|nll_within", r"0|1\.5|1e9|1e30"),
+    (r"doc_to_text|target_delimiter|version|doc_to_target", r".*"),
+    (r"of|recorded|defect|says|name|source|claim|statistic|oracle|space|kind", r".*"),
+)
+"""(setting, names of `mutations.VALUES`) of other values that are right too."""
+
+
+def _right(field: str, value: str) -> bool:
+    return any(re.fullmatch(name, field) and re.fullmatch(values, value) for name, values in RIGHT)
 
 
 # --- released weights ----------------------------------------------------------------------------------------------
@@ -179,7 +197,7 @@ TEMPLATES = {
     "missing index": "{{ messages[7]['role'] }}",
     "include": "{% include '/etc/passwd' %}",
     "import": "{% import 'os' as os %}{{ os }}",
-    "deep": "(" * 2000 + "1" + ")" * 2000,
+    "deep": "{{ " + "(" * 900 + "1" + ")" * 900 + " }}",
     "deep expression": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "huge slice": "{{ range(9**9)|list|length }}",
     "batch": "{{ range(99999)|batch(1)|list|length * range(99999)|list|length }}",
@@ -194,7 +212,7 @@ TEMPLATES = {
 def _templates(out: Path) -> Iterator[Case]:
     argv = (*SAMPLE, "--prompt", "hello", "--chat-template", "own")
     for what, text in TEMPLATES.items():
-        plain = what in ("deep", "batch", "sort", "shift")
+        plain = what in ("batch", "sort")
         for where in ("tokenizer_config.json", "chat_template.jinja"):
 
             def spoil(folder: Path, text: str = text, where: str = where) -> None:
@@ -281,7 +299,9 @@ def _records(out: Path) -> Iterator[Case]:
     }
     first = json.loads((out / "records" / name).read_text("utf-8").splitlines()[0])
     for argv in commands.values():
-        yield from _whole("records", "records", name, argv, writes=("tables*",))
+        yield from _whole(
+            "records", "records", name, argv, also=("ar@nano.text/", "evaluation"), writes=("tables*",)
+        )
 
     def write(file: str, data: Any) -> Spoil:
         return lambda folder: (folder / file).write_text(json.dumps(data) + "\n", "utf-8")
@@ -325,7 +345,7 @@ def _resealed(out: Path) -> Iterator[Case]:
 
 def _items(out: Path) -> Iterator[Case]:
     argv = ("repro.results", "flips", "a.jsonl", "b.jsonl")
-    yield from _whole("items", "records", "a.jsonl", argv)
+    yield from _whole("items", "records", "a.jsonl", argv, also=("document", "metric"))
     first = json.loads((out / "records" / "a.jsonl").read_text("utf-8").splitlines()[0])
 
     def write(file: str, data: Any) -> Spoil:
@@ -335,7 +355,7 @@ def _items(out: Path) -> Iterator[Case]:
 
         return spoil
 
-    yield from _fields("items", "records", "a.jsonl", first, argv, write)
+    yield from _fields("items", "records", "a.jsonl", first, argv, write, also=("document", "metric"))
 
 
 def _certificates(out: Path) -> Iterator[Case]:

@@ -148,7 +148,7 @@ def values(data: Any) -> Iterator[tuple[str, tuple[Any, ...], Any]]:
         called = ".".join(map(str, place))
         yield f"{called} missing", place, without(data, place)
         for what, value in VALUES.items():
-            if value is None or value != _at(data, place):
+            if (type(value), value) != (type(now := _at(data, place)), now):
                 yield f"{called}={what}", place, replaced(data, place, value)
 
 

@@ -17,9 +17,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from repro.core.files import atomically, locked, runs
+from repro.core.reading import convert, foreign, read_text
 
 MAIN = "task.yaml"
+NODES = 1 << 16
+"""Largest number of values in a task's YAML."""
 DATA = "data"
 
 
@@ -107,13 +112,41 @@ def _stored_names(given: Iterable[str]) -> dict[str, str]:
 def _raw_yaml(path: Path) -> dict[str, Any]:
     """The content of a task YAML, with `!function` values as text and includes not followed; ValueError if it cannot be
     read."""
-    import yaml
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    try:
-        return load_yaml(path, resolve_func=False, recursive=False)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    read_text(path)
+    with foreign(path, "YAML of a task", "correct it"):
+        found = load_yaml(path, resolve_func=False, recursive=False)
+    if _size(found) > NODES:
+        raise ValueError(f"{path} has more than {NODES} values, references resolved; give a smaller task")
+    convert(found, _Fields, str(path), "correct it")
+    return found
+
+
+class _Fields(Struct):
+    """Types of fields of a task's YAML, which lm-eval does not check."""
+
+    include: str | list[str] | None = None
+    dataset_path: str | None = None
+    dataset_kwargs: dict[str, Any] | None = None
+    test_split: str | None = None
+    validation_split: str | None = None
+    training_split: str | None = None
+    fewshot_split: str | None = None
+    output_type: str | None = None
+    metric_list: list[str | dict[str, Any]] | None = None
+    generation_kwargs: dict[str, Any] | None = None
+    num_fewshot: int | None = None
+
+
+def _size(data: Any, most: int = NODES) -> int:
+    """Number of values in nested data, counted up to about `most`; `&a` and `*a` make few bytes of YAML many values."""
+    found = 1
+    for each in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        if found > most:
+            break
+        found += _size(each, most - found)
+    return found
 
 
 def _includes(path: Path) -> list[str]:
@@ -125,7 +158,7 @@ def _dependencies(path: Path) -> dict[str, Path]:
     """The files that a task YAML and its includes depend on, as name in the stored copy -> file: included YAML files,
     and Python modules named by `!function`."""
     found: dict[str, Path] = {}
-    for module in re.findall(r"!function\s+([\w.]+)\.\w+", path.read_text("utf-8")):
+    for module in re.findall(r"!function\s+([\w.]+)\.\w+", read_text(path)):
         name = f"{module.replace('.', '/')}.py"
         if (path.parent / name).is_file():
             found[name] = path.parent / name

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from typing import Any, cast
 from repro.core import parts, registry
 from repro.core.errors import nearest
 from repro.core.parts import derive
+from repro.core.templates import Refused
 from repro.evals.likelihood.estimator_presets import default, estimator
 from repro.evals.likelihood.likelihood import Estimator
 from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
@@ -55,24 +57,37 @@ def find_tasks(name: str, model: Model) -> list[Task]:
         if name not in manager.all_tasks:
             raise ValueError(f"lm-eval has no task {name!r}; {nearest(name, manager.all_tasks)}")
     with sandboxed(name):
-        with contextlib.redirect_stderr(io.StringIO()):  # hides the progress bars of preparing data sets
-            loaded = _loaded(name, manager, spec)
+        with contextlib.redirect_stderr(io.StringIO()), _built(name):  # hides progress bars of data sets
+            loaded = manager.load(spec)["tasks"]
+            if source != STANDARD:
+                for task in loaded.values():
+                    _read_one(task)
         if source != STANDARD:
             for task in loaded.values():
                 _check_task(name, task)
     return [_task_part(task, source, model) for task in loaded.values()]
 
 
-def _loaded(name: str, manager: Any, spec: str | dict[str, Any]) -> dict[str, Any]:
-    """lm-eval's task objects by name; ValueError for whatever lm-eval raises about a YAML of the user's."""
+def _read_one(task: Any) -> None:
+    """Render the templates of a task for one document, so that a wrong one fails before anything is decoded."""
+    for document in itertools.islice(task.eval_docs, 1):
+        task.doc_to_text(document), task.doc_to_target(document)
+        if task.OUTPUT_TYPE == "multiple_choice" and not isinstance(task.doc_to_choice(document), list):
+            raise TypeError("doc_to_choice gives no list")
+
+
+@contextlib.contextmanager
+def _built(name: str) -> Generator[None]:
+    """ValueError for whatever lm-eval raises within it about a YAML of the user's."""
     try:
-        return manager.load(spec)["tasks"]
-    except (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, TypeError) as error:
-        if isinstance(error, OverflowError):  # of a template: see `sandboxed`
-            raise
+        yield
+    except (ConnectionError, Refused):
+        raise
+    except Exception as error:  # lm-eval checks a YAML nowhere, so a wrong field fails anywhere in it
+        said = " ".join(f"{type(error).__name__}: {error.__cause__ or error}".split())[:300]
         raise ValueError(
-            f"lm-eval cannot build the task {name} ({type(error).__name__}: {error}); check its doc_to_text,"
-            " doc_to_choice and doc_to_target against a document"
+            f"lm-eval cannot build the task {name} ({said}); check its data files, and its doc_to_text, doc_to_choice"
+            " and doc_to_target against a document"
         ) from error
 
 
@@ -83,12 +98,9 @@ def _check_metrics(name: str, spec: dict[str, Any]) -> None:
     known = sorted(metric_registry.keys())
     for each in spec.get("metric_list") or ():
         metric = each.get("metric") if isinstance(each, dict) else each
-        if (
-            isinstance(metric, str)
-            and metric not in known
-            and not (isinstance(each, dict) and each.get("hf_evaluate"))
-        ):
-            raise ValueError(f"{name}: no metric {metric!r}; {nearest(metric, known)}")
+        elsewhere = callable(metric) or (isinstance(each, dict) and each.get("hf_evaluate"))
+        if not elsewhere and metric not in known:
+            raise ValueError(f"{name}: no metric {metric!r}; {nearest(str(metric), known)}")
 
 
 def _check_task(name: str, task: Any) -> None:
