@@ -34,7 +34,11 @@ class Parser(argparse.ArgumentParser):
         flags = {flag: action for action in self._options() for flag in action.option_strings}
         for before, word in zip(["", *args], args, strict=False):
             flag, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
-            if (equals or not word.startswith("--")) and (not value.strip() or value == "--") and flag != "--prompt":
+            if (
+                (equals or not word.startswith("--"))
+                and (not value.strip() or value == "--")
+                and flag != "--prompt"
+            ):
                 raise Usage(f"{flag if flag.startswith('--') else 'an argument'} is {value!r}; give a value")
         given = [a.partition("=")[0] for a in args if a.startswith("--")]
         for flag in given:

@@ -31,15 +31,15 @@ P = TypeVar("P")
 POSITIVE = {
     *("layers", "width", "heads", "kv_heads", "ffn", "head_width", "global_every", "global_kv_heads", "window"),
     *("global_head_width", "experts", "experts_used", "expert_ffn", "canvas", "frequencies", "block", "positions"),
-    *("max_positions", "rope_base", "rope_base_local", "rope_base_global", "norm_eps", "softcap", "batch"),
+    *("max_positions", "rope_base", "rope_base_local", "rope_base_global", "norm_eps", "softcap"),
     *("micro_batch", "log_every", "heldout_every", "heldout_rows", "checkpoint_every", "clip", "gen_length", "length"),
-    *("block_length", "max_length", "samples", "rows", "size", "total", "repeats", "together", "items", "choices", "clusters"),
-    *("mixtures", "starts", "stride", "chunk", "points", "passes", "grid"),
+    *("block_length", "max_length", "samples", "rows", "size", "total", "repeats", "together", "items", "choices"),
+    *("clusters", "mixtures", "starts", "stride", "chunk", "points", "passes", "grid"),
 }  # fmt: skip
 """Names of settings that must be above 0 in every part that has them."""
 NATURAL = {
     *("temperature", "condition", "learned_positions", "init_deviation", "warmup", "decay", "drop", "final", "floor"),
-    *("steps", "seed", "seeds", "split_seed", "lr", "weight_decay", "eps", "shots", "bos", "eos", "pad", "mask"),
+    *("batch", "steps", "seed", "seeds", "split_seed", "lr", "weight_decay", "eps", "shots", "bos", "eos", "pad", "mask"),
     *("begin", "end", "cls", "sep", "skip_rows", "k", "draws", "sweeps", "count", "tries", "heldout", "rate"),
     *("variance", "scaling", "threshold", "alg_temp", "eta", "source_rows"),
 }  # fmt: skip

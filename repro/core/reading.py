@@ -14,6 +14,7 @@ import json
 import math
 import os
 import stat
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -125,7 +126,7 @@ def foreign(path: Path, what: str, remedy: str = COPY) -> Generator[None]:
     of their own. `what`: what the file should be.
     """
     try:
-        with _silent():
+        with silent():
             yield
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
@@ -146,13 +147,15 @@ def open_tensors(path: Path) -> Generator[Any]:
 
 
 @contextmanager
-def _silent() -> Generator[None]:
-    """Within it whatever this process writes to file descriptor 2 is lost."""
+def silent() -> Generator[None]:
+    """Within it whatever this process writes to the standard error is lost, by Python or by a library."""
+    sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
     finally:
+        sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept), os.close(nowhere)
 

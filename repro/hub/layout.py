@@ -93,6 +93,13 @@ def positive(path: Path, config: Config, field: str) -> int:
     return value
 
 
+def check_counts(path: Path, config: Config) -> None:
+    """ValueError for the first size in the config.json at `path` that is not `positive`."""
+    for field in (*COUNTS, *VOCAB_SIZES, *LENGTHS):
+        if (field in COUNTS and field in config) or config.get(field) is not None:
+            positive(path, config, field)
+
+
 def token_ids(path: Path, config: Config, field: str, total: int) -> list[int]:
     """The token ids in a field of the JSON object at `path`: one, several, or none (null); ValueError for what is no id
     below `total`."""
@@ -144,9 +151,7 @@ def _check(path: Path, config: Config, layout: Layout) -> None:
             raise ValueError(
                 f"{path}: {field} is {config[field]!r}; only {value!r} is supported for {layout.name}"
             )
-    for field in COUNTS:
-        if field in config:
-            positive(path, config, field)
+    check_counts(path, config)
     for field in NUMBERS:
         value = config.get(field, 1.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:

@@ -53,6 +53,8 @@ class Recipe(Part):
     suite: str
 
     def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"batch={self.batch}: expected a number above 0")
         name, noise = registry.part_name(type(self.objective)), self.process.noise
         if noise not in self.objective.processes:
             fitting = " or ".join(sorted(self.objective.processes))

@@ -46,7 +46,9 @@ def _fields(
     also, valid = more.pop("also", ()), more.pop("valid", False)
     for what, place, changed in mutations.values(data):
         fields = tuple(str(step) for step in place if isinstance(step, str))[-1:]
-        right = valid or _right(fields[-1] if fields else "", what.rpartition("=")[2])
+        value = mutations.VALUES.get(re.split("[= ]", what)[-1])
+        fields += (value,) if isinstance(value, str) and value else ()
+        right = valid or _right(fields[0] if fields else "", re.split("[= ]", what)[-1])
         yield Case(
             area,
             f"{file}: {what}",
@@ -74,7 +76,9 @@ RIGHT = (
     (r".*_eps|.*epsilon|rope_theta|.*rope_theta|dropout", r"1\.5|1e9|1e30|0"),
     (r"max_position_embeddings|max_sequence_length|model_length|n_positions", r"1e9"),
     (r"logits_within|nll_within", r"0|1\.5|1e9|1e30"),
-    (r"doc_to_text|target_delimiter|version|doc_to_target", r".*"),
+    (r"ids", r"0|1e9|missing"),
+    (r"text", r"text|up"),
+    (r"task|doc_to_text|target_delimiter|version|doc_to_target", r".*"),
     (r"of|recorded|defect|says|name|source|claim|statistic|oracle|space|kind", r".*"),
 )
 """(setting, names of `mutations.VALUES`) of other values that are right too."""
@@ -372,7 +376,7 @@ def _judged(out: Path) -> Iterator[Case]:
         "--judge",
         "judge",
         "--rule",
-        "every_token:length=16",
+        "duo:length=40,chunk=40",
         "--out",
         "out",
     )
@@ -396,8 +400,9 @@ def _judged(out: Path) -> Iterator[Case]:
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         yield from _whole("judge folder", "judge", f"judge/{file}", argv, also=("judge",), writes=("out*",))
     config = json.loads((out / "judge" / "judge" / "config.json").read_text("utf-8"))
+    more = {"also": ("/judge is",), "writes": ("out*",)}
     yield from _fields(
-        "judge folder", "judge", "judge/config.json", config, argv, mutations.write_json, writes=("out*",)
+        "judge folder", "judge", "judge/config.json", config, argv, mutations.write_json, **more
     )
     yield from _whole(
         "judge folder", "judge", "judge/model.safetensors", argv, also=("judge",), writes=("out*",)

@@ -56,7 +56,6 @@ from repro.hub.release import fingerprint, network, open_release
 from repro.models.attention import Copies, Mask
 from repro.results.record import read_record
 
-
 IDS_OF = {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
 tokenizer = released.tokenizer  # a fixture
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import itertools
 import json
 import logging
@@ -21,6 +20,7 @@ from typing import Any, cast
 from repro.core import parts, registry
 from repro.core.errors import nearest
 from repro.core.parts import derive
+from repro.core.reading import silent
 from repro.core.templates import Refused
 from repro.evals.likelihood.estimator_presets import default, estimator
 from repro.evals.likelihood.likelihood import Estimator
@@ -57,7 +57,7 @@ def find_tasks(name: str, model: Model) -> list[Task]:
         if name not in manager.all_tasks:
             raise ValueError(f"lm-eval has no task {name!r}; {nearest(name, manager.all_tasks)}")
     with sandboxed(name):
-        with contextlib.redirect_stderr(io.StringIO()), _built(name):  # hides progress bars of data sets
+        with silent(), _built(name):  # hides progress bars of data sets
             loaded = manager.load(spec)["tasks"]
             if source != STANDARD:
                 for task in loaded.values():

@@ -142,8 +142,7 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
     for name, printed in row.values.items():
         column, value = columns[name], printed * grid.scale
         margin = grid.absolute if grid.relative is None else grid.relative * abs(value)
-        assert margin is not None
-        if not margin > 0:
+        if margin is None or not margin > 0:
             raise ValueError(f"{where}: column {name!r} has margin {margin}; give one above 0")
         made.append(
             PublishedCell(

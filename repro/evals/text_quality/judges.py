@@ -13,6 +13,7 @@ features.
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -29,6 +30,7 @@ from repro.data.corpus import Data
 from repro.evals.text_quality.gen_ppl import CausalLM
 from repro.evals.text_quality.mauve import State
 from repro.evals.text_quality.samples import Ids
+from repro.hub.layout import check_counts
 from repro.model import Model, load
 
 if TYPE_CHECKING:
@@ -137,8 +139,9 @@ class TransformersJudge(Judge):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-            if (folder / name).exists():
-                read_json(folder / name, dict)
+            if os.path.lexists(folder / name):
+                found = read_json(folder / name, dict)
+                check_counts(folder / name, found if name == "config.json" else {})
         with foreign(folder, "causal LM with its tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -150,6 +153,7 @@ class TransformersJudge(Judge):
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # `_check_account` refuses them
             )
+            loaded[0].eval()(torch.zeros(1, 2, dtype=torch.long))  # a wrong field may fail here alone
         network, account = loaded
         _check_account(folder, account)
         if tokenizer is None:
