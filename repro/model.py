@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from repro.core.arguments import checked
 from repro.core.errors import nearest
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data
@@ -75,6 +76,7 @@ class Model:
 Precision = Literal["float32", "bfloat16", "int8"]
 
 
+@checked
 def load(
     ckpt: str | Path,
     weights: Literal["auto", "raw", "ema"] = "auto",

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from repro.core.arguments import checked
 from repro.core.cli import Parser, natural, run
 from repro.core.files import write_text
 from repro.evals.lm.prompts import encode_prompt
@@ -44,6 +45,7 @@ def default_preset(model: Model, prompted: bool) -> str:
     return "low_confidence" if prompted and process.masks else "ancestral"
 
 
+@checked
 def sample(
     model: Model,
     prompts: Sequence[str] | None = None,
@@ -95,6 +97,8 @@ def _plan(
 
 
 def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[int]]:
+    if n < 1 or (prompts is not None and not prompts):
+        raise ValueError(f"n={n}, prompts={prompts}: nothing to generate; give 1 or more")
     if prompts is None:
         return [[] for _ in range(n)]
     added = model.recipe.process.causal and model.data.vocabulary().bos_rule == "row"

@@ -81,7 +81,10 @@ def positive(text: str) -> int:
 
 def first() -> bool:
     """Whether this process is the one that prints: rank 0 of a distributed launch (variable RANK), or no launcher."""
-    return int(os.environ.get("RANK", "0")) == 0
+    rank = os.environ.get("RANK", "0")
+    if not rank.isdecimal():
+        raise ValueError(f"RANK={rank!r} in the environment is no rank of a process; unset it")
+    return int(rank) == 0
 
 
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
@@ -92,6 +95,7 @@ def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
     try:
+        first()  # a wrong RANK would otherwise fail after the work
         code = main(None)
     except BrokenPipeError:
         code = 141

@@ -39,9 +39,9 @@ POSITIVE = {
 """Names of settings that must be above 0 in every part that has them."""
 NATURAL = {
     *("temperature", "condition", "learned_positions", "init_deviation", "warmup", "decay", "drop", "final", "floor"),
-    *("batch", "steps", "seed", "seeds", "split_seed", "lr", "weight_decay", "eps", "shots", "bos", "eos", "pad", "mask"),
-    *("begin", "end", "cls", "sep", "skip_rows", "k", "draws", "sweeps", "count", "tries", "heldout", "rate"),
-    *("variance", "scaling", "threshold", "alg_temp", "eta", "source_rows"),
+    *("batch", "steps", "seed", "seeds", "split_seed", "lr", "weight_decay", "eps", "shots", "bos", "eos", "pad"),
+    *("mask", "begin", "end", "cls", "sep", "skip_rows", "k", "draws", "sweeps", "count", "tries", "heldout"),
+    *("rate", "stable", "variance", "scaling", "threshold", "alg_temp", "eta", "source_rows"),
 }  # fmt: skip
 """Names of settings that must be 0 or above in every part that has them."""
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.core import parts
+from repro.core.arguments import checked
 from repro.core.files import runs
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_selection import TaskOptions, tasks_by_name
@@ -155,6 +156,7 @@ def default_store(model: Model, name: str) -> Path:
     return folder / "raw"
 
 
+@checked
 def score(
     ckpt: str | Path | Model,
     samplers: Sequence[str] | None = None,

@@ -190,6 +190,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     state = read_json(path, _State)
     if state.format != FORMAT:
         raise ValueError(f"{path}: it has format {state.format}; only format {FORMAT} is supported")
+    if "model.safetensors" not in state.files:
+        raise ValueError(f"{path}: files lacks 'model.safetensors'; copy it again")
     try:
         recipe = parts.read(state.recipe, Recipe)
     except ValueError as error:
