@@ -123,12 +123,7 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
             raise ValueError(f"{path}={json.dumps(data)}: expected {_name(kind)}, got a part")
         if "part" not in data:
             raise ValueError(f"no 'part' key{where}: a part is written {{'part': NAME, 'version': N, ...}}")
-        if not isinstance(data["part"], str):
-            raise ValueError(f"part={json.dumps(data['part'])[:200]}{where}: expected a name")
-        try:
-            cls = registry.part_class(data["part"])
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}" if path else str(error)) from None
+        cls = _class(data["part"], path)
         if not any(issubclass(cls, k) for k in kinds):
             raise ValueError(
                 f"{path}: part {data['part']!r} is not of kind {' or '.join(k.__name__ for k in kinds)}"
@@ -149,6 +144,17 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
             )
         return cls(**{name: read(given[name], hints[name], _join(path, name)) for name in names})
     return _leaf(data, kind, path)
+
+
+def _class(name: Any, path: str) -> type:
+    """The class of the part called `name` at `path`; ValueError for a name that is not registered."""
+    where = f"{path}: " if path else ""
+    if not isinstance(name, str):
+        raise ValueError(f"{where}part={json.dumps(name)[:200]}: expected a name")
+    try:
+        return registry.part_class(name)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
 
 
 def _leaf(data: Any, hint: Any, path: str) -> Any:
@@ -204,7 +210,7 @@ def derive(root: P, overrides: dict[str, Any]) -> P:
                 node = node[step]
         value = canonical(value)
         if isinstance(value, dict) and isinstance(value.get("part"), str):
-            value.setdefault("version", registry.part_class(value["part"]).version)
+            value.setdefault("version", _class(value["part"], path).version)
         node[last] = value
     return read(data, type(root))
 

@@ -243,7 +243,7 @@ def _token(config: Config, kind: str) -> str:
     """The text of the special token `kind` ("bos", "eos", ...) in a tokenizer_config.json; empty if there is none.
     ValueError for one that is no text."""
     token = config.get(f"{kind}_token")
-    found = token.get("content") if isinstance(token, dict) else token
+    found = token.get("content", token) if isinstance(token, dict) else token
     if not isinstance(found, str | None):
         raise ValueError(f"{TOKENIZER_CONFIG}: {kind}_token is {token!r}, not a text; copy it again")
     return found or ""

@@ -182,7 +182,7 @@ def changed(path: str, value: object) -> dict:
     "path, value, message",
     [
         ("objective.part", "elbow", "no part 'elbow'; nearest is 'elbo'"),
-        ("objective.part", None, "part=null at 'objective': expected a name"),
+        ("objective.part", None, "objective: part=null: expected a name"),
         ("objective.part", ..., "no 'part' key at 'objective'"),
         ("objective.part", "cosine", "objective: part 'cosine' is not of kind Objective"),
         ("objective.version", 2, "part 'elbo' at 'objective' has version 2; this code has version 1"),

@@ -77,6 +77,8 @@ RIGHT = (
     (r"max_position_embeddings|max_sequence_length|model_length|n_positions", r"1e9"),
     (r"logits_within|nll_within", r"0|1\.5|1e9|1e30"),
     (r"ids", r"0|1e9|missing"),
+    (r"bos_token|eos_token", r"missing|null"),
+    (r"chat_template", r"text|up"),
     (r"text", r"text|up"),
     (r"task|doc_to_text|target_delimiter|version|doc_to_target", r".*"),
     (r"of|recorded|defect|says|name|source|claim|statistic|oracle|space|kind", r".*"),
