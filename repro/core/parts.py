@@ -146,7 +146,7 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
     return _leaf(data, kind, path)
 
 
-def _class(name: Any, path: str) -> type:
+def _class(name: Any, path: str) -> Any:
     """The class of the part called `name` at `path`; ValueError for a name that is not registered."""
     where = f"{path}: " if path else ""
     if not isinstance(name, str):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
-from repro.core.reading import foreign
+from repro.core.reading import foreign, regular
 from repro.data.corpus import UNRESOLVED
 
 if TYPE_CHECKING:
@@ -46,6 +46,17 @@ def local(source: str) -> Path | None:
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ValueError(f"no file or folder {source!r}; {nearest(path.name, siblings)}")
     return None
+
+
+def check_rows(file: Path) -> None:
+    """ValueError for a file of JSON rows that begins with neither an object nor a list: on `null` pyarrow, which reads
+    it, crashes the process."""
+    if FORMATS.get(file.suffix) != "json":
+        return
+    with open(regular(file), "rb") as handle:
+        begin = handle.read(BLOCK).lstrip()[:1]
+    if begin not in (b"{", b"["):
+        raise ValueError(f"{file} begins with no JSON object; give one object a line")
 
 
 def shipped(package: str, release: str, folder: str) -> Path:
@@ -101,6 +112,8 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
     try:
         if path is None:
             return datasets.load_dataset(source, config, split=split, revision=found)
+        for file in _files(path, tuple(FORMATS)):
+            check_rows(file)
         with foreign(path, "data set"):
             if path.is_dir():
                 return datasets.load_dataset(str(path), config, split=split)

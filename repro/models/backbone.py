@@ -90,6 +90,15 @@ class Backbone(Part):
         summed over layers."""
 
 
+def check_heads(width: int, heads: int) -> None:
+    if heads < 1:
+        raise ValueError(f"heads={heads} is not a number of attention heads; give 1 or more")
+    if width % (2 * heads):
+        raise ValueError(
+            f"width={width} does not split into {heads} heads of an even width; give a multiple of {2 * heads}"
+        )
+
+
 @part
 class Wrapper(Backbone):
     """Base class of backbones that change how the network of another `backbone` is built, but not its sizes."""

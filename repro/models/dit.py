@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from repro.core.parts import part
 from repro.core.registry import resolve
 from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Role, Size, Wrapper
+from repro.models.backbone import Backbone, Role, Size, Wrapper, check_heads
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
@@ -44,7 +44,7 @@ class Dit(Backbone):
     norm_eps: float
 
     def __post_init__(self) -> None:
-        _check_heads(self.width, self.heads)
+        check_heads(self.width, self.heads)
         if self.frequencies < 2 or self.frequencies % 2:
             raise ValueError(
                 f"frequencies={self.frequencies} does not split into sines and cosines; give an even number"
@@ -75,7 +75,7 @@ class DitCausal(Backbone):
     norm_eps: float
 
     def __post_init__(self) -> None:
-        _check_heads(self.width, self.heads)
+        check_heads(self.width, self.heads)
 
     def size(self, data: Data) -> Size:
         return _size(self, data, 0)
@@ -105,7 +105,7 @@ class DitBlocks(Backbone):
     norm_eps: float
 
     def __post_init__(self) -> None:
-        _check_heads(self.width, self.heads)
+        check_heads(self.width, self.heads)
         if self.block < 1:
             raise ValueError(f"block={self.block} is not a block length in tokens; give 1 or more")
 
@@ -124,15 +124,6 @@ def _modulation(pins: Dit | DitBlocks) -> int:
     each, last = 6 * pins.width, 2 * pins.width  # shift, scale and gate of both halves; shift and scale
     modulations = (pins.condition + 1) * (pins.layers * each + last)
     return modulations + (pins.frequencies + 1) * pins.condition + (pins.condition + 1) * pins.condition
-
-
-def _check_heads(width: int, heads: int) -> None:
-    if heads < 1:
-        raise ValueError(f"heads={heads} is not a number of attention heads; give 1 or more")
-    if width % (2 * heads):
-        raise ValueError(
-            f"width={width} does not split into {heads} heads of an even width; give a multiple of {2 * heads}"
-        )
 
 
 def _attention_flops(pins: Dit | DitCausal | DitBlocks, data: Data, share: float) -> float:

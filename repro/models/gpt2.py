@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from repro.core.parts import part
 from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Size
+from repro.models.backbone import Backbone, Size, check_heads
 
 
 @part
@@ -25,6 +25,9 @@ class Gpt2(Backbone):
     positions: int
     norm_eps: float
     init_deviation: float
+
+    def __post_init__(self) -> None:
+        check_heads(self.width, self.heads)
 
     def size(self, data: Data) -> Size:
         matrices = 4 * self.width**2 + 2 * self.width * self.ffn

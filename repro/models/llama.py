@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from repro.core.parts import part
 from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Size
+from repro.models.backbone import Backbone, Size, check_heads
 
 
 @part
@@ -30,6 +30,11 @@ class Llama(Backbone):
     learned_positions: int
     tied: bool
     init_deviation: float
+
+    def __post_init__(self) -> None:
+        check_heads(self.width, self.heads)
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
 
     def size(self, data: Data) -> Size:
         vocab_size = data.vocabulary().total
@@ -71,6 +76,11 @@ class Qwen2(Backbone):
     norm_eps: float
     tied: bool
     init_deviation: float
+
+    def __post_init__(self) -> None:
+        check_heads(self.width, self.heads)
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
 
     def size(self, data: Data) -> Size:
         kv_width = self.kv_heads * (self.width // self.heads)

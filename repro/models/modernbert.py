@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from repro.core.parts import part
 from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Size
+from repro.models.backbone import Backbone, Size, check_heads
 
 
 @part
@@ -38,6 +38,9 @@ class ModernBert(Backbone):
 
     def blank(self) -> Backbone:
         return dataclasses.replace(self, weights=None, revision=None)
+
+    def __post_init__(self) -> None:
+        check_heads(self.width, self.heads)
 
     def size(self, data: Data) -> Size:
         vocab_size = data.vocabulary().total

@@ -77,6 +77,7 @@ RIGHT = (
     (r"max_position_embeddings|max_sequence_length|model_length|n_positions", r"1e9"),
     (r"logits_within|nll_within", r"0|1\.5|1e9|1e30"),
     (r"ids", r"0|1e9|missing"),
+    (r"acc", r"-1|0|1\.5|1e9|1e30|true"),
     (r"bos_token|eos_token", r"missing|null"),
     (r"chat_template", r"text|up"),
     (r"text", r"text|up"),

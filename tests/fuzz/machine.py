@@ -202,9 +202,7 @@ def _remove(folder: Path) -> None:
 def _awaited(child: int) -> int | None:
     """Exit status of a child process; None where it did not end in time and was killed."""
     began = time.monotonic()
-    while (waited := time.monotonic() - began) < SECONDS or (
-        waited < 4 * SECONDS and _used(child) < SECONDS / 2
-    ):
+    while (waited := time.monotonic() - began) < SECONDS or (waited < 4 * SECONDS and _used(child) < SECONDS):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)

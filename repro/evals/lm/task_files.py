@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from repro.core.files import atomically, locked, runs
 from repro.core.reading import convert, foreign, read_text
+from repro.data.sources import check_rows
 
 MAIN = "task.yaml"
 NODES = 1 << 16
@@ -44,6 +45,7 @@ def store_task(path: Path) -> str:
             raise ValueError(
                 f"{path} names {files[name].name!r}, which is not a file next to it; put the file there"
             )
+        check_rows(files[name])
         data = files[name].read_bytes()
         content.update(f"{name}\0{len(data)}\0".encode() + data)
     digest = content.hexdigest()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -31,6 +31,9 @@ NOTE, TENSORS = "fixture.json", "fixture.safetensors"
 ROWS, LENGTH = 2, 32
 """Number of rows and tokens per row of a fixture written by `record`; a row has at least two blocks if the network
 generates block by block."""
+
+
+Tolerance = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,8 +56,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     format: int
     of: str
     recorded: str
-    logits_within: float
-    nll_within: float
+    logits_within: Tolerance
+    nll_within: Tolerance
     decodes: list[Decode]
 
 
