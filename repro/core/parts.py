@@ -129,7 +129,7 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
                 f"{path}: part {data['part']!r} is not of kind {' or '.join(k.__name__ for k in kinds)}"
             )
         hints = typing.get_type_hints(cls)
-        names = [f.name for f in dataclasses.fields(typing.cast(Any, cls))]
+        names = [f.name for f in dataclasses.fields(cls)]
         given = {k: v for k, v in data.items() if k not in ("part", "version")}
         for name in given:
             if name not in names:

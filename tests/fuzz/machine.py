@@ -32,8 +32,8 @@ SECONDS = 30
 """Wall time after which a case counts as a hang."""
 MEMORY = 6 << 30
 """Bytes of address space that a case may take beyond what the tests hold."""
-CACHES = ("runs", "runs/data*", "runs/tasks*", "runs/.*", "*/.lock", ".lock")
-"""Files that any command may write: copies of inputs by digest, and locks."""
+CACHES = ("runs", "run/raw", "runs/data*", "runs/tasks*", "runs/.*", "*/.lock", ".lock")
+"""What any command may write: copies of inputs by digest, locks, and the empty folder of its records."""
 LONGEST = 800
 """Characters that a message may have."""
 
