@@ -114,6 +114,10 @@ class ProcessedSampler(Sampler):
                 f"{name} changes nothing in {inner}: it sets the {processor.sets}, which {inner} does not use;"
                 f" leave {name} out"
             )
+        if processor.sets == "quota" and any(each.sets == "quota" for each in self.processors[1:]):
+            raise ValueError(
+                f"{name}: another processor of {inner} sets the quota already; leave one of them out"
+            )
         greedy = isinstance(base, Autoregressive | Random) and base.temperature == 0
         if greedy and isinstance(processor, LogitsTransform) and processor.keeps_argmax:
             raise ValueError(
@@ -126,6 +130,11 @@ class ProcessedSampler(Sampler):
     @property
     def innermost(self) -> Sampler:
         return self.rule.innermost
+
+    @property
+    def processors(self) -> list[LogitsProcessor]:
+        """All its logits processors, the outermost first."""
+        return [self.shape, *(self.rule.processors if isinstance(self.rule, ProcessedSampler) else [])]
 
     @property
     def capabilities(self) -> Capabilities:
