@@ -29,6 +29,7 @@ PARTS = {
     "warmup_stable_drop_decay": "repro.core.schedules:WarmupStableDropDecay",
     "linear_to_zero": "repro.core.schedules:LinearToZero",
     "constant": "repro.core.schedules:Constant",
+    "constant_until": "repro.core.schedules:ConstantUntil",
     # data
     "language": "repro.data.language:Language",
     "sudoku": "repro.data.sudoku:Sudoku",
