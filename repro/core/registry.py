@@ -56,6 +56,7 @@ PARTS = {
     "own_chat": "repro.hub.templates:OwnChat",
     # backbones
     "llama": "repro.models.llama:Llama",
+    "llama_float32_rope": "repro.models.llama:LlamaFloat32Rope",
     "qwen2": "repro.models.llama:Qwen2",
     "gpt2_causal": "repro.models.gpt2:Gpt2",
     "modernbert": "repro.models.modernbert:ModernBert",
