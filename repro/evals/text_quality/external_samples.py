@@ -28,6 +28,7 @@ import msgspec
 from repro.core import parts
 from repro.core.files import file_digest, json_lines, runs, write_text
 from repro.core.parts import Part, part
+from repro.core.stats import NORMAL
 from repro.evals.runner import items_file, measured_alone
 from repro.evals.task import Answer
 from repro.evals.text_quality.gen_ppl import EveryToken, Rule, rule, score_texts
@@ -191,10 +192,12 @@ def command(
     head = f"{path.name} ({digest[:12]}): {protocol['judge']} ({protocol['judge_digest'][:12]})"
     lines = [
         f"{head}, rule {protocol['rule']['part']}, {protocol['retokenise']}, entropy of the {protocol['entropy']}"
+        " (±: 95 % intervals)"
     ]
     wide = max(map(len, record.answer.metrics))
     for name, metric in record.answer.metrics.items():
-        lines.append(f"{name:<{wide}} {metric.value:.4f} ± {metric.se:.4f}  (n = {metric.n})")
+        half = "" if metric.se is None else f" ± {NORMAL * metric.se:.4f}"
+        lines.append(f"{name:<{wide}} {metric.value:.4f}{half}  (n = {metric.n})")
     return [*lines, *left_out(path, record)]
 
 
