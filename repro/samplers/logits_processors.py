@@ -63,10 +63,6 @@ class LogitsProcessor(Part):
         """A changed copy of `state`, for the sampler."""
 
 
-Shape = LogitsProcessor
-"""Alias of `LogitsProcessor`: its name in the type annotations recorded in tests/core/surface.json."""
-
-
 class LogitsTransform(LogitsProcessor):
     """Base class of logits processors that transform the logits of each position separately."""
 
@@ -99,7 +95,7 @@ class ProcessedSampler(Sampler):
     processor would change nothing in `rule`, or is for other noise processes.
     """
 
-    shape: Shape
+    shape: LogitsProcessor
     rule: Sampler
 
     def __post_init__(self) -> None:
