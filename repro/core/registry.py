@@ -29,6 +29,7 @@ PARTS = {
     "warmup_stable_drop_decay": "repro.core.schedules:WarmupStableDropDecay",
     "linear_to_zero": "repro.core.schedules:LinearToZero",
     "constant": "repro.core.schedules:Constant",
+    "constant_until": "repro.core.schedules:ConstantUntil",
     # data
     "language": "repro.data.language:Language",
     "sudoku": "repro.data.sudoku:Sudoku",
@@ -55,6 +56,7 @@ PARTS = {
     "own_chat": "repro.hub.templates:OwnChat",
     # backbones
     "llama": "repro.models.llama:Llama",
+    "llama_float32_rope": "repro.models.llama:LlamaFloat32Rope",
     "qwen2": "repro.models.llama:Qwen2",
     "gpt2_causal": "repro.models.gpt2:Gpt2",
     "modernbert": "repro.models.modernbert:ModernBert",

@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+NORMAL = 1.96
+"""Half of a 95 % interval in standard errors, where a number is shown as value ± half."""
+
 
 class Interval(NamedTuple):
     """Lower and upper end of an interval, in the unit of the data."""

@@ -13,7 +13,7 @@ Departs  soft tokens are sparse (docs/method.md#sparse-soft-tokens), not dense, 
          EOS) is neither noised nor scored (the original: both)
 """
 
-from repro.core.schedules import Constant, ConstantWithWarmup
+from repro.core.schedules import ConstantUntil, ConstantWithWarmup
 from repro.data.corpus import UNRESOLVED
 from repro.data.counted import Counted
 from repro.data.detokenise import Detokenised
@@ -81,8 +81,10 @@ RECIPE = Recipe(
             low=-3.5,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh:30: gamma_min
             high=-1.75,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh:31: gamma_max
         ),
-        temperature=Constant(
+        temperature=ConstantUntil(
             value=1e-3,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh:28-29: log10 start = end = -3
+            end=500_000,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh:33: curriculum.end
+            after=1e-10,  # s-sahoo/duo@7c9b498 algo.py:531-532: tau = -10, in log10
         ),
         tokens=Sparse(
             mass=0.9999,  # ours: same law as dense soft tokens (tested)

@@ -18,7 +18,7 @@ from typing import Any
 
 from repro.core import parts, registry
 from repro.core.errors import nearest
-from repro.core.schedules import LinearToZero
+from repro.core.schedules import ConstantUntil, LinearToZero
 from repro.data.corpus import Data
 from repro.data.documents import Sotu
 from repro.data.language import Language
@@ -196,6 +196,8 @@ def _objective(objective: Objective, full_size: int, vocab_size: int, share: flo
         case DuoElbo():
             overrides["window"] = _same_window(objective.window, full_size, vocab_size)
             overrides["until"] = round(objective.until * share)
+            if isinstance(objective.temperature, ConstantUntil):
+                overrides["temperature.end"] = round(objective.temperature.end * share)
         case Dcd():
             overrides["window"] = _same_window(objective.window, full_size, vocab_size)
             overrides["round"] = round(objective.round * share)
