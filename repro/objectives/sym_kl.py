@@ -155,6 +155,13 @@ class _OnSoftTokens(Objective):
     def forms(self) -> tuple[TokenLoss, TokenLoss]:
         """Two token losses of equal output: a plain one, and one that also overwrites its logits by their gradient."""
 
+    def trained(self, vocab_size: int) -> tuple[float, float]:
+        from repro.processes import gaussian
+
+        ends = torch.tensor([self.noise.high, self.noise.low], dtype=torch.float64)
+        low, high = gaussian.transform(self.noise.gamma(ends, vocab_size), vocab_size)[0].tolist()
+        return low, high
+
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.models.fused_head import HandDerived, fused_loss
 

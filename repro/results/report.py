@@ -53,7 +53,8 @@ ENTRIES = (
         caption=(
             "nll: negative log-likelihood in nats per token. A bound is an upper bound on the nll of the "
             "model, prior and tail terms included, whatever loss the network was trained with; the note marks losses "
-            "that are no bound themselves. exact nll: "
+            "that are no bound themselves, and the levels alpha (weight of the clean token) that training drew, if not "
+            "all: elsewhere the bound reads outputs that were never trained. exact nll: "
             "that of the language which generated the data, on the same rows. gap: bound minus exact nll, "
             "paired by row."
         ),

@@ -69,3 +69,15 @@ def test_relaxed_cross_entropy_is_the_weighted_mean_of_the_cross_entropy():
 def test_a_recipe_takes_the_new_parts_by_name():
     taken = parts.derive(by_name("duo@nano"), {"objective.view_scale": NoViewScale()})
     assert parts.canonical(taken)["objective"]["view_scale"]["part"] == "no_view_scale"
+
+
+def test_a_note_says_which_levels_were_trained():
+    """duo@nano trains alpha from .0056 to .41, llada@nano from .01 to .85, the others all levels (labels of records)."""
+    from repro.evals.runner import _untrained
+
+    notes = {
+        name: _untrained(by_name(f"{name}@nano")) for name in ("duo", "llada", "mdlm", "duo_nelbo", "ar")
+    }
+    assert notes.pop("duo") == "; alpha 0.0056 to 0.41 trained"
+    assert notes.pop("llada") == "; alpha 0.01 to 0.85 trained"
+    assert set(notes.values()) == {""}
