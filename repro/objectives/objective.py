@@ -115,7 +115,7 @@ class Objective(Part):
         """Loss of a microbatch under the noise of `process`."""
 
     def trained(self, vocab_size: int) -> tuple[float, float]:
-        """Smallest and largest alpha (weight of the clean token) that training draws, for `vocab_size` ids; (0, 1): all.
+        """Smallest and largest alpha (weight of the clean token) that training has with `vocab_size` ids; (0, 1): any.
 
         What a network says at other levels was never trained, though a bound reads it there.
         """

@@ -72,7 +72,7 @@ def test_a_recipe_takes_the_new_parts_by_name():
 
 
 def test_a_note_says_which_levels_were_trained():
-    """duo@nano trains alpha from .0056 to .41, llada@nano from .01 to .85, the others all levels (labels of records)."""
+    """duo@nano trains alpha from .0056 to .41, llada@nano from .01 to .85, others all levels (records' labels)."""
     from repro.evals.runner import _untrained
 
     notes = {
