@@ -160,7 +160,9 @@ PARTS = {
     "confidence": "repro.evals.likelihood.orders:Confidence",
     # tasks
     "heldout_bound": "repro.evals.perplexity.perplexity:HeldoutBound",
+    "truncated_bound": "repro.evals.perplexity.perplexity:TruncatedBound",
     "perplexity": "repro.evals.perplexity.corpus:Perplexity",
+    "truncated_perplexity": "repro.evals.perplexity.corpus:TruncatedPerplexity",
     "wrapped_rows": "repro.evals.perplexity.packings:WrappedRows",
     "wrapped_plain_rows": "repro.evals.perplexity.packings:WrappedPlainRows",
     "padded_rows": "repro.evals.perplexity.packings:PaddedRows",
