@@ -55,7 +55,9 @@ def refused(said):
 
 def whole(disk):
     """The complete files by digest, without those that a run rewrites from the last checkpoint when it is resumed."""
-    return {name: d for name, d in contents(disk).items() if not name.endswith((".jsonl", "recipe.json", "run"))}
+    return {
+        name: d for name, d in contents(disk).items() if not name.endswith((".jsonl", "recipe.json", "run"))
+    }
 
 
 def test_training(disk, command, tmp_path):
