@@ -17,8 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parents[1]
-ROOT = _HERE.parent if (_HERE.parent / "pyproject.toml").is_file() else _HERE / "_data"
-"""Folder that contains `recipes/` and `evals/`: the git checkout, or their copy in an installed wheel."""
+CHECKOUT = (_HERE.parent / "pyproject.toml").is_file()
+"""Whether the package is that of a git checkout, not of an installed wheel."""
+ROOT = _HERE.parent if CHECKOUT else _HERE / "_data"
+"""Folder that contains `recipes/` and `evals/`: the git checkout, or their copy in an installed wheel, which only
+pip writes."""
+RESULTS = ROOT / "results" if CHECKOUT else Path("results")
+"""Folder of published records, tables and certificates: in the checkout, or without one in the working directory."""
 
 
 def runs() -> Path:
@@ -50,6 +55,13 @@ def atomically(path: Path) -> Generator[Path]:
         if _says_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
+
+
+def write_source(path: Path, text: str) -> None:
+    """Write a generated file of the repository below `ROOT`; ValueError where there is only an installed package."""
+    if not CHECKOUT:
+        raise ValueError(f"{path} belongs to the installed package; run this in a git checkout")
+    write_text(path, text)
 
 
 def write_text(path: Path, text: str) -> None:

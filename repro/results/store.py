@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from filelock import FileLock
 
-from repro.core.files import ROOT
+from repro.core.files import RESULTS
 from repro.results.difference import difference
 from repro.results.record import Json, Question, Record, agree, make_record, read_record, text
 from repro.results.versions import older
@@ -40,7 +40,7 @@ __all__ = [
     "read",
 ]
 
-RAW = ROOT / "results" / "raw"
+RAW = RESULTS / "raw"
 
 
 # --- reading ------------------------------------------------------------------------------------------------
