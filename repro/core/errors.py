@@ -29,4 +29,8 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.filename or text}); finished results are safe; free disk space and run again"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS) and error.filename:
+        return (
+            f"{error.filename}: {error.strerror}; choose a place that you may write (--out, or $REPRO_RUNS)"
+        )
     return text

@@ -54,6 +54,8 @@ def atomically(path: Path) -> Generator[Path]:
     except Exception as error:
         if _says_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if isinstance(error, OSError) and WORKPLACE in str(error.filename):
+            error.filename = str(path)  # what the user knows
         raise
 
 
