@@ -16,6 +16,8 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 _HERE = Path(__file__).resolve().parents[1]
 CHECKOUT = (_HERE.parent / "pyproject.toml").is_file()
 """Whether the package is that of a git checkout, not of an installed wheel."""
@@ -39,8 +41,8 @@ WORKPLACE = ".repro-tmp"
 def atomically(path: Path) -> Generator[Path]:
     """Yield a temporary path for a file or folder that is renamed to `path` on success and removed on failure.
 
-    Raises FileExistsError where `path` is an existing folder, and OSError (ENOSPC) where the disk is full, whatever the
-    library that wrote has raised.
+    Raises FileExistsError where `path` is an existing folder, and OSError (ENOSPC) where the disk is full, for which
+    safetensors has an error of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -51,7 +53,7 @@ def atomically(path: Path) -> Generator[Path]:
             if path.is_dir():
                 raise FileExistsError(f"{path} is an existing folder; remove it or choose another path")
             os.replace(temporary, path)
-    except Exception as error:
+    except (OSError, SafetensorError) as error:
         if _says_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         if isinstance(error, OSError) and WORKPLACE in str(error.filename):
@@ -128,11 +130,11 @@ def _made(path: Path) -> tuple[Path, int]:
             os.close(handle)
 
 
-def _says_full(error: Exception) -> bool:
-    """Whether an error of any library says that the disk, or the user's share of it, is full."""
+def _says_full(error: OSError | SafetensorError) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"os error {errno.ENOSPC}" in str(error) or os.strerror(errno.ENOSPC) in str(error)
+    return f"os error {errno.ENOSPC}" in str(error) or f"os error {errno.EDQUOT}" in str(error)
 
 
 def file_digest(path: Path) -> str:
