@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import subprocess
 import time
 from collections import deque
@@ -222,8 +223,8 @@ def _measured(kind: dict[str, Any], answer: Answer, seconds: float, commit: str 
 
 
 def _commit() -> str | None:
-    """Git commit of the checkout that this code runs from; None for an installed package."""
-    if not (ROOT / ".git").exists():
+    """Git commit of the checkout that this code runs from; None for an installed package, and without git."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
         return None
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)

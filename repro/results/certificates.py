@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.core.files import ROOT
+from repro.core.files import RESULTS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FOLDER = ROOT / "results" / "certificates"
+FOLDER = RESULTS / "certificates"
 CONTROLS = "controls.json"
 """File of that folder with the negative controls and the tests that see them."""
 Stored = Mapping[str, Any]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.core.files import ROOT
+from repro.core.files import RESULTS
 from repro.core.stats import wilson
 from repro.results.store import collect, one_protocol, summarise, to_frame
 from repro.results.tables import perplexities, speed, speed_text, text_quality
@@ -24,7 +24,7 @@ from repro.results.versions import latest
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-TABLES = ROOT / "results" / "tables"
+TABLES = RESULTS / "tables"
 LEVEL = 0.95  # of the interval of an accuracy
 
 

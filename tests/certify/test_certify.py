@@ -6,8 +6,12 @@ Foreign code is that of examples/certify. Random streams are keyed, so each test
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -495,6 +499,54 @@ def test_code_that_never_answers_gets_a_verdict(name, says, monkeypatch, capsys)
     assert main([f"{EXAMPLES / 'wrong_samplers.py'}:{name}", "--seconds", "6"]) == 1
     out = capsys.readouterr().out
     assert "DOES NOT STAND" in out and says in out
+
+
+HANGS = """
+import ctypes, os, pathlib
+class hangs:
+    def __init__(self): pathlib.Path({pid!r}).write_text(str(os.getpid())); {call}
+hangs()
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("call", ["ctypes.CDLL(None).sleep(300)", "ctypes.PyDLL(None).sleep(300)"])
+def test_the_child_ends_with_its_parent(sent, call, tmp_path):
+    """Also where the call holds the interpreter's lock (PyDLL), so that no thread of the child can run."""
+    pid = tmp_path / "pid"
+    (tmp_path / "theirs.py").write_text(HANGS.format(pid=str(pid), call=call))
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "repro.certify", f"{tmp_path}/theirs.py:hangs"],
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored in background jobs of a shell
+    )
+    wait_for(lambda: pid.exists() and pid.read_text())
+    parent.send_signal(sent)
+    assert parent.wait(10) == (130 if sent == signal.SIGINT else -sent)
+    child = Path("/proc") / pid.read_text()
+    wait_for(lambda: not child.exists() or "Z (zombie)" in (child / "status").read_text())
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_what_the_code_prints_does_not_spoil_the_json(tmp_path):
+    """By print, by the system call, and by C's buffered output."""
+    loud = 'import ctypes, os\nprint("{")\nos.write(1, b"}")\n'
+    loud += 'c = ctypes.CDLL(None)\nc.puts(b"[")\nc.fflush(None)\n'
+    (tmp_path / "theirs.py").write_text(
+        loud + "def f(space, n, steps, seed): os._exit(3)\nf.claims, f.meaning = 'law', 'x0_mean'\n"
+    )
+    command = [sys.executable, "-m", "repro.certify", f"{tmp_path}/theirs.py:f", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "exit code 3" in json.loads(done.stdout)["checks"][0]["says"]
+    assert "{" in done.stderr
 
 
 def test_every_negative_control_is_seen():
