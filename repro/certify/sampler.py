@@ -55,10 +55,9 @@ SPOILED: dict[str, Spoil] = {
 """Wrong denoisers, three levels of each kind: only these show errors that remasking and correctors can repair."""
 CHANCE = 1.1e-8
 """Probability of each rare id: a race in float32, whose times are multiples of 6e-8, draws it 40 times too seldom."""
-RARE = 500
-RARE_AT_ONCE = 2_000
-"""Rare ids, and rows a call: few enough ids for a sampler that makes a matrix of all pairs, and arrays of 8 MB, since
-memory of much larger ones is mapped anew each time."""
+RARE, RARE_AT_ONCE = 500, 500
+"""Rare ids, and rows a call: few enough ids for a sampler that makes a matrix of all pairs, and arrays of 2 MB, since
+memory of larger ones is mapped anew each time, which takes most of the time."""
 
 
 def certify_sampler(foreign: Foreign, effort: Effort) -> Findings:

@@ -100,7 +100,7 @@ class Certificate:
         ]
         header = ["statistic", "space", "noise", "denoiser", "steps", "tokens/step", "value", "true samples"]
         table = tabulate(rows, [*header, "ancestral"], disable_numparse=True)
-        return "\n".join([*lines, "", table, "", self.paragraph()])
+        return "\n".join([*lines, *(["", table] if rows else []), "", self.paragraph()])
 
     def paragraph(self) -> str:
         """A summary for the appendix of a paper."""

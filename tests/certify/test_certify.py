@@ -519,6 +519,23 @@ def test_the_stored_controls_are_those_of_today(group):
     assert group == "wrong" or len({row["family"] for row in stored}) >= 10
 
 
+def test_a_right_control_that_is_refused_is_an_error(monkeypatch, capsys):
+    from scripts import controls
+
+    def found(refused_by):
+        monkeypatch.setattr(controls, "certified", lambda *control: row | {"name": control[-1]})
+        row = {"kind": "sampler", "family": "draws", "what": "W.", "refused_by": refused_by}
+        return [controls.main([name]) for name in ("twice", "gumbel")], row | {"name": "gumbel"}
+
+    (wrong, right), row = found([])
+    assert (wrong, right) == (1, 0)
+    assert "none: stands" in certificates.controls_tables({"wrong": [], "right": [row]})["controls.md"]
+    (wrong, right), row = found(["law at 4 steps, uniform"])
+    assert (wrong, right) == (0, 1)
+    table = certificates.controls_tables({"wrong": [], "right": [row]})
+    assert "| law" in table["controls.md"] and "W.,law at 4 steps" in table["controls.csv"].replace('"', "")
+
+
 QUICK = replace(
     SMALL, rows=2_000, last_rows=5_000, call_rows=2_500, steps=(1, 16), spoiled_rows=100, loss_repeats=100
 )
