@@ -1,7 +1,7 @@
 """Controls of certificates: the wrong samplers and losses of examples/certify, and the right ones.
 
     python -m scripts.controls                 # certify all of them and write results/certificates/controls.json
-    python -m scripts.controls twice gumbel    # only those named; prints, writes nothing
+    python -m scripts.controls twice gumbel    # only those named, beside what is stored of the others
 
 A wrong one must be refused by some test, a right one by none; exit code 1 otherwise. The table
 results/tables/controls.md is made from the stored file.
@@ -18,7 +18,7 @@ from repro.certify.foreign import load
 from repro.certify.isolated import isolated
 from repro.certify.verdict import FULL
 from repro.core.files import write_text
-from repro.results.certificates import CONTROLS, FOLDER
+from repro.results.certificates import CONTROLS, FOLDER, read_controls
 
 GROUPS = ("wrong", "right")
 FILES = {"sampler": "examples/certify/{}_samplers.py", "loss": "examples/certify/{}_losses.py"}
@@ -51,21 +51,25 @@ def certified(kind: str, file: str, family: str, name: str) -> dict[str, Any]:
 
 
 def main(wanted: list[str]) -> int:
-    """Certify the controls; returns 1 if a wrong one is seen by no test, or a right one is refused."""
-    found: dict[str, list[dict[str, Any]]] = {group: [] for group in GROUPS}
+    """Certify the controls and store them; returns 1 if a wrong one is seen by no test, or a right one is refused."""
+    stored = read_controls(FOLDER)
+    found: dict[str, list[Any]] = {group: [] for group in GROUPS}
     good = True
     for group in GROUPS:
-        for control in controls(group):
-            if wanted and control[-1] not in wanted:
+        old = {(row["kind"], row["name"]): row for row in stored[group]}
+        for kind, file, family, name in controls(group):
+            if not wanted or name in wanted:
+                row = certified(kind, file, family, name)
+                as_it_should = bool(row["refused_by"]) == (group == "wrong")
+                good = good and as_it_should
+                says = ", ".join(row["refused_by"]) or "stands"
+                print(f"{'ok  ' if as_it_should else 'FAIL'} {group} {name:<22} {says}", file=sys.stderr)
+            elif (kind, name) in old:
+                row = old[kind, name]
+            else:
                 continue
-            row = certified(*control)
             found[group].append(row)
-            as_it_should = bool(row["refused_by"]) == (group == "wrong")
-            good = good and as_it_should
-            says = ", ".join(row["refused_by"]) or "stands"
-            print(f"{'ok  ' if as_it_should else 'FAIL'} {group} {row['name']:<22} {says}", file=sys.stderr)
-    if not wanted:
-        write_text(FOLDER / CONTROLS, json.dumps(found, indent=1) + "\n")
+    write_text(FOLDER / CONTROLS, json.dumps(found, indent=1) + "\n")
     return 0 if good else 1
 
 

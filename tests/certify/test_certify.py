@@ -519,8 +519,10 @@ def test_the_stored_controls_are_those_of_today(group):
     assert group == "wrong" or len({row["family"] for row in stored}) >= 10
 
 
-def test_a_right_control_that_is_refused_is_an_error(monkeypatch, capsys):
+def test_a_right_control_that_is_refused_is_an_error(monkeypatch, tmp_path):
     from scripts import controls
+
+    monkeypatch.setattr(controls, "FOLDER", tmp_path)
 
     def found(refused_by):
         monkeypatch.setattr(controls, "certified", lambda *control: row | {"name": control[-1]})
@@ -532,6 +534,8 @@ def test_a_right_control_that_is_refused_is_an_error(monkeypatch, capsys):
     assert "none: stands" in certificates.controls_tables({"wrong": [], "right": [row]})["controls.md"]
     (wrong, right), row = found(["law at 4 steps, uniform"])
     assert (wrong, right) == (0, 1)
+    stored = certificates.read_controls(tmp_path)  # the run of the one left that of the other
+    assert [row["name"] for group in ("wrong", "right") for row in stored[group]] == ["twice", "gumbel"]
     table = certificates.controls_tables({"wrong": [], "right": [row]})
     assert "| law" in table["controls.md"] and "W.,law at 4 steps" in table["controls.csv"].replace('"', "")
 
