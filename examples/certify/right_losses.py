@@ -51,7 +51,7 @@ def one_time(space, x0, seed):
 
 
 def window_and_tail(space, x0, seed):
-    """t ~ U(.02, 1), weight 1/t, and -log p(x0 | x_t) at t = .02 for the rest."""
+    """t ~ U(.02, 1), weight 1/t, and the loss of masked tokens at t = .02 for the rest."""
     generator, low = seeded(seed), 0.02
     t = low + (1 - low) * uniform((len(x0),), generator)
     window = weighted(space, x0, t, generator, lambda t: (1 - low) / t)
@@ -160,7 +160,7 @@ def uniform_steps(space, x0, seed):
 
 
 def uniform_rates(space, x0, seed):
-    """Duo's bound: divergence of the reverse jump rates at t ~ U(.02, 1), and -log p(x0 | x_t) at t = .02."""
+    """Duo's bound: divergence of the reverse jump rates at t ~ U(.02, 1), and the loss at t = .02."""
     generator, low, vocab = seeded(seed), 0.02, space.vocab
 
     def noised(alpha):

@@ -178,7 +178,7 @@ def bayes_weights(space, ids, a):
 
 
 def posterior_means(space, n, steps, seed):
-    """The posterior q(xs | xt, x0) averaged over E[x0 | xt]."""
+    """The posterior of every clean token averaged over the mean that cross-entropy trains."""
     generator = seeded(seed)
     ids = torch.randint(space.vocab, (n, space.length), generator=generator)
     for i in range(steps):
@@ -221,7 +221,7 @@ def corrector(space, n, steps, seed):
 
 
 def gibbs(space, n, steps, seed):
-    """From the left, then random positions are masked and redrawn, one a time."""
+    """From the left, then random positions are masked and redrawn, one at a time."""
     generator, rows = seeded(seed), torch.arange(n)
     ids = one_by_one(space, all_masked(space, n), generator, leftmost)
     for _ in range(min(steps, 8)):
