@@ -3,6 +3,7 @@
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
 #   make bench                           ratios of speed, side by side in one run
 #   make lint                            ruff, the import contracts and the type checker
+#   make audit                           look the pinned releases up among published weaknesses
 #   make tables | check | retrain        rebuild tables and figures; prove derived files current; retrain one cell
 #   make accept [STEPS="locks goldens"]  rewrite derived files after a deliberate change (scripts/accept.py)
 #   make TORCH_INDEX=URL ...             take torch from this index (for example a CUDA or CPU build)
@@ -20,7 +21,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: reproduce test test-all test-gpu bench lint tables check accept retrain
+.PHONY: reproduce test test-all test-gpu bench lint audit tables check accept retrain
 
 reproduce: $(STAMP)
 	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
@@ -42,6 +43,9 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/ty check repro paper_figures benchmarks scripts
+
+audit: $(STAMP)
+	$(PY) -m scripts.audit
 
 tables: $(STAMP)
 	$(PY) -m repro.report && $(PY) -m paper_figures

@@ -46,7 +46,8 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
             axes.plot(seeds, [height - 0.24] * len(seeds), "o", color=ink, markersize=2, alpha=0.5)
             half = bar(line["se"], line["sd_seeds"])
             axes.errorbar(line["value"], height, xerr=half, fmt="o", color=ink, capsize=2, elinewidth=1)
-            text = f"{line['value']:.3f}" + (f"  {line['note']}" if line["note"] else "")
+            loss = line["note"].partition(";")[0].replace("objective", "training loss")
+            text = f"{line['value']:.3f}" + (f"  {loss}" if loss else "")
             at = max(line["value"] + half, seeds.max())
             axes.annotate(
                 text, (at, height), (5, 0), textcoords="offset points", va="center", color=INK, fontsize=7

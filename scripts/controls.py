@@ -1,55 +1,76 @@
-"""Negative controls of certificates: every wrong sampler and loss of examples/certify, and the tests that see it.
+"""Controls of certificates: the wrong samplers and losses of examples/certify, and the right ones.
 
-    python -m scripts.controls            # certify all of them and write results/certificates/controls.json
-    python -m scripts.controls twice      # only those named; prints, writes nothing
+    python -m scripts.controls                 # certify all of them and write results/certificates/controls.json
+    python -m scripts.controls twice gumbel    # only those named, beside what is stored of the others
 
-Exit code 1 if a defect is seen by no test. The table results/tables/controls.md is made from the stored file.
+A wrong one must be refused by some test, a right one by none; exit code 1 otherwise. The table
+results/tables/controls.md is made from the stored file.
 """
 
 from __future__ import annotations
 
 import json
-import runpy
 import sys
+from dataclasses import replace
 from typing import Any
 
 from repro.certify.foreign import load
 from repro.certify.isolated import isolated
 from repro.certify.verdict import FULL
 from repro.core.files import write_text
-from repro.results.certificates import CONTROLS, FOLDER
+from repro.results.certificates import CONTROLS, FOLDER, read_controls
 
-FILES = ("examples/certify/wrong_samplers.py", "examples/certify/wrong_losses.py")
+GROUPS = ("wrong", "right")
+FILES = {"sampler": "examples/certify/{}_samplers.py", "loss": "examples/certify/{}_losses.py"}
+EFFORT = replace(FULL, seconds=600.0)
+"""The default number of samples, with more wall time: the machine may be busy."""
+HANGS = replace(FULL, seconds=20.0)
 
 
-def controls() -> list[tuple[str, str]]:
-    """File and name of every negative control."""
-    return [(file, call.__name__) for file in FILES for call in runpy.run_path(file)["CONTROLS"]]
+def controls(group: str) -> list[tuple[str, str, str, str]]:
+    """Kind, file, family and name of every control of a group."""
+    return [
+        (kind, file.format(group), family, call.__name__)
+        for kind, file in FILES.items()
+        for family, calls in load(f"{file.format(group)}:FAMILIES").items()
+        for call in calls
+    ]
 
 
-def seen(file: str, name: str) -> dict[str, Any]:
-    """One control: its defect in words, and the checks of its certificate that do not stand."""
+def certified(kind: str, file: str, family: str, name: str) -> dict[str, Any]:
+    """One control: what it is in words, and the checks of its certificate that do not stand."""
     call = load(f"{file}:{name}")
-    certificate = isolated(f"{file}:{name}", None, FULL)
-    failed = sorted({check.name for check in certificate.checks if not check.stands})
+    certificate = isolated(f"{file}:{name}", None, HANGS if name == "hangs" else EFFORT)
     return {
         "name": name,
-        "kind": "loss" if "losses" in file else "sampler",
-        "defect": (call.__doc__ or "").strip().splitlines()[0],
-        "seen_by": failed,
+        "kind": kind,
+        "family": family,
+        "what": (call.__doc__ or "").strip().splitlines()[0],
+        "refused_by": sorted({check.name for check in certificate.checks if not check.stands}),
     }
 
 
 def main(wanted: list[str]) -> int:
-    """Certify the controls; returns 1 if one of them is seen by no test."""
-    chosen = [(file, name) for file, name in controls() if not wanted or name in wanted]
-    found = []
-    for file, name in chosen:
-        found.append(seen(file, name))
-        print(f"{name:<18} {', '.join(found[-1]['seen_by']) or 'NOT SEEN'}", file=sys.stderr)
-    if not wanted:
-        write_text(FOLDER / CONTROLS, json.dumps(found, indent=1) + "\n")
-    return 0 if all(row["seen_by"] for row in found) else 1
+    """Certify the controls and store them; returns 1 if a wrong one is seen by no test, or a right one is refused."""
+    stored = read_controls(FOLDER)
+    found: dict[str, list[Any]] = {group: [] for group in GROUPS}
+    good = True
+    for group in GROUPS:
+        old = {(row["kind"], row["name"]): row for row in stored[group]}
+        for kind, file, family, name in controls(group):
+            if not wanted or name in wanted:
+                row = certified(kind, file, family, name)
+                as_it_should = bool(row["refused_by"]) == (group == "wrong")
+                good = good and as_it_should
+                says = ", ".join(row["refused_by"]) or "stands"
+                print(f"{'ok  ' if as_it_should else 'FAIL'} {group} {name:<22} {says}", file=sys.stderr)
+            elif (kind, name) in old:
+                row = old[kind, name]
+            else:
+                continue
+            found[group].append(row)
+    write_text(FOLDER / CONTROLS, json.dumps(found, indent=1) + "\n")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -8,27 +8,7 @@ import itertools
 import math
 
 import torch
-
-
-def cross_entropy(space, ids, x0, t=0.5):
-    """-log p(x0 | ids) of each position, [n, L]."""
-    return -space.denoise(ids, t).gather(2, x0[:, :, None])[:, :, 0].log()
-
-
-def subsets(space, x0, weight):
-    """Sum over sets of masked positions of weight(size of the set, L) times the loss at them: exact in t."""
-    total = torch.zeros(len(x0), dtype=torch.float64)
-    for subset in itertools.product([False, True], repeat=space.length):
-        hidden, k = torch.tensor(subset), sum(subset)
-        if k:
-            loss = cross_entropy(space, x0.masked_fill(hidden, space.mask), x0)
-            total += weight(k, space.length) * (loss * hidden).sum(1)
-    return total
-
-
-def bound_weight(k, length):
-    """Integral of t^(k-1) (1-t)^(L-k) over t in (0, 1)."""
-    return math.factorial(k - 1) * math.factorial(length - k) / math.factorial(length)
+from common import bound_weight, cross_entropy, subsets
 
 
 def no_weight(space, x0, seed):
@@ -70,7 +50,11 @@ def scaled(space, x0, seed):
     return one_draw(space, x0, seed, scale=0.99)
 
 
-CONTROLS = (no_weight, block_means, clamped_weight, batch_mean, window, scaled)
-for function in CONTROLS:
+FAMILIES = {
+    "weights": (no_weight, block_means, clamped_weight, scaled),
+    "rows": (batch_mean,),
+    "times": (window,),
+}
+for function in itertools.chain(*FAMILIES.values()):
     function.claims, function.meaning = "bound", "x0_mean"
     function.draws = "random" if function in (window, scaled) else "exact"

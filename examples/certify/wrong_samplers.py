@@ -7,47 +7,10 @@ Each is ancestral sampling of masked diffusion (or of both noises where its name
 docstring names.
 """
 
+import itertools
+
 import torch
-
-
-def invert(p, u):
-    """Inverse CDF in float64: p [..., V], u [...] -> ids [...]."""
-    total = p.cumsum(-1)
-    place = torch.searchsorted(total, (u[..., None] * total[..., -1:]), right=True)[..., 0]
-    return place.clamp_max(p.shape[-1] - 1)
-
-
-def uniform(shape, generator):
-    return torch.rand(shape, dtype=torch.float64, generator=generator)
-
-
-def masked(
-    space, n, steps, seed, law=lambda space, ids, t: space.denoise(ids, t), draw=invert, noise=uniform
-):
-    """Ancestral sampling; `law`, `draw` and `noise` (uniforms of a step, [n, L]) may be replaced."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.full((n, space.length), space.mask)
-    for i in range(steps):
-        t, s = 1 - i / steps, 1 - (i + 1) / steps
-        coin, u = noise((n, space.length), generator), noise((n, space.length), generator)
-        shown = (ids == space.mask) & (coin < (t - s) / t)
-        ids[shown] = draw(law(space, ids, t)[shown], u[shown])
-    return ids
-
-
-def plug_in(space, n, steps, seed, hot=1.0):
-    """Ancestral sampling under uniform noise with the leave-one-out conditional; `hot` is a temperature."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(space.vocab, (n, space.length), generator=generator)
-    for i in range(steps):
-        a, b = i / steps, (i + 1) / steps
-        x = space.denoise(ids, 1 - a) ** (1 / hot)
-        x, z = x / x.sum(-1, keepdim=True), torch.nn.functional.one_hot(ids, space.vocab)
-        here = (x * z).sum(-1, keepdim=True)
-        law = space.vocab * a * here * z + (a / b - a) * z + (b - a) * x + (1 - a / b) * (1 - b) / space.vocab
-        ids = invert(law, uniform(ids.shape, generator))
-    return ids
-
+from common import masked, plug_in, uniform
 
 # --- draws --------------------------------------------------------------------------------------------------
 
@@ -257,11 +220,14 @@ def hungry(space, n, steps, seed):
     return masked(space, n, steps, seed)
 
 
-CONTROLS = (
-    *(float32_race, clamped, cool, nucleus, last_id_lost, greedy_end, half_context, near_context),
-    *(twice, twice_apart, antithetic, systematic, shared_coins, seed_halved, seed_fixed, seed_ignored),
-    *(small_calls, few_steps, one_noise, unsaid_noise, mode_of_draws, exits, hangs, hungry),
-)
-for function in CONTROLS:
+FAMILIES = {
+    "draws": (float32_race, clamped, cool, nucleus, last_id_lost, greedy_end),
+    "context": (half_context, near_context),
+    "rows": (twice, twice_apart, antithetic, systematic, shared_coins, seed_halved, seed_fixed, seed_ignored),
+    "somewhere only": (small_calls, few_steps, one_noise, unsaid_noise),
+    "modes": (mode_of_draws,),
+    "process": (exits, hangs, hungry),
+}
+for function in itertools.chain(*FAMILIES.values()):
     function.claims, function.meaning = "law", "leave_one_out"
 mode_of_draws.claims = "mode"

@@ -62,11 +62,10 @@ class Foreign:
         """A sampler's ids [n, L] int64, which may include [MASK]; ValueError for anything else."""
         self._in_time(f"{n} rows with {steps} steps")
         with Guard(self.name, self.file):
-            found = torch.as_tensor(self.call(space, n, steps, seed)).detach().cpu().clone()
+            result = self.call(space, n, steps, seed)
+        found = self._tensor(result, wanted := f"integer ids [{n}, {space.length}]")
         if tuple(found.shape) != (n, space.length) or found.is_floating_point() or found.dtype == torch.bool:
-            raise ValueError(
-                f"{self.name} must return integer ids [{n}, {space.length}], not {describe(found)}"
-            )
+            raise ValueError(f"{self.name} must return {wanted}, not {describe(found)}")
         low, high = int(found.min()), int(found.max())
         if low < 0 or high >= space.symbols:
             raise ValueError(f"{self.name} returned ids {low} to {high}; valid: 0 to {space.symbols - 1}")
@@ -76,11 +75,10 @@ class Foreign:
         """A loss of rows x0 [n, L], in nats, [n] float64; ValueError for a wrong shape or non-finite values."""
         self._in_time(f"{len(x0)} rows")
         with Guard(self.name, self.file):
-            found = torch.as_tensor(self.call(space, x0.clone(), seed)).detach().cpu().clone()
+            result = self.call(space, x0.clone(), seed)
+        found = self._tensor(result, wanted := f"nats of each row as floats [{len(x0)}]")
         if tuple(found.shape) != (len(x0),) or not found.is_floating_point():
-            raise ValueError(
-                f"{self.name} must return nats of each row as floats [{len(x0)}], not {describe(found)}"
-            )
+            raise ValueError(f"{self.name} must return {wanted}, not {describe(found)}")
         wrong = ~found.isfinite()
         if wrong.any():
             row = int(wrong.nonzero()[0, 0])
@@ -88,6 +86,14 @@ class Foreign:
                 f"{self.name} returned {found[row].item()} nats for the sentence {x0[row].tolist()}"
             )
         return found.double()
+
+    def _tensor(self, result: object, wanted: str) -> Tensor:
+        """A result in memory of its own, since the function may use its own again."""
+        try:
+            return torch.as_tensor(result).detach().cpu().clone()
+        except (TypeError, ValueError, RuntimeError) as error:
+            kind = type(result).__name__
+            raise ValueError(f"{self.name} must return {wanted}, not {kind} ({error})") from error
 
     def _in_time(self, doing: str) -> None:
         spent = time.monotonic() - self.began
@@ -117,8 +123,8 @@ class Guard:
             raise ValueError(f"{self.name} raised {kind.__name__}{where}: {error}") from error
 
 
-def load(target: str) -> Callable[..., Any]:
-    """The function named `FILE.py:NAME`; ValueError if there is none, or if the import fails."""
+def load(target: str) -> Any:
+    """What is named `FILE.py:NAME`, a function as a rule; ValueError if there is none, or if the import fails."""
     path, colon, name = target.rpartition(":")
     if not colon or not name or not path.endswith(".py"):
         raise ValueError(

@@ -8,12 +8,16 @@ for what is no sampler and no loss, as from `repro.certify.certify`.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import signal
 import subprocess
 import sys
-import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 
 import msgspec
 
@@ -27,28 +31,47 @@ MEMORY = 4 << 30
 GRACE = 30.0
 """Seconds beyond those of the effort before the process is ended from outside: imports, and the checks themselves."""
 
+PR_SET_PDEATHSIG = 1
+"""Number of this option of Linux's prctl (linux/prctl.h)."""
+
 
 def isolated(target: str, noise: Noise | None, effort: Effort) -> Certificate:
-    """The certificate of `FILE.py:NAME`, made in a child process."""
-    with tempfile.TemporaryDirectory() as folder:
-        asked, found = Path(folder) / "asked.json", Path(folder) / "found.json"
-        asked.write_text(json.dumps({"target": target, "noise": noise, "effort": asdict(effort)}), "utf-8")
-        command = [sys.executable, "-m", "repro.certify.isolated", str(asked), str(found)]
+    """The certificate of `FILE.py:NAME`, made in a child process that ends with this one, however this one ends."""
+    asked = json.dumps({"target": target, "noise": noise, "effort": asdict(effort)})
+    with _lifeline() as alive:
+        command = [sys.executable, "-m", "repro.certify.isolated", asked, str(alive)]
         try:
-            code = subprocess.run(
-                command, stdin=subprocess.DEVNULL, timeout=effort.seconds + GRACE, check=False
-            ).returncode
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                pass_fds=(alive,),
+                timeout=effort.seconds + GRACE,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             return _ended(target, f"it was still running after {effort.seconds + GRACE:.0f} s and was ended")
-        if not found.is_file():
-            ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
-            return _ended(target, f"its process {ended} before the certificate was complete")
-        data = json.loads(found.read_text("utf-8"))
+    code = done.returncode
+    if not done.stdout.endswith(b"\n"):
+        ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
+        return _ended(target, f"its process {ended} before the certificate was complete")
+    data = json.loads(done.stdout)
     if "error" in data:
         raise ValueError(data["error"])
     if "memory" in data:
         return _ended(target, f"it asked for more than {MEMORY >> 30} GiB of memory")
     return msgspec.convert(data, Certificate)
+
+
+@contextmanager
+def _lifeline() -> Generator[int]:
+    """A descriptor that reaches its end when this process has ended or left the context."""
+    alive, held = os.pipe()
+    try:
+        yield alive
+    finally:
+        os.close(alive)
+        os.close(held)
 
 
 def _ended(target: str, says: str) -> Certificate:
@@ -67,12 +90,18 @@ def _ended(target: str, says: str) -> Certificate:
     )
 
 
-def _child(asked: Path, found: Path) -> None:
-    """Certify within the limits and write the certificate, or one line that says why there is none."""
+def _child(asked: str, alive: int) -> None:
+    """Certify within the limits and write the certificate to stdout, or one line that says why there is none.
+
+    What the code itself writes to stdout, at whatever level, goes to stderr.
+    """
     import resource
 
+    _end_with_parent(alive)
+    answer = os.dup(1)
+    os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    request = json.loads(asked.read_text("utf-8"))
+    request = json.loads(asked)
     effort = msgspec.convert(request["effort"], Effort)
     try:
         certificate = certify(load(request["target"]), request["noise"], effort)
@@ -83,9 +112,21 @@ def _child(asked: Path, found: Path) -> None:
         if not _out_of_memory(error):
             raise
         data = {"memory": True}
-    part = found.with_suffix(".part")
-    part.write_text(json.dumps(data), "utf-8")
-    part.rename(found)
+    with open(answer, "w", encoding="utf-8") as out:
+        out.write(json.dumps(data) + "\n")
+
+
+def _end_with_parent(alive: int) -> None:
+    """Let this process end when its parent has: a thread waits for that, and on Linux the kernel sees to it too, also
+    while a call of foreign code holds the interpreter's lock."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def wait() -> None:
+        os.read(alive, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
@@ -96,4 +137,4 @@ def _out_of_memory(error: BaseException | None) -> bool:
 
 
 if __name__ == "__main__":
-    _child(Path(sys.argv[1]), Path(sys.argv[2]))
+    _child(sys.argv[1], int(sys.argv[2]))

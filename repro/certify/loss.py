@@ -9,7 +9,7 @@ a sentence of mean m with error variance v, which is subtracted. Standard errors
 of one call may share a stratified t, and the limit is a one-sided Student quantile.
 
 Sums are taken over sentences of two and of four tokens, since some defects need four. A random sum on the wrong side of
-1 by more than two standard errors is drawn again with four times as many calls, which then decide. A row's loss may not
+1 by two to six standard errors is drawn again with four times as many calls, which then decide. A row's loss may not
 depend on the other rows of its call: it is compared with calls of that sentence alone, and with calls of one to three
 rows.
 
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
 LENGTH, LONGER = 2, 4
 LONGER_REPEATS = 50
 """Times less often that a call has each of the longer sentences, of which there are nine times as many."""
-UNCLEAR, AGAIN = 2.0, 4
-"""Standard errors from which on a random sum is drawn again, and how many times more calls then."""
+UNCLEAR, CLEAR, AGAIN = 2.0, 6.0, 4
+"""Standard errors between which a random sum is drawn again, and how many times more calls then."""
 FRESH = 1_000_000
 """First seed of calls that are drawn again."""
-EQUAL = 1e-9
-"""Nats by which the exact loss of a row may differ with its company: rounding of float64."""
+EQUAL = 1e-5
+"""Nats by which the loss of a row may differ with its company beside chance: rounding of float32."""
 FEW_BLOCKS, FEW_CALLS = 24, 54
 """Blocks of calls of one to three rows, and calls a block; the blocks give the standard error."""
 QUADRATURE = 3e-4
@@ -131,9 +131,9 @@ def _sum(means: Means) -> tuple[float, float]:
 
 
 def _unclear(foreign: Foreign, total: float, error: float) -> bool:
-    """Whether a random sum lies on the wrong side of 1 by more than chance usually does."""
-    off = abs(total - 1) if foreign.claims == "law" else total - 1
-    return foreign.draws and off > QUADRATURE + UNCLEAR * error
+    """Whether a random sum lies on the wrong side of 1 by more than chance usually, and less than it never does."""
+    off = (abs(total - 1) if foreign.claims == "law" else total - 1) - QUADRATURE
+    return foreign.draws and UNCLEAR * error < off < CLEAR * error
 
 
 def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[list[Check], list[Evidence]]:
@@ -216,16 +216,13 @@ def _random_batches(foreign: Foreign, space: Space, exact: Means, effort: Effort
         for call in range(calls)
     ]
     found = {"alone": torch.tensor(alone, dtype=torch.float64)}
+    chosen = [(torch.arange(1 + call % 3) * 5 + call) % len(sentences) for call in range(FEW_CALLS)]
     few = torch.zeros(FEW_BLOCKS, len(sentences), dtype=torch.float64)
     for block in range(FEW_BLOCKS):
-        for call in range(FEW_CALLS):
-            which = (torch.arange(1 + call % 3) * 5 + call) % len(sentences)
+        for call, which in enumerate(chosen):
             nats = foreign.nats(space, sentences[which], FRESH // 4 + block * FEW_CALLS + call)
             few[block] += torch.zeros(len(sentences), dtype=torch.float64).index_add(0, which, nats)
-    counts = torch.zeros(len(sentences), dtype=torch.float64)
-    for call in range(FEW_CALLS):
-        counts[(torch.arange(1 + call % 3) * 5 + call) % len(sentences)] += 1
-    found["in calls of one to three rows"] = few / counts
+    found["in calls of one to three rows"] = few / torch.bincount(torch.cat(chosen), minlength=len(sentences))
     limit = float(t.isf(ALPHA / 4 / len(sentences), min(calls, FEW_BLOCKS, effort.loss_calls) - 1))
     off = {name: _standard_errors(means, exact.by_call).max().item() for name, means in found.items()}
     where = max(off, key=lambda name: off[name])
@@ -233,9 +230,9 @@ def _random_batches(foreign: Foreign, space: Space, exact: Means, effort: Effort
 
 
 def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
-    """|mean difference| of columns over its standard error, from independent rows of each."""
+    """|mean difference| of columns, beyond `EQUAL`, over its standard error, from independent rows of each."""
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
-    return (one.mean(0) - other.mean(0)).abs() / error.clamp_min(1e-300)
+    return ((one.mean(0) - other.mean(0)).abs() - EQUAL).clamp_min(0) / error.clamp_min(1e-300)
 
 
 def _score(

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 Noise = Literal["absorbing", "uniform"]
 CHUNK = 1 << 16
 """Rows that Bayes' rule is computed for at once; no result depends on it."""
+LISTED, LEVELS = 1_000, 1_000
+"""Noisy sentences up to which the conditionals of all of them are listed, once for each noise level, and how many
+levels are kept."""
 
 
 class Source(Protocol):
@@ -71,6 +74,7 @@ class Space:
         self.vocab, self.length = source.vocab, source.length
         self.symbols = source.vocab + (noise == "absorbing")
         self.reads: set[str] = set()
+        self._table = functools.lru_cache(LEVELS)(self._list)
 
     @property
     def noise(self) -> Noise:
@@ -86,6 +90,18 @@ class Space:
         """A denoiser's probabilities [n, L, V] for noisy ids [n, L] at time t, a number or [n]; ValueError for invalid
         input."""
         ids, alpha = self._read(ids, t)
+        if self._noise == "absorbing":  # no conditional of masked sentences depends on the level
+            alpha = torch.zeros_like(alpha)
+        if self.symbols**self.length > LISTED or not bool((alpha == alpha[:1]).all()):
+            return self._denoise(ids, alpha)
+        return self._table(alpha[0].item() if len(alpha) else 0.0)[code(ids, self.symbols)]
+
+    def _list(self, alpha: float) -> Tensor:
+        """Probabilities [S, L, V] for all noisy sentences, in the order of `words`."""
+        states = words(self.symbols, self.length)
+        return self._denoise(states, torch.full((len(states),), alpha, dtype=torch.float64))
+
+    def _denoise(self, ids: Tensor, alpha: Tensor) -> Tensor:
         loo = self._source.leave_one_out(self._noise, ids, alpha)
         if self._spoil is not None:
             loo = self._spoil(loo, ids, self._source.unigram())
@@ -109,10 +125,9 @@ class Space:
             raise ValueError(f"denoise takes t as a number or [n], got {describe(time)}")
         if not bool(((time >= 0) & (time <= 1)).all()):
             raise ValueError("denoise takes t in [0, 1], 1 being pure noise")
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.symbols:
-            raise ValueError(
-                f"denoise takes ids 0 to {self.symbols - 1}, got {int(ids.min())} to {int(ids.max())}"
-            )
+        low, high = map(int, ids.aminmax()) if len(ids) else (0, 0)
+        if low < 0 or high >= self.symbols:
+            raise ValueError(f"denoise takes ids 0 to {self.symbols - 1}, got {low} to {high}")
         return ids.long(), (1 - time).expand(len(ids))
 
 
@@ -146,11 +161,6 @@ class Enumerated:
         return code(ids, self.vocab)
 
     def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        symbols = self.vocab + (noise == "absorbing")
-        states = symbols**self.length
-        if len(ids) > states and bool((alpha == alpha[0]).all()):
-            table = self._bayes(noise, words(symbols, self.length), alpha[:1].expand(states))
-            return table[code(ids, symbols)]
         parts = zip(ids.split(CHUNK), alpha.split(CHUNK), strict=True)
         return torch.cat([self._bayes(noise, *part) for part in parts])
 

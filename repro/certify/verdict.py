@@ -100,7 +100,7 @@ class Certificate:
         ]
         header = ["statistic", "space", "noise", "denoiser", "steps", "tokens/step", "value", "true samples"]
         table = tabulate(rows, [*header, "ancestral"], disable_numparse=True)
-        return "\n".join([*lines, "", table, "", self.paragraph()])
+        return "\n".join([*lines, *(["", table] if rows else []), "", self.paragraph()])
 
     def paragraph(self) -> str:
         """A summary for the appendix of a paper."""
@@ -168,7 +168,7 @@ FULL = Effort(
     long_steps=(1, 4, 16, 64),
     row_calls=40,
     small_calls=1_000,
-    rare_rows=150_000,
+    rare_rows=2_400_000,
     loss_calls=32,
     loss_repeats=10_000,
     seconds=120.0,

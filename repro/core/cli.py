@@ -4,6 +4,7 @@ flag, and exit code 2."""
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -96,7 +97,7 @@ def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, when torch is imported
     try:
         first()  # a wrong RANK would otherwise fail after the work
-        code = main(None)
+        code = _printing(main)
     except BrokenPipeError:
         code = 141
     except KeyboardInterrupt:
@@ -110,3 +111,21 @@ def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
         print(f"{prog}: {one_line(error)}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _printing(main: Callable[[Sequence[str] | None], int]) -> int:
+    """The exit code of `main`; OSError if what it has printed cannot be written (a closed pipe, a full disk).
+
+    Characters that the terminal's encoding lacks are printed as escapes.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return main(None)
+    finally:
+        try:
+            if sys.stdout is not None:  # None where it is closed
+                sys.stdout.flush()
+        except OSError:  # discard it, or the interpreter would try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise

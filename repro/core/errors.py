@@ -35,8 +35,12 @@ class Stopped(Exception):
 def one_line(error: BaseException) -> str:
     """The message of an error as one line of text; for a full disk, it also says what to do."""
     text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.filename or text}); finished results are safe; free disk space and run again"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS) and error.filename:
+        return (
+            f"{error.filename}: {error.strerror}; choose a place that you may write (--out, or $REPRO_RUNS)"
+        )
     if out_of_memory(error):
         return (
             f"out of memory ({text[:200] or 'no more can be allocated'}); give smaller sizes, or free memory"

@@ -1,20 +1,33 @@
-"""Locations of files, and atomic writing: a reader of a file never sees it half written."""
+"""Locations of files, and atomic writing: a reader of a file never sees it half written.
+
+A file or folder is made in a *workplace*, a hidden folder beside it that is locked as long as its writer lives, and
+then renamed. A killed writer leaves its workplace; the next writer in the same folder removes it.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 _HERE = Path(__file__).resolve().parents[1]
-ROOT = _HERE.parent if (_HERE.parent / "pyproject.toml").is_file() else _HERE / "_data"
-"""Folder that contains `recipes/` and `evals/`: the git checkout, or their copy in an installed wheel."""
+CHECKOUT = (_HERE.parent / "pyproject.toml").is_file()
+"""Whether the package is that of a git checkout, not of an installed wheel."""
+ROOT = _HERE.parent if CHECKOUT else _HERE / "_data"
+"""Folder that contains `recipes/` and `evals/`: the git checkout, or their copy in an installed wheel, which only
+pip writes."""
+RESULTS = ROOT / "results" if CHECKOUT else Path("results")
+"""Folder of published records, tables and certificates: in the checkout, or without one in the working directory."""
 
 
 WAIT = 1.0
@@ -26,24 +39,39 @@ def runs() -> Path:
     return Path(os.environ.get("REPRO_RUNS", "runs"))
 
 
+WORKPLACE = ".repro-tmp"
+"""End of the names of workplaces."""
+
+
 @contextmanager
 def atomically(path: Path) -> Generator[Path]:
-    """Yield a temporary path beside `path`, for a file or folder that is renamed to `path` on success and removed on
-    failure.
+    """Yield a temporary path for a file or folder that is renamed to `path` on success and removed on failure.
 
-    Raises FileExistsError where `path` is an existing folder.
+    Raises FileExistsError where `path` is an existing folder, and OSError (ENOSPC) where the disk is full, for which
+    safetensors has an error of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    _clear(temporary)
     try:
-        yield temporary
-        _sync(temporary)
-        if path.is_dir():
-            raise FileExistsError(f"{path} is an existing folder; remove it or choose another path")
-        os.replace(temporary, path)
-    finally:
-        _clear(temporary)
+        with _workplace(path) as place:
+            temporary = place / path.name
+            yield temporary
+            _sync(temporary)
+            if path.is_dir():
+                raise FileExistsError(f"{path} is an existing folder; remove it or choose another path")
+            os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        if _says_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if isinstance(error, OSError) and WORKPLACE in str(error.filename):
+            error.filename = str(path)  # what the user knows
+        raise
+
+
+def write_source(path: Path, text: str) -> None:
+    """Write a generated file of the repository below `ROOT`; ValueError where there is only an installed package."""
+    if not CHECKOUT:
+        raise ValueError(f"{path} belongs to the installed package; run this in a git checkout")
+    write_text(path, text)
 
 
 @contextmanager
@@ -68,16 +96,58 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, "utf-8")
 
 
+def remove(path: Path) -> None:
+    """Remove a file or folder so that, whenever this process is killed, `path` is whole or gone."""
+    with _workplace(path) as place:
+        os.replace(path, place / path.name)
+
+
 def _sync(path: Path) -> None:
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
 
 
-def _clear(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
+@contextmanager
+def _workplace(path: Path) -> Generator[Path]:
+    """A new folder beside `path` for this writer alone, removed afterwards; those of dead writers are removed first.
+
+    Where the file system has no locks, those of dead writers stay.
+    """
+    for left in path.parent.glob(f".*{WORKPLACE}"):
+        with suppress(OSError):  # it is gone, or another user's
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError if its writer lives
+                shutil.rmtree(left)
+            finally:
+                os.close(handle)
+    place, handle = _made(path)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(handle)
+
+
+def _made(path: Path) -> tuple[Path, int]:
+    """A new workplace beside `path`, and the descriptor that holds its lock."""
+    while True:  # another writer may remove a workplace that is not locked yet
+        place = Path(tempfile.mkdtemp(WORKPLACE, f".{path.name}.", path.parent))
+        with suppress(FileNotFoundError):
+            handle = os.open(place, os.O_RDONLY)
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if place.is_dir():
+                return place, handle
+            os.close(handle)
+
+
+def _says_full(error: OSError | SafetensorError) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"os error {errno.ENOSPC}" in str(error) or f"os error {errno.EDQUOT}" in str(error)
 
 
 def file_digest(path: Path) -> str:

@@ -134,3 +134,22 @@ class Constant(Temperature):
 
     def hottest(self) -> float:
         return self.value
+
+
+@part
+class ConstantUntil(Temperature):
+    """Softmax temperature tau = `value` before optimizer step `end`, then `after`.
+
+    In Duo's code the temperature changes at the last step of the curriculum, `end`, and the loss one step later
+    (s-sahoo/duo@7c9b498 algo.py:525-532,595; docs/method.md#duo-curriculum).
+    """
+
+    value: float
+    end: int
+    after: float
+
+    def tau(self, step: int) -> float:
+        return self.value if step < self.end else self.after
+
+    def hottest(self) -> float:
+        return max(self.value, self.after)

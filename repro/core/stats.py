@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+NORMAL = 1.96
+"""Half of a 95 % interval in standard errors, where a number is shown as value ± half."""
+
 
 class Interval(NamedTuple):
     """Lower and upper end of an interval, in the unit of the data."""
@@ -66,16 +69,22 @@ def prediction_interval(
     return Interval(fmean(values) - half, fmean(values) + half)
 
 
+def prediction_t(values: Sequence[float], spread: float, observed: Sequence[float]) -> float:
+    """Student's t of the mean of `observed`: its difference from that of `values`, over the standard error of this
+    difference (`spread` as in `prediction_interval`). Without a spread it is 0 or infinite."""
+    error = spread * math.sqrt(1 / len(values) + 1 / len(observed))
+    difference = fmean(observed) - fmean(values)
+    if error == 0:
+        return math.copysign(math.inf, difference) if difference else 0.0
+    return difference / error
+
+
 def prediction_p(values: Sequence[float], spread: float, degrees: int, observed: Sequence[float]) -> float:
     """Two-sided p-value of the mean of `observed`, given `values` of the same population: below 1 - level exactly where
     that mean is outside `prediction_interval` (`spread` and `degrees` as there)."""
     from scipy.stats import t
 
-    error = spread * math.sqrt(1 / len(values) + 1 / len(observed))
-    difference = abs(fmean(observed) - fmean(values))
-    if error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * t.sf(difference / error, degrees))
+    return float(2 * t.sf(abs(prediction_t(values, spread, observed)), degrees))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

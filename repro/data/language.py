@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from repro.core import rng
+from repro.core.cli import Parser, run
 from repro.core.errors import nearest
-from repro.core.files import ROOT, write_text
+from repro.core.files import ROOT, write_source
 from repro.core.lazy import torch
 from repro.core.parts import part, sha256
 from repro.data.corpus import Data, Rows, Vocabulary
@@ -238,13 +239,15 @@ def render(table: dict[str, Any], entropy: float, error: float) -> str:
     return "\n".join(["{", *head, ' "states": [', states, " ]", "}", ""])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the committed tables of both languages."""
+    Parser("repro.data.language", "Rewrite the tables in evals/data/languages.").parse_args(argv)
     for name, draw in DRAWN.items():
         table = draw()
         entropy, error = estimate_entropy(assemble(table), seed=0, count=1 << 20)
-        write_text(FOLDER / f"{name}.json", render(table, entropy, error))
+        write_source(FOLDER / f"{name}.json", render(table, entropy, error))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "repro.data.language")

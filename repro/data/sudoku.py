@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from repro.core import rng
-from repro.core.files import ROOT, write_text
+from repro.core.cli import Parser, run
+from repro.core.files import ROOT, write_source
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.data.corpus import Data, Rows, Vocabulary
@@ -213,5 +214,12 @@ def render() -> str:
     return "".join(json.dumps({"clues": clues, "answers": solutions(clues)}) + "\n" for clues in puzzles)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Rewrite the committed file of the evaluation task."""
+    Parser("repro.data.sudoku", "Rewrite the file of puzzles in evals/data.").parse_args(argv)
+    write_source(FILE, render())
+    return 0
+
+
 if __name__ == "__main__":
-    write_text(FILE, render())
+    run(main, "repro.data.sudoku")

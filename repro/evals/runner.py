@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import subprocess
 import time
 from collections import deque
@@ -28,9 +29,11 @@ from repro.evals.batch_size import fitted, halving
 from repro.evals.suites import Suite
 from repro.evals.task import Answer, Ask, Task
 from repro.evals.work_queue import Busy, SharedQueue, shared_queue
+from repro.hub.release import Release
 from repro.model import Model
 from repro.results.record import Question, Record, make_record
 from repro.results.store import Store
+from repro.training.recipe import Recipe
 
 POLL = 0.1
 """Seconds between two checks whether other processes have finished."""
@@ -195,8 +198,16 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
         "tokens_per_step": cell.tokens_per_step,
     }
     if recipe.score in ("no bound", "improper score") and model.weights != "exact":
-        found["note"] = f"objective: {recipe.score}"
+        found["note"] = f"objective: {recipe.score}" + _untrained(recipe)
     return found
+
+
+def _untrained(recipe: Recipe | Release) -> str:
+    """The noise levels that training covered, as the end of a note; "" if it covered alpha from .01 to .99."""
+    if not isinstance(recipe, Recipe):
+        return ""
+    low, high = recipe.objective.trained(recipe.data.vocabulary().size)
+    return "" if low < 0.01 and high > 0.99 else f"; alpha {low:.2g} to {high:.2g} trained"
 
 
 def _measured(kind: dict[str, Any], answer: Answer, seconds: float, commit: str | None) -> dict[str, Any]:
@@ -212,8 +223,8 @@ def _measured(kind: dict[str, Any], answer: Answer, seconds: float, commit: str 
 
 
 def _commit() -> str | None:
-    """Git commit of the checkout that this code runs from; None for an installed package."""
-    if not (ROOT / ".git").exists():
+    """Git commit of the checkout that this code runs from; None for an installed package, and without git."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
         return None
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from repro.core.stats import wilson
+from repro.core.stats import NORMAL, wilson
 from repro.results.record import Metric, Record
 from repro.results.tables.parallelism import timed
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LEVEL = 0.95
-NORMAL = 1.96
 SHARES = frozenset({"acc", "acc_norm", "accuracy", "exact_match"})
 """Metrics that are shares of items that are each right or wrong; their intervals are Wilson's."""
 TRUE = "true_"

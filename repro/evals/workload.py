@@ -20,6 +20,7 @@ from repro.samplers.ancestral import FirstHitting
 from repro.samplers.corrector import Corrected
 from repro.samplers.logits_processors import Guided, ProcessedSampler
 from repro.samplers.plan import Plan
+from repro.samplers.quotas import quota_processor
 from repro.samplers.renoise import Renoise
 from repro.samplers.sampler import Sampler
 from repro.samplers.tail import Tail
@@ -131,6 +132,9 @@ def decoding(sampler: Sampler, plan: Plan, prompt: int, causal: bool) -> Workloa
     else:
         rate = CANVAS if isinstance(sampler.innermost, Renoise) else PARALLEL
         steps, assumed = max(1, round(block / rate)), (f"adaptive rules commit {rate:g} tokens a forward",)
+    quotas = quota_processor(sampler)
+    if quotas is not None:  # a step whose quota is 0 takes no forward
+        steps = sum(count > 0 for count in quotas.counts(block, steps))
     each = forwards_a_step(sampler, steps)
     kept, tokens = plan.cache_policy(), 0.0
     for number in range(blocks):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from repro.hub.layout import Config, Layout
 from repro.hub.mapping import TensorNames
 from repro.models.backbone import Backbone
-from repro.models.llama import Llama
+from repro.models.llama import Llama, LlamaFloat32Rope
 from repro.processes.absorbing import Absorbing
 
 _BLOCK = {
@@ -21,7 +21,8 @@ _BLOCK = {
 
 
 def _backbone(config: Config) -> Backbone:
-    return Llama(
+    full = config.get("rope_full_precision", True)  # the default of LLaDA's configuration_llada.py
+    return (LlamaFloat32Rope if full else Llama)(
         layers=config["n_layers"],
         width=config["d_model"],
         heads=config["n_heads"],

@@ -162,6 +162,7 @@ def attend(
     assert attention_mask is None and dropout == 0.0, (
         "masks are given by the View, dropout by our own function"
     )
+    query, key = query.to(value.dtype), key.to(value.dtype)  # rotated in float32 by some networks
     if view.kv_cache is not None:
         layer = module.layer_idx
         assert isinstance(layer, int)

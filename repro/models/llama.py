@@ -61,6 +61,14 @@ class Llama(Backbone):
 
 
 @part
+class LlamaFloat32Rope(Llama):
+    """Llama whose rotary embedding is applied in float32 whatever the dtype of the weights, and the result rounded to
+    that dtype (LLaDA's rope_full_precision: NVlabs/Fast-dLLM@24cc59e llada/model/modeling_llada.py:437-460)."""
+
+    network: ClassVar[str] = "repro.models.llama_network:Float32RopeDenoiser"
+
+
+@part
 class Qwen2(Backbone):
     """A randomly initialised Qwen2: Llama with biases in the projections to query, key and value."""
 

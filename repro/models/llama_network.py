@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from transformers import (
     LlamaConfig,
@@ -9,11 +10,12 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from repro.models.attention import KVCache, Mask, View
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
-from repro.models.llama import Llama, Qwen2
+from repro.models.llama import Llama, LlamaFloat32Rope, Qwen2
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
@@ -73,3 +75,21 @@ class LlamaDenoiser(Denoiser):
 
     def layers(self) -> list[nn.Module]:
         return list(self.network.model.layers)
+
+
+class _Float32Rotary(LlamaRotaryEmbedding):
+    """Cosines and sines in float32, with which transformers rotates in float32 too."""
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(
+            x.new_empty(0, dtype=torch.float32), position_ids
+        )  # reads dtype and device alone
+
+
+class Float32RopeDenoiser(LlamaDenoiser):
+    """Llama as a denoiser that rotates in float32; `attend` rounds queries and keys to the dtype of the values."""
+
+    def __init__(self, pins: LlamaFloat32Rope, role: Role, seed: int) -> None:
+        super().__init__(pins, role, seed)
+        assert isinstance(self.network, LlamaForCausalLM)
+        self.network.model.rotary_emb = _Float32Rotary(self.network.config)

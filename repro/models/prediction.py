@@ -134,9 +134,10 @@ class Prediction:
         return partial(self._denoiser.encode_given, some(self._signal))
 
     def token_forwards(self) -> Tensor:
-        """Number of tokens of each row that have passed through the layers, [B] int64."""
+        """Number of tokens of each row that have passed through the layers, padding not counted, [B] int64."""
         length = self._tokens.weights.shape[1] if isinstance(self._tokens, Soft) else self._tokens.shape[1]
-        return self.forwarded.long() * length
+        valid = self._attention.valid
+        return self.forwarded * (length if valid is None else valid.sum(1))
 
     def head(self) -> Head:
         """Output layer of the network."""
@@ -271,7 +272,7 @@ class CachedPrediction(Prediction):
             if self._features is None:
                 self._features = found.new_zeros(len(self.forwarded), *found.shape[1:])
             self._features = self._features.index_copy(0, rows.to(device), found)
-        self._token_count[rows] = span.stop - span.start
+        self._token_count[rows] = span.stop - span.start if valid is None else valid[rows, span].sum(1)
         self.refreshed[rows] = not causal and span.stop - span.start == kv_cache.columns
 
     def token_forwards(self) -> Tensor:

@@ -54,5 +54,8 @@ class CleanPrompt(Objective):
     processes = frozenset({"uniform"})
     score = "improper score"
 
+    def trained(self, vocab_size: int) -> tuple[float, float]:
+        return self.loss.trained(vocab_size)
+
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         return self.loss(denoiser, process, dataclasses.replace(batch, candidates=answers(batch)))

@@ -66,6 +66,9 @@ class MaskedCE(Objective):
     processes = frozenset({"absorbing"})
     score = "no bound"
 
+    def trained(self, vocab_size: int) -> tuple[float, float]:
+        return 1 - self.rate.high, 1 - self.rate.low
+
     def counts(self, batch: Batch) -> Tensor:
         """Number of masked tokens in each of the R rows of the optimizer step, [R]."""
         u = rng.uniform(self.masks.keys(rng.TIME, batch))

@@ -114,6 +114,13 @@ class Objective(Part):
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         """Loss of a microbatch under the noise of `process`."""
 
+    def trained(self, vocab_size: int) -> tuple[float, float]:
+        """Smallest and largest alpha (weight of the clean token) that training has with `vocab_size` ids; (0, 1): any.
+
+        What a network says at other levels was never trained, though a bound reads it there.
+        """
+        return 0.0, 1.0
+
 
 class Distillation(Objective):
     """Base class of losses against a teacher, a network without gradients that may be replaced by a copy of the

@@ -1,5 +1,5 @@
-"""Symmetric KL between label and prediction on Gaussian-relaxed tokens: Duo as in the reference script,
-tom-pollak/dllm@43ea9ff (docs/method.md#uniform-script, docs/method.md#symmetric-kl).
+"""Losses on Gaussian-relaxed tokens: the symmetric KL between label and prediction, which is Duo as in the reference
+script, tom-pollak/dllm@43ea9ff (docs/method.md#uniform-script, docs/method.md#symmetric-kl), and cross-entropy.
 
 With logits z, p = softmax(z), clean id (label) x, h its one-hot vector, V vocabulary size, c = -ln(floor):
 
@@ -8,6 +8,7 @@ With logits z, p = softmax(z), clean id (label) x, h its one-hot vector, V vocab
                   Its constant c (V - 1) is subtracted here, which leaves the gradient and makes the value readable.
 
 Neither is a proper score: the minimiser is over-confident, and a likelihood read from it must be marked as such.
+`RelaxedCE`, L = CE, is one.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING
 
 from repro.core import rng
 from repro.core.lazy import torch
-from repro.core.parts import Part, part
+from repro.core.parts import part
 from repro.core.schedules import Temperature
-from repro.objectives.noise import Window
+from repro.objectives.noise import MatchedWindow, Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.objectives.relaxed import Relaxed, relaxed
 from repro.objectives.soft_tokens import Relaxation
+from repro.objectives.view_scale import ViewScale
 from repro.processes.process import row_sums
 
 if TYPE_CHECKING:
@@ -33,16 +35,6 @@ if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
     from repro.models.fused_head import TokenLoss
     from repro.processes.process import Process
-
-
-@part
-class Kappa(Part):
-    """Weight t / (V (1 - t) + t) of a row at time t, V the vocabulary size: Duo's kappa at the Gaussian signal level
-    A = 1 - t (docs/method.md#script-departures row 1)."""
-
-    def scale(self, t: Tensor, vocab_size: int) -> Tensor:
-        """Weights [B] of rows at times t [B]."""
-        return t / (vocab_size * (1 - t) + t)
 
 
 def moments(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -118,40 +110,57 @@ def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
     return torch.stack([ce + whole - c * p_x.expm1(), ce, p_x, entropy])
 
 
+def ce_form(logits: Tensor, x: Tensor) -> Tensor:
+    """Cross-entropy as loss and as itself, label probability p_x and entropy of N tokens, [4, N], from logits [N, V],
+    labels x [N]; nats."""
+    _, ce, p_x, entropy = moments(logits, x)
+    return torch.stack([ce, ce.detach(), p_x.detach(), entropy.detach()])
+
+
+def ce_gradient(logits: Tensor, x: Tensor) -> Tensor:
+    """`ce_form` [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them, p - h."""
+    p, ce, p_x, entropy = moments(logits, x)
+    logits.copy_(p)
+    logits[torch.arange(len(x), device=x.device), x] -= 1
+    return torch.stack([ce, ce, p_x, entropy])
+
+
 def corrupted(
-    batch: Batch, noise: Window, temperature: Temperature, tokens: Relaxation
+    batch: Batch, noise: Window | MatchedWindow, temperature: Temperature, tokens: Relaxation
 ) -> tuple[Relaxed, Tensor]:
     """Relaxed corruption of a batch, and the times t = 1 - A [B] of its rows, uniform on `noise` (A: signal level;
     docs/method.md#uniform-script)."""
-    from repro.processes import gaussian
-
     u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
     t = noise.low + (noise.high - noise.low) * u
-    ends = gaussian.gamma_of(1 - torch.tensor([noise.low, noise.high], dtype=torch.float64))
-    low, high = ends.tolist()
-    return relaxed(tokens, temperature, gaussian.gamma_of(1 - t), (low, high), batch), t
+    vocab_size = batch.vocabulary.size
+    low, high = noise.gamma(torch.tensor([noise.low, noise.high], dtype=torch.float64), vocab_size).tolist()
+    return relaxed(tokens, temperature, noise.gamma(t, vocab_size), (low, high), batch), t
 
 
 @part
-class _Symmetric(Objective):
-    """Symmetric KL between label and prediction on soft tokens; the softmax is over the clean ids, rows are weighted by
-    `view_scale`, and tokens averaged over `group`. Logs are means over a row's tokens."""
+class _OnSoftTokens(Objective):
+    """Base class of losses of label and prediction on soft tokens; the softmax is over the clean ids, rows are weighted
+    by `view_scale`, and tokens averaged over `group`. Logs are means over a row's tokens."""
 
-    noise: Window
+    noise: Window | MatchedWindow
     temperature: Temperature
     tokens: Relaxation
-    floor: float
-    view_scale: Kappa
+    view_scale: ViewScale
     group: Group
 
-    version = 2
     meaning = "x0_mean"
     processes = frozenset({"uniform"})
-    score = "improper score"
 
     @abstractmethod
     def forms(self) -> tuple[TokenLoss, TokenLoss]:
         """Two token losses of equal output: a plain one, and one that also overwrites its logits by their gradient."""
+
+    def trained(self, vocab_size: int) -> tuple[float, float]:
+        from repro.processes import gaussian
+
+        ends = torch.tensor([self.noise.high, self.noise.low], dtype=torch.float64)
+        low, high = gaussian.transform(self.noise.gamma(ends, vocab_size), vocab_size)[0].tolist()
+        return low, high
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.models.fused_head import HandDerived, fused_loss
@@ -159,10 +168,14 @@ class _Symmetric(Objective):
         drawn, t = corrupted(batch, self.noise, self.temperature, self.tokens)
         where, vocab_size = batch.candidates, batch.vocabulary.size
         features = denoiser.encode(drawn.soft, t=None, attention=batch.attention)[where]
-        weight = self.group.weights(batch.step_candidates, batch.index) * self.view_scale.scale(t, vocab_size)
-        loss = HandDerived(*(partial(form, floor=self.floor) for form in self.forms()))
+        scale = self.view_scale.scale(t, drawn.alpha, vocab_size)
+        weight = self.group.weights(batch.step_candidates, batch.index) * scale
         value, (_, ce, p_true, entropy) = fused_loss(
-            features, denoiser.head().first(vocab_size), loss, weight[where.nonzero()[:, 0]], batch.ids[where]
+            features,
+            denoiser.head().first(vocab_size),
+            HandDerived(*self.forms()),
+            weight[where.nonzero()[:, 0]],
+            batch.ids[where],
         )
         share = 1 / where.sum(1).clamp_min(1)
         means = {"p_true": p_true, "entropy": entropy}
@@ -171,16 +184,36 @@ class _Symmetric(Objective):
 
 
 @part
-class SymKL(_Symmetric):
+class SymKL(_OnSoftTokens):
     """Symmetric KL between label and prediction, in closed form."""
 
+    floor: float
+
+    version = 2
+    score = "improper score"
+
     def forms(self) -> tuple[TokenLoss, TokenLoss]:
-        return closed_form, closed_gradient
+        return partial(closed_form, floor=self.floor), partial(closed_gradient, floor=self.floor)
 
 
 @part
-class SymKLScript(_Symmetric):
+class SymKLScript(_OnSoftTokens):
     """The reference script's symmetric KL as computed there, minus its constant c (V - 1)."""
 
+    floor: float
+
+    version = 2
+    score = "improper score"
+
     def forms(self) -> tuple[TokenLoss, TokenLoss]:
-        return script_form, script_gradient
+        return partial(script_form, floor=self.floor), partial(script_gradient, floor=self.floor)
+
+
+@part
+class RelaxedCE(_OnSoftTokens):
+    """Cross-entropy of the label under the prediction; its minimiser is the posterior of the clean token."""
+
+    score = "no bound"
+
+    def forms(self) -> tuple[TokenLoss, TokenLoss]:
+        return ce_form, ce_gradient

@@ -66,6 +66,6 @@ def invert(level: float, vocab_size: int) -> float:
     low, high = -40.0, 40.0
     for _ in range(100):
         middle = (low + high) / 2
-        above = transform(torch.tensor(middle), vocab_size)[0].item() > level
+        above = transform(torch.tensor(middle, dtype=torch.float64), vocab_size)[0].item() > level
         low, high = (middle, high) if above else (low, middle)
     return (low + high) / 2

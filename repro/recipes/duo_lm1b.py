@@ -4,6 +4,7 @@ Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.reci
 Toy      python -m repro.recipes.duo_lm1b --scale nano         one core, no download
 Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   Duo 29.9 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 33.7
+         without the prior and tail terms that bounds have here; that form is `--tasks NAME.truncated` of a protocol
 Source   s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh
 Packed   rows of packed sentences, also published: --set data.data={"part": "packed", "batch": 1000, ...} with the
          fields documents, units and length of this file
@@ -13,7 +14,7 @@ Departs  soft tokens are sparse (docs/method.md#sparse-soft-tokens), not dense, 
          EOS) is neither noised nor scored (the original: both)
 """
 
-from repro.core.schedules import Constant, ConstantWithWarmup
+from repro.core.schedules import ConstantUntil, ConstantWithWarmup
 from repro.data.corpus import UNRESOLVED
 from repro.data.counted import Counted
 from repro.data.detokenise import Detokenised
@@ -81,8 +82,10 @@ RECIPE = Recipe(
             low=-3.5,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh:30: gamma_min
             high=-1.75,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh:31: gamma_max
         ),
-        temperature=Constant(
+        temperature=ConstantUntil(
             value=1e-3,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh:28-29: log10 start = end = -3
+            end=500_000,  # s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh:33: curriculum.end
+            after=1e-10,  # s-sahoo/duo@7c9b498 algo.py:531-532: tau = -10, in log10
         ),
         tokens=Sparse(
             mass=0.9999,  # ours: same law as dense soft tokens (tested)

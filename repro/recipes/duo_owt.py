@@ -4,6 +4,7 @@ Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.reci
 Toy      python -m repro.recipes.duo_owt --scale nano         one core, no download
 Cost     8 x H100, 39 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   Duo 25.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1)
+         without the prior and tail terms that bounds have here; that form is `--tasks NAME.truncated` of a protocol
 Source   s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh
 Departs  soft tokens are sparse (docs/method.md#sparse-soft-tokens), not dense, and T(A) is computed exactly
          (docs/method.md#transformation-operator), not from a table of 100,000 points; the stratified diffusion times
@@ -11,7 +12,7 @@ Departs  soft tokens are sparse (docs/method.md#sparse-soft-tokens), not dense, 
          neither noised nor scored (the original: both)
 """
 
-from repro.core.schedules import Constant, ConstantWithWarmup
+from repro.core.schedules import ConstantUntil, ConstantWithWarmup
 from repro.data.corpus import UNRESOLVED
 from repro.data.counted import Counted
 from repro.data.documents import Hub
@@ -76,8 +77,10 @@ RECIPE = Recipe(
             low=-3.55,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:30: gamma_min
             high=-1.85,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:31: gamma_max
         ),
-        temperature=Constant(
+        temperature=ConstantUntil(
             value=1e-3,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:28-29: log10 start = end = -3
+            end=500_000,  # s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:33: curriculum.end
+            after=1e-10,  # s-sahoo/duo@7c9b498 algo.py:531-532: tau = -10, in log10
         ),
         tokens=Sparse(
             mass=0.9999,  # ours: same law as dense soft tokens (tested)

@@ -16,7 +16,8 @@ from repro.models.modernbert import ModernBert
 from repro.objectives.noise import Window
 from repro.objectives.objective import RowGroup
 from repro.objectives.soft_tokens import Sparse
-from repro.objectives.sym_kl import Kappa, SymKLScript
+from repro.objectives.sym_kl import SymKLScript
+from repro.objectives.view_scale import Kappa
 from repro.processes.uniform import Uniform
 from repro.recipes.command import main
 from repro.training.optimizer import AdamW

@@ -5,8 +5,8 @@
 
 The synthetic languages have known probabilities (oracle). A scale replaces data, backbone (by a small DiT if the recipe
 has a DiT, else by a Llama), batch, steps, optimizer settings and warm-up. Process, objective and the form of the
-schedules stay (docs/method.md#scales). Ranges of noise levels are converted to the smaller vocabulary so that the same
-share of tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers of steps
+schedules stay (docs/method.md#scales). Noise levels are converted to the smaller vocabulary so that the same share of
+tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers of steps
 are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60 for
 sudoku).
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from repro.core import parts, registry
 from repro.core.errors import nearest
-from repro.core.schedules import LinearToZero
+from repro.core.schedules import ConstantUntil, LinearToZero
 from repro.data.corpus import Data
 from repro.data.documents import Sotu
 from repro.data.language import Language
@@ -30,10 +30,10 @@ from repro.models.llama import Llama
 from repro.models.oracle import Oracle
 from repro.objectives.dcd import Dcd
 from repro.objectives.elbo import DuoElbo
-from repro.objectives.noise import GammaWindow, Window
+from repro.objectives.noise import GammaWindow, MatchedWindow, Window
 from repro.objectives.objective import Objective
 from repro.objectives.soft_tokens import Dense
-from repro.objectives.sym_kl import SymKL, SymKLScript
+from repro.objectives.sym_kl import RelaxedCE, SymKL, SymKLScript
 from repro.processes.process import diffusion
 from repro.training.recipe import Recipe, TrainedTeacher
 
@@ -184,19 +184,20 @@ def _backbone(recipe: Recipe, data: Data, layers: int) -> Backbone:
 def _objective(objective: Objective, full_size: int, vocab_size: int, share: float) -> Objective:
     """The objective with noise levels converted from `full_size` to `vocab_size` ids, and step counts times `share`."""
     overrides: dict[str, Any] = {}
-    if isinstance(objective, SymKL | SymKLScript | DuoElbo) and vocab_size <= DENSE_VOCAB_SIZE:
+    if isinstance(objective, SymKL | SymKLScript | RelaxedCE | DuoElbo) and vocab_size <= DENSE_VOCAB_SIZE:
         overrides["tokens"] = Dense()
     match objective:
-        case SymKL() | SymKLScript():
-            low, high = (
-                _same_flips(t, full_size, vocab_size) for t in (objective.noise.low, objective.noise.high)
-            )
-            overrides["noise"] = Window(low=low, high=high)
+        case SymKL() | SymKLScript() | RelaxedCE():
+            if isinstance(objective.noise, Window):
+                ends = objective.noise
+                overrides["noise"] = MatchedWindow(low=ends.low, high=ends.high, vocab_size=full_size)
             if isinstance(objective.temperature, LinearToZero):
                 overrides["temperature.steps"] = round(objective.temperature.steps * share)
         case DuoElbo():
             overrides["window"] = _same_window(objective.window, full_size, vocab_size)
             overrides["until"] = round(objective.until * share)
+            if isinstance(objective.temperature, ConstantUntil):
+                overrides["temperature.end"] = round(objective.temperature.end * share)
         case Dcd():
             overrides["window"] = _same_window(objective.window, full_size, vocab_size)
             overrides["round"] = round(objective.round * share)
@@ -220,16 +221,6 @@ def _same_gamma(gamma: float, full_size: int, vocab_size: int) -> float:
 
     level = gaussian.transform(torch.tensor(gamma, dtype=torch.float64), full_size)[0].item()
     return gaussian.invert(level, vocab_size)
-
-
-def _same_flips(t: float, full_size: int, vocab_size: int) -> float:
-    """The t = 1 - A (A: signal level) at which T(A) with `vocab_size` ids equals T(A) with `full_size` ids at `t`."""
-    from repro.core.lazy import torch
-    from repro.processes import gaussian
-
-    gamma = gaussian.gamma_of(torch.tensor(1 - t, dtype=torch.float64)).item()
-    gamma = _same_gamma(gamma, full_size, vocab_size)
-    return _rounded(1 - torch.sigmoid(torch.tensor(-gamma, dtype=torch.float64)).sqrt().item())
 
 
 def _rounded(value: float) -> float:

@@ -1,7 +1,7 @@
 """Stored certificates of sampler presets (results/certificates/NAME.json) and the table of them. A certificate tests
 whether a preset draws from the distribution that it claims (`repro.certify`).
 
-`python -m repro.certify --presets all` writes them and `python -m scripts.controls` the negative controls;
+`python -m repro.certify --presets all` writes them and `python -m scripts.controls` the controls;
 `python -m repro.report` makes results/tables/certificates.{md,csv} and controls.{md,csv}.
 """
 
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from repro.core.files import ROOT
+from repro.core.files import RESULTS
 from repro.core.reading import convert, read_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FOLDER = ROOT / "results" / "certificates"
+FOLDER = RESULTS / "certificates"
 CONTROLS = "controls.json"
-"""File of that folder with the negative controls and the tests that see them."""
+"""File of that folder with the controls: `wrong` ones and the tests that see them, and `right` ones."""
 Stored = Mapping[str, Any]
 REMEDY = "`python -m repro.certify --presets all` writes them."
 TITLE = "Output distributions of samplers"
@@ -38,11 +38,12 @@ CAPTION = (
     "paths, an upper bound. Adaptive rules: at the number of tokens that they realise. All numbers: "
     "certificates.csv."
 )
-CONTROLS_TITLE = "Wrong samplers and losses, and the tests that see them"
+CONTROLS_TITLE = "Wrong and right samplers and losses, and the tests that refuse them"
 CONTROLS_CAPTION = (
-    "Negative controls of `python -m repro.certify`: functions of examples/certify with one defect each, certified "
-    "with the default number of samples, and the kinds of tests that refuse them. Each test with its number of steps "
-    "and noise process: controls.csv."
+    "Controls of `python -m repro.certify`: functions of examples/certify, certified with the default number of "
+    "samples. Each wrong one has a single defect; the kinds of tests that refuse it are listed. The right ones do what "
+    "they claim in many ways, and no test may refuse them. Each test with its number of steps and noise process: "
+    "controls.csv."
 )
 COLUMNS = ["preset", "claim", "noise", "verdict", "stands", "oracle", "statistic", "space", "steps"]
 COLUMNS += ["tokens_per_step", "value", "se", "true", "best"]
@@ -83,8 +84,14 @@ class _Certificate(Struct):
 class _Control(Struct):
     name: str
     kind: str
-    defect: str
-    seen_by: list[str]
+    family: str
+    what: str
+    refused_by: list[str]
+
+
+class _Controls(Struct, forbid_unknown_fields=True):
+    wrong: list[_Control]
+    right: list[_Control]
 
 
 def file_name(preset: str) -> str:
@@ -167,33 +174,39 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
     ]
 
 
-def read_controls(folder: Path) -> list[Stored]:
-    """The negative controls in a folder of certificates, none if it has no such file; ValueError for a file that holds
-    something else."""
+def read_controls(folder: Path) -> dict[str, list[Stored]]:
+    """The `wrong` and `right` controls in a folder of certificates, none if it has no such file; ValueError for a file
+    that holds something else."""
     path, remedy = folder / CONTROLS, "remove it; `python -m scripts.controls` writes it"
     if not path.exists():
-        return []
-    found = read_json(path, list, remedy)
-    convert(found, list[_Control], f"{path} is not a list of negative controls", remedy)
+        return {"wrong": [], "right": []}
+    found = read_json(path, dict, remedy)
+    convert(found, _Controls, f"{path} is not a file of controls", remedy)
     return found
 
 
-def controls_tables(controls: Sequence[Stored]) -> dict[str, str]:
-    """Texts of controls.md (a row for each wrong sampler or loss) and controls.csv (one for each test that sees it); no
-    texts without controls."""
+def controls_tables(controls: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
+    """Texts of controls.md (a row for each sampler or loss) and controls.csv (one for each test that refuses it, or an
+    empty one); no texts without controls."""
     from pandas import DataFrame
     from tabulate import tabulate
 
     from repro.results.tables.text import csv_text
 
-    if not controls:
+    if not any(controls.values()):
         return {}
-    lines = []
-    for row in controls:
-        kinds = dict.fromkeys(re.sub(r",.*| at \d+ steps", "", test) for test in row["seen_by"])
-        lines.append([row["kind"], row["name"], row["defect"], ", ".join(kinds) or "**no test**"])
-    table = tabulate(lines, headers=["kind", "function", "defect", "seen by"], tablefmt="github")
-    columns = ["kind", "function", "defect", "seen_by"]
-    each = [[row["kind"], row["name"], row["defect"], test] for row in controls for test in row["seen_by"]]
-    text = "\n\n".join([f"# {CONTROLS_TITLE}", CONTROLS_CAPTION, table]) + "\n"
-    return {"controls.md": text, "controls.csv": csv_text(DataFrame(each, columns=columns))}
+    text, each = [f"# {CONTROLS_TITLE}", CONTROLS_CAPTION], []
+    for group, none in (("wrong", "**no test**"), ("right", "none: stands")):
+        lines = []
+        for row in controls[group]:
+            own = [row["kind"], row["family"], row["name"], row["what"]]
+            kinds = dict.fromkeys(re.sub(r",.*| at \d+ steps", "", test) for test in row["refused_by"])
+            lines.append([*own, ", ".join(kinds) or none])
+            each += [[group, *own, test] for test in row["refused_by"] or [""]]
+        header = ["kind", "family", "function", "defect" if group == "wrong" else "what it is", "refused by"]
+        text += [f"## {group.capitalize()}", tabulate(lines, headers=header, tablefmt="github")]
+    columns = ["group", "kind", "family", "function", "what", "refused_by"]
+    return {
+        "controls.md": "\n\n".join(text) + "\n",
+        "controls.csv": csv_text(DataFrame(each, columns=columns)),
+    }

@@ -122,7 +122,7 @@ class Counts(_Strict, frozen=True, kw_only=True):
     """Sums over the `rows` (texts) decoded: `committed` positions; `useful` tokens, which precede the first end id or
     stop string; `forwards`, forward passes counted per row, of which `further` are beyond the first of a step
     (guidance, correction) and `refreshes` recompute the KV cache; `token_forwards`, positions computed in all forward
-    passes."""
+    passes, without padding."""
 
     rows: int
     committed: int

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.core.files import ROOT
+from repro.core.files import RESULTS
 from repro.core.stats import wilson
 from repro.results.store import collect, one_protocol, summarise, to_frame
 from repro.results.tables import perplexities, speed, speed_text, text_quality
@@ -24,7 +24,7 @@ from repro.results.versions import latest
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-TABLES = ROOT / "results" / "tables"
+TABLES = RESULTS / "tables"
 LEVEL = 0.95  # of the interval of an accuracy
 
 
@@ -52,7 +52,9 @@ ENTRIES = (
         costs={},
         caption=(
             "nll: negative log-likelihood in nats per token. A bound is an upper bound on the nll of the "
-            "model, prior and tail terms included; the note marks objectives that give no bound. exact nll: "
+            "model, prior and tail terms included, whatever loss the network was trained with; the note marks losses "
+            "that are no bound themselves, and the levels alpha (weight of the clean token) that training drew, if not "
+            "all: elsewhere the bound reads outputs that were never trained. exact nll: "
             "that of the language which generated the data, on the same rows. gap: bound minus exact nll, "
             "paired by row."
         ),
@@ -91,9 +93,9 @@ ENTRIES = (
     ),
 )
 UNCERTAINTY = (
-    "±: standard error of the evaluation of one network (root mean square over train seeds). With several "
-    "train seeds a value is their mean and sd their standard deviation. n: rows evaluated per seed; seeds: "
-    "number of train seeds."
+    "±: half of the 95 % interval of the evaluation of one network, 1.96 standard errors (root mean square over "
+    "train seeds). With several train seeds a value is their mean and sd their standard deviation. n: rows "
+    "evaluated per seed; seeds: number of train seeds."
 )
 
 
@@ -185,12 +187,16 @@ def _grid(table: Table, section: DataFrame) -> str:
     for row in section.to_dict("records"):
         cells = [row[name] for name in table.labels]
         for name in table.metrics:
-            cell = measured(row[name], row[f"{name}_se"], row[f"{name}_sd_seeds"])
+            sd = row[f"{name}_sd_seeds"]
             if name == "accuracy":
-                cell += f" [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]"
-            cells.append(cell)
+                cell = f"{row[name]:.3f} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]"
+                cells.append(f"{cell}, sd {sd:.3f}" if sd > 0 else cell)
+            else:
+                cells.append(measured(row[name], row[f"{name}_se"], sd))
         cells += ["" if math.isnan(row[name]) else f"{row[name]:.4g}" for name in table.costs]
-        lines.append([*cells, str(row["n"]), str(row["seeds"]), row["note"]])
+        lines.append(
+            [*cells, str(row["n"]), str(row["seeds"]), row["note"].replace("objective", "training loss")]
+        )
     return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
 
 

@@ -2,13 +2,17 @@
 
     python -m repro.results.reproduction runs/reproduce [--committed results/raw] [--recipe NAME ...] [--json]
 
-A *cell* is one metric of one recipe, task and sampler, listed in evals/reproduction.toml. For every cell, the committed
-train seeds (at least five) give a prediction interval for the mean of your run. The standard deviation over seeds is
-pooled over cells of one kind; the family-wise error over all cells is 1 % (Holm 1979). Half the width of the interval
-is the smallest change that the test detects. Exit code 0 if every cell is good, else 1.
+A *cell* is one metric of one recipe, task and sampler, listed in evals/reproduction.toml. Train seeds that are
+committed too are *paired*: their mean is compared with that of the same committed seeds, by the spread of reruns
+(results/reruns: the same training with other rounding). The mean of other train seeds is compared with the committed
+seeds (at least five), by the spread of these. Each comparison is a prediction interval. Its level depends on the number
+of cells in the file alone, and the probability of any false alarm is at most 1 %
+(docs/method.md#reproduction-test). Half the width of the interval is the smallest change that the test detects. Exit
+code 0 if every comparison is good, else 1.
 
-Accuracies are compared as asin(sqrt(accuracy)): on that scale the binomial variance of n rows is 1 / (4 n) at every
-accuracy (Anscombe 1948), so that cells at .6 and at .99 can share a standard deviation.
+Cells of a kind share a standard deviation over train seeds, hence the scales: accuracies are compared as
+asin(sqrt(accuracy)), whose binomial variance for n rows is 1 / (4 n) at every accuracy (Anscombe 1948), likelihoods by
+their logarithm, because the gap to the entropy of the data varies by a similar share of itself in all recipes.
 """
 
 from __future__ import annotations
@@ -16,10 +20,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -27,8 +31,15 @@ from repro.core.cli import Parser, run
 from repro.core.errors import nearest
 from repro.core.files import ROOT
 from repro.core.reading import read_toml
-from repro.core.stats import Interval, holm, pooled_spread, prediction_interval, prediction_p
-from repro.results.difference import RELATIVE, without
+from repro.core.stats import (
+    Interval,
+    pooled_spread,
+    prediction_interval,
+    prediction_p,
+    prediction_t,
+    two_sided,
+)
+from repro.results.difference import without
 from repro.results.record import text
 from repro.results.store import RAW, frame, one_of
 
@@ -37,10 +48,23 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ALPHA = 0.01
-SEEDS = 5  # committed train seeds that a cell needs
-CELLS = 12  # each further cell makes the intervals of all wider
-WIDTH = 100  # least columns of the table: a narrower terminal wraps lines, so that no verdict is cut off
-REMEDY = 'make reproduce SEEDS="0 1 2 3 4", then python -m repro.results publish runs/reproduce'
+NEEDED = {True: 3, False: 5}
+"""Values that a spread needs: of one train seed (True: the committed one and its reruns), of train seeds (False)."""
+NATS = 1e-3
+"""Difference of a likelihood, in nats per token, that rounding may make: 3e-4 was seen (docs/method.md)."""
+TEXTS = 3
+"""Decoded texts that rounding may change: a draw close to the boundary of two tokens goes either way."""
+SMALLEST = 1e-9
+"""Least likelihood, in nats per token, on the logarithmic scale."""
+CELLS = 14  # each further cell makes the intervals of all wider
+RERUNS = RAW.parent / "reruns"
+"""Records of reruns of train seed 0, which differ from the committed one by rounding (scripts/reruns.py)."""
+WIDTH = 110  # least columns of the table: a narrower terminal wraps lines, so that no verdict is cut off
+REMEDIES = {
+    True: "fewer than two committed reruns; python -m scripts.reruns RECIPE",
+    False: 'fewer than five committed seeds; make reproduce SEEDS="0 1 2 3 4", then python -m repro.results publish'
+    " runs/reproduce",
+}
 
 
 class ReproductionCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,7 +80,8 @@ class ReproductionCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     kind: str
 
 
-Values = Mapping[ReproductionCell, Sequence[float]]
+Key = tuple[ReproductionCell, bool]
+"""A cell, and whether the train seeds of your run that are committed too (True: paired) or the others are compared."""
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,22 +89,63 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReproductionResult:
-    """Result of the test of one cell: `committed` mean and its number of `seeds`, the mean `yours` of your run, the
-    prediction interval of the latter (`low`, `high`), the smallest `detectable` change (half the interval), and the
-    p-value `p`, adjusted by Holm.
+class Comparison:
+    """Values of a cell on the scale of the test (accuracies: asin(sqrt)): committed (`known`) and those of your run.
+    `spread`: standard deviation of one value, with `degrees` of freedom; `family`: number of comparisons among which
+    the probability of a false alarm is shared out."""
 
-    `verdict`: good, BAD, missing (your run has no such record) or untested (fewer than five committed seeds).
+    known: Sequence[float]
+    yours: Sequence[float]
+    spread: float
+    degrees: int
+    family: int
+
+    @property
+    def t(self) -> float:
+        """Student's t of the mean of your run."""
+        return prediction_t(self.known, self.spread, self.yours)
+
+    @property
+    def p(self) -> float:
+        """p-value of the mean of your run, times the number of comparisons (Bonferroni)."""
+        return min(1.0, self.family * prediction_p(self.known, self.spread, self.degrees, self.yours))
+
+    @property
+    def limit(self) -> float:
+        """The |t| beyond which `p` is below ALPHA."""
+        return two_sided(1 - ALPHA / self.family, self.degrees)
+
+    def at_least(self, change: float) -> Comparison:
+        """The same comparison with a spread that is large enough for a difference of `change` not to be BAD."""
+        error = self.limit * math.sqrt(1 / len(self.known) + 1 / len(self.yours))
+        return replace(self, spread=max(self.spread, change / error))
+
+    def interval(self) -> Interval:
+        """Prediction interval of the mean of your run: `p` is below ALPHA outside it."""
+        level = 1 - ALPHA / self.family
+        return prediction_interval(self.known, self.spread, self.degrees, level, len(self.yours))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproductionResult:
+    """Result of one comparison of a cell: whether it is `paired` (of train seeds that are committed too), the mean of
+    `n` `committed` values, the mean `yours` of your run, its prediction interval (`low`, `high`), the smallest
+    `detectable` change (half the interval), Student's `t`, and the adjusted p-value `p`.
+
+    `verdict`: good, BAD, unfinished (no number differs, but your run stopped before the committed number of steps),
+    missing (your run has no such record) or untested (too few committed values).
     """
 
     name: str
     metric: str
+    paired: bool
     committed: float | None
-    seeds: int
+    n: int
     yours: float | None
     low: float | None
     high: float | None
     detectable: float | None
+    t: float | None
     p: float | None
     verdict: str
 
@@ -110,113 +176,152 @@ def of_recipes(
     return [cell for cell in cells if cell.recipe in recipes]
 
 
-def _scaled(metric: str, value: float) -> float:
-    return math.asin(math.sqrt(value)) if metric == "accuracy" else value
+class Values(NamedTuple):
+    """Values on the scale of the test: committed (`known`) and of your run (`new`), those whose spread is that of a
+    comparison (`alike`), the difference of a cell that is never BAD (`least`), and the cells whose training stopped
+    before the committed number of steps."""
+
+    known: dict[Key, list[float]]
+    new: dict[Key, list[float]]
+    alike: dict[Key, list[float]]
+    least: dict[ReproductionCell, float]
+    unfinished: set[ReproductionCell]
 
 
-def _unscaled(metric: str, value: float) -> float:
-    return math.sin(min(max(value, 0.0), math.pi / 2)) ** 2 if metric == "accuracy" else value
+def compare(
+    committed: Path,
+    yours: Path,
+    cells: Sequence[ReproductionCell],
+    reruns: Path = RERUNS,
+    recipes: Sequence[str] | None = None,
+) -> list[ReproductionResult]:
+    """Results of the test from the records in the folders `yours`, `committed` and `reruns`: for each cell (of
+    `recipes`, None: all) one of paired train seeds and one of the others, as far as your run has them.
 
-
-@dataclass(frozen=True)
-class _Comparison:
-    """Values of a cell per train seed, committed and of your run, on the scale of the test (accuracies: asin(sqrt));
-    `spread`: standard deviation over seeds, pooled over the cells of its kind, with `degrees` of freedom."""
-
-    metric: str
-    committed: Sequence[float]
-    yours: Sequence[float]
-    spread: float
-    degrees: int
-
-    @property
-    def p(self) -> float:
-        return prediction_p(self.committed, self.spread, self.degrees, self.yours)
-
-    def interval(self, level: float) -> Interval:
-        """Prediction interval, at confidence `level`, of the mean of your run, in the unit of the metric."""
-        ends = prediction_interval(self.committed, self.spread, self.degrees, level, len(self.yours))
-        return Interval(*(_unscaled(self.metric, end) for end in ends))
-
-
-def compare(committed: Path, yours: Path, cells: Sequence[ReproductionCell]) -> list[ReproductionResult]:
-    """Results of the test, one per cell, from the records in folder `yours` and those in folder `committed`.
-
-    Raises ValueError, naming the field that differs, if the evaluations of a cell differ in more than seeds and the
-    number of training steps. The latter may differ: a network trained for fewer steps should come out as BAD.
+    `cells` are all cells of the file, so that no result depends on which recipes are asked. Raises ValueError as
+    `read_values` does.
     """
-    from pandas import concat
-
-    rows = frame(committed), frame(yours)
-    old, new = ({cell: _by_seed(_rows(each, cell)) for cell in cells} for each in rows)
-    for cell in cells:
-        one_of(
-            _questions(concat([_rows(each, cell) for each in rows])),
-            "question",
-            "the evaluations of your run and of the committed records differ",
-        )
-    comparisons = _comparisons(old, new)
-    adjusted = dict(zip(comparisons, holm([each.p for each in comparisons.values()]), strict=True))
-    # Holm stops at the first cell that it retains, so intervals at this one level give the same verdicts.
-    level = 1 - ALPHA / max(1, sum(p > ALPHA for p in adjusted.values()))
+    values = read_values(committed, yours, cells, reruns)
+    compared = comparisons(values)
     return [
-        _result(cell, old[cell], new[cell], comparisons.get(cell), adjusted.get(cell), level)
-        for cell in cells
+        _result(key, values, compared.get(key))
+        for cell in of_recipes(cells, recipes)
+        for key in ((cell, True), (cell, False))
+        if values.new[key] or (key[1] and not values.new[cell, False])
     ]
 
 
-def _questions(rows: DataFrame) -> DataFrame:
-    """`rows` (of `store.frame`) with a further column `question`: canonical JSON of the evaluation, without seeds and
-    training step."""
-    return rows.assign(question=[text(without(json.loads(each), "checkpoint.step")) for each in rows.subject])
+def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell], reruns: Path) -> Values:
+    """Values of all cells from three folders of records.
+
+    Raises ValueError, naming the field that differs, if the evaluations of a cell differ in more than seeds and the
+    number of training steps.
+    """
+    frames = frame(committed), frame(reruns), frame(yours)
+    values = Values({}, {}, {}, {}, set())
+    for cell in cells:
+        old, again, mine = (_rows(each, cell) for each in frames)
+        _one_question(old, again, mine)
+        committed_seeds, seeds = _by_seed(cell, old), _by_seed(cell, mine)
+        paired = committed_seeds.keys() & seeds.keys()
+        values.known[cell, True] = [committed_seeds[seed] for seed in sorted(paired)]
+        values.known[cell, False] = values.alike[cell, False] = list(committed_seeds.values())
+        values.alike[cell, True] = [
+            *(value for seed, value in committed_seeds.items() if seed == 0),
+            *(_scaled(cell, value) for value in again.value),
+        ]
+        for key in (True, False):
+            values.new[cell, key] = [value for seed, value in seeds.items() if (seed in paired) is key]
+        values.least[cell] = _least(cell, old)
+        if len(old) and len(mine) and mine.step.min() < old.step.max():
+            values.unfinished.add(cell)
+    return values
 
 
-def _comparisons(old: Values, new: Values) -> dict[ReproductionCell, _Comparison]:
-    """Comparison per cell that can be tested: one with at least SEEDS committed seeds and a value of your run. `old`,
-    `new`: committed and new values per train seed, by cell."""
-    scaled = {
-        cell: [_scaled(cell.metric, value) for value in values]
-        for cell, values in old.items()
-        if len(values) >= SEEDS
-    }
+def comparisons(values: Values, needed: Mapping[bool, int] = NEEDED) -> dict[Key, Comparison]:
+    """Comparison of every key that has values of your run and as many values `alike` as `needed`.
+
+    Train seeds have a standard deviation that is pooled over the cells of a kind. Reruns have one of their own; theirs
+    is not larger than that of train seeds, so whichever gives the narrower interval is taken.
+    """
+    enough = {key: alike for key, alike in values.alike.items() if len(alike) >= needed[key[1]]}
     found = {}
-    for cell, values in scaled.items():
-        spread, degrees = pooled_spread([each for other, each in scaled.items() if other.kind == cell.kind])
-        # Numbers of two machines agree to 1e-5 only (docs/method.md#exactness), so no interval is narrower.
-        spread = max(spread, RELATIVE * abs(fmean(values)))
-        if new[cell]:
-            yours = [_scaled(cell.metric, value) for value in new[cell]]
-            found[cell] = _Comparison(cell.metric, values, yours, spread, degrees)
+    for key in enough:
+        cell, paired = key
+        if values.new.get(key):
+            kind = [alike for (other, zero), alike in enough.items() if not zero and other.kind == cell.kind]
+            spreads = [pooled_spread(groups) for groups in ([enough[key]] if paired else [], kind) if groups]
+            made = (
+                Comparison(
+                    known=values.known[key],
+                    yours=values.new[key],
+                    spread=spread,
+                    degrees=degrees,
+                    family=len(values.alike),
+                )
+                for spread, degrees in spreads
+            )
+            narrowest = min(made, key=lambda each: each.limit * each.spread)
+            found[key] = narrowest.at_least(values.least[cell])
     return found
 
 
-def _result(
-    cell: ReproductionCell,
-    old: Sequence[float],
-    new: Sequence[float],
-    comparison: _Comparison | None,
-    p: float | None,
-    level: float,
-) -> ReproductionResult:
-    interval = comparison.interval(level) if comparison else None
-    if len(old) < SEEDS:
-        verdict = "untested"
-    elif p is None:
-        verdict = "missing"
+def _least(cell: ReproductionCell, rows: DataFrame) -> float:
+    """Difference of a cell, on the scale of the test, that is never BAD, whatever the spread of few reruns says: NATS
+    of a likelihood, and where n texts are decoded, TEXTS of them."""
+    if rows.empty:
+        return 0.0
+    row, change = rows.iloc[0], NATS
+    if cell.preset:
+        change = TEXTS * (1 / row.n if cell.metric == "accuracy" else 2 * row.se / math.sqrt(row.n))
+    return abs(_scaled(cell, row.value) - _scaled(cell, row.value - change))
+
+
+def _one_question(*frames: DataFrame) -> None:
+    """ValueError unless the rows of all frames are of one evaluation, whatever the seeds and training step."""
+    from pandas import concat
+
+    rows = concat(frames)
+    one_of(
+        rows.assign(question=[text(without(json.loads(each), "checkpoint.step")) for each in rows.subject]),
+        "question",
+        "the evaluations of your run, of the committed records and of their reruns differ",
+    )
+
+
+def _result(key: Key, values: Values, comparison: Comparison | None) -> ReproductionResult:
+    (cell, paired), known, new = key, values.known[key], values.new[key]
+    low, high = (_unscaled(cell, end) for end in comparison.interval()) if comparison else (None, None)
+    if comparison is not None:
+        verdict = "BAD" if comparison.p <= ALPHA else "unfinished" if cell in values.unfinished else "good"
     else:
-        verdict = "BAD" if p <= ALPHA else "good"
+        verdict = "untested" if new else "missing"
     return ReproductionResult(
         name=cell.name,
         metric=cell.metric,
-        committed=fmean(old) if old else None,
-        seeds=len(old),
-        yours=fmean(new) if new else None,
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
-        detectable=(interval.high - interval.low) / 2 if interval else None,
-        p=p,
+        paired=paired,
+        committed=_unscaled(cell, fmean(known)) if known else None,
+        n=len(known),
+        yours=_unscaled(cell, fmean(new)) if new else None,
+        low=low,
+        high=high,
+        detectable=(high - low) / 2 if low is not None and high is not None else None,
+        t=comparison.t if comparison else None,
+        p=comparison.p if comparison else None,
         verdict=verdict,
     )
+
+
+def _scaled(cell: ReproductionCell, value: float) -> float:
+    if cell.metric == "accuracy":
+        return math.asin(math.sqrt(max(value, 0.0)))
+    return math.log(max(value, SMALLEST)) if cell.metric in ("gap", "nll_bound") else value
+
+
+def _unscaled(cell: ReproductionCell, value: float) -> float:
+    if cell.metric == "accuracy":
+        return math.sin(min(max(value, 0.0), math.pi / 2)) ** 2
+    return math.exp(value) if cell.metric in ("gap", "nll_bound") else value
 
 
 def _rows(rows: DataFrame, cell: ReproductionCell) -> DataFrame:
@@ -226,43 +331,47 @@ def _rows(rows: DataFrame, cell: ReproductionCell) -> DataFrame:
     return rows[keep]
 
 
-def _by_seed(rows: DataFrame) -> list[float]:
-    """Mean value of a metric per train seed, in the order of the seeds, from the rows of one cell."""
-    return rows.groupby("train_seed", sort=True).value.mean().tolist()
+def _by_seed(cell: ReproductionCell, rows: DataFrame) -> dict[int, float]:
+    """Mean value per train seed on the scale of the test, in the order of the seeds, from the rows of one cell."""
+    means = rows.groupby("train_seed", sort=True).value.mean()
+    return {int(seed): _scaled(cell, value) for seed, value in means.items()}
 
 
 def render(results: Sequence[ReproductionResult]) -> Table:
-    """Table of the results for the terminal, one line per cell."""
+    """Table of the results for the terminal, one line per comparison."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("cell", "metric", "committed", "yours", "expected", "detects", ""):
-        table.add_column(name, justify="left" if name in ("cell", "metric", "") else "right", no_wrap=True)
-    styles = {"good": "green", "BAD": "bold red", "missing": "yellow", "untested": "yellow"}
+    for name in ("cell", "seeds", "metric", "committed", "yours", "expected", "detects", ""):
+        left = name in ("cell", "seeds", "metric", "")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    styles = {"good": "green", "BAD": "bold red"}
     for row in results:
-        committed = f"{row.committed:.4f} ({row.seeds})" if row.committed is not None else f"- ({row.seeds})"
-        yours = f"{row.yours:.4f}" if row.yours is not None else "-"
-        expected = f"{row.low:.4f} .. {row.high:.4f}" if row.low is not None else "-"
-        detects = f"{row.detectable:.4f}" if row.detectable is not None else "-"
-        verdict = f"[{styles[row.verdict]}]{row.verdict}[/]"
-        table.add_row(row.name, row.metric, committed, yours, expected, detects, verdict)
+        committed = f"{row.committed:.5g} ({row.n})" if row.committed is not None else f"- ({row.n})"
+        yours = f"{row.yours:.5g}" if row.yours is not None else "-"
+        expected = f"{row.low:.5g} .. {row.high:.5g}" if row.low is not None else "-"
+        detects = f"{row.detectable:.1g}" if row.detectable is not None else "-"
+        verdict = f"[{styles.get(row.verdict, 'yellow')}]{row.verdict}[/]"
+        seeds = "paired" if row.paired else "others"
+        table.add_row(row.name, seeds, row.metric, committed, yours, expected, detects, verdict)
     return table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code of `python -m repro.results.reproduction`: 0 if every cell is good, else 1."""
+    """Exit code of `python -m repro.results.reproduction`: 0 if every comparison is good, else 1."""
     parser = Parser(
         prog="repro.results.reproduction",
         description="Compare a run with the committed results, cell by cell.",
     )
     parser.add_argument("raw", type=Path, help="folder of your run, or of its records")
     parser.add_argument("--committed", type=Path, default=RAW, help="folder of the committed records")
+    parser.add_argument("--reruns", type=Path, default=RERUNS, help="folder of reruns of train seed 0")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument(
         "--recipe", action="append", help="test the cells of this recipe only; may be repeated"
     )
     arguments = parser.parse_args(argv)
-    results = compare(arguments.committed, arguments.raw, of_recipes(cells(), arguments.recipe))
+    results = compare(arguments.committed, arguments.raw, cells(), arguments.reruns, arguments.recipe)
     if arguments.json:
         print(json.dumps([asdict(row) for row in results], indent=1))
     else:
@@ -272,11 +381,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.width = max(terminal.width, WIDTH)
         terminal.print(render(results))
         print(
-            f"committed: mean (train seeds); expected: interval of yours at a family-wise error of {ALPHA:.0%};"
-            " detects: the smallest change that the test detects"
+            "paired: of train seeds that are committed too; committed: mean (train seeds); expected: interval of yours"
+            f" at a family-wise error of {ALPHA:.0%}; detects: the smallest change that the test detects"
         )
-        if any(row.verdict == "untested" for row in results):
-            print(f"untested: fewer than {SEEDS} committed seeds; {REMEDY}")
+        for paired in sorted({row.paired for row in results if row.verdict == "untested"}):
+            print(f"untested: {REMEDIES[paired]}")
     return 0 if all(row.verdict == "good" for row in results) else 1
 
 

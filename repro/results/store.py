@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, NamedTuple
 
-from repro.core.files import ROOT, locked
+from repro.core.files import RESULTS, locked
 from repro.core.reading import parse_json, read_bytes
 from repro.results.difference import difference
 from repro.results.record import Json, Question, Record, agree, make_record, read_record, text
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 REMEDY = "remove this line and run its command again"
-RAW = ROOT / "results" / "raw"
+RAW = RESULTS / "raw"
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -136,13 +136,28 @@ class Store:
                 agree(known, record)
             if any(_timed_on(known) == _timed_on(record) for known in same):
                 return False
-            with open(self.path(record), "ab+") as file:
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-                file.write(text(record).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            _append(self.path(record), text(record))
             return True
+
+
+def _append(path: Path, line: str) -> None:
+    """Append a line to a file and sync it.
+
+    The incomplete last line of a killed writer is removed first; if the line cannot be written as a whole (a full disk:
+    OSError), the file stays as it was.
+    """
+    with open(path, "ab+", buffering=0) as file:
+        file.seek(0)
+        end = file.read().rfind(b"\n") + 1
+        file.truncate(end)
+        rest = line.encode() + b"\n"
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 class Published(NamedTuple):

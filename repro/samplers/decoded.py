@@ -31,7 +31,8 @@ class Cost:
     """Cost of decoding each of the B rows of a batch: int64 counts, [B] each.
 
     `forwards`: forward passes; `further`: those beyond the first of a step (guidance, correction); `refreshes`: those
-    that recomputed the whole KV cache; `token_forwards`: tokens passed through the network, summed over forward passes;
+    that recomputed the whole KV cache; `token_forwards`: tokens passed through the network, summed over forward passes
+    (padding is not counted, so that a row's cost does not depend on the batch);
     `writes`: tokens written, revisions included; `filled`: undecided positions filled with the stop id because they
     follow one.
     """

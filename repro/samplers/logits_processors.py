@@ -63,10 +63,6 @@ class LogitsProcessor(Part):
         """A changed copy of `state`, for the sampler."""
 
 
-Shape = LogitsProcessor
-"""Alias of `LogitsProcessor`: its name in the type annotations recorded in tests/core/surface.json."""
-
-
 class LogitsTransform(LogitsProcessor):
     """Base class of logits processors that transform the logits of each position separately."""
 
@@ -99,7 +95,7 @@ class ProcessedSampler(Sampler):
     processor would change nothing in `rule`, or is for other noise processes.
     """
 
-    shape: Shape
+    shape: LogitsProcessor
     rule: Sampler
 
     def __post_init__(self) -> None:
@@ -114,6 +110,10 @@ class ProcessedSampler(Sampler):
                 f"{name} changes nothing in {inner}: it sets the {processor.sets}, which {inner} does not use;"
                 f" leave {name} out"
             )
+        if processor.sets == "quota" and any(each.sets == "quota" for each in self.processors[1:]):
+            raise ValueError(
+                f"{name}: another processor of {inner} sets the quota already; leave one of them out"
+            )
         greedy = isinstance(base, Autoregressive | Random) and base.temperature == 0
         if greedy and isinstance(processor, LogitsTransform) and processor.keeps_argmax:
             raise ValueError(
@@ -126,6 +126,11 @@ class ProcessedSampler(Sampler):
     @property
     def innermost(self) -> Sampler:
         return self.rule.innermost
+
+    @property
+    def processors(self) -> list[LogitsProcessor]:
+        """All its logits processors, the outermost first."""
+        return [self.shape, *(self.rule.processors if isinstance(self.rule, ProcessedSampler) else [])]
 
     @property
     def capabilities(self) -> Capabilities:

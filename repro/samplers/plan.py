@@ -15,6 +15,7 @@ from repro.core import parts, registry
 from repro.core.errors import nearest
 from repro.core.parts import Part, part
 from repro.processes.process import Process
+from repro.samplers.quotas import quota_processor
 from repro.samplers.sampler import Sampler
 
 Reach = Literal["onward", "block"]
@@ -133,10 +134,11 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
             f"steps {plan.steps} must be a positive multiple of the number of blocks, {blocks}"
             f" (gen_length={plan.gen_length} / block_length={plan.block_length})"
         )
-    if plan.steps > plan.gen_length and capabilities.plan == "quota":
+    idle = quota_processor(sampler) is not None
+    if plan.steps > plan.gen_length and capabilities.plan == "quota" and not idle:
         raise ValueError(
             f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits at least one token per step;"
-            f" give at most {plan.gen_length} steps"
+            f" give at most {plan.gen_length} steps, or a logits processor whose quotas may be 0 (+rounded_quotas)"
         )
     if process.causal and plan.steps != plan.gen_length:
         raise ValueError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 
+import numpy as np
+
 from repro.core.parts import part
-from repro.samplers.logits_processors import LogitsProcessor
-from repro.samplers.sampler import Claim, Preset, State
+from repro.samplers.logits_processors import LogitsProcessor, ProcessedSampler
+from repro.samplers.sampler import Claim, Preset, Sampler, State
 
 
 class QuotaProcessor(LogitsProcessor):
@@ -52,12 +54,25 @@ class DreamQuotas(QuotaProcessor):
 @part
 class RoundedQuotas(QuotaProcessor):
     """Commits (remaining masked positions) / (remaining steps) positions per step, rounded half to even (dLLM with a
-    linear schedule; docs/method.md#dllm-quotas)."""
+    linear schedule; docs/method.md#dllm-quotas).
 
+    The quotient is 1 - (1 - alpha(s)) / (1 - alpha(t)), with dLLM's alpha in float32, whose error decides on which side
+    of a half it falls (ZHZisZZ/dllm@ca17675 dllm/core/schedulers/alpha.py:68-84,103-104).
+    """
+
+    version = 2
     presets = (Preset("rounded_quotas", {}, "dLLM's quotas (docs/method.md#dllm-quotas)"),)
 
     def counts(self, length: int, steps: int) -> list[int]:
+        times = np.arange(steps, -1, -1) / steps
+        masked = 1 - (1 - times.astype(np.float32))
         found: list[int] = []
-        for i in range(steps):
-            found.append(round((length - sum(found)) / (steps - i)))
+        for stay in (masked[1:] / masked[:-1]).tolist():
+            found.append(round((length - sum(found)) * (1 - stay)))
         return found
+
+
+def quota_processor(sampler: Sampler) -> QuotaProcessor | None:
+    """The logits processor that sets the sampler's quotas, None if it has the default ones."""
+    processors = sampler.processors if isinstance(sampler, ProcessedSampler) else []
+    return next((each for each in processors if isinstance(each, QuotaProcessor)), None)

@@ -31,8 +31,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from repro.core import parts, rng
+from repro.core.cli import first
 from repro.core.errors import Stopped
-from repro.core.files import write_text
+from repro.core.files import remove, write_text
 from repro.data.corpus import Corpus, Rows, prepared
 from repro.models.denoiser import Denoiser, copy_weights
 from repro.objectives.bound import attention_of, heldout_bound
@@ -47,6 +48,8 @@ from repro.training.recipe import Recipe, TrainedTeacher
 
 CHECKPOINTS = 2
 """Number of checkpoints that a run folder holds; older ones are deleted."""
+SHARDS = ".shards"
+"""Folder within a run folder where engines that shard put the files of a checkpoint together."""
 HELDOUT_PASSES = 4
 """Number of Monte Carlo draws per row of the held-out likelihood bound (`repro.objectives.bound`)."""
 
@@ -206,7 +209,7 @@ class Training:
     def save(self, out: Path) -> None:
         """Write a checkpoint of the current step into the run folder `out`, and delete all but the last `CHECKPOINTS`
         (a collective operation)."""
-        scratch = out / ".shards"
+        scratch = out / SHARDS
         known = (self.recipe, self.seed, self.step, self.corpus.digest, self.resolved)
         try:
             files = dict(self.engine.files(scratch))
@@ -215,7 +218,7 @@ class Training:
             if self.engine.first:
                 checkpoints.save(out, *known, files)
                 for old in checkpoints.steps_in(out)[:-CHECKPOINTS]:
-                    shutil.rmtree(old)
+                    remove(old)
         finally:  # also after an error: a full disk would stay full
             if self.engine.first and scratch.exists():
                 shutil.rmtree(scratch)
@@ -282,7 +285,9 @@ def train(
     check_tracker(track)
     saved = _checkpoint_to_resume(recipe, seed, out, resume)
     if saved is not None and saved.step >= last:
-        MetricsLog(out / "metrics.jsonl", saved.step, True)  # drops the incomplete last line of a killed run
+        with _locked(out, first()):
+            MetricsLog(out / "metrics.jsonl", saved.step, first())  # drops the last line of a killed run
+            shutil.rmtree(out / SHARDS, ignore_errors=True)
         return out
     resolved = recipe.data.resolve()
     corpus = prepared(parts.derive(recipe.data, dict(resolved)))
@@ -292,7 +297,7 @@ def train(
         )
     with (
         engine(options) as made,
-        _locked(out, made),
+        _locked(out, made.first),
         progress_bar(recipe.name, last, made.first) as show,
         tracker(track, out, recipe, made.first) as send,
         _sigterm() as sigterm_came,
@@ -375,10 +380,10 @@ def _checkpoint_to_resume(
 
 
 @contextlib.contextmanager
-def _locked(out: Path, made: Engine) -> Generator[None]:
-    """Context in which the first process holds the lock of the run folder `out`; ValueError, without waiting, if
-    another run holds it."""
-    if not made.first:
+def _locked(out: Path, writes: bool) -> Generator[None]:
+    """Context in which the process that `writes` holds the lock of the run folder `out`; ValueError, without waiting,
+    if another run holds it."""
+    if not writes:
         yield
         return
     out.mkdir(parents=True, exist_ok=True)

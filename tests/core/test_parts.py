@@ -497,15 +497,21 @@ def test_scaled_curricula_keep_their_share_of_the_run():
             assert leaves(small)[pin] / small.steps == pytest.approx(leaves(full)[pin] / full.steps, abs=1e-3)
 
 
-def test_scaled_windows_flip_as_many_tokens():
-    """At any scale `duo` has T(A) = .40882 at t = .03 and .00560 at t = .15, as the reference script
-    (docs/method.md#flip-probability)."""
+@pytest.mark.parametrize("name", ["duo", "duo_script"])
+def test_scaled_noise_has_the_law_of_the_full_recipe(name):
+    """At any scale a row at time t is intact with T(A) of the full vocabulary (docs/method.md#flip-probability), and
+    its weight is that of t, which spans 5.7 over the window (docs/method.md#script-departures row 8)."""
     import torch
 
     from repro.processes import gaussian
 
+    table = {0.03: 0.40882, 0.05: 0.12569, 0.08: 0.03427, 0.15: 0.00560}
+    t = torch.tensor(list(table), dtype=torch.float64)
     for scale in CORPORA:
-        small = scaled(registry.recipe("duo"), scale)
-        ends = torch.tensor([small.objective.noise.low, small.objective.noise.high], dtype=torch.float64)
-        level = gaussian.transform(gaussian.gamma_of(1 - ends), small.data.vocabulary().size)[0]
-        assert level.tolist() == pytest.approx([0.40882, 0.00560], abs=2e-5)
+        small = scaled(registry.recipe(name), scale)
+        count, objective = small.data.vocabulary().size, small.objective
+        assert (objective.noise.low, objective.noise.high) == (0.03, 0.15)
+        alpha = gaussian.transform(objective.noise.gamma(t, count), count)[0]
+        assert alpha.tolist() == pytest.approx(list(table.values()), abs=2e-5)
+        weight = objective.view_scale.scale(t, alpha, count)
+        assert (weight[-1] / weight[0]).item() == pytest.approx(5.7, abs=0.2)

@@ -57,6 +57,8 @@ CURRICULUM = {  # docs/method.md#duo-curriculum
     "process.alpha_end": 1e-3,
     "process.eps": 1e-3,
     "objective.temperature.value": 1e-3,
+    "objective.temperature.end": 500_000,
+    "objective.temperature.after": 1e-10,
     "objective.tokens.mass": 0.9999,
     "objective.until": 500_000,
     "objective.eps": 1e-3,

@@ -53,7 +53,7 @@ from repro.evals.__main__ import main as evals
 from repro.hub import catalogue as checkpoints
 from repro.hub import quantise
 from repro.hub.release import fingerprint, network, open_release
-from repro.models.attention import Copies, Mask
+from repro.models.attention import Copies, KVCache, Mask
 from repro.results.record import read_record
 
 IDS_OF = {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
@@ -155,6 +155,31 @@ def test_llada(tmp_path, tokenizer):
     folder, weights = llada(tmp_path / "llada", tokenizer)
     close(logits(folder), literal.llada(weights, IDS, 2, 4, 500_000.0, 1e-5))
     assert open_release(folder).release.role().forbidden == (tiny_tokenizer.MASK,)
+
+
+@pytest.mark.parametrize("full", [None, True, False])
+def test_llada_rotates_in_float32(full, tmp_path, tokenizer):
+    """With weights in bfloat16, cached keys are those rotated in float32 and then rounded, unless rope_full_precision
+    is false; the rotation alone is right at all columns in float32."""
+    more = {} if full is None else {"rope_full_precision": full}
+    opened = open_release(llada(tmp_path / "llada", tokenizer, **more)[0])
+    denoiser = network(opened, torch.bfloat16)
+    seen = []
+    first = denoiser.network.model.layers[0].self_attn
+    first.k_proj.register_forward_hook(lambda module, given, out: seen.append(out))
+    ids = torch.arange(60)[None] % tiny_tokenizer.MASK
+    cache = KVCache(1, 60)
+    cache.span, cache.rows = slice(0, 60), None
+    with torch.no_grad():
+        denoiser.encode(ids, t=None, attention=Mask(None, None), kv_cache=cache)
+    key = seen[0].unflatten(-1, (-1, first.head_dim)).transpose(1, 2)
+    angles = torch.arange(60)[:, None] / 500_000.0 ** (torch.arange(0, first.head_dim, 2) / first.head_dim)
+    cosine, sine = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
+    kind = torch.bfloat16 if full is False else torch.float32
+    cosine, sine, wide = cosine.to(kind), sine.to(kind), key.to(kind)
+    half = first.head_dim // 2
+    turned = torch.cat([-wide[..., half:], wide[..., :half]], -1)
+    assert torch.equal(cache.layers[0][0], (wide * cosine + turned * sine).to(torch.bfloat16))
 
 
 def test_dream(tmp_path, tokenizer):

@@ -19,7 +19,14 @@ from repro.models import fused_head
 from repro.models.attention import Mask
 from repro.models.denoiser import Head
 from repro.models.fused_head import HandDerived, TokenLoss, fused_loss
-from repro.objectives.sym_kl import closed_form, closed_gradient, script_form, script_gradient
+from repro.objectives.sym_kl import (
+    ce_form,
+    ce_gradient,
+    closed_form,
+    closed_gradient,
+    script_form,
+    script_gradient,
+)
 from repro.processes.absorbing import Absorbing, weighted_ce
 from repro.processes.process import cross_entropy
 from repro.processes.uniform import Uniform, token_nll
@@ -51,6 +58,7 @@ CASES: dict[str, Case] = {
 for name, by_hand in {"closed_form": closed_gradient, "script_form": script_gradient}.items():
     defined, head, more = CASES[name]
     CASES[f"{name}_by_hand"] = HandDerived(defined, partial(by_hand, floor=1e-8)), head, more
+CASES["ce_form_by_hand"] = HandDerived(ce_form, ce_gradient), *CASES["closed_form"][1:]
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 

@@ -214,10 +214,12 @@ def test_tokens_with_all_ids_have_all_mass():
     assert (drawn.mass - 1).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("tau", [1e-8, 1e-10])
 @pytest.mark.parametrize("others", [1, 8])
-def test_a_cold_soft_token_is_its_noisy_token(others):
-    """At tau = 1e-8, the end of the reference script's annealing, all weights but one underflow (traps 2, 3)."""
-    drawn = draw("sparse", 50_368, gaussian.invert(0.5, 50_368), 1e-8, others, rows=20)
+def test_a_cold_soft_token_is_its_noisy_token(others, tau):
+    """At tau = 1e-8, the end of the reference script's annealing, and 1e-10, that of Duo's curriculum, all weights but
+    one underflow (traps 2, 3)."""
+    drawn = draw("sparse", 50_368, gaussian.invert(0.5, 50_368), tau, others, rows=20)
     weights, ids = drawn.soft.weights, drawn.soft.ids
     assert ids is not None and torch.equal(ids.gather(-1, weights.argmax(-1, True))[..., 0], drawn.z)
     assert (weights.amax(-1) > 0.999).double().mean() > 0.999 and (drawn.mass > 0.9999).all()

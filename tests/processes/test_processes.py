@@ -274,6 +274,9 @@ def expected_bound(
     """
     if process.masks:
         return all_subsets(process, denoiser, space, monkeypatch)
+    assert process.noise == "uniform", (
+        f"no expected bound is written out for {process.noise} noise; add one here"
+    )
     nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(40))
     reach = -math.log(process.eps)
     t = (reach * (nodes - 1) / 2).exp()

@@ -24,7 +24,7 @@ from repro.data.dialogues import Dialogues
 from repro.models.attention import Mask
 from repro.models.backbone import Role
 from repro.models.dit import WithDropout
-from repro.objectives.elbo import Elbo, IndependentElbo
+from repro.objectives.elbo import DuoElbo, Elbo, IndependentElbo
 from repro.objectives.lengths import RandomLength, ToLongest
 from repro.objectives.objective import Batch, GlobalBatch, RowGroup
 from repro.processes import gaussian
@@ -405,8 +405,23 @@ def local(name: str, folder) -> list[str]:
         "heldout_every": 2,
     }
     if name.startswith("duo"):
-        pins |= {"objective.until": 1, "objective.tokens": '{"part": "dense_tokens"}'}
+        pins |= {
+            "objective.until": 1,
+            "objective.temperature.end": 1,
+            "objective.tokens": '{"part": "dense_tokens"}',
+        }
     return [f"{pin}={value}" for pin, value in pins.items()]
+
+
+@pytest.mark.parametrize("scale", ["", "@nano"])
+@pytest.mark.parametrize("name", ["duo_owt", "duo_lm1b"])
+def test_the_last_step_of_duo_s_curriculum_has_hard_tokens(name, scale):
+    """At `until` the temperature is 1e-10 already, and the loss is still that of the curriculum
+    (docs/method.md#duo-curriculum)."""
+    objective = by_name(f"{name}{scale}").objective
+    assert isinstance(objective, DuoElbo)
+    taus = [objective.temperature.tau(step) for step in range(objective.until - 1, objective.until + 2)]
+    assert taus == [1e-3, 1e-10, 1e-10] and objective.temperature.hottest() == 1e-3
 
 
 @pytest.mark.parametrize("name", PAPERS)

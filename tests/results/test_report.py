@@ -79,10 +79,10 @@ def test_order_of_the_records_changes_no_byte(tmp_path, records, raw):
 
 def test_a_number_is_printed_to_the_digits_that_its_uncertainty_supports():
     nan = float("nan")
-    assert report.measured(1.87901, 0.0041, nan) == "1.8790 ± 0.0041"
-    assert report.measured(1.87901, 0.0041, 0.0123) == "1.8790 ± 0.0041, sd 0.0123"
-    assert report.measured(1.682, 0.002, 0.0) == "1.6820 ± 0.0020"
-    assert report.measured(152.7, 12.0, nan) == "153 ± 12"
+    assert report.measured(1.87901, 0.0041, nan) == "1.8790 ± 0.0080"
+    assert report.measured(1.87901, 0.0041, 0.0123) == "1.8790 ± 0.0080, sd 0.0123"
+    assert report.measured(1.682, 0.002, 0.0) == "1.6820 ± 0.0039"
+    assert report.measured(152.7, 12.0, nan) == "153 ± 24"
     assert report.measured(1.87901, nan, nan) == "1.879" and report.measured(nan, nan, nan) == ""
 
 

@@ -127,7 +127,7 @@ def test_cached_decoding_is_the_published_loop(cache, refresh, per_step, thresho
         assert alone.ids[0].tolist() == ids == together.ids[row].tolist()
         cost = alone.cost
         assert (cost.forwards.item(), cost.refreshes.item()) == (forwards, full)
-        assert cost.token_forwards.item() == tokens
+        assert cost.token_forwards.item() == tokens == together.cost.token_forwards[row]
         assert together.cost.forwards[row] == forwards and together.cost.refreshes[row] == full
 
 

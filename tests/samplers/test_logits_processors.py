@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from hashlib import sha256
 
 import pytest
 import torch
@@ -370,14 +371,44 @@ def test_quota_laws_of_dream_and_dllm():
         assert len(counts) == count and min(counts) >= 0 and sum(counts) == length
 
 
+RECORDED = {  # (block length, steps): quotas of ZHZisZZ/dllm@ca17675, its zeros dropped
+    (23, 10): "2 2 2 2 3 2 2 3 2 3",
+    (27, 10): "3 3 3 3 3 2 2 3 2 3",
+    (46, 20): "2 2 2 2 2 2 2 2 3 2 3 2 2 3 3 2 3 2 2 3",
+    (54, 23): "2 2 2 2 2 2 2 2 3 2 3 2 3 2 3 3 2 2 3 3 2 2 3",
+    (64, 24): "3 3 3 3 3 3 3 3 2 3 2 3 2 3 2 3 3 2 3 2 3 2 2 3",
+    (32, 12): "3 3 3 3 3 2 3 2 3 2 3 2",
+    (8, 12): "1 1 1 1 1 1 1 1",
+}
+ALL_PLANS = "f891aa858642f69a"
+"""SHA-256 of dLLM's quotas for 2 to 64 positions in 2 to 79 steps, as text."""
+
+
+def test_rounded_quotas_are_those_that_dllm_recorded():
+    """The float32 error of dLLM's schedule decides exact halves (docs/method.md#dllm-quotas)."""
+    rounded = RoundedQuotas()
+    for (length, count), recorded in RECORDED.items():
+        assert [n for n in rounded.counts(length, count) if n] == [int(n) for n in recorded.split()]
+    found = [rounded.counts(length, count) for length in range(2, 65) for count in range(2, 80)]
+    text = ";".join(" ".join(str(n) for n in counts if n) for counts in found)
+    assert sha256(text.encode()).hexdigest()[:16] == ALL_PLANS
+
+
 @pytest.mark.parametrize(
-    ("processor", "counts"), [("dream_quotas", [0, 1, 1, 1, 1, 2]), ("rounded_quotas", [1] * 6)]
+    ("processor", "counts"),
+    [
+        ("dream_quotas", [0, 1, 1, 1, 1, 2]),
+        ("rounded_quotas", [1] * 6),
+        ("dream_quotas", [0, 0, 0, 0, 1, 1, 1, 1, 2]),
+        ("rounded_quotas", [1, 1, 1, 0, 1, 0, 1, 0, 1]),
+    ],
 )
 @pytest.mark.parametrize("rule", ["low_confidence", "margin", "entropy", "random"])
 def test_rules_commit_their_quotas(processor, counts, rule):
-    """Each step commits its quota, and a step with quota 0 takes no forward."""
-    known = stranger(random_space(3, 6), ABSORBING)
-    frames = list(steps(known, ABSORBING, preset(f"{rule}+{processor}"), plan(6, 6), [[]], seed=0, names=[0]))
+    """Each step commits its quota, also where there are more steps than positions, and a step with quota 0 takes no
+    forward."""
+    known, made = stranger(random_space(3, 6), ABSORBING), plan(6, len(counts))
+    frames = list(steps(known, ABSORBING, preset(f"{rule}+{processor}"), made, [[]], seed=0, names=[0]))
     assert [int(frame.changed.sum()) for _, frame in frames] == counts
     assert frames[-1][1].cost.forwards.item() == sum(count > 0 for count in counts)
 
@@ -417,6 +448,7 @@ def test_processors_act_from_left_to_right():
         ),
         ("random+order_temperature", "order_temperature changes nothing in random"),
         ("ancestral+dream_quotas", "dream_quotas changes nothing in ancestral"),
+        ("random+dream_quotas+rounded_quotas", "another processor of random sets the quota"),
         ("random+eos_last", "distrusted changes nothing in random"),
         ("greedy+top_p", "top_p changes nothing in autoregressive at temperature 0"),
         ("random+tempered", "tempered changes nothing in random at temperature 0"),

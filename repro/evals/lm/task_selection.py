@@ -29,7 +29,7 @@ from repro.evals.lm.overrides import requested_length
 from repro.evals.lm.prompts import Template, has_chat_template
 from repro.evals.lm.task_files import load_task_config, store_task
 from repro.evals.lm.task_templates import sandboxed
-from repro.evals.perplexity.corpora import protocols
+from repro.evals.perplexity.corpora import TRUNCATED, protocol, protocols
 from repro.evals.task import Task
 from repro.model import Model
 from repro.samplers.presets import split_pins
@@ -218,8 +218,8 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
     for name in names:
         if name in ours:
             continue
-        if name in protocols():
-            found.append(protocols()[name])
+        if name.removesuffix(TRUNCATED) in protocols():
+            found.append(protocol(name))
             continue
         registered = registered_task(name)
         if registered is not None:

@@ -20,7 +20,7 @@ from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data
 from repro.data.documents import AllFiles, Documents, HubSplit, Sotu
 from repro.evals.perplexity.catalogue import FILE, read_catalogue
-from repro.evals.perplexity.corpus import Perplexity
+from repro.evals.perplexity.corpus import Perplexity, TruncatedPerplexity
 from repro.evals.perplexity.packings import Packing, PaddedRows, PieceRows, WrappedPlainRows, WrappedRows
 from repro.evals.perplexity.tokenizers import OWN, TOKENIZERS, mismatch, special_ids
 
@@ -36,6 +36,8 @@ OWN_PACKINGS: dict[str, Packing] = {
 """Name -> packing for a user's text, used at the model's row length and with its own tokenizer."""
 SOTU = Sotu(sha256="49bf5edcd2da5e10ee7e81ad48cdf811ae14c0f9688583c394105cada859a4f6", heldout_stride=20)
 """The State of the Union addresses; scored are the held-out ones, as for recipes of scale nano.text."""
+TRUNCATED = ".truncated"
+"""Ending of the name of a protocol without the bound's prior and tail terms."""
 PINS = ("split", "column", "config", "revision")
 
 
@@ -69,7 +71,11 @@ def protocols(path: Path = FILE) -> dict[str, Perplexity]:
 
 def protocol(name: str) -> Perplexity:
     """The perplexity task of a published corpus and protocol, such as `zeroshot.ptb`; ValueError names the nearest
-    name if it does not exist."""
+    name if it does not exist. `NAME.truncated` is the protocol without the bound's prior and tail terms."""
+    base = name.removesuffix(TRUNCATED)
+    if base != name and base in protocols():
+        data = parts.canonical(protocols()[base]) | {"part": "truncated_perplexity", "name": name}
+        return parts.read(data, TruncatedPerplexity)
     if name not in protocols():
         raise ValueError(f"no perplexity protocol {name!r}; {nearest(name, protocols())}")
     return protocols()[name]

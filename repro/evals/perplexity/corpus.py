@@ -20,7 +20,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from repro.data.packed import Joined, Padded
 from repro.data.rows import Stream
 from repro.evals.perplexity.catalogue import expected_rows
 from repro.evals.perplexity.packings import Packing, SpecialIds
-from repro.evals.perplexity.perplexity import shared_bound
+from repro.evals.perplexity.perplexity import ESTIMATORS, SUFFIXES, no_terms, shared_bound
 from repro.evals.perplexity.tokenizers import OWN, check_ids, mismatch, special_ids
 from repro.evals.task import Answer, Ask, Task
 from repro.evals.work_queue import WorkQueue
@@ -41,7 +41,7 @@ from repro.evals.workload import Workload
 from repro.model import Model
 
 if TYPE_CHECKING:
-    from repro.objectives.bound import Bound
+    from repro.objectives.bound import Bound, Form
 
 MAX_LOGITS = 1 << 27
 """Largest number of logits of one forward: two rows of 1,024 ids at a vocabulary of 50,258. No result depends on it."""
@@ -68,6 +68,7 @@ class Perplexity(Task):
     tokenizer: str
     counts: Counts
     generates = False
+    form: ClassVar[Literal["full", "truncated"]] = "full"
 
     def __post_init__(self) -> None:
         if self.passes < 4:
@@ -85,7 +86,7 @@ class Perplexity(Task):
             **self.packing.protocol(),
             "counted": {"row": "every position of a row", "text": "text alone"}[self.counts],
             "tokenizer": self.tokenizer,
-            "estimator": "process bound, stratified",
+            "estimator": ESTIMATORS[self.form],
             "precision": "float32",
             "unit": "nats a token counted",
         }
@@ -114,8 +115,8 @@ class Perplexity(Task):
         from repro.objectives.bound import ratio_error
 
         packed = pack_corpus(self, model, ask.limit)
-        bound, count = packed.score(model, self.passes, ask.seed, work), len(packed.rows)
-        suffix = "" if model.recipe.process.exact else "_bound"
+        bound, count = packed.score(model, self.passes, ask.seed, work, self.form), len(packed.rows)
+        suffix = "" if model.recipe.process.exact else SUFFIXES[self.form]
         drawn, bits = bound.drawn_error, bound.nll / math.log(2)
         metrics: dict[str, tuple[float, float | None, int]] = {}
 
@@ -137,6 +138,16 @@ class Perplexity(Task):
         return Answer(metrics | {name: (value, None, count) for name, value in packed.documents.items()})
 
 
+@part
+class TruncatedPerplexity(Perplexity):
+    """The same without the bound's prior and tail terms, as MDLM and Duo publish it (docs/method.md#mdlm): no bound."""
+
+    form = "truncated"
+
+    def skip(self, model: Model) -> str | None:
+        return no_terms(model) or super().skip(model)
+
+
 @dataclass(frozen=True)
 class PackedCorpus:
     """A corpus cut into n `rows` for one model, in ids of `vocabulary`.
@@ -151,11 +162,13 @@ class PackedCorpus:
     weights: np.ndarray
     documents: dict[str, float]
 
-    def score(self, model: Model, passes: int, seed: int, work: WorkQueue) -> Bound:
+    def score(self, model: Model, passes: int, seed: int, work: WorkQueue, form: Form) -> Bound:
         """Bound (or exact value) of every row in nats, from `passes` Monte Carlo passes; its `tokens` include the
         positions with zero loss (`free`). Raises Busy while other processes compute missing chunks."""
         batch = work.batch or max(1, min(256, MAX_LOGITS // (self.rows.ids.shape[1] * self.vocabulary.total)))
-        bound = shared_bound(model, self.vocabulary, self.rows, work, passes=passes, seed=seed, batch=batch)
+        bound = shared_bound(
+            model, self.vocabulary, self.rows, work, passes=passes, seed=seed, batch=batch, form=form
+        )
         return dataclasses.replace(bound, tokens=bound.tokens + self.free)
 
 

@@ -13,27 +13,29 @@ inconclusive     neither
 not comparable   no record has all the settings of the published number; the settings that differ are named
 not run          no record, or only records of another sampler or plan
 
-A perplexity is evaluated on the rows of the published one, so its standard error is that of its random draws alone. The
-standard error of a published number is known only for a share of a stated number of items; any other is taken as exact.
-Exit code 1 if a cell fails, else 0.
+Both numbers are of the same items, so which items a benchmark holds is no error of d: its standard error is that of the
+random draws alone (`_errors`). A share can fail only beyond the error of as many other items too, because rounding on
+other hardware changes single answers. A published number that is no share of items is taken as exact. Exit code 1 if a
+cell fails, else 0.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, stdev
 
 import msgspec
 
-from repro.core.stats import holm
+from repro.core.stats import holm, two_sided
 from repro.evals.published.cells import Disagreement, PublishedCell, disagreements, stated
 from repro.evals.published.matching import another_plan, called, differing, labelled
 from repro.evals.published.price import Price, price, shown
 from repro.results.difference import difference
-from repro.results.record import Metric, Record, text
+from repro.results.record import Metric, Question, Record, text
 
 ALPHA = 0.05
 ANSWERS = ("pass", "fail", "inconclusive", "not comparable", "not run")
@@ -46,9 +48,9 @@ FEW = 8  # disagreements printed; --json prints all of them
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """Result of the comparison of one published number with records: `answer` is one of ANSWERS, `why` a sentence with
-    the reason. `ours`: our value, the mean over seeds; `se`: standard error of ours minus published; `p`: p-value of
-    the hypothesis that the difference is within the margin, adjusted by Holm; `price`: estimated cost, set if the
-    number is not run."""
+    the reason. `ours`: our value, the mean over seeds; `se`: standard error of ours minus published on the same items;
+    `p`: p-value of the hypothesis that the difference is within the margin, had the items been others, adjusted by
+    Holm; `price`: estimated cost, set if the number is not run."""
 
     cell: PublishedCell
     answer: str
@@ -97,7 +99,9 @@ def _answer(cell: PublishedCell, records: Sequence[Record]) -> Verification:
             answer="not comparable",
             why=f"two evaluations would answer it: {_first_difference(fit)}",
         )
-    return _compared(cell, [metric for record in fit if (metric := _metric(cell, record)) is not None])
+    runs = {record.id: record for record in fit}.values()  # one per seed, also if two machines evaluated it
+    metrics = [metric for record in runs if (metric := _metric(cell, record)) is not None]
+    return _compared(cell, metrics, _draws(fit[0].question))
 
 
 def _metric(cell: PublishedCell, record: Record) -> Metric | None:
@@ -129,21 +133,49 @@ def _first_difference(records: Sequence[Record]) -> str:
     return difference(first, other) or "rounding differs"
 
 
-def _compared(cell: PublishedCell, metrics: Sequence[Metric]) -> Verification:
+def _draws(question: Question) -> bool:
+    """Whether an evaluation uses random numbers: false for likelihoods without Monte Carlo draws, and for decoding at
+    temperature 0 in an order that is not drawn either."""
+    if question.sampler is None:
+        return '"draws":' in text(question.task)
+    rule = text(question.sampler)
+    temperatures = re.findall(r'"temperature":([^,}]+)', rule)
+    return '"part":"random"' in rule or not temperatures or any(float(each) for each in temperatures)
+
+
+def _compared(cell: PublishedCell, metrics: Sequence[Metric], drawn: bool) -> Verification:
     """Result for a cell from the metrics of all seeds: their mean, its standard error and the p-value of a difference
-    beyond the margin. The standard error is not reduced by the number of seeds, because they share the evaluated
-    rows."""
+    beyond the margin. `drawn`: whether the evaluation uses random numbers."""
     ours = fmean(metric.value for metric in metrics)
     errors = [metric.se for metric in metrics if metric.se is not None]
     if len(errors) < len(metrics):
         return Verification(
             cell=cell, answer="inconclusive", why="the record carries no standard error", ours=ours
         )
+    same, other = _errors(cell, metrics, math.sqrt(fmean(error**2 for error in errors)), drawn)
+    p = beyond(ours - cell.value, other, cell.margin)
+    return Verification(cell=cell, answer="", why="", ours=ours, se=same, p=p)
+
+
+def _errors(cell: PublishedCell, metrics: Sequence[Metric], se: float, drawn: bool) -> tuple[float, float]:
+    """Standard errors of our mean minus the published number: of the same items, and had the items been others.
+
+    The latter is that of two independent samples; it is not reduced by the number of seeds, which share their items.
+    The former is 0 without random draws. With draws it follows from the spread over two seeds or more, as that of a
+    mean of k runs minus one run (sd sqrt(1 + 1/k), widened to Student's t); with one seed it is unknown, and the other
+    error is an upper bound. `se`: standard error of our mean over items.
+    """
     theirs = math.sqrt(cell.value * (1 - cell.value) / cell.items) if cell.items else 0.0
-    se = math.hypot(math.sqrt(fmean(error**2 for error in errors)), theirs)
-    return Verification(
-        cell=cell, answer="", why="", ours=ours, se=se, p=beyond(ours - cell.value, se, cell.margin)
-    )
+    other, seeds = math.hypot(se, theirs), len(metrics)
+    if cell.items == 0 or any(metric.n != cell.items for metric in metrics):
+        return other, other
+    if not drawn:
+        return 0.0, other
+    if seeds == 1:
+        return other, other
+    wide = two_sided(1 - 2 * ALPHA, seeds - 1) / two_sided(1 - 2 * ALPHA, math.inf)
+    spread = stdev(metric.value for metric in metrics)
+    return min(other, wide * spread * math.sqrt(1 + 1 / seeds)), other
 
 
 def beyond(d: float, se: float, margin: float) -> float:
@@ -173,7 +205,7 @@ def _decided(verdict: Verification) -> Verification:
         return replace(verdict, answer="pass", why=words)
     if p <= ALPHA:
         return replace(verdict, answer="fail", why=f"{words}, p {p:.2g}")
-    return replace(verdict, answer="inconclusive", why=f"{words}, p {p:.2g}; evaluate more rows")
+    return replace(verdict, answer="inconclusive", why=f"{words}, p {p:.2g}; evaluate more seeds or rows")
 
 
 # --- printing -----------------------------------------------------------------------------------------------

@@ -7,6 +7,9 @@ text, and entropy is that of the ids. Other fields are ignored, so the stored it
 such a file. `--rule`: scoring rule of generative perplexity (`repro.evals.text_quality.gen_ppl`). With `--reference`,
 MAUVE is computed too; that file must hold at least twice as many real texts as there are samples.
 
+Each metric is computed over the samples that have it: entropy and MAUVE need an id, distinct_N needs N ids, gen_ppl a
+token that the rule scores. How many samples are left out of a metric is printed; blank lines are no samples.
+
 The result is stored as a record in OUT/raw (default: runs/external/raw). The record is identified by the file's SHA-256
 instead of a checkpoint's, and its protocol has `engine: external`, so that no table or figure puts it in a column of
 samples that this package generated. No decoding speed is recorded.
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,8 @@ import msgspec
 from repro.core import parts
 from repro.core.files import file_digest, runs, write_text
 from repro.core.parts import Part, part
-from repro.core.reading import read_json_lines
+from repro.core.reading import json_lines, parse_json
+from repro.core.stats import NORMAL
 from repro.evals.runner import items_file, measured_alone
 from repro.evals.task import Answer
 from repro.evals.text_quality.gen_ppl import EveryToken, Rule, rule, score_texts
@@ -71,10 +75,13 @@ class _Sample(msgspec.Struct, frozen=True):
 
 
 def read_samples(path: Path) -> list[_Sample]:
-    """The samples of a JSON Lines file, in order. ValueError `FILE:LINE: ...` for an invalid line, or one whose fields
-    (`text`, `ids` or both) are not those of line 1; ValueError for fewer than 2 samples."""
+    """The samples of a JSON Lines file, in order, without blank lines. ValueError `FILE:LINE: ...` for an invalid line,
+    or one whose fields (`text`, `ids` or both) are not those of line 1; ValueError for fewer than 2 samples."""
     found: list[_Sample] = []
-    for number, sample in enumerate(read_json_lines(path, _Sample, LINES), start=1):
+    for number, line in enumerate(json_lines(path), start=1):
+        if not line.strip():
+            continue
+        sample = parse_json(line, _Sample, f"{path}:{number}", LINES)
         if sample.text is None and sample.ids is None:
             raise ValueError(f"{path}:{number}: neither text nor ids; each line needs one of them")
         if found and _kind(sample) != _kind(found[0]):
@@ -97,21 +104,16 @@ def score_file(
     """The identity of the evaluation (the record's `question`) and its result, with one item per sample, for a file of
     samples scored by `judge` under the scoring rule `rule`, and compared with `reference` by MAUVE if there is one.
 
-    ValueError for an invalid file, and for a sample shorter than the longest n-gram.
+    ValueError for an invalid file, and for a metric that fewer than two samples have.
     """
     samples = read_samples(path)
     kind = _kind(samples[0])
     retokenise: Retokenise = "ids" if kind == "ids" else "text"
     rows = [judge.encode(s.text) if s.text is not None else s.ids or [] for s in samples]
     own = rows if kind == "text" else [sample.ids or [] for sample in samples]
-    short = next((i for i, row in enumerate(own) if len(row) < max(SIZES)), None)
-    if short is not None:
-        raise ValueError(
-            f"{path}:{short + 1}: a sample of {len(own[short])} ids; leave out samples of fewer than {max(SIZES)}"
-        )
     found = score_texts(rows, judge, rule)
     items = [
-        {"name": i, "nll": float(nll), "tokens": int(tokens), "entropy": entropy(ids)}
+        {"name": i, "nll": float(nll), "tokens": int(tokens), "entropy": entropy(ids) if ids else None}
         for i, (nll, tokens, ids) in enumerate(zip(found.nll, found.tokens, own, strict=True))
     ]
     metrics = {"gen_ppl": found.perplexity(), **diversity_metrics(own, SIZES)}
@@ -121,8 +123,9 @@ def score_file(
     pins: dict[str, Any] = {"name": "samples", "samples": digest, "distinct": SIZES}
     if reference is None:
         return external_question(digest, ExternalSamples(**pins), protocol), Answer(metrics, items=items)
-    settings = default_mauve(judge, len(rows))
-    metrics |= compare_with_reference(judge, rule, settings, reference, rows, 0)
+    read = [row for row in rows if row]
+    settings = default_mauve(judge, len(read))
+    metrics |= compare_with_reference(judge, rule, settings, reference, read, 0)
     task = ExternalLikeness(**pins, reference=reference.digest, mauve=settings)
     return external_question(digest, task, protocol), Answer(metrics, items=items)
 
@@ -189,8 +192,26 @@ def command(
     head = f"{path.name} ({digest[:12]}): {protocol['judge']} ({protocol['judge_digest'][:12]})"
     lines = [
         f"{head}, rule {protocol['rule']['part']}, {protocol['retokenise']}, entropy of the {protocol['entropy']}"
+        " (±: 95 % intervals)"
     ]
     wide = max(map(len, record.answer.metrics))
     for name, metric in record.answer.metrics.items():
-        lines.append(f"{name:<{wide}} {metric.value:.4f} ± {metric.se:.4f}  (n = {metric.n})")
-    return lines
+        half = "" if metric.se is None else f" ± {NORMAL * metric.se:.4f}"
+        lines.append(f"{name:<{wide}} {metric.value:.4f}{half}  (n = {metric.n})")
+    return [*lines, *left_out(path, record)]
+
+
+LACKS = {"gen_ppl": "no token that the rule scores", "entropy": "no id", "mauve": "no id"}
+LACKS |= {f"distinct_{n}": f"fewer than {n} ids" for n in SIZES}
+"""Why a sample does not count in a metric."""
+
+
+def left_out(path: Path, record: Record) -> Iterator[str]:
+    """One line for each metric of a record that does not count all samples of its file: how many and why."""
+    lines, samples = len(json_lines(path)), len(read_samples(path))
+    if lines > samples:
+        yield f"left out: {lines - samples} of {lines} lines, which are blank"
+    for name, lack in LACKS.items():
+        metric = record.answer.metrics.get(name)
+        if metric is not None and metric.n < samples:
+            yield f"left out of {name}: {samples - metric.n} of {samples} samples, with {lack}"

@@ -191,12 +191,13 @@ class SampleScores:
     tokens: np.ndarray
 
     def perplexity(self) -> Metric:
-        """Generative perplexity exp(sum of nll / sum of tokens), its standard error, and the number of samples.
+        """Generative perplexity exp(sum of nll / sum of tokens), its standard error, and the number of samples
+        with scored tokens.
 
         The error is that of a ratio of sums over independent samples (Cochran, Sampling Techniques, section 2.11), by
         the delta method. ValueError if no token is scored.
         """
-        total, count = self.tokens.sum(), len(self.tokens)
+        total, count = self.tokens.sum(), int((self.tokens > 0).sum())
         if total == 0:
             raise ValueError(
                 "no token of the samples is scored; the scoring rule needs samples of two tokens or more"

@@ -8,8 +8,9 @@ are stored: one item per sample with its ids, its text and its scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -228,6 +229,15 @@ def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str
 
 def diversity_metrics(rows: Sequence[Ids], sizes: Sequence[int]) -> dict[str, Metric]:
     """Means over samples, with standard errors, of unigram entropy (nats) and of the share of distinct n-grams for each
-    n of `sizes`: metrics `entropy` and `distinct_N`."""
-    found = {"entropy": mean([entropy(row) for row in rows])}
-    return found | {f"distinct_{n}": mean([distinct(row, n) for row in rows]) for n in sizes}
+    n of `sizes`: metrics `entropy`, over the samples that have an id, and `distinct_N`, over those that have N. Raises
+    ValueError where fewer than two have."""
+
+    def over(least: int, value: Callable[[Ids], float]) -> Metric:
+        kept = [row for row in rows if len(row) >= least]
+        if len(kept) < 2:
+            raise ValueError(
+                f"{len(kept)} of {len(rows)} samples have {least} or more ids; give at least two such samples"
+            )
+        return mean([value(row) for row in kept])
+
+    return {"entropy": over(1, entropy)} | {f"distinct_{n}": over(n, partial(distinct, n=n)) for n in sizes}

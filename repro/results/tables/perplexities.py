@@ -45,10 +45,10 @@ COLUMNS = [
 TITLE = "Perplexity of corpora"
 CAPTION = (
     "ppl: exponential of the nats per counted token; bits per byte and per word refer to the text as it was "
-    "published. bound: an upper bound (diffusion); exact: the exact value (left-to-right networks). ±: "
-    "standard error, with documents as independent units; draws: the part of it, in nats per token, that "
-    "comes from random draws and vanishes with more passes; ids: share of the corpus that is scored; n: "
-    "rows; sd: standard deviation over train seeds."
+    "published. bound: an upper bound (diffusion); exact: the exact value (left-to-right networks). ±: half "
+    "of the 95 % interval, 1.96 standard errors, with documents as independent units; draws: the part of the "
+    "standard error, in nats per token, that comes from random draws and vanishes with more passes; ids: share "
+    "of the corpus that is scored; n: rows; sd: standard deviation over train seeds."
 )
 REMEDY = "No records yet: `python -m repro.evals --tasks owt.wrapped ...`, then `python -m repro.results publish DIR`."
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from repro.core.stats import NORMAL
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -15,16 +17,17 @@ def csv_text(numbers: DataFrame) -> str:
 
 
 def measured(value: float, se: float, sd_seeds: float) -> str:
-    """Text `1.8790 ± 0.0041, sd 0.0124` of a value, its standard error and its standard deviation over train seeds,
-    rounded to two digits of the smaller uncertainty. NaN uncertainties are left out; a value without any has four
-    significant digits, NaN is ""."""
+    """Text `1.8790 ± 0.0080, sd 0.0124` of a value, half of its 95 % interval (1.96 standard errors) and its standard
+    deviation over train seeds, rounded to two digits of the smaller uncertainty. NaN uncertainties are left out; a
+    value without any has four significant digits, NaN is ""."""
     if math.isnan(value):
         return ""
-    known = [error for error in (se, sd_seeds) if error > 0]
+    half = NORMAL * se
+    known = [error for error in (half, sd_seeds) if error > 0]
     if not known:
         return f"{value:.4g}"
     digits = max(0, 1 - math.floor(math.log10(min(known))))
     text = f"{value:.{digits}f}"
-    if not math.isnan(se):
-        text += f" ± {se:.{digits}f}"
+    if not math.isnan(half):
+        text += f" ± {half:.{digits}f}"
     return f"{text}, sd {sd_seeds:.{digits}f}" if sd_seeds > 0 else text

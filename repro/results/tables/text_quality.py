@@ -49,9 +49,9 @@ CAPTION = (
     "of the tokens of one sample, in nats; distinct 2: share of distinct 2-grams in a sample; MAUVE: from "
     "the judge's last hidden state, as published, against as many held-out rows (mean over clusterings), "
     "and from the mean of its hidden states. real: other held-out rows, whose MAUVE is that of a perfect "
-    "model; repetition, unigram: rows with a good gen_ppl or entropy that are not good text. ±: standard "
-    "error over samples, for MAUVE over samples and clusterings together; sd: standard deviation over train "
-    "seeds."
+    "model; repetition, unigram: rows with a good gen_ppl or entropy that are not good text. ±: half of "
+    "the 95 % interval, 1.96 standard errors over samples, for MAUVE over samples and clusterings together; "
+    "sd: standard deviation over train seeds."
 )
 MATCHED_CAPTION = (
     "Difference of log gen_ppl at equal entropy (a minus b; negative: a is better): at the entropy of real "

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from helpers.synthetic import NUMERICS, bound, law, question, record, store
@@ -192,12 +193,73 @@ def test_seeds_are_averaged_and_their_number_does_not_shrink_the_error(cells):
     assert found.ours == pytest.approx(23.2) and found.se == pytest.approx(0.1)
 
 
-def test_a_published_share_has_the_error_of_its_items(tmp_path):
-    text = TABLE.replace('{ name = "owt",', '{ name = "owt", items = 1319,').replace(
-        "owt = 23.2", "owt = 0.7"
+LOW_CONFIDENCE = {"part": "low_confidence", "version": 1, "temperature": 0.0}
+ESTIMATOR = {"part": "llada_mc", "version": 1, "draws": 128, "batch": 16}
+
+
+def share(cell, value, items=None, sampler=LOW_CONFIDENCE, estimator=None, seeds=range(9)):
+    """Verdict on `cell`, a share of items, from seeds of one evaluation that scored `value` (a list: one per seed)."""
+    values, n = value if isinstance(value, list) else [value], items or cell.items
+    task = {"name": cell.task, "version": 1} | ({"estimator": estimator} if estimator else {})
+    made = [
+        record(
+            structs.replace(question(cell.of[0], seed=seeds[i], sampler=sampler), task=task),
+            {cell.metric: (each, math.sqrt(each * (1 - each) / n), n)},
+            checkpoint=cell.of[0],
+        )
+        for i, each in enumerate(values)
+    ]
+    return verify.verify([cell], made)[0]
+
+
+SHARES = [cell for cell in read() if cell.items]
+HUMANEVAL = next(cell for cell in SHARES if cell.items == 164)
+
+
+@pytest.mark.parametrize("sampler", [LOW_CONFIDENCE, None])
+def test_every_published_share_can_pass_and_can_fail(sampler):
+    """At a difference of 0 each cell passes: greedy decoding with one record, draws with four seeds that agree. A
+    network that answers none or all of the items fails."""
+    for cell in SHARES:
+        bare = unconditional(cell)
+        values = [cell.value] * (1 if sampler else 4)
+        assert share(bare, values, sampler=sampler, estimator=None if sampler else ESTIMATOR).answer == "pass"
+        wrong = 0.0 if cell.value > 0.5 else 1.0
+        assert share(bare, wrong, sampler=sampler).answer == "fail", cell.name
+
+
+def unconditional(cell):
+    """`cell` without the settings that an evaluation must have, answered by one checkpoint."""
+    return replace(cell, asked={}, unstated=(), of=("lab/net",))
+
+
+def test_items_that_both_numbers_share_are_no_error_of_the_difference():
+    cell = unconditional(HUMANEVAL)
+    binomial = math.sqrt(cell.value * (1 - cell.value) / 164)
+    near, far = cell.value + 0.9 * cell.margin, cell.value + 1.1 * cell.margin
+    assert share(cell, near).answer == "pass" and share(cell, near).se == 0
+    # beyond the margin by less than rounding may change of 164 answers: neither equal nor a failure
+    assert share(cell, far).answer == "inconclusive"
+    assert share(cell, cell.value - cell.margin - 5 * binomial).answer == "fail"
+    # other items than the published ones: two independent binomial errors
+    other = share(cell, cell.value, items=82)
+    assert other.answer == "inconclusive" and other.se == pytest.approx(binomial * math.sqrt(1 + 2))
+
+
+def test_the_error_of_random_draws_is_their_spread_over_seeds():
+    cell = unconditional(HUMANEVAL)
+    drawn = {"part": "low_confidence", "version": 1, "temperature": 1.0}
+    assert share(cell, cell.value, sampler=drawn).answer == "inconclusive"  # one run: its spread is unknown
+    values = [cell.value + d for d in (-0.006, 0.006, -0.006, 0.006)]
+    t, z = 2.353363, 1.644854  # Student's and the normal 95 % point, 3 degrees of freedom
+    found = share(cell, values, sampler=drawn)
+    assert found.answer == "pass" and found.se == pytest.approx(
+        t / z * 0.012 / math.sqrt(3) * math.sqrt(1.25)
     )
-    found = verdict(read(written(tmp_path, text)), [ours(0.7, 0.01)])
-    assert found.se == pytest.approx(math.hypot(0.01, math.sqrt(0.7 * 0.3 / 1319)))
+    twice = share(cell, [cell.value] * 2, sampler=drawn, seeds=[0, 0])
+    assert twice.answer == "inconclusive"  # one seed on two machines has no spread of draws
+    wide = share(cell, [cell.value + 20 * d for d in (-0.006, 0.006)], sampler=drawn)
+    assert wide.answer == "inconclusive"
 
 
 def test_command_line(tmp_path, capsys):

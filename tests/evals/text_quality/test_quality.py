@@ -353,6 +353,31 @@ def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_p
         points([posing, naive])
 
 
+def test_short_samples_are_left_out_with_a_count(folder, judge, tmp_path, capsys):
+    """Each metric is that of the samples that have it; the lines say how many are left out, and why."""
+    whole, short = heldout(judge, 3), [[], [5], [5, 6]]
+    path = tmp_path / "theirs.jsonl"
+    lines = [json.dumps({"ids": row}) for row in [*whole, *short]]
+    path.write_text("\n".join([*lines[:2], "", *lines[2:], ""]))
+    arguments = ["judge", str(path), "--judge", str(folder), "--out", str(tmp_path / "out")]
+    assert command_line.main(arguments) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "left out: 1 of 7 lines, which are blank",
+        "left out of gen_ppl: 1 of 6 samples, with no token that the rule scores",
+        "left out of entropy: 1 of 6 samples, with no id",
+        "left out of distinct_2: 2 of 6 samples, with fewer than 2 ids",
+        "left out of distinct_3: 3 of 6 samples, with fewer than 3 ids",
+    ):
+        assert line in shown
+    (record,) = collect(tmp_path / "out")
+    metrics = record.answer.metrics
+    assert metrics["distinct_3"].value == quality.diversity_metrics(whole, (3,))["distinct_3"][0]
+    scores = score_texts([*whole, [5], [5, 6]], judge, EveryToken(length=LENGTH))
+    assert metrics["gen_ppl"].value == scores.perplexity()[0]
+    assert [metrics[name].n for name in ("gen_ppl", "entropy", "distinct_2", "distinct_3")] == [5, 5, 4, 3]
+
+
 def without_engine(question):
     return {name: value for name, value in question.protocol.items() if name != "engine"}
 
@@ -364,7 +389,9 @@ def without_engine(question):
         ('{"text": "a"}\n{"txt": "a"}\n', [], ":2: neither text nor ids"),
         ('{"text": "a"}\n{"ids": [1]}\n', [], ":2: ids, and line 1 has text"),
         ('{"text": "a"}\n{"text": 3}\n', [], ":2: Expected"),
-        ('{"ids": [1, 2, 3]}\n{"ids": [1]}\n', [], ":2: a sample of 1 ids"),
+        ('{"ids": [1, 2, 3]}\n{"ids": [1]}\n', [], "1 of 2 samples have 2 or more ids; give at least two"),
+        ('{"ids": [1]}\n{"ids": []}\n', [], "1 of 2 samples have 1 or more ids; give at least two"),
+        ('{"ids": []}\n{"ids": []}\n', [], "no token of the samples is scored"),
         ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--rule", "duo"], "this judge has none"),
         ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--rule", "dou"], "nearest is 'duo'"),
         ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--limit", "3"], "--limit has no effect"),

@@ -1,0 +1,48 @@
+"""View scales: weights of a row by its noise level in losses on Gaussian-relaxed tokens
+(docs/method.md#script-departures row 1).
+
+Symbols: t = 1 - A, A Gaussian signal level; alpha = T(A); V vocabulary size; B rows.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from repro.core.parts import Part, part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ViewScale(Part):
+    """Base class of the weights of a row by its noise level."""
+
+    @abstractmethod
+    def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
+        """Weights [B] of rows at times t [B], whose tokens are intact with weight alpha [B] (T(A))."""
+
+
+@part
+class Kappa(ViewScale):
+    """Weight t / (V (1 - t) + t): Duo's kappa at the Gaussian signal level A = 1 - t, as in the reference script."""
+
+    def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
+        return t / (vocab_size * (1 - t) + t)
+
+
+@part
+class KappaOfAlpha(ViewScale):
+    """Weight (1 - alpha) / (V alpha + 1 - alpha): Duo's kappa at the level of the discrete process, alpha = T(A)
+    (docs/method.md#duo-nelbo)."""
+
+    def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
+        return (1 - alpha) / (vocab_size * alpha + 1 - alpha)
+
+
+@part
+class NoViewScale(ViewScale):
+    """Weight 1 at every noise level."""
+
+    def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
+        return t.new_ones(t.shape)

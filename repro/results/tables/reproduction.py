@@ -1,0 +1,121 @@
+"""Table of what the reproduction test sees: for every judged recipe, the verdict on a half-trained network, and the
+false alarms of the test (docs/method.md#reproduction-test).
+
+`python -m scripts.reruns` trains the networks; `python -m repro.report` makes reproduction.md and reproduction.csv from
+their records.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from statistics import fmean, stdev
+
+from repro.results.reproduction import ALPHA, RERUNS, Comparison, Key, Values, cells, comparisons, read_values
+from repro.results.store import RAW
+
+HALF = RERUNS.parent / "half_trained"
+"""Records of networks trained for half of the steps (scripts/reruns.py)."""
+RUNS = 200
+"""Simulated runs of `make reproduce`."""
+TITLE = "What the reproduction test sees"
+CAPTION = (
+    "A network of each recipe of `make reproduce`, stopped at half of its steps and judged by its numbers alone, as "
+    "train seed 0 (against the committed one and its reruns with other rounding) and as if it had another train seed "
+    "(against the committed train seeds). t: difference from the committed mean over its standard error, of the cell "
+    "that sees it best; limit: the |t| beyond which that cell is BAD at a family-wise error of 1 %. All cells: "
+    "reproduction.csv."
+)
+HEADER = ["recipe", "half-trained, seed 0", "cell", "t", "limit", "as another seed", "cell", "t", "limit"]
+
+
+def stored() -> Values | None:
+    """Values of all cells from the committed records, with the half-trained networks as the run; None without
+    results/reruns and results/half_trained, as in an installed package."""
+    if not (RERUNS.is_dir() and HALF.is_dir()):
+        return None
+    return read_values(RAW, HALF, cells(), RERUNS)
+
+
+def tables(values: Values | None) -> dict[str, str]:
+    """Texts of reproduction.md (a row for each recipe) and reproduction.csv (one for each cell), by file name, from the
+    `values` of `stored`; no texts without them."""
+    from pandas import DataFrame
+    from tabulate import tabulate
+
+    from repro.results.tables.text import csv_text
+
+    if values is None:
+        return {}
+    another = {(cell, False): new for (cell, paired), new in values.new.items() if paired}
+    found = comparisons(values) | comparisons(values._replace(new=another))
+    lines = []
+    for recipe in dict.fromkeys(cell.recipe for cell, paired in found if paired):
+        line = [recipe]
+        for paired in (True, False):
+            cell, best = min(
+                ((cell, each) for (cell, z), each in found.items() if cell.recipe == recipe and z is paired),
+                key=lambda pair: pair[1].p,
+            )
+            verdict = "BAD" if best.p <= ALPHA else "**good**" if paired else "good"
+            line += [verdict, cell.name, f"{best.t:.3g}", f"{best.limit:.3g}"]
+        lines.append(line)
+    table = tabulate(lines, headers=HEADER, tablefmt="github", disable_numparse=True)
+    each = DataFrame([_row(key, comparison) for key, comparison in found.items()])
+    text = "\n\n".join([f"# {TITLE}", CAPTION, table, _alarms(values)]) + "\n"
+    return {"reproduction.md": text, "reproduction.csv": csv_text(each)}
+
+
+def _row(key: Key, comparison: Comparison) -> dict[str, object]:
+    cell, paired = key
+    return {
+        **{"recipe": cell.recipe, "cell": cell.name, "metric": cell.metric},
+        "compared with": "same seed" if paired else "train seeds",
+        "known": fmean(comparison.known),
+        "spread": comparison.spread,
+        "half-trained": fmean(comparison.yours),
+        **{"t": comparison.t, "limit": comparison.limit},
+        "verdict": "BAD" if comparison.p <= ALPHA else "good",
+    }
+
+
+def _alarms(values: Values) -> str:
+    """Sentences with the counts of false alarms."""
+    alarms = {paired: sum(simulated(values, paired, run) for run in range(RUNS)) for paired in (True, False)}
+    (bad, judged), (bad_seeds, seeds) = left_out(values, True), left_out(values, False)
+    return (
+        f"False alarms (any cell BAD): {alarms[True]} of {RUNS} simulated runs of train seed 0 and {alarms[False]} of "
+        f"{RUNS} of a train seed that is not committed, where committed values and the run are drawn from the normal "
+        f"law with each cell's own mean and spread. Left out and judged by the others, {bad} of {judged} values of "
+        f"reruns are BAD, and {bad_seeds} of {seeds} of committed train seeds."
+    )
+
+
+def simulated(values: Values, paired: bool, run: int) -> bool:
+    """Whether simulated run number `run` of all cells has a false alarm."""
+    draw = Random(f"{paired} {run}")
+    made = Values({}, {}, {**values.alike}, values.least, set())
+    for key, own in values.alike.items():
+        if key[1] is paired and len(own) >= 2:
+            mean, spread = fmean(own), stdev(own)
+            made.alike[key] = [draw.gauss(mean, spread) for _ in own]
+            made.known[key] = made.alike[key][:1] if paired else made.alike[key]
+            made.new[key] = [draw.gauss(mean, spread)]
+    return any(each.p <= ALPHA for each in comparisons(made).values())
+
+
+def left_out(values: Values, paired: bool) -> tuple[int, int]:
+    """Number of BAD values among reruns (`paired`) or train seeds, each judged by the others of its cell, and the
+    number judged."""
+    bad = judged = 0
+    for key, own in values.alike.items():
+        for i, value in enumerate(own if key[1] is paired else ()):
+            rest = own[:i] + own[i + 1 :]
+            alone = values._replace(
+                known={key: rest[:1] if paired else rest},
+                new={key: [value]},
+                alike={**values.alike, key: rest},
+            )
+            found = comparisons(alone, needed={True: 2, False: 4})
+            bad += sum(each.p <= ALPHA for each in found.values())
+            judged += len(found)
+    return bad, judged
