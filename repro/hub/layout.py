@@ -40,6 +40,8 @@ LAYERS = ("n_blocks", "n_layers", "num_hidden_layers", "n_layer")
 """Those of `COUNTS` that are numbers of layers."""
 LARGEST, DEEPEST = 1 << 24, 1000
 """Largest width, length or vocabulary size, and number of layers: a forged number would take hours or all memory."""
+KV_HEADS = ("n_kv_heads", "num_key_value_heads")
+"""Fields of config.json that may hold the number of key and value heads; null: that of the query heads."""
 HEADS = (("hidden_dim", "n_heads"), ("d_model", "n_heads"), ("n_embd", "n_head"))
 """Pairs of fields of config.json: a width, and the number of heads that must divide it."""
 NUMBERS = ("rope_theta", "rms_norm_eps", "norm_eps", "layer_norm_epsilon")
@@ -95,7 +97,7 @@ def positive(path: Path, config: Config, field: str) -> int:
 
 def check_counts(path: Path, config: Config) -> None:
     """ValueError for the first size in the config.json at `path` that is not `positive`."""
-    for field in (*COUNTS, *VOCAB_SIZES, *LENGTHS):
+    for field in (*COUNTS, *VOCAB_SIZES, *LENGTHS, *KV_HEADS):
         if (field in COUNTS and field in config) or config.get(field) is not None:
             positive(path, config, field)
 

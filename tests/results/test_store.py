@@ -7,6 +7,7 @@ import sys
 import pytest
 from helpers.synthetic import NUMERICS, bound, law, question, record, store
 
+from repro.core.files import ROOT
 from repro.core.parts import sha256
 from repro.results import __main__ as results_command
 from repro.results import store as results
@@ -192,4 +193,4 @@ def test_results_statistics_tables_and_figures_import_no_torch():
         "import paper_figures.__main__ as figures\n[figures.module(name) for name in figures.FIGURES]\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=results.ROOT)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
