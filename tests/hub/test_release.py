@@ -569,7 +569,7 @@ def lacking(weights, folder):
         (with_config(d_model=None), "config.json: d_model is None, not an integer"),
         (with_config(rms_norm_eps="x"), "config.json: rms_norm_eps is 'x', not a positive number"),
         (with_config(rope_theta=None), "config.json: rope_theta is None, not a positive number"),
-        (with_config(n_kv_heads="x"), "config.json: n_kv_heads is 'x', not a positive integer"),
+        (with_config(n_kv_heads="x"), "config.json: n_kv_heads is 'x', not an integer from 1"),
         (with_config(n_heads=5), "config.json: n_heads is 5, which does not divide d_model=32"),
         (with_index(b"[]"), "index.json: expected 'object', got 'array'; copy it again"),
         (with_index(b'{"weight_map": []}'), "index.json: expected 'object', got 'array' - at 'weight_map'"),

@@ -10,7 +10,6 @@ from helpers.synthetic import NUMERICS, bound, law, question, record, store
 from repro.core.files import ROOT
 from repro.core.parts import sha256
 from repro.results import __main__ as results_command
-from repro.results import store as results
 from repro.results.record import agree, text
 from repro.results.store import Store, collect, one_protocol, publish, read, summarise, to_frame
 
