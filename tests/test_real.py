@@ -1,4 +1,4 @@
-"""The real language model of `make models` (SmolLM2-135M-Instruct) in every place that takes weights; `make test-real`."""
+"""The real language model of `make models` (SmolLM2-135M-Instruct) wherever weights are taken; `make test-real`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ def test_logits_and_ids_are_those_of_transformers(ours, theirs):
     from repro.models.attention import Mask
 
     network, tokenizer = theirs
-    for text in ("The capital of France is", "Two plus 1234,\n\n  it's na\u00efve \u4f60\u597d <|im_end|>", "   x\t3.14\n"):
+    for text in (
+        "The capital of France is",
+        "Two plus 1234,\n\n  it's na\u00efve \u4f60\u597d <|im_end|>",
+        "   x\t3.14\n",
+    ):
         ids = tokenizer(text).input_ids
         assert ours.data.encode(text) == ids
         with torch.no_grad():
@@ -59,7 +63,9 @@ def test_likelihoods_and_texts_are_those_of_lm_eval(ours, theirs, tmp_path):
     from repro.evals.lm_harness import Repro
 
     network, tokenizer = theirs
-    asked = [json.loads(line) for line in (ROOT / "evals/data/chats.jsonl").read_text("utf-8").splitlines()[:6]]
+    asked = [
+        json.loads(line) for line in (ROOT / "evals/data/chats.jsonl").read_text("utf-8").splitlines()[:6]
+    ]
     pairs = [(each["messages"][0]["content"], " " + each["messages"][1]["content"][:60]) for each in asked]
     requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
     until = {"until": ["\n"], "max_gen_toks": 12, "do_sample": False}
