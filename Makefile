@@ -1,6 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make reproduce` and `make test`.
 #   make reproduce [SEEDS="0 1 2 3 4"]   train, score, compare and draw the nano cells under runs/reproduce
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
+#   make models | test-real              fetch a real language model (93 MB); the tests that need it
 #   make bench                           ratios of speed, side by side in one run
 #   make lint                            ruff, the import contracts and the type checker
 #   make audit                           look the pinned releases up among published weaknesses
@@ -21,19 +22,25 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: reproduce test test-all test-gpu bench lint audit tables check accept retrain
+.PHONY: reproduce test test-all test-gpu models test-real bench lint audit tables check accept retrain
 
 reproduce: $(STAMP)
 	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
 
 test: $(STAMP)
-	$(PY) -m pytest -m "not slow and not gpu" -n logical --maxprocesses 4 --dist worksteal
+	$(PY) -m pytest -m "not slow and not gpu and not real" -n logical --maxprocesses 4 --dist worksteal
 
 test-all: $(DEEPSPEED)
-	$(PY) -m pytest -m "not gpu"
+	$(PY) -m pytest -m "not gpu and not real"
 
 test-gpu: $(STAMP)
 	$(PY) -m pytest -m gpu -rs
+
+models: $(STAMP)
+	$(PY) -m repro.checkpoint fetch smollm2
+
+test-real: models
+	$(PY) -m pytest -m real -rs
 
 bench: $(STAMP)
 	$(PY) -m benchmarks

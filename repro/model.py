@@ -22,6 +22,7 @@ from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data
 from repro.hub import quantise
 from repro.hub.catalogue import known, read
+from repro.hub.gguf import gguf_folder
 from repro.hub.release import Release, Template, is_release
 from repro.models.backbone import Size
 from repro.training.checkpoint import Checkpoint, Weights, open_checkpoint
@@ -121,7 +122,11 @@ def load(
 
 
 def _place(ckpt: str | Path) -> tuple[Path, str | None]:
-    """The local folder of a checkpoint, downloaded from the Hub if needed, and its name there (None: a local one)."""
+    """The local folder of a checkpoint, downloaded from the Hub or unpacked from a GGUF file if needed, and its name on
+    the Hub (None: a local one)."""
+    unpacked = gguf_folder(ckpt)
+    if unpacked is not None:
+        return unpacked, None
     text = str(ckpt)
     named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text)
     if named is None or Path(ckpt).exists() or Path(text.partition("/")[0]).is_dir():

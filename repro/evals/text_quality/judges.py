@@ -30,6 +30,7 @@ from repro.data.corpus import Data
 from repro.evals.text_quality.gen_ppl import CausalLM
 from repro.evals.text_quality.mauve import State
 from repro.evals.text_quality.samples import Ids
+from repro.hub.gguf import gguf_folder
 from repro.hub.layout import check_counts
 from repro.model import Model, load
 
@@ -219,7 +220,11 @@ def _opened(path: Path) -> Judge:
 
 
 def find_judge(name: str | Path) -> Path:
-    """Folder of a judge, given as a path or as a name in `runs/`; ValueError if neither exists."""
+    """Folder of a judge, given as a path (a GGUF file is unpacked), as a name in `runs/` or as one of
+    `repro.hub.packaged`; ValueError if there is none."""
+    unpacked = gguf_folder(name)
+    if unpacked is not None:
+        return unpacked
     for path in (Path(name), runs() / name):
         if path.is_dir():
             return path

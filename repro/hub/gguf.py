@@ -1,0 +1,358 @@
+"""Released weights in a GGUF file, llama.cpp's format: read once into a folder of safetensors that loads as any other.
+
+    folder = unpacked(file)                 runs/data/gguf-DIGEST/NAME, made at the first call
+
+Architectures (llama.cpp's names): `llama`, `qwen2`, `llada`, `dream`. Quantised tensors are multiplied out to float32
+by the package `gguf`; configuration, tokenizer and chat template come from the file's metadata. The folder is in the
+layout of the family's authors (`repro.hub.llama`, `.llada`, `.dream`), so its tensors pass the same strict account.
+
+llama.cpp stores the rows of the query and key matrices of `llama` and `llada` in another order, because it rotates
+neighbouring pairs of features where transformers rotates the two halves (ggml-org/llama.cpp conversion/llada.py:
+permute); the order is undone here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repro.core.errors import nearest
+from repro.core.files import atomically, file_digest, runs
+from repro.hub import packaged
+from repro.hub.mapping import WHOLE
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader, ReaderTensor
+    from tokenizers import Tokenizer
+
+SUFFIX = ".gguf"
+MAGIC = b"GGUF"
+LAYERS = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+"""Tensors of a layer: llama.cpp's name -> transformers' name."""
+LLADA_LAYERS = {
+    "attn_norm": "attn_norm",
+    "attn_q": "q_proj",
+    "attn_k": "k_proj",
+    "attn_v": "v_proj",
+    "attn_output": "attn_out",
+    "ffn_norm": "ff_norm",
+    "ffn_gate": "ff_proj",
+    "ffn_up": "up_proj",
+    "ffn_down": "ff_out",
+}
+"""The same: llama.cpp's name -> LLaDA's name."""
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPLITS = {
+    "gpt-2": None,
+    "smollm": "digits",
+    "llama-bpe": QWEN2_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|"),
+    "qwen2": QWEN2_SPLIT,
+    "deepseek-r1-qwen": QWEN2_SPLIT,
+    "llada-moe": QWEN2_SPLIT,
+    "bailingmoe": QWEN2_SPLIT,
+}
+"""How text is split before byte-pair encoding, by the name in `tokenizer.ggml.pre` (ggml-org/llama.cpp
+src/llama-vocab.cpp): a pattern; "digits": each digit alone, then GPT-2's pattern; None: GPT-2's pattern."""
+CONTROL, USER_DEFINED = 3, 4
+"""Kinds of tokens (`tokenizer.ggml.token_type`) that are never split: special ones, and plain ones that were added."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How the tensors and settings of one of llama.cpp's architectures become those of its authors' layout.
+
+    `config`: function from the metadata to the fields of config.json; `layer`, `layers`: pattern and names of the
+    tensors of a layer; `top`: names of the others; `pairs`: whether query and key rows are in llama.cpp's order.
+    """
+
+    config: Callable[[Metadata], dict[str, Any]]
+    layer: str
+    layers: Mapping[str, str]
+    top: Mapping[str, str]
+    pairs: bool
+
+    def name(self, theirs: str) -> str:
+        """The layout's name of llama.cpp's tensor `theirs`; an unknown name is kept, and refused by the account."""
+        stem, _, kind = theirs.rpartition(".")
+        if stem in self.top:
+            return f"{self.top[stem]}.{kind}"
+        block, _, rest = stem.removeprefix("blk.").partition(".")
+        if stem.startswith("blk.") and rest in self.layers:
+            return f"{self.layer.format(i=block)}.{self.layers[rest]}.{kind}"
+        return theirs
+
+
+class Metadata:
+    """The key-value pairs of a GGUF file; keys of the architecture are given without its prefix."""
+
+    def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
+        self.path, self._fields = path, fields
+        self.architecture = str(fields.get("general.architecture"))
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of a key; ValueError, naming the file and the key, if it is missing."""
+        value = self.get(key)
+        if value is None:
+            raise ValueError(f"{self.path} has no {key!r} in its metadata; convert the weights again")
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key, `default` if it is missing. 32-bit floats are read by their shortest decimal form."""
+        field = self._fields.get(f"{self.architecture}.{key}", self._fields.get(key))
+        return default if field is None else field
+
+    def specials(self) -> dict[str, int]:
+        """Ids of the special tokens that the file names: "bos", "eos", "pad", "unk", "eot", "mask"."""
+        keys = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "eot": "eot", "mask": "mask"}
+        found = {name: self.get(f"tokenizer.ggml.{key}_token_id") for name, key in keys.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def unpacked(path: Path) -> Path:
+    """The folder with the contents of the GGUF file `path`: config.json, tokenizer.json and float32 safetensors.
+
+    It is written once, under a name that holds the file's SHA-256. Raises ValueError, with a one-line message, for a
+    file that is truncated or of an unsupported architecture, tokenizer or quantisation, and where the package `gguf` is
+    missing.
+    """
+    _check_header(path)
+    folder = runs() / "data" / f"gguf-{file_digest(path)[:16]}" / path.stem
+    if folder.is_dir():
+        return folder
+    reader = _reader(path)
+    metadata = Metadata(path, {key: _value(field.contents()) for key, field in reader.fields.items()})
+    if metadata.architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"{path}: architecture {metadata.architecture!r} is not supported;"
+            f" {nearest(metadata.architecture, ARCHITECTURES)}"
+        )
+    tokenizer = _tokenizer(metadata)
+    tensors = _tensors(path, reader, metadata, ARCHITECTURES[metadata.architecture])
+    config = ARCHITECTURES[metadata.architecture].config(metadata) | {
+        f"{name}_token_id": token for name, token in metadata.specials().items() if name != "eot"
+    }
+    config.setdefault(
+        "tie_word_embeddings", not any(tensor.name == "output.weight" for tensor in reader.tensors)
+    )
+    from safetensors.numpy import save_file
+
+    with atomically(folder) as temporary:
+        temporary.mkdir()
+        save_file(tensors, temporary / WHOLE, {"format": "pt"})
+        tokenizer.save(str(temporary / "tokenizer.json"))
+        for name, content in _described(metadata, config).items():
+            (temporary / name).write_text(json.dumps(content, indent=1), "utf-8")
+    return folder
+
+
+def gguf_folder(name: str | Path) -> Path | None:
+    """The unpacked folder of a GGUF file, given by its path or by a name of `repro.hub.packaged`; None for others."""
+    path = packaged.file(str(name)) if packaged.named(name) else Path(name)
+    return unpacked(path) if path.suffix == SUFFIX and path.is_file() else None
+
+
+def _check_header(path: Path) -> None:
+    with open(path, "rb") as file:
+        magic = file.read(len(MAGIC))
+    if magic != MAGIC:
+        raise ValueError(f"{path} is not a GGUF file (it begins with {magic!r}); copy it again")
+
+
+def _reader(path: Path) -> GGUFReader:
+    try:
+        from gguf import GGUFReader
+    except ModuleNotFoundError:
+        raise ValueError(f"{path}: GGUF files need the package gguf; pip install 'dlm-repro[gguf]'") from None
+    try:
+        return GGUFReader(path)
+    except (ValueError, KeyError, IndexError, OverflowError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is truncated or of an unknown format ({error}); copy it again") from None
+
+
+def _value(content: Any) -> Any:
+    """A value of the metadata; a float32 is read by its shortest decimal form (1e-05, not 9.99999975e-06)."""
+    return float(str(np.float32(content))) if isinstance(content, float) else content
+
+
+def _tensors(path: Path, reader: GGUFReader, metadata: Metadata, to: Architecture) -> dict[str, np.ndarray]:
+    """Every tensor of the file as float32 under the name that its authors' layout has for it."""
+    heads = {"attn_q": metadata["attention.head_count"]}
+    heads["attn_k"] = metadata.get("attention.head_count_kv", heads["attn_q"])
+    found: dict[str, np.ndarray] = {}
+    for tensor in reader.tensors:
+        values = _dequantised(path, tensor)
+        part = tensor.name.split(".")[-2]
+        found[to.name(tensor.name)] = _halves(values, heads[part]) if to.pairs and part in heads else values
+    return found
+
+
+def _dequantised(path: Path, tensor: ReaderTensor) -> np.ndarray:
+    from gguf.quants import dequantize
+
+    try:
+        flat = dequantize(tensor.data, tensor.tensor_type)
+    except (NotImplementedError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path}: tensor {tensor.name!r} is stored as {tensor.tensor_type.name}, which cannot be read here"
+            f" ({error}); convert the weights to another quantisation"
+        ) from None
+    return np.ascontiguousarray(flat.reshape(tuple(reversed(tensor.shape.tolist()))), dtype=np.float32)
+
+
+def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a query or key matrix or bias, from the order (pair, member of the pair) to (half, member of it)."""
+    return np.ascontiguousarray(
+        rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+    )
+
+
+def _tokenizer(metadata: Metadata) -> Tokenizer:
+    """The byte-level BPE tokenizer that a file describes; ValueError for another kind, and for an unknown split."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    kind, split = metadata["tokenizer.ggml.model"], metadata.get("tokenizer.ggml.pre", "gpt-2")
+    if kind != "gpt2":
+        raise ValueError(
+            f"{metadata.path}: tokenizer {kind!r} is not supported, only 'gpt2' (byte-level BPE) is; give the folder of"
+            " the original weights"
+        )
+    if split not in SPLITS:
+        raise ValueError(
+            f"{metadata.path}: tokenizer.ggml.pre {split!r} is not supported; {nearest(split, SPLITS)}"
+        )
+    tokens = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+    made = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
+    pattern = SPLITS[split]
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern in (None, "digits"))
+    before = {None: [], "digits": [pre_tokenizers.Digits(individual_digits=True)]}.get(
+        pattern, [pre_tokenizers.Split(Regex(pattern or ""), "isolated")]
+    )
+    made.pre_tokenizer = pre_tokenizers.Sequence([*before, by_bytes])
+    made.decoder = decoders.ByteLevel()
+    kinds = metadata.get("tokenizer.ggml.token_type") or [0] * len(tokens)
+    added = [
+        AddedToken(token, normalized=False, special=kind == CONTROL)
+        for token, kind in zip(tokens, kinds, strict=True)
+        if kind in (CONTROL, USER_DEFINED)
+    ]
+    made.add_tokens(added)
+    bos = metadata.specials().get("bos")
+    if metadata.get("tokenizer.ggml.add_bos_token", False) and bos is not None:
+        made.post_processor = processors.TemplateProcessing(
+            single=f"{tokens[bos]} $A", special_tokens=[(tokens[bos], bos)]
+        )
+    return made
+
+
+def _described(metadata: Metadata, config: dict[str, Any]) -> dict[str, Any]:
+    """Contents of the folder's JSON files, by name."""
+    tokens, ids = metadata["tokenizer.ggml.tokens"], metadata.specials()
+    named = {f"{name}_token": tokens[token] for name, token in ids.items() if name not in ("eot", "mask")}
+    ends = [ids[name] for name in ("eos", "eot") if name in ids]
+    return {
+        "config.json": config,
+        "tokenizer_config.json": named
+        | {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "chat_template": metadata.get("tokenizer.chat_template"),
+        },
+        "generation_config.json": {"eos_token_id": ends},
+    }
+
+
+def _vocab_size(metadata: Metadata) -> int:
+    return metadata.get("vocab_size") or len(metadata["tokenizer.ggml.tokens"])
+
+
+def _like_llama(kind: str) -> Callable[[Metadata], dict[str, Any]]:
+    """Function to the fields of transformers' Llama configuration, for the model_type `kind`."""
+
+    def config(metadata: Metadata) -> dict[str, Any]:
+        heads, width = metadata["attention.head_count"], metadata["embedding_length"]
+        return {
+            "model_type": kind,
+            "vocab_size": _vocab_size(metadata),
+            "hidden_size": width,
+            "num_hidden_layers": metadata["block_count"],
+            "num_attention_heads": heads,
+            "num_key_value_heads": metadata.get("attention.head_count_kv", heads),
+            "head_dim": metadata.get("attention.key_length", metadata.get("rope.dimension_count")),
+            "intermediate_size": metadata["feed_forward_length"],
+            "rms_norm_eps": metadata["attention.layer_norm_rms_epsilon"],
+            "max_position_embeddings": metadata["context_length"],
+            "hidden_act": "silu",
+            "rope_parameters": {
+                "rope_theta": metadata.get("rope.freq_base", 10_000.0),
+                "rope_type": _unscaled(metadata),
+            },
+        }
+
+    return config
+
+
+def _llada(metadata: Metadata) -> dict[str, Any]:
+    """Fields of the configuration of LLaDA's authors."""
+    heads = metadata["attention.head_count"]
+    _unscaled(metadata)
+    return {
+        "model_type": "llada",
+        "vocab_size": _vocab_size(metadata),
+        "embedding_size": _vocab_size(metadata),
+        "d_model": metadata["embedding_length"],
+        "n_layers": metadata["block_count"],
+        "n_heads": heads,
+        "n_kv_heads": metadata.get("attention.head_count_kv", heads),
+        "mlp_hidden_size": metadata["feed_forward_length"],
+        "rms_norm_eps": metadata["attention.layer_norm_rms_epsilon"],
+        "rope_theta": metadata.get("rope.freq_base", 10_000.0),
+        "max_sequence_length": metadata["context_length"],
+        "weight_tying": False,
+        "block_type": "llama",
+        "activation_type": "silu",
+        "layer_norm_type": "rms",
+        "rope": True,
+    }
+
+
+def _unscaled(metadata: Metadata) -> str:
+    """ "default"; ValueError if positions are rescaled."""
+    kind = metadata.get("rope.scaling.type", "none")
+    if kind != "none":
+        raise ValueError(
+            f"{metadata.path}: rope.scaling.type is {kind!r}; only unscaled positions are supported"
+        )
+    return "default"
+
+
+_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_LLADA_TOP = {
+    "token_embd": "model.transformer.wte",
+    "output_norm": "model.transformer.ln_f",
+    "output": "model.transformer.ff_out",
+}
+ARCHITECTURES = {
+    "llama": Architecture(_like_llama("llama"), "model.layers.{i}", LAYERS, _TOP, pairs=True),
+    "qwen2": Architecture(_like_llama("qwen2"), "model.layers.{i}", LAYERS, _TOP, pairs=False),
+    "dream": Architecture(_like_llama("dream"), "model.layers.{i}", LAYERS, _TOP, pairs=False),
+    "llada": Architecture(_llada, "model.transformer.blocks.{i}", LLADA_LAYERS, _LLADA_TOP, pairs=True),
+}
+"""llama.cpp's name of an architecture (`general.architecture`) -> how it is read."""
