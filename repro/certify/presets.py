@@ -40,6 +40,7 @@ from repro.samplers.ancestral import Ancestral
 from repro.samplers.decode import decode
 from repro.samplers.decoder import Decoder
 from repro.samplers.law import law
+from repro.samplers.lookahead import Lookahead
 from repro.samplers.plan import Plan
 from repro.samplers.presets import PRESETS, preset
 from repro.samplers.sampler import Sampler
@@ -64,17 +65,23 @@ LONG_ORACLES: dict[str, Spoil | None] = {
 ROWS = 500
 PATHS = 300
 
+LOOKED_AHEAD = (
+    *(f"{name}:temperature=1.0" for name in ("low_confidence", "random", "margin", "entropy")),
+    "sample",
+)
+"""Rules that are certified with lookahead as well."""
+
 Number = dict[str, Any]
 
 
 def names() -> list[str]:
-    """Names of all presets; those at temperature 0 also at temperature 1."""
+    """Names of all presets; those at temperature 0 also at temperature 1; rules that draw also with lookahead."""
     found = []
     for name, rule in PRESETS.items():
         found.append(name)
         if parts.leaves(rule).get("temperature") == 0:
             found.append(f"{name}:temperature=1.0")
-    return found
+    return [*found, *(f"{name}+lookahead" for name in LOOKED_AHEAD)]
 
 
 NOISE_FLOOR = 1e-12
@@ -132,6 +139,8 @@ def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any
         if noise == "left_to_right":
             break
     finest = [n for n in numbers if n["oracle"] == "exact"][-1]
+    if isinstance(rule, Lookahead):
+        return numbers, _verdict_ahead(rule, noise)
     if rule.capabilities.plan == "steps" and rule.claim() == "law" and finest["value"] > EXACT:
         doubled = [_listed(rule, noise, tiny(2), "exact", None, steps) for steps in DOUBLED]
         return numbers + doubled, _converges(noise, doubled)
@@ -236,6 +245,21 @@ def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
             )
 
 
+def _verdict_ahead(rule: Lookahead, noise: str) -> dict[str, Any]:
+    """The verdict on lookahead: its law must be that of its rule at one position per step, whatever the denoiser."""
+    source, far = tiny(LENGTH), 0.0
+    for spoil in (None, *SPOILED.values()) if noise != "left_to_right" else (None,):
+        laws = [
+            output_law(rule, noise, source, spoil, None),
+            output_law(rule.rule, noise, source, spoil, LENGTH),
+        ]
+        far = max(far, total_variation(*laws))
+    says = "the law of its rule one position at a time"
+    return _verdict(
+        noise, "lossless", far <= EXACT, says if far <= EXACT else f"total variation {far:.2g} from {says}"
+    )
+
+
 def _verdict(noise: str, kind: str, stands: bool, says: str) -> dict[str, Any]:
     return {"noise": noise, "kind": kind, "stands": stands, "says": says}
 
@@ -270,7 +294,8 @@ def _paths(rule: Sampler, noise: str) -> list[Number]:
     replayed."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
-    if not ours and (noise in rule.capabilities.revises or rule.capabilities.looks_at_draws):
+    of = rule.capabilities
+    if not ours and (noise in of.revises or of.looks_at_draws or of.looks_ahead):
         return []
     x = true_rows(PATHS)
     for steps in _steps(rule, LONG_STEPS, hmm.length):
