@@ -12,6 +12,7 @@ import numpy as np
 from repro.core import rng
 from repro.core.parts import part
 from repro.data.corpus import prepared
+from repro.data.language import Language
 from repro.evals.decoding import decoded
 from repro.evals.task import Answer, Ask, Task, mean_metric, samples_digest
 from repro.evals.work_queue import WorkQueue
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 class LookaheadCost(Task):
     """Decodes `rows` texts one token per step, and again with lookahead of each number of `states`.
 
-    A text continues a held-out row's part before its first candidate (position to be scored); where all positions are
-    candidates it has no prompt. Metrics for each number m of states: `rounds_m`, forward passes one after another per
+    A text continues a held-out row's part before its first candidate (position to be scored), which is empty where all
+    positions are candidates. Metrics for each number m of states: `rounds_m`, forward passes one after another per
     token; `forwards_m`, states forwarded per token; `tokens_m`, tokens forwarded, relative to one token per step;
     `equal_m`, the share of texts that are the same token for token.
     """
@@ -46,12 +47,17 @@ class LookaheadCost(Task):
         }
 
     def gen_length(self, model: Model) -> int:
-        return len(prepared(model.data).heldout.candidates[0]) - self._first(model)
+        return model.data.row_length() - len(self._prompts(model, 1)[0])
 
-    def _first(self, model: Model) -> int:
-        """The first column that is generated."""
-        candidates = prepared(model.data).heldout.candidates
-        return 0 if candidates.all() else int(candidates.argmax(1).min())
+    def _prompts(self, model: Model, count: int) -> list[list[int]]:
+        if isinstance(
+            model.data, Language
+        ):  # all positions are candidates, and an exact denoiser needs no corpus
+            return [[]] * count
+        heldout = prepared(model.data).heldout
+        first = int(heldout.candidates.argmax(1).min())
+        rows = rng.permutation(0, rng.QUOTED, 1, len(heldout)).numpy()[:count]
+        return heldout.ids[rows, :first].astype(np.int64).tolist()
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         """Metrics of all numbers of states.
@@ -78,10 +84,7 @@ class LookaheadCost(Task):
         )
 
     def _decoded(self, model: Model, ask: Ask, work: WorkQueue, sampler: Sampler, plan: Plan) -> Decoded:
-        first, heldout = self._first(model), prepared(model.data).heldout
-        count = self.rows if ask.limit is None else min(self.rows, ask.limit)
-        rows = rng.permutation(0, rng.QUOTED, 1, len(heldout)).numpy()[:count] if first else np.arange(count)
-        prompts = heldout.ids[rows, :first].astype(np.int64).tolist() if first else [[]] * count
+        prompts = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
         names = range(len(prompts))
         return decoded(work, model, sampler, plan, prompts, seed=ask.seed, names=names, batch=work.batch)
 
