@@ -201,7 +201,9 @@ def _listed(
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forwards per row of an adaptive rule, from 2,000 rows."""
+    """Mean forwards per row of an adaptive rule, from 2,000 rows; of lookahead those of its rule, one per token."""
+    if rule.capabilities.looks_ahead:
+        return float(source.length)
     denoiser = _oracle(noise, source, spoil)
     plan = Plan(gen_length=source.length, block_length=source.length, steps=None)
     decoded = decode(denoiser, denoiser.process, rule, plan, [[]] * 2_000, seed=0, names=range(2_000))
@@ -281,7 +283,10 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
             plan = Plan(gen_length=hmm.length, block_length=hmm.length, steps=steps)
             decoded = decode(denoiser, denoiser.process, rule, plan, [[]] * ROWS, seed=0, names=range(ROWS))
             value, se = bigram_distance(decoded.ids, hmm.bigram())
-            forwards = decoded.cost.forwards.double().mean().item() if steps is None else float(steps)
+            realised = steps is None and not rule.capabilities.looks_ahead
+            forwards = (
+                decoded.cost.forwards.double().mean().item() if realised else float(steps or hmm.length)
+            )
             number = _number(
                 noise, oracle, "bigram distance squared", "strong", steps, hmm.length / forwards, value
             )

@@ -141,8 +141,9 @@ class Prediction:
         """Features [n, L, D] from which the next tokens of n rows can be guessed, for B = m n tokens rows that hold m
         states of each row, state by state: those of the state `chosen` [n] of each row, which has been forwarded."""
         assert self._features is not None
-        n = len(chosen)
-        return self._features.view(-1, n, *self._features.shape[1:])[chosen, torch.arange(n)]
+        n, device = len(chosen), self._features.device
+        states = self._features.view(-1, n, *self._features.shape[1:])
+        return states[chosen.to(device), torch.arange(n, device=device)]
 
     def token_forwards(self) -> Tensor:
         """Number of tokens of each row that have passed through the layers, [B] int64."""
