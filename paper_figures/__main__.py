@@ -40,6 +40,7 @@ FIGURES: dict[str, Literal["records", "bench", "certificates"]] = {
     "accuracy_nfe": "records",
     "accuracy_speed": "records",
     "estimators": "records",
+    "lookahead": "records",
     "vocabulary": "bench",
     "law_error": "certificates",
 }

@@ -42,6 +42,7 @@ def query(certificates: Sequence[Stored]) -> DataFrame:
         (frame.statistic == statistic) & (frame.space == space) for statistic, (space, *_) in ROWS.items()
     ]
     drawn = frame[wanted[0] | wanted[1]]
+    drawn = drawn[drawn.verdict != "lossless"]  # lookahead has the law of its rule, which is drawn
     drawn = drawn[drawn.noise.isin([n for n, _ in COLUMNS]) & drawn.oracle.isin([o for _, o in COLUMNS])]
     columns = ["noise", "oracle", "statistic", "preset", "claim", "verdict", "steps", "tokens_per_step"]
     drawn = drawn[[*columns, "value", "se", "true"]].sort_values(

@@ -88,12 +88,14 @@ class CausalOracle(Denoiser):
         kv_cache: KVCache | None = None,
     ) -> Tensor:
         assert not isinstance(tokens, Soft) and int(tokens[0, 0]) == self.vocabulary.bos
-        prefix = tokens[:, 1:]
+        return torch.stack([self._next(tokens[:, 1 : 1 + n]) for n in range(tokens.shape[1])], 1)
+
+    def _next(self, prefix: Tensor) -> Tensor:
+        """Features [B, V] of the token after the prefix [B, n]."""
         before, vocab = prefix.shape[1], self.source.vocab
         table = self.source.law.view(vocab**before, vocab, -1).sum(-1)
-        law = table[code(prefix, vocab)] if before else table.expand(len(tokens), -1)
-        features = _features(law / law.sum(-1, keepdim=True), self.vocabulary.total)
-        return features[:, None].expand(-1, tokens.shape[1], -1)  # only the last column is read
+        law = table[code(prefix, vocab)] if before else table.expand(len(prefix), -1)
+        return _features(law / law.sum(-1, keepdim=True), self.vocabulary.total)
 
     def head(self) -> Head:
         return Head(torch.eye(self.vocabulary.total, dtype=torch.float64), None, self.forbidden)

@@ -40,6 +40,7 @@ from repro.samplers.ancestral import Ancestral
 from repro.samplers.decode import decode
 from repro.samplers.decoder import Decoder
 from repro.samplers.law import law
+from repro.samplers.lookahead import Lookahead
 from repro.samplers.plan import Plan
 from repro.samplers.presets import PRESETS, preset
 from repro.samplers.sampler import Sampler
@@ -64,17 +65,23 @@ LONG_ORACLES: dict[str, Spoil | None] = {
 ROWS = 500
 PATHS = 300
 
+LOOKED_AHEAD = (
+    *(f"{name}:temperature=1.0" for name in ("low_confidence", "random", "margin", "entropy")),
+    "sample",
+)
+"""Rules that are certified with lookahead as well."""
+
 Number = dict[str, Any]
 
 
 def names() -> list[str]:
-    """Names of all presets; those at temperature 0 also at temperature 1."""
+    """Names of all presets; those at temperature 0 also at temperature 1; rules that draw also with lookahead."""
     found = []
     for name, rule in PRESETS.items():
         found.append(name)
         if parts.leaves(rule).get("temperature") == 0:
             found.append(f"{name}:temperature=1.0")
-    return found
+    return [*found, *(f"{name}+lookahead" for name in LOOKED_AHEAD)]
 
 
 NOISE_FLOOR = 1e-12
@@ -132,6 +139,8 @@ def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any
         if noise == "left_to_right":
             break
     finest = [n for n in numbers if n["oracle"] == "exact"][-1]
+    if isinstance(rule, Lookahead):
+        return numbers, _verdict_ahead(rule, noise)
     if rule.capabilities.plan == "steps" and rule.claim() == "law" and finest["value"] > EXACT:
         doubled = [_listed(rule, noise, tiny(2), "exact", None, steps) for steps in DOUBLED]
         return numbers + doubled, _converges(noise, doubled)
@@ -192,7 +201,9 @@ def _listed(
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forwards per row of an adaptive rule, from 2,000 rows."""
+    """Mean forwards per row of an adaptive rule, from 2,000 rows; of lookahead those of its rule, one per token."""
+    if rule.capabilities.looks_ahead:
+        return float(source.length)
     denoiser = _oracle(noise, source, spoil)
     plan = Plan(gen_length=source.length, block_length=source.length, steps=None)
     decoded = decode(denoiser, denoiser.process, rule, plan, [[]] * 2_000, seed=0, names=range(2_000))
@@ -236,6 +247,21 @@ def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
             )
 
 
+def _verdict_ahead(rule: Lookahead, noise: str) -> dict[str, Any]:
+    """The verdict on lookahead: its law must be that of its rule at one position per step, whatever the denoiser."""
+    source, far = tiny(LENGTH), 0.0
+    for spoil in (None, *SPOILED.values()) if noise != "left_to_right" else (None,):
+        laws = [
+            output_law(rule, noise, source, spoil, None),
+            output_law(rule.rule, noise, source, spoil, LENGTH),
+        ]
+        far = max(far, total_variation(*laws))
+    says = "the law of its rule one position at a time"
+    return _verdict(
+        noise, "lossless", far <= EXACT, says if far <= EXACT else f"total variation {far:.2g} from {says}"
+    )
+
+
 def _verdict(noise: str, kind: str, stands: bool, says: str) -> dict[str, Any]:
     return {"noise": noise, "kind": kind, "stands": stands, "says": says}
 
@@ -257,7 +283,10 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
             plan = Plan(gen_length=hmm.length, block_length=hmm.length, steps=steps)
             decoded = decode(denoiser, denoiser.process, rule, plan, [[]] * ROWS, seed=0, names=range(ROWS))
             value, se = bigram_distance(decoded.ids, hmm.bigram())
-            forwards = decoded.cost.forwards.double().mean().item() if steps is None else float(steps)
+            realised = steps is None and not rule.capabilities.looks_ahead
+            forwards = (
+                decoded.cost.forwards.double().mean().item() if realised else float(steps or hmm.length)
+            )
             number = _number(
                 noise, oracle, "bigram distance squared", "strong", steps, hmm.length / forwards, value
             )
@@ -270,7 +299,8 @@ def _paths(rule: Sampler, noise: str) -> list[Number]:
     replayed."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
-    if not ours and (noise in rule.capabilities.revises or rule.capabilities.looks_at_draws):
+    of = rule.capabilities
+    if not ours and (noise in of.revises or of.looks_at_draws or of.looks_ahead):
         return []
     x = true_rows(PATHS)
     for steps in _steps(rule, LONG_STEPS, hmm.length):

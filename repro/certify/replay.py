@@ -21,7 +21,7 @@ from repro.samplers.decoder import Decoder
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.samplers.draws import Stream
+    from repro.samplers.draws import Draw, Stream
 
 
 class Replayed(NamedTuple):
@@ -52,6 +52,9 @@ class Replay:
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
         return self._stream().uniform(purpose, rows, positions, index)
+
+    def ahead(self, rows: Tensor, steps: Tensor) -> Draw:
+        raise ValueError("a replay writes a sentence one step at a time; leave out the lookahead")
 
     def _stream(self) -> Stream:
         from repro.samplers.draws import Stream

@@ -68,8 +68,8 @@ def fold(keys: Tensor, value: Tensor | int) -> Tensor:
     return _mix((keys ^ (_mix(torch.as_tensor(value, device=keys.device) + _GOLDEN))) + _GOLDEN)
 
 
-def keys(seed: int, purpose: int, step: int, rows: Tensor | Sequence[int] | int) -> Tensor:
-    """Random keys, one per row: int64 [B] for row numbers [B], a scalar for an integer row."""
+def keys(seed: int, purpose: int, step: int | Tensor, rows: Tensor | Sequence[int] | int) -> Tensor:
+    """Random keys, one per row: int64 [B] for row numbers [B], a scalar for an integer row; `step` may be [B] too."""
     rows = torch.as_tensor(rows, dtype=torch.int64)
     key = torch.zeros_like(rows)
     for value in (seed, purpose, step):

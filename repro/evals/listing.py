@@ -12,6 +12,7 @@ from repro.evals.likelihood.estimator_presets import ESTIMATORS
 from repro.evals.perplexity.catalogue import read_catalogue
 from repro.evals.published.suite_group import is_suite_group
 from repro.evals.suites import SUITES, read_suite
+from repro.samplers.lookahead import STATES
 from repro.samplers.presets import LOGITS_PROCESSORS, PRESETS, SOURCES
 
 Line = tuple[str, str, str]
@@ -37,9 +38,11 @@ def _samplers() -> list[Line]:
 
 
 def _processors() -> list[Line]:
-    return [
+    found = [
         (name, "+".join(sorted(each.processes())), SOURCES[name]) for name, each in LOGITS_PROCESSORS.items()
     ]
+    ahead = "last in a name: the same tokens in fewer rounds of forwards (docs/method.md#lookahead)"
+    return [*found, (f"lookahead:states={STATES}", "absorbing+left_to_right", ahead)]
 
 
 def _suites() -> list[Line]:

@@ -24,9 +24,9 @@ from repro.models.denoiser import Denoiser, Head, SelfConditioned, Soft
 from repro.models.fused_head import TokenLoss, fused_loss
 from repro.processes.prediction import Meaning
 
-Reach = Literal["causal", "onward", "block"]
-"""Which columns a forward with a KV cache recomputes: those written since the last forward ("causal"), the current
-block and all columns after it ("onward"), or the current block alone ("block")."""
+Reach = Literal["onward", "block"]
+"""Which columns a forward with an approximate KV cache recomputes: the current block and all columns after it
+("onward"), or the current block alone ("block")."""
 
 
 class Prediction:
@@ -133,6 +133,18 @@ class Prediction:
         assert isinstance(self._denoiser, SelfConditioned)
         return partial(self._denoiser.encode_given, some(self._signal))
 
+    def draft(self, features: Tensor) -> DraftPrediction:
+        """A prediction by the same network with given features [B, L, D]."""
+        return DraftPrediction(self._denoiser, features)
+
+    def draft_features(self, chosen: Tensor) -> Tensor:
+        """Features [n, L, D] from which the next tokens of n rows can be guessed, for B = m n tokens rows that hold m
+        states of each row, state by state: those of the state `chosen` [n] of each row, which has been forwarded."""
+        assert self._features is not None
+        n, device = len(chosen), self._features.device
+        states = self._features.view(-1, n, *self._features.shape[1:])
+        return states[chosen.to(device), torch.arange(n, device=device)]
+
     def token_forwards(self) -> Tensor:
         """Number of tokens of each row that have passed through the layers, padding not counted, [B] int64."""
         length = self._tokens.weights.shape[1] if isinstance(self._tokens, Soft) else self._tokens.shape[1]
@@ -169,13 +181,12 @@ class Prediction:
 
 
 class DecodingCache:
-    """KV cache of one decoding run of `rows` rows and `width` columns, with a record of which columns each forward must
-    recompute.
+    """KV cache of one decoding run of a bidirectional network, `rows` rows and `width` columns, with a record of which
+    columns each forward must recompute.
 
-    A causal network forwards the columns written since its last forward, which is exact. A bidirectional one forwards
-    the current block, with or without the columns after it (`reach`). It forwards every column when a block begins and
-    after `refresh` cached forwards (None: never within a block). In between, the cached keys and values of other
-    columns are stale, so this is an approximation (Fast-dLLM, arXiv 2505.22618; docs/method.md#fast-dllm).
+    A forward takes the current block, with or without the columns after it (`reach`), or every column when a block
+    begins and after `refresh` cached forwards (None: never within a block). In between, the cached keys and values of
+    other columns are stale, so this is an approximation (Fast-dLLM, arXiv 2505.22618; docs/method.md#fast-dllm).
     """
 
     def __init__(
@@ -183,7 +194,6 @@ class DecodingCache:
     ) -> None:
         self.reach, self.refresh = reach, refresh
         self.kv_cache = KVCache(rows, width)
-        self.computed_columns = 0  # of a causal network: columns before this one are cached
         self.forwards_since_refresh = torch.full((rows,), -1, dtype=torch.int64, device=device)
         """[B] number of cached forwards since every column was forwarded; -1: not yet in this block."""
 
@@ -199,10 +209,6 @@ class DecodingCache:
     def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
         """Forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row indices
         [b], columns to recompute); counts them as made."""
-        if self.reach == "causal":
-            assert need.all(), "a causal network writes one column in every row"
-            span, self.computed_columns = slice(self.computed_columns, window.start), window.start
-            return [(need.nonzero()[:, 0], span)]
         stale = self.forwards_since_refresh < 0
         if self.refresh is not None:
             stale = stale | (self.forwards_since_refresh >= self.refresh)
@@ -217,10 +223,7 @@ class DecodingCache:
 
 
 class CachedPrediction(Prediction):
-    """Lazy prediction in `window`, the columns of the current block, with the KV cache `cache` for other columns.
-
-    A causal network predicts the token of a column from the features one column before it.
-    """
+    """Lazy prediction in `window`, the columns of the current block, with the KV cache `cache` for other columns."""
 
     def __init__(
         self,
@@ -248,7 +251,7 @@ class CachedPrediction(Prediction):
         return self._features[where[:, self._window].to(self._features.device)]
 
     def _forward(self, rows: Tensor, span: slice) -> None:
-        device, causal = self._denoiser.device, self._cache.reach == "causal"
+        device = self._denoiser.device
         everything = len(rows) == len(self.forwarded)
         span = slice(max(0, span.start - self._denoiser.cache_left_context), span.stop)
 
@@ -260,12 +263,11 @@ class CachedPrediction(Prediction):
         fresh = self._encoder(lambda signal: some(signal[:, span]))(
             some(self._ids[:, span]),
             t=some(self._t[:, span]) if self._denoiser.time_conditioned else None,
-            attention=Mask(None if valid is None else some(valid), 1 if causal else self._attention.block),
+            attention=Mask(None if valid is None else some(valid), self._attention.block),
             positions=None if self._positions is None else some(self._positions[:, span]),
             kv_cache=kv_cache,
         )
-        shift = span.start + causal
-        found = fresh[:, self._window.start - shift : self._window.stop - shift]
+        found = fresh[:, self._window.start - span.start : self._window.stop - span.start]
         if everything:
             self._features = found
         else:
@@ -273,7 +275,121 @@ class CachedPrediction(Prediction):
                 self._features = found.new_zeros(len(self.forwarded), *found.shape[1:])
             self._features = self._features.index_copy(0, rows.to(device), found)
         self._token_count[rows] = span.stop - span.start if valid is None else valid[rows, span].sum(1)
-        self.refreshed[rows] = not causal and span.stop - span.start == kv_cache.columns
+        self.refreshed[rows] = span.stop - span.start == kv_cache.columns
 
     def token_forwards(self) -> Tensor:
         return self._token_count
+
+
+class CausalCache:
+    """Exact KV cache of one decoding run of a causal network, `rows` rows and `width` columns."""
+
+    def __init__(self, rows: int, width: int, device: torch.device) -> None:
+        self.kv_cache = KVCache(rows, width)
+        self.computed = torch.zeros(rows, dtype=torch.int64, device=device)
+        """[B] columns before this one have been forwarded."""
+
+    def begin_block(self) -> None:
+        """Nothing: what is cached stays exact."""
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Keep in the cache only the rows with the indices `rows` [n]."""
+        self.kv_cache.select_rows(rows)
+        self.computed = self.computed[rows]
+
+
+class CausalPrediction(Prediction):
+    """Lazy prediction of a causal network, which predicts the token of a column from the features one column before it.
+
+    `tokens` [B, L], B = m n, are m states of each of the n rows of `cache`, state by state, each state a prefix of the
+    next. One forward of the last state therefore gives the prediction of all m. It takes the columns that are not
+    cached and those that may have been written anew since: from the column before the first one requested.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor,
+        t: Tensor,
+        attention: Mask,
+        positions: Tensor | None,
+        cache: CausalCache,
+    ) -> None:
+        n = len(cache.computed)
+        valid = attention.valid
+        last = Mask(None if valid is None else valid[-n:], 1)
+        super().__init__(denoiser, tokens[-n:], t[-n:], last, None if positions is None else positions[-n:])
+        self._ids, self._cache = tokens[-n:], cache
+        self._first = self._stop = torch.zeros(n, dtype=torch.int64, device=t.device)
+        self._base = 0
+        self._token_count = torch.zeros(n, dtype=torch.int64, device=t.device)
+
+    def features(self, where: Tensor) -> Tensor:
+        """Features [N, D] for the N True entries of `where` [B, L], requested at once for all states."""
+        n, width = self._ids.shape
+        wanted = where.view(-1, n, width).any(0)
+        need = wanted.any(1) & ~self.forwarded
+        if need.any():
+            column = torch.arange(width, device=where.device)
+            self._first = torch.where(wanted, column, width).amin(1)
+            self._stop = torch.where(wanted, column, 0).amax(1)
+            self._forward_all(need)
+        self.forwarded = self.forwarded | need
+        if self._features is None:
+            return self.head().weight.new_empty(0, self.head().weight.shape[1])
+        rows, columns = where.to(self._features.device).nonzero(as_tuple=True)
+        return self._features[rows % n, columns - self._base]
+
+    def _forward_all(self, need: Tensor) -> None:
+        """Forward the rows `need` [n] bool, those with the same columns together."""
+        start = torch.minimum(self._cache.computed, self._first - 1)
+        spans = torch.stack([start, self._first, self._stop], 1)
+        self._base = int(self._first[need].min())
+        columns = int(self._stop[need].max()) + 1 - self._base
+        for span in spans[need].unique(dim=0):
+            rows = (need & (spans == span).all(1)).nonzero()[:, 0]
+            begin, first, stop = span.tolist()
+            fresh = self._forward(rows, slice(max(0, begin - self._denoiser.cache_left_context), stop))
+            if self._features is None:
+                self._features = fresh.new_zeros(len(need), columns, fresh.shape[2])
+            found = fresh[:, first - 1 - stop :]
+            self._features[rows.to(fresh.device), first - self._base : stop + 1 - self._base] = found
+        self._cache.computed = torch.where(need, self._stop, self._cache.computed)
+
+    def _forward(self, rows: Tensor, span: slice) -> Tensor:
+        device, kv_cache = self._denoiser.device, self._cache.kv_cache
+        everything = len(rows) == len(self.forwarded)
+
+        def some(values: Tensor) -> Tensor:
+            return (values if everything else values[rows]).to(device)
+
+        valid = self._attention.valid
+        kv_cache.span, kv_cache.rows = span, None if everything else rows.to(device)
+        self._token_count[rows] = span.stop - span.start if valid is None else valid[rows, span].sum(1)
+        return self._encoder(lambda signal: some(signal[:, span]))(
+            some(self._ids[:, span]),
+            t=some(self._t[:, span]) if self._denoiser.time_conditioned else None,
+            attention=Mask(None if valid is None else some(valid), 1),
+            positions=None if self._positions is None else some(self._positions[:, span]),
+            kv_cache=kv_cache,
+        )
+
+    def draft_features(self, chosen: Tensor) -> Tensor:
+        """Features [n, L, D] for guesses: of each column the latest ones, which are of a rejected state after `chosen`;
+        columns after the last one forwarded take its features."""
+        assert self._features is not None
+        n, width = self._ids.shape
+        column = torch.arange(width, device=self._stop.device)
+        nearest = (torch.minimum(column, self._stop[:, None]) - self._base).clamp_min(0)
+        return self._features[torch.arange(n)[:, None], nearest.to(self._features.device)]
+
+    def token_forwards(self) -> Tensor:
+        return self._token_count
+
+
+class DraftPrediction(Prediction):
+    """A prediction with given `features` [B, L, D], from which tokens are guessed without a forward."""
+
+    def __init__(self, denoiser: Denoiser, features: Tensor) -> None:
+        self._denoiser, self._features = denoiser, features
+        self.forwarded = torch.ones(len(features), dtype=torch.bool, device=denoiser.home)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from repro.processes.prediction import Predict
 
 
+OPEN = -1
+"""The id of a position that is not written yet. No network reads it: it comes after all that a forward reads."""
+
+
 @part
 class LeftToRight(Process):
     """Autoregressive factorisation of the whole row: each token given BOS and the tokens before it."""
@@ -28,6 +32,9 @@ class LeftToRight(Process):
 
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:
         return tuple(range(vocabulary.size, vocabulary.total))
+
+    def open(self, ids: Tensor, active: Tensor, vocabulary: Vocabulary) -> Tensor:
+        return active & (ids == OPEN)
 
     def inputs(self, x0: Tensor, vocabulary: Vocabulary) -> Tensor:
         """BOS and all but the last token of x0 [B, L], [B, L]; ValueError where the data source has no BOS."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from repro.core.files import RESULTS
 from repro.core.stats import wilson
 from repro.results.store import collect, one_protocol, summarise, to_frame
-from repro.results.tables import perplexities, speed, speed_text, text_quality
+from repro.results.tables import lookahead, perplexities, speed, speed_text, text_quality
 from repro.results.tables.text import csv_text, measured
 from repro.results.versions import latest
 
@@ -212,6 +212,7 @@ def tables(raw: Path) -> dict[str, str]:
     for name, numbers, text in (
         ("speed", speed.speeds(newest), speed_text.speeds),
         ("parallelism", speed.curves(newest), speed_text.curves),
+        ("lookahead", lookahead.rows(newest), lookahead.markdown),
     ):
         files[f"{name}.md"] = text(numbers)
         files[f"{name}.csv"] = csv_text(numbers)

@@ -76,11 +76,14 @@ def steps(
     """Decode step by step: yields the decoder and the batch (`Frame`) after each step of an unfinished block.
 
     `confidence`: whether frames hold the probability of each written token; this runs the output head at these
-    positions once more. All other arguments, and the ValueError, are those of `decode`.
+    positions once more; ValueError for a sampler that looks ahead. All other arguments, and the other ValueErrors, are
+    those of `decode`.
     """
     from repro.samplers.draws import Stream
 
     decoder = Decoder(denoiser, process, sampler, plan, prompts)
+    if confidence and sampler.capabilities.looks_ahead:
+        raise ValueError("a trace shows one step at a time, lookahead takes several; leave out +lookahead")
     rows = torch.tensor(list(names), dtype=torch.int64, device=decoder.device)
     cost = Cost.empty(len(rows), decoder.device)
     with torch.no_grad():

@@ -30,7 +30,8 @@ class StepIndex(NamedTuple):
 class Cost:
     """Cost of decoding each of the B rows of a batch: int64 counts, [B] each.
 
-    `forwards`: forward passes; `further`: those beyond the first of a step (guidance, correction); `refreshes`: those
+    `forwards`: forward passes; `rounds`: forward passes one after another, those of several states of a row in one
+    batch counting once; `further`: those beyond the first of a step (guidance, correction); `refreshes`: those
     that recomputed the whole KV cache; `token_forwards`: tokens passed through the network, summed over forward passes
     (padding is not counted, so that a row's cost does not depend on the batch);
     `writes`: tokens written, revisions included; `filled`: undecided positions filled with the stop id because they
@@ -38,6 +39,7 @@ class Cost:
     """
 
     forwards: Tensor
+    rounds: Tensor
     further: Tensor
     refreshes: Tensor
     token_forwards: Tensor
@@ -51,13 +53,16 @@ class Cost:
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction], writes: Tensor) -> Cost:
-        """The cost of one step for n rows, from its predictions in order and the tokens it wrote per row, [n]."""
-        cost = cls.empty(len(writes), writes.device)
+        """The cost of one step for n rows, from its predictions in order, each of one state of every row or of m (state
+        by state), and the tokens it wrote per row, [n]."""
+        cost, n = cls.empty(len(writes), writes.device), len(writes)
         for number, made in enumerate(predictions):
-            cost.forwards += made.forwarded
-            cost.further += made.forwarded if number else 0
-            cost.refreshes += made.refreshed
-            cost.token_forwards += made.token_forwards()
+            forwards = made.forwarded.view(-1, n).sum(0)
+            cost.forwards += forwards
+            cost.rounds += forwards > 0
+            cost.further += forwards if number else 0
+            cost.refreshes += made.refreshed.view(-1, n).sum(0)
+            cost.token_forwards += made.token_forwards().view(-1, n).sum(0)
         cost.writes += writes
         return cost
 

@@ -10,11 +10,12 @@ row that the sampler remembers between steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from repro.core import rng
 from repro.core.lazy import torch
+from repro.processes.left_to_right import OPEN
 from repro.processes.process import Process, diffusion
 from repro.samplers.decoded import Cost, StepIndex, StepResult
 from repro.samplers.plan import Plan, check
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.models.denoiser import Denoiser
-    from repro.models.prediction import DecodingCache, Prediction
+    from repro.models.prediction import CausalCache, DecodingCache, Prediction
     from repro.samplers.draws import Draw
 
 
@@ -32,7 +33,8 @@ class Decoder:
     """Layout of a batch of prompts, and the methods that take single decoding steps.
 
     It stays constant during a decode: callers pass the current ids to each method. `ids` [B, L]: B prompts in L
-    columns, with the mask id (or 0) at padding and generated columns. `pad` [B]: columns of left padding. `start`:
+    columns, with the mask id at padding and generated columns (left-to-right model: 0, and OPEN where nothing is
+    written yet). `pad` [B]: columns of left padding. `start`:
     first generated column; `width`: L.
 
     Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be combined.
@@ -69,7 +71,8 @@ class Decoder:
         self.pad = torch.tensor([self.start - len(prompt) for prompt in prompts], device=self.device)
         # padding never reaches the output, whatever its id: attention hides it
         filler = vocabulary.mask if vocabulary.mask is not None else 0
-        rows = [[filler] * (self.start - len(p)) + list(p) + [filler] * plan.gen_length for p in prompts]
+        blank = OPEN if self.causal else filler
+        rows = [[filler] * (self.start - len(p)) + list(p) + [blank] * plan.gen_length for p in prompts]
         self.ids = torch.tensor(rows, dtype=torch.int64, device=self.device)
         self.column = torch.arange(self.width, device=self.device)
 
@@ -118,22 +121,50 @@ class Decoder:
         batch, or all copies of its single prompt); `caches`: KV caches, updated in place (None: nothing is
         cached between steps). No other argument is modified.
         """
-        block, i, steps = at
         pad = self._padding(ids) if pad is None else pad
-        undecided = self.undecided(ids, block)
-        if self.causal:
-            undecided = self._columns(ids, self.window(block).start + i, self.window(block).start + i + 1)
-        t = torch.full((len(ids),), self.sampler.time(i, steps), dtype=torch.float64, device=self.device)
-        s = torch.full_like(t, self.sampler.time(i + 1, steps))
-        length = self.plan.block_length
+        if caches is None and self.causal:
+            caches = DecodingCaches(self, len(ids))
         predictions: list[Prediction] = []
+
+        def later(ids: Tensor, step: Tensor, prediction: Prediction | None) -> State:
+            rows = torch.arange(len(ids), device=ids.device) % len(pad)
+            if prediction is None:
+                predictions.clear()  # the prediction of the present state was not read: it is one of `ids`
+            return self._state(
+                ids, at, step, draw.ahead(rows, step - at.step), pad[rows], forward, prediction
+            )
 
         def forward(ids: Tensor, t: Tensor) -> Prediction:
             cache = None if caches is None else caches[len(predictions)]
-            predictions.append(self.prediction(ids, at, t, pad, cache))
+            padding = pad.repeat(len(ids) // len(pad))
+            predictions.append(self.prediction(ids, at, t, padding, cache))
             return predictions[-1]
 
-        state = State(
+        step = torch.full((len(ids),), at.step, dtype=torch.int64, device=self.device)
+        state = self._state(ids, at, step, draw, pad, forward, None)
+        state.memory, state._later = memory, later
+        after = self.sampler.step(state)
+        cost = Cost.of(predictions, (after != ids).sum(1))
+        return StepResult(after, state.memory, cost, predictions[0], state.t)
+
+    def _state(
+        self,
+        ids: Tensor,
+        at: StepIndex,
+        step: Tensor,
+        draw: Draw,
+        pad: Tensor,
+        forward: Callable[[Tensor, Tensor], Prediction],
+        prediction: Prediction | None,
+    ) -> State:
+        """The sampler's input for ids [n, L] in the block of `at`, of which each row has taken `step` [n] steps."""
+        block, i, steps = at
+        length = self.plan.block_length
+        undecided = self.undecided(ids, block)
+        if self.causal:
+            undecided = undecided & (undecided.cumsum(1) == 1)
+        t, s = self._times(step, steps), self._times((step + 1).clamp_max(steps), steps)
+        return State(
             ids=ids,
             active=self._block(ids, block),
             undecided=undecided,
@@ -144,19 +175,22 @@ class Decoder:
             step=i,
             steps=steps,
             process=self.process,
-            prediction=forward(ids, t),
-            memory=memory,
+            prediction=forward(ids, t) if prediction is None else prediction,
+            memory=None,
             _draw=draw,
             _pad=pad,
             _forward=forward,
             prompt=self._columns(ids, 0, self.start),
         )
-        after = self.sampler.step(state)
-        cost = Cost.of(predictions, (after != ids).sum(1))
-        return StepResult(after, state.memory, cost, predictions[0], t)
+
+    def _times(self, step: Tensor, steps: int) -> Tensor:
+        """The sampler's times [n] float64 after `step` [n] of a block's `steps` steps."""
+        numbers, which = step.unique(return_inverse=True)
+        times = [self.sampler.time(number, steps) for number in numbers.tolist()]
+        return torch.tensor(times, dtype=torch.float64, device=self.device)[which]
 
     def prediction(
-        self, ids: Tensor, at: StepIndex, t: Tensor, pad: Tensor, cache: DecodingCache | None
+        self, ids: Tensor, at: StepIndex, t: Tensor, pad: Tensor, cache: DecodingCache | CausalCache | None
     ) -> Prediction:
         """The network's prediction for ids [n, L], computed when first read.
 
@@ -164,19 +198,17 @@ class Decoder:
         padding of these rows; `cache`: KV cache of the other columns (None: all columns go through the network).
         """
         from repro.models.attention import Mask
-        from repro.models.prediction import CachedPrediction, Prediction
+        from repro.models.prediction import CachedPrediction, CausalCache, CausalPrediction, Prediction
 
         window, padded = self.window(at.block), bool(self.pad.any())
-        if self.causal:
-            window = slice(window.start + at.step, window.start + at.step + 1)
         mask = Mask(self.column >= pad[:, None] if padded else None)
         positions = (self.column - pad[:, None]).clamp_min(0) if padded or cache is not None else None
         times = (self.column >= window.start).to(t.dtype).expand(ids.shape).clone()
         times[:, window] = t[:, None]
-        if cache is None and self.causal:
-            cache = DecodingCaches(self, len(ids))[0]
         if cache is None:
             return Prediction(self.denoiser, ids, times, mask, positions)
+        if isinstance(cache, CausalCache):
+            return CausalPrediction(self.denoiser, ids, times, mask, positions, cache)
         return CachedPrediction(self.denoiser, ids, times, mask, positions, cache, window)
 
     def undecided(self, ids: Tensor, block: int) -> Tensor:
@@ -199,23 +231,17 @@ class Decoder:
         found = torch.zeros_like(ids, dtype=torch.bool)
         for stop in self.plan.stop_ids():
             found |= ids == stop
-        found &= self._reached(ids, at)
+        found &= self._columns(ids, self.start, self.window(at.block).stop)
         first = torch.where(found, self.column, self.width).amin(1)
-        if self.causal or at.step + 1 == at.steps:
+        if at.step + 1 == at.steps:
             return first < self.width, first
         before = self.undecided(ids, at.block) & (self.column < first[:, None])
         return (first < self.width) & ~before.any(1), first
 
     def written(self, ids: Tensor, at: StepIndex) -> Tensor:
         """Generated positions that hold a final token after the step `at`, [n, L] bool."""
-        reached = self._reached(ids, at)
-        return reached if self.causal or at.step + 1 == at.steps else reached & ~self.undecided(ids, at.block)
-
-    def _reached(self, ids: Tensor, at: StepIndex) -> Tensor:
-        """Generated positions up to the end of the current block (left-to-right model: up to the position written at
-        this step), [n, L] bool."""
-        window = self.window(at.block)
-        return self._columns(ids, self.start, window.start + at.step + 1 if self.causal else window.stop)
+        reached = self._columns(ids, self.start, self.window(at.block).stop)
+        return reached if at.step + 1 == at.steps else reached & ~self.undecided(ids, at.block)
 
     def _block(self, ids: Tensor, block: int) -> Tensor:
         window = self.window(block)
@@ -240,17 +266,19 @@ class DecodingCaches:
 
     def __init__(self, decoder: Decoder, rows: int) -> None:
         self.decoder, self.rows = decoder, rows
-        self.caches: dict[int, DecodingCache] = {}
+        self.caches: dict[int, DecodingCache | CausalCache] = {}
 
-    def __getitem__(self, forward: int) -> DecodingCache:
+    def __getitem__(self, forward: int) -> DecodingCache | CausalCache:
         """The KV cache of a step's forward pass number `forward` (from 0), created when first needed."""
-        from repro.models.prediction import DecodingCache
+        from repro.models.prediction import CausalCache, DecodingCache
 
         if forward not in self.caches:
-            policy = self.decoder.plan.cache_policy()
-            reach, refresh = ("causal", None) if policy is None else (policy.reach, policy.refresh)
-            width, device = self.decoder.width, self.decoder.device
-            self.caches[forward] = DecodingCache(self.rows, width, reach, refresh, device)
+            policy, width, device = self.decoder.plan.cache_policy(), self.decoder.width, self.decoder.device
+            self.caches[forward] = (
+                CausalCache(self.rows, width, device)
+                if policy is None
+                else DecodingCache(self.rows, width, policy.reach, policy.refresh, device)
+            )
         return self.caches[forward]
 
     def begin_block(self) -> None:

@@ -12,7 +12,7 @@ same purpose at the same position. Shapes: B rows of the batch, N draws, C possi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from repro.core import rng
 
 Outcome = tuple[int, int, int]
 """(purpose, index, position): identifies a draw within one row and one decoding step."""
+Name = tuple[int, ...]
+"""Identifies a draw within one row: an `Outcome`, or an `Outcome` with the decoding step before it."""
 
 
 class Draw(Protocol):
@@ -42,15 +44,20 @@ class Draw(Protocol):
         """
         ...
 
+    def ahead(self, rows: Tensor, steps: Tensor) -> Draw:
+        """The source of a batch of n rows whose row i draws as row `rows[i]` of this batch does `steps[i]` decoding
+        steps later; both [n] int64."""
+        ...
+
 
 class Stream:
     """Source of pseudo-random draws, each a function of `seed` and its key.
 
     `names` [B]: a number per row of the batch, part of the row's keys; rows with different numbers have independent
-    draws. `step`: number of the decoding step.
+    draws. `step`: number of the decoding step, or [B] one per row.
     """
 
-    def __init__(self, seed: int, names: Tensor, step: int) -> None:
+    def __init__(self, seed: int, names: Tensor, step: int | Tensor) -> None:
         self.seed, self.names, self.step = seed, names, step
 
     def __call__(
@@ -59,19 +66,26 @@ class Stream:
         return rng.choose(probabilities, self.uniform(purpose, rows, positions, index))
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
-        keys = rng.keys(self.seed, purpose, self.step, self.names[rows])
+        step = self.step if isinstance(self.step, int) else self.step[rows]
+        keys = rng.keys(self.seed, purpose, step, self.names[rows])
         return rng.uniform(rng.fold(rng.fold(keys, index), positions))
+
+    def ahead(self, rows: Tensor, steps: Tensor) -> Stream:
+        return Stream(self.seed, self.names[rows], self.step + steps)
 
 
 class Unknown(Exception):
-    """Raised by `Script` for N draws that have no scripted outcome.
+    """Raised by `Script` and `Intervals` for draws whose outcomes are not scripted.
 
-    `names`: which draws they are; `rows`: their rows in the batch; `probabilities`: of their outcomes, [N, C].
+    `names`: which draws they are; `rows`: their rows in the batch; `choices`: what each may be scripted to be, with the
+    conditional probabilities.
     """
 
-    def __init__(self, names: Sequence[Outcome], rows: Sequence[int], probabilities: Tensor) -> None:
+    def __init__(
+        self, names: Sequence[Name], rows: Sequence[int], choices: Sequence[Sequence[tuple[Any, float]]]
+    ) -> None:
         super().__init__("draws without a scripted outcome")
-        self.names, self.rows, self.probabilities = names, rows, probabilities
+        self.names, self.rows, self.choices = names, rows, choices
 
 
 class Script:
@@ -80,19 +94,19 @@ class Script:
     Raises Unknown, with the draws concerned, where a script has no outcome.
     """
 
-    def __init__(self, scripts: Sequence[dict[Outcome, int]]) -> None:
+    def __init__(self, scripts: Sequence[dict[Name, Any]]) -> None:
         self.scripts = scripts
 
     def __call__(
         self, probabilities: Tensor, purpose: int, rows: Tensor, positions: Tensor, index: int
     ) -> Tensor:
-        names = [(purpose, index, int(p)) for p in positions]
+        names: list[Outcome] = [(purpose, index, int(p)) for p in positions]
         known = [self.scripts[r].get(name) for r, name in zip(rows.tolist(), names, strict=True)]
         missing = [n for n, outcome in enumerate(known) if outcome is None]
         if missing:
-            raise Unknown(
-                [names[n] for n in missing], [int(rows[n]) for n in missing], probabilities[missing]
-            )
+            laws = [probabilities[n] / probabilities[n].sum() for n in missing]
+            choices = [list(enumerate(law.tolist())) for law in laws]
+            raise Unknown([names[n] for n in missing], [int(rows[n]) for n in missing], choices)
         return torch.tensor(known, dtype=torch.int64)
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
@@ -100,3 +114,64 @@ class Script:
             "this sampler draws uniform numbers, which have no outcomes to enumerate; its exact distribution"
             " can only be computed for a network that does not read the time"
         )
+
+    def ahead(self, rows: Tensor, steps: Tensor) -> Draw:
+        raise ValueError("a script holds one step; a sampler that looks ahead is enumerated by `Intervals`")
+
+
+class Intervals:
+    """Source of draws by inverse CDF whose uniform numbers are known up to an interval, so that one number may be drawn
+    from twice, with other probabilities, as lookahead does.
+
+    `scripts[row]` maps the draws of a row, by (step, purpose, index, position), to intervals (low, high), those of
+    other draws being (0, 1). `rows`, `steps` [n]: this batch's rows in `scripts` and their decoding steps.
+
+    Raises Unknown, with the draws concerned, where an interval holds several outcomes.
+    """
+
+    def __init__(
+        self, scripts: Sequence[dict[Name, tuple[float, float]]], rows: Tensor, steps: Tensor
+    ) -> None:
+        self.scripts, self.rows, self.steps = scripts, rows, steps
+
+    def __call__(
+        self, probabilities: Tensor, purpose: int, rows: Tensor, positions: Tensor, index: int
+    ) -> Tensor:
+        sources = self.rows[rows].tolist()
+        steps = self.steps[rows].tolist()
+        names = [(k, purpose, index, p) for k, p in zip(steps, positions.tolist(), strict=True)]
+        ends = (probabilities.cumsum(-1) / probabilities.sum(-1, keepdim=True)).tolist()
+        found = [
+            _pieces(self.scripts[row].get(name, (0.0, 1.0)), each)
+            for row, name, each in zip(sources, names, ends, strict=True)
+        ]
+        several = {(sources[n], names[n]): n for n, pieces in enumerate(found) if len(pieces) > 1}
+        if several:
+            choices = []
+            for n in several.values():
+                total = sum(high - low for _, low, high in found[n])
+                choices.append([((low, high), (high - low) / total) for _, low, high in found[n]])
+            raise Unknown([name for _, name in several], [row for row, _ in several], choices)
+        return torch.tensor([pieces[0][0] for pieces in found], dtype=torch.int64)
+
+    def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
+        raise ValueError("a uniform number has no outcomes to enumerate")
+
+    def ahead(self, rows: Tensor, steps: Tensor) -> Intervals:
+        return Intervals(self.scripts, self.rows[rows], self.steps[rows] + steps)
+
+
+def _pieces(interval: tuple[float, float], ends: Sequence[float]) -> list[tuple[int, float, float]]:
+    """The outcomes of a draw whose uniform number lies in `interval`, each with the part of the interval that gives it;
+    `ends`: cumulative probabilities. Parts that rounding alone makes are left out."""
+    found, start = [], 0.0
+    for outcome, end in enumerate(ends):
+        low, high = max(interval[0], start), min(interval[1], end)
+        if high - low > ROUNDING:
+            found.append((outcome, low, high))
+        start = end
+    return found
+
+
+ROUNDING = 1e-13
+"""Width of an interval between two roundings of one cumulative probability."""

@@ -17,7 +17,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repro.core.lazy import torch
 from repro.processes.process import Process
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.models.denoiser import Denoiser
-    from repro.samplers.draws import Draw, Outcome, Unknown
+    from repro.samplers.draws import Draw, Name, Unknown
 
 
 def law(
@@ -52,12 +52,16 @@ def laws(
 ) -> Iterator[dict]:
     """Exact distributions of the generated ids, {tuple of ids: probability}: at time t = 1, then after each step.
 
-    Before the last step the tuples contain mask ids or noise tokens.
+    Before the last step the tuples contain mask ids or noise tokens. Of a sampler that looks ahead there is only the
+    last one, as its steps share their draws.
     """
     decoder = Decoder(denoiser, process, sampler, plan, [prompt])
     assert not decoder.causal or denoiser.vocabulary.first >= 0
     states = States(decoder.ids, None, torch.ones(1, dtype=torch.float64))
     with torch.no_grad():
+        if sampler.capabilities.looks_ahead:
+            yield _written(decoder, _joint(decoder, states))
+            return
         states = _enumerate(lambda ids, memory, draw: (decoder.begin(draw, ids), memory), states)
         states = states._replace(memory=sampler.start(states.ids))
         yield _written(decoder, states)
@@ -99,7 +103,7 @@ def _enumerate(step: Step, states: States) -> States:
     from repro.samplers.draws import Script, Unknown
 
     ids, memory, weights = states
-    scripts: list[dict[Outcome, int]] = [{} for _ in range(len(ids))]
+    scripts: list[dict[Name, Any]] = [{} for _ in range(len(ids))]
     while True:
         try:
             after, new_memory = step(ids, memory, Script(scripts))
@@ -119,24 +123,45 @@ def _enumerate(step: Step, states: States) -> States:
     )
 
 
+def _joint(decoder: Decoder, states: States) -> States:
+    """The possible states at the end, with their probabilities, of a sampler that draws from one uniform number in
+    several steps: all steps are rerun until every draw of every step has one outcome."""
+    from repro.samplers.draws import Intervals, Unknown
+
+    start, _, weights = states
+    scripts: list[dict[Name, Any]] = [{} for _ in range(len(start))]
+    while True:
+        ids, memory = start.expand(len(scripts), -1), None
+        draw = Intervals(scripts, torch.arange(len(scripts)), torch.zeros(len(scripts), dtype=torch.int64))
+        try:
+            for number, at in enumerate(decoder.schedule()):
+                if not decoder.decided(ids, at.block).all():
+                    now = draw.ahead(draw.rows, torch.full_like(draw.steps, number))
+                    ids, memory, *_ = decoder.advance(ids, memory, at, now)
+            return States(ids, None, weights)
+        except Unknown as unknown:
+            source, scripts, chances = _extended(unknown, scripts)
+            weights = weights[source] * chances
+
+
 def _extended(
-    unknown: Unknown, scripts: list[dict[Outcome, int]]
-) -> tuple[Tensor, list[dict[Outcome, int]], Tensor]:
+    unknown: Unknown, scripts: list[dict[Name, Any]]
+) -> tuple[Tensor, list[dict[Name, Any]], Tensor]:
     """All combinations of outcomes of the draws in `unknown`, each as an extended script.
 
     Returns, per extended script: index of the state that it extends [n], the script itself, and the probability of the
     added outcomes [n].
     """
-    missing: dict[int, list[tuple[Outcome, Tensor]]] = {}
-    for name, row, p in zip(unknown.names, unknown.rows, unknown.probabilities, strict=True):
-        missing.setdefault(row, []).append((name, p / p.sum()))
+    missing: dict[int, list[tuple[Name, Sequence[tuple[Any, float]]]]] = {}
+    for name, row, choices in zip(unknown.names, unknown.rows, unknown.choices, strict=True):
+        missing.setdefault(row, []).append((name, choices))
     source, extended, chances = [], [], []
     for row, script in enumerate(scripts):
-        draws = missing.get(row, [])
-        for outcomes in itertools.product(*[range(len(p)) for _, p in draws]):
-            chance = math.prod(float(p[o]) for (_, p), o in zip(draws, outcomes, strict=True))
+        names = [name for name, _ in missing.get(row, [])]
+        for outcomes in itertools.product(*[choices for _, choices in missing.get(row, [])]):
+            chance = math.prod(p for _, p in outcomes)
             if chance > 0:
                 source.append(row)
-                extended.append(script | {name: o for (name, _), o in zip(draws, outcomes, strict=True)})
+                extended.append(script | dict(zip(names, (outcome for outcome, _ in outcomes), strict=True)))
                 chances.append(chance)
     return torch.tensor(source), extended, torch.tensor(chances, dtype=torch.float64)

@@ -101,6 +101,8 @@ class ProcessedSampler(Sampler):
     def __post_init__(self) -> None:
         base, processor = self.innermost, self.shape
         name, inner = registry.part_name(type(processor)), registry.part_name(type(base))
+        if base.capabilities.looks_ahead:
+            raise ValueError(f"{name} changes the rule that {inner} runs: write +{name} before +{inner}")
         if isinstance(self.rule, ProcessedSampler) and isinstance(self.rule.shape, Guided):
             raise ValueError(
                 f"guided combines the network's own logits: write +guided before +{name} in the sampler's name"

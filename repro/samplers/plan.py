@@ -117,6 +117,11 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
             f"a left-to-right model always uses an exact KV cache; leave out the cache"
             f" {registry.part_name(type(cache))!r}"
         )
+    if cache is not None and capabilities.looks_ahead:
+        raise ValueError(
+            f"{name} gives the output of decoding without a cache; leave out the cache"
+            f" {registry.part_name(type(cache))!r}"
+        )
     if cache is not None and cache.refresh is not None and cache.refresh < 1:
         raise ValueError(
             f"refresh={cache.refresh}: the KV cache is recomputed after this many forward passes; give 1 or more,"

@@ -3,6 +3,7 @@
 python -m repro.evals list samplers              lists all names
 low_confidence:temperature=1.0                   a changed preset; tables show it under this name
 low_confidence+guided:scale=1.0+nucleus:p=0.9    a sampler with two logits processors, which act from left to right
+random:temperature=1.0+lookahead:states=8        the same output, fewer rounds of forwards (`repro.samplers.lookahead`)
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from repro.core.parts import Part
 from repro.samplers.ancestral import Ancestral
 from repro.samplers.corrector import Anywhere, Corrected, Doubtful
 from repro.samplers.logits_processors import LogitsProcessor, ProcessedSampler
+from repro.samplers.lookahead import STATES, Lookahead
 from repro.samplers.psi import ConstantSigma, Kappa, MaxCapped, MaxRescaled, Psi, PurePosterior
 from repro.samplers.sampler import Sampler
 from repro.samplers.tail import DrawnRemoval, GreedyRemoval, HeldTimes, LinearTimes, Tail
@@ -99,16 +101,26 @@ SOURCES = {name: source for name, (_, source) in {**_SAMPLERS, **_PROCESSORS}.it
 
 def preset(name: str) -> Sampler:
     """The sampler with the name `PRESET+PROCESSOR+...`, where preset and logits processors are each `NAME` or
-    `NAME:field=value,field=value`, and the first processor acts first on the logits.
+    `NAME:field=value,field=value`, and the first processor acts first on the logits. With `+lookahead` or
+    `+lookahead:states=m` at the end it looks ahead.
 
     Raises ValueError for an unknown preset, logits processor or field, with the most similar valid name, and for a
     logits processor that would change nothing in the sampler.
     """
     base, *names = re.split(r"\+(?=[a-z_])", name)
+    if any(text.partition(":")[0] == "lookahead" for text in names[:-1]):
+        raise ValueError(f"{name}: lookahead comes last; write +lookahead at the end")
+    last = names.pop() if names and names[-1].partition(":")[0] == "lookahead" else None
     found = _derived(base, PRESETS, "preset")
     for processor in reversed([_derived(text, LOGITS_PROCESSORS, "logits processor") for text in names]):
         found = ProcessedSampler(shape=processor, rule=found)
-    return found
+    return found if last is None else _looking_ahead(found, last)
+
+
+def _looking_ahead(rule: Sampler, text: str) -> Sampler:
+    """`rule` with lookahead, whose number of states `text` may give: `lookahead` or `lookahead:states=m`."""
+    pins = parts.parse_overrides(split_pins(text.partition(":")[2])) if ":" in text else {}
+    return parts.derive(Lookahead(rule=rule, states=STATES), pins)
 
 
 def _derived(text: str, table: dict[str, P], kind: str) -> P:

@@ -55,6 +55,9 @@ class Capabilities:
     step, a sampler for which it does not is exact; one for which it does is biased."""
     follows: frozenset[Setting] = frozenset()
     """The optional settings of `State` that it respects; logits processors that set others raise ValueError."""
+    looks_ahead: bool = False
+    """Whether it forwards several states of a row at once, which approximate KV caches and logits processors around it
+    do not support."""
 
 
 Setting = Literal["quota", "order", "confidence"]
@@ -94,11 +97,21 @@ class State:
     """If above 0, `best` draws positions from softmax(score / order_temperature) instead of ranking them."""
     distrusted: tuple[int, ...] = ()
     """Ids whose confidence is set to 0, so that they are committed last."""
+    _later: Callable[[Tensor, Tensor, Prediction | None], State] | None = None
 
     def forward(self, ids: Tensor, t: Tensor) -> Prediction:
         """A further network prediction within this step, for other ids [B, L] at time t [B]; its forward passes are
         added to the cost."""
         return self._forward(ids, t)
+
+    def later(self, ids: Tensor, step: Tensor, prediction: Prediction | None = None) -> State:
+        """The state of m later ids of each of the B rows, state by state: [m B, L], of which `step` [m B] steps of the
+        block have been taken; its draws are those of these steps.
+
+        `prediction`: for these ids (None: the network's, in one batch). No further forward of the present step counts.
+        """
+        assert self._later is not None
+        return self._later(ids, step, prediction)
 
     def draw(self, probabilities: Tensor, purpose: int, where: Tensor, index: int = 0) -> Tensor:
         """One categorical draw per True entry of `where` [B, L] bool: [N] int64, from probabilities [N, C] float64 of N

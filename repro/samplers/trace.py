@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from repro.core import parts
+from repro.processes.left_to_right import OPEN
 
 if TYPE_CHECKING:
     from repro.model import Model
@@ -109,5 +110,5 @@ class Trace:
 
 
 def symbol(model: Model, token: int) -> str:
-    """The text of a token id; a middle dot for the mask id."""
-    return "·" if token == model.data.vocabulary().mask else model.data.decode([token])
+    """The text of a token id; a middle dot for the mask id and for a position that is not written yet."""
+    return "·" if token == OPEN or token == model.data.vocabulary().mask else model.data.decode([token])

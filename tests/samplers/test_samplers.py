@@ -40,7 +40,7 @@ from helpers.spaces import (
 from repro.core import rng
 from repro.models.attention import Mask
 from repro.models.denoiser import Denoiser
-from repro.models.prediction import CachedPrediction, DecodingCache
+from repro.models.prediction import CausalCache, CausalPrediction
 from repro.processes.process import Process
 from repro.processes.uniform import Uniform
 from repro.samplers.ancestral import Ancestral
@@ -580,16 +580,14 @@ def test_a_causal_cache_changes_nothing():
     )
     for prompt, row in zip(PROMPTS, ours.ids.tolist(), strict=True):
         ids = [bos, *prompt]
-        cache = DecodingCache(1, len(ids) + length, "causal", None, torch.device("cpu"))
+        cache = CausalCache(1, len(ids) + length, torch.device("cpu"))
         with torch.no_grad():
             for _ in range(length):
                 whole = clean_logits(network, torch.tensor(ids))[-1]
                 at, width = len(ids), len(prompt) + 1 + length
                 shown = torch.tensor([ids + [0] * (width - at)])
                 column = torch.arange(width)[None]
-                cached = CachedPrediction(
-                    network, shown, torch.zeros(1, width), Mask(), column, cache, slice(at, at + 1)
-                )
+                cached = CausalPrediction(network, shown, torch.zeros(1, width), Mask(), column, cache)
                 found = cached.logits(column == at)[0]
                 assert (found - whole)[: TOY.size].abs().max() < 1e-4
                 ids.append(int(whole.argmax()))

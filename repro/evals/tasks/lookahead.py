@@ -1,0 +1,104 @@
+"""Cost of lossless lookahead, and a check that it changes nothing: sequential forward passes per token, states and
+tokens forwarded, and the share of texts that equal those of one token at a time (docs/method.md#lookahead)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repro.core import rng
+from repro.core.parts import part
+from repro.data.corpus import prepared
+from repro.data.language import Language
+from repro.evals.decoding import decoded
+from repro.evals.task import Answer, Ask, Task, mean_metric, samples_digest
+from repro.evals.work_queue import WorkQueue
+from repro.model import Model
+from repro.samplers.lookahead import Lookahead
+
+if TYPE_CHECKING:
+    from repro.samplers.decoded import Decoded
+    from repro.samplers.plan import Plan
+    from repro.samplers.sampler import Sampler
+
+
+@part
+class LookaheadCost(Task):
+    """Decodes `rows` texts one token per step, and again with lookahead of each number of `states`.
+
+    A text continues a held-out row's part before its first candidate (position to be scored), which is empty where all
+    positions are candidates. Metrics for each number m of states: `rounds_m`, forward passes one after another per
+    token; `forwards_m`, states forwarded per token; `tokens_m`, tokens forwarded, relative to one token per step;
+    `equal_m`, the share of texts that are the same token for token.
+    """
+
+    rows: int
+    states: tuple[int, ...]
+    generates = True
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "reference": "one token per step, same draws",
+            "equal": "all tokens of a text",
+            "unit": "per token",
+        }
+
+    def gen_length(self, model: Model) -> int:
+        return model.data.row_length() - len(self._prompts(model, 1)[0])
+
+    def _prompts(self, model: Model, count: int) -> list[list[int]]:
+        if isinstance(
+            model.data, Language
+        ):  # all positions are candidates, and an exact denoiser needs no corpus
+            return [[]] * count
+        heldout = prepared(model.data).heldout
+        first = int(heldout.candidates.argmax(1).min())
+        rows = rng.permutation(0, rng.QUOTED, 1, len(heldout)).numpy()[:count]
+        return heldout.ids[rows, :first].astype(np.int64).tolist()
+
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        """Metrics of all numbers of states.
+
+        Raises ValueError for several tokens per step, and for a sampler that cannot look ahead.
+        """
+        assert ask.sampler is not None and ask.plan is not None
+        if ask.plan.steps != ask.plan.gen_length:
+            raise ValueError(
+                f"task {self.name!r} compares with one token per step; leave out steps={ask.plan.steps}"
+                f" (or give --tokens-per-step 1)"
+            )
+        onward = dataclasses.replace(ask.plan, steps=None)
+        ahead = {m: Lookahead(rule=ask.sampler, states=m) for m in self.states}
+        one = self._decoded(model, ask, work, ask.sampler, ask.plan)
+        found = {m: self._decoded(model, ask, work, rule, onward) for m, rule in ahead.items()}
+        work.join()
+        return Answer(
+            metrics=compared(one, found),
+            nfe=one.cost.forwards.double().mean().item(),
+            tokens_per_nfe=one.ids.numel() / float(one.cost.forwards.sum()),
+            tokens=one.ids.numel(),
+            samples=samples_digest(one.ids),
+        )
+
+    def _decoded(self, model: Model, ask: Ask, work: WorkQueue, sampler: Sampler, plan: Plan) -> Decoded:
+        prompts = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        names = range(len(prompts))
+        return decoded(work, model, sampler, plan, prompts, seed=ask.seed, names=names, batch=work.batch)
+
+
+def compared(one: Decoded, found: Mapping[int, Decoded]) -> dict[str, tuple[float, float | None, int]]:
+    """Metrics of `LookaheadCost`, name -> (mean over texts, standard error, number of texts).
+
+    `one`: texts decoded one token per step; `found`: the same with lookahead, by number of states.
+    """
+    length, metrics = one.ids.shape[1], {}
+    for m, each in found.items():
+        metrics[f"rounds_{m}"] = mean_metric(each.cost.rounds.double() / length)
+        metrics[f"forwards_{m}"] = mean_metric(each.cost.forwards.double() / length)
+        relative = each.cost.token_forwards.double() / one.cost.token_forwards
+        metrics[f"tokens_{m}"] = mean_metric(relative)
+        metrics[f"equal_{m}"] = mean_metric((each.ids == one.ids).all(1).double())
+    return metrics

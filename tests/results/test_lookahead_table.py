@@ -1,0 +1,58 @@
+"""The table of lossless lookahead: rows by number of states, and the best one by the stated rule."""
+
+from __future__ import annotations
+
+import msgspec
+from helpers.synthetic import question, record
+
+from repro.results.tables.lookahead import markdown, rows
+
+
+def cell(preset, numbers):
+    """A record; `numbers`: number of states -> (rounds per token, tokens forwarded)."""
+    metrics = {}
+    for m, (rounds, tokens) in numbers.items():
+        found = {"rounds": rounds, "forwards": tokens, "tokens": tokens, "equal": 1.0}
+        metrics |= {f"{name}_{m}": (value, 0.01, 500) for name, value in found.items()}
+    asked = question("llada@nano.sudoku")
+    asked = msgspec.structs.replace(
+        asked,
+        task={"part": "lookahead_cost", "name": "lookahead", "version": 1},
+        sampler={"part": preset, "version": 1},
+    )
+    return record(asked, metrics, recipe="llada@nano.sudoku", preset=preset)
+
+
+def test_the_best_takes_at_most_twice_the_tokens():
+    numbers = rows(
+        [
+            cell("random", {2: (0.6, 1.0), 8: (0.25, 1.75), 16: (0.2, 3.0)}),
+            cell("margin", {2: (0.8, 2.5), 8: (0.7, 4.0)}),
+        ]
+    )
+    assert list(zip(numbers.preset, numbers.states, numbers.best, strict=True)) == [
+        ("margin", 2, ""),
+        ("margin", 8, ""),
+        ("random", 2, ""),
+        ("random", 8, "*"),
+        ("random", 16, ""),
+    ]
+    line = next(line for line in markdown(numbers).splitlines() if "*" in line)
+    assert [part.strip() for part in line.strip("|").split("|")] == [
+        *(
+            "llada@nano.sudoku",
+            "random",
+            "8",
+            "4.00",
+            "0.250 ± 0.010",
+            "1.750 ± 0.010",
+            "1.75",
+            "1",
+            "*",
+            "500",
+        )
+    ]
+
+
+def test_no_records_say_how_to_make_them():
+    assert "--suite lookahead" in markdown(rows([]))
