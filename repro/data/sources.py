@@ -120,7 +120,7 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
             return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
     except ConnectionError:
         raise ConnectionError(f"cannot fetch {source} (no network)") from None
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         if "scripts are no longer supported" not in str(error):
             raise
         raise ValueError(

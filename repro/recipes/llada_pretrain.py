@@ -16,7 +16,7 @@ from repro.data.counted import Counted
 from repro.data.documents import Hub
 from repro.data.packed import Packed
 from repro.data.pretrained import Pretrained
-from repro.models.llama import Llama
+from repro.models.llama import LlamaFloat32Rope
 from repro.objectives.elbo import IndependentElbo
 from repro.objectives.lengths import RandomLength
 from repro.objectives.objective import RowGroup
@@ -51,7 +51,7 @@ RECIPE = Recipe(
         ),
         rows=561_523_438,  # arXiv 2502.09992 section 2.2: 2.3e12 tokens / 4,096, each seen once
     ),
-    backbone=Llama(
+    backbone=LlamaFloat32Rope(
         layers=32,  # arXiv 2502.09992 table 5
         width=4096,  # arXiv 2502.09992 table 5
         heads=32,  # arXiv 2502.09992 table 5

@@ -14,7 +14,7 @@ from repro.core.schedules import WarmupStableDecay
 from repro.data.corpus import UNRESOLVED
 from repro.data.dialogues import Dialogues
 from repro.hub.pretrained import PretrainedBackbone
-from repro.models.llama import Llama
+from repro.models.llama import LlamaFloat32Rope
 from repro.objectives.elbo import IndependentElbo
 from repro.objectives.lengths import ToLongest
 from repro.objectives.objective import RowGroup
@@ -43,7 +43,7 @@ RECIPE = Recipe(
         end=126_081,  # ML-GSAI/LLaDA@b7e6c35 generate.py:92: EOS
     ),
     backbone=PretrainedBackbone(
-        backbone=Llama(
+        backbone=LlamaFloat32Rope(
             layers=32,  # arXiv 2502.09992 table 5
             width=4096,  # arXiv 2502.09992 table 5
             heads=32,  # arXiv 2502.09992 table 5

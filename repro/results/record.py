@@ -2,7 +2,7 @@
 results.
 
     record = make_record(Question.read(data), labels, answer, measurements)
-    agree(record, again)
+    agree(record, again, path)
 
 The *question* of a record is the evaluation: everything that may change the result. Its `id` is the SHA-256 of its
 canonical JSON (sorted keys, no spaces), its `key` the same without the checkpoint's digest (same recipe, train seed and
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -258,13 +259,13 @@ def read_record(data: Any) -> Record:
     return record
 
 
-def agree(first: Record, second: Record) -> None:
+def agree(first: Record, second: Record, place: Path) -> None:
     """Raise ValueError, with the metric and both values, unless the results of two records of one evaluation are equal
-    up to rounding."""
+    up to rounding; `place`: file or folder of the second, for the message."""
     found = difference(first.answer.data(), second.answer.data())
     if found is not None:
         raise ValueError(
-            f"two results of evaluation {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in one "
-            f"numerics class differ: {found}; raise the version of the component that changed, or remove the stale "
+            f"{place}: two results of evaluation {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in "
+            f"one numerics class differ: {found}; raise the version of the component that changed, or remove the stale "
             "record"
         )

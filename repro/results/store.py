@@ -133,7 +133,7 @@ class Store:
         with locked(self.folder / ".lock"):
             same = [known for known in self.records() if _identity(known) == _identity(record)]
             for known in same:
-                agree(known, record)
+                agree(known, record, self.folder)
             if any(_timed_on(known) == _timed_on(record) for known in same):
                 return False
             _append(self.path(record), text(record))
@@ -190,7 +190,7 @@ def publish(source: Path, target: Path = RAW) -> Published:
                         f"{path}:{number}: {name!r} has an override of its recipe's settings, which no paper "
                         "table may contain; publish runs of recipes as they are registered"
                     )
-            agree(answers.setdefault(_identity(record), record), record)
+            agree(answers.setdefault(_identity(record), record), record, path)
             fit.append(record)
     if not fit:
         raise ValueError(

@@ -269,5 +269,5 @@ def test_parts_read_back_and_resolve(tmp_path):
         assert read(canonical(data)) == data
         assert UNRESOLVED not in str(canonical(derive(data, data.resolve())))
     for wrong in ({"length": 2}, {"batch": -1}):
-        with pytest.raises(ValueError, match=r"smallest is 3|not a number of documents"):
+        with pytest.raises(ValueError, match=r"smallest is 3|batch=-1: expected a number of 0 or more"):
             derive(data, wrong)

@@ -72,6 +72,7 @@ def _json(area: str, out: Path, world: str, file: str, argv: tuple[str, ...], **
 
 
 RIGHT = (
+    (r"ids", r"list"),  # an empty sample is left out, with its count
     (r"seed|step|pad_token_id|bos_token_id|eos_token_id|doc_id", r"0|1e9"),
     (r".*_eps|.*epsilon|rope_theta|.*rope_theta|dropout", r"1\.5|1e9|1e30|0"),
     (r"max_position_embeddings|max_sequence_length|model_length|n_positions", r"1e9"),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers.synthetic import NUMERICS, bound, law, question, record, store
@@ -133,7 +134,7 @@ def test_answers_agree_symmetrically():
     a, b = (record(question(), {"gap": (value, None, 8)}) for value in (0.2, 0.2001))
     for one, other in ((a, b), (b, a)):
         with pytest.raises(ValueError, match="two results"):
-            agree(one, other)
+            agree(one, other, Path("here.jsonl"))
 
 
 def test_publish_copies_once_and_refuses_the_whole_run_before_it_writes(tmp_path):

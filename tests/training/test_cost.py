@@ -59,9 +59,8 @@ def deeper(layers: int, kind: str) -> Denoiser:
     """The full recipe's network in bfloat16, with a quarter of its width and `layers` layers."""
     recipe = registry.recipe("duo" if kind == "modernbert" else "ar")
     pins = recipe.backbone.blank()
-    smaller = dataclasses.replace(pins, layers=layers, width=256, heads=4, ffn=pins.ffn // 4)
-    if isinstance(smaller, Llama):
-        smaller = dataclasses.replace(smaller, kv_heads=4)
+    shared = {"kv_heads": 4} if isinstance(pins, Llama) else {}
+    smaller = dataclasses.replace(pins, layers=layers, width=256, heads=4, ffn=pins.ffn // 4, **shared)
     role = Role(Sizes(ids=100, mask=None, bos=None, length=64), (), "x0_mean")
     return smaller.module(role, 0).bfloat16().train()
 

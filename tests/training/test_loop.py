@@ -287,7 +287,7 @@ def test_a_checkpoint_of_broken_json_or_an_unknown_format(run):
     state = run / "step_00000010" / "state.json"
     whole = state.read_text()
     state.write_text(whole[:100])
-    refused("state.json cannot be read", "mdlm", run, resume=True)
+    refused("state.json: not sound JSON", "mdlm", run, resume=True)
     state.write_text(whole.replace('"format": 1', '"format": 2'))
     refused(r"format 2; only format 1 is supported", "mdlm", run, resume=True)
     state.write_text(whole.replace('"batch": 8', '"batch": "8"'))

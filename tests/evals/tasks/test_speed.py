@@ -219,7 +219,7 @@ def test_useful_ids_are_those_of_the_text_before_its_end(writing):
 
 def test_pins_that_time_nothing_and_missing_metrics_raise(writing):
     model, task = writing
-    with pytest.raises(ValueError, match="repeats=0 times nothing"):
+    with pytest.raises(ValueError, match="repeats=0: expected a number above 0"):
         parts.derive(task, {"repeats": 0}).answer(model, asked())
     curve = TrainingCurve(name="training", points=4)
     with pytest.raises(ValueError, match="generates no texts"):

@@ -192,7 +192,7 @@ def test_rules_by_name():
         "bd4": "nearest is 'bd3'",
         "bd3:strid=3": "nearest is 'stride'",
         "bd3:stride=2048": "skips ids",
-        "duo:chunk=0": "not a positive number",
+        "duo:chunk=0": "chunk=0: expected a number above 0",
     }.items():
         with pytest.raises(ValueError, match=message):
             rule(name)

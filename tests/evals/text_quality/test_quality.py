@@ -95,7 +95,7 @@ def test_unreadable_windows_models_and_folders_raise(judge, model, tmp_path):
     with pytest.raises(ValueError, match="no judge 'nowhere'"):
         load_judge("nowhere")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="holds no causal LM"):
+    with pytest.raises(ValueError, match="not a causal LM with its tokenizer"):
         load_judge(tmp_path)
 
 
@@ -172,7 +172,7 @@ def test_a_judge_never_runs_code_of_its_folder(llama, tmp_path):
     }
     (copy / "config.json").write_text(json.dumps(config), "utf-8")
     (copy / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n", "utf-8")
-    with pytest.raises(ValueError, match="holds no causal LM"):
+    with pytest.raises(ValueError, match="not a causal LM with its tokenizer"):
         load_judge(copy)
     assert not (tmp_path / "ran").exists()
 
@@ -388,7 +388,7 @@ def without_engine(question):
         ('{"text": "a"}\n', [], "holds 1 samples"),
         ('{"text": "a"}\n{"txt": "a"}\n', [], ":2: neither text nor ids"),
         ('{"text": "a"}\n{"ids": [1]}\n', [], ":2: ids, and line 1 has text"),
-        ('{"text": "a"}\n{"text": 3}\n', [], ":2: Expected"),
+        ('{"text": "a"}\n{"text": 3}\n', [], ":2: expected"),
         ('{"ids": [1, 2, 3]}\n{"ids": [1]}\n', [], "1 of 2 samples have 2 or more ids; give at least two"),
         ('{"ids": [1]}\n{"ids": []}\n', [], "1 of 2 samples have 1 or more ids; give at least two"),
         ('{"ids": []}\n{"ids": []}\n', [], "no token of the samples is scored"),

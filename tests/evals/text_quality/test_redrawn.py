@@ -96,5 +96,5 @@ def test_its_protocol_is_the_published_one(task):
 
 @pytest.mark.parametrize("pins", [{"window": 0}, {"window": LENGTH}, {"tries": 0}])
 def test_fields_out_of_range_raise(task, pins):
-    with pytest.raises(ValueError, match="give 1"):
+    with pytest.raises(ValueError, match=r"give 1|expected a number above 0"):
         parts.derive(task, pins)
