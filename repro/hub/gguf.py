@@ -23,6 +23,7 @@ import numpy as np
 
 from repro.core.errors import nearest
 from repro.core.files import atomically, file_digest, runs
+from repro.core.reading import foreign
 from repro.hub import packaged
 from repro.hub.mapping import WHOLE
 
@@ -115,7 +116,7 @@ class Metadata:
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of a key, `default` if it is missing. 32-bit floats are read by their shortest decimal form."""
+        """The value of a key, `default` if it is missing."""
         field = self._fields.get(f"{self.architecture}.{key}", self._fields.get(key))
         return default if field is None else field
 
@@ -181,10 +182,8 @@ def _reader(path: Path) -> GGUFReader:
         from gguf import GGUFReader
     except ModuleNotFoundError:
         raise ValueError(f"{path}: GGUF files need the package gguf; pip install 'dlm-repro[gguf]'") from None
-    try:
+    with foreign(path, "GGUF file"):
         return GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OverflowError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is truncated or of an unknown format ({error}); copy it again") from None
 
 
 def _value(content: Any) -> Any:
@@ -196,6 +195,11 @@ def _tensors(path: Path, reader: GGUFReader, metadata: Metadata, to: Architectur
     """Every tensor of the file as float32 under the name that its authors' layout has for it."""
     heads = {"attn_q": metadata["attention.head_count"]}
     heads["attn_k"] = metadata.get("attention.head_count_kv", heads["attn_q"])
+    for part, count in heads.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(
+                f"{path}: {count!r} heads of {part} are no number of heads; convert the weights again"
+            )
     found: dict[str, np.ndarray] = {}
     for tensor in reader.tensors:
         values = _dequantised(path, tensor)
@@ -238,9 +242,10 @@ def _tokenizer(metadata: Metadata) -> Tokenizer:
         raise ValueError(
             f"{metadata.path}: tokenizer.ggml.pre {split!r} is not supported; {nearest(split, SPLITS)}"
         )
-    tokens = metadata["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
-    made = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
+    tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
+    with foreign(metadata.path, "GGUF file with a byte-level tokenizer"):
+        pairs = [tuple(merge.split(" ")) for merge in merges]
+        made = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, pairs))
     pattern = SPLITS[split]
     by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern in (None, "digits"))
     before = {None: [], "digits": [pre_tokenizers.Digits(individual_digits=True)]}.get(

@@ -90,13 +90,16 @@ class Backbone(Part):
         summed over layers."""
 
 
-def check_heads(width: int, heads: int) -> None:
+def check_heads(width: int, heads: int, kv_heads: int = 1) -> None:
+    """ValueError unless `heads` query heads of an even width make up `width`, and `kv_heads` divides them."""
     if heads < 1:
         raise ValueError(f"heads={heads} is not a number of attention heads; give 1 or more")
     if width % (2 * heads):
         raise ValueError(
             f"width={width} does not split into {heads} heads of an even width; give a multiple of {2 * heads}"
         )
+    if heads % kv_heads:
+        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; give a divisor of it")
 
 
 @part

@@ -32,9 +32,7 @@ class Llama(Backbone):
     init_deviation: float
 
     def __post_init__(self) -> None:
-        check_heads(self.width, self.heads)
-        if self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
+        check_heads(self.width, self.heads, self.kv_heads)
 
     def size(self, data: Data) -> Size:
         vocab_size = data.vocabulary().total
@@ -86,9 +84,7 @@ class Qwen2(Backbone):
     init_deviation: float
 
     def __post_init__(self) -> None:
-        check_heads(self.width, self.heads)
-        if self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
+        check_heads(self.width, self.heads, self.kv_heads)
 
     def size(self, data: Data) -> Size:
         kv_width = self.kv_heads * (self.width // self.heads)

@@ -176,7 +176,11 @@ class State:
         if self.order_temperature == 0:
             rank = full.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
             return where & (rank < count)
-        assert isinstance(count, int), "an order temperature needs a fixed number of positions"
+        if not isinstance(count, int):
+            raise ValueError(
+                f"order_temperature={self.order_temperature} needs a fixed number of positions a step; this rule"
+                " decides it itself, set it to 0"
+            )
         left = where
         for index in range(min(count, int(where.sum(1).max()))):
             scaled = full.masked_fill(~left, -torch.inf) / self.order_temperature

@@ -309,3 +309,30 @@ def test_rows_of_pairs_become_halves():
     """Rows (pair 0 first, second; pair 1 first, second) of one head of four features."""
     rows = np.arange(4, dtype=np.float32)[:, None]
     assert ours._halves(rows, 1)[:, 0].tolist() == [0, 2, 1, 3]
+
+
+def test_a_broken_tokenizer_or_head_count_is_one_line(tmp_path, tokenizer, monkeypatch):
+    """tokenizers raises a bare Exception for a merge of unknown tokens."""
+    folder = folder_of("llama", tmp_path / "llama", tokenizer)
+    file = write("llama", folder, tmp_path / "whole.gguf")
+    honest = ours._value
+    for wrong, says in (
+        (["no such"], "byte-level tokenizer"),
+        (0, "0 heads of attn_q"),
+        ("x", "'x' heads of attn_q"),
+    ):
+        kind = list if isinstance(wrong, list) else int
+
+        def value(content, wrong=wrong, kind=kind):
+            merges = (
+                kind is list
+                and isinstance(content, list)
+                and isinstance(content[0], str)
+                and " " in content[0]
+            )
+            return wrong if merges or (kind is int and content == 4) else honest(content)
+
+        monkeypatch.setattr(ours, "_value", value)
+        with pytest.raises(ValueError, match=says) as found:
+            ours.unpacked(file)
+        assert str(file) in str(found.value) and "\n" not in str(found.value)
