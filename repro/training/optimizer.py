@@ -43,17 +43,18 @@ class AdamW(Part):
 
 @part
 class Ema(Part):
-    """Exponential moving average of the float32 master weights, with decay min(decay, (1 + n)/(10 + n)) at optimizer
-    step n (docs/method.md#duo-hyperparameters).
-
-    Here n counts from 0, so the first decay is 1/10; s-sahoo/duo models/ema.py counts from 1 and begins with 2/11.
+    """Exponential moving average of the float32 master weights, with decay min(decay, (1 + n)/(10 + n)) at update n,
+    counted from 1, so that the first decay is 2/11 (s-sahoo/duo@7c9b498 models/ema.py:41-44;
+    docs/method.md#duo-hyperparameters).
     """
+
+    version = 2
 
     decay: float
 
     def rate(self, step: int) -> float:
-        """Decay of the average at optimizer step `step`, counted from 0."""
-        return min(self.decay, (1 + step) / (10 + step))
+        """Decay of the average after optimizer step `step`, counted from 0 (update number `step` + 1)."""
+        return min(self.decay, (2 + step) / (11 + step))
 
 
 def cast_to_bfloat16(network: nn.Module) -> None:

@@ -135,14 +135,14 @@ def test_bfloat16_weights_do_not_round_the_rotary_frequencies():
 
 
 def test_the_average_follows_its_formula(tmp_path):
-    """Decay min(decay, (1 + n)/(10 + n)) at update n (docs/method.md#duo-hyperparameters); in warm-up, update 0 changes
-    nothing."""
+    """Decay min(decay, (1 + n)/(10 + n)) at update n = 1, 2, ... (docs/method.md#duo-hyperparameters); in warm-up,
+    update 1 changes nothing."""
     out = go("mdlm", tmp_path, "ema.decay=0.9999", stop=2)
     saved = checkpoints.steps_in(out)[-1]
     start = dict(toy("mdlm").network(3).named_parameters())
     weights, average = load_file(saved / "model.safetensors"), load_file(saved / "ema.safetensors")
     for name, tensor in average.items():
-        expected = 2 / 11 * start[name].data + 9 / 11 * weights[name]
+        expected = 3 / 12 * start[name].data + 9 / 12 * weights[name]
         torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=0)
 
 
