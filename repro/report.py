@@ -3,8 +3,8 @@
 python -m repro.report [--raw DIR] [--out DIR]      # write them
 python -m repro.report --check                      # exit code 1 if a written table is out of date
 
-The tables certificates.* and controls.* are made from results/certificates (`--certificates`), and reproduction.* from
-the committed records, results/reruns and results/half_trained.
+The tables certificates.* and controls.* are made from results/certificates (`--certificates`), reproduction.* from the
+committed records, results/reruns and results/half_trained, and choices.* from results/choices.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from repro.core.files import write_text
 from repro.results import certificates
 from repro.results.report import TABLES, stale, tables
 from repro.results.store import RAW
-from repro.results.tables import reproduction
+from repro.results.tables import choices, reproduction
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.certificates
     files = tables(arguments.raw) | certificates.tables(certificates.read(folder))
     files |= certificates.controls_tables(certificates.read_controls(folder))
-    files |= reproduction.tables(reproduction.stored())
+    files |= reproduction.tables(reproduction.stored()) | choices.tables(choices.stored())
     if arguments.check:
         old = stale(arguments.out, files)
         for path in old:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 DEGREE = 24
 """Degree of the polynomial of `_matched`, whose error in gamma is below 1e-9 on Duo's windows (tested)."""
+DEGREE_LINEAR = 48
+"""Degree of the polynomial of `_by_level`, whose error in gamma is below 1e-9 for alpha in [.001, .999] (tested)."""
 
 
 @part
@@ -55,6 +57,20 @@ class MatchedWindow(Part):
 
 
 @part
+class LinearWindow(Part):
+    """Time t uniform on [low, high], at which a token is intact with weight alpha = T(A) = 1 - t: every level of the
+    linear schedule of the discrete process is trained (docs/method.md#duo-mended)."""
+
+    low: float
+    high: float
+
+    def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
+        """gamma = -log SNR at which T(A) = 1 - t, for times t [B] (float64; docs/method.md#transformation-operator)."""
+        curve = _by_level(1 - self.high, 1 - self.low, vocab_size)
+        return torch.from_numpy(curve(torch.logit(1 - t.double()).cpu().numpy())).to(t.device)
+
+
+@part
 class GammaWindow(Part):
     """Noise level gamma = -log SNR that is linear in t, from `low` at t = 0 (least noise) to `high` at t = 1
     (docs/method.md#duo-curriculum)."""
@@ -77,3 +93,20 @@ def _matched(low: float, high: float, from_size: int, to_size: int) -> Chebyshev
         return numpy.array([gaussian.invert(level, to_size) for level in levels.tolist()])
 
     return Chebyshev.interpolate(matched, DEGREE, domain=(low, high))
+
+
+@lru_cache
+def _by_level(low: float, high: float, vocab_size: int) -> Chebyshev:
+    """The gamma at which T(A) with `vocab_size` ids equals alpha, as a function of logit(alpha) for alpha in [low,
+    high], 0 < low < high < 1: the Chebyshev interpolant of degree `DEGREE_LINEAR`."""
+    import numpy
+    from numpy.polynomial import Chebyshev
+
+    from repro.processes import gaussian
+
+    def inverted(logits: numpy.ndarray) -> numpy.ndarray:
+        levels = 1 / (1 + numpy.exp(-logits))
+        return numpy.array([gaussian.invert(level, vocab_size) for level in levels.tolist()])
+
+    ends = numpy.log([low / (1 - low), high / (1 - high)]).tolist()
+    return Chebyshev.interpolate(inverted, DEGREE_LINEAR, domain=ends)

@@ -22,7 +22,7 @@ from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.core.schedules import Temperature
-from repro.objectives.noise import MatchedWindow, Window
+from repro.objectives.noise import LinearWindow, MatchedWindow, Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.objectives.relaxed import Relaxed, relaxed
 from repro.objectives.soft_tokens import Relaxation
@@ -126,7 +126,7 @@ def ce_gradient(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def corrupted(
-    batch: Batch, noise: Window | MatchedWindow, temperature: Temperature, tokens: Relaxation
+    batch: Batch, noise: Window | MatchedWindow | LinearWindow, temperature: Temperature, tokens: Relaxation
 ) -> tuple[Relaxed, Tensor]:
     """Relaxed corruption of a batch, and the times t = 1 - A [B] of its rows, uniform on `noise` (A: signal level;
     docs/method.md#uniform-script)."""
@@ -142,7 +142,7 @@ class _OnSoftTokens(Objective):
     """Base class of losses of label and prediction on soft tokens; the softmax is over the clean ids, rows are weighted
     by `view_scale`, and tokens averaged over `group`. Logs are means over a row's tokens."""
 
-    noise: Window | MatchedWindow
+    noise: Window | MatchedWindow | LinearWindow
     temperature: Temperature
     tokens: Relaxation
     view_scale: ViewScale

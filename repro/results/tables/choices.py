@@ -1,0 +1,114 @@
+"""Table of what each choice of the founding Duo costs: its arms at nano, compared in pairs of equal train seed.
+
+`python -m scripts.choices` trains the arms; `python -m repro.report` makes choices.md and choices.csv from their
+records (docs/method.md#duo-mended).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from repro.core.files import RESULTS
+from repro.core.stats import mean_interval
+from repro.results.record import Record
+from repro.results.store import collect, one_protocol, to_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FOLDER = RESULTS / "choices"
+"""Records of the arms (scripts/choices.py)."""
+ARMS = {
+    "duo": "as the reference scripts have it",
+    "duo_unscaled": "no view scale",
+    "duo_own_window": "the signal levels of Duo's own curriculum",
+    "duo_every_level": "every noise level",
+    "duo_mended": "every noise level, no view scale",
+    "duo_mended_ce": "the same, cross-entropy instead of symmetric KL",
+    "duo_nelbo": "the loss of Duo's paper: curriculum, then NELBO",
+}
+"""Arm -> what differs from the first one."""
+MEASURES = {
+    "bound": ("bound", "nll_bound", None),
+    "excess": ("law", "excess", "1"),
+    "excess, 4 a step": ("law", "excess", "4"),
+}
+"""Column -> task, metric and tokens per step."""
+LEVEL = 0.95
+TITLE = "What each choice of the founding Duo costs"
+CAPTION = (
+    "Every arm is recipe `duo` at nano with the change named; arms of one train seed share initial weights, order of the "
+    "data and noise. bound: upper bound on the negative log-likelihood of held-out text, nats per token. excess: mean "
+    "negative log-likelihood of 2,000 samples (`ancestral`, one or four tokens per step) under the true law minus its "
+    "entropy, nats per token; lower is better in all columns. Mean over train seeds, sd: their standard deviation; "
+    "difference: mean difference from `duo` over pairs of equal train seed, in brackets its 95 % interval (Student's t)."
+)
+
+
+def stored() -> list[Record]:
+    """The records of all arms; none without results/choices, as in an installed package."""
+    return collect(FOLDER) if FOLDER.is_dir() else []
+
+
+def rows(records: Sequence[Record]) -> DataFrame:
+    """A row for each arm and column of `MEASURES`: arm, says, measure, seeds, value (mean over train seeds), sd, and for
+    every arm but the first difference, low and high (paired by train seed). ValueError if arms were evaluated under two
+    protocols or on different train seeds."""
+    from pandas import DataFrame
+
+    columns = ["arm", "says", "measure", "seeds", "value", "sd", "difference", "low", "high"]
+    frame = to_frame(records)
+    made = []
+    for measure, (task, metric, tokens) in MEASURES.items():
+        asked = frame[(frame.task == task) & (frame.metric == metric)]
+        asked = asked[asked.tokens_per_step == (tokens or "")]
+        if asked.empty:
+            continue
+        one_protocol(asked)
+        values = {
+            arm: dict(zip(found.train_seed, found.value, strict=True))
+            for arm in ARMS
+            if not (found := asked[asked.recipe == f"{arm}@nano"]).empty
+        }
+        first, *_ = values
+        for arm, own in values.items():
+            if own.keys() != values[first].keys():
+                raise ValueError(
+                    f"{arm} has train seeds {sorted(own)}, {first} {sorted(values[first])}; python -m scripts.choices"
+                    " trains those that are missing"
+                )
+            row = [arm, ARMS[arm], measure, len(own), fmean(own.values()), stdev(own.values())]
+            apart = [own[seed] - values[first][seed] for seed in own]
+            made.append([*row, *([fmean(apart), *mean_interval(apart, LEVEL)] if arm != first else [])])
+    return DataFrame(made, columns=columns)
+
+
+def markdown(numbers: DataFrame) -> str:
+    """Text of choices.md from the frame of `rows`: a line for each arm."""
+    from tabulate import tabulate
+
+    header = ["arm", "what differs"]
+    for measure in MEASURES:
+        header += [measure, f"difference of {measure}"]
+    lines = []
+    for arm, own in numbers.groupby("arm", sort=False):
+        line = [arm, own.says.iloc[0]]
+        for each in own.itertuples():
+            line.append(f"{each.value:.3f}, sd {each.sd:.3f}")
+            known = each.difference == each.difference
+            line.append(f"{each.difference:+.3f} [{each.low:+.3f}, {each.high:+.3f}]" if known else "")
+        lines.append(line)
+    table = tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+    return "\n\n".join([f"# {TITLE}", CAPTION, table, f"{numbers.seeds.iloc[0]} train seeds."]) + "\n"
+
+
+def tables(records: Sequence[Record]) -> dict[str, str]:
+    """Texts of choices.md and choices.csv, by file name; no texts without records."""
+    from repro.results.tables.text import csv_text
+
+    if not records:
+        return {}
+    numbers = rows(records)
+    return {"choices.md": markdown(numbers), "choices.csv": csv_text(numbers)}
