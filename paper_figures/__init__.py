@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from repro.core.stats import NORMAL, two_sided
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -25,6 +27,7 @@ COLOURS = {
     "duo": "#CC79A7",
     "duo_nelbo": "#009E73",
     "duo_script": "#D55E00",
+    "duo_mended": "#56B4E9",
 }
 """Colour of each recipe (without its scale), in drawing order."""
 OTHER = "#777777"
@@ -48,19 +51,20 @@ def order(recipe: str) -> tuple[int, str]:
     return names.index(name) if name in names else len(names), recipe
 
 
-def bar(se: float, sd_seeds: float) -> float:
-    """Half length of an error bar: standard deviation over train seeds, or for a single seed the standard error."""
-    half = se if math.isnan(sd_seeds) else sd_seeds
+def bar(se: float, sd_seeds: float, seeds: int) -> float:
+    """Half length of an error bar, half of a 95 % interval of the mean: over train seeds by Student's t, for a single
+    seed 1.96 standard errors of the evaluation."""
+    half = NORMAL * se if math.isnan(sd_seeds) else two_sided(0.95, seeds - 1) * sd_seeds / math.sqrt(seeds)
     return 0.0 if math.isnan(half) else half
 
 
 def bar_sentence(seeds: Sequence[int]) -> str:
     """Footer sentence that says what the error bars of a figure show; `seeds`: train seeds behind each point."""
     if not len(seeds) or max(seeds) == 1:
-        return "bars: ± 1 standard error of the evaluation (one train seed)"
+        return "bars: 95 % interval of the evaluation (one train seed)"
     count = str(max(seeds)) if min(seeds) in (1, max(seeds)) else f"up to {max(seeds)}"
-    single = "; oracles: standard error of the evaluation" if min(seeds) == 1 else ""
-    return f"bars: ± 1 standard deviation over {count} train seeds{single}"
+    single = "; oracles: of the evaluation" if min(seeds) == 1 else ""
+    return f"bars: 95 % interval of the mean over {count} train seeds{single}"
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:

@@ -26,12 +26,13 @@ from repro.results.certificates import FOLDER, Stored, read
 from repro.results.record import Record
 from repro.results.report import stale
 from repro.results.store import RAW, collect
+from repro.results.tables import choices
 from repro.results.tables.text import csv_text
 from repro.results.versions import latest
 
 HERE = Path(__file__).resolve().parent
 BENCH = ROOT / "results" / "bench"
-FIGURES: dict[str, Literal["records", "bench", "certificates"]] = {
+FIGURES: dict[str, Literal["records", "bench", "certificates", "choices"]] = {
     "quality": "records",
     "gap": "records",
     "curves": "records",
@@ -43,8 +44,10 @@ FIGURES: dict[str, Literal["records", "bench", "certificates"]] = {
     "lookahead": "records",
     "vocabulary": "bench",
     "law_error": "certificates",
+    "choices": "choices",
 }
-"""Module of each figure and what it is drawn from: records, the rows of results/bench/NAME.json or certificates."""
+"""Module of each figure and what it is drawn from: records, the rows of results/bench/NAME.json, certificates, or the
+records of results/choices."""
 
 
 def module(name: str) -> ModuleType:
@@ -129,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 files |= draw(name, bench_rows(arguments.bench, name))
             case "certificates":
                 files |= draw(name, read(arguments.certificates))
+            case "choices":
+                files |= draw(name, choices.stored())
     if arguments.check:
         return check(arguments.out, files)
     for name, text in files.items():

@@ -57,7 +57,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
             rows = drawn[(drawn.scale == scale) & (drawn.measured == measured)]
             for (recipe, cache), line in rows.groupby(["recipe", "cache"], sort=False):
                 places = [intervals.index(text) for text in line.refresh]
-                halves = [bar(*pair) for pair in zip(line.se, line.sd_seeds, strict=True)]
+                halves = [bar(*each) for each in zip(line.se, line.sd_seeds, line.seeds, strict=True)]
                 dash, mark = STYLE[str(cache)]
                 axes.errorbar(
                     places,

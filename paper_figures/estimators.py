@@ -112,7 +112,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
 def _panel(axes: Axes, points: DataFrame, measured: str) -> None:
     for estimator, line in points.groupby("estimator", sort=False):
         ink, marker = STYLE.get(str(estimator), (OTHER, "."))
-        halves = [bar(*pair) for pair in zip(line.se, line.sd_seeds, strict=True)]
+        halves = [bar(*each) for each in zip(line.se, line.sd_seeds, line.seeds, strict=True)]
         value = line.value
         if (
             measured == "variance"

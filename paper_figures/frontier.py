@@ -119,8 +119,13 @@ def _panel(axes: Axes, rows: DataFrame, name: str) -> None:
         axes.errorbar(
             line.entropy,
             line[name],
-            xerr=[bar(*pair) for pair in zip(line.entropy_se, line.entropy_sd_seeds, strict=True)],
-            yerr=[bar(*pair) for pair in zip(line[f"{name}_se"], line[f"{name}_sd_seeds"], strict=True)],
+            xerr=[
+                bar(*each) for each in zip(line.entropy_se, line.entropy_sd_seeds, line.seeds, strict=True)
+            ],
+            yerr=[
+                bar(*each)
+                for each in zip(line[f"{name}_se"], line[f"{name}_sd_seeds"], line.seeds, strict=True)
+            ],
             color=colour(checkpoint),
             linestyle=DASHES[rates.index(rate) % len(DASHES)],
             marker="o^vD"[samplers.index(sampler) % 4],

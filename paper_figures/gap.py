@@ -44,7 +44,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
             one = rows[(rows.recipe == line["recipe"]) & (rows.suite == line["suite"])]
             seeds = one.groupby("train_seed").value.mean()
             axes.plot(seeds, [height - 0.24] * len(seeds), "o", color=ink, markersize=2, alpha=0.5)
-            half = bar(line["se"], line["sd_seeds"])
+            half = bar(line["se"], line["sd_seeds"], line["seeds"])
             axes.errorbar(line["value"], height, xerr=half, fmt="o", color=ink, capsize=2, elinewidth=1)
             loss = line["note"].partition(";")[0].replace("objective", "training loss")
             text = f"{line['value']:.3f}" + (f"  {loss}" if loss else "")

@@ -141,7 +141,7 @@ def _panel(axes: Axes, points: DataFrame) -> None:
         axes.axhspan(value - half, value + half, color="#dddddd", linewidth=0)
     for preset, line in points.groupby("preset", sort=True):
         ink, marker = style_of(str(preset))
-        half = [bar(se, sd) for se, sd in zip(line.se, line.sd_seeds, strict=True)]
+        half = [bar(*each) for each in zip(line.se, line.sd_seeds, line.seeds, strict=True)]
         adaptive = (line.tokens_per_step == "").all()
         face = "white" if adaptive else ink
         axes.errorbar(

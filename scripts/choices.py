@@ -1,4 +1,4 @@
-"""What each choice of the founding Duo costs: its recipe at nano, changed one choice at a time, under equal train seeds.
+"""What each choice of the founding Duo costs: its recipe at nano, changed one choice at a time, under equal seeds.
 
     python -m scripts.choices                      # every arm, train seeds 0 to 7 (40 minutes on one core)
     python -m scripts.choices duo duo_mended --seeds "0 1"
@@ -67,7 +67,7 @@ def measured(arm: str, seed: int) -> list[Record]:
     from repro.training.loop import train
 
     with tempfile.TemporaryDirectory() as scratch:
-        folder = train(recipe(arm), seed=seed, out=Path(scratch) / "run")
+        folder = train(recipe(arm), seed=seed, out=Path(scratch) / "run", stop=None, resume=False)
         request = Request(
             tasks=["bound", "law"], samplers=["ancestral"], tokens_per_step=[1.0, 4.0], out=folder
         )

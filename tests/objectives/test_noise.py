@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from repro.core import parts
-from repro.objectives.noise import MatchedWindow, Window
+from repro.objectives.noise import LinearWindow, MatchedWindow, Window
 from repro.objectives.sym_kl import RelaxedCE
 from repro.objectives.view_scale import Kappa, KappaOfAlpha, NoViewScale
 from repro.processes import gaussian
@@ -23,6 +23,13 @@ def test_a_matched_window_leaves_as_many_tokens_intact(count):
     full = gaussian.transform(Window(low=LOW, high=HIGH).gamma(T, 50_368), 50_368)[0]
     assert (level - full).abs().max() < 1e-12
     assert torch.equal(Window(low=LOW, high=HIGH).gamma(T, count), gaussian.gamma_of(1 - T))
+
+
+@pytest.mark.parametrize("count", [2, 32, 50_368])
+def test_a_linear_window_leaves_tokens_intact_with_weight_one_minus_t(count):
+    t = torch.linspace(1e-3, 0.999, 61, dtype=torch.float64)
+    gamma = LinearWindow(low=1e-3, high=0.999).gamma(t, count)
+    assert (gaussian.transform(gamma, count)[0] - (1 - t)).abs().max() < 5e-11
 
 
 def test_inversion_is_precise_beyond_float32():

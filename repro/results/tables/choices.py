@@ -6,6 +6,7 @@ records (docs/method.md#duo-mended).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -39,11 +40,11 @@ MEASURES = {
 LEVEL = 0.95
 TITLE = "What each choice of the founding Duo costs"
 CAPTION = (
-    "Every arm is recipe `duo` at nano with the change named; arms of one train seed share initial weights, order of the "
-    "data and noise. bound: upper bound on the negative log-likelihood of held-out text, nats per token. excess: mean "
-    "negative log-likelihood of 2,000 samples (`ancestral`, one or four tokens per step) under the true law minus its "
-    "entropy, nats per token; lower is better in all columns. Mean over train seeds, sd: their standard deviation; "
-    "difference: mean difference from `duo` over pairs of equal train seed, in brackets its 95 % interval (Student's t)."
+    "Every arm is recipe `duo` at nano with the change named; arms of one train seed share initial weights, order of "
+    "the data and noise. bound: upper bound on the negative log-likelihood of held-out rows, nats per token. excess: "
+    "mean negative log-likelihood of the samples (`ancestral`, one or four tokens per step) under the true law minus "
+    "its entropy, nats per token; lower is better in every column. Mean over train seeds, sd: their standard "
+    "deviation; difference: mean difference from `duo` over pairs of equal train seed, in brackets its 95 % interval."
 )
 
 
@@ -53,9 +54,11 @@ def stored() -> list[Record]:
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """A row for each arm and column of `MEASURES`: arm, says, measure, seeds, value (mean over train seeds), sd, and for
-    every arm but the first difference, low and high (paired by train seed). ValueError if arms were evaluated under two
-    protocols or on different train seeds."""
+    """A row for each arm and measure: arm, says, measure, seeds, value (mean over train seeds), sd, and for every arm
+    but the first difference, low and high (paired by train seed).
+
+    ValueError if arms were evaluated under two protocols or on different train seeds.
+    """
     from pandas import DataFrame
 
     columns = ["arm", "says", "measure", "seeds", "value", "sd", "difference", "low", "high"]
@@ -95,10 +98,10 @@ def markdown(numbers: DataFrame) -> str:
     lines = []
     for arm, own in numbers.groupby("arm", sort=False):
         line = [arm, own.says.iloc[0]]
-        for each in own.itertuples():
-            line.append(f"{each.value:.3f}, sd {each.sd:.3f}")
-            known = each.difference == each.difference
-            line.append(f"{each.difference:+.3f} [{each.low:+.3f}, {each.high:+.3f}]" if known else "")
+        for each in own.to_dict("records"):
+            line.append("{value:.3f}, sd {sd:.3f}".format(**each))
+            paired = not math.isnan(each["difference"])
+            line.append("{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**each) if paired else "")
         lines.append(line)
     table = tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
     return "\n\n".join([f"# {TITLE}", CAPTION, table, f"{numbers.seeds.iloc[0]} train seeds."]) + "\n"
