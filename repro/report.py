@@ -4,7 +4,8 @@ python -m repro.report [--raw DIR] [--out DIR]      # write them
 python -m repro.report --check                      # exit code 1 if a written table is out of date
 
 The tables certificates.* and controls.* are made from results/certificates (`--certificates`), reproduction.* from the
-committed records, results/reruns and results/half_trained, and choices.* from results/choices.
+committed records, results/reruns and results/half_trained, choices.* from results/choices, and claims.* (the ledger of
+evals/claims.toml) from results/claims and results/choices.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from repro.core.files import write_text
 from repro.results import certificates
 from repro.results.report import TABLES, stale, tables
 from repro.results.store import RAW
-from repro.results.tables import choices, reproduction
+from repro.results.tables import choices, claims, reproduction
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = tables(arguments.raw) | certificates.tables(certificates.read(folder))
     files |= certificates.controls_tables(certificates.read_controls(folder))
     files |= reproduction.tables(reproduction.stored()) | choices.tables(choices.stored())
+    ledger = claims.stored()
+    files |= claims.tables(ledger)
     if arguments.check:
         old = stale(arguments.out, files)
         for path in old:
@@ -50,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, text in files.items():
         write_text(arguments.out / name, text)
     print(f"{len(files)} files written to {arguments.out}")
+    if ledger:
+        print(f"claims: {claims.counts(ledger[1])} ({arguments.out / 'claims.md'})")
     return 0
 
 
