@@ -1,6 +1,6 @@
 """Train and evaluate what the claims of evals/claims.toml need, on train seeds that no table has seen.
 
-    python -m scripts.claims --register     # before any run: write evals/claims_lock.json, to be committed with the claims
+    python -m scripts.claims --register     # before any run: write evals/claims_lock.json, to be committed too
     python -m scripts.claims                # train and evaluate what is not stored yet (40 minutes on one core)
 
 Records go to results/claims, each with the commit that it was made from; `python -m repro.report` writes the verdicts

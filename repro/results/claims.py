@@ -3,8 +3,8 @@
     claims(evals/claims.toml) -> Claims          hypotheses, margins, families, power
     verdicts(claims, records) -> list[Verdict]   holds here, fails here, undecided, not measured
 
-`lock` gives the digest of each claim. evals/claims_lock.json holds those that were committed before the runs; a claim that
-was changed afterwards differs from it.
+`lock` gives the digest of each claim. evals/claims_lock.json holds those that were committed before the runs; a claim
+that was changed afterwards differs from it.
 """
 
 from __future__ import annotations
