@@ -54,9 +54,15 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends unchanged; ValueError as for `read_bytes`, and for other bytes."""
+    """The text of a UTF-8 file, line ends unchanged; ValueError as for `read_bytes`, for other bytes, and for a pointer
+    of Git LFS in place of the file."""
+    data = read_bytes(path)
+    if data.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise ValueError(
+            f"{path} is a pointer of Git LFS and not the file; run `git lfs pull` in its repository"
+        )
     try:
-        return read_bytes(path).decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
 

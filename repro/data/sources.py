@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
-from repro.core.reading import foreign, regular
+from repro.core.reading import DEPTH, foreign, regular
 from repro.data.corpus import UNRESOLVED
 
 if TYPE_CHECKING:
@@ -49,14 +50,35 @@ def local(source: str) -> Path | None:
 
 
 def check_rows(file: Path) -> None:
-    """ValueError for a file of JSON rows that begins with neither an object nor a list: on `null` pyarrow, which reads
-    it, crashes the process."""
+    """ValueError for a file of JSON rows that begins with neither an object nor a list, or whose values are nested more
+    than `DEPTH` levels deep: on both pyarrow, which reads it, crashes the process."""
     if FORMATS.get(file.suffix) != "json":
         return
     with open(regular(file), "rb") as handle:
         begin = handle.read(BLOCK).lstrip()[:1]
-    if begin not in (b"{", b"["):
-        raise ValueError(f"{file} begins with no JSON object; give one object a line")
+        if begin not in (b"{", b"["):
+            raise ValueError(f"{file} begins with no JSON object; give one object a line")
+        handle.seek(0)
+        depth = 0
+        for line in handle:
+            opening = line.count(b"{") + line.count(b"[")
+            if depth == 0 and opening == line.count(b"}") + line.count(b"]") <= DEPTH:
+                continue  # a row of its own, and too few brackets to be deep
+            depth, deepest = _nested(line, depth)
+            if deepest > DEPTH:
+                raise ValueError(
+                    f"{file}: {deepest} levels of nesting; at most {DEPTH} are read, so flatten it"
+                )
+
+
+def _nested(line: bytes, depth: int) -> tuple[int, int]:
+    """Numbers of brackets that are open after a line of JSON and at most within it, outside strings; `depth` are open
+    before it."""
+    deepest = depth
+    for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return depth, deepest
 
 
 def shipped(package: str, release: str, folder: str) -> Path:
@@ -68,10 +90,10 @@ def shipped(package: str, release: str, folder: str) -> Path:
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """SHA-256 of the files' bytes, concatenated in the order given."""
+    """SHA-256 of the files' bytes, concatenated in the order given; ValueError for a path that is no file."""
     content = hashlib.sha256()
     for file in files:
-        with open(file, "rb") as handle:
+        with open(regular(file), "rb") as handle:
             while block := handle.read(BLOCK):
                 content.update(block)
     return content.hexdigest()

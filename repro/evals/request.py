@@ -35,6 +35,9 @@ from repro.results.store import Store
 from repro.samplers.plan import Plan, ServedPlan, cache, check
 from repro.samplers.presets import PRESETS, preset
 
+MOST_SAMPLES = 10_000_000
+"""Largest number of samples of a task and seed; their ids are held in memory, 8 bytes a token."""
+
 
 def chosen_presets(
     names: Sequence[str] | None, suite: Sequence[str], model: Model, task: Task
@@ -228,6 +231,17 @@ class Request:
     most_samples: int | None = None
     corpus: str | None = None
     """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "samples", "batch", "block_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} is too small; give 1 or more")
+        if self.samples is not None and self.samples > MOST_SAMPLES:
+            raise ValueError(
+                f"samples={self.samples} is more than {MOST_SAMPLES}, which are held in memory at once; give fewer, or"
+                " several seeds"
+            )
 
 
 @dataclass(frozen=True)

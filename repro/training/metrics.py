@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from repro.core import parts
 from repro.core.errors import nearest
 from repro.core.files import write_text
-from repro.core.reading import read_text
+from repro.core.reading import parse_json, read_text
 from repro.training.recipe import Recipe
 
 
@@ -46,10 +46,10 @@ class MetricsLog:
 
 def _step(line: str) -> float:
     try:
-        row = json.loads(line)
+        row = parse_json(line, dict, "a row")
     except ValueError:
-        row = None  # the incomplete last line of a killed run
-    step = row.get("step") if isinstance(row, dict) else None
+        return math.inf  # the incomplete last line of a killed run
+    step = row.get("step")
     return step if isinstance(step, int) else math.inf
 
 

@@ -13,7 +13,7 @@ from filelock import FileLock
 from repro.core import files
 from repro.core.cli import Parser, run
 from repro.core.errors import LONGEST, MOST, nearest, one_line
-from repro.core.reading import DEPTH, foreign, parse_json, read_json, read_toml, regular
+from repro.core.reading import DEPTH, foreign, parse_json, read_json, read_text, read_toml, regular
 
 
 class Pair(msgspec.Struct):
@@ -58,6 +58,13 @@ def test_what_is_no_file(tmp_path):
         with pytest.raises(ValueError, match=r"give a(n existing)? file") as error:
             regular(path)
         assert str(path) in str(error.value)
+
+
+def test_a_pointer_of_git_lfs_is_not_its_file(tmp_path):
+    pointer = tmp_path / "corpus.txt"
+    pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+    with pytest.raises(ValueError, match=r"corpus\.txt is a pointer of Git LFS .*`git lfs pull`"):
+        read_text(pointer)
 
 
 def test_toml_and_bytes(tmp_path):

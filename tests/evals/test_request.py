@@ -261,3 +261,15 @@ def test_all_is_every_registered_preset(ckpt, tmp_path):
     assert len(ran) > 5 and not {"low_confidence", "random", "greedy"} & ran
     suite = prepare(load(ckpt), Request(None, ["law"], [8.0], samples=4, suite="oracle", out=tmp_path))
     assert {cell.preset for cell in suite.cells} < ran
+
+
+@pytest.mark.parametrize("name", ["limit", "samples", "batch", "block_length"])
+def test_a_number_below_one_is_refused_before_anything_is_written(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name}=0 is too small"):
+        Request(out=tmp_path / "out", **{name: 0})
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_samples_than_memory_holds_are_refused():
+    with pytest.raises(ValueError, match="samples=1000000000 is more than"):
+        Request(samples=10**9)

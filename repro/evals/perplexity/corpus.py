@@ -209,7 +209,8 @@ class _Reader:
 
     def stream(self) -> Stream:
         numbers, originals, texts = self._texts()
-        for number, original, ids in zip(numbers, originals, self.model.data.encode_each(texts), strict=True):
+        encoded = _named(self.model.data.encode_each(texts), place(self.documents))
+        for number, original, ids in zip(numbers, originals, encoded, strict=True):
             self.numbers.append(number)
             self.sizes.append((len(original.encode("utf-8")), len(original.split()), len(ids)))
             yield number, ids
@@ -248,20 +249,36 @@ class _Reader:
         }
 
 
+def place(documents: Documents) -> str:
+    """The file, folder or Hub name of documents, for messages; the name of their part where they have none."""
+    return str(
+        getattr(documents, "path", None) or getattr(documents, "source", type(documents).__name__.lower())
+    )
+
+
+def _named(encoded: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """The same ids; a ValueError of the tokenizer names the corpus as well."""
+    try:
+        yield from encoded
+    except ValueError as error:
+        raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from None
+
+
 def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
     if rows:
         return
+    name = place(task.documents)
     ids = sum(size[2] for size in reader.sizes)
     if not reader.sizes:
-        raise ValueError(f"corpus {task.corpus!r} is empty: it holds no document; give one with text")
+        raise ValueError(f"corpus {name} is empty: it holds no document; give one with text")
     if not ids:
         raise ValueError(
-            f"corpus {task.corpus!r} is empty: its {len(reader.sizes)} documents contain no tokens;"
+            f"corpus {name} is empty: its {len(reader.sizes)} documents contain no tokens;"
             " give a corpus with text"
         )
     longest = max(size[2] for size in reader.sizes)
     raise ValueError(
-        f"corpus {task.corpus!r} gives no row of {task.packing.text_ids(task.length)} ids of text: {len(reader.sizes)}"
+        f"corpus {name} gives no row of {task.packing.text_ids(task.length)} ids of text: {len(reader.sizes)}"
         f" documents of {ids} ids, the longest {longest}; give more text or longer documents"
     )
 

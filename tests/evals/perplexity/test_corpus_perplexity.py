@@ -433,7 +433,7 @@ def test_a_limit_draws_rows_of_the_whole_corpus(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (" \n\n \n", "corpus 'own' is empty: it holds no document"),
+        (" \n\n \n", "own.txt is empty: it holds no document"),
         ("ab\n\nba", r"gives no row of 4 ids of text: 2 documents of 4 ids, the longest 2; give more text"),
     ],
 )
