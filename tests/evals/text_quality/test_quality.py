@@ -408,3 +408,31 @@ def test_a_judge_without_samples_is_an_error():
     for arguments in (["--judge", "x"], ["--ckpt", "x", "--rule", "duo"], ["--samples", "x.jsonl"]):
         with pytest.raises(ValueError, match=r"python -m repro\.evals judge FILE\.jsonl --judge CKPT"):
             command_line.main(arguments)
+
+
+def test_a_judge_of_transformers_reads_each_window_once(llama, monkeypatch):
+    """Likelihood and both states come from one forward, equal to those of the network alone, and stay known."""
+    judge = TransformersJudge(llama)
+    windows = [judge.encode(text) for text in ("the people of the country", "the congress", "the people")]
+    forwards = []
+    judge.network.register_forward_pre_hook(lambda module, given: forwards.append(len(given[0])))
+    logp, mean = judge.logp(windows), judge.features(windows, "mean")
+    last = judge.features([windows[2], windows[0]], "last")
+    assert sum(forwards) == len(windows)
+    for window, values, state in zip(windows, logp, mean, strict=True):
+        out = judge.network(torch.tensor([window]), output_hidden_states=True)
+        own = out.logits.double().log_softmax(-1)[0, :-1].gather(-1, torch.tensor(window)[1:, None])[:, 0]
+        assert values[1:] == pytest.approx(own.tolist(), abs=1e-6)
+        assert state == pytest.approx(out.hidden_states[-1][0].double().mean(0).tolist(), abs=1e-6)
+    assert last[1] == pytest.approx(out_last(judge, windows[0]), abs=1e-6)
+    monkeypatch.setattr("repro.evals.text_quality.judges.READINGS", 1)
+    before = sum(forwards)
+    judge.logp([windows[1], windows[1]])
+    judge.logp([windows[0]])
+    assert sum(forwards) == before + 1 and len(judge._readings) == 1
+
+
+def out_last(judge: TransformersJudge, window: list[int]) -> list[float]:
+    """The last layer's state after the last id, from the network itself."""
+    out = judge.network(torch.tensor([window]), output_hidden_states=True)
+    return out.hidden_states[-1][0, -1].double().tolist()
