@@ -13,6 +13,7 @@ features.
 
 from __future__ import annotations
 
+import math
 import os
 from abc import abstractmethod
 from collections import OrderedDict
@@ -26,7 +27,7 @@ import numpy as np
 from repro.core import parts
 from repro.core.files import file_digest, runs
 from repro.core.lazy import torch
-from repro.core.reading import foreign, read_json
+from repro.core.reading import foreign, open_tensors, read_json
 from repro.data.corpus import Data
 from repro.evals.text_quality.gen_ppl import CausalLM
 from repro.evals.text_quality.mauve import State
@@ -34,6 +35,7 @@ from repro.evals.text_quality.samples import Ids
 from repro.hub.gguf import gguf_folder
 from repro.hub.layout import check_counts
 from repro.model import Model, load
+from repro.training.checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -240,6 +242,23 @@ def _check_account(folder: Path, account: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{folder} {says.format(names[0])} ({len(names)} such tensors); copy the folder again"
             )
+
+
+def judge_parameters(name: str | Path) -> int | None:
+    """Number of parameters of a judge, for cost plans, from its weights' headers or its run's recipe; None where it is
+    not on this machine."""
+    try:
+        path = find_judge(name).resolve()
+    except ValueError:
+        return None
+    if not (path / "config.json").is_file():
+        found = open_checkpoint(path)
+        return found.recipe.backbone.size(found.recipe.data).parameters
+    total = 0
+    for file in path.glob("*.safetensors"):
+        with open_tensors(file) as tensors:
+            total += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    return total
 
 
 def load_judge(name: str | Path) -> Judge:

@@ -19,7 +19,14 @@ from repro.evals import __main__ as command_line
 from repro.evals.task import Ask
 from repro.evals.text_quality import quality
 from repro.evals.text_quality.gen_ppl import EveryToken, rule, score_texts
-from repro.evals.text_quality.judges import END, CheckpointJudge, TransformersJudge, judge_text, load_judge
+from repro.evals.text_quality.judges import (
+    END,
+    CheckpointJudge,
+    TransformersJudge,
+    judge_parameters,
+    judge_text,
+    load_judge,
+)
 from repro.models.attention import Mask
 from repro.results.difference import difference
 from repro.results.record import make_record, read_record
@@ -115,10 +122,16 @@ def llama(tmp_path_factory, tokenizer):
     return out
 
 
+def test_parameters_of_a_run_that_judges(folder, judge):
+    assert judge_parameters(folder) == sum(p.numel() for p in judge.model.denoiser.parameters())
+    assert judge_parameters("nowhere") is None
+
+
 def test_a_folder_of_transformers_is_a_judge(llama):
     """Compared with the network's own loss; no BOS is added, so the first id has no likelihood."""
     judge = load_judge(llama)
     assert isinstance(judge, TransformersJudge) and judge.end == "[SEP]"
+    assert judge_parameters(llama) == sum(p.numel() for p in judge.network.parameters())
     ids = judge.encode("the people of the country")
     (found,) = judge.logp([ids])
     rows = torch.tensor([ids])
