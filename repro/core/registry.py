@@ -42,6 +42,7 @@ PARTS = {
     "text": "repro.data.text:Text",
     "characters": "repro.data.text:Characters",
     "bpe": "repro.data.text:Bpe",
+    "bpe_merges": "repro.data.text:BpeMerges",
     "gpt2": "repro.data.text:Gpt2",
     "pretrained": "repro.data.pretrained:Pretrained",
     "chat": "repro.data.chat:Chat",

@@ -2,9 +2,10 @@
 
     Text(documents=Sotu(...), units=Characters(), length=64)
 
-`units` is the tokenizer: characters, a byte-level BPE that is trained here, or GPT-2's. The first two are learnt from
-the documents, so every method takes those. The row named `number << 32 | k` is the k-th of document `number`, since
-rows of one document are statistically dependent. Symbols: V = `vocab_size` of the tokenizer, L ids per row.
+`units` is the tokenizer: characters, a byte-level BPE that is trained here or read from a file of merges, or GPT-2's.
+The first two are learnt from the documents, so every method takes those. The row named `number << 32 | k` is the k-th
+of document `number`, since rows of one document are statistically dependent.
+Symbols: V = `vocab_size` of the tokenizer, L ids per row.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 
 from repro.core.files import locked, runs, write_text
 from repro.core.parts import Part, part
+from repro.core.reading import read_text
 from repro.data import rows, sources
 from repro.data.corpus import Data, Rows, Vocabulary, prepared
 from repro.data.documents import Documents, Split
@@ -111,6 +113,29 @@ class Bpe(Units):
 
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
         return _trained(documents, self.size).decode(ids)
+
+
+@part
+class BpeMerges(Units):
+    """Byte-level BPE tokenizer of `size` ids from a file of its size - 256 merges, two pieces a line in order of rank
+    (`scripts.tokenizer` writes such files).
+
+    `path`: looked up in the working directory, then beside the suite's own `evals/`; `sha256`: of the file's bytes.
+    Raises ValueError for a missing file, another digest, a line that is no merge, and another number of merges.
+    """
+
+    path: str
+    sha256: str
+    size: int
+
+    def vocab_size(self, documents: Documents) -> int:
+        return self.size
+
+    def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
+        return encoded(_of_merges(self), texts)
+
+    def decode(self, ids: Sequence[int], documents: Documents) -> str:
+        return _of_merges(self).decode(ids)
 
 
 @part
@@ -249,11 +274,28 @@ def _byte_level(model: Model) -> Tokenizer:
     return made
 
 
+def learn_bpe(documents: Documents, size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer of `size` ids, trained on the training documents; ValueError where they give fewer.
+
+    The same documents give the same merges: pairs are ranked by frequency, then by id.
+    """
+    from tokenizers import models, pre_tokenizers, trainers
+
+    made = _byte_level(models.BPE())
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator((text for _, text in documents.texts("train")), trainer)
+    found = made.get_vocab_size()
+    if found != size:
+        raise ValueError(f"size={size} is too large for this text; the largest is {found}")
+    return made
+
+
 @lru_cache(maxsize=8)
 def _trained(documents: Documents, size: int) -> Tokenizer:
     """The BPE tokenizer of the training documents, trained once per machine; ValueError where they give fewer than
     `size` ids."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer
 
     content = hashlib.sha256(f"byte-level BPE, {size}".encode())
     for _, text in documents.texts("train"):
@@ -262,15 +304,30 @@ def _trained(documents: Documents, size: int) -> Tokenizer:
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.with_suffix(".lock")):
         if not file.is_file():
-            made = _byte_level(models.BPE())
-            alphabet = pre_tokenizers.ByteLevel.alphabet()
-            trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-            made.train_from_iterator((text for _, text in documents.texts("train")), trainer)
-            found = made.get_vocab_size()
-            if found != size:
-                raise ValueError(f"size={size} is too large for this text; the largest is {found}")
-            write_text(file, made.to_str())
+            write_text(file, learn_bpe(documents, size).to_str())
     return Tokenizer.from_file(str(file))
+
+
+@lru_cache(maxsize=8)
+def _of_merges(units: BpeMerges) -> Tokenizer:
+    """The tokenizer of a file of merges; ids 0 to 255 are the bytes in the order of their printed characters."""
+    from tokenizers import models, pre_tokenizers
+
+    file = sources.local(units.path)
+    if file is None:
+        raise ValueError(f"no file {units.path!r} of merges; `python -m scripts.tokenizer` writes one")
+    sources.check(units.path, units.sha256, sources.fingerprint([file]))
+    merges: list[tuple[str, str]] = []
+    vocabulary = {piece: i for i, piece in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    for row, line in enumerate(read_text(file).removesuffix("\n").split("\n"), 1):
+        left, _, right = line.partition(" ")
+        if left not in vocabulary or right not in vocabulary:
+            raise ValueError(f"{file}:{row}: {line!r} is no merge of two known pieces; give `LEFT RIGHT`")
+        merges.append((left, right))
+        vocabulary[left + right] = len(vocabulary)
+    if len(vocabulary) != units.size:
+        raise ValueError(f"{file} gives {len(vocabulary)} ids, not size={units.size}; give that size")
+    return _byte_level(models.BPE(vocab=vocabulary, merges=merges))
 
 
 _GPT2_FILES = {

@@ -51,7 +51,9 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
 
 def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(f"python -m repro.recipes.{recipe.name}", "Train, print or plan this recipe.")
-    parser.add_argument("--scale", default="full", help="full, nano, nano.lexicon, nano.sudoku or nano.text")
+    parser.add_argument(
+        "--scale", default="full", help="full, micro, nano, nano.lexicon, nano.sudoku or nano.text"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="PIN=VALUE", help="override one setting"
     )

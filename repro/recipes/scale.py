@@ -2,18 +2,20 @@
 
     nano            synthetic language `strong`         nano.lexicon   synthetic language `lexicon`
     nano.sudoku     4x4 sudoku                          nano.text      State of the Union addresses, by characters
+    micro           State of the Union addresses, by a byte-level BPE of 4,096 ids, rows of 128
 
 The synthetic languages have known probabilities (oracle). A scale replaces data, backbone (by a small DiT if the recipe
-has a DiT, else by a Llama), batch, steps, optimizer settings and warm-up. Process, objective and the form of the
-schedules stay (docs/method.md#scales). Noise levels are converted to the smaller vocabulary so that the same share of
-tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers of steps
-are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60 for
-sudoku).
+has a DiT, else by a Llama; at micro always by a DiT), batch, steps, optimizer settings and warm-up. Process, objective
+and the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller vocabulary so that
+the same share of tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers
+of steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60
+for sudoku, 5 to 12 minutes at micro).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from repro.core import parts, registry
@@ -23,18 +25,20 @@ from repro.data.corpus import Data
 from repro.data.documents import Sotu
 from repro.data.language import Language
 from repro.data.sudoku import Sudoku
-from repro.data.text import Characters, Text
+from repro.data.text import BpeMerges, Characters, Text
 from repro.models.backbone import Backbone
-from repro.models.dit import Dit, WithDropout
+from repro.models.dit import Dit, DitCausal, WithDropout
 from repro.models.llama import Llama
 from repro.models.oracle import Oracle
 from repro.objectives.dcd import Dcd
-from repro.objectives.elbo import DuoElbo
+from repro.objectives.elbo import DuoElbo, Elbo, IndependentElbo
 from repro.objectives.noise import GammaWindow, MatchedWindow, Window
 from repro.objectives.objective import Objective
 from repro.objectives.soft_tokens import Dense
 from repro.objectives.sym_kl import RelaxedCE, SymKL, SymKLScript
 from repro.processes.process import diffusion
+from repro.processes.uniform import Uniform
+from repro.training.optimizer import Precision
 from repro.training.recipe import Recipe, TrainedTeacher
 
 CORPORA: dict[str, Data] = {
@@ -61,20 +65,81 @@ CORPORA: dict[str, Data] = {
         units=Characters(),
         length=64,
     ),
+    "micro": Text(
+        documents=Sotu(
+            sha256="49bf5edcd2da5e10ee7e81ad48cdf811ae14c0f9688583c394105cada859a4f6",
+            heldout_stride=20,
+        ),
+        units=BpeMerges(
+            path="evals/data/tokenizers/sotu_4096.txt",
+            sha256="5f16553e8ca84c6706aae7ac08dbe8906453ccf4e966d30375c49bdfb73fb125",
+            size=4096,
+        ),
+        length=128,
+    ),
 }
 
-LAYERS = {"nano": 2, "nano.lexicon": 2, "nano.sudoku": 4, "nano.text": 2}
-STEPS = {"nano": 2200, "nano.lexicon": 1200, "nano.sudoku": 2000, "nano.text": 900}
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Size of a scale's networks and length of its runs. `learning_rate`: family of noise (`Process.noise`) ->
+    learning rate; `conditioned`: whether networks read the noise level as in the papers (`_backbone`)."""
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+    batch: int
+    steps: int
+    precision: Precision
+    learning_rate: Mapping[str, float]
+    heldout_rows: int
+    checkpoint_every: int
+    conditioned: bool
+
+
+NANO = Budget(
+    layers=2,
+    width=64,
+    heads=2,
+    ffn=256,
+    batch=32,
+    steps=2200,
+    precision="float32",
+    learning_rate={"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 4e-3},
+    heldout_rows=512,
+    checkpoint_every=500,
+    conditioned=False,
+)
+BUDGETS = {
+    "nano": NANO,
+    "nano.lexicon": dataclasses.replace(NANO, steps=1200),
+    "nano.sudoku": dataclasses.replace(NANO, layers=4, steps=2000),
+    "nano.text": dataclasses.replace(NANO, steps=900),
+    "micro": Budget(
+        layers=4,
+        width=256,
+        heads=4,
+        ffn=1024,
+        batch=16,
+        steps=1000,
+        precision="bf16_autocast",
+        learning_rate={"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 2e-3},
+        heldout_rows=256,
+        checkpoint_every=100,
+        conditioned=True,
+    ),
+}
 DIT_SHARE = 0.5
-"""Factor on `STEPS` for a DiT, whose training step takes twice as long as a Llama's (modulation and dropout)."""
+"""Factor on the steps of a DiT with dropout, whose training step takes twice as long (modulation and dropout)."""
 TEACHERS = {"duo_owt_distilled": "duo_owt"}
 """Distillation recipe -> recipe that trains its teacher; at full scale its weights are the released ones."""
 WARMUP = 100
-LEARNING_RATE = {"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 4e-3}
-"""Family of noise (`Process.noise`) -> learning rate."""
 DISTILLATION_LR = 0.2
-"""Factor on `LEARNING_RATE` for a distillation, as at full scale: 6e-5 against 3e-4."""
+"""Factor on the learning rate for a distillation, as at full scale: 6e-5 against 3e-4."""
 EMA_DECAY = 0.995
+CONDITION = {False: 64, True: 128}
+"""Whether a scale's networks read the noise level -> width of its embedding (128 in the papers)."""
 DENSE_VOCAB_SIZE = 512
 """Largest vocabulary size with dense soft tokens, which are as fast as sparse ones up to there."""
 
@@ -88,34 +153,33 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
         return recipe
     if scale not in CORPORA:
         raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
-    data, steps = CORPORA[scale], STEPS[scale]
-    if isinstance(recipe.backbone, WithDropout):
-        steps = round(DIT_SHARE * steps)
+    data, budget = CORPORA[scale], BUDGETS[scale]
+    steps = round(DIT_SHARE * budget.steps) if isinstance(recipe.backbone, WithDropout) else budget.steps
     share = steps / recipe.steps
     noise = recipe.process.noise
-    if noise not in LEARNING_RATE:
+    if noise not in budget.learning_rate:
         raise ValueError(
-            f"no scale for {noise} noise; add its line to LEARNING_RATE of repro/recipes/scale.py"
+            f"no scale for {noise} noise; add it to `learning_rate` of BUDGETS in repro/recipes/scale.py"
         )
-    lr = LEARNING_RATE[noise]
+    lr = budget.learning_rate[noise]
     overrides: dict[str, Any] = {
         "name": f"{recipe.name}@{scale}",
         "data": data,
-        "backbone": _backbone(recipe, data, LAYERS[scale]),
+        "backbone": _backbone(recipe, data, budget),
         "objective": _objective(
             recipe.objective, recipe.data.vocabulary().size, data.vocabulary().size, share
         ),
         "optimizer.lr": lr,
         "optimizer.betas": (0.9, 0.98),
         "learning_rate.warmup": WARMUP,
-        "precision": "float32",
-        "batch": 32,
-        "micro_batch": 32,
+        "precision": budget.precision,
+        "batch": budget.batch,
+        "micro_batch": budget.batch,
         "steps": steps,
         "log_every": 20,
         "heldout_every": max(1, steps // 4),
-        "heldout_rows": 512,
-        "checkpoint_every": 500,
+        "heldout_rows": budget.heldout_rows,
+        "checkpoint_every": budget.checkpoint_every,
         "suite": scale,
     }
     for pin in ("drop", "decay"):
@@ -158,26 +222,39 @@ def by_name(name: str) -> Recipe:
     return oracle(recipe) if name.startswith("oracle:") else recipe
 
 
-def _backbone(recipe: Recipe, data: Data, layers: int) -> Backbone:
-    """A backbone of width 64 with `layers` layers: a DiT if the recipe's is a DiT with dropout, else a Llama."""
-    if isinstance(recipe.backbone, WithDropout):
-        pins: dict[str, Any] = {"layers": layers, "width": 64, "heads": 2, "ffn": 256}
-        if isinstance(recipe.backbone.backbone, Dit):
-            pins["condition"] = 64
-        return parts.derive(recipe.backbone, {f"backbone.{pin}": value for pin, value in pins.items()})
+def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
+    """A backbone of the budget's size: a DiT if the recipe's is a DiT with dropout, else a Llama, or without the
+    recipe's own (`conditioned`) the DiT of the papers, which reads the noise level where objective and process have
+    one for it: MDLM's and LLaDA's do not (docs/method.md#scales)."""
+    sizes = {"layers": budget.layers, "width": budget.width, "heads": budget.heads, "ffn": budget.ffn}
     causal = recipe.process.causal
-    return Llama(
-        layers=layers,
-        width=64,
-        heads=2,
-        kv_heads=2,
-        ffn=256,
-        attention="causal" if causal else "bidirectional",
+    if isinstance(recipe.backbone, WithDropout):
+        if isinstance(recipe.backbone.backbone, Dit):
+            sizes["condition"] = CONDITION[budget.conditioned]
+        return parts.derive(recipe.backbone, {f"backbone.{pin}": value for pin, value in sizes.items()})
+    if not budget.conditioned:
+        return Llama(
+            **sizes,
+            kv_heads=budget.heads,
+            attention="causal" if causal else "bidirectional",
+            rope_base=10_000.0,
+            norm_eps=1e-5,
+            learned_positions=data.row_length(),
+            tied=False,
+            init_deviation=0.02,
+        )
+    if causal:
+        return DitCausal(**sizes, rope_base=10_000.0, norm_eps=1e-5)
+    reads = isinstance(recipe.process, Uniform) and isinstance(
+        recipe.objective, Elbo | IndependentElbo | DuoElbo
+    )
+    return Dit(
+        **sizes,
+        condition=CONDITION[True],
+        frequencies=256,
+        alpha_end=recipe.process.alpha_end if reads else None,
         rope_base=10_000.0,
         norm_eps=1e-5,
-        learned_positions=data.row_length(),
-        tied=False,
-        init_deviation=0.02,
     )
 
 

@@ -18,6 +18,7 @@ import json
 import math
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -40,7 +41,7 @@ from repro.objectives.bound import attention_of, heldout_bound
 from repro.objectives.objective import Batch, Distillation, Loss
 from repro.training import checkpoint as checkpoints
 from repro.training import teacher as teaching
-from repro.training.engines import Engine, engine
+from repro.training.engines import Engine, bfloat16, engine
 from repro.training.engines.engine import Single
 from repro.training.engines.options import PLAIN, Options
 from repro.training.metrics import MetricsLog, check_tracker, progress_bar, tracker
@@ -302,6 +303,9 @@ def train(
         tracker(track, out, recipe, made.first) as send,
         _sigterm() as sigterm_came,
     ):
+        said = bfloat16.note(recipe.precision, made.device) if made.first else None
+        if said is not None:
+            print(said, file=sys.stderr)
         run = Training(recipe, corpus, resolved, seed, made, saved)
         if saved is None and made.first:
             write_text(out / "recipe.json", json.dumps(parts.canonical(recipe), indent=1) + "\n")

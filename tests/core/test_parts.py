@@ -342,7 +342,7 @@ def test_what_a_new_recipe_lacks_is_named(monkeypatch):
     with pytest.raises(ValueError, match=r"distillation 'mine'; add .* to TEACHERS of repro/recipes/scale"):
         scaled(new, "nano")
     monkeypatch.setattr(type(duo.process), "noise", "gaussian")
-    with pytest.raises(ValueError, match="no scale for gaussian noise; add its line to LEARNING_RATE"):
+    with pytest.raises(ValueError, match="no scale for gaussian noise; add it to `learning_rate` of BUDGETS"):
         scaled(duo, "nano")
 
 
@@ -488,6 +488,20 @@ def test_a_scale_keeps_process_and_objective(name):
     assert (small["ema"] is None) == (full["ema"] is None)
     assert small["optimizer"]["clip"] == full["optimizer"]["clip"]
     assert small["precision"] == "float32" and small["steps"] <= 2200
+
+
+def test_networks_of_micro_read_the_noise_level_as_in_the_papers():
+    """MDLM's and LLaDA's do not, Duo's does (docs/method.md#duo-hyperparameters); the symmetric KL of the reference
+    script gives its network none, and left to right there is none."""
+    backbones = {
+        name: canonical(scaled(registry.recipe(name), "micro").backbone)
+        for name in ("ar", "mdlm", "llada", "duo", "duo_nelbo")
+    }
+    assert backbones["ar"]["part"] == "dit_causal"
+    found = {name: pins["alpha_end"] for name, pins in backbones.items() if name != "ar"}
+    assert found == {"mdlm": None, "llada": None, "duo": None, "duo_nelbo": 1e-3}
+    sizes = {tuple(pins[pin] for pin in ("layers", "width", "heads", "ffn")) for pins in backbones.values()}
+    assert sizes == {(4, 256, 4, 1024)}
 
 
 def test_scaled_curricula_keep_their_share_of_the_run():

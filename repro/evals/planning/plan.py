@@ -18,6 +18,7 @@ from repro.core.errors import nearest
 from repro.data.released import Released
 from repro.evals.batch_size import rows_at_once
 from repro.evals.planning.device import Device, device, flops, seconds
+from repro.evals.planning.judging import Reading, readings
 from repro.evals.request import Request, lay_out
 from repro.evals.runner import Cell, Skip
 from repro.evals.task import Task
@@ -85,7 +86,8 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Cost plan of a request: its evaluations in order (`cells`), the cost of each (`lines`), and what is skipped."""
+    """Cost plan of a request: its evaluations in order (`cells`), the cost of each (`lines`), what is skipped, and what
+    judges of text read (`judged`), whose hours no line contains."""
 
     checkpoint: str
     suite: str
@@ -93,6 +95,7 @@ class Plan:
     cells: list[Cell]
     lines: list[Line]
     skipped: list[Skip]
+    judged: list[Reading]
 
     @property
     def hours(self) -> float:
@@ -135,6 +138,7 @@ def of(model: Model, network: Size | None, request: Request, machine: Device) ->
         cells=cells,
         lines=lines,
         skipped=skipped,
+        judged=list(readings(model, cells, machine)),
     )
 
 
@@ -271,6 +275,7 @@ def data(found: Plan) -> dict[str, Any]:
         "assumed": list(assumptions(found)),
         "questions": [asdict(line) for line in found.lines],
         "skipped": [vars(skip) for skip in found.skipped],
+        "judges": [asdict(reading) for reading in found.judged],
     }
 
 
@@ -281,7 +286,7 @@ def assumptions(found: Plan) -> Iterator[str]:
         f"{machine.flops / 1e12:.3g} TFLOP/s and {machine.bandwidth / 1e12:.3g} TB/s,"
         f" {UTILISATION:.0%} of either reached"
     )
-    yield "batches that fit the memory; tokenisation, judges and loading not counted; no early stop"
+    yield "batches that fit the memory; tokenisation and loading not counted, judges apart; no early stop"
     yield "lengths of lm-eval's prompts and answers as estimated in evals/tasks/sizes.toml"
     yield from dict.fromkeys(each for line in found.lines for each in line.assumed)
 
@@ -302,6 +307,7 @@ def text(found: Plan) -> Iterator[str]:
     yield f"{len(found.lines)} evaluations{unknown}: {found.hours:.3g} hours" + (
         " at least" if unknown else ""
     )
+    yield from map(str, found.judged)
     for line in assumptions(found):
         yield f"assumed: {line}"
 

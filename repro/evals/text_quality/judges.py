@@ -13,19 +13,21 @@ features.
 
 from __future__ import annotations
 
+import math
 import os
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from repro.core import parts
 from repro.core.files import file_digest, runs
 from repro.core.lazy import torch
-from repro.core.reading import foreign, read_json
+from repro.core.reading import foreign, open_tensors, read_json
 from repro.data.corpus import Data
 from repro.evals.text_quality.gen_ppl import CausalLM
 from repro.evals.text_quality.mauve import State
@@ -33,6 +35,7 @@ from repro.evals.text_quality.samples import Ids
 from repro.hub.gguf import gguf_folder
 from repro.hub.layout import check_counts
 from repro.model import Model, load
+from repro.training.checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
 LOGITS = 1 << 27
 """Maximum number of logits per forward pass (1 GiB in float64)."""
+READINGS = 1 << 12
+"""Number of windows whose results a `TransformersJudge` keeps; 64 MiB at 128 ids and 1,024 features."""
 END = "<|endoftext|>"
 """Text that a `CheckpointJudge` encodes as EOS, the end of a document (GPT-2's end-of-text token)."""
 
@@ -129,6 +134,15 @@ class CheckpointJudge(Judge):
         return _features(windows, vocabulary.total, read, denoiser.home, state)
 
 
+class _Reading(NamedTuple):
+    """What a judge gives for one window of L ids: log-probability of each id in nats, [L], NaN for the first, and the
+    last layer's state after the last id and its mean over the ids, float64 [D] each."""
+
+    logp: np.ndarray
+    last: np.ndarray
+    mean: np.ndarray
+
+
 class TransformersJudge(Judge):
     """A judge that is a causal LM with its tokenizer in a folder saved by transformers; no BOS is added, so the first
     id of a window has no likelihood.
@@ -163,6 +177,7 @@ class TransformersJudge(Judge):
         self.network: PreTrainedModel = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         self.name, self.digest = folder.name, _folder_digest(folder)
         self.device = self.network.device.type
+        self._readings: OrderedDict[tuple[int, ...], _Reading] = OrderedDict()
         self.max_length = network.config.max_position_embeddings
         self.eos, self.end = self.tokenizer.eos_token_id, self.tokenizer.eos_token
 
@@ -173,24 +188,46 @@ class TransformersJudge(Judge):
         return False
 
     def logp(self, windows: Sequence[Ids]) -> list[np.ndarray]:
-        config = self.network.config
-        _check_windows(windows, config.max_position_embeddings, config.vocab_size, self.name)
-
-        def read(rows: Tensor) -> Tensor:
-            logits = self.network(rows, use_cache=False).logits
-            unknown = torch.full_like(logits[:, :1], torch.nan)
-            return torch.cat([unknown, logits[:, :-1]], 1)
-
-        return _log_probs(windows, config.vocab_size, read, self.network.device)
+        return [reading.logp for reading in self._read(windows)]
 
     def features(self, windows: Sequence[Ids], state: State) -> np.ndarray:
-        config = self.network.config
-        _check_windows(windows, self.max_length, config.vocab_size, self.name)
+        _check_not_empty(windows)
+        return np.stack(
+            [reading.last if state == "last" else reading.mean for reading in self._read(windows)]
+        )
 
-        def read(rows: Tensor) -> Tensor:
-            return self.network.base_model(rows, use_cache=False).last_hidden_state
+    def _read(self, windows: Sequence[Ids]) -> list[_Reading]:
+        """What the network gives for each window, from one forward for likelihood and states; the last `READINGS`
+        windows are kept, because the cells of a grid are compared with the same held-out texts."""
+        config, known = self.network.config, self._readings
+        _check_windows(windows, config.max_position_embeddings, config.vocab_size, self.name)
+        keys = [tuple(window) for window in windows]
+        missing = [key for key in dict.fromkeys(keys) if key not in known]
+        fresh = {key: _Reading(np.zeros(0), np.zeros(0), np.zeros(0)) for key in missing}
+        for some, rows in _batches(missing, config.vocab_size, self.network.device):
+            fresh |= zip([missing[i] for i in some], self._forward(rows), strict=True)
+        found = [fresh[key] if key in fresh else known[key] for key in keys]
+        known |= fresh
+        while len(known) > READINGS:
+            known.popitem(last=False)
+        return found
 
-        return _features(windows, config.vocab_size, read, self.network.device, state)
+    def _forward(self, rows: Tensor) -> list[_Reading]:
+        """Readings of `rows` [B, L] of ids."""
+        states: list[Tensor] = []
+        hook = self.network.base_model.register_forward_hook(
+            lambda module, given, out: states.append(out.last_hidden_state)
+        )
+        try:
+            with torch.inference_mode():
+                logits = self.network(rows, use_cache=False).logits[:, :-1]
+                hidden = states[0].double()
+                logp = logits.double().log_softmax(-1).gather(-1, rows[:, 1:, None])[..., 0]
+        finally:
+            hook.remove()
+        logp = torch.nn.functional.pad(logp, (1, 0), value=torch.nan)
+        parts_of = (each.cpu().numpy() for each in (logp, hidden[:, -1], hidden.mean(1)))
+        return [_Reading(*each) for each in zip(*parts_of, strict=True)]
 
 
 def _check_account(folder: Path, account: Mapping[str, Any]) -> None:
@@ -205,6 +242,23 @@ def _check_account(folder: Path, account: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{folder} {says.format(names[0])} ({len(names)} such tensors); copy the folder again"
             )
+
+
+def judge_parameters(name: str | Path) -> int | None:
+    """Number of parameters of a judge, for cost plans, from its weights' headers or its run's recipe; None where it is
+    not on this machine."""
+    try:
+        path = find_judge(name).resolve()
+    except ValueError:
+        return None
+    if not (path / "config.json").is_file():
+        found = open_checkpoint(path)
+        return found.recipe.backbone.size(found.recipe.data).parameters
+    total = 0
+    for file in path.glob("*.safetensors"):
+        with open_tensors(file) as tensors:
+            total += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    return total
 
 
 def load_judge(name: str | Path) -> Judge:
@@ -289,9 +343,7 @@ def _features(
 ) -> np.ndarray:
     """Features of n windows, float64 [n, D]: last or mean hidden state, from the function `read` of ids [B, L] that
     returns hidden states [B, L, D]. ValueError for an empty window."""
-    for i, window in enumerate(windows):
-        if not len(window):
-            raise ValueError(f"sample {i} is empty and has no state; leave it out")
+    _check_not_empty(windows)
     found: dict[int, np.ndarray] = {}
     for same, rows in _batches(windows, vocab_size, device):
         with torch.inference_mode():
@@ -299,6 +351,12 @@ def _features(
             features = states[:, -1] if state == "last" else states.mean(1)
         found |= zip(same, features.cpu().numpy(), strict=True)
     return np.stack([found[i] for i in range(len(windows))])
+
+
+def _check_not_empty(windows: Sequence[Ids]) -> None:
+    for i, window in enumerate(windows):
+        if not len(window):
+            raise ValueError(f"sample {i} is empty and has no state; leave it out")
 
 
 def _batches(

@@ -70,6 +70,10 @@ class MauveTask(TextQualityTask):
                 )
         return count
 
+    def judged(self, ask: Ask) -> tuple[int, int]:
+        samples = self.count(ask)
+        return samples if self.generates else 2 * samples, 2 * samples
+
     def mauve_metrics(self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int) -> dict[str, Metric]:
         """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against as many held-out
         rows, none of them among those reported under `true_` or `real_`; the keys are those of `mauve_by_kind`."""

@@ -73,6 +73,11 @@ class TextQualityTask(Task):
             return Workload.of_rows(0, 0, 1)
         return of_texts(self.samples, model, ask, 0)
 
+    def judged(self, ask: Ask) -> tuple[int, int]:
+        """Numbers of texts that the judge reads, for cost plans: of this cell alone, and held-out ones, which all cells
+        of the task share."""
+        return TextQualityTask.count(self, ask), 0
+
     def count(self, ask: Ask) -> int:
         """Number of samples: the task's, or the evaluation's limit if that is smaller; ValueError for fewer than 2."""
         count = self.samples if ask.limit is None else min(self.samples, ask.limit)
@@ -123,6 +128,9 @@ class GenerationQuality(TextQualityTask):
     def gen_length(self, model: Model) -> int:
         return model.data.row_length()
 
+    def judged(self, ask: Ask) -> tuple[int, int]:
+        return self.count(ask), self.count(ask)
+
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         return generate_with_heldout(self, model, ask, work)
 
@@ -150,6 +158,9 @@ class NaiveSamples(TextQualityTask):
 
     period: int
     generates = False
+
+    def judged(self, ask: Ask) -> tuple[int, int]:
+        return 2 * self.count(ask), self.count(ask)
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         return score_naive_samples(self, self.period, model, ask, work)

@@ -19,7 +19,14 @@ from repro.evals import __main__ as command_line
 from repro.evals.task import Ask
 from repro.evals.text_quality import quality
 from repro.evals.text_quality.gen_ppl import EveryToken, rule, score_texts
-from repro.evals.text_quality.judges import END, CheckpointJudge, TransformersJudge, judge_text, load_judge
+from repro.evals.text_quality.judges import (
+    END,
+    CheckpointJudge,
+    TransformersJudge,
+    judge_parameters,
+    judge_text,
+    load_judge,
+)
 from repro.models.attention import Mask
 from repro.results.difference import difference
 from repro.results.record import make_record, read_record
@@ -115,10 +122,16 @@ def llama(tmp_path_factory, tokenizer):
     return out
 
 
+def test_parameters_of_a_run_that_judges(folder, judge):
+    assert judge_parameters(folder) == sum(p.numel() for p in judge.model.denoiser.parameters())
+    assert judge_parameters("nowhere") is None
+
+
 def test_a_folder_of_transformers_is_a_judge(llama):
     """Compared with the network's own loss; no BOS is added, so the first id has no likelihood."""
     judge = load_judge(llama)
     assert isinstance(judge, TransformersJudge) and judge.end == "[SEP]"
+    assert judge_parameters(llama) == sum(p.numel() for p in judge.network.parameters())
     ids = judge.encode("the people of the country")
     (found,) = judge.logp([ids])
     rows = torch.tensor([ids])
@@ -408,3 +421,31 @@ def test_a_judge_without_samples_is_an_error():
     for arguments in (["--judge", "x"], ["--ckpt", "x", "--rule", "duo"], ["--samples", "x.jsonl"]):
         with pytest.raises(ValueError, match=r"python -m repro\.evals judge FILE\.jsonl --judge CKPT"):
             command_line.main(arguments)
+
+
+def test_a_judge_of_transformers_reads_each_window_once(llama, monkeypatch):
+    """Likelihood and both states come from one forward, equal to those of the network alone, and stay known."""
+    judge = TransformersJudge(llama)
+    windows = [judge.encode(text) for text in ("the people of the country", "the congress", "the people")]
+    forwards = []
+    judge.network.register_forward_pre_hook(lambda module, given: forwards.append(len(given[0])))
+    logp, mean = judge.logp(windows), judge.features(windows, "mean")
+    last = judge.features([windows[2], windows[0]], "last")
+    assert sum(forwards) == len(windows)
+    for window, values, state in zip(windows, logp, mean, strict=True):
+        out = judge.network(torch.tensor([window]), output_hidden_states=True)
+        own = out.logits.double().log_softmax(-1)[0, :-1].gather(-1, torch.tensor(window)[1:, None])[:, 0]
+        assert values[1:] == pytest.approx(own.tolist(), abs=1e-6)
+        assert state == pytest.approx(out.hidden_states[-1][0].double().mean(0).tolist(), abs=1e-6)
+    assert last[1] == pytest.approx(out_last(judge, windows[0]), abs=1e-6)
+    monkeypatch.setattr("repro.evals.text_quality.judges.READINGS", 1)
+    before = sum(forwards)
+    judge.logp([windows[1], windows[1]])
+    judge.logp([windows[0]])
+    assert sum(forwards) == before + 1 and len(judge._readings) == 1
+
+
+def out_last(judge: TransformersJudge, window: list[int]) -> list[float]:
+    """The last layer's state after the last id, from the network itself."""
+    out = judge.network(torch.tensor([window]), output_hidden_states=True)
+    return out.hidden_states[-1][0, -1].double().tolist()

@@ -1,0 +1,57 @@
+"""What the judge of generated text has to read for a request, for cost plans; no weights are loaded.
+
+The judge reads every sample once, and the held-out texts that samples are compared with once for all cells of a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from repro.evals.planning.device import Device
+from repro.evals.runner import Cell
+from repro.evals.text_quality.judges import judge_parameters
+from repro.evals.text_quality.quality import TextQualityTask
+from repro.model import Model
+from repro.training.cost import UTILISATION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What one judge reads: number of `texts`, their `tokens` (in the model's ids), and the `hours` that takes, None
+    where the judge, and with it the number of its `parameters`, is not on this machine."""
+
+    judge: str
+    parameters: int | None
+    texts: int
+    tokens: int
+    hours: float | None
+
+    def __str__(self) -> str:
+        reads = f"judge {self.judge} reads {self.texts:,} texts, {self.tokens:,} tokens"
+        if self.hours is None or self.parameters is None:
+            return f"{reads}; it is not on this machine, so that its hours are unknown"
+        return f"{reads}: {self.hours:.3g} hours more ({self.parameters / 1e6:.4g} M parameters)"
+
+
+def readings(model: Model, cells: Sequence[Cell], machine: Device) -> Iterator[Reading]:
+    """What each judge reads for the cells of a request, with its time at 2 FLOPs a parameter and token."""
+    texts: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    shared: set[str] = set()
+    for cell in cells:
+        task = cell.task
+        if not isinstance(task, TextQualityTask):
+            continue
+        own, heldout = task.judged(cell.ask)
+        count = own + (0 if task.name in shared else heldout)
+        shared.add(task.name)
+        length = task.gen_length(model) if task.generates else model.data.row_length()
+        texts[task.judge] = texts.get(task.judge, 0) + count
+        tokens[task.judge] = tokens.get(task.judge, 0) + count * length
+    for judge, count in texts.items():
+        parameters = judge_parameters(judge)
+        hours = None
+        if parameters is not None:
+            hours = 2 * parameters * tokens[judge] / (machine.flops * UTILISATION) / 3600
+        yield Reading(judge=judge, parameters=parameters, texts=count, tokens=tokens[judge], hours=hours)

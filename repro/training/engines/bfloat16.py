@@ -1,0 +1,47 @@
+"""How fast this processor multiplies bfloat16 matrices, said once when a run begins.
+
+Some processors have instructions for it (AMX, AVX512-BF16, SVE), others emulate it and are slower than in float32. The
+precision is a setting of the recipe and does not change by itself; whichever it is, a run follows the same law up to
+rounding (docs/method.md#scales).
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+SHAPE = (2048, 256, 1024)
+"""Tokens, inputs and outputs of the linear layer that is timed; float32 takes about 10 ms of one core."""
+TRIALS = 5
+PAYS = 1.3
+"""Ratio from which bfloat16 autocast is worth its casts."""
+
+
+def ratio() -> float:
+    """CPU time of a linear layer in float32 divided by that in bfloat16 on this CPU, the fastest of `TRIALS` each."""
+    tokens, inputs, outputs = SHAPE
+
+    def fastest(dtype: torch.dtype) -> float:
+        x, weight = torch.ones(tokens, inputs, dtype=dtype), torch.ones(outputs, inputs, dtype=dtype)
+        times = []
+        for _ in range(TRIALS + 1):  # the first chooses the kernel
+            began = time.process_time()
+            torch.nn.functional.linear(x, weight)
+            times.append(time.process_time() - began)
+        return min(times[1:])
+
+    return fastest(torch.float32) / fastest(torch.bfloat16)
+
+
+def note(precision: str, device: torch.device) -> str | None:
+    """One line on what `precision` means for speed on this CPU; None for float32 and on accelerators."""
+    if device.type != "cpu" or precision == "float32":
+        return None
+    found = ratio()
+    line = (
+        f"precision {precision}: this CPU multiplies bfloat16 matrices {found:.1f} times as fast as float32"
+    )
+    if found >= PAYS:
+        return line
+    return f"{line}; --set precision=float32 trains the same law, here faster (the run's name then says so)"
