@@ -70,6 +70,7 @@ PARTS = {
     "shifted": "repro.models.shifted:Shifted",
     # processes
     "absorbing": "repro.processes.absorbing:Absorbing",
+    "block_absorbing": "repro.processes.blocks:BlockAbsorbing",
     "uniform": "repro.processes.uniform:Uniform",
     "left_to_right": "repro.processes.left_to_right:LeftToRight",
     # objectives
@@ -89,6 +90,7 @@ PARTS = {
     "independent_elbo": "repro.objectives.elbo:IndependentElbo",
     "random_length": "repro.objectives.lengths:RandomLength",
     "to_longest": "repro.objectives.lengths:ToLongest",
+    "block_elbo": "repro.objectives.blocks:BlockElbo",
     "duo_elbo": "repro.objectives.elbo:DuoElbo",
     "dcd": "repro.objectives.dcd:Dcd",
     "next_token": "repro.objectives.next_token:NextToken",
