@@ -132,7 +132,7 @@ def open_release(folder: Path, name: str | None = None, template: Template = "no
         name=folder.resolve().name if name is None else name,
         data=_templated(folder, layout, _data(folder, layout, config), template),
         backbone=backbone,
-        process=layout.process,
+        process=layout.process_of(backbone),
         meaning=layout.meaning,
         score=layout.score,
         suite="released",

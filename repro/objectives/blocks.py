@@ -102,7 +102,7 @@ class BlockElbo(Objective):
         return block_subsets(keys, truncated_binomial(size, t, *limits(size, self.rate), u), where, block)
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        from repro.models.copies import BlockPrediction
+        from repro.models.blocks import BlockPrediction
 
         block = process.block_length()
         assert block is not None, "a recipe checks that such an objective has a block process"

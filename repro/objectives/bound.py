@@ -22,7 +22,7 @@ from torch import Tensor
 from repro.core import rng
 from repro.data.corpus import Rows, Vocabulary
 from repro.models.attention import Mask
-from repro.models.copies import BlockPrediction
+from repro.models.blocks import BlockPrediction
 from repro.models.denoiser import Denoiser, ForwardWrapper
 from repro.models.prediction import Prediction
 from repro.processes.process import Process, diffusion

@@ -79,7 +79,7 @@ class BlockAbsorbing(Absorbing):
         keys: Tensor,
     ) -> Tensor:
         """The estimate of `Process.bound`. `predict(noisy, t)`, with times t [B, L], must predict each block from its
-        noisy tokens and the *clean* blocks before it (`repro.models.copies.BlockPrediction`).
+        noisy tokens and the *clean* blocks before it (`repro.models.blocks.BlockPrediction`).
 
         The mask counts of a row's blocks are stratified: block c of C takes frac(u + c/C).
         """

@@ -17,7 +17,7 @@ from torch import Tensor
 from repro.core import rng
 from repro.models.attention import Copies, Mask
 from repro.models.backbone import Role
-from repro.models.copies import BlockPrediction
+from repro.models.blocks import BlockPrediction
 from repro.models.denoiser import Denoiser, initialise
 from repro.models.dit import Dit, DitBlocks
 from repro.models.prediction import Prediction

@@ -1,5 +1,5 @@
-"""Predictions for all blocks of a row in one forward of two copies of it, as block diffusion is trained and scored
-(BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion).
+"""Block diffusion behind the network: all blocks of a row predicted in one forward of two copies of it, by which it is
+trained and scored, and the exact KV cache of decoding (BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion).
 
 Shapes: B rows, b of them in a forward, L columns of a copy.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repro.models.attention import Copies, Mask
 from repro.models.denoiser import Denoiser
-from repro.models.prediction import Prediction
+from repro.models.prediction import DecodingCache, Prediction, Reach
 
 
 class BlockPrediction(Prediction):
@@ -43,3 +43,33 @@ class BlockPrediction(Prediction):
 
     def token_forwards(self) -> Tensor:
         return 2 * super().token_forwards()
+
+
+class BlockCache(DecodingCache):
+    """KV cache of a network whose blocks see no later column (`Denoiser.block_causal`), which is exact.
+
+    The keys and values of a block are those of its finished tokens once it has been forwarded after its last write. So
+    the first forward of a block takes the columns written since, most often the block before it, and its own; the
+    others take its own columns alone. No refresh is needed.
+    """
+
+    def __init__(
+        self, rows: int, width: int, reach: Reach, refresh: int | None, device: torch.device
+    ) -> None:
+        super().__init__(rows, width, reach, refresh, device)
+        self.final = torch.zeros(rows, dtype=torch.int64, device=device)
+        """[B] columns before this one have keys and values that do not change any more."""
+
+    def begin_block(self) -> None:
+        """Nothing: what is cached stays exact."""
+
+    def select_rows(self, rows: Tensor) -> None:
+        super().select_rows(rows)
+        self.final = self.final[rows]
+
+    def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
+        stop = window.stop if self.reach == "block" else self.kv_cache.columns
+        starts = self.final[need].unique().tolist()
+        found = [((need & (self.final == start)).nonzero()[:, 0], slice(start, stop)) for start in starts]
+        self.final = torch.where(need, window.start, self.final)
+        return found
