@@ -47,6 +47,7 @@ PARTS = {
     "chat": "repro.data.chat:Chat",
     "packed": "repro.data.packed:Packed",
     "packed_plain": "repro.data.packed:PackedPlain",
+    "packed_whole": "repro.data.packed:PackedWhole",
     "padded": "repro.data.packed:Padded",
     "dialogues": "repro.data.dialogues:Dialogues",
     "counted": "repro.data.counted:Counted",
@@ -210,6 +211,9 @@ RECIPES = {
     "llada_sft": "repro.recipes.llada_sft",
     "ar_owt": "repro.recipes.ar_owt",
     "ar_lm1b": "repro.recipes.ar_lm1b",
+    "bd3_owt_4": "repro.recipes.bd3_owt_4",
+    "bd3_owt_8": "repro.recipes.bd3_owt_8",
+    "bd3_owt_16": "repro.recipes.bd3_owt_16",
 }
 
 LAYOUTS = {

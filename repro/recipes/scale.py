@@ -25,7 +25,7 @@ from repro.data.language import Language
 from repro.data.sudoku import Sudoku
 from repro.data.text import Characters, Text
 from repro.models.backbone import Backbone
-from repro.models.dit import Dit, WithDropout
+from repro.models.dit import Dit, DitBlocks, WithDropout
 from repro.models.llama import Llama
 from repro.models.oracle import Oracle
 from repro.objectives.dcd import Dcd
@@ -89,7 +89,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     if scale not in CORPORA:
         raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
     data, steps = CORPORA[scale], STEPS[scale]
-    if isinstance(recipe.backbone, WithDropout):
+    if isinstance(recipe.backbone.blank(), WithDropout):
         steps = round(DIT_SHARE * steps)
     share = steps / recipe.steps
     noise = recipe.process.noise
@@ -144,6 +144,10 @@ def oracle(recipe: Recipe) -> Recipe:
         raise ValueError(
             f"no exact denoiser for {recipe.name}; it exists for diffusion recipes at scales nano and nano.lexicon"
         )
+    if recipe.process.block_length() is not None:
+        raise ValueError(
+            f"no exact denoiser for {recipe.name}: it would read whole rows, and this recipe reads blocks; mdlm has one"
+        )
     exact = Oracle(process=diffusion(recipe.process))
     return dataclasses.replace(recipe, name=f"oracle:{recipe.name}", backbone=exact, steps=0)
 
@@ -159,12 +163,14 @@ def by_name(name: str) -> Recipe:
 
 
 def _backbone(recipe: Recipe, data: Data, layers: int) -> Backbone:
-    """A backbone of width 64 with `layers` layers: a DiT if the recipe's is a DiT with dropout, else a Llama."""
-    if isinstance(recipe.backbone, WithDropout):
+    """A backbone of width 64 with `layers` layers and random weights: a DiT if the recipe's is a DiT with dropout, else
+    a Llama."""
+    backbone = recipe.backbone.blank()
+    if isinstance(backbone, WithDropout):
         pins: dict[str, Any] = {"layers": layers, "width": 64, "heads": 2, "ffn": 256}
-        if isinstance(recipe.backbone.backbone, Dit):
+        if isinstance(backbone.backbone, Dit | DitBlocks):
             pins["condition"] = 64
-        return parts.derive(recipe.backbone, {f"backbone.{pin}": value for pin, value in pins.items()})
+        return parts.derive(backbone, {f"backbone.{pin}": value for pin, value in pins.items()})
     causal = recipe.process.causal
     return Llama(
         layers=layers,

@@ -33,6 +33,7 @@ from repro.evals.likelihood.orders import Confidence, Duel, NextToken, greedy
 from repro.models.attention import Mask
 from repro.models.prediction import Prediction
 from repro.processes.absorbing import Absorbing, weighted_ce
+from repro.processes.blocks import BlockAbsorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.uniform import Uniform
 
