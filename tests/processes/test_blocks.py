@@ -21,6 +21,7 @@ from repro.models.blocks import BlockPrediction
 from repro.models.denoiser import Denoiser, initialise
 from repro.models.dit import Dit, DitBlocks
 from repro.models.prediction import Prediction
+from repro.objectives.bound import reading, truncated
 from repro.processes import blocks
 from repro.processes.absorbing import Absorbing
 from repro.processes.blocks import BlockAbsorbing, block_subsets
@@ -220,6 +221,22 @@ def test_sampling_one_token_a_step_has_no_larger_loss_than_the_bound(monkeypatch
     p = torch.tensor([listed[tuple(x)] for x in SPACE.sentences.tolist()], dtype=torch.float64)
     slack = expected(denoiser, process, SPACE, monkeypatch) + p.log()
     assert abs(p.sum().item() - 1) < 1e-9 and slack.min() > -1e-9 and slack.max() > 1e-3
+
+
+def test_the_truncated_integral_has_one_time_for_all_blocks_of_a_row():
+    """Blocks of one token, 20,000 rows of one sentence: its mean is the exact -log p, as the weight 1/t undoes the
+    chance t of a mask; a row's estimate is within the weights of its time."""
+    denoiser, process = known(SPACE, 1, "stranger"), BlockAbsorbing(block=1)
+    x, rows = SPACE.sentences[50].expand(20_000, -1), torch.arange(20_000)
+    where = torch.ones_like(x, dtype=torch.bool)
+    words = denoiser.vocabulary
+    keys = rng.keys(0, rng.BOUND, 0, rows)
+    predict = reading(denoiser, process, x, where, words, keys)
+    u = rng.uniform(rng.keys(1, rng.BOUND, 0, rows))
+    nats = truncated(process, predict, x, where, words, u, keys)
+    exact = bound(denoiser, process, x[:1], u[:1], keys[:1]).item()
+    assert abs(nats.mean().item() - exact) < 5 * nats.std().item() / 20_000**0.5
+    assert ((nats > 0) & (nats * (1e-3 + 0.999 * u) > exact + 1e-9)).sum() == 0
 
 
 def test_mask_counts_of_a_rows_blocks_are_stratified():
