@@ -48,6 +48,7 @@ PARTS = {
     "chat": "repro.data.chat:Chat",
     "packed": "repro.data.packed:Packed",
     "packed_plain": "repro.data.packed:PackedPlain",
+    "packed_whole": "repro.data.packed:PackedWhole",
     "padded": "repro.data.packed:Padded",
     "dialogues": "repro.data.dialogues:Dialogues",
     "counted": "repro.data.counted:Counted",
@@ -71,6 +72,7 @@ PARTS = {
     "shifted": "repro.models.shifted:Shifted",
     # processes
     "absorbing": "repro.processes.absorbing:Absorbing",
+    "block_absorbing": "repro.processes.blocks:BlockAbsorbing",
     "uniform": "repro.processes.uniform:Uniform",
     "left_to_right": "repro.processes.left_to_right:LeftToRight",
     # objectives
@@ -90,6 +92,7 @@ PARTS = {
     "independent_elbo": "repro.objectives.elbo:IndependentElbo",
     "random_length": "repro.objectives.lengths:RandomLength",
     "to_longest": "repro.objectives.lengths:ToLongest",
+    "block_elbo": "repro.objectives.blocks:BlockElbo",
     "duo_elbo": "repro.objectives.elbo:DuoElbo",
     "dcd": "repro.objectives.dcd:Dcd",
     "next_token": "repro.objectives.next_token:NextToken",
@@ -211,6 +214,9 @@ RECIPES = {
     "llada_sft": "repro.recipes.llada_sft",
     "ar_owt": "repro.recipes.ar_owt",
     "ar_lm1b": "repro.recipes.ar_lm1b",
+    "bd3_owt_4": "repro.recipes.bd3_owt_4",
+    "bd3_owt_8": "repro.recipes.bd3_owt_8",
+    "bd3_owt_16": "repro.recipes.bd3_owt_16",
 }
 
 LAYOUTS = {

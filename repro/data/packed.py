@@ -3,6 +3,7 @@
 
     Packed(documents=Hub(...), units=Gpt2(), length=1024, batch=1000)          "wrapped"
     PackedPlain(...)                                                           the same, nothing between documents
+    PackedWhole(...)                                                           the same, no BOS and E around a row
     Padded(documents=Hub(...), units=Pretrained(...), length=128)              one per row, "unwrapped"
 
 Packed: each document ends with the boundary id E; the stream is cut every L - 2 ids, and each cut is put between BOS
@@ -19,6 +20,7 @@ Symbols: V ids of the tokenizer (`units`), L ids per row.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from repro.core.parts import part
 from repro.data import rows
@@ -38,6 +40,9 @@ class Joined(Written):
     batch is dropped (0: all documents are joined)."""
 
     batch: int
+
+    ended: ClassVar[bool] = True
+    """Whether each row begins with BOS and ends with the boundary id."""
 
     def __post_init__(self) -> None:
         _check_length(self.length)
@@ -62,7 +67,8 @@ class Joined(Written):
         assert vocabulary.bos is not None and vocabulary.eos is not None
         mark = (vocabulary.eos,) if marked else ()
         stream = self.stream(split)
-        return rows.wrapped(stream, self.length, vocabulary.bos, vocabulary.eos, mark, self.batch)
+        ends = (vocabulary.bos, vocabulary.eos) if self.ended else None
+        return rows.wrapped(stream, self.length, ends, mark, self.batch)
 
 
 @part
@@ -82,6 +88,18 @@ class PackedPlain(Joined):
 
     def chunks(self, split: Split) -> Iterator[Rows]:
         return self._wrapped(split, marked=False)
+
+
+@part
+class PackedWhole(Joined):
+    """Rows cut from joined documents every L ids, with the boundary id E after each document and neither BOS nor E
+    around a row, as BD3-LM was trained (`insert_train_special=False`, docs/method.md#block-diffusion). The first id of
+    a row is neither corrupted nor scored (its `ignore_bos`), so that what is scored has context."""
+
+    ended = False
+
+    def chunks(self, split: Split) -> Iterator[Rows]:
+        return self._wrapped(split, marked=True)
 
 
 @part

@@ -1,7 +1,7 @@
 """Three ways to form rows from a stream of documents, chunk by chunk, so that a corpus need not fit into memory.
 
     consecutive   every L ids of each document
-    wrapped       documents joined and cut, each cut between BOS and EOS
+    wrapped       documents joined and cut, each cut between BOS and EOS, or alone
     padded        one document per row: BOS, its first L - 2 ids, EOS, padding
 
 The last two are those of s-sahoo/duo and kuleshov-group/mdlm (dataloader.py). A stream is (document number, ids) pairs.
@@ -35,14 +35,15 @@ def consecutive(stream: Stream, length: int) -> Iterator[Rows]:
 
 
 def wrapped(
-    stream: Stream, length: int, begin: int, end: int, mark: tuple[int, ...], batch: int
+    stream: Stream, length: int, ends: tuple[int, int] | None, mark: tuple[int, ...], batch: int
 ) -> Iterator[Rows]:
     """Rows of documents joined, with the ids `mark` after each, and cut every L - 2 = `length` - 2 ids, in chunks; each
-    cut is put between `begin` and `end`, which are not candidates.
+    cut is put between the two ids `ends`, which are not candidates. If `ends` is None, rows are cut every L ids, and
+    their first id is no candidate.
 
     `batch` documents are joined at a time, and their remainder is dropped (0: all documents are joined).
     """
-    inner, row = length - 2, 0
+    inner, row = length if ends is None else length - 2, 0
     after = np.array(mark, np.int64)
     tokens, owner = np.empty(0, np.int64), np.empty(0, np.int64)
     while documents := list(itertools.islice(stream, batch or CHUNK)):
@@ -52,9 +53,9 @@ def wrapped(
         count = len(tokens) // inner
         cut = tokens[: count * inner].reshape(count, inner)
         names = (owner[: count * inner : inner] << 32) + np.arange(row, row + count)
-        ids = np.pad(cut, ((0, 0), (1, 1)), constant_values=((0, 0), (begin, end)))
+        ids = cut if ends is None else np.pad(cut, ((0, 0), (1, 1)), constant_values=((0, 0), ends))
         candidates = np.ones(ids.shape, bool)
-        candidates[:, [0, -1]] = False
+        candidates[:, [0] if ends is None else [0, -1]] = False
         yield Rows(ids, candidates, names)
         row += count
         rest = slice(len(tokens), None) if batch else slice(count * inner, None)

@@ -20,6 +20,7 @@ from repro.core.reading import read_json
 from repro.core.registry import LAYOUTS, resolve
 from repro.hub.mapping import TensorNames
 from repro.models.backbone import Backbone
+from repro.processes.blocks import BlockAbsorbing
 from repro.processes.prediction import Meaning
 from repro.processes.process import Process
 
@@ -55,7 +56,8 @@ class Layout:
     `tensor_names`: names of its tensors -> parameters of this suite's network. `backbone`: function from config.json to
     a backbone of `repro.models`, without weights; it raises KeyError for a missing field and ValueError for a value
     that the network here does not support. `process`, `meaning`, `score`: noise process, meaning of the output
-    (`repro.processes.prediction`) and kind of likelihood bound that the weights were trained for. `mask`: a field of
+    (`repro.processes.prediction`) and kind of likelihood bound that the weights were trained for; networks that read
+    blocks noise these (`process_of`). `mask`: a field of
     config.json with the mask id, or else the text of the mask token; "last": the mask is the last id; None: no mask.
     `required`: the only supported value of a field, checked if config.json has the field. `variant`: function from
     config.json to the name in `LAYOUTS` of another network that shares this model_type, or None.
@@ -70,6 +72,14 @@ class Layout:
     mask: str | None
     required: Mapping[str, Any]
     variant: Callable[[Config], str | None] = lambda config: None
+
+    def process_of(self, backbone: Backbone) -> Process:
+        """The noise process of weights with this backbone: `process`, block by block under absorbing noise if the
+        network reads blocks."""
+        block = backbone.required_block_size()
+        if block is None or not self.process.masks:
+            return self.process
+        return BlockAbsorbing(block=block)
 
 
 def read_config(folder: Path) -> Config:

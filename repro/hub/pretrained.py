@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from repro.core.parts import part
 from repro.models.backbone import Backbone, Role, Wrapper
+from repro.models.dit import WithDropout
 from repro.models.llama import Llama
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ class PretrainedBackbone(Wrapper):
     """`backbone`, initialised with the weights of `source`: a local folder in its authors' layout, or a Hub name at
     `revision` (UNRESOLVED: a placeholder for the commit, which only the Hub knows).
 
-    The attention pattern (causal or bidirectional) may differ from that of the weights' training; every other setting
-    must agree with their config.json. `module` raises ConnectionError if the weights cannot be fetched, and ValueError
-    if they are those of another network.
+    The attention pattern may differ from that of the weights' training (causal, bidirectional, blocks of another
+    length); every other setting must agree with their config.json. `module` raises ConnectionError if the weights
+    cannot be fetched, and ValueError if they are those of another network.
     """
 
-    backbone: Llama
+    backbone: Llama | WithDropout
     source: str
     revision: str
 
@@ -35,7 +36,10 @@ class PretrainedBackbone(Wrapper):
         from repro.models.denoiser import copy_weights
 
         opened = open_release(sources.weights(self.source, self.revision))
-        agree(opened, "backbone", self.backbone, opened.release.backbone, ("attention", "init_deviation"))
+        own, free = self.backbone, ("attention", "init_deviation")
+        if isinstance(own, WithDropout):  # DiTs that read whole rows or blocks have the same parameters
+            own, free = own.backbone, ("backbone", "block")
+        agree(opened, "backbone", own, opened.release.backbone, free)
         made = self.backbone.module(role, seed)
         given = dict(network(opened).named_parameters())
         copy_weights(dict(made.named_parameters()), given, self.source)

@@ -88,7 +88,8 @@ class Opened:
 
 def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[str]) -> None:
     """Raise ValueError for the first setting in which a recipe's component `ours` differs from `theirs`, that of the
-    opened folder; settings in `free` may differ. `name`: the component's field in the recipe, for the message.
+    opened folder; settings in `free` may differ (`name` among them: the kind of the component too). `name`: the
+    component's field in the recipe, for the message.
 
     Comparing tensor shapes would not be enough: they show widths, but not the computation (such as the norms' epsilon).
     """
@@ -96,7 +97,7 @@ def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[
     kinds = (name, registry.part_name(type(ours)), registry.part_name(type(theirs)))
     pins = ((f"{name}.{pin}", mine[pin], given.get(pin)) for pin in mine if pin not in free)
     for pin, own, other in (kinds, *pins):
-        if own != other:
+        if own != other and pin not in free:
             raise ValueError(
                 f"{opened.folder}: {pin} is {parts.to_json(own)} in the recipe and {parts.to_json(other)} in these"
                 " weights; give weights trained with the recipe's value, or change the recipe"
@@ -132,7 +133,7 @@ def open_release(folder: Path, name: str | None = None, template: Template = "no
         name=folder.resolve().name if name is None else name,
         data=_templated(folder, layout, _data(folder, layout, config), template),
         backbone=backbone,
-        process=layout.process,
+        process=layout.process_of(backbone),
         meaning=layout.meaning,
         score=layout.score,
         suite="released",

@@ -79,6 +79,9 @@ class Denoiser(nn.Module, ABC):
     quantised: str | None = None  # name of the format of the layers' matrices, if they are quantised
     cache_left_context: int = 0  # extra columns to the left that a cached forward must recompute
     required_block_size: int | None = None  # the block length that decoding must use; None: any
+    block_causal: bool = (
+        False  # whether no block depends on later columns, so that keys and values can be kept
+    )
     has_dropout: bool = False  # whether a training forward needs `set_dropout_keys`
 
     def __init__(self, role: Role) -> None:

@@ -152,7 +152,7 @@ def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Siz
 class WithDropout(Wrapper):
     """A DiT with dropout at `rate` in every layer in training; ValueError for a rate outside (0, 1)."""
 
-    backbone: Dit | DitCausal
+    backbone: Dit | DitCausal | DitBlocks
     rate: float
 
     def __post_init__(self) -> None:

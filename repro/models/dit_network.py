@@ -235,8 +235,10 @@ class DitBlocksDenoiser(DitDenoiser):
     predicted in one forward. RoPE is relative, so blocks may be counted from the first column to be decoded.
     """
 
-    def __init__(self, pins: DitBlocks, role: Role, seed: int) -> None:
-        super().__init__(pins, role, seed)
+    block_causal = True
+
+    def __init__(self, pins: DitBlocks, role: Role, seed: int, rate: float = 0.0) -> None:
+        super().__init__(pins, role, seed, rate)
         self.time_conditioned, self.required_block_size = True, pins.required_block_size()
 
     def encode(

@@ -22,6 +22,7 @@ from torch import Tensor
 from repro.core import rng
 from repro.data.corpus import Rows, Vocabulary
 from repro.models.attention import Mask
+from repro.models.blocks import BlockPrediction
 from repro.models.denoiser import Denoiser, ForwardWrapper
 from repro.models.prediction import Prediction
 from repro.processes.process import Process, diffusion
@@ -102,15 +103,22 @@ def reading(
     """Function (noisy ids [B, L], t [B]) -> `Prediction` of the network for noisy versions of the clean `ids` [B, L].
 
     `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row. Filler (padding that is attended to
-    and corrupted like text, but never scored) is corrupted by the returned function, with keys of its own.
+    and corrupted like text, but never scored) is corrupted by the returned function, with keys of its own. Under a
+    process that noises block by block, each block is predicted given the clean blocks before it; ValueError for filler.
     """
     filler = None if vocabulary.filler is None else ids == vocabulary.filler
-    attention = attention_of(ids, vocabulary)
+    attention, block = attention_of(ids, vocabulary), process.block_length()
+    if block is not None and filler is not None:
+        raise ValueError(
+            "a block process has no bound of rows with filler (padding read as text); use packed rows"
+        )
 
     def predict(noisy: Tensor, t: Tensor) -> Prediction:
         if filler is not None and not process.causal:
             time = diffusion(process).filler_time(t, candidates, keys)
             noisy = diffusion(process).corrupt(noisy, time, rng.fold(keys, FILLER), filler, vocabulary)
+        if block is not None:
+            return BlockPrediction(denoiser, noisy, ids, t, attention, block)
         return Prediction(denoiser, noisy, t, attention)
 
     return predict

@@ -103,12 +103,14 @@ class Objective(Part):
     """Base class of training losses.
 
     `meaning`: what a network trained by it predicts; `processes`: families of noise (`Process.noise`) that it supports;
-    `score`: whether its value is a likelihood or a bound on one, as tables state (docs/method.md#symmetric-kl).
+    `score`: whether its value is a likelihood or a bound on one, as tables state (docs/method.md#symmetric-kl);
+    `in_blocks`: whether it is for processes that noise a row block by block (`Process.block_length`), and for no other.
     """
 
     meaning: ClassVar[Meaning]
     processes: ClassVar[frozenset[str]]
     score: ClassVar[Literal["exact", "truncated bound", "no bound", "improper score"]]
+    in_blocks: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:

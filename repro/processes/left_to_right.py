@@ -28,7 +28,10 @@ class LeftToRight(Process):
 
     noise = "left_to_right"
     causal = True
-    exact = True
+
+    @property
+    def exact(self) -> bool:
+        return True
 
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:
         return tuple(range(vocabulary.size, vocabulary.total))

@@ -31,12 +31,20 @@ class Process(Part):
     "left_to_right". A subclass of such a process inherits it, and with it all that fits the family."""
     causal: ClassVar[bool] = False
     """Whether tokens are generated one at a time, left to right, after a BOS."""
-    exact: ClassVar[bool] = False
-    """Whether `bound` returns -log p itself, without random draws."""
     masks: ClassVar[bool] = False
     """Whether the mask id marks the undecided positions; the noise level then follows from the ids."""
     redraws: ClassVar[bool] = False
     """Whether a reverse step redraws every position, not only the undecided ones."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether `bound` returns -log p itself, without random draws."""
+        return False
+
+    def block_length(self) -> int | None:
+        """Length in tokens of the blocks of a row that are noised one after another, each given the clean blocks before
+        it; None: the whole row is noised at once."""
+        return None
 
     def inputs(self, x0: Tensor, vocabulary: Vocabulary) -> Tensor:
         """The ids [B, L] that a network reads to score clean ids x0 [B, L] without noise."""

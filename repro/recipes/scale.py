@@ -27,7 +27,7 @@ from repro.data.language import Language
 from repro.data.sudoku import Sudoku
 from repro.data.text import BpeMerges, Characters, Text
 from repro.models.backbone import Backbone
-from repro.models.dit import Dit, DitCausal, WithDropout
+from repro.models.dit import Dit, DitBlocks, DitCausal, WithDropout
 from repro.models.llama import Llama
 from repro.models.oracle import Oracle
 from repro.objectives.dcd import Dcd
@@ -154,7 +154,8 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     if scale not in CORPORA:
         raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
     data, budget = CORPORA[scale], BUDGETS[scale]
-    steps = round(DIT_SHARE * budget.steps) if isinstance(recipe.backbone, WithDropout) else budget.steps
+    dropout = isinstance(recipe.backbone.blank(), WithDropout)
+    steps = round(DIT_SHARE * budget.steps) if dropout else budget.steps
     share = steps / recipe.steps
     noise = recipe.process.noise
     if noise not in budget.learning_rate:
@@ -208,6 +209,10 @@ def oracle(recipe: Recipe) -> Recipe:
         raise ValueError(
             f"no exact denoiser for {recipe.name}; it exists for diffusion recipes at scales nano and nano.lexicon"
         )
+    if recipe.process.block_length() is not None:
+        raise ValueError(
+            f"no exact denoiser for {recipe.name}: it would read whole rows, and this recipe reads blocks; mdlm has one"
+        )
     exact = Oracle(process=diffusion(recipe.process))
     return dataclasses.replace(recipe, name=f"oracle:{recipe.name}", backbone=exact, steps=0)
 
@@ -223,15 +228,15 @@ def by_name(name: str) -> Recipe:
 
 
 def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
-    """A backbone of the budget's size: a DiT if the recipe's is a DiT with dropout, else a Llama, or without the
+    """A backbone of the budget's size with random weights: a DiT if the recipe's is a DiT with dropout, else a Llama, or without the
     recipe's own (`conditioned`) the DiT of the papers, which reads the noise level where objective and process have
     one for it: MDLM's and LLaDA's do not (docs/method.md#scales)."""
     sizes = {"layers": budget.layers, "width": budget.width, "heads": budget.heads, "ffn": budget.ffn}
-    causal = recipe.process.causal
-    if isinstance(recipe.backbone, WithDropout):
-        if isinstance(recipe.backbone.backbone, Dit):
+    causal, backbone = recipe.process.causal, recipe.backbone.blank()
+    if isinstance(backbone, WithDropout):
+        if isinstance(backbone.backbone, Dit | DitBlocks):
             sizes["condition"] = CONDITION[budget.conditioned]
-        return parts.derive(recipe.backbone, {f"backbone.{pin}": value for pin, value in sizes.items()})
+        return parts.derive(backbone, {f"backbone.{pin}": value for pin, value in sizes.items()})
     if not budget.conditioned:
         return Llama(
             **sizes,

@@ -259,7 +259,7 @@ class Decoder:
 
 
 class DecodingCaches:
-    """KV caches of a decode: one for each forward pass of a step.
+    """KV caches of a decode: one for each forward pass of a step; exact for causal networks and those that read blocks.
 
     A further pass in a step, such as that of guidance, has other input ids than the first and so needs its own cache.
     """
@@ -270,14 +270,16 @@ class DecodingCaches:
 
     def __getitem__(self, forward: int) -> DecodingCache | CausalCache:
         """The KV cache of a step's forward pass number `forward` (from 0), created when first needed."""
+        from repro.models.blocks import BlockCache
         from repro.models.prediction import CausalCache, DecodingCache
 
         if forward not in self.caches:
             policy, width, device = self.decoder.plan.cache_policy(), self.decoder.width, self.decoder.device
+            kind = BlockCache if self.decoder.denoiser.block_causal else DecodingCache
             self.caches[forward] = (
                 CausalCache(self.rows, width, device)
                 if policy is None
-                else DecodingCache(self.rows, width, policy.reach, policy.refresh, device)
+                else kind(self.rows, width, policy.reach, policy.refresh, device)
             )
         return self.caches[forward]
 

@@ -23,7 +23,8 @@ Reach = Literal["onward", "block"]
 
 @part
 class Cache(Part):
-    """Base class of KV cache policies for bidirectional networks, whose cached keys and values are approximate.
+    """Base class of KV cache policies for bidirectional networks, whose cached keys and values are approximate; those
+    of a network that reads blocks are exact (docs/method.md#block-diffusion).
 
     `refresh`: number of forward passes after which all keys and values are recomputed; None: only when a block begins.
     """

@@ -111,7 +111,7 @@ def plan(
     tokens = recipe.batch * recipe.data.row_length()
     # dense soft tokens are embedded by a matrix product as large as the head's
     heads = 2 if "dense_tokens" in pins.values() else 1
-    body = size.body_flops + recipe.backbone.attention_flops(recipe.data)
+    body = _copies_of_rows(recipe) * (size.body_flops + recipe.backbone.attention_flops(recipe.data))
     step = (3 * (body + size.head_flops * heads) + activation_checkpointing * body) * tokens
     if recipe.teacher is not None:  # one more forward, in the teacher
         step += (body + size.head_flops) * tokens
@@ -180,8 +180,9 @@ def _memory(
 
     tokens = rows * recipe.data.row_length()
     narrow = 4 if recipe.precision == "float32" else 2
-    of_layer = ACTIVATIONS * narrow * tokens * size.width
-    inputs = narrow * tokens * size.width
+    through = _copies_of_rows(recipe) * tokens
+    of_layer = ACTIVATIONS * narrow * through * size.width
+    inputs = narrow * through * size.width
     memory["activations"] = size.layers * inputs + of_layer if checkpointing else size.layers * of_layer
 
     copies = _copies(recipe)
@@ -191,6 +192,11 @@ def _memory(
     # summed in float32, and a scaled copy in backward
     memory["head_gradient"] = 2 * 4 * size.head_flops / 2
     return memory, max(0, 4 * copies * dense - held)
+
+
+def _copies_of_rows(recipe: Recipe) -> int:
+    """Number of copies of a row that pass through the layers: two, noisy and clean, if rows are noised by blocks."""
+    return 1 if recipe.process.block_length() is None else 2
 
 
 def _layer(recipe: Recipe, size: Size) -> int:

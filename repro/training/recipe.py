@@ -30,7 +30,8 @@ class Recipe(Part):
     `log_every`, `heldout_every`, `checkpoint_every`: steps between logged rows, held-out likelihood bounds and
     checkpoints; `heldout_rows`: rows of that bound; `teacher`: source of the teacher of a distillation, None for other
     objectives; `suite`: name of the evaluation suite of its models. Pretrained weights are a field of the backbone.
-    Raises ValueError for counts below 1 (steps: below 0) and for an objective that does not suit process or teacher.
+    Raises ValueError for counts below 1 (steps: below 0), for an objective that does not suit process or teacher, and
+    for a backbone that reads other blocks than the process noises.
     """
 
     name: str
@@ -61,10 +62,26 @@ class Recipe(Part):
             raise ValueError(
                 f"objective {name!r} is for {fitting} noise, not for {noise!r}; change objective or process"
             )
+        self._check_blocks(name)
         if isinstance(self.objective, Distillation) and self.teacher is None:
             raise ValueError(f"objective {name!r} is a distillation and teacher is null; give a teacher")
         if self.teacher is not None and not isinstance(self.objective, Distillation):
             raise ValueError(f"objective {name!r} has no use for a teacher; leave teacher null")
+
+    def _check_blocks(self, name: str) -> None:
+        """ValueError unless objective (its part name is `name`), process and backbone agree on how a row is cut."""
+        block, read = self.process.block_length(), self.backbone.required_block_size()
+        if self.objective.in_blocks != (block is not None):
+            wanted = "block_absorbing" if self.objective.in_blocks else "one that noises whole rows"
+            raise ValueError(
+                f"objective {name!r} does not fit process {registry.part_name(type(self.process))!r}; use {wanted},"
+                " or another objective"
+            )
+        if block is not None and read != block:
+            raise ValueError(
+                f"the process noises blocks of {block} tokens, the backbone reads blocks of {read}; give both the same"
+                " block (backbone dit_blocks)"
+            )
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form without the name, so that renaming a recipe does not change it."""

@@ -152,6 +152,28 @@ CLAIMS["llada_sft"] = LLADA | {  # docs/method.md#llada-sft
     "micro_batch": 2,
     "steps": round(3 * 4.5e6 / 256),
 }
+BLOCK_RANGES = {4: (0.5, 1.0), 8: (0.4, 0.9), 16: (0.3, 0.8)}  # docs/method.md#published-f; 8: ours
+for size, (low, high) in BLOCK_RANGES.items():  # docs/method.md#block-diffusion
+    CLAIMS[f"bd3_owt_{size}"] = (
+        TRAINED
+        | {
+            pin.replace("backbone.", "backbone.backbone.", 1): value
+            for pin, value in (DIT | MODULATED).items()
+        }
+        | OWT
+        | {
+            "data.data.units.size": 50_257,
+            "data.data.units.pad": None,
+            "backbone.source": "kuleshov-group/bd3lm-owt-block_size1024-pretrain",
+            "backbone.backbone.backbone.block": size,
+            "process.block": size,
+            "objective.rate.low": low,
+            "objective.rate.high": high,
+            "objective.resample": True,
+            "micro_batch": 16,
+            "steps": 150_000,
+        }
+    )
 KINDS = {
     "llada_pretrain": ("absorbing", "random_length", "warmup_stable_drop_decay"),
     "llada_sft": ("absorbing", "to_longest", "warmup_stable_decay"),
@@ -162,6 +184,7 @@ KINDS = {
     "duo_lm1b": ("uniform", "duo_elbo", "constant_with_warmup"),
     "ar_owt": ("left_to_right", "next_token", "constant_with_warmup"),
     "ar_lm1b": ("left_to_right", "next_token", "constant_with_warmup"),
+    **{f"bd3_owt_{size}": ("block_absorbing", "block_elbo", "constant_with_warmup") for size in BLOCK_RANGES},
 }
 SCORES = {
     "llada_pretrain": ("leave_one_out", "truncated bound"),
@@ -173,4 +196,5 @@ SCORES = {
     "duo_lm1b": ("leave_one_out", "truncated bound"),
     "ar_owt": ("x0_mean", "exact"),
     "ar_lm1b": ("x0_mean", "exact"),
+    **{f"bd3_owt_{size}": ("leave_one_out", "no bound") for size in BLOCK_RANGES},
 }

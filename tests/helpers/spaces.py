@@ -3,6 +3,7 @@
     SPACE                       3 tokens, 2 positions: the law of a hidden Markov model
     exact(space, process)       exact conditionals, by Bayes over all sentences
     stranger(space, process)    random conditionals that belong to no joint law
+    InBlocks(...)               either of them behind the interface of a network that reads blocks
     llama(...), modernbert()    tiny networks with large random weights, so that decisions have clear margins
 
 Symbols: n rows, L positions, V tokens, S = V^L sentences; x clean and z noisy tokens.
@@ -22,7 +23,7 @@ from repro.core import rng
 from repro.core.parts import part
 from repro.data.corpus import Data, Vocabulary
 from repro.data.hmm import Hmm
-from repro.models.attention import KVCache, Mask
+from repro.models.attention import Copies, KVCache, Mask
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft
 from repro.models.llama import Llama
@@ -147,6 +148,40 @@ class Known(Denoiser):
         # -inf times a 0 of the head would be NaN; 1e-300 is as good as 0
         logp = self.answer(tokens, t).double().clamp_min(1e-300).log()
         return torch.nn.functional.pad(logp, (0, self.vocabulary.total - logp.shape[-1]))
+
+    def head(self) -> Head:
+        return Head(torch.eye(self.vocabulary.total, dtype=torch.float64), None, self.forbidden)
+
+
+class InBlocks(Denoiser):
+    """A denoiser with output `answer(z, t)` that reads [noisy; clean] under the mask `Copies`, as networks that decode
+    in blocks of `block` tokens do: a block sees its noisy tokens and the clean blocks before it, and masks after it."""
+
+    def __init__(self, words: Data, process: Process, block: int, answer: Answer) -> None:
+        super().__init__(Role(words, process.forbidden(words.vocabulary()), "leave_one_out"))
+        self.answer, self.required_block_size = answer, block
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        assert not isinstance(tokens, Soft) and isinstance(attention, Copies)
+        assert attention.block == self.required_block_size and self.vocabulary.mask is not None
+        noisy, clean = tokens.chunk(2, 1)
+        block = torch.arange(noisy.shape[1]) // attention.block
+        found = []
+        for place in range(noisy.shape[1]):
+            row = torch.where(block < block[place], clean, noisy)
+            row = row.masked_fill(block > block[place], self.vocabulary.mask)
+            found.append(self.answer(row, torch.zeros(len(row)))[:, place])
+        logp = torch.stack(found, 1).double().clamp_min(1e-300).log()
+        logp = torch.nn.functional.pad(logp, (0, self.vocabulary.total - logp.shape[-1]))
+        return torch.cat([logp, torch.full_like(logp, torch.nan)], 1)
 
     def head(self) -> Head:
         return Head(torch.eye(self.vocabulary.total, dtype=torch.float64), None, self.forbidden)

@@ -54,6 +54,7 @@ from repro.hub import catalogue as checkpoints
 from repro.hub import quantise
 from repro.hub.release import fingerprint, network, open_release
 from repro.models.attention import Copies, KVCache, Mask
+from repro.processes.blocks import BlockAbsorbing
 from repro.results.record import read_record
 
 IDS_OF = {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
@@ -116,6 +117,7 @@ def test_bd3(adaln, tmp_path, tokenizer):
     folder, weights = bd3(tmp_path / "bd3", tokenizer, adaln)
     opened = open_release(folder)
     assert opened.layout.name == "BD3-LM's DiT" and opened.release.role().forbidden == (V, V)
+    assert opened.release.process == BlockAbsorbing(block=4)
     noisy = IDS.masked_fill(IDS % 2 == 0, V)
     with torch.no_grad():
         denoiser = network(opened)

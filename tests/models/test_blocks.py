@@ -139,8 +139,36 @@ def test_a_cache_changes_no_token(name, cache):
     )
     assert torch.equal(whole.ids, served.ids) and len(whole.ids.unique()) > 3
     assert served.cost.token_forwards.sum() < whole.cost.token_forwards.sum()
+    if name == "low_confidence" and cache is DualCache:
+        # three steps a block; the first one also takes what was written since: the prompt, or the block before
+        block, first = 3 * W, [len(prompt) for prompt in prompts]
+        assert served.cost.token_forwards.tolist() == [block + n + 2 * (block + W) for n in first]
     alone = decode(denoiser, Absorbing(), rule, Plan(**plan), prompts[1:], seed=1, names=[4])
     assert torch.equal(alone.ids[0], whole.ids[1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cache_changes_no_token_of_rows_that_stop_or_wait(seed):
+    """Rows leave the batch at a stop id, and rows that reveal nothing in a step take no forward: in twelve blocks of a
+    network in float64 every token is the same with and without a cache."""
+    denoiser = warm().double()
+    plan = {"gen_length": 12 * W, "block_length": W, "steps": 12 * 6}
+    prompts = [[1, 2, 3, 4, 5], [6, 7], [8], []]
+    rule, stop = preset("ancestral"), (int(CLEAN[0, seed]),)
+    whole, served = (
+        decode(
+            denoiser,
+            Absorbing(),
+            rule,
+            ServedPlan(**plan, cache=cache, stop=stop),
+            prompts,
+            seed=seed,
+            names=range(4),
+        )
+        for cache in (None, DualCache(refresh=None))
+    )
+    assert torch.equal(whole.ids, served.ids) and torch.equal(whole.cost.forwards, served.cost.forwards)
+    assert served.cost.token_forwards.sum() < 0.6 * whole.cost.token_forwards.sum()
 
 
 def test_unsupported_uses_are_one_line_errors():

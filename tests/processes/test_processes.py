@@ -32,7 +32,7 @@ from torch import Tensor
 from repro.core import registry, rng
 from repro.core.parts import part
 from repro.evals.likelihood.estimator_presets import default, estimator
-from repro.processes import absorbing, gaussian
+from repro.processes import absorbing, blocks, gaussian
 from repro.processes.absorbing import Absorbing
 from repro.processes.process import Diffusion, Process
 from repro.processes.uniform import Uniform, integrand, leave_one_out, plug_in, x0_mean
@@ -40,7 +40,10 @@ from repro.samplers.plan import Plan, check
 from repro.samplers.presets import preset
 
 PAIRS = [(0.1, 0.3), (0.0, 0.5), (0.4, 0.41), (0.2, 1.0), (0.65, 0.9)]  # (s, t)
-PINS = {"uniform": {"alpha_end": 1e-3, "eps": 1e-3}}
+PINS = {
+    "uniform": {"alpha_end": 1e-3, "eps": 1e-3},
+    "block_absorbing": {"block": 2},  # the whole row of `SPACE`; shorter blocks are in test_blocks.py
+}
 """Settings with which a registered process is tested; none for one that has none."""
 
 
@@ -315,12 +318,13 @@ def all_subsets(process: Diffusion, denoiser: Known, space: Space, monkeypatch: 
     count = masked.sum(1)
     ways = torch.tensor([math.comb(space.length, int(c)) for c in count], dtype=torch.float64)
 
-    def chosen(keys: Tensor, drawn: Tensor, candidates: Tensor) -> Tensor:
-        assert (drawn == count).all(), "u must give every count the same probability"
+    def chosen(keys: Tensor, drawn: Tensor, *candidates: Tensor | int) -> Tensor:
+        assert (drawn.flatten() == count).all(), "u must give every count the same probability"
         return masked
 
     with monkeypatch.context() as patched:
         patched.setattr(absorbing, "subset", chosen)
+        patched.setattr(blocks, "block_subsets", chosen)
         u = (count - 0.5) / space.length
         vocabulary = space.words.vocabulary()
         draws = process.bound(predict(denoiser), clean, everywhere(clean), vocabulary, u.double(), sentence)

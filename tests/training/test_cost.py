@@ -149,6 +149,19 @@ def test_checkpointing_saves_activations_and_adds_a_forward():
     assert all(saving["bytes_a_gpu"][part] == plain["bytes_a_gpu"][part] for part in rest)
 
 
+def test_two_copies_of_a_row_pass_the_layers_of_block_diffusion():
+    """Each column of BD3-LM's two copies sees half a row on average, so attention costs what one whole row costs; the
+    head reads one copy."""
+    blocks = registry.recipe("bd3_owt_4")
+    whole = select(registry.recipe("mdlm_owt"), "full", ["micro_batch=16"])
+    size, tokens = blocks.backbone.size(blocks.data), 512 * 1024
+    assert size.parameters == whole.backbone.size(whole.data).parameters
+    extra = plan(blocks)["flops_a_step"] - plan(whole)["flops_a_step"]
+    assert extra == pytest.approx(3 * size.body_flops * tokens)
+    memory, other = plan(blocks)["bytes_a_gpu"], plan(whole)["bytes_a_gpu"]
+    assert memory["activations"] == 2 * other["activations"] and memory["logits"] == other["logits"]
+
+
 def test_more_gpus_share_rows_and_time():
     recipe = registry.recipe("duo")
     eight, sixteen = plan(recipe, gpus=8), plan(recipe, gpus=16)

@@ -165,6 +165,11 @@ class Estimator(Part):
                 f"estimator {own!r} is for {fits} models, not {process.noise}; choose one that fits"
                 " (`python -m repro.evals list estimators`)"
             )
+        if process.block_length() is not None:
+            raise ValueError(
+                f"likelihood estimators mask a whole continuation at once, and this model reads it in blocks of"
+                f" {process.block_length()}; its bound of whole rows is given by --corpus and perplexity tasks"
+            )
 
     def batched(self, denoiser: Denoiser, process: Process, batch: int) -> BatchedDenoiser:
         """The denoiser wrapped for `score`, with at most `batch` rows per forward pass."""

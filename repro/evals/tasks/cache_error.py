@@ -54,6 +54,8 @@ class CacheError(Task):
     def skip(self, model: Model) -> str | None:
         if not model.recipe.process.masks:
             return "the error of KV caches is defined only for networks trained with absorbing noise"
+        if model.recipe.process.block_length() is not None:
+            return "the KV cache of a network that reads blocks is exact"
         return (
             None
             if model.denoiser.supports_kv_cache

@@ -70,6 +70,8 @@ class ChoiceDraws(Task):
     def skip(self, model: Model) -> str | None:
         if not model.recipe.process.masks:
             return "the exact bound, which masks all subsets of an answer's positions, needs absorbing noise"
+        if model.recipe.process.block_length() is not None:
+            return "the exact bound masks a whole answer at once, and this model reads it in blocks"
         if self.prompt + self.length > model.data.row_length():
             return (
                 f"rows of {model.data.row_length()} tokens are too short for a prompt of {self.prompt} and an answer of"

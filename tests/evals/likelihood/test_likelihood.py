@@ -33,6 +33,7 @@ from repro.evals.likelihood.orders import Confidence, Duel, NextToken, greedy
 from repro.models.attention import Mask
 from repro.models.prediction import Prediction
 from repro.processes.absorbing import Absorbing, weighted_ce
+from repro.processes.blocks import BlockAbsorbing
 from repro.processes.left_to_right import LeftToRight
 from repro.processes.uniform import Uniform
 
@@ -500,6 +501,8 @@ def test_one_pass_has_no_standard_error():
 
 
 def test_requests_that_cannot_be_scored_raise():
+    with pytest.raises(ValueError, match=r"this model reads it in blocks of 4; its bound of whole rows"):
+        estimator("levels").check(BlockAbsorbing(block=4))
     with pytest.raises(ValueError, match="'levels' is for absorbing models, not uniform"):
         Levels(draws=16).score(batched(toy("exact", 3), UNIFORM), requests(3, 1), seed=0)
     with pytest.raises(ValueError, match="for left_to_right models, not absorbing"):

@@ -16,7 +16,7 @@ from repro.data import corpus
 from repro.data.corpus import UNRESOLVED, Rows, Vocabulary, prepared
 from repro.data.detokenise import Detokenised, detokenise
 from repro.data.documents import AllFiles, Files, Hub
-from repro.data.packed import Packed, PackedPlain, Padded
+from repro.data.packed import Packed, PackedPlain, PackedWhole, Padded
 from repro.data.pretrained import Pretrained
 from repro.data.text import Characters, Text
 from repro.models.backbone import Role
@@ -122,6 +122,10 @@ def test_wrapped_rows_stand_between_cls_and_sep(units, tmp_path):
         *("[BOS]a b c[EOS]", "[BOS]d e f[EOS]", "[BOS]g h a[EOS]"),
     ]
     assert plain.vocabulary() == data.vocabulary() and data.vocabulary().filler is None
+    whole = PackedWhole(documents=documents, units=units, length=5, batch=0)
+    ((first, second), where) = whole.build()["train"].ids, whole.build()["train"].candidates
+    assert [whole.decode(row) for row in (first, second)] == ["a b c[EOS]d", "e[EOS]f g h"]
+    assert where.tolist() == 2 * [[False, True, True, True, True]] and whole.vocabulary() == data.vocabulary()
     rows = data.build()["train"]
     assert data.clusters(rows.example).tolist() == [0, 0, 2] and len(set(rows.example.tolist())) == 3
 

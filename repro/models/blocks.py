@@ -1,0 +1,75 @@
+"""Block diffusion behind the network: all blocks of a row predicted in one forward of two copies of it, by which it is
+trained and scored, and the exact KV cache of decoding (BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion).
+
+Shapes: B rows, b of them in a forward, L columns of a copy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from repro.models.attention import Copies, Mask
+from repro.models.denoiser import Denoiser
+from repro.models.prediction import DecodingCache, Prediction, Reach
+
+
+class BlockPrediction(Prediction):
+    """Lazy prediction for noisy ids `tokens` [B, L] in which each block of `block` columns is read together with the
+    blocks before it in `clean` [B, L].
+
+    The layers read the noisy copy followed by the clean one under the mask `Copies`; features and logits are those of
+    the noisy copy, so positions [B, L] are requested as of any prediction. ValueError for a network that does not
+    decode in blocks of this length, which reads no second copy.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, tokens: Tensor, clean: Tensor, t: Tensor, attention: Mask, block: int
+    ) -> None:
+        super().__init__(denoiser, tokens, t, attention)
+        if denoiser.required_block_size != block:
+            raise ValueError(
+                f"the process noises blocks of {block} tokens, and this network reads blocks of"
+                f" {denoiser.required_block_size}; give backbone (dit_blocks) and process the same block"
+            )
+        self._noisy, self._clean, self._block = tokens, clean, block
+
+    def _encode(self, rows: Tensor | slice) -> Tensor:
+        device, valid = self._denoiser.device, self._attention.valid
+        both = torch.cat([self._noisy[rows], self._clean[rows]], 1).to(device)
+        seen = None if valid is None else valid[rows].repeat(1, 2).to(device)
+        features = self._denoiser.encode(both, t=None, attention=Copies(seen, self._block))
+        return features[:, : self._noisy.shape[1]]
+
+    def token_forwards(self) -> Tensor:
+        return 2 * super().token_forwards()
+
+
+class BlockCache(DecodingCache):
+    """KV cache of a network whose blocks see no later column (`Denoiser.block_causal`), which is exact.
+
+    The keys and values of a block are those of its finished tokens once it has been forwarded after its last write. So
+    the first forward of a block takes the columns written since, most often the block before it, and its own; the
+    others take its own columns alone. No refresh is needed.
+    """
+
+    def __init__(
+        self, rows: int, width: int, reach: Reach, refresh: int | None, device: torch.device
+    ) -> None:
+        super().__init__(rows, width, reach, refresh, device)
+        self.final = torch.zeros(rows, dtype=torch.int64, device=device)
+        """[B] columns before this one have keys and values that do not change any more."""
+
+    def begin_block(self) -> None:
+        """Nothing: what is cached stays exact."""
+
+    def select_rows(self, rows: Tensor) -> None:
+        super().select_rows(rows)
+        self.final = self.final[rows]
+
+    def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
+        stop = window.stop if self.reach == "block" else self.kv_cache.columns
+        starts = self.final[need].unique().tolist()
+        found = [((need & (self.final == start)).nonzero()[:, 0], slice(start, stop)) for start in starts]
+        self.final = torch.where(need, window.start, self.final)
+        return found

@@ -1,0 +1,123 @@
+"""The loss of block diffusion: the bound of every block of a row from one forward of two copies of it, at mask rates of
+a clipped range (BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion).
+
+    loss = sum over blocks b of (1 / t_b) sum over masked i in b of -log p(x_i | noisy block b, clean blocks before it)
+
+with one mask rate t_b uniform on [low, high] for each block. On [0, 1] its mean is the bound; a narrower range has less
+variance and is no bound.
+
+Shapes: R rows of an optimizer step, B of them in a batch, L positions, C blocks of a row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
+from repro.objectives.noise import Window
+from repro.objectives.objective import Batch, Group, Loss, Objective
+from repro.processes.absorbing import mask_id, weighted_ce
+from repro.processes.blocks import block_subsets, per_block, per_position
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.models.denoiser import Denoiser
+    from repro.processes.process import Process
+
+UNCLIPPED = 1e-3
+"""A lower end of the range up to this one excludes no count: as in the authors' code, whose lowest mask rate it is
+(kuleshov-group/bd3lms@1c3e8f4 diffusion.py:484-488)."""
+
+
+def limits(size: Tensor, rate: Window) -> tuple[Tensor, Tensor]:
+    """Least and largest number of masked tokens of a block of `size` candidates, two tensors of its shape: those whose
+    share lies in the range `rate`. A block too short for any of them is not limited."""
+    least = torch.zeros_like(size) if rate.low <= UNCLIPPED else (size * rate.low - 1e-9).ceil().long()
+    most = (size * rate.high + 1e-9).floor().long()
+    free = least > most
+    return least.masked_fill(free, 0), torch.where(free, size, most)
+
+
+def truncated_binomial(size: Tensor, t: Tensor, least: Tensor, most: Tensor, u: Tensor) -> Tensor:
+    """Number of masked tokens, int64 of the shape of all arguments: binomial with `size` trials of probability t, given
+    that it is in [`least`, `most`], by inversion of its CDF at u in (0, 1).
+
+    It is the law of the count when masks are drawn anew until their share is in the range, as the authors' code does
+    (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:476-500).
+    """
+    count = torch.arange(int(size.max()) + 1, device=size.device)
+    n, k = size[..., None].double(), count.double()
+    ways = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma((n - k).clamp_min(0) + 1)
+    chance = (ways + torch.xlogy(k, t[..., None]) + torch.xlogy(n - k, 1 - t[..., None])).exp()
+    inside = (count >= least[..., None]) & (count <= most[..., None])
+    law = torch.where(inside, chance, 0.0).flatten(0, -2)
+    return rng.choose(law, u.flatten()).view(size.shape)
+
+
+@part
+class BlockElbo(Objective):
+    """The bound of a row's blocks at mask rates uniform on `rate`, stratified over all blocks of a step.
+
+    `resample`: masks of a block are drawn until the share of masked tokens is in `rate` as well. ValueError for a range
+    outside (0, 1].
+    """
+
+    rate: Window
+    resample: bool
+    group: Group
+
+    meaning = "leave_one_out"
+    processes = frozenset({"absorbing"})
+    score = "no bound"
+    in_blocks = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate.low <= self.rate.high <= 1:
+            raise ValueError(
+                f"mask rates from {self.rate.low} to {self.rate.high} are no range in (0, 1]; give 0 < low <= high <= 1"
+            )
+
+    def trained(self, vocab_size: int) -> tuple[float, float]:
+        return 1 - self.rate.high, 1 - self.rate.low
+
+    def rates(self, batch: Batch, blocks: int) -> Tensor:
+        """Mask rate of each of the C = `blocks` blocks of the B rows, [B, C]; those of one row are neighbours
+        (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:768-789)."""
+        number = batch.index[:, None] * blocks + torch.arange(blocks, device=batch.index.device)
+        strata = len(batch.step_candidates) * blocks
+        u = rng.low_discrepancy(batch.seed, rng.TIME, batch.step, number, strata)
+        return self.rate.low + (self.rate.high - self.rate.low) * u
+
+    def masked(self, t: Tensor, batch: Batch, block: int) -> Tensor:
+        """Masked positions [B, L] bool of blocks at the mask rates t [B, C]; `block`: tokens a block."""
+        keys = rng.keys(batch.seed, rng.CORRUPT, batch.step, batch.index)
+        where, length = batch.candidates, batch.ids.shape[1]
+        if not self.resample:
+            return where & (rng.uniform(keys, length) < per_position(t, block, length))
+        size = per_block(where, block)
+        u = rng.uniform(rng.fold(keys, 1), size.shape[1])
+        return block_subsets(keys, truncated_binomial(size, t, *limits(size, self.rate), u), where, block)
+
+    def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
+        from repro.models.blocks import BlockPrediction
+
+        block = process.block_length()
+        assert block is not None, "a recipe checks that such an objective has a block process"
+        if batch.vocabulary.filler is not None:
+            raise ValueError(
+                "block_elbo does not corrupt filler (padding read as text), which this data has; use packed rows"
+            )
+        length = batch.ids.shape[1]
+        t = self.rates(batch, -(-length // block))
+        masked = self.masked(t, batch, block)
+        noisy = batch.ids.masked_fill(masked, mask_id(batch.vocabulary))
+        rate = per_position(t, block, length)
+        prediction = BlockPrediction(denoiser, noisy, batch.ids, rate, batch.attention, block)
+        weight = self.group.weights(batch.step_candidates, batch.index)[masked.nonzero()[:, 0]]
+        value, nll = prediction.weighted_loss(weighted_ce, masked, weight, batch.ids[masked], rate[masked])
+        share = masked.sum(1) / batch.candidates.sum(1).clamp_min(1)
+        logs = {"t": t.mean(1).sum(), "mask_rate": share.sum()}
+        return Loss(value, nll.sum(), int(batch.candidates.sum()), logs)

@@ -1,0 +1,95 @@
+"""Block diffusion: absorbing noise in one block of a row at a time, given the clean blocks before it (BD3-LM, arXiv
+2503.09573; docs/method.md#block-diffusion).
+
+    p(x) = prod over blocks b of p(x_b | x_<b)       each factor an absorbing diffusion of the block's tokens
+    bound = sum over b of E over l uniform on 1..n_b of (n_b / l) sum over an l-subset of b of -log p(x_i | rest, x_<b)
+
+with n_b candidates in block b. A block of the whole row gives masked diffusion; blocks of one token give autoregression
+(no draws are left, and the bound is -log p itself).
+
+Shapes: B rows, L positions, C blocks of a row (the last one may be shorter).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.core import rng
+from repro.core.lazy import torch
+from repro.core.parts import part
+from repro.data.corpus import Vocabulary
+from repro.processes.absorbing import Absorbing, mask_id
+from repro.processes.process import cross_entropy, row_sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.processes.prediction import Predict
+
+
+def per_block(where: Tensor, block: int) -> Tensor:
+    """Number of True entries of `where` [B, L] in each block of `block` positions, [B, C] int64."""
+    short = -where.shape[1] % block
+    return torch.nn.functional.pad(where, (0, short)).unflatten(1, (-1, block)).sum(2)
+
+
+def per_position(values: Tensor, block: int, length: int) -> Tensor:
+    """`values` [B, C] of the blocks of `block` positions as values of the positions of a row, [B, `length`]."""
+    return values.repeat_interleave(block, 1)[:, :length]
+
+
+def block_subsets(keys: Tensor, count: Tensor, candidates: Tensor, block: int) -> Tensor:
+    """Uniformly random subsets of the candidates of each block, [B, L] bool: `count` [B, C] of the True entries of
+    `candidates` [B, L] in each block of `block` positions, drawn by random keys [B] (of one block: `subset` of
+    `repro.processes.absorbing`)."""
+    length = candidates.shape[1]
+    order = rng.uniform(keys, length).masked_fill(~candidates, 2.0)
+    padded = torch.nn.functional.pad(order, (0, -length % block), value=3.0).unflatten(1, (-1, block))
+    rank = padded.argsort(dim=-1, stable=True).argsort(dim=-1)
+    return candidates & (rank < count[:, :, None]).flatten(1)[:, :length]
+
+
+@part
+class BlockAbsorbing(Absorbing):
+    """Absorbing noise in blocks of `block` tokens, counted from the first position of a row.
+
+    Corruption and reverse step are those of `Absorbing`, within a block. ValueError for a `block` below 1.
+    """
+
+    block: int
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise ValueError(f"block={self.block} is not a block length in tokens; give 1 or more")
+
+    @property
+    def exact(self) -> bool:
+        return self.block == 1
+
+    def block_length(self) -> int | None:
+        return self.block
+
+    def bound(
+        self,
+        predict: Predict,
+        x0: Tensor,
+        candidates: Tensor,
+        vocabulary: Vocabulary,
+        u: Tensor,
+        keys: Tensor,
+    ) -> Tensor:
+        """The estimate of `Process.bound`. `predict(noisy, t)`, with times t [B, L], must predict each block from its
+        noisy tokens and the *clean* blocks before it (`repro.models.blocks.BlockPrediction`).
+
+        The mask counts of a row's blocks are stratified: block c of C takes frac(u + c/C).
+        """
+        size = per_block(candidates, self.block)
+        blocks = torch.arange(size.shape[1], device=u.device, dtype=u.dtype) / size.shape[1]
+        level = (u[:, None] + blocks) % 1
+        # a block without candidates adds 0, whatever its count
+        count = torch.minimum(1 + (level * size).long(), size).clamp_min(1)
+        masked = block_subsets(keys, count, candidates, self.block)
+        share = per_position(count / size.clamp_min(1).double(), self.block, x0.shape[1])
+        noisy = x0.masked_fill(masked, mask_id(vocabulary))
+        nats = cross_entropy(predict(noisy, share).logits(masked), x0[masked]).double()
+        return row_sums(nats / share[masked], masked)
