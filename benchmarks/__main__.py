@@ -41,9 +41,15 @@ ROWS: dict[str, Callable[[int], list[Row]]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; raises ValueError for unknown row names and for 0 repeats."""
-    parser = Parser("benchmarks", "Speed ratios, side by side (algorithmic, CPU).")
+    parser = Parser(
+        "python -m benchmarks",
+        "Speed ratios, side by side (algorithmic, CPU).",
+        ["python -m benchmarks", "python -m benchmarks --rows masked --repeats 1"],
+    )
     parser.add_argument("--rows", default="all", help=f"all, or some of {','.join(ROWS)}")
-    parser.add_argument("--repeats", type=natural, default=3)
+    parser.add_argument(
+        "--repeats", type=natural, default=3, help="timings of each side; the best counts (default 3)"
+    )
     parser.add_argument("--out", type=Path, help="folder of the JSON files (default: results/bench)")
     args = parser.parse_args(argv)
     names = list(ROWS) if args.rows == "all" else args.rows.split(",")

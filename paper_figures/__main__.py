@@ -102,7 +102,9 @@ def check(folder: Path, files: dict[str, str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 1 if `--check` finds a stale file, else 0."""
     parser = Parser(
-        prog="paper_figures", description="Draw the figures of results/raw, or check the drawn ones."
+        prog="python -m paper_figures",
+        description="Draw the figures of results/raw, or check the drawn ones.",
+        examples=["python -m paper_figures", "python -m paper_figures quality gap --out drawn"],
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"figures: {', '.join(FIGURES)} (default all)"

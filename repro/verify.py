@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from repro.core.cli import Parser, run
+from repro.core.cli import Parser, run, say
 from repro.evals.published.cells import FILE, disagreements, find, read
 from repro.evals.published.verify import card, render, verify
 from repro.results.store import RAW, collect
@@ -21,7 +21,11 @@ from repro.results.versions import latest
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of `python -m repro.verify`: 1 if a record contradicts a published number, else 0."""
-    parser = Parser(prog="repro.verify", description="Compare published numbers with records.")
+    parser = Parser(
+        prog="python -m repro.verify",
+        description="Compare published numbers with records; exit code 1 if a record contradicts one.",
+        examples=["python -m repro.verify", "python -m repro.verify --cell duo.t5.mdlm.1024"],
+    )
     parser.add_argument(
         "raw", nargs="?", type=Path, default=RAW, help="folder of records (default results/raw)"
     )
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         print(json.dumps(data, indent=1))
     else:
-        print("\n".join(render(verdicts) if chosen is None else card(verdicts[0], every)))
+        say(render(verdicts) if chosen is None else card(verdicts[0], every))
     return 1 if any(verdict.answer == "fail" for verdict in verdicts) else 0
 
 

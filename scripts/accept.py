@@ -195,7 +195,11 @@ def _state() -> dict[Path, bytes]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; raises ValueError for an unknown step and names the nearest one."""
-    parser = Parser("scripts.accept", "Rewrite derived files after a deliberate change.")
+    parser = Parser(
+        "python -m scripts.accept",
+        "Rewrite derived files after a deliberate change.",
+        ["python -m scripts.accept", "python -m scripts.accept locks goldens"],
+    )
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(STEPS)} (default: all)")
     wanted = parser.parse_args(argv).steps or list(STEPS)
     for name in wanted:

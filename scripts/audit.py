@@ -22,7 +22,8 @@ SECONDS = 600
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command: 1 if a pinned release has a published weakness, else 0."""
-    Parser("scripts.audit", "Look the pinned releases up among published weaknesses.").parse_args(argv)
+    about = "Look the pinned releases up among published weaknesses."
+    Parser("python -m scripts.audit", about, ["python -m scripts.audit"]).parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = str(Path(folder) / "bin" / "python")

@@ -23,7 +23,11 @@ GROUPS = ("flagship", "silver")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 1 if `--check` finds the page out of date, else 0."""
-    parser = Parser("python -m scripts.gpu_docs", "Write the generated part of docs/gpu.md.")
+    parser = Parser(
+        "python -m scripts.gpu_docs",
+        "Write the generated part of docs/gpu.md.",
+        ["python -m scripts.gpu_docs --check"],
+    )
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit code 1 if it is not current"
     )

@@ -39,7 +39,11 @@ ORACLES = ("oracle:mdlm@nano", "oracle:duo_nelbo@nano")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code of the reproduction test."""
-    parser = Parser("scripts.reproduce", "Train, score, compare and draw the nano cells.")
+    parser = Parser(
+        "python -m scripts.reproduce",
+        "Train, score, compare and draw the nano cells.",
+        ["python -m scripts.reproduce", "python -m scripts.reproduce --only mdlm@nano --seeds 0,1"],
+    )
     parser.add_argument("--seeds", default="0", help="training seeds, separated by spaces or commas")
     parser.add_argument("--only", action="append", metavar="CELL", help="only this cell (repeatable)")
     parser.add_argument("--out", type=Path, help="folder (default: runs/reproduce)")

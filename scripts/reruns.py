@@ -86,7 +86,11 @@ def keep(store: Store, records: Sequence[Record]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; ValueError for a recipe without a judged cell."""
-    parser = Parser("scripts.reruns", "Train reruns and half-trained networks of the judged recipes.")
+    parser = Parser(
+        "python -m scripts.reruns",
+        "Train reruns and half-trained networks of the judged recipes.",
+        ["python -m scripts.reruns mdlm@nano"],
+    )
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: every judged recipe")
     judged = {cell.recipe: [each for each in cells() if each.recipe == cell.recipe] for cell in cells()}
     wanted = parser.parse_args(argv).recipes or list(judged)

@@ -107,7 +107,11 @@ def svg() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 1 if `--check` finds a stale picture, else 0."""
-    parser = Parser("scripts.rooms", "Draw the rooms of the package and the imports between them.")
+    parser = Parser(
+        "python -m scripts.rooms",
+        "Draw the rooms of the package and the imports between them.",
+        ["python -m scripts.rooms --check"],
+    )
     parser.add_argument(
         "--check", action="store_true", help="write nothing; say whether the picture is current"
     )

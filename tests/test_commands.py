@@ -114,7 +114,6 @@ NANO = ("--scale", "nano")
         (EVALS, ("--cell=duo.t5.mdlm",), "use `python -m repro.evals cells NAMES`"),
         (EVALS, ("--rule", "duo"), "use `python -m repro.evals judge FILE.jsonl --judge CKPT`"),
         (EVALS, ("--samples", "x.jsonl"), "score its samples, use `python -m repro.evals judge FILE"),
-        (EVALS, ("--samplers", "list"), "use `python -m repro.evals list samplers`"),
         (EVALS, (*ORACLE, "--seeds", "x"), "'x' is not an integer"),
         (EVALS, (*ORACLE, "--weights", "exma"), "invalid choice: 'exma'"),
         (EVALS, (*ORACLE, "--tokens-per-step", "0"), "'0' is no positive number"),
@@ -279,7 +278,7 @@ def test_one_thread_unless_the_environment_says_otherwise(monkeypatch):
 
 
 def test_a_flag_that_may_be_repeated_is_no_error():
-    parser = Parser("prog", "")
+    parser = Parser("prog", "", ["prog --n 1"])
     parser.add_argument("--set", action="append")
     parser.add_argument("--n", type=natural)
     assert parser.parse_args(["--set", "a", "--set", "b", "--n=2"]).set == ["a", "b"]
@@ -334,11 +333,15 @@ def test_a_wrong_flag_in_a_subprocess():
         ("suites", "flagship group What one 80 GB GPU"),
         ("tasks", "law law"),
         ("protocols", "owt.wrapped rows of 1024 s-sahoo/duo configs/data/openwebtext-split.yaml"),
-        ("estimators", "levels levels"),
+        (
+            "estimators",
+            "llada_mc LLaDA's Monte Carlo estimator with unbiased rounding; LLaDA, arXiv 2502.09992",
+        ),
     ],
 )
-def test_lists_name_what_can_be_chosen(what, shown, capsys):
+def test_lists_name_what_can_be_chosen(what, shown, monkeypatch, capsys):
     """A line for each: name, kind, and purpose or source."""
+    monkeypatch.setenv("COLUMNS", "1000")
     assert evals(["list", what]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(" ".join(line.split()).startswith(shown) for line in lines), lines
@@ -349,6 +352,11 @@ def test_any_recipe_by_name(line, capsys):
     """`python -m repro.recipes NAME` names the nearest recipe; without a name it lists all."""
     assert "no recipe 'mdml'; nearest is 'mdlm'" in line("repro.recipes", "mdml")
     assert recipes.main([]) == 0
-    assert capsys.readouterr().out.split() == list(registry.RECIPES)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line[:2] == "  " and line[2] != " "] == [
+        *registry.RECIPES,
+        "python",
+    ]
+    assert "[MDLM, arXiv 2406.07524]" in " ".join(lines)
     assert recipes.main(["mdlm", "--print", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "mdlm"

@@ -19,7 +19,14 @@ NOISES = ["absorbing", "uniform"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0 if the claim stands, else 1. Raises ValueError for bad input (exit code 2)."""
-    parser = Parser("repro.certify", "Test whether a sampler or a loss is what it claims to be.")
+    parser = Parser(
+        "python -m repro.certify",
+        "Test whether a sampler or a loss is what it claims to be; exit code 1 if it is not.",
+        [
+            "python -m repro.certify examples/certify/ancestral.py:sample",
+            "python -m repro.certify --presets ancestral,psi_cap --out certificates",
+        ],
+    )
     parser.add_argument("target", nargs="?", metavar="FILE.py:NAME", help="a sampler or a loss")
     parser.add_argument("--noise", choices=NOISES, help="noise (default: inferred from what it reads)")
     parser.add_argument(

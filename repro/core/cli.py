@@ -6,24 +6,31 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn, TextIO
 
 from repro.core.errors import Stopped, Usage, nearest, one_line, out_of_memory
 
 
 class Parser(argparse.ArgumentParser):
     """argparse.ArgumentParser without abbreviated flags; errors are ValueErrors (`Usage`) that name the nearest valid
-    flag, and a repeated flag is an error."""
+    flag, and a repeated flag is an error.
 
-    def __init__(self, prog: str, description: str) -> None:
+    `examples`: command lines that this parser takes, printed at the end of --help.
+    """
+
+    def __init__(self, prog: str, description: str, examples: Sequence[str]) -> None:
         super().__init__(
             prog=prog,
             description=description,
+            epilog="\n".join([f"example{'s' * (len(examples) > 1)}:", *(f"  {each}" for each in examples)]),
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        self.examples = tuple(examples)
 
     def error(self, message: str) -> NoReturn:
         raise Usage(message)
@@ -59,6 +66,47 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 for inner in dict.fromkeys(action.choices.values()):
                     yield from inner._options()
+
+
+def width(otherwise: int = 120) -> int:
+    """Characters of a line that is printed: of $COLUMNS or the terminal; where there is neither, `otherwise`."""
+    return shutil.get_terminal_size((otherwise, 24)).columns
+
+
+def say(lines: Iterable[str], file: TextIO | None = None) -> None:
+    """Print lines of text to `file` (None: stdout); one that is too long for the terminal (or $COLUMNS) continues in
+    the next line, further to the right, without cutting a word or number."""
+    room = width(sys.maxsize)
+    for line in lines:
+        text = line.lstrip(" ")
+        indent = len(line) - len(text)
+        fitting = [line]
+        if len(line) > room:
+            fitting = textwrap.wrap(
+                text,
+                max(20, room),
+                initial_indent=" " * indent,
+                subsequent_indent=" " * (indent + 4),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        print("\n".join(fitting), file=file)
+
+
+def fill(head: str, text: str) -> list[str]:
+    """Lines of `width()` characters with `head` and then `text`, whose further lines are indented as far as `head` is
+    long; words are not cut. A head that takes 45 % of the line has the text below it."""
+    room = width()
+    if len(head) > 0.45 * room:
+        return [head.rstrip(), *fill(" " * 4, text)]
+    return textwrap.wrap(
+        text,
+        room,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def natural(text: str) -> int:

@@ -241,7 +241,8 @@ def render(table: dict[str, Any], entropy: float, error: float) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the committed tables of both languages."""
-    Parser("repro.data.language", "Rewrite the tables in evals/data/languages.").parse_args(argv)
+    about = "Rewrite the tables in evals/data/languages."
+    Parser("python -m repro.data.language", about, ["python -m repro.data.language"]).parse_args(argv)
     for name, draw in DRAWN.items():
         table = draw()
         entropy, error = estimate_entropy(assemble(table), seed=0, count=1 << 20)

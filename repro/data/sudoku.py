@@ -216,7 +216,8 @@ def render() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the committed file of the evaluation task."""
-    Parser("repro.data.sudoku", "Rewrite the file of puzzles in evals/data.").parse_args(argv)
+    about = "Rewrite the file of puzzles in evals/data."
+    Parser("python -m repro.data.sudoku", about, ["python -m repro.data.sudoku"]).parse_args(argv)
     write_source(FILE, render())
     return 0
 

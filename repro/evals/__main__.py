@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from repro.core.cli import first, run
+from repro.core.cli import first, run, say, width
+from repro.core.devices import take_device
 from repro.core.errors import Usage, nearest
 from repro.evals import cli
 
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from repro.evals.published.suite_group import Step
     from repro.evals.request import Prepared, Request
     from repro.results.record import Record
-
-WIDTH = 120
-"""Width in characters of a table that is not printed on a terminal."""
 
 
 # --- commands -----------------------------------------------------------------------------------------------
@@ -54,12 +52,12 @@ def score(argv: Sequence[str]) -> int:
     from repro.evals.planning.time_budget import exit_code, time_budget
     from repro.evals.request import prepare
     from repro.evals.suites import read_suite
-    from repro.model import load, take_device
+    from repro.model import load
 
     if args.suite is not None:
         read_suite(args.suite)  # a wrong name is an error before the weights are loaded
     request = dataclasses.replace(_grid_request(args), out=args.out, batch=args.batch_size)
-    take_device()
+    take_device(args.device)
     budget = time_budget(args.max_hours)
     model = load(args.ckpt, args.weights, args.precision or "float32", args.chat_template)
     grid = prepare(model, request)
@@ -102,7 +100,9 @@ def judge(argv: Sequence[str]) -> int:
     args = cli.judge_parser().parse_args(argv)
     from repro.evals.text_quality.external_samples import command
 
-    print("\n".join(command(args.file, args.judge, args.rule, args.reference, args.out, args.json)))
+    take_device(args.device)
+    lines = command(args.file, args.judge, args.rule, args.reference, args.out, args.json)
+    print("\n".join(lines)) if args.json else say(lines)
     return 0
 
 
@@ -190,14 +190,15 @@ def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
     """
     from repro.evals.planning.time_budget import exit_code, time_budget
     from repro.evals.published.suite_group import by_checkpoint, precision
-    from repro.model import load, take_device
+    from repro.evals.table import reasons
+    from repro.model import load
 
-    take_device()
+    take_device(args.device)
     budget = time_budget(args.max_hours)
     records: list[Record] = []
     skipped = [skip for step in steps for skip in step.skipped]
-    for skip in skipped if first() else []:
-        print(f"skipped {skip.what}: {skip.reason}", file=sys.stderr)
+    if first():
+        say(reasons(skipped), sys.stderr)
     for ckpt, parts in by_checkpoint(steps):
         model = load(ckpt, precision=precision(ckpt, args.precision))
         for part in parts:
@@ -228,14 +229,12 @@ def _answer(grid: Prepared, budget: TimeBudget | None) -> list[Record]:
 def _show(grid: Prepared, records: list[Record]) -> None:
     from rich.console import Console
 
-    from repro.evals.table import show
+    from repro.evals.table import reasons, show
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH
-    show(console, f"{grid.model.recipe.name}, suite {grid.suite.name}", records)
-    for skip in grid.skipped:
-        console.print(f"skipped {skip.what}: {skip.reason}", style="dim", highlight=False, markup=False)
+    show(Console(width=width()), f"{grid.model.recipe.name}, suite {grid.suite.name}", records)
+    say(reasons(grid.skipped))
+    if grid.others:
+        say([f"also valid here: {', '.join(grid.others)} (--samplers NAME,NAME or all)"])
     print(f"records: {grid.store.folder}", file=sys.stderr)
 
 
@@ -247,7 +246,7 @@ def _print_plan(args: argparse.Namespace, data: dict[str, Any], text: Iterable[s
     if args.json:
         _print_json(data)
     else:
-        print("\n".join(text))
+        say(text)
 
 
 def _print_json(data: dict[str, Any]) -> None:

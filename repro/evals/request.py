@@ -246,7 +246,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A grid of evaluations ready to run (`cells`), what is skipped, where records are stored, and the batch size."""
+    """A grid of evaluations ready to run (`cells`), what is skipped, where records are stored, and the batch size.
+
+    `others`: where the suite has chosen the sampler presets, the other ones that fit the model.
+    """
 
     model: Model
     suite: Suite
@@ -254,6 +257,7 @@ class Prepared:
     skipped: list[Skip]
     store: Store
     batch: int | None
+    others: list[str]
 
     def run(self) -> Iterator[tuple[Record, bool]]:
         """Yield each record as soon as it exists, and whether this process wrote it."""
@@ -390,4 +394,13 @@ def prepare(model: Model, request: Request) -> Prepared:
         raise ValueError(f"{skipped[0].what} cannot be run: {skipped[0].reason}")
     folder = default_store(model, model.recipe.name) if request.out is None else request.out / "raw"
     os.makedirs(folder, exist_ok=True)
-    return Prepared(model, chosen, found, skipped, Store(folder), request.batch)
+    others = [] if request.samplers is not None else _others(model, found)
+    return Prepared(model, chosen, found, skipped, Store(folder), request.batch, others)
+
+
+def _others(model: Model, cells: Sequence[Cell]) -> list[str]:
+    """Presets that fit the model's noise process and that none of the `cells` uses; [] if no cell has a sampler."""
+    used = {cell.ask.sampler for cell in cells} - {None}
+    noise = model.recipe.process.noise
+    fitting = [name for name, rule in PRESETS.items() if noise in rule.capabilities.processes]
+    return [name for name in fitting if PRESETS[name] not in used] if used else []

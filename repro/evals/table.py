@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from repro.evals.runner import Skip
+
 LEVEL = 0.95
 SHARES = frozenset({"acc", "acc_norm", "accuracy", "exact_match"})
 """Metrics that are shares of items that are each right or wrong; their intervals are Wilson's."""
@@ -82,24 +84,23 @@ def show(console: Console, title: str, records: Sequence[Record]) -> None:
     drawn = [r for r in records if r.question.sampler is not None]
     console.print(f"{title} (± and brackets: 95 % intervals)", highlight=False, markup=False)
     for table in (*_free(free), *_numbered(free)):
-        console.print(table)
+        _print(console, table)
     if drawn:
         columns = dict.fromkeys((r.labels.task, name) for r in drawn for name in r.answer.metrics)
         for table in _fitting(console, drawn, [c for c in columns if not c[1].startswith(TRUE)]):
-            console.print(table)
+            _print(console, table)
     timed: dict[tuple[str, ...], list[Record]] = {}
     for record in drawn:
         if record.measurements.speed:
             timed.setdefault(_clocked(record), []).append(record)
     for some in timed.values():
-        console.print(_timed(some))
+        _print(console, _timed(some))
 
 
 def _fitting(console: Console, records: Sequence[Record], columns: Sequence[Column]) -> Iterator[Table]:
     """The table of `columns`, split into as few tables as fit the console: by tasks, then by metrics of one task."""
     table = _grid(records, columns)
-    unbounded = console.options.update(max_width=UNBOUNDED)
-    if len(columns) == 1 or console.measure(table, options=unbounded).maximum <= console.width:
+    if len(columns) == 1 or _needed(console, table) <= console.width:
         yield table
         return
     tasks = list(dict.fromkeys(task for task, _ in columns))
@@ -107,6 +108,37 @@ def _fitting(console: Console, records: Sequence[Record], columns: Sequence[Colu
     cut = sum(task in left for task, _ in columns) or len(columns) // 2
     yield from _fitting(console, records, columns[:cut])
     yield from _fitting(console, records, columns[cut:])
+
+
+def _needed(console: Console, table: Table) -> int:
+    """Characters that the table is wide without line breaks."""
+    return console.measure(table, options=console.options.update(max_width=UNBOUNDED)).maximum
+
+
+def _print(console: Console, table: Table) -> None:
+    """Print the table; where the console is too narrow, its names are broken into lines (`packed`). No number is ever
+    cut: a table that is still too wide keeps its width."""
+    for longest in (24, 16, 8):
+        if _needed(console, table) <= console.width:
+            break
+        for column in table.columns:
+            if column.justify == "left":
+                column._cells = [
+                    packed(each, longest) if isinstance(each, str) else each for each in column._cells
+                ]
+    before, console.width = console.width, max(console.width, _needed(console, table))
+    console.print(table)
+    console.width = before
+
+
+def packed(name: str, longest: int) -> str:
+    """A name broken into lines of at most `longest` characters where its parts end; a longer part stays whole."""
+    lines = [""]
+    for piece in re.split(r"(?<=[:,+/_ ])", name.replace("\n", "")):
+        if lines[-1] and len(lines[-1]) + len(piece) > longest:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
 
 
 def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None) -> Table:
@@ -118,6 +150,15 @@ def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None
     for head in right:
         made.add_column(head, justify="right", no_wrap=True)
     return made
+
+
+def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
+    """One line for each reason why something was skipped, with all that it was the reason for."""
+    found: dict[str, list[str]] = {}
+    for skip in skipped:
+        found.setdefault(skip.reason, []).append(skip.what)
+    for reason, each in found.items():
+        yield f"skipped {', '.join(dict.fromkeys(each))}: {reason}"
 
 
 def _several(records: Sequence[Record]) -> bool:

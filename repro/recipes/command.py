@@ -20,9 +20,17 @@ from typing import NoReturn
 
 from repro.core import parts, registry
 from repro.core.cli import Parser, first, natural, run
+from repro.core.devices import take_device
 from repro.core.errors import Usage
 from repro.core.files import runs
 from repro.training.recipe import Recipe
+
+EXAMPLES = (
+    "--scale nano",
+    "--print",
+    "--plan --engine fsdp2 --gpus 16",
+    "--scale nano.text --set optimizer.lr=1e-4 --out runs/mine",
+)
 
 
 def main(recipe: Recipe) -> NoReturn:
@@ -50,12 +58,20 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(f"python -m repro.recipes.{recipe.name}", "Train, print or plan this recipe.")
+    parser = Parser(
+        f"python -m repro.recipes.{recipe.name}",
+        "Train this recipe, print its settings, or estimate what training it needs.",
+        [f"python -m repro.recipes.{recipe.name} {example}" for example in EXAMPLES],
+    )
     parser.add_argument(
         "--scale", default="full", help="full, micro, nano, nano.lexicon, nano.sudoku or nano.text"
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="PIN=VALUE", help="override one setting"
+        "--set",
+        action="append",
+        default=[],
+        metavar="PIN=VALUE",
+        help="override one setting (--print lists them); may be repeated",
     )
     shows = parser.add_mutually_exclusive_group()
     shows.add_argument("--print", action="store_true", help="print every setting with its source")
@@ -77,18 +93,22 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
         help="recompute layers in the backward pass to save memory (--plan accounts for it)",
     )
     parser.add_argument("--compile", action="store_true", help="compile each layer with torch.compile")
+    parser.add_argument(
+        "--device", help="where it trains: cuda, cuda:1 or cpu (default: the GPU if there is one)"
+    )
     parser.add_argument("--track", metavar="NAME", help="also log to tensorboard, wandb, trackio, ...")
     return parser.parse_args(argv)
 
 
 def _check_combination(args: argparse.Namespace) -> None:
-    """Raise Usage for a flag that needs another one (--json, --engine, --gpus) or excludes one (--compile, --track)."""
+    """Raise Usage for a flag that needs another one (--json, --engine, --gpus) or excludes one (--compile, --track,
+    --device)."""
     if args.json and not (args.print or args.plan):
         raise Usage("--json goes with --print or --plan; add one of them, or leave out --json")
     for flag in ("engine", "gpus"):
         if getattr(args, flag) and not args.plan:
             raise Usage(f"--{flag} goes with --plan; add --plan, or leave out --{flag}")
-    for flag in ("compile", "track"):
+    for flag in ("compile", "track", "device"):
         if getattr(args, flag) and (args.plan or args.print):
             raise Usage(f"--{flag} is for a run; it goes with neither --print nor --plan, so leave it out")
 
@@ -109,6 +129,8 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     from repro.training.engines.options import Options
     from repro.training.loop import train
 
+    if args.device is not None and take_device(args.device) == "mps":
+        raise Usage("--device mps: training runs on cuda or cpu; give one of them")
     options = Options(activation_checkpointing=args.activation_checkpointing, compile=args.compile)
     out = args.out or runs() / f"{recipe.name}-s{args.seed}"
     try:

@@ -228,9 +228,9 @@ def by_name(name: str) -> Recipe:
 
 
 def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
-    """A backbone of the budget's size with random weights: a DiT if the recipe's is a DiT with dropout, else a Llama, or without the
-    recipe's own (`conditioned`) the DiT of the papers, which reads the noise level where objective and process have
-    one for it: MDLM's and LLaDA's do not (docs/method.md#scales)."""
+    """A backbone of the budget's size with random weights: a DiT if the recipe's is a DiT with dropout, else a Llama,
+    or (`conditioned`) the DiT of the papers, which reads the noise level where objective and process have one for it:
+    MDLM's and LLaDA's do not (docs/method.md#scales)."""
     sizes = {"layers": budget.layers, "width": budget.width, "heads": budget.heads, "ffn": budget.ffn}
     causal, backbone = recipe.process.causal, recipe.backbone.blank()
     if isinstance(backbone, WithDropout):

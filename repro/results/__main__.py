@@ -51,23 +51,38 @@ def _compare(arguments: Namespace) -> Iterable[str]:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="repro.results", description="Publish records into results/raw, check or compare them."
+        "python -m repro.results",
+        "Publish records into results/raw, check or compare them.",
+        ["python -m repro.results publish runs/mdlm@nano-s0", "python -m repro.results check"],
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    action = actions.add_parser("publish", description="Copy the records of a finished run into results/raw.")
+    about = "Copy the records of a finished run into results/raw."
+    example = "python -m repro.results publish runs/reproduce"
+    action = actions.add_parser("publish", help=about, description=about, examples=[example])
     action.add_argument("folder", type=Path, nargs="?", help="folder of a run, for example runs/reproduce")
-    action = actions.add_parser("check", description="Validate every line of the record files.")
+    about = "Validate every line of the record files."
+    example = "python -m repro.results check runs/mdlm@nano-s0"
+    action = actions.add_parser("check", help=about, description=about, examples=[example])
     action.add_argument("folder", type=Path, nargs="?", default=RAW, help="default results/raw")
-    for name, about in (
+    for name, about, example in (
         (
             "explain",
-            "The settings in which two evaluations differ, and the effect of each one alone in other records.",
+            "The settings in which two evaluations or two recipes differ; of evaluations also the effect of each one"
+            " alone in other records.",
+            ["mdlm@nano/law/ancestral/1 mdlm@nano/law/ancestral/4", "duo@nano mdlm@nano"],
         ),
-        ("flips", "The documents on which two results of one task differ."),
+        (
+            "flips",
+            "The documents on which two results of one task differ.",
+            ["llada@nano.sudoku-s0/sudoku/random/1 llada@nano.sudoku-s0/sudoku/low_confidence/1 --raw runs"],
+        ),
     ):
-        action = actions.add_parser(name, description=about)
+        lines = [f"python -m repro.results {name} {each}" for each in example]
+        action = actions.add_parser(name, help=about, description=about, examples=lines)
+        what = "CHECKPOINT[-sSEED]/TASK[/PRESET[/TOKENS_PER_STEP]], or the prefix of a hash"
+        what += "; or a recipe or run folder" if name == "explain" else "; or a file of items"
         for which in ("a", "b"):
-            action.add_argument(which, help="prefix of a hash, or CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]]")
+            action.add_argument(which, help=what)
         action.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
         action.add_argument("--json", action="store_true", help="print JSON")
         if name == "flips":

@@ -360,8 +360,9 @@ def render(results: Sequence[ReproductionResult]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of `python -m repro.results.reproduction`: 0 if every comparison is good, else 1."""
     parser = Parser(
-        prog="repro.results.reproduction",
+        prog="python -m repro.results.reproduction",
         description="Compare a run with the committed results, cell by cell.",
+        examples=["python -m repro.results.reproduction runs/reproduce"],
     )
     parser.add_argument("raw", type=Path, help="folder of your run, or of its records")
     parser.add_argument("--committed", type=Path, default=RAW, help="folder of the committed records")

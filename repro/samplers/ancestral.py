@@ -40,7 +40,8 @@ class Ancestral(Sampler):
         Preset(
             "ancestral",
             {},
-            "reverse process to s = 0, no noise removal (docs/method.md#mdlm, docs/method.md#uniform-samplers)",
+            "draws from the reverse process to s = 0, no noise removal (docs/method.md#mdlm, #uniform-samplers)",
+            "2406.07524",
         ),
     )
 
@@ -69,6 +70,7 @@ class Origin(Sampler):
             "origin",
             {"end": 0.001},
             "reveals each position by chance: Dream, alg origin, eps 1e-3 (docs/method.md#dream-rules)",
+            "2508.15487",
         ),
     )
 
@@ -108,7 +110,8 @@ class FirstHitting(Sampler):
         Preset(
             "first_hitting",
             {},
-            "one position at each hitting time: BD3-LM, first_hitting=True (docs/method.md#block-diffusion)",
+            "reveals one position at each hitting time: BD3-LM, first_hitting=True (docs/method.md#block-diffusion)",
+            "2409.02908",
         ),
     )
 

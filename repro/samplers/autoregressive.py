@@ -21,11 +21,12 @@ class Autoregressive(Sampler):
         frozenset({"left_to_right"}), plan="quota", revises=frozenset(), looks_at_draws=False
     )
     presets = (
-        Preset("greedy", {"temperature": 0.0}, "the most likely next token"),
+        Preset("greedy", {"temperature": 0.0}, "commits the most likely next token", None),
         Preset(
             "sample",
             {"temperature": 1.0},
-            "a draw of the next token over the whole vocabulary (docs/method.md#ar-baseline)",
+            "draws the next token over the whole vocabulary (docs/method.md#ar-baseline)",
+            None,
         ),
     )
 

@@ -170,7 +170,8 @@ class Guided(LogitsProcessor):
         Preset(
             "guided",
             {"scale": 0.5},
-            "LLaDA's cfg_scale; .5 is best for GPQA and PIQA (docs/method.md#llada-likelihood)",
+            "pushes logits away from those without the prompt: LLaDA's cfg_scale (docs/method.md#llada-likelihood)",
+            "2410.18514",
         ),
     )
 
@@ -205,7 +206,8 @@ class Tempered(LogitsTransform):
         Preset(
             "tempered",
             {"temperature": 0.7},
-            "temperature before top_k and top_p, as in transformers; the value is ours",
+            "divides logits by a temperature, before top_k and top_p as in transformers; the value is ours",
+            None,
         ),
     )
 
@@ -228,7 +230,10 @@ class TopK(LogitsTransform):
     k: int
     presets = (
         Preset(
-            "top_k", {"k": 50}, "transformers' default, dLLM's Dream sampler (docs/method.md#peer-samplers)"
+            "top_k",
+            {"k": 50},
+            "keeps the k likeliest ids: transformers' default, dLLM's Dream sampler (docs/method.md#peer-samplers)",
+            "1805.04833",
         ),
     )
 
@@ -254,7 +259,8 @@ class Nucleus(LogitsTransform):
         Preset(
             "nucleus",
             {"p": 0.9},
-            "ReMDM's and BD3-LM's scripts: the token that crosses p is left out (docs/method.md#top-p)",
+            "keeps the likeliest ids of mass p, without the id that crosses p: ReMDM, BD3-LM (docs/method.md#top-p)",
+            "1904.09751",
         ),
     )
 
@@ -278,7 +284,8 @@ class TopP(LogitsTransform):
         Preset(
             "top_p",
             {"p": 0.95},
-            "transformers, Dream, Duo: the token that crosses p is kept; .95 is Dream's (docs/method.md#top-p)",
+            "keeps the likeliest ids of mass p, with the id that crosses p: HF, Dream, Duo (docs/method.md#top-p)",
+            "1904.09751",
         ),
     )
 
@@ -298,7 +305,14 @@ class Banned(LogitsTransform):
 
     ids: tuple[int, ...] | Literal["eos"]
     keeps_argmax = False
-    presets = (Preset("no_eos", {"ids": "eos"}, "LLaDA, logits_eos_inf (docs/method.md#llada-sampling)"),)
+    presets = (
+        Preset(
+            "no_eos",
+            {"ids": "eos"},
+            "never writes EOS: LLaDA, logits_eos_inf (docs/method.md#llada-sampling)",
+            "2502.09992",
+        ),
+    )
 
     def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         gone = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
@@ -324,7 +338,8 @@ class Distrusted(LogitsProcessor):
         Preset(
             "eos_last",
             {"ids": "eos"},
-            "LLaDA, confidence_eos_eot_inf; add its EoT by number (docs/method.md#llada-sampling)",
+            "commits EOS last: LLaDA, confidence_eos_eot_inf; add its EoT by number (docs/method.md#llada-sampling)",
+            "2502.09992",
         ),
     )
 
@@ -344,7 +359,8 @@ class OrderTemperature(LogitsProcessor):
         Preset(
             "order_temperature",
             {"alg_temp": 0.1},
-            "Dream, alg_temp (docs/method.md#dream-rules); the value is ours",
+            "draws the order of positions: Dream, alg_temp; the value is ours (docs/method.md#dream-rules)",
+            "2508.15487",
         ),
     )
 

@@ -39,6 +39,7 @@ class LowConfidence(Sampler):
             "low_confidence",
             {"temperature": 0.0},
             "commits the most confident positions: LLaDA, generate.py, T = 0 (docs/method.md#llada-sampling)",
+            "2502.09992",
         ),
     )
 
@@ -65,6 +66,7 @@ class Margin(Sampler):
             "margin",
             {"temperature": 0.0},
             "commits by the gap between the two best tokens: Dream, alg topk_margin (docs/method.md#dream-rules)",
+            "2508.15487",
         ),
     )
 
@@ -89,6 +91,7 @@ class Entropy(Sampler):
             "entropy",
             {"temperature": 0.0},
             "commits by negative entropy: Dream and Open-dLLM, alg entropy (docs/method.md#dream-rules)",
+            "2508.15487",
         ),
     )
 
@@ -125,6 +128,7 @@ class Random(Sampler):
             "random",
             {"temperature": 0.0},
             "commits random positions: LLaDA, generate.py, remasking='random' (docs/method.md#llada-sampling)",
+            "2502.09992",
         ),
     )
 

@@ -32,22 +32,26 @@ def _psi(kappa: Kappa) -> Tail:
     return Tail(rule=rule, times=LinearTimes(end=1e-5), removal=DrawnRemoval())
 
 
-COMBINED: dict[str, tuple[Sampler, str]] = {
+COMBINED: dict[str, tuple[Sampler, str, str | None]] = {
     "drawn_tail": (
         Tail(rule=Ancestral(), times=LinearTimes(end=1e-5), removal=DrawnRemoval()),
-        "Duo's loop: 1 to 1e-5, noise_removal=ancestral, N + 1 forwards (docs/method.md#uniform-samplers)",
+        "reverse process to 1e-5, then draws what is left: Duo, N + 1 forwards (docs/method.md#uniform-samplers)",
+        "2506.10892",
     ),
     "greedy_tail": (
         Tail(rule=Ancestral(), times=LinearTimes(end=1e-5), removal=GreedyRemoval()),
-        "Duo, noise_removal=greedy; also how MDLM's loop ends (docs/method.md#uniform-samplers)",
+        "reverse process, then the likeliest ids: Duo, greedy; MDLM's loop (docs/method.md#uniform-samplers)",
+        "2506.10892",
     ),
     "psi_cap": (
         _psi(MaxCapped(eta=0.01)),
-        "Duo, scripts/psi_samplers/owt/*_max_capped_remdm.sh, +top_p:p=0.9 (docs/method.md#uniform-samplers)",
+        "noises and denoises, capped: Duo's *_max_capped_remdm.sh, +top_p:p=0.9 (docs/method.md#uniform-samplers)",
+        "2602.21185",
     ),
     "psi_rescale": (
         _psi(MaxRescaled(eta=0.05)),
-        "Duo, scripts/psi_samplers/owt/*_max_rescale_eta.sh, +top_p:p=0.9 (docs/method.md#uniform-samplers)",
+        "noises and denoises: Duo's *_max_rescale_eta.sh, +top_p:p=0.9 (docs/method.md#uniform-samplers)",
+        "2602.21185",
     ),
     "psi_loop": (
         Tail(
@@ -61,30 +65,38 @@ COMBINED: dict[str, tuple[Sampler, str]] = {
             times=HeldTimes(level=0.1, high=0.45, middle=0.5, end=1e-5),
             removal=DrawnRemoval(),
         ),
-        "Duo, scripts/psi_samplers/owt/*_loop_remdm.sh, +top_p:p=0.95 (docs/method.md#uniform-samplers)",
+        "noises and denoises in a loop: Duo's *_loop_remdm.sh, +top_p:p=0.95 (docs/method.md#uniform-samplers)",
+        "2602.21185",
     ),
     "corrector": (
         Corrected(rule=Ancestral(), choice=Anywhere(), sweeps=1, count=1),
-        "leave-one-out corrector, arXiv 2605.22765, positions chosen independently of tokens: exact",
+        "draws ids again given all others, at positions chosen independently of tokens: exact",
+        "2605.22765",
     ),
     "corrector_margin": (
         Corrected(rule=Ancestral(), choice=Doubtful(temperature=1.0), sweeps=1, count=1),
-        "leave-one-out corrector as in diffusers' DiscreteDDIMScheduler: lowest_log_margin, tau 1",
+        "draws doubtful ids again: diffusers' DiscreteDDIMScheduler, lowest_log_margin, tau 1",
+        "2605.22765",
     ),
 }
-"""Presets that combine several samplers or parts of samplers, each with what it does and the source of its values;
-those of a single sampler are with its class (`Sampler.presets`)."""
+"""Presets that combine several samplers or parts of samplers, each with what it does, the source of its values and the
+arXiv number of its paper; those of a single sampler are with its class (`Sampler.presets`)."""
 
 
-def _collected(kind: type[P], combined: Mapping[str, tuple[P, str]]) -> dict[str, tuple[P, str]]:
-    """All presets of a kind (samplers or logits processors) with their sources, in the order of the registry's classes;
-    for each class its own ones and then the combined ones."""
-    found: dict[str, tuple[P, str]] = {}
+def _collected(
+    kind: type[P], combined: Mapping[str, tuple[P, str, str | None]]
+) -> dict[str, tuple[P, str, str | None]]:
+    """All presets of a kind (samplers or logits processors) with sources and papers, in the order of the registry's
+    classes; for each class its own ones and then the combined ones."""
+    found: dict[str, tuple[P, str, str | None]] = {}
     for path in registry.PARTS.values():
         cls = registry.resolve(path) if path.startswith("repro.samplers.") else Part
         if not issubclass(cls, kind):
             continue
-        own = {each.name: (cls(**each.settings), each.source) for each in vars(cls).get("presets", ())}
+        own = {
+            each.name: (cls(**each.settings), each.source, each.paper)
+            for each in vars(cls).get("presets", ())
+        }
         for name, each in {**own, **{n: c for n, c in combined.items() if type(c[0]) is cls}}.items():
             assert name not in found, f"two presets are called {name}"
             found[name] = each
@@ -93,10 +105,12 @@ def _collected(kind: type[P], combined: Mapping[str, tuple[P, str]]) -> dict[str
 
 _SAMPLERS = _collected(Sampler, COMBINED)
 _PROCESSORS = _collected(LogitsProcessor, {})
-PRESETS = {name: sampler for name, (sampler, _) in _SAMPLERS.items()}
-LOGITS_PROCESSORS = {name: processor for name, (processor, _) in _PROCESSORS.items()}
-SOURCES = {name: source for name, (_, source) in {**_SAMPLERS, **_PROCESSORS}.items()}
+PRESETS = {name: sampler for name, (sampler, *_) in _SAMPLERS.items()}
+LOGITS_PROCESSORS = {name: processor for name, (processor, *_) in _PROCESSORS.items()}
+SOURCES = {name: source for name, (_, source, _) in {**_SAMPLERS, **_PROCESSORS}.items()}
 """For each preset and logits processor, what it does and the source of its values."""
+PAPERS = {name: paper for name, (*_, paper) in {**_SAMPLERS, **_PROCESSORS}.items()}
+"""For each preset and logits processor, the arXiv number of its paper; None: of no paper."""
 
 
 def preset(name: str) -> Sampler:

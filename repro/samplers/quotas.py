@@ -40,7 +40,12 @@ class DreamQuotas(QuotaProcessor):
 
     end: float
     presets = (
-        Preset("dream_quotas", {"end": 0.001}, "Dream's quotas, eps 1e-3 (docs/method.md#dream-rules)"),
+        Preset(
+            "dream_quotas",
+            {"end": 0.001},
+            "commits as many positions a step as Dream, eps 1e-3 (docs/method.md#dream-rules)",
+            "2508.15487",
+        ),
     )
 
     def counts(self, length: int, steps: int) -> list[int]:
@@ -61,7 +66,14 @@ class RoundedQuotas(QuotaProcessor):
     """
 
     version = 2
-    presets = (Preset("rounded_quotas", {}, "dLLM's quotas (docs/method.md#dllm-quotas)"),)
+    presets = (
+        Preset(
+            "rounded_quotas",
+            {},
+            "commits as many positions a step as dLLM (docs/method.md#dllm-quotas)",
+            None,
+        ),
+    )
 
     def counts(self, length: int, steps: int) -> list[int]:
         times = np.arange(steps, -1, -1) / steps

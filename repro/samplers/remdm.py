@@ -84,7 +84,8 @@ class RemdmCap(Sampler):
         Preset(
             "remdm_cap",
             {"eta": 0.008},
-            "ReMDM, eta .008; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+            "masks tokens again at a capped rate: ReMDM, eta .008, +nucleus:p=0.9 (docs/method.md#remdm)",
+            "2503.00307",
         ),
     )
 
@@ -109,7 +110,8 @@ class RemdmRescale(Sampler):
         Preset(
             "remdm_rescale",
             {"eta": 0.015},
-            "ReMDM, eta .015; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+            "masks tokens again at a rescaled rate: ReMDM, eta .015, +nucleus:p=0.9 (docs/method.md#remdm)",
+            "2503.00307",
         ),
     )
 
@@ -135,7 +137,10 @@ class RemdmConf(Sampler):
     capabilities = _capabilities(looks_at_draws=True)
     presets = (
         Preset(
-            "remdm_conf", {}, "ReMDM by confidence; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)"
+            "remdm_conf",
+            {},
+            "masks unconfident tokens again: ReMDM by confidence, +nucleus:p=0.9 (docs/method.md#remdm)",
+            "2503.00307",
         ),
     )
 
@@ -178,7 +183,8 @@ class RemdmLoop(Sampler):
         Preset(
             "remdm_loop",
             {"eta": 0.02, "t_on": 0.55, "t_off": 0.05, "alpha_on": 0.9},
-            "ReMDM, loop at alpha .9; its scripts add +nucleus:p=0.9 (docs/method.md#remdm)",
+            "masks tokens again in a loop at alpha .9: ReMDM, +nucleus:p=0.9 (docs/method.md#remdm)",
+            "2503.00307",
         ),
     )
 
@@ -213,7 +219,10 @@ class ForwardBackward(Sampler):
     capabilities = _capabilities(looks_at_draws=False)
     presets = (
         Preset(
-            "forward_backward", {}, "ReMDM's forward-backward sampler, +nucleus:p=0.9 (docs/method.md#remdm)"
+            "forward_backward",
+            {},
+            "corrects by forward noise and reverse steps: ReMDM's scripts, +nucleus:p=0.9 (docs/method.md#remdm)",
+            "2503.00307",
         ),
     )
 

@@ -67,7 +67,8 @@ class Renoise(Sampler):
         Preset(
             "renoise",
             {"bound": 0.1, "hot": 0.8, "cold": 0.4, "stable": 1, "confident": 0.005},
-            "DiffusionGemma's defaults in transformers 5.23, at most 48 steps per block of 256",
+            "draws positions that stay uncertain anew: DiffusionGemma in transformers 5.23, at most 48 steps a block",
+            None,
         ),
     )
 

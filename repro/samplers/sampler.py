@@ -204,6 +204,8 @@ class Preset(NamedTuple):
     """All fields of the part, by name."""
     source: str
     """What the preset does and where its values are from, in at most 105 characters."""
+    paper: str | None
+    """arXiv number of the paper that describes the method, with an entry in evals/papers.toml; None: of no paper."""
 
 
 ROWS = 256

@@ -36,6 +36,7 @@ class Threshold(Sampler):
             "threshold_0.9",
             {"threshold": 0.9, "temperature": 0.0},
             "commits all positions above a confidence: Fast-dLLM, GSM8K scripts (docs/method.md#fast-dllm)",
+            "2505.22618",
         ),
     )
 
@@ -68,6 +69,7 @@ class Factor(Sampler):
             "factor_1",
             {"factor": 1.0, "temperature": 0.0},
             "commits as many as theorem 1 of Fast-dLLM allows; it holds up to factor 1 (docs/method.md#fast-dllm)",
+            "2505.22618",
         ),
     )
 
@@ -109,6 +111,7 @@ class EntropyBound(Sampler):
             "entropy_bound_0.1",
             {"gamma": 0.1, "proxy": "entropy", "temperature": 1.0},
             "commits within a joint entropy: nkalyanv99/UNI-D2@3f24657 (docs/method.md#entropy-bound)",
+            "2505.24857",
         ),
     )
 

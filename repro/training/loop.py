@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 
 from repro.core import parts, rng
 from repro.core.cli import first
+from repro.core.devices import device
 from repro.core.errors import Stopped
 from repro.core.files import remove, write_text
 from repro.data.corpus import Corpus, Rows, prepared
@@ -249,8 +250,8 @@ def _distillation(recipe: Recipe) -> Distillation:
 def train_alone(pinned: TrainedTeacher, folder: Path) -> None:
     """Train the teacher of another recipe in this process alone, and save its last checkpoint in `folder`."""
     recipe = pinned.recipe
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    alone = SimpleNamespace(process_index=0, num_processes=1, device=device, wait_for_everyone=lambda: None)
+    where = torch.device("cuda" if device().startswith("cuda") else "cpu")
+    alone = SimpleNamespace(process_index=0, num_processes=1, device=where, wait_for_everyone=lambda: None)
     resolved = recipe.data.resolve()
     corpus = prepared(parts.derive(recipe.data, dict(resolved)))
     run = Training(recipe, corpus, resolved, pinned.seed, Single(cast(Any, alone), PLAIN), None)

@@ -120,7 +120,7 @@ def test_memory_and_long_messages(capsys):
 
 @pytest.mark.parametrize("words", [["--path", ""], ["--path= "], ["--path=--"]])
 def test_an_empty_value(words):
-    parser = Parser("prog", "")
+    parser = Parser("prog", "", ["prog --n 1"])
     parser.add_argument("--path")
     with pytest.raises(ValueError, match=r"--path is .*; give a value"):
         parser.parse_args(words)

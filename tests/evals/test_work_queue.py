@@ -19,8 +19,7 @@ from helpers import lm_worlds
 from helpers.toy import toy
 
 from repro import load
-from repro import model as models
-from repro.core import registry
+from repro.core import devices, registry
 from repro.core.files import ROOT
 from repro.evals import __main__ as command_line
 from repro.evals import work_queue
@@ -63,7 +62,7 @@ def toy_grid(model, folder, batch=None):
     ]
     suite = Suite("toy", [4, 8], tasks, {"law": ["ancestral", "random:temperature=1.0"]}, [])
     found, skipped = cells(suite, model, Request(batch=batch), lambda task, model: task.skip(model))
-    return Prepared(model, suite, found, skipped, Store(folder / "raw"), batch)
+    return Prepared(model, suite, found, skipped, Store(folder / "raw"), batch, [])
 
 
 def lm_grid(folder, batch=None):
@@ -148,13 +147,13 @@ def test_flags_of_processes_are_checked(monkeypatch):
     with pytest.raises(ValueError, match="give 1 or more"):
         command_line.main(["--ckpt", "oracle:mdlm@nano", "--batch-size", "0"])
     taken = []
-    monkeypatch.setattr(models, "_device", lambda: "cuda")
+    monkeypatch.setattr(devices, "_best", lambda: "cuda")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.set_device", taken.append)
-    models.take_device()
+    devices.take_device()
     for rank in "013":
         monkeypatch.setenv("LOCAL_RANK", rank)
-        models.take_device()
+        devices.take_device()
     assert taken == [0, 1, 1]
 
 

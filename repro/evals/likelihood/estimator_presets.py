@@ -31,6 +31,14 @@ ESTIMATORS: dict[str, Estimator] = {
     "confidence": Confidence(),  # iLLaDA, arXiv 2606.25331
     "next_token": NextToken(),
 }
+PAPERS = {
+    "llada_mc": "2502.09992",
+    "llada_round": "2502.09992",
+    "elbo_t": "2410.18514",
+    "duel": "2603.01367",
+    "confidence": "2606.25331",
+}
+"""Estimator -> arXiv number of the paper that describes it (evals/papers.toml); the others are of no paper."""
 GUIDANCE = 0.5
 """Default guidance scale: LLaDA's for GPQA, ARC-C, HellaSwag and PIQA (docs/method.md#llada-likelihood)."""
 DEFAULT = {"absorbing": "levels", "uniform": "elbo_t", "left_to_right": "next_token"}

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from repro.core import parts
+from repro.core.devices import device
 from repro.core.files import file_digest, runs
 from repro.core.lazy import torch
 from repro.core.reading import foreign, open_tensors, read_json
@@ -174,7 +175,7 @@ class TransformersJudge(Judge):
         if tokenizer is None:
             raise ValueError(f"{folder} holds no tokenizer; save it in the same folder as the network")
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
-        self.network: PreTrainedModel = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        self.network: PreTrainedModel = network.eval().to(device())
         self.name, self.digest = folder.name, _folder_digest(folder)
         self.device = self.network.device.type
         self._readings: OrderedDict[tuple[int, ...], _Reading] = OrderedDict()

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
+from repro.core.devices import device
 from repro.training.engines.engine import Ddp, Engine, Single
 from repro.training.engines.fsdp2 import Fsdp2
 from repro.training.engines.zero2 import Zero2
@@ -94,7 +94,7 @@ def join_group(distributed: tuple[DistributedType, ...]) -> Accelerator:
     error. On CPUs accelerate has no sharding and reports MULTI_CPU; there the engine itself shards, over gloo.
     """
     # precision is the recipe's: accelerate's own setting must have no effect
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    accelerator = Accelerator(cpu=not device().startswith("cuda"), mixed_precision="no")
     processes, got = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes
     if processes != got:
         accelerator.end_training()

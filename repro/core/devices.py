@@ -1,0 +1,62 @@
+"""The device on which models run: the one that was asked for, else the GPU if there is one (CUDA, then MPS), else the
+CPU.
+
+take_device("cuda:1")     from here on, models of this process run there
+device()                  where they run
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from repro.core.errors import nearest
+from repro.core.lazy import torch
+
+KINDS = ("cuda", "mps", "cpu")
+_taken: list[str] = []
+"""The device that `take_device` was last given; empty before."""
+
+
+def device(name: str | None = None) -> str:
+    """The device `name`, checked; None: the one that was taken, else the best of this machine.
+
+    ValueError for a name that torch does not have, and for a device that is not here.
+    """
+    if name is None:
+        return _taken[-1] if _taken else _best()
+    if not re.fullmatch(r"(cpu|mps|cuda(:\d+)?)", name):
+        raise ValueError(f"no device {name!r}; {nearest(name, KINDS)} (a GPU among several: cuda:1)")
+    kind, _, number = name.partition(":")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {name}: this machine has no Apple GPU; use {_best()}")
+    count = torch.cuda.device_count() if kind == "cuda" else 0
+    if kind == "cuda" and int(number or 0) >= count:
+        raise ValueError(
+            f"device {name}: {count} GPUs are visible to torch here; use {_best()} (see `repro doctor`)"
+        )
+    return name
+
+
+def take_device(name: str | None = None) -> str:
+    """Let all models that are loaded or trained from here on run on the device `name` (None: the best one) and return
+    it; of several processes on one machine (a launcher has set LOCAL_RANK) each takes a GPU of its own.
+
+    ValueError as of `device`, and for a numbered GPU where a launcher gives each process its own.
+    """
+    chosen = device(name) if name is not None else _best()
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is not None and ":" in chosen:
+        raise ValueError(
+            f"--device {name}: the launcher gives each process a GPU; use --device cuda, or leave it out"
+        )
+    if chosen == "cuda" and rank is not None:
+        torch.cuda.set_device(int(rank) % torch.cuda.device_count())
+    elif ":" in chosen:
+        torch.cuda.set_device(int(chosen.partition(":")[2]))
+    _taken[:] = [chosen] if name is not None else []
+    return chosen
+
+
+def _best() -> str:
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,90 @@
+"""Papers by arXiv number (evals/papers.toml): what lists print beside a name, and BibTeX.
+
+papers()["2502.09992"].shown        "LLaDA, arXiv 2502.09992"
+papers()["2502.09992"].bibtex("2502.09992")
+of_task("gsm8k_256")                the arXiv number of GSM8K
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from msgspec import Struct
+
+from repro.core.errors import nearest
+from repro.core.files import ROOT
+from repro.core.reading import convert, read_toml
+
+FILE = ROOT / "evals" / "papers.toml"
+
+
+class Paper(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry of evals/papers.toml; its number on arXiv is the entry's name.
+
+    `authors`: as BibTeX writes them; `venue`: of publication besides arXiv, "" for none; `recipes`: beginnings of the
+    names of recipes whose method it is; `tasks`: beginnings of the names of tasks, of which `asks` says what they ask.
+    """
+
+    key: str
+    name: str
+    title: str
+    authors: str
+    year: int
+    venue: str = ""
+    recipes: list[str] = []
+    tasks: list[str] = []
+    asks: str = ""
+
+    def bibtex(self, number: str) -> str:
+        """The BibTeX entry of the paper with the arXiv `number`."""
+        kind, where = ("inproceedings", [f"  booktitle = {{{self.venue}}},"]) if self.venue else ("misc", [])
+        lines = [
+            f"@{kind}{{{self.key},",
+            f"  title = {{{self.title}}},",
+            f"  author = {{{self.authors}}},",
+            f"  year = {{{self.year}}},",
+            *where,
+            f"  eprint = {{{number}}},",
+            "  archivePrefix = {arXiv},",
+            "}",
+        ]
+        return "\n".join(lines)
+
+
+@lru_cache(maxsize=1)
+def papers() -> dict[str, Paper]:
+    """arXiv number -> paper, in the order of the file; ValueError for a wrong field of the file."""
+    return {
+        number: convert(data, Paper, f"{FILE}, {number}", "correct it")
+        for number, data in read_toml(FILE, dict).items()
+    }
+
+
+def shown(number: str | None) -> str:
+    """A paper as lists print it, `LLaDA, arXiv 2502.09992`; "" for None.
+
+    Raises ValueError, with the most similar number, for a paper without an entry.
+    """
+    if number is None:
+        return ""
+    if number not in papers():
+        raise ValueError(
+            f"no paper {number!r} in {FILE}; {nearest(number, papers())} (a new one needs its entry there)"
+        )
+    return f"{papers()[number].name}, arXiv {number}"
+
+
+def of_task(name: str) -> str | None:
+    """arXiv number of the paper whose benchmark the task `name` is; None: of none in the file."""
+    return _longest(name, {head: number for number, each in papers().items() for head in each.tasks})
+
+
+def of_recipe(name: str) -> str | None:
+    """arXiv number of the paper whose method the recipe `name` is; None: of none in the file."""
+    return _longest(name, {head: number for number, each in papers().items() for head in each.recipes})
+
+
+def _longest(name: str, heads: dict[str, str]) -> str | None:
+    """The value of the longest key of `heads` with which `name` begins; None if there is none."""
+    found = [head for head in heads if name.startswith(head)]
+    return heads[max(found, key=len)] if found else None
