@@ -69,6 +69,8 @@ DIT_SHARE = 0.5
 """Factor on `STEPS` for a DiT, whose training step takes twice as long as a Llama's (modulation and dropout)."""
 TEACHERS = {"duo_owt_distilled": "duo_owt"}
 """Distillation recipe -> recipe that trains its teacher; at full scale its weights are the released ones."""
+OWN_SUITE = "own"
+"""Suite of models trained on data of the user's: evals/suites/own.toml."""
 WARMUP = 100
 LEARNING_RATE = {"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 4e-3}
 """Family of noise (`Process.noise`) -> learning rate."""
@@ -79,16 +81,23 @@ DENSE_VOCAB_SIZE = 512
 """Largest vocabulary size with dense soft tokens, which are as fast as sparse ones up to there."""
 
 
-def scaled(recipe: Recipe, scale: str) -> Recipe:
+def data_at(recipe: Recipe, scale: str) -> Data:
+    """The data of a recipe at a scale; ValueError, with the most similar name, for an unknown scale."""
+    if scale != "full" and scale not in CORPORA:
+        raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
+    return CORPORA.get(scale, recipe.data)
+
+
+def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
     """The variant of a recipe at a scale, named `RECIPE@SCALE`; for "full" the recipe itself.
 
+    `own`: data in place of those of the scale, and the suite `own` in place of its; the caller renames the recipe.
     Raises ValueError, with the most similar name, for an unknown scale.
     """
+    data = data_at(recipe, scale) if own is None else own
     if scale == "full":
-        return recipe
-    if scale not in CORPORA:
-        raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
-    data, steps = CORPORA[scale], STEPS[scale]
+        return recipe if own is None else parts.derive(recipe, {"data": data, "suite": OWN_SUITE})
+    steps = STEPS[scale]
     if isinstance(recipe.backbone, WithDropout):
         steps = round(DIT_SHARE * steps)
     share = steps / recipe.steps
@@ -116,7 +125,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
         "heldout_every": max(1, steps // 4),
         "heldout_rows": 512,
         "checkpoint_every": 500,
-        "suite": scale,
+        "suite": scale if own is None else OWN_SUITE,
     }
     for pin in ("drop", "decay"):
         if f"learning_rate.{pin}" in parts.leaves(recipe):
@@ -129,7 +138,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
                 f"no scale for the distillation {recipe.name!r}; add the recipe of its teacher to TEACHERS of"
                 " repro/recipes/scale.py"
             )
-        base = scaled(registry.recipe(TEACHERS[recipe.name]), scale)
+        base = scaled(registry.recipe(TEACHERS[recipe.name]), scale, own)
         overrides["optimizer.lr"] = DISTILLATION_LR * lr
         overrides["teacher"] = TrainedTeacher(recipe=base, seed=0, steps=base.steps)
     return parts.derive(recipe, overrides)
