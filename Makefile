@@ -7,6 +7,7 @@
 #   make audit                           look the pinned releases up among published weaknesses
 #   make tables | check | retrain        rebuild tables and figures; prove derived files current; retrain one cell
 #   make accept [STEPS="locks goldens"]  rewrite derived files after a deliberate change (scripts/accept.py)
+#   make docs                            the documentation as a site in build/site, strictly checked, without network
 #   make TORCH_INDEX=URL ...             take torch from this index (for example a CUDA or CPU build)
 VENV  ?= .venv
 PY    := $(VENV)/bin/python
@@ -14,6 +15,7 @@ SEEDS ?= 0
 KEY   := $(shell (cat pyproject.toml constraints.txt; echo $(TORCH_INDEX)) | sha256sum | cut -c1-12)
 STAMP := $(VENV)/.installed-$(KEY)
 DEEPSPEED := $(VENV)/.deepspeed-$(KEY)
+DOCS  := $(VENV)/.docs-$(KEY)
 
 # Every number at nano scale is made by one thread; malloc keeps its pages, which removes most page faults.
 export OMP_NUM_THREADS ?= 1
@@ -22,7 +24,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: reproduce test test-all test-gpu models test-real bench lint audit tables check accept retrain
+.PHONY: reproduce test test-all test-gpu models test-real bench lint audit tables check accept retrain docs
 
 reproduce: $(STAMP)
 	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
@@ -63,9 +65,13 @@ check: $(STAMP)
 	$(PY) -m paper_figures --check
 	$(PY) -m scripts.gpu_docs --check
 	$(PY) -m scripts.rooms --check
+	$(PY) -m scripts.gallery --check
 
 accept: $(STAMP)
 	$(PY) -m scripts.accept $(STEPS)
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
 
 # always anew: a finished run would answer for code that has changed since
 retrain: $(STAMP)
@@ -81,3 +87,7 @@ $(STAMP): pyproject.toml constraints.txt
 $(DEEPSPEED): $(STAMP)
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
 	rm -f $(VENV)/.deepspeed-*; touch $@
+
+$(DOCS): $(STAMP)
+	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	rm -f $(VENV)/.docs-*; touch $@

@@ -76,7 +76,7 @@ def sample(
 
 def text_of(model: Model, ids: Sequence[int]) -> str:
     """The text of generated ids; of released weights what stands before EOS or the end of a turn."""
-    return model.data.text(model.before_stop(ids)) if model.stop_ids else model.data.decode(ids)
+    return model.data.text(model.before_stop(ids) if model.stop_ids else ids)
 
 
 def _plan(

@@ -11,6 +11,7 @@
     figures         paper_figures/out, from results/raw
     gpu             docs/gpu.md, from the suites and their plans
     rooms           docs/rooms.svg, the package's rooms and imports
+    gallery         docs/gallery.md and the animated pictures, from docs/traces and results/certificates
 
 Each step prints the files that it changed. Commit generated data apart from code.
 """
@@ -174,6 +175,12 @@ def _rooms() -> None:
     main([])
 
 
+def _gallery() -> None:
+    from scripts.gallery import main
+
+    main([])
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "locks": _locks,
     "surface": _surface,
@@ -183,6 +190,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "figures": _figures,
     "gpu": _gpu,
     "rooms": _rooms,
+    "gallery": _gallery,
 }
 DERIVED = ("recipes/locks", "tests", "results/certificates", "results/tables", "paper_figures/out", "docs")
 """Folders that hold derived files."""

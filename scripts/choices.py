@@ -77,7 +77,9 @@ def measured(arm: str, seed: int) -> list[Record]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; ValueError for an unknown arm."""
     parser = Parser(
-        "scripts.choices", "Train the arms of the comparison of Duo's choices, and store their records."
+        "python -m scripts.choices",
+        "Train the arms of the comparison of Duo's choices, and store their records.",
+        ["python -m scripts.choices", 'python -m scripts.choices duo duo_mended --seeds "0 1"'],
     )
     parser.add_argument("arms", nargs="*", metavar="ARM", help=f"default: {' '.join(ARMS)}")
     parser.add_argument("--seeds", default=SEEDS, help=f"train seeds (default: {SEEDS})")

@@ -50,7 +50,11 @@ def measured(recipe: str, seed: int, cells: Sequence[tuple[str, str, str]]) -> l
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; ValueError where the claims are not those of evals/claims_lock.json."""
-    parser = Parser("scripts.claims", "Train and evaluate what the claims of evals/claims.toml need.")
+    parser = Parser(
+        "python -m scripts.claims",
+        "Train and evaluate what the claims of evals/claims.toml need.",
+        ["python -m scripts.claims"],
+    )
     parser.add_argument(
         "--register", action="store_true", help="write evals/claims_lock.json and run nothing"
     )

@@ -20,7 +20,11 @@ from repro.recipes.scale import CORPORA
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 1 if `--check` finds another file than training gives, else 0."""
-    parser = Parser("python -m scripts.tokenizer", "Train the BPE of scale micro and write its merges.")
+    parser = Parser(
+        "python -m scripts.tokenizer",
+        "Train the BPE of scale micro and write its merges.",
+        ["python -m scripts.tokenizer --check"],
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the file differs")
     args = parser.parse_args(argv)
     data = CORPORA["micro"]

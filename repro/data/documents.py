@@ -5,6 +5,8 @@
     HubSplit(source="fancyzhx/ag_news", config=None, revision=UNRESOLVED, split="test", column="text")
     Hub(source="Skylion007/openwebtext", config=None, revision=..., split="train[:-100000]",
         heldout_split="train[-100000:]", column="text")
+    Column(source="notes.jsonl", revision=UNRESOLVED, split="train", column="text", heldout_stride=20)
+    Messages(source="chats.jsonl", revision=UNRESOLVED, split="train", heldout_stride=20)
 
 `heldout_stride` = k holds out documents k-1, 2k-1, ...: the last documents alone would not be representative, since
 language changes over a corpus.
@@ -16,14 +18,15 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypedDict, TypeVar
 
 from repro.core.errors import nearest
 from repro.core.parts import Part, part
-from repro.core.reading import read_text
+from repro.core.reading import convert, read_text
 from repro.data import sources
 
 Split = Literal["train", "heldout"]
+T = TypeVar("T")
 
 _BLANK_LINES = re.compile(r"\r?\n(?:[ \t]*\r?\n)+")
 
@@ -93,7 +96,7 @@ class Files(Documents):
         return _strided(iter(texts), stride, split)
 
     def resolve(self) -> dict[str, str | int]:
-        return {"sha256": sources.fingerprint(_files(self.path))}
+        return {"sha256": _digest(self.path, self.sha256)}
 
 
 @part
@@ -108,7 +111,7 @@ class AllFiles(Documents):
         return enumerate(_texts(self.path, self.sha256)) if split == "heldout" else iter(())
 
     def resolve(self) -> dict[str, str | int]:
-        return {"sha256": sources.fingerprint(_files(self.path))}
+        return {"sha256": _digest(self.path, self.sha256)}
 
 
 @part
@@ -154,10 +157,83 @@ class HubSplit(Documents):
         return {"revision": sources.revision(self.source, self.revision, "dataset")}
 
 
+@part
+class Column(Documents):
+    """One text column of one split of a dataset (JSON Lines or Parquet files, or a name on the Hub), one row per
+    document; document k-1, 2k-1, ... is held out, k = `heldout_stride`. Rows without text are left out.
+
+    `revision`: as in `Hub`. Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name,
+    revision or column, and for a row that is not text.
+    """
+
+    source: str
+    revision: str
+    split: str
+    column: str
+    heldout_stride: int
+
+    def __post_init__(self) -> None:
+        _check_stride(self.heldout_stride)
+
+    def texts(self, split: Split) -> Iterator[tuple[int, str]]:
+        numbered = _column(self.source, None, self.revision, self.split, self.column)
+        found = _strided((text for _, text in numbered), self.heldout_stride, split)
+        return ((number, text) for number, text in found if self._is_text(number, text))
+
+    def resolve(self) -> dict[str, str | int]:
+        return {"revision": sources.revision(self.source, self.revision, "dataset")}
+
+    def _is_text(self, number: int, text: object) -> bool:
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{self.source}: column {self.column!r} of row {number} is no text ({text!r:.40}); correct the row"
+            )
+        return bool(text.strip())
+
+
+class Message(TypedDict):
+    """One message of a chat; `role` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@part
+class Messages(Documents):
+    """Chats of one split of a dataset, in its column `messages`, a list of {"role": ..., "content": ...}; chat k-1,
+    2k-1, ... is held out, k = `heldout_stride`.
+
+    The text of a chat is the contents of its messages, one a line. `revision`: as in `Hub`. Raises ConnectionError
+    where the Hub cannot be reached, ValueError for an unknown name or revision, a dataset without that column, and for
+    a row that is no such list.
+    """
+
+    source: str
+    revision: str
+    split: str
+    heldout_stride: int
+
+    def __post_init__(self) -> None:
+        _check_stride(self.heldout_stride)
+
+    def texts(self, split: Split) -> Iterator[tuple[int, str]]:
+        for number, chat in self.chats(split):
+            yield number, "\n".join(message["content"] for message in chat)
+
+    def chats(self, split: Split) -> Iterator[tuple[int, list[Message]]]:
+        """(row number, messages) of each chat of a split."""
+        numbered = _column(self.source, None, self.revision, self.split, "messages")
+        for number, chat in _strided((chat for _, chat in numbered), self.heldout_stride, split):
+            yield number, convert(chat, list[Message], f"{self.source}: row {number}", "correct the row")
+
+    def resolve(self) -> dict[str, str | int]:
+        return {"revision": sources.revision(self.source, self.revision, "dataset")}
+
+
 def _column(
     source: str, config: str | None, revision: str, split: str, column: str
-) -> Iterator[tuple[int, str]]:
-    """(row number, text) of one text column of a split."""
+) -> Iterator[tuple[int, Any]]:
+    """(row number, value) of one column of a split."""
     rows = sources.dataset(source, config, revision, split)
     if column not in rows.column_names:
         raise ValueError(f"{source}: no column {column!r}; {nearest(column, rows.column_names)}")
@@ -174,10 +250,17 @@ def _files(name: str) -> list[Path]:
     return files
 
 
+def _digest(name: str, sha256: str) -> str:
+    """SHA-256 of the files of a source; ValueError unless it is the expected one, `sha256`, or that is UNRESOLVED."""
+    found = sources.fingerprint(_files(name))
+    sources.check(name, sha256, found)
+    return found
+
+
 def _texts(name: str, sha256: str) -> Iterator[str]:
     """The texts of a folder's files, or the texts between blank lines of one file; empty ones are left out."""
     files = _files(name)
-    sources.check(name, sha256, sources.fingerprint(files))
+    _digest(name, sha256)
     texts: Iterable[str] = map(read_text, files)
     if files == [sources.local(name)]:
         texts = _BLANK_LINES.split(read_text(files[0]))
@@ -189,7 +272,7 @@ def _check_stride(stride: int) -> None:
         raise ValueError(f"heldout_stride={stride} leaves no training documents; the smallest is 2")
 
 
-def _strided(texts: Iterator[str], stride: int, split: Split) -> Iterator[tuple[int, str]]:
+def _strided(texts: Iterator[T], stride: int, split: Split) -> Iterator[tuple[int, T]]:
     for number, text in enumerate(texts):
         if (number % stride == stride - 1) == (split == "heldout"):
             yield number, text

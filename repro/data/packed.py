@@ -5,6 +5,7 @@
     PackedPlain(...)                                                           the same, nothing between documents
     PackedWhole(...)                                                           the same, no BOS and E around a row
     Padded(documents=Hub(...), units=Pretrained(...), length=128)              one per row, "unwrapped"
+    Stream(documents=Files(...), units=Alphabet(...), length=64)               joined and cut, nothing constant in a row
 
 Packed: each document ends with the boundary id E; the stream is cut every L - 2 ids, and each cut is put between BOS
 and E (s-sahoo/duo dataloader.py:462-485). E is the tokenizer's own end of text where it has one (GPT-2's, BERT's SEP),
@@ -14,24 +15,37 @@ else the id V; since it separates documents within a row, it is a token of the l
 
 Padded: padding is attended to and corrupted like a token, but never scored (docs/method.md#duo-hyperparameters). Where
 it is visible it shows the length of the text, so the score of such a model is not a bound on log p of the text alone.
+Stream has neither: a cut ends within a text, and no position is constant.
 Symbols: V ids of the tokenizer (`units`), L ids per row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from repro.core.parts import part
 from repro.data import rows
 from repro.data.corpus import Rows, Vocabulary
 from repro.data.documents import Split
-from repro.data.text import Written
+from repro.data.text import Special, Written
 
 
 def _check_length(length: int) -> None:
     if length < 3:
         raise ValueError(f"length={length} leaves no position between BOS and EOS; the smallest is 3")
+
+
+def with_boundary(special: Special, size: int) -> Vocabulary:
+    """Vocabulary of a tokenizer of `size` ids with the special ids `special`, and of the boundary id E and the mask,
+    which are further ids where the tokenizer has none."""
+    end = size if special.end is None else special.end
+    size += (
+        special.end is None
+    )  # a boundary id that the tokenizer does not have becomes a token of the language
+    begin = end if special.begin is None else special.begin
+    own_mask = special.mask is not None
+    mask = special.mask if own_mask else size
+    return Vocabulary(size=size, total=size + (not own_mask), mask=mask, bos=begin, eos=end, pad=None)
 
 
 @part
@@ -41,9 +55,6 @@ class Joined(Written):
 
     batch: int
 
-    ended: ClassVar[bool] = True
-    """Whether each row begins with BOS and ends with the boundary id."""
-
     def __post_init__(self) -> None:
         _check_length(self.length)
         if self.batch < 0:
@@ -52,23 +63,14 @@ class Joined(Written):
             )
 
     def vocabulary(self) -> Vocabulary:
-        special, size = self.units.special(), self.units.vocab_size(self.documents)
-        end = size if special.end is None else special.end
-        size += (
-            special.end is None
-        )  # a boundary id that the tokenizer does not have becomes a token of the language
-        begin = end if special.begin is None else special.begin
-        own_mask = special.mask is not None
-        mask = special.mask if own_mask else size
-        return Vocabulary(size=size, total=size + (not own_mask), mask=mask, bos=begin, eos=end, pad=None)
+        return with_boundary(self.units.special(), self.units.vocab_size(self.documents))
 
     def _wrapped(self, split: Split, marked: bool) -> Iterator[Rows]:
         vocabulary = self.vocabulary()
         assert vocabulary.bos is not None and vocabulary.eos is not None
         mark = (vocabulary.eos,) if marked else ()
         stream = self.stream(split)
-        ends = (vocabulary.bos, vocabulary.eos) if self.ended else None
-        return rows.wrapped(stream, self.length, ends, mark, self.batch)
+        return rows.wrapped(stream, self.length, vocabulary.bos, vocabulary.eos, mark, self.batch)
 
 
 @part
@@ -96,10 +98,31 @@ class PackedWhole(Joined):
     around a row, as BD3-LM was trained (`insert_train_special=False`, docs/method.md#block-diffusion). The first id of
     a row is neither corrupted nor scored (its `ignore_bos`), so that what is scored has context."""
 
-    ended = False
+    def chunks(self, split: Split) -> Iterator[Rows]:
+        end = self.vocabulary().eos
+        assert end is not None
+        for cut in rows.joined(self.stream(split), self.length, (end,), self.batch):
+            cut.candidates[:, 0] = False
+            yield cut
+
+
+@part
+class Stream(Written):
+    """Rows cut every L ids from all documents of a split joined, with the boundary id E after each document; every
+    position is a candidate, so a model writes whole rows by itself. Left-to-right models start from E, or from the
+    tokenizer's BOS."""
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length={self.length} is too short for rows; the smallest is 1")
+
+    def vocabulary(self) -> Vocabulary:
+        return with_boundary(self.units.special(), self.units.vocab_size(self.documents))
 
     def chunks(self, split: Split) -> Iterator[Rows]:
-        return self._wrapped(split, marked=True)
+        end = self.vocabulary().eos
+        assert end is not None
+        return rows.joined(self.stream(split), self.length, (end,), 0)
 
 
 @part

@@ -1,7 +1,8 @@
-"""Three ways to form rows from a stream of documents, chunk by chunk, so that a corpus need not fit into memory.
+"""Four ways to form rows from a stream of documents, chunk by chunk, so that a corpus need not fit into memory.
 
     consecutive   every L ids of each document
-    wrapped       documents joined and cut, each cut between BOS and EOS, or alone
+    joined        documents joined and cut
+    wrapped       the same, each cut between BOS and EOS
     padded        one document per row: BOS, its first L - 2 ids, EOS, padding
 
 The last two are those of s-sahoo/duo and kuleshov-group/mdlm (dataloader.py). A stream is (document number, ids) pairs.
@@ -34,32 +35,36 @@ def consecutive(stream: Stream, length: int) -> Iterator[Rows]:
         yield Rows(ids, np.ones(ids.shape, bool), np.concatenate(names))
 
 
-def wrapped(
-    stream: Stream, length: int, ends: tuple[int, int] | None, mark: tuple[int, ...], batch: int
-) -> Iterator[Rows]:
-    """Rows of documents joined, with the ids `mark` after each, and cut every L - 2 = `length` - 2 ids, in chunks; each
-    cut is put between the two ids `ends`, which are not candidates. If `ends` is None, rows are cut every L ids, and
-    their first id is no candidate.
+def joined(stream: Stream, length: int, mark: tuple[int, ...], batch: int) -> Iterator[Rows]:
+    """Rows of documents joined, with the ids `mark` after each, and cut every `length` ids, in chunks; every position
+    is a candidate.
 
     `batch` documents are joined at a time, and their remainder is dropped (0: all documents are joined).
     """
-    inner, row = length if ends is None else length - 2, 0
+    row = 0
     after = np.array(mark, np.int64)
     tokens, owner = np.empty(0, np.int64), np.empty(0, np.int64)
     while documents := list(itertools.islice(stream, batch or CHUNK)):
         marked = [np.concatenate([ids, after]) for _, ids in documents]
         numbers = np.repeat([number for number, _ in documents], [len(ids) for ids in marked])
         tokens, owner = np.concatenate([tokens, *marked]), np.concatenate([owner, numbers])
-        count = len(tokens) // inner
-        cut = tokens[: count * inner].reshape(count, inner)
-        names = (owner[: count * inner : inner] << 32) + np.arange(row, row + count)
-        ids = cut if ends is None else np.pad(cut, ((0, 0), (1, 1)), constant_values=((0, 0), ends))
-        candidates = np.ones(ids.shape, bool)
-        candidates[:, [0] if ends is None else [0, -1]] = False
-        yield Rows(ids, candidates, names)
+        count = len(tokens) // length
+        cut = tokens[: count * length].reshape(count, length)
+        names = (owner[: count * length : length] << 32) + np.arange(row, row + count)
+        yield Rows(cut, np.ones(cut.shape, bool), names)
         row += count
-        rest = slice(len(tokens), None) if batch else slice(count * inner, None)
+        rest = slice(len(tokens), None) if batch else slice(count * length, None)
         tokens, owner = tokens[rest], owner[rest]
+
+
+def wrapped(
+    stream: Stream, length: int, begin: int, end: int, mark: tuple[int, ...], batch: int
+) -> Iterator[Rows]:
+    """The rows of `joined` with L - 2 = `length` - 2 ids, each between `begin` and `end`, which are not candidates."""
+    for cut in joined(stream, length - 2, mark, batch):
+        ids = np.pad(cut.ids, ((0, 0), (1, 1)), constant_values=((0, 0), (begin, end)))
+        candidates = np.pad(cut.candidates, ((0, 0), (1, 1)))
+        yield Rows(ids, candidates, cut.example)
 
 
 def padded(stream: Stream, length: int, begin: int, end: int, pad: int) -> Iterator[Rows]:

@@ -2,9 +2,9 @@
 
     Text(documents=Sotu(...), units=Characters(), length=64)
 
-`units` is the tokenizer: characters, a byte-level BPE that is trained here or read from a file of merges, or GPT-2's.
-The first two are learnt from the documents, so every method takes those. The row named `number << 32 | k` is the k-th
-of document `number`, since rows of one document are statistically dependent.
+`units` is the tokenizer: characters, a pinned alphabet, a byte-level BPE that is trained here or read from a file of
+merges, or GPT-2's. Characters and the trained BPE are learnt from the documents, so every method takes those. The row
+named `number << 32 | k` is the k-th of document `number`, since rows of one document are statistically dependent.
 Symbols: V = `vocab_size` of the tokenizer, L ids per row.
 """
 
@@ -77,18 +77,34 @@ class Characters(Units):
         return len(_alphabet(documents))
 
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
-        alphabet = _points(_alphabet(documents))
-        for text in texts:
-            points = _points(text)
-            ids = np.searchsorted(alphabet, points).clip(max=len(alphabet) - 1)
-            wrong = np.flatnonzero(alphabet[ids] != points)
-            if len(wrong):
-                raise ValueError(_unknown_character(text[wrong[0]], _alphabet(documents)))
-            yield ids
+        return spelled(_alphabet(documents), texts)
 
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
         alphabet = _alphabet(documents)
         return "".join(alphabet[i] for i in ids)
+
+
+@part
+class Alphabet(Units):
+    """Tokenizer with one id per character of `characters`, which are sorted. Unlike `Characters` it needs no documents,
+    so a model can write text where its training data is not at hand."""
+
+    characters: str
+
+    def __post_init__(self) -> None:
+        if not self.characters or self.characters != "".join(sorted(set(self.characters))):
+            raise ValueError(
+                f"characters={self.characters[:40]!r} are not distinct, sorted characters; sort them"
+            )
+
+    def vocab_size(self, documents: Documents) -> int:
+        return len(self.characters)
+
+    def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
+        return spelled(self.characters, texts)
+
+    def decode(self, ids: Sequence[int], documents: Documents) -> str:
+        return "".join(self.characters[i] for i in ids)
 
 
 @part
@@ -235,6 +251,19 @@ class Text(Written):
 
     def chunks(self, split: Split) -> Iterator[Rows]:
         return rows.consecutive(self.stream(split), self.length)
+
+
+def spelled(alphabet: str, texts: Iterable[str]) -> Iterator[Ids]:
+    """Token ids of each text, the places of its characters in the sorted `alphabet`; ValueError names a character
+    outside it."""
+    known = _points(alphabet)
+    for text in texts:
+        points = _points(text)
+        ids = np.searchsorted(known, points).clip(max=len(known) - 1)
+        wrong = np.flatnonzero(known[ids] != points)
+        if len(wrong):
+            raise ValueError(_unknown_character(text[wrong[0]], alphabet))
+        yield ids
 
 
 def encoded(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:

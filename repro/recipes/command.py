@@ -3,6 +3,7 @@
 python -m repro.recipes.duo --print              every setting with its source;  --print --json: as canonical JSON
 python -m repro.recipes.duo --plan               parameters, tokens, steps, memory, hours;  --engine fsdp2 --gpus 16
 python -m repro.recipes.duo --scale nano.text    the same recipe on one CPU core
+python -m repro.recipes.duo --scale nano.text --data book.txt --tokenizer bpe:2048 --length 128     on data of your own
 python -m repro.recipes.duo --set optimizer.lr=1e-4 --out DIR --steps 100 --resume --seed 1
 python -m repro.recipes.duo --activation-checkpointing --compile --track tensorboard     change no result
 """
@@ -16,7 +17,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from repro.core import parts, registry
 from repro.core.cli import Parser, first, natural, run
@@ -46,8 +47,9 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     """
     registry.recipe_module(_base(recipe))
     args = _arguments(recipe, argv)
-    chosen = select(recipe, args.scale, args.set)
     _check_combination(args)
+    own = None if args.data is None else Own(args.data, args.tokenizer, args.length)
+    chosen = select(recipe, args.scale, args.set, own)
     if args.print:
         print(json.dumps(parts.canonical(chosen), indent=1) if args.json else listing(chosen))
     elif args.plan:
@@ -73,6 +75,19 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
         metavar="PIN=VALUE",
         help="override one setting (--print lists them); may be repeated",
     )
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="train on a text file, a folder of .txt files, JSON Lines or Parquet with a column `text` or `messages`"
+        " (chats), or a dataset OWNER/NAME on the Hub",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="with --data: characters, bpe:SIZE (trained here), gpt2, a tokenizer's folder, or OWNER/NAME on the Hub"
+        " (default: the recipe's, else characters)",
+    )
+    parser.add_argument("--length", type=natural, help="with --data: ids a row (default: the recipe's)")
     shows = parser.add_mutually_exclusive_group()
     shows.add_argument("--print", action="store_true", help="print every setting with its source")
     shows.add_argument("--plan", action="store_true", help="what the run needs: parameters, memory, hours")
@@ -101,8 +116,11 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
 
 
 def _check_combination(args: argparse.Namespace) -> None:
-    """Raise Usage for a flag that needs another one (--json, --engine, --gpus) or excludes one (--compile, --track,
-    --device)."""
+    """Raise Usage for a flag that needs another one (--json, --engine, --gpus, --tokenizer, --length) or excludes one
+    (--compile, --track, --device)."""
+    for flag in ("tokenizer", "length"):
+        if getattr(args, flag) is not None and args.data is None:
+            raise Usage(f"--{flag} goes with --data; add --data, or leave out --{flag}")
     if args.json and not (args.print or args.plan):
         raise Usage("--json goes with --print or --plan; add one of them, or leave out --json")
     for flag in ("engine", "gpus"):
@@ -149,26 +167,52 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
         print(f"{recipe.name}: {out}", file=sys.stderr)
 
 
-def select(recipe: Recipe, scale: str, overrides: Sequence[str]) -> Recipe:
-    """The recipe at a scale ("full", "nano", ...), with settings overridden (each `SETTING=VALUE`, a dotted path).
+class Own(NamedTuple):
+    """The arguments --data, --tokenizer and --length."""
 
-    Overrides that change the recipe add six digits of its digest to its name (`duo+3fa9c1`). Raises ValueError for an
-    unknown scale or setting, and for an override of `name`.
+    source: str
+    tokenizer: str | None
+    length: int | None
+
+
+def select(recipe: Recipe, scale: str, overrides: Sequence[str], own: Own | None = None) -> Recipe:
+    """The recipe at a scale ("full", "nano", ...), on data of the user's or its own, with settings overridden (each
+    `SETTING=VALUE`, a dotted path).
+
+    Data and overrides that change the recipe add six digits of its digest to its name (`duo+3fa9c1`). Raises ValueError
+    for an unknown scale or setting, an override of `name`, data that cannot be read (`repro.data.own`), and a tokenizer
+    for pretrained weights; ConnectionError where the Hub cannot be reached.
     """
-    from repro.recipes.scale import scaled
+    from repro.recipes.scale import data_at, scaled
 
-    chosen = scaled(recipe, scale)
+    plain = chosen = scaled(recipe, scale)
+    if own is not None:
+        from repro.data.own import own_data
+
+        data = own_data(data_at(recipe, scale), *own)
+        chosen = scaled(recipe, scale, data)
     pins = parts.parse_overrides(overrides)
     if "name" in pins:
         raise ValueError(
             "a recipe's name follows from its settings and cannot be set; leave out --set name=..."
         )
-    if not pins:
-        return chosen
     derived = parts.derive(chosen, pins)
-    if derived.digest() == chosen.digest():
-        return chosen
+    if own is not None and own.tokenizer is not None:
+        _check_weights(derived)
+    if derived.digest() == plain.digest():
+        return plain
     return dataclasses.replace(derived, name=f"{chosen.name}+{derived.digest()[:6]}")
+
+
+def _check_weights(recipe: Recipe) -> None:
+    """Raise ValueError if the training starts from weights, which belong to their own tokenizer."""
+    for pin in ("backbone.weights", "backbone.source", "teacher.source"):
+        source = parts.leaves(recipe).get(pin)
+        if source is not None:
+            remedy = f", or start from random ones with --set {pin}=null" if pin == "backbone.weights" else ""
+            raise ValueError(
+                f"the weights of {source} belong to their own tokenizer; leave out --tokenizer{remedy}"
+            )
 
 
 # --- sources ------------------------------------------------------------------------------------------------------

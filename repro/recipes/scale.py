@@ -134,6 +134,8 @@ DIT_SHARE = 0.5
 """Factor on the steps of a DiT with dropout, whose training step takes twice as long (modulation and dropout)."""
 TEACHERS = {"duo_owt_distilled": "duo_owt"}
 """Distillation recipe -> recipe that trains its teacher; at full scale its weights are the released ones."""
+OWN_SUITE = "own"
+"""Suite of models trained on data of the user's: evals/suites/own.toml."""
 WARMUP = 100
 DISTILLATION_LR = 0.2
 """Factor on the learning rate for a distillation, as at full scale: 6e-5 against 3e-4."""
@@ -144,16 +146,23 @@ DENSE_VOCAB_SIZE = 512
 """Largest vocabulary size with dense soft tokens, which are as fast as sparse ones up to there."""
 
 
-def scaled(recipe: Recipe, scale: str) -> Recipe:
+def data_at(recipe: Recipe, scale: str) -> Data:
+    """The data of a recipe at a scale; ValueError, with the most similar name, for an unknown scale."""
+    if scale != "full" and scale not in CORPORA:
+        raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
+    return CORPORA.get(scale, recipe.data)
+
+
+def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
     """The variant of a recipe at a scale, named `RECIPE@SCALE`; for "full" the recipe itself.
 
+    `own`: data in place of those of the scale, and the suite `own` in place of its; the caller renames the recipe.
     Raises ValueError, with the most similar name, for an unknown scale.
     """
+    data = data_at(recipe, scale) if own is None else own
     if scale == "full":
-        return recipe
-    if scale not in CORPORA:
-        raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
-    data, budget = CORPORA[scale], BUDGETS[scale]
+        return recipe if own is None else parts.derive(recipe, {"data": data, "suite": OWN_SUITE})
+    budget = BUDGETS[scale]
     dropout = isinstance(recipe.backbone.blank(), WithDropout)
     steps = round(DIT_SHARE * budget.steps) if dropout else budget.steps
     share = steps / recipe.steps
@@ -181,7 +190,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
         "heldout_every": max(1, steps // 4),
         "heldout_rows": budget.heldout_rows,
         "checkpoint_every": budget.checkpoint_every,
-        "suite": scale,
+        "suite": scale if own is None else OWN_SUITE,
     }
     for pin in ("drop", "decay"):
         if f"learning_rate.{pin}" in parts.leaves(recipe):
@@ -194,7 +203,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
                 f"no scale for the distillation {recipe.name!r}; add the recipe of its teacher to TEACHERS of"
                 " repro/recipes/scale.py"
             )
-        base = scaled(registry.recipe(TEACHERS[recipe.name]), scale)
+        base = scaled(registry.recipe(TEACHERS[recipe.name]), scale, own)
         overrides["optimizer.lr"] = DISTILLATION_LR * lr
         overrides["teacher"] = TrainedTeacher(recipe=base, seed=0, steps=base.steps)
     return parts.derive(recipe, overrides)

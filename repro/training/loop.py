@@ -192,7 +192,7 @@ class Training:
 
     def heldout(self) -> dict[str, float]:
         """Likelihood bound of the raw weights on the first `heldout_rows` held-out rows, in nats per token, and its
-        standard error. Every process computes it on all of these rows."""
+        standard error unless all are from one document. Every process computes it on all of these rows."""
         recipe = self.recipe
         split = self.corpus.heldout
         here = slice(recipe.heldout_rows)
@@ -206,7 +206,8 @@ class Training:
             passes=HELDOUT_PASSES,
             seed=self.seed,
         )
-        return {"heldout_nll_bound": bound.value, "heldout_error": bound.error}
+        found = {"heldout_nll_bound": bound.value, "heldout_error": bound.error}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def save(self, out: Path) -> None:
         """Write a checkpoint of the current step into the run folder `out`, and delete all but the last `CHECKPOINTS`

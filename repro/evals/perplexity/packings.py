@@ -91,7 +91,7 @@ class _Wrapped(Packing):
     def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
         assert special.begin is not None and special.end is not None
         mark = (special.end,) if self.ends_documents else ()
-        return rows.wrapped(stream, length, (special.begin, special.end), mark, self.batch)
+        return rows.wrapped(stream, length, special.begin, special.end, mark, self.batch)
 
 
 @part

@@ -100,20 +100,21 @@ class HeldoutBound(Task):
             model, vocabulary, rows, work, passes=self.passes, seed=ask.seed, batch=batch, form=self.form
         )
         suffix = SUFFIXES[self.form]
+        error = bound.error if math.isfinite(bound.error) else None  # rows of a single document
         metrics: dict[str, tuple[float, float | None, int]] = {
-            f"nll{suffix}": (bound.value, bound.error, count),
-            f"ppl{suffix}": (math.exp(bound.value), math.exp(bound.value) * bound.error, count),
+            f"nll{suffix}": (bound.value, error, count),
+            f"ppl{suffix}": (math.exp(bound.value), error and math.exp(bound.value) * error, count),
         }
         if isinstance(data, Language):
             exact = -data.hmm().log_likelihood(torch.from_numpy(rows.ids.astype(np.int64))).numpy()
-            gap, error = bound.gap(exact)
+            gap, gap_error = bound.gap(exact)
             value = float(exact.sum() / bound.tokens.sum())
             metrics["nll_exact"] = (
                 value,
                 float(exact.std(ddof=1) / math.sqrt(count) / data.row_length()),
                 count,
             )
-            metrics["gap"] = (gap, error, count)
+            metrics["gap"] = (gap, gap_error, count)
         return Answer(metrics)
 
     def _rows(self, model: Model, count: int) -> Rows:
@@ -122,6 +123,18 @@ class HeldoutBound(Task):
 
         ValueError if there are fewer, or if the data is not the version that the model was trained on.
         """
+        split, clusters, fresh = self._fresh(model)
+        if count > len(fresh):
+            raise ValueError(
+                f"task {self.name!r} needs {count} held-out rows; {len(fresh)} are available, use a smaller limit"
+            )
+        order = rng.permutation(0, rng.QUOTED, 0, len(fresh)).numpy()[:count]
+        chosen = np.sort(fresh[order])
+        return Rows(split.ids[chosen], split.candidates[chosen], clusters[chosen])
+
+    def _fresh(self, model: Model) -> tuple[Rows, np.ndarray, np.ndarray]:
+        """The held-out rows, their documents [n], and the indices of those that the bound computed during training does
+        not use; ValueError if the data is not the version that the model was trained on."""
         corpus = prepared(model.data)
         if model.corpus is not None and corpus.digest != model.corpus:
             raise ValueError(
@@ -130,14 +143,16 @@ class HeldoutBound(Task):
             )
         split = corpus.heldout
         clusters = model.data.clusters(np.asarray(split.example))
-        fresh = np.flatnonzero(~np.isin(clusters, clusters[: self.skip_rows]))
-        if count > len(fresh):
-            raise ValueError(
-                f"task {self.name!r} needs {count} held-out rows; {len(fresh)} are available, use a smaller limit"
-            )
-        order = rng.permutation(0, rng.QUOTED, 0, len(fresh)).numpy()[:count]
-        chosen = np.sort(fresh[order])
-        return Rows(split.ids[chosen], split.candidates[chosen], clusters[chosen])
+        return split, clusters, np.flatnonzero(~np.isin(clusters, clusters[: self.skip_rows]))
+
+
+@part
+class HeldoutBoundUpTo(HeldoutBound):
+    """The same on `rows` held-out rows or, where the data has fewer, on all of them: for data of the user's, of any
+    size. The standard error is left out where all rows are from one document."""
+
+    def _rows(self, model: Model, count: int) -> Rows:
+        return super()._rows(model, min(count, len(self._fresh(model)[2])))
 
 
 @part

@@ -1,0 +1,104 @@
+"""Chats with any tokenizer: every answer of a chat, with all turns before it, is a row.
+
+    Chats(documents=Messages(source="chats.jsonl", ...), units=Alphabet(...), length=256, template=...)
+
+A row is the turns before the answer in the template, the template up to the answer, the answer, and the boundary id E
+up to its end. Answer and E are candidates (corrupted and scored), so the model learns where an answer ends, as LLaDA
+does, whose rows are filled with its end-of-text token that is scored too (arXiv 2502.09992, appendix B.1;
+docs/method.md#llada-sft). Unlike there, no turn is drawn: a chat with n answers gives n rows. What is fixed by a paper
+or a script is in `chat.py` and `dialogues.py`. Symbols: L ids per row.
+"""
+
+from __future__ import annotations
+
+import itertools
+import string
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from repro.core.parts import part
+from repro.data.corpus import Rows, Vocabulary
+from repro.data.documents import Message, Messages, Split
+from repro.data.packed import with_boundary
+from repro.data.rows import CHUNK
+from repro.data.text import Ids, Written
+
+
+@part
+class Chats(Written):
+    """Rows of L = `length` ids, one per answer (message of role "assistant" after the first message).
+
+    `template`: text of a message, with {role} and then {content}. An answer that does not fit, with at least one E
+    after it, is left out. A row's name is `number << 32 | k` for the k-th answer of chat `number`. `build` raises
+    ValueError for a chat without an answer.
+    """
+
+    documents: Messages
+    template: str
+
+    def __post_init__(self) -> None:
+        fields = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
+        if fields != ["role", "content"]:
+            raise ValueError(f"template={self.template!r} is not of the form '...{{role}}...{{content}}...'")
+
+    def vocabulary(self) -> Vocabulary:
+        return with_boundary(self.units.special(), self.units.vocab_size(self.documents))
+
+    def prompt(self, text: str) -> list[int]:
+        """Ids of one question of the user as in a row, up to the answer; ValueError where none is left for an
+        answer."""
+        ids = self.encode(self.before([{"role": "user", "content": text}]))
+        if len(ids) >= self.length:
+            raise ValueError(
+                f"the prompt takes {len(ids)} ids, so that length={self.length} leaves no answer; shorten it"
+            )
+        return ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text before the first E, which ends an answer."""
+        end = self.vocabulary().eos
+        return self.decode(list(itertools.takewhile(lambda each: each != end, map(int, ids))))
+
+    def before(self, messages: Sequence[Message]) -> str:
+        """The text of the messages, and of the template up to the answer that follows them."""
+        turns = [self.template.format(role=each["role"], content=each["content"]) for each in messages]
+        head = self.template[: self.template.index("{content")]
+        return "".join(turns) + head.format(role="assistant")
+
+    def chunks(self, split: Split) -> Iterator[Rows]:
+        pairs = self._pairs(split)
+        while some := list(itertools.islice(pairs, CHUNK)):
+            prompts = self.encode_each([prompt for _, prompt, _ in some])
+            answers = self.encode_each([answer for _, _, answer in some])
+            yield self._rows([name for name, _, _ in some], list(prompts), list(answers))
+
+    def _pairs(self, split: Split) -> Iterator[tuple[int, str, str]]:
+        """(row name, text before the answer, answer) of each answer of a split."""
+        for number, chat in self.documents.chats(split):
+            answers = [i for i, message in enumerate(chat) if i and message["role"] == "assistant"]
+            if not answers:
+                raise ValueError(
+                    f"{self.documents.source}: row {number} has no message of role 'assistant' after the first; "
+                    "remove the row"
+                )
+            for k, i in enumerate(answers):
+                yield number << 32 | k, self.before(chat[:i]), chat[i]["content"]
+
+    def _rows(self, names: list[int], prompts: list[Ids], answers: list[Ids]) -> Rows:
+        """The rows of those pairs of prompt ids and answer ids that fit."""
+        fits = [
+            i
+            for i in range(len(names))
+            if len(prompts[i]) + len(answers[i]) < self.length and len(answers[i])
+        ]
+        end = self.vocabulary().eos
+        assert end is not None
+        ids = np.full((len(fits), self.length), end, np.int64)
+        candidates = np.ones(ids.shape, bool)
+        for row, i in enumerate(fits):
+            first = len(prompts[i])
+            ids[row, :first] = prompts[i]
+            ids[row, first : first + len(answers[i])] = answers[i]
+            candidates[row, :first] = False
+        return Rows(ids, candidates, np.array([names[i] for i in fits], np.int64))

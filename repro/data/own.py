@@ -1,0 +1,185 @@
+"""Data of the user's own in a recipe: `--data FILE|FOLDER|OWNER/NAME --tokenizer DIR|NAME`.
+
+    own_data(recipe.data, "book.txt", None, None)             text: blank lines separate documents
+    own_data(recipe.data, "notes/", "gpt2", 128)              text: every .txt file is a document
+    own_data(recipe.data, "chats.jsonl", "bpe:2048", 256)     chats: {"messages": [{"role": ..., "content": ...}]}
+    own_data(recipe.data, "OWNER/NAME", None, None)           a dataset on the Hub with a column `text` or `messages`
+
+The SHA-256 of the files (of a Hub name the commit) is a setting of the result, so a run knows its data by content.
+Every 20th document or chat is held out; of fewer than 40 two or three are (`STRIDE`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from repro.core import parts
+from repro.data import sources
+from repro.data.chat import Chat
+from repro.data.chats import Chats
+from repro.data.corpus import UNRESOLVED, Data, DelegatedData
+from repro.data.dialogues import Dialogues
+from repro.data.documents import Column, Documents, Files, Messages
+from repro.data.packed import Joined, Padded, Stream
+from repro.data.pretrained import Pretrained
+from repro.data.text import Alphabet, Bpe, Gpt2, Units
+
+STRIDE = 20
+"""Of documents numbered from 0, 19, 39, ... are held out; of n < 40 documents every (n // 2)-th, so that two remain to
+estimate a standard error from."""
+FEWEST = 4
+"""Smallest number of documents."""
+ROLES = ("system", "user", "assistant")
+TEMPLATE = "{role}:\n{content}\n"
+"""Text of a message of a chat, unless the recipe fixes its own."""
+
+
+def own_data(base: Data, source: str, tokenizer: str | None, length: int | None) -> Data:
+    """The data `source` of the user in the form of a recipe's data `base`, with all digests resolved.
+
+    Text takes the place of the documents of `base`, cut into rows as there (packed or padded); where `base` is no text
+    of documents, all of it is joined and cut (`Stream`). Chats take the place of those of `base`, in its template;
+    where it has none, or `tokenizer` is given, they are `Chats` with `TEMPLATE`. `tokenizer`: "characters", "gpt2",
+    "bpe:SIZE" (trained on the training documents), a folder, or a name on the Hub; None keeps that of `base`, or takes
+    the characters of the data where it has none. `length`: ids a row, None for that of `base`.
+
+    Raises ValueError for data or a tokenizer that cannot be read, for data of a single document, and for a dataset with
+    neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
+    """
+    while isinstance(base, DelegatedData):
+        base = base.data
+    if length is None:
+        length = base.row_length()
+    documents = own_documents(source)
+    if isinstance(documents, Messages):
+        return _chats(base, documents, tokenizer, length)
+    units = own_units(tokenizer, documents) if tokenizer else _units(base, documents)
+    if isinstance(base, Joined | Padded):
+        pins = {"documents": documents, "units": units, "length": length}
+        return parts.derive(base, pins)
+    return Stream(documents=documents, units=units, length=length)
+
+
+def own_documents(source: str) -> Documents:
+    """The documents of a file, a folder or a dataset on the Hub: `Files`, `Column` or `Messages`."""
+    if not source:
+        raise ValueError("the name of the data is empty; give a file, a folder or OWNER/NAME")
+    path = sources.local(source)
+    if path is not None:
+        source = os.path.normpath(source)
+    if path is not None and not _is_table(path):
+        found = Files(path=source, sha256=UNRESOLVED, heldout_stride=2)
+        count = sum(1 for split in ("train", "heldout") for _ in found.texts(split))
+        return parts.derive(found, {**found.resolve(), "heldout_stride": _stride(source, count)})
+    revision = sources.revision(source, UNRESOLVED, "dataset")
+    rows = sources.dataset(source, None, revision, "train")
+    stride = _stride(source, len(rows))
+    pins = {"source": source, "revision": revision, "split": "train", "heldout_stride": stride}
+    if "messages" in rows.column_names:
+        return Messages(**pins)
+    if "text" not in rows.column_names:
+        raise ValueError(
+            f"{source} has the columns {', '.join(rows.column_names)}; name one 'text', or 'messages' for chats"
+        )
+    return Column(**pins, column="text")
+
+
+def own_units(tokenizer: str, documents: Documents) -> Units:
+    """The tokenizer of the name `tokenizer`, as in `own_data`; ValueError where it cannot be read."""
+    kind, colon, size = tokenizer.partition(":")
+    if tokenizer == "characters":
+        return _alphabet(documents)
+    if tokenizer == "gpt2":
+        return Gpt2()
+    if kind == "bpe" and colon:
+        if not size.isdecimal():
+            raise ValueError(
+                f"--tokenizer {tokenizer}: {size!r} is no number of ids; give bpe:2048 or similar"
+            )
+        return Bpe(size=int(size))
+    return _pretrained(tokenizer)
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file or folder holds rows (JSON or Parquet) rather than plain text; ValueError for both in a folder."""
+    if path.is_file():
+        return path.suffix in sources.FORMATS
+    rows = [file for file in sorted(path.rglob("*")) if file.suffix in sources.FORMATS]
+    texts = sorted(path.glob("*.txt"))
+    if rows and texts:
+        raise ValueError(f"folder {path} has both {texts[0].name} and {rows[0].name}; give one kind of file")
+    return bool(rows)
+
+
+def _stride(source: str, count: int) -> int:
+    if count < FEWEST:
+        raise ValueError(
+            f"{source} has {count} documents, and two of {FEWEST} are held out at least; separate documents by blank"
+            " lines, or give a folder of .txt files or JSON Lines"
+        )
+    return min(STRIDE, count // 2)
+
+
+def _units(base: Data, documents: Documents) -> Units:
+    """The tokenizer of `base`, or the characters of the documents where it has none."""
+    if isinstance(base, Chat):
+        pins = {"begin": base.cls, "end": base.sep, "pad": base.pad, "mask": base.mask, "size": base.total}
+        return Pretrained(source=base.tokenizer, revision=base.tokenizer_revision, **pins)
+    if isinstance(base, Dialogues):
+        pins = {"begin": base.begin, "end": base.end, "pad": None, "mask": base.mask, "size": base.size}
+        return Pretrained(source=base.tokenizer, revision=base.tokenizer_revision, **pins)
+    if isinstance(base, Joined | Padded):
+        return base.units
+    return _alphabet(documents)
+
+
+def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) -> Data:
+    """Chats in the form of `base`, if it is one of chats and no other tokenizer is asked for; else `Chats`."""
+    if isinstance(base, Chat | Dialogues) and not tokenizer:
+        rows = len(sources.dataset(documents.source, None, documents.revision, documents.split))
+        pins = {"source": documents.source, "revision": documents.revision, "split": documents.split}
+        name = "max_length" if isinstance(base, Chat) else "length"
+        return parts.derive(base, {**pins, "source_rows": rows, name: length})
+    units = own_units(tokenizer, documents) if tokenizer else _units(base, documents)
+    return Chats(documents=documents, units=units, length=length, template=TEMPLATE)
+
+
+def _alphabet(documents: Documents) -> Alphabet:
+    """The characters of all documents, also held-out ones (an alphabet, not a statistic); of chats also those of the
+    template."""
+    texts = (text for split in ("train", "heldout") for _, text in documents.texts(split))
+    found = set("".join(TEMPLATE.format(role=role, content="") for role in ROLES))
+    if not isinstance(documents, Messages):
+        found = set()
+    return Alphabet(characters="".join(sorted(found.union(*texts))))
+
+
+def _pretrained(source: str) -> Pretrained:
+    """The tokenizer of a folder or a Hub name; its begin and end of text are BOS and EOS, or CLS and SEP."""
+    path = sources.local(source)
+    if path is not None:
+        source = os.path.normpath(source)
+    revision = sources.revision(source, UNRESOLVED, "model")
+    made = sources.tokenizer(source, revision)
+    end = _first(made.eos_token_id, made.sep_token_id)
+    if end is None:
+        raise ValueError(
+            f"tokenizer {source} has neither an EOS nor a SEP token to end a document; add eos_token to its"
+            " tokenizer_config.json"
+        )
+    begin = _first(made.bos_token_id, made.cls_token_id, end)
+    assert begin is not None
+    return Pretrained(
+        source=source,
+        revision=revision,
+        size=max(made.get_vocab().values()) + 1,
+        begin=begin,
+        end=end,
+        pad=made.pad_token_id,
+        mask=made.mask_token_id,
+    )
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((each for each in ids if each is not None), None)
