@@ -75,6 +75,7 @@ PARTS = {
     "diffusion_gemma": "repro.models.diffusion_gemma:DiffusionGemma",
     "oracle": "repro.models.oracle:Oracle",
     "shifted": "repro.models.shifted:Shifted",
+    "causal_blocks": "repro.models.causal_blocks:CausalBlocks",
     # processes
     "absorbing": "repro.processes.absorbing:Absorbing",
     "block_absorbing": "repro.processes.blocks:BlockAbsorbing",

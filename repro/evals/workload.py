@@ -68,6 +68,17 @@ class Workload:
         tokens = forwards * length
         return cls(items=items, forwards=forwards, tokens=tokens, keys=tokens * length, heads=tokens)
 
+    @classmethod
+    def of_bound(cls, items: int, passes: int, length: int, model: Model) -> Workload:
+        """Workload of the bound of `items` rows of `length` tokens by `passes` Monte Carlo passes (one if exact).
+
+        A process that noises blocks forwards two copies of a row; a token sees half a row on average, so as many keys
+        are attended to as by one whole copy.
+        """
+        process = model.recipe.process
+        one = cls.of_rows(items, 1 if process.exact else passes, length)
+        return one if process.block_length() is None else replace(one, tokens=2 * one.tokens)
+
     def limited(self, limit: int | None) -> Workload:
         """This workload with at most `limit` items (None: all)."""
         if limit is None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 @part
 class PretrainedBackbone(Wrapper):
-    """`backbone`, initialised with the weights of `source`: a local folder in its authors' layout, or a Hub name at
-    `revision` (UNRESOLVED: a placeholder for the commit, which only the Hub knows).
+    """`backbone`, initialised with the weights of `source`: a local folder in its authors' layout, a GGUF file, a name
+    that `make models` fetches, or a Hub name at `revision` (UNRESOLVED: a placeholder for the commit, which only the
+    Hub knows).
 
     The attention pattern may differ from that of the weights' training (causal, bidirectional, blocks of another
     length); every other setting must agree with their config.json. `module` raises ConnectionError if the weights
@@ -32,10 +33,11 @@ class PretrainedBackbone(Wrapper):
 
     def module(self, role: Role, seed: int) -> Denoiser:
         from repro.data import sources
+        from repro.hub.gguf import gguf_folder
         from repro.hub.release import agree, network, open_release
         from repro.models.denoiser import copy_weights
 
-        opened = open_release(sources.weights(self.source, self.revision))
+        opened = open_release(gguf_folder(self.source) or sources.weights(self.source, self.revision))
         own, free = self.backbone, ("attention", "init_deviation")
         if isinstance(own, WithDropout):  # DiTs that read whole rows or blocks have the same parameters
             own, free = own.backbone, ("backbone", "block")

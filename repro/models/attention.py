@@ -6,6 +6,7 @@ transformers silently turns a 2-D padding mask into None).
 
     Mask      which keys a query may see: padding, and blocks (block = 1 is causal, None bidirectional)
     Copies    the same for a noisy row followed by its clean copy
+    CausalPrefix  the same for blocks after a prefix that is read causally
     KVCache   keys and values of positions already computed, one slot per column
     View      mask, columns and cache of one forward
 
@@ -37,6 +38,11 @@ class Mask:
     block: int | None = None
     first: int = 0
 
+    def of_network(self, block: int | None) -> Mask:
+        """The mask of a network whose own pattern has blocks of `block` columns (None: it sees everything), under this
+        mask of a forward."""
+        return Mask(self.valid, self.block or block)
+
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
         """Attention mask, [B or 1, 1, Q, S] bool, True where a query may see a key; None if every query sees every key.
 
@@ -63,8 +69,14 @@ class Copies(Mask):
     docs/method.md#block-diffusion).
 
     A noisy block sees itself and the clean blocks before it; a clean block sees itself and the clean blocks before it.
-    `valid` is [B, 2L]; the positions of both copies count from 0.
+    `clean`: length of the blocks of the clean copy (None: `block`; 1: the clean copy is causal). `valid` is [B, 2L];
+    the positions of both copies count from 0.
     """
+
+    clean: int | None = None
+
+    def of_network(self, block: int | None) -> Mask:
+        return self
 
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
         assert self.block is not None and window is None and keys % 2 == 0
@@ -72,8 +84,31 @@ class Copies(Mask):
         query = columns[:, :, None]
         clean_query, clean_key = query >= half, key >= half
         query_block, key_block = query % half // self.block, key % half // self.block
-        same_block = (query_block == key_block) & (clean_query == clean_key)
-        allowed = same_block | ((query_block > key_block) & clean_key)
+        noisy = torch.where(clean_key, query_block > key_block, query_block == key_block)
+        clean = self.block if self.clean is None else self.clean
+        earlier = clean_key & (query % half // clean >= key % half // clean)
+        allowed = torch.where(clean_query, earlier, noisy)
+        if self.valid is not None:
+            allowed = (allowed & self.valid[:, None, :keys]) | (key == query)
+        return allowed[:, None]
+
+
+@dataclass(frozen=True)
+class CausalPrefix(Mask):
+    """Attention mask of a row that is read causally before column `first`, and in blocks of `block` columns from there
+    on, each of which sees itself and all columns before it (docs/method.md#ar-to-block-diffusion)."""
+
+    def of_network(self, block: int | None) -> Mask:
+        return self
+
+    def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
+        assert self.block is not None and window is None
+        key = torch.arange(keys, device=columns.device)
+        query = columns[:, :, None]
+        last = torch.where(
+            query < self.first, query, query - (query - self.first) % self.block + self.block - 1
+        )
+        allowed = key <= last
         if self.valid is not None:
             allowed = (allowed & self.valid[:, None, :keys]) | (key == query)
         return allowed[:, None]

@@ -180,9 +180,7 @@ class DitDenoiser(Denoiser):
             raise ValueError(
                 "this DiT reads the noise level, and t is None: use an objective that passes t, or alpha_end=null"
             )
-        return self._read(
-            tokens, t, Mask(attention.valid, attention.block or self.block), positions, kv_cache
-        )
+        return self._read(tokens, t, attention.of_network(self.block), positions, kv_cache)
 
     def _read(
         self,

@@ -46,7 +46,7 @@ class Gpt2Denoiser(Denoiser):
         assert t is None, "GPT-2 does not read t"
         embedded = embed(self.network.transformer.wte, tokens)
         columns, where = columns_and_positions(embedded, positions, kv_cache)
-        view = View(Mask(attention.valid, attention.block or 1), columns, kv_cache)
+        view = View(attention.of_network(1), columns, kv_cache)
         return self.network.transformer(
             inputs_embeds=embedded, position_ids=where, use_cache=False, view=view
         ).last_hidden_state

@@ -66,7 +66,7 @@ class LlamaDenoiser(Denoiser):
         columns, where = columns_and_positions(embedded, positions, kv_cache)
         if self.place is not None:
             embedded = embedded + self.place(where)
-        view = View(Mask(attention.valid, attention.block or self.block), columns, kv_cache)
+        view = View(attention.of_network(self.block), columns, kv_cache)
         out = self.network.model(inputs_embeds=embedded, position_ids=where, use_cache=False, view=view)
         return out.last_hidden_state
 

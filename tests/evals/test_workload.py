@@ -8,8 +8,9 @@ from helpers import released, tiny_tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from repro import load
-from repro.evals.workload import DRAWN
+from repro import load, score
+from repro.evals.workload import DRAWN, Workload
+from repro.models.dit_network import DitDenoiser
 from repro.samplers.decode import decode
 from repro.samplers.plan import Plan
 from repro.samplers.presets import preset
@@ -69,3 +70,24 @@ def test_bytes_of_draws_are_counted(kind, tmp_path, monkeypatch):
         )
     times = int(found.cost.forwards.sum()) if kind == "uniform" else 4
     assert moved.bytes / (times * LENGTH * width) == pytest.approx(DRAWN[kind], rel=0.05)
+
+
+@pytest.mark.parametrize("write", [released.mdlm, released.bd3], ids=["mdlm", "bd3"])
+def test_tokens_of_a_bound_are_counted(write, tmp_path, monkeypatch):
+    """Perplexity of a text of one's own with released weights: BD3-LM's pass the layers as two copies of each row."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    words = tiny_tokenizer.save(tmp_path / "tokenizer") / "tokenizer.json"
+    write(tmp_path / "weights", words)
+    model, seen = load(tmp_path / "weights"), []
+    text = "What is the capital of France? The capital of France is Paris. " * 40
+    (tmp_path / "book.txt").write_text(text, "utf-8")
+    read = DitDenoiser._read
+    monkeypatch.setattr(
+        DitDenoiser, "_read", lambda self, ids, *rest: seen.append(ids.numel()) or read(self, ids, *rest)
+    )
+    (record,) = score(model, corpus=str(tmp_path / "book.txt"), out=tmp_path / "raw")
+    value, rows = record.answer.metrics["nll_bound"].value, record.answer.metrics["nll_bound"].n
+    assert 0 < value < 20 and rows > 1
+    length, passes = model.data.row_length(), record.question.task["passes"]
+    expected = Workload.of_bound(rows, passes, length, model)
+    assert sum(seen) == expected.tokens * rows

@@ -15,11 +15,16 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from repro import load
 from repro import model as models
 from repro.hub import gguf as ours
 from repro.hub import packaged
+from repro.hub.pretrained import PretrainedBackbone
 from repro.hub.release import network, open_release
-from repro.models.attention import Mask
+from repro.models.attention import Copies, Mask
+from repro.models.backbone import Role
+from repro.models.causal_blocks import CausalBlocks
+from repro.models.llama import Llama
 
 SIZE = tiny_tokenizer.SIZE
 WIDTH = 64  # a whole number of blocks of 32, the unit of quantisation
@@ -336,3 +341,36 @@ def test_a_broken_tokenizer_or_head_count_is_one_line(tmp_path, tokenizer, monke
         with pytest.raises(ValueError, match=says) as found:
             ours.unpacked(file)
         assert str(file) in str(found.value) and "\n" not in str(found.value)
+
+
+def test_training_starts_from_a_gguf_file(tokenizer, tmp_path):
+    """A causal network, and the same one reading blocks, whose features of single tokens are its own, one later."""
+    folder = folder_of("llama", tmp_path / "llama", tokenizer, tied=True)
+    file = write("llama", folder, tmp_path / "small.gguf")
+    pins = {
+        "layers": 2,
+        "width": SHAPE["hidden_size"],
+        "heads": 4,
+        "kv_heads": 2,
+        "ffn": 96,
+        "attention": "causal",
+    }
+    more = {
+        "norm_eps": 1e-5,
+        "learned_positions": 0,
+        "tied": True,
+        "init_deviation": 0.02,
+        "rope_base": 10_000.0,
+    }
+    started = PretrainedBackbone(backbone=Llama(**pins, **more), source=str(file), revision="local")
+    data = load(file).data
+    role = Role(data, (3,), "leave_one_out")
+    causal, blocks = (
+        each.module(role, 0).eval() for each in (started, CausalBlocks(backbone=started, block=1))
+    )
+    with torch.no_grad():
+        own = causal.encode(IDS, t=None, attention=Mask())
+        both = blocks.encode(torch.cat([IDS, IDS], 1), t=None, attention=Copies(block=1))
+        theirs = load(folder).denoiser.encode(IDS, t=None, attention=Mask())
+    assert (own - theirs).abs().max() < 1e-5
+    assert (both[:, 1 : IDS.shape[1]] - own[:, :-1]).abs().max() < 1e-5

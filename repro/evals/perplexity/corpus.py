@@ -101,8 +101,7 @@ class Perplexity(Task):
         return mismatch(self.tokenizer, vocabulary) or self.packing.missing(special)
 
     def workload(self, model: Model, ask: Ask) -> Workload:
-        passes = 1 if model.recipe.process.exact else self.passes
-        one = Workload.of_rows(1, passes, self.length)
+        one = Workload.of_bound(1, self.passes, self.length, model)
         rows = expected_rows(self.corpus, self.packing, self.length)
         assumed = ("sizes of corpora as guessed in evals/corpora.toml",)
         return dataclasses.replace(one, items=rows, assumed=assumed).limited(ask.limit)

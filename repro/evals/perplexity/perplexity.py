@@ -80,7 +80,7 @@ class HeldoutBound(Task):
     form: ClassVar[Literal["full", "truncated"]] = "full"
 
     def workload(self, model: Model, ask: Ask) -> Workload:
-        return Workload.of_rows(self.rows, self.passes, model.data.row_length()).limited(ask.limit)
+        return Workload.of_bound(self.rows, self.passes, model.data.row_length(), model).limited(ask.limit)
 
     def protocol(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,48 @@
+"""A causal network turned into one that reads blocks: from autoregression to block diffusion
+(docs/method.md#ar-to-block-diffusion).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.core import parts
+from repro.core.parts import part
+from repro.models.backbone import Backbone, Role, Wrapper
+
+if TYPE_CHECKING:
+    from repro.models.denoiser import Denoiser
+
+
+@part
+class CausalBlocks(Wrapper):
+    """A causal `backbone` that decodes a row in blocks of `block` tokens, with its own weights.
+
+    Clean tokens are read causally, as in the network's own training; the tokens of a noisy block see each other and all
+    tokens before them. As in that training a token is predicted one position before it: the first of a block from the
+    clean token before the block, so that blocks of one token are the network itself. ValueError for a `block` below 1
+    and for a backbone that is not a causal Llama or Qwen2.
+    """
+
+    backbone: Backbone
+    block: int
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise ValueError(f"block={self.block} is not a block length in tokens; give 1 or more")
+        own = {pin.rpartition(".")[2]: value for pin, value in parts.leaves(self.backbone).items()}
+        if own.get("attention") != "causal":
+            raise ValueError(
+                "causal_blocks reads blocks with a causal network; give a llama with attention=causal"
+            )
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        from repro.models.causal_blocks_network import CausalBlocksDenoiser
+
+        return CausalBlocksDenoiser(self.backbone.module(role, seed), role, self.block)
+
+    def blank(self) -> Backbone:
+        return CausalBlocks(backbone=self.backbone.blank(), block=self.block)
+
+    def required_block_size(self) -> int | None:
+        return self.block

@@ -1,0 +1,81 @@
+"""The network of the backbone `causal_blocks`.
+
+Shapes: B rows, L tokens, D features, W tokens a block.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from repro.models.attention import CausalPrefix, Copies, KVCache, Mask
+from repro.models.backbone import Role
+from repro.models.denoiser import Denoiser, Head, Soft
+
+
+class CausalBlocksDenoiser(Denoiser):
+    """A causal denoiser `network` as one that reads blocks of W = `block` tokens; the block being decoded starts at the
+    first column whose time is above 0.
+
+    The features of a position are those of the position before it: within a block of its noisy copy, at the first
+    position of a block of the clean one. The first position of a row, which has none before it, keeps its own.
+    """
+
+    time_conditioned = True
+    block_causal = True
+    cache_left_context = 1
+
+    def __init__(self, network: Denoiser, role: Role, block: int) -> None:
+        super().__init__(role)
+        self.network, self.required_block_size = network, block
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        assert self.required_block_size is not None
+        if isinstance(attention, Copies):
+            assert not isinstance(tokens, Soft) and positions is None
+            return self._encode_copies(tokens, attention.valid, self.required_block_size)
+        if t is None or t.ndim == 1:
+            raise ValueError(
+                "causal_blocks reads a noisy block after clean ones, not a row that is noisy throughout; give t [B, L]"
+            )
+        begin = 0 if kv_cache is None else kv_cache.span.start
+        first = begin + int((t[0] > 0).long().argmax())
+        features = self.network.encode(
+            tokens,
+            t=None,
+            attention=CausalPrefix(attention.valid, self.required_block_size, first),
+            positions=positions,
+            kv_cache=kv_cache,
+        )
+        before = _shifted(features)
+        # left padding and the first token of a row have position 0, and no predecessor
+        return before if positions is None else torch.where((positions == 0)[..., None], features, before)
+
+    def _encode_copies(self, tokens: Tensor, valid: Tensor | None, block: int) -> Tensor:
+        """Features [B, 2L, D] of a noisy row and its clean copy, `tokens` [B, 2L]."""
+        place = torch.arange(tokens.shape[1] // 2, device=self.device)
+        hidden = self.network.encode(
+            tokens, t=None, attention=Copies(valid, block, clean=1), positions=place.repeat(2)[None]
+        )
+        noisy, clean = hidden.chunk(2, 1)
+        starts = (place % block == 0) & (place > 0)
+        return torch.cat([torch.where(starts[:, None], _shifted(clean), _shifted(noisy)), clean], 1)
+
+    def head(self) -> Head:
+        return self.network.head()
+
+    def layers(self) -> list[nn.Module]:
+        return self.network.layers()
+
+
+def _shifted(features: Tensor) -> Tensor:
+    """Features [B, L, D] moved one position to the right; the first position keeps its own."""
+    return torch.cat([features[:, :1], features[:, :-1]], 1)

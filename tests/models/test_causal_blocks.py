@@ -1,0 +1,137 @@
+"""A causal network that reads blocks: in blocks of one token it is itself, and decoding reads what training read
+(docs/method.md#ar-to-block-diffusion).
+
+Symbols: B rows, L tokens, W tokens a block.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.spaces import Words
+
+from repro.models.attention import Copies, KVCache, Mask
+from repro.models.backbone import Role
+from repro.models.blocks import BlockPrediction
+from repro.models.causal_blocks import CausalBlocks
+from repro.models.denoiser import initialise
+from repro.models.llama import Llama
+from repro.models.prediction import Prediction
+from repro.processes.blocks import BlockAbsorbing
+from repro.samplers.decode import decode
+from repro.samplers.plan import DualCache, Plan, ServedPlan
+from repro.samplers.presets import preset
+
+V, L, W, MASK = 7, 12, 4, 7
+WORDS = Words(size=V, length=L)
+LLAMA = Llama(
+    layers=2, width=32, heads=4, kv_heads=2, ffn=48, attention="causal", rope_base=1e4, norm_eps=1e-5,
+    learned_positions=0, tied=True, init_deviation=0.3,
+)  # fmt: skip
+ROLE = Role(WORDS, (MASK, MASK + 1), "leave_one_out")
+CLEAN = torch.randint(0, V, (2, L), generator=torch.Generator().manual_seed(1))
+NOISY = CLEAN.masked_fill(torch.rand(2, L, generator=torch.Generator().manual_seed(2)) < 0.5, MASK)
+
+
+def network(block):
+    denoiser = CausalBlocks(backbone=LLAMA, block=block).module(ROLE, 0).eval().double()
+    initialise(denoiser, 3, 0.4)
+    return denoiser
+
+
+def at(first, length=L):
+    """Times of a row: 0 before the block at column `first`, .5 within it, 1 after it."""
+    t = (torch.arange(length) >= first).double()
+    t[first : first + W] = 0.5
+    return t.expand(2, length)
+
+
+def logits(denoiser, ids, mask, t=None, **more):
+    with torch.no_grad():
+        return denoiser.head().logits(denoiser.encode(ids, t=t, attention=mask, **more))
+
+
+def test_blocks_of_one_token_are_the_causal_network_itself():
+    """The bound of block diffusion is the network's own -log p of all tokens after the first one, and a greedy text the
+    network's own."""
+    denoiser, x = network(1), CLEAN
+    where = (torch.arange(L) > 0).expand(2, L)
+    u, keys = torch.zeros(2).double(), torch.arange(2)
+    with torch.no_grad():
+        ours = BlockAbsorbing(block=1).bound(
+            lambda noisy, t: BlockPrediction(denoiser, noisy, x, t, Mask(), 1),
+            x,
+            where,
+            denoiser.vocabulary,
+            u,
+            keys,
+        )
+        features = denoiser.network.encode(x, t=None, attention=Mask())
+        logp = denoiser.logits(features).log_softmax(-1)[:, :-1].gather(2, x[:, 1:, None])[..., 0]
+    assert (ours + logp.sum(1)).abs().max() < 1e-9 and ours.std() > 0.1
+    plan, prompts = Plan(gen_length=6, block_length=1, steps=6), [[1, 2, 3], [4, 5]]
+    greedy = decode(
+        denoiser, BlockAbsorbing(block=1), preset("low_confidence"), plan, prompts, seed=0, names=[0, 1]
+    )
+    for prompt, found in zip(prompts, greedy.ids.tolist(), strict=True):
+        ids = list(prompt)
+        for _ in found:
+            with torch.no_grad():
+                features = denoiser.network.encode(torch.tensor([ids]), t=None, attention=Mask())
+            ids.append(int(denoiser.logits(features)[0, -1].argmax()))
+        assert ids == prompt + found
+    assert len(greedy.ids.unique()) > 2
+
+
+def test_the_mask_reads_the_clean_copy_causally():
+    """Entry by entry: a noisy block sees itself and clean blocks before it, a clean token the clean ones up to it."""
+    found = Copies(block=3, clean=1).allowed(torch.arange(14)[None], 14, None)
+    for q, k in itertools.product(range(7), repeat=2):
+        assert found[0, 0, q, k] == (q // 3 == k // 3)
+        assert found[0, 0, q, 7 + k] == (q // 3 > k // 3)
+        assert found[0, 0, 7 + q, 7 + k] == (q >= k)
+        assert not found[0, 0, 7 + q, k]
+
+
+def test_one_copy_block_by_block_is_two_copies_at_once():
+    """A block after clean ones, with and without a KV cache whose finished blocks are read causally."""
+    denoiser, kv_cache = network(W), KVCache(2, L)
+    kv_cache.rows = None
+    both = logits(denoiser, torch.cat([NOISY, CLEAN], 1), Copies(block=W))
+    for first in range(0, L, W):
+        row = torch.where(torch.arange(L) < first, CLEAN, NOISY)
+        here = slice(first, first + W)
+        whole = logits(denoiser, row, Mask(), at(first))[:, here]
+        assert (whole - both[:, here]).abs().max() < 1e-9
+        kv_cache.span = slice(max(0, first - W), first + W)
+        cached = logits(
+            denoiser, row[:, kv_cache.span], Mask(), at(first)[:, kv_cache.span], kv_cache=kv_cache
+        )
+        assert (cached[:, -W:] - whole).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", ["low_confidence", "ancestral"])
+def test_a_cache_changes_no_token(name):
+    """Prompts of unequal length; a step takes one column before the block, whose features predict its first token."""
+    denoiser, rule = network(W), preset(name)
+    plan = {"gen_length": 12, "block_length": W, "steps": 9}
+    prompts = [[1, 2, 3, 4, 5], [6, 0]]
+    whole, served = (
+        decode(denoiser, BlockAbsorbing(block=W), rule, some, prompts, seed=1, names=[3, 4])
+        for some in (Plan(**plan), ServedPlan(**plan, cache=DualCache(refresh=None), stop=()))
+    )
+    assert torch.equal(whole.ids, served.ids) and len(whole.ids.unique()) > 3
+    assert served.cost.token_forwards.sum() < 0.7 * whole.cost.token_forwards.sum()
+
+
+def test_what_does_not_fit_is_a_one_line_error():
+    with pytest.raises(ValueError, match="block=0 is not a block length"):
+        CausalBlocks(backbone=LLAMA, block=0)
+    with pytest.raises(ValueError, match="give a llama with attention=causal"):
+        CausalBlocks(backbone=replace(LLAMA, attention="bidirectional"), block=4)
+    where = torch.ones_like(NOISY, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"not a row that is noisy throughout; give t \[B, L\]"):
+        Prediction(network(W), NOISY, torch.tensor([0.5, 0.5]), Mask()).logits(where)
