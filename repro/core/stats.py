@@ -25,6 +25,15 @@ class Interval(NamedTuple):
     high: float
 
 
+def perplexity(nats: float) -> float:
+    """exp of a mean negative log-likelihood in nats; ValueError where it is no finite number."""
+    if not nats < 700:  # exp(710) is more than a float holds
+        raise ValueError(
+            f"a mean of {nats} nats has no finite perplexity; the weights are not those of the text"
+        )
+    return math.exp(nats)
+
+
 def two_sided(level: float, degrees: float) -> float:
     """Quantile t of Student's distribution with P(|T| <= t) = level, for `degrees` >= 1 degrees of freedom."""
     from scipy.stats import t

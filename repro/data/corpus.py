@@ -23,7 +23,7 @@ from msgspec import Struct
 from repro.core import parts
 from repro.core.files import atomically, locked, runs
 from repro.core.parts import Part, part
-from repro.core.reading import read_json
+from repro.core.reading import foreign, read_json, regular
 
 UNRESOLVED = "UNRESOLVED"
 """Placeholder of a revision, digest or count that only the Hub or a file knows; the first run finds the value and
@@ -198,7 +198,7 @@ def prepared(data: Data) -> Corpus:
     """The prepared corpus of a data source; on first use, one process at a time builds it under runs/data.
 
     Raises ConnectionError where the source cannot be reached, ValueError where it has no rows or the prepared files are
-    broken.
+    broken: of another type or shape than `data` has, or, up to `HASHED` bytes, of other contents than were written.
     """
     name = parts.digest(data)
     folder = runs() / "data" / name[:16]
@@ -207,11 +207,29 @@ def prepared(data: Data) -> Corpus:
         with locked(folder.parent / f".{name[:16]}.lock"):
             if not folder.is_dir():
                 _write(data, folder)
-    return _open(folder, name)
+    return _open(data, folder, name)
 
 
 BLOCK = 1 << 22
 """Number of bytes read at a time for hashing."""
+HASHED = 1 << 26
+"""Most bytes of a prepared corpus whose contents are compared with their digest whenever it is opened (about 0.1 s)."""
+
+
+def _layout(data: Data) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Array of a split -> its type, and the shape of one row."""
+    total, row = data.vocabulary().total, (data.row_length(),)
+    kind = np.uint8 if total <= 1 << 8 else np.uint16 if total <= 1 << 16 else np.uint32
+    return {
+        "ids": (np.dtype(kind), row),
+        "candidates": (np.dtype(np.bool_), row),
+        "example": (np.dtype(np.int64), ()),
+    }
+
+
+def _title(split: str, field: str, dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What the digest of a corpus takes in before the contents of an array."""
+    return f"{split}.{field}.{dtype}.{shape}".encode()
 
 
 class _Growing:
@@ -241,8 +259,8 @@ class _Growing:
         assert self.file.tell() == self.start
         self.file.close()
 
-    def hash_into(self, content: hashlib._Hash, name: str) -> None:
-        content.update(f"{name}.{self.dtype}.{(self.count, *self.row)}".encode())
+    def hash_into(self, content: hashlib._Hash, split: str, field: str) -> None:
+        content.update(_title(split, field, self.dtype, (self.count, *self.row)))
         with open(self.path, "rb") as file:
             file.seek(self.start)
             while block := file.read(BLOCK):
@@ -250,18 +268,14 @@ class _Growing:
 
 
 def _write(data: Data, folder: Path) -> None:
-    vocabulary = data.vocabulary()
-    kind = np.uint8 if vocabulary.total <= 1 << 8 else np.uint16 if vocabulary.total <= 1 << 16 else np.uint32
     content = hashlib.sha256()
     counts: dict[str, int] = {}
     with atomically(folder) as temporary:
         temporary.mkdir()
         for split, chunks in data.splits():
-            shape = (data.row_length(),)
-            kinds = {"ids": (kind, shape), "candidates": (np.bool_, shape), "example": (np.int64, ())}
             files = {
-                field: _Growing(temporary / f"{split}.{field}.npy", np.dtype(dtype), row)
-                for field, (dtype, row) in kinds.items()
+                field: _Growing(temporary / f"{split}.{field}.npy", dtype, row)
+                for field, (dtype, row) in _layout(data).items()
             }
             try:
                 for rows in chunks:
@@ -276,12 +290,12 @@ def _write(data: Data, folder: Path) -> None:
                     f"{parts.to_json(data)}: split {split!r} has no rows; give longer text or shorter rows"
                 )
             for field, file in files.items():
-                file.hash_into(content, f"{split}.{field}")
+                file.hash_into(content, split, field)
         meta = {
             "data": parts.canonical(data),
             "digest": content.hexdigest(),
             "rows": counts,
-            "vocabulary": asdict(vocabulary),
+            "vocabulary": asdict(data.vocabulary()),
         }
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
 
@@ -289,24 +303,53 @@ def _write(data: Data, folder: Path) -> None:
 class _Meta(Struct):
     data: dict[str, Any]
     digest: str
+    rows: dict[Literal["train", "heldout"], int]
 
 
-def _open(folder: Path, name: str) -> Corpus:
+def _open(data: Data, folder: Path, name: str) -> Corpus:
+    """The corpus of `data` in `folder`; ValueError, which says to remove it, if it is broken or of another source."""
     try:
         meta = read_json(folder / "meta.json", _Meta)
-
-        def split(which: str) -> Rows:
-            files = {
-                field: np.load(folder / f"{which}.{field}.npy", mmap_mode="r", allow_pickle=False)
-                for field in ("ids", "candidates", "example")
-            }
-            return Rows(**files)
-
-        corpus = Corpus(split("train"), split("heldout"), meta.digest, folder)
-    except (OSError, ValueError) as error:
+        if parts.sha256(parts.to_json(meta.data)) != name:
+            raise ValueError("it is of another source")
+        if set(meta.rows) != set(SPLITS):
+            raise ValueError(f"meta.json has the rows of {list(meta.rows)}, not of {list(SPLITS)}")
+        arrays = {split: _arrays(data, folder, split, count) for split, count in meta.rows.items()}
+        _check_contents(arrays, meta.digest)
+    except ValueError as error:
         raise ValueError(
             f"prepared data in {folder} is broken ({error}); remove that folder and run again"
         ) from None
-    if parts.sha256(parts.to_json(meta.data)) != name:
-        raise ValueError(f"prepared data in {folder} is of another source; remove that folder and run again")
-    return corpus
+    train, heldout = (Rows(**arrays[split]) for split in SPLITS)
+    return Corpus(train, heldout, meta.digest, folder)
+
+
+SPLITS: tuple[Literal["train", "heldout"], ...] = ("train", "heldout")
+
+
+def _arrays(data: Data, folder: Path, split: str, count: int) -> dict[str, np.ndarray]:
+    """The memory-mapped arrays of `count` rows of a split; ValueError for another type or shape than `data` has."""
+    found = {}
+    for field, (dtype, row) in _layout(data).items():
+        path = regular(folder / f"{split}.{field}.npy")
+        with foreign(path, "file of an array"):
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype != dtype or array.shape != (count, *row):
+            raise ValueError(
+                f"{path.name} holds {array.dtype} {list(array.shape)}, not {dtype} {[count, *row]}"
+            )
+        found[field] = array
+    return found
+
+
+def _check_contents(arrays: dict[Literal["train", "heldout"], dict[str, np.ndarray]], digest: str) -> None:
+    """ValueError if arrays of at most `HASHED` bytes have other contents than those of the digest."""
+    if sum(array.nbytes for each in arrays.values() for array in each.values()) > HASHED:
+        return
+    content = hashlib.sha256()
+    for split, each in arrays.items():
+        for field, array in each.items():
+            content.update(_title(split, field, array.dtype, array.shape))
+            content.update(np.ascontiguousarray(array).data)
+    if content.hexdigest() != digest:
+        raise ValueError(f"its contents have the digest {content.hexdigest()[:16]}, not {digest[:16]}")

@@ -16,7 +16,7 @@ import numpy as np
 
 from repro.core.files import atomically, runs
 from repro.core.parts import part
-from repro.core.reading import foreign, parse_json, read_text
+from repro.core.reading import COPY, foreign, parse_json, read_text
 from repro.data.corpus import Data, Rows, Vocabulary
 from repro.data.text import encoded
 
@@ -83,6 +83,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
         made.no_truncation()
         made.no_padding()
         made.decode(made.encode("A text, 1.").ids)
+    by_id: dict[int, str] = {}
+    for token, index in made.get_vocab().items():
+        if by_id.setdefault(index, token) != token:
+            raise ValueError(f"{path} has the id {index} for {by_id[index]!r} and for {token!r}; {COPY}")
     return made
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from repro.core.lazy import torch
+from repro.core.reading import convert
 from repro.evals.work_queue import WorkQueue, rows_per_chunk
 from repro.samplers.decode import decode
 from repro.samplers.decoded import Cost, Decoded
@@ -50,7 +53,12 @@ def decoded(
         ]
         return _data(joined(found))
 
-    return joined([_read(each) for each in work.map_chunks(len(prompts), size, chunk)])
+    total = model.data.vocabulary().total
+
+    def read(found: Any, rows: range) -> Decoded:
+        return _read(found, len(rows), plan.gen_length, total)
+
+    return joined(work.map_chunks(len(prompts), size, chunk, read))
 
 
 def cut(rows: range, batch: int | None) -> Iterator[range]:
@@ -76,6 +84,24 @@ def _data(found: Decoded) -> dict[str, Any]:
     return {"ids": found.ids.tolist(), "useful": found.useful.tolist(), "cost": cost}
 
 
-def _read(data: dict[str, Any]) -> Decoded:
-    cost = Cost(**{name: torch.tensor(values) for name, values in data["cost"].items()})
-    return Decoded(torch.tensor(data["ids"]), cost, torch.tensor(data["useful"]))
+class _Stored(Struct):
+    """Decoded rows in a chunk."""
+
+    ids: list[list[int]]
+    useful: list[int]
+    cost: dict[str, list[int]]
+
+
+def _read(data: Any, rows: int, length: int, total: int) -> Decoded:
+    """The decoded rows of a chunk; ValueError unless they are `rows` rows of `length` ids below `total` each."""
+    found = convert(data, _Stored, "the decoded rows", "decode them again")
+    if set(found.cost) != set(_costs()) or any(
+        len(each) != rows for each in (found.ids, found.useful, *found.cost.values())
+    ):
+        raise ValueError(f"the decoded rows are not {rows}, or their costs not {', '.join(_costs())}")
+    if any(len(row) != length or not 0 <= min(row) <= max(row) < total for row in found.ids):
+        raise ValueError(f"the decoded rows are not {length} ids from 0 to {total - 1} each")
+    if any(not 0 <= value < 1 << 62 for each in (found.useful, *found.cost.values()) for value in each):
+        raise ValueError("a count of the decoded rows is negative or too large")
+    cost = Cost(**{name: torch.tensor(values) for name, values in found.cost.items()})
+    return Decoded(torch.tensor(found.ids), cost, torch.tensor(found.useful))

@@ -1,7 +1,7 @@
 """Work queue: the work of one evaluation, split into chunks that any process may compute.
 
-    found = queue.map_chunks(2048, 256, lambda rows: bound_of(rows))    # one JSON-able value per chunk, in order
-    queue.join()                                                        # from here on one process continues
+    found = queue.map_chunks(2048, 256, bounds, read)    # read(bounds(rows), rows) of each chunk, in order
+    queue.join()                                         # from here on one process continues
 
 A chunk is a range of items, such as rows to decode or score. The split depends on the evaluation alone, never on the
 number of processes or the batch size. A finished chunk is stored in OUT/chunks/<question id>-<numerics class>/ until
@@ -13,6 +13,7 @@ supports locks.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Generator
@@ -21,15 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 from filelock import FileLock, Timeout
 from msgspec import Struct
 
 from repro.core.files import write_text
 from repro.core.parts import sha256
-from repro.core.reading import parse_json
+from repro.core.reading import convert, read_json
 from repro.results.record import text
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 TOKENS = 1 << 15
 """Approximate total number of tokens in the rows of a chunk."""
 ROWS = 512
@@ -70,11 +72,14 @@ class WorkQueue(Protocol):
     @property
     def batch(self) -> int | None: ...
 
-    def map_chunks(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
-        """The values of `find(range)` for `count` items in ranges of `size`, one value per chunk, in order.
+    def map_chunks(
+        self, count: int, size: int, find: Callable[[range], Any], read: Callable[[Any, range], Value]
+    ) -> list[Value]:
+        """`read(find(range), range)` for `count` items in ranges of `size`, one value per chunk, in order.
 
-        Values must be JSON-able; those already stored are read instead of computed. Raises Busy while other processes
-        compute chunks that are still missing. Each call is one stage of the evaluation's work.
+        What `find` returns must be JSON-able; what is already stored is read instead of computed. `read` checks its
+        type, sizes and ranges, for the file of a chunk may hold anything, and raises ValueError. Raises Busy while
+        other processes compute chunks that are still missing. Each call is one stage of the evaluation's work.
         """
         ...
 
@@ -92,8 +97,10 @@ class SerialQueue:
 
     batch: int | None
 
-    def map_chunks(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
-        return [find(span) for span in spans(count, size)]
+    def map_chunks(
+        self, count: int, size: int, find: Callable[[range], Any], read: Callable[[Any, range], Value]
+    ) -> list[Value]:
+        return [read(find(span), span) for span in spans(count, size)]
 
     def join(self) -> None:
         pass
@@ -107,6 +114,16 @@ class _Chunk(Struct):
 
     sha256: str
     chunk: str
+
+
+class _Body(Struct):
+    """Content of a chunk."""
+
+    question: str
+    numerics: str
+    rows: tuple[int, int]
+    seconds: float
+    found: Any
 
 
 @dataclass(eq=False)
@@ -128,7 +145,9 @@ class SharedQueue:
     _stage: int = 0
     _joined: FileLock | None = field(default=None, repr=False)
 
-    def map_chunks(self, count: int, size: int, find: Callable[[range], Found]) -> list[Found]:
+    def map_chunks(
+        self, count: int, size: int, find: Callable[[range], Any], read: Callable[[Any, range], Value]
+    ) -> list[Value]:
         stage, self._stage = self._stage, self._stage + 1
         chunks = {self.folder / f"{stage}-{span.start}.json": span for span in spans(count, size)}
         for path, span in chunks.items():
@@ -143,7 +162,7 @@ class SharedQueue:
         for path in chunks:
             if not path.is_file():
                 raise Busy(_lock_path(path))
-        return [self._read(path, span) for path, span in chunks.items()]
+        return [self._read(path, span, read) for path, span in chunks.items()]
 
     def join(self) -> None:
         if self._joined is None:
@@ -182,31 +201,37 @@ class SharedQueue:
         found = find(span)
         seconds = time.perf_counter() - began
         self.own += seconds
-        body = json.dumps(self._head(span) | {"seconds": round(seconds, 6), "found": found})
-        write_text(path, json.dumps({"sha256": sha256(body), "chunk": body}))
+        body = _Body(*self._head(span), seconds=round(seconds, 6), found=found)
+        chunk = json.dumps(msgspec.to_builtins(body))
+        write_text(path, json.dumps({"sha256": sha256(chunk), "chunk": chunk}))
 
-    def _read(self, path: Path, span: range) -> Any:
+    def _read(self, path: Path, span: range, read: Callable[[Any, range], Value]) -> Value:
         """The stored value of the finished chunk at `path`.
 
-        Raises ValueError if the file was changed, and Busy if it is gone because another process has written the
-        record of the evaluation since.
+        Raises ValueError if the file was changed or `read` refuses its contents, and Busy if it is gone because another
+        process has written the record of the evaluation since.
         """
+        remedy = "remove it and run again"
         try:
-            stored = parse_json(path.read_bytes(), _Chunk, str(path))
-            body = json.loads(stored.chunk) if sha256(stored.chunk) == stored.sha256 else {}
-            fits = body.items() >= self._head(span).items()
-        except FileNotFoundError:
-            raise Busy(_lock_path(path)) from None
+            stored = read_json(path, _Chunk, remedy)
         except ValueError:
-            fits = False
-        if not fits:
-            raise ValueError(f"{path} was changed after it was written; remove it and run again")
-        self.seconds += body["seconds"]
-        return body["found"]
+            if not os.path.lexists(path):
+                raise Busy(_lock_path(path)) from None
+            raise
+        if sha256(stored.chunk) != stored.sha256:
+            raise ValueError(f"{path} was changed after it was written; {remedy}")
+        try:
+            body = convert(json.loads(stored.chunk), _Body, "its contents", "it is of another version")
+            if (body.question, body.numerics, body.rows) != self._head(span):
+                raise ValueError("it is of another question")
+            value = read(body.found, span)
+        except ValueError as error:
+            raise ValueError(f"{path} does not fit this evaluation ({error}); {remedy}") from None
+        self.seconds += body.seconds
+        return value
 
-    def _head(self, span: range) -> dict[str, Any]:
-        rows = [span.start, span.stop]
-        return {"question": self.question, "numerics": text(self.numerics), "rows": rows}
+    def _head(self, span: range) -> tuple[str, str, tuple[int, int]]:
+        return self.question, text(self.numerics), (span.start, span.stop)
 
 
 def shared_queue(

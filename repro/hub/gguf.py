@@ -14,17 +14,21 @@ permute); the order is undone here.
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 
 from repro.core.errors import nearest
 from repro.core.files import atomically, file_digest, runs
-from repro.core.reading import foreign
+from repro.core.reading import convert, foreign
 from repro.hub import packaged
+from repro.hub.gguf_header import check_header, check_places
 from repro.hub.mapping import WHOLE
 
 if TYPE_CHECKING:
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SUFFIX = ".gguf"
-MAGIC = b"GGUF"
 LAYERS = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -72,6 +75,10 @@ SPLITS = {
 }
 """How text is split before byte-pair encoding, by the name in `tokenizer.ggml.pre` (ggml-org/llama.cpp
 src/llama-vocab.cpp): a pattern; "digits": each digit alone, then GPT-2's pattern; None: GPT-2's pattern."""
+AGAIN = "convert the weights again"
+Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+"""A number of layers, heads, features or tokens."""
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 CONTROL, USER_DEFINED = 3, 4
 """Kinds of tokens (`tokenizer.ggml.token_type`) that are never split: special ones, and plain ones that were added."""
 
@@ -106,25 +113,49 @@ class Metadata:
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
-        self.architecture = str(fields.get("general.architecture"))
+        self.architecture = str(fields.get("general.architecture"))[:100]
 
-    def __getitem__(self, key: str) -> Any:
-        """The value of a key; ValueError, naming the file and the key, if it is missing."""
-        value = self.get(key)
+    def need(self, key: str, kind: Any) -> Any:
+        """The value of a key, of the type `kind` (as of msgspec); ValueError, naming the file and the key, if it is
+        missing or of another type."""
+        value = self.get(key, kind)
         if value is None:
-            raise ValueError(f"{self.path} has no {key!r} in its metadata; convert the weights again")
+            raise ValueError(f"{self.path} has no {key!r} in its metadata; {AGAIN}")
         return value
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value of a key, `default` if it is missing."""
-        field = self._fields.get(f"{self.architecture}.{key}", self._fields.get(key))
-        return default if field is None else field
+    def get(self, key: str, kind: Any, default: Any = None) -> Any:
+        """The value of a key, of the type `kind`; `default` if it is missing. ValueError as of `need`."""
+        full = f"{self.architecture}.{key}"
+        name = full if full in self._fields else key
+        if name not in self._fields:
+            return default
+        found = convert(self._fields[name], kind, f"{self.path}: {name}", AGAIN)
+        if isinstance(found, float) and not math.isfinite(found):
+            raise ValueError(f"{self.path}: {name} is {found}; {AGAIN}")
+        return found
+
+    def tokens(self) -> list[str]:
+        """The vocabulary, in the order of ids; ValueError for a token that stands twice."""
+        found = self.need("tokenizer.ggml.tokens", list[str])
+        if len(set(found)) < len(found):
+            twice = next(token for token, times in Counter(found).items() if times > 1)
+            raise ValueError(f"{self.path}: tokenizer.ggml.tokens has {twice!r} twice; {AGAIN}")
+        return found
 
     def specials(self) -> dict[str, int]:
-        """Ids of the special tokens that the file names: "bos", "eos", "pad", "unk", "eot", "mask"."""
+        """Ids of the special tokens that the file names: "bos", "eos", "pad", "unk", "eot", "mask"; ValueError for an
+        id that no token has."""
         keys = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown", "eot": "eot", "mask": "mask"}
-        found = {name: self.get(f"tokenizer.ggml.{key}_token_id") for name, key in keys.items()}
-        return {name: value for name, value in found.items() if value is not None}
+        size, found = len(self.tokens()), {}
+        for name, key in keys.items():
+            value = self.get(full := f"tokenizer.ggml.{key}_token_id", int)
+            if value is not None:
+                if not 0 <= value < size:
+                    raise ValueError(
+                        f"{self.path}: {full} is {value}; its tokens are 0 to {size - 1}; {AGAIN}"
+                    )
+                found[name] = value
+        return found
 
 
 def unpacked(path: Path) -> Path:
@@ -134,12 +165,14 @@ def unpacked(path: Path) -> Path:
     file that is truncated or of an unsupported architecture, tokenizer or quantisation, and where the package `gguf` is
     missing.
     """
-    _check_header(path)
+    check_header(path)
     folder = runs() / "data" / f"gguf-{file_digest(path)[:16]}" / path.stem
     if folder.is_dir():
         return folder
     reader = _reader(path)
-    metadata = Metadata(path, {key: _value(field.contents()) for key, field in reader.fields.items()})
+    with foreign(path, "GGUF file"):
+        fields = {key: _value(field.contents()) for key, field in reader.fields.items()}
+    metadata = Metadata(path, fields)
     if metadata.architecture not in ARCHITECTURES:
         raise ValueError(
             f"{path}: architecture {metadata.architecture!r} is not supported;"
@@ -170,20 +203,15 @@ def gguf_folder(name: str | Path) -> Path | None:
     return unpacked(path) if path.suffix == SUFFIX and path.is_file() else None
 
 
-def _check_header(path: Path) -> None:
-    with open(path, "rb") as file:
-        magic = file.read(len(MAGIC))
-    if magic != MAGIC:
-        raise ValueError(f"{path} is not a GGUF file (it begins with {magic!r}); copy it again")
-
-
 def _reader(path: Path) -> GGUFReader:
     try:
         from gguf import GGUFReader
     except ModuleNotFoundError:
         raise ValueError(f"{path}: GGUF files need the package gguf; pip install 'dlm-repro[gguf]'") from None
     with foreign(path, "GGUF file"):
-        return GGUFReader(path)
+        reader = GGUFReader(path)
+    check_places(path, reader)
+    return reader
 
 
 def _value(content: Any) -> Any:
@@ -193,18 +221,20 @@ def _value(content: Any) -> Any:
 
 def _tensors(path: Path, reader: GGUFReader, metadata: Metadata, to: Architecture) -> dict[str, np.ndarray]:
     """Every tensor of the file as float32 under the name that its authors' layout has for it."""
-    heads = {"attn_q": metadata["attention.head_count"]}
-    heads["attn_k"] = metadata.get("attention.head_count_kv", heads["attn_q"])
-    for part, count in heads.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(
-                f"{path}: {count!r} heads of {part} are no number of heads; convert the weights again"
-            )
+    heads = {"attn_q": metadata.need("attention.head_count", Size)}
+    heads["attn_k"] = metadata.get("attention.head_count_kv", Size, heads["attn_q"])
     found: dict[str, np.ndarray] = {}
     for tensor in reader.tensors:
         values = _dequantised(path, tensor)
-        part = tensor.name.split(".")[-2]
-        found[to.name(tensor.name)] = _halves(values, heads[part]) if to.pairs and part in heads else values
+        part = tensor.name.rpartition(".")[0].rpartition(".")[2]
+        if to.pairs and part in heads:
+            if values.size == 0 or len(values) % (2 * heads[part]):
+                raise ValueError(
+                    f"{path}: tensor {tensor.name!r} has {len(values)} rows, which are no pairs of {heads[part]} heads"
+                    f" (attention.head_count, attention.head_count_kv); {AGAIN}"
+                )
+            values = _halves(values, heads[part])
+        found[to.name(tensor.name)] = values
     return found
 
 
@@ -232,7 +262,7 @@ def _tokenizer(metadata: Metadata) -> Tokenizer:
     """The byte-level BPE tokenizer that a file describes; ValueError for another kind, and for an unknown split."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-    kind, split = metadata["tokenizer.ggml.model"], metadata.get("tokenizer.ggml.pre", "gpt-2")
+    kind, split = metadata.need("tokenizer.ggml.model", str), metadata.get("tokenizer.ggml.pre", str, "gpt-2")
     if kind != "gpt2":
         raise ValueError(
             f"{metadata.path}: tokenizer {kind!r} is not supported, only 'gpt2' (byte-level BPE) is; give the folder of"
@@ -242,7 +272,7 @@ def _tokenizer(metadata: Metadata) -> Tokenizer:
         raise ValueError(
             f"{metadata.path}: tokenizer.ggml.pre {split!r} is not supported; {nearest(split, SPLITS)}"
         )
-    tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
+    tokens, merges = metadata.tokens(), metadata.need("tokenizer.ggml.merges", list[str])
     with foreign(metadata.path, "GGUF file with a byte-level tokenizer"):
         pairs = [tuple(merge.split(" ")) for merge in merges]
         made = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, pairs))
@@ -253,7 +283,11 @@ def _tokenizer(metadata: Metadata) -> Tokenizer:
     )
     made.pre_tokenizer = pre_tokenizers.Sequence([*before, by_bytes])
     made.decoder = decoders.ByteLevel()
-    kinds = metadata.get("tokenizer.ggml.token_type") or [0] * len(tokens)
+    kinds = metadata.get("tokenizer.ggml.token_type", list[int], [0] * len(tokens))
+    if len(kinds) != len(tokens):
+        raise ValueError(
+            f"{metadata.path}: tokenizer.ggml.token_type has {len(kinds)} values for {len(tokens)} tokens; {AGAIN}"
+        )
     added = [
         AddedToken(token, normalized=False, special=kind == CONTROL)
         for token, kind in zip(tokens, kinds, strict=True)
@@ -261,7 +295,7 @@ def _tokenizer(metadata: Metadata) -> Tokenizer:
     ]
     made.add_tokens(added)
     bos = metadata.specials().get("bos")
-    if metadata.get("tokenizer.ggml.add_bos_token", False) and bos is not None:
+    if metadata.get("tokenizer.ggml.add_bos_token", bool, False) and bos is not None:
         made.post_processor = processors.TemplateProcessing(
             single=f"{tokens[bos]} $A", special_tokens=[(tokens[bos], bos)]
         )
@@ -270,7 +304,7 @@ def _tokenizer(metadata: Metadata) -> Tokenizer:
 
 def _described(metadata: Metadata, config: dict[str, Any]) -> dict[str, Any]:
     """Contents of the folder's JSON files, by name."""
-    tokens, ids = metadata["tokenizer.ggml.tokens"], metadata.specials()
+    tokens, ids = metadata.tokens(), metadata.specials()
     named = {f"{name}_token": tokens[token] for name, token in ids.items() if name not in ("eot", "mask")}
     ends = [ids[name] for name in ("eos", "eot") if name in ids]
     return {
@@ -278,35 +312,37 @@ def _described(metadata: Metadata, config: dict[str, Any]) -> dict[str, Any]:
         "tokenizer_config.json": named
         | {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "chat_template": metadata.get("tokenizer.chat_template"),
+            "chat_template": metadata.get("tokenizer.chat_template", str),
         },
         "generation_config.json": {"eos_token_id": ends},
     }
 
 
 def _vocab_size(metadata: Metadata) -> int:
-    return metadata.get("vocab_size") or len(metadata["tokenizer.ggml.tokens"])
+    return metadata.get("vocab_size", Size, len(metadata.tokens()))
 
 
 def _like_llama(kind: str) -> Callable[[Metadata], dict[str, Any]]:
     """Function to the fields of transformers' Llama configuration, for the model_type `kind`."""
 
     def config(metadata: Metadata) -> dict[str, Any]:
-        heads, width = metadata["attention.head_count"], metadata["embedding_length"]
+        heads, width = metadata.need("attention.head_count", Size), metadata.need("embedding_length", Size)
         return {
             "model_type": kind,
             "vocab_size": _vocab_size(metadata),
             "hidden_size": width,
-            "num_hidden_layers": metadata["block_count"],
+            "num_hidden_layers": metadata.need("block_count", Size),
             "num_attention_heads": heads,
-            "num_key_value_heads": metadata.get("attention.head_count_kv", heads),
-            "head_dim": metadata.get("attention.key_length", metadata.get("rope.dimension_count")),
-            "intermediate_size": metadata["feed_forward_length"],
-            "rms_norm_eps": metadata["attention.layer_norm_rms_epsilon"],
-            "max_position_embeddings": metadata["context_length"],
+            "num_key_value_heads": metadata.get("attention.head_count_kv", Size, heads),
+            "head_dim": metadata.get(
+                "attention.key_length", Size, metadata.get("rope.dimension_count", Size)
+            ),
+            "intermediate_size": metadata.need("feed_forward_length", Size),
+            "rms_norm_eps": metadata.need("attention.layer_norm_rms_epsilon", Positive),
+            "max_position_embeddings": metadata.need("context_length", Size),
             "hidden_act": "silu",
             "rope_parameters": {
-                "rope_theta": metadata.get("rope.freq_base", 10_000.0),
+                "rope_theta": metadata.get("rope.freq_base", Positive, 10_000.0),
                 "rope_type": _unscaled(metadata),
             },
         }
@@ -316,20 +352,20 @@ def _like_llama(kind: str) -> Callable[[Metadata], dict[str, Any]]:
 
 def _llada(metadata: Metadata) -> dict[str, Any]:
     """Fields of the configuration of LLaDA's authors."""
-    heads = metadata["attention.head_count"]
+    heads = metadata.need("attention.head_count", Size)
     _unscaled(metadata)
     return {
         "model_type": "llada",
         "vocab_size": _vocab_size(metadata),
         "embedding_size": _vocab_size(metadata),
-        "d_model": metadata["embedding_length"],
-        "n_layers": metadata["block_count"],
+        "d_model": metadata.need("embedding_length", Size),
+        "n_layers": metadata.need("block_count", Size),
         "n_heads": heads,
-        "n_kv_heads": metadata.get("attention.head_count_kv", heads),
-        "mlp_hidden_size": metadata["feed_forward_length"],
-        "rms_norm_eps": metadata["attention.layer_norm_rms_epsilon"],
-        "rope_theta": metadata.get("rope.freq_base", 10_000.0),
-        "max_sequence_length": metadata["context_length"],
+        "n_kv_heads": metadata.get("attention.head_count_kv", Size, heads),
+        "mlp_hidden_size": metadata.need("feed_forward_length", Size),
+        "rms_norm_eps": metadata.need("attention.layer_norm_rms_epsilon", Positive),
+        "rope_theta": metadata.get("rope.freq_base", Positive, 10_000.0),
+        "max_sequence_length": metadata.need("context_length", Size),
         "weight_tying": False,
         "block_type": "llama",
         "activation_type": "silu",
@@ -340,7 +376,7 @@ def _llada(metadata: Metadata) -> dict[str, Any]:
 
 def _unscaled(metadata: Metadata) -> str:
     """ "default"; ValueError if positions are rescaled."""
-    kind = metadata.get("rope.scaling.type", "none")
+    kind = metadata.get("rope.scaling.type", str, "none")
     if kind != "none":
         raise ValueError(
             f"{metadata.path}: rope.scaling.type is {kind!r}; only unscaled positions are supported"

@@ -127,7 +127,7 @@ def _check(
 def fill(folder: Path, stored: Sequence[StoredTensor], parameters: Mapping[str, Tensor]) -> None:
     """Copy the used tensors into `parameters` (by name), one at a time, cast to the parameters' dtype.
 
-    Raises ValueError if the stored copy of a tied weight differs from the weight.
+    Raises ValueError if the stored copy of a tied weight differs from the weight, and for weights that are not finite.
     """
     used = [tensor for tensor in stored if tensor.ours is not None]
     for is_copy in (False, True):  # tied copies are compared once all weights are there
@@ -140,11 +140,19 @@ def fill(folder: Path, stored: Sequence[StoredTensor], parameters: Mapping[str, 
                     theirs, ours = shard.get_tensor(tensor.name), parameters[tensor.ours].data
                     if not is_copy:
                         ours.copy_(theirs)
+                        check_finite(f"{folder / file}: {tensor.name!r}", ours)
                     elif not theirs.to(ours.dtype).equal(ours):
                         raise ValueError(
                             f"{folder / file}: {tensor.name!r} differs from the weight that config.json ties it to;"
                             " set tie_word_embeddings (or weight_tying) to false there"
                         )
+
+
+def check_finite(name: str, weights: Tensor) -> None:
+    """ValueError, which begins with `name`, for weights that hold NaN or an infinity: a file that was damaged on its
+    way. Without the check a network of such weights writes texts as any other."""
+    if weights.numel() and not all(end.isfinite() for end in weights.aminmax()):
+        raise ValueError(f"{name} holds NaN or infinite weights; copy it again")
 
 
 def shards(folder: Path) -> list[str]:

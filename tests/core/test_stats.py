@@ -6,7 +6,15 @@ from statistics import fmean
 
 import pytest
 
-from repro.core.stats import holm, mean_interval, pooled_spread, prediction_interval, prediction_p, wilson
+from repro.core.stats import (
+    holm,
+    mean_interval,
+    perplexity,
+    pooled_spread,
+    prediction_interval,
+    prediction_p,
+    wilson,
+)
 
 
 def test_prediction_interval_has_its_stated_coverage():
@@ -61,3 +69,10 @@ def test_wilson_matches_a_worked_example_and_stays_a_proportion():
     assert wilson(1.0, 500, 0.95).high == 1.0 and wilson(0.0, 500, 0.95).low == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match=r"share=1\.2"):
         wilson(1.2, 10, 0.95)
+
+
+def test_a_perplexity_is_finite():
+    assert perplexity(0.0) == 1.0 and perplexity(2.0) == pytest.approx(7.389056098930650)
+    for nats in (701.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"a mean of {nats} nats has no finite perplexity"):
+            perplexity(nats)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -258,9 +259,46 @@ def test_preparing_opens_the_same_arrays_twice_and_detects_a_broken_file(tmp_pat
             assert (getattr(getattr(first, split), field) == built).all()
             assert (getattr(getattr(second, split), field) == built).all()
     assert first.train.ids.dtype == np.uint8
-    file = first.folder / "train.ids.npy"
-    file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(ValueError, match="is broken"):
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("train.ids.npy", lambda data: data[:-5], "is truncated or not a file of an array"),
+        ("train.ids.npy", lambda data: b"", "is truncated or not a file of an array"),
+        ("train.ids.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "its contents have the digest"),
+        ("heldout.example.npy", lambda data: data.replace(b"<i8", b"<f8"), "holds float64"),
+        ("heldout.candidates.npy", lambda data: data.replace(b", 3)", b", 1)"), "holds bool"),
+        (
+            "meta.json",
+            lambda data: data.replace(b'"digest": "', b'"digest": "0'),
+            "its contents have the digest",
+        ),
+        ("meta.json", lambda data: data.replace(b'"train": ', b'"train": 1'), r"not uint8 \[1\d+, 3\]"),
+        (
+            "meta.json",
+            lambda data: data.replace(b'"train"', b'"trail"'),
+            "meta.json: invalid enum value 'trail'",
+        ),
+        ("meta.json", lambda data: data.replace(b'"length": 3', b'"length": 4'), "of another source"),
+    ],
+)
+def test_a_prepared_corpus_that_was_changed_is_refused(name, change, says, tmp_path):
+    data = Text(documents=folder(tmp_path / "d", ["abcdefg"] * 30), units=Characters(), length=3)
+    file = prepared(data).folder / name
+    before = file.read_bytes()
+    file.write_bytes(change(before))
+    assert file.read_bytes() != before
+    with pytest.raises(ValueError, match=rf"is broken \(.*{says}.*\); remove that folder and run again"):
+        prepared(data)
+
+
+def test_a_prepared_corpus_is_no_fifo(tmp_path):
+    data = Text(documents=folder(tmp_path / "d", ["abcdefg"] * 30), units=Characters(), length=3)
+    file = prepared(data).folder / "heldout.ids.npy"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match="is no regular file"):
         prepared(data)
 
 

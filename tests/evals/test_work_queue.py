@@ -21,6 +21,7 @@ from helpers.toy import toy
 from repro import load
 from repro.core import devices, registry
 from repro.core.files import ROOT
+from repro.core.parts import sha256
 from repro.evals import __main__ as command_line
 from repro.evals import work_queue
 from repro.evals.lm import adapter
@@ -174,15 +175,14 @@ def test_a_finished_chunk_is_never_computed_again(tmp_path):
         return shared_queue(tmp_path, "q" * 64, KIND, None, lambda: False)
 
     with pytest.raises(RuntimeError):
-        work().map_chunks(10, 3, find)
+        work().map_chunks(10, 3, find, found)
     assert done == [0, 3]
     again = work()
-    assert again.map_chunks(10, 3, lambda rows: [1 / 3 + i for i in rows]) == SerialQueue(None).map_chunks(
-        10, 3, lambda rows: [1 / 3 + i for i in rows]
-    )
+    args = 10, 3, lambda rows: [1 / 3 + i for i in rows], found
+    assert again.map_chunks(*args) == SerialQueue(None).map_chunks(*args)
     assert done == [0, 3] and 0 < again.own < again.seconds
     other = shared_queue(tmp_path, "q" * 64, KIND | {"threads": 2}, None, lambda: False)
-    assert other.map_chunks(1, 3, lambda rows: "own") == ["own"], "numerics classes share no chunks"
+    assert other.map_chunks(1, 3, lambda rows: "own", found) == ["own"], "numerics classes share no chunks"
 
 
 def test_a_process_skips_chunks_that_another_holds(tmp_path):
@@ -194,11 +194,11 @@ def test_a_process_skips_chunks_that_another_holds(tmp_path):
         order.append(("one", rows.start))
         if rows.start == 0:
             with pytest.raises(Busy) as busy:
-                other.map_chunks(9, 3, lambda rows: order.append(("other", rows.start)) or rows.start)
+                other.map_chunks(9, 3, lambda rows: order.append(("other", rows.start)) or rows.start, found)
             assert busy.value.lock.name == "0-0.lock" and not busy.value.over()
         return rows.start
 
-    assert one.map_chunks(9, 3, slow) == [0, 3, 6]
+    assert one.map_chunks(9, 3, slow, found) == [0, 3, 6]
     assert order == [("one", 0), ("other", 3), ("other", 6)]
     one.join()
     second = shared_queue(tmp_path, "q" * 64, KIND, None, lambda: False)
@@ -212,7 +212,7 @@ def test_a_process_skips_chunks_that_another_holds(tmp_path):
 def test_a_question_answered_meanwhile_is_not_computed_again(tmp_path):
     work = shared_queue(tmp_path, "q" * 64, KIND, None, lambda: True)
     with pytest.raises(Busy):
-        work.map_chunks(3, 3, lambda rows: pytest.fail("computed again"))
+        work.map_chunks(3, 3, lambda rows: pytest.fail("computed again"), found)
     with pytest.raises(Busy):
         work.join()
 
@@ -220,28 +220,72 @@ def test_a_question_answered_meanwhile_is_not_computed_again(tmp_path):
 def test_chunks_that_are_removed_before_they_are_read_are_busy(tmp_path, monkeypatch):
     """Another process writes the record and removes the chunks between the check and the reading."""
     one, other = (shared_queue(tmp_path, "q" * 64, KIND, None, lambda: False) for _ in range(2))
-    one.map_chunks(2, 1, lambda rows: rows.start)
+    one.map_chunks(2, 1, lambda rows: rows.start, found)
     read = other._read
 
-    def late(path, span):
+    def late(*args):
         one.finish()
-        return read(path, span)
+        return read(*args)
 
     monkeypatch.setattr(other, "_read", late)
     with pytest.raises(Busy) as busy:
-        other.map_chunks(2, 1, lambda rows: rows.start)
+        other.map_chunks(2, 1, lambda rows: rows.start, found)
     assert busy.value.over(), "no process holds them: the record is looked for next"
 
 
-@pytest.mark.parametrize("spoil", [lambda t: t.replace("0.5", "0.6"), lambda t: t[:-9], lambda t: "[1]"])
-def test_a_changed_chunk_is_refused(tmp_path, spoil):
+def found(stored, span):
+    """What a chunk holds, unchecked."""
+    return stored
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda t: t.replace("0.5", "0.6"), "was changed after it was written"),
+        (lambda t: t[:-9], "not sound JSON"),
+        (lambda t: "[1]", "expected 'object'"),
+    ],
+)
+def test_a_changed_chunk_is_refused(tmp_path, spoil, says):
     work = shared_queue(tmp_path, "q" * 64, KIND, None, lambda: False)
-    work.map_chunks(2, 1, lambda rows: 0.5)
+    work.map_chunks(2, 1, lambda rows: 0.5, found)
     path = work.folder / "0-1.json"
     path.write_text(spoil(path.read_text()))
     again = shared_queue(tmp_path, "q" * 64, KIND, None, lambda: False)
-    with pytest.raises(ValueError, match=r"0-1\.json was changed .* remove it and run again"):
-        again.map_chunks(2, 1, lambda rows: 0.5)
+    with pytest.raises(ValueError, match=rf"0-1\.json.*{says}.*remove it and run again"):
+        again.map_chunks(2, 1, lambda rows: 0.5, found)
+
+
+def sealed(path, **changed):
+    """Another content under a hash that is right, as another version may write it."""
+    body = json.dumps(json.loads(json.loads(path.read_text())["chunk"]) | changed)
+    path.write_text(json.dumps({"sha256": sha256(body), "chunk": body}))
+
+
+def refusing(stored, span):
+    if stored != 0.5:
+        raise ValueError("it is not one half")
+    return stored
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"found": 0.6}, "it is not one half"),
+        ({"question": "other"}, "it is of another question"),
+        ({"rows": [1, 3]}, "it is of another question"),
+        ({"rows": None}, "expected 'array', got 'null' - at 'rows'"),
+        ({"seconds": "x"}, "expected 'float', got 'str' - at 'seconds'"),
+    ],
+)
+def test_a_chunk_of_other_contents_is_refused(tmp_path, changed, says):
+    work = shared_queue(tmp_path, "q" * 64, KIND, None, lambda: False)
+    work.map_chunks(2, 1, lambda rows: 0.5, refusing)
+    sealed(work.folder / "0-1.json", **changed)
+    again = shared_queue(tmp_path, "q" * 64, KIND, None, lambda: False)
+    with pytest.raises(ValueError, match=r"0-1\.json does not fit this evaluation .* remove it") as error:
+        again.map_chunks(2, 1, lambda rows: 0.5, refusing)
+    assert says in str(error.value)
 
 
 def test_chunks_cover_every_item_once():

@@ -23,6 +23,10 @@ class Killed(BaseException):
     """Ends a worker; its locks are released as the operating system releases those of a killed process."""
 
 
+def stored(found: int, span: range) -> int:
+    return found
+
+
 class Worker(threading.Thread):
     """A simulated process that computes chunks and stops before every claim and every computation until `step`."""
 
@@ -37,7 +41,7 @@ class Worker(threading.Thread):
     def run(self) -> None:
         try:
             self.pause()
-            self.found = self.queue.map_chunks(COUNT, SIZE, self.find)
+            self.found = self.queue.map_chunks(COUNT, SIZE, self.find, stored)
         except (Busy, Killed):
             pass
         finally:
@@ -95,5 +99,6 @@ def test_no_schedule_loses_or_doubles_a_chunk(schedule):
         left = set(range(0, COUNT, SIZE)) - set(computed)
         assert set(computed.values()) <= {1}, "a stored chunk was computed again"
         last = shared_queue(Path(name), "q" * 64, KIND, None, lambda: False)
-        assert last.map_chunks(COUNT, SIZE, lambda span: (left.remove(span.start), sum(span))[1]) == EXPECTED
+        found = last.map_chunks(COUNT, SIZE, lambda span: (left.remove(span.start), sum(span))[1], stored)
+        assert found == EXPECTED
         assert not left, "a chunk was lost"

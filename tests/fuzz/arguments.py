@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fuzz.machine import Case, main_of
+from fuzz.worlds import toy_pins
 
 from repro.core import parts, registry
 from repro.core.cli import Parser
@@ -267,7 +268,7 @@ def _environment() -> Iterator[Case]:
         for value in ("", "x", "-1", "1.5", "99999999999999999999", "/dev/null"):
             for argv in (
                 ("repro.sample", *COMMANDS["repro.sample"]),
-                ("repro.recipes.mdlm", "--scale", "nano", "--steps", "1", "--out", "run", *_small()),
+                ("repro.recipes.mdlm", "--scale", "nano", "--steps", "1", "--out", "run", *toy_pins()),
             ):
                 yield Case(
                     "environment",
@@ -279,12 +280,6 @@ def _environment() -> Iterator[Case]:
                     valid=True,
                     writes=("run*", "*"),
                 )
-
-
-def _small() -> tuple[str, ...]:
-    from helpers.toy import overrides
-
-    return tuple(word for pin in overrides("mdlm") for word in ("--set", pin))
 
 
 def _python() -> Iterator[Case]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,4 +58,32 @@ def read(argv: Sequence[str]) -> int:
     elif kind == "group":
         suites.SUITES = path.parent
         suite_group.read_suite_group(path.stem)
+    return 0
+
+
+def launch(argv: Sequence[str]) -> int:
+    """Read a launch file as `accelerate launch` does, and print the engine that its variables request."""
+    from accelerate import FullyShardedDataParallelPlugin
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils import launch as launchers
+
+    from repro.core.reading import foreign
+    from repro.training.engines.launcher import requested_engine
+
+    parser = launch_command_parser()
+    with foreign(Path(argv[0]), "launch file of accelerate"):
+        given = ["--config_file", argv[0], "-m", "repro.recipes.mdlm"]
+        args = _validate_launch_command(parser.parse_args(given))[0]
+        args.deepspeed_fields_from_accelerate_config = []
+        several = args.multi_gpu or args.use_fsdp
+        if args.use_deepspeed:
+            found = launchers.prepare_deepspeed_cmd_env(args)[1]
+        elif several:
+            found = launchers.prepare_multi_gpu_env(args)
+        else:
+            found = launchers.prepare_simple_launcher_cmd_env(args)[1]
+    os.environ.update(found)
+    os.environ["WORLD_SIZE"] = "8" if several or args.use_deepspeed else "1"
+    engine = requested_engine().__name__
+    print(engine, FullyShardedDataParallelPlugin().reshard_after_forward if engine == "Fsdp2" else "")
     return 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fuzz import arguments, files
+from fuzz import arguments, code, files, gguf_files, judges, stored
 from fuzz.machine import Case, Outcome, execute, fault
 
 MODULES = (
@@ -60,8 +61,8 @@ def preload() -> None:
 
 MOST = 150
 """Cases of an area; of more, those whose names have the smallest digests."""
-SLOW = {"task YAML": 90, "environment": 60, "corpora": 40}
-"""Area -> the same, of areas whose cases take a second and more."""
+SLOW = {"task YAML": 90, "environment": 60, "corpora": 40, "GGUF": 400}
+"""Area -> the same, of areas whose cases take a second and more, and of one with many settings."""
 FEW = {
     "task YAML": 5,
     "judge folder": 5,
@@ -78,7 +79,8 @@ SHARE = 14
 def cases(worlds: Path, most: int = MOST) -> list[Case]:
     """The cases in a fixed order, at most `most` of an area; `worlds`: folder written by `fuzz.worlds.build`."""
     areas: dict[str, list[Case]] = {}
-    for case in (*files.cases(worlds), *arguments.cases()):
+    made = (module.cases(worlds) for module in (files, gguf_files, stored, judges, code))
+    for case in (*itertools.chain(*made), *arguments.cases()):
         areas.setdefault(case.area, []).append(case)
     return [c for name, area in areas.items() for c in sorted(area, key=_digest)[: SLOW.get(name, most)]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 from fuzz import mutations, worlds
 from fuzz.machine import Case
 from fuzz.mutations import Spoil
+from fuzz.spoilt import fields, from_json, whole
 
 SAMPLE = ("repro.sample", "--ckpt", "weights", "--gen-length", "4", "--n", "1")
 INSPECT = ("repro.checkpoint", "inspect", "weights")
@@ -27,100 +27,31 @@ def cases(out: Path) -> Iterator[Case]:
         yield from make(out)
 
 
-def _whole(area: str, world: str, file: str, argv: tuple[str, ...], **more: Any) -> Iterator[Case]:
-    """Cases that spoil the text, the bytes or the kind of one file."""
-    named = (Path(file).name, *more.pop("also", ()))
-    for what, spoil in (*mutations.kinds(file), *mutations.texts(file)):
-        yield Case(area, f"{file}: {what}", world, argv, named, spoil, **more)
-
-
-def _fields(
-    area: str,
-    world: str,
-    file: str,
-    data: Any,
-    argv: tuple[str, ...],
-    write: Callable[[str, Any], Spoil],
-    **more: Any,
-) -> Iterator[Case]:
-    """Cases that replace or remove each value in a file, whose content is `data`; the message names file or field."""
-    also, valid = more.pop("also", ()), more.pop("valid", False)
-    for what, place, changed in mutations.values(data):
-        fields = tuple(str(step) for step in place if isinstance(step, str))[-1:]
-        value = mutations.VALUES.get(re.split("[= ]", what)[-1])
-        fields += (value,) if isinstance(value, str) and value else ()
-        right = valid or _right(fields[0] if fields else "", re.split("[= ]", what)[-1])
-        yield Case(
-            area,
-            f"{file}: {what}",
-            world,
-            argv,
-            (Path(file).name, *fields, *also),
-            write(file, changed),
-            valid=right,
-            **more,
-        )
-
-
-def _json(area: str, out: Path, world: str, file: str, argv: tuple[str, ...], **more: Any) -> Iterator[Case]:
-    data = json.loads((out / world / file).read_text("utf-8"))
-    yield from _whole(area, world, file, argv, **more)
-    yield from _fields(area, world, file, data, argv, mutations.write_json, **more)
-    if isinstance(data, dict):
-        named = (Path(file).name, *more.pop("also", ()))
-        for what, spoil in mutations.doubled(file):
-            yield Case(area, f"{file}: {what}", world, argv, named, spoil, **more)
-
-
-RIGHT = (
-    (r"ids", r"list"),  # an empty sample is left out, with its count
-    (r"seed|step|pad_token_id|bos_token_id|eos_token_id|doc_id", r"0|1e9"),
-    (r".*_eps|.*epsilon|rope_theta|.*rope_theta|dropout", r"1\.5|1e9|1e30|0"),
-    (r"max_position_embeddings|max_sequence_length|model_length|n_positions", r"1e9"),
-    (r"logits_within|nll_within", r"0|1\.5|1e9|1e30"),
-    (r"ids", r"0|1e9|missing"),
-    (r"acc", r"-1|0|1\.5|1e9|1e30|true"),
-    (r"bos_token|eos_token", r"missing|null"),
-    (r"bos_token", r"empty"),  # what a template writes is then empty
-    (r"metric_list", r"null"),  # lm-eval's own metrics of the output type
-    (r"rms_norm_eps", r"missing"),  # transformers leaves out defaults
-    (r"chat_template", r"text|up"),
-    (r"text", r"text|up|empty"),  # a sample with too few ids is left out, with its count
-    (r"task|doc_to_text|target_delimiter|version|doc_to_target", r".*"),
-    (r"of|recorded|defect|says|name|source|claim|statistic|oracle|space|kind", r".*"),
-)
-"""(setting, names of `mutations.VALUES`) of other values that are right too."""
-
-
-def _right(field: str, value: str) -> bool:
-    return any(re.fullmatch(name, field) and re.fullmatch(values, value) for name, values in RIGHT)
-
-
 # --- released weights ----------------------------------------------------------------------------------------------
 def _releases(out: Path) -> Iterator[Case]:
     for name in worlds.RELEASES:
         area = "config.json"
-        yield from _json(area, out, name, "weights/config.json", SAMPLE)
+        yield from from_json(area, out, name, "weights/config.json", SAMPLE)
     for name in ("llada", "llama"):
         for file in ("tokenizer_config.json", "generation_config.json"):
             chat = (*SAMPLE, "--prompt", "hello", "--chat-template", "own")
-            yield from _json(file, out, name, f"weights/{file}", chat)
+            yield from from_json(file, out, name, f"weights/{file}", chat)
     yield from _tokenizers(out)
 
 
 def _tokenizers(out: Path) -> Iterator[Case]:
     file, argv = "weights/tokenizer.json", (*SAMPLE, "--prompt", "hello")
-    yield from _whole("tokenizer.json", "llada", file, argv)
+    yield from whole("tokenizer.json", "llada", file, argv)
     data = json.loads((out / "llada" / file).read_text("utf-8"))
     for world in ("llada", "llama"):
-        yield from _fields("tokenizer.json", world, file, data, argv, mutations.write_json)
+        yield from fields("tokenizer.json", world, file, data, argv, mutations.write_json)
 
 
 def _shards(out: Path) -> Iterator[Case]:
     area, file = "safetensors", "weights/model.safetensors"
     for argv in (SAMPLE, INSPECT):
-        yield from _whole(area, "duo", file, argv)
-        yield from _json("shard index", out, "llada", "weights/model.safetensors.index.json", argv)
+        yield from whole(area, "duo", file, argv)
+        yield from from_json("shard index", out, "llada", "weights/model.safetensors.index.json", argv)
     head, _ = worlds.header(out / "duo" / file)
     names = [name for name in head if name != "__metadata__"]
 
@@ -269,22 +200,22 @@ def _runs(out: Path) -> Iterator[Case]:
     show = ("repro.checkpoint", "show", "run")
     sample = ("repro.sample", "--ckpt", "run", "--n", "1")
     resume = ("repro.recipes.mdlm", "--scale", "nano", "--resume", "--out", "run")
-    yield from _json("state.json", out, "mdlm_run", state, show)
-    yield from _json("state.json", out, "ar_run", state, sample)
+    yield from from_json("state.json", out, "mdlm_run", state, show)
+    yield from from_json("state.json", out, "ar_run", state, sample)
     for file in ("model.safetensors", "ema.safetensors"):
-        yield from _whole(
+        yield from whole(
             "checkpoint tensors",
             "mdlm_run",
             f"{STEP}/{file}",
             (*sample, "--weights", "raw" if "model" in file else "ema"),
         )
     for file in ("model.safetensors", "optimizer.safetensors"):
-        yield from _whole(
+        yield from whole(
             "checkpoint tensors", "mdlm_run", f"{STEP}/{file}", ("repro.checkpoint", "diff", "run", "run")
         )
-    pins = _toy_pins()
-    yield from _whole("resume", "mdlm_run", state, (*resume, *pins, "--steps", "1"))
-    yield from _whole(
+    pins = worlds.toy_pins()
+    yield from whole("resume", "mdlm_run", state, (*resume, *pins, "--steps", "1"))
+    yield from whole(
         "resume",
         "mdlm_run",
         "run/metrics.jsonl",
@@ -292,12 +223,6 @@ def _runs(out: Path) -> Iterator[Case]:
         valid=False,
         writes=("run/*",),
     )
-
-
-def _toy_pins() -> list[str]:
-    from helpers.toy import overrides
-
-    return [word for pin in overrides("mdlm") for word in ("--set", pin)]
 
 
 def _records(out: Path) -> Iterator[Case]:
@@ -311,7 +236,7 @@ def _records(out: Path) -> Iterator[Case]:
     }
     first = json.loads((out / "records" / name).read_text("utf-8").splitlines()[0])
     for command, argv in commands.items():
-        for case in _whole(
+        for case in whole(
             "records", "records", name, argv, also=("ar@nano.text/", "evaluation"), writes=("tables*",)
         ):
             absent = command == "publish" and case.what.endswith(": missing")  # the other files are published
@@ -320,7 +245,7 @@ def _records(out: Path) -> Iterator[Case]:
     def write(file: str, data: Any) -> Spoil:
         return lambda folder: (folder / file).write_text(json.dumps(data) + "\n", "utf-8")
 
-    yield from _fields("records", "records", name, first, commands["check"], write)
+    yield from fields("records", "records", name, first, commands["check"], write)
 
 
 def _resealed(out: Path) -> Iterator[Case]:
@@ -359,7 +284,7 @@ def _resealed(out: Path) -> Iterator[Case]:
 
 def _items(out: Path) -> Iterator[Case]:
     argv = ("repro.results", "flips", "a.jsonl", "b.jsonl")
-    yield from _whole("items", "records", "a.jsonl", argv, also=("document", "metric"))
+    yield from whole("items", "records", "a.jsonl", argv, also=("document", "metric"))
     first = json.loads((out / "records" / "a.jsonl").read_text("utf-8").splitlines()[0])
 
     def write(file: str, data: Any) -> Spoil:
@@ -369,13 +294,13 @@ def _items(out: Path) -> Iterator[Case]:
 
         return spoil
 
-    yield from _fields("items", "records", "a.jsonl", first, argv, write, also=("document", "metric"))
+    yield from fields("items", "records", "a.jsonl", first, argv, write, also=("document", "metric"))
 
 
 def _certificates(out: Path) -> Iterator[Case]:
     argv = ("repro.report", "--raw", "raw", "--out", "tables", "--certificates", "certificates")
     for file in ("certificates/ancestral.json", "certificates/controls.json"):
-        yield from _json("certificates", out, "certificates", file, argv, writes=("tables*",))
+        yield from from_json("certificates", out, "certificates", file, argv, writes=("tables*",))
 
 
 def _judged(out: Path) -> Iterator[Case]:
@@ -390,11 +315,9 @@ def _judged(out: Path) -> Iterator[Case]:
         "--out",
         "out",
     )
-    yield from _whole("samples", "judge", "samples.jsonl", argv, writes=("out*",))
-    yield from _whole("samples", "judge", "ids.jsonl", (*argv[:2], "ids.jsonl", *argv[3:]), writes=("out*",))
-    yield from _whole(
-        "samples", "judge", "real.jsonl", (*argv, "--reference", "real.jsonl"), writes=("out*",)
-    )
+    yield from whole("samples", "judge", "samples.jsonl", argv, writes=("out*",))
+    yield from whole("samples", "judge", "ids.jsonl", (*argv[:2], "ids.jsonl", *argv[3:]), writes=("out*",))
+    yield from whole("samples", "judge", "real.jsonl", (*argv, "--reference", "real.jsonl"), writes=("out*",))
 
     def write(file: str, data: Any) -> Spoil:
         def spoil(folder: Path) -> None:
@@ -404,17 +327,17 @@ def _judged(out: Path) -> Iterator[Case]:
         return spoil
 
     for file, row in (("samples.jsonl", {"text": "a b c d e f"}), ("ids.jsonl", {"ids": [1, 2, 3, 4, 5]})):
-        yield from _fields(
+        yield from fields(
             "samples", "judge", file, row, (*argv[:2], file, *argv[3:]), write, writes=("out*",)
         )
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        yield from _whole("judge folder", "judge", f"judge/{file}", argv, also=("judge",), writes=("out*",))
+        yield from whole("judge folder", "judge", f"judge/{file}", argv, also=("judge",), writes=("out*",))
     config = json.loads((out / "judge" / "judge" / "config.json").read_text("utf-8"))
     more = {"also": ("/judge is",), "writes": ("out*",)}
-    yield from _fields(
+    yield from fields(
         "judge folder", "judge", "judge/config.json", config, argv, mutations.write_json, **more
     )
-    yield from _whole(
+    yield from whole(
         "judge folder", "judge", "judge/model.safetensors", argv, also=("judge",), writes=("out*",)
     )
 
@@ -426,8 +349,8 @@ def _tasks(out: Path) -> Iterator[Case]:
     import yaml
 
     more = {"writes": ("run/*",), "also": ("capitals",)}
-    yield from _whole("task YAML", "text", "task.yaml", TASK, **more)
-    yield from _whole(
+    yield from whole("task YAML", "text", "task.yaml", TASK, **more)
+    yield from whole(
         "task YAML", "text", "rows.jsonl", TASK, writes=("run/*",), also=("task.yaml", "capitals")
     )
 
@@ -435,22 +358,21 @@ def _tasks(out: Path) -> Iterator[Case]:
         return lambda folder: (folder / file).write_text(yaml.safe_dump(data), "utf-8")
 
     data = yaml.safe_load(worlds.TASK)
-    yield from _fields("task YAML", "text", "task.yaml", data, TASK, write, writes=("run/*",))
+    yield from fields("task YAML", "text", "task.yaml", data, TASK, write, writes=("run/*",))
 
 
 def _corpora(out: Path) -> Iterator[Case]:
     for file in ("corpus.txt", "corpus.jsonl"):
         argv = ("repro.evals", "--ckpt", "run", "--corpus", file, "--limit", "1")
-        for case in _whole("corpora", "text", file, argv, writes=("run/*",)):
-            yield replace(
-                case, valid=case.what in {"corpus.txt: deep lists", "corpus.txt: YAML bomb"}
-            )  # text
+        for case in whole("corpora", "text", file, argv, writes=("run/*",)):
+            text = case.what in {"corpus.txt: deep lists", "corpus.txt: YAML bomb"}
+            yield replace(case, valid=text)
 
 
 def _pickles(out: Path) -> Iterator[Case]:
     argv = ("repro.checkpoint", "convert", "pickled/last.ckpt", "--out", "out")
     for command in (argv, (*argv, "--weights", "ema")):
-        yield from _whole("pickles", "pickled", "pickled/last.ckpt", command, writes=("out*",))
+        yield from whole("pickles", "pickled", "pickled/last.ckpt", command, writes=("out*",))
     size = (out / "pickled" / "pickled" / "last.ckpt").stat().st_size
     for share in range(60):
         at = (size * share // 60) | 1
@@ -468,12 +390,12 @@ def _pickles(out: Path) -> Iterator[Case]:
 
 def _parity(out: Path) -> Iterator[Case]:
     argv = ("repro.checkpoint", "parity", "weights", "--fixture", "fixture")
-    yield from _json("parity fixture", out, "parity", "fixture/fixture.json", argv, also=("fixture",))
-    yield from _whole("parity fixture", "parity", "fixture/fixture.safetensors", argv, also=("fixture",))
+    yield from from_json("parity fixture", out, "parity", "fixture/fixture.json", argv, also=("fixture",))
+    yield from whole("parity fixture", "parity", "fixture/fixture.safetensors", argv, also=("fixture",))
 
 
 def _toml(out: Path) -> Iterator[Case]:
-    yield from _whole(
+    yield from whole(
         "TOML", "published", "published.toml", ("repro.verify", "raw", "--published", "published.toml")
     )
     for kind, file in (
@@ -485,7 +407,7 @@ def _toml(out: Path) -> Iterator[Case]:
         *(("suite", "nano.toml"), ("group", "silver.toml")),
     ):
         argv = ("python:read", kind, file)
-        yield from _whole("TOML", "published", file, argv, also=(Path(file).stem,))
+        yield from whole("TOML", "published", file, argv, also=(Path(file).stem,))
         data = tomllib.loads((out / "published" / file).read_text("utf-8"))
         cut = {key: value[:1] if isinstance(value, list) else value for key, value in data.items()}
         for what, place, changed in mutations.values(cut):

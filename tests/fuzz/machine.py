@@ -43,7 +43,8 @@ class Case:
     """`area`: its row in the table of counts; `world`: folder that is copied, or "" for an empty one; `spoil`: changes
     the copy, which is the working directory; `argv`: program (a module with `main`) and its arguments; `named`: texts
     of which the message must contain one; `valid`: whether a success is a documented one; `writes`: patterns of the
-    files that the command may write where it succeeds."""
+    files that the command may write where it succeeds; `keeps`: patterns of those that it may
+    not even touch where it fails."""
 
     area: str
     what: str
@@ -53,6 +54,7 @@ class Case:
     spoil: Callable[[Path], None] = lambda folder: None
     valid: bool = False
     writes: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,12 +100,23 @@ def execute(case: Case, worlds: Path, scratch: Path) -> Outcome:
     code = _awaited(child)
     seconds = time.monotonic() - began
     out, err = (log.read_text("utf-8", "replace") for log in logs)
-    after = snapshot(folder)
+    changed = _changed(case, code, before, snapshot(folder))
+    _remove(folder)
+    return Outcome(code, out, err, changed, seconds)
+
+
+def _changed(
+    case: Case, code: int | None, before: Mapping[str, str], after: Mapping[str, str]
+) -> tuple[str, ...]:
+    """What a command must not have touched and did, by its exit code and the snapshots before and after."""
     touched = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     allowed = (*CACHES, *(case.writes if code in (0, 1) else ()))
-    changed = sorted(n for n in touched if not any(fnmatch.fnmatch(n, each) for each in allowed))
-    _remove(folder)
-    return Outcome(code, out, err, tuple(changed), seconds)
+
+    def one(name: str, patterns: Sequence[str]) -> bool:
+        return any(fnmatch.fnmatch(name, each) for each in patterns)
+
+    kept = () if code in (0, 1) else case.keeps
+    return tuple(sorted(name for name in touched if one(name, kept) or not one(name, allowed)))
 
 
 def execute_alone(case: Case, worlds: Path, scratch: Path, *flags: str) -> Outcome:
@@ -128,13 +141,10 @@ def execute_alone(case: Case, worlds: Path, scratch: Path, *flags: str) -> Outco
         code, out, err = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired as hang:
         code, out, err = None, hang.stdout or b"", hang.stderr or b""
-    after = snapshot(folder)
-    touched = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
-    allowed = (*CACHES, *(case.writes if code in (0, 1) else ()))
-    changed = [n for n in touched if not any(fnmatch.fnmatch(n, each) for each in allowed)]
+    changed = _changed(case, code, before, snapshot(folder))
     _remove(folder)
     texts = out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
-    return Outcome(code, *texts, tuple(changed), time.monotonic() - began)
+    return Outcome(code, *texts, changed, time.monotonic() - began)
 
 
 def fault(case: Case, outcome: Outcome, plain: str | None) -> str | None:

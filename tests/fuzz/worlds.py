@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
-from helpers import lm_worlds, released, tiny_tokenizer
-from helpers.toy import toy
+from helpers import gguf_files, lm_worlds, released, tiny_tokenizer
+from helpers.toy import overrides, toy
 
 from repro.core.files import ROOT
 
@@ -139,8 +142,9 @@ def _text(folder: Path) -> None:
     (folder / "task.yaml").write_text(TASK, "utf-8")
     rows = [{"start": "the ", "choices": ["end", "law"], "answer": i % 2} for i in range(2)]
     _lines(folder / "rows.jsonl", rows)
-    (folder / "corpus.txt").write_text("the people of the states\n\nthe law of the land\n", "utf-8")
-    _lines(folder / "corpus.jsonl", [{"text": "the people"}, {"text": "of the states"}])
+    documents = [8 * "the people of the states ", 8 * "the law of the land "]
+    (folder / "corpus.txt").write_text("\n\n".join(documents) + "\n", "utf-8")
+    _lines(folder / "corpus.jsonl", [{"text": text} for text in documents])
 
 
 def _text_run(folder: Path) -> None:
@@ -176,6 +180,76 @@ def _functions(folder: Path) -> None:
         shutil.copy(ROOT / "examples" / "certify" / name, folder)
 
 
+def _gguf(kind: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        tokenizer = folder.parent / "tokenizer" / "tokenizer.json"
+        made = gguf_files.folder_of(kind, folder / "made", tokenizer)
+        gguf_files.write(kind, made, folder / "tiny.gguf")
+        shutil.rmtree(made)
+        words = [" ".join(lm_worlds.words(i, 12)) for i in range(4)]
+        _lines(folder / "samples.jsonl", [{"text": text} for text in words])
+
+    return make
+
+
+ASKED: dict[str, tuple[str, ...]] = {
+    "chunks": (
+        *("repro.evals", "--ckpt", "oracle:mdlm@nano", "--tasks", "law", "--samplers", "ancestral"),
+        *("--samples", "20", "--tokens-per-step", "all", "--out", "out"),
+    ),
+    "bound_chunks": (
+        *("repro.evals", "--ckpt", "run", "--corpus", "corpus.txt", "--limit", "1", "--out", "out"),
+    ),
+    "task_chunks": (
+        *("repro.evals", "--ckpt", "run", "--tasks", "task.yaml", "--limit", "1", "--out", "out"),
+    ),
+}
+"""World -> the command that was ended in it when all its chunks were stored, and the record not yet."""
+
+
+def _interrupted(name: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        from repro.evals import runner
+        from repro.evals.__main__ import main
+
+        if name != "chunks":
+            _text(folder)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.chdir(folder),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            patch.setattr(runner.SharedQueue, "finish", lambda queue: None)
+            main(ASKED[name][1:])
+        for path in (folder / "out" / "raw").iterdir():
+            path.unlink()
+
+    return make
+
+
+def toy_pins() -> tuple[str, ...]:
+    """Arguments that make a recipe a toy."""
+    return tuple(word for pin in overrides("mdlm") for word in ("--set", pin))
+
+
+def prepared_folder(folder: Path) -> Path:
+    """The folder of the prepared corpus below the world `folder`."""
+    return next((folder / "runs" / "data").glob("*/meta.json")).parent
+
+
+def _corpus(folder: Path) -> None:
+    from repro.data.corpus import prepared
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPRO_RUNS", str(folder / "runs"))
+        prepared(toy("mdlm").data)
+
+
+def _launch(folder: Path) -> None:
+    for path in (ROOT / "recipes" / "launch").glob("*.yaml"):
+        shutil.copy(path, folder)
+
+
 OTHERS: dict[str, Callable[[Path], None]] = {
     "mdlm_run": _run("mdlm"),
     "ar_run": _run("ar"),
@@ -187,6 +261,13 @@ OTHERS: dict[str, Callable[[Path], None]] = {
     "parity": _parity,
     "published": _published,
     "functions": _functions,
+    "gguf": _gguf("llama"),
+    "gguf_llada": _gguf("llada"),
+    "chunks": _interrupted("chunks"),
+    "bound_chunks": _interrupted("bound_chunks"),
+    "task_chunks": _interrupted("task_chunks"),
+    "corpus": _corpus,
+    "launch": _launch,
 }
 
 

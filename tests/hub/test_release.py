@@ -345,6 +345,17 @@ def test_half_precision_is_read_as_float32(tmp_path, tokenizer):
     assert open_release(folder).digest() != open_release(other).digest()
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path, tokenizer):
+    """A network of such weights would write texts as any other."""
+    _, weights = llada(tmp_path / "a", tokenizer)
+    for number, value in enumerate((float("nan"), float("inf"), -float("inf"))):
+        name = "model.transformer.blocks.1.q_proj.weight"
+        weights[name][3, 4] = value
+        folder = written(tmp_path / str(number), tokenizer, LLADA, weights)
+        with pytest.raises(ValueError, match=rf"{name}' holds NaN or infinite weights; copy it again"):
+            network(open_release(folder))
+
+
 def test_weights_in_bfloat16(tmp_path, tokenizer, capsys):
     """Logits within a tenth of their deviation, and the record says so; our own checkpoints stay in float32."""
     folder, weights = llada(tmp_path / "a", tokenizer)
@@ -503,6 +514,15 @@ def halve(weights, folder):
     path.write_bytes(path.read_bytes()[:1000])
 
 
+def merge_ids(weights, folder):
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text("utf-8"))
+    vocabulary = data["model"]["vocab"]
+    one, other = list(vocabulary)[50:52]
+    vocabulary[one] = vocabulary[other]
+    path.write_text(json.dumps(data), "utf-8")
+
+
 def sizeless(weights, folder):
     config = {key: value for key, value in LLADA.items() if key not in ("vocab_size", "embedding_size")}
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
@@ -555,6 +575,7 @@ def lacking(weights, folder):
         (pickle, "pytorch_model.bin is a pickle; only safetensors are read"),
         (strip, "tokenizer.json: No such file or directory; give an existing file"),
         (halve, "tokenizer.json: not sound JSON"),
+        (merge_ids, "tokenizer.json has the id .* for .* and for "),
         (sizeless, "config.json lacks 'vocab_size'"),
         (break_config, "config.json: not sound JSON"),
         (other_kind, "no layout for model_type 'lama'; nearest is 'llama'.*its line in LAYOUTS"),

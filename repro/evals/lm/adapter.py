@@ -24,6 +24,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from repro.core import parts
+from repro.core.reading import convert
 from repro.evals.decoding import decoded
 from repro.evals.likelihood.batched import BatchedDenoiser
 from repro.evals.likelihood.likelihood import Estimator, Likelihood, LikelihoodRequest
@@ -126,8 +127,9 @@ class Adapter(LM):
             len(order),
             REQUESTS,
             lambda some: [astuple(found) for found in find([requests[order[i]] for i in some])],
+            _read,
         )
-        found = [Likelihood(*each) for chunk in chunks for each in chunk]
+        found = [likelihood for chunk in chunks for likelihood in chunk]
         return [answer for _, answer in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
 
     def _likelihoods(self, requests: list[LikelihoodRequest]) -> list[Likelihood]:
@@ -262,6 +264,15 @@ class Adapter(LM):
                     "the chat template has a single user turn: turn fewshot_as_multiturn off and leave out gen_prefix"
                 )
         return "\n\n".join(message["content"] for message in chat_history)
+
+
+def _read(data: Any, rows: range) -> list[Likelihood]:
+    """The likelihoods of a chunk of requests; ValueError for another number of them, or another form."""
+    kind = list[tuple[float, float | None, float | None, int, bool | None]]
+    found = convert(data, kind, "the likelihoods", "compute them again")
+    if len(found) != len(rows):
+        raise ValueError(f"{len(found)} likelihoods are stored for {len(rows)} requests")
+    return [Likelihood(*each) for each in found]
 
 
 def _row_names(requests: Sequence[Instance]) -> list[int]:

@@ -26,6 +26,7 @@ import numpy as np
 
 from repro.core import parts, rng
 from repro.core.parts import part
+from repro.core.stats import perplexity
 from repro.data.corpus import Data, Rows, Vocabulary
 from repro.data.counted import Counted
 from repro.data.documents import Documents
@@ -128,7 +129,7 @@ class Perplexity(Task):
             return value, error
 
         value, error = measure("nll", bound.nll, bound.tokens)
-        metrics[f"ppl{suffix}"] = (math.exp(value), math.exp(value) * error, count)
+        metrics[f"ppl{suffix}"] = (perplexity(value), perplexity(value) * error, count)
         for name, units in zip(("bits_per_byte", "bits_per_word"), packed.weights, strict=True):
             if units.any():
                 measure(name, bits, units)

@@ -12,6 +12,8 @@ import numpy as np
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
+from repro.core.reading import convert
+from repro.core.stats import perplexity
 from repro.data.corpus import Rows, prepared
 from repro.data.language import Language
 from repro.evals.task import Answer, Ask, Task
@@ -61,9 +63,15 @@ def shared_bound(
             network, process, vocabulary, rows, part, passes=passes, seed=seed, batch=batch, form=form
         ).tolist()
 
-    chunks = work.map_chunks(len(rows), rows_per_chunk(rows.ids.shape[1]), nll)
+    def read(found: Any, chunk: range) -> np.ndarray:
+        values = convert(found, list[list[float]], "the bounds of rows", "compute them again")
+        if not values or any(len(each) != len(chunk) for each in values):
+            raise ValueError(f"the bounds are not those of {len(chunk)} rows")
+        return np.array(values)
+
+    chunks = work.map_chunks(len(rows), rows_per_chunk(rows.ids.shape[1]), nll, read)
     work.join()
-    return bound_of(rows, np.concatenate([np.array(chunk) for chunk in chunks], axis=1))
+    return bound_of(rows, np.concatenate(chunks, axis=1))
 
 
 @part
@@ -103,7 +111,7 @@ class HeldoutBound(Task):
         error = bound.error if math.isfinite(bound.error) else None  # rows of a single document
         metrics: dict[str, tuple[float, float | None, int]] = {
             f"nll{suffix}": (bound.value, error, count),
-            f"ppl{suffix}": (math.exp(bound.value), error and math.exp(bound.value) * error, count),
+            f"ppl{suffix}": (perplexity(bound.value), error and perplexity(bound.value) * error, count),
         }
         if isinstance(data, Language):
             exact = -data.hmm().log_likelihood(torch.from_numpy(rows.ids.astype(np.int64))).numpy()

@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
+from repro.core.reading import convert
 from repro.data.corpus import prepared
 from repro.evals.decoding import cut
 from repro.evals.task import Answer, Ask, Task, mean_metric
@@ -76,12 +78,8 @@ class CacheError(Task):
             found = [self._decoded(model, prompts[r.start : r.stop], length, cache) for r in rows]
             return {name: [value for each in found for value in each[name]] for name in found[0]}
 
-        decoded = work.map_chunks(len(caches), 1, of_cache)
+        found = work.map_chunks(len(caches), 1, of_cache, lambda data, _: _read(data, len(prompts), length))
         work.join()
-        found = [
-            {name: torch.tensor(values, dtype=torch.float64) for name, values in each.items()}
-            for each in decoded
-        ]
         whole, metrics = found[0], {}
         for (name, _), each in zip(caches[1:], found[1:], strict=True):
             metrics[f"{name}_kl"] = mean_metric(each["kl"])
@@ -131,6 +129,23 @@ class CacheError(Task):
             "kl": (sums / places.clamp_min(1)).tolist(),
             "tokens": frame.cost.token_forwards.double().tolist(),
         }
+
+
+class _Stored(Struct):
+    """Results of decoding with a cache, in a chunk."""
+
+    ids: list[list[float]]
+    kl: list[float]
+    tokens: list[float]
+
+
+def _read(data: Any, rows: int, length: int) -> dict[str, Tensor]:
+    """The results in a chunk, float64; ValueError unless they are those of `rows` rows of `length` ids."""
+    found = convert(data, _Stored, "the results", "compute them again")
+    sizes = {len(found.ids), len(found.kl), len(found.tokens)}
+    if sizes != {rows} or {len(row) for row in found.ids} != {length}:
+        raise ValueError(f"the results are not those of {rows} rows of {length} ids")
+    return {name: torch.tensor(getattr(found, name), dtype=torch.float64) for name in ("ids", "kl", "tokens")}
 
 
 def divergence(logits: Tensor, other: Tensor) -> Tensor:

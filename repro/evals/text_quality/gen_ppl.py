@@ -25,6 +25,8 @@ import numpy as np
 from repro.core import parts
 from repro.core.errors import nearest
 from repro.core.parts import Part, part
+from repro.core.reading import convert
+from repro.core.stats import perplexity
 from repro.evals.text_quality.samples import Ids, Metric
 from repro.evals.work_queue import SERIAL, WorkQueue, rows_per_chunk
 
@@ -203,7 +205,7 @@ class SampleScores:
                 "no token of the samples is scored; the scoring rule needs samples of two tokens or more"
             )
         rate = self.nll.sum() / total
-        value = math.exp(rate)
+        value = perplexity(rate)
         if count < 2:
             return value, None, count
         residual = self.nll - rate * self.tokens
@@ -222,7 +224,13 @@ def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueu
         found = _score_windows(by_row[span.start : span.stop], judge)
         return found.nll.tolist(), found.tokens.tolist()
 
-    chunks = work.map_chunks(len(by_row), rows_per_chunk(longest), score)
+    def read(found: Any, span: range) -> tuple[list[float], list[float]]:
+        values = convert(found, tuple[list[float], list[float]], "the scores", "compute them again")
+        if any(len(each) != len(span) for each in values):
+            raise ValueError(f"the scores are not those of {len(span)} samples")
+        return values
+
+    chunks = work.map_chunks(len(by_row), rows_per_chunk(longest), score, read)
     nll, tokens = (np.array([value for chunk in chunks for value in chunk[i]]) for i in (0, 1))
     return SampleScores(nll, tokens)
 

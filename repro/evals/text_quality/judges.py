@@ -30,11 +30,13 @@ from repro.core.files import file_digest, runs
 from repro.core.lazy import torch
 from repro.core.reading import foreign, open_tensors, read_json
 from repro.data.corpus import Data
+from repro.data.released import read_tokenizer
 from repro.evals.text_quality.gen_ppl import CausalLM
 from repro.evals.text_quality.mauve import State
 from repro.evals.text_quality.samples import Ids
 from repro.hub.gguf import gguf_folder
 from repro.hub.layout import check_counts
+from repro.hub.mapping import check_finite
 from repro.model import Model, load
 from repro.training.checkpoint import open_checkpoint
 
@@ -158,6 +160,8 @@ class TransformersJudge(Judge):
             if os.path.lexists(folder / name):
                 found = read_json(folder / name, dict)
                 check_counts(folder / name, found if name == "config.json" else {})
+        if (folder / "tokenizer.json").is_file():
+            read_tokenizer(folder / "tokenizer.json")
         with foreign(folder, "causal LM with its tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -169,9 +173,13 @@ class TransformersJudge(Judge):
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # `_check_account` refuses them
             )
-            loaded[0].eval()(torch.zeros(1, 2, dtype=torch.long))  # a wrong field may fail here alone
+            if tokenizer is not None:
+                tokenizer("a")  # a wrong field may fail here alone
+            loaded[0].eval()(torch.zeros(1, 2, dtype=torch.long))  # and here
         network, account = loaded
         _check_account(folder, account)
+        for name, weights in network.named_parameters():
+            check_finite(f"{folder}: {name!r}", weights.detach())
         if tokenizer is None:
             raise ValueError(f"{folder} holds no tokenizer; save it in the same folder as the network")
         self.tokenizer: PreTrainedTokenizerBase = tokenizer

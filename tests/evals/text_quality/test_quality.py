@@ -149,10 +149,11 @@ def test_a_folder_of_transformers_is_a_judge(llama):
     [
         ("missing", "has no tensor for 'model.layers.0.mlp.up_proj.weight', which would start at random"),
         ("mismatched", "stores .* in another shape than config.json says"),
+        ("damaged", "'model.layers.0.mlp.up_proj.weight' holds NaN or infinite weights; copy it again"),
         ("unexpected", "stores 'model.layers.7.extra', for which its configuration has no place"),
     ],
 )
-def test_a_judge_with_unfilled_layers_is_refused(llama, tmp_path, defect, message):
+def test_a_judge_with_unfilled_or_damaged_layers_is_refused(llama, tmp_path, defect, message):
     """transformers itself fills such layers at random and exits with 0."""
     import shutil
 
@@ -165,6 +166,8 @@ def test_a_judge_with_unfilled_layers_is_refused(llama, tmp_path, defect, messag
         del tensors[name]
     elif defect == "mismatched":
         tensors[name] = tensors[name][:8].clone()
+    elif defect == "damaged":
+        tensors[name][2, 1] = float("nan")
     else:
         tensors["model.layers.7.extra"] = torch.zeros(2)
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})

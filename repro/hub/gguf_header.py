@@ -1,0 +1,122 @@
+"""Check of a GGUF file before the package `gguf` reads it, and of where its tensors lie.
+
+The package follows every count and length that the file gives: a wrong one makes it run without end, or read the
+numbers of another tensor. The layout is that of ggml-org/ggml docs/gguf.md; as in ggml's own reader (src/gguf.cpp:
+gguf_init_from_file_impl), the tensors must follow one another without gaps.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from repro.core.errors import nearest
+from repro.core.reading import regular
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+STRING, ARRAY = 8, 9
+SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+"""Type of a value of one size -> its bytes."""
+DIMENSIONS = 4
+"""Most dimensions of a tensor (ggml-org/ggml include/ggml.h: GGML_MAX_DIMS)."""
+COPY = "copy it again"
+
+
+class _Cursor:
+    """A place in a file, which moves forward and never past the file's end."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file, self.left = path, file, path.stat().st_size
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes; ValueError where there are fewer."""
+        self._move(count)
+        return self.file.read(count)
+
+    def skip(self, count: int) -> None:
+        """Leave out `count` bytes; ValueError where there are fewer."""
+        self._move(count)
+        self.file.seek(count, 1)
+
+    def number(self, form: str) -> int:
+        """The next unsigned integer, of the format `form` of the module struct."""
+        return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))[0]
+
+    def _move(self, count: int) -> None:
+        if count > self.left:
+            raise ValueError(
+                f"{self.path} is truncated or not a GGUF file (it has no {count} bytes behind byte"
+                f" {self.file.tell()}); {COPY}"
+            )
+        self.left -= count
+
+
+def check_header(path: Path) -> None:
+    """ValueError, which names the file, if it is no GGUF file, or if a count or length in its header is wrong."""
+    with open(regular(path), "rb") as file:
+        cursor = _Cursor(path, file)
+        magic = cursor.take(min(len(MAGIC), cursor.left))
+        if magic != MAGIC:
+            raise ValueError(f"{path} is not a GGUF file (it begins with {magic!r}); {COPY}")
+        version, tensors, pairs = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
+        if version not in VERSIONS:
+            raise ValueError(
+                f"{path} has version {version} of the GGUF format; {nearest(str(version), map(str, VERSIONS))}"
+            )
+        for _ in range(pairs):
+            cursor.skip(cursor.number("Q"))
+            _skip_value(cursor, cursor.number("I"))
+        for _ in range(tensors):
+            _skip_tensor(cursor)
+
+
+def _skip_value(cursor: _Cursor, kind: int) -> None:
+    """Move behind a value of the metadata."""
+    if kind == STRING:
+        return cursor.skip(cursor.number("Q"))
+    if kind != ARRAY:
+        return cursor.skip(_size(cursor, kind))
+    inner, count = cursor.number("I"), cursor.number("Q")
+    if inner != STRING:
+        return cursor.skip(count * _size(cursor, inner))
+    for _ in range(count):
+        cursor.skip(cursor.number("Q"))
+
+
+def _size(cursor: _Cursor, kind: int) -> int:
+    if kind not in SIZES:
+        raise ValueError(
+            f"{cursor.path}: a value of type {kind} in the metadata is not supported; convert the weights again"
+        )
+    return SIZES[kind]
+
+
+def _skip_tensor(cursor: _Cursor) -> None:
+    """Move behind the description of a tensor."""
+    name = cursor.take(cursor.number("Q"))
+    count = cursor.number("I")
+    if count > DIMENSIONS:
+        raise ValueError(f"{cursor.path}: tensor {name[:100]!r} has {count} dimensions; {COPY}")
+    cursor.skip(8 * count + 4 + 8)  # dimensions, type, offset
+
+
+def check_places(path: Path, reader: GGUFReader) -> None:
+    """ValueError, which names the tensor, unless the tensors fill the file from its header to its end, each from the
+    next multiple of the alignment on."""
+    unit, size, last = int(reader.alignment), path.stat().st_size, int(reader.data_offset)
+    end = last
+    for tensor in reader.tensors:
+        if tensor.data_offset != end:
+            raise ValueError(
+                f"{path}: tensor {tensor.name[:100]!r} begins at byte {tensor.data_offset}, the one before it ends at"
+                f" {end}; {COPY}"
+            )
+        last = end + int(tensor.n_bytes)
+        end = -(-last // unit) * unit
+    if size not in (last, end):  # without the padding of the last tensor, or with it
+        raise ValueError(f"{path} has {size} bytes, its tensors end at {end}; {COPY}")
