@@ -33,4 +33,4 @@ def test_bibtex():
         assert re.fullmatch(r"\d{4}\.\d{4,5}", number)
         text = each.bibtex(number)
         assert text.startswith("@") and text.count("{") == text.count("}") and text.endswith("}")
-        assert each.key in text and number in text and "booktitle" in text or not each.venue
+        assert (each.key in text and number in text and "booktitle" in text) or not each.venue
