@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from repro.core.cli import first
+from repro.core.cli import first, say
 from repro.evals.runner import Cell
 from repro.results.record import Record
 
@@ -32,7 +32,7 @@ class Lines:
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         if cell.ask.sampler is None and count > 1:
-            print(f"{cell.task.name}: {done} of {count} chunks", file=sys.stderr, flush=True)
+            say([f"{cell.task.name}: {done} of {count} chunks"], sys.stderr)
 
     def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
         began = time.perf_counter()
@@ -41,7 +41,7 @@ class Lines:
             rate = None if labels.tokens_per_step is None else f"{labels.tokens_per_step} tokens per step"
             what = ", ".join(each for each in (labels.task, labels.preset, rate) if each is not None)
             took = f"{time.perf_counter() - began:.1f} s" if fresh else "stored before"
-            print(f"{what}: {took} ({number} of {self.total})", file=sys.stderr, flush=True)
+            say([f"{what}: {took} ({number} of {self.total})"], sys.stderr)
             yield record, fresh
             began = time.perf_counter()
 

@@ -132,7 +132,7 @@ def _plan(recipe: Recipe, args: argparse.Namespace) -> None:
         gpus=GPUS if args.gpus is None else args.gpus,
         activation_checkpointing=args.activation_checkpointing,
     )
-    print(json.dumps(planned, indent=1) if args.json else text(planned))
+    print(json.dumps(planned, indent=1)) if args.json else say(text(planned).splitlines())
 
 
 def _train(recipe: Recipe, args: argparse.Namespace) -> None:
