@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def listing() -> Iterator[str]:
     """Lines of text with every command and what it does."""
-    yield "usage: repro COMMAND ...      (or python -m repro COMMAND ..., python -m repro.COMMAND ...)"
+    yield "usage: repro COMMAND ...    (or python -m repro.COMMAND ...)"
     yield ""
     wide = max(map(len, COMMANDS))
     for name, (_, about) in COMMANDS.items():

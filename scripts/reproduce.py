@@ -12,6 +12,7 @@ is skipped, so an interrupted call continues where it stopped.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +83,14 @@ def _cell(name: str, seed: int, out: Path) -> None:
     folder = out / f"{name.replace(':', '_')}-s{seed}"
     began = time.perf_counter()
     if not exact:
-        train(by_name(name), seed=seed, out=folder, stop=None, resume=bool(steps_in(folder)))
+        train(
+            by_name(name),
+            seed=seed,
+            out=folder,
+            stop=None,
+            resume=bool(steps_in(folder)),
+            shown=sys.stderr.isatty(),
+        )
     trained = time.perf_counter()
     model = load(name if exact else folder)
     grid = prepare(model, Request(suite="oracle" if exact else None, out=folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import shlex
 import subprocess
 import sys
@@ -197,3 +198,56 @@ def test_doctor_says_what_does_not_work(monkeypatch, tmp_path):
     assert "file locks do not work (no locks): use one process at a time" in doctor._folder(tmp_path, "runs")
     said = doctor._package("no_such_package", "gguf", "GGUF files")
     assert said == "not installed; pip install 'dlm-repro[gguf]' for GGUF files"
+
+
+# --- 80 columns -----------------------------------------------------------------------------------------------
+
+ORACLE = ["--ckpt", "oracle:mdlm@nano", "--tasks", "law", "--samples", "4"]
+LAW = "nano/law/ancestral/1"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["recipes"],
+        ["recipes", "duo", "--print"],
+        ["recipes", "duo_owt", "--scale", "nano", "--set", "batch=64", "--print"],
+        ["recipes", "llada_pretrain", "--plan", "--engine", "fsdp2", "--gpus", "64"],
+        ["evals", "list"],
+        ["evals", *ORACLE, "--tokens-per-step", "8"],
+        ["evals", *ORACLE, "--samplers", "all", "--tokens-per-step", "all"],
+        ["evals", *ORACLE, "--seeds", "0,1", "--samplers", "low_confidence+guided:scale=0.5+nucleus:p=0.9"],
+        ["evals", "plan", "--suite", "silver"],
+        ["evals", "plan", *ORACLE],
+        ["evals", "cells", "duo.t5.mdlm", "--plan"],
+        ["verify", "--cell", "duo.t5.mdlm.1024"],
+        ["results", "explain", f"duo@{LAW}", f"mdlm@{LAW}"],
+        ["results", "explain", "duo@nano", "mdlm@nano"],
+        ["results", "flips", "a.jsonl", "b.jsonl"],
+        ["results", "check"],
+        ["certify", "--help"],
+        ["results", "--help"],
+        ["doctor"],
+    ],
+    ids=lambda words: "_".join(words[:3]) or "repro",
+)
+def test_twenty_command_lines_at_80_columns(words, tmp_path, monkeypatch, capsys):
+    """No line is longer than the terminal, so that it would cut a number anywhere; and no table cuts one itself."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    monkeypatch.setattr(doctor, "SECONDS", 0.01)
+    monkeypatch.chdir(tmp_path)
+    for name, values in (("a", (0.123456789, 1.0)), ("b", (0.987654321, 1.0))):
+        item = {"filter": "none", "doc_hash": None, "prompt_hash": None}
+        lines = [json.dumps({**item, "doc_id": i, "metrics": {"acc": v}}) for i, v in enumerate(values)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    try:
+        assert listing.main(words) in (0, None)
+    except SystemExit as end:  # --help
+        assert end.code == 0
+    out, err = capsys.readouterr()
+    lines = [line for line in (out + err).splitlines() if str(tmp_path) not in line and "example" not in line]
+    assert lines and not [line for line in lines if "\u2026" in line]
+    long = [line for line in lines if len(line) > 80 and not line.startswith("  python -m ")]
+    assert not long, long

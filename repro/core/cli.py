@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -13,6 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TextIO
 
 from repro.core.errors import Stopped, Usage, nearest, one_line, out_of_memory
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions and examples, and breaks the long ones of a description between words."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = [
+            [line] if line.startswith("  ") else textwrap.wrap(line, width, break_on_hyphens=False) or [""]
+            for line in text.splitlines()
+        ]
+        return "\n".join(indent + line for each in lines for line in each)
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,7 +40,7 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog="\n".join([f"example{'s' * (len(examples) > 1)}:", *(f"  {each}" for each in examples)]),
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
         )
         self.examples = tuple(examples)
 
@@ -75,35 +87,30 @@ def width(otherwise: int = 120) -> int:
 
 def say(lines: Iterable[str], file: TextIO | None = None) -> None:
     """Print lines of text to `file` (None: stdout); one that is too long for the terminal (or $COLUMNS) continues in
-    the next line, further to the right, without cutting a word or number."""
+    the next line, further to the right or in its last column, without cutting a word or number."""
     room = width(sys.maxsize)
     for line in lines:
-        text = line.lstrip(" ")
-        indent = len(line) - len(text)
         fitting = [line]
         if len(line) > room:
-            fitting = textwrap.wrap(
-                text,
-                max(20, room),
-                initial_indent=" " * indent,
-                subsequent_indent=" " * (indent + 4),
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            column = re.match(r"\s*\S.{0,30}?\s{2,}(?=\S)", line)
+            head = column[0] if column else " " * (len(line) - len(line.lstrip()))
+            fitting = fill(head, line[len(head) :], 0 if column else 4)
         print("\n".join(fitting), file=file)
 
 
-def fill(head: str, text: str) -> list[str]:
-    """Lines of `width()` characters with `head` and then `text`, whose further lines are indented as far as `head` is
-    long; words are not cut. A head that takes 45 % of the line has the text below it."""
+def fill(head: str, text: str, further: int = 0) -> list[str]:
+    """Lines of `width()` characters with `head` and then `text`, whose next lines are indented as far as `head` is long
+    and `further`; words are not cut. A head that takes 45 % of the line, or beside which a word does not fit, has the
+    text below it."""
     room = width()
-    if len(head) > 0.45 * room:
+    longest = max(map(len, text.split()), default=0)
+    if head.strip() and (len(head) > 0.45 * room or len(head) + longest > room):
         return [head.rstrip(), *fill(" " * 4, text)]
     return textwrap.wrap(
         text,
         room,
         initial_indent=head,
-        subsequent_indent=" " * len(head),
+        subsequent_indent=" " * (len(head) + further),
         break_long_words=False,
         break_on_hyphens=False,
     )

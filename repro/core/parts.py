@@ -245,6 +245,31 @@ def leaves(root: Part) -> dict[str, Any]:
     return found
 
 
+def changes(first: Part, second: Part) -> list[tuple[str, Any, Any]]:
+    """Triples (dotted path, value in `first`, value in `second`) of the settings in which two parts differ, as plain
+    JSON. Two different parts at one path are one difference, whatever their settings."""
+    found: list[tuple[str, Any, Any]] = []
+
+    def walk(a: Any, b: Any, path: str) -> None:
+        if not (isinstance(a, dict) and isinstance(b, dict) and a.get("part") == b.get("part")):
+            if a != b:
+                found.append((path, a, b))
+            return
+        for name in dict.fromkeys([*a, *b]):
+            walk(a.get(name), b.get(name), _join(path, name))
+
+    walk(canonical(first), canonical(second), "")
+    return found
+
+
+def brief(value: Any) -> str:
+    """JSON text of a setting's value for a message; of a part its name and its settings, `cosine(warmup=100)`."""
+    if isinstance(value, dict) and "part" in value:
+        pins = [f"{k}={brief(v)}" for k, v in value.items() if k not in ("part", "version")]
+        return f"{value['part']}({', '.join(pins)})" if pins else value["part"]
+    return json.dumps(value)
+
+
 def parse_overrides(pairs: typing.Iterable[str]) -> dict[str, Any]:
     """Dotted path -> value of override texts: `["optimizer.lr=1e-3"]` -> `{"optimizer.lr": 0.001}`; values are parsed
     as JSON, and are strings where they are not JSON.

@@ -27,6 +27,7 @@ PARTS = {
     "constant_with_warmup": "repro.core.schedules:ConstantWithWarmup",
     "warmup_stable_decay": "repro.core.schedules:WarmupStableDecay",
     "warmup_stable_drop_decay": "repro.core.schedules:WarmupStableDropDecay",
+    "prolonged": "repro.core.schedules:Prolonged",
     "linear_to_zero": "repro.core.schedules:LinearToZero",
     "constant": "repro.core.schedules:Constant",
     "constant_until": "repro.core.schedules:ConstantUntil",

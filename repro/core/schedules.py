@@ -94,6 +94,25 @@ class WarmupStableDropDecay(Rate):
         return self.final + (self.level - self.final) * min(1.0, left / max(1, self.decay))
 
 
+@part
+class Prolonged(Rate):
+    """Learning rate of a run that was made longer (docs/method.md#longer): schedule `first` of a run of `until` steps,
+    then schedule `then` of a run of the steps that follow. ValueError for `until` below 1."""
+
+    first: Rate
+    until: int
+    then: Rate
+
+    def __post_init__(self) -> None:
+        if self.until < 1:
+            raise ValueError(f"until={self.until}: the first schedule needs 1 step or more")
+
+    def factor(self, step: int, steps: int) -> float:
+        if step < self.until:
+            return self.first.factor(step, self.until)
+        return self.then.factor(step - self.until, steps - self.until)
+
+
 class Temperature(Part):
     """Base class of schedules of tau, the softmax temperature of the relaxed corruption."""
 

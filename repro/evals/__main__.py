@@ -215,15 +215,12 @@ def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
 
 # --- output -------------------------------------------------------------------------------------------------
 def _answer(grid: Prepared, budget: TimeBudget | None) -> list[Record]:
-    """Run a grid of evaluations within the time budget and return its records; a terminal shows a progress bar."""
-    from rich.console import Console
-    from rich.progress import track
+    """Run a grid of evaluations within the time budget, show its progress, and return its records."""
+    from repro.evals.progress import progress
 
-    console = Console(stderr=True)
-    disable = not (console.is_terminal and first())
-    run = grid.run() if budget is None else budget.within(grid)
-    shown = track(run, grid.model.recipe.name, total=len(grid.cells), console=console, disable=disable)
-    return grid.ordered(record for record, _ in shown)
+    shown = progress(grid.model.recipe.name, len(grid.cells))
+    run = grid.run(shown.chunk) if budget is None else budget.within(grid, shown.chunk)
+    return grid.ordered(record for record, _ in shown.follow(run))
 
 
 def _show(grid: Prepared, records: list[Record]) -> None:

@@ -259,9 +259,11 @@ class Prepared:
     batch: int | None
     others: list[str]
 
-    def run(self) -> Iterator[tuple[Record, bool]]:
-        """Yield each record as soon as it exists, and whether this process wrote it."""
-        return run_grid(self.model, self.suite, self.cells, self.store, self.batch)
+    def run(
+        self, chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None
+    ) -> Iterator[tuple[Record, bool]]:
+        """Yield each record as soon as it exists, and whether this process wrote it; `chunk` as in `run_grid`."""
+        return run_grid(self.model, self.suite, self.cells, self.store, self.batch, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
         """`records` of this grid, sorted in the order of its evaluations."""

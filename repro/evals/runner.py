@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,19 @@ def _numerics(device: str, dtype: str, attention: str) -> dict[str, Any]:
 
 
 def run_grid(
-    model: Model, suite: Suite, todo: Iterable[Cell], store: Store, batch: int | None
+    model: Model,
+    suite: Suite,
+    todo: Iterable[Cell],
+    store: Store,
+    batch: int | None,
+    chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None,
 ) -> Iterator[tuple[Record, bool]]:
     """Yield the record of each evaluation as soon as it exists, and whether this process wrote it.
 
     Evaluations without a stored record are computed. Processes that write to one store share the work; an evaluation
     that another process is computing is tried again later. `batch`: largest number of rows in one forward (None: what
-    fits the accelerator's memory; on a CPU the task's default).
+    fits the accelerator's memory; on a CPU the task's default); `chunk`: called with an evaluation and the numbers of
+    its finished chunks and of all, after each chunk that this process has computed.
     """
     kind, commit = numerics(model), _commit()
     folder = store.folder.parent / "chunks"
@@ -121,8 +128,9 @@ def run_grid(
         cell, asked, busy = waiting.popleft()
         on = cell.task.timed_on(model)
 
-        def work(rows: int | None, id: str = asked.id, on: str | None = on) -> SharedQueue:
-            return shared_queue(folder, id, kind, rows, lambda: store.find(id, kind, on) is not None)
+        def work(rows: int | None, id: str = asked.id, on: str | None = on, cell: Cell = cell) -> SharedQueue:
+            told = partial(chunk, cell)
+            return shared_queue(folder, id, kind, rows, lambda: store.find(id, kind, on) is not None, told)
 
         def made(rows: int | None, cell: Cell = cell, asked: Question = asked) -> Record:
             return _made(model, suite, cell, asked, work(rows), store, commit)

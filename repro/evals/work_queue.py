@@ -140,6 +140,8 @@ class SharedQueue:
     numerics: dict[str, Any]
     batch: int | None
     answered: Callable[[], bool]
+    finished: Callable[[int, int], None] = lambda done, count: None
+    """Called after each chunk that this process has computed, with the numbers of finished chunks and of all."""
     seconds: float = 0.0
     own: float = 0.0
     _stage: int = 0
@@ -157,6 +159,7 @@ class SharedQueue:
                 with self._claimed(path):
                     if not path.is_file():
                         self._compute(path, span, find)
+                        self.finished(sum(each.is_file() for each in chunks), len(chunks))
             except Busy:
                 continue
         for path in chunks:
@@ -235,14 +238,19 @@ class SharedQueue:
 
 
 def shared_queue(
-    folder: Path, question: str, numerics: dict[str, Any], batch: int | None, answered: Callable[[], bool]
+    folder: Path,
+    question: str,
+    numerics: dict[str, Any],
+    batch: int | None,
+    answered: Callable[[], bool],
+    finished: Callable[[int, int], None] = lambda done, count: None,
 ) -> SharedQueue:
     """The queue of the evaluation with id `question`, with chunks in a subfolder of `folder` for its numerics class.
 
-    `batch` and `answered` as in `SharedQueue`. Evaluations of different numerics classes never share chunks.
+    `batch`, `answered` and `finished` as in `SharedQueue`. Evaluations of different numerics classes share no chunks.
     """
     name = f"{question[:16]}-{sha256(text(numerics))[:8]}"
-    return SharedQueue(folder / name, question, numerics, batch, answered)
+    return SharedQueue(folder / name, question, numerics, batch, answered, finished)
 
 
 def _lock_path(path: Path) -> Path:

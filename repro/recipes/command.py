@@ -15,12 +15,12 @@ import ast
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from repro.core import parts, registry
-from repro.core.cli import Parser, first, natural, run
+from repro.core.cli import Parser, first, natural, positive, run, say
 from repro.core.devices import take_device
 from repro.core.errors import Usage
 from repro.core.files import runs
@@ -50,8 +50,10 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     _check_combination(args)
     own = None if args.data is None else Own(args.data, args.tokenizer, args.length)
     chosen = select(recipe, args.scale, args.set, own)
-    if args.print:
-        print(json.dumps(parts.canonical(chosen), indent=1) if args.json else listing(chosen))
+    if args.print and args.json:
+        print(json.dumps(parts.canonical(chosen), indent=1))
+    elif args.print:
+        say(listing(chosen, select(recipe, args.scale, [])))
     elif args.plan:
         _plan(chosen, args)
     else:
@@ -103,6 +105,13 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
     parser.add_argument("--steps", type=natural, help="stop after this step; schedules do not change")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
     parser.add_argument(
+        "--longer",
+        type=positive,
+        metavar="STEPS",
+        help="continue the run in --out up to this step, beyond its recipe's last one; the learning rate's schedule"
+        " starts again, unless it is constant (docs/method.md#longer)",
+    )
+    parser.add_argument(
         "--activation-checkpointing",
         action="store_true",
         help="recompute layers in the backward pass to save memory (--plan accounts for it)",
@@ -117,7 +126,7 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
 
 def _check_combination(args: argparse.Namespace) -> None:
     """Raise Usage for a flag that needs another one (--json, --engine, --gpus, --tokenizer, --length) or excludes one
-    (--compile, --track, --device)."""
+    (--compile, --track, --device, --longer)."""
     for flag in ("tokenizer", "length"):
         if getattr(args, flag) is not None and args.data is None:
             raise Usage(f"--{flag} goes with --data; add --data, or leave out --{flag}")
@@ -126,7 +135,10 @@ def _check_combination(args: argparse.Namespace) -> None:
     for flag in ("engine", "gpus"):
         if getattr(args, flag) and not args.plan:
             raise Usage(f"--{flag} goes with --plan; add --plan, or leave out --{flag}")
-    for flag in ("compile", "track", "device"):
+    for flag in ("resume", "steps", "set"):
+        if args.longer and getattr(args, flag):
+            raise Usage(f"--longer continues the run that is in --out; leave out --{flag}")
+    for flag in ("compile", "track", "device", "longer"):
         if getattr(args, flag) and (args.plan or args.print):
             raise Usage(f"--{flag} is for a run; it goes with neither --print nor --plan, so leave it out")
 
@@ -140,7 +152,7 @@ def _plan(recipe: Recipe, args: argparse.Namespace) -> None:
         gpus=GPUS if args.gpus is None else args.gpus,
         activation_checkpointing=args.activation_checkpointing,
     )
-    print(json.dumps(planned, indent=1) if args.json else text(planned))
+    print(json.dumps(planned, indent=1)) if args.json else say(text(planned).splitlines())
 
 
 def _train(recipe: Recipe, args: argparse.Namespace) -> None:
@@ -151,20 +163,37 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
         raise Usage("--device mps: training runs on cuda or cpu; give one of them")
     options = Options(activation_checkpointing=args.activation_checkpointing, compile=args.compile)
     out = args.out or runs() / f"{recipe.name}-s{args.seed}"
+    if args.longer:
+        recipe = _prolonged(recipe, out, args.longer)
     try:
         train(
             recipe,
             seed=args.seed,
             out=out,
             stop=args.steps,
-            resume=args.resume,
+            resume=args.resume or args.longer is not None,
             options=options,
             track=args.track,
+            shown=True,
         )
     except ConnectionError as error:
         raise ConnectionError(f"{error}; a recipe at --scale nano.text needs no download") from None
     if first():
         print(f"{recipe.name}: {out}", file=sys.stderr)
+
+
+def _prolonged(recipe: Recipe, out: Path, steps: int) -> Recipe:
+    """The recipe that continues the run in `out`, of `recipe` or what was made of it by `--set` and `--longer`, up to
+    step `steps`. ValueError if `out` holds a run of another recipe or scale."""
+    from repro.training.checkpoint import open_checkpoint
+    from repro.training.resuming import longer
+
+    held = open_checkpoint(out).recipe
+    if held.name.partition("+")[0] != recipe.name:
+        raise ValueError(
+            f"{out} holds a run of {held.name}, not of {recipe.name}; give its --out and --scale"
+        )
+    return longer(held, steps) if held.steps != steps else held
 
 
 class Own(NamedTuple):
@@ -246,21 +275,44 @@ def _base(recipe: Recipe) -> str:
     return recipe.name.removeprefix("oracle:").partition("@")[0].partition("+")[0]
 
 
-def listing(recipe: Recipe) -> str:
+def listing(recipe: Recipe, unchanged: Recipe) -> Iterator[str]:
     """Lines of text with every setting of a recipe, its value and its source.
 
-    The source of a setting that differs from the full recipe is scale.py or --set.
+    `unchanged`: the recipe before `--set`; the settings that differ from it are marked by `*`, with their value there.
+    The source of another setting that differs from the full recipe is scale.py.
     """
     base = _base(recipe)
-    cited, full = citations(base), parts.leaves(registry.recipe(base))
-    changed = "--set or repro/recipes/scale.py" if "+" in recipe.name else "repro/recipes/scale.py"
+    cited, full = citations(base), dict(_settings(registry.recipe(base)))
+    moved = {pin: value for pin, value, _ in parts.changes(unchanged, recipe) if pin != "name"}
     rows = []
-    for pin, value in parts.leaves(recipe).items():
-        moved = full.get(pin, object()) != value
-        source = changed if moved else cited.get(pin, "")
-        rows.append((pin, json.dumps(parts.canonical(value)), source))
-    wide, middle = max(len(r[0]) for r in rows), min(44, max(len(r[1]) for r in rows))
-    head = f"{recipe.name}  digest {recipe.digest()}"
-    return "\n".join(
-        [head, *(f"{pin:<{wide}}  {value:<{middle}}  {source}".rstrip() for pin, value, source in rows)]
-    )
+    for pin, value in _settings(recipe):
+        where = next((path for path in moved if pin == path or pin.startswith(f"{path}.")), None)
+        if where is not None:
+            source = f"--set (was {parts.brief(moved[where])})" if pin == where else "--set"
+        elif full.get(pin) != value:
+            source = "--set" if pin == "name" and moved else "repro/recipes/scale.py"
+        else:
+            source = cited.get(pin, "")
+        rows.append(("* " if where is not None else "  ", pin, value, source))
+    wide, middle = max(len(pin) for _, pin, *_ in rows), min(44, max(len(value) for *_, value, _ in rows))
+    yield f"{recipe.name}  digest {recipe.digest()}"
+    for mark, pin, value, source in rows:
+        yield f"{mark}{pin:<{wide}}  {value:<{middle}}  {source}".rstrip()
+    if moved:
+        yield f"* changed by --set: {len(moved)} settings of {unchanged.name}"
+
+
+def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Dotted path and text of every setting of a recipe in order; of a part with settings its name, then these."""
+
+    def walk(value: Any, path: str) -> Iterator[tuple[str, str]]:
+        if not (isinstance(value, dict) and "part" in value):
+            yield path, json.dumps(value)
+            return
+        if path:
+            yield path, value["part"]
+        for name, each in value.items():
+            if name not in ("part", "version"):
+                yield from walk(each, f"{path}.{name}" if path else name)
+
+    return walk(parts.canonical(recipe), "")

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from repro.core.cli import Parser, run
+from repro.core.cli import Parser, run, say
+from repro.results.recipes import differing, recipe_named
 from repro.results.store import RAW, collect, publish, read, record_files
 
 
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = sum(len(read(path)) for path in files)
         print(f"{count} records in {len(files)} files of {arguments.folder}, all valid")
     else:
-        print("\n".join(_compare(arguments)))
+        lines = _compare(arguments)
+        print("\n".join(lines)) if arguments.json else say(lines)
     return 0
 
 
@@ -42,7 +44,11 @@ def _compare(arguments: Namespace) -> Iterable[str]:
     from repro.results import explain, flips
 
     if arguments.action == "explain":
-        explained = explain.explain(collect(arguments.raw), arguments.a, arguments.b)
+        made = [recipe_named(name) for name in (arguments.a, arguments.b)]
+        if made[0] is not None and made[1] is not None:
+            lines = list(differing(made[0], made[1]))
+            return [json.dumps(lines, indent=1)] if arguments.json else lines or ["the same settings"]
+        explained = explain.explain(collect(arguments.raw), arguments.a, arguments.b, arguments.raw)
         return [json.dumps(asdict(explained), indent=1)] if arguments.json else explain.say(explained)
     a, b = (flips.items_of(arguments.raw, name) for name in (arguments.a, arguments.b))
     found = flips.flips(a, b, arguments.metric, arguments.filter)

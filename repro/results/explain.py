@@ -2,25 +2,28 @@
 
     python -m repro.results explain A B [--raw DIR] [--json]
 
-A and B are prefixes of a record's hash (id, key, cell or sha256) or labels, CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]].
-Each must select the records of one *cell*: an evaluation (a record's `question`) under all its seeds.
+A and B are prefixes of a record's hash (id, key, cell or sha256) or labels, CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]],
+where CHECKPOINT may end in -sSEED, the train seed. Each must select the records of one *cell*: an evaluation (a
+record's `question`) under all its seeds. A and B may also be two recipes (`duo@nano`) or run folders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from repro.core.errors import nearest
 from repro.core.stats import Interval, mean_interval
 from repro.results.difference import difference, look, places, without
+from repro.results.recipes import differing, recipe_of
 from repro.results.record import Record, text
+from repro.results.store import RAW
 
 LEVEL = 0.95
 HEX = 6  # least number of characters of a hash prefix
-WIDTH = 80  # characters of a printed value; --json prints it in full
 
 
 def select(records: Sequence[Record], name: str) -> list[Record]:
@@ -29,7 +32,9 @@ def select(records: Sequence[Record], name: str) -> list[Record]:
     if len(name) >= HEX and all(letter in "0123456789abcdef" for letter in name):
         found = [r for r in records if any(hash.startswith(name) for hash in (r.id, r.key, r.cell, r.sha256))]
     else:
-        found = [r for r in records if f"{label(r)}/".startswith(f"{name}/")]
+        found = [
+            r for r in records if any(f"{each}/".startswith(f"{name}/") for each in (label(r), _seeded(r)))
+        ]
     if not found:
         known = {label(record) for record in records}
         close = nearest(name, known) if len(known) > 1 else f"valid: {', '.join(known) or 'none'}"
@@ -48,6 +53,12 @@ def label(record: Record) -> str:
     labels = record.labels
     given = (labels.checkpoint, labels.task, labels.preset, labels.tokens_per_step)
     return "/".join(each for each in given if each is not None)
+
+
+def _seeded(record: Record) -> str:
+    """The label of a record with its train seed, CHECKPOINT-sSEED/TASK/..., as run folders are named."""
+    checkpoint, slash, rest = label(record).partition("/")
+    return f"{checkpoint}-s{record.question.checkpoint.seed}{slash}{rest}"
 
 
 # --- explain ------------------------------------------------------------------------------------------------
@@ -82,17 +93,19 @@ class Field:
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Comparison of two evaluations: their labels `a` and `b`, the `direct` differences of their metrics (B - A, paired
-    by seeds), and the settings (`fields`) that differ."""
+    by seeds), and the settings (`fields`) that differ. `recipes`: lines with the settings in which their recipes
+    differ; None where they have one recipe, or where one of the two is not here."""
 
     a: str
     b: str
     direct: tuple[Effect, ...]
     fields: tuple[Field, ...]
+    recipes: tuple[str, ...] | None = None
 
 
-def explain(records: Sequence[Record], a: str, b: str) -> Explanation:
+def explain(records: Sequence[Record], a: str, b: str, folder: Path = RAW) -> Explanation:
     """Comparison of the evaluations that the labels or hash prefixes `a` and `b` select. ValueError if one of them
-    selects no evaluation or several."""
+    selects no evaluation or several. `folder`: that of the records, near which recipes of runs are looked for."""
     ours, theirs = select(records, a), select(records, b)
     rest = [record for record in records if record.cell not in (ours[0].cell, theirs[0].cell)]
     fields = tuple(
@@ -100,7 +113,13 @@ def explain(records: Sequence[Record], a: str, b: str) -> Explanation:
         for place, x, y in places(ours[0].question.subject, theirs[0].question.subject)
     )
     direct = _summed([_paired(ours, theirs)])
-    return Explanation(a=label(ours[0]), b=label(theirs[0]), direct=direct, fields=fields)
+    made = [
+        recipe_of(r.question.checkpoint.recipe, r.labels.checkpoint, folder) for r in (ours[0], theirs[0])
+    ]
+    told = None
+    if made[0] is not None and made[1] is not None and made[0] != made[1]:
+        told = tuple(differing(made[0], made[1]))
+    return Explanation(a=label(ours[0]), b=label(theirs[0]), direct=direct, fields=fields, recipes=told)
 
 
 def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Effect, ...]:
@@ -159,16 +178,20 @@ def say(found: Explanation) -> Iterator[str]:
     if not found.fields:
         yield "their evaluations differ in seeds and weights only"
     for field in found.fields:
-        yield f"{field.place}: {_short(field.a)} -> {_short(field.b)}"
+        yield f"{field.place}: {text(field.a)} -> {text(field.b)}"
+        if field.place == "checkpoint.recipe":
+            yield from _recipes(found.recipes)
         if not field.effects:
             yield "    effect unknown: no other records differ in this field alone"
         for effect in field.effects:
             yield f"    elsewhere, {_shown(effect)}"
 
 
-def _short(value: Any) -> str:
-    shown = text(value)
-    return shown if len(shown) <= WIDTH else f"{shown[:WIDTH]}..."
+def _recipes(lines: Sequence[str] | None) -> Iterator[str]:
+    if lines is None:
+        yield "    their settings are unknown: the recipe of one is neither in the registry nor in a run folder here"
+    for line in lines or ():
+        yield f"    {line}"
 
 
 def _shown(effect: Effect) -> str:

@@ -99,9 +99,12 @@ def items_of(folder: Path, name: str) -> Items:
     found = select(collect(folder), name)
     ids = sorted({record.id for record in found})
     if len(ids) > 1:
-        seeds = {r.id: r.question.checkpoint.seed for r in found}
-        listed = ", ".join(f"{each[:12]} (train seed {seed})" for each, seed in seeds.items())
-        raise ValueError(f"{name!r} selects {len(ids)} evaluations: {listed}; give one of these hashes")
+        each = {r.id: (r.question.checkpoint.seed, r.question.seed) for r in found}
+        listed = ", ".join(f"{id[:12]} (train seed {a}, sampling seed {b})" for id, (a, b) in each.items())
+        raise ValueError(
+            f"{name!r} selects {len(ids)} evaluations: {listed}; give one of these hashes, or a train seed in the name,"
+            f" as {found[0].labels.checkpoint}-s{found[0].question.checkpoint.seed}/..."
+        )
     path = where[found[0].sha256].parent.parent / "items" / f"{ids[0][:16]}.jsonl"
     if not path.is_file() and found[0].answer.outcomes:
         return outcomes_of(found[0])

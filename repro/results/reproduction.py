@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from repro.core.cli import Parser, run
+from repro.core.cli import Parser, run, say, width
 from repro.core.errors import nearest
 from repro.core.files import ROOT
 from repro.core.reading import read_toml
@@ -39,13 +39,13 @@ from repro.core.stats import (
     prediction_t,
     two_sided,
 )
+from repro.results.comparison_text import in_words, render
 from repro.results.difference import without
 from repro.results.record import text
 from repro.results.store import RAW, frame, one_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from rich.table import Table
 
 ALPHA = 0.01
 NEEDED = {True: 3, False: 5}
@@ -59,7 +59,7 @@ SMALLEST = 1e-9
 CELLS = 14  # each further cell makes the intervals of all wider
 RERUNS = RAW.parent / "reruns"
 """Records of reruns of train seed 0, which differ from the committed one by rounding (scripts/reruns.py)."""
-WIDTH = 110  # least columns of the table: a narrower terminal wraps lines, so that no verdict is cut off
+WIDEST = 1 << 16  # columns at which the table is laid out to measure its width
 REMEDIES = {
     True: "fewer than two committed reruns; python -m scripts.reruns RECIPE",
     False: 'fewer than five committed seeds; make reproduce SEEDS="0 1 2 3 4", then python -m repro.results publish'
@@ -337,26 +337,6 @@ def _by_seed(cell: ReproductionCell, rows: DataFrame) -> dict[int, float]:
     return {int(seed): _scaled(cell, value) for seed, value in means.items()}
 
 
-def render(results: Sequence[ReproductionResult]) -> Table:
-    """Table of the results for the terminal, one line per comparison."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("cell", "seeds", "metric", "committed", "yours", "expected", "detects", ""):
-        left = name in ("cell", "seeds", "metric", "")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    styles = {"good": "green", "BAD": "bold red"}
-    for row in results:
-        committed = f"{row.committed:.5g} ({row.n})" if row.committed is not None else f"- ({row.n})"
-        yours = f"{row.yours:.5g}" if row.yours is not None else "-"
-        expected = f"{row.low:.5g} .. {row.high:.5g}" if row.low is not None else "-"
-        detects = f"{row.detectable:.1g}" if row.detectable is not None else "-"
-        verdict = f"[{styles.get(row.verdict, 'yellow')}]{row.verdict}[/]"
-        seeds = "paired" if row.paired else "others"
-        table.add_row(row.name, seeds, row.metric, committed, yours, expected, detects, verdict)
-    return table
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of `python -m repro.results.reproduction`: 0 if every comparison is good, else 1."""
     parser = Parser(
@@ -378,13 +358,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         from rich.console import Console
 
-        terminal = Console(highlight=False)
-        terminal.width = max(terminal.width, WIDTH)
-        terminal.print(render(results))
-        print(
+        terminal, table = Console(highlight=False, width=width()), render(results)
+        if (
+            terminal.measure(table, options=terminal.options.update(max_width=WIDEST)).maximum
+            > terminal.width
+        ):
+            say(in_words(results))
+        else:
+            terminal.print(table)
+        notes = (
             "paired: of train seeds that are committed too; committed: mean (train seeds); expected: interval of yours"
             f" at a family-wise error of {ALPHA:.0%}; detects: the smallest change that the test detects"
         )
+        say([notes])
         for paired in sorted({row.paired for row in results if row.verdict == "untested"}):
             print(f"untested: {REMEDIES[paired]}")
     return 0 if all(row.verdict == "good" for row in results) else 1

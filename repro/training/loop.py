@@ -45,8 +45,9 @@ from repro.training import teacher as teaching
 from repro.training.engines import Engine, bfloat16, engine
 from repro.training.engines.engine import Single
 from repro.training.engines.options import PLAIN, Options
-from repro.training.metrics import MetricsLog, check_tracker, progress_bar, tracker
+from repro.training.metrics import MetricsLog, check_tracker, progress, tracker
 from repro.training.recipe import Recipe, TrainedTeacher
+from repro.training.resuming import checkpoint_to_resume
 
 CHECKPOINTS = 2
 """Number of checkpoints that a run folder holds; older ones are deleted."""
@@ -270,15 +271,17 @@ def train(
     resume: bool,
     options: Options = PLAIN,
     track: str | None = None,
+    shown: bool = False,
 ) -> Path:
     """Train a recipe up to step `stop` (None: its last step) on the engine that the launcher requests.
 
     Returns the run folder, which is `out`. `resume`: continue from the last checkpoint in `out`; `options`: how layers
-    run; `track`: name of a metrics tracker (`repro.training.metrics`). Neither `options` nor `track` changes a result
-    beyond rounding. Raises ValueError if the engine is not available, if the recipe has no step `stop`, if `out` holds
-    a run and `resume` is false, if `resume` is true and `out` holds no run of this recipe, seed and data, if another
-    run writes to `out`, or if a loss is not finite; ConnectionError if the data cannot be fetched; Stopped after
-    SIGTERM, when the current step has been finished and saved.
+    run; `track`: name of a metrics tracker (`repro.training.metrics`); `shown`: whether progress is printed on stderr.
+    None of these three changes a result beyond rounding. Raises ValueError if the engine is not available, if the
+    recipe has no step `stop`, if `out` holds a run and `resume` is false, if `resume` is true and `out` holds no run
+    that this recipe, seed and data continue (`repro.training.resuming`), if another run writes to `out`, or if a loss
+    is not finite; ConnectionError if the data cannot be fetched; Stopped after SIGTERM, when the current step has been
+    finished and saved.
     """
     last = recipe.steps if stop is None else stop
     if not 1 <= last <= recipe.steps:
@@ -286,7 +289,7 @@ def train(
             f"cannot stop at step {last}: {recipe.name} has steps 1 to {recipe.steps}; give --steps in this range"
         )
     check_tracker(track)
-    saved = _checkpoint_to_resume(recipe, seed, out, resume)
+    saved = checkpoint_to_resume(recipe, seed, out, resume)
     if saved is not None and saved.step >= last:
         with _locked(out, first()):
             MetricsLog(out / "metrics.jsonl", saved.step, first())  # drops the last line of a killed run
@@ -301,7 +304,7 @@ def train(
     with (
         engine(options) as made,
         _locked(out, made.first),
-        progress_bar(recipe.name, last, made.first) as show,
+        progress(recipe.name, last, made.first and shown) as show,
         tracker(track, out, recipe, made.first) as send,
         _sigterm() as sigterm_came,
     ):
@@ -309,13 +312,13 @@ def train(
         if said is not None:
             print(said, file=sys.stderr)
         run = Training(recipe, corpus, resolved, seed, made, saved)
-        if saved is None and made.first:
+        if made.first and (saved is None or saved.recipe != recipe):
             write_text(out / "recipe.json", json.dumps(parts.canonical(recipe), indent=1) + "\n")
         log = MetricsLog(out / "metrics.jsonl", run.step, made.first)
         began = time.perf_counter()
         while run.step < last:
             seen = run.advance()
-            show(run.step, lambda seen=seen: float(seen["loss"]) * made.world)
+            show.step(run.step, lambda seen=seen: float(seen["loss"]) * made.world)
             due = run.step % recipe.heldout_every == 0 or run.step == recipe.steps
             stopping = run.step < last and made.any(sigterm_came())
             saves = run.step % recipe.checkpoint_every == 0 or run.step == last or stopping
@@ -334,6 +337,7 @@ def train(
                 row |= run.heldout() if due else {}
                 log.write(row)
                 send(row)
+                show.row(row)
             if saves:
                 run.save(out)
             if stopping:
@@ -356,33 +360,6 @@ def _sigterm() -> Generator[Callable[[], bool]]:
         yield lambda: bool(came)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _checkpoint_to_resume(
-    recipe: Recipe, seed: int, out: Path, resume: bool
-) -> checkpoints.Checkpoint | None:
-    """The last checkpoint in `out` if `resume`, else None.
-
-    Raises ValueError if `out` holds a run and `resume` is false, or if `resume` is true and `out` holds no run of this
-    recipe and seed.
-    """
-    if not resume:
-        if checkpoints.steps_in(out):
-            raise ValueError(f"{out} holds a run already; go on with --resume or choose another --out")
-        return None
-    if not out.is_dir():
-        raise ValueError(f"cannot resume: no folder {out}; give the --out of the run to go on with")
-    saved = checkpoints.open_checkpoint(out)
-    if saved.recipe.digest() != recipe.digest():
-        raise ValueError(
-            f"cannot resume: {out} holds {saved.recipe.name}, not this {recipe.name}; settings differ, compare"
-            " `--print` with recipe.json there, or choose another --out"
-        )
-    if saved.seed != seed:
-        raise ValueError(
-            f"cannot resume: {out} was trained with --seed {saved.seed}, not {seed}; give that seed or another --out"
-        )
-    return saved
 
 
 @contextlib.contextmanager

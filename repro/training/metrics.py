@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
+from rich import progress as progress_bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from repro.core import parts
 from repro.core.errors import nearest
@@ -53,26 +54,60 @@ def _step(line: str) -> float:
     return step if isinstance(step, int) else math.inf
 
 
-@contextmanager
-def progress_bar(
-    name: str, steps: int, active: bool
-) -> Generator[Callable[[int, Callable[[], float]], None]]:
-    """Context of a progress bar with the loss and the time left; yields its update function, (step, loss()) -> None.
+class Progress:
+    """What a run shows on stderr while it trains: nothing; `ProgressBar` and `ProgressLines` show something."""
 
-    Nothing is shown unless `active` and stderr is a terminal; `loss` is called only every tenth step.
-    """
-    if not (active and sys.stderr.isatty()):
-        yield lambda step, loss: None
+    def step(self, step: int, loss: Callable[[], float]) -> None:
+        """Show that optimizer step `step` is done; `loss()` reads its loss, which waits for the device."""
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """Show a row of metrics.jsonl."""
+
+
+class ProgressLines(Progress):
+    """One line of text for each row of metrics.jsonl, with the time left of the steps up to `last`."""
+
+    def __init__(self, name: str, last: int) -> None:
+        self.name, self.last = name, last
+        self.first: tuple[float, float] | None = None
+
+    def row(self, row: Mapping[str, float]) -> None:
+        step, seconds = row["step"], row["seconds"]
+        self.first = self.first or (step, seconds)
+        done = step - self.first[0]
+        left = (self.last - step) * (seconds - self.first[1]) / done if done else None
+        parts = [f"{self.name} step {step:.0f} of {self.last}: loss {row['loss']:.4f}"]
+        if "heldout_nll_bound" in row:
+            parts.append(f"held-out bound {row['heldout_nll_bound']:.4f} nats a token")
+        parts.append(f"{seconds:.0f} s" + ("" if left is None else f", about {left:.0f} s left"))
+        print(", ".join(parts), file=sys.stderr, flush=True)
+
+
+class ProgressBar(Progress):
+    """A progress bar with the loss and the time left; `bar` has the task number `task`."""
+
+    def __init__(self, bar: Any, task: Any) -> None:
+        self.bar, self.task = bar, task
+
+    def step(self, step: int, loss: Callable[[], float]) -> None:
+        if step % 10 == 0:
+            self.bar.update(self.task, completed=step, loss=f"{loss():.4f}")
+
+
+@contextmanager
+def progress(name: str, last: int, active: bool) -> Generator[Progress]:
+    """Context of the progress of a run named `name` up to step `last`: a bar where stderr is a terminal, else a line
+    per logged step; nothing unless `active`."""
+    if not active:
+        yield Progress()
+        return
+    if not sys.stderr.isatty():
+        yield ProgressLines(name, last)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("loss {task.fields[loss]}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=steps, loss="")
-
-        def update(step: int, loss: Callable[[], float]) -> None:
-            if step % 10 == 0:
-                bar.update(task, completed=step, loss=f"{loss():.4f}")
-
-        yield update
+    loss = TextColumn("loss {task.fields[loss]}")
+    with progress_bars.Progress(*columns, loss, console=Console(stderr=True)) as bar:
+        yield ProgressBar(bar, bar.add_task(name, total=last, loss=""))
 
 
 def check_tracker(name: str | None) -> None:

@@ -132,16 +132,23 @@ def test_print_shows_every_pin_with_its_source(name, capsys):
     command(registry.recipe(name), ["--print"])
     head, *rows = capsys.readouterr().out.splitlines()
     assert head == f"{name}  digest {registry.recipe(name).digest()}"
-    for row, (pin, value) in zip(rows, leaves(registry.recipe(name)).items(), strict=True):
-        assert row.startswith(f"{pin} ") and json.dumps(canonical(value)) in row
+    pins = leaves(registry.recipe(name))
+    shown = [row for row in rows if row.split()[0] in pins]
+    for row, (pin, value) in zip(shown, pins.items(), strict=True):
+        value = canonical(value)
+        assert row.startswith(f"  {pin} ") and json.dumps(value).strip(chr(34)) in row
         assert row.endswith(citations(name)[pin])
+    for row in rows:  # the others name the part whose settings follow
+        assert row in shown or row.split()[1] in registry.PARTS
 
 
 def test_print_says_which_pins_moved(capsys):
     command(registry.recipe("mdlm"), ["--scale", "nano", "--set", "objective.eps=0.01", "--print"])
-    rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines()[1:]}
-    assert rows["objective.eps"].endswith("--set or repro/recipes/scale.py")
-    assert rows["backbone.width"].endswith("--set or repro/recipes/scale.py")
+    rows = {row[2:].split()[0]: row for row in capsys.readouterr().out.splitlines()[1:]}
+    assert rows["objective.eps"].startswith("* ") and rows["objective.eps"].endswith("--set (was 0.001)")
+    assert rows["backbone.width"].startswith("  ") and rows["backbone.width"].endswith(
+        "  repro/recipes/scale.py"
+    )
     assert rows["optimizer.clip"].endswith(
         "transformers 4.53.1 training_args.py:907: train_dllm.py sets none"
     )

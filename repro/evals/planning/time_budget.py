@@ -43,8 +43,10 @@ class TimeBudget:
     def __post_init__(self) -> None:
         self._began = self.clock()
 
-    def within(self, grid: Prepared) -> Iterator[tuple[Record, bool]]:
-        """Yield each record of a grid and whether this process wrote it, while there is time.
+    def within(
+        self, grid: Prepared, chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None
+    ) -> Iterator[tuple[Record, bool]]:
+        """Yield each record of a grid and whether this process wrote it, while there is time; `chunk` as in `run_grid`.
 
         From the first evaluation that is not expected to finish in time, only records already stored are yielded.
         """
@@ -60,7 +62,7 @@ class TimeBudget:
                 self.needed += self._expected(work) / 3600
             else:
                 began = self.clock()
-                for record, new in dataclasses.replace(grid, cells=[cell]).run():
+                for record, new in dataclasses.replace(grid, cells=[cell]).run(chunk):
                     self._measured.append((work, self.clock() - began))
                     yield record, new
 

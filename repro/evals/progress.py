@@ -1,0 +1,80 @@
+"""Progress of a grid of evaluations on stderr: a bar on a terminal, else one line per finished evaluation and, of an
+evaluation without a sampler (perplexity, likelihood), one per finished chunk of its rows."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from repro.core.cli import first, say
+from repro.evals.runner import Cell
+from repro.results.record import Record
+
+
+class Progress(Protocol):
+    """What shows the progress of a grid."""
+
+    def chunk(self, cell: Cell, done: int, count: int) -> None:
+        """Show that `done` of the `count` chunks of an evaluation are finished."""
+
+    def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
+        """The records of `run`, each with whether it is new, shown as they come."""
+        ...
+
+
+class Lines:
+    """Progress of `total` evaluations as lines of text."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+
+    def chunk(self, cell: Cell, done: int, count: int) -> None:
+        if cell.ask.sampler is None and count > 1:
+            say([f"{cell.task.name}: {done} of {count} chunks"], sys.stderr)
+
+    def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
+        began = time.perf_counter()
+        for number, (record, fresh) in enumerate(run, start=1):
+            labels = record.labels
+            rate = None if labels.tokens_per_step is None else f"{labels.tokens_per_step} tokens per step"
+            what = ", ".join(each for each in (labels.task, labels.preset, rate) if each is not None)
+            took = f"{time.perf_counter() - began:.1f} s" if fresh else "stored before"
+            say([f"{what}: {took} ({number} of {self.total})"], sys.stderr)
+            yield record, fresh
+            began = time.perf_counter()
+
+
+class Bar:
+    """Progress of `total` evaluations as a bar in the terminal; `name` stands before it."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total = name, total
+
+    def chunk(self, cell: Cell, done: int, count: int) -> None:
+        pass
+
+    def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(run, self.name, total=self.total, console=Console(stderr=True))
+
+
+class Silent:
+    """No progress is shown."""
+
+    def chunk(self, cell: Cell, done: int, count: int) -> None:
+        pass
+
+    def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
+        yield from run
+
+
+def progress(name: str, total: int) -> Progress:
+    """What shows the progress of `total` evaluations of the checkpoint `name` here: a bar, lines, or (in a process that
+    is not the first of a launch) nothing."""
+    if not first():
+        return Silent()
+    return Bar(name, total) if sys.stderr.isatty() else Lines(total)

@@ -1,0 +1,48 @@
+"""Results of the reproduction test in a terminal: a table, or lines of text where the terminal is too narrow for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from repro.results.reproduction import ReproductionResult
+
+
+def render(results: Sequence[ReproductionResult]) -> Table:
+    """Table of the results for the terminal, one line per comparison."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("cell", "seeds", "metric", "committed", "yours", "expected", "detects", ""):
+        left = name in ("cell", "seeds", "metric", "")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    styles = {"good": "green", "BAD": "bold red"}
+    for row in results:
+        *cells, verdict = _cells(row)
+        table.add_row(*cells, f"[{styles.get(verdict, 'yellow')}]{verdict}[/]")
+    return table
+
+
+def in_words(results: Sequence[ReproductionResult]) -> Iterator[str]:
+    """Lines with the results for a terminal that is too narrow for the table, one line per comparison."""
+    for name, seeds, metric, committed, yours, expected, detects, verdict in map(_cells, results):
+        yield f"{verdict}  {name}, {metric} ({seeds} seeds): yours {yours}, expected {expected}," + (
+            f" committed {committed}, detects {detects}"
+        )
+
+
+def _cells(row: ReproductionResult) -> tuple[str, ...]:
+    """Name, seeds, metric, committed value, yours, expected interval, detectable change and verdict of a comparison."""
+    return (
+        row.name,
+        "paired" if row.paired else "others",
+        row.metric,
+        f"{row.committed:.5g} ({row.n})" if row.committed is not None else f"- ({row.n})",
+        f"{row.yours:.5g}" if row.yours is not None else "-",
+        f"{row.low:.5g} .. {row.high:.5g}" if row.low is not None else "-",
+        f"{row.detectable:.1g}" if row.detectable is not None else "-",
+        row.verdict,
+    )
