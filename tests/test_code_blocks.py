@@ -168,9 +168,10 @@ def run_page(page: str, leave_out: tuple[str, ...] = ()) -> int:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in SLOW])
-def test_code_of_a_page_runs(page, here, capsys):
+def test_code_of_a_page_runs(page, here, capfd):
     runnable = [b for b in blocks(page) if b.language in ("sh", "python") and not b.reason]
     assert (run_page(page, LINES.get(page, ())) > 0) == bool(runnable)
+    assert "fatal" not in capfd.readouterr().err, "git speaks where there is no repository"
 
 
 @pytest.mark.slow
