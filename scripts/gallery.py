@@ -2,7 +2,7 @@
 
     python -m scripts.gallery                    page and pictures, from docs/gallery.toml, traces and certificates
     python -m scripts.gallery --check            exit code 1 if one is not current
-    python -m scripts.gallery --record RUNS      record the traces anew with the models of RUNS, then the same
+    python -m scripts.gallery --record RUNS      before that, record missing and outdated traces with the models of RUNS
 
 Every preset decodes one puzzle with the small model of its noise process. A trace (docs/traces/PRESET.json) is what
 `python -m repro.sample --trace` writes, and the tokens before the first step; page and pictures are pure functions of
@@ -63,19 +63,20 @@ The {count} sampler presets, each with one sentence, its paper, what its
 [certificate](certify.md) says, and a recorded decoding of the same 4x4 sudoku, `{prompt}`: the clues line by line
 (tinted), then `=`, after which the model writes all 16 cells. Blue digits were written in this step, orange ones
 replaced an earlier one, grey ones are noise. It is the first puzzle of `evals/data/sudoku.jsonl`, with seed 0. A
-picture shows one decoding, not how good a preset is: for that see [results](results.md). `+NAME` adds a logits
-processor, and `:field=value` changes a setting:
-
-```sh
-python -m repro.sample --ckpt runs/llada@nano.sudoku-s0 --prompt "{prompt}" --sampler ancestral+nucleus:p=0.9 --watch
-python -m repro.evals list samplers
-python -m repro.evals list processors
-```
+picture shows one decoding, not how good a preset is: for that see [results](results.md).
 
 The models take a minute each on one core:
 
 ```sh
 {train}
+```
+
+`+NAME` adds a logits processor to a preset, and `:field=value` changes a setting:
+
+```sh
+python -m repro.sample --ckpt runs/llada@nano.sudoku-s0 --prompt "{prompt}" --sampler ancestral+nucleus:p=0.9 --watch
+python -m repro.evals list samplers
+python -m repro.evals list processors
 ```
 """
 
@@ -112,6 +113,15 @@ def trace_of(name: str) -> dict[str, Any]:
         if found.get(key) != value:
             raise ValueError(f"{path}: {key} is {found.get(key)}, not {value}; {REMEDY}")
     return found
+
+
+def is_stale(name: str) -> bool:
+    """Whether the trace of a preset is missing or of other settings."""
+    try:
+        trace_of(name)
+    except ValueError:
+        return True
+    return False
 
 
 def record(name: str, folder: Path) -> dict[str, Any]:
@@ -214,11 +224,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--record",
         type=Path,
         metavar="RUNS",
-        help="first record the traces anew with the runs MODEL-s0 of this folder",
+        help="first record traces that are missing or of other settings, with the runs MODEL-s0 of this folder",
     )
     args = parser.parse_args(argv)
     if args.record:
-        for name in entries():
+        for name in filter(is_stale, entries()):
             trace = record(name, args.record / f"{MODELS[noise_of(name)]}-s0")
             write_text(TRACES / f"{name}.json", json.dumps(trace, ensure_ascii=False) + "\n")
     made = dict(files())

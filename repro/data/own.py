@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 
 from repro.core import parts
+from repro.core.reading import regular
 from repro.data import sources
 from repro.data.chat import Chat
 from repro.data.chats import Chats
@@ -103,8 +104,8 @@ def own_units(tokenizer: str, documents: Documents) -> Units:
 
 def _is_table(path: Path) -> bool:
     """Whether a file or folder holds rows (JSON or Parquet) rather than plain text; ValueError for both in a folder."""
-    if path.is_file():
-        return path.suffix in sources.FORMATS
+    if not path.is_dir():
+        return regular(path).suffix in sources.FORMATS
     rows = [file for file in sorted(path.rglob("*")) if file.suffix in sources.FORMATS]
     texts = sorted(path.glob("*.txt"))
     if rows and texts:

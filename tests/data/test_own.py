@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +111,12 @@ def test_what_names_no_data_is_one_line():
     Path("both").mkdir()
     book(4, "both/a.txt")
     lines("both/b.jsonl", {"text": "a"})
+    os.mkfifo("pipe")
     for name, message in [
         ("both", r"both has both a\.txt and b\.jsonl; give one kind"),
         ("bok.txt", r"no file or folder 'bok\.txt'"),
         ("", "the name of the data is empty"),
+        ("pipe", "pipe is no regular file"),
     ]:
         with pytest.raises(ValueError, match=message):
             own_documents(name)

@@ -19,6 +19,7 @@ import math
 from typing import Any, Literal
 
 from repro.core.parts import part
+from repro.core.reading import silent
 from repro.evals.likelihood.likelihood import Estimator
 from repro.evals.lm.overrides import conflicts
 from repro.evals.lm.prompts import Template
@@ -193,7 +194,8 @@ def run_lm_eval(
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     name = spec if isinstance(spec, str) else str(spec.get("task"))
-    with sandboxed(name), contextlib.redirect_stderr(io.StringIO()):  # hides lm-eval's progress bars
+    # hides lm-eval's progress bars, and what the git that it calls says where there is no repository
+    with sandboxed(name), silent(), contextlib.redirect_stderr(io.StringIO()):
         found = simple_evaluate(
             model=adapter,
             tasks=[spec],
