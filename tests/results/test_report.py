@@ -81,6 +81,7 @@ def test_a_number_is_printed_to_the_digits_that_its_uncertainty_supports():
     nan = float("nan")
     assert report.measured(1.87901, 0.0041, nan) == "1.8790 ± 0.0080"
     assert report.measured(1.87901, 0.0041, 0.0123) == "1.8790 ± 0.0080, sd 0.0123"
+    assert report.measured(0.0040720962619612, 4.6e-18, nan) == "0.004072"  # clusterings that all agree
     assert report.measured(1.682, 0.002, 0.0) == "1.6820 ± 0.0039"
     assert report.measured(152.7, 12.0, nan) == "153 ± 24"
     assert report.measured(1.87901, nan, nan) == "1.879" and report.measured(nan, nan, nan) == ""

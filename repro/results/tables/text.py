@@ -10,6 +10,9 @@ from repro.core.stats import NORMAL
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+ROUNDING = 1e-12
+"""Share of a value below which an uncertainty is the rounding of equal numbers."""
+
 
 def csv_text(numbers: DataFrame) -> str:
     """CSV text of a frame, with at most six significant digits; a NaN is an empty field."""
@@ -18,11 +21,14 @@ def csv_text(numbers: DataFrame) -> str:
 
 def measured(value: float, se: float, sd_seeds: float) -> str:
     """Text `1.8790 ± 0.0080, sd 0.0124` of a value, half of its 95 % interval (1.96 standard errors) and its standard
-    deviation over train seeds, rounded to two digits of the smaller uncertainty. NaN uncertainties are left out; a
-    value without any has four significant digits, NaN is ""."""
+    deviation over train seeds, rounded to two digits of the smaller uncertainty. NaN uncertainties are left out, and
+    those that are rounding alone (below `ROUNDING` of the value); a value without any has four significant digits, NaN
+    is ""."""
     if math.isnan(value):
         return ""
-    half = NORMAL * se
+    half, sd_seeds = (
+        math.nan if 0 < error <= ROUNDING * abs(value) else error for error in (NORMAL * se, sd_seeds)
+    )
     known = [error for error in (half, sd_seeds) if error > 0]
     if not known:
         return f"{value:.4g}"
