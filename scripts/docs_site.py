@@ -2,6 +2,7 @@
 
 A link of a page is relative to its file in the repository, as GitHub reads it. On the site, one to a page of the site
 leads there; one to another file of the repository becomes its path in plain text, since the site does not hold it.
+Nested lists are indented by two spaces a level in the files, and by four on the site, as Python-Markdown needs it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     for fence in FENCE.finditer(markdown):
         found += [rewritten(markdown[end : fence.start()], source), fence.group()]
         end = fence.end()
-    return "".join([*found, rewritten(markdown[end:], source)])
+    return nested("".join([*found, rewritten(markdown[end:], source)]))
+
+
+def nested(text: str) -> str:
+    """A text whose nested lists are indented by two spaces a level, with four; any other text as it is."""
+    if not re.search(r"^  [-*] ", text, re.M):
+        return text
+    return re.sub(r"^((?:  )+)(?=[-*] )", r"\1\1", text, flags=re.M)
 
 
 def rewritten(text: str, source: str) -> str:

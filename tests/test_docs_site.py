@@ -38,6 +38,11 @@ def test_links_lead_to_pages_of_the_site(source, text, expected):
     assert docs_site.rewritten(text, source) == expected
 
 
+def test_nested_lists_are_indented_for_the_site():
+    assert docs_site.nested("- a\n  - b\n    - c\n") == "- a\n    - b\n        - c\n"
+    assert docs_site.nested("- a\n    - b\n") == "- a\n    - b\n"
+
+
 def test_every_page_is_in_the_navigation_once():
     text = (ROOT / "mkdocs.yml").read_text("utf-8")
     named = re.findall(r"[\w/]+\.md", yaml.dump(yaml.safe_load(text)["nav"]))
