@@ -1,10 +1,14 @@
 """repro: a reproducible-paper benchmark suite for diffusion language models.
 
->>> from repro import certify, load, sample, score
+>>> from repro import certify, load, sample, score, stream
 >>> model = load("oracle:mdlm@nano")
 >>> texts = sample(model, n=4)
->>> records = score(model, samplers=["ancestral"], tasks=["law"], samples=100)
+>>> steps = list(stream(model))
+>>> results = score(model, samplers="ancestral", tasks="law", samples=100)
+>>> print(results.table())
 >>> print(certify(my_sampler).text())
+
+Models are given as loaded ones, as folders or by name; wrong arguments raise a ValueError of one sentence.
 """
 
 from __future__ import annotations
@@ -14,17 +18,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from repro.certify import certify
-    from repro.evals.request import score
+    from repro.evals.results import Results
+    from repro.evals.scoring import score
     from repro.model import load
-    from repro.sample import sample
+    from repro.sample import sample, stream
 
-__all__ = ["certify", "load", "sample", "score"]
+__all__ = ["Results", "certify", "load", "sample", "score", "stream"]
 
 _WHERE = {
+    "Results": "repro.evals.results",
     "certify": "repro.certify",
     "load": "repro.model",
     "sample": "repro.sample",
-    "score": "repro.evals.request",
+    "score": "repro.evals.scoring",
+    "stream": "repro.sample",
 }
 
 

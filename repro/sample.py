@@ -12,24 +12,29 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from repro.core import parts
 from repro.core.arguments import checked
 from repro.core.cli import Parser, natural, run
 from repro.core.files import write_text
 from repro.evals.cli import DEVICE, LISTED, Listing
 from repro.evals.lm.prompts import encode_prompt
 from repro.model import Model, load
-from repro.samplers.decode import decode, steps
-from repro.samplers.plan import Plan, ServedPlan, plan_for
+from repro.samplers.decode import decode
+from repro.samplers.decode import steps as steps_of
+from repro.samplers.plan import Plan, ServedPlan, check, plan_for
 from repro.samplers.plan import cache as named_cache
 from repro.samplers.presets import preset
+from repro.samplers.stream import Stream
 from repro.samplers.trace import Trace
 
 if TYPE_CHECKING:
+    from repro.samplers.decoded import Frame
+    from repro.samplers.decoder import Decoder
     from repro.samplers.sampler import Sampler
     from repro.samplers.watch import Watch
 
@@ -48,8 +53,8 @@ def default_preset(model: Model, prompted: bool) -> str:
 
 @checked
 def sample(
-    model: Model,
-    prompts: Sequence[str] | None = None,
+    model: Model | str | Path,
+    prompts: str | Sequence[str] | None = None,
     n: int = 1,
     sampler: str | None = None,
     gen_length: int | None = None,
@@ -58,20 +63,87 @@ def sample(
     seed: int = 0,
     cache: str | None = None,
 ) -> list[str]:
-    """Generated texts: a continuation of each of `prompts`, or `n` texts without a prompt.
+    """Generated texts: `n` continuations of each of `prompts` (a string is one prompt), prompt by prompt, or `n` texts
+    without a prompt.
 
-    `sampler`: a preset, as "low_confidence:temperature=1.0" (default: `default_preset`); `gen_length`: tokens to
-    generate (default: all that the model has room for), in blocks of `block_length` (default: one block, or what the
-    network requires); `steps` over all blocks (default: one per token); `cache`: "prefix", "dual" or "dual:refresh=4",
-    an approximate KV cache (default: none). Raises ValueError if the sampler is not for the model's noise process, if
-    lengths, steps and cache cannot be combined, or if a prompt is too long or cannot be encoded.
+    `model`: a loaded one, or what `load` takes; `sampler`: a preset, as "low_confidence:temperature=1.0" (default:
+    `default_preset`); `gen_length`: tokens to generate (default: all that the model has room for), in blocks of
+    `block_length` (default: one block, or what the network requires); `steps` over all blocks (default: one per token);
+    `cache`: "prefix", "dual" or "dual:refresh=4", an approximate KV cache (default: none). Raises ValueError if the
+    sampler is not for the model's noise process, if lengths, steps and cache cannot be combined, or if a prompt is too
+    long or cannot be encoded.
     """
+    model = model if isinstance(model, Model) else load(model)
+    given = [prompts] if isinstance(prompts, str) else prompts
+    name = sampler or default_preset(model, prompts is not None)
+    options = (n, name, gen_length, block_length, steps, seed, cache)
+    return [each["text"] for each in _samples(model, given, *options)]
+
+
+def _samples(
+    model: Model,
+    prompts: Sequence[str] | None,
+    n: int,
+    sampler: str,
+    gen_length: int | None,
+    block_length: int | None,
+    steps: int | None,
+    seed: int,
+    cache: str | None,
+) -> list[dict[str, Any]]:
+    """One JSON object per generated text, in the order of `sample`: prompt, text, ids, number of forwards, and what it
+    was made with. Arguments as of `sample`."""
     ids = _prompts(model, prompts, n)
-    rule = preset(sampler or default_preset(model, prompts is not None))
+    rule = preset(sampler)
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
     process, names = model.recipe.process, range(len(ids))
     decoded = decode(model.denoiser, process, rule, plan, ids, seed=seed, names=names)
-    return [text_of(model, row) for row in decoded.ids.tolist()]
+    made = {"checkpoint": model.recipe.name, "digest": model.digest, "sampler": sampler, "seed": seed}
+    made["plan"] = parts.canonical(plan)
+    return [
+        {
+            "name": name,
+            "prompt": None if prompts is None else prompts[name // n],
+            "text": text_of(model, row),
+            "ids": model.before_stop(row),
+            "forwards": int(decoded.cost.forwards[name]),
+            **made,
+        }
+        for name, row in enumerate(decoded.ids.tolist())
+    ]
+
+
+@checked
+def stream(
+    model: Model | str | Path,
+    prompt: str | None = None,
+    sampler: str | None = None,
+    gen_length: int | None = None,
+    block_length: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    cache: str | None = None,
+) -> Stream:
+    """The steps of the decode of one text, from `prompt` or without one, each computed as it is read.
+
+    Iterate over it for ids, text and confidence after each step (`repro.samplers.stream.StreamStep`); in a notebook it
+    shows all steps. The last text is that of `sample` with the same arguments, without the cut at a stop id. Arguments
+    and errors are those of `sample`.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    ids = _prompts(model, None if prompt is None else [prompt], 1)
+    rule = preset(sampler or default_preset(model, prompt is not None))
+    plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
+    check(rule, model.recipe.process, plan)
+    return Stream(model, _frames(model, rule, plan, ids, seed))
+
+
+def _frames(
+    model: Model, rule: Sampler, plan: Plan, ids: list[list[int]], seed: int
+) -> Iterator[tuple[Decoder, Frame]]:
+    return steps_of(
+        model.denoiser, model.recipe.process, rule, plan, ids, seed=seed, names=[0], confidence=True
+    )
 
 
 def text_of(model: Model, ids: Sequence[int]) -> str:
@@ -103,7 +175,7 @@ def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[i
     if prompts is None:
         return [[] for _ in range(n)]
     added = model.recipe.process.causal and model.data.vocabulary().bos_rule == "row"
-    return [encode_prompt(model, text, "chat")[added:] for text in prompts]
+    return [ids for text in prompts for ids in [encode_prompt(model, text, "chat")[added:]] * n]
 
 
 def _gen_length(model: Model, ids: list[list[int]], wanted: int | None) -> int:
@@ -135,9 +207,7 @@ def follow(
     """
     trace = Trace(model)
     ids = _prompts(model, None if prompt is None else [prompt], 1)
-    process = model.recipe.process
-    frames = steps(model.denoiser, process, sampler, plan, ids, seed=seed, names=[0], confidence=True)
-    for decoder, frame in frames:
+    for decoder, frame in _frames(model, sampler, plan, ids, seed):
         step = trace.add(decoder, frame)
         if watch is not None:
             watch.show(trace, step)
@@ -164,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Generate texts with a checkpoint and print them.",
         [
             "python -m repro.sample --ckpt oracle:mdlm@nano --n 4 --sampler ancestral",
+            "python -m repro.sample --ckpt runs/mdlm@nano.text-s0 --n 100 --out samples.jsonl",
             'python -m repro.sample --ckpt runs/llada@nano.sudoku-s0 --prompt ".3122....23.34..=" --watch',
         ],
     )
@@ -211,6 +282,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=natural, default=0, help="seed of the random draws")
     parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON object a text: prompt, text, ids, forwards, settings",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="write these objects to a file, which `python -m repro.evals judge FILE.jsonl` scores",
+    )
+    parser.add_argument(
         "--watch", action="store_true", help="show the text in the terminal while it is denoised"
     )
     parser.add_argument(
@@ -222,6 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.n < 1:
         raise ValueError("--n 0 generates nothing; give 1 or more")
+    if (args.json or args.out) and (args.watch or args.trace):
+        raise ValueError("--json and --out are for texts; leave them out with --watch and --trace FILE.json")
     if args.n > 1 and (args.watch or args.trace):
         raise ValueError(f"--watch and --trace show a single text; leave out --n {args.n}")
     # wrong names are errors before the weights are loaded
@@ -231,11 +315,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         named_cache(args.cache)
     model = load(args.ckpt, args.weights, args.precision, args.chat_template, args.device)
     name = args.sampler or default_preset(model, args.prompt is not None)
-    prompts = None if args.prompt is None else [args.prompt] * args.n
+    prompts = None if args.prompt is None else [args.prompt]
     if not (args.watch or args.trace):
         options = (args.n, name, args.gen_length, args.block_length, args.steps, args.seed, args.cache)
-        for text in sample(model, prompts, *options):
-            sys.stdout.write(text + "\n")
+        _write(_samples(model, prompts, *options), args.json, args.out)
         return 0
     rule = preset(name)
     ids = _prompts(model, prompts, 1)
@@ -252,6 +335,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = trace.data(rule, plan, args.seed, args.prompt)
         write_text(args.trace, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return 0
+
+
+def _write(samples: list[dict[str, Any]], as_json: bool, out: Path | None) -> None:
+    """Print texts, or with `as_json` JSON objects, one a line; with `out` write the objects to this file."""
+    lines = [json.dumps(each, ensure_ascii=False) for each in samples]
+    if out is not None:
+        write_text(out, "\n".join([*lines, ""]))
+        print(f"{len(samples)} samples in {out}; score them: python -m repro.evals judge {out} --judge CKPT")
+        return
+    for line in lines if as_json else [each["text"] for each in samples]:
+        sys.stdout.write(line + "\n")
 
 
 if __name__ == "__main__":

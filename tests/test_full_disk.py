@@ -3,6 +3,7 @@ command finishes once there is room. The room left is varied, so that different 
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,9 @@ def command(monkeypatch, capsys):
 
 def refused(said):
     code, text = said
-    return code == 2 and text.count("\n") == 1 and "the disk is full" in text and "run again" in text
+    *before, last = text.splitlines()
+    progress = all(re.search(r" step \d+ of \d+: loss | chunks$| \(\d+ of \d+\)$", line) for line in before)
+    return code == 2 and progress and "the disk is full" in last and "run again" in last
 
 
 def whole(disk):

@@ -90,22 +90,26 @@ def say(lines: Iterable[str], file: TextIO | None = None) -> None:
     the next line, further to the right or in its last column, without cutting a word or number."""
     room = width(sys.maxsize)
     for line in lines:
-        fitting = [line]
-        if len(line) > room:
-            column = re.match(r"\s*\S.{0,30}?\s{2,}(?=\S)", line)
-            head = column[0] if column else " " * (len(line) - len(line.lstrip()))
-            fitting = fill(head, line[len(head) :], 0 if column else 4)
-        print("\n".join(fitting), file=file)
+        print("\n".join(broken(line, room)), file=file)
 
 
-def fill(head: str, text: str, further: int = 0) -> list[str]:
-    """Lines of `width()` characters with `head` and then `text`, whose next lines are indented as far as `head` is long
-    and `further`; words are not cut. A head that takes 45 % of the line, or beside which a word does not fit, has the
-    text below it."""
-    room = width()
+def broken(line: str, room: int) -> list[str]:
+    """A line of text as lines of at most `room` characters (see `say`)."""
+    if len(line) <= room:
+        return [line]
+    column = re.match(r"\s*\S.{0,30}?\s{2,}(?=\S)", line)
+    head = column[0] if column else " " * (len(line) - len(line.lstrip()))
+    return fill(head, line[len(head) :], 0 if column else 4, room)
+
+
+def fill(head: str, text: str, further: int = 0, room: int | None = None) -> list[str]:
+    """Lines of `room` (None: `width()`) characters with `head` and then `text`, whose next lines are indented as far as
+    `head` is long and `further`; words are not cut. A head that takes 45 % of the line, or beside which a word does not
+    fit, has the text below it."""
+    room = room or width()
     longest = max(map(len, text.split()), default=0)
     if head.strip() and (len(head) > 0.45 * room or len(head) + longest > room):
-        return [head.rstrip(), *fill(" " * 4, text)]
+        return [head.rstrip(), *fill(" " * 4, text, 0, room)]
     return textwrap.wrap(
         text,
         room,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from repro.core.cli import first, run, say, width
+from repro.core.cli import first, run, say
 from repro.core.devices import take_device
 from repro.core.errors import Usage, nearest
 from repro.evals import cli
@@ -59,15 +59,20 @@ def score(argv: Sequence[str]) -> int:
     request = dataclasses.replace(_grid_request(args), out=args.out, batch=args.batch_size)
     take_device(args.device)
     budget = time_budget(args.max_hours)
-    model = load(args.ckpt, args.weights, args.precision or "float32", args.chat_template)
-    grid = prepare(model, request)
-    records = _answer(grid, budget)
+    names = cli.checkpoints(args.ckpt)
+    request = dataclasses.replace(request, lenient=len(names) > 1)
+    grids, records = [], []
+    for name in names:
+        model = load(name, args.weights, args.precision or "float32", args.chat_template)
+        grids.append(prepare(model, request))
+        records += _answer(grids[-1], budget)
     if first() and args.json:
         from repro.evals.table import rows
 
-        _print_json({"rows": rows(records)} | _found(records, grid.skipped))
+        skipped = dict.fromkeys(skip for grid in grids for skip in grid.skipped)
+        _print_json({"rows": rows(records)} | _found(records, skipped))
     elif first():
-        _show(grid, records)
+        _show(grids, records)
     return exit_code(budget)
 
 
@@ -207,7 +212,7 @@ def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
             records += answered
             skipped += grid.skipped
             if first() and not args.json:
-                _show(grid, answered)
+                _show([grid], answered)
     if first() and args.json:
         _print_json(_found(records, skipped))
     return exit_code(budget)
@@ -223,16 +228,15 @@ def _answer(grid: Prepared, budget: TimeBudget | None) -> list[Record]:
     return grid.ordered(record for record, _ in shown.follow(run))
 
 
-def _show(grid: Prepared, records: list[Record]) -> None:
-    from rich.console import Console
+def _show(grids: Sequence[Prepared], records: list[Record]) -> None:
+    """Print one table of the records of one or several checkpoints, and what was left out and why."""
+    from repro.evals.results import Results
 
-    from repro.evals.table import reasons, show
-
-    show(Console(width=width()), f"{grid.model.recipe.name}, suite {grid.suite.name}", records)
-    say(reasons(grid.skipped))
-    if grid.others:
-        say([f"also valid here: {', '.join(grid.others)} (--samplers NAME,NAME or all)"])
-    print(f"records: {grid.store.folder}", file=sys.stderr)
+    print(Results(records, [skip for grid in grids for skip in grid.skipped]).table(), end="")
+    for others in dict.fromkeys(tuple(grid.others) for grid in grids if grid.others):
+        say([f"also valid here: {', '.join(others)} (--samplers NAME,NAME or all)"])
+    for folder in dict.fromkeys(grid.store.folder for grid in grids):
+        print(f"records: {folder}", file=sys.stderr)
 
 
 def _found(records: list[Record], skipped: Iterable[Any]) -> dict[str, Any]:

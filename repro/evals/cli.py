@@ -211,7 +211,10 @@ def list_parser() -> Parser:
 # --- flags --------------------------------------------------------------------------------------------------
 def _add_grid(parser: Parser) -> None:
     """Add the flags that choose the checkpoint, tasks and decoding."""
-    parser.add_argument("--ckpt", help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE")
+    parser.add_argument(
+        "--ckpt",
+        help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE; to score several in one table, separate them by ','",
+    )
     parser.add_argument(
         "--samplers",
         action=Listing,
@@ -322,6 +325,18 @@ def _typed(convert: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
+
+
+def checkpoints(text: str) -> list[str]:
+    """The checkpoints that `--ckpt` names, separated by ','; a folder whose name has a ',' is one. Usage for an empty
+    name and for one that is given twice."""
+    names = [text] if Path(text).exists() else [each.strip() for each in text.split(",")]
+    if not all(names):
+        raise Usage(f"--ckpt {text!r} has an empty name; separate checkpoints by one ','")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Usage(f"--ckpt names {twice!r} twice; give it once")
+    return names
 
 
 def _names(text: str, between: str = ",") -> list[str]:

@@ -24,8 +24,22 @@ from repro.evals.likelihood.estimator_presets import default
 from repro.evals.likelihood.estimator_presets import estimator as named_estimator
 from repro.evals.lm.adapter import Adapter, Generation, Policy
 from repro.evals.lm.prompts import Overlong
-from repro.model import load
+from repro.hub.release import Template
+from repro.model import Precision, load
+from repro.samplers.plan import cache as named_cache
 from repro.samplers.presets import preset
+
+NAMES = {
+    "pretrained": "ckpt=DIR, a run folder, a folder of released weights or its name on the Hub",
+    "model": "ckpt=DIR, a run folder, a folder of released weights or its name on the Hub",
+    "dtype": "precision=float32, bfloat16 or int8",
+    "mc_num": "estimator=llada_mc:draws=128",
+    "gen_length": "no length: a task's max_gen_toks sets it",
+    "remasking": "sampler=low_confidence or sampler=random",
+    "cfg": "sampler=PRESET+guided:scale=0.5, and of likelihoods estimator=NAME+guided:scale=0.5",
+    "chat_template": "template=own, none, seed or seed_readme",
+}
+"""Arguments of other lm-eval models (HFLM, LLaDA's harness) -> what this one takes instead."""
 
 
 @register_model("repro")
@@ -33,6 +47,10 @@ class Repro(Adapter):
     """A checkpoint as an lm-eval model, created by lm-eval's command line; `--model_args` takes the parameters of
     `__init__`.
 
+    `ckpt`: as `--ckpt` of `python -m repro.evals`; `precision`, `template`: of released weights, as `--precision` and
+    `--chat-template`; `sampler`: a preset, without which only likelihood tasks can be run; `tokens_per_step`, or
+    `steps` over all blocks; `block_length`: ids per block; `cache`: KV cache, as `--cache`; `estimator`: of
+    likelihoods.
     `policy`: whether the sampler's (suite) or the lm-eval task's (task) generation settings win where they differ;
     `overlong`: whether a prompt that is too long is an error or is truncated on the left. ValueError for an invalid
     value, and for a sampler or estimator that does not exist.
@@ -43,7 +61,12 @@ class Repro(Adapter):
         ckpt: str,
         weights: Literal["auto", "raw", "ema"] = "auto",
         sampler: str | None = None,
-        tokens_per_step: float = 1.0,
+        tokens_per_step: float | None = None,
+        steps: int | None = None,
+        block_length: int | None = None,
+        cache: str | None = None,
+        precision: Precision = "float32",
+        template: Template | Literal["auto"] = "auto",
         estimator: str | None = None,
         policy: Policy = "suite",
         overlong: Overlong = "error",
@@ -52,7 +75,16 @@ class Repro(Adapter):
         max_batch_size: int | None = None,
         device: str | None = None,
     ) -> None:
-        model = load(ckpt, weights)
+        settings = {"tokens_per_step": tokens_per_step, "steps": steps, "block_length": block_length}
+        for name, value in {**settings, "cache": cache}.items():
+            if value is not None and sampler is None:
+                raise ValueError(f"{name}={value} is for generating; give a sampler too, or leave it out")
+            if name != "cache" and value is not None and not (isinstance(value, int | float) and value > 0):
+                raise ValueError(f"{name}={value!r} is no positive number; give one in --model_args")
+        if steps is not None and tokens_per_step is not None:
+            raise ValueError("steps and tokens_per_step both say how many steps are taken; give one of them")
+        policy_of_cache = None if cache is None else named_cache(cache)
+        model = load(ckpt, weights, precision, template)
         for name, value, valid in (
             ("policy", policy, ("suite", "task")),
             ("overlong", overlong, ("error", "truncate")),
@@ -70,7 +102,10 @@ class Repro(Adapter):
                 " results do not depend on the batch size, use for example 64"
             )
         rule = named_estimator(default(model.recipe.process) if estimator is None else estimator)
-        made = None if sampler is None else Generation(preset(sampler), None, tokens_per_step, policy)
+        made = None
+        if sampler is not None:
+            rate = 1.0 if tokens_per_step is None else tokens_per_step
+            made = Generation(preset(sampler), None, rate, policy, block_length, steps, policy_of_cache)
         super().__init__(model, rule, made, overlong, seed, int(batch_size))
 
     @classmethod
@@ -83,6 +118,8 @@ class Repro(Adapter):
         """The model that a dict of model_args, name -> value, describes; ValueError for an unknown name."""
         valid = list(inspect.signature(cls).parameters)
         for name in arg_dict:
+            if name in NAMES:
+                raise ValueError(f"no model_arg {name!r}; this model takes {NAMES[name]}")
             if name not in valid:
                 raise ValueError(f"no model_arg {name!r}; {nearest(name, valid)}")
         if "ckpt" not in arg_dict:

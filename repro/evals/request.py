@@ -1,6 +1,6 @@
 """Requests: a suite's tasks x sampler presets x tokens per step x seeds, laid out as a grid of evaluations.
 
-    score("runs/mdlm@nano-s0", samplers=["all"])      -> list of records
+    prepare(model, Request(samplers=["all"])).run()      -> records
 
 `repro.evals.runner` runs the grid. An evaluation is what a record's `question` describes: checkpoint, task, sampler,
 decoding plan (length, block length, steps, KV cache), seed, limit on items and protocol. Combinations that cannot be
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.core import parts
-from repro.core.arguments import checked
 from repro.core.files import runs
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_selection import TaskOptions, tasks_by_name
@@ -29,7 +28,7 @@ from repro.evals.perplexity.corpus import Perplexity
 from repro.evals.runner import Cell, Skip, question, run_grid
 from repro.evals.suites import Plans, Suite, TokensPerStep, read_suite
 from repro.evals.task import Ask, Task
-from repro.model import Model, load
+from repro.model import Model
 from repro.results.record import Record
 from repro.results.store import Store
 from repro.samplers.plan import Plan, ServedPlan, cache, check
@@ -40,13 +39,13 @@ MOST_SAMPLES = 10_000_000
 
 
 def chosen_presets(
-    names: Sequence[str] | None, suite: Sequence[str], model: Model, task: Task
+    names: Sequence[str] | None, suite: Sequence[str], model: Model, task: Task, lenient: bool = False
 ) -> tuple[list[str], list[Skip]]:
     """Names of the sampler presets to run for a task, and those left out with the reason.
 
     For `names` = None: the presets of the `suite` that fit the model's noise process. For ["all"]: every registered
     preset that fits, at temperature 1 where the preset is greedy and the task compares distributions. Otherwise all of
-    `names`; ValueError if one does not exist or does not fit the process.
+    `names`; ValueError if one does not exist or (unless `lenient`) does not fit the process.
     """
     noise = model.recipe.process.noise
     everything = names is not None and list(names) == ["all"]
@@ -56,7 +55,7 @@ def chosen_presets(
         processes = preset(name).capabilities.processes
         if noise in processes:
             fitting.append(name)
-        elif wanted is names:
+        elif wanted is names and not lenient:
             fits = [p for p, r in PRESETS.items() if noise in r.capabilities.processes]
             raise ValueError(f"preset {name!r} does not fit a {noise} model; it takes {', '.join(fits)}")
         else:
@@ -90,7 +89,7 @@ def cells(
             continue
         asked: dict[Ask, str] = {}
         for way in suite.ways(task.name):
-            presets, unfit = chosen_presets(request.samplers, way.presets, model, task)
+            presets, unfit = chosen_presets(request.samplers, way.presets, model, task, request.lenient)
             skipped += unfit
             rates = request.tokens_per_step or suite.tokens_per_step
             for seed, name in itertools.product(request.seeds, presets):
@@ -159,46 +158,6 @@ def default_store(model: Model, name: str) -> Path:
     return folder / "raw"
 
 
-@checked
-def score(
-    ckpt: str | Path | Model,
-    samplers: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    tokens_per_step: Sequence[TokensPerStep] | None = None,
-    seeds: Sequence[int] = (0,),
-    limit: int | None = None,
-    samples: int | None = None,
-    suite: str | None = None,
-    block_length: int | None = None,
-    cache: str | None = None,
-    out: Path | None = None,
-    batch: int | None = None,
-    corpus: str | None = None,
-) -> list[Record]:
-    """Records of a model's evaluations, computed and stored as by `python -m repro.evals`.
-
-    `ckpt` is a loaded model, a checkpoint folder, a Hub name or oracle:RECIPE@SCALE; the other arguments are described
-    in `Request`.
-    """
-    model = ckpt if isinstance(ckpt, Model) else load(ckpt)
-    request = Request(
-        samplers,
-        tasks,
-        tokens_per_step,
-        seeds,
-        limit,
-        samples,
-        suite,
-        block_length,
-        cache,
-        out,
-        batch=batch,
-        corpus=corpus,
-    )
-    grid = prepare(model, request)
-    return grid.ordered(record for record, _ in grid.run())
-
-
 @dataclass(frozen=True)
 class Request:
     """What to evaluate a model on; a field of None leaves the choice to the suite (and `suite` None to the recipe).
@@ -231,6 +190,9 @@ class Request:
     most_samples: int | None = None
     corpus: str | None = None
     """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings."""
+    lenient: bool = False
+    """Whether a preset of `samplers` that does not fit the model's noise process is skipped; else it is an error. For
+    requests that several models share."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "samples", "batch", "block_length"):
@@ -363,7 +325,9 @@ def _all_adaptive(
     tasks = [task for task in suite.tasks if task.generates and reason(task, model) is None]
     ways = [(task, way) for task in tasks for way in suite.ways(task.name)]
     names = {
-        name for task, way in ways for name in chosen_presets(request.samplers, way.presets, model, task)[0]
+        name
+        for task, way in ways
+        for name in chosen_presets(request.samplers, way.presets, model, task, request.lenient)[0]
     }
     return bool(names) and all(preset(name).capabilities.plan == "adaptive" for name in names)
 

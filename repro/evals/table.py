@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +45,15 @@ Column = tuple[str, str]
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """One dict per record and metric: task, preset, tokens per step, seed, metric, value, standard error (`se`), n,
-    ends of the 95 % interval (`low` and `high`; None: unknown), NFE and tokens per NFE."""
-    found = []
+    """One dict per record and metric: checkpoint, task, preset, tokens per step, seed, metric, value, standard error
+    (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown), NFE and tokens per NFE."""
+    found, records = [], list(records)
+    names = checkpoints(records)
     for record in records:
         labels, answer = record.labels, record.answer
         shared = {name: getattr(labels, name) for name in ("task", "preset", "tokens_per_step")}
         shared |= {"seed": record.question.seed}
+        shared = {"checkpoint": names[record.question.checkpoint.digest], **shared}
         cost = {name: getattr(answer, name) for name in ("nfe", "tokens_per_nfe")}
         for name, metric in answer.metrics.items():
             low, high = interval(name, metric) or (None, None)
@@ -161,23 +165,50 @@ def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
         yield f"skipped {', '.join(dict.fromkeys(each))}: {reason}"
 
 
-def _several(records: Sequence[Record]) -> bool:
-    """Whether the records have more than one sampling seed, so that each row must show its own."""
-    return len({r.question.seed for r in records}) > 1
+def checkpoints(records: Sequence[Record]) -> dict[str, str]:
+    """Digest of each checkpoint -> its name in tables: its label; where two have the same one, with the train seed (as
+    run folders are named), and where these are equal too, with the training step."""
+    found = {record.question.checkpoint.digest: record for record in records}
+    names = {digest: record.labels.checkpoint for digest, record in found.items()}
+    for more in ("-s{0.seed}", " step {0.step}", " {0.weights}"):
+        twice = {name for name, times in Counter(names.values()).items() if times > 1}
+        names = {
+            digest: name + more.format(found[digest].question.checkpoint) if name in twice else name
+            for digest, name in names.items()
+        }
+    return names
 
 
-def _place(record: Record, several: bool) -> list[str]:
-    return [str(record.question.seed)] if several else []
+@dataclass(frozen=True)
+class _Places:
+    """What tells the lines of a table apart besides preset and tokens per step: names of several checkpoints (`names`,
+    by digest; None for one), and whether there are several sampling seeds."""
+
+    names: dict[str, str] | None
+    seeds: bool
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> _Places:
+        names = checkpoints(records)
+        return cls(names if len(names) > 1 else None, len({r.question.seed for r in records}) > 1)
+
+    @property
+    def heads(self) -> list[str]:
+        return ["checkpoint"] * (self.names is not None) + ["seed"] * self.seeds
+
+    def cells(self, record: Record) -> list[str]:
+        names = [] if self.names is None else [self.names[record.question.checkpoint.digest]]
+        return names + [str(record.question.seed)] * self.seeds
 
 
 def _free(records: Sequence[Record]) -> list[Table]:
     """Table of metrics that do not depend on a sampler, one line per record and metric (without numbered metrics)."""
-    several = _several(records)
-    made = _table(["task", "metric", *["seed"] * several], ["value", "n"])
+    places = _Places.of(records)
+    made = _table(["task", "metric", *places.heads], ["value", "n"])
     for record in records:
         for name, metric in record.answer.metrics.items():
             if not NUMBERED.fullmatch(name):
-                line = [record.labels.task, name, *_place(record, several)]
+                line = [record.labels.task, name, *places.cells(record)]
                 made.add_row(*line, shown(name, metric), str(metric.n))
     return [made] if made.row_count else []
 
@@ -188,7 +219,7 @@ def _numbered(records: Sequence[Record]) -> list[Table]:
     Tasks with the same metric names share a table.
     """
     found: dict[tuple[str, ...], list[list[str]]] = {}
-    several = _several(records)
+    places = _Places.of(records)
     for record in records:
         metrics = record.answer.metrics
         named = [(*match.groups(), name) for name in metrics if (match := NUMBERED.fullmatch(name))]
@@ -198,11 +229,11 @@ def _numbered(records: Sequence[Record]) -> list[Table]:
                 shown(what, metrics[f"{what}_{number}"]) if f"{what}_{number}" in metrics else ""
                 for what in names
             ]
-            line = [record.labels.task, *_place(record, several), str(number), *cells]
+            line = [record.labels.task, *places.cells(record), str(number), *cells]
             found.setdefault(names, []).append(line)
     tables = []
     for names, lines in found.items():
-        made = _table(["task", *["seed"] * several], ["number", *names])
+        made = _table(["task", *places.heads], ["number", *names])
         for line in lines:
             made.add_row(*line)
         tables.append(made)
@@ -214,13 +245,13 @@ def _grid(records: Sequence[Record], columns: Sequence[Column]) -> Table:
     caption."""
     tasks = {task: [name for mine, name in columns if mine == task] for task, _ in columns}
     records = [r for r in records if r.labels.task in tasks]
-    several = _several(records)
+    places = _Places.of(records)
     heads = [f"{task}\n{name}" for task, names in tasks.items() for name in (*names, "NFE", "tokens/NFE")]
-    made = _table(["preset", *["seed"] * several], ["tokens\nper step", *heads], _counts(records))
+    made = _table(["preset", *places.heads], ["tokens\nper step", *heads], _counts(records))
     lines: dict[tuple, dict[str, Record]] = {}
     for record in records:
         labels = record.labels
-        key = (labels.preset, *_place(record, several), labels.tokens_per_step or ADAPTIVE)
+        key = (labels.preset, *places.cells(record), labels.tokens_per_step or ADAPTIVE)
         lines.setdefault(key, {})[labels.task] = record
     for key, by_task in lines.items():
         made.add_row(
@@ -229,7 +260,7 @@ def _grid(records: Sequence[Record], columns: Sequence[Column]) -> Table:
     truth = [cell for task, names in tasks.items() for cell in _truth(records, task, names)]
     if any(truth):
         made.add_section()
-        made.add_row("true samples", *[""] * several, "", *truth)
+        made.add_row("true samples", *[""] * len(places.heads), "", *truth)
     return made
 
 
@@ -262,15 +293,13 @@ def _clocked(record: Record) -> tuple[str, ...]:
 def _timed(records: Sequence[Record]) -> Table:
     """Table of speeds with the same engine, device, clock and batch size, one line per record: useful tokens per second
     in batches and for single texts, and milliseconds per single text (median and 95th percentile)."""
-    several, first = _several(records), timed(records[0])
+    places, first = _Places.of(records), timed(records[0])
     heads = [f"useful tokens\na second, batch {batch}" for batch in (first.throughput.batch, 1)]
     said = f"engine {first.engine} on {first.device}; {first.clock} seconds of decoding alone, warm-up apart"
-    made = _table(
-        ["preset", *["seed"] * several], ["tokens\nper step", *heads, "ms a text,\nmedian", "p95"], said
-    )
+    made = _table(["preset", *places.heads], ["tokens\nper step", *heads, "ms a text,\nmedian", "p95"], said)
     for record in records:
         labels, speed = record.labels, timed(record)
-        line = [labels.preset, *_place(record, several), labels.tokens_per_step or ADAPTIVE]
+        line = [labels.preset, *places.cells(record), labels.tokens_per_step or ADAPTIVE]
         rates = [mode.counts.useful / median(mode.passes) for mode in (speed.throughput, speed.latency)]
         alone = (speed.latency.median, speed.latency.p95)
         made.add_row(

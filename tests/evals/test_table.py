@@ -20,8 +20,14 @@ from repro.training.loop import train
 def record(task, preset, tokens, metrics, seed=0, nfe=4.0, per_nfe=2.0):
     """A record with the fields that a table reads."""
     return SimpleNamespace(
-        labels=SimpleNamespace(task=task, preset=preset, tokens_per_step=tokens),
-        question=SimpleNamespace(sampler=None if preset is None else {}, seed=seed),
+        labels=SimpleNamespace(
+            task=task, preset=preset, tokens_per_step=tokens, checkpoint="toy", suite="toy"
+        ),
+        question=SimpleNamespace(
+            sampler=None if preset is None else {},
+            seed=seed,
+            checkpoint=SimpleNamespace(digest="d", seed=0, step=9, weights="raw"),
+        ),
         answer=SimpleNamespace(metrics=metrics, nfe=nfe, tokens_per_nfe=per_nfe),
         measurements=SimpleNamespace(speed=None),
     )

@@ -34,6 +34,8 @@ MEMORY = 6 << 30
 """Bytes of address space that a case may take beyond what the tests hold."""
 CACHES = ("runs", "run/raw", "runs/data*", "runs/tasks*", "runs/.*", "*/.lock", ".lock")
 """What any command may write: copies of inputs by digest, locks, and the empty folder of its records."""
+PROGRESS = re.compile(r" step \d+ of \d+: loss | chunks$| \(\d+ of \d+\)$")
+"""Lines of progress, which a command may print before it fails."""
 LONGEST = 800
 """Characters that a message may have."""
 
@@ -165,6 +167,7 @@ def fault(case: Case, outcome: Outcome, plain: str | None) -> str | None:
         return f"silent success: {outcome.out[:120]!r}"
     if outcome.code != 2:
         return f"exit code {outcome.code}"
+    lines = [line for line in lines if not PROGRESS.search(line)]
     if len(lines) != 1:
         return f"{len(lines)} lines on stderr: {outcome.err[:200]!r}"
     if len(lines[0]) > LONGEST:

@@ -33,7 +33,7 @@ from repro.evals.lm.overrides import Conflicts, conflicts, has_length, requested
 from repro.evals.lm.prompts import Overlong, Template, generation_prompt, likelihood_request, rolling_windows
 from repro.evals.work_queue import SERIAL, WorkQueue
 from repro.model import Model
-from repro.samplers.plan import Plan, plan_for
+from repro.samplers.plan import Cache, Plan, plan_for
 from repro.samplers.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -55,6 +55,12 @@ class Generation:
     plan: Plan | None
     tokens_per_step: float
     policy: Policy
+    block_length: int | None = None
+    """Ids per block where `plan` is None; None: one block, or what the network requires."""
+    steps: int | None = None
+    """Steps over all blocks where `plan` is None, instead of `tokens_per_step`."""
+    cache: Cache | None = None
+    """KV cache where `plan` is None."""
 
 
 @dataclass(eq=False)
@@ -197,12 +203,12 @@ class Adapter(LM):
         if self.generation.plan is not None:
             return self.generation.plan
         sampler = self.generation.sampler
-        block = self.model.denoiser.required_block_size or length
+        block = self.generation.block_length or self.model.denoiser.required_block_size or length
         blocks = -(-length // block)  # ids beyond `length` are cut off
-        steps = blocks * max(1, round(block / self.generation.tokens_per_step))
-        return plan_for(
-            sampler, blocks * block, block, None if sampler.capabilities.plan == "adaptive" else steps, None
-        )
+        steps = self.generation.steps
+        if steps is None and sampler.capabilities.plan != "adaptive":
+            steps = blocks * max(1, round(block / self.generation.tokens_per_step))
+        return plan_for(sampler, blocks * block, block, steps, self.generation.cache)
 
     def _limits(self, arguments: dict[str, Any]) -> tuple[list[str], int]:
         """Stop strings and maximum number of ids of a text, from its generation arguments. Other arguments that differ

@@ -1,0 +1,159 @@
+"""The functions for notebooks: each file of examples/python runs; an argument is obeyed, or refused in a sentence."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import runpy
+
+import pytest
+from helpers.toy import toy
+
+from repro import Results, load, sample, score, stream
+from repro.core.files import ROOT
+from repro.training.loop import train
+
+EXAMPLES = sorted((ROOT / "examples" / "python").glob("*.py"))
+ORACLE = "oracle:mdlm@nano"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, tmp_path_factory, monkeypatch):
+    """Prepared data are shared, everything else is written to a folder of the test."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path_factory.getbasetemp() / "runs"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load(ORACLE)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_each_example_runs(path, capsys, tmp_path):
+    assert len(EXAMPLES) >= 13
+    runpy.run_path(str(path))
+    out, err = capsys.readouterr()
+    made = list(tmp_path.glob("*.html")) + list(tmp_path.glob("*.tex"))
+    assert out.strip() or err.strip() or made
+
+
+# --- sample -----------------------------------------------------------------------------------------------------
+
+
+def test_a_string_is_one_prompt_and_n_is_obeyed(model):
+    one = sample(model, "AB", steps=8)
+    assert len(one) == 1 and one[0] == sample(model, ["AB"], steps=8)[0]
+    several = sample(model, ["AB", "CD"], n=3, sampler="ancestral", steps=8)
+    assert len(several) == 6 and len(set(several[:3])) == 3, "each continuation has its own draws"
+    assert several[:3] == sample(model, "AB", n=3, sampler="ancestral", steps=8)
+    assert sample(model, n=2, steps=8) == sample(ORACLE, n=2, steps=8), "a name is a model"
+
+
+def test_a_trained_folder_is_a_model(tmp_path):
+    folder = train(toy("mdlm"), seed=0, out=tmp_path / "run", stop=1, resume=False)
+    assert (
+        sample(folder, n=1, steps=4)
+        == sample(str(folder), n=1, steps=4)
+        == sample(load(folder), n=1, steps=4)
+    )
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m: sample(m, 5), "sample: prompts=5 is no str | Sequence[str] | None"),
+        (lambda m: sample(m, [5]), "sample: prompts=[5] is no"),
+        (lambda m: sample(m, n="4"), "sample: n='4' is no int"),
+        (lambda m: sample(7), "sample: model=7 is no Model | str | Path"),
+        (lambda m: sample(m, n=0), "n=0, prompts=None: nothing to generate; give 1 or more"),
+        (lambda m: sample("oracle:mdml@nano"), "no recipe 'mdml'; nearest is 'mdlm'"),
+        (lambda m: stream(m, ["AB"]), "stream: prompt=['AB'] is no str | None"),
+        (lambda m: stream(m, sampler="greedy"), "for left_to_right models; this one is absorbing"),
+        (lambda m: stream(m, sampler="random", steps=33), "steps 33 exceed gen_length 32"),
+        (lambda m: score(m, samplers=1), "score: samplers=1 is no str | Sequence[str] | None"),
+        (lambda m: score([]), "score: ckpt is empty; give a checkpoint"),
+        (lambda m: score(m, tasks="lawn"), "no task 'lawn' in suite 'nano'; nearest is 'law'"),
+        (lambda m: Results.read("absent"), "no folder absent"),
+        (lambda m: load(3), "load: ckpt=3 is no str | Path"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(call, message, model):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        call(model)
+    assert "\n" not in str(error.value)
+
+
+# --- stream -----------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_ends_in_the_text_of_sample(model):
+    steps = list(stream(model, "AB", sampler="ancestral", steps=8, seed=5))
+    assert steps[-1].text == sample(model, "AB", sampler="ancestral", steps=8, seed=5)[0]
+    for before, after in itertools.pairwise(steps):
+        assert after.number > before.number and after.forwards >= before.forwards
+        changed = [i for i in range(30) if before.ids[i] != after.ids[i]]
+        assert set(changed) <= set(after.new)
+    assert all(len(step.ids) == len(step.pieces) == len(step.confidence) == 30 for step in steps)
+    assert all(0 <= p <= 1 for p in steps[-1].confidence), "every position is decided at the end"
+    assert steps[0].text.count("·") == sum(p is None for p in steps[0].confidence) > 0
+
+
+def test_revisions_are_told():
+    """A corrector writes positions again."""
+    steps = list(stream("oracle:duo@nano", sampler="corrector", steps=16, seed=2))
+    assert not steps[0].revised and steps[-1].revised
+    assert all(set(a.revised) <= set(b.revised) for a, b in itertools.pairwise(steps))
+
+
+def test_html_needs_no_script_and_escapes_text(model):
+    made = stream(model, sampler="ancestral", steps=4)
+    page = made._repr_html_()
+    assert page.count("<div") == len(made.steps) + 1 == page.count("</div>")
+    assert "<script" not in page and "http" not in page
+    made.steps[-1].pieces[0] = "<b>&"
+    assert "&lt;b&gt;&amp;" in made.steps[-1]._repr_html_()
+    assert made.text == made.steps[-1].text
+
+
+# --- score ------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_records_with_tables(model, tmp_path):
+    made = score(model, ["ancestral", "random"], "law", [8, "all"], samples=20, out=tmp_path / "out")
+    assert len(made) == 4 and made[0] is made.records[0] and len(made[1:]) == 3
+    frame = made.frame()
+    assert set(frame.preset) == {"ancestral", "random"} and set(frame.checkpoint) == {ORACLE}
+    assert (frame.low <= frame.value).all() and len(frame) == sum(len(r.answer.metrics) for r in made)
+    text = made.table(width=100)
+    assert "ancestral" in text and "excess" in text and max(map(len, text.splitlines())) <= 100
+    latex = made.to_latex()
+    assert latex.count(r"\\") == 5 and r"\toprule" in latex and r"$\pm$" in latex
+    assert "checkpoint" not in latex and "tokens per step" in latex, "only names that differ are columns"
+    assert "<table" in made._repr_html_() and repr(made).startswith("Results of 4 evaluations, 0 skipped")
+    assert list(Results.read(tmp_path / "out")) == list(made), "stored in the order in which they were asked"
+
+
+def test_one_table_of_several_checkpoints(tmp_path):
+    made = score([ORACLE, "oracle:duo@nano"], ["ancestral", "corrector"], "law", 8, samples=10, out=tmp_path)
+    names = {(r.labels.checkpoint, r.labels.preset) for r in made}
+    assert names == {
+        (ORACLE, "ancestral"),
+        ("oracle:duo@nano", "ancestral"),
+        ("oracle:duo@nano", "corrector"),
+    }
+    assert [(skip.what, skip.reason) for skip in made.skipped] == [
+        ("corrector", "for uniform models, this one is absorbing")
+    ]
+    text = made.table()
+    assert f"{ORACLE}, oracle:duo@nano, suite nano" in text and "skipped corrector: for uniform" in text
+    assert "checkpoint" in text and "checkpoint" in made.to_latex()
+    with pytest.raises(ValueError, match="preset 'corrector' does not fit a"):
+        score(ORACLE, "corrector", "law", 8, samples=10, out=tmp_path)
+
+
+def test_progress_is_shown_when_asked(model, tmp_path, capsys):
+    score(model, "ancestral", "law", 8, samples=10, out=tmp_path / "a")
+    assert capsys.readouterr().err == ""
+    score(model, "ancestral", "law", 8, samples=10, out=tmp_path / "b", progress=True)
+    assert capsys.readouterr().err.startswith("law, ancestral, 8 tokens per step: ")
