@@ -1,4 +1,4 @@
-"""Logits processors, between the network and a sampler: guidance, temperature, truncation, and choice of positions.
+"""Logits processors, between the network and a sampler: guidance, temperature and truncation.
 
     low_confidence+guided:scale=1.0+nucleus:p=0.9       by name (`repro.samplers.presets`), which stands for
     ProcessedSampler(
@@ -316,66 +316,8 @@ class Banned(LogitsTransform):
 
     def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         gone = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-        gone[list(_resolved(self.ids, vocabulary))] = True
+        gone[list(resolved_ids(self.ids, vocabulary))] = True
         return logits.masked_fill(gone, -torch.inf)
-
-
-# --- processors of the choice of positions ------------------------------------------------------------------
-
-
-@part
-class Distrusted(LogitsProcessor):
-    """Makes a sampler that commits positions by confidence commit the given ids last; "eos" is the vocabulary's EOS id.
-
-    Each position's token is chosen as without this processor. Its confidence is its probability in a softmax that
-    leaves these ids out, and 0 if it is one of them. With EOS and EoT it is the intended effect of LLaDA's option
-    `confidence_eos_eot_inf` (docs/method.md#llada-sampling).
-    """
-
-    ids: tuple[int, ...] | Literal["eos"]
-    sets = "confidence"
-    presets = (
-        Preset(
-            "eos_last",
-            {"ids": "eos"},
-            "commits EOS last: LLaDA, confidence_eos_eot_inf; add its EoT by number (docs/method.md#llada-sampling)",
-            "2502.09992",
-        ),
-    )
-
-    def apply(self, state: State) -> State:
-        ids = _resolved(self.ids, state.prediction.vocabulary)
-        return dataclasses.replace(state, distrusted=(*state.distrusted, *ids))
-
-
-@part
-class OrderTemperature(LogitsProcessor):
-    """Makes a sampler draw the positions to commit, without replacement, from softmax(score / alg_temp) over the
-    positions, instead of taking those with the highest scores (Dream; docs/method.md#dream-rules)."""
-
-    alg_temp: float
-    sets = "order"
-    presets = (
-        Preset(
-            "order_temperature",
-            {"alg_temp": 0.1},
-            "draws the order of positions: Dream, alg_temp; the value is ours (docs/method.md#dream-rules)",
-            "2508.15487",
-        ),
-    )
-
-    def __post_init__(self) -> None:
-        if not self.alg_temp > 0:
-            raise ValueError(
-                f"order_temperature: alg_temp={self.alg_temp} must be above 0; to rank positions instead of drawing"
-                " them, leave order_temperature out"
-            )
-
-    def claim(self, of: Claim) -> Claim:
-        return of
-
-    def apply(self, state: State) -> State:
-        return dataclasses.replace(state, order_temperature=self.alg_temp)
 
 
 # --- helpers ------------------------------------------------------------------------------------------------
@@ -397,7 +339,7 @@ def _check_mass(p: float) -> None:
         raise ValueError(f"p={p} must lie between 0 and 1; to keep all ids, leave the logits processor out")
 
 
-def _resolved(ids: tuple[int, ...] | Literal["eos"], vocabulary: Vocabulary) -> tuple[int, ...]:
+def resolved_ids(ids: tuple[int, ...] | Literal["eos"], vocabulary: Vocabulary) -> tuple[int, ...]:
     """The given ids, or the vocabulary's EOS id for "eos".
 
     Raises ValueError for an id outside the vocabulary, and for "eos" if the vocabulary has none.
