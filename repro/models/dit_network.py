@@ -230,7 +230,8 @@ class DitBlocksDenoiser(DitDenoiser):
 
     Decoding reads one copy of the row: finished blocks are clean, so a block sees what it saw in training, and keys and
     values of finished blocks are exact. Under `Copies` the tokens are [noisy; clean] as in training, and all blocks are
-    predicted in one forward. RoPE is relative, so blocks may be counted from the first column to be decoded.
+    predicted in one forward. The block's first column must be a multiple of W tokens after the row's first token, as in
+    training; the decoding loop sees to that.
     """
 
     block_causal = True

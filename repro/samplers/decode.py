@@ -12,12 +12,13 @@ with every random draw enumerated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from repro.core.lazy import torch
 from repro.processes.process import Process
 from repro.samplers.decoded import Cost, Decoded, Frame, StepResult
-from repro.samplers.decoder import Decoder, DecodingCaches
+from repro.samplers.decoder import Decoder, DecodingCaches, overlap
 from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler
 
@@ -42,13 +43,23 @@ def decode(
     `names`: one number per prompt that, with `seed`, selects its random stream; different numbers give independent
     draws.
 
-    Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be combined.
+    Prompts that end at different places of a block, of a network that reads blocks, are decoded apart. Raises
+    ValueError if sampler, noise process, decoding plan and denoiser cannot be combined.
     """
+    places = [overlap(denoiser, prompt) for prompt in prompts]
+    if len(set(places)) > 1:
+        groups = [[row for row, at in enumerate(places) if at == place] for place in sorted(set(places))]
+
+        def apart(rows: list[int]) -> Decoded:
+            some, named = [prompts[row] for row in rows], [names[row] for row in rows]
+            return decode(denoiser, process, sampler, plan, some, seed=seed, names=named)
+
+        return _joined(groups, [apart(rows) for rows in groups])
     frame, decoder = None, None
     for decoder, frame in steps(denoiser, process, sampler, plan, prompts, seed=seed, names=names):  # noqa: B007
         pass
     assert frame is not None and decoder is not None
-    out = frame.ids[:, decoder.start :]
+    out = frame.ids[:, decoder.start : decoder.stop]
     if decoder.denoiser.forbidden.to(out.device)[out].any():
         if all(parameter.isfinite().all() for parameter in denoiser.parameters()):
             raise AssertionError("noise is left after the last step")
@@ -60,6 +71,17 @@ def decode(
         stop |= out == end
     useful = torch.where(stop, torch.arange(out.shape[1], device=out.device), out.shape[1]).amin(1)
     return Decoded(out, frame.cost, useful)
+
+
+def _joined(groups: Sequence[Sequence[int]], parts: Sequence[Decoded]) -> Decoded:
+    """Results of groups of rows as one, in the order of the rows; `groups`: indices of the rows of each part."""
+    order = torch.tensor([row for rows in groups for row in rows]).argsort().to(parts[0].ids.device)
+
+    def ordered(each: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(each))[order]
+
+    cost = Cost(*(ordered([getattr(part.cost, count.name) for part in parts]) for count in fields(Cost)))
+    return Decoded(ordered([part.ids for part in parts]), cost, ordered([part.useful for part in parts]))
 
 
 def steps(
@@ -96,7 +118,8 @@ def steps(
                 return
             if caches is not None and at.step == 0:
                 caches.begin_block()
-            if sampler.capabilities.plan != "quota" and decoder.decided(ids[running], at.block).all():
+            idles = sampler.capabilities.plan != "quota" or decoder.overlap > 0
+            if idles and decoder.decided(ids[running], at.block).all():
                 continue
             draw = Stream(seed, rows[running], number)
             result = decoder.advance(ids[running], memory, at, draw, decoder.pad[running], caches)
@@ -109,7 +132,11 @@ def steps(
             if plan.stop_ids():
                 finished, column = decoder.finished(new, at)
                 if finished.any():
-                    tail = finished[:, None] & (decoder.column > column[:, None])
+                    tail = (
+                        finished[:, None]
+                        & (decoder.column > column[:, None])
+                        & (decoder.column < decoder.stop)
+                    )
                     cost.filled[running] += (tail & ~decoder.written(new, at)).sum(1)
                     stop_id = new.gather(1, column.clamp_max(decoder.width - 1)[:, None])
                     ids[running] = torch.where(tail, stop_id, new)

@@ -34,10 +34,14 @@ class Decoder:
 
     It stays constant during a decode: callers pass the current ids to each method. `ids` [B, L]: B prompts in L
     columns, with the mask id at padding and generated columns (left-to-right model: 0, and OPEN where nothing is
-    written yet). `pad` [B]: columns of left padding. `start`:
-    first generated column; `width`: L.
+    written yet). `pad` [B]: columns of left padding. `start` and `stop`: first generated column, and the one after the
+    last; `width`: L.
 
-    Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be combined.
+    A network that reads blocks (`Denoiser.block_causal`) counts them from the first token of the prompt, as it was
+    trained: the first block begins with the last `overlap` tokens of the prompt, and what the last block has beyond
+    `stop` stays masked. Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be
+    combined, and for prompts that overlap a block by unequal numbers of tokens (`repro.samplers.decode.decode` decodes
+    them apart).
     """
 
     def __init__(
@@ -66,13 +70,22 @@ class Decoder:
             always = vocabulary.bos_rule == "row"
             prompts = [[vocabulary.first, *p] if always or not p else list(p) for p in prompts]
         self.start = max(len(prompt) for prompt in prompts)
-        self.width = self.start + plan.gen_length
+        self.overlap, *others = {overlap(denoiser, prompt) for prompt in prompts}
+        if others:
+            raise ValueError(
+                f"these prompts end at different places of a block of {denoiser.required_block_size} tokens; decode"
+                " them apart"
+            )
+        self.stop = self.start + plan.gen_length
+        self.blocks = -(-(self.overlap + plan.gen_length) // plan.block_length)
+        self.width = self.window(self.blocks - 1).stop
         self.device = denoiser.home
         self.pad = torch.tensor([self.start - len(prompt) for prompt in prompts], device=self.device)
         # padding never reaches the output, whatever its id: attention hides it
         filler = vocabulary.mask if vocabulary.mask is not None else 0
         blank = OPEN if self.causal else filler
-        rows = [[filler] * (self.start - len(p)) + list(p) + [blank] * plan.gen_length for p in prompts]
+        written = [blank] * (self.width - self.start)
+        rows = [[filler] * (self.start - len(p)) + list(p) + written for p in prompts]
         self.ids = torch.tensor(rows, dtype=torch.int64, device=self.device)
         self.column = torch.arange(self.width, device=self.device)
 
@@ -99,11 +112,11 @@ class Decoder:
         """
         blocks = self.plan.gen_length // self.plan.block_length
         steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks
-        return (StepIndex(block, i, steps) for block in range(blocks) for i in range(steps))
+        return (StepIndex(block, i, steps) for block in range(self.blocks) for i in range(steps))
 
     def window(self, block: int) -> slice:
         """The columns of the block with this number (from 0)."""
-        first = self.start + block * self.plan.block_length
+        first = self.start - self.overlap + block * self.plan.block_length
         return slice(first, first + self.plan.block_length)
 
     def advance(
@@ -245,7 +258,7 @@ class Decoder:
 
     def _block(self, ids: Tensor, block: int) -> Tensor:
         window = self.window(block)
-        return self._columns(ids, window.start, window.stop)
+        return self._columns(ids, max(window.start, self.start), min(window.stop, self.stop))
 
     def _columns(self, ids: Tensor, first: int, last: int) -> Tensor:
         return ((self.column >= first) & (self.column < last)).expand_as(ids)
@@ -256,6 +269,13 @@ class Decoder:
         `repro.samplers.law` passes many states of a single prompt, whose padding is then repeated.
         """
         return self.pad if len(ids) == len(self.pad) else self.pad.expand(len(ids))
+
+
+def overlap(denoiser: Denoiser, prompt: Sequence[int]) -> int:
+    """Number of tokens at the end of a prompt that share a block with generated ones; 0 for a network that does not
+    read blocks."""
+    block = denoiser.required_block_size
+    return len(prompt) % block if denoiser.block_causal and block else 0
 
 
 class DecodingCaches:

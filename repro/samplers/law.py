@@ -82,7 +82,9 @@ class States(NamedTuple):
 
 def _written(decoder: Decoder, states: States) -> dict[tuple[int, ...], float]:
     found: dict[tuple[int, ...], float] = defaultdict(float)
-    for row, weight in zip(states.ids[:, decoder.start :].tolist(), states.weights.tolist(), strict=True):
+    for row, weight in zip(
+        states.ids[:, decoder.start : decoder.stop].tolist(), states.weights.tolist(), strict=True
+    ):
         found[tuple(row)] += weight
     return dict(found)
 

@@ -71,10 +71,10 @@ class Trace:
         The frame must come from `repro.samplers.decode.steps(..., confidence=True)`.
         """
         assert frame.confidence is not None, "a trace needs frames with confidence"
-        before, self.row = self.row, frame.ids[0, decoder.start :].tolist()
+        before, self.row = self.row, frame.ids[0, decoder.start : decoder.stop].tolist()
         mask = self.model.data.vocabulary().mask
         writes = []
-        for position in frame.changed[0, decoder.start :].nonzero()[:, 0].tolist():
+        for position in frame.changed[0, decoder.start : decoder.stop].nonzero()[:, 0].tolist():
             token = self.row[position]
             writes.append(
                 Write(

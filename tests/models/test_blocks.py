@@ -140,9 +140,10 @@ def test_a_cache_changes_no_token(name, cache):
     assert torch.equal(whole.ids, served.ids) and len(whole.ids.unique()) > 3
     assert served.cost.token_forwards.sum() < whole.cost.token_forwards.sum()
     if name == "low_confidence" and cache is DualCache:
-        # three steps a block; the first one also takes what was written since: the prompt, or the block before
-        block, first = 3 * W, [len(prompt) for prompt in prompts]
-        assert served.cost.token_forwards.tolist() == [block + n + 2 * (block + W) for n in first]
+        # the prompts leave 3 and 2 positions of their last block open, which take 2 steps and 1; two full blocks take
+        # 3 each, the rest 1; the first step of a block also takes what was written since: the prompt, the block before
+        full, rest = 2 * (2 * W + W + W), 2 * W
+        assert served.cost.token_forwards.tolist() == [2 * W + W + full + rest, W + full + rest]
     alone = decode(denoiser, Absorbing(), rule, Plan(**plan), prompts[1:], seed=1, names=[4])
     assert torch.equal(alone.ids[0], whole.ids[1])
 
@@ -169,6 +170,37 @@ def test_a_cache_changes_no_token_of_rows_that_stop_or_wait(seed):
     )
     assert torch.equal(whole.ids, served.ids) and torch.equal(whole.cost.forwards, served.cost.forwards)
     assert served.cost.token_forwards.sum() < 0.6 * whole.cost.token_forwards.sum()
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 6])
+def test_blocks_are_counted_from_the_first_token_of_a_prompt(length):
+    """Greedy decoding in one step a block, against the two copies of training, block after block: the first block has
+    the end of the prompt, and positions after the last one to be generated stay masked."""
+    denoiser, prompt = warm().double(), CLEAN[0, :length].tolist()
+    plan = Plan(gen_length=8, block_length=W, steps=2)
+    found = decode(denoiser, Absorbing(), preset("low_confidence"), plan, [prompt], seed=0, names=[0])
+    width, stop = -(-(length + 8) // W) * W, length + 8
+    row = torch.full((1, width), MASK)
+    row[0, :length] = CLEAN[0, :length]
+    for first in range(length // W * W, width, W):
+        logp = logits(denoiser, torch.cat([row, row], 1), Copies(block=W))[0, :width, :20]
+        here = slice(max(first, length), min(first + W, stop))
+        row[0, here] = logp[here].argmax(-1)
+    assert found.ids[0].tolist() == row[0, length:stop].tolist()
+    assert found.cost.forwards.tolist() == [len(range(length // W * W, stop, W))]
+
+
+def test_rows_of_any_prompts_decode_as_they_do_alone():
+    """Prompts that end at every place of a block, in one batch: tokens, costs and their order."""
+    denoiser, plan = warm().double(), Plan(gen_length=8, block_length=W, steps=4)
+    prompts = [[1, 2, 3], [], [4], [5, 6, 7, 8, 9], [1, 2], [3, 4, 5, 6]]
+    rule = preset("random:temperature=1.0")
+    whole = decode(denoiser, Absorbing(), rule, plan, prompts, seed=3, names=range(6))
+    for row, prompt in enumerate(prompts):
+        alone = decode(denoiser, Absorbing(), rule, plan, [prompt], seed=3, names=[row])
+        assert torch.equal(alone.ids[0], whole.ids[row]) and torch.equal(alone.useful[0], whole.useful[row])
+        for name in ("forwards", "token_forwards", "writes"):
+            assert getattr(alone.cost, name)[0] == getattr(whole.cost, name)[row]
 
 
 def test_unsupported_uses_are_one_line_errors():
