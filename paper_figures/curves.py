@@ -63,12 +63,12 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     drawing = Figure(figsize=(6.9, above + 1.35 * rows))
     halves = drawing.subfigures(2, 1, squeeze=False, height_ratios=[max(above, 0.01), 1.35 * rows])[:, 0]
     top, bottom = halves
+    panels = list(top.subplots(1, len(scales), squeeze=False)[0]) if scales else []
     if scales:
-        panels = top.subplots(1, len(scales), squeeze=False)[0]
         for axes, scale in zip(panels, scales, strict=True):
             _bounds(axes, bounds[bounds.scale == scale])
-            axes.set_title(f"{scale or 'full scale'}: held-out bound")
-        panels[0].set_ylabel("nll bound, nats a token")
+            axes.set_title(scale or "full scale")
+        panels[0].set_ylabel("held-out bound, nats a token")
     grid = bottom.subplots(rows, WIDE, squeeze=False)
     for axes, recipe in zip(grid.flat, recipes, strict=False):
         _lines(axes, losses[losses.recipe == recipe])
@@ -80,7 +80,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     for axes in grid[:, 0]:
         axes.set_ylabel("loss")
     for axes in drawing.axes:
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=3 if axes in panels and len(panels) > 3 else 5)
     for column in range(WIDE):
         below = [axes for axes in grid[:, column] if axes.get_visible()]
         if below:
