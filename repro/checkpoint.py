@@ -1,6 +1,7 @@
 """Show, inspect, convert, compare and export checkpoints.
 
-python -m repro.checkpoint export DIR --hf OUT    write weights and config that transformers loads without repro
+python -m repro.checkpoint export DIR --hf OUT    write a folder for others, with tokenizer and model card
+python -m repro.checkpoint push OUT OWNER/NAME    upload such a folder to the Hub; --dry-run says what would be sent
 python -m repro.checkpoint show DIR               print recipe, seed, step and SHA-256 digests
 python -m repro.checkpoint inspect FOLDER         print how every tensor of released weights is read
 python -m repro.checkpoint convert FILE --out OUT write a pickle's tensors as safetensors (repro.hub.convert)
@@ -16,8 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from repro.core.cli import Parser, run, say
-from repro.core.files import atomically
-from repro.training.checkpoint import Checkpoint, Weights, network, open_checkpoint
+from repro.training.checkpoint import Checkpoint, open_checkpoint
 
 ACTIONS = {
     "show": (
@@ -43,43 +43,26 @@ ACTIONS = {
         "LLaDA-8B-Base --fixture parity/llada",
     ),
     "export": (
-        "Write weights and config in the layout of transformers, which loads them without this suite.",
+        "Write weights, config, tokenizer and model card as a folder that this suite reads back and, where it has the"
+        " network, transformers too.",
         "runs/ar@nano-s0 --hf exported",
     ),
+    "push": ("Upload an exported folder to the Hub.", "exported me/ar-nano --dry-run"),
 }
 """Subcommand -> what it does, and the arguments of an example."""
-
-
-def export(path: Path, out: Path, weights: Weights) -> None:
-    """Write the network of the checkpoint `path` in transformers' layout (config.json, model.safetensors) to `out`.
-
-    `weights`: "raw" or "ema" (averaged). Raises ValueError for a network that transformers does not have.
-    """
-    from repro.models.llama_network import LlamaDenoiser
-    from repro.models.modernbert_network import ModernBertDenoiser
-
-    checkpoint = open_checkpoint(path)
-    denoiser = network(checkpoint, weights)
-    if not isinstance(denoiser, LlamaDenoiser | ModernBertDenoiser):
-        raise ValueError(
-            f"{path}: the network of recipe {checkpoint.recipe.name} does not exist in transformers, so it cannot be"
-            " exported; only Llama, Qwen2 and ModernBERT networks can"
-        )
-    if isinstance(denoiser, LlamaDenoiser) and denoiser.place is not None:
-        raise ValueError(
-            f"{path} has learned position embeddings, which transformers' Llama does not have;"
-            " export needs learned_positions=0"
-        )
-    with atomically(out) as temporary:
-        denoiser.network.config._attn_implementation = "sdpa"
-        denoiser.network.save_pretrained(temporary)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.action == "export":
+        from repro.evals.export import export
+
         export(args.path, args.hf, args.weights)
         print(f"wrote {args.hf}")
+    elif args.action == "push":
+        from repro.evals.export import push
+
+        say(push(args.path, args.name, args.dry_run))
     elif args.action == "convert":
         from repro.hub.convert import convert
 
@@ -140,6 +123,10 @@ def _parser() -> Parser:
         "--device", help="where the model runs: cuda, cuda:1, mps or cpu (default: the GPU if there is one)"
     )
     found["export"].add_argument("--hf", type=Path, metavar="OUT", required=True, help="folder to write")
+    found["push"].add_argument("name", help="repository on the Hub, OWNER/NAME")
+    found["push"].add_argument(
+        "--dry-run", action="store_true", help="send nothing; print what would be sent"
+    )
     for name in ("convert", "export"):
         found[name].add_argument("--weights", choices=["raw", "ema"], default="raw", help="which weights")
     return parser

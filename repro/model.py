@@ -26,6 +26,7 @@ from repro.hub.gguf import gguf_folder
 from repro.hub.release import Release, Template, is_release
 from repro.models.backbone import Size
 from repro.training.checkpoint import Checkpoint, Weights, open_checkpoint
+from repro.training.exporting import exported_network, is_export, open_export
 from repro.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -107,12 +108,21 @@ def load(
             denoiser = denoiser.to(devices.device(device))
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
     folder, name = _place(ckpt)
+    if is_export(folder):
+        _check_ours(ckpt, precision, template)
+        return _exported(folder, weights, devices.device(device))
     if is_release(folder):
         if weights == "ema":
             raise ValueError(
                 f"{ckpt} holds one set of released weights, without a separate average; leave out --weights ema"
             )
         return _released(folder, name, precision, template, devices.device(device))
+    _check_ours(ckpt, precision, template)
+    return _trained(open_checkpoint(Path(ckpt)), weights, devices.device(device))
+
+
+def _check_ours(ckpt: str | Path, precision: Precision, template: Template | Literal["auto"]) -> None:
+    """Raise ValueError for settings of released weights given with a checkpoint of this suite."""
     if template != "auto":
         raise ValueError(
             f"{ckpt} is a checkpoint of ours (trained by this suite), whose data has its template; leave out"
@@ -122,7 +132,24 @@ def load(
         raise ValueError(
             f"{ckpt} is a checkpoint of ours, in float32 (trained by this suite); leave out --precision {precision}"
         )
-    return _trained(open_checkpoint(Path(ckpt)), weights, devices.device(device))
+
+
+def _exported(folder: Path, weights: Literal["auto", "raw", "ema"], device: str) -> Model:
+    """The model of a folder that `python -m repro.checkpoint export` wrote; ValueError if it holds other `weights`."""
+    found = open_export(folder)
+    if weights not in ("auto", found.weights):
+        raise ValueError(f"{folder} holds {found.weights} weights; leave out --weights {weights}")
+    return Model(
+        recipe=found.made,
+        denoiser=exported_network(folder, found).to(device),
+        weights=found.weights,
+        digest=found.digest,
+        seed=found.seed,
+        step=found.step,
+        data=found.data,
+        corpus=found.corpus,
+        folder=None,
+    )
 
 
 def _place(ckpt: str | Path) -> tuple[Path, str | None]:

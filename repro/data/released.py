@@ -59,16 +59,20 @@ class Released(Data):
         raise ValueError("released weights come without training data; choose tasks that have their own")
 
     def encode(self, text: str) -> list[int]:
-        return _tokenizer(self.tokenizer_sha256).encode(text, add_special_tokens=False).ids
+        return tokenizer_of_release(self.tokenizer_sha256).encode(text, add_special_tokens=False).ids
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        return encoded(_tokenizer(self.tokenizer_sha256), texts)
+        return encoded(tokenizer_of_release(self.tokenizer_sha256), texts)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return _tokenizer(self.tokenizer_sha256).decode(list(map(int, ids)), skip_special_tokens=False)
+        return tokenizer_of_release(self.tokenizer_sha256).decode(
+            list(map(int, ids)), skip_special_tokens=False
+        )
 
     def text(self, ids: Sequence[int]) -> str:
-        return _tokenizer(self.tokenizer_sha256).decode(list(map(int, ids)), skip_special_tokens=True)
+        return tokenizer_of_release(self.tokenizer_sha256).decode(
+            list(map(int, ids)), skip_special_tokens=True
+        )
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -109,12 +113,15 @@ def _bos_rule(digest: str, bos: int | None) -> Literal["text", "empty"]:
     """Whether the tokenizer itself puts BOS before a text ("" is the digest of a checkpoint that is only planned)."""
     if not digest or bos is None:
         return "empty"
-    plain, special = (_tokenizer(digest).encode("a", add_special_tokens=each).ids for each in (False, True))
+    plain, special = (
+        tokenizer_of_release(digest).encode("a", add_special_tokens=each).ids for each in (False, True)
+    )
     return "text" if special[:1] == [bos] != plain[:1] else "empty"
 
 
 @lru_cache(maxsize=4)
-def _tokenizer(digest: str) -> Tokenizer:
+def tokenizer_of_release(digest: str) -> Tokenizer:
+    """The stored tokenizer with the SHA-256 `digest`; ValueError if it is missing or was changed."""
     path = _stored(digest)
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         raise ValueError(f"{path} is missing or has changed; load the folder of released weights again")

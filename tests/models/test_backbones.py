@@ -429,10 +429,3 @@ def test_transformers_loads_what_is_exported(pins, theirs, tmp_path, capsys):
         close(logits(recipe.network(0).eval(), ids), loaded(ids).logits)
     if isinstance(pins, ModernBert):
         assert isinstance(loaded, ModernBertForMaskedLM)
-
-
-def test_learned_positions_cannot_be_exported(tmp_path):
-    run, _ = written(dataclasses.replace(BOTH, learned_positions=32), tmp_path)
-    with pytest.raises(ValueError, match="export needs learned_positions=0"):
-        checkpoint_command.export(run, tmp_path / "hf", "raw")
-    assert not (tmp_path / "hf").exists()

@@ -1,0 +1,59 @@
+"""The tokenizer of training data as an object of the library `tokenizers`, for folders that other programs read.
+
+Oracle languages, sudoku and characters have one id per character; their tokenizer is made here. Byte-level BPE, GPT-2's
+and pretrained tokenizers are what the data already use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.data import sources
+from repro.data.corpus import Data
+from repro.data.pretrained import Pretrained
+from repro.data.released import Released, tokenizer_of_release
+from repro.data.text import Bpe, Gpt2, Written, gpt2_tokenizer, trained_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SPECIAL = (("mask", "[MASK]"), ("bos", "[BOS]"), ("eos", "[EOS]"), ("pad", "[PAD]"))
+
+
+def tokenizer_of(data: Data) -> Tokenizer:
+    """The tokenizer of `data`, with the ids that the network reads; it adds no special token to a text.
+
+    ConnectionError if it is on the Hub, which cannot be reached.
+    """
+    if isinstance(data, Written):
+        match data.units:
+            case Bpe(size=size):
+                return trained_tokenizer(data.documents, size)
+            case Gpt2():
+                return gpt2_tokenizer()
+            case Pretrained(source=source, revision=revision):
+                return sources.tokenizer(source, revision).backend_tokenizer
+    if isinstance(data, Released):
+        return tokenizer_of_release(data.tokenizer_sha256)
+    named = getattr(data, "tokenizer", None)
+    if isinstance(named, str):  # chats, which name a tokenizer on the Hub
+        return sources.tokenizer(named, getattr(data, "tokenizer_revision", "")).backend_tokenizer
+    return _characters(data)
+
+
+def _characters(data: Data) -> Tokenizer:
+    """A tokenizer with one id per character, and the special tokens as `SPECIAL` writes them."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = data.vocabulary()
+    ids = {data.decode([number]): number for number in range(vocabulary.size)}
+    special = {}
+    for name, text in SPECIAL:
+        number = getattr(vocabulary, name)
+        if number is not None and number >= vocabulary.size:
+            special[text] = number
+    made = Tokenizer(models.WordLevel({**ids, **special}))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    made.decoder = decoders.Fuse()
+    made.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
+    return made

@@ -1,0 +1,160 @@
+"""Export a checkpoint as a folder for others, with tokenizer, generation settings and model card; push it to the Hub.
+
+export(Path("runs/mdlm@nano-s0"), Path("exported"), "ema")
+push(Path("exported"), "me/mdlm-nano", dry_run=True)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from repro.core import parts
+from repro.core.files import atomically
+from repro.core.papers import of_recipe, papers, shown
+from repro.data.corpus import Data
+from repro.data.exported import SPECIAL, tokenizer_of
+from repro.evals.table import shown as shown_metric
+from repro.results.record import Record
+from repro.results.store import collect
+from repro.training.checkpoint import Checkpoint, Weights, open_checkpoint
+from repro.training.exporting import is_export, write_weights
+
+CARD = "README.md"
+
+
+def export(path: Path, out: Path, weights: Weights) -> None:
+    """Write the checkpoint `path` (a run folder or one step) to the folder `out`: weights and configuration
+    (`repro.training.exporting`), tokenizer, generation settings, and a model card with the recipe's settings, digest
+    and the results that are stored beside the checkpoint.
+
+    `weights`: "raw" or "ema" (averaged). Raises ValueError for a checkpoint that cannot be read, FileExistsError where
+    `out` exists, ConnectionError if the tokenizer is on the Hub and that cannot be reached.
+    """
+    checkpoint = open_checkpoint(path)
+    with atomically(out) as temporary:
+        theirs = write_weights(checkpoint, weights, temporary)
+        _write_tokenizer(checkpoint.data, temporary)
+        settings = _generation(checkpoint.data, checkpoint.recipe.process.causal)
+        (temporary / "generation_config.json").write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+        raw = checkpoint.folder.parent / "raw"
+        digest = checkpoint.digest(weights)
+        records = [r for r in collect(raw) if r.question.checkpoint.digest == digest] if raw.is_dir() else []
+        card = "\n".join(_card(checkpoint, weights, theirs, records, out.name))
+        (temporary / CARD).write_text(card + "\n", "utf-8")
+
+
+def _write_tokenizer(data: Data, folder: Path) -> None:
+    tokenizer_of(data).save(str(folder / "tokenizer.json"))
+    vocabulary = data.vocabulary()
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+    }
+    config["model_max_length"] = data.row_length()
+    for name, text in SPECIAL:
+        number = getattr(vocabulary, name)
+        if number is not None and number >= vocabulary.size:
+            config[f"{name}_token"] = text
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+
+
+def _generation(data: Data, causal: bool) -> dict[str, Any]:
+    """Settings of generation in transformers' file; what a diffusion sampler needs besides is in the model card."""
+    vocabulary = data.vocabulary()
+    ids = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
+    found = {name: number for name, number in ids.items() if number is not None}
+    return {**found, "max_length": data.row_length(), **({"do_sample": True} if causal else {})}
+
+
+def _card(
+    checkpoint: Checkpoint, weights: Weights, theirs: bool, records: Sequence[Record], name: str
+) -> Iterator[str]:
+    """Lines of the model card: metadata, how to load, results, settings."""
+    recipe, process = checkpoint.recipe, checkpoint.recipe.process
+    number = of_recipe(recipe.name)
+    library = "transformers" if theirs else "repro"
+    yield from (
+        "---",
+        f"library_name: {library}",
+        "tags:",
+        "- diffusion-language-model",
+        f"- {process.noise}",
+        "---",
+    )
+    yield from ("", f"# {recipe.name}", "")
+    where = f"seed {checkpoint.seed}, step {checkpoint.step}, {weights} weights"
+    yield f"Trained by `repro` (recipe `{recipe.name}`, {where})."
+    if number is not None:
+        yield f"Method: {papers()[number].title} ({shown(number)})."
+    yield from (
+        "",
+        f"- recipe digest `{recipe.digest()}`",
+        f"- checkpoint digest `{checkpoint.digest(weights)}`",
+        "",
+    )
+    yield from (
+        "```python",
+        "from repro import load, sample",
+        "",
+        f'print(*sample(load("{name}"), n=2))',
+        "```",
+        "",
+    )
+    if theirs and process.causal:
+        yield f'transformers loads it without `repro`: `AutoModelForCausalLM.from_pretrained("{name}")`.'
+    elif theirs:
+        yield (
+            "transformers has this network and loads its weights, but not the way to sample from it: the output is for"
+            f" {process.noise} noise, with attention in both directions."
+        )
+    else:
+        yield "transformers does not have this network; `repro` reads the folder."
+    yield from ("", "## Results", "")
+    yield from _results(records)
+    yield from ("", "## Settings", "", "| setting | value |", "| --- | --- |")
+    for pin, value in parts.leaves(recipe).items():
+        yield f"| {pin} | `{parts.brief(parts.canonical(value))}` |"
+
+
+def _results(records: Sequence[Record]) -> Iterator[str]:
+    if not records:
+        yield "No results are stored beside this checkpoint."
+        return
+    yield from (
+        "| task | sampler | tokens per step | metric | value (95 % interval) | n |",
+        "| --- " * 6 + "|",
+    )
+    for record in records:
+        labels = record.labels
+        where = f"| {labels.task} | {labels.preset or ''} | {labels.tokens_per_step or ''} "
+        for name, metric in record.answer.metrics.items():
+            yield f"{where}| {name} | {shown_metric(name, metric)} | {metric.n} |"
+
+
+def push(folder: Path, name: str, dry_run: bool) -> Iterator[str]:
+    """Upload an exported folder to the Hub repository `name` (OWNER/NAME) and yield lines that say what was sent; with
+    `dry_run` only what would be. ValueError for another folder or name; ConnectionError if the Hub refuses or cannot be
+    reached."""
+    if not is_export(folder):
+        raise ValueError(f"{folder} is no exported folder; write one with python -m repro.checkpoint export")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(f"{name!r} is no name on the Hub; give OWNER/NAME")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    total = sum(path.stat().st_size for path in files)
+    if not dry_run:
+        from huggingface_hub import HfApi
+
+        try:
+            HfApi().create_repo(name, exist_ok=True)
+            HfApi().upload_folder(repo_id=name, folder_path=folder)
+        except OSError as error:
+            raise ConnectionError(
+                f"the Hub did not take {name} ({' '.join(str(error).split())[:200]})"
+            ) from None
+    for path in files:
+        yield f"{path.stat().st_size:>12,}  {path.relative_to(folder)}"
+    yield f"{'would send' if dry_run else 'sent'} {len(files)} files, {total:,} bytes, to https://huggingface.co/{name}"

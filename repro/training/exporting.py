@@ -1,0 +1,133 @@
+"""Checkpoints as folders that others read: weights, configuration and tokenizer beside `repro.json`, which says what
+the model is, so that `load` reads the folder back here.
+
+    OUT/config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json  repro.json
+
+Where transformers has the network (Llama and Qwen2 without learned positions, ModernBERT), config and tensor names are
+transformers' own; for any other network the tensors have the names of this suite.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from repro.core import parts
+from repro.core.files import file_digest
+from repro.core.reading import foreign, read_json
+from repro.data.corpus import Data
+from repro.training.checkpoint import Checkpoint, Natural, Sha256, Weights
+from repro.training.checkpoint import network as network_of
+from repro.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from repro.models.denoiser import Denoiser
+
+FILE = "repro.json"
+FORMAT = 1
+OURS = "repro"
+"""model_type in the config.json of a network that transformers does not have."""
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Content of repro.json. `digest`: of the checkpoint with these `weights` (`Checkpoint.digest`), which records of
+    the model name; `corpus`, `resolved`: as in `Checkpoint`; `file`: SHA-256 of model.safetensors."""
+
+    format: int
+    recipe: dict[str, Any]
+    seed: Natural
+    step: Natural
+    weights: Literal["raw", "ema"]
+    digest: Sha256
+    corpus: Sha256
+    resolved: dict[str, str | int]
+    file: Sha256
+
+    @property
+    def made(self) -> Recipe:
+        """The recipe; ValueError for one that this code cannot read."""
+        return parts.read(self.recipe, Recipe)
+
+    @property
+    def data(self) -> Data:
+        """The recipe's data, with the `resolved` values in place of placeholders."""
+        return parts.derive(self.made.data, dict(self.resolved))
+
+
+def in_transformers(denoiser: Denoiser) -> bool:
+    """Whether transformers has the network, so that it loads the folder without this suite."""
+    from repro.models.llama_network import LlamaDenoiser
+    from repro.models.modernbert_network import ModernBertDenoiser
+
+    return isinstance(denoiser, ModernBertDenoiser) or (
+        isinstance(denoiser, LlamaDenoiser) and denoiser.place is None
+    )
+
+
+def write_weights(checkpoint: Checkpoint, weights: Weights, folder: Path) -> bool:
+    """Write config.json, model.safetensors and repro.json into `folder`, and return whether transformers has the
+    network. ValueError if the checkpoint has no such weights."""
+    from safetensors.torch import save_file
+
+    denoiser = network_of(checkpoint, weights)
+    theirs = in_transformers(denoiser)
+    if theirs:
+        inner: Any = denoiser.network
+        inner.config._attn_implementation = "sdpa"
+        inner.save_pretrained(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: weight.detach().contiguous() for name, weight in denoiser.named_parameters()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        config = {"model_type": OURS, "architectures": [type(denoiser).__name__]}
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    found = Exported(
+        format=FORMAT,
+        recipe=parts.canonical(checkpoint.recipe),
+        seed=checkpoint.seed,
+        step=checkpoint.step,
+        weights="ema" if weights == "ema" else "raw",
+        digest=checkpoint.digest(weights),
+        corpus=checkpoint.corpus,
+        resolved=dict(checkpoint.resolved),
+        file=file_digest(folder / "model.safetensors"),
+    )
+    (folder / FILE).write_text(json.dumps(msgspec.to_builtins(found), indent=1) + "\n", "utf-8")
+    return theirs
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder was written by `python -m repro.checkpoint export`."""
+    return (folder / FILE).is_file()
+
+
+def open_export(folder: Path) -> Exported:
+    """What an exported folder holds; ValueError for a wrong repro.json and for weights that were changed."""
+    found = read_json(folder / FILE, Exported)
+    if found.format != FORMAT:
+        raise ValueError(f"{folder / FILE}: it has format {found.format}; only format {FORMAT} is supported")
+    path = folder / "model.safetensors"
+    if not path.is_file() or file_digest(path) != found.file:
+        raise ValueError(f"{path} is missing, truncated or changed (its SHA-256 differs); export it again")
+    return found
+
+
+def exported_network(folder: Path, found: Exported) -> Denoiser:
+    """The denoiser with the weights of an exported folder, in float32 and evaluation mode; ValueError if names or
+    shapes of tensors are not those of its recipe."""
+    from safetensors.torch import load_file
+
+    from repro.models.denoiser import copy_weights
+
+    denoiser = found.made.blank_network()
+    path = folder / "model.safetensors"
+    with foreign(path, "safetensors file"):
+        tensors = load_file(path)
+    prefix = "network." if in_transformers(denoiser) else ""
+    copy_weights(
+        dict(denoiser.named_parameters()), {f"{prefix}{name}": t for name, t in tensors.items()}, str(path)
+    )
+    return denoiser.eval()
