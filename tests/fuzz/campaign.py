@@ -64,7 +64,7 @@ def preload() -> None:
 
 MOST = 150
 """Cases of an area; of more, those whose names have the smallest digests."""
-SLOW = {"task YAML": 90, "environment": 60, "corpora": 40, "GGUF": 400}
+SLOW = {"task YAML": 90, "environment": 60, "corpora": 40, "certify": 120, "GGUF": 400}
 """Area -> the same, of areas whose cases take a second and more, and of one with many settings."""
 FEW = {
     "task YAML": 5,
