@@ -231,7 +231,7 @@ def test_d12_totals_are_sums_over_every_row():
 def test_d13_no_argument_is_ignored():
     tested_in(
         "test_lm_harness.py::test_conflicts_are_recorded_or_refused",
-        "test_lm_harness.py::test_model_args_are_read_strictly",
+        "test_lm_tasks.py::test_model_args_are_read_strictly",
         "test_lm_harness.py::test_every_request_keeps_its_own_arguments",
     )
 

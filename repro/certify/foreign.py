@@ -105,7 +105,7 @@ class Foreign:
 
 
 class Guard:
-    """Context of foreign code: its output goes to stderr, and its exceptions become a ValueError of one line."""
+    """Context of foreign code: its output goes to stderr, and whatever it raises becomes a ValueError of one line."""
 
     def __init__(self, name: str, file: str) -> None:
         self.name, self.file, self._quiet = name, file, redirect_stdout(sys.stderr)
@@ -117,7 +117,7 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._quiet.__exit__(kind, error, trace)
-        if kind is not None and issubclass(kind, Exception | SystemExit):
+        if kind is not None:
             lines = [frame.lineno for frame in traceback.extract_tb(trace) if frame.filename == self.file]
             where = f" at line {lines[-1]} of {Path(self.file).name}" if lines else ""
             raise ValueError(f"{self.name} raised {kind.__name__}{where}: {error}") from error

@@ -9,8 +9,10 @@ for what is no sampler and no loss, as from `repro.certify.certify`.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -28,9 +30,13 @@ from repro.certify.verdict import Certificate, Check, Effort
 
 MEMORY = 4 << 30
 """Bytes of data that the process may hold; the suite's own code and torch need less than 1 GiB of them."""
-GRACE = 30.0
-"""Seconds beyond those of the effort before the process is ended from outside: imports, and the checks themselves."""
+GRACE = 25.0
+"""Seconds beyond those of the effort before the process is ended from outside: the checks themselves."""
+START = 600.0
+"""Seconds that the process may take before it imports the code: torch, on a busy machine."""
 
+READY = b"!"
+"""What the process writes before it imports the code."""
 PR_SET_PDEATHSIG = 1
 """Number of this option of Linux's prctl (linux/prctl.h)."""
 
@@ -40,27 +46,33 @@ def isolated(target: str, noise: Noise | None, effort: Effort) -> Certificate:
     asked = json.dumps({"target": target, "noise": noise, "effort": asdict(effort)})
     with _lifeline() as alive:
         command = [sys.executable, "-m", "repro.certify.isolated", asked, str(alive)]
-        try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                pass_fds=(alive,),
-                timeout=effort.seconds + GRACE,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return _ended(target, f"it was still running after {effort.seconds + GRACE:.0f} s and was ended")
-    code = done.returncode
-    if not done.stdout.endswith(b"\n"):
+        out = subprocess.PIPE
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, pass_fds=(alive,)) as child:
+            try:
+                found = _answer(child, effort.seconds + GRACE)
+            except subprocess.TimeoutExpired as late:
+                return _ended(target, f"it was still running after {late.timeout:.0f} s and was ended")
+            finally:
+                child.kill()
+    code = child.returncode
+    if not found.endswith(b"\n"):
         ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
         return _ended(target, f"its process {ended} before the certificate was complete")
-    data = json.loads(done.stdout)
+    data = json.loads(found)
     if "error" in data:
         raise ValueError(data["error"])
     if "memory" in data:
         return _ended(target, f"it asked for more than {MEMORY >> 30} GiB of memory")
     return msgspec.convert(data, Certificate)
+
+
+def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """What a child writes after `READY`, in at most `seconds` from then on; subprocess.TimeoutExpired otherwise."""
+    assert child.stdout is not None
+    ready, _, _ = select.select([child.stdout], [], [], START)
+    if not ready or os.read(child.stdout.fileno(), len(READY)) != READY:
+        raise RuntimeError(f"the process of repro.certify did not start within {START:.0f} s")
+    return child.communicate(timeout=seconds)[0]
 
 
 @contextmanager
@@ -103,6 +115,9 @@ def _child(asked: str, alive: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     request = json.loads(asked)
     effort = msgspec.convert(request["effort"], Effort)
+    for module in ("torch", "repro.certify.sampler", "repro.certify.loss"):
+        importlib.import_module(module)  # not in the time of the code
+    os.write(answer, READY)
     try:
         certificate = certify(load(request["target"]), request["noise"], effort)
         data = asdict(certificate)

@@ -123,23 +123,17 @@ def places(data: Any, depth: int = 4, wide: int = 6) -> Iterator[tuple[Any, ...]
 
 
 def replaced(data: Any, place: tuple[Any, ...], value: Any) -> Any:
-    """A copy of JSON data with the value at a place replaced."""
-    found = copy.deepcopy(data)
-    node = found
-    for step in place[:-1]:
-        node = node[step]
-    node[place[-1]] = value
+    """JSON data with the value at a place replaced; it shares with `data` what is not on the way to the place."""
+    found = copy.copy(data)
+    found[place[0]] = value if len(place) == 1 else replaced(data[place[0]], place[1:], value)
     return found
 
 
 def without(data: Any, place: tuple[Any, ...]) -> Any:
-    """A copy of JSON data without the value at a place."""
-    found = copy.deepcopy(data)
-    node = found
-    for step in place[:-1]:
-        node = node[step]
-    del node[place[-1]]
-    return found
+    """JSON data without the value at a place, as `replaced`."""
+    holder = copy.copy(_at(data, place[:-1]))
+    del holder[place[-1]]
+    return replaced(data, place[:-1], holder) if len(place) > 1 else holder
 
 
 def values(data: Any) -> Iterator[tuple[str, tuple[Any, ...], Any]]:

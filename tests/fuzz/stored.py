@@ -90,7 +90,7 @@ def _array_changes(array: np.ndarray) -> Iterator[tuple[str, Callable[[], np.nda
     yield "one column less", lambda: array[..., :-1]
     yield "in the order of Fortran", lambda: np.asfortranarray(~array if array.dtype == bool else array + 1)
     other = array.copy()
-    other.flat[5] = 1 - other.flat[5]
+    other.flat[5] ^= True if array.dtype == bool else 1
     yield "another value", lambda: other
     largest = 1 if array.dtype == bool else np.iinfo(array.dtype).max
     yield "the largest value", lambda: np.full_like(array, largest)

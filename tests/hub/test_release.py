@@ -1,4 +1,4 @@
-"""Folders in the authors' layouts: they load, every tensor is accounted for, and the logits are those of the equations.
+"""Folders of released weights give the logits of their authors' networks, written out or by transformers.
 
 Tiny random weights are written as the authors do: LLaDA, Dream and the DiTs under the names of
 tests/helpers/literal.py; Llama, Qwen2, ModernBERT and DiffusionGemma by transformers.
@@ -6,11 +6,9 @@ tests/helpers/literal.py; Llama, Qwen2, ModernBERT and DiffusionGemma by transfo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 
-import msgspec
 import pytest
 import torch
 from helpers import literal, lm_worlds, released, tiny_tokenizer
@@ -32,7 +30,6 @@ from helpers.released import (
     sharded,
     written,
 )
-from safetensors.torch import load_file
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -45,19 +42,18 @@ from transformers import (
 )
 
 from benchmarks import loading
-from repro import checkpoint as checkpoint_command
 from repro import load, sample
-from repro import model as models
 from repro.data import sources
 from repro.evals.__main__ import main as evals
-from repro.hub import catalogue as checkpoints
 from repro.hub import quantise
-from repro.hub.release import fingerprint, network, open_release
+from repro.hub.release import network, open_release
 from repro.models.attention import Copies, KVCache, Mask
 from repro.processes.blocks import BlockAbsorbing
 from repro.results.record import read_record
 
 IDS_OF = {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
+
+
 tokenizer = released.tokenizer  # a fixture
 
 
@@ -77,7 +73,9 @@ def close(ours, theirs):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-# --- the same logits ------------------------------------------------------------------------------------
+# --- the same logits ----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("conditional", [False, True])
 def test_mdlm(conditional, tmp_path, tokenizer):
     folder, weights = mdlm(tmp_path / "mdlm owt", tokenizer, conditional)
@@ -452,301 +450,9 @@ def test_a_release_is_the_same_wherever_it_lies(tmp_path, tokenizer):
     assert torch.equal(logits(whole), logits(folder))
 
 
-# --- what becomes of each tensor ------------------------------------------------------------------------------
-def test_inspect_lists_what_becomes_of_every_tensor(tmp_path, tokenizer, capsys):
-    folder, weights = mdlm(tmp_path / "mdlm", tokenizer, True)
-    assert checkpoint_command.main(["inspect", str(folder)]) == 0
-    head, *lines, sums, fingerprint = capsys.readouterr().out.splitlines()
-    bytes_of = b"".join(path.read_bytes() for path in sorted(folder.glob("*.safetensors")))
-    assert fingerprint == f"fingerprint {hashlib.sha256(bytes_of).hexdigest()}"
-    assert head.startswith("MDLM's DiT: mdlm")
-    assert {line.split()[0] for line in lines} == set(weights)
-    (ignored,) = [line for line in lines if "ignored" in line]
-    assert ignored.startswith("backbone.rotary_emb.inv_freq") and "computed from the base" in ignored
-    assert sums == f"{len(weights)} tensors in 2 files: {len(weights) - 1} used, 1 ignored"
+# --- size ---------------------------------------------------------------------------------------------------
 
 
-def drop(weights, folder):
-    del weights["model.transformer.blocks.1.up_proj.weight"]
-    sharded(weights, folder)
-
-
-def add(weights, folder):
-    sharded({**weights, "model.transformer.blocks.0.extra.weight": torch.zeros(3)}, folder)
-
-
-def layer(weights, folder):
-    name = "model.transformer.blocks.{}.q_proj.weight"
-    sharded({**weights, name.format(7): weights[name.format(0)]}, folder)
-
-
-def integers(weights, folder):
-    name = "model.transformer.wte.weight"
-    sharded({**weights, name: weights[name].to(torch.int8)}, folder)
-
-
-def wide(weights, folder):
-    name = "model.transformer.wte.weight"
-    sharded({**weights, name: torch.zeros(V + 24, 32)}, folder)
-
-
-def truncate(weights, folder):
-    path = folder / "model-00002-of-00002.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def lose(weights, folder):
-    (folder / "model-00001-of-00002.safetensors").unlink()
-
-
-def pickle(weights, folder):
-    for path in folder.glob("model*"):
-        path.unlink()
-    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-
-
-def strip(weights, folder):
-    (folder / "tokenizer.json").unlink()
-
-
-def halve(weights, folder):
-    path = folder / "tokenizer.json"
-    path.write_bytes(path.read_bytes()[:1000])
-
-
-def merge_ids(weights, folder):
-    path = folder / "tokenizer.json"
-    data = json.loads(path.read_text("utf-8"))
-    vocabulary = data["model"]["vocab"]
-    one, other = list(vocabulary)[50:52]
-    vocabulary[one] = vocabulary[other]
-    path.write_text(json.dumps(data), "utf-8")
-
-
-def sizeless(weights, folder):
-    config = {key: value for key, value in LLADA.items() if key not in ("vocab_size", "embedding_size")}
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-
-
-def break_config(weights, folder):
-    (folder / "config.json").write_text("{", "utf-8")
-
-
-def other_kind(weights, folder):
-    (folder / "config.json").write_text('{"model_type": "lama"}', "utf-8")
-
-
-def biased(weights, folder):
-    (folder / "config.json").write_text(json.dumps({**LLADA, "include_bias": True}), "utf-8")
-
-
-def with_config(**values):
-    def changed(weights, folder):
-        (folder / "config.json").write_text(json.dumps({**LLADA, **values}), "utf-8")
-
-    return changed
-
-
-def with_index(content: bytes):
-    return lambda weights, folder: (folder / "model.safetensors.index.json").write_bytes(content)
-
-
-def narrow(weights, folder):
-    (folder / "config.json").write_text(
-        json.dumps({**LLADA, "vocab_size": 900, "embedding_size": 900}), "utf-8"
-    )
-
-
-def lacking(weights, folder):
-    config = {key: value for key, value in LLADA.items() if key != "rope_theta"}
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-
-
-@pytest.mark.parametrize(
-    "spoil, message",
-    [
-        (drop, r"no tensor for 'network.model.layers.1.mlp.up_proj.weight' \(1 are missing\); copy it again"),
-        (add, "unknown tensor 'model.transformer.blocks.0.extra.weight'"),
-        (layer, "'model.transformer.blocks.7.q_proj.weight' would fill .* does not have"),
-        (integers, "stored as I8; convert it to one of F64, F32"),
-        (wide, r"has shape \(1024, 32\), config.json needs \(1000, 32\)"),
-        (truncate, "model-00002-of-00002.safetensors is truncated or not a safetensors"),
-        (lose, "model-00001-of-00002.safetensors is missing; .* names 2 shards"),
-        (pickle, "pytorch_model.bin is a pickle; only safetensors are read"),
-        (strip, "tokenizer.json: No such file or directory; give an existing file"),
-        (halve, "tokenizer.json: not sound JSON"),
-        (merge_ids, "tokenizer.json has the id .* for .* and for "),
-        (sizeless, "config.json lacks 'vocab_size'"),
-        (break_config, "config.json: not sound JSON"),
-        (other_kind, "no layout for model_type 'lama'; nearest is 'llama'.*its line in LAYOUTS"),
-        (biased, "include_bias is True; only False is supported for LLaDA"),
-        (narrow, "tokenizer.json has 1000 ids, the network 900"),
-        (lacking, "lacks 'rope_theta'"),
-        (with_config(clip_qkv=8.0), "clip_qkv is 8.0; only None is supported for LLaDA"),
-        (
-            with_config(n_heads=0),
-            "config.json: n_heads is 0, not an integer from 1 to 16777216; copy it again",
-        ),
-        (with_config(embedding_size="x"), "config.json: embedding_size is 'x', not an integer"),
-        (with_config(max_sequence_length=0), "config.json: max_sequence_length is 0, not an integer"),
-        (with_config(d_model=None), "config.json: d_model is None, not an integer"),
-        (with_config(rms_norm_eps="x"), "config.json: rms_norm_eps is 'x', not a positive number"),
-        (with_config(rope_theta=None), "config.json: rope_theta is None, not a positive number"),
-        (with_config(n_kv_heads="x"), "config.json: n_kv_heads is 'x', not an integer from 1"),
-        (with_config(n_heads=5), "config.json: n_heads is 5, which does not divide d_model=32"),
-        (with_index(b"[]"), "index.json: expected 'object', got 'array'; copy it again"),
-        (with_index(b'{"weight_map": []}'), "index.json: expected 'object', got 'array' - at 'weight_map'"),
-        (with_index(b'{"weight_map": {"a": 1}}'), "index.json: expected 'str', got 'int'"),
-        (with_index(b"\xff\xfe"), "index.json is not UTF-8 text"),
-        (with_index(b"{"), "index.json: not sound JSON"),
-        (
-            with_index(b'{"weight_map": {"a": "../x.safetensors"}}'),
-            "index.json names '../x.safetensors', no safetens",
-        ),
-        (with_index(b'{"weight_map": {"a": "b"}, "weight_map": {}}'), "the key 'weight_map' stands twice"),
-    ],
-)
-def test_errors_are_one_line(spoil, message, tmp_path, tokenizer):
-    folder, weights = llada(tmp_path / "llada", tokenizer)
-    open_release(folder)
-    spoil(weights, folder)
-    with pytest.raises(ValueError, match=message) as error:
-        open_release(folder)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 400
-
-
-def test_opening_reads_headers_only(tmp_path, tokenizer):
-    """Opening allocates no memory for weights: all parameters are on the meta device, buffers are not."""
-    folder, _ = llada(tmp_path / "llada", tokenizer)
-    opened = open_release(folder)
-    assert all(parameter.is_meta for parameter in opened.blank.parameters())
-    assert not any(buffer.is_meta for buffer in opened.blank.buffers())
-    assert sum(tensor.ours is not None for tensor in opened.tensors) == len(
-        dict(opened.blank.named_parameters())
-    )
-    assert load_file(folder / opened.tensors[0].file)
-
-
-# --- a model like any other -----------------------------------------------------------------------------
-def mdlm_conditional(folder, tokenizer):
-    return mdlm(folder, tokenizer, True)
-
-
-@pytest.mark.parametrize("write", [llada, mdlm_conditional, duo])
-def test_a_release_is_sampled(write, tmp_path, tokenizer):
-    """From a prompt at T = 0 by the default preset, with a KV cache where the network supports one."""
-    model = load(write(tmp_path / "release", tokenizer)[0])
-    assert model.folder is None and model.data.encode("What is") == model.data.prompt("What is")
-    cache = "prefix" if model.recipe.process.masks and not model.denoiser.time_conditioned else None
-    one, other = (
-        sample(model, ["What is"], gen_length=8, steps=4, block_length=4, cache=cache) for _ in range(2)
-    )
-    assert one == other and (write is duo or "[MASK]" not in one[0])
-    with pytest.raises(ValueError, match="one set of released weights"):
-        load(tmp_path / "release", weights="ema")
-
-
-@pytest.mark.parametrize("write", [llada, duo])
-def test_a_release_is_scored(write, tmp_path, tokenizer):
-    """`repro.evals --ckpt FOLDER` needs a task that brings its own data; the error without one says so."""
-    folder, _ = write(tmp_path / "release", tokenizer)
-    with pytest.raises(ValueError, match="suite 'released' holds no task; name some with --tasks"):
-        evals(["--ckpt", str(folder)])
-    chosen = str(lm_worlds.tasks(tmp_path, rows=2)["choice"])
-    assert evals(["--ckpt", str(folder), "--tasks", chosen, "--out", str(tmp_path / "out")]) == 0
-    (file,) = (tmp_path / "out" / "raw").glob("*.jsonl")
-    (checkpoint,) = {
-        json.dumps(json.loads(line)["question"]["checkpoint"])
-        for line in file.read_text("utf-8").splitlines()
-    }
-    opened = open_release(folder)
-    assert json.loads(checkpoint)["digest"] == opened.digest()
-    assert json.loads(checkpoint)["recipe"] == opened.release.digest()
-
-
-def test_weights_of_another_checkpoint_are_refused(tmp_path, tokenizer, monkeypatch):
-    """Duo and its distilled student share a configuration; with a resolved fingerprint, a mix-up is an error."""
-    folder, _ = duo(tmp_path / "duo", tokenizer)
-    mine = fingerprint(open_release(folder))
-    assert load(folder).recipe.name == "duo"
-
-    def resolved(name):
-        table = checkpoints.read()
-        return table | {name: msgspec.structs.replace(table[name], fingerprint=mine)}
-
-    for name, fits in (("s-sahoo/duo", True), ("s-sahoo/duo-distilled", False)):
-        monkeypatch.setattr(models, "read", lambda name=name: resolved(name))
-        if fits:
-            load(folder)
-        else:
-            with pytest.raises(ValueError, match="these weights are s-sahoo/duo-distilled, not s-sahoo/duo"):
-                load(folder)
-
-
-# --- chat templates -------------------------------------------------------------------------------------
-def tulu(folder, tokenizer, **words):
-    """The reference script's checkpoint as transformers saves it, in a folder with its name on the Hub."""
-    torch.manual_seed(0)
-    theirs = ModernBertForMaskedLM(ModernBertConfig(**SIZES, **IDS_OF, intermediate_size=48))
-    theirs.save_pretrained(folder)
-    shutil.copy(tokenizer, folder)
-    special = {f"{kind}_token": token for kind, token in tiny_tokenizer.SPECIALS.items()}
-    (folder / "tokenizer_config.json").write_text(json.dumps(special | words), "utf-8")
-    return folder
-
-
-def test_templates_of_the_reference_script(tmp_path, tokenizer):
-    """Its name on the Hub selects the script's template. The README's has no [CLS] and loses the last newline, which
-    the mask token strips where the masks are appended as text (docs/method.md#masked-script)."""
-    folder = tulu(tmp_path / "modernbert-dllm-tulu", tokenizer)
-    plain = load(folder, template="none").data
-    data, readme = load(folder).data, load(folder, template="seed_readme").data
-    text = "User: Why?\n[SEP]\nAssistant:\n"
-    assert plain.prompt("Why?") == plain.encode("Why?")
-    assert data.prompt("Why?") == [tiny_tokenizer.CLS, *plain.encode(text)]
-    pasted = plain.encode(text + "[MASK]" * 3)
-    assert readme.prompt("Why?") + [tiny_tokenizer.MASK] * 3 == pasted
-    assert len(data.prompt("Why?")) == len(readme.prompt("Why?")) + 2
-    model = load(folder)
-    (answer,) = sample(model, ["Why?"], gen_length=5, steps=5)
-    assert "[MASK]" not in answer and model.recipe.digest() != load(folder, template="none").recipe.digest()
-
-
-JINJA = (
-    "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
-
-
-@pytest.mark.parametrize("file", [True, False])
-def test_a_tokenizers_own_template(file, tmp_path, tokenizer):
-    """From tokenizer_config.json or a file beside it; for a left-to-right model the process adds the BOS."""
-    words = {"bos_token": "[CLS]", "eos_token": "[SEP]"} | ({} if file else {"chat_template": JINJA})
-    folder = tulu(tmp_path / "own", tokenizer, **words)
-    if file:
-        (folder / "chat_template.jinja").write_text(JINJA, "utf-8")
-    data = load(folder, template="own").data
-    assert data.prompt("Why?") == data.encode("[CLS]<user>Why?[SEP]<assistant>")
-    ar, _ = bd3(tmp_path / "ar", tokenizer, adaln=False, cross=False, causal=True)
-    (ar / "tokenizer_config.json").write_text(json.dumps(words | {"chat_template": JINJA}), "utf-8")
-    assert load(ar, template="own").data.prompt("Why?") == data.encode("<user>Why?[SEP]<assistant>")
-
-
-def test_unavailable_templates(tmp_path, tokenizer):
-    folder, _ = llada(tmp_path / "llada", tokenizer)
-    with pytest.raises(ValueError, match=r"has no chat_template, and there is no chat_template.jinja"):
-        load(folder, template="own")
-    with pytest.raises(ValueError, match="has no sep_token or no cls_token"):
-        load(folder, template="seed")
-    (folder / "chat_template.jinja").write_text("{% if %}", "utf-8")
-    with pytest.raises(ValueError, match="chat template cannot be rendered") as error:
-        load(folder, template="own").data.prompt("Why?")
-    assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="whose data has its template"):
-        load(tmp_path, template="own")
-
-
-# --- size -----------------------------------------------------------------------------------------------
 def test_the_bench_writes_a_folder_that_loads(tmp_path, monkeypatch):
     sizes = {"LAYERS": 2, "WIDTH": 64, "HEADS": 4, "KV_HEADS": 2, "FFN": 96, "IDS": 300, "MASK": 299}
     for name, value in sizes.items():
