@@ -50,6 +50,10 @@ FIGURES: dict[str, Literal["records", "bench", "certificates", "choices"]] = {
 records of results/choices."""
 
 
+WIDTHS = {"column": 3.25, "text": 6.75, "single": 5.5}
+"""Widths of a PDF in inches: a column and the text of a two-column page (ICML), the text of one column (NeurIPS)."""
+
+
 def module(name: str) -> ModuleType:
     """The module of a figure; raises ValueError for an unknown name and names the nearest one."""
     if name not in FIGURES:
@@ -64,14 +68,25 @@ def bench_rows(folder: Path, name: str) -> list[dict[str, Any]]:
     return json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
 
 
-def draw(name: str, given: Sequence[Record] | Sequence[dict[str, Any]] | Sequence[Stored]) -> dict[str, str]:
-    """File name -> text of a figure drawn from records, benchmark rows or certificates: deterministic SVG, and CSV."""
+def draw(
+    name: str,
+    given: Sequence[Record] | Sequence[dict[str, Any]] | Sequence[Stored],
+    pdf: Path | None = None,
+    width: float = 0,
+) -> dict[str, str]:
+    """File name -> text of a figure drawn from records, benchmark rows or certificates: deterministic SVG, and CSV.
+    With `pdf` the drawing is also written to this file, `width` inches wide."""
     from matplotlib import style
 
     buffer = io.BytesIO()
     with style.context(HERE / "style.mplstyle", after_reset=True):
         drawing, drawn = module(name).figure(given)
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        if pdf is not None:
+            across, high = drawing.get_size_inches()
+            drawing.set_size_inches(width, high * width / across)
+            pdf.parent.mkdir(parents=True, exist_ok=True)
+            drawing.savefig(pdf, format="pdf", bbox_inches=None, metadata={"CreationDate": None})
     return {f"{name}.svg": buffer.getvalue().decode(), f"{name}.csv": csv_text(drawn)}
 
 
@@ -120,6 +135,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=HERE / "out", help="folder of figures (default paper_figures/out)"
     )
     parser.add_argument("--check", action="store_true", help="write nothing; name every stale file")
+    parser.add_argument(
+        "--pdf",
+        choices=list(WIDTHS),
+        help="also write NAME.pdf: 3.25 inches wide (a column of two), 6.75 (both) or 5.5 (text of a single column)",
+    )
     arguments = parser.parse_args(argv)
     names = arguments.names or list(FIGURES)
     for name in names:
@@ -127,15 +147,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     records = latest(collect(arguments.raw))
     files: dict[str, str] = {}
     for name in names:
+        pdf = arguments.out / f"{name}.pdf" if arguments.pdf else None
+        size = WIDTHS.get(arguments.pdf, 0)
         match FIGURES[name]:
             case "records":
-                files |= draw(name, records)
+                files |= draw(name, records, pdf, size)
             case "bench":
-                files |= draw(name, bench_rows(arguments.bench, name))
+                files |= draw(name, bench_rows(arguments.bench, name), pdf, size)
             case "certificates":
-                files |= draw(name, read(arguments.certificates))
+                files |= draw(name, read(arguments.certificates), pdf, size)
             case "choices":
-                files |= draw(name, choices.stored())
+                files |= draw(name, choices.stored(), pdf, size)
     if arguments.check:
         return check(arguments.out, files)
     for name, text in files.items():

@@ -2,6 +2,9 @@
 
 python -m repro.report [--raw DIR] [--out DIR]      # write them
 python -m repro.report --check                      # exit code 1 if a written table is out of date
+python -m repro.report --methods --raw DIR          # a paragraph about what ran, and its BibTeX
+
+Each table is written as Markdown, CSV and LaTeX (a `tabular` with booktabs' rules, for `\\input`).
 
 The tables certificates.* and controls.* are made from results/certificates (`--certificates`), reproduction.* from the
 committed records, results/reruns and results/half_trained, choices.* from results/choices, and claims.* (the ledger of
@@ -13,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro.core.cli import Parser, run
+from repro.core.cli import Parser, run, say
 from repro.core.files import write_text
 from repro.results import certificates
-from repro.results.report import TABLES, stale, tables
-from repro.results.store import RAW
+from repro.results.methods import methods
+from repro.results.report import TABLES, stale, tables, with_latex
+from repro.results.store import RAW, collect
 from repro.results.tables import choices, claims, reproduction
 
 
@@ -29,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         examples=[
             "python -m repro.report",
             "python -m repro.report --raw runs/mdlm@nano-s0/raw --out tables",
+            "python -m repro.report --methods --raw runs/mdlm@nano-s0/raw",
         ],
     )
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
@@ -42,13 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; list every file that is out of date"
     )
+    parser.add_argument(
+        "--methods",
+        action="store_true",
+        help="print a paragraph for a paper about exactly what the records of --raw ran, and its BibTeX",
+    )
     arguments = parser.parse_args(argv)
+    if arguments.methods:
+        say(methods(collect(arguments.raw)))
+        return 0
     folder = arguments.certificates
     files = tables(arguments.raw) | certificates.tables(certificates.read(folder))
     files |= certificates.controls_tables(certificates.read_controls(folder))
     files |= reproduction.tables(reproduction.stored()) | choices.tables(choices.stored())
     ledger = claims.stored()
-    files |= claims.tables(ledger)
+    files = with_latex(files | claims.tables(ledger))
     if arguments.check:
         old = stale(arguments.out, files)
         for path in old:

@@ -20,9 +20,9 @@ from helpers import released, tiny_tokenizer
 from helpers.disk import contents
 from helpers.toy import toy
 
-from repro.checkpoint import export
 from repro.core.files import WORKPLACE, write_text
 from repro.evals.__main__ import main as evals
+from repro.evals.export import export
 from repro.hub.convert import convert
 from repro.results.record import read_record
 from repro.results.store import collect, publish

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from repro.core.files import RESULTS
 from repro.core.stats import wilson
 from repro.results.store import collect, one_protocol, summarise, to_frame
-from repro.results.tables import lookahead, perplexities, speed, speed_text, text_quality
+from repro.results.tables import lookahead, perplexities, speed, speed_text, tasks, text_quality
+from repro.results.tables.latex import latex_of_markdown
 from repro.results.tables.text import csv_text, measured
 from repro.results.versions import latest
 
@@ -201,7 +202,8 @@ def _grid(table: Table, section: DataFrame) -> str:
 
 
 def tables(raw: Path) -> dict[str, str]:
-    """Texts of all tables of the records in folder `raw`, by file name; those of certificates are in `certificates`."""
+    """Texts of all tables of the records in folder `raw`, by file name (Markdown and CSV; `with_latex` adds LaTeX);
+    those of certificates are in `certificates`."""
     records = collect(raw)
     newest = latest(records)  # tables without a column `note` omit records of older versions
     rows, files = to_frame(records), text_quality.tables(newest) | perplexities.tables(newest)
@@ -210,6 +212,7 @@ def tables(raw: Path) -> dict[str, str]:
         files[f"{table.name}.md"] = markdown(table, numbers)
         files[f"{table.name}.csv"] = csv_text(numbers)
     for name, numbers, text in (
+        ("tasks", tasks.rows(newest), tasks.markdown),
         ("speed", speed.speeds(newest), speed_text.speeds),
         ("parallelism", speed.curves(newest), speed_text.curves),
         ("lookahead", lookahead.rows(newest), lookahead.markdown),
@@ -217,6 +220,16 @@ def tables(raw: Path) -> dict[str, str]:
         files[f"{name}.md"] = text(numbers)
         files[f"{name}.csv"] = csv_text(numbers)
     return files
+
+
+def with_latex(files: Mapping[str, str]) -> dict[str, str]:
+    """`files` and, beside each Markdown file that holds a table, NAME.tex with the same table for `\\input`."""
+    made = {
+        name.removesuffix(".md") + ".tex": latex_of_markdown(text)
+        for name, text in files.items()
+        if name.endswith(".md")
+    }
+    return {**files, **{name: text for name, text in made.items() if text}}
 
 
 def stale(folder: Path, files: Mapping[str, str]) -> list[Path]:

@@ -1,0 +1,86 @@
+"""LaTeX of tables, the table of lm-eval's and users' tasks, and the paragraph of methods."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers.synthetic import law, paper, question, record
+
+from repro.results.methods import methods
+from repro.results.report import with_latex
+from repro.results.tables import tasks
+from repro.results.tables.latex import escaped, latex_of_markdown, latex_table
+
+MARKDOWN = """# Law
+
+notes & 5 %
+
+## nano
+
+| preset | tokens | excess |
+|--------|--------|--------|
+| a_b    | 1      | -0.5 ± 0.1 |
+
+## nano.text
+
+| preset | tokens | excess |
+|--------|--------|--------|
+| c      | all    | 0.5    |
+"""
+
+
+def test_special_characters_and_minus_signs():
+    assert escaped("a_b & 5 % ± -0.5") == r"a\_b \& 5 \% $\pm$ $-$0.5"
+    assert escaped("low_confidence-x 1e-5") == r"low\_confidence-x 1e-5"
+
+
+def test_sections_with_one_header_share_a_tabular():
+    text = latex_of_markdown(MARKDOWN)
+    assert text.count(r"\begin{tabular}{llr}") == 1 == text.count(r"\bottomrule")
+    assert r"\multicolumn{3}{l}{\emph{nano.text}} \\" in text and "% notes & 5 %" in text
+    assert r"a\_b & 1 & $-$0.5 $\pm$ 0.1 \\" in text
+    assert latex_of_markdown("# only text\n") == ""
+    with pytest.raises(ValueError, match="a row has 1 cells and the header 2"):
+        latex_table(["a", "b"], [("", [["x"]])])
+
+
+def test_every_table_has_its_latex():
+    files = with_latex({"law.md": MARKDOWN, "law.csv": "a,b\n", "empty.md": "# nothing\n"})
+    assert sorted(files) == ["empty.md", "law.csv", "law.md", "law.tex"]
+
+
+def of_task(name, part, value, preset="low_confidence", **more):
+    asked = question("mdlm@nano", name, 0, sampler={"part": preset, "version": 1}, plan=None)
+    asked = type(asked).read({**asked.data(), "task": {**asked.task, "part": part, **more}})
+    return record(asked, {"exact_match": (value, 0.05, 50)}, preset=preset, tokens="1")
+
+
+def test_tasks_of_lm_eval_and_of_users_have_a_table():
+    """Two evaluations with the same labels (other shots) are two rows, told apart by their hashes."""
+    records = [
+        of_task("gsm8k", "lm_generation", 0.25, shots=0),
+        of_task("gsm8k", "lm_generation", 0.5, shots=5),
+        of_task("mine", "my_part", 0.75),
+        law("mdlm@nano", "ancestral", "1", 0.1, 0.1),
+    ]
+    found = tasks.rows(records)
+    assert list(found.task) == ["gsm8k", "gsm8k", "mine"] and list(found.value) == sorted(found.value)
+    assert [bool(each) for each in found.evaluation] == [True, True, False]
+    text = tasks.markdown(found)
+    assert "| mine" in text and "0.750 ± 0.098" in text
+    assert "No records of such tasks yet" in tasks.markdown(tasks.rows([]))
+
+
+def test_methods_say_what_ran_and_cite_it():
+    lines = list(methods([*paper(), of_task("gsm8k", "lm_generation", 0.25)]))
+    text = lines[0]
+    keys = set(re.findall(r"\\cite\{([^}]+)\}", text))
+    entries = set(re.findall(r"@\w+\{([^,]+),", "\n".join(lines[1:])))
+    assert keys == entries and {"sahoo2024mdlm", "cobbe2021gsm8k", "eval-harness"} <= keys
+    assert r"\texttt{low\_confidence}~\cite{nie2025llada} at " in text and "3 training seeds" in text
+    assert ("duel" not in text.lower() and "dlm-repro" in text) or "torch 2.13.0" in text
+    only = list(methods([law("ar@nano", "sample", "1", 0.1, 0.1)]))
+    assert len(only) == 1 and "\\cite" not in only[0], "a baseline of no paper cites none"
+    with pytest.raises(ValueError, match="no records"):
+        list(methods([]))
