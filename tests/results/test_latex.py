@@ -69,7 +69,7 @@ def test_tasks_of_lm_eval_and_of_users_have_a_table():
     assert [bool(each) for each in found.evaluation] == [True, True, False]
     text = tasks.markdown(found)
     assert "| mine" in text and "0.750 ± 0.098" in text
-    assert "No records of such tasks yet" in tasks.markdown(tasks.rows([]))
+    assert "No records yet" in tasks.markdown(tasks.rows([]))
 
 
 def test_methods_say_what_ran_and_cite_it():

@@ -67,5 +67,5 @@ def markdown(numbers: DataFrame) -> str:
         for row in numbers.to_dict("records")
     ]
     table = tabulate(lines, headers=HEADER, tablefmt="github", disable_numparse=True)
-    note = [] if lines else ["No records of such tasks yet: `python -m repro.evals --ckpt DIR --tasks NAME`."]
+    note = [] if lines else ["No records yet: `python -m repro.evals --ckpt DIR --tasks NAME`."]
     return "\n\n".join([f"# {TITLE}", CAPTION, table, *note]) + "\n"
