@@ -1,7 +1,7 @@
 """Check of a GGUF file before the package `gguf` reads it, and of where its tensors lie.
 
 The package follows every count and length that the file gives: a wrong one makes it run without end, or read the
-numbers of another tensor. The layout is that of ggml-org/ggml docs/gguf.md; as in ggml's own reader (src/gguf.cpp:
+numbers of another tensor. The layout is that of ggml-org/ggml (its gguf.md); as in ggml's own reader (src/gguf.cpp:
 gguf_init_from_file_impl), the tensors must follow one another without gaps.
 """
 

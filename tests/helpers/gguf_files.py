@@ -119,7 +119,7 @@ def write(kind: str, folder: Path, file: Path, quantised=None, **changed) -> Pat
 
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""Types of metadata values (ggml-org/ggml docs/gguf.md) -> their format in `struct`."""
+"""Types of metadata values (ggml-org/ggml (its file gguf.md)) -> their format in `struct`."""
 
 
 @dataclass

@@ -460,6 +460,7 @@ def test_flips_of_records_that_hold_their_outcomes(tmp_path, capsys):
         results_command.main(["flips", "nothing.jsonl", argv[2], "--raw", str(folder)])
     store(tmp_path / "raw", [more])
     with pytest.raises(
-        ValueError, match=r"selects 2 evaluations: \w{12} \(train seed 0\), \w{12} \(train seed 1\)"
+        ValueError,
+        match=r"selects 2 evaluations: \w{12} \(train seed 0, .*\), \w{12} \(train seed 1, sampling seed 0\)",
     ):
         results_command.main([*argv, "--raw", str(folder)])
