@@ -11,3 +11,9 @@ def tokenizer(tmp_path_factory):
     from helpers import tiny_tokenizer
 
     return tiny_tokenizer.save(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch):
+    """Commands print lines of any width, as into a file; where tests run in parallel, $COLUMNS is set."""
+    monkeypatch.delenv("COLUMNS", raising=False)

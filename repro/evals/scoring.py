@@ -50,6 +50,8 @@ def score(
     models = [ckpt] if isinstance(ckpt, str | Path | Model) else list(ckpt)
     if not models:
         raise ValueError("score: ckpt is empty; give a checkpoint")
+    if out == "":
+        raise ValueError("score: out is ''; give a folder, or leave it out")
     request = Request(
         samplers=_several(samplers, str),
         tasks=_several(tasks, str),

@@ -90,7 +90,7 @@ class Held(Times):
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
     """The decoding loop reads a rule's registered name."""
-    monkeypatch.setitem(registry.PARTS, "until", f"{__name__}:Until")
+    monkeypatch.setitem(registry.PARTS, "until", f"{Until.__module__}:Until")
 
 
 # --- tails --------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def whole(mode: Kappa) -> Psi:
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
     """The decoding loop reads a rule's registered name."""
-    monkeypatch.setitem(registry.PARTS, "until", f"{__name__}:Until")
+    monkeypatch.setitem(registry.PARTS, "until", f"{Until.__module__}:Until")
 
 
 # --- marginals that psi preserves (docs/method.md#oracle-4) -------------------------------------------------
