@@ -127,8 +127,11 @@ def _child(asked: str, alive: int) -> None:
         if not _out_of_memory(error):
             raise
         data = {"memory": True}
-    with open(answer, "w", encoding="utf-8") as out:
-        out.write(json.dumps(data) + "\n")
+    try:
+        with open(answer, "w", encoding="utf-8") as out:
+            out.write(json.dumps(data) + "\n")
+    except OSError:  # the code has closed what the answer is written to; the parent says that there is none
+        os._exit(1)
 
 
 def _end_with_parent(alive: int) -> None:

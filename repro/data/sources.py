@@ -61,6 +61,10 @@ def check_rows(file: Path) -> None:
         handle.seek(0)
         depth = 0
         for line in handle:
+            try:
+                line.isascii() or line.decode("utf-8")
+            except UnicodeDecodeError:
+                raise ValueError(f"{file} is not UTF-8 text; convert it to UTF-8") from None
             opening = line.count(b"{") + line.count(b"[")
             if depth == 0 and opening == line.count(b"}") + line.count(b"]") <= DEPTH:
                 continue  # a row of its own, and too few brackets to be deep

@@ -168,6 +168,14 @@ def test_dataclasses_late_imports_and_reused_buffers_are_right(tmp_path):
     assert found.stands, found.text()
 
 
+def test_code_that_closes_what_is_answered_to_gets_a_verdict(tmp_path):
+    (tmp_path / "theirs.py").write_text(
+        "import os\nos.closerange(3, 60)\n" + RIGHT.format(examples=str(EXAMPLES))
+    )
+    found = isolated.isolated(f"{tmp_path}/theirs.py:f", None, SMALL)
+    assert not found.stands and "ended by itself" in found.text()
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("exits", "ended by itself with exit code 0"), ("hangs", "was still running after")]
 )

@@ -31,6 +31,13 @@ def test_deeply_nested_rows_are_refused(tmp_path, lines):
         sources.check_rows(path)
 
 
+def test_rows_that_are_not_utf8_are_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('{"text": "café"}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"rows\.jsonl is not UTF-8 text"):
+        sources.check_rows(path)
+
+
 def test_brackets_within_strings_are_no_levels(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(

@@ -70,6 +70,7 @@ RIGHT = (
     (r"acc", r"-1|0|1\.5|1e9|1e30|true"),
     (r"bos_token|eos_token", r"missing|null"),
     (r"bos_token", r"empty"),  # what a template writes is then empty
+    (r"\s*", r"missing"),  # a tokenizer with one piece less
     (r"metric_list", r"null"),  # lm-eval's own metrics of the output type
     (r"rms_norm_eps", r"missing"),  # transformers leaves out defaults
     (r"chat_template", r"text|up"),

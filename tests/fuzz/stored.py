@@ -38,7 +38,17 @@ def _chunks(out: Path) -> Iterator[Case]:
             content = json.loads(json.loads(path.read_text("utf-8"))["chunk"])
             yield from fields("chunks", world, file, content, argv, _inner, **more)
             # other numbers under a right hash are right numbers
-            yield from fields("resealed chunks", world, file, content, argv, _sealed, valid=True, **more)
+            yield from fields(
+                "resealed chunks",
+                world,
+                file,
+                content,
+                argv,
+                _sealed,
+                valid=True,
+                also=("perplexity",),
+                **more,
+            )
 
 
 def _inner(file: str, data: Any) -> Spoil:
