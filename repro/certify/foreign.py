@@ -43,6 +43,10 @@ NOISES: tuple[Noise, ...] = ("absorbing", "uniform")
 FORMS = "f(space, n, steps, seed) for a sampler, f(space, x0, seed) for a loss"
 
 
+INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+"""Types that ids may have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
     """A foreign function with its declared attributes. It may use `seconds` of wall time from `began` on."""
@@ -64,7 +68,7 @@ class Foreign:
         with Guard(self.name, self.file):
             result = self.call(space, n, steps, seed)
         found = self._tensor(result, wanted := f"integer ids [{n}, {space.length}]")
-        if tuple(found.shape) != (n, space.length) or found.is_floating_point() or found.dtype == torch.bool:
+        if tuple(found.shape) != (n, space.length) or found.dtype not in INTEGERS:
             raise ValueError(f"{self.name} must return {wanted}, not {describe(found)}")
         low, high = int(found.min()), int(found.max())
         if low < 0 or high >= space.symbols:
@@ -151,7 +155,18 @@ def load(target: str) -> Any:
 
 
 def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """A function with its validated attributes; ValueError for missing or unknown ones. `noise` None: inferred."""
+    """A function with its validated attributes; ValueError for missing or unknown ones, and where reading one of them
+    raises. `noise` None: inferred."""
+    try:
+        return _read(call, noise, seconds)
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:  # an object may raise anything when it is asked for an attribute or compared
+        kind, said = type(call).__name__, f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ValueError(f"the attributes of a {kind} cannot be read ({said}); give {FORMS}") from error
+
+
+def _read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
     if not callable(call):
         raise ValueError(f"{call!r} is not a function; give {FORMS}")
     name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__

@@ -168,6 +168,27 @@ def test_dataclasses_late_imports_and_reused_buffers_are_right(tmp_path):
     assert found.stands, found.text()
 
 
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (
+            "class S:\n    def __call__(self, a, b, c, d): pass\n"
+            "    def __getattr__(self, n): raise OSError(n)\nf = S()\n",
+            r"OSError: __name__\); give",
+        ),
+        (
+            "import torch\ndef f(space, n, steps, seed):\n    return torch.zeros(n, space.length, dtype=torch.cfloat)\n"
+            "f.claims, f.meaning = 'law', 'x0_mean'\n",
+            "must return integer ids",
+        ),
+    ],
+)
+def test_odd_objects_and_types_are_one_line(tmp_path, code, says):
+    (tmp_path / "theirs.py").write_text(code)
+    with pytest.raises(ValueError, match=says):
+        isolated.isolated(f"{tmp_path}/theirs.py:f", None, SMALL)
+
+
 def test_code_that_closes_what_is_answered_to_gets_a_verdict(tmp_path):
     (tmp_path / "theirs.py").write_text(
         "import os\nos.closerange(3, 60)\n" + RIGHT.format(examples=str(EXAMPLES))
