@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from repro.certify.space import Noise, Space, describe, tiny
 from repro.core.errors import nearest
 from repro.core.lazy import torch
+from repro.core.reading import regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,9 +135,7 @@ def load(target: str) -> Any:
         raise ValueError(
             f"{target!r} is not of the form FILE.py:NAME; for example examples/certify/ancestral.py:sample"
         )
-    file = Path(path).resolve()
-    if not file.is_file():
-        raise ValueError(f"no file {path}")
+    file = regular(Path(path)).resolve()
     spec = importlib.util.spec_from_file_location(f"certified_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file")

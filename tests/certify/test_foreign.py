@@ -56,7 +56,7 @@ def line(tmp_path, monkeypatch, capsys):
 
 
 def test_bad_files_give_one_line(line):
-    assert "no file" in line(None)
+    assert "No such file" in line(None)
     assert "has no 'f'; nearest is 'ff'" in line("def ff(space, n, steps, seed): pass")
     assert "import of" in line("import nothing_of_that_name") and "ModuleNotFoundError" in line("import nix")
     assert "raised SystemExit" in line("raise SystemExit(3)")
