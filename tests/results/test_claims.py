@@ -102,18 +102,19 @@ def test_the_committed_claims_are_those_of_the_lock_and_their_power_is_as_stated
     assert lock(changed) != lock(made({"name": "second"}))  # the size of the family is part of a claim
 
 
+def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
+
+
 def test_records_name_a_commit_that_holds_the_lock():
     """In the history of a full clone, the lock at the commit of each deciding record is the present one."""
     commits = {
         each.measurements.commit for folder in FOLDERS.values() if folder.is_dir() for each in collect(folder)
     }
     for commit in sorted(filter(None, commits)):
-        shown = subprocess.run(
-            ["git", "show", f"{commit}:evals/claims_lock.json"], cwd=ROOT, capture_output=True, check=False
-        )
-        if (shown.returncode and b"invalid object name" in shown.stderr) or b"not a git" in shown.stderr:
+        if _git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
             pytest.skip(f"commit {commit} is not in this clone")
-        assert shown.stdout == LOCK.read_bytes(), f"{commit}: {shown.stderr.decode()}"
+        assert _git("show", f"{commit}:evals/claims_lock.json").stdout == LOCK.read_bytes(), commit
     assert None not in commits
 
 
