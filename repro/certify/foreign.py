@@ -157,15 +157,17 @@ def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Forei
     """A function with its validated attributes; ValueError for missing or unknown ones, and where reading one of them
     raises. `noise` None: inferred."""
     try:
-        return _read(call, noise, seconds)
+        foreign = _described(call, noise, seconds)
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # an object may raise anything when it is asked for an attribute or compared
         kind, said = type(call).__name__, f"{type(error).__name__}: {error}".rstrip(": ")
         raise ValueError(f"the attributes of a {kind} cannot be read ({said}); give {FORMS}") from error
+    return foreign if foreign.noises else replace(foreign, noises=_noises(foreign))
 
 
-def _read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
+def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
+    """A function by its attributes alone, without noises if it declares none and `noise` is None."""
     if not callable(call):
         raise ValueError(f"{call!r} is not a function; give {FORMS}")
     name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__
@@ -182,7 +184,8 @@ def _read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Fore
         if value not in valid and not (attribute == "draws" and isinstance(value, bool)):
             raise ValueError(f"{name}.{attribute} is {value!r}; a {kind} has {' or '.join(map(repr, valid))}")
     draws = declared.get("draws", True)
-    foreign = Foreign(
+    noises = (noise,) if noise else _declared(name, call.noises) if hasattr(call, "noises") else ()
+    return Foreign(
         name=name,
         file=_source(call),
         call=call,
@@ -190,15 +193,10 @@ def _read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Fore
         claims=declared["claims"],
         meaning=declared["meaning"],
         draws=draws if isinstance(draws, bool) else DRAWS[draws],
-        noises=NOISES if noise is None else (noise,),
+        noises=noises,
         seconds=seconds,
         began=time.monotonic(),
     )
-    if noise is not None:
-        return foreign
-    if hasattr(call, "noises"):
-        return replace(foreign, noises=_declared(name, call.noises))
-    return replace(foreign, noises=_noises(foreign))
 
 
 def _declared(name: str, noises: object) -> tuple[Noise, ...]:

@@ -59,10 +59,17 @@ class MatchedWindow(Part):
 @part
 class LinearWindow(Part):
     """Time t uniform on [low, high], at which a token is intact with weight alpha = T(A) = 1 - t: every level of the
-    linear schedule of the discrete process is trained (docs/method.md#duo-mended)."""
+    linear schedule of the discrete process is trained (docs/method.md#duo-mended). ValueError unless 0 < low < high <
+    1: a token that is always or never intact has no finite gamma."""
 
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < 1:
+            raise ValueError(
+                f"linear_window from low={self.low} to high={self.high}: give 0 < low < high < 1, as .001 and .999"
+            )
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
         """gamma = -log SNR at which T(A) = 1 - t, for times t [B] (float64; docs/method.md#transformation-operator)."""

@@ -32,6 +32,14 @@ def test_a_linear_window_leaves_tokens_intact_with_weight_one_minus_t(count):
     assert (gaussian.transform(gamma, count)[0] - (1 - t)).abs().max() < 5e-11
 
 
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 0.9), (0.1, 1.0), (0.5, 0.5), (0.9, 0.1), (float("nan"), 0.9)]
+)
+def test_a_linear_window_without_a_finite_gamma_is_refused(low, high):
+    with pytest.raises(ValueError, match="give 0 < low < high < 1"):
+        LinearWindow(low=low, high=high)
+
+
 def test_inversion_is_precise_beyond_float32():
     for level in (0.9, 0.5, 1e-3):
         gamma = torch.tensor(gaussian.invert(level, 32), dtype=torch.float64)

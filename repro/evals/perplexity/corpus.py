@@ -209,7 +209,7 @@ class _Reader:
 
     def stream(self) -> Stream:
         numbers, originals, texts = self._texts()
-        encoded = _named(self.model.data.encode_each(texts), place(self.documents))
+        encoded = _named(self.model.data.encode_each(texts), _origin(self.documents))
         for number, original, ids in zip(numbers, originals, encoded, strict=True):
             self.numbers.append(number)
             self.sizes.append((len(original.encode("utf-8")), len(original.split()), len(ids)))
@@ -249,7 +249,7 @@ class _Reader:
         }
 
 
-def place(documents: Documents) -> str:
+def _origin(documents: Documents) -> str:
     """The file, folder or Hub name of documents, for messages; the name of their part where they have none."""
     return str(
         getattr(documents, "path", None) or getattr(documents, "source", type(documents).__name__.lower())
@@ -267,7 +267,7 @@ def _named(encoded: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
 def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
     if rows:
         return
-    name = place(task.documents)
+    name = _origin(task.documents)
     ids = sum(size[2] for size in reader.sizes)
     if not reader.sizes:
         raise ValueError(f"corpus {name} is empty: it holds no document; give one with text")
