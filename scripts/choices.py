@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.core import parts
 from repro.core.cli import Parser, natural, run
 from repro.core.errors import nearest
-from repro.results.record import Record
 from repro.results.store import Store
 from repro.results.tables.choices import ARMS, FOLDER
+from scripts.fresh_runs import measured
 
 if TYPE_CHECKING:
     from repro.training.recipe import Recipe
 
 SEEDS = "0 1 2 3 4 5 6 7"
+CELLS = [("bound", "", ""), ("law", "ancestral", "1"), ("law", "ancestral", "4")]
 OWN_WINDOW = {"objective.noise.low": 0.0141, "objective.noise.high": 0.0704}
 """Times t = 1 - A at which gamma is -3.55 and -1.85, the ends of Duo's curriculum (docs/method.md#duo-curriculum)."""
 
@@ -60,20 +59,6 @@ def recipe(arm: str) -> Recipe:
     return parts.derive(by_name(base), {**changed, "name": f"{arm}@nano"})
 
 
-def measured(arm: str, seed: int) -> list[Record]:
-    """Train an arm and return the records of its bound and of the law of its samples."""
-    from repro.evals.request import Request, prepare
-    from repro.model import load
-    from repro.training.loop import train
-
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = train(recipe(arm), seed=seed, out=Path(scratch) / "run", stop=None, resume=False)
-        request = Request(
-            tasks=["bound", "law"], samplers=["ancestral"], tokens_per_step=[1.0, 4.0], out=folder
-        )
-        return [record for record, _ in prepare(load(folder), request).run()]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; ValueError for an unknown arm."""
     parser = Parser(
@@ -94,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for arm in args.arms or ARMS:
             if (f"{arm}@nano", seed) in done:
                 continue
-            for record in measured(arm, seed):
+            for record in measured(recipe(arm), seed, CELLS):
                 store.append(record)
             print(f"{arm}, train seed {seed}: stored", file=sys.stderr)
     return 0

@@ -13,39 +13,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from repro.core.cli import Parser, run
 from repro.core.files import write_text
 from repro.core.reading import read_json
 from repro.results.claims import LOCK, claims, lock, runs_of
-from repro.results.record import Record
 from repro.results.store import Store
 from repro.results.tables.claims import FOLDERS
-
-
-def measured(recipe: str, seed: int, cells: Sequence[tuple[str, str, str]]) -> list[Record]:
-    """Train a recipe and return the records of its cells (task, preset, tokens per step)."""
-    from repro.evals.request import Request, prepare
-    from repro.model import load
-    from repro.recipes.scale import by_name
-    from repro.training.loop import train
-
-    records = []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = train(by_name(recipe), seed=seed, out=Path(scratch) / "run", stop=None, resume=False)
-        model = load(folder)
-        for task, preset, tokens in cells:
-            request = Request(
-                tasks=[task],
-                samplers=[preset] if preset else None,
-                tokens_per_step=[float(tokens)] if tokens else None,
-                out=folder,
-            )
-            records += [record for record, _ in prepare(model, request).run()]
-    return records
+from scripts.fresh_runs import measured
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,12 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             " commit both files before any run"
         )
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from repro.recipes.scale import by_name
+
     done = {(each.labels.recipe, each.question.checkpoint.seed) for each in store.records()}
     for recipe, (seeds, cells) in runs_of(found).items():
         for seed in seeds:
             if (recipe, seed) in done:
                 continue
-            for record in measured(recipe, seed, cells):
+            for record in measured(by_name(recipe), seed, cells):
                 store.append(record)
             print(f"{recipe}, train seed {seed}: stored", file=sys.stderr)
     return 0
