@@ -53,10 +53,11 @@ BANNED = (
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_unsafe_or_swallowing_code(path):
     """hub/convert.py imports pickle, for an unpickler that runs no code of the file. Code of others (templates, lm-eval
-    reading a task file) may raise anything, which becomes one line that names its file, with the cause kept."""
+    reading a task file, an object's attributes) may raise anything, which becomes one line, with the cause kept."""
     text = path.read_text("utf-8")
     allowed = {
         "hub/convert.py": "import pickle",
+        "certify/foreign.py": "except Exception",
         "core/templates.py": "except Exception",
         "evals/lm/task_selection.py": "except Exception",
     }.get(str(path.relative_to(ROOT / "repro")) if path.is_relative_to(ROOT / "repro") else "", "")
