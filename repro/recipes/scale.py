@@ -9,7 +9,7 @@ has a DiT, else by a Llama; at micro always by a DiT), batch, steps, optimizer s
 and the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller vocabulary so that
 the same share of tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers
 of steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60
-for sudoku, 5 to 12 minutes at micro).
+for sudoku, 10 to 12 minutes at micro).
 """
 
 from __future__ import annotations
@@ -122,11 +122,11 @@ BUDGETS = {
         heads=4,
         ffn=1024,
         batch=16,
-        steps=1000,
+        steps=2000,
         precision="bf16_autocast",
         learning_rate={"absorbing": 2e-3, "uniform": 1e-3, "left_to_right": 2e-3},
         heldout_rows=256,
-        checkpoint_every=100,
+        checkpoint_every=200,
         conditioned=True,
     ),
 }
