@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "repro.checkpoint export": ("run", "--hf", "hf"),
     "repro.checkpoint convert": ("pickled/last.ckpt", "--out", "out"),
     "repro.checkpoint parity": ("weights", "--fixture", "fixture"),
-    "repro.certify": ("ancestral.py:step", "--rows", "300", "--seconds", "1"),
+    "repro.certify": ("ancestral.py:step", "--seconds", "1"),
     "repro.recipes.mdlm": ("--plan",),
     "repro.recipes.duo": ("--scale", "nano", "--print"),
     "repro.recipes.ar": ("--plan", "--engine", "ddp", "--gpus", "1"),

@@ -47,7 +47,6 @@ IMPORTS = {
     "keyboard interrupt": "raise KeyboardInterrupt\n",
     "generator exit": "raise GeneratorExit\n",
     "base exception": "class Odd(BaseException): pass\nraise Odd('x')\n",
-    "memory error": "raise MemoryError\n",
     "no names": "x = 1\n",
     "reads input": "input()\n",
 }
@@ -58,6 +57,7 @@ ENDS = {
     "kills itself": "import os; os.kill(os.getpid(), 9)\n",
     "segfault": "import ctypes; ctypes.string_at(0)\n",
     "abort": "import os; os.abort()\n",
+    "memory error": "raise MemoryError\n",
     "huge list": "x = [0] * 10**11\n",
     "huge bytes": "x = bytearray(10**12)\n",
     "huge tensor": "import torch; x = torch.zeros(10**12)\n",
