@@ -21,8 +21,8 @@ from repro.evals.published.cells import PublishedCell, read
 from repro.results.difference import difference, look
 from repro.results.record import Record
 from repro.results.report import tokens_order
-from repro.results.tables.matched import GENERATED, LEVEL, Sweep, panel_of
-from repro.results.tables.text_quality import COLUMNS, REFERENCES, compared, points
+from repro.results.tables.matched import GENERATED, LEVEL, Sweep, panel_of, sweeps
+from repro.results.tables.text_quality import COLUMNS, REFERENCES, points
 
 MARKERS = {
     "real": ("s", "held-out text"),
@@ -37,7 +37,7 @@ PUBLISHED = "published: "
 
 def query(records: Sequence[Record]) -> DataFrame:
     """The points of `repro.results.tables.text_quality`, followed by the published points comparable with them."""
-    drawn = points(records)
+    drawn = points(records, sweeps(records))
     rows = [row for panel in drawn.panel.unique() for row in _published(records, str(panel))]
     return concat([drawn, DataFrame(rows, columns=COLUMNS)], ignore_index=True) if rows else drawn
 
@@ -84,7 +84,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     numbers = [name for name in PANELS if drawn[name].notna().any()]
     drawing = Figure(figsize=(0.8 + 4.2 * len(columns), 0.9 + 2.6 * len(numbers)))
     grid = drawing.subplots(len(numbers), len(columns), squeeze=False, sharex="col")
-    found = compared(records, drawn)[0]
+    found = sweeps(records)
     for column, panel in zip(grid.T, columns, strict=True):
         rows = drawn[drawn.panel == panel]
         bands = [sweep for sweep in found if sweep.panel == panel]

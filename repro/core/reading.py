@@ -194,7 +194,8 @@ def _check(data: Any, depth: int = DEPTH) -> None:
         if depth == 0:
             raise RecursionError
         for each in (*data, *data.values()) if isinstance(data, dict) else data:
-            if not isinstance(each, int):
+            # most values are numbers: infinity and NaN minus themselves are NaN
+            if not isinstance(each, int) and (type(each) is not float or each - each != 0):
                 _check(each, depth - 1)
     elif isinstance(data, str):
         if not data.isascii():

@@ -63,7 +63,13 @@ def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     degrees = sum(len(group) - 1 for group in groups)
     if degrees == 0:
         raise ValueError("no group has two values, so there is no spread to pool; give two seeds or more")
-    return math.sqrt(sum((len(g) - 1) * stdev(g) ** 2 for g in groups) / degrees), degrees
+    return math.sqrt(sum(_squares(group) for group in groups) / degrees), degrees
+
+
+def _squares(values: Sequence[float]) -> float:
+    """Sum of squared differences from the mean."""
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values)
 
 
 def prediction_interval(

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from repro.core.parts import sha256
-from repro.results.difference import difference, without
+from repro.results.difference import difference
 
 Json = dict[str, Any]
 HASHES = ("id", "key", "cell")
@@ -84,13 +84,13 @@ class Question(_Strict, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """SHA-256 of the question without the digest of the checkpoint, which retraining may change."""
-        return sha256(text(without(self.data(), "checkpoint.digest")))
+        return sha256(text(_without_digest(self.data())))
 
     @property
     def subject(self) -> Json:
         """The question, as JSON, without the checkpoint's digest and the seeds: equal for all seeds of an
         evaluation."""
-        return without(self.data(), "checkpoint.digest", "checkpoint.seed", "seed")
+        return _without_seeds(_without_digest(self.data()))
 
     @property
     def cell(self) -> str:
@@ -224,6 +224,20 @@ def text(data: Any) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, default=plain)
 
 
+def _without_digest(question: Json) -> Json:
+    """Copy of a question without the digest of its checkpoint."""
+    return {**question, "checkpoint": _less(question["checkpoint"], "digest")}
+
+
+def _without_seeds(question: Json) -> Json:
+    """Copy of a question without the train seed and the seed of sampling."""
+    return {**_less(question, "seed"), "checkpoint": _less(question["checkpoint"], "seed")}
+
+
+def _less(data: Json, left_out: str) -> Json:
+    return {name: value for name, value in data.items() if name != left_out}
+
+
 def _convert(data: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(data, kind, strict=True)
@@ -251,8 +265,11 @@ def read_record(data: Any) -> Record:
     record: Record = _convert(data, Record)
     if sha256(text({name: value for name, value in data.items() if name != "sha256"})) != record.sha256:
         raise ValueError("its sha256 is not that of its content: the line was changed after it was written")
+    question = data["question"]
+    known = _without_digest(question)
+    parts = {"id": question, "key": known, "cell": _without_seeds(known)}
     for name in HASHES:
-        if getattr(record.question, name) != getattr(record, name):
+        if sha256(text(parts[name])) != getattr(record, name):
             raise ValueError(
                 f"{name!r} is not the hash of this question: the line was changed after it was written"
             )

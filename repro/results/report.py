@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.core.files import RESULTS
 from repro.core.stats import wilson
-from repro.results.store import collect, one_protocol, summarise, to_frame
+from repro.results.store import by_cell, collect, one_protocol, summarise, to_frame
 from repro.results.tables import lookahead, perplexities, speed, speed_text, tasks, text_quality
 from repro.results.tables.latex import latex_of_markdown
 from repro.results.tables.text import csv_text, measured
@@ -129,8 +129,7 @@ def build(table: Table, rows: DataFrame) -> DataFrame:
     made = []
     for _, section in rows.assign(scale=rows.recipe.map(scale_of)).groupby(["suite", "scale"], sort=True):
         one_protocol(section)
-        for _, cell in summarise(section).groupby("cell", sort=True):
-            made.append(_row(table, cell.set_index("metric")))
+        made += [_row(table, shared, by_metric) for shared, by_metric in by_cell(summarise(section))]
     made.sort(
         key=lambda row: (
             *(row["suite"], row["scale"], checkpoint_order(row.get("checkpoint", row.get("recipe", "")))),
@@ -149,14 +148,13 @@ def _columns(table: Table) -> list[str]:
     return [*columns, *table.costs, "n", "seeds", "note"]
 
 
-def _row(table: Table, cell: DataFrame) -> dict[str, Any]:
-    """Row of the table `table` from the summary of a cell (`store.summarise`), whose index is the metric."""
-    first = cell.iloc[0]
-    row = {name: first[name] for name in ("suite", *table.labels, *table.costs, "note", "seeds")}
-    row |= {"scale": scale_of(first.recipe), "n": cell.n.min()}
+def _row(table: Table, shared: Any, by_metric: Mapping[str, Any]) -> dict[str, Any]:
+    """Row of the table `table` from the summary of a cell (`store.by_cell`)."""
+    row = {name: getattr(shared, name) for name in ("suite", *table.labels, *table.costs, "note", "seeds")}
+    row |= {"scale": scale_of(shared.recipe), "n": min(each.n for each in by_metric.values())}
     for name in table.metrics:
-        if name in cell.index:
-            found = cell.loc[name]
+        if name in by_metric:
+            found = by_metric[name]
             row |= {name: found.value, f"{name}_se": found.se, f"{name}_sd_seeds": found.sd_seeds}
             if name == "accuracy":
                 row[f"{name}_low"], row[f"{name}_high"] = wilson(found.value, int(found.n), LEVEL)
@@ -206,9 +204,9 @@ def tables(raw: Path) -> dict[str, str]:
     those of certificates are in `certificates`."""
     records = collect(raw)
     newest = latest(records)  # tables without a column `note` omit records of older versions
-    rows, files = to_frame(records), text_quality.tables(newest) | perplexities.tables(newest)
+    files = text_quality.tables(newest) | perplexities.tables(newest)
     for table in ENTRIES:
-        numbers = build(table, rows)
+        numbers = build(table, to_frame(record for record in records if record.labels.task == table.task))
         files[f"{table.name}.md"] = markdown(table, numbers)
         files[f"{table.name}.csv"] = csv_text(numbers)
     for name, numbers, text in (

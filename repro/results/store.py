@@ -10,13 +10,14 @@ their own; only `publish` writes to results/raw.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import stdev
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
 
 from repro.core.files import RESULTS, locked
 from repro.core.reading import parse_json, read_bytes
@@ -84,7 +85,16 @@ def record_files(folder: Path) -> list[Path]:
 
 def collect(folder: Path) -> list[Record]:
     """All records in the files of a folder (see `record_files`); ValueError at an invalid line."""
-    return [record for path in record_files(folder) for record in read(path)]
+    known: dict[str, Question] = {}
+    return [_share(record, known) for path in record_files(folder) for record in read(path)]
+
+
+def _share(record: Record, known: dict[str, Question]) -> Record:
+    """The record, whose question shares the settings of the first one of its cell (`known`, by cell), which are equal:
+    ten thousands of records need a fifth of the memory."""
+    first = known.setdefault(record.cell, record.question)
+    settings = {name: getattr(first, name) for name in ("task", "sampler", "plan", "protocol")}
+    return replace(record, question=replace(record.question, **settings))
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -94,7 +104,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._read: dict[Path, tuple[tuple[int, int], list[Record]]] = {}
+        self._read: dict[Path, tuple[tuple[int, int], dict[str, list[Record]]]] = {}
 
     def path(self, record: Record) -> Path:
         """Path of the file to which a record belongs."""
@@ -104,53 +114,68 @@ class Store:
 
     def records(self) -> list[Record]:
         """All records of the folder; an incomplete last line of a file, whose writer was killed, is ignored."""
-        return [record for path in sorted(self.folder.glob("*.jsonl")) for record in self._records_of(path)]
+        return [record for by_id in self._files() for records in by_id.values() for record in records]
 
-    def _records_of(self, path: Path) -> list[Record]:
+    def _files(self) -> list[dict[str, list[Record]]]:
+        """The records of each file by their `id`; a file is read again only if it has changed."""
+        return [self._records_of(path) for path in sorted(self.folder.glob("*.jsonl"))]
+
+    def _records_of(self, path: Path) -> dict[str, list[Record]]:
         stat = path.stat()
         stamp = (stat.st_mtime_ns, stat.st_size)
         if path not in self._read or self._read[path][0] != stamp:
-            self._read[path] = stamp, _parse(path, read_bytes(path))
+            by_id: dict[str, list[Record]] = {}
+            for record in _parse(path, read_bytes(path)):
+                by_id.setdefault(record.id, []).append(record)
+            self._read[path] = stamp, by_id
         return self._read[path][1]
 
     def find(self, question_id: str, numerics: Json, timed_on: str | None = None) -> Record | None:
         """Record of the evaluation with SHA-256 `question_id` in a numerics class; None if there is none. `timed_on`:
         only a record whose decoding speed was measured on this device (None: any record)."""
-        for record in self.records():
+        for record in (record for by_id in self._files() for record in by_id.get(question_id, ())):
             speed = record.measurements.speed
-            here = record.id == question_id and record.measurements.numerics.data() == numerics
+            here = record.measurements.numerics.data() == numerics
             if here and (timed_on is None or (speed and speed.device == timed_on)):
                 return record
         return None
 
-    def append(self, record: Record) -> bool:
-        """Append a record to its file and sync it. Returns False, and appends nothing, if a record of the same
-        evaluation and numerics class, timed on the same device, is already stored.
+    def append(self, *records: Record) -> int:
+        """Append records to their files and sync these; returns how many were new. A record of an evaluation and
+        numerics class that is already stored, timed on the same device, is not appended again.
 
-        Raises ValueError if a stored record of the same evaluation and numerics class has a different result.
+        Raises ValueError, and appends nothing, if a stored record of the same evaluation and numerics class has a
+        different result.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".lock"):
-            same = [known for known in self.records() if _identity(known) == _identity(record)]
-            for known in same:
-                agree(known, record, self.folder)
-            if any(_timed_on(known) == _timed_on(record) for known in same):
-                return False
-            _append(self.path(record), text(record))
-            return True
+            files, fresh = self._files(), defaultdict(list)
+            for record in records:
+                stored = [known for by_id in files for known in by_id.get(record.id, ())]
+                same = [each for each in (*stored, *fresh[record.id]) if _identity(each) == _identity(record)]
+                for known in same:
+                    agree(known, record, self.folder)
+                if not any(_timed_on(known) == _timed_on(record) for known in same):
+                    fresh[record.id].append(record)
+            lines = defaultdict(list)
+            for record in (each for some in fresh.values() for each in some):
+                lines[self.path(record)].append(text(record))
+            for path, texts in lines.items():
+                _append(path, texts)
+            return sum(map(len, lines.values()))
 
 
-def _append(path: Path, line: str) -> None:
-    """Append a line to a file and sync it.
+def _append(path: Path, lines: Sequence[str]) -> None:
+    """Append lines to a file and sync it.
 
-    The incomplete last line of a killed writer is removed first; if the line cannot be written as a whole (a full disk:
-    OSError), the file stays as it was.
+    The incomplete last line of a killed writer is removed first; if the lines cannot be written as a whole (a full
+    disk: OSError), the file stays as it was.
     """
     with open(path, "ab+", buffering=0) as file:
         file.seek(0)
         end = file.read().rfind(b"\n") + 1
         file.truncate(end)
-        rest = line.encode() + b"\n"
+        rest = "".join(f"{line}\n" for line in lines).encode()
         try:
             while rest:
                 rest = rest[file.write(rest) :]
@@ -196,7 +221,7 @@ def publish(source: Path, target: Path = RAW) -> Published:
         raise ValueError(
             f"no records in {source}; give the folder of a finished run, for example runs/reproduce"
         )
-    added = sum(store.append(record) for record in fit)
+    added = store.append(*fit)
     return Published(added, len(fit) - added)
 
 
@@ -218,6 +243,7 @@ COLUMNS = (
     *("metric", "value", "se", "n", "nfe", "tokens_per_nfe"),
     *("seed", "train_seed", "step", "weights", "cell", "key", "id", "numerics", "protocol", "subject"),
 )
+NUMBERS = ("value", "se", "sd_seeds", "n", "nfe", "tokens_per_nfe", "seeds")
 
 
 def frame(folder: Path) -> DataFrame:
@@ -234,21 +260,19 @@ def to_frame(records: Iterable[Record]) -> DataFrame:
     """
     from pandas import DataFrame
 
-    rows = []
+    rows, subjects = [], {}
     for record in records:
         question, answer = record.question, record.answer
-        shared = {
-            **{name: getattr(record.labels, name) or "" for name in LABELS},
-            **{name: getattr(answer, name) for name in ("nfe", "tokens_per_nfe")},
-            **{name: getattr(question.checkpoint, name) for name in ("step", "weights")},
-            **{name: getattr(record, name) for name in ("cell", "key", "id")},
-            "seed": question.seed,
-            "train_seed": question.checkpoint.seed,
-            "numerics": text(record.measurements.numerics),
-            "protocol": text(question.protocol),
-            "subject": text(question.subject),
-        }
-        rows += [{"metric": name, **metric.data(), **shared} for name, metric in answer.metrics.items()]
+        if record.cell not in subjects:  # one for all seeds
+            subjects[record.cell] = text(question.protocol), text(question.subject)
+        protocol, subject = subjects[record.cell]
+        labels = [getattr(record.labels, name) or "" for name in LABELS]
+        network, numerics = question.checkpoint, text(record.measurements.numerics)
+        shared = (
+            *(answer.nfe, answer.tokens_per_nfe, question.seed, network.seed, network.step, network.weights),
+            *(record.cell, record.key, record.id, numerics, protocol, subject),
+        )
+        rows += [(*labels, name, m.value, m.se, m.n, *shared) for name, m in answer.metrics.items()]
     made = DataFrame(rows, columns=list(COLUMNS))
     return made.astype({name: float for name in ("value", "se", "nfe", "tokens_per_nfe")})
 
@@ -271,52 +295,59 @@ def one_of(rows: DataFrame, column: str, complaint: str) -> None:
         )
 
 
-def _spread(values: Sequence[float]) -> float:
-    """Sample standard deviation of `values`: NaN for a single one, 0 if they are equal up to rounding."""
-    if len(values) < 2:
-        return math.nan
-    spread = stdev(values)
-    return spread if spread > 1e-9 * max(map(abs, values)) else 0.0
+def means(rows: DataFrame) -> DataFrame:
+    """Frame with one row per (cell, metric) of a frame of records, sorted by them: the labels; `value` (mean) and
+    `sd_seeds` (standard deviation; NaN for one) over `seeds` train seeds; `se`, standard error of the evaluation of one
+    network (root mean square over seeds); `n` rows evaluated; `nfe` forward passes per row and `tokens_per_nfe`, tokens
+    per forward pass (a ratio of sums).
+
+    A train seed with several records (other numerics classes or sampling seeds) counts once, with their mean.
+    """
+    by = ["cell", "metric"]
+    # the last bit of a mean depends on the order
+    ordered = rows.sort_values(["id", "numerics"], kind="stable")
+    ordered = ordered.assign(
+        variance=ordered.se**2, tokens=ordered.nfe * ordered.tokens_per_nfe
+    )  # tokens a row
+    seeds = ordered.groupby([*by, "train_seed"], sort=True)[["value", "variance", "nfe", "tokens"]].mean()
+    over = seeds.groupby(by, sort=True)
+    mean, size, sd = over.mean(), over.size(), over.value.std(ddof=1)
+    rounding = 1e-9 * seeds.value.abs().groupby(by, sort=True).max()
+    variance = mean.variance.where(over.variance.count() == size)  # unknown if it is for one seed
+    cells = ordered.groupby(by, sort=True)
+    made = cells[[*LABELS, "weights", "step", "subject"]].first()
+    made = made.assign(
+        value=mean.value,
+        se=variance**0.5,
+        sd_seeds=sd.where(~(sd <= rounding), 0.0),
+        n=cells.n.min(),
+        nfe=mean.nfe,
+        tokens_per_nfe=mean.tokens / mean.nfe,
+        seeds=size,
+    )
+    return made.reset_index()[[*LABELS, "weights", "step", "subject", *by, *NUMBERS]]
 
 
 def summarise(rows: DataFrame) -> DataFrame:
-    """Frame with one row per (cell, metric) of a frame of records: the labels; `value` (mean) and `sd_seeds` (standard
-    deviation) over `seeds` train seeds; `se`, standard error of the evaluation of one network (root mean square over
-    seeds); `n` rows evaluated; `nfe` forward passes per row and `tokens_per_nfe`, tokens per forward pass.
+    """The frame `means` of a frame of records, in which the `note` marks a cell with an older version of a component,
+    for example of the sampler (`repro.results.versions`).
 
-    A train seed with several records (other numerics classes or sampling seeds) counts once, with their mean. The
-    `note` marks a cell with an older version of a component, for example of the sampler (`repro.results.versions`).
     Raises ValueError if two cells would have the same labels, naming the setting in which their evaluations differ.
     """
-    from pandas import DataFrame
-
-    same = (*LABELS, "weights", "step", "subject", "cell", "metric")
-    made = []
-    ordered = rows.sort_values(
-        ["id", "numerics"], kind="stable"
-    )  # the last bit of a mean depends on the order
-    for _, group in ordered.groupby(["cell", "metric"], sort=True):
-        each = group.assign(variance=group.se**2, tokens=group.nfe * group.tokens_per_nfe)  # tokens a row
-        by_seed = each.groupby("train_seed", sort=True)
-        seeds = by_seed[["value", "variance", "nfe", "tokens"]].mean()
-        made.append(
-            {
-                **{name: group[name].iloc[0] for name in same},
-                "value": seeds.value.mean(),
-                "se": math.sqrt(seeds.variance.mean(skipna=False)),
-                "sd_seeds": _spread(seeds.value.tolist()),
-                "n": group.n.min(),
-                "nfe": seeds.nfe.mean(),
-                "tokens_per_nfe": seeds.tokens.mean()
-                / seeds.nfe.mean(),  # a ratio of sums, not a mean of ratios
-                "seeds": len(seeds),
-            }
-        )
-    numbers = ("value", "se", "sd_seeds", "n", "nfe", "tokens_per_nfe", "seeds")
-    table = DataFrame(made, columns=[*same, *numbers])
+    table = means(rows)
     mark = table.subject.map(older(table.subject))
     table["note"] = [", ".join(filter(None, each)) for each in zip(table.note, mark, strict=True)]
-    printed = ["suite", "checkpoint", "task", "preset", "tokens_per_step", "metric", mark]
-    for _, group in table.groupby(printed, sort=True):
+    printed = ["suite", "checkpoint", "task", "preset", "tokens_per_step", "metric", "note"]
+    shared = table[table.groupby(printed).subject.transform("nunique") > 1]
+    for _, group in shared.groupby(printed, sort=True):
         one_of(group, "subject", "two evaluations would share a row")
     return table
+
+
+def by_cell(table: DataFrame) -> list[tuple[Any, dict[str, Any]]]:
+    """For every cell of a frame `summarise`, in its order: its first row, and its rows by metric (named tuples)."""
+    cells: dict[str, dict[str, Any]] = {}
+    row: Any
+    for row in table.itertuples(index=False):
+        cells.setdefault(row.cell, {})[row.metric] = row
+    return [(next(iter(metrics.values())), metrics) for metrics in cells.values()]

@@ -36,9 +36,10 @@ def older(subjects: Iterable[str]) -> dict[str, str]:
 
 def latest(records: Sequence[Record]) -> list[Record]:
     """The records without those whose evaluation was repeated with a newer version of a component (part)."""
-    subjects = [text(record.question.subject) for record in records]
-    marks = older(subjects)
-    return [record for record, subject in zip(records, subjects, strict=True) if not marks[subject]]
+    cells = {record.cell: record for record in records}
+    subjects = {cell: text(record.question.subject) for cell, record in cells.items()}
+    marks = older(subjects.values())
+    return [record for record in records if not marks[subjects[record.cell]]]
 
 
 def _versions(data: Any, place: str) -> Iterator[tuple[str, tuple[str, int]]]:

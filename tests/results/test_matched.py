@@ -71,7 +71,7 @@ def test_a_band_is_of_the_panel_and_a_sweep_of_samples_that_a_judge_reads():
     """One checkpoint and sampler in two suites with different judges; another task with the same curves is ignored."""
     made = frontier("ancestral", 1.0)
     harsh = [relabelled(record, "harsh", suite="harsh") for record in frontier("ancestral", 2.0)]
-    drawn = points([*made, *harsh])
+    drawn = points([*made, *harsh], sweeps([*made, *harsh]))
     assert set(drawn.panel) == {PANEL, "nano.text (suite harsh)"}
     assert (drawn.gen_ppl_low < drawn.gen_ppl).all() and (drawn.gen_ppl < drawn.gen_ppl_high).all()
     other = [relabelled(record, "other", task="other") for record in frontier("ancestral", 2.0)]
@@ -197,12 +197,12 @@ def test_reference_rows_have_no_draws_and_samples_of_two_kinds_of_draws_do_not_m
     drawn = quality(
         "mdlm@nano.text", "random:temperature=1.0", "1", 7.0, 2.6, protocol=protocol | {"draws": "float64"}
     )
-    assert len(points([drawn, naive("mdlm@nano.text", protocol=protocol)])) == 4
+    assert len(points([drawn, naive("mdlm@nano.text", protocol=protocol)], [])) == 4
     other = quality(
         "mdlm@nano.text", "random:temperature=0.7", "1", 7.0, 2.6, protocol=protocol | {"draws": "float32"}
     )
     with pytest.raises(ValueError, match="draws"):
-        points([drawn, other])
+        points([drawn, other], [])
 
 
 def test_suites_that_judge_differently_stand_apart():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from repro.results.record import Record
-from repro.results.store import one_protocol, summarise, to_frame
+from repro.results.store import by_cell, one_protocol, summarise, to_frame
 from repro.results.tables.text import measured
 
 if TYPE_CHECKING:
@@ -43,10 +43,9 @@ def rows(records: Sequence[Record]) -> DataFrame:
     chosen = to_frame(each for each in records if each.question.task.get("part") == PART)
     one_protocol(chosen)
     made = []
-    for _, cell in summarise(chosen).groupby("cell", sort=True):
-        by_metric, shared = cell.set_index("metric"), cell.iloc[0]
-        for m in sorted(int(name.removeprefix("rounds_")) for name in by_metric.index if "rounds" in name):
-            found = {name: by_metric.loc[f"{name}_{m}"] for name in METRICS}
+    for shared, by_metric in by_cell(summarise(chosen)):
+        for m in sorted(int(name.removeprefix("rounds_")) for name in by_metric if "rounds" in name):
+            found = {name: by_metric[f"{name}_{m}"] for name in METRICS}
             made.append(
                 {
                     "scale": shared.recipe.partition("@")[2],

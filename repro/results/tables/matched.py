@@ -134,9 +134,19 @@ def _ordered(records: Sequence[Record]) -> list[Record]:
 def _numbers(record: Record) -> np.ndarray:
     """Mean entropy and log gen_ppl of the samples of a record, [2, 1 + DRAWS] in nats: measured, then resampled."""
     curve = record.answer.curve or {}
-    nll, tokens, entropy = (np.array(curve[name]) for name in CURVES)
-    rows = np.concatenate([np.arange(len(nll))[None], resampled(len(nll), DRAWS)])
-    return np.stack([entropy[rows].mean(1), nll[rows].sum(1) / tokens[rows].sum(1)])
+    drawn = np.array([curve[name] for name in CURVES])
+    nll, tokens, entropy = np.einsum("cn,nd->cd", drawn, _times(drawn.shape[1]))
+    return np.stack([entropy / drawn.shape[1], nll / tokens])
+
+
+@lru_cache(maxsize=4)
+def _times(count: int) -> np.ndarray:
+    """How often each of `count` rows occurs among the rows as measured (once) and in each resample, [count, 1 + DRAWS]:
+    a sum over resampled rows is a matrix product."""
+    times = np.ones((count, 1 + DRAWS))
+    for column, rows in enumerate(resampled(count, DRAWS), start=1):
+        times[:, column] = np.bincount(rows, minlength=count)
+    return times
 
 
 # --- differences --------------------------------------------------------------------------------------------

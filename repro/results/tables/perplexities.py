@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.core.parts import sha256
 from repro.results.record import Record, text
-from repro.results.store import summarise, to_frame
+from repro.results.store import by_cell, summarise, to_frame
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -60,20 +60,19 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
     chosen = [each for each in records if each.question.task.get("part") == PART]
     made = []
-    for _, cell in summarise(to_frame(chosen)).groupby("cell", sort=True):
-        by_metric, shared = cell.set_index("metric"), cell.iloc[0]
+    for shared, by_metric in by_cell(summarise(to_frame(chosen))):
         subject = json.loads(shared.subject)
-        exact = "ppl" in by_metric.index
+        exact = "ppl" in by_metric
         row: dict[str, Any] = {name: subject["protocol"][name] for name in PROTOCOL}
         row["protocol"] = sha256(text([subject["protocol"], _content(subject["task"]["documents"])]))[:12]
         row |= {"limit": subject["limit"] or "", "checkpoint": shared.checkpoint}
         row["bound"] = "exact" if exact else "bound"
         for name in NUMBERS:
-            found = by_metric.loc[name if exact else name + BOUND] if _has(by_metric, name, exact) else None
+            found = by_metric.get(name if exact else name + BOUND)
             for part, field in zip(PARTS, ("value", "se", "sd_seeds"), strict=True):
-                row[name + part] = float("nan") if found is None else found[field]
+                row[name + part] = float("nan") if found is None else getattr(found, field)
         for name in DETAILS:
-            row[name] = by_metric.loc[name].value if name in by_metric.index else float("nan")
+            row[name] = by_metric[name].value if name in by_metric else float("nan")
         made.append({**row, "n": int(shared.n), "seeds": shared.seeds})
     drawn = DataFrame(made, columns=COLUMNS)
     order = [*SECTION, "checkpoint", "bound"]
@@ -87,10 +86,6 @@ def _content(documents: Any) -> Any:
         return documents
     left_out = {"path"} if "sha256" in documents else set()
     return {name: _content(pin) for name, pin in documents.items() if name not in left_out}
-
-
-def _has(by_metric: DataFrame, name: str, exact: bool) -> bool:
-    return (name if exact else name + BOUND) in by_metric.index
 
 
 # --- text ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from repro.results.record import Record
-from repro.results.store import summarise, to_frame
+from repro.results.store import means, to_frame
 from repro.results.tables.text import measured
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ LABELS = ("checkpoint", "task", "preset", "tokens_per_step", "metric")
 def rows(records: Sequence[Record]) -> DataFrame:
     """Frame with one row per evaluation (under all its seeds) and metric: LABELS, value, se, sd_seeds, n, seeds and
     `evaluation` ("" where the labels tell the rows apart)."""
-    from pandas import DataFrame, concat
+    from pandas import DataFrame
 
     shown = [
         record
@@ -47,8 +47,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
     columns = [*LABELS, "value", "se", "sd_seeds", "n", "seeds", "evaluation"]
     if frame.empty:
         return DataFrame(columns=columns)
-    # each evaluation by itself: two with the same labels (other shots, other template) are two rows
-    found = concat([summarise(some) for _, some in frame.groupby("cell", sort=True)])
+    found = means(frame)  # two evaluations with the same labels (other shots, other template) are two rows
     twice = found.duplicated(list(LABELS), keep=False)
     found["evaluation"] = found.cell.str[:8].where(twice, "")
     return found.sort_values([*LABELS, "evaluation"], kind="stable")[columns]

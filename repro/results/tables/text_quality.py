@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro.results.difference import without
 from repro.results.record import Record, text
-from repro.results.store import one_protocol, summarise, to_frame
+from repro.results.store import by_cell, one_protocol, summarise, to_frame
 from repro.results.tables.matched import (
     GENERATED,
     LEVEL,
@@ -29,7 +29,6 @@ from repro.results.tables.matched import (
     panel_of,
     sweeps,
 )
-from repro.results.versions import latest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -62,33 +61,30 @@ MATCHED_CAPTION = (
 REMEDY = "No records yet: `python -m repro.evals --suite quality.text`, then `python -m repro.results publish DIR`."
 
 
-def points(records: Sequence[Record]) -> DataFrame:
+def points(records: Sequence[Record], swept: Sequence[Sweep]) -> DataFrame:
     """Frame with one row per point of the plot: its numbers with their errors, and the bootstrap interval of gen_ppl at
-    the entropy of the point; columns `COLUMNS`. `line`: a sampler, or one of the reference rows in REFERENCES.
-    ValueError if two protocols would share a panel.
+    the entropy of the point, by the sweeps `swept` of the records (`matched.sweeps`); columns `COLUMNS`. `line`: a
+    sampler, or one of the reference rows in REFERENCES. ValueError if two protocols would share a panel.
 
     Reference rows do not depend on a network: a panel has one point for each of them, whatever model its records name.
     """
     from pandas import DataFrame
 
-    frame = to_frame(records)
-    rows = frame[frame.task.isin([*GENERATED, NAIVE])]
+    rows = to_frame(record for record in records if record.labels.task in (*GENERATED, NAIVE))
     rows = rows.assign(panel=[panel_of(*each) for each in zip(rows.suite, rows.recipe, strict=True)])
     for _, section in rows.groupby("panel"):
         one_protocol(section.assign(protocol=section.protocol.map(_without_draws)))
     for _, section in rows.groupby(["panel", "task"]):
         one_protocol(section)
-    known = {(s.panel, s.checkpoint, s.sampler, s.tokens_per_step): s for s in sweeps(records)}
+    known = {(s.panel, s.checkpoint, s.sampler, s.tokens_per_step): s for s in swept}
     made = []
-    for _, cell in summarise(rows).groupby("cell"):
-        by_metric = cell.set_index("metric")
-        shared = cell.iloc[0]
+    for shared, by_metric in by_cell(summarise(rows)):
         label: dict[str, Any] = {name: "" for name in ("recipe", "checkpoint", "tokens_per_step")}
         label["panel"] = panel_of(shared.suite, shared.recipe)
         if shared.task == NAIVE:
             made += [{**label, "line": kind, **_numbers(by_metric, f"{kind}_")} for kind in REFERENCES]
             continue
-        label |= {name: shared[name] for name in ("recipe", "checkpoint", "tokens_per_step", "nfe")}
+        label |= {name: getattr(shared, name) for name in ("recipe", "checkpoint", "tokens_per_step", "nfe")}
         line, temperature = line_of(shared.preset)
         numbers = _numbers(by_metric, "")
         sweep = known.get((label["panel"], shared.checkpoint, line, shared.tokens_per_step))
@@ -106,16 +102,16 @@ def _without_draws(protocol: str) -> str:
     return text(without(json.loads(protocol), "draws"))
 
 
-def _numbers(by_metric: DataFrame, prefix: str) -> dict[str, float]:
+def _numbers(by_metric: Mapping[str, Any], prefix: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in NUMBERS:
-        if prefix + name in by_metric.index:
-            row = by_metric.loc[prefix + name]
+        if prefix + name in by_metric:
+            row = by_metric[prefix + name]
             found |= {name: row.value, f"{name}_se": row.se, f"{name}_sd_seeds": row.sd_seeds}
             found |= {"n": row.n, "seeds": row.seeds}
     for name in ("mauve_clusterings", "mauve_mean_clusterings"):
-        if prefix + name in by_metric.index:
-            found[f"{name}_se"] = by_metric.loc[prefix + name].se
+        if prefix + name in by_metric:
+            found[f"{name}_se"] = by_metric[prefix + name].se
     return found
 
 
@@ -128,25 +124,24 @@ def _order(point: dict) -> tuple:
     return point["panel"], point["line"] in REFERENCES, *place
 
 
-def compared(records: Sequence[Record], drawn: DataFrame) -> tuple[list[Sweep], list[Difference]]:
-    """Temperature sweeps in the records (`matched.sweeps`), and the differences of their log gen_ppl at the entropy of
-    real text, which the frame `drawn` of `points` contains."""
+def compared(swept: Sequence[Sweep], drawn: DataFrame) -> list[Difference]:
+    """Differences of log gen_ppl between temperature sweeps at the entropy of real text, which the frame `drawn` of
+    `points` contains."""
     real = drawn[drawn.line == "real"]
-    found = sweeps(records)
-    return found, differences(found, dict(zip(real.panel, real.entropy, strict=True)))
+    return differences(swept, dict(zip(real.panel, real.entropy, strict=True)))
 
 
 # --- text ---------------------------------------------------------------------------------------------------
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """Texts of text_quality.md, text_quality.csv and matched.csv, by file name. Records with an older version of a
-    component (`repro.results.versions`) are left out."""
+    """Texts of text_quality.md, text_quality.csv and matched.csv, by file name, from records without older versions of
+    a component (`repro.results.versions.latest`)."""
     from repro.results.tables.text import csv_text
 
-    records = latest(records)
-    drawn = points(records)
-    found = compared(records, drawn)[1]
+    swept = sweeps(records)
+    drawn = points(records, swept)
+    found = compared(swept, drawn)
     page = [f"# {TITLE}", CAPTION]
     for panel, rows in drawn.groupby("panel", sort=True):
         page += [f"## {panel}", _grid(rows)]
