@@ -347,7 +347,7 @@ def summarise(rows: DataFrame) -> DataFrame:
 def by_cell(table: DataFrame) -> list[tuple[Any, dict[str, Any]]]:
     """For every cell of a frame `summarise`, in its order: its first row, and its rows by metric (named tuples)."""
     cells: dict[str, dict[str, Any]] = {}
-    row: Any
-    for row in table.itertuples(index=False):
-        cells.setdefault(row.cell, {})[row.metric] = row
+    rows = table.itertuples(index=False)
+    for cell, metric, row in zip(table.cell, table.metric, rows, strict=True):
+        cells.setdefault(cell, {})[metric] = row
     return [(next(iter(metrics.values())), metrics) for metrics in cells.values()]
