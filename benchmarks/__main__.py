@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import decoding, duo, likelihood, loading, masked, precision, vocabulary
+from benchmarks import decoding, duo, growth, likelihood, loading, masked, precision, vocabulary
 from benchmarks.row import Row
 from repro.core.cli import Parser, natural, run
 from repro.core.errors import nearest
@@ -35,6 +35,7 @@ ROWS: dict[str, Callable[[int], list[Row]]] = {
     "likelihood_variance": likelihood.variance,
     "loading": loading.loading,
     "precision": precision.precision,
+    "growth": growth.growth,
 }
 """NAME of results/bench/NAME.json -> function from the number of repeats to its rows."""
 

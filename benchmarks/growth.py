@@ -1,0 +1,82 @@
+"""Time and memory of the tables against the number of records (`python -m repro.report`).
+
+The records are copies of the committed ones with other train seeds and, after five seeds, other recipe names, so that
+the numbers of rows, panels and pairs of sweeps grow as in a larger study. Each size runs in a process of its own: the
+smallest of `repeats` CPU times, and the largest peak of memory, interpreter and libraries included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+
+from benchmarks.row import Row
+from repro.core.parts import sha256
+from repro.results.record import Question, Record, make_record, text
+from repro.results.store import RAW, Store, collect
+
+SIZES = (5_000, 50_000)
+SECONDS, GIGA = 20.0, 1.0
+SEEDS = 5
+CHILD = """
+import json, resource, sys, time
+from repro import report
+began = time.process_time()
+report.main(["--raw", sys.argv[1], "--out", sys.argv[2]])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+print(json.dumps({"seconds": time.process_time() - began, "peak": peak}))
+"""
+
+
+def growth(repeats: int) -> list[Row]:
+    """CPU seconds and gigabytes of the report over the largest number of records, against their limits."""
+    found = {size: _measured(size, repeats) for size in SIZES}
+    (small, few), (large, many) = found.items()
+    slopes = [math.log(many[i] / few[i]) / math.log(large / small) for i in (0, 1)]
+    rows = []
+    for i, (unit, limit) in enumerate((("CPU seconds", SECONDS), ("GB", GIGA))):
+        shown = f"{few[i]:.2f} at {small:,}; grows as n^{slopes[i]:.2f}"
+        name = f"tables of {large:,} records, {unit} against the limit"
+        rows.append(Row(name, many[i], limit, limit / many[i], 1.0, shown))
+    return rows
+
+
+def _measured(size: int, repeats: int) -> tuple[float, float]:
+    """CPU seconds and peak memory in GB of the report over `size` records."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "raw"
+        Store(folder).append(*islice(copies(collect(RAW)), size))
+        command = [sys.executable, "-c", CHILD, str(folder), f"{temporary}/tables"]
+        runs = [_child(command) for _ in range(repeats)]
+    return min(run["seconds"] for run in runs), max(run["peak"] for run in runs)
+
+
+def _child(command: list[str]) -> dict[str, float]:
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def copies(records: list[Record]) -> Iterator[Record]:
+    """The records without end: as they are, then under other train seeds and, after `SEEDS` rounds, other recipes."""
+    for round_ in count():
+        for record in records:
+            yield _copy(record, *divmod(round_, SEEDS)) if round_ else record
+
+
+def _copy(record: Record, version: int, seed: int) -> Record:
+    data = json.loads(text(record))
+    network, labels = data["question"]["checkpoint"], data["labels"]
+    network["seed"] += 10 * seed
+    network["digest"] = sha256(f"{record.id} {version} {seed}")
+    if version:
+        name, _, scale = labels["recipe"].partition("@")
+        recipe = f"{name}_{version}@{scale}" if scale else f"{name}_{version}"
+        labels["checkpoint"] = labels["checkpoint"].replace(labels["recipe"], recipe)
+        labels["recipe"], network["recipe"] = recipe, sha256(f"{network['recipe']} {version}")
+    return make_record(Question.read(data["question"]), labels, data["answer"], data["measurements"])
