@@ -8,10 +8,13 @@
 #   make tables | check | retrain        rebuild tables and figures; prove derived files current; retrain one cell
 #   make accept [STEPS="locks goldens"]  rewrite derived files after a deliberate change (scripts/accept.py)
 #   make docs                            the documentation as a site in build/site, strictly checked, without network
+#   make page [PAGE=DIR]                 the results as a page to click through, in build/page
+#   make test-page                       the page in headless Chromium (installed from Debian's packages if missing)
 #   make TORCH_INDEX=URL ...             take torch from this index (for example a CUDA or CPU build)
 VENV  ?= .venv
 PY    := $(VENV)/bin/python
 SEEDS ?= 0
+PAGE  ?= build/page
 KEY   := $(shell (cat pyproject.toml constraints.txt; echo $(TORCH_INDEX)) | sha256sum | cut -c1-12)
 STAMP := $(VENV)/.installed-$(KEY)
 DEEPSPEED := $(VENV)/.deepspeed-$(KEY)
@@ -24,16 +27,16 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: reproduce test test-all test-gpu models test-real bench lint audit tables check accept retrain docs
+.PHONY: reproduce test test-all test-gpu models test-real bench lint audit tables check accept retrain docs page chromium test-page
 
 reproduce: $(STAMP)
 	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
 
 test: $(STAMP)
-	$(PY) -m pytest -m "not slow and not gpu and not real" -n logical --maxprocesses 4 --dist worksteal
+	$(PY) -m pytest -m "not slow and not gpu and not real and not page" -n logical --maxprocesses 4 --dist worksteal
 
 test-all: $(DEEPSPEED)
-	$(PY) -m pytest -m "not gpu and not real"
+	$(PY) -m pytest -m "not gpu and not real and not page"
 
 test-gpu: $(STAMP)
 	$(PY) -m pytest -m gpu -rs
@@ -66,12 +69,22 @@ check: $(STAMP)
 	$(PY) -m scripts.gpu_docs --check
 	$(PY) -m scripts.rooms --check
 	$(PY) -m scripts.gallery --check
+	$(PY) -m scripts.items --check
 
 accept: $(STAMP)
 	$(PY) -m scripts.accept $(STEPS)
 
 docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+
+page: $(STAMP)
+	$(PY) -m repro.results page --out $(PAGE)
+
+chromium:
+	command -v chromium || command -v google-chrome || (apt-get update && apt-get install -y --no-install-recommends chromium)
+
+test-page: $(STAMP) chromium
+	$(PY) -m pytest -m page -rs
 
 # always anew: a finished run would answer for code that has changed since
 retrain: $(STAMP)

@@ -32,7 +32,10 @@ COMMANDS = {
     ),
     "certify": ("repro.certify.__main__", "Test whether a sampler or a loss is what it claims to be."),
     "checkpoint": ("repro.checkpoint", "Show, inspect, convert, compare or export checkpoints."),
-    "results": ("repro.results.__main__", "Publish and check records, and compare two of them."),
+    "results": (
+        "repro.results.__main__",
+        "Publish and check records, compare two of them, or show all as a page.",
+    ),
     "report": ("repro.report", "Write the tables of stored records."),
     "verify": ("repro.verify", "Compare published numbers with stored records."),
 }

@@ -12,6 +12,7 @@
     gpu             docs/gpu.md, from the suites and their plans
     rooms           docs/rooms.svg, the package's rooms and imports
     gallery         docs/gallery.md and the animated pictures, from docs/traces and results/certificates
+    items           docs/traces/items/sentences, the decodings of the results page that need no trained network
 
 Each step prints the files that it changed. Commit generated data apart from code.
 """
@@ -181,6 +182,12 @@ def _gallery() -> None:
     main([])
 
 
+def _items() -> None:
+    from scripts.items import main
+
+    main([])
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "locks": _locks,
     "surface": _surface,
@@ -191,6 +198,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "gpu": _gpu,
     "rooms": _rooms,
     "gallery": _gallery,
+    "items": _items,
 }
 DERIVED = ("recipes/locks", "tests", "results/certificates", "results/tables", "paper_figures/out", "docs")
 """Folders that hold derived files."""

@@ -27,6 +27,7 @@ LIGHT = (
     "repro.results.tables.matched",
     "repro.results.tables.text_quality",
     "repro.results.tables.perplexities",
+    "repro.results.page.build",
     "paper_figures.__main__",
 )
 

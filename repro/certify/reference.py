@@ -40,13 +40,45 @@ def ancestral(source: Enumerated, noise: Noise, steps: int) -> Reference:
     for i in range(steps):
         t, s = 1 - i / steps, 1 - (i + 1) / steps
         step = _independent(source, noise, states, t, s)
-        later, sooner = _marginal(source, noise, states, t), _marginal(source, noise, states, s)
-        joint = sooner * _corruption(source, noise, states, t, s).T / later.clamp_min(1e-300)[:, None]
-        gain = torch.where(joint > 0, joint * (joint / step.clamp_min(1e-300)).log(), 0.0)
-        lost += (later * gain.sum(1)).sum().item()
+        lost += (
+            (_marginal(source, noise, states, t) * _losses(source, noise, states, step, t, s)).sum().item()
+        )
         found = found @ step
     assert abs(found[clean].sum().item() - 1) < 1e-9
     return Reference(found[clean], lost)
+
+
+def step_losses(source: Enumerated, noise: Noise, t: float, s: float) -> Tensor:
+    """KL( p(xs | xt) || product of its marginals ) of the step from t to s, in nats, for every noisy sentence xt in the
+    order of `repro.certify.space.words`, [Z]; 0 where xt has no probability. Their mean under p(xt), summed over steps,
+    is the path KL."""
+    states = words(source.vocab + (noise == "absorbing"), source.length)
+    return _losses(source, noise, states, _independent(source, noise, states, t, s), t, s)
+
+
+def written_loss(
+    texts: Tensor, weights: Tensor, before: Tensor, where: Tensor, probs: Tensor
+) -> float | None:
+    """KL( p(x_A | x_B) || product over A of q(x_l) ) in nats: what a step loses that writes the positions A at once,
+    given the positions B that are written before it. None if no text of the law has these tokens at B.
+
+    The law gives `weights` [S] to `texts` [S, L]; `before` [L]: ids before the step, negative where none is written;
+    `where` [k]: the positions A; `probs` [k, V]: the denoiser's probabilities there, before any temperature.
+    """
+    known = before >= 0
+    fits = weights * (texts[:, known] == before[known]).all(1)
+    if fits.sum() == 0:
+        return None
+    outcomes, inverse = torch.unique(texts[fits > 0][:, where], dim=0, return_inverse=True)
+    joint = torch.zeros(len(outcomes), dtype=torch.float64).index_add(0, inverse, fits[fits > 0] / fits.sum())
+    apart = probs.double()[torch.arange(len(where)), outcomes].log().sum(1)
+    return (joint * (joint.log() - apart)).sum().item()
+
+
+def _losses(source: Enumerated, noise: Noise, states: Tensor, step: Tensor, t: float, s: float) -> Tensor:
+    later, sooner = _marginal(source, noise, states, t), _marginal(source, noise, states, s)
+    joint = sooner * _corruption(source, noise, states, t, s).T / later.clamp_min(1e-300)[:, None]
+    return torch.where(joint > 0, joint * (joint / step.clamp_min(1e-300)).log(), 0.0).sum(1)
 
 
 def _start(states: Tensor, source: Enumerated, noise: Noise) -> Tensor:

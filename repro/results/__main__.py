@@ -1,9 +1,10 @@
-"""Publish records, check them, and compare two of them.
+"""Publish records, check them, compare two of them, and show all as a page.
 
 python -m repro.results publish DIR         # the only way into results/raw
 python -m repro.results check [DIR]         # validate every line (default results/raw)
 python -m repro.results explain A B         # settings in which two evaluations differ, and the effect of each one
 python -m repro.results flips A B           # documents on which the results of two evaluations differ
+python -m repro.results page --out DIR      # the results as a page to click through
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from repro.core.cli import Parser, run, say
+from repro.results import certificates
+from repro.results.page.build import write
 from repro.results.recipes import differing, recipe_named
 from repro.results.store import RAW, collect, publish, read, record_files
 
@@ -33,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         files = record_files(arguments.folder)
         count = sum(len(read(path)) for path in files)
         print(f"{count} records in {len(files)} files of {arguments.folder}, all valid")
+    elif arguments.action == "page":
+        count = write(arguments.out, arguments.raw, arguments.certificates)
+        print(f"{count} files written to {arguments.out}; open {arguments.out / 'index.html'} in a browser")
     else:
         lines = _compare(arguments)
         print("\n".join(lines)) if arguments.json else say(lines)
@@ -58,7 +64,7 @@ def _compare(arguments: Namespace) -> Iterable[str]:
 def _parser() -> Parser:
     parser = Parser(
         "python -m repro.results",
-        "Publish records into results/raw, check or compare them.",
+        "Publish records into results/raw, check or compare them, or show them as a page.",
         ["python -m repro.results publish runs/mdlm@nano-s0", "python -m repro.results check"],
     )
     actions = parser.add_subparsers(dest="action", required=True)
@@ -94,6 +100,25 @@ def _parser() -> Parser:
         if name == "flips":
             action.add_argument("--metric", help="metric to compare, if the items have several")
             action.add_argument("--filter", help="answer filter to compare, if the task has several")
+    about = "Write the results as a page: frontier plots, decodings, certificates, claims, the source of each number."
+    lines = [
+        "python -m repro.results page --out build/page",
+        "python -m repro.results page --raw runs/llada@nano.sudoku-s0/raw --out mine",
+    ]
+    action = actions.add_parser("page", help=about, description=about, examples=lines)
+    action.add_argument("--out", type=Path, required=True, help="folder that the files are written to")
+    action.add_argument(
+        "--raw",
+        type=Path,
+        default=RAW,
+        help="folder of records of decoding speed or text quality (default results/raw)",
+    )
+    action.add_argument(
+        "--certificates",
+        type=Path,
+        default=certificates.FOLDER,
+        help="folder of certificates (default results/certificates)",
+    )
     return parser
 
 

@@ -1,0 +1,10 @@
+"""The results as a page to click through: one folder of static files, a pure function of records, certificates and
+recorded decodings. It needs no server and no network, and sends no request.
+
+    python -m repro.results page --out build/page
+
+`build` writes the files. `timed`, `laws` and `texts` make the frontier plots (`series` says what a plot is), `ledger`
+certificates and claims, `decodings` the recorded decodings; `sources` notes for each number the records that it is
+computed from. What the browser does is in `static/`: plain HTML, CSS and JavaScript, written for this page and without
+libraries, because a point that the keyboard reaches has to be an element of its own.
+"""

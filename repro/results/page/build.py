@@ -1,0 +1,94 @@
+"""Write the page: static files beside this module, and `data.js`, which is made of records, certificates and decodings.
+
+    files(raw, certificates) -> {file name: text}
+    write(folder)
+
+Two builds of the same inputs are equal byte for byte: no date, path or name of a machine goes in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from repro.core.files import write_text
+from repro.results import certificates
+from repro.results.page import ledger
+from repro.results.page.laws import law_plots
+from repro.results.page.series import Items
+from repro.results.page.sources import Json, Sources
+from repro.results.page.texts import text_plots
+from repro.results.page.timed import timed_plots
+from repro.results.store import RAW
+from repro.results.tables import claims
+from repro.results.versions import latest
+
+STATIC = Path(__file__).resolve().parent / "static"
+LIMIT = 6_000_000
+"""Largest size of the page in bytes."""
+
+
+def files(raw: Path = RAW, stored: Path = certificates.FOLDER) -> dict[str, str]:
+    """Text of every file of the page, by name, from the records of `raw` and the certificates of `stored`.
+
+    ValueError if there is nothing to show, or if the page would be larger than `LIMIT`.
+    """
+    made = {path.name: path.read_text("utf-8") for path in sorted(STATIC.iterdir()) if path.is_file()}
+    made["data.js"] = f"const DATA = {_json(data(raw, stored))};\n"
+    size = sum(len(text.encode()) for text in made.values())
+    if size > LIMIT:
+        raise ValueError(
+            f"the page of {raw} would take {size:,} bytes, more than {LIMIT:,}; give fewer records"
+        )
+    return made
+
+
+def data(raw: Path, stored: Path) -> Json:
+    """What the page shows; ValueError if there is nothing to plot."""
+    sources = Sources(raw, *claims.FOLDERS.values())
+    certified = certificates.read(stored) if stored.is_dir() else []
+    records, items = latest(sources.records[raw]), Items()
+    made = [
+        *timed_plots(sources, records, items),
+        *law_plots(certified, items),
+        *text_plots(sources, records),
+    ]
+    drawn = [plot for plot in made if plot["points"]]
+    if not drawn:
+        raise ValueError(
+            f"{raw} has no records to plot; run a suite such as speed.sudoku or quality.text, or leave out --raw"
+        )
+    by_folder = {where: sources.records[folder] for where, folder in claims.FOLDERS.items()}
+    return {
+        "plots": drawn,
+        "items": items,
+        "certificates": ledger.certified(certified),
+        "ledger": ledger.judged(claims.stored(), by_folder, sources),
+        "sources": {"certificates": ledger.cited(certified), "records": sources.cited},
+    }
+
+
+def write(folder: Path, raw: Path = RAW, stored: Path = certificates.FOLDER) -> int:
+    """Write the page into a folder; returns the number of files."""
+    made = files(raw, stored)
+    for name, text in made.items():
+        write_text(folder / name, text)
+    return len(made)
+
+
+def _json(content: Any) -> str:
+    """JSON of plain data on one line, safe inside a script; numbers that are not finite are null."""
+    text = json.dumps(_finite(content), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("</", "<\\/").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content.item() if hasattr(content, "item") else content

@@ -1,0 +1,118 @@
+"""Recorded decodings of the settings that the page plots (docs/traces/items, written by scripts/items.py), as frames.
+
+A position is *noise* until the sampler writes it, *new* in the step that writes it, *revised* in a step that replaces a
+written token, and *settled* otherwise. A frame holds the text and one letter of n, w, r, s for each position.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from repro.core.files import ROOT
+from repro.core.reading import read_json
+from repro.results.record import Labels, Record
+
+FORMAT = 1
+FOLDER = ROOT / "docs" / "traces" / "items"
+MASK = "·"
+REMEDY = "python -m scripts.items --record RUNS records it"
+LAWS = {
+    "absorbing": (
+        *("ancestral", "random:temperature=1.0", "entropy:temperature=1.0", "low_confidence:temperature=1.0"),
+        *("low_confidence", "remdm_conf", "forward_backward"),
+    ),
+    "uniform": ("ancestral", "corrector", "corrector_margin", "greedy_tail", "renoise"),
+}
+"""Presets whose exact output law the page plots, by noise process: at most eight lines a panel."""
+SPACE = "27 sentences"
+
+
+def is_plotted(preset: str, number: Mapping[str, Any]) -> bool:
+    """Whether a number of a preset's certificate is a point of the page."""
+    wanted = {"oracle": "exact", "statistic": "total variation", "space": SPACE}
+    return preset in LAWS.get(number["noise"], ()) and all(number[k] == v for k, v in wanted.items())
+
+
+def is_timed_sudoku(record: Record) -> bool:
+    """Whether a record is of accuracy and speed on the sudokus of evals/data/sudoku.jsonl."""
+    task = record.question.task
+    return task.get("part") == "decoding_speed" and task["of"].get("task") == "sudoku"
+
+
+def law_path(noise: str, preset: str, steps: int | None) -> Path:
+    """File of the decodings of a preset in a number of steps (None: adaptive) on the 27 sentences."""
+    return FOLDER / "sentences" / _file_name(noise, preset, "adaptive" if steps is None else str(steps))
+
+
+def sudoku_path(labels: Labels) -> Path:
+    """File of the decodings at the setting of a record of `is_timed_sudoku`."""
+    return (
+        FOLDER
+        / "sudoku"
+        / _file_name(labels.recipe, labels.preset or "", labels.tokens_per_step or "adaptive")
+    )
+
+
+def _file_name(*words: str) -> str:
+    return re.sub(r"[^\w@.=+-]", "_", ".".join(words), flags=re.ASCII) + ".json"
+
+
+def dumped(content: Mapping[str, Any]) -> str:
+    """Text of a file of decodings: JSON with one line for each item."""
+    head = json.dumps({k: v for k, v in content.items() if k != "items"}, allow_nan=False)
+    items = (
+        json.dumps(each, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        for each in content["items"]
+    )
+    return f'{head[:-1]}, "items": [\n' + ",\n".join(items) + "\n]}\n"
+
+
+def decoded(path: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The items of a file of decodings, with frames; None where there is no such file, or one of other settings than
+    `wanted` (as for records of another version). ValueError for one whose steps do not lead to its text."""
+    if not path.is_file():
+        return None
+    stored = read_json(path, dict, REMEDY)
+    if any(stored.get(key) != value for key, value in wanted.items()):
+        return None
+    return [
+        {
+            **{name: each[name] for name in ("item", "prompt", "right", "text")},
+            "frames": frames(each, path),
+        }
+        for each in stored["items"]
+    ]
+
+
+def frames(item: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    """Text `t` and states `s` before the first step, after each step, and at the end, with the number of forward passes
+    `f`, the probability `p` of each token that the step wrote, by position, its exact KL `k` and the boards `b` that
+    still fit (None: not defined)."""
+    tokens, written = list(item["start"]), set[int]()
+    found: list[dict[str, Any]] = [
+        {"t": item["start"], "s": "n" * len(tokens), "f": 0, "p": {}, "k": None, "b": None}
+    ]
+    for step in item["steps"]:
+        states = {}
+        for place, token, _, revised in step["writes"]:
+            tokens[place] = token
+            states[place] = "r" if revised else "w"
+            (written.discard if token == MASK else written.add)(place)
+        letters = (states.get(i, "s") if i in written else "n" for i in range(len(tokens)))
+        found.append(
+            {
+                **{"t": "".join(tokens), "s": "".join(letters), "f": step["forwards"]},
+                **{"p": {str(place): sure for place, _, sure, _ in step["writes"]}},
+                **{"k": step["kl"], "b": step["fits"]},
+            }
+        )
+    if "".join(tokens) != item["text"]:
+        raise ValueError(
+            f"{path}: the steps of item {item['item']} lead to {''.join(tokens)!r}, its text is {item['text']!r}"
+        )
+    last = found[-1]
+    return [*found, {**last, "s": "s" * len(tokens), "p": {}, "k": None}]

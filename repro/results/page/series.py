@@ -1,0 +1,94 @@
+"""What all plots share: names, colours and markers of series, and the JSON of a plot.
+
+A plot has axes, series and points. Cost is the horizontal axis of the speed plots, so that left is faster. A series is
+one model and one rule; a point is one setting of it: `x` and `y` are numbers with their sources
+(`repro.results.page.sources`), `low` and `high` the ends of an interval of `y` (None: none), `extra` further numbers,
+`outcomes` the questions that were answered, and `items` the name of its recorded decodings (None: not recorded).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from repro.results.page import decodings
+from repro.results.page.sources import Json
+from repro.results.record import Record
+from repro.samplers.presets import PAPERS, SOURCES
+
+MODELS = {
+    "llada": "LLaDA (masked diffusion)",
+    "mdlm": "MDLM (masked diffusion)",
+    "duo": "Duo (uniform diffusion)",
+    "duo_nelbo": "Duo, NELBO (uniform diffusion)",
+    "ar": "autoregressive (left to right)",
+    "absorbing": "masked diffusion, exact",
+    "uniform": "uniform diffusion, exact",
+}
+"""A reader's name of each recipe, and of each noise process under its exact denoiser."""
+SHAPES = {
+    "ancestral": "circle",
+    "low_confidence": "square",
+    "threshold_0.9": "diamond",
+    "factor_1": "triangle",
+    "random": "down",
+    "greedy": "cross",
+    "sample": "cross",
+}
+"""Marker of each rule where a plot has several models, whose colours tell the models apart."""
+LAW_SHAPES = ("circle", "down", "triangle", "square", "cross", "diamond", "ring")
+"""Marker of each rule of `decodings.LAWS`, in its order, which also decides the colour."""
+Items = dict[str, list[Json]]
+"""Recorded decodings by name."""
+
+
+def rule_text(preset: str) -> str:
+    """What a preset does, in words; "" for a name that is no preset's."""
+    name = preset.partition("+")[0].partition(":")[0]
+    return SOURCES.get(name, "")
+
+
+def series_of(model: str, rule: str, adaptive: bool) -> Json:
+    """JSON of a series: family (which decides its colour), names, what the rule does and its paper (arXiv number)."""
+    family = model.partition("@")[0]
+    return {
+        "id": f"{model}/{rule}",
+        "family": family,
+        "model": MODELS.get(family, model),
+        "recipe": model,
+        "rule": rule,
+        "about": rule_text(rule),
+        "paper": PAPERS.get(rule.partition("+")[0].partition(":")[0]),
+        "adaptive": adaptive,
+        "colour": family,
+        "shape": SHAPES.get(rule.partition(",")[0], "circle"),
+        "dash": rule.partition(", ")[2],
+    }
+
+
+def plot(name: str, title: str, x: Json, y: Json, found: Sequence[tuple[Json, Json]], **more: Any) -> Json:
+    series = {each["id"]: each for each, _ in found}
+    made = [{"id": f"{name}-{i}", "series": each["id"], **point} for i, (each, point) in enumerate(found)]
+    return {
+        "id": name,
+        "title": title,
+        "x": x,
+        "y": y,
+        "series": list(series.values()),
+        "points": made,
+    } | more
+
+
+def how(own: Sequence[Record]) -> str:
+    """How a number is computed from a field of some records."""
+    return f"mean over {len(own)} trained networks of" if len(own) > 1 else "equal to"
+
+
+def keep(items: Items, path: Path, wanted: Json) -> str | None:
+    """The name under which the decodings of a file are in `items`; None where there is no file."""
+    found = decodings.decoded(path, wanted)
+    if found is None:
+        return None
+    items[path.stem] = found
+    return path.stem
