@@ -157,7 +157,7 @@ function names(plot, points, x, y, size) {
   for (const series of plot.series) {
     const own = points.filter((point) => point.series === series.id).sort((a, b) => b.x.v - a.x.v);
     const text = lineName(plot, series);
-    const box = { w: 6.6 * text.length + 4, h: 15 };
+    const box = { w: 6.9 * text.length + 4, h: 15 };
     const places = own.flatMap((point) => {
       const [px, py] = [x(point.x.v), y(point.y.v)];
       return [[px + 13, py - 7], [px - box.w - 13, py - 7], [px + 4, py + 8], [px + 4, py - 24], [px - box.w - 4, py + 8], [px - box.w - 4, py - 24]];
