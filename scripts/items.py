@@ -229,8 +229,12 @@ def noise_of(model: Model) -> str:
 
 
 def first_seed() -> list[Record]:
-    """The records of decoding speed on sudoku of train seed 0, one for each setting."""
-    return [r for r in collect(RAW) if decodings.is_timed_sudoku(r) and r.question.checkpoint.seed == 0]
+    """The records of decoding speed on sudoku of the recorded train seed, one for each setting."""
+    return [
+        r
+        for r in collect(RAW)
+        if decodings.is_timed_sudoku(r) and r.question.checkpoint.seed == decodings.TRAIN_SEED
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -260,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for record in first_seed():
             name = record.labels.recipe
             if name not in models:
-                models[name] = load(arguments.record / f"{name}-s0")
+                models[name] = load(arguments.record / f"{name}-s{decodings.TRAIN_SEED}")
             write_text(
                 decodings.sudoku_path(record.labels), decodings.dumped(sudoku_file(models[name], record))
             )

@@ -5,10 +5,14 @@ Nothing is waited for by time alone: the page is static, and every event is hand
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from helpers.chromium import Browser, executable
 
-from repro.results.page import build
+from repro.results.page import build, decodings
+from repro.results.store import RAW
+from repro.results.tables import claims
 
 pytestmark = pytest.mark.page
 POINT = ".point[aria-pressed='true']"
@@ -69,6 +73,14 @@ def test_nothing_is_wider_than_the_page_and_no_label_is_cut(page):
             ".map((each) => each.textContent)})()"
         )
         assert not outside
+
+
+@pytest.mark.parametrize("width", [320, 768])
+def test_the_page_fits_other_widths(browser, index, width):
+    """WCAG 2.2, 1.4.10: no scrolling in two directions at 320 pixels, which is also 400 % zoom at 1,280."""
+    page = browser.page(index, width)
+    assert page.run("document.documentElement.scrollWidth <= innerWidth")
+    page.call("Page.close")
 
 
 def test_names_in_the_plot_cover_no_marker_and_no_other_name(page):
@@ -234,6 +246,27 @@ def test_a_screen_reader_is_told_what_everything_is(page):
         " && each.offsetHeight < 24).map((each) => each.outerHTML.slice(0, 80))"
     )
     assert not small, "WCAG 2.2, 2.5.8: targets of at least 24 pixels"
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_page_of_own_records_shows_what_there_is(browser, tmp_path, monkeypatch, width):
+    """One file of records, no certificates, decodings or claims: the other sections are left out, without an error."""
+    own = tmp_path / "raw"
+    own.mkdir()
+    shutil.copy(RAW / "llada@nano.sudoku-s1.speed.sudoku.jsonl", own)
+    monkeypatch.setattr(decodings, "FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(claims, "LOCK", tmp_path / "nowhere.json")
+    build.write(tmp_path / "page", own, tmp_path / "nowhere")
+    page = browser.page(tmp_path / "page" / "index.html", width)
+    shown = page.run(
+        "[...document.querySelectorAll('main > section')].filter((each) => !each.hidden).map((each) => each.id)"
+    )
+    assert shown == ["frontier"]
+    assert page.run("[...document.querySelectorAll('nav a')].filter((each) => each.offsetHeight).length") == 1
+    assert "No decodings were recorded" in text(page, "#point") and "of 500 solved" in text(page, "#point")
+    browser.drain(0.2)
+    assert not page.events("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+    page.call("Page.close")
 
 
 def test_lines_can_be_hidden_and_the_table_holds_every_point(page):

@@ -19,6 +19,8 @@ from repro.results.record import Labels, Record
 FORMAT = 1
 FOLDER = ROOT / "docs" / "traces" / "items"
 MASK = "·"
+TRAIN_SEED = 0
+"""Train seed of the networks whose decodings of sudokus are recorded."""
 REMEDY = "python -m scripts.items --record RUNS records it"
 LAWS = {
     "absorbing": (

@@ -3,7 +3,8 @@
 A plot has axes, series and points. Cost is the horizontal axis of the speed plots, so that left is faster. A series is
 one model and one rule; a point is one setting of it: `x` and `y` are numbers with their sources
 (`repro.results.page.sources`), `low` and `high` the ends of an interval of `y` (None: none), `extra` further numbers,
-`outcomes` the questions that were answered, and `items` the name of its recorded decodings (None: not recorded).
+`outcomes` the questions that were answered by each network, `items` the name of the recorded decodings (None: not
+recorded) and `recorded` the index in `outcomes` of the network that they are compared with.
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ def _accuracy(sources: Sources, row: Series, own: Sequence[Record], what: str, i
     )
     speed = sources.number(row.useful_per_second, rate, "measurements.speed.throughput", own)
     name = None
-    if own and decodings.is_timed_sudoku(own[0]):
+    seeds = [record.question.checkpoint.seed for record in own]
+    if decodings.TRAIN_SEED in seeds and decodings.is_timed_sudoku(own[0]):
         path = decodings.sudoku_path(own[0].labels)
         wanted = {"sampler": own[0].question.sampler, "plan": own[0].question.plan}
         name = keep(items, path, wanted)
@@ -113,6 +114,7 @@ def _accuracy(sources: Sources, row: Series, own: Sequence[Record], what: str, i
             for record in own
         ],
         "items": name,
+        "recorded": seeds.index(decodings.TRAIN_SEED) if name else None,
     }
 
 

@@ -108,7 +108,7 @@ class SideBySide {
   outcome(name, point) {
     const item = DATA.items[name][this.item];
     if (item.right === null) return make("p", { class: "note" }, `Ends as “${item.text}”.`);
-    const record = point.outcomes[0].digits[item.item] === "1";
+    const record = point.outcomes[point.recorded].digits[item.item] === "1";
     return make("p", { class: "note" }, "Here: ", verdictWord(item.right), make("br"), "In the record: ", verdictWord(record));
   }
 
@@ -153,7 +153,7 @@ class SideBySide {
 
   /** Bars of the KL of each step, on one scale for both sides; a click goes to the step. */
   bars(item, at) {
-    const top = Math.max(0.05, ...[this.a, this.b].flatMap((name) => DATA.items[name][this.item].frames.map((each) => each.k || 0)));
+    const top = Math.max(0.005, ...[this.a, this.b].flatMap((name) => DATA.items[name][this.item].frames.map((each) => each.k || 0)));
     const steps = item.frames.length - 2;
     const width = 180, height = 46, each = Math.min(16, width / Math.max(1, steps));
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height + 4}`, role: "img", "aria-label": `KL of each step in nats: ${item.frames.slice(1, -1).map((f) => short(f.k)).join(", ")}` });

@@ -36,6 +36,7 @@ function show(element, ...children) {
 function short(value) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
+  if (value < 0) return "−" + short(-value);
   const size = Math.abs(value);
   if (size < 0.001) return value.toExponential(1).replace("e-", " × 10⁻").replace(/⁻(\d+)/, (_, n) => "⁻" + raised(n));
   return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));

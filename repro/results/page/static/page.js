@@ -169,8 +169,17 @@ function startTabs() {
   choose(DATA.plots[0]);
 }
 
+/** Hide a section that has nothing to show, and its link. */
+function hideIfEmpty(id, empty) {
+  byId(id).hidden = empty;
+  document.querySelector(`nav [href="#${id}"]`).hidden = empty;
+}
+
 startTabs();
 startCertificates();
 startClaims();
+hideIfEmpty("decoding", !Object.keys(DATA.items).length);
+hideIfEmpty("certificates", !DATA.certificates.length);
+hideIfEmpty("claims", !DATA.ledger.claims.length);
 byId("example").addEventListener("click", () => showSource(view.point.y, said(view.point.y.v, view.plot.y.percent), view.point.preset));
 new ResizeObserver(redraw).observe(byId("plot"));

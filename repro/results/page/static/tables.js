@@ -52,7 +52,7 @@ function startCertificates() {
 
 function startClaims() {
   const { claims, untestable } = DATA.ledger;
-  show(byId("claim-list"), claims.length ? claims.map(claimCard) : make("p", {}, "No ledger of claims in this package."));
+  show(byId("claim-list"), claims.map(claimCard));
   show(byId("untestable"), untestable.map((each) => make("li", {}, make("strong", {}, each.says), " ", each.why, ` (${each.source})`)));
 }
 
