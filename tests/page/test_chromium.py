@@ -115,6 +115,7 @@ def test_a_click_on_a_point_leads_to_its_items_and_a_step(page):
     page.click(f"#plot [data-point='{wanted}'] .halo")
     assert text(page, "#point .setting") != before
     assert "low_confidence, 1 token per step" in text(page, "#point .setting")
+    assert "whose most likely token is most probable" in text(page, "#point")
     assert "of 500 solved" in text(page, "#point")
     page.click("#point .item:nth-child(2)")
     assert page.run("document.activeElement.id") == "step"

@@ -1,5 +1,5 @@
-"""The results as a page to click through: one folder of static files, a pure function of records, certificates and
-recorded decodings. It needs no server and no network, and sends no request.
+"""The results as a page to click through: one folder of static files, a pure function of records, certificates,
+recorded decodings and the sentences of docs/gallery.toml. It needs no server and no network, and sends no request.
 
     python -m repro.results page --out build/page
 

@@ -10,9 +10,14 @@ recorded) and `recorded` the index in `outcomes` of the network that they are co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
+from repro.core.files import ROOT
+from repro.core.reading import read_toml
 from repro.results.page import decodings
 from repro.results.page.sources import Json
 from repro.results.record import Record
@@ -40,14 +45,29 @@ SHAPES = {
 """Marker of each rule where a plot has several models, whose colours tell the models apart."""
 LAW_SHAPES = ("circle", "down", "triangle", "square", "cross", "diamond", "ring")
 """Marker of each rule of `decodings.LAWS`, in its order, which also decides the colour."""
+GALLERY = ROOT / "docs" / "gallery.toml"
 Items = dict[str, list[Json]]
 """Recorded decodings by name."""
 
 
+class _Entry(Struct):
+    """What docs/gallery.toml says about a preset."""
+
+    says: str
+
+
+@lru_cache
+def _sentences() -> dict[str, str]:
+    """A sentence about each preset, from the gallery; none in an installed package, which does not carry docs/."""
+    if not GALLERY.is_file():
+        return {}
+    return {name: each.says for name, each in read_toml(GALLERY, dict[str, _Entry]).items()}
+
+
 def rule_text(preset: str) -> str:
-    """What a preset does, in words; "" for a name that is no preset's."""
-    name = preset.partition("+")[0].partition(":")[0]
-    return SOURCES.get(name, "")
+    """What a preset does: the gallery's sentence, else where its settings are from; "" for no preset's name."""
+    name = preset.partition("+")[0].partition(":")[0].partition(",")[0]
+    return _sentences().get(name, SOURCES.get(name, ""))
 
 
 def series_of(model: str, rule: str, adaptive: bool) -> Json:
@@ -60,7 +80,7 @@ def series_of(model: str, rule: str, adaptive: bool) -> Json:
         "recipe": model,
         "rule": rule,
         "about": rule_text(rule),
-        "paper": PAPERS.get(rule.partition("+")[0].partition(":")[0]),
+        "paper": PAPERS.get(rule.partition("+")[0].partition(":")[0].partition(",")[0]),
         "adaptive": adaptive,
         "colour": family,
         "shape": SHAPES.get(rule.partition(",")[0], "circle"),

@@ -57,6 +57,16 @@ function numberButton(number, text, about = "") {
   return make("button", { type: "button", class: "number", "aria-label": `${text}: show its source`, onclick: open }, text);
 }
 
+/** What a preset does, with the settings that its name changes: `random:temperature=1.0`. */
+function aboutText(about, preset) {
+  const [rule, ...processors] = preset.split("+");
+  const changed = rule.split(":")[1];
+  if (!about || !(changed || processors.length)) return about;
+  const draws = changed === "temperature=1.0" ? ", so that tokens are drawn, not the most likely ones taken" : "";
+  const parts = [changed ? changed + draws : null, ...processors.map((each) => `the processor ${each}`)];
+  return `${about} Here with ${parts.filter(Boolean).join(" and ")}.`;
+}
+
 /** A table element; `rows` hold texts or elements, the first column is the row's header. */
 function table(caption, header, rows) {
   const head = make("tr", {}, header.map((cell) => make("th", { scope: "col" }, cell)));

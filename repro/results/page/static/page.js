@@ -98,7 +98,7 @@ function showPoint() {
   if (point.low) facts.push(["95 % interval", make("span", {}, numberButton(point.low, said(point.low.v, plot.y.percent), point.preset), " to ", numberButton(point.high, said(point.high.v, plot.y.percent), point.preset))]);
   if (!plot.frontier) facts.push([plot.x.label, numberButton(point.x, short(point.x.v), point.preset)]);
   facts.push(...point.extra.map(({ label, number }) => [label, numberButton(number, short(number.v), label)]));
-  const about = series.about ? make("p", { class: "note" }, series.about, series.paper ? `; arXiv ${series.paper}` : "") : null;
+  const about = series.about ? make("p", { class: "note" }, aboutText(series.about, point.preset), series.paper ? ` (arXiv ${series.paper})` : "") : null;
   show(byId("point"), make("h3", { id: "point-title" }, marksOf(series), `${series.model}`), make("p", { class: "setting" }, make("code", {}, point.preset), `, ${point.setting}`), about,
     make("dl", {}, facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))), itemParts(plot, point));
 }

@@ -30,7 +30,7 @@ function chosen(entry, label) {
 
 function showCertificates(noise) {
   const rows = DATA.certificates.filter((entry) => noise === "all" || entry.noise === noise).map((entry) => [
-    make("span", { title: entry.about }, make("code", {}, entry.preset)),
+    make("span", { title: aboutText(entry.about, entry.preset) }, make("code", {}, entry.preset)),
     NOISES[entry.noise], entry.claim, make("span", {}, chip(entry.stands ? entry.kind : "stuck"), make("br"), make("span", { class: "note" }, saysOf(entry))),
     ...COLUMNS.map((label) => {
       const number = chosen(entry, label);
