@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from repro.certify.space import Noise, Space, describe, tiny
 from repro.core.errors import nearest
 from repro.core.lazy import torch
-from repro.core.reading import regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,6 +134,8 @@ def load(target: str) -> Any:
         raise ValueError(
             f"{target!r} is not of the form FILE.py:NAME; for example examples/certify/ancestral.py:sample"
         )
+    from repro.core.reading import regular
+
     file = regular(Path(path)).resolve()
     spec = importlib.util.spec_from_file_location(f"certified_{file.stem}", file)
     if spec is None or spec.loader is None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repro.certify.space import Enumerated, Noise, words
 from repro.core.lazy import torch
-from repro.processes.uniform import plug_in
+from repro.processes.bayes import plug_in
 
 if TYPE_CHECKING:
     from torch import Tensor

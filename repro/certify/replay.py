@@ -15,7 +15,7 @@ from repro.certify.long import strong, true_rows
 from repro.certify.space import HmmSource, Space
 from repro.core import rng
 from repro.core.lazy import torch
-from repro.processes.uniform import plug_in
+from repro.processes.bayes import plug_in
 from repro.samplers.decoder import Decoder
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from repro.certify.foreign import Foreign
-from repro.certify.long import long_bigrams, long_checks
 from repro.certify.reference import ancestral
 from repro.certify.rows import SMALL_STEPS, row_checks
 from repro.certify.space import (
@@ -70,14 +69,24 @@ def certify_sampler(foreign: Foreign, effort: Effort) -> Findings:
         checks += found
         if not all(check.stands for check in found if check.name.startswith("noise")):
             continue
-        if foreign.claims == "law":
-            found, numbers = long_checks(foreign, noise, effort, SLACK)
+        if effort.long_rows:
+            found, numbers = _long(foreign, noise, effort)
             checks += found
             evidence += numbers
+        if foreign.claims == "law" and effort.rare_rows:
             checks.append(_rare(foreign, noise, effort))
-        else:
-            evidence += long_bigrams(foreign, noise, effort)
-    return Findings(tuple(checks), tuple(evidence), ())
+    left_out = {"long sentences": effort.long_rows, "rare tokens": effort.rare_rows}
+    notes = [f"{what} were not tested" for what, rows in left_out.items() if not rows]
+    return Findings(tuple(checks), tuple(evidence), tuple(notes))
+
+
+def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], list[Evidence]]:
+    """Checks and evidence from long sentences, whose import needs the whole suite."""
+    from repro.certify.long import long_bigrams, long_checks
+
+    if foreign.claims == "law":
+        return long_checks(foreign, noise, effort, SLACK)
+    return [], list(long_bigrams(foreign, noise, effort))
 
 
 def _listed(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], list[Evidence]]:
@@ -98,7 +107,7 @@ def _listed(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check]
         counts_at[steps] = torch.bincount(source.cell(torch.cat(ids)), minlength=len(source.law))
         evidence += _distance(source, noise, "exact", steps, counts_at[steps])
     last = effort.steps[-1]
-    for name, spoil in SPOILED.items():
+    for name, spoil in SPOILED.items() if effort.spoiled_rows else ():
         space = Space(noise, source, foreign.meaning, spoil)
         ids = _calls(foreign, space, effort.spoiled_steps, effort.spoiled_rows, effort.call_rows, 7)
         cells = source.cell(torch.cat(ids).clamp_max(source.vocab - 1))

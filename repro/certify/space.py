@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from repro.core import rng
 from repro.core.lazy import torch
-from repro.processes.uniform import x0_mean
+from repro.processes.bayes import x0_mean
 
 if TYPE_CHECKING:
     from torch import Tensor

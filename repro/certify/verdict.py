@@ -141,15 +141,15 @@ class Effort:
     """Numbers of steps, rising."""
     spoiled_rows: int
     spoiled_steps: int
-    """Sentences and steps under each wrong denoiser."""
+    """Sentences (0: none) and steps under each wrong denoiser."""
     long_rows: int
     long_steps: tuple[int, ...]
-    """Long sentences at every number of steps, and these numbers, rising."""
+    """Long sentences at every number of steps (0: they are left out), and these numbers, rising."""
     row_calls: int
     small_calls: int
     """Calls of every number of steps in which rows are compared with their neighbours, and calls of few rows."""
     rare_rows: int
-    """Sentences of the test of rare tokens, at most."""
+    """Sentences of the test of rare tokens, at most (0: it is left out)."""
     loss_calls: int
     loss_repeats: int
     """Calls of a random loss, and how often each call has every sentence."""
@@ -174,3 +174,21 @@ FULL = Effort(
     seconds=120.0,
 )
 """Default of the command line: about twenty seconds on one core for vectorised code, a minute for slow code."""
+SMOKE = Effort(
+    rows=25_000,
+    last_rows=50_000,
+    call_rows=25_000,
+    steps=(1, 4, 16, 64),
+    spoiled_rows=0,
+    spoiled_steps=16,
+    long_rows=0,
+    long_steps=(),
+    row_calls=40,
+    small_calls=500,
+    rare_rows=0,
+    loss_calls=8,
+    loss_repeats=1_000,
+    seconds=60.0,
+)
+"""For a test suite: about three seconds for vectorised code, torch loaded. Wrong denoisers (which give evidence and no
+check), long sentences and rare tokens are left out."""

@@ -1,7 +1,7 @@
 """Noise processes: how a token is corrupted, the exact reverse step, and bounds on -log p(x).
 
 Start at `process.py`, the interface; `absorbing.py`, `uniform.py` and `left_to_right.py` are the three kinds of noise,
-`blocks.py` is absorbing noise block by block, and `gaussian.py` is the Gaussian relaxation of uniform noise.
-`prediction.py` states what a process needs of a network, so that this room does not depend on models. Imports core and
-data only.
+`bayes.py` has Bayes' rule for a token, `blocks.py` is absorbing noise block by block, and `gaussian.py` is the Gaussian
+relaxation of uniform noise. `prediction.py` states what a process needs of a network, so that this room does not
+depend on models. Imports core and data only.
 """

@@ -6,9 +6,8 @@
     bound = prior KL(q(x1 | x0) || uniform) + integral of the integrand f (docs/method.md#duo-nelbo)
             + tail -log p(x0 | x_eps)
 
-A network trained by cross-entropy estimates E[x0 | xt]. Its leave-one-out conditional follows by dividing out the
-evidence of position l itself: loo(x) ~ p(x | xt) / (alpha [x = z] + (1 - alpha)/K). Both meanings give the same reverse
-law (docs/method.md#oracle-11).
+A network trained by cross-entropy estimates E[x0 | xt]; `bayes` turns it into the leave-one-out conditional. Both
+meanings give the same reverse law (docs/method.md#oracle-11).
 
 Shape suffixes: B rows, L positions, N tokens, K = vocab_size ids without special ones, V ids with them. z: noisy id.
 """
@@ -22,48 +21,13 @@ from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.data.corpus import Vocabulary
+from repro.processes.bayes import leave_one_out, plug_in
 from repro.processes.process import Diffusion, Scored, row_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.processes.prediction import Meaning, Predict, Prediction
-
-
-def leave_one_out(mean_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """Probabilities of the clean token given all noisy tokens but its own, p(x0_l | xt without l), [N, K], from E[x0 |
-    xt] [N, K] at noisy ids z [N] (docs/method.md#uniform-samplers)."""
-    return _normalised(mean_NK / _evidence(mean_NK, z_N, alpha_N))
-
-
-def x0_mean(loo_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """E[x0 | xt], [N, K], from the leave-one-out conditional [N, K] at noisy ids z [N]: the inverse of
-    `leave_one_out`."""
-    return _normalised(loo_NK * _evidence(loo_NK, z_N, alpha_N))
-
-
-def _evidence(like_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """Probability q(z | x) of the noisy id z under every clean id x: alpha [x = z] + (1 - alpha)/K, [N, K]."""
-    vocab_size = like_NK.shape[-1]
-    flat_NK = ((1 - alpha_N) / vocab_size)[:, None].expand_as(like_NK)
-    return flat_NK.scatter_add(1, z_N[:, None], alpha_N[:, None])
-
-
-def _normalised(weights_NK: Tensor) -> Tensor:
-    return weights_NK / weights_NK.sum(-1, keepdim=True)
-
-
-def plug_in(loo_NK: Tensor, z_N: Tensor, alpha_t_N: Tensor, alpha_s_N: Tensor) -> Tensor:
-    """Distribution of the token at time s, q(xs | xt = z, x), [N, K], with the leave-one-out conditional `loo` in place
-    of x in numerator and denominator (docs/method.md#uniform-process)."""
-    vocab_size = loo_NK.shape[-1]
-    ratio_N = alpha_t_N / alpha_s_N
-    loo_z_N = loo_NK.gather(1, z_N[:, None])[:, 0]
-    elsewhere_N = (1 - ratio_N) * (1 - alpha_s_N) / vocab_size
-    law_NK = (alpha_s_N - alpha_t_N)[:, None] * loo_NK + elsewhere_N[:, None]
-    at_z_N = vocab_size * alpha_t_N * loo_z_N + ratio_N - alpha_t_N
-    total_N = vocab_size * alpha_t_N * loo_z_N + 1 - alpha_t_N
-    return law_NK.scatter_add(1, z_N[:, None], at_z_N[:, None]) / total_N[:, None]
 
 
 def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N: Tensor) -> Tensor:

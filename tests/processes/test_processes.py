@@ -34,8 +34,9 @@ from repro.core.parts import part
 from repro.evals.likelihood.estimator_presets import default, estimator
 from repro.processes import absorbing, blocks, gaussian
 from repro.processes.absorbing import Absorbing
+from repro.processes.bayes import leave_one_out, plug_in, x0_mean
 from repro.processes.process import Diffusion, Process
-from repro.processes.uniform import Uniform, integrand, leave_one_out, plug_in, x0_mean
+from repro.processes.uniform import Uniform, integrand
 from repro.samplers.plan import Plan, check
 from repro.samplers.presets import preset
 

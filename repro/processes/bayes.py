@@ -1,0 +1,50 @@
+"""Bayes' rule for a token under uniform noise (docs/method.md#uniform-process, docs/method.md#uniform-samplers).
+
+A network trained by cross-entropy estimates E[x0 | xt]. Its leave-one-out conditional follows by dividing out the
+evidence of position l itself: loo(x) ~ p(x | xt) / (alpha [x = z] + (1 - alpha)/K).
+
+Shape suffixes: N tokens, K ids. z: noisy id; alpha: probability that a token is intact, at time t or s < t.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def leave_one_out(mean_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
+    """Probabilities of the clean token given all noisy tokens but its own, p(x0_l | xt without l), [N, K], from E[x0 |
+    xt] [N, K] at noisy ids z [N] (docs/method.md#uniform-samplers)."""
+    return _normalised(mean_NK / _evidence(mean_NK, z_N, alpha_N))
+
+
+def x0_mean(loo_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
+    """E[x0 | xt], [N, K], from the leave-one-out conditional [N, K] at noisy ids z [N]: the inverse of
+    `leave_one_out`."""
+    return _normalised(loo_NK * _evidence(loo_NK, z_N, alpha_N))
+
+
+def _evidence(like_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
+    """Probability q(z | x) of the noisy id z under every clean id x: alpha [x = z] + (1 - alpha)/K, [N, K]."""
+    vocab_size = like_NK.shape[-1]
+    flat_NK = ((1 - alpha_N) / vocab_size)[:, None].expand_as(like_NK)
+    return flat_NK.scatter_add(1, z_N[:, None], alpha_N[:, None])
+
+
+def _normalised(weights_NK: Tensor) -> Tensor:
+    return weights_NK / weights_NK.sum(-1, keepdim=True)
+
+
+def plug_in(loo_NK: Tensor, z_N: Tensor, alpha_t_N: Tensor, alpha_s_N: Tensor) -> Tensor:
+    """Distribution of the token at time s, q(xs | xt = z, x), [N, K], with the leave-one-out conditional `loo` in place
+    of x in numerator and denominator (docs/method.md#uniform-process)."""
+    vocab_size = loo_NK.shape[-1]
+    ratio_N = alpha_t_N / alpha_s_N
+    loo_z_N = loo_NK.gather(1, z_N[:, None])[:, 0]
+    elsewhere_N = (1 - ratio_N) * (1 - alpha_s_N) / vocab_size
+    law_NK = (alpha_s_N - alpha_t_N)[:, None] * loo_NK + elsewhere_N[:, None]
+    at_z_N = vocab_size * alpha_t_N * loo_z_N + ratio_N - alpha_t_N
+    total_N = vocab_size * alpha_t_N * loo_z_N + 1 - alpha_t_N
+    return law_NK.scatter_add(1, z_N[:, None], at_z_N[:, None]) / total_N[:, None]
