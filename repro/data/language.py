@@ -58,7 +58,8 @@ def read_symbols(text: str, symbols: str) -> list[int]:
     """Ids of a text, one per character; ValueError names a character that is not one of `symbols`."""
     for character in text:
         if character not in symbols:
-            raise ValueError(f"no symbol {character!r}; {nearest(character, symbols)}")
+            shown = f" in {text[:40]!r}" if len(text) > 1 else ""
+            raise ValueError(f"no symbol {character!r}{shown}; {nearest(character, symbols)}")
     return [symbols.index(character) for character in text]
 
 

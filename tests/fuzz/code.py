@@ -157,7 +157,7 @@ def cases(out: Path) -> Iterator[Case]:
             f"target {target[:30]}",
             "functions",
             ("repro.certify", target),
-            (target[:30], "no file"),
+            (target[:30], target.rpartition(":")[0][:30] or target, "no file"),
         )
 
 
