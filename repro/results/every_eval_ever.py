@@ -102,8 +102,13 @@ def export(records: Sequence[Record], organisation: str = LIBRARY) -> Export:
 
     Pure function of the records: the UUID is made of the hashes of a file's records. `organisation`: who ran the
     evaluations, and the developer of models whose name has none. A metric without a line in MEANINGS is left out and
-    listed, because the format wants to know whether lower is better. ValueError if there is nothing to export.
+    listed, because the format wants to know whether lower is better. ValueError if there is nothing to export, or for
+    an organisation that cannot be the name of a folder everywhere.
     """
+    if not re.fullmatch(r"\w[\w+-]{0,80}", organisation, re.ASCII) or organisation == "data":
+        raise ValueError(
+            f"organisation {organisation[:80]!r} is no name of a folder; give letters, digits, _, + and -"
+        )
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in sorted(records, key=lambda record: (record.id, record.sha256)):
         if record.question.task.get("part") not in NO_MODEL:
@@ -115,7 +120,7 @@ def export(records: Sequence[Record], organisation: str = LIBRARY) -> Export:
         results = [result for record in group for result in _results(record, made.unknown)]
         if results:
             path, data = _log(group, results, organisation)
-            made.files[path] = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            made.files[path] = json.dumps(data, indent=1, allow_nan=False) + "\n"
             made.results += len(results)
     if not made.files:
         raise ValueError("no records with results of a model; give --raw a folder that holds some")
@@ -126,6 +131,7 @@ def _log(group: Sequence[Record], results: Sequence[Json], organisation: str) ->
     """Path and content of the file of records of one checkpoint, suite and numerics class."""
     first = group[0]
     model = _model_id(first.labels.checkpoint, organisation)
+    own = "/" not in first.labels.checkpoint
     last = max(datetime.fromisoformat(record.measurements.created) for record in group)
     stamp = str(int(last.timestamp()))
     name = uuid.UUID(bytes=bytes.fromhex(sha256(" ".join(record.sha256 for record in group)))[:16], version=4)
@@ -141,14 +147,14 @@ def _log(group: Sequence[Record], results: Sequence[Json], organisation: str) ->
             "source_name": LIBRARY,
             "source_type": "evaluation_run",
             "source_organization_name": organisation,
-            "evaluator_relationship": "first_party" if developer == organisation else "third_party",
+            "evaluator_relationship": "first_party" if own else "third_party",
         },
         "eval_library": {
             "name": LIBRARY,
             "version": versions.pop(LIBRARY, "unknown"),
             "additional_details": {**versions, "commit": first.measurements.commit or "unknown"},
         },
-        "model_info": _model(first, model, developer == organisation),
+        "model_info": _model(first, model, own),
         "evaluation_results": list(results),
     }
     return f"data/{suite}/{developer}/{short.replace('/', '_')}/{name}.json", data
@@ -162,7 +168,7 @@ def _portable(name: str) -> str:
 def _model_id(checkpoint: str, organisation: str) -> str:
     """DEVELOPER/MODEL of a checkpoint; names without a developer belong to the organisation."""
     name = _portable(checkpoint)
-    return name if "/" in name else f"{_portable(organisation).replace('/', '_')}/{name}"
+    return name if "/" in name else f"{organisation}/{name}"
 
 
 def _model(record: Record, model: str, own: bool) -> Json:

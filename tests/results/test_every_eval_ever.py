@@ -81,6 +81,12 @@ def test_temperature_is_that_of_the_tokens(sampler, temperature):
     assert arguments.get("temperature") == temperature and arguments["max_tokens"] == 16
 
 
+@pytest.mark.parametrize("name", ["", "/", "..", "data", "a" * 100, "\u202e"])
+def test_an_organisation_that_is_no_folder_is_refused(name):
+    with pytest.raises(ValueError, match="is no name of a folder"):
+        export([sudoku("llada@nano.sudoku", "random", "1", 0.5)], name)
+
+
 def test_a_file_is_a_pure_function_of_its_records():
     records = paper((0, 1))
     made = export(records)

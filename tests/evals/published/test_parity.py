@@ -128,9 +128,7 @@ def test_diff_names_what_differs(tmp_path, tokenizer, capsys):
     assert run("diff", one, other) == 1
     said = capsys.readouterr().out
     head, rule, row = said.splitlines()[3:6]
-    assert (
-        head.split()[0] == "setting" and set(rule) == {"-", " "} and row.split()[0] == "backbone.rope_base"
-    )
+    assert head.split()[0] == "setting" and set(rule) == {"-", " "} and row.split()[0] == "backbone.rope_base"
     assert row.split()[1:] == ["500000.0", "10000.0"] and max(map(len, said.splitlines()[2:])) <= 120
     assert run("diff", one, other, "--json") == 1
     found = json.loads(capsys.readouterr().out)
