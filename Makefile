@@ -2,6 +2,7 @@
 #   make reproduce [SEEDS="0 1 2 3 4"]   train, score, compare and draw the nano cells under runs/reproduce
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
 #   make models | test-real              fetch a real language model (93 MB); the tests that need it
+#   make test-exports                    exports, by their format's own validator (python3 must be 3.12 or later)
 #   make bench                           ratios of speed, side by side in one run
 #   make lint                            ruff, the import contracts and the type checker
 #   make audit                           look the pinned releases up among published weaknesses
@@ -18,6 +19,7 @@ PAGE  ?= build/page
 KEY   := $(shell (cat pyproject.toml constraints.txt; echo $(TORCH_INDEX)) | sha256sum | cut -c1-12)
 STAMP := $(VENV)/.installed-$(KEY)
 DEEPSPEED := $(VENV)/.deepspeed-$(KEY)
+EXPORTS := build/every-eval-ever
 DOCS  := $(VENV)/.docs-$(KEY)
 
 # Every number at nano scale is made by one thread; malloc keeps its pages, which removes most page faults.
@@ -27,7 +29,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: reproduce test test-all test-gpu models test-real bench lint audit tables check accept retrain docs page chromium test-page
+.PHONY: reproduce test test-all test-gpu models test-real test-exports bench lint audit tables check accept retrain docs page chromium test-page
 
 reproduce: $(STAMP)
 	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
@@ -46,6 +48,12 @@ models: $(STAMP)
 
 test-real: models
 	$(PY) -m pytest -m real -rs
+
+# an environment of its own: this package wants an older huggingface_hub and rich than constraints.txt has
+test-exports: $(STAMP)
+	test -x $(EXPORTS)/bin/every_eval_ever || python3 -m venv $(EXPORTS)
+	$(EXPORTS)/bin/pip install -q --disable-pip-version-check every-eval-ever==0.3.0
+	EVERY_EVAL_EVER=$(EXPORTS)/bin/every_eval_ever $(PY) -m pytest -n0 -rs tests/results/test_every_eval_ever.py
 
 bench: $(STAMP)
 	$(PY) -m benchmarks

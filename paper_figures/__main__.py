@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from paper_figures import COLUMN, PAGE
 from repro.core.cli import Parser, run
 from repro.core.errors import nearest
 from repro.core.files import ROOT, write_text
@@ -50,7 +51,7 @@ FIGURES: dict[str, Literal["records", "bench", "certificates", "choices"]] = {
 records of results/choices."""
 
 
-WIDTHS = {"column": 3.25, "text": 6.75, "single": 5.5}
+WIDTHS = {"column": COLUMN, "text": PAGE, "single": 5.5}
 """Widths of a PDF in inches: a column and the text of a two-column page (ICML), the text of one column (NeurIPS)."""
 
 
@@ -83,11 +84,19 @@ def draw(
         drawing, drawn = module(name).figure(given)
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         if pdf is not None:
-            across, high = drawing.get_size_inches()
-            drawing.set_size_inches(width, high * width / across)
+            drawing.set_size_inches(*pdf_size(*drawing.get_size_inches(), width))
             pdf.parent.mkdir(parents=True, exist_ok=True)
             drawing.savefig(pdf, format="pdf", bbox_inches=None, metadata={"CreationDate": None})
     return {f"{name}.svg": buffer.getvalue().decode(), f"{name}.csv": csv_text(drawn)}
+
+
+def pdf_size(across: float, high: float, width: float) -> tuple[float, float]:
+    """Width and height in inches of a PDF that is asked to be `width` wide, of a figure of `across` by `high`: text
+    keeps its size, so a narrower figure is as high as before, and one with panels for a whole page is not squeezed into
+    a column."""
+    if width < 0.75 * across:
+        return across, high
+    return width, high * min(1.25, max(1.0, width / across))
 
 
 def pinned_matplotlib() -> str | None:
@@ -138,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--pdf",
         choices=list(WIDTHS),
-        help="also write NAME.pdf: 3.25 inches wide (a column of two), 6.75 (both) or 5.5 (text of a single column)",
+        help="also write NAME.pdf: 3.25 inches wide (a column of two), 6.75 (both) or 5.5 (text of a single column); "
+        "figures with panels for both columns stay 6.75 wide where a column is asked for",
     )
     arguments = parser.parse_args(argv)
     names = arguments.names or list(FIGURES)

@@ -1,22 +1,21 @@
-"""Accuracy against forward passes per text: one line per recipe and decoding rule, one point per setting.
+"""Accuracy against forward passes per text: one curve per model and sampler, one point per setting.
 
 The records hold accuracy and speed of the same decodings (`repro.results.tables.speed`); `accuracy_speed` draws these
-points against tokens per second. Each engine, device and numerics class has its own panels.
+points against tokens per second. Each engine, device and numerics class has its own panels. Colour and marker: sampler;
+line style: noise of the model.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
-from textwrap import wrap
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from paper_figures import OTHER, colour, empty, family, order
+from paper_figures import COLUMN, PAGE, End, dash, empty, family, footer, label_ends, order
+from paper_figures.samplers import name_of, style_of
 from repro.results.record import Record
 from repro.results.report import scale_of
 from repro.results.tables.speed import ADAPTIVE_PINS, WHERE, speeds
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-MARKERS = "osD^vPX*"
 COLUMNS = [*WHERE, "recipe", "preset", "rule", "tokens_per_step", "accuracy", "accuracy_low", "accuracy_high"]
 NONE = "no records of task speed yet"
 BARS = "bars: 95 % Wilson interval of {n} documents"
+DASHED = "solid: masked diffusion, dashed: uniform, dotted: left to right"
 
 
 def query(records: Sequence[Record]) -> DataFrame:
@@ -47,71 +46,76 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     if drawn.empty:
         return empty(NONE), drawn
     sections = list(drawn.groupby(list(WHERE), sort=True))
-    drawing = Figure(figsize=(0.8 + 3.6 * len(sections), 3.5))
+    wide = COLUMN if len(sections) == 1 else PAGE
+    drawing = Figure(figsize=(wide, 2.9))
     for axes, (_, rows) in zip(drawing.subplots(1, len(sections), squeeze=False)[0], sections, strict=True):
         lines(axes, rows, "nfe")
+        most = max(2.0, float(rows.nfe.max()))
         axes.set_xscale("log", base=2)
+        axes.set_xlim(min(0.9, 0.9 * rows.nfe.min()), 1.1 * most)
+        ticks = [2**i for i in range(12) if 2**i <= 1.1 * most]
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.set_xlabel("forwards a text (NFE)")
+        axes.set_xlabel("forward passes per text (NFE)")
         axes.set_title(scale_of(rows.recipe.iloc[0]) or "full scale")
+        label_ends(axes, list(ends(rows, "nfe")), 6)
     finish(drawing, drawn, BARS.format(n=drawn.n.min()))
     return drawing, drawn
 
 
-def lines(axes: Axes, rows: DataFrame, x: str) -> None:
-    """One line per recipe and rule over column `x`, in order of forward passes, with intervals of accuracy, and of `x`
-    where columns `x_low` and `x_high` exist."""
-    markers = rule_markers(rows)
+def curves(rows: DataFrame) -> Iterator[tuple[str, str, DataFrame]]:
+    """Recipe, rule and points of each curve, the points in order of forward passes."""
     for key, line in rows.groupby(["recipe", "rule"], sort=False):
         assert isinstance(key, tuple)
-        recipe, rule = map(str, key)
-        line = line.sort_values(["nfe", "preset"], kind="stable")
+        yield str(key[0]), str(key[1]), line.sort_values(["nfe", "preset"], kind="stable")
+
+
+def lines(axes: Axes, rows: DataFrame, x: str) -> None:
+    """One curve per recipe and rule over column `x`, in order of forward passes, with intervals of accuracy, and of `x`
+    where columns `x_low` and `x_high` exist."""
+    for recipe, rule, line in curves(rows):
         across = None
         if f"{x}_low" in line:
             across = [line[x] - line[f"{x}_low"], line[f"{x}_high"] - line[x]]
-        adaptive = (line.tokens_per_step == "").all()
+        style = style_of(rule)
         axes.errorbar(
             line[x],
             line.accuracy,
             yerr=[line.accuracy - line.accuracy_low, line.accuracy_high - line.accuracy],
             xerr=across,
-            color=colour(recipe),
-            marker=markers[rule],
-            markerfacecolor="white" if adaptive else colour(recipe),
-            markersize=3.6,
+            color=style.ink,
+            linestyle=dash(recipe),
+            marker=style.marker,
+            markerfacecolor="white" if style.adaptive else style.ink,
+            markersize=4.5 if style.adaptive else 3.2,
+            markeredgewidth=0.8,
             linewidth=0.9,
-            elinewidth=0.7,
+            elinewidth=0.6,
         )
     axes.set_ylim(min(0.95 * float(rows.accuracy_low.min()), 0.5), 1.02)
 
 
-def rule_markers(rows: DataFrame) -> dict[str, str]:
-    """Marker of each rule, assigned by name, so that it is the same in every panel."""
-    return {rule: MARKERS[i % len(MARKERS)] for i, rule in enumerate(sorted(rows.rule.unique()))}
+def ends(rows: DataFrame, x: str) -> Iterator[End]:
+    """The label of each curve, at its most accurate point."""
+    for recipe, rule, line in curves(rows):
+        best, style = line.loc[line.accuracy.idxmax()], style_of(rule)
+        text = f"{family(recipe)}: {name_of(rule)}"
+        yield End(best[x], best.accuracy, text, style.ink, style.marker, style.adaptive)
 
 
 def finish(drawing: Figure, drawn: DataFrame, bars: str) -> None:
-    """Add the axis label, the legend, and a footer that names seeds, engine, device and numerics class."""
-    drawing.axes[0].set_ylabel("accuracy")
-    markers = rule_markers(drawn)
-    handles = []
-    for key, line in drawn.groupby(["recipe", "rule"], sort=False):
-        assert isinstance(key, tuple)
-        recipe, rule = map(str, key)
-        face = "white" if (line.tokens_per_step == "").all() else colour(recipe)
-        label = f"{family(recipe)}, {rule}"
-        handles.append(
-            Line2D([], [], color=colour(recipe), marker=markers[rule], markerfacecolor=face, label=label)
-        )
-    wide = max(2, math.floor(drawing.get_figwidth() / 1.9))
-    drawing.legend(handles=handles, loc="outside upper left", ncols=wide, fontsize=6.5)
+    """Add the axis label, and a footer that names seeds, engine, device and numerics class."""
+    drawing.axes[0].set_ylabel("share of puzzles solved" if _sudoku(drawn) else "accuracy")
     classes = dict.fromkeys(_class(*row) for row in drawn[list(WHERE)].itertuples(index=False))
     seeds = sorted({int(count) for count in drawn.seeds})
     networks = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    most = math.floor(22 * drawing.get_figwidth())  # characters of a line at this size
-    said = [f"{bars}; train seeds: {networks}; hollow: adaptive", *classes]
-    text = "\n".join(line for each in said for line in wrap(each, most))
-    drawing.supxlabel(text, fontsize=6, color=OTHER, x=0.02, ha="left")
+    said = f"{bars}; train seeds: {networks}; {DASHED}; hollow: adaptive samplers"
+    footer(drawing, "\n".join([said, *classes]))
+
+
+def _sudoku(drawn: DataFrame) -> bool:
+    return all(scale_of(recipe).endswith("sudoku") for recipe in drawn.recipe)
 
 
 def _class(suite: str, scale: str, engine: str, device: str, numerics: str) -> str:

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from pandas import DataFrame
 
-from paper_figures import OTHER, bar, bar_sentence, colour, empty, family, footer, order
+from paper_figures import PAGE, End, bar, bar_sentence, colour, empty, family, footer, label_ends, order
 from repro.results.record import Record
 from repro.results.report import scale_of
 from repro.results.store import one_protocol, summarise, to_frame
@@ -22,7 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType
 
 STYLE: dict[str, tuple[LineStyleType, str]] = {"prefix": ("-", "o"), "dual": ("--", "s")}
-MEASURED = {"kl": "KL from a whole forward, nats a token", "changed": "share of tokens changed"}
+MEASURED = {
+    "kl": "KL divergence from exact\npasses, nats per token",
+    "changed": "share of tokens\nthat change",
+}
 
 
 def query(records: Sequence[Record]) -> DataFrame:
@@ -50,11 +52,12 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
         return empty("no records of task caches yet"), drawn
     scales = list(drawn.scale.unique())
     intervals = sorted(drawn.refresh.unique(), key=lambda text: (text == "never", text))
-    drawing = Figure(figsize=(1.2 + 2.4 * len(scales), 4.2))
+    drawing = Figure(figsize=(PAGE, 3.6))
     panels = drawing.subplots(2, len(scales), squeeze=False, sharex=True)
     for column, scale in enumerate(scales):
         for axes, (measured, label) in zip(panels[:, column], MEASURED.items(), strict=True):
             rows = drawn[(drawn.scale == scale) & (drawn.measured == measured)]
+            ends = []
             for (recipe, cache), line in rows.groupby(["recipe", "cache"], sort=False):
                 places = [intervals.index(text) for text in line.refresh]
                 halves = [bar(*each) for each in zip(line.se, line.sd_seeds, line.seeds, strict=True)]
@@ -69,19 +72,14 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
                     markersize=3,
                     elinewidth=0.8,
                 )
+                text = f"{family(str(recipe))}, {cache} cache"
+                ends.append(End(places[-1], line.value.iloc[-1], text, colour(str(recipe)), mark))
             axes.set_ylim(bottom=0)
+            label_ends(axes, ends, 6)
             if column == 0:
                 axes.set_ylabel(label)
         panels[0, column].set_title(scale or "full scale")
         panels[1, column].set_xticks(range(len(intervals)), intervals)
-        panels[1, column].set_xlabel("forwards between two whole ones")
-    recipes = sorted(drawn.recipe.unique(), key=order)
-    families = {family(recipe): colour(recipe) for recipe in recipes}
-    handles = [Line2D([], [], color=ink, label=name) for name, ink in families.items()]
-    handles += [
-        Line2D([], [], color=OTHER, linestyle=dash, marker=mark, markersize=3, label=f"{cache} cache")
-        for cache, (dash, mark) in STYLE.items()
-    ]
-    panels[0, 0].legend(handles=handles, fontsize=6.5)
+        panels[1, column].set_xlabel("cached passes between two exact ones")
     footer(drawing, bar_sentence(drawn.seeds))
     return drawing, drawn

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pandas import DataFrame
 
-from paper_figures import INK, bar, bar_sentence, colour, empty, footer
+from paper_figures import INK, PAGE, bar, bar_sentence, colour, empty, footer
 from repro.results.record import Record
 from repro.results.tables.choices import rows
 
@@ -29,7 +29,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     numbers = rows(records)
     drawn = numbers[numbers.measure.isin(list(PANELS))].reset_index(drop=True)
     says = list(dict.fromkeys(drawn.says))
-    drawing = Figure(figsize=(6.6, 0.7 + 0.27 * len(says)))
+    drawing = Figure(figsize=(PAGE, 0.7 + 0.27 * len(says)))
     panels = drawing.subplots(1, len(PANELS), sharey=True)
     for axes, (measure, (label, ticks)) in zip(panels, PANELS.items(), strict=True):
         for line in drawn[drawn.measure == measure].to_dict("records"):

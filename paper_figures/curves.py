@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from pandas import DataFrame
 
-from paper_figures import INK, colour, empty, family, label_ends, order
+from paper_figures import INK, PAGE, End, colour, empty, family, label_ends, order
 from repro.results.record import Record
 from repro.results.report import scale_of
 
@@ -60,7 +61,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     scales, recipes = list(bounds.scale.unique()), list(losses.recipe.unique())
     rows = math.ceil(len(recipes) / WIDE)
     above = 2.1 if scales else 0.0
-    drawing = Figure(figsize=(6.9, above + 1.35 * rows))
+    drawing = Figure(figsize=(PAGE, above + 1.35 * rows))
     halves = drawing.subfigures(2, 1, squeeze=False, height_ratios=[max(above, 0.01), 1.35 * rows])[:, 0]
     top, bottom = halves
     panels = list(top.subplots(1, len(scales), squeeze=False)[0]) if scales else []
@@ -88,28 +89,22 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     return drawing, drawn
 
 
-def _lines(axes, points: DataFrame) -> list[tuple[float, float, str, str]]:
-    """Draw every seed of every recipe; returns end point, label and colour of each recipe's lines."""
+def _lines(axes: Axes, points: DataFrame) -> list[End]:
+    """Draw every seed of every recipe; returns the label of each recipe's lines."""
     ends = []
     for recipe, of_recipe in points.groupby("recipe", sort=False):
         last = []
         for _, line in of_recipe.groupby("train_seed"):
             axes.plot(line.step, line.value, color=colour(str(recipe)), linewidth=0.9, alpha=0.8)
             last.append(line.iloc[-1])
-        ends.append(
-            (
-                max(p.step for p in last),
-                fmean(p.value for p in last),
-                family(str(recipe)),
-                colour(str(recipe)),
-            )
-        )
+        x, y = max(p.step for p in last), fmean(p.value for p in last)
+        ends.append(End(x, y, family(str(recipe)), colour(str(recipe))))
     return ends
 
 
-def _bounds(axes, points: DataFrame) -> None:
+def _bounds(axes: Axes, points: DataFrame) -> None:
     ends = _lines(axes, points)
-    axes.set_xlim(0, 1.22 * max(x for x, *_ in ends))
+    axes.set_xlim(0, 1.02 * max(end.x for end in ends))
     if (
         points.value.min() > 0 and points.value.max() > 3 * points.value.min()
     ):  # one recipe is far above the rest

@@ -14,17 +14,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from paper_figures import INK, OTHER, bar, bar_sentence, empty, footer, log2_axis
+from paper_figures import INK, OTHER, PAGE, End, bar, bar_sentence, empty, footer, label_ends, log2_axis
 from repro.results.record import Record
 from repro.results.report import checkpoint_order
 from repro.results.store import one_protocol, summarise, to_frame
 
 SUITE = "draws"
 MEASURED = {
-    "variance": "sd of the error, nats",
+    "variance": "standard deviation\nof the error, nats",
     "bias": "mean error, nats",
     "accuracy": "accuracy",
-    "flips": "share of flipped answers",
+    "flips": "share of answers\nthat change",
 }
 EXACT = "accuracy_exact"
 STYLE = {
@@ -86,7 +86,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     if drawn.empty:
         return empty("no records of task levels (suite draws) yet"), drawn
     models = list(drawn.checkpoint.unique())
-    drawing = Figure(figsize=(0.9 + 2.1 * len(models), 6.6))
+    drawing = Figure(figsize=(PAGE, 6.2))
     grid = drawing.subplots(len(MEASURED), len(models), squeeze=False, sharex=True, sharey="row")
     for column, model in enumerate(models):
         for line, (axes, (measured, label)) in enumerate(zip(grid[:, column], MEASURED.items(), strict=True)):
@@ -98,15 +98,25 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
             if column == 0:
                 axes.set_ylabel(label)
             if line == 0:
-                axes.set_title(model, color=INK)
-        grid[-1, column].set_xlabel("forwards an answer")
-    shown = {
-        name: line for axes in grid[0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    names = sorted(shown, key=lambda name: [*STYLE, name].index(name))
-    drawing.legend([shown[name] for name in names], names, loc="outside upper left", ncols=len(names))
+                axes.set_title(model.replace("oracle:", "exact denoiser, "), color=INK)
+            later = set(drawn[drawn.checkpoint.isin(models[column + 1 :])].estimator)
+            label_ends(
+                axes, _ends(rows[(rows.measured == measured) & ~rows.estimator.isin(later)], measured), 6
+            )
+        grid[-1, column].set_xlabel("forward passes per answer")
     footer(drawing, bar_sentence(drawn.seeds))
     return drawing, drawn
+
+
+def _ends(points: DataFrame, measured: str) -> list[End]:
+    """Labels of the curves, at their last points."""
+    ends = []
+    for estimator, line in points.groupby("estimator", sort=False):
+        ink, marker = STYLE.get(str(estimator), (OTHER, "."))
+        value = float(line.value.iloc[-1])
+        y = value**0.5 if measured == "variance" else value
+        ends.append(End(float(line.forwards.iloc[-1]), y, str(estimator), ink, marker))
+    return ends
 
 
 def _panel(axes: Axes, points: DataFrame, measured: str) -> None:
@@ -127,7 +137,6 @@ def _panel(axes: Axes, points: DataFrame, measured: str) -> None:
             marker=marker,
             markersize=3,
             elinewidth=0.8,
-            label=str(estimator),
         )
     log2_axis(axes, TICKS)
     if measured == "variance":

@@ -1,9 +1,10 @@
-"""Gen-PPL and MAUVE against entropy: one line per sampler and tokens per step, one point per temperature.
+"""Gen-PPL and MAUVE against entropy: one curve per model and sampler, one point per temperature.
 
-A sampler is better where its line is lower (gen_ppl) or higher (MAUVE) at the same entropy: a low gen_ppl alone can be
-reached by repetition. Bands: 95 % of resampled lines at each entropy (`repro.results.tables.matched`). Squares are
-held-out text; crosses are naive texts that deceive one of the numbers (a few tokens repeated, tokens drawn by
-frequency). A gen_ppl below that of real text at its entropy is no improvement: such text repeats what the scoring model
+One block per suite and scale, one column per number of tokens per step. A sampler is better where its curve is lower
+(gen_ppl) or higher (MAUVE) at the same entropy: a low gen_ppl alone can be reached by repetition. Bands: 95 % of
+resampled curves at each entropy (`repro.results.tables.matched`). Squares are held-out text; crosses are naive texts
+that deceive one of the numbers (a few tokens repeated, tokens drawn by frequency), at the edge where their entropy is
+beyond it. A gen_ppl below that of real text at its entropy is no improvement: such text repeats what the scoring model
 finds likely. Published points are hollow and shown only where they were scored by the same protocol.
 """
 
@@ -13,10 +14,25 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from pandas import DataFrame, concat
 
-from paper_figures import INK, OTHER, bar, bar_sentence, colour, empty, footer
+from paper_figures import (
+    INK,
+    NOISE,
+    OTHER,
+    PAGE,
+    End,
+    bar,
+    bar_sentence,
+    dash,
+    empty,
+    family,
+    footer,
+    label_ends,
+)
+from paper_figures.samplers import name_of, style_of
 from repro.evals.published.cells import PublishedCell, read
 from repro.results.difference import difference, look
 from repro.results.record import Record
@@ -27,12 +43,21 @@ from repro.results.tables.text_quality import COLUMNS, REFERENCES, points
 MARKERS = {
     "real": ("s", "held-out text"),
     "repetition": ("x", "repetition"),
-    "unigram": ("+", "unigram draws"),
+    "unigram": ("+", "words by frequency"),
 }
-DASHES = ("-", "--", "-.", ":")
-PANELS = {"gen_ppl": "gen_ppl", "mauve_mean": "MAUVE, mean state", "mauve": "MAUVE, last state"}
+"""Marker of each reference text, and its name."""
+NUMBERS = {
+    "gen_ppl": "perplexity of\nsamples (gen_ppl)",
+    "mauve_mean": "MAUVE,\nmean state",
+    "mauve": "MAUVE,\nlast state",
+}
 PUBLISHED = "published: "
 """Prefix of the `line` of a published point, before the cell's name."""
+SAYS = (
+    "Each curve is a sampler at rising temperature; compare at equal entropy: lower perplexity and higher MAUVE are "
+    "better, held-out text is the aim. Solid: masked, dashed: uniform, dotted: left to right, with one token per "
+    "step in every panel. (at N): its entropy is N, beyond the axis."
+)
 
 
 def query(records: Sequence[Record]) -> DataFrame:
@@ -76,46 +101,106 @@ def _alike(cell: PublishedCell, record: Record) -> bool:
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """One column per suite and scale: gen_ppl above, MAUVE by either feature below where records have it."""
+    """One block per suite and scale: gen_ppl above, MAUVE by either feature below where records have it."""
     drawn = query(records)
     if drawn.empty:
         return empty("no records of task quality yet"), drawn
-    columns = list(drawn.panel.unique())
-    numbers = [name for name in PANELS if drawn[name].notna().any()]
-    drawing = Figure(figsize=(0.8 + 4.2 * len(columns), 0.9 + 2.6 * len(numbers)))
-    grid = drawing.subplots(len(numbers), len(columns), squeeze=False, sharex="col")
     found = sweeps(records)
-    for column, panel in zip(grid.T, columns, strict=True):
-        rows = drawn[drawn.panel == panel]
-        bands = [sweep for sweep in found if sweep.panel == panel]
-        for axes, name in zip(column, numbers, strict=True):
-            _panel(axes, rows, name)
-        _bands(column[0], bands)
-        column[0].set_yscale("log")
-        column[0].set_title(panel)
-        column[-1].set_xlabel("entropy, nats a token")
-        column[0].legend(fontsize=5, ncols=2)
-    for axes, name in zip(grid[:, 0], numbers, strict=True):
-        axes.set_ylabel(PANELS[name])
-    networks = drawn[drawn.temperature.notna()]
-    footer(drawing, _sentence(drawn, networks))
+    blocks = [(str(panel), drawn[drawn.panel == panel]) for panel in drawn.panel.unique()]
+    heights = [0.75 + 1.25 * len(_numbers(rows)) for _, rows in blocks]
+    drawing = Figure(figsize=(PAGE, sum(heights) + 0.4))
+    strips = drawing.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for strip, (panel, rows) in zip(strips, blocks, strict=True):
+        _block(strip, panel, rows, [sweep for sweep in found if sweep.panel == panel])
+    footer(drawing, f"{SAYS}\n{_sentence(drawn, drawn[drawn.temperature.notna()])}")
     return drawing, drawn
+
+
+def _numbers(rows: DataFrame) -> list[str]:
+    return [name for name in NUMBERS if rows[name].notna().any()]
 
 
 def _sentence(drawn: DataFrame, networks: DataFrame) -> str:
     published = drawn.line.str.startswith(PUBLISHED).any()
     hollow = "hollow: published" if published else "no published point was judged as these are"
-    return f"{bar_sentence(networks.seeds.tolist())}; bands: {LEVEL:.0%} of resamples\n{hollow}"
+    return f"{bar_sentence(networks.seeds.tolist())}; bands: {LEVEL:.0%} of resamples; {hollow}"
 
 
-def _panel(axes: Axes, rows: DataFrame, name: str) -> None:
-    """Lines over temperatures (colour: recipe, dash: tokens per step), reference texts and published points."""
-    ours = rows[rows.temperature.notna() & rows[name].notna()]
-    rates = sorted(ours.tokens_per_step.unique(), key=tokens_order)
-    samplers = sorted(ours.line.unique())
-    for key, line in ours.groupby(["checkpoint", "line", "tokens_per_step"], sort=False):
+def _rates(rows: DataFrame) -> list[str]:
+    """Tokens per step of a block's columns; a left-to-right model, which always has 1, adds none."""
+    ours = rows[rows.temperature.notna()]
+    parallel = ours[ours.recipe.map(_left_to_right).eq(False)]
+    return sorted((ours if parallel.empty else parallel).tokens_per_step.unique(), key=tokens_order)
+
+
+def _left_to_right(recipe: str) -> bool:
+    return NOISE.get(family(recipe)) == "left to right"
+
+
+def _block(strip: SubFigure, panel: str, rows: DataFrame, sweeps: Sequence[Sweep]) -> None:
+    rates, numbers = _rates(rows), _numbers(rows)
+    grid = strip.subplots(len(numbers), max(2, len(rates)), squeeze=False, sharex=True, sharey="row")
+    limits = _limits(rows)
+    left = rows.recipe.map(_left_to_right)
+    for line, name in zip(grid, numbers, strict=True):
+        _scale(line[0], name, limits)
+        for axes in line[len(rates) :]:
+            axes.set_visible(False)
+        for axes, rate in zip(line, rates, strict=False):
+            ours = rows[
+                rows.temperature.notna() & rows[name].notna() & ((rows.tokens_per_step == rate) | left)
+            ]
+            _lines(axes, ours, name)
+            if name == "gen_ppl":
+                for sweep in sweeps:
+                    if sweep.tokens_per_step == rate or _left_to_right(sweep.checkpoint):
+                        _band(axes, sweep)
+            ends = _ends(ours, name) + _references(axes, rows, name, limits)
+            if rate == rates[-1]:
+                label_ends(axes, ends, 6)
+    for column, rate in enumerate(rates):
+        title = f"{rate} token{'' if rate == '1' else 's'} per step" if rate else "adaptive"
+        grid[0, column].set_title(title, fontsize=7, color=INK)
+        grid[-1, column].set_xlabel("entropy, nats per token")
+    strip.suptitle(panel, x=0.01, ha="left", fontsize=7.5, color=INK)
+
+
+def _scale(axes: Axes, name: str, limits: tuple[float, float]) -> None:
+    axes.set_ylabel(NUMBERS[name], fontsize=7)
+    axes.set_xlim(*limits)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    if name == "gen_ppl":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+
+
+def _limits(rows: DataFrame) -> tuple[float, float]:
+    """Range of the entropy axis: that of the models, of held-out text and of published points."""
+    shown = rows[~rows.line.isin(["repetition", "unigram"])].entropy
+    margin = 0.08 * max(0.1, float(shown.max() - shown.min()))
+    return float(shown.min()) - margin, float(shown.max()) + margin
+
+
+def _ends(points: DataFrame, name: str) -> list[End]:
+    """Labels of the curves, at their highest temperature."""
+    ends = []
+    for key, line in points.groupby(["checkpoint", "line"], sort=False):
         assert isinstance(key, tuple)
-        checkpoint, sampler, rate = map(str, key)
+        checkpoint, sampler = map(str, key)
+        last, style = line.sort_values("entropy").iloc[-1], style_of(sampler)
+        text = f"{family(checkpoint)}: {name_of(sampler)}"
+        ends.append(End(last.entropy, last[name], text, style.ink, style.marker, style.adaptive))
+    return ends
+
+
+def _lines(axes: Axes, ours: DataFrame, name: str) -> None:
+    """Curves over temperatures; colour and marker: sampler, dash: noise of the model."""
+    for key, line in ours.groupby(["checkpoint", "line"], sort=False):
+        assert isinstance(key, tuple)
+        checkpoint, sampler = map(str, key)
+        style = style_of(sampler)
         axes.errorbar(
             line.entropy,
             line[name],
@@ -126,32 +211,35 @@ def _panel(axes: Axes, rows: DataFrame, name: str) -> None:
                 bar(*each)
                 for each in zip(line[f"{name}_se"], line[f"{name}_sd_seeds"], line.seeds, strict=True)
             ],
-            color=colour(checkpoint),
-            linestyle=DASHES[rates.index(rate) % len(DASHES)],
-            marker="o^vD"[samplers.index(sampler) % 4],
-            markersize=3,
-            elinewidth=0.8,
+            color=style.ink,
+            linestyle=dash(checkpoint),
+            marker=style.marker,
+            markerfacecolor="white" if style.adaptive else style.ink,
+            markersize=2.8,
+            elinewidth=0.7,
             linewidth=0.9,
-            label=f"{checkpoint.partition('@')[0]}, {sampler}, {rate or 'adaptive'}",
         )
+
+
+def _references(axes: Axes, rows: DataFrame, name: str, limits: tuple[float, float]) -> list[End]:
+    """Draw reference texts, at the edge where they are beyond it, and published points; returns labels of the texts."""
+    low, high = limits
+    ends = []
     for kind in REFERENCES:
         marker, title = MARKERS[kind]
-        point = rows[rows.line == kind]
-        axes.plot(
-            point.entropy,
-            point[name],
-            marker,
-            color=INK if kind == "real" else OTHER,
-            markersize=5,
-            label=title,
-        )
+        ink = INK if kind == "real" else OTHER
+        for entropy, y in rows[(rows.line == kind) & rows[name].notna()][["entropy", name]].to_numpy(float):
+            x = min(max(entropy, low), high)
+            axes.plot(x, y, marker, color=ink, markersize=4, clip_on=False, zorder=4)
+            text = title if x == entropy else f"{title} (at {entropy:.2f})"
+            ends.append(End(x, y, text, ink, marker, leader=False))
     hollow = rows[rows.line.str.startswith(PUBLISHED) & rows[name].notna()]
     if not hollow.empty:
         axes.plot(hollow.entropy, hollow[name], "o", color=OTHER, markerfacecolor="none", label="published")
+    return ends
 
 
-def _bands(axes: Axes, found: Sequence[Sweep]) -> None:
-    for sweep in found:
-        at = np.linspace(*sweep.reach, 25)
-        low, high = zip(*(sweep.band(float(entropy)) for entropy in at), strict=True)
-        axes.fill_between(at, low, high, color=colour(sweep.checkpoint), alpha=0.15, linewidth=0)
+def _band(axes: Axes, sweep: Sweep) -> None:
+    at = np.linspace(*sweep.reach, 25)
+    low, high = zip(*(sweep.band(float(entropy)) for entropy in at), strict=True)
+    axes.fill_between(at, low, high, color=style_of(sweep.sampler).ink, alpha=0.15, linewidth=0)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from pandas import DataFrame
 
-from paper_figures import INK, bar, bar_sentence, colour, empty, family, footer, order
+from paper_figures import COLUMN, INK, bar, bar_sentence, colour, empty, family, footer, order
 from repro.results.record import Record
 from repro.results.report import scale_of
 from repro.results.store import one_protocol, summarise, to_frame
@@ -35,7 +35,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
 
     scales = drawn.scale.unique()
     counts = [int((drawn.scale == scale).sum()) for scale in scales]
-    drawing = Figure(figsize=(3.4, 0.75 + 0.24 * sum(counts) + 0.3 * (len(scales) - 1)))
+    drawing = Figure(figsize=(COLUMN, 0.75 + 0.24 * sum(counts) + 0.3 * (len(scales) - 1)))
     panels = drawing.subplots(len(scales), 1, squeeze=False, sharex=True, height_ratios=counts)[:, 0]
     for axes, scale in zip(panels, scales, strict=True):
         lines = drawn[drawn.scale == scale].to_dict("records")
@@ -46,8 +46,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
             axes.plot(seeds, [height - 0.24] * len(seeds), "o", color=ink, markersize=2, alpha=0.5)
             half = bar(line["se"], line["sd_seeds"], line["seeds"])
             axes.errorbar(line["value"], height, xerr=half, fmt="o", color=ink, capsize=2, elinewidth=1)
-            loss = line["note"].partition(";")[0].replace("objective", "training loss")
-            text = f"{line['value']:.3f}" + (f"  {loss}" if loss else "")
+            text = f"{line['value']:.3f}"
             at = max(line["value"] + half, seeds.max())
             axes.annotate(
                 text, (at, height), (5, 0), textcoords="offset points", va="center", color=INK, fontsize=7
@@ -59,11 +58,21 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
         axes.grid(axis="y", visible=False)
         axes.set_title(scale or "full scale")
     # recipes differ by factors of a thousand, and an estimate of a gap may fall below zero
-    panels[0].set_xscale("symlog", linthresh=0.01, linscale=0.5)
+    panels[0].set_xscale("symlog", linthresh=0.01, linscale=1)
     panels[0].set_xlim(
-        1.3 * min(0.0, float(drawn.value.min())) - 0.001, 2 * max(0.01, float(drawn.value.max()))
+        1.3 * min(0.0, float(drawn.value.min())) - 0.001, 6 * max(0.01, float(drawn.value.max()))
     )
     panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    panels[-1].set_xlabel("bound minus exact nll, nats a token")
-    footer(drawing, bar_sentence(drawn.seeds))
+    panels[-1].set_xlabel("nats per token above the exact value")
+    footer(drawing, "; ".join([bar_sentence(drawn.seeds), *_losses(drawn)]))
     return drawing, drawn
+
+
+def _losses(drawn: DataFrame) -> list[str]:
+    """Sentences that name the recipes whose training loss is no bound on the likelihood."""
+    notes: dict[str, list[str]] = {}
+    for recipe, note in zip(drawn.recipe, drawn.note, strict=True):
+        kind = note.partition(";")[0].removeprefix("objective: ")
+        if kind and family(recipe) not in notes.get(kind, []):
+            notes.setdefault(kind, []).append(family(recipe))
+    return [f"training loss of {', '.join(names)}: {kind}" for kind, names in notes.items()]

@@ -1,38 +1,54 @@
-"""Quality against tokens per step: the cost of parallel decoding, one column per checkpoint, one line per sampler.
+"""Quality against tokens per step: the cost of parallel decoding, one panel per model, one curve per sampler.
 
-Rows: excess cross-entropy and bigram distance of the samples, accuracy on sudoku. An exact denoiser (oracle) shows the
-sampler's error alone; a trained network adds its own. Open markers are adaptive samplers at their realised tokens per
-forward pass. The grey band is the score of as many true samples, ± 2 standard errors.
+Rows: excess cross-entropy and bigram distance of the samples, accuracy on sudoku. An exact denoiser shows the sampler's
+error alone; a trained network adds its own. Hollow markers are adaptive samplers at their realised tokens per forward
+pass. The grey band is the score of as many true samples, ± 2 standard errors; black lines are the left-to-right model,
+with one token per step. A model with more than MOST samplers has two panels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure, SubFigure
 from pandas import DataFrame
 
-from paper_figures import COLOURS, OTHER, bar, bar_sentence, colour, empty, footer, log2_axis, order
+from paper_figures import (
+    COLOURS,
+    INK,
+    NOISE,
+    PAGE,
+    End,
+    bar,
+    bar_sentence,
+    empty,
+    family,
+    footer,
+    label_ends,
+    log2_axis,
+    order,
+)
+from paper_figures.samplers import name_of, style_of
 from repro.results.record import Record
 from repro.results.report import checkpoint_order, scale_of, tokens_order
 from repro.results.store import one_protocol, summarise, to_frame
 
 METRICS = {"law": ("excess", "bigram"), "sudoku": ("accuracy",)}
-UNITS = {"excess": "excess, nats a token", "bigram": "bigram distance²", "accuracy": "accuracy"}
-TRUE = {"excess": "true_excess", "bigram": "true_bigram"}
-SAMPLERS = {
-    "ancestral": ("#4477AA", "o"),
-    "random": ("#228833", "s"),
-    "low_confidence": ("#EE6677", "^"),
-    "margin": ("#AA3377", "v"),
-    "entropy": ("#66CCEE", "D"),
-    "threshold": ("#BB5500", "P"),
+UNITS = {
+    "excess": "excess over the true\nlaw, nats per token",
+    "bigram": "bigram distance²\nfrom the true law",
+    "accuracy": "share of puzzles solved",
 }
-"""Colour and marker by preset name without its number (Tol's bright palette, distinct from the recipes' colours)."""
-Dash = tuple[int, tuple[float, float]]
-DASHES: tuple[Dash, ...] = ((0, (1, 1.5)), (0, (4, 2)), (0, (8, 2)))
+TRUE = {"excess": "true_excess", "bigram": "true_bigram"}
+TRUTH = "#dddddd"
+MOST = 8
+"""Curves of a panel at most, without those of the left-to-right model."""
+SAYS = (
+    "Exact denoiser: no network, so only the sampler errs. Grey band: as many true samples. Hollow: adaptive samplers, "
+    "at their realised tokens per step."
+)
 COLUMNS = ["task", "scale", "metric", "checkpoint", "preset", "tokens_per_step", "tokens_per_nfe", "x"]
 COLUMNS += ["value", "se", "sd_seeds", "seeds", "true_value", "true_se"]
 
@@ -69,126 +85,133 @@ def query(records: Sequence[Record]) -> DataFrame:
             *(p["preset"], tokens_order(p["tokens_per_step"])),
         )
     )
-    return DataFrame(points, columns=COLUMNS)
+    made = DataFrame(points, columns=COLUMNS)
+    return made.assign(recipe_family=made.checkpoint.map(family))
 
 
-def column_of(checkpoint: str) -> str:
-    """`oracle:mdlm@nano` -> `oracle:mdlm`: tasks law and sudoku of one recipe share a column."""
-    return checkpoint.partition("@")[0]
+class Panel(NamedTuple):
+    """A panel: the checkpoint and the presets that it shows; `note` tells panels of one checkpoint apart."""
+
+    checkpoint: str
+    presets: list[str]
+    note: str
 
 
-def column_order(column: str) -> tuple[bool, tuple[int, str]]:
-    return not column.startswith("oracle:"), order(column.removeprefix("oracle:"))
+def panels(points: DataFrame) -> list[Panel]:
+    """The panels of one task at one scale: uniform noise first, exact denoisers before networks, those of the
+    confidence rules last where a model has more than MOST presets."""
+    found = []
+    for checkpoint in sorted(points.checkpoint.unique(), key=_place):
+        presets = sorted(points[points.checkpoint == checkpoint].preset.unique())
+        sure = [name for name in presets if style_of(name).kind == "confidence"]
+        rest = [name for name in presets if name not in sure]
+        split = {"": presets}
+        if len(presets) > MOST:
+            split = {"random order, or revising": rest, "surest positions first": sure}
+        for note, part in split.items():
+            found += [Panel(checkpoint, part[i : i + MOST], note) for i in range(0, len(part), MOST)]
+    return found
 
 
-def style_of(preset: str) -> tuple[str, str]:
-    """Colour and marker of a sampler."""
-    base = family_of(preset)
-    return SAMPLERS.get(base, SAMPLERS.get(base.rpartition("_")[0], (OTHER, "X")))
-
-
-def family_of(preset: str) -> str:
-    """`low_confidence:temperature=1.0` -> `low_confidence`: one colour per sampler; row labels give the temperature."""
-    return preset.partition(":")[0]
+def _place(checkpoint: str) -> tuple[bool, bool, tuple[int, str]]:
+    recipe = checkpoint.removeprefix("oracle:")
+    return NOISE.get(family(recipe)) != "uniform", checkpoint == recipe, order(recipe)
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """One row per (scale, metric), one column per checkpoint; AR, with one token per step, is a horizontal line."""
+    """One block per task and scale: one row per metric, one column per panel."""
     drawn = query(records)
-    named = drawn.assign(column=drawn.checkpoint.map(column_of))
-    reference = named[named.column == "ar"]
-    named = named[named.column != "ar"]
-    if named.empty:
+    left = drawn.recipe_family == "ar"
+    blocks = [
+        (task, scale, points) for (task, scale), points in drawn[~left].groupby(["task", "scale"], sort=True)
+    ]
+    drawn = drawn.drop(columns="recipe_family")
+    if not blocks:
         return empty("no records of tasks law and sudoku yet"), drawn
-    dashes = dict(zip(sorted(reference.preset.unique()), DASHES, strict=False))
-    rows = list(named[["scale", "metric"]].drop_duplicates().itertuples(index=False, name=None))
-    columns = sorted(named.column.unique(), key=column_order)
-    drawing = Figure(figsize=(0.9 + 1.2 * len(columns), 0.9 + 1.35 * len(rows)))
-    grid = drawing.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey="row")
-    for i, (scale, metric) in enumerate(rows):
-        row = named[(named.scale == scale) & (named.metric == metric)]
-        for axes, column in zip(grid[i], columns, strict=True):
-            points = row[row.column == column]
-            axes.set_visible(not points.empty)
-            if not points.empty:
-                _panel(axes, points)
-            if not column.startswith("oracle:"):
-                for line in reference[(reference.scale == scale) & (reference.metric == metric)].itertuples():
-                    axes.axhline(
-                        line.value, color=COLOURS["ar"], linewidth=0.8, linestyle=dashes[line.preset]
-                    )
-        drawn_at = ", T = 1" if row.preset.str.endswith(":temperature=1.0").any() else ""
-        _name_row(grid[i], f"{UNITS[metric]}\n({scale or 'full scale'}{drawn_at})")
-        if metric == "accuracy":
-            grid[i, 0].set_ylim(0, 1.04)
-        if metric == "bigram":  # values span a factor of 1,000, and an unbiased estimate may be negative
-            grid[i, 0].set_yscale("symlog", linthresh=1e-4, linscale=0.5)
-            grid[i, 0].set_ylim(min(-2e-4, 2 * row.value.min()), 2 * max(1e-3, row.value.max()))
-    for axes, column in zip(grid.T, columns, strict=True):
-        _name_column(axes, column)
-    widest = float(named.x.max())
-    grid[0, 0].set_xlim(0.8 * min(1.0, float(named.x.min())), 1.3 * widest)
-    entries = max(2, int(drawing.get_figwidth() / 1.7))
-    drawing.legend(handles=_legend(named, dashes), loc="outside upper left", ncols=entries)
-    footer(drawing, bar_sentence(named.seeds), x=0.01)
+    heights = [0.62 + 1.3 * len(METRICS[str(task)]) for task, _, _ in blocks]
+    drawing = Figure(figsize=(PAGE, sum(heights) + 0.3))
+    strips = drawing.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for strip, (task, scale, points) in zip(strips, blocks, strict=True):
+        same = left & (drawn.task == task) & (drawn.scale == scale)
+        _block(strip, points, drawn[same], [m for m in METRICS[str(task)] if m in set(points.metric)])
+        strip.suptitle(_title(str(task), str(scale)), x=0.01, ha="left", fontsize=7.5, color=INK)
+    footer(drawing, f"{SAYS} {bar_sentence(drawn[~left].seeds).capitalize()}.", x=0.01)
     return drawing, drawn
+
+
+def _title(task: str, scale: str) -> str:
+    what = {"law": "Samples of a synthetic language", "sudoku": "4x4 sudoku"}[task]
+    return f"{what} (scale {scale})" if scale else what
+
+
+def _block(strip: SubFigure, points: DataFrame, left: DataFrame, metrics: Sequence[str]) -> None:
+    """Panels of one task and scale; `left`: points of the left-to-right model."""
+    columns = panels(points)
+    grid = strip.subplots(len(metrics), len(columns), squeeze=False, sharex=True, sharey="row")
+    widest, least = float(points.x.max()), min(1.0, float(points.x.min()))
+    for row, metric in zip(grid, metrics, strict=True):
+        here = points[points.metric == metric]
+        lines = left[left.metric == metric]
+        for axes, panel in zip(row, columns, strict=True):
+            _panel(axes, here[(here.checkpoint == panel.checkpoint) & here.preset.isin(panel.presets)])
+            if not panel.checkpoint.startswith("oracle:"):
+                for value in lines.value:
+                    axes.axhline(value, color=COLOURS["ar"], linewidth=0.8, linestyle=":")
+        row[0].set_ylabel(UNITS[metric], fontsize=7)
+        row[0].set_xlim(0.8 * least, 1.25 * widest)
+        if metric == "accuracy":
+            row[0].set_ylim(0, 1.04)
+        if metric == "bigram":  # values span a factor of 1,000, and an unbiased estimate may be negative
+            row[0].set_yscale("symlog", linthresh=1e-4, linscale=0.5)
+            row[0].set_ylim(min(-2e-4, 2 * here.value.min()), 2 * max(1e-3, here.value.max()))
+        for i, (axes, panel) in enumerate(zip(row, columns, strict=True)):
+            later = {name for other in columns[i + 1 :] for name in other.presets}
+            shown = here[(here.checkpoint == panel.checkpoint) & here.preset.isin(panel.presets)]
+            ends = _ends(shown[~shown.preset.isin(later)])
+            if i == len(columns) - 1:
+                ends += [End(1.25 * widest, x.value, f"ar: {x.preset}", INK) for x in lines.itertuples()]
+            label_ends(axes, ends, 6)
+    for axes, panel in zip(grid[0], columns, strict=True):
+        axes.set_title(_name(panel), fontsize=6.5, color=INK)
+    for axes in grid[-1]:
+        axes.set_xlabel("tokens per step", fontsize=7)
+
+
+def _name(panel: Panel) -> str:
+    """Title of a panel: what denoises, and from what noise."""
+    recipe = family(panel.checkpoint.removeprefix("oracle:"))
+    who = "exact denoiser" if panel.checkpoint.startswith("oracle:") else recipe
+    lines = [who, f"{NOISE[recipe]} noise" if recipe in NOISE else "", panel.note]
+    return "\n".join([lines[0], ", ".join(filter(None, lines[1:]))])
+
+
+def _ends(points: DataFrame) -> list[End]:
+    """Labels of the curves in a panel, from the lowest."""
+    means = points.groupby("preset").value.mean().sort_values(kind="stable")
+    ends = []
+    for preset in means.index:
+        last, style = points[points.preset == preset].iloc[-1], style_of(str(preset))
+        ends.append(End(last.x, last.value, name_of(str(preset)), style.ink, style.marker, style.adaptive))
+    return ends
 
 
 def _panel(axes: Axes, points: DataFrame) -> None:
     true = points[["true_value", "true_se"]].dropna()
     if not true.empty:
         value, half = true.true_value.mean(), 2 * true.true_se.mean()
-        axes.axhspan(value - half, value + half, color="#dddddd", linewidth=0)
+        axes.axhspan(value - half, value + half, color=TRUTH, linewidth=0)
     for preset, line in points.groupby("preset", sort=True):
-        ink, marker = style_of(str(preset))
+        style = style_of(str(preset))
         half = [bar(*each) for each in zip(line.se, line.sd_seeds, line.seeds, strict=True)]
-        adaptive = (line.tokens_per_step == "").all()
-        face = "white" if adaptive else ink
         axes.errorbar(
             *(line.x, line.value, half),
-            fmt=marker if adaptive else f"{marker}-",
-            color=ink,
-            markerfacecolor=face,
-            markersize=4.5 if adaptive else 3.2,
-            elinewidth=0.8,
-            zorder=3 if adaptive else 2,
+            fmt=style.marker if style.adaptive else f"{style.marker}-",
+            color=style.ink,
+            markerfacecolor="white" if style.adaptive else style.ink,
+            markersize=4.5 if style.adaptive else 2.8,
+            markeredgewidth=0.8,
+            linewidth=0.9,
+            elinewidth=0.7,
+            zorder=3 if style.adaptive else 2,
         )
-    log2_axis(axes, [0.5, 1, 2, 4, 8, 16, 32])
-
-
-def _name_row(panels: Sequence[Axes], text: str) -> None:
-    first = next(axes for axes in panels if axes.get_visible())
-    first.tick_params(axis="y", labelleft=True)
-    if first is panels[0]:
-        first.set_ylabel(text)
-    else:  # the hidden panel beside it leaves room, so the layout need not move the columns apart
-        name = first.annotate(text, (0, 0.5), (-26, 0), xycoords="axes fraction", textcoords="offset points")
-        name.set(rotation=90, ha="right", va="center", multialignment="center", in_layout=False)
-        name.set(color=first.yaxis.label.get_color(), fontsize=first.yaxis.label.get_fontsize())
-
-
-def _name_column(panels: Sequence[Axes], column: str) -> None:
-    visible = [axes for axes in panels if axes.get_visible()]
-    visible[0].set_title(column, color=colour(column.removeprefix("oracle:")))
-    visible[-1].set_xlabel("tokens per step")
-    visible[-1].tick_params(axis="x", labelbottom=True)
-
-
-def _legend(named: DataFrame, dashes: Mapping[str, Dash]) -> list[Line2D]:
-    handles = []
-    for preset, line in named.groupby(named.preset.map(family_of), sort=True):
-        ink, marker = style_of(str(preset))
-        adaptive = (line.tokens_per_step == "").all()
-        handle = Line2D(
-            [], [], color=ink, marker=marker, label=f"{preset} (adaptive)" if adaptive else f"{preset}"
-        )
-        if adaptive:
-            handle.set(linestyle="none", markerfacecolor="white")
-        handles.append(handle)
-    for preset, dash in dashes.items():
-        handles.append(
-            Line2D([], [], color=COLOURS["ar"], linewidth=0.8, linestyle=dash, label=f"ar: {preset}")
-        )
-    if named.true_value.notna().any():
-        handles.append(Line2D([], [], color="#dddddd", linewidth=5, label="true samples"))
-    return handles
+    log2_axis(axes, [1, 4, 16])

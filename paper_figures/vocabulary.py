@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pandas import DataFrame
 
-from paper_figures import COLOURS, empty, label_ends
+from paper_figures import COLOURS, PAGE, End, empty, label_ends
 
 COLUMNS = ["step", "vocabulary", "quantity", "ours", "dense", "ratio"]
 STEPS = {"duo": ("Duo", COLOURS["duo"]), "masked": ("masked", COLOURS["llada"])}
@@ -30,18 +30,18 @@ def figure(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, DataFrame]:
     drawn = query(rows)
     if drawn.empty:
         return empty("no bench rows of vocabulary yet"), drawn
-    drawing = Figure(figsize=(6.6, 2.6))
+    drawing = Figure(figsize=(PAGE, 2.5))
     for axes, (quantity, name) in zip(drawing.subplots(1, 2), PANELS.items(), strict=True):
         ends = []
         for step, points in drawn[drawn.quantity == quantity].groupby("step"):
             title, ink = STEPS[str(step)]
             for side, dash in (("ours", "o-"), ("dense", "o--")):
                 axes.plot(points.vocabulary, points[side], dash, color=ink, markersize=3)
-                end = (float(points.vocabulary.iloc[-1]), float(points[side].iloc[-1]))
-                ends.append((*end, f"{title}, {side}", ink))
+                x, y = float(points.vocabulary.iloc[-1]), float(points[side].iloc[-1])
+                ends.append(End(x, y, f"{title}, {side}", ink))
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlim(0.8 * drawn.vocabulary.min(), 4 * drawn.vocabulary.max())
+        axes.set_xlim(0.8 * drawn.vocabulary.min(), 1.15 * drawn.vocabulary.max())
         axes.xaxis.set_major_locator(FixedLocator(sorted(drawn.vocabulary.unique())))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:.0f}k"))
         axes.xaxis.set_minor_locator(NullLocator())

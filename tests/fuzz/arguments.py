@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "repro.verify": ("raw",),
     "repro.results check": ("raw",),
     "repro.results explain": ("a", "b", "--raw", "raw"),
+    "repro.results export": ("--every-eval-ever", "--raw", "raw", "--out", "exported"),
     "repro.results flips": ("a.jsonl", "b.jsonl"),
     "repro.results publish": ("raw",),
     "repro.checkpoint show": ("run",),
@@ -56,7 +57,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 """Command -> arguments with which it succeeds soon, or fails because the file is not there."""
 WORLD = {
     **{"repro.report": "records", "repro.verify": "records", "repro.certify": "functions"},
-    **{f"repro.results {name}": "records" for name in ("check", "explain", "flips", "publish")},
+    **{f"repro.results {name}": "records" for name in ("check", "explain", "export", "flips", "publish")},
     **{f"repro.checkpoint {name}": "mdlm_run" for name in ("show", "diff", "export")},
     **{
         "repro.checkpoint inspect": "duo",

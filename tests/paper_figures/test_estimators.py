@@ -32,6 +32,6 @@ def test_seeds_are_averaged_and_two_references_are_an_error():
 
 def test_the_drawing_names_every_estimator_and_says_what_bars_are():
     files = draw("estimators", [draws("mdlm@nano", "levels"), draws("oracle:mdlm@nano", "elbo_t")])
-    for text in ("levels", "elbo_t", "sd of the error, nats", "95 % interval", "forwards an answer"):
+    for text in ("levels", "elbo_t", "of the error, nats", "95 % interval", "forward passes per answer"):
         assert text in files["estimators.svg"]
     assert "no records of task levels" in draw("estimators", [])["estimators.svg"]

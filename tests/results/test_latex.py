@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 
 import pytest
 from helpers.synthetic import law, paper, question, record
 
 from repro.results.methods import methods
-from repro.results.report import with_latex
+from repro.results.report import TABLES, with_latex
 from repro.results.tables import tasks
 from repro.results.tables.latex import escaped, latex_of_markdown, latex_table
 
+FAULT = re.compile("too large for page|Missing character")
 MARKDOWN = """# Law
 
 notes & 5 %
@@ -36,11 +39,11 @@ def test_special_characters_and_minus_signs():
 
 
 def test_sections_with_one_header_share_a_tabular():
-    text = latex_of_markdown(MARKDOWN)
+    (text,) = latex_of_markdown(MARKDOWN)
     assert text.count(r"\begin{tabular}{llr}") == 1 == text.count(r"\bottomrule")
     assert r"\multicolumn{3}{l}{\emph{nano.text}} \\" in text and "% notes & 5 %" in text
     assert r"a\_b & 1 & $-$0.5 $\pm$ 0.1 \\" in text
-    assert latex_of_markdown("# only text\n") == ""
+    assert latex_of_markdown("# only text\n") == []
     with pytest.raises(ValueError, match="a row has 1 cells and the header 2"):
         latex_table(["a", "b"], [("", [["x"]])])
 
@@ -48,6 +51,52 @@ def test_sections_with_one_header_share_a_tabular():
 def test_every_table_has_its_latex():
     files = with_latex({"law.md": MARKDOWN, "law.csv": "a,b\n", "empty.md": "# nothing\n"})
     assert sorted(files) == ["empty.md", "law.csv", "law.md", "law.tex"]
+    long = "\n".join(["| a | b | c |", "|---|---|---|", *(f"| **x_{i}** |  | {i} |" for i in range(130))])
+    files = with_latex({"long.md": f"## here\n\n{long}\n"})
+    assert sorted(files) == ["long-2.tex", "long-3.tex", "long.md", "long.tex"]
+    parts = [files[name] for name in ("long.tex", "long-2.tex", "long-3.tex")]
+    assert sum(part.count(r"x\_") for part in parts) == 130 and "**" not in "".join(parts)
+    assert all(r"\begin{tabular}{lr}" in part for part in parts), "the empty column is left out"
+    assert r"\emph{here}" in parts[0] and r"\emph{here, continued}" in parts[2]
+
+
+def test_wide_tables_break_long_names_and_headers():
+    header = ["checkpoint", "what differs between them", *("a long header" for _ in range(6))]
+    name = "low_confidence:temperature=1.0"
+    text = latex_table(header, [("", [[name, "a sentence of words " * 3, *["0.123 ± 0.001"] * 6]])], left=2)
+    assert r"low\_\allowbreak{}confidence:\allowbreak{}temperature" in text
+    assert r">{\raggedright\arraybackslash}p{" in text and r"\shortstack[r]{a long \\ header}" in text
+    widths = [float(found) for found in re.findall(r"p\{([\d.]+)em\}", text)]
+    assert sum(widths) <= 53 and min(widths) >= 4
+    narrow = latex_table(["a", "b"], [("", [[name, "1"]])])
+    assert r"\begin{tabular}{lr}" in narrow and "allowbreak" not in narrow
+
+
+DOCUMENT = r"""\documentclass[%s,10pt]{article}
+\usepackage[letterpaper,textwidth=%sin,textheight=9in]{geometry}
+\usepackage{array,booktabs}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize(("layout", "width"), [("twocolumn", 6.75), ("onecolumn", 6.5)])
+def test_tables_are_set_within_the_page(layout, width, tmp_path):
+    tables = sorted(TABLES.glob("*.tex"))
+    floats = [
+        f"\\begin{{table*}}[p]\\centering\n\\input{{{path}}}\n\\end{{table*}}\\clearpage" for path in tables
+    ]
+    (tmp_path / "all.tex").write_text(DOCUMENT % (layout, width, "\n".join(floats)))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    faults = [
+        line for line in done.stdout.splitlines() if line.startswith(("!", "Overfull")) or FAULT.search(line)
+    ]
+    assert done.returncode == 0 and not faults, faults[:5]
+    assert f"({len(tables)} page" in done.stdout
 
 
 def of_task(name, part, value, preset="low_confidence", **more):

@@ -2,14 +2,30 @@
 
 latex_table(["preset", "acc"], [("", [["random", "0.40 ± 0.11"]])])
 latex_of_markdown(text)                   the tables of a Markdown file of this suite, each section a group of rows
+
+Tables are set in \\footnotesize and fit a width of 6.4 inches and a page: long names and sentences are broken in
+columns of fixed width, headers at their spaces, and a table with too many rows is several. Widths are estimated from
+the number of characters (tests/results/test_latex.py has them set).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
 
-NEEDS = "% \\usepackage{booktabs}"
+NEEDS = "% \\usepackage{array,booktabs}"
+LETTER = 0.49
+"""Mean width of a letter or digit in em (of Computer Modern, a digit has 0.5)."""
+GAP = 0.7
+"""Width between two columns in em: twice \\tabcolsep, 2.8 pt, at 8 pt."""
+WIDTH, LINES = 53.0, 60
+"""Largest width of a table in em of \\footnotesize, and its largest number of lines."""
+BREAKS = "[_:@/,=]"
+"""After these a name is broken."""
+NARROW = 4.0
+"""Least width of a column whose cells are broken, in em."""
 SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
 SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 SYMBOLS = {
@@ -38,29 +54,135 @@ def escaped(text: str) -> str:
     return NUMBER.sub("$-$", found).replace("\n", " ")
 
 
+@dataclass
+class _Column:
+    """Layout of a column: `width` in em, that of its longest unbreakable piece (`least`), whether its cells are broken
+    into lines, and whether it is aligned to the right."""
+
+    width: float
+    least: float
+    right: bool
+    broken: bool = False
+
+    def spec(self) -> str:
+        """The column in the argument of `tabular`."""
+        side = "raggedleft" if self.right else "raggedright"
+        fixed = f">{{\\{side}\\arraybackslash}}p{{{self.width:.1f}em}}"
+        return fixed if self.broken else "r" if self.right else "l"
+
+    def cell(self, text: str) -> str:
+        """A cell, which in a broken column may end a line within a name."""
+        made = escaped(text)
+        return re.sub(rf"(\\_|{BREAKS})(?=\S)", r"\1\\allowbreak{}", made) if self.broken else made
+
+    def lines(self, text: str) -> int:
+        """Number of lines that a cell needs."""
+        pieces = re.sub(f"(?<={BREAKS})", " ", text)
+        return len(wrap(pieces, int(self.width / LETTER))) if self.broken and text else 1
+
+    def heading(self, text: str) -> str:
+        """The header, broken at its spaces where it is wider than the column."""
+        letters = max(_longest(text), int(self.width / LETTER))
+        parts = wrap(text, letters, break_long_words=False)
+        if len(parts) < 2:
+            return escaped(text)
+        lines = " \\\\ ".join(map(escaped, parts))
+        return f"\\shortstack[{'r' if self.right else 'l'}]{{{lines}}}"
+
+
+def _longest(heading: str) -> int:
+    """Letters of the longest part of a header that is not broken: at spaces and hyphens it is."""
+    return max(map(len, re.split(r"\s|(?<=-)", heading)), default=1)
+
+
+def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[_Column]:
+    """The layout of each column. Until the table fits, first headers are broken, then the cells of names, then those of
+    numbers."""
+    columns = []
+    for i, name in enumerate(header):
+        cells = [row[i] for row in rows]
+        pieces = [p for text in cells for p in re.split(rf"\s|(?<={BREAKS})", text)]
+        least = LETTER * max([_longest(name), *map(len, pieces)])
+        width = LETTER * max([_longest(name), *map(len, cells)])
+        numbers = all(re.match(r"[-+(\[<]?[\d.]|-?$", text) for text in cells)
+        columns.append(_Column(width, max(NARROW, least), right=i >= left and numbers))
+    whole = [max(c.width, LETTER * len(name)) for c, name in zip(columns, header, strict=True)]
+    if sum(width + GAP for width in whole) <= WIDTH:
+        for column, width in zip(columns, whole, strict=True):
+            column.width = width
+    for right in (False, True):
+        while sum(column.width + GAP for column in columns) > WIDTH:
+            able = [c for c in columns if c.right <= right and c.width - 0.5 >= c.least]
+            if not able:
+                break
+            widest = max(able, key=lambda column: column.width)
+            widest.width, widest.broken = widest.width - 0.5, True
+    return columns
+
+
 def latex_table(header: Sequence[str], groups: Iterable[Group], left: int = 1) -> str:
     """A `tabular` with booktabs' rules: `header`, then each group of rows below its heading. The first `left` columns
-    are aligned to the left, the others to the right. ValueError for a row of another length than the header."""
-    lines = [NEEDS, f"\\begin{{tabular}}{{{'l' * left}{'r' * (len(header) - left)}}}", r"\toprule"]
-    lines += [_row(header)]
-    for heading, rows in groups:
-        lines.append(r"\midrule")
-        if heading:
-            lines.append(f"\\multicolumn{{{len(header)}}}{{l}}{{\\emph{{{escaped(heading)}}}}} \\\\")
+    are aligned to the left, the others to the right if they hold numbers alone. ValueError for a row of another length
+    than the header."""
+    groups = list(groups)
+    for _, rows in groups:
         for row in rows:
             if len(row) != len(header):
                 raise ValueError(f"a row has {len(row)} cells and the header {len(header)}: {list(row)}")
-            lines.append(_row(row))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    return _tabular(header, groups, _columns(header, [row for _, rows in groups for row in rows], left))
 
 
-def _row(cells: Sequence[str]) -> str:
-    return " & ".join(map(escaped, cells)) + r" \\"
+def _tabular(header: Sequence[str], groups: Sequence[Group], columns: Sequence[_Column]) -> str:
+    spec = "".join(column.spec() for column in columns)
+    lines = [
+        NEEDS,
+        r"{\footnotesize\setlength{\tabcolsep}{2.8pt}%",
+        f"\\begin{{tabular}}{{{spec}}}",
+        r"\toprule",
+    ]
+    lines.append(_row(column.heading(name) for column, name in zip(columns, header, strict=True)))
+    total = sum(column.width + GAP for column in columns) - GAP
+    for heading, rows in groups:
+        lines.append(r"\midrule")
+        if heading:
+            kind = "l" if LETTER * len(heading) < total else f"p{{{total:.1f}em}}"
+            lines.append(f"\\multicolumn{{{len(header)}}}{{{kind}}}{{\\emph{{{escaped(heading)}}}}} \\\\")
+        lines += [_row(column.cell(cell) for column, cell in zip(columns, row, strict=True)) for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", ""])
 
 
-def latex_of_markdown(text: str) -> str:
-    """LaTeX of the tables in Markdown text; sections (`## NAME`) with one header share a `tabular`. The title and the
-    paragraphs before the first table become comments. "" for a text without a table."""
+def _row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _pages(header: Sequence[str], groups: Sequence[Group], left: int) -> list[str]:
+    """The `tabular`s of a table, each at most LINES lines long; groups go on in the next one."""
+    columns = _columns(header, [row for _, rows in groups for row in rows], left)
+    pages: list[list[Group]] = [[]]
+    room = LINES
+    for heading, rows in groups:
+        kept: list[Sequence[str]] = []
+        room -= 1
+        for row in rows:
+            need = max(column.lines(cell) for column, cell in zip(columns, row, strict=True))
+            if need > room and (kept or pages[-1]):
+                pages[-1] += [(heading, kept)] if kept else []
+                heading, kept, room = (
+                    f"{heading.removesuffix(', continued')}, continued".lstrip(", "),
+                    [],
+                    LINES,
+                )
+                pages.append([])
+            kept.append(row)
+            room -= need
+        pages[-1].append((heading, kept))
+    return [_tabular(header, page, columns) for page in pages]
+
+
+def latex_of_markdown(text: str) -> list[str]:
+    """LaTeX of the tables in Markdown text, one string a `tabular`; sections (`## NAME`) with one header share one, and
+    columns without any text are left out. The title and the paragraphs before the first table become comments of the
+    first string. Empty for a text without a table."""
     tables: list[tuple[list[str], list[Group]]] = []
     header: list[str] = []
     rows: list[list[str]] | None = None
@@ -83,13 +205,19 @@ def latex_of_markdown(text: str) -> str:
             heading = line.removeprefix("## ")
         elif line.strip() and not tables:
             notes.append(f"% {line.lstrip('# ')}")
-    made = [latex_table([_plain(h) for h in header], groups, _labels(groups)) for header, groups in tables]
-    return "\n".join([*notes, *made]) if made else ""
+    made = []
+    for header, groups in tables:
+        kept = [i for i in range(len(header)) if any(row[i] for _, rows in groups for row in rows)]
+        kept = kept or list(range(len(header)))
+        groups = [(name, [[row[i] for i in kept] for row in rows]) for name, rows in groups]
+        made += _pages([_plain(header[i]) for i in kept], groups, _labels(groups))
+    return ["\n".join([*notes, made[0]]), *made[1:]] if made else []
 
 
 def _plain(cell: str) -> str:
     """A cell of Markdown without its marks: escapes, code and links."""
     cell = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", cell)
+    cell = re.sub(r"(?<!\\)\*\*", "", cell)
     return re.sub(r"\\([|_*`])", r"\1", cell).replace("`", "")
 
 

@@ -120,12 +120,21 @@ def test_diff_names_what_differs(tmp_path, tokenizer, capsys):
     weights["model.transformer.ln_f.weight"][3] += 0.5
     save_file(weights, other / "model.safetensors")
     assert run("diff", one, other) == 1
-    line = capsys.readouterr().out.strip()
+    head, other_head, _, line = capsys.readouterr().out.splitlines()
+    assert (head, other_head) == (f"A  {one}", f"B  {other}")
     assert line.startswith("network.model.norm.weight  1 of 32 differ, by 0.5 at most")
     config = json.loads((other / "config.json").read_text("utf-8"))
     (other / "config.json").write_text(json.dumps({**config, "rope_theta": 10_000.0}), "utf-8")
     assert run("diff", one, other) == 1
-    assert capsys.readouterr().out.startswith("backbone: ")
+    said = capsys.readouterr().out
+    head, rule, row = said.splitlines()[3:6]
+    assert head.split()[0] == "setting" and set(rule) == {"-", " "} and row.split()[0] == "backbone.rope_base"
+    assert row.split()[1:] == ["500000.0", "10000.0"] and max(map(len, said.splitlines()[2:])) <= 120
+    assert run("diff", one, other, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["settings"][0] == {"setting": "backbone.rope_base", "a": 500_000.0, "b": 10_000.0}
+    (tensor,) = found["tensors"]
+    assert (tensor["differing"], tensor["of"], tensor["largest"]) == (1, 32, 0.5)
     another, _ = mdlm(tmp_path / "mdlm", tokenizer)
     assert run("diff", one, another) == 1
     assert f"only in {another}" in capsys.readouterr().out

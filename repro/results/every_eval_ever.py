@@ -1,0 +1,306 @@
+"""Records as files of Every Eval Ever, a shared format of evaluation results (arXiv:2606.14516; schema 0.3.0,
+evaleval/every_eval_ever: `every_eval_ever/schemas/eval.schema.json`).
+
+    files = export(latest(collect(RAW)))      # path below the output folder -> JSON text
+
+One file holds the results of one checkpoint (with its train seed) in one suite and numerics class. The format has no
+fields for what decides a diffusion language model's result: sampler, forward passes, tokens per step, precision and
+seeds stand in its `additional_details`, whose values are strings. The package `every-eval-ever` is not imported: its
+pins of huggingface_hub and rich exclude ours, so `make test-exports` runs its validator in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from repro.core.parts import sha256
+from repro.core.stats import NORMAL, wilson
+from repro.results.record import Json, Metric, Record, text
+
+SCHEMA = "0.3.0"
+LIBRARY = "dlm-repro"
+UNBOUNDED = ("-Infinity", "Infinity")
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a metric is: its family (`kind`), unit, range and direction. `target`: the best value of a metric that is
+    neither better when lower nor when higher; `lower` is then only what the format asks for."""
+
+    kind: str
+    unit: str
+    lower: bool
+    least: float | str = 0
+    most: float | str = "Infinity"
+    target: str = ""
+
+
+SHARE = Meaning("accuracy", "proportion", False, 0, 1)
+EQUAL = Meaning("equal_texts", "proportion", False, 0, 1)
+NATS = Meaning("negative_log_likelihood", "nats per token", True)
+MEANINGS: dict[str, Meaning] = {
+    r"accuracy|acc|acc_norm|exact_match|pass_at_1|pass@1": SHARE,
+    r"accuracy_(?P<draws>\d+|exact)": Meaning("accuracy_over_draws", "proportion", False, 0, 1),
+    r"nll|nll_bound|nll_exact": NATS,
+    r"ppl|ppl_bound|word_perplexity|byte_perplexity": Meaning("perplexity", "perplexity", True, 1),
+    r"bits_per_byte": Meaning("bits_per_byte", "bits per byte", True),
+    r"gap": Meaning("bound_gap", "nats per token", True, *UNBOUNDED),
+    r"excess": Meaning("excess_cross_entropy", "nats per token", True, *UNBOUNDED, target="0"),
+    r"bigram": Meaning("bigram_distance_squared", "squared distance", True, *UNBOUNDED, target="0"),
+    r"gen_ppl": Meaning("generative_perplexity", "perplexity", True, 1, target="that of real text"),
+    r"entropy": Meaning("unigram_entropy", "nats per token", False, target="that of real text"),
+    r"distinct_(?P<n>\d)": Meaning("distinct_ngrams", "proportion", False, 0, 1, "that of real text"),
+    r"mauve|mauve_mean": Meaning("mauve", "score", False, 0, 1),
+    r"(?P<cache>prefix|dual)_(?P<refresh>\w+)_kl": Meaning("cache_kl", "nats per token", True),
+    r"(?P<cache>prefix|dual)_(?P<refresh>\w+)_changed": Meaning("cache_changed", "proportion", True, 0, 1),
+    r"bias_(?P<draws>\d+)": Meaning("estimator_bias", "nats", True, *UNBOUNDED, target="0"),
+    r"variance_(?P<draws>\d+)": Meaning("estimator_variance", "nats squared", True),
+    r"flips_(?P<draws>\d+)": Meaning("flipped_answers", "proportion", True, 0, 1),
+    r"choice_draws:forwards_(?P<draws>\d+)": Meaning("forwards", "forward passes per answer", True),
+    r"rounds_(?P<states>\d+)": Meaning("sequential_forwards", "forward passes per token", True),
+    r"lookahead_cost:forwards_(?P<states>\d+)": Meaning("states_forwarded", "states per token", True),
+    r"tokens_(?P<states>\d+)": Meaning("tokens_forwarded", "ratio to one token per step", True),
+    r"equal_(?P<states>\d+)": EQUAL,
+}
+"""Pattern of a metric's name (of `TASK'S PART:NAME` where tasks differ) -> its meaning; named groups are its
+parameters. docs/results.md and the tasks' docstrings say more."""
+REFERENCE = "true_"
+"""Prefix of the same metric of as many texts of the true law: a detail of the metric, no result of the model."""
+NO_MODEL = frozenset({"training_curve", "naive_mauve"})
+"""Tasks whose metrics are no results of a model: training losses differ between objectives, naive texts are no
+samples."""
+
+
+@dataclass
+class Export:
+    """Files to write, and what was left out: `unknown` metrics by task."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    results: int = 0
+    unknown: dict[str, str] = field(default_factory=dict)
+
+
+def meaning(metric: str, part: str | None = None) -> tuple[Meaning, dict[str, str]] | None:
+    """The meaning of a metric and its parameters, by its name (lm-eval's filter after a comma apart) and the `part` of
+    its task; None if MEANINGS has none."""
+    name = metric.partition(",")[0]
+    for pattern, found in MEANINGS.items():
+        match = re.fullmatch(pattern, name) or re.fullmatch(pattern, f"{part}:{name}")
+        if match:
+            return found, {name: value for name, value in match.groupdict().items() if value is not None}
+    return None
+
+
+def export(records: Sequence[Record], organisation: str = LIBRARY) -> Export:
+    """The records as files `data/SUITE/DEVELOPER/MODEL/UUID.json`, the layout that the format's datastore has.
+
+    Pure function of the records: the UUID is made of the hashes of a file's records. `organisation`: who ran the
+    evaluations, and the developer of models whose name has none. A metric without a line in MEANINGS is left out and
+    listed, because the format wants to know whether lower is better. ValueError if there is nothing to export, or for
+    an organisation that cannot be the name of a folder everywhere.
+    """
+    if not re.fullmatch(r"\w[\w+-]{0,80}", organisation, re.ASCII) or organisation == "data":
+        raise ValueError(
+            f"organisation {organisation[:80]!r} is no name of a folder; give letters, digits, _, + and -"
+        )
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in sorted(records, key=lambda record: (record.id, record.sha256)):
+        if record.question.task.get("part") not in NO_MODEL:
+            network = text(record.question.checkpoint)
+            place = (record.labels.checkpoint, record.labels.suite, network)
+            groups.setdefault((*place, text(record.measurements.numerics)), []).append(record)
+    made = Export()
+    for group in groups.values():
+        results = [result for record in group for result in _results(record, made.unknown)]
+        if results:
+            path, data = _log(group, results, organisation)
+            made.files[path] = json.dumps(data, indent=1, allow_nan=False) + "\n"
+            made.results += len(results)
+    if not made.files:
+        raise ValueError("no records with results of a model; give --raw a folder that holds some")
+    return made
+
+
+def _log(group: Sequence[Record], results: Sequence[Json], organisation: str) -> tuple[str, Json]:
+    """Path and content of the file of records of one checkpoint, suite and numerics class."""
+    first = group[0]
+    model = _model_id(first.labels.checkpoint, organisation)
+    own = "/" not in first.labels.checkpoint
+    last = max(datetime.fromisoformat(record.measurements.created) for record in group)
+    stamp = str(int(last.timestamp()))
+    name = uuid.UUID(bytes=bytes.fromhex(sha256(" ".join(record.sha256 for record in group)))[:16], version=4)
+    developer, _, short = model.partition("/")
+    suite = _portable(first.labels.suite)
+    versions = dict(first.measurements.versions)
+    data = {
+        "schema_version": SCHEMA,
+        "evaluation_id": f"{suite}/{model}/{stamp}/{name}",
+        "retrieved_timestamp": stamp,
+        "evaluation_timestamp": stamp,
+        "source_metadata": {
+            "source_name": LIBRARY,
+            "source_type": "evaluation_run",
+            "source_organization_name": organisation,
+            "evaluator_relationship": "first_party" if own else "third_party",
+        },
+        "eval_library": {
+            "name": LIBRARY,
+            "version": versions.pop(LIBRARY, "unknown"),
+            "additional_details": {**versions, "commit": first.measurements.commit or "unknown"},
+        },
+        "model_info": _model(first, model, own),
+        "evaluation_results": list(results),
+    }
+    return f"data/{suite}/{developer}/{short.replace('/', '_')}/{name}.json", data
+
+
+def _portable(name: str) -> str:
+    """`name` with the characters replaced that the format's datastore does not allow in a path."""
+    return re.sub(r'[<>:"\\|?*\x00-\x1f]', "_", name).strip(" .") or "_"
+
+
+def _model_id(checkpoint: str, organisation: str) -> str:
+    """DEVELOPER/MODEL of a checkpoint; names without a developer belong to the organisation."""
+    name = _portable(checkpoint)
+    return name if "/" in name else f"{organisation}/{name}"
+
+
+def _model(record: Record, model: str, own: bool) -> Json:
+    """`model_info`: which weights, and the numerics class in which they were run."""
+    checkpoint, numerics = record.question.checkpoint, record.measurements.numerics
+    return {
+        "name": record.labels.checkpoint,
+        "id": model,
+        "developer": model.partition("/")[0],
+        "additional_details": {
+            "deployment_type": "self_deployed",
+            "model_availability": "unknown" if own else "open_weights",
+            "recipe": record.labels.recipe,
+            "recipe_sha256": checkpoint.recipe,
+            "checkpoint_sha256": checkpoint.digest,
+            "train_seed": str(checkpoint.seed),
+            "training_step": str(checkpoint.step),
+            "weights": checkpoint.weights,
+            "precision": numerics.dtype,
+            "device": numerics.device,
+            "attention": numerics.attention,
+            "threads": str(numerics.threads),
+            "torch": numerics.torch,
+        },
+    }
+
+
+def _results(record: Record, unknown: dict[str, str]) -> list[Json]:
+    """The results of a record, one per metric of known meaning; the other metrics' names are added to `unknown`."""
+    metrics = record.answer.metrics
+    results = []
+    for name, metric in metrics.items():
+        found = meaning(name, record.question.task.get("part"))
+        if found is not None:
+            results.append(_result(record, name, metric, *found))
+        elif not name.startswith(REFERENCE) and not name.endswith(("_clusterings", "_tokens")):
+            unknown[name] = record.labels.task
+    return results
+
+
+def _result(record: Record, name: str, metric: Metric, known: Meaning, parameters: Json) -> Json:
+    labels, question = record.labels, record.question
+    details = {"n": str(metric.n)}
+    reference = record.answer.metrics.get(REFERENCE + name)
+    if reference is not None:
+        details |= {"true_samples": repr(reference.value), "true_samples_se": repr(reference.se)}
+    if labels.note:
+        details["note"] = labels.note
+    config: Json = {
+        "metric_id": f"{LIBRARY}.{known.kind}",
+        "metric_name": name,
+        "metric_kind": known.kind,
+        "metric_unit": known.unit,
+        "lower_is_better": known.lower,
+        "score_type": "continuous",
+        "min_score": known.least,
+        "max_score": known.most,
+        "additional_details": {"protocol": text(question.protocol)},
+    }
+    if parameters:
+        config["metric_parameters"] = parameters
+    if known.target:
+        config["additional_details"]["best_value"] = known.target
+    return {
+        "evaluation_result_id": f"{record.sha256[:16]}/{name}",
+        "evaluation_name": labels.task,
+        "source_data": {
+            "dataset_name": labels.task,
+            "source_type": "other",
+            "additional_details": {"task": text(question.task), "limit": str(question.limit or "whole task")},
+        },
+        "evaluation_timestamp": record.measurements.created,
+        "metric_config": config,
+        "score_details": {
+            "score": metric.value,
+            "details": details,
+            "uncertainty": _uncertainty(metric, known),
+        },
+        "generation_config": _generation(record),
+    }
+
+
+def _uncertainty(metric: Metric, known: Meaning) -> Json:
+    """Standard error and 95 % interval: Wilson's for a share of independent texts, else 1.96 standard errors; without a
+    standard error the number of rows alone."""
+    found: Json = {"num_samples": metric.n}
+    if metric.se is None:
+        return found
+    found["standard_error"] = {"value": metric.se}
+    if known in (SHARE, EQUAL) and 0 <= metric.value <= 1:
+        low, high = wilson(metric.value, metric.n, LEVEL)
+        method = "Wilson"
+    else:
+        low, high = metric.value - NORMAL * metric.se, metric.value + NORMAL * metric.se
+        method = "normal approximation"
+    found["confidence_interval"] = {"lower": low, "upper": high, "confidence_level": LEVEL, "method": method}
+    return found
+
+
+def _generation(record: Record) -> Json:
+    """`generation_config`: the sampler, what it cost and its seed; empty arguments where nothing is decoded."""
+    question, answer, labels = record.question, record.answer, record.labels
+    details = {"sampling_seed": str(question.seed), "evaluation_sha256": record.id}
+    arguments: Json = {}
+    if question.sampler is not None:
+        temperature = _temperature(question.sampler)
+        if temperature is not None:
+            arguments["temperature"] = temperature
+        length = (question.plan or {}).get("gen_length")
+        if isinstance(length, int) and length > 0:
+            arguments["max_tokens"] = length
+        details |= {"sampler": labels.preset or "", "sampler_settings": text(question.sampler)}
+        details |= {
+            "decoding_plan": text(question.plan),
+            "tokens_per_step": labels.tokens_per_step or "adaptive",
+        }
+    details |= _numbers({"nfe": answer.nfe, "tokens_per_nfe": answer.tokens_per_nfe})
+    if record.measurements.speed:
+        speed = record.measurements.speed
+        details |= {"engine": speed.engine, "timed_on": speed.device, "speed": text(speed)}
+    return {"generation_args": arguments, "additional_details": details}
+
+
+def _temperature(sampler: Json) -> float | None:
+    """Temperature of the softmax from which a sampler draws tokens; None where no setting says it. That of a corrector
+    draws positions."""
+    if sampler.get("part") == "shaped":
+        return _temperature(sampler["shape"]) or _temperature(sampler["rule"])
+    found = None if str(sampler.get("part")).startswith("corrector") else sampler.get("temperature")
+    return found if isinstance(found, int | float) else None
+
+
+def _numbers(given: Mapping[str, float | None]) -> dict[str, str]:
+    """The numbers that are known, as strings."""
+    return {name: repr(value) for name, value in given.items() if value is not None}
