@@ -95,8 +95,11 @@ class Copies(Mask):
 
 @dataclass(frozen=True)
 class CausalPrefix(Mask):
-    """Attention mask of a row that is read causally before column `first`, and in blocks of `block` columns from there
-    on, each of which sees itself and all columns before it (docs/method.md#ar-to-block-diffusion)."""
+    """Attention mask of rows that are read causally before a column, each row's own in `starts` [B], and in blocks of
+    `block` columns from there on, each of which sees itself and all columns before it
+    (docs/method.md#ar-to-block-diffusion)."""
+
+    starts: Tensor = field(kw_only=True)
 
     def of_network(self, block: int | None) -> Mask:
         return self
@@ -104,10 +107,8 @@ class CausalPrefix(Mask):
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
         assert self.block is not None and window is None
         key = torch.arange(keys, device=columns.device)
-        query = columns[:, :, None]
-        last = torch.where(
-            query < self.first, query, query - (query - self.first) % self.block + self.block - 1
-        )
+        query, first = columns[:, :, None], self.starts[:, None, None]
+        last = torch.where(query < first, query, query - (query - first) % self.block + self.block - 1)
         allowed = key <= last
         if self.valid is not None:
             allowed = (allowed & self.valid[:, None, :keys]) | (key == query)

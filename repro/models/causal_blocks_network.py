@@ -14,8 +14,8 @@ from repro.models.denoiser import Denoiser, Head, Soft
 
 
 class CausalBlocksDenoiser(Denoiser):
-    """A causal denoiser `network` as one that reads blocks of W = `block` tokens; the block being decoded starts at the
-    first column whose time is above 0.
+    """A causal denoiser `network` as one that reads blocks of W = `block` tokens; the block that a row decodes starts at
+    its first column whose time is above 0, and a row without one is clean throughout.
 
     The features of a position are those of the position before it: within a block of its noisy copy, at the first
     position of a block of the clean one. The first position of a row, which has none before it, keeps its own.
@@ -47,11 +47,11 @@ class CausalBlocksDenoiser(Denoiser):
                 "causal_blocks reads a noisy block after clean ones, not a row that is noisy throughout; give t [B, L]"
             )
         begin = 0 if kv_cache is None else kv_cache.span.start
-        first = begin + int((t[0] > 0).long().argmax())
+        starts = begin + ((t > 0).cumsum(1) == 0).sum(1)
         features = self.network.encode(
             tokens,
             t=None,
-            attention=CausalPrefix(attention.valid, self.required_block_size, first),
+            attention=CausalPrefix(attention.valid, self.required_block_size, starts=starts.to(self.device)),
             positions=positions,
             kv_cache=kv_cache,
         )
