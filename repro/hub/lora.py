@@ -6,10 +6,11 @@ Lora(backbone=PretrainedBackbone(...), rank=32, alpha=64.0, dropout=0.05, target
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from repro.core.errors import nearest
 from repro.core.parts import part
+from repro.core.registry import resolve
 from repro.data.corpus import Data
 from repro.hub.pretrained import PretrainedBackbone
 from repro.models.backbone import Backbone, Role, Size, Wrapper
@@ -35,6 +36,8 @@ class Lora(Wrapper):
     released weights; `module` also if peft is not installed, and for a mask embedding without a mask id.
     """
 
+    network: ClassVar[str] = "repro.hub.lora_network:AdaptedDenoiser"
+
     backbone: Backbone
     rank: int
     alpha: float
@@ -44,14 +47,18 @@ class Lora(Wrapper):
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0:
-            raise ValueError(f"rank={self.rank}, alpha={self.alpha}: give a rank of 1 or more and an alpha above 0")
+            raise ValueError(
+                f"rank={self.rank}, alpha={self.alpha}: give a rank of 1 or more and an alpha above 0"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} drops everything or nothing; give a rate in [0, 1)")
         unknown = [name for name in self.targets if name not in LINEAR]
         if unknown:
             raise ValueError(f"no matrix {unknown[0]!r} in a layer; {nearest(unknown[0], LINEAR)}")
         if not self.targets or len(set(self.targets)) < len(self.targets):
-            raise ValueError(f"targets={self.targets} is empty or names a matrix twice; name each of some matrices once")
+            raise ValueError(
+                f"targets={self.targets} is empty or names a matrix twice; name each of some matrices once"
+            )
         if not isinstance(self._released().backbone, Llama | Qwen2):
             raise ValueError("lora adapts the layers of a Llama or Qwen2; give a backbone of that family")
 
@@ -67,10 +74,8 @@ class Lora(Wrapper):
         return inner
 
     def module(self, role: Role, seed: int) -> Denoiser:
-        from repro.hub.lora_network import AdaptedDenoiser
-
-        digest = self._released().weights_digest()
-        return AdaptedDenoiser(self.backbone.module(role, seed), role, self, seed, digest)
+        made = self.backbone.module(role, seed)
+        return resolve(self.network)(made, role, self, seed, self._released().weights_digest())
 
     def blank(self) -> Backbone:
         return self.backbone.blank()
@@ -80,7 +85,10 @@ class Lora(Wrapper):
 
     def trained_parameters(self, data: Data) -> int:
         size = self.size(data)
-        return size.layers * sum(self.rank * (i + o) for i, o in self._matrices(size)) + size.width * self.mask_embedding
+        return (
+            size.layers * sum(self.rank * (i + o) for i, o in self._matrices(size))
+            + size.width * self.mask_embedding
+        )
 
     def _matrices(self, size: Size) -> list[tuple[int, int]]:
         """(Inputs, outputs) of each target matrix of a layer."""

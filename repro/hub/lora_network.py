@@ -5,6 +5,8 @@ Shapes: B rows, L tokens, D features.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -57,9 +59,10 @@ class AdaptedDenoiser(Denoiser):
             from peft.tuners.lora import LoraModel
         except ModuleNotFoundError:
             raise ValueError("LoRA needs the package peft; pip install 'dlm-repro[lora]'") from None
+        alpha: Any = pins.alpha  # peft divides it by the rank, whatever its type hint says
         config = LoraConfig(
             r=pins.rank,
-            lora_alpha=pins.alpha,  # ty: ignore[invalid-argument-type]  # peft divides it by the rank
+            lora_alpha=alpha,
             target_modules=list(pins.targets),
             bias="none",
             trainable_token_indices={EMBEDDING: [mask_id(role.vocabulary)]} if pins.mask_embedding else None,
@@ -70,11 +73,11 @@ class AdaptedDenoiser(Denoiser):
         self.adapted = LoraModel(network, config, ADAPTER)
         self._dropouts: list[KeyedDropout] = []
         with torch.no_grad():
-            for name, module in self.named_modules():
+            for name, module in list(self.named_modules()):
                 if hasattr(module, "lora_A"):
                     self._start(module, f"{name}.lora_A", pins.dropout, seed)
 
-    def _start(self, layer: nn.Module, name: str, rate: float, seed: int) -> None:
+    def _start(self, layer: Any, name: str, rate: float, seed: int) -> None:
         """Draw the matrix A of an adapter from its key, uniformly as peft does, and replace peft's dropout."""
         a = layer.lora_A[ADAPTER].weight
         a.copy_((2 * rng.uniform(parameter_key(seed, name), *a.shape) - 1) / a.shape[1] ** 0.5)

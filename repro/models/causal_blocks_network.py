@@ -14,8 +14,8 @@ from repro.models.denoiser import Denoiser, Head, Soft
 
 
 class CausalBlocksDenoiser(Denoiser):
-    """A causal denoiser `network` as one that reads blocks of W = `block` tokens; the block that a row decodes starts at
-    its first column whose time is above 0, and a row without one is clean throughout.
+    """A causal denoiser `network` as one that reads blocks of W = `block` tokens. The block that a row decodes starts
+    at its first column whose time is above 0; a row without one is clean throughout.
 
     The features of a position are those of the position before it: within a block of its noisy copy, at the first
     position of a block of the clean one. The first position of a row, which has none before it, keeps its own.

@@ -83,7 +83,9 @@ class Denoiser(nn.Module, ABC):
         False  # whether no block depends on later columns, so that keys and values can be kept
     )
     has_dropout: bool = False  # whether a training forward needs `set_dropout_keys`
-    base_digest: str | None = None  # SHA-256 of frozen weights that checkpoints leave out; None: there are none
+    base_digest: str | None = (
+        None  # SHA-256 of frozen weights that checkpoints leave out; None: there are none
+    )
 
     def __init__(self, role: Role) -> None:
         super().__init__()

@@ -1,10 +1,11 @@
-"""The loss of block diffusion from autoregressive weights: every token of a row is a target once, under a mask and under
-its complement (Fast-dLLM v2, wangziyannb/Fast-dLLM@fd27cb3 v2/modeling_ori.py:594-654; docs/method.md#ar-to-block-diffusion).
+"""The loss of block diffusion from autoregressive weights: every token of a row is a target once, under a mask or under
+its complement (Fast-dLLM v2, wangziyannb/Fast-dLLM@fd27cb3 v2/modeling_ori.py:594-654;
+docs/method.md#ar-to-block-diffusion).
 
-    loss = mean over tokens i of -log p(x_i | the tokens of its block that are not masked with it, clean blocks before it)
+    loss = mean over tokens i of -log p(x_i | tokens of its block that are not masked with it, clean blocks before it)
 
-A block's mask has a rate uniform on [low, high]; its complement hides the other tokens. No weight depends on the rate, so
-the value is no bound.
+A block's mask has a rate uniform on [low, high]; its complement hides the other tokens. No weight depends on the rate,
+so the value is no bound.
 
 Shapes: R rows of an optimizer step, B of them in a batch, L positions, C blocks of a row.
 """
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 @part
 class ComplementaryCE(Objective):
     """Unweighted cross-entropy of all tokens, each at the mask rate of the view that hides it: the rate of its block,
-    uniform on `rate` and stratified over all blocks of a step, or one minus that. ValueError for a range outside (0, 1].
+    uniform on `rate` and stratified over all blocks of a step, or one minus that.
+
+    ValueError for a range outside (0, 1].
     """
 
     rate: Window

@@ -2,13 +2,12 @@
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.llada_sft_lora
 Toy      python -m repro.recipes.llada_sft_lora --scale nano    one core, no download; all weights, no adapters
-Cost     by --plan 1.1 GPU hours on H100s (not measured; all rows counted as 1,024 tokens); `llada_sft` trains all weights
+Cost     1.1 GPU hours on H100s by --plan (not measured; all rows counted as 1,024 tokens)
 Expect   no number is published for this setting; the script is an example
 Source   ZHZisZZ/dllm@ca17675 examples/llada/sft.py with --lora True; docs/method.md#lora
-Departs  the frozen weights are kept in bfloat16 (its README's command: in 4 bits); rows are drawn from all, not grouped
-         by length; a pair that does not fit is dropped (the original cuts it), and the pair of a dialogue is one of its
-         answers, drawn once (the original: the last one); the times of a batch are the same law, drawn per row; the 1,000
-         held-out rows are others; needs the extra `lora`
+Departs  the frozen weights are kept in bfloat16 (its README's command: in 4 bits); rows are not grouped by length; a
+         pair that does not fit is dropped (the original cuts it); the pair of a dialogue is one of its answers, drawn
+         once (the original: the last one); the 1,000 held-out rows are others. It needs the extra `lora`
 """
 
 from repro.core.schedules import Cosine

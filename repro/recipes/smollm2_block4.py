@@ -5,9 +5,9 @@ Toy      python -m repro.recipes.smollm2_block4 --scale nano    one core, no dow
 Cost     at most 4 hours of one core with AMX (estimated from a short run); killed runs go on with --resume
 Expect   no number is published; docs/method.md#measured-7 has a pilot with all weights and blocks of 8
 Source   docs/method.md#ar-to-block-diffusion: Fast-dLLM v2, SDAR and dllm side by side
-Departs  the clean copy is read causally, and a block's first token is predicted from it (docs/method.md there says why);
-         adapters of all matrices and the mask's embedding are trained, the three train all weights; needs the extras
-         `lora` and `gguf`
+Departs  the clean copy is read causally, and a block's first token is predicted from it (docs/method.md says why);
+         adapters and the mask's embedding are trained, the three train all weights. It needs the extras `lora`
+         and `gguf`
 """
 
 from repro.core.schedules import ConstantWithWarmup

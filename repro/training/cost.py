@@ -111,7 +111,10 @@ def plan(
     tokens = recipe.batch * recipe.data.row_length()
     # dense soft tokens are embedded by a matrix product as large as the head's
     heads = 2 if "dense_tokens" in pins.values() else 1
-    copies, trained = _copies_of_rows(recipe) * _forwards(recipe), recipe.backbone.trained_parameters(recipe.data)
+    copies, trained = (
+        _copies_of_rows(recipe) * _forwards(recipe),
+        recipe.backbone.trained_parameters(recipe.data),
+    )
     body = copies * (size.body_flops + recipe.backbone.attention_flops(recipe.data))
     # forward, backward to the inputs and, unless the weights are frozen, backward to the weights
     passes = 3 if trained == size.parameters else 2

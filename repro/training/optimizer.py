@@ -76,8 +76,8 @@ def _local(tensor: Tensor) -> Tensor:
 class MasterWeights:
     """The `weights` that the optimizer updates, and their moving `average` (empty without `ema`), by parameter name.
 
-    Frozen parameters of the network have neither. Under precision `bf16_master` they are float32 copies of the network's bfloat16 weights; otherwise they are the
-    network's own weights.
+    Frozen parameters of the network have neither. Under precision `bf16_master` the weights are float32 copies of the
+    network's bfloat16 ones; otherwise they are the network's own.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, ema: Ema | None) -> None:

@@ -22,6 +22,7 @@ from repro.models.llama import Llama
 from repro.models.prediction import Prediction
 from repro.processes.blocks import BlockAbsorbing
 from repro.samplers.decode import decode
+from repro.samplers.law import law
 from repro.samplers.plan import DualCache, Plan, ServedPlan
 from repro.samplers.presets import preset
 
@@ -111,6 +112,62 @@ def test_one_copy_block_by_block_is_two_copies_at_once():
             denoiser, row[:, kv_cache.span], Mask(), at(first)[:, kv_cache.span], kv_cache=kv_cache
         )
         assert (cached[:, -W:] - whole).abs().max() < 1e-9
+
+
+def test_rows_may_decode_different_blocks():
+    """Each row of a batch, one of them clean throughout, as alone: the block is that of the row's own times."""
+    denoiser, ids = network(W), torch.cat([NOISY, CLEAN])
+    t = torch.stack([at(0)[0], at(4)[0], at(8)[0], at(L)[0]])
+    together = logits(denoiser, ids, Mask(), t)
+    for row in range(4):
+        one = slice(row, row + 1)
+        assert (logits(denoiser, ids[one], Mask(), t[one]) - together[one]).abs().max() < 1e-9
+    features = denoiser.network.encode(ids[3:], t=None, attention=Mask())
+    assert (denoiser.head().logits(features)[0, :-1] - together[3, 1:]).abs().max() < 1e-9
+
+
+def test_the_law_of_sampling_is_that_of_blocks_after_a_causal_prefix():
+    """Two blocks of 2, all 81 sentences: random order within a block, each conditional from the causal network under an
+    explicit mask."""
+    words = Words(size=3, length=4)
+    role = Role(words, (3, 4), "leave_one_out")
+    denoiser = CausalBlocks(backbone=LLAMA, block=2).module(role, 0).eval().double()
+    initialise(denoiser, 3, 0.4)
+    theirs, mask = denoiser.network.network, 3
+    theirs.config._attn_implementation = "sdpa"
+
+    def conditional(ids, first, place):
+        """p of the token at `place` of a row whose block begins at column `first`."""
+        n = first + 2
+        seen = torch.ones(n, n, dtype=torch.bool).tril()
+        seen[first:, first:] = True
+        bias = torch.zeros(n, n, dtype=torch.float64).masked_fill(~seen, -torch.inf)
+        with torch.no_grad():
+            found = theirs(torch.tensor([ids[:n]]), attention_mask=bias[None, None]).logits[
+                0, max(0, place - 1), :3
+            ]
+        return found.softmax(-1)
+
+    by_hand = {}
+    for x in itertools.product(range(3), repeat=4):
+        p = 1.0
+        for first in (0, 2):
+            a, b, clean = first, first + 1, list(x[:first])
+            orders = []
+            for one, other in ((a, b), (b, a)):
+                hidden = [*clean, mask, mask]
+                half = [*clean, mask, mask]
+                half[one] = x[one]
+                orders.append(
+                    conditional(hidden, first, one)[x[one]] * conditional(half, first, other)[x[other]]
+                )
+            p *= float(sum(orders)) / 2
+        by_hand[x] = p
+    theirs.config._attn_implementation = "repro"
+    plan = Plan(gen_length=4, block_length=2, steps=4)
+    listed = law(denoiser, BlockAbsorbing(block=2), preset("random:temperature=1.0"), plan)
+    assert abs(sum(by_hand.values()) - 1) < 1e-9
+    assert max(abs(listed[x] - p) for x, p in by_hand.items()) < 1e-9 and max(by_hand.values()) > 0.03
 
 
 @pytest.mark.parametrize("name", ["low_confidence", "ancestral"])
