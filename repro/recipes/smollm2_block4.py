@@ -102,7 +102,7 @@ RECIPE = Recipe(
         clip=1.0,  # ours: as the other recipes
     ),
     learning_rate=ConstantWithWarmup(
-        warmup=50,  # docs/method.md#ar-to-block-diffusion: constant after a short warm-up
+        warmup=20,  # docs/method.md#ar-to-block-diffusion: constant after a short warm-up
     ),
     ema=None,  # ours: a short run
     precision="bf16_autocast",  # ours: fast on processors with AMX
