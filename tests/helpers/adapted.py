@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,9 @@ from repro.hub.lora import Lora
 from repro.hub.pretrained import PretrainedBackbone
 from repro.models.causal_blocks import CausalBlocks
 from repro.models.llama import Llama
+from repro.training.engines.options import Options
+from repro.training.loop import train
+from repro.training.optimizer import Ema
 from repro.training.recipe import Recipe
 
 SIZES = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn": 48}
@@ -65,3 +69,9 @@ def whole_recipe(folder: Path, *more: str, **changed) -> Recipe:
     if not folder.exists():
         base(folder, plain.data.vocabulary().total)
     return parts.derive(plain, {"backbone": lora(started(folder, "bidirectional"), **changed)})
+
+
+def adapted(folder: str, out: str, stop: int, resume: bool, options: Options) -> None:
+    """One process of a toy run of block diffusion with adapters, dropout and an average, in microbatches of 2."""
+    recipe = replace(block_recipe(Path(folder), "micro_batch=2", dropout=0.1), ema=Ema(decay=0.9))
+    train(recipe, seed=3, out=Path(out), stop=stop, resume=resume, options=options)

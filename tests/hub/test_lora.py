@@ -303,7 +303,7 @@ def test_what_does_not_fit_is_a_one_line_error(folder, monkeypatch):
 
 def test_a_recipes_name_is_its_own_run_or_its_released_adapters(run, tmp_path, monkeypatch):
     """`--ckpt NAME`: the run folder first; a released folder holds state and adapters alone."""
-    recipe, out = run
+    _, out = run
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(models, "RESULTS", tmp_path / "results")
     with pytest.raises(ValueError, match="no checkpoint at smollm2_block4: no such folder"):
