@@ -240,8 +240,8 @@ class DitBlocksDenoiser(DitDenoiser):
     ) -> Tensor:
         if isinstance(attention, Copies):
             assert not isinstance(tokens, Soft)
-            half = tokens.shape[1] // 2
-            order = torch.arange(half, device=self.device).repeat(2)
+            copies = attention.views + 1
+            order = torch.arange(tokens.shape[1] // copies, device=self.device).repeat(copies)
             return self._read(tokens, None, attention, order[None] if positions is None else positions, None)
         if t is None or t.ndim == 1:
             raise ValueError(

@@ -112,7 +112,7 @@ def plan(
     # dense soft tokens are embedded by a matrix product as large as the head's
     heads = 2 if "dense_tokens" in pins.values() else 1
     copies, trained = (
-        _copies_of_rows(recipe) * _forwards(recipe),
+        _copies_of_rows(recipe),
         recipe.backbone.trained_parameters(recipe.data),
     )
     body = copies * (size.body_flops + recipe.backbone.attention_flops(recipe.data))
@@ -186,7 +186,7 @@ def _memory(
 
     tokens = rows * recipe.data.row_length()
     narrow = 4 if recipe.precision == "float32" else 2
-    through = _copies_of_rows(recipe) * _forwards(recipe) * tokens
+    through = _copies_of_rows(recipe) * tokens
     of_layer = ACTIVATIONS * narrow * through * size.width
     inputs = narrow * through * size.width
     memory["activations"] = size.layers * inputs + of_layer if checkpointing else size.layers * of_layer
@@ -201,13 +201,11 @@ def _memory(
 
 
 def _copies_of_rows(recipe: Recipe) -> int:
-    """Number of copies of a row that pass through the layers: two, noisy and clean, if rows are noised by blocks."""
-    return 1 if recipe.process.block_length() is None else 2
-
-
-def _forwards(recipe: Recipe) -> int:
-    """Number of noisy views of a row that a step forwards: two for a mask and its complement, else one."""
-    return 2 if registry.part_name(type(recipe.objective)) == "complementary_ce" else 1
+    """Number of copies of a row that pass through the layers: two, noisy and clean, if rows are noised by blocks, and
+    one more for a second noisy one, with the complement of the mask."""
+    if recipe.process.block_length() is None:
+        return 1
+    return 3 if registry.part_name(type(recipe.objective)) == "complementary_ce" else 2
 
 
 def _layer(recipe: Recipe, size: Size) -> int:

@@ -18,6 +18,7 @@ from repro.models.backbone import Role
 from repro.models.blocks import BlockPrediction
 from repro.models.causal_blocks import CausalBlocks
 from repro.models.denoiser import initialise
+from repro.models.dit import DitBlocks
 from repro.models.llama import Llama
 from repro.models.prediction import Prediction
 from repro.processes.blocks import BlockAbsorbing
@@ -192,3 +193,32 @@ def test_what_does_not_fit_is_a_one_line_error():
     where = torch.ones_like(NOISY, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"not a row that is noisy throughout; give t \[B, L\]"):
         Prediction(network(W), NOISY, torch.tensor([0.5, 0.5]), Mask()).logits(where)
+
+
+def test_two_noisy_copies_in_one_forward_are_two_forwards():
+    """Of this network and of a DiT; each copy reads the clean one and nothing of the other."""
+    other = CLEAN.masked_fill(NOISY != MASK, MASK)
+    dit = DitBlocks(
+        layers=2, width=32, heads=4, ffn=48, condition=16, frequencies=8, block=W, rope_base=1e4, norm_eps=1e-5
+    ).module(ROLE, 0)  # fmt: skip
+    initialise(dit, 3, 0.4)
+    where = torch.rand(2, 2 * L, generator=torch.Generator().manual_seed(0)) < 0.7
+    valid = torch.ones(2, L, dtype=torch.bool)
+    valid[0, -3:] = False
+    for denoiser in (network(W), dit.eval().double()):
+        for mask in (Mask(), Mask(valid)):
+            both = BlockPrediction(
+                denoiser, torch.cat([NOISY, other], 1), CLEAN, torch.ones(2, 2 * L), mask, W
+            )
+            one, two = (
+                BlockPrediction(denoiser, ids, CLEAN, torch.ones(2, L), mask, W) for ids in (NOISY, other)
+            )
+            with torch.no_grad():
+                found = both.probs(where)
+                alone = torch.zeros(2, 2 * L, found.shape[1], dtype=torch.float64)
+                alone[:, :L][where[:, :L]], alone[:, L:][where[:, L:]] = (
+                    one.probs(where[:, :L]),
+                    two.probs(where[:, L:]),
+                )
+            assert (found - alone[where]).abs().max() < 1e-9 and found.std() > 0.05
+            assert torch.equal(2 * both.token_forwards(), 3 * one.token_forwards())
