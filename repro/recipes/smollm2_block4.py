@@ -2,7 +2,8 @@
 
 Run      python -m repro.checkpoint fetch smollm2 && python -m repro.recipes.smollm2_block4
 Toy      python -m repro.recipes.smollm2_block4 --scale nano    one core, no download; from random weights
-Cost     at most 4 hours of one core with AMX (estimated from a short run); killed runs go on with --resume
+Cost     about 3.8 hours of one core with AMX, estimated from 28 steps of 2 rows (docs/method.md#measured-7); 3 to 5 GB
+         of memory; a killed run goes on with --resume, a finished one with --longer
 Expect   no number is published; docs/method.md#measured-7 has a pilot with all weights and blocks of 8
 Source   docs/method.md#ar-to-block-diffusion: Fast-dLLM v2, SDAR and dllm side by side
 Departs  the clean copy is read causally, and a block's first token is predicted from it (docs/method.md says why);
@@ -108,9 +109,9 @@ RECIPE = Recipe(
     precision="bf16_autocast",  # ours: fast on processors with AMX
     batch=8,  # ours: 1,024 tokens a step
     micro_batch=8,  # ours: as the batch
-    steps=2000,  # ours: within four hours of one core
+    steps=1200,  # ours: within four hours of one core (estimated)
     log_every=10,  # ours: a row a minute
-    heldout_every=250,  # ours: eight bounds a run
+    heldout_every=300,  # ours: four bounds a run
     heldout_rows=64,  # ours: rows that the bound reads during training
     checkpoint_every=50,  # ours: a killed run loses five minutes
     teacher=None,  # ours: nothing is distilled
