@@ -1,6 +1,7 @@
 """Load a model for sampling and scoring, from a checkpoint folder or by name.
 
 load("runs/mdlm@nano-s0")            last checkpoint of a training run
+load("mdlm@nano")                    the run of that recipe in its own folder, or its adapters in results/adapters
 load("oracle:mdlm@nano")             exact denoiser (oracle) of the synthetic language of that recipe; it has no file
 load("LLaDA-8B-Base")                local folder of released weights, in its authors' layout (repro.hub.release)
 load("GSAI-ML/LLaDA-8B-Base")        released weights on the Hugging Face Hub, at the revision in evals/checkpoints.toml
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from repro.core import devices
+from repro.core import devices, registry
 from repro.core.arguments import checked
 from repro.core.errors import nearest
+from repro.core.files import RESULTS, runs
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data
 from repro.hub import quantise
@@ -107,7 +109,7 @@ def load(
         if device is not None:
             denoiser = denoiser.to(devices.device(device))
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
-    folder, name = _place(ckpt)
+    folder, name = _place(_run_of(ckpt) or ckpt)
     if is_export(folder):
         _check_ours(ckpt, precision, template)
         return _exported(folder, weights, devices.device(device))
@@ -118,7 +120,17 @@ def load(
             )
         return _released(folder, name, precision, template, devices.device(device))
     _check_ours(ckpt, precision, template)
-    return _trained(open_checkpoint(Path(ckpt)), weights, devices.device(device))
+    return _trained(open_checkpoint(folder), weights, devices.device(device))
+
+
+def _run_of(name: str | Path) -> Path | None:
+    """The run folder of a recipe's name (RECIPE or RECIPE@SCALE) with seed 0, else the folder of its released adapters;
+    None for other names, if neither is there, and where a file or folder of that name is."""
+    recipe = str(name).partition("@")[0]
+    if recipe not in registry.RECIPES or Path(name).exists():
+        return None
+    own, released = runs() / f"{name}-s0", RESULTS / "adapters" / str(name)
+    return next((folder for folder in (own, released) if folder.is_dir()), None)
 
 
 def _check_ours(ckpt: str | Path, precision: Precision, template: Template | Literal["auto"]) -> None:

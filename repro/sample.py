@@ -241,7 +241,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--ckpt",
         required=True,
-        help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE (exact model of the recipe's synthetic language)",
+        help="checkpoint folder, Hub name, RECIPE@SCALE (its run in runs/), or oracle:RECIPE@SCALE (exact model of its"
+        " synthetic language)",
     )
     parser.add_argument(
         "--weights",

@@ -49,6 +49,7 @@ PARTS = {
     "bpe_merges": "repro.data.text:BpeMerges",
     "gpt2": "repro.data.text:Gpt2",
     "pretrained": "repro.data.pretrained:Pretrained",
+    "packaged_tokenizer": "repro.hub.packaged_tokenizer:PackagedTokenizer",
     "chat": "repro.data.chat:Chat",
     "packed": "repro.data.packed:Packed",
     "packed_plain": "repro.data.packed:PackedPlain",
@@ -72,6 +73,7 @@ PARTS = {
     "dit_causal": "repro.models.dit:DitCausal",
     "dit_blocks": "repro.models.dit:DitBlocks",
     "started": "repro.hub.pretrained:PretrainedBackbone",
+    "lora": "repro.hub.lora:Lora",
     "dropped": "repro.models.dit:WithDropout",
     "diffusion_gemma": "repro.models.diffusion_gemma:DiffusionGemma",
     "oracle": "repro.models.oracle:Oracle",
@@ -100,6 +102,7 @@ PARTS = {
     "random_length": "repro.objectives.lengths:RandomLength",
     "to_longest": "repro.objectives.lengths:ToLongest",
     "block_elbo": "repro.objectives.blocks:BlockElbo",
+    "complementary_ce": "repro.objectives.complementary:ComplementaryCE",
     "duo_elbo": "repro.objectives.elbo:DuoElbo",
     "dcd": "repro.objectives.dcd:Dcd",
     "next_token": "repro.objectives.next_token:NextToken",
@@ -220,11 +223,13 @@ RECIPES = {
     "duo_lm1b": "repro.recipes.duo_lm1b",
     "llada_pretrain": "repro.recipes.llada_pretrain",
     "llada_sft": "repro.recipes.llada_sft",
+    "llada_sft_lora": "repro.recipes.llada_sft_lora",
     "ar_owt": "repro.recipes.ar_owt",
     "ar_lm1b": "repro.recipes.ar_lm1b",
     "bd3_owt_4": "repro.recipes.bd3_owt_4",
     "bd3_owt_8": "repro.recipes.bd3_owt_8",
     "bd3_owt_16": "repro.recipes.bd3_owt_16",
+    "smollm2_block4": "repro.recipes.smollm2_block4",
 }
 
 LAYOUTS = {

@@ -31,8 +31,8 @@ def tokenizer_of(data: Data) -> Tokenizer:
                 return trained_tokenizer(data.documents, size)
             case Gpt2():
                 return gpt2_tokenizer()
-            case Pretrained(source=source, revision=revision):
-                return sources.tokenizer(source, revision).backend_tokenizer
+            case Pretrained() as units:
+                return units.tokenizer()
     if isinstance(data, Released):
         return tokenizer_of_release(data.tokenizer_sha256)
     named = getattr(data, "tokenizer", None)

@@ -58,8 +58,12 @@ class Pretrained(Units):
     def resolve(self) -> dict[str, str | int]:
         return {"revision": sources.revision(self.source, self.revision, "model")}
 
+    def tokenizer(self) -> Tokenizer:
+        """The published tokenizer itself; errors as in the class."""
+        return sources.tokenizer(self.source, self.revision).backend_tokenizer
+
     def _tokenizer(self) -> Tokenizer:
-        made = _plain(self.source, self.revision)
+        made = _plain(self)
         if made.get_vocab_size() > self.size:
             raise ValueError(
                 f"{self.source} has {made.get_vocab_size()} ids, more than size={self.size}; set size to that"
@@ -68,11 +72,11 @@ class Pretrained(Units):
 
 
 @lru_cache(maxsize=4)
-def _plain(source: str, revision: str) -> Tokenizer:
+def _plain(units: Pretrained) -> Tokenizer:
     """The tokenizer without the truncation and padding that some tokenizer files switch on."""
     from tokenizers import Tokenizer
 
-    made = Tokenizer.from_str(sources.tokenizer(source, revision).backend_tokenizer.to_str())
+    made = Tokenizer.from_str(units.tokenizer().to_str())
     made.no_truncation()
     made.no_padding()
     return made

@@ -213,7 +213,8 @@ def _add_grid(parser: Parser) -> None:
     """Add the flags that choose the checkpoint, tasks and decoding."""
     parser.add_argument(
         "--ckpt",
-        help="checkpoint folder, Hub name, or oracle:RECIPE@SCALE; to score several in one table, separate them by ','",
+        help="checkpoint folder, Hub name, RECIPE@SCALE or oracle:RECIPE@SCALE; to score several in one table,"
+        " separate them by ','",
     )
     parser.add_argument(
         "--samplers",

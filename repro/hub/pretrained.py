@@ -13,6 +13,7 @@ from repro.models.dit import WithDropout
 from repro.models.llama import Llama
 
 if TYPE_CHECKING:
+    from repro.hub.release import Opened
     from repro.models.denoiser import Denoiser
 
 
@@ -31,13 +32,24 @@ class PretrainedBackbone(Wrapper):
     source: str
     revision: str
 
-    def module(self, role: Role, seed: int) -> Denoiser:
+    def _opened(self) -> Opened:
         from repro.data import sources
         from repro.hub.gguf import gguf_folder
-        from repro.hub.release import agree, network, open_release
+        from repro.hub.release import open_release
+
+        return open_release(gguf_folder(self.source) or sources.weights(self.source, self.revision))
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the bytes of the weights; errors as of `module`."""
+        from repro.hub.release import fingerprint
+
+        return fingerprint(self._opened())
+
+    def module(self, role: Role, seed: int) -> Denoiser:
+        from repro.hub.release import agree, network
         from repro.models.denoiser import copy_weights
 
-        opened = open_release(gguf_folder(self.source) or sources.weights(self.source, self.revision))
+        opened = self._opened()
         own, free = self.backbone, ("attention", "init_deviation")
         if isinstance(own, WithDropout):  # DiTs that read whole rows or blocks have the same parameters
             own, free = own.backbone, ("backbone", "block")

@@ -66,27 +66,30 @@ class Mask:
 @dataclass(frozen=True)
 class Copies(Mask):
     """Attention mask of noisy rows of L columns, each followed by its clean copy (BD3-LM, arXiv 2503.09573;
-    docs/method.md#block-diffusion).
+    docs/method.md#block-diffusion), or of n = `views` noisy copies of a row before its clean one.
 
     A noisy block sees itself and the clean blocks before it; a clean block sees itself and the clean blocks before it.
-    `clean`: length of the blocks of the clean copy (None: `block`; 1: the clean copy is causal). `valid` is [B, 2L];
-    the positions of both copies count from 0.
+    `clean`: length of the blocks of the clean copy (None: `block`; 1: the clean copy is causal). `valid` is
+    [B, (n + 1) L]; the positions of each copy count from 0.
     """
 
     clean: int | None = None
+    views: int = 1
 
     def of_network(self, block: int | None) -> Mask:
         return self
 
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
-        assert self.block is not None and window is None and keys % 2 == 0
-        half, key = keys // 2, torch.arange(keys, device=columns.device)
+        assert self.block is not None and window is None and keys % (self.views + 1) == 0
+        length, key = keys // (self.views + 1), torch.arange(keys, device=columns.device)
         query = columns[:, :, None]
-        clean_query, clean_key = query >= half, key >= half
-        query_block, key_block = query % half // self.block, key % half // self.block
-        noisy = torch.where(clean_key, query_block > key_block, query_block == key_block)
+        query_view, key_view = query // length, key // length
+        clean_query, clean_key = query_view == self.views, key_view == self.views
+        query_block, key_block = query % length // self.block, key % length // self.block
+        own = (query_view == key_view) & (query_block == key_block)
+        noisy = torch.where(clean_key, query_block > key_block, own)
         clean = self.block if self.clean is None else self.clean
-        earlier = clean_key & (query % half // clean >= key % half // clean)
+        earlier = clean_key & (query % length // clean >= key % length // clean)
         allowed = torch.where(clean_query, earlier, noisy)
         if self.valid is not None:
             allowed = (allowed & self.valid[:, None, :keys]) | (key == query)
@@ -95,8 +98,11 @@ class Copies(Mask):
 
 @dataclass(frozen=True)
 class CausalPrefix(Mask):
-    """Attention mask of a row that is read causally before column `first`, and in blocks of `block` columns from there
-    on, each of which sees itself and all columns before it (docs/method.md#ar-to-block-diffusion)."""
+    """Attention mask of rows that are read causally before a column, each row's own in `starts` [B], and in blocks of
+    `block` columns from there on, each of which sees itself and all columns before it
+    (docs/method.md#ar-to-block-diffusion)."""
+
+    starts: Tensor = field(kw_only=True)
 
     def of_network(self, block: int | None) -> Mask:
         return self
@@ -104,10 +110,8 @@ class CausalPrefix(Mask):
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
         assert self.block is not None and window is None
         key = torch.arange(keys, device=columns.device)
-        query = columns[:, :, None]
-        last = torch.where(
-            query < self.first, query, query - (query - self.first) % self.block + self.block - 1
-        )
+        query, first = columns[:, :, None], self.starts[:, None, None]
+        last = torch.where(query < first, query, query - (query - first) % self.block + self.block - 1)
         allowed = key <= last
         if self.valid is not None:
             allowed = (allowed & self.valid[:, None, :keys]) | (key == query)

@@ -76,6 +76,15 @@ class Backbone(Part):
         """The same backbone with random initialisation in place of any pretrained weights."""
         return self
 
+    def resumed(self) -> Backbone:
+        """The backbone that builds the network into which a checkpoint's weights are copied: `blank`, unless a
+        checkpoint leaves out weights that must be fetched."""
+        return self.blank()
+
+    def trained_parameters(self, data: Data) -> int:
+        """Number of parameters that training changes, with the vocabulary of `data`."""
+        return self.size(data).parameters
+
     def required_block_size(self) -> int | None:
         """Block length in tokens that decoding must use; None if the network accepts any."""
         return None
@@ -110,6 +119,9 @@ class Wrapper(Backbone):
 
     def required_block_size(self) -> int | None:
         return self.backbone.required_block_size()
+
+    def trained_parameters(self, data: Data) -> int:
+        return self.backbone.trained_parameters(data)
 
     def size(self, data: Data) -> Size:
         return self.backbone.size(data)

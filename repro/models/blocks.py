@@ -19,8 +19,10 @@ class BlockPrediction(Prediction):
     blocks before it in `clean` [B, L].
 
     The layers read the noisy copy followed by the clean one under the mask `Copies`; features and logits are those of
-    the noisy copy, so positions [B, L] are requested as of any prediction. ValueError for a network that does not
-    decode in blocks of this length, which reads no second copy.
+    the noisy copy, so positions [B, L] are requested as of any prediction. `tokens` may hold n noisy copies of a row
+    side by side, [B, n L]; times `t` and requested positions then have that shape.
+
+    ValueError for a network that does not decode in blocks of this length, which reads no second copy.
     """
 
     def __init__(
@@ -33,16 +35,19 @@ class BlockPrediction(Prediction):
                 f" {denoiser.required_block_size}; give backbone (dit_blocks) and process the same block"
             )
         self._noisy, self._clean, self._block = tokens, clean, block
+        self._views = tokens.shape[1] // clean.shape[1]
 
     def _encode(self, rows: Tensor | slice) -> Tensor:
         device, valid = self._denoiser.device, self._attention.valid
         both = torch.cat([self._noisy[rows], self._clean[rows]], 1).to(device)
-        seen = None if valid is None else valid[rows].repeat(1, 2).to(device)
-        features = self._denoiser.encode(both, t=None, attention=Copies(seen, self._block))
+        seen = None if valid is None else valid[rows].repeat(1, self._views + 1).to(device)
+        features = self._denoiser.encode(both, t=None, attention=Copies(seen, self._block, views=self._views))
         return features[:, : self._noisy.shape[1]]
 
     def token_forwards(self) -> Tensor:
-        return 2 * super().token_forwards()
+        valid = self._attention.valid
+        length = self._clean.shape[1] if valid is None else valid.sum(1)
+        return self.forwarded * (self._views + 1) * length
 
 
 class BlockCache(DecodingCache):

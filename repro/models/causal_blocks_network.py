@@ -14,8 +14,8 @@ from repro.models.denoiser import Denoiser, Head, Soft
 
 
 class CausalBlocksDenoiser(Denoiser):
-    """A causal denoiser `network` as one that reads blocks of W = `block` tokens; the block being decoded starts at the
-    first column whose time is above 0.
+    """A causal denoiser `network` as one that reads blocks of W = `block` tokens. The block that a row decodes starts
+    at its first column whose time is above 0; a row without one is clean throughout.
 
     The features of a position are those of the position before it: within a block of its noisy copy, at the first
     position of a block of the clean one. The first position of a row, which has none before it, keeps its own.
@@ -41,17 +41,17 @@ class CausalBlocksDenoiser(Denoiser):
         assert self.required_block_size is not None
         if isinstance(attention, Copies):
             assert not isinstance(tokens, Soft) and positions is None
-            return self._encode_copies(tokens, attention.valid, self.required_block_size)
+            return self._encode_copies(tokens, attention, self.required_block_size)
         if t is None or t.ndim == 1:
             raise ValueError(
                 "causal_blocks reads a noisy block after clean ones, not a row that is noisy throughout; give t [B, L]"
             )
         begin = 0 if kv_cache is None else kv_cache.span.start
-        first = begin + int((t[0] > 0).long().argmax())
+        starts = begin + ((t > 0).cumsum(1) == 0).sum(1)
         features = self.network.encode(
             tokens,
             t=None,
-            attention=CausalPrefix(attention.valid, self.required_block_size, first),
+            attention=CausalPrefix(attention.valid, self.required_block_size, starts=starts.to(self.device)),
             positions=positions,
             kv_cache=kv_cache,
         )
@@ -59,15 +59,17 @@ class CausalBlocksDenoiser(Denoiser):
         # left padding and the first token of a row have position 0, and no predecessor
         return before if positions is None else torch.where((positions == 0)[..., None], features, before)
 
-    def _encode_copies(self, tokens: Tensor, valid: Tensor | None, block: int) -> Tensor:
-        """Features [B, 2L, D] of a noisy row and its clean copy, `tokens` [B, 2L]."""
-        place = torch.arange(tokens.shape[1] // 2, device=self.device)
-        hidden = self.network.encode(
-            tokens, t=None, attention=Copies(valid, block, clean=1), positions=place.repeat(2)[None]
+    def _encode_copies(self, tokens: Tensor, attention: Copies, block: int) -> Tensor:
+        """Features [B, (n + 1) L, D] of n noisy copies of a row and its clean one, `tokens` [B, (n + 1) L]."""
+        copies = attention.views + 1
+        place = torch.arange(tokens.shape[1] // copies, device=self.device)
+        mask = Copies(attention.valid, block, clean=1, views=attention.views)
+        hidden = self.network.encode(tokens, t=None, attention=mask, positions=place.repeat(copies)[None])
+        *noisy, clean = hidden.chunk(copies, 1)
+        starts = ((place % block == 0) & (place > 0))[:, None]
+        return torch.cat(
+            [*(torch.where(starts, _shifted(clean), _shifted(each)) for each in noisy), clean], 1
         )
-        noisy, clean = hidden.chunk(2, 1)
-        starts = (place % block == 0) & (place > 0)
-        return torch.cat([torch.where(starts[:, None], _shifted(clean), _shifted(noisy)), clean], 1)
 
     def head(self) -> Head:
         return self.network.head()

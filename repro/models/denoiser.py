@@ -83,6 +83,9 @@ class Denoiser(nn.Module, ABC):
         False  # whether no block depends on later columns, so that keys and values can be kept
     )
     has_dropout: bool = False  # whether a training forward needs `set_dropout_keys`
+    base_digest: str | None = (
+        None  # SHA-256 of frozen weights that checkpoints leave out; None: there are none
+    )
 
     def __init__(self, role: Role) -> None:
         super().__init__()
@@ -132,6 +135,11 @@ class Denoiser(nn.Module, ABC):
     def layers(self) -> list[nn.Module]:
         """Layers that a training engine may shard, recompute or compile one by one; no embedding, no output layer."""
         return []
+
+    def merged(self) -> Denoiser:
+        """The network for inference: of one with adapters the network that has their product in its own weights (the
+        adapters are gone afterwards), any other network itself."""
+        return self
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits [..., V] of features [..., D], in the features' precision, with forbidden ids at -inf."""
@@ -186,6 +194,12 @@ class ForwardWrapper(nn.Module):
 
     def forward(self, work: Callable[[Denoiser], T]) -> T:
         return work(self.denoiser)
+
+
+def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a network that training changes and checkpoints hold, by name: all but frozen ones (those with
+    `requires_grad` false)."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
 def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:

@@ -24,6 +24,7 @@ from repro.models.attention import Copies, KVCache, Mask, View, attend
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, parameter_key
 from repro.models.dit import Dit, DitBlocks, DitCausal
+from repro.models.dropout import drop
 
 Pins = Dit | DitCausal | DitBlocks
 LONGEST = 10_000.0
@@ -63,18 +64,6 @@ class Level(nn.Module):
         waves = torch.cat([angle.cos(), angle.sin()], -1).to(self.first.weight.dtype)
         embedded = self.second(nn.functional.silu(self.first(waves)))
         return nn.functional.silu(embedded)  # the papers' second SiLU
-
-
-def drop(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
-    """x [B, L, D] after dropout at `rate`, drawn from one random key per row, `keys` [B]; x itself if `keys` is None.
-
-    bfloat16 cannot represent the scale 1 / (1 - rate), so the product is computed in float32 at least.
-    """
-    if keys is None:
-        return x
-    scale = (rng.uniform(keys, *x.shape[1:]) >= rate) / (1 - rate)
-    wide = _wide(x)
-    return (wide * scale.to(wide.dtype)).to(x.dtype)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -251,8 +240,8 @@ class DitBlocksDenoiser(DitDenoiser):
     ) -> Tensor:
         if isinstance(attention, Copies):
             assert not isinstance(tokens, Soft)
-            half = tokens.shape[1] // 2
-            order = torch.arange(half, device=self.device).repeat(2)
+            copies = attention.views + 1
+            order = torch.arange(tokens.shape[1] // copies, device=self.device).repeat(copies)
             return self._read(tokens, None, attention, order[None] if positions is None else positions, None)
         if t is None or t.ndim == 1:
             raise ValueError(

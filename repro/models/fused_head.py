@@ -97,6 +97,8 @@ class _FusedLoss(torch.autograd.Function):
             scale = weight[some, None].to(w.dtype)
             grad_x[some] = (logits @ w).mul_(scale)
             scaled = x[some] * scale
+            if not matrix.requires_grad:  # a frozen output layer
+                continue
             if grad_w is None:
                 grad_w = (logits.T @ scaled).to(wide)
             elif wide == w.dtype:

@@ -57,6 +57,24 @@ def truncated_binomial(size: Tensor, t: Tensor, least: Tensor, most: Tensor, u: 
     return rng.choose(law, u.flatten()).view(size.shape)
 
 
+def stratified_rates(rate: Window, batch: Batch, blocks: int) -> Tensor:
+    """Mask rate of each of the C = `blocks` blocks of the B rows, [B, C], uniform on `rate` and stratified over all
+    blocks of the step; those of one row are neighbours (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:768-789)."""
+    number = batch.index[:, None] * blocks + torch.arange(blocks, device=batch.index.device)
+    strata = len(batch.step_candidates) * blocks
+    return rate.low + (rate.high - rate.low) * rng.low_discrepancy(
+        batch.seed, rng.TIME, batch.step, number, strata
+    )
+
+
+def check_rates(rate: Window) -> None:
+    """ValueError for mask rates outside (0, 1]."""
+    if not 0 < rate.low <= rate.high <= 1:
+        raise ValueError(
+            f"mask rates from {rate.low} to {rate.high} are no range in (0, 1]; give 0 < low <= high <= 1"
+        )
+
+
 @part
 class BlockElbo(Objective):
     """The bound of a row's blocks at mask rates uniform on `rate`, stratified over all blocks of a step.
@@ -75,21 +93,14 @@ class BlockElbo(Objective):
     in_blocks = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate.low <= self.rate.high <= 1:
-            raise ValueError(
-                f"mask rates from {self.rate.low} to {self.rate.high} are no range in (0, 1]; give 0 < low <= high <= 1"
-            )
+        check_rates(self.rate)
 
     def trained(self, vocab_size: int) -> tuple[float, float]:
         return 1 - self.rate.high, 1 - self.rate.low
 
     def rates(self, batch: Batch, blocks: int) -> Tensor:
-        """Mask rate of each of the C = `blocks` blocks of the B rows, [B, C]; those of one row are neighbours
-        (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:768-789)."""
-        number = batch.index[:, None] * blocks + torch.arange(blocks, device=batch.index.device)
-        strata = len(batch.step_candidates) * blocks
-        u = rng.low_discrepancy(batch.seed, rng.TIME, batch.step, number, strata)
-        return self.rate.low + (self.rate.high - self.rate.low) * u
+        """Mask rate of each of the C = `blocks` blocks of the B rows, [B, C]."""
+        return stratified_rates(self.rate, batch, blocks)
 
     def masked(self, t: Tensor, batch: Batch, block: int) -> Tensor:
         """Masked positions [B, L] bool of blocks at the mask rates t [B, C]; `block`: tokens a block."""

@@ -235,9 +235,9 @@ def select(recipe: Recipe, scale: str, overrides: Sequence[str], own: Own | None
 
 def _check_weights(recipe: Recipe) -> None:
     """Raise ValueError if the training starts from weights, which belong to their own tokenizer."""
-    for pin in ("backbone.weights", "backbone.source", "teacher.source"):
-        source = parts.leaves(recipe).get(pin)
-        if source is not None:
+    for pin, source in parts.leaves(recipe).items():
+        starts = pin.startswith("backbone.") and pin.rpartition(".")[2] in ("weights", "source")
+        if source is not None and (starts or pin == "teacher.source"):
             remedy = f", or start from random ones with --set {pin}=null" if pin == "backbone.weights" else ""
             raise ValueError(
                 f"the weights of {source} belong to their own tokenizer; leave out --tokenizer{remedy}"

@@ -5,7 +5,8 @@
     micro           State of the Union addresses, by a byte-level BPE of 4,096 ids, rows of 128
 
 The synthetic languages have known probabilities (oracle). A scale replaces data, backbone (by a small DiT if the recipe
-has a DiT, else by a Llama; at micro always by a DiT), batch, steps, optimizer settings and warm-up. Process, objective
+has a DiT, else by a Llama; at micro always by a DiT, unless it is a causal network that reads blocks; without adapters,
+since there are no released weights), batch, steps, optimizer settings and warm-up. Process, objective
 and the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller vocabulary so that
 the same share of tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers
 of steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60
@@ -27,6 +28,7 @@ from repro.data.language import Language
 from repro.data.sudoku import Sudoku
 from repro.data.text import BpeMerges, Characters, Text
 from repro.models.backbone import Backbone
+from repro.models.causal_blocks import CausalBlocks
 from repro.models.dit import Dit, DitBlocks, DitCausal, WithDropout
 from repro.models.llama import Llama
 from repro.models.oracle import Oracle
@@ -239,24 +241,26 @@ def by_name(name: str) -> Recipe:
 def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
     """A backbone of the budget's size with random weights: a DiT if the recipe's is a DiT with dropout, else a Llama,
     or (`conditioned`) the DiT of the papers, which reads the noise level where objective and process have one for it:
-    MDLM's and LLaDA's do not (docs/method.md#scales)."""
+    MDLM's and LLaDA's do not (docs/method.md#scales). A causal network that reads blocks stays one, a Llama."""
     sizes = {"layers": budget.layers, "width": budget.width, "heads": budget.heads, "ffn": budget.ffn}
     causal, backbone = recipe.process.causal, recipe.backbone.blank()
     if isinstance(backbone, WithDropout):
         if isinstance(backbone.backbone, Dit | DitBlocks):
             sizes["condition"] = CONDITION[budget.conditioned]
         return parts.derive(backbone, {f"backbone.{pin}": value for pin, value in sizes.items()})
-    if not budget.conditioned:
-        return Llama(
+    in_blocks = isinstance(backbone, CausalBlocks)
+    if in_blocks or not budget.conditioned:
+        llama = Llama(
             **sizes,
             kv_heads=budget.heads,
-            attention="causal" if causal else "bidirectional",
+            attention="causal" if causal or in_blocks else "bidirectional",
             rope_base=10_000.0,
             norm_eps=1e-5,
             learned_positions=data.row_length(),
             tied=False,
             init_deviation=0.02,
         )
+        return CausalBlocks(backbone=llama, block=backbone.block) if in_blocks else llama
     if causal:
         return DitCausal(**sizes, rope_base=10_000.0, norm_eps=1e-5)
     reads = isinstance(recipe.process, Uniform) and isinstance(

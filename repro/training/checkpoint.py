@@ -36,7 +36,7 @@ Natural = Annotated[int, msgspec.Meta(ge=0)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Contents of state.json; fields as in `Checkpoint`, `data` being its `corpus`."""
 
     format: int
@@ -46,6 +46,7 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     data: Sha256
     resolved: dict[str, str | int]
     files: dict[str, Sha256]
+    base: Sha256 | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Checkpoint:
 
     `step`: number of optimizer steps done; `corpus`: digest of the prepared training data; `resolved`: setting -> value
     of the data's settings that the recipe leaves open (placeholder UNRESOLVED) because only the Hub knows them
-    (revisions, row counts); `files`: SHA-256 by file name.
+    (revisions, row counts); `files`: SHA-256 by file name; `base`: SHA-256 of the frozen weights that the files leave
+    out (`Denoiser.base_digest`), None if there are none.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class Checkpoint:
     corpus: str
     resolved: dict[str, str | int]
     files: dict[str, str]
+    base: str | None = None
 
     @property
     def data(self) -> Data:
@@ -76,10 +79,20 @@ class Checkpoint:
         return "ema.safetensors" in self.files
 
     def digest(self, weights: Weights) -> str:
-        """SHA-256 of all that results depend on: recipe, resolved settings, step and the file of `weights`."""
+        """SHA-256 of all that results depend on: recipe, resolved settings, step, the file of `weights` and frozen
+        weights."""
         file = "ema.safetensors" if weights == "ema" else "model.safetensors"
         known = parts.to_json(self.resolved) if self.resolved else ""
-        return parts.sha256(f"{self.recipe.digest()} {self.step} {self.files[file]}{known}")
+        return parts.sha256(f"{self.recipe.digest()} {self.step} {self.files[file]}{known}{self.base or ''}")
+
+    def check_base(self, denoiser: Denoiser) -> None:
+        """Raise ValueError if the frozen weights of `denoiser` are not those beside which the checkpoint's were
+        trained."""
+        if denoiser.base_digest != self.base:
+            raise ValueError(
+                f"{self.folder} holds adapters of other weights (SHA-256 {str(self.base)[:12]}, here"
+                f" {str(denoiser.base_digest)[:12]}); give the weights that they were trained with"
+            )
 
     def tensors(self, file: str) -> dict[str, Tensor]:
         """Tensors of one file of the checkpoint, by name; ValueError if it is missing or its SHA-256 differs."""
@@ -131,11 +144,12 @@ def save(
     corpus: str,
     resolved: Mapping[str, str | int],
     files: Mapping[str, Mapping[str, Tensor] | Path],
+    base: str | None = None,
 ) -> Path:
     """Write a checkpoint atomically under the run folder `folder`; returns the new step folder.
 
-    `corpus` and `resolved`: as in `Checkpoint`; `files`: file name -> tensors to be written, or the path of a finished
-    file to be moved in.
+    `corpus`, `resolved` and `base`: as in `Checkpoint`; `files`: file name -> tensors to be written, or the path of a
+    finished file to be moved in.
     """
     from safetensors.torch import save_file
 
@@ -157,6 +171,7 @@ def save(
             data=corpus,
             resolved=dict(resolved),
             files=digests,
+            base=base,
         )
         (temporary / "state.json").write_text(
             json.dumps(msgspec.to_builtins(state), indent=1) + "\n", "utf-8"
@@ -196,17 +211,22 @@ def open_checkpoint(path: Path) -> Checkpoint:
         recipe = parts.read(state.recipe, Recipe)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error})") from None
-    return Checkpoint(folder, recipe, state.seed, state.step, state.data, state.resolved, state.files)
+    known = (state.seed, state.step, state.data, state.resolved, state.files, state.base)
+    return Checkpoint(folder, recipe, *known)
 
 
 def network(checkpoint: Checkpoint, weights: Weights) -> Denoiser:
     """The denoiser with the checkpoint's raw or averaged weights, in float32 and evaluation mode.
 
-    Raises ValueError if `weights` is "ema" and the checkpoint has no averaged weights.
+    Adapters are merged into the weights that they change. Raises ValueError if `weights` is "ema" and the checkpoint
+    has no averaged weights, and for adapters of weights other than those that are found here.
     """
+    from repro.models.denoiser import trained_parameters
+
     if weights == "ema" and not checkpoint.has_ema:
         raise ValueError(f"{checkpoint.folder} holds no averaged weights; use --weights raw")
-    denoiser = checkpoint.recipe.blank_network()
+    denoiser = checkpoint.recipe.resumed_network()
+    checkpoint.check_base(denoiser)
     file = "ema.safetensors" if weights == "ema" else "model.safetensors"
-    checkpoint.copy(file, dict(denoiser.named_parameters()))
-    return denoiser.eval()
+    checkpoint.copy(file, trained_parameters(denoiser))
+    return denoiser.merged().eval()

@@ -111,8 +111,15 @@ def plan(
     tokens = recipe.batch * recipe.data.row_length()
     # dense soft tokens are embedded by a matrix product as large as the head's
     heads = 2 if "dense_tokens" in pins.values() else 1
-    body = _copies_of_rows(recipe) * (size.body_flops + recipe.backbone.attention_flops(recipe.data))
-    step = (3 * (body + size.head_flops * heads) + activation_checkpointing * body) * tokens
+    copies, trained = (
+        _copies_of_rows(recipe),
+        recipe.backbone.trained_parameters(recipe.data),
+    )
+    body = copies * (size.body_flops + recipe.backbone.attention_flops(recipe.data))
+    # forward, backward to the inputs and, unless the weights are frozen, backward to the weights
+    passes = 3 if trained == size.parameters else 2
+    adapters = 0 if trained == size.parameters else 3 * copies * 2.0 * trained
+    step = (passes * (body + size.head_flops * heads) + adapters + activation_checkpointing * body) * tokens
     if recipe.teacher is not None:  # one more forward, in the teacher
         step += (body + size.head_flops) * tokens
     rows = min(recipe.micro_batch, recipe.batch // gpus)
@@ -122,6 +129,7 @@ def plan(
     found = {
         "recipe": recipe.name,
         "parameters": size.parameters,
+        "trained_parameters": trained,
         "source_rows": pins.get("data.source_rows"),
         "training_rows_expected": recipe.data.expected_rows(),
         "unresolved": sorted(pin for pin, value in pins.items() if value == UNRESOLVED),
@@ -155,20 +163,18 @@ def _memory(
 ) -> tuple[dict[str, float], int]:
     """Bytes per GPU of weights, gradients, activations, ... for microbatches of `rows` rows, and the bytes that the
     fused output layer and loss save against logits computed at once."""
-    state = STATES[recipe.precision]
+    state, trained = STATES[recipe.precision], recipe.backbone.trained_parameters(recipe.data)
+    adapted = trained < size.parameters
+    frozen = size.parameters if adapted else 0
     whole = {
-        "weights": state.weights * size.parameters,
-        "gradients": state.gradients * size.parameters,
-        "optimizer": state.optimizer * size.parameters,
-        "ema": 4 * size.parameters if recipe.ema else 0,
+        "weights": state.weights * (trained + frozen),
+        "gradients": state.gradients * trained,
+        "optimizer": state.optimizer * trained,
+        "ema": 4 * trained if recipe.ema else 0,
     }
     if engine == "fsdp2" and recipe.precision == "bf16_master":
         # the shards are the master weights: no second copy of weights and gradients
-        whole |= {
-            "weights": 4 * size.parameters,
-            "gradients": 4 * size.parameters,
-            "optimizer": 8 * size.parameters,
-        }
+        whole |= {"weights": 4 * (trained + frozen), "gradients": 4 * trained, "optimizer": 8 * trained}
     if recipe.teacher is not None:
         whole["teacher"] = 4 * size.parameters
     split = ENGINES[engine].split
@@ -190,13 +196,16 @@ def _memory(
     held = narrow * min(dense, CHUNK_ACCELERATOR) + 4 * copies * min(dense, BLOCK_ACCELERATOR)
     memory["logits"] = held
     # summed in float32, and a scaled copy in backward
-    memory["head_gradient"] = 2 * 4 * size.head_flops / 2
+    memory["head_gradient"] = 0 if adapted else 2 * 4 * size.head_flops / 2
     return memory, max(0, 4 * copies * dense - held)
 
 
 def _copies_of_rows(recipe: Recipe) -> int:
-    """Number of copies of a row that pass through the layers: two, noisy and clean, if rows are noised by blocks."""
-    return 1 if recipe.process.block_length() is None else 2
+    """Number of copies of a row that pass through the layers: two, noisy and clean, if rows are noised by blocks, and
+    one more for a second noisy one, with the complement of the mask."""
+    if recipe.process.block_length() is None:
+        return 1
+    return 3 if registry.part_name(type(recipe.objective)) == "complementary_ce" else 2
 
 
 def _layer(recipe: Recipe, size: Size) -> int:
@@ -219,10 +228,12 @@ def text(found: dict[str, Any]) -> str:
     """The cost found by `plan` as lines of text, with the assumptions of the estimate."""
     memory, engine = found["bytes_a_gpu"], ENGINES[found["engine"]]
     counted = "" if found["source_rows"] is None else f"{found['source_rows']:,} in the source, "
+    frozen = found["trained_parameters"] != found["parameters"]
+    trained = f", frozen; {found['trained_parameters']:,} more are trained" if frozen else ""
     recomputed = ", layers recomputed in backward" if found["activation_checkpointing"] else ""
     lines = [
         f"{found['recipe']}: plan for {found['gpus']} x H100, {found['engine']}{recomputed}",
-        f"parameters      {found['parameters']:,}",
+        f"parameters      {found['parameters']:,}" + trained,
         f"rows            {counted}{found['training_rows_expected']:,} training rows expected;"
         f" UNRESOLVED until online: {', '.join(found['unresolved']) or 'none'}",
         f"steps           {found['steps']:,} of {found['rows_a_step']} rows"

@@ -131,8 +131,10 @@ class Training:
         self.recipe, self.corpus, self.seed, self.engine = recipe, corpus, seed, made
         self.resolved = resolved
         self.order = Order(len(corpus.train), recipe.batch, seed)
-        # a resumed run fetches nothing and trains no teacher: all weights are in the checkpoint
-        network = recipe.network(seed) if saved is None else recipe.blank_network()
+        # a resumed run trains no teacher and fetches no weights but frozen ones: the others are in the checkpoint
+        network = recipe.network(seed) if saved is None else recipe.resumed_network()
+        if saved is not None:
+            saved.check_base(network)
         self.teacher = (
             None
             if recipe.teacher is None
@@ -220,7 +222,8 @@ class Training:
             if self.teacher is not None:
                 files[teaching.FILE] = dict(self.teacher.named_parameters())
             if self.engine.first:
-                checkpoints.save(out, *known, files)
+                base = self.engine.forward_wrapper().denoiser.base_digest
+                checkpoints.save(out, *known, files, base)
                 for old in checkpoints.steps_in(out)[:-CHECKPOINTS]:
                     remove(old)
         finally:  # also after an error: a full disk would stay full

@@ -76,12 +76,14 @@ def _local(tensor: Tensor) -> Tensor:
 class MasterWeights:
     """The `weights` that the optimizer updates, and their moving `average` (empty without `ema`), by parameter name.
 
-    Under precision `bf16_master` they are float32 copies of the network's bfloat16 weights; otherwise they are the
-    network's own weights.
+    Frozen parameters of the network have neither. Under precision `bf16_master` the weights are float32 copies of the
+    network's bfloat16 ones; otherwise they are the network's own.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, ema: Ema | None) -> None:
-        self.network_weights = dict(network.named_parameters())
+        from repro.models.denoiser import trained_parameters
+
+        self.network_weights = trained_parameters(network)
         self.precision = precision
         self.ema = ema
         if precision == "bf16_master":

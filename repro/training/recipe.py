@@ -110,6 +110,10 @@ class Recipe(Part):
         """The network with random weights that are to be overwritten; pretrained weights are not downloaded."""
         return self.backbone.blank().module(self.role(), 0)
 
+    def resumed_network(self) -> Denoiser:
+        """The network into which the weights of a checkpoint are copied; what checkpoints leave out is fetched."""
+        return self.backbone.resumed().module(self.role(), 0)
+
 
 @part
 class TrainedTeacher(Teacher):

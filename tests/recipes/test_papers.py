@@ -143,7 +143,7 @@ def test_activation_checkpointing_repeats_the_same_dropout(tmp_path):
 
 
 def test_dropout_keeps_its_share_and_its_mean():
-    from repro.models.dit_network import drop
+    from repro.models.dropout import drop
 
     x = torch.ones(8, 64, 96)
     dropped = drop(x, rng.keys(0, rng.DROPOUT, 0, torch.arange(8)), 0.1)
@@ -154,7 +154,7 @@ def test_dropout_keeps_its_share_and_its_mean():
 
 def test_dropout_scales_in_float32():
     """Rounding 1/(1 - .1) to bfloat16 first would bias every value by .2 %."""
-    from repro.models.dit_network import drop
+    from repro.models.dropout import drop
 
     x = torch.randn(8, 16, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     keys = rng.keys(0, rng.DROPOUT, 0, torch.arange(8))

@@ -13,25 +13,26 @@ import torch
 
 SHAPE = (2048, 256, 1024)
 """Tokens, inputs and outputs of the linear layer that is timed; float32 takes about 10 ms of one core."""
-TRIALS = 5
+SECONDS = 0.05
+"""CPU time for which a product is repeated: some systems count CPU time in steps of 10 ms."""
 PAYS = 1.3
 """Ratio from which bfloat16 autocast is worth its casts."""
 
 
 def ratio() -> float:
-    """CPU time of a linear layer in float32 divided by that in bfloat16 on this CPU, the fastest of `TRIALS` each."""
+    """CPU time of a linear layer in float32 divided by that in bfloat16 on this CPU."""
     tokens, inputs, outputs = SHAPE
 
-    def fastest(dtype: torch.dtype) -> float:
+    def seconds(dtype: torch.dtype) -> float:
         x, weight = torch.ones(tokens, inputs, dtype=dtype), torch.ones(outputs, inputs, dtype=dtype)
-        times = []
-        for _ in range(TRIALS + 1):  # the first chooses the kernel
-            began = time.process_time()
+        torch.nn.functional.linear(x, weight)  # chooses the kernel
+        began, count, spent = time.process_time(), 0, 0.0
+        while spent < SECONDS:
             torch.nn.functional.linear(x, weight)
-            times.append(time.process_time() - began)
-        return min(times[1:])
+            count, spent = count + 1, time.process_time() - began
+        return spent / count
 
-    return fastest(torch.float32) / fastest(torch.bfloat16)
+    return seconds(torch.float32) / seconds(torch.bfloat16)
 
 
 def note(precision: str, device: torch.device) -> str | None:

@@ -21,7 +21,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from repro.models.denoiser import Denoiser, ForwardWrapper
+from repro.models.denoiser import Denoiser, ForwardWrapper, trained_parameters
 from repro.training.checkpoint import Checkpoint
 from repro.training.engines.engine import Engine, Files
 from repro.training.recipe import Recipe
@@ -50,7 +50,7 @@ class Zero2(Engine):
         self.recipe = recipe
         self.options.apply(denoiser)
         denoiser = denoiser.to(self.device)
-        self.named: Mapping[str, nn.Parameter] = dict(denoiser.named_parameters())
+        self.named: Mapping[str, nn.Parameter] = trained_parameters(denoiser)
         master_weights = {name: p.detach().clone() for name, p in self.named.items()}
         buffers = {name: b.clone() for name, b in denoiser.named_buffers()}
         base = recipe.optimizer.build(list(self.named.values()))

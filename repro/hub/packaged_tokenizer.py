@@ -1,0 +1,40 @@
+"""The tokenizer in a GGUF file, for training from the weights in that file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro.core.files import file_digest
+from repro.core.parts import part
+from repro.data import sources
+from repro.data.pretrained import Pretrained
+from repro.data.released import read_tokenizer
+from repro.hub import packaged
+from repro.hub.gguf import unpacked
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@part
+class PackagedTokenizer(Pretrained):
+    """The tokenizer in the GGUF file `source`, a path or a name of `repro.hub.packaged`.
+
+    `revision`: SHA-256 of the file; other fields as in `Pretrained`. ValueError for a file that is missing, is no GGUF
+    file, or has another SHA-256.
+    """
+
+    def resolve(self) -> dict[str, str | int]:
+        found = file_digest(self._file())
+        sources.check(self.source, self.revision, found)
+        return {"revision": found}
+
+    def tokenizer(self) -> Tokenizer:
+        return read_tokenizer(unpacked(self._file()) / "tokenizer.json")
+
+    def _file(self) -> Path:
+        path = packaged.file(self.source) if packaged.named(self.source) else Path(self.source)
+        if not path.is_file():
+            raise ValueError(f"no file {self.source}; give a GGUF file, or a name of a package of weights")
+        return path
