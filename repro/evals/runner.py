@@ -71,6 +71,8 @@ def question(model: Model, cell: Cell) -> Question:
         "weights": model.weights,
     }
     precision = {"weights_precision": model.precision} if model.precision in ("bfloat16", "int8") else {}
+    server = model.denoiser.served_by
+    engine = {} if server is None else {"engine": server}
     return Question.read(
         {
             "checkpoint": checkpoint,
@@ -79,7 +81,7 @@ def question(model: Model, cell: Cell) -> Question:
             "plan": None if cell.ask.plan is None else parts.canonical(cell.ask.plan),
             "seed": cell.ask.seed,
             "limit": cell.ask.limit,
-            "protocol": protocol | precision | ({"overridden": overridden} if overridden else {}),
+            "protocol": protocol | precision | engine | ({"overridden": overridden} if overridden else {}),
         }
     )
 

@@ -183,7 +183,8 @@ def _only(choices: list[Any]) -> Any:
     return choices[0]
 
 
-def _value(logprob: float) -> float:
+def value_of(logprob: float) -> float:
+    """A log-probability as a server writes it, with minus infinity in place of `LEAST`."""
     return logprob if logprob > LEAST else -float("inf")
 
 
@@ -197,7 +198,9 @@ def _tokens(found: _Logprobs) -> list[Token]:
             " likely tokens; their numbers must agree"
         )
     return [
-        Token(text, None if value is None else _value(value), {t: _value(v) for t, v in (top or {}).items()})
+        Token(
+            text, None if value is None else value_of(value), {t: value_of(v) for t, v in (top or {}).items()}
+        )
         for text, value, top in zip(tokens, values, tops, strict=True)
     ]
 
@@ -212,7 +215,11 @@ def _chat(reply: _Chat) -> Completion:
     choice = _only(reply.choices)
     given = [] if choice.logprobs is None else choice.logprobs.content or []
     tokens = tuple(
-        Token(each.token, _value(each.logprob), {top.token: _value(top.logprob) for top in each.top_logprobs})
+        Token(
+            each.token,
+            value_of(each.logprob),
+            {top.token: value_of(top.logprob) for top in each.top_logprobs},
+        )
         for each in given
     )
     refused = bool(choice.message.refusal)
