@@ -2,6 +2,7 @@
 #   make reproduce [SEEDS="0 1 2 3 4"]   train, score, compare and draw the nano cells under runs/reproduce
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
 #   make models | test-real              fetch a real language model (93 MB); the tests that need it
+#   make test-engines                    build llama.cpp's server (llama-cpp-python, minutes) and compare with it
 #   make bench                           ratios of speed, side by side in one run
 #   make lint                            ruff, the import contracts and the type checker
 #   make audit                           look the pinned releases up among published weaknesses
@@ -12,9 +13,11 @@
 VENV  ?= .venv
 PY    := $(VENV)/bin/python
 SEEDS ?= 0
+LLAMA := 0.3.36
 KEY   := $(shell (cat pyproject.toml constraints.txt; echo $(TORCH_INDEX)) | sha256sum | cut -c1-12)
 STAMP := $(VENV)/.installed-$(KEY)
 DEEPSPEED := $(VENV)/.deepspeed-$(KEY)
+ENGINES := build/engines/.installed-$(LLAMA)
 DOCS  := $(VENV)/.docs-$(KEY)
 
 # Every number at nano scale is made by one thread; malloc keeps its pages, which removes most page faults.
@@ -24,16 +27,16 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: reproduce test test-all test-gpu models test-real bench lint audit tables check accept retrain docs
+.PHONY: reproduce test test-all test-gpu models test-real test-engines bench lint audit tables check accept retrain docs
 
 reproduce: $(STAMP)
 	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
 
 test: $(STAMP)
-	$(PY) -m pytest -m "not slow and not gpu and not real" -n logical --maxprocesses 4 --dist worksteal
+	$(PY) -m pytest -m "not slow and not gpu and not real and not engines" -n logical --maxprocesses 4 --dist worksteal
 
 test-all: $(DEEPSPEED)
-	$(PY) -m pytest -m "not gpu and not real"
+	$(PY) -m pytest -m "not gpu and not real and not engines"
 
 test-gpu: $(STAMP)
 	$(PY) -m pytest -m gpu -rs
@@ -43,6 +46,9 @@ models: $(STAMP)
 
 test-real: models
 	$(PY) -m pytest -m real -rs
+
+test-engines: models $(ENGINES)
+	$(PY) -m pytest -m engines -rs
 
 bench: $(STAMP)
 	$(PY) -m benchmarks
@@ -87,6 +93,12 @@ $(STAMP): pyproject.toml constraints.txt
 $(DEEPSPEED): $(STAMP)
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
 	rm -f $(VENV)/.deepspeed-*; touch $@
+
+# an environment of its own: no test of this suite may depend on it
+$(ENGINES):
+	python3 -m venv build/engines
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF build/engines/bin/pip install -q --disable-pip-version-check 'llama-cpp-python[server]==$(LLAMA)'
+	touch $@
 
 $(DOCS): $(STAMP)
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -89,6 +89,7 @@ def compare(a: Engine, b: Engine, plan: Plan) -> Report:
     }
     found = [tokens(alone["A"], alone["B"], plan)]
     for name, engine in (("A", a), ("B", b)):
+        found.append(greedy_rule(name, texts, alone[name], plan))
         found.append(batch(name, engine, texts, greedy, alone[name], plan))
         found.append(stop_rule(name, engine, texts, alone[name], plan))
     found += [
@@ -105,6 +106,26 @@ def compare(a: Engine, b: Engine, plan: Plan) -> Report:
 def tokens(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
     """Tokens at temperature 0, one prompt at a time, until the first undecided position."""
     return _walked("tokens at T = 0", a, b, plan)
+
+
+def greedy_rule(name: str, texts: Sequence[str], alone: Sequence[Completion], plan: Plan) -> Finding:
+    """Whether the tokens that an engine writes at temperature 0 are the likeliest by its own log-probabilities, which a
+    penalty on repeated tokens or a bias would change."""
+    title, seen = f"greedy rule of {name}", 0
+    for text, made in zip(texts, alone, strict=True):
+        for position, token in enumerate(made.tokens):
+            if token.logprob is None or not token.top:
+                continue
+            seen += 1
+            best = max(token.top, key=lambda each: token.top[each])
+            short = token.top[best] - token.logprob
+            if short > plan.tolerance:
+                says = f"token {position} after {text!r} is {token.text!r}, {short:.3g} nats less likely than {best!r}"
+                hint = """an engine that penalises repetition needs --extra '{"repeat_penalty": 1.0}' or the like"""
+                return Finding(title, "fail", f"{says}; {hint}", {"position": position, "short": short})
+    if not seen:
+        return Finding(title, "not checked", "no log-probabilities are given")
+    return Finding(title, "pass", f"{seen} tokens are the likeliest")
 
 
 def batch(

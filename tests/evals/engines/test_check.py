@@ -10,7 +10,15 @@ import pytest
 from helpers.fake_engine import FakeEngine, toy
 
 from repro.evals.__main__ import main
-from repro.evals.engines.check import PROMPTS, Plan, Prompt, compare, paired_difference, read_prompts
+from repro.evals.engines.check import (
+    PROMPTS,
+    Plan,
+    Prompt,
+    compare,
+    greedy_rule,
+    paired_difference,
+    read_prompts,
+)
 from repro.evals.engines.comparisons import walk
 from repro.evals.engines.draws import chi_squared
 from repro.evals.engines.engine import Completion, Token
@@ -43,7 +51,7 @@ def checked(right, plan=PLAN, **faults):
 def test_a_right_server_agrees_with_another(right):
     report = checked(right)
     assert report.agrees, list(report.lines())
-    assert report.verdict == "PASS: A and B agree in all 10 checks"
+    assert report.verdict == "PASS: A and B agree in all 12 checks"
     assert all("equal numbers" in f.says for f in report.findings if f.name.startswith(("tokens", "batch")))
 
 
@@ -73,7 +81,9 @@ def test_a_difference_in_precision_is_told_from_another_text(right):
 
 def test_a_server_without_log_probabilities_is_compared_by_its_texts(right):
     report = checked(right, logprobs=False, echo=False)
-    assert report.agrees and "not checked: log-probabilities" in report.verdict, list(report.lines())
+    assert report.agrees and "not checked: greedy rule of B, log-probabilities" in report.verdict, list(
+        report.lines()
+    )
 
 
 # --- command ------------------------------------------------------------------------------------------------
@@ -85,7 +95,7 @@ def test_the_command_prints_a_verdict_and_its_exit_code(tmp_path, capsys):
     with FakeEngine() as right, FakeEngine(fault="wrong_stop") as wrong:
         assert main(["engine-check", right.name, right.name, *few]) == 0
         said = capsys.readouterr().out.splitlines()
-        assert said[-1] == "PASS: A and B agree in all 8 checks" and said[0] == f"A: toy at {right.url}"
+        assert said[-1] == "PASS: A and B agree in all 10 checks" and said[0] == f"A: toy at {right.url}"
         assert main(["engine-check", right.name, wrong.name, "--json", *few]) == 1
         found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "FAIL: stop rule of B" and not found["agrees"]
@@ -120,6 +130,17 @@ def test_texts_part_where_they_were_undecided():
     assert not walk(a, b, 0.01).failed and walk(a, b, 0.004).failed
     found = walk(a, b, 0.004)
     assert found.same == 1 and found.divergence.says() == "token 1 after 'x': 'y' and 'z' (gap 0.01 nats)"
+
+
+def test_a_token_that_is_not_the_likeliest_is_found():
+    """llama.cpp penalises repeated tokens by default."""
+    right, wrong = completion(("x", 3.0)), completion(("x", 3.0), ("y", -0.5))
+    assert greedy_rule("A", ["a"], [right], PLAN).outcome == "pass"
+    found = greedy_rule("A", ["a"], [wrong], PLAN)
+    assert (
+        found.outcome == "fail"
+        and "token 1 after 'a' is 'y', 0.5 nats less likely than 'other'" in found.says
+    )
 
 
 def test_an_end_is_a_token():
