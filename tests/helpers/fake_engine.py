@@ -40,7 +40,7 @@ FAILURES = ("429", "500", "cut", "slow", "wrong_json")
 
 @part
 class Chatting(lm_worlds.Letters):
-    """Letters with a chat template; special ids have names, as a server's tokens do."""
+    """Letters with a chat template; special ids have names, as a server's tokens do, and any other symbol is a dot."""
 
     template: str
 
@@ -50,7 +50,8 @@ class Chatting(lm_worlds.Letters):
     def encode(self, text):
         found = re.findall(r"</s>|<s>|[\s\S]", text)
         special = {"</s>": lm_worlds.EOS, "<s>": lm_worlds.BOS}
-        return [special[each] if each in special else lm_worlds.ALPHABET.index(each) for each in found]
+        known = {each: i for i, each in enumerate(lm_worlds.ALPHABET)} | special
+        return [known.get(each, known["."]) for each in found]
 
     def decode(self, ids):
         return "".join((*lm_worlds.ALPHABET, "</s>", "<s>")[i] for i in ids)

@@ -127,7 +127,7 @@ def completion(*tokens, finish="length"):
 
 def test_texts_part_where_they_were_undecided():
     a, b = completion(("x", 3.0), ("y", 0.01)), completion(("x", 3.0), ("z", 0.2))
-    assert not walk(a, b, 0.01).failed and walk(a, b, 0.004).failed
+    assert not walk(a, b, 0.006).failed and walk(a, b, 0.004).failed
     found = walk(a, b, 0.004)
     assert found.same == 1 and found.divergence.says() == "token 1 after 'x': 'y' and 'z' (gap 0.01 nats)"
 
