@@ -34,6 +34,7 @@ FAULTS = (
     "wrong_stop",
     "ignored_seed",
     "order_dependent",
+    "shifted_scores",
 )
 FAILURES = ("429", "500", "cut", "slow", "wrong_json")
 
@@ -167,6 +168,8 @@ class FakeEngine:
         found = _lists(tokens)
         found["tokens"].insert(0, prompt[:1]), found["token_logprobs"].insert(0, None)
         found["top_logprobs"].insert(0, None)
+        if self.fault == "shifted_scores":  # each token has the value of the one after it
+            found["token_logprobs"] = [None, *found["token_logprobs"][2:], -1.0]
         (
             found["tokens"].append("z"),
             found["token_logprobs"].append(-1.0),

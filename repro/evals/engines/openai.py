@@ -11,7 +11,7 @@ chat models and llama.cpp's `llama-server` give no log-probabilities of a prompt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Struct
@@ -24,6 +24,10 @@ from repro.evals.engines.http import Connection, Limits, Reply
 PREFIX = "openai:"
 MOST_STOPS = 4
 """Stop strings that a request may hold (OpenAI's reference); further ones are applied here."""
+PROBES = ("the sky", "one two three", "my name is")
+"""Prompts by which log-probabilities of prompts are compared with those of generation."""
+FAR = 0.5
+"""Largest difference in nats of the two that rounding explains."""
 LEAST = -9999.0
 """What vLLM writes for minus infinity, which JSON lacks (vllm-project/vllm v0.15.0 completion/serving.py)."""
 
@@ -112,6 +116,8 @@ class Server:
     connection: Connection
     identity: OpenAIServer
     extra: dict[str, Any]
+    checked: list[bool] = field(default_factory=list, repr=False, compare=False)
+    """Not empty once log-probabilities of prompts were compared with those of generation."""
 
     @property
     def name(self) -> str:
@@ -136,7 +142,33 @@ class Server:
         return [self.connection.post(path, body, kind) for body in bodies]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        """As `Engine.score`. A token across the border counts to the continuation, as its text is not all context."""
+        """As `Engine.score`. A token across the border counts to the continuation, as its text is not all context.
+
+        Raises Unsupported too for a server whose log-probabilities of prompts are not those of its own generation.
+        """
+        if not self.checked:
+            self._check_scores()
+            self.checked.append(True)
+        return self._scores(pairs)
+
+    def _check_scores(self) -> None:
+        """Compare what the server says of a token that it writes with what it says of it as a part of a prompt:
+        llama-cpp-python scores a token by the logits after it where the tokenizer adds no BOS (abetlen/llama-cpp-python
+        v0.3.36 llama_cpp/llama.py:1731)."""
+        made = self.complete(PROBES, [Settings(1, top=2)] * len(PROBES), "completions", together=False)
+        for context, written in zip(PROBES, made, strict=True):
+            if len(written.tokens) != 1 or written.tokens[0].logprob is None or not written.text.strip():
+                continue
+            (scored,) = self._scores([(context, written.text)])
+            said, stated = scored.value, written.tokens[0].logprob
+            if len(scored.tokens) == 1 and abs(said - stated) > FAR:
+                raise Unsupported(
+                    f"{self.identity.url} says {stated:.2f} nats of {written.text!r} after {context!r} when it"
+                    f" writes it, and {said:.2f} as a part of a prompt: its log-probabilities of prompts are of other"
+                    " positions, as llama-cpp-python's are for models without BOS"
+                )
+
+    def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
         asked = {"max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
         bodies = [self._body({"prompt": context + continuation, **asked}) for context, continuation in pairs]
         replies = self.connection.post_all("completions", bodies, _Completions)

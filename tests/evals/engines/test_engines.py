@@ -59,6 +59,16 @@ def test_a_server_without_log_probabilities_of_prompts_says_so():
         reached(fake).score([("the", " fox")])
 
 
+def test_scores_of_other_positions_are_refused(tasks, tmp_path):
+    """As of llama-cpp-python 0.3.36 for models without BOS."""
+    with FakeEngine(fault="shifted_scores") as fake:
+        with pytest.raises(
+            Unsupported, match=r"nats of '.+' after '.+' when it writes it, and -.* as a part"
+        ):
+            reached(fake).score([("the", " fox")])
+        assert set(scored(fake, tasks, tmp_path / "out")) == {"writing"}
+
+
 def test_a_model_must_be_named_where_there_are_several():
     with FakeEngine(models=("small", "large")) as fake:
         with pytest.raises(ValueError, match=r"serves 2 models; name one with --model \(small, large\)"):
