@@ -33,7 +33,6 @@ FAULTS = (
     "batch_dependent",
     "wrong_stop",
     "ignored_seed",
-    "order_dependent",
     "shifted_scores",
 )
 FAILURES = ("429", "500", "cut", "slow", "wrong_json")
@@ -152,7 +151,7 @@ class FakeEngine:
             seed=seed,
             top=max(2, int(body.get("top_logprobs", body.get("logprobs", 0)))),
         )
-        if (self.fault == "batch_dependent" and beside) or (self.fault == "order_dependent" and number % 2):
+        if self.fault == "batch_dependent" and beside:
             prompt = prompt[1:]
         made = self.engine.complete([prompt], [how], "chat" if chat else "completions")[0]
         if self.fault == "wrong_stop" and stop:  # the stop string stays in the text

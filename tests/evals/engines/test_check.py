@@ -30,7 +30,6 @@ FOUND = {
     "wrong_template": {"template"},
     "other_precision": {"tokens at T = 0", "log-probabilities", "template"},
     "batch_dependent": {"batch and order of B"},
-    "order_dependent": {"batch and order of B"},
     "wrong_stop": {"stop rule of B"},
     "ignored_seed": {"law of draws of B"},
 }
