@@ -3,6 +3,7 @@
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
 #   make models | test-real              fetch a real language model (93 MB); the tests that need it
 #   make test-exports                    exports, by their format's own validator (python3 must be 3.12 or later)
+#   make test-engines                    build llama.cpp's server (llama-cpp-python, minutes) and compare with it
 #   make bench                           ratios of speed, side by side in one run
 #   make lint                            ruff, the import contracts and the type checker
 #   make audit                           look the pinned releases up among published weaknesses
@@ -19,6 +20,8 @@ PAGE  ?= build/page
 KEY   := $(shell (cat pyproject.toml constraints.txt; echo $(TORCH_INDEX)) | sha256sum | cut -c1-12)
 STAMP := $(VENV)/.installed-$(KEY)
 DEEPSPEED := $(VENV)/.deepspeed-$(KEY)
+LLAMA := 0.3.36
+ENGINES := build/engines/.installed-$(LLAMA)
 EXPORTS := build/every-eval-ever
 DOCS  := $(VENV)/.docs-$(KEY)
 
@@ -29,16 +32,16 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: reproduce test test-all test-gpu models test-real test-exports bench lint audit tables check accept retrain docs page chromium test-page
+.PHONY: reproduce test test-all test-gpu models test-real test-exports test-engines bench lint audit tables check accept retrain docs page chromium test-page
 
 reproduce: $(STAMP)
 	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
 
 test: $(STAMP)
-	$(PY) -m pytest -m "not slow and not gpu and not real and not page" -n logical --maxprocesses 4 --dist worksteal
+	$(PY) -m pytest -m "not slow and not gpu and not real and not page and not engines" -n logical --maxprocesses 4 --dist worksteal
 
 test-all: $(DEEPSPEED)
-	$(PY) -m pytest -m "not gpu and not real and not page"
+	$(PY) -m pytest -m "not gpu and not real and not page and not engines"
 
 test-gpu: $(STAMP)
 	$(PY) -m pytest -m gpu -rs
@@ -54,6 +57,9 @@ test-exports: $(STAMP)
 	test -x $(EXPORTS)/bin/every_eval_ever || python3 -m venv $(EXPORTS)
 	$(EXPORTS)/bin/pip install -q --disable-pip-version-check every-eval-ever==0.3.0
 	EVERY_EVAL_EVER=$(EXPORTS)/bin/every_eval_ever $(PY) -m pytest -n0 -rs tests/results/test_every_eval_ever.py
+
+test-engines: models $(ENGINES)
+	$(PY) -m pytest -m engines -rs
 
 bench: $(STAMP)
 	$(PY) -m benchmarks
@@ -108,6 +114,12 @@ $(STAMP): pyproject.toml constraints.txt
 $(DEEPSPEED): $(STAMP)
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deepspeed]'
 	rm -f $(VENV)/.deepspeed-*; touch $@
+
+# an environment of its own: no test of this suite may depend on it
+$(ENGINES):
+	python3 -m venv build/engines
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF build/engines/bin/pip install -q --disable-pip-version-check 'llama-cpp-python[server]==$(LLAMA)'
+	touch $@
 
 $(DOCS): $(STAMP)
 	$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -30,6 +30,10 @@ COMMANDS = {
         "repro.evals.lm_harness",
         "Run lm-eval's own command line on a checkpoint (--model repro).",
     ),
+    "engine-check": (
+        "repro.evals.engines.command",
+        "Compare two engines (OpenAI-compatible servers), or one with our own decoding.",
+    ),
     "certify": ("repro.certify.__main__", "Test whether a sampler or a loss is what it claims to be."),
     "checkpoint": ("repro.checkpoint", "Show, inspect, convert, compare or export checkpoints."),
     "results": (

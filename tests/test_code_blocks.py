@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers import released
+from helpers import fake_engine, released
 from helpers.toy import overrides
 
 from repro.core import registry
@@ -34,13 +34,14 @@ PAGES = [
         f"docs/{name}.md"
         for name in (
             *("quickstart", "own_data", "recipes", "published", "results", "troubleshooting", "glossary"),
-            *("index", "gallery", "evaluate", "certify", "python"),
+            *("index", "gallery", "evaluate", "engines", "certify", "python"),
         )
     ),
 ]
-SLOW = {"docs/evaluate.md", "docs/certify.md", "docs/quickstart.md", "docs/own_data.md"}
+SLOW = {"docs/engines.md", "docs/evaluate.md", "docs/certify.md", "docs/quickstart.md", "docs/own_data.md"}
 LINES = {"README.md": ("repro.certify",)}
 """Modules whose lines on a page only the slow tests run."""
+SERVER = "openai:http://localhost:8000/v1"
 FILES = ("examples", "evals", "results", "recipes")
 """Folders of the repository that a page reads."""
 
@@ -98,6 +99,11 @@ def few(arguments: list[str]) -> list[str]:
     if "--samples" in found:
         found[found.index("--samples") + 1] = "16"
     return found
+
+
+def served(arguments: list[str]) -> list[str]:
+    """The arguments with the address of a toy server in place of the one that pages name, if they name it."""
+    return [fake_engine.running().name if word == SERVER else word for word in arguments]
 
 
 def trains(module: str, arguments: list[str]) -> bool:
@@ -162,7 +168,7 @@ def run_page(page: str, leave_out: tuple[str, ...] = ()) -> int:
                 arguments = few(arguments)
             if trains(module, arguments):
                 arguments = toy(module, arguments)
-            assert run(module, arguments) == 0, f"{page}: {shlex.join(line)}"
+            assert run(module, served(arguments)) == 0, f"{page}: {shlex.join(line)}"
             count += 1
     return count
 
@@ -197,7 +203,8 @@ def commands() -> list[tuple[str, list[str]]]:
 
 def help_of(module: str, arguments: list[str]) -> str:
     """The help text of a command, or of its subcommand that the arguments name."""
-    words = list(arguments[:1]) if arguments and re.fullmatch(r"[a-z]+", arguments[0]) else []
+    words = list(arguments[:1]) if arguments and re.fullmatch(r"[a-z][a-z-]*", arguments[0]) else []
+    words = list(arguments[:2]) if arguments[:1] == ["--engine"] else words
     with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
         run(module, [*words, "--help"])
     return text.getvalue()

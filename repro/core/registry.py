@@ -206,6 +206,10 @@ PARTS = {
     "harness_task": "repro.evals.lm.harness:HarnessTask",
     "lm_likelihood": "repro.evals.lm.lm_tasks:LmLikelihood",
     "lm_generation": "repro.evals.lm.lm_tasks:LmGeneration",
+    # tasks that a server answers
+    "openai_server": "repro.evals.engines.openai:OpenAIServer",
+    "engine_likelihood": "repro.evals.engines.tasks:EngineLikelihood",
+    "engine_generation": "repro.evals.engines.tasks:EngineGeneration",
 }
 
 RECIPES = {

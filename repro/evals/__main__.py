@@ -9,6 +9,8 @@ python -m repro.evals --suite flagship --max-hours 6    # a suite group; the sam
 python -m repro.evals list samplers                     # or processors, suites, tasks, protocols, estimators
 python -m repro.evals plan --device h100 --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
 python -m repro.evals cells duo.t5.mdlm                 # the evaluations that reproduce these published numbers
+python -m repro.evals --engine openai:http://localhost:8000/v1 --tasks gsm8k    # a server instead of a checkpoint
+python -m repro.evals engine-check openai:URL runs/ar@nano.text-s0    # does the server decode what this suite decodes
 python -m repro.evals judge FILE.jsonl --judge runs/ar@nano.text-s0 --rule every_token:length=64
 """
 
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
 
 # --- commands -----------------------------------------------------------------------------------------------
 def score(argv: Sequence[str]) -> int:
-    """Score one checkpoint, or run every row of a suite group; prints tables or JSON and returns the exit status."""
+    """Score one checkpoint or engine, or run every row of a suite group; prints tables or JSON and returns the exit
+    status."""
+    if any(word.partition("=")[0] == "--engine" for word in argv):
+        return score_engine(argv)
     group = _suite_group(argv)
     if group is not None:
         args = cli.group_parser(group, planned=False).parse_args(argv)
@@ -74,6 +79,24 @@ def score(argv: Sequence[str]) -> int:
     elif first():
         _show(grids, records)
     return exit_code(budget)
+
+
+def score_engine(argv: Sequence[str]) -> int:
+    """Score a server that is named by --engine; returns the exit status. Usage for flags that are for checkpoints."""
+    from repro.evals.engines import command
+
+    taken = command.engine_parser()._option_string_actions
+    for flag in (word.partition("=")[0] for word in argv):
+        if flag not in taken and flag in cli.score_parser()._option_string_actions:
+            raise Usage(f"{flag} has no effect with --engine, which decodes by itself; leave it out")
+    return command.score(argv)
+
+
+def engine_check(argv: Sequence[str]) -> int:
+    """Compare two engines and print a report; returns 0 if they agree, else 1."""
+    from repro.evals.engines import command
+
+    return command.main(argv)
 
 
 def plan(argv: Sequence[str]) -> int:
@@ -120,11 +143,17 @@ def show_list(argv: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = {"list": show_list, "plan": plan, "cells": cells, "judge": judge}
+COMMANDS = {
+    "list": show_list,
+    "plan": plan,
+    "cells": cells,
+    "judge": judge,
+    "engine-check": engine_check,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subcommand that the first argument names (list, plan, cells or judge); without one, score a checkpoint.
+    """Run the subcommand that the first argument names (see `COMMANDS`); without one, score a checkpoint.
 
     Returns the exit status. Raises Usage (a ValueError) for a subcommand that does not exist.
     """

@@ -74,7 +74,7 @@ class _Parser(Parser):
 _SCORE = """Score a checkpoint across samplers and tokens per step, or run a suite group (flagship, silver).
 
 Other commands: list (what can be named), plan (hours on a device), cells (published numbers), judge (a file of
-samples); each has its own --help."""
+samples), engine-check (two engines); each has its own --help, and so has `--engine openai:URL`."""
 
 
 def score_parser() -> Parser:
@@ -89,6 +89,9 @@ def score_parser() -> Parser:
         ],
     )
     _add_grid(parser)
+    parser.add_argument(
+        "--engine", help="openai:URL, a server in place of a checkpoint; it has flags of its own"
+    )
     _add_size(parser)
     parser.add_argument(
         "--weights",

@@ -29,7 +29,7 @@ from repro.core.lazy import torch
 from repro.evals.batch_size import fitted, halving
 from repro.evals.suites import Suite
 from repro.evals.task import Answer, Ask, Task
-from repro.evals.work_queue import Busy, SharedQueue, shared_queue
+from repro.evals.work_queue import Busy, SharedQueue, WorkQueue, shared_queue
 from repro.hub.release import Release
 from repro.model import Model
 from repro.results.record import Question, Record, make_record
@@ -71,6 +71,8 @@ def question(model: Model, cell: Cell) -> Question:
         "weights": model.weights,
     }
     precision = {"weights_precision": model.precision} if model.precision in ("bfloat16", "int8") else {}
+    server = model.denoiser.served_by
+    engine = {} if server is None else {"engine": server}
     return Question.read(
         {
             "checkpoint": checkpoint,
@@ -79,7 +81,7 @@ def question(model: Model, cell: Cell) -> Question:
             "plan": None if cell.ask.plan is None else parts.canonical(cell.ask.plan),
             "seed": cell.ask.seed,
             "limit": cell.ask.limit,
-            "protocol": protocol | precision | ({"overridden": overridden} if overridden else {}),
+            "protocol": protocol | precision | engine | ({"overridden": overridden} if overridden else {}),
         }
     )
 
@@ -103,6 +105,20 @@ def _numerics(device: str, dtype: str, attention: str) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Job:
+    """An evaluation to compute: its `cell` of the grid, its identity `asked` (the record's question), the record's
+    `labels`, and `find`, which computes the answer. `rows`: called for the largest number of rows in one forward;
+    `timed_on`: as `Task.timed_on`."""
+
+    cell: Cell
+    asked: Question
+    labels: dict[str, Any]
+    find: Callable[[WorkQueue], Answer]
+    rows: Callable[[], int | None] = lambda: None
+    timed_on: str | None = None
+
+
 def run_grid(
     model: Model,
     suite: Suite,
@@ -111,69 +127,91 @@ def run_grid(
     batch: int | None,
     chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None,
 ) -> Iterator[tuple[Record, bool]]:
+    """Yield the record of each evaluation of a model as soon as it exists, and whether this process wrote it.
+
+    `batch`: largest number of rows in one forward (None: what fits the accelerator's memory; on a CPU the task's
+    default); `chunk` and the rest as in `run_jobs`.
+    """
+    jobs = [
+        Job(
+            cell,
+            question(model, cell),
+            labels(model, suite, cell),
+            partial(cell.task.shared, model, cell.ask),
+            partial(_rows, model, cell, batch),
+            cell.task.timed_on(model),
+        )
+        for cell in todo
+    ]
+    return run_jobs(jobs, numerics(model), store, chunk)
+
+
+def _rows(model: Model, cell: Cell, batch: int | None) -> int | None:
+    return batch or fitted(model, cell.task, cell.ask)
+
+
+def run_jobs(
+    jobs: Iterable[Job],
+    kind: dict[str, Any],
+    store: Store,
+    chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None,
+) -> Iterator[tuple[Record, bool]]:
     """Yield the record of each evaluation as soon as it exists, and whether this process wrote it.
 
-    Evaluations without a stored record are computed. Processes that write to one store share the work; an evaluation
-    that another process is computing is tried again later. `batch`: largest number of rows in one forward (None: what
-    fits the accelerator's memory; on a CPU the task's default); `chunk`: called with an evaluation and the numbers of
-    its finished chunks and of all, after each chunk that this process has computed.
+    Evaluations without a stored record of the numerics class `kind` are computed. Processes that write to one store
+    share the work; an evaluation that another process is computing is tried again later. `chunk`: called with an
+    evaluation and the numbers of its finished chunks and of all, after each chunk that this process has computed.
     """
-    kind, commit = numerics(model), _commit()
+    commit = _commit()
     folder = store.folder.parent / "chunks"
-    waiting: deque[tuple[Cell, Question, Busy | None]] = deque(
-        (cell, question(model, cell), None) for cell in todo
-    )
+    waiting: deque[tuple[Job, Busy | None]] = deque((job, None) for job in jobs)
     idle = 0
     while waiting:
-        cell, asked, busy = waiting.popleft()
-        on = cell.task.timed_on(model)
+        job, busy = waiting.popleft()
 
-        def work(rows: int | None, id: str = asked.id, on: str | None = on, cell: Cell = cell) -> SharedQueue:
-            told = partial(chunk, cell)
-            return shared_queue(folder, id, kind, rows, lambda: store.find(id, kind, on) is not None, told)
+        def work(rows: int | None, job: Job = job) -> SharedQueue:
+            told = partial(chunk, job.cell)
+            done = partial(_is_stored, store, job, kind)
+            return shared_queue(folder, job.asked.id, kind, rows, done, told)
 
-        def made(rows: int | None, cell: Cell = cell, asked: Question = asked) -> Record:
-            return _made(model, suite, cell, asked, work(rows), store, commit)
+        def made(rows: int | None, job: Job = job) -> Record:
+            return _made(job, work(rows), store, commit)
 
-        record, fresh = store.find(asked.id, kind, on), False
+        record, fresh = store.find(job.asked.id, kind, job.timed_on), False
         if record is not None:
-            work(batch).finish()
+            work(None).finish()
         elif busy is None or busy.over():
             try:
-                record, fresh = halving(made, batch or fitted(model, cell.task, cell.ask)), True
+                record, fresh = halving(made, job.rows()), True
             except Busy as error:
                 busy = error
         if record is not None:
             idle = 0
             yield record, fresh
             continue
-        waiting.append((cell, asked, busy))
+        waiting.append((job, busy))
         idle += 1
         if idle >= len(waiting):  # other processes are computing everything that is left
             time.sleep(POLL)
 
 
-def _made(
-    model: Model,
-    suite: Suite,
-    cell: Cell,
-    asked: Question,
-    work: SharedQueue,
-    store: Store,
-    commit: str | None,
-) -> Record:
+def _is_stored(store: Store, job: Job, kind: dict[str, Any]) -> bool:
+    return store.find(job.asked.id, kind, job.timed_on) is not None
+
+
+def _made(job: Job, work: SharedQueue, store: Store, commit: str | None) -> Record:
     """Compute the missing chunks of an evaluation, and write and return its record.
 
     Raises Busy while other processes compute chunks of it.
     """
     began = time.perf_counter()
     try:
-        answer = cell.task.shared(model, cell.ask, work)
+        answer = job.find(work)
         work.join()
         here = time.perf_counter() - began - work.own  # chunks count whichever process computed them
         record = make_record(
-            asked,
-            labels(model, suite, cell),
+            job.asked,
+            job.labels,
             answer.data(),
             _measured(work.numerics, answer, here + work.seconds, commit),
         )

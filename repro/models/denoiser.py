@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,9 @@ class Denoiser(nn.Module, ABC):
     has_dropout: bool = False  # whether a training forward needs `set_dropout_keys`
     base_digest: str | None = (
         None  # SHA-256 of frozen weights that checkpoints leave out; None: there are none
+    )
+    served_by: dict[str, Any] | None = (
+        None  # what records say of the server that computes it; None: this process
     )
 
     def __init__(self, role: Role) -> None:

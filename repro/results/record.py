@@ -45,7 +45,7 @@ class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Checkpoint(_Strict, frozen=True, kw_only=True):
     """The evaluated network: SHA-256 `digest` of its files and `recipe` of its recipe, train `seed`, training `step`,
     and which weights. `exact`: a computed denoiser of a synthetic language with known probabilities (oracle);
-    `external`: no network, but a file of samples of another engine, whose SHA-256 is the digest."""
+    `external`: no network, but a file of samples of another engine, whose SHA-256 is the digest, or a server."""
 
     digest: str
     recipe: str

@@ -143,8 +143,19 @@ class LmGeneration(LmTask):
 
 
 def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
-    """Result of one task run through lm-eval: metrics with lm-eval's standard errors, mean number of forward passes per
-    request, and one item per document and filter.
+    """Result of one task run through lm-eval: `scored_documents`, and mean number of forward passes per request."""
+    metrics, items = scored_documents(task, adapter, ask)
+    if adapter.generation is not None:
+        return generation_answer(adapter, metrics, items)
+    forwards = [likelihood.forwards for likelihood in adapter.scored.values()]
+    return Answer(metrics, nfe=sum(forwards) / len(forwards), items=items)
+
+
+def scored_documents(
+    task: LmTask, adapter: Any, ask: Ask
+) -> tuple[dict[str, tuple[float, float | None, int]], list[dict[str, Any]]]:
+    """What lm-eval finds of one task with `adapter` as its model: metrics with lm-eval's standard errors (name ->
+    value, standard error or None, number of documents), and one item per document and filter.
 
     Raises ValueError where lm-eval's task version or number of few-shot examples is not the one of `task`.
     """
@@ -174,10 +185,7 @@ def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
         for member, samples in members.items()
         for sample in samples
     ]
-    if adapter.generation is not None:
-        return generation_answer(adapter, metrics, items)
-    forwards = [likelihood.forwards for likelihood in adapter.scored.values()]
-    return Answer(metrics, nfe=sum(forwards) / len(forwards), items=items)
+    return metrics, items
 
 
 def run_lm_eval(

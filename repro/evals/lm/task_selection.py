@@ -37,7 +37,13 @@ from repro.samplers.presets import split_pins
 
 def find_tasks(name: str, model: Model) -> list[Task]:
     """The tasks of an lm-eval task name or a YAML file (for a group: its members). Likelihood tasks get the default
-    estimator of the model's noise process.
+    estimator of the model's noise process. ValueError as of `load_tasks`."""
+    source, tasks = load_tasks(name)
+    return [_task_part(task, source, model) for task in tasks]
+
+
+def load_tasks(name: str) -> tuple[str, list[Any]]:
+    """The source (`LmTask.source`) and lm-eval's task objects of a task name or a YAML file.
 
     Raises ValueError for an unknown name, a missing file, and a YAML that does not define exactly one task.
     """
@@ -65,7 +71,7 @@ def find_tasks(name: str, model: Model) -> list[Task]:
         if source != STANDARD:
             for task in loaded.values():
                 _check_task(name, task)
-    return [_task_part(task, source, model) for task in loaded.values()]
+    return source, list(loaded.values())
 
 
 def _read_one(task: Any) -> None:
@@ -121,16 +127,21 @@ def _check_task(name: str, task: Any) -> None:
                 )
 
 
-def _task_part(task: Any, source: str, model: Model) -> Task:
-    common = {
+def common_settings(task: Any, source: str, template: Template) -> dict[str, Any]:
+    """The settings of `LmTask` for one of lm-eval's task objects, with the task's own number of few-shot examples."""
+    return {
         "name": task.config.task,
         "task": task.config.task,
         "source": source,
         "task_version": str(task.VERSION),
         "shots": None,
-        "template": "chat" if has_chat_template(model) else "none",
+        "template": template,
         "overlong": "error",
     }
+
+
+def _task_part(task: Any, source: str, model: Model) -> Task:
+    common = common_settings(task, source, "chat" if has_chat_template(model) else "none")
     if task.OUTPUT_TYPE != "generate_until":
         return LmLikelihood(**common, estimator=estimator(default(model.recipe.process)))
     arguments = dict(task.config.generation_kwargs or {})

@@ -1,0 +1,123 @@
+"""lm-eval's model interface for an engine. Work is done in chunks of `CHUNK` requests, which are stored, so that a
+killed run loses one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+
+from repro.core.reading import convert
+from repro.evals.engines.engine import Api, Completion, Engine, Settings
+from repro.evals.lm.adapter import before_stops
+from repro.evals.lm.overrides import requested_length
+from repro.evals.work_queue import WorkQueue
+
+if TYPE_CHECKING:
+    from repro.evals.engines.tasks import EngineGeneration
+
+CHUNK = 32
+"""Requests in one chunk of work."""
+
+
+@dataclass(frozen=True)
+class _Likelihood:
+    """A log-likelihood in nats as items store it; an engine does not say how many forwards it made."""
+
+    value: float
+    greedy: bool
+    se: float = 0.0
+    forwards: int | None = None
+
+
+@dataclass(eq=False)
+class EngineAdapter(LM):
+    """lm-eval's model interface for an engine. `generation`: the task whose generation arguments are followed (None for
+    likelihoods); `texts` and `refused`: generated so far, in order, and whether the engine declined."""
+
+    engine: Engine
+    api: Api
+    generation: EngineGeneration | None
+    seed: int
+    work: WorkQueue
+    scored: dict[tuple[str, ...], _Likelihood] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    refused: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-likelihood in nats, whether greedy decoding gives it) of each request (context, continuation). Spaces at
+        the end of a context belong to the continuation, as in `repro.evals.lm.prompts`."""
+        pairs = [_split(*request.args) for request in requests]
+
+        def find(some: range) -> list[tuple[float, bool]]:
+            found = self.engine.score([pairs[i] for i in some])
+            return [(each.value, each.greedy) for each in found]
+
+        chunks = self.work.map_chunks(len(pairs), CHUNK, find, _read_scores)
+        found = [_Likelihood(value, greedy) for chunk in chunks for value, greedy in chunk]
+        self.scored |= {request.args: each for request, each in zip(requests, found, strict=True)}
+        return [(each.value, each.greedy) for each in found]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """ValueError: windows of a long text are cut in the engine's tokens, which it does not give."""
+        raise ValueError(
+            "the likelihood of whole texts is not asked of an engine; score a checkpoint with --corpus"
+        )
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The text of each request, which ends before the first of its stop strings."""
+        settings = [self._settings(request, number) for number, request in enumerate(requests)]
+        prompts = [request.args[0] for request in requests]
+
+        def find(some: range) -> list[tuple[Any, ...]]:
+            found = self.engine.complete(
+                [prompts[i] for i in some], [settings[i] for i in some], self.api, together=True
+            )
+            return [(each.text, each.finish, each.refused) for each in found]
+
+        chunks = self.work.map_chunks(len(prompts), CHUNK, find, _read_texts)
+        found = [each for chunk in chunks for each in chunk]
+        texts = [before_stops(each.text, how.stop) for each, how in zip(found, settings, strict=True)]
+        self.texts += texts
+        self.refused += [each.refused for each in found]
+        return texts
+
+    def _settings(self, request: Instance, number: int) -> Settings:
+        asked = request.args[1]
+        until = asked.get("until") or []
+        drawn = bool(asked.get("do_sample", float(asked.get("temperature") or 0.0) > 0))
+        key = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
+        return Settings(
+            length=requested_length(asked),
+            temperature=float(asked.get("temperature") or 1.0) if drawn else 0.0,
+            top_p=float(asked.get("top_p") or 1.0) if drawn else 1.0,
+            stop=tuple([until] if isinstance(until, str) else until),
+            seed=int.from_bytes(key[:4], "big") >> 1,
+        )
+
+
+def _split(context: str, continuation: str) -> tuple[str, str]:
+    stripped = context.rstrip()
+    return stripped, context[len(stripped) :] + continuation
+
+
+def _read_scores(data: Any, rows: range) -> list[tuple[float, bool]]:
+    found = convert(data, list[tuple[float, bool]], "the likelihoods", "ask again")
+    return _counted(found, rows)
+
+
+def _read_texts(data: Any, rows: range) -> list[Completion]:
+    found = convert(data, list[tuple[str, str | None, bool]], "the texts", "ask again")
+    return [Completion(text, finish, refused=refused) for text, finish, refused in _counted(found, rows)]
+
+
+def _counted(found: list[Any], rows: range) -> list[Any]:
+    if len(found) != len(rows):
+        raise ValueError(f"{len(found)} answers are stored for {len(rows)} requests")
+    return found

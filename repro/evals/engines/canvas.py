@@ -1,0 +1,205 @@
+"""A denoiser behind a server, so that any sampler of this suite decodes with it over HTTP.
+
+    model = remote(load("LLaDA-8B-Base"), "http://localhost:8000/v1", None, top=32, most_tail=0.05, limits=Limits())
+    sample(model, sampler="low_confidence", prompt="...")         # also score(model), decode(model.denoiser, ...)
+
+The protocol is that of vllm-project/vllm pull request #57250 (September 2026): a completion whose canvas of tokens is
+seeded (`diffusion_seed_canvas`), one read-only step (`diffusion_max_steps` 1, `diffusion_read_only`), and the k largest
+log-probabilities at each position of the canvas, at temperature 1. A step of a sampler is one such request a row.
+
+What the server leaves out is a *tail*: 1 minus the listed probabilities. It is spread evenly over the ids that are not
+listed, so a draw differs from one of the network's own law by at most the tail in total variation. A tail above
+`most_tail` is an error; with k = vocabulary size there is none, and samples are those of the network itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from msgspec import Struct
+from torch import Tensor
+
+from repro.core.parts import sha256, to_json
+from repro.evals.engines.http import Connection, Limits
+from repro.evals.engines.openai import value_of
+from repro.model import Model
+from repro.models.attention import KVCache, Mask
+from repro.models.backbone import Role
+from repro.models.denoiser import Denoiser, Head, Soft
+
+
+class _Logprobs(Struct):
+    tokens: list[str]
+    top_logprobs: list[dict[str, float]]
+
+
+class _Choice(Struct):
+    logprobs: _Logprobs
+
+
+class _Reply(Struct):
+    choices: list[_Choice]
+
+
+class _Model(Struct):
+    id: str
+
+
+class _Models(Struct):
+    data: list[_Model]
+
+
+class RemoteDenoiser(Denoiser):
+    """The network of a server as a denoiser for decoding. Features are log-probabilities [B, L, V] float64, B rows, L
+    columns, V ids; columns before the canvas, which the server does not predict, are NaN, and so is the output layer,
+    which no sampler reads: a loss or likelihood computed from it is no number.
+
+    `canvas`: most columns of a canvas (None: a whole row); earlier columns are the request's prompt. `tail`: the
+    largest tail so far, `tail_sum` over `positions` positions their sum.
+    """
+
+    supports_kv_cache = False
+
+    def __init__(
+        self, role: Role, connection: Connection, name: str, canvas: int | None, top: int, most_tail: float
+    ) -> None:
+        super().__init__(role)
+        if not 1 <= top <= self.vocabulary.total:
+            raise ValueError(
+                f"top={top} is not between 1 and the {self.vocabulary.total} ids of the vocabulary"
+            )
+        if not 0 <= most_tail <= 1:
+            raise ValueError(f"most_tail={most_tail} is no probability; give 0 to 1")
+        self.connection, self.name, self.canvas = connection, name, canvas
+        self.top, self.most_tail = top, most_tail
+        self.tail, self.tail_sum, self.positions = 0.0, 0.0, 0
+        self.served_by = {
+            "protocol": "vllm-project/vllm#57250",
+            "url": connection.url,
+            "model": name,
+            "canvas": canvas,
+            "top": top,
+            "tail": "spread evenly over unlisted ids",
+        }
+
+    def encode(
+        self,
+        tokens: Tensor | Soft,
+        *,
+        t: Tensor | None,
+        attention: Mask,
+        positions: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        if isinstance(tokens, Soft) or kv_cache is not None:
+            raise ValueError("a server reads ids without a KV cache; use a sampler that does the same")
+        rows = tokens.tolist()
+        starts = [0] * len(rows) if attention.valid is None else (~attention.valid).sum(1).tolist()
+        width = tokens.shape[1] - max(starts) if self.canvas is None else self.canvas
+        bodies = [self._body(row[start:], width) for row, start in zip(rows, starts, strict=True)]
+        replies = self.connection.post_all("completions", bodies, _Reply)
+        found = torch.full((*tokens.shape, self.vocabulary.total), math.nan, dtype=torch.float64)
+        for row, (body, reply) in enumerate(zip(bodies, replies, strict=True)):
+            logp = self._read(reply, len(body["vllm_xargs"]["diffusion_seed_canvas"]))
+            found[row, tokens.shape[1] - len(logp) :] = logp
+        return found.to(tokens.device)
+
+    def head(self) -> Head:
+        total = self.vocabulary.total
+        weight = torch.full((1, 1), math.nan, dtype=torch.float64, device=self.device)
+        return Head(weight.expand(total, total), None, self.forbidden)
+
+    def raw_logits(self, features: Tensor) -> Tensor:
+        return features
+
+    def _body(self, ids: Sequence[int], width: int) -> dict[str, Any]:
+        """The request of one row of ids, whose last `width` are the canvas."""
+        prompt, canvas = list(ids[: max(0, len(ids) - width)]), list(ids[-width:])
+        read = {"diffusion_max_steps": 1, "diffusion_read_only": True}
+        return {
+            "model": self.name,
+            "prompt": prompt,
+            "max_tokens": len(canvas),
+            "temperature": 1.0,
+            "logprobs": self.top,
+            "return_tokens_as_token_ids": True,
+            "vllm_xargs": {
+                "diffusion_seed_canvas": canvas,
+                "diffusion_canvas_length": len(canvas),
+                **read,
+            },
+        }
+
+    def _read(self, reply: _Reply, width: int) -> Tensor:
+        """Log-probabilities [width, V] of a canvas; ValueError for another number of positions, for what is no token id
+        of the vocabulary, and for a tail above `most_tail`."""
+        rows = reply.choices[0].logprobs.top_logprobs if len(reply.choices) == 1 else []
+        if len(rows) != width:
+            raise ValueError(f"{self.connection.url} answered {len(rows)} positions of a canvas of {width}")
+        return torch.stack([self._filled(row) for row in rows])
+
+    def _filled(self, listed: dict[str, float]) -> Tensor:
+        """Log-probabilities [V] of one position, with the tail spread over what is not `listed`."""
+        total = self.vocabulary.total
+        ids = torch.tensor([self._id(text) for text in listed], dtype=torch.int64)
+        logp = torch.tensor([value_of(each) for each in listed.values()], dtype=torch.float64)
+        rest = torch.ones(total, dtype=torch.bool)
+        rest[ids] = False
+        tail = min(1.0, max(0.0, 1.0 - logp.exp().sum().item())) if rest.any() else 0.0
+        self.tail, self.tail_sum, self.positions = (
+            max(self.tail, tail),
+            self.tail_sum + tail,
+            self.positions + 1,
+        )
+        if tail > self.most_tail:
+            raise ValueError(
+                f"the {len(listed)} largest probabilities of a position leave out {tail:.3g}, more than"
+                f" most_tail={self.most_tail:g}; raise top (vLLM: --max-logprobs) or most_tail"
+            )
+        unlisted = int((rest & ~self.forbidden.cpu()).sum())
+        share = math.log(tail / unlisted) if tail > 0 and unlisted else -math.inf
+        found = torch.full((total,), share, dtype=torch.float64)
+        found[ids] = logp
+        return found
+
+    def _id(self, text: str) -> int:
+        found = re.fullmatch(r"token_id:(\d{1,9})", text)
+        if found is None or int(found[1]) >= self.vocabulary.total:
+            raise ValueError(
+                f"{self.connection.url} answered {text!r}, no token_id below {self.vocabulary.total}; it must take"
+                " return_tokens_as_token_ids and serve the model whose vocabulary this is"
+            )
+        return int(found[1])
+
+
+def remote(
+    like: Model,
+    url: str,
+    name: str | None,
+    *,
+    top: int,
+    most_tail: float,
+    canvas: int | None = None,
+    limits: Limits | None = None,
+) -> Model:
+    """The model of the server at `url`, with vocabulary, data and noise process of `like`, whose weights are not used.
+
+    `name`: the model that requests name (None: the server's first); `top`: log-probabilities a position; `most_tail`:
+    the largest probability that they may leave out; `canvas`: most columns of a canvas. Records made with it name the
+    server. ValueError for a left-to-right or time-conditioned model, whose predictions need more than the protocol has.
+    """
+    if like.recipe.process.causal or like.denoiser.time_conditioned:
+        raise ValueError(
+            f"{like.recipe.name} is {'left-to-right' if like.recipe.process.causal else 'conditioned on time'}; a"
+            " canvas is read for masked diffusion without a time"
+        )
+    connection = Connection(url, limits or Limits())
+    name = name or connection.get("models", _Models).data[0].id
+    denoiser = RemoteDenoiser(like.recipe.role(), connection, name, canvas, top, most_tail)
+    digest = sha256(to_json(denoiser.served_by))
+    return dataclasses.replace(like, denoiser=denoiser.eval(), digest=digest, folder=None)

@@ -1,0 +1,282 @@
+"""The check of two engines: A and B are asked the same, and what differs is said at the first token that differs.
+
+    report = compare(a, b, Plan(prompts))
+    report.agrees, report.verdict, report.lines(), report.data()
+
+Everything by which a difference is judged is in the `Plan`, stated before an answer is read. Engines that share
+weights, precision, template and decoding rules pass; docs/engines.md says what each check finds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from repro.core.reading import read_json_lines
+from repro.evals.engines.comparisons import Walk, compared_scores, size_of, walk
+from repro.evals.engines.draws import law_of_draws
+from repro.evals.engines.engine import Completion, Engine, Settings, Unsupported
+from repro.evals.engines.findings import Finding, Report
+
+TOP = 5
+"""Most likely tokens whose log-probabilities are read at each position (OpenAI's and vLLM's default largest number)."""
+PROMPTS = (
+    *("the capital of france is", "once upon a time there was", "two plus two is", "the sun rises in the"),
+    *("water boils at", "my favourite colour is", "the opposite of hot is", "a dog and a cat"),
+    *(
+        "yesterday we went to the",
+        "in the middle of the night",
+        "the last word of this",
+        "she opened the door and",
+    ),
+    *("seven days make a", "the answer to the question", "birds fly because they", "he said that he would"),
+)
+LEVEL = 0.95
+"""Level of one-sided confidence bounds."""
+
+
+class Prompt(Struct, frozen=True, forbid_unknown_fields=True):
+    """A prompt, and the text that a right answer holds (None: unknown)."""
+
+    prompt: str
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked and how it is judged. `length`: tokens of a text; `tolerance`: largest accepted difference of a
+    log-probability in nats; `margin`: largest accepted share of answers that differ; `draws`: per prompt, of the law
+    test (0: left out)."""
+
+    prompts: Sequence[Prompt] = tuple(Prompt(text) for text in PROMPTS)
+    length: int = 24
+    tolerance: float = 0.005
+    margin: float = 0.2
+    draws: int = 200
+
+    def data(self) -> dict[str, Any]:
+        """The plan as plain JSON, with the number of prompts."""
+        return asdict(replace(self, prompts=())) | {"prompts": len(self.prompts)}
+
+
+def read_prompts(path: Path | None) -> list[Prompt]:
+    """The prompts of a JSON Lines file (None: `PROMPTS`); ValueError for fewer than 2, and where some lines have an
+    answer and others have none."""
+    if path is None:
+        return [Prompt(text) for text in PROMPTS]
+    found = list(
+        read_json_lines(path, Prompt, 'give lines {"prompt": TEXT} or {"prompt": TEXT, "answer": TEXT}')
+    )
+    if len(found) < 2:
+        raise ValueError(f"{path} holds {len(found)} prompts; give 2 or more")
+    if len({each.answer is None for each in found}) > 1:
+        raise ValueError(f"{path}: some prompts have an answer and others have none; give all or none")
+    return found
+
+
+def compare(a: Engine, b: Engine, plan: Plan) -> Report:
+    """Ask both engines everything, and report; see the module."""
+    texts = [each.prompt for each in plan.prompts]
+    greedy = [Settings(plan.length, top=TOP)] * len(texts)
+    alone = {
+        "A": a.complete(texts, greedy, "completions", False),
+        "B": b.complete(texts, greedy, "completions", False),
+    }
+    found = [tokens(alone["A"], alone["B"], plan)]
+    for name, engine in (("A", a), ("B", b)):
+        found.append(greedy_rule(name, texts, alone[name], plan))
+        found.append(batch(name, engine, texts, greedy, alone[name], plan))
+        found.append(stop_rule(name, engine, texts, alone[name], plan))
+    found += [
+        template(a, b, texts, greedy, plan),
+        log_probabilities(a, b, texts, alone["A"], plan),
+        answers(alone["A"], alone["B"], plan),
+    ]
+    if plan.draws:
+        found += [law_of_draws(name, each, texts[:2], plan.draws) for name, each in (("A", a), ("B", b))]
+    return Report(a.name, b.name, plan.data(), found)
+
+
+# --- checks -------------------------------------------------------------------------------------------------
+def tokens(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
+    """Tokens at temperature 0, one prompt at a time, until the first undecided position."""
+    return _walked("tokens at T = 0", a, b, plan)
+
+
+def greedy_rule(name: str, texts: Sequence[str], alone: Sequence[Completion], plan: Plan) -> Finding:
+    """Whether the tokens that an engine writes at temperature 0 are the likeliest by its own log-probabilities, which a
+    penalty on repeated tokens or a bias would change."""
+    title, seen = f"greedy rule of {name}", 0
+    for text, made in zip(texts, alone, strict=True):
+        for position, token in enumerate(made.tokens):
+            if token.logprob is None or not token.top:
+                continue
+            seen += 1
+            best = max(token.top, key=lambda each: token.top[each])
+            short = token.top[best] - token.logprob
+            if short > plan.tolerance:
+                says = f"token {position} after {text!r} is {token.text!r}, {short:.3g} nats less likely than {best!r}"
+                hint = """an engine that penalises repetition needs --extra '{"repeat_penalty": 1.0}' or the like"""
+                return Finding(title, "fail", f"{says}; {hint}", {"position": position, "short": short})
+    if not seen:
+        return Finding(title, "not checked", "no log-probabilities are given")
+    return Finding(title, "pass", f"{seen} tokens are the likeliest")
+
+
+def batch(
+    name: str,
+    engine: Engine,
+    texts: Sequence[str],
+    greedy: Sequence[Settings],
+    alone: Sequence[Completion],
+    plan: Plan,
+) -> Finding:
+    """Whether an engine answers the same when all prompts are asked at once and in reverse order."""
+    mixed = engine.complete(list(reversed(texts)), greedy, "completions", True)[::-1]
+    return _walked(f"batch and order of {name}", alone, mixed, plan)
+
+
+def stop_rule(
+    name: str, engine: Engine, texts: Sequence[str], alone: Sequence[Completion], plan: Plan
+) -> Finding:
+    """Whether a text ends before a stop string, with finish "stop", and a free one at its length, with "length"."""
+    title = f"stop rule of {name}"
+    asked = [
+        (text, free, free.text[len(free.text) // 2 :][:3]) for text, free in zip(texts, alone, strict=True)
+    ]
+    asked = [each for each in asked if each[2].strip()][:4]
+    if not asked:
+        return Finding(title, "not checked", "all texts are empty")
+    how = [Settings(plan.length, stop=(stop,)) for _, _, stop in asked]
+    found = engine.complete([text for text, _, _ in asked], how, "completions", False)
+    for (text, free, stop), made in zip(asked, found, strict=True):
+        wanted = free.text[: free.text.index(stop)]
+        if made.text != wanted or made.finish != "stop":
+            return Finding(
+                title,
+                "fail",
+                f"after {text!r} with stop {stop!r}: {made.text!r} ({made.finish}); wanted {wanted!r} (stop)",
+            )
+    for text, free in zip(texts, alone, strict=True):
+        if free.finish == "length" and len(free.tokens) > plan.length:
+            return Finding(
+                title, "fail", f"{text!r}: {len(free.tokens)} tokens, {plan.length} were asked for"
+            )
+    return Finding(title, "pass", f"{len(asked)} texts end before their stop string")
+
+
+def template(a: Engine, b: Engine, texts: Sequence[str], greedy: Sequence[Settings], plan: Plan) -> Finding:
+    """Whether both engines put the same chat template around a message: equal tokens, log-probabilities and numbers of
+    tokens of the prompt."""
+    try:
+        one, other = (engine.complete(texts, greedy, "chat", False) for engine in (a, b))
+    except Unsupported as error:
+        return Finding("template", "not checked", str(error))
+    for text, x, y in zip(texts, one, other, strict=True):
+        if None not in (x.prompt_tokens, y.prompt_tokens) and x.prompt_tokens != y.prompt_tokens:
+            return Finding(
+                "template",
+                "fail",
+                f"the prompt of {text!r} has {x.prompt_tokens} tokens in A, {y.prompt_tokens} in B",
+            )
+    return _walked("template", one, other, plan)
+
+
+def log_probabilities(
+    a: Engine, b: Engine, texts: Sequence[str], written: Sequence[Completion], plan: Plan
+) -> Finding:
+    """Differences of the log-probabilities that both engines give the tokens of the same texts (those of A)."""
+    title = "log-probabilities"
+    pairs = [(text, made.text) for text, made in zip(texts, written, strict=True) if made.text.strip()]
+    try:
+        differences, cut = compared_scores(a.score(pairs), b.score(pairs))
+    except Unsupported as error:
+        return Finding(title, "not checked", str(error))
+    if not differences:
+        return Finding(title, "fail", f"the engines cut all {cut} texts into different tokens", {"cut": cut})
+    return _sized(title, differences, plan, f", {cut} texts are cut into different tokens" if cut else "")
+
+
+def answers(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
+    """Paired equivalence of the answers with the plan's margin (`Plan.margin`)."""
+    if plan.prompts[0].answer is None:
+        differing = sum(x.text != y.text for x, y in zip(a, b, strict=True))
+        most = _upper(differing, len(a))
+        says = f"{differing} of {len(a)} texts differ, at most {most:.3f} of all (95 %)"
+        data: dict[str, Any] = {"differing": differing, "n": len(a), "most": most}
+        return _within("answers", says, data, most, plan)
+    right = [
+        (each.answer in x.text, each.answer in y.text)
+        for each, x, y in zip(plan.prompts, a, b, strict=True)
+        if each.answer is not None
+    ]
+    gained, lost = sum(y > x for x, y in right), sum(x > y for x, y in right)
+    difference, half = paired_difference(gained, lost, len(right))
+    says = (
+        f"accuracy {difference:+.3f} ± {half:.3f} from A to B (90 % interval), {gained} gained, {lost} lost"
+    )
+    data = {"gained": gained, "lost": lost, "n": len(right), "difference": difference, "half": half}
+    return _within("answers", says, data, abs(difference) + half, plan)
+
+
+def _within(title: str, says: str, data: dict[str, Any], most: float, plan: Plan) -> Finding:
+    if most <= plan.margin:
+        return Finding(title, "pass", f"{says}; margin {plan.margin:g}", data)
+    more = " (give more prompts)" if data.get("differing", 1) == 0 else ""
+    return Finding(title, "fail", f"{says}; not within the margin {plan.margin:g}{more}", data)
+
+
+# --- statistics ---------------------------------------------------------------------------------------------
+def paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """Difference of two accuracies on the same n items, of which `gained` are right in the second alone and `lost` in
+    the first alone, and half of its 90 % interval: half a count added to each of the four cells and Wald's formula
+    (Agresti and Min, Statistics in Medicine 24, 2005, page 729). Inside a margin, it is two one-sided tests at 5 %."""
+    b, c, total = gained + 0.5, lost + 0.5, n + 2
+    difference = (b - c) / total
+    error = math.sqrt(b + c - (b - c) ** 2 / total) / total
+    return difference, 1.6448536269514722 * error
+
+
+def _upper(count: int, n: int) -> float:
+    """Upper one-sided confidence bound of a share of which `count` of `n` were seen (Clopper and Pearson 1934)."""
+    from scipy.stats import beta
+
+    return 1.0 if count == n else float(beta.ppf(LEVEL, count + 1, n - count))
+
+
+def _walked(title: str, a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
+    """The finding of texts compared token by token; the log-probabilities of equal tokens count too."""
+    walks = [walk(x, y, plan.tolerance) for x, y in zip(a, b, strict=True)]
+    failed = [each for each in walks if each.failed]
+    if failed:
+        first = failed[0].divergence
+        assert first is not None
+        return Finding(
+            title, "fail", f"{len(failed)} of {len(walks)} texts; first, {first.says()}", asdict(first)
+        )
+    differences = [each for found in walks for each in found.differences]
+    return _sized(title, differences, plan, _undecided(walks)) if differences else _plain(title, walks)
+
+
+def _undecided(walks: Sequence[Walk]) -> str:
+    ends = [each.divergence for each in walks if each.divergence is not None]
+    return f", {len(ends)} texts part at an undecided position ({ends[0].says()})" if ends else ""
+
+
+def _plain(title: str, walks: Sequence[Walk]) -> Finding:
+    return Finding(title, "pass", f"{len(walks)} texts are equal; no log-probabilities are given")
+
+
+def _sized(title: str, differences: Sequence[float], plan: Plan, more: str) -> Finding:
+    most, mean = max(differences), math.fsum(differences) / len(differences)
+    found = f"{len(differences)} tokens, |difference| at most {most:.2g} and {mean:.2g} in the mean"
+    says = f"{found}, {size_of(differences)}"
+    data = {"tokens": len(differences), "max": most, "mean": mean}
+    if most > plan.tolerance:
+        return Finding(title, "fail", f"{says}; tolerance {plan.tolerance:g}{more}", data)
+    return Finding(title, "pass", f"{says}{more}", data)

@@ -1,0 +1,141 @@
+"""Comparisons of generated texts: the first token that differs, and whether it was decided there.
+
+At temperature 0 two correct engines may write different tokens only where the two best log-probabilities are closer
+than twice the tolerance: each may be off by the tolerance. Such a position is *undecided*; what follows it is not
+compared, since the texts before it are no longer the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from repro.evals.engines.engine import Completion, Scored, Token
+
+END = "<end of text>"
+BROKEN = "\ufffd"
+"""What a token that is part of a character is compared as: engines write such tokens in different ways."""
+PRECISIONS = (
+    (1e-7, "equal numbers"),
+    (2e-4, "the size of float32 rounding"),
+    (5e-2, "the size of bfloat16 or float16 rounding"),
+    (0.25, "the size of another precision or of quantised weights"),
+)
+"""Mean absolute difference of log-probabilities in nats, up to which a sentence describes it. From relative rounding
+errors of 2^-24 and 2^-9 of logits of about 10, and from 4-bit weights (docs/engines.md)."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first position, from 0, at which two texts differ: the tokens there, `before` (what both wrote), and the
+    smaller gap of the two best log-probabilities there in nats (None: unknown); `decided`: whether it is not undecided
+    at the tolerance."""
+
+    position: int
+    a: str
+    b: str
+    before: str
+    gap: float | None
+    decided: bool
+
+    def says(self) -> str:
+        """The divergence as a part of a sentence."""
+        gap = "unknown gap" if self.gap is None else f"gap {self.gap:.3g} nats"
+        return f"token {self.position} after {self.before[-40:]!r}: {self.a!r} and {self.b!r} ({gap})"
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Two texts compared token by token: `same` tokens are equal, then comes `divergence` (None: there is none);
+    `differences`: absolute differences of the log-probabilities of equal tokens, in nats."""
+
+    same: int
+    divergence: Divergence | None
+    differences: list[float]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the texts differ where they were decided."""
+        return self.divergence is not None and self.divergence.decided
+
+
+def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
+    """Compare two texts until they differ. Without tokens (no log-probabilities) whole texts are compared, and a
+    difference counts as decided."""
+    if not a.tokens or not b.tokens:
+        if a.text == b.text:
+            return Walk(0, None, [])
+        same = next((i for i, (x, y) in enumerate(zip(a.text, b.text, strict=False)) if x != y), None)
+        at = min(len(a.text), len(b.text)) if same is None else same
+        said = (a.text[at : at + 12] or END, b.text[at : at + 12] or END)
+        return Walk(0, Divergence(at, *said, a.text[:at], None, True), [])
+    ours, theirs, differences, before = _written(a), _written(b), [], ""
+    for position in range(max(len(ours), len(theirs))):
+        one, other = _at(ours, position, a), _at(theirs, position, b)
+        if one is None or other is None:
+            return Walk(position, None, differences)
+        if _shown(one) != _shown(other):
+            gaps = [each.gap for each in (one, other) if each.gap is not None]
+            gap = min(gaps, default=None)
+            decided = gap is None or gap > 2 * tolerance
+            return Walk(
+                position, Divergence(position, one.text, other.text, before, gap, decided), differences
+            )
+        differences += _differences([one], [other])
+        before += one.text
+    return Walk(len(ours), None, differences)
+
+
+def compared_scores(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[list[float], int]:
+    """Absolute differences in nats of the log-probabilities of equal tokens of two engines' scores of the same texts,
+    and the number of texts that they cut into different tokens."""
+    found: list[float] = []
+    cut = 0
+    for one, other in zip(a, b, strict=True):
+        if [_shown(each) for each in one.tokens] == [_shown(each) for each in other.tokens]:
+            found += _differences(one.tokens, other.tokens)
+        else:
+            cut += 1
+    return found, cut
+
+
+def size_of(differences: Sequence[float]) -> str:
+    """What a mean absolute difference of log-probabilities is the size of."""
+    mean = math.fsum(differences) / len(differences)
+    return next(
+        (says for most, says in PRECISIONS if mean <= most), "too large for rounding: another text or network"
+    )
+
+
+def _written(made: Completion) -> list[Token]:
+    """The tokens that make up the text; engines that also list the end token have it left out."""
+    found, length = [], 0
+    for token in made.tokens:
+        if length >= len(made.text) and made.finish == "stop":
+            break
+        found.append(token)
+        length += len(token.text)
+    return found
+
+
+def _at(tokens: Sequence[Token], position: int, made: Completion) -> Token | None:
+    """The token at a position; the end of the text after its last one, and None where its length was the limit."""
+    if position < len(tokens):
+        return tokens[position]
+    return Token(END, None, {}) if made.finish == "stop" and position == len(tokens) else None
+
+
+def _shown(token: Token) -> str:
+    broken = not token.text or BROKEN in token.text or token.text.startswith("bytes:")
+    return BROKEN if broken else token.text
+
+
+def _differences(a: Sequence[Token], b: Sequence[Token]) -> Iterator[float]:
+    for one, other in zip(a, b, strict=True):
+        if (
+            one.logprob is not None
+            and other.logprob is not None
+            and math.isfinite(one.logprob - other.logprob)
+        ):
+            yield abs(one.logprob - other.logprob)

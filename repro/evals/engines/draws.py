@@ -1,0 +1,108 @@
+"""The law of an engine's draws: the same seed twice, different seeds, and the first tokens of many draws against the
+probabilities that the engine itself states."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from repro.evals.engines.engine import Engine, Settings, Token
+from repro.evals.engines.findings import Finding
+
+LEVEL = 1e-4
+"""p-value below which a law test fails: a correct engine fails once in ten thousand tests."""
+LEAST = 5.0
+"""Smallest expected count of a class of the chi-squared test (Cochran 1954); rarer tokens are one class."""
+SEEDS, LENGTH = 8, 12
+TOP = 5
+
+
+def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int) -> Finding:
+    """Whether an engine draws from its own probabilities and obeys seeds.
+
+    Fails if a seed gives two texts, if texts of different seeds coincide though the probability of that is below
+    `LEVEL`, or if the first tokens of `draws` seeds per prompt do not fit the stated probabilities (chi-squared test).
+    """
+    title = f"law of draws of {name}"
+    seeds = range(1, SEEDS + 1)
+    how = [Settings(LENGTH, temperature=1.0, seed=seed, top=TOP) for seed in seeds]
+    texts = [
+        [each.text for each in engine.complete([prompts[0]] * SEEDS, how, "completions")] for _ in range(2)
+    ]
+    if texts[0] != texts[1]:
+        seed, one, other = next(
+            (s, x, y) for s, x, y in zip(seeds, texts[0], texts[1], strict=True) if x != y
+        )
+        return Finding(title, "fail", f"seed {seed} is ignored: it gives {one!r}, then {other!r}")
+    first = _first_tokens(engine, prompts)
+    known = first.get(prompts[0])
+    if len(set(texts[0])) == 1 and known and _coincide(known.top) ** (SEEDS - 1) < LEVEL:
+        return Finding(
+            title, "fail", f"seeds 1 to {SEEDS} all give {texts[0][0]!r}: draws do not depend on the seed"
+        )
+    if not first:
+        return Finding(title, "not checked", "seeds are obeyed; the engine states no probabilities")
+    p_values = []
+    for prompt, token in first.items():
+        how = [Settings(1, temperature=1.0, seed=seed, top=TOP) for seed in range(1, draws + 1)]
+        made = engine.complete([prompt] * draws, how, "completions")
+        drawn = Counter(each.tokens[0].text if each.tokens else "" for each in made)
+        if drawn[""]:  # the text ended at once; which of the stated tokens ends it is not said
+            token = replace(token, top={text: value for text, value in token.top.items() if drawn[text]})
+        p, worst = chi_squared(token.top, drawn, draws)
+        if p < LEVEL:
+            text, expected = worst
+            count = drawn[text] if text else _rest(token.top, drawn)
+            said = f"{count} times in {draws}, {expected:.1f} are expected (p {p:.1g})"
+            cut = """a server that cuts the law off needs --extra '{"top_k": 0, "min_p": 0}'"""
+            what = repr(text) if text else "a token not among the likeliest"
+            data = {"p": p, "draws": draws}
+            return Finding(title, "fail", f"after {prompt!r} {what} is drawn {said}; {cut}", data)
+        p_values.append(p)
+    says = (
+        f"{draws} draws for each of {len(first)} prompts fit the stated law (smallest p {min(p_values):.2g})"
+    )
+    return Finding(title, "pass", f"seeds are obeyed; {says}", {"p": min(p_values), "draws": draws})
+
+
+def chi_squared(stated: dict[str, float], drawn: Counter[str], draws: int) -> tuple[float, tuple[str, float]]:
+    """p-value of Pearson's chi-squared test of tokens `drawn` against stated log-probabilities of the likeliest ones,
+    and the class that deviates most with its expected count; all other tokens are the class ""."""
+    from scipy.stats import chi2
+
+    expected = {text: draws * math.exp(value) for text, value in stated.items()}
+    kept = {text: count for text, count in expected.items() if count >= LEAST}
+    kept[""] = draws - sum(kept.values())
+    seen = {text: drawn[text] for text in kept if text}
+    seen[""] = draws - sum(seen.values())
+    if kept[""] < LEAST:  # too rare a class for the test; it joins the rarest one
+        rarest = min((text for text in kept if text), key=lambda text: kept[text])
+        kept[rarest] += kept.pop("")
+        seen[rarest] += seen.pop("")
+    terms = {text: (seen[text] - kept[text]) ** 2 / kept[text] for text in kept}
+    worst = max(terms, key=lambda text: terms[text])
+    if len(kept) == 1:
+        return 1.0, (worst, kept[worst])
+    return float(chi2.sf(sum(terms.values()), len(kept) - 1)), (worst, kept[worst])
+
+
+def _first_tokens(engine: Engine, prompts: Sequence[str]) -> dict[str, Token]:
+    """Prompt -> the likeliest first token after it, with the probabilities there, where the engine states them."""
+    made = engine.complete(prompts, [Settings(1, top=TOP)] * len(prompts), "completions", False)
+    return {
+        prompt: each.tokens[0]
+        for prompt, each in zip(prompts, made, strict=True)
+        if each.tokens and each.tokens[0].top
+    }
+
+
+def _coincide(stated: dict[str, float]) -> float:
+    """Upper bound on the probability that a second draw equals the first: of the likeliest token, and all unlisted."""
+    listed = sum(math.exp(value) for value in stated.values())
+    return max(*(math.exp(value) for value in stated.values()), 1 - listed)
+
+
+def _rest(stated: dict[str, float], drawn: Counter[str]) -> int:
+    return sum(count for text, count in drawn.items() if text not in stated)

@@ -1,0 +1,107 @@
+"""What an engine is asked and what it answers: the interface that a server and our own decoding share.
+
+An engine completes texts, answers one chat message, and may say how likely each token was. Texts and tokens are
+strings: engines need not share ids. Log-probabilities are in nats, of the network's own distribution (temperature 1,
+nothing cut off), as vLLM and llama.cpp return them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Api = Literal["completions", "chat"]
+
+
+class Unsupported(ValueError):
+    """The engine cannot give what was asked, for a reason that holds for every request of its kind."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a text is generated. `length`: most tokens; `temperature`: 0 is greedy; `top_p`: nucleus (1: nothing is cut
+    off); `stop`: strings before which the text ends; `seed`: of its draws; `top`: number of most likely tokens whose
+    log-probabilities are returned at each position (0: none)."""
+
+    length: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    top: int = 0
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as text, its log-probability in nats (None: not given), and those of the most likely tokens there."""
+
+    text: str
+    logprob: float | None
+    top: dict[str, float]
+
+    @property
+    def gap(self) -> float | None:
+        """Difference of the two largest log-probabilities at this position, in nats; None unless two are given."""
+        best = sorted(self.top.values(), reverse=True)[:2]
+        return best[0] - best[1] if len(best) == 2 else None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A generated text. `finish`: "stop" (the model's end or a stop string), "length", "content_filter", ... or None;
+    `tokens`: its tokens, if asked for and given; `prompt_tokens`: tokens of the prompt as the engine counts them;
+    `refused`: whether the engine declined to answer (then the text is empty)."""
+
+    text: str
+    finish: str | None
+    tokens: tuple[Token, ...] = ()
+    prompt_tokens: int | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log-likelihood of a continuation in nats, summed over its `tokens`. `greedy`: whether each token was the most
+    likely one."""
+
+    value: float
+    tokens: tuple[Token, ...]
+    greedy: bool
+
+
+class Engine(Protocol):
+    """What completes and scores texts; `name` stands in reports."""
+
+    @property
+    def name(self) -> str: ...
+
+    def complete(
+        self, prompts: Sequence[str], settings: Sequence[Settings], api: Api, together: bool = True
+    ) -> list[Completion]:
+        """One completion for each prompt, each with its settings.
+
+        `api` "chat": a prompt is the message of a user, to which the engine applies its template. `together`: whether
+        prompts may be asked at once. Raises Unsupported for "chat" if the engine has no template.
+        """
+        ...
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+        """The log-likelihood of each (context, continuation); Unsupported if the engine gives none for prompts."""
+        ...
+
+
+def total(tokens: Sequence[Token], where: str) -> Scored:
+    """The log-likelihood of a continuation with these tokens; ValueError if one has none. `where`: for the message."""
+    known = [token.logprob for token in tokens if token.logprob is not None]
+    if not tokens or len(known) < len(tokens):
+        raise ValueError(
+            f"{where}: the engine gives no log-probability for {len(tokens) - len(known) if tokens else 'any'} token of"
+            " the continuation (the first of a text has none); give each document a context"
+        )
+    greedy = all(
+        not token.top or (token.logprob is not None and token.logprob >= max(token.top.values()))
+        for token in tokens
+    )
+    return Scored(math.fsum(known), tuple(tokens), greedy)

@@ -1,0 +1,64 @@
+"""What a comparison of two engines found: one finding a question, a verdict, and a report as text and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Outcome = Literal["pass", "fail", "not checked"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question: `name`, e.g. "stop rule of A"; `says`, one sentence with the evidence; `data`, its
+    numbers as plain JSON."""
+
+    name: str
+    outcome: Outcome
+    says: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings about engines `a` and `b` (names), and the `plan` that was stated before, as plain JSON."""
+
+    a: str
+    b: str
+    plan: dict[str, Any]
+    findings: list[Finding]
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the findings that failed."""
+        return [each.name for each in self.findings if each.outcome == "fail"]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no finding failed."""
+        return not self.failed
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in one line."""
+        left = [each.name for each in self.findings if each.outcome == "not checked"]
+        rest = f"; not checked: {', '.join(left)}" if left else ""
+        if self.agrees:
+            checked = len(self.findings) - len(left)
+            return f"PASS: A and B agree in all {checked} checks{rest}"
+        return f"FAIL: {', '.join(self.failed)}{rest}"
+
+    def data(self) -> dict[str, Any]:
+        """The report as plain JSON."""
+        return {**dataclasses.asdict(self), "agrees": self.agrees, "verdict": self.verdict}
+
+    def lines(self) -> Iterator[str]:
+        """The report as lines of text; the verdict is the last."""
+        yield f"A: {self.a}"
+        yield f"B: {self.b}"
+        wide = max(len(each.name) for each in self.findings)
+        for each in self.findings:
+            yield f"{each.outcome:<11} {each.name:<{wide}}  {each.says}"
+        yield self.verdict

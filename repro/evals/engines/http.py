@@ -1,0 +1,186 @@
+"""Requests to a server: JSON over HTTP with a time-out, retries and a bounded number of requests at once.
+
+    connection = Connection("http://localhost:8000/v1", Limits())
+    replies = connection.post_all("completions", bodies, Reply)      # in the order of `bodies`
+
+Busy or failing servers (408, 429, 5xx), refused, cut and slow connections and answers that are no JSON are tried again,
+each time after twice the wait, or after what the header Retry-After says. Other statuses are errors of the request.
+The key of a server is read from the environment variable `KEY` and is neither stored nor printed; redirects are not
+followed, so it goes to no other host.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from repro.core.reading import convert, parse_json
+
+if TYPE_CHECKING:
+    import requests
+
+Reply = TypeVar("Reply")
+KEY = "REPRO_ENGINE_KEY"
+"""Environment variable that holds the API key. It is this suite's own: the key of another service must not go to
+whichever server is named."""
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which a request is made again."""
+REMEDY = "check that the URL is an OpenAI-compatible server's, ending in /v1"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How requests are made; no answer depends on it. `timeout`: seconds without a byte before a request is given up;
+    `tries`: requests before an error; `wait` and `longest_wait`: seconds before the second request, and at most between
+    two; `concurrency`: requests at once."""
+
+    timeout: float = 120.0
+    tries: int = 6
+    wait: float = 0.5
+    longest_wait: float = 60.0
+    concurrency: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "tries", "concurrency"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give more than 0")
+
+
+class Refused(ValueError):
+    """The server answered that the request is wrong (`status` 4xx); `said` is its reason, on one line."""
+
+    def __init__(self, url: str, status: int, said: str) -> None:
+        super().__init__(f"{url} refused a request with status {status}: {said}")
+        self.status, self.said = status, said
+
+
+class _Again(Exception):
+    """A request failed in a way that may pass; `wait`: seconds that the server asks to wait, None if it does not."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def checked_url(url: str) -> str:
+    """The address without a slash at its end; ValueError unless it is http(s) without user, query and fragment."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is no address of a server; give for example http://localhost:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            f"an address is stored in records; put the key into ${KEY} and leave it out of the address"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(f"{url!r} has a query; leave it out")
+    return url.rstrip("/")
+
+
+@dataclass(eq=False)
+class Connection:
+    """Connections to the server at `url`, shared by threads. `sleep` waits that many seconds."""
+
+    url: str
+    limits: Limits
+    sleep: Callable[[float], None] = time.sleep
+    _session: requests.Session = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        self.url = checked_url(self.url)
+        self._session = requests.Session()
+        adapter = HTTPAdapter(pool_maxsize=self.limits.concurrency)
+        self._session.mount("http://", adapter), self._session.mount("https://", adapter)
+        self._session.auth = _authorise  # otherwise requests would send what ~/.netrc has for the host
+
+    def get(self, path: str, kind: type[Reply]) -> Reply:
+        """The JSON reply of the server at `path`, as `kind`; errors as of `post`."""
+        return self._until_answered("GET", path, None, kind)
+
+    def post(self, path: str, body: dict[str, Any], kind: type[Reply]) -> Reply:
+        """The JSON reply to `body`, as `kind` (a type of msgspec).
+
+        Raises Refused (a ValueError) for status 4xx, ValueError for JSON of another form, and ConnectionError if all
+        tries have failed.
+        """
+        return self._until_answered("POST", path, body, kind)
+
+    def post_all(self, path: str, bodies: Sequence[dict[str, Any]], kind: type[Reply]) -> list[Reply]:
+        """The replies to several bodies, in their order; at most `limits.concurrency` requests run at once. The first
+        error ends the requests that have not begun."""
+        return self.map(lambda body: self.post(path, body, kind), bodies)
+
+    def map(self, ask: Callable[[dict[str, Any]], Reply], bodies: Sequence[dict[str, Any]]) -> list[Reply]:
+        """`ask(body)` of each body, in their order, at most `limits.concurrency` at once."""
+        with ThreadPoolExecutor(self.limits.concurrency) as pool:
+            running = [pool.submit(ask, body) for body in bodies]
+            try:
+                return [each.result() for each in running]
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _until_answered(self, method: str, path: str, body: Any, kind: type[Reply]) -> Reply:
+        wait = self.limits.wait
+        for left in reversed(range(self.limits.tries)):
+            try:
+                return convert(self._once(method, path, body), kind, f"{self.url}/{path}", REMEDY)
+            except _Again as error:
+                if not left:
+                    tried = f"{self.limits.tries} times" if self.limits.tries > 1 else "once"
+                    raise ConnectionError(
+                        f"{self.url}/{path} was asked {tried} without an answer ({error}); start the server, or"
+                        " raise --timeout"
+                    ) from error
+                self.sleep(min(self.limits.longest_wait, max(wait, error.wait or 0.0)))
+                wait *= 2
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _once(self, method: str, path: str, body: Any) -> Any:
+        """The JSON that the server answers; _Again for a failure that may pass, Refused for status 4xx."""
+        import requests
+
+        url = f"{self.url}/{path}"
+        try:
+            reply = self._session.request(
+                method, url, json=body, timeout=self.limits.timeout, allow_redirects=False
+            )
+        except requests.Timeout:
+            raise _Again(f"nothing for {self.limits.timeout:g} s") from None
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise _Again(f"no connection, {_short(str(error), 120)}") from None
+        except requests.RequestException as error:
+            raise ValueError(f"{url}: {_short(str(error), 200)}; {REMEDY}") from None
+        if reply.status_code in BUSY:
+            raise _Again(f"status {reply.status_code}, {_short(reply.text, 120)}", _retry_after(reply))
+        if reply.status_code != 200:
+            raise Refused(url, reply.status_code, _short(reply.text, 300))
+        try:
+            return parse_json(reply.content, Any, url, REMEDY)
+        except ValueError as error:
+            raise _Again(_short(str(error), 160)) from None
+
+
+def _authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    key = os.environ.get(KEY, "").strip()
+    if key:
+        request.headers["Authorization"] = f"Bearer {key}"
+    return request
+
+
+def _retry_after(reply: requests.Response) -> float | None:
+    """Seconds of the header Retry-After (RFC 9110, section 10.2.3); None where it is absent or a date."""
+    text = reply.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else None
+
+
+def _short(text: str, most: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}..."

@@ -1,0 +1,296 @@
+"""Servers with OpenAI's protocol: completions and chat, with log-probabilities where the server gives them.
+
+    server = connect("openai:http://localhost:8000/v1", None, Limits(), {})
+    server.complete(["The sky is"], [Settings(length=8)], "completions")
+
+Fields are those of OpenAI's reference (https://platform.openai.com/docs/api-reference/completions and /chat). Prompts
+are scored by `echo` with `logprobs` and one further token, which vLLM, SGLang and llama-cpp-python take; OpenAI's own
+chat models and llama.cpp's `llama-server` give no log-probabilities of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct
+
+from repro.core.errors import nearest
+from repro.core.parts import Part, canonical, part, sha256, to_json
+from repro.evals.engines.engine import Api, Completion, Scored, Settings, Token, Unsupported, total
+from repro.evals.engines.http import Connection, Limits, Reply
+
+PREFIX = "openai:"
+MOST_STOPS = 4
+"""Stop strings that a request may hold (OpenAI's reference); further ones are applied here."""
+PROBES = ("the sky", "one two three", "my name is")
+"""Prompts by which log-probabilities of prompts are compared with those of generation."""
+FAR = 0.5
+"""Largest difference in nats of the two that rounding explains."""
+LEAST = -9999.0
+"""What vLLM writes for minus infinity, which JSON lacks (vllm-project/vllm v0.15.0 completion/serving.py)."""
+
+
+@part
+class OpenAIServer(Part):
+    """A model behind an OpenAI-compatible server, as records name it: `url`, `model` (the name that requests give) and
+    `extra`, canonical JSON of further fields of every request."""
+
+    url: str
+    model: str
+    extra: str
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical form."""
+        return sha256(to_json(canonical(self)))
+
+
+# --- replies ------------------------------------------------------------------------------------------------
+class _Model(Struct):
+    id: str
+
+
+class _Models(Struct):
+    data: list[_Model]
+
+
+class _Logprobs(Struct):
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+    text_offset: list[int] | None = None
+
+
+class _Choice(Struct):
+    text: str
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Usage(Struct):
+    prompt_tokens: int | None = None
+
+
+class _Completions(Struct):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+class _Top(Struct):
+    token: str
+    logprob: float
+
+
+class _ChatToken(Struct):
+    token: str
+    logprob: float
+    top_logprobs: list[_Top] = []
+
+
+class _ChatLogprobs(Struct):
+    content: list[_ChatToken] | None = None
+
+
+class _Message(Struct):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _ChatChoice(Struct):
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: _ChatLogprobs | None = None
+
+
+class _Chat(Struct):
+    choices: list[_ChatChoice]
+    usage: _Usage | None = None
+
+
+# --- server -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Server:
+    """An OpenAI-compatible server; `identity`: what records say of it; `extra`: further fields of every request."""
+
+    connection: Connection
+    identity: OpenAIServer
+    extra: dict[str, Any]
+    checked: list[bool] = field(default_factory=list, repr=False, compare=False)
+    """Not empty once log-probabilities of prompts were compared with those of generation."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.identity.model} at {self.identity.url}"
+
+    def complete(
+        self, prompts: Sequence[str], settings: Sequence[Settings], api: Api, together: bool = True
+    ) -> list[Completion]:
+        """As `Engine.complete`; requests run at the same time unless `together` is False. Errors of
+        `Connection.post`."""
+        if api == "chat":
+            bodies = [self._chat_body(prompt, how) for prompt, how in zip(prompts, settings, strict=True)]
+            return [_chat(reply) for reply in self._replies("chat/completions", bodies, _Chat, together)]
+        bodies = [self._completion_body(prompt, how) for prompt, how in zip(prompts, settings, strict=True)]
+        return [_completion(reply) for reply in self._replies("completions", bodies, _Completions, together)]
+
+    def _replies(
+        self, path: str, bodies: list[dict[str, Any]], kind: type[Reply], together: bool
+    ) -> list[Reply]:
+        if together:
+            return self.connection.post_all(path, bodies, kind)
+        return [self.connection.post(path, body, kind) for body in bodies]
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+        """As `Engine.score`. A token across the border counts to the continuation, as its text is not all context.
+
+        Raises Unsupported too for a server whose log-probabilities of prompts are not those of its own generation.
+        """
+        if not self.checked:
+            self._check_scores()
+            self.checked.append(True)
+        return self._scores(pairs)
+
+    def _check_scores(self) -> None:
+        """Compare what the server says of a token that it writes with what it says of it as a part of a prompt:
+        llama-cpp-python scores a token by the logits after it where the tokenizer adds no BOS (abetlen/llama-cpp-python
+        v0.3.36 llama_cpp/llama.py:1731)."""
+        made = self.complete(PROBES, [Settings(1, top=2)] * len(PROBES), "completions", together=False)
+        for context, written in zip(PROBES, made, strict=True):
+            if len(written.tokens) != 1 or written.tokens[0].logprob is None or not written.text.strip():
+                continue
+            (scored,) = self._scores([(context, written.text)])
+            said, stated = scored.value, written.tokens[0].logprob
+            if len(scored.tokens) == 1 and abs(said - stated) > FAR:
+                raise Unsupported(
+                    f"{self.identity.url} says {stated:.2f} nats of {written.text!r} after {context!r} when it"
+                    f" writes it, and {said:.2f} as a part of a prompt: its log-probabilities of prompts are of other"
+                    " positions, as llama-cpp-python's are for models without BOS"
+                )
+
+    def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+        asked = {"max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+        bodies = [self._body({"prompt": context + continuation, **asked}) for context, continuation in pairs]
+        replies = self.connection.post_all("completions", bodies, _Completions)
+        return [self._scored(*pair, reply) for pair, reply in zip(pairs, replies, strict=True)]
+
+    def _scored(self, context: str, continuation: str, reply: _Completions) -> Scored:
+        found = _only(reply.choices).logprobs
+        whole = context + continuation
+        if found is None or not found.tokens or not _only(reply.choices).text.startswith(whole):
+            raise Unsupported(
+                f"{self.identity.url} gives no log-probabilities of a prompt (echo with logprobs), which likelihood"
+                " tasks need; vLLM, SGLang and llama-cpp-python (--logits_all true) do"
+            )
+        tokens, at = [], 0
+        for number, token in enumerate(_tokens(found)):
+            at = found.text_offset[number] if found.text_offset else at
+            if at < len(whole) and at + len(token.text) > len(context):
+                tokens.append(token)
+            at += len(token.text)
+        return total(tokens, self.name)
+
+    def _body(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"model": self.identity.model, **fields, **self.extra}
+
+    def _completion_body(self, prompt: str, how: Settings) -> dict[str, Any]:
+        logprobs = {"logprobs": how.top} if how.top else {}
+        return self._body({"prompt": prompt, **_sampling(how), **logprobs})
+
+    def _chat_body(self, prompt: str, how: Settings) -> dict[str, Any]:
+        logprobs = {"logprobs": True, "top_logprobs": how.top} if how.top else {}
+        message = {"role": "user", "content": prompt}
+        return self._body({"messages": [message], **_sampling(how), **logprobs})
+
+
+def _sampling(how: Settings) -> dict[str, Any]:
+    stop = {"stop": list(how.stop[:MOST_STOPS])} if how.stop else {}
+    drawn = {"temperature": how.temperature, "top_p": how.top_p, "seed": how.seed}
+    return {"max_tokens": how.length, **drawn, **stop}
+
+
+def _only(choices: list[Any]) -> Any:
+    if len(choices) != 1:
+        raise ValueError(f"the server answered {len(choices)} choices to one request; it must answer 1")
+    return choices[0]
+
+
+def value_of(logprob: float) -> float:
+    """A log-probability as a server writes it, with minus infinity in place of `LEAST`."""
+    return logprob if logprob > LEAST else -float("inf")
+
+
+def _tokens(found: _Logprobs) -> list[Token]:
+    """The tokens of a reply; ValueError if its lists differ in length."""
+    tokens, values = found.tokens or [], found.token_logprobs or []
+    tops = found.top_logprobs or [None] * len(tokens)
+    if not len(tokens) == len(values) == len(tops) or len(found.text_offset or tokens) != len(tokens):
+        raise ValueError(
+            f"the server answered {len(tokens)} tokens with {len(values)} log-probabilities and {len(tops)} lists of"
+            " likely tokens; their numbers must agree"
+        )
+    return [
+        Token(
+            text, None if value is None else value_of(value), {t: value_of(v) for t, v in (top or {}).items()}
+        )
+        for text, value, top in zip(tokens, values, tops, strict=True)
+    ]
+
+
+def _completion(reply: _Completions) -> Completion:
+    choice = _only(reply.choices)
+    tokens = () if choice.logprobs is None else tuple(_tokens(choice.logprobs))
+    return _made(choice.text, choice.finish_reason, tokens, reply.usage, refused=False)
+
+
+def _chat(reply: _Chat) -> Completion:
+    choice = _only(reply.choices)
+    given = [] if choice.logprobs is None else choice.logprobs.content or []
+    tokens = tuple(
+        Token(
+            each.token,
+            value_of(each.logprob),
+            {top.token: value_of(top.logprob) for top in each.top_logprobs},
+        )
+        for each in given
+    )
+    refused = bool(choice.message.refusal)
+    return _made(choice.message.content or "", choice.finish_reason, tokens, reply.usage, refused)
+
+
+def _made(
+    text: str, finish: str | None, tokens: tuple[Token, ...], usage: _Usage | None, refused: bool
+) -> Completion:
+    refused = refused or finish == "content_filter"
+    counted = None if usage is None else usage.prompt_tokens
+    return Completion("" if refused else text, finish, tokens, counted, refused)
+
+
+# --- connecting ---------------------------------------------------------------------------------------------
+def is_server(name: str) -> bool:
+    """Whether a name is that of a server, "openai:URL"."""
+    return name.startswith(PREFIX)
+
+
+def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any]) -> Server:
+    """The server `openai:URL`, which is asked for its models.
+
+    `model`: the one that requests name (None: the only one of the server); `extra`: further fields of every request.
+    Raises ValueError for another name, for a model that the server does not list and if it lists several and none is
+    named; ConnectionError if it does not answer.
+    """
+    kind, colon, url = name.partition(":")
+    if not colon or f"{kind}:" != PREFIX:
+        raise ValueError(f"no engine {name!r}; give openai:URL, for example openai:http://localhost:8000/v1")
+    connection = Connection(url, limits)
+    names = [each.id for each in connection.get("models", _Models).data]
+    if model is None:
+        if len(names) != 1:
+            raise ValueError(
+                f"{url} serves {len(names)} models; name one with --model ({', '.join(names[:20])})"
+            )
+        model = names[0]
+    elif model not in names:
+        raise ValueError(f"{url} serves no model {model!r}; {nearest(model, names)}")
+    identity = OpenAIServer(url=connection.url, model=model, extra=to_json(extra))
+    return Server(connection, identity, extra)

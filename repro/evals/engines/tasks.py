@@ -1,0 +1,82 @@
+"""Tasks of lm-eval that an engine answers, as parts of a record.
+
+Prompts, few-shot examples, scoring and standard errors are lm-eval's, as for checkpoints (`repro.evals.lm`); the
+engine's own tokenizer and template are used. `adapter` asks the engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from repro.core.parts import part
+from repro.evals.engines.engine import Api, Engine
+from repro.evals.lm.lm_tasks import LmTask, scored_documents
+from repro.evals.lm.overrides import LENGTH_FIELDS
+from repro.evals.task import Answer, Ask, mean_metric
+from repro.evals.work_queue import WorkQueue
+
+FOLLOWED = ("do_sample", "temperature", "top_p", "until", *LENGTH_FIELDS)
+"""Generation arguments of a task that a request to an engine follows."""
+REFUSALS = "count as an empty text"
+
+
+@part
+class EngineTask(LmTask):
+    """Base class of lm-eval tasks that an engine answers. `template` is "none": lm-eval applies no chat template; under
+    `api` "chat" the engine applies its own to the whole prompt as one message of the user."""
+
+    api: Api
+
+    def found(self, engine: Engine, ask: Ask, work: WorkQueue) -> Answer:
+        """The result of the task, with one item per document and filter."""
+        raise NotImplementedError
+
+
+@part
+class EngineLikelihood(EngineTask):
+    """An lm-eval task that scores continuations by the log-likelihood that the engine gives them."""
+
+    generates = False
+
+    def protocol(self) -> dict[str, Any]:
+        return {**_harness(self), "output": "loglikelihood", "unit": "nats, summed"}
+
+    def found(self, engine: Engine, ask: Ask, work: WorkQueue) -> Answer:
+        from repro.evals.engines.adapter import EngineAdapter
+
+        metrics, items = scored_documents(self, EngineAdapter(engine, self.api, None, ask.seed, work), ask)
+        return Answer(metrics, items=items)
+
+
+@part
+class EngineGeneration(EngineTask):
+    """An lm-eval task that generates texts as its `generation_kwargs` (`asks`, canonical JSON) say: greedy unless they
+    set do_sample, with at most `length` tokens."""
+
+    length: int
+    asks: str
+    generates = True
+
+    def protocol(self) -> dict[str, Any]:
+        asked = json.loads(self.asks)
+        ignored = {name: [value, None] for name, value in asked.items() if name not in FOLLOWED}
+        output = {"output": "generate_until", "refusals": REFUSALS}
+        return {**_harness(self), **output, **({"overridden": ignored} if ignored else {})}
+
+    def found(self, engine: Engine, ask: Ask, work: WorkQueue) -> Answer:
+        from repro.core.lazy import torch
+        from repro.evals.engines.adapter import EngineAdapter
+
+        adapter = EngineAdapter(engine, self.api, self, ask.seed, work)
+        metrics, items = scored_documents(self, adapter, ask)
+        refused = torch.tensor(adapter.refused, dtype=torch.float64)
+        digest = hashlib.sha256(json.dumps(adapter.texts).encode()).hexdigest()
+        return Answer(metrics | {"refused": mean_metric(refused)}, samples=digest, items=items)
+
+
+def _harness(task: EngineTask) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {"harness": f"lm-eval {version('lm-eval')}", "api": task.api}

@@ -1,0 +1,165 @@
+"""engine-check passes a right server and finds each injected fault; the statistics behind it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from helpers.fake_engine import FakeEngine, toy
+
+from repro.evals.__main__ import main
+from repro.evals.engines.check import (
+    PROMPTS,
+    Plan,
+    Prompt,
+    compare,
+    greedy_rule,
+    paired_difference,
+    read_prompts,
+)
+from repro.evals.engines.comparisons import walk
+from repro.evals.engines.draws import chi_squared
+from repro.evals.engines.engine import Completion, Token
+from repro.evals.engines.http import Limits
+from repro.evals.engines.openai import connect
+
+PLAN = Plan(tuple(Prompt(text) for text in PROMPTS[:4]), length=6, margin=0.55, draws=40)
+FOUND = {
+    "wrong_template": {"template"},
+    "other_precision": {"tokens at T = 0", "log-probabilities", "template"},
+    "batch_dependent": {"batch and order of B"},
+    "wrong_stop": {"stop rule of B"},
+    "ignored_seed": {"law of draws of B"},
+}
+"""Fault -> the checks of which at least one must fail; where there is one, no other may."""
+
+
+@pytest.fixture(scope="module")
+def right():
+    with FakeEngine() as fake:
+        yield connect(fake.name, None, Limits(), {})
+
+
+def checked(right, plan=PLAN, **faults):
+    with FakeEngine(**faults) as fake:
+        return compare(right, connect(fake.name, None, Limits(), {}), plan)
+
+
+def test_a_right_server_agrees_with_another(right):
+    report = checked(right)
+    assert report.agrees, list(report.lines())
+    assert report.verdict == "PASS: A and B agree in all 12 checks"
+    assert all("equal numbers" in f.says for f in report.findings if f.name.startswith(("tokens", "batch")))
+
+
+def test_a_server_agrees_with_our_own_decoding(right):
+    report = compare(right, toy(), PLAN)
+    assert report.agrees, list(report.lines())
+
+
+@pytest.mark.parametrize("fault", FOUND)
+def test_each_fault_is_found(right, fault):
+    report = checked(right, fault=fault)
+    failed, wanted = set(report.failed), FOUND[fault]
+    assert failed & wanted and report.verdict.startswith("FAIL: "), list(report.lines())
+    if fault in ("wrong_template", "ignored_seed", "wrong_stop"):
+        assert failed == wanted, list(report.lines())
+
+
+def test_a_difference_in_precision_is_told_from_another_text(right):
+    said = {f.name: f for f in checked(right, fault="other_precision").findings}["log-probabilities"]
+    assert "the size of bfloat16 or float16 rounding" in said.says and said.data["max"] > PLAN.tolerance
+    wide = checked(right, fault="other_precision", plan=replace(PLAN, tolerance=0.2))
+    assert {"log-probabilities", "tokens at T = 0", "template"}.isdisjoint(wide.failed), list(wide.lines())
+    other = checked(right, engine=toy(deviation=0.5))
+    said = {f.name: f for f in other.findings}["log-probabilities"]
+    assert said.outcome == "fail" and "too large for rounding" in said.says
+
+
+def test_a_server_without_log_probabilities_is_compared_by_its_texts(right):
+    report = checked(right, logprobs=False, echo=False)
+    assert report.agrees and "not checked: greedy rule of B, log-probabilities" in report.verdict, list(
+        report.lines()
+    )
+
+
+# --- command ------------------------------------------------------------------------------------------------
+def test_the_command_prints_a_verdict_and_its_exit_code(tmp_path, capsys):
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": text, "answer": "a"} for text in PROMPTS[:6]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    few = ["--prompts", str(path), "--length", "6", "--draws", "0", "--margin", "0.4"]
+    with FakeEngine() as right, FakeEngine(fault="wrong_stop") as wrong:
+        assert main(["engine-check", right.name, right.name, *few]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[-1] == "PASS: A and B agree in all 10 checks" and said[0] == f"A: toy at {right.url}"
+        assert main(["engine-check", right.name, wrong.name, "--json", *few]) == 1
+        found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "FAIL: stop rule of B" and not found["agrees"]
+    assert found["plan"] == {"prompts": 6, "length": 6, "tolerance": 0.005, "margin": 0.4, "draws": 0}
+
+
+def test_prompts_are_read_strictly(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    for text, said in (
+        ('{"prompt": "a"}\n', "holds 1 prompts"),
+        ('{"prompt": "a"}\n{"prompt": "b", "answer": "c"}\n', "some prompts have an answer"),
+        ('{"prompt": "a"}\n{"text": "b"}\n', ":2: .*give lines"),
+    ):
+        path.write_text(text, "utf-8")
+        with pytest.raises(ValueError, match=said):
+            read_prompts(path)
+
+
+def test_a_diffusion_model_is_no_engine():
+    with FakeEngine() as fake, pytest.raises(ValueError, match="is a diffusion model"):
+        main(["engine-check", fake.name, "oracle:mdlm@nano"])
+
+
+# --- comparisons --------------------------------------------------------------------------------------------
+def completion(*tokens, finish="length"):
+    made = tuple(Token(text, 0.0, {text: 0.0, "other": -gap}) for text, gap in tokens)
+    return Completion("".join(text for text, _ in tokens), finish, made)
+
+
+def test_texts_part_where_they_were_undecided():
+    a, b = completion(("x", 3.0), ("y", 0.01)), completion(("x", 3.0), ("z", 0.2))
+    assert not walk(a, b, 0.006).failed and walk(a, b, 0.004).failed
+    found = walk(a, b, 0.004)
+    assert found.same == 1 and found.divergence.says() == "token 1 after 'x': 'y' and 'z' (gap 0.01 nats)"
+
+
+def test_a_token_that_is_not_the_likeliest_is_found():
+    """llama.cpp penalises repeated tokens by default."""
+    right, wrong = completion(("x", 3.0)), completion(("x", 3.0), ("y", -0.5))
+    assert greedy_rule("A", ["a"], [right], PLAN).outcome == "pass"
+    found = greedy_rule("A", ["a"], [wrong], PLAN)
+    assert (
+        found.outcome == "fail"
+        and "token 1 after 'a' is 'y', 0.5 nats less likely than 'other'" in found.says
+    )
+
+
+def test_an_end_is_a_token():
+    a, b = completion(("x", 3.0), finish="stop"), completion(("x", 3.0), ("y", 2.0))
+    assert walk(a, b, 0.1).divergence.a == "<end of text>" and walk(a, b, 0.1).failed
+    assert walk(a, completion(("x", 3.0)), 0.1).divergence is None, "the other was cut by its length"
+    listed = Completion("x", "stop", (*completion(("x", 3.0)).tokens, Token("</s>", 0.0, {})))
+    assert walk(a, listed, 0.1).divergence is None, "vLLM lists the end token"
+
+
+def test_the_interval_of_paired_differences():
+    """Agresti and Min 2005: (b + .5 - c - .5) / (n + 2), Wald."""
+    difference, half = paired_difference(5, 1, 98)
+    assert difference == pytest.approx(0.04)
+    assert half == pytest.approx(1.6448536 * (7 - 16 / 100) ** 0.5 / 100)
+
+
+def test_draws_of_another_law_have_a_small_p():
+    stated = {"a": -0.5108256, "b": -1.2039728}  # .6, .3, and .1 unlisted
+    assert chi_squared(stated, Counter({"a": 62, "b": 28, "c": 10}), 100)[0] > 0.5
+    p, (worst, expected) = chi_squared(stated, Counter({"a": 66, "b": 34}), 100)
+    assert p == pytest.approx(0.003823, abs=1e-6)  # exp(-chi2 / 2), chi2 .6 + .5333 + 10
+    assert worst == "" and expected == pytest.approx(10, abs=1e-4)
