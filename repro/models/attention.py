@@ -1,7 +1,7 @@
 """Attention masks, the KV cache, and the one attention function that every network calls.
 
-transformers' networks call the function registered here under the name "repro". The `View` of a forward reaches it as
-a keyword argument, so the masks and caches of transformers are not used (for a registered attention function,
+transformers' networks call the function under the name that `registered` gives it. The `View` of a forward reaches it
+as a keyword argument, so the masks and caches of transformers are not used (for a registered attention function,
 transformers silently turns a 2-D padding mask into None).
 
     Mask      which keys a query may see: padding, and blocks (block = 1 is causal, None bidirectional)
@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
 
 @dataclass(frozen=True)
@@ -224,4 +223,10 @@ def attend(
     return out.transpose(1, 2), None
 
 
-AttentionInterface.register("repro", attend)
+def registered() -> str:
+    """Name under which transformers finds `attend`, as the `_attn_implementation` of a network's settings; networks of
+    our own do without transformers, whose import takes seconds."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("repro", attend)
+    return "repro"

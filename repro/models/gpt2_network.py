@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from repro.models.attention import KVCache, Mask, View
+from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.gpt2 import Gpt2
@@ -30,7 +30,7 @@ class Gpt2Denoiser(Denoiser):
             bos_token_id=role.vocabulary.bos,
             eos_token_id=role.vocabulary.eos,
         )
-        config._attn_implementation = "repro"
+        config._attn_implementation = registered()
         self.network = GPT2LMHeadModel(config)
         initialise(self, seed, pins.init_deviation)
 

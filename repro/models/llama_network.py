@@ -12,7 +12,7 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from repro.models.attention import KVCache, Mask, View
+from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.llama import Llama, LlamaFloat32Rope, Qwen2
@@ -36,7 +36,7 @@ def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCa
         eos_token_id=role.vocabulary.eos,
         pad_token_id=role.vocabulary.pad,
     )
-    config._attn_implementation = "repro"
+    config._attn_implementation = registered()
     config.is_causal = pins.attention == "causal"
     return LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
 

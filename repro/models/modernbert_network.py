@@ -11,7 +11,7 @@ from transformers import (
     ModernBertForMaskedLM,
 )
 
-from repro.models.attention import KVCache, Mask, View
+from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.modernbert import ModernBert
@@ -45,7 +45,7 @@ class ModernBertDenoiser(Denoiser):
             cls_token_id=self.vocabulary.bos,
             sep_token_id=self.vocabulary.eos,
         )
-        config._attn_implementation = "repro"
+        config._attn_implementation = registered()
         self.attend_pads = pins.attend_pads
         if pins.weights is None:
             self.network = ModernBertForMaskedLM(config)
@@ -91,7 +91,7 @@ def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> Mo
         network = ModernBertForMaskedLM.from_pretrained(
             name,
             revision="main" if revision in (None, UNRESOLVED) else revision,
-            attn_implementation="repro",
+            attn_implementation=registered(),
             use_safetensors=True,
             dtype=torch.float32,
         )

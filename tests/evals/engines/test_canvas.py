@@ -94,6 +94,10 @@ def test_the_tail_is_spread_bounded_and_said(served):
     listed = exact.topk(4).values.sum(-1)
     assert found.denoiser.tail == pytest.approx((1 - listed).max().item(), abs=1e-9)
     spread = found.denoiser.encode(ids, t=None, attention=Mask()).exp()
+    unlisted = torch.ones_like(exact, dtype=torch.bool).scatter(-1, exact.topk(4).indices, False)
+    unlisted &= ~model.denoiser.forbidden
+    share = (1 - listed) / unlisted.sum(-1)  # of the probability that the server leaves out, for each id
+    assert torch.allclose(spread[unlisted], share[..., None].expand_as(exact)[unlisted], rtol=1e-9, atol=0)
     distance = (spread - exact).abs().sum(-1) / 2
     assert (distance <= 1 - listed + 1e-9).all() and distance.max() > 0.01
     assert logits[..., model.data.vocabulary().mask].isinf().all()
