@@ -22,10 +22,9 @@ from typing import Any, Literal
 from paper_figures import COLUMN, PAGE
 from repro.core.cli import Parser, run
 from repro.core.errors import nearest
-from repro.core.files import ROOT, write_text
+from repro.core.files import ROOT, stale, write_text
 from repro.results.certificates import FOLDER, Stored, read
 from repro.results.record import Record
-from repro.results.report import stale
 from repro.results.store import RAW, collect
 from repro.results.tables import choices
 from repro.results.tables.text import csv_text

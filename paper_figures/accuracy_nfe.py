@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from paper_figures import COLUMN, PAGE, End, dash, empty, family, footer, label_ends, order
 from paper_figures.samplers import name_of, style_of
 from repro.results.record import Record
-from repro.results.report import scale_of
+from repro.results.store import scale_of
 from repro.results.tables.speed import ADAPTIVE_PINS, WHERE, speeds
 
 if TYPE_CHECKING:

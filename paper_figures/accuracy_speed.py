@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from paper_figures import PAGE, empty, label_ends
 from paper_figures.accuracy_nfe import BARS, COLUMNS, NONE, WHERE, ends, finish, lines, query
 from repro.results.record import Record
-from repro.results.report import scale_of
+from repro.results.store import scale_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame

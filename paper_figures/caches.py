@@ -14,8 +14,7 @@ from pandas import DataFrame
 
 from paper_figures import PAGE, End, bar, bar_sentence, colour, empty, family, footer, label_ends, order
 from repro.results.record import Record
-from repro.results.report import scale_of
-from repro.results.store import one_protocol, summarise, to_frame
+from repro.results.store import one_protocol, scale_of, summarise, to_frame
 
 if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType

@@ -18,7 +18,7 @@ from pandas import DataFrame
 
 from paper_figures import INK, PAGE, End, colour, empty, family, label_ends, order
 from repro.results.record import Record
-from repro.results.report import scale_of
+from repro.results.store import scale_of
 
 BINS = 60
 COLUMNS = ["scale", "recipe", "train_seed", "curve", "step", "value"]

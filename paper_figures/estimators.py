@@ -16,8 +16,7 @@ from pandas import DataFrame
 
 from paper_figures import INK, OTHER, PAGE, End, bar, bar_sentence, empty, footer, label_ends, log2_axis
 from repro.results.record import Record
-from repro.results.report import checkpoint_order
-from repro.results.store import one_protocol, summarise, to_frame
+from repro.results.store import checkpoint_order, one_protocol, summarise, to_frame
 
 SUITE = "draws"
 MEASURED = {

@@ -36,7 +36,7 @@ from paper_figures.samplers import name_of, style_of
 from repro.evals.published.cells import PublishedCell, read
 from repro.results.difference import difference, look
 from repro.results.record import Record
-from repro.results.report import tokens_order
+from repro.results.store import tokens_order
 from repro.results.tables.matched import GENERATED, LEVEL, Sweep, panel_of, sweeps
 from repro.results.tables.text_quality import COLUMNS, REFERENCES, points
 

@@ -13,8 +13,7 @@ from pandas import DataFrame
 
 from paper_figures import COLUMN, INK, bar, bar_sentence, colour, empty, family, footer, order
 from repro.results.record import Record
-from repro.results.report import scale_of
-from repro.results.store import one_protocol, summarise, to_frame
+from repro.results.store import one_protocol, scale_of, summarise, to_frame
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:

@@ -32,8 +32,7 @@ from paper_figures import (
 )
 from paper_figures.samplers import name_of, style_of
 from repro.results.record import Record
-from repro.results.report import checkpoint_order, scale_of, tokens_order
-from repro.results.store import one_protocol, summarise, to_frame
+from repro.results.store import checkpoint_order, one_protocol, scale_of, summarise, to_frame, tokens_order
 
 METRICS = {"law": ("excess", "bigram"), "sudoku": ("accuracy",)}
 UNITS = {

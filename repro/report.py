@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro.core.cli import Parser, run, say
-from repro.core.files import write_text
+from repro.core.files import stale, write_text
 from repro.results import certificates
 from repro.results.methods import methods
-from repro.results.report import TABLES, stale, tables, with_latex
+from repro.results.report import TABLES, tables, with_latex
 from repro.results.store import RAW, collect
 from repro.results.tables import choices, claims, reproduction
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -154,3 +154,9 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def stale(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    """Paths of the files in `files` (name -> text) that are missing from a folder or differ there."""
+    paths = {folder / name: text.encode() for name, text in files.items()}
+    return [path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data]

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from repro.core.files import RESULTS
 from repro.core.stats import wilson
-from repro.results.store import by_cell, collect, one_protocol, summarise, to_frame
+from repro.results.store import (
+    by_cell,
+    checkpoint_order,
+    collect,
+    one_protocol,
+    scale_of,
+    summarise,
+    to_frame,
+    tokens_order,
+)
 from repro.results.tables import lookahead, perplexities, speed, speed_text, tasks, text_quality
 from repro.results.tables.latex import latex_of_markdown
 from repro.results.tables.text import csv_text, measured
@@ -101,21 +110,6 @@ UNCERTAINTY = (
 
 
 # --- rows ---------------------------------------------------------------------------------------------------
-def scale_of(recipe: str) -> str:
-    """Scale of a recipe by its name: `mdlm@nano.text` -> `nano.text`; "" at full scale."""
-    return recipe.partition("@")[2]
-
-
-def tokens_order(tokens_per_step: str) -> tuple[int, float]:
-    """Sort key of tokens per step: numbers first, then `all`, then "" (adaptive samplers)."""
-    return {"all": (1, 0.0), "": (2, 0.0)}.get(tokens_per_step) or (0, float(tokens_per_step))
-
-
-def checkpoint_order(checkpoint: str) -> tuple[bool, str]:
-    """Sort key of checkpoints: exact denoisers (`oracle:RECIPE`) first, then by name."""
-    return not checkpoint.startswith("oracle:"), checkpoint
-
-
 def build(table: Table, rows: DataFrame) -> DataFrame:
     """Frame of a table, one row per cell: labels; each metric, its standard error `_se` and its standard deviation over
     train seeds `_sd_seeds`; costs; number of evaluated rows `n`, number of train `seeds`, `note`.
@@ -230,9 +224,3 @@ def with_latex(files: Mapping[str, str]) -> dict[str, str]:
         for i, part in enumerate(latex_of_markdown(text), start=1)
     }
     return {**files, **made}
-
-
-def stale(folder: Path, files: Mapping[str, str]) -> list[Path]:
-    """Paths of the files in `files` (name -> text) that are missing from a folder or differ there."""
-    paths = {folder / name: text.encode() for name, text in files.items()}
-    return [path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data]

@@ -351,3 +351,18 @@ def by_cell(table: DataFrame) -> list[tuple[Any, dict[str, Any]]]:
     for cell, metric, row in zip(table.cell, table.metric, rows, strict=True):
         cells.setdefault(cell, {})[metric] = row
     return [(next(iter(metrics.values())), metrics) for metrics in cells.values()]
+
+
+def scale_of(recipe: str) -> str:
+    """Scale of a recipe by its name: `mdlm@nano.text` -> `nano.text`; "" at full scale."""
+    return recipe.partition("@")[2]
+
+
+def tokens_order(tokens_per_step: str) -> tuple[int, float]:
+    """Sort key of tokens per step: numbers first, then `all`, then "" (adaptive samplers)."""
+    return {"all": (1, 0.0), "": (2, 0.0)}.get(tokens_per_step) or (0, float(tokens_per_step))
+
+
+def checkpoint_order(checkpoint: str) -> tuple[bool, str]:
+    """Sort key of checkpoints: exact denoisers (`oracle:RECIPE`) first, then by name."""
+    return not checkpoint.startswith("oracle:"), checkpoint
