@@ -133,7 +133,8 @@ def run_grid(
             return shared_queue(folder, id, kind, rows, lambda: store.find(id, kind, on) is not None, told)
 
         def made(rows: int | None, cell: Cell = cell, asked: Question = asked) -> Record:
-            return _made(model, suite, cell, asked, work(rows), store, commit)
+            given = None if batch is None else rows
+            return _made(model, suite, cell, asked, work(rows), store, commit, given)
 
         record, fresh = store.find(asked.id, kind, on), False
         if record is not None:
@@ -161,8 +162,10 @@ def _made(
     work: SharedQueue,
     store: Store,
     commit: str | None,
+    batch: int | None,
 ) -> Record:
-    """Compute the missing chunks of an evaluation, and write and return its record.
+    """Compute the missing chunks of an evaluation, and write and return its record, which holds `batch`, the batch size
+    that was asked for or the smaller one that fits the memory (None: it was not set).
 
     Raises Busy while other processes compute chunks of it.
     """
@@ -175,7 +178,7 @@ def _made(
             asked,
             labels(model, suite, cell),
             answer.data(),
-            _measured(work.numerics, answer, here + work.seconds, commit),
+            _measured(work.numerics, answer, here + work.seconds, commit, batch),
         )
         if answer.items:
             lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in answer.items]
@@ -218,9 +221,12 @@ def _untrained(recipe: Recipe | Release) -> str:
     return "" if low < 0.01 and high > 0.99 else f"; alpha {low:.2g} to {high:.2g} trained"
 
 
-def _measured(kind: dict[str, Any], answer: Answer, seconds: float, commit: str | None) -> dict[str, Any]:
-    speed = {} if answer.speed is None else {"speed": msgspec.to_builtins(answer.speed)}
-    return speed | {
+def _measured(
+    kind: dict[str, Any], answer: Answer, seconds: float, commit: str | None, batch: int | None = None
+) -> dict[str, Any]:
+    given = {} if answer.speed is None else {"speed": msgspec.to_builtins(answer.speed)}
+    given |= {} if batch is None else {"batch": batch}
+    return given | {
         "numerics": kind,
         "seconds": round(seconds, 3),
         "tokens_per_second": None if answer.tokens is None else round(answer.tokens / seconds, 1),
