@@ -179,6 +179,7 @@ def _score_factors(
 
     Raises Stopped when the time budget is used up.
     """
+    from repro.evals.factor_levels import said
     from repro.evals.factors import grids
     from repro.evals.planning.time_budget import exit_code
     from repro.model import load
@@ -188,7 +189,11 @@ def _score_factors(
     for name, some in crossed:
         for precision, group in itertools.groupby(some, lambda each: each.precision):
             model = load(name, args.weights, precision, args.chat_template)
-            done += [(grid, _answer(grid, budget)) for grid in grids(model, list(group))]
+            ready = grids(model, list(group))
+            if first():
+                count = sum(len(grid.cells) for grid in ready)
+                say([f"crossing of {said(args.factors)}: {count} evaluations in {precision}"], sys.stderr)
+            done += [(grid, _answer(grid, budget)) for grid in ready]
     if exit_code(budget) == 0 and first():
         _show_factors(done, args.json)
     return 0

@@ -19,6 +19,7 @@ from typing import Any
 from repro.core import parts
 from repro.core.files import runs
 from repro.evals.factor_levels import FACTORS, Factors, said, shown
+from repro.evals.lm.harness import HarnessTask
 from repro.evals.lm.lm_tasks import LmTask
 from repro.evals.planning import plan as planning
 from repro.evals.request import Prepared, Request, default_store, prepare
@@ -108,7 +109,7 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
     its samplers, steps and seeds."""
     by_task: dict[str, list[tuple[str | None, str | None, int]]] = {}
     for cell in cells:
-        if not isinstance(cell.task, LmTask):
+        if not isinstance(cell.task, LmTask | HarnessTask):
             raise ValueError(
                 f"task {cell.task.name!r} gives no outcome per item, which factors need; name lm-eval tasks with"
                 " --tasks"
@@ -123,8 +124,8 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
             sampler, steps, _ = missing[0]
             why = next((f" ({each.reason})" for each in skipped if str(sampler) in each.what), "")
             raise ValueError(
-                f"task {task!r}: sampler {sampler} cannot run at {steps or 'an adaptive number of'} tokens per step"
-                f"{why}, so the crossing would be incomplete; cross samplers that take the same steps"
+                f"task {task!r}: sampler {sampler} does not run at {steps or 'an adaptive number of'} tokens per step,"
+                f" as others do{why}; name --samplers that take the same steps, which can be crossed"
             )
 
 
@@ -150,15 +151,21 @@ class Priced:
 
 def price(ckpt: str, some: Sequence[Combination], factors: Factors, device: str) -> Priced:
     """Estimated cost of a crossing on a device; ValueError as `grids` and `repro.evals.planning.plan.plan`."""
-    plans = [(each, planning.plan(ckpt, each.request, device, each.precision)) for each in some]
+    plans = [(each, planning.plan(ckpt, _untemplated(each.request), device, each.precision)) for each in some]
     once: dict[tuple[Any, ...], float | None] = {}
     for each, plan in plans:
         check_crossed(plan.cells, plan.skipped)
         for cell, line in zip(plan.cells, plan.lines, strict=True):
-            same = (each.precision, each.request.batch, parts.digest(cell.task), cell.ask)
+            asked = each.request
+            same = (each.precision, asked.batch, asked.template, parts.digest(cell.task), cell.ask)
             once.setdefault(same, line.hours)
     known = [hours for hours in once.values() if hours is not None]
     return Priced(factors, plans, len(once), sum(known), len(once) - len(known))
+
+
+def _untemplated(request: Request) -> Request:
+    """The request without a choice of chat template, which no plan knows; its few tokens are not counted."""
+    return dataclasses.replace(request, template=None)
 
 
 def priced_text(found: Priced) -> Iterator[str]:
@@ -176,6 +183,8 @@ def priced_text(found: Priced) -> Iterator[str]:
         yield f"  {where}: {len(plan.lines)} evaluations, {plan.hours:.3g} hours"
     for line in dict.fromkeys(line for _, plan in found.plans for line in planning.assumptions(plan)):
         yield f"assumed: {line}"
+    if "template" in found.factors:
+        yield "assumed: the tokens of a chat template are not counted"
 
 
 def priced_data(found: Priced) -> dict[str, Any]:

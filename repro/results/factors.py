@@ -94,7 +94,8 @@ class Factors:
     items_by_settings: float
     fixed: dict[str, str]
     best_sampler: dict[str, str] | None
-    """Combination of the other levels -> sampler of the highest accuracy; None where samplers were not varied."""
+    """Combination of the other levels -> sampler of the highest accuracy ("A = B" if equal); None where samplers were
+    not varied."""
 
     @property
     def most(self) -> Factor:
@@ -238,8 +239,9 @@ def _best_sampler(crossing: Crossing) -> dict[str, str] | None:
     accuracy = accuracy.reshape(len(accuracy), -1)
     others = {each: levels for each, levels in crossing.factors.items() if each != "sampler"}
     samplers = crossing.factors["sampler"]
+    best = np.isclose(accuracy, accuracy.max(axis=0), rtol=0, atol=1e-12)
     return {
-        _said(others, levels): samplers[int(accuracy[:, at].argmax())]
+        _said(others, levels): " = ".join(itertools.compress(samplers, best[:, at]))
         for at, levels in enumerate(itertools.product(*others.values()))
     }
 
@@ -265,6 +267,9 @@ def say(found: Factors) -> Iterator[str]:
         f" settings (and residual) {found.items_by_settings:.1%}; interactions of factors {found.interactions:.1%}"
     )
     yield sentence(found)
+    noise = next((row.flips for row in found.rows if row.name == "batch"), 0)
+    if noise:
+        yield f"The batch size alone flips {noise:.1%} of items: numerical noise, below which other flips say nothing."
     yield from _ranking(found)
 
 
@@ -297,10 +302,10 @@ def sentence(found: Factors) -> str:
             "No factor changes the accuracy by more than the choice of items explains;"
             f" {flips.name} flips most outcomes ({flips.flips:.1%} of items)."
         )
-    main = "" if most.p <= 1 - LEVEL else "; its mean effect is not significant"
+    weak = "" if most.p <= 1 - LEVEL else " (but its mean effect cannot be told from the choice of items)"
     return (
-        f"{most.name} matters most: {most.share_with_others:.1%} of the variance of the accuracy with its interactions,"
-        f" {most.share:.1%} alone (p {most.p:.2g}{main}), {most.flips:.1%} of items flip."
+        f"{most.name} matters most{weak}: {most.share_with_others:.1%} of the variance of the accuracy with its"
+        f" interactions, {most.share:.1%} alone, {most.flips:.1%} of items flip."
     )
 
 
