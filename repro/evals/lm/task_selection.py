@@ -192,7 +192,7 @@ def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
             )
             if place is None:
                 raise ValueError(
-                    f"draws={draws}: the estimator of task {task.name!r} ({parts.brief(task.estimator)}) draws nothing;"
+                    f"draws={draws}: the estimator of task {task.name!r} ({parts.canonical(task.estimator)['part']}) draws nothing;"
                     " leave draws out, or name another with --estimator"
                 )
             task = derive(task, {f"estimator.{place}": draws})
