@@ -56,7 +56,7 @@ def world(tmp_path, tokenizer, monkeypatch):
     folder = llada(tmp_path / "release", tokenizer)[0]
     tokens = {"cls_token": "[CLS]", "sep_token": "[SEP]"}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokens), "utf-8")
-    return folder, lm_worlds.tasks(tmp_path, rows=6)
+    return folder, lm_worlds.tasks(tmp_path, rows=8)
 
 
 def test_a_crossing_of_a_likelihood_task(world, tmp_path, capsys):
@@ -77,7 +77,7 @@ def test_a_crossing_of_a_likelihood_task(world, tmp_path, capsys):
     rows = {row["name"]: row for row in table["rows"]}
     assert list(rows) == ["template", "batch"] and len(found["records"]) == table["cells"] == 4
     assert rows["batch"]["flips"] == 0 and rows["batch"]["swing"]["change"] == 0
-    assert rows["template"]["flips"] > 0 and table["n"] == 6
+    assert rows["template"]["flips"] > 0 and table["n"] == 8
     assert {record["measurements"]["batch"] for record in found["records"]} == {1, 4}
     assert {record["question"]["limit"] for record in found["records"]} == {300}
     assert len({record["id"] for record in found["records"]}) == 2
@@ -153,7 +153,7 @@ def test_tasks_and_checkpoints_without_the_factor_are_refused(world, tmp_path):
         evals([*oracle, "--factors", "precision"])
     with pytest.raises(ValueError, match=r"task '.*' gives no outcome per item"):
         evals([*oracle, "--factors", "batch"])
-    with pytest.raises(ValueError, match="does not run at 2 tokens per step"):
+    with pytest.raises(ValueError, match="random does not run at an adaptive number of tokens per step"):
         writing = ["--ckpt", str(folder), "--tasks", str(tasks["writing"])]
         evals([*writing, "--samplers", "random,threshold_0.9", "--factors", "steps=2|4"])
     with pytest.raises(Usage, match="--factors needs a checkpoint"):

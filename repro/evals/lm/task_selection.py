@@ -191,8 +191,9 @@ def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
                 (path for path in parts.leaves(task.estimator) if path.split(".")[-1] == "draws"), None
             )
             if place is None:
+                name = parts.canonical(task.estimator)["part"]
                 raise ValueError(
-                    f"draws={draws}: the estimator of task {task.name!r} ({parts.canonical(task.estimator)['part']}) draws nothing;"
+                    f"draws={draws}: the estimator of task {task.name!r} ({name}) draws nothing;"
                     " leave draws out, or name another with --estimator"
                 )
             task = derive(task, {f"estimator.{place}": draws})
