@@ -5,6 +5,7 @@ python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all
 python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4
 python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --corpus FILE.txt
 accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.evals --ckpt DIR     # processes share the work
+python -m repro.evals --ckpt DIR --tasks my.yaml --factors batch,steps,seed     # what each setting does
 python -m repro.evals --suite flagship --max-hours 6    # a suite group; the same command continues
 python -m repro.evals list samplers                     # or processors, suites, tasks, protocols, estimators
 python -m repro.evals plan --device h100 --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,6 +33,7 @@ from repro.core.errors import Usage, nearest
 from repro.evals import cli
 
 if TYPE_CHECKING:
+    from repro.evals.factors import Combination
     from repro.evals.planning.time_budget import TimeBudget
     from repro.evals.published.suite_group import Step
     from repro.evals.request import Prepared, Request
@@ -65,6 +68,8 @@ def score(argv: Sequence[str]) -> int:
     take_device(args.device)
     budget = time_budget(args.max_hours)
     names = cli.checkpoints(args.ckpt)
+    if args.factors is not None:
+        return _score_factors(names, request, args, budget)
     request = dataclasses.replace(request, lenient=len(names) > 1)
     grids, records = [], []
     for name in names:
@@ -106,6 +111,8 @@ def plan(argv: Sequence[str]) -> int:
         args = cli.group_parser(group, planned=True).parse_args(argv)
         return _plan_steps(_group_steps(args), args, args.device)
     args = cli.plan_parser().parse_args(argv)
+    if args.factors is not None:
+        return _plan_factors(args)
     from repro.evals.planning import plan as planning
 
     found = planning.plan(args.ckpt, _grid_request(args), args.device, args.precision or "float32")
@@ -163,6 +170,82 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         raise Usage(f"no command {words[0]!r}; {nearest(words[0], COMMANDS)}")
     return COMMANDS[words[0]](words[1:])
+
+
+# --- factors ------------------------------------------------------------------------------------------------
+def _combinations(name: str, request: Request, args: argparse.Namespace) -> list[Combination]:
+    """The requests that cross the factors of the command line for the checkpoint `name`."""
+    from repro.evals.factors import check, combinations
+
+    given = {
+        "precision": args.precision is not None,
+        "template": args.template is not None,
+        "shots": args.shots is not None,
+        "batch": request.batch is not None,
+        "steps": args.tokens_per_step is not None,
+        "seed": args.seeds != [0],
+    }
+    check(name, args.factors, given)
+    return combinations(request, args.factors, args.precision or "float32")
+
+
+def _plan_factors(args: argparse.Namespace) -> int:
+    """Print the number of evaluations of a crossing and its estimated cost."""
+    from repro.evals.factors import price, priced_data, priced_text
+
+    if args.ckpt is None:
+        raise Usage("--factors needs a checkpoint; give --ckpt")
+    some = _combinations(args.ckpt, _grid_request(args), args)
+    found = price(args.ckpt, some, args.factors, args.device)
+    _print_plan(args, priced_data(found), priced_text(found))
+    return 0
+
+
+def _score_factors(
+    names: Sequence[str], request: Request, args: argparse.Namespace, budget: TimeBudget | None
+) -> int:
+    """Run the crossing of the factors for each checkpoint, and print what each factor does; returns the exit status.
+
+    Raises Stopped when the time budget is used up.
+    """
+    from repro.evals.factor_levels import said
+    from repro.evals.factors import grids
+    from repro.evals.planning.time_budget import exit_code
+    from repro.model import load
+
+    crossed = [(name, _combinations(name, request, args)) for name in names]
+    done: list[tuple[Prepared, list[Record]]] = []
+    for name, some in crossed:
+        for precision, group in itertools.groupby(some, lambda each: each.precision):
+            model = load(name, args.weights, precision, args.chat_template)
+            ready = grids(model, list(group))
+            if first():
+                count = sum(len(grid.cells) for grid in ready)
+                say([f"crossing of {said(args.factors)}: {count} evaluations in {precision}"], sys.stderr)
+            done += [(grid, _answer(grid, budget)) for grid in ready]
+    if exit_code(budget) == 0 and first():
+        _show_factors(done, args.json)
+    return 0
+
+
+def _show_factors(done: Sequence[tuple[Prepared, list[Record]]], as_json: bool) -> None:
+    from repro.evals.runner import items_file
+    from repro.results import factors
+    from repro.results.crossing import Stored
+
+    found = {  # a record that answers several combinations counts once
+        (grid.store.folder, record.sha256): Stored(record, items_file(grid.store, record))
+        for grid, records in done
+        for record in records
+    }
+    analysed = factors.analyse(found.values())
+    if as_json:
+        records = [each.record for each in found.values()]
+        _print_json({"factors": factors.data(analysed)} | _found(records, ()))
+        return
+    say(line for each in analysed for line in factors.say(each))
+    for folder in dict.fromkeys(grid.store.folder for grid, _ in done):
+        print(f"records: {folder}", file=sys.stderr)
 
 
 # --- requests -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 
 from repro.core.cli import Parser, natural, positive
 from repro.core.errors import Usage
+from repro.evals.factor_levels import HELP, read_factors
 
 LISTS = ("samplers", "processors", "suites", "tasks", "protocols", "estimators")
 """Kinds of names that the subcommand `list` prints."""
@@ -86,6 +87,7 @@ def score_parser() -> Parser:
             "python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all",
             "python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4",
             "python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --corpus book.txt",
+            'python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --tasks my.yaml --factors "batch,steps=1|4,seed"',
         ],
     )
     _add_grid(parser)
@@ -270,6 +272,7 @@ def _add_grid(parser: Parser) -> None:
     parser.add_argument(
         "--block-length", type=natural, help="tokens per block (default: one block of all tokens)"
     )
+    parser.add_argument("--factors", metavar="NAME=A|B,...", type=_typed(read_factors), help=HELP)
     parser.add_argument(
         "--cache", help="approximate KV cache, prefix or dual; dual:refresh=4 recomputes it every 4 forwards"
     )

@@ -185,6 +185,8 @@ class Request:
     template: Template | None = None
     """Chat template for lm-eval tasks; None: used if the model's data has one. `shots`: number of few-shot examples;
     None: the task's."""
+    draws: int | None = None
+    """Number of draws of the likelihood estimator of lm-eval tasks; None: the estimator's."""
     batch: int | None = None
     """Largest number of rows in one forward; None: the task's default. Results do not depend on it."""
     most_samples: int | None = None
@@ -195,7 +197,7 @@ class Request:
     requests that several models share."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "samples", "batch", "block_length"):
+        for name in ("limit", "samples", "batch", "block_length", "draws"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} is too small; give 1 or more")
@@ -266,7 +268,7 @@ def _with_tasks(suite: Suite, model: Model, request: Request) -> Suite:
         tasks = [corpus_task(request.corpus, packing, model.data) for packing in packings]
     elif request.tasks is not None:
         tasks = tasks_by_name(request.tasks, suite.name, suite.tasks, model)
-    options = TaskOptions(request.estimator, request.shots, request.template)
+    options = TaskOptions(request.estimator, request.shots, request.template, request.draws)
     tasks = options.apply(tasks, model)
     if not tasks:
         raise ValueError(

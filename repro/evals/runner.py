@@ -109,7 +109,7 @@ def _numerics(device: str, dtype: str, attention: str) -> dict[str, Any]:
 class Job:
     """An evaluation to compute: its `cell` of the grid, its identity `asked` (the record's question), the record's
     `labels`, and `find`, which computes the answer. `rows`: called for the largest number of rows in one forward;
-    `timed_on`: as `Task.timed_on`."""
+    `batch_set`: whether the record says it, because it was asked for; `timed_on`: as `Task.timed_on`."""
 
     cell: Cell
     asked: Question
@@ -117,6 +117,7 @@ class Job:
     find: Callable[[WorkQueue], Answer]
     rows: Callable[[], int | None] = lambda: None
     timed_on: str | None = None
+    batch_set: bool = False
 
 
 def run_grid(
@@ -140,6 +141,7 @@ def run_grid(
             partial(cell.task.shared, model, cell.ask),
             partial(_rows, model, cell, batch),
             cell.task.timed_on(model),
+            batch is not None,
         )
         for cell in todo
     ]
@@ -175,7 +177,7 @@ def run_jobs(
             return shared_queue(folder, job.asked.id, kind, rows, done, told)
 
         def made(rows: int | None, job: Job = job) -> Record:
-            return _made(job, work(rows), store, commit)
+            return _made(job, work(rows), store, commit, rows if job.batch_set else None)
 
         record, fresh = store.find(job.asked.id, kind, job.timed_on), False
         if record is not None:
@@ -199,8 +201,9 @@ def _is_stored(store: Store, job: Job, kind: dict[str, Any]) -> bool:
     return store.find(job.asked.id, kind, job.timed_on) is not None
 
 
-def _made(job: Job, work: SharedQueue, store: Store, commit: str | None) -> Record:
-    """Compute the missing chunks of an evaluation, and write and return its record.
+def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: int | None) -> Record:
+    """Compute the missing chunks of an evaluation, and write and return its record, which holds `batch`, the batch size
+    that was asked for or the smaller one that fits the memory (None: it was not set).
 
     Raises Busy while other processes compute chunks of it.
     """
@@ -213,7 +216,7 @@ def _made(job: Job, work: SharedQueue, store: Store, commit: str | None) -> Reco
             job.asked,
             job.labels,
             answer.data(),
-            _measured(work.numerics, answer, here + work.seconds, commit),
+            _measured(work.numerics, answer, here + work.seconds, commit, batch),
         )
         if answer.items:
             lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in answer.items]
@@ -256,9 +259,12 @@ def _untrained(recipe: Recipe | Release) -> str:
     return "" if low < 0.01 and high > 0.99 else f"; alpha {low:.2g} to {high:.2g} trained"
 
 
-def _measured(kind: dict[str, Any], answer: Answer, seconds: float, commit: str | None) -> dict[str, Any]:
-    speed = {} if answer.speed is None else {"speed": msgspec.to_builtins(answer.speed)}
-    return speed | {
+def _measured(
+    kind: dict[str, Any], answer: Answer, seconds: float, commit: str | None, batch: int | None = None
+) -> dict[str, Any]:
+    given = {} if answer.speed is None else {"speed": msgspec.to_builtins(answer.speed)}
+    given |= {} if batch is None else {"batch": batch}
+    return given | {
         "numerics": kind,
         "seconds": round(seconds, 3),
         "tokens_per_second": None if answer.tokens is None else round(answer.tokens / seconds, 1),

@@ -265,13 +265,29 @@ def _grid(records: Sequence[Record], columns: Sequence[Column]) -> Table:
 
 
 def _counts(records: Sequence[Record]) -> str:
-    """Caption of a table: the number of items of each task, such as `law: n = 500`, and what NFE means."""
+    """Caption of a table: the number of items of each task, such as `law: n = 500`, what NFE means, and notes on
+    rankings under one template."""
     found: dict[str, set[int]] = {}
     for record in records:
         mine = found.setdefault(record.labels.task, set())
         mine.update(metric.n for metric in record.answer.metrics.values())
     each = [f"{task}: n = {' to '.join(map(str, sorted({min(n), max(n)})))}" for task, n in found.items()]
-    return "; ".join([*each, "NFE: forwards a row"])
+    return "; ".join([*each, "NFE: forwards a row", *_one_template(records)])
+
+
+def _one_template(records: Sequence[Record]) -> Iterator[str]:
+    """A note for each lm-eval task on which several samplers are ranked under one prompt template only
+    (docs/method.md#factors)."""
+    found: dict[str, tuple[set[str | None], set[str]]] = {}
+    for record in records:
+        task = record.question.task.get("of", record.question.task)
+        if "template" in task:
+            presets, templates = found.setdefault(record.labels.task, (set(), set()))
+            presets.add(record.labels.preset)
+            templates.add(task["template"])
+    for name, (presets, templates) in found.items():
+        if len(presets) > 1 and len(templates) == 1:
+            yield f"{name}: samplers ranked under one template ({next(iter(templates))})"
 
 
 def _cells(record: Record | None, names: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ python -m repro.results publish DIR         # the only way into results/raw
 python -m repro.results check [DIR]         # validate every line (default results/raw)
 python -m repro.results explain A B         # settings in which two evaluations differ, and the effect of each one
 python -m repro.results flips A B           # documents on which the results of two evaluations differ
+python -m repro.results factors DIR         # what each crossed setting does to an accuracy
 python -m repro.results page --out DIR      # the results as a page to click through
 python -m repro.results export --every-eval-ever --out DIR      # records in the format of Every Eval Ever
 """
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.action == "export":
         _export(arguments)
     else:
-        lines = _compare(arguments)
+        lines = (_factors if arguments.action == "factors" else _compare)(arguments)
         print("\n".join(lines)) if arguments.json else say(lines)
     return 0
 
@@ -78,6 +79,18 @@ def _compare(arguments: Namespace) -> Iterable[str]:
     a, b = (flips.items_of(arguments.raw, name) for name in (arguments.a, arguments.b))
     found = flips.flips(a, b, arguments.metric, arguments.filter)
     return [json.dumps(asdict(found), indent=1)] if arguments.json else flips.say(found)
+
+
+def _factors(arguments: Namespace) -> Iterable[str]:
+    """Lines that `factors` prints: text, or one JSON document with --json; writes the CSV file if one is named."""
+    from repro.results import crossing, factors
+
+    found = factors.analyse(crossing.stored(arguments.folder))
+    if arguments.csv is not None:
+        write_text(arguments.csv, factors.csv(found))
+    if arguments.json:
+        return [json.dumps(factors.data(found), indent=1)]
+    return [line for each in found for line in factors.say(each)]
 
 
 def _parser() -> Parser:
@@ -135,6 +148,15 @@ def _parser() -> Parser:
         if name == "flips":
             action.add_argument("--metric", help="metric to compare, if the items have several")
             action.add_argument("--filter", help="answer filter to compare, if the task has several")
+    about = "What each setting that `python -m repro.evals --factors` crossed does to an accuracy: variance and flips."
+    lines = [
+        "python -m repro.results factors runs/factors/mdlm@nano.text-s0",
+        "python -m repro.results factors runs/factors/mdlm@nano.text-s0 --csv factors.csv",
+    ]
+    action = actions.add_parser("factors", help=about, description=about, examples=lines)
+    action.add_argument("folder", type=Path, help="folder of the crossed records (OUT of --factors)")
+    action.add_argument("--csv", type=Path, metavar="FILE", help="also write the numbers to FILE.csv")
+    action.add_argument("--json", action="store_true", help="print JSON")
     about = "Write the results as a page: frontier plots, decodings, certificates, claims, the source of each number."
     lines = [
         "python -m repro.results page --out build/page",

@@ -192,7 +192,8 @@ class Speed(_Strict, frozen=True, kw_only=True):
 
 class Measurements(_Strict, frozen=True, kw_only=True):
     """The fields of a record that depend on the machine and the day, and not on the evaluation. `seconds`: wall-clock
-    time summed over all processes that shared the work; `commit`: of this repository; `created`: date and time."""
+    time summed over all processes that shared the work; `commit`: of this repository; `created`: date and time;
+    `batch`: largest number of rows in one forward, where it was set."""
 
     numerics: Numerics
     seconds: Number
@@ -201,6 +202,7 @@ class Measurements(_Strict, frozen=True, kw_only=True):
     commit: str | None
     created: str
     speed: Speed | UnsetType = UNSET
+    batch: int | UnsetType = UNSET
 
 
 class Record(_Strict, frozen=True, kw_only=True):

@@ -17,13 +17,14 @@ from repro.results.record import Metric, read_record
 from repro.training.loop import train
 
 
-def record(task, preset, tokens, metrics, seed=0, nfe=4.0, per_nfe=2.0):
+def record(task, preset, tokens, metrics, seed=0, nfe=4.0, per_nfe=2.0, **settings):
     """A record with the fields that a table reads."""
     return SimpleNamespace(
         labels=SimpleNamespace(
             task=task, preset=preset, tokens_per_step=tokens, checkpoint="toy", suite="toy"
         ),
         question=SimpleNamespace(
+            task={"name": task, **settings},
             sampler=None if preset is None else {},
             seed=seed,
             checkpoint=SimpleNamespace(digest="d", seed=0, step=9, weights="raw"),
@@ -102,6 +103,24 @@ def test_seeds_have_a_column_and_missing_cells_are_empty():
     assert found[1][-3:] == ["", "", ""] and found[1][3] == "0.70 ± 0.20"
     (line,) = lines(printed([record("law", "random", "1", {"excess": metric(0.7)}, per_nfe=None)]))
     assert line[-2:] == ["4.0", ""]
+
+
+def test_a_ranking_under_one_template_says_so():
+    """Of an lm-eval task and of one that times it, for several samplers and one template only."""
+
+    def words(records):
+        return " ".join(printed(records, 200).split())
+
+    note = "quiz: samplers ranked under one template (chat)"
+    two = [record("quiz", name, "1", {"acc": metric(0.5)}, template="chat") for name in ("random", "margin")]
+    assert note in words(two) and note not in words(two[:1])
+    other = record("quiz", "margin", "2", {"acc": metric(0.5)}, template="none")
+    assert note not in words([*two, other]) and "template" not in words(GRID)
+    timed = [
+        record("quiz", name, "1", {"acc": metric(0.5)}, of={"template": "chat"})
+        for name in ("random", "margin")
+    ]
+    assert note in words(timed)
 
 
 def test_numbered_metrics_have_a_line_for_each_number():

@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import math
+from collections.abc import Generator
 from typing import Any, Literal
 
 from repro.core.parts import part
@@ -203,7 +204,7 @@ def run_lm_eval(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     name = spec if isinstance(spec, str) else str(spec.get("task"))
     # hides lm-eval's progress bars, and what the git that it calls says where there is no repository
-    with sandboxed(name), silent(), contextlib.redirect_stderr(io.StringIO()):
+    with sandboxed(name), silent(), _no_environment(), contextlib.redirect_stderr(io.StringIO()):
         found = simple_evaluate(
             model=adapter,
             tasks=[spec],
@@ -217,6 +218,21 @@ def run_lm_eval(
         )
     assert found is not None
     return dict(found)
+
+
+@contextlib.contextmanager
+def _no_environment() -> Generator[None]:
+    """Within it lm-eval does not describe the machine in its results: it would start about ten programs for that after
+    each task (torch's collect_env), which takes longer than a small task."""
+    from lm_eval import evaluator
+
+    names = vars(evaluator)
+    outside = names["add_env_info"]
+    names["add_env_info"] = lambda storage: None
+    try:
+        yield
+    finally:
+        names["add_env_info"] = outside
 
 
 def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float | None, int]]:

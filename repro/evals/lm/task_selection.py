@@ -158,6 +158,8 @@ class TaskOptions:
     each of them, and its name has the estimator added."""
     shots: int | None
     template: Template | None
+    draws: int | None = None
+    """Number of draws of the likelihood estimators."""
 
     def apply(self, tasks: Sequence[Task], model: Model) -> list[Task]:
         """The tasks with these options applied. ValueError for an option that none of the tasks takes, and for a
@@ -178,7 +180,8 @@ class TaskOptions:
                 f"template={self.template!r}: this model's data has no chat template; leave the option out"
             )
         derived = [derive(task, given) if given and isinstance(task, LmTask) else task for task in tasks]
-        return [each for task in derived for each in _with_estimators(task, rules)]
+        found = [each for task in derived for each in _with_estimators(task, rules)]
+        return found if self.draws is None else _with_draws(found, self.draws)
 
 
 def _with_estimators(task: Task, rules: dict[str, Estimator]) -> list[Task]:
@@ -187,6 +190,30 @@ def _with_estimators(task: Task, rules: dict[str, Estimator]) -> list[Task]:
         return [task]
     names = {rule: f"{task.name} by {rule}" if len(rules) > 1 else task.name for rule in rules}
     return [derive(task, {"estimator": rules[rule], "name": name}) for rule, name in names.items()]
+
+
+def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
+    """The tasks with `draws` draws in every likelihood estimator. ValueError for an estimator without random draws, and
+    if none of the tasks has an estimator."""
+    found = []
+    for task in tasks:
+        if isinstance(task, LmLikelihood):
+            place = next(
+                (path for path in parts.leaves(task.estimator) if path.split(".")[-1] == "draws"), None
+            )
+            if place is None:
+                name = parts.canonical(task.estimator)["part"]
+                raise ValueError(
+                    f"draws={draws}: the estimator of task {task.name!r} ({name}) draws nothing;"
+                    " leave draws out, or name another with --estimator"
+                )
+            task = derive(task, {f"estimator.{place}": draws})
+        found.append(task)
+    if not any(isinstance(task, LmLikelihood) for task in found):
+        raise ValueError(
+            f"draws={draws} given, but none of the selected tasks scores likelihoods; leave it out"
+        )
+    return found
 
 
 def registered_task(text: str) -> Task | None:

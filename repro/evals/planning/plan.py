@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from repro.core.errors import nearest
 from repro.data.released import Released
-from repro.evals.batch_size import rows_at_once
+from repro.evals.batch_size import MOST, rows_at_once
 from repro.evals.planning.device import Device, device, flops, seconds
 from repro.evals.planning.judging import Reading, readings
 from repro.evals.request import Request, lay_out
@@ -130,7 +130,9 @@ def released(ckpt: str) -> bool:
 def of(model: Model, network: Size | None, request: Request, machine: Device) -> Plan:
     """Estimated cost of a request for a model on a device; `network` is the size of its network (None: unknown)."""
     suite, cells, skipped = lay_out(model, request, _reason)
-    lines = [_line(cell, cell.task.workload(model, cell.ask), network, machine) for cell in cells]
+    lines = [
+        _line(cell, cell.task.workload(model, cell.ask), network, machine, request.batch) for cell in cells
+    ]
     return Plan(
         checkpoint=model.recipe.name,
         suite=suite.name,
@@ -239,7 +241,10 @@ def _id(value: int | str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _line(cell: Cell, workload: Workload | None, network: Size | None, machine: Device) -> Line:
+def _line(
+    cell: Cell, workload: Workload | None, network: Size | None, machine: Device, most: int | None
+) -> Line:
+    """The cost of an evaluation with at most `most` rows in one forward (None: what fits the memory)."""
     line = Line(
         task=cell.task.name,
         preset=cell.preset,
@@ -255,7 +260,7 @@ def _line(cell: Cell, workload: Workload | None, network: Size | None, machine: 
     if workload.items is None or network is None:
         return line
     free = max(0.0, machine.memory - network.parameters * machine.weight)
-    batch = min(rows_at_once(workload, network, free, machine.value), max(1, workload.items))
+    batch = min(rows_at_once(workload, network, free, machine.value), max(1, workload.items), most or MOST)
     return replace(
         line,
         batch=batch,

@@ -1,0 +1,199 @@
+"""Factors: settings that `python -m repro.evals --factors` crosses, so that their effects can be told apart.
+
+    python -m repro.evals --ckpt CKPT --tasks arc_easy --factors "template=none|chat,batch=1|8,draws=8|64"
+
+Each combination of levels is an ordinary evaluation with a record of its own. The batch size is no part of the question
+that a record answers, because results do not depend on it up to rounding; with this factor the records of each batch
+size go to a folder of their own, and hold the size in their measurements. `repro.results.factors` has the analysis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.core import parts
+from repro.core.files import runs
+from repro.evals.factor_levels import FACTORS, Factors, said, shown
+from repro.evals.lm.harness import HarnessTask
+from repro.evals.lm.lm_tasks import LmTask
+from repro.evals.planning import plan as planning
+from repro.evals.request import Prepared, Request, default_store, prepare
+from repro.evals.runner import Cell, Skip
+from repro.hub.release import is_release
+from repro.model import Model, Precision
+from repro.training.exporting import is_export
+
+LIMIT = 300
+"""Number of items per task where the request has no limit."""
+WITHIN = ("steps", "seed")
+"""Factors that one request crosses by itself; each level of another one is a request of its own."""
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One combination of levels of the factors outside WITHIN (`settings`, as text), the precision of the weights, and
+    the request for it."""
+
+    settings: dict[str, str]
+    precision: Precision
+    request: Request
+
+
+def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
+    """Raise ValueError for a factor that is also `given` as a setting (factor -> whether), and for the factor precision
+    with a checkpoint that has no choice of it."""
+    for name in factors:
+        if given.get(name):
+            raise ValueError(
+                f"{name} is a factor, and {FACTORS[name].flag} sets it to a single value; leave one of them out"
+            )
+    folder = Path(ckpt)
+    ours = folder.is_dir() and (is_export(folder) or not is_release(folder))
+    if "precision" in factors and (ckpt.startswith("oracle:") or ours):
+        raise ValueError(
+            f"factor precision: {ckpt} holds no released weights, and others have one precision; leave precision out"
+        )
+
+
+def combinations(request: Request, factors: Factors, precision: Precision) -> list[Combination]:
+    """The requests that together cross all factors, those with equal precision of the weights next to each other.
+
+    `precision` is that of all if it is no factor.
+    """
+    outer = {name: factors[name] for name in FACTORS if name in factors and name not in WITHIN}
+    request = dataclasses.replace(
+        request,
+        limit=request.limit or LIMIT,
+        tokens_per_step=list(factors["steps"]) if "steps" in factors else request.tokens_per_step,
+        seeds=list(factors.get("seed", request.seeds)),
+    )
+    found = []
+    for levels in itertools.product(*outer.values()):
+        chosen = dict(zip(outer, levels, strict=True))
+        settings = {name: shown(level) for name, level in chosen.items()}
+        weights = chosen.pop("precision", precision)
+        found.append(Combination(settings, weights, dataclasses.replace(request, **chosen)))
+    return found
+
+
+def folder_of(model: Model) -> Path:
+    """Default folder of the crossed records of a model: runs/factors/NAME, NAME that of its run folder."""
+    return runs() / "factors" / default_store(model, model.recipe.name).parent.name
+
+
+def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
+    """The grids of evaluations of several combinations for one model, ready to run. Records go to the request's folder
+    OUT (default: `folder_of`), to OUT/batch-N if the batch size is a factor.
+
+    Raises ValueError for an invalid request, a task without an outcome per item, and samplers and steps that cannot all
+    be combined; so nothing is computed for a crossing that cannot be completed.
+    """
+    found = []
+    for each in some:
+        out = each.request.out or folder_of(model)
+        if "batch" in each.settings:
+            out /= f"batch-{each.settings['batch']}"
+        found.append(prepare(model, dataclasses.replace(each.request, out=out)))
+    for grid in found:
+        check_crossed(grid.cells, grid.skipped)
+    return found
+
+
+def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
+    """Raise ValueError unless every task has an outcome per item (lm-eval's tasks) and runs with every combination of
+    its samplers, steps and seeds."""
+    by_task: dict[str, list[tuple[str | None, str | None, int]]] = {}
+    for cell in cells:
+        if not isinstance(cell.task, LmTask | HarnessTask):
+            raise ValueError(
+                f"task {cell.task.name!r} gives no outcome per item, which factors need; name lm-eval tasks with"
+                " --tasks"
+            )
+        by_task.setdefault(cell.task.name, []).append((cell.preset, cell.tokens_per_step, cell.ask.seed))
+    if not cells:
+        raise ValueError(f"nothing to cross: {'; '.join(each.reason for each in skipped)}")
+    for task, places in by_task.items():
+        axes = [dict.fromkeys(each) for each in zip(*places, strict=True)]
+        missing = [each for each in itertools.product(*axes) if each not in places]
+        if missing:
+            sampler, steps, _ = missing[0]
+            why = next((f" ({each.reason})" for each in skipped if str(sampler) in each.what), "")
+            raise ValueError(
+                f"task {task!r}: sampler {sampler} does not run at {steps or 'an adaptive number of'} tokens per step,"
+                f" as others do{why}; name --samplers that take the same steps, which can be crossed"
+            )
+
+
+# --- cost -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Priced:
+    """Cost plan of a crossing: the plan of each combination, and the number and hours of all evaluations, where one
+    that answers several combinations counts once; `unknown`: number of those of unknown cost."""
+
+    factors: Factors
+    plans: list[tuple[Combination, planning.Plan]]
+    evaluations: int
+    hours: float
+    unknown: int
+
+    @property
+    def levels(self) -> int:
+        """Number of combinations of all levels."""
+        return len(list(itertools.product(*self.factors.values())))
+
+
+def price(ckpt: str, some: Sequence[Combination], factors: Factors, device: str) -> Priced:
+    """Estimated cost of a crossing on a device; ValueError as `grids` and `repro.evals.planning.plan.plan`."""
+    plans = [(each, planning.plan(ckpt, _untemplated(each.request), device, each.precision)) for each in some]
+    once: dict[tuple[Any, ...], float | None] = {}
+    for each, plan in plans:
+        check_crossed(plan.cells, plan.skipped)
+        for cell, line in zip(plan.cells, plan.lines, strict=True):
+            asked = each.request
+            same = (each.precision, asked.batch, asked.template, parts.digest(cell.task), cell.ask)
+            once.setdefault(same, line.hours)
+    known = [hours for hours in once.values() if hours is not None]
+    return Priced(factors, plans, len(once), sum(known), len(once) - len(known))
+
+
+def _untemplated(request: Request) -> Request:
+    """The request without a choice of chat template, which no plan knows; its few tokens are not counted."""
+    return dataclasses.replace(request, template=None)
+
+
+def priced_text(found: Priced) -> Iterator[str]:
+    """The cost plan of a crossing as lines of text: the total, and the cost of each combination."""
+    plan = found.plans[0][1]
+    unknown = f" ({found.unknown} of unknown cost)" if found.unknown else ""
+    yield f"{plan.checkpoint}: crossing of {said(found.factors)}, plan for {plan.device.name}"
+    yield (
+        f"{found.levels} combinations, {found.evaluations} evaluations{unknown} of at most"
+        f" {found.plans[0][0].request.limit} items: {found.hours:.3g} hours"
+        + (" at least" if unknown else "")
+    )
+    for each, plan in found.plans:
+        where = " ".join(f"{name}={level}" for name, level in each.settings.items()) or "all"
+        yield f"  {where}: {len(plan.lines)} evaluations, {plan.hours:.3g} hours"
+    for line in dict.fromkeys(line for _, plan in found.plans for line in planning.assumptions(plan)):
+        yield f"assumed: {line}"
+    if "template" in found.factors:
+        yield "assumed: the tokens of a chat template are not counted"
+
+
+def priced_data(found: Priced) -> dict[str, Any]:
+    """The cost plan of a crossing as the plain JSON that `--json` prints."""
+    return {
+        "factors": {name: [shown(level) for level in levels] for name, levels in found.factors.items()},
+        "combinations": found.levels,
+        "evaluations": found.evaluations,
+        "of_unknown_cost": found.unknown,
+        "hours": found.hours,
+        "plans": [{"settings": each.settings, **planning.data(plan)} for each, plan in found.plans],
+    }
