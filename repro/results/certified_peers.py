@@ -24,8 +24,8 @@ CAPTION = (
     "Claim: `law` (ancestral sampling, and orders at temperature 1) or `mode` (likely texts, temperature below 1), as "
     "the project says (source: peers.csv). Seen by: the kinds of tests that refuse the claim. TV: total variation "
     "distance between the samples and the true law of 27 sentences of 3 tokens, at the largest number of steps; "
-    "samplers that commit at least one token per step take 3. Not tested: what was left out to save time; samplers of "
-    "one project draw with the same function. Stand-ins: absent third-party modules that the file imports and the "
+    "samplers that commit at least one token per step take 3. Not tested: long sentences and rare tokens cost most and "
+    "are left out where draws are made in float64. Stand-ins: absent third-party modules that the file imports and the "
     "sampler does not use."
 )
 HEADER = [

@@ -21,14 +21,15 @@ from repro.core.errors import nearest
 from repro.processes.prediction import Meaning
 
 Level = Literal["full", "vectorised", "rows", "modes"]
-_FULL = replace(FULL, rows=25_000, last_rows=50_000, steps=(1, 4, 16, 64), spoiled_rows=0, seconds=900.0)
-_VECTORISED = replace(_FULL, small_calls=500, long_rows=0, rare_rows=0)
+_FULL = replace(FULL, rows=10_000, last_rows=50_000, steps=(1, 4, 16, 64), spoiled_rows=0, seconds=900.0)
+_VECTORISED = replace(_FULL, row_calls=20, small_calls=200, long_rows=0, rare_rows=0)
 _ROWS = replace(_VECTORISED, rows=5_000, last_rows=10_000, steps=(1, 4, 16), row_calls=10, small_calls=100)
 EFFORTS: Mapping[Level, Effort] = MappingProxyType(
     {"full": _FULL, "vectorised": _VECTORISED, "rows": _ROWS, "modes": replace(_ROWS, steps=(1, 4, 16, 64))}
 )
-"""Sample sizes. `full`: with long sentences and rare tokens, for one sampler of each function that draws; `vectorised`:
-without them; `rows`: fewer rows, for samplers that loop over them; `modes`: for a claim of likely texts, one mean."""
+"""Sample sizes. `full`: with long sentences and rare tokens, for samplers that draw in float32, where rare tokens can
+be lost; `vectorised`: without them; `rows`: fewer rows, for samplers that loop over them; `modes`: for a claim of
+likely texts, which is one mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,7 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
             repository="kuleshov-group/remdm",
             stands_in=STANDS_IN,
             samplers=(
-                _remdm("mdlm", "mdlm", "full"),
+                _remdm("mdlm", "mdlm"),
                 _remdm("forward-backward", "fb", sampler="forward-backward"),
                 _remdm("remdm-cap", "remdm-cap", sampler="remdm-cap", eta=0.008),
                 _remdm("remdm-rescale", "remdm-rescale", sampler="remdm-rescale", eta=0.015),
@@ -222,7 +223,7 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
                     meaning="x0_mean",
                     settings={"class": "MDLM", "predictor": "ancestral_cache"},
                 ),
-                _duo("duo_ancestral", CLAIMED["duo"], "full"),
+                _duo("duo_ancestral", CLAIMED["duo"]),
                 _duo("duo_psi", CLAIMED["psi"], predictor="psi", psi=RESCALE),
                 _duo("duo_greedy_tail", "s-sahoo/duo@7c9b498 README.md:111", "modes", noise_removal="greedy"),
             ),
