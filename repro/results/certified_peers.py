@@ -23,11 +23,11 @@ CAPTION = (
     "network, and tested by `python -m repro.certify --peer`. Version: commit, or that of the installed package. "
     "Claim: `law` (ancestral sampling, and orders at temperature 1) or `mode` (likely texts, temperature below 1), as "
     "the project says (source: peers.csv). Seen by: the kinds of tests that refuse the claim (those of rows suppose the "
-    "claimed law, and may refuse another law too). TV: total variation "
-    "distance between the samples and the true law of 27 sentences of 3 tokens, at the largest number of steps; "
-    "samplers that commit at least one token per step take 3. Not tested: long sentences and rare tokens cost most and "
-    "are left out where draws are made in float64. Stand-ins: absent third-party modules that the file imports and the "
-    "sampler does not use."
+    "claimed law, and may refuse another law too). TV: total variation distance between the samples and the true law of "
+    "27 sentences of 3 tokens, at the largest number of steps; samplers that commit at least one token per step take 3. "
+    "Not tested: long sentences and rare tokens cost most and are left out where draws are made in float64, or by the "
+    "function that another row tests. Stand-ins: absent third-party modules that the file imports and the sampler does "
+    "not use."
 )
 HEADER = [
     "peer",
