@@ -112,7 +112,7 @@ def _mdlm(name: str, source: str, level: Level = "vectorised", **settings: Any) 
 
 
 def _remdm(name: str, script: str, level: Level = "vectorised", **settings: Any) -> Sampler:
-    source = f"arXiv 2503.00307 Theorem 3.1; kuleshov-group/remdm@f830d65 scripts/{script}.sh"
+    source = f"arXiv 2503.00307; kuleshov-group/remdm@f830d65 scripts/{script}.sh"
     return _mdlm(name, source, level, **settings)
 
 
@@ -148,11 +148,11 @@ def _ddim(name: str, source: str, level: Level = "vectorised", **settings: Any) 
 
 
 CLAIMED = {
-    "llada": "arXiv 2502.09992 Algorithms 4 and 5; ML-GSAI/LLaDA@b7e6c35 generate.py:9-13",
-    "greedy": "ML-GSAI/LLaDA@b7e6c35 generate.py:44-45 (default temperature 0)",
-    "fast": "NVlabs/Fast-dLLM@24cc59e llada/generate.py:29-34",
+    "llada": "arXiv 2502.09992 Algorithm 4; ML-GSAI/LLaDA@b7e6c35 generate.py:53",
+    "greedy": "ML-GSAI/LLaDA@b7e6c35 generate.py:44 (default temperature 0)",
+    "fast": "NVlabs/Fast-dLLM@24cc59e llada/generate.py:70",
     "threshold": "NVlabs/Fast-dLLM@24cc59e README.md:38-39",
-    "mdlm": "arXiv 2406.07524 Section 4.2; kuleshov-group/mdlm@c112c52 README.md:39-43",
+    "mdlm": "arXiv 2406.07524; kuleshov-group/mdlm@c112c52 README.md:39-43",
     "duo": "arXiv 2506.10892; s-sahoo/duo@7c9b498 README.md:109",
     "psi": "arXiv 2602.21185; s-sahoo/duo@7c9b498 README.md:109",
     "ddim": "docstring of DiscreteDDIMScheduler (the exact posterior q(x_s | x_t, x0))",

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from repro.certify.peers.imports import peer_module, seeded
+from repro.certify.peers.imports import located, peer_module, seeded
 from repro.certify.peers.network import diffusion_backbone
 from repro.core.lazy import torch
 
@@ -86,7 +86,7 @@ def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
         with seeded(seed):
             return model._sample(num_steps=steps)
 
-    return sample
+    return located(sample, module.Diffusion._sample)
 
 
 def duo(folder: Path, settings: Settings) -> Callable[..., Tensor]:
@@ -113,4 +113,4 @@ def duo(folder: Path, settings: Settings) -> Callable[..., Tensor]:
         with seeded(seed):
             return model.generate_samples(num_samples=n, num_steps=steps)
 
-    return sample
+    return located(sample, algorithm.generate_samples)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from repro.certify.peers.imports import seeded
+from repro.certify.peers.imports import located, seeded
 from repro.certify.peers.network import log_conditionals
 from repro.core.lazy import torch
 
@@ -52,7 +52,7 @@ def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
                 ids = own.step_correct(logits, at, ids, generator=generator).prev_sample
         return ids
 
-    return sample
+    return located(sample, made.step)
 
 
 def _named(function: Callable[..., Any]) -> frozenset[str]:
@@ -109,7 +109,7 @@ def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]
                 .sequences
             )
 
-    return sample
+    return located(sample, module.DiffusionGemmaGenerationMixin.generate)
 
 
 class _Encoder:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from repro.certify.peers.imports import peer_module, seeded
+from repro.certify.peers.imports import located, peer_module, seeded
 from repro.certify.peers.network import masked_model
 from repro.core.lazy import torch
 
@@ -41,7 +41,7 @@ def llada(folder: Path, settings: Settings) -> Callable[..., Tensor]:
                 **settings,
             )
 
-    return sample
+    return located(sample, module.generate)
 
 
 def fast_dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
@@ -65,7 +65,7 @@ def fast_dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
             ]
         return torch.cat(rows)
 
-    return sample
+    return located(sample, module.generate)
 
 
 def dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
@@ -87,4 +87,4 @@ def dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
                 **settings,
             )
 
-    return sample
+    return located(sample, module.MDLMSampler.sample)
