@@ -7,9 +7,9 @@ python -m repro.report --methods --raw DIR          # a paragraph about what ran
 Each table is written as Markdown, CSV and LaTeX (a `tabular` with booktabs' rules, for `\\input`; a long
 one is several).
 
-The tables certificates.* and controls.* are made from results/certificates (`--certificates`), reproduction.* from the
-committed records, results/reruns and results/half_trained, choices.* from results/choices, and claims.* (the ledger of
-evals/claims.toml) from results/claims and results/choices.
+The tables certificates.*, controls.* and peers.* are made from results/certificates (`--certificates`), reproduction.*
+from the committed records, results/reruns and results/half_trained, choices.* from results/choices, and claims.* (the
+ledger of evals/claims.toml) from results/claims and results/choices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from repro.core.cli import Parser, run, say
 from repro.core.files import stale, write_text
-from repro.results import certificates
+from repro.results import certificates, certified_peers
 from repro.results.methods import methods
 from repro.results.report import TABLES, tables, with_latex
 from repro.results.store import RAW, collect
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = arguments.certificates
     files = tables(arguments.raw) | certificates.tables(certificates.read(folder))
     files |= certificates.controls_tables(certificates.read_controls(folder))
+    files |= certified_peers.peers_tables(certified_peers.read_peers(folder))
     files |= reproduction.tables(reproduction.stored()) | choices.tables(choices.stored())
     ledger = claims.stored()
     files = with_latex(files | claims.tables(ledger))

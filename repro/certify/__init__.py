@@ -2,6 +2,7 @@
 
     python -m repro.certify FILE.py:NAME             # verdict, evidence, a paragraph for an appendix; --json
     python -m repro.certify --presets all            # the suite's own samplers: results/certificates
+    python -m repro.certify --peer NAME=FOLDER       # other projects' samplers as they are (`peers`)
     >>> from repro import certify
     >>> print(certify(my_sampler).text())
 

@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         [
             "python -m repro.certify examples/certify/ancestral.py:sample",
             "python -m repro.certify --presets ancestral,psi_cap --out certificates",
+            "python -m repro.certify --peer LLaDA=../LLaDA --peer diffusers",
         ],
     )
     parser.add_argument("target", nargs="?", metavar="FILE.py:NAME", help="a sampler or a loss")
@@ -39,18 +40,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--presets", metavar="all|NAME,...", help="certify the suite's own samplers and store the results"
     )
     parser.add_argument(
+        "--peer",
+        action="append",
+        metavar="NAME[:SAMPLER,...][=FOLDER]",
+        help="certify the samplers of another project: a checkout with its folder, an installed package by name alone",
+    )
+    parser.add_argument(
         "--out", type=Path, help="folder of the stored results (default results/certificates)"
     )
     args = parser.parse_args(argv)
-    if (args.target is None) == (args.presets is None):
-        raise ValueError("give FILE.py:NAME, or --presets all")
-    if args.presets is not None:
+    if [args.target, args.presets, args.peer].count(None) != 2:
+        raise ValueError("give one of FILE.py:NAME, --presets all, and --peer NAME=FOLDER")
+    if args.target is None:
+        many = "--presets" if args.presets is not None else "--peer"
         for flag, value in (("--noise", args.noise), ("--rows", args.rows), ("--steps", args.steps)):
             if value is not None:
-                raise ValueError(f"{flag} is for FILE.py:NAME only; leave it out with --presets")
-        return _presets(args.presets, args.out or FOLDER, args.json)
+                raise ValueError(f"{flag} is for FILE.py:NAME only; leave it out with {many}")
+        if args.presets is not None:
+            return _presets(args.presets, args.out or FOLDER, args.json)
+        from repro.certify.peers.command import certify_peers
+
+        return certify_peers(args.peer, args.out or FOLDER, args.seconds, args.json)
     if args.out is not None:
-        raise ValueError("--out is for --presets only; a certificate of FILE.py:NAME is printed")
+        raise ValueError("--out is for --presets and --peer only; a certificate of FILE.py:NAME is printed")
     effort = FULL
     if args.rows is not None:
         if args.rows < FULL.rows:

@@ -24,7 +24,6 @@ from dataclasses import asdict
 import msgspec
 
 from repro.certify import certify
-from repro.certify.foreign import load
 from repro.certify.space import Noise
 from repro.certify.verdict import Certificate, Check, Effort
 
@@ -41,9 +40,14 @@ PR_SET_PDEATHSIG = 1
 """Number of this option of Linux's prctl (linux/prctl.h)."""
 
 
-def isolated(target: str, noise: Noise | None, effort: Effort) -> Certificate:
-    """The certificate of `FILE.py:NAME`, made in a child process that ends with this one, however this one ends."""
-    asked = json.dumps({"target": target, "noise": noise, "effort": asdict(effort)})
+def isolated(
+    target: str, noise: Noise | None, effort: Effort, loader: str = "repro.certify.foreign:load"
+) -> Certificate:
+    """The certificate of `FILE.py:NAME`, made in a child process that ends with this one, however this one ends.
+
+    `loader`: the function, as module:name, that turns `target` into a function there.
+    """
+    asked = json.dumps({"target": target, "noise": noise, "effort": asdict(effort), "loader": loader})
     with _lifeline() as alive:
         command = [sys.executable, "-m", "repro.certify.isolated", asked, str(alive)]
         out = subprocess.PIPE
@@ -119,6 +123,8 @@ def _child(asked: str, alive: int) -> None:
         importlib.import_module(module)  # not in the time of the code
     os.write(answer, READY)
     try:
+        module, _, name = request["loader"].partition(":")
+        load = getattr(importlib.import_module(module), name)
         certificate = certify(load(request["target"]), request["noise"], effort)
         data = asdict(certificate)
     except ValueError as error:

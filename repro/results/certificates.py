@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from repro.core.files import RESULTS
 from repro.core.reading import convert, read_json
+from repro.results.certified_peers import FILE
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -100,10 +101,10 @@ def file_name(preset: str) -> str:
 
 
 def read(folder: Path) -> list[Stored]:
-    """The certificates in the *.json files of a folder (but `CONTROLS`), sorted by preset; ValueError for a file that
-    is not one."""
+    """The certificates in the *.json files of a folder (but `CONTROLS` and that of peers), sorted by preset; ValueError
+    for a file that is not one."""
     found = []
-    for path in sorted(path for path in folder.glob("*.json") if path.name != CONTROLS):
+    for path in sorted(path for path in folder.glob("*.json") if path.name not in (CONTROLS, FILE)):
         remedy = f"remove it; {REMEDY}"
         stored = read_json(path, dict, remedy)
         shape: _Certificate = convert(stored, _Certificate, f"{path} is not a certificate", remedy)

@@ -1,0 +1,162 @@
+"""Certify the samplers of the peers that are given, one child process each, and store the verdicts."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from repro.certify.isolated import isolated
+from repro.certify.peers.catalogue import EFFORTS, PEERS, Level, Peer, Sampler, peer
+from repro.certify.peers.imports import absent
+from repro.certify.verdict import Certificate, Effort
+from repro.core.errors import nearest
+from repro.core.files import write_text
+from repro.results.certified_peers import FILE, read_peers, word
+
+LOADER = "repro.certify.peers.catalogue:load"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A peer that is there: its folder (None: an installed package), its version and the samplers that are wanted."""
+
+    name: str
+    peer: Peer
+    folder: Path | None
+    version: str
+    samplers: tuple[Sampler, ...]
+
+
+def given(text: str) -> Given:
+    """What NAME[:SAMPLER,...][=FOLDER] names; ValueError for an unknown peer or sampler, a package that is not
+    installed, and a folder without a sampler's file."""
+    left, equals, place = text.partition("=")
+    name, colon, wanted = left.partition(":")
+    found = peer(name)
+    samplers = found.samplers
+    if colon:
+        known = {one.name: one for one in samplers}
+        for one in wanted.split(","):
+            if one not in known:
+                raise ValueError(f"{name} has no sampler {one!r}; {nearest(one, list(known))}")
+        samplers = tuple(known[one] for one in dict.fromkeys(wanted.split(",")))
+    if found.package:
+        if equals:
+            raise ValueError(f"{name} is an installed package; give --peer {left} without a folder")
+        if importlib.util.find_spec(found.package) is None:
+            raise ValueError(f"--peer {name}: package {found.package} is not installed")
+        return Given(name, found, None, importlib.metadata.version(found.package), samplers)
+    if not place:
+        raise ValueError(
+            f"--peer {name} needs the folder of a checkout: --peer {name}=FOLDER ({found.repository})"
+        )
+    folder = Path(place)
+    for one in samplers:
+        if not (folder / one.file).is_file():
+            raise ValueError(
+                f"--peer {name}: {folder / one.file} is missing; give a checkout of {found.repository}"
+            )
+    return Given(name, found, folder.resolve(), commit(folder), samplers)
+
+
+def commit(folder: Path) -> str:
+    """Commit of a checkout (40 hex digits, with "+" if Python files differ from it), or "" if it is none."""
+    try:
+        found = _git(folder, "rev-parse", "HEAD")
+        return found + (
+            "+" if _git(folder, "diff", "--diff-filter=M", "--name-only", "HEAD", "--", "*.py") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def certify_peers(
+    wanted: Sequence[str],
+    out: Path,
+    seconds: int | None,
+    as_json: bool,
+    efforts: Mapping[Level, Effort] = EFFORTS,
+) -> int:
+    """Certify the samplers of the peers `wanted` (`given`), print a line for each and store them in `out`/peers.json,
+    beside what is stored of others; 1 if a claim does not stand or a sampler fails, else 0. `seconds`: limit of wall
+    time of each."""
+    peers = [given(text) for text in wanted]
+    stored = {(row["peer"], row["sampler"]): row for row in read_peers(out)}
+    good = True
+    for one in peers:
+        for sampler in one.samplers:
+            effort = efforts[sampler.level]
+            row = certified(one, sampler, replace(effort, seconds=float(seconds)) if seconds else effort)
+            stored[one.name, sampler.name] = row
+            good = good and row["stands"] is True
+            where = f"{row['file']}:{row['function']}"
+            line = f"{one.name} {sampler.name:<22} {where}, {row['version'][:7]}, claims {row['claims']}: {word(row)}"
+            print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+            if as_json:
+                print(json.dumps(row), flush=True)
+            write_text(out / FILE, json.dumps(sorted(stored.values(), key=_place), indent=1) + "\n")
+    return 0 if good else 1
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, str, int]:
+    """Place of a stored row: as in the catalogue."""
+    names = list(PEERS)
+    if row["peer"] not in names:
+        return len(names), row["peer"], 0
+    samplers = [one.name for one in PEERS[row["peer"]].samplers]
+    return names.index(row["peer"]), "", samplers.index(row["sampler"]) if row["sampler"] in samplers else -1
+
+
+def certified(one: Given, sampler: Sampler, effort: Effort) -> dict[str, Any]:
+    """The stored row of a sampler; one that fails has no verdict, and the reason as `error`."""
+    row = {
+        "peer": one.name,
+        "repository": one.peer.repository,
+        "version": one.version,
+        "sampler": sampler.name,
+        "file": sampler.file,
+        "function": sampler.function,
+        "settings": dict(sampler.settings),
+        "noise": sampler.noise,
+        "meaning": sampler.meaning,
+        "claims": sampler.claims,
+        "source": sampler.source,
+        "stand_ins": absent(one.peer.stands_in),
+    }
+    try:
+        found = isolated(f"{one.name}:{sampler.name}={one.folder or ''}", None, effort, LOADER)
+    except ValueError as error:
+        return row | _outcome(None, error=str(error))
+    return row | _outcome(found)
+
+
+def _outcome(found: Certificate | None, error: str = "") -> dict[str, Any]:
+    if found is None:
+        return {"stands": None, "refused_by": [], "says": [], "total_variation": None, "steps": None} | {
+            "notes": [],
+            "error": error,
+        }
+    failed = [check for check in found.checks if not check.stands]
+    distances = [number for number in found.evidence if number.statistic == "total variation"]
+    last = distances[-1] if distances else None
+    return {
+        "stands": found.stands,
+        "refused_by": [check.name for check in failed],
+        "says": [check.says for check in failed],
+        "total_variation": last and last.value,
+        "steps": last and last.steps,
+        "notes": list(found.notes),
+        "error": "",
+    }

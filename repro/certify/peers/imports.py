@@ -1,0 +1,118 @@
+"""Import a peer's files as they are, with stand-ins for absent third-party modules that the samplers do not use."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from repro.core.lazy import torch
+
+
+class _Anything(type):
+    """Metaclass of a class whose every attribute is such a class, so that `module.sub.Name` works to any depth."""
+
+    def __getattr__(cls, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _anything(name)
+
+
+def _anything(name: str) -> type:
+    """A class that can be a base class, and be called with any arguments; called with one function, as a decorator is,
+    it returns that function."""
+
+    def new(cls: type, *arguments: Any, **named: Any) -> Any:
+        function = len(arguments) == 1 and not named and callable(arguments[0])
+        return arguments[0] if function else object.__new__(cls)
+
+    return _Anything(name, (), {"__new__": new, "__init__": lambda self, *a, **k: None})
+
+
+class StandIn(ModuleType):
+    """A module in place of an absent one; `LightningModule` is a torch module on the CPU in float32."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value = _lightning_module() if name == "LightningModule" else _anything(name)
+        setattr(self, name, value)
+        return value
+
+
+def _lightning_module() -> type:
+    """A base class with what the peers' samplers read of lightning's `LightningModule`."""
+    return type(
+        "LightningModule",
+        (torch.nn.Module,),
+        {"device": torch.device("cpu"), "dtype": torch.float32},
+    )
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds stand-ins for the named packages and everything below them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = frozenset(names)
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> Any:
+        if fullname.partition(".")[0] in self.names:
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        return None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return StandIn(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is executed."""
+
+
+def absent(names: Sequence[str]) -> list[str]:
+    """Those of the top-level modules `names` that are not installed."""
+    return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+def peer_module(folder: Path, name: str, stands_in: Sequence[str], packages: Sequence[str] = ()) -> Any:
+    """The module `name` of a peer's folder, as `python` run in that folder would import it.
+
+    `stands_in`: third-party modules that get a stand-in where they are not installed. `packages`: packages of the peer
+    whose `__init__` is not run, because it imports the whole project. The process is changed for good (its import
+    path and hooks), so call this in a child process. ValueError if the file cannot be imported.
+    """
+    folder = folder.resolve()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    sys.meta_path.append(_Finder(absent(stands_in)))
+    for package in packages:
+        module = ModuleType(package)
+        module.__path__ = [str(folder / package.replace(".", "/"))]
+        sys.modules[package] = module
+    try:
+        return importlib.import_module(name)
+    except (ImportError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"module {name} of {folder.name} cannot be imported ({said})") from error
+
+
+def located(sample: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """`sample` itself, whose errors are reported at lines of the file of the peer's `function`."""
+    marked: Any = sample
+    marked.__signature__ = inspect.signature(sample)
+    marked.__wrapped__ = function
+    return sample
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None]:
+    """torch's global generator with this seed; its state is restored afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

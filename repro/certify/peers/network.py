@@ -1,0 +1,47 @@
+"""A network whose logits are the logarithms of a space's exact conditionals, with the interfaces of the peers.
+
+Symbols: n rows, L positions, V tokens (without [MASK]).
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from repro.core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repro.certify.space import Space
+
+
+def log_conditionals(
+    space: Space, ids: Tensor, t: Tensor | float, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Logits [n, L, V] of noisy ids [n, L] at time t, in float32 as networks give them, or in `dtype`. Under absorbing
+    noise with a column for [MASK], which is never predicted (minus infinity), [n, L, V + 1]."""
+    logits = space.denoise(ids, t).log().to(dtype)
+    return logits if space.mask is None else torch.nn.functional.pad(logits, (0, 1), value=-torch.inf)
+
+
+def diffusion_backbone(space: Space, dtype: torch.dtype = torch.float32) -> Any:
+    """The network of Duo, MDLM and ReMDM: `backbone(x, sigma, ...)`, sigma = -log alpha, with logits in `dtype`."""
+
+    class Backbone(torch.nn.Module):
+        def forward(self, x: Tensor, sigma: Tensor, **unused: Any) -> Tensor:
+            return log_conditionals(space, x, -torch.expm1(-sigma.double()), dtype)
+
+    return Backbone()
+
+
+def masked_model(space: Space) -> Any:
+    """The network of LLaDA, Fast-dLLM and dllm: `model(x, ...).logits`, without time."""
+
+    class Model(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, x: Tensor, **unused: Any) -> SimpleNamespace:
+            return SimpleNamespace(logits=log_conditionals(space, x, 0.5))
+
+    return Model()

@@ -1,0 +1,142 @@
+"""Stored certificates of other projects' samplers (results/certificates/peers.json) and the table of them.
+
+`python -m repro.certify --peer NAME=FOLDER` writes them; `python -m repro.report` makes results/tables/peers.{md,csv}.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from repro.core.reading import convert, read_json
+
+FILE = "peers.json"
+"""File of results/certificates with them."""
+TITLE = "Samplers of other projects"
+CAPTION = (
+    "Samplers of other projects, called as their files are with the exact conditionals of known laws in place of "
+    "a network, and tested by `python -m repro.certify --peer`. Version: commit, or that of the installed "
+    "package. Claim: `law` (ancestral sampling, and orders at temperature 1) or `mode` (likely texts, temperature "
+    "below 1), as the project says (source: peers.csv). Seen by: the kinds of tests that refuse the claim (those "
+    "of rows suppose the claimed law, and may refuse another law too). TV: total variation distance between the "
+    "samples and the true law of 27 sentences of 3 tokens, at the largest number of steps; samplers that commit "
+    "at least one token per step take 3. Not tested: long sentences and rare tokens cost most and are left out "
+    "where draws are made in float64, or by the function that another row tests. Stand-ins: absent third-party "
+    "modules that the file imports and the sampler does not use."
+)
+HEADER = [
+    "peer",
+    "version",
+    "sampler",
+    "file and function",
+    "settings",
+    "claim",
+    "verdict",
+    "seen by",
+    "TV",
+    "steps",
+]
+HEADER += ["not tested", "stand-ins"]
+
+
+class _Row(Struct, forbid_unknown_fields=True):
+    peer: str
+    repository: str
+    version: str
+    sampler: str
+    file: str
+    function: str
+    settings: dict[str, Any]
+    noise: str
+    meaning: str
+    claims: str
+    source: str
+    stand_ins: list[str]
+    stands: bool | None
+    refused_by: list[str]
+    says: list[str]
+    total_variation: float | None
+    steps: int | None
+    notes: list[str]
+    error: str
+
+
+def read_peers(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `FILE` in a folder of certificates, none if it has no such file; ValueError for a file that holds
+    something else."""
+    path, remedy = folder / FILE, "remove it; `python -m repro.certify --peer NAME=FOLDER` writes it"
+    if not path.exists():
+        return []
+    found = read_json(path, list, remedy)
+    convert(found, list[_Row], f"{path} is not a file of peers", remedy)
+    return found
+
+
+def kinds(row: Mapping[str, Any]) -> list[str]:
+    """The kinds of tests that refuse a sampler, without noise process and number of steps."""
+    return list(dict.fromkeys(re.sub(r",.*| at \d+ steps", "", test) for test in row["refused_by"]))
+
+
+def word(row: Mapping[str, Any]) -> str:
+    """The verdict in words: `stands`, or why not."""
+    if row["stands"] is None:
+        return f"could not be run: {row['error']}"
+    return "stands" if row["stands"] else f"DOES NOT STAND ({', '.join(row['refused_by'])})"
+
+
+def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Texts of peers.md (a row for each sampler) and peers.csv (with source, and what the tests said); no texts without
+    rows."""
+    from pandas import DataFrame
+    from tabulate import tabulate
+
+    from repro.results.tables.text import csv_text
+
+    if not rows:
+        return {}
+    table = tabulate([_line(row) for row in rows], headers=HEADER, tablefmt="github", disable_numparse=True)
+    failed = [f"- {row['peer']} {row['sampler']}: {row['error']}" for row in rows if row["error"]]
+    text = [f"# {TITLE}", CAPTION, table, *(["Could not be run:", "\n".join(failed)] if failed else [])]
+    joined = [
+        {
+            key: "; ".join(value)
+            if isinstance(value, list)
+            else json.dumps(value)
+            if isinstance(value, dict)
+            else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
+    frame = DataFrame(joined)
+    frame["steps"] = frame["steps"].astype("Int64")
+    return {"peers.md": "\n\n".join(text) + "\n", "peers.csv": csv_text(frame)}
+
+
+def _line(row: Mapping[str, Any]) -> list[str]:
+    verdict = {None: "could not be run", True: "stands", False: "**does not stand**"}[row["stands"]]
+    far = "" if row["total_variation"] is None else f"{row['total_variation']:.3f}"
+    left_out = [note.removesuffix(" were not tested") for note in row["notes"]]
+    return [
+        row["peer"],
+        row["version"][:7] + ("+" if row["version"].endswith("+") else ""),
+        row["sampler"],
+        f"`{row['file']}:{row['function']}`",
+        ", ".join(f"{key} {_shown(value)}" for key, value in row["settings"].items()),
+        row["claims"],
+        verdict,
+        ", ".join(kinds(row)),
+        far,
+        "" if row["steps"] is None else str(row["steps"]),
+        ", ".join(left_out),
+        ", ".join(row["stand_ins"]),
+    ]
+
+
+def _shown(value: Any) -> str:
+    return " ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
