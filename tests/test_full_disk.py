@@ -107,14 +107,13 @@ def test_evaluation_and_publishing(disk, command, tmp_path):
     assert [record.answer for record in collect(disk / "out")] == wanted
     free(disk)
     (disk / "published").mkdir()
-    for room, fits in ((0, 0), (4096, 1)):
+    for room in (0, 4096):
         fill(disk, room)
         with pytest.raises(OSError, match="No space left"):
             publish(tmp_path / "whole", disk / "published")
-        found = [record.answer for record in collect(disk / "published")]
-        assert fits <= len(found) < len(wanted) and found == wanted[: len(found)]
+        assert collect(disk / "published") == []  # the new lines of a file are written together or not at all
     free(disk)
-    assert publish(tmp_path / "whole", disk / "published").added == len(wanted) - len(found)
+    assert publish(tmp_path / "whole", disk / "published").added == len(wanted)
 
 
 @pytest.mark.parametrize("name", ["report", "figures"])

@@ -25,8 +25,8 @@ CAPTION = (
     "below 1), as the project says (source: peers.csv). Seen by: the kinds of tests that refuse the claim (those "
     "of rows suppose the claimed law, and may refuse another law too). TV: total variation distance between the "
     "samples and the true law of 27 sentences of 3 tokens, at the largest number of steps; samplers that commit "
-    "at least one token per step take 3. Not tested: long sentences and rare tokens cost most and are left out "
-    "where draws are made in float64, or by the function that another row tests. Stand-ins: absent third-party "
+    "at least one token per step take 3. Not tested: long sentences and rare tokens, which cost most; a defect "
+    "that only they show (draws in float32) would not be seen. Stand-ins: absent third-party "
     "modules that the file imports and the sampler does not use."
 )
 HEADER = [

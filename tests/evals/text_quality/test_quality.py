@@ -366,7 +366,7 @@ def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_p
     labels |= {"tokens_per_step": "1", "recipe": "external@nano.text", "suite": naive.labels.suite}
     posing = make_record(question, labels, first.answer.data(), first.measurements.data())
     with pytest.raises(ValueError, match="two protocols would share a column: engine"):
-        points([posing, naive])
+        points([posing, naive], [])
 
 
 def test_short_samples_are_left_out_with_a_count(folder, judge, tmp_path, capsys):
