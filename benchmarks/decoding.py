@@ -63,12 +63,14 @@ def _against(
         plan = ServedPlan(gen_length=LENGTH, block_length=BLOCK, steps=LENGTH, cache=cache, stop=())
         return lambda: decode(denoiser, process, rule, plan, [prompt], seed=0, names=[0])
 
-    sides: dict[str, Callable[[], object]] = {"llada": lambda: _llada_loop(denoiser, prompt, noisy=True)}
+    sides: dict[str, Callable[[], object]] = {
+        "llada": lambda: llada_loop(denoiser, prompt, LENGTH, BLOCK, noisy=True)
+    }
     wanted: list[tuple[str, str, str, float]] = []
     where = f"V={vocab_size // 1000}k, prompt {prompt_length}, block {BLOCK}, gen {LENGTH}, batch 1"
     if exact is not None:
         sides["ours"] = ours(None)
-        sides["quiet"] = lambda: _llada_loop(denoiser, prompt, noisy=False)
+        sides["quiet"] = lambda: llada_loop(denoiser, prompt, LENGTH, BLOCK, noisy=False)
         wanted.append((f"decoding, {where}", "ours", "llada", exact[0]))
         wanted.append((f"decoding, {where}, opponent without its float64 noise", "ours", "quiet", exact[1]))
     for name, cache, target in (
@@ -97,17 +99,19 @@ def _row(name: str, found: Timed, mine: str, theirs: str, target: float) -> Row:
     )
 
 
-def _llada_loop(denoiser: Denoiser, prompt: list[int], noisy: bool) -> Tensor:
-    """LLaDA's loop (docs/method.md#llada-sampling): logits and softmax of the whole row, float64 noise at T = 0."""
+def llada_loop(denoiser: Denoiser, prompt: list[int], length: int, block: int, noisy: bool) -> Tensor:
+    """LLaDA's loop (docs/method.md#llada-sampling) at temperature 0, one token per step: the `length` ids after the
+    prompt, from logits and softmax of the whole row. `noisy`: with the float64 noise that its code computed at T = 0
+    until March 2025 (ML-GSAI/LLaDA@d5634da returns before it)."""
     from repro.core.lazy import torch
     from repro.models.attention import Mask
 
     mask = denoiser.vocabulary.mask
     assert mask is not None
-    ids = torch.tensor([[*prompt, *[mask] * LENGTH]])
+    ids = torch.tensor([[*prompt, *[mask] * length]])
     with torch.no_grad():
-        for first in range(len(prompt), len(prompt) + LENGTH, BLOCK):
-            for _ in range(BLOCK):
+        for first in range(len(prompt), len(prompt) + length, block):
+            for _ in range(block):
                 masked = ids == mask
                 logits = denoiser.head().logits(denoiser.encode(ids, t=None, attention=Mask()))
                 logits[..., mask] = -torch.inf
@@ -117,7 +121,7 @@ def _llada_loop(denoiser: Denoiser, prompt: list[int], noisy: bool) -> Tensor:
                     scores = scores.exp() / (-torch.rand_like(scores).log()) ** 0.0
                 token = scores.argmax(-1)
                 confidence = logits.softmax(-1).gather(-1, token[..., None])[..., 0]
-                confidence[:, first + BLOCK :] = -torch.inf
+                confidence[:, first + block :] = -torch.inf
                 confidence = torch.where(masked, confidence, -torch.inf)
                 best = confidence[0].topk(1).indices
                 ids[0, best] = token[0, best]

@@ -22,6 +22,14 @@ class Row:
     agreement: str
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A row, and whether both sides gave the same result."""
+
+    row: Row
+    equal: bool
+
+
 Side = Callable[[], object]
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -105,8 +105,18 @@ def score_by_length(
     A group's requests have one total length (prompt and continuation), are sorted by their ids so that equal prompts
     are adjacent, and need at most MAX_INPUTS inputs together, where a continuation of L tokens needs `size(L)`.
     """
+    return score_groups(requests, _by_length(requests, size), score)
+
+
+def score_groups(
+    requests: Sequence[LikelihoodRequest],
+    groups: Iterable[list[int]],
+    score: Callable[[list[LikelihoodRequest]], Sequence[Likelihood]],
+) -> list[Likelihood]:
+    """One likelihood per request, in the order of the requests, by one call of `score` with each of the `groups`, which
+    are lists of indices that hold every request once."""
     likelihoods: dict[int, Likelihood] = {}
-    for group in _by_length(requests, size):
+    for group in groups:
         scored = score([requests[index] for index in group])
         likelihoods.update(zip(group, scored, strict=True))
     return [likelihoods[index] for index in range(len(requests))]

@@ -19,14 +19,20 @@ tokens of the continuation.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.evals.likelihood.batched import BatchedDenoiser, Readout, ScoredInputs
-from repro.evals.likelihood.likelihood import Estimator, Likelihood, LikelihoodRequest, score_by_length
+from repro.evals.likelihood.likelihood import (
+    Estimator,
+    Likelihood,
+    LikelihoodRequest,
+    score_by_length,
+    score_groups,
+)
 from repro.processes.absorbing import mask_id
 
 if TYPE_CHECKING:
@@ -63,10 +69,18 @@ def _with_priority(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> T
     return torch.cat([token_and_best(logp, row, target), priority[row][:, None]], 1)
 
 
+MAX_PADDING = 0.25
+"""Maximum number of padded columns in a causal forward pass, as a share of the ids that its rows hold."""
+
+
 @part
 class NextToken(Estimator):
     """The exact log-likelihood under a causal model by the chain rule: one forward pass per request scores every token
-    of the continuation. ValueError for an empty prompt."""
+    of the continuation. ValueError for an empty prompt.
+
+    Requests of similar lengths share a forward pass, the shorter ones padded on the right: a causal network reads no
+    column to the right of the one that it predicts from.
+    """
 
     processes = frozenset({"left_to_right"})
     score_is = "exact"
@@ -74,21 +88,54 @@ class NextToken(Estimator):
     def max_forwards(self, length: int) -> int:
         return 1
 
+    def score(
+        self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
+    ) -> list[Likelihood]:
+        self.check(denoiser.process)
+        groups = _similar_lengths(requests, denoiser.batch)
+        return score_groups(requests, groups, lambda group: self.score_group(denoiser, group, seed))
+
     def score_group(
         self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
-        ids = torch.tensor([request.ids for request in requests])
+        lengths = torch.tensor([len(request.ids) for request in requests])[:, None]
+        ids = torch.zeros(len(requests), int(lengths.max()), dtype=torch.int64)
+        for row, request in zip(ids, requests, strict=True):
+            row[: len(request.ids)] = torch.tensor(request.ids)
         starts = torch.tensor([len(request.prompt) for request in requests])[:, None]
         if (starts == 0).any():
             raise ValueError(
                 "a left-to-right model cannot score the first token of an empty prompt; begin the prompt with BOS"
             )
         columns = torch.arange(ids.shape[1])
-        scored = columns[1:] >= starts
+        scored = (columns[1:] >= starts) & (columns[1:] < lengths)
         t = torch.zeros(len(ids), dtype=torch.float64)
-        inputs = ScoredInputs(ids[:, :-1], scored, ids[:, 1:], t, columns[:-1] < starts)
+        read = ids.masked_fill(columns >= lengths - 1, 0)[
+            :, :-1
+        ]  # without last tokens, so that equal inputs are equal
+        inputs = ScoredInputs(read, scored, ids[:, 1:], t, columns[:-1] < starts)
         values = denoiser.read(inputs, token_and_best).split(scored.sum(1).tolist())
         return [Likelihood(float(v[:, 0].sum()), 0.0, None, 1, bool(v[:, 1].all())) for v in values]
+
+
+def _similar_lengths(requests: Sequence[LikelihoodRequest], batch: int) -> Iterator[list[int]]:
+    """Indices of the requests in groups of similar lengths, each of which fills one causal forward pass: at most
+    `batch` distinct inputs (all ids but the last), and at most MAX_PADDING padded columns per id."""
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids))
+    group: list[int] = []
+    inputs = ids = 0
+    for index in order:
+        own = requests[index].ids[:-1]
+        if group and own == requests[group[-1]].ids[:-1]:
+            group.append(index)
+            continue
+        if inputs == batch or (inputs + 1) * len(own) > (1 + MAX_PADDING) * (ids + len(own)):
+            yield group
+            group, inputs, ids = [], 0, 0
+        group.append(index)
+        inputs, ids = inputs + 1, ids + len(own)
+    if group:
+        yield group
 
 
 class _Revealing(Estimator):

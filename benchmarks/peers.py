@@ -1,0 +1,148 @@
+"""Speed against peers' own files: `python -m benchmarks --peer llada=FOLDER --peer fast_dllm=FOLDER --peer lm_eval`.
+
+FOLDER is a git checkout beside ours. The peer's file is imported from it as it is and runs on the same network as our
+code, in turn in one process; nothing of it is kept here. Each row states the commit (or the version of an installed
+package) and whether both sides gave the same result. The rewritten loops of `benchmarks.decoding` run too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmarks import peer_decoding, peer_likelihood
+from benchmarks.row import Compared, Row
+from repro.core.errors import nearest
+
+Measure = Callable[[dict[str, Any], int], Iterable[Compared]]
+"""Function from a peer's modules (file -> module) and the number of repeats to its rows."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A peer's `files` below its checkout (none: `package` is installed), the function that makes its rows, and the
+    modules that a file imports for its own `main` alone, for which an empty module with the named attributes stands."""
+
+    files: tuple[str, ...]
+    measure: Measure
+    package: str | None = None
+    unused: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+PEERS = {
+    "llada": Peer(("generate.py", "get_log_likelihood.py"), peer_likelihood.llada),  # ML-GSAI/LLaDA
+    "fast_dllm": Peer(  # NVlabs/Fast-dLLM
+        ("llada/generate.py",),
+        peer_decoding.fast_dllm,
+        unused=(("model", ()), ("model.modeling_llada", ("LLaDAModelLM",))),
+    ),
+    "lm_eval": Peer((), peer_likelihood.hflm, package="lm_eval"),  # EleutherAI/lm-evaluation-harness
+}
+"""NAME of `--peer NAME=FOLDER` -> the peer."""
+
+
+@dataclass(frozen=True)
+class PeerRow(Row):
+    """A row against a peer's own file: `commit` of the checkout (with `-modified` if the file differs from it), or the
+    version of the package; `equal`: whether both sides gave the same result."""
+
+    peer: str
+    commit: str
+    equal: bool
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A peer that was asked for: its name and its folder (None: the installed package)."""
+
+    name: str
+    folder: Path | None
+
+    @classmethod
+    def read(cls, text: str) -> Checkout:
+        """The checkout of NAME=FOLDER, or NAME for an installed package; ValueError for an unknown name and for a
+        folder without the peer's files."""
+        name, equals, folder = text.partition("=")
+        if name not in PEERS:
+            raise ValueError(f"no peer {name!r}; {nearest(name, PEERS)}")
+        peer = PEERS[name]
+        if peer.package is not None:
+            if equals:
+                raise ValueError(f"peer {name} is the installed package {peer.package}; give --peer {name}")
+            return cls(name, None)
+        if not folder:
+            raise ValueError(f"peer {name} needs its checkout; give --peer {name}=FOLDER")
+        for file in peer.files:
+            if not (Path(folder) / file).is_file():
+                raise ValueError(f"{folder} holds no {file}; give --peer {name} a checkout that does")
+        return cls(name, Path(folder).resolve())
+
+    def commit(self) -> str:
+        """The commit of the checkout or the version of the package; ValueError where there is none."""
+        peer = PEERS[self.name]
+        if self.folder is None:
+            package = peer.package or self.name
+            try:
+                return f"{package} {version(package)}"
+            except PackageNotFoundError:
+                raise ValueError(f"peer {self.name} needs the package {package}; install it") from None
+        head = _git(self.folder, "rev-parse", "HEAD").strip()
+        # compared by content, since a checkout may lack other files
+        changed = any(
+            _git(self.folder, "rev-parse", f"HEAD:./{file}") != _git(self.folder, "hash-object", file)
+            for file in peer.files
+        )
+        return f"{head}-modified" if changed else head
+
+    def rows(self, repeats: int) -> list[PeerRow]:
+        """The peer's rows, each timed `repeats` times; ValueError for a file that cannot be imported."""
+        peer, commit = PEERS[self.name], self.commit()
+        modules = {}
+        for file in peer.files:
+            assert self.folder is not None
+            modules[file] = imported(self.folder / file, peer.unused)
+        return [
+            PeerRow(**vars(found.row), peer=self.name, commit=commit, equal=found.equal)
+            for found in peer.measure(modules, repeats)
+        ]
+
+
+def _git(folder: Path, *command: str) -> str:
+    """What a git command prints about the checkout; ValueError with git's own line if it fails."""
+    done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no message"])[0]
+        raise ValueError(
+            f"{folder} is no git checkout of the peer ({said}); clone it, so that its commit is known"
+        )
+    return done.stdout
+
+
+def imported(file: Path, unused: Sequence[tuple[str, tuple[str, ...]]] = ()) -> ModuleType:
+    """The module of a peer's file, run as it is; `unused` modules are there only while it is imported. ValueError if it
+    cannot be imported."""
+    before = {name: sys.modules.get(name) for name, _ in unused}
+    for name, attributes in unused:
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name]).update(dict.fromkeys(attributes))
+    spec = importlib.util.spec_from_file_location(f"peer_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ValueError(f"{file} cannot be imported ({type(error).__name__}: {error})") from error
+    finally:
+        for name, module_before in before.items():
+            if module_before is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module_before
+    return module
