@@ -59,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.action == "export":
         from repro.evals.export import export
 
-        export(args.path, args.hf, args.weights)
-        print(f"wrote {args.hf}")
+        print(f"wrote the {export(args.path, args.hf, args.weights)} weights to {args.hf}")
     elif args.action == "push":
         from repro.evals.export import push
 
@@ -133,8 +132,13 @@ def _parser() -> Parser:
     found["push"].add_argument(
         "--dry-run", action="store_true", help="send nothing; print what would be sent"
     )
-    for name in ("convert", "export"):
-        found[name].add_argument("--weights", choices=["raw", "ema"], default="raw", help="which weights")
+    found["convert"].add_argument("--weights", choices=["raw", "ema"], default="raw", help="which weights")
+    found["export"].add_argument(
+        "--weights",
+        choices=["auto", "raw", "ema"],
+        default="auto",
+        help="which weights (auto: ema if there are any)",
+    )
     return parser
 
 

@@ -14,7 +14,7 @@ ledger of evals/claims.toml) from results/claims and results/choices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repro.core.cli import Parser, run, say
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.methods:
         say(methods(collect(arguments.raw)))
         return 0
+    if arguments.raw.resolve() != RAW.resolve():
+        return _own(arguments.raw, arguments.out, arguments.check)
     folder = arguments.certificates
     files = tables(arguments.raw) | certificates.tables(certificates.read(folder))
     files |= certificates.controls_tables(certificates.read_controls(folder))
@@ -64,16 +66,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     files |= reproduction.tables(reproduction.stored()) | choices.tables(choices.stored())
     ledger = claims.stored()
     files = with_latex(files | claims.tables(ledger))
-    if arguments.check:
-        old = stale(arguments.out, files)
+    code = _write(files, arguments.out, arguments.check)
+    if ledger and not arguments.check:
+        print(f"claims: {claims.counts(ledger[1])} ({arguments.out / 'claims.md'})")
+    return code
+
+
+def _own(raw: Path, out: Path, check: bool) -> int:
+    """Write or check the tables of other records than the committed ones: those that have rows, and none that are made
+    from committed results."""
+    files = tables(raw)
+    names = [name.removesuffix(".csv") for name, text in files.items() if name.endswith(".csv")]
+    shown = [name for name in names if files[f"{name}.csv"].count("\n") > 1]
+    kept = {name: text for name, text in files.items() if name.rpartition(".")[0] in shown}
+    code = _write(with_latex(kept), out, check)
+    if not check:
+        print(f"tables with rows: {', '.join(shown) or 'none'}")
+    return code
+
+
+def _write(files: Mapping[str, str], out: Path, check: bool) -> int:
+    """Write the files, or name those that are out of date; exit code 1 if any is."""
+    if check:
+        old = stale(out, files)
         for path in old:
             print(f"{path} is stale; python -m repro.report rewrites it")
         return 1 if old else 0
     for name, text in files.items():
-        write_text(arguments.out / name, text)
-    print(f"{len(files)} files written to {arguments.out}")
-    if ledger:
-        print(f"claims: {claims.counts(ledger[1])} ({arguments.out / 'claims.md'})")
+        write_text(out / name, text)
+    print(f"{len(files)} files written to {out}")
     return 0
 
 

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -54,10 +55,10 @@ def isolated(
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, pass_fds=(alive,)) as child:
             try:
                 found = _answer(child, effort.seconds + GRACE)
-            except subprocess.TimeoutExpired as late:
-                return _ended(target, f"it was still running after {late.timeout:.0f} s and was ended")
             finally:
                 child.kill()
+        if found is None:
+            return _ended(target, f"it was still running after {effort.seconds + GRACE:.0f} s and was ended")
     code = child.returncode
     if not found.endswith(b"\n"):
         ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
@@ -70,13 +71,30 @@ def isolated(
     return msgspec.convert(data, Certificate)
 
 
-def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes:
-    """What a child writes after `READY`, in at most `seconds` from then on; subprocess.TimeoutExpired otherwise."""
+def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
+    """What a child writes after `READY`, None if it is not done `seconds` later. After a whole answer it may take
+    longer to end: on a busy machine the interpreter needs seconds for that."""
     assert child.stdout is not None
     ready, _, _ = select.select([child.stdout], [], [], START)
     if not ready or os.read(child.stdout.fileno(), len(READY)) != READY:
         raise RuntimeError(f"the process of repro.certify did not start within {START:.0f} s")
-    return child.communicate(timeout=seconds)[0]
+    found, end = b"", time.monotonic() + seconds
+    while select.select([child.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
+        piece = os.read(child.stdout.fileno(), 1 << 16)
+        if not piece and found.endswith(b"\n"):
+            return found
+        if not piece:
+            return found if _has_ended(child, end - time.monotonic()) else None
+        found += piece
+    return None
+
+
+def _has_ended(child: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        child.wait(max(0.0, seconds))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def _precision() -> str:
     verdict = "faster" if ratio >= FASTER else "slower" if ratio < 1 / FASTER else "no faster"
     what = f"matrices of {SIZE} x {SIZE} on {device}"
     return (
-        f"bfloat16 is {verdict} than float32 here ({ratio:.1f}x: {rates[1]:.2f} and {rates[0]:.2f} TFLOP/s, {what});"
+        f"bfloat16 is {verdict} than float32 here ({ratio:.1f}x: {rates[1]:.2g} and {rates[0]:.2g} TFLOP/s, {what});"
         " checkpoints of this suite run in float32, released weights also with --precision bfloat16"
     )
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from repro.core import parts
 from repro.core.files import atomically
@@ -26,15 +26,18 @@ from repro.training.exporting import is_export, write_weights
 CARD = "README.md"
 
 
-def export(path: Path, out: Path, weights: Weights) -> None:
+def export(path: Path, out: Path, weights: Weights | Literal["auto"]) -> Weights:
     """Write the checkpoint `path` (a run folder or one step) to the folder `out`: weights and configuration
     (`repro.training.exporting`), tokenizer, generation settings, and a model card with the recipe's settings, digest
     and the results that are stored beside the checkpoint.
 
-    `weights`: "raw" or "ema" (averaged). Raises ValueError for a checkpoint that cannot be read, FileExistsError where
+    `weights`: "raw", "ema" (averaged) or "auto", as evaluations choose them: averaged if the checkpoint has such.
+    Returns which they were. Raises ValueError for a checkpoint that cannot be read, FileExistsError where
     `out` exists, ConnectionError if the tokenizer is on the Hub and that cannot be reached.
     """
     checkpoint = open_checkpoint(path)
+    if weights == "auto":
+        weights = "ema" if checkpoint.has_ema else "raw"
     with atomically(out) as temporary:
         theirs = write_weights(checkpoint, weights, temporary)
         _write_tokenizer(checkpoint.data, temporary)
@@ -45,6 +48,7 @@ def export(path: Path, out: Path, weights: Weights) -> None:
         records = [r for r in collect(raw) if r.question.checkpoint.digest == digest] if raw.is_dir() else []
         card = "\n".join(_card(checkpoint, weights, theirs, records, out.name))
         (temporary / CARD).write_text(card + "\n", "utf-8")
+    return weights
 
 
 def _write_tokenizer(data: Data, folder: Path) -> None:

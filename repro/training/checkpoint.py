@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from repro.core import parts
+from repro.core.errors import nearest
 from repro.core.files import atomically, file_digest
 from repro.core.reading import foreign, read_json
 from repro.data.corpus import Data
@@ -187,7 +188,14 @@ def steps_in(folder: Path) -> list[Path]:
 def open_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in a step folder, or the last one of a run folder; ValueError if `path` is neither."""
     if not path.exists():
-        raise ValueError(f"no checkpoint at {path}: no such folder; give the --out folder of a training run")
+        beside = (
+            [each.name for each in path.parent.glob("*") if each.is_dir()] if path.parent.is_dir() else []
+        )
+        near = nearest(path.name, beside)
+        near = f"; {near}" if near.startswith("nearest") else ""
+        raise ValueError(
+            f"no checkpoint at {path}: no such folder{near}; give the --out folder of a training run"
+        )
     if path.is_file():
         raise ValueError(f"{path} is a file; a checkpoint is a folder with state.json and safetensors files")
     folder = path if (path / "state.json").is_file() else next(reversed(steps_in(path)), None)

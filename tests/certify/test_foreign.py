@@ -197,6 +197,15 @@ def test_code_that_closes_what_is_answered_to_gets_a_verdict(tmp_path):
     assert not found.stands and "ended by itself" in found.text()
 
 
+def test_a_process_that_is_slow_to_end_after_its_answer_is_judged_by_the_answer(tmp_path, monkeypatch):
+    """On a busy machine the interpreter itself takes seconds to leave."""
+    monkeypatch.setattr(isolated, "GRACE", -25.0)
+    slow = "import atexit, time\natexit.register(time.sleep, 600)\n" + RIGHT.format(examples=str(EXAMPLES))
+    (tmp_path / "theirs.py").write_text(slow)
+    found = isolated.isolated(f"{tmp_path}/theirs.py:f", None, replace(SMALL, seconds=85.0))
+    assert found.stands, found.text()
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("exits", "ended by itself with exit code 0"), ("hangs", "was still running after")]
 )

@@ -50,13 +50,10 @@ def data(raw: Path, stored: Path) -> Json:
     sources = Sources(raw, *claims.FOLDERS.values())
     certified = certificates.read(stored) if stored.is_dir() else []
     records, items = latest(sources.records[raw]), Items()
-    made = [
-        *timed_plots(sources, records, items),
-        *law_plots(certified, items),
-        *text_plots(sources, records),
-    ]
-    drawn = [plot for plot in made if plot["points"]]
-    if not drawn:
+    timed = list(timed_plots(sources, records, items))
+    laws, texts = list(law_plots(certified, items)), list(text_plots(sources, records))
+    drawn = [plot for plot in (*timed, *laws, *texts) if plot["points"]]
+    if not any(plot["points"] for plot in (*timed, *texts)):
         raise ValueError(
             f"{raw} has no records to plot; run a suite such as speed.sudoku or quality.text, or leave out --raw"
         )
