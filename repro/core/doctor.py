@@ -129,9 +129,10 @@ def _precision() -> str:
     rates = [_rate(kind, device) for kind in (torch.float32, torch.bfloat16)]
     ratio = rates[1] / rates[0]
     verdict = "faster" if ratio >= FASTER else "slower" if ratio < 1 / FASTER else "no faster"
-    what = f"matrices of {SIZE} x {SIZE} on {device}"
+    slow, fast = (f"{1000 * rate:.3g}" for rate in rates)
+    what = f"{fast} and {slow} GFLOP/s, matrices of {SIZE} x {SIZE} on {device}"
     return (
-        f"bfloat16 is {verdict} than float32 here ({ratio:.1f}x: {rates[1]:.2g} and {rates[0]:.2g} TFLOP/s, {what});"
+        f"bfloat16 is {verdict} than float32 here ({ratio:.1f}x: {what});"
         " checkpoints of this suite run in float32, released weights also with --precision bfloat16"
     )
 
