@@ -11,6 +11,7 @@ finds likely. Published points are hollow and shown only where they were scored 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -146,6 +147,7 @@ def _block(strip: SubFigure, panel: str, rows: DataFrame, sweeps: Sequence[Sweep
         _scale(line[0], name, limits)
         for axes in line[len(rates) :]:
             axes.set_visible(False)
+        elsewhere: dict[str, End] = {}  # curves of the columns before, which have no line to the labels
         for axes, rate in zip(line, rates, strict=False):
             ours = rows[
                 rows.temperature.notna() & rows[name].notna() & ((rows.tokens_per_step == rate) | left)
@@ -155,9 +157,12 @@ def _block(strip: SubFigure, panel: str, rows: DataFrame, sweeps: Sequence[Sweep
                 for sweep in sweeps:
                     if sweep.tokens_per_step == rate or _left_to_right(sweep.checkpoint):
                         _band(axes, sweep)
-            ends = _ends(ours, name) + _references(axes, rows, name, limits)
+            ends, references = _ends(ours, name), _references(axes, rows, name, limits)
+            for end in ends:
+                elsewhere.pop(end.text, None)
             if rate == rates[-1]:
-                label_ends(axes, ends, 6)
+                label_ends(axes, [*ends, *elsewhere.values(), *references], 6)
+            elsewhere |= {end.text: replace(end, leader=False) for end in ends}
     for column, rate in enumerate(rates):
         title = f"{rate} token{'' if rate == '1' else 's'} per step" if rate else "adaptive"
         grid[0, column].set_title(title, fontsize=7, color=INK)
