@@ -46,7 +46,7 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 import pytest
-sys.exit(pytest.main(["-q", "-p", "no:xdist", "--certify", "-k", "right or wrong", {file!r}]))
+sys.exit(pytest.main(["-q", "-p", "no:xdist", "--certify", "-k", "test_right or test_wrong", {file!r}]))
 """
 
 
