@@ -73,13 +73,11 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     grid = bottom.subplots(rows, WIDE, squeeze=False)
     for axes, recipe in zip(grid.flat, recipes, strict=False):
         _lines(axes, losses[losses.recipe == recipe])
-        axes.set_title(
-            f"{recipe}: training loss", color=colour(recipe) if colour(recipe) != "#000000" else INK
-        )
+        axes.set_title(recipe, color=colour(recipe) if colour(recipe) != "#000000" else INK)
     for axes in grid.flat[len(recipes) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel("loss")
+        axes.set_ylabel("training loss")
     for axes in drawing.axes:
         axes.locator_params(axis="x", nbins=3 if axes in panels and len(panels) > 3 else 5)
     for column in range(WIDE):
