@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from typing import Any
 
 from repro.core.parts import part
@@ -29,9 +30,9 @@ class EngineTask(LmTask):
 
     api: Api
 
+    @abstractmethod
     def found(self, engine: Engine, ask: Ask, work: WorkQueue) -> Answer:
         """The result of the task, with one item per document and filter."""
-        raise NotImplementedError
 
 
 @part

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from repro.core.files import RESULTS
 from repro.results.claims import LOCK, Claims, Verdict, claims, verdicts
-from repro.results.store import collect
+from repro.results.store import collect, scale_of
 
 TITLE = "Claims and verdicts"
 CAPTION = (
@@ -74,7 +74,7 @@ def tables(ledger: tuple[Claims, list[Verdict]] | None) -> dict[str, str]:
 
 def _row(verdict: Verdict) -> dict[str, object]:
     claim = verdict.claim
-    scales = dict.fromkeys(cell.recipe.partition("@")[2] or "full" for cell in claim.cells)
+    scales = dict.fromkeys(scale_of(cell.recipe) or "full" for cell in claim.cells)
     decided = verdict.fails if verdict.word == "fails here" else verdict.holds
     return {
         **{"name": claim.name, "says": claim.says, "source": claim.source, "scale": " ".join(scales)},

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from repro.results.record import Record
-from repro.results.store import by_cell, one_protocol, summarise, to_frame
+from repro.results.store import by_cell, one_protocol, scale_of, summarise, to_frame
 from repro.results.tables.text import measured
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
             found = {name: by_metric[f"{name}_{m}"] for name in METRICS}
             made.append(
                 {
-                    "scale": shared.recipe.partition("@")[2],
+                    "scale": scale_of(shared.recipe),
                     "checkpoint": shared.checkpoint,
                     "preset": shared.preset,
                     "states": m,

@@ -27,6 +27,7 @@ from repro.core import parts
 from repro.core.bootstrap import band, resampled
 from repro.core.stats import Interval, holm
 from repro.results.record import Record
+from repro.results.store import scale_of
 
 GENERATED = ("quality", "generation_quality")
 """Names of the tasks whose samples a language model scores: that of small-scale suites, that of published ones."""
@@ -54,7 +55,7 @@ def _own_temperature(name: str) -> float:
 def panel_of(suite: str, recipe: str) -> str:
     """Name of the panel of a record: its suite and the scale of its recipe. Suites score text differently, so their
     numbers are not compared."""
-    return f"{recipe.partition('@')[2] or 'full scale'} (suite {suite})"
+    return f"{scale_of(recipe) or 'full scale'} (suite {suite})"
 
 
 @dataclass(frozen=True, kw_only=True)

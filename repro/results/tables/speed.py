@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.core.stats import wilson
 from repro.results.record import Latency, Record, Speed, Throughput, text
+from repro.results.store import scale_of
 from repro.results.tables.parallelism import (
     Run,
     Setting,
@@ -96,7 +97,7 @@ def cells(records: Sequence[Record]) -> list[Timed]:
     for record in sorted((r for r in records if r.question.task.get("part") == PART), key=_place):
         speed, labels = timed(record), record.labels
         where = (
-            *(labels.suite, labels.recipe.partition("@")[2], speed.engine, speed.device),
+            *(labels.suite, scale_of(labels.recipe), speed.engine, speed.device),
             text(record.measurements.numerics),
         )
         found.setdefault((*where, speed.clock, record.cell), []).append(record)
