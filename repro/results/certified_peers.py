@@ -25,15 +25,14 @@ CAPTION = (
     "below 1), as the project says (source: peers.csv). Seen by: the kinds of tests that refuse the claim (those "
     "of rows suppose the claimed law, and may refuse another law too). TV: total variation distance between the "
     "samples and the true law of 27 sentences of 3 tokens, at the largest number of steps; samplers that commit "
-    "at least one token per step take 3. Not tested: long sentences and rare tokens, which cost most; a defect "
-    "that only they show (draws in float32) would not be seen. Stand-ins: absent third-party "
-    "modules that the file imports and the sampler does not use."
+    "at least one token per step take 3. peers.csv has file and function, the "
+    "absent third-party modules in whose place stand-ins were imported, and what was not tested: long sentences and "
+    "rare tokens, which cost most, so that a defect which only they show (draws in float32) would not be seen."
 )
 HEADER = [
     "peer",
     "version",
     "sampler",
-    "file and function",
     "settings",
     "claim",
     "verdict",
@@ -41,7 +40,6 @@ HEADER = [
     "TV",
     "steps",
 ]
-HEADER += ["not tested", "stand-ins"]
 
 
 class _Row(Struct, forbid_unknown_fields=True):
@@ -121,20 +119,16 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _line(row: Mapping[str, Any]) -> list[str]:
     verdict = {None: "could not be run", True: "stands", False: "**does not stand**"}[row["stands"]]
     far = "" if row["total_variation"] is None else f"{row['total_variation']:.3f}"
-    left_out = [note.removesuffix(" were not tested") for note in row["notes"]]
     return [
         row["peer"],
         row["version"][:7] + ("+" if row["version"].endswith("+") else ""),
         row["sampler"],
-        f"`{row['file']}:{row['function']}`",
         ", ".join(f"{key} {_shown(value)}" for key, value in row["settings"].items()),
         row["claims"],
         verdict,
         ", ".join(kinds(row)),
         far,
         "" if row["steps"] is None else str(row["steps"]),
-        ", ".join(left_out),
-        ", ".join(row["stand_ins"]),
     ]
 
 
