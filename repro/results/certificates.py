@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
@@ -73,11 +73,12 @@ class _Number(Struct):
 
 
 class _Certificate(Struct):
-    """The fields of a stored certificate that its tables read."""
+    """The fields of a stored certificate that its tables and the page read."""
 
     preset: str
+    part: Any
     digest: str
-    claim: str
+    claim: Literal["law", "mode", "biased"]
     verdicts: list[_Verdict]
     numbers: list[_Number]
 

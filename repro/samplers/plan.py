@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from repro.core import parts, registry
+from repro.core.cli import LARGEST
 from repro.core.errors import nearest
 from repro.core.parts import Part, part
 from repro.processes.process import Process
@@ -107,6 +108,9 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
             f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is"
             f" {process.noise}: choose a sampler that fits (`python -m repro.evals list samplers`)"
         )
+    for count in ("gen_length", "block_length", "steps"):
+        if (getattr(plan, count) or 0) > LARGEST:
+            raise ValueError(f"{count}={getattr(plan, count)} is too large; give at most {LARGEST:,}")
     if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
         raise ValueError(
             f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length};"

@@ -34,12 +34,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "repro.evals plan": ("--ckpt", ORACLE, "--tasks", "law", "--samplers", "ancestral"),
     "repro.evals cells": ("duo.t5.mdlm.1024", "--plan"),
     "repro.evals list": ("samplers",),
-    "repro.evals judge": ("samples.jsonl", "--judge", "judge", "--rule", "mdlm"),
+    "repro.evals judge": ("samples.jsonl", "--judge", "judge", "--rule", "duo:length=40,chunk=40"),
     "repro.report": ("--raw", "raw", "--out", "tables"),
     "repro.verify": ("raw",),
     "repro.results check": ("raw",),
     "repro.results explain": ("a", "b", "--raw", "raw"),
     "repro.results export": ("--every-eval-ever", "--raw", "raw", "--out", "exported"),
+    "repro.results factors": ("out",),
+    "repro.results page": ("--raw", "raw", "--certificates", "certificates", "--out", "page"),
     "repro.results flips": ("a.jsonl", "b.jsonl"),
     "repro.results publish": ("raw",),
     "repro.checkpoint show": ("run",),
@@ -49,6 +51,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "repro.checkpoint convert": ("pickled/last.ckpt", "--out", "out"),
     "repro.checkpoint parity": ("weights", "--fixture", "fixture"),
     "repro.certify": ("ancestral.py:step", "--seconds", "1"),
+    "repro.evals engine-check": ("weights", "weights", "--length", "2", "--draws", "0"),
+    "python:engine repro.evals --engine": ("openai:URL", "--tasks", "writing.yaml", "--limit", "1"),
+    "python:engine repro.evals engine-check": ("openai:URL", "openai:URL", "--length", "2", "--draws", "0"),
+    "benchmarks": ("--peer", "llada=LLaDA"),
     "repro.recipes.mdlm": ("--plan",),
     "repro.recipes.duo": ("--scale", "nano", "--print"),
     "repro.recipes.ar": ("--plan", "--engine", "ddp", "--gpus", "1"),
@@ -65,6 +71,12 @@ WORLD = {
         "repro.checkpoint parity": "parity",
     },
     "repro.evals judge": "judge",
+    "repro.evals engine-check": "llama",
+    "python:engine repro.evals --engine": "engine",
+    "python:engine repro.evals engine-check": "engine",
+    "repro.results factors": "crossed",
+    "repro.results page": "page",
+    "benchmarks": "checkouts",
 }
 TEXTS = (
     *("", " ", "-1", "0", "1.5", "nan", "inf", "-inf", "1e400", "0x10", "1_0", "99999999999999999999", "zzz", "../.."),
@@ -97,6 +109,9 @@ def parser(program: str, words: list[str]) -> Parser:
     plain = Parser.parse_args
     from repro.evals.cli import _Parser
 
+    if program.startswith("python:"):
+        program, *words = words
+
     inner = _Parser.parse_args
     Parser.parse_args, _Parser.parse_args = caught, caught  # type: ignore[method-assign]
     try:
@@ -113,6 +128,7 @@ def _flags() -> Iterator[Case]:
     for command, words in COMMANDS.items():
         program, *sub = command.split()
         world = WORLD.get(command, "")
+        area = f"flags of {command.removeprefix('python:engine ').split()[0]}"
         flags = [
             a for a in parser(program, [*sub, *words])._options() if a.option_strings and a.dest != "help"
         ]
@@ -120,16 +136,16 @@ def _flags() -> Iterator[Case]:
             action = next(a for a in flags if a.option_strings[0] == flag)
             kept = _without(words, flag)
             argv = (program, *sub, *kept)
-            yield Case("flags", f"{command} {flag} twice", world, (*argv, flag, "1", flag, "1"), (flag,))
-            yield Case("flags", f"{command} {flag} misspelt", world, (*argv, f"{flag}x", "1"), (flag,))
+            yield Case(area, f"{command} {flag} twice", world, (*argv, flag, "1", flag, "1"), (flag,))
+            yield Case(area, f"{command} {flag} misspelt", world, (*argv, f"{flag}x", "1"), (flag,))
             if action.nargs == 0:
-                yield Case("flags", f"{command} {flag}=1", world, (*argv, f"{flag}=1"), (flag,))
+                yield Case(area, f"{command} {flag}=1", world, (*argv, f"{flag}=1"), (flag,))
                 continue
             for text in TEXTS:
                 shown = text[:20]
                 yield Case(
-                    "flags", f"{command} {flag} {shown!r}", world, (*argv, f"{flag}={text}"),
-                    (flag, flag.strip("-"), shown.strip() or flag, *_tokens(text), "export"), valid=True, writes=("*",),
+                    area, f"{command} {flag} {shown!r}", world, (*argv, f"{flag}={text}"),
+                    (flag, flag.strip("-"), shown.strip() or flag, *_tokens(text), "export", "would share a row"), valid=True, writes=("*",),
                 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -58,6 +59,45 @@ def read(argv: Sequence[str]) -> int:
     elif kind == "group":
         suites.SUITES = path.parent
         suite_group.read_suite_group(path.stem)
+    return 0
+
+
+def engine(argv: Sequence[str]) -> int:
+    """Run a command about a server, PROGRAM ARGUMENTS, while the server of this folder runs (`fuzz.servers`)."""
+    from fuzz import servers
+    from fuzz.machine import main_of
+
+    from repro.evals.engines import command
+    from repro.evals.engines.http import Limits
+
+    limits = command._limits
+
+    def hasty(args: Any) -> Limits:  # tries again at once, so that a case is quick
+        return dataclasses.replace(limits(args), wait=0.001, longest_wait=0.01)
+
+    command._limits = hasty
+    program, *arguments = argv
+    with servers.Server(Path()) as url:
+        return main_of(program)[0]([word.replace(servers.URL, url) for word in arguments])
+
+
+def canvas(argv: Sequence[str]) -> int:
+    """Decode with a denoiser behind the server of this folder."""
+    from fuzz import servers
+    from helpers import lm_worlds
+
+    from repro import sample
+    from repro.evals.engines.canvas import remote
+    from repro.evals.engines.http import Limits
+    from repro.models.backbone import Role
+
+    with servers.Server(Path()) as url:
+        limits = Limits(timeout=2.0, wait=0.001, longest_wait=0.01)
+        like = lm_worlds.diffusion()
+        role = Role(like.data, like.recipe.process.forbidden(like.data.vocabulary()), "x0_mean")
+        like.recipe.role = lambda: role
+        model = remote(like, url, None, top=5, most_tail=0.05, limits=limits)
+        print(sample(model, sampler="random", gen_length=4, steps=2, n=1))
     return 0
 
 

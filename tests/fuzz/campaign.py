@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fuzz import arguments, code, files, gguf_files, judges, stored
+from fuzz import adapters, arguments, code, crossings, files, gguf_files, judges, peers, servers, stored
 from fuzz.machine import Case, Outcome, execute, fault
 
 MODULES = (
@@ -77,15 +77,27 @@ FEW = {
     "certificates": 5,
     "chat template": 8,
     "certify": 1,
+    "peers": 3,
+    "replies": 5,
+    "reply bytes": 4,
+    "crossed records": 2,
+    "factors": 3,
+    "page": 2,
+    "adapters": 3,
+    "stored peers": 3,
 }
 """Area -> cases that `make test` runs, of areas with slow ones; of the other areas it runs `SHARE` each."""
 SHARE = 11
 
 
+MADE = (files, gguf_files, stored, judges, code, adapters, crossings, servers, peers)
+"""Modules with cases."""
+
+
 def cases(worlds: Path, most: int = MOST) -> list[Case]:
     """The cases in a fixed order, at most `most` of an area; `worlds`: folder written by `fuzz.worlds.build`."""
     areas: dict[str, list[Case]] = {}
-    made = (module.cases(worlds) for module in (files, gguf_files, stored, judges, code))
+    made = (module.cases(worlds) for module in MADE)
     for case in (*itertools.chain(*made), *arguments.cases()):
         areas.setdefault(case.area, []).append(case)
     return [c for name, area in areas.items() for c in sorted(area, key=_digest)[: SLOW.get(name, most)]]
@@ -96,7 +108,7 @@ def few(every: Sequence[Case]) -> list[Case]:
     found: dict[str, list[Case]] = {}
     for case in every:
         chosen = found.setdefault(case.area, [])
-        if len(chosen) < FEW.get(case.area, SHARE):
+        if len(chosen) < FEW.get(case.area, 1 if case.area.startswith("flags of") else SHARE):
             chosen.append(case)
     return [case for area in found.values() for case in area]
 

@@ -32,8 +32,12 @@ SECONDS = 30
 """Wall time after which a case counts as a hang."""
 MEMORY = 6 << 30
 """Bytes of address space that a case may take beyond what the tests hold."""
-CACHES = ("runs", "run/raw", "runs/data*", "runs/tasks*", "runs/.*", "*/.lock", ".lock")
-"""What any command may write: copies of inputs by digest, locks, and the empty folder of its records."""
+CACHES = (
+    *("runs", "run/raw", "runs/data*", "runs/tasks*", "runs/.*", "*/.lock", ".lock"),
+    *("out", "out/raw", "out/chunks", "out/chunks/*"),
+)
+"""What any command may write: copies of inputs by digest, locks, the empty folder of its records, and the answers that
+were stored before an error."""
 PROGRESS = re.compile(r" step \d+ of \d+: loss | chunks$| \(\d+ of \d+\)$")
 """Lines of progress, which a command may print before it fails."""
 LONGEST = 800

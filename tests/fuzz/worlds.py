@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,12 @@ def _certificates(folder: Path) -> None:
         shutil.copy(ROOT / "results" / "certificates" / name, folder / "certificates")
 
 
+def _page(folder: Path) -> None:
+    """Records that the page of results plots."""
+    _certificates(folder)
+    shutil.copy(ROOT / "results" / "raw" / "ar@nano.sudoku-s0.speed.sudoku.jsonl", folder / "raw")
+
+
 def _judge(folder: Path) -> None:
     from repro.processes.left_to_right import LeftToRight
 
@@ -178,6 +185,55 @@ def _published(folder: Path) -> None:
 def _functions(folder: Path) -> None:
     for name in ("ancestral.py", "losses.py"):
         shutil.copy(ROOT / "examples" / "certify" / name, folder)
+
+
+def _engine(folder: Path) -> None:
+    """What a server is asked (`fuzz.servers`), and its right replies."""
+    from fuzz import servers
+
+    for name, path in lm_worlds.tasks(folder, rows=2).items():
+        if name in ("choice", "writing"):
+            path.rename(folder / ("task.yaml" if name == "choice" else "writing.yaml"))
+    _lines(folder / "prompts.jsonl", [{"prompt": "ab", "answer": "a"}, {"prompt": "abc", "answer": "a"}])
+    (folder / "reply.json").write_text(json.dumps(servers.BY_RULE), "utf-8")
+
+
+def _crossed(folder: Path) -> None:
+    """Records of a crossing of two settings."""
+    from repro.evals.__main__ import main
+
+    _text(folder)
+    argv = ("--ckpt", "run", "--tasks", "task.yaml", "--factors", "batch=1|2,draws=2|4", "--out", "out")
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        main([*argv, "--estimator", "llada_mc:batch=1,draws=2"])
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+
+
+def _adapted(folder: Path) -> None:
+    """A run that adapts weights in `base` by LoRA."""
+    from helpers.adapted import whole_recipe
+
+    from repro.training.loop import train
+
+    with contextlib.chdir(folder):
+        train(whole_recipe(Path("base")), seed=0, out=Path("run"), stop=1, resume=False)
+
+
+def _checkouts(folder: Path) -> None:
+    """Checkouts of two peers whose files hold nothing, and the suite's own stored results of peers."""
+    for name in ("LLaDA/generate.py", "LLaDA/get_log_likelihood.py", "Fast-dLLM/llada/generate.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("def generate():\n    pass\n", "utf-8")
+    for name in ("LLaDA", "Fast-dLLM"):
+        git = ("git", "-C", str(folder / name), "-c", "user.name=a", "-c", "user.email=a@localhost")
+        for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "Add files")):
+            subprocess.run([*git, *words], check=True)
+    (folder / "certificates").mkdir()
+    shutil.copy(ROOT / "results" / "certificates" / "peers.json", folder / "certificates")
+    (folder / "raw").mkdir()
+    shutil.copy(ROOT / "results" / "raw" / "ar@nano.text-s1.nano.text.jsonl", folder / "raw")
+    (folder / "bench").mkdir()
+    shutil.copy(ROOT / "results" / "bench" / "peers.json", folder / "bench")
 
 
 def _gguf(kind: str) -> Callable[[Path], None]:
@@ -255,6 +311,7 @@ OTHERS: dict[str, Callable[[Path], None]] = {
     "ar_run": _run("ar"),
     "records": _records,
     "certificates": _certificates,
+    "page": _page,
     "judge": _judge,
     "pickled": _pickled,
     "text": _text,
@@ -267,6 +324,10 @@ OTHERS: dict[str, Callable[[Path], None]] = {
     "bound_chunks": _interrupted("bound_chunks"),
     "task_chunks": _interrupted("task_chunks"),
     "corpus": _corpus,
+    "engine": _engine,
+    "crossed": _crossed,
+    "adapted": _adapted,
+    "checkouts": _checkouts,
     "launch": _launch,
 }
 

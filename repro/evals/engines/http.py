@@ -30,12 +30,15 @@ KEY = "REPRO_ENGINE_KEY"
 whichever server is named."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which a request is made again."""
+MOST_BYTES = 64 << 20
+"""Largest reply: about a million log-probabilities."""
 REMEDY = "check that the URL is an OpenAI-compatible server's, ending in /v1"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How requests are made; no answer depends on it. `timeout`: seconds without a byte before a request is given up;
+    """How requests are made; no answer depends on it. `timeout`: seconds without a byte, and seconds from
+    the first byte to the last, after which a request is given up;
     `tries`: requests before an error; `wait` and `longest_wait`: seconds before the second request, and at most between
     two; `concurrency`: requests at once."""
 
@@ -149,9 +152,11 @@ class Connection:
 
         url = f"{self.url}/{path}"
         try:
-            reply = self._session.request(
-                method, url, json=body, timeout=self.limits.timeout, allow_redirects=False
+            asked = self._session.request(
+                method, url, json=body, timeout=self.limits.timeout, allow_redirects=False, stream=True
             )
+            with asked as reply:
+                content = self._content(reply)
         except requests.Timeout:
             raise _Again(f"nothing for {self.limits.timeout:g} s") from None
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
@@ -159,13 +164,24 @@ class Connection:
         except requests.RequestException as error:
             raise ValueError(f"{url}: {_short(str(error), 200)}; {REMEDY}") from None
         if reply.status_code in BUSY:
-            raise _Again(f"status {reply.status_code}, {_short(reply.text, 120)}", _retry_after(reply))
+            raise _Again(f"status {reply.status_code}, {_short(_text(content), 120)}", _retry_after(reply))
         if reply.status_code != 200:
-            raise Refused(url, reply.status_code, _short(reply.text, 300))
+            raise Refused(url, reply.status_code, _short(_text(content), 300))
         try:
-            return parse_json(reply.content, Any, url, REMEDY)
+            return parse_json(content, Any, url, REMEDY)
         except ValueError as error:
             raise _Again(_short(str(error), 160)) from None
+
+    def _content(self, reply: requests.Response) -> bytes:
+        """The bytes of a reply, of which neither the number nor the time may grow without end."""
+        began, content = time.monotonic(), bytearray()
+        for block in reply.iter_content(1 << 16):
+            content += block
+            if len(content) > MOST_BYTES:
+                raise ValueError(f"{reply.url} sent more than {MOST_BYTES >> 20} MiB in one reply; {REMEDY}")
+            if time.monotonic() - began > self.limits.timeout:
+                raise _Again(f"a reply that had not ended {self.limits.timeout:g} s after its beginning")
+        return bytes(content)
 
 
 def _authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -179,6 +195,10 @@ def _retry_after(reply: requests.Response) -> float | None:
     """Seconds of the header Retry-After (RFC 9110, section 10.2.3); None where it is absent or a date."""
     text = reply.headers.get("Retry-After", "")
     return float(text) if text.isdecimal() else None
+
+
+def _text(content: bytes) -> str:
+    return content[:4096].decode("utf-8", "replace")
 
 
 def _short(text: str, most: int) -> str:

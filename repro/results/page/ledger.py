@@ -42,7 +42,9 @@ def certified(stored: Sequence[Stored]) -> list[Json]:
             "digest": one["digest"],
             "numbers": [
                 {
-                    "label": SHOWN[number["statistic"], number["space"]],
+                    "label": SHOWN.get(
+                        (number["statistic"], number["space"]), f"{number['statistic']}, {number['space']}"
+                    ),
                     "steps": number["steps"],
                     "number": _number(one, i),
                 }
