@@ -245,7 +245,7 @@ def test_the_table_says_version_verdict_and_the_tests_that_see_it(tmp_path):
     assert "| 0123456 | ddpm" in " ".join(lines["mdlm"].split()) and "| stands" in lines["mdlm"]
     assert "**does not stand** | law " in lines["LLaDA"]
     assert "- LLaDA low_confidence: the likeliest first" in tables["peers.md"]
-    assert "- remdm dfm: dfm raised AttributeError (p_x0 is never set)" in tables["peers.md"]
+    assert "- remdm dfm: dfm raised AttributeError; p_x0 is never set" in tables["peers.md"]
     assert "- diffusers 0.42.1 ddim, entropy_bound: steps" in tables["peers.md"]
     assert "kuleshov-group/mdlm@c112c52" in tables["peers.csv"]
     assert certified_peers.peers_tables([]) == {} and certified_peers.read_peers(tmp_path) == []
