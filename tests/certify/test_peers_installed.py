@@ -125,6 +125,15 @@ def test_rows_of_a_checkout_stay_beside_those_of_a_release(checkout, tmp_path, m
     assert text.index('"0.42.1"') < text.index("0" * 40)
 
 
+def test_a_package_without_the_sampler_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace())
+    with pytest.raises(ValueError, match=r"this diffusers has no DiscreteDDIMScheduler; install 0\.42"):
+        catalogue.load("diffusers:ddim=")
+    monkeypatch.setitem(sys.modules, "transformers.models.diffusion_gemma.generation_diffusion_gemma", None)
+    with pytest.raises(ValueError, match=r"import of transformers\..* raised ModuleNotFoundError"):
+        catalogue.load("transformers:diffusion_gemma=")
+
+
 class _Masked:
     """A scheduler of masked diffusion with times, whose constructor has the id of [MASK]."""
 

@@ -27,11 +27,13 @@ TRIAL, TRIALS = (0.5, 0.3, 0.2), 4_000
 """Law and positions of the step that shows a scheduler's interface."""
 
 
-def _package(folder: Path | None, name: str) -> Any:
-    """The installed package `name`, or that of a checkout, which this process then imports for good."""
+def _module(folder: Path | None, name: str) -> Any:
+    """The module `name` of an installed package, or of a checkout's, which this process then imports for good;
+    ValueError if it cannot be imported."""
     if folder is not None:
         sys.path.insert(0, str(folder / "src"))
-    return importlib.import_module(name)
+    with Guard(f"import of {name}", ""):
+        return importlib.import_module(name)
 
 
 def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
@@ -39,16 +41,22 @@ def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     `set_timesteps`, `timesteps` and `step` will do, and `step` gets those arguments that it accepts.
 
     `settings`: `class`; the others go to the constructor if it has them, else to `step` (diffusers 0.42 takes the
-    temperature there; with huggingface/diffusers#14741 schedulers own what shapes the logits). ValueError if neither
-    has one. Timesteps are numbers of steps (diffusers 0.42), or times in (0, 1], 1 being pure noise (#14741). Notes
-    say which, and whether `pred_logits` of a step is the law that its tokens are drawn from, as #14741 defines it.
+    temperature there; with huggingface/diffusers#14741 schedulers own what shapes the logits). Timesteps are numbers of
+    steps (diffusers 0.42), or times in (0, 1], 1 being pure noise (#14741). Notes say which, and whether `pred_logits`
+    of a step is the law that its tokens are drawn from, as #14741 defines it. ValueError if there is no such class, and
+    for a setting that neither function has.
     """
-    made = getattr(_package(folder, "diffusers"), settings["class"])
+    package, name = _module(folder, "diffusers"), settings["class"]
+    with Guard(f"import of diffusers.{name}", ""):  # diffusers imports its modules when they are asked for
+        made = getattr(package, name, None)
+    if made is None:
+        raise ValueError(f"this diffusers has no {name}; install 0.42 or newer")
     known, takes = _named(made), _named(made.step)
     configured = {key: value for key, value in settings.items() if key in known}
     stepped = {key: value for key, value in settings.items() if key not in known and key != "class"}
-    for key in stepped.keys() - takes:
-        raise ValueError(f"{made.__name__} has no {key!r}, neither in its constructor nor in step")
+    for key in stepped:
+        if key not in takes:
+            raise ValueError(f"{made.__name__} has no {key!r}, neither in its constructor nor in step")
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -115,8 +123,7 @@ def _noise(space: Space, n: int, generator: torch.Generator) -> Tensor:
 def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     """`generate` of transformers' `DiffusionGemmaGenerationMixin` as f(space, n, steps, seed), one canvas without a
     prompt; `settings`: fields of its generation config."""
-    _package(folder, "transformers")
-    module = importlib.import_module("transformers.models.diffusion_gemma.generation_diffusion_gemma")
+    module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):
         """What `generate` reads of a model; its network is not told the time, which is counted here."""
