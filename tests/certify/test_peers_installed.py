@@ -141,14 +141,14 @@ class _Masked:
         self.mask = mask_token_id
 
     def set_timesteps(self, steps):
-        self.timesteps = torch.arange(steps, 0, -1) / steps
+        self.timesteps = (torch.arange(steps, 0, -1) / steps) ** 2
 
     def step(self, model_output, timestep, sample, *, generator=None):
         TOLD.append(timestep.item())
         drawn = torch.multinomial(model_output.double().softmax(-1).flatten(0, 1), 1, generator=generator)
-        drawn, keep = drawn.view(sample.shape), timestep - 1 / len(self.timesteps)
-        late = torch.rand(sample.shape, generator=generator) * timestep < keep
-        after = torch.where((sample != self.mask) | late, sample, drawn)
+        drawn, later = drawn.view(sample.shape), self.timesteps[self.timesteps < timestep]
+        masked = torch.rand(sample.shape, generator=generator) * timestep < (later[0] if len(later) else 0)
+        after = torch.where((sample != self.mask) | masked, sample, drawn)
         return SimpleNamespace(prev_sample=after, sampled_tokens=drawn, pred_logits=model_output)
 
 
@@ -168,7 +168,7 @@ def test_a_scheduler_of_masks_is_driven_by_the_same_loop(monkeypatch):
     sample = installed.scheduler(None, {"class": "Masked"})
     TOLD.clear()
     ids = sample(Spy("absorbing", tiny(3), "x0_mean"), 5, 4, 0)
-    assert ids.shape == (5, 3) and (ids < 3).all() and asked == TOLD == [1.0, 0.75, 0.5, 0.25]
+    assert ids.shape == (5, 3) and (ids < 3).all() and asked == TOLD == [1.0, 0.5625, 0.25, 0.0625]
 
 
 def test_the_interface_of_the_release_is_noted():
