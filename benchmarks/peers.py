@@ -7,18 +7,17 @@ package) and whether both sides gave the same result. The rewritten loops of `be
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from benchmarks import peer_decoding, peer_likelihood
 from benchmarks.row import Compared, Row
+from repro.certify.peers.imports import peer_module
+from repro.certify.peers.unmasking import FAST_STANDS_IN
 from repro.core.errors import nearest
 
 Measure = Callable[[dict[str, Any], int], Iterable[Compared]]
@@ -28,12 +27,12 @@ Measure = Callable[[dict[str, Any], int], Iterable[Compared]]
 @dataclass(frozen=True)
 class Peer:
     """A peer's `files` below its checkout (none: `package` is installed), the function that makes its rows, and the
-    modules that a file imports for its own `main` alone, for which an empty module with the named attributes stands."""
+    third-party modules that get a stand-in where they are absent."""
 
     files: tuple[str, ...]
     measure: Measure
     package: str | None = None
-    unused: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    stands_in: tuple[str, ...] = ()
 
 
 PEERS = {
@@ -41,7 +40,7 @@ PEERS = {
     "fast_dllm": Peer(  # NVlabs/Fast-dLLM
         ("llada/generate.py",),
         peer_decoding.fast_dllm,
-        unused=(("model", ()), ("model.modeling_llada", ("LLaDAModelLM",))),
+        stands_in=FAST_STANDS_IN,
     ),
     "lm_eval": Peer((), peer_likelihood.hflm, package="lm_eval"),  # EleutherAI/lm-evaluation-harness
 }
@@ -107,7 +106,8 @@ class Checkout:
         modules = {}
         for file in peer.files:
             assert self.folder is not None
-            modules[file] = imported(self.folder / file, peer.unused)
+            path = self.folder / file
+            modules[file] = peer_module(path.parent, path.stem, peer.stands_in)
         return [
             PeerRow(**vars(found.row), peer=self.name, commit=commit, equal=found.equal)
             for found in peer.measure(modules, repeats)
@@ -123,26 +123,3 @@ def _git(folder: Path, *command: str) -> str:
             f"{folder} is no git checkout of the peer ({said}); clone it, so that its commit is known"
         )
     return done.stdout
-
-
-def imported(file: Path, unused: Sequence[tuple[str, tuple[str, ...]]] = ()) -> ModuleType:
-    """The module of a peer's file, run as it is; `unused` modules are there only while it is imported. ValueError if it
-    cannot be imported."""
-    before = {name: sys.modules.get(name) for name, _ in unused}
-    for name, attributes in unused:
-        sys.modules[name] = ModuleType(name)
-        vars(sys.modules[name]).update(dict.fromkeys(attributes))
-    spec = importlib.util.spec_from_file_location(f"peer_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ValueError(f"{file} cannot be imported ({type(error).__name__}: {error})") from error
-    finally:
-        for name, module_before in before.items():
-            if module_before is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module_before
-    return module

@@ -53,7 +53,7 @@ def certify(
         kind=read.kind,
         claims=read.claims,
         meaning=read.meaning,
-        **found._asdict(),
+        **found._replace(notes=(*read.notes, *found.notes))._asdict(),
         seconds=time.monotonic() - began,
     )
 

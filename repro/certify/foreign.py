@@ -7,6 +7,7 @@
     f.meaning = "x0_mean" or "leave_one_out": what `space.denoise` returns (docs/method.md#uniform-samplers)
     f.draws   = "exact" or "random" (or False, True): whether a loss is exact or a random estimate
     f.noises  = ("absorbing", "uniform"): optional, the noises that the claim is about
+    f.notes   = ("...",): optional, sentences that the certificate repeats
 
 Without `noises`, the claim is tested under every noise that a first call accepts; a function that reads neither
 `space.mask` nor `space.noise` cannot know absorbing noise and is tested under uniform noise only. What the function
@@ -59,6 +60,7 @@ class Foreign:
     meaning: Meaning
     draws: bool
     noises: tuple[Noise, ...]
+    notes: tuple[str, ...]
     seconds: float
     began: float
 
@@ -195,6 +197,7 @@ def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) ->
         meaning=declared["meaning"],
         draws=draws if isinstance(draws, bool) else DRAWS[draws],
         noises=noises,
+        notes=_notes(name, getattr(call, "notes", ())),
         seconds=seconds,
         began=time.monotonic(),
     )
@@ -205,6 +208,12 @@ def _declared(name: str, noises: object) -> tuple[Noise, ...]:
     if not given or not set(given) <= set(NOISES):
         raise ValueError(f"{name}.noises is {noises!r}; give one or both of {NOISES}")
     return tuple(noise for noise in NOISES if noise in given)
+
+
+def _notes(name: str, notes: object) -> tuple[str, ...]:
+    if not isinstance(notes, tuple | list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError(f"{name}.notes is {notes!r}; give a tuple of sentences")
+    return tuple(map(str, notes))
 
 
 def _source(call: Callable[..., Any]) -> str:

@@ -35,6 +35,8 @@ GRACE = 25.0
 START = 600.0
 """Seconds that the process may take before it imports the code: torch, on a busy machine."""
 
+UNFINISHED = "finishes"
+"""Name of the check that code fails which gives no certificate."""
 READY = b"!"
 """What the process writes before it imports the code."""
 PR_SET_PDEATHSIG = 1
@@ -110,7 +112,7 @@ def _lifeline() -> Generator[int]:
 
 def _ended(target: str, says: str) -> Certificate:
     """The certificate of code that did not finish."""
-    check = Check(name="finishes", stands=False, says=says, false_alarm=0.0)
+    check = Check(name=UNFINISHED, stands=False, says=says, false_alarm=0.0)
     name = target.rpartition(":")[2]
     return Certificate(
         subject=name,

@@ -5,7 +5,10 @@ Three questions that the law of all rows together cannot answer, each put to cal
     spread       do calls differ as much as independent rows make them: not more (rows that share a draw), and not
                  less (systematic or antithetic rows); chi-square of sentences by call, two-sided
     neighbours   does a row depend on the next one, on the one half a call away, or on the same row of the next seed;
-                 chi-square of pairs of sentences, two-sided (Bartlett 1951 for pairs that overlap)
+                 chi-square of pairs of classes of sentences, two-sided (Bartlett 1951 for pairs that overlap); rare
+                 classes are merged until every pair is expected `EXPECTED` times (Cochran 1954), since a single pair
+                 of two rare classes would decide the statistic. The other two tests compare calls, whose sizes are
+                 given, and need no such thing
     sizes        do calls of few rows have the law of calls of many; chi-square of the two samples
 
 And two that need no statistics: the same seed gives the same rows, and another seed gives others.
@@ -33,6 +36,8 @@ SMALL_STEPS = 16
 """Steps of the small calls."""
 BINS = 9
 """Classes of sentences, by their first two tokens of three, whose pairs are counted."""
+EXPECTED = 5
+"""Least expected number of each pair of classes."""
 FIRST_SEED = 40_000
 
 
@@ -97,9 +102,7 @@ def _spread(noise: Noise, calls: Sequence[Tensor], steps: int) -> Check:
 def _neighbours(noise: Noise, calls: Sequence[Tensor], steps: int, cells: int) -> Check:
     worst, where, tests = 1.0, "", 0
     for name, left, right in _pairs([call * BINS // cells for call in calls]):
-        statistic, freedom = _chi_square(
-            torch.bincount(left * BINS + right, minlength=BINS**2).view(BINS, BINS)
-        )
+        statistic, freedom = _chi_square(_merged(torch.bincount(left * BINS + right, minlength=BINS**2)))
         p = _two_sided(statistic, freedom) if freedom else 1.0
         tests += 1
         if p < worst:
@@ -111,6 +114,20 @@ def _neighbours(noise: Noise, calls: Sequence[Tensor], steps: int, cells: int) -
         says=f"{'no row depends on' if stands else 'rows depend on'} its neighbours ({where})",
         false_alarm=ALPHA,
     )
+
+
+def _merged(counts: Tensor) -> Tensor:
+    """Table [classes, classes] of the counts of pairs [BINS^2], with the rarest classes merged until every pair of
+    classes is expected at least `EXPECTED` times if rows are independent. Only the margins decide what is merged."""
+    table = counts.view(BINS, BINS)
+    while len(table) > 1:
+        sizes = (table.sum(0) + table.sum(1)).argsort()
+        table = table[sizes][:, sizes]
+        if table.sum(1).min() * table.sum(0).min() >= EXPECTED * table.sum():
+            break
+        table = torch.cat([table[:2].sum(0, keepdim=True), table[2:]])
+        table = torch.cat([table[:, :2].sum(1, keepdim=True), table[:, 2:]], 1)
+    return table
 
 
 def _pairs(calls: Sequence[Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:

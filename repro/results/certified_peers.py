@@ -15,6 +15,8 @@ from msgspec import Struct
 
 from repro.core.reading import convert, read_json
 
+UNTESTED = "were not tested"
+"""End of a certificate's note on what was left out."""
 FILE = "peers.json"
 """File of results/certificates with them."""
 TITLE = "Samplers of other projects"
@@ -25,9 +27,9 @@ CAPTION = (
     "below 1), as the project says (source: peers.csv). Seen by: the kinds of tests that refuse the claim (those "
     "of rows suppose the claimed law, and may refuse another law too). TV: total variation distance between the "
     "samples and the true law of 27 sentences of 3 tokens, at the largest number of steps; samplers that commit "
-    "at least one token per step take 3. peers.csv has file and function, the "
-    "absent third-party modules in whose place stand-ins were imported, and what was not tested: long sentences and "
-    "rare tokens, which cost most, so that a defect which only they show (draws in float32) would not be seen."
+    "at least one token per step take 3. Long sentences and rare tokens (draws in float32) were tested for claims of "
+    "the law, but for those of LLaDA, Fast-dLLM and dllm, which loop over rows and draw in float64. peers.csv has file "
+    "and function, what was not tested, and the absent third-party modules in whose place stand-ins were imported."
 )
 HEADER = [
     "peer",
@@ -54,6 +56,7 @@ class _Row(Struct, forbid_unknown_fields=True):
     meaning: str
     claims: str
     source: str
+    defect: str
     stand_ins: list[str]
     stands: bool | None
     refused_by: list[str]
@@ -98,8 +101,25 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if not rows:
         return {}
     table = tabulate([_line(row) for row in rows], headers=HEADER, tablefmt="github", disable_numparse=True)
-    failed = [f"- {row['peer']} {row['sampler']}: {row['error']}" for row in rows if row["error"]]
-    text = [f"# {TITLE}", CAPTION, table, *(["Could not be run:", "\n".join(failed)] if failed else [])]
+    lists = {
+        "What the refused ones do:": [
+            f"- {row['peer']} {row['sampler']}: {row['defect'] or '; '.join(row['says'])}"
+            for row in rows
+            if row["stands"] is False
+        ],
+        "Could not be run:": [
+            f"- {row['peer']} {row['sampler']}: {row['error']}"
+            + (f"; {row['defect']}" if row["defect"] else "")
+            for row in rows
+            if row["stands"] is None
+        ],
+        "Interfaces:": [
+            f"- {peer} {version[:7]} {', '.join(names)}: {note}"
+            for (peer, version, note), names in _interfaces(rows).items()
+        ],
+    }
+    parts = [f"{title}\n\n" + "\n".join(lines) for title, lines in lists.items() if lines]
+    text = [f"# {TITLE}", CAPTION, table, *parts]
     joined = [
         {
             key: "; ".join(value)
@@ -114,6 +134,16 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     frame = DataFrame(joined)
     frame["steps"] = frame["steps"].astype("Int64")
     return {"peers.md": "\n\n".join(text) + "\n", "peers.csv": csv_text(frame)}
+
+
+def _interfaces(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], list[str]]:
+    """Peer, version and an adapter's note on the interface -> the samplers that have it."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        for note in row["notes"]:
+            if not note.endswith(UNTESTED):
+                found.setdefault((row["peer"], row["version"], note), []).append(row["sampler"])
+    return found
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from benchmarks import __main__ as bench
 from benchmarks import peer_decoding, peer_likelihood, peers
 from benchmarks.peer_decoding import Case
+from repro.certify.peers.imports import peer_module
 
 CASE = Case(40, 6, 8, 4, width=16, layers=2, ffn=24, heads=2)
 LOOP = '''
@@ -115,9 +117,7 @@ def small(monkeypatch):
         peer_likelihood, "monte_carlo", lambda f, case, n: count(f, Case(40, 6, 15, 15, 16, 2, 24, 2), n)
     )
     whole = peer_decoding.fast_dllm
-    fast = peers.Peer(
-        peers.PEERS["fast_dllm"].files, lambda m, n: whole(m, n, CASE), unused=peers.PEERS["fast_dllm"].unused
-    )
+    fast = replace(peers.PEERS["fast_dllm"], measure=lambda m, n: whole(m, n, CASE))
     monkeypatch.setitem(peers.PEERS, "fast_dllm", fast)
 
 
@@ -126,7 +126,7 @@ def rows_of(folder):
 
 
 def test_equal_tokens_of_checkouts_are_stored_with_their_commits(tmp_path, small, capsys):
-    """A peer's rows replace its own rows only; the files' imports for their own main need not exist."""
+    """A peer's rows replace its own rows only; an absent third-party module that a file imports gets a stand-in."""
     llada, fast, out = (tmp_path / name for name in ("a", "b", "out"))
     commit = checkout(llada, llada_files())
     assert bench.main(["--peer", f"llada={llada}", "--repeats", "1", "--out", str(out)]) == 0
@@ -135,7 +135,8 @@ def test_equal_tokens_of_checkouts_are_stored_with_their_commits(tmp_path, small
     assert first[0]["agreement"].startswith("100% of tokens equal; our rewritten loop: 100% of tokens equal")
     imports = "from model.modeling_llada import LLaDAModelLM"
     loops = LOOP.format(imports=imports, change="", returned="x, forwards") + CACHED
-    other = checkout(fast, {"llada/generate.py": loops})
+    model = "from einops import rearrange\n\nclass LLaDAModelLM:\n    pass\n"
+    other = checkout(fast, {"llada/generate.py": loops, "llada/model/modeling_llada.py": model})
     assert bench.main(["--peer", f"fast_dllm={fast}", "--repeats", "1", "--out", str(out)]) == 0
     rows = rows_of(out)
     assert rows[:2] == first and [row["commit"] for row in rows[2:]] == [other] * 3
@@ -186,5 +187,6 @@ def test_folders_without_commit_or_with_broken_files(tmp_path):
     read = peers.Checkout.read(f"llada={tmp_path}")
     with pytest.raises(ValueError, match="is no git checkout of the peer"):
         read.commit()
-    with pytest.raises(ValueError, match=r"generate.py cannot be imported \(ModuleNotFoundError"):
-        peers.imported(tmp_path / "generate.py")
+    said = rf"module generate of {tmp_path.name} cannot be imported \(ModuleNotFoundError"
+    with pytest.raises(ValueError, match=said):
+        peer_module(tmp_path, "generate")

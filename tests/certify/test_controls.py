@@ -9,7 +9,7 @@ import torch
 from helpers.certified import EXAMPLES, SMALL, example, failing
 
 from repro import certify
-from repro.certify import foreign, loss
+from repro.certify import foreign, loss, rows
 from repro.certify.space import NoisyLogits, Space, tiny
 from repro.results import certificates
 
@@ -90,6 +90,19 @@ def test_listed_conditionals_are_those_of_each_row():
     by_row = space.denoise(ids, torch.tensor([0.3, 0.3, 0.6], dtype=torch.float64))
     assert (space.denoise(ids, 0.3)[:2] - by_row[:2]).abs().max() < 1e-12
     assert (space.denoise(ids, 0.6)[2] - by_row[2]).abs().max() < 1e-12 < (by_row[0] - by_row[2]).abs().max()
+
+
+def test_independent_rows_of_rare_classes_are_not_refused():
+    """A pair of two rare classes that happens once decided the chi-square of pairs: 37 of these 40 were refused."""
+    chances = torch.tensor([0.9, 0.08, *[0.02 / 7] * 7], dtype=torch.float64)
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        draws = torch.multinomial(chances, 10 * 500, True, generator=generator).view(10, 500)
+        check = rows._neighbours("absorbing", list(3 * draws), 8, 27)
+        assert check.stands, check.says
+    apart = torch.cat([draws[:, :250], draws[:, :250]], 1)
+    check = rows._neighbours("absorbing", list(3 * apart), 8, 27)
+    assert not check.stands and "half a call apart" in check.says
 
 
 WRONG = {

@@ -122,6 +122,17 @@ def test_the_noise_is_inferred():
         of(lambda space: 1 // 0)
 
 
+def test_notes_of_a_function_are_sentences():
+    def f(space, n, steps, seed):
+        raise NotImplementedError
+
+    f.claims, f.meaning, f.notes = "law", "x0_mean", ["It was set so."]
+    assert foreign.read(f, "uniform", 60.0).notes == ("It was set so.",)
+    f.notes = "It was set so."
+    with pytest.raises(ValueError, match=r"f.notes is 'It was set so.'; give a tuple of sentences"):
+        foreign.read(f, "uniform", 60.0)
+
+
 def test_foreign_output_goes_to_stderr(tmp_path, capfd):
     path = tmp_path / "loud.py"
     text = (

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict, replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from repro.certify import certify
+from repro.certify import certify, isolated
 from repro.certify.__main__ import main
-from repro.certify.peers import catalogue, command, installed
-from repro.certify.peers.imports import StandIn, absent, seeded
+from repro.certify.peers import catalogue, command
+from repro.certify.peers.defects import DEFECTS
+from repro.certify.peers.imports import StandIn, absent, peer_module, seeded
 from repro.certify.space import Space, tiny
 from repro.certify.verdict import SMOKE
 from repro.results import certificates, certified_peers
@@ -87,17 +88,6 @@ def get_noise(config):
 
 
 @pytest.fixture
-def process(monkeypatch, tmp_path):
-    """What loading a peer's files changes in a process, undone."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    yield
-    for name, module in list(sys.modules.items()):
-        if isinstance(module, StandIn) or str(tmp_path) in str(getattr(module, "__file__", "")):
-            del sys.modules[name]
-
-
-@pytest.fixture
 def llada(tmp_path):
     folder = tmp_path / "LLaDA"
     folder.mkdir()
@@ -114,7 +104,7 @@ def mdlm(tmp_path):
     return folder
 
 
-def test_an_order_of_confidence_is_refused_and_a_random_one_stands(llada, process):
+def test_an_order_of_confidence_is_refused_and_a_random_one_stands(llada):
     right = certify(catalogue.load(f"LLaDA:random={llada}"), effort=SMALL)
     assert right.stands and right.claims == "law" and right.subject == "random"
     wrong = certify(catalogue.load(f"LLaDA:low_confidence={llada}"), effort=SMALL)
@@ -122,12 +112,39 @@ def test_an_order_of_confidence_is_refused_and_a_random_one_stands(llada, proces
     assert certify(catalogue.load(f"LLaDA:default={llada}"), effort=SMALL).stands
 
 
-def test_a_diffusion_class_is_called_without_constructor_and_absent_modules(mdlm, process):
+def test_a_diffusion_class_is_called_without_constructor_and_absent_modules(mdlm):
     assert certify(catalogue.load(f"mdlm:ddpm_cache={mdlm}"), effort=SMALL).stands
     assert not certify(catalogue.load(f"mdlm:ddpm={mdlm}"), effort=SMALL).stands
 
 
-def test_a_seed_decides_the_draws_and_the_global_generator_is_restored(llada, process):
+def test_nothing_of_a_peer_stays_importable(mdlm, llada, monkeypatch):
+    """Modules of two checkouts have one name; what is absent stays absent for other code."""
+    path, finders, before = list(sys.path), list(sys.meta_path), set(sys.modules)
+    catalogue.load(f"mdlm:ddpm={mdlm}")
+    mine = peer_module(llada, "generate")
+    other = llada.parent / "other"
+    other.mkdir()
+    (other / "generate.py").write_text("import no_such_module_at_all.part\nother = 1")
+    assert peer_module(other, "generate", ["no_such_module_at_all"]).other == 1 and not hasattr(mine, "other")
+    assert (sys.path, sys.meta_path) == (path, finders)
+    left = {name for name in sys.modules.keys() - before if isinstance(sys.modules[name], StandIn)}
+    assert not left | (sys.modules.keys() & {"generate", "diffusion", "noise_schedule"})
+    with pytest.raises(
+        ValueError, match=r"module generate of other cannot be imported \(ModuleNotFoundError"
+    ):
+        peer_module(other, "generate")
+
+
+def test_an_error_is_reported_at_the_line_of_the_peer(mdlm):
+    """MDLM's file has the name of our adapter's."""
+    file = mdlm / "diffusion.py"
+    file.write_text(DIFFUSION.replace("return x\n", "return None.ndim\n"))
+    line = DIFFUSION.count("\n")
+    with pytest.raises(ValueError, match=rf"ddpm raised AttributeError at line {line} of diffusion\.py"):
+        certify(catalogue.load(f"mdlm:ddpm={mdlm}"), effort=SMALL)
+
+
+def test_a_seed_decides_the_draws_and_the_global_generator_is_restored(llada):
     sample, space = catalogue.load(f"LLaDA:random={llada}"), Space("absorbing", tiny(3), "x0_mean")
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -141,35 +158,6 @@ def test_a_seed_decides_the_draws_and_the_global_generator_is_restored(llada, pr
     assert torch.equal(torch.rand(3), expected)
 
 
-class _Timed:
-    """A scheduler whose timesteps are times (huggingface/diffusers#14741)."""
-
-    def set_timesteps(self, steps):
-        self.timesteps = torch.arange(steps, 0, -1) / steps
-
-    def step(self, model_output, timestep, sample, *, generator=None):
-        TIMES.append(timestep.item())
-        drawn = torch.multinomial(model_output.double().softmax(-1).flatten(0, 1), 1, generator=generator)
-        return SimpleNamespace(prev_sample=drawn.view(sample.shape))
-
-
-TIMES: list[float] = []
-
-
-def test_schedulers_with_times_and_with_step_numbers_are_interchangeable(monkeypatch):
-    seen = []
-
-    class Spy(Space):
-        def denoise(self, ids, t):
-            seen.append(t)
-            return super().denoise(ids, t)
-
-    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(Timed=_Timed))
-    sample = installed.scheduler(None, {"class": "Timed", "step": {"temperature": 1.0}})
-    ids = sample(Spy("uniform", tiny(3), "x0_mean"), 5, 4, 0)
-    assert ids.shape == (5, 3) and seen == TIMES == [1.0, 0.75, 0.5, 0.25]
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -177,7 +165,7 @@ def test_schedulers_with_times_and_with_step_numbers_are_interchangeable(monkeyp
         (["--peer", "LLaDA:randm={folder}"], "LLaDA has no sampler 'randm'; nearest is 'random'"),
         (["--peer", "LLaDA"], "--peer LLaDA needs the folder of a checkout: --peer LLaDA=FOLDER (ML-GSAI/LLaDA)"),
         (["--peer", "duo={folder}"], "trainer_base.py is missing; give a checkout of s-sahoo/duo"),
-        (["--peer", "diffusers={folder}"], "diffusers is an installed package; give --peer diffusers without"),
+        (["--peer", "diffusers={folder}"], "scheduling_discrete_ddim.py is missing; give a checkout of huggingface"),
         (["--peer", "transformers"], "--peer transformers: package transformers is not installed"),
         (["--peer", "LLaDA={folder}", "--rows", "100000"], "--rows is for FILE.py:NAME only; leave it out with --peer"),
         (["--peer", "LLaDA={folder}", "--presets", "all"], "give one of FILE.py:NAME, --presets all, and --peer"),
@@ -208,16 +196,25 @@ def test_a_sampler_that_fails_is_a_row_without_verdict_and_other_rows_stay(llada
     assert failed["stands"] is None and "no such block" in failed["error"] and kept == row
 
 
+def test_a_sampler_that_does_not_end_has_no_verdict(llada, tmp_path, monkeypatch):
+    """A claim that was not tested does not fall."""
+    monkeypatch.setattr(command, "isolated", lambda *_: isolated._ended("x:random", "it was still running"))
+    assert command.certify_peers([f"LLaDA:random={llada}"], tmp_path, None, False) == 1
+    (row,) = certified_peers.read_peers(tmp_path)
+    assert row["stands"] is None and row["error"] == "it was still running" and not row["refused_by"]
+
+
 def asdict_row(peer, sampler, **given):
     """A stored row."""
     found = {one.name: asdict(one) for one in catalogue.PEERS[peer].samplers}[sampler]
-    for name in ("name", "adapter", "level"):
+    for name in ("name", "adapter", "law_level"):
         del found[name]
     return found | {
         "peer": peer,
         "repository": catalogue.PEERS[peer].repository,
         "version": "0123456789",
         "sampler": sampler,
+        "defect": "",
         "stand_ins": [],
         "stands": None,
         "refused_by": [],
@@ -234,8 +231,12 @@ def test_the_table_says_version_verdict_and_the_tests_that_see_it(tmp_path):
     refused = ["law at 4 steps, absorbing", "law at 16 steps, absorbing"]
     rows = [
         asdict_row("mdlm", "ddpm", stands=True),
-        asdict_row("LLaDA", "low_confidence", stands=False, refused_by=refused),
-        asdict_row("remdm", "dfm", error="dfm raised AttributeError"),
+        asdict_row("LLaDA", "low_confidence", stands=False, refused_by=refused, defect="the likeliest first"),
+        asdict_row("remdm", "dfm", error="dfm raised AttributeError", defect="p_x0 is never set"),
+        *(
+            asdict_row("diffusers", name, version="0.42.1", notes=["steps"])
+            for name in ("ddim", "entropy_bound")
+        ),
     ]
     tables = certified_peers.peers_tables(rows)
     lines = {
@@ -243,7 +244,9 @@ def test_the_table_says_version_verdict_and_the_tests_that_see_it(tmp_path):
     }
     assert "| 0123456 | ddpm" in " ".join(lines["mdlm"].split()) and "| stands" in lines["mdlm"]
     assert "**does not stand** | law " in lines["LLaDA"]
-    assert "- remdm dfm: dfm raised AttributeError" in tables["peers.md"]
+    assert "- LLaDA low_confidence: the likeliest first" in tables["peers.md"]
+    assert "- remdm dfm: dfm raised AttributeError; p_x0 is never set" in tables["peers.md"]
+    assert "- diffusers 0.42.1 ddim, entropy_bound: steps" in tables["peers.md"]
     assert "kuleshov-group/mdlm@c112c52" in tables["peers.csv"]
     assert certified_peers.peers_tables([]) == {} and certified_peers.read_peers(tmp_path) == []
     (tmp_path / "peers.json").write_text(json.dumps([{"peer": "mdlm"}]))
@@ -252,17 +255,26 @@ def test_the_table_says_version_verdict_and_the_tests_that_see_it(tmp_path):
     assert certificates.read(tmp_path) == []
 
 
-def test_the_stored_certificates_are_those_of_today():
-    known = {
-        (peer, one.name): (one.file, one.function, one.claims, one.source, dict(one.settings))
-        for peer, found in catalogue.PEERS.items()
-        for one in found.samplers
-    }
+def test_every_sampler_of_the_catalogue_has_a_stored_verdict_or_a_reason():
+    """And each row is of the settings of today; a refused one says what the sampler does wrong."""
     stored = certified_peers.read_peers(certificates.FOLDER)
+    found = {
+        (row["peer"], row["sampler"]): tuple(
+            row[name] for name in ("file", "function", "claims", "source", "settings")
+        )
+        for row in stored
+    }
+    assert found == {
+        (peer, one.name): (one.file, one.function, one.claims, one.source, dict(one.settings))
+        for peer, known in catalogue.PEERS.items()
+        for one in known.samplers
+    }
     for row in stored:
-        found = (row["file"], row["function"], row["claims"], row["source"], row["settings"])
-        assert known[row["peer"], row["sampler"]] == found, row["sampler"]
-    assert stored
+        assert row["version"] and (row["stands"] is not None) == (row["error"] == ""), row
+        assert row["defect"] == DEFECTS.get((row["peer"], row["sampler"]), ""), row
+        assert row["stands"] or re.search(r"\w/\w+@\S+ \S+:\d", row["defect"]), row
+    refused = {(row["peer"], row["sampler"]) for row in stored if not row["stands"]}
+    assert refused == set(DEFECTS)
 
 
 def test_only_absent_modules_get_a_stand_in():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -20,16 +21,23 @@ from repro.certify.verdict import FULL, Effort
 from repro.core.errors import nearest
 from repro.processes.prediction import Meaning
 
-Level = Literal["full", "vectorised", "rows", "modes"]
+Level = Literal["full", "long", "rows", "modes"]
 _FULL = replace(FULL, rows=10_000, last_rows=50_000, steps=(1, 4, 16, 64), spoiled_rows=0, seconds=900.0)
-_VECTORISED = replace(_FULL, row_calls=20, small_calls=200, long_rows=0, rare_rows=0)
-_ROWS = replace(_VECTORISED, rows=5_000, last_rows=10_000, steps=(1, 4, 16), row_calls=10, small_calls=100)
-EFFORTS: Mapping[Level, Effort] = MappingProxyType(
-    {"full": _FULL, "vectorised": _VECTORISED, "rows": _ROWS, "modes": replace(_ROWS, steps=(1, 4, 16, 64))}
+_LONG = replace(_FULL, row_calls=20, small_calls=200, rare_rows=0)
+_ROWS = replace(
+    _LONG, rows=5_000, last_rows=10_000, steps=(1, 4, 16), row_calls=10, small_calls=100, long_rows=0
 )
-"""Sample sizes. `full`: with long sentences and rare tokens, for samplers that draw in float32, where rare tokens can
-be lost; `vectorised`: without them; `rows`: fewer rows, for samplers that loop over them; `modes`: for a claim of
-likely texts, which is one mean."""
+EFFORTS: Mapping[Level, Effort] = MappingProxyType(
+    {
+        "full": _FULL,
+        "long": _LONG,
+        "rows": _ROWS,
+        "modes": replace(_ROWS, steps=(1, 4, 16, 64)),
+    }
+)
+"""Sample sizes. `full`: with long sentences and rare tokens, which draws in float32 may never give; `long`: without
+rare tokens; `rows`: with neither and with fewer rows, for loops over rows; `modes`: for a claim of likely texts, which
+is one mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +49,17 @@ class Sampler:
     file: str
     function: str
     adapter: str
-    claims: Literal["law", "mode"]
     source: str
+    claims: Literal["law", "mode"] = "law"
     noise: Noise = "absorbing"
     meaning: Meaning = "x0_mean"
-    level: Level = "vectorised"
+    law_level: Level = "long"
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def level(self) -> Level:
+        """Sample sizes (key of `EFFORTS`)."""
+        return self.law_level if self.claims == "law" else "modes"
 
     def call(self, folder: Path | None) -> Callable[..., Any]:
         """The sampler as f(space, n, steps, seed) with the attributes of `repro.certify.foreign`."""
@@ -61,8 +74,8 @@ class Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A project; `package`: name of an installed package, or "" for a checkout. `stands_in`: third-party modules that
-    get a stand-in where they are absent."""
+    """A project; `package`: name of a package that may be installed, or "" for a checkout. `stands_in`: third-party
+    modules that get a stand-in where they are absent."""
 
     repository: str
     samplers: tuple[Sampler, ...]
@@ -70,203 +83,165 @@ class Peer:
     stands_in: tuple[str, ...] = ()
 
 
-def _order(name: str, claims: Literal["law", "mode"], source: str, **settings: Any) -> Sampler:
-    """A sampler of LLaDA's `generate`."""
-    level: Level = "rows" if claims == "law" else "modes"
-    return Sampler(
-        name=name,
-        file="generate.py",
-        function="generate",
-        adapter="unmasking:llada",
-        claims=claims,
-        source=source,
-        level=level,
-        settings=settings,
-    )
-
-
-def _fast(name: str, claims: Literal["law", "mode"], source: str, **settings: Any) -> Sampler:
-    found = _order(name, claims, source, **settings)
-    return replace(found, file="llada/generate.py", adapter="unmasking:fast_dllm")
-
-
-def _dllm(name: str, claims: Literal["law", "mode"], **settings: Any) -> Sampler:
-    source = "ZHZisZZ/dllm@ca17675 dllm/core/samplers/mdlm.py:1-3 (after LLaDA's file)"
-    found = _order(name, claims, source, **settings)
-    file = "dllm/core/samplers/mdlm.py"
-    return replace(found, file=file, function="MDLMSampler.sample", adapter="unmasking:dllm")
-
-
-def _mdlm(name: str, source: str, level: Level = "vectorised", **settings: Any) -> Sampler:
-    """A sampler of MDLM's or ReMDM's `Diffusion`."""
-    return Sampler(
-        name=name,
-        file="diffusion.py",
-        function="Diffusion._sample",
-        adapter="diffusion:mdlm",
-        claims="law",
-        source=source,
-        level=level,
-        settings=settings,
-    )
-
-
-def _remdm(name: str, script: str, level: Level = "vectorised", **settings: Any) -> Sampler:
-    source = f"arXiv 2503.00307; kuleshov-group/remdm@f830d65 scripts/{script}.sh"
-    return _mdlm(name, source, level, **settings)
-
-
-def _duo(name: str, source: str, level: Level = "vectorised", **settings: Any) -> Sampler:
-    """A sampler of Duo's `UniformState`, whose bound is lowest at the leave-one-out conditional."""
-    return Sampler(
-        name=name,
-        file="trainer_base.py",
-        function="Diffusion.generate_samples",
-        adapter="diffusion:duo",
-        claims="mode" if level == "modes" else "law",
-        source=source,
-        noise="uniform",
-        meaning="leave_one_out",
-        level=level,
-        settings={"class": "DUO_BASE"} | settings,
-    )
-
-
-def _ddim(name: str, source: str, level: Level = "vectorised", **settings: Any) -> Sampler:
-    """A sampler of diffusers' `DiscreteDDIMScheduler`."""
-    return Sampler(
-        name=name,
-        file="diffusers.schedulers.scheduling_discrete_ddim",
-        function="DiscreteDDIMScheduler.step",
-        adapter="installed:scheduler",
-        claims="law",
-        source=source,
-        noise="uniform",
-        level=level,
-        settings={"class": "DiscreteDDIMScheduler"} | settings,
-    )
-
-
 CLAIMED = {
     "llada": "arXiv 2502.09992 Algorithm 4; ML-GSAI/LLaDA@b7e6c35 generate.py:53",
     "greedy": "ML-GSAI/LLaDA@b7e6c35 generate.py:44 (default temperature 0)",
     "fast": "NVlabs/Fast-dLLM@24cc59e llada/generate.py:70",
     "threshold": "NVlabs/Fast-dLLM@24cc59e README.md:38-39",
+    "dllm": "ZHZisZZ/dllm@ca17675 dllm/core/samplers/mdlm.py:1-3 (after LLaDA's file)",
     "mdlm": "arXiv 2406.07524; kuleshov-group/mdlm@c112c52 README.md:39-43",
+    "remdm": "arXiv 2503.00307; kuleshov-group/remdm@f830d65 scripts/{}.sh",
     "duo": "arXiv 2506.10892; s-sahoo/duo@7c9b498 README.md:109",
     "psi": "arXiv 2602.21185; s-sahoo/duo@7c9b498 README.md:109",
+    "greedy_tail": "s-sahoo/duo@7c9b498 README.md:111",
     "ddim": "docstring of DiscreteDDIMScheduler (the exact posterior q(x_s | x_t, x0))",
     "corrector": "docstring of step_correct (preserves p_s)",
+    "block": "docstring of BlockRefinementScheduler (commits by confidence)",
+    "entropy": "docstring of EntropyBoundScheduler (temperature .8 to .4)",
     "gemma": "docstring of EntropyBoundSampler and LinearTemperatureScheduleLogitsProcessor (temperature .8 to .4)",
 }
 """Where a project says what its sampler draws."""
-RESCALE = {"low_mode": "max-rescale-0.05", "high_frac": 0.0, "middle_frac": 0.0}
-LOOP: dict[str, Any] = {"eta": 0.02, "t_on": 0.55, "t_off": 0.05, "alpha_on": 0.9}
 T1: dict[str, Any] = {"temperature": 1.0}
+RANDOM = T1 | {"remasking": "random"}
+CONFIDENT = T1 | {"remasking": "low_confidence"}
+
+_llada = partial(
+    Sampler, file="generate.py", function="generate", adapter="unmasking:llada", law_level="rows"
+)
+_fast = partial(_llada, file="llada/generate.py", adapter="unmasking:fast_dllm")
+_dllm = partial(
+    _llada,
+    file="dllm/core/samplers/mdlm.py",
+    function="MDLMSampler.sample",
+    adapter="unmasking:dllm",
+    source=CLAIMED["dllm"],
+)
+_remdm = partial(Sampler, file="diffusion.py", function="Diffusion._sample", adapter="diffusion:mdlm")
+_mdlm = partial(_remdm, source=CLAIMED["mdlm"], law_level="full")
+_duo = partial(
+    Sampler,
+    file="trainer_base.py",
+    function="Diffusion.generate_samples",
+    adapter="diffusion:duo",
+    noise="uniform",
+    meaning="leave_one_out",  # where its bound is lowest
+)
+_scheduler = partial(Sampler, adapter="installed:scheduler", noise="uniform")
+_ddim = partial(
+    _scheduler,
+    file="diffusers.schedulers.scheduling_discrete_ddim",
+    function="DiscreteDDIMScheduler.step",
+    source=CLAIMED["ddim"],
+)
+PSI = {"low_mode": "max-rescale-0.05", "high_frac": 0.0, "middle_frac": 0.0}
+LOOP: dict[str, Any] = {"eta": 0.02, "t_on": 0.55, "t_off": 0.05, "alpha_on": 0.9}
+REMDM: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("mdlm", "mdlm", {}),
+    ("forward-backward", "fb", {"sampler": "forward-backward"}),
+    ("remdm-cap", "remdm-cap", {"sampler": "remdm-cap", "eta": 0.008}),
+    ("remdm-rescale", "remdm-rescale", {"sampler": "remdm-rescale", "eta": 0.015}),
+    ("remdm-loop", "remdm-loop", {"sampler": "remdm-loop", **LOOP}),
+    ("remdm-conf", "remdm-conf", {"sampler": "remdm-conf", "dtype": "bfloat16"}),
+    ("dfm", "dfm", {"dfm": True}),
+)
+"""Name, script and settings of ReMDM's samplers."""
+DDIM: dict[str, Any] = {"class": "DiscreteDDIMScheduler"}
+DUO: dict[str, Any] = {"class": "DUO_BASE"}
 PEERS: Mapping[str, Peer] = MappingProxyType(
     {
         "LLaDA": Peer(
             repository="ML-GSAI/LLaDA",
             samplers=(
-                _order("random", "law", CLAIMED["llada"], remasking="random", **T1),
-                _order("low_confidence", "law", CLAIMED["llada"], remasking="low_confidence", **T1),
-                _order("default", "mode", CLAIMED["greedy"]),
+                _llada(name="random", source=CLAIMED["llada"], settings=RANDOM),
+                _llada(name="low_confidence", source=CLAIMED["llada"], settings=CONFIDENT),
+                _llada(name="default", claims="mode", source=CLAIMED["greedy"]),
             ),
         ),
         "Fast-dLLM": Peer(
             repository="NVlabs/Fast-dLLM",
             stands_in=FAST_STANDS_IN,
             samplers=(
-                _fast("random", "law", CLAIMED["fast"], remasking="random", **T1),
-                _fast("low_confidence", "law", CLAIMED["fast"], remasking="low_confidence", **T1),
-                _fast("threshold", "mode", CLAIMED["threshold"], threshold=0.9),
+                _fast(name="random", source=CLAIMED["fast"], settings=RANDOM),
+                _fast(name="low_confidence", source=CLAIMED["fast"], settings=CONFIDENT),
+                _fast(
+                    name="threshold", claims="mode", source=CLAIMED["threshold"], settings={"threshold": 0.9}
+                ),
             ),
         ),
         "dllm": Peer(
             repository="ZHZisZZ/dllm",
             samplers=(
-                _dllm("random", "law", remasking="random", **T1),
-                _dllm("stochastic", "law", remasking="random", stochastic_transfer=True, **T1),
-                _dllm("low_confidence", "law", remasking="low_confidence", **T1),
-                _dllm("default", "mode"),
+                _dllm(name="random", settings=RANDOM),
+                _dllm(name="stochastic", settings=RANDOM | {"stochastic_transfer": True}),
+                _dllm(name="low_confidence", settings=CONFIDENT),
+                _dllm(name="default", claims="mode"),
             ),
         ),
         "mdlm": Peer(
             repository="kuleshov-group/mdlm",
             stands_in=STANDS_IN,
-            samplers=(
-                _mdlm("ddpm_cache", CLAIMED["mdlm"], "full", predictor="ddpm_cache"),
-                _mdlm("ddpm", CLAIMED["mdlm"], predictor="ddpm"),
-                _mdlm("analytic", CLAIMED["mdlm"], predictor="analytic"),
+            samplers=tuple(
+                _mdlm(name=name, settings={"predictor": name}) for name in ("ddpm_cache", "ddpm", "analytic")
             ),
         ),
         "remdm": Peer(
             repository="kuleshov-group/remdm",
             stands_in=STANDS_IN,
-            samplers=(
-                _remdm("mdlm", "mdlm"),
-                _remdm("forward-backward", "fb", sampler="forward-backward"),
-                _remdm("remdm-cap", "remdm-cap", sampler="remdm-cap", eta=0.008),
-                _remdm("remdm-rescale", "remdm-rescale", sampler="remdm-rescale", eta=0.015),
-                _remdm("remdm-loop", "remdm-loop", sampler="remdm-loop", **LOOP),
-                _remdm("remdm-conf", "remdm-conf", sampler="remdm-conf", dtype="bfloat16"),
-                _remdm("dfm", "dfm", dfm=True),
+            samplers=tuple(
+                _remdm(name=name, source=CLAIMED["remdm"].format(script), settings=settings)
+                for name, script, settings in REMDM
             ),
         ),
         "duo": Peer(
             repository="s-sahoo/duo",
             stands_in=STANDS_IN,
             samplers=(
-                replace(
-                    _duo("mdlm_ancestral_cache", CLAIMED["mdlm"], predictor="ancestral_cache"),
+                _duo(
+                    name="mdlm_ancestral_cache",
+                    source=CLAIMED["mdlm"],
                     noise="absorbing",
                     meaning="x0_mean",
                     settings={"class": "MDLM", "predictor": "ancestral_cache"},
                 ),
-                _duo("duo_ancestral", CLAIMED["duo"]),
-                _duo("duo_psi", CLAIMED["psi"], predictor="psi", psi=RESCALE),
-                _duo("duo_greedy_tail", "s-sahoo/duo@7c9b498 README.md:111", "modes", noise_removal="greedy"),
+                _duo(name="duo_ancestral", source=CLAIMED["duo"], settings=DUO),
+                _duo(name="duo_psi", source=CLAIMED["psi"], settings=DUO | {"predictor": "psi", "psi": PSI}),
+                _duo(
+                    name="duo_greedy_tail",
+                    claims="mode",
+                    source=CLAIMED["greedy_tail"],
+                    settings=DUO | {"noise_removal": "greedy"},
+                ),
             ),
         ),
         "diffusers": Peer(
             repository="huggingface/diffusers",
             package="diffusers",
             samplers=(
-                _ddim("ddim", CLAIMED["ddim"]),
-                _ddim("ddim_temperature_1", CLAIMED["ddim"], "full", step=T1),
-                _ddim(
-                    "ddim_corrector_lowest_log_margin",
-                    CLAIMED["corrector"],
-                    step=T1,
-                    corrector_steps=1,
-                    corrector_selection="lowest_log_margin",
+                _ddim(name="ddim", settings=DDIM),
+                _ddim(name="ddim_temperature_1", settings=DDIM | T1, law_level="full"),
+                *(
+                    _ddim(
+                        name=f"ddim_corrector_{selection}",
+                        source=CLAIMED["corrector"],
+                        settings=DDIM | T1 | {"corrector_steps": 1, "corrector_selection": selection},
+                    )
+                    for selection in ("lowest_log_margin", "random")
                 ),
-                _ddim(
-                    "ddim_corrector_random",
-                    CLAIMED["corrector"],
-                    step=T1,
-                    corrector_steps=1,
-                    corrector_selection="random",
-                ),
-                Sampler(
+                _scheduler(
                     name="block_refinement",
                     file="diffusers.schedulers.scheduling_block_refinement",
                     function="BlockRefinementScheduler.step",
-                    adapter="installed:scheduler",
+                    noise="absorbing",
                     claims="mode",
-                    source="docstring of BlockRefinementScheduler (commits by confidence)",
-                    level="modes",
+                    source=CLAIMED["block"],
                     settings={"class": "BlockRefinementScheduler"},
                 ),
-                Sampler(
+                _scheduler(
                     name="entropy_bound",
                     file="diffusers.schedulers.scheduling_entropy_bound",
                     function="EntropyBoundScheduler.step",
-                    adapter="installed:scheduler",
-                    noise="uniform",
                     claims="mode",
-                    source="docstring of EntropyBoundScheduler (temperature .8 to .4)",
-                    level="modes",
+                    source=CLAIMED["entropy"],
                     settings={"class": "EntropyBoundScheduler"},
                 ),
             ),
@@ -283,7 +258,6 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
                     noise="uniform",
                     claims="mode",
                     source=CLAIMED["gemma"],
-                    level="modes",
                 ),
             ),
         ),

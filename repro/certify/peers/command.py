@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repro.certify.isolated import isolated
+from repro.certify.isolated import UNFINISHED, isolated
 from repro.certify.peers.catalogue import EFFORTS, PEERS, Level, Peer, Sampler, peer
+from repro.certify.peers.defects import DEFECTS
 from repro.certify.peers.imports import absent
 from repro.certify.verdict import Certificate, Effort
 from repro.core.errors import nearest
@@ -36,7 +37,7 @@ class Given:
 
 def given(text: str) -> Given:
     """What NAME[:SAMPLER,...][=FOLDER] names; ValueError for an unknown peer or sampler, a package that is not
-    installed, and a folder without a sampler's file."""
+    installed, and a folder without a sampler's file (below src, if the peer is a package)."""
     left, equals, place = text.partition("=")
     name, colon, wanted = left.partition(":")
     found = peer(name)
@@ -47,9 +48,7 @@ def given(text: str) -> Given:
             if one not in known:
                 raise ValueError(f"{name} has no sampler {one!r}; {nearest(one, list(known))}")
         samplers = tuple(known[one] for one in dict.fromkeys(wanted.split(",")))
-    if found.package:
-        if equals:
-            raise ValueError(f"{name} is an installed package; give --peer {left} without a folder")
+    if found.package and not equals:
         if importlib.util.find_spec(found.package) is None:
             raise ValueError(f"--peer {name}: package {found.package} is not installed")
         return Given(name, found, None, importlib.metadata.version(found.package), samplers)
@@ -59,9 +58,10 @@ def given(text: str) -> Given:
         )
     folder = Path(place)
     for one in samplers:
-        if not (folder / one.file).is_file():
+        file = Path("src", *one.file.split(".")).with_suffix(".py") if found.package else Path(one.file)
+        if not (folder / file).is_file():
             raise ValueError(
-                f"--peer {name}: {folder / one.file} is missing; give a checkout of {found.repository}"
+                f"--peer {name}: {folder / file} is missing; give a checkout of {found.repository}"
             )
     return Given(name, found, folder.resolve(), commit(folder), samplers)
 
@@ -93,13 +93,13 @@ def certify_peers(
     beside what is stored of others; 1 if a claim does not stand or a sampler fails, else 0. `seconds`: limit of wall
     time of each."""
     peers = [given(text) for text in wanted]
-    stored = {(row["peer"], row["sampler"]): row for row in read_peers(out)}
+    stored = {_key(row): row for row in read_peers(out)}
     good = True
     for one in peers:
         for sampler in one.samplers:
             effort = efforts[sampler.level]
             row = certified(one, sampler, replace(effort, seconds=float(seconds)) if seconds else effort)
-            stored[one.name, sampler.name] = row
+            stored[_key(row)] = row
             good = good and row["stands"] is True
             where = f"{row['file']}:{row['function']}"
             line = f"{one.name} {sampler.name:<22} {where}, {row['version'][:7]}, claims {row['claims']}: {word(row)}"
@@ -110,13 +110,19 @@ def certify_peers(
     return 0 if good else 1
 
 
-def _place(row: Mapping[str, Any]) -> tuple[int, str, int]:
-    """Place of a stored row: as in the catalogue."""
+def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """What a row replaces: a sampler's row of a release, or that of a checkout."""
+    return row["peer"], row["sampler"], "." in row["version"]
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, int, bool]:
+    """Place of a stored row: as in the catalogue, releases first; rows that it no longer has come last."""
     names = list(PEERS)
     if row["peer"] not in names:
-        return len(names), row["peer"], 0
+        return len(names), 0, False
     samplers = [one.name for one in PEERS[row["peer"]].samplers]
-    return names.index(row["peer"]), "", samplers.index(row["sampler"]) if row["sampler"] in samplers else -1
+    place = samplers.index(row["sampler"]) if row["sampler"] in samplers else len(samplers)
+    return names.index(row["peer"]), place, "." not in row["version"]
 
 
 def certified(one: Given, sampler: Sampler, effort: Effort) -> dict[str, Any]:
@@ -133,6 +139,7 @@ def certified(one: Given, sampler: Sampler, effort: Effort) -> dict[str, Any]:
         "meaning": sampler.meaning,
         "claims": sampler.claims,
         "source": sampler.source,
+        "defect": DEFECTS.get((one.name, sampler.name), ""),
         "stand_ins": absent(one.peer.stands_in),
     }
     try:
@@ -149,6 +156,8 @@ def _outcome(found: Certificate | None, error: str = "") -> dict[str, Any]:
             "error": error,
         }
     failed = [check for check in found.checks if not check.stands]
+    if [check.name for check in failed] == [UNFINISHED]:
+        return _outcome(None, error=failed[0].says)
     distances = [number for number in found.evidence if number.statistic == "total variation"]
     last = distances[-1] if distances else None
     return {

@@ -80,26 +80,40 @@ def absent(names: Sequence[str]) -> list[str]:
     return [name for name in names if importlib.util.find_spec(name) is None]
 
 
-def peer_module(folder: Path, name: str, stands_in: Sequence[str], packages: Sequence[str] = ()) -> Any:
+def peer_module(folder: Path, name: str, stands_in: Sequence[str] = (), packages: Sequence[str] = ()) -> Any:
     """The module `name` of a peer's folder, as `python` run in that folder would import it.
 
     `stands_in`: third-party modules that get a stand-in where they are not installed. `packages`: packages of the peer
-    whose `__init__` is not run, because it imports the whole project. The process is changed for good (its import
-    path and hooks), so call this in a child process. ValueError if the file cannot be imported.
+    whose `__init__` is not run, because it imports the whole project. The folder, the stand-ins and the peer's modules
+    can be imported only meanwhile, since peers' modules have each other's names. ValueError if the file cannot be
+    imported.
     """
     folder = folder.resolve()
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    sys.meta_path.append(_Finder(absent(stands_in)))
-    for package in packages:
-        module = ModuleType(package)
-        module.__path__ = [str(folder / package.replace(".", "/"))]
-        sys.modules[package] = module
+    finder, before = _Finder(absent(stands_in)), frozenset(sys.modules)
+    sys.path.insert(0, str(folder))
+    sys.meta_path.append(finder)
     try:
+        for package in packages:
+            module = ModuleType(package)
+            module.__path__ = [str(folder / package.replace(".", "/"))]
+            sys.modules[package] = module
         return importlib.import_module(name)
     except (ImportError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError) as error:
         said = f"{type(error).__name__}: {error}"
         raise ValueError(f"module {name} of {folder.name} cannot be imported ({said})") from error
+    finally:
+        sys.path.remove(str(folder))
+        sys.meta_path.remove(finder)
+        for new in sys.modules.keys() - before:
+            module = sys.modules[new]
+            if isinstance(module, StandIn) or new in packages or _is_in(module, folder):
+                del sys.modules[new]
+
+
+def _is_in(module: ModuleType, folder: Path) -> bool:
+    """Whether a module is a file or a folder below this one."""
+    places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
+    return any(Path(place).is_relative_to(folder) for place in places)
 
 
 def located(sample: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:

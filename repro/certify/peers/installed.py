@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from repro.certify.foreign import Guard
 from repro.certify.peers.imports import located, seeded
 from repro.certify.peers.network import log_conditionals
+from repro.certify.verdict import ALPHA
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -20,29 +23,49 @@ if TYPE_CHECKING:
     from repro.certify.space import Space
 
 Settings = Mapping[str, Any]
+TRIAL, TRIALS = (0.5, 0.3, 0.2), 4_000
+"""Law and positions of the step that shows a scheduler's interface."""
+
+
+def _module(folder: Path | None, name: str) -> Any:
+    """The module `name` of an installed package, or of a checkout's, which this process then imports for good;
+    ValueError if it cannot be imported."""
+    if folder is not None:
+        sys.path.insert(0, str(folder / "src"))
+    with Guard(f"import of {name}", ""):
+        return importlib.import_module(name)
 
 
 def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     """A discrete scheduler of diffusers as f(space, n, steps, seed), in the loop of its pipelines: any scheduler with
-    `timesteps` and `step` will do, and `step` gets those arguments that it accepts.
+    `set_timesteps`, `timesteps` and `step` will do, and `step` gets those arguments that it accepts.
 
-    `settings`: `class`, arguments of `step` ("step"), all others of the constructor. Timesteps are numbers of steps
-    (diffusers 0.42), or times in (0, 1], 1 being pure noise (huggingface/diffusers#14741).
+    `settings`: `class`; the others go to the constructor if it has them, else to `step` (diffusers 0.42 takes the
+    temperature there; with huggingface/diffusers#14741 schedulers own what shapes the logits). Timesteps are numbers of
+    steps (diffusers 0.42), or times in (0, 1], 1 being pure noise (#14741). Notes say which, and whether `pred_logits`
+    of a step is the law that its tokens are drawn from, as #14741 defines it. ValueError if there is no such class, and
+    for a setting that neither function has.
     """
-    made = getattr(importlib.import_module("diffusers"), settings["class"])
-    takes = inspect.signature(made.step).parameters
-    configured = {key: value for key, value in settings.items() if key not in ("class", "step")}
+    package, name = _module(folder, "diffusers"), settings["class"]
+    with Guard(f"import of diffusers.{name}", ""):  # diffusers imports its modules when they are asked for
+        made = getattr(package, name, None)
+    if made is None:
+        raise ValueError(f"this diffusers has no {name}; install 0.42 or newer")
+    known, takes = _named(made), _named(made.step)
+    configured = {key: value for key, value in settings.items() if key in known}
+    stepped = {key: value for key, value in settings.items() if key not in known and key != "class"}
+    for key in stepped:
+        if key not in takes:
+            raise ValueError(f"{made.__name__} has no {key!r}, neither in its constructor nor in step")
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        own = made(**configured)
-        length = {"block_length": space.length} if "block_length" in _named(own.set_timesteps) else {}
-        own.set_timesteps(steps, **length)
-        given = {"mask_token_id": space.mask, "generator": generator} | settings.get("step", {})
-        given = {key: value for key, value in given.items() if key in takes}
+        own = made(**configured, **_chosen(made, mask_token_id=space.mask))
+        own.set_timesteps(steps, **_chosen(own.set_timesteps, block_length=space.length))
+        given = stepped | _chosen(own.step, mask_token_id=space.mask, generator=generator)
         ids = _noise(space, n, generator)
+        timed = own.timesteps.is_floating_point()
         for index, timestep in enumerate(own.timesteps):
-            timed = timestep.is_floating_point()
             t = timestep.item() if timed else 1 - index / steps
             at = timestep if timed else index
             ids = own.step(log_conditionals(space, ids, t), at, ids, **given).prev_sample
@@ -52,7 +75,38 @@ def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
                 ids = own.step_correct(logits, at, ids, generator=generator).prev_sample
         return ids
 
-    return located(sample, made.step)
+    found: Any = located(sample, made.step)
+    with Guard(made.__name__, inspect.getsourcefile(inspect.unwrap(made.step)) or ""):
+        found.notes = _interface(made(**configured, **_chosen(made, mask_token_id=len(TRIAL))), stepped)
+    return found
+
+
+def _interface(own: Any, stepped: Settings) -> tuple[str, ...]:
+    """Which of the two interfaces a scheduler has, and whether its `pred_logits` is what it draws from: a chi-square
+    test of `TRIALS` positions of one step."""
+    from scipy.stats import chi2
+
+    own.set_timesteps(4, **_chosen(own.set_timesteps, block_length=TRIALS))
+    masked = "mask_token_id" in _named(own.step) | _named(type(own))
+    law = torch.tensor([*TRIAL, 0.0] if masked else TRIAL)
+    ids = torch.full((1, TRIALS), len(TRIAL) if masked else 0)
+    given = _chosen(own.step, mask_token_id=len(TRIAL), generator=torch.Generator().manual_seed(0))
+    step = own.step(law.log().expand(1, TRIALS, -1), own.timesteps[0], ids, **stepped, **given)
+    said = step.pred_logits[0, 0].double().softmax(-1)
+    counts = torch.bincount(step.sampled_tokens[0], minlength=len(law))
+    able = said > 0
+    statistic = ((counts - TRIALS * said) ** 2 / (TRIALS * said))[able].sum().item()
+    drawn = not counts[~able].any() and chi2.sf(statistic, max(1, int(able.sum()) - 1)) > ALPHA
+    times = own.timesteps.is_floating_point()
+    return (
+        f"timesteps are {'times in (0, 1] (huggingface/diffusers#14741)' if times else 'numbers of steps'}",
+        f"pred_logits is {'' if drawn else 'not '}the law that tokens are drawn from",
+    )
+
+
+def _chosen(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+    """Those of the arguments that a function has."""
+    return {name: value for name, value in arguments.items() if name in _named(function)}
 
 
 def _named(function: Callable[..., Any]) -> frozenset[str]:
@@ -69,8 +123,7 @@ def _noise(space: Space, n: int, generator: torch.Generator) -> Tensor:
 def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     """`generate` of transformers' `DiffusionGemmaGenerationMixin` as f(space, n, steps, seed), one canvas without a
     prompt; `settings`: fields of its generation config."""
-    name = "transformers.models.diffusion_gemma.generation_diffusion_gemma"
-    module = importlib.import_module(name)
+    module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):
         """What `generate` reads of a model; its network is not told the time, which is counted here."""

@@ -27,7 +27,7 @@ FAST_STANDS_IN = ("einops",)
 
 def llada(folder: Path, settings: Settings) -> Callable[..., Tensor]:
     """LLaDA's `generate` as f(space, n, steps, seed); `settings`: its arguments."""
-    module = peer_module(folder, "generate", ())
+    module = peer_module(folder, "generate")
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
         with seeded(seed):
@@ -72,7 +72,7 @@ def dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
     """`sample` of dllm's `MDLMSampler` as f(space, n, steps, seed); `settings`: fields of its config. With
     `stochastic_transfer` a step may commit no token, so that steps are not limited to the length."""
     packages = ("dllm", "dllm.core", "dllm.core.samplers")
-    module = peer_module(folder, "dllm.core.samplers.mdlm", (), packages)
+    module = peer_module(folder, "dllm.core.samplers.mdlm", packages=packages)
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
         tokenizer = SimpleNamespace(mask_token_id=space.mask, bos_token_id=0, eos_token_id=0)
