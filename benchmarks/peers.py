@@ -116,7 +116,9 @@ class Checkout:
 
 def _git(folder: Path, *command: str) -> str:
     """What a git command prints about the checkout; ValueError with git's own line if it fails."""
-    done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "--no-optional-locks", "-C", str(folder), *command], capture_output=True, text=True
+    )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no message"])[0]
         raise ValueError(

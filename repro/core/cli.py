@@ -120,20 +120,20 @@ def fill(head: str, text: str, further: int = 0, room: int | None = None) -> lis
     )
 
 
-LARGEST = 2**53
+LARGEST_COUNT = 2**53
 """Largest count that a flag takes: every integer up to here is a float64 too."""
 
 
 def natural(text: str) -> int:
-    """The integer from 0 to `LARGEST` that `text` denotes, for argparse's `type`; ArgumentTypeError for other text."""
+    """The integer from 0 to `LARGEST_COUNT` in `text`, for argparse's `type`; ArgumentTypeError for other text."""
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer; give a whole number") from None
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative; give 0 or more")
-    if value > LARGEST:
-        raise argparse.ArgumentTypeError(f"{text[:40]} is too large; give at most {LARGEST:,}")
+    if value > LARGEST_COUNT:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is too large; give at most {LARGEST_COUNT:,}")
     return value
 
 

@@ -50,7 +50,12 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a file; ValueError for a path that is no file or is larger than `LARGEST`."""
     if regular(path).stat().st_size > LARGEST:
         raise ValueError(f"{path} has more than {LARGEST} bytes; give a smaller file")
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.filename is None:  # it was opened, and cannot be read
+            error.filename = str(path)
+        raise
 
 
 def read_text(path: Path) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from repro.core.cli import LARGEST
+from repro.core.cli import LARGEST_COUNT
 from repro.core.errors import nearest
 
 Factors = dict[str, tuple[Any, ...]]
@@ -30,8 +30,8 @@ def _whole(least: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
             raise ValueError(f"give a whole number, {least} or more")
-        if int(text) > LARGEST:
-            raise ValueError(f"give at most {LARGEST:,}")
+        if int(text) > LARGEST_COUNT:
+            raise ValueError(f"give at most {LARGEST_COUNT:,}")
         return int(text)
 
     return read

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from repro.core import parts, registry
-from repro.core.cli import LARGEST
+from repro.core.cli import LARGEST_COUNT
 from repro.core.errors import nearest
 from repro.core.parts import Part, part
 from repro.processes.process import Process
@@ -109,8 +109,8 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
             f" {process.noise}: choose a sampler that fits (`python -m repro.evals list samplers`)"
         )
     for count in ("gen_length", "block_length", "steps"):
-        if (getattr(plan, count) or 0) > LARGEST:
-            raise ValueError(f"{count}={getattr(plan, count)} is too large; give at most {LARGEST:,}")
+        if (getattr(plan, count) or 0) > LARGEST_COUNT:
+            raise ValueError(f"{count}={getattr(plan, count)} is too large; give at most {LARGEST_COUNT:,}")
     if plan.gen_length < 1 or plan.block_length < 1 or plan.gen_length % plan.block_length:
         raise ValueError(
             f"gen_length {plan.gen_length} is no multiple of block_length {plan.block_length};"

@@ -187,6 +187,6 @@ def test_folders_without_commit_or_with_broken_files(tmp_path):
     read = peers.Checkout.read(f"llada={tmp_path}")
     with pytest.raises(ValueError, match="is no git checkout of the peer"):
         read.commit()
-    said = rf"module generate of {tmp_path.name} cannot be imported \(ModuleNotFoundError"
+    said = f"import of generate of {tmp_path.name} raised ModuleNotFoundError"
     with pytest.raises(ValueError, match=said):
         peer_module(tmp_path, "generate")

@@ -129,9 +129,7 @@ def test_nothing_of_a_peer_stays_importable(mdlm, llada, monkeypatch):
     assert (sys.path, sys.meta_path) == (path, finders)
     left = {name for name in sys.modules.keys() - before if isinstance(sys.modules[name], StandIn)}
     assert not left | (sys.modules.keys() & {"generate", "diffusion", "noise_schedule"})
-    with pytest.raises(
-        ValueError, match=r"module generate of other cannot be imported \(ModuleNotFoundError"
-    ):
+    with pytest.raises(ValueError, match=r"import of generate of other raised ModuleNotFoundError"):
         peer_module(other, "generate")
 
 

@@ -143,9 +143,17 @@ def _flags() -> Iterator[Case]:
                 continue
             for text in TEXTS:
                 shown = text[:20]
+                named = (
+                    flag,
+                    flag.strip("-"),
+                    shown.strip() or flag,
+                    *_tokens(text),
+                    "export",
+                    "would share a row",
+                )
                 yield Case(
-                    area, f"{command} {flag} {shown!r}", world, (*argv, f"{flag}={text}"),
-                    (flag, flag.strip("-"), shown.strip() or flag, *_tokens(text), "export", "would share a row"), valid=True, writes=("*",),
+                    area, f"{command} {flag} {shown!r}", world, (*argv, f"{flag}={text}"), named,
+                    valid=True, writes=("*",),
                 )  # fmt: skip
 
 

@@ -273,7 +273,12 @@ def peer(name: str) -> Peer:
 
 
 def load(target: str) -> Callable[..., Any]:
-    """The sampler of a target `PEER:SAMPLER=FOLDER` (empty for an installed package)."""
+    """The sampler of a target `PEER:SAMPLER=FOLDER` (empty for an installed package); ValueError if its file cannot be
+    imported or lacks what it is called by."""
     name, _, folder = target.partition("=")
     of, _, sampler = name.partition(":")
-    return {one.name: one for one in peer(of).samplers}[sampler].call(Path(folder) if folder else None)
+    found = {one.name: one for one in peer(of).samplers}[sampler]
+    try:
+        return found.call(Path(folder) if folder else None)
+    except AttributeError as error:
+        raise ValueError(f"{found.file} of {of} has no sampler {found.function} any more: {error}") from error

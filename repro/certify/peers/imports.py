@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from repro.certify.foreign import Guard
 from repro.core.lazy import torch
 
 
@@ -97,10 +98,8 @@ def peer_module(folder: Path, name: str, stands_in: Sequence[str] = (), packages
             module = ModuleType(package)
             module.__path__ = [str(folder / package.replace(".", "/"))]
             sys.modules[package] = module
-        return importlib.import_module(name)
-    except (ImportError, AttributeError, TypeError, SyntaxError, OSError, RuntimeError) as error:
-        said = f"{type(error).__name__}: {error}"
-        raise ValueError(f"module {name} of {folder.name} cannot be imported ({said})") from error
+        with Guard(f"import of {name} of {folder.name}", str(folder / f"{name.replace('.', '/')}.py")):
+            return importlib.import_module(name)
     finally:
         sys.path.remove(str(folder))
         sys.meta_path.remove(finder)
