@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.core.stats import NORMAL, wilson
 from repro.results.record import Metric, Record
+from repro.results.shares import is_share
 from repro.results.tables.parallelism import timed
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from repro.evals.runner import Skip
 
 LEVEL = 0.95
-SHARES = frozenset({"acc", "acc_norm", "accuracy", "exact_match"})
-"""Metrics that are shares of items that are each right or wrong; their intervals are Wilson's."""
 TRUE = "true_"
 """Prefix of a metric that is computed on samples of the true distribution, as many as the model's."""
 NUMBERED = re.compile(r"(.+)_(\d+)")
@@ -64,7 +63,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
 def interval(name: str, metric: Metric) -> tuple[float, float] | None:
     """Lower and upper end of the 95 % interval of metric `name`; None if its standard error is unknown."""
     value, error = metric.value, metric.se
-    if name.partition(".")[0] in SHARES and 0 <= value <= 1:
+    if is_share(name, value, error, metric.n):
         return wilson(value, metric.n, LEVEL)
     return None if error is None else (value - NORMAL * error, value + NORMAL * error)
 
@@ -77,7 +76,7 @@ def shown(name: str, metric: Metric) -> str:
         return f"{value:.4g}"
     half = (ends[1] - ends[0]) / 2
     digits = min(8, max(0, 1 - math.floor(math.log10(half))))
-    if name.partition(".")[0] in SHARES:
+    if is_share(name, value, metric.se, metric.n):
         return f"{value:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
     return f"{value:.{digits}f} ± {half:.{digits}f}"
 
