@@ -143,7 +143,8 @@ def _parser() -> Parser:
 
 
 def _show(checkpoint: Checkpoint) -> None:
-    print(f"{checkpoint.recipe.name}  seed {checkpoint.seed}  step {checkpoint.step}  {checkpoint.folder}")
+    name = f"{checkpoint.recipe.name}{checkpoint.mark}"
+    print(f"{name}  seed {checkpoint.seed}  step {checkpoint.step}  {checkpoint.folder}")
     print(f"recipe {checkpoint.recipe.digest()}")
     for file, digest in checkpoint.files.items():
         print(f"{digest}  {file}")

@@ -90,7 +90,8 @@ def _card(
         "---",
     )
     yield from ("", f"# {recipe.name}", "")
-    where = f"seed {checkpoint.seed}, step {checkpoint.step}, {weights} weights"
+    step = recipe.unfinished(checkpoint.step) or f"step {checkpoint.step}"
+    where = f"seed {checkpoint.seed}, {step}, {weights} weights"
     yield f"Trained by `repro` (recipe `{recipe.name}`, {where})."
     if number is not None:
         yield f"Method: {papers()[number].title} ({shown(number)})."

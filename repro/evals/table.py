@@ -166,16 +166,20 @@ def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
 
 def checkpoints(records: Sequence[Record]) -> dict[str, str]:
     """Digest of each checkpoint -> its name in tables: its label; where two have the same one, with the train seed (as
-    run folders are named), and where these are equal too, with the training step."""
+    run folders are named), and where these are equal too, with the training step. Unfinished networks are marked
+    (`Labels.marked`)."""
     found = {record.question.checkpoint.digest: record for record in records}
     names = {digest: record.labels.checkpoint for digest, record in found.items()}
     for more in ("-s{0.seed}", " step {0.step}", " {0.weights}"):
-        twice = {name for name, times in Counter(names.values()).items() if times > 1}
+        marked = {digest: found[digest].labels.marked(name) for digest, name in names.items()}
+        times = Counter(marked.values())
         names = {
-            digest: name + more.format(found[digest].question.checkpoint) if name in twice else name
+            digest: name + more.format(found[digest].question.checkpoint)
+            if times[marked[digest]] > 1
+            else name
             for digest, name in names.items()
         }
-    return names
+    return {digest: found[digest].labels.marked(name) for digest, name in names.items()}
 
 
 @dataclass(frozen=True)

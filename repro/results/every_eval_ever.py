@@ -176,7 +176,7 @@ def _model(record: Record, model: str, own: bool) -> Json:
     """`model_info`: which weights, and the numerics class in which they were run."""
     checkpoint, numerics = record.question.checkpoint, record.measurements.numerics
     return {
-        "name": record.labels.checkpoint,
+        "name": record.labels.marked(record.labels.checkpoint),
         "id": model,
         "developer": model.partition("/")[0],
         "additional_details": {

@@ -61,7 +61,7 @@ def _records_of(row: Series, timed: Sequence[Record]) -> list[Record]:
         record
         for record in timed
         if record.labels.suite == row.suite
-        and record.labels.checkpoint == row.recipe
+        and record.labels.marked(record.labels.checkpoint) == row.recipe
         and (record.labels.preset or "") == row.preset
         and (record.labels.tokens_per_step or "") == row.tokens_per_step
         and record.measurements.speed
