@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import typing
+from contextlib import contextmanager
 
 MOST = 40
 """Names that a message lists."""
@@ -21,6 +22,20 @@ def nearest(name: str, valid: typing.Iterable[str]) -> str:
         return f"nearest is {close[0]!r}"
     rest = f" and {len(valid) - MOST} more" if len(valid) > MOST else ""
     return f"valid: {', '.join(valid[:MOST]) or 'none'}{rest}"
+
+
+class UnknownSymbol(ValueError):
+    """A text has a symbol for which a vocabulary has no id."""
+
+
+@contextmanager
+def naming(place: str) -> typing.Iterator[None]:
+    """Within it the message of an `UnknownSymbol` begins with `place`, the file or task and the document of the
+    text."""
+    try:
+        yield
+    except UnknownSymbol as error:
+        raise UnknownSymbol(f"{place}: {error}") from None
 
 
 class Usage(ValueError):
