@@ -194,7 +194,7 @@ def changed(path: str, value: object) -> dict:
         ("objective.part", "cosine", "objective: part 'cosine' is not of kind Objective"),
         ("objective.version", 2, "part 'elbo' at 'objective' has version 2; this code has version 1"),
         ("version", 0, "part 'recipe' has version 0"),
-        ("optimizer.epsilon", 1e-8, "no setting 'optimizer.epsilon'; nearest is 'eps'"),
+        ("optimizer.epsilon", 1e-8, "no setting 'optimizer.epsilon'; valid: betas, clip, eps, lr"),
         ("optimizer.eps", ..., "part 'adamw' at 'optimizer' lacks the setting 'optimizer.eps'"),
         ("steps", ..., "part 'recipe' lacks the setting 'steps'"),
         ("steps", "5", 'steps="5": expected int, got str'),
@@ -275,7 +275,7 @@ def test_an_override_may_be_a_whole_part():
     "pins, message",
     [
         (["optimiser.lr=1"], "no setting 'optimiser'; nearest is 'optimizer'"),
-        (["optimizer.learning_rate=1"], "no setting 'optimizer.learning_rate'; nearest is"),
+        (["optimizer.learning_rate=1"], "no setting 'optimizer.learning_rate'; valid: betas, clip, eps, lr"),
         (["steps.more=1"], "no setting 'steps.more'; nearest is 'steps'"),
         (["version=2"], "no setting 'version'"),
         (["part=elbo"], "no setting 'part'"),

@@ -217,7 +217,7 @@ def test_misspelt_task_names_and_wrong_files_are_reported(masked, tmp_path):
 
 
 WRONG_YAML = {
-    "an unknown metric": ("metric: acc", "metric: acuracy", "no metric 'acuracy'; nearest is"),
+    "an unknown metric": ("metric: acc", "metric: acuracy", "no metric 'acuracy'; valid: acc, "),
     "negative shots": (
         "test_split: test",
         "test_split: test\nnum_fewshot: -1",
