@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import typing
+from collections.abc import Generator
 from contextlib import contextmanager
 
 MOST = 40
@@ -83,7 +84,7 @@ class UnknownSymbol(ValueError):
 
 
 @contextmanager
-def naming(place: str) -> typing.Iterator[None]:
+def naming(place: str) -> Generator[None]:
     """Within it the message of an `UnknownSymbol` begins with `place`, the file or task and the document of the
     text."""
     try:
