@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.action == "export":
         from repro.evals.export import export
 
-        print(f"wrote the {export(args.path, args.hf, args.weights)} weights to {args.hf}")
+        written = export(args.path, args.hf, args.weights)
+        print(f"wrote the {written.weights} weights to {args.hf}")
+        say([written.readers, f"try it: python -m repro.sample --ckpt {args.hf}"])
     elif args.action == "push":
         from repro.evals.export import push
 

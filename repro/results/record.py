@@ -299,6 +299,6 @@ def agree(first: Record, second: Record, place: Path) -> None:
     if found is not None:
         raise ValueError(
             f"{place}: two results of evaluation {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in "
-            f"one numerics class differ: {found}; raise the version of the component that changed, or remove the stale "
-            "record"
+            f"one numerics class differ: {found}; remove the stale record, or write to another folder (if you changed "
+            "how it is computed: raise the version of that component)"
         )

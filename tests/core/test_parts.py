@@ -343,7 +343,7 @@ def test_what_a_new_recipe_lacks_is_named(monkeypatch):
     duo = registry.recipe("duo_owt_distilled")
     new = dataclasses.replace(duo, name="mine")
     with pytest.raises(
-        ValueError, match=r"no recipe 'mine'.* needs its line in RECIPES of repro/core/registry"
+        ValueError, match=r"recipe 'mine' is not registered; add its line to RECIPES of repro/core/registry"
     ):
         command(new, ["--print"])
     with pytest.raises(ValueError, match=r"distillation 'mine'; add .* to TEACHERS of repro/recipes/scale"):
