@@ -89,7 +89,7 @@ def _preset(name: str) -> str:
 
 
 def _with_paper(about: str, paper: str | None) -> str:
-    return about if paper is None else f"{about.removesuffix('.')}; {shown(paper)}"
+    return about if paper is None or paper in about else f"{about.removesuffix('.')}; {shown(paper)}"
 
 
 def _suites() -> list[Line]:

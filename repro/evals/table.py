@@ -135,9 +135,10 @@ def _print(console: Console, table: Table) -> None:
 
 
 def packed(name: str, longest: int) -> str:
-    """A name broken into lines of at most `longest` characters where its parts end; a longer part stays whole."""
+    """A name broken into lines of at most `longest` characters where its parts end; a longer part stays whole, and the
+    mark of an unfinished network (`Labels.marked`) has at most two."""
     lines = [""]
-    for piece in re.split(r"(?<=[:,+/_ ])", name.replace("\n", "")):
+    for piece in re.split(r"(?<=[:,+/_ ])(?<!\(step )(?<! of )", name.replace("\n", "")):
         if lines[-1] and len(lines[-1]) + len(piece) > longest:
             lines.append("")
         lines[-1] += piece

@@ -182,7 +182,8 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     except ConnectionError as error:
         raise ConnectionError(f"{error}; a recipe at --scale nano.text needs no download") from None
     if first():
-        print(f"{recipe.name}: {out}", file=sys.stderr)
+        early = "" if args.steps is None else recipe.unfinished(args.steps)
+        print(f"{recipe.name}{f' ({early}; --resume goes on)' if early else ''}: {out}", file=sys.stderr)
 
 
 def _prolonged(recipe: Recipe, out: Path, steps: int) -> Recipe:

@@ -29,7 +29,7 @@ from repro.results.store import (
 from repro.results.tables import lookahead, perplexities, speed, speed_text, tasks, text_quality
 from repro.results.tables.latex import latex_of_markdown
 from repro.results.tables.text import csv_text, measured, proportion
-from repro.results.versions import latest
+from repro.results.versions import largest, latest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -196,7 +196,7 @@ def _grid(table: Table, section: DataFrame) -> str:
 def tables(raw: Path) -> dict[str, str]:
     """Texts of all tables of the records in folder `raw`, by file name (Markdown and CSV; `with_latex` adds LaTeX);
     those of certificates are in `certificates`."""
-    records = collect(raw)
+    records = largest(collect(raw))
     newest = latest(records)  # tables without a column `note` omit records of older versions
     files = text_quality.tables(newest) | perplexities.tables(newest)
     for table in ENTRIES:

@@ -12,7 +12,7 @@ from helpers.toy import toy
 from rich.console import Console
 
 from repro.evals.__main__ import main
-from repro.evals.table import checkpoints, interval, rows, show, shown
+from repro.evals.table import checkpoints, interval, packed, rows, show, shown
 from repro.results.record import Labels, Metric, read_record
 from repro.training.loop import train
 
@@ -140,6 +140,7 @@ def test_an_unfinished_network_is_marked_wherever_it_is_named():
         "mdlm@nano (step 39 of 900)",
     }
     assert printed([whole, early(1)], 200).count("mdlm@nano (step 39 of 900)") >= 1
+    assert packed("mdlm@nano (step 39 of 900)", 8).split("\n")[1:] == ["(step 39 ", "of 900)"]
 
 
 def test_numbered_metrics_have_a_line_for_each_number():
