@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.action == "export":
         from repro.evals.export import export
 
-        print(f"wrote the {export(args.path, args.hf, args.weights)} weights to {args.hf}")
+        written = export(args.path, args.hf, args.weights)
+        print(f"wrote the {written.weights} weights to {args.hf}")
+        say([written.readers, f"try it: python -m repro.sample --ckpt {args.hf}"])
     elif args.action == "push":
         from repro.evals.export import push
 
@@ -143,7 +145,8 @@ def _parser() -> Parser:
 
 
 def _show(checkpoint: Checkpoint) -> None:
-    print(f"{checkpoint.recipe.name}  seed {checkpoint.seed}  step {checkpoint.step}  {checkpoint.folder}")
+    name = f"{checkpoint.recipe.name}{checkpoint.mark}"
+    print(f"{name}  seed {checkpoint.seed}  step {checkpoint.step}  {checkpoint.folder}")
     print(f"recipe {checkpoint.recipe.digest()}")
     for file, digest in checkpoint.files.items():
         print(f"{digest}  {file}")

@@ -67,6 +67,11 @@ class Model:
             return self.denoiser.quantised
         return str(next(self.denoiser.parameters()).dtype).removeprefix("torch.")
 
+    @property
+    def unfinished(self) -> str:
+        """`step 39 of 900` for a network whose training stopped before the last step of its recipe, else ""."""
+        return self.recipe.unfinished(self.step) if isinstance(self.recipe, Recipe) else ""
+
     def before_stop(self, ids: Sequence[int]) -> list[int]:
         """The generated ids before the first that ends a text: EOS, or a stop id of released weights."""
         ends = {*self.stop_ids, self.data.vocabulary().eos}

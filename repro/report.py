@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from repro.core.cli import Parser, run, say
+from repro.core.cli import Parser, run
 from repro.core.files import stale, write_text
 from repro.results import certificates, certified_peers
 from repro.results.methods import methods
 from repro.results.report import TABLES, tables, with_latex
 from repro.results.store import RAW, collect
 from repro.results.tables import choices, claims, reproduction
+from repro.results.versions import largest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     if arguments.methods:
-        say(methods(collect(arguments.raw)))
+        print("\n".join(methods(collect(arguments.raw))))  # to be pasted: no line is broken
         return 0
     if arguments.raw.resolve() != RAW.resolve():
         return _own(arguments.raw, arguments.out, arguments.check)
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _own(raw: Path, out: Path, check: bool) -> int:
     """Write or check the tables of other records than the committed ones: those that have rows, and none that are made
     from committed results."""
+    records = collect(raw)
+    fewer = len(records) - len(largest(records))
     files = tables(raw)
     names = [name.removesuffix(".csv") for name, text in files.items() if name.endswith(".csv")]
     shown = [name for name in names if files[f"{name}.csv"].count("\n") > 1]
@@ -82,6 +85,8 @@ def _own(raw: Path, out: Path, check: bool) -> int:
     code = _write(with_latex(kept), out, check)
     if not check:
         print(f"tables with rows: {', '.join(shown) or 'none'}")
+        if fewer:
+            print(f"left out: {fewer} records of evaluations that were made with more items too (--limit)")
     return code
 
 

@@ -13,6 +13,7 @@ from helpers.toy import overrides, toy
 
 from repro import checkpoint as checkpoint_command
 from repro import sample
+from repro.__main__ import main as repro_command
 from repro.core import registry
 from repro.core.cli import Parser, natural, run
 from repro.evals.__main__ import main as evals
@@ -328,6 +329,8 @@ def test_a_wrong_flag_in_a_subprocess():
 @pytest.mark.parametrize(
     "what, shown",
     [
+        ("recipes", "mdlm MDLM, trained on its exact NELBO"),
+        ("commands", "sample Generate texts"),
         ("samplers", "low_confidence absorbing commits the most confident"),
         ("processors", "nucleus absorbing"),
         ("suites", "flagship group What one 80 GB GPU"),
@@ -344,6 +347,7 @@ def test_lists_name_what_can_be_chosen(what, shown, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "1000")
     assert evals(["list", what]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert repro_command(["list", what]) == 0 and capsys.readouterr().out.splitlines() == lines
     assert any(" ".join(line.split()).startswith(shown) for line in lines), lines
     assert all(len(line.split()) > 2 for line in lines)
 

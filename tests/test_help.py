@@ -20,6 +20,7 @@ FORMS = {
     "repro.core.doctor": ([],),
     "repro.recipes.__main__": (["duo"], ["ar_owt"]),
     "repro.sample": ([],),
+    "repro.evals.listing": ([], ["samplers"]),
     "repro.evals.__main__": (
         [],
         ["plan"],
@@ -217,7 +218,7 @@ LAW = "nano/law/ancestral/1"
         ["recipes", "duo", "--print"],
         ["recipes", "duo_owt", "--scale", "nano", "--set", "batch=64", "--print"],
         ["recipes", "llada_pretrain", "--plan", "--engine", "fsdp2", "--gpus", "64"],
-        ["evals", "list"],
+        ["list"],
         ["evals", *ORACLE, "--tokens-per-step", "8"],
         ["evals", *ORACLE, "--samplers", "all", "--tokens-per-step", "all"],
         ["evals", *ORACLE, "--seeds", "0,1", "--samplers", "low_confidence+guided:scale=0.5+nucleus:p=0.9"],

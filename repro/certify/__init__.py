@@ -22,20 +22,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repro.certify.space import Noise
-    from repro.certify.verdict import Certificate, Effort
+    from repro.certify.verdict import Certificate, Effort, Told
 
 
 def certify(
-    function: Callable[..., Any], noise: Noise | None = None, effort: Effort | None = None
+    function: Callable[..., Any],
+    noise: Noise | None = None,
+    effort: Effort | None = None,
+    told: Told | None = None,
 ) -> Certificate:
     """The certificate of a sampler or loss; ValueError for an unknown signature, and if the function fails.
 
-    `noise` None: inferred from what the function reads; `effort` None: `repro.certify.verdict.FULL`.
+    `noise` None: inferred from what the function reads; `effort` None: `repro.certify.verdict.FULL`; `told`: called
+    with a line at the beginning of each test, for example `print` (None: nothing is said).
     """
     from repro.certify import foreign
-    from repro.certify.verdict import FULL, Certificate
+    from repro.certify.verdict import FULL, Certificate, silent
     from repro.core.lazy import torch
 
+    told = silent if told is None else told
     effort = FULL if effort is None else effort
     began = time.monotonic()
     read = foreign.read(function, noise, effort.seconds)
@@ -43,11 +48,11 @@ def certify(
         if read.kind == "sampler":
             from repro.certify.sampler import certify_sampler
 
-            found = certify_sampler(read, effort)
+            found = certify_sampler(read, effort, told)
         else:
             from repro.certify.loss import certify_loss
 
-            found = certify_loss(read, effort)
+            found = certify_loss(read, effort, told)
     return Certificate(
         subject=read.name,
         kind=read.kind,
@@ -63,9 +68,13 @@ class _Callable(ModuleType):
     package itself is callable."""
 
     def __call__(
-        self, function: Callable[..., Any], noise: Noise | None = None, effort: Effort | None = None
+        self,
+        function: Callable[..., Any],
+        noise: Noise | None = None,
+        effort: Effort | None = None,
+        told: Told | None = None,
     ) -> Certificate:
-        return certify(function, noise, effort)
+        return certify(function, noise, effort, told)
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=natural, help=f"limit of wall time ({FULL.seconds:g})")
     parser.add_argument("--json", action="store_true", help="print the certificate as JSON")
     parser.add_argument(
+        "--quiet", action="store_true", help="say nothing on stderr of the tests of FILE.py:NAME as they run"
+    )
+    parser.add_argument(
         "--presets", metavar="all|NAME,...", help="certify the suite's own samplers and store the results"
     )
     parser.add_argument(
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         effort = replace(effort, seconds=float(args.seconds))
     from repro.certify.isolated import isolated
 
-    certificate = isolated(args.target, args.noise, effort)
+    certificate = isolated(args.target, args.noise, effort, told=not args.quiet)
     print(certificate.json() if args.json else certificate.text())
     return 0 if certificate.stands else 1
 
@@ -101,9 +104,10 @@ def _presets(wanted: str, folder: Path, as_json: bool) -> int:
             print(
                 f"{'ok  ' if verdict['stands'] else 'FAIL'} {line}",
                 file=sys.stderr if as_json else sys.stdout,
+                flush=True,
             )
         if as_json:
-            print(json.dumps(found))
+            print(json.dumps(found), flush=True)
     return 0 if good else 1
 
 

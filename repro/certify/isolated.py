@@ -26,7 +26,7 @@ import msgspec
 
 from repro.certify import certify
 from repro.certify.space import Noise
-from repro.certify.verdict import Certificate, Check, Effort
+from repro.certify.verdict import Certificate, Check, Effort, Told, silent
 
 MEMORY = 4 << 30
 """Bytes of data that the process may hold; the suite's own code and torch need less than 1 GiB of them."""
@@ -44,13 +44,19 @@ PR_SET_PDEATHSIG = 1
 
 
 def isolated(
-    target: str, noise: Noise | None, effort: Effort, loader: str = "repro.certify.foreign:load"
+    target: str,
+    noise: Noise | None,
+    effort: Effort,
+    loader: str = "repro.certify.foreign:load",
+    told: bool = False,
 ) -> Certificate:
     """The certificate of `FILE.py:NAME`, made in a child process that ends with this one, however this one ends.
 
-    `loader`: the function, as module:name, that turns `target` into a function there.
+    `loader`: the function, as module:name, that turns `target` into a function there; `told`: whether each test is
+    named on stderr as it begins, with the seconds so far.
     """
-    asked = json.dumps({"target": target, "noise": noise, "effort": asdict(effort), "loader": loader})
+    request = {"target": target, "noise": noise, "effort": asdict(effort), "loader": loader, "told": told}
+    asked = json.dumps(request)
     with _lifeline() as alive:
         command = [sys.executable, "-m", "repro.certify.isolated", asked, str(alive)]
         out = subprocess.PIPE
@@ -145,7 +151,8 @@ def _child(asked: str, alive: int) -> None:
     try:
         module, _, name = request["loader"].partition(":")
         load = getattr(importlib.import_module(module), name)
-        certificate = certify(load(request["target"]), request["noise"], effort)
+        told = _progress() if request["told"] else silent
+        certificate = certify(load(request["target"]), request["noise"], effort, told)
         data = asdict(certificate)
     except ValueError as error:
         data = {"memory": True} if _out_of_memory(error.__cause__) else {"error": str(error)}
@@ -158,6 +165,16 @@ def _child(asked: str, alive: int) -> None:
             out.write(json.dumps(data) + "\n")
     except OSError:  # the code has closed what the answer is written to; the parent says that there is none
         os._exit(1)
+
+
+def _progress() -> Told:
+    """A function that prints a line on stderr after the seconds since now."""
+    began = time.monotonic()
+
+    def told(line: str) -> None:
+        print(f"{time.monotonic() - began:4.0f} s  {line}", file=sys.stderr, flush=True)
+
+    return told
 
 
 def _end_with_parent(alive: int) -> None:

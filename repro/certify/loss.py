@@ -36,7 +36,7 @@ from repro.certify.space import (
     tiny,
     words,
 )
-from repro.certify.verdict import ALPHA, POWER, Check, Effort, Evidence, Findings
+from repro.certify.verdict import ALPHA, POWER, Check, Effort, Evidence, Findings, Told, silent
 from repro.core import rng
 from repro.core.lazy import torch
 
@@ -78,19 +78,23 @@ class Means(NamedTuple):
         return totals.mean().item(), totals.std().item() / math.sqrt(calls) if calls > 1 else 0.0
 
 
-def certify_loss(foreign: Foreign, effort: Effort) -> Findings:
-    """Checks and evidence of a loss under every noise that it supports."""
+def certify_loss(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
+    """Checks and evidence of a loss under every noise that it supports; `told` hears of each test as it begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     notes: list[str] = []
     for noise in foreign.noises:
+        told(f"{noise} noise: loss of every sentence of {LENGTH} tokens")
         exact = _means(foreign, Space(noise, tiny(LENGTH), foreign.meaning), effort)
         found: list[Check] = []
         for length in (LENGTH, LONGER):
+            told(f"{noise} noise: sum of exp(-loss) over all sentences of {length} tokens")
             sums, numbers = _sums(foreign, noise, length, effort)
             found += sums
             evidence += numbers
+        told(f"{noise} noise: independence of the rows of a call")
         found.append(_batches(foreign, noise, exact, effort))
+        told(f"{noise} noise: expected loss with wrong denoisers")
         better, gap, numbers = _score(foreign, noise, exact, effort)
         evidence += numbers
         notes.append(_score_note(noise, better, gap))

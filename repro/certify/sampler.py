@@ -36,7 +36,7 @@ from repro.certify.space import (
     tiny,
     total_variation,
 )
-from repro.certify.verdict import ALPHA, POWER, Check, Effort, Evidence, Findings
+from repro.certify.verdict import ALPHA, POWER, Check, Effort, Evidence, Findings, Told, silent
 from repro.core import rng
 from repro.core.lazy import torch
 
@@ -60,21 +60,23 @@ RARE, RARE_AT_ONCE = 250, 1000
 memory of larger ones is mapped anew each time, which takes most of the time."""
 
 
-def certify_sampler(foreign: Foreign, effort: Effort) -> Findings:
-    """Checks and evidence of a sampler under every noise that it supports."""
+def certify_sampler(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
+    """Checks and evidence of a sampler under every noise that it supports; `told` hears of each test as it begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     for noise in foreign.noises:
-        found, numbers = _listed(foreign, noise, effort)
+        found, numbers = _listed(foreign, noise, effort, told)
         evidence += numbers
         checks += found
         if not all(check.stands for check in found if check.name.startswith("noise")):
             continue
         if effort.long_rows:
+            told(f"{noise} noise: {effort.long_rows:,} long sentences at each number of steps")
             found, numbers = _long(foreign, noise, effort)
             checks += found
             evidence += numbers
         if foreign.claims == "law" and effort.rare_rows:
+            told(f"{noise} noise: rare tokens, up to {effort.rare_rows:,} draws")
             checks.append(_rare(foreign, noise, effort))
     left_out = {"long sentences": effort.long_rows, "rare tokens": effort.rare_rows}
     notes = [f"{what} were not tested" for what, rows in left_out.items() if not rows]
@@ -90,7 +92,9 @@ def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], 
     return [], list(long_bigrams(foreign, noise, effort))
 
 
-def _listed(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], list[Evidence]]:
+def _listed(
+    foreign: Foreign, noise: Noise, effort: Effort, told: Told = silent
+) -> tuple[list[Check], list[Evidence]]:
     """Checks and evidence from an enumerated space."""
     source = tiny(LENGTH)
     evidence: list[Evidence] = []
@@ -98,6 +102,7 @@ def _listed(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check]
     for number, steps in enumerate(effort.steps):
         rows = effort.last_rows if steps == effort.steps[-1] else effort.rows
         space = Space(noise, source, foreign.meaning)
+        told(f"{noise} noise: {rows:,} sentences, steps {steps}")
         ids = _calls(foreign, space, steps, rows, effort.call_rows, 1000 * number)
         masked = sum(int((call == source.vocab).any(1).sum()) for call in ids)
         if masked:
@@ -110,12 +115,14 @@ def _listed(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check]
     last = effort.steps[-1]
     for name, spoil in SPOILED.items() if effort.spoiled_rows else ():
         space = Space(noise, source, foreign.meaning, spoil)
+        told(f"{noise} noise: {effort.spoiled_rows:,} sentences with a wrong denoiser ({name})")
         ids = _calls(foreign, space, effort.spoiled_steps, effort.spoiled_rows, effort.call_rows, 7)
         cells = source.cell(torch.cat(ids).clamp_max(source.vocab - 1))
         counts = torch.bincount(cells, minlength=len(source.law))
         evidence += _distance(source, noise, name, effort.spoiled_steps, counts)
     if foreign.claims == "mode":
         return [_modes(source, noise, counts_at[last], last)], evidence
+    told(f"{noise} noise: independence of the rows of a call")
     laws = [_law(source, noise, counts_at, steps) for steps in effort.steps if steps > 1]
     return [*laws, *row_checks(foreign, noise, source, counts_at[SMALL_STEPS], effort)], evidence
 

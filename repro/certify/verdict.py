@@ -7,6 +7,7 @@ difference is the smallest error that it reports with probability POWER.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,14 @@ ALPHA = 1e-4
 """False-alarm rate of each check on random draws."""
 POWER = 0.95
 """Probability with which a minimum detectable difference is detected."""
+
+
+Told = Callable[[str], None]
+"""What is called with a line of text at the beginning of each test of a certificate."""
+
+
+def silent(line: str) -> None:
+    """The `Told` that says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

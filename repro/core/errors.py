@@ -2,25 +2,95 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
+import re
 import typing
+from collections.abc import Generator
+from contextlib import contextmanager
 
 MOST = 40
 """Names that a message lists."""
+SHORT = 3
+"""Characters from which on a part of a name stands for it."""
 LONGEST = 600
 """Characters that a message has; of a longer one the middle is left out."""
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
-    """End of an error message, e.g. "nearest is 'elbo'": the valid name closest to `name` in spelling, or "valid: " and
-    the valid names (at most `MOST`) where none is close."""
+    """End of an error message, e.g. "nearest is 'elbo'": the valid name that `name` is a misspelling or a part of
+    (`similar`), or "valid: " and the valid names (at most `MOST`) where there is none."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name[:100], valid, n=1, cutoff=0.4)
-    if close:
-        return f"nearest is {close[0]!r}"
+    close = similar(name, valid)
+    if close is not None:
+        return f"nearest is {close!r}"
     rest = f" and {len(valid) - MOST} more" if len(valid) > MOST else ""
     return f"valid: {', '.join(valid[:MOST]) or 'none'}{rest}"
+
+
+def similar(name: str, valid: typing.Sequence[str]) -> str | None:
+    """The valid name that `name` most likely stands for, None where none is likely; case and the kind of separators
+    are no difference.
+
+    First the one with the fewest edits (a character inserted, left out, replaced, or swapped with its neighbour), if
+    these are at most a third of the longer name, as in GCC's suggestions (gcc-mirror/gcc gcc/spellcheck.cc,
+    get_edit_distance_cutoff); a share of common letters would also find unrelated words. Else the shortest that begins
+    with `name`, or whose words are all in `name` or have all of its words (`temp`, `confidence`, `random_sampler`).
+    """
+    wanted = _plain(name[:100])
+    edits = [(_edits(wanted, _plain(each)), each) for each in valid]
+    found = min(((count, each) for count, each in edits if count is not None), default=None)
+    if found is not None:
+        return found[1]
+    parts = [each for each in valid if _is_part(wanted, _plain(each))]
+    return min(parts, key=lambda each: (len(each), each), default=None)
+
+
+def _plain(name: str) -> str:
+    """A name in lower case with "_" for every run of characters that are no letters or digits, none at the ends."""
+    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
+
+
+def _is_part(name: str, other: str) -> bool:
+    """Whether `other` begins with `name`, or the words of one of the two are all in the other; words of fewer than
+    `SHORT` characters, which are in much, do not count."""
+    words, others = ({word for word in each.split("_") if len(word) >= SHORT} for each in (name, other))
+    within = bool(words and others) and (words <= others or others <= words)
+    return within or (len(name) >= SHORT and other.startswith(name))
+
+
+def _edits(name: str, other: str) -> int | None:
+    """Number of edits that make `name` into `other`, None for more than a third of the longer one's length: rounded
+    down for nearly equal lengths, with one for short names, else up."""
+    longest, apart = max(len(name), len(other)), abs(len(name) - len(other))
+    most = max(longest // 3, 1) if apart <= 1 else (longest + 2) // 3
+    if longest < 2 or apart > most:
+        return 0 if name == other and name else None
+    rows = [list(range(len(other) + 1))]
+    for i, mine in enumerate(name, start=1):
+        row = [i]
+        for j, theirs in enumerate(other, start=1):
+            best = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (mine != theirs))
+            if i > 1 and j > 1 and mine == other[j - 2] and name[i - 2] == theirs:
+                best = min(best, rows[-2][j - 2] + 1)
+            row.append(best)
+        if min(row) > most:
+            return None
+        rows.append(row)
+    return rows[-1][-1] if rows[-1][-1] <= most else None
+
+
+class UnknownSymbol(ValueError):
+    """A text has a symbol for which a vocabulary has no id."""
+
+
+@contextmanager
+def naming(place: str) -> Generator[None]:
+    """Within it the message of an `UnknownSymbol` begins with `place`, the file or task and the document of the
+    text."""
+    try:
+        yield
+    except UnknownSymbol as error:
+        raise UnknownSymbol(f"{place}: {error}") from None
 
 
 class Usage(ValueError):

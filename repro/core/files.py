@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Generator, Mapping
@@ -45,7 +46,8 @@ WORKPLACE = ".repro-tmp"
 
 @contextmanager
 def atomically(path: Path) -> Generator[Path]:
-    """Yield a temporary path for a file or folder that is renamed to `path` on success and removed on failure.
+    """Yield a temporary path for a file or folder that is renamed to `path` on success and removed on failure. Its
+    files have the mode that the umask gives, whatever wrote them.
 
     Raises FileExistsError where `path` is an existing folder, and OSError (ENOSPC) where the disk is full, for which
     safetensors has an error of its own.
@@ -53,9 +55,9 @@ def atomically(path: Path) -> Generator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _workplace(path) as place:
-            temporary = place / path.name
+            temporary, mode = place / path.name, _mode(place / f"{path.name}.mode")
             yield temporary
-            _sync(temporary)
+            _finish(temporary, mode)
             if path.is_dir():
                 raise FileExistsError(f"{path} is an existing folder; remove it or choose another path")
             os.replace(temporary, path)
@@ -102,10 +104,20 @@ def remove(path: Path) -> None:
         os.replace(path, place / path.name)
 
 
-def _sync(path: Path) -> None:
+def _mode(fresh: Path) -> int:
+    """Mode of a new file, here `fresh`; a file, because the umask itself is only read by setting it for all threads."""
+    fresh.touch()
+    return stat.S_IMODE(fresh.stat().st_mode)
+
+
+def _finish(path: Path, mode: int) -> None:
+    """Sync a file, or all files of a folder, and give them the mode of new files: safetensors writes files that nobody
+    but their owner may read, and a copy has the mode of its source."""
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
+            if stat.S_IMODE(os.fstat(handle.fileno()).st_mode) != mode:
+                os.fchmod(handle.fileno(), mode)
 
 
 @contextmanager

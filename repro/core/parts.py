@@ -205,7 +205,8 @@ def derive(root: P, overrides: dict[str, Any]) -> P:
             valid = [k for k in node if k not in ("part", "version")] if isinstance(node, dict) else []
             if step not in valid:
                 wrong = ".".join([*parents, last][: depth + 1])
-                raise ValueError(f"no setting {wrong!r}; {nearest(wrong, _paths(data))}")
+                near = nearest(step, valid) if depth and valid else nearest(wrong, _paths(data))
+                raise ValueError(f"no setting {wrong!r}; {near}")
             if depth < len(parents):
                 node = node[step]
         value = canonical(value)

@@ -264,10 +264,7 @@ def resolve(path: str) -> Any:
 def part_class(name: str) -> type[Part]:
     """The class registered under a part's name; ValueError names the nearest registered name."""
     if name not in PARTS:
-        raise ValueError(
-            f"no part {name!r}; {nearest(str(name), PARTS)}"
-            " (a new one needs its line in PARTS of repro/core/registry.py)"
-        )
+        raise ValueError(f"no part {name!r}; {nearest(str(name), PARTS)}")
     return resolve(PARTS[name])
 
 
@@ -284,8 +281,7 @@ def recipe_module(name: str) -> str:
     """Name of the module of a registered recipe; ValueError names the nearest registered name."""
     if name not in RECIPES:
         raise ValueError(
-            f"no recipe {name!r}; {nearest(name, RECIPES)}"
-            " (a new one needs its line in RECIPES of repro/core/registry.py)"
+            f"no recipe {name!r}; {nearest(name, RECIPES)} (`python -m repro.recipes` lists all)"
         )
     return RECIPES[name]
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from repro.core.errors import naming
 from repro.core.parts import part
 from repro.data.corpus import Rows, Vocabulary
 from repro.data.documents import Message, Messages, Split
@@ -69,9 +70,16 @@ class Chats(Written):
     def chunks(self, split: Split) -> Iterator[Rows]:
         pairs = self._pairs(split)
         while some := list(itertools.islice(pairs, CHUNK)):
-            prompts = self.encode_each([prompt for _, prompt, _ in some])
-            answers = self.encode_each([answer for _, _, answer in some])
-            yield self._rows([name for name, _, _ in some], list(prompts), list(answers))
+            names, prompts, answers = map(list, zip(*some, strict=True))
+            yield self._rows(names, *[list(self._encoded(names, texts)) for texts in (prompts, answers)])
+
+    def _encoded(self, names: Sequence[int], texts: Sequence[str]) -> Iterator[Ids]:
+        """Token ids of the texts of the rows `names`."""
+        encoded = self.encode_each(texts)
+        for name in names:
+            with naming(f"{self.documents.origin()}, row {name >> 32}"):
+                ids = next(encoded)
+            yield ids
 
     def _pairs(self, split: Split) -> Iterator[tuple[int, str, str]]:
         """(row name, text before the answer, answer) of each answer of a split."""

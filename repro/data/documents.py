@@ -43,6 +43,11 @@ class Documents(Part):
         counted."""
         return self.texts(split)
 
+    def origin(self) -> str:
+        """The file, folder or Hub name of the documents, for messages; the name of the part where they have none."""
+        named = getattr(self, "path", None) or getattr(self, "source", None)
+        return str(named or type(self).__name__.lower())
+
     def resolve(self) -> dict[str, str | int]:
         """Setting -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or the
         files know); empty where there are none."""

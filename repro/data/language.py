@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from repro.core import rng
 from repro.core.cli import Parser, run
-from repro.core.errors import nearest
+from repro.core.errors import UnknownSymbol, nearest
 from repro.core.files import ROOT, write_source
 from repro.core.lazy import torch
 from repro.core.parts import part, sha256
@@ -55,11 +55,13 @@ def estimate_entropy(hmm: Hmm, seed: int, count: int) -> tuple[float, float]:
 
 
 def read_symbols(text: str, symbols: str) -> list[int]:
-    """Ids of a text, one per character; ValueError names a character that is not one of `symbols`."""
+    """Ids of a text, one per character; UnknownSymbol names a character that is not one of `symbols`."""
     for character in text:
         if character not in symbols:
             shown = f" in {text[:40]!r}" if len(text) > 1 else ""
-            raise ValueError(f"no symbol {character!r}{shown}; {nearest(character, symbols)}")
+            raise UnknownSymbol(
+                f"no symbol {character!r}{shown}; change it: this model reads {len(symbols)} symbols, {symbols!r}"
+            )
     return [symbols.index(character) for character in text]
 
 

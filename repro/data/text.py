@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from repro.core.errors import UnknownSymbol, naming
 from repro.core.files import locked, runs, write_text
 from repro.core.parts import Part, part
 from repro.core.reading import read_text
@@ -217,8 +218,11 @@ class Written(Data):
     def stream(self, split: Split) -> Iterator[tuple[int, Ids]]:
         """(number, token ids) of each document of a split."""
         numbers, texts = itertools.tee(self.documents.texts(split))
-        ids = self.units.encode((text for _, text in texts), self.documents)
-        return zip((number for number, _ in numbers), ids, strict=True)
+        encoded = self.units.encode((text for _, text in texts), self.documents)
+        for number, _ in numbers:
+            with naming(f"{self.documents.origin()}, document {number}"):
+                ids = next(encoded)
+            yield number, ids
 
     @abstractmethod
     def chunks(self, split: Split) -> Iterator[Rows]:
@@ -254,7 +258,7 @@ class Text(Written):
 
 
 def spelled(alphabet: str, texts: Iterable[str]) -> Iterator[Ids]:
-    """Token ids of each text, the places of its characters in the sorted `alphabet`; ValueError names a character
+    """Token ids of each text, the places of its characters in the sorted `alphabet`; UnknownSymbol names a character
     outside it."""
     known = _points(alphabet)
     for text in texts:
@@ -262,7 +266,7 @@ def spelled(alphabet: str, texts: Iterable[str]) -> Iterator[Ids]:
         ids = np.searchsorted(known, points).clip(max=len(known) - 1)
         wrong = np.flatnonzero(known[ids] != points)
         if len(wrong):
-            raise ValueError(_unknown_character(text[wrong[0]], alphabet))
+            raise UnknownSymbol(_unknown_character(text, wrong[0], alphabet))
         yield ids
 
 
@@ -285,12 +289,20 @@ def _alphabet(documents: Documents) -> str:
     return "".join(sorted(set().union(*(text for _, text in everything))))
 
 
-def _unknown_character(character: str, alphabet: str) -> str:
-    """ValueError message for a character outside the alphabet; it names the base letter, else the closest code
-    point."""
-    base = ord(unicodedata.normalize("NFKD", character)[0])
+AROUND = 12
+"""Characters shown on either side of one that is outside the alphabet."""
+
+
+def _unknown_character(text: str, at: int, alphabet: str) -> str:
+    """Message for the character number `at` of a text, which is outside the alphabet, with the text around
+    it; it names the base letter, else the closest code point."""
+    base = ord(unicodedata.normalize("NFKD", text[at])[0])
     close = min(alphabet, key=lambda known: abs(ord(known) - base))
-    return f"character {character!r} is outside the alphabet of {len(alphabet)}; nearest is {close!r}"
+    shown = text[max(0, at - AROUND) : at + AROUND + 1]
+    return (
+        f"character {text[at]!r} in {shown!r} is outside the alphabet of {len(alphabet)} characters; replace it"
+        f" (nearest is {close!r}), or train with a tokenizer that reads any text (--tokenizer bpe:2048)"
+    )
 
 
 def _byte_level(model: Model) -> Tokenizer:

@@ -7,7 +7,7 @@ python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --corpus FILE.txt
 accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.evals --ckpt DIR     # processes share the work
 python -m repro.evals --ckpt DIR --tasks my.yaml --factors batch,steps,seed     # what each setting does
 python -m repro.evals --suite flagship --max-hours 6    # a suite group; the same command continues
-python -m repro.evals list samplers                     # or processors, suites, tasks, protocols, estimators
+python -m repro.evals list samplers                     # as `repro list`: also recipes, suites, tasks, ...
 python -m repro.evals plan --device h100 --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
 python -m repro.evals cells duo.t5.mdlm                 # the evaluations that reproduce these published numbers
 python -m repro.evals --engine openai:http://localhost:8000/v1 --tasks gsm8k    # a server instead of a checkpoint
@@ -142,12 +142,11 @@ def judge(argv: Sequence[str]) -> int:
 
 
 def show_list(argv: Sequence[str]) -> int:
-    """Print the names of samplers, suites, tasks and so on that the command line takes; returns the exit status."""
-    args = cli.list_parser().parse_args(argv)
-    from repro.evals.listing import lines
+    """Print the names of samplers, suites, tasks and so on that commands take (`repro list`); returns the exit
+    status."""
+    from repro.evals.listing import main as list_names
 
-    print("\n".join(lines(cli.LISTS if args.what is None else [args.what])))
-    return 0
+    return list_names(argv)
 
 
 COMMANDS = {

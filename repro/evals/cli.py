@@ -18,8 +18,6 @@ from repro.core.cli import Parser, natural, positive
 from repro.core.errors import Usage
 from repro.evals.factor_levels import HELP, read_factors
 
-LISTS = ("samplers", "processors", "suites", "tasks", "protocols", "estimators")
-"""Kinds of names that the subcommand `list` prints."""
 _JUDGE = "python -m repro.evals judge FILE.jsonl --judge CKPT"
 _REPLACED = {
     "--plan": "python -m repro.evals plan [--device DEVICE]",
@@ -38,8 +36,8 @@ LISTED |= {"--tasks": ("tasks", "protocols")}
 
 
 class Listing(argparse.Action):
-    """Stores the value of a flag; for `--FLAG list` it prints all names that the flag takes (`kinds`, of LISTS) and
-    exits with code 0."""
+    """Stores the value of a flag; for `--FLAG list` it prints all names that the flag takes (`kinds`, as in
+    `listing.LISTS`) and exits with code 0."""
 
     def __init__(
         self, option_strings: Sequence[str], dest: str, kinds: Sequence[str], **options: Any
@@ -197,19 +195,6 @@ def judge_parser() -> Parser:
     parser.add_argument("--out", type=Path, help="records go to OUT/raw (default: runs/external/raw)")
     parser.add_argument("--device", help=DEVICE)
     parser.add_argument("--json", action="store_true", help="print the record as JSON")
-    return parser
-
-
-def list_parser() -> Parser:
-    """Parser of `list`, which prints the names of samplers, suites and so on."""
-    parser = _Parser(
-        "python -m repro.evals list",
-        "List the names that the command line takes, each with what it does and its paper.",
-        ["python -m repro.evals list", "python -m repro.evals list samplers"],
-    )
-    parser.add_argument(
-        "what", nargs="?", choices=LISTS, help="the kind of names to list (default: all kinds)"
-    )
     return parser
 
 

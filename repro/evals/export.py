@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from repro.core import parts
 from repro.core.files import atomically
@@ -22,18 +22,26 @@ from repro.results.record import Record
 from repro.results.store import collect
 from repro.training.checkpoint import Checkpoint, Weights, open_checkpoint
 from repro.training.exporting import is_export, write_weights
+from repro.training.recipe import Recipe
 
 CARD = "README.md"
 
 
-def export(path: Path, out: Path, weights: Weights | Literal["auto"]) -> Weights:
+class Written(NamedTuple):
+    """What `export` wrote: which `weights`, and a sentence about who reads them besides this suite (`readers`)."""
+
+    weights: Weights
+    readers: str
+
+
+def export(path: Path, out: Path, weights: Weights | Literal["auto"]) -> Written:
     """Write the checkpoint `path` (a run folder or one step) to the folder `out`: weights and configuration
     (`repro.training.exporting`), tokenizer, generation settings, and a model card with the recipe's settings, digest
     and the results that are stored beside the checkpoint.
 
     `weights`: "raw", "ema" (averaged) or "auto", as evaluations choose them: averaged if the checkpoint has such.
-    Returns which they were. Raises ValueError for a checkpoint that cannot be read, FileExistsError where
-    `out` exists, ConnectionError if the tokenizer is on the Hub and that cannot be reached.
+    Raises ValueError for a checkpoint that cannot be read, FileExistsError where `out` exists, ConnectionError if the
+    tokenizer is on the Hub and that cannot be reached.
     """
     checkpoint = open_checkpoint(path)
     if weights == "auto":
@@ -48,7 +56,7 @@ def export(path: Path, out: Path, weights: Weights | Literal["auto"]) -> Weights
         records = [r for r in collect(raw) if r.question.checkpoint.digest == digest] if raw.is_dir() else []
         card = "\n".join(_card(checkpoint, weights, theirs, records, out.name))
         (temporary / CARD).write_text(card + "\n", "utf-8")
-    return weights
+    return Written(weights, _readers(checkpoint.recipe, theirs, str(out)))
 
 
 def _write_tokenizer(data: Data, folder: Path) -> None:
@@ -74,6 +82,18 @@ def _generation(data: Data, causal: bool) -> dict[str, Any]:
     return {**found, "max_length": data.row_length(), **({"do_sample": True} if causal else {})}
 
 
+def _readers(recipe: Recipe, theirs: bool, name: str) -> str:
+    """A sentence about transformers and the exported folder `name`; `theirs`: whether transformers has the network."""
+    if not theirs:
+        return "transformers does not have this network and refuses the folder; `repro` reads it"
+    if recipe.process.causal:
+        return f'transformers loads the folder too: `AutoModelForCausalLM.from_pretrained("{name}")`'
+    return (
+        "transformers has this network and loads its weights, but cannot sample from it (the output is for"
+        f" {recipe.process.noise} noise, with attention in both directions); `repro` reads the folder"
+    )
+
+
 def _card(
     checkpoint: Checkpoint, weights: Weights, theirs: bool, records: Sequence[Record], name: str
 ) -> Iterator[str]:
@@ -90,7 +110,8 @@ def _card(
         "---",
     )
     yield from ("", f"# {recipe.name}", "")
-    where = f"seed {checkpoint.seed}, step {checkpoint.step}, {weights} weights"
+    step = recipe.unfinished(checkpoint.step) or f"step {checkpoint.step}"
+    where = f"seed {checkpoint.seed}, {step}, {weights} weights"
     yield f"Trained by `repro` (recipe `{recipe.name}`, {where})."
     if number is not None:
         yield f"Method: {papers()[number].title} ({shown(number)})."
@@ -108,15 +129,7 @@ def _card(
         "```",
         "",
     )
-    if theirs and process.causal:
-        yield f'transformers loads it without `repro`: `AutoModelForCausalLM.from_pretrained("{name}")`.'
-    elif theirs:
-        yield (
-            "transformers has this network and loads its weights, but not the way to sample from it: the output is for"
-            f" {process.noise} noise, with attention in both directions."
-        )
-    else:
-        yield "transformers does not have this network; `repro` reads the folder."
+    yield f"{_readers(recipe, theirs, name)}."
     yield from ("", "## Results", "")
     yield from _results(records)
     yield from ("", "## Settings", "", "| setting | value |", "| --- | --- |")

@@ -1,5 +1,9 @@
-"""Text of `python -m repro.evals list`, and of a flag with the value `list`: one entry per sampler, suite, task, ...,
-with what it does, its source and its paper."""
+"""List the names that commands take: one entry per recipe, sampler, suite, task, ..., with what it does, its source and
+its paper.
+
+repro list                      every name (also: python -m repro.evals list)
+repro list samplers             one kind of names, as also the value `list` of the flag --samplers
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from repro.core import registry
-from repro.core.cli import fill
+from repro.core.cli import Parser, fill, run
+from repro.core.commands import COMMANDS
 from repro.core.papers import of_task, papers, shown
 from repro.core.parts import Part
 from repro.evals.likelihood.estimator_presets import ESTIMATORS
@@ -17,6 +22,7 @@ from repro.evals.perplexity.catalogue import read_catalogue
 from repro.evals.published.suite_group import is_suite_group
 from repro.evals.suites import SUITES, read_suite
 from repro.evals.task import Task
+from repro.recipes.__main__ import sentences
 from repro.samplers.lookahead import STATES
 from repro.samplers.presets import LOGITS_PROCESSORS, PAPERS, PRESETS, SOURCES
 
@@ -24,17 +30,40 @@ Line = tuple[str, str, str]
 """Three columns: name; noise processes, kind or row length ("" in all lines: left out); purpose, source and paper."""
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code of `repro list`: 0. `argv`: its arguments (None: those of the process)."""
+    parser = Parser(
+        "repro list",
+        "List the names that commands take, each with what it does and its paper.",
+        ["repro list recipes", "repro list samplers"],
+    )
+    parser.add_argument(
+        "what", nargs="?", choices=LISTS, help="the kind of names to list (default: all kinds)"
+    )
+    args = parser.parse_args(argv)
+    print("\n".join(lines(list(LISTS) if args.what is None else [args.what])))
+    return 0
+
+
 def lines(kinds: Sequence[str]) -> Iterator[str]:
-    """Lines of text, as wide as the terminal, that list all names of each kind (of `cli.LISTS`), with a heading per
+    """Lines of text, as wide as the terminal, that list all names of each kind (of `LISTS`), with a heading per
     kind if there are several."""
     for kind in kinds:
         if len(kinds) > 1:
             yield f"{kind}:"
-        found = _LISTS[kind]()
+        found = LISTS[kind]()
         wide, middle = (max(len(line[i]) for line in found) for i in (0, 1))
         for name, fits, about in found:
             kind_of = f"{fits:<{middle}}  " if middle else ""
             yield from fill(f"{name:<{wide}}  {kind_of}", about)
+
+
+def _recipes() -> list[Line]:
+    return [(name, "", about) for name, about in sentences().items()]
+
+
+def _commands() -> list[Line]:
+    return [(name, "", about) for name, (_, about) in COMMANDS.items()]
 
 
 def _samplers() -> list[Line]:
@@ -60,7 +89,7 @@ def _preset(name: str) -> str:
 
 
 def _with_paper(about: str, paper: str | None) -> str:
-    return about if paper is None else f"{about.removesuffix('.')}; {shown(paper)}"
+    return about if paper is None or paper in about else f"{about.removesuffix('.')}; {shown(paper)}"
 
 
 def _suites() -> list[Line]:
@@ -96,14 +125,17 @@ def _estimators() -> list[Line]:
     ]
 
 
-_LISTS = {
+LISTS = {
+    "recipes": _recipes,
     "samplers": _samplers,
     "processors": _processors,
     "suites": _suites,
     "tasks": _tasks,
     "protocols": _protocols,
     "estimators": _estimators,
+    "commands": _commands,
 }
+"""Kind of names -> function that gives their lines."""
 
 
 def _files() -> list[Path]:
@@ -123,3 +155,7 @@ def _purpose(path: Path) -> str:
 def _sentence(cls: type[Part]) -> str:
     """Beginning of a class's docstring, up to its first colon, semicolon or full stop outside parentheses."""
     return re.split(r"[.:;]\s(?![^()]*\))", " ".join((cls.__doc__ or "").split()) + " ")[0] + "."
+
+
+if __name__ == "__main__":
+    run(main, "repro list")

@@ -246,6 +246,8 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
         "preset": cell.preset,
         "tokens_per_step": cell.tokens_per_step,
     }
+    if model.unfinished:
+        found["unfinished"] = model.unfinished
     if recipe.score in ("no bound", "improper score") and model.weights != "exact":
         found["note"] = f"objective: {recipe.score}" + _untrained(recipe)
     return found

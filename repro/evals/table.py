@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.core.stats import NORMAL, wilson
 from repro.results.record import Metric, Record
+from repro.results.shares import is_share
 from repro.results.tables.parallelism import timed
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from repro.evals.runner import Skip
 
 LEVEL = 0.95
-SHARES = frozenset({"acc", "acc_norm", "accuracy", "exact_match"})
-"""Metrics that are shares of items that are each right or wrong; their intervals are Wilson's."""
 TRUE = "true_"
 """Prefix of a metric that is computed on samples of the true distribution, as many as the model's."""
 NUMBERED = re.compile(r"(.+)_(\d+)")
@@ -64,7 +63,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
 def interval(name: str, metric: Metric) -> tuple[float, float] | None:
     """Lower and upper end of the 95 % interval of metric `name`; None if its standard error is unknown."""
     value, error = metric.value, metric.se
-    if name.partition(".")[0] in SHARES and 0 <= value <= 1:
+    if is_share(name, value, error, metric.n):
         return wilson(value, metric.n, LEVEL)
     return None if error is None else (value - NORMAL * error, value + NORMAL * error)
 
@@ -77,7 +76,7 @@ def shown(name: str, metric: Metric) -> str:
         return f"{value:.4g}"
     half = (ends[1] - ends[0]) / 2
     digits = min(8, max(0, 1 - math.floor(math.log10(half))))
-    if name.partition(".")[0] in SHARES:
+    if is_share(name, value, metric.se, metric.n):
         return f"{value:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
     return f"{value:.{digits}f} ± {half:.{digits}f}"
 
@@ -136,9 +135,10 @@ def _print(console: Console, table: Table) -> None:
 
 
 def packed(name: str, longest: int) -> str:
-    """A name broken into lines of at most `longest` characters where its parts end; a longer part stays whole."""
+    """A name broken into lines of at most `longest` characters where its parts end; a longer part stays whole, and the
+    mark of an unfinished network (`Labels.marked`) has at most two."""
     lines = [""]
-    for piece in re.split(r"(?<=[:,+/_ ])", name.replace("\n", "")):
+    for piece in re.split(r"(?<=[:,+/_ ])(?<!\(step )(?<! of )", name.replace("\n", "")):
         if lines[-1] and len(lines[-1]) + len(piece) > longest:
             lines.append("")
         lines[-1] += piece
@@ -167,16 +167,20 @@ def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
 
 def checkpoints(records: Sequence[Record]) -> dict[str, str]:
     """Digest of each checkpoint -> its name in tables: its label; where two have the same one, with the train seed (as
-    run folders are named), and where these are equal too, with the training step."""
+    run folders are named), and where these are equal too, with the training step. Unfinished networks are marked
+    (`Labels.marked`)."""
     found = {record.question.checkpoint.digest: record for record in records}
     names = {digest: record.labels.checkpoint for digest, record in found.items()}
     for more in ("-s{0.seed}", " step {0.step}", " {0.weights}"):
-        twice = {name for name, times in Counter(names.values()).items() if times > 1}
+        marked = {digest: found[digest].labels.marked(name) for digest, name in names.items()}
+        times = Counter(marked.values())
         names = {
-            digest: name + more.format(found[digest].question.checkpoint) if name in twice else name
+            digest: name + more.format(found[digest].question.checkpoint)
+            if times[marked[digest]] > 1
+            else name
             for digest, name in names.items()
         }
-    return names
+    return {digest: found[digest].labels.marked(name) for digest, name in names.items()}
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
     kind, layout = find(config)
     if layout is None:
         raise ValueError(
-            f"{path}: no layout for model_type {kind!r}; {nearest(kind, LAYOUTS)} (a new family needs its line in"
-            " LAYOUTS of repro/core/registry.py)"
+            f"{path}: no layout for model_type {kind!r}; {nearest(kind, LAYOUTS)}; networks of other families cannot be"
+            " read"
         )
     _check(path, config, layout)
     try:

@@ -34,14 +34,22 @@ def listing() -> Iterator[str]:
     yield "usage: python -m repro.recipes RECIPE ...      (RECIPE --help shows its options)"
     yield ""
     wide = max(map(len, registry.RECIPES))
+    for name, about in sentences().items():
+        yield from fill(f"  {name:<{wide}}  ", about)
+    yield ""
+    yield "example:"
+    yield "  python -m repro.recipes mdlm --scale nano"
+
+
+def sentences() -> dict[str, str]:
+    """Recipe -> what it trains (the first sentence of its file) and the paper of its method."""
+    found = {}
     for name, module in registry.RECIPES.items():
         text = (Path(__file__).parent / f"{module.rpartition('.')[2]}.py").read_text("utf-8")
         about = " ".join((ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0].split())
         paper = of_recipe(name)
-        yield from fill(f"  {name:<{wide}}  ", about + ("" if paper is None else f" [{shown(paper)}]"))
-    yield ""
-    yield "example:"
-    yield "  python -m repro.recipes mdlm --scale nano"
+        found[name] = about + ("" if paper is None else f" [{shown(paper)}]")
+    return found
 
 
 if __name__ == "__main__":

@@ -45,7 +45,10 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     Raises ValueError for an unregistered recipe, an unknown flag, setting or scale, and for flags that exclude or need
     each other.
     """
-    registry.recipe_module(_base(recipe))
+    if _base(recipe) not in registry.RECIPES:
+        raise ValueError(
+            f"recipe {_base(recipe)!r} is not registered; add its line to RECIPES of repro/core/registry.py"
+        )
     args = _arguments(recipe, argv)
     _check_combination(args)
     own = None if args.data is None else Own(args.data, args.tokenizer, args.length)
@@ -179,7 +182,8 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     except ConnectionError as error:
         raise ConnectionError(f"{error}; a recipe at --scale nano.text needs no download") from None
     if first():
-        print(f"{recipe.name}: {out}", file=sys.stderr)
+        early = "" if args.steps is None else recipe.unfinished(args.steps)
+        print(f"{recipe.name}{f' ({early}; --resume goes on)' if early else ''}: {out}", file=sys.stderr)
 
 
 def _prolonged(recipe: Recipe, out: Path, steps: int) -> Recipe:

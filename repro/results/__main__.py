@@ -19,7 +19,6 @@ from pathlib import Path
 
 from repro.core.cli import Parser, run, say
 from repro.core.files import write_text
-from repro.results import certificates
 from repro.results.page.build import write
 from repro.results.recipes import differing, recipe_named
 from repro.results.store import RAW, collect, publish, read, record_files
@@ -173,8 +172,7 @@ def _parser() -> Parser:
     action.add_argument(
         "--certificates",
         type=Path,
-        default=certificates.FOLDER,
-        help="folder of certificates (default results/certificates)",
+        help="folder of certificates (default: results/certificates beside results/raw, none beside other records)",
     )
     return parser
 

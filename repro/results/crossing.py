@@ -149,7 +149,7 @@ def crossings(entries: Iterable[Stored]) -> Iterator[Crossing]:
 
 
 def _label(record: Record) -> str:
-    return f"{record.labels.task} of {record.labels.checkpoint}"
+    return f"{record.labels.task} of {record.labels.marked(record.labels.checkpoint)}"
 
 
 def _levels(records: Sequence[Record]) -> tuple[dict[str, tuple[Level, ...]], dict[str, Level]]:
@@ -179,9 +179,10 @@ def _crossing(
     first = next(iter(items.values()))
     for levels, each in items.items():
         _check_documents(_label(group[0].record), _named(factors, levels), first, each)
+    labels = group[0].record.labels
     made = Crossing(
-        checkpoint=group[0].record.labels.checkpoint,
-        task=group[0].record.labels.task,
+        checkpoint=labels.marked(labels.checkpoint),
+        task=labels.task,
         metric="",
         filter="",
         factors=factors,

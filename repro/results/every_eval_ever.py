@@ -21,6 +21,7 @@ from datetime import datetime
 from repro.core.parts import sha256
 from repro.core.stats import NORMAL, wilson
 from repro.results.record import Json, Metric, Record, text
+from repro.results.shares import NAMES, stem
 
 SCHEMA = "0.3.0"
 LIBRARY = "dlm-repro"
@@ -45,7 +46,7 @@ SHARE = Meaning("accuracy", "proportion", False, 0, 1)
 EQUAL = Meaning("equal_texts", "proportion", False, 0, 1)
 NATS = Meaning("negative_log_likelihood", "nats per token", True)
 MEANINGS: dict[str, Meaning] = {
-    r"accuracy|acc|acc_norm|exact_match|pass_at_1|pass@1": SHARE,
+    "|".join(sorted(NAMES)): SHARE,
     r"accuracy_(?P<draws>\d+|exact)": Meaning("accuracy_over_draws", "proportion", False, 0, 1),
     r"nll|nll_bound|nll_exact": NATS,
     r"ppl|ppl_bound|word_perplexity|byte_perplexity": Meaning("perplexity", "perplexity", True, 1),
@@ -87,9 +88,9 @@ class Export:
 
 
 def meaning(metric: str, part: str | None = None) -> tuple[Meaning, dict[str, str]] | None:
-    """The meaning of a metric and its parameters, by its name (lm-eval's filter after a comma apart) and the `part` of
-    its task; None if MEANINGS has none."""
-    name = metric.partition(",")[0]
+    """The meaning of a metric and its parameters, by its name (lm-eval's filter apart) and the `part` of its task; None
+    if MEANINGS has none."""
+    name = stem(metric)
     for pattern, found in MEANINGS.items():
         match = re.fullmatch(pattern, name) or re.fullmatch(pattern, f"{part}:{name}")
         if match:
@@ -175,7 +176,7 @@ def _model(record: Record, model: str, own: bool) -> Json:
     """`model_info`: which weights, and the numerics class in which they were run."""
     checkpoint, numerics = record.question.checkpoint, record.measurements.numerics
     return {
-        "name": record.labels.checkpoint,
+        "name": record.labels.marked(record.labels.checkpoint),
         "id": model,
         "developer": model.partition("/")[0],
         "additional_details": {

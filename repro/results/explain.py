@@ -32,9 +32,7 @@ def select(records: Sequence[Record], name: str) -> list[Record]:
     if len(name) >= HEX and all(letter in "0123456789abcdef" for letter in name):
         found = [r for r in records if any(hash.startswith(name) for hash in (r.id, r.key, r.cell, r.sha256))]
     else:
-        found = [
-            r for r in records if any(f"{each}/".startswith(f"{name}/") for each in (label(r), _seeded(r)))
-        ]
+        found = [r for r in records if any(f"{each}/".startswith(f"{name}/") for each in _names(r))]
     if not found:
         known = {label(record) for record in records}
         close = nearest(name, known) if len(known) > 1 else f"valid: {', '.join(known) or 'none'}"
@@ -49,16 +47,23 @@ def select(records: Sequence[Record], name: str) -> list[Record]:
 
 
 def label(record: Record) -> str:
-    """Label that selects a record: CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP, without the labels that are null."""
+    """Label that selects a record: CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP, without the labels that are null, where
+    CHECKPOINT is marked if its training had not ended (`Labels.marked`)."""
+    return _label(record, record.labels.marked(record.labels.checkpoint))
+
+
+def _label(record: Record, checkpoint: str) -> str:
     labels = record.labels
-    given = (labels.checkpoint, labels.task, labels.preset, labels.tokens_per_step)
+    given = (checkpoint, labels.task, labels.preset, labels.tokens_per_step)
     return "/".join(each for each in given if each is not None)
 
 
-def _seeded(record: Record) -> str:
-    """The label of a record with its train seed, CHECKPOINT-sSEED/TASK/..., as run folders are named."""
-    checkpoint, slash, rest = label(record).partition("/")
-    return f"{checkpoint}-s{record.question.checkpoint.seed}{slash}{rest}"
+def _names(record: Record) -> tuple[str, ...]:
+    """The labels of a record: as `label`, without the mark, and with its train seed, CHECKPOINT-sSEED/TASK/..., as run
+    folders are named."""
+    plain = record.labels.checkpoint
+    seeded = f"{plain}-s{record.question.checkpoint.seed}"
+    return label(record), _label(record, plain), _label(record, seeded)
 
 
 # --- explain ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from repro.core.papers import of_recipe, of_task, papers
-from repro.results.record import Record
+from repro.results.record import Record, unmarked
 from repro.results.tables.latex import escaped
 
 HARNESS = r"""@misc{eval-harness,
@@ -70,12 +70,13 @@ def _models(records: Sequence[Record], cited: dict[str, None]) -> Iterator[str]:
     seeds: dict[str, set[int]] = {}
     kinds: dict[str, None] = {}
     for record in records:
-        seeds.setdefault(record.labels.checkpoint, set()).add(record.question.checkpoint.seed)
+        name = record.labels.marked(record.labels.checkpoint)
+        seeds.setdefault(name, set()).add(record.question.checkpoint.seed)
         kinds[WEIGHTS[record.question.checkpoint.weights]] = None
     named = []
     for name, each in seeds.items():
         count = f" ({len(each)} training seeds)" if len(each) > 1 else ""
-        paper = of_recipe(name.removeprefix("oracle:").partition("@")[0].partition("+")[0])
+        paper = of_recipe(unmarked(name).removeprefix("oracle:").partition("@")[0].partition("+")[0])
         named.append(f"\\texttt{{{escaped(name)}}}{_cite(paper, cited)}{count}")
     yield f"We evaluate {_list(named)}, with {_list(list(kinds))}."
 

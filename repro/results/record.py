@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from repro.core.parts import sha256
 from repro.results.difference import difference
 
 Json = dict[str, Any]
+MARK = re.compile(r" \(step \d+ of \d+\)$")
 HASHES = ("id", "key", "cell")
 Number = int | float
 """A number in a record. Integers are not converted to floats, so that the canonical text of a record stays that of the
@@ -100,7 +102,8 @@ class Question(_Strict, frozen=True, kw_only=True):
 
 class Labels(_Strict, frozen=True, kw_only=True):
     """Names that tables print for a record. `preset` (of a sampler) and `tokens_per_step` are null where no sampler
-    ran; `note`: a caveat about the record."""
+    ran; `note`: a caveat about the record; `unfinished`: `step 39 of 900` for a network whose training stopped before
+    the last step of its recipe."""
 
     recipe: str
     checkpoint: str
@@ -109,6 +112,17 @@ class Labels(_Strict, frozen=True, kw_only=True):
     preset: str | None
     tokens_per_step: str | None
     note: str | UnsetType = UNSET
+    unfinished: str | UnsetType = UNSET
+
+    def marked(self, name: str) -> str:
+        """`name`, of checkpoint or recipe, as tables print it: `mdlm@nano (step 39 of 900)` for an unfinished
+        network."""
+        return f"{name} ({self.unfinished})" if self.unfinished else name
+
+
+def unmarked(name: str) -> str:
+    """Name of a checkpoint or recipe without the mark of an unfinished network (`Labels.marked`)."""
+    return MARK.sub("", name)
 
 
 class Metric(_Strict, frozen=True, kw_only=True):
@@ -285,6 +299,6 @@ def agree(first: Record, second: Record, place: Path) -> None:
     if found is not None:
         raise ValueError(
             f"{place}: two results of evaluation {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in "
-            f"one numerics class differ: {found}; raise the version of the component that changed, or remove the stale "
-            "record"
+            f"one numerics class differ: {found}; remove the stale record, or write to another folder (if you changed "
+            "how it is computed: raise the version of that component)"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro.core.files import RESULTS
-from repro.core.stats import wilson
+from repro.core.stats import Interval, wilson
 from repro.results.store import (
     by_cell,
     checkpoint_order,
@@ -28,8 +28,8 @@ from repro.results.store import (
 )
 from repro.results.tables import lookahead, perplexities, speed, speed_text, tasks, text_quality
 from repro.results.tables.latex import latex_of_markdown
-from repro.results.tables.text import csv_text, measured
-from repro.results.versions import latest
+from repro.results.tables.text import csv_text, measured, proportion
+from repro.results.versions import largest, latest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -182,8 +182,8 @@ def _grid(table: Table, section: DataFrame) -> str:
         for name in table.metrics:
             sd = row[f"{name}_sd_seeds"]
             if name == "accuracy":
-                cell = f"{row[name]:.3f} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]"
-                cells.append(f"{cell}, sd {sd:.3f}" if sd > 0 else cell)
+                interval = Interval(row["accuracy_low"], row["accuracy_high"])
+                cells.append(proportion(row[name], interval, sd))
             else:
                 cells.append(measured(row[name], row[f"{name}_se"], sd))
         cells += ["" if math.isnan(row[name]) else f"{row[name]:.4g}" for name in table.costs]
@@ -196,7 +196,7 @@ def _grid(table: Table, section: DataFrame) -> str:
 def tables(raw: Path) -> dict[str, str]:
     """Texts of all tables of the records in folder `raw`, by file name (Markdown and CSV; `with_latex` adds LaTeX);
     those of certificates are in `certificates`."""
-    records = collect(raw)
+    records = largest(collect(raw))
     newest = latest(records)  # tables without a column `note` omit records of older versions
     files = text_quality.tables(newest) | perplexities.tables(newest)
     for table in ENTRIES:

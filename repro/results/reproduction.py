@@ -41,7 +41,7 @@ from repro.core.stats import (
 )
 from repro.results.comparison_text import in_words, render
 from repro.results.difference import without
-from repro.results.record import text
+from repro.results.record import text, unmarked
 from repro.results.store import RAW, frame, one_of
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell],
     Raises ValueError, naming the field that differs, if the evaluations of a cell differ in more than seeds and the
     number of training steps.
     """
-    frames = frame(committed), frame(reruns), frame(yours)
+    frames = [_unmarked(frame(folder)) for folder in (committed, reruns, yours)]
     values = Values({}, {}, {}, {}, set())
     for cell in cells:
         old, again, mine = (_rows(each, cell) for each in frames)
@@ -322,6 +322,11 @@ def _unscaled(cell: ReproductionCell, value: float) -> float:
     if cell.metric == "accuracy":
         return math.sin(min(max(value, 0.0), math.pi / 2)) ** 2
     return math.exp(value) if cell.metric in ("gap", "nll_bound") else value
+
+
+def _unmarked(rows: DataFrame) -> DataFrame:
+    """A frame of records in which unfinished networks have the names of finished ones, with which they compare."""
+    return rows.assign(**{name: rows[name].map(unmarked) for name in ("recipe", "checkpoint")})
 
 
 def _rows(rows: DataFrame, cell: ReproductionCell) -> DataFrame:

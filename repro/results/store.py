@@ -22,7 +22,17 @@ from msgspec.structs import replace
 from repro.core.files import RESULTS, locked
 from repro.core.reading import parse_json, read_bytes
 from repro.results.difference import difference
-from repro.results.record import Json, Question, Record, agree, make_record, read_record, text
+from repro.results.record import (
+    Json,
+    Labels,
+    Question,
+    Record,
+    agree,
+    make_record,
+    read_record,
+    text,
+    unmarked,
+)
 from repro.results.versions import older
 
 if TYPE_CHECKING:
@@ -252,8 +262,8 @@ def frame(folder: Path) -> DataFrame:
 
 
 def to_frame(records: Iterable[Record]) -> DataFrame:
-    """Frame of records, one row per (record, metric), columns `COLUMNS`. A null label is an empty string; an unknown
-    number is NaN.
+    """Frame of records, one row per (record, metric), columns `COLUMNS`. A null label is an empty string, recipe and
+    checkpoint of an unfinished network are marked (`Labels.marked`), an unknown number is NaN.
 
     `numerics`, `protocol` and `subject` (the evaluation without the checkpoint's digest and the seeds) are canonical
     JSON.
@@ -266,7 +276,7 @@ def to_frame(records: Iterable[Record]) -> DataFrame:
         if record.cell not in subjects:  # one for all seeds
             subjects[record.cell] = text(question.protocol), text(question.subject)
         protocol, subject = subjects[record.cell]
-        labels = [getattr(record.labels, name) or "" for name in LABELS]
+        labels = [_printed(record.labels, name) for name in LABELS]
         network, numerics = question.checkpoint, text(record.measurements.numerics)
         shared = (
             *(answer.nfe, answer.tokens_per_nfe, question.seed, network.seed, network.step, network.weights),
@@ -275,6 +285,12 @@ def to_frame(records: Iterable[Record]) -> DataFrame:
         rows += [(*labels, name, m.value, m.se, m.n, *shared) for name, m in answer.metrics.items()]
     made = DataFrame(rows, columns=list(COLUMNS))
     return made.astype({name: float for name in ("value", "se", "nfe", "tokens_per_nfe")})
+
+
+def _printed(labels: Labels, name: str) -> str:
+    """A label as tables print it; "" for none."""
+    found = getattr(labels, name) or ""
+    return labels.marked(found) if name in ("recipe", "checkpoint") else found
 
 
 def one_protocol(rows: DataFrame) -> None:
@@ -355,7 +371,7 @@ def by_cell(table: DataFrame) -> list[tuple[Any, dict[str, Any]]]:
 
 def scale_of(recipe: str) -> str:
     """Scale of a recipe by its name: `mdlm@nano.text` -> `nano.text`; "" at full scale."""
-    return recipe.partition("@")[2]
+    return unmarked(recipe).partition("@")[2]
 
 
 def tokens_order(tokens_per_step: str) -> tuple[int, float]:

@@ -1,5 +1,6 @@
 """Records whose task, sampler, plan or other component (part) has an older version than in another record of otherwise
-the same evaluation. Tables mark them, figures omit them.
+the same evaluation. Tables mark them, figures omit them. Records of fewer items than another one of the same evaluation
+are in neither.
 
 The `version` of a component is raised when what it computes changes; its earlier records stay in their files. Which of
 two versions is older follows from the records alone.
@@ -8,6 +9,7 @@ two versions is older follows from the records alone.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -32,6 +34,19 @@ def older(subjects: Iterable[str]) -> dict[str, str]:
             old = [f"{part} version {n}" for place, (part, n) in found.items() if n < newest[place]]
             marks[subject] = f"older: {', '.join(old)}" if old else ""
     return marks
+
+
+def largest(records: Sequence[Record]) -> list[Record]:
+    """The records without those of an evaluation that was made with more items too, such as a first try with a
+    `limit`."""
+    items = [math.inf if each.question.limit is None else each.question.limit for each in records]
+    if all(each == math.inf for each in items):
+        return list(records)
+    names = [text(without(each.question.data(), "limit")) for each in records]
+    most: dict[str, float] = {}
+    for name, count in zip(names, items, strict=True):
+        most[name] = max(most.get(name, 0), count)
+    return [each for each, name, count in zip(records, names, items, strict=True) if count == most[name]]
 
 
 def latest(records: Sequence[Record]) -> list[Record]:

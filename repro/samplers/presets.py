@@ -113,6 +113,10 @@ PAPERS = {name: paper for name, (*_, paper) in {**_SAMPLERS, **_PROCESSORS}.item
 """For each preset and logits processor, the arXiv number of its paper; None: of no paper."""
 
 
+LISTED = {"preset": "samplers", "logits processor": "processors"}
+"""Kind of name -> what lists its names."""
+
+
 def preset(name: str) -> Sampler:
     """The sampler with the name `PRESET+PROCESSOR+...`, where preset and logits processors are each `NAME` or
     `NAME:field=value,field=value`, and the first processor acts first on the logits. With `+lookahead` or
@@ -141,8 +145,8 @@ def _derived(text: str, table: dict[str, P], kind: str) -> P:
     base, _, overrides = text.partition(":")
     if base not in table:
         raise ValueError(
-            f"there is no {kind} {base!r}; {nearest(base, table)} (`python -m repro.evals list samplers` lists all; a"
-            " new one is an entry of `presets` in its registered class)"
+            f"there is no {kind} {base!r}; {nearest(base, table)} (`python -m repro.evals list {LISTED[kind]}` lists"
+            " all with what they do)"
         )
     pins = parts.parse_overrides(split_pins(overrides)) if overrides else {}
     return parts.derive(table[base], pins)

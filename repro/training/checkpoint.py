@@ -75,6 +75,12 @@ class Checkpoint:
         return parts.derive(self.recipe.data, dict(self.resolved))
 
     @property
+    def mark(self) -> str:
+        """` (step 39 of 900)`, which follows the name of an unfinished run, or ""."""
+        unfinished = self.recipe.unfinished(self.step)
+        return f" ({unfinished})" if unfinished else ""
+
+    @property
     def has_ema(self) -> bool:
         """Whether the checkpoint holds averaged weights."""
         return "ema.safetensors" in self.files

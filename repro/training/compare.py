@@ -29,22 +29,29 @@ if TYPE_CHECKING:
 class Side:
     """One of two compared checkpoints.
 
-    `part`: its recipe or release; `shapes`: shape of each parameter, by name; `read`: function from a parameter's name
-    to its tensor.
+    `part`: its recipe or release; `unfinished`: as of `Recipe.unfinished`, "" for a release; `shapes`: shape of each
+    parameter, by name; `read`: function from a parameter's name to its tensor.
     """
 
     part: Part
+    unfinished: str
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[str], Tensor]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Plain JSON rows of what differs. `settings`: `setting` (dotted path) and its values `a` and `b`, the name of the
-    recipe apart. `tensors`: the name `tensor`, and where it is in one checkpoint alone `only_in`, where shapes differ
-    `shapes`, else the number `differing` `of` all entries, the `largest` absolute difference, and the Euclidean norm of
-    the difference `relative` to that of the first tensor (None where that is zero)."""
+    """Plain JSON rows of what differs.
 
+    `unfinished`: `step 39 of 900` or "" of the first and of the second checkpoint; that training stopped early is no
+    difference of settings, and often the reason of one of tensors. `settings`: `setting` (dotted path) and its values
+    `a` and `b`, the name of the recipe apart. `tensors`: the name `tensor`, and where it is in one checkpoint alone
+    `only_in`, where shapes differ `shapes`, else the number `differing` `of` all entries, the `largest` absolute
+    difference, and the Euclidean norm of the difference `relative` to that of the first tensor (None where that is
+    zero).
+    """
+
+    unfinished: tuple[str, str]
     settings: list[dict[str, Any]]
     tensors: list[dict[str, Any]]
 
@@ -68,14 +75,16 @@ def diff(one: Path, other: Path) -> Difference:
                 tensors.append({"tensor": name, "shapes": [list(a.shapes[name]), list(b.shapes[name])]})
             else:
                 tensors += _values(name, a.read(name).double(), b.read(name).double())
-    return Difference(settings, tensors)
+        unfinished = a.unfinished, b.unfinished
+    return Difference(unfinished, settings, tensors)
 
 
 def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
     """Text, of at most `room` columns where names allow: the paths A and B, a table of settings, a line a tensor."""
     if not found:
         return ["the same network"]
-    said = [f"A  {one}", f"B  {other}"]
+    names = zip("AB", (one, other), found.unfinished, strict=True)
+    said = [f"{letter}  {path}" + (f" ({mark})" if mark else "") for letter, path, mark in names]
     if found.settings:
         rows = [(each["setting"], parts.brief(each["a"]), parts.brief(each["b"])) for each in found.settings]
         first = max(7, min(max(len(name) for name, *_ in rows), room // 3))
@@ -125,9 +134,9 @@ def _opened(path: Path) -> Generator[Side]:
             with open_tensors(path / used[name].file) as shard:
                 return shard.get_tensor(used[name].name)
 
-        yield Side(opened.release, shapes, read)
+        yield Side(opened.release, "", shapes, read)
         return
     found = open_checkpoint(path)
     with open_tensors(found.folder / "model.safetensors") as whole:
         shapes = {name: tuple(whole.get_slice(name).get_shape()) for name in whole.keys()}  # noqa: SIM118
-        yield Side(found.recipe, shapes, whole.get_tensor)
+        yield Side(found.recipe, found.recipe.unfinished(found.step), shapes, whole.get_tensor)

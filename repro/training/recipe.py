@@ -93,6 +93,10 @@ class Recipe(Part):
         del data["name"]
         return data
 
+    def unfinished(self, step: int) -> str:
+        """`step 39 of 900` for a network that was trained for fewer steps than the recipe has, else ""."""
+        return f"step {step} of {self.steps}" if step < self.steps else ""
+
     @property
     def score(self) -> str:
         """Kind of likelihood bound that the training loss is, such as "truncated bound" (`Objective.score`)."""

@@ -307,3 +307,18 @@ def test_a_likelihood_sums_to_one():
     half = lambda space, x0, seed: chain(space, x0, seed) + 0.01  # noqa: E731
     half.claims, half.meaning, half.draws = "law", "x0_mean", False
     assert not certify(half, effort=SMALL).stands
+
+
+def test_every_test_of_a_sampler_is_named_as_it_begins():
+    lines: list[str] = []
+    few = replace(
+        SMALL, rows=500, last_rows=500, steps=(1, 16), row_calls=6, small_calls=8, long_rows=0, rare_rows=500
+    )
+    certify(foreign.load(f"{EXAMPLES / 'ancestral.py'}:sample"), "absorbing", few, lines.append)
+    assert [line.removeprefix("absorbing noise: ") for line in lines] == [
+        "500 sentences, steps 1",
+        "500 sentences, steps 16",
+        *(f"500 sentences with a wrong denoiser ({name})" for name in sampler.SPOILED),
+        "independence of the rows of a call",
+        "rare tokens, up to 500 draws",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ TAIL = "\nf.claims, f.meaning = 'law', 'x0_mean'\n"
 MASKS = "torch.full((n, space.length), space.mask)"
 
 
-def here(target, noise, effort):
+def here(target, noise, effort, told=False):
     """`isolated.isolated` in this process, which spares its start."""
     return certify(foreign.load(target), noise, effort)
 
@@ -173,10 +174,29 @@ f.claims, f.meaning, f.draws, f.noises = "bound", "x0_mean", "exact", ["absorbin
 """
 
 
-def test_dataclasses_late_imports_and_reused_buffers_are_right(tmp_path):
+def test_dataclasses_late_imports_and_reused_buffers_are_right(tmp_path, capfd):
+    """And each test is named on stderr as it begins, where that is wanted."""
     (tmp_path / "theirs.py").write_text(RIGHT.format(examples=str(EXAMPLES)))
-    found = isolated.isolated(f"{tmp_path}/theirs.py:f", None, SMALL)
+    found = isolated.isolated(f"{tmp_path}/theirs.py:f", None, SMALL, told=True)
     assert found.stands, found.text()
+    out, err = capfd.readouterr()
+    lines = [line for line in err.splitlines() if re.match(r" *\d+ s  absorbing noise: ", line)]
+    assert out == "" and len(lines) == 5, err
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"], ["--quiet"], ["--json", "--quiet"]])
+def test_progress_goes_to_stderr_unless_it_is_not_wanted(flags, monkeypatch, capsys):
+    """What is printed on stdout is the same."""
+
+    def told_of(target, noise, effort, told):
+        print("a test", file=sys.stderr) if told else None
+        return isolated._ended(target, "said nothing")
+
+    monkeypatch.setattr(isolated, "isolated", told_of)
+    assert main(["x.py:f", *flags]) == 1
+    out, err = capsys.readouterr()
+    assert err == ("" if "--quiet" in flags else "a test\n")
+    assert ("--json" in flags) == out.startswith("{") and "a test" not in out
 
 
 @pytest.mark.parametrize(

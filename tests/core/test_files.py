@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import threading
 
@@ -92,6 +93,28 @@ def test_a_removed_folder_is_whole_or_gone(tmp_path, monkeypatch):
     assert not folder.exists()
     write_text(tmp_path / "other", "")
     assert contents(tmp_path).keys() == {"other"}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_every_file_has_the_mode_that_the_umask_gives(umask, mode, tmp_path):
+    """Whatever library writes it: safetensors makes files for their owner alone, and a copy keeps its source's mode."""
+    (tmp_path / "source").write_text("text")
+    (tmp_path / "source").chmod(0o400)
+    before = os.umask(umask)
+    try:
+        with atomically(tmp_path / "folder") as temporary:
+            (temporary / "inner").mkdir(parents=True)
+            save_file({"a": torch.zeros(1)}, temporary / "inner" / "a.safetensors")
+            shutil.copy(tmp_path / "source", temporary / "copy")
+        with atomically(tmp_path / "mode") as temporary:
+            save_file({"a": torch.zeros(1)}, temporary)
+        write_text(tmp_path / "text", "text")
+    finally:
+        os.umask(before)
+    written = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "source"]
+    assert {p.name: oct(p.stat().st_mode & 0o777) for p in written} == {
+        name: oct(mode) for name in ("a.safetensors", "copy", "mode", "text")
+    }
 
 
 def save(path):

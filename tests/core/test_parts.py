@@ -194,7 +194,7 @@ def changed(path: str, value: object) -> dict:
         ("objective.part", "cosine", "objective: part 'cosine' is not of kind Objective"),
         ("objective.version", 2, "part 'elbo' at 'objective' has version 2; this code has version 1"),
         ("version", 0, "part 'recipe' has version 0"),
-        ("optimizer.epsilon", 1e-8, "no setting 'optimizer.epsilon'; nearest is 'eps'"),
+        ("optimizer.epsilon", 1e-8, "no setting 'optimizer.epsilon'; valid: betas, clip, eps, lr"),
         ("optimizer.eps", ..., "part 'adamw' at 'optimizer' lacks the setting 'optimizer.eps'"),
         ("steps", ..., "part 'recipe' lacks the setting 'steps'"),
         ("steps", "5", 'steps="5": expected int, got str'),
@@ -275,7 +275,7 @@ def test_an_override_may_be_a_whole_part():
     "pins, message",
     [
         (["optimiser.lr=1"], "no setting 'optimiser'; nearest is 'optimizer'"),
-        (["optimizer.learning_rate=1"], "no setting 'optimizer.learning_rate'; nearest is"),
+        (["optimizer.learning_rate=1"], "no setting 'optimizer.learning_rate'; valid: betas, clip, eps, lr"),
         (["steps.more=1"], "no setting 'steps.more'; nearest is 'steps'"),
         (["version=2"], "no setting 'version'"),
         (["part=elbo"], "no setting 'part'"),
@@ -343,7 +343,7 @@ def test_what_a_new_recipe_lacks_is_named(monkeypatch):
     duo = registry.recipe("duo_owt_distilled")
     new = dataclasses.replace(duo, name="mine")
     with pytest.raises(
-        ValueError, match=r"no recipe 'mine'.* needs its line in RECIPES of repro/core/registry"
+        ValueError, match=r"recipe 'mine' is not registered; add its line to RECIPES of repro/core/registry"
     ):
         command(new, ["--print"])
     with pytest.raises(ValueError, match=r"distillation 'mine'; add .* to TEACHERS of repro/recipes/scale"):

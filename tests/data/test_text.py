@@ -15,7 +15,7 @@ from repro.data import sources
 from repro.data.corpus import UNRESOLVED, prepared
 from repro.data.documents import Files, Hub, Sotu
 from repro.data.packed import Packed
-from repro.data.text import Bpe, BpeMerges, Characters, Gpt2, Text, learn_bpe
+from repro.data.text import Alphabet, Bpe, BpeMerges, Characters, Gpt2, Text, learn_bpe
 from repro.recipes.scale import CORPORA
 from scripts import tokenizer
 
@@ -143,8 +143,16 @@ def test_a_character_outside_the_alphabet_is_named_with_its_nearest(tmp_path):
     data = Text(documents=folder(tmp_path / "d", ["abc", "cde", "xyz"]), units=Characters(), length=2)
     assert data.encode("zebad"[1:4]) == [4, 1, 0]
     for text, stranger, close in [("abé", "é", "e"), ("abw", "w", "x"), ("~", "~", "z")]:
-        with pytest.raises(ValueError, match=f"character '{stranger}' is outside .* 8; nearest is '{close}'"):
+        said = f"character '{stranger}' in '{text}' is outside the alphabet of 8 .*nearest is '{close}'.*--tokenizer"
+        with pytest.raises(ValueError, match=said):
             data.encode(text)
+
+
+def test_training_text_names_the_document_of_a_character_without_an_id(tmp_path):
+    documents = folder(tmp_path / "d", ["abc", "cab", "bca", "abd", "cba"])
+    data = Text(documents=documents, units=Alphabet(characters="abc"), length=2)
+    with pytest.raises(ValueError, match=r"d, document 3: character 'd' in 'abd' is outside"):
+        list(data.stream("train"))
 
 
 def test_bpe_learns_nothing_from_held_out_documents(tmp_path):

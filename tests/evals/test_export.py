@@ -12,7 +12,7 @@ from helpers.toy import toy
 from repro import checkpoint as command
 from repro import load, sample, score
 from repro.core import registry
-from repro.training.exporting import is_export
+from repro.training.exporting import in_transformers, is_export
 from repro.training.loop import train
 
 
@@ -35,10 +35,14 @@ FEW = ("llada", "ar", "duo_owt")
     "name",
     [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in registry.RECIPES if name not in FEW)],
 )
-def test_every_recipe_is_read_back(name, tmp_path):
-    """The same digest, data and texts; toy Llamas with learned positions and DiTs, which transformers lacks, too."""
+def test_every_recipe_is_read_back(name, tmp_path, capsys):
+    """The same digest, data and texts; toy Llamas with learned positions and DiTs, which transformers lacks, too, as
+    the command says at once."""
     run, out = exported(name, tmp_path)
     before, after = load(run, "raw"), load(out)
+    said = capsys.readouterr().out
+    assert ("transformers does not have this network" in said) != in_transformers(after.denoiser)
+    assert "weights to" in said and f"repro.sample --ckpt {out}" in said
     assert is_export(out) and after.digest == before.digest and after.data == before.data
     assert all(
         torch.equal(a, b)
@@ -75,7 +79,7 @@ def test_the_card_has_settings_digests_and_results(tmp_path):
         record.question.checkpoint.digest,
         "The Diffusion Duality",
         "| optimizer.lr | `",
-        "repro` reads",
+        "`repro` reads it",
     ):
         assert said in card
     assert load(run).recipe.digest() in card and "No results" not in card

@@ -12,16 +12,16 @@ from helpers.toy import toy
 from rich.console import Console
 
 from repro.evals.__main__ import main
-from repro.evals.table import interval, rows, show, shown
-from repro.results.record import Metric, read_record
+from repro.evals.table import checkpoints, interval, packed, rows, show, shown
+from repro.results.record import Labels, Metric, read_record
 from repro.training.loop import train
 
 
 def record(task, preset, tokens, metrics, seed=0, nfe=4.0, per_nfe=2.0, **settings):
     """A record with the fields that a table reads."""
     return SimpleNamespace(
-        labels=SimpleNamespace(
-            task=task, preset=preset, tokens_per_step=tokens, checkpoint="toy", suite="toy"
+        labels=Labels(
+            recipe="toy", task=task, preset=preset, tokens_per_step=tokens, checkpoint="toy", suite="toy"
         ),
         question=SimpleNamespace(
             task={"name": task, **settings},
@@ -121,6 +121,26 @@ def test_a_ranking_under_one_template_says_so():
         for name in ("random", "margin")
     ]
     assert note in words(timed)
+
+
+def test_an_unfinished_network_is_marked_wherever_it_is_named():
+    """Two runs of a recipe of which one stopped early are told apart by the mark alone; two such also by their seed."""
+    metrics = {"nll_bound": (1.0, 0.1, 8)}
+    whole = synthetic.bound("mdlm@nano")
+
+    def early(seed):
+        asked = synthetic.question("mdlm@nano", "bound", seed, step=39)
+        return synthetic.record(asked, metrics, unfinished="step 39 of 900")
+
+    assert list(checkpoints([whole, early(1)]).values()) == ["mdlm@nano", "mdlm@nano (step 39 of 900)"]
+    both = list(checkpoints([early(0), early(1)]).values())
+    assert both == ["mdlm@nano-s0 (step 39 of 900)", "mdlm@nano-s1 (step 39 of 900)"]
+    assert {row["checkpoint"] for row in rows([whole, early(1)])} == {
+        "mdlm@nano",
+        "mdlm@nano (step 39 of 900)",
+    }
+    assert printed([whole, early(1)], 200).count("mdlm@nano (step 39 of 900)") >= 1
+    assert packed("mdlm@nano (step 39 of 900)", 8).split("\n")[1:] == ["(step 39 ", "of 900)"]
 
 
 def test_numbered_metrics_have_a_line_for_each_number():

@@ -11,6 +11,7 @@ from typing import Any
 from repro.core import rng
 from repro.core.parts import part
 from repro.data.corpus import Data, Vocabulary
+from repro.data.language import read_symbols
 from repro.model import Model
 from repro.models.backbone import Role
 from repro.models.llama import Llama
@@ -36,7 +37,7 @@ class Letters(Data):
         return self.length
 
     def encode(self, text: str) -> list[int]:
-        return [ALPHABET.index(character) for character in text]
+        return read_symbols(text, ALPHABET)
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join((*ALPHABET, "", "")[i] for i in ids)

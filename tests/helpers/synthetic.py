@@ -37,8 +37,8 @@ def record(
     suite="nano",
     **more,
 ):
-    """A record; `metrics` is {name: (value, se, n)}; `more`: nfe, tokens_per_nfe, samples, curve, note."""
-    note = {"note": more.pop("note")} if "note" in more else {}
+    """A record; `metrics` is {name: (value, se, n)}; `more`: nfe, tokens_per_nfe, samples, curve, note, unfinished."""
+    note = {name: more.pop(name) for name in ("note", "unfinished") if name in more}
     labels = {
         "recipe": recipe,
         "checkpoint": checkpoint or recipe,

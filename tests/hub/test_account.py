@@ -155,7 +155,7 @@ def lacking(weights, folder):
         (merge_ids, "tokenizer.json has the id .* for .* and for "),
         (sizeless, "config.json lacks 'vocab_size'"),
         (break_config, "config.json: not sound JSON"),
-        (other_kind, "no layout for model_type 'lama'; nearest is 'llama'.*its line in LAYOUTS"),
+        (other_kind, "no layout for model_type 'lama'; nearest is 'llama'; networks of other families"),
         (biased, "include_bias is True; only False is supported for LLaDA"),
         (narrow, "tokenizer.json has 1000 ids, the network 900"),
         (lacking, "lacks 'rope_theta'"),

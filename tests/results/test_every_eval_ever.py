@@ -99,6 +99,11 @@ def test_a_file_is_a_pure_function_of_its_records():
     assert data["source_metadata"]["source_organization_name"] == "Lab"
 
 
+def test_a_filter_of_lm_eval_is_no_part_of_a_metrics_meaning():
+    made = export([record(question(task="gsm8k"), {"exact_match.strict-match": (0.5, 0.2, 8)})])
+    assert made.results == 1 and not made.unknown
+
+
 def test_the_command_writes_files_and_names_what_it_left_out(tmp_path, capsys):
     store = Store(tmp_path / "raw")
     for each in (*paper((0,)), timed("llada@nano.sudoku", "random", "1", "1101", 16)):

@@ -117,7 +117,7 @@ def test_tasks_of_lm_eval_and_of_users_have_a_table():
     assert list(found.task) == ["gsm8k", "gsm8k", "mine"] and list(found.value) == sorted(found.value)
     assert [bool(each) for each in found.evaluation] == [True, True, False]
     text = tasks.markdown(found)
-    assert "| mine" in text and "0.750 ± 0.098" in text
+    assert "| mine" in text and "0.750 [0.615, 0.849]" in text
     assert "No records yet" in tasks.markdown(tasks.rows([]))
 
 

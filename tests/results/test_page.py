@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from repro.results import certificates
 from repro.results.__main__ import main
 from repro.results.page import build, decodings
 from repro.results.record import read_record
+from repro.results.store import RAW
 
 STATIC = {path.name: path.read_text("utf-8") for path in build.STATIC.iterdir()}
 
@@ -230,6 +232,30 @@ def test_text_and_marks_have_contrast(dark):
     for text, ground in (("new", "new-tint"), ("revised", "revised-tint"), ("ink", "clue"), ("soft", "clue")):
         one, other = sorted((luminance(colours[text]), luminance(colours[ground])))
         assert (other + 0.05) / (one + 0.05) >= 4.5, (text, ground)
+
+
+def test_a_page_of_own_records_shows_these_alone(tmp_path):
+    """No claims, and certificates only where a folder is given; plots of the records come before those of laws."""
+    own = tmp_path / "raw"
+    own.mkdir()
+    shutil.copy(RAW / "llada@nano.sudoku-s0.speed.sudoku.jsonl", own)
+    assert not build.data(own, None)["items"], "the stored decodings are of another network"
+    shutil.rmtree(own)
+    own.mkdir()
+    shutil.copy(RAW / "llada@nano.sudoku-s1.speed.sudoku.jsonl", own)
+    alone, both = build.data(own, None), build.data(own, certificates.FOLDER)
+    assert alone["certificates"] == [] and alone["sources"]["certificates"] == {}
+    assert alone["ledger"] == both["ledger"] == {"claims": [], "untestable": []}
+    assert {place["file"] for place in alone["sources"]["records"].values()} == {
+        "llada@nano.sudoku-s1.speed.sudoku.jsonl"
+    }
+    assert both["certificates"] and both["plots"][0]["id"] == alone["plots"][0]["id"]
+    laws = [plot["id"].startswith("law") for plot in both["plots"]]
+    assert (
+        any(laws)
+        and laws == sorted(laws)
+        and not any(plot["id"].startswith("law") for plot in alone["plots"])
+    )
 
 
 def test_bad_input_is_one_line(tmp_path, monkeypatch):

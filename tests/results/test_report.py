@@ -95,6 +95,23 @@ def test_a_note_is_printed_and_two_protocols_are_refused(tmp_path):
         report.tables(store(tmp_path / "b", mixed))
 
 
+def test_a_first_try_with_fewer_items_gives_way_to_the_whole_evaluation(tmp_path, capsys):
+    """And the command says how many records it left out; a try alone is shown."""
+    first, more, whole = (
+        record(question("mdlm@nano", limit=limit), {"nll_bound": (value, 0.1, 8)})
+        for limit, value in ((8, 3.0), (40, 2.0), (None, 1.0))
+    )
+    other = bound("llada@nano")
+    for given, left in (([first], "3"), ([first, more], "2"), ([more, whole, first], "1")):
+        raw = store(tmp_path / left, [*given, other])
+        assert report_command.main(["--raw", str(raw), "--out", str(tmp_path / f"out{left}")]) == 0
+        said, text = capsys.readouterr().out, (tmp_path / f"out{left}" / "bounds.csv").read_text()
+        assert f",mdlm@nano,{left}," in text and text.count("mdlm@nano") == 1 and "llada@nano" in text
+        assert ("left out: " in said) == (
+            len(given) > 1
+        ) and f"left out: {len(given) - 1}" in said + "left out: 0"
+
+
 def test_an_older_version_of_a_part_is_marked_and_drawn_in_no_figure(tmp_path, monkeypatch):
     """Two versions of a sampler give two rows, the older one marked; two settings in one row are still an error."""
 

@@ -20,6 +20,7 @@ ROUNDING = 1e-5
 def answer(cell, seed, factor=1.0, **fields):
     """A record of a cell whose value varies over train seeds: a likelihood by 7 %, an accuracy near .9 by .008, an
     excess near 3 by .03; times `factor`."""
+    mark = {"unfinished": fields.pop("unfinished")} if "unfinished" in fields else {}
     draw = random.Random(f"{cell.recipe if cell.task == 'bound' else cell.name} {seed}").gauss(0, 1)
     if cell.task == "bound":
         value = 0.1 * math.exp(0.07 * draw)
@@ -33,6 +34,7 @@ def answer(cell, seed, factor=1.0, **fields):
         recipe=cell.recipe,
         preset=cell.preset or None,
         tokens=cell.tokens_per_step or None,
+        **mark,
     )
 
 
@@ -145,6 +147,10 @@ def test_a_run_that_has_not_finished_is_never_good(results):
     assert verdicts(results(run(0, step=1000))) == {"unfinished"}
     rows = results(run(0, 1.3, "mdlm@nano", step=1000))
     assert rows["mdlm", True].verdict == "BAD" and rows["llada", True].verdict == "unfinished"
+
+
+def test_an_unfinished_run_that_is_marked_is_compared_all_the_same(results):
+    assert verdicts(results(run(0, step=1000, unfinished="step 1000 of 2000"))) == {"unfinished"}
 
 
 def test_missing_and_untested_are_not_good(committed, reruns, tmp_path, capsys):

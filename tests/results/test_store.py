@@ -11,8 +11,10 @@ from helpers.synthetic import NUMERICS, bound, law, question, record, store
 from repro.core.files import ROOT
 from repro.core.parts import sha256
 from repro.results import __main__ as results_command
-from repro.results.record import agree, text
-from repro.results.store import Store, collect, one_protocol, publish, read, summarise, to_frame
+from repro.results.explain import select
+from repro.results.record import agree, read_record, text, unmarked
+from repro.results.report import tables
+from repro.results.store import Store, collect, one_protocol, publish, read, scale_of, summarise, to_frame
 
 
 def lines(folder):
@@ -194,3 +196,32 @@ def test_results_statistics_tables_and_figures_import_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_an_unfinished_network_is_marked_in_frames_and_enters_no_hash():
+    """The mark is a label: question and hashes stay, and a scale is read from the marked name too."""
+    asked = question("mdlm@nano", step=39)
+    plain = record(asked, {"nll_bound": (2.0, 0.1, 8)})
+    early = record(asked, {"nll_bound": (2.0, 0.1, 8)}, unfinished="step 39 of 900")
+    assert (plain.id, plain.key, plain.cell) == (early.id, early.key, early.cell)
+    assert "unfinished" not in plain.data()["labels"]
+    (row,) = to_frame([early]).itertuples()
+    assert row.checkpoint == row.recipe == "mdlm@nano (step 39 of 900)"
+    assert unmarked(row.recipe) == "mdlm@nano" and scale_of(row.recipe) == "nano"
+    assert read_record(early.data()) == early
+
+
+def test_tables_keep_a_finished_and_an_unfinished_network_apart(tmp_path):
+    whole = record(question("mdlm@nano"), {"nll_bound": (2.0, 0.1, 8)})
+    asked = question("mdlm@nano", step=39)
+    early = record(asked, {"nll_bound": (4.0, 0.1, 8)}, unfinished="step 39 of 900")
+    text = tables(store(tmp_path, [whole, early]))["bounds.md"]
+    assert "| mdlm@nano (step 39 of 900) |" in text and "4.00 ± 0.20" in text and "2.00 ± 0.20" in text
+
+
+def test_a_name_selects_an_unfinished_network_with_and_without_its_mark():
+    early = record(
+        question("mdlm@nano", "law", step=39), {"excess": (2.0, 0.1, 8)}, unfinished="step 39 of 900"
+    )
+    for name in ("mdlm@nano/law", "mdlm@nano-s0/law", "mdlm@nano (step 39 of 900)/law"):
+        assert select([early], name) == [early]

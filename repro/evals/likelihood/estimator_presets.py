@@ -49,8 +49,7 @@ def default(process: Process) -> str:
     """Name of the default likelihood estimator of a noise process; ValueError for a family of noise that has none."""
     if process.noise not in DEFAULT:
         raise ValueError(
-            f"{process.noise} noise has no default estimator; name one (`python -m repro.evals list estimators`), or"
-            " add its line to DEFAULT of repro/evals/likelihood/estimator_presets.py"
+            f"{process.noise} noise has no default estimator; name one (`python -m repro.evals list estimators`)"
         )
     return DEFAULT[process.noise]
 

@@ -24,6 +24,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from repro.core import parts
+from repro.core.errors import naming
 from repro.core.reading import convert
 from repro.evals.decoding import decoded
 from repro.evals.likelihood.batched import BatchedDenoiser
@@ -95,10 +96,10 @@ class Adapter(LM):
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, is_greedy) of each request, whose arguments are (context, continuation). The
         log-likelihood is a sum over the continuation's tokens; for is_greedy see the module."""
-        encoded = [
-            likelihood_request(self.model, *request.args, self.overlong, self.template)
-            for request in requests
-        ]
+        encoded = []
+        for request in requests:
+            with naming(_place(request)):
+                encoded.append(likelihood_request(self.model, *request.args, self.overlong, self.template))
         distinct = {(r.prompt, r.continuation): r for r in encoded}
         found = self._score(list(distinct.values()), self._likelihoods_with_greedy)
         known = {key: (each, bool(each.greedy)) for key, each in zip(distinct, found, strict=True)}
@@ -109,7 +110,10 @@ class Adapter(LM):
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of each request's whole text in nats, summed over windows that fit the model's maximum
         length."""
-        by_text = [rolling_windows(self.model, request.args[0]) for request in requests]
+        by_text = []
+        for request in requests:
+            with naming(_place(request)):
+                by_text.append(rolling_windows(self.model, request.args[0]))
         found = iter(self._score([window for each in by_text for window in each], self._likelihoods))
         sums = []
         for request, each in zip(requests, by_text, strict=True):
@@ -175,7 +179,8 @@ class Adapter(LM):
             context, arguments = request.args
             limits.append(self._limits(arguments))
             plan = self._plan(limits[-1][1])
-            prompt = generation_prompt(self.model, context, plan.gen_length, self.overlong, self.template)
+            with naming(_place(request)):
+                prompt = generation_prompt(self.model, context, plan.gen_length, self.overlong, self.template)
             prompts.append(prompt)
             # the exact denoiser takes no padding; other networks decode a row identically in any batch
             groups.setdefault((plan, len(prompt) if self.model.weights == "exact" else 0), []).append(index)
@@ -279,6 +284,11 @@ def _read(data: Any, rows: range) -> list[Likelihood]:
     if len(found) != len(rows):
         raise ValueError(f"{len(found)} likelihoods are stored for {len(rows)} requests")
     return [Likelihood(*each) for each in found]
+
+
+def _place(request: Instance) -> str:
+    """Task and document of a request, for messages; documents are numbered from 0, as in the stored items."""
+    return f"task {request.task_name}, document {request.doc_id}"
 
 
 def _row_names(requests: Sequence[Instance]) -> list[int]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from repro.core import parts, rng
+from repro.core.errors import naming
 from repro.core.parts import part
 from repro.core.stats import perplexity
 from repro.data.corpus import Data, Rows, Vocabulary
@@ -209,8 +210,10 @@ class _Reader:
 
     def stream(self) -> Stream:
         numbers, originals, texts = self._texts()
-        encoded = _named(self.model.data.encode_each(texts), _origin(self.documents))
-        for number, original, ids in zip(numbers, originals, encoded, strict=True):
+        encoded = self.model.data.encode_each(texts)
+        for number, original in zip(numbers, originals, strict=True):
+            with naming(f"{self.documents.origin()}, document {number}"):
+                ids = next(encoded)
             self.numbers.append(number)
             self.sizes.append((len(original.encode("utf-8")), len(original.split()), len(ids)))
             yield number, ids
@@ -249,25 +252,10 @@ class _Reader:
         }
 
 
-def _origin(documents: Documents) -> str:
-    """The file, folder or Hub name of documents, for messages; the name of their part where they have none."""
-    return str(
-        getattr(documents, "path", None) or getattr(documents, "source", type(documents).__name__.lower())
-    )
-
-
-def _named(encoded: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
-    """The same ids; a ValueError of the tokenizer names the corpus as well."""
-    try:
-        yield from encoded
-    except ValueError as error:
-        raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from None
-
-
 def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
     if rows:
         return
-    name = _origin(task.documents)
+    name = task.documents.origin()
     ids = sum(size[2] for size in reader.sizes)
     if not reader.sizes:
         raise ValueError(f"corpus {name} is empty: it holds no document; give one with text")

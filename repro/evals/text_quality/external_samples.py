@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from repro.core import parts
+from repro.core.errors import naming
 from repro.core.files import file_digest, runs, write_text
 from repro.core.parts import Part, part
 from repro.core.reading import json_lines, parse_json
@@ -109,7 +110,10 @@ def score_file(
     samples = read_samples(path)
     kind = _kind(samples[0])
     retokenise: Retokenise = "ids" if kind == "ids" else "text"
-    rows = [judge.encode(s.text) if s.text is not None else s.ids or [] for s in samples]
+    rows = []
+    for name, sample in enumerate(samples):
+        with naming(f"{path}, sample {name}"):
+            rows.append(sample.ids or [] if sample.text is None else judge.encode(sample.text))
     own = rows if kind == "text" else [sample.ids or [] for sample in samples]
     found = score_texts(rows, judge, rule)
     items = [

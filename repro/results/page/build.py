@@ -30,8 +30,10 @@ LIMIT = 6_000_000
 """Largest size of the page in bytes."""
 
 
-def files(raw: Path = RAW, stored: Path = certificates.FOLDER) -> dict[str, str]:
-    """Text of every file of the page, by name, from the records of `raw` and the certificates of `stored`.
+def files(raw: Path = RAW, stored: Path | None = None) -> dict[str, str]:
+    """Text of every file of the page, by name, from the records of `raw` and the certificates of `stored` (None: the
+    committed ones beside the committed records, none beside others). Claims are decided by committed records and stand
+    beside those alone.
 
     ValueError if there is nothing to show, or if the page would be larger than `LIMIT`.
     """
@@ -45,14 +47,18 @@ def files(raw: Path = RAW, stored: Path = certificates.FOLDER) -> dict[str, str]
     return made
 
 
-def data(raw: Path, stored: Path) -> Json:
-    """What the page shows; ValueError if there is nothing to plot."""
+def data(raw: Path, stored: Path | None) -> Json:
+    """What the page shows, plots of the records of `raw` first; ValueError if there is nothing to plot."""
     sources = Sources(raw, *claims.FOLDERS.values())
-    certified = certificates.read(stored) if stored.is_dir() else []
+    own = sources.own
+    if stored is None and not own:
+        stored = certificates.FOLDER
+    certified = certificates.read(stored) if stored is not None and stored.is_dir() else []
     records, items = latest(sources.records[raw]), Items()
     timed = list(timed_plots(sources, records, items))
     laws, texts = list(law_plots(certified, items)), list(text_plots(sources, records))
-    drawn = [plot for plot in (*timed, *laws, *texts) if plot["points"]]
+    order = (*timed, *texts, *laws) if own else (*timed, *laws, *texts)
+    drawn = [plot for plot in order if plot["points"]]
     if not any(plot["points"] for plot in (*timed, *texts)):
         raise ValueError(
             f"{raw} has no records to plot; run a suite such as speed.sudoku or quality.text, or leave out --raw"
@@ -62,13 +68,13 @@ def data(raw: Path, stored: Path) -> Json:
         "plots": drawn,
         "items": items,
         "certificates": ledger.certified(certified),
-        "ledger": ledger.judged(claims.stored(), by_folder, sources),
+        "ledger": ledger.judged(None if own else claims.stored(), by_folder, sources),
         "sources": {"certificates": ledger.cited(certified), "records": sources.cited},
     }
 
 
-def write(folder: Path, raw: Path = RAW, stored: Path = certificates.FOLDER) -> int:
-    """Write the page into a folder; returns the number of files."""
+def write(folder: Path, raw: Path = RAW, stored: Path | None = None) -> int:
+    """Write the page into a folder; returns the number of files. `raw`, `stored`: as of `files`."""
     made = files(raw, stored)
     for name, text in made.items():
         write_text(folder / name, text)

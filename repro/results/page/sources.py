@@ -17,7 +17,7 @@ from typing import Any
 from repro.core.files import RESULTS
 from repro.core.reading import read_bytes
 from repro.results.record import Record
-from repro.results.store import read, record_files
+from repro.results.store import RAW, read, record_files
 
 Json = dict[str, Any]
 
@@ -27,6 +27,8 @@ class Sources:
     them the page names."""
 
     def __init__(self, folder: Path, *others: Path) -> None:
+        self.own = folder.resolve() != RAW.resolve()
+        """Whether the records of `folder` are a user's, not the committed ones."""
         self.records: dict[Path, list[Record]] = {}
         self._places: dict[str, tuple[Path, int, str]] = {}
         self.cited: dict[str, Json] = {}

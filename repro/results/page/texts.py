@@ -57,7 +57,7 @@ def _is_of(record: Record, row: Series, panel: str, reference: bool) -> bool:
     if reference:
         return True
     line, temperature = line_of(labels.preset or "")
-    same = (labels.checkpoint, line, labels.tokens_per_step or "")
+    same = (labels.marked(labels.checkpoint), line, labels.tokens_per_step or "")
     return same == (row.checkpoint, row.line, row.tokens_per_step) and temperature == row.temperature
 
 

@@ -61,7 +61,7 @@ def _records_of(row: Series, timed: Sequence[Record]) -> list[Record]:
         record
         for record in timed
         if record.labels.suite == row.suite
-        and record.labels.checkpoint == row.recipe
+        and record.labels.marked(record.labels.checkpoint) == row.recipe
         and (record.labels.preset or "") == row.preset
         and (record.labels.tokens_per_step or "") == row.tokens_per_step
         and record.measurements.speed
@@ -91,6 +91,8 @@ def _accuracy(sources: Sources, row: Series, own: Sequence[Record], what: str, i
     if decodings.TRAIN_SEED in seeds and decodings.is_timed_sudoku(own[0]):
         path = decodings.sudoku_path(own[0].labels)
         wanted = {"sampler": own[0].question.sampler, "plan": own[0].question.plan}
+        if sources.own:  # the stored decodings may be those of another network of this recipe
+            wanted["checkpoint"] = own[seeds.index(decodings.TRAIN_SEED)].question.checkpoint.digest
         name = keep(items, path, wanted)
     steps = {"": "adaptive", "all": "all tokens in one step"}
     return {

@@ -104,7 +104,7 @@ def sweeps(records: Iterable[Record]) -> list[Sweep]:
             labels = record.labels
             sampler, temperature = line_of(labels.preset or "")
             panel = panel_of(labels.suite, labels.recipe)
-            key = (panel, labels.checkpoint, sampler, labels.tokens_per_step or "")
+            key = (panel, labels.marked(labels.checkpoint), sampler, labels.tokens_per_step or "")
             points.setdefault(key, {}).setdefault(temperature, []).append(record)
     found = []
     for key, by_temperature in sorted(points.items()):

@@ -130,7 +130,7 @@ def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
         seed = (checkpoint.seed, record.question.seed, checkpoint.digest)
         runs.append(Run(seed=seed, outcomes=answer.outcomes, counts=answer.counts))
     setting = Setting(
-        recipe=labels.checkpoint,
+        recipe=labels.marked(labels.checkpoint),
         preset=labels.preset or "",
         tokens_per_step=labels.tokens_per_step or "",
         task=records[0].question.task["of"]["task"],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from repro.core.stats import NORMAL, Interval, wilson
 from repro.results.record import Record
+from repro.results.shares import is_share
 from repro.results.store import means, to_frame
-from repro.results.tables.text import measured
+from repro.results.tables.text import measured, proportion
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,17 +28,21 @@ OWN_TABLE = frozenset({"bound", "law", "sudoku", "speed", "lookahead", "lookahea
 """Names of tasks with a table or figure of their own."""
 TITLE = "Tasks of lm-eval and of users"
 CAPTION = (
-    "One row per checkpoint, task, sampler and metric, as the task names it. ±: half of the 95 % interval of the "
-    "evaluation of one network, 1.96 standard errors; sd: standard deviation over train seeds; n: items per seed. "
-    "evaluation: beginning of the hash of the settings, where two rows differ in nothing else that is shown."
+    "One row per checkpoint, task, sampler and metric, as the task names it. In brackets the 95 % Wilson interval of a "
+    "share of items that are each right or wrong; ±: half of the 95 % interval of any other metric, 1.96 standard "
+    "errors; both are of the evaluation of one network. all equal: every item has this value, so that their spread is "
+    "unknown; no interval: the task gives no standard error. sd: standard deviation over train seeds; n: items per "
+    "seed. evaluation: beginning of the hash of the settings, where two rows differ in nothing else that is shown."
 )
 HEADER = ("checkpoint", "task", "sampler", "tokens per step", "metric", "value", "n", "seeds", "evaluation")
+LEVEL = 0.95
 LABELS = ("checkpoint", "task", "preset", "tokens_per_step", "metric")
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with one row per evaluation (under all its seeds) and metric: LABELS, value, se, sd_seeds, n, seeds and
-    `evaluation` ("" where the labels tell the rows apart)."""
+    """Frame with one row per evaluation (under all its seeds) and metric: LABELS, value, se, ends of its 95 % interval
+    `low` and `high` (NaN: unknown), whether it is a `share` of items, sd_seeds, n, seeds and `evaluation` ("" where the
+    labels tell the rows apart)."""
     from pandas import DataFrame
 
     shown = [
@@ -44,13 +51,37 @@ def rows(records: Sequence[Record]) -> DataFrame:
         if record.question.task.get("part") not in ELSEWHERE and record.labels.task not in OWN_TABLE
     ]
     frame = to_frame(shown)
-    columns = [*LABELS, "value", "se", "sd_seeds", "n", "seeds", "evaluation"]
+    columns = [*LABELS, "value", "se", "low", "high", "share", "sd_seeds", "n", "seeds", "evaluation"]
     if frame.empty:
         return DataFrame(columns=columns)
+    numbers = zip(frame.metric, frame.value, frame.se, frame.n, strict=True)
+    frame["share"] = [is_share(*each) for each in numbers]
+    shares = frame.groupby(["cell", "metric"]).share.all()
     found = means(frame)  # two evaluations with the same labels (other shots, other template) are two rows
+    found["share"] = [shares[place] for place in zip(found.cell, found.metric, strict=True)]
+    ends = [_interval(row) for row in found.itertuples()]
+    found["low"], found["high"] = [each.low for each in ends], [each.high for each in ends]
     twice = found.duplicated(list(LABELS), keep=False)
     found["evaluation"] = found.cell.str[:8].where(twice, "")
     return found.sort_values([*LABELS, "evaluation"], kind="stable")[columns]
+
+
+def _interval(row: Any) -> Interval:
+    """95 % interval of a row of `means` with its `share`; NaN where none is known: without a standard error, and where
+    all items are equal."""
+    if row.share:
+        return wilson(row.value, int(row.n), LEVEL)
+    half = NORMAL * row.se if row.se > 0 else math.nan
+    return Interval(row.value - half, row.value + half)
+
+
+def _value(row: dict[str, Any]) -> str:
+    """Text of a value with its interval, or with the reason why it has none."""
+    if row["share"]:
+        return proportion(row["value"], Interval(row["low"], row["high"]), row["sd_seeds"])
+    text = measured(row["value"], row["se"], row["sd_seeds"])
+    reason = "" if row["se"] > 0 else ", all equal" if row["se"] == 0 else ", no interval"
+    return text + reason
 
 
 def markdown(numbers: DataFrame) -> str:
@@ -60,7 +91,7 @@ def markdown(numbers: DataFrame) -> str:
     lines = [
         [
             *(row[name] for name in LABELS),
-            measured(row["value"], row["se"], row["sd_seeds"]),
+            _value(row),
             *(str(row["n"]), str(row["seeds"]), row["evaluation"]),
         ]
         for row in numbers.to_dict("records")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from repro.core.stats import NORMAL
+from repro.core.stats import NORMAL, Interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -37,3 +37,10 @@ def measured(value: float, se: float, sd_seeds: float) -> str:
     if not math.isnan(half):
         text += f" ± {half:.{digits}f}"
     return f"{text}, sd {sd_seeds:.{digits}f}" if sd_seeds > 0 else text
+
+
+def proportion(value: float, interval: Interval, sd_seeds: float) -> str:
+    """Text `0.950 [0.887, 0.978], sd 0.011` of a share of items, its interval and its standard deviation over train
+    seeds, which is left out where it is zero or NaN."""
+    cell = f"{value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    return f"{cell}, sd {sd_seeds:.3f}" if sd_seeds > 0 else cell

@@ -111,6 +111,23 @@ def test_user_written_tasks_are_evaluated(masked, yaml_files, tmp_path, monkeypa
     assert len(ids) == 5 and other != choice_task(grid)
 
 
+def test_a_text_without_ids_is_named_with_its_task_and_document(masked, yaml_files, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(yaml_files["choice"].parent, tmp_path / "copy")
+    row = {"q": "a b\u00e9", "choices": ["a", "b"], "answer": 0, "text": "c"}
+    with open(copy / "rows.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    for name, request in (("choice", {"estimator": "duel"}), ("writing", {"samplers": ["random"]})):
+        grid = prepare(
+            with_recipe(masked), Request(tasks=[str(copy / f"{name}.yaml")], out=tmp_path, **request)
+        )
+        with pytest.raises(
+            ValueError, match=f"^task {name}, document 6: no symbol '\u00e9' in .*reads 31 symbols"
+        ):
+            list(grid.run())
+
+
 def test_shots_and_template_reach_the_prompts(yaml_files, tmp_path):
     """The network reads the few-shot examples and the template; with `none` it reads the context alone."""
     data = Asked(length=48, masked=1, template="q: {}\n")
@@ -200,7 +217,7 @@ def test_misspelt_task_names_and_wrong_files_are_reported(masked, tmp_path):
 
 
 WRONG_YAML = {
-    "an unknown metric": ("metric: acc", "metric: acuracy", "no metric 'acuracy'; nearest is"),
+    "an unknown metric": ("metric: acc", "metric: acuracy", "no metric 'acuracy'; valid: acc, "),
     "negative shots": (
         "test_split: test",
         "test_split: test\nnum_fewshot: -1",

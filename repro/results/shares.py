@@ -1,0 +1,33 @@
+"""Which metrics are shares (proportions) of items that are each right or wrong. Their intervals are Wilson's
+(docs/method.md#statistics): a share of 1 or of a few items has no useful standard error."""
+
+from __future__ import annotations
+
+import math
+import re
+
+NAMES = frozenset({"acc", "acc_norm", "accuracy", "exact_match", "pass@1", "pass_at_1"})
+"""Metrics that are shares whatever their standard error says, lm-eval's filter apart (`stem`)."""
+ROUNDING = 1e-6
+"""Relative difference of two standard errors that is rounding."""
+
+
+def stem(metric: str) -> str:
+    """Name of a metric without the filter of lm-eval, which follows a full stop in our records and a comma in
+    lm-eval's: `exact_match.strict-match` -> `exact_match`."""
+    return re.split("[.,]", metric, maxsplit=1)[0]
+
+
+def is_share(metric: str, value: float, se: float | None, n: int) -> bool:
+    """Whether a metric with this value and standard error (None or NaN: unknown) over n items is a share.
+
+    It is one by its name, or if its standard error is sqrt(value (1 - value) / (n - 1)): among values between 0 and 1
+    with that mean, those that are all 0 or 1 alone vary as much.
+    """
+    if not 0 <= value <= 1 or n < 1:
+        return False
+    if stem(metric) in NAMES:
+        return True
+    if se is None or n < 2 or value in (0, 1):
+        return False
+    return math.isclose(se, math.sqrt(value * (1 - value) / (n - 1)), rel_tol=ROUNDING)
