@@ -49,9 +49,11 @@ def atomically(path: Path) -> Generator[Path]:
     """Yield a temporary path for a file or folder that is renamed to `path` on success and removed on failure. Its
     files have the mode that the umask gives, whatever wrote them.
 
-    Raises FileExistsError where `path` is an existing folder, and OSError (ENOSPC) where the disk is full, for which
-    safetensors has an error of its own.
+    Raises FileExistsError where `path` is an existing folder, a device or a pipe, and OSError (ENOSPC) where the disk
+    is full, for which safetensors has an error of its own.
     """
+    if _is_special(path):
+        raise FileExistsError(f"{path} is a device or a pipe; choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _workplace(path) as place:
@@ -93,9 +95,18 @@ def locked(path: Path) -> Generator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically; a device or a pipe, as /dev/stdout, gets the text and stays what it is."""
+    if _is_special(path):
+        with open(path, "w", encoding="utf-8") as out:
+            out.write(text)
+        return
     with atomically(path) as temporary:
         temporary.write_text(text, "utf-8")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path leads to something that is neither a file nor a folder; a rename would replace it by a file."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def remove(path: Path) -> None:

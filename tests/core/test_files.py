@@ -142,3 +142,19 @@ def test_a_full_disk_is_one_error_whatever_library_writes(write, tmp_path):
         with atomically(disk / "old") as at:
             write(at)
         assert (disk / "old").stat().st_size >= 1 << 22
+
+
+def test_a_pipe_gets_a_text_and_stays_a_pipe(tmp_path):
+    """Renaming a file over /dev/null would replace it for the whole machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "text")
+    assert os.read(reader, 100) == b"text" and pipe.is_fifo()
+    os.close(reader)
+    with (
+        pytest.raises(FileExistsError, match="pipe is a device or a pipe; choose another path"),
+        atomically(pipe),
+    ):
+        pass
+    assert pipe.is_fifo() and [each.name for each in tmp_path.iterdir()] == ["pipe"]
