@@ -87,6 +87,8 @@ NUMBER = re.compile(r"\d{1,12}")
 """Texts that a flag of a whole number may take."""
 WRITTEN = {"--out", "--hf", "--trace", "--csv", "--json"}
 """Flags that name what is written: a case must not write outside of its folder."""
+OTHERWISE = ("export", "would share a row", "no packing or perplexity protocol", "Input/output error")
+"""Parts of messages about what a value does to another flag, or about the file that it leads to."""
 OUTSIDE = ("../..", "/", "/dev/zero", "/dev/null", "/proc/self/mem", "~")
 
 
