@@ -14,6 +14,7 @@ ledger of evals/claims.toml) from results/claims and results/choices.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -93,14 +94,22 @@ def _own(raw: Path, out: Path, check: bool) -> int:
 def _write(files: Mapping[str, str], out: Path, check: bool) -> int:
     """Write the files, or name those that are out of date; exit code 1 if any is."""
     if check:
-        old = stale(out, files)
+        old = [*stale(out, files), *_former_parts(files, out)]
         for path in old:
             print(f"{path} is stale; python -m repro.report rewrites it")
         return 1 if old else 0
+    for path in _former_parts(files, out):
+        path.unlink()
     for name, text in files.items():
         write_text(out / name, text)
     print(f"{len(files)} files written to {out}")
     return 0
+
+
+def _former_parts(files: Mapping[str, str], out: Path) -> list[Path]:
+    """Further parts (NAME-2.tex) of a LaTeX table in `out` that the table had before and has no more."""
+    parts = [path for path in out.glob("*-*.tex") if re.fullmatch(r".+-\d+\.tex", path.name)]
+    return sorted(p for p in parts if p.name not in files and f"{p.stem.rpartition('-')[0]}.tex" in files)
 
 
 if __name__ == "__main__":

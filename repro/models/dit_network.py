@@ -247,11 +247,24 @@ class DitBlocksDenoiser(DitDenoiser):
             raise ValueError(
                 "dit_blocks has no bound of whole rows: all blocks before the noisy one must be clean; give t [B, L]"
             )
-        noisy = (t[0] > 0).long()
-        first = int(noisy.argmax()) + (0 if kv_cache is None else kv_cache.span.start)
+        first = self._first_noisy(t) + (0 if kv_cache is None else kv_cache.span.start)
         return self._read(
             tokens, None, Mask(attention.valid, self.required_block_size, first), positions, kv_cache
         )
+
+    def _first_noisy(self, t: Tensor) -> int:
+        """Column from which blocks are counted: the first noisy one (t [B, L] > 0), 0 without any; ValueError where the
+        blocks of two rows begin at different columns, which one mask cannot hold."""
+        noisy = t > 0
+        starts = noisy.long().argmax(1)[noisy.any(1)]
+        if not len(starts):
+            return 0
+        if ((starts - starts[0]) % self.required_block_size).any():
+            raise ValueError(
+                f"noisy blocks begin at columns {starts.tolist()[:8]}, which are not whole blocks of"
+                f" {self.required_block_size} apart; forward these rows one by one"
+            )
+        return int(starts[0])
 
     def _sigma(self, x: Tensor, t: Tensor | None) -> Tensor:
         return x.new_zeros(len(x))

@@ -216,6 +216,16 @@ def test_unsupported_uses_are_one_line_errors():
         DitBlocks(**{**SHAPE, "block": 0}, condition=0, rope_base=1e4, norm_eps=1e-5)
 
 
+def test_one_mask_holds_blocks_that_begin_alike():
+    """The blocks of all rows are counted from one column; rows without noise do not count."""
+    denoiser, whole = warm(), at(4)
+    apart = torch.stack([at(4)[0], at(5)[0]])
+    with pytest.raises(ValueError, match=r"begin at columns \[4, 5\], which are not whole blocks of 4 apart"):
+        logits(denoiser, CLEAN, Mask(), t=apart)
+    idle = torch.stack([torch.zeros(L, dtype=torch.float64), whole[1]])
+    close(logits(denoiser, CLEAN, Mask(), t=idle)[1], logits(denoiser, CLEAN, Mask(), t=whole)[1])
+
+
 @pytest.mark.parametrize("condition", [0, 16])
 def test_sizes_are_those_of_the_networks(condition):
     pins = DitBlocks(**SHAPE, condition=condition, rope_base=10_000.0, norm_eps=1e-5)

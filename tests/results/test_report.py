@@ -155,6 +155,17 @@ def test_check_finds_a_stale_table_and_names_the_command(tmp_path, raw, capsys):
     assert capsys.readouterr().out == f"{path} is stale; python -m repro.report rewrites it\n"
 
 
+def test_a_part_that_a_latex_table_has_no_more_is_stale_and_goes(tmp_path, raw, capsys):
+    where = ["--raw", str(raw), "--out", str(tmp_path)]
+    assert report_command.main(where) == 0
+    former, other = tmp_path / "sudoku-7.tex", tmp_path / "mine-2.tex"
+    former.write_text("x"), other.write_text("x")
+    capsys.readouterr()
+    assert report_command.main([*where, "--check"]) == 1
+    assert capsys.readouterr().out == f"{former} is stale; python -m repro.report rewrites it\n"
+    assert report_command.main(where) == 0 and not former.exists() and other.exists()
+
+
 @pytest.mark.parametrize("name", RECORDED)
 def test_figures_are_the_same_bytes_for_any_order_of_records(name, records):
     first = figures.draw(name, records)
