@@ -256,13 +256,14 @@ class DitBlocksDenoiser(DitDenoiser):
         """Column from which blocks are counted: the first noisy one (t [B, L] > 0), 0 without any; ValueError where the
         blocks of two rows begin at different columns, which one mask cannot hold."""
         noisy = t > 0
-        starts = noisy.long().argmax(1)[noisy.any(1)]
+        starts, size = noisy.long().argmax(1)[noisy.any(1)], self.required_block_size
         if not len(starts):
             return 0
-        if ((starts - starts[0]) % self.required_block_size).any():
+        assert size is not None
+        if ((starts - starts[0]) % size).any():
             raise ValueError(
                 f"noisy blocks begin at columns {starts.tolist()[:8]}, which are not whole blocks of"
-                f" {self.required_block_size} apart; forward these rows one by one"
+                f" {size} apart; forward these rows one by one"
             )
         return int(starts[0])
 

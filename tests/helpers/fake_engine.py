@@ -31,6 +31,7 @@ FAULTS = (
     "wrong_template",
     "other_precision",
     "batch_dependent",
+    "order_dependent",
     "wrong_stop",
     "ignored_seed",
     "shifted_scores",
@@ -99,6 +100,7 @@ class FakeEngine:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.lock, self.running, self.served = threading.Lock(), 0, itertools.count()
+        self.before = ""
 
     def __enter__(self):
         handler = type("Handler", (_Handler,), {"fake": self})
@@ -151,7 +153,9 @@ class FakeEngine:
             seed=seed,
             top=max(2, int(body.get("top_logprobs", body.get("logprobs", 0)))),
         )
-        if self.fault == "batch_dependent" and beside:
+        before, self.before = self.before, prompt
+        late = self.fault == "order_dependent" and prompt < before  # as a cache of another prompt's prefix
+        if late or (self.fault == "batch_dependent" and beside):
             prompt = prompt[1:]
         made = self.engine.complete([prompt], [how], "chat" if chat else "completions")[0]
         if self.fault == "wrong_stop" and stop:  # the stop string stays in the text

@@ -90,6 +90,7 @@ def compare(a: Engine, b: Engine, plan: Plan) -> Report:
     found = [tokens(alone["A"], alone["B"], plan)]
     for name, engine in (("A", a), ("B", b)):
         found.append(greedy_rule(name, texts, alone[name], plan))
+        found.append(order(name, engine, texts, greedy, alone[name], plan))
         found.append(batch(name, engine, texts, greedy, alone[name], plan))
         found.append(stop_rule(name, engine, texts, alone[name], plan))
     found += [
@@ -128,6 +129,20 @@ def greedy_rule(name: str, texts: Sequence[str], alone: Sequence[Completion], pl
     return Finding(title, "pass", f"{seen} tokens are the likeliest")
 
 
+def order(
+    name: str,
+    engine: Engine,
+    texts: Sequence[str],
+    greedy: Sequence[Settings],
+    alone: Sequence[Completion],
+    plan: Plan,
+) -> Finding:
+    """Whether an engine answers the same when the prompts are asked one at a time in reverse order: what an engine
+    keeps of earlier requests, as a cache of prefixes, must not matter."""
+    reverse = engine.complete(list(reversed(texts)), greedy, "completions", False)[::-1]
+    return _walked(f"order of {name}", alone, reverse, plan)
+
+
 def batch(
     name: str,
     engine: Engine,
@@ -136,9 +151,9 @@ def batch(
     alone: Sequence[Completion],
     plan: Plan,
 ) -> Finding:
-    """Whether an engine answers the same when all prompts are asked at once and in reverse order."""
-    mixed = engine.complete(list(reversed(texts)), greedy, "completions", True)[::-1]
-    return _walked(f"batch and order of {name}", alone, mixed, plan)
+    """Whether an engine answers the same when all prompts are asked at once."""
+    together = engine.complete(texts, greedy, "completions", True)
+    return _walked(f"batch of {name}", alone, together, plan)
 
 
 def stop_rule(

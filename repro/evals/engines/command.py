@@ -60,7 +60,7 @@ def check_parser() -> Parser:
     """Parser of `engine-check`, which compares two engines."""
     parser = Parser(
         f"{PROG} engine-check",
-        "Compare two engines, or an engine and our own decoding: tokens at temperature 0, batch and order, stop rule,"
+        "Compare two engines, or an engine and our own decoding: tokens at temperature 0, order and batch, stop rule,"
         " template, answers, log-probabilities, law of draws. Exit code 1 if they differ.",
         [
             f"{PROG} engine-check openai:http://localhost:8000/v1 openai:http://localhost:8001/v1",

@@ -29,7 +29,8 @@ PLAN = Plan(tuple(Prompt(text) for text in PROMPTS[:4]), length=6, margin=0.55, 
 FOUND = {
     "wrong_template": {"template"},
     "other_precision": {"tokens at T = 0", "log-probabilities", "template"},
-    "batch_dependent": {"batch and order of B"},
+    "batch_dependent": {"batch of B"},
+    "order_dependent": {"order of B"},
     "wrong_stop": {"stop rule of B"},
     "ignored_seed": {"law of draws of B"},
 }
@@ -50,8 +51,10 @@ def checked(right, plan=PLAN, **faults):
 def test_a_right_server_agrees_with_another(right):
     report = checked(right)
     assert report.agrees, list(report.lines())
-    assert report.verdict == "PASS: A and B agree in all 12 checks"
-    assert all("equal numbers" in f.says for f in report.findings if f.name.startswith(("tokens", "batch")))
+    assert report.verdict == "PASS: A and B agree in all 14 checks"
+    assert all(
+        "equal numbers" in f.says for f in report.findings if f.name.startswith(("tokens", "order", "batch"))
+    )
 
 
 def test_a_server_agrees_with_our_own_decoding(right):
@@ -94,7 +97,7 @@ def test_the_command_prints_a_verdict_and_its_exit_code(tmp_path, capsys):
     with FakeEngine() as right, FakeEngine(fault="wrong_stop") as wrong:
         assert main(["engine-check", right.name, right.name, *few]) == 0
         said = capsys.readouterr().out.splitlines()
-        assert said[-1] == "PASS: A and B agree in all 10 checks" and said[0] == f"A: toy at {right.url}"
+        assert said[-1] == "PASS: A and B agree in all 12 checks" and said[0] == f"A: toy at {right.url}"
         assert main(["engine-check", right.name, wrong.name, "--json", *few]) == 1
         found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "FAIL: stop rule of B" and not found["agrees"]
