@@ -30,6 +30,10 @@ KEY = "REPRO_ENGINE_KEY"
 whichever server is named."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which a request is made again."""
+LONGEST_TIMEOUT = 1_000_000
+"""Seconds that a request may take, eleven days; sockets take no number beyond their clock."""
+MOST_AT_ONCE = 10_000
+"""Requests at once; each has a thread and a connection."""
 MOST_BYTES = 64 << 20
 """Largest reply: about a million log-probabilities."""
 REMEDY = "check that the URL is an OpenAI-compatible server's, ending in /v1"
@@ -52,6 +56,9 @@ class Limits:
         for name in ("timeout", "tries", "concurrency"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} is too small; give more than 0")
+        for name, most in (("timeout", LONGEST_TIMEOUT), ("concurrency", MOST_AT_ONCE)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name}={getattr(self, name):g} is too large; give at most {most:,}")
 
 
 class Refused(ValueError):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from helpers import lm_worlds
 from helpers.fake_engine import FAILURES, FakeEngine, toy
 
 from repro.evals.__main__ import main
+from repro.evals.engines import http
 from repro.evals.engines.engine import Settings, Unsupported
 from repro.evals.engines.http import KEY, Connection, Limits, checked_url
 from repro.evals.engines.openai import connect
@@ -95,6 +99,40 @@ def test_a_server_that_keeps_failing_is_an_error_of_one_line(server, failure):
         pytest.raises(ConnectionError, match=r"was asked 3 times without an answer \(.+\); start the server"),
     ):
         reached(fake, timeout=0.1).complete(["the fox"], [Settings(4)], "completions")
+
+
+@pytest.mark.parametrize("name, value", [("timeout", 1e20), ("concurrency", 10**9), ("timeout", 0.0)])
+def test_limits_that_no_socket_has_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{name}=.* is too (large; give at most|small; give more)"):
+        Limits(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "sent, said", [(b" " * 5000, "more than 0 MiB in one reply"), (b" ", "had not ended 0.2 s")]
+)
+def test_a_reply_without_end_is_given_up(sent, said, monkeypatch):
+    """Neither its bytes nor its time may grow for ever."""
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            while True:
+                self.wfile.write(sent)
+                self.wfile.flush()
+                time.sleep(0.01)
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setattr(http, "MOST_BYTES", 100_000)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as service:
+        service.daemon_threads, service.block_on_close = True, False
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        limits = Limits(timeout=0.2 if sent == b" " else 20.0, wait=0.0, longest_wait=0.0, tries=2)
+        with pytest.raises((ValueError, ConnectionError), match=said):
+            Connection(f"http://127.0.0.1:{service.server_address[1]}/v1", limits).get("models", dict)
+        service.shutdown()
 
 
 def test_waits_double_and_obey_the_server(server):
