@@ -54,7 +54,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "repro.evals engine-check": ("weights", "weights", "--length", "2", "--draws", "0"),
     "python:engine repro.evals --engine": ("openai:URL", "--tasks", "writing.yaml", "--limit", "1"),
     "python:engine repro.evals engine-check": ("openai:URL", "openai:URL", "--length", "2", "--draws", "0"),
-    "benchmarks": ("--peer", "llada=LLaDA"),
+    "benchmarks": ("--rows", "none"),
     "repro.recipes.mdlm": ("--plan",),
     "repro.recipes.duo": ("--scale", "nano", "--print"),
     "repro.recipes.ar": ("--plan", "--engine", "ddp", "--gpus", "1"),
@@ -87,7 +87,13 @@ NUMBER = re.compile(r"\d{1,12}")
 """Texts that a flag of a whole number may take."""
 WRITTEN = {"--out", "--hf", "--trace", "--csv", "--json"}
 """Flags that name what is written: a case must not write outside of its folder."""
-OTHERWISE = ("export", "would share a row", "no packing or perplexity protocol", "Input/output error")
+OTHERWISE = (
+    "export",
+    "would share a row",
+    "no packing or perplexity protocol",
+    "Input/output error",
+    "no bench row",
+)
 """Parts of messages about what a value does to another flag, or about the file that it leads to."""
 OUTSIDE = ("../..", "/", "/dev/zero", "/dev/null", "/proc/self/mem", "~")
 

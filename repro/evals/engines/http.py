@@ -156,6 +156,7 @@ class Connection:
     def _once(self, method: str, path: str, body: Any) -> Any:
         """The JSON that the server answers; _Again for a failure that may pass, Refused for status 4xx."""
         import requests
+        import urllib3
 
         url = f"{self.url}/{path}"
         try:
@@ -164,9 +165,9 @@ class Connection:
             )
             with asked as reply:
                 content = self._content(reply)
-        except requests.Timeout:
+        except (requests.Timeout, urllib3.exceptions.TimeoutError):
             raise _Again(f"nothing for {self.limits.timeout:g} s") from None
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
             raise _Again(f"no connection, {_short(str(error), 120)}") from None
         except requests.RequestException as error:
             raise ValueError(f"{url}: {_short(str(error), 200)}; {REMEDY}") from None
@@ -182,7 +183,7 @@ class Connection:
     def _content(self, reply: requests.Response) -> bytes:
         """The bytes of a reply, of which neither the number nor the time may grow without end."""
         began, content = time.monotonic(), bytearray()
-        for block in reply.iter_content(1 << 16):
+        while block := reply.raw.read1(1 << 16, decode_content=True):  # what has arrived, at once
             content += block
             if len(content) > MOST_BYTES:
                 raise ValueError(f"{reply.url} sent more than {MOST_BYTES >> 20} MiB in one reply; {REMEDY}")
