@@ -175,7 +175,10 @@ def test_a_preset_that_does_not_fit_the_process(line):
     said = line(EVALS, "--ckpt", "oracle:duo@nano", "--samplers", "low_confidence")
     fitting = [name for name, rule in PRESETS.items() if "uniform" in rule.capabilities.processes]
     assert fitting[0] == "ancestral" and "random" not in fitting
-    assert said == f"preset 'low_confidence' does not fit a uniform model; it takes {', '.join(fitting)}"
+    assert (
+        said
+        == f"preset 'low_confidence' does not fit this model of uniform noise; it takes {', '.join(fitting)}"
+    )
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------

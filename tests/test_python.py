@@ -148,7 +148,7 @@ def test_one_table_of_several_checkpoints(tmp_path):
     text = made.table()
     assert f"{ORACLE}, oracle:duo@nano, suite nano" in text and "skipped corrector: for uniform" in text
     assert "checkpoint" in text and "checkpoint" in made.to_latex()
-    with pytest.raises(ValueError, match="preset 'corrector' does not fit a"):
+    with pytest.raises(ValueError, match="preset 'corrector' does not fit this model of absorbing noise"):
         score(ORACLE, "corrector", "law", 8, samples=10, out=tmp_path)
 
 

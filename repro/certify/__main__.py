@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from repro.certify.verdict import FULL
-from repro.core.cli import Parser, natural, run
+from repro.core.cli import Parser, fill, natural, run, say, width
 from repro.core.errors import nearest
 from repro.core.files import write_text
 from repro.results.certificates import FOLDER, file_name
@@ -82,7 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from repro.certify.isolated import isolated
 
     certificate = isolated(args.target, args.noise, effort, told=not args.quiet)
-    print(certificate.json() if args.json else certificate.text())
+    if args.json:
+        print(certificate.json())
+    else:
+        *lines, paragraph = certificate.text().splitlines()
+        say(lines)
+        print("\n".join(fill("", paragraph, room=width(sys.maxsize))))
     return 0 if certificate.stands else 1
 
 

@@ -90,9 +90,7 @@ class Certificate:
         return json.dumps(self.data(), indent=1)
 
     def text(self) -> str:
-        """The certificate for a terminal: verdict, checks, evidence, paragraph."""
-        from tabulate import tabulate
-
+        """The certificate for a terminal: verdict, checks, evidence (a table for each space and noise), paragraph."""
         lines = [
             f"{self.subject}: the claim {self.claims!r} {'stands' if self.stands else 'DOES NOT STAND'}",
             "",
@@ -100,16 +98,12 @@ class Certificate:
         for check in self.checks:
             lines.append(f"  {'ok  ' if check.stands else 'FAIL'}  {check.name}: {check.says}")
         lines += [f"  note  {note}" for note in self.notes]
-        rows = [
-            [
-                *(e.statistic, e.space, e.noise, e.oracle, shown(e.steps), shown(e.tokens_per_step)),
-                *(shown(e.value), shown(e.true), shown(e.best)),
-            ]
-            for e in self.evidence
-        ]
-        header = ["statistic", "space", "noise", "denoiser", "steps", "tokens/step", "value", "true samples"]
-        table = tabulate(rows, [*header, "ancestral"], disable_numparse=True)
-        return "\n".join([*lines, *(["", table] if rows else []), "", self.paragraph()])
+        places: dict[tuple[str, str], list[Evidence]] = {}
+        for evidence in self.evidence:
+            places.setdefault((evidence.space, evidence.noise), []).append(evidence)
+        for (space, noise), some in places.items():
+            lines += ["", f"{space}, {noise} noise", _table(some)]
+        return "\n".join([*lines, "", self.paragraph()])
 
     def paragraph(self) -> str:
         """A summary for the appendix of a paper."""
@@ -129,6 +123,28 @@ class Certificate:
                 + " ".join(check.minimum_detectable for check in self.checks if check.minimum_detectable)
             )
         return text
+
+
+COLUMNS: dict[str, Callable[[Evidence], str]] = {
+    "statistic": lambda e: e.statistic,
+    "denoiser": lambda e: e.oracle,
+    "steps": lambda e: shown(e.steps),
+    "tokens\n/step": lambda e: shown(e.tokens_per_step),
+    "value": lambda e: shown(e.value),
+    "true\nsamples": lambda e: shown(e.true),
+    "ancestral": lambda e: shown(e.best),
+}
+"""Header of a column of the printed evidence -> its text."""
+
+
+def _table(some: list[Evidence]) -> str:
+    """The evidence as a table, without columns that are empty; it is at most 80 characters wide."""
+    filled = {head: cells for head, of in COLUMNS.items() if any(cells := [of(each) for each in some])}
+    heads = [["", *head.split("\n")][-2:] for head in filled]
+    wide = [max(map(len, [*head, *cells])) for head, cells in zip(heads, filled.values(), strict=True)]
+    rows = [*zip(*heads, strict=True), ["-" * size for size in wide], *zip(*filled.values(), strict=True)]
+    lines = ["  ".join(map(str.ljust, row, wide)).rstrip() for row in rows]
+    return "\n".join(line for line in lines if line)
 
 
 def shown(number: float | None) -> str:

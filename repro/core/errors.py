@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 MOST = 40
 """Names that a message lists."""
+MANY = 400
+"""Names from which on a message lists none of them."""
 SHORT = 3
 """Characters from which on a part of a name stands for it."""
 LONGEST = 600
@@ -18,31 +20,37 @@ LONGEST = 600
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
     """End of an error message, e.g. "nearest is 'elbo'": the valid name that `name` is a misspelling or a part of
-    (`similar`), or "valid: " and the valid names (at most `MOST`) where there is none."""
+    (`similar`), or "valid: " and the valid names (at most `MOST`; of more than `MANY` none) where there is none."""
     valid = sorted(valid)
     close = similar(name, valid)
     if close is not None:
         return f"nearest is {close!r}"
+    if len(valid) > MANY:
+        return f"none of {len(valid):,} names is like it"
     rest = f" and {len(valid) - MOST} more" if len(valid) > MOST else ""
     return f"valid: {', '.join(valid[:MOST]) or 'none'}{rest}"
 
 
 def similar(name: str, valid: typing.Sequence[str]) -> str | None:
-    """The valid name that `name` most likely stands for, None where none is likely; case and the kind of separators
-    are no difference.
-
-    First the one with the fewest edits (a character inserted, left out, replaced, or swapped with its neighbour), if
-    these are at most a third of the longer name, as in GCC's suggestions (gcc-mirror/gcc gcc/spellcheck.cc,
-    get_edit_distance_cutoff); a share of common letters would also find unrelated words. Else the shortest that begins
-    with `name`, or whose words are all in `name` or have all of its words (`temp`, `confidence`, `random_sampler`).
-    """
-    wanted = _plain(name[:100])
-    edits = [(_edits(wanted, _plain(each)), each) for each in valid]
-    found = min(((count, each) for count, each in edits if count is not None), default=None)
+    """The valid name that `name` most likely stands for, None where none is likely: one that it misspells, else the
+    shortest that begins with it, or whose words are all in `name` or have all of its words (`temp`, `confidence`,
+    `random_sampler`); case and the kind of separators are no difference."""
+    found = misspelt(name, valid)
     if found is not None:
-        return found[1]
+        return found
+    wanted = _plain(name[:100])
     parts = [each for each in valid if _is_part(wanted, _plain(each))]
     return min(parts, key=lambda each: (len(each), each), default=None)
+
+
+def misspelt(name: str, valid: typing.Sequence[str]) -> str | None:
+    """The valid name of which `name` is most likely a misspelling, None where none is likely: the one with the fewest
+    edits (a character inserted, left out, replaced, or swapped with its neighbour), if these are at most a third of the
+    longer name, as in GCC's suggestions (gcc-mirror/gcc gcc/spellcheck.cc, get_edit_distance_cutoff). A share of
+    common letters would also find unrelated words."""
+    wanted = _plain(name[:100])
+    edits = [(_edits(wanted, _plain(each)), each) for each in valid]
+    return min(((count, each) for count, each in edits if count is not None), default=(0, None))[1]
 
 
 def _plain(name: str) -> str:
@@ -55,7 +63,7 @@ def _is_part(name: str, other: str) -> bool:
     `SHORT` characters, which are in much, do not count."""
     words, others = ({word for word in each.split("_") if len(word) >= SHORT} for each in (name, other))
     within = bool(words and others) and (words <= others or others <= words)
-    return within or (len(name) >= SHORT and other.startswith(name))
+    return within or (len(name) >= SHORT and other.replace("_", "").startswith(name.replace("_", "")))
 
 
 def _edits(name: str, other: str) -> int | None:

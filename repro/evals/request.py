@@ -57,7 +57,9 @@ def chosen_presets(
             fitting.append(name)
         elif wanted is names and not lenient:
             fits = [p for p, r in PRESETS.items() if noise in r.capabilities.processes]
-            raise ValueError(f"preset {name!r} does not fit a {noise} model; it takes {', '.join(fits)}")
+            raise ValueError(
+                f"preset {name!r} does not fit this model of {noise} noise; it takes {', '.join(fits)}"
+            )
         else:
             skipped.append(Skip(name, f"for {' and '.join(sorted(processes))} models, this one is {noise}"))
     return fitting, skipped

@@ -18,6 +18,7 @@ from repro.certify.oracle import oracle_denoiser
 from repro.certify.reference import ancestral
 from repro.certify.replay import replay, uniform_path
 from repro.certify.space import HmmSource, NoisyLogits, Space, UnigramMixture, tiny, total_variation
+from repro.certify.verdict import Certificate, Evidence
 from repro.core import rng
 from repro.samplers.ancestral import Ancestral
 from repro.samplers.decoder import Decoder
@@ -307,6 +308,25 @@ def test_a_likelihood_sums_to_one():
     half = lambda space, x0, seed: chain(space, x0, seed) + 0.01  # noqa: E731
     half.claims, half.meaning, half.draws = "law", "x0_mean", False
     assert not certify(half, effort=SMALL).stands
+
+
+def test_a_printed_certificate_fits_80_columns():
+    """Beside lines of text, which the command breaks; a table for each space and noise, without empty columns."""
+    one = Evidence(
+        statistic="bigram distance squared", space="strong", noise="absorbing", oracle="exact", steps=64,
+        tokens_per_step=0.5, value=-7.4271e-06, true=3.7542e-07, best=None,
+    )  # fmt: skip
+    other = replace(
+        one, statistic="total variation", space="27 sentences", oracle="noisy 0.25", best=0.0123456
+    )
+    made = Certificate(
+        subject="f", kind="sampler", claims="law", meaning="x0_mean", checks=(), evidence=(one, other, one), notes=(),
+        seconds=1.0,
+    )  # fmt: skip
+    text = made.text().rpartition("\n\n")[0]
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("strong, absorbing noise") == text.count("27 sentences, absorbing noise") == 1
+    assert text.count("-7.427e-06") == 3 and text.count("ancestral") == 1 and "0.01235" in text
 
 
 def test_every_test_of_a_sampler_is_named_as_it_begins():

@@ -52,6 +52,7 @@ def test_a_typo_finds_its_name_and_an_unrelated_word_none(kind):
         ("Ancestral", "presets", "ancestral"),
         ("ancestral_sampler", "presets", "ancestral"),
         ("confidence", "presets", "low_confidence"),
+        ("lowconf", "presets", "low_confidence"),
         ("threshold", "presets", "threshold_0.9"),
         ("mdml", "recipes", "mdlm"),
         ("duo-nelbo", "recipes", "duo_nelbo"),
@@ -70,6 +71,7 @@ def test_what_people_type(name, valid, found):
 def test_where_nothing_is_near_the_valid_names_are_listed():
     assert nearest("banana", ["b", "a"]) == "valid: a, b" and nearest("x", []) == "valid: none"
     assert nearest("banana", [f"{i:03}" for i in range(MOST + 2)]).endswith(" and 2 more")
+    assert nearest("banana", map(str, range(1500))) == "none of 1,500 names is like it"
     assert nearest("--fh", ["--hf", "--out"]) == "nearest is '--hf'" and similar("", ["a"]) is None
 
 

@@ -8,6 +8,7 @@ from helpers import spaces
 from repro.core.parts import part
 from repro.data.corpus import UNRESOLVED, Data, Vocabulary
 from repro.data.documents import AllFiles
+from repro.data.language import read_symbols
 from repro.evals.perplexity.corpus import Perplexity
 from repro.evals.task import Ask
 from repro.model import Model
@@ -49,7 +50,7 @@ class Spelt(Data):
         return self.length
 
     def encode(self, text):
-        return ["ab".index(letter) for letter in text]
+        return read_symbols(text, "ab")
 
 
 def model(process, denoiser, data) -> Model:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from repro.core import parts, registry
-from repro.core.errors import nearest
+from repro.core.errors import misspelt, nearest
 from repro.core.parts import derive
 from repro.core.reading import silent
 from repro.core.templates import Refused
@@ -30,6 +30,7 @@ from repro.evals.lm.prompts import Template, has_chat_template
 from repro.evals.lm.task_files import load_task_config, store_task
 from repro.evals.lm.task_templates import sandboxed
 from repro.evals.perplexity.corpora import TRUNCATED, protocol, protocols
+from repro.evals.suites import SUITES, read_suite
 from repro.evals.task import Task
 from repro.model import Model
 from repro.samplers.presets import split_pins
@@ -61,7 +62,7 @@ def load_tasks(name: str) -> tuple[str, list[Any]]:
     else:
         source, manager, spec = STANDARD, TaskManager(), name
         if name not in manager.all_tasks:
-            raise ValueError(f"lm-eval has no task {name!r}; {nearest(name, manager.all_tasks)}")
+            raise ValueError(f"neither this suite nor lm-eval has a task {name!r}; {_near(name, manager)}")
     with sandboxed(name):
         with silent(), _built(name):  # hides progress bars of data sets
             loaded = manager.load(spec)["tasks"]
@@ -216,6 +217,18 @@ def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
     return found
 
 
+def _near(name: str, manager: Any) -> str:
+    """End of a message about an unknown task: suites that have it, else the nearest name of lm-eval or a suite."""
+    suites: dict[str, list[str]] = {}
+    for path in sorted(SUITES.glob("*.toml")):
+        with contextlib.suppress(ValueError):  # a suite group
+            for task in read_suite(path.stem).tasks:
+                suites.setdefault(task.name, []).append(path.stem)
+    if name in suites:
+        return f"it is a task of suite {' and '.join(suites[name])}: give --suite {suites[name][0]}"
+    return nearest(name, {*manager.all_tasks, *suites})
+
+
 def registered_task(text: str) -> Task | None:
     """The task that `NAME:field=value,field=value` describes, where NAME is a part of kind `Task` in the registry; None
     for any other text without settings. Values are JSON or strings; the task's `name` is NAME unless it is given.
@@ -249,8 +262,6 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
     ValueError for a name similar to one of the suite or the protocols, taken as a typing error (reading lm-eval's list
     takes seconds), and for two tasks of the same name.
     """
-    import difflib
-
     ours = {task.name: task for task in known}
     found = [task for name, task in ours.items() if name in names]
     for name in names:
@@ -264,9 +275,7 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
             found.append(registered)
             continue
         for several, whose in ((ours, f"in suite {suite!r}"), (protocols(), "among the protocols")):
-            if not name.endswith((".yaml", ".yml")) and difflib.get_close_matches(
-                name, list(several), n=1, cutoff=0.7
-            ):
+            if not name.endswith((".yaml", ".yml")) and misspelt(name, list(several)):
                 raise ValueError(f"no task {name!r} {whose}; {nearest(name, several)}")
         found += find_tasks(name, model)
     twice = [task.name for i, task in enumerate(found) if task.name in [other.name for other in found[:i]]]

@@ -209,6 +209,12 @@ def test_misspelt_task_names_and_wrong_files_are_reported(masked, tmp_path):
 
     with pytest.raises(ValueError, match="no task 'bonud' in suite 'nano'; nearest is 'bound'"):
         tasks_by_name(["bonud"], "nano", known, masked)
+    for name, said in (
+        ("sudoku", "of suite nano.sudoku: give --suite nano.sudoku"),
+        ("sudko", "nearest is 'sudoku'"),
+    ):
+        with pytest.raises(ValueError, match=f"neither this suite nor lm-eval has a task {name!r}; .*{said}"):
+            tasks_by_name([name], "nano", known, masked)
     with pytest.raises(ValueError, match="no file"):
         tasks_by_name([str(tmp_path / "none.yaml")], "nano", known, masked)
     (tmp_path / "group.yaml").write_text("group: all\ntask: [a, b]\n", "utf-8")

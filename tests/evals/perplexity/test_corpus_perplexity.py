@@ -56,6 +56,11 @@ def test_rows_have_the_ends_of_their_packing(tmp_path):
     assert where == [[0, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 1, 1, 1, 1]]
 
 
+def test_a_document_with_a_character_without_an_id_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"own\.txt, document 1: no symbol 'z' in 'azb'"):
+        packed(tmp_path, WrappedRows(batch=0), "aab", "azb", "bbbb")
+
+
 def test_a_batch_drops_its_incomplete_last_row(tmp_path):
     _, _, all_joined = packed(tmp_path, WrappedPlainRows(batch=0), "aab", "ba", "bbbb")
     rows, _, by_two = packed(tmp_path, WrappedPlainRows(batch=2), "aab", "ba", "bbbb")

@@ -410,6 +410,7 @@ def without_engine(question):
         ('{"ids": []}\n{"ids": []}\n', [], "no token of the samples is scored"),
         ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--rule", "duo"], "this judge has none"),
         ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--rule", "dou"], "nearest is 'duo'"),
+        ('{"text": "AB"}\n{"text": "Ab"}\n', [], r"samples\.jsonl, sample 1: no symbol 'b' in 'Ab'"),
         ('{"ids": [1, 2, 3]}\n{"ids": [1, 2, 3]}\n', ["--limit", "3"], "--limit has no effect"),
     ],
 )
