@@ -27,9 +27,10 @@ CAPTION = (
     "below 1), as the project says (source: peers.csv). Seen by: the kinds of tests that refuse the claim (those "
     "of rows suppose the claimed law, and may refuse another law too). TV: total variation distance between the "
     "samples and the true law of 27 sentences of 3 tokens, at the largest number of steps; samplers that commit "
-    "at least one token per step take 3. Long sentences and rare tokens (draws in float32) were tested for claims of "
-    "the law, but for those of LLaDA, Fast-dLLM and dllm, which loop over rows and draw in float64. peers.csv has file "
-    "and function, what was not tested, and the absent third-party modules in whose place stand-ins were imported."
+    "at least one token per step take 3. Long sentences were tested for claims of the law, but for those of LLaDA, "
+    "Fast-dLLM and dllm, which loop over rows; rare tokens, which draws in float32 can miss, for mdlm and for DDIM at "
+    "temperature 1 (its correctors draw with the same function, all others in float64). peers.csv has file and "
+    "function, what was not tested, and the absent third-party modules in whose place stand-ins were imported."
 )
 HEADER = [
     "peer",

@@ -270,7 +270,7 @@ def test_every_sampler_of_the_catalogue_has_a_stored_verdict_or_a_reason():
     for row in stored:
         assert row["version"] and (row["stands"] is not None) == (row["error"] == ""), row
         assert row["defect"] == DEFECTS.get((row["peer"], row["sampler"]), ""), row
-        assert row["stands"] or re.search(r"\w/\w+@\S+ \S+:\d", row["defect"]), row
+        assert row["stands"] or re.search(r"\w/[\w-]+@\S+ \S+:\d", row["defect"]), row
     refused = {(row["peer"], row["sampler"]) for row in stored if not row["stands"]}
     assert refused == set(DEFECTS)
 
