@@ -196,7 +196,11 @@ def _check(data: Any, depth: int = DEPTH) -> None:
         for each in (*data, *data.values()) if isinstance(data, dict) else data:
             # nearly all values are numbers (infinity and NaN minus themselves are NaN) and ASCII text
             kind = type(each)
-            if (kind is float and each - each == 0) or (kind is str and each.isascii()) or isinstance(each, int):
+            if (
+                (kind is float and each - each == 0)
+                or (kind is str and each.isascii())
+                or isinstance(each, int)
+            ):
                 continue
             _check(each, depth - 1)
     elif isinstance(data, str):
