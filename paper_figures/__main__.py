@@ -45,6 +45,7 @@ FIGURES: dict[str, Literal["records", "bench", "certificates", "choices"]] = {
     "estimators": "records",
     "lookahead": "records",
     "vocabulary": "bench",
+    "cost": "bench",
     "law_error": "certificates",
     "choices": "choices",
 }
