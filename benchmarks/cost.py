@@ -1,9 +1,8 @@
 """How time and memory grow with rows, length, vocabulary, steps, processes and records (figure `cost`).
 
 Each row holds one quantity at several sizes of one axis, all other sizes as in `SIZES`, and its slope: the exponent k
-of the power law n^k that fits best on logarithmic axes (least squares). Time is in CPU seconds. The memory of training
-and decoding is the peak of tensors beyond the weights; that of processes and records is the resident set of a process,
-interpreter and libraries included.
+of the power law n^k that fits best on logarithmic axes (least squares). Time is in CPU seconds; memory, of training
+and decoding, is the peak of tensors beyond the weights.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ MOST = {"rows": 1, "length": 2, "vocabulary": 1, "steps": 1, "records": 1}
 PROCESSES, SAMPLES = (1, 2, 4), 4_096
 RECORDS = (1_000, 5_000, 25_000)
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from repro.evals.__main__ import main
 folder, name, count, samples = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
@@ -48,7 +47,7 @@ while len(list(folder.glob("*.ready"))) < count:
 began = time.process_time()
 assert score(folder / "shared", samples) == 0
 seconds = time.process_time() - began
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+print(json.dumps(seconds))
 """
 
 
@@ -114,20 +113,18 @@ def decoding(size: Size) -> Side:
 
 
 def processes(repeats: int) -> list[Row]:
-    """CPU seconds and memory of processes that share one evaluation, measured from when all are ready."""
+    """CPU seconds of processes that share one evaluation, measured from when all are ready."""
     runs = {count: [_together(count) for _ in range(repeats)] for count in PROCESSES}
-    busiest = {n: statistics.median(max(cpu for cpu, _ in run) for run in each) for n, each in runs.items()}
-    total = {n: statistics.median(sum(cpu for cpu, _ in run) for run in each) for n, each in runs.items()}
-    memory = {n: max(peak for run in each for _, peak in run) for n, each in runs.items()}
+    busiest = {n: statistics.median(map(max, each)) for n, each in runs.items()}
+    total = {n: statistics.median(map(sum, each)) for n, each in runs.items()}
     return [
         row("busiest process", "processes", TIME, busiest, -1, target=0.8),
         row("all processes", "processes", TIME, total, 0, target=0.8),
-        row("each process", "processes", MEMORY, memory, 0, target=0.8),
     ]
 
 
-def _together(count: int) -> list[tuple[float, float]]:
-    """CPU seconds and peak MiB of each of `count` processes."""
+def _together(count: int) -> list[float]:
+    """CPU seconds of each of `count` processes."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", CHILD, folder]
         started = [
@@ -138,21 +135,16 @@ def _together(count: int) -> list[tuple[float, float]]:
         for each in started:
             if each.returncode:
                 raise subprocess.CalledProcessError(each.returncode, "a process of the benchmark")
-        return [tuple(json.loads(text.splitlines()[-1])) for text in texts]
+        return [json.loads(text.splitlines()[-1]) for text in texts]
 
 
 def records() -> list[Row]:
-    """CPU seconds and MiB of tables and figures against the number of records, by one run each."""
-    found: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in growth.COMMANDS}
+    """CPU seconds of tables and figures against the number of records, by one run each; `growth` has their memory."""
+    found: dict[str, dict[int, float]] = {name: {} for name in growth.COMMANDS}
     for size in RECORDS:
-        for name, measured in growth.measured(size, 1).items():
-            found[name][size] = measured
-    rows: list[Row] = []
-    for name, by_size in found.items():
-        for i, (quantity, factor) in enumerate(((TIME, 1.0), (MEMORY, 1e9 / 2**20))):
-            values = {n: factor * each[i] for n, each in by_size.items()}
-            rows.append(row(name, "records", quantity, values, MOST["records"]))
-    return rows
+        for name, (seconds, _) in growth.measured(size, 1).items():
+            found[name][size] = seconds
+    return [row(name, "records", TIME, values, MOST["records"]) for name, values in found.items()]
 
 
 def row(

@@ -27,11 +27,13 @@ SEEDS = 5
 COMMANDS = {"tables": "repro.report", "figures": "paper_figures.__main__"}
 """What is made of the records -> the module whose `main` does it."""
 CHILD = """
-import importlib, json, resource, sys, time
+import importlib, json, re, sys, time
+from pathlib import Path
 main = importlib.import_module(sys.argv[1]).main
 began = time.process_time()
 main(["--raw", sys.argv[2], "--out", sys.argv[3]])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+# not ru_maxrss, which begins with that of the process that started this one
+peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1e9
 print(json.dumps({"seconds": time.process_time() - began, "peak": peak}))
 """
 

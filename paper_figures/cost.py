@@ -30,7 +30,6 @@ INKS = {
     "decoding": "#D55E00",
     "busiest process": "#D55E00",
     "all processes": "#009E73",
-    "each process": "#CC79A7",
     "tables": "#0072B2",
     "figures": "#E69F00",
 }
@@ -71,7 +70,7 @@ def figure(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, DataFrame]:
         axes.set_ylabel("times the smallest", fontsize=7)
     footer(
         drawing,
-        "solid: CPU seconds, dashed: memory (tensors beyond the weights; of processes and records the resident set); "
+        "solid: CPU seconds, dashed: memory (tensors beyond the weights); "
         "labels: exponent of the fitted power law; grey: in proportion",
     )
     return drawing, drawn

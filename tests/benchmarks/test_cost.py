@@ -27,14 +27,14 @@ def test_rows_of_each_axis_are_stored_and_drawn(tmp_path, monkeypatch):
     """Training and decoding at tiny sizes; processes and records are stood in for."""
     monkeypatch.setattr(cost, "AXES", {axis: (2, 4) for axis in cost.AXES} | {"vocabulary": (40, 80)})
     monkeypatch.setattr(cost, "SIZES", cost.Size(rows=2, length=4, vocabulary=40, steps=2))
-    monkeypatch.setattr(cost, "_together", lambda count: [(4.0 / count, 300.0)] * count)
+    monkeypatch.setattr(cost, "_together", lambda count: [4.0 / count] * count)
     monkeypatch.setattr(
         growth, "measured", lambda size, repeats: {n: (size / 1e3, 0.1) for n in growth.COMMANDS}
     )
     assert bench.main(["--rows", "cost", "--repeats", "1", "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "cost.json").read_text("utf-8"))["rows"]
     found = {(each["work"], each["axis"], each["quantity"]): each for each in rows}
-    assert len(found) == len(rows) == 2 * (3 + 4) + 3 + 2 * 2
+    assert len(found) == len(rows) == 2 * (3 + 4) + 2 + 2
     assert found["decoding", "rows", MEMORY]["values"][1] > found["decoding", "rows", MEMORY]["values"][0] > 0
     busiest = found["busiest process", "processes", TIME]
     assert busiest["slope"] == pytest.approx(-1) and busiest["ratio"] == pytest.approx(1)
