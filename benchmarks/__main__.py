@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import decoding, duo, growth, likelihood, loading, masked, peers, precision, vocabulary
+from benchmarks import cost, decoding, duo, growth, likelihood, loading, masked, peers, precision, vocabulary
 from benchmarks.row import Row
 from repro.core.cli import Parser, natural, run
 from repro.core.errors import nearest
@@ -38,6 +38,7 @@ ROWS: dict[str, Callable[[int], list[Row]]] = {
     "loading": loading.loading,
     "precision": precision.precision,
     "growth": growth.growth,
+    "cost": cost.cost,
 }
 """NAME of results/bench/NAME.json -> function from the number of repeats to its rows."""
 

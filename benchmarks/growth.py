@@ -1,4 +1,4 @@
-"""Time and memory of the tables against the number of records (`python -m repro.report`).
+"""Time and memory of tables and figures against the number of records (`python -m repro.report`, `paper_figures`).
 
 The records are copies of the committed ones with other train seeds and, after five seeds, other recipe names, so that
 the numbers of rows, panels and pairs of sweeps grow as in a larger study. Each size runs in a process of its own: the
@@ -24,37 +24,46 @@ from repro.results.store import RAW, Store, collect
 SIZES = (5_000, 50_000)
 SECONDS, GIGA = 20.0, 1.0
 SEEDS = 5
+COMMANDS = {"tables": "repro.report", "figures": "paper_figures.__main__"}
+"""What is made of the records -> the module whose `main` does it."""
 CHILD = """
-import json, resource, sys, time
-from repro import report
+import importlib, json, re, sys, time
+from pathlib import Path
+main = importlib.import_module(sys.argv[1]).main
 began = time.process_time()
-report.main(["--raw", sys.argv[1], "--out", sys.argv[2]])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+main(["--raw", sys.argv[2], "--out", sys.argv[3]])
+# not ru_maxrss, which begins with that of the process that started this one
+peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1e9
 print(json.dumps({"seconds": time.process_time() - began, "peak": peak}))
 """
 
 
 def growth(repeats: int) -> list[Row]:
-    """CPU seconds and gigabytes of the report over the largest number of records, against their limits."""
-    found = {size: _measured(size, repeats) for size in SIZES}
+    """CPU seconds and gigabytes of tables and figures of the largest number of records, against their limits."""
+    found = {size: measured(size, repeats) for size in SIZES}
     (small, few), (large, many) = found.items()
-    slopes = [math.log(many[i] / few[i]) / math.log(large / small) for i in (0, 1)]
     rows = []
-    for i, (unit, limit) in enumerate((("CPU seconds", SECONDS), ("GB", GIGA))):
-        shown = f"{few[i]:.2f} at {small:,}; grows as n^{slopes[i]:.2f}"
-        name = f"tables of {large:,} records, {unit} against the limit"
-        rows.append(Row(name, many[i], limit, limit / many[i], 1.0, shown))
+    for made in COMMANDS:
+        for i, (unit, limit) in enumerate((("CPU seconds", SECONDS), ("GB", GIGA))):
+            before, now = few[made][i], many[made][i]
+            slope = math.log(now / before) / math.log(large / small)
+            shown = f"{before:.2f} at {small:,}; grows as n^{slope:.2f}"
+            name = f"{made} of {large:,} records, {unit} against the limit"
+            rows.append(Row(name, now, limit, limit / now, 1.0, shown))
     return rows
 
 
-def _measured(size: int, repeats: int) -> tuple[float, float]:
-    """CPU seconds and peak memory in GB of the report over `size` records."""
+def measured(size: int, repeats: int) -> dict[str, tuple[float, float]]:
+    """CPU seconds and peak memory in GB of each of COMMANDS over `size` records."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "raw"
         Store(folder).append(*islice(copies(collect(RAW)), size))
-        command = [sys.executable, "-c", CHILD, str(folder), f"{temporary}/tables"]
-        runs = [_child(command) for _ in range(repeats)]
-    return min(run["seconds"] for run in runs), max(run["peak"] for run in runs)
+        found = {}
+        for made, module in COMMANDS.items():
+            command = [sys.executable, "-c", CHILD, module, str(folder), f"{temporary}/{made}"]
+            runs = [_child(command) for _ in range(repeats)]
+            found[made] = min(run["seconds"] for run in runs), max(run["peak"] for run in runs)
+    return found
 
 
 def _child(command: list[str]) -> dict[str, float]:

@@ -17,17 +17,17 @@ class MaskedStep:
     The mask id follows the `vocab_size` others.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, rows: int = 8, length: int = 128) -> None:
         from repro.objectives.masked_ce import Fresh, MaskedCE
         from repro.objectives.noise import Window
         from repro.objectives.objective import GlobalBatch
         from repro.processes.absorbing import Absorbing
 
-        self.name = f"training step, V={vocab_size:,}, d=256, 4 layers, B=8, L=128, half masked"
+        self.name = f"training step, V={vocab_size:,}, d=256, 4 layers, B={rows}, L={length}, half masked"
         self.process = Absorbing()
-        sizes = Sizes(ids=vocab_size, mask=vocab_size, bos=None, length=128)
+        sizes = Sizes(ids=vocab_size, mask=vocab_size, bos=None, length=length)
         self.denoiser = llama(sizes, self.process, width=256, layers=4, ffn=1024, heads=4).train()
-        self.batch = batch(sizes, rows=8)
+        self.batch = batch(sizes, rows)
         self.objective = MaskedCE(rate=Window(low=0.5, high=0.5), masks=Fresh(), group=GlobalBatch())
 
     def ours(self) -> float:

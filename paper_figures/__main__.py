@@ -2,6 +2,7 @@
 and its numbers as NAME.csv.
 
     python -m paper_figures [NAME ...] [--raw DIR] [--out DIR]      # draw all, or the named ones
+    python -m paper_figures --raw DIR --recipes mdlm@nano,mine@nano # of these recipes alone
     python -m paper_figures --check                                 # compare the drawn files with the records
 
 `--check` always compares CSV byte for byte. It compares SVG only under the matplotlib version of constraints.txt,
@@ -20,6 +21,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from paper_figures import COLUMN, PAGE
+from paper_figures.recipes import MOST, shown
 from repro.core.cli import Parser, run
 from repro.core.errors import nearest
 from repro.core.files import ROOT, stale, write_text
@@ -43,6 +45,7 @@ FIGURES: dict[str, Literal["records", "bench", "certificates", "choices"]] = {
     "estimators": "records",
     "lookahead": "records",
     "vocabulary": "bench",
+    "cost": "bench",
     "law_error": "certificates",
     "choices": "choices",
 }
@@ -142,6 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=HERE / "out", help="folder of figures (default paper_figures/out)"
     )
+    parser.add_argument(
+        "--recipes",
+        metavar="NAME,NAME",
+        help=f"draw these recipes alone (default: of each scale at most {MOST}, those with a colour first)",
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; name every stale file")
     parser.add_argument(
         "--pdf",
@@ -153,7 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = arguments.names or list(FIGURES)
     for name in names:
         module(name)
-    records = latest(collect(arguments.raw))
+    records, left_out = shown(
+        latest(collect(arguments.raw)), arguments.recipes.split(",") if arguments.recipes else ()
+    )
     files: dict[str, str] = {}
     for name in names:
         pdf = arguments.out / f"{name}.pdf" if arguments.pdf else None
@@ -167,6 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 files |= draw(name, read(arguments.certificates), pdf, size)
             case "choices":
                 files |= draw(name, choices.stored(), pdf, size)
+    for sentence in left_out:
+        print(sentence)
     if arguments.check:
         return check(arguments.out, files)
     for name, text in files.items():

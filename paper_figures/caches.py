@@ -28,8 +28,7 @@ MEASURED = {
 
 def query(records: Sequence[Record]) -> DataFrame:
     """One row per (scale, recipe, cache, refresh, measured): mean over seeds and its errors."""
-    frame = to_frame(records)
-    rows = frame[frame.task == "caches"]
+    rows = to_frame(record for record in records if record.labels.task == "caches")
     for _, section in rows.groupby("recipe"):
         one_protocol(section)
     mean = summarise(rows)

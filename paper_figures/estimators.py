@@ -51,8 +51,7 @@ COLUMNS = [
 
 def query(records: Sequence[Record]) -> DataFrame:
     """One row per (checkpoint, estimator, draws, measured); `draws` is missing for the accuracy of the exact bound."""
-    frame = to_frame(records)
-    rows = frame[frame.suite == SUITE]
+    rows = to_frame(record for record in records if record.labels.suite == SUITE)
     for _, section in rows.groupby("task"):
         one_protocol(section)
     mean = summarise(rows)

@@ -18,9 +18,9 @@ from repro.results.store import one_protocol, scale_of, summarise, to_frame
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     """One panel per scale; nats per token, paired on the same held-out rows."""
-    frame = to_frame(records)
+    frame = to_frame(record for record in records if record.labels.task == "bound")
     trained = frame.checkpoint == frame.recipe  # an oracle's gap is its estimator's noise
-    rows = frame[(frame.task == "bound") & (frame.metric == "gap") & trained]
+    rows = frame[(frame.metric == "gap") & trained]
     rows = rows.assign(scale=rows.recipe.map(scale_of))
     for _, section in rows.groupby(["suite", "scale"]):
         one_protocol(section)

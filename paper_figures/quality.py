@@ -54,8 +54,7 @@ COLUMNS += ["value", "se", "sd_seeds", "seeds", "true_value", "true_se"]
 
 def query(records: Sequence[Record]) -> DataFrame:
     """Points to draw; `x`: planned tokens per step, or realised ones (adaptive samplers and all tokens at once)."""
-    frame = to_frame(records)
-    rows = frame[frame.task.isin(list(METRICS))]
+    rows = to_frame(record for record in records if record.labels.task in METRICS)
     rows = rows.assign(scale=rows.recipe.map(scale_of))
     for _, section in rows.groupby(["suite", "scale", "task"]):
         one_protocol(section)

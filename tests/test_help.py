@@ -199,7 +199,9 @@ def test_doctor_says_what_does_not_work(monkeypatch, tmp_path):
         raise NotImplementedError("no locks")
 
     monkeypatch.setattr(doctor, "FileLock", unlocked)
-    assert "file locks do not work (no locks): use one process at a time" in doctor._folder(tmp_path, "runs")
+    assert "file locks do not work (no locks): start processes by one launcher" in doctor._folder(
+        tmp_path, "runs"
+    )
     said = doctor._package("no_such_package", "gguf", "GGUF files")
     assert said == "not installed; pip install 'dlm-repro[gguf]' for GGUF files"
 

@@ -145,6 +145,17 @@ def positive(text: str) -> int:
     return value
 
 
+def launched() -> tuple[int, int]:
+    """Index of this process, and number of the processes that torchrun or `accelerate launch` started: (0, 1) without a
+    launcher. ValueError unless RANK and WORLD_SIZE are such numbers."""
+    rank, world = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise ValueError(
+            f"RANK={rank} and WORLD_SIZE={world} are no index and count; unset both or set 0 <= RANK < it"
+        )
+    return int(rank), int(world)
+
+
 def first() -> bool:
     """Whether this process is the one that prints: rank 0 of a distributed launch (variable RANK), or no launcher."""
     rank = os.environ.get("RANK", "0")

@@ -185,7 +185,9 @@ def _folder(path: Path, what: str) -> str:
         ):
             return f"{free}; file locks work, so processes can share an evaluation"
     except (OSError, Timeout, NotImplementedError) as error:
-        return f"{free}; file locks do not work ({error}): use one process at a time"
+        return (
+            f"{free}; file locks do not work ({error}): start processes by one launcher, which numbers them"
+        )
 
 
 def _hub(network: bool) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from safetensors import SafetensorError
 
 _HERE = Path(__file__).resolve().parents[1]
@@ -78,20 +78,35 @@ def write_source(path: Path, text: str) -> None:
     write_text(path, text)
 
 
+def lacks_locks(error: OSError) -> bool:
+    """Whether an error says that the file system has no locks (some network and FUSE mounts)."""
+    return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP)
+
+
 @contextmanager
 def locked(path: Path) -> Generator[None]:
     """Hold the lock file `path`, as one process at a time can; a line on stderr names it after `WAIT` seconds of
-    waiting."""
-    lock = FileLock(path)
+    waiting. Where the file system has no locks, a file that only its maker removes (PATH.soft) stands for one."""
     try:
-        lock.acquire(timeout=WAIT)
-    except Timeout:
-        print(f"waiting for {path}, which another process holds", file=sys.stderr, flush=True)
-        lock.acquire()
+        lock = _held(FileLock(path))
+    except OSError as error:
+        if not lacks_locks(error):
+            raise
+        lock = _held(SoftFileLock(f"{path}.soft"))
     try:
         yield
     finally:
         lock.release()
+
+
+def _held(lock: BaseFileLock) -> BaseFileLock:
+    """The lock, acquired; see `locked`."""
+    try:
+        lock.acquire(timeout=WAIT)
+    except Timeout:
+        print(f"waiting for {lock.lock_file}, which another process holds", file=sys.stderr, flush=True)
+        lock.acquire()
+    return lock
 
 
 def write_text(path: Path, text: str) -> None:

@@ -199,9 +199,15 @@ def _check(data: Any, depth: int = DEPTH) -> None:
         if depth == 0:
             raise RecursionError
         for each in (*data, *data.values()) if isinstance(data, dict) else data:
-            # most values are numbers: infinity and NaN minus themselves are NaN
-            if not isinstance(each, int) and (type(each) is not float or each - each != 0):
-                _check(each, depth - 1)
+            # nearly all values are numbers (infinity and NaN minus themselves are NaN) and ASCII text
+            kind = type(each)
+            if (
+                (kind is float and each - each == 0)
+                or (kind is str and each.isascii())
+                or isinstance(each, int)
+            ):
+                continue
+            _check(each, depth - 1)
     elif isinstance(data, str):
         if not data.isascii():
             data.encode()  # UnicodeEncodeError, a ValueError

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +21,8 @@ import numpy as np
 from repro.core.parts import part
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
+from repro.data.rows import CHUNK
+from repro.data.spool import Spool, Spooled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -84,6 +86,9 @@ class Chat(Data):
         return self.source_rows - self._heldout(self.source_rows)
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
+        return {split: Rows.joined(chunks, self.max_length) for split, chunks in self.splits()}
+
+    def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
         """Rows of both splits, in permuted order; ConnectionError, with a one-line message, where the source cannot be
         reached."""
         source = sources.dataset(self.source, None, self.revision, self.split)
@@ -91,20 +96,28 @@ class Chat(Data):
             raise ValueError(
                 f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
             )
-        ids = np.concatenate([np.empty((0, self.max_length), np.uint16), *self._ids(source)])
-        candidates = self._candidates(ids)
-        used = np.flatnonzero(candidates.any(1))
-        if len(used) == 0:
-            raise ValueError(
-                f"{self.source}: no answer begins within max_length={self.max_length}; give a larger one"
-            )
-        order = used[np.random.default_rng(self.split_seed).permutation(len(used))]
-        first = self._heldout(len(used))
+        with Spool(np.min_scalar_type(self.total)) as spool:
+            fit = [np.empty(0, bool)]
+            for ids in self._ids(source):
+                fit.append(self._candidates(ids).any(1))
+                for row in ids:
+                    spool.append(row)
+            used = np.flatnonzero(np.concatenate(fit))
+            if len(used) == 0:
+                raise ValueError(
+                    f"{self.source}: no answer begins within max_length={self.max_length}; give a larger one"
+                )
+            every = spool.read()
+            order = used[np.random.default_rng(self.split_seed).permutation(len(used))]
+            first = self._heldout(len(used))
+            yield "train", self._rows(every, order[first:])
+            yield "heldout", self._rows(every, order[:first])
 
-        def rows(example: np.ndarray) -> Rows:
-            return Rows(ids=ids[example], candidates=candidates[example], example=example)
-
-        return {"train": rows(order[first:]), "heldout": rows(order[:first])}
+    def _rows(self, every: Spooled, order: np.ndarray) -> Iterator[Rows]:
+        """Rows number `order` [n] of the source, in chunks."""
+        for chosen in np.split(order, range(CHUNK, len(order), CHUNK)):
+            ids = np.stack([every[i] for i in chosen])
+            yield Rows(ids, self._candidates(ids), chosen)
 
     def resolve(self) -> dict[str, str | int]:
         """Dotted path -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or

@@ -11,7 +11,7 @@ pair that does not fit into a row is dropped.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ from repro.core import rng
 from repro.core.parts import part
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
+from repro.data.rows import CHUNK
+from repro.data.spool import Spool, Spooled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -84,30 +86,43 @@ class Dialogues(Data):
         }
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
+        return {split: Rows.joined(chunks, self.length) for split, chunks in self.splits()}
+
+    def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
         source = sources.dataset(self.source, None, self.revision, self.split)
         if self.revision != UNRESOLVED and len(source) != self.source_rows:
             raise ValueError(
                 f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
             )
-        found = list(self._pairs(source))
-        if not found:
-            raise ValueError(
-                f"{self.source}: no pair of prompt and answer fits into length={self.length}; give a larger one"
-            )
-        examples = np.array([example for example, _, _ in found], np.int64)
-        ids = np.full((len(found), self.length), self.end, np.min_scalar_type(self.size))
-        candidates = np.zeros(ids.shape, bool)
-        for row, (_, prompt, answer) in enumerate(found):
-            ids[row, : len(prompt)] = prompt
-            ids[row, len(prompt) : len(prompt) + len(answer)] = answer
-            candidates[row, len(prompt) : len(prompt) + len(answer) + 1] = True
-        order = rng.permutation(self.seed, rng.ORDER, -1, len(found)).numpy()
-        first = math.ceil(self.heldout_fraction * len(found))
+        numbers: list[int] = []
+        with Spool(np.min_scalar_type(self.size)) as spool:
+            for number, *pair in self._pairs(source):
+                numbers.append(number)
+                for ids in pair:
+                    spool.append(np.array(ids, np.int64))
+            if not numbers:
+                raise ValueError(
+                    f"{self.source}: no pair of prompt and answer fits into length={self.length}; give a larger one"
+                )
+            pairs, names = spool.read(), np.array(numbers, np.int64)
+            order = rng.permutation(self.seed, rng.ORDER, -1, len(names)).numpy()
+            first = math.ceil(self.heldout_fraction * len(names))
+            yield "train", self._rows(pairs, names, order[first:])
+            yield "heldout", self._rows(pairs, names, order[:first])
 
-        def rows(chosen: np.ndarray) -> Rows:
-            return Rows(ids=ids[chosen], candidates=candidates[chosen], example=examples[chosen])
-
-        return {"train": rows(order[first:]), "heldout": rows(order[:first])}
+    def _rows(self, pairs: Spooled, names: np.ndarray, order: np.ndarray) -> Iterator[Rows]:
+        """Rows of the pairs number `order` [n], in chunks; prompt and answer i are `pairs`[2 i] and `pairs`[2 i + 1],
+        of the dialogue `names`[i]."""
+        for chosen in np.split(order, range(CHUNK, len(order), CHUNK)):
+            ids = np.full((len(chosen), self.length), self.end, pairs.flat.dtype)
+            candidates = np.zeros(ids.shape, bool)
+            for row, i in enumerate(chosen):
+                prompt, answer = pairs[2 * i], pairs[2 * i + 1]
+                stop = len(prompt) + len(answer)
+                ids[row, : len(prompt)] = prompt
+                ids[row, len(prompt) : stop] = answer
+                candidates[row, len(prompt) : stop + 1] = True
+            yield Rows(ids, candidates, names[chosen])
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer()(text, add_special_tokens=False)["input_ids"]

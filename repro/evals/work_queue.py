@@ -6,8 +6,10 @@
 A chunk is a range of items, such as rows to decode or score. The split depends on the evaluation alone, never on the
 number of processes or the batch size. A finished chunk is stored in OUT/chunks/<question id>-<numerics class>/ until
 the evaluation's record is written, so a killed run loses one chunk. Processes claim chunks through file locks, which
-the operating system frees when a process is killed. Several machines may share the folder OUT if its file system
-supports locks.
+the operating system frees when a process is killed. Several machines may share the folder OUT.
+
+Where its file system has no locks, the processes of one launcher split the chunks by their number instead: process r of
+n computes the chunks r, r + n, ..., and process 0 combines them. A process without a launcher computes all of them.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ import msgspec
 from filelock import FileLock, Timeout
 from msgspec import Struct
 
-from repro.core.files import write_text
+from repro.core.cli import launched
+from repro.core.files import lacks_locks, write_text
 from repro.core.parts import sha256
 from repro.core.reading import convert, read_json
 from repro.results.record import text
@@ -51,15 +54,20 @@ def spans(count: int, size: int) -> list[range]:
 
 
 class Busy(Exception):
-    """Raised while another process, which holds the file lock `lock`, computes missing chunks of an evaluation."""
+    """Raised while another process, which holds the file lock `lock`, computes missing chunks of an evaluation.
 
-    def __init__(self, lock: Path) -> None:
+    `by_rank`: there are no file locks, and the chunk, or the result, is another process's by its number.
+    """
+
+    def __init__(self, lock: Path, by_rank: bool = False) -> None:
         super().__init__(f"another process holds {lock}")
-        self.lock = lock
+        self.lock, self.by_rank = lock, by_rank
 
     def over(self) -> bool:
         """Whether `lock` is free again (released, or its process killed) and no process is combining the chunks into a
-        result."""
+        result; without locks: whether the chunk is finished, or the record written and the chunks removed."""
+        if self.by_rank:
+            return self.lock.with_suffix(".json").is_file() or not self.lock.parent.is_dir()
         return _is_free(self.lock) and _is_free(_lock_path(self.lock.with_name(ANSWER)))
 
 
@@ -146,17 +154,19 @@ class SharedQueue:
     own: float = 0.0
     _stage: int = 0
     _joined: FileLock | None = field(default=None, repr=False)
+    _by_rank: bool = False
+    """Whether a file lock could not be had, because the file system has none."""
 
     def map_chunks(
         self, count: int, size: int, find: Callable[[range], Any], read: Callable[[Any, range], Value]
     ) -> list[Value]:
         stage, self._stage = self._stage, self._stage + 1
         chunks = {self.folder / f"{stage}-{span.start}.json": span for span in spans(count, size)}
-        for path, span in chunks.items():
+        for number, (path, span) in enumerate(chunks.items()):
             if path.is_file():
                 continue
             try:
-                with self._claimed(path):
+                with self._claimed(path, number):
                     if not path.is_file():
                         self._compute(path, span, find)
                         self.finished(sum(each.is_file() for each in chunks), len(chunks))
@@ -164,15 +174,15 @@ class SharedQueue:
                 continue
         for path in chunks:
             if not path.is_file():
-                raise Busy(_lock_path(path))
+                raise Busy(_lock_path(path), self._by_rank)
         return [self._read(path, span, read) for path, span in chunks.items()]
 
     def join(self) -> None:
         if self._joined is None:
             path = self.folder / ANSWER
-            self._joined = _claim(path)
+            self._joined = self._claim(path, 0)
             if self.answered():
-                raise Busy(_lock_path(path))
+                raise Busy(_lock_path(path), self._by_rank)
 
     def finish(self) -> None:
         """Remove the stored chunks; call it when the record of the evaluation is written."""
@@ -186,18 +196,32 @@ class SharedQueue:
             self._joined.release()
 
     @contextmanager
-    def _claimed(self, path: Path) -> Generator[None]:
-        """Context that holds the lock of the chunk stored at `path`.
+    def _claimed(self, path: Path, number: int) -> Generator[None]:
+        """Context that holds the lock of the chunk stored at `path`, the `number`-th of its stage.
 
         Raises Busy if another process holds it, or if the record of the evaluation is already written.
         """
-        lock = _claim(path)
+        lock = self._claim(path, number)
         try:
             if self.answered():
-                raise Busy(_lock_path(path))
+                raise Busy(_lock_path(path), self._by_rank)
             yield
         finally:
             lock.release()
+
+    def _claim(self, path: Path, number: int) -> FileLock:
+        """The lock of `path`, acquired; without file locks one that is not, if this process's number is `number` modulo
+        the number of processes. Raises Busy if `path` is another process's."""
+        try:
+            return _claim(path)
+        except OSError as error:
+            if not lacks_locks(error):
+                raise
+            self._by_rank = True
+        rank, world = launched()
+        if number % world != rank:
+            raise Busy(_lock_path(path), by_rank=True)
+        return FileLock(_lock_path(path))
 
     def _compute(self, path: Path, span: range, find: Callable[[range], Any]) -> None:
         began = time.perf_counter()

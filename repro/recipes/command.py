@@ -121,6 +121,11 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
     )
     parser.add_argument("--compile", action="store_true", help="compile each layer with torch.compile")
     parser.add_argument(
+        "--whole-gradients",
+        action="store_true",
+        help="under FSDP2, exchange gradients once a step, not once a microbatch; each process then holds them whole",
+    )
+    parser.add_argument(
         "--device", help="where it trains: cuda, cuda:1 or cpu (default: the GPU if there is one)"
     )
     parser.add_argument("--track", metavar="NAME", help="also log to tensorboard, wandb, trackio, ...")
@@ -141,8 +146,8 @@ def _check_combination(args: argparse.Namespace) -> None:
     for flag in ("resume", "steps", "set"):
         if args.longer and getattr(args, flag):
             raise Usage(f"--longer continues the run that is in --out; leave out --{flag}")
-    for flag in ("compile", "track", "device", "longer"):
-        if getattr(args, flag) and (args.plan or args.print):
+    for flag in ("compile", "whole-gradients", "track", "device", "longer"):
+        if getattr(args, flag.replace("-", "_")) and (args.plan or args.print):
             raise Usage(f"--{flag} is for a run; it goes with neither --print nor --plan, so leave it out")
 
 
@@ -164,7 +169,11 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
 
     if args.device is not None and take_device(args.device) == "mps":
         raise Usage("--device mps: training runs on cuda or cpu; give one of them")
-    options = Options(activation_checkpointing=args.activation_checkpointing, compile=args.compile)
+    options = Options(
+        activation_checkpointing=args.activation_checkpointing,
+        compile=args.compile,
+        whole_gradients=args.whole_gradients,
+    )
     out = args.out or runs() / f"{recipe.name}-s{args.seed}"
     if args.longer:
         recipe = _prolonged(recipe, out, args.longer)

@@ -15,6 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
@@ -76,7 +77,7 @@ def _parse(path: Path, data: bytes) -> list[Record]:
         where = f"{path}:{number}"
         data = parse_json(line, dict, where, REMEDY)
         try:
-            records.append(read_record(data))
+            records.append(read_record(data, line))
         except ValueError as error:
             raise ValueError(f"{where}: {error}; {REMEDY}") from None
     return records
@@ -254,6 +255,9 @@ COLUMNS = (
     *("seed", "train_seed", "step", "weights", "cell", "key", "id", "numerics", "protocol", "subject"),
 )
 NUMBERS = ("value", "se", "sd_seeds", "n", "nfe", "tokens_per_nfe", "seeds")
+TYPES = dict.fromkeys(("value", "se", "nfe", "tokens_per_nfe"), "float64")
+TYPES |= dict.fromkeys(("n", "seed", "train_seed", "step"), "int64")
+TYPES |= dict.fromkeys((*LABELS, "metric", "weights"), "str")
 
 
 def frame(folder: Path) -> DataFrame:
@@ -277,14 +281,15 @@ def to_frame(records: Iterable[Record]) -> DataFrame:
             subjects[record.cell] = text(question.protocol), text(question.subject)
         protocol, subject = subjects[record.cell]
         labels = [_printed(record.labels, name) for name in LABELS]
-        network, numerics = question.checkpoint, text(record.measurements.numerics)
+        network, numerics = question.checkpoint, intern(text(record.measurements.numerics))
         shared = (
             *(answer.nfe, answer.tokens_per_nfe, question.seed, network.seed, network.step, network.weights),
             *(record.cell, record.key, record.id, numerics, protocol, subject),
         )
         rows += [(*labels, name, m.value, m.se, m.n, *shared) for name, m in answer.metrics.items()]
-    made = DataFrame(rows, columns=list(COLUMNS))
-    return made.astype({name: float for name in ("value", "se", "nfe", "tokens_per_nfe")})
+    # pandas' own strings are a copy of the text in every row, 1.5 KB of it; objects are references to one text
+    made = DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    return made.astype(TYPES)
 
 
 def _printed(labels: Labels, name: str) -> str:

@@ -35,7 +35,7 @@ from repro.core import parts, rng
 from repro.core.cli import first
 from repro.core.devices import device
 from repro.core.errors import Stopped
-from repro.core.files import remove, write_text
+from repro.core.files import lacks_locks, remove, write_text
 from repro.data.corpus import Corpus, Rows, prepared
 from repro.models.denoiser import Denoiser, copy_weights
 from repro.objectives.bound import attention_of, heldout_bound
@@ -368,13 +368,20 @@ def _sigterm() -> Generator[Callable[[], bool]]:
 @contextlib.contextmanager
 def _locked(out: Path, writes: bool) -> Generator[None]:
     """Context in which the process that `writes` holds the lock of the run folder `out`; ValueError, without waiting,
-    if another run holds it."""
+    if another run holds it. Where the file system has no locks, another run is not noticed."""
     if not writes:
         yield
         return
     out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock", timeout=0)
     try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise ValueError(f"another run is writing to {out}; wait for it or choose another --out") from None
+    except OSError as error:
+        if not lacks_locks(error):
+            raise
+    try:
+        yield
+    finally:
+        lock.release()

@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ def _one(environment: Mapping[str, str], work: Callable[..., Any], args: tuple[A
 def trained(name: str, pins: tuple[str, ...], out: str, stop: int, resume: bool, options: Options) -> None:
     """One process of a toy run with seed 3."""
     train(toy(name, *pins), seed=3, out=Path(out), stop=stop, resume=resume, options=options)
+
+
+def exchanges(pins: tuple[str, ...], out: str, stop: int, whole: bool) -> int:
+    """One process of a toy run of mdlm; returns how often gradients were exchanged (calls of reduce-scatter)."""
+    exchange, calls = torch.distributed.reduce_scatter_single, []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return exchange(*args, **kwargs)
+
+    torch.distributed.reduce_scatter_single = counted
+    trained("mdlm", pins, out, stop, False, replace(PLAIN, whole_gradients=whole))
+    return len(calls)
 
 
 def fault(name: str, pins: tuple[str, ...], out: str) -> None:

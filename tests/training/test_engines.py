@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.launching import FOLDER, arguments
-from helpers.processes import FSDP2, ZERO2, fault, together, trained
+from helpers.processes import FSDP2, ZERO2, exchanges, fault, together, trained
 from helpers.toy import RARER, RECIPES, curve, same_curve, toy
 
 from repro import model as models
@@ -97,6 +97,17 @@ def test_a_sharded_checkpoint_of_fsdp2_resumes_anywhere(half, one, tmp_path):
     together(4, trained, "mdlm", MICRO, str(tmp_path / "four"), 15, True, PLAIN, environment=FSDP2)
     same_curve(curve(one)[:15], curve(tmp_path / "four"))
     close(tmp_path / "alone" / "step_00000015", tmp_path / "four", atol=1e-6)
+
+
+def test_gradients_that_stay_whole_are_exchanged_once_a_step(one, tmp_path):
+    """Two microbatches a step: half as many exchanges as with sharded gradients, and the same run."""
+    runs = ((str(tmp_path / "each"), 1, False), (str(tmp_path / "once"), 20, True))
+    each, once = (
+        together(2, exchanges, MICRO, out, stop, whole, environment=FSDP2) for out, stop, whole in runs
+    )
+    assert each[0] == each[1] > 0 and once == [20 * each[0] // 2] * 2
+    same_curve(curve(one), curve(tmp_path / "once"))
+    close(one, tmp_path / "once", atol=1e-6)
 
 
 def test_a_microbatch_without_a_scored_token_still_runs_every_layer():
@@ -204,7 +215,10 @@ def test_zero2_trains_the_curve_of_one_and_resumes_anywhere(deepspeed, half, one
 @pytest.mark.slow
 def test_zero2_from_the_first_step(deepspeed, one, tmp_path):
     """Resuming its own checkpoint on the same count, with layers recomputed in backward."""
-    out, again = str(tmp_path / "run"), Options(activation_checkpointing=True, compile=False)
+    out, again = (
+        str(tmp_path / "run"),
+        Options(activation_checkpointing=True, compile=False, whole_gradients=False),
+    )
     together(2, trained, "mdlm", MICRO, out, 10, False, PLAIN, environment=ZERO2)
     together(2, trained, "mdlm", MICRO, out, 20, True, again, environment=ZERO2)
     same_curve(curve(one), curve(Path(out)))
@@ -246,10 +260,14 @@ def test_activation_checkpointing_changes_no_result(one, tmp_path, monkeypatch):
     monkeypatch.setattr(layer, "forward", lambda self, *a, **k: (ran.append(self), forward(self, *a, **k))[1])
     go(tmp_path / "plain", stop=1)
     plain = len(ran)
-    out = go(tmp_path / "run", stop=1, options=Options(activation_checkpointing=True, compile=False))
+    out = go(
+        tmp_path / "run",
+        stop=1,
+        options=Options(activation_checkpointing=True, compile=False, whole_gradients=False),
+    )
     layers, microbatches = 2, 4
     assert len(ran) - plain == plain + layers * microbatches
-    go(out, resume=True, options=Options(activation_checkpointing=True, compile=False))
+    go(out, resume=True, options=Options(activation_checkpointing=True, compile=False, whole_gradients=False))
     same_curve(curve(one)[1:], curve(out)[1:])
 
 
@@ -257,7 +275,7 @@ def test_activation_checkpointing_changes_no_result(one, tmp_path, monkeypatch):
 @pytest.mark.parametrize("again", [False, True], ids=["compiled", "compiled and recomputed"])
 def test_compiled_layers_change_no_result(again, one, tmp_path):
     """Parameters keep their names: other engines can read the checkpoint."""
-    options = Options(activation_checkpointing=again, compile=True)
+    options = Options(activation_checkpointing=again, compile=True, whole_gradients=False)
     together(2, trained, "mdlm", MICRO, str(tmp_path / "two"), 20, False, options, environment=FSDP2)
     same_curve(curve(one), curve(tmp_path / "two"))
     close(one, tmp_path / "two", atol=1e-6)
@@ -315,12 +333,12 @@ def test_launch_options_are_flags_of_every_recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "repro.training.loop.train", lambda recipe, **given: seen.update(given, recipe=recipe)
     )
-    flags = ["--activation-checkpointing", "--compile", "--track", "tensorboard"]
+    flags = ["--activation-checkpointing", "--compile", "--whole-gradients", "--track", "tensorboard"]
     command(registry.recipe("mdlm"), [*arguments("mdlm", tmp_path), *flags])
-    assert seen["options"] == Options(activation_checkpointing=True, compile=True)
+    assert seen["options"] == Options(activation_checkpointing=True, compile=True, whole_gradients=True)
     assert seen["track"] == "tensorboard" and seen["recipe"] == toy("mdlm")
     command(registry.recipe("mdlm"), arguments("mdlm", tmp_path))
     assert seen["options"] == PLAIN and seen["track"] is None
-    for flags in (["--compile", "--plan"], ["--track", "wandb", "--print"]):
+    for flags in (["--compile", "--plan"], ["--whole-gradients", "--plan"], ["--track", "wandb", "--print"]):
         with pytest.raises(ValueError, match=r"is for a run; it goes with neither --print nor --plan"):
             command(registry.recipe("mdlm"), flags)

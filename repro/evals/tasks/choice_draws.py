@@ -11,6 +11,7 @@ enough that all subsets of their positions can be masked in turn, which gives th
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ import numpy as np
 from repro.core import parts, rng
 from repro.core.lazy import torch
 from repro.core.parts import part
+from repro.core.reading import convert
 from repro.data.corpus import prepared
 from repro.evals.likelihood.estimators import Subsets
 from repro.evals.likelihood.likelihood import Estimator, LikelihoodRequest
 from repro.evals.task import Answer, Ask, Task, mean_metric
+from repro.evals.work_queue import WorkQueue, spans
 from repro.evals.workload import Workload
 from repro.model import Model
 
@@ -93,15 +96,34 @@ class ChoiceDraws(Task):
         each = self.repeats * drawn + 2**self.length - 1
         return Workload.of_rows(self.items * self.choices, each, self.prompt + self.length).limited(ask.limit)
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         requests, right = self.questions(
             model, self.items if ask.limit is None else min(self.items, ask.limit)
         )
-        exact, _ = self._scores(model, Subsets(longest=self.length), requests, 1, ask.seed)
+        rules = [(Subsets(longest=self.length), 1), *((rule, self.repeats) for rule in self._rules())]
+        # whole batches of forwards in each part, whatever the number of forwards of an answer
+        blocks = spans(len(right), BATCH // math.gcd(BATCH, self.choices))
+        forwards_of = [repeats * rule.max_forwards(self.length) for rule, repeats in rules]
+        dearest = sorted(range(len(rules)), key=forwards_of.__getitem__, reverse=True)
+        todo = [(i, block) for i in dearest for block in blocks]
+
+        def find(span: range) -> list[Any]:
+            i, block = todo[span.start]
+            rule, repeats = rules[i]
+            some = requests[block.start * self.choices : block.stop * self.choices]
+            return [each.tolist() for each in self._scores(model, rule, some, repeats, ask.seed)]
+
+        def read(data: Any, span: range) -> tuple[Tensor, Tensor]:
+            i, block = todo[span.start]
+            return _read(data, (len(block), self.choices, rules[i][1]))
+
+        chunks = dict(zip(todo, work.map_chunks(len(todo), 1, find, read), strict=True))
+        work.join()
+        every = [[chunks[i, block] for block in blocks] for i in range(len(rules))]
+        (exact, _), *drawn = [[torch.cat(each) for each in zip(*some, strict=True)] for some in every]
         best = exact[..., 0].argmax(1)
         metrics = {"accuracy_exact": mean_metric((best == right).double())}
-        for count, rule in zip(self.draws, self._rules(), strict=True):
-            found, forwards = self._scores(model, rule, requests, self.repeats, ask.seed)
+        for count, (found, forwards) in zip(self.draws, drawn, strict=True):
             error, chosen = found - exact, found.argmax(1)
             metrics |= {
                 f"forwards_{count}": mean_metric(forwards),
@@ -146,6 +168,16 @@ class ChoiceDraws(Task):
         shape = (-1, self.choices, repeats)
         forwards = torch.tensor([float(f.forwards) for f in found]).double().view(shape).mean((1, 2))
         return torch.tensor([f.value for f in found], dtype=torch.float64).view(shape), forwards
+
+
+def _read(data: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The scores, of this shape, and the forwards of a chunk; ValueError for other data than these."""
+    kind = tuple[list[list[list[float]]], list[float]]
+    stored = convert(data, kind, "the results", "compute them again")
+    scores, forwards = (torch.tensor(each, dtype=torch.float64) for each in stored)
+    if (scores.shape, forwards.shape) != (shape, shape[:1]):
+        raise ValueError(f"scores of shape {list(scores.shape)}, not {list(shape)}")
+    return scores, forwards
 
 
 def _altered(answer: list[int], rows: np.ndarray, item: int, place: int) -> list[int]:

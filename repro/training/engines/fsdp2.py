@@ -5,11 +5,14 @@ group, so that inside the forward pass the output layer is whole and a fused los
 the processes and provides the setting whether to reshard after a forward; torch itself shards, on every device.
 
 Precision: `bf16_master` shards the float32 master weights themselves, gathers them in bfloat16 and sums gradients in
-float32; `bf16_pure` shards bfloat16 weights. Gradients are exchanged in every microbatch, so that they stay sharded.
+float32; `bf16_pure` shards bfloat16 weights. Gradients are exchanged in every microbatch, so that they stay sharded;
+with the option `whole_gradients` in the last one of a step, and until then every process sums its own, in float32
+unless everything is bfloat16 (torch's `FSDPModule.set_requires_gradient_sync`).
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -17,7 +20,7 @@ from accelerate import FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from repro.models.denoiser import ForwardWrapper
@@ -50,6 +53,11 @@ class Fsdp2(Engine):
         kind = "float32" if precision == "bf16_master" else precision
         self.master_weights = MasterWeights(wrapped.denoiser, kind, self.recipe.ema)
         assert all(isinstance(p, DTensor) for p in self.master_weights.parameters())
+
+    def no_sync(self, last: bool) -> AbstractContextManager[None]:
+        assert isinstance(self.network, FSDPModule)
+        self.network.set_requires_gradient_sync(last or not self.options.whole_gradients)
+        return nullcontext()
 
     def global_norm(self, norm: Tensor) -> Tensor:
         assert isinstance(norm, DTensor)

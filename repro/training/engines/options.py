@@ -15,11 +15,14 @@ class Options:
     """Launch options of a training run.
 
     `activation_checkpointing`: store only each layer's input and recompute the rest in backward; `compile`: compile
-    each layer with torch.compile (not output layer and loss, which are fused and would not get faster).
+    each layer with torch.compile (not output layer and loss, which are fused and would not get faster);
+    `whole_gradients`: where gradients are sharded, sum those of a step's microbatches whole in every process, and
+    exchange them once a step instead of once a microbatch.
     """
 
     activation_checkpointing: bool
     compile: bool
+    whole_gradients: bool
 
     def apply(self, denoiser: Denoiser) -> None:
         """Apply the options to a denoiser's layers in place, before they are sharded; parameter names do not change."""
@@ -33,4 +36,4 @@ class Options:
                 layer.compile()
 
 
-PLAIN = Options(activation_checkpointing=False, compile=False)
+PLAIN = Options(activation_checkpointing=False, compile=False, whole_gradients=False)

@@ -42,6 +42,11 @@ class Zero2(Engine):
             raise ValueError(
                 "precision bf16_pure has no master weights, ZeRO-2 needs them; launch with ddp_8.yaml or fsdp2_8.yaml"
             )
+        if self.options.whole_gradients:
+            raise ValueError(
+                "--whole-gradients: ZeRO-2 reduces each microbatch's gradients while it runs backward, and holds its"
+                " part of them alone; leave the option out, or launch with fsdp2_8.yaml"
+            )
         try:
             import deepspeed
         except ImportError:

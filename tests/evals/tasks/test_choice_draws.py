@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from repro import load
 from repro.core import parts
 from repro.evals.likelihood.estimator_presets import estimator
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
+from repro.evals.tasks import choice_draws
 from repro.evals.tasks.choice_draws import ChoiceDraws, _altered
+from repro.evals.work_queue import Busy, SharedQueue
 
 ASK = Ask(None, None, 0, None)
 TASK = ChoiceDraws(
@@ -44,6 +48,28 @@ def test_all_masked_sets_have_no_error_and_few_have(model):
     )
     (two, *_) = TASK.answer(model, replace(ASK, limit=2)).metrics.values()
     assert two[2] == 2
+
+
+def test_processes_share_the_items(model, tmp_path, monkeypatch):
+    """One process computes what another has not claimed; the result is that of one process to the last bit."""
+    monkeypatch.setattr(choice_draws, "BATCH", 6)
+    alone = TASK.answer(model, ASK)
+    first, second = (SharedQueue(tmp_path, "question", {}, None, lambda: False) for _ in range(2))
+    with FileLock(tmp_path / "0-4.lock"), pytest.raises(Busy):
+        TASK.shared(model, ASK, first)
+    assert len(list(tmp_path.glob("0-*.json"))) == 3 * 6 - 1, "six blocks of two items, by three estimators"
+    monkeypatch.setattr(ChoiceDraws, "_scores", counted := Mock(wraps=TASK._scores))
+    assert TASK.shared(model, ASK, second) == alone
+    assert counted.call_count == 1
+    second.close()
+
+
+def test_a_chunk_of_another_shape_is_refused(model, tmp_path):
+    queue = SharedQueue(tmp_path, "question", {}, None, lambda: False)
+    replace(TASK, repeats=3).shared(model, ASK, queue)
+    queue.close()
+    with pytest.raises(ValueError, match="does not fit this evaluation"):
+        TASK.shared(model, ASK, SharedQueue(tmp_path, "question", {}, None, lambda: False))
 
 
 def test_answers_differ_in_one_token_and_the_right_one_rotates(model):
