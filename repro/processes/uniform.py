@@ -201,7 +201,7 @@ class Uniform(Diffusion):
         alpha_t, alpha_s = (self.alpha(time.double())[rows] for time in (t, s))
         law = plug_in(self.leave_one_out(prediction, xt, t, where), xt[where], alpha_t, alpha_s)
         special = prediction.vocabulary.total - prediction.vocabulary.size
-        return torch.nn.functional.pad(law, (0, special))
+        return torch.nn.functional.pad(law, (0, special)) if special else law
 
     def leave_one_out(self, prediction: Prediction, xt: Tensor, t: Tensor, where: Tensor) -> Tensor:
         alpha = self.alpha(t.double())[where.nonzero()[:, 0]]
