@@ -10,15 +10,18 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks import peer_decoding, peer_likelihood
+from benchmarks import peer_decoding, peer_diffusion, peer_likelihood
 from benchmarks.row import Compared, Row
+from repro.certify.peers.diffusion import STANDS_IN
+from repro.certify.peers.imports import StandIn, peer_module
 from repro.core.errors import nearest
 
 Measure = Callable[[dict[str, Any], int], Iterable[Compared]]
@@ -28,12 +31,18 @@ Measure = Callable[[dict[str, Any], int], Iterable[Compared]]
 @dataclass(frozen=True)
 class Peer:
     """A peer's `files` below its checkout (none: `package` is installed), the function that makes its rows, and the
-    modules that a file imports for its own `main` alone, for which an empty module with the named attributes stands."""
+    modules that a file imports for its own `main` alone, for which an empty module with the named attributes stands.
+
+    `project`: the files import each other and third-party modules, of which those in STANDS_IN of
+    repro/certify/peers/diffusion.py (flash_attn, lightning and others) get stand-ins where they are not installed;
+    `measure` gets the first file's module under its name.
+    """
 
     files: tuple[str, ...]
     measure: Measure
     package: str | None = None
     unused: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    project: bool = False
 
 
 PEERS = {
@@ -42,6 +51,12 @@ PEERS = {
         ("llada/generate.py",),
         peer_decoding.fast_dllm,
         unused=(("model", ()), ("model.modeling_llada", ("LLaDAModelLM",))),
+    ),
+    "duo": Peer(  # s-sahoo/duo
+        ("algo.py", "trainer_base.py", "utils.py", "metrics.py"), peer_diffusion.duo, project=True
+    ),
+    "mdlm": Peer(  # kuleshov-group/mdlm
+        ("diffusion.py", "noise_schedule.py", "utils.py"), peer_diffusion.mdlm, project=True
     ),
     "lm_eval": Peer((), peer_likelihood.hflm, package="lm_eval"),  # EleutherAI/lm-evaluation-harness
 }
@@ -104,14 +119,21 @@ class Checkout:
     def rows(self, repeats: int) -> list[PeerRow]:
         """The peer's rows, each timed `repeats` times; ValueError for a file that cannot be imported."""
         peer, commit = PEERS[self.name], self.commit()
-        modules = {}
-        for file in peer.files:
-            assert self.folder is not None
-            modules[file] = imported(self.folder / file, peer.unused)
-        return [
-            PeerRow(**vars(found.row), peer=self.name, commit=commit, equal=found.equal)
-            for found in peer.measure(modules, repeats)
-        ]
+        with own_imports():
+            return [
+                PeerRow(**vars(found.row), peer=self.name, commit=commit, equal=found.equal)
+                for found in peer.measure(self.modules(), repeats)
+            ]
+
+    def modules(self) -> dict[str, Any]:
+        """The modules of the peer's files (of a project: of the first one, by its name)."""
+        peer = PEERS[self.name]
+        if self.folder is None:
+            return {}
+        if peer.project:
+            name = Path(peer.files[0]).stem
+            return {name: peer_module(self.folder, name, STANDS_IN)}
+        return {file: imported(self.folder / file, peer.unused) for file in peer.files}
 
 
 def _git(folder: Path, *command: str) -> str:
@@ -123,6 +145,22 @@ def _git(folder: Path, *command: str) -> str:
             f"{folder} is no git checkout of the peer ({said}); clone it, so that its commit is known"
         )
     return done.stdout
+
+
+@contextmanager
+def own_imports() -> Generator[None]:
+    """Forget modules, import paths and import hooks that were added meanwhile: peers name their modules alike."""
+    modules, path, hooks = set(sys.modules), list(sys.path), list(sys.meta_path)
+    try:
+        yield
+    finally:
+        added = [entry for entry in sys.path if entry not in path]
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None)
+            stands_in = isinstance(sys.modules[name], StandIn)
+            if stands_in or (file and any(Path(file).is_relative_to(entry) for entry in added)):
+                del sys.modules[name]
+        sys.path[:], sys.meta_path[:] = path, hooks
 
 
 def imported(file: Path, unused: Sequence[tuple[str, tuple[str, ...]]] = ()) -> ModuleType:

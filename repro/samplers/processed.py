@@ -8,13 +8,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR
 from repro.models.denoiser import Head
 from repro.models.prediction import Prediction
-
-PART = 1 << 19
-"""Number of logits from which draws are made at a time on a CPU, 4 MiB in float64."""
-PART_ACCELERATOR = 1 << 24
-"""The same on other devices: a kernel over these 128 MiB takes longer than its launch."""
 
 
 class ProcessedPrediction(Prediction):
@@ -65,11 +61,11 @@ def parts(prediction: Prediction, where: Tensor) -> Iterator[tuple[Tensor, Predi
     """The True entries of `where` [B, L], N of them, in parts of consecutive ones, each with the prediction there.
 
     Logits are computed for all parts at once, in one matrix product; what is computed from those of a part, in float64,
-    stays in a CPU's cache (`PART`). At least one part, which may be empty.
+    stays in a CPU's cache. At least one part, which may be empty.
     """
     logits = prediction.logits(where)
     entries = where.flatten().nonzero()[:, 0]
-    size = max(1, (PART if logits.device.type == "cpu" else PART_ACCELERATOR) // logits.shape[-1])
+    size = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[-1])
     for some, of_part in zip(entries.split(size), logits.split(size), strict=True):
         part = torch.zeros_like(where)
         part.view(-1)[some] = True

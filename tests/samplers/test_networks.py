@@ -98,7 +98,7 @@ def test_parts_of_a_draw_do_not_matter(sampler, monkeypatch):
     """Tokens drawn from the posterior one position at a time are those drawn from all positions at once."""
     network, made = llama("bidirectional", UNIFORM, TOY), plan(8, 5)
     whole = solo_and_together(network, UNIFORM, sampler, made)
-    monkeypatch.setattr(processed, "PART", 1)
+    monkeypatch.setattr(processed, "BLOCK", 1)
     assert solo_and_together(network, UNIFORM, sampler, made) == whole
 
 
