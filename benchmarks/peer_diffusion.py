@@ -171,7 +171,7 @@ def duo(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Iter
             )
             return every._replace(each=(given["x0"].flatten(), given["xt"].flatten(), alpha, slope))
 
-        yield _step(
+        yield training_row(
             f"training step, {name}, {case.name()}, B={case.rows}",
             target,
             repeats,
@@ -208,7 +208,7 @@ def mdlm(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Ite
         return seen.time
 
     model._sample_t = sample_t
-    yield _step(
+    yield training_row(
         f"training step, {case.name()}, B={case.rows}",
         2.2,
         repeats,
@@ -222,7 +222,7 @@ def mdlm(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Ite
     )
 
 
-def _step(
+def training_row(
     name: str,
     target: float,
     repeats: int,

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks import peer_decoding, peer_diffusion, peer_likelihood
+from benchmarks import peer_decoding, peer_diffusion, peer_dllm, peer_likelihood
 from benchmarks.row import Compared, Row
 from repro.certify.peers.diffusion import STANDS_IN
 from repro.certify.peers.imports import StandIn, peer_module
@@ -33,16 +33,17 @@ class Peer:
     """A peer's `files` below its checkout (none: `package` is installed), the function that makes its rows, and the
     modules that a file imports for its own `main` alone, for which an empty module with the named attributes stands.
 
-    `project`: the files import each other and third-party modules, of which those in STANDS_IN of
-    repro/certify/peers/diffusion.py (flash_attn, lightning and others) get stand-ins where they are not installed;
-    `measure` gets the first file's module under its name.
+    `project`: names of modules, given to `measure`, that import others of the checkout and third-party ones, of which
+    those in STANDS_IN of repro/certify/peers/diffusion.py (flash_attn, lightning and others) get stand-ins where they
+    are not installed; `packages`: packages of the checkout whose `__init__` is not run.
     """
 
     files: tuple[str, ...]
     measure: Measure
     package: str | None = None
     unused: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    project: bool = False
+    project: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 PEERS = {
@@ -53,10 +54,16 @@ PEERS = {
         unused=(("model", ()), ("model.modeling_llada", ("LLaDAModelLM",))),
     ),
     "duo": Peer(  # s-sahoo/duo
-        ("algo.py", "trainer_base.py", "utils.py", "metrics.py"), peer_diffusion.duo, project=True
+        ("algo.py", "trainer_base.py", "utils.py", "metrics.py"), peer_diffusion.duo, project=("algo",)
     ),
     "mdlm": Peer(  # kuleshov-group/mdlm
-        ("diffusion.py", "noise_schedule.py", "utils.py"), peer_diffusion.mdlm, project=True
+        ("diffusion.py", "noise_schedule.py", "utils.py"), peer_diffusion.mdlm, project=("diffusion",)
+    ),
+    "dllm": Peer(  # ZHZisZZ/dllm
+        ("dllm/core/samplers/mdlm.py", "dllm/core/trainers/mdlm.py"),
+        peer_dllm.dllm,
+        project=(peer_dllm.SAMPLER, peer_dllm.TRAINER),
+        packages=peer_dllm.PACKAGES,
     ),
     "lm_eval": Peer((), peer_likelihood.hflm, package="lm_eval"),  # EleutherAI/lm-evaluation-harness
 }
@@ -126,13 +133,13 @@ class Checkout:
             ]
 
     def modules(self) -> dict[str, Any]:
-        """The modules of the peer's files (of a project: of the first one, by its name)."""
+        """The modules of the peer's files, or those that `project` names."""
         peer = PEERS[self.name]
         if self.folder is None:
             return {}
         if peer.project:
-            name = Path(peer.files[0]).stem
-            return {name: peer_module(self.folder, name, STANDS_IN)}
+            folder = self.folder
+            return {name: peer_module(folder, name, STANDS_IN, peer.packages) for name in peer.project}
         return {file: imported(self.folder / file, peer.unused) for file in peer.files}
 
 
@@ -156,9 +163,10 @@ def own_imports() -> Generator[None]:
     finally:
         added = [entry for entry in sys.path if entry not in path]
         for name in set(sys.modules) - modules:
-            file = getattr(sys.modules[name], "__file__", None)
-            stands_in = isinstance(sys.modules[name], StandIn)
-            if stands_in or (file and any(Path(file).is_relative_to(entry) for entry in added)):
+            module = sys.modules[name]
+            places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+            inside = any(place and Path(place).is_relative_to(entry) for place in places for entry in added)
+            if inside or isinstance(module, StandIn):
                 del sys.modules[name]
         sys.path[:], sys.meta_path[:] = path, hooks
 
