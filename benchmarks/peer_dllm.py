@@ -51,7 +51,7 @@ def dllm(
     modules: dict[str, Any], repeats: int, case: Case | None = None, rows: int = 8
 ) -> Iterator[Compared]:
     """The sampler at temperature 0, batch 1 and 4 with prompts of unequal lengths, and a training step."""
-    case = case or Case(32_000, 64, 32, 16)
+    case = case or Case(32_000, 64, 16, 16)
     denoiser = case.denoiser()
     for count in (1, 4):
         yield _sampling(modules[SAMPLER], denoiser, case, count, repeats)

@@ -1,8 +1,10 @@
-"""Speed against peers' own files: `python -m benchmarks --peer llada=FOLDER --peer fast_dllm=FOLDER --peer lm_eval`.
+"""Speed against peers' own files: `python -m benchmarks --peer llada=FOLDER --peer duo=FOLDER --peer lm_eval`.
 
 FOLDER is a git checkout beside ours. The peer's file is imported from it as it is and runs on the same network as our
 code, in turn in one process; nothing of it is kept here. Each row states the commit (or the version of an installed
 package) and whether both sides gave the same result. The rewritten loops of `benchmarks.decoding` run too.
+Peers that hold [B, L, V] tensors depend on the allocator: beyond 32 MiB glibc returns memory at each free, so every
+page is faulted in again, unless MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ are large (as in the Makefile).
 """
 
 from __future__ import annotations
