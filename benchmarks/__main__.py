@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" installed package, no FOLDER); may be repeated; one of {', '.join(peers.PEERS)}",
     )
     parser.add_argument(
-        "--repeats", type=natural, default=3, help="timings of each side; the best counts (default 3)"
+        "--repeats", type=natural, default=3, help="timings of each side; their medians count (default 3)"
     )
     parser.add_argument("--out", type=Path, help="folder of the JSON files (default: results/bench)")
     args = parser.parse_args(argv)

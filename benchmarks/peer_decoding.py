@@ -121,8 +121,8 @@ def llada(generate: Callable[..., Tensor], case: Case, target: float, repeats: i
     )
     ids = found.results["theirs"][0, case.prompt :]
     mine, theirs, rewritten = (found.seconds[side] for side in ("ours", "theirs", "rewritten"))
-    agreement, equal = _tokens(found.results["ours"].ids[0], ids)
-    loop, same = _tokens(found.results["rewritten"], ids)
+    agreement, equal = tokens(found.results["ours"].ids[0], ids)
+    loop, same = tokens(found.results["rewritten"], ids)
     agreement += f"; our rewritten loop: {loop}, {rewritten / theirs:.2f} of its seconds"
     row = Row(f"generate.py, {case.name()}", mine, theirs, theirs / mine, target, agreement)
     return Compared(row, equal and same)
@@ -150,7 +150,7 @@ def fast_dllm(modules: dict[str, Any], repeats: int, case: Case = FAST) -> Itera
         )
         ids, forwards = found.results["theirs"]
         decoded = found.results["ours"]
-        agreement, equal = _tokens(decoded.ids[0], ids[0, case.prompt :])
+        agreement, equal = tokens(decoded.ids[0], ids[0, case.prompt :])
         own = int(decoded.cost.forwards.item())
         agreement += f"; {own} and {forwards} forwards"
         mine, theirs = found.seconds["ours"], found.seconds["theirs"]
@@ -180,7 +180,7 @@ def _ours(denoiser: Denoiser, prompt: list[int], case: Case, cache: Cache | None
     return decode(denoiser, Absorbing(), preset("low_confidence"), plan, [prompt], seed=0, names=[0])
 
 
-def _tokens(mine: Tensor, theirs: Tensor) -> tuple[str, bool]:
+def tokens(mine: Tensor, theirs: Tensor) -> tuple[str, bool]:
     """The share of equal tokens and the first that differs, as text; whether all are equal."""
     same = mine == theirs
     text = f"{same.double().mean().item():.0%} of tokens equal"

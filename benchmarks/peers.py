@@ -1,8 +1,10 @@
-"""Speed against peers' own files: `python -m benchmarks --peer llada=FOLDER --peer fast_dllm=FOLDER --peer lm_eval`.
+"""Speed against peers' own files: `python -m benchmarks --peer llada=FOLDER --peer duo=FOLDER --peer lm_eval`.
 
 FOLDER is a git checkout beside ours. The peer's file is imported from it as it is and runs on the same network as our
 code, in turn in one process; nothing of it is kept here. Each row states the commit (or the version of an installed
 package) and whether both sides gave the same result. The rewritten loops of `benchmarks.decoding` run too.
+Peers that hold [B, L, V] tensors depend on the allocator: beyond 32 MiB glibc returns memory at each free, so every
+page is faulted in again, unless MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ are large (as in the Makefile).
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peer_decoding, peer_likelihood
+from benchmarks import peer_decoding, peer_diffusion, peer_dllm, peer_likelihood
 from benchmarks.row import Compared, Row
+from repro.certify.peers.diffusion import STANDS_IN
 from repro.certify.peers.imports import peer_module
 from repro.certify.peers.unmasking import FAST_STANDS_IN
 from repro.core.errors import nearest
@@ -27,12 +30,19 @@ Measure = Callable[[dict[str, Any], int], Iterable[Compared]]
 @dataclass(frozen=True)
 class Peer:
     """A peer's `files` below its checkout (none: `package` is installed), the function that makes its rows, and the
-    third-party modules that get a stand-in where they are absent."""
+    third-party modules that get a stand-in where they are absent.
+
+    `project`: names of modules, given to `measure`, that import others of the checkout and third-party ones, of which
+    those in STANDS_IN of repro/certify/peers/diffusion.py (flash_attn, lightning and others) get stand-ins where they
+    are not installed; `packages`: packages of the checkout whose `__init__` is not run.
+    """
 
     files: tuple[str, ...]
     measure: Measure
     package: str | None = None
     stands_in: tuple[str, ...] = ()
+    project: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 PEERS = {
@@ -41,6 +51,18 @@ PEERS = {
         ("llada/generate.py",),
         peer_decoding.fast_dllm,
         stands_in=FAST_STANDS_IN,
+    ),
+    "duo": Peer(  # s-sahoo/duo
+        ("algo.py", "trainer_base.py", "utils.py", "metrics.py"), peer_diffusion.duo, project=("algo",)
+    ),
+    "mdlm": Peer(  # kuleshov-group/mdlm
+        ("diffusion.py", "noise_schedule.py", "utils.py"), peer_diffusion.mdlm, project=("diffusion",)
+    ),
+    "dllm": Peer(  # ZHZisZZ/dllm
+        ("dllm/core/samplers/mdlm.py", "dllm/core/trainers/mdlm.py"),
+        peer_dllm.dllm,
+        project=(peer_dllm.SAMPLER, peer_dllm.TRAINER),
+        packages=peer_dllm.PACKAGES,
     ),
     "lm_eval": Peer((), peer_likelihood.hflm, package="lm_eval"),  # EleutherAI/lm-evaluation-harness
 }
@@ -103,15 +125,20 @@ class Checkout:
     def rows(self, repeats: int) -> list[PeerRow]:
         """The peer's rows, each timed `repeats` times; ValueError for a file that cannot be imported."""
         peer, commit = PEERS[self.name], self.commit()
-        modules = {}
-        for file in peer.files:
-            assert self.folder is not None
-            path = self.folder / file
-            modules[file] = peer_module(path.parent, path.stem, peer.stands_in)
         return [
             PeerRow(**vars(found.row), peer=self.name, commit=commit, equal=found.equal)
-            for found in peer.measure(modules, repeats)
+            for found in peer.measure(self.modules(), repeats)
         ]
+
+    def modules(self) -> dict[str, Any]:
+        """The modules of the peer's files, or those that `project` names."""
+        peer, folder = PEERS[self.name], self.folder
+        if folder is None:
+            return {}
+        if peer.project:
+            return {name: peer_module(folder, name, STANDS_IN, peer.packages) for name in peer.project}
+        paths = {file: folder / file for file in peer.files}
+        return {file: peer_module(path.parent, path.stem, peer.stands_in) for file, path in paths.items()}
 
 
 def _git(folder: Path, *command: str) -> str:

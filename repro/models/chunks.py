@@ -1,4 +1,5 @@
-"""Chunk sizes of `repro.models.fused_head`, in logits; without torch, because the cost model reads them too."""
+"""Chunk sizes of `repro.models.fused_head` and of other work on logits, in logits; without torch, because the cost
+model reads them too."""
 
 CHUNK = 13 << 19
 """Number of logits held in memory at once on a CPU, 26 MiB in float32: about 130 tokens at a vocabulary of 50k ids.

@@ -74,6 +74,7 @@ class Denoiser(nn.Module, ABC):
     """
 
     forbidden: Tensor
+    _forbidden_ids: Tensor
     time_conditioned: bool = False  # whether `encode` reads t
     supports_kv_cache: bool = True  # whether `encode` takes a `kv_cache`
     quantised: str | None = None  # name of the format of the layers' matrices, if they are quantised
@@ -97,6 +98,7 @@ class Denoiser(nn.Module, ABC):
         forbidden = torch.zeros(self.vocabulary.total, dtype=torch.bool)
         forbidden[list(role.forbidden)] = True
         self.register_buffer("forbidden", forbidden, persistent=False)
+        self.register_buffer("_forbidden_ids", forbidden.nonzero()[:, 0], persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -146,10 +148,11 @@ class Denoiser(nn.Module, ABC):
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits [..., V] of features [..., D], in the features' precision, with forbidden ids at -inf."""
-        return self.raw_logits(features).masked_fill(self.head().forbidden, -torch.inf)
+        return self.raw_logits(features).index_fill_(-1, self._forbidden_ids, -torch.inf)
 
     def raw_logits(self, features: Tensor) -> Tensor:
-        """Logits [..., V] of features [..., D] with forbidden ids not masked out: those of the authors' network."""
+        """Logits [..., V] of features [..., D] with forbidden ids not masked out: those of the authors' network. A
+        tensor of the caller's own, which `logits` overwrites."""
         return self.head().logits(features)
 
 

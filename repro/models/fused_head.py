@@ -5,7 +5,7 @@
     value    sum over n of weight_n * loss_n, with gradients to features, head weight and head bias
     terms    the output of `loss` for each token, without gradient (for logs)
     loss     any differentiable function (logits [n, V], *[n] of `each`) -> [n], or [S, n] with the loss in row 0;
-             or that function with a hand-written derivative (`HandDerived`)
+             or one with a hand-written derivative (`repro.processes.prediction.HandDerived`)
 
 The result is that of the loss on all logits at once. Every objective knows the weight of a token before the forward, so
 the gradient of the weighted sum is computed chunk by chunk *in the forward*, while the logits exist, and backward only
@@ -16,7 +16,8 @@ the weight's gradient is the one large buffer of both, and the head comes first 
 The matrix products take a chunk of tokens (`CHUNK`), the loss a block of the chunk (`BLOCK`). The gradient overwrites
 the logits, and token weights scale [n, D] operands instead of [n, V] ones. At the sizes above the three products take
 .57 s; the passes over [n, V] of the symmetric KL take .1 s by hand and .3 s by autograd, those of the reference
-script's form .3 s and .57 s. Cross-entropy makes few (.14 s), so its derivative is autograd's.
+script's form .3 s and .57 s, those of the bound of uniform noise, which are in float64, .25 s and .5 s. Cross-entropy
+makes few (.14 s), so its derivative is autograd's.
 
 Torch operations only. Products run in the autocast precision if autocast is on; the loss sees logits in float32 at
 least, and the weight's gradient is summed over chunks in float32 at least.
@@ -27,7 +28,7 @@ Shapes: N tokens (n in a chunk or block), D features, V vocabulary size, S terms
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,19 +36,11 @@ from torch.autograd.function import once_differentiable
 
 from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR, CHUNK, CHUNK_ACCELERATOR
 from repro.models.denoiser import Head
-from repro.processes.prediction import TokenLoss
-
-
-class HandDerived(NamedTuple):
-    """A token loss with a hand-written derivative: `differentiate` has the same output as `loss` and overwrites its
-    logits [n, V] by d loss_n / d logits_n."""
-
-    loss: TokenLoss
-    differentiate: TokenLoss
+from repro.processes.prediction import HandDerived, TokenLoss
 
 
 def fused_loss(
-    features: Tensor, head: Head, loss: TokenLoss | HandDerived, weight: Tensor, *each: Tensor
+    features: Tensor, head: Head, loss: TokenLoss, weight: Tensor, *each: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of `loss` over N tokens, a scalar, and the terms of each token, [N] or [S, N].
 
@@ -62,13 +55,10 @@ def fused_loss(
     x, w, b = head_inputs = features, head.weight, head.bias
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in head_inputs):
         return _FusedLoss.apply(x, w, b, weight, loss, each)
-    function = loss.loss if isinstance(loss, HandDerived) else loss
     with torch.no_grad():
         chunks = _chunks(x, w, b, each)
         found = [
-            function(_wide(part), *rest)
-            for _, logits, given in chunks
-            for part, rest in _blocks(logits, given)
+            loss(_wide(part), *rest) for _, logits, given in chunks for part, rest in _blocks(logits, given)
         ]
     terms = torch.cat(found, -1)
     return _weighted(terms, weight).sum(), terms
@@ -82,7 +72,7 @@ class _FusedLoss(torch.autograd.Function):
         matrix: Tensor,
         bias: Tensor | None,
         weight: Tensor,
-        loss: TokenLoss | HandDerived,
+        loss: TokenLoss,
         each: tuple[Tensor, ...],
     ) -> tuple[Tensor, Tensor]:
         x, w, b = _in_working_precision(features, matrix, bias)
@@ -118,7 +108,7 @@ class _FusedLoss(torch.autograd.Function):
 
 
 def _differentiate(
-    loss: TokenLoss | HandDerived, block: Tensor, weight: Tensor, given: list[Tensor], grad_b: Tensor | None
+    loss: TokenLoss, block: Tensor, weight: Tensor, given: list[Tensor], grad_b: Tensor | None
 ) -> Tensor:
     """Loss terms of a block's n tokens, [n] or [S, n]. Overwrites the logits `block` [n, V] by d loss_n / d logits_n,
     and adds these, weighted by `weight` [n], to the bias's gradient `grad_b`."""

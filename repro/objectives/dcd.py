@@ -23,6 +23,7 @@ from repro.core.parts import part
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, Distillation, Group, Loss
 from repro.objectives.soft_tokens import distinct, order_statistics
+from repro.processes.prediction import HandDerived
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +111,7 @@ class Dcd(Distillation):
     def distil(self, denoiser: Denoiser, teacher: Denoiser, process: Process, batch: Batch) -> Loss:
         from functools import partial
 
-        from repro.models.fused_head import HandDerived, fused_loss
+        from repro.models.fused_head import fused_loss
         from repro.models.prediction import Prediction
         from repro.processes import gaussian
         from repro.processes.uniform import Uniform

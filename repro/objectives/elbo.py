@@ -9,7 +9,6 @@ biased; evaluation always uses hard tokens.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from repro.core import rng
@@ -109,7 +108,7 @@ class DuoElbo(Objective):
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.models.prediction import Prediction
-        from repro.processes.uniform import Uniform, token_nll
+        from repro.processes.uniform import Uniform, token_loss
 
         assert isinstance(process, Uniform)
         if batch.step > self.until:
@@ -127,6 +126,6 @@ class DuoElbo(Objective):
         prediction = Prediction(denoiser, drawn.soft, process.time(drawn.alpha), batch.attention)
         where = batch.candidates
         rows = where.nonzero()[:, 0]
-        loss = partial(token_nll, vocab_size=vocab_size, meaning=denoiser.meaning)
+        loss = token_loss(vocab_size, denoiser.meaning)
         inputs = (batch.ids[where], drawn.z[where], drawn.alpha[rows], (span * drawn.slope)[rows])
         return _loss(self.group, batch, prediction, Scored(where, loss, inputs), {"t": t.sum(), **drawn.logs})

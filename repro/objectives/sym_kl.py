@@ -27,6 +27,7 @@ from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.objectives.relaxed import Relaxed, relaxed
 from repro.objectives.soft_tokens import Relaxation
 from repro.objectives.view_scale import ViewScale
+from repro.processes.prediction import HandDerived
 from repro.processes.process import row_sums
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class _OnSoftTokens(Objective):
         return low, high
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        from repro.models.fused_head import HandDerived, fused_loss
+        from repro.models.fused_head import fused_loss
 
         drawn, t = corrupted(batch, self.noise, self.temperature, self.tokens)
         where, vocab_size = batch.candidates, batch.vocabulary.size

@@ -44,7 +44,7 @@ def plug_in(loo_NK: Tensor, z_N: Tensor, alpha_t_N: Tensor, alpha_s_N: Tensor) -
     ratio_N = alpha_t_N / alpha_s_N
     loo_z_N = loo_NK.gather(1, z_N[:, None])[:, 0]
     elsewhere_N = (1 - ratio_N) * (1 - alpha_s_N) / vocab_size
-    law_NK = (alpha_s_N - alpha_t_N)[:, None] * loo_NK + elsewhere_N[:, None]
+    law_NK = ((alpha_s_N - alpha_t_N)[:, None] * loo_NK).add_(elsewhere_N[:, None])
     at_z_N = vocab_size * alpha_t_N * loo_z_N + ratio_N - alpha_t_N
     total_N = vocab_size * alpha_t_N * loo_z_N + 1 - alpha_t_N
-    return law_NK.scatter_add(1, z_N[:, None], at_z_N[:, None]) / total_N[:, None]
+    return law_NK.scatter_add_(1, z_N[:, None], at_z_N[:, None]).div_(total_N[:, None])

@@ -7,7 +7,7 @@ positions, N = number of True entries of a [B, L] mask, V ids, special ones incl
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,17 @@ or given all noisy tokens but the one at l (`leave_one_out`); docs/method.md#uni
 TokenLoss = Callable[..., "Tensor"]
 """Loss per token, called as loss(logits [n, V], *further tensors [n]): returns [n], or [S, n] with S terms per token,
 the first of which is the loss."""
+
+
+class HandDerived(NamedTuple):
+    """A token loss with a hand-written derivative: `differentiate` has the same output as `loss` and overwrites its
+    logits [n, V] by d loss_n / d logits_n. A call is that of `loss`."""
+
+    loss: TokenLoss
+    differentiate: TokenLoss
+
+    def __call__(self, *given: Tensor) -> Tensor:
+        return self.loss(*given)
 
 
 class Prediction(Protocol):

@@ -15,19 +15,20 @@ Shape suffixes: B rows, L positions, N tokens, K = vocab_size ids without specia
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.data.corpus import Vocabulary
 from repro.processes.bayes import leave_one_out, plug_in
+from repro.processes.prediction import HandDerived
 from repro.processes.process import Diffusion, Scored, row_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.processes.prediction import Meaning, Predict, Prediction
+    from repro.processes.prediction import Meaning, Predict, Prediction, TokenLoss
 
 
 def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N: Tensor) -> Tensor:
@@ -35,24 +36,55 @@ def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N
 
     `loo` [N, K]: the network's leave-one-out conditional; x clean and z noisy ids; `slope` = d alpha / dt < 0.
     """
-    vocab_size = loo_NK.shape[-1]
-    noise_N = 1 - alpha_N
-    same_N = (z_N == x_N).double()
-    other_N = 1 - same_N
-    mixed_NK = vocab_size * alpha_N[:, None] * loo_NK + noise_N[:, None]
+    mixed_NK = loo_NK.shape[-1] * alpha_N[:, None] * loo_NK + (1 - alpha_N)[:, None]
     log_NK = mixed_NK.log()
     mixed_z_N = mixed_NK.gather(1, z_N[:, None])[:, 0]
     log_z_N, log_x_N = (log_NK.gather(1, ids_N[:, None])[:, 0] for ids_N in (z_N, x_N))
-    true_z_N = vocab_size * alpha_N * same_N + noise_N
+    constants = _constants((z_N == x_N).double(), alpha_N, loo_NK.shape[-1])
+    return _assembled(constants, slope_N, mixed_z_N, log_z_N, log_x_N, log_NK.sum(-1))
+
+
+class _Constants(NamedTuple):
+    """What the integrand f has of a token's ids and noise level alone; with m_j = K alpha loo_j + 1 - alpha,
+
+    f = slope / scaled (K / true_z - K / m_z + every (sum_j log m_j - K log m_z) + label (log m_x - log m_z) - rest).
+    """
+
+    scaled_N: Tensor
+    true_z_N: Tensor
+    every_N: Tensor
+    label_N: Tensor
+    rest_N: Tensor
+    vocab_size: int
+
+
+def _constants(same_N: Tensor, alpha_N: Tensor, vocab_size: int) -> _Constants:
+    """The constants of tokens; `same` [N]: 1 where the noisy id is the clean one, else 0; scaled = K alpha."""
+    noise_N = 1 - alpha_N
+    other_N = 1 - same_N
     kappa_N = noise_N / (vocab_size * alpha_N + noise_N)
-    braces_N = (
-        vocab_size / true_z_N
-        - vocab_size / mixed_z_N
-        + (kappa_N * same_N + other_N) * (log_NK.sum(-1) - vocab_size * log_z_N)
-        + other_N * vocab_size * alpha_N / noise_N * (log_x_N - log_z_N)
-        - ((vocab_size - 1) * kappa_N * same_N - other_N / kappa_N) * kappa_N.log()
+    return _Constants(
+        vocab_size * alpha_N,
+        vocab_size * alpha_N * same_N + noise_N,
+        kappa_N * same_N + other_N,
+        other_N * vocab_size * alpha_N / noise_N,
+        ((vocab_size - 1) * kappa_N * same_N - other_N / kappa_N) * kappa_N.log(),
+        vocab_size,
     )
-    return slope_N / (vocab_size * alpha_N) * braces_N
+
+
+def _assembled(
+    of: _Constants, slope_N: Tensor, mixed_z_N: Tensor, log_z_N: Tensor, log_x_N: Tensor, log_sum_N: Tensor
+) -> Tensor:
+    vocab_size = of.vocab_size
+    braces_N = (
+        vocab_size / of.true_z_N
+        - vocab_size / mixed_z_N
+        + of.every_N * (log_sum_N - vocab_size * log_z_N)
+        + of.label_N * (log_x_N - log_z_N)
+        - of.rest_N
+    )
+    return slope_N / of.scaled_N * braces_N
 
 
 def token_nll(
@@ -68,6 +100,53 @@ def token_nll(
     below `vocab_size` count."""
     probs_NK = logits_NV[:, :vocab_size].double().softmax(-1)
     return integrand(conditional(probs_NK, z_N, alpha_N, meaning), x_N, z_N, alpha_N, slope_N)
+
+
+def token_nll_gradient(
+    logits_NV: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N: Tensor, vocab_size: int
+) -> Tensor:
+    """`token_nll` of a leave-one-out conditional, nats [N] float64; also overwrites the logits [N, V] by its gradient
+    with respect to them (docs/method.md#duo-nelbo).
+
+    With u_j = K alpha p_j and m_j = u_j + 1 - alpha, df/dlogit_k = u_k (g_k - sum_j u_j g_j / (K alpha)), where g_j is
+    the derivative of f by u_j. Float64 as in `token_nll`, but four tensors [N, K] instead of autograd's twelve.
+    """
+    row_N = torch.arange(len(x_N), device=x_N.device)
+    of = _constants((z_N == x_N).double(), alpha_N, vocab_size)
+    u_NK = logits_NV[:, :vocab_size].double().softmax(-1).mul_(of.scaled_N[:, None])
+    mixed_NK = u_NK + (1 - alpha_N)[:, None]
+    mixed_z_N, mixed_x_N = mixed_NK[row_N, z_N], mixed_NK[row_N, x_N]
+    loss_N = _assembled(of, slope_N, mixed_z_N, mixed_z_N.log(), mixed_x_N.log(), _sum_of_logs(mixed_NK))
+    scale_N = slope_N / of.scaled_N
+    z_term_N = scale_N * (vocab_size / mixed_z_N - vocab_size * of.every_N - of.label_N) / mixed_z_N
+    at_z_N, at_x_N = u_NK[row_N, z_N] * z_term_N, u_NK[row_N, x_N] * scale_N * of.label_N / mixed_x_N
+    every_NK = torch.div((scale_N * of.every_N)[:, None], mixed_NK, out=mixed_NK)
+    sum_N = torch.linalg.vecdot(u_NK, every_NK) + at_z_N + at_x_N
+    gradient_NK = every_NK.sub_((sum_N / of.scaled_N)[:, None]).mul_(u_NK)
+    gradient_NK[row_N, z_N] += at_z_N
+    gradient_NK[row_N, x_N] += at_x_N
+    logits_NV[:, :vocab_size] = gradient_NK
+    logits_NV[:, vocab_size:] = 0
+    return loss_N
+
+
+def _sum_of_logs(values_NK: Tensor) -> Tensor:
+    """Sum of log values over K, [N], as that of products of up to eight, since a logarithm costs ten products; for
+    values between 1e-38 and 1e38, whose products float64 holds."""
+    rest = []
+    for _ in range(3):
+        half = values_NK.shape[1] // 2
+        rest.append(values_NK[:, 2 * half :])
+        values_NK = values_NK[:, :half] * values_NK[:, half : 2 * half]
+    return torch.cat([values_NK, *rest], 1).log().sum(-1)
+
+
+def token_loss(vocab_size: int, meaning: Meaning) -> TokenLoss:
+    """`token_nll` for K = `vocab_size` ids and a network's `meaning`, with a derivative by hand where there is one."""
+    loss = partial(token_nll, vocab_size=vocab_size, meaning=meaning)
+    if meaning != "leave_one_out":
+        return loss
+    return HandDerived(loss, partial(token_nll_gradient, vocab_size=vocab_size))
 
 
 def conditional(probs_NK: Tensor, z_N: Tensor, alpha_N: Tensor, meaning: Meaning) -> Tensor:
@@ -122,7 +201,7 @@ class Uniform(Diffusion):
         alpha_t, alpha_s = (self.alpha(time.double())[rows] for time in (t, s))
         law = plug_in(self.leave_one_out(prediction, xt, t, where), xt[where], alpha_t, alpha_s)
         special = prediction.vocabulary.total - prediction.vocabulary.size
-        return torch.nn.functional.pad(law, (0, special))
+        return torch.nn.functional.pad(law, (0, special)) if special else law
 
     def leave_one_out(self, prediction: Prediction, xt: Tensor, t: Tensor, where: Tensor) -> Tensor:
         alpha = self.alpha(t.double())[where.nonzero()[:, 0]]
@@ -143,7 +222,7 @@ class Uniform(Diffusion):
     ) -> Scored:
         alpha = self.alpha(t.double())[candidates.nonzero()[:, 0]]
         slope = torch.full_like(alpha, self.alpha_end - 1)
-        loss = partial(token_nll, vocab_size=vocabulary.size, meaning=meaning)
+        loss = token_loss(vocabulary.size, meaning)
         return Scored(candidates, loss, (x0[candidates], xt[candidates], alpha, slope))
 
     def bound(

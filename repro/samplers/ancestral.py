@@ -49,11 +49,16 @@ class Ancestral(Sampler):
         return "law"
 
     def step(self, state: State) -> Tensor:
+        from repro.samplers.processed import parts
+
         if state.process.masks:
             return _reveal(state)
         process = diffusion(state.process)
-        law = process.posterior(state.ids, state.prediction, state.t, state.s, state.undecided)
-        return state.commit(state.undecided, state.draw(law, rng.TOKEN, state.undecided))
+        drawn = [
+            state.draw(process.posterior(state.ids, some, state.t, state.s, where), rng.TOKEN, where)
+            for where, some in parts(state.prediction, state.undecided)
+        ]
+        return state.commit(state.undecided, torch.cat(drawn))
 
 
 @part

@@ -3,11 +3,12 @@ sampler."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR
 from repro.models.denoiser import Head
 from repro.models.prediction import Prediction
 
@@ -43,6 +44,32 @@ class GuidedPrediction(ProcessedPrediction):
 
     def logits(self, where: Tensor) -> Tensor:
         return guided_logits(self._prediction.logits(where), self._unconditional.logits(where), self._scale)
+
+
+class PartOfPrediction(ProcessedPrediction):
+    """A prediction at N positions whose `logits` [N, V] are known."""
+
+    def __init__(self, prediction: Prediction, logits: Tensor) -> None:
+        super().__init__(prediction, lambda logits: logits)
+        self._logits = logits
+
+    def logits(self, where: Tensor) -> Tensor:
+        return self._logits
+
+
+def parts(prediction: Prediction, where: Tensor) -> Iterator[tuple[Tensor, Prediction]]:
+    """The True entries of `where` [B, L], N of them, in parts of consecutive ones, each with the prediction there.
+
+    Logits are computed for all parts at once, in one matrix product; what is computed from those of a part, in float64,
+    stays in a CPU's cache. At least one part, which may be empty.
+    """
+    logits = prediction.logits(where)
+    entries = where.flatten().nonzero()[:, 0]
+    size = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[-1])
+    for some, of_part in zip(entries.split(size), logits.split(size), strict=True):
+        part = torch.zeros_like(where)
+        part.view(-1)[some] = True
+        yield part, PartOfPrediction(prediction, of_part)
 
 
 def guided_logits(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:

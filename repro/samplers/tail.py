@@ -49,8 +49,14 @@ class DrawnRemoval(Removal):
         return rule
 
     def tokens(self, state: State, ids: Tensor, prediction: Prediction, where: Tensor) -> Tensor:
-        law = diffusion(state.process).posterior(ids, prediction, state.s, torch.zeros_like(state.s), where)
-        return state.draw(law, rng.REMOVAL, where)
+        from repro.samplers.processed import parts
+
+        process, end = diffusion(state.process), torch.zeros_like(state.s)
+        drawn = [
+            state.draw(process.posterior(ids, part, state.s, end, some), rng.REMOVAL, some)
+            for some, part in parts(prediction, where)
+        ]
+        return torch.cat(drawn)
 
 
 @part

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
+from helpers.checkouts import checkout, rows_of
 
 from benchmarks import __main__ as bench
 from benchmarks import peer_decoding, peer_likelihood, peers
@@ -89,18 +88,6 @@ def get_log_likelihood(network, prompt, answer, mc_num, batch_size, mask_id):
 '''
 
 
-def checkout(folder, files):
-    """A git repository with these files, committed."""
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
-        subprocess.run([*git, *command], check=True)
-    done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 def llada_files(change="", shift=""):
     return {
         "generate.py": LOOP.format(imports="", change=change, returned="x"),
@@ -119,10 +106,6 @@ def small(monkeypatch):
     whole = peer_decoding.fast_dllm
     fast = replace(peers.PEERS["fast_dllm"], measure=lambda m, n: whole(m, n, CASE))
     monkeypatch.setitem(peers.PEERS, "fast_dllm", fast)
-
-
-def rows_of(folder):
-    return json.loads((folder / "peers.json").read_text("utf-8"))["rows"]
 
 
 def test_equal_tokens_of_checkouts_are_stored_with_their_commits(tmp_path, small, capsys):

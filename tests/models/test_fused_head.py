@@ -18,7 +18,7 @@ from repro.core import rng
 from repro.models import fused_head
 from repro.models.attention import Mask
 from repro.models.denoiser import Head
-from repro.models.fused_head import HandDerived, TokenLoss, fused_loss
+from repro.models.fused_head import fused_loss
 from repro.objectives.sym_kl import (
     ce_form,
     ce_gradient,
@@ -28,8 +28,9 @@ from repro.objectives.sym_kl import (
     script_gradient,
 )
 from repro.processes.absorbing import Absorbing, weighted_ce
+from repro.processes.prediction import HandDerived, TokenLoss
 from repro.processes.process import cross_entropy
-from repro.processes.uniform import Uniform, token_nll
+from repro.processes.uniform import Uniform, token_loss, token_nll
 
 V, D, N = 29, 8, 23
 SPECIAL = 2
@@ -58,6 +59,7 @@ CASES: dict[str, Case] = {
 for name, by_hand in {"closed_form": closed_gradient, "script_form": script_gradient}.items():
     defined, head, more = CASES[name]
     CASES[f"{name}_by_hand"] = HandDerived(defined, partial(by_hand, floor=1e-8)), head, more
+CASES["uniform_nelbo_by_hand"] = (token_loss(V - SPECIAL, "leave_one_out"), *CASES["uniform_nelbo"][1:])
 CASES["ce_form_by_hand"] = HandDerived(ce_form, ce_gradient), *CASES["closed_form"][1:]
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -163,6 +165,21 @@ def test_bf16_is_no_worse_than_dense_bf16(case, autocast):
                 )
     ours, theirs = errors.sqrt()
     assert (ours < 1.5 * theirs).all(), f"features, weight, bias: fused {ours}, dense {theirs}"
+
+
+def test_the_bound_of_uniform_noise_by_hand_rounds_as_autograd():
+    """Both compute in float64, so float32 gradients are equal but for a few ties, and runs are those of autograd."""
+    count = 1000
+    logits, x = (3 * draw(5, N, count)).float(), torch.arange(N) * 31
+    z = torch.where(torch.arange(N) % 2 == 0, x, (x + 3) % count)
+    alpha = torch.linspace(0.01, 0.99, N, dtype=torch.float64)
+    loss = token_loss(count, "leave_one_out")
+    assert isinstance(loss, HandDerived)
+    leaf = logits.clone().requires_grad_()
+    wanted = loss(leaf, x, z, alpha, -alpha)
+    (gradient,) = torch.autograd.grad(wanted.sum(), leaf)
+    assert torch.allclose(loss.differentiate(logits, x, z, alpha, -alpha), wanted, rtol=1e-13, atol=0)
+    assert (logits != gradient).double().mean() < 1e-3 and off(logits, gradient) < 1e-6
 
 
 def test_many_bf16_chunks_do_not_shrink_the_gradient():

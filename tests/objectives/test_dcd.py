@@ -14,12 +14,13 @@ from helpers.toy import curve, toy
 
 from repro.core import parts, registry, rng
 from repro.models.denoiser import Head
-from repro.models.fused_head import HandDerived, fused_loss
+from repro.models.fused_head import fused_loss
 from repro.objectives import dcd
 from repro.objectives.dcd import Dcd, path, reverse_kl, reverse_kl_gradient
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, GlobalBatch
 from repro.processes import gaussian
+from repro.processes.prediction import HandDerived
 from repro.recipes.command import select
 from repro.recipes.scale import by_name
 from repro.training import checkpoint as checkpoints

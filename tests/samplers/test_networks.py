@@ -16,12 +16,14 @@ from repro.models.denoiser import Denoiser
 from repro.models.prediction import CausalCache, CausalPrediction
 from repro.processes.process import Process
 from repro.processes.uniform import Uniform
+from repro.samplers import processed
 from repro.samplers.ancestral import Ancestral
 from repro.samplers.autoregressive import Autoregressive
 from repro.samplers.decode import decode, steps
 from repro.samplers.ordered import LowConfidence, Margin, Random
 from repro.samplers.plan import Plan
 from repro.samplers.sampler import Sampler
+from repro.samplers.tail import DrawnRemoval, LinearTimes, Tail
 from repro.samplers.threshold import Threshold
 
 UNIFORM = Uniform(
@@ -85,6 +87,19 @@ def test_the_batch_does_not_matter_under_uniform_noise():
     network = llama("bidirectional", UNIFORM, TOY)
     alone, together, same_cost = solo_and_together(network, UNIFORM, Ancestral(), plan(8, 5))
     assert alone == together and same_cost
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [Ancestral(), Tail(rule=Ancestral(), times=LinearTimes(end=1e-3), removal=DrawnRemoval())],
+    ids=["ancestral", "tail"],
+)
+def test_parts_of_a_draw_do_not_matter(sampler, monkeypatch):
+    """Tokens drawn from the posterior one position at a time are those drawn from all positions at once."""
+    network, made = llama("bidirectional", UNIFORM, TOY), plan(8, 5)
+    whole = solo_and_together(network, UNIFORM, sampler, made)
+    monkeypatch.setattr(processed, "BLOCK", 1)
+    assert solo_and_together(network, UNIFORM, sampler, made) == whole
 
 
 def clean_logits(network: Denoiser, ids: torch.Tensor) -> torch.Tensor:

@@ -115,7 +115,7 @@ class RemoteDenoiser(Denoiser):
         return Head(weight.expand(total, total), None, self.forbidden)
 
     def raw_logits(self, features: Tensor) -> Tensor:
-        return features
+        return features.clone()
 
     def _body(self, ids: Sequence[int], width: int) -> dict[str, Any]:
         """The request of one row of ids, whose last `width` are the canvas."""

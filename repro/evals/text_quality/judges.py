@@ -229,9 +229,9 @@ class TransformersJudge(Judge):
         )
         try:
             with torch.inference_mode():
-                logits = self.network(rows, use_cache=False).logits[:, :-1]
+                logits = self.network(rows, use_cache=False).logits
                 hidden = states[0].double()
-                logp = logits.double().log_softmax(-1).gather(-1, rows[:, 1:, None])[..., 0]
+                logp = _log_prob(logits, rows.roll(-1, 1))[:, :-1]
         finally:
             hook.remove()
         logp = torch.nn.functional.pad(logp, (1, 0), value=torch.nan)
@@ -337,10 +337,20 @@ def _log_probs(
     found: list[np.ndarray] = [np.zeros(0)] * len(windows)
     for same, rows in _batches(windows, vocab_size, device):
         with torch.inference_mode():
-            logp = read(rows).double().log_softmax(-1).gather(-1, rows[..., None])[..., 0]
+            logp = _log_prob(read(rows), rows)
         for i, values in zip(same, logp.cpu().numpy(), strict=True):
             found[i] = values
     return found
+
+
+def _log_prob(logits: Tensor, ids: Tensor) -> Tensor:
+    """Log-probabilities in nats, float64 [B, L], of ids [B, L] under logits [B, L, V]; computed for blocks of tokens,
+    whose float64 logits stay in a CPU's cache."""
+    from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR
+
+    size = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[-1])
+    blocks = zip(logits.flatten(0, 1).split(size), ids.reshape(-1, 1).split(size), strict=True)
+    return torch.cat([some.double().log_softmax(-1).gather(-1, of) for some, of in blocks]).view(ids.shape)
 
 
 def _features(
