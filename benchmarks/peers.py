@@ -123,12 +123,14 @@ class Checkout:
         return f"{head}-modified" if changed else head
 
     def rows(self, repeats: int) -> list[PeerRow]:
-        """The peer's rows, each timed `repeats` times; ValueError for a file that cannot be imported."""
-        peer, commit = PEERS[self.name], self.commit()
-        return [
-            PeerRow(**vars(found.row), peer=self.name, commit=commit, equal=found.equal)
-            for found in peer.measure(self.modules(), repeats)
-        ]
+        """The peer's rows, each timed `repeats` times; ValueError for a file that cannot be imported, and for functions
+        that take other arguments than at the commits in results/bench/peers.json."""
+        peer, commit, modules = PEERS[self.name], self.commit(), self.modules()
+        try:
+            found = list(peer.measure(modules, repeats))
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{self.name} at {commit} cannot be called as before: {error}") from error
+        return [PeerRow(**vars(one.row), peer=self.name, commit=commit, equal=one.equal) for one in found]
 
     def modules(self) -> dict[str, Any]:
         """The modules of the peer's files, or those that `project` names."""
