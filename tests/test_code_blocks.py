@@ -55,7 +55,7 @@ class Block:
     reason: str | None
 
     def lines(self) -> list[list[str]]:
-        return [shlex.split(line) for line in self.code.splitlines() if line.strip()]
+        return [shlex.split(line) for line in self.code.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def blocks(page: str) -> list[Block]:

@@ -35,7 +35,7 @@ PARALLEL = 2.5
 length 256."""
 CANVAS = 28.9
 """Tokens committed per forward by DiffusionGemma's sampler: dllm's page, GSM8K."""
-DRAWN = {"uniform": 190, "absorbing": 95}
+DRAWN = {"uniform": 152, "absorbing": 72}
 """Bytes of memory traffic of one categorical draw in float64 per id of the vocabulary, by noise process (counted in
 tests/evals/test_workload.py). Uniform noise draws from a posterior at every position in every forward, absorbing noise
 once per position."""

@@ -98,7 +98,8 @@ class Denoiser(nn.Module, ABC):
         forbidden = torch.zeros(self.vocabulary.total, dtype=torch.bool)
         forbidden[list(role.forbidden)] = True
         self.register_buffer("forbidden", forbidden, persistent=False)
-        self.register_buffer("_forbidden_ids", forbidden.nonzero()[:, 0], persistent=False)
+        ids = torch.tensor(sorted(role.forbidden), dtype=torch.int64)
+        self.register_buffer("_forbidden_ids", ids, persistent=False)
 
     @property
     def device(self) -> torch.device:

@@ -93,6 +93,7 @@ OTHERWISE = (
     "no packing or perplexity protocol",
     "Input/output error",
     "no bench row",
+    "has no 'step'",
 )
 """Parts of messages about what a value does to another flag, or about the file that it leads to."""
 OUTSIDE = ("../..", "/", "/dev/zero", "/dev/null", "/proc/self/mem", "~")
@@ -143,7 +144,9 @@ def _flags() -> Iterator[Case]:
             action = next(a for a in flags if a.option_strings[0] == flag)
             kept = _without(words, flag)
             argv = (program, *sub, *kept)
-            yield Case(area, f"{command} {flag} twice", world, (*argv, flag, "1", flag, "1"), (flag,))
+            yield Case(
+                area, f"{command} {flag} twice", world, (*argv, flag, "1", flag, "1"), (flag, *OTHERWISE)
+            )
             yield Case(area, f"{command} {flag} misspelt", world, (*argv, f"{flag}x", "1"), (flag,))
             if action.nargs == 0:
                 yield Case(area, f"{command} {flag}=1", world, (*argv, f"{flag}=1"), (flag,))

@@ -34,11 +34,11 @@ MEMORY = 6 << 30
 """Bytes of address space that a case may take beyond what the tests hold."""
 CACHES = (
     *("runs", "run/raw", "runs/data*", "runs/tasks*", "runs/.*", "*/.lock", ".lock"),
-    *("out", "out/raw", "out/chunks", "out/chunks/*"),
+    *("out", "out/raw", "out/chunks", "out/chunks/*", "*/.git/index"),
 )
 """What any command may write: copies of inputs by digest, locks, the empty folder of its records, and the answers that
-were stored before an error."""
-PROGRESS = re.compile(r" step \d+ of \d+: loss | chunks$| \(\d+ of \d+\)$")
+were stored before an error, and git's own record of when files changed."""
+PROGRESS = re.compile(r" step \d+ of \d+: loss | chunks$| \(\d+ of \d+\)$|^ *\d+ s  ")
 """Lines of progress, which a command may print before it fails."""
 LONGEST = 800
 """Characters that a message may have."""

@@ -189,7 +189,7 @@ class Server:
 
     def __enter__(self) -> str:
         handler = type("Handler", (_Handler,), {"server_of": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.http = _Quiet(("127.0.0.1", 0), handler)
         self.http.daemon_threads = True
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
         return f"http://127.0.0.1:{self.http.server_address[1]}/v1"
@@ -213,6 +213,11 @@ class Server:
                 else:
                     holder[last] = how["value"]
         return json.dumps(data).encode()
+
+
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves early is no error of the server."""
 
 
 class _Handler(BaseHTTPRequestHandler):
