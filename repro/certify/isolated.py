@@ -59,8 +59,11 @@ def isolated(
     asked = json.dumps(request)
     with _lifeline() as alive:
         command = [sys.executable, "-m", "repro.certify.isolated", asked, str(alive)]
-        out = subprocess.PIPE
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, pass_fds=(alive,)) as child:
+        # one thread, unless the user says otherwise: threads that wait for each other are slow on a busy machine
+        env, out = {"OMP_NUM_THREADS": "1", **os.environ}, subprocess.PIPE
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, pass_fds=(alive,), env=env
+        ) as child:
             try:
                 found = _answer(child, effort.seconds + GRACE)
             finally:

@@ -313,3 +313,12 @@ def test_what_the_code_prints_does_not_spoil_the_json(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and "exit code 3" in json.loads(done.stdout)["checks"][0]["says"]
     assert "{" in done.stderr
+
+
+def test_a_certificate_runs_on_one_thread_unless_told_otherwise(tmp_path, monkeypatch):
+    """Two threads that wait for each other on a busy machine made a certificate of 10 seconds run for minutes."""
+    file = tmp_path / "mine.py"
+    file.write_text("import torch\nraise ValueError(torch.get_num_threads())\n", "utf-8")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with pytest.raises(ValueError, match=r"raised ValueError at line 2 of mine\.py: 1$"):
+        isolated.isolated(f"{file}:sample", None, SMALL)
