@@ -155,14 +155,7 @@ def _flags() -> Iterator[Case]:
                 if flag in WRITTEN and text in OUTSIDE:
                     continue
                 shown = text[:20]
-                named = (
-                    flag,
-                    flag.strip("-"),
-                    shown.strip() or flag,
-                    *_tokens(text),
-                    "export",
-                    "would share a row",
-                )
+                named = (flag, flag.strip("-"), shown.strip() or flag, *_tokens(text), *OTHERWISE)
                 yield Case(
                     area, f"{command} {flag} {shown!r}", world, (*argv, f"{flag}={text}"), named,
                     valid=True, writes=("*",),

@@ -30,11 +30,11 @@ FOUR = ["duo.t5.mdlm.1024", "remdm.t1_long.mdlm.1024", "bd3.t7.mdlm.1024", "duo.
 
 def test_a_price_by_hand():
     """MDLM, 1,024 texts of 1,024 ids, 1,024 steps and a last forward: FLOPs of the DiT at 40 % of an H100's peak, and
-    95 bytes per vocabulary id for each draw."""
+    72 bytes per vocabulary id for each draw."""
     shape = checkpoints.entry("kuleshov-group/mdlm-owt").shape
     a_token = 2 * 12 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 12 * 768 * 1024 + 2 * 768 * 50258
     assert 2 * shape.size(0).blocks == 2 * 12 * (4 * 768**2 + 2 * 768 * 3072)
-    draws = 95 * 1024 * 50258 / 3.35e12
+    draws = 72 * 1024 * 50258 / 3.35e12
     hours = 1024 * (1025 * 1024 * a_token / (989e12 * 0.4) + draws) / 3600
     found = price(find(CELLS, "duo.t5.mdlm.1024"))
     assert found.hours == pytest.approx(hours)
@@ -43,10 +43,10 @@ def test_a_price_by_hand():
 
 
 def test_uniform_noise_pays_a_posterior_at_every_forward():
-    """Duo's network is MDLM's; 190 bytes per vocabulary id, position and forward take four times as long as the
+    """Duo's network is MDLM's; 152 bytes per vocabulary id, position and forward take four times as long as the
     FLOPs."""
     duo, mdlm = (price(find(CELLS, f"duo.t5.{name}.1024")).hours for name in ("duo", "mdlm"))
-    draws = 1024 * 1024 * 50258 * (190 * 1025 - 95) / 3.35e12
+    draws = 1024 * 1024 * 50258 * (152 * 1025 - 72) / 3.35e12
     assert duo - mdlm == pytest.approx(draws / 3600) and duo > 4 * mdlm
 
 

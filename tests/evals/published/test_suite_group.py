@@ -107,7 +107,7 @@ def test_one_row_by_hand(capsys):
     ]
     a_token = 2 * 12 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 12 * 768 * 1024 + 2 * 768 * 50258
     forwards, texts = 1024 * (1025 + 1024) + 300 * 1024, 1024 + 1024 + 300
-    draws = 95 * 1024 * 50258 / 3.35e12  # bytes an id of the vocabulary, each position once
+    draws = 72 * 1024 * 50258 / 3.35e12  # bytes an id of the vocabulary, each position once
     assert found.hours == pytest.approx((forwards * 1024 * a_token / (989e12 * 0.4) + texts * draws) / 3600)
     assert [cell.printed for cell in found.step.cells] == [104.85, 51.3, 46.8, 40.7]
 
