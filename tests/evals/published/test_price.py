@@ -43,7 +43,7 @@ def test_a_price_by_hand():
 
 
 def test_uniform_noise_pays_a_posterior_at_every_forward():
-    """Duo's network is MDLM's; 152 bytes per vocabulary id, position and forward take four times as long as the
+    """Duo's network is MDLM's; 152 bytes per vocabulary id, position and forward take several times as long as the
     FLOPs."""
     duo, mdlm = (price(find(CELLS, f"duo.t5.{name}.1024")).hours for name in ("duo", "mdlm"))
     draws = 1024 * 1024 * 50258 * (152 * 1025 - 72) / 3.35e12
