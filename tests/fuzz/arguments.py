@@ -145,7 +145,11 @@ def _flags() -> Iterator[Case]:
             kept = _without(words, flag)
             argv = (program, *sub, *kept)
             yield Case(
-                area, f"{command} {flag} twice", world, (*argv, flag, "1", flag, "1"), (flag, *OTHERWISE)
+                area,
+                f"{command} {flag} twice",
+                world,
+                (*argv, flag, "1", flag, "1"),
+                (flag, "'1'", *OTHERWISE),
             )
             yield Case(area, f"{command} {flag} misspelt", world, (*argv, f"{flag}x", "1"), (flag,))
             if action.nargs == 0:
