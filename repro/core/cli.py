@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TextIO
 
-from repro.core.errors import Stopped, Usage, nearest, one_line, out_of_memory
+from repro.core.errors import LARGEST_COUNT, Stopped, Usage, nearest, one_line, out_of_memory
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -118,10 +118,6 @@ def fill(head: str, text: str, further: int = 0, room: int | None = None) -> lis
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-LARGEST_COUNT = 2**53
-"""Largest count that a flag takes: every integer up to here is a float64 too."""
 
 
 def natural(text: str) -> int:

@@ -14,6 +14,8 @@ MANY = 400
 """Names from which on a message lists none of them."""
 SHORT = 3
 """Characters from which on a part of a name stands for it."""
+LARGEST_COUNT = 2**53
+"""Largest count that a user may give; every integer up to here is a float64 too."""
 LONGEST = 600
 """Characters that a message has; of a longer one the middle is left out."""
 

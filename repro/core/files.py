@@ -112,9 +112,8 @@ def _held(lock: BaseFileLock) -> BaseFileLock:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically; a device or a pipe, as /dev/stdout, gets the text and stays what it is."""
     if _is_special(path):
-        handle = os.open(
-            path, os.O_WRONLY | os.O_NONBLOCK
-        )  # a pipe that nobody reads is an error, not a wait
+        # without blocking: a pipe that nobody reads is an error, not a wait
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         os.set_blocking(handle, True)
         with open(handle, "w", encoding="utf-8") as out:
             out.write(text)

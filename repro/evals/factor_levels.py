@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from repro.core.cli import LARGEST_COUNT
-from repro.core.errors import nearest
+from repro.core.errors import LARGEST_COUNT, nearest
 
 Factors = dict[str, tuple[Any, ...]]
 """Name of a factor -> its levels."""

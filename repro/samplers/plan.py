@@ -12,8 +12,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from repro.core import parts, registry
-from repro.core.cli import LARGEST_COUNT
-from repro.core.errors import nearest
+from repro.core.errors import LARGEST_COUNT, nearest
 from repro.core.parts import Part, part
 from repro.processes.process import Process
 from repro.samplers.quotas import quota_processor

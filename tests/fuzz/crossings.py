@@ -11,7 +11,7 @@ from typing import Any
 from fuzz import mutations
 from fuzz.machine import Case
 from fuzz.mutations import Spoil
-from fuzz.spoilt import from_json, whole
+from fuzz.spoilt import from_json, resealed, whole
 
 FACTORS = ("repro.results", "factors", "out", "--csv", "factors.csv")
 PAGE = ("repro.results", "page", "--raw", "raw", "--certificates", "certificates", "--out", "page")
@@ -70,15 +70,9 @@ def _stored(out: Path) -> Iterator[Case]:
 
 def _first_line(file: str, data: Any) -> Spoil | None:
     """The first line changed; a record gets right hashes, as another programme would write them."""
-    if "/raw/" in file:
-        from repro.results.record import HASHES, Question, sha256, text
-
-        try:
-            asked = Question.read(data["question"])
-            data = {**data, **{each: getattr(asked, each) for each in HASHES}}
-            data["sha256"] = sha256(text({k: v for k, v in data.items() if k != "sha256"}))
-        except (ValueError, KeyError, TypeError):
-            return None
+    data = resealed(data) if "/raw/" in file else data
+    if data is None:
+        return None
 
     def spoil(folder: Path) -> None:
         lines = (folder / file).read_text("utf-8").splitlines()

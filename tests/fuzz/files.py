@@ -12,7 +12,7 @@ from typing import Any
 from fuzz import mutations, worlds
 from fuzz.machine import Case
 from fuzz.mutations import Spoil
-from fuzz.spoilt import fields, from_json, whole
+from fuzz.spoilt import fields, from_json, resealed, whole
 
 SAMPLE = ("repro.sample", "--ckpt", "weights", "--gen-length", "4", "--n", "1")
 INSPECT = ("repro.checkpoint", "inspect", "weights")
@@ -250,19 +250,14 @@ def _records(out: Path) -> Iterator[Case]:
 
 def _resealed(out: Path) -> Iterator[Case]:
     """Records with a wrong value and right hashes, as another programme would write them."""
-    from repro.results.record import HASHES, Question, sha256, text
-
     name = "raw/ar@nano.text-s1.nano.text.jsonl"
     first = json.loads((out / "records" / name).read_text("utf-8").splitlines()[0])
 
     def write(data: Any) -> Spoil | None:
-        try:
-            asked = Question.read(data["question"])
-            data = {**data, **{each: getattr(asked, each) for each in HASHES}}
-            data["sha256"] = sha256(text({k: v for k, v in data.items() if k != "sha256"}))
-        except (ValueError, KeyError, TypeError):
+        sealed = resealed(data)
+        if sealed is None:
             return None
-        return lambda folder: (folder / name).write_text(json.dumps(data) + "\n", "utf-8")
+        return lambda folder: (folder / name).write_text(json.dumps(sealed) + "\n", "utf-8")
 
     for what, place, changed in mutations.values(first):
         spoil = write(changed)

@@ -54,6 +54,12 @@ SENT = (
 """Ways of sending a reply that are wrong."""
 
 
+OWN = {"finish_reason", "index", "id", "text", "content", "token", "prompt_tokens"}
+"""Fields that a server writes as it likes."""
+OPTIONAL = {"usage", "logprobs", "top_logprobs", "token_logprobs", "tokens"}
+"""Fields that it may leave out."""
+
+
 def cases(out: Path) -> Iterator[Case]:
     """Every case of a server."""
     more: dict[str, Any] = {"writes": ("out*",), "keeps": ("out/raw/*",)}
@@ -101,31 +107,9 @@ def _canvas() -> Iterator[Case]:
 def _right(what: str) -> bool:
     """Whether a changed reply is right too: fields that a server may leave out, and texts that are what it wrote."""
     place, _, value = what.rpartition("=")
-    absent = what.endswith(" missing") or value == "null"
     name = (place or what.removesuffix(" missing")).rpartition(".")[2]
-    optional = (
-        "finish_reason",
-        "usage",
-        "prompt_tokens",
-        "logprobs",
-        "index",
-        "content",
-        "text_offset",
-        "refusal",
-    )
-    if name in (
-        "finish_reason",
-        "index",
-        "id",
-        "text",
-        "content",
-        "token",
-        "prompt_tokens",
-        "model",
-        "text_offset",
-    ):
-        return True  # what the server says of itself is its own
-    return absent and name in (*optional, "top_logprobs", "token_logprobs", "tokens")
+    absent = what.endswith(" missing") or value == "null"
+    return name in OWN or (absent and name in OPTIONAL)
 
 
 def _changed(form: str, place: tuple[Any, ...], what: str, changed: Any) -> Spoil:

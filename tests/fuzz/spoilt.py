@@ -60,6 +60,18 @@ def from_json(
             yield Case(area, f"{file}: {what}", world, argv, named, spoil, **more)
 
 
+def resealed(data: Any) -> Any | None:
+    """A record with right hashes, as another programme would write it; None where its question cannot be read."""
+    from repro.results.record import HASHES, Question, sha256, text
+
+    try:
+        asked = Question.read(data["question"])
+        data = {**data, **{each: getattr(asked, each) for each in HASHES}}
+        return {**data, "sha256": sha256(text({k: v for k, v in data.items() if k != "sha256"}))}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 RIGHT = (
     (r"ids", r"list"),  # an empty sample is left out, with its count
     (r"seed|step|pad_token_id|bos_token_id|eos_token_id|doc_id", r"0|1e9"),

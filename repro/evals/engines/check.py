@@ -90,8 +90,8 @@ def compare(a: Engine, b: Engine, plan: Plan) -> Report:
     found = [tokens(alone["A"], alone["B"], plan)]
     for name, engine in (("A", a), ("B", b)):
         found.append(greedy_rule(name, texts, alone[name], plan))
-        found.append(order(name, engine, texts, greedy, alone[name], plan))
-        found.append(batch(name, engine, texts, greedy, alone[name], plan))
+        for together in (False, True):
+            found.append(asked_otherwise(name, engine, texts, greedy, alone[name], plan, together=together))
         found.append(stop_rule(name, engine, texts, alone[name], plan))
     found += [
         template(a, b, texts, greedy, plan),
@@ -129,31 +129,22 @@ def greedy_rule(name: str, texts: Sequence[str], alone: Sequence[Completion], pl
     return Finding(title, "pass", f"{seen} tokens are the likeliest")
 
 
-def order(
+def asked_otherwise(
     name: str,
     engine: Engine,
     texts: Sequence[str],
     greedy: Sequence[Settings],
     alone: Sequence[Completion],
     plan: Plan,
+    *,
+    together: bool,
 ) -> Finding:
-    """Whether an engine answers the same when the prompts are asked one at a time in reverse order: what an engine
-    keeps of earlier requests, as a cache of prefixes, must not matter."""
-    reverse = engine.complete(list(reversed(texts)), greedy, "completions", False)[::-1]
-    return _walked(f"order of {name}", alone, reverse, plan)
-
-
-def batch(
-    name: str,
-    engine: Engine,
-    texts: Sequence[str],
-    greedy: Sequence[Settings],
-    alone: Sequence[Completion],
-    plan: Plan,
-) -> Finding:
-    """Whether an engine answers the same when all prompts are asked at once."""
-    together = engine.complete(texts, greedy, "completions", True)
-    return _walked(f"batch of {name}", alone, together, plan)
+    """Whether an engine answers the same as one prompt at a time in order (`alone`): `together`, all prompts at once,
+    or else one at a time in reverse order, since what it keeps of earlier requests, as a cache of prefixes, must not
+    matter."""
+    turn = 1 if together else -1
+    again = engine.complete(texts[::turn], greedy, "completions", together)[::turn]
+    return _walked(f"{'batch' if together else 'order'} of {name}", alone, again, plan)
 
 
 def stop_rule(

@@ -181,7 +181,8 @@ class Connection:
             raise _Again(_short(str(error), 160)) from None
 
     def _content(self, reply: requests.Response) -> bytes:
-        """The bytes of a reply, of which neither the number nor the time may grow without end."""
+        """The bytes of a reply. ValueError for more than `MOST_BYTES`, _Again for one that takes longer than the
+        time-out from its first byte to its last."""
         began, content = time.monotonic(), bytearray()
         while block := reply.raw.read1(1 << 16, decode_content=True):  # what has arrived, at once
             content += block
