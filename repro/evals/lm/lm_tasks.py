@@ -222,8 +222,8 @@ def run_lm_eval(
 
 @contextlib.contextmanager
 def _no_environment() -> Generator[None]:
-    """Within it lm-eval does not describe the machine in its results: it would start about ten programs for that after
-    each task (torch's collect_env), which takes longer than a small task."""
+    """Context in which lm-eval does not describe the machine in its results: it would start about ten programs for that
+    after each task (torch's collect_env), which takes longer than a small task."""
     from lm_eval import evaluator
 
     names = vars(evaluator)

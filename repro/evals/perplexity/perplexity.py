@@ -66,7 +66,7 @@ def shared_bound(
     def read(found: Any, chunk: range) -> np.ndarray:
         values = convert(found, list[list[float]], "the bounds of rows", "compute them again")
         if not values or any(len(each) != len(chunk) for each in values):
-            raise ValueError(f"the bounds are not those of {len(chunk)} rows")
+            raise ValueError(f"the chunk does not store the bounds of {len(chunk)} rows")
         return np.array(values)
 
     chunks = work.map_chunks(len(rows), rows_per_chunk(rows.ids.shape[1]), nll, read)
@@ -156,8 +156,8 @@ class HeldoutBound(Task):
 
 @part
 class HeldoutBoundUpTo(HeldoutBound):
-    """The same on `rows` held-out rows or, where the data has fewer, on all of them: for data of the user's, of any
-    size. The standard error is left out where all rows are from one document."""
+    """`HeldoutBound` on `rows` held-out rows or, if the data has fewer, on all of them: for a user's own data of any
+    size. The standard error is left out if all rows are from one document."""
 
     def _rows(self, model: Model, count: int) -> Rows:
         return super()._rows(model, min(count, len(self._fresh(model)[2])))
@@ -165,8 +165,8 @@ class HeldoutBoundUpTo(HeldoutBound):
 
 @part
 class TruncatedBound(HeldoutBound):
-    """The same without prior and tail terms, as published perplexities of MDLM and Duo are computed: no bound, and
-    lower by about .001 nats per token (docs/method.md#mdlm)."""
+    """`HeldoutBound` without prior and tail terms, as published perplexities of MDLM and Duo are computed: no bound,
+    and lower by about .001 nats per token (docs/method.md#mdlm)."""
 
     form = "truncated"
 
