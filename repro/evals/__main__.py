@@ -87,7 +87,8 @@ def score(argv: Sequence[str]) -> int:
 
 
 def score_engine(argv: Sequence[str]) -> int:
-    """Score a server that is named by --engine; returns the exit status. Usage for flags that are for checkpoints."""
+    """Score a server that is named by --engine; returns the exit status. Raises Usage for flags that only checkpoints
+    have."""
     from repro.evals.engines import command
 
     taken = command.engine_parser()._option_string_actions
@@ -189,7 +190,8 @@ def _combinations(name: str, request: Request, args: argparse.Namespace) -> list
 
 
 def _plan_factors(args: argparse.Namespace) -> int:
-    """Print the number of evaluations of a crossing and its estimated cost."""
+    """Print number and estimated cost of the evaluations that cross the factors of --factors; returns the exit
+    status."""
     from repro.evals.factors import price, priced_data, priced_text
 
     if args.ckpt is None:
@@ -203,7 +205,8 @@ def _plan_factors(args: argparse.Namespace) -> int:
 def _score_factors(
     names: Sequence[str], request: Request, args: argparse.Namespace, budget: TimeBudget | None
 ) -> int:
-    """Run the crossing of the factors for each checkpoint, and print what each factor does; returns the exit status.
+    """Evaluate each checkpoint with every combination of the factors' levels, and print the effect of each factor;
+    returns the exit status.
 
     Raises Stopped when the time budget is used up.
     """

@@ -320,8 +320,8 @@ def _typed(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def checkpoints(text: str) -> list[str]:
-    """The checkpoints that `--ckpt` names, separated by ','; a folder whose name has a ',' is one. Usage for an empty
-    name and for one that is given twice."""
+    """The checkpoints that `--ckpt` names, separated by ','; if the whole text is an existing path, it is one name.
+    Raises Usage for an empty name and for one that is given twice."""
     names = [text] if Path(text).exists() else [each.strip() for each in text.split(",")]
     if not all(names):
         raise Usage(f"--ckpt {text!r} has an empty name; separate checkpoints by one ','")

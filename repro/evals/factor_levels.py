@@ -111,10 +111,10 @@ def _levels(name: str, text: str) -> tuple[Any, ...]:
 
 
 def said(factors: Factors) -> str:
-    """Text such as `template none|chat x batch 1|8`."""
+    """The factors and their levels as text, such as `template none|chat x batch 1|8`."""
     return " x ".join(f"{name} {'|'.join(map(shown, levels))}" for name, levels in factors.items())
 
 
 def shown(level: Any) -> str:
-    """Text of a level, as in `--factors`."""
+    """A level as text, as it is written in `--factors`."""
     return f"{level:g}" if isinstance(level, float) else str(level)

@@ -47,13 +47,12 @@ class Repro(Adapter):
     """A checkpoint as an lm-eval model, created by lm-eval's command line; `--model_args` takes the parameters of
     `__init__`.
 
-    `ckpt`: as `--ckpt` of `python -m repro.evals`; `precision`, `template`: of released weights, as `--precision` and
-    `--chat-template`; `sampler`: a preset, without which only likelihood tasks can be run; `tokens_per_step`, or
-    `steps` over all blocks; `block_length`: ids per block; `cache`: KV cache, as `--cache`; `estimator`: of
-    likelihoods.
-    `policy`: whether the sampler's (suite) or the lm-eval task's (task) generation settings win where they differ;
-    `overlong`: whether a prompt that is too long is an error or is truncated on the left. ValueError for an invalid
-    value, and for a sampler or estimator that does not exist.
+    `ckpt`: as `--ckpt` of `python -m repro.evals`; `precision`, `template`: as `--precision` and `--chat-template`, for
+    released weights; `sampler`: a preset, without which only likelihood tasks can be run; `tokens_per_step`, or
+    `steps`: number of decoding steps of all blocks together; `block_length`: tokens per block; `cache`: KV cache, as
+    `--cache`; `estimator`: name of the likelihood estimator. `policy`: whether the sampler's (suite) or the lm-eval
+    task's (task) generation settings win where they differ; `overlong`: whether a prompt that is too long is an error
+    or is truncated on the left. ValueError for an invalid value, and for a sampler or estimator that does not exist.
     """
 
     def __init__(

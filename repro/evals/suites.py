@@ -43,8 +43,8 @@ class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _File(Struct, frozen=True, kw_only=True):
-    """Content of evals/suites/NAME.toml; fields as in `Suite`, but that `tasks` are canonical forms; `protocols`: names
-    of perplexity protocols, which are further tasks."""
+    """Content of evals/suites/NAME.toml; fields as in `Suite`, except that `tasks` are in canonical form; `protocols`:
+    names of perplexity protocols, which are further tasks."""
 
     tasks: list[dict[str, Any]]
     protocols: list[str] = []

@@ -97,7 +97,8 @@ def time_budget(hours: float | None) -> TimeBudget | None:
 
 
 def exit_code(budget: TimeBudget | None) -> int:
-    """Exit code 0; raises Stopped, with the evaluations left, if some were not started for lack of time."""
+    """Exit code 0. Raises Stopped, whose message counts the evaluations left, if some were not started for lack of
+    time."""
     if budget is not None and budget.left:
         raise Stopped(budget.say())
     return 0
