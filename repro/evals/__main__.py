@@ -106,7 +106,8 @@ def engine_check(argv: Sequence[str]) -> int:
 
 
 def plan(argv: Sequence[str]) -> int:
-    """Print the estimated cost of what the main form would run with these arguments; returns the exit status."""
+    """Print the estimated cost of what `python -m repro.evals` would run with these arguments; returns the exit
+    status."""
     group = _suite_group(argv)
     if group is not None:
         args = cli.group_parser(group, planned=True).parse_args(argv)
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 # --- factors ------------------------------------------------------------------------------------------------
 def _combinations(name: str, request: Request, args: argparse.Namespace) -> list[Combination]:
-    """The requests that cross the factors of the command line for the checkpoint `name`."""
+    """The requests that evaluate the checkpoint `name` with every combination of the levels of --factors."""
     from repro.evals.factors import check, combinations
 
     given = {
@@ -252,7 +253,8 @@ def _show_factors(done: Sequence[tuple[Prepared, list[Record]]], as_json: bool) 
 
 # --- requests -----------------------------------------------------------------------------------------------
 def _suite_group(argv: Sequence[str]) -> str | None:
-    """The value of --suite if it is a suite group, else None; a suite group takes other flags than a suite."""
+    """The value of --suite if it is a suite group (evaluation requests for several checkpoints), else None; a group
+    takes other flags than a suite."""
     found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     found.add_argument("--suite", nargs="?")
     suite = found.parse_known_args(argv)[0].suite
@@ -303,7 +305,8 @@ def _plan_steps(steps: Sequence[Step], args: argparse.Namespace, device: str) ->
 
 
 def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
-    """Run the steps of a suite group, loading each checkpoint once; returns the exit status.
+    """Run the `steps` of a suite group (evaluation requests for several checkpoints), loading each checkpoint once;
+    returns the exit status.
 
     Raises Stopped when the time budget is used up.
     """

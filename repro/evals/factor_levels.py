@@ -50,8 +50,8 @@ def _rate(text: str) -> float | str:
 
 @dataclass(frozen=True)
 class Kind:
-    """A setting that can be crossed: its `default` levels (separated by |), how a level is read, and the flag of
-    `repro.evals` that sets it to a single value."""
+    """A setting whose values can be crossed (evaluated in all combinations): its `default` levels (separated by |), how
+    a level is read, and the flag of `repro.evals` that sets it to a single value."""
 
     default: str
     read: Callable[[str], Any]

@@ -39,7 +39,7 @@ NAMES = {
     "cfg": "sampler=PRESET+guided:scale=0.5, and of likelihoods estimator=NAME+guided:scale=0.5",
     "chat_template": "template=own, none, seed or seed_readme",
 }
-"""Arguments of other lm-eval models (HFLM, LLaDA's harness) -> what this one takes instead."""
+"""Arguments of other lm-eval models (HFLM, LLaDA's harness) -> what the model type "repro" takes instead."""
 
 
 @register_model("repro")

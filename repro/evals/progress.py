@@ -63,7 +63,7 @@ class Bar:
 
 
 class Silent:
-    """No progress is shown."""
+    """Shows no progress."""
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         pass

@@ -186,15 +186,17 @@ class Request:
     """Likelihood estimator for lm-eval tasks; None: the suite's, else the default of the noise process."""
     shots: int | None = None
     template: Template | None = None
-    """Chat template for lm-eval tasks; None: used if the model's data has one. `shots`: number of few-shot examples;
-    None: the task's."""
+    """Whether prompts of lm-eval tasks are formatted with the chat template of the model's data ("chat") or not
+    ("none"); None: the suite's setting; for tasks of no suite, "chat" if there is a template. `shots`: number of
+    few-shot examples; None: the task's."""
     draws: int | None = None
     """Number of draws of the likelihood estimator of lm-eval tasks; None: the estimator's."""
     batch: int | None = None
     """Largest number of rows in one forward; None: the task's default. Results do not depend on it."""
     most_samples: int | None = None
     corpus: str | None = None
-    """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings."""
+    """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings (ways
+    to cut it into rows)."""
     lenient: bool = False
     """Whether a preset of `samplers` that does not fit the model's noise process is skipped; else it is an error. For
     requests that several models share."""

@@ -29,10 +29,10 @@ TokensPerStep = float | str
 
 
 class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[[plans]]` entry of a suite: `task` runs with each of `presets` at each of `steps` (none if adaptive).
+    """One `[[plans]]` entry of a suite: `task` runs with each of `presets` at each of `steps`.
 
-    `steps`: numbers of decoding steps; `block_length`: tokens per block, 0 for one block of the whole length;
-    `cache`: KV cache as `--cache` takes it, "" for none.
+    `steps`: numbers of decoding steps, none for adaptive samplers; `block_length`: tokens per block, 0 for one block of
+    the whole length; `cache`: KV cache as `--cache` takes it, "" for none.
     """
 
     task: str

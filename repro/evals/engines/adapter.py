@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from repro.evals.engines.tasks import EngineGeneration
 
 CHUNK = 32
-"""Requests in one chunk of work."""
+"""Number of requests that are made and stored together."""
 
 
 @dataclass(frozen=True)

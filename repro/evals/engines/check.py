@@ -112,8 +112,8 @@ def tokens(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Find
 
 
 def greedy_rule(name: str, texts: Sequence[str], alone: Sequence[Completion], plan: Plan) -> Finding:
-    """Whether the tokens that an engine writes at temperature 0 are the likeliest by its own log-probabilities, which a
-    penalty on repeated tokens or a bias would change."""
+    """Whether the tokens that an engine wrote at temperature 0 (`alone`) are the likeliest by its own
+    log-probabilities; with a penalty on repeated tokens or a bias they are not."""
     title, seen = f"greedy rule of {name}", 0
     for text, made in zip(texts, alone, strict=True):
         for position, token in enumerate(made.tokens):

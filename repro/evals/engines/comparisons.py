@@ -91,7 +91,7 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
 
 def compared_scores(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[list[float], int]:
     """Absolute differences in nats of the log-probabilities of equal tokens of two engines' scores of the same texts,
-    and the number of texts that they cut into different tokens."""
+    and the number of texts that the engines tokenise differently."""
     found: list[float] = []
     cut = 0
     for one, other in zip(a, b, strict=True):

@@ -12,7 +12,7 @@ from repro.evals.engines.engine import Engine, Settings, Token
 from repro.evals.engines.findings import Finding
 
 LEVEL = 1e-4
-"""p-value below which a law test fails: a correct engine fails once in ten thousand tests."""
+"""p-value below which a test of the sampling distribution fails: a correct engine fails once in ten thousand tests."""
 LEAST = 5.0
 """Smallest expected count of a class of the chi-squared test (Cochran 1954); rarer tokens are pooled in one class."""
 SEEDS, LENGTH = 8, 12

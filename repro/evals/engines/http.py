@@ -29,13 +29,13 @@ KEY = "REPRO_ENGINE_KEY"
 """Environment variable that holds the API key. It is this suite's own: the key of another service must not go to
 whichever server is named."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which a request is made again."""
+"""HTTP statuses after which a request is made again."""
 LONGEST_TIMEOUT = 1_000_000
-"""Seconds that a request may take, eleven days; sockets take no number beyond their clock."""
+"""Largest time-out in seconds, eleven days; sockets refuse numbers beyond their clock."""
 MOST_AT_ONCE = 10_000
-"""Requests at once; each has a thread and a connection."""
+"""Largest number of requests at once; each has a thread and a connection."""
 MOST_BYTES = 64 << 20
-"""Largest reply: about a million log-probabilities."""
+"""Largest reply in bytes: about a million log-probabilities."""
 REMEDY = "check that the URL is an OpenAI-compatible server's, ending in /v1"
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH = 64
-"""Rows that are decoded together."""
+"""Largest number of rows that are decoded together."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Local:
 
 
 def _rule(how: Settings) -> str:
-    """Name of the preset that draws as `how` says."""
+    """Name of the sampler preset with the temperature and `top_p` of `how`."""
     if how.temperature == 0:
         return "greedy"
     cut = "" if how.top_p == 1 else f"+top_p:p={how.top_p}"

@@ -72,7 +72,8 @@ class EngineGrid:
         return self.server.identity.model
 
     def run(self, chunk: Callable[[Cell, int, int], None]) -> Iterator[tuple[Record, bool]]:
-        """Yield each record as soon as it exists, and whether this process wrote it; `chunk` as in `run_jobs`."""
+        """Yield each record as soon as it exists, and whether this process wrote it; `chunk(cell, done, count)` reports
+        progress (`run_jobs`)."""
         return run_jobs([self._job(cell) for cell in self.cells], NUMERICS, self.store, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:

@@ -95,7 +95,8 @@ class Adapter(LM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, is_greedy) of each request, whose arguments are (context, continuation). The
-        log-likelihood is a sum over the continuation's tokens; for is_greedy see the module."""
+        log-likelihood is a sum over the continuation's tokens; is_greedy: whether decoding at temperature 0 produces
+        the continuation (see the module)."""
         encoded = []
         for request in requests:
             with naming(_place(request)):

@@ -155,7 +155,7 @@ def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
 def scored_documents(
     task: LmTask, adapter: Any, ask: Ask
 ) -> tuple[dict[str, tuple[float, float | None, int]], list[dict[str, Any]]]:
-    """What lm-eval finds of one task with `adapter` as its model: metrics with lm-eval's standard errors (name ->
+    """Results of one task run by lm-eval with `adapter` as its model: metrics with lm-eval's standard errors (name ->
     value, standard error or None, number of documents), and one item per document and filter.
 
     Raises ValueError where lm-eval's task version or number of few-shot examples is not the one of `task`.

@@ -167,8 +167,8 @@ def _cells() -> list[PublishedCell]:
 
 
 def steps(rows: Sequence[Row], base: Request) -> list[Step]:
-    """Rows ready to run. `base` is the request of the command line: its seeds are used, and its `limit` and `samples`
-    unless those of the row are smaller."""
+    """The rows of a suite group, ready to run. `base` is the request of the command line: its seeds are used, and its
+    `limit` and `samples` unless those of the row are smaller."""
     return [_step(row, base) for row in rows]
 
 

@@ -61,7 +61,7 @@ class LookaheadCost(Task):
         return heldout.ids[rows, :first].astype(np.int64).tolist()
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """Metrics of all numbers of states.
+        """The result of the evaluation, with the metrics of each number of states.
 
         Raises ValueError for several tokens per step, and for a sampler that cannot look ahead.
         """

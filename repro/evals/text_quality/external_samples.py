@@ -67,7 +67,7 @@ class ExternalLikeness(ExternalSamples):
 
 
 LINES = "give lines that are JSON objects with text or ids"
-"""Remedy of a file that is no file of samples."""
+"""Remedy in messages about a file that holds no samples."""
 
 
 class _Sample(msgspec.Struct, frozen=True):
