@@ -128,7 +128,7 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
             why = next((f" ({each.reason})" for each in skipped if str(sampler) in each.what), "")
             raise ValueError(
                 f"task {task!r}: sampler {sampler} does not run at {steps or 'an adaptive number of'} tokens per step,"
-                f" as others do{why}; name --samplers that take the same steps, which can be crossed"
+                f" as others do{why}; give --samplers only those that run at the same tokens per step"
             )
 
 

@@ -120,7 +120,7 @@ def prepare(server: Server, request: EngineRequest) -> EngineGrid:
         (task.name for i, task in enumerate(tasks) if task.name in {t.name for t in tasks[:i]}), None
     )
     if twice is not None:
-        raise ValueError(f"two tasks are called {twice!r}; evaluate them one at a time")
+        raise ValueError(f"two tasks are called {twice!r}; name one of them at a time with --tasks")
     why = _no_likelihoods(server, request.api) if any(not task.generates for task in tasks) else None
     skipped = [Skip(f"task {task.name}", why) for task in tasks if why is not None and not task.generates]
     kept = [task for task in tasks if task.generates or why is None]

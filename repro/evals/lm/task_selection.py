@@ -282,5 +282,5 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
         found += find_tasks(name, model)
     twice = [task.name for i, task in enumerate(found) if task.name in [other.name for other in found[:i]]]
     if twice:
-        raise ValueError(f"two tasks are called {twice[0]!r}; evaluate them one at a time")
+        raise ValueError(f"two tasks are called {twice[0]!r}; name one of them at a time with --tasks")
     return found
