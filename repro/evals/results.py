@@ -85,14 +85,15 @@ class Results(Sequence[Record]):
         return file.getvalue() + "".join(f"{line}\n" for line in lines)
 
     def title(self) -> str:
-        """Names of checkpoints and suites, as `mdlm@nano, suite nano`."""
+        """Names of checkpoints and suites, such as `mdlm@nano, suite nano`."""
         suites = dict.fromkeys(record.labels.suite for record in self.records)
         names = dict.fromkeys(checkpoints(self.records).values())
         return f"{', '.join(names) or 'no records'}" + (f", suite {', '.join(suites)}" if suites else "")
 
     def to_latex(self) -> str:
         """A `tabular` with booktabs' rules: one row per checkpoint, preset, tokens per step and seed, one column per
-        task and metric with its 95 % interval; only columns of names that differ are shown. For `\\input` or a cell."""
+        task and metric with its 95 % interval. Except for the preset, a column of labels is shown only if its labels
+        differ. For `\\input` or a notebook."""
         names = checkpoints(self.records)
         lines: dict[tuple[str, ...], dict[str, Metric]] = {}
         for record in self.records:
