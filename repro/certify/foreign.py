@@ -50,7 +50,9 @@ INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A foreign function with its declared attributes. It may use `seconds` of wall time from `began` on."""
+    """A foreign function `call` of the source file `file`, with its declared attributes (see the top of this file);
+    `draws`: whether a loss is a random estimate. It may use `seconds` of wall time from `began` (`time.monotonic`) on.
+    """
 
     name: str
     file: str
@@ -94,7 +96,8 @@ class Foreign:
         return found.double()
 
     def _tensor(self, result: object, wanted: str) -> Tensor:
-        """A result in memory of its own, since the function may use its own again."""
+        """The result of a call as a CPU tensor in memory of its own, since the function may overwrite its own memory
+        later; ValueError, which names the `wanted` result, if it cannot be converted."""
         try:
             return torch.as_tensor(result).detach().cpu().clone()
         except (TypeError, ValueError, RuntimeError) as error:
@@ -130,7 +133,8 @@ class Guard:
 
 
 def load(target: str) -> Any:
-    """What is named `FILE.py:NAME`, a function as a rule; ValueError if there is none, or if the import fails."""
+    """The object, usually a function, that `target` names as FILE.py:NAME; ValueError if there is none, or if the
+    import fails."""
     path, colon, name = target.rpartition(":")
     if not colon or not name or not path.endswith(".py"):
         raise ValueError(
@@ -157,20 +161,23 @@ def load(target: str) -> Any:
 
 
 def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """A function with its validated attributes; ValueError for missing or unknown ones, and where reading one of them
-    raises. `noise` None: inferred."""
+    """A function with its validated attributes; ValueError for missing or unknown ones, and if reading one of them
+    raises. `noise` None: the declared noises, or those under which trial calls succeed."""
     try:
         foreign = _described(call, noise, seconds)
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # an object may raise anything when it is asked for an attribute or compared
         kind, said = type(call).__name__, f"{type(error).__name__}: {error}".rstrip(": ")
-        raise ValueError(f"the attributes of a {kind} cannot be read ({said}); give {FORMS}") from error
+        raise ValueError(
+            f"the attributes of this {kind} object cannot be read ({said}); give {FORMS}"
+        ) from error
     return foreign if foreign.noises else replace(foreign, noises=_noises(foreign))
 
 
 def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """A function by its attributes alone, without noises if it declares none and `noise` is None."""
+    """A function with its validated attributes, without calling it; `noises` is empty if it declares none and `noise`
+    is None."""
     if not callable(call):
         raise ValueError(f"{call!r} is not a function; give {FORMS}")
     name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__

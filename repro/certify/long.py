@@ -73,7 +73,7 @@ def ours(noise: Noise, steps: int, rows: int) -> Tensor:
 def long_bigrams(
     foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
 ) -> list[Evidence]:
-    """The squared bigram distance at every number of steps."""
+    """Evidence: squared bigram distance of a sampler's long sentences from the language, at every number of steps."""
     return _bigrams(_sentences(foreign, noise, effort, spoil), noise)
 
 
@@ -115,8 +115,9 @@ def _nll(ids: Tensor) -> tuple[float, float]:
 def long_checks(
     foreign: Foreign, noise: Noise, effort: Effort, slack: float
 ) -> tuple[list[Check], list[Evidence]]:
-    """Whether long sentences, at the last number of steps, have the language's bigrams and its likelihood, as far as
-    those of ancestral sampling have: `slack` times its squared distance and sqrt(slack) times its excess of nats."""
+    """Two checks of long sentences at the last number of steps, and the evidence at every number. Their squared bigram
+    distance from the language may be `slack` times that of ancestral sampling, and their mean -log p may exceed that of
+    true sentences by sqrt(slack) times as many nats as ancestral sampling's."""
     sentences = _sentences(foreign, noise, effort)
     evidence, steps, rows = _bigrams(sentences, noise), effort.long_steps[-1], effort.long_rows
     mine = ours(noise, steps, rows)

@@ -4,8 +4,8 @@
 
 On 27 sentences (3 tokens, 3 positions) the law is enumerated through the decoding loop's own draws, without sampling
 noise, under the exact denoiser and under wrong ones. A rule *converges* if on 9 sentences its distance to the law keeps
-falling up to 512 steps. On the oracle language: squared bigram distance and path KL. Presets at temperature 0 are
-certified at temperature 1 as well.
+falling up to 512 steps. On the oracle language `strong` (32 tokens), it stores the squared bigram distance and the path
+KL (`repro.certify.reference`). Presets at temperature 0 are certified at temperature 1 as well.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def names() -> list[str]:
 
 
 NOISE_FLOOR = 1e-12
-"""What float64 sums over a space leave of an exact 0; another processor leaves something else."""
+"""Smaller statistics are stored as 0: they are rounding errors of float64 sums, which differ between processors."""
 
 
 def _rounded(number: Number) -> Number:
@@ -148,7 +148,8 @@ def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any
 
 
 def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | None]:
-    """The numbers of steps to test a rule with; None for an adaptive rule."""
+    """The numbers of steps of `ladder` that a rule can take for sentences of `length` tokens; [None] for an adaptive
+    rule."""
     if rule.capabilities.plan == "adaptive":
         return [None]
     if "left_to_right" in rule.capabilities.processes:
@@ -201,7 +202,8 @@ def _listed(
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forwards per row of an adaptive rule, from 2,000 rows; of lookahead those of its rule, one per token."""
+    """Mean forward passes per row of an adaptive rule, from 2,000 rows; for lookahead, the number that its rule takes
+    without it, one per token."""
     if rule.capabilities.looks_ahead:
         return float(source.length)
     denoiser = _oracle(noise, source, spoil)
@@ -295,8 +297,8 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
 
 
 def _paths(rule: Sampler, noise: str) -> list[Number]:
-    """KL(law || rule) per token on the oracle language, or its upper bound, the path KL, for rules that can be
-    replayed."""
+    """KL(law || rule) per token on the oracle language, or its upper bound, the path KL; empty for rules that cannot be
+    replayed (`repro.certify.replay`)."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
     of = rule.capabilities

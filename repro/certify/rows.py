@@ -1,14 +1,14 @@
-"""Are the rows of a sampler independent draws of one law, whatever the call? Calls of other seeds, neighbours, sizes.
+"""Tests whether the rows of a sampler's calls are independent draws of one law, whatever the seed and size of the call.
 
 Three questions that the law of all rows together cannot answer, each put to calls of a few steps:
 
     spread       do calls differ as much as independent rows make them: not more (rows that share a draw), and not
                  less (systematic or antithetic rows); chi-square of sentences by call, two-sided
-    neighbours   does a row depend on the next one, on the one half a call away, or on the same row of the next seed;
-                 chi-square of pairs of classes of sentences, two-sided (Bartlett 1951 for pairs that overlap); rare
-                 classes are merged until every pair is expected `EXPECTED` times (Cochran 1954), since a single pair
-                 of two rare classes would decide the statistic. The other two tests compare calls, whose sizes are
-                 given, and need no such thing
+    neighbours   does a row depend on the next one, the next but one, the one half a call away, or the same row of the
+                 next seed; chi-square of pairs of classes of sentences, two-sided (Bartlett 1951 for pairs that
+                 overlap); rare classes are merged until every pair is expected `EXPECTED` times (Cochran 1954), since
+                 a single pair of two rare classes would decide the statistic. The other two tests need no merging, as
+                 they compare calls of given sizes
     sizes        do calls of few rows have the law of calls of many; chi-square of the two samples
 
 And two that need no statistics: the same seed gives the same rows, and another seed gives others.
@@ -131,7 +131,8 @@ def _merged(counts: Tensor) -> Tensor:
 
 
 def _pairs(calls: Sequence[Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Pairs of rows that should know nothing of one another."""
+    """Pairs of rows that should be independent, by how they lie in the calls: name, classes of the first rows, classes
+    of the second rows. `calls`: class of every row of each call."""
     half = len(calls[0]) // 2
     for name, lag in (("next to each other", 1), ("two apart", 2), ("half a call apart", half)):
         yield name, torch.cat([call[:-lag] for call in calls]), torch.cat([call[lag:] for call in calls])

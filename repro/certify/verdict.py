@@ -1,4 +1,4 @@
-"""The contents of a certificate: checks, evidence and the verdict; and how many samples it takes.
+"""The contents of a certificate: checks, evidence and the verdict; and its sample sizes (`Effort`).
 
 The false-alarm rate of a check bounds the probability that a correct program fails it. Its minimum detectable
 difference is the smallest error that it reports with probability POWER.
@@ -18,7 +18,7 @@ POWER = 0.95
 
 
 Told = Callable[[str], None]
-"""What is called with a line of text at the beginning of each test of a certificate."""
+"""A function that is called with a line of text at the beginning of each test of a certificate."""
 
 
 def silent(line: str) -> None:
@@ -40,7 +40,7 @@ class Evidence:
     true: float | None
     """The statistic of as many true samples."""
     best: float | None
-    """That of ancestral sampling with the exact denoiser, or the best possible value of a loss."""
+    """The statistic of ancestral sampling with the exact denoiser, or the best possible value of a loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Findings(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The certificate of a function; its claim stands if all checks do."""
+    """The certificate of the function named `subject`; its claim stands if all checks do."""
 
     subject: str
     kind: str
@@ -172,7 +172,7 @@ class Effort:
     """Long sentences at every number of steps (0: they are left out), and these numbers, rising."""
     row_calls: int
     small_calls: int
-    """Calls of every number of steps in which rows are compared with their neighbours, and calls of few rows."""
+    """Numbers of calls in the tests of independent rows: large ones at each number of steps, and calls of few rows."""
     rare_rows: int
     """Sentences of the test of rare tokens, at most (0: it is left out)."""
     loss_calls: int

@@ -47,7 +47,8 @@ class LogitsProcessor(Part):
     def processes(self) -> frozenset[str]:
         """Families of noise (`Process.noise`) that it applies to.
 
-        One that affects the choice of positions is for absorbing noise only, as only there samplers choose positions.
+        A processor of the choice of positions is for absorbing noise only, because only there do samplers choose
+        positions.
         """
         return frozenset({"absorbing", "uniform", "left_to_right"} if self.sets is None else {"absorbing"})
 
@@ -91,8 +92,9 @@ class LogitsTransform(LogitsProcessor):
 class ProcessedSampler(Sampler):
     """A sampler (`rule`) with a logits processor (`shape`).
 
-    Memory, times and capabilities are those of `rule`, for the noise processes that suit both. Raises ValueError if the
-    processor would change nothing in `rule`, or is for other noise processes.
+    Memory, times and capabilities are those of `rule`, but only for noise processes that both support. Raises
+    ValueError if the processor would change nothing in `rule`, is for other noise processes, or must stand elsewhere in
+    the chain.
     """
 
     shape: LogitsProcessor

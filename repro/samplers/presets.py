@@ -86,8 +86,9 @@ arXiv number of its paper; those of a single sampler are with its class (`Sample
 def _collected(
     kind: type[P], combined: Mapping[str, tuple[P, str, str | None]]
 ) -> dict[str, tuple[P, str, str | None]]:
-    """All presets of a kind (samplers or logits processors) with sources and papers, in the order of the registry's
-    classes; for each class its own ones and then the combined ones."""
+    """All presets of the class `kind` (`Sampler` or `LogitsProcessor`): name -> (component, what it does and the source
+    of its values, arXiv number). In the order of the registered classes, for each its own presets and then those in
+    `combined`."""
     found: dict[str, tuple[P, str, str | None]] = {}
     for path in registry.PARTS.values():
         cls = registry.resolve(path) if path.startswith("repro.samplers.") else Part
@@ -114,7 +115,7 @@ PAPERS = {name: paper for name, (*_, paper) in {**_SAMPLERS, **_PROCESSORS}.item
 
 
 LISTED = {"preset": "samplers", "logits processor": "processors"}
-"""Kind of name -> what lists its names."""
+"""Kind of name -> argument of `python -m repro.evals list` that lists all names of this kind."""
 
 
 def preset(name: str) -> Sampler:
@@ -153,7 +154,7 @@ def _derived(text: str, table: dict[str, P], kind: str) -> P:
 
 
 def split_pins(text: str, between: str = ",") -> list[str]:
-    """The parts of a text such as "a=1,b=[2,3]", split at the characters of `between` outside brackets and braces."""
+    """The pieces of a text such as "a=1,b=[2,3]", split at the characters of `between` outside brackets and braces."""
     depth, found = 0, [""]
     for letter in text:
         depth += (letter in "[{") - (letter in "]}")

@@ -110,5 +110,6 @@ class Trace:
 
 
 def symbol(model: Model, token: int) -> str:
-    """The text of a token id; a middle dot for the mask id and for a position that is not written yet."""
+    """The text of a token id; a middle dot for the mask id and for OPEN, which marks positions that a left-to-right
+    model has not written yet."""
     return "·" if token == OPEN or token == model.data.vocabulary().mask else model.data.decode([token])

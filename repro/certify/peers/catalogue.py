@@ -42,8 +42,9 @@ is one mean."""
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """A sampler of a peer. `file`: in its folder, or a module of the package; `adapter`: module and function of this
-    room, which gets the folder and `settings`."""
+    """A sampler of a peer. `file`: path in the peer's folder, or module of its package; `function`: its name there;
+    `adapter`: MODULE:FUNCTION in `repro.certify.peers` that makes it callable, from the folder and `settings`;
+    `source`: where the project makes the claim; `law_level`: sample sizes for the claim "law"."""
 
     name: str
     file: str
@@ -273,8 +274,8 @@ def peer(name: str) -> Peer:
 
 
 def load(target: str) -> Callable[..., Any]:
-    """The sampler of a target `PEER:SAMPLER=FOLDER` (empty for an installed package); ValueError if its file cannot be
-    imported or lacks what it is called by."""
+    """The sampler of a target `PEER:SAMPLER=FOLDER` (FOLDER empty: an installed package); ValueError if its file cannot
+    be imported or lacks a name that the adapter uses."""
     name, _, folder = target.partition("=")
     of, _, sampler = name.partition(":")
     found = {one.name: one for one in peer(of).samplers}[sampler]
