@@ -33,8 +33,9 @@ def certify(
 ) -> Certificate:
     """The certificate of a sampler or loss; ValueError for an unknown signature, and if the function fails.
 
-    `noise` None: inferred from what the function reads; `effort` None: `repro.certify.verdict.FULL`; `told`: called
-    with a line at the beginning of each test, for example `print` (None: nothing is said).
+    `noise` None: the noises that the function declares, else those under which a trial call works; `effort` None:
+    `repro.certify.verdict.FULL`; `told`: called with a line at the beginning of each test, for example `print` (None:
+    nothing is said).
     """
     from repro.certify import foreign
     from repro.certify.verdict import FULL, Certificate, silent

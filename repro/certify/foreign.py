@@ -45,7 +45,7 @@ FORMS = "f(space, n, steps, seed) for a sampler, f(space, x0, seed) for a loss"
 
 
 INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
-"""Types that ids may have."""
+"""Tensor types of ids that a sampler may return."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,8 @@ class Foreign:
     began: float
 
     def ids(self, space: Space, n: int, steps: int, seed: int) -> Tensor:
-        """A sampler's ids [n, L] int64, which may include [MASK]; ValueError for anything else."""
+        """Call the sampler: ids [n, L] int64 of n sentences, which may include [MASK]. ValueError for any other result,
+        if the code raises an error, or if its time is used up."""
         self._in_time(f"{n} rows with {steps} steps")
         with Guard(self.name, self.file):
             result = self.call(space, n, steps, seed)
@@ -80,7 +81,8 @@ class Foreign:
         return found.long()
 
     def nats(self, space: Space, x0: Tensor, seed: int) -> Tensor:
-        """A loss of rows x0 [n, L], in nats, [n] float64; ValueError for a wrong shape or non-finite values."""
+        """Call the loss: nats of each row of x0 [n, L], [n] float64. ValueError for a wrong shape or values that are
+        not finite, if the code raises an error, or if its time is used up."""
         self._in_time(f"{len(x0)} rows")
         with Guard(self.name, self.file):
             result = self.call(space, x0.clone(), seed)
@@ -91,7 +93,8 @@ class Foreign:
         if wrong.any():
             row = int(wrong.nonzero()[0, 0])
             raise ValueError(
-                f"{self.name} returned {found[row].item()} nats for the sentence {x0[row].tolist()}"
+                f"{self.name} returned {found[row].item()} nats for the sentence {x0[row].tolist()}; return finite"
+                " numbers"
             )
         return found.double()
 
@@ -145,7 +148,7 @@ def load(target: str) -> Any:
     file = regular(Path(path)).resolve()
     spec = importlib.util.spec_from_file_location(f"certified_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python file")
+        raise ValueError(f"{path} is not a Python file; give one as FILE.py:NAME")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     if (
@@ -156,7 +159,9 @@ def load(target: str) -> Any:
         spec.loader.exec_module(module)
     if name not in vars(module):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise ValueError(f"{path} has no {name!r}; {nearest(name, names) if names else 'it defines nothing'}")
+        raise ValueError(
+            f"{path} has no {name!r}; {nearest(name, names) if names else 'it defines no function'}"
+        )
     return vars(module)[name]
 
 

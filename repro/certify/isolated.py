@@ -91,7 +91,9 @@ def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
     assert child.stdout is not None
     ready, _, _ = select.select([child.stdout], [], [], START)
     if not ready or os.read(child.stdout.fileno(), len(READY)) != READY:
-        raise RuntimeError(f"the process of repro.certify did not start within {START:.0f} s")
+        raise RuntimeError(
+            f"the process of repro.certify did not start within {START:.0f} s; run it again on a less busy machine"
+        )
     found, end = b"", time.monotonic() + seconds
     while select.select([child.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
         piece = os.read(child.stdout.fileno(), 1 << 16)
@@ -142,7 +144,8 @@ def _ended(target: str, says: str) -> Certificate:
 def _child(asked: str, alive: int) -> None:
     """Certify within the limits and write the certificate to stdout, or one line that says why there is none.
 
-    What the code itself writes to stdout, at whatever level, goes to stderr.
+    `asked`: the request as JSON; `alive`: the descriptor of `_lifeline`. What the code itself writes to stdout, at
+    whatever level, goes to stderr.
     """
     import resource
 

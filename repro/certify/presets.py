@@ -89,7 +89,8 @@ NOISE_FLOOR = 1e-12
 
 
 def _rounded(number: Number) -> Number:
-    """Statistics as tables print them: six significant digits, so that every processor stores the same."""
+    """A number with its floats rounded to six significant digits, as tables print them, so that every processor stores
+    the same."""
     return {
         key: (0.0 if abs(value) < NOISE_FLOOR else float(f"{value:.6g}"))
         if isinstance(value, float)
@@ -231,7 +232,8 @@ def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
 
 
 def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
-    """The verdict on a rule with a quota, at one position per step, or on an adaptive rule."""
+    """The verdict on a rule from `finest`, its distance from the law at the largest number of steps: for rules with a
+    quota, adaptive rules, and rules of any number of steps that claim no law or are exact there."""
     far, nll = finest["value"], finest["excess"]
     match rule.claim():
         case "law":
@@ -277,7 +279,8 @@ def _true_bigram() -> float:
 
 
 def _long(rule: Sampler, noise: str) -> list[Number]:
-    """Squared bigram distances on the oracle language."""
+    """Squared bigram distances of a rule's samples from the oracle language `strong`, at each number of steps and for
+    each denoiser in LONG_ORACLES."""
     hmm, found = strong(), []
     for oracle, spoil in LONG_ORACLES.items():
         for steps in _steps(rule, LONG_STEPS, hmm.length):

@@ -31,7 +31,7 @@ STEPS = (1, 8)
 ROWS = 500
 """Rows of a call."""
 SIZES = (99, 1, 99, 3, 99, 10, 99, 31)
-"""Rows of the small calls, over and over."""
+"""Numbers of rows of the small calls, used in turn."""
 SMALL_STEPS = 16
 """Steps of the small calls."""
 BINS = 9
@@ -44,7 +44,8 @@ FIRST_SEED = 40_000
 def row_checks(
     foreign: Foreign, noise: Noise, source: Enumerated, large: Tensor, effort: Effort
 ) -> list[Check]:
-    """All checks of rows; `large` [S] counts of sentences in large calls of SMALL_STEPS steps."""
+    """All checks that rows are independent draws of one law, on the enumerated law `source`; `large` [S]: counts of
+    sentences in large calls of SMALL_STEPS steps."""
     space = Space(noise, source, foreign.meaning)
     seeds = _seeds(foreign, space, noise)
     if not seeds.stands:

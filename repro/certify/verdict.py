@@ -134,7 +134,7 @@ COLUMNS: dict[str, Callable[[Evidence], str]] = {
     "true\nsamples": lambda e: shown(e.true),
     "ancestral": lambda e: shown(e.best),
 }
-"""Header of a column of the printed evidence -> its text."""
+"""Header of a column of the printed evidence -> function that gives the text of its cells."""
 
 
 def _table(some: list[Evidence]) -> str:

@@ -49,13 +49,14 @@ if TYPE_CHECKING:
 
 ALPHA = 0.01
 NEEDED = {True: 3, False: 5}
-"""Values that a spread needs: of one train seed (True: the committed one and its reruns), of train seeds (False)."""
+"""Least number of values from which a standard deviation is estimated: for paired comparisons (True) of train seed 0,
+committed and reruns; for others (False) of different train seeds."""
 NATS = 1e-3
 """Difference of a likelihood, in nats per token, that rounding may make: 3e-4 was seen (docs/method.md)."""
 TEXTS = 3
 """Decoded texts that rounding may change: a draw close to the boundary of two tokens goes either way."""
 SMALLEST = 1e-9
-"""Least likelihood, in nats per token, on the logarithmic scale."""
+"""Likelihoods below this, in nats per token, are raised to it before the logarithm is taken."""
 CELLS = 14  # each further cell makes the intervals of all wider
 RERUNS = RAW.parent / "reruns"
 """Records of reruns of train seed 0, which differ from the committed one by rounding (scripts/reruns.py)."""
@@ -102,7 +103,7 @@ class Comparison:
 
     @property
     def t(self) -> float:
-        """Student's t of the mean of your run."""
+        """Student's t of the mean of your run against the committed mean."""
         return prediction_t(self.known, self.spread, self.yours)
 
     @property
@@ -112,7 +113,7 @@ class Comparison:
 
     @property
     def limit(self) -> float:
-        """The |t| beyond which `p` is below ALPHA."""
+        """The |t| beyond which `p` is below ALPHA, so that the comparison is BAD."""
         return two_sided(1 - ALPHA / self.family, self.degrees)
 
     def at_least(self, change: float) -> Comparison:
@@ -177,9 +178,12 @@ def of_recipes(
 
 
 class Values(NamedTuple):
-    """Values on the scale of the test: committed (`known`) and of your run (`new`), those whose spread is that of a
-    comparison (`alike`), the difference of a cell that is never BAD (`least`), and the cells whose training stopped
-    before the committed number of steps."""
+    """Values on the scale of the test, by cell and whether train seeds are paired (`Key`): `known`, committed; `new`,
+    of your run; `alike`, from which the standard deviation of the comparison is estimated.
+
+    `least`: the difference of each cell up to which it is never BAD; `unfinished`: cells whose training in your run
+    stopped before the committed number of steps.
+    """
 
     known: dict[Key, list[float]]
     new: dict[Key, list[float]]
@@ -196,7 +200,7 @@ def compare(
     recipes: Sequence[str] | None = None,
 ) -> list[ReproductionResult]:
     """Results of the test from the records in the folders `yours`, `committed` and `reruns`: for each cell (of
-    `recipes`, None: all) one of paired train seeds and one of the others, as far as your run has them.
+    `recipes`, None: all) one result for paired train seeds and one for the others, as far as your run has them.
 
     `cells` are all cells of the file, so that no result depends on which recipes are asked. Raises ValueError as
     `read_values` does.
@@ -239,7 +243,7 @@ def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell],
 
 
 def comparisons(values: Values, needed: Mapping[bool, int] = NEEDED) -> dict[Key, Comparison]:
-    """Comparison of every key that has values of your run and as many values `alike` as `needed`.
+    """Comparison of every key (cell, paired or not) that has values of your run and at least `needed` values `alike`.
 
     Train seeds have a standard deviation that is pooled over the cells of a kind. Reruns have one of their own; theirs
     is not larger than that of train seeds, so whichever gives the narrower interval is taken.

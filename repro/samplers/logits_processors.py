@@ -116,7 +116,8 @@ class ProcessedSampler(Sampler):
             )
         if processor.sets == "quota" and any(each.sets == "quota" for each in self.processors[1:]):
             raise ValueError(
-                f"{name}: another processor of {inner} sets the quota already; leave one of them out"
+                f"{name}: another processor of {inner} sets the quota (positions per step) already; leave one of"
+                " them out"
             )
         greedy = isinstance(base, Autoregressive | Random) and base.temperature == 0
         if greedy and isinstance(processor, LogitsTransform) and processor.keeps_argmax:
@@ -328,7 +329,8 @@ class Banned(LogitsTransform):
 def _truncate(logits: Tensor, keep: Callable[[Tensor], Tensor]) -> Tensor:
     """Logits [N, V] with -inf at all ids that are not kept; the most probable id of a position always is.
 
-    `keep`: from the probabilities of each position in falling order, [N, V], to whether each is kept, [N, V] bool.
+    `keep`: function from the probabilities of each position, sorted from high to low, [N, V], to whether each is kept,
+    [N, V] bool.
     """
     p, order = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
     stays = keep(p)

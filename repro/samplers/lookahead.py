@@ -52,7 +52,7 @@ class Lookahead(Sampler):
 
     def __post_init__(self) -> None:
         if self.states < 2:
-            raise ValueError(f"lookahead with states={self.states} guesses nothing; give 2 or more")
+            raise ValueError(f"lookahead with states={self.states} guesses no later tokens; give 2 or more")
         rule = self.rule
         while isinstance(rule, ProcessedSampler):
             if isinstance(rule.shape, Guided) or rule.shape.sets == "quota":

@@ -3,7 +3,7 @@
 python -m repro.evals list samplers              lists all names
 low_confidence:temperature=1.0                   a changed preset; tables show it under this name
 low_confidence+guided:scale=1.0+nucleus:p=0.9    a sampler with two logits processors, which act from left to right
-random:temperature=1.0+lookahead:states=8        the same output, fewer rounds of forwards (`repro.samplers.lookahead`)
+random:temperature=1.0+lookahead:states=8        the same output, fewer sequential passes (`repro.samplers.lookahead`)
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ COMBINED: dict[str, tuple[Sampler, str, str | None]] = {
         "2605.22765",
     ),
 }
-"""Presets that combine several samplers or parts of samplers, each with what it does, the source of its values and the
-arXiv number of its paper; those of a single sampler are with its class (`Sampler.presets`)."""
+"""Presets that combine a sampler with other components, such as a schedule of times, each with what it does, the source
+of its values and the arXiv number of its paper; those of a single sampler are with its class (`Sampler.presets`)."""
 
 
 def _collected(
@@ -111,7 +111,7 @@ LOGITS_PROCESSORS = {name: processor for name, (processor, *_) in _PROCESSORS.it
 SOURCES = {name: source for name, (_, source, _) in {**_SAMPLERS, **_PROCESSORS}.items()}
 """For each preset and logits processor, what it does and the source of its values."""
 PAPERS = {name: paper for name, (*_, paper) in {**_SAMPLERS, **_PROCESSORS}.items()}
-"""For each preset and logits processor, the arXiv number of its paper; None: of no paper."""
+"""For each preset and logits processor, the arXiv number of its paper; None if it has none."""
 
 
 LISTED = {"preset": "samplers", "logits processor": "processors"}
@@ -121,7 +121,7 @@ LISTED = {"preset": "samplers", "logits processor": "processors"}
 def preset(name: str) -> Sampler:
     """The sampler with the name `PRESET+PROCESSOR+...`, where preset and logits processors are each `NAME` or
     `NAME:field=value,field=value`, and the first processor acts first on the logits. With `+lookahead` or
-    `+lookahead:states=m` at the end it looks ahead.
+    `+lookahead:states=m` at the end it runs with lookahead (`repro.samplers.lookahead`).
 
     Raises ValueError for an unknown preset, logits processor or field, with the most similar valid name, and for a
     logits processor that would change nothing in the sampler.

@@ -1,7 +1,7 @@
 """The samplers of other projects that can be certified: where each one is, how it is set and what it claims.
 
-A claim is what the project says of the sampler: ancestral samplers and orders at temperature 1 claim the law, decoding
-at temperature 0 or below 1 claims likely texts. `source` names where.
+A claim is what the project says of the sampler: ancestral samplers, and unmasking in any order at temperature 1, claim
+the law; decoding below temperature 1 claims likely texts. `source` names the place of the claim.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EFFORTS: Mapping[Level, Effort] = MappingProxyType(
 )
 """Sample sizes. `full`: with long sentences and rare tokens, which draws in float32 may never give; `long`: without
 rare tokens; `rows`: with neither and with fewer rows, for loops over rows; `modes`: for a claim of likely texts, which
-is one mean."""
+is tested by a single mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,8 @@ class Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A project; `package`: name of a package that may be installed, or "" for a checkout. `stands_in`: third-party
-    modules that get a stand-in where they are absent."""
+    """A project; `package`: name of its package, which may be installed, or "" if it needs a checkout. `stands_in`:
+    third-party modules that get a stand-in where they are absent."""
 
     repository: str
     samplers: tuple[Sampler, ...]
@@ -282,4 +282,6 @@ def load(target: str) -> Callable[..., Any]:
     try:
         return found.call(Path(folder) if folder else None)
     except AttributeError as error:
-        raise ValueError(f"{found.file} of {of} has no sampler {found.function} any more: {error}") from error
+        raise ValueError(
+            f"{found.file} of {of} has no sampler {found.function} any more ({error}); give an older version"
+        ) from error

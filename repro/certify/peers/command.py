@@ -26,7 +26,8 @@ LOADER = "repro.certify.peers.catalogue:load"
 
 @dataclass(frozen=True)
 class Given:
-    """A peer that is there: its folder (None: an installed package), its version and the samplers that are wanted."""
+    """A peer as an option --peer gives it: its folder (None: an installed package), its version and the samplers that
+    are wanted."""
 
     name: str
     peer: Peer
@@ -36,8 +37,8 @@ class Given:
 
 
 def given(text: str) -> Given:
-    """What NAME[:SAMPLER,...][=FOLDER] names; ValueError for an unknown peer or sampler, a package that is not
-    installed, and a folder without a sampler's file (below src, if the peer is a package)."""
+    """The peer that `text`, NAME[:SAMPLER,...][=FOLDER], names; ValueError for an unknown peer or sampler, a package
+    that is not installed, and a folder without a sampler's file (below src, if the peer is a package)."""
     left, equals, place = text.partition("=")
     name, colon, wanted = left.partition(":")
     found = peer(name)

@@ -107,7 +107,7 @@ def _interface(own: Any, stepped: Settings) -> tuple[str, ...]:
 
 
 def _chosen(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
-    """Those of the arguments that a function has."""
+    """Those of `arguments` that a function has a parameter for."""
     return {name: value for name, value in arguments.items() if name in _named(function)}
 
 
@@ -128,7 +128,8 @@ def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]
     module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):
-        """What `generate` reads of a model; its network is not told the time, which is counted here."""
+        """A model with the attributes that `generate` reads; its network is not given the time, which follows from the
+        number of calls."""
 
         dtype, device = torch.float64, torch.device("cpu")
 

@@ -30,7 +30,8 @@ from repro.results.record import Record
 from repro.results.store import scale_of
 
 GENERATED = ("quality", "generation_quality")
-"""Names of the tasks whose samples a language model scores: that of small-scale suites, that of published ones."""
+"""Names of the tasks whose samples a language model scores, in small-scale suites and in suites of published numbers.
+"""
 DRAWS = 1000
 LEVEL = 0.95
 CURVES = ("nll", "tokens", "entropy")
