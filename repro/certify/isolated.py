@@ -83,8 +83,8 @@ def isolated(
 
 
 def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """What a child process writes after `READY` until it closes its output; None if it is not done `seconds` later,
-    that is, has neither closed it after a whole answer (a line) nor ended.
+    """What a child process writes after `READY` until it closes its output; None if `seconds` later it still writes, or
+    still runs after it closed its output without a whole answer (a line).
 
     After a whole answer the child may take longer to end: on a busy machine the interpreter needs seconds for that.
     """

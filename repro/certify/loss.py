@@ -74,7 +74,7 @@ class Means(NamedTuple):
     by_call: Tensor
 
     def of(self, weights: Tensor) -> tuple[float, float]:
-        """Sum of weights [S] times means, and its standard error (0 if exact)."""
+        """Sum over sentences of `weights` [S] times the mean losses, and its standard error (0 for an exact loss)."""
         totals = self.by_call @ weights
         calls = len(totals)
         return totals.mean().item(), totals.std().item() / math.sqrt(calls) if calls > 1 else 0.0
@@ -145,7 +145,8 @@ def _unclear(foreign: Foreign, total: float, error: float) -> bool:
 
 
 def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[list[Check], list[Evidence]]:
-    """Checks of the sums of exp(-loss) over all sentences of a length, for exact and inconsistent denoisers."""
+    """Checks of the sums of exp(-loss) over all sentences of a length, for the exact denoiser and for inconsistent
+    ones, whose conditionals belong to no law."""
     from scipy.stats import t
 
     sources: dict[str, Source] = {"exact": tiny(length)} | {

@@ -20,8 +20,8 @@ from repro.processes.uniform import Uniform
 
 @dataclass(frozen=True)
 class Sentences(Data):
-    """A data source without texts, for its sizes: vocabulary of `size` tokens, [MASK] and [BOS]; rows of `length`
-    tokens."""
+    """A data source without texts, which only gives sizes: a vocabulary of `size` tokens, [MASK] and [BOS], and rows of
+    `length` tokens."""
 
     size: int
     length: int
@@ -35,7 +35,7 @@ class Sentences(Data):
 
 
 def process_of(noise: Noise) -> Absorbing | Uniform:
-    """The process with alpha(t) = 1 - t, as in spaces (uniform noise: alpha(1) = 1e-9)."""
+    """The noise process with alpha(t) = 1 - t, as in `repro.certify.space.Space` (uniform noise: alpha(1) = 1e-9)."""
     return Absorbing() if noise == "absorbing" else Uniform(alpha_end=1e-9, eps=1e-3)
 
 

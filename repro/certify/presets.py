@@ -75,7 +75,8 @@ Number = dict[str, Any]
 
 
 def names() -> list[str]:
-    """Names of all presets; those at temperature 0 also at temperature 1; rules that draw also with lookahead."""
+    """Names of all samplers that are certified: every preset, those at temperature 0 also at temperature 1, and those
+    in LOOKED_AHEAD also with lookahead."""
     found = []
     for name, rule in PRESETS.items():
         found.append(name)
@@ -100,7 +101,8 @@ def _rounded(number: Number) -> Number:
 
 
 def certify_preset(name: str) -> dict[str, Any]:
-    """All numbers and verdicts of a preset, in the form that is stored."""
+    """The certificate of a preset with all its numbers and verdicts, in the form that is stored in
+    results/certificates."""
     rule = preset(name)
     numbers: list[Number] = []
     verdicts: list[dict[str, Any]] = []
@@ -161,7 +163,8 @@ def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | No
 def output_law(
     rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None, steps: int | None
 ) -> Tensor:
-    """The exact output law [S] of a rule on an enumerated space."""
+    """The exact distribution [S] of the output of a sampler (`rule`) over the S sentences of `source`, with a denoiser
+    made wrong by `spoil` (None: the exact one)."""
     plan = Plan(gen_length=source.length, block_length=source.length, steps=steps)
     if noise == "left_to_right":
         listed = law(CausalOracle(source), LeftToRight(), rule, plan)
@@ -217,7 +220,7 @@ def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None
 
 
 def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
-    """The verdict from distances at doubling numbers of steps: they must keep falling."""
+    """The verdict from distances at doubling numbers of steps (`doubled`): they must keep falling."""
     far = [number["value"] for number in doubled]
     ratios = [sooner / later for sooner, later in pairwise(far)]
     if far[-1] <= EXACT:

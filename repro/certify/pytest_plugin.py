@@ -38,12 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepare the list of certificates."""
+    """Prepare the list of certificates that is shown at the end of the run."""
     config.stash[CERTIFIED] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One line for each certificate."""
+    """Print one line for each certificate at the end of the run."""
     if config.stash[CERTIFIED]:
         terminalreporter.section("certificates")
         for line in config.stash[CERTIFIED]:

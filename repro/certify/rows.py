@@ -80,7 +80,7 @@ def _two_sided(statistic: float, freedom: int) -> float:
 
 
 def _chi_square(table: Tensor) -> tuple[float, int]:
-    """Independence of the rows and columns of a table of counts: statistic and degrees of freedom."""
+    """Chi-square test that rows and columns of a table of counts are independent: statistic and degrees of freedom."""
     table = table[table.sum(1) > 0][:, table.sum(0) > 0].double()
     expected = table.sum(1, keepdim=True) * table.sum(0) / table.sum()
     return ((table - expected) ** 2 / expected).sum().item(), (table.shape[0] - 1) * (table.shape[1] - 1)

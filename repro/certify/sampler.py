@@ -96,7 +96,7 @@ def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], 
 def _listed(
     foreign: Foreign, noise: Noise, effort: Effort, told: Told = silent
 ) -> tuple[list[Check], list[Evidence]]:
-    """Checks and evidence from an enumerated space."""
+    """Checks and evidence of a sampler from the 27 sentences whose law is enumerated."""
     source = tiny(LENGTH)
     evidence: list[Evidence] = []
     counts_at: dict[int, Tensor] = {}
@@ -177,7 +177,8 @@ def chi_square(counts: Tensor, law: Tensor) -> float:
 
 
 def _law(source: Enumerated, noise: Noise, counts_at: dict[int, Tensor], steps: int) -> Check:
-    """Whether the output law at a number of steps is at most as far from the true one as `SLACK` allows."""
+    """Check that a sampler's output at a number of steps is at most as far from the true law as `SLACK` allows.
+    `counts_at`: number of steps -> counts of sentences [S]."""
     from scipy.optimize import brentq
     from scipy.stats import ncx2
 
@@ -227,7 +228,7 @@ def _modes(source: Enumerated, noise: Noise, counts: Tensor, steps: int) -> Chec
 
 
 def _rare(foreign: Foreign, noise: Noise, effort: Effort) -> Check:
-    """Whether ids of probability `CHANCE` are drawn as often as they should be, neither less (draws in float32) nor
+    """Check that ids of probability `CHANCE` are drawn as often as they should be, neither less (draws in float32) nor
     more (probabilities clamped from below)."""
     from scipy.stats import poisson
 

@@ -46,7 +46,8 @@ class Source(Protocol):
     length: int
 
     def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """p(x_l | ids without l) [n, L, V] for ids [n, L] at alpha [n]."""
+        """Leave-one-out conditionals p(x_l | ids without l), [n, L, V], of noisy ids [n, L] whose tokens are intact
+        with probability alpha [n]."""
         ...
 
     def unigram(self) -> Tensor:
@@ -55,15 +56,17 @@ class Source(Protocol):
 
 
 class Spoil(Protocol):
-    """A deliberate error of a denoiser."""
+    """A deliberate error of a denoiser: a function from exact conditionals to wrong ones."""
 
     def __call__(self, loo: Tensor, ids: Tensor, unigram: Tensor) -> Tensor:
-        """Wrong conditionals [n, L, V] from the exact ones at ids [n, L] and the unigram frequencies [V]."""
+        """Wrong conditionals [n, L, V] of noisy ids [n, L], from the exact leave-one-out ones `loo` [n, L, V] and the
+        unigram frequencies [V]."""
         ...
 
 
 class Space:
-    """A law, a noise and the meaning of the denoiser's output.
+    """What a tested sampler or loss receives: a noise and a denoiser (`denoise`) with the conditionals of the law
+    `source`, which `spoil` may make wrong; `meaning` says what its output estimates.
 
     `symbols`: number of ids in noisy sentences; `reads`: which of `noise` and `mask` have been read so far.
     """
@@ -157,7 +160,7 @@ class Enumerated:
         return torch.einsum("s,slv->v", self.law, self._one_hot) / self.length
 
     def cell(self, ids: Tensor) -> Tensor:
-        """Index [n] of each sentence [n, L] in the law."""
+        """Index [n] of each sentence `ids` [n, L] among all sentences of the law (`sentences`)."""
         return code(ids, self.vocab)
 
     def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
@@ -165,7 +168,7 @@ class Enumerated:
         return torch.cat([self._bayes(noise, *part) for part in parts])
 
     def _bayes(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """The conditional of each token given the other noisy tokens, [n, L, V]."""
+        """Distribution of each clean token given the other noisy tokens, [n, L, V], for ids [n, L] at alpha [n]."""
         seen = self.channel(noise, ids, alpha)[:, torch.arange(self.length), self.sentences]  # [n, S, L]
         found = []
         for place in range(self.length):

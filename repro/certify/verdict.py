@@ -56,7 +56,7 @@ class Check:
 
 
 class Findings(NamedTuple):
-    """Results: the checks decide the verdict, evidence and notes are for the reader."""
+    """Results of the tests of a certificate: the checks decide the verdict, evidence and notes are for the reader."""
 
     checks: tuple[Check, ...]
     evidence: tuple[Evidence, ...]
@@ -78,15 +78,15 @@ class Certificate:
 
     @property
     def stands(self) -> bool:
-        """Whether all checks passed."""
+        """Whether the claim stands: all checks passed."""
         return all(check.stands for check in self.checks)
 
     def data(self) -> dict[str, Any]:
-        """All fields, the verdict and the paragraph, as plain data."""
+        """All fields of the certificate, its verdict (`stands`) and the paragraph for a paper, as plain data."""
         return {**asdict(self), "stands": self.stands, "paragraph": self.paragraph()}
 
     def json(self) -> str:
-        """`data` as JSON text."""
+        """The certificate (`data`) as JSON text."""
         return json.dumps(self.data(), indent=1)
 
     def text(self) -> str:
@@ -106,7 +106,7 @@ class Certificate:
         return "\n".join([*lines, "", self.paragraph()])
 
     def paragraph(self) -> str:
-        """A summary for the appendix of a paper."""
+        """A summary of the certificate for the appendix of a paper."""
         tests = sum(check.false_alarm > 0 for check in self.checks)
         rate = sum(check.false_alarm for check in self.checks)
         failed = [check for check in self.checks if not check.stands]
@@ -148,7 +148,7 @@ def _table(some: list[Evidence]) -> str:
 
 
 def shown(number: float | None) -> str:
-    """Four significant digits; empty for None."""
+    """Text of a number with four significant digits; empty for None."""
     return "" if number is None else f"{number:.4g}"
 
 

@@ -85,7 +85,7 @@ def kinds(row: Mapping[str, Any]) -> list[str]:
 
 
 def word(row: Mapping[str, Any]) -> str:
-    """The verdict in words: `stands`, or why not."""
+    """The verdict on a sampler in words: `stands`, or why not."""
     if row["stands"] is None:
         return f"could not be run: {row['error']}"
     return "stands" if row["stands"] else f"DOES NOT STAND ({', '.join(row['refused_by'])})"

@@ -88,7 +88,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     untestable: tuple[Untestable, ...]
 
     def family(self, name: str) -> list[Claim]:
-        """The claims of a family."""
+        """The claims of the family `name`, whose p-values are adjusted together."""
         return [claim for claim in self.claim if claim.family == name]
 
 

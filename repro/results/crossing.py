@@ -125,8 +125,8 @@ def stored(folder: Path) -> list[Stored]:
 
 
 def crossings(entries: Iterable[Stored]) -> Iterator[Crossing]:
-    """The crossings among records: for each checkpoint and task that was evaluated with several levels of a setting,
-    one for each metric that is 0 or 1 for every item, and answer filter.
+    """The crossings (outcomes under all combinations of levels) among records: for each checkpoint and task that was
+    evaluated with several levels of a setting, one for each metric that is 0 or 1 for every item, and answer filter.
 
     ValueError if there is none, if a combination of levels is missing (it is named) or stored twice, if the records
     differ in another setting, and if their documents differ.

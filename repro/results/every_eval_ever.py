@@ -201,7 +201,7 @@ def _model(record: Record, model: str, own: bool) -> Json:
 
 
 def _results(record: Record, unknown: dict[str, str]) -> list[Json]:
-    """The results of a record, one per metric of known meaning; the other metrics' names are added to `unknown`."""
+    """The results of a record, one per metric with a meaning in MEANINGS; the other metrics are added to `unknown`."""
     metrics = record.answer.metrics
     results = []
     for name, metric in metrics.items():
@@ -306,5 +306,5 @@ def _temperature(sampler: Json) -> float | None:
 
 
 def _numbers(given: Mapping[str, float | None]) -> dict[str, str]:
-    """The numbers that are known, as strings."""
+    """The given numbers that are known (not None), as strings."""
     return {name: repr(value) for name, value in given.items() if value is not None}

@@ -59,8 +59,8 @@ def _label(record: Record, checkpoint: str) -> str:
 
 
 def _names(record: Record) -> tuple[str, ...]:
-    """The labels of a record: as `label`, without the mark, and with its train seed, CHECKPOINT-sSEED/TASK/..., as run
-    folders are named."""
+    """The labels by which a record can be selected: `label`, the same without the mark of an unfinished network, and
+    with the train seed, CHECKPOINT-sSEED/TASK/..., as run folders are named."""
     plain = record.labels.checkpoint
     seeded = f"{plain}-s{record.question.checkpoint.seed}"
     return label(record), _label(record, plain), _label(record, seeded)
@@ -177,7 +177,7 @@ def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, 
 
 
 def say(found: Explanation) -> Iterator[str]:
-    """Lines of text that `explain` prints."""
+    """Lines of text about a comparison, as `python -m repro.results explain` prints them."""
     yield f"A {found.a}"
     yield f"B {found.b}"
     for effect in found.direct:

@@ -51,7 +51,7 @@ class Swing:
 
 @dataclass(frozen=True, kw_only=True)
 class Factor:
-    """One factor of a crossing: its `levels` and the mean accuracy at each (`accuracy`).
+    """One factor (setting that was varied) of a crossing: its `levels` and the mean accuracy at each (`accuracy`).
 
     `share` of the variance of the accuracy by the main effect, and `share_with_others` together with all interactions
     that have the factor in them; `p`: of the hypothesis that the levels have equal mean accuracy, adjusted by Holm's
@@ -332,8 +332,9 @@ def data(found: Sequence[Factors]) -> list[dict[str, Any]]:
 
 
 def csv(found: Sequence[Factors]) -> str:
-    """The analyses as CSV text: a row per term of each crossing (factors joined by " x ") and one for each of `items`
-    and `items x settings`; columns of flips and swing are filled for the main effects."""
+    """The analyses as CSV text. Rows of a crossing: one per term (factors joined by " x "), one for the choice of items
+    (`items`) and one for items that react differently to the settings (`items x settings`). Columns of flips and of the
+    largest change (swing) are filled for single factors only."""
     from pandas import DataFrame
 
     lines: list[dict[str, Any]] = []

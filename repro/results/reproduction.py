@@ -91,9 +91,9 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Values of a cell on the scale of the test (accuracies: asin(sqrt)): committed (`known`) and those of your run.
-    `spread`: standard deviation of one value, with `degrees` of freedom; `family`: number of comparisons among which
-    the probability of a false alarm is shared out."""
+    """Values of a cell (a metric of a recipe, task and sampler) on the scale of the test (accuracies: asin(sqrt)):
+    committed (`known`) and those of your run. `spread`: standard deviation of one value, with `degrees` of freedom;
+    `family`: number of comparisons among which the probability of a false alarm is shared out."""
 
     known: Sequence[float]
     yours: Sequence[float]
@@ -103,17 +103,18 @@ class Comparison:
 
     @property
     def t(self) -> float:
-        """Student's t of the mean of your run against the committed mean."""
+        """Student's t of the mean of the values of your run against that of the committed values."""
         return prediction_t(self.known, self.spread, self.yours)
 
     @property
     def p(self) -> float:
-        """p-value of the mean of your run, times the number of comparisons (Bonferroni)."""
+        """p-value of the difference between your run and the committed values, times the number of comparisons
+        (Bonferroni)."""
         return min(1.0, self.family * prediction_p(self.known, self.spread, self.degrees, self.yours))
 
     @property
     def limit(self) -> float:
-        """The |t| beyond which `p` is below ALPHA, so that the comparison is BAD."""
+        """The |t| beyond which the adjusted p-value is below ALPHA, so that the comparison is BAD."""
         return two_sided(1 - ALPHA / self.family, self.degrees)
 
     def at_least(self, change: float) -> Comparison:
@@ -122,7 +123,7 @@ class Comparison:
         return replace(self, spread=max(self.spread, change / error))
 
     def interval(self) -> Interval:
-        """Prediction interval of the mean of your run: `p` is below ALPHA outside it."""
+        """Prediction interval of the mean of your run: outside it the adjusted p-value is below ALPHA."""
         level = 1 - ALPHA / self.family
         return prediction_interval(self.known, self.spread, self.degrees, level, len(self.yours))
 
@@ -216,7 +217,8 @@ def compare(
 
 
 def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell], reruns: Path) -> Values:
-    """Values of all cells from three folders of records.
+    """Values of all cells (see `Comparison`) from three folders of records: committed ones, those of your run, and
+    reruns.
 
     Raises ValueError, naming the field that differs, if the evaluations of a cell differ in more than seeds and the
     number of training steps.
@@ -341,7 +343,8 @@ def _rows(rows: DataFrame, cell: ReproductionCell) -> DataFrame:
 
 
 def _by_seed(cell: ReproductionCell, rows: DataFrame) -> dict[int, float]:
-    """Mean value per train seed on the scale of the test, in the order of the seeds, from the rows of one cell."""
+    """Mean value per train seed, in the order of the seeds, from the rows of one cell; on the scale of the test
+    (accuracies: asin(sqrt))."""
     means = rows.groupby("train_seed", sort=True).value.mean()
     return {int(seed): _scaled(cell, value) for seed, value in means.items()}
 

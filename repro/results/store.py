@@ -142,8 +142,9 @@ class Store:
         return self._read[path][1]
 
     def find(self, question_id: str, numerics: Json, timed_on: str | None = None) -> Record | None:
-        """Record of the evaluation with SHA-256 `question_id` in a numerics class; None if there is none. `timed_on`:
-        only a record whose decoding speed was measured on this device (None: any record)."""
+        """Record of the evaluation with SHA-256 `question_id` in the numerics class `numerics` (device, dtype, torch,
+        attention kernel, threads); None if there is none. `timed_on`: only a record whose decoding speed was measured
+        on this device (None: any record)."""
         for record in (record for by_id in self._files() for record in by_id.get(question_id, ())):
             speed = record.measurements.speed
             here = record.measurements.numerics.data() == numerics

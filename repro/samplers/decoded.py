@@ -47,7 +47,7 @@ class Cost:
 
     @classmethod
     def empty(cls, rows: int, device: torch.device) -> Cost:
-        """Zero counts for `rows` rows."""
+        """The cost of `rows` rows before decoding: all counts are 0."""
         return cls(*(torch.zeros(rows, dtype=torch.int64, device=device) for _ in fields(cls)))
 
     @classmethod

@@ -45,7 +45,7 @@ class LogitsProcessor(Part):
     """Which setting of the state it changes ("quota", "order" or "confidence"); None if it changes the prediction."""
 
     def processes(self) -> frozenset[str]:
-        """Families of noise (`Process.noise`) that it applies to.
+        """Families of noise (`Process.noise`) to which the logits processor applies.
 
         A processor of the choice of positions is for absorbing noise only, because only there do samplers choose
         positions.
@@ -61,7 +61,7 @@ class LogitsProcessor(Part):
 
     @abstractmethod
     def apply(self, state: State) -> State:
-        """A changed copy of `state`, for the sampler."""
+        """A changed copy of the step's `state`, for the sampler that the processor modifies."""
 
 
 class LogitsTransform(LogitsProcessor):
@@ -134,7 +134,7 @@ class ProcessedSampler(Sampler):
 
     @property
     def processors(self) -> list[LogitsProcessor]:
-        """All its logits processors, the outermost first."""
+        """All logits processors around the innermost sampler, the outermost first."""
         return [self.shape, *(self.rule.processors if isinstance(self.rule, ProcessedSampler) else [])]
 
     @property

@@ -74,7 +74,7 @@ class Plan(Part):
     steps: int | None
 
     def cache_policy(self) -> Cache | None:
-        """KV cache policy for a bidirectional network; None: no cache."""
+        """Policy of the plan's KV cache for networks that are not causal; None: no cache."""
         return None
 
     def stop_ids(self) -> tuple[int, ...]:

@@ -27,7 +27,8 @@ P = TypeVar("P", bound=Part)
 
 
 def _psi(kappa: Kappa) -> Tail:
-    """Duo's psi sampler with the same schedule of kappa at all steps, and a drawn removal of the remaining noise."""
+    """Duo's psi sampler with the same schedule of kappa at all steps, whose remaining noise is removed by draws
+    (`DrawnRemoval`)."""
     rule = Psi(high=kappa, middle=kappa, low=kappa, high_frac=0.0, middle_frac=0.0)
     return Tail(rule=rule, times=LinearTimes(end=1e-5), removal=DrawnRemoval())
 

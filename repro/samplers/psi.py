@@ -115,7 +115,8 @@ def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
 
 
 def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
-    """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B]; 1 at the last step of a segment.
+    """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B], for the probability sigma [B] of masking a
+    committed token in ReMDM; 1 at the last step of a segment of the block (`last`).
 
     At alpha_s = 1 its value does not matter.
     """

@@ -66,7 +66,7 @@ class Trace:
     """Generated positions (from 0) that hold a token written by the sampler; initial noise does not count."""
 
     def add(self, decoder: Decoder, frame: Frame) -> Step:
-        """Record the batch after a step, and return the tokens that the step wrote.
+        """Add the batch after a step (`frame`) to the trace, and return the tokens that the step wrote.
 
         The frame must come from `repro.samplers.decode.steps(..., confidence=True)`.
         """

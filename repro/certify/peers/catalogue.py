@@ -59,11 +59,12 @@ class Sampler:
 
     @property
     def level(self) -> Level:
-        """Sample sizes (key of `EFFORTS`)."""
+        """Key in `EFFORTS` of the sample sizes with which the sampler is certified."""
         return self.law_level if self.claims == "law" else "modes"
 
     def call(self, folder: Path | None) -> Callable[..., Any]:
-        """The sampler as f(space, n, steps, seed) with the attributes of `repro.certify.foreign`."""
+        """The peer's sampler, from its folder (None: an installed package), as f(space, n, steps, seed) with the
+        attributes that `repro.certify.foreign` reads."""
         module, _, function = self.adapter.partition(":")
         found = getattr(importlib.import_module(f"repro.certify.peers.{module}"), function)(
             folder, self.settings
@@ -267,7 +268,7 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
 
 
 def peer(name: str) -> Peer:
-    """The peer of a name; ValueError for an unknown one."""
+    """The project called `name` in the catalogue PEERS; ValueError for an unknown name."""
     if name not in PEERS:
         raise ValueError(f"no peer {name!r}; {nearest(name, list(PEERS))}")
     return PEERS[name]

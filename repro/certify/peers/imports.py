@@ -50,7 +50,7 @@ class StandIn(ModuleType):
 
 
 def _lightning_module() -> type:
-    """A base class with what the peers' samplers read of lightning's `LightningModule`."""
+    """A base class with the attributes of lightning's `LightningModule` that the peers' samplers read."""
     return type(
         "LightningModule",
         (torch.nn.Module,),
@@ -59,7 +59,7 @@ def _lightning_module() -> type:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds stand-ins for the named packages and everything below them."""
+    """Import finder that gives stand-ins for the named packages and everything below them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = frozenset(names)
@@ -73,7 +73,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return StandIn(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is executed."""
+        """Does nothing, because a stand-in has no code to run."""
 
 
 def absent(names: Sequence[str]) -> list[str]:

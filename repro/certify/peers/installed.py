@@ -116,15 +116,15 @@ def _named(function: Callable[..., Any]) -> frozenset[str]:
 
 
 def _noise(space: Space, n: int, generator: torch.Generator) -> Tensor:
-    """Pure noise [n, L]."""
+    """Ids [n, L] of pure noise: [MASK] under absorbing noise, else drawn uniformly."""
     if space.mask is not None:
         return torch.full((n, space.length), space.mask)
     return torch.randint(space.vocab, (n, space.length), generator=generator)
 
 
 def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
-    """`generate` of transformers' `DiffusionGemmaGenerationMixin` as f(space, n, steps, seed), one canvas without a
-    prompt; `settings`: fields of its generation config."""
+    """`generate` of transformers' `DiffusionGemmaGenerationMixin` as f(space, n, steps, seed), one canvas (block)
+    without a prompt; `settings`: fields of its generation config."""
     module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):

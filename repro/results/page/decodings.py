@@ -41,7 +41,7 @@ def is_plotted(preset: str, number: Mapping[str, Any]) -> bool:
 
 
 def is_timed_sudoku(record: Record) -> bool:
-    """Whether a record is of accuracy and speed on the sudokus of evals/data/sudoku.jsonl."""
+    """Whether a record holds accuracy and decoding speed on the sudokus of evals/data/sudoku.jsonl."""
     task = record.question.task
     return task.get("part") == "decoding_speed" and task["of"].get("task") == "sudoku"
 

@@ -47,7 +47,7 @@ class Sources:
         return {"v": value, "how": how, "field": field, "from": self.cite(records)}
 
     def cite(self, records: Sequence[Record]) -> list[str]:
-        """The SHA-256 of each record, whose text the page then holds."""
+        """Note that the page names these records, so that it holds their text; returns the SHA-256 of each."""
         for record in records:
             path, line, text = self._places[record.sha256]
             self.cited.setdefault(record.sha256, {"file": shown(path), "line": line, "text": text})

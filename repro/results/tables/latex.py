@@ -77,7 +77,7 @@ class _Column:
         return re.sub(rf"(\\_|{BREAKS})(?=\S)", r"\1\\allowbreak{}", made) if self.broken else made
 
     def lines(self, text: str) -> int:
-        """Number of lines that a cell needs."""
+        """Number of lines that a cell with this text needs in the column."""
         pieces = re.sub(f"(?<={BREAKS})", " ", text)
         return len(wrap(pieces, int(self.width / LETTER))) if self.broken and text else 1
 

@@ -37,8 +37,8 @@ def stored() -> Values | None:
 
 
 def tables(values: Values | None) -> dict[str, str]:
-    """Texts of reproduction.md (a row for each recipe) and reproduction.csv (one for each cell), by file name, from the
-    `values` of `stored`; no texts without them."""
+    """Texts of reproduction.md (a row for each recipe) and reproduction.csv (a row for each comparison), by file name,
+    from the `values` of `stored`; no texts without them."""
     from pandas import DataFrame
     from tabulate import tabulate
 

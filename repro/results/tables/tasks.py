@@ -67,8 +67,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 
 def _interval(row: Any) -> Interval:
-    """95 % interval of a row of `means` with its `share`; NaN where none is known: without a standard error, and where
-    all items are equal."""
+    """95 % interval of a value (a row of `means` with its `share`): Wilson's for a share of items, else 1.96 standard
+    errors; NaN where none is known: without a standard error, and where all items are equal."""
     if row.share:
         return wilson(row.value, int(row.n), LEVEL)
     half = NORMAL * row.se if row.se > 0 else math.nan
