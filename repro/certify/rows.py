@@ -137,7 +137,7 @@ def _pairs(calls: Sequence[Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
     half = len(calls[0]) // 2
     for name, lag in (("next to each other", 1), ("two apart", 2), ("half a call apart", half)):
         yield name, torch.cat([call[:-lag] for call in calls]), torch.cat([call[lag:] for call in calls])
-    for first, name in ((0, "of the next seed"), (1, "of the next seed but one")):
+    for first, name in ((0, "of the next seed, after even ones"), (1, "of the next seed, after odd ones")):
         even, odd = calls[first:-1:2], calls[first + 1 :: 2]
         yield name, torch.cat(list(even)), torch.cat(list(odd))
 

@@ -102,7 +102,7 @@ class ProcessedSampler(Sampler):
 
     def __post_init__(self) -> None:
         base, processor = self.innermost, self.shape
-        name, inner = registry.part_name(type(processor)), registry.part_name(type(base))
+        name, inner = type(processor).presets[0].name, registry.part_name(type(base))  # as a user types it
         if base.capabilities.looks_ahead:
             raise ValueError(f"{name} changes the rule that {inner} runs: write +{name} before +{inner}")
         if isinstance(self.rule, ProcessedSampler) and isinstance(self.rule.shape, Guided):
