@@ -208,8 +208,8 @@ def changed(path: str, value: object) -> dict:
         ("backbone.attend_pads", 1, "backbone.attend_pads=1: expected bool, got int"),
         ("backbone.attend_pads", "false", 'backbone.attend_pads="false": expected bool, got str'),
         ("precision", "fp16", "precision=\"fp16\": invalid enum value 'fp16'"),
-        ("objective", 5, "objective=5: expected a part of kind Objective"),
-        ("objective.eps", {"part": "elbo"}, 'objective.eps={"part": "elbo"}: expected float, got a part'),
+        ("objective", 5, "objective=5: expected a component Objective"),
+        ("objective.eps", {"part": "elbo"}, 'objective.eps={"part": "elbo"}: expected float, got a component'),
         ("ema", 0.99, "ema=0.99: expected"),
     ],
 )
@@ -287,7 +287,7 @@ def test_an_override_may_be_a_whole_part():
         (["=5"], "'=5' is not NAME=VALUE"),
         (["steps=five"], 'steps="five": expected int, got str'),
         (["name=mine"], "name follows from its settings"),
-        (["objective=elbo"], 'objective="elbo": expected a part of kind Objective'),
+        (["objective=elbo"], 'objective="elbo": expected a component Objective'),
     ],
 )
 def test_an_override_that_does_not_fit_is_named(pins, message):
