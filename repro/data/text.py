@@ -3,9 +3,10 @@
     Text(documents=Sotu(...), units=Characters(), length=64)
 
 `units` is the tokenizer: characters, a pinned alphabet, a byte-level BPE that is trained here or read from a file of
-merges, or GPT-2's. Characters and the trained BPE are learnt from the documents, so every method takes those. The row
-named `number << 32 | k` is the k-th of document `number`, since rows of one document are statistically dependent.
-Symbols: V = `vocab_size` of the tokenizer, L ids per row.
+merges, or GPT-2's. Characters and the trained BPE are learnt from the documents, so every method of a tokenizer takes
+the documents. The k-th row of document `number` has the name (`Rows.example`) `number << 32 | k`: it keeps the
+document, since rows of one document are statistically dependent. Symbols: V = `vocab_size` of the tokenizer, L ids per
+row.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Units(Part):
         return Special()
 
     def resolve(self) -> dict[str, str | int]:
-        """Setting -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or the
-        files know); empty for most tokenizers."""
+        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
+        now: setting -> value; empty for most tokenizers."""
         return {}
 
     @abstractmethod
@@ -174,7 +175,8 @@ class Gpt2(Units):
 
 @part
 class Written(Data):
-    """Base class of rows cut from tokenised documents: `Text`, `Packed` and `Padded`."""
+    """Base class of data sources that cut rows from tokenised documents (`Text`, `Packed`, `Padded`, ...): `units` is
+    the tokenizer, `length` the number of ids per row."""
 
     documents: Documents
     units: Units
@@ -210,8 +212,8 @@ class Written(Data):
         return "".join(written)
 
     def resolve(self) -> dict[str, str | int]:
-        """Dotted path -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or
-        the files know): `derive(data, data.resolve())` fixes them all."""
+        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
+        now: dotted path -> value. `derive(data, data.resolve())` fixes them all."""
         found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
         return found | {f"units.{pin}": value for pin, value in self.units.resolve().items()}
 
@@ -258,8 +260,8 @@ class Text(Written):
 
 
 def spelled(alphabet: str, texts: Iterable[str]) -> Iterator[Ids]:
-    """Token ids of each text, the places of its characters in the sorted `alphabet`; UnknownSymbol names a character
-    outside it."""
+    """Token ids of each text: the id of a character is its place in the sorted `alphabet`. UnknownSymbol names a
+    character outside it."""
     known = _points(alphabet)
     for text in texts:
         points = _points(text)

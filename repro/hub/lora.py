@@ -69,7 +69,7 @@ class Lora(Wrapper):
             inner = inner.backbone
         if not isinstance(inner, PretrainedBackbone):
             raise ValueError(
-                "lora adapts released weights, and this backbone starts from random ones; put `started` around it"
+                "lora adapts released weights, and this backbone starts from random ones; wrap it in `started`"
             )
         return inner
 

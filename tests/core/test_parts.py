@@ -209,7 +209,11 @@ def changed(path: str, value: object) -> dict:
         ("backbone.attend_pads", "false", 'backbone.attend_pads="false": expected bool, got str'),
         ("precision", "fp16", "precision=\"fp16\": invalid enum value 'fp16'"),
         ("objective", 5, "objective=5: expected a component Objective"),
-        ("objective.eps", {"part": "elbo"}, 'objective.eps={"part": "elbo"}: expected float, got a component'),
+        (
+            "objective.eps",
+            {"part": "elbo"},
+            'objective.eps={"part": "elbo"}: expected float, got a component',
+        ),
         ("ema", 0.99, "ema=0.99: expected"),
     ],
 )
