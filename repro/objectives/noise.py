@@ -1,4 +1,8 @@
-"""Distributions of the noise level of a training row."""
+"""Distributions of the noise level of a training row.
+
+Symbols: A Gaussian signal level, gamma = -log SNR, T(A) the probability alpha that a token is intact at A
+(docs/method.md#transformation-operator).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,8 @@ class Window(Part):
 
 @part
 class MatchedWindow(Part):
-    """Time t uniform on [low, high], for data with another number of ids than the `vocab_size` of the method's own.
+    """Time t uniform on [low, high], for data that has another number of ids than the data of the method's own recipe,
+    `vocab_size`.
 
     A row at time t is corrupted at the level at which its tokens are intact as often as in the method's own recipe, so
     that alpha = T(A) has the same law; weights stay functions of t (docs/method.md#scales).
@@ -46,8 +51,9 @@ class MatchedWindow(Part):
     vocab_size: int
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR at which T(A) with `vocab_size` ids equals T(1 - t) with the part's own, for times t [B]
-        (float64; docs/method.md#transformation-operator)."""
+        """gamma = -log SNR at which T(A) with the data's number of ids, the argument `vocab_size`, equals T(1 - t) with
+        that of the method's recipe (`self.vocab_size`), for times t [B] (float64;
+        docs/method.md#transformation-operator)."""
         from repro.processes import gaussian
 
         ends = gaussian.gamma_of(1 - torch.tensor([self.low, self.high], dtype=torch.float64))

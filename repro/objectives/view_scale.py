@@ -1,7 +1,8 @@
-"""View scales: weights of a row by its noise level in losses on Gaussian-relaxed tokens
+"""Weights of a training row that depend on its noise level (*view scales*), for losses on Gaussian-relaxed tokens
 (docs/method.md#script-departures row 1).
 
-Symbols: t = 1 - A, A Gaussian signal level; alpha = T(A); V vocabulary size; B rows.
+Symbols: t = 1 - A, A Gaussian signal level; alpha = T(A), the probability that a token is intact; V vocabulary size; B
+rows.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class ViewScale(Part):
-    """Base class of the weights of a row by its noise level."""
+    """Base class of weights of a row that depend on its noise level."""
 
     @abstractmethod
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
-        """Weights [B] of rows at times t [B], whose tokens are intact with weight alpha [B] (T(A))."""
+        """Weights [B] of rows at times t [B], whose tokens are intact with probability alpha [B]; V = `vocab_size`."""
 
 
 @part

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def leave_one_out(mean_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
     """Probabilities of the clean token given all noisy tokens but its own, p(x0_l | xt without l), [N, K], from E[x0 |
-    xt] [N, K] at noisy ids z [N] (docs/method.md#uniform-samplers)."""
+    xt] [N, K] at noisy ids z [N], where a token is intact with probability alpha [N]
+    (docs/method.md#uniform-samplers)."""
     return _normalised(mean_NK / _evidence(mean_NK, z_N, alpha_N))
 
 
@@ -38,8 +39,9 @@ def _normalised(weights_NK: Tensor) -> Tensor:
 
 
 def plug_in(loo_NK: Tensor, z_N: Tensor, alpha_t_N: Tensor, alpha_s_N: Tensor) -> Tensor:
-    """Distribution of the token at time s, q(xs | xt = z, x), [N, K], with the leave-one-out conditional `loo` in place
-    of x in numerator and denominator (docs/method.md#uniform-process)."""
+    """Distribution of the token at time s, q(xs | xt = z, x), [N, K], with the leave-one-out conditional `loo` [N, K]
+    in place of x in numerator and denominator; z [N]: noisy ids at time t; alpha [N] at t and at s
+    (docs/method.md#uniform-process)."""
     vocab_size = loo_NK.shape[-1]
     ratio_N = alpha_t_N / alpha_s_N
     loo_z_N = loo_NK.gather(1, z_N[:, None])[:, 0]

@@ -34,14 +34,15 @@ def per_block(where: Tensor, block: int) -> Tensor:
 
 
 def per_position(values: Tensor, block: int, length: int) -> Tensor:
-    """`values` [B, C] of the blocks of `block` positions as values of the positions of a row, [B, `length`]."""
+    """Values [B, `length`] of the positions of a row: each position has the value of its block of `block` positions,
+    from `values` [B, C]."""
     return values.repeat_interleave(block, 1)[:, :length]
 
 
 def block_subsets(keys: Tensor, count: Tensor, candidates: Tensor, block: int) -> Tensor:
     """Uniformly random subsets of the candidates of each block, [B, L] bool: `count` [B, C] of the True entries of
-    `candidates` [B, L] in each block of `block` positions, drawn by random keys [B] (of one block: `subset` of
-    `repro.processes.absorbing`)."""
+    `candidates` [B, L] in each block of `block` positions, drawn by random keys [B]. With one block per row it equals
+    `repro.processes.absorbing.subset`."""
     length = candidates.shape[1]
     order = rng.uniform(keys, length).masked_fill(~candidates, 2.0)
     padded = torch.nn.functional.pad(order, (0, -length % block), value=3.0).unflatten(1, (-1, block))

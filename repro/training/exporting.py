@@ -33,8 +33,9 @@ OURS = "repro"
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of repro.json. `digest`: of the checkpoint with these `weights` (`Checkpoint.digest`), which records of
-    the model name; `corpus`, `resolved`: as in `Checkpoint`; `file`: SHA-256 of model.safetensors."""
+    """Content of repro.json. `digest`: digest of the checkpoint with these `weights` (`Checkpoint.digest`), by which
+    evaluation records name the model; `corpus`, `resolved`: as in `Checkpoint`; `file`: SHA-256 of
+    model.safetensors."""
 
     format: int
     recipe: dict[str, Any]
@@ -105,7 +106,8 @@ def is_export(folder: Path) -> bool:
 
 
 def open_export(folder: Path) -> Exported:
-    """What an exported folder holds; ValueError for a wrong repro.json and for weights that were changed."""
+    """The contents of repro.json in an exported folder; ValueError if it is wrong, and for weights that were
+    changed."""
     found = read_json(folder / FILE, Exported)
     if found.format != FORMAT:
         raise ValueError(f"{folder / FILE}: it has format {found.format}; only format {FORMAT} is supported")

@@ -350,10 +350,14 @@ def test_what_a_new_recipe_lacks_is_named(monkeypatch):
         ValueError, match=r"recipe 'mine' is not registered; add its line to RECIPES of repro/core/registry"
     ):
         command(new, ["--print"])
-    with pytest.raises(ValueError, match=r"distillation 'mine'; add .* to TEACHERS of repro/recipes/scale"):
+    with pytest.raises(
+        ValueError, match=r"distillation 'mine' has .*; add .* to TEACHERS of repro/recipes/scale"
+    ):
         scaled(new, "nano")
     monkeypatch.setattr(type(duo.process), "noise", "gaussian")
-    with pytest.raises(ValueError, match="no scale for gaussian noise; add it to `learning_rate` of BUDGETS"):
+    with pytest.raises(
+        ValueError, match="no learning rate for gaussian noise at this scale; add it to BUDGETS"
+    ):
         scaled(duo, "nano")
 
 
