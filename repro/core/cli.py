@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
         return known
 
     def _options(self) -> Iterator[argparse.Action]:
-        """The actions of this parser and of its subcommands."""
+        """The argparse actions (flags and arguments) of this parser and of its subcommands."""
         for action in self._actions:
             yield action
             if isinstance(action, argparse._SubParsersAction):
@@ -144,8 +144,8 @@ def positive(text: str) -> int:
 
 
 def launched() -> tuple[int, int]:
-    """Index of this process, and number of the processes that torchrun or `accelerate launch` started: (0, 1) without a
-    launcher. ValueError unless RANK and WORLD_SIZE are such numbers."""
+    """Index of this process, and number of the processes that torchrun or `accelerate launch` started (variables RANK
+    and WORLD_SIZE); (0, 1) without a launcher. ValueError unless they are such numbers."""
     rank, world = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ValueError(
@@ -164,8 +164,9 @@ def first() -> bool:
 
 
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
-    """Run a command's `main` and exit with the code that it returns; bad input gives one line on stderr and code 2,
-    Ctrl-C code 130, a closed pipe code 141, and a run stopped by SIGTERM or its time limit code 143.
+    """Run a command's `main` and exit with the code that it returns; bad input gives one line on stderr, which begins
+    with the command's name `prog`, and code 2; Ctrl-C gives code 130, a closed pipe code 141, and a run stopped by
+    SIGTERM or its time limit code 143.
 
     Uses one thread unless OMP_NUM_THREADS is set: results on a CPU depend on the number of threads.
     """

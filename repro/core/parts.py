@@ -124,11 +124,13 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
         if not kinds:
             raise ValueError(f"{path}={json.dumps(data)}: expected {_name(kind)}, got a component")
         if "part" not in data:
-            raise ValueError(f"no 'part' key{where}: a part is written {{'part': NAME, 'version': N, ...}}")
+            raise ValueError(
+                f"no 'part' key{where}: a component is written {{'part': NAME, 'version': N, ...}}"
+            )
         cls = _class(data["part"], path)
         if not any(issubclass(cls, k) for k in kinds):
             raise ValueError(
-                f"{path}: part {data['part']!r} is not of kind {' or '.join(k.__name__ for k in kinds)}"
+                f"{path}: component {data['part']!r} is not of the type {' or '.join(k.__name__ for k in kinds)}"
             )
         hints = typing.get_type_hints(cls)
         names = [f.name for f in dataclasses.fields(cls)]
@@ -152,7 +154,7 @@ def _class(name: Any, path: str) -> Any:
     """The class of the part called `name` at `path`; ValueError for a name that is not registered."""
     where = f"{path}: " if path else ""
     if not isinstance(name, str):
-        raise ValueError(f"{where}part={json.dumps(name)[:200]}: expected a name")
+        raise ValueError(f"{where}part={json.dumps(name)[:200]}: expected the name of a component")
     try:
         return registry.part_class(name)
     except ValueError as error:

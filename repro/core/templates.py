@@ -32,11 +32,11 @@ STATM = Path("/proc/self/statm")
 
 
 class Refused(ValueError):
-    """A template that fails, runs too long or takes too much memory."""
+    """Error for a template that fails, runs too long or takes too much memory."""
 
 
 class TookTooLong(Exception):
-    """A template that ran longer than `SECONDS`."""
+    """Error for a template that has run longer than `SECONDS`."""
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def _memory() -> Generator[None]:
 
 
 def refuse_power(text: str) -> None:
-    """ValueError for a template that raises to a power: `9 ** 9 ** 9` is one step, which no clock interrupts."""
+    """Raise ValueError for a template that raises to a power: `9 ** 9 ** 9` is one step, which no clock interrupts."""
     before = ""
     for _, kind, value in Plain().lex(text):
         if kind == "operator" and value == "**" and before not in ("(", ","):  # else the arguments of a call
@@ -99,7 +99,8 @@ class _Limited(Template):
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """jinja2's immutable sandbox, in which an unknown name is an error and each template is `limited`."""
+    """jinja2's immutable sandbox, in which an unknown name is an error and each template is limited in time and memory
+    (see `limited`)."""
 
     template_class = _Limited
 

@@ -120,7 +120,7 @@ class Data(Part):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special ids; ValueError names a symbol outside the vocabulary."""
-        raise ValueError(f"{type(self).__name__} has no text form; give token ids")
+        raise ValueError(f"{type(self).__name__} has no tokenizer; give token ids in place of text")
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Token ids [length] of each of the texts, equal to those of `encode`."""
@@ -128,7 +128,7 @@ class Data(Part):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids; special ids are shown by a name such as [MASK]."""
-        raise ValueError(f"{type(self).__name__} has no text form; use the token ids")
+        raise ValueError(f"{type(self).__name__} has no tokenizer to decode ids; use the token ids")
 
     def text(self, ids: Sequence[int]) -> str:
         """Text of generated token ids for a reader: as `decode` gives it, but the tokenizers of released weights leave
@@ -319,7 +319,7 @@ def _open(data: Data, folder: Path, name: str) -> Corpus:
     try:
         meta = read_json(folder / "meta.json", _Meta)
         if parts.sha256(parts.to_json(meta.data)) != name:
-            raise ValueError("it is of another source")
+            raise ValueError("it holds another data source")
         if set(meta.rows) != set(SPLITS):
             raise ValueError(f"meta.json has the rows of {list(meta.rows)}, not of {list(SPLITS)}")
         arrays = {split: _arrays(data, folder, split, count) for split, count in meta.rows.items()}

@@ -168,8 +168,8 @@ class Column(Documents):
     """One text column of one split of a dataset (JSON Lines or Parquet files, or a name on the Hub), one row per
     document; document k-1, 2k-1, ... is held out, k = `heldout_stride`. Rows without text are left out.
 
-    `revision`: as in `Hub`. Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name,
-    revision or column, and for a row that is not text.
+    `revision`: a commit, the SHA-256 of a local source's files, or UNRESOLVED (any). Raises ConnectionError where the
+    Hub cannot be reached, ValueError for an unknown name, revision or column, and for a row that is not text.
     """
 
     source: str
@@ -209,9 +209,9 @@ class Messages(Documents):
     """Chats of one split of a dataset, in its column `messages`, a list of {"role": ..., "content": ...}; chat k-1,
     2k-1, ... is held out, k = `heldout_stride`.
 
-    The text of a chat is the contents of its messages, one a line. `revision`: as in `Hub`. Raises ConnectionError
-    where the Hub cannot be reached, ValueError for an unknown name or revision, a dataset without that column, and for
-    a row that is no such list.
+    The text of a chat is the contents of its messages, one a line. `revision`: a commit, the SHA-256 of a local
+    source's files, or UNRESOLVED (any). Raises ConnectionError where the Hub cannot be reached, ValueError for an
+    unknown name or revision, a dataset without that column, and for a row that is no such list.
     """
 
     source: str
@@ -239,7 +239,7 @@ class Messages(Documents):
 def _column(
     source: str, config: str | None, revision: str, split: str, column: str
 ) -> Iterator[tuple[int, Any]]:
-    """(row number, value) of one column of a split."""
+    """(row number, value) of each row in one column of a split; ValueError for an unknown column."""
     rows = sources.dataset(source, config, revision, split)
     if column not in rows.column_names:
         raise ValueError(f"{source}: no column {column!r}; {nearest(column, rows.column_names)}")

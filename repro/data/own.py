@@ -85,7 +85,7 @@ def own_documents(source: str) -> Documents:
         return Messages(**pins)
     if "text" not in rows.column_names:
         raise ValueError(
-            f"{source} has the columns {', '.join(rows.column_names)}; name one 'text', or 'messages' for chats"
+            f"{source} has the columns {', '.join(rows.column_names)}; rename one to 'text', or to 'messages' for chats"
         )
     return Column(**pins, column="text")
 

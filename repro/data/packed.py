@@ -96,9 +96,9 @@ class PackedPlain(Joined):
 
 @part
 class PackedWhole(Joined):
-    """Rows cut from joined documents every L ids, with the boundary id E after each document and neither BOS nor E
-    around a row, as BD3-LM was trained (`insert_train_special=False`, docs/method.md#block-diffusion). The first id of
-    a row is neither corrupted nor scored (BD3-LM's `ignore_bos`), so that every scored id has context."""
+    """Rows cut from joined documents every L = `length` ids, with the boundary id E after each document and neither BOS
+    nor E around a row, as BD3-LM was trained (`insert_train_special=False`, docs/method.md#block-diffusion). The first
+    id of a row is neither corrupted nor scored (BD3-LM's `ignore_bos`), so that every scored id has context."""
 
     def chunks(self, split: Split) -> Iterator[Rows]:
         end = self.vocabulary().eos
@@ -110,9 +110,9 @@ class PackedWhole(Joined):
 
 @part
 class Stream(Written):
-    """Rows cut every L ids from all documents of a split joined, with the boundary id E after each document; every
-    position is a candidate (corrupted and scored), so a model can generate a row from nothing. Left-to-right models
-    start from E, or from the tokenizer's BOS."""
+    """Rows cut every L = `length` ids from all documents of a split joined, with the boundary id E after each document;
+    every position is a candidate (corrupted and scored), so a model can generate a row from nothing. Left-to-right
+    models start from E, or from the tokenizer's BOS."""
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -129,7 +129,8 @@ class Stream(Written):
 
 @part
 class Padded(Written):
-    """One document per row, cut at L - 2 ids, between the tokenizer's own BOS and EOS, then its own padding.
+    """One document per row of L = `length` ids, cut at L - 2 ids, between the tokenizer's own BOS and EOS, then its own
+    padding.
 
     Raises ValueError for a tokenizer that lacks one of these three ids.
     """

@@ -145,7 +145,7 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
                 return datasets.load_dataset(str(path), config, split=split)
             return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
     except ConnectionError:
-        raise ConnectionError(f"cannot fetch {source} (no network)") from None
+        raise ConnectionError(f"cannot fetch {source} (no network); connect, or give a local copy") from None
     except (RuntimeError, ValueError) as error:
         if "scripts are no longer supported" not in str(error):
             raise
@@ -208,7 +208,7 @@ def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patte
     try:
         return Path(snapshot_download(source, repo_type=kind, revision=wanted, allow_patterns=patterns))
     except errors.LocalEntryNotFoundError:
-        raise ConnectionError(f"cannot fetch {source} (no network)") from None
+        raise ConnectionError(f"cannot fetch {source} (no network); connect, or give a local copy") from None
     except errors.HFValidationError:
         raise ValueError(f"{source!r} is neither a local path nor a name on the Hub (OWNER/NAME)") from None
     except errors.RevisionNotFoundError:

@@ -46,7 +46,7 @@ class Special(NamedTuple):
 
 
 class Units(Part):
-    """Base class of tokenizers, which turn text into ids below V and back."""
+    """Base class of tokenizers, which turn text into ids below V = `vocab_size` and back."""
 
     def special(self) -> Special:
         """The tokenizer's own special ids; by default it has none."""
@@ -67,7 +67,7 @@ class Units(Part):
 
     @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
-        """Text of token ids below V; bytes that are not UTF-8 become U+FFFD."""
+        """Text of token ids, which are below `vocab_size`; bytes that are not UTF-8 become U+FFFD."""
 
 
 @part
@@ -207,7 +207,7 @@ class Written(Data):
             run = list(run)
             wrong = [i for i in run if not 0 <= i < vocabulary.total]
             if wrong:
-                raise ValueError(f"no id {wrong[0]}; the largest is {vocabulary.total - 1}")
+                raise ValueError(f"no token has the id {wrong[0]}; the largest id is {vocabulary.total - 1}")
             written.append(mark * len(run) if mark else self.units.decode(run, self.documents))
         return "".join(written)
 
@@ -240,11 +240,11 @@ class Written(Data):
 
 @part
 class Text(Written):
-    """Rows of every L ids of each document, without the remainder; every position is a candidate (corrupted and
-    scored).
+    """Rows of every L = `length` ids of each document, without the remainder; every position is a candidate (corrupted
+    and scored).
 
-    Ids 0..V-1 are the tokenizer's, V is the mask, V + 1 a BOS that no row contains (left-to-right models start from
-    it).
+    Ids 0..V-1 are those of the tokenizer `units`, V is the mask, V + 1 a BOS that no row contains (left-to-right models
+    start from it).
     """
 
     def __post_init__(self) -> None:

@@ -124,7 +124,7 @@ class Metadata:
         return value
 
     def get(self, key: str, kind: Any, default: Any = None) -> Any:
-        """The value of `key` as for `need`, but `default` if it is missing; ValueError also if it is not finite."""
+        """Value of the metadata key `key` as type `kind`; `default` if it is missing, ValueError for another type."""
         full = f"{self.architecture}.{key}"
         name = full if full in self._fields else key
         if name not in self._fields:

@@ -141,14 +141,14 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
     kind, layout = find(config)
     if layout is None:
         raise ValueError(
-            f"{path}: no layout for model_type {kind!r}; {nearest(kind, LAYOUTS)}; networks of other families cannot be"
-            " read"
+            f"{path}: model_type {kind!r} is not supported; {nearest(kind, LAYOUTS)}; networks of other families cannot"
+            " be read"
         )
     _check(path, config, layout)
     try:
         return layout, parts.read(parts.canonical(layout.backbone(config)), Backbone)
     except KeyError as error:
-        raise ValueError(f"{path} lacks {error}; it is not a configuration of {layout.name}") from None
+        raise ValueError(f"{path} lacks {error}; give a complete configuration of {layout.name}") from None
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path}: a field has a value of the wrong type ({error}); copy it again") from None
     except ValueError as error:
@@ -170,5 +170,5 @@ def _check(path: Path, config: Config, layout: Layout) -> None:
     for width, heads in HEADS:
         if width in config and heads in config and config[width] % config[heads]:
             raise ValueError(
-                f"{path}: {heads} is {config[heads]}, which does not divide {width}={config[width]}"
+                f"{path}: {heads} is {config[heads]}, no divisor of {width}={config[width]}; copy it again"
             )

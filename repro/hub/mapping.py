@@ -52,7 +52,7 @@ def within(prefix: str, names: Iterable[str]) -> dict[str, str]:
 
 
 class _Index(Struct, frozen=True):
-    """Content of `INDEX`: the file of each tensor."""
+    """Content of model.safetensors.index.json: tensor name -> name of the file that holds it."""
 
     weight_map: dict[str, str]
 

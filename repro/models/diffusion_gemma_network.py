@@ -150,7 +150,8 @@ class DiffusionGemmaDenoiser(SelfConditioned):
     def _context(
         self, tokens: Tensor, valid: Tensor, positions: Tensor, kv_cache: KVCache | None
     ) -> DynamicCache:
-        """Keys and values of the context before the canvas: of `tokens` [B, S], or from `kv_cache` if S = 0."""
+        """Keys and values of the context before the canvas (the block that is decoded): of `tokens` [B, S], or from
+        `kv_cache` if S = 0."""
         cache, before = DynamicCache(config=self.config), valid.shape[1] - self.canvas
         if tokens.shape[1]:
             mask, where = valid[:, :before], positions[:, :before]

@@ -247,7 +247,7 @@ class DitBlocksDenoiser(DitDenoiser):
             return self._read(tokens, None, attention, order[None] if positions is None else positions, None)
         if t is None or t.ndim == 1:
             raise ValueError(
-                "dit_blocks has no bound of whole rows: all blocks before the noisy one must be clean; give t [B, L]"
+                "dit_blocks reads one noisy block after clean ones, not a row that is noisy throughout; give t [B, L]"
             )
         first = self._first_noisy(t) + (0 if kv_cache is None else kv_cache.span.start)
         return self._read(

@@ -328,7 +328,8 @@ class CausalPrediction(Prediction):
         self._token_count = torch.zeros(n, dtype=torch.int64, device=t.device)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] for the N True entries of `where` [B, L], requested at once for all states."""
+        """Features [N, D] for the N True entries of `where` [B, L], whose rows are all m states of the n rows (see the
+        class); all entries that will be read must be requested in one call."""
         n, width = self._ids.shape
         wanted = where.view(-1, n, width).any(0)
         need = wanted.any(1) & ~self.forwarded
@@ -344,7 +345,7 @@ class CausalPrediction(Prediction):
         return self._features[rows % n, columns - self._base]
 
     def _forward_all(self, need: Tensor) -> None:
-        """Forward the rows `need` [n] bool, those with the same columns together."""
+        """Forward the rows `need` [n] bool; rows that must recompute the same columns are forwarded together."""
         start = torch.minimum(self._cache.computed, self._first - 1)
         spans = torch.stack([start, self._first, self._stop], 1)
         self._base = int(self._first[need].min())

@@ -64,9 +64,9 @@ class MatchedWindow(Part):
 
 @part
 class LinearWindow(Part):
-    """Time t uniform on [low, high], at which a token is intact with weight alpha = T(A) = 1 - t: every level of the
+    """Time t uniform on [low, high], at which a token is intact with probability alpha = 1 - t: every level of the
     linear schedule of the discrete process is trained (docs/method.md#duo-mended). ValueError unless 0 < low < high <
-    1: a token that is always or never intact has no finite gamma."""
+    1: a token that is always or never intact has no finite gamma = -log SNR."""
 
     low: float
     high: float
@@ -78,7 +78,8 @@ class LinearWindow(Part):
             )
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR at which T(A) = 1 - t, for times t [B] (float64; docs/method.md#transformation-operator)."""
+        """gamma = -log SNR of the Gaussian relaxation at which a token is intact with probability 1 - t, for times t
+        [B] (float64; docs/method.md#transformation-operator)."""
         curve = _by_level(1 - self.high, 1 - self.low, vocab_size)
         return torch.from_numpy(curve(torch.logit(1 - t.double()).cpu().numpy())).to(t.device)
 
@@ -94,8 +95,8 @@ class GammaWindow(Part):
 
 @lru_cache
 def _matched(low: float, high: float, from_size: int, to_size: int) -> Chebyshev:
-    """The gamma at which T(A) with `to_size` ids equals T(A) with `from_size` ids, as a function of the latter's gamma
-    on [low, high]: the Chebyshev interpolant of degree `DEGREE`."""
+    """The gamma = -log SNR at which a token is intact as often with `to_size` ids as with `from_size` ids at another
+    gamma, as a function of that other gamma on [low, high]: the Chebyshev interpolant of degree `DEGREE`."""
     import numpy
     from numpy.polynomial import Chebyshev
 
@@ -110,8 +111,8 @@ def _matched(low: float, high: float, from_size: int, to_size: int) -> Chebyshev
 
 @lru_cache
 def _by_level(low: float, high: float, vocab_size: int) -> Chebyshev:
-    """The gamma at which T(A) with `vocab_size` ids equals alpha, as a function of logit(alpha) for alpha in [low,
-    high], 0 < low < high < 1: the Chebyshev interpolant of degree `DEGREE_LINEAR`."""
+    """The gamma = -log SNR at which a token is intact with probability alpha with `vocab_size` ids, as a function of
+    logit(alpha) for alpha in [low, high], 0 < low < high < 1: the Chebyshev interpolant of degree `DEGREE_LINEAR`."""
     import numpy
     from numpy.polynomial import Chebyshev
 

@@ -26,7 +26,8 @@ class ViewScale(Part):
 
 @part
 class Kappa(ViewScale):
-    """Weight t / (V (1 - t) + t): Duo's kappa at the Gaussian signal level A = 1 - t, as in the reference script."""
+    """Weight t / (V (1 - t) + t), V = `vocab_size`: Duo's kappa at the Gaussian signal level A = 1 - t, as in the
+    reference script."""
 
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
         return t / (vocab_size * (1 - t) + t)
@@ -34,8 +35,8 @@ class Kappa(ViewScale):
 
 @part
 class KappaOfAlpha(ViewScale):
-    """Weight (1 - alpha) / (V alpha + 1 - alpha): Duo's kappa at the level of the discrete process, alpha = T(A)
-    (docs/method.md#duo-nelbo)."""
+    """Weight (1 - alpha) / (V alpha + 1 - alpha), V = `vocab_size`: Duo's kappa at the level of the discrete process,
+    the probability alpha that a token is intact (docs/method.md#duo-nelbo)."""
 
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
         return (1 - alpha) / (vocab_size * alpha + 1 - alpha)

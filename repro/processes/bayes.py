@@ -22,13 +22,14 @@ def leave_one_out(mean_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
 
 
 def x0_mean(loo_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """E[x0 | xt], [N, K], from the leave-one-out conditional [N, K] at noisy ids z [N]: the inverse of
-    `leave_one_out`."""
+    """E[x0 | xt], [N, K], from the leave-one-out conditional [N, K] at noisy ids z [N], where a token is intact with
+    probability alpha [N]: the inverse of `leave_one_out`."""
     return _normalised(loo_NK * _evidence(loo_NK, z_N, alpha_N))
 
 
 def _evidence(like_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """Probability q(z | x) of the noisy id z under every clean id x: alpha [x = z] + (1 - alpha)/K, [N, K]."""
+    """Probability q(z | x) of the noisy id z under every clean id x, [N, K]: alpha [x = z] + (1 - alpha)/K, where alpha
+    [N] is the probability that a token is intact."""
     vocab_size = like_NK.shape[-1]
     flat_NK = ((1 - alpha_N) / vocab_size)[:, None].expand_as(like_NK)
     return flat_NK.scatter_add(1, z_N[:, None], alpha_N[:, None])

@@ -79,10 +79,10 @@ class BlockAbsorbing(Absorbing):
         u: Tensor,
         keys: Tensor,
     ) -> Tensor:
-        """The estimate of `Process.bound`. `predict(noisy, t)`, with times t [B, L], must predict each block from its
-        noisy tokens and the *clean* blocks before it (`repro.models.blocks.BlockPrediction`).
+        """The estimate that `Process.bound` describes. `predict(noisy, t)`, with times t [B, L], must predict each
+        block from its noisy tokens and the *clean* blocks before it (`repro.models.blocks.BlockPrediction`).
 
-        The mask counts of a row's blocks are stratified: block c of C takes frac(u + c/C).
+        The mask counts of a row's blocks are stratified: block c of C takes its count from frac(u + c/C) in place of u.
         """
         size = per_block(candidates, self.block)
         blocks = torch.arange(size.shape[1], device=u.device, dtype=u.dtype) / size.shape[1]

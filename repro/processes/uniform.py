@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N: Tensor) -> Tensor:
     """Integrand f >= 0 of the NELBO per token, in nats, [N] float64 (docs/method.md#duo-nelbo).
 
-    `loo` [N, K]: the network's leave-one-out conditional; x clean and z noisy ids; `slope` = d alpha / dt < 0.
+    `loo` [N, K]: the network's leave-one-out conditional; x clean and z noisy ids; alpha: probability that a token is
+    intact, and `slope` = d alpha / dt < 0, [N] each.
     """
     mixed_NK = loo_NK.shape[-1] * alpha_N[:, None] * loo_NK + (1 - alpha_N)[:, None]
     log_NK = mixed_NK.log()
@@ -159,8 +160,8 @@ def conditional(probs_NK: Tensor, z_N: Tensor, alpha_N: Tensor, meaning: Meaning
 
 @part
 class Uniform(Diffusion):
-    """Uniform noise over K = `vocabulary.size` ids; `alpha_end` = alpha(1); `eps`: lower end of the bound's
-    integral."""
+    """Uniform noise over K = `vocabulary.size` ids; `alpha_end` = alpha(1), the probability that a token is intact at t
+    = 1; `eps`: lower end in t of the bound's integral."""
 
     alpha_end: float
     eps: float

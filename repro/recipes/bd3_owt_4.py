@@ -5,8 +5,8 @@ Toy      python -m repro.recipes.bd3_owt_4 --scale nano         one core, no dow
 Cost     8 x H100, 9.4 hours (--plan: arithmetic at 40 % of the peak, not measured); the authors took about 3 days
          on 8 x A100 (kuleshov-group/bd3lms issue 5)
 Expect   perplexity (bound) 20.73 on the last 100,000 documents, generative perplexity 25.7 at 1,024 tokens
-         (arXiv 2503.09573; docs/method.md#block-diffusion), both with the range of mask
-         rates that the authors search for during training
+         (arXiv 2503.09573; docs/method.md#block-diffusion), both with ranges of mask rates that
+         the authors search for during training
 Source   kuleshov-group/bd3lms@1c3e8f4 scripts/train/train_owt_bd3lm.sh; README.md:71-72
 Departs  the range of mask rates is fixed (the original searches it anew at each validation, every 10,000 steps, and
          begins with [.001, 1]); its values are those that the paper gives for LM1B; the stratified mask rates of a step

@@ -204,7 +204,7 @@ def _prolonged(recipe: Recipe, out: Path, steps: int) -> Recipe:
     held = open_checkpoint(out).recipe
     if held.name.partition("+")[0] != recipe.name:
         raise ValueError(
-            f"{out} holds a run of {held.name}, not of {recipe.name}; give its --out and --scale"
+            f"{out} holds a run of {held.name}, not of {recipe.name}; give the --out and the --scale of one run"
         )
     return longer(held, steps) if held.steps != steps else held
 

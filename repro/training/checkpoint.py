@@ -205,7 +205,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"no checkpoint at {path}: no such folder{near}; give the --out folder of a training run"
         )
     if path.is_file():
-        raise ValueError(f"{path} is a file; a checkpoint is a folder with state.json and safetensors files")
+        raise ValueError(
+            f"{path} is a file; a checkpoint is a folder with state.json and safetensors files, so give that"
+        )
     folder = path if (path / "state.json").is_file() else next(reversed(steps_in(path)), None)
     if folder is None:
         foreign = [p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")]
@@ -220,7 +222,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
     path = folder / "state.json"
     state = read_json(path, _State)
     if state.format != FORMAT:
-        raise ValueError(f"{path}: it has format {state.format}; only format {FORMAT} is supported")
+        raise ValueError(
+            f"{path}has format {state.format}, this code reads {FORMAT}; use the release of the package that wrote it"
+        )
     if "model.safetensors" not in state.files:
         raise ValueError(f"{path}: files lacks 'model.safetensors'; copy it again")
     try:

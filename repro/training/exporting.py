@@ -110,7 +110,9 @@ def open_export(folder: Path) -> Exported:
     changed."""
     found = read_json(folder / FILE, Exported)
     if found.format != FORMAT:
-        raise ValueError(f"{folder / FILE}: it has format {found.format}; only format {FORMAT} is supported")
+        raise ValueError(
+            f"{folder / FILE}has format {found.format}, this code reads {FORMAT}; export the checkpoint again"
+        )
     path = folder / "model.safetensors"
     if not path.is_file() or file_digest(path) != found.file:
         raise ValueError(f"{path} is missing, truncated or changed (its SHA-256 differs); export it again")

@@ -66,7 +66,7 @@ class Recipe(Part):
         if isinstance(self.objective, Distillation) and self.teacher is None:
             raise ValueError(f"objective {name!r} is a distillation and teacher is null; give a teacher")
         if self.teacher is not None and not isinstance(self.objective, Distillation):
-            raise ValueError(f"objective {name!r} has no use for a teacher; leave teacher null")
+            raise ValueError(f"objective {name!r} does not read a teacher; set teacher=null")
 
     def _check_blocks(self, name: str) -> None:
         """Raise ValueError unless objective, process and backbone agree on whether a row is noised in blocks, and on

@@ -188,10 +188,10 @@ def changed(path: str, value: object) -> dict:
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        ("objective.part", "elbow", "no part 'elbow'; nearest is 'elbo'"),
-        ("objective.part", None, "objective: part=null: expected a name"),
+        ("objective.part", "elbow", "no component (part) 'elbow'; nearest is 'elbo'"),
+        ("objective.part", None, "objective: part=null: expected the name of a component"),
         ("objective.part", ..., "no 'part' key at 'objective'"),
-        ("objective.part", "cosine", "objective: part 'cosine' is not of kind Objective"),
+        ("objective.part", "cosine", "objective: component 'cosine' is not of the type Objective"),
         ("objective.version", 2, "part 'elbo' at 'objective' has version 2; this code has version 1"),
         ("version", 0, "part 'recipe' has version 0"),
         ("optimizer.epsilon", 1e-8, "no setting 'optimizer.epsilon'; valid: betas, clip, eps, lr"),
