@@ -319,7 +319,7 @@ def _open(data: Data, folder: Path, name: str) -> Corpus:
     try:
         meta = read_json(folder / "meta.json", _Meta)
         if parts.sha256(parts.to_json(meta.data)) != name:
-            raise ValueError("it holds another data source")
+            raise ValueError("it holds the rows of another source")
         if set(meta.rows) != set(SPLITS):
             raise ValueError(f"meta.json has the rows of {list(meta.rows)}, not of {list(SPLITS)}")
         arrays = {split: _arrays(data, folder, split, count) for split, count in meta.rows.items()}
