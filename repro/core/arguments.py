@@ -22,8 +22,9 @@ R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which raises ValueError for an argument that is not of its annotated type. Annotations are read at
-    the first call from the module's names; TypeError for a missing or unknown argument, as of any function."""
+    """`function` with checked arguments: a call raises ValueError for an argument that is not of its annotated type,
+    and TypeError, as any function, for a missing or unknown one. Annotations are read at the first call from the names
+    of the function's module."""
     signature, called = inspect.signature(function), getattr(function, "__name__", "")
 
     @functools.lru_cache
@@ -42,7 +43,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type: a class, a union, a literal, or a sequence of such."""
+    """Whether `value` is of the type `hint`: a class, a union, a literal, or a sequence of such; true for any other
+    hint."""
     origin, within = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, each) for each in within)

@@ -264,7 +264,7 @@ def resolve(path: str) -> Any:
 def part_class(name: str) -> type[Part]:
     """The class registered under a part's name; ValueError names the nearest registered name."""
     if name not in PARTS:
-        raise ValueError(f"no part {name!r}; {nearest(str(name), PARTS)}")
+        raise ValueError(f"no component (part) {name!r}; {nearest(str(name), PARTS)}")
     return resolve(PARTS[name])
 
 

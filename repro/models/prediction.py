@@ -127,19 +127,21 @@ class Prediction:
         )
 
     def _encoder(self, some: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        """The network's `encode`, or `encode_given` with the selected rows `some` of the signal if there is one."""
+        """The network's `encode`; if a signal of the previous prediction is set, its `encode_given` with the part of
+        the signal that the function `some` selects."""
         if self._signal is None:
             return self._denoiser.encode
         assert isinstance(self._denoiser, SelfConditioned)
         return partial(self._denoiser.encode_given, some(self._signal))
 
     def draft(self, features: Tensor) -> DraftPrediction:
-        """A prediction by the same network with given features [B, L, D]."""
+        """A prediction with the given features [B, L, D] and this network's output layer, which needs no forward."""
         return DraftPrediction(self._denoiser, features)
 
     def draft_features(self, chosen: Tensor) -> Tensor:
-        """Features [n, L, D] from which the next tokens of n rows can be guessed, for B = m n tokens rows that hold m
-        states of each row, state by state: those of the state `chosen` [n] of each row, which has been forwarded."""
+        """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the state
+        `chosen` [n] of each row. The B = m n rows of this prediction hold m states (versions of the ids) of each of the
+        n rows, state by state; the chosen ones must have been forwarded."""
         assert self._features is not None
         n, device = len(chosen), self._features.device
         states = self._features.view(-1, n, *self._features.shape[1:])
@@ -207,8 +209,8 @@ class DecodingCache:
         self.forwards_since_refresh = self.forwards_since_refresh[rows]
 
     def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
-        """Forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row indices
-        [b], columns to recompute); counts them as made."""
+        """The forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row
+        indices [b], columns to recompute); they are counted as made."""
         stale = self.forwards_since_refresh < 0
         if self.refresh is not None:
             stale = stale | (self.forwards_since_refresh >= self.refresh)
@@ -290,7 +292,7 @@ class CausalCache:
         """[B] columns before this one have been forwarded."""
 
     def begin_block(self) -> None:
-        """Nothing: what is cached stays exact."""
+        """Do nothing when a block begins: the cached keys and values stay exact."""
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep in the cache only the rows with the indices `rows` [n]."""
@@ -301,9 +303,10 @@ class CausalCache:
 class CausalPrediction(Prediction):
     """Lazy prediction of a causal network, which predicts the token of a column from the features one column before it.
 
-    `tokens` [B, L], B = m n, are m states of each of the n rows of `cache`, state by state, each state a prefix of the
-    next. One forward of the last state therefore gives the prediction of all m. It takes the columns that are not
-    cached and those that may have been written anew since: from the column before the first one requested.
+    `tokens` [B, L], B = m n, hold m states (versions of the ids) of each of the n rows of `cache`, state by state; each
+    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. It recomputes
+    the columns that are not cached and those that may have been rewritten since: from the column before the first
+    requested one.
     """
 
     def __init__(
@@ -325,7 +328,8 @@ class CausalPrediction(Prediction):
         self._token_count = torch.zeros(n, dtype=torch.int64, device=t.device)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] for the N True entries of `where` [B, L], requested at once for all states."""
+        """Features [N, D] for the N True entries of `where` [B, L], whose rows are all m states of the n rows (see the
+        class); all entries that will be read must be requested in one call."""
         n, width = self._ids.shape
         wanted = where.view(-1, n, width).any(0)
         need = wanted.any(1) & ~self.forwarded
@@ -341,7 +345,7 @@ class CausalPrediction(Prediction):
         return self._features[rows % n, columns - self._base]
 
     def _forward_all(self, need: Tensor) -> None:
-        """Forward the rows `need` [n] bool, those with the same columns together."""
+        """Forward the rows `need` [n] bool; rows that must recompute the same columns are forwarded together."""
         start = torch.minimum(self._cache.computed, self._first - 1)
         spans = torch.stack([start, self._first, self._stop], 1)
         self._base = int(self._first[need].min())
@@ -375,8 +379,9 @@ class CausalPrediction(Prediction):
         )
 
     def draft_features(self, chosen: Tensor) -> Tensor:
-        """Features [n, L, D] for guesses: of each column the latest ones, which are of a rejected state after `chosen`;
-        columns after the last one forwarded take its features."""
+        """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the last of
+        the m states, even if only the states up to `chosen` were accepted. Columns after the last one forwarded take
+        its features."""
         assert self._features is not None
         n, width = self._ids.shape
         column = torch.arange(width, device=self._stop.device)
