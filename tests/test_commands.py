@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -364,6 +365,28 @@ def test_lists_name_what_can_be_chosen(what, shown, monkeypatch, capsys):
     assert repro_command(["list", what]) == 0 and capsys.readouterr().out.splitlines() == lines
     assert any(" ".join(line.split()).startswith(shown) for line in lines), lines
     assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_without_a_kind_the_list_has_names_alone(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert repro_command(["list"]) == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) < 60 and said.splitlines()[-1].startswith("repro list KIND says")
+    words = re.findall(r"[^\s,]+", said)
+    assert {*registry.RECIPES, *PRESETS} <= set(
+        words
+    ) and f"samplers    {len(PRESETS)}: low_confidence," in said
+
+
+def test_texts_with_lines_of_their_own_are_told_apart(capsys):
+    """A line with the number above each; texts of one line stand below each other, and a single text stands alone."""
+    made = [{"text": "one\n\ntwo"}, {"text": "three"}]
+    sample._write(made, False, None)
+    assert capsys.readouterr().out == "--- 1 of 2 ---\none\n\ntwo\n--- 2 of 2 ---\nthree\n"
+    sample._write(made[:1], False, None)
+    assert capsys.readouterr().out == "one\n\ntwo\n"
+    sample._write([{"text": "a"}, {"text": "b"}], False, None)
+    assert capsys.readouterr().out == "a\nb\n"
 
 
 def test_any_recipe_by_name(line, capsys):

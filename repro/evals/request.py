@@ -93,7 +93,7 @@ def cells(
         for way in suite.ways(task.name):
             presets, unfit = chosen_presets(request.samplers, way.presets, model, task, request.lenient)
             skipped += unfit
-            rates = request.tokens_per_step or suite.tokens_per_step
+            rates = request.tokens_per_step or _rates(suite, model)
             for seed, name in itertools.product(request.seeds, presets):
                 for cell in _plans(task, model, name, way, rates, request, seed):
                     if isinstance(cell, Skip):
@@ -105,6 +105,12 @@ def cells(
                         asked[cell.ask] = name
                         found.append(cell)
     return found, list(dict.fromkeys(skipped))
+
+
+def _rates(suite: Suite, model: Model) -> Sequence[TokensPerStep]:
+    """The suite's tokens per step, of a left-to-right model one, since it writes no more (and none is asked for)."""
+    rates = suite.tokens_per_step
+    return [1] if model.recipe.process.causal and 1 in rates else rates
 
 
 def _plans(
