@@ -133,7 +133,7 @@ def load(
 
 def _run_of(name: str | Path) -> Path | None:
     """The run folder of a recipe's name (RECIPE or RECIPE@SCALE) with seed 0, else the folder of its released adapters;
-    None for other names, if neither is there, and where a file or folder of that name is."""
+    None for other names, if neither exists, and if a file or folder of that name does."""
     recipe = str(name).partition("@")[0]
     if recipe not in registry.RECIPES or Path(name).exists():
         return None

@@ -81,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _own(raw: Path, out: Path, check: bool) -> int:
-    """Write or check the tables of other records than the committed ones: those that have rows, and none that are made
-    from committed results."""
+    """Write or check the tables of a user's records in `raw`: only those that have rows, and none that are made from
+    committed results. Returns the exit code (see `_write`)."""
     records = collect(raw)
     fewer = len(records) - len(largest(records))
     files = tables(raw)

@@ -80,7 +80,7 @@ def _samples(
     cache: str | None,
 ) -> list[dict[str, Any]]:
     """One JSON object per generated text, in the order of `sample`: prompt, text, ids, number of forwards, and what it
-    was made with. Arguments as of `sample`."""
+    was made with. Arguments as in `sample`."""
     ids = _prompts(model, prompts, n)
     rule = preset(sampler)
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
@@ -135,7 +135,7 @@ def _frames(
 
 
 def text_of(model: Model, ids: Sequence[int]) -> str:
-    """The text of generated ids; of released weights what stands before EOS or the end of a turn."""
+    """The text of generated ids; for released weights only the text before EOS or the end of a turn."""
     return model.data.text(model.before_stop(ids) if model.stop_ids else ids)
 
 
@@ -294,7 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.n < 1:
         raise ValueError("--n 0 generates nothing; give 1 or more")
     if (args.json or args.out) and (args.watch or args.trace):
-        raise ValueError("--json and --out are for texts; leave them out with --watch and --trace FILE.json")
+        raise ValueError(
+            "--json and --out write finished texts; leave them out with --watch and --trace FILE.json"
+        )
     if args.n > 1 and (args.watch or args.trace):
         raise ValueError(f"--watch and --trace show a single text; leave out --n {args.n}")
     # wrong names are errors before the weights are loaded

@@ -189,7 +189,7 @@ def test_a_preset_that_does_not_fit_the_process(line):
     assert fitting[0] == "ancestral" and "random" not in fitting
     assert (
         said
-        == f"preset 'low_confidence' does not fit this model of uniform noise; it takes {', '.join(fitting)}"
+        == f"preset 'low_confidence' does not fit this model of uniform noise; presets that do: {', '.join(fitting)}"
     )
 
 

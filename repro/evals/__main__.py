@@ -88,7 +88,8 @@ def score(argv: Sequence[str]) -> int:
 
 
 def score_engine(argv: Sequence[str]) -> int:
-    """Score a server that is named by --engine; returns the exit status. Usage for flags that are for checkpoints."""
+    """Score a server that is named by --engine; returns the exit status. Raises Usage for flags that only checkpoints
+    have."""
     from repro.evals.engines import command
 
     taken = command.engine_parser()._option_string_actions
@@ -106,7 +107,8 @@ def engine_check(argv: Sequence[str]) -> int:
 
 
 def plan(argv: Sequence[str]) -> int:
-    """Print the estimated cost of what the main form would run with these arguments; returns the exit status."""
+    """Print the estimated cost of what `python -m repro.evals` would run with these arguments; returns the exit
+    status."""
     group = _suite_group(argv)
     if group is not None:
         args = cli.group_parser(group, planned=True).parse_args(argv)
@@ -174,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 # --- factors ------------------------------------------------------------------------------------------------
 def _combinations(name: str, request: Request, args: argparse.Namespace) -> list[Combination]:
-    """The requests that cross the factors of the command line for the checkpoint `name`."""
+    """The requests that evaluate the checkpoint `name` with every combination of the levels of --factors."""
     from repro.evals.factors import check, combinations
 
     given = {
@@ -190,7 +192,8 @@ def _combinations(name: str, request: Request, args: argparse.Namespace) -> list
 
 
 def _plan_factors(args: argparse.Namespace) -> int:
-    """Print the number of evaluations of a crossing and its estimated cost."""
+    """Print number and estimated cost of the evaluations that cross the factors of --factors; returns the exit
+    status."""
     from repro.evals.factors import price, priced_data, priced_text
 
     if args.ckpt is None:
@@ -204,7 +207,8 @@ def _plan_factors(args: argparse.Namespace) -> int:
 def _score_factors(
     names: Sequence[str], request: Request, args: argparse.Namespace, budget: TimeBudget | None
 ) -> int:
-    """Run the crossing of the factors for each checkpoint, and print what each factor does; returns the exit status.
+    """Evaluate each checkpoint with every combination of the factors' levels, and print the effect of each factor;
+    returns the exit status.
 
     Raises Stopped when the time budget is used up.
     """
@@ -250,7 +254,8 @@ def _show_factors(done: Sequence[tuple[Prepared, list[Record]]], as_json: bool) 
 
 # --- requests -----------------------------------------------------------------------------------------------
 def _suite_group(argv: Sequence[str]) -> str | None:
-    """The value of --suite if it is a suite group, else None; a suite group takes other flags than a suite."""
+    """The value of --suite if it is a suite group (evaluation requests for several checkpoints), else None; a group
+    takes other flags than a suite."""
     found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     found.add_argument("--suite", nargs="?")
     suite = found.parse_known_args(argv)[0].suite
@@ -301,7 +306,8 @@ def _plan_steps(steps: Sequence[Step], args: argparse.Namespace, device: str) ->
 
 
 def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
-    """Run the steps of a suite group, loading each checkpoint once; returns the exit status.
+    """Run the `steps` of a suite group (evaluation requests for several checkpoints), loading each checkpoint once;
+    returns the exit status.
 
     Raises Stopped when the time budget is used up.
     """

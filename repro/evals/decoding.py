@@ -31,10 +31,11 @@ def decoded(
     names: Sequence[int],
     batch: int | None,
 ) -> Decoded:
-    """Generated ids and costs of one row per prompt, on the CPU.
+    """Generated ids and costs of one row per prompt (token ids), on the CPU.
 
-    At most `batch` rows are decoded together (None: a whole chunk). `names` [rows] identify the rows in the random
-    keys of their draws. Raises Busy while other processes compute chunks that are still missing.
+    At most `batch` rows are decoded together (None: a whole chunk). `names` are numbers, one per row, that together
+    with `seed` give each row its random stream. Raises Busy while other processes compute chunks that are still
+    missing.
     """
     size = rows_per_chunk(max(map(len, prompts)) + plan.gen_length)
 
@@ -85,7 +86,7 @@ def _data(found: Decoded) -> dict[str, Any]:
 
 
 class _Stored(Struct):
-    """Decoded rows in a chunk."""
+    """Decoded rows as a chunk of the work queue stores them."""
 
     ids: list[list[int]]
     useful: list[int]

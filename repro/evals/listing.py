@@ -27,7 +27,7 @@ from repro.samplers.lookahead import STATES
 from repro.samplers.presets import LOGITS_PROCESSORS, PAPERS, PRESETS, SOURCES
 
 Line = tuple[str, str, str]
-"""Three columns: name; noise processes, kind or row length ("" in all lines: left out); purpose, source and paper."""
+"""A line of the list: name; noise processes, kind or row length (column left out if always ""); purpose and paper."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,7 +121,8 @@ def _tasks() -> list[Line]:
 
 
 def _task(task: Task) -> str:
-    """What a task asks and its paper where evals/papers.toml has them, else the beginning of its class's docstring."""
+    """What a task asks of a model and its paper, if evals/papers.toml has them; else the start of its class's
+    docstring."""
     number = of_task(task.name)
     return _sentence(type(task)) if number is None else f"{papers()[number].asks}; {shown(number)}."
 

@@ -14,13 +14,13 @@ from repro.results.record import Record
 
 
 class Progress(Protocol):
-    """What shows the progress of a grid."""
+    """Interface of objects that show the progress of a grid of evaluations."""
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         """Show that `done` of the `count` chunks of an evaluation are finished."""
 
     def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
-        """The records of `run`, each with whether it is new, shown as they come."""
+        """Yield the pairs of `run` (record, whether it is new) and show each as it comes."""
         ...
 
 
@@ -64,7 +64,7 @@ class Bar:
 
 
 class Silent:
-    """No progress is shown."""
+    """Shows no progress."""
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         pass
@@ -74,8 +74,8 @@ class Silent:
 
 
 def progress(name: str, total: int, which: str = "") -> Progress:
-    """What shows the progress of `total` evaluations of the checkpoint `name` here: a bar, lines (after `which`), or
-    (in a process that is not the first of a launch) nothing."""
+    """The object that shows the progress of `total` evaluations of the checkpoint `name` in this process: a bar on a
+    terminal, else lines (each after `which`), or (in a process that is not the first of a launch) nothing."""
     if not first():
         return Silent()
     return Bar(name, total) if sys.stderr.isatty() else Lines(total, which)

@@ -58,7 +58,7 @@ def chosen_presets(
         elif wanted is names and not lenient:
             fits = [p for p, r in PRESETS.items() if noise in r.capabilities.processes]
             raise ValueError(
-                f"preset {name!r} does not fit this model of {noise} noise; it takes {', '.join(fits)}"
+                f"preset {name!r} does not fit this model of {noise} noise; presets that do: {', '.join(fits)}"
             )
         else:
             skipped.append(Skip(name, f"for {' and '.join(sorted(processes))} models, this one is {noise}"))
@@ -66,7 +66,8 @@ def chosen_presets(
 
 
 def _drawing(name: str, task: Task) -> str:
-    """The preset as a task needs it: at temperature 1 where it is greedy and the task compares distributions."""
+    """Name of the preset to run for a task: `NAME:temperature=1.0` if it is greedy and the task compares distributions,
+    else `name` itself."""
     greedy = parts.leaves(PRESETS[name]).get("temperature") == 0
     return f"{name}:temperature=1.0" if greedy and task.needs_draws else name
 
@@ -160,8 +161,8 @@ def _plans(
 
 
 def default_store(model: Model, name: str) -> Path:
-    """Default folder of records: `raw` in the run folder of a checkpoint; runs/NAME/raw for an exact model (oracle) or
-    released weights."""
+    """Default folder for the records of a model: `raw` in the run folder of its checkpoint; runs/NAME/raw for an exact
+    model (oracle) or released weights, with `name` as NAME (":" replaced by "_")."""
     folder = runs() / name.replace(":", "_") if model.folder is None else model.folder.parent
     return folder / "raw"
 
@@ -191,15 +192,17 @@ class Request:
     """Likelihood estimator for lm-eval tasks; None: the suite's, else the default of the noise process."""
     shots: int | None = None
     template: Template | None = None
-    """Chat template for lm-eval tasks; None: used if the model's data has one. `shots`: number of few-shot examples;
-    None: the task's."""
+    """Whether prompts of lm-eval tasks are formatted with the chat template of the model's data ("chat") or not
+    ("none"); None: the suite's setting; for tasks of no suite, "chat" if there is a template. `shots`: number of
+    few-shot examples; None: the task's."""
     draws: int | None = None
     """Number of draws of the likelihood estimator of lm-eval tasks; None: the estimator's."""
     batch: int | None = None
     """Largest number of rows in one forward; None: the task's default. Results do not depend on it."""
     most_samples: int | None = None
     corpus: str | None = None
-    """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings."""
+    """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings (ways
+    to cut it into rows)."""
     lenient: bool = False
     """Whether a preset of `samplers` that does not fit the model's noise process is skipped; else it is an error. For
     requests that several models share."""
@@ -220,7 +223,8 @@ class Request:
 class Prepared:
     """A grid of evaluations ready to run (`cells`), what is skipped, where records are stored, and the batch size.
 
-    `others`: where the suite has chosen the sampler presets, the other ones that fit the model.
+    `others`: names of the sampler presets that fit the model and that the suite does not run; [] if the request names
+    its samplers.
     """
 
     model: Model
@@ -234,7 +238,8 @@ class Prepared:
     def run(
         self, chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None
     ) -> Iterator[tuple[Record, bool]]:
-        """Yield each record as soon as it exists, and whether this process wrote it; `chunk` as in `run_grid`."""
+        """Yield each record as soon as it exists, and whether this process wrote it; `chunk(cell, done, count)` reports
+        progress (`run_grid`)."""
         return run_grid(self.model, self.suite, self.cells, self.store, self.batch, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
@@ -258,7 +263,8 @@ def lay_out(
         raise ValueError(f"seed {twice[0]} is given twice; give each seed once")
     if request.corpus is not None and request.suite is not None:
         raise ValueError(
-            f"suite {request.suite!r} has no effect together with a corpus; leave it out, and name a packing as task"
+            f"suite {request.suite!r} has no effect together with a corpus; leave out --suite, and name packings with"
+            " --tasks"
         )
     suite = _with_tasks(read_suite(request.suite or model.recipe.suite), model, request)
     samples = request.most_samples if request.samples is None else request.samples
@@ -323,7 +329,7 @@ def _with_samples(suite: Suite, samples: int, exactly: bool) -> Suite:
     counts = [parts.leaves(task).get("samples") for task in suite.tasks]
     if all(count is None for count in counts):
         raise ValueError(
-            f"samples given, but no task of suite {suite.name!r} draws samples; use a limit instead"
+            f"samples given, but no task of suite {suite.name!r} draws samples; give --limit instead"
         )
     tasks = [
         task
@@ -349,7 +355,7 @@ def _all_adaptive(
 
 
 def _resolved(cells: list[Cell]) -> tuple[list[Cell], list[Skip]]:
-    """Evaluations with settings read from their source where the task leaves them open (`Task.resolved`), and those
+    """The evaluations, with settings that their tasks leave open read from the data source (`Task.resolved`), and those
     skipped because that source cannot be reached."""
     found: list[Cell] = []
     lost: list[Skip] = []

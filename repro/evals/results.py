@@ -112,7 +112,8 @@ class Results(Sequence[Record]):
 
     def to_latex(self) -> str:
         """A `tabular` with booktabs' rules: one row per checkpoint, preset, tokens per step and seed, one column per
-        task and metric with its 95 % interval; only columns of names that differ are shown. For `\\input` or a cell."""
+        task and metric with its 95 % interval. Except for the preset, a column of labels is shown only if its labels
+        differ. For `\\input` or a notebook."""
         names = checkpoints(self.records, self.given)
         lines: dict[tuple[str, ...], dict[str, Metric]] = {}
         for record in self.records:

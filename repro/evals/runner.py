@@ -108,8 +108,9 @@ def _numerics(device: str, dtype: str, attention: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Job:
     """An evaluation to compute: its `cell` of the grid, its identity `asked` (the record's question), the record's
-    `labels`, and `find`, which computes the answer. `rows`: called for the largest number of rows in one forward;
-    `batch_set`: whether the record says it, because it was asked for; `timed_on`: as `Task.timed_on`."""
+    `labels`, and `find`, which computes the answer. `rows`: function that returns the largest number of rows in one
+    forward (None: the task's default); `batch_set`: whether the user set that number, so that the record states it;
+    `timed_on`: as returned by `Task.timed_on`."""
 
     cell: Cell
     asked: Question
@@ -131,7 +132,7 @@ def run_grid(
     """Yield the record of each evaluation of a model as soon as it exists, and whether this process wrote it.
 
     `batch`: largest number of rows in one forward (None: what fits the accelerator's memory; on a CPU the task's
-    default); `chunk` and the rest as in `run_jobs`.
+    default); `chunk(cell, done, count)` is called after each chunk, as in `run_jobs`.
     """
     jobs = [
         Job(
@@ -254,7 +255,8 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
 
 
 def _untrained(recipe: Recipe | Release) -> str:
-    """The noise levels that training covered, as the end of a note; "" if it covered alpha from .01 to .99."""
+    """The noise levels (alpha: probability that a token is intact) that training covered, as the end of a note; "" if
+    it covered alpha from .01 to .99."""
     if not isinstance(recipe, Recipe):
         return ""
     low, high = recipe.objective.trained(recipe.data.vocabulary().size)

@@ -101,7 +101,7 @@ def _fitting(
 
 
 def _needed(console: Console, table: Table) -> int:
-    """Characters that the table is wide without line breaks."""
+    """Width of the table, in characters, without line breaks."""
     return console.measure(table, options=console.options.update(max_width=UNBOUNDED)).maximum
 
 
@@ -122,8 +122,8 @@ def _print(console: Console, table: Table) -> None:
 
 
 def packed(name: str, longest: int) -> str:
-    """A name broken into lines of at most `longest` characters where its parts end; a longer part stays whole, and the
-    mark of an unfinished network (`Labels.marked`) has at most two."""
+    """A name broken into lines of at most `longest` characters, after one of ":,+/_" or a space; a longer piece stays
+    whole, and the mark of an unfinished network (`Labels.marked`) takes at most two lines."""
     lines = [""]
     for piece in re.split(r"(?<=[:,+/_ ])(?<!\(step )(?<! of )", name.replace("\n", "")):
         if lines[-1] and len(lines[-1]) + len(piece) > longest:
@@ -144,7 +144,7 @@ def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None
 
 
 def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
-    """One line for each reason why something was skipped, with all that it was the reason for."""
+    """One line for each reason, with everything that was skipped for it."""
     found: dict[str, list[str]] = {}
     for skip in skipped:
         found.setdefault(skip.reason, []).append(skip.what)
@@ -153,12 +153,12 @@ def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
 
 
 def checkpoints(records: Sequence[Record], given: Mapping[str, str] | None = None) -> Names:
-    """Digest of each checkpoint -> its name in tables: its label; where two have the same one, with the train seed (as
-    run folders are named), and where these are equal too, with the training step. Unfinished networks are marked
+    """Digest of each checkpoint -> its name in tables: its label, which is followed, as long as two names are equal, by
+    the training seed (as in run folders' names), the training step, and raw or ema. Unfinished networks are marked
     (`Labels.marked`).
 
     `given`: digest -> what the user called the checkpoint, which stands in place of a label that ends in digits of a
-    hash (data or settings of the user's own) and so says nothing to a reader.
+    hash (data or settings of the user's own).
     """
     found = {record.question.checkpoint.digest: record for record in records}
     names = {digest: record.labels.checkpoint for digest, record in found.items()}
@@ -177,8 +177,8 @@ def checkpoints(records: Sequence[Record], given: Mapping[str, str] | None = Non
 
 @dataclass(frozen=True)
 class _Places:
-    """What tells the lines of a table apart besides preset and tokens per step: names of several checkpoints (`names`,
-    by digest; None for one), and whether there are several sampling seeds."""
+    """Columns that tell the lines of a table apart besides preset and tokens per step: `names` of the checkpoints by
+    digest (None if there is only one), and whether there are several sampling `seeds`."""
 
     names: Names | None
     seeds: bool
@@ -347,8 +347,8 @@ def _timed(records: Sequence[Record], names: Names) -> Table:
 
 
 def _truth(records: Sequence[Record], task: str, names: Sequence[str]) -> list[str]:
-    """Cells of a table line with the metrics `names` of true samples, as many as the model's; empty if `task` has
-    none."""
+    """Cells of a table line with the metrics `names` of a task on samples of the true distribution, as many as the
+    model's; empty strings if the task has none."""
     metrics = next(r.answer.metrics for r in records if r.labels.task == task)
     found = [shown(name, metrics[TRUE + name]) if TRUE + name in metrics else "" for name in names]
     return [*found, "", ""]

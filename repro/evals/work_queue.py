@@ -40,7 +40,7 @@ TOKENS = 1 << 15
 ROWS = 512
 """Largest number of rows in a chunk."""
 ANSWER = "answer"
-"""Name of the lock that the process holds which combines the chunks into a result."""
+"""Name of the lock that is held by the process that combines the chunks into a result."""
 
 
 def rows_per_chunk(length: int) -> int:
@@ -56,7 +56,8 @@ def spans(count: int, size: int) -> list[range]:
 class Busy(Exception):
     """Raised while another process, which holds the file lock `lock`, computes missing chunks of an evaluation.
 
-    `by_rank`: there are no file locks, and the chunk, or the result, is another process's by its number.
+    `by_rank`: there are no file locks, and the chunk, or combining all of them, is assigned to another process by its
+    rank.
     """
 
     def __init__(self, lock: Path, by_rank: bool = False) -> None:
@@ -125,7 +126,8 @@ class _Chunk(Struct):
 
 
 class _Body(Struct):
-    """Content of a chunk."""
+    """Content of a chunk: id of the evaluation, numerics class, first and last + 1 of its `rows`, seconds, values
+    `found`."""
 
     question: str
     numerics: str
@@ -138,9 +140,9 @@ class _Body(Struct):
 class SharedQueue:
     """Work queue of one evaluation that stores its chunks in `folder` and shares them with every process that uses it.
 
-    `question` is the id of the evaluation in its record, `numerics` its numerics class (device type, dtype, ...).
-    `answered` returns whether the record is written; from then on the chunks may be removed. `seconds` is the time
-    spent on all chunks by all processes, `own` the time on those that this process computed.
+    `question`: id of the evaluation's record; `numerics`: its numerics class (device type, dtype, ...); `answered`:
+    returns whether the record has been written, after which the chunks may be removed; `seconds`: time spent on all
+    chunks by all processes; `own`: time on those that this process computed.
     """
 
     folder: Path
@@ -210,8 +212,9 @@ class SharedQueue:
             lock.release()
 
     def _claim(self, path: Path, number: int) -> FileLock:
-        """The lock of `path`, acquired; without file locks one that is not, if this process's number is `number` modulo
-        the number of processes. Raises Busy if `path` is another process's."""
+        """The acquired lock of the chunk `path`, the `number`-th of its stage. Without file locks it is not acquired;
+        the chunk then belongs to the process whose rank is `number` modulo the number of processes. Raises Busy if
+        another process holds the lock or owns the chunk."""
         try:
             return _claim(path)
         except OSError as error:
@@ -250,7 +253,7 @@ class SharedQueue:
         try:
             body = convert(json.loads(stored.chunk), _Body, "its contents", "it is of another version")
             if (body.question, body.numerics, body.rows) != self._head(span):
-                raise ValueError("it is of another question")
+                raise ValueError("it belongs to another evaluation")
             value = read(body.found, span)
         except ValueError as error:
             raise ValueError(f"{path} does not fit this evaluation ({error}); {remedy}") from None

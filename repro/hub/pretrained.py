@@ -46,18 +46,17 @@ class PretrainedBackbone(Wrapper):
         return fingerprint(self._opened())
 
     def module(self, role: Role, seed: int) -> Denoiser:
-        from repro.hub.release import agree, network
-        from repro.models.denoiser import copy_weights
+        from repro.hub.release import agree, fill, unfilled
+        from repro.models.denoiser import check_same_shapes
 
         opened = self._opened()
         own, free = self.backbone, ("attention", "init_deviation")
         if isinstance(own, WithDropout):  # DiTs that read whole rows or blocks have the same parameters
             own, free = own.backbone, ("backbone", "block")
         agree(opened, "backbone", own, opened.release.backbone, free)
-        made = self.backbone.module(role, seed)
-        given = dict(network(opened).named_parameters())
-        copy_weights(dict(made.named_parameters()), given, self.source)
-        return made
+        made = unfilled(self.backbone, role)
+        check_same_shapes(dict(made.named_parameters()), dict(opened.blank.named_parameters()), self.source)
+        return fill(opened, made)
 
     def blank(self) -> Backbone:
         return self.backbone

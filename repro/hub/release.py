@@ -138,7 +138,7 @@ def open_release(folder: Path, name: str | None = None, template: Template = "no
         score=layout.score,
         suite="released",
     )
-    blank = _blank(release)
+    blank = unfilled(release.backbone, release.role())
     shapes = {name: tensor.shape for name, tensor in _weights(blank).items()}
     tensors = mapping.account(folder, layout.tensor_names, shapes, _tied(blank))
     return Opened(folder, layout, release, tensors, blank)
@@ -149,14 +149,20 @@ def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
 
     Peak memory is that of the network and of the mapped pages of one safetensors file.
     """
+    return fill(opened, opened.blank, dtype).eval()
+
+
+def fill(opened: Opened, denoiser: Denoiser, dtype: torch.dtype | None = None) -> Denoiser:
+    """`denoiser`, made by `unfilled` with the parameters of `opened.blank`, with the folder's weights in `dtype` (None:
+    float32)."""
     import torch
 
-    for parameter in opened.blank.parameters():
+    for parameter in denoiser.parameters():
         if parameter.is_meta:
             empty = torch.empty(parameter.shape, dtype=dtype or torch.float32)
             torch.utils.swap_tensors(parameter, torch.nn.Parameter(empty))
-    mapping.fill(opened.folder, opened.tensors, _weights(opened.blank))
-    return opened.blank.eval()
+    mapping.fill(opened.folder, opened.tensors, _weights(denoiser))
+    return denoiser
 
 
 def _weights(denoiser: Denoiser) -> dict[str, Tensor]:
@@ -173,13 +179,14 @@ def _tied(denoiser: Denoiser) -> dict[str, str]:
     return {name: first[id(p)] for name, p in every if first[id(p)] != name}
 
 
-def _blank(release: Release) -> Denoiser:
-    """The network of a release with its parameters on the meta device (no memory) and its buffers computed."""
+def unfilled(backbone: Backbone, role: Role) -> Denoiser:
+    """The network of `backbone` with its parameters on the meta device (they take no memory and are not drawn) and its
+    buffers computed."""
     from accelerate import init_empty_weights
     from transformers import PreTrainedModel
 
     with init_empty_weights(include_buffers=False):
-        denoiser = release.backbone.module(release.role(), 0)
+        denoiser = backbone.module(role, 0)
     for module in denoiser.modules():
         if isinstance(module, PreTrainedModel):
             module.tie_weights()  # the meta device made a new parameter for each name

@@ -212,9 +212,16 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
     """Copy `weights` into the tensors of the same names in `into`; of a sharded tensor, this process's shard.
 
-    Raises ValueError, with the origin `source` of the weights, for a tensor that only one of the two has, or whose
-    shapes differ.
+    Raises ValueError as `check_same_shapes`, with the origin `source` of the weights.
     """
+    check_same_shapes(into, weights, source)
+    for name, tensor in into.items():
+        tensor.data.copy_(local_part(weights[name], tensor))
+
+
+def check_same_shapes(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
+    """Raise ValueError, with the origin `source` of `weights`, for a tensor that only one of the two has, or whose
+    shapes differ; the tensors may be on the meta device."""
     odd = sorted(into.keys() ^ weights.keys())
     if odd:
         raise ValueError(
@@ -226,7 +233,6 @@ def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
             raise ValueError(
                 f"{source}: tensor {name!r} has shape {given}, expected {expected}; use the recipe of these weights"
             )
-        tensor.data.copy_(local_part(weights[name], tensor))
 
 
 def local_part(whole: Tensor, like: Tensor) -> Tensor:

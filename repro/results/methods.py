@@ -21,7 +21,7 @@ HARNESS = r"""@misc{eval-harness,
   howpublished = {\url{https://github.com/EleutherAI/lm-evaluation-harness}},
 }"""
 LM_EVAL = frozenset({"lm_likelihood", "lm_generation", "harness_task"})
-"""Parts of tasks that lm-eval runs."""
+"""Registered names of the task classes that lm-eval runs."""
 WEIGHTS = {
     "raw": "raw weights",
     "ema": "averaged weights (EMA)",
@@ -109,7 +109,7 @@ def _samplers(records: Sequence[Record], cited: dict[str, None]) -> Iterator[str
 
 
 def _plan(plan: dict[str, Any]) -> str:
-    """What a decoding plan says besides its steps: blocks and cache; "" for one block without a cache."""
+    """A phrase about the blocks and the KV cache of a decoding plan; "" for one block without a cache."""
     blocks = f"blocks of {plan['block_length']}" if plan.get("block_length") != plan.get("gen_length") else ""
     cache = plan.get("cache")
     held = f"a {cache['part'].replace('_', ' ')}" if isinstance(cache, dict) else ""

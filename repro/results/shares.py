@@ -14,9 +14,9 @@ from repro.results.record import Metric
 LEVEL = 0.95
 
 NAMES = frozenset({"acc", "acc_norm", "accuracy", "exact_match", "pass@1", "pass_at_1"})
-"""Metrics that are shares whatever their standard error says, lm-eval's filter apart (`stem`)."""
+"""Metrics that are shares whatever their standard error is; names without lm-eval's filter (`stem`)."""
 ROUNDING = 1e-6
-"""Relative difference of two standard errors that is rounding."""
+"""Relative difference up to which two standard errors are equal, as it may be due to rounding."""
 
 
 def stem(metric: str) -> str:
@@ -28,8 +28,8 @@ def stem(metric: str) -> str:
 def is_share(metric: str, value: float, se: float | None, n: int) -> bool:
     """Whether a metric with this value and standard error (None or NaN: unknown) over n items is a share.
 
-    It is one by its name, or if its standard error is sqrt(value (1 - value) / (n - 1)): among values between 0 and 1
-    with that mean, those that are all 0 or 1 alone vary as much.
+    It is one by its name, or if its standard error is sqrt(value (1 - value) / (n - 1)): of all values between 0 and 1
+    with that mean, only those that are all 0 or 1 vary as much.
     """
     if not 0 <= value <= 1 or n < 1:
         return False

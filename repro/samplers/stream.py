@@ -52,11 +52,11 @@ class StreamStep:
 
     @property
     def text(self) -> str:
-        """The text of all positions."""
+        """The text of all generated positions after the step."""
         return "".join(self.pieces)
 
     def _repr_html_(self) -> str:
-        """One line of HTML, for notebooks, which call this method."""
+        """One line of HTML that shows the step in a notebook, which calls this method."""
         spans = []
         for position, piece in enumerate(self.pieces):
             confidence = self.confidence[position]
@@ -126,7 +126,7 @@ class Stream(Iterable[StreamStep]):
         return self.steps[-1].text
 
     def _repr_html_(self) -> str:
-        """All steps below each other, for notebooks, which call this method; computes the steps that are left."""
+        """HTML of all steps below each other, for notebooks, which call this method; computes the remaining steps."""
         for _ in self:
             pass
         return f'<div style="{BOX}">{"".join(step._repr_html_() for step in self.steps)}</div>'

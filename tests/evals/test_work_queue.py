@@ -272,8 +272,8 @@ def refusing(stored, span):
     ("changed", "says"),
     [
         ({"found": 0.6}, "it is not one half"),
-        ({"question": "other"}, "it is of another question"),
-        ({"rows": [1, 3]}, "it is of another question"),
+        ({"question": "other"}, "it belongs to another evaluation"),
+        ({"rows": [1, 3]}, "it belongs to another evaluation"),
         ({"rows": None}, "expected 'array', got 'null' - at 'rows'"),
         ({"seconds": "x"}, "expected 'float', got 'str' - at 'seconds'"),
     ],

@@ -1,5 +1,5 @@
-"""lm-eval's model interface for an engine. Work is done in chunks of `CHUNK` requests, which are stored, so that a
-killed run loses one."""
+"""lm-eval's model interface (`LM`) for an engine. Requests are made in chunks of `CHUNK`, and the answers of each
+finished chunk are stored, so that a killed run loses at most one chunk."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from repro.evals.engines.tasks import EngineGeneration
 
 CHUNK = 32
-"""Requests in one chunk of work."""
+"""Number of requests that are made and stored together."""
 
 
 @dataclass(frozen=True)
 class _Likelihood:
-    """A log-likelihood in nats as items store it; an engine does not say how many forwards it made."""
+    """A log-likelihood in nats as the items of a record store it; `greedy`: whether greedy decoding gives the
+    continuation. An engine does not report forward passes, so `forwards` is None."""
 
     value: float
     greedy: bool
@@ -36,7 +37,8 @@ class _Likelihood:
 @dataclass(eq=False)
 class EngineAdapter(LM):
     """lm-eval's model interface for an engine. `generation`: the task whose generation arguments are followed (None for
-    likelihoods); `texts` and `refused`: generated so far, in order, and whether the engine declined."""
+    likelihoods); `scored`: likelihoods so far, by (context, continuation); `texts`: texts generated so far, in order;
+    `refused`: for each of them, whether the engine declined to answer."""
 
     engine: Engine
     api: Api
@@ -51,8 +53,8 @@ class EngineAdapter(LM):
         super().__init__()
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood in nats, whether greedy decoding gives it) of each request (context, continuation). Spaces at
-        the end of a context belong to the continuation, as in `repro.evals.lm.prompts`."""
+        """(log-likelihood in nats, whether greedy decoding gives the continuation) of each request (context,
+        continuation). Spaces at the end of a context belong to the continuation, as in `repro.evals.lm.prompts`."""
         pairs = [_split(*request.args) for request in requests]
 
         def find(some: range) -> list[tuple[float, bool]]:
@@ -65,13 +67,14 @@ class EngineAdapter(LM):
         return [(each.value, each.greedy) for each in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """ValueError: windows of a long text are cut in the engine's tokens, which it does not give."""
+        """Always raises ValueError: a long text is cut into windows of the engine's tokens, which it does not give."""
         raise ValueError(
-            "the likelihood of whole texts is not asked of an engine; score a checkpoint with --corpus"
+            "an engine cannot score whole texts (loglikelihood_rolling); score a checkpoint with --corpus"
         )
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The text of each request, which ends before the first of its stop strings."""
+        """The generated text of each request (prompt, generation arguments), cut before the first of its stop
+        strings."""
         settings = [self._settings(request, number) for number, request in enumerate(requests)]
         prompts = [request.args[0] for request in requests]
 
@@ -119,5 +122,5 @@ def _read_texts(data: Any, rows: range) -> list[Completion]:
 
 def _counted(found: list[Any], rows: range) -> list[Any]:
     if len(found) != len(rows):
-        raise ValueError(f"{len(found)} answers are stored for {len(rows)} requests")
+        raise ValueError(f"the chunk stores {len(found)} answers to {len(rows)} requests")
     return found

@@ -21,7 +21,7 @@ PROG = "python -m repro.evals"
 
 
 def engine_parser() -> Parser:
-    """Parser of the main form for an engine, `--engine openai:URL`."""
+    """Parser of `python -m repro.evals --engine openai:URL`."""
     parser = Parser(
         f"{PROG} --engine",
         "Score a model behind an OpenAI-compatible server (vLLM, SGLang, llama.cpp) on tasks of lm-eval.\n"
@@ -138,7 +138,8 @@ def _add_requests(parser: Parser) -> None:
 
 
 def score(argv: Sequence[str]) -> int:
-    """Score an engine on tasks and print a table or JSON; returns the exit status."""
+    """Run `python -m repro.evals` with arguments `argv` that name an engine: score it on tasks and print a table or
+    JSON; returns the exit status."""
     args = engine_parser().parse_args(argv)
     from repro.evals.engines.openai import connect
     from repro.evals.engines.request import EngineRequest, prepare
@@ -163,7 +164,8 @@ def score(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare two engines and print the report; returns 0 if they agree, else 1."""
+    """Compare two engines and print the report; returns 0 if they agree, else 1. `argv`: the arguments (None: those of
+    the process)."""
     args = check_parser().parse_args(argv)
     from repro.core.devices import take_device
     from repro.evals.engines.check import Plan, compare, read_prompts
@@ -183,7 +185,9 @@ def _engine(name: str, model: str | None, args: argparse.Namespace) -> Engine:
     if is_server(name):
         return connect(name, model, _limits(args), args.extra)
     if model is not None:
-        raise ValueError(f"{name} is a checkpoint; --model-a and --model-b name models of servers")
+        raise ValueError(
+            f"{name} is a checkpoint; leave out --model-a or --model-b, which name models of servers"
+        )
     from repro.evals.engines.local import Local
     from repro.model import load
 

@@ -1,5 +1,5 @@
-"""The law of an engine's draws: the same seed twice, different seeds, and the first tokens of many draws against the
-probabilities that the engine itself states."""
+"""Check of an engine's random draws: the same seed twice, different seeds, and the first tokens of many draws against
+the probabilities that the engine itself states."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from repro.evals.engines.engine import Engine, Settings, Token
 from repro.evals.engines.findings import Finding
 
 LEVEL = 1e-4
-"""p-value below which a law test fails: a correct engine fails once in ten thousand tests."""
+"""p-value below which a test of the sampling distribution fails: a correct engine fails once in ten thousand tests."""
 LEAST = 5.0
-"""Smallest expected count of a class of the chi-squared test (Cochran 1954); rarer tokens are one class."""
+"""Smallest expected count of a class of the chi-squared test (Cochran 1954); rarer tokens are pooled in one class."""
 SEEDS, LENGTH = 8, 12
 TOP = 5
 
@@ -22,8 +22,9 @@ TOP = 5
 def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int) -> Finding:
     """Whether an engine draws from its own probabilities and obeys seeds.
 
-    Fails if a seed gives two texts, if texts of different seeds coincide though the probability of that is below
-    `LEVEL`, or if the first tokens of `draws` seeds per prompt do not fit the stated probabilities (chi-squared test).
+    Fails if a seed gives two different texts, if texts of different seeds coincide though the probability of that is
+    below `LEVEL`, or if the first tokens of `draws` seeds per prompt do not fit the stated probabilities (chi-squared
+    test).
     """
     title = f"law of draws of {name}"
     seeds = range(1, SEEDS + 1)
@@ -99,7 +100,8 @@ def _first_tokens(engine: Engine, prompts: Sequence[str]) -> dict[str, Token]:
 
 
 def _coincide(stated: dict[str, float]) -> float:
-    """Upper bound on the probability that a second draw equals the first: of the likeliest token, and all unlisted."""
+    """Upper bound on the probability that a second draw of a token equals the first: the largest probability of a
+    listed token or, if that is larger, the sum over all unlisted ones."""
     listed = sum(math.exp(value) for value in stated.values())
     return max(*(math.exp(value) for value in stated.values()), 1 - listed)
 

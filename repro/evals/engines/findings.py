@@ -1,4 +1,4 @@
-"""What a comparison of two engines found: one finding a question, a verdict, and a report as text and as JSON."""
+"""Results of a comparison of two engines: a finding for each check, a verdict, and a report as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Outcome = Literal["pass", "fail", "not checked"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer to one question: `name`, e.g. "stop rule of A"; `says`, one sentence with the evidence; `data`, its
-    numbers as plain JSON."""
+    """Result of one check. `name`: e.g. "stop rule of A"; `says`: one sentence with what was found; `data`: its numbers
+    as plain JSON."""
 
     name: str
     outcome: Outcome
@@ -23,7 +23,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """The findings about engines `a` and `b` (names), and the `plan` that was stated before, as plain JSON."""
+    """The findings about engines `a` and `b` (names), and the `plan` of the checks (`check.Plan`) as plain JSON."""
 
     a: str
     b: str

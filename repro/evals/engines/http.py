@@ -29,22 +29,21 @@ KEY = "REPRO_ENGINE_KEY"
 """Environment variable that holds the API key. It is this suite's own: the key of another service must not go to
 whichever server is named."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which a request is made again."""
+"""HTTP statuses after which a request is made again."""
 LONGEST_TIMEOUT = 1_000_000
-"""Seconds that a request may take, eleven days; sockets take no number beyond their clock."""
+"""Largest time-out in seconds, eleven days; sockets refuse numbers beyond their clock."""
 MOST_AT_ONCE = 10_000
-"""Requests at once; each has a thread and a connection."""
+"""Largest number of requests at once; each has a thread and a connection."""
 MOST_BYTES = 64 << 20
-"""Largest reply: about a million log-probabilities."""
+"""Largest reply in bytes: about a million log-probabilities."""
 REMEDY = "check that the URL is an OpenAI-compatible server's, ending in /v1"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How requests are made; no answer depends on it. `timeout`: seconds without a byte, and seconds from
-    the first byte to the last, after which a request is given up;
-    `tries`: requests before an error; `wait` and `longest_wait`: seconds before the second request, and at most between
-    two; `concurrency`: requests at once."""
+    """How requests are made; no answer depends on it. `timeout`: a request is given up after this many seconds without
+    a byte, or between its first and last byte; `tries`: attempts before an error; `wait`: seconds before the second
+    attempt, doubled before each further one up to `longest_wait`; `concurrency`: largest number of requests at once."""
 
     timeout: float = 120.0
     tries: int = 6
@@ -87,13 +86,13 @@ def checked_url(url: str) -> str:
             f"an address is stored in records; put the key into ${KEY} and leave it out of the address"
         )
     if parts.query or parts.fragment:
-        raise ValueError(f"{url!r} has a query; leave it out")
+        raise ValueError(f"{url!r} has a query or a fragment (? or #); leave it out")
     return url.rstrip("/")
 
 
 @dataclass(eq=False)
 class Connection:
-    """Connections to the server at `url`, shared by threads. `sleep` waits that many seconds."""
+    """Connections to the server at `url`, shared by threads. `sleep`: function that waits a number of seconds."""
 
     url: str
     limits: Limits
@@ -111,7 +110,7 @@ class Connection:
         self._session.auth = _authorise  # otherwise requests would send what ~/.netrc has for the host
 
     def get(self, path: str, kind: type[Reply]) -> Reply:
-        """The JSON reply of the server at `path`, as `kind`; errors as of `post`."""
+        """The JSON reply of the server at `path`, as `kind`; raises the same errors as `post`."""
         return self._until_answered("GET", path, None, kind)
 
     def post(self, path: str, body: dict[str, Any], kind: type[Reply]) -> Reply:

@@ -23,11 +23,11 @@ from repro.evals.engines.http import Connection, Limits, Reply
 
 PREFIX = "openai:"
 MOST_STOPS = 4
-"""Stop strings that a request may hold (OpenAI's reference); further ones are applied here."""
+"""Largest number of stop strings in a request (OpenAI's reference); further ones are applied to the reply."""
 PROBES = ("the sky", "one two three", "my name is")
-"""Prompts by which log-probabilities of prompts are compared with those of generation."""
+"""Prompts on which a server's log-probabilities of prompt tokens are compared with those of generated tokens."""
 FAR = 0.5
-"""Largest difference in nats of the two that rounding explains."""
+"""Largest difference between these two log-probabilities, in nats, that rounding explains."""
 LEAST = -9999.0
 """What vLLM writes for minus infinity, which JSON lacks (vllm-project/vllm v0.15.0 completion/serving.py)."""
 
@@ -42,7 +42,7 @@ class OpenAIServer(Part):
     extra: str
 
     def digest(self) -> str:
-        """SHA-256 of the canonical form."""
+        """SHA-256 of the canonical form, which records hold in place of a checkpoint's digest."""
         return sha256(to_json(canonical(self)))
 
 
@@ -126,7 +126,7 @@ class Server:
     def complete(
         self, prompts: Sequence[str], settings: Sequence[Settings], api: Api, together: bool = True
     ) -> list[Completion]:
-        """As `Engine.complete`; requests run at the same time unless `together` is False. Errors of
+        """As `Engine.complete`; requests run at the same time unless `together` is False. Raises the errors of
         `Connection.post`."""
         if api == "chat":
             bodies = [self._chat_body(prompt, how) for prompt, how in zip(prompts, settings, strict=True)]
@@ -142,9 +142,11 @@ class Server:
         return [self.connection.post(path, body, kind) for body in bodies]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        """As `Engine.score`. A token across the border counts to the continuation, as its text is not all context.
+        """As `Engine.score`. A token that begins in the context and ends in the continuation counts as part of the
+        continuation.
 
-        Raises Unsupported too for a server whose log-probabilities of prompts are not those of its own generation.
+        Also raises Unsupported if the server gives prompt tokens other log-probabilities than the same tokens
+        generated.
         """
         if not self.checked:
             self._check_scores()
@@ -152,7 +154,7 @@ class Server:
         return self._scores(pairs)
 
     def _check_scores(self) -> None:
-        """Compare what the server says of a token that it writes with what it says of it as a part of a prompt:
+        """Raise Unsupported if a token that the server generates gets another log-probability as part of a prompt:
         llama-cpp-python scores a token by the logits after it where the tokenizer adds no BOS (abetlen/llama-cpp-python
         v0.3.36 llama_cpp/llama.py:1731)."""
         made = self.complete(PROBES, [Settings(1, top=2)] * len(PROBES), "completions", together=False)
@@ -216,7 +218,7 @@ def _only(choices: list[Any]) -> Any:
 
 
 def value_of(logprob: float) -> float:
-    """A log-probability as a server writes it, with minus infinity in place of `LEAST`."""
+    """The log-probability that a server means by the number `logprob`: minus infinity for `LEAST` or less."""
     return logprob if logprob > LEAST else -float("inf")
 
 
@@ -273,11 +275,11 @@ def is_server(name: str) -> bool:
 
 
 def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any]) -> Server:
-    """The server `openai:URL`, which is asked for its models.
+    """Connect to the server `name` ("openai:URL") and ask it for its models.
 
-    `model`: the one that requests name (None: the only one of the server); `extra`: further fields of every request.
-    Raises ValueError for another name, for a model that the server does not list and if it lists several and none is
-    named; ConnectionError if it does not answer.
+    `model`: name of the model in requests (None: the only one of the server); `extra`: further fields of every request.
+    Raises ValueError if `name` has another form, if the server does not list `model`, or if `model` is None and it does
+    not list exactly one; ConnectionError if the server does not answer.
     """
     kind, colon, url = name.partition(":")
     if not colon or f"{kind}:" != PREFIX:

@@ -2,10 +2,10 @@
 
     prepare(server, EngineRequest(tasks=["gsm8k"], limit=100)).run()      -> records
 
-The record's question names the engine (kind, address, model, further request fields) in its protocol, and its SHA-256
-in place of a checkpoint's, with weights "external". Its cell therefore differs from that of any checkpoint of ours and
-of any other engine. Finished evaluations and chunks of one are not asked again (`repro.evals.runner`), so the same
-command continues.
+A record's `question` describes the engine (kind, address, model, further request fields) in its protocol, and holds the
+SHA-256 of this description in place of a checkpoint's digest, with weights "external". Its results are therefore never
+pooled with those of a checkpoint or of another engine. Finished evaluations, and finished chunks of the others, are not
+asked again (`repro.evals.runner`), so the same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from repro.results.store import Store
 
 ENGINE = "external"
 NUMERICS = {"device": "engine", "dtype": "unknown", "torch": "none", "attention": "unknown", "threads": 0}
-"""Numerics class of what an engine answers: it does not say."""
+"""Numerics class (device, dtype, ...) in the records of an engine, which does not report its own."""
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What to ask an engine. `tasks`: names of lm-eval or YAML files; `api`: completions or chat; `shots`: few-shot
-    examples (None: the task's); `seeds`: of drawing; `limit`: most documents per task; `out`: records go to OUT/raw."""
+    """What to ask an engine. `tasks`: names of lm-eval tasks, or YAML files; `shots`: few-shot examples (None: the
+    task's); `seeds`: seeds of sampling; `limit`: most documents per task; `out`: records go to OUT/raw (None: to
+    runs/engines/raw)."""
 
     tasks: Sequence[str]
     api: Api = "completions"
@@ -71,7 +72,8 @@ class EngineGrid:
         return self.server.identity.model
 
     def run(self, chunk: Callable[[Cell, int, int], None]) -> Iterator[tuple[Record, bool]]:
-        """Yield each record as soon as it exists, and whether this process wrote it; `chunk` as in `run_jobs`."""
+        """Yield each record as soon as it exists, and whether this process wrote it; `chunk(cell, done, count)` reports
+        progress (`run_jobs`)."""
         return run_jobs([self._job(cell) for cell in self.cells], NUMERICS, self.store, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
@@ -112,13 +114,13 @@ def question(engine: OpenAIServer, cell: Cell) -> Question:
 
 def prepare(server: Server, request: EngineRequest) -> EngineGrid:
     """The evaluations of a request; a likelihood task is skipped, with the reason, where the server gives no
-    log-probabilities of prompts. Raises ValueError if nothing is left, and as `load_tasks`."""
+    log-probabilities of prompts. Raises ValueError if no task is left, and the errors of `load_tasks`."""
     tasks = [task for name in request.tasks for task in engine_tasks(name, request.api, request.shots)]
     twice = next(
         (task.name for i, task in enumerate(tasks) if task.name in {t.name for t in tasks[:i]}), None
     )
     if twice is not None:
-        raise ValueError(f"two tasks are called {twice!r}; evaluate them one at a time")
+        raise ValueError(f"two tasks are called {twice!r}; name one of them at a time with --tasks")
     why = _no_likelihoods(server, request.api) if any(not task.generates for task in tasks) else None
     skipped = [Skip(f"task {task.name}", why) for task in tasks if why is not None and not task.generates]
     kept = [task for task in tasks if task.generates or why is None]
@@ -135,8 +137,8 @@ def prepare(server: Server, request: EngineRequest) -> EngineGrid:
 
 
 def engine_tasks(name: str, api: Api, shots: int | None) -> list[EngineTask]:
-    """The tasks of an lm-eval name or YAML file as an engine is asked them; ValueError for a task that scores whole
-    texts, and as `load_tasks`."""
+    """The lm-eval tasks of a name or YAML file in the form that engines answer. Raises ValueError for a task that
+    scores whole texts, and the errors of `load_tasks`."""
     source, tasks = load_tasks(name)
     found: list[EngineTask] = []
     for task in tasks:
@@ -156,7 +158,7 @@ def engine_tasks(name: str, api: Api, shots: int | None) -> list[EngineTask]:
 
 
 def _no_likelihoods(server: Server, api: Api) -> str | None:
-    """Why the server cannot answer likelihood tasks, by one small request; None if it can."""
+    """Why the server cannot answer likelihood tasks, found out by a small request; None if it can."""
     if api == "chat":
         return "the chat API gives no log-probabilities of a prompt; use --api completions"
     try:

@@ -1,4 +1,4 @@
-"""Tasks of lm-eval that an engine answers, as parts of a record.
+"""Tasks of lm-eval that an engine answers, in the form in which records store them.
 
 Prompts, few-shot examples, scoring and standard errors are lm-eval's, as for checkpoints (`repro.evals.lm`); the
 engine's own tokenizer and template are used. `adapter` asks the engine.

@@ -155,7 +155,7 @@ def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
 def scored_documents(
     task: LmTask, adapter: Any, ask: Ask
 ) -> tuple[dict[str, tuple[float, float | None, int]], list[dict[str, Any]]]:
-    """What lm-eval finds of one task with `adapter` as its model: metrics with lm-eval's standard errors (name ->
+    """Results of one task run by lm-eval with `adapter` as its model: metrics with lm-eval's standard errors (name ->
     value, standard error or None, number of documents), and one item per document and filter.
 
     Raises ValueError where lm-eval's task version or number of few-shot examples is not the one of `task`.
@@ -222,8 +222,8 @@ def run_lm_eval(
 
 @contextlib.contextmanager
 def _no_environment() -> Generator[None]:
-    """Within it lm-eval does not describe the machine in its results: it would start about ten programs for that after
-    each task (torch's collect_env), which takes longer than a small task."""
+    """Context in which lm-eval does not describe the machine in its results: it would start about ten programs for that
+    after each task (torch's collect_env), which takes longer than a small task."""
     from lm_eval import evaluator
 
     names = vars(evaluator)

@@ -38,7 +38,7 @@ from repro.samplers.presets import split_pins
 
 def find_tasks(name: str, model: Model) -> list[Task]:
     """The tasks of an lm-eval task name or a YAML file (for a group: its members). Likelihood tasks get the default
-    estimator of the model's noise process. ValueError as of `load_tasks`."""
+    estimator of the model's noise process. Raises the errors of `load_tasks`."""
     source, tasks = load_tasks(name)
     return [_task_part(task, source, model) for task in tasks]
 
@@ -85,7 +85,8 @@ def _read_one(task: Any) -> None:
 
 @contextlib.contextmanager
 def _built(name: str) -> Generator[None]:
-    """ValueError for whatever lm-eval raises within it about a YAML of the user's."""
+    """Context in which an error that lm-eval raises while it builds the task `name` becomes a ValueError;
+    ConnectionError and the sandbox's Refused stay as they are."""
     try:
         yield
     except (ConnectionError, Refused):
@@ -99,7 +100,8 @@ def _built(name: str) -> Generator[None]:
 
 
 def _check_metrics(name: str, spec: dict[str, Any]) -> None:
-    """ValueError for a metric that lm-eval does not know; lm-eval itself would look for it on the Hub."""
+    """Raise ValueError for a metric of the YAML `name` that lm-eval does not know; lm-eval would look for it on the
+    Hub."""
     from lm_eval.api.registry import metric_registry
 
     known = sorted(metric_registry.keys())
@@ -111,7 +113,7 @@ def _check_metrics(name: str, spec: dict[str, Any]) -> None:
 
 
 def _check_task(name: str, task: Any) -> None:
-    """ValueError for what lm-eval itself lets pass in a YAML: a negative number of few-shot examples, and a correct
+    """Raise ValueError for what lm-eval itself accepts in a YAML: a negative number of few-shot examples, and a correct
     answer that is none of the choices (which would count as wrong)."""
     if (task.config.num_fewshot or 0) < 0:
         raise ValueError(f"{name}: num_fewshot is {task.config.num_fewshot}; give 0 or more")
@@ -230,7 +232,7 @@ def _near(name: str, manager: Any) -> str:
 
 
 def registered_task(text: str) -> Task | None:
-    """The task that `NAME:field=value,field=value` describes, where NAME is a part of kind `Task` in the registry; None
+    """The task that `NAME:field=value,field=value` describes, where NAME is that of a task class in the registry; None
     for any other text without settings. Values are JSON or strings; the task's `name` is NAME unless it is given.
 
     ValueError for an unknown NAME with settings, an unknown or wrong setting, and settings without a value.
@@ -280,5 +282,5 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
         found += find_tasks(name, model)
     twice = [task.name for i, task in enumerate(found) if task.name in [other.name for other in found[:i]]]
     if twice:
-        raise ValueError(f"two tasks are called {twice[0]!r}; evaluate them one at a time")
+        raise ValueError(f"two tasks are called {twice[0]!r}; name one of them at a time with --tasks")
     return found

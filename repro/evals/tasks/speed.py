@@ -94,10 +94,10 @@ class DecodingSpeed(Task):
         return replace(once, items=once.items + again)
 
     def answer(self, model: Model, ask: Ask) -> Answer:
-        """Accuracy, counts, per-document results and speeds.
+        """The result of the evaluation: accuracy, counts of tokens and forwards, per-document results, decoding speeds.
 
-        Raises ValueError for a number of batches, texts or passes below 1, a task `of` that is not an lm-eval task that
-        generates text, and a metric or filter that this task does not have.
+        Raises ValueError if a number of batches, texts or passes is below 1, if `of` is not an lm-eval task that
+        generates text, and if it has no such `metric` or `filter`.
         """
         for name in ("batch", "together", "alone", "warmup", "repeats"):
             if getattr(self, name) < 1:
@@ -124,8 +124,8 @@ class DecodingSpeed(Task):
     def _of(self) -> HarnessTask | LmGeneration:
         if not isinstance(self.of, HarnessTask | LmGeneration):
             raise ValueError(
-                f"task {self.name!r} times {self.of.name!r}, which generates no texts of an lm-eval task; name one"
-                " that does"
+                f"task {self.name!r} times {self.of.name!r}, which is no lm-eval task that generates texts; set `of`"
+                " to one that is"
             )
         return self.of
 
@@ -177,13 +177,13 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> 
     )
     if not chosen:
         known = ", ".join(sorted({item["filter"] for item in items}))
-        raise ValueError(f"no document has filter {filter_name!r}; this task has {known}")
+        raise ValueError(f"no document has filter {filter_name!r}; give one of this task: {known}")
     for item in chosen:
         if item["metrics"].get(metric) not in (0, 1):
             has = ", ".join(sorted(item["metrics"]))
             raise ValueError(
                 f"metric {metric!r} of document {item['doc_id']} is {item['metrics'].get(metric)!r}, not 0 or 1; "
-                f"its metrics are {has}"
+                f"its metrics are {has}; name one whose values are 0 or 1"
             )
     return [float(item["metrics"][metric]) for item in chosen]
 
@@ -193,7 +193,8 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows decoded together: decoding plan, prompt ids, and names, which identify rows in the random keys of draws."""
+    """Rows decoded together: decoding plan, token ids of the prompts, and `names`, numbers that key the rows' random
+    draws."""
 
     plan: Plan
     prompts: list[list[int]]

@@ -70,7 +70,7 @@ class ExternalLikeness(ExternalSamples):
 
 
 LINES = "give lines that are JSON objects with text or ids"
-"""Remedy of a file that is no file of samples."""
+"""Remedy in messages about a file that holds no samples."""
 
 
 class _Sample(msgspec.Struct, frozen=True):
@@ -139,8 +139,9 @@ def score_file(
 
 
 def default_mauve(judge: Judge, count: int) -> tuple[Mauve, Mauve]:
-    """Two settings of MAUVE with the defaults of the package mauve-text, with the last and with the mean hidden state
-    as features: a tenth of the `count` samples as clusters, and at most 1,024 ids read of each text."""
+    """Two settings of MAUVE, one with the last and one with the mean hidden state as feature. All else is as in the
+    package mauve-text by default: a tenth of the `count` samples as clusters (at least 2), and at most 1,024 ids read
+    of each text."""
     shared = {"clusters": max(2, round(count / 10)), "length": min(1024, judge.max_length)}
     fixed = {"seeds": 5, "starts": 5, "variance": 0.9, "scaling": 5.0, "mixtures": 25}
     return Mauve(state="last", **shared, **fixed), Mauve(state="mean", **shared, **fixed)

@@ -76,7 +76,7 @@ class MauveTask(TextQualityTask):
 
     def mauve_metrics(self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int) -> dict[str, Metric]:
         """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against as many held-out
-        rows, none of them among those reported under `true_` or `real_`; the keys are those of `mauve_by_kind`."""
+        rows, none of them among those reported under `true_` or `real_`; metrics are named as by `mauve_by_kind`."""
         judge = load_judge(self.judge)
         count = len(next(iter(kinds.values())))
         rows = {**kinds, "reference": self.heldout_rows(model, count, count).tolist()}

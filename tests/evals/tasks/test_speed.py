@@ -222,14 +222,14 @@ def test_pins_that_time_nothing_and_missing_metrics_raise(writing):
     with pytest.raises(ValueError, match="repeats=0: expected a number above 0"):
         parts.derive(task, {"repeats": 0}).answer(model, asked())
     curve = TrainingCurve(name="training", points=4)
-    with pytest.raises(ValueError, match="generates no texts"):
+    with pytest.raises(ValueError, match="is no lm-eval task that generates texts"):
         parts.derive(task, {"of": parts.canonical(curve)}).answer(model, asked())
     item = {"doc_id": 0, "filter": "none", "metrics": {"exact_match": 1.0, "f1": 0.5}}
     assert outcomes([item], "exact_match", "none") == [1.0]
     for metric, way, message in (
         ("f1", "none", "is 0.5, not 0 or 1"),
         ("em", "none", "its metrics are exact_match, f1"),
-        ("f1", "strict", "no document has filter 'strict'; this task has none"),
+        ("f1", "strict", "no document has filter 'strict'; give one of this task: none"),
     ):
         with pytest.raises(ValueError, match=message):
             outcomes([item], metric, way)
