@@ -78,7 +78,7 @@ def test_a_trained_folder_is_a_model(tmp_path):
         (lambda m: load(3), "load: ckpt=3 is no str | Path"),
         (
             lambda m: load(ORACLE, precision="bf16"),
-            "load: precision='bf16' is unknown; nearest is 'bfloat16'",
+            "load: precision='bf16' is unknown; valid: bfloat16, float32",
         ),
         (lambda m: score(m, shots="2"), "score: shots='2' is no int | None"),
         (lambda m: score(m, template="chatml"), "score: template='chatml' is no None | 'none' | 'chat'"),
