@@ -191,9 +191,14 @@ def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) ->
     wanted = {"claims": CLAIMS[kind], "meaning": MEANINGS}
     if kind == "loss":
         wanted["draws"] = tuple(DRAWS)
+    lacks = [attribute for attribute in wanted if not hasattr(call, attribute)]
+    if lacks:
+        lines = [f"{name}.{each} = {' or '.join(map(repr, wanted[each]))}" for each in lacks]
+        raise ValueError(
+            f"{name}.{lacks[0]} is missing; write below the function what it is: {'; '.join(lines)}"
+            " (docs/certify.md#an-adapter)"
+        )
     for attribute, valid in wanted.items():
-        if not hasattr(call, attribute):
-            raise ValueError(f"{name}.{attribute} is missing; set it to {' or '.join(map(repr, valid))}")
         declared[attribute] = getattr(call, attribute)
         value = declared[attribute]
         if value not in valid and not (attribute == "draws" and isinstance(value, bool)):

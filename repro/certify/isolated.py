@@ -26,7 +26,7 @@ import msgspec
 
 from repro.certify import certify
 from repro.certify.space import Noise
-from repro.certify.verdict import Certificate, Check, Effort, Told, silent
+from repro.certify.verdict import UNKNOWN, Certificate, Check, Effort, Told, silent
 
 MEMORY = 4 << 30
 """Bytes of data that the process may hold; the suite's own code and torch need less than 1 GiB of them."""
@@ -69,7 +69,8 @@ def isolated(
             finally:
                 child.kill()
         if found is None:
-            return _ended(target, f"it was still running after {effort.seconds + GRACE:.0f} s and was ended")
+            says = f"it was still running after {effort.seconds + GRACE:.0f} s and was ended"
+            return _ended(target, f"{says}; if it ends at all, give more than --seconds {effort.seconds:.0f}")
     code = child.returncode
     if not found.endswith(b"\n"):
         ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
@@ -132,8 +133,8 @@ def _ended(target: str, says: str) -> Certificate:
     return Certificate(
         subject=name,
         kind="function",
-        claims="unknown",
-        meaning="unknown",
+        claims=UNKNOWN,
+        meaning=UNKNOWN,
         checks=(check,),
         evidence=(),
         notes=(),

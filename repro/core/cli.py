@@ -11,7 +11,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from repro.core.errors import LARGEST_COUNT, Stopped, Usage, nearest, one_line, out_of_memory
 
@@ -47,6 +47,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise Usage(message)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """argparse's check of a value against an action's choices, with the nearest of them in the message."""
+        if action.choices is not None and value not in action.choices:
+            near = nearest(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {near}")
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         """The parsed arguments (`args`, default sys.argv[1:]), as by argparse; ValueError for an unknown flag (the

@@ -27,7 +27,8 @@ def device(name: str | None = None) -> str:
     if name is None:
         return _taken[-1] if _taken else _best()
     if not re.fullmatch(r"(cpu|mps|cuda(:\d+)?)", name):
-        raise ValueError(f"no device {name!r}; {nearest(name, KINDS)} (a GPU among several: cuda:1)")
+        near = "a GPU is 'cuda'" if name.lower() in ("gpu", "nvidia") else nearest(name, KINDS)
+        raise ValueError(f"no device {name!r}; {near} (a GPU among several: cuda:1)")
     kind, _, number = name.partition(":")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device {name}: this machine has no Apple GPU; use {_best()}")

@@ -22,7 +22,7 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -71,18 +71,19 @@ def score(argv: Sequence[str]) -> int:
     if args.factors is not None:
         return _score_factors(names, request, args, budget)
     request = dataclasses.replace(request, lenient=len(names) > 1)
-    grids, records = [], []
+    grids, records, given = [], [], {}
     for name in names:
         model = load(name, args.weights, args.precision or "float32", args.chat_template)
+        given[model.digest] = name
         grids.append(prepare(model, request))
-        records += _answer(grids[-1], budget)
+        records += _answer(grids[-1], budget, f"{name}: " if len(names) > 1 else "")
     if first() and args.json:
         from repro.evals.table import rows
 
         skipped = dict.fromkeys(skip for grid in grids for skip in grid.skipped)
         _print_json({"rows": rows(records)} | _found(records, skipped))
     elif first():
-        _show(grids, records)
+        _show(grids, records, given)
     return exit_code(budget)
 
 
@@ -336,20 +337,22 @@ def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
 
 
 # --- output -------------------------------------------------------------------------------------------------
-def _answer(grid: Prepared, budget: TimeBudget | None) -> list[Record]:
-    """Run a grid of evaluations within the time budget, show its progress, and return its records."""
+def _answer(grid: Prepared, budget: TimeBudget | None, which: str = "") -> list[Record]:
+    """Run a grid of evaluations within the time budget, show its progress (`which`: before each of its lines), and
+    return its records."""
     from repro.evals.progress import progress
 
-    shown = progress(grid.model.recipe.name, len(grid.cells))
+    shown = progress(grid.model.recipe.name, len(grid.cells), which)
     run = grid.run(shown.chunk) if budget is None else budget.within(grid, shown.chunk)
     return grid.ordered(record for record, _ in shown.follow(run))
 
 
-def _show(grids: Sequence[Prepared], records: list[Record]) -> None:
-    """Print one table of the records of one or several checkpoints, and what was left out and why."""
+def _show(grids: Sequence[Prepared], records: list[Record], given: Mapping[str, str] | None = None) -> None:
+    """Print one table of the records of one or several checkpoints, and what was left out and why; `given`: as of
+    `Results`."""
     from repro.evals.results import Results
 
-    print(Results(records, [skip for grid in grids for skip in grid.skipped]).table(), end="")
+    print(Results(records, [skip for grid in grids for skip in grid.skipped], given).table(), end="")
     for others in dict.fromkeys(tuple(grid.others) for grid in grids if grid.others):
         say([f"also valid here: {', '.join(others)} (--samplers NAME,NAME or all)"])
     for folder in dict.fromkeys(grid.store.folder for grid in grids):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.core.cli import Parser, natural, positive
-from repro.core.errors import Usage
+from repro.core.errors import Usage, nearest
 from repro.evals.factor_levels import HELP, read_factors
 
 _JUDGE = "python -m repro.evals judge FILE.jsonl --judge CKPT"
@@ -72,8 +72,8 @@ class _Parser(Parser):
 # --- parsers ------------------------------------------------------------------------------------------------
 _SCORE = """Score a checkpoint across samplers and tokens per step, or run a suite group (flagship, silver).
 
-Other commands: list (what can be named), plan (hours on a device), cells (published numbers), judge (a file of
-samples), engine-check (two engines); each has its own --help, and so has `--engine openai:URL`."""
+Other commands: list (what can be named), plan (hours on a device), cells (published numbers), judge (a file \
+of samples), engine-check (two engines); each has its own --help, and so has `--engine openai:URL`."""
 
 
 def score_parser() -> Parser:
@@ -211,8 +211,8 @@ def _add_grid(parser: Parser) -> None:
         action=Listing,
         kinds=LISTED["--samplers"],
         type=_typed(_presets),
-        help="all (every preset that fits), or presets separated by ';' or ',' (default: those of the suite);"
-        " list: print all, each with its paper",
+        help="all (every preset that fits), or presets separated by ';' or ',' (default: those of the suite; for tasks"
+        " that are none of the suite's one: low_confidence, ancestral or greedy); list: print all, each with its paper",
     )
     parser.add_argument(
         "--corpus",
@@ -229,7 +229,7 @@ def _add_grid(parser: Parser) -> None:
         "--tasks",
         action=Listing,
         kinds=LISTED["--tasks"],
-        type=_names,
+        type=_typed(_tasks),
         help="tasks of the suite, perplexity protocols (owt.wrapped, zeroshot.ptb), registered tasks with all settings"
         " (law:samples=500), lm-eval tasks or their YAML files, separated by ','; with --corpus: a protocol, or the"
         " packing wrapped, wrapped_plain, padded or pieces; list: print all",
@@ -342,6 +342,17 @@ def _names(text: str, between: str = ",") -> list[str]:
             names[-1] += f",{each}"
         elif each:
             names.append(each)
+    return names
+
+
+def _tasks(text: str) -> list[str]:
+    """Names of tasks, separated by ','; ValueError for a YAML file that is not there."""
+    names = _names(text)
+    for name in names:
+        if name.endswith((".yaml", ".yml")) and not Path(name).is_file():
+            there = [str(path) for path in sorted(Path(name).parent.glob("*.y*ml"))]
+            near = f"; {nearest(name, there)}" if there else "; give the path of an lm-eval task's YAML"
+            raise ValueError(f"no file {name!r}{near}")
     return names
 
 

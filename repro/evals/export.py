@@ -17,8 +17,9 @@ from repro.core.files import atomically
 from repro.core.papers import of_recipe, papers, shown
 from repro.data.corpus import Data
 from repro.data.exported import SPECIAL, tokenizer_of
-from repro.evals.table import shown as shown_metric
+from repro.models.llama import Llama
 from repro.results.record import Record
+from repro.results.shares import shown as shown_metric
 from repro.results.store import collect
 from repro.training.checkpoint import Checkpoint, Weights, open_checkpoint
 from repro.training.exporting import is_export, write_weights
@@ -87,7 +88,14 @@ def _readers(recipe: Recipe, theirs: bool, name: str) -> str:
     """A sentence that says whether transformers loads the exported folder `name`; `theirs`: whether it has the
     network."""
     if not theirs:
-        return "transformers does not have this network and refuses the folder; `repro` reads it"
+        placed = isinstance(recipe.backbone, Llama) and recipe.backbone.learned_positions
+        remedy = (
+            ", since it has learned positions (one trained with --set backbone.learned_positions=0 has none)"
+        )
+        return (
+            f"transformers does not have this network{remedy if placed else ''} and refuses the folder; `repro`"
+            " reads it"
+        )
     if recipe.process.causal:
         return f'transformers loads the folder too: `AutoModelForCausalLM.from_pretrained("{name}")`'
     return (

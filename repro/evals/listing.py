@@ -2,7 +2,7 @@
 its paper.
 
 repro list                      every name (also: python -m repro.evals list)
-repro list samplers             one kind of names, as also the value `list` of the flag --samplers
+repro list samplers             one kind of names, with all about them; so does the value `list` of the flag --samplers
 """
 
 from __future__ import annotations
@@ -34,15 +34,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of `repro list`: 0. `argv`: its arguments (None: those of the process)."""
     parser = Parser(
         "repro list",
-        "List the names that commands take, each with what it does and its paper.",
-        ["repro list recipes", "repro list samplers"],
+        "List the names that commands take; those of one kind each with what it does and its paper.",
+        ["repro list", "repro list samplers"],
     )
     parser.add_argument(
-        "what", nargs="?", choices=LISTS, help="the kind of names to list (default: all kinds)"
+        "what",
+        nargs="?",
+        choices=LISTS,
+        metavar="KIND",
+        help=f"{', '.join(LISTS)} (default: the names alone, of all kinds)",
     )
     args = parser.parse_args(argv)
-    print("\n".join(lines(list(LISTS) if args.what is None else [args.what])))
+    print("\n".join(overview() if args.what is None else lines([args.what])))
     return 0
+
+
+def overview() -> Iterator[str]:
+    """Lines of text, as wide as the terminal, with the names of each kind (of `LISTS`) and no more."""
+    for kind, found in LISTS.items():
+        names = list(dict.fromkeys(name for name, *_ in found()))
+        yield from fill(f"{kind:<{max(map(len, LISTS))}}  ", f"{len(names)}: {', '.join(names)}")
+    yield "repro list KIND says of each name what it does, with its paper"
 
 
 def lines(kinds: Sequence[str]) -> Iterator[str]:

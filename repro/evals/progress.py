@@ -25,14 +25,15 @@ class Progress(Protocol):
 
 
 class Lines:
-    """Progress of `total` evaluations as lines of text."""
+    """Progress of `total` evaluations as lines of text; each begins with `which`, where there are several checkpoints
+    the one that is scored."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, total: int, which: str = "") -> None:
+        self.total, self.which = total, which
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         if cell.ask.sampler is None and count > 1:
-            say([f"{cell.task.name}: {done} of {count} chunks"], sys.stderr)
+            say([f"{self.which}{cell.task.name}: {done} of {count} chunks"], sys.stderr)
 
     def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
         began = time.perf_counter()
@@ -41,7 +42,7 @@ class Lines:
             rate = None if labels.tokens_per_step is None else f"{labels.tokens_per_step} tokens per step"
             what = ", ".join(each for each in (labels.task, labels.preset, rate) if each is not None)
             took = f"{time.perf_counter() - began:.1f} s" if fresh else "stored before"
-            say([f"{what}: {took} ({number} of {self.total})"], sys.stderr)
+            say([f"{self.which}{what}: {took} ({number} of {self.total})"], sys.stderr)
             yield record, fresh
             began = time.perf_counter()
 
@@ -72,9 +73,9 @@ class Silent:
         yield from run
 
 
-def progress(name: str, total: int) -> Progress:
+def progress(name: str, total: int, which: str = "") -> Progress:
     """The object that shows the progress of `total` evaluations of the checkpoint `name` in this process: a bar on a
-    terminal, else lines, or (in a process that is not the first of a launch) nothing."""
+    terminal, else lines (each after `which`), or (in a process that is not the first of a launch) nothing."""
     if not first():
         return Silent()
-    return Bar(name, total) if sys.stderr.isatty() else Lines(total)
+    return Bar(name, total) if sys.stderr.isatty() else Lines(total, which)

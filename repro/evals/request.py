@@ -32,7 +32,7 @@ from repro.model import Model
 from repro.results.record import Record
 from repro.results.store import Store
 from repro.samplers.plan import Plan, ServedPlan, cache, check
-from repro.samplers.presets import PRESETS, preset
+from repro.samplers.presets import PRESETS, default_preset, preset
 
 MOST_SAMPLES = 10_000_000
 """Largest number of samples of a task and seed; their ids are held in memory, 8 bytes a token."""
@@ -94,7 +94,7 @@ def cells(
         for way in suite.ways(task.name):
             presets, unfit = chosen_presets(request.samplers, way.presets, model, task, request.lenient)
             skipped += unfit
-            rates = request.tokens_per_step or suite.tokens_per_step
+            rates = request.tokens_per_step or _rates(suite, model)
             for seed, name in itertools.product(request.seeds, presets):
                 for cell in _plans(task, model, name, way, rates, request, seed):
                     if isinstance(cell, Skip):
@@ -106,6 +106,12 @@ def cells(
                         asked[cell.ask] = name
                         found.append(cell)
     return found, list(dict.fromkeys(skipped))
+
+
+def _rates(suite: Suite, model: Model) -> Sequence[TokensPerStep]:
+    """The suite's tokens per step, of a left-to-right model one, since it writes no more (and none is asked for)."""
+    rates = suite.tokens_per_step
+    return [1] if model.recipe.process.causal and 1 in rates else rates
 
 
 def _plans(
@@ -269,20 +275,26 @@ def lay_out(
 
 
 def _with_tasks(suite: Suite, model: Model, request: Request) -> Suite:
-    """The suite with only the tasks that the request names, and with the request's options for lm-eval tasks."""
+    """The suite with only the tasks that the request names, and with the request's options for lm-eval tasks. A task
+    that is none of the suite's gets one sampler, the default of the model's noise."""
     tasks = suite.tasks
     if request.corpus is not None:
         packings = [None] if request.tasks is None else request.tasks
         tasks = [corpus_task(request.corpus, packing, model.data) for packing in packings]
     elif request.tasks is not None:
         tasks = tasks_by_name(request.tasks, suite.name, suite.tasks, model)
+    others = {task.name: task.needs_draws for task in tasks} | {task.name: None for task in suite.tasks}
+    noise = model.recipe.process.noise
+    presets = {
+        name: [default_preset(noise, likely=not draws)] for name, draws in others.items() if draws is not None
+    }
     options = TaskOptions(request.estimator, request.shots, request.template, request.draws)
     tasks = options.apply(tasks, model)
     if not tasks:
         raise ValueError(
             f"suite {suite.name!r} holds no task; name some with --tasks, or give another --suite"
         )
-    return dataclasses.replace(suite, tasks=tasks)
+    return dataclasses.replace(suite, tasks=tasks, presets=suite.presets | presets)
 
 
 def _check_effects(

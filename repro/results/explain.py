@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.core.errors import nearest
+from repro.core.parts import brief
 from repro.core.stats import Interval, mean_interval
 from repro.results.difference import difference, look, places, without
 from repro.results.recipes import differing, recipe_of
@@ -185,7 +186,7 @@ def say(found: Explanation) -> Iterator[str]:
     if not found.fields:
         yield "their evaluations differ in seeds and weights only"
     for field in found.fields:
-        yield f"{field.place}: {text(field.a)} -> {text(field.b)}"
+        yield f"{field.place}: {brief(field.a)} -> {brief(field.b)}"
         if field.place == "checkpoint.recipe":
             yield from _recipes(found.recipes)
         if not field.effects:
@@ -202,9 +203,10 @@ def _recipes(lines: Sequence[str] | None) -> Iterator[str]:
 
 
 def _shown(effect: Effect) -> str:
-    interval = (
-        "one pair" if effect.interval is None else f"[{effect.interval.low:.4g}, {effect.interval.high:.4g}]"
-    )
-    return (
-        f"{effect.metric} {effect.mean:+.4g} {interval} ({effect.pairs} pairs in {effect.contexts} contexts)"
-    )
+    ends = effect.interval
+    interval = "" if ends is None else f" [{ends.low:.4g}, {ends.high:.4g}]"
+    counts = [
+        f"{count} {what}{'s' * (count != 1)}"
+        for count, what in ((effect.pairs, "pair"), (effect.contexts, "context"))
+    ]
+    return f"{effect.metric} {effect.mean:+.4g}{interval} ({' in '.join(counts)})"

@@ -98,13 +98,14 @@ def _samplers(records: Sequence[Record], cited: dict[str, None]) -> Iterator[str
             plans[told] = None
     if not used:
         return
-    named = []
+    named: dict[str, list[str]] = {}
     for preset, rates in used.items():
         names = [each.partition(":")[0] for each in preset.split("+")]
         citations = [_cite(PAPERS.get(name), cited) for name in names]
-        at = f" at {_list(rates)} tokens per step" if rates else " (adaptive)"
-        named.append(f"\\texttt{{{escaped(preset)}}}{''.join(dict.fromkeys(citations))}{at}")
-    yield f"Texts are decoded by {_list(named)}{', in ' + _list(list(plans)) if plans else ''}."
+        at = f" at {_list(rates)} token{'s' * (rates != ['1'])} per step" if rates else " (adaptive)"
+        named.setdefault(at, []).append(f"\\texttt{{{escaped(preset)}}}{''.join(dict.fromkeys(citations))}")
+    told = _list([f"{_list(each)}{at}" for at, each in named.items()])
+    yield f"Texts are decoded by {told}{', in ' + _list(list(plans)) if plans else ''}."
 
 
 def _plan(plan: dict[str, Any]) -> str:

@@ -137,6 +137,14 @@ def preset(name: str) -> Sampler:
     return found if last is None else _looking_ahead(found, last)
 
 
+def default_preset(noise: str, likely: bool) -> str:
+    """Name of the preset for models of this family of noise where none is chosen: one that seeks a likely text
+    (`likely`), as after a prompt, or one that draws from the model's distribution. Uniform noise has one for both."""
+    if noise == "left_to_right":
+        return "greedy" if likely else "sample"
+    return "low_confidence" if likely and noise == "absorbing" else "ancestral"
+
+
 def _looking_ahead(rule: Sampler, text: str) -> Sampler:
     """`rule` with lookahead, whose number of states `text` may give: `lookahead` or `lookahead:states=m`."""
     pins = parts.parse_overrides(split_pins(text.partition(":")[2])) if ":" in text else {}

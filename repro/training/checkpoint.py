@@ -215,6 +215,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
             raise ValueError(
                 f"{path / foreign[0]} is a pickle; only safetensors are read: python -m repro.checkpoint convert"
             )
+        if (path / "repro.json").is_file():
+            raise ValueError(
+                f"{path} was written by `checkpoint export` and is no run; give the run that it was made of"
+            )
         raise ValueError(
             f"no checkpoint in {path}: no step_* folder with a state.json, and no config.json of released weights; give"
             " the --out folder of a training run, or copy these weights again"

@@ -88,7 +88,7 @@ def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
     said = [f"{letter}  {path}" + (f" ({mark})" if mark else "") for letter, path, mark in names]
     if found.settings:
         rows = [(each["setting"], parts.brief(each["a"]), parts.brief(each["b"])) for each in found.settings]
-        first = max(7, min(max(len(name) for name, *_ in rows), room // 3))
+        first = max(7, min(max(len(name) for name, *_ in rows), room // 2))
         widths = [first, *[max((room - first - 4) // 2, 12)] * 2]
         table = tabulate(rows, ["setting", "A", "B"], "simple", disable_numparse=True, maxcolwidths=widths)
         said += ["", *table.splitlines()]

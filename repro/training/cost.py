@@ -225,6 +225,11 @@ def _copies(recipe: Recipe) -> int:
     return COPIES.get(name, COPIES_UNIFORM if bound else COPIES_CE)
 
 
+def _least(value: float, least: float) -> str:
+    """A time for a plan's text; what is below `least` says only that, since the plan knows computation alone."""
+    return f"below {least:g}" if value < least else f"{value:.4g}"
+
+
 def text(found: dict[str, Any]) -> str:
     """The cost found by `plan` as lines of text, with the assumptions of the estimate."""
     memory, engine = found["bytes_a_gpu"], ENGINES[found["engine"]]
@@ -242,8 +247,8 @@ def text(found: dict[str, Any]) -> str:
         f" {found['rows_a_gpu_at_once']} rows a GPU at once",
         f"tokens          {found['tokens']:.4g}",
         f"FLOPs           {found['flops_a_step']:.4g} a step, {found['flops']:.4g} in all",
-        f"time            {found['seconds_a_step']:.3g} s a step, {found['hours']:.4g} hours,"
-        f" {found['gpu_hours']:.4g} GPU hours at {found['utilisation']:.0%} of {PEAK / 1e12:.0f} TFLOP/s",
+        f"time            {_least(found['seconds_a_step'], 1e-3)} s a step, {_least(found['hours'], 0.01)} hours,"
+        f" {_least(found['gpu_hours'], 0.01)} GPU hours at {found['utilisation']:.0%} of {PEAK / 1e12:.0f} TFLOP/s",
         f"memory per GPU  {sum(memory.values()) / 2**30:.1f} GiB: "
         + ", ".join(f"{name.replace('_', ' ')} {size / 2**30:.1f}" for name, size in memory.items())
         + f"; saved by the fused head: {found['bytes_spared_by_the_fused_head'] / 2**30:.1f}",

@@ -10,6 +10,8 @@ transformers' own; for any other network the tensors have the names of this suit
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,6 +70,20 @@ def in_transformers(denoiser: Denoiser) -> bool:
     )
 
 
+@contextmanager
+def _without_bar() -> Generator[None]:
+    """No progress bar of transformers, which is over at once."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def write_weights(checkpoint: Checkpoint, weights: Weights, folder: Path) -> bool:
     """Write config.json, model.safetensors and repro.json into `folder`, and return whether transformers has the
     network. ValueError if the checkpoint has no such weights."""
@@ -78,7 +94,8 @@ def write_weights(checkpoint: Checkpoint, weights: Weights, folder: Path) -> boo
     if theirs:
         inner: Any = denoiser.network
         inner.config._attn_implementation = "sdpa"
-        inner.save_pretrained(folder)
+        with _without_bar():
+            inner.save_pretrained(folder)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: weight.detach().contiguous() for name, weight in denoiser.named_parameters()}

@@ -156,8 +156,8 @@ class HeldoutBound(Task):
 
 @part
 class HeldoutBoundUpTo(HeldoutBound):
-    """`HeldoutBound` on `rows` held-out rows or, if the data has fewer, on all of them: for a user's own data of any
-    size. The standard error is left out if all rows are from one document."""
+    """Upper bound on -log p per token, in nats, of `rows` held-out rows or, where the data has fewer, of all of them:
+    for data of the user's, of any size. The standard error is left out where all rows are from one document."""
 
     def _rows(self, model: Model, count: int) -> Rows:
         return super()._rows(model, min(count, len(self._fresh(model)[2])))
@@ -165,8 +165,8 @@ class HeldoutBoundUpTo(HeldoutBound):
 
 @part
 class TruncatedBound(HeldoutBound):
-    """`HeldoutBound` without prior and tail terms, as published perplexities of MDLM and Duo are computed: no bound,
-    and lower by about .001 nats per token (docs/method.md#mdlm)."""
+    """The bound without its prior and tail terms, as published perplexities of MDLM and Duo are computed: no bound, and
+    lower by about .001 nats per token (docs/method.md#mdlm)."""
 
     form = "truncated"
 

@@ -86,8 +86,8 @@ class MauveTask(TextQualityTask):
 
 @part
 class GenerationMauve(MauveTask):
-    """Rows generated without a prompt (the same as `generation_quality` generates) and as many held-out rows, scored by
-    the judge and by MAUVE."""
+    """Rows generated without a prompt (those of task `generation_quality`) and as many held-out rows, scored by the
+    judge and by MAUVE."""
 
     generates = True
     needs_draws = True
@@ -110,7 +110,8 @@ class GenerationMauve(MauveTask):
 
 @part
 class NaiveMauve(MauveTask):
-    """Held-out rows and the naive samples made from them (as in `naive_samples`), scored by the judge and by MAUVE;
+    """Held-out rows, and naive samples made from them (shuffled, repeated ids; no model), scored by the judge and by
+    MAUVE;
     `period`: number of ids that a repetition repeats."""
 
     period: int

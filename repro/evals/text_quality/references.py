@@ -99,8 +99,8 @@ def compare_with_reference(
 
 @part
 class OpenMauve(MauveTask):
-    """Rows of `length` ids generated without a prompt (as in `open_generation`), scored by the judge and by MAUVE
-    against the texts of the file `reference` in `runs/`."""
+    """Rows of `length` ids generated without a prompt, scored by the judge and by MAUVE against the texts of the
+    file `reference` in `runs/`."""
 
     reference: str
     length: int
