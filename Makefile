@@ -118,7 +118,9 @@ $(DEEPSPEED): $(STAMP)
 # an environment of its own: no test of this suite may depend on it
 $(ENGINES):
 	python3 -m venv build/engines
-	CMAKE_ARGS=-DLLAVA_BUILD=OFF build/engines/bin/pip install -q --disable-pip-version-check 'llama-cpp-python[server]==$(LLAMA)'
+	echo 'set(LLAMA_BUILD_COMMON OFF)' > build/engines/library.cmake  # what llama.cpp's own programs share, half the time
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/build/engines/library.cmake" \
+	  build/engines/bin/pip install -q --disable-pip-version-check 'llama-cpp-python[server]==$(LLAMA)'
 	touch $@
 
 $(DOCS): $(STAMP)

@@ -4,6 +4,7 @@ killed run loses one."""
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from repro.core.reading import convert
-from repro.evals.engines.engine import Api, Completion, Engine, Settings
+from repro.evals.engines.engine import Api, Completion, Settings
 from repro.evals.lm.adapter import before_stops
 from repro.evals.lm.overrides import requested_length
 from repro.evals.work_queue import WorkQueue
 
 if TYPE_CHECKING:
+    from repro.evals.engines.openai import Server
+    from repro.evals.engines.rolling import Windows
     from repro.evals.engines.tasks import EngineGeneration
 
 CHUNK = 32
@@ -28,7 +31,7 @@ class _Likelihood:
     """A log-likelihood in nats as items store it; an engine does not say how many forwards it made."""
 
     value: float
-    greedy: bool
+    greedy: bool | None
     se: float = 0.0
     forwards: int | None = None
 
@@ -36,13 +39,15 @@ class _Likelihood:
 @dataclass(eq=False)
 class EngineAdapter(LM):
     """lm-eval's model interface for an engine. `generation`: the task whose generation arguments are followed (None for
-    likelihoods); `texts` and `refused`: generated so far, in order, and whether the engine declined."""
+    likelihoods); `windows`: how whole texts are cut (None: none are scored); `texts` and `refused`: generated so far,
+    in order, and whether the engine declined."""
 
-    engine: Engine
+    engine: Server
     api: Api
     generation: EngineGeneration | None
     seed: int
     work: WorkQueue
+    windows: Windows | None = None
     scored: dict[tuple[str, ...], _Likelihood] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     refused: list[bool] = field(default_factory=list)
@@ -65,10 +70,21 @@ class EngineAdapter(LM):
         return [(each.value, each.greedy) for each in found]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """ValueError: windows of a long text are cut in the engine's tokens, which it does not give."""
-        raise ValueError(
-            "the likelihood of whole texts is not asked of an engine; score a checkpoint with --corpus"
-        )
+        """Log-likelihood of each request's whole text in nats, summed over its windows (`rolling`)."""
+        assert self.windows is not None, "a rolling task is asked with windows"
+        by_text = [self.windows.of(request.args[0]) for request in requests]
+        windows = [window for each in by_text for window in each]
+
+        def find(some: range) -> list[float]:
+            return [each.value for each in self.engine.score_ids([windows[i] for i in some])]
+
+        chunks = self.work.map_chunks(len(windows), CHUNK, find, _read_values)
+        found = iter(value for chunk in chunks for value in chunk)
+        sums = [math.fsum(next(found) for _ in each) for each in by_text]
+        self.scored |= {
+            request.args: _Likelihood(value, None) for request, value in zip(requests, sums, strict=True)
+        }
+        return sums
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The text of each request, which ends before the first of its stop strings."""
@@ -110,6 +126,10 @@ def _split(context: str, continuation: str) -> tuple[str, str]:
 def _read_scores(data: Any, rows: range) -> list[tuple[float, bool]]:
     found = convert(data, list[tuple[float, bool]], "the likelihoods", "ask again")
     return _counted(found, rows)
+
+
+def _read_values(data: Any, rows: range) -> list[float]:
+    return _counted(convert(data, list[float], "the likelihoods", "ask again"), rows)
 
 
 def _read_texts(data: Any, rows: range) -> list[Completion]:

@@ -43,6 +43,16 @@ def engine_parser() -> Parser:
         "--tasks", required=True, help="tasks of lm-eval or YAML files of yours, separated by ','"
     )
     parser.add_argument("--shots", type=natural, help="few-shot examples (default: the task's)")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="for tasks that score whole texts: the engine's tokenizer, a folder or OWNER/NAME on the Hub",
+    )
+    parser.add_argument(
+        "--max-length",
+        type=positive,
+        help="for these tasks: tokens that the engine's context holds (default: what the server says)",
+    )
     parser.add_argument("--limit", type=natural, help="largest number of items per task")
     parser.add_argument(
         "--seeds",
@@ -146,7 +156,9 @@ def score(argv: Sequence[str]) -> int:
     from repro.evals.results import Results
 
     tasks = [each for each in args.tasks.split(",") if each]
-    request = EngineRequest(tasks, args.api, args.shots, args.seeds, args.limit, args.out)
+    request = EngineRequest(
+        tasks, args.api, args.shots, args.seeds, args.limit, args.out, args.tokenizer, args.max_length
+    )
     grid = prepare(connect(args.engine, args.model, _limits(args), args.extra), request)
     shown = progress(grid.name, len(grid.cells))
     results = Results(grid.ordered(r for r, _ in shown.follow(grid.run(shown.chunk))), grid.skipped)
