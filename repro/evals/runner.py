@@ -210,7 +210,8 @@ def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: 
     try:
         answer = job.find(work)
         work.join()
-        here = time.perf_counter() - began - work.own  # chunks count whichever process computed them
+        # chunks count whichever process computed them
+        here = time.perf_counter() - began - work.own - work.waited
         record = make_record(
             job.asked,
             job.labels,
