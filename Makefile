@@ -59,7 +59,7 @@ test-exports: $(STAMP)
 	EVERY_EVAL_EVER=$(EXPORTS)/bin/every_eval_ever $(PY) -m pytest -n0 -rs tests/results/test_every_eval_ever.py
 
 test-engines: models $(ENGINES)
-	$(PY) -m pytest -m engines -rs
+	$(PY) -m pytest -n0 -rs tests/evals/engines/test_llama_cpp.py
 
 bench: $(STAMP)
 	$(PY) -m benchmarks

@@ -239,8 +239,10 @@ class _Handler(BaseHTTPRequestHandler):
     fake: FakeEngine
 
     def do_GET(self):
+        if self.path != "/v1/models":
+            return self._send(404, {"detail": "Not Found"})
         said = {} if self.fake.context is None else {"max_model_len": self.fake.context}
-        self._send(200, {"data": [{"id": name, **said} for name in self.fake.models]})
+        return self._send(200, {"data": [{"id": name, **said} for name in self.fake.models]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

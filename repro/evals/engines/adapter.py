@@ -65,9 +65,11 @@ class EngineAdapter(LM):
             return [(each.value, each.greedy) for each in found]
 
         chunks = self.work.map_chunks(len(pairs), CHUNK, find, _read_scores)
-        found = [_Likelihood(value, greedy) for chunk in chunks for value, greedy in chunk]
-        self.scored |= {request.args: each for request, each in zip(requests, found, strict=True)}
-        return [(each.value, each.greedy) for each in found]
+        scores = [score for chunk in chunks for score in chunk]
+        self.scored |= {
+            request.args: _Likelihood(*score) for request, score in zip(requests, scores, strict=True)
+        }
+        return scores
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of each request's whole text in nats, summed over its windows (`rolling`)."""

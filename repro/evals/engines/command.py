@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.core.cli import Parser, first, natural, positive, run
+from repro.core.cli import Parser, first, natural, positive, run, say
 from repro.core.reading import parse_json
 from repro.evals.engines.http import KEY, Limits
 
 if TYPE_CHECKING:
     from repro.evals.engines.engine import Engine
+    from repro.evals.engines.findings import Finding
 
 PROG = "python -m repro.evals"
 
@@ -184,9 +185,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompts = read_prompts(args.prompts)
     plan = Plan(prompts, args.length, args.tolerance, args.margin, args.draws)
     a, b = (_engine(name, model, args) for name, model in ((args.a, args.model_a), (args.b, args.model_b)))
-    report = compare(a, b, plan)
-    print(json.dumps(report.data()) if args.json else "\n".join(report.lines()))
+    if args.json:
+        report = compare(a, b, plan)
+        print(json.dumps(report.data()))
+    else:
+        say([f"A: {a.name}", f"B: {b.name}"])
+        report = compare(a, b, plan, _tell)
+        say([report.verdict])
     return 0 if report.agrees else 1
+
+
+def _tell(found: Finding) -> None:
+    """Print a finding at once, since a slow engine takes minutes for each."""
+    say([found.line()])
+    sys.stdout.flush()
 
 
 def _engine(name: str, model: str | None, args: argparse.Namespace) -> Engine:

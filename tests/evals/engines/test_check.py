@@ -49,7 +49,11 @@ def checked(right, plan=PLAN, **faults):
 
 
 def test_a_right_server_agrees_with_another(right):
-    report = checked(right)
+    told = []
+    with FakeEngine() as fake:
+        report = compare(right, connect(fake.name, None, Limits(), {}), PLAN, told.append)
+    assert told == report.findings, "each one is told"
+    assert list(report.lines())[2:-1] == [each.line() for each in told]
     assert report.agrees, list(report.lines())
     assert report.verdict == "PASS: A and B agree in all 14 checks"
     assert all(
@@ -98,6 +102,7 @@ def test_the_command_prints_a_verdict_and_its_exit_code(tmp_path, capsys):
         assert main(["engine-check", right.name, right.name, *few]) == 0
         said = capsys.readouterr().out.splitlines()
         assert said[-1] == "PASS: A and B agree in all 12 checks" and said[0] == f"A: toy at {right.url}"
+        assert len(said) == 15 and all(line.startswith("pass         ") for line in said[2:-1])
         assert main(["engine-check", right.name, wrong.name, "--json", *few]) == 1
         found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "FAIL: stop rule of B" and not found["agrees"]
