@@ -20,7 +20,7 @@ from repro.evals.engines.check import (
     read_prompts,
 )
 from repro.evals.engines.comparisons import walk
-from repro.evals.engines.draws import chi_squared
+from repro.evals.engines.draws import chi_squared, law_of_draws
 from repro.evals.engines.engine import Completion, Token
 from repro.evals.engines.http import Limits
 from repro.evals.engines.openai import connect
@@ -83,6 +83,11 @@ def test_a_difference_in_precision_is_told_from_another_text(right):
     other = checked(right, engine=toy(deviation=0.5))
     said = {f.name: f for f in other.findings}["log-probabilities"]
     assert said.outcome == "fail" and "too large for rounding" in said.says
+
+
+def test_too_few_draws_are_no_test(right):
+    found = law_of_draws("A", right, [PROMPTS[0]], 2)
+    assert found.outcome == "not checked" and "2 draws are too few to test the law" in found.says
 
 
 def test_a_server_without_log_probabilities_is_compared_by_its_texts(right):
@@ -171,3 +176,4 @@ def test_draws_of_another_law_have_a_small_p():
     p, (worst, expected) = chi_squared(stated, Counter({"a": 66, "b": 34}), 100)
     assert p == pytest.approx(0.003823, abs=1e-6)  # exp(-chi2 / 2), chi2 .6 + .5333 + 10
     assert worst == "" and expected == pytest.approx(10, abs=1e-4)
+    assert chi_squared(stated, Counter({"a": 8}), 8)[0] is None, "one class: nothing is tested"
