@@ -161,12 +161,9 @@ def launched() -> tuple[int, int]:
 
 
 def first() -> bool:
-    """Whether this process is the one that prints: its rank (variable RANK) is 0, or no launcher has set one.
-    ValueError if RANK is not a number."""
-    rank = os.environ.get("RANK", "0")
-    if not rank.isdecimal():
-        raise ValueError(f"RANK={rank!r} in the environment is no rank of a process; unset it")
-    return int(rank) == 0
+    """Whether this process is the one that prints: rank 0 of a distributed launch, or no launcher; ValueError as
+    `launched`."""
+    return launched()[0] == 0
 
 
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:

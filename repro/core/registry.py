@@ -209,6 +209,7 @@ PARTS = {
     # tasks that a server answers
     "openai_server": "repro.evals.engines.openai:OpenAIServer",
     "engine_likelihood": "repro.evals.engines.tasks:EngineLikelihood",
+    "engine_rolling": "repro.evals.engines.tasks:EngineRolling",
     "engine_generation": "repro.evals.engines.tasks:EngineGeneration",
 }
 

@@ -137,7 +137,7 @@ def test_different_results_are_reported(tmp_path, small, capsys):
     assert bench.main(["--peer", f"llada={tmp_path / 'a'}", "--repeats", "1", "--out", str(out)]) == 1
     rows = rows_of(out)
     assert [row["equal"] for row in rows] == [False, False]
-    assert all(row["commit"].endswith("-modified") for row in rows)
+    assert all(row["commit"].endswith("+") for row in rows)
     assert rows[0]["agreement"].startswith("88% of tokens equal, the first that differs is number ")
     assert capsys.readouterr().out.count("results differ") == 2
 
