@@ -96,8 +96,8 @@ class DecodingSpeed(Task):
         return replace(once, items=once.items + again)
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """Accuracy, counts of tokens and forwards, per-document results and decoding speeds. Processes share the decoding
-        without a clock; one of them times, alone on its machine (`WorkQueue.alone`).
+        """Accuracy, counts of tokens and forwards, per-document results and decoding speeds. Processes share the
+        decoding that is not timed; one of them times, alone on its machine (`WorkQueue.alone`).
 
         Raises ValueError if a number of batches, texts or passes is below 1, if `of` is not an lm-eval task that
         generates text, and if it has no such `metric` or `filter`.
