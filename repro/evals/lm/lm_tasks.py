@@ -12,6 +12,7 @@ standard error, lm-eval's metrics), so that two samplers can be compared documen
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -34,6 +35,15 @@ from repro.model import Model
 STANDARD = "lm-eval"
 """Value of `LmTask.source` for a task that lm-eval ships; other values are digests of stored YAML files
 (`task_files`)."""
+
+
+@functools.cache
+def shipped_tasks() -> Any:
+    """lm-eval's `TaskManager` of the tasks that it ships: it reads some ten thousand files, which takes seconds, and
+    gives each load a copy of what they say."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 @part
@@ -162,10 +172,11 @@ def scored_documents(
     """
     from lm_eval.tasks import TaskManager
 
-    standard = task.source == STANDARD
-    spec = task.task if standard else load_task_config(task.source)
-    chat = task.template == "chat"
-    found = run_lm_eval(adapter, spec, TaskManager(include_defaults=standard), ask.limit, task.shots, chat)
+    if task.source == STANDARD:
+        manager, spec = shipped_tasks(), task.task
+    else:
+        manager, spec = TaskManager(include_defaults=False), load_task_config(task.source)
+    found = run_lm_eval(adapter, spec, manager, ask.limit, task.shots, task.template == "chat")
     version = str(found["versions"][task.task])
     if version != task.task_version:
         raise ValueError(

@@ -24,7 +24,7 @@ from repro.core.reading import silent
 from repro.core.templates import Refused
 from repro.evals.likelihood.estimator_presets import default, estimator
 from repro.evals.likelihood.likelihood import Estimator
-from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
+from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask, shipped_tasks
 from repro.evals.lm.overrides import requested_length
 from repro.evals.lm.prompts import Template, has_chat_template
 from repro.evals.lm.task_files import load_task_config, store_task
@@ -60,7 +60,7 @@ def load_tasks(name: str) -> tuple[str, list[Any]]:
             raise ValueError(f"{name} defines no single task; give it a line 'task: NAME'")
         _check_metrics(name, spec)
     else:
-        source, manager, spec = STANDARD, TaskManager(), name
+        source, manager, spec = STANDARD, shipped_tasks(), name
         if name not in manager.all_tasks:
             raise ValueError(f"neither this suite nor lm-eval has a task {name!r}; {_near(name, manager)}")
     with sandboxed(name):
