@@ -224,7 +224,46 @@ class DecodingCache:
         return [(rows.nonzero()[:, 0], span) for rows, span in forwards if rows.any()]
 
 
-class CachedPrediction(Prediction):
+class _SpanPrediction(Prediction):
+    """A prediction whose forwards take a span of columns, with a KV cache for the other columns."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor,
+        t: Tensor,
+        attention: Mask,
+        positions: Tensor | None,
+        kv_cache: KVCache,
+    ) -> None:
+        super().__init__(denoiser, tokens, t, attention, positions)
+        self._ids, self._kv_cache = tokens, kv_cache
+        self._token_count = torch.zeros_like(self.forwarded, dtype=torch.int64)
+
+    def _encode_span(self, rows: Tensor, span: slice) -> Tensor:
+        """Features [b, l, D] of the rows with the indices `rows` [b] at the l columns of `span`, whose keys and values
+        are written to the cache; counts the tokens."""
+        device, valid, kv_cache = self._denoiser.device, self._attention.valid, self._kv_cache
+        everything = len(rows) == len(self.forwarded)
+
+        def some(values: Tensor) -> Tensor:
+            return (values if everything else values[rows]).to(device)
+
+        kv_cache.span, kv_cache.rows = span, None if everything else rows.to(device)
+        self._token_count[rows] = span.stop - span.start if valid is None else valid[rows, span].sum(1)
+        return self._encoder(lambda signal: some(signal[:, span]))(
+            some(self._ids[:, span]),
+            t=some(self._t[:, span]) if self._denoiser.time_conditioned else None,
+            attention=Mask(None if valid is None else some(valid), self._attention.block),
+            positions=None if self._positions is None else some(self._positions[:, span]),
+            kv_cache=kv_cache,
+        )
+
+    def token_forwards(self) -> Tensor:
+        return self._token_count
+
+
+class CachedPrediction(_SpanPrediction):
     """Lazy prediction in `window`, the columns of the current block, with the KV cache `cache` for other columns."""
 
     def __init__(
@@ -237,9 +276,8 @@ class CachedPrediction(Prediction):
         cache: DecodingCache,
         window: slice,
     ) -> None:
-        super().__init__(denoiser, tokens, t, attention, positions)
-        self._ids, self._cache, self._window = tokens, cache, window
-        self._token_count = torch.zeros_like(self.forwarded, dtype=torch.int64)
+        super().__init__(denoiser, tokens, t, attention, positions, cache.kv_cache)
+        self._cache, self._window = cache, window
 
     def features(self, where: Tensor) -> Tensor:
         """Features [N, D] at the N True entries of `where` [B, L], which must lie within the window."""
@@ -253,34 +291,16 @@ class CachedPrediction(Prediction):
         return self._features[where[:, self._window].to(self._features.device)]
 
     def _forward(self, rows: Tensor, span: slice) -> None:
-        device = self._denoiser.device
-        everything = len(rows) == len(self.forwarded)
         span = slice(max(0, span.start - self._denoiser.cache_left_context), span.stop)
-
-        def some(values: Tensor) -> Tensor:
-            return (values if everything else values[rows]).to(device)
-
-        valid, kv_cache = self._attention.valid, self._cache.kv_cache
-        kv_cache.span, kv_cache.rows = span, None if everything else rows.to(device)
-        fresh = self._encoder(lambda signal: some(signal[:, span]))(
-            some(self._ids[:, span]),
-            t=some(self._t[:, span]) if self._denoiser.time_conditioned else None,
-            attention=Mask(None if valid is None else some(valid), self._attention.block),
-            positions=None if self._positions is None else some(self._positions[:, span]),
-            kv_cache=kv_cache,
-        )
+        fresh = self._encode_span(rows, span)
         found = fresh[:, self._window.start - span.start : self._window.stop - span.start]
-        if everything:
+        if len(rows) == len(self.forwarded):
             self._features = found
         else:
             if self._features is None:
                 self._features = found.new_zeros(len(self.forwarded), *found.shape[1:])
-            self._features = self._features.index_copy(0, rows.to(device), found)
-        self._token_count[rows] = span.stop - span.start if valid is None else valid[rows, span].sum(1)
-        self.refreshed[rows] = span.stop - span.start == kv_cache.columns
-
-    def token_forwards(self) -> Tensor:
-        return self._token_count
+            self._features = self._features.index_copy(0, rows.to(found.device), found)
+        self.refreshed[rows] = span.stop - span.start == self._kv_cache.columns
 
 
 class CausalCache:
@@ -300,7 +320,7 @@ class CausalCache:
         self.computed = self.computed[rows]
 
 
-class CausalPrediction(Prediction):
+class CausalPrediction(_SpanPrediction):
     """Lazy prediction of a causal network, which predicts the token of a column from the features one column before it.
 
     `tokens` [B, L], B = m n, hold m states (versions of the ids) of each of the n rows of `cache`, state by state; each
@@ -321,11 +341,11 @@ class CausalPrediction(Prediction):
         n = len(cache.computed)
         valid = attention.valid
         last = Mask(None if valid is None else valid[-n:], 1)
-        super().__init__(denoiser, tokens[-n:], t[-n:], last, None if positions is None else positions[-n:])
-        self._ids, self._cache = tokens[-n:], cache
+        latest = None if positions is None else positions[-n:]
+        super().__init__(denoiser, tokens[-n:], t[-n:], last, latest, cache.kv_cache)
+        self._cache = cache
         self._first = self._stop = torch.zeros(n, dtype=torch.int64, device=t.device)
         self._base = 0
-        self._token_count = torch.zeros(n, dtype=torch.int64, device=t.device)
 
     def features(self, where: Tensor) -> Tensor:
         """Features [N, D] for the N True entries of `where` [B, L], whose rows are all m states of the n rows (see the
@@ -353,30 +373,12 @@ class CausalPrediction(Prediction):
         for span in spans[need].unique(dim=0):
             rows = (need & (spans == span).all(1)).nonzero()[:, 0]
             begin, first, stop = span.tolist()
-            fresh = self._forward(rows, slice(max(0, begin - self._denoiser.cache_left_context), stop))
+            fresh = self._encode_span(rows, slice(max(0, begin - self._denoiser.cache_left_context), stop))
             if self._features is None:
                 self._features = fresh.new_zeros(len(need), columns, fresh.shape[2])
             found = fresh[:, first - 1 - stop :]
             self._features[rows.to(fresh.device), first - self._base : stop + 1 - self._base] = found
         self._cache.computed = torch.where(need, self._stop, self._cache.computed)
-
-    def _forward(self, rows: Tensor, span: slice) -> Tensor:
-        device, kv_cache = self._denoiser.device, self._cache.kv_cache
-        everything = len(rows) == len(self.forwarded)
-
-        def some(values: Tensor) -> Tensor:
-            return (values if everything else values[rows]).to(device)
-
-        valid = self._attention.valid
-        kv_cache.span, kv_cache.rows = span, None if everything else rows.to(device)
-        self._token_count[rows] = span.stop - span.start if valid is None else valid[rows, span].sum(1)
-        return self._encoder(lambda signal: some(signal[:, span]))(
-            some(self._ids[:, span]),
-            t=some(self._t[:, span]) if self._denoiser.time_conditioned else None,
-            attention=Mask(None if valid is None else some(valid), 1),
-            positions=None if self._positions is None else some(self._positions[:, span]),
-            kv_cache=kv_cache,
-        )
 
     def draft_features(self, chosen: Tensor) -> Tensor:
         """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the last of
@@ -387,9 +389,6 @@ class CausalPrediction(Prediction):
         column = torch.arange(width, device=self._stop.device)
         nearest = (torch.minimum(column, self._stop[:, None]) - self._base).clamp_min(0)
         return self._features[torch.arange(n)[:, None], nearest.to(self._features.device)]
-
-    def token_forwards(self) -> Tensor:
-        return self._token_count
 
 
 class DraftPrediction(Prediction):
