@@ -198,7 +198,7 @@ def tables(raw: Path) -> dict[str, str]:
     those of certificates are in `certificates`."""
     records = largest(collect(raw))
     newest = latest(records)  # tables without a column `note` omit records of older versions
-    files = text_quality.tables(newest) | perplexities.tables(newest)
+    files = text_quality.tables(newest) | perplexities.tables(newest) | lookahead.tables(newest)
     for table in ENTRIES:
         numbers = build(table, to_frame(record for record in records if record.labels.task == table.task))
         files[f"{table.name}.md"] = markdown(table, numbers)
@@ -207,7 +207,6 @@ def tables(raw: Path) -> dict[str, str]:
         ("tasks", tasks.rows(newest), tasks.markdown),
         ("speed", speed.speeds(newest), speed_text.speeds),
         ("parallelism", speed.curves(newest), speed_text.curves),
-        ("lookahead", lookahead.rows(newest), lookahead.markdown),
     ):
         files[f"{name}.md"] = text(numbers)
         files[f"{name}.csv"] = csv_text(numbers)
