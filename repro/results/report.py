@@ -26,7 +26,7 @@ from repro.results.store import (
     to_frame,
     tokens_order,
 )
-from repro.results.tables import lookahead, perplexities, speed, speed_text, tasks, text_quality
+from repro.results.tables import lookahead, pass_at_k, perplexities, speed, speed_text, tasks, text_quality
 from repro.results.tables.latex import latex_of_markdown
 from repro.results.tables.text import csv_text, measured, proportion
 from repro.results.versions import largest, latest
@@ -207,6 +207,7 @@ def tables(raw: Path) -> dict[str, str]:
         ("tasks", tasks.rows(newest), tasks.markdown),
         ("speed", speed.speeds(newest), speed_text.speeds),
         ("parallelism", speed.curves(newest), speed_text.curves),
+        ("pass_at_k", pass_at_k.rows(newest), pass_at_k.markdown),
     ):
         files[f"{name}.md"] = text(numbers)
         files[f"{name}.csv"] = csv_text(numbers)

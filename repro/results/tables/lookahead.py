@@ -43,9 +43,9 @@ CAPTION = (
     "texts (at temperature 0 without a prompt all texts are one, but for random orders)."
 )
 BESIDE = (
-    "Rules that commit several tokens in one forward, of the same checkpoints: they change the texts. tokens per round: "
-    "realised, of one state per token. quality: what the last column names; one per step: the same of low confidence at "
-    "one token per step, and so of its lookahead."
+    "Rules that commit several tokens in one forward, of the same checkpoints: they change the texts. tokens per "
+    "round: realised, of one state per token. quality: what the last column names; one per step: the same of low "
+    "confidence at one token per step, and so of its lookahead."
 )
 BESIDE_COLUMNS = [
     "scale",
