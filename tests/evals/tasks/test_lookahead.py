@@ -68,43 +68,36 @@ def model(tmp_path_factory):
         yield load(train(toy("mdlm"), seed=0, out=folder / "run", stop=None, resume=False))
 
 
+def decoded_ids(model, name, prompts, plan):
+    process, names = model.recipe.process, range(len(prompts))
+    return decode(model.denoiser, process, preset(name), plan, prompts.tolist(), seed=0, names=names).ids
+
+
 def test_texts_continue_held_out_rows(model):
     task = PromptedLookahead(name="lookahead", rows=5, states=(3,), prompt=6, length=8)
     plan = Plan(gen_length=task.gen_length(model), block_length=8, steps=8)
-    found = task.answer(model, asked("low_confidence", plan))
-    prompts = quoted(model, 5)[:, :6]
-    texts = decode(
-        model.denoiser,
-        model.recipe.process,
-        preset("low_confidence"),
-        plan,
-        prompts.tolist(),
-        seed=0,
-        names=range(5),
-    )
-    assert found.samples == samples_digest(texts.ids) and found.nfe == 8
+    found = task.answer(model, asked("random:temperature=1.0", plan))
+    texts = decoded_ids(model, "random:temperature=1.0", quoted(model, 5)[:, :6], plan)
+    assert found.samples == samples_digest(texts) and found.nfe == 8
     assert found.metrics["equal_3"] == (1.0, 0.0, 5) and found.metrics["rounds_3"][0] < 1
 
 
 def test_agreement_with_one_token_per_step(model):
     """A threshold of 1 commits one token per step and changes nothing; one of 0 commits all at once."""
-    task = ParallelAgreement(name="agreement", rows=5, prompt=6, length=8, reference="low_confidence")
-    plan = Plan(gen_length=8, block_length=8, steps=None)
-    careful = task.answer(model, asked("threshold_0.9:threshold=1.0", plan))
+    single, at_once = "low_confidence:temperature=1.0", "threshold_0.9:threshold=0.0,temperature=1.0"
+    task = ParallelAgreement(name="agreement", rows=5, prompt=6, length=8, reference=single)
+    adaptive, plan = (Plan(gen_length=8, block_length=8, steps=steps) for steps in (None, 8))
+    careful = task.answer(model, asked("threshold_0.9:threshold=1.0,temperature=1.0", adaptive))
     assert {name: careful.metrics[name][0] for name in ("equal", "same")} == {"equal": 1.0, "same": 1.0}
     assert careful.nfe == 8 and careful.metrics["right"] == careful.metrics["reference_right"]
-    hasty = task.answer(model, asked("threshold_0.9:threshold=0.0", plan))
+    hasty = task.answer(model, asked(at_once, adaptive))
     assert hasty.nfe == 1 and hasty.tokens_per_nfe == 8
-    assert hasty.metrics["reference_right"] == careful.metrics["right"]
-    assert hasty.metrics["same"][0] < 1
-    true = torch.from_numpy(quoted(model, 5)[:, 6:14])
-    at_once = decode(
-        model.denoiser,
-        model.recipe.process,
-        preset("threshold_0.9:threshold=0.0"),
-        plan,
-        quoted(model, 5)[:, :6].tolist(),
-        seed=0,
-        names=range(5),
+    rows = quoted(model, 5)
+    one, found = (
+        decoded_ids(model, name, rows[:, :6], how) for name, how in ((single, plan), (at_once, adaptive))
     )
-    assert hasty.metrics["right"][0] == pytest.approx((at_once.ids == true).double().mean().item())
+    true = torch.from_numpy(rows[:, 6:14])
+    shares = {"same": found == one, "right": found == true, "reference_right": one == true}
+    for name, equal in shares.items():
+        assert hasty.metrics[name][0] == pytest.approx(equal.double().mean().item()), name
+    assert 0 < hasty.metrics["same"][0] < 1
