@@ -82,10 +82,11 @@ def _panel(axes: Axes, rows: DataFrame) -> None:
         checkpoint, sampler = map(str, key)
         ink, marker = colour(checkpoint), style_of(sampler).marker
         axes.plot(line.nfe, line.gen_ppl, color=ink, linestyle=dash(checkpoint), linewidth=0.9)
-        for each in line.itertuples():
-            reached = math.isclose(each.entropy, each.real_entropy)
+        for each in line.to_dict("records"):
+            reached = math.isclose(each["entropy"], each["real_entropy"])
+            ppl = each["gen_ppl"]
             axes.errorbar(
-                *(each.nfe, each.gen_ppl, [[each.gen_ppl - each.low], [each.high - each.gen_ppl]]),
+                *(each["nfe"], ppl, [[ppl - each["low"]], [each["high"] - ppl]]),
                 fmt=marker,
                 color=ink,
                 markerfacecolor=ink if reached else "white",

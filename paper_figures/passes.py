@@ -24,7 +24,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     drawn = rows(records)
     if drawn.empty:
         return empty("no records of task pass_at_k yet"), drawn
-    panels = [(str(key[0]), str(key[1]), part) for key, part in _panels(drawn)]
+    panels = _panels(drawn)
     drawing = Figure(figsize=(PAGE, 2.3))
     grid = drawing.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (checkpoint, rate, part) in zip(grid, panels, strict=True):
@@ -40,10 +40,12 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     return drawing, drawn
 
 
-def _panels(drawn: DataFrame) -> list[tuple[tuple[str, str], DataFrame]]:
+def _panels(drawn: DataFrame) -> list[tuple[str, str, DataFrame]]:
+    """Checkpoint, tokens per step in words, and rows of each panel."""
     names = {"": "adaptive", "1": "1 token per step"}
     rate = [names.get(each, f"{each} tokens per step") for each in drawn.tokens_per_step]
-    return [(key, part) for key, part in drawn.assign(rate=rate).groupby(["checkpoint", "rate"], sort=True)]
+    panels = drawn.assign(rate=rate).groupby(["checkpoint", "rate"], sort=True)
+    return [(part.checkpoint.iloc[0], part.rate.iloc[0], part) for _, part in panels]
 
 
 def _panel(axes: Axes, part: DataFrame) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from repro.results.record import Record
+from repro.results.record import Metric, Record
 from repro.results.store import checkpoint_order, one_protocol, to_frame, tokens_order
 from repro.results.tables.text import measured
 
@@ -43,8 +43,8 @@ CAPTION = (
     "pass@k: probability that one of k draws of an item is right, without bias from all draws (arXiv 2107.03374 eq. "
     "1); pass@1 is the accuracy. flips: probability that of two draws of an item one is right and one is wrong. "
     "changed: the same of a draw and one of the same sampler at one token per step (adaptive rules: of "
-    "low_confidence), at least the difference of their accuracies. n items, one train seed; ±: half of a 95 % interval "
-    "over items, 1.96 standard errors."
+    "low_confidence), at least the difference of their accuracies. ±: half of a 95 % interval over n items, 1.96 "
+    "standard errors."
 )
 REMEDY = "No records yet: `python -m repro.evals --suite passes.sudoku`, then `python -m repro.results publish DIR`."
 
@@ -55,7 +55,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
     from pandas import DataFrame
 
     chosen = [record for record in records if record.question.task.get("part") == PART]
-    one_protocol(to_frame(chosen))
+    for _, section in to_frame(chosen).groupby("suite"):
+        one_protocol(section)
     shares: dict[tuple[str, str, str, str, int], tuple[Record, list[float]]] = {}
     for record in chosen:
         if _place(record) in shares:
@@ -64,22 +65,22 @@ def rows(records: Sequence[Record]) -> DataFrame:
                 f"records {other} and {record.id[:12]} would share a row of pass@k; remove one of them"
             )
         shares[_place(record)] = record, _shares(record)
-    made = []
+    made: list[dict[str, Any]] = []
     for (suite, checkpoint, preset, tokens, seed), (record, ours) in shares.items():
         single = shares.get((suite, checkpoint, preset if tokens else ADAPTIVE, "1", seed))
         reference = None if single is None or single[0] is record else single[1]
         changed, changed_se = (math.nan, math.nan) if reference is None else changes(ours, reference)
         metrics = record.answer.metrics
         flips = metrics["flips"]
-        shared = {
+        shared: dict[str, Any] = {
             **dict(zip(LABELS, (suite, checkpoint, preset, tokens), strict=True)),
-            **{"flips": flips.value, "flips_se": flips.se, "changed": changed, "changed_se": changed_se},
+            **{"flips": flips.value, "flips_se": _se(flips), "changed": changed, "changed_se": changed_se},
             **{"nfe": record.answer.nfe, "draws": record.question.task["draws"], "n": flips.n, "seed": seed},
         }
         for name, found in metrics.items():
             if name.startswith("pass_"):
                 k = int(name.removeprefix("pass_"))
-                made.append(shared | {"k": k, "value": found.value, "se": found.se})
+                made.append(shared | {"k": k, "value": found.value, "se": _se(found)})
     made.sort(
         key=lambda row: (
             *(row["suite"], checkpoint_order(row["checkpoint"]), row["preset"]),
@@ -87,6 +88,10 @@ def rows(records: Sequence[Record]) -> DataFrame:
         )
     )
     return DataFrame(made, columns=COLUMNS)
+
+
+def _se(metric: Metric) -> float:
+    return math.nan if metric.se is None else metric.se
 
 
 def _place(record: Record) -> tuple[str, str, str, str, int]:
@@ -125,7 +130,7 @@ def markdown(numbers: DataFrame) -> str:
         lines = []
         for _, line in section.groupby([*LABELS, "seed"], sort=False):
             first = line.iloc[0]
-            by_k = {row.k: measured(row.value, row.se, 0.0) for row in line.itertuples()}
+            by_k = {row["k"]: measured(row["value"], row["se"], 0.0) for row in line.to_dict("records")}
             lines.append(
                 [
                     *(first.checkpoint, first.preset, first.tokens_per_step, *(by_k.get(k, "") for k in ks)),
@@ -133,10 +138,10 @@ def markdown(numbers: DataFrame) -> str:
                         measured(first.flips, first.flips_se, 0.0),
                         measured(first.changed, first.changed_se, 0.0),
                     ),
-                    *(f"{first.nfe:.4g}", first.draws, first.n),
+                    *(f"{first.nfe:.4g}", first.draws, first.n, first.seed),
                 ]
             )
         headers = ["checkpoint", "sampler", "tokens per step", *(f"pass@{k}" for k in ks)]
-        headers += ["flips", "changed", "NFE", "draws", "n"]
+        headers += ["flips", "changed", "NFE", "draws", "n", "train seed"]
         text += [f"## {suite}", tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)]
     return "\n\n".join([*text, *([REMEDY] if numbers.empty else [])]) + "\n"
