@@ -125,3 +125,23 @@ def wilson(share: float, n: int, level: float) -> Interval:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Unbiased estimate of the probability that one of k draws of an item is right, from `c` right ones of `n` draws:
+    1 - C(n - c, k) / C(n, k) (arXiv 2107.03374 eq. 1). ValueError unless 1 <= k <= n and 0 <= c <= n."""
+    if not (1 <= k <= n and 0 <= c <= n):
+        raise ValueError(
+            f"pass@{k} of {c} right ones of {n} draws; give k from 1 to {n} and 0 to {n} right ones"
+        )
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def draws_differ(n: int, c: int) -> float:
+    """Unbiased estimate of the probability that of two draws of an item one is right and one is wrong, from `c` right
+    ones of `n` draws: 2 c (n - c) / (n (n - 1)), the share of such pairs. ValueError unless n >= 2 and 0 <= c <= n."""
+    if not (n >= 2 and 0 <= c <= n):
+        raise ValueError(
+            f"{c} right ones of {n} draws form no pairs; give 2 draws or more and 0 to {n} right ones"
+        )
+    return 2 * c * (n - c) / (n * (n - 1))
