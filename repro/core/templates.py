@@ -6,8 +6,8 @@ take little memory.
         Environment().from_string(text).render(...)
 
 jinja2's sandbox stops neither a `{% for %}` within a `{% for %}` nor `'x' * 10**10`. Therefore a trace function checks
-the CPU time of the thread at every line that runs, and the address space may grow by `MEMORY` only, so that a larger value is a
-MemoryError.
+the thread's CPU time at every line that runs, and the address space may grow by `MEMORY` only, so that a larger value
+is a MemoryError.
 """
 
 from __future__ import annotations
