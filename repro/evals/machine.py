@@ -62,7 +62,7 @@ class Machine:
     def _acquired(self, name: str, how: int) -> int:
         """Descriptor of the locked file; one that its last holder has removed meanwhile is not the lock any more."""
         while True:
-            handle = os.open(self.path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(self.path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(handle, how)
             except OSError as error:

@@ -59,8 +59,10 @@ def test_a_process_that_waits_to_be_alone_is_not_overtaken(tmp_path):
     with machine.beside():
         threads[0].start()
         waits.wait()
-        while is_free(machine.path("gate"), fcntl.LOCK_EX):
-            pass
+        for _ in range(2000):  # until it waits
+            if not is_free(machine.path("gate"), fcntl.LOCK_EX):
+                break
+            time.sleep(0.005)
         threads[1].start()
         order.append("first")
     for each in threads:

@@ -285,7 +285,8 @@ def _walked(title: str, a: Sequence[Completion], b: Sequence[Completion], plan: 
 
 def _undecided(walks: Sequence[Walk]) -> str:
     ends = [each.divergence for each in walks if each.divergence is not None]
-    return f", {len(ends)} texts part at an undecided position ({ends[0].says()})" if ends else ""
+    part = "1 text parts" if len(ends) == 1 else f"{len(ends)} texts part"
+    return f", {part} at an undecided position ({ends[0].says()})" if ends else ""
 
 
 def _plain(title: str, walks: Sequence[Walk]) -> Finding:
