@@ -80,11 +80,12 @@ def diff(one: Path, other: Path) -> Difference:
 
 
 def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
-    """Text, of at most `room` columns where names allow: the paths A and B, a table of settings, a line a tensor."""
-    if not found:
-        return ["the same network"]
+    """Text, of at most `room` columns where names allow: the paths A and B, a table of settings, a line a tensor.
+    Of the same network the paths are left out, unless it is unfinished."""
     names = zip("AB", (one, other), found.unfinished, strict=True)
     said = [f"{letter}  {path}" + (f" ({mark})" if mark else "") for letter, path, mark in names]
+    if not found:
+        return ["the same network", *(said if any(found.unfinished) else ())]
     if found.settings:
         rows = [(each["setting"], parts.brief(each["a"]), parts.brief(each["b"])) for each in found.settings]
         first = max(7, min(max(len(name) for name, *_ in rows), room // 3))
