@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not RAW.is_dir():
         raise ValueError(f"no committed answers at {RAW}; reproduce from a checkout of the repository")
     out = args.out or runs() / "reproduce"
+    out.mkdir(parents=True, exist_ok=True)  # an error in each process would be said by each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began = time.perf_counter()
     todo = [

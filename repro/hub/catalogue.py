@@ -26,7 +26,6 @@ from repro.data.corpus import UNRESOLVED
 from repro.models.backbone import Size
 
 FILE = ROOT / "evals" / "checkpoints.toml"
-UNKNOWN = "unknown"
 Id = int | Literal["none", "unknown"]
 Fact = bool | Literal["unknown"]
 

@@ -81,11 +81,11 @@ def diff(one: Path, other: Path) -> Difference:
 
 def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
     """Lines of text that show a `Difference`, at most `room` characters wide where names allow: the paths A and B, a
-    table of settings, a line per tensor."""
-    if not found:
-        return ["the same network"]
+    table of settings, a line per tensor. For the same network the paths are left out, unless it is unfinished."""
     names = zip("AB", (one, other), found.unfinished, strict=True)
     said = [f"{letter}  {path}" + (f" ({mark})" if mark else "") for letter, path, mark in names]
+    if not found:
+        return ["the same network", *(said if any(found.unfinished) else ())]
     if found.settings:
         rows = [(each["setting"], parts.brief(each["a"]), parts.brief(each["b"])) for each in found.settings]
         first = max(7, min(max(len(name) for name, *_ in rows), room // 2))

@@ -29,10 +29,10 @@ transformers' ModernBERT, 22.4 in its Llama (counted, tests/training/test_cost.p
 a smaller layer."""
 BUCKET = 200_000_000
 """Number of gradient elements that ZeRO-2 reduces at once (docs/method.md#uniform-script)."""
-COPIES = {"sym_kl": 5, "clean_prompt": 5, "sym_kl_script": 8}
-"""Objective -> number of float32 copies of all its logits that its loss holds at the peak, if it is computed at once
-(counted, tests/training/test_cost.py)."""
-COPIES_UNIFORM, COPIES_CE = 12, 3
+COPIES: dict[str, float] = {"sym_kl": 2, "clean_prompt": 2, "sym_kl_script": 4, "relaxed_ce": 4, "dcd": 8.25}
+"""Objective -> number of float32 copies of all its logits, themselves included, that its loss and the loss's gradient
+hold at the peak if they are computed at once (counted, tests/training/test_cost.py)."""
+COPIES_UNIFORM, COPIES_CE = 7.25, 3
 """Number of such copies for the bound of uniform noise, computed in float64, and for any other cross-entropy."""
 
 
@@ -193,11 +193,11 @@ def _memory(
 
     copies = _copies(recipe)
     dense = tokens * recipe.data.vocabulary().total
-    held = narrow * min(dense, CHUNK_ACCELERATOR) + 4 * copies * min(dense, BLOCK_ACCELERATOR)
+    held = narrow * min(dense, CHUNK_ACCELERATOR) + round(4 * copies) * min(dense, BLOCK_ACCELERATOR)
     memory["logits"] = held
     # summed in float32, and a scaled copy in backward
     memory["head_gradient"] = 0 if adapted else 2 * 4 * size.head_flops / 2
-    return memory, max(0, 4 * copies * dense - held)
+    return memory, max(0, round(4 * copies) * dense - held)
 
 
 def _copies_of_rows(recipe: Recipe) -> int:
@@ -218,7 +218,7 @@ def _layer(recipe: Recipe, size: Size) -> int:
     return (deeper.size(recipe.data).parameters - size.parameters) // size.layers
 
 
-def _copies(recipe: Recipe) -> int:
+def _copies(recipe: Recipe) -> float:
     """Number of float32 copies of all logits that the recipe's loss would hold if it were computed at once."""
     name = registry.part_name(type(recipe.objective))
     bound = recipe.objective.meaning == "leave_one_out" and recipe.process.noise == "uniform"

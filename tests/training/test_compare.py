@@ -25,6 +25,9 @@ def test_an_unfinished_run_is_marked_by_show_and_diff(tmp_path, monkeypatch, cap
     assert main(["diff", str(whole), str(early)]) == 1
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [f"A  {whole}", f"B  {early} (step 10 of 20)"]
+    for out, more in ((whole, []), (early, [f"{letter}  {early} (step 10 of 20)" for letter in "AB"])):
+        assert main(["diff", str(out), str(out)]) == 0
+        assert capsys.readouterr().out.splitlines() == ["the same network", *more]
     cell = SimpleNamespace(task=SimpleNamespace(name="law"), preset=None, tokens_per_step=None)
     found = [
         labels(load(out), SimpleNamespace(name="nano"), cell).get("unfinished") for out in (whole, early)
