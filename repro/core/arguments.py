@@ -35,9 +35,9 @@ ELSEWHERE = {
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which raises ValueError for an argument that is not of its annotated type. Annotations are read at
-    the first call from the module's names; TypeError for a missing or unknown argument, as of any function, which
-    names the nearest one."""
+    """`function` with checked arguments: a call raises ValueError for an argument that is not of its annotated type,
+    and TypeError, as any function, for a missing or unknown one, with the nearest name. Annotations are read at the
+    first call from the names of the function's module."""
     signature, called = inspect.signature(function), getattr(function, "__name__", "")
 
     @functools.lru_cache
@@ -91,7 +91,8 @@ def _alternatives(hint: Any) -> tuple[list[Any], list[str]]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type: a class, a union, a literal, or a sequence of such."""
+    """Whether `value` is of the type `hint`: a class, a union, a literal, or a sequence of such; true for any other
+    hint."""
     origin, within = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, each) for each in within)

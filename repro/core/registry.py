@@ -189,6 +189,9 @@ PARTS = {
     "cache_error": "repro.evals.tasks.cache_error:CacheError",
     "law": "repro.evals.tasks.law:Law",
     "lookahead_cost": "repro.evals.tasks.lookahead:LookaheadCost",
+    "prompted_lookahead": "repro.evals.tasks.lookahead:PromptedLookahead",
+    "parallel_agreement": "repro.evals.tasks.lookahead:ParallelAgreement",
+    "pass_at_k": "repro.evals.tasks.pass_at_k:PassAtK",
     "generation_quality": "repro.evals.text_quality.quality:GenerationQuality",
     "open_generation": "repro.evals.text_quality.quality:OpenGeneration",
     "redrawn_generation": "repro.evals.text_quality.redrawn:RedrawnGeneration",
@@ -209,6 +212,7 @@ PARTS = {
     # tasks that a server answers
     "openai_server": "repro.evals.engines.openai:OpenAIServer",
     "engine_likelihood": "repro.evals.engines.tasks:EngineLikelihood",
+    "engine_rolling": "repro.evals.engines.tasks:EngineRolling",
     "engine_generation": "repro.evals.engines.tasks:EngineGeneration",
 }
 
@@ -264,7 +268,7 @@ def resolve(path: str) -> Any:
 def part_class(name: str) -> type[Part]:
     """The class registered under a part's name; ValueError names the nearest registered name."""
     if name not in PARTS:
-        raise ValueError(f"no part {name!r}; {nearest(str(name), PARTS)}")
+        raise ValueError(f"no component (part) {name!r}; {nearest(str(name), PARTS)}")
     return resolve(PARTS[name])
 
 

@@ -29,7 +29,7 @@ def perplexity(nats: float) -> float:
     """exp of a mean negative log-likelihood in nats; ValueError where it is no finite number."""
     if not nats < 700:  # exp(710) is more than a float holds
         raise ValueError(
-            f"a mean of {nats} nats has no finite perplexity; the weights are not those of the text"
+            f"a mean of {nats} nats has no finite perplexity; give a checkpoint whose weights fit the text"
         )
     return math.exp(nats)
 
@@ -85,8 +85,8 @@ def prediction_interval(
 
 
 def prediction_t(values: Sequence[float], spread: float, observed: Sequence[float]) -> float:
-    """Student's t of the mean of `observed`: its difference from that of `values`, over the standard error of this
-    difference (`spread` as in `prediction_interval`). Without a spread it is 0 or infinite."""
+    """Student's t of the mean of `observed`: its difference from the mean of `values`, divided by the standard error of
+    this difference. `spread`: standard deviation of one observation; if it is 0, t is 0 or infinite."""
     error = spread * math.sqrt(1 / len(values) + 1 / len(observed))
     difference = fmean(observed) - fmean(values)
     if error == 0:
@@ -95,8 +95,9 @@ def prediction_t(values: Sequence[float], spread: float, observed: Sequence[floa
 
 
 def prediction_p(values: Sequence[float], spread: float, degrees: int, observed: Sequence[float]) -> float:
-    """Two-sided p-value of the mean of `observed`, given `values` of the same population: below 1 - level exactly where
-    that mean is outside `prediction_interval` (`spread` and `degrees` as there)."""
+    """Two-sided p-value of the mean of `observed`, given `values` from the same population: below 1 - level exactly
+    where that mean is outside the `prediction_interval` of this level, computed with the same `spread` and
+    `degrees`."""
     from scipy.stats import t
 
     return float(2 * t.sf(abs(prediction_t(values, spread, observed)), degrees))
@@ -124,3 +125,23 @@ def wilson(share: float, n: int, level: float) -> Interval:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Unbiased estimate of the probability that one of k draws of an item is right, from `c` right ones of `n` draws:
+    1 - C(n - c, k) / C(n, k) (arXiv 2107.03374 eq. 1). ValueError unless 1 <= k <= n and 0 <= c <= n."""
+    if not (1 <= k <= n and 0 <= c <= n):
+        raise ValueError(
+            f"pass@{k} of {c} right ones of {n} draws; give k from 1 to {n} and 0 to {n} right ones"
+        )
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def draws_differ(n: int, c: int) -> float:
+    """Unbiased estimate of the probability that of two draws of an item one is right and one is wrong, from `c` right
+    ones of `n` draws: 2 c (n - c) / (n (n - 1)), the share of such pairs. ValueError unless n >= 2 and 0 <= c <= n."""
+    if not (n >= 2 and 0 <= c <= n):
+        raise ValueError(
+            f"{c} right ones of {n} draws form no pairs; give 2 draws or more and 0 to {n} right ones"
+        )
+    return 2 * c * (n - c) / (n * (n - 1))

@@ -30,14 +30,15 @@ def decoded(
     seed: int,
     names: Sequence[int],
     batch: int | None,
+    size: int | None = None,
 ) -> Decoded:
     """Generated ids and costs of one row per prompt (token ids), on the CPU.
 
-    At most `batch` rows are decoded together (None: a whole chunk). `names` are numbers, one per row, that together
-    with `seed` give each row its random stream. Raises Busy while other processes compute chunks that are still
-    missing.
+    At most `batch` rows are decoded together (None: a whole chunk); a chunk has `size` rows (None: as many as
+    `rows_per_chunk` says). `names` are numbers, one per row, that together with `seed` give each row its random stream.
+    Raises Busy while other processes compute chunks that are still missing.
     """
-    size = rows_per_chunk(max(map(len, prompts)) + plan.gen_length)
+    size = size or rows_per_chunk(max(map(len, prompts)) + plan.gen_length)
 
     def chunk(rows: range) -> dict[str, Any]:
         found = [
@@ -73,6 +74,12 @@ def joined(found: Sequence[Decoded]) -> Decoded:
     costs = {name: torch.cat([getattr(each.cost, name) for each in found]) for name in _costs()}
     ids, useful = (torch.cat([getattr(each, name) for each in found]) for name in ("ids", "useful"))
     return Decoded(ids, Cost(**costs), useful)
+
+
+def rows_of(found: Decoded, rows: slice) -> Decoded:
+    """Some of the rows of a `Decoded`."""
+    cost = Cost(**{name: getattr(found.cost, name)[rows] for name in _costs()})
+    return Decoded(found.ids[rows], cost, found.useful[rows])
 
 
 def _costs() -> list[str]:

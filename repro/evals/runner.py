@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import shutil
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +22,7 @@ from typing import Any
 import msgspec
 
 from repro.core import parts
+from repro.core.checkouts import head
 from repro.core.files import ROOT, write_text
 from repro.core.lazy import torch
 from repro.evals.batch_size import fitted, halving
@@ -212,7 +211,8 @@ def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: 
     try:
         answer = job.find(work)
         work.join()
-        here = time.perf_counter() - began - work.own  # chunks count whichever process computed them
+        # chunks count whichever process computed them
+        here = time.perf_counter() - began - work.own - work.waited
         record = make_record(
             job.asked,
             job.labels,
@@ -280,11 +280,7 @@ def _measured(
 
 def _commit() -> str | None:
     """Git commit of the checkout that this code runs from; None for an installed package, and without git."""
-    if not (ROOT / ".git").exists() or shutil.which("git") is None:
-        return None
-    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    return head(ROOT) if (ROOT / ".git").exists() else None
 
 
 def measured_alone(device: str, seconds: float) -> dict[str, Any]:

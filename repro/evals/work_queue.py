@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -32,6 +32,7 @@ from repro.core.cli import launched
 from repro.core.files import lacks_locks, write_text
 from repro.core.parts import sha256
 from repro.core.reading import convert, read_json
+from repro.evals.machine import Machine
 from repro.results.record import text
 
 Value = TypeVar("Value")
@@ -99,6 +100,11 @@ class WorkQueue(Protocol):
         """
         ...
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Context of work that is timed, after `join`: no other process of this machine works on the same results on a
+        CPU meanwhile. On accelerators each process has its own, so that nothing waits."""
+        ...
+
 
 @dataclass(frozen=True)
 class SerialQueue:
@@ -113,6 +119,9 @@ class SerialQueue:
 
     def join(self) -> None:
         pass
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 SERIAL = SerialQueue(batch=None)
@@ -154,7 +163,11 @@ class SharedQueue:
     """Called after each chunk that this process has computed, with the numbers of finished chunks and of all."""
     seconds: float = 0.0
     own: float = 0.0
+    waited: float = 0.0
+    """Seconds that this process waited for others of its machine."""
     _stage: int = 0
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
+    """From `join` on this process works beside others of its machine."""
     _joined: FileLock | None = field(default=None, repr=False)
     _by_rank: bool = False
     """Whether a file lock could not be had, because the file system has none."""
@@ -162,6 +175,7 @@ class SharedQueue:
     def map_chunks(
         self, count: int, size: int, find: Callable[[range], Any], read: Callable[[Any, range], Value]
     ) -> list[Value]:
+        assert self._joined is None, "chunks come before join"
         stage, self._stage = self._stage, self._stage + 1
         chunks = {self.folder / f"{stage}-{span.start}.json": span for span in spans(count, size)}
         for number, (path, span) in enumerate(chunks.items()):
@@ -185,6 +199,30 @@ class SharedQueue:
             self._joined = self._claim(path, 0)
             if self.answered():
                 raise Busy(_lock_path(path), self._by_rank)
+            asked = time.perf_counter()
+            self._held.enter_context(self._beside())
+            self.waited += time.perf_counter() - asked
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        assert self._joined is not None, "one process times, after join"
+        if self.numerics.get("device") != "cpu":
+            yield
+            return
+        self._held.close()
+        began = time.perf_counter()
+        with Machine(self._results()).alone():
+            self.waited += time.perf_counter() - began
+            yield
+        self._held.enter_context(self._beside())
+
+    def _beside(self) -> AbstractContextManager[None]:
+        on_cpu = self.numerics.get("device") == "cpu"
+        return Machine(self._results()).beside() if on_cpu else nullcontext()
+
+    def _results(self) -> Path:
+        """Folder of the results, OUT, that holds OUT/chunks/NAME."""
+        return self.folder.parent.parent
 
     def finish(self) -> None:
         """Remove the stored chunks; call it when the record of the evaluation is written."""
@@ -194,6 +232,7 @@ class SharedQueue:
 
     def close(self) -> None:
         """Release the claim of `join`, so that another process can combine the chunks if this one did not."""
+        self._held.close()
         if self._joined is not None:
             self._joined.release()
 
@@ -227,10 +266,13 @@ class SharedQueue:
         return FileLock(_lock_path(path))
 
     def _compute(self, path: Path, span: range, find: Callable[[range], Any]) -> None:
-        began = time.perf_counter()
-        found = find(span)
-        seconds = time.perf_counter() - began
+        asked = time.perf_counter()
+        with self._beside():
+            began = time.perf_counter()
+            found = find(span)
+            seconds = time.perf_counter() - began
         self.own += seconds
+        self.waited += began - asked
         body = _Body(*self._head(span), seconds=round(seconds, 6), found=found)
         chunk = json.dumps(msgspec.to_builtins(body))
         write_text(path, json.dumps({"sha256": sha256(chunk), "chunk": chunk}))

@@ -40,7 +40,7 @@ class PretrainedBackbone(Wrapper):
         return open_release(gguf_folder(self.source) or sources.weights(self.source, self.revision))
 
     def weights_digest(self) -> str:
-        """SHA-256 of the bytes of the weights; errors as of `module`."""
+        """SHA-256 of the bytes of the weights; ConnectionError if they cannot be fetched."""
         from repro.hub.release import fingerprint
 
         return fingerprint(self._opened())

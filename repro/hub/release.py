@@ -71,8 +71,8 @@ class Release(Part):
 
 @dataclass(frozen=True)
 class Opened:
-    """A folder of released weights, before the weights are read; `tensors`: each stored tensor with the parameter that
-    it fills; `blank`: the network with its parameters on the meta device, which take no memory."""
+    """A folder of released weights, before the weights are read. `tensors`: each stored tensor with the parameter that
+    it fills; `blank`: the network with its parameters on the meta device, where they take no memory."""
 
     folder: Path
     layout: Layout
@@ -81,15 +81,16 @@ class Opened:
     blank: Denoiser
 
     def digest(self) -> str:
-        """SHA-256 of all that results depend on: digest of the release, and the bytes of every weights file."""
+        """SHA-256 of everything in the folder that results depend on: the digest of the release, and the bytes of every
+        weights file."""
         shards = [file_digest(self.folder / file) for file in files(self)]
         return parts.sha256(" ".join([self.release.digest(), *shards]))
 
 
 def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[str]) -> None:
-    """Raise ValueError for the first setting in which a recipe's component `ours` differs from `theirs`, that of the
-    opened folder; settings in `free` may differ (`name` among them: the kind of the component too). `name`: the
-    component's field in the recipe, for the message.
+    """Raise ValueError for the first setting in which a recipe's component `ours` differs from that of the opened
+    folder, `theirs`. `name`: the component's field in the recipe, for the message. Settings in `free` may differ; if
+    `free` contains `name`, so may the class of the component.
 
     Comparing tensor shapes would not be enough: they show widths, but not the computation (such as the norms' epsilon).
     """
@@ -111,7 +112,7 @@ def fingerprint(opened: Opened) -> str:
 
 
 def files(opened: Opened) -> list[str]:
-    """Names of the safetensors files that hold the weights, in order."""
+    """Names of the safetensors files that hold the weights of an opened folder, sorted."""
     return list(dict.fromkeys(tensor.file for tensor in opened.tensors))
 
 
@@ -166,7 +167,8 @@ def fill(opened: Opened, denoiser: Denoiser, dtype: torch.dtype | None = None) -
 
 
 def _weights(denoiser: Denoiser) -> dict[str, Tensor]:
-    """The tensors of a network that weights fill: parameters (tied ones once) and persistent buffers, by name."""
+    """Name -> tensor of a network for everything that released weights fill: its parameters (a tied one once) and its
+    persistent buffers."""
     saved = denoiser.state_dict().keys()
     buffers = {name: buffer for name, buffer in denoiser.named_buffers() if name in saved}
     return {**dict(denoiser.named_parameters()), **buffers}
@@ -194,7 +196,8 @@ def unfilled(backbone: Backbone, role: Role) -> Denoiser:
 
 
 def _data(folder: Path, layout: Layout, config: Config) -> Released:
-    """Tokenizer, vocabulary size and special ids of a folder; ValueError if the network has fewer ids."""
+    """The tokenizer, vocabulary size and special ids of a folder; ValueError if the tokenizer has more ids than the
+    network."""
     path = folder / TOKENIZER
     total, length = (_first(folder, config, fields) for fields in (layouts.VOCAB_SIZES, layouts.LENGTHS))
     tokenizer = read_tokenizer(path)
@@ -248,8 +251,8 @@ def _templated(folder: Path, layout: Layout, data: Released, template: Template)
 
 
 def _token(config: Config, kind: str) -> str:
-    """The text of the special token `kind` ("bos", "eos", ...) in a tokenizer_config.json; empty if there is none.
-    ValueError for one that is no text."""
+    """The text of the special token `kind` ("bos", "eos", ...) in the fields of a tokenizer_config.json, `config`;
+    empty if there is none. ValueError for a token that is no text."""
     token = config.get(f"{kind}_token")
     found = token.get("content", token) if isinstance(token, dict) else token
     if not isinstance(found, str | None):
@@ -297,7 +300,8 @@ def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str, tota
 
 
 def stop_ids(folder: Path, data: Data) -> tuple[int, ...]:
-    """Ids that end a text of these weights: EOS, and those of generation_config.json (for example ends of a turn)."""
+    """Token ids at which a text generated with the weights in `folder` ends: EOS, and the `eos_token_id` of
+    generation_config.json (for example ends of a turn). ValueError if the mask is one of them."""
     path = folder / "generation_config.json"
     vocabulary, config = data.vocabulary(), _optional(path)
     named = layouts.token_ids(path, config, "eos_token_id", vocabulary.total)
@@ -315,7 +319,7 @@ def _tokenizer_config(folder: Path) -> Config:
 
 
 def _optional(path: Path) -> Config:
-    """The JSON object in a file; empty if there is no such file."""
+    """The JSON object in the file `path`; an empty dict if there is no such file."""
     return read_json(path, dict) if os.path.lexists(path) else {}
 
 

@@ -198,21 +198,21 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
 
 
 def _prolonged(recipe: Recipe, out: Path, steps: int) -> Recipe:
-    """The recipe that continues the run in `out`, of `recipe` or what was made of it by `--set` and `--longer`, up to
-    step `steps`. ValueError if `out` holds a run of another recipe or scale."""
+    """The recipe that continues the run in `out` up to step `steps`. The run must be of `recipe`, or of a variant of it
+    that `--set` or `--longer` made; ValueError for a run of another recipe or scale."""
     from repro.training.checkpoint import open_checkpoint
     from repro.training.resuming import longer
 
     held = open_checkpoint(out).recipe
     if held.name.partition("+")[0] != recipe.name:
         raise ValueError(
-            f"{out} holds a run of {held.name}, not of {recipe.name}; give its --out and --scale"
+            f"{out} holds a run of {held.name}, not of {recipe.name}; give the --out and the --scale of one run"
         )
     return longer(held, steps) if held.steps != steps else held
 
 
 class Own(NamedTuple):
-    """The arguments --data, --tokenizer and --length."""
+    """The values of the options --data, --tokenizer and --length."""
 
     source: str
     tokenizer: str | None
@@ -220,8 +220,8 @@ class Own(NamedTuple):
 
 
 def select(recipe: Recipe, scale: str, overrides: Sequence[str], own: Own | None = None) -> Recipe:
-    """The recipe at a scale ("full", "nano", ...), on data of the user's or its own, with settings overridden (each
-    `SETTING=VALUE`, a dotted path).
+    """The recipe at a scale ("full", "nano", ...), on data of the user's (`own`) or its own (None), with settings
+    overridden (each `SETTING=VALUE`, a dotted path).
 
     Data and overrides that change the recipe add six digits of its digest to its name (`duo+3fa9c1`). Raises ValueError
     for an unknown scale or setting, an override of `name`, data that cannot be read (`repro.data.own`), and a tokenizer
@@ -249,7 +249,7 @@ def select(recipe: Recipe, scale: str, overrides: Sequence[str], own: Own | None
 
 
 def _check_weights(recipe: Recipe) -> None:
-    """Raise ValueError if the training starts from weights, which belong to their own tokenizer."""
+    """Raise ValueError if the training starts from released weights, which need their own tokenizer."""
     for pin, source in parts.leaves(recipe).items():
         starts = pin.startswith("backbone.") and pin.rpartition(".")[2] in ("weights", "source")
         if source is not None and (starts or pin == "teacher.source"):
@@ -293,10 +293,10 @@ def _base(recipe: Recipe) -> str:
 def listing(recipe: Recipe, unchanged: Recipe, room: int = sys.maxsize) -> Iterator[str]:
     """Lines of text with every setting of a recipe, its value and its source.
 
-    `unchanged`: the recipe before `--set`; the settings that differ from it are marked by `*`, with their value there.
-    The source of another setting that differs from the full recipe is scale.py.
+    `unchanged`: the recipe before `--set`; the settings that differ from it are marked by `*`, with the value that they
+    had. Any other setting that differs from the full-scale recipe has scale.py as its source.
     `room`: characters of a line. Where a dotted path, its value and its source do not fit beside each other, settings
-    stand indented below their part, by the last word of their path.
+    stand indented below their component, by the last word of their path.
     """
     rows = list(_rows(recipe, unchanged))
     marked = [pin for mark, pin, *_ in rows if mark == "* "]
@@ -359,7 +359,8 @@ def _wrapped(source: str, room: int) -> list[str]:
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Dotted path and text of every setting of a recipe in order; of a part with settings its name, then these."""
+    """Dotted path and text of every setting of a recipe, in order. For a component the text is its registered name, and
+    its own settings follow."""
 
     def walk(value: Any, path: str) -> Iterator[tuple[str, str]]:
         if not (isinstance(value, dict) and "part" in value):

@@ -66,9 +66,16 @@ MEANINGS: dict[str, Meaning] = {
     r"flips_(?P<draws>\d+)": Meaning("flipped_answers", "proportion", True, 0, 1),
     r"choice_draws:forwards_(?P<draws>\d+)": Meaning("forwards", "forward passes per answer", True),
     r"rounds_(?P<states>\d+)": Meaning("sequential_forwards", "forward passes per token", True),
-    r"lookahead_cost:forwards_(?P<states>\d+)": Meaning("states_forwarded", "states per token", True),
+    r"(?:lookahead_cost|prompted_lookahead):forwards_(?P<states>\d+)": Meaning(
+        "states_forwarded", "states per token", True
+    ),
     r"tokens_(?P<states>\d+)": Meaning("tokens_forwarded", "ratio to one token per step", True),
     r"equal_(?P<states>\d+)": EQUAL,
+    r"parallel_agreement:equal": EQUAL,
+    r"parallel_agreement:same": Meaning("equal_tokens", "proportion", False, 0, 1),
+    r"parallel_agreement:(?:reference_)?right": Meaning("tokens_of_held_out_text", "proportion", False, 0, 1),
+    r"pass_(?P<k>\d+)": Meaning("pass_at_k", "proportion", False, 0, 1),
+    r"pass_at_k:flips": Meaning("flipped_answers_of_two_draws", "proportion", True, 0, 1),
 }
 """Regular expression of a metric's name, or of `CLASS:NAME` (registered name of the task's class) where tasks use one
 name differently -> its meaning; named groups are its parameters. docs/results.md and the tasks' docstrings say more."""

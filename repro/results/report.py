@@ -26,7 +26,7 @@ from repro.results.store import (
     to_frame,
     tokens_order,
 )
-from repro.results.tables import lookahead, perplexities, speed, speed_text, tasks, text_quality
+from repro.results.tables import lookahead, pass_at_k, perplexities, speed, speed_text, tasks, text_quality
 from repro.results.tables.latex import latex_of_markdown
 from repro.results.tables.text import csv_text, measured, proportion
 from repro.results.versions import largest, latest
@@ -200,7 +200,7 @@ def tables(raw: Path) -> dict[str, str]:
     `repro.results.certificates` makes those of certificates."""
     records = largest(collect(raw))
     newest = latest(records)  # tables without a column `note` omit records of older versions
-    files = text_quality.tables(newest) | perplexities.tables(newest)
+    files = text_quality.tables(newest) | perplexities.tables(newest) | lookahead.tables(newest)
     for table in ENTRIES:
         numbers = build(table, to_frame(record for record in records if record.labels.task == table.task))
         files[f"{table.name}.md"] = markdown(table, numbers)
@@ -209,7 +209,7 @@ def tables(raw: Path) -> dict[str, str]:
         ("tasks", tasks.rows(newest), tasks.markdown),
         ("speed", speed.speeds(newest), speed_text.speeds),
         ("parallelism", speed.curves(newest), speed_text.curves),
-        ("lookahead", lookahead.rows(newest), lookahead.markdown),
+        ("pass_at_k", pass_at_k.rows(newest), pass_at_k.markdown),
     ):
         files[f"{name}.md"] = text(numbers)
         files[f"{name}.csv"] = csv_text(numbers)

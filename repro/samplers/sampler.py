@@ -170,6 +170,29 @@ class State:
             found.append(torch.where(gone[ids], -torch.inf, logp))
         return torch.cat(found) if found else logits.new_zeros(0, dtype=torch.float64)
 
+    def surest(self, logits: Tensor, where: Tensor, count: int) -> Tensor:
+        """`best` by the probability of each position's most probable token, [B, L] bool: `count` of the True entries of
+        each row of `where` [B, L] bool, from their logits [N, V].
+
+        Probabilities in float64 decide. Where the logits' own precision leaves no doubt they are not computed: they
+        take as long as a quarter of the output layer.
+        """
+        if self.order_temperature == 0 and count >= int(where.sum(1).max()):
+            return where
+        peak = _log_peaks(logits)
+        if self.order_temperature > 0 or self.distrusted or count < 1 or not peak.isfinite().all():
+            return self.best(self.confidence(logits, logits.argmax(-1)).exp(), where, count)
+        full = torch.full(where.shape, -torch.inf, dtype=peak.dtype, device=where.device)
+        full[where] = peak
+        least = full.topk(count, -1).values[:, -1:]
+        sure = full > least + DOUBT
+        doubtful = where & ((full - least).abs() <= DOUBT)
+        places = count - sure.sum(1, keepdim=True)
+        if (doubtful.sum(1, keepdim=True) <= places).all():
+            return sure | doubtful
+        some = logits[doubtful[where]]
+        return sure | self.best(self.confidence(some, some.argmax(-1)).exp(), doubtful, places)
+
     def best(self, score: Tensor, where: Tensor, count: int | Tensor) -> Tensor:
         """The positions with the highest scores, [B, L] bool: `count` of the True entries of each row of `where`.
 
@@ -203,6 +226,16 @@ class State:
         return ids
 
 
+def _log_peaks(logits: Tensor) -> Tensor:
+    """Log-probability [N] of the most probable token under logits [N, V], in their precision; computed in blocks of
+    rows that stay in a CPU's cache."""
+    from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR
+
+    size = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[1])
+    found = [-(some - some.amax(-1, keepdim=True)).exp_().sum(-1).log_() for some in logits.split(size)]
+    return torch.cat(found)
+
+
 class Preset(NamedTuple):
     """A name for settings of a sampler or logits processor, which a user can choose on the command line."""
 
@@ -218,6 +251,10 @@ class Preset(NamedTuple):
 
 ROWS = 256
 """Positions whose logits are widened to float64 at once: 260 MB at 126,000 ids. No result depends on it."""
+
+DOUBT = 1e-4
+"""Difference of two log-probabilities in float32 from which on their order in float64 is the same: ten times what
+rounding makes of a sum over 126,000 ids."""
 
 LEAST = -1e300
 """Lowest score of a position that may be chosen (log-probability -inf); positions that may not be chosen have -inf."""

@@ -201,8 +201,9 @@ def _memory(
 
 
 def _copies_of_rows(recipe: Recipe) -> int:
-    """Number of copies of a row that pass through the layers: two, noisy and clean, if rows are noised by blocks, and
-    one more for a second noisy one, with the complement of the mask."""
+    """Number of copies of a row that pass through the layers: one if whole rows are noised; two, a noisy and a clean
+    one, if rows are noised block by block; three if the loss also reads a second noisy copy with the complementary
+    mask."""
     if recipe.process.block_length() is None:
         return 1
     return 3 if registry.part_name(type(recipe.objective)) == "complementary_ce" else 2

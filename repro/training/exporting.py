@@ -35,8 +35,9 @@ OURS = "repro"
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of repro.json. `digest`: of the checkpoint with these `weights` (`Checkpoint.digest`), which records of
-    the model name; `corpus`, `resolved`: as in `Checkpoint`; `file`: SHA-256 of model.safetensors."""
+    """Content of repro.json. `digest`: digest of the checkpoint with these `weights` (`Checkpoint.digest`), by which
+    evaluation records name the model; `corpus`, `resolved`: as in `Checkpoint`; `file`: SHA-256 of
+    model.safetensors."""
 
     format: int
     recipe: dict[str, Any]
@@ -122,10 +123,13 @@ def is_export(folder: Path) -> bool:
 
 
 def open_export(folder: Path) -> Exported:
-    """What an exported folder holds; ValueError for a wrong repro.json and for weights that were changed."""
+    """The contents of repro.json in an exported folder; ValueError if it is wrong, and for weights that were
+    changed."""
     found = read_json(folder / FILE, Exported)
     if found.format != FORMAT:
-        raise ValueError(f"{folder / FILE}: it has format {found.format}; only format {FORMAT} is supported")
+        raise ValueError(
+            f"{folder / FILE}has format {found.format}, this code reads {FORMAT}; export the checkpoint again"
+        )
     path = folder / "model.safetensors"
     if not path.is_file() or file_digest(path) != found.file:
         raise ValueError(f"{path} is missing, truncated or changed (its SHA-256 differs); export it again")

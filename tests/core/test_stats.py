@@ -1,5 +1,6 @@
 """Intervals have their stated coverage; pooling, Holm and Wilson agree with values computed by hand."""
 
+import itertools
 import math
 import random
 from statistics import fmean
@@ -7,8 +8,10 @@ from statistics import fmean
 import pytest
 
 from repro.core.stats import (
+    draws_differ,
     holm,
     mean_interval,
+    pass_at_k,
     perplexity,
     pooled_spread,
     prediction_interval,
@@ -76,3 +79,22 @@ def test_a_perplexity_is_finite():
     for nats in (701.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=f"a mean of {nats} nats has no finite perplexity"):
             perplexity(nats)
+
+
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_draw():
+    """Literally: all subsets of k of 5 draws, and all pairs of draws."""
+    for c in range(6):
+        right = [i < c for i in range(5)]
+        for k in range(1, 6):
+            subsets = [any(each) for each in itertools.combinations(right, k)]
+            assert pass_at_k(5, c, k) == pytest.approx(fmean(subsets))
+        assert draws_differ(5, c) == pytest.approx(fmean(a != b for a, b in itertools.combinations(right, 2)))
+
+
+def test_pass_at_k_and_flips_refuse_impossible_counts():
+    for n, c, k in ((4, 2, 5), (4, 5, 1), (4, -1, 1), (4, 2, 0)):
+        with pytest.raises(ValueError, match="draws; give k from 1 to 4"):
+            pass_at_k(n, c, k)
+    for n, c in ((1, 0), (4, 5), (4, -1)):
+        with pytest.raises(ValueError, match="form no pairs"):
+            draws_differ(n, c)

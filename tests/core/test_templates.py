@@ -10,6 +10,10 @@ from repro.core import templates
 from repro.core.templates import Environment, Refused, limited, refuse_power
 
 
+def nothing() -> None:
+    return None
+
+
 def render(text: str, **named: object) -> str:
     return Environment().from_string(text).render(**named)
 
@@ -40,6 +44,14 @@ def test_what_is_refused(text, monkeypatch):
     assert "\n" not in str(error.value)
     assert time.monotonic() - began < 20
     assert (sys.gettrace(), resource.getrlimit(resource.RLIMIT_AS)) == before
+
+
+def test_a_busy_machine_refuses_no_template(monkeypatch):
+    """While the process waits, its CPU time stands still."""
+    monkeypatch.setattr(templates, "SECONDS", 0.2)
+    with limited("a template"):
+        time.sleep(0.4)
+        assert nothing() is None  # its lines are seen by the trace function
 
 
 def test_what_a_task_and_a_chat_need():

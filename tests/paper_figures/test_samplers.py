@@ -77,7 +77,7 @@ def laid_out(name, stored, width=None):
         return drawing, boxes
 
 
-SLOW = {"frontier": pytest.mark.slow}  # resamples
+SLOW = {"frontier": pytest.mark.slow, "matched": pytest.mark.slow}  # resamples
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in figures.FIGURES])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from helpers.synthetic import question, record
+from helpers.synthetic import question, record, sudoku
 
-from repro.results.tables.lookahead import markdown, rows
+from repro.results.tables.lookahead import beside, markdown, rows, tables
 
 
 def cell(preset, numbers):
@@ -37,7 +37,7 @@ def test_the_best_takes_at_most_twice_the_tokens():
         ("random", 8, "*"),
         ("random", 16, ""),
     ]
-    line = next(line for line in markdown(numbers).splitlines() if "*" in line)
+    line = next(line for line in markdown(numbers, beside([])).splitlines() if "*" in line)
     assert [part.strip() for part in line.strip("|").split("|")] == [
         *(
             "llada@nano.sudoku",
@@ -55,4 +55,21 @@ def test_the_best_takes_at_most_twice_the_tokens():
 
 
 def test_no_records_say_how_to_make_them():
-    assert "--suite lookahead" in markdown(rows([]))
+    assert "--suite lookahead" in markdown(rows([]), beside([]))
+
+
+def test_rules_that_commit_several_tokens_stand_beside():
+    """Only those of a checkpoint that looked ahead, with the quality of one token per step."""
+    records = [
+        cell("random", {2: (0.6, 1.0)}),
+        sudoku("llada@nano.sudoku", "low_confidence", "1", 0.98),
+        sudoku("llada@nano.sudoku", "low_confidence", "4", 0.5),
+        sudoku("llada@nano.sudoku", "threshold_0.9", None, 0.9, per_nfe=6.0),
+        sudoku("mdlm@nano.sudoku", "threshold_0.9", None, 0.8, per_nfe=6.0),
+    ]
+    (row,) = beside(records).to_dict("records")
+    assert (row["checkpoint"], row["preset"], row["per_round"]) == ("llada@nano.sudoku", "threshold_0.9", 6.0)
+    assert (row["quality"], row["single"], row["measure"]) == (0.9, 0.98, "puzzles solved")
+    files = tables(records)
+    assert "### Rules that commit several tokens" in files["lookahead.md"]
+    assert files["lookahead_beside.csv"].count("\n") == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from repro.certify.peers.catalogue import EFFORTS, PEERS, Level, Peer, Sampler, 
 from repro.certify.peers.defects import DEFECTS
 from repro.certify.peers.imports import absent
 from repro.certify.verdict import Certificate, Effort
+from repro.core.checkouts import commit
 from repro.core.errors import nearest
 from repro.core.files import write_text
 from repro.results.certified_peers import FILE, read_peers, word
@@ -61,30 +61,15 @@ def given(text: str) -> Given:
             f"--peer {name} needs the folder of a checkout: --peer {name}=FOLDER ({found.repository})"
         )
     folder = Path(place)
-    for one in samplers:
-        file = Path("src", *one.file.split(".")).with_suffix(".py") if found.package else Path(one.file)
+    files = [
+        "/".join(("src", *one.file.split("."))) + ".py" if found.package else one.file for one in samplers
+    ]
+    for file in files:
         if not (folder / file).is_file():
             raise ValueError(
                 f"--peer {name}: {folder / file} is missing; give a checkout of {found.repository}"
             )
-    return Given(name, found, folder.resolve(), commit(folder), samplers)
-
-
-def commit(folder: Path) -> str:
-    """Commit of a checkout (40 hex digits, with "+" if Python files differ from it), or "" if the folder is no
-    checkout."""
-    try:
-        found = _git(folder, "rev-parse", "HEAD")
-        return found + (
-            "+" if _git(folder, "diff", "--diff-filter=M", "--name-only", "HEAD", "--", "*.py") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return Given(name, found, folder.resolve(), commit(folder, files) or "", samplers)
 
 
 def certify_peers(

@@ -4,6 +4,7 @@ finished chunk are stored, so that a killed run loses at most one chunk."""
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from repro.core.reading import convert
-from repro.evals.engines.engine import Api, Completion, Engine, Settings
+from repro.evals.engines.engine import Api, Completion, Settings
 from repro.evals.lm.adapter import before_stops
 from repro.evals.lm.overrides import requested_length
 from repro.evals.work_queue import WorkQueue
 
 if TYPE_CHECKING:
+    from repro.evals.engines.openai import Server
+    from repro.evals.engines.rolling import Windows
     from repro.evals.engines.tasks import EngineGeneration
 
 CHUNK = 32
@@ -29,7 +32,7 @@ class _Likelihood:
     continuation. An engine does not report forward passes, so `forwards` is None."""
 
     value: float
-    greedy: bool
+    greedy: bool | None
     se: float = 0.0
     forwards: int | None = None
 
@@ -37,14 +40,16 @@ class _Likelihood:
 @dataclass(eq=False)
 class EngineAdapter(LM):
     """lm-eval's model interface for an engine. `generation`: the task whose generation arguments are followed (None for
-    likelihoods); `scored`: likelihoods so far, by (context, continuation); `texts`: texts generated so far, in order;
-    `refused`: for each of them, whether the engine declined to answer."""
+    likelihoods); `windows`: how whole texts are cut (None: none are scored); `scored`: likelihoods so far, by
+    (context, continuation) or (text,); `texts`: texts generated so far, in order; `refused`: for each of them, whether
+    the engine declined to answer."""
 
-    engine: Engine
+    engine: Server
     api: Api
     generation: EngineGeneration | None
     seed: int
     work: WorkQueue
+    windows: Windows | None = None
     scored: dict[tuple[str, ...], _Likelihood] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     refused: list[bool] = field(default_factory=list)
@@ -62,15 +67,28 @@ class EngineAdapter(LM):
             return [(each.value, each.greedy) for each in found]
 
         chunks = self.work.map_chunks(len(pairs), CHUNK, find, _read_scores)
-        found = [_Likelihood(value, greedy) for chunk in chunks for value, greedy in chunk]
-        self.scored |= {request.args: each for request, each in zip(requests, found, strict=True)}
-        return [(each.value, each.greedy) for each in found]
+        scores = [score for chunk in chunks for score in chunk]
+        self.scored |= {
+            request.args: _Likelihood(*score) for request, score in zip(requests, scores, strict=True)
+        }
+        return scores
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Always raises ValueError: a long text is cut into windows of the engine's tokens, which it does not give."""
-        raise ValueError(
-            "an engine cannot score whole texts (loglikelihood_rolling); score a checkpoint with --corpus"
-        )
+        """Log-likelihood of each request's whole text in nats, summed over its windows (`rolling`)."""
+        assert self.windows is not None, "a rolling task is asked with windows"
+        by_text = [self.windows.of(request.args[0]) for request in requests]
+        windows = [window for each in by_text for window in each]
+
+        def find(some: range) -> list[float]:
+            return [each.value for each in self.engine.score_ids([windows[i] for i in some])]
+
+        chunks = self.work.map_chunks(len(windows), CHUNK, find, _read_values)
+        found = iter(value for chunk in chunks for value in chunk)
+        sums = [math.fsum(next(found) for _ in each) for each in by_text]
+        self.scored |= {
+            request.args: _Likelihood(value, None) for request, value in zip(requests, sums, strict=True)
+        }
+        return sums
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The generated text of each request (prompt, generation arguments), cut before the first of its stop
@@ -113,6 +131,10 @@ def _split(context: str, continuation: str) -> tuple[str, str]:
 def _read_scores(data: Any, rows: range) -> list[tuple[float, bool]]:
     found = convert(data, list[tuple[float, bool]], "the likelihoods", "ask again")
     return _counted(found, rows)
+
+
+def _read_values(data: Any, rows: range) -> list[float]:
+    return _counted(convert(data, list[float], "the likelihoods", "ask again"), rows)
 
 
 def _read_texts(data: Any, rows: range) -> list[Completion]:

@@ -10,7 +10,7 @@ share weights, precision, template and decoding rules pass; docs/engines.md says
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,28 +80,34 @@ def read_prompts(path: Path | None) -> list[Prompt]:
     return found
 
 
-def compare(a: Engine, b: Engine, plan: Plan) -> Report:
-    """The report of all checks below on engines `a` and `b`."""
+def compare(a: Engine, b: Engine, plan: Plan, told: Callable[[Finding], None] = lambda found: None) -> Report:
+    """Ask both engines everything, and report; see the module. `told` is called with each finding once it is there."""
+    found = []
+    for each in _findings(a, b, plan):
+        told(each)
+        found.append(each)
+    return Report(a.name, b.name, plan.data(), found)
+
+
+def _findings(a: Engine, b: Engine, plan: Plan) -> Iterator[Finding]:
     texts = [each.prompt for each in plan.prompts]
     greedy = [Settings(plan.length, top=TOP)] * len(texts)
     alone = {
         "A": a.complete(texts, greedy, "completions", False),
         "B": b.complete(texts, greedy, "completions", False),
     }
-    found = [tokens(alone["A"], alone["B"], plan)]
+    yield tokens(alone["A"], alone["B"], plan)
     for name, engine in (("A", a), ("B", b)):
-        found.append(greedy_rule(name, texts, alone[name], plan))
+        yield greedy_rule(name, texts, alone[name], plan)
         for together in (False, True):
-            found.append(asked_otherwise(name, engine, texts, greedy, alone[name], plan, together=together))
-        found.append(stop_rule(name, engine, texts, alone[name], plan))
-    found += [
-        template(a, b, texts, greedy, plan),
-        log_probabilities(a, b, texts, alone["A"], plan),
-        answers(alone["A"], alone["B"], plan),
-    ]
+            yield asked_otherwise(name, engine, texts, greedy, alone[name], plan, together=together)
+        yield stop_rule(name, engine, texts, alone[name], plan)
+    yield template(a, b, texts, greedy, plan)
+    yield log_probabilities(a, b, texts, alone["A"], plan)
+    yield answers(alone["A"], alone["B"], plan)
     if plan.draws:
-        found += [law_of_draws(name, each, texts[:2], plan.draws) for name, each in (("A", a), ("B", b))]
-    return Report(a.name, b.name, plan.data(), found)
+        for name, engine in (("A", a), ("B", b)):
+            yield law_of_draws(name, engine, texts[:2], plan.draws)
 
 
 # --- checks -------------------------------------------------------------------------------------------------

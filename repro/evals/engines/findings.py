@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Outcome = Literal["pass", "fail", "not checked"]
+WIDE = len("log-probabilities")
+"""Columns of the longest name of a finding."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,10 @@ class Finding:
     outcome: Outcome
     says: str
     data: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """The finding as a line of text."""
+        return f"{self.outcome:<11}  {self.name:<{WIDE}}  {self.says}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,5 @@ class Report:
         """The report as lines of text; the verdict is the last."""
         yield f"A: {self.a}"
         yield f"B: {self.b}"
-        wide = max(len(each.name) for each in self.findings)
-        for each in self.findings:
-            yield f"{each.outcome:<11} {each.name:<{wide}}  {each.says}"
+        yield from (each.line() for each in self.findings)
         yield self.verdict

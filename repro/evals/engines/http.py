@@ -30,6 +30,8 @@ KEY = "REPRO_ENGINE_KEY"
 whichever server is named."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses after which a request is made again."""
+FIRST_TRIES = 3
+"""Tries of the request that asks whether a server is there."""
 LONGEST_TIMEOUT = 1_000_000
 """Largest time-out in seconds, eleven days; sockets refuse numbers beyond their clock."""
 MOST_AT_ONCE = 10_000
@@ -110,8 +112,9 @@ class Connection:
         self._session.auth = _authorise  # otherwise requests would send what ~/.netrc has for the host
 
     def get(self, path: str, kind: type[Reply]) -> Reply:
-        """The JSON reply of the server at `path`, as `kind`; raises the same errors as `post`."""
-        return self._until_answered("GET", path, None, kind)
+        """The JSON reply of the server at `path`, as `kind`; raises the same errors as `post`, but after at most
+        `FIRST_TRIES` tries, so that a server that is not there is reported after two seconds."""
+        return self._until_answered("GET", path, None, kind, min(FIRST_TRIES, self.limits.tries))
 
     def post(self, path: str, body: dict[str, Any], kind: type[Reply]) -> Reply:
         """The JSON reply to `body`, as `kind` (a type of msgspec).
@@ -119,7 +122,7 @@ class Connection:
         Raises Refused (a ValueError) for status 4xx, ValueError for JSON of another form, and ConnectionError if all
         tries have failed.
         """
-        return self._until_answered("POST", path, body, kind)
+        return self._until_answered("POST", path, body, kind, self.limits.tries)
 
     def post_all(self, path: str, bodies: Sequence[dict[str, Any]], kind: type[Reply]) -> list[Reply]:
         """The replies to several bodies, in their order; at most `limits.concurrency` requests run at once. The first
@@ -136,14 +139,14 @@ class Connection:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _until_answered(self, method: str, path: str, body: Any, kind: type[Reply]) -> Reply:
+    def _until_answered(self, method: str, path: str, body: Any, kind: type[Reply], tries: int) -> Reply:
         wait = self.limits.wait
-        for left in reversed(range(self.limits.tries)):
+        for left in reversed(range(tries)):
             try:
                 return convert(self._once(method, path, body), kind, f"{self.url}/{path}", REMEDY)
             except _Again as error:
                 if not left:
-                    tried = f"{self.limits.tries} times" if self.limits.tries > 1 else "once"
+                    tried = f"{tries} times" if tries > 1 else "once"
                     raise ConnectionError(
                         f"{self.url}/{path} was asked {tried} without an answer ({error}); start the server, or"
                         " raise --timeout"
@@ -167,13 +170,14 @@ class Connection:
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
             raise _Again(f"nothing for {self.limits.timeout:g} s") from None
         except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
-            raise _Again(f"no connection, {_short(str(error), 120)}") from None
+            raise _Again(f"no connection, {_cause(error)}") from None
         except requests.RequestException as error:
             raise ValueError(f"{url}: {_short(str(error), 200)}; {REMEDY}") from None
         if reply.status_code in BUSY:
             raise _Again(f"status {reply.status_code}, {_short(_text(content), 120)}", _retry_after(reply))
         if reply.status_code != 200:
-            raise Refused(url, reply.status_code, _short(_text(content), 300))
+            said = _short(_text(content), 300)
+            raise Refused(url, reply.status_code, f"{said}; {REMEDY}" if method == "GET" else said)
         try:
             return parse_json(content, Any, url, REMEDY)
         except ValueError as error:
@@ -197,6 +201,16 @@ def _authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
     if key:
         request.headers["Authorization"] = f"Bearer {key}"
     return request
+
+
+def _cause(error: BaseException) -> str:
+    """Why there was no connection: the operating system's words in the chain of errors, else those of `error`."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror.lower()
+        found = found.__cause__ or found.__context__
+    return _short(str(error), 120)
 
 
 def _retry_after(reply: requests.Response) -> float | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -21,9 +21,14 @@ from repro.core.parts import Part, canonical, part, sha256, to_json
 from repro.evals.engines.engine import Api, Completion, Scored, Settings, Token, Unsupported, total
 from repro.evals.engines.http import Connection, Limits, Reply
 
+if TYPE_CHECKING:
+    from repro.evals.engines.rolling import Windows
+
 PREFIX = "openai:"
 MOST_STOPS = 4
 """Largest number of stop strings in a request (OpenAI's reference); further ones are applied to the reply."""
+ECHO = {"max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+"""Fields of a request for the log-probabilities of a prompt, as lm-eval's (0.4.13 models/openai_completions.py:86)."""
 PROBES = ("the sky", "one two three", "my name is")
 """Prompts on which a server's log-probabilities of prompt tokens are compared with those of generated tokens."""
 FAR = 0.5
@@ -49,6 +54,7 @@ class OpenAIServer(Part):
 # --- replies ------------------------------------------------------------------------------------------------
 class _Model(Struct):
     id: str
+    max_model_len: int | None = None
 
 
 class _Models(Struct):
@@ -116,6 +122,10 @@ class Server:
     connection: Connection
     identity: OpenAIServer
     extra: dict[str, Any]
+    context: int | None = None
+    """Most tokens of a prompt and its text together, where the server says it (vLLM, SGLang)."""
+    windows: Windows | None = None
+    """How whole texts are cut for it, where any are scored."""
     checked: list[bool] = field(default_factory=list, repr=False, compare=False)
     """Not empty once log-probabilities of prompts were compared with those of generation."""
 
@@ -148,10 +158,34 @@ class Server:
         Also raises Unsupported if the server gives prompt tokens other log-probabilities than the same tokens
         generated.
         """
+        self._check_once()
+        return self._scores(pairs)
+
+    def score_ids(self, windows: Sequence[tuple[list[int], list[int]]]) -> list[Scored]:
+        """As `score`, of (context, continuation) as ids of the server's tokenizer; the context has at least one. Raises
+        Unsupported, and Refused for a server that takes no prompts of ids, as llama-cpp-python does not."""
+        self._check_once()
+        bodies = [self._body({"prompt": [*before, *after], **ECHO}) for before, after in windows]
+        replies = self.connection.post_all("completions", bodies, _Completions)
+        return [
+            total(self._echoed(reply, len(before) + len(after))[len(before) :], self.name)
+            for (before, after), reply in zip(windows, replies, strict=True)
+        ]
+
+    def _echoed(self, reply: _Completions, count: int) -> list[Token]:
+        """The tokens of a prompt of `count` ids that a server repeats; the one that it adds is left out."""
+        found = _only(reply.choices).logprobs
+        if found is None or not found.tokens:
+            raise Unsupported(self._no_echo())
+        tokens = _tokens(found)
+        if len(tokens) not in (count, count + 1):
+            raise Unsupported(f"{self.identity.url} answers {len(tokens)} tokens to a prompt of {count} ids")
+        return tokens[:count]
+
+    def _check_once(self) -> None:
         if not self.checked:
             self._check_scores()
             self.checked.append(True)
-        return self._scores(pairs)
 
     def _check_scores(self) -> None:
         """Raise Unsupported if a token that the server generates gets another log-probability as part of a prompt:
@@ -171,8 +205,7 @@ class Server:
                 )
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        asked = {"max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
-        bodies = [self._body({"prompt": context + continuation, **asked}) for context, continuation in pairs]
+        bodies = [self._body({"prompt": context + continuation, **ECHO}) for context, continuation in pairs]
         replies = self.connection.post_all("completions", bodies, _Completions)
         return [self._scored(*pair, reply) for pair, reply in zip(pairs, replies, strict=True)]
 
@@ -180,10 +213,7 @@ class Server:
         found = _only(reply.choices).logprobs
         whole = context + continuation
         if found is None or not found.tokens or not _only(reply.choices).text.startswith(whole):
-            raise Unsupported(
-                f"{self.identity.url} gives no log-probabilities of a prompt (echo with logprobs), which likelihood"
-                " tasks need; vLLM, SGLang and llama-cpp-python (--logits_all true) do"
-            )
+            raise Unsupported(self._no_echo())
         tokens, at = [], 0
         for number, token in enumerate(_tokens(found)):
             at = found.text_offset[number] if found.text_offset else at
@@ -191,6 +221,12 @@ class Server:
                 tokens.append(token)
             at += len(token.text)
         return total(tokens, self.name)
+
+    def _no_echo(self) -> str:
+        return (
+            f"{self.identity.url} gives no log-probabilities of a prompt (echo with logprobs), which likelihood tasks"
+            " need; vLLM, SGLang and llama-cpp-python (--logits_all true) do"
+        )
 
     def _body(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {"model": self.identity.model, **fields, **self.extra}
@@ -285,7 +321,8 @@ def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any])
     if not colon or f"{kind}:" != PREFIX:
         raise ValueError(f"no engine {name!r}; give openai:URL, for example openai:http://localhost:8000/v1")
     connection = Connection(url, limits)
-    names = [each.id for each in connection.get("models", _Models).data]
+    served = {each.id: each.max_model_len for each in connection.get("models", _Models).data}
+    names = list(served)
     if model is None:
         if len(names) != 1:
             raise ValueError(
@@ -295,4 +332,4 @@ def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any])
     elif model not in names:
         raise ValueError(f"{url} serves no model {model!r}; {nearest(model, names)}")
     identity = OpenAIServer(url=connection.url, model=model, extra=to_json(extra))
-    return Server(connection, identity, extra)
+    return Server(connection, identity, extra, served[model])

@@ -25,6 +25,7 @@ from repro.evals.likelihood.likelihood import Estimator
 from repro.evals.lm.overrides import conflicts
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_files import load_task_config
+from repro.evals.lm.task_index import standard_tasks
 from repro.evals.lm.task_templates import sandboxed
 from repro.evals.task import Answer, Ask, Task
 from repro.evals.work_queue import WorkQueue
@@ -162,10 +163,11 @@ def scored_documents(
     """
     from lm_eval.tasks import TaskManager
 
-    standard = task.source == STANDARD
-    spec = task.task if standard else load_task_config(task.source)
-    chat = task.template == "chat"
-    found = run_lm_eval(adapter, spec, TaskManager(include_defaults=standard), ask.limit, task.shots, chat)
+    if task.source == STANDARD:
+        spec, manager = task.task, standard_tasks()
+    else:
+        spec, manager = load_task_config(task.source), TaskManager(include_defaults=False)
+    found = run_lm_eval(adapter, spec, manager, ask.limit, task.shots, task.template == "chat")
     version = str(found["versions"][task.task])
     if version != task.task_version:
         raise ValueError(

@@ -28,6 +28,7 @@ from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
 from repro.evals.lm.overrides import requested_length
 from repro.evals.lm.prompts import Template, has_chat_template
 from repro.evals.lm.task_files import load_task_config, store_task
+from repro.evals.lm.task_index import standard_tasks
 from repro.evals.lm.task_templates import sandboxed
 from repro.evals.perplexity.corpora import TRUNCATED, protocol, protocols
 from repro.evals.suites import SUITES, read_suite
@@ -60,9 +61,9 @@ def load_tasks(name: str) -> tuple[str, list[Any]]:
             raise ValueError(f"{name} defines no single task; give it a line 'task: NAME'")
         _check_metrics(name, spec)
     else:
-        source, manager, spec = STANDARD, TaskManager(), name
-        if name not in manager.all_tasks:
-            raise ValueError(f"neither this suite nor lm-eval has a task {name!r}; {_near(name, manager)}")
+        source, manager, spec = STANDARD, standard_tasks(), name
+        if name not in manager.task_index:
+            raise ValueError(f"neither this suite nor lm-eval has a task {name!r}; {_near(name)}")
     with sandboxed(name):
         with silent(), _built(name):  # hides progress bars of data sets
             loaded = manager.load(spec)["tasks"]
@@ -219,7 +220,7 @@ def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
     return found
 
 
-def _near(name: str, manager: Any) -> str:
+def _near(name: str) -> str:
     """End of a message about an unknown task: suites that have it, else the nearest name of lm-eval or a suite."""
     suites: dict[str, list[str]] = {}
     for path in sorted(SUITES.glob("*.toml")):
@@ -228,7 +229,7 @@ def _near(name: str, manager: Any) -> str:
                 suites.setdefault(task.name, []).append(path.stem)
     if name in suites:
         return f"it is a task of suite {' and '.join(suites[name])}: give --suite {suites[name][0]}"
-    return nearest(name, {*manager.all_tasks, *suites})
+    return nearest(name, {*standard_tasks().task_index, *suites})
 
 
 def registered_task(text: str) -> Task | None:
@@ -261,8 +262,8 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
     """The tasks that `--tasks` names. Each name is looked up in the suite (`known`), then among the perplexity
     protocols of evals/corpora.toml, then in the registry (`registered_task`), then in lm-eval.
 
-    ValueError for a name similar to one of the suite or the protocols, taken as a typing error (reading lm-eval's list
-    takes seconds), and for two tasks of the same name.
+    ValueError for a name similar to one of the suite or the protocols, taken as a typing error, and for two tasks of
+    the same name.
     """
     ours = {task.name: task for task in known}
     found = [task for name, task in ours.items() if name in names]

@@ -1,5 +1,6 @@
 """Cost of lossless lookahead, and a check that it changes nothing: sequential forward passes per token, states and
-tokens forwarded, and the share of texts that equal those of one token at a time (docs/method.md#lookahead)."""
+tokens forwarded, and the share of texts that equal those of one token at a time; and, beside it, what rules that commit
+several tokens at once change (docs/method.md#lookahead)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repro.core import rng
+from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.data.corpus import prepared
 from repro.data.language import Language
@@ -18,6 +20,7 @@ from repro.evals.task import Answer, Ask, Task, mean_metric, samples_digest
 from repro.evals.work_queue import WorkQueue
 from repro.model import Model
 from repro.samplers.lookahead import Lookahead
+from repro.samplers.presets import preset
 
 if TYPE_CHECKING:
     from repro.samplers.decoded import Decoded
@@ -55,10 +58,8 @@ class LookaheadCost(Task):
             model.data, Language
         ):  # all positions are candidates, and an exact denoiser needs no corpus
             return [[]] * count
-        heldout = prepared(model.data).heldout
-        first = int(heldout.candidates.argmax(1).min())
-        rows = rng.permutation(0, rng.QUOTED, 1, len(heldout)).numpy()[:count]
-        return heldout.ids[rows, :first].astype(np.int64).tolist()
+        first = int(prepared(model.data).heldout.candidates.argmax(1).min())
+        return quoted(model, count)[:, :first].tolist()
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         """The result of the evaluation, with the metrics of each number of states.
@@ -88,6 +89,76 @@ class LookaheadCost(Task):
         prompts = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
         names = range(len(prompts))
         return decoded(work, model, sampler, plan, prompts, seed=ask.seed, names=names, batch=work.batch)
+
+
+@part
+class PromptedLookahead(LookaheadCost):
+    """`LookaheadCost` for models of running text, in which no position is given: each text continues the first `prompt`
+    ids of a held-out row by `length` ids."""
+
+    prompt: int
+    length: int
+
+    def gen_length(self, model: Model) -> int:
+        return self.length
+
+    def _prompts(self, model: Model, count: int) -> list[list[int]]:
+        return quoted(model, count)[:, : self.prompt].tolist()
+
+
+@part
+class ParallelAgreement(Task):
+    """What a rule that commits several tokens at once changes: `rows` texts, each the continuation of the first
+    `prompt` ids of a held-out row by `length` ids, and the same by preset `reference` at one token per step.
+
+    Metrics: `equal`, share of texts that are those of the reference token for token; `same`, share of their tokens;
+    `right` and `reference_right`, shares of tokens that are those of the held-out row, of the rule and the reference.
+    """
+
+    rows: int
+    prompt: int
+    length: int
+    reference: str
+    generates = True
+
+    def protocol(self) -> dict[str, Any]:
+        return {"reference": "one token per step, same draws", "tokens": "by position", "unit": "per text"}
+
+    def gen_length(self, model: Model) -> int:
+        return self.length
+
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        """Metrics of the sampler that is asked for; ValueError for an unknown `reference`."""
+        assert ask.sampler is not None and ask.plan is not None
+        count = self.rows if ask.limit is None else min(self.rows, ask.limit)
+        texts = torch.from_numpy(quoted(model, count)[:, : self.prompt + self.length])
+        prompts, true = texts[:, : self.prompt].tolist(), texts[:, self.prompt :]
+        singly = dataclasses.replace(ask.plan, steps=self.length)
+        one, found = (
+            decoded(work, model, rule, plan, prompts, seed=ask.seed, names=range(count), batch=work.batch)
+            for rule, plan in ((preset(self.reference), singly), (ask.sampler, ask.plan))
+        )
+        work.join()
+        shares = {
+            "same": found.ids == one.ids,
+            "right": found.ids == true,
+            "reference_right": one.ids == true,
+        }
+        metrics = {name: mean_metric(each.double().mean(1)) for name, each in shares.items()}
+        return Answer(
+            metrics={"equal": mean_metric(shares["same"].all(1).double())} | metrics,
+            nfe=found.cost.forwards.double().mean().item(),
+            tokens_per_nfe=found.ids.numel() / float(found.cost.forwards.sum()),
+            tokens=found.ids.numel(),
+            samples=samples_digest(found.ids),
+        )
+
+
+def quoted(model: Model, count: int) -> np.ndarray:
+    """The ids [count, L] of held-out rows of the model's corpus, the same for every model of the corpus."""
+    heldout = prepared(model.data).heldout
+    rows = rng.permutation(0, rng.QUOTED, 1, len(heldout)).numpy()[:count]
+    return heldout.ids[rows].astype(np.int64)
 
 
 def compared(one: Decoded, found: Mapping[int, Decoded]) -> dict[str, tuple[float, float | None, int]]:

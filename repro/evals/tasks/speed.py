@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from repro.core.lazy import torch
 from repro.core.parts import part
+from repro.evals.decoding import decoded, rows_of
 from repro.evals.lm.adapter import Adapter, Generation
 from repro.evals.lm.harness import HarnessTask
 from repro.evals.lm.lm_tasks import LmGeneration
 from repro.evals.task import Answer, Ask, Task
+from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload
 from repro.model import Model
 from repro.results.record import Counts, Latency, Speed, Throughput
@@ -93,8 +95,9 @@ class DecodingSpeed(Task):
         again = self.repeats * (self.together * self.batch + self.alone) + self.warmup * (self.batch + 1)
         return replace(once, items=once.items + again)
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
-        """The result of the evaluation: accuracy, counts of tokens and forwards, per-document results, decoding speeds.
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        """Accuracy, counts of tokens and forwards, per-document results and decoding speeds. Processes share the
+        decoding that is not timed; one of them times, alone on its machine (`WorkQueue.alone`).
 
         Raises ValueError if a number of batches, texts or passes is below 1, if `of` is not an lm-eval task that
         generates text, and if it has no such `metric` or `filter`.
@@ -104,12 +107,15 @@ class DecodingSpeed(Task):
                 raise ValueError(
                     f"task {self.name!r}: {name}={getattr(self, name)} times nothing; give 1 or more"
                 )
-        adapter = self._adapter(model, ask)
+        adapter = self._adapter(model, ask, work)
         found = self._of().evaluate_with(adapter, ask)
+        work.join()
         assert found.items is not None
         values = outcomes(found.items, self.metric, self.filter)
         counts = adapter.counts(adapter.made, adapter.batches)
         n, mean = len(values), statistics.fmean(values)
+        with work.alone():
+            speed = self._timed(adapter)
         return Answer(
             metrics={"accuracy": (mean, statistics.stdev(values) / math.sqrt(n) if n > 1 else None, n)},
             nfe=counts.forwards / counts.rows,
@@ -118,7 +124,7 @@ class DecodingSpeed(Task):
             items=found.items,
             counts=counts,
             outcomes="".join(f"{value:.0f}" for value in values),
-            speed=self._timed(adapter),
+            speed=speed,
         )
 
     def _of(self) -> HarnessTask | LmGeneration:
@@ -129,14 +135,14 @@ class DecodingSpeed(Task):
             )
         return self.of
 
-    def _adapter(self, model: Model, ask: Ask) -> RecordingAdapter:
+    def _adapter(self, model: Model, ask: Ask, work: WorkQueue) -> RecordingAdapter:
         assert ask.sampler is not None
         of = self._of()
         known = isinstance(of, LmGeneration)
         how = Generation(ask.sampler, ask.plan, 1.0, of.policy if known else "suite")
         if not known:
-            return RecordingAdapter(model, None, how, "error", ask.seed, self.batch)
-        return RecordingAdapter(model, None, how, of.overlong, ask.seed, self.batch, template=of.template)
+            return RecordingAdapter(model, None, how, "error", ask.seed, self.batch, work)
+        return RecordingAdapter(model, None, how, of.overlong, ask.seed, self.batch, work, of.template)
 
     def _timed(self, adapter: RecordingAdapter) -> Speed:
         device = adapter.model.denoiser.home
@@ -220,18 +226,26 @@ class RecordingAdapter(Adapter):
     """Row name -> stop strings and maximum number of ids of its text."""
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
-        rows: list[list[int]] = []
+        assert self.generation is not None
+        found = decoded(
+            self.work,
+            self.model,
+            self.generation.sampler,
+            plan,
+            prompts,
+            seed=self.seed,
+            names=names,
+            batch=self.batch,
+            size=self.batch,
+        )
         for start in range(0, len(names), self.batch):
             some = slice(start, start + self.batch)
-            batch = RowBatch(plan, prompts[some], names[some])
-            decoded = self.decoder(batch)()
-            self.batches.append(batch)
-            self.made.append(decoded)
-            self.order += batch.names
-            self.forwards.append(decoded.cost.forwards)
-            self.ids.append(decoded.ids)
-            rows += decoded.ids.tolist()
-        return rows
+            self.batches.append(RowBatch(plan, prompts[some], names[some]))
+            self.made.append(rows_of(found, some))
+        self.order += names
+        self.forwards.append(found.cost.forwards)
+        self.ids.append(found.ids)
+        return found.ids.tolist()
 
     def _text(self, row: list[int], until: Sequence[str], length: int) -> str:
         # `_text` is called for the rows in the order in which they were decoded
@@ -250,16 +264,16 @@ class RecordingAdapter(Adapter):
     def counts(self, made: Sequence[Decoded], batches: Sequence[RowBatch]) -> Counts:
         """Numbers of rows, tokens and forwards, summed over all rows of `batches`; `made` are their decoded results."""
         useful = 0
-        for decoded, batch in zip(made, batches, strict=True):
-            rows = zip(decoded.ids.tolist(), batch.names, strict=True)
+        for each, batch in zip(made, batches, strict=True):
+            rows = zip(each.ids.tolist(), batch.names, strict=True)
             useful += sum(self.useful(row, *self.ends[name]) for row, name in rows)
 
         def total(name: str) -> int:
-            return sum(int(getattr(decoded.cost, name).sum()) for decoded in made)
+            return sum(int(getattr(each.cost, name).sum()) for each in made)
 
         return Counts(
-            rows=sum(len(decoded.ids) for decoded in made),
-            committed=sum(int(decoded.committed.sum()) for decoded in made),
+            rows=sum(len(each.ids) for each in made),
+            committed=sum(int(each.committed.sum()) for each in made),
             useful=useful,
             forwards=total("forwards"),
             further=total("further"),

@@ -39,6 +39,7 @@ from repro.evals.text_quality.mauve import Mauve
 from repro.evals.text_quality.quality import Retokenise, diversity_metrics, judge_protocol
 from repro.evals.text_quality.references import ReferenceTexts, compare_with_reference, load_reference
 from repro.evals.text_quality.samples import entropy
+from repro.evals.work_queue import SERIAL
 from repro.results.record import Question, Record, make_record
 from repro.results.shares import shown
 from repro.results.store import Store
@@ -133,7 +134,7 @@ def score_file(
         return external_question(digest, ExternalSamples(**pins), protocol), Answer(metrics, items=items)
     read = [row for row in rows if row]
     settings = default_mauve(judge, len(read))
-    metrics |= compare_with_reference(judge, rule, settings, reference, read, 0)
+    metrics |= compare_with_reference(judge, rule, settings, reference, read, 0, SERIAL)
     task = ExternalLikeness(**pins, reference=reference.digest, mauve=settings)
     return external_question(digest, task, protocol), Answer(metrics, items=items)
 

@@ -1,8 +1,10 @@
-"""Table of lossless lookahead, from records of the task `lookahead_cost` alone: one row per checkpoint, sampler and
-number of states.
+"""Table of lossless lookahead, from records of the tasks `lookahead_cost` and `prompted_lookahead`: one row per
+checkpoint, sampler and number of states; and beside it the rules that commit several tokens at once, with what they
+lose.
 
-    rows(records)       numbers, also of the figure `lookahead`
-    markdown(numbers)   text
+    rows(records)              numbers, also of the figure `lookahead`
+    beside(records)            rules that commit several tokens at once, of the same checkpoints
+    tables(records)            files lookahead.md, lookahead.csv, lookahead_beside.csv
 """
 
 from __future__ import annotations
@@ -12,12 +14,20 @@ from typing import TYPE_CHECKING
 
 from repro.results.record import Record
 from repro.results.store import by_cell, one_protocol, scale_of, summarise, to_frame
-from repro.results.tables.text import measured
+from repro.results.tables.text import csv_text, measured
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-PART = "lookahead_cost"
+PARTS = frozenset({"lookahead_cost", "prompted_lookahead"})
+PARALLEL = ("threshold_0.9", "factor_1", "entropy_bound_0.1")
+"""Presets of the rules that commit several tokens at once, in the default setting of each."""
+QUALITY = {
+    "sudoku": ("accuracy", "low_confidence", "puzzles solved"),
+    "law": ("excess", "low_confidence:temperature=1.0", "excess over the true law, nats per token"),
+    "agreement": ("same", "", "tokens equal to those of one per step"),
+}
+"""Task -> its metric, the preset of one token per step beside which it is read, and what the metric is."""
 MOST = 2.0
 """Tokens forwarded, relative to one token per step, that the best number of states may take at most."""
 LABELS = ("scale", "checkpoint", "preset", "states")
@@ -32,6 +42,23 @@ CAPTION = (
     f"for token. best: the m of fewest rounds at up to {MOST:g} times the tokens forwarded. ±: standard error over n "
     "texts (at temperature 0 without a prompt all texts are one, but for random orders)."
 )
+BESIDE = (
+    "Rules that commit several tokens in one forward, of the same checkpoints: they change the texts. tokens per "
+    "round: realised, of one state per token. quality: what the last column names; one per step: the same of low "
+    "confidence at one token per step, and so of its lookahead."
+)
+BESIDE_COLUMNS = [
+    "scale",
+    "checkpoint",
+    "preset",
+    "per_round",
+    "measure",
+    "quality",
+    "quality_se",
+    "single",
+    "n",
+    "seeds",
+]
 REMEDY = "No records yet: `python -m repro.evals --suite lookahead ...`, then `python -m repro.results publish DIR`."
 
 
@@ -40,7 +67,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
     if `tokens` (forwarded, relative to one token per step) exceeds `MOST` at every number of states."""
     from pandas import DataFrame
 
-    chosen = to_frame(each for each in records if each.question.task.get("part") == PART)
+    chosen = to_frame(each for each in records if each.question.task.get("part") in PARTS)
     one_protocol(chosen)
     made = []
     for shared, by_metric in by_cell(summarise(chosen)):
@@ -65,11 +92,53 @@ def rows(records: Sequence[Record]) -> DataFrame:
     return numbers.assign(best=["*" if place in best else "" for place in numbers.index])
 
 
-def markdown(numbers: DataFrame) -> str:
-    """Markdown of the table, with one section per scale."""
+def beside(records: Sequence[Record]) -> DataFrame:
+    """Frame with columns `BESIDE_COLUMNS`, sorted: rules of PARALLEL on the checkpoints of `rows`, at temperature 0 or
+    1. `per_round`: realised tokens per forward; `quality`: the metric of QUALITY, and `single` the same metric of one
+    token per step (NaN where it is not stored)."""
+    from pandas import DataFrame
+
+    looked = {r.labels.checkpoint for r in records if r.question.task.get("part") in PARTS}
+    frame = to_frame(r for r in records if r.labels.checkpoint in looked and r.labels.task in QUALITY)
+    made = []
+    for task, (metric, reference, measure) in QUALITY.items():
+        found = frame[(frame.task == task) & (frame.metric == metric)]
+        for _, section in found.groupby(["suite", "checkpoint"], sort=True):
+            one_protocol(section)
+            cells = [shared for shared, _ in by_cell(summarise(section))]
+            single = next(
+                (e.value for e in cells if (e.preset, e.tokens_per_step) == (reference, "1")), float("nan")
+            )
+            made += [
+                {
+                    **{"scale": scale_of(each.recipe), "checkpoint": each.checkpoint, "preset": each.preset},
+                    **{"per_round": each.tokens_per_nfe, "measure": measure, "quality": each.value},
+                    **{"quality_se": each.se, "single": 1.0 if task == "agreement" else single},
+                    **{"n": int(each.n), "seeds": each.seeds},
+                }
+                for each in cells
+                if each.preset.partition(":")[0] in PARALLEL
+            ]
+    return DataFrame(made, columns=BESIDE_COLUMNS).sort_values(
+        list(LABELS[:3]), kind="stable", ignore_index=True
+    )
+
+
+def tables(records: Sequence[Record]) -> dict[str, str]:
+    """Texts of the files of this table, by name."""
+    numbers, others = rows(records), beside(records)
+    return {
+        "lookahead.md": markdown(numbers, others),
+        "lookahead.csv": csv_text(numbers),
+        "lookahead_beside.csv": csv_text(others),
+    }
+
+
+def markdown(numbers: DataFrame, others: DataFrame) -> str:
+    """Markdown of the table from `rows` and `beside`, with one section per scale."""
     from tabulate import tabulate
 
-    text = [f"# {TITLE}", CAPTION]
+    text = [f"# {TITLE}", CAPTION, *([] if others.empty else [BESIDE])]
     for scale, section in numbers.groupby("scale", sort=True):
         lines = [
             [
@@ -82,4 +151,16 @@ def markdown(numbers: DataFrame) -> str:
         headers = ["checkpoint", "sampler", "m", "tokens per round", "rounds per token", "states per token"]
         headers += ["tokens forwarded", "equal", "best", "n"]
         text += [f"## {scale}", tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)]
+        lines = [
+            [
+                *(each["checkpoint"], each["preset"], f"{each['per_round']:.2f}"),
+                *(measured(each["quality"], each["quality_se"], 0.0), measured(each["single"], 0.0, 0.0)),
+                *(each["measure"], each["n"]),
+            ]
+            for each in others[others.scale == scale].to_dict("records")
+        ]
+        headers = ["checkpoint", "sampler", "tokens per round", "quality", "one per step", "measure", "n"]
+        if lines:
+            text.append("### Rules that commit several tokens")
+            text.append(tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True))
     return "\n\n".join([*text, *([REMEDY] if numbers.empty else [])]) + "\n"

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 ELSEWHERE = frozenset(
     {
         *("heldout_bound", "truncated_bound", "perplexity", "truncated_perplexity", "training_curve", "law"),
-        *("decoding_speed", "lookahead_cost", "cache_error", "choice_draws", "naive_samples", "naive_mauve"),
+        *("decoding_speed", "cache_error", "choice_draws", "naive_samples", "naive_mauve"),
+        *("lookahead_cost", "prompted_lookahead", "parallel_agreement", "pass_at_k"),
         *("generation_quality", "open_generation", "redrawn_generation", "generation_mauve", "open_mauve"),
         *("external_samples", "external_likeness"),
     }

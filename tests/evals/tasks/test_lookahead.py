@@ -1,16 +1,19 @@
-"""The task `lookahead_cost`: what it counts, and what it refuses."""
+"""The tasks `lookahead_cost`, `prompted_lookahead` and `parallel_agreement`: what they count, and what they refuse."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from helpers.toy import toy
 
-from repro.evals.task import Ask
-from repro.evals.tasks.lookahead import LookaheadCost, compared
+from repro.evals.task import Ask, samples_digest
+from repro.evals.tasks.lookahead import LookaheadCost, ParallelAgreement, PromptedLookahead, compared, quoted
 from repro.model import load
+from repro.samplers.decode import decode
 from repro.samplers.decoded import Cost, Decoded
 from repro.samplers.plan import Plan
 from repro.samplers.presets import preset
+from repro.training.loop import train
 
 TASK = LookaheadCost(name="lookahead", rows=6, states=(2, 4))
 PLAN = Plan(gen_length=32, block_length=32, steps=32)
@@ -55,3 +58,46 @@ def test_what_it_refuses(name, steps, message):
     plan = Plan(gen_length=32, block_length=32, steps=steps)
     with pytest.raises(ValueError, match=message):
         TASK.answer(load("oracle:mdlm@nano"), asked(name, plan))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lookahead")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("REPRO_RUNS", str(folder / "runs"))
+        yield load(train(toy("mdlm"), seed=0, out=folder / "run", stop=None, resume=False))
+
+
+def decoded_ids(model, name, prompts, plan):
+    process, names = model.recipe.process, range(len(prompts))
+    return decode(model.denoiser, process, preset(name), plan, prompts.tolist(), seed=0, names=names).ids
+
+
+def test_texts_continue_held_out_rows(model):
+    task = PromptedLookahead(name="lookahead", rows=5, states=(3,), prompt=6, length=8)
+    plan = Plan(gen_length=task.gen_length(model), block_length=8, steps=8)
+    found = task.answer(model, asked("random:temperature=1.0", plan))
+    texts = decoded_ids(model, "random:temperature=1.0", quoted(model, 5)[:, :6], plan)
+    assert found.samples == samples_digest(texts) and found.nfe == 8
+    assert found.metrics["equal_3"] == (1.0, 0.0, 5) and found.metrics["rounds_3"][0] < 1
+
+
+def test_agreement_with_one_token_per_step(model):
+    """A threshold of 1 commits one token per step and changes nothing; one of 0 commits all at once."""
+    single, at_once = "low_confidence:temperature=1.0", "threshold_0.9:threshold=0.0,temperature=1.0"
+    task = ParallelAgreement(name="agreement", rows=5, prompt=6, length=8, reference=single)
+    adaptive, plan = (Plan(gen_length=8, block_length=8, steps=steps) for steps in (None, 8))
+    careful = task.answer(model, asked("threshold_0.9:threshold=1.0,temperature=1.0", adaptive))
+    assert {name: careful.metrics[name][0] for name in ("equal", "same")} == {"equal": 1.0, "same": 1.0}
+    assert careful.nfe == 8 and careful.metrics["right"] == careful.metrics["reference_right"]
+    hasty = task.answer(model, asked(at_once, adaptive))
+    assert hasty.nfe == 1 and hasty.tokens_per_nfe == 8
+    rows = quoted(model, 5)
+    one, found = (
+        decoded_ids(model, name, rows[:, :6], how) for name, how in ((single, plan), (at_once, adaptive))
+    )
+    true = torch.from_numpy(rows[:, 6:14])
+    shares = {"same": found == one, "right": found == true, "reference_right": one == true}
+    for name, equal in shares.items():
+        assert hasty.metrics[name][0] == pytest.approx(equal.double().mean().item()), name
+    assert 0 < hasty.metrics["same"][0] < 1
