@@ -275,6 +275,7 @@ def _row_request(args: argparse.Namespace) -> Request:
 
 
 def _grid_request(args: argparse.Namespace) -> Request:
+    cli.check_files(args.tasks or ())
     return dataclasses.replace(
         _row_request(args),
         samplers=args.samplers,

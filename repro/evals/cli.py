@@ -229,7 +229,7 @@ def _add_grid(parser: Parser) -> None:
         "--tasks",
         action=Listing,
         kinds=LISTED["--tasks"],
-        type=_typed(_tasks),
+        type=_names,
         help="tasks of the suite, perplexity protocols (owt.wrapped, zeroshot.ptb), registered tasks with all settings"
         " (law:samples=500), lm-eval tasks or their YAML files, separated by ','; with --corpus: a protocol, or the"
         " packing wrapped, wrapped_plain, padded or pieces; list: print all",
@@ -345,15 +345,13 @@ def _names(text: str, between: str = ",") -> list[str]:
     return names
 
 
-def _tasks(text: str) -> list[str]:
-    """Names of tasks, separated by ','; ValueError for a YAML file that is not there."""
-    names = _names(text)
-    for name in names:
+def check_files(tasks: Sequence[str]) -> None:
+    """Raise Usage if one of `--tasks` is a YAML file that is not there; said before anything is loaded."""
+    for name in tasks:
         if name.endswith((".yaml", ".yml")) and not Path(name).is_file():
-            there = [str(path) for path in sorted(Path(name).parent.glob("*.y*ml"))]
-            near = f"; {nearest(name, there)}" if there else "; give the path of an lm-eval task's YAML"
-            raise ValueError(f"no file {name!r}{near}")
-    return names
+            there = [str(path) for path in sorted(Path(name).parent.glob("[!.]*.y*ml"))]
+            near = nearest(name, there) if there else "give the path of an lm-eval task's YAML"
+            raise Usage(f"--tasks: no file {name!r}; {near}")
 
 
 def _presets(text: str) -> Sequence[str]:

@@ -212,18 +212,23 @@ def _free(console: Console, records: Sequence[Record], names: Names) -> list[Tab
                 values = lines.setdefault((record.labels.task, name, *seed), {})
                 values[record.question.checkpoint.digest] = metric
     if places.names is not None:
-        beside = _beside(places.names, places.seeds, lines)
-        if _needed(console, beside) <= console.width:
-            return [beside] if beside.row_count else []
+        for longest in (UNBOUNDED, 16):
+            beside = _beside(places.names, places.seeds, lines, longest)
+            if _needed(console, beside) <= console.width:
+                return [beside] if beside.row_count else []
     return [made] if made.row_count else []
 
 
-def _beside(names: Names, seeds: bool, lines: Mapping[tuple[str, ...], Mapping[str, Metric]]) -> Table:
+def _beside(
+    names: Names, seeds: bool, lines: Mapping[tuple[str, ...], Mapping[str, Metric]], longest: int
+) -> Table:
     """Table with one column per checkpoint and one line per task, metric and seed; a column `n` for all of them, or one
-    beside each where their numbers of items differ."""
+    beside each where their numbers of items differ. Names are broken into lines of `longest` characters (`packed`)."""
     digests = [digest for digest in names if any(digest in values for values in lines.values())]
     same = all(len({metric.n for metric in values.values()}) == 1 for values in lines.values())
-    heads = [each for digest in digests for each in (packed(names[digest], 16), *([] if same else ["n"]))]
+    heads = [
+        each for digest in digests for each in (packed(names[digest], longest), *([] if same else ["n"]))
+    ]
     made = _table(["task", "metric", *["seed"] * seeds], [*heads, *(["n"] if same else [])])
     for (task, name, *seed), values in lines.items():
         cells: list[str] = []
@@ -231,7 +236,7 @@ def _beside(names: Names, seeds: bool, lines: Mapping[tuple[str, ...], Mapping[s
             cells.append("" if metric is None else shown(name, metric))
             cells += [] if same else ["" if metric is None else str(metric.n)]
         count = [str(metric.n) for metric in values.values()][:1] if same else []
-        made.add_row(packed(task, 16), packed(name, 16), *seed, *cells, *count)
+        made.add_row(packed(task, longest), packed(name, longest), *seed, *cells, *count)
     return made
 
 

@@ -224,14 +224,16 @@ def test_a_rate_is_labelled_as_planned(absorbing):
     assert not {"3", "5", "7"} & set(rates)
 
 
-@pytest.mark.parametrize("recipe, sampler", [("mdlm", "low_confidence"), ("duo_nelbo", "ancestral")])
-def test_a_task_that_is_none_of_the_suites_has_one_sampler(recipe, sampler):
+@pytest.mark.parametrize(
+    "recipe, sampler, more", [("mdlm", "low_confidence", 3), ("duo_nelbo", "ancestral", 0)]
+)
+def test_a_task_that_is_none_of_the_suites_has_one_sampler(recipe, sampler, more):
     """Not all of them, which only `all` asks for; the suite's own tasks keep theirs."""
     model = load(f"oracle:{recipe}@nano")
     mine = str(ROOT / "examples" / "newcomer" / "finish.yaml")
     _, cells, _ = lay_out(model, Request(tasks=[mine, "law"], tokens_per_step=[1]), lambda task, model: None)
     asked = {name: {c.preset for c in cells if c.task.name == name} for name in ("finish", "law")}
-    assert asked["finish"] == {sampler} and len(asked["law"]) > 3
+    assert asked["finish"] == {sampler} and len(asked["law"]) > more
 
 
 def test_a_left_to_right_model_is_asked_for_one_token_per_step():

@@ -49,8 +49,7 @@ def test_the_terminal_decides(monkeypatch, capsys):
         assert command(recipe, words) == 0
         assert re.search(rf"^{row}", capsys.readouterr().out, re.M)
     changed = select(recipe, "nano.text", ["optimizer.lr=0.1"])
-    assert list(listing(changed, recipe, ROOM))[-2].startswith(
-        "An indented name goes with those above it: --set "
-    )
+    said = " ".join(listing(changed, recipe, ROOM))
+    assert "An indented name goes with those above it: --set data.documents.heldout_stride=VALUE" in said
     unchanged = select(recipe, "nano.text", [])
     assert list(listing(changed, unchanged))[-1] == "* changed by --set: 1 setting of mdlm@nano.text"
