@@ -30,7 +30,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     for axes, (checkpoint, rate, part) in zip(grid, panels, strict=True):
         _panel(axes, part)
         axes.set_title(f"{family(checkpoint)}, {rate}", fontsize=7)
-        axes.set_xlabel("draws of a puzzle (k)")
+        axes.set_xlabel("draws (k)")
     grid[0].set_ylabel("pass@k, share of puzzles\nsolved by one of k draws")
     footer(
         drawing,
