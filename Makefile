@@ -2,7 +2,8 @@
 #   make reproduce [SEEDS="0 1 2 3 4"]   train, score, compare and draw the nano cells under runs/reproduce
 #   make test | test-all | test-gpu      the tests; with the slow ones; those that need a CUDA device
 #   make models | test-real              fetch a real language model (93 MB); the tests that need it
-#   make test-exports                    exports, by their format's own validator (python3 must be 3.12 or later)
+#   make test-exports                    exports, by their format's own validator (EXPORTS_PYTHON=python3.13 if python3
+#                                        is older than 3.12)
 #   make test-engines                    build llama.cpp's server (llama-cpp-python, minutes) and compare with it
 #   make bench                           ratios of speed, side by side in one run
 #   make lint                            ruff, the import contracts and the type checker
@@ -23,6 +24,7 @@ DEEPSPEED := $(VENV)/.deepspeed-$(KEY)
 LLAMA := 0.3.36
 ENGINES := build/engines/.installed-$(LLAMA)
 EXPORTS := build/every-eval-ever
+EXPORTS_PYTHON ?= python3
 DOCS  := $(VENV)/.docs-$(KEY)
 
 # Every number at nano scale is made by one thread; malloc keeps its pages, which removes most page faults.
@@ -54,12 +56,14 @@ test-real: models
 
 # an environment of its own: this package wants an older huggingface_hub and rich than constraints.txt has
 test-exports: $(STAMP)
-	test -x $(EXPORTS)/bin/every_eval_ever || python3 -m venv $(EXPORTS)
-	$(EXPORTS)/bin/pip install -q --disable-pip-version-check every-eval-ever==0.3.0
+	@$(EXPORTS_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
+	  { echo "every-eval-ever needs Python 3.12 or later: make EXPORTS_PYTHON=python3.13 test-exports"; exit 2; }
+	test -x $(EXPORTS)/bin/every_eval_ever || $(EXPORTS_PYTHON) -m venv --clear $(EXPORTS)
+	test -x $(EXPORTS)/bin/every_eval_ever || $(EXPORTS)/bin/pip install -q --disable-pip-version-check every-eval-ever==0.3.0
 	EVERY_EVAL_EVER=$(EXPORTS)/bin/every_eval_ever $(PY) -m pytest -n0 -rs tests/results/test_every_eval_ever.py
 
 test-engines: models $(ENGINES)
-	$(PY) -m pytest -m engines -rs
+	$(PY) -m pytest -n0 -rs tests/evals/engines/test_llama_cpp.py
 
 bench: $(STAMP)
 	$(PY) -m benchmarks
@@ -118,7 +122,9 @@ $(DEEPSPEED): $(STAMP)
 # an environment of its own: no test of this suite may depend on it
 $(ENGINES):
 	python3 -m venv build/engines
-	CMAKE_ARGS=-DLLAVA_BUILD=OFF build/engines/bin/pip install -q --disable-pip-version-check 'llama-cpp-python[server]==$(LLAMA)'
+	echo 'set(LLAMA_BUILD_COMMON OFF)' > build/engines/library.cmake  # what llama.cpp's own programs share, half the time
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_INCLUDE=$(CURDIR)/build/engines/library.cmake" \
+	  build/engines/bin/pip install -q --disable-pip-version-check 'llama-cpp-python[server]==$(LLAMA)'
 	touch $@
 
 $(DOCS): $(STAMP)

@@ -58,6 +58,8 @@ LLADA = {Case(32_000, 64, 32, 16): 1.6, Case(126_464, 64, 16, 16): 2.5}
 """Cases against LLaDA's `generate` -> target of the ratio."""
 FAST = Case(32_000, 64, 32, 16)
 """The case of Fast-dLLM's loops."""
+LONG = Case(32_000, 256, 64, 32)
+"""A longer text for those with a cache, with Fast-dLLM's block length."""
 
 
 class Network:
@@ -128,34 +130,46 @@ def llada(generate: Callable[..., Tensor], case: Case, target: float, repeats: i
     return Compared(row, equal and same)
 
 
-def fast_dllm(modules: dict[str, Any], repeats: int, case: Case = FAST) -> Iterator[Compared]:
+def fast_dllm(
+    modules: dict[str, Any], repeats: int, case: Case = FAST, longer: Case = LONG
+) -> Iterator[Compared]:
     """Our decoding, exact and with approximate caches, against Fast-dLLM's three loops (NVlabs/Fast-dLLM@24cc59e
-    llada/generate.py:57-222); equal means equal tokens and numbers of forwards."""
+    llada/generate.py:57-222); equal means equal tokens and numbers of forwards. The loops with a cache also run on
+    `longer`."""
     from repro.samplers.plan import DualCache, PrefixCache
 
+    loops: dict[str, tuple[Cache | None, float]] = {
+        "generate": (None, 1.6),
+        "generate_with_prefix_cache": (PrefixCache(refresh=None), 1.5),
+        "generate_with_dual_cache": (DualCache(refresh=None), 1.3),
+    }
+    for name in loops:
+        yield _fast_loop(modules, name, case, *loops[name], repeats)
+    for name in list(loops)[1:]:
+        yield _fast_loop(modules, name, longer, *loops[name], repeats)
+
+
+def _fast_loop(
+    modules: dict[str, Any], name: str, case: Case, cache: Cache | None, target: float, repeats: int
+) -> Compared:
+    """The row of one of Fast-dLLM's loops against our decoding with the same cache."""
     denoiser, prompt = case.denoiser(), case.prompt_ids()
-    loops: tuple[tuple[str, Cache | None, float], ...] = (
-        ("generate", None, 1.6),
-        ("generate_with_prefix_cache", PrefixCache(refresh=None), 1.5),
-        ("generate_with_dual_cache", DualCache(refresh=None), 1.3),
+    loop = getattr(modules["llada/generate.py"], name)
+    found = timed(
+        {
+            "ours": lambda: _ours(denoiser, prompt, case, cache),
+            "theirs": lambda: loop(*_arguments(denoiser, prompt), **_settings(case)),
+        },
+        repeats,
     )
-    for name, cache, target in loops:
-        loop = getattr(modules["llada/generate.py"], name)
-        found = timed(
-            {
-                "ours": lambda cache=cache: _ours(denoiser, prompt, case, cache),
-                "theirs": lambda loop=loop: loop(*_arguments(denoiser, prompt), **_settings(case)),
-            },
-            repeats,
-        )
-        ids, forwards = found.results["theirs"]
-        decoded = found.results["ours"]
-        agreement, equal = tokens(decoded.ids[0], ids[0, case.prompt :])
-        own = int(decoded.cost.forwards.item())
-        agreement += f"; {own} and {forwards} forwards"
-        mine, theirs = found.seconds["ours"], found.seconds["theirs"]
-        row = Row(f"{name}, {case.name()}", mine, theirs, theirs / mine, target, agreement)
-        yield Compared(row, equal and own == forwards)
+    ids, forwards = found.results["theirs"]
+    decoded = found.results["ours"]
+    agreement, equal = tokens(decoded.ids[0], ids[0, case.prompt :])
+    own = int(decoded.cost.forwards.item())
+    agreement += f"; {own} and {forwards} forwards"
+    mine, theirs = found.seconds["ours"], found.seconds["theirs"]
+    row = Row(f"{name}, {case.name()}", mine, theirs, theirs / mine, target, agreement)
+    return Compared(row, equal and own == forwards)
 
 
 def _arguments(denoiser: Denoiser, prompt: list[int]) -> tuple[Network, Tensor]:

@@ -8,15 +8,14 @@ compared at the noise that the peer drew.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.nets import Sizes, batch
-from benchmarks.row import Compared, Row, product_share, timed
+from benchmarks.peer_judge import generative_perplexity
+from benchmarks.row import TOLERANCE, Compared, Row, product_share, timed
 from repro.certify.peers.diffusion import DUO_SAMPLING, PSI
 from repro.core.lazy import torch
 from repro.core.schedules import Constant
@@ -33,10 +32,8 @@ if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
     from repro.objectives.objective import Batch, Objective
     from repro.processes.process import Diffusion, Scored
+    from repro.samplers.decoded import Decoded
 
-TOLERANCE = 1e-4
-"""Largest relative difference of losses and gradients at the same noise, and of posteriors in total variation; the
-peers compute them in float32."""
 EPS = 1e-3
 """alpha(1) and the lowest time of both peers (s-sahoo/duo@7c9b498 configs/config.yaml:56, configs/noise)."""
 UNTIL = 500_000
@@ -104,7 +101,9 @@ class Case:
 
 
 class Seen(SimpleNamespace):
-    """What a peer drew and asked its network: `tokens`, `t`."""
+    """What a peer drew and asked its network: `tokens`, `t`; `forwards`, its number of rows forwarded so far."""
+
+    forwards = 0
 
 
 def backbone(denoiser: Denoiser, seen: Seen) -> Any:
@@ -125,6 +124,7 @@ def backbone(denoiser: Denoiser, seen: Seen) -> Any:
                 tokens = Soft(x, weights.float())
             elif x.ndim == 3:
                 tokens = Soft(None, x.softmax(-1).float())
+            seen.forwards += len(x)
             seen.tokens, seen.t = tokens, -torch.expm1(-sigma.double()) / (1 - EPS)
             t = seen.t if denoiser.time_conditioned else None
             return denoiser.head().logits(denoiser.encode(tokens, t=t, attention=Mask()))
@@ -182,25 +182,17 @@ def duo(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Iter
             scored,
         )
     yield _sampling(modules["algo"], case, denoiser, process, repeats)
-    yield _generative_perplexity(modules["algo"].trainer_base.metrics, case, repeats)
+    yield generative_perplexity(modules["algo"].trainer_base.metrics, case, repeats)
 
 
 def mdlm(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Iterator[Compared]:
-    """Our step of recipe `mdlm_owt` against MDLM's (kuleshov-group/mdlm@c112c52 diffusion.py:847-916)."""
+    """Our step of recipe `mdlm_owt`, and our sampling, which skips forwards, against MDLM's with cached predictions
+    (kuleshov-group/mdlm@c112c52 diffusion.py:847-916,592-610,658-698)."""
     case = case or Case()
     process = Absorbing()
     denoiser, of = case.network(masked=True)
     seen = Seen()
-    module = modules["diffusion"]
-    model = _made(module.Diffusion)
-    model.config = SimpleNamespace(
-        model=SimpleNamespace(length=case.length), noise=SimpleNamespace(type="loglinear")
-    )
-    model.parameterization, model.T, model.time_conditioning = "subs", 0, False
-    model.antithetic_sampling, model.importance_sampling, model.change_of_variables = True, False, False
-    model.mask_index, model.neg_infinity, model.sampling_eps = case.ids, -1000000.0, EPS
-    model.noise = module.noise_schedule.LogLinearNoise()
-    model.backbone = backbone(denoiser, seen)
+    model = _mdlm(modules["diffusion"], case, backbone(denoiser, seen))
     inner = model._sample_t
 
     def sample_t(n: int, device: Any) -> Tensor:
@@ -220,6 +212,7 @@ def mdlm(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Ite
             denoiser.meaning, of.ids, seen.tokens, seen.time, of.candidates, of.vocabulary
         ),
     )
+    yield _cached_sampling(model, case, denoiser, process, seen, repeats)
 
 
 def training_row(
@@ -281,6 +274,24 @@ def _made(kind: Any) -> Any:
     """An object of a peer's class, a torch module, made without the class's constructor."""
     model = kind.__new__(kind)
     torch.nn.Module.__init__(model)
+    return model
+
+
+def _mdlm(module: Any, case: Case, network: Any) -> Any:
+    """A `Diffusion` with the settings of MDLM's scripts on OpenWebText."""
+    model = _made(module.Diffusion)
+    model.config = SimpleNamespace(
+        model=SimpleNamespace(length=case.length),
+        noise=SimpleNamespace(type="loglinear"),
+        loader=SimpleNamespace(eval_batch_size=case.samples),
+        sampling=SimpleNamespace(noise_removal=True),
+    )
+    model.parameterization, model.T, model.time_conditioning = "subs", 0, False
+    model.antithetic_sampling, model.importance_sampling, model.change_of_variables = True, False, False
+    model.mask_index, model.neg_infinity, model.sampling_eps = case.ids, -1000000.0, EPS
+    model.sampler = "ddpm_cache"
+    model.noise = module.noise_schedule.LogLinearNoise()
+    model.backbone = network
     return model
 
 
@@ -359,74 +370,47 @@ def _sampling(algo: Any, case: Case, denoiser: Denoiser, process: Uniform, repea
     return Compared(Row(name, seconds, opponent, opponent / seconds, 4.5, agreement), off <= TOLERANCE)
 
 
-# --- generative perplexity ----------------------------------------------------------------------------------------
+def _cached_sampling(
+    model: Any, case: Case, denoiser: Denoiser, process: Absorbing, seen: Seen, repeats: int
+) -> Compared:
+    """Ancestral sampling with MDLM's greedy noise removal against its `_sample` with predictor ddpm_cache: each skips
+    the forwards whose prediction it has, ours for each row and MDLM's for the whole batch."""
+    from repro.models.attention import Mask
+    from repro.models.prediction import Prediction
+    from repro.samplers.ancestral import Ancestral
+    from repro.samplers.decode import decode
+    from repro.samplers.plan import ServedPlan
+    from repro.samplers.tail import GreedyRemoval, LinearTimes, Tail
 
+    denoiser.eval(), model.eval()
+    sampler = Tail(rule=Ancestral(), times=LinearTimes(end=1e-5), removal=GreedyRemoval())
+    plan = ServedPlan(gen_length=case.length, block_length=case.length, steps=case.steps, cache=None, stop=())
 
-def _generative_perplexity(metrics: Any, case: Case, repeats: int) -> Compared:
-    """Our gen_ppl by rule `duo` against `record_generative_perplexity` (s-sahoo/duo@7c9b498 metrics.py:165-210): the
-    same ids, and the same judge, a GPT-2 with random weights, which neither loads in the time that is measured."""
-    from repro.core import rng
-    from repro.evals.text_quality.gen_ppl import gen_ppl, rule
-    from repro.evals.text_quality.judges import TransformersJudge
+    def ours() -> Decoded:
+        names = range(case.samples)
+        return decode(denoiser, process, sampler, plan, [[]] * case.samples, seed=0, names=names)
 
-    with tempfile.TemporaryDirectory() as folder:
-        _save_judge(Path(folder), case)
-        judge = TransformersJudge(Path(folder))
-    keys = rng.keys(0, rng.SENTENCE, 1, torch.arange(case.texts))
-    ids = (rng.uniform(keys, case.length) * case.ids).long()
+    def theirs() -> tuple[Tensor, int]:
+        seen.forwards = 0
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return model._sample(num_steps=case.steps), seen.forwards
 
-    def ours() -> float:
-        judge._readings.clear()
-        return gen_ppl(ids.tolist(), judge, rule(f"duo:length={case.length},chunk={case.length}"))[0]
-
-    def theirs() -> float:
-        sums = torch.zeros(2, dtype=torch.float64)
-
-        def update(nll: Tensor, count: Tensor) -> None:
-            sums.add_(torch.stack([nll.sum().double(), count.sum().double()]))
-
-        model = metrics.Metrics.__new__(metrics.Metrics)
-        model.gen_ppl_eval_model_name_or_path, model.eval_ppl_batch_size = "judge", case.texts
-        model.tokenizer, model.gen_ppl = judge.tokenizer, SimpleNamespace(update=update)
-        model.record_generative_perplexity(ids, case.length, retokenize=False, device="cpu")
-        return (sums[0] / sums[1]).exp().item()
-
-    loader = SimpleNamespace(from_pretrained=lambda name: judge.network)
-    own, metrics.transformers = metrics.transformers, SimpleNamespace(AutoModelForCausalLM=loader)
-    try:
-        found = timed({"ours": ours, "theirs": theirs}, repeats)
-    finally:
-        metrics.transformers = own
+    found = timed({"ours": ours, "theirs": theirs}, repeats)
+    ids, forwards = found.results["theirs"]
+    noisy = ids.where(torch.arange(case.length) % 2 == 0, case.ids)
+    where = noisy == case.ids
+    t = torch.full((case.samples,), 0.5)
+    with torch.no_grad():
+        mine = Prediction(denoiser, noisy, t.double(), Mask()).probs(where)
+        other, _ = model._ddpm_caching_update(noisy, t[:, None], 0.25)
+    off = ((mine - other[where]).abs().sum(-1) / 2).max().item()
     share = product_share(ours)
-    off = abs(found.results["ours"] / found.results["theirs"] - 1)
     seconds, opponent = found.seconds["ours"], found.seconds["theirs"]
-    layers, width, _ = case.judge
-    name = (
-        f"record_generative_perplexity, {case.texts} texts of {case.length} ids,"
-        f" judge with V={case.ids:,}, d={width}, {layers} layers"
+    name = f"_sample, ddpm_cache, {case.steps} steps and noise removal, {case.name()}, batch {case.samples}"
+    agreement = (
+        f"own draws on both sides; predictions at half the tokens differ by {off:.1e} in total variation;"
+        f" {found.results['ours'].cost.forwards.sum().item()} and {forwards} forwards of a row;"
+        f" matrix products take {share:.0%} of our time"
     )
-    agreement = f"values differ by {off:.1e}; matrix products take {share:.0%} of our time"
-    return Compared(Row(name, seconds, opponent, opponent / seconds, 1.2, agreement), off <= TOLERANCE)
-
-
-def _save_judge(folder: Path, case: Case) -> None:
-    """Save a GPT-2 with random weights, and a tokenizer, which is not used."""
-    from tokenizers import Tokenizer, models
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    layers, width, heads = case.judge
-    last = case.ids - 1
-    config = GPT2Config(
-        vocab_size=case.ids,
-        n_positions=case.length,
-        n_embd=width,
-        n_layer=layers,
-        n_head=heads,
-        bos_token_id=last,
-        eos_token_id=last,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        GPT2LMHeadModel(config).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({"a": 0, "<e>": last}, unk_token="a"))
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<e>", unk_token="a").save_pretrained(folder)
+    return Compared(Row(name, seconds, opponent, opponent / seconds, 1.5, agreement), off <= TOLERANCE)

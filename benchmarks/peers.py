@@ -9,7 +9,6 @@ page is faulted in again, unless MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOL
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +20,7 @@ from benchmarks.row import Compared, Row
 from repro.certify.peers.diffusion import STANDS_IN
 from repro.certify.peers.imports import peer_module
 from repro.certify.peers.unmasking import FAST_STANDS_IN
+from repro.core.checkouts import commit
 from repro.core.errors import nearest
 
 Measure = Callable[[dict[str, Any], int], Iterable[Compared]]
@@ -71,8 +71,8 @@ PEERS = {
 
 @dataclass(frozen=True)
 class PeerRow(Row):
-    """A row against a peer's own file: `commit` of the checkout (with `-modified` if the file differs from it), or the
-    version of the package; `equal`: whether both sides gave the same result."""
+    """A row against a peer's own file: `commit` of the checkout (`repro.core.checkouts.commit`), or the version
+    of the package; `equal`: whether both sides gave the same result."""
 
     peer: str
     commit: str
@@ -114,13 +114,12 @@ class Checkout:
                 return f"{package} {version(package)}"
             except PackageNotFoundError:
                 raise ValueError(f"peer {self.name} needs the package {package}; install it") from None
-        head = _git(self.folder, "rev-parse", "HEAD").strip()
-        # compared by content, since a checkout may lack other files
-        changed = any(
-            _git(self.folder, "rev-parse", f"HEAD:./{file}") != _git(self.folder, "hash-object", file)
-            for file in peer.files
-        )
-        return f"{head}-modified" if changed else head
+        found = commit(self.folder, peer.files)
+        if found is None:
+            raise ValueError(
+                f"{self.folder} is no git checkout of the peer; clone it, so that its commit is known"
+            )
+        return found
 
     def rows(self, repeats: int) -> list[PeerRow]:
         """The peer's rows, each timed `repeats` times; ValueError for a file that cannot be imported, and for functions
@@ -141,16 +140,3 @@ class Checkout:
             return {name: peer_module(folder, name, STANDS_IN, peer.packages) for name in peer.project}
         paths = {file: folder / file for file in peer.files}
         return {file: peer_module(path.parent, path.stem, peer.stands_in) for file, path in paths.items()}
-
-
-def _git(folder: Path, *command: str) -> str:
-    """What a git command prints about the checkout; ValueError with git's own line if it fails."""
-    done = subprocess.run(
-        ["git", "--no-optional-locks", "-C", str(folder), *command], capture_output=True, text=True
-    )
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no message"])[0]
-        raise ValueError(
-            f"{folder} is no git checkout of the peer ({said}); clone it, so that its commit is known"
-        )
-    return done.stdout

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+TOLERANCE = 1e-4
+"""Largest relative difference of losses and gradients at the same noise, and of posteriors in total variation; the
+peers compute them in float32."""
+
 
 @dataclass(frozen=True)
 class Row:

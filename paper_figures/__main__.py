@@ -23,7 +23,7 @@ from typing import Any, Literal
 from paper_figures import COLUMN, PAGE
 from paper_figures.recipes import MOST, shown
 from repro.core.cli import Parser, run
-from repro.core.errors import nearest
+from repro.core.errors import Usage, nearest
 from repro.core.files import ROOT, stale, write_text
 from repro.results.certificates import FOLDER, Stored, read
 from repro.results.record import Record
@@ -78,14 +78,18 @@ def draw(
     given: Sequence[Record] | Sequence[dict[str, Any]] | Sequence[Stored],
     pdf: Path | None = None,
     width: float = 0,
+    empty: bool = True,
 ) -> dict[str, str]:
     """File name -> text of a figure drawn from records, benchmark rows or certificates: deterministic SVG, and CSV.
-    With `pdf` the drawing is also written to this file, `width` inches wide."""
+    With `pdf` the drawing is also written to this file, `width` inches wide. `empty`: whether a figure is made where
+    nothing of what is given is for it."""
     from matplotlib import style
 
     buffer = io.BytesIO()
     with style.context(HERE / "style.mplstyle", after_reset=True):
         drawing, drawn = module(name).figure(given)
+        if len(drawn) == 0 and not empty:
+            return {}
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         if pdf is not None:
             drawing.set_size_inches(*pdf_size(*drawing.get_size_inches(), width))
@@ -132,7 +136,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m paper_figures",
         description="Draw the figures of results/raw, or check the drawn ones.",
-        examples=["python -m paper_figures", "python -m paper_figures quality gap --out drawn"],
+        examples=[
+            "python -m paper_figures",
+            "python -m paper_figures quality gap --out drawn",
+            "python -m paper_figures --raw runs/mine/raw --out figures --pdf column",
+        ],
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"figures: {', '.join(FIGURES)} (default all)"
@@ -145,7 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--certificates", type=Path, default=FOLDER, help="folder (default results/certificates)"
     )
     parser.add_argument(
-        "--out", type=Path, default=HERE / "out", help="folder of figures (default paper_figures/out)"
+        "--out",
+        type=Path,
+        help="folder of figures (default paper_figures/out; needed with another --raw)",
     )
     parser.add_argument(
         "--recipes",
@@ -160,7 +170,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "figures with panels for both columns stay 6.75 wide where a column is asked for",
     )
     arguments = parser.parse_args(argv)
-    names = arguments.names or list(FIGURES)
+    own = arguments.raw.resolve() != RAW.resolve()
+    if own and arguments.out is None:
+        raise Usage(
+            f"--raw {arguments.raw} needs --out FOLDER: paper_figures/out holds the figures of results/raw"
+        )
+    out = arguments.out or HERE / "out"
+    names = arguments.names or [name for name, kind in FIGURES.items() if kind == "records" or not own]
     for name in names:
         module(name)
     records, left_out = shown(
@@ -168,11 +184,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     files: dict[str, str] = {}
     for name in names:
-        pdf = arguments.out / f"{name}.pdf" if arguments.pdf else None
+        pdf = out / f"{name}.pdf" if arguments.pdf else None
         size = WIDTHS.get(arguments.pdf, 0)
         match FIGURES[name]:
             case "records":
-                files |= draw(name, records, pdf, size)
+                files |= draw(name, records, pdf, size, empty=not own)
             case "bench":
                 files |= draw(name, bench_rows(arguments.bench, name), pdf, size)
             case "certificates":
@@ -182,10 +198,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for sentence in left_out:
         print(sentence)
     if arguments.check:
-        return check(arguments.out, files)
+        return check(out, files)
     for name, text in files.items():
-        write_text(arguments.out / name, text)
-    print(f"{len(files)} files written to {arguments.out}")
+        write_text(out / name, text)
+    drawn = [name for name in names if f"{name}.csv" in files]
+    print(f"figures in {out}: {', '.join(drawn) or 'none'}")
+    if len(drawn) < len(names):
+        print(f"without records here: {', '.join(each for each in names if each not in drawn)}")
     return 0
 
 

@@ -35,6 +35,10 @@ _WHERE = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str):
     if name not in _WHERE:
         raise AttributeError(f"module 'repro' has no attribute {name!r}; it has {', '.join(__all__)}")

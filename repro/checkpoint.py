@@ -18,8 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from repro.core import parts
 from repro.core.cli import Parser, run, say, width
-from repro.training.checkpoint import Checkpoint, open_checkpoint
+from repro.training.checkpoint import open_checkpoint
 
 ACTIONS = {
     "show": (
@@ -72,7 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"wrote {convert(args.path, args.out, args.weights)} tensors to {args.out}")
     elif args.action == "inspect":
         from repro.hub import release
+        from repro.training.exporting import is_export
 
+        if is_export(args.path):
+            raise ValueError(
+                f"{args.path} was written by `checkpoint export`, with this suite's own names of tensors; see"
+                f" `python -m repro.checkpoint show {args.path}`"
+            )
         opened = release.open_release(args.path)
         print(f"{opened.layout.name}: {opened.release.name}  release {opened.release.digest()}")
         say(release.table(opened.tensors))
@@ -93,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.action == "parity":
         return _parity(args.path, args.fixture, args.record, args.precision, args.device)
     else:
-        _show(open_checkpoint(args.path))
+        _show(args.path)
     return 0
 
 
@@ -144,7 +151,21 @@ def _parser() -> Parser:
     return parser
 
 
-def _show(checkpoint: Checkpoint) -> None:
+def _show(path: Path) -> None:
+    """Print what a checkpoint, or a folder that `export` wrote, is."""
+    from repro.training.exporting import is_export, open_export
+    from repro.training.recipe import Recipe
+
+    if is_export(path):
+        exported = open_export(path)
+        recipe = parts.read(exported.recipe, Recipe)
+        early = recipe.unfinished(exported.step)
+        name = f"{recipe.name} ({early})" if early else recipe.name
+        print(f"{name}  seed {exported.seed}  step {exported.step}  {path}")
+        print(f"recipe {recipe.digest()}")
+        print(f"{exported.digest}  {exported.weights} weights of the run")
+        return
+    checkpoint = open_checkpoint(path)
     name = f"{checkpoint.recipe.name}{checkpoint.mark}"
     print(f"{name}  seed {checkpoint.seed}  step {checkpoint.step}  {checkpoint.folder}")
     print(f"recipe {checkpoint.recipe.digest()}")

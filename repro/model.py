@@ -114,7 +114,10 @@ def load(
         if device is not None:
             denoiser = denoiser.to(devices.device(device))
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
-    folder, name = _place(_run_of(ckpt) or ckpt)
+    run = _run_of(ckpt)
+    if run is None:
+        _check_no_recipe(ckpt)
+    folder, name = _place(run or ckpt)
     if is_export(folder):
         _check_ours(ckpt, precision, template)
         return _exported(folder, weights, devices.device(device))
@@ -130,7 +133,7 @@ def load(
 
 def _run_of(name: str | Path) -> Path | None:
     """The run folder of a recipe's name (RECIPE or RECIPE@SCALE) with seed 0, else the folder of its released adapters;
-    None for other names, if neither is there, and where a file or folder of that name is."""
+    None for other names, if neither exists, and if a file or folder of that name does."""
     recipe = str(name).partition("@")[0]
     if recipe not in registry.RECIPES or Path(name).exists():
         return None
@@ -167,6 +170,16 @@ def _exported(folder: Path, weights: Literal["auto", "raw", "ema"], device: str)
         corpus=found.corpus,
         folder=None,
     )
+
+
+def _check_no_recipe(name: str | Path) -> None:
+    """Raise ValueError for a recipe's name (RECIPE or RECIPE@SCALE) that is no file or folder and has no run."""
+    recipe, at, scale = str(name).partition("@")
+    if recipe in registry.RECIPES and not Path(name).exists():
+        train = f"python -m repro.recipes.{recipe}" + (f" --scale {scale}" if at else "")
+        raise ValueError(
+            f"recipe {name} has no run at {runs() / f'{name}-s0'}; train it ({train}), or give the folder of a run"
+        )
 
 
 def _place(ckpt: str | Path) -> tuple[Path, str | None]:

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repro.core.cli import Parser, run
+from repro.core.errors import Usage
 from repro.core.files import stale, write_text
 from repro.results import certificates, certified_peers
 from repro.results.methods import methods
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ],
     )
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
-    parser.add_argument("--out", type=Path, default=TABLES, help="folder of tables (default results/tables)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of tables (default results/tables; needed with another --raw)"
+    )
     parser.add_argument(
         "--certificates",
         type=Path,
@@ -60,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(methods(collect(arguments.raw))))  # to be pasted: no line is broken
         return 0
     if arguments.raw.resolve() != RAW.resolve():
+        if arguments.out is None:
+            raise Usage(f"--raw {arguments.raw} needs --out FOLDER: {TABLES} holds the tables of results/raw")
         return _own(arguments.raw, arguments.out, arguments.check)
+    out = arguments.out or TABLES
     folder = arguments.certificates
     files = tables(arguments.raw) | certificates.tables(certificates.read(folder))
     files |= certificates.controls_tables(certificates.read_controls(folder))
@@ -68,15 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     files |= reproduction.tables(reproduction.stored()) | choices.tables(choices.stored())
     ledger = claims.stored()
     files = with_latex(files | claims.tables(ledger))
-    code = _write(files, arguments.out, arguments.check)
+    code = _write(files, out, arguments.check)
     if ledger and not arguments.check:
-        print(f"claims: {claims.counts(ledger[1])} ({arguments.out / 'claims.md'})")
+        print(f"claims: {claims.counts(ledger[1])} ({out / 'claims.md'})")
     return code
 
 
 def _own(raw: Path, out: Path, check: bool) -> int:
-    """Write or check the tables of other records than the committed ones: those that have rows, and none that are made
-    from committed results."""
+    """Write or check the tables of a user's records in `raw`: only those that have rows, and none that are made from
+    committed results. Returns the exit code (see `_write`)."""
     records = collect(raw)
     fewer = len(records) - len(largest(records))
     files = tables(raw)

@@ -28,7 +28,7 @@ from repro.samplers.decode import decode
 from repro.samplers.decode import steps as steps_of
 from repro.samplers.plan import Plan, ServedPlan, check, plan_for
 from repro.samplers.plan import cache as named_cache
-from repro.samplers.presets import preset
+from repro.samplers.presets import default_preset, preset
 from repro.samplers.stream import Stream
 from repro.samplers.trace import Trace
 
@@ -37,18 +37,6 @@ if TYPE_CHECKING:
     from repro.samplers.decoder import Decoder
     from repro.samplers.sampler import Sampler
     from repro.samplers.watch import Watch
-
-
-def default_preset(model: Model, prompted: bool) -> str:
-    """Name of the default sampler preset for this model.
-
-    With a prompt it seeks a likely continuation ("greedy", or "low_confidence" for absorbing noise); otherwise it draws
-    from the model's distribution ("sample", "ancestral"). Models with uniform noise always get "ancestral".
-    """
-    process = model.recipe.process
-    if process.causal:
-        return "greedy" if prompted else "sample"
-    return "low_confidence" if prompted and process.masks else "ancestral"
 
 
 @checked
@@ -67,15 +55,15 @@ def sample(
     without a prompt.
 
     `model`: a loaded one, or what `load` takes; `sampler`: a preset, as "low_confidence:temperature=1.0" (default:
-    `default_preset`); `gen_length`: tokens to generate (default: all that the model has room for), in blocks of
-    `block_length` (default: one block, or what the network requires); `steps` over all blocks (default: one per token);
-    `cache`: "prefix", "dual" or "dual:refresh=4", an approximate KV cache (default: none). Raises ValueError if the
-    sampler is not for the model's noise process, if lengths, steps and cache cannot be combined, or if a prompt is too
-    long or cannot be encoded.
+    `repro.samplers.presets.default_preset`); `gen_length`: tokens to generate (default: all that the model has room
+    for), in blocks of `block_length` (default: one block, or what the network requires); `steps` over all blocks
+    (default: one per token); `cache`: "prefix", "dual" or "dual:refresh=4", an approximate KV cache (default: none).
+    Raises ValueError if the sampler is not for the model's noise process, if lengths, steps and cache cannot be
+    combined, or if a prompt is too long or cannot be encoded.
     """
     model = model if isinstance(model, Model) else load(model)
     given = [prompts] if isinstance(prompts, str) else prompts
-    name = sampler or default_preset(model, prompts is not None)
+    name = sampler or default_preset(model.recipe.process.noise, prompts is not None)
     options = (n, name, gen_length, block_length, steps, seed, cache)
     return [each["text"] for each in _samples(model, given, *options)]
 
@@ -92,7 +80,7 @@ def _samples(
     cache: str | None,
 ) -> list[dict[str, Any]]:
     """One JSON object per generated text, in the order of `sample`: prompt, text, ids, number of forwards, and what it
-    was made with. Arguments as of `sample`."""
+    was made with. Arguments as in `sample`."""
     ids = _prompts(model, prompts, n)
     rule = preset(sampler)
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
@@ -132,7 +120,7 @@ def stream(
     """
     model = model if isinstance(model, Model) else load(model)
     ids = _prompts(model, None if prompt is None else [prompt], 1)
-    rule = preset(sampler or default_preset(model, prompt is not None))
+    rule = preset(sampler or default_preset(model.recipe.process.noise, prompt is not None))
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
     check(rule, model.recipe.process, plan)
     return Stream(model, _frames(model, rule, plan, ids, seed))
@@ -147,7 +135,7 @@ def _frames(
 
 
 def text_of(model: Model, ids: Sequence[int]) -> str:
-    """The text of generated ids; of released weights what stands before EOS or the end of a turn."""
+    """The text of generated ids; for released weights only the text before EOS or the end of a turn."""
     return model.data.text(model.before_stop(ids) if model.stop_ids else ids)
 
 
@@ -306,7 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.n < 1:
         raise ValueError("--n 0 generates nothing; give 1 or more")
     if (args.json or args.out) and (args.watch or args.trace):
-        raise ValueError("--json and --out are for texts; leave them out with --watch and --trace FILE.json")
+        raise ValueError(
+            "--json and --out write finished texts; leave them out with --watch and --trace FILE.json"
+        )
     if args.n > 1 and (args.watch or args.trace):
         raise ValueError(f"--watch and --trace show a single text; leave out --n {args.n}")
     # wrong names are errors before the weights are loaded
@@ -315,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.cache is not None:
         named_cache(args.cache)
     model = load(args.ckpt, args.weights, args.precision, args.chat_template, args.device)
-    name = args.sampler or default_preset(model, args.prompt is not None)
+    name = args.sampler or default_preset(model.recipe.process.noise, args.prompt is not None)
     prompts = None if args.prompt is None else [args.prompt]
     if not (args.watch or args.trace):
         options = (args.n, name, args.gen_length, args.block_length, args.steps, args.seed, args.cache)
@@ -339,13 +329,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(samples: list[dict[str, Any]], as_json: bool, out: Path | None) -> None:
-    """Print texts, or with `as_json` JSON objects, one a line; with `out` write the objects to this file."""
+    """Print texts, or with `as_json` JSON objects, one a line; with `out` write the objects to this file. Where several
+    texts have lines of their own, each begins below a line with its number."""
     lines = [json.dumps(each, ensure_ascii=False) for each in samples]
     if out is not None:
         write_text(out, "\n".join([*lines, ""]))
         print(f"{len(samples)} samples in {out}; score them: python -m repro.evals judge {out} --judge CKPT")
         return
-    for line in lines if as_json else [each["text"] for each in samples]:
+    texts = [each["text"] for each in samples]
+    if len(texts) > 1 and any("\n" in text for text in texts):
+        texts = [f"--- {i} of {len(texts)} ---\n{text}" for i, text in enumerate(texts, start=1)]
+    for line in lines if as_json else texts:
         sys.stdout.write(line + "\n")
 
 

@@ -5,37 +5,46 @@ and figures.
     make reproduce SEEDS="0 1 2 3 4"                  the runs behind the committed results
     python -m scripts.reproduce --only mdlm@nano        one cell
 
-Runs on one CPU thread without downloads and writes run folders, tables/ and figures/ to runs/reproduce. Finished work
-is skipped, so an interrupted call continues where it stopped.
+Runs without downloads and writes run folders, tables/ and figures/ to runs/reproduce. Each network is trained and
+evaluated by one process on one CPU thread, so that the numbers do not depend on how many processes share the networks.
+Finished work is skipped, so an interrupted call continues where it stopped.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from typing import Any, cast
 
 from repro import report as report_command
-from repro.core.cli import Parser, natural, run
+from repro.core.cli import Parser, natural, positive, run
 from repro.core.errors import nearest
 from repro.core.files import ROOT, runs
 from repro.results.store import RAW
 
 CELLS = (
-    "ar@nano",
-    "llada@nano",
+    "llada@nano.sudoku",
     "mdlm@nano",
+    "llada@nano",
+    "ar@nano.sudoku",
     "duo@nano",
     "duo_nelbo@nano",
-    "ar@nano.sudoku",
-    "llada@nano.sudoku",
-    "ar@nano.text",
     "mdlm@nano.text",
+    "ar@nano",
+    "ar@nano.text",
 )
+"""Networks to train; those that take longest first, so that the processes finish at about the same time."""
 ORACLES = ("oracle:mdlm@nano", "oracle:duo_nelbo@nano")
 """Exact denoisers of both noise processes, evaluated on suite `oracle`: all error that remains is the sampler's."""
+PROCESSES = 4
+"""Most processes that share the networks unless the user asks for more; each takes about 1 GB of memory."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0", help="training seeds, separated by spaces or commas")
     parser.add_argument("--only", action="append", metavar="CELL", help="only this cell (repeatable)")
     parser.add_argument("--out", type=Path, help="folder (default: runs/reproduce)")
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        default=min(PROCESSES, os.cpu_count() or 1),
+        metavar="N",
+        help=f"processes that share the networks (default: one a CPU, at most {PROCESSES})",
+    )
     args = parser.parse_args(argv)
     seeds = [natural(text) for text in args.seeds.replace(",", " ").split()]
     wanted = args.only or [*CELLS, *ORACLES]
@@ -57,14 +73,71 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not RAW.is_dir():
         raise ValueError(f"no committed answers at {RAW}; reproduce from a checkout of the repository")
     out = args.out or runs() / "reproduce"
+    out.mkdir(parents=True, exist_ok=True)  # an error in each process would be said by each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began = time.perf_counter()
-    for seed in seeds:
-        for name in wanted:
-            _cell(name, seed, out)
+    todo = [
+        (name, seed, out)
+        for seed in seeds
+        for name in wanted
+        if name not in ORACLES or seed == 0  # an oracle is not trained: its answers depend on no train seed
+    ]
+    shared(_cell, todo, args.processes)
     code = _finish(out, set(wanted) if args.only else None)
     print(f"\n{time.perf_counter() - began:.0f} s")
     return code
+
+
+def shared(work: Callable[..., None], todo: Sequence[tuple[Any, ...]], processes: int) -> None:
+    """Call `work(*each)` for each entry of `todo`, in this process or, if there is more than one entry, in `processes`.
+
+    Each process takes the next entry when it has finished one. If one of them fails it prints why, the others are
+    ended, and SystemExit has its code; ValueError if one is killed.
+    """
+    processes = min(processes, len(todo))
+    if processes < 2:
+        for each in todo:
+            work(*each)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process whose torch has threads may hang
+    taken = context.Value("i", 0)
+    # a daemon ends with this process, also with one that ends by SystemExit, but not with one that a signal ends
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    started = [context.Process(target=_take, args=(work, todo, taken), daemon=True) for _ in range(processes)]
+    for process in started:
+        process.start()
+    running = {process.sentinel: process for process in started}
+    code = 0
+    while running and not code:
+        for sentinel in cast(list[int], wait(list(running))):
+            process = running.pop(sentinel)
+            process.join()
+            code = code or process.exitcode or 0
+    for process in running.values():
+        process.terminate()  # one that trains saves its step first
+        process.join()
+    if code > 0:
+        raise SystemExit(code)
+    if code < 0:
+        raise ValueError(
+            f"a process was killed by signal {-code} (memory?); call again with --processes 1: what is finished is kept"
+        )
+
+
+def _take(work: Callable[..., None], todo: Sequence[tuple[Any, ...]], taken: Synchronized[int]) -> None:
+    """The work of one process of `shared`; `taken`: number of entries of `todo` that a process has taken."""
+
+    def main(_: Sequence[str] | None) -> int:
+        parent = multiprocessing.parent_process()
+        while parent is not None and parent.is_alive():
+            with taken.get_lock():
+                place, taken.value = taken.value, taken.value + 1
+            if place >= len(todo):
+                break
+            work(*todo[place])
+        return 0
+
+    run(main, "scripts.reproduce")
 
 
 def _cell(name: str, seed: int, out: Path) -> None:
@@ -78,8 +151,6 @@ def _cell(name: str, seed: int, out: Path) -> None:
     from repro.training.loop import train
 
     exact = name.startswith("oracle:")
-    if exact and seed != 0:
-        return  # an oracle is not trained; its evaluations do not depend on a train seed
     folder = out / f"{name.replace(':', '_')}-s{seed}"
     began = time.perf_counter()
     if not exact:
@@ -89,7 +160,7 @@ def _cell(name: str, seed: int, out: Path) -> None:
             out=folder,
             stop=None,
             resume=bool(steps_in(folder)),
-            shown=sys.stderr.isatty(),
+            shown=sys.stderr.isatty() and multiprocessing.parent_process() is None,
         )
     trained = time.perf_counter()
     model = load(name if exact else folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,7 @@ NANO = ("--scale", "nano")
             ("export", ".", "--hf=a", "--hf", "b"),
             "--hf is given twice; give it once",
         ),
-        ("repro.checkpoint", ("exprt", "."), "invalid choice: 'exprt'"),
+        ("repro.checkpoint", ("exprt", "."), "invalid choice: 'exprt'; nearest is 'export'"),
         (MDLM, ("--seed", "1", "--seed", "2"), "--seed is given twice; give it once"),
         (MDLM, ("nano",), "unexpected argument 'nano'"),
         (MDLM, ("--steps", "-5"), "-5 is negative; give 0 or more"),
@@ -109,7 +110,18 @@ NANO = ("--scale", "nano")
         (MDLM, ("--print", "--plan"), "not allowed with argument --print"),
         (EVALS, (), "give --ckpt DIR"),
         (EVALS, ("jugde", "x.jsonl"), "no command 'jugde'; nearest is 'judge'"),
-        (EVALS, ("list", "sampler"), "invalid choice: 'sampler'"),
+        (EVALS, ("list", "sampler"), "invalid choice: 'sampler'; nearest is 'samplers'"),
+        (
+            EVALS,
+            (*ORACLE, "--tasks", "examples/newcomer/finsh.yaml"),
+            "no file 'examples/newcomer/finsh.yaml'; nearest is 'examples/newcomer/finish.yaml'",
+        ),
+        (EVALS, (*ORACLE, "--tasks", "law,nowhere/my.yml"), "no file 'nowhere/my.yml'; give the path"),
+        (
+            SAMPLE,
+            ("--ckpt", "mdlm@nano.lexicon"),
+            "mdlm@nano.lexicon-s0; train it (python -m repro.recipes.mdlm --scale nano.lexicon)",
+        ),
         (EVALS, ("plan", *ORACLE, "--suite", "nanno"), "no suite 'nanno'; nearest is 'nano'"),
         (EVALS, ("--plan",), "use `python -m repro.evals plan [--device DEVICE]`"),
         (EVALS, ("--cell=duo.t5.mdlm",), "use `python -m repro.evals cells NAMES`"),
@@ -177,7 +189,7 @@ def test_a_preset_that_does_not_fit_the_process(line):
     assert fitting[0] == "ancestral" and "random" not in fitting
     assert (
         said
-        == f"preset 'low_confidence' does not fit this model of uniform noise; it takes {', '.join(fitting)}"
+        == f"preset 'low_confidence' does not fit this model of uniform noise; presets that do: {', '.join(fitting)}"
     )
 
 
@@ -353,6 +365,28 @@ def test_lists_name_what_can_be_chosen(what, shown, monkeypatch, capsys):
     assert repro_command(["list", what]) == 0 and capsys.readouterr().out.splitlines() == lines
     assert any(" ".join(line.split()).startswith(shown) for line in lines), lines
     assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_without_a_kind_the_list_has_names_alone(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert repro_command(["list"]) == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) < 60 and said.splitlines()[-1].startswith("repro list KIND says")
+    words = re.findall(r"[^\s,]+", said)
+    assert {*registry.RECIPES, *PRESETS} <= set(
+        words
+    ) and f"samplers    {len(PRESETS)}: low_confidence," in said
+
+
+def test_texts_with_lines_of_their_own_are_told_apart(capsys):
+    """A line with the number above each; texts of one line stand below each other, and a single text stands alone."""
+    made = [{"text": "one\n\ntwo"}, {"text": "three"}]
+    sample._write(made, False, None)
+    assert capsys.readouterr().out == "--- 1 of 2 ---\none\n\ntwo\n--- 2 of 2 ---\nthree\n"
+    sample._write(made[:1], False, None)
+    assert capsys.readouterr().out == "one\n\ntwo\n"
+    sample._write([{"text": "a"}, {"text": "b"}], False, None)
+    assert capsys.readouterr().out == "a\nb\n"
 
 
 def test_any_recipe_by_name(line, capsys):

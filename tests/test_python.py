@@ -76,12 +76,48 @@ def test_a_trained_folder_is_a_model(tmp_path):
         (lambda m: score(m, tasks="lawn"), "no task 'lawn' in suite 'nano'; nearest is 'law'"),
         (lambda m: Results.read("absent"), "no folder absent"),
         (lambda m: load(3), "load: ckpt=3 is no str | Path"),
+        (
+            lambda m: load(ORACLE, precision="bf16"),
+            "load: precision='bf16' is unknown; valid: bfloat16, float32",
+        ),
+        (lambda m: score(m, shots="2"), "score: shots='2' is no int | None"),
+        (lambda m: score(m, template="chatml"), "score: template='chatml' is no None | 'none' | 'chat'"),
+        (
+            lambda m: load("ar@nano.lexicon"),
+            "ar@nano.lexicon-s0; train it (python -m repro.recipes.ar --scale nano",
+        ),
+        (lambda m: load(ORACLE, device="gpu"), "no device 'gpu'; a GPU is 'cuda'"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(call, message, model):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         call(model)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m: sample(m, prompt="A"), "sample: no argument 'prompt'; nearest is 'prompts'"),
+        (
+            lambda m: sample(m, temperature=1.0),
+            "no argument 'temperature'; write sampler='random:temperature=0.7'",
+        ),
+        (lambda m: stream(m, max_new_tokens=3), "stream: no argument 'max_new_tokens'; write gen_length"),
+        (lambda m: stream(m, num_samples=3), "stream: no argument 'num_samples'; valid: "),
+        (lambda m: score(m, sampler="random"), "score: no argument 'sampler'; nearest is 'samplers'"),
+        (lambda m: sample(), "sample: missing a required argument: 'model'"),
+    ],
+)
+def test_an_unknown_argument_names_the_nearest(call, message, model):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        call(model)
+
+
+def test_the_functions_are_found_by_completion():
+    import repro
+
+    assert {"Results", "certify", "load", "sample", "score", "stream"} <= set(dir(repro))
 
 
 # --- stream -----------------------------------------------------------------------------------------------------
@@ -114,6 +150,13 @@ def test_html_needs_no_script_and_escapes_text(model):
     made.steps[-1].pieces[0] = "<b>&"
     assert "&lt;b&gt;&amp;" in made.steps[-1]._repr_html_()
     assert made.text == made.steps[-1].text
+
+
+def test_a_stream_is_read_again_from_its_first_step(model):
+    made = stream(model, sampler="ancestral", steps=4)
+    first = next(made)
+    assert repr(made).startswith("Stream of a decode, 1 steps read")
+    assert list(made) == list(made) == made.steps and made.steps[0] is first and len(made.steps) == 4
 
 
 # --- score ------------------------------------------------------------------------------------------------------

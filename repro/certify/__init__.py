@@ -1,4 +1,4 @@
-"""Certificates: does a sampler draw from the law, or a loss bound the likelihood, as it claims? Ours or anyone's code.
+"""Certificates: whether a sampler draws from the law that it claims, or a loss bounds -log p; for anyone's code.
 
     python -m repro.certify FILE.py:NAME             # verdict, evidence, a paragraph for an appendix; --json
     python -m repro.certify --presets all            # the suite's own samplers: results/certificates
@@ -8,8 +8,8 @@
 
 Start reading at `foreign` (what code must look like), `space` (the laws that it is tested on) and `verdict`. `sampler`
 and `loss` test foreign code, `presets` our own samplers; `oracle`, `reference`, `replay` and `long` are their tools.
-Examples are in examples/certify. The room may import every other room except the commands; no room imports it. Exit
-code 0: the claim stands; 1: it does not; 2: bad input.
+Examples are in examples/certify. This package may import every other one of `repro` except the command modules; none
+imports it. Exit code 0: the claim stands; 1: it does not; 2: bad input.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def certify(
 ) -> Certificate:
     """The certificate of a sampler or loss; ValueError for an unknown signature, and if the function fails.
 
-    `noise` None: inferred from what the function reads; `effort` None: `repro.certify.verdict.FULL`; `told`: called
-    with a line at the beginning of each test, for example `print` (None: nothing is said).
+    `noise` None: the noises that the function declares, else those under which a trial call works; `effort` None:
+    `repro.certify.verdict.FULL`; `told`: called with a line at the beginning of each test, for example `print` (None:
+    nothing is said).
     """
     from repro.certify import foreign
     from repro.certify.verdict import FULL, Certificate, silent

@@ -65,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return certify_peers(args.peer, args.out or FOLDER, args.seconds, args.json)
     if args.out is not None:
-        raise ValueError("--out is for --presets and --peer only; a certificate of FILE.py:NAME is printed")
+        raise ValueError(
+            "--out is for --presets and --peer only; leave it out: a certificate of FILE.py:NAME is printed"
+        )
     effort = FULL
     if args.rows is not None:
         if args.rows < FULL.rows:

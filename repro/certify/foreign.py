@@ -45,12 +45,14 @@ FORMS = "f(space, n, steps, seed) for a sampler, f(space, x0, seed) for a loss"
 
 
 INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
-"""Types that ids may have."""
+"""Tensor types of ids that a sampler may return."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A foreign function with its declared attributes. It may use `seconds` of wall time from `began` on."""
+    """A foreign function `call` of the source file `file`, with its declared attributes (see the top of this file);
+    `draws`: whether a loss is a random estimate. It may use `seconds` of wall time from `began` (`time.monotonic`) on.
+    """
 
     name: str
     file: str
@@ -65,7 +67,8 @@ class Foreign:
     began: float
 
     def ids(self, space: Space, n: int, steps: int, seed: int) -> Tensor:
-        """A sampler's ids [n, L] int64, which may include [MASK]; ValueError for anything else."""
+        """Call the sampler: ids [n, L] int64 of n sentences, which may include [MASK]. ValueError for any other result,
+        if the code raises an error, or if its time is used up."""
         self._in_time(f"{n} rows with {steps} steps")
         with Guard(self.name, self.file):
             result = self.call(space, n, steps, seed)
@@ -78,7 +81,8 @@ class Foreign:
         return found.long()
 
     def nats(self, space: Space, x0: Tensor, seed: int) -> Tensor:
-        """A loss of rows x0 [n, L], in nats, [n] float64; ValueError for a wrong shape or non-finite values."""
+        """Call the loss: nats of each row of x0 [n, L], [n] float64. ValueError for a wrong shape or values that are
+        not finite, if the code raises an error, or if its time is used up."""
         self._in_time(f"{len(x0)} rows")
         with Guard(self.name, self.file):
             result = self.call(space, x0.clone(), seed)
@@ -89,12 +93,14 @@ class Foreign:
         if wrong.any():
             row = int(wrong.nonzero()[0, 0])
             raise ValueError(
-                f"{self.name} returned {found[row].item()} nats for the sentence {x0[row].tolist()}"
+                f"{self.name} returned {found[row].item()} nats for the sentence {x0[row].tolist()}; return finite"
+                " numbers"
             )
         return found.double()
 
     def _tensor(self, result: object, wanted: str) -> Tensor:
-        """A result in memory of its own, since the function may use its own again."""
+        """The result of a call as a CPU tensor in memory of its own, since the function may overwrite its own memory
+        later; ValueError, which names the `wanted` result, if it cannot be converted."""
         try:
             return torch.as_tensor(result).detach().cpu().clone()
         except (TypeError, ValueError, RuntimeError) as error:
@@ -130,7 +136,8 @@ class Guard:
 
 
 def load(target: str) -> Any:
-    """What is named `FILE.py:NAME`, a function as a rule; ValueError if there is none, or if the import fails."""
+    """The object, usually a function, that `target` names as FILE.py:NAME; ValueError if there is none, or if the
+    import fails."""
     path, colon, name = target.rpartition(":")
     if not colon or not name or not path.endswith(".py"):
         raise ValueError(
@@ -141,7 +148,7 @@ def load(target: str) -> Any:
     file = regular(Path(path)).resolve()
     spec = importlib.util.spec_from_file_location(f"certified_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python file")
+        raise ValueError(f"{path} is not a Python file; give one as FILE.py:NAME")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     if (
@@ -152,25 +159,30 @@ def load(target: str) -> Any:
         spec.loader.exec_module(module)
     if name not in vars(module):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise ValueError(f"{path} has no {name!r}; {nearest(name, names) if names else 'it defines nothing'}")
+        raise ValueError(
+            f"{path} has no {name!r}; {nearest(name, names) if names else 'it defines no function'}"
+        )
     return vars(module)[name]
 
 
 def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """A function with its validated attributes; ValueError for missing or unknown ones, and where reading one of them
-    raises. `noise` None: inferred."""
+    """A function with its validated attributes; ValueError for missing or unknown ones, and if reading one of them
+    raises. `noise` None: the declared noises, or those under which trial calls succeed."""
     try:
         foreign = _described(call, noise, seconds)
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # an object may raise anything when it is asked for an attribute or compared
         kind, said = type(call).__name__, f"{type(error).__name__}: {error}".rstrip(": ")
-        raise ValueError(f"the attributes of a {kind} cannot be read ({said}); give {FORMS}") from error
+        raise ValueError(
+            f"the attributes of this {kind} object cannot be read ({said}); give {FORMS}"
+        ) from error
     return foreign if foreign.noises else replace(foreign, noises=_noises(foreign))
 
 
 def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """A function by its attributes alone, without noises if it declares none and `noise` is None."""
+    """A function with its validated attributes, without calling it; `noises` is empty if it declares none and `noise`
+    is None."""
     if not callable(call):
         raise ValueError(f"{call!r} is not a function; give {FORMS}")
     name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__
@@ -179,9 +191,14 @@ def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) ->
     wanted = {"claims": CLAIMS[kind], "meaning": MEANINGS}
     if kind == "loss":
         wanted["draws"] = tuple(DRAWS)
+    lacks = [attribute for attribute in wanted if not hasattr(call, attribute)]
+    if lacks:
+        lines = [f"{name}.{each} = {' or '.join(map(repr, wanted[each]))}" for each in lacks]
+        raise ValueError(
+            f"{name}.{lacks[0]} is missing; write below the function what it is: {'; '.join(lines)}"
+            " (docs/certify.md#an-adapter)"
+        )
     for attribute, valid in wanted.items():
-        if not hasattr(call, attribute):
-            raise ValueError(f"{name}.{attribute} is missing; set it to {' or '.join(map(repr, valid))}")
         declared[attribute] = getattr(call, attribute)
         value = declared[attribute]
         if value not in valid and not (attribute == "draws" and isinstance(value, bool)):

@@ -2,8 +2,8 @@
 
     certificate = isolated("FILE.py:NAME", None, FULL)
 
-Whatever the code does (exits, hangs, takes all memory, crashes the interpreter), the certificate says so. ValueError
-for what is no sampler and no loss, as from `repro.certify.certify`.
+Whatever the code does (exits, hangs, takes all memory, crashes the interpreter), the certificate says so. ValueError,
+as from `repro.certify.certify`, for code that is neither a sampler nor a loss.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import msgspec
 
 from repro.certify import certify
 from repro.certify.space import Noise
-from repro.certify.verdict import Certificate, Check, Effort, Told, silent
+from repro.certify.verdict import UNKNOWN, Certificate, Check, Effort, Told, silent
 
 MEMORY = 4 << 30
 """Bytes of data that the process may hold; the suite's own code and torch need less than 1 GiB of them."""
 GRACE = 25.0
-"""Seconds beyond those of the effort before the process is ended from outside: the checks themselves."""
+"""Seconds beyond `Effort.seconds` that the process may run before it is killed: time for the checks themselves."""
 START = 600.0
 """Seconds that the process may take before it imports the code: torch, on a busy machine."""
 
 UNFINISHED = "finishes"
-"""Name of the check that code fails which gives no certificate."""
+"""Name of the check that fails, the only one in its certificate, when the code does not run to its end."""
 READY = b"!"
 """What the process writes before it imports the code."""
 PR_SET_PDEATHSIG = 1
@@ -69,7 +69,8 @@ def isolated(
             finally:
                 child.kill()
         if found is None:
-            return _ended(target, f"it was still running after {effort.seconds + GRACE:.0f} s and was ended")
+            says = f"it was still running after {effort.seconds + GRACE:.0f} s and was ended"
+            return _ended(target, f"{says}; if it ends at all, give more than --seconds {effort.seconds:.0f}")
     code = child.returncode
     if not found.endswith(b"\n"):
         ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
@@ -83,12 +84,17 @@ def isolated(
 
 
 def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """What a child writes after `READY`, None if it is not done `seconds` later. After a whole answer it may take
-    longer to end: on a busy machine the interpreter needs seconds for that."""
+    """What a child process writes after `READY` until it closes its output; None if `seconds` later it still writes, or
+    still runs after it closed its output without a whole answer (a line).
+
+    After a whole answer the child may take longer to end: on a busy machine the interpreter needs seconds for that.
+    """
     assert child.stdout is not None
     ready, _, _ = select.select([child.stdout], [], [], START)
     if not ready or os.read(child.stdout.fileno(), len(READY)) != READY:
-        raise RuntimeError(f"the process of repro.certify did not start within {START:.0f} s")
+        raise RuntimeError(
+            f"the process of repro.certify did not start within {START:.0f} s; run it again on a less busy machine"
+        )
     found, end = b"", time.monotonic() + seconds
     while select.select([child.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
         piece = os.read(child.stdout.fileno(), 1 << 16)
@@ -110,7 +116,8 @@ def _has_ended(child: subprocess.Popen[bytes], seconds: float) -> bool:
 
 @contextmanager
 def _lifeline() -> Generator[int]:
-    """A descriptor that reaches its end when this process has ended or left the context."""
+    """The reading end of a pipe, for a child process: it reaches end of file when this process has ended or left the
+    context."""
     alive, held = os.pipe()
     try:
         yield alive
@@ -120,14 +127,14 @@ def _lifeline() -> Generator[int]:
 
 
 def _ended(target: str, says: str) -> Certificate:
-    """The certificate of code that did not finish."""
+    """The certificate of code that did not finish; `says`: what happened."""
     check = Check(name=UNFINISHED, stands=False, says=says, false_alarm=0.0)
     name = target.rpartition(":")[2]
     return Certificate(
         subject=name,
         kind="function",
-        claims="unknown",
-        meaning="unknown",
+        claims=UNKNOWN,
+        meaning=UNKNOWN,
         checks=(check,),
         evidence=(),
         notes=(),
@@ -138,7 +145,8 @@ def _ended(target: str, says: str) -> Certificate:
 def _child(asked: str, alive: int) -> None:
     """Certify within the limits and write the certificate to stdout, or one line that says why there is none.
 
-    What the code itself writes to stdout, at whatever level, goes to stderr.
+    `asked`: the request as JSON; `alive`: the descriptor of `_lifeline`. What the code itself writes to stdout, at
+    whatever level, goes to stderr.
     """
     import resource
 
@@ -171,7 +179,7 @@ def _child(asked: str, alive: int) -> None:
 
 
 def _progress() -> Told:
-    """A function that prints a line on stderr after the seconds since now."""
+    """A `Told` that prints each line on stderr, preceded by the number of seconds since this call."""
     began = time.monotonic()
 
     def told(line: str) -> None:
@@ -181,8 +189,8 @@ def _progress() -> Told:
 
 
 def _end_with_parent(alive: int) -> None:
-    """Let this process end when its parent has: a thread waits for that, and on Linux the kernel sees to it too, also
-    while a call of foreign code holds the interpreter's lock."""
+    """Make this process end when its parent has. A thread waits for the end of the pipe `alive` (`_lifeline`); on Linux
+    the kernel also kills the process, even while foreign code holds the interpreter's lock."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

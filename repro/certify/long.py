@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @functools.lru_cache
 def strong() -> Hmm:
-    """The oracle language of the nano recipes."""
+    """The oracle language (a hidden Markov model) of the recipes at scale nano."""
     from repro.recipes.scale import by_name
 
     data = by_name("mdlm@nano").data
@@ -40,7 +40,7 @@ def strong() -> Hmm:
 
 
 def true_rows(rows: int) -> Tensor:
-    """Samples of `strong`, [rows, 32]."""
+    """Sentences drawn from the oracle language `strong`, [rows, 32]."""
     return strong().sample(rng.keys(0, rng.SENTENCE, 4, torch.arange(rows)))
 
 
@@ -63,7 +63,7 @@ def limit(rows: int) -> float:
 
 @functools.lru_cache
 def ours(noise: Noise, steps: int, rows: int) -> Tensor:
-    """Sentences [rows, L] of this suite's own ancestral sampling."""
+    """Sentences [rows, L] drawn by this suite's own ancestral sampling with the exact denoiser of `strong`."""
     process, length = process_of(noise), strong().length
     plan = Plan(gen_length=length, block_length=length, steps=steps)
     denoiser = oracle_denoiser(noise, HmmSource(strong()))
@@ -73,14 +73,15 @@ def ours(noise: Noise, steps: int, rows: int) -> Tensor:
 def long_bigrams(
     foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
 ) -> list[Evidence]:
-    """The squared bigram distance at every number of steps."""
+    """Evidence: squared bigram distance of a sampler's long sentences from the language, at every number of steps."""
     return _bigrams(_sentences(foreign, noise, effort, spoil), noise)
 
 
 def _sentences(
     foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
 ) -> dict[int, Tensor]:
-    """Number of steps -> sentences of the sampler [long_rows, L]; a [MASK] that is left counts as the last token."""
+    """Number of steps -> sentences that the tested sampler draws, [long_rows, L]; a [MASK] that is left counts as the
+    last token."""
     space = Space(noise, HmmSource(strong()), foreign.meaning, spoil)
     return {
         steps: foreign.ids(space, effort.long_rows, steps, 20_000 + i).clamp_max(strong().vocab_size - 1)
@@ -115,8 +116,9 @@ def _nll(ids: Tensor) -> tuple[float, float]:
 def long_checks(
     foreign: Foreign, noise: Noise, effort: Effort, slack: float
 ) -> tuple[list[Check], list[Evidence]]:
-    """Whether long sentences, at the last number of steps, have the language's bigrams and its likelihood, as far as
-    those of ancestral sampling have: `slack` times its squared distance and sqrt(slack) times its excess of nats."""
+    """Two checks of long sentences at the last number of steps, and the evidence at every number. Their squared bigram
+    distance from the language may be `slack` times that of ancestral sampling, and their mean -log p may exceed that of
+    true sentences by sqrt(slack) times as many nats as ancestral sampling's."""
     sentences = _sentences(foreign, noise, effort)
     evidence, steps, rows = _bigrams(sentences, noise), effort.long_steps[-1], effort.long_rows
     mine = ours(noise, steps, rows)

@@ -45,15 +45,17 @@ if TYPE_CHECKING:
 
 LENGTH, LONGER = 2, 4
 LONGER_REPEATS = 50
-"""Times less often that a call has each of the longer sentences, of which there are nine times as many."""
+"""A call has each sentence of LONGER tokens this many times less often than each of LENGTH tokens; there are nine times
+as many."""
 UNCLEAR, CLEAR, AGAIN = 2.0, 6.0, 4
-"""Standard errors between which a random sum is drawn again, and how many times more calls then."""
+"""A random sum on the wrong side of 1 by UNCLEAR to CLEAR standard errors is drawn again, with AGAIN times as many
+calls."""
 FRESH = 1_000_000
 """First seed of calls that are drawn again."""
 EQUAL = 1e-5
-"""Nats by which the loss of a row may differ with its company beside chance: rounding of float32."""
+"""Nats by which the loss of a row may depend on the other rows of its call, beside chance: rounding of float32."""
 FEW_BLOCKS, FEW_CALLS = 24, 54
-"""Blocks of calls of one to three rows, and calls a block; the blocks give the standard error."""
+"""Number of blocks of calls of one to three rows, and calls per block; the blocks' spread gives the standard error."""
 QUADRATURE = 3e-4
 """Tolerance of exact losses for their quadrature error; a missing tail term at eps = 1e-3 is four times as large."""
 INCONSISTENT = (1, 2, 3)
@@ -72,14 +74,15 @@ class Means(NamedTuple):
     by_call: Tensor
 
     def of(self, weights: Tensor) -> tuple[float, float]:
-        """Sum of weights [S] times means, and its standard error (0 if exact)."""
+        """Sum over sentences of `weights` [S] times the mean losses, and its standard error (0 for an exact loss)."""
         totals = self.by_call @ weights
         calls = len(totals)
         return totals.mean().item(), totals.std().item() / math.sqrt(calls) if calls > 1 else 0.0
 
 
 def certify_loss(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
-    """Checks and evidence of a loss under every noise that it supports; `told` hears of each test as it begins."""
+    """Checks and evidence of a loss under every noise that it supports; `told` is called with a line as each test
+    begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     notes: list[str] = []
@@ -108,7 +111,7 @@ def certify_loss(foreign: Foreign, effort: Effort, told: Told = silent) -> Findi
 def _means(foreign: Foreign, space: Space, effort: Effort, first: int = 0, times: int = 1) -> Means:
     """The mean loss of every sentence; rows of a call are shuffled, since a loss may stratify over them.
 
-    first: seed of the first call; times: how many times more calls than `effort` says.
+    `first`: seed of the first call; `times`: how many times `effort.loss_calls` calls are made.
     """
     sentences = words(space.vocab, space.length)
     count = len(sentences)
@@ -126,7 +129,7 @@ def _means(foreign: Foreign, space: Space, effort: Effort, first: int = 0, times
 
 
 def _sum(means: Means) -> tuple[float, float]:
-    """Sum of exp(-mean) without its Jensen bias, and its standard error."""
+    """Sum over sentences of exp(-mean loss), corrected for its Jensen bias, and its standard error."""
     weights = (-means.mean).exp()
     _, error = means.of(weights)
     calls = len(means.by_call)
@@ -135,13 +138,15 @@ def _sum(means: Means) -> tuple[float, float]:
 
 
 def _unclear(foreign: Foreign, total: float, error: float) -> bool:
-    """Whether a random sum lies on the wrong side of 1 by more than chance usually, and less than it never does."""
+    """Whether a random sum lies on the wrong side of 1 by so few standard errors that it may be chance (UNCLEAR to
+    CLEAR)."""
     off = (abs(total - 1) if foreign.claims == "law" else total - 1) - QUADRATURE
     return foreign.draws and UNCLEAR * error < off < CLEAR * error
 
 
 def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[list[Check], list[Evidence]]:
-    """Checks of the sums of exp(-loss) over all sentences of a length, for exact and inconsistent denoisers."""
+    """Checks of the sums of exp(-loss) over all sentences of a length, for the exact denoiser and for inconsistent
+    ones, whose conditionals belong to no law."""
     from scipy.stats import t
 
     sources: dict[str, Source] = {"exact": tiny(length)} | {
@@ -186,7 +191,7 @@ def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[
 
 
 def _batches(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> Check:
-    """Whether a row's loss depends on the other rows of its call."""
+    """Check that a row's loss does not depend on the other rows of its call."""
     space = Space(noise, tiny(LENGTH), foreign.meaning)
     sentences = tiny(LENGTH).sentences
     if foreign.draws:
@@ -209,8 +214,9 @@ def _batches(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> Ch
 
 
 def _random_batches(foreign: Foreign, space: Space, exact: Means, effort: Effort) -> tuple[float, float, str]:
-    """The largest difference in standard errors of any sentence's mean loss from that in `exact`, its limit, and
-    where it was seen: in calls of this sentence alone, or in calls of one to three rows."""
+    """Three results for sentences in small calls (of one sentence alone, or of one to three rows): the largest
+    difference of a sentence's mean loss from that in `exact`, in standard errors; the limit for it; and in which calls
+    it was seen."""
     from scipy.stats import t
 
     sentences = tiny(LENGTH).sentences
@@ -234,7 +240,8 @@ def _random_batches(foreign: Foreign, space: Space, exact: Means, effort: Effort
 
 
 def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
-    """|mean difference| of columns, beyond `EQUAL`, over its standard error, from independent rows of each."""
+    """For each column of `one` [A, S] and `other` [B, S], whose rows are independent: by how many standard errors the
+    two means differ beyond `EQUAL`, [S]."""
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
     return ((one.mean(0) - other.mean(0)).abs() - EQUAL).clamp_min(0) / error.clamp_min(1e-300)
 
@@ -242,8 +249,8 @@ def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
 def _score(
     foreign: Foreign, noise: Noise, exact: Means, effort: Effort
 ) -> tuple[dict[str, float], float, list[Evidence]]:
-    """Nats by which wrong denoisers score better than the exact one, the exact one's loss minus the entropy, and the
-    evidence. All use the same seeds, so differences are paired."""
+    """Nats by which wrong denoisers score better than the exact one (only those that do, by name), the exact one's loss
+    minus the entropy, and the evidence. All use the same seeds, so differences are paired."""
     from scipy.stats import t
 
     law = tiny(LENGTH)
@@ -272,7 +279,8 @@ def _score_note(noise: Noise, better: dict[str, float], gap: float) -> str:
 
 
 def _mode_check(noise: Noise, sharper: bool, says: str) -> Check:
-    """A loss that claims to seek modes must reward conditionals sharper than the true ones."""
+    """Check of a loss that claims to seek modes: conditionals sharper than the true ones must score better. `says`: its
+    line of `_score_note`."""
     return Check(
         name=f"modes, {noise}",
         stands=sharper,

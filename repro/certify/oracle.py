@@ -20,7 +20,8 @@ from repro.processes.uniform import Uniform
 
 @dataclass(frozen=True)
 class Sentences(Data):
-    """A data source with sizes only: V tokens, then [MASK] and [BOS]."""
+    """A data source without texts, which only gives sizes: a vocabulary of `size` tokens, [MASK] and [BOS], and rows of
+    `length` tokens."""
 
     size: int
     length: int
@@ -34,13 +35,14 @@ class Sentences(Data):
 
 
 def process_of(noise: Noise) -> Absorbing | Uniform:
-    """The process with alpha(t) = 1 - t, as in spaces (uniform noise: alpha(1) = 1e-9)."""
+    """The noise process with alpha(t) = 1 - t, as in `repro.certify.space.Space` (uniform noise: alpha(1) = 1e-9)."""
     return Absorbing() if noise == "absorbing" else Uniform(alpha_end=1e-9, eps=1e-3)
 
 
 class OracleDenoiser(Denoiser):
-    """Outputs the conditionals of a space under `process`; features are log-probabilities [B, L, V], the head is the
-    identity. It is conditioned on time under uniform noise, where the conditionals depend on it."""
+    """Denoiser whose outputs are the conditionals of a space: features are log-probabilities [B, L, V + 2] of tokens,
+    [MASK] and [BOS], and the head is the identity. It is conditioned on time under uniform noise, where the
+    conditionals depend on it."""
 
     def __init__(self, space: Space) -> None:
         words, self.process = Sentences(space.vocab, space.length), process_of(space.noise)
@@ -66,7 +68,8 @@ class OracleDenoiser(Denoiser):
 
 
 def oracle_denoiser(noise: Noise, source: Source, spoil: Spoil | None = None) -> OracleDenoiser:
-    """The denoiser of a law under a noise, with leave-one-out conditionals, wrong ones if `spoil` is given."""
+    """The denoiser with the leave-one-out conditionals of the law `source` under a noise, made wrong by `spoil` if
+    given."""
     return OracleDenoiser(Space(noise, source, "leave_one_out", spoil))
 
 
@@ -91,7 +94,7 @@ class CausalOracle(Denoiser):
         return torch.stack([self._next(tokens[:, 1 : 1 + n]) for n in range(tokens.shape[1])], 1)
 
     def _next(self, prefix: Tensor) -> Tensor:
-        """Features [B, V] of the token after the prefix [B, n]."""
+        """Features [B, V + 2] (log-probabilities) for the token after the prefix [B, n]."""
         before, vocab = prefix.shape[1], self.source.vocab
         table = self.source.law.view(vocab**before, vocab, -1).sum(-1)
         law = table[code(prefix, vocab)] if before else table.expand(len(prefix), -1)
@@ -102,6 +105,7 @@ class CausalOracle(Denoiser):
 
 
 def _features(probabilities: Tensor, total: int) -> Tensor:
-    """log p with a finite floor, which ids after the tokens get too."""
+    """Log-probabilities [..., total] from probabilities [..., V]: at least FLOOR, and FLOOR for the ids after the V
+    tokens."""
     logp = probabilities.log().clamp_min(FLOOR)
     return torch.nn.functional.pad(logp, (0, total - logp.shape[-1]), value=FLOOR)

@@ -4,8 +4,8 @@
 
 On 27 sentences (3 tokens, 3 positions) the law is enumerated through the decoding loop's own draws, without sampling
 noise, under the exact denoiser and under wrong ones. A rule *converges* if on 9 sentences its distance to the law keeps
-falling up to 512 steps. On the oracle language: squared bigram distance and path KL. Presets at temperature 0 are
-certified at temperature 1 as well.
+falling up to 512 steps. On the oracle language `strong` (32 tokens), it stores the squared bigram distance and the path
+KL (`repro.certify.reference`). Presets at temperature 0 are certified at temperature 1 as well.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ Number = dict[str, Any]
 
 
 def names() -> list[str]:
-    """Names of all presets; those at temperature 0 also at temperature 1; rules that draw also with lookahead."""
+    """Names of all samplers that are certified: every preset, those at temperature 0 also at temperature 1, and those
+    in LOOKED_AHEAD also with lookahead."""
     found = []
     for name, rule in PRESETS.items():
         found.append(name)
@@ -85,11 +86,12 @@ def names() -> list[str]:
 
 
 NOISE_FLOOR = 1e-12
-"""What float64 sums over a space leave of an exact 0; another processor leaves something else."""
+"""Smaller statistics are stored as 0: they are rounding errors of float64 sums, which differ between processors."""
 
 
 def _rounded(number: Number) -> Number:
-    """Statistics as tables print them: six significant digits, so that every processor stores the same."""
+    """A number with its floats rounded to six significant digits, as tables print them, so that every processor stores
+    the same."""
     return {
         key: (0.0 if abs(value) < NOISE_FLOOR else float(f"{value:.6g}"))
         if isinstance(value, float)
@@ -99,7 +101,8 @@ def _rounded(number: Number) -> Number:
 
 
 def certify_preset(name: str) -> dict[str, Any]:
-    """All numbers and verdicts of a preset, in the form that is stored."""
+    """The certificate of a preset with all its numbers and verdicts, in the form that is stored in
+    results/certificates."""
     rule = preset(name)
     numbers: list[Number] = []
     verdicts: list[dict[str, Any]] = []
@@ -148,7 +151,8 @@ def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any
 
 
 def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | None]:
-    """The numbers of steps to test a rule with; None for an adaptive rule."""
+    """The numbers of steps of `ladder` that a rule can take for sentences of `length` tokens; [None] for an adaptive
+    rule."""
     if rule.capabilities.plan == "adaptive":
         return [None]
     if "left_to_right" in rule.capabilities.processes:
@@ -159,7 +163,8 @@ def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | No
 def output_law(
     rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None, steps: int | None
 ) -> Tensor:
-    """The exact output law [S] of a rule on an enumerated space."""
+    """The exact distribution [S] of the output of a sampler (`rule`) over the S sentences of `source`, with a denoiser
+    made wrong by `spoil` (None: the exact one)."""
     plan = Plan(gen_length=source.length, block_length=source.length, steps=steps)
     if noise == "left_to_right":
         listed = law(CausalOracle(source), LeftToRight(), rule, plan)
@@ -201,7 +206,8 @@ def _listed(
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forwards per row of an adaptive rule, from 2,000 rows; of lookahead those of its rule, one per token."""
+    """Mean forward passes per row of an adaptive rule, from 2,000 rows; for lookahead, the number that its rule takes
+    without it, one per token."""
     if rule.capabilities.looks_ahead:
         return float(source.length)
     denoiser = _oracle(noise, source, spoil)
@@ -214,7 +220,7 @@ def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None
 
 
 def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
-    """The verdict from distances at doubling numbers of steps: they must keep falling."""
+    """The verdict from distances at doubling numbers of steps (`doubled`): they must keep falling."""
     far = [number["value"] for number in doubled]
     ratios = [sooner / later for sooner, later in pairwise(far)]
     if far[-1] <= EXACT:
@@ -229,7 +235,8 @@ def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
 
 
 def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
-    """The verdict on a rule with a quota, at one position per step, or on an adaptive rule."""
+    """The verdict on a rule from `finest`, its distance from the law at the largest number of steps: for rules with a
+    quota, adaptive rules, and rules of any number of steps that claim no law or are exact there."""
     far, nll = finest["value"], finest["excess"]
     match rule.claim():
         case "law":
@@ -275,7 +282,8 @@ def _true_bigram() -> float:
 
 
 def _long(rule: Sampler, noise: str) -> list[Number]:
-    """Squared bigram distances on the oracle language."""
+    """Squared bigram distances of a rule's samples from the oracle language `strong`, at each number of steps and for
+    each denoiser in LONG_ORACLES."""
     hmm, found = strong(), []
     for oracle, spoil in LONG_ORACLES.items():
         for steps in _steps(rule, LONG_STEPS, hmm.length):
@@ -295,8 +303,8 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
 
 
 def _paths(rule: Sampler, noise: str) -> list[Number]:
-    """KL(law || rule) per token on the oracle language, or its upper bound, the path KL, for rules that can be
-    replayed."""
+    """KL(law || rule) per token on the oracle language, or its upper bound, the path KL; empty for rules that cannot be
+    replayed (`repro.certify.replay`)."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
     of = rule.capabilities

@@ -27,7 +27,7 @@ CERTIFIED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --certify."""
+    """Add the option --certify."""
     parser.getgroup("certify", "certificates of samplers and losses").addoption(
         "--certify",
         nargs="?",
@@ -38,12 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepare the list of certificates."""
+    """Prepare the list of certificates that is shown at the end of the run."""
     config.stash[CERTIFIED] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One line for each certificate."""
+    """Print one line for each certificate at the end of the run."""
     if config.stash[CERTIFIED]:
         terminalreporter.section("certificates")
         for line in config.stash[CERTIFIED]:
@@ -84,8 +84,8 @@ class SamplerSpace:
         """The certificate of a sampler `f(space, n, steps, seed) -> ids` or loss `f(space, x0, seed) -> nats`, whose
         claim stands; the test fails with the failed checks if it does not.
 
-        `claims`, `meaning`: attributes of the function that it does not have itself (docs/certify.md). ValueError for
-        what is no sampler and no loss; UsageError if the level `full` lacks a package.
+        `claims`, `meaning`: attributes of the function that it does not have itself (docs/certify.md). ValueError for a
+        function that is neither sampler nor loss; UsageError if the level `full` lacks a package.
         """
         from repro.certify import certify
         from repro.certify.verdict import FULL, SMOKE
@@ -108,7 +108,7 @@ class SamplerSpace:
 
 
 class _Described:
-    """A function with further attributes, so that the caller's own is not changed."""
+    """Wrapper that gives a function further attributes, without changing the caller's function."""
 
     def __init__(self, function: Callable[..., Any], given: dict[str, str]) -> None:
         self.__wrapped__ = function

@@ -88,7 +88,8 @@ def _start(states: Tensor, source: Enumerated, noise: Noise) -> Tensor:
 
 
 def _independent(source: Enumerated, noise: Noise, states: Tensor, t: float, s: float) -> Tensor:
-    """[Z, Z]: probability of each state at s given each at t, with positions drawn independently."""
+    """[Z, Z]: probability of each noisy sentence at s (column) given each at t (row), with positions drawn
+    independently."""
     alpha_t, alpha_s = (torch.full((len(states),), 1 - time, dtype=torch.float64) for time in (t, s))
     loo = source.leave_one_out(noise, states, alpha_t)
     if noise == "uniform":
@@ -102,7 +103,7 @@ def _independent(source: Enumerated, noise: Noise, states: Tensor, t: float, s: 
 
 
 def _corruption(source: Enumerated, noise: Noise, states: Tensor, t: float, s: float) -> Tensor:
-    """[Z, Z]: q(state at t | state at s), s < t."""
+    """[Z, Z]: q(noisy sentence at t (column) | noisy sentence at s (row)), s < t."""
     ratio = (1 - t) / (1 - s) if s < 1 else 0.0
     symbols = source.vocab + (noise == "absorbing")
     if noise == "uniform":
@@ -114,7 +115,7 @@ def _corruption(source: Enumerated, noise: Noise, states: Tensor, t: float, s: f
 
 
 def _marginal(source: Enumerated, noise: Noise, states: Tensor, t: float) -> Tensor:
-    """p(state at t) [Z]."""
+    """Probability of each noisy sentence at time t, [Z]."""
     clean = (states < source.vocab).all(1)
     start = torch.zeros(len(states), dtype=torch.float64)
     start[clean] = source.law

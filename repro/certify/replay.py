@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Replayed(NamedTuple):
-    """log q(x) [n] of sentences in nats, or log q(x, order) if `exact` is False."""
+    """Log-likelihood of sentences under a sampler, in nats: `logq` [n] is log q(x) if `exact`, else log q(x, order)."""
 
     logq: Tensor
     exact: bool
@@ -64,7 +64,8 @@ class Replay:
 
 
 def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
-    """Replay x [n, L] with a decoder of n rows without prompts; None if the rule did not write x."""
+    """The log-likelihood of sentences x [n, L] under the sampler of `decoder` (n rows without prompts), by replaying
+    its steps with their tokens; None if it did not write x."""
     draw = Replay(x, range(len(x)))
     ids = decoder.begin(draw, decoder.ids)
     memory = decoder.sampler.start(ids)
@@ -78,7 +79,7 @@ def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
 
 
 def uniform_path(steps: int, rows: int) -> Tensor:
-    """log p(path) - log q(path) of `rows` true paths of uniform noise on `strong`, [rows] in nats.
+    """log p(path) - log q(path) of `rows` true paths of uniform noise on the oracle language `strong`, [rows] in nats.
 
     p is the joint reverse step, p(xs | xt) = p(xs) q(xt | xs) / p(xt), with p(xs) and p(xt) by the HMM's forward
     algorithm; q is the product of its marginals.

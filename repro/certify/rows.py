@@ -1,14 +1,14 @@
-"""Are the rows of a sampler independent draws of one law, whatever the call? Calls of other seeds, neighbours, sizes.
+"""Tests whether the rows of a sampler's calls are independent draws of one law, whatever the seed and size of the call.
 
 Three questions that the law of all rows together cannot answer, each put to calls of a few steps:
 
     spread       do calls differ as much as independent rows make them: not more (rows that share a draw), and not
                  less (systematic or antithetic rows); chi-square of sentences by call, two-sided
-    neighbours   does a row depend on the next one, on the one half a call away, or on the same row of the next seed;
-                 chi-square of pairs of classes of sentences, two-sided (Bartlett 1951 for pairs that overlap); rare
-                 classes are merged until every pair is expected `EXPECTED` times (Cochran 1954), since a single pair
-                 of two rare classes would decide the statistic. The other two tests compare calls, whose sizes are
-                 given, and need no such thing
+    neighbours   does a row depend on the next one, the next but one, the one half a call away, or the same row of the
+                 next seed; chi-square of pairs of classes of sentences, two-sided (Bartlett 1951 for pairs that
+                 overlap); rare classes are merged until every pair is expected `EXPECTED` times (Cochran 1954), since
+                 a single pair of two rare classes would decide the statistic. The other two tests need no merging, as
+                 they compare calls of given sizes
     sizes        do calls of few rows have the law of calls of many; chi-square of the two samples
 
 And two that need no statistics: the same seed gives the same rows, and another seed gives others.
@@ -31,7 +31,7 @@ STEPS = (1, 8)
 ROWS = 500
 """Rows of a call."""
 SIZES = (99, 1, 99, 3, 99, 10, 99, 31)
-"""Rows of the small calls, over and over."""
+"""Numbers of rows of the small calls, used in turn."""
 SMALL_STEPS = 16
 """Steps of the small calls."""
 BINS = 9
@@ -44,7 +44,8 @@ FIRST_SEED = 40_000
 def row_checks(
     foreign: Foreign, noise: Noise, source: Enumerated, large: Tensor, effort: Effort
 ) -> list[Check]:
-    """All checks of rows; `large` [S] counts of sentences in large calls of SMALL_STEPS steps."""
+    """All checks that rows are independent draws of one law, on the enumerated law `source`; `large` [S]: counts of
+    sentences in large calls of SMALL_STEPS steps."""
     space = Space(noise, source, foreign.meaning)
     seeds = _seeds(foreign, space, noise)
     if not seeds.stands:
@@ -79,7 +80,7 @@ def _two_sided(statistic: float, freedom: int) -> float:
 
 
 def _chi_square(table: Tensor) -> tuple[float, int]:
-    """Independence of the rows and columns of a table of counts: statistic and degrees of freedom."""
+    """Chi-square test that rows and columns of a table of counts are independent: statistic and degrees of freedom."""
     table = table[table.sum(1) > 0][:, table.sum(0) > 0].double()
     expected = table.sum(1, keepdim=True) * table.sum(0) / table.sum()
     return ((table - expected) ** 2 / expected).sum().item(), (table.shape[0] - 1) * (table.shape[1] - 1)
@@ -131,11 +132,12 @@ def _merged(counts: Tensor) -> Tensor:
 
 
 def _pairs(calls: Sequence[Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Pairs of rows that should know nothing of one another."""
+    """Pairs of rows that should be independent, by how they lie in the calls: name, classes of the first rows, classes
+    of the second rows. `calls`: class of every row of each call."""
     half = len(calls[0]) // 2
     for name, lag in (("next to each other", 1), ("two apart", 2), ("half a call apart", half)):
         yield name, torch.cat([call[:-lag] for call in calls]), torch.cat([call[lag:] for call in calls])
-    for first, name in ((0, "of the next seed"), (1, "of the next seed but one")):
+    for first, name in ((0, "of the next seed, after even ones"), (1, "of the next seed, after odd ones")):
         even, odd = calls[first:-1:2], calls[first + 1 :: 2]
         yield name, torch.cat(list(even)), torch.cat(list(odd))
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 SLACK = 4.0
 LENGTH = 3
 MODE_GAIN = 0.1
-"""Nats a sentence by which a sampler that claims modes must stay below the entropy."""
+"""Nats per sentence by which the mean -log p of a sampler that claims modes must lie below the entropy of the law."""
 SPOILED: dict[str, Spoil] = {
     **{f"mixed {weight}": UnigramMixture(weight) for weight in (0.05, 0.1, 0.2)},
     **{f"noisy {deviation}": NoisyLogits(deviation) for deviation in (0.25, 0.5, 1.0)},
@@ -56,12 +56,13 @@ CHANCE = 1.4e-8
 """Probability of each rare id: a race in float32, whose times are multiples of 6e-8, draws it far too seldom
 (2 times instead of 16.8 in a certificate)."""
 RARE, RARE_AT_ONCE = 250, 1000
-"""Rare ids, and rows a call: few enough ids for a sampler that makes a matrix of all pairs, and arrays of 2 MB, since
-memory of larger ones is mapped anew each time, which takes most of the time."""
+"""Number of rare ids, and rows per call: few enough ids for a sampler that makes a matrix of all pairs of ids, and
+arrays of 2 MB, since memory of larger arrays is mapped anew at each call, which would take most of the time."""
 
 
 def certify_sampler(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
-    """Checks and evidence of a sampler under every noise that it supports; `told` hears of each test as it begins."""
+    """Checks and evidence of a sampler under every noise that it supports; `told` is called with a line as each test
+    begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     for noise in foreign.noises:
@@ -95,7 +96,7 @@ def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], 
 def _listed(
     foreign: Foreign, noise: Noise, effort: Effort, told: Told = silent
 ) -> tuple[list[Check], list[Evidence]]:
-    """Checks and evidence from an enumerated space."""
+    """Checks and evidence of a sampler from the 27 sentences whose law is enumerated."""
     source = tiny(LENGTH)
     evidence: list[Evidence] = []
     counts_at: dict[int, Tensor] = {}
@@ -176,7 +177,8 @@ def chi_square(counts: Tensor, law: Tensor) -> float:
 
 
 def _law(source: Enumerated, noise: Noise, counts_at: dict[int, Tensor], steps: int) -> Check:
-    """Whether the output law at a number of steps is at most as far from the true one as `SLACK` allows."""
+    """Check that a sampler's output at a number of steps is at most as far from the true law as `SLACK` allows.
+    `counts_at`: number of steps -> counts of sentences [S]."""
     from scipy.optimize import brentq
     from scipy.stats import ncx2
 
@@ -208,7 +210,8 @@ def _law(source: Enumerated, noise: Noise, counts_at: dict[int, Tensor], steps: 
 
 
 def _modes(source: Enumerated, noise: Noise, counts: Tensor, steps: int) -> Check:
-    """Sentences that seek modes are more likely, on average, than true ones: draws from the law are not enough."""
+    """Check of a sampler that claims modes: its sentences must be more likely, on average, than true ones; draws from
+    the law itself fail it."""
     from scipy.stats import norm
 
     rows, nll = int(counts.sum()), -source.law.log()
@@ -225,7 +228,7 @@ def _modes(source: Enumerated, noise: Noise, counts: Tensor, steps: int) -> Chec
 
 
 def _rare(foreign: Foreign, noise: Noise, effort: Effort) -> Check:
-    """Whether ids of probability `CHANCE` are drawn as often as they should be, neither less (draws in float32) nor
+    """Check that ids of probability `CHANCE` are drawn as often as they should be, neither less (draws in float32) nor
     more (probabilities clamped from below)."""
     from scipy.stats import poisson
 

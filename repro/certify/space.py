@@ -1,4 +1,4 @@
-"""Spaces with a known law, in the form that foreign samplers and losses are given.
+"""Spaces: laws of sentences with known conditionals, in the form that tested samplers and losses receive (`space`).
 
     space.noise        "absorbing" or "uniform"
     space.vocab        number of tokens V; ids are 0..V - 1
@@ -35,8 +35,8 @@ Noise = Literal["absorbing", "uniform"]
 CHUNK = 1 << 16
 """Rows that Bayes' rule is computed for at once; no result depends on it."""
 LISTED, LEVELS = 1_000, 1_000
-"""Noisy sentences up to which the conditionals of all of them are listed, once for each noise level, and how many
-levels are kept."""
+"""Largest number of noisy sentences for which the conditionals of all are tabulated, once for each noise level, and how
+many of these tables are kept."""
 
 
 class Source(Protocol):
@@ -46,7 +46,8 @@ class Source(Protocol):
     length: int
 
     def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """p(x_l | ids without l) [n, L, V] for ids [n, L] at alpha [n]."""
+        """Leave-one-out conditionals p(x_l | ids without l), [n, L, V], of noisy ids [n, L] whose tokens are intact
+        with probability alpha [n]."""
         ...
 
     def unigram(self) -> Tensor:
@@ -55,15 +56,17 @@ class Source(Protocol):
 
 
 class Spoil(Protocol):
-    """A deliberate error of a denoiser."""
+    """A deliberate error of a denoiser: a function from exact conditionals to wrong ones."""
 
     def __call__(self, loo: Tensor, ids: Tensor, unigram: Tensor) -> Tensor:
-        """Wrong conditionals [n, L, V] from the exact ones at ids [n, L] and the unigram frequencies [V]."""
+        """Wrong conditionals [n, L, V] of noisy ids [n, L], from the exact leave-one-out ones `loo` [n, L, V] and the
+        unigram frequencies [V]."""
         ...
 
 
 class Space:
-    """A law, a noise and the meaning of the denoiser's output.
+    """What a tested sampler or loss receives: a noise and a denoiser (`denoise`) with the conditionals of the law
+    `source`, which `spoil` may make wrong; `meaning` says what its output estimates.
 
     `symbols`: number of ids in noisy sentences; `reads`: which of `noise` and `mask` have been read so far.
     """
@@ -97,7 +100,7 @@ class Space:
         return self._table(alpha[0].item() if len(alpha) else 0.0)[code(ids, self.symbols)]
 
     def _list(self, alpha: float) -> Tensor:
-        """Probabilities [S, L, V] for all noisy sentences, in the order of `words`."""
+        """Probabilities for all noisy sentences at signal level `alpha`, in the order of `words`, [symbols^L, L, V]."""
         states = words(self.symbols, self.length)
         return self._denoise(states, torch.full((len(states),), alpha, dtype=torch.float64))
 
@@ -132,7 +135,7 @@ class Space:
 
 
 def describe(tensor: Tensor) -> str:
-    """`int64 [3, 2]`."""
+    """Type and shape of a tensor, such as `int64 [3, 2]`."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
@@ -157,7 +160,7 @@ class Enumerated:
         return torch.einsum("s,slv->v", self.law, self._one_hot) / self.length
 
     def cell(self, ids: Tensor) -> Tensor:
-        """Index [n] of each sentence [n, L] in the law."""
+        """Index [n] of each sentence `ids` [n, L] among all sentences of the law (`sentences`)."""
         return code(ids, self.vocab)
 
     def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
@@ -165,7 +168,7 @@ class Enumerated:
         return torch.cat([self._bayes(noise, *part) for part in parts])
 
     def _bayes(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """The conditional of each token given the other noisy tokens, [n, L, V]."""
+        """Distribution of each clean token given the other noisy tokens, [n, L, V], for ids [n, L] at alpha [n]."""
         seen = self.channel(noise, ids, alpha)[:, torch.arange(self.length), self.sentences]  # [n, S, L]
         found = []
         for place in range(self.length):
@@ -175,7 +178,7 @@ class Enumerated:
         return joint / joint.sum(-1, keepdim=True)
 
     def channel(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """q(ids_l | x_l = v), up to a factor that does not depend on v, [n, L, V]."""
+        """q(ids_l | x_l = v) for ids [n, L] at alpha [n], up to a factor that does not depend on v, [n, L, V]."""
         shown = torch.nn.functional.one_hot(ids, self.vocab + 1)[..., : self.vocab].double()
         if noise == "absorbing":
             return torch.where((ids == self.vocab)[..., None], 1.0, shown)
@@ -232,18 +235,19 @@ class RandomConditionals:
 
 
 def words(symbols: int, length: int) -> Tensor:
-    """All words in lexicographic order, [symbols^length, length]."""
+    """All words of `length` symbols, each from 0 to `symbols` - 1, in lexicographic order, [symbols^length, length]."""
     return torch.tensor(list(itertools.product(range(symbols), repeat=length)))
 
 
 def code(ids: Tensor, symbols: int) -> Tensor:
-    """Index of each word [n, L] in that order, [n]."""
+    """Index of each word `ids` [n, L] in the lexicographic order of all words of L symbols (`words`), [n]."""
     return ids @ symbols ** torch.arange(ids.shape[1] - 1, -1, -1)
 
 
 @functools.lru_cache
 def tiny(length: int) -> Enumerated:
-    """The law of certificates on enumerated spaces: 3 tokens, fixed random numbers, strong dependence of positions."""
+    """The law that certificates enumerate: all sentences of `length` tokens from a vocabulary of 3, with fixed random
+    probabilities and strong dependence between positions."""
     keys = rng.keys(0, rng.LANGUAGE, 3, length)
     law = (1.2 * rng.normal(keys, 3**length)).softmax(-1)
     return Enumerated(law, 3, length)

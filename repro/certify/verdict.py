@@ -1,4 +1,4 @@
-"""The contents of a certificate: checks, evidence and the verdict; and how many samples it takes.
+"""The contents of a certificate: checks, evidence and the verdict; and its sample sizes (`Effort`).
 
 The false-alarm rate of a check bounds the probability that a correct program fails it. Its minimum detectable
 difference is the smallest error that it reports with probability POWER.
@@ -18,7 +18,7 @@ POWER = 0.95
 
 
 Told = Callable[[str], None]
-"""What is called with a line of text at the beginning of each test of a certificate."""
+"""A function that is called with a line of text at the beginning of each test of a certificate."""
 
 
 def silent(line: str) -> None:
@@ -40,7 +40,7 @@ class Evidence:
     true: float | None
     """The statistic of as many true samples."""
     best: float | None
-    """That of ancestral sampling with the exact denoiser, or the best possible value of a loss."""
+    """The statistic of ancestral sampling with the exact denoiser, or the best possible value of a loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +56,20 @@ class Check:
 
 
 class Findings(NamedTuple):
-    """Results: the checks decide the verdict, evidence and notes are for the reader."""
+    """Results of the tests of a certificate: the checks decide the verdict, evidence and notes are for the reader."""
 
     checks: tuple[Check, ...]
     evidence: tuple[Evidence, ...]
     notes: tuple[str, ...]
 
 
+UNKNOWN = "unknown"
+"""Claim and meaning of code that ended before it could be asked for them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The certificate of a function; its claim stands if all checks do."""
+    """The certificate of the function named `subject`; its claim stands if all checks do."""
 
     subject: str
     kind: str
@@ -78,23 +82,21 @@ class Certificate:
 
     @property
     def stands(self) -> bool:
-        """Whether all checks passed."""
+        """Whether the claim stands: all checks passed."""
         return all(check.stands for check in self.checks)
 
     def data(self) -> dict[str, Any]:
-        """All fields, the verdict and the paragraph, as plain data."""
+        """All fields of the certificate, its verdict (`stands`) and the paragraph for a paper, as plain data."""
         return {**asdict(self), "stands": self.stands, "paragraph": self.paragraph()}
 
     def json(self) -> str:
-        """`data` as JSON text."""
+        """The certificate (`data`) as JSON text."""
         return json.dumps(self.data(), indent=1)
 
     def text(self) -> str:
         """The certificate for a terminal: verdict, checks, evidence (a table for each space and noise), paragraph."""
-        lines = [
-            f"{self.subject}: the claim {self.claims!r} {'stands' if self.stands else 'DOES NOT STAND'}",
-            "",
-        ]
+        claim = "its claim" if self.claims == UNKNOWN else f"the claim {self.claims!r}"
+        lines = [f"{self.subject}: {claim} {'stands' if self.stands else 'DOES NOT STAND'}", ""]
         for check in self.checks:
             lines.append(f"  {'ok  ' if check.stands else 'FAIL'}  {check.name}: {check.says}")
         lines += [f"  note  {note}" for note in self.notes]
@@ -106,7 +108,7 @@ class Certificate:
         return "\n".join([*lines, "", self.paragraph()])
 
     def paragraph(self) -> str:
-        """A summary for the appendix of a paper."""
+        """A summary of the certificate for the appendix of a paper."""
         tests = sum(check.false_alarm > 0 for check in self.checks)
         rate = sum(check.false_alarm for check in self.checks)
         failed = [check for check in self.checks if not check.stands]
@@ -114,6 +116,8 @@ class Certificate:
             f"The {self.kind} {self.subject} claims {self.claims!r}. It was tested with `repro.certify` on laws "
             f"whose conditionals are all known ({self.meaning} denoiser). "
         )
+        if self.claims == UNKNOWN:
+            text = f"The {self.kind} {self.subject} was tested with `repro.certify` and gave no answer. "
         text += " ".join(f"{check.name.capitalize()}: {check.says}." for check in failed or self.checks)
         text += "".join(f" {note.capitalize()}." for note in self.notes)
         text += f" The claim {'stands' if self.stands else 'does not stand'}."
@@ -134,7 +138,7 @@ COLUMNS: dict[str, Callable[[Evidence], str]] = {
     "true\nsamples": lambda e: shown(e.true),
     "ancestral": lambda e: shown(e.best),
 }
-"""Header of a column of the printed evidence -> its text."""
+"""Header of a column of the printed evidence -> function that gives the text of its cells."""
 
 
 def _table(some: list[Evidence]) -> str:
@@ -148,7 +152,7 @@ def _table(some: list[Evidence]) -> str:
 
 
 def shown(number: float | None) -> str:
-    """Four significant digits; empty for None."""
+    """Text of a number with four significant digits; empty for None."""
     return "" if number is None else f"{number:.4g}"
 
 
@@ -172,7 +176,7 @@ class Effort:
     """Long sentences at every number of steps (0: they are left out), and these numbers, rising."""
     row_calls: int
     small_calls: int
-    """Calls of every number of steps in which rows are compared with their neighbours, and calls of few rows."""
+    """Numbers of calls in the tests of independent rows: large ones at each number of steps, and calls of few rows."""
     rare_rows: int
     """Sentences of the test of rare tokens, at most (0: it is left out)."""
     loss_calls: int

@@ -4,6 +4,7 @@
 def sample(model: Model, n: int = 1) -> list[str]: ...
 
 sample(model, n="4")                  ValueError: sample: n='4' is no int
+sample(model, promt="A")              TypeError: sample: no argument 'promt'; nearest is 'prompts'
 """
 
 from __future__ import annotations
@@ -14,16 +15,29 @@ import numbers
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
+
+from repro.core.errors import nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
+ELSEWHERE = {
+    "temperature": "sampler='random:temperature=0.7'",
+    "top_p": "sampler='ancestral+top_p:p=0.9'",
+    "top_k": "sampler='ancestral+top_k:k=50'",
+    "max_new_tokens": "gen_length",
+    "max_tokens": "gen_length",
+    "num_return_sequences": "n",
+    "num_samples": "n",
+}
+"""Arguments of transformers and its like -> how the functions here that can do it write it."""
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which raises ValueError for an argument that is not of its annotated type. Annotations are read at
-    the first call from the module's names; TypeError for a missing or unknown argument, as of any function."""
+    """`function` with checked arguments: a call raises ValueError for an argument that is not of its annotated type,
+    and TypeError, as any function, for a missing or unknown one, with the nearest name. Annotations are read at the
+    first call from the names of the function's module."""
     signature, called = inspect.signature(function), getattr(function, "__name__", "")
 
     @functools.lru_cache
@@ -32,17 +46,53 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*given: P.args, **named: P.kwargs) -> R:
-        for name, value in signature.bind(*given, **named).arguments.items():
+        for name in named:
+            if name not in signature.parameters:
+                raise TypeError(f"{called}: no argument {name!r}; {_meant(name, signature.parameters)}")
+        try:
+            bound = signature.bind(*given, **named)
+        except TypeError as error:
+            raise TypeError(f"{called}: {error}") from None
+        for name, value in bound.arguments.items():
             if not _fits(value, hints().get(name, Any)):
-                wanted = str(signature.parameters[name].annotation)
-                raise ValueError(f"{called}: {name}={value!r:.100} is no {wanted}")
+                raise ValueError(f"{called}: {name}={value!r:.100} {_misfit(value, hints()[name])}")
         return function(*given, **named)
 
     return call
 
 
+def _meant(name: str, known: Iterable[str]) -> str:
+    instead = ELSEWHERE.get(name, "")
+    return f"write {instead}" if instead.partition("=")[0] in known else nearest(name, known)
+
+
+def _misfit(value: Any, hint: Any) -> str:
+    """End of a message about a value that is not of a type: the nearest one of a fixed set, else the types."""
+    literals, others = _alternatives(hint)
+    if isinstance(value, str) and literals and not others:
+        return f"is unknown; {nearest(value, map(str, literals))}"
+    return f"is no {' | '.join([*others, *map(repr, literals)])}"
+
+
+def _alternatives(hint: Any) -> tuple[list[Any], list[str]]:
+    """The values of the literals in a type, and the names of the other types in it."""
+    origin, within = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return list(within), []
+    if origin in (typing.Union, types.UnionType):
+        found = [_alternatives(each) for each in within]
+        return [v for values, _ in found for v in values], [n for _, names in found for n in names]
+    if hint is type(None):
+        return [], ["None"]
+    if origin is Sequence:
+        values, names = _alternatives(within[0])
+        return [], [f"Sequence[{' | '.join([*names, *map(repr, values)])}]"]
+    return [], [getattr(hint, "__name__", str(hint))]
+
+
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type: a class, a union, a literal, or a sequence of such."""
+    """Whether `value` is of the type `hint`: a class, a union, a literal, or a sequence of such; true for any other
+    hint."""
     origin, within = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, each) for each in within)

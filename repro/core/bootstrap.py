@@ -3,7 +3,7 @@
     rows = resampled(256, 1000)                     # [1000, 256] row numbers: 1000 resamples with replacement
     low, high = band(values, 0.95)
 
-All evaluation records with equally many rows are resampled by the same row numbers. Rows with one number share their
+All evaluation records with equally many rows are resampled by the same row numbers. Rows of the same number share their
 decoding randomness across samplers and temperatures, so differences between records are paired.
 """
 

@@ -11,13 +11,14 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from repro.core.errors import LARGEST_COUNT, Stopped, Usage, nearest, one_line, out_of_memory
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of descriptions and examples, and breaks the long ones of a description between words."""
+    """Help formatter that keeps the line breaks of descriptions and examples and wraps long lines between words, except
+    those that begin with two spaces."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = [
@@ -47,6 +48,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Usage(message)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """argparse's check of a value against an action's choices, with the nearest of them in the message."""
+        if action.choices is not None and value not in action.choices:
+            near = nearest(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {near}")
+
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         """The parsed arguments (`args`, default sys.argv[1:]), as by argparse; ValueError for an unknown flag (the
         nearest one is named) or a flag that is given twice."""
@@ -72,7 +79,7 @@ class Parser(argparse.ArgumentParser):
         return known
 
     def _options(self) -> Iterator[argparse.Action]:
-        """The actions of this parser and of its subcommands."""
+        """The argparse actions (flags and arguments) of this parser and of its subcommands."""
         for action in self._actions:
             yield action
             if isinstance(action, argparse._SubParsersAction):
@@ -81,20 +88,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def width(otherwise: int = 120) -> int:
-    """Characters of a line that is printed: of $COLUMNS or the terminal; where there is neither, `otherwise`."""
+    """Width of printed lines in characters: $COLUMNS, else that of the terminal, else `otherwise`."""
     return shutil.get_terminal_size((otherwise, 24)).columns
 
 
 def say(lines: Iterable[str], file: TextIO | None = None) -> None:
-    """Print lines of text to `file` (None: stdout); one that is too long for the terminal (or $COLUMNS) continues in
-    the next line, further to the right or in its last column, without cutting a word or number."""
+    """Print lines of text to `file` (None: stdout). A line longer than the terminal (or $COLUMNS) is wrapped between
+    words; the rest is indented by 4, or stands below the second column if a gap of two spaces or more ends a first
+    column."""
     room = width(sys.maxsize)
     for line in lines:
         print("\n".join(broken(line, room)), file=file)
 
 
 def broken(line: str, room: int) -> list[str]:
-    """A line of text as lines of at most `room` characters (see `say`)."""
+    """One line of text wrapped to lines of at most `room` characters, as `say` prints it."""
     if len(line) <= room:
         return [line]
     column = re.match(r"\s*\S.{0,30}?\s{2,}(?=\S)", line)
@@ -103,9 +111,9 @@ def broken(line: str, room: int) -> list[str]:
 
 
 def fill(head: str, text: str, further: int = 0, room: int | None = None) -> list[str]:
-    """Lines of `room` (None: `width()`) characters with `head` and then `text`, whose next lines are indented as far as
-    `head` is long and `further`; words are not cut. A head that takes 45 % of the line, or beside which a word does not
-    fit, has the text below it."""
+    """`head` followed by `text`, wrapped between words to lines of `room` (None: `width()`) characters; the lines after
+    the first are indented by the length of `head` plus `further`. If `head` takes more than 45 % of a line, or a word
+    does not fit beside it, the text begins below it, indented by 4."""
     room = room or width()
     longest = max(map(len, text.split()), default=0)
     if head.strip() and (len(head) > 0.45 * room or len(head) + longest > room):
@@ -142,27 +150,26 @@ def positive(text: str) -> int:
 
 
 def launched() -> tuple[int, int]:
-    """Index of this process, and number of the processes that torchrun or `accelerate launch` started: (0, 1) without a
-    launcher. ValueError unless RANK and WORLD_SIZE are such numbers."""
+    """Index of this process, and number of the processes that torchrun or `accelerate launch` started (variables RANK
+    and WORLD_SIZE); (0, 1) without a launcher. ValueError unless they are such numbers."""
     rank, world = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ValueError(
-            f"RANK={rank} and WORLD_SIZE={world} are no index and count; unset both or set 0 <= RANK < it"
+            f"RANK={rank} of WORLD_SIZE={world} is no process number; unset both, or set 0 <= RANK < WORLD_SIZE"
         )
     return int(rank), int(world)
 
 
 def first() -> bool:
-    """Whether this process is the one that prints: rank 0 of a distributed launch (variable RANK), or no launcher."""
-    rank = os.environ.get("RANK", "0")
-    if not rank.isdecimal():
-        raise ValueError(f"RANK={rank!r} in the environment is no rank of a process; unset it")
-    return int(rank) == 0
+    """Whether this process is the one that prints: rank 0 of a distributed launch, or no launcher; ValueError as
+    `launched`."""
+    return launched()[0] == 0
 
 
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
-    """Run a command's `main` and exit with the code that it returns; bad input gives one line on stderr and code 2,
-    Ctrl-C code 130, a closed pipe code 141, and a run stopped by SIGTERM or its time limit code 143.
+    """Run a command's `main` and exit with the code that it returns; bad input gives one line on stderr, which begins
+    with the command's name `prog`, and code 2; Ctrl-C gives code 130, a closed pipe code 141, and a run stopped by
+    SIGTERM or its time limit code 143.
 
     Uses one thread unless OMP_NUM_THREADS is set: results on a CPU depend on the number of threads.
     """
@@ -179,7 +186,7 @@ def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
         code = 143
     except (ValueError, argparse.ArgumentTypeError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not out_of_memory(error):
-            raise  # torch's is a RuntimeError
+            raise  # torch raises RuntimeError when memory runs out
         print(f"{prog}: {one_line(error)}", file=sys.stderr)
         code = 2
     sys.exit(code)

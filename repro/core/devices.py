@@ -19,14 +19,16 @@ _taken: list[str] = []
 
 
 def device(name: str | None = None) -> str:
-    """The device `name`, checked; None: the one that was taken, else the best of this machine.
+    """The name of a device of this machine: `name` itself, checked; for None the one that `take_device` was given, else
+    the best one.
 
-    ValueError for a name that torch does not have, and for a device that is not here.
+    Raises ValueError for a name that torch does not have, and for a device that is not here.
     """
     if name is None:
         return _taken[-1] if _taken else _best()
     if not re.fullmatch(r"(cpu|mps|cuda(:\d+)?)", name):
-        raise ValueError(f"no device {name!r}; {nearest(name, KINDS)} (a GPU among several: cuda:1)")
+        near = "a GPU is 'cuda'" if name.lower() in ("gpu", "nvidia") else nearest(name, KINDS)
+        raise ValueError(f"no device {name!r}; {near} (a GPU among several: cuda:1)")
     kind, _, number = name.partition(":")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device {name}: this machine has no Apple GPU; use {_best()}")
@@ -42,7 +44,8 @@ def take_device(name: str | None = None) -> str:
     """Let all models that are loaded or trained from here on run on the device `name` (None: the best one) and return
     it; of several processes on one machine (a launcher has set LOCAL_RANK) each takes a GPU of its own.
 
-    ValueError as of `device`, and for a numbered GPU where a launcher gives each process its own.
+    Raises ValueError for a device that is unknown or not here, and for a numbered GPU where a launcher gives each
+    process its own.
     """
     chosen = device(name) if name is not None else _best()
     rank = os.environ.get("LOCAL_RANK")

@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def examine(network: bool) -> dict[str, str]:
-    """Subject -> one sentence about it. `network`: whether the Hub may be asked if it answers."""
+    """What this machine can do: subject ("memory", "Hub", ...) -> one sentence about it. `network`: whether to test
+    that the Hub answers."""
     return {
         "versions": _versions(),
         "device": _device(),
@@ -173,7 +174,8 @@ def _memory() -> str:
 
 # --- files --------------------------------------------------------------------------------------------------
 def _folder(path: Path, what: str) -> str:
-    """Free space at a folder, whether it can be written, and whether its file system locks files."""
+    """One sentence about the folder `path`, which is for `what`: its free space, whether it can be written, and whether
+    its file system locks files."""
     there = next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir())
     free = f"{path} ({what}): {shutil.disk_usage(there).free / 2**30:.0f} GiB free"
     if not os.access(there, os.W_OK):
@@ -210,7 +212,7 @@ def _hub(network: bool) -> str:
 
 # --- packages -----------------------------------------------------------------------------------------------
 def _launchers() -> str:
-    """How a run is started on all devices of this machine."""
+    """One sentence on how to start a run on all GPUs of this machine."""
     from accelerate.commands.config.config_args import default_config_file
 
     gpus = torch.cuda.device_count()

@@ -21,8 +21,9 @@ LONGEST = 600
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
-    """End of an error message, e.g. "nearest is 'elbo'": the valid name that `name` is a misspelling or a part of
-    (`similar`), or "valid: " and the valid names (at most `MOST`; of more than `MANY` none) where there is none."""
+    """End of an error message about an unknown `name`: "nearest is 'elbo'" where a valid name is similar (see
+    `similar`), else "valid: " and the valid names (at most `MOST`; where there are more than `MANY`, only their
+    number)."""
     valid = sorted(valid)
     close = similar(name, valid)
     if close is not None:
@@ -34,9 +35,9 @@ def nearest(name: str, valid: typing.Iterable[str]) -> str:
 
 
 def similar(name: str, valid: typing.Sequence[str]) -> str | None:
-    """The valid name that `name` most likely stands for, None where none is likely: one that it misspells, else the
-    shortest that begins with it, or whose words are all in `name` or have all of its words (`temp`, `confidence`,
-    `random_sampler`); case and the kind of separators are no difference."""
+    """The valid name that `name` most likely stands for, None where none is likely: the one that it misspells (see
+    `misspelt`), else the shortest one that begins with it, whose words all occur in `name`, or that has all words of
+    `name` (`temp`, `confidence`, `random_sampler`). Case and separators do not count."""
     found = misspelt(name, valid)
     if found is not None:
         return found
@@ -61,16 +62,16 @@ def _plain(name: str) -> str:
 
 
 def _is_part(name: str, other: str) -> bool:
-    """Whether `other` begins with `name`, or the words of one of the two are all in the other; words of fewer than
-    `SHORT` characters, which are in much, do not count."""
+    """Whether `other` begins with `name`, or one of the two contains all words of the other; words of fewer than
+    `SHORT` characters, which occur in many names, do not count."""
     words, others = ({word for word in each.split("_") if len(word) >= SHORT} for each in (name, other))
     within = bool(words and others) and (words <= others or others <= words)
     return within or (len(name) >= SHORT and other.replace("_", "").startswith(name.replace("_", "")))
 
 
 def _edits(name: str, other: str) -> int | None:
-    """Number of edits that make `name` into `other`, None for more than a third of the longer one's length: rounded
-    down for nearly equal lengths, with one for short names, else up."""
+    """Number of edits that turn `name` into `other`; None if it is more than a third of the longer name's length. The
+    third is rounded down, but not below 1, if the lengths differ by 1 at most; else it is rounded up."""
     longest, apart = max(len(name), len(other)), abs(len(name) - len(other))
     most = max(longest // 3, 1) if apart <= 1 else (longest + 2) // 3
     if longest < 2 or apart > most:
@@ -95,8 +96,8 @@ class UnknownSymbol(ValueError):
 
 @contextmanager
 def naming(place: str) -> Generator[None]:
-    """Within it the message of an `UnknownSymbol` begins with `place`, the file or task and the document of the
-    text."""
+    """Context manager that puts `place` (the file or task, and the document) before the message of an `UnknownSymbol`
+    that is raised within it."""
     try:
         yield
     except UnknownSymbol as error:

@@ -50,7 +50,7 @@ def atomically(path: Path) -> Generator[Path]:
     files have the mode that the umask gives, whatever wrote them.
 
     Raises FileExistsError where `path` is an existing folder, a device or a pipe, and OSError (ENOSPC) where the disk
-    is full, for which safetensors has an error of its own.
+    is full, also where safetensors raises an error of its own type.
     """
     if _is_special(path):
         raise FileExistsError(f"{path} is a device or a pipe; choose another path")
@@ -85,8 +85,9 @@ def lacks_locks(error: OSError) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Generator[None]:
-    """Hold the lock file `path`, as one process at a time can; a line on stderr names it after `WAIT` seconds of
-    waiting. Where the file system has no locks, a file that only its maker removes (PATH.soft) stands for one."""
+    """Context manager that holds the lock file `path`, which one process at a time can hold; after `WAIT` seconds of
+    waiting a line on stderr names it. Where the file system has no locks, the lock is a file PATH.soft, which only the
+    process that made it removes."""
     try:
         lock = _held(FileLock(path))
     except OSError as error:
@@ -100,7 +101,7 @@ def locked(path: Path) -> Generator[None]:
 
 
 def _held(lock: BaseFileLock) -> BaseFileLock:
-    """The lock, acquired; see `locked`."""
+    """Acquire `lock` and return it; after `WAIT` seconds a line on stderr says that another process holds it."""
     try:
         lock.acquire(timeout=WAIT)
     except Timeout:
@@ -134,7 +135,8 @@ def remove(path: Path) -> None:
 
 
 def _mode(fresh: Path) -> int:
-    """Mode of a new file, here `fresh`; a file, because the umask itself is only read by setting it for all threads."""
+    """Permission bits of a new file, found by making the file `fresh`: the umask itself can only be read by setting it,
+    for all threads."""
     fresh.touch()
     return stat.S_IMODE(fresh.stat().st_mode)
 
@@ -151,9 +153,10 @@ def _finish(path: Path, mode: int) -> None:
 
 @contextmanager
 def _workplace(path: Path) -> Generator[Path]:
-    """A new folder beside `path` for this writer alone, removed afterwards; those of dead writers are removed first.
+    """Context manager that yields a new hidden folder beside `path` for this writer alone and removes it afterwards;
+    folders that killed writers left are removed first.
 
-    Where the file system has no locks, those of dead writers stay.
+    Where the file system has no locks, those folders stay.
     """
     for left in path.parent.glob(f".*{WORKPLACE}"):
         with suppress(OSError):  # it is gone, or another user's
@@ -172,7 +175,7 @@ def _workplace(path: Path) -> Generator[Path]:
 
 
 def _made(path: Path) -> tuple[Path, int]:
-    """A new workplace beside `path`, and the descriptor that holds its lock."""
+    """A new hidden folder beside `path` (see `_workplace`), and the file descriptor that holds its lock."""
     while True:  # another writer may remove a workplace that is not locked yet
         place = Path(tempfile.mkdtemp(WORKPLACE, f".{path.name}.", path.parent))
         with suppress(FileNotFoundError):

@@ -22,7 +22,8 @@ class Paper(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An entry of evals/papers.toml; its number on arXiv is the entry's name.
 
     `authors`: as BibTeX writes them; `venue`: of publication besides arXiv, "" for none; `recipes`: beginnings of the
-    names of recipes whose method it is; `tasks`: beginnings of the names of tasks, of which `asks` says what they ask.
+    names of the recipes that follow the paper; `tasks`: beginnings of the names of the tasks that use its benchmark;
+    `asks`: what these tasks ask.
     """
 
     key: str
@@ -61,9 +62,9 @@ def papers() -> dict[str, Paper]:
 
 
 def shown(number: str | None) -> str:
-    """A paper as lists print it, `LLaDA, arXiv 2502.09992`; "" for None.
+    """The paper with the arXiv number `number` as tables print it, e.g. `LLaDA, arXiv 2502.09992`; "" for None.
 
-    Raises ValueError, with the most similar number, for a paper without an entry.
+    Raises ValueError, which names the most similar number, for a paper without an entry in evals/papers.toml.
     """
     if number is None:
         return ""
@@ -75,12 +76,13 @@ def shown(number: str | None) -> str:
 
 
 def of_task(name: str) -> str | None:
-    """arXiv number of the paper whose benchmark the task `name` is; None: of none in the file."""
+    """arXiv number of the paper that introduced the benchmark of the task `name`; None if evals/papers.toml has
+    none."""
     return _longest(name, {head: number for number, each in papers().items() for head in each.tasks})
 
 
 def of_recipe(name: str) -> str | None:
-    """arXiv number of the paper whose method the recipe `name` is; None: of none in the file."""
+    """arXiv number of the paper whose method the recipe `name` trains; None if evals/papers.toml has none."""
     return _longest(name, {head: number for number, each in papers().items() for head in each.recipes})
 
 

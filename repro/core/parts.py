@@ -77,7 +77,9 @@ def canonical(value: Any) -> Any:
         return {key: canonical(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{value!r} is not a value of a setting; use JSON values, tuples and parts")
+    raise TypeError(
+        f"{value!r} is not a value of a setting; use JSON values, tuples and parts (subclasses of Part)"
+    )
 
 
 def to_json(value: Any) -> str:
@@ -98,7 +100,7 @@ def digest(value: Any) -> str:
 
 # --- reading ------------------------------------------------------------------------------------------------------
 def _alternatives(hint: Any) -> list[Any]:
-    """The alternatives of a type hint: A and B for `A | B`."""
+    """The alternatives of a type hint: [A, B] for `A | B`, [hint] for one that is no union."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return list(typing.get_args(hint))
     return [hint]
@@ -109,24 +111,26 @@ def _is_kind(hint: Any) -> bool:
 
 
 def read(data: Any, kind: Any = Part, path: str = "") -> Any:
-    """The part (or value) that the canonical form `data` describes, read strictly. `kind`: the expected type; `path`:
-    the dotted path of `data` in the whole, for messages.
+    """The component (or value of a setting) that the canonical form `data` describes, read strictly. `kind`: the
+    expected type; `path`: the dotted path of `data` in the whole form, for messages.
 
-    Raises ValueError with the dotted path, the offending value and the nearest valid name for: an unknown part, setting
-    or version; a missing setting; a value of the wrong type (`true`, `"5"` and `5.0` are not integers); a part of
-    another base class than expected.
+    Raises ValueError with the dotted path, the offending value and the nearest valid name for: an unknown component,
+    setting or version; a missing setting; a value of the wrong type (`true`, `"5"` and `5.0` are not integers); a
+    component of another base class than expected.
     """
     where = f" at {path!r}" if path else ""
     if isinstance(data, dict):
         kinds = [k for k in _alternatives(kind) if _is_kind(k)]
         if not kinds:
-            raise ValueError(f"{path}={json.dumps(data)}: expected {_name(kind)}, got a part")
+            raise ValueError(f"{path}={json.dumps(data)}: expected {_name(kind)}, got a component")
         if "part" not in data:
-            raise ValueError(f"no 'part' key{where}: a part is written {{'part': NAME, 'version': N, ...}}")
+            raise ValueError(
+                f"no 'part' key{where}: a component is written {{'part': NAME, 'version': N, ...}}"
+            )
         cls = _class(data["part"], path)
         if not any(issubclass(cls, k) for k in kinds):
             raise ValueError(
-                f"{path}: part {data['part']!r} is not of kind {' or '.join(k.__name__ for k in kinds)}"
+                f"{path}: component {data['part']!r} is not of the type {' or '.join(k.__name__ for k in kinds)}"
             )
         hints = typing.get_type_hints(cls)
         names = [f.name for f in dataclasses.fields(cls)]
@@ -150,7 +154,7 @@ def _class(name: Any, path: str) -> Any:
     """The class of the part called `name` at `path`; ValueError for a name that is not registered."""
     where = f"{path}: " if path else ""
     if not isinstance(name, str):
-        raise ValueError(f"{where}part={json.dumps(name)[:200]}: expected a name")
+        raise ValueError(f"{where}part={json.dumps(name)[:200]}: expected the name of a component")
     try:
         return registry.part_class(name)
     except ValueError as error:
@@ -160,7 +164,9 @@ def _class(name: Any, path: str) -> Any:
 def _leaf(data: Any, hint: Any, path: str) -> Any:
     leaves = [k for k in _alternatives(hint) if not _is_kind(k)]
     if not leaves:
-        raise ValueError(f"{path}={json.dumps(data)}: expected a part of kind {_name(hint)}")
+        raise ValueError(
+            f"{path}={json.dumps(data)}: expected a component {_name(hint)} ({{'part': NAME, ...}})"
+        )
     if isinstance(data, float) and not math.isfinite(data):
         raise ValueError(f"{path}={json.dumps(data)}: expected a finite number")
     try:
@@ -275,7 +281,7 @@ def parse_overrides(pairs: typing.Iterable[str]) -> dict[str, Any]:
     """Dotted path -> value of override texts: `["optimizer.lr=1e-3"]` -> `{"optimizer.lr": 0.001}`; values are parsed
     as JSON, and are strings where they are not JSON.
 
-    Raises ValueError for text without "=", a setting that is given twice, and a part given after one of its own
+    Raises ValueError for text without "=", a setting that is given twice, and a component given after one of its own
     settings.
     """
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Files of others: whatever is wrong with one is a ValueError of one line that names it.
+"""Reading files that others wrote: whatever is wrong with a file is a ValueError of one line that names it.
 
     config = read_json(Path("config.json"), dict)        an object; read_json(path, Struct) a typed structure
     rows = read_json_lines(Path("rows.jsonl"), Row)      one value a line, errors as FILE:LINE
@@ -59,8 +59,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends unchanged; ValueError as for `read_bytes`, for other bytes, and for a pointer
-    of Git LFS in place of the file."""
+    """The text of a UTF-8 file, line ends unchanged; ValueError for a path that is no file, a file larger than
+    `LARGEST` bytes or not in UTF-8, and a pointer of Git LFS in place of the file."""
     data = read_bytes(path)
     if data.startswith(b"version https://git-lfs.github.com/spec/"):
         raise ValueError(
@@ -73,18 +73,20 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, kind: Any = Any, remedy: str = COPY) -> Any:
-    """The JSON value in a file, as the type `kind` (as of msgspec); ValueError for another content."""
+    """The JSON value in a file, converted by msgspec to the type `kind`; ValueError, which ends with `remedy`, where
+    that fails."""
     return parse_json(read_text(path), kind, str(path), remedy)
 
 
 def read_json_lines(path: Path, kind: Any = Any, remedy: str = COPY) -> Iterator[Any]:
-    """The JSON values in the lines of a file, as the type `kind`; ValueError `FILE:LINE: ...` for another content."""
+    """The JSON values in the lines of a file, converted by msgspec to the type `kind`; ValueError `FILE:LINE: FAULT;
+    REMEDY` where that fails."""
     for number, line in enumerate(json_lines(path), start=1):
         yield parse_json(line, kind, f"{path}:{number}", remedy)
 
 
 def json_lines(path: Path) -> list[str]:
-    """The lines (unparsed JSON values) of a JSON Lines file; ValueError as of `read_text`.
+    """The lines (unparsed JSON values) of a JSON Lines file; ValueError for a file that `read_text` refuses.
 
     Not str.splitlines, which also splits at U+2028, U+2029 and U+0085; these may occur inside a JSON string.
     """
@@ -93,7 +95,8 @@ def json_lines(path: Path) -> list[str]:
 
 
 def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY) -> Any:
-    """The JSON value that `text` denotes, as the type `kind`; ValueError `WHERE: FAULT; REMEDY` for other text."""
+    """The JSON value in `text`, converted by msgspec to the type `kind`; ValueError `WHERE: FAULT; REMEDY` where that
+    fails."""
     try:
         found = json.loads(
             text, object_pairs_hook=_object, parse_constant=_number, parse_float=_number, parse_int=_whole
@@ -107,7 +110,8 @@ def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY) -> 
 
 
 def convert(data: Any, kind: Any, where: str, remedy: str = COPY) -> Any:
-    """Plain data as the type `kind` (as of msgspec); ValueError, with the path of the wrong value, for other data."""
+    """Plain data (dicts, lists, numbers, text) converted by msgspec to the type `kind`; ValueError, with the path of
+    the wrong value, where that fails."""
     try:
         return msgspec.convert(data, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -116,7 +120,8 @@ def convert(data: Any, kind: Any, where: str, remedy: str = COPY) -> Any:
 
 
 def read_toml(path: Path, kind: Any = Any) -> Any:
-    """The tables of a TOML file, as the type `kind`; ValueError for another content, and for NaN and infinity."""
+    """The tables of a TOML file, converted by msgspec to the type `kind`; ValueError where that fails, and for NaN and
+    infinity."""
     text = read_text(path)
     try:
         found = tomllib.loads(text)
@@ -130,8 +135,8 @@ def read_toml(path: Path, kind: Any = Any) -> Any:
 
 @contextmanager
 def foreign(path: Path, what: str, remedy: str = COPY) -> Generator[None]:
-    """Within it a library parses the file or folder `path`, and nothing else is done: whatever it raises becomes a
-    ValueError, and what it writes to the standard error (warnings, progress, a panic of Rust) is left out.
+    """Context manager in which a library parses the file or folder `path`, and nothing else is done: whatever it raises
+    becomes a ValueError, and what it writes to the standard error (warnings, progress, a panic of Rust) is left out.
 
     tokenizers raises bare exceptions, and BaseExceptions for panics; safetensors, pyarrow and transformers have types
     of their own. `what`: what the file should be.
@@ -148,7 +153,8 @@ def foreign(path: Path, what: str, remedy: str = COPY) -> Generator[None]:
 
 @contextmanager
 def open_tensors(path: Path) -> Generator[Any]:
-    """An open safetensors file (of the library's `safe_open`, for torch); ValueError for another file."""
+    """Context manager that yields the safetensors file `path`, opened by the library's `safe_open` for torch;
+    ValueError for a file of another format."""
     from safetensors import safe_open
 
     with foreign(regular(path), "safetensors file"):
@@ -159,7 +165,7 @@ def open_tensors(path: Path) -> Generator[Any]:
 
 @contextmanager
 def silent() -> Generator[None]:
-    """Within it whatever this process writes to the standard error is lost, by Python or by a library."""
+    """Context manager that discards whatever this process writes to the standard error, by Python or by a library."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -193,8 +199,8 @@ def _whole(text: str) -> int:
 
 
 def _check(data: Any, depth: int = DEPTH) -> None:
-    """RecursionError for data of more levels than `depth`; ValueError for text that is not Unicode (a lone surrogate),
-    and for a number that is not finite."""
+    """Raise RecursionError for `data` with more than `depth` levels of nesting, and ValueError for text that is not
+    Unicode (a lone surrogate) and a number that is not finite."""
     if isinstance(data, dict | list):
         if depth == 0:
             raise RecursionError

@@ -212,6 +212,7 @@ PARTS = {
     # tasks that a server answers
     "openai_server": "repro.evals.engines.openai:OpenAIServer",
     "engine_likelihood": "repro.evals.engines.tasks:EngineLikelihood",
+    "engine_rolling": "repro.evals.engines.tasks:EngineRolling",
     "engine_generation": "repro.evals.engines.tasks:EngineGeneration",
 }
 
@@ -267,7 +268,7 @@ def resolve(path: str) -> Any:
 def part_class(name: str) -> type[Part]:
     """The class registered under a part's name; ValueError names the nearest registered name."""
     if name not in PARTS:
-        raise ValueError(f"no part {name!r}; {nearest(str(name), PARTS)}")
+        raise ValueError(f"no component (part) {name!r}; {nearest(str(name), PARTS)}")
     return resolve(PARTS[name])
 
 

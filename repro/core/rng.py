@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from repro.core.lazy import torch
 
@@ -45,36 +45,52 @@ DROPOUT = 28  # which activations dropout zeroes in training
 LENGTH = 29  # the length to which a training row is cut
 PARITY = 30  # ids and noise of a recorded fixture
 
+Bits = TypeVar("Bits", "Tensor", int)
+"""64 bits: int64 tensors, or a Python integer of their range."""
+
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64: torch shifts arithmetically, so the copies of the sign bit are masked off."""
+def _shift(x: Bits, bits: int) -> Bits:
+    """Logical right shift of int64: torch and Python shift arithmetically, so the copies of the sign are masked off."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(x: Tensor) -> Tensor:
+def _wrapped(x: Bits) -> Bits:
+    """x modulo 2^64 as int64; torch's tensors have wrapped already."""
+    return ((x + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63) if isinstance(x, int) else x
+
+
+def _mix(x: Bits) -> Bits:
     """Finaliser of SplitMix64, int64 -> int64, elementwise."""
-    x = (x ^ _shift(x, 30)) * _MIX1
-    x = (x ^ _shift(x, 27)) * _MIX2
+    x = _wrapped((x ^ _shift(x, 30)) * _MIX1)
+    x = _wrapped((x ^ _shift(x, 27)) * _MIX2)
     return x ^ _shift(x, 31)
+
+
+def _fold(key: Any, value: Any) -> Any:
+    """`key` hashed with `value`: Python integers to an integer, otherwise to a tensor."""
+    return _mix(_wrapped((key ^ _mix(_wrapped(value + _GOLDEN))) + _GOLDEN))
 
 
 def fold(keys: Tensor, value: Tensor | int) -> Tensor:
     """New keys [...]: each key of `keys` [...] hashed with `value`, an integer or a tensor that broadcasts, as by one
     more argument of the function `keys`."""
-    return _mix((keys ^ (_mix(torch.as_tensor(value, device=keys.device) + _GOLDEN))) + _GOLDEN)
+    return _fold(keys, value if isinstance(value, int) else torch.as_tensor(value, device=keys.device))
 
 
 def keys(seed: int, purpose: int, step: int | Tensor, rows: Tensor | Sequence[int] | int) -> Tensor:
     """Random keys, one per row: int64 [B] for row numbers [B], a scalar for an integer row; `step` may be [B] too."""
-    rows = torch.as_tensor(rows, dtype=torch.int64)
-    key = torch.zeros_like(rows)
-    for value in (seed, purpose, step):
-        key = fold(key, value)
-    return fold(key, rows)
+    key = 0
+    for value in (
+        seed,
+        purpose,
+        step,
+    ):  # of Python integers where it can be: a tensor takes a hundred times as long
+        key = _fold(key, value)
+    return _fold(key, torch.as_tensor(rows, dtype=torch.int64))
 
 
 def uniform(keys: Tensor, *shape: int) -> Tensor:

@@ -96,8 +96,9 @@ class WarmupStableDropDecay(Rate):
 
 @part
 class Prolonged(Rate):
-    """Learning rate of a run that was made longer (docs/method.md#longer): schedule `first` of a run of `until` steps,
-    then schedule `then` of a run of the steps that follow. ValueError for `until` below 1."""
+    """Learning rate of a run that was made longer (docs/method.md#longer): before step `until` that of schedule `first`
+    for a run of `until` steps, then that of schedule `then`, begun at its step 0, for a run of the remaining steps.
+    ValueError for `until` below 1."""
 
     first: Rate
     until: int

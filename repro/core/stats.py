@@ -29,7 +29,7 @@ def perplexity(nats: float) -> float:
     """exp of a mean negative log-likelihood in nats; ValueError where it is no finite number."""
     if not nats < 700:  # exp(710) is more than a float holds
         raise ValueError(
-            f"a mean of {nats} nats has no finite perplexity; the weights are not those of the text"
+            f"a mean of {nats} nats has no finite perplexity; give a checkpoint whose weights fit the text"
         )
     return math.exp(nats)
 
@@ -85,8 +85,8 @@ def prediction_interval(
 
 
 def prediction_t(values: Sequence[float], spread: float, observed: Sequence[float]) -> float:
-    """Student's t of the mean of `observed`: its difference from that of `values`, over the standard error of this
-    difference (`spread` as in `prediction_interval`). Without a spread it is 0 or infinite."""
+    """Student's t of the mean of `observed`: its difference from the mean of `values`, divided by the standard error of
+    this difference. `spread`: standard deviation of one observation; if it is 0, t is 0 or infinite."""
     error = spread * math.sqrt(1 / len(values) + 1 / len(observed))
     difference = fmean(observed) - fmean(values)
     if error == 0:
@@ -95,8 +95,9 @@ def prediction_t(values: Sequence[float], spread: float, observed: Sequence[floa
 
 
 def prediction_p(values: Sequence[float], spread: float, degrees: int, observed: Sequence[float]) -> float:
-    """Two-sided p-value of the mean of `observed`, given `values` of the same population: below 1 - level exactly where
-    that mean is outside `prediction_interval` (`spread` and `degrees` as there)."""
+    """Two-sided p-value of the mean of `observed`, given `values` from the same population: below 1 - level exactly
+    where that mean is outside the `prediction_interval` of this level, computed with the same `spread` and
+    `degrees`."""
     from scipy.stats import t
 
     return float(2 * t.sf(abs(prediction_t(values, spread, observed)), degrees))

@@ -5,8 +5,9 @@ take little memory.
         refuse_power(text)
         Environment().from_string(text).render(...)
 
-jinja2's sandbox stops neither `{% for %}` in `{% for %}` nor `'x' * 10**10`. So a trace function reads the thread's CPU
-time at each line, and the address space may grow by `MEMORY` only, so that a larger value is a MemoryError.
+jinja2's sandbox stops neither a `{% for %}` within a `{% for %}` nor `'x' * 10**10`. Therefore a trace function checks
+the thread's CPU time at every line that runs, and the address space may grow by `MEMORY` only, so that a larger value
+is a MemoryError.
 """
 
 from __future__ import annotations
@@ -31,17 +32,18 @@ STATM = Path("/proc/self/statm")
 
 
 class Refused(ValueError):
-    """A template that fails, runs too long or takes too much memory."""
+    """Error for a template that fails, runs too long or takes too much memory."""
 
 
 class TookTooLong(Exception):
-    """A template that ran longer than `SECONDS`."""
+    """Error for a template that has run longer than `SECONDS`."""
 
 
 @contextmanager
 def limited(what: str) -> Generator[None]:
-    """Within it a template is compiled or rendered, and nothing else is done: Refused, which names `what`, for
-    whatever it raises, for more than `SECONDS` and for more than `MEMORY`. Use it in one thread at a time."""
+    """Context manager in which a template is compiled or rendered, and nothing else is done. Whatever it raises, more
+    than `SECONDS` of CPU time and more than `MEMORY` bytes become the error Refused, which names `what`. Use it in one
+    thread at a time."""
     before, end = sys.gettrace(), time.thread_time() + SECONDS
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
@@ -65,7 +67,7 @@ def limited(what: str) -> Generator[None]:
 
 @contextmanager
 def _memory() -> Generator[None]:
-    """Within it the address space may grow by `MEMORY`, where the system can limit it (Linux)."""
+    """Context manager in which the address space may grow by `MEMORY` bytes, where the system can limit it (Linux)."""
     if not STATM.is_file():
         yield
         return
@@ -82,7 +84,7 @@ def _memory() -> Generator[None]:
 
 
 def refuse_power(text: str) -> None:
-    """ValueError for a template that raises to a power: `9 ** 9 ** 9` is one step, which no clock interrupts."""
+    """Raise ValueError for a template that raises to a power: `9 ** 9 ** 9` is one step, which no clock interrupts."""
     before = ""
     for _, kind, value in Plain().lex(text):
         if kind == "operator" and value == "**" and before not in ("(", ","):  # else the arguments of a call
@@ -97,7 +99,8 @@ class _Limited(Template):
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """jinja2's immutable sandbox, in which an unknown name is an error and each template is `limited`."""
+    """jinja2's immutable sandbox, in which an unknown name is an error and each template is limited in time and memory
+    (see `limited`)."""
 
     template_class = _Limited
 

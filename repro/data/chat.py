@@ -35,13 +35,13 @@ class Chat(Data):
 
     `scored`: with "answer" the candidates are the positions after the first SEP that are neither PAD nor SEP (including
     the tokens of "<newline>Assistant:<newline>", but not the closing SEP), and rows without candidates, whose prompt
-    was cut off, are dropped; with "all" they are the positions that are not PAD. `source_rows`: N; with a resolved
-    revision any other number is an error. `heldout_fraction` f: the first ceil(f n) of
-    default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name is its number
-    in the source.
+    was cut off, are dropped; with "all" they are the positions that are not PAD. `source_rows`: N; if `revision` is
+    resolved, a source with another number of rows is an error. `heldout_fraction` f: the first ceil(f n) of
+    default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name
+    (`Rows.example`) is its number in the source.
 
     A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
-    scripts; `prompt` does the same.
+    reference scripts; `prompt` does so too.
     """
 
     source: str
@@ -89,8 +89,8 @@ class Chat(Data):
         return {split: Rows.joined(chunks, self.max_length) for split, chunks in self.splits()}
 
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
-        """Rows of both splits, in permuted order; ConnectionError, with a one-line message, where the source cannot be
-        reached."""
+        """(split, chunks of rows) of both splits, each in permuted order; ConnectionError, with a one-line message,
+        where the source cannot be reached."""
         source = sources.dataset(self.source, None, self.revision, self.split)
         if self.revision != UNRESOLVED and len(source) != self.source_rows:
             raise ValueError(
@@ -114,14 +114,15 @@ class Chat(Data):
             yield "heldout", self._rows(every, order[:first])
 
     def _rows(self, every: Spooled, order: np.ndarray) -> Iterator[Rows]:
-        """Rows number `order` [n] of the source, in chunks."""
+        """The rows whose numbers in the source are `order` [n], in chunks; `every` holds the ids of all rows of the
+        source."""
         for chosen in np.split(order, range(CHUNK, len(order), CHUNK)):
             ids = np.stack([every[i] for i in chosen])
             yield Rows(ids, self._candidates(ids), chosen)
 
     def resolve(self) -> dict[str, str | int]:
-        """Dotted path -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or
-        the files know): `derive(data, data.resolve())` fixes them all."""
+        """Values of the settings that may be UNRESOLVED (a placeholder for what only the Hub or the files know), looked
+        up now: dotted path -> value. `derive(data, data.resolve())` fixes them all."""
         return {
             "revision": sources.revision(self.source, self.revision, "dataset"),
             "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),

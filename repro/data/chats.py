@@ -2,11 +2,11 @@
 
     Chats(documents=Messages(source="chats.jsonl", ...), units=Alphabet(...), length=256, template=...)
 
-A row is the turns before the answer in the template, the template up to the answer, the answer, and the boundary id E
-up to its end. Answer and E are candidates (corrupted and scored), so the model learns where an answer ends, as LLaDA
-does, whose rows are filled with its end-of-text token that is scored too (arXiv 2502.09992, appendix B.1;
-docs/method.md#llada-sft). Unlike there, no turn is drawn: a chat with n answers gives n rows. What is fixed by a paper
-or a script is in `chat.py` and `dialogues.py`. Symbols: L ids per row.
+A row consists of the turns before the answer, each written in the template; the template up to the text of the answer;
+the answer; and the boundary id E in all positions that are left. Answer and E are candidates (corrupted and scored), so
+the model learns where an answer ends, as LLaDA does, whose rows are filled with its end-of-text token that is scored
+too (arXiv 2502.09992, appendix B.1; docs/method.md#llada-sft). Unlike there, no turn is drawn: a chat with n answers
+gives n rows. Chats in the form of a paper or a script are in `chat.py` and `dialogues.py`. Symbols: L ids per row.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from repro.data.text import Ids, Written
 class Chats(Written):
     """Rows of L = `length` ids, one per answer (message of role "assistant" after the first message).
 
-    `template`: text of a message, with {role} and then {content}. An answer that does not fit, with at least one E
-    after it, is left out. A row's name is `number << 32 | k` for the k-th answer of chat `number`. `build` raises
-    ValueError for a chat without an answer.
+    `template`: text of a message, with {role} and then {content}. An answer is left out if it is empty, or if it does
+    not fit into the row with at least one E after it. The name of the row (`Rows.example`) of the k-th answer of chat
+    `number` is `number << 32 | k`. `build` raises ValueError for a chat without an answer.
     """
 
     documents: Messages
@@ -47,8 +47,8 @@ class Chats(Written):
         return with_boundary(self.units.special(), self.units.vocab_size(self.documents))
 
     def prompt(self, text: str) -> list[int]:
-        """Ids of one question of the user as in a row, up to the answer; ValueError where none is left for an
-        answer."""
+        """Token ids of the user's question `text`, written as in a training row up to the answer; ValueError where no
+        position is left for an answer."""
         ids = self.encode(self.before([{"role": "user", "content": text}]))
         if len(ids) >= self.length:
             raise ValueError(
@@ -57,12 +57,12 @@ class Chats(Written):
         return ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text before the first E, which ends an answer."""
+        """Text of the token ids before the first boundary id E, which ends an answer."""
         end = self.vocabulary().eos
         return self.decode(list(itertools.takewhile(lambda each: each != end, map(int, ids))))
 
     def before(self, messages: Sequence[Message]) -> str:
-        """The text of the messages, and of the template up to the answer that follows them."""
+        """Text of `messages` in the template, followed by the template of the next answer up to its content."""
         turns = [self.template.format(role=each["role"], content=each["content"]) for each in messages]
         head = self.template[: self.template.index("{content")]
         return "".join(turns) + head.format(role="assistant")
@@ -74,7 +74,7 @@ class Chats(Written):
             yield self._rows(names, *[list(self._encoded(names, texts)) for texts in (prompts, answers)])
 
     def _encoded(self, names: Sequence[int], texts: Sequence[str]) -> Iterator[Ids]:
-        """Token ids of the texts of the rows `names`."""
+        """Token ids of each of `texts`; an error names the chat of the text by its row's name in `names`."""
         encoded = self.encode_each(texts)
         for name in names:
             with naming(f"{self.documents.origin()}, row {name >> 32}"):
@@ -94,7 +94,7 @@ class Chats(Written):
                 yield number << 32 | k, self.before(chat[:i]), chat[i]["content"]
 
     def _rows(self, names: list[int], prompts: list[Ids], answers: list[Ids]) -> Rows:
-        """The rows of those pairs of prompt ids and answer ids that fit."""
+        """Rows of the answers that fit, from the names, the prompt ids and the answer ids of all."""
         fits = [
             i
             for i in range(len(names))

@@ -53,14 +53,16 @@ class Vocabulary:
         """The id that a left-to-right network reads before an empty text: BOS, else EOS; ValueError without either."""
         found = self.eos if self.bos is None else self.bos
         if found is None:
-            raise ValueError("a left-to-right model needs a BOS or EOS id, and this data source has neither")
+            raise ValueError(
+                "a left-to-right model needs a BOS or EOS id, and this data source has neither; use another tokenizer"
+            )
         return found
 
 
 @dataclass(frozen=True)
 class Rows:
     """n rows of one split, L ids each: `ids` [n, L] unsigned, `candidates` [n, L] bool (positions that are corrupted
-    and scored), and the rows' names `example` [n] int64."""
+    and scored), and a number that names each row, `example` [n] int64."""
 
     ids: np.ndarray
     candidates: np.ndarray
@@ -68,7 +70,9 @@ class Rows:
 
     def __post_init__(self) -> None:
         if self.ids.shape != self.candidates.shape or len(self.example) != len(self.ids):
-            raise ValueError(f"ids {self.ids.shape}, candidates {self.candidates.shape} and names do not fit")
+            raise ValueError(
+                f"ids {self.ids.shape}, candidates {self.candidates.shape} or names do not fit; give n rows of each"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,8 +104,8 @@ class Data(Part):
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def resolve(self) -> dict[str, str | int]:
-        """Dotted path -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or
-        the files know); empty for most sources."""
+        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
+        now: dotted path -> value; empty for most sources."""
         return {}
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
@@ -116,23 +120,24 @@ class Data(Part):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special ids; ValueError names a symbol outside the vocabulary."""
-        raise ValueError(f"{type(self).__name__} has no text form; give token ids")
+        raise ValueError(f"{type(self).__name__} has no tokenizer; give token ids in place of text")
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """Token ids [length] of each of the texts, as from `encode`."""
+        """Token ids [length] of each of the texts, equal to those of `encode`."""
         return (np.array(self.encode(text), np.int64) for text in texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids; special ids are shown by a name such as [MASK]."""
-        raise ValueError(f"{type(self).__name__} has no text form; use the token ids")
+        raise ValueError(f"{type(self).__name__} has no tokenizer to decode ids; use the token ids")
 
     def text(self, ids: Sequence[int]) -> str:
-        """Ids -> text as a reader of generated text wants it; released tokenizers leave their special tokens out."""
+        """Text of generated token ids for a reader: as `decode` gives it, but the tokenizers of released weights leave
+        their special tokens out."""
         return self.decode(ids)
 
     def clusters(self, example: np.ndarray) -> np.ndarray:
-        """Number of the document of each row, [n], from the row names `example` [n]: rows of one document are not
-        independent in standard errors. By default each row is its own document."""
+        """Document number of each row, [n], from the row names `example` [n]: standard errors must not treat rows of
+        one document as independent. By default each row is its own document."""
         return example
 
     def prompt(self, text: str) -> list[int]:
@@ -142,8 +147,8 @@ class Data(Part):
 
 @part
 class DelegatedData(Data):
-    """Base class of data sources that change something in another one, `data`; a method that the subclass does not
-    define is that of `data`."""
+    """Base class of data sources that wrap another one, `data`, and change some of its methods; all others are those of
+    `data`."""
 
     data: Data
 
@@ -217,7 +222,7 @@ HASHED = 1 << 26
 
 
 def _layout(data: Data) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Array of a split -> its type, and the shape of one row."""
+    """Name of each array of a split (a field of `Rows`) -> its dtype, and the shape of what it holds for one row."""
     total, row = data.vocabulary().total, (data.row_length(),)
     kind = np.uint8 if total <= 1 << 8 else np.uint16 if total <= 1 << 16 else np.uint32
     return {
@@ -228,7 +233,8 @@ def _layout(data: Data) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
 
 
 def _title(split: str, field: str, dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """What the digest of a corpus takes in before the contents of an array."""
+    """Bytes that are hashed before the contents of an array for the digest of a corpus: its split, name, dtype and
+    shape."""
     return f"{split}.{field}.{dtype}.{shape}".encode()
 
 
@@ -308,11 +314,12 @@ class _Meta(Struct):
 
 
 def _open(data: Data, folder: Path, name: str) -> Corpus:
-    """The corpus of `data` in `folder`; ValueError, which says to remove it, if it is broken or of another source."""
+    """The corpus of `data`, whose digest is `name`, in `folder`; ValueError, which says to remove the folder, if it is
+    broken or holds the corpus of another data source."""
     try:
         meta = read_json(folder / "meta.json", _Meta)
         if parts.sha256(parts.to_json(meta.data)) != name:
-            raise ValueError("it is of another source")
+            raise ValueError("it holds the rows of another source")
         if set(meta.rows) != set(SPLITS):
             raise ValueError(f"meta.json has the rows of {list(meta.rows)}, not of {list(SPLITS)}")
         arrays = {split: _arrays(data, folder, split, count) for split, count in meta.rows.items()}
@@ -329,7 +336,8 @@ SPLITS: tuple[Literal["train", "heldout"], ...] = ("train", "heldout")
 
 
 def _arrays(data: Data, folder: Path, split: str, count: int) -> dict[str, np.ndarray]:
-    """The memory-mapped arrays of `count` rows of a split; ValueError for another type or shape than `data` has."""
+    """The memory-mapped arrays of one split with `count` rows, by field of `Rows`; ValueError for another dtype or
+    shape than `data` has."""
     found = {}
     for field, (dtype, row) in _layout(data).items():
         path = regular(folder / f"{split}.{field}.npy")
@@ -344,7 +352,7 @@ def _arrays(data: Data, folder: Path, split: str, count: int) -> dict[str, np.nd
 
 
 def _check_contents(arrays: dict[Literal["train", "heldout"], dict[str, np.ndarray]], digest: str) -> None:
-    """ValueError if arrays of at most `HASHED` bytes have other contents than those of the digest."""
+    """Raise ValueError if the arrays have at most `HASHED` bytes and the SHA-256 of their contents is not `digest`."""
     if sum(array.nbytes for each in arrays.values() for array in each.values()) > HASHED:
         return
     content = hashlib.sha256()

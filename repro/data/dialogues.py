@@ -111,8 +111,8 @@ class Dialogues(Data):
             yield "heldout", self._rows(pairs, names, order[:first])
 
     def _rows(self, pairs: Spooled, names: np.ndarray, order: np.ndarray) -> Iterator[Rows]:
-        """Rows of the pairs number `order` [n], in chunks; prompt and answer i are `pairs`[2 i] and `pairs`[2 i + 1],
-        of the dialogue `names`[i]."""
+        """Rows of the pairs (prompt, answer) whose numbers are `order` [n], in chunks. Pair i has the prompt ids
+        `pairs`[2 i] and the answer ids `pairs`[2 i + 1], and comes from the dialogue `names`[i]."""
         for chosen in np.split(order, range(CHUNK, len(order), CHUNK)):
             ids = np.full((len(chosen), self.length), self.end, pairs.flat.dtype)
             candidates = np.zeros(ids.shape, bool)
@@ -141,7 +141,7 @@ class Dialogues(Data):
         return ids
 
     def _before(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Token ids of BOS, the messages, and the head of the answer that follows them."""
+        """Token ids of BOS, the messages, and the head ("assistant" as role) of the answer that follows them."""
         written = [self.head.format(role=m["role"]) + m["content"] + self.tail for m in messages]
         return [self.begin, *self.encode("".join(written) + self.head.format(role="assistant"))]
 

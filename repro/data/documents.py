@@ -39,18 +39,19 @@ class Documents(Part):
         """(number, text) of each document of a split; numbers are stable and unique within the split."""
 
     def originals(self, split: Split) -> Iterator[tuple[int, str]]:
-        """(number, text) of the same documents as published, before any detokenisation; their bytes and words are
-        counted."""
+        """(number, text) of each document that `texts` gives for a split, but as it was published, before any
+        detokenisation: perplexities per byte and per word count the bytes and words of this text."""
         return self.texts(split)
 
     def origin(self) -> str:
-        """The file, folder or Hub name of the documents, for messages; the name of the part where they have none."""
+        """The file, folder or Hub name of the documents, for messages; the class's name in lower case where they have
+        none."""
         named = getattr(self, "path", None) or getattr(self, "source", None)
         return str(named or type(self).__name__.lower())
 
     def resolve(self) -> dict[str, str | int]:
-        """Setting -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or the
-        files know); empty where there are none."""
+        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
+        now: setting -> value; empty where there are none."""
         return {}
 
 
@@ -106,8 +107,8 @@ class Files(Documents):
 
 @part
 class AllFiles(Documents):
-    """The documents of `Files`, all of them held out, for a text to be scored. Raises ValueError for a missing path,
-    another digest, and bytes that are not UTF-8."""
+    """Documents of a folder or a file, read as `Files` reads them and all held out, for a text to be scored. Raises
+    ValueError for a missing path, another digest than `sha256`, and bytes that are not UTF-8."""
 
     path: str
     sha256: str
@@ -145,7 +146,7 @@ class Hub(Documents):
 
 @part
 class HubSplit(Documents):
-    """One text column of one split of a dataset, as in `Hub`, all of it held out, for a corpus to be scored."""
+    """One text column of one split of a dataset, read as `Hub` reads it and all held out, for a corpus to be scored."""
 
     source: str
     config: str | None
@@ -167,8 +168,8 @@ class Column(Documents):
     """One text column of one split of a dataset (JSON Lines or Parquet files, or a name on the Hub), one row per
     document; document k-1, 2k-1, ... is held out, k = `heldout_stride`. Rows without text are left out.
 
-    `revision`: as in `Hub`. Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name,
-    revision or column, and for a row that is not text.
+    `revision`: a commit, the SHA-256 of a local source's files, or UNRESOLVED (any). Raises ConnectionError where the
+    Hub cannot be reached, ValueError for an unknown name, revision or column, and for a row that is not text.
     """
 
     source: str
@@ -208,9 +209,9 @@ class Messages(Documents):
     """Chats of one split of a dataset, in its column `messages`, a list of {"role": ..., "content": ...}; chat k-1,
     2k-1, ... is held out, k = `heldout_stride`.
 
-    The text of a chat is the contents of its messages, one a line. `revision`: as in `Hub`. Raises ConnectionError
-    where the Hub cannot be reached, ValueError for an unknown name or revision, a dataset without that column, and for
-    a row that is no such list.
+    The text of a chat is the contents of its messages, one a line. `revision`: a commit, the SHA-256 of a local
+    source's files, or UNRESOLVED (any). Raises ConnectionError where the Hub cannot be reached, ValueError for an
+    unknown name or revision, a dataset without that column, and for a row that is no such list.
     """
 
     source: str
@@ -238,7 +239,7 @@ class Messages(Documents):
 def _column(
     source: str, config: str | None, revision: str, split: str, column: str
 ) -> Iterator[tuple[int, Any]]:
-    """(row number, value) of one column of a split."""
+    """(row number, value) of each row in one column of a split; ValueError for an unknown column."""
     rows = sources.dataset(source, config, revision, split)
     if column not in rows.column_names:
         raise ValueError(f"{source}: no column {column!r}; {nearest(column, rows.column_names)}")
@@ -256,14 +257,16 @@ def _files(name: str) -> list[Path]:
 
 
 def _digest(name: str, sha256: str) -> str:
-    """SHA-256 of the files of a source; ValueError unless it is the expected one, `sha256`, or that is UNRESOLVED."""
+    """SHA-256 of the files at the path `name`; ValueError unless it equals the expected one, `sha256`, or that is
+    UNRESOLVED."""
     found = sources.fingerprint(_files(name))
     sources.check(name, sha256, found)
     return found
 
 
 def _texts(name: str, sha256: str) -> Iterator[str]:
-    """The texts of a folder's files, or the texts between blank lines of one file; empty ones are left out."""
+    """The texts of the files of the folder `name`, or the texts between blank lines of the file `name`; empty ones are
+    left out. ValueError for another digest than `sha256`."""
     files = _files(name)
     _digest(name, sha256)
     texts: Iterable[str] = map(read_text, files)

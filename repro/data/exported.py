@@ -42,7 +42,8 @@ def tokenizer_of(data: Data) -> Tokenizer:
 
 
 def _characters(data: Data) -> Tokenizer:
-    """A tokenizer with one id per character, and the special tokens as `SPECIAL` writes them."""
+    """A tokenizer with one id per character and the special tokens [MASK], [BOS], [EOS] and [PAD], as far as `data` has
+    them."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = data.vocabulary()

@@ -22,7 +22,7 @@ TINY = 1e-300
 
 @dataclass(frozen=True, eq=False)
 class Hmm:
-    """A hidden Markov model in float64; `transition` is indexed (from, to), `length` is L, the positions of its rows.
+    """A hidden Markov model in float64 whose rows have L = `length` positions; `transition` is indexed (from, to).
 
     *Evidence* [n, L, S] is p(z_l | state s), the likelihood of each observed token under each state. Methods take any
     number of positions; for fewer than `length` they give the exact marginal law of the prefix. A sequence that the
@@ -74,14 +74,14 @@ class Hmm:
         return _look_up(self.emission.T, ids)
 
     def absorbing_evidence(self, ids: Tensor, mask: int) -> Tensor:
-        """Evidence [n, L, S] of ids [n, L] under absorbing noise: 1 where the id is `mask` (1 - alpha cancels), p(x_l |
-        s) elsewhere."""
+        """Evidence p(z_l | s), [n, L, S], of ids z [n, L] under absorbing noise: p(x_l | s) where the id is a token, 1
+        where it is `mask` (its factor 1 - alpha cancels)."""
         blank = self.emission.new_ones(1, len(self.initial))
         return _look_up(torch.cat([self.emission.T, blank]), torch.where(ids == mask, self.vocab_size, ids))
 
     def uniform_evidence(self, ids: Tensor, alpha: Tensor) -> Tensor:
-        """Evidence [n, L, S] of noisy ids [n, L] under uniform noise with alpha [n] or [n, L]: alpha p(z_l | s) + (1 -
-        alpha) / V (docs/method.md#uniform-process)."""
+        """Evidence p(z_l | s), [n, L, S], of noisy ids z [n, L] under uniform noise that keeps a token with probability
+        alpha, [n] or [n, L]: alpha p(x = z_l | s) + (1 - alpha) / V (docs/method.md#uniform-process)."""
         alpha = alpha.double().reshape(len(ids), -1, 1)
         return alpha * self.clean_evidence(ids) + (1 - alpha) / self.vocab_size
 
@@ -94,12 +94,13 @@ class Hmm:
         return exact
 
     def leave_one_out_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
-        """p(x_l | z without z_l), [n, L, V], given noisy ids z [n, L] under uniform noise with alpha [n] or [n, L]."""
+        """p(x_l | z without z_l), [n, L, V], given noisy ids z [n, L] under uniform noise that keeps a token with
+        probability alpha, [n] or [n, L]."""
         return self.leave_one_out(self.uniform_evidence(ids, alpha))
 
     def posterior_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
-        """p(x_l | z), [n, L, V], given noisy ids z [n, L] under uniform noise: `leave_one_out_uniform` times alpha [x =
-        z_l] + (1 - alpha) / V, normalised."""
+        """p(x_l | z), [n, L, V], given noisy ids z [n, L] under uniform noise that keeps a token with probability
+        alpha, [n] or [n, L]: `leave_one_out_uniform` times alpha [x = z_l] + (1 - alpha) / V, normalised."""
         exact = self.leave_one_out_uniform(ids, alpha)
         alpha = alpha.double().reshape(len(ids), -1, 1)
         own = alpha * exact.gather(-1, ids[..., None])
@@ -147,7 +148,8 @@ class Hmm:
 
 
 def _look_up(table: Tensor, ids: Tensor) -> Tensor:
-    """table[ids] for ids [n, L]: [n, L, S], contiguous by position, the order in which the passes read it."""
+    """The entries of `table` [K, S] for ids [n, L] below K, [n, L, S]. In memory the position is the outermost axis,
+    because the forward and backward passes read one position at a time."""
     return table[ids.T].transpose(0, 1)
 
 

@@ -2,8 +2,8 @@
 exact, also under noise.
 
 Recipes train on them at scale `nano`, and samplers are tested on them: log-likelihood, next-token distributions and the
-distribution of each clean token given a noisy sequence (both meanings) come from one forward and backward pass in
-float64 (`repro.data.hmm`). A language is a committed table, `evals/data/languages/NAME.json`:
+distribution of each clean token given a noisy sequence (with or without its own noisy token) come from one forward and
+backward pass in float64 (`repro.data.hmm`). A language is a committed table, `evals/data/languages/NAME.json`:
 
     strong    16 states, 32 symbols, rows of 32 tokens; 2 successors and 3 emissions per state
     lexicon   16 words of 2 to 5 letters, spelt in full, the next word uniform; 16 letters, rows of 60 tokens
@@ -41,10 +41,9 @@ CHUNK = 1 << 12
 
 def estimate_entropy(hmm: Hmm, seed: int, count: int) -> tuple[float, float]:
     """Entropy of a language in nats per token and its standard error: the mean of -log p(x) / L over `count` drawn
-    rows.
+    rows. (It has no closed form for a hidden Markov model.)
 
-    It has no closed form for a hidden Markov model. The random keys have step 1; those of training and held-out rows
-    have step 0.
+    The random keys have step 1, those of training and held-out rows step 0, so that no such row is drawn again.
     """
     keys = rng.keys(seed, rng.SENTENCE, 1, torch.arange(count))
     nll = torch.cat([-hmm.log_likelihood(hmm.sample(chunk)) for chunk in keys.split(CHUNK)]) / hmm.length
@@ -153,8 +152,8 @@ def _hmm(name: str, digest: str) -> Hmm:
 
 
 def assemble(table: dict[str, Any]) -> Hmm:
-    """Hidden Markov model of a table; each distribution is smoothed, p <- (1 - eps) p + eps / n, so that every row is
-    possible."""
+    """Hidden Markov model of a table; each distribution p over n outcomes is smoothed to (1 - eps) p + eps / n, eps the
+    table's `smoothing`, so that every row is possible."""
     states = table["states"]
     names = [str(index) for index in range(len(states))]
 
@@ -171,8 +170,8 @@ def assemble(table: dict[str, Any]) -> Hmm:
 
 
 def draw_strong(seed: int) -> dict[str, Any]:
-    """Table of the language `strong`: 16 states with 2 successors and 3 emissions each; weights are uniform on (.1, 1),
-    then normalised."""
+    """Table of the language `strong`: 16 states with 2 successors and 3 emissions each, drawn by the random `seed`;
+    their weights are uniform on (.1, 1), then normalised."""
     symbols, states = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16
     rows = torch.arange(states)
 
@@ -198,8 +197,8 @@ def draw_strong(seed: int) -> dict[str, Any]:
 
 
 def draw_lexicon(seed: int) -> dict[str, Any]:
-    """Table of the language `lexicon`: 16 distinct words, four each with 2, 3, 4 and 5 letters; a state is one letter
-    of one word."""
+    """Table of the language `lexicon`: 16 distinct words drawn by the random `seed`, four each with 2, 3, 4 and 5
+    letters; a state is one letter of one word."""
     symbols, words = "abcdefghijklmnop", []
     for attempt in range(1 << 10):
         u = rng.uniform(rng.keys(seed, rng.LANGUAGE, 0, attempt), 5).tolist()

@@ -37,13 +37,13 @@ TEMPLATE = "{role}:\n{content}\n"
 
 
 def own_data(base: Data, source: str, tokenizer: str | None, length: int | None) -> Data:
-    """The data `source` of the user in the form of a recipe's data `base`, with all digests resolved.
+    """The data source of a recipe, `base`, with the user's data `source` in place of its own; all digests are resolved.
 
-    Text takes the place of the documents of `base`, cut into rows as there (packed or padded); where `base` is no text
-    of documents, all of it is joined and cut (`Stream`). Chats take the place of those of `base`, in its template;
-    where it has none, or `tokenizer` is given, they are `Chats` with `TEMPLATE`. `tokenizer`: "characters", "gpt2",
-    "bpe:SIZE" (trained on the training documents), a folder, or a name on the Hub; None keeps that of `base`, or takes
-    the characters of the data where it has none. `length`: ids a row, None for that of `base`.
+    Text is cut into rows as in `base` (packed or padded); if `base` holds no such rows, all text is joined and cut
+    (`Stream`). Chats are written in the template of `base`; if it has none, or `tokenizer` is given, they become
+    `Chats` with `TEMPLATE`. `tokenizer`: "characters", "gpt2", "bpe:SIZE" (trained on the training documents), a
+    folder, or a name on the Hub; None keeps that of `base`, or takes the characters of the data where it has none.
+    `length`: ids a row, None for that of `base`.
 
     Raises ValueError for data or a tokenizer that cannot be read, for data of a single document, and for a dataset with
     neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
@@ -63,7 +63,11 @@ def own_data(base: Data, source: str, tokenizer: str | None, length: int | None)
 
 
 def own_documents(source: str) -> Documents:
-    """The documents of a file, a folder or a dataset on the Hub: `Files`, `Column` or `Messages`."""
+    """The documents of `source`, a file, a folder or a dataset on the Hub: `Files` for plain text; for a dataset (JSON,
+    Parquet or Hub) `Messages` if it has a column `messages`, else `Column` if it has a column `text`.
+
+    Raises ValueError for a dataset with neither column, and for fewer than `FEWEST` documents.
+    """
     if not source:
         raise ValueError("the name of the data is empty; give a file, a folder or OWNER/NAME")
     path = sources.local(source)
@@ -81,13 +85,14 @@ def own_documents(source: str) -> Documents:
         return Messages(**pins)
     if "text" not in rows.column_names:
         raise ValueError(
-            f"{source} has the columns {', '.join(rows.column_names)}; name one 'text', or 'messages' for chats"
+            f"{source} has the columns {', '.join(rows.column_names)}; rename one to 'text', or to 'messages' for chats"
         )
     return Column(**pins, column="text")
 
 
 def own_units(tokenizer: str, documents: Documents) -> Units:
-    """The tokenizer of the name `tokenizer`, as in `own_data`; ValueError where it cannot be read."""
+    """The tokenizer that `tokenizer` names (see `own_data`), for text of `documents`; ValueError where it cannot be
+    read."""
     kind, colon, size = tokenizer.partition(":")
     if tokenizer == "characters":
         return _alphabet(documents)
@@ -116,7 +121,7 @@ def _is_table(path: Path) -> bool:
 def _stride(source: str, count: int) -> int:
     if count < FEWEST:
         raise ValueError(
-            f"{source} has {count} documents, and two of {FEWEST} are held out at least; separate documents by blank"
+            f"{source} has {count} documents, but {FEWEST} or more are needed; separate documents by blank"
             " lines, or give a folder of .txt files or JSON Lines"
         )
     return min(STRIDE, count // 2)
@@ -136,7 +141,7 @@ def _units(base: Data, documents: Documents) -> Units:
 
 
 def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) -> Data:
-    """Chats in the form of `base`, if it is one of chats and no other tokenizer is asked for; else `Chats`."""
+    """The user's chats as a copy of `base`, if that is a source of chats and `tokenizer` is None; else as `Chats`."""
     if isinstance(base, Chat | Dialogues) and not tokenizer:
         rows = len(sources.dataset(documents.source, None, documents.revision, documents.split))
         pins = {"source": documents.source, "revision": documents.revision, "split": documents.split}
@@ -147,8 +152,8 @@ def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) 
 
 
 def _alphabet(documents: Documents) -> Alphabet:
-    """The characters of all documents, also held-out ones (an alphabet, not a statistic); of chats also those of the
-    template."""
+    """One id for each character of all documents, also held-out ones (an alphabet, not a statistic); for chats also for
+    those of the template."""
     texts = (text for split in ("train", "heldout") for _, text in documents.texts(split))
     found = set("".join(TEMPLATE.format(role=role, content="") for role in ROLES))
     if not isinstance(documents, Messages):

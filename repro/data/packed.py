@@ -2,8 +2,8 @@
 (docs/method.md#duo-hyperparameters).
 
     Packed(documents=Hub(...), units=Gpt2(), length=1024, batch=1000)          "wrapped"
-    PackedPlain(...)                                                           the same, nothing between documents
-    PackedWhole(...)                                                           the same, no BOS and E around a row
+    PackedPlain(...)                                                           Packed with nothing between documents
+    PackedWhole(...)                                                           Packed without BOS and E around a row
     Padded(documents=Hub(...), units=Pretrained(...), length=128)              one per row, "unwrapped"
     Stream(documents=Files(...), units=Alphabet(...), length=64)               joined and cut, nothing constant in a row
 
@@ -15,7 +15,9 @@ else the id V; since it separates documents within a row, it is a token of the l
 
 Padded: padding is attended to and corrupted like a token, but never scored (docs/method.md#duo-hyperparameters). Where
 it is visible it shows the length of the text, so the score of such a model is not a bound on log p of the text alone.
-Stream has neither: a cut ends within a text, and no position is constant.
+
+Stream: no constant ids and no padding; a row may begin and end within a text.
+
 Symbols: V ids of the tokenizer (`units`), L ids per row.
 """
 
@@ -94,9 +96,9 @@ class PackedPlain(Joined):
 
 @part
 class PackedWhole(Joined):
-    """Rows cut from joined documents every L ids, with the boundary id E after each document and neither BOS nor E
-    around a row, as BD3-LM was trained (`insert_train_special=False`, docs/method.md#block-diffusion). The first id of
-    a row is neither corrupted nor scored (its `ignore_bos`), so that what is scored has context."""
+    """Rows cut from joined documents every L = `length` ids, with the boundary id E after each document and neither BOS
+    nor E around a row, as BD3-LM was trained (`insert_train_special=False`, docs/method.md#block-diffusion). The first
+    id of a row is neither corrupted nor scored (BD3-LM's `ignore_bos`), so that every scored id has context."""
 
     def chunks(self, split: Split) -> Iterator[Rows]:
         end = self.vocabulary().eos
@@ -108,9 +110,9 @@ class PackedWhole(Joined):
 
 @part
 class Stream(Written):
-    """Rows cut every L ids from all documents of a split joined, with the boundary id E after each document; every
-    position is a candidate, so a model writes whole rows by itself. Left-to-right models start from E, or from the
-    tokenizer's BOS."""
+    """Rows cut every L = `length` ids from all documents of a split joined, with the boundary id E after each document;
+    every position is a candidate (corrupted and scored), so a model can generate a row from nothing. Left-to-right
+    models start from E, or from the tokenizer's BOS."""
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -127,7 +129,8 @@ class Stream(Written):
 
 @part
 class Padded(Written):
-    """One document per row, cut at L - 2 ids, between the tokenizer's own BOS and EOS, then its own padding.
+    """One document per row of L = `length` ids, cut at L - 2 ids, between the tokenizer's own BOS and EOS, then its own
+    padding.
 
     Raises ValueError for a tokenizer that lacks one of these three ids.
     """
@@ -137,7 +140,7 @@ class Padded(Written):
         special = self.units.special()
         if special.begin is None or special.end is None or special.pad is None:
             raise ValueError(
-                "padded rows need a tokenizer with its own BOS, EOS and padding ids; set units to a `pretrained` one"
+                "padded rows need a tokenizer with its own BOS, EOS and padding ids; use for example Pretrained"
             )
 
     def vocabulary(self) -> Vocabulary:

@@ -59,7 +59,8 @@ class Pretrained(Units):
         return {"revision": sources.revision(self.source, self.revision, "model")}
 
     def tokenizer(self) -> Tokenizer:
-        """The published tokenizer itself; errors as in the class."""
+        """The published tokenizer itself; ConnectionError where the Hub cannot be reached, ValueError for an unknown
+        name or revision."""
         return sources.tokenizer(self.source, self.revision).backend_tokenizer
 
     def _tokenizer(self) -> Tokenizer:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @part
 class Released(Data):
     """Vocabulary and tokenizer of released weights; texts are tokenised without special tokens. `length`: ids of the
-    longest row that they were trained on."""
+    longest row that the weights were trained on."""
 
     tokenizer_sha256: str
     size: int
@@ -95,7 +95,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def store_tokenizer(path: Path) -> str:
-    """SHA-256 of a file tokenizer.json, which is copied to where `Released` finds it."""
+    """Copy a file tokenizer.json to where `Released` finds it, and return its SHA-256."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if not _stored(digest).is_file():
@@ -110,7 +110,9 @@ def _stored(digest: str) -> Path:
 
 @lru_cache(maxsize=16)
 def _bos_rule(digest: str, bos: int | None) -> Literal["text", "empty"]:
-    """Whether the tokenizer itself puts BOS before a text ("" is the digest of a checkpoint that is only planned)."""
+    """When a left-to-right network reads BOS (`Vocabulary.bos_rule`): before every "text" if the tokenizer itself puts
+    it there, else only before an "empty" one. `digest`: of the tokenizer, "" for weights whose cost is only
+    estimated."""
     if not digest or bos is None:
         return "empty"
     plain, special = (

@@ -2,12 +2,12 @@
 
     consecutive   every L ids of each document
     joined        documents joined and cut
-    wrapped       the same, each cut between BOS and EOS
+    wrapped       documents joined and cut, each cut between BOS and EOS
     padded        one document per row: BOS, its first L - 2 ids, EOS, padding
 
 The last two are those of s-sahoo/duo and kuleshov-group/mdlm (dataloader.py). A stream is (document number, ids) pairs.
-The row named `number << 32 | k` begins in document `number`, since rows of one document are statistically dependent.
-Symbols: L ids per row, n rows of a chunk.
+The name of a row (`Rows.example`) that begins in document `number` is `number << 32 | k`: it keeps the document, since
+rows of one document are statistically dependent. Symbols: L ids per row, n rows of a chunk.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def joined(stream: Stream, length: int, mark: tuple[int, ...], batch: int) -> It
 def wrapped(
     stream: Stream, length: int, begin: int, end: int, mark: tuple[int, ...], batch: int
 ) -> Iterator[Rows]:
-    """The rows of `joined` with L - 2 = `length` - 2 ids, each between `begin` and `end`, which are not candidates."""
+    """Rows of L = `length` ids, in chunks: each row of `joined` with L - 2 ids, put between the ids `begin` and `end`,
+    which are not candidates."""
     for cut in joined(stream, length - 2, mark, batch):
         ids = np.pad(cut.ids, ((0, 0), (1, 1)), constant_values=((0, 0), (begin, end)))
         candidates = np.pad(cut.candidates, ((0, 0), (1, 1)))

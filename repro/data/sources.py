@@ -76,8 +76,8 @@ def check_rows(file: Path) -> None:
 
 
 def _nested(line: bytes, depth: int) -> tuple[int, int]:
-    """Numbers of brackets that are open after a line of JSON and at most within it, outside strings; `depth` are open
-    before it."""
+    """Number of brackets that are open after a line of JSON, and the largest number open within it, where `depth` are
+    open before it; brackets in strings do not count."""
     deepest = depth
     for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line)):
         depth += 1 if bracket in b"[{" else -1
@@ -104,7 +104,7 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def check(source: str, pinned: str, found: str) -> None:
-    """Raise ValueError, with both SHA-256 digests, unless `found` is the expected digest `pinned` or that is
+    """Raise ValueError, with both SHA-256 digests, unless `found` equals the expected digest `pinned`, or that is
     UNRESOLVED."""
     if pinned not in (UNRESOLVED, found):
         raise ValueError(
@@ -113,7 +113,7 @@ def check(source: str, pinned: str, found: str) -> None:
 
 
 def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str:
-    """The revision that is read: the commit of a Hub name, or the SHA-256 of a local source.
+    """The revision of `source` that is read: the commit of a Hub name, or the SHA-256 of a local source.
 
     `pinned`: the expected one, or UNRESOLVED. Raises ConnectionError, with a one-line message, where the Hub cannot be
     reached, ValueError for an unknown name or revision.
@@ -145,7 +145,7 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
                 return datasets.load_dataset(str(path), config, split=split)
             return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
     except ConnectionError:
-        raise ConnectionError(f"cannot fetch {source} (no network)") from None
+        raise ConnectionError(f"cannot fetch {source} (no network); connect, or give a local copy") from None
     except (RuntimeError, ValueError) as error:
         if "scripts are no longer supported" not in str(error):
             raise
@@ -187,7 +187,8 @@ def weights(source: str, pinned: str) -> Path:
 
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of a source that have one of these suffixes, sorted by path; ValueError where there are none."""
+    """Files of the file or folder `path` that have one of these suffixes, sorted by path; ValueError where there are
+    none."""
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     found = [file for file in found if file.suffix in suffixes]
     if not found:
@@ -207,7 +208,7 @@ def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patte
     try:
         return Path(snapshot_download(source, repo_type=kind, revision=wanted, allow_patterns=patterns))
     except errors.LocalEntryNotFoundError:
-        raise ConnectionError(f"cannot fetch {source} (no network)") from None
+        raise ConnectionError(f"cannot fetch {source} (no network); connect, or give a local copy") from None
     except errors.HFValidationError:
         raise ValueError(f"{source!r} is neither a local path nor a name on the Hub (OWNER/NAME)") from None
     except errors.RevisionNotFoundError:

@@ -112,8 +112,9 @@ def _agreeing() -> np.ndarray:
 
 @part
 class Sudoku(Data):
-    """Rows of a puzzle and its answer: a uniform number of clues (clues_low..clues_high) at uniform places of a uniform
-    board; the answer's cells are candidates (corrupted and scored).
+    """Rows of a puzzle and its answer: a uniformly drawn board, of which a uniformly drawn number of cells (clues_low
+    to clues_high) at uniformly drawn places are given as clues. The 16 cells of the answer are candidates (corrupted
+    and scored).
 
     No puzzle of the task file occurs in either split, and none of the held-out split in the training rows.
     """

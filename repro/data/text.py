@@ -3,9 +3,10 @@
     Text(documents=Sotu(...), units=Characters(), length=64)
 
 `units` is the tokenizer: characters, a pinned alphabet, a byte-level BPE that is trained here or read from a file of
-merges, or GPT-2's. Characters and the trained BPE are learnt from the documents, so every method takes those. The row
-named `number << 32 | k` is the k-th of document `number`, since rows of one document are statistically dependent.
-Symbols: V = `vocab_size` of the tokenizer, L ids per row.
+merges, or GPT-2's. Characters and the trained BPE are learnt from the documents, so every method of a tokenizer takes
+the documents. The k-th row of document `number` has the name (`Rows.example`) `number << 32 | k`: it keeps the
+document, since rows of one document are statistically dependent. Symbols: V = `vocab_size` of the tokenizer, L ids per
+row.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ class Special(NamedTuple):
 
 
 class Units(Part):
-    """Base class of tokenizers, which turn text into ids below V and back."""
+    """Base class of tokenizers, which turn text into ids below V = `vocab_size` and back."""
 
     def special(self) -> Special:
         """The tokenizer's own special ids; by default it has none."""
         return Special()
 
     def resolve(self) -> dict[str, str | int]:
-        """Setting -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or the
-        files know); empty for most tokenizers."""
+        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
+        now: setting -> value; empty for most tokenizers."""
         return {}
 
     @abstractmethod
@@ -66,7 +67,7 @@ class Units(Part):
 
     @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
-        """Text of token ids below V; bytes that are not UTF-8 become U+FFFD."""
+        """Text of token ids, which are below `vocab_size`; bytes that are not UTF-8 become U+FFFD."""
 
 
 @part
@@ -174,7 +175,8 @@ class Gpt2(Units):
 
 @part
 class Written(Data):
-    """Base class of rows cut from tokenised documents: `Text`, `Packed` and `Padded`."""
+    """Base class of data sources that cut rows from tokenised documents (`Text`, `Packed`, `Padded`, ...): `units` is
+    the tokenizer, `length` the number of ids per row."""
 
     documents: Documents
     units: Units
@@ -205,13 +207,13 @@ class Written(Data):
             run = list(run)
             wrong = [i for i in run if not 0 <= i < vocabulary.total]
             if wrong:
-                raise ValueError(f"no id {wrong[0]}; the largest is {vocabulary.total - 1}")
+                raise ValueError(f"no token has the id {wrong[0]}; the largest id is {vocabulary.total - 1}")
             written.append(mark * len(run) if mark else self.units.decode(run, self.documents))
         return "".join(written)
 
     def resolve(self) -> dict[str, str | int]:
-        """Dotted path -> value found now of the settings that are UNRESOLVED (a placeholder for what only the Hub or
-        the files know): `derive(data, data.resolve())` fixes them all."""
+        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
+        now: dotted path -> value. `derive(data, data.resolve())` fixes them all."""
         found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
         return found | {f"units.{pin}": value for pin, value in self.units.resolve().items()}
 
@@ -238,11 +240,11 @@ class Written(Data):
 
 @part
 class Text(Written):
-    """Rows of every L ids of each document, without the remainder; every position is a candidate (corrupted and
-    scored).
+    """Rows of every L = `length` ids of each document, without the remainder; every position is a candidate (corrupted
+    and scored).
 
-    Ids 0..V-1 are the tokenizer's, V is the mask, V + 1 a BOS that no row contains (left-to-right models start from
-    it).
+    Ids 0..V-1 are those of the tokenizer `units`, V is the mask, V + 1 a BOS that no row contains (left-to-right models
+    start from it).
     """
 
     def __post_init__(self) -> None:
@@ -258,8 +260,8 @@ class Text(Written):
 
 
 def spelled(alphabet: str, texts: Iterable[str]) -> Iterator[Ids]:
-    """Token ids of each text, the places of its characters in the sorted `alphabet`; UnknownSymbol names a character
-    outside it."""
+    """Token ids of each text: the id of a character is its place in the sorted `alphabet`. UnknownSymbol names a
+    character outside it."""
     known = _points(alphabet)
     for text in texts:
         points = _points(text)

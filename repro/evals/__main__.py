@@ -22,7 +22,7 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -71,23 +71,25 @@ def score(argv: Sequence[str]) -> int:
     if args.factors is not None:
         return _score_factors(names, request, args, budget)
     request = dataclasses.replace(request, lenient=len(names) > 1)
-    grids, records = [], []
+    grids, records, given = [], [], {}
     for name in names:
         model = load(name, args.weights, args.precision or "float32", args.chat_template)
+        given[model.digest] = name
         grids.append(prepare(model, request))
-        records += _answer(grids[-1], budget)
+        records += _answer(grids[-1], budget, f"{name}: " if len(names) > 1 else "")
     if first() and args.json:
         from repro.evals.table import rows
 
         skipped = dict.fromkeys(skip for grid in grids for skip in grid.skipped)
         _print_json({"rows": rows(records)} | _found(records, skipped))
     elif first():
-        _show(grids, records)
+        _show(grids, records, given)
     return exit_code(budget)
 
 
 def score_engine(argv: Sequence[str]) -> int:
-    """Score a server that is named by --engine; returns the exit status. Usage for flags that are for checkpoints."""
+    """Score a server that is named by --engine; returns the exit status. Raises Usage for flags that only checkpoints
+    have."""
     from repro.evals.engines import command
 
     taken = command.engine_parser()._option_string_actions
@@ -105,7 +107,8 @@ def engine_check(argv: Sequence[str]) -> int:
 
 
 def plan(argv: Sequence[str]) -> int:
-    """Print the estimated cost of what the main form would run with these arguments; returns the exit status."""
+    """Print the estimated cost of what `python -m repro.evals` would run with these arguments; returns the exit
+    status."""
     group = _suite_group(argv)
     if group is not None:
         args = cli.group_parser(group, planned=True).parse_args(argv)
@@ -173,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 # --- factors ------------------------------------------------------------------------------------------------
 def _combinations(name: str, request: Request, args: argparse.Namespace) -> list[Combination]:
-    """The requests that cross the factors of the command line for the checkpoint `name`."""
+    """The requests that evaluate the checkpoint `name` with every combination of the levels of --factors."""
     from repro.evals.factors import check, combinations
 
     given = {
@@ -189,7 +192,8 @@ def _combinations(name: str, request: Request, args: argparse.Namespace) -> list
 
 
 def _plan_factors(args: argparse.Namespace) -> int:
-    """Print the number of evaluations of a crossing and its estimated cost."""
+    """Print number and estimated cost of the evaluations that cross the factors of --factors; returns the exit
+    status."""
     from repro.evals.factors import price, priced_data, priced_text
 
     if args.ckpt is None:
@@ -203,7 +207,8 @@ def _plan_factors(args: argparse.Namespace) -> int:
 def _score_factors(
     names: Sequence[str], request: Request, args: argparse.Namespace, budget: TimeBudget | None
 ) -> int:
-    """Run the crossing of the factors for each checkpoint, and print what each factor does; returns the exit status.
+    """Evaluate each checkpoint with every combination of the factors' levels, and print the effect of each factor;
+    returns the exit status.
 
     Raises Stopped when the time budget is used up.
     """
@@ -249,7 +254,8 @@ def _show_factors(done: Sequence[tuple[Prepared, list[Record]]], as_json: bool) 
 
 # --- requests -----------------------------------------------------------------------------------------------
 def _suite_group(argv: Sequence[str]) -> str | None:
-    """The value of --suite if it is a suite group, else None; a suite group takes other flags than a suite."""
+    """The value of --suite if it is a suite group (evaluation requests for several checkpoints), else None; a group
+    takes other flags than a suite."""
     found = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     found.add_argument("--suite", nargs="?")
     suite = found.parse_known_args(argv)[0].suite
@@ -269,6 +275,7 @@ def _row_request(args: argparse.Namespace) -> Request:
 
 
 def _grid_request(args: argparse.Namespace) -> Request:
+    cli.check_files(args.tasks or ())
     return dataclasses.replace(
         _row_request(args),
         samplers=args.samplers,
@@ -300,7 +307,8 @@ def _plan_steps(steps: Sequence[Step], args: argparse.Namespace, device: str) ->
 
 
 def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
-    """Run the steps of a suite group, loading each checkpoint once; returns the exit status.
+    """Run the `steps` of a suite group (evaluation requests for several checkpoints), loading each checkpoint once;
+    returns the exit status.
 
     Raises Stopped when the time budget is used up.
     """
@@ -330,20 +338,22 @@ def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
 
 
 # --- output -------------------------------------------------------------------------------------------------
-def _answer(grid: Prepared, budget: TimeBudget | None) -> list[Record]:
-    """Run a grid of evaluations within the time budget, show its progress, and return its records."""
+def _answer(grid: Prepared, budget: TimeBudget | None, which: str = "") -> list[Record]:
+    """Run a grid of evaluations within the time budget, show its progress (`which`: before each of its lines), and
+    return its records."""
     from repro.evals.progress import progress
 
-    shown = progress(grid.model.recipe.name, len(grid.cells))
+    shown = progress(grid.model.recipe.name, len(grid.cells), which)
     run = grid.run(shown.chunk) if budget is None else budget.within(grid, shown.chunk)
     return grid.ordered(record for record, _ in shown.follow(run))
 
 
-def _show(grids: Sequence[Prepared], records: list[Record]) -> None:
-    """Print one table of the records of one or several checkpoints, and what was left out and why."""
+def _show(grids: Sequence[Prepared], records: list[Record], given: Mapping[str, str] | None = None) -> None:
+    """Print one table of the records of one or several checkpoints, and what was left out and why; `given`: as of
+    `Results`."""
     from repro.evals.results import Results
 
-    print(Results(records, [skip for grid in grids for skip in grid.skipped]).table(), end="")
+    print(Results(records, [skip for grid in grids for skip in grid.skipped], given).table(), end="")
     for others in dict.fromkeys(tuple(grid.others) for grid in grids if grid.others):
         say([f"also valid here: {', '.join(others)} (--samplers NAME,NAME or all)"])
     for folder in dict.fromkeys(grid.store.folder for grid in grids):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.core.cli import Parser, natural, positive
-from repro.core.errors import Usage
+from repro.core.errors import Usage, nearest
 from repro.evals.factor_levels import HELP, read_factors
 
 _JUDGE = "python -m repro.evals judge FILE.jsonl --judge CKPT"
@@ -26,7 +26,7 @@ _REPLACED = {
     "--rule": _JUDGE,
     "--reference": _JUDGE,
 }
-"""Removed flag of the main form -> the command to use instead."""
+"""Removed flag of `python -m repro.evals` -> the command to use instead."""
 
 
 DEVICE = "where models run: cuda, cuda:1, mps or cpu (default: the GPU if there is one)"
@@ -72,12 +72,12 @@ class _Parser(Parser):
 # --- parsers ------------------------------------------------------------------------------------------------
 _SCORE = """Score a checkpoint across samplers and tokens per step, or run a suite group (flagship, silver).
 
-Other commands: list (what can be named), plan (hours on a device), cells (published numbers), judge (a file of
-samples), engine-check (two engines); each has its own --help, and so has `--engine openai:URL`."""
+Other commands: list (what can be named), plan (hours on a device), cells (published numbers), judge (a file \
+of samples), engine-check (two engines); each has its own --help, and so has `--engine openai:URL`."""
 
 
 def score_parser() -> Parser:
-    """Parser of the main form, which scores a checkpoint."""
+    """Parser of `python -m repro.evals` without a subcommand, which scores a checkpoint."""
     parser = _Parser(
         "python -m repro.evals",
         _SCORE,
@@ -110,7 +110,7 @@ def score_parser() -> Parser:
 
 
 def plan_parser() -> Parser:
-    """Parser of `plan`, which estimates the cost of what the main form would run."""
+    """Parser of `plan`, which estimates the cost of what the command without a subcommand would run."""
     parser = _Parser(
         "python -m repro.evals plan",
         "Estimate the forwards and hours of evaluations; no weights are loaded.",
@@ -123,7 +123,7 @@ def plan_parser() -> Parser:
 
 
 def group_parser(suite: str, planned: bool) -> Parser:
-    """Parser of the main form, or (`planned`) of `plan`, for a suite group.
+    """Parser of the command without a subcommand, or (`planned`) of `plan`, for the suite group `suite`.
 
     A suite group is a file of evals/suites whose rows each fix a checkpoint, tasks and samplers.
     """
@@ -211,8 +211,8 @@ def _add_grid(parser: Parser) -> None:
         action=Listing,
         kinds=LISTED["--samplers"],
         type=_typed(_presets),
-        help="all (every preset that fits), or presets separated by ';' or ',' (default: those of the suite);"
-        " list: print all, each with its paper",
+        help="all (every preset that fits), or presets separated by ';' or ',' (default: those of the suite; for tasks"
+        " that are none of the suite's one: low_confidence, ancestral or greedy); list: print all, each with its paper",
     )
     parser.add_argument(
         "--corpus",
@@ -308,7 +308,7 @@ def _add_run(parser: Parser) -> None:
 
 # --- values -------------------------------------------------------------------------------------------------
 def _typed(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A converter for argparse that keeps the message of a ValueError."""
+    """The function `convert` in the form that argparse needs, so that the message of a ValueError is printed."""
 
     def parse(text: str) -> Any:
         try:
@@ -320,8 +320,8 @@ def _typed(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def checkpoints(text: str) -> list[str]:
-    """The checkpoints that `--ckpt` names, separated by ','; a folder whose name has a ',' is one. Usage for an empty
-    name and for one that is given twice."""
+    """The checkpoints that `--ckpt` names, separated by ','; if the whole text is an existing path, it is one name.
+    Raises Usage for an empty name and for one that is given twice."""
     names = [text] if Path(text).exists() else [each.strip() for each in text.split(",")]
     if not all(names):
         raise Usage(f"--ckpt {text!r} has an empty name; separate checkpoints by one ','")
@@ -343,6 +343,15 @@ def _names(text: str, between: str = ",") -> list[str]:
         elif each:
             names.append(each)
     return names
+
+
+def check_files(tasks: Sequence[str]) -> None:
+    """Raise Usage if one of `--tasks` is a YAML file that is not there; said before anything is loaded."""
+    for name in tasks:
+        if name.endswith((".yaml", ".yml")) and not Path(name).is_file():
+            there = [str(path) for path in sorted(Path(name).parent.glob("[!.]*.y*ml"))]
+            near = nearest(name, there) if there else "give the path of an lm-eval task's YAML"
+            raise Usage(f"--tasks: no file {name!r}; {near}")
 
 
 def _presets(text: str) -> Sequence[str]:

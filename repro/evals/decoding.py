@@ -30,13 +30,15 @@ def decoded(
     seed: int,
     names: Sequence[int],
     batch: int | None,
+    size: int | None = None,
 ) -> Decoded:
-    """Generated ids and costs of one row per prompt, on the CPU.
+    """Generated ids and costs of one row per prompt (token ids), on the CPU.
 
-    At most `batch` rows are decoded together (None: a whole chunk). `names` [rows] identify the rows in the random
-    keys of their draws. Raises Busy while other processes compute chunks that are still missing.
+    At most `batch` rows are decoded together (None: a whole chunk); a chunk has `size` rows (None: as many as
+    `rows_per_chunk` says). `names` are numbers, one per row, that together with `seed` give each row its random stream.
+    Raises Busy while other processes compute chunks that are still missing.
     """
-    size = rows_per_chunk(max(map(len, prompts)) + plan.gen_length)
+    size = size or rows_per_chunk(max(map(len, prompts)) + plan.gen_length)
 
     def chunk(rows: range) -> dict[str, Any]:
         found = [
@@ -74,6 +76,12 @@ def joined(found: Sequence[Decoded]) -> Decoded:
     return Decoded(ids, Cost(**costs), useful)
 
 
+def rows_of(found: Decoded, rows: slice) -> Decoded:
+    """Some of the rows of a `Decoded`."""
+    cost = Cost(**{name: getattr(found.cost, name)[rows] for name in _costs()})
+    return Decoded(found.ids[rows], cost, found.useful[rows])
+
+
 def _costs() -> list[str]:
     return [each.name for each in fields(Cost)]
 
@@ -85,7 +93,7 @@ def _data(found: Decoded) -> dict[str, Any]:
 
 
 class _Stored(Struct):
-    """Decoded rows in a chunk."""
+    """Decoded rows as a chunk of the work queue stores them."""
 
     ids: list[list[int]]
     useful: list[int]

@@ -17,8 +17,9 @@ from repro.core.files import atomically
 from repro.core.papers import of_recipe, papers, shown
 from repro.data.corpus import Data
 from repro.data.exported import SPECIAL, tokenizer_of
-from repro.evals.table import shown as shown_metric
+from repro.models.llama import Llama
 from repro.results.record import Record
+from repro.results.shares import shown as shown_metric
 from repro.results.store import collect
 from repro.training.checkpoint import Checkpoint, Weights, open_checkpoint
 from repro.training.exporting import is_export, write_weights
@@ -28,7 +29,7 @@ CARD = "README.md"
 
 
 class Written(NamedTuple):
-    """What `export` wrote: which `weights`, and a sentence about who reads them besides this suite (`readers`)."""
+    """What `export` wrote: which `weights`, and `readers`, a sentence that says what loads them besides this suite."""
 
     weights: Weights
     readers: str
@@ -39,9 +40,9 @@ def export(path: Path, out: Path, weights: Weights | Literal["auto"]) -> Written
     (`repro.training.exporting`), tokenizer, generation settings, and a model card with the recipe's settings, digest
     and the results that are stored beside the checkpoint.
 
-    `weights`: "raw", "ema" (averaged) or "auto", as evaluations choose them: averaged if the checkpoint has such.
-    Raises ValueError for a checkpoint that cannot be read, FileExistsError where `out` exists, ConnectionError if the
-    tokenizer is on the Hub and that cannot be reached.
+    `weights`: "raw", "ema" (averaged), or "auto": averaged if the checkpoint has averaged weights, as evaluations
+    choose. Raises ValueError for a checkpoint that cannot be read, FileExistsError where `out` exists, ConnectionError
+    if the tokenizer is on the Hub and that cannot be reached.
     """
     checkpoint = open_checkpoint(path)
     if weights == "auto":
@@ -75,7 +76,8 @@ def _write_tokenizer(data: Data, folder: Path) -> None:
 
 
 def _generation(data: Data, causal: bool) -> dict[str, Any]:
-    """Settings of generation in transformers' file; what a diffusion sampler needs besides is in the model card."""
+    """Content of transformers' generation_config.json; further settings of a diffusion sampler are in the model
+    card."""
     vocabulary = data.vocabulary()
     ids = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
     found = {name: number for name, number in ids.items() if number is not None}
@@ -83,9 +85,17 @@ def _generation(data: Data, causal: bool) -> dict[str, Any]:
 
 
 def _readers(recipe: Recipe, theirs: bool, name: str) -> str:
-    """A sentence about transformers and the exported folder `name`; `theirs`: whether transformers has the network."""
+    """A sentence that says whether transformers loads the exported folder `name`; `theirs`: whether it has the
+    network."""
     if not theirs:
-        return "transformers does not have this network and refuses the folder; `repro` reads it"
+        placed = isinstance(recipe.backbone, Llama) and recipe.backbone.learned_positions
+        remedy = (
+            ", since it has learned positions (one trained with --set backbone.learned_positions=0 has none)"
+        )
+        return (
+            f"transformers does not have this network{remedy if placed else ''} and refuses the folder; `repro`"
+            " reads it"
+        )
     if recipe.process.causal:
         return f'transformers loads the folder too: `AutoModelForCausalLM.from_pretrained("{name}")`'
     return (
@@ -97,7 +107,8 @@ def _readers(recipe: Recipe, theirs: bool, name: str) -> str:
 def _card(
     checkpoint: Checkpoint, weights: Weights, theirs: bool, records: Sequence[Record], name: str
 ) -> Iterator[str]:
-    """Lines of the model card: metadata, how to load, results, settings."""
+    """Lines of the model card: metadata, how to load, results, settings. `theirs`: whether transformers has the
+    network."""
     recipe, process = checkpoint.recipe, checkpoint.recipe.process
     number = of_recipe(recipe.name)
     library = "transformers" if theirs else "repro"
@@ -154,8 +165,8 @@ def _results(records: Sequence[Record]) -> Iterator[str]:
 
 def push(folder: Path, name: str, dry_run: bool) -> Iterator[str]:
     """Upload an exported folder to the Hub repository `name` (OWNER/NAME) and yield lines that say what was sent; with
-    `dry_run` only what would be. ValueError for another folder or name; ConnectionError if the Hub refuses or cannot be
-    reached."""
+    `dry_run` nothing is sent, and the lines say what would be. ValueError if `folder` is no exported folder or `name`
+    has another form; ConnectionError if the Hub refuses or cannot be reached."""
     if not is_export(folder):
         raise ValueError(f"{folder} is no exported folder; write one with python -m repro.checkpoint export")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -170,7 +181,8 @@ def push(folder: Path, name: str, dry_run: bool) -> Iterator[str]:
             HfApi().upload_folder(repo_id=name, folder_path=folder)
         except OSError as error:
             raise ConnectionError(
-                f"the Hub did not take {name} ({' '.join(str(error).split())[:200]})"
+                f"the Hub did not take {name} ({' '.join(str(error).split())[:200]}); check the connection, and that"
+                " you may write there (`hf auth login`)"
             ) from None
     for path in files:
         yield f"{path.stat().st_size:>12,}  {path.relative_to(folder)}"

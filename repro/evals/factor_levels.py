@@ -50,8 +50,8 @@ def _rate(text: str) -> float | str:
 
 @dataclass(frozen=True)
 class Kind:
-    """A setting that can be crossed: its `default` levels (separated by |), how a level is read, and the flag of
-    `repro.evals` that sets it to a single value."""
+    """A setting whose values can be crossed (evaluated in all combinations): its `default` levels (separated by |), how
+    a level is read, and the flag of `repro.evals` that sets it to a single value."""
 
     default: str
     read: Callable[[str], Any]
@@ -111,10 +111,10 @@ def _levels(name: str, text: str) -> tuple[Any, ...]:
 
 
 def said(factors: Factors) -> str:
-    """Text such as `template none|chat x batch 1|8`."""
+    """The factors and their levels as text, such as `template none|chat x batch 1|8`."""
     return " x ".join(f"{name} {'|'.join(map(shown, levels))}" for name, levels in factors.items())
 
 
 def shown(level: Any) -> str:
-    """Text of a level, as in `--factors`."""
+    """A level as text, as it is written in `--factors`."""
     return f"{level:g}" if isinstance(level, float) else str(level)

@@ -1,4 +1,5 @@
-"""Factors: settings that `python -m repro.evals --factors` crosses, so that their effects can be told apart.
+"""Factors: settings that `python -m repro.evals --factors` crosses (evaluates in all combinations of their values), so
+that their effects can be told apart.
 
     python -m repro.evals --ckpt CKPT --tasks arc_easy --factors "template=none|chat,batch=1|8,draws=8|64"
 
@@ -31,13 +32,13 @@ from repro.training.exporting import is_export
 LIMIT = 300
 """Number of items per task where the request has no limit."""
 WITHIN = ("steps", "seed")
-"""Factors that one request crosses by itself; each level of another one is a request of its own."""
+"""Factors whose levels one request takes together, as a list; each level of another factor needs its own request."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination of levels of the factors outside WITHIN (`settings`, as text), the precision of the weights, and
-    the request for it."""
+    """One combination of levels of the factors outside WITHIN: `settings`, factor -> level as text, the precision of
+    the weights, and the request that evaluates it."""
 
     settings: dict[str, str]
     precision: Precision
@@ -46,7 +47,7 @@ class Combination:
 
 def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
     """Raise ValueError for a factor that is also `given` as a setting (factor -> whether), and for the factor precision
-    with a checkpoint that has no choice of it."""
+    with a checkpoint that has only one precision."""
     for name in factors:
         if given.get(name):
             raise ValueError(
@@ -56,14 +57,15 @@ def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
     ours = folder.is_dir() and (is_export(folder) or not is_release(folder))
     if "precision" in factors and (ckpt.startswith("oracle:") or ours):
         raise ValueError(
-            f"factor precision: {ckpt} holds no released weights, and others have one precision; leave precision out"
+            f"factor precision: {ckpt} holds no released weights, and other weights have only one precision; leave"
+            " precision out"
         )
 
 
 def combinations(request: Request, factors: Factors, precision: Precision) -> list[Combination]:
     """The requests that together cross all factors, those with equal precision of the weights next to each other.
 
-    `precision` is that of all if it is no factor.
+    `precision`: that of all requests if precision is no factor.
     """
     outer = {name: factors[name] for name in FACTORS if name in factors and name not in WITHIN}
     request = dataclasses.replace(
@@ -82,7 +84,8 @@ def combinations(request: Request, factors: Factors, precision: Precision) -> li
 
 
 def folder_of(model: Model) -> Path:
-    """Default folder of the crossed records of a model: runs/factors/NAME, NAME that of its run folder."""
+    """Default folder for the records of a model with crossed factors: runs/factors/NAME, with the name of its run
+    folder."""
     return runs() / "factors" / default_store(model, model.recipe.name).parent.name
 
 
@@ -91,7 +94,7 @@ def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
     OUT (default: `folder_of`), to OUT/batch-N if the batch size is a factor.
 
     Raises ValueError for an invalid request, a task without an outcome per item, and samplers and steps that cannot all
-    be combined; so nothing is computed for a crossing that cannot be completed.
+    be combined; so nothing is computed if the factors cannot be crossed completely.
     """
     found = []
     for each in some:
@@ -125,7 +128,7 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
             why = next((f" ({each.reason})" for each in skipped if str(sampler) in each.what), "")
             raise ValueError(
                 f"task {task!r}: sampler {sampler} does not run at {steps or 'an adaptive number of'} tokens per step,"
-                f" as others do{why}; name --samplers that take the same steps, which can be crossed"
+                f" as others do{why}; give --samplers only those that run at the same tokens per step"
             )
 
 
@@ -134,8 +137,8 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
 
 @dataclass(frozen=True)
 class Priced:
-    """Cost plan of a crossing: the plan of each combination, and the number and hours of all evaluations, where one
-    that answers several combinations counts once; `unknown`: number of those of unknown cost."""
+    """Estimated cost of crossing `factors`: the plan of each combination, the number of `evaluations` (one that several
+    combinations share counts once), their `hours`, and how many have an `unknown` cost, which `hours` lacks."""
 
     factors: Factors
     plans: list[tuple[Combination, planning.Plan]]
@@ -150,7 +153,8 @@ class Priced:
 
 
 def price(ckpt: str, some: Sequence[Combination], factors: Factors, device: str) -> Priced:
-    """Estimated cost of a crossing on a device; ValueError as `grids` and `repro.evals.planning.plan.plan`."""
+    """Estimated cost of the combinations `some` of all `factors` on a device; raises the ValueErrors of `grids` and
+    `repro.evals.planning.plan.plan`."""
     plans = [(each, planning.plan(ckpt, _untemplated(each.request), device, each.precision)) for each in some]
     once: dict[tuple[Any, ...], float | None] = {}
     for each, plan in plans:
@@ -164,12 +168,12 @@ def price(ckpt: str, some: Sequence[Combination], factors: Factors, device: str)
 
 
 def _untemplated(request: Request) -> Request:
-    """The request without a choice of chat template, which no plan knows; its few tokens are not counted."""
+    """The request without its choice of chat template: cost plans do not count the few tokens of a template."""
     return dataclasses.replace(request, template=None)
 
 
 def priced_text(found: Priced) -> Iterator[str]:
-    """The cost plan of a crossing as lines of text: the total, and the cost of each combination."""
+    """The cost of crossing factors as lines of text: the total, and the cost of each combination."""
     plan = found.plans[0][1]
     unknown = f" ({found.unknown} of unknown cost)" if found.unknown else ""
     yield f"{plan.checkpoint}: crossing of {said(found.factors)}, plan for {plan.device.name}"
@@ -188,7 +192,7 @@ def priced_text(found: Priced) -> Iterator[str]:
 
 
 def priced_data(found: Priced) -> dict[str, Any]:
-    """The cost plan of a crossing as the plain JSON that `--json` prints."""
+    """The cost of crossing factors as the plain JSON that `--json` prints."""
     return {
         "factors": {name: [shown(level) for level in levels] for name, levels in found.factors.items()},
         "combinations": found.levels,

@@ -2,7 +2,7 @@
 its paper.
 
 repro list                      every name (also: python -m repro.evals list)
-repro list samplers             one kind of names, as also the value `list` of the flag --samplers
+repro list samplers             one kind of names, with all about them; so does the value `list` of the flag --samplers
 """
 
 from __future__ import annotations
@@ -27,22 +27,34 @@ from repro.samplers.lookahead import STATES
 from repro.samplers.presets import LOGITS_PROCESSORS, PAPERS, PRESETS, SOURCES
 
 Line = tuple[str, str, str]
-"""Three columns: name; noise processes, kind or row length ("" in all lines: left out); purpose, source and paper."""
+"""A line of the list: name; noise processes, kind or row length (column left out if always ""); purpose and paper."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of `repro list`: 0. `argv`: its arguments (None: those of the process)."""
     parser = Parser(
         "repro list",
-        "List the names that commands take, each with what it does and its paper.",
-        ["repro list recipes", "repro list samplers"],
+        "List the names that commands take; those of one kind each with what it does and its paper.",
+        ["repro list", "repro list samplers"],
     )
     parser.add_argument(
-        "what", nargs="?", choices=LISTS, help="the kind of names to list (default: all kinds)"
+        "what",
+        nargs="?",
+        choices=LISTS,
+        metavar="KIND",
+        help=f"{', '.join(LISTS)} (default: the names alone, of all kinds)",
     )
     args = parser.parse_args(argv)
-    print("\n".join(lines(list(LISTS) if args.what is None else [args.what])))
+    print("\n".join(overview() if args.what is None else lines([args.what])))
     return 0
+
+
+def overview() -> Iterator[str]:
+    """Lines of text, as wide as the terminal, with the names of each kind (of `LISTS`) and no more."""
+    for kind, found in LISTS.items():
+        names = list(dict.fromkeys(name for name, *_ in found()))
+        yield from fill(f"{kind:<{max(map(len, LISTS))}}  ", f"{len(names)}: {', '.join(names)}")
+    yield "repro list KIND says of each name what it does, with its paper"
 
 
 def lines(kinds: Sequence[str]) -> Iterator[str]:
@@ -109,7 +121,8 @@ def _tasks() -> list[Line]:
 
 
 def _task(task: Task) -> str:
-    """What a task asks and its paper where evals/papers.toml has them, else the beginning of its class's docstring."""
+    """What a task asks of a model and its paper, if evals/papers.toml has them; else the start of its class's
+    docstring."""
     number = of_task(task.name)
     return _sentence(type(task)) if number is None else f"{papers()[number].asks}; {shown(number)}."
 

@@ -39,7 +39,7 @@ NAMES = {
     "cfg": "sampler=PRESET+guided:scale=0.5, and of likelihoods estimator=NAME+guided:scale=0.5",
     "chat_template": "template=own, none, seed or seed_readme",
 }
-"""Arguments of other lm-eval models (HFLM, LLaDA's harness) -> what this one takes instead."""
+"""Arguments of other lm-eval models (HFLM, LLaDA's harness) -> what the model type "repro" takes instead."""
 
 
 @register_model("repro")
@@ -47,13 +47,12 @@ class Repro(Adapter):
     """A checkpoint as an lm-eval model, created by lm-eval's command line; `--model_args` takes the parameters of
     `__init__`.
 
-    `ckpt`: as `--ckpt` of `python -m repro.evals`; `precision`, `template`: of released weights, as `--precision` and
-    `--chat-template`; `sampler`: a preset, without which only likelihood tasks can be run; `tokens_per_step`, or
-    `steps` over all blocks; `block_length`: ids per block; `cache`: KV cache, as `--cache`; `estimator`: of
-    likelihoods.
-    `policy`: whether the sampler's (suite) or the lm-eval task's (task) generation settings win where they differ;
-    `overlong`: whether a prompt that is too long is an error or is truncated on the left. ValueError for an invalid
-    value, and for a sampler or estimator that does not exist.
+    `ckpt`: as `--ckpt` of `python -m repro.evals`; `precision`, `template`: as `--precision` and `--chat-template`, for
+    released weights; `sampler`: a preset, without which only likelihood tasks can be run; `tokens_per_step`, or
+    `steps`: number of decoding steps of all blocks together; `block_length`: tokens per block; `cache`: KV cache, as
+    `--cache`; `estimator`: name of the likelihood estimator. `policy`: whether the sampler's (suite) or the lm-eval
+    task's (task) generation settings win where they differ; `overlong`: whether a prompt that is too long is an error
+    or is truncated on the left. ValueError for an invalid value, and for a sampler or estimator that does not exist.
     """
 
     def __init__(

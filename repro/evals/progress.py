@@ -14,25 +14,26 @@ from repro.results.record import Record
 
 
 class Progress(Protocol):
-    """What shows the progress of a grid."""
+    """Interface of objects that show the progress of a grid of evaluations."""
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         """Show that `done` of the `count` chunks of an evaluation are finished."""
 
     def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
-        """The records of `run`, each with whether it is new, shown as they come."""
+        """Yield the pairs of `run` (record, whether it is new) and show each as it comes."""
         ...
 
 
 class Lines:
-    """Progress of `total` evaluations as lines of text."""
+    """Progress of `total` evaluations as lines of text; each begins with `which`, where there are several checkpoints
+    the one that is scored."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, total: int, which: str = "") -> None:
+        self.total, self.which = total, which
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         if cell.ask.sampler is None and count > 1:
-            say([f"{cell.task.name}: {done} of {count} chunks"], sys.stderr)
+            say([f"{self.which}{cell.task.name}: {done} of {count} chunks"], sys.stderr)
 
     def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
         began = time.perf_counter()
@@ -41,7 +42,7 @@ class Lines:
             rate = None if labels.tokens_per_step is None else f"{labels.tokens_per_step} tokens per step"
             what = ", ".join(each for each in (labels.task, labels.preset, rate) if each is not None)
             took = f"{time.perf_counter() - began:.1f} s" if fresh else "stored before"
-            say([f"{what}: {took} ({number} of {self.total})"], sys.stderr)
+            say([f"{self.which}{what}: {took} ({number} of {self.total})"], sys.stderr)
             yield record, fresh
             began = time.perf_counter()
 
@@ -63,7 +64,7 @@ class Bar:
 
 
 class Silent:
-    """No progress is shown."""
+    """Shows no progress."""
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         pass
@@ -72,9 +73,9 @@ class Silent:
         yield from run
 
 
-def progress(name: str, total: int) -> Progress:
-    """What shows the progress of `total` evaluations of the checkpoint `name` here: a bar, lines, or (in a process that
-    is not the first of a launch) nothing."""
+def progress(name: str, total: int, which: str = "") -> Progress:
+    """The object that shows the progress of `total` evaluations of the checkpoint `name` in this process: a bar on a
+    terminal, else lines (each after `which`), or (in a process that is not the first of a launch) nothing."""
     if not first():
         return Silent()
-    return Bar(name, total) if sys.stderr.isatty() else Lines(total)
+    return Bar(name, total) if sys.stderr.isatty() else Lines(total, which)

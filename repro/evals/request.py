@@ -32,7 +32,7 @@ from repro.model import Model
 from repro.results.record import Record
 from repro.results.store import Store
 from repro.samplers.plan import Plan, ServedPlan, cache, check
-from repro.samplers.presets import PRESETS, preset
+from repro.samplers.presets import PRESETS, default_preset, preset
 
 MOST_SAMPLES = 10_000_000
 """Largest number of samples of a task and seed; their ids are held in memory, 8 bytes a token."""
@@ -58,7 +58,7 @@ def chosen_presets(
         elif wanted is names and not lenient:
             fits = [p for p, r in PRESETS.items() if noise in r.capabilities.processes]
             raise ValueError(
-                f"preset {name!r} does not fit this model of {noise} noise; it takes {', '.join(fits)}"
+                f"preset {name!r} does not fit this model of {noise} noise; presets that do: {', '.join(fits)}"
             )
         else:
             skipped.append(Skip(name, f"for {' and '.join(sorted(processes))} models, this one is {noise}"))
@@ -66,7 +66,8 @@ def chosen_presets(
 
 
 def _drawing(name: str, task: Task) -> str:
-    """The preset as a task needs it: at temperature 1 where it is greedy and the task compares distributions."""
+    """Name of the preset to run for a task: `NAME:temperature=1.0` if it is greedy and the task compares distributions,
+    else `name` itself."""
     greedy = parts.leaves(PRESETS[name]).get("temperature") == 0
     return f"{name}:temperature=1.0" if greedy and task.needs_draws else name
 
@@ -93,7 +94,7 @@ def cells(
         for way in suite.ways(task.name):
             presets, unfit = chosen_presets(request.samplers, way.presets, model, task, request.lenient)
             skipped += unfit
-            rates = request.tokens_per_step or suite.tokens_per_step
+            rates = request.tokens_per_step or _rates(suite, model)
             for seed, name in itertools.product(request.seeds, presets):
                 for cell in _plans(task, model, name, way, rates, request, seed):
                     if isinstance(cell, Skip):
@@ -105,6 +106,12 @@ def cells(
                         asked[cell.ask] = name
                         found.append(cell)
     return found, list(dict.fromkeys(skipped))
+
+
+def _rates(suite: Suite, model: Model) -> Sequence[TokensPerStep]:
+    """The suite's tokens per step, of a left-to-right model one, since it writes no more (and none is asked for)."""
+    rates = suite.tokens_per_step
+    return [1] if model.recipe.process.causal and 1 in rates else rates
 
 
 def _plans(
@@ -154,8 +161,8 @@ def _plans(
 
 
 def default_store(model: Model, name: str) -> Path:
-    """Default folder of records: `raw` in the run folder of a checkpoint; runs/NAME/raw for an exact model (oracle) or
-    released weights."""
+    """Default folder for the records of a model: `raw` in the run folder of its checkpoint; runs/NAME/raw for an exact
+    model (oracle) or released weights, with `name` as NAME (":" replaced by "_")."""
     folder = runs() / name.replace(":", "_") if model.folder is None else model.folder.parent
     return folder / "raw"
 
@@ -185,15 +192,17 @@ class Request:
     """Likelihood estimator for lm-eval tasks; None: the suite's, else the default of the noise process."""
     shots: int | None = None
     template: Template | None = None
-    """Chat template for lm-eval tasks; None: used if the model's data has one. `shots`: number of few-shot examples;
-    None: the task's."""
+    """Whether prompts of lm-eval tasks are formatted with the chat template of the model's data ("chat") or not
+    ("none"); None: the suite's setting; for tasks of no suite, "chat" if there is a template. `shots`: number of
+    few-shot examples; None: the task's."""
     draws: int | None = None
     """Number of draws of the likelihood estimator of lm-eval tasks; None: the estimator's."""
     batch: int | None = None
     """Largest number of rows in one forward; None: the task's default. Results do not depend on it."""
     most_samples: int | None = None
     corpus: str | None = None
-    """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings."""
+    """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings (ways
+    to cut it into rows)."""
     lenient: bool = False
     """Whether a preset of `samplers` that does not fit the model's noise process is skipped; else it is an error. For
     requests that several models share."""
@@ -214,7 +223,8 @@ class Request:
 class Prepared:
     """A grid of evaluations ready to run (`cells`), what is skipped, where records are stored, and the batch size.
 
-    `others`: where the suite has chosen the sampler presets, the other ones that fit the model.
+    `others`: names of the sampler presets that fit the model and that the suite does not run; [] if the request names
+    its samplers.
     """
 
     model: Model
@@ -228,7 +238,8 @@ class Prepared:
     def run(
         self, chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None
     ) -> Iterator[tuple[Record, bool]]:
-        """Yield each record as soon as it exists, and whether this process wrote it; `chunk` as in `run_grid`."""
+        """Yield each record as soon as it exists, and whether this process wrote it; `chunk(cell, done, count)` reports
+        progress (`run_grid`)."""
         return run_grid(self.model, self.suite, self.cells, self.store, self.batch, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
@@ -252,7 +263,8 @@ def lay_out(
         raise ValueError(f"seed {twice[0]} is given twice; give each seed once")
     if request.corpus is not None and request.suite is not None:
         raise ValueError(
-            f"suite {request.suite!r} has no effect together with a corpus; leave it out, and name a packing as task"
+            f"suite {request.suite!r} has no effect together with a corpus; leave out --suite, and name packings with"
+            " --tasks"
         )
     suite = _with_tasks(read_suite(request.suite or model.recipe.suite), model, request)
     samples = request.most_samples if request.samples is None else request.samples
@@ -263,20 +275,26 @@ def lay_out(
 
 
 def _with_tasks(suite: Suite, model: Model, request: Request) -> Suite:
-    """The suite with only the tasks that the request names, and with the request's options for lm-eval tasks."""
+    """The suite with only the tasks that the request names, and with the request's options for lm-eval tasks. A task
+    that is none of the suite's gets one sampler, the default of the model's noise."""
     tasks = suite.tasks
     if request.corpus is not None:
         packings = [None] if request.tasks is None else request.tasks
         tasks = [corpus_task(request.corpus, packing, model.data) for packing in packings]
     elif request.tasks is not None:
         tasks = tasks_by_name(request.tasks, suite.name, suite.tasks, model)
+    others = {task.name: task.needs_draws for task in tasks} | {task.name: None for task in suite.tasks}
+    noise = model.recipe.process.noise
+    presets = {
+        name: [default_preset(noise, likely=not draws)] for name, draws in others.items() if draws is not None
+    }
     options = TaskOptions(request.estimator, request.shots, request.template, request.draws)
     tasks = options.apply(tasks, model)
     if not tasks:
         raise ValueError(
             f"suite {suite.name!r} holds no task; name some with --tasks, or give another --suite"
         )
-    return dataclasses.replace(suite, tasks=tasks)
+    return dataclasses.replace(suite, tasks=tasks, presets=suite.presets | presets)
 
 
 def _check_effects(
@@ -311,7 +329,7 @@ def _with_samples(suite: Suite, samples: int, exactly: bool) -> Suite:
     counts = [parts.leaves(task).get("samples") for task in suite.tasks]
     if all(count is None for count in counts):
         raise ValueError(
-            f"samples given, but no task of suite {suite.name!r} draws samples; use a limit instead"
+            f"samples given, but no task of suite {suite.name!r} draws samples; give --limit instead"
         )
     tasks = [
         task
@@ -337,7 +355,7 @@ def _all_adaptive(
 
 
 def _resolved(cells: list[Cell]) -> tuple[list[Cell], list[Skip]]:
-    """Evaluations with settings read from their source where the task leaves them open (`Task.resolved`), and those
+    """The evaluations, with settings that their tasks leave open read from the data source (`Task.resolved`), and those
     skipped because that source cannot be reached."""
     found: list[Cell] = []
     lost: list[Skip] = []

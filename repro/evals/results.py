@@ -10,15 +10,16 @@ results.skipped                           what was not run, and why
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from repro.core.cli import broken
 from repro.core.cli import width as terminal_width
 from repro.evals.runner import Skip
-from repro.evals.table import checkpoints, reasons, rows, show, shown
+from repro.evals.table import checkpoints, reasons, rows, show
 from repro.results.record import Metric, Record
+from repro.results.shares import shown
 from repro.results.store import collect
 from repro.results.tables.latex import latex_table
 
@@ -27,10 +28,19 @@ if TYPE_CHECKING:
 
 
 class Results(Sequence[Record]):
-    """Records in the order of their evaluations, and what was `skipped`; an immutable sequence of records."""
+    """Records in the order of their evaluations, and what was `skipped`; an immutable sequence of records.
 
-    def __init__(self, records: Iterable[Record], skipped: Iterable[Skip] = ()) -> None:
-        self.records, self.skipped = tuple(records), tuple(skipped)
+    `given`: digest of a checkpoint -> the folder that the user named; tables show it in place of a name that ends in
+    digits of a hash.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        skipped: Iterable[Skip] = (),
+        given: Mapping[str, str] | None = None,
+    ) -> None:
+        self.records, self.skipped, self.given = tuple(records), tuple(skipped), dict(given or {})
 
     @classmethod
     def read(cls, folder: str | Path) -> Results:
@@ -44,7 +54,7 @@ class Results(Sequence[Record]):
     def __getitem__(self, index: slice) -> Results: ...
     def __getitem__(self, index: int | slice) -> Record | Results:
         if isinstance(index, slice):
-            return Results(self.records[index], self.skipped)
+            return Results(self.records[index], self.skipped, self.given)
         return self.records[index]
 
     def __len__(self) -> int:
@@ -55,7 +65,8 @@ class Results(Sequence[Record]):
 
     def __add__(self, other: Results) -> Results:
         """The records of both; for one table of several checkpoints that were scored one after the other."""
-        return Results((*self.records, *other.records), (*self.skipped, *other.skipped))
+        records, skipped = (*self.records, *other.records), (*self.skipped, *other.skipped)
+        return Results(records, skipped, self.given | other.given)
 
     def __repr__(self) -> str:
         return (
@@ -71,7 +82,7 @@ class Results(Sequence[Record]):
         value, se (standard error), n, low and high (95 % interval), nfe (forwards a row) and tokens_per_nfe."""
         from pandas import DataFrame
 
-        return DataFrame(rows(self.records))
+        return DataFrame(rows(self.records, self.given))
 
     def table(self, width: int | None = None) -> str:
         """The tables that the command line prints, as text, and a line for each reason why something was skipped.
@@ -80,20 +91,30 @@ class Results(Sequence[Record]):
 
         file = io.StringIO()
         room = width or terminal_width()
-        show(Console(file=file, width=room), self.title(), self.records)
+        show(Console(file=file, width=room), self.title(), self.records, self.given)
         lines = [line for each in reasons(self.skipped) for line in broken(each, room)]
         return file.getvalue() + "".join(f"{line}\n" for line in lines)
 
     def title(self) -> str:
-        """Names of checkpoints and suites, as `mdlm@nano, suite nano`."""
+        """Names of checkpoints and suites, as `mdlm@nano, suite nano`; with a folder's name its recipe's, as
+        `runs/mine (mdlm@nano.text+20445a)`."""
         suites = dict.fromkeys(record.labels.suite for record in self.records)
-        names = dict.fromkeys(checkpoints(self.records).values())
-        return f"{', '.join(names) or 'no records'}" + (f", suite {', '.join(suites)}" if suites else "")
+        labels, names = checkpoints(self.records), checkpoints(self.records, self.given)
+        said = [
+            name
+            if digest not in self.given or name == labels[digest]
+            else f"{self.given[digest]} ({labels[digest]})"
+            for digest, name in names.items()
+        ]
+        return f"{', '.join(dict.fromkeys(said)) or 'no records'}" + (
+            f", suite {', '.join(suites)}" if suites else ""
+        )
 
     def to_latex(self) -> str:
         """A `tabular` with booktabs' rules: one row per checkpoint, preset, tokens per step and seed, one column per
-        task and metric with its 95 % interval; only columns of names that differ are shown. For `\\input` or a cell."""
-        names = checkpoints(self.records)
+        task and metric with its 95 % interval. Except for the preset, a column of labels is shown only if its labels
+        differ. For `\\input` or a notebook."""
+        names = checkpoints(self.records, self.given)
         lines: dict[tuple[str, ...], dict[str, Metric]] = {}
         for record in self.records:
             labels = record.labels

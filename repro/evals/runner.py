@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import shutil
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +22,7 @@ from typing import Any
 import msgspec
 
 from repro.core import parts
+from repro.core.checkouts import head
 from repro.core.files import ROOT, write_text
 from repro.core.lazy import torch
 from repro.evals.batch_size import fitted, halving
@@ -108,8 +107,9 @@ def _numerics(device: str, dtype: str, attention: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Job:
     """An evaluation to compute: its `cell` of the grid, its identity `asked` (the record's question), the record's
-    `labels`, and `find`, which computes the answer. `rows`: called for the largest number of rows in one forward;
-    `batch_set`: whether the record says it, because it was asked for; `timed_on`: as `Task.timed_on`."""
+    `labels`, and `find`, which computes the answer. `rows`: function that returns the largest number of rows in one
+    forward (None: the task's default); `batch_set`: whether the user set that number, so that the record states it;
+    `timed_on`: as returned by `Task.timed_on`."""
 
     cell: Cell
     asked: Question
@@ -131,7 +131,7 @@ def run_grid(
     """Yield the record of each evaluation of a model as soon as it exists, and whether this process wrote it.
 
     `batch`: largest number of rows in one forward (None: what fits the accelerator's memory; on a CPU the task's
-    default); `chunk` and the rest as in `run_jobs`.
+    default); `chunk(cell, done, count)` is called after each chunk, as in `run_jobs`.
     """
     jobs = [
         Job(
@@ -211,7 +211,8 @@ def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: 
     try:
         answer = job.find(work)
         work.join()
-        here = time.perf_counter() - began - work.own  # chunks count whichever process computed them
+        # chunks count whichever process computed them
+        here = time.perf_counter() - began - work.own - work.waited
         record = make_record(
             job.asked,
             job.labels,
@@ -254,7 +255,8 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
 
 
 def _untrained(recipe: Recipe | Release) -> str:
-    """The noise levels that training covered, as the end of a note; "" if it covered alpha from .01 to .99."""
+    """The noise levels (alpha: probability that a token is intact) that training covered, as the end of a note; "" if
+    it covered alpha from .01 to .99."""
     if not isinstance(recipe, Recipe):
         return ""
     low, high = recipe.objective.trained(recipe.data.vocabulary().size)
@@ -278,11 +280,7 @@ def _measured(
 
 def _commit() -> str | None:
     """Git commit of the checkout that this code runs from; None for an installed package, and without git."""
-    if not (ROOT / ".git").exists() or shutil.which("git") is None:
-        return None
-    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    return head(ROOT) if (ROOT / ".git").exists() else None
 
 
 def measured_alone(device: str, seconds: float) -> dict[str, Any]:

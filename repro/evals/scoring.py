@@ -72,11 +72,20 @@ def score(
     )
     found = Results([])
     for each in models:
-        grid = prepare(each if isinstance(each, Model) else load(each), request)
-        told = shown_progress(grid.model.recipe.name, len(grid.cells)) if progress else Silent()
+        model = each if isinstance(each, Model) else load(each)
+        grid, name = prepare(model, request), _name(each)
+        which = f"{name}: " if len(models) > 1 else ""
+        told = shown_progress(grid.model.recipe.name, len(grid.cells), which) if progress else Silent()
         records = grid.ordered(record for record, _ in told.follow(grid.run(told.chunk)))
-        found += Results(records, grid.skipped)
+        found += Results(records, grid.skipped, {model.digest: name})
     return found
+
+
+def _name(ckpt: str | Path | Model) -> str:
+    """What the user called a checkpoint; of a loaded model its run folder, else the name of its recipe."""
+    if not isinstance(ckpt, Model):
+        return str(ckpt)
+    return ckpt.recipe.name if ckpt.folder is None else str(ckpt.folder.parent)
 
 
 def _several(given, single):  # type: ignore[no-untyped-def]

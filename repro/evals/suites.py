@@ -29,10 +29,10 @@ TokensPerStep = float | str
 
 
 class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[[plans]]` entry of a suite: `task` runs with each of `presets` at each of `steps` (none if adaptive).
+    """One `[[plans]]` entry of a suite: `task` runs with each of `presets` at each of `steps`.
 
-    `steps`: numbers of decoding steps; `block_length`: tokens per block, 0 for one block of the whole length;
-    `cache`: KV cache as `--cache` takes it, "" for none.
+    `steps`: numbers of decoding steps, none for adaptive samplers; `block_length`: tokens per block, 0 for one block of
+    the whole length; `cache`: KV cache as `--cache` takes it, "" for none.
     """
 
     task: str
@@ -43,8 +43,8 @@ class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _File(Struct, frozen=True, kw_only=True):
-    """Content of evals/suites/NAME.toml; fields as in `Suite`, but that `tasks` are canonical forms; `protocols`: names
-    of perplexity protocols, which are further tasks."""
+    """Content of evals/suites/NAME.toml; fields as in `Suite`, except that `tasks` are in canonical form; `protocols`:
+    names of perplexity protocols, which are further tasks."""
 
     tasks: list[dict[str, Any]]
     protocols: list[str] = []

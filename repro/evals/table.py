@@ -12,17 +12,15 @@ per engine, device, clock and batch size.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from repro.core.stats import NORMAL, wilson
 from repro.results.record import Metric, Record
-from repro.results.shares import is_share
+from repro.results.shares import interval, shown
 from repro.results.tables.parallelism import timed
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
     from repro.evals.runner import Skip
 
-LEVEL = 0.95
 TRUE = "true_"
 """Prefix of a metric that is computed on samples of the true distribution, as many as the model's."""
 NUMBERED = re.compile(r"(.+)_(\d+)")
@@ -41,13 +38,18 @@ UNBOUNDED = 1 << 16
 Row = dict[str, Any]
 Column = tuple[str, str]
 """Name of a task and of one of its metrics."""
+Names = dict[str, str]
+"""Digest of a checkpoint -> its name in tables."""
+HASHED = re.compile(r"\+[0-9a-f]{6}\b")
+"""What the name of a recipe with data or settings of the user's own has: digits of its digest."""
 
 
-def rows(records: Iterable[Record]) -> list[Row]:
-    """One dict per record and metric: checkpoint, task, preset, tokens per step, seed, metric, value, standard error
-    (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown), NFE and tokens per NFE."""
+def rows(records: Iterable[Record], given: Mapping[str, str] | None = None) -> list[Row]:
+    """One dict per record and metric: checkpoint (`given`: as of `checkpoints`), task, preset, tokens per step, seed,
+    metric, value, standard error (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown), NFE and tokens
+    per NFE."""
     found, records = [], list(records)
-    names = checkpoints(records)
+    names = checkpoints(records, given)
     for record in records:
         labels, answer = record.labels, record.answer
         shared = {name: getattr(labels, name) for name in ("task", "preset", "tokens_per_step")}
@@ -60,61 +62,46 @@ def rows(records: Iterable[Record]) -> list[Row]:
     return found
 
 
-def interval(name: str, metric: Metric) -> tuple[float, float] | None:
-    """Lower and upper end of the 95 % interval of metric `name`; None if its standard error is unknown."""
-    value, error = metric.value, metric.se
-    if is_share(name, value, error, metric.n):
-        return wilson(value, metric.n, LEVEL)
-    return None if error is None else (value - NORMAL * error, value + NORMAL * error)
-
-
-def shown(name: str, metric: Metric) -> str:
-    """Text of a metric with its 95 % interval, `0.395 ± 0.114`, or `0.950 [0.887, 0.978]` for a share of items; the
-    half-width of the interval has two digits."""
-    value, ends = metric.value, interval(name, metric)
-    if ends is None or ends[0] == ends[1]:
-        return f"{value:.4g}"
-    half = (ends[1] - ends[0]) / 2
-    digits = min(8, max(0, 1 - math.floor(math.log10(half))))
-    if is_share(name, value, metric.se, metric.n):
-        return f"{value:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
-    return f"{value:.{digits}f} ± {half:.{digits}f}"
-
-
-def show(console: Console, title: str, records: Sequence[Record]) -> None:
-    """Print the tables of `records` on the console, those of evaluations without a sampler first."""
+def show(
+    console: Console, title: str, records: Sequence[Record], given: Mapping[str, str] | None = None
+) -> None:
+    """Print the tables of `records` on the console, those of evaluations without a sampler first; `given`: as of
+    `checkpoints`."""
+    names = checkpoints(records, given)
     free = [r for r in records if r.question.sampler is None]
     drawn = [r for r in records if r.question.sampler is not None]
     console.print(f"{title} (± and brackets: 95 % intervals)", highlight=False, markup=False)
-    for table in (*_free(free), *_numbered(free)):
+    for table in (*_free(console, free, names), *_numbered(free, names)):
         _print(console, table)
     if drawn:
         columns = dict.fromkeys((r.labels.task, name) for r in drawn for name in r.answer.metrics)
-        for table in _fitting(console, drawn, [c for c in columns if not c[1].startswith(TRUE)]):
+        for table in _fitting(console, drawn, names, [c for c in columns if not c[1].startswith(TRUE)]):
             _print(console, table)
     timed: dict[tuple[str, ...], list[Record]] = {}
     for record in drawn:
         if record.measurements.speed:
             timed.setdefault(_clocked(record), []).append(record)
     for some in timed.values():
-        _print(console, _timed(some))
+        _print(console, _timed(some, names))
 
 
-def _fitting(console: Console, records: Sequence[Record], columns: Sequence[Column]) -> Iterator[Table]:
+def _fitting(
+    console: Console, records: Sequence[Record], names: Names, columns: Sequence[Column]
+) -> Iterator[Table]:
     """The table of `columns`, split into as few tables as fit the console: by tasks, then by metrics of one task."""
-    table = _grid(records, columns)
+    table = _grid(records, names, columns)
     if len(columns) == 1 or _needed(console, table) <= console.width:
         yield table
         return
     tasks = list(dict.fromkeys(task for task, _ in columns))
     left = tasks[: len(tasks) // 2]
     cut = sum(task in left for task, _ in columns) or len(columns) // 2
-    yield from _fitting(console, records, columns[:cut])
-    yield from _fitting(console, records, columns[cut:])
+    yield from _fitting(console, records, names, columns[:cut])
+    yield from _fitting(console, records, names, columns[cut:])
 
 
 def _needed(console: Console, table: Table) -> int:
-    """Characters that the table is wide without line breaks."""
+    """Width of the table, in characters, without line breaks."""
     return console.measure(table, options=console.options.update(max_width=UNBOUNDED)).maximum
 
 
@@ -135,8 +122,8 @@ def _print(console: Console, table: Table) -> None:
 
 
 def packed(name: str, longest: int) -> str:
-    """A name broken into lines of at most `longest` characters where its parts end; a longer part stays whole, and the
-    mark of an unfinished network (`Labels.marked`) has at most two."""
+    """A name broken into lines of at most `longest` characters, after one of ":,+/_" or a space; a longer piece stays
+    whole, and the mark of an unfinished network (`Labels.marked`) takes at most two lines."""
     lines = [""]
     for piece in re.split(r"(?<=[:,+/_ ])(?<!\(step )(?<! of )", name.replace("\n", "")):
         if lines[-1] and len(lines[-1]) + len(piece) > longest:
@@ -157,7 +144,7 @@ def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None
 
 
 def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
-    """One line for each reason why something was skipped, with all that it was the reason for."""
+    """One line for each reason, with everything that was skipped for it."""
     found: dict[str, list[str]] = {}
     for skip in skipped:
         found.setdefault(skip.reason, []).append(skip.what)
@@ -165,10 +152,14 @@ def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
         yield f"skipped {', '.join(dict.fromkeys(each))}: {reason}"
 
 
-def checkpoints(records: Sequence[Record]) -> dict[str, str]:
-    """Digest of each checkpoint -> its name in tables: its label; where two have the same one, with the train seed (as
-    run folders are named), and where these are equal too, with the training step. Unfinished networks are marked
-    (`Labels.marked`)."""
+def checkpoints(records: Sequence[Record], given: Mapping[str, str] | None = None) -> Names:
+    """Digest of each checkpoint -> its name in tables: its label, which is followed, as long as two names are equal, by
+    the training seed (as in run folders' names), the training step, and raw or ema. Unfinished networks are marked
+    (`Labels.marked`).
+
+    `given`: digest -> what the user called the checkpoint, which stands in place of a label that ends in digits of a
+    hash (data or settings of the user's own).
+    """
     found = {record.question.checkpoint.digest: record for record in records}
     names = {digest: record.labels.checkpoint for digest, record in found.items()}
     for more in ("-s{0.seed}", " step {0.step}", " {0.weights}"):
@@ -180,21 +171,22 @@ def checkpoints(records: Sequence[Record]) -> dict[str, str]:
             else name
             for digest, name in names.items()
         }
-    return {digest: found[digest].labels.marked(name) for digest, name in names.items()}
+    own = {digest: path for digest, path in (given or {}).items() if HASHED.search(names.get(digest, ""))}
+    return {digest: found[digest].labels.marked(name) for digest, name in (names | own).items()}
 
 
 @dataclass(frozen=True)
 class _Places:
-    """What tells the lines of a table apart besides preset and tokens per step: names of several checkpoints (`names`,
-    by digest; None for one), and whether there are several sampling seeds."""
+    """Columns that tell the lines of a table apart besides preset and tokens per step: `names` of the checkpoints by
+    digest (None if there is only one), and whether there are several sampling `seeds`."""
 
-    names: dict[str, str] | None
+    names: Names | None
     seeds: bool
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> _Places:
-        names = checkpoints(records)
-        return cls(names if len(names) > 1 else None, len({r.question.seed for r in records}) > 1)
+    def of(cls, records: Sequence[Record], names: Names) -> _Places:
+        several = len({r.question.checkpoint.digest for r in records}) > 1
+        return cls(names if several else None, len({r.question.seed for r in records}) > 1)
 
     @property
     def heads(self) -> list[str]:
@@ -205,52 +197,83 @@ class _Places:
         return names + [str(record.question.seed)] * self.seeds
 
 
-def _free(records: Sequence[Record]) -> list[Table]:
-    """Table of metrics that do not depend on a sampler, one line per record and metric (without numbered metrics)."""
-    places = _Places.of(records)
+def _free(console: Console, records: Sequence[Record], names: Names) -> list[Table]:
+    """Table of metrics that do not depend on a sampler (without numbered metrics): one line per task and metric, with
+    the values of several checkpoints beside each other where that fits the console, else one line for each."""
+    places = _Places.of(records, names)
     made = _table(["task", "metric", *places.heads], ["value", "n"])
+    lines: dict[tuple[str, ...], dict[str, Metric]] = {}
     for record in records:
         for name, metric in record.answer.metrics.items():
             if not NUMBERED.fullmatch(name):
                 line = [record.labels.task, name, *places.cells(record)]
                 made.add_row(*line, shown(name, metric), str(metric.n))
+                seed = [str(record.question.seed)] * places.seeds
+                values = lines.setdefault((record.labels.task, name, *seed), {})
+                values[record.question.checkpoint.digest] = metric
+    if places.names is not None:
+        for longest in (UNBOUNDED, 16):
+            beside = _beside(places.names, places.seeds, lines, longest)
+            if _needed(console, beside) <= console.width:
+                return [beside] if beside.row_count else []
     return [made] if made.row_count else []
 
 
-def _numbered(records: Sequence[Record]) -> list[Table]:
+def _beside(
+    names: Names, seeds: bool, lines: Mapping[tuple[str, ...], Mapping[str, Metric]], longest: int
+) -> Table:
+    """Table with one column per checkpoint and one line per task, metric and seed; a column `n` for all of them, or one
+    beside each where their numbers of items differ. Names are broken into lines of `longest` characters (`packed`)."""
+    digests = [digest for digest in names if any(digest in values for values in lines.values())]
+    same = all(len({metric.n for metric in values.values()}) == 1 for values in lines.values())
+    heads = [
+        each for digest in digests for each in (packed(names[digest], longest), *([] if same else ["n"]))
+    ]
+    made = _table(["task", "metric", *["seed"] * seeds], [*heads, *(["n"] if same else [])])
+    for (task, name, *seed), values in lines.items():
+        cells: list[str] = []
+        for metric in map(values.get, digests):
+            cells.append("" if metric is None else shown(name, metric))
+            cells += [] if same else ["" if metric is None else str(metric.n)]
+        count = [str(metric.n) for metric in values.values()][:1] if same else []
+        made.add_row(packed(task, longest), packed(name, longest), *seed, *cells, *count)
+    return made
+
+
+def _numbered(records: Sequence[Record], names: Names) -> list[Table]:
     """Tables of metrics whose names end in a number (`accuracy_16`): one line per task and number, one column per name.
 
     Tasks with the same metric names share a table.
     """
     found: dict[tuple[str, ...], list[list[str]]] = {}
-    places = _Places.of(records)
+    places = _Places.of(records, names)
     for record in records:
         metrics = record.answer.metrics
         named = [(*match.groups(), name) for name in metrics if (match := NUMBERED.fullmatch(name))]
-        names = tuple(dict.fromkeys(what for what, *_ in named))
+        columns = tuple(dict.fromkeys(what for what, *_ in named))
         for number in sorted({int(at) for _, at, _ in named}):
             cells = [
                 shown(what, metrics[f"{what}_{number}"]) if f"{what}_{number}" in metrics else ""
-                for what in names
+                for what in columns
             ]
             line = [record.labels.task, *places.cells(record), str(number), *cells]
-            found.setdefault(names, []).append(line)
+            found.setdefault(columns, []).append(line)
     tables = []
-    for names, lines in found.items():
-        made = _table(["task", *places.heads], ["number", *names])
+    for columns, lines in found.items():
+        made = _table(["task", *places.heads], ["number", *columns])
         for line in lines:
             made.add_row(*line)
         tables.append(made)
     return tables
 
 
-def _grid(records: Sequence[Record], columns: Sequence[Column]) -> Table:
+def _grid(records: Sequence[Record], names: Names, columns: Sequence[Column]) -> Table:
     """Table with one line per preset and tokens per step, a group of columns per task, and the numbers of items in the
     caption."""
     tasks = {task: [name for mine, name in columns if mine == task] for task, _ in columns}
     records = [r for r in records if r.labels.task in tasks]
-    places = _Places.of(records)
-    heads = [f"{task}\n{name}" for task, names in tasks.items() for name in (*names, "NFE", "tokens/NFE")]
+    places = _Places.of(records, names)
+    heads = [f"{task}\n{name}" for task, metrics in tasks.items() for name in (*metrics, "NFE", "tokens/NFE")]
     made = _table(["preset", *places.heads], ["tokens\nper step", *heads], _counts(records))
     lines: dict[tuple, dict[str, Record]] = {}
     for record in records:
@@ -259,9 +282,9 @@ def _grid(records: Sequence[Record], columns: Sequence[Column]) -> Table:
         lines.setdefault(key, {})[labels.task] = record
     for key, by_task in lines.items():
         made.add_row(
-            *key, *[cell for task, names in tasks.items() for cell in _cells(by_task.get(task), names)]
+            *key, *[cell for task, metrics in tasks.items() for cell in _cells(by_task.get(task), metrics)]
         )
-    truth = [cell for task, names in tasks.items() for cell in _truth(records, task, names)]
+    truth = [cell for task, metrics in tasks.items() for cell in _truth(records, task, metrics)]
     if any(truth):
         made.add_section()
         made.add_row("true samples", *[""] * len(places.heads), "", *truth)
@@ -310,10 +333,10 @@ def _clocked(record: Record) -> tuple[str, ...]:
     return speed.engine, speed.device, speed.clock, str(speed.throughput.batch)
 
 
-def _timed(records: Sequence[Record]) -> Table:
+def _timed(records: Sequence[Record], names: Names) -> Table:
     """Table of speeds with the same engine, device, clock and batch size, one line per record: useful tokens per second
     in batches and for single texts, and milliseconds per single text (median and 95th percentile)."""
-    places, first = _Places.of(records), timed(records[0])
+    places, first = _Places.of(records, names), timed(records[0])
     heads = [f"useful tokens\na second, batch {batch}" for batch in (first.throughput.batch, 1)]
     said = f"engine {first.engine} on {first.device}; {first.clock} seconds of decoding alone, warm-up apart"
     made = _table(["preset", *places.heads], ["tokens\nper step", *heads, "ms a text,\nmedian", "p95"], said)
@@ -329,8 +352,8 @@ def _timed(records: Sequence[Record]) -> Table:
 
 
 def _truth(records: Sequence[Record], task: str, names: Sequence[str]) -> list[str]:
-    """Cells of a table line with the metrics `names` of true samples, as many as the model's; empty if `task` has
-    none."""
+    """Cells of a table line with the metrics `names` of a task on samples of the true distribution, as many as the
+    model's; empty strings if the task has none."""
     metrics = next(r.answer.metrics for r in records if r.labels.task == task)
     found = [shown(name, metrics[TRUE + name]) if TRUE + name in metrics else "" for name in names]
     return [*found, "", ""]

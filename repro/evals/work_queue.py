@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -32,6 +32,7 @@ from repro.core.cli import launched
 from repro.core.files import lacks_locks, write_text
 from repro.core.parts import sha256
 from repro.core.reading import convert, read_json
+from repro.evals.machine import Machine
 from repro.results.record import text
 
 Value = TypeVar("Value")
@@ -40,7 +41,7 @@ TOKENS = 1 << 15
 ROWS = 512
 """Largest number of rows in a chunk."""
 ANSWER = "answer"
-"""Name of the lock that the process holds which combines the chunks into a result."""
+"""Name of the lock that is held by the process that combines the chunks into a result."""
 
 
 def rows_per_chunk(length: int) -> int:
@@ -56,7 +57,8 @@ def spans(count: int, size: int) -> list[range]:
 class Busy(Exception):
     """Raised while another process, which holds the file lock `lock`, computes missing chunks of an evaluation.
 
-    `by_rank`: there are no file locks, and the chunk, or the result, is another process's by its number.
+    `by_rank`: there are no file locks, and the chunk, or combining all of them, is assigned to another process by its
+    rank.
     """
 
     def __init__(self, lock: Path, by_rank: bool = False) -> None:
@@ -98,6 +100,11 @@ class WorkQueue(Protocol):
         """
         ...
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Context of work that is timed, after `join`: no other process of this machine works on the same results on a
+        CPU meanwhile. On accelerators each process has its own, so that nothing waits."""
+        ...
+
 
 @dataclass(frozen=True)
 class SerialQueue:
@@ -113,6 +120,9 @@ class SerialQueue:
     def join(self) -> None:
         pass
 
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
 
 SERIAL = SerialQueue(batch=None)
 
@@ -125,7 +135,8 @@ class _Chunk(Struct):
 
 
 class _Body(Struct):
-    """Content of a chunk."""
+    """Content of a chunk: id of the evaluation, numerics class, first and last + 1 of its `rows`, seconds, values
+    `found`."""
 
     question: str
     numerics: str
@@ -138,9 +149,9 @@ class _Body(Struct):
 class SharedQueue:
     """Work queue of one evaluation that stores its chunks in `folder` and shares them with every process that uses it.
 
-    `question` is the id of the evaluation in its record, `numerics` its numerics class (device type, dtype, ...).
-    `answered` returns whether the record is written; from then on the chunks may be removed. `seconds` is the time
-    spent on all chunks by all processes, `own` the time on those that this process computed.
+    `question`: id of the evaluation's record; `numerics`: its numerics class (device type, dtype, ...); `answered`:
+    returns whether the record has been written, after which the chunks may be removed; `seconds`: time spent on all
+    chunks by all processes; `own`: time on those that this process computed.
     """
 
     folder: Path
@@ -152,7 +163,11 @@ class SharedQueue:
     """Called after each chunk that this process has computed, with the numbers of finished chunks and of all."""
     seconds: float = 0.0
     own: float = 0.0
+    waited: float = 0.0
+    """Seconds that this process waited for others of its machine."""
     _stage: int = 0
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
+    """From `join` on this process works beside others of its machine."""
     _joined: FileLock | None = field(default=None, repr=False)
     _by_rank: bool = False
     """Whether a file lock could not be had, because the file system has none."""
@@ -160,6 +175,7 @@ class SharedQueue:
     def map_chunks(
         self, count: int, size: int, find: Callable[[range], Any], read: Callable[[Any, range], Value]
     ) -> list[Value]:
+        assert self._joined is None, "chunks come before join"
         stage, self._stage = self._stage, self._stage + 1
         chunks = {self.folder / f"{stage}-{span.start}.json": span for span in spans(count, size)}
         for number, (path, span) in enumerate(chunks.items()):
@@ -183,6 +199,30 @@ class SharedQueue:
             self._joined = self._claim(path, 0)
             if self.answered():
                 raise Busy(_lock_path(path), self._by_rank)
+            asked = time.perf_counter()
+            self._held.enter_context(self._beside())
+            self.waited += time.perf_counter() - asked
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        assert self._joined is not None, "one process times, after join"
+        if self.numerics.get("device") != "cpu":
+            yield
+            return
+        self._held.close()
+        began = time.perf_counter()
+        with Machine(self._results()).alone():
+            self.waited += time.perf_counter() - began
+            yield
+        self._held.enter_context(self._beside())
+
+    def _beside(self) -> AbstractContextManager[None]:
+        on_cpu = self.numerics.get("device") == "cpu"
+        return Machine(self._results()).beside() if on_cpu else nullcontext()
+
+    def _results(self) -> Path:
+        """Folder of the results, OUT, that holds OUT/chunks/NAME."""
+        return self.folder.parent.parent
 
     def finish(self) -> None:
         """Remove the stored chunks; call it when the record of the evaluation is written."""
@@ -192,6 +232,7 @@ class SharedQueue:
 
     def close(self) -> None:
         """Release the claim of `join`, so that another process can combine the chunks if this one did not."""
+        self._held.close()
         if self._joined is not None:
             self._joined.release()
 
@@ -210,8 +251,9 @@ class SharedQueue:
             lock.release()
 
     def _claim(self, path: Path, number: int) -> FileLock:
-        """The lock of `path`, acquired; without file locks one that is not, if this process's number is `number` modulo
-        the number of processes. Raises Busy if `path` is another process's."""
+        """The acquired lock of the chunk `path`, the `number`-th of its stage. Without file locks it is not acquired;
+        the chunk then belongs to the process whose rank is `number` modulo the number of processes. Raises Busy if
+        another process holds the lock or owns the chunk."""
         try:
             return _claim(path)
         except OSError as error:
@@ -224,10 +266,13 @@ class SharedQueue:
         return FileLock(_lock_path(path))
 
     def _compute(self, path: Path, span: range, find: Callable[[range], Any]) -> None:
-        began = time.perf_counter()
-        found = find(span)
-        seconds = time.perf_counter() - began
+        asked = time.perf_counter()
+        with self._beside():
+            began = time.perf_counter()
+            found = find(span)
+            seconds = time.perf_counter() - began
         self.own += seconds
+        self.waited += began - asked
         body = _Body(*self._head(span), seconds=round(seconds, 6), found=found)
         chunk = json.dumps(msgspec.to_builtins(body))
         write_text(path, json.dumps({"sha256": sha256(chunk), "chunk": chunk}))
@@ -250,7 +295,7 @@ class SharedQueue:
         try:
             body = convert(json.loads(stored.chunk), _Body, "its contents", "it is of another version")
             if (body.question, body.numerics, body.rows) != self._head(span):
-                raise ValueError("it is of another question")
+                raise ValueError("it belongs to another evaluation")
             value = read(body.found, span)
         except ValueError as error:
             raise ValueError(f"{path} does not fit this evaluation ({error}); {remedy}") from None

@@ -61,7 +61,7 @@ class Workload:
 
     @classmethod
     def of_rows(cls, items: int, forwards: float, length: int) -> Workload:
-        """Workload of `items` that each take `forwards` forward passes of a whole row of `length` tokens.
+        """Workload of `items` items, each of which takes `forwards` forward passes of a whole row of `length` tokens.
 
         Logits are computed at every position.
         """
@@ -70,10 +70,11 @@ class Workload:
 
     @classmethod
     def of_bound(cls, items: int, passes: int, length: int, model: Model) -> Workload:
-        """Workload of the bound of `items` rows of `length` tokens by `passes` Monte Carlo passes (one if exact).
+        """Workload of the likelihood bound of `items` rows of `length` tokens, by `passes` Monte Carlo passes (one if
+        the process computes its bound exactly).
 
-        A process that noises blocks forwards two copies of a row; a token sees half a row on average, so as many keys
-        are attended to as by one whole copy.
+        A block diffusion process forwards two copies of a row, clean and noisy; a token attends to half a row on
+        average, so the number of attended keys is that of one copy with full attention.
         """
         process = model.recipe.process
         one = cls.of_rows(items, 1 if process.exact else passes, length)

@@ -26,7 +26,6 @@ from repro.data.corpus import UNRESOLVED
 from repro.models.backbone import Size
 
 FILE = ROOT / "evals" / "checkpoints.toml"
-UNKNOWN = "unknown"
 Id = int | Literal["none", "unknown"]
 Fact = bool | Literal["unknown"]
 
@@ -49,7 +48,7 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     active: int = 0
 
     def size(self, parameters: int) -> Size:
-        """Sizes for the cost model (`repro.training.cost`) of a network of this shape; `parameters`: their number."""
+        """Sizes for the cost model (`repro.training.cost`) of a network of this shape with `parameters` parameters."""
         kv_width = self.width // self.heads * self.kv_heads
         attention = 2 * self.width**2 + 2 * self.width * kv_width
         return Size(
@@ -116,7 +115,7 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
         if self.fingerprint not in (UNRESOLVED, fingerprint):
             raise ValueError(
-                f"the weights of {self.name} have fingerprint {fingerprint[:12]}, but in {FILE.name} the pinned is"
+                f"the weights of {self.name} have fingerprint {fingerprint[:12]}, but {FILE.name} records"
                 f" {self.fingerprint[:12]}; download revision {self.revision} again"
             )
 
@@ -150,7 +149,7 @@ def entry(name: str) -> Entry:
 
 
 def known(name: str) -> Entry | None:
-    """The catalogue entry of a Hub name, or of a local folder named like one; None if it is not listed."""
+    """The catalogue entry of the checkpoint with this Hub name or local folder name; None if it is not listed."""
     for each in read().values():
         if name in (each.name, each.folder):
             return each

@@ -163,7 +163,8 @@ def _load(path: Path) -> Any:
 
 
 def read_pickle(path: Path, weights: Literal["raw", "ema"], names: TensorNames) -> dict[str, Tensor]:
-    """Tensors of a pickle by the names in it; for `weights` "ema" the weights known to `names` are the averaged ones.
+    """Tensors of the pickle at `path`, by their names in it; with `weights` "ema" the averaged weights replace those
+    whose names match `names`.
 
     Raises ValueError, with a one-line message, if the file is not a PyTorch zip, holds no tensors, or (for "ema") holds
     no averages of the weights' shapes.

@@ -4,7 +4,7 @@
 
 Architectures (llama.cpp's names): `llama`, `qwen2`, `llada`, `dream`. Quantised tensors are multiplied out to float32
 by the package `gguf`; configuration, tokenizer and chat template come from the file's metadata. The folder is in the
-layout of the family's authors (`repro.hub.llama`, `.llada`, `.dream`), so its tensors pass the same strict account.
+layout of the family's authors (`repro.hub.llama`, `.llada`, `.dream`), so its tensors pass the same checks.
 
 llama.cpp stores the rows of the query and key matrices of `llama` and `llada` in another order, because it rotates
 neighbouring pairs of features where transformers rotates the two halves (ggml-org/llama.cpp conversion/llada.py:
@@ -88,7 +88,7 @@ class Architecture:
     """How the tensors and settings of one of llama.cpp's architectures become those of its authors' layout.
 
     `config`: function from the metadata to the fields of config.json; `layer`, `layers`: pattern and names of the
-    tensors of a layer; `top`: names of the others; `pairs`: whether query and key rows are in llama.cpp's order.
+    tensors of a layer; `top`: names of the others; `pairs`: whether query and key rows are in llama.cpp's own order.
     """
 
     config: Callable[[Metadata], dict[str, Any]]
@@ -98,7 +98,7 @@ class Architecture:
     pairs: bool
 
     def name(self, theirs: str) -> str:
-        """The layout's name of llama.cpp's tensor `theirs`; an unknown name is kept, and refused by the account."""
+        """The authors' name of llama.cpp's tensor `theirs`; an unknown name is kept, and refused by `account`."""
         stem, _, kind = theirs.rpartition(".")
         if stem in self.top:
             return f"{self.top[stem]}.{kind}"
@@ -109,22 +109,22 @@ class Architecture:
 
 
 class Metadata:
-    """The key-value pairs of a GGUF file; keys of the architecture are given without its prefix."""
+    """The key-value pairs of a GGUF file; keys of the architecture are given without its name in front."""
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
         self.architecture = str(fields.get("general.architecture"))[:100]
 
     def need(self, key: str, kind: Any) -> Any:
-        """The value of a key, of the type `kind` (as of msgspec); ValueError, naming the file and the key, if it is
-        missing or of another type."""
+        """The value of the metadata key `key`, converted by msgspec to the type `kind`; ValueError, naming the file and
+        the key, if it is missing or of another type."""
         value = self.get(key, kind)
         if value is None:
             raise ValueError(f"{self.path} has no {key!r} in its metadata; {AGAIN}")
         return value
 
     def get(self, key: str, kind: Any, default: Any = None) -> Any:
-        """The value of a key, of the type `kind`; `default` if it is missing. ValueError as of `need`."""
+        """Value of the metadata key `key` as type `kind`; `default` if it is missing, ValueError for another type."""
         full = f"{self.architecture}.{key}"
         name = full if full in self._fields else key
         if name not in self._fields:
@@ -135,7 +135,7 @@ class Metadata:
         return found
 
     def tokens(self) -> list[str]:
-        """The vocabulary, in the order of ids; ValueError for a token that stands twice."""
+        """The texts of all tokens, in the order of their ids; ValueError for a token that stands twice."""
         found = self.need("tokenizer.ggml.tokens", list[str])
         if len(set(found)) < len(found):
             twice = next(token for token, times in Counter(found).items() if times > 1)
@@ -220,7 +220,7 @@ def _value(content: Any) -> Any:
 
 
 def _tensors(path: Path, reader: GGUFReader, metadata: Metadata, to: Architecture) -> dict[str, np.ndarray]:
-    """Every tensor of the file as float32 under the name that its authors' layout has for it."""
+    """Every tensor of the file as float32 under its name in the authors' layout, `to`."""
     heads = {"attn_q": metadata.need("attention.head_count", Size)}
     heads["attn_k"] = metadata.get("attention.head_count_kv", Size, heads["attn_q"])
     found: dict[str, np.ndarray] = {}
@@ -252,14 +252,15 @@ def _dequantised(path: Path, tensor: ReaderTensor) -> np.ndarray:
 
 
 def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of a query or key matrix or bias, from the order (pair, member of the pair) to (half, member of it)."""
+    """Rows [heads * 2 P, ...] of a query or key matrix or bias, of each head first the first members of its P pairs,
+    then the second ones; `rows` has them pair after pair."""
     return np.ascontiguousarray(
         rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
     )
 
 
 def _tokenizer(metadata: Metadata) -> Tokenizer:
-    """The byte-level BPE tokenizer that a file describes; ValueError for another kind, and for an unknown split."""
+    """The byte-level BPE tokenizer of the metadata; ValueError for another kind, and for an unknown text split."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
     kind, split = metadata.need("tokenizer.ggml.model", str), metadata.get("tokenizer.ggml.pre", str, "gpt-2")
@@ -303,7 +304,7 @@ def _tokenizer(metadata: Metadata) -> Tokenizer:
 
 
 def _described(metadata: Metadata, config: dict[str, Any]) -> dict[str, Any]:
-    """Contents of the folder's JSON files, by name."""
+    """File name -> content of each JSON file of the unpacked folder; `config`: content of config.json."""
     tokens, ids = metadata.tokens(), metadata.specials()
     named = {f"{name}_token": tokens[token] for name, token in ids.items() if name not in ("eot", "mask")}
     ends = [ids[name] for name in ("eos", "eot") if name in ids]
@@ -323,7 +324,7 @@ def _vocab_size(metadata: Metadata) -> int:
 
 
 def _like_llama(kind: str) -> Callable[[Metadata], dict[str, Any]]:
-    """Function to the fields of transformers' Llama configuration, for the model_type `kind`."""
+    """A function from the metadata to the fields of a config.json of transformers' Llama with the model_type `kind`."""
 
     def config(metadata: Metadata) -> dict[str, Any]:
         heads, width = metadata.need("attention.head_count", Size), metadata.need("embedding_length", Size)
@@ -351,7 +352,7 @@ def _like_llama(kind: str) -> Callable[[Metadata], dict[str, Any]]:
 
 
 def _llada(metadata: Metadata) -> dict[str, Any]:
-    """Fields of the configuration of LLaDA's authors."""
+    """The fields of a config.json of LLaDA's authors, from the metadata."""
     heads = metadata.need("attention.head_count", Size)
     _unscaled(metadata)
     return {
@@ -375,7 +376,7 @@ def _llada(metadata: Metadata) -> dict[str, Any]:
 
 
 def _unscaled(metadata: Metadata) -> str:
-    """ "default"; ValueError if positions are rescaled."""
+    """The `rope_type` of positions that are not rescaled, "default"; ValueError if the metadata rescale them."""
     kind = metadata.get("rope.scaling.type", str, "none")
     if kind != "none":
         raise ValueError(

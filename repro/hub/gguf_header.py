@@ -28,18 +28,18 @@ COPY = "copy it again"
 
 
 class _Cursor:
-    """A place in a file, which moves forward and never past the file's end."""
+    """A position in a file that moves forward and never past the file's end; `left`: number of bytes after it."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file, self.left = path, file, path.stat().st_size
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes; ValueError where there are fewer."""
+        """The next `count` bytes of the file; ValueError if fewer are left."""
         self._move(count)
         return self.file.read(count)
 
     def skip(self, count: int) -> None:
-        """Leave out `count` bytes; ValueError where there are fewer."""
+        """Move past the next `count` bytes of the file without reading them; ValueError if fewer are left."""
         self._move(count)
         self.file.seek(count, 1)
 
@@ -57,7 +57,7 @@ class _Cursor:
 
 
 def check_header(path: Path) -> None:
-    """ValueError, which names the file, if it is no GGUF file, or if a count or length in its header is wrong."""
+    """Raise ValueError, which names the file, if it is no GGUF file, or if a count or length in its header is wrong."""
     with open(regular(path), "rb") as file:
         cursor = _Cursor(path, file)
         magic = cursor.take(min(len(MAGIC), cursor.left))
@@ -76,7 +76,7 @@ def check_header(path: Path) -> None:
 
 
 def _skip_value(cursor: _Cursor, kind: int) -> None:
-    """Move behind a value of the metadata."""
+    """Move past one value of the metadata; `kind`: number of its type in the GGUF format."""
     if kind == STRING:
         return cursor.skip(cursor.number("Q"))
     if kind != ARRAY:
@@ -97,7 +97,7 @@ def _size(cursor: _Cursor, kind: int) -> int:
 
 
 def _skip_tensor(cursor: _Cursor) -> None:
-    """Move behind the description of a tensor."""
+    """Move past the description of one tensor in the header."""
     name = cursor.take(cursor.number("Q"))
     count = cursor.number("I")
     if count > DIMENSIONS:
@@ -106,8 +106,8 @@ def _skip_tensor(cursor: _Cursor) -> None:
 
 
 def check_places(path: Path, reader: GGUFReader) -> None:
-    """ValueError, which names the tensor, unless the tensors fill the file from its header to its end, each from the
-    next multiple of the alignment on."""
+    """Raise ValueError, which names the tensor, unless the tensors fill the file from the end of its header to its own
+    end, each beginning at the next multiple of the alignment."""
     unit, size, last = int(reader.alignment), path.stat().st_size, int(reader.data_offset)
     end = last
     for tensor in reader.tensors:
@@ -119,4 +119,4 @@ def check_places(path: Path, reader: GGUFReader) -> None:
         last = end + int(tensor.n_bytes)
         end = -(-last // unit) * unit
     if size not in (last, end):  # without the padding of the last tensor, or with it
-        raise ValueError(f"{path} has {size} bytes, its tensors end at {end}; {COPY}")
+        raise ValueError(f"{path} has {size} bytes, but its tensors end at byte {end}; {COPY}")

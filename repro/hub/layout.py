@@ -55,12 +55,11 @@ class Layout:
 
     `tensor_names`: names of its tensors -> parameters of this suite's network. `backbone`: function from config.json to
     a backbone of `repro.models`, without weights; it raises KeyError for a missing field and ValueError for a value
-    that the network here does not support. `process`, `meaning`, `score`: noise process, meaning of the output
-    (`repro.processes.prediction`) and kind of likelihood bound that the weights were trained for; networks that read
-    blocks noise these (`process_of`). `mask`: a field of
-    config.json with the mask id, or else the text of the mask token; "last": the mask is the last id; None: no mask.
-    `required`: the only supported value of a field, checked if config.json has the field. `variant`: function from
-    config.json to the name in `LAYOUTS` of another network that shares this model_type, or None.
+    that the network here does not support. `process`, `meaning`, `score`: noise process (see `process_of`), meaning of
+    the output (`repro.processes.prediction`) and kind of likelihood bound that the weights were trained for. `mask`: a
+    field of config.json with the mask id, or else the text of the mask token; "last": the mask is the last id; None: no
+    mask. `required`: the only supported value of a field, checked if config.json has the field. `variant`: function
+    from config.json to the name in `LAYOUTS` of another network that shares this model_type, or None.
     """
 
     name: str
@@ -74,8 +73,8 @@ class Layout:
     variant: Callable[[Config], str | None] = lambda config: None
 
     def process_of(self, backbone: Backbone) -> Process:
-        """The noise process of weights with this backbone: `process`, block by block under absorbing noise if the
-        network reads blocks."""
+        """The noise process of weights with this backbone: absorbing noise in blocks if `process` masks tokens and the
+        network reads blocks, else `process`."""
         block = backbone.required_block_size()
         if block is None or not self.process.masks:
             return self.process
@@ -106,15 +105,15 @@ def positive(path: Path, config: Config, field: str) -> int:
 
 
 def check_counts(path: Path, config: Config) -> None:
-    """ValueError for the first size in the config.json at `path` that is not `positive`."""
+    """Raise ValueError for the first size in the config.json at `path` that `positive` refuses."""
     for field in (*COUNTS, *VOCAB_SIZES, *LENGTHS, *KV_HEADS):
         if (field in COUNTS and field in config) or config.get(field) is not None:
             positive(path, config, field)
 
 
 def token_ids(path: Path, config: Config, field: str, total: int) -> list[int]:
-    """The token ids in a field of the JSON object at `path`: one, several, or none (null); ValueError for what is no id
-    below `total`."""
+    """The token ids in `field` of the JSON object `config`, which was read from `path`: one, several, or none (null);
+    ValueError for a value that is no id below `total`."""
     value = config.get(field)
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for each in ids:
@@ -126,7 +125,7 @@ def token_ids(path: Path, config: Config, field: str, total: int) -> list[int]:
 
 
 def find(config: Config) -> tuple[str, Layout | None]:
-    """Name in `LAYOUTS` and layout of a config.json; for an unsupported model_type, that name and None."""
+    """(name in `LAYOUTS`, layout) of a config.json; (model_type, None) if its model_type is not supported."""
     kind = str(config.get("model_type", "")).lower()
     layout = resolve(LAYOUTS[kind]) if kind in LAYOUTS else None
     variant = layout.variant(config) if layout else None
@@ -142,14 +141,14 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
     kind, layout = find(config)
     if layout is None:
         raise ValueError(
-            f"{path}: no layout for model_type {kind!r}; {nearest(kind, LAYOUTS)}; networks of other families cannot be"
-            " read"
+            f"{path}: model_type {kind!r} is not supported; {nearest(kind, LAYOUTS)}; networks of other families cannot"
+            " be read"
         )
     _check(path, config, layout)
     try:
         return layout, parts.read(parts.canonical(layout.backbone(config)), Backbone)
     except KeyError as error:
-        raise ValueError(f"{path} lacks {error}; it is not a configuration of {layout.name}") from None
+        raise ValueError(f"{path} lacks {error}; give a complete configuration of {layout.name}") from None
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path}: a field has a value of the wrong type ({error}); copy it again") from None
     except ValueError as error:
@@ -171,5 +170,5 @@ def _check(path: Path, config: Config, layout: Layout) -> None:
     for width, heads in HEADS:
         if width in config and heads in config and config[width] % config[heads]:
             raise ValueError(
-                f"{path}: {heads} is {config[heads]}, which does not divide {width}={config[width]}"
+                f"{path}: {heads} is {config[heads]}, no divisor of {width}={config[width]}; copy it again"
             )

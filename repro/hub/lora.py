@@ -57,19 +57,20 @@ class Lora(Wrapper):
             raise ValueError(f"no matrix {unknown[0]!r} in a layer; {nearest(unknown[0], LINEAR)}")
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(
-                f"targets={self.targets} is empty or names a matrix twice; name each of some matrices once"
+                f"targets={self.targets} is empty or names a matrix twice; name one matrix or more, each once"
             )
         if not isinstance(self._released().backbone, Llama | Qwen2):
             raise ValueError("lora adapts the layers of a Llama or Qwen2; give a backbone of that family")
 
     def _released(self) -> PretrainedBackbone:
-        """The backbone with released weights within this one; ValueError if there is none."""
+        """The backbone with released weights that this one wraps, directly or within another; ValueError if there is
+        none."""
         inner = self.backbone
         while isinstance(inner, Wrapper) and not isinstance(inner, PretrainedBackbone):
             inner = inner.backbone
         if not isinstance(inner, PretrainedBackbone):
             raise ValueError(
-                "lora adapts released weights, and this backbone starts from random ones; put `started` around it"
+                "lora adapts released weights, and this backbone starts from random ones; wrap it in `started`"
             )
         return inner
 

@@ -46,7 +46,8 @@ class KeyedDropout(nn.Module):
 
 
 class AdaptedDenoiser(Denoiser):
-    """The denoiser `network`, whose parameters are frozen, with the adapters of `pins`, which are trained.
+    """The denoiser `network`, whose parameters are frozen, with the adapters that the settings `pins` describe, which
+    are trained.
 
     `base`: SHA-256 of the frozen weights. ValueError if peft is not installed, and if the mask's embedding is to be
     trained and the vocabulary has no mask.
@@ -78,7 +79,8 @@ class AdaptedDenoiser(Denoiser):
                     self._start(module, f"{name}.lora_A", pins.dropout, seed)
 
     def _start(self, layer: Any, name: str, rate: float, seed: int) -> None:
-        """Draw the matrix A of an adapter from its key, uniformly as peft does, and replace peft's dropout."""
+        """Set the matrix A of the adapter called `name` in `layer` to its start, drawn uniformly as by peft but from a
+        random key of its name, and replace peft's dropout by `KeyedDropout` at `rate`."""
         a = layer.lora_A[ADAPTER].weight
         a.copy_((2 * rng.uniform(parameter_key(seed, name), *a.shape) - 1) / a.shape[1] ** 0.5)
         if rate:

@@ -52,7 +52,7 @@ def within(prefix: str, names: Iterable[str]) -> dict[str, str]:
 
 
 class _Index(Struct, frozen=True):
-    """Content of `INDEX`: the file of each tensor."""
+    """Content of model.safetensors.index.json: tensor name -> name of the file that holds it."""
 
     weight_map: dict[str, str]
 
@@ -149,8 +149,8 @@ def fill(folder: Path, stored: Sequence[StoredTensor], parameters: Mapping[str, 
 
 
 def check_finite(name: str, weights: Tensor) -> None:
-    """ValueError, which begins with `name`, for weights that hold NaN or an infinity: a file that was damaged on its
-    way. Without the check a network of such weights writes texts as any other."""
+    """Raise ValueError, which begins with `name`, for weights that hold NaN or an infinity, as in a file that was
+    damaged on its way: a network with such weights would generate text without an error."""
     if weights.numel() and not all(end.isfinite() for end in weights.aminmax()):
         raise ValueError(f"{name} holds NaN or infinite weights; copy it again")
 
@@ -193,7 +193,8 @@ def _tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _place(folder: Path, names: TensorNames, name: str) -> tuple[str | None, str]:
-    """Name of the parameter that a stored tensor fills, and "used" or "renamed"; or None, and why it is ignored."""
+    """(name of the parameter that a stored tensor fills, "used" or "renamed"), or (None, why it is ignored); ValueError
+    for a tensor that no pattern of `names` matches."""
     for pattern, ours in names.used.items():
         number = _match(pattern, name)
         if number is not None:

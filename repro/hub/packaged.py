@@ -46,7 +46,7 @@ PACKAGES = MappingProxyType(
 
 
 def named(name: str | Path) -> bool:
-    """Whether `name` is one of `PACKAGES`, and no file or folder here has that name."""
+    """Whether `name` is a key of `PACKAGES` and not also the name of a file or folder here."""
     return str(name) in PACKAGES and not Path(name).exists()
 
 

@@ -36,5 +36,7 @@ class PackagedTokenizer(Pretrained):
     def _file(self) -> Path:
         path = packaged.file(self.source) if packaged.named(self.source) else Path(self.source)
         if not path.is_file():
-            raise ValueError(f"no file {self.source}; give a GGUF file, or a name of a package of weights")
+            raise ValueError(
+                f"no file {self.source}; give a GGUF file, or a name that `python -m repro.checkpoint fetch` takes"
+            )
         return path

@@ -40,24 +40,23 @@ class PretrainedBackbone(Wrapper):
         return open_release(gguf_folder(self.source) or sources.weights(self.source, self.revision))
 
     def weights_digest(self) -> str:
-        """SHA-256 of the bytes of the weights; errors as of `module`."""
+        """SHA-256 of the bytes of the weights; ConnectionError if they cannot be fetched."""
         from repro.hub.release import fingerprint
 
         return fingerprint(self._opened())
 
     def module(self, role: Role, seed: int) -> Denoiser:
-        from repro.hub.release import agree, network
-        from repro.models.denoiser import copy_weights
+        from repro.hub.release import agree, fill, unfilled
+        from repro.models.denoiser import check_same_shapes
 
         opened = self._opened()
         own, free = self.backbone, ("attention", "init_deviation")
         if isinstance(own, WithDropout):  # DiTs that read whole rows or blocks have the same parameters
             own, free = own.backbone, ("backbone", "block")
         agree(opened, "backbone", own, opened.release.backbone, free)
-        made = self.backbone.module(role, seed)
-        given = dict(network(opened).named_parameters())
-        copy_weights(dict(made.named_parameters()), given, self.source)
-        return made
+        made = unfilled(self.backbone, role)
+        check_same_shapes(dict(made.named_parameters()), dict(opened.blank.named_parameters()), self.source)
+        return fill(opened, made)
 
     def blank(self) -> Backbone:
         return self.backbone

@@ -71,8 +71,8 @@ class Release(Part):
 
 @dataclass(frozen=True)
 class Opened:
-    """A folder of released weights, before the weights are read; `tensors`: each stored tensor with the parameter that
-    it fills; `blank`: the network with its parameters on the meta device, which take no memory."""
+    """A folder of released weights, before the weights are read. `tensors`: each stored tensor with the parameter that
+    it fills; `blank`: the network with its parameters on the meta device, where they take no memory."""
 
     folder: Path
     layout: Layout
@@ -81,15 +81,16 @@ class Opened:
     blank: Denoiser
 
     def digest(self) -> str:
-        """SHA-256 of all that results depend on: digest of the release, and the bytes of every weights file."""
+        """SHA-256 of everything in the folder that results depend on: the digest of the release, and the bytes of every
+        weights file."""
         shards = [file_digest(self.folder / file) for file in files(self)]
         return parts.sha256(" ".join([self.release.digest(), *shards]))
 
 
 def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[str]) -> None:
-    """Raise ValueError for the first setting in which a recipe's component `ours` differs from `theirs`, that of the
-    opened folder; settings in `free` may differ (`name` among them: the kind of the component too). `name`: the
-    component's field in the recipe, for the message.
+    """Raise ValueError for the first setting in which a recipe's component `ours` differs from that of the opened
+    folder, `theirs`. `name`: the component's field in the recipe, for the message. Settings in `free` may differ; if
+    `free` contains `name`, so may the class of the component.
 
     Comparing tensor shapes would not be enough: they show widths, but not the computation (such as the norms' epsilon).
     """
@@ -111,7 +112,7 @@ def fingerprint(opened: Opened) -> str:
 
 
 def files(opened: Opened) -> list[str]:
-    """Names of the safetensors files that hold the weights, in order."""
+    """Names of the safetensors files that hold the weights of an opened folder, sorted."""
     return list(dict.fromkeys(tensor.file for tensor in opened.tensors))
 
 
@@ -138,7 +139,7 @@ def open_release(folder: Path, name: str | None = None, template: Template = "no
         score=layout.score,
         suite="released",
     )
-    blank = _blank(release)
+    blank = unfilled(release.backbone, release.role())
     shapes = {name: tensor.shape for name, tensor in _weights(blank).items()}
     tensors = mapping.account(folder, layout.tensor_names, shapes, _tied(blank))
     return Opened(folder, layout, release, tensors, blank)
@@ -149,18 +150,25 @@ def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
 
     Peak memory is that of the network and of the mapped pages of one safetensors file.
     """
+    return fill(opened, opened.blank, dtype).eval()
+
+
+def fill(opened: Opened, denoiser: Denoiser, dtype: torch.dtype | None = None) -> Denoiser:
+    """`denoiser`, made by `unfilled` with the parameters of `opened.blank`, with the folder's weights in `dtype` (None:
+    float32)."""
     import torch
 
-    for parameter in opened.blank.parameters():
+    for parameter in denoiser.parameters():
         if parameter.is_meta:
             empty = torch.empty(parameter.shape, dtype=dtype or torch.float32)
             torch.utils.swap_tensors(parameter, torch.nn.Parameter(empty))
-    mapping.fill(opened.folder, opened.tensors, _weights(opened.blank))
-    return opened.blank.eval()
+    mapping.fill(opened.folder, opened.tensors, _weights(denoiser))
+    return denoiser
 
 
 def _weights(denoiser: Denoiser) -> dict[str, Tensor]:
-    """The tensors of a network that weights fill: parameters (tied ones once) and persistent buffers, by name."""
+    """Name -> tensor of a network for everything that released weights fill: its parameters (a tied one once) and its
+    persistent buffers."""
     saved = denoiser.state_dict().keys()
     buffers = {name: buffer for name, buffer in denoiser.named_buffers() if name in saved}
     return {**dict(denoiser.named_parameters()), **buffers}
@@ -173,13 +181,14 @@ def _tied(denoiser: Denoiser) -> dict[str, str]:
     return {name: first[id(p)] for name, p in every if first[id(p)] != name}
 
 
-def _blank(release: Release) -> Denoiser:
-    """The network of a release with its parameters on the meta device (no memory) and its buffers computed."""
+def unfilled(backbone: Backbone, role: Role) -> Denoiser:
+    """The network of `backbone` with its parameters on the meta device (they take no memory and are not drawn) and its
+    buffers computed."""
     from accelerate import init_empty_weights
     from transformers import PreTrainedModel
 
     with init_empty_weights(include_buffers=False):
-        denoiser = release.backbone.module(release.role(), 0)
+        denoiser = backbone.module(role, 0)
     for module in denoiser.modules():
         if isinstance(module, PreTrainedModel):
             module.tie_weights()  # the meta device made a new parameter for each name
@@ -187,7 +196,8 @@ def _blank(release: Release) -> Denoiser:
 
 
 def _data(folder: Path, layout: Layout, config: Config) -> Released:
-    """Tokenizer, vocabulary size and special ids of a folder; ValueError if the network has fewer ids."""
+    """The tokenizer, vocabulary size and special ids of a folder; ValueError if the tokenizer has more ids than the
+    network."""
     path = folder / TOKENIZER
     total, length = (_first(folder, config, fields) for fields in (layouts.VOCAB_SIZES, layouts.LENGTHS))
     tokenizer = read_tokenizer(path)
@@ -241,8 +251,8 @@ def _templated(folder: Path, layout: Layout, data: Released, template: Template)
 
 
 def _token(config: Config, kind: str) -> str:
-    """The text of the special token `kind` ("bos", "eos", ...) in a tokenizer_config.json; empty if there is none.
-    ValueError for one that is no text."""
+    """The text of the special token `kind` ("bos", "eos", ...) in the fields of a tokenizer_config.json, `config`;
+    empty if there is none. ValueError for a token that is no text."""
     token = config.get(f"{kind}_token")
     found = token.get("content", token) if isinstance(token, dict) else token
     if not isinstance(found, str | None):
@@ -290,7 +300,8 @@ def _special(folder: Path, config: Config, tokenizer: Tokenizer, kind: str, tota
 
 
 def stop_ids(folder: Path, data: Data) -> tuple[int, ...]:
-    """Ids that end a text of these weights: EOS, and those of generation_config.json (for example ends of a turn)."""
+    """Token ids at which a text generated with the weights in `folder` ends: EOS, and the `eos_token_id` of
+    generation_config.json (for example ends of a turn). ValueError if the mask is one of them."""
     path = folder / "generation_config.json"
     vocabulary, config = data.vocabulary(), _optional(path)
     named = layouts.token_ids(path, config, "eos_token_id", vocabulary.total)
@@ -308,7 +319,7 @@ def _tokenizer_config(folder: Path) -> Config:
 
 
 def _optional(path: Path) -> Config:
-    """The JSON object in a file; empty if there is no such file."""
+    """The JSON object in the file `path`; an empty dict if there is no such file."""
     return read_json(path, dict) if os.path.lexists(path) else {}
 
 

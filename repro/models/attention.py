@@ -4,11 +4,11 @@ transformers' networks call the function under the name that `registered` gives 
 as a keyword argument, so the masks and caches of transformers are not used (for a registered attention function,
 transformers silently turns a 2-D padding mask into None).
 
-    Mask      which keys a query may see: padding, and blocks (block = 1 is causal, None bidirectional)
-    Copies    the same for a noisy row followed by its clean copy
-    CausalPrefix  the same for blocks after a prefix that is read causally
-    KVCache   keys and values of positions already computed, one slot per column
-    View      mask, columns and cache of one forward
+    Mask          which keys a query may see: padding, and blocks (block = 1 is causal, None bidirectional)
+    Copies        Mask of a noisy row followed by its clean copy
+    CausalPrefix  Mask of blocks after a prefix that is read causally
+    KVCache       keys and values of positions already computed, one entry per column
+    View          mask, columns and cache of one forward
 
 A column is an index into the padded row; a position, which RoPE reads, does not count left padding.
 
@@ -38,8 +38,8 @@ class Mask:
     first: int = 0
 
     def of_network(self, block: int | None) -> Mask:
-        """The mask of a network whose own pattern has blocks of `block` columns (None: it sees everything), under this
-        mask of a forward."""
+        """This mask for a network whose own attention pattern has blocks of `block` columns (None: it sees everything);
+        a block length of this mask takes precedence over the network's."""
         return Mask(self.valid, self.block or block)
 
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
@@ -97,9 +97,8 @@ class Copies(Mask):
 
 @dataclass(frozen=True)
 class CausalPrefix(Mask):
-    """Attention mask of rows that are read causally before a column, each row's own in `starts` [B], and in blocks of
-    `block` columns from there on, each of which sees itself and all columns before it
-    (docs/method.md#ar-to-block-diffusion)."""
+    """Attention mask of rows that are read causally before a column, `starts` [B] (one for each row), and in blocks of
+    `block` columns from it on; a block sees itself and all columns before it (docs/method.md#ar-to-block-diffusion)."""
 
     starts: Tensor = field(kw_only=True)
 
@@ -120,8 +119,8 @@ class CausalPrefix(Mask):
 class KVCache:
     """Keys and values of each layer, [B, H, S, D]: B rows, H heads, S columns, D features per head.
 
-    A forward overwrites the slots of its tokens. Before each forward the caller sets `span`, the columns of its tokens,
-    and `rows` [b], the rows that take part in it (None: all B).
+    A forward overwrites the entries of its tokens. Before each forward the caller sets `span`, the columns of its
+    tokens, and `rows` [b], the rows that take part in it (None: all B).
     """
 
     span: slice
@@ -195,8 +194,9 @@ def attend(
     sliding_window: int | None = None,
     **ignored: Any,  # the rest of transformers' calling convention: position ids and kernel hints
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention of a query [B, H, Q, D] under a `View`, as transformers' attention interface:
-    returns the output [B, Q, H, D] and None."""
+    """Scaled dot-product attention of a query [B, H, Q, D] to `key` and `value` [B, H', Q, D] of the same tokens, and
+    to those in the KV cache of the `view` if it has one (H' heads, a divisor of H). It has the signature of
+    transformers' attention interface, and returns the output [B, Q, H, D] and None."""
     assert attention_mask is None and dropout == 0.0, (
         "masks are given by the View, dropout by our own function"
     )
@@ -224,8 +224,9 @@ def attend(
 
 
 def registered() -> str:
-    """Name under which transformers finds `attend`, as the `_attn_implementation` of a network's settings; networks of
-    our own do without transformers, whose import takes seconds."""
+    """Register `attend` in transformers, and return the name by which a configuration selects it
+    (`_attn_implementation`). Networks of this suite's own call `attend` without transformers, whose import takes
+    seconds."""
     from transformers import AttentionInterface
 
     AttentionInterface.register("repro", attend)

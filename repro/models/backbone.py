@@ -77,8 +77,8 @@ class Backbone(Part):
         return self
 
     def resumed(self) -> Backbone:
-        """The backbone that builds the network into which a checkpoint's weights are copied: `blank`, unless a
-        checkpoint leaves out weights that must be fetched."""
+        """The backbone that builds the network into which a checkpoint's weights are copied: `blank`, unless
+        checkpoints leave out frozen weights, which must then be fetched again."""
         return self.blank()
 
     def trained_parameters(self, data: Data) -> int:
@@ -100,7 +100,8 @@ class Backbone(Part):
 
 
 def check_heads(width: int, heads: int, kv_heads: int = 1) -> None:
-    """ValueError unless `heads` query heads of an even width make up `width`, and `kv_heads` divides them."""
+    """Raise ValueError unless `width` splits into `heads` query heads of an even width, and `kv_heads` divides
+    `heads`."""
     if heads < 1:
         raise ValueError(f"heads={heads} is not a number of attention heads; give 1 or more")
     if width % (2 * heads):
@@ -113,7 +114,8 @@ def check_heads(width: int, heads: int, kv_heads: int = 1) -> None:
 
 @part
 class Wrapper(Backbone):
-    """Base class of backbones that change how the network of another `backbone` is built, but not its sizes."""
+    """Base class of backbones that wrap another `backbone`: they change how its network is built (its weights,
+    attention or dropout), but not its sizes."""
 
     backbone: Backbone
 

@@ -1,5 +1,5 @@
-"""Block diffusion behind the network: all blocks of a row predicted in one forward of two copies of it, by which it is
-trained and scored, and the exact KV cache of decoding (BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion).
+"""Block diffusion (BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion): the prediction of all blocks of a row in
+one forward of a noisy and a clean copy, for training and scoring, and the exact KV cache of decoding.
 
 Shapes: B rows, b of them in a forward, L columns of a copy.
 """
@@ -19,10 +19,10 @@ class BlockPrediction(Prediction):
     blocks before it in `clean` [B, L].
 
     The layers read the noisy copy followed by the clean one under the mask `Copies`; features and logits are those of
-    the noisy copy, so positions [B, L] are requested as of any prediction. `tokens` may hold n noisy copies of a row
+    the noisy copy, requested at positions [B, L] as from any `Prediction`. `tokens` may hold n noisy copies of a row
     side by side, [B, n L]; times `t` and requested positions then have that shape.
 
-    ValueError for a network that does not decode in blocks of this length, which reads no second copy.
+    Raises ValueError unless the network decodes in blocks of this length; other networks cannot read two copies.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class BlockPrediction(Prediction):
 
 
 class BlockCache(DecodingCache):
-    """KV cache of a network whose blocks see no later column (`Denoiser.block_causal`), which is exact.
+    """Exact KV cache of a network whose blocks do not depend on later columns (`Denoiser.block_causal`).
 
-    The keys and values of a block are those of its finished tokens once it has been forwarded after its last write. So
-    the first forward of a block takes the columns written since, most often the block before it, and its own; the
-    others take its own columns alone. No refresh is needed.
+    The keys and values of a block are final once it has been forwarded after its last token was written. So the first
+    forward of a block takes its own columns and those that were written since (most often the block before it); all
+    later forwards take its own columns alone. No refresh is needed.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class BlockCache(DecodingCache):
         """[B] columns before this one have keys and values that do not change any more."""
 
     def begin_block(self) -> None:
-        """Nothing: what is cached stays exact."""
+        """Do nothing when a block begins: the cached keys and values stay exact."""
 
     def select_rows(self, rows: Tensor) -> None:
         super().select_rows(rows)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @part
 class CausalBlocks(Wrapper):
-    """A causal `backbone` that decodes a row in blocks of `block` tokens, with its own weights.
+    """A causal `backbone` that decodes a row in blocks of `block` tokens; its weights are used as they are.
 
     Clean tokens are read causally, as in the network's own training; the tokens of a noisy block see each other and all
-    tokens before them. As in that training a token is predicted one position before it: the first of a block from the
-    clean token before the block, so that blocks of one token are the network itself. ValueError for a `block` below 1
-    and for a backbone that is not a causal Llama or Qwen2.
+    tokens before them. As in its training, the network predicts a token at the position before it (the first token of a
+    block at the last clean position), so with blocks of one token it decodes as it was trained. ValueError for a
+    `block` below 1 and for a backbone that is not a causal Llama or Qwen2.
     """
 
     backbone: Backbone

@@ -15,10 +15,11 @@ from repro.models.denoiser import Denoiser, Head, Soft
 
 class CausalBlocksDenoiser(Denoiser):
     """A causal denoiser `network` as one that reads blocks of W = `block` tokens. The block that a row decodes starts
-    at its first column whose time is above 0; a row without one is clean throughout.
+    at its first column whose time is above 0; a row without such a column is clean throughout.
 
-    The features of a position are those of the position before it: within a block of its noisy copy, at the first
-    position of a block of the clean one. The first position of a row, which has none before it, keeps its own.
+    The features of a position are those that the network has at the position before it. If two copies of a row are read
+    (`Copies`), they come from the noisy copy, but from the clean one at the first position of a block. The first
+    position of a row, which has none before it, keeps its own.
     """
 
     time_conditioned = True

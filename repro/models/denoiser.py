@@ -50,8 +50,8 @@ class Head(NamedTuple):
     def logits(self, features: Tensor) -> Tensor:
         """Logits [..., V] of features [..., D]; forbidden ids are not masked out (see `clean`)."""
         flat = features.reshape(-1, features.shape[-1])
-        # A matrix product of few rows uses another kernel and differs by 2e-5; with at least 16 rows all batches agree.
-        short = 0 if flat.requires_grad else -len(flat) % 16
+        # A matrix product of one to three rows uses another kernel and differs by 2e-5; multiples of 8 rows agree.
+        short = 0 if flat.requires_grad else -len(flat) % 8
         padded = torch.nn.functional.pad(flat, (0, 0, 0, short)) if short else flat
         logits = torch.nn.functional.linear(padded, self.weight, self.bias)[: len(flat)]
         return logits.view(*features.shape[:-1], len(self.weight))
@@ -143,8 +143,8 @@ class Denoiser(nn.Module, ABC):
         return []
 
     def merged(self) -> Denoiser:
-        """The network for inference: of one with adapters the network that has their product in its own weights (the
-        adapters are gone afterwards), any other network itself."""
+        """The network for inference. If it has adapters, these are merged into the weights of the network that they
+        adapt, which is returned (the adapters are gone afterwards); otherwise it is the network itself."""
         return self
 
     def logits(self, features: Tensor) -> Tensor:
@@ -152,13 +152,14 @@ class Denoiser(nn.Module, ABC):
         return self.raw_logits(features).index_fill_(-1, self._forbidden_ids, -torch.inf)
 
     def raw_logits(self, features: Tensor) -> Tensor:
-        """Logits [..., V] of features [..., D] with forbidden ids not masked out: those of the authors' network. A
-        tensor of the caller's own, which `logits` overwrites."""
+        """Logits [..., V] of features [..., D] as the authors' network computes them, without masking out forbidden
+        ids. A new tensor, which the caller may overwrite."""
         return self.head().logits(features)
 
 
 class SelfConditioned(Denoiser):
-    """Base class of networks that also read a signal computed from their previous prediction (zeros before it)."""
+    """Base class of networks that also read a signal computed from their own previous prediction (zeros in the first
+    forward)."""
 
     @abstractmethod
     def signal(self, logits: Tensor) -> Tensor:
@@ -175,8 +176,8 @@ class SelfConditioned(Denoiser):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        """Features [B, L, D] as from `encode`, given also the `signal` [B, L, S] of the previous prediction (None:
-        there is none)."""
+        """Features [B, L, D] as from `encode`, but read together with the `signal` [B, L, S] of the previous prediction
+        (None: there is none)."""
 
     def encode(
         self,
@@ -212,9 +213,16 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
     """Copy `weights` into the tensors of the same names in `into`; of a sharded tensor, this process's shard.
 
-    Raises ValueError, with the origin `source` of the weights, for a tensor that only one of the two has, or whose
-    shapes differ.
+    Raises ValueError as `check_same_shapes`, with the origin `source` of the weights.
     """
+    check_same_shapes(into, weights, source)
+    for name, tensor in into.items():
+        tensor.data.copy_(local_part(weights[name], tensor))
+
+
+def check_same_shapes(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
+    """Raise ValueError, with the origin `source` of `weights`, for a tensor that only one of the two has, or whose
+    shapes differ; the tensors may be on the meta device."""
     odd = sorted(into.keys() ^ weights.keys())
     if odd:
         raise ValueError(
@@ -226,7 +234,6 @@ def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
             raise ValueError(
                 f"{source}: tensor {name!r} has shape {given}, expected {expected}; use the recipe of these weights"
             )
-        tensor.data.copy_(local_part(weights[name], tensor))
 
 
 def local_part(whole: Tensor, like: Tensor) -> Tensor:
@@ -280,7 +287,8 @@ def columns_and_positions(
     embedded: Tensor, positions: Tensor | None, kv_cache: KVCache | None
 ) -> tuple[Tensor, Tensor]:
     """Columns (indices in the padded row) and positions (indices in the sequence) of a forward's L tokens, [B or 1, L]
-    each; without padding and cache both are 0..L-1."""
+    each; without padding and cache both are 0..L-1. `embedded` [B, L, D]: the tokens' embeddings; `positions` [B, L]
+    (None: equal to the columns)."""
     start = 0 if kv_cache is None else kv_cache.span.start
     order = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]
     return order, order if positions is None else positions

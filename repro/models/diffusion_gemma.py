@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class DiffusionGemma(Backbone):
     """A randomly initialised DiffusionGemma. Every `global_every`-th layer attends globally, the others to a `window`.
 
-    `global_*`: settings of the global layers, which use one tensor as key and value; `rotary_share`: fraction of the
-    features of a global layer's head that RoPE rotates. `module` raises ValueError if `layers` is not a multiple of
-    `global_every`, because the last layer must be global.
+    `canvas`: tokens of the block that is decoded; `global_*`: settings of the global layers, which use one tensor as
+    key and value; `rotary_share`: fraction of the features of a global layer's head that RoPE rotates. `module` raises
+    ValueError if `layers` is not a multiple of `global_every`, because the last layer must be global.
     """
 
     network: ClassVar[str] = "repro.models.diffusion_gemma_network:DiffusionGemmaDenoiser"

@@ -136,7 +136,8 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         return features
 
     def _first(self, t: Tensor) -> int:
-        """First column of the canvas, from times t [B, L] (0: clean); ValueError if the noisy block is no canvas."""
+        """First column of the canvas (the block that is decoded), from times t [B, L] (0: clean); ValueError if the
+        noisy block does not have the length of a canvas."""
         noisy = t[0] > 0
         first = int(noisy.long().argmax())
         begun = int((t[0] == t[0, first]).sum()) if t[0, first] < 1 else self.canvas
@@ -149,7 +150,8 @@ class DiffusionGemmaDenoiser(SelfConditioned):
     def _context(
         self, tokens: Tensor, valid: Tensor, positions: Tensor, kv_cache: KVCache | None
     ) -> DynamicCache:
-        """Keys and values of the context before the canvas: of `tokens` [B, S], or from `kv_cache` if S = 0."""
+        """Keys and values of the context before the canvas (the block that is decoded): of `tokens` [B, S], or from
+        `kv_cache` if S = 0."""
         cache, before = DynamicCache(config=self.config), valid.shape[1] - self.canvas
         if tokens.shape[1]:
             mask, where = valid[:, :before], positions[:, :before]
@@ -167,7 +169,8 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         return cache
 
     def _read(self, hidden: Tensor, valid: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
-        """Features [B, C, D] of the canvas, which attends to itself and to its context's keys and values `cache`."""
+        """Features [B, C, D] of the canvas after all layers, from its embeddings `hidden` [B, C, D]; it attends to
+        itself and to the keys and values of its context, `cache`."""
         decoder = self.network.model.decoder
         masks = decoder.create_diffusion_decoder_attention_mask(
             config=self.network.config, inputs_embeds=hidden, cache=cache, decoder_attention_mask=valid

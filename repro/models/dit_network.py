@@ -49,7 +49,8 @@ class Norm(nn.Module):
 
 
 class Level(nn.Module):
-    """Embedding of the noise level: sigma [B] or [B, L] -> [B, 1 or L, C], with C = `condition` features."""
+    """Embedding of the noise level by sinusoids and an MLP: sigma [B] or [B, L] -> [B, 1 or L, C], where C is
+    `condition` and `frequencies` the number of sinusoids."""
 
     def __init__(self, frequencies: int, condition: int) -> None:
         super().__init__()
@@ -179,7 +180,8 @@ class DitDenoiser(Denoiser):
         positions: Tensor | None,
         kv_cache: KVCache | None,
     ) -> Tensor:
-        """Features [B, L, D] of `tokens` with exactly `attention` as mask; no causal or block mask is added."""
+        """Features [B, L, D] of `tokens` under exactly the mask `attention`: the network's own causal or block mask is
+        not added. The arguments are those of `Denoiser.encode`."""
         x = embed(self.embedding, tokens)
         columns, where = columns_and_positions(x, positions, kv_cache)
         view = View(attention, columns, kv_cache)
@@ -218,9 +220,9 @@ class DitBlocksDenoiser(DitDenoiser):
     """BD3-LM's network; the block being decoded starts at the first column whose time is above 0.
 
     Decoding reads one copy of the row: finished blocks are clean, so a block sees what it saw in training, and keys and
-    values of finished blocks are exact. Under `Copies` the tokens are [noisy; clean] as in training, and all blocks are
-    predicted in one forward. The block's first column must be a multiple of W tokens after the row's first token, as in
-    training; the decoding loop sees to that.
+    values of finished blocks are exact. Under the mask `Copies` the tokens are a noisy and a clean copy as in training,
+    and all blocks are predicted in one forward. The distance from the row's first token to the block's first column
+    must be a multiple of the block length, as in training; the decoding loop sees to that.
     """
 
     block_causal = True
@@ -245,7 +247,7 @@ class DitBlocksDenoiser(DitDenoiser):
             return self._read(tokens, None, attention, order[None] if positions is None else positions, None)
         if t is None or t.ndim == 1:
             raise ValueError(
-                "dit_blocks has no bound of whole rows: all blocks before the noisy one must be clean; give t [B, L]"
+                "dit_blocks reads one noisy block after clean ones, not a row that is noisy throughout; give t [B, L]"
             )
         first = self._first_noisy(t) + (0 if kv_cache is None else kv_cache.span.start)
         return self._read(
@@ -253,8 +255,9 @@ class DitBlocksDenoiser(DitDenoiser):
         )
 
     def _first_noisy(self, t: Tensor) -> int:
-        """Column from which blocks are counted: the first noisy one (t [B, L] > 0), 0 without any; ValueError where the
-        blocks of two rows begin at different columns, which one mask cannot hold."""
+        """Column from which blocks are counted: the first whose time t [B, L] is above 0, or 0 if there is none. Raises
+        ValueError if the blocks of two rows begin at columns that are not whole blocks apart, since all rows share one
+        mask."""
         noisy = t > 0
         starts, size = noisy.long().argmax(1)[noisy.any(1)], self.required_block_size
         if not len(starts):

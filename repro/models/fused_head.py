@@ -145,7 +145,8 @@ def _in_working_precision(
 def _chunks(
     x: Tensor, w: Tensor, b: Tensor | None, each: tuple[Tensor, ...]
 ) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
-    """Iterator over chunks of n tokens: their slice, logits [n, V] and part of `each`; one empty chunk if N is 0.
+    """Iterator over chunks of n tokens: their slice, logits [n, V] and part of `each`; one empty chunk if N is 0. `x`
+    [N, D]: features; `w` [V, D] and `b` [V] or None: the output layer.
 
     All chunks share one buffer of logits: beyond 32 MiB glibc returns memory at each free, and every page would be
     faulted in again.

@@ -19,7 +19,8 @@ from repro.models.llama import Llama, LlamaFloat32Rope, Qwen2
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
-    """transformers' network with the backbone's settings and the attention function of `repro.models.attention`."""
+    """transformers' Llama or Qwen2 with the settings `pins`, for the vocabulary of `role`; its layers call the
+    attention function of `repro.models.attention`."""
     kind = LlamaConfig if isinstance(pins, Llama) else Qwen2Config
     config = kind(
         vocab_size=role.vocabulary.total,
@@ -78,7 +79,8 @@ class LlamaDenoiser(Denoiser):
 
 
 class _Float32Rotary(LlamaRotaryEmbedding):
-    """Cosines and sines in float32, with which transformers rotates in float32 too."""
+    """Rotary embedding that gives cosines and sines in float32 whatever the dtype of the weights, so that transformers
+    rotates in float32."""
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(

@@ -100,7 +100,7 @@ def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> Mo
             raise ValueError(
                 f"{name} has no readable ModernBERT weights ({str(error).splitlines()[0]}); give another folder"
             ) from None
-        raise ConnectionError(f"cannot fetch {name} (no network)") from None
+        raise ConnectionError(f"cannot fetch {name} (no network); connect, or give a local copy") from None
     for pin in PINNED:
         found, pinned = getattr(network.config, pin), getattr(config, pin)
         if found != pinned:

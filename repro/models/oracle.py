@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Oracle(Backbone):
     """Exact distribution of the clean tokens given the noisy ones, for a synthetic language with known probabilities.
 
-    The noise is that of `process`; the meaning of the output (`repro.models.denoiser`) is the one that the recipe's
-    objective trains. `module` raises ValueError for data of which the probabilities are not known.
+    The noise is that of `process`; what the output estimates (`x0_mean` or `leave_one_out`, see
+    `repro.models.denoiser`) is what the recipe's objective trains. `module` raises ValueError for data of which the
+    probabilities are not known.
     """
 
     process: Diffusion

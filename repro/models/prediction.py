@@ -127,19 +127,21 @@ class Prediction:
         )
 
     def _encoder(self, some: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        """The network's `encode`, or `encode_given` with the selected rows `some` of the signal if there is one."""
+        """The network's `encode`; if a signal of the previous prediction is set, its `encode_given` with the part of
+        the signal that the function `some` selects."""
         if self._signal is None:
             return self._denoiser.encode
         assert isinstance(self._denoiser, SelfConditioned)
         return partial(self._denoiser.encode_given, some(self._signal))
 
     def draft(self, features: Tensor) -> DraftPrediction:
-        """A prediction by the same network with given features [B, L, D]."""
+        """A prediction with the given features [B, L, D] and this network's output layer, which needs no forward."""
         return DraftPrediction(self._denoiser, features)
 
     def draft_features(self, chosen: Tensor) -> Tensor:
-        """Features [n, L, D] from which the next tokens of n rows can be guessed, for B = m n tokens rows that hold m
-        states of each row, state by state: those of the state `chosen` [n] of each row, which has been forwarded."""
+        """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the state
+        `chosen` [n] of each row. The B = m n rows of this prediction hold m states (versions of the ids) of each of the
+        n rows, state by state; the chosen ones must have been forwarded."""
         assert self._features is not None
         n, device = len(chosen), self._features.device
         states = self._features.view(-1, n, *self._features.shape[1:])
@@ -207,8 +209,8 @@ class DecodingCache:
         self.forwards_since_refresh = self.forwards_since_refresh[rows]
 
     def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
-        """Forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row indices
-        [b], columns to recompute); counts them as made."""
+        """The forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row
+        indices [b], columns to recompute); they are counted as made."""
         stale = self.forwards_since_refresh < 0
         if self.refresh is not None:
             stale = stale | (self.forwards_since_refresh >= self.refresh)
@@ -222,7 +224,46 @@ class DecodingCache:
         return [(rows.nonzero()[:, 0], span) for rows, span in forwards if rows.any()]
 
 
-class CachedPrediction(Prediction):
+class _SpanPrediction(Prediction):
+    """A prediction whose forwards take a span of columns, with a KV cache for the other columns."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tokens: Tensor,
+        t: Tensor,
+        attention: Mask,
+        positions: Tensor | None,
+        kv_cache: KVCache,
+    ) -> None:
+        super().__init__(denoiser, tokens, t, attention, positions)
+        self._ids, self._kv_cache = tokens, kv_cache
+        self._token_count = torch.zeros_like(self.forwarded, dtype=torch.int64)
+
+    def _encode_span(self, rows: Tensor, span: slice) -> Tensor:
+        """Features [b, l, D] of the rows with the indices `rows` [b] at the l columns of `span`, whose keys and values
+        are written to the cache; counts the tokens."""
+        device, valid, kv_cache = self._denoiser.device, self._attention.valid, self._kv_cache
+        everything = len(rows) == len(self.forwarded)
+
+        def some(values: Tensor) -> Tensor:
+            return (values if everything else values[rows]).to(device)
+
+        kv_cache.span, kv_cache.rows = span, None if everything else rows.to(device)
+        self._token_count[rows] = span.stop - span.start if valid is None else valid[rows, span].sum(1)
+        return self._encoder(lambda signal: some(signal[:, span]))(
+            some(self._ids[:, span]),
+            t=some(self._t[:, span]) if self._denoiser.time_conditioned else None,
+            attention=Mask(None if valid is None else some(valid), self._attention.block),
+            positions=None if self._positions is None else some(self._positions[:, span]),
+            kv_cache=kv_cache,
+        )
+
+    def token_forwards(self) -> Tensor:
+        return self._token_count
+
+
+class CachedPrediction(_SpanPrediction):
     """Lazy prediction in `window`, the columns of the current block, with the KV cache `cache` for other columns."""
 
     def __init__(
@@ -235,9 +276,8 @@ class CachedPrediction(Prediction):
         cache: DecodingCache,
         window: slice,
     ) -> None:
-        super().__init__(denoiser, tokens, t, attention, positions)
-        self._ids, self._cache, self._window = tokens, cache, window
-        self._token_count = torch.zeros_like(self.forwarded, dtype=torch.int64)
+        super().__init__(denoiser, tokens, t, attention, positions, cache.kv_cache)
+        self._cache, self._window = cache, window
 
     def features(self, where: Tensor) -> Tensor:
         """Features [N, D] at the N True entries of `where` [B, L], which must lie within the window."""
@@ -251,34 +291,16 @@ class CachedPrediction(Prediction):
         return self._features[where[:, self._window].to(self._features.device)]
 
     def _forward(self, rows: Tensor, span: slice) -> None:
-        device = self._denoiser.device
-        everything = len(rows) == len(self.forwarded)
         span = slice(max(0, span.start - self._denoiser.cache_left_context), span.stop)
-
-        def some(values: Tensor) -> Tensor:
-            return (values if everything else values[rows]).to(device)
-
-        valid, kv_cache = self._attention.valid, self._cache.kv_cache
-        kv_cache.span, kv_cache.rows = span, None if everything else rows.to(device)
-        fresh = self._encoder(lambda signal: some(signal[:, span]))(
-            some(self._ids[:, span]),
-            t=some(self._t[:, span]) if self._denoiser.time_conditioned else None,
-            attention=Mask(None if valid is None else some(valid), self._attention.block),
-            positions=None if self._positions is None else some(self._positions[:, span]),
-            kv_cache=kv_cache,
-        )
+        fresh = self._encode_span(rows, span)
         found = fresh[:, self._window.start - span.start : self._window.stop - span.start]
-        if everything:
+        if len(rows) == len(self.forwarded):
             self._features = found
         else:
             if self._features is None:
                 self._features = found.new_zeros(len(self.forwarded), *found.shape[1:])
-            self._features = self._features.index_copy(0, rows.to(device), found)
-        self._token_count[rows] = span.stop - span.start if valid is None else valid[rows, span].sum(1)
-        self.refreshed[rows] = span.stop - span.start == kv_cache.columns
-
-    def token_forwards(self) -> Tensor:
-        return self._token_count
+            self._features = self._features.index_copy(0, rows.to(found.device), found)
+        self.refreshed[rows] = span.stop - span.start == self._kv_cache.columns
 
 
 class CausalCache:
@@ -290,7 +312,7 @@ class CausalCache:
         """[B] columns before this one have been forwarded."""
 
     def begin_block(self) -> None:
-        """Nothing: what is cached stays exact."""
+        """Do nothing when a block begins: the cached keys and values stay exact."""
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep in the cache only the rows with the indices `rows` [n]."""
@@ -298,12 +320,13 @@ class CausalCache:
         self.computed = self.computed[rows]
 
 
-class CausalPrediction(Prediction):
+class CausalPrediction(_SpanPrediction):
     """Lazy prediction of a causal network, which predicts the token of a column from the features one column before it.
 
-    `tokens` [B, L], B = m n, are m states of each of the n rows of `cache`, state by state, each state a prefix of the
-    next. One forward of the last state therefore gives the prediction of all m. It takes the columns that are not
-    cached and those that may have been written anew since: from the column before the first one requested.
+    `tokens` [B, L], B = m n, hold m states (versions of the ids) of each of the n rows of `cache`, state by state; each
+    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. It recomputes
+    the columns that are not cached and those that may have been rewritten since: from the column before the first
+    requested one.
     """
 
     def __init__(
@@ -318,14 +341,15 @@ class CausalPrediction(Prediction):
         n = len(cache.computed)
         valid = attention.valid
         last = Mask(None if valid is None else valid[-n:], 1)
-        super().__init__(denoiser, tokens[-n:], t[-n:], last, None if positions is None else positions[-n:])
-        self._ids, self._cache = tokens[-n:], cache
+        latest = None if positions is None else positions[-n:]
+        super().__init__(denoiser, tokens[-n:], t[-n:], last, latest, cache.kv_cache)
+        self._cache = cache
         self._first = self._stop = torch.zeros(n, dtype=torch.int64, device=t.device)
         self._base = 0
-        self._token_count = torch.zeros(n, dtype=torch.int64, device=t.device)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] for the N True entries of `where` [B, L], requested at once for all states."""
+        """Features [N, D] for the N True entries of `where` [B, L], whose rows are all m states of the n rows (see the
+        class); all entries that will be read must be requested in one call."""
         n, width = self._ids.shape
         wanted = where.view(-1, n, width).any(0)
         need = wanted.any(1) & ~self.forwarded
@@ -341,7 +365,7 @@ class CausalPrediction(Prediction):
         return self._features[rows % n, columns - self._base]
 
     def _forward_all(self, need: Tensor) -> None:
-        """Forward the rows `need` [n] bool, those with the same columns together."""
+        """Forward the rows `need` [n] bool; rows that must recompute the same columns are forwarded together."""
         start = torch.minimum(self._cache.computed, self._first - 1)
         spans = torch.stack([start, self._first, self._stop], 1)
         self._base = int(self._first[need].min())
@@ -349,42 +373,22 @@ class CausalPrediction(Prediction):
         for span in spans[need].unique(dim=0):
             rows = (need & (spans == span).all(1)).nonzero()[:, 0]
             begin, first, stop = span.tolist()
-            fresh = self._forward(rows, slice(max(0, begin - self._denoiser.cache_left_context), stop))
+            fresh = self._encode_span(rows, slice(max(0, begin - self._denoiser.cache_left_context), stop))
             if self._features is None:
                 self._features = fresh.new_zeros(len(need), columns, fresh.shape[2])
             found = fresh[:, first - 1 - stop :]
             self._features[rows.to(fresh.device), first - self._base : stop + 1 - self._base] = found
         self._cache.computed = torch.where(need, self._stop, self._cache.computed)
 
-    def _forward(self, rows: Tensor, span: slice) -> Tensor:
-        device, kv_cache = self._denoiser.device, self._cache.kv_cache
-        everything = len(rows) == len(self.forwarded)
-
-        def some(values: Tensor) -> Tensor:
-            return (values if everything else values[rows]).to(device)
-
-        valid = self._attention.valid
-        kv_cache.span, kv_cache.rows = span, None if everything else rows.to(device)
-        self._token_count[rows] = span.stop - span.start if valid is None else valid[rows, span].sum(1)
-        return self._encoder(lambda signal: some(signal[:, span]))(
-            some(self._ids[:, span]),
-            t=some(self._t[:, span]) if self._denoiser.time_conditioned else None,
-            attention=Mask(None if valid is None else some(valid), 1),
-            positions=None if self._positions is None else some(self._positions[:, span]),
-            kv_cache=kv_cache,
-        )
-
     def draft_features(self, chosen: Tensor) -> Tensor:
-        """Features [n, L, D] for guesses: of each column the latest ones, which are of a rejected state after `chosen`;
-        columns after the last one forwarded take its features."""
+        """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the last of
+        the m states, even if only the states up to `chosen` were accepted. Columns after the last one forwarded take
+        its features."""
         assert self._features is not None
         n, width = self._ids.shape
         column = torch.arange(width, device=self._stop.device)
         nearest = (torch.minimum(column, self._stop[:, None]) - self._base).clamp_min(0)
         return self._features[torch.arange(n)[:, None], nearest.to(self._features.device)]
-
-    def token_forwards(self) -> Tensor:
-        return self._token_count
 
 
 class DraftPrediction(Prediction):

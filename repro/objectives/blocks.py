@@ -33,8 +33,8 @@ UNCLIPPED = 1e-3
 
 
 def limits(size: Tensor, rate: Window) -> tuple[Tensor, Tensor]:
-    """Least and largest number of masked tokens of a block of `size` candidates, two tensors of its shape: those whose
-    share lies in the range `rate`. A block too short for any of them is not limited."""
+    """Smallest and largest number of masked tokens whose share of the `size` candidates of a block lies in the range
+    `rate`, two tensors of the shape of `size`. They are 0 and `size` for a block so short that no share does."""
     least = torch.zeros_like(size) if rate.low <= UNCLIPPED else (size * rate.low - 1e-9).ceil().long()
     most = (size * rate.high + 1e-9).floor().long()
     free = least > most
@@ -58,8 +58,9 @@ def truncated_binomial(size: Tensor, t: Tensor, least: Tensor, most: Tensor, u: 
 
 
 def stratified_rates(rate: Window, batch: Batch, blocks: int) -> Tensor:
-    """Mask rate of each of the C = `blocks` blocks of the B rows, [B, C], uniform on `rate` and stratified over all
-    blocks of the step; those of one row are neighbours (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:768-789)."""
+    """Mask rates [B, C] of the C = `blocks` blocks of each of the B rows, uniform on `rate` and stratified over all
+    blocks of the step; the blocks of a row have neighbouring strata (kuleshov-group/bd3lms@1c3e8f4
+    diffusion.py:768-789)."""
     number = batch.index[:, None] * blocks + torch.arange(blocks, device=batch.index.device)
     strata = len(batch.step_candidates) * blocks
     return rate.low + (rate.high - rate.low) * rng.low_discrepancy(
@@ -68,7 +69,7 @@ def stratified_rates(rate: Window, batch: Batch, blocks: int) -> Tensor:
 
 
 def check_rates(rate: Window) -> None:
-    """ValueError for mask rates outside (0, 1]."""
+    """Raise ValueError for mask rates outside (0, 1]."""
     if not 0 < rate.low <= rate.high <= 1:
         raise ValueError(
             f"mask rates from {rate.low} to {rate.high} are no range in (0, 1]; give 0 < low <= high <= 1"
@@ -77,7 +78,8 @@ def check_rates(rate: Window) -> None:
 
 @part
 class BlockElbo(Objective):
-    """The bound of a row's blocks at mask rates uniform on `rate`, stratified over all blocks of a step.
+    """The loss of block diffusion (see the module) at mask rates uniform on `rate`, stratified over all blocks of a
+    step.
 
     `resample`: masks of a block are drawn until the share of masked tokens is in `rate` as well. ValueError for a range
     outside (0, 1].
@@ -99,11 +101,12 @@ class BlockElbo(Objective):
         return 1 - self.rate.high, 1 - self.rate.low
 
     def rates(self, batch: Batch, blocks: int) -> Tensor:
-        """Mask rate of each of the C = `blocks` blocks of the B rows, [B, C]."""
+        """Mask rates [B, C] of the C = `blocks` blocks of each of the B rows of `batch`."""
         return stratified_rates(self.rate, batch, blocks)
 
     def masked(self, t: Tensor, batch: Batch, block: int) -> Tensor:
-        """Masked positions [B, L] bool of blocks at the mask rates t [B, C]; `block`: tokens a block."""
+        """Which positions are masked, [B, L] bool, drawn at the mask rates t [B, C] of the blocks; `block`: tokens per
+        block."""
         keys = rng.keys(batch.seed, rng.CORRUPT, batch.step, batch.index)
         where, length = batch.candidates, batch.ids.shape[1]
         if not self.resample:

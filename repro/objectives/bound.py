@@ -41,9 +41,9 @@ FILLER = 2
 
 @dataclass(frozen=True)
 class Bound:
-    """Held-out bound of n rows. `nll` [n]: nats of each row, mean over the Monte Carlo passes; `tokens` [n]: its number
-    of scored tokens; `cluster` [n]: the document it is from, the unit of independence of standard errors; `by_pass`
-    [passes]: nats of all rows together in each pass."""
+    """Held-out bound of n rows. `nll` [n]: nats of each row, mean over the Monte Carlo passes; `tokens` [n]: number of
+    scored tokens of each row; `cluster` [n]: the document that it is from, the unit of independence of standard errors;
+    `by_pass` [passes]: nats of all rows together in each pass."""
 
     nll: np.ndarray
     tokens: np.ndarray
@@ -52,7 +52,7 @@ class Bound:
 
     @property
     def value(self) -> float:
-        """The bound in nats per token, sum(nll) / sum(tokens)."""
+        """The bound in nats per token, sum(nll) / sum(tokens) over all rows."""
         return float(self.nll.sum() / self.tokens.sum())
 
     @property
@@ -133,8 +133,9 @@ def truncated(
     u: Tensor,
     keys: Tensor,
 ) -> Tensor:
-    """Estimate per row, in nats, of the NELBO's integral without its prior and tail terms, [B] float64: the mean of the
-    integrand over t in [EPS, 1], which published perplexities of MDLM and Duo are (docs/method.md#mdlm).
+    """Estimate per row, in nats, [B] float64, of the NELBO's integral without its prior and tail terms: the mean of the
+    integrand over t in [EPS, 1], as published perplexities of MDLM and Duo have it (docs/method.md#mdlm). The arguments
+    are those of `Process.bound`.
 
     It is no bound: with an exact denoiser it lies below the entropy. ValueError for an autoregressive process.
     """

@@ -2,7 +2,7 @@
 its complement (Fast-dLLM v2, wangziyannb/Fast-dLLM@fd27cb3 v2/modeling_ori.py:594-654;
 docs/method.md#ar-to-block-diffusion).
 
-    loss = mean over tokens i of -log p(x_i | tokens of its block that are not masked with it, clean blocks before it)
+    loss = mean over tokens i of -log p(x_i | tokens of its block outside the mask that hides x_i, clean blocks before)
 
 A block's mask has a rate uniform on [low, high]; its complement hides the other tokens. No weight depends on the rate,
 so the value is no bound. The two noisy copies of a row and its clean one pass the layers in one forward.
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 @part
 class ComplementaryCE(Objective):
-    """Unweighted cross-entropy of all tokens, each at the mask rate of the view that hides it: the rate of its block,
-    uniform on `rate` and stratified over all blocks of a step, or one minus that.
+    """Unweighted cross-entropy of all tokens, each predicted in that of two noisy copies (views) of its row which masks
+    it. The first view masks a block at a rate uniform on `rate`, stratified over all blocks of a step; the second masks
+    the other tokens.
 
     ValueError for a range outside (0, 1].
     """
@@ -51,8 +52,8 @@ class ComplementaryCE(Objective):
         check_rates(self.rate)
 
     def views(self, batch: Batch, block: int) -> tuple[Tensor, Tensor]:
-        """Masks [2, B, L] bool of the two views of the rows, which share no position and cover all candidates, and the
-        mask rates [B, C] of the first; `block`: tokens a block."""
+        """Masked positions [2, B, L] bool of the two noisy copies (views) of the rows, which share no position and
+        cover all candidates, and the mask rates [B, C] of the first view; `block`: tokens per block."""
         length = batch.ids.shape[1]
         t = stratified_rates(self.rate, batch, -(-length // block))
         keys = rng.keys(batch.seed, rng.CORRUPT, batch.step, batch.index)

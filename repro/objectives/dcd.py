@@ -50,8 +50,8 @@ def reverse_kl(logits: Tensor, features: Tensor, head: Head) -> Tensor:
 
 
 def reverse_kl_gradient(logits: Tensor, features: Tensor, head: Head) -> Tensor:
-    """`reverse_kl` [n]; also overwrites `logits` [n, V] by the gradient p_k (ln p_k - ln q_k - KL) with respect to
-    them, for student probabilities p and teacher probabilities q."""
+    """The output of `reverse_kl`, [n]; also overwrites `logits` [n, V] by the gradient p_k (ln p_k - ln q_k - KL) with
+    respect to them, for student probabilities p and teacher probabilities q."""
     logp, logq = logits.log_softmax(-1), _teacher_logp(features, head)
     p = torch.exp(logp, out=logits)
     kl = _divergence(logp, p, logq)

@@ -91,8 +91,8 @@ class IndependentElbo(Objective):
 
 @part
 class DuoElbo(Objective):
-    """The loss of the Duo paper, the NELBO on soft tokens up to and including optimizer step `until`, then on noisy ids
-    (docs/method.md#duo-curriculum)."""
+    """The loss of the Duo paper: the NELBO on soft tokens (weighted mixtures of ids) up to and including optimizer step
+    `until`, then on noisy ids (docs/method.md#duo-curriculum)."""
 
     window: GammaWindow
     temperature: Temperature

@@ -34,7 +34,8 @@ def group_of(batch: Batch, rows: int) -> Tensor:
 
 
 def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
-    """Copy of a batch with rows cut to `length` [R] and candidates at the True entries of `where` [R, L] before that.
+    """Copy of a batch whose rows are cut to `length` [R] and whose candidates are the True entries of `where` [R, L]
+    within that length.
 
     Both arguments are of all R rows of the optimizer step, of which the batch has B.
     """

@@ -1,4 +1,8 @@
-"""Distributions of the noise level of a training row."""
+"""Distributions of the noise level of a training row.
+
+Symbols: A Gaussian signal level, gamma = -log SNR, T(A) the probability alpha that a token is intact at A
+(docs/method.md#transformation-operator).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,8 @@ class Window(Part):
 
 @part
 class MatchedWindow(Part):
-    """Time t uniform on [low, high], for data with another number of ids than the `vocab_size` of the method's own.
+    """Time t uniform on [low, high], for data that has another number of ids than the data of the method's own recipe,
+    `vocab_size`.
 
     A row at time t is corrupted at the level at which its tokens are intact as often as in the method's own recipe, so
     that alpha = T(A) has the same law; weights stay functions of t (docs/method.md#scales).
@@ -46,8 +51,9 @@ class MatchedWindow(Part):
     vocab_size: int
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR at which T(A) with `vocab_size` ids equals T(1 - t) with the part's own, for times t [B]
-        (float64; docs/method.md#transformation-operator)."""
+        """gamma = -log SNR at which T(A) with the data's number of ids, the argument `vocab_size`, equals T(1 - t) with
+        that of the method's recipe (`self.vocab_size`), for times t [B] (float64;
+        docs/method.md#transformation-operator)."""
         from repro.processes import gaussian
 
         ends = gaussian.gamma_of(1 - torch.tensor([self.low, self.high], dtype=torch.float64))
@@ -58,9 +64,9 @@ class MatchedWindow(Part):
 
 @part
 class LinearWindow(Part):
-    """Time t uniform on [low, high], at which a token is intact with weight alpha = T(A) = 1 - t: every level of the
+    """Time t uniform on [low, high], at which a token is intact with probability alpha = 1 - t: every level of the
     linear schedule of the discrete process is trained (docs/method.md#duo-mended). ValueError unless 0 < low < high <
-    1: a token that is always or never intact has no finite gamma."""
+    1: a token that is always or never intact has no finite gamma = -log SNR."""
 
     low: float
     high: float
@@ -72,7 +78,8 @@ class LinearWindow(Part):
             )
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR at which T(A) = 1 - t, for times t [B] (float64; docs/method.md#transformation-operator)."""
+        """gamma = -log SNR of the Gaussian relaxation at which a token is intact with probability 1 - t, for times t
+        [B] (float64; docs/method.md#transformation-operator)."""
         curve = _by_level(1 - self.high, 1 - self.low, vocab_size)
         return torch.from_numpy(curve(torch.logit(1 - t.double()).cpu().numpy())).to(t.device)
 
@@ -88,8 +95,8 @@ class GammaWindow(Part):
 
 @lru_cache
 def _matched(low: float, high: float, from_size: int, to_size: int) -> Chebyshev:
-    """The gamma at which T(A) with `to_size` ids equals T(A) with `from_size` ids, as a function of the latter's gamma
-    on [low, high]: the Chebyshev interpolant of degree `DEGREE`."""
+    """The gamma = -log SNR at which a token is intact as often with `to_size` ids as with `from_size` ids at another
+    gamma, as a function of that other gamma on [low, high]: the Chebyshev interpolant of degree `DEGREE`."""
     import numpy
     from numpy.polynomial import Chebyshev
 
@@ -104,8 +111,8 @@ def _matched(low: float, high: float, from_size: int, to_size: int) -> Chebyshev
 
 @lru_cache
 def _by_level(low: float, high: float, vocab_size: int) -> Chebyshev:
-    """The gamma at which T(A) with `vocab_size` ids equals alpha, as a function of logit(alpha) for alpha in [low,
-    high], 0 < low < high < 1: the Chebyshev interpolant of degree `DEGREE_LINEAR`."""
+    """The gamma = -log SNR at which a token is intact with probability alpha with `vocab_size` ids, as a function of
+    logit(alpha) for alpha in [low, high], 0 < low < high < 1: the Chebyshev interpolant of degree `DEGREE_LINEAR`."""
     import numpy
     from numpy.polynomial import Chebyshev
 

@@ -117,9 +117,10 @@ class Objective(Part):
         """Loss of a microbatch under the noise of `process`."""
 
     def trained(self, vocab_size: int) -> tuple[float, float]:
-        """Smallest and largest alpha (weight of the clean token) that training has with `vocab_size` ids; (0, 1): any.
+        """Smallest and largest alpha (probability that a token is intact) at which a network with `vocab_size` ids is
+        trained; (0, 1): at any.
 
-        What a network says at other levels was never trained, though a bound reads it there.
+        Beyond these levels the network's output is not trained, though a likelihood bound reads it there.
         """
         return 0.0, 1.0
 

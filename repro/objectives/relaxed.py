@@ -38,7 +38,8 @@ def relaxed(
 ) -> Relaxed:
     """Relaxed corruption of a batch at the positions `batch.noised`, at noise levels gamma [B] (-log SNR), one per row.
 
-    `ends`: lowest and highest gamma of the run.
+    `tokens`: method by which soft tokens are drawn; `temperature`: schedule of their softmax temperature; `ends`:
+    lowest and highest gamma of the run, for which the number of ids in a sparse soft token is chosen.
     """
     from repro.processes import gaussian
 

@@ -61,8 +61,8 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
     """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], from logits [N, V], labels x [N].
 
     The loss is cross-entropy plus the reference script's reverse term (docs/method.md#symmetric-kl, R_scr) minus its
-    constant c (V - 1), c = -ln(floor). Summed as e^p p + c (e^p - 1) over i != x, because float32 would lose the sum
-    beside the constant.
+    constant c (V - 1), c = -ln(floor). The difference is computed as the sum of e^{p_i} p_i over all i plus that of c
+    (e^{p_i} - 1) over i != x, because in float32 it would be lost beside the constant.
     """
     c = -math.log(floor)
     p, ce, p_x, entropy = moments(logits, x)
@@ -71,8 +71,8 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """`closed_form` [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them, dL/dz_k =
-    p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x), H the entropy of p and h the one-hot label
+    """The output of `closed_form`, [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them,
+    dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x), H the entropy of p and h the one-hot label
     (docs/method.md#symmetric-kl)."""
     c = -math.log(floor)
     logp = logits.log_softmax(-1)
@@ -88,11 +88,11 @@ def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """`script_form` [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them, dL/dz_k =
-    p_k (1 + g_k - sum_j p_j g_j) - h_k, h the one-hot label (docs/method.md#symmetric-kl).
+    """The output of `script_form`, [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them,
+    dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k, h the one-hot label (docs/method.md#symmetric-kl).
 
-    g_j = e^{p_j} (1 + p_j + c [j != x]) is computed without its constant 1 + c, which cancels: with q = e^p - 1 it is
-    p + q (1 + c + p), and at the label c (1 + q) less.
+    g_j = e^{p_j} (1 + p_j + c [j != x]) is computed without its constant 1 + c, which cancels: with q = e^p - 1 the
+    rest is p + q (1 + c + p), from which c (1 + q) is subtracted at the label.
     """
     c = -math.log(floor)
     logp = logits.log_softmax(-1)
@@ -112,14 +112,15 @@ def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def ce_form(logits: Tensor, x: Tensor) -> Tensor:
-    """Cross-entropy as loss and as itself, label probability p_x and entropy of N tokens, [4, N], from logits [N, V],
-    labels x [N]; nats."""
+    """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], from logits [N, V], labels x [N]; the
+    loss is the cross-entropy, in nats."""
     _, ce, p_x, entropy = moments(logits, x)
     return torch.stack([ce, ce.detach(), p_x.detach(), entropy.detach()])
 
 
 def ce_gradient(logits: Tensor, x: Tensor) -> Tensor:
-    """`ce_form` [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them, p - h."""
+    """The output of `ce_form`, [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them, p -
+    h, h the one-hot label."""
     p, ce, p_x, entropy = moments(logits, x)
     logits.copy_(p)
     logits[torch.arange(len(x), device=x.device), x] -= 1
@@ -140,8 +141,9 @@ def corrupted(
 
 @part
 class _OnSoftTokens(Objective):
-    """Base class of losses of label and prediction on soft tokens; the softmax is over the clean ids, rows are weighted
-    by `view_scale`, and tokens averaged over `group`. Logs are means over a row's tokens."""
+    """Base class of losses that compare the prediction on soft tokens with the label (the clean id). The softmax is
+    over the clean ids, rows are weighted by `view_scale`, and tokens are averaged over `group`. Logs are means over a
+    row's tokens."""
 
     noise: Window | MatchedWindow | LinearWindow
     temperature: Temperature
@@ -186,7 +188,7 @@ class _OnSoftTokens(Objective):
 
 @part
 class SymKL(_OnSoftTokens):
-    """Symmetric KL between label and prediction, in closed form."""
+    """Symmetric KL between label and prediction in closed form: the first L of the module, with c = -ln(`floor`)."""
 
     floor: float
 
@@ -199,7 +201,8 @@ class SymKL(_OnSoftTokens):
 
 @part
 class SymKLScript(_OnSoftTokens):
-    """The reference script's symmetric KL as computed there, minus its constant c (V - 1)."""
+    """Symmetric KL as the reference script computes it: the second L of the module, with c = -ln(`floor`), minus its
+    constant c (V - 1)."""
 
     floor: float
 

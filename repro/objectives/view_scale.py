@@ -1,7 +1,8 @@
-"""View scales: weights of a row by its noise level in losses on Gaussian-relaxed tokens
+"""Weights of a training row that depend on its noise level (*view scales*), for losses on Gaussian-relaxed tokens
 (docs/method.md#script-departures row 1).
 
-Symbols: t = 1 - A, A Gaussian signal level; alpha = T(A); V vocabulary size; B rows.
+Symbols: t = 1 - A, A Gaussian signal level; alpha = T(A), the probability that a token is intact; V vocabulary size; B
+rows.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ if TYPE_CHECKING:
 
 
 class ViewScale(Part):
-    """Base class of the weights of a row by its noise level."""
+    """Base class of weights of a row that depend on its noise level."""
 
     @abstractmethod
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
-        """Weights [B] of rows at times t [B], whose tokens are intact with weight alpha [B] (T(A))."""
+        """Weights [B] of rows at times t [B], whose tokens are intact with probability alpha [B]; V = `vocab_size`."""
 
 
 @part
 class Kappa(ViewScale):
-    """Weight t / (V (1 - t) + t): Duo's kappa at the Gaussian signal level A = 1 - t, as in the reference script."""
+    """Weight t / (V (1 - t) + t), V = `vocab_size`: Duo's kappa at the Gaussian signal level A = 1 - t, as in the
+    reference script."""
 
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
         return t / (vocab_size * (1 - t) + t)
@@ -33,8 +35,8 @@ class Kappa(ViewScale):
 
 @part
 class KappaOfAlpha(ViewScale):
-    """Weight (1 - alpha) / (V alpha + 1 - alpha): Duo's kappa at the level of the discrete process, alpha = T(A)
-    (docs/method.md#duo-nelbo)."""
+    """Weight (1 - alpha) / (V alpha + 1 - alpha), V = `vocab_size`: Duo's kappa at the level of the discrete process,
+    the probability alpha that a token is intact (docs/method.md#duo-nelbo)."""
 
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
         return (1 - alpha) / (vocab_size * alpha + 1 - alpha)

@@ -36,8 +36,8 @@ def mask_id(vocabulary: Vocabulary) -> int:
 
 
 def subset(keys: Tensor, count: Tensor, candidates: Tensor) -> Tensor:
-    """Uniformly random subset of each row's candidates, [B, L] bool: `count` [B] of the True entries of `candidates`
-    [B, L], drawn by random keys [B]."""
+    """Uniformly random subset of each row's candidates, [B, L] bool: in row b, `count`[b] of the True entries of
+    `candidates` [B, L], drawn by the random key `keys`[b]."""
     order = rng.uniform(keys, candidates.shape[1]).masked_fill(~candidates, 2.0)
     return candidates & (order.argsort(dim=-1, stable=True).argsort(dim=-1) < count[:, None])
 
@@ -91,7 +91,7 @@ class Absorbing(Diffusion):
         return law
 
     def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
-        """Time at which to corrupt padding beside n candidates of which `bound` has masked l = t n, [B].
+        """Time [B] at which to corrupt the padding of a row with n candidates, of which `bound` has masked l = t n.
 
         Weighted by 1/t, the times at which l tokens are masked have the distribution Beta(l, n - l + 1), which is that
         of the l-th smallest of n uniform draws. The draws used here are those by which `subset` chose the l tokens.

@@ -16,18 +16,20 @@ if TYPE_CHECKING:
 
 def leave_one_out(mean_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
     """Probabilities of the clean token given all noisy tokens but its own, p(x0_l | xt without l), [N, K], from E[x0 |
-    xt] [N, K] at noisy ids z [N] (docs/method.md#uniform-samplers)."""
+    xt] [N, K] at noisy ids z [N], where a token is intact with probability alpha [N]
+    (docs/method.md#uniform-samplers)."""
     return _normalised(mean_NK / _evidence(mean_NK, z_N, alpha_N))
 
 
 def x0_mean(loo_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """E[x0 | xt], [N, K], from the leave-one-out conditional [N, K] at noisy ids z [N]: the inverse of
-    `leave_one_out`."""
+    """E[x0 | xt], [N, K], from the leave-one-out conditional [N, K] at noisy ids z [N], where a token is intact with
+    probability alpha [N]: the inverse of `leave_one_out`."""
     return _normalised(loo_NK * _evidence(loo_NK, z_N, alpha_N))
 
 
 def _evidence(like_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
-    """Probability q(z | x) of the noisy id z under every clean id x: alpha [x = z] + (1 - alpha)/K, [N, K]."""
+    """Probability q(z | x) of the noisy id z under every clean id x, [N, K]: alpha [x = z] + (1 - alpha)/K, where alpha
+    [N] is the probability that a token is intact."""
     vocab_size = like_NK.shape[-1]
     flat_NK = ((1 - alpha_N) / vocab_size)[:, None].expand_as(like_NK)
     return flat_NK.scatter_add(1, z_N[:, None], alpha_N[:, None])
@@ -38,8 +40,9 @@ def _normalised(weights_NK: Tensor) -> Tensor:
 
 
 def plug_in(loo_NK: Tensor, z_N: Tensor, alpha_t_N: Tensor, alpha_s_N: Tensor) -> Tensor:
-    """Distribution of the token at time s, q(xs | xt = z, x), [N, K], with the leave-one-out conditional `loo` in place
-    of x in numerator and denominator (docs/method.md#uniform-process)."""
+    """Distribution of the token at time s, q(xs | xt = z, x), [N, K], with the leave-one-out conditional `loo` [N, K]
+    in place of x in numerator and denominator; z [N]: noisy ids at time t; alpha [N] at t and at s
+    (docs/method.md#uniform-process)."""
     vocab_size = loo_NK.shape[-1]
     ratio_N = alpha_t_N / alpha_s_N
     loo_z_N = loo_NK.gather(1, z_N[:, None])[:, 0]

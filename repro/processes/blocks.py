@@ -34,14 +34,15 @@ def per_block(where: Tensor, block: int) -> Tensor:
 
 
 def per_position(values: Tensor, block: int, length: int) -> Tensor:
-    """`values` [B, C] of the blocks of `block` positions as values of the positions of a row, [B, `length`]."""
+    """Values [B, `length`] of the positions of a row: each position has the value of its block of `block` positions,
+    from `values` [B, C]."""
     return values.repeat_interleave(block, 1)[:, :length]
 
 
 def block_subsets(keys: Tensor, count: Tensor, candidates: Tensor, block: int) -> Tensor:
     """Uniformly random subsets of the candidates of each block, [B, L] bool: `count` [B, C] of the True entries of
-    `candidates` [B, L] in each block of `block` positions, drawn by random keys [B] (of one block: `subset` of
-    `repro.processes.absorbing`)."""
+    `candidates` [B, L] in each block of `block` positions, drawn by random keys [B]. With one block per row it equals
+    `repro.processes.absorbing.subset`."""
     length = candidates.shape[1]
     order = rng.uniform(keys, length).masked_fill(~candidates, 2.0)
     padded = torch.nn.functional.pad(order, (0, -length % block), value=3.0).unflatten(1, (-1, block))
@@ -78,10 +79,10 @@ class BlockAbsorbing(Absorbing):
         u: Tensor,
         keys: Tensor,
     ) -> Tensor:
-        """The estimate of `Process.bound`. `predict(noisy, t)`, with times t [B, L], must predict each block from its
-        noisy tokens and the *clean* blocks before it (`repro.models.blocks.BlockPrediction`).
+        """The estimate that `Process.bound` describes. `predict(noisy, t)`, with times t [B, L], must predict each
+        block from its noisy tokens and the *clean* blocks before it (`repro.models.blocks.BlockPrediction`).
 
-        The mask counts of a row's blocks are stratified: block c of C takes frac(u + c/C).
+        The mask counts of a row's blocks are stratified: block c of C takes its count from frac(u + c/C) in place of u.
         """
         size = per_block(candidates, self.block)
         blocks = torch.arange(size.shape[1], device=u.device, dtype=u.dtype) / size.shape[1]

@@ -27,8 +27,8 @@ REACH = 10.0
 
 
 def argmax_probability(mu: Tensor, vocab_size: int, points: int = POINTS) -> tuple[Tensor, Tensor]:
-    """P(argmax w = x) and its derivative by mu, two float64 tensors [...], for mu = A / s [...] and K =
-    `vocab_size`."""
+    """Probability that the clean id has the largest coordinate of a Gaussian latent, and its derivative by mu, two
+    float64 tensors [...], for mu = A / s [...] (signal level over noise) and K = `vocab_size` ids."""
     step = 2 * REACH / (points - 1)
     offset = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=mu.device)
     z = mu.double()[..., None] + offset
@@ -38,8 +38,9 @@ def argmax_probability(mu: Tensor, vocab_size: int, points: int = POINTS) -> tup
 
 
 def transform(gamma: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """T(A) and its derivative by gamma, two float64 tensors [...], for gamma = -log of the signal-to-noise ratio A^2 /
-    s^2, [...] (docs/method.md#transformation-operator)."""
+    """T(A), the probability that a token is intact at Gaussian signal level A, and its derivative by gamma, two float64
+    tensors [...], for gamma = -log of the signal-to-noise ratio A^2 / s^2, [...]
+    (docs/method.md#transformation-operator)."""
     mu = (-gamma.double() / 2).exp()
     probability, slope = argmax_probability(mu, vocab_size)
     scale = vocab_size / (vocab_size - 1)
@@ -53,8 +54,8 @@ def gamma_of(signal: Tensor) -> Tensor:
 
 
 def relax(x0: Tensor, gamma: Tensor, noise: Tensor, vocab_size: int) -> Tensor:
-    """Gaussian latent w = A onehot(x0) + s noise, [B, L, K], of clean ids x0 [B, L]; gamma [B] determines A and s, and
-    `noise` [B, L, K] is standard normal."""
+    """Gaussian latent w = A onehot(x0) + s noise, [B, L, K], of clean ids x0 [B, L]; gamma = -log(A^2 / s^2) [B]
+    determines A and s = sqrt(1 - A^2), and `noise` [B, L, K] is standard normal."""
     signal, spread = torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
     clean = torch.nn.functional.one_hot(x0, vocab_size)
     return signal[:, None, None] * clean + spread[:, None, None] * noise

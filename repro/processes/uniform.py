@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N: Tensor) -> Tensor:
     """Integrand f >= 0 of the NELBO per token, in nats, [N] float64 (docs/method.md#duo-nelbo).
 
-    `loo` [N, K]: the network's leave-one-out conditional; x clean and z noisy ids; `slope` = d alpha / dt < 0.
+    `loo` [N, K]: the network's leave-one-out conditional; x clean and z noisy ids; alpha: probability that a token is
+    intact, and `slope` = d alpha / dt < 0, [N] each.
     """
     mixed_NK = loo_NK.shape[-1] * alpha_N[:, None] * loo_NK + (1 - alpha_N)[:, None]
     log_NK = mixed_NK.log()
@@ -45,7 +46,8 @@ def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N
 
 
 class _Constants(NamedTuple):
-    """What the integrand f has of a token's ids and noise level alone; with m_j = K alpha loo_j + 1 - alpha,
+    """The terms of the integrand f that depend on a token's ids and noise level alone; with m_j = K alpha loo_j + 1 -
+    alpha,
 
     f = slope / scaled (K / true_z - K / m_z + every (sum_j log m_j - K log m_z) + label (log m_x - log m_z) - rest).
     """
@@ -59,7 +61,7 @@ class _Constants(NamedTuple):
 
 
 def _constants(same_N: Tensor, alpha_N: Tensor, vocab_size: int) -> _Constants:
-    """The constants of tokens; `same` [N]: 1 where the noisy id is the clean one, else 0; scaled = K alpha."""
+    """The `_Constants` of N tokens; `same` [N]: 1 where the noisy id is the clean one, else 0; alpha [N]."""
     noise_N = 1 - alpha_N
     other_N = 1 - same_N
     kappa_N = noise_N / (vocab_size * alpha_N + noise_N)
@@ -96,8 +98,8 @@ def token_nll(
     vocab_size: int,
     meaning: Meaning,
 ) -> Tensor:
-    """`integrand`, nats [N] float64, for logits [N, V] of a network whose output has the given `meaning`; only ids
-    below `vocab_size` count."""
+    """The function `integrand`, nats [N] float64, for logits [N, V] of a network whose output has the given `meaning`;
+    only ids below `vocab_size` count."""
     probs_NK = logits_NV[:, :vocab_size].double().softmax(-1)
     return integrand(conditional(probs_NK, z_N, alpha_N, meaning), x_N, z_N, alpha_N, slope_N)
 
@@ -105,8 +107,8 @@ def token_nll(
 def token_nll_gradient(
     logits_NV: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N: Tensor, vocab_size: int
 ) -> Tensor:
-    """`token_nll` of a leave-one-out conditional, nats [N] float64; also overwrites the logits [N, V] by its gradient
-    with respect to them (docs/method.md#duo-nelbo).
+    """The output of `token_nll` for a network that predicts the leave-one-out conditional, nats [N] float64; also
+    overwrites the logits [N, V] by its gradient with respect to them (docs/method.md#duo-nelbo).
 
     With u_j = K alpha p_j and m_j = u_j + 1 - alpha, df/dlogit_k = u_k (g_k - sum_j u_j g_j / (K alpha)), where g_j is
     the derivative of f by u_j. Float64 as in `token_nll`, but four tensors [N, K] instead of autograd's twelve.
@@ -131,8 +133,8 @@ def token_nll_gradient(
 
 
 def _sum_of_logs(values_NK: Tensor) -> Tensor:
-    """Sum of log values over K, [N], as that of products of up to eight, since a logarithm costs ten products; for
-    values between 1e-38 and 1e38, whose products float64 holds."""
+    """Sum over K of the logarithms of `values` [N, K], [N]. The logarithms are taken of products of up to eight values,
+    since a logarithm costs ten products; values must lie between 1e-38 and 1e38, so that float64 holds the products."""
     rest = []
     for _ in range(3):
         half = values_NK.shape[1] // 2
@@ -142,7 +144,8 @@ def _sum_of_logs(values_NK: Tensor) -> Tensor:
 
 
 def token_loss(vocab_size: int, meaning: Meaning) -> TokenLoss:
-    """`token_nll` for K = `vocab_size` ids and a network's `meaning`, with a derivative by hand where there is one."""
+    """The token loss `token_nll` for K = `vocab_size` ids and a network's `meaning`, with a hand-written derivative
+    where there is one (for the meaning "leave_one_out")."""
     loss = partial(token_nll, vocab_size=vocab_size, meaning=meaning)
     if meaning != "leave_one_out":
         return loss
@@ -157,8 +160,8 @@ def conditional(probs_NK: Tensor, z_N: Tensor, alpha_N: Tensor, meaning: Meaning
 
 @part
 class Uniform(Diffusion):
-    """Uniform noise over K = `vocabulary.size` ids; `alpha_end` = alpha(1); `eps`: lower end of the bound's
-    integral."""
+    """Uniform noise over K = `vocabulary.size` ids; `alpha_end` = alpha(1), the probability that a token is intact at t
+    = 1; `eps`: lower end in t of the bound's integral."""
 
     alpha_end: float
     eps: float

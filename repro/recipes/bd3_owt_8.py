@@ -5,13 +5,14 @@ Toy      python -m repro.recipes.bd3_owt_8 --scale nano         one core, no dow
 Cost     8 x H100, 9.4 hours (--plan: arithmetic at 40 % of the peak, not measured); the authors took about 3 days
          on 8 x A100 (kuleshov-group/bd3lms issue 5)
 Expect   perplexity (bound) 21.68 on the last 100,000 documents, generative perplexity 30.4 at 1,024 tokens
-         (arXiv 2503.09573; docs/method.md#block-diffusion), both with the authors' own search of the range
+         (arXiv 2503.09573; docs/method.md#block-diffusion), both with ranges of mask rates that
+         the authors search for during training
 Source   kuleshov-group/bd3lms@1c3e8f4 scripts/train/train_owt_bd3lm.sh; README.md:71-72
 Departs  the range of mask rates is fixed (the original searches it anew at each validation, every 10,000 steps, and
          begins with [.001, 1]); its values are ours, between those of blocks of 4 and 16; the stratified mask rates of
          a step share one random shift, and cover all blocks of the step (the original: those of one GPU); the first
          token of a row, which is never noised, is not counted in the loss (the original: counted as zero); the held-out
-         documents are joined as in training (the original: without the ids between)
+         documents are joined as in training (the original: with nothing between them)
 """
 
 from repro.core.schedules import ConstantWithWarmup

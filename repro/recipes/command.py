@@ -14,13 +14,15 @@ import argparse
 import ast
 import dataclasses
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from repro.core import parts, registry
-from repro.core.cli import Parser, first, natural, positive, run, say
+from repro.core.cli import Parser, fill, first, natural, positive, run, say, width
 from repro.core.devices import take_device
 from repro.core.errors import Usage
 from repro.core.files import runs
@@ -56,7 +58,7 @@ def command(recipe: Recipe, argv: Sequence[str] | None = None) -> int:
     if args.print and args.json:
         print(json.dumps(parts.canonical(chosen), indent=1))
     elif args.print:
-        say(listing(chosen, select(recipe, args.scale, [])))
+        say(listing(chosen, select(recipe, args.scale, []), width(sys.maxsize)))
     elif args.plan:
         _plan(chosen, args)
     else:
@@ -196,21 +198,21 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
 
 
 def _prolonged(recipe: Recipe, out: Path, steps: int) -> Recipe:
-    """The recipe that continues the run in `out`, of `recipe` or what was made of it by `--set` and `--longer`, up to
-    step `steps`. ValueError if `out` holds a run of another recipe or scale."""
+    """The recipe that continues the run in `out` up to step `steps`. The run must be of `recipe`, or of a variant of it
+    that `--set` or `--longer` made; ValueError for a run of another recipe or scale."""
     from repro.training.checkpoint import open_checkpoint
     from repro.training.resuming import longer
 
     held = open_checkpoint(out).recipe
     if held.name.partition("+")[0] != recipe.name:
         raise ValueError(
-            f"{out} holds a run of {held.name}, not of {recipe.name}; give its --out and --scale"
+            f"{out} holds a run of {held.name}, not of {recipe.name}; give the --out and the --scale of one run"
         )
     return longer(held, steps) if held.steps != steps else held
 
 
 class Own(NamedTuple):
-    """The arguments --data, --tokenizer and --length."""
+    """The values of the options --data, --tokenizer and --length."""
 
     source: str
     tokenizer: str | None
@@ -218,8 +220,8 @@ class Own(NamedTuple):
 
 
 def select(recipe: Recipe, scale: str, overrides: Sequence[str], own: Own | None = None) -> Recipe:
-    """The recipe at a scale ("full", "nano", ...), on data of the user's or its own, with settings overridden (each
-    `SETTING=VALUE`, a dotted path).
+    """The recipe at a scale ("full", "nano", ...), on data of the user's (`own`) or its own (None), with settings
+    overridden (each `SETTING=VALUE`, a dotted path).
 
     Data and overrides that change the recipe add six digits of its digest to its name (`duo+3fa9c1`). Raises ValueError
     for an unknown scale or setting, an override of `name`, data that cannot be read (`repro.data.own`), and a tokenizer
@@ -247,7 +249,7 @@ def select(recipe: Recipe, scale: str, overrides: Sequence[str], own: Own | None
 
 
 def _check_weights(recipe: Recipe) -> None:
-    """Raise ValueError if the training starts from weights, which belong to their own tokenizer."""
+    """Raise ValueError if the training starts from released weights, which need their own tokenizer."""
     for pin, source in parts.leaves(recipe).items():
         starts = pin.startswith("backbone.") and pin.rpartition(".")[2] in ("weights", "source")
         if source is not None and (starts or pin == "teacher.source"):
@@ -288,16 +290,37 @@ def _base(recipe: Recipe) -> str:
     return recipe.name.removeprefix("oracle:").partition("@")[0].partition("+")[0]
 
 
-def listing(recipe: Recipe, unchanged: Recipe) -> Iterator[str]:
+def listing(recipe: Recipe, unchanged: Recipe, room: int = sys.maxsize) -> Iterator[str]:
     """Lines of text with every setting of a recipe, its value and its source.
 
-    `unchanged`: the recipe before `--set`; the settings that differ from it are marked by `*`, with their value there.
-    The source of another setting that differs from the full recipe is scale.py.
+    `unchanged`: the recipe before `--set`; the settings that differ from it are marked by `*`, with the value that they
+    had. Any other setting that differs from the full-scale recipe has scale.py as its source.
+    `room`: characters of a line. Where a dotted path, its value and its source do not fit beside each other, settings
+    stand indented below their component, by the last word of their path.
     """
+    rows = list(_rows(recipe, unchanged))
+    marked = [pin for mark, pin, *_ in rows if mark == "* "]
+    yield f"{recipe.name}  digest {recipe.digest()}"
+    wide, middle = max(len(pin) for _, pin, *_ in rows), min(44, max(len(value) for *_, value, _ in rows))
+    lines = [
+        f"{mark}{pin:<{wide}}  {value:<{middle}}  {source}".rstrip() for mark, pin, value, source in rows
+    ]
+    if max(map(len, lines)) <= room:
+        yield from lines
+    else:
+        yield from _indented(rows, room)
+        deepest = max((pin for _, pin, *_ in reversed(rows)), key=lambda pin: pin.count("."))
+        yield from fill("", f"An indented name goes with those above it: --set {deepest}=VALUE", 0, room)
+    if marked:
+        moved = sum(pin != "name" for pin, *_ in parts.changes(unchanged, recipe))
+        yield f"* changed by --set: {moved} setting{'s' * (moved > 1)} of {unchanged.name}"
+
+
+def _rows(recipe: Recipe, unchanged: Recipe) -> Iterator[tuple[str, str, str, str]]:
+    """Mark ("* " or two spaces), dotted path, value and source of every setting (see `listing`)."""
     base = _base(recipe)
     cited, full = citations(base), dict(_settings(registry.recipe(base)))
     moved = {pin: value for pin, value, _ in parts.changes(unchanged, recipe) if pin != "name"}
-    rows = []
     for pin, value in _settings(recipe):
         where = next((path for path in moved if pin == path or pin.startswith(f"{path}.")), None)
         if where is not None:
@@ -306,17 +329,38 @@ def listing(recipe: Recipe, unchanged: Recipe) -> Iterator[str]:
             source = "--set" if pin == "name" and moved else "repro/recipes/scale.py"
         else:
             source = cited.get(pin, "")
-        rows.append(("* " if where is not None else "  ", pin, value, source))
-    wide, middle = max(len(pin) for _, pin, *_ in rows), min(44, max(len(value) for *_, value, _ in rows))
-    yield f"{recipe.name}  digest {recipe.digest()}"
-    for mark, pin, value, source in rows:
-        yield f"{mark}{pin:<{wide}}  {value:<{middle}}  {source}".rstrip()
-    if moved:
-        yield f"* changed by --set: {len(moved)} settings of {unchanged.name}"
+        yield "* " if where is not None else "  ", pin, value, source
+
+
+_SHORT = 12
+"""Most characters of a value that has its source on the same line in a narrow terminal."""
+
+
+def _indented(rows: Sequence[tuple[str, str, str, str]], room: int) -> Iterator[str]:
+    """Lines of at most `room` characters, where words allow it: the last word of each path, indented by its depth, the
+    value, and the source in the third column, below a value that is longer than `_SHORT`."""
+    names = ["  " * pin.count(".") + pin.rpartition(".")[2] for _, pin, *_ in rows]
+    wide = max(map(len, names))
+    column = 2 + wide + 2 + _SHORT + 2
+    for (mark, _, value, source), name in zip(rows, names, strict=True):
+        head = f"{mark}{name:<{wide}}  "
+        sources = _wrapped(source, room - column) or [""]
+        if len(value) <= _SHORT:
+            yield f"{head}{value:<{_SHORT}}  {sources.pop(0)}".rstrip()
+        else:
+            yield from fill(head, value, 0, room)
+        yield from (" " * column + each for each in sources if each)
+
+
+def _wrapped(source: str, room: int) -> list[str]:
+    """Lines of a source of at most `room` characters; a path that is longer is broken after its last slash."""
+    words = [re.sub("(.*/)", r"\1 ", word) if len(word) > room else word for word in source.split()]
+    return textwrap.wrap(" ".join(words), room, break_long_words=False, break_on_hyphens=False)
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Dotted path and text of every setting of a recipe in order; of a part with settings its name, then these."""
+    """Dotted path and text of every setting of a recipe, in order. For a component the text is its registered name, and
+    its own settings follow."""
 
     def walk(value: Any, path: str) -> Iterator[tuple[str, str]]:
         if not (isinstance(value, dict) and "part" in value):

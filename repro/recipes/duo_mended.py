@@ -4,7 +4,8 @@ trained, and rows are not weighted by their noise level. The symmetric KL diverg
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_mended
 Toy      python -m repro.recipes.duo_mended --scale nano         under a minute, one core, no download
 Cost     8 x H100: see --plan
-Expect   no published number; at nano its excess and bound lie between those of duo and duo_nelbo (table choices)
+Expect   no published number; at nano its bound, and the negative log-likelihood of its samples in the true
+         language, lie between those of duo and duo_nelbo (results/tables/choices.md)
 Departs  from recipe duo in `noise` and `view_scale` alone (docs/method.md#duo-mended)
 """
 

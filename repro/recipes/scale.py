@@ -4,12 +4,12 @@
     nano.sudoku     4x4 sudoku                          nano.text      State of the Union addresses, by characters
     micro           State of the Union addresses, by a byte-level BPE of 4,096 ids, rows of 128
 
-The synthetic languages have known probabilities (oracle). A scale replaces data, backbone (by a small DiT if the recipe
-has a DiT, else by a Llama; at micro always by a DiT, unless it is a causal network that reads blocks; without adapters,
-since there are no released weights), batch, steps, optimizer settings and warm-up. Process, objective
-and the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller vocabulary so that
-the same share of tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers
-of steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60
+The synthetic languages have known probabilities (oracle). A scale replaces data, backbone, batch, steps, optimizer
+settings and warm-up. The new backbone is a small DiT if the recipe has a DiT, else a Llama; at micro it is a DiT except
+for a causal network that reads blocks. It has no adapters, since there are no released weights. Process, objective and
+the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller vocabulary so that the
+same share of tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers of
+steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60
 for sudoku, 10 to 12 minutes at micro).
 """
 
@@ -84,8 +84,8 @@ CORPORA: dict[str, Data] = {
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Size of a scale's networks and length of its runs. `learning_rate`: family of noise (`Process.noise`) ->
-    learning rate; `conditioned`: whether networks read the noise level as in the papers (`_backbone`)."""
+    """Size of a scale's networks and length of its runs. `learning_rate`: family of noise (`Process.noise`) -> learning
+    rate; `conditioned`: whether networks read the noise level where those of the papers do (`_backbone`)."""
 
     layers: int
     width: int
@@ -158,8 +158,8 @@ def data_at(recipe: Recipe, scale: str) -> Data:
 def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
     """The variant of a recipe at a scale, named `RECIPE@SCALE`; for "full" the recipe itself.
 
-    `own`: data in place of those of the scale, and the suite `own` in place of its; the caller renames the recipe.
-    Raises ValueError, with the most similar name, for an unknown scale.
+    `own`: data of the user's in place of the scale's, or None; with it the evaluation suite is `own`, and the caller
+    renames the recipe. Raises ValueError, with the most similar name, for an unknown scale.
     """
     data = data_at(recipe, scale) if own is None else own
     if scale == "full":
@@ -171,7 +171,7 @@ def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
     noise = recipe.process.noise
     if noise not in budget.learning_rate:
         raise ValueError(
-            f"no scale for {noise} noise; add it to `learning_rate` of BUDGETS in repro/recipes/scale.py"
+            f"no learning rate for {noise} noise at this scale; add it to BUDGETS of repro/recipes/scale.py"
         )
     lr = budget.learning_rate[noise]
     overrides: dict[str, Any] = {
@@ -202,7 +202,7 @@ def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
     if recipe.teacher is not None:
         if recipe.name not in TEACHERS:
             raise ValueError(
-                f"no scale for the distillation {recipe.name!r}; add the recipe of its teacher to TEACHERS of"
+                f"the distillation {recipe.name!r} has no small teacher; add the teacher's recipe to TEACHERS of"
                 " repro/recipes/scale.py"
             )
         base = scaled(registry.recipe(TEACHERS[recipe.name]), scale, own)
@@ -212,7 +212,7 @@ def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
 
 
 def oracle(recipe: Recipe) -> Recipe:
-    """The recipe without training (0 steps), whose network is the exact denoiser of its synthetic language.
+    """The recipe without training (0 steps), with the exact denoiser of its synthetic language as its network.
 
     Raises ValueError for an autoregressive recipe and for data that has no exact denoiser.
     """
@@ -229,7 +229,8 @@ def oracle(recipe: Recipe) -> Recipe:
 
 
 def by_name(name: str) -> Recipe:
-    """The recipe named `NAME`, `NAME@SCALE` or `oracle:NAME@SCALE` (its exact denoiser, `oracle`).
+    """The recipe named `NAME` or `NAME@SCALE`; for `oracle:NAME@SCALE` the recipe with the exact denoiser (see
+    `oracle`).
 
     Raises ValueError, with the most similar name, for an unknown recipe or scale.
     """
@@ -239,9 +240,10 @@ def by_name(name: str) -> Recipe:
 
 
 def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
-    """A backbone of the budget's size with random weights: a DiT if the recipe's is a DiT with dropout, else a Llama,
-    or (`conditioned`) the DiT of the papers, which reads the noise level where objective and process have one for it:
-    MDLM's and LLaDA's do not (docs/method.md#scales). A causal network that reads blocks stays one, a Llama."""
+    """A backbone of the budget's size with random weights. It is a DiT if the recipe's is a DiT with dropout, a causal
+    Llama read in blocks if the recipe's is one, and otherwise a Llama, or the DiT of the papers if the budget is
+    `conditioned`. That DiT reads the noise level where objective and process have one for it; MDLM's and LLaDA's do not
+    (docs/method.md#scales)."""
     sizes = {"layers": budget.layers, "width": budget.width, "heads": budget.heads, "ffn": budget.ffn}
     causal, backbone = recipe.process.causal, recipe.backbone.blank()
     if isinstance(backbone, WithDropout):
@@ -277,7 +279,8 @@ def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
 
 
 def _objective(objective: Objective, full_size: int, vocab_size: int, share: float) -> Objective:
-    """The objective with noise levels converted from `full_size` to `vocab_size` ids, and step counts times `share`."""
+    """The objective at a scale: noise levels are converted from `full_size` to `vocab_size` ids, and step counts
+    multiplied by `share`."""
     overrides: dict[str, Any] = {}
     if isinstance(objective, SymKL | SymKLScript | RelaxedCE | DuoElbo) and vocab_size <= DENSE_VOCAB_SIZE:
         overrides["tokens"] = Dense()
@@ -300,7 +303,7 @@ def _objective(objective: Objective, full_size: int, vocab_size: int, share: flo
 
 
 def _same_window(window: GammaWindow, full_size: int, vocab_size: int) -> GammaWindow:
-    """The range of gamma whose ends `_same_gamma` gives for those of `window`, rounded to six digits."""
+    """The range of gamma whose ends correspond to those of `window` by `_same_gamma`, rounded to six digits."""
     low, high = (_same_gamma(gamma, full_size, vocab_size) for gamma in (window.low, window.high))
     return GammaWindow(low=_rounded(low), high=_rounded(high))
 

@@ -7,8 +7,8 @@ Cost     about 3.8 hours of one core with AMX, estimated from 28 steps of 2 rows
 Expect   no number is published; docs/method.md#measured-7 has a pilot with all weights and blocks of 8
 Source   docs/method.md#ar-to-block-diffusion: Fast-dLLM v2, SDAR and dllm side by side
 Departs  the clean copy is read causally, and a block's first token is predicted from it (docs/method.md says why);
-         adapters and the mask's embedding are trained, the three train all weights. It needs the extras `lora`
-         and `gguf`
+         adapters and the mask's embedding are trained (those three train all weights). It needs the extras
+         `lora` and `gguf`
 """
 
 from repro.core.schedules import ConstantWithWarmup

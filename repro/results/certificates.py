@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 FOLDER = RESULTS / "certificates"
 CONTROLS = "controls.json"
-"""File of that folder with the controls: `wrong` ones and the tests that see them, and `right` ones."""
+"""Name of the file of controls in that folder: `wrong` samplers and losses, with the tests that refuse them, and
+`right` ones."""
 Stored = Mapping[str, Any]
 REMEDY = "`python -m repro.certify --presets all` writes them."
 TITLE = "Output distributions of samplers"
@@ -102,8 +103,8 @@ def file_name(preset: str) -> str:
 
 
 def read(folder: Path) -> list[Stored]:
-    """The certificates in the *.json files of a folder (but `CONTROLS` and that of peers), sorted by preset; ValueError
-    for a file that is not one."""
+    """The certificates in the *.json files of a folder (except the files of controls and of other projects), sorted by
+    preset; ValueError for a file that holds no certificate."""
     found = []
     for path in sorted(path for path in folder.glob("*.json") if path.name not in (CONTROLS, FILE)):
         remedy = f"remove it; {REMEDY}"
@@ -118,7 +119,8 @@ def read(folder: Path) -> list[Stored]:
 
 
 def to_frame(certificates: Sequence[Stored]) -> DataFrame:
-    """Frame with columns `COLUMNS`: one row per number, with the verdict on its preset and noise process."""
+    """Frame with columns `COLUMNS`: one row per statistic in the certificates, with the verdict on its preset and noise
+    process."""
     from pandas import DataFrame
 
     rows = []
@@ -159,8 +161,8 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
     exact = large[large.oracle == "exact"]
 
     def at(rows: DataFrame, tokens: float) -> str:
-        """Printed value of the row with the fewest tokens per step, but at least `tokens`; adaptive samplers, whose
-        steps are not fixed, count with the number that they realise. "" if there is no such row."""
+        """Printed value of the row with the fewest tokens per step that are at least `tokens`; of an adaptive sampler,
+        the row at the tokens per step that it realised. "" if there is no such row."""
         chosen = rows[(rows.tokens_per_step >= tokens - 1e-9) | rows.steps.isna()]
         return f"{chosen.sort_values('tokens_per_step').value.iloc[0]:.3g}" if len(chosen) else ""
 
@@ -188,8 +190,8 @@ def read_controls(folder: Path) -> dict[str, list[Stored]]:
 
 
 def controls_tables(controls: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
-    """Texts of controls.md (a row for each sampler or loss) and controls.csv (one for each test that refuses it, or an
-    empty one); no texts without controls."""
+    """Texts of controls.md (a row for each sampler or loss) and controls.csv (a row for each test that refuses it, or
+    one row without a test); no texts without controls."""
     from pandas import DataFrame
     from tabulate import tabulate
 

@@ -16,9 +16,9 @@ from msgspec import Struct
 from repro.core.reading import convert, read_json
 
 UNTESTED = "were not tested"
-"""End of a certificate's note on what was left out."""
+"""End of those notes of a certificate that say which tests were left out."""
 FILE = "peers.json"
-"""File of results/certificates with them."""
+"""Name of the file in results/certificates that holds the certificates of other projects."""
 TITLE = "Samplers of other projects"
 CAPTION = (
     "Samplers of other projects, called as their files are with the exact conditionals of known laws in place of "
@@ -69,8 +69,8 @@ class _Row(Struct, forbid_unknown_fields=True):
 
 
 def read_peers(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `FILE` in a folder of certificates, none if it has no such file; ValueError for a file that holds
-    something else."""
+    """The rows of peers.json (`FILE`) in a folder of certificates, none if it has no such file; ValueError for a file
+    that holds something else."""
     path, remedy = folder / FILE, "remove it; `python -m repro.certify --peer NAME=FOLDER` writes it"
     if not path.exists():
         return []
@@ -85,7 +85,7 @@ def kinds(row: Mapping[str, Any]) -> list[str]:
 
 
 def word(row: Mapping[str, Any]) -> str:
-    """The verdict in words: `stands`, or why not."""
+    """The verdict on a sampler in words: `stands`, or why not."""
     if row["stands"] is None:
         return f"could not be run: {row['error']}"
     return "stands" if row["stands"] else f"DOES NOT STAND ({', '.join(row['refused_by'])})"
@@ -138,7 +138,8 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _interfaces(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], list[str]]:
-    """Peer, version and an adapter's note on the interface -> the samplers that have it."""
+    """(peer, version, note on the peer's interface) -> names of the samplers with this note; notes on what was not
+    tested are left out."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         for note in row["notes"]:

@@ -34,8 +34,8 @@ LOCK = ROOT / "evals" / "claims_lock.json"
 
 
 class ClaimCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A metric of a recipe, task and sampler preset, with the sign of its contribution; an empty preset or
-    tokens_per_step is null in the records."""
+    """One term of the quantity of a claim: a metric of a recipe, task and sampler preset, added (`sign` 1) or
+    subtracted (-1). An empty preset or tokens_per_step stands for null in the records."""
 
     sign: Literal[-1, 1]
     recipe: str
@@ -48,7 +48,8 @@ class ClaimCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A claim (evals/claims.toml): `quantity`, the sum over `cells` of sign x metric for one train seed, has a mean
     above or below (`direction`) `margin`. `expected` and `spread`: mean and standard deviation over train seeds that
-    were assumed for `power`, the probability of a verdict. `where`: folder of the records below results/."""
+    were assumed for `power`, the probability of a verdict. `family`: claims whose p-values are adjusted together;
+    `where`: folder of the records below results/."""
 
     name: str
     says: str
@@ -87,15 +88,15 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     untestable: tuple[Untestable, ...]
 
     def family(self, name: str) -> list[Claim]:
-        """The claims of a family."""
+        """The claims of the family `name`, whose p-values are adjusted together."""
         return [claim for claim in self.claim if claim.family == name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Verdict on a claim: the mean of its quantity over `n` train seeds and its 95 % `interval`, and the p-values,
-    adjusted within the family (Holm), of the tests that reject its contrary (`holds`) and the claim itself (`fails`).
-    Without records n is 0."""
+    """Verdict on a claim: the mean of its quantity over `n` train seeds and its 95 % `interval`, and two p-values,
+    adjusted within the family by Holm's method: against the contrary of the claim (`holds`) and against the claim
+    (`fails`). Without records n is 0."""
 
     claim: Claim
     n: int
@@ -107,7 +108,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """holds here, fails here, undecided, or not measured."""
+        """The verdict in words: holds here, fails here, undecided, or not measured."""
         if self.n < len(self.claim.seeds):
             return "not measured"
         return (
@@ -159,7 +160,7 @@ def power(claim: Claim, level: float, family: int) -> float:
 def verdicts(found: Claims, records: Mapping[str, Sequence[Record]]) -> list[Verdict]:
     """Verdict on every testable claim, in the order of the file; `records`: folder name (`Claim.where`) -> records.
 
-    ValueError where a cell and train seed have two values.
+    ValueError if a term of a claim (`ClaimCell`) has two values for one train seed.
     """
     frames = {where: to_frame(each) for where, each in records.items()}
     values = {claim.name: _values(claim, frames[claim.where]) for claim in found.claim}
@@ -185,7 +186,7 @@ def verdicts(found: Claims, records: Mapping[str, Sequence[Record]]) -> list[Ver
 
 
 def _values(claim: Claim, frame: DataFrame) -> list[float]:
-    """The quantity of a claim for each of its train seeds that have all its cells."""
+    """The quantity of a claim for each of its train seeds that has records of all its terms (`ClaimCell`)."""
     sums: dict[int, float] = dict.fromkeys(claim.seeds, 0.0)
     for cell in claim.cells:
         rows = frame
@@ -194,15 +195,16 @@ def _values(claim: Claim, frame: DataFrame) -> list[float]:
         values = dict(zip(rows.train_seed, rows.value, strict=True))
         if len(values) < len(rows):
             raise ValueError(
-                f"claim {claim.name!r}: {cell.recipe} {cell.task} has two values for one train seed"
+                f"claim {claim.name!r}: {cell.recipe} {cell.task} has two values of {cell.metric} for one train seed;"
+                " remove one of the two records"
             )
         sums = {seed: total + cell.sign * values[seed] for seed, total in sums.items() if seed in values}
     return list(sums.values())
 
 
 def _tails(claim: Claim, values: Sequence[float]) -> tuple[float, float]:
-    """One-sided p-values of Student's t against the contrary of a claim, and against the claim; 1 without spread or
-    with fewer values than planned."""
+    """One-sided p-values of Student's t against the contrary of a claim, and against the claim. Both are 1 with fewer
+    values than planned; without spread, 0 against what all values contradict, else 1."""
     from scipy.stats import t
 
     if len(values) < len(claim.seeds):
@@ -216,14 +218,14 @@ def _tails(claim: Claim, values: Sequence[float]) -> tuple[float, float]:
 
 
 class Runs(NamedTuple):
-    """Train seeds of a recipe, and its cells (task, preset, tokens per step), in the order of the claims."""
+    """Train seeds of a recipe, and its evaluations as (task, preset, tokens per step), in the order of the claims."""
 
     seeds: list[int]
     cells: list[tuple[str, str, str]]
 
 
 def runs_of(found: Claims) -> dict[str, Runs]:
-    """What scripts/claims.py trains and evaluates, by recipe: all cells of the claims whose records are in
+    """What scripts/claims.py trains and evaluates, by recipe: all terms of the claims whose records are in
     results/claims."""
     made: dict[str, Runs] = {}
     for claim in found.claim:

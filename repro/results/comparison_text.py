@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def render(results: Sequence[ReproductionResult]) -> Table:
-    """Table of the results for the terminal, one line per comparison."""
+    """Table of the results of the reproduction test for the terminal, one line per comparison."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -27,7 +27,8 @@ def render(results: Sequence[ReproductionResult]) -> Table:
 
 
 def in_words(results: Sequence[ReproductionResult]) -> Iterator[str]:
-    """Lines with the results for a terminal that is too narrow for the table, one line per comparison."""
+    """Lines of text with the results of the reproduction test, one per comparison, for a terminal that is too narrow
+    for the table."""
     for name, seeds, metric, committed, yours, expected, detects, verdict in map(_cells, results):
         yield f"{verdict}  {name}, {metric} ({seeds} seeds): yours {yours}, expected {expected}," + (
             f" committed {committed}, detects {detects}"

@@ -31,7 +31,7 @@ Level = str
 
 
 def _of_task(name: str) -> Callable[[Record], Level | None]:
-    """The setting `name` of the lm-eval task of a record; None for a task without it."""
+    """A function from a record to the level of the setting `name` of its lm-eval task; None for a task without it."""
 
     def level(record: Record) -> Level | None:
         task = record.question.task
@@ -78,24 +78,24 @@ _PLACES = (
     *("task.template", "task.shots", "task.of.template", "task.of.shots"),
     *("task.estimator.draws", "task.estimator.rule.draws"),
 )
-"""Places of these settings in a record's question; at all others the records of a crossing must be equal."""
+"""Dotted paths of the SETTINGS in a record's question; at all other paths the records of a crossing must be equal."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A record, and the path of its per-item results (which need not exist where the record holds outcomes)."""
+    """A record, and the path of its per-item results (the file may be missing if the record holds outcomes)."""
 
     record: Record
     items: Path
 
     def read(self) -> Items:
-        """The items of the record; ValueError if it has none."""
+        """The items (per-item results) of the record; ValueError if it has none."""
         if self.items.is_file():
             return read_items(self.items)
         if not self.record.answer.outcomes:
             raise ValueError(
-                f"no items of {_label(self.record)}: {self.items} is missing; factors need the outcome of each item, as"
-                " lm-eval tasks give it"
+                f"no items of {_label(self.record)}: {self.items} is missing; factors need the outcome of each item,"
+                " which lm-eval tasks store: give a folder with records of these"
             )
         return outcomes_of(self.record)
 
@@ -125,8 +125,8 @@ def stored(folder: Path) -> list[Stored]:
 
 
 def crossings(entries: Iterable[Stored]) -> Iterator[Crossing]:
-    """The crossings among records: for each checkpoint and task that was evaluated with several levels of a setting,
-    one for each metric that is 0 or 1 for every item, and answer filter.
+    """The crossings (outcomes under all combinations of levels) among records: for each checkpoint and task that was
+    evaluated with several levels of a setting, one for each metric that is 0 or 1 for every item, and answer filter.
 
     ValueError if there is none, if a combination of levels is missing (it is named) or stored twice, if the records
     differ in another setting, and if their documents differ.
@@ -153,8 +153,8 @@ def _label(record: Record) -> str:
 
 
 def _levels(records: Sequence[Record]) -> tuple[dict[str, tuple[Level, ...]], dict[str, Level]]:
-    """The levels of every setting that varies, in the order of a number or of the records, and the one of every other
-    setting."""
+    """Two dictionaries by setting: the levels of each setting that varies, sorted if all are numbers, else in the order
+    of the records; and the level of each other setting."""
     factors, fixed = {}, {}
     for name, level in SETTINGS.items():
         seen = {found: None for record in records if (found := level(record)) is not None}
@@ -206,7 +206,8 @@ def _crossing(
 
 
 def _check_rest(group: Sequence[Stored]) -> None:
-    """ValueError if questions or numerics classes differ in anything but the settings of SETTINGS."""
+    """ValueError if evaluations or numerics classes (device, torch, ...) differ in anything but the settings of
+    SETTINGS."""
     first, *others = (
         without(entry.record.question.data(), *_PLACES)
         | {"numerics": without(entry.record.measurements.numerics.data(), "dtype")}
@@ -216,21 +217,22 @@ def _check_rest(group: Sequence[Stored]) -> None:
         found = difference(first, other)
         if found is not None:
             raise ValueError(
-                f"{_label(entry.record)}: {found}, which is no factor; give a folder that holds one crossing"
+                f"{_label(entry.record)}: {found}, which is no factor; give a folder with the records of one"
+                " --factors run"
             )
 
 
 def _cells(group: Sequence[Stored], factors: dict[str, tuple[Level, ...]]) -> dict[tuple[Level, ...], Stored]:
-    """The record of every combination of levels, in the order of the levels; ValueError if one is missing or two share
-    one."""
+    """The record of every combination of levels, in the order of the levels; ValueError if a combination has no record
+    or two."""
     found: dict[tuple[Level, ...], Stored] = {}
     for entry in group:
         levels = tuple(str(SETTINGS[name](entry.record)) for name in factors)
         if levels in found:
             raise ValueError(
                 f"{_label(entry.record)}: two records have {_named(factors, levels)}"
-                f" ({found[levels].record.sha256[:12]} and {entry.record.sha256[:12]}); give a folder that holds one"
-                " crossing, made on one machine"
+                f" ({found[levels].record.sha256[:12]} and {entry.record.sha256[:12]}); give a folder with the"
+                " records of one --factors run on one machine"
             )
         found[levels] = entry
     every = list(itertools.product(*factors.values()))
@@ -249,23 +251,24 @@ def _named(factors: Iterable[str], levels: Iterable[Level]) -> str:
 
 
 def _check_documents(label: str, cell: str, first: Items, other: Items) -> None:
-    """ValueError unless two cells have the same documents and filters."""
+    """ValueError unless the items of two combinations of levels (`cell` names the second) have the same documents and
+    filters."""
     if first.keys() != other.keys():
         odd = sorted(first.keys() ^ other.keys())[0]
         raise ValueError(
-            f"{label}: document {odd[1]} ({odd[2]}) is not in every cell of the crossing ({cell}); {AGAIN}"
+            f"{label}: document {odd[1]} ({odd[2]}) is not in every combination of levels ({cell}); {AGAIN}"
         )
     for place, item in first.items():
         ours, theirs = item.doc_hash, other[place].doc_hash
         if ours is not None and theirs is not None and ours != theirs:
             raise ValueError(
                 f"{label}: document {place[1]} is another one in {cell}; the task's data has changed, so evaluate all"
-                " cells again with a new --out folder"
+                " combinations again with a new --out folder"
             )
 
 
 def _binary(cells: Iterable[Items], places: Sequence[tuple[str, int, str]]) -> list[str]:
-    """Names of the metrics that are 0 or 1 for every item of every cell."""
+    """Names of the metrics that are 0 or 1 for every item in every combination of levels."""
     shown: list[dict[str, Any]] = [items[place].metrics for items in cells for place in places]
     return [
         name

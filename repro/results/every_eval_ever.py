@@ -31,8 +31,9 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a metric is: its family (`kind`), unit, range and direction. `target`: the best value of a metric that is
-    neither better when lower nor when higher; `lower` is then only what the format asks for."""
+    """What a metric is: its family (`kind`), unit, range (`least`, `most`) and whether lower is better (`lower`).
+    `target`: the best value of a metric that is better neither lower nor higher; its `lower` is set only because the
+    format requires it."""
 
     kind: str
     unit: str
@@ -76,10 +77,11 @@ MEANINGS: dict[str, Meaning] = {
     r"pass_(?P<k>\d+)": Meaning("pass_at_k", "proportion", False, 0, 1),
     r"pass_at_k:flips": Meaning("flipped_answers_of_two_draws", "proportion", True, 0, 1),
 }
-"""Pattern of a metric's name (of `TASK'S PART:NAME` where tasks differ) -> its meaning; named groups are its
-parameters. docs/results.md and the tasks' docstrings say more."""
+"""Regular expression of a metric's name, or of `CLASS:NAME` (registered name of the task's class) where tasks use one
+name differently -> its meaning; named groups are its parameters. docs/results.md and the tasks' docstrings say more."""
 REFERENCE = "true_"
-"""Prefix of the same metric of as many texts of the true law: a detail of the metric, no result of the model."""
+"""Prefix of the name of a metric computed on as many texts of the true law; exported as a detail of that metric,
+because it is no result of the model."""
 NO_MODEL = frozenset({"training_curve", "naive_mauve"})
 """Tasks whose metrics are no results of a model: training losses differ between objectives, naive texts are no
 samples."""
@@ -87,7 +89,8 @@ samples."""
 
 @dataclass
 class Export:
-    """Files to write, and what was left out: `unknown` metrics by task."""
+    """Files to write (path -> text), number of `results` in them, and what was left out: `unknown`, metric -> a task
+    with it."""
 
     files: dict[str, str] = field(default_factory=dict)
     results: int = 0
@@ -95,8 +98,8 @@ class Export:
 
 
 def meaning(metric: str, part: str | None = None) -> tuple[Meaning, dict[str, str]] | None:
-    """The meaning of a metric and its parameters, by its name (lm-eval's filter apart) and the `part` of its task; None
-    if MEANINGS has none."""
+    """The meaning of a metric and its parameters, by its name (without lm-eval's filter) and `part`, the registered
+    name of its task's class; None if MEANINGS has none."""
     name = stem(metric)
     for pattern, found in MEANINGS.items():
         match = re.fullmatch(pattern, name) or re.fullmatch(pattern, f"{part}:{name}")
@@ -205,7 +208,7 @@ def _model(record: Record, model: str, own: bool) -> Json:
 
 
 def _results(record: Record, unknown: dict[str, str]) -> list[Json]:
-    """The results of a record, one per metric of known meaning; the other metrics' names are added to `unknown`."""
+    """The results of a record, one per metric with a meaning in MEANINGS; the other metrics are added to `unknown`."""
     metrics = record.answer.metrics
     results = []
     for name, metric in metrics.items():
@@ -301,8 +304,8 @@ def _generation(record: Record) -> Json:
 
 
 def _temperature(sampler: Json) -> float | None:
-    """Temperature of the softmax from which a sampler draws tokens; None where no setting says it. That of a corrector
-    draws positions."""
+    """Temperature of the softmax from which a sampler draws tokens; None if no setting gives it. A corrector's
+    temperature does not count, because positions are drawn with it."""
     if sampler.get("part") == "shaped":
         return _temperature(sampler["shape"]) or _temperature(sampler["rule"])
     found = None if str(sampler.get("part")).startswith("corrector") else sampler.get("temperature")
@@ -310,5 +313,5 @@ def _temperature(sampler: Json) -> float | None:
 
 
 def _numbers(given: Mapping[str, float | None]) -> dict[str, str]:
-    """The numbers that are known, as strings."""
+    """The given numbers that are known (not None), as strings."""
     return {name: repr(value) for name, value in given.items() if value is not None}

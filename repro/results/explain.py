@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from repro.core.errors import nearest
+from repro.core.parts import brief
 from repro.core.stats import Interval, mean_interval
 from repro.results.difference import difference, look, places, without
 from repro.results.recipes import differing, recipe_of
@@ -27,8 +28,8 @@ HEX = 6  # least number of characters of a hash prefix
 
 
 def select(records: Sequence[Record], name: str) -> list[Record]:
-    """Records, of all seeds, of the one cell that `name` selects (a hash prefix or label, see the module). ValueError
-    if it selects no cell, or several, of which some are listed."""
+    """Records, of all seeds, of the one evaluation that `name` (a hash prefix or label, see the module) selects.
+    ValueError if it selects none, or several, of which some are listed."""
     if len(name) >= HEX and all(letter in "0123456789abcdef" for letter in name):
         found = [r for r in records if any(hash.startswith(name) for hash in (r.id, r.key, r.cell, r.sha256))]
     else:
@@ -59,8 +60,8 @@ def _label(record: Record, checkpoint: str) -> str:
 
 
 def _names(record: Record) -> tuple[str, ...]:
-    """The labels of a record: as `label`, without the mark, and with its train seed, CHECKPOINT-sSEED/TASK/..., as run
-    folders are named."""
+    """The labels by which a record can be selected: `label`, the same without the mark of an unfinished network, and
+    with the train seed, CHECKPOINT-sSEED/TASK/..., as run folders are named."""
     plain = record.labels.checkpoint
     seeded = f"{plain}-s{record.question.checkpoint.seed}"
     return label(record), _label(record, plain), _label(record, seeded)
@@ -99,7 +100,7 @@ class Field:
 class Explanation:
     """Comparison of two evaluations: their labels `a` and `b`, the `direct` differences of their metrics (B - A, paired
     by seeds), and the settings (`fields`) that differ. `recipes`: lines with the settings in which their recipes
-    differ; None where they have one recipe, or where one of the two is not here."""
+    differ; None if both have the same recipe, or if one of the two recipes is not found."""
 
     a: str
     b: str
@@ -110,7 +111,8 @@ class Explanation:
 
 def explain(records: Sequence[Record], a: str, b: str, folder: Path = RAW) -> Explanation:
     """Comparison of the evaluations that the labels or hash prefixes `a` and `b` select. ValueError if one of them
-    selects no evaluation or several. `folder`: that of the records, near which recipes of runs are looked for."""
+    selects no evaluation or several. `folder`: folder of the records; recipes of runs are searched in it and beside it.
+    """
     ours, theirs = select(records, a), select(records, b)
     rest = [record for record in records if record.cell not in (ours[0].cell, theirs[0].cell)]
     fields = tuple(
@@ -128,7 +130,8 @@ def explain(records: Sequence[Record], a: str, b: str, folder: Path = RAW) -> Ex
 
 
 def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Effect, ...]:
-    """Effect on each metric of value `b` instead of `a` at the path `place`, over all contexts with records of both."""
+    """Effect on each metric of value `b` instead of `a` of the setting at the path `place`, over all contexts (equal in
+    all other settings, see `Effect`) that have records with both values."""
     contexts: dict[str, tuple[list[Record], list[Record]]] = {}
     for record in records:
         subject = record.question.subject
@@ -157,8 +160,8 @@ def _pair(record: Record) -> tuple[int, int, str]:
 
 
 def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, ...]:
-    """One effect per metric, from the differences in each context: over the means of contexts, or over the pairs of a
-    single context."""
+    """One effect per metric, over the means of contexts, or over the pairs if there is a single context. `contexts`:
+    for each context, metric -> differences of its pairs."""
     made = []
     for metric in sorted({name for context in contexts for name in context}):
         groups = [context[metric] for context in contexts if metric in context]
@@ -175,7 +178,7 @@ def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, 
 
 
 def say(found: Explanation) -> Iterator[str]:
-    """Lines of text that `explain` prints."""
+    """Lines of text about a comparison, as `python -m repro.results explain` prints them."""
     yield f"A {found.a}"
     yield f"B {found.b}"
     for effect in found.direct:
@@ -183,7 +186,7 @@ def say(found: Explanation) -> Iterator[str]:
     if not found.fields:
         yield "their evaluations differ in seeds and weights only"
     for field in found.fields:
-        yield f"{field.place}: {text(field.a)} -> {text(field.b)}"
+        yield f"{field.place}: {brief(field.a)} -> {brief(field.b)}"
         if field.place == "checkpoint.recipe":
             yield from _recipes(found.recipes)
         if not field.effects:
@@ -200,9 +203,10 @@ def _recipes(lines: Sequence[str] | None) -> Iterator[str]:
 
 
 def _shown(effect: Effect) -> str:
-    interval = (
-        "one pair" if effect.interval is None else f"[{effect.interval.low:.4g}, {effect.interval.high:.4g}]"
-    )
-    return (
-        f"{effect.metric} {effect.mean:+.4g} {interval} ({effect.pairs} pairs in {effect.contexts} contexts)"
-    )
+    ends = effect.interval
+    interval = "" if ends is None else f" [{ends.low:.4g}, {ends.high:.4g}]"
+    counts = [
+        f"{count} {what}{'s' * (count != 1)}"
+        for count, what in ((effect.pairs, "pair"), (effect.contexts, "context"))
+    ]
+    return f"{effect.metric} {effect.mean:+.4g}{interval} ({' in '.join(counts)})"

@@ -51,7 +51,7 @@ class Swing:
 
 @dataclass(frozen=True, kw_only=True)
 class Factor:
-    """One factor of a crossing: its `levels` and the mean accuracy at each (`accuracy`).
+    """One factor (setting that was varied) of a crossing: its `levels` and the mean accuracy at each (`accuracy`).
 
     `share` of the variance of the accuracy by the main effect, and `share_with_others` together with all interactions
     that have the factor in them; `p`: of the hypothesis that the levels have equal mean accuracy, adjusted by Holm's
@@ -73,11 +73,12 @@ class Factor:
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """Analysis of one crossing of `n` items in `cells` combinations of levels.
+    """Analysis of one crossing (`repro.results.crossing`) of `n` items in `cells` combinations of levels; `rows`: one
+    per factor.
 
-    The shares of all `components`, of the `interactions` among them, and `items` (share of the variance of the accuracy
-    that comes from the choice of items: their difficulty), `items_by_settings` (items that react differently to the
-    settings, residual included) add up to 1; all are 0 if no outcome differs.
+    The variance of the accuracy is shared out: the shares of all `components`, `items` (choice of items: their
+    difficulty) and `items_by_settings` (items that react differently to the settings, residual included) add up to 1;
+    all are 0 if no outcome differs. `interactions`: sum of the shares of components with several factors.
     """
 
     checkpoint: str
@@ -99,13 +100,14 @@ class Factors:
 
     @property
     def most(self) -> Factor:
-        """The factor with the largest share of the variance, interactions included; of equal ones that with most
-        flips."""
+        """The factor with the largest share of the variance, interactions included; among equal ones, the one with the
+        most flips."""
         return max(self.rows, key=lambda row: (row.share_with_others, row.flips))
 
 
 def analyse(entries: Iterable[Stored]) -> list[Factors]:
-    """The analysis of every crossing among stored records; ValueError as `crossings`."""
+    """The analysis of every crossing among stored records; ValueError if they are no complete crossing (see
+    `crossings`)."""
     return [factors(crossing) for crossing in crossings(entries)]
 
 
@@ -115,7 +117,7 @@ def factors(crossing: Crossing) -> Factors:
     n, names = len(y), list(crossing.factors)
     if n < 2:
         raise ValueError(
-            f"{crossing.task} of {crossing.checkpoint}: {n} item has no variance; give two items or more (--limit)"
+            f"{crossing.task} of {crossing.checkpoint}: {n} item has no variance; evaluate two or more (--limit)"
         )
     raw = {term: effects_variance(y, term) for term in _terms(len(names))}
     base = float(y.mean(axis=tuple(range(1, y.ndim))).var(ddof=1))
@@ -151,7 +153,7 @@ def factors(crossing: Crossing) -> Factors:
 
 
 def _terms(count: int) -> list[tuple[int, ...]]:
-    """All sets of factors except the empty one, by size."""
+    """All non-empty sets of the indices of `count` factors, in the order of their size."""
     return [term for size in range(1, count + 1) for term in itertools.combinations(range(count), size)]
 
 
@@ -330,8 +332,9 @@ def data(found: Sequence[Factors]) -> list[dict[str, Any]]:
 
 
 def csv(found: Sequence[Factors]) -> str:
-    """The analyses as CSV text: a row per term of each crossing (factors joined by " x ") and one for each of `items`
-    and `items x settings`; columns of flips and swing are filled for the main effects."""
+    """The analyses as CSV text. Rows of a crossing: one per term (factors joined by " x "), one for the choice of items
+    (`items`) and one for items that react differently to the settings (`items x settings`). Columns of flips and of the
+    largest change (swing) are filled for single factors only."""
     from pandas import DataFrame
 
     lines: list[dict[str, Any]] = []

@@ -33,7 +33,7 @@ AGAIN = "run its evaluation again with a new --out folder"
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an item that a comparison reads; a hash that is None is unknown."""
+    """The fields of an item that a comparison reads; a hash is None if it is unknown."""
 
     doc_id: int
     filter: str
@@ -141,8 +141,8 @@ def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = No
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())[0]
         raise ValueError(
-            f"document {_called(*odd[:2])} ({filter}) is only in one of the two; compare two results of one task "
-            "with one limit"
+            f"document {_called(*odd[:2])} (filter {filter}) is only in one of the two results; compare two results of"
+            " one task with one limit"
         )
     for place, item in a.items():
         for name in ("doc_hash", "prompt_hash", "task_hash"):
@@ -227,9 +227,9 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def paired_interval(gained: int, lost: int, n: int) -> Interval:
-    """95 % interval of the difference of two proportions of the same `n` items, of which `gained` and `lost` differ:
-    the Wald interval after adding half an item to each of the four counts (Agresti and Min 2005), so that its width is
-    positive even if no item differs."""
+    """95 % interval of the difference of two proportions of the same `n` items, of which `gained` are right only in the
+    second and `lost` only in the first: the Wald interval after adding half an item to each of the four counts (Agresti
+    and Min 2005), so that its width is positive even if no item differs."""
     from scipy.stats import norm
 
     b, c, total = gained + 0.5, lost + 0.5, n + 2
@@ -239,7 +239,8 @@ def paired_interval(gained: int, lost: int, n: int) -> Interval:
 
 
 def say(found: Flips) -> Iterator[str]:
-    """Lines of text that `flips` prints; the documents that differ come last."""
+    """Lines of text about a comparison, as `python -m repro.results flips` prints them; the documents that differ come
+    last."""
     low, high = found.rate_interval
     flipped = found.gained + found.lost
     share = f"{flipped} of {found.n} documents differ ({found.rate:.3f} [{low:.3f}, {high:.3f}])"

@@ -21,7 +21,7 @@ HARNESS = r"""@misc{eval-harness,
   howpublished = {\url{https://github.com/EleutherAI/lm-evaluation-harness}},
 }"""
 LM_EVAL = frozenset({"lm_likelihood", "lm_generation", "harness_task"})
-"""Parts of tasks that lm-eval runs."""
+"""Registered names of the task classes that lm-eval runs."""
 WEIGHTS = {
     "raw": "raw weights",
     "ema": "averaged weights (EMA)",
@@ -98,17 +98,18 @@ def _samplers(records: Sequence[Record], cited: dict[str, None]) -> Iterator[str
             plans[told] = None
     if not used:
         return
-    named = []
+    named: dict[str, list[str]] = {}
     for preset, rates in used.items():
         names = [each.partition(":")[0] for each in preset.split("+")]
         citations = [_cite(PAPERS.get(name), cited) for name in names]
-        at = f" at {_list(rates)} tokens per step" if rates else " (adaptive)"
-        named.append(f"\\texttt{{{escaped(preset)}}}{''.join(dict.fromkeys(citations))}{at}")
-    yield f"Texts are decoded by {_list(named)}{', in ' + _list(list(plans)) if plans else ''}."
+        at = f" at {_list(rates)} token{'s' * (rates != ['1'])} per step" if rates else " (adaptive)"
+        named.setdefault(at, []).append(f"\\texttt{{{escaped(preset)}}}{''.join(dict.fromkeys(citations))}")
+    told = _list([f"{_list(each)}{at}" for at, each in named.items()])
+    yield f"Texts are decoded by {told}{', in ' + _list(list(plans)) if plans else ''}."
 
 
 def _plan(plan: dict[str, Any]) -> str:
-    """What a decoding plan says besides its steps: blocks and cache; "" for one block without a cache."""
+    """A phrase about the blocks and the KV cache of a decoding plan; "" for one block without a cache."""
     blocks = f"blocks of {plan['block_length']}" if plan.get("block_length") != plan.get("gen_length") else ""
     cache = plan.get("cache")
     held = f"a {cache['part'].replace('_', ' ')}" if isinstance(cache, dict) else ""

@@ -97,7 +97,8 @@ class Question(_Strict, frozen=True, kw_only=True):
 
     @property
     def cell(self) -> str:
-        """SHA-256 of `subject`: names an evaluation under all its seeds."""
+        """SHA-256 of the question without the checkpoint's digest and the seeds (`subject`): equal for all seeds of an
+        evaluation."""
         return sha256(text(self.subject))
 
 

@@ -111,8 +111,9 @@ UNCERTAINTY = (
 
 # --- rows ---------------------------------------------------------------------------------------------------
 def build(table: Table, rows: DataFrame) -> DataFrame:
-    """Frame of a table, one row per cell: labels; each metric, its standard error `_se` and its standard deviation over
-    train seeds `_sd_seeds`; costs; number of evaluated rows `n`, number of train `seeds`, `note`.
+    """Frame of a table, one row per cell (an evaluation under all its seeds): labels; each metric, its standard error
+    `_se` and its standard deviation over train seeds `_sd_seeds`; costs; number of evaluated rows `n`, number of train
+    `seeds`, `note`.
 
     `rows` is a frame of records (`store.to_frame`). ValueError if two protocols or two evaluations would share a column
     or row.
@@ -143,7 +144,8 @@ def _columns(table: Table) -> list[str]:
 
 
 def _row(table: Table, shared: Any, by_metric: Mapping[str, Any]) -> dict[str, Any]:
-    """Row of the table `table` from the summary of a cell (`store.by_cell`)."""
+    """Row of the table `table` for one cell: `shared`, a row with its labels, and `by_metric`, its rows by metric (see
+    `store.by_cell`)."""
     row = {name: getattr(shared, name) for name in ("suite", *table.labels, *table.costs, "note", "seeds")}
     row |= {"scale": scale_of(shared.recipe), "n": min(each.n for each in by_metric.values())}
     for name in table.metrics:
@@ -195,7 +197,7 @@ def _grid(table: Table, section: DataFrame) -> str:
 
 def tables(raw: Path) -> dict[str, str]:
     """Texts of all tables of the records in folder `raw`, by file name (Markdown and CSV; `with_latex` adds LaTeX);
-    those of certificates are in `certificates`."""
+    `repro.results.certificates` makes those of certificates."""
     records = largest(collect(raw))
     newest = latest(records)  # tables without a column `note` omit records of older versions
     files = text_quality.tables(newest) | perplexities.tables(newest) | lookahead.tables(newest)

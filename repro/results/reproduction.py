@@ -49,13 +49,14 @@ if TYPE_CHECKING:
 
 ALPHA = 0.01
 NEEDED = {True: 3, False: 5}
-"""Values that a spread needs: of one train seed (True: the committed one and its reruns), of train seeds (False)."""
+"""Least number of values from which a standard deviation is estimated: for paired comparisons (True) of train seed 0,
+committed and reruns; for others (False) of different train seeds."""
 NATS = 1e-3
 """Difference of a likelihood, in nats per token, that rounding may make: 3e-4 was seen (docs/method.md)."""
 TEXTS = 3
 """Decoded texts that rounding may change: a draw close to the boundary of two tokens goes either way."""
 SMALLEST = 1e-9
-"""Least likelihood, in nats per token, on the logarithmic scale."""
+"""Likelihoods below this, in nats per token, are raised to it before the logarithm is taken."""
 CELLS = 14  # each further cell makes the intervals of all wider
 RERUNS = RAW.parent / "reruns"
 """Records of reruns of train seed 0, which differ from the committed one by rounding (scripts/reruns.py)."""
@@ -90,9 +91,9 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Values of a cell on the scale of the test (accuracies: asin(sqrt)): committed (`known`) and those of your run.
-    `spread`: standard deviation of one value, with `degrees` of freedom; `family`: number of comparisons among which
-    the probability of a false alarm is shared out."""
+    """Values of a cell (a metric of a recipe, task and sampler) on the scale of the test (accuracies: asin(sqrt)):
+    committed (`known`) and those of your run. `spread`: standard deviation of one value, with `degrees` of freedom;
+    `family`: number of comparisons among which the probability of a false alarm is shared out."""
 
     known: Sequence[float]
     yours: Sequence[float]
@@ -102,17 +103,18 @@ class Comparison:
 
     @property
     def t(self) -> float:
-        """Student's t of the mean of your run."""
+        """Student's t of the mean of the values of your run against that of the committed values."""
         return prediction_t(self.known, self.spread, self.yours)
 
     @property
     def p(self) -> float:
-        """p-value of the mean of your run, times the number of comparisons (Bonferroni)."""
+        """p-value of the difference between your run and the committed values, times the number of comparisons
+        (Bonferroni)."""
         return min(1.0, self.family * prediction_p(self.known, self.spread, self.degrees, self.yours))
 
     @property
     def limit(self) -> float:
-        """The |t| beyond which `p` is below ALPHA."""
+        """The |t| beyond which the adjusted p-value is below ALPHA, so that the comparison is BAD."""
         return two_sided(1 - ALPHA / self.family, self.degrees)
 
     def at_least(self, change: float) -> Comparison:
@@ -121,7 +123,7 @@ class Comparison:
         return replace(self, spread=max(self.spread, change / error))
 
     def interval(self) -> Interval:
-        """Prediction interval of the mean of your run: `p` is below ALPHA outside it."""
+        """Prediction interval of the mean of your run: outside it the adjusted p-value is below ALPHA."""
         level = 1 - ALPHA / self.family
         return prediction_interval(self.known, self.spread, self.degrees, level, len(self.yours))
 
@@ -177,9 +179,12 @@ def of_recipes(
 
 
 class Values(NamedTuple):
-    """Values on the scale of the test: committed (`known`) and of your run (`new`), those whose spread is that of a
-    comparison (`alike`), the difference of a cell that is never BAD (`least`), and the cells whose training stopped
-    before the committed number of steps."""
+    """Values on the scale of the test, by cell and whether train seeds are paired (`Key`): `known`, committed; `new`,
+    of your run; `alike`, from which the standard deviation of the comparison is estimated.
+
+    `least`: the difference of each cell up to which it is never BAD; `unfinished`: cells whose training in your run
+    stopped before the committed number of steps.
+    """
 
     known: dict[Key, list[float]]
     new: dict[Key, list[float]]
@@ -196,7 +201,7 @@ def compare(
     recipes: Sequence[str] | None = None,
 ) -> list[ReproductionResult]:
     """Results of the test from the records in the folders `yours`, `committed` and `reruns`: for each cell (of
-    `recipes`, None: all) one of paired train seeds and one of the others, as far as your run has them.
+    `recipes`, None: all) one result for paired train seeds and one for the others, as far as your run has them.
 
     `cells` are all cells of the file, so that no result depends on which recipes are asked. Raises ValueError as
     `read_values` does.
@@ -212,7 +217,8 @@ def compare(
 
 
 def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell], reruns: Path) -> Values:
-    """Values of all cells from three folders of records.
+    """Values of all cells (see `Comparison`) from three folders of records: committed ones, those of your run, and
+    reruns.
 
     Raises ValueError, naming the field that differs, if the evaluations of a cell differ in more than seeds and the
     number of training steps.
@@ -239,7 +245,7 @@ def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell],
 
 
 def comparisons(values: Values, needed: Mapping[bool, int] = NEEDED) -> dict[Key, Comparison]:
-    """Comparison of every key that has values of your run and as many values `alike` as `needed`.
+    """Comparison of every key (cell, paired or not) that has values of your run and at least `needed` values `alike`.
 
     Train seeds have a standard deviation that is pooled over the cells of a kind. Reruns have one of their own; theirs
     is not larger than that of train seeds, so whichever gives the narrower interval is taken.
@@ -337,7 +343,8 @@ def _rows(rows: DataFrame, cell: ReproductionCell) -> DataFrame:
 
 
 def _by_seed(cell: ReproductionCell, rows: DataFrame) -> dict[int, float]:
-    """Mean value per train seed on the scale of the test, in the order of the seeds, from the rows of one cell."""
+    """Mean value per train seed, in the order of the seeds, from the rows of one cell; on the scale of the test
+    (accuracies: asin(sqrt))."""
     means = rows.groupby("train_seed", sort=True).value.mean()
     return {int(seed): _scaled(cell, value) for seed, value in means.items()}
 

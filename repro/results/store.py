@@ -101,8 +101,8 @@ def collect(folder: Path) -> list[Record]:
 
 
 def _share(record: Record, known: dict[str, Question]) -> Record:
-    """The record, whose question shares the settings of the first one of its cell (`known`, by cell), which are equal:
-    ten thousands of records need a fifth of the memory."""
+    """The record, with the settings of its question replaced by the equal ones of the first record of its cell (in
+    `known`, by cell): tens of thousands of records then need a fifth of the memory."""
     first = known.setdefault(record.cell, record.question)
     settings = {name: getattr(first, name) for name in ("task", "sampler", "plan", "protocol")}
     return replace(record, question=replace(record.question, **settings))
@@ -142,8 +142,9 @@ class Store:
         return self._read[path][1]
 
     def find(self, question_id: str, numerics: Json, timed_on: str | None = None) -> Record | None:
-        """Record of the evaluation with SHA-256 `question_id` in a numerics class; None if there is none. `timed_on`:
-        only a record whose decoding speed was measured on this device (None: any record)."""
+        """Record of the evaluation with SHA-256 `question_id` in the numerics class `numerics` (device, dtype, torch,
+        attention kernel, threads); None if there is none. `timed_on`: only a record whose decoding speed was measured
+        on this device (None: any record)."""
         for record in (record for by_id in self._files() for record in by_id.get(question_id, ())):
             speed = record.measurements.speed
             here = record.measurements.numerics.data() == numerics
@@ -317,10 +318,10 @@ def one_of(rows: DataFrame, column: str, complaint: str) -> None:
 
 
 def means(rows: DataFrame) -> DataFrame:
-    """Frame with one row per (cell, metric) of a frame of records, sorted by them: the labels; `value` (mean) and
-    `sd_seeds` (standard deviation; NaN for one) over `seeds` train seeds; `se`, standard error of the evaluation of one
-    network (root mean square over seeds); `n` rows evaluated; `nfe` forward passes per row and `tokens_per_nfe`, tokens
-    per forward pass (a ratio of sums).
+    """Frame with one row per cell (an evaluation under all its seeds) and metric of a frame of records, sorted by both:
+    the labels; `value` (mean) and `sd_seeds` (standard deviation; NaN for one) over `seeds` train seeds; `se`, standard
+    error of the evaluation of one network (root mean square over seeds); `n` rows evaluated; `nfe` forward passes per
+    row and `tokens_per_nfe`, tokens per forward pass (a ratio of sums).
 
     A train seed with several records (other numerics classes or sampling seeds) counts once, with their mean.
     """
@@ -350,8 +351,8 @@ def means(rows: DataFrame) -> DataFrame:
 
 
 def summarise(rows: DataFrame) -> DataFrame:
-    """The frame `means` of a frame of records, in which the `note` marks a cell with an older version of a component,
-    for example of the sampler (`repro.results.versions`).
+    """The frame that `means` makes of a frame of records, with a mark in the `note` of each cell that has an older
+    version of a component, for example of the sampler (`repro.results.versions`).
 
     Raises ValueError if two cells would have the same labels, naming the setting in which their evaluations differ.
     """
@@ -366,7 +367,8 @@ def summarise(rows: DataFrame) -> DataFrame:
 
 
 def by_cell(table: DataFrame) -> list[tuple[Any, dict[str, Any]]]:
-    """For every cell of a frame `summarise`, in its order: its first row, and its rows by metric (named tuples)."""
+    """For every cell of a frame made by `summarise`, in its order: its first row, and a dictionary of its rows by
+    metric; rows are named tuples."""
     cells: dict[str, dict[str, Any]] = {}
     rows = table.itertuples(index=False)
     for cell, metric, row in zip(table.cell, table.metric, rows, strict=True):

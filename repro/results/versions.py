@@ -1,6 +1,6 @@
 """Records whose task, sampler, plan or other component (part) has an older version than in another record of otherwise
-the same evaluation. Tables mark them, figures omit them. Records of fewer items than another one of the same evaluation
-are in neither.
+the same evaluation. Tables mark them, figures omit them. Neither shows records of an evaluation that was also made with
+more items.
 
 The `version` of a component is raised when what it computes changes; its earlier records stay in their files. Which of
 two versions is older follows from the records alone.
@@ -19,8 +19,9 @@ from repro.results.record import Record, text
 
 
 def older(subjects: Iterable[str]) -> dict[str, str]:
-    """Mark `older: PART version N` of each evaluation in `subjects` (canonical JSON), by that JSON; "" if no other one
-    has a newer version of a component."""
+    """For each evaluation in `subjects` (canonical JSON of `Question.subject`), by that JSON, the mark
+    `older: NAME version N` if another one, equal apart from versions, has a newer version of the component (part) NAME;
+    else the mark is empty."""
     alike: dict[str, list[tuple[str, dict[str, tuple[str, int]]]]] = defaultdict(list)
     for subject in dict.fromkeys(subjects):
         question = json.loads(subject)
@@ -58,7 +59,7 @@ def latest(records: Sequence[Record]) -> list[Record]:
 
 
 def _versions(data: Any, place: str) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Triples (path, (name, version)) of every component (part) nested in JSON `data`; a path ends in a dot: `plan.`.
+    """Pairs (path, (name, version)) of every component (part) nested in JSON `data`; a path ends in a dot: `plan.`.
     `place`: path of `data`."""
     if isinstance(data, dict) and "part" in data and "version" in data:
         yield place, (data["part"], data["version"])

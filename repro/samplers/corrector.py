@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 def gibbs(process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, where: Tensor) -> Tensor:
     """Distribution of each noisy token given all others, p_s(z_l | z without l), [N, V] float64.
 
-    For ids [B, L] at time s [B], at the N True entries of `where` [B, L] bool; `prediction` is the network's for them.
+    For ids [B, L] at time s [B], at the N True entries of `where` [B, L] bool; `prediction`: the network's prediction
+    for these ids.
     """
     vocabulary = prediction.vocabulary
     alpha = process.alpha(s)[where.nonzero()[:, 0]]

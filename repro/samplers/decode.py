@@ -43,8 +43,9 @@ def decode(
     `names`: one number per prompt that, with `seed`, selects its random stream; different numbers give independent
     draws.
 
-    Prompts that end at different places of a block, of a network that reads blocks, are decoded apart. Raises
-    ValueError if sampler, noise process, decoding plan and denoiser cannot be combined.
+    Prompts of a block-causal network that end at different places within a block are decoded in separate batches.
+    Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be combined, and if the weights are
+    not finite numbers.
     """
     places = [overlap(denoiser, prompt) for prompt in prompts]
     if len(set(places)) > 1:
@@ -74,7 +75,8 @@ def decode(
 
 
 def _joined(groups: Sequence[Sequence[int]], parts: Sequence[Decoded]) -> Decoded:
-    """Results of groups of rows as one, in the order of the rows; `groups`: indices of the rows of each part."""
+    """The results `parts` of groups of rows, joined in the order of the whole batch; `groups`: for each result, the
+    indices of its rows in that batch."""
     order = torch.tensor([row for rows in groups for row in rows]).argsort().to(parts[0].ids.device)
 
     def ordered(each: Sequence[Tensor]) -> Tensor:
@@ -97,9 +99,9 @@ def steps(
 ) -> Iterator[tuple[Decoder, Frame]]:
     """Decode step by step: yields the decoder and the batch (`Frame`) after each step of an unfinished block.
 
-    `confidence`: whether frames hold the probability of each written token; this runs the output head at these
-    positions once more; ValueError for a sampler that looks ahead. All other arguments, and the other ValueErrors, are
-    those of `decode`.
+    `confidence`: whether frames hold the probability of each written token. That runs the output head at these
+    positions once more, and raises ValueError for a sampler with lookahead. All other arguments, and the other
+    ValueErrors, are those of `decode`.
     """
     from repro.samplers.draws import Stream
 

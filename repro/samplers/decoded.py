@@ -30,12 +30,11 @@ class StepIndex(NamedTuple):
 class Cost:
     """Cost of decoding each of the B rows of a batch: int64 counts, [B] each.
 
-    `forwards`: forward passes; `rounds`: forward passes one after another, those of several states of a row in one
-    batch counting once; `further`: those beyond the first of a step (guidance, correction); `refreshes`: those
-    that recomputed the whole KV cache; `token_forwards`: tokens passed through the network, summed over forward passes
-    (padding is not counted, so that a row's cost does not depend on the batch);
-    `writes`: tokens written, revisions included; `filled`: undecided positions filled with the stop id because they
-    follow one.
+    `forwards`: forward passes; `rounds`: sequential forward passes (several states of a row that pass in one batch
+    count once); `further`: forward passes beyond the first of a step (guidance, correction); `refreshes`: forward
+    passes that recomputed the whole KV cache; `token_forwards`: tokens passed through the network, summed over forward
+    passes (padding is not counted, so that a row's cost does not depend on the batch); `writes`: tokens written,
+    revisions included; `filled`: undecided positions filled with the stop id because they follow one.
     """
 
     forwards: Tensor
@@ -48,13 +47,13 @@ class Cost:
 
     @classmethod
     def empty(cls, rows: int, device: torch.device) -> Cost:
-        """Zero counts for `rows` rows."""
+        """The cost of `rows` rows before decoding: all counts are 0."""
         return cls(*(torch.zeros(rows, dtype=torch.int64, device=device) for _ in fields(cls)))
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction], writes: Tensor) -> Cost:
-        """The cost of one step for n rows, from its predictions in order, each of one state of every row or of m (state
-        by state), and the tokens it wrote per row, [n]."""
+        """The cost of one step for n rows. `predictions`: its network predictions in order, each for the n rows or for
+        m states of each, [m n]; `writes` [n]: number of tokens that the step wrote."""
         cost, n = cls.empty(len(writes), writes.device), len(writes)
         for number, made in enumerate(predictions):
             forwards = made.forwarded.view(-1, n).sum(0)

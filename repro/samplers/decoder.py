@@ -37,9 +37,9 @@ class Decoder:
     written yet). `pad` [B]: columns of left padding. `start` and `stop`: first generated column, and the one after the
     last; `width`: L.
 
-    A network that reads blocks (`Denoiser.block_causal`) counts them from the first token of the prompt, as it was
-    trained: the first block begins with the last `overlap` tokens of the prompt, and what the last block has beyond
-    `stop` stays masked. Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be
+    A block-causal network (`Denoiser.block_causal`) counts blocks from the first token of the prompt, as in its
+    training: the first decoded block begins with the last `overlap` tokens of the prompt, and columns of the last block
+    from `stop` on stay masked. Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be
     combined, and for prompts that overlap a block by unequal numbers of tokens (`repro.samplers.decode.decode` decodes
     them apart).
     """
@@ -74,7 +74,7 @@ class Decoder:
         if others:
             raise ValueError(
                 f"these prompts end at different places of a block of {denoiser.required_block_size} tokens; decode"
-                " them apart"
+                " them with `repro.samplers.decode.decode`, which puts them in separate batches"
             )
         self.stop = self.start + plan.gen_length
         self.blocks = -(-(self.overlap + plan.gen_length) // plan.block_length)
@@ -170,7 +170,8 @@ class Decoder:
         forward: Callable[[Tensor, Tensor], Prediction],
         prediction: Prediction | None,
     ) -> State:
-        """The sampler's input for ids [n, L] in the block of `at`, of which each row has taken `step` [n] steps."""
+        """The sampler's input for ids [n, L] in the block of `at`, of which each row has taken `step` [n] steps;
+        `prediction`: the prediction for these ids (None: made by `forward`)."""
         block, i, steps = at
         length = self.plan.block_length
         undecided = self.undecided(ids, block)
@@ -272,14 +273,14 @@ class Decoder:
 
 
 def overlap(denoiser: Denoiser, prompt: Sequence[int]) -> int:
-    """Number of tokens at the end of a prompt that share a block with generated ones; 0 for a network that does not
-    read blocks."""
+    """Number of tokens at the end of a prompt that share a block with generated ones; 0 unless the network is
+    block-causal."""
     block = denoiser.required_block_size
     return len(prompt) % block if denoiser.block_causal and block else 0
 
 
 class DecodingCaches:
-    """KV caches of a decode: one for each forward pass of a step; exact for causal networks and those that read blocks.
+    """KV caches of a decode: one for each forward pass of a step; exact for causal and block-causal networks.
 
     A further pass in a step, such as that of guidance, has other input ids than the first and so needs its own cache.
     """

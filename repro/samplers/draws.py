@@ -77,8 +77,8 @@ class Stream:
 class Unknown(Exception):
     """Raised by `Script` and `Intervals` for draws whose outcomes are not scripted.
 
-    `names`: which draws they are; `rows`: their rows in the batch; `choices`: what each may be scripted to be, with the
-    conditional probabilities.
+    `names`: the draws; `rows`: the row of each in the batch; `choices`: for each, the entries that a script may have
+    for it (outcomes, or intervals of the uniform number), with their conditional probabilities.
     """
 
     def __init__(
@@ -123,8 +123,9 @@ class Intervals:
     """Source of draws by inverse CDF whose uniform numbers are known up to an interval, so that one number may be drawn
     from twice, with other probabilities, as lookahead does.
 
-    `scripts[row]` maps the draws of a row, by (step, purpose, index, position), to intervals (low, high), those of
-    other draws being (0, 1). `rows`, `steps` [n]: this batch's rows in `scripts` and their decoding steps.
+    `scripts[row]` maps the draws of a row, by (step, purpose, index, position), to intervals (low, high); a draw that
+    is missing there has (0, 1). `rows` [n]: index in `scripts` of each row of the batch; `steps` [n]: its decoding
+    step.
 
     Raises Unknown, with the draws concerned, where an interval holds several outcomes.
     """
@@ -174,4 +175,4 @@ def _pieces(interval: tuple[float, float], ends: Sequence[float]) -> list[tuple[
 
 
 ROUNDING = 1e-13
-"""Width of an interval between two roundings of one cumulative probability."""
+"""Intervals up to this wide come from rounding of the cumulative probabilities, and are left out."""

@@ -52,8 +52,8 @@ def laws(
 ) -> Iterator[dict]:
     """Exact distributions of the generated ids, {tuple of ids: probability}: at time t = 1, then after each step.
 
-    Before the last step the tuples contain mask ids or noise tokens. Of a sampler that looks ahead there is only the
-    last one, as its steps share their draws.
+    Before the last step the tuples contain mask ids or noise tokens. For a sampler with lookahead only the last
+    distribution is yielded, because its steps share random draws.
     """
     decoder = Decoder(denoiser, process, sampler, plan, [prompt])
     assert not decoder.causal or denoiser.vocabulary.first >= 0
@@ -126,8 +126,8 @@ def _enumerate(step: Step, states: States) -> States:
 
 
 def _joint(decoder: Decoder, states: States) -> States:
-    """The possible states at the end, with their probabilities, of a sampler that draws from one uniform number in
-    several steps: all steps are rerun until every draw of every step has one outcome."""
+    """The possible final states, with their probabilities, of a sampler with lookahead, which uses one uniform number
+    in several steps: all steps are rerun until every draw of every step has one outcome."""
     from repro.samplers.draws import Intervals, Unknown
 
     start, _, weights = states

@@ -45,9 +45,10 @@ class LogitsProcessor(Part):
     """Which setting of the state it changes ("quota", "order" or "confidence"); None if it changes the prediction."""
 
     def processes(self) -> frozenset[str]:
-        """Families of noise (`Process.noise`) that it applies to.
+        """Families of noise (`Process.noise`) to which the logits processor applies.
 
-        One that affects the choice of positions is for absorbing noise only, as only there samplers choose positions.
+        A processor of the choice of positions is for absorbing noise only, because only there do samplers choose
+        positions.
         """
         return frozenset({"absorbing", "uniform", "left_to_right"} if self.sets is None else {"absorbing"})
 
@@ -60,7 +61,7 @@ class LogitsProcessor(Part):
 
     @abstractmethod
     def apply(self, state: State) -> State:
-        """A changed copy of `state`, for the sampler."""
+        """A changed copy of the step's `state`, for the sampler that the processor modifies."""
 
 
 class LogitsTransform(LogitsProcessor):
@@ -91,8 +92,9 @@ class LogitsTransform(LogitsProcessor):
 class ProcessedSampler(Sampler):
     """A sampler (`rule`) with a logits processor (`shape`).
 
-    Memory, times and capabilities are those of `rule`, for the noise processes that suit both. Raises ValueError if the
-    processor would change nothing in `rule`, or is for other noise processes.
+    Memory, times and capabilities are those of `rule`, but only for noise processes that both support. Raises
+    ValueError if the processor would change nothing in `rule`, is for other noise processes, or must stand elsewhere in
+    the chain.
     """
 
     shape: LogitsProcessor
@@ -100,7 +102,7 @@ class ProcessedSampler(Sampler):
 
     def __post_init__(self) -> None:
         base, processor = self.innermost, self.shape
-        name, inner = registry.part_name(type(processor)), registry.part_name(type(base))
+        name, inner = type(processor).presets[0].name, registry.part_name(type(base))  # as a user types it
         if base.capabilities.looks_ahead:
             raise ValueError(f"{name} changes the rule that {inner} runs: write +{name} before +{inner}")
         if isinstance(self.rule, ProcessedSampler) and isinstance(self.rule.shape, Guided):
@@ -114,7 +116,8 @@ class ProcessedSampler(Sampler):
             )
         if processor.sets == "quota" and any(each.sets == "quota" for each in self.processors[1:]):
             raise ValueError(
-                f"{name}: another processor of {inner} sets the quota already; leave one of them out"
+                f"{name}: another processor of {inner} sets the quota (positions per step) already; leave one of"
+                " them out"
             )
         greedy = isinstance(base, Autoregressive | Random) and base.temperature == 0
         if greedy and isinstance(processor, LogitsTransform) and processor.keeps_argmax:
@@ -131,7 +134,7 @@ class ProcessedSampler(Sampler):
 
     @property
     def processors(self) -> list[LogitsProcessor]:
-        """All its logits processors, the outermost first."""
+        """All logits processors around the innermost sampler, the outermost first."""
         return [self.shape, *(self.rule.processors if isinstance(self.rule, ProcessedSampler) else [])]
 
     @property
@@ -326,7 +329,8 @@ class Banned(LogitsTransform):
 def _truncate(logits: Tensor, keep: Callable[[Tensor], Tensor]) -> Tensor:
     """Logits [N, V] with -inf at all ids that are not kept; the most probable id of a position always is.
 
-    `keep`: from the probabilities of each position in falling order, [N, V], to whether each is kept, [N, V] bool.
+    `keep`: function from the probabilities of each position, sorted from high to low, [N, V], to whether each is kept,
+    [N, V] bool.
     """
     p, order = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
     stays = keep(p)

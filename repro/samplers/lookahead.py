@@ -9,10 +9,11 @@ round starts from x_k and features h of an earlier forward, and
     verifies   z_j = F_(k+j)(y_j, f(y_j))                         in one batch of `states` rows
     accepts    x_(k+j+1) = z_j  up to the first j with z_j != y_(j+1)
 
-y_0 is right, and y_(j+1) is if y_j is and z_j = y_(j+1); so every accepted z_j is what one step at a time gives, and
-the first correction too. A round commits 1 to `states` tokens. For greedy rules this is the verification of Self
-Speculative Decoding (arXiv 2510.04147); keyed draws extend it to sampling. For a causal network the drafts are prefixes
-of each other, so one forward of `states` columns takes the place of the batch (Jacobi iteration, arXiv 2305.10427).
+y_0 holds the true ids. Where y_j does, z_j holds the true next ids, and y_(j+1) does if it equals z_j. So every
+accepted z_j, including the first that differs from its draft, is what decoding one step at a time gives. A round
+commits 1 to `states` tokens. For greedy rules this is the verification of Self Speculative Decoding (arXiv 2510.04147);
+keyed draws extend it to sampling. For a causal network the drafts are prefixes of each other, so one forward of
+`states` columns takes the place of the batch (Jacobi iteration, arXiv 2305.10427).
 
 Shapes: n rows, m states of each row, L columns, D features.
 """
@@ -34,15 +35,16 @@ if TYPE_CHECKING:
 
 
 STATES = 8
-"""States per forward where a name gives none."""
+"""States per forward pass of a sampler whose name does not set `states`."""
 
 
 @part
 class Lookahead(Sampler):
-    """Sampler that gives the output of `rule` at one position per step in fewer sequential forward passes: each passes
-    up to `states` states of a row, of which all but the first are guesses.
+    """Sampler that gives the output of `rule` at one position per step in fewer sequential forward passes: each takes
+    up to `states` states of a row, its present ids and guesses of the ids after one, two, ... further steps.
 
-    Raises ValueError for fewer than 2 states, and for a rule that may not be run this way.
+    Raises ValueError for fewer than 2 states, and for a rule that may take more than one forward pass or position per
+    step.
     """
 
     rule: Sampler
@@ -50,7 +52,7 @@ class Lookahead(Sampler):
 
     def __post_init__(self) -> None:
         if self.states < 2:
-            raise ValueError(f"lookahead with states={self.states} guesses nothing; give 2 or more")
+            raise ValueError(f"lookahead with states={self.states} guesses no later tokens; give 2 or more")
         rule = self.rule
         while isinstance(rule, ProcessedSampler):
             if isinstance(rule.shape, Guided) or rule.shape.sets == "quota":
@@ -74,7 +76,8 @@ class Lookahead(Sampler):
         return self.rule.claim()
 
     def step(self, state: State) -> Tensor:
-        """The ids [n, L] after a round, which leaves as memory the features [n, L, D] for the next round's drafts."""
+        """The ids [n, L] after a round; `state.memory` then holds the features [n, L, D] that the next round's drafts
+        use."""
         n, length = len(state.ids), int(state.active[0].sum())
         left = state.process.open(state.ids, state.active, state.prediction.vocabulary).sum(1)
         taken = length - left
@@ -93,8 +96,8 @@ class Lookahead(Sampler):
         return after[chosen, torch.arange(n, device=left.device)]
 
     def _drafts(self, state: State, taken: Tensor, count: int) -> list[Tensor]:
-        """The present ids [n, L] and guesses of the ids after each further step, `count` in all; the present ones alone
-        if there was no forward yet."""
+        """The present ids [n, L], then guesses of the ids after each further step: at most `count` tensors, or only the
+        present ids if there are no features yet (first round). `taken` [n]: steps of the block already taken."""
         drafts = [state.ids]
         if state.memory is None:
             return drafts

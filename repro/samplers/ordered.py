@@ -48,6 +48,9 @@ class LowConfidence(Sampler):
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.undecided)
+        if self.temperature == 0:
+            chosen = state.surest(logits, state.undecided, state.quota)
+            return state.commit(chosen, logits[chosen[state.undecided]].argmax(-1))
         tokens = state.tokens(logits, self.temperature, state.undecided)
         score = state.confidence(logits, tokens).exp()
         chosen = state.best(score, state.undecided, state.quota)

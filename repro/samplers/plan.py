@@ -23,8 +23,9 @@ Reach = Literal["onward", "block"]
 
 @part
 class Cache(Part):
-    """Base class of KV cache policies for bidirectional networks, whose cached keys and values are approximate; those
-    of a network that reads blocks are exact (docs/method.md#block-diffusion).
+    """Base class of KV cache policies for networks that are not causal. Cached keys and values of a bidirectional
+    network are approximate; those of a block-causal network (each block attends to itself and to earlier blocks) are
+    exact (docs/method.md#block-diffusion).
 
     `refresh`: number of forward passes after which all keys and values are recomputed; None: only when a block begins.
     """
@@ -73,7 +74,7 @@ class Plan(Part):
     steps: int | None
 
     def cache_policy(self) -> Cache | None:
-        """KV cache policy for a bidirectional network; None: no cache."""
+        """Policy of the plan's KV cache for networks that are not causal; None: no cache."""
         return None
 
     def stop_ids(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
     low_confidence+eos_last+order_temperature:alg_temp=0.1      by name (`repro.samplers.presets`)
 
-They act as those of `repro.samplers.logits_processors`, on the confidence or the order of a step.
+They work like those in `repro.samplers.logits_processors`, but change the confidence or the order of a step.
 """
 
 from __future__ import annotations

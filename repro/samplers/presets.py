@@ -3,7 +3,7 @@
 python -m repro.evals list samplers              lists all names
 low_confidence:temperature=1.0                   a changed preset; tables show it under this name
 low_confidence+guided:scale=1.0+nucleus:p=0.9    a sampler with two logits processors, which act from left to right
-random:temperature=1.0+lookahead:states=8        the same output, fewer rounds of forwards (`repro.samplers.lookahead`)
+random:temperature=1.0+lookahead:states=8        the same output, fewer sequential passes (`repro.samplers.lookahead`)
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ P = TypeVar("P", bound=Part)
 
 
 def _psi(kappa: Kappa) -> Tail:
-    """Duo's psi sampler with the same schedule of kappa at all steps, and a drawn removal of the remaining noise."""
+    """Duo's psi sampler with the same schedule of kappa at all steps, whose remaining noise is removed by draws
+    (`DrawnRemoval`)."""
     rule = Psi(high=kappa, middle=kappa, low=kappa, high_frac=0.0, middle_frac=0.0)
     return Tail(rule=rule, times=LinearTimes(end=1e-5), removal=DrawnRemoval())
 
@@ -79,15 +80,16 @@ COMBINED: dict[str, tuple[Sampler, str, str | None]] = {
         "2605.22765",
     ),
 }
-"""Presets that combine several samplers or parts of samplers, each with what it does, the source of its values and the
-arXiv number of its paper; those of a single sampler are with its class (`Sampler.presets`)."""
+"""Presets that combine a sampler with other components, such as a schedule of times, each with what it does, the source
+of its values and the arXiv number of its paper; those of a single sampler are with its class (`Sampler.presets`)."""
 
 
 def _collected(
     kind: type[P], combined: Mapping[str, tuple[P, str, str | None]]
 ) -> dict[str, tuple[P, str, str | None]]:
-    """All presets of a kind (samplers or logits processors) with sources and papers, in the order of the registry's
-    classes; for each class its own ones and then the combined ones."""
+    """All presets of the class `kind` (`Sampler` or `LogitsProcessor`): name -> (component, what it does and the source
+    of its values, arXiv number). In the order of the registered classes, for each its own presets and then those in
+    `combined`."""
     found: dict[str, tuple[P, str, str | None]] = {}
     for path in registry.PARTS.values():
         cls = registry.resolve(path) if path.startswith("repro.samplers.") else Part
@@ -110,17 +112,17 @@ LOGITS_PROCESSORS = {name: processor for name, (processor, *_) in _PROCESSORS.it
 SOURCES = {name: source for name, (_, source, _) in {**_SAMPLERS, **_PROCESSORS}.items()}
 """For each preset and logits processor, what it does and the source of its values."""
 PAPERS = {name: paper for name, (*_, paper) in {**_SAMPLERS, **_PROCESSORS}.items()}
-"""For each preset and logits processor, the arXiv number of its paper; None: of no paper."""
+"""For each preset and logits processor, the arXiv number of its paper; None if it has none."""
 
 
 LISTED = {"preset": "samplers", "logits processor": "processors"}
-"""Kind of name -> what lists its names."""
+"""Kind of name -> argument of `python -m repro.evals list` that lists all names of this kind."""
 
 
 def preset(name: str) -> Sampler:
     """The sampler with the name `PRESET+PROCESSOR+...`, where preset and logits processors are each `NAME` or
     `NAME:field=value,field=value`, and the first processor acts first on the logits. With `+lookahead` or
-    `+lookahead:states=m` at the end it looks ahead.
+    `+lookahead:states=m` at the end it runs with lookahead (`repro.samplers.lookahead`).
 
     Raises ValueError for an unknown preset, logits processor or field, with the most similar valid name, and for a
     logits processor that would change nothing in the sampler.
@@ -133,6 +135,14 @@ def preset(name: str) -> Sampler:
     for processor in reversed([_derived(text, LOGITS_PROCESSORS, "logits processor") for text in names]):
         found = ProcessedSampler(shape=processor, rule=found)
     return found if last is None else _looking_ahead(found, last)
+
+
+def default_preset(noise: str, likely: bool) -> str:
+    """Name of the preset for models of this family of noise where none is chosen: one that seeks a likely text
+    (`likely`), as after a prompt, or one that draws from the model's distribution. Uniform noise has one for both."""
+    if noise == "left_to_right":
+        return "greedy" if likely else "sample"
+    return "low_confidence" if likely and noise == "absorbing" else "ancestral"
 
 
 def _looking_ahead(rule: Sampler, text: str) -> Sampler:
@@ -153,7 +163,7 @@ def _derived(text: str, table: dict[str, P], kind: str) -> P:
 
 
 def split_pins(text: str, between: str = ",") -> list[str]:
-    """The parts of a text such as "a=1,b=[2,3]", split at the characters of `between` outside brackets and braces."""
+    """The pieces of a text such as "a=1,b=[2,3]", split at the characters of `between` outside brackets and braces."""
     depth, found = 0, [""]
     for letter in text:
         depth += (letter in "[{") - (letter in "]}")

@@ -47,7 +47,7 @@ class GuidedPrediction(ProcessedPrediction):
 
 
 class PartOfPrediction(ProcessedPrediction):
-    """A prediction at N positions whose `logits` [N, V] are known."""
+    """A prediction at N positions whose `logits` [N, V] are computed already."""
 
     def __init__(self, prediction: Prediction, logits: Tensor) -> None:
         super().__init__(prediction, lambda logits: logits)
@@ -58,10 +58,11 @@ class PartOfPrediction(ProcessedPrediction):
 
 
 def parts(prediction: Prediction, where: Tensor) -> Iterator[tuple[Tensor, Prediction]]:
-    """The True entries of `where` [B, L], N of them, in parts of consecutive ones, each with the prediction there.
+    """The N True entries of `where` [B, L] bool, in runs of consecutive entries: pairs of a mask [B, L] bool that holds
+    one run, and the prediction there.
 
-    Logits are computed for all parts at once, in one matrix product; what is computed from those of a part, in float64,
-    stays in a CPU's cache. At least one part, which may be empty.
+    The logits of all runs are computed at once, in one matrix product; a run is so short that float64 results computed
+    from its logits stay in a CPU's cache. Yields at least one pair, whose mask may be empty.
     """
     logits = prediction.logits(where)
     entries = where.flatten().nonzero()[:, 0]

@@ -44,7 +44,7 @@ class Kappa(Part):
         """kappa of each of B rows for the step from time t to s, [B] float64 in [0, 1].
 
         `alpha_t`, `alpha_s` [B] float64: probability that a token is intact at t and s; `last`: whether the step is the
-        last of its segment.
+        last of its segment of the block (high, middle or low).
         """
 
 
@@ -89,7 +89,7 @@ class MaxRescaled(Kappa):
     """kappa = 1 - sigma/(1 - alpha_s) with Duo's rescale schedule, sigma = eta min(eta, (1 - alpha_s)/alpha_t), or
     sigma = eta at alpha_t = 0.
 
-    ReMDM's rescale has min(1, ...) instead, so for the same eta Duo's sigma is smaller by up to a factor of eta.
+    ReMDM's rescale has min(1, ...) instead, so for the same eta Duo's sigma is eta to 1 times as large.
     """
 
     eta: float
@@ -115,7 +115,8 @@ def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
 
 
 def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
-    """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B]; 1 at the last step of a segment.
+    """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B], for the probability sigma [B] of masking a
+    committed token in ReMDM; 1 at the last step of a segment of the block (`last`).
 
     At alpha_s = 1 its value does not matter.
     """
@@ -129,8 +130,8 @@ class Psi(Sampler):
     """The psi sampler: each step draws every position from a mixture of the reverse step, with weight kappa, and of a
     clean draw that is noised again (Duo, chapter 2; docs/method.md#uniform-samplers).
 
-    `high`, `middle`, `low`: schedules of kappa in the three segments of a block's steps; `high_frac`, `middle_frac`:
-    fractions of the block's times in the first two.
+    `high`, `middle`, `low`: schedules of kappa in the first, second and last segment of a block's steps; `high_frac`,
+    `middle_frac`: fractions of the block's times in the first and in the second segment.
     """
 
     high: Kappa

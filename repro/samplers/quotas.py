@@ -61,8 +61,9 @@ class RoundedQuotas(QuotaProcessor):
     """Commits (remaining masked positions) / (remaining steps) positions per step, rounded half to even (dLLM with a
     linear schedule; docs/method.md#dllm-quotas).
 
-    The quotient is 1 - (1 - alpha(s)) / (1 - alpha(t)), with dLLM's alpha in float32, whose error decides on which side
-    of a half it falls (ZHZisZZ/dllm@ca17675 dllm/core/schedulers/alpha.py:68-84,103-104).
+    The share 1 / (remaining steps) is computed as 1 - (1 - alpha(s)) / (1 - alpha(t)) from alpha in float32, as in
+    dLLM, because its rounding error decides between two counts that are equally near (ZHZisZZ/dllm@ca17675
+    dllm/core/schedulers/alpha.py:68-84,103-104).
     """
 
     version = 2

@@ -6,10 +6,10 @@ intact. For any 0 <= sigma <= sigma_max = min(1, (1 - alpha_s)/alpha_t) this pre
 the noisy tokens z_s given the clean ones x; the samplers here differ in sigma. At s = 0 sigma_max is 0, and all masked
 positions are revealed. The paper's scripts add `+nucleus:p=0.9`.
 
-A step that masks and reveals several tokens at once ignores their dependence, and at fixed eta more steps do not reduce
-their number. If sigma falls to 0 together with the masked share, the last steps correct this, and the distance to the
-model's distribution falls with the number of steps S as S^-1/2 (cap, rescale) or 1/S (forward-backward). The loop has
-no such correcting steps at its end.
+A step that masks and reveals several tokens at once ignores the dependence between them, and at fixed eta more steps do
+not reduce the number of tokens per step. If sigma falls to 0 together with the masked share, the last steps correct
+this, and the distance to the model's distribution falls with the number of steps S as S^-1/2 (cap, rescale) or 1/S
+(forward-backward). The loop has no such correcting steps at its end.
 
 Shapes: B rows of the batch, L columns (left padding, prompt, generated tokens).
 """

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 Claim = Literal["law", "mode", "biased"]
 """What a sampler claims about the distribution of its outputs when the denoiser is exact. "law": it is the model's
 distribution, in the limit of many steps or with one position per step. "mode": it favours likely sentences, on purpose
-(greedy). "biased": it is neither, by construction."""
+(greedy). "biased": neither of these, since its rule itself changes the distribution."""
 
 
 def claim_at(temperature: float) -> Claim:
-    """The claim of a sampler that draws exactly at token temperature 1: "law" at 1, "mode" at 0, else "biased"."""
+    """What a sampler that draws exactly at token temperature 1 claims (see `Claim`) at `temperature`: "law" at 1,
+    "mode" at 0, else "biased"."""
     return "mode" if temperature == 0 else "law" if temperature == 1 else "biased"
 
 
@@ -51,13 +52,14 @@ class Capabilities:
     revises: frozenset[str]
     """Families of noise under which it may change a committed token."""
     looks_at_draws: bool
-    """Whether the choice of positions depends on the tokens drawn there. With an exact denoiser and one position per
-    step, a sampler for which it does not is exact; one for which it does is biased."""
+    """Whether the choice of positions depends on the tokens drawn there. If not, the sampler is exact for an exact
+    denoiser and one position per step; if so, it is biased even then."""
     follows: frozenset[Setting] = frozenset()
-    """The optional settings of `State` that it respects; logits processors that set others raise ValueError."""
+    """Optional settings of `State` that it uses (see `Setting`); a logits processor that changes another one cannot be
+    combined with it (ValueError)."""
     looks_ahead: bool = False
-    """Whether it forwards several states of a row at once, which approximate KV caches and logits processors around it
-    do not support."""
+    """Whether one forward pass takes several states of a row, its present ids and guesses of later ones
+    (`repro.samplers.lookahead`); approximate KV caches and logits processors around it do not support that."""
 
 
 Setting = Literal["quota", "order", "confidence"]
@@ -87,7 +89,8 @@ class State:
     prediction: Prediction
     """The network's prediction for the ids at time t; each row's forward pass runs when the row is first read."""
     memory: Tensor | None
-    """[B, M] float64: what the sampler remembers between steps (M numbers per row); it assigns the next one."""
+    """[B, M] float64: what the sampler remembers between steps (M numbers per row); the step assigns the memory for the
+    next one."""
     _draw: Draw
     _pad: Tensor
     _forward: Callable[[Tensor, Tensor], Prediction]
@@ -105,10 +108,12 @@ class State:
         return self._forward(ids, t)
 
     def later(self, ids: Tensor, step: Tensor, prediction: Prediction | None = None) -> State:
-        """The state of m later ids of each of the B rows, state by state: [m B, L], of which `step` [m B] steps of the
-        block have been taken; its draws are those of these steps.
+        """The state after further steps, for m guesses of the later ids of each of the B rows: `ids` [m B, L], all rows
+        of one guess after all rows of the one before.
 
-        `prediction`: for these ids (None: the network's, in one batch). No further forward of the present step counts.
+        `step` [m B]: steps of the block taken until these ids; draws from the returned state are those of that step.
+        `prediction`: the prediction for these ids (None: one forward pass of the network for all of them, which the
+        cost counts in place of that for the present ids).
         """
         assert self._later is not None
         return self._later(ids, step, prediction)
@@ -126,7 +131,7 @@ class State:
         return self._draw(probabilities, purpose, rows, columns - self._pad[rows], index)
 
     def uniform(self, purpose: int, index: int = 0) -> Tensor:
-        """One uniform draw in (0, 1) per row, [B] float64.
+        """One uniform draw in (0, 1) per row, [B] float64; `purpose` and `index` as in `draw`.
 
         The exact distribution of a sampler that uses it cannot be enumerated (`repro.samplers.law`).
         """
@@ -136,7 +141,8 @@ class State:
     def draw_position(self, among: Tensor, index: int) -> Tensor:
         """One column drawn per row, [B] int64; 0 for a row without a candidate.
 
-        `among` [B, L]: bool, candidates with equal probability; or float64, unnormalised probabilities.
+        `among` [B, L]: bool, candidates with equal probability; or float64, unnormalised probabilities. `index`
+        separates the draws of a step.
         """
         rows = among.any(1).nonzero()[:, 0]
         chosen = torch.zeros(len(among), dtype=torch.int64, device=among.device)
@@ -153,8 +159,8 @@ class State:
         return self.draw((scaled - scaled.amax(-1, keepdim=True)).exp_(), rng.TOKEN, where)
 
     def confidence(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probability [N] float64 of tokens [N] under logits [N, V]; distrusted ids are left out of the softmax,
-        with -inf."""
+        """Log-probability [N] float64 of tokens [N] under logits [N, V]; the ids in `distrusted` are left out of the
+        softmax and get -inf."""
         gone = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         gone[list(self.distrusted)] = True
         found = []
@@ -164,12 +170,36 @@ class State:
             found.append(torch.where(gone[ids], -torch.inf, logp))
         return torch.cat(found) if found else logits.new_zeros(0, dtype=torch.float64)
 
+    def surest(self, logits: Tensor, where: Tensor, count: int) -> Tensor:
+        """`best` by the probability of each position's most probable token, [B, L] bool: `count` of the True entries of
+        each row of `where` [B, L] bool, from their logits [N, V].
+
+        Probabilities in float64 decide. Where the logits' own precision leaves no doubt they are not computed: they
+        take as long as a quarter of the output layer.
+        """
+        if self.order_temperature == 0 and count >= int(where.sum(1).max()):
+            return where
+        peak = _log_peaks(logits)
+        if self.order_temperature > 0 or self.distrusted or count < 1 or not peak.isfinite().all():
+            return self.best(self.confidence(logits, logits.argmax(-1)).exp(), where, count)
+        full = torch.full(where.shape, -torch.inf, dtype=peak.dtype, device=where.device)
+        full[where] = peak
+        least = full.topk(count, -1).values[:, -1:]
+        sure = full > least + DOUBT
+        doubtful = where & ((full - least).abs() <= DOUBT)
+        places = count - sure.sum(1, keepdim=True)
+        if (doubtful.sum(1, keepdim=True) <= places).all():
+            return sure | doubtful
+        some = logits[doubtful[where]]
+        return sure | self.best(self.confidence(some, some.argmax(-1)).exp(), doubtful, places)
+
     def best(self, score: Tensor, where: Tensor, count: int | Tensor) -> Tensor:
         """The positions with the highest scores, [B, L] bool: `count` of the True entries of each row of `where`.
 
-        `score` [N]: score of each True entry of `where` [B, L] bool; the left one wins a tie. If `order_temperature` is
-        above 0, entries are instead drawn without replacement from softmax(score / order_temperature) (Dream's
-        alg_temp; docs/method.md#dream-rules).
+        `score` [N]: score of each True entry of `where` [B, L] bool; the left one wins a tie. `count`: an int, or a
+        number per row, [B, 1]. If `order_temperature` is above 0, entries are instead drawn without replacement from
+        softmax(score / order_temperature) (Dream's alg_temp; docs/method.md#dream-rules); ValueError if `count` is then
+        a tensor.
         """
         full = torch.full(where.shape, -torch.inf, dtype=torch.float64, device=where.device)
         full[where] = score.double().clamp_min(LEAST)
@@ -178,8 +208,8 @@ class State:
             return where & (rank < count)
         if not isinstance(count, int):
             raise ValueError(
-                f"order_temperature={self.order_temperature} needs a fixed number of positions a step; this rule"
-                " decides it itself, set it to 0"
+                f"order_temperature={self.order_temperature} needs a fixed number of positions per step, which this"
+                " sampler chooses itself; leave out +order_temperature"
             )
         left = where
         for index in range(min(count, int(where.sum(1).max()))):
@@ -196,20 +226,35 @@ class State:
         return ids
 
 
+def _log_peaks(logits: Tensor) -> Tensor:
+    """Log-probability [N] of the most probable token under logits [N, V], in their precision; computed in blocks of
+    rows that stay in a CPU's cache."""
+    from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR
+
+    size = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[1])
+    found = [-(some - some.amax(-1, keepdim=True)).exp_().sum(-1).log_() for some in logits.split(size)]
+    return torch.cat(found)
+
+
 class Preset(NamedTuple):
     """A name for settings of a sampler or logits processor, which a user can choose on the command line."""
 
     name: str
     settings: dict[str, Any]
-    """All fields of the part, by name."""
+    """Values of all fields of the class, by name."""
     source: str
     """What the preset does and where its values are from, in at most 105 characters."""
     paper: str | None
-    """arXiv number of the paper that describes the method, with an entry in evals/papers.toml; None: of no paper."""
+    """arXiv number of the paper that describes the method, with an entry in evals/papers.toml; None if no paper
+    describes it."""
 
 
 ROWS = 256
 """Positions whose logits are widened to float64 at once: 260 MB at 126,000 ids. No result depends on it."""
+
+DOUBT = 1e-4
+"""Difference of two log-probabilities in float32 from which on their order in float64 is the same: ten times what
+rounding makes of a sum over 126,000 ids."""
 
 LEAST = -1e300
 """Lowest score of a position that may be chosen (log-probability -inf); positions that may not be chosen have -inf."""

@@ -11,7 +11,8 @@ underlined, undecided positions grey.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -51,11 +52,11 @@ class StreamStep:
 
     @property
     def text(self) -> str:
-        """The text of all positions."""
+        """The text of all generated positions after the step."""
         return "".join(self.pieces)
 
     def _repr_html_(self) -> str:
-        """One line of HTML, for notebooks, which call this method."""
+        """One line of HTML that shows the step in a notebook, which calls this method."""
         spans = []
         for position, piece in enumerate(self.pieces):
             confidence = self.confidence[position]
@@ -71,14 +72,24 @@ class StreamStep:
         return f'<div style="{LINE}"><small>{told}</small>  {"".join(spans)}</div>'
 
 
-class Stream(Iterator[StreamStep]):
-    """Iterator over the steps of a decode, which is computed as it is read; keeps the steps read so far in `steps`."""
+class Stream(Iterable[StreamStep]):
+    """The steps of a decode, which is computed as they are read; keeps those read so far in `steps`, so that a second
+    loop begins with the first step again."""
 
     def __init__(self, model: Model, frames: Iterator[tuple[Decoder, Frame]]) -> None:
         self.model, self.steps, self._frames = model, list[StreamStep](), frames
         self._trace = Trace(model)
         self._confidence: dict[int, float] = {}
         self._revised: set[int] = set()
+
+    def __iter__(self) -> Iterator[StreamStep]:
+        for number in itertools.count():
+            if number == len(self.steps) and next(self, None) is None:
+                return
+            yield self.steps[number]
+
+    def __repr__(self) -> str:
+        return f"Stream of a decode, {len(self.steps)} steps read; a loop over it, or .text, reads the rest"
 
     def __next__(self) -> StreamStep:
         decoder, frame = next(self._frames)
@@ -115,7 +126,7 @@ class Stream(Iterator[StreamStep]):
         return self.steps[-1].text
 
     def _repr_html_(self) -> str:
-        """All steps below each other, for notebooks, which call this method; computes the steps that are left."""
+        """HTML of all steps below each other, for notebooks, which call this method; computes the remaining steps."""
         for _ in self:
             pass
         return f'<div style="{BOX}">{"".join(step._repr_html_() for step in self.steps)}</div>'

@@ -66,7 +66,7 @@ class Trace:
     """Generated positions (from 0) that hold a token written by the sampler; initial noise does not count."""
 
     def add(self, decoder: Decoder, frame: Frame) -> Step:
-        """Record the batch after a step, and return the tokens that the step wrote.
+        """Add the batch after a step (`frame`) to the trace, and return the tokens that the step wrote.
 
         The frame must come from `repro.samplers.decode.steps(..., confidence=True)`.
         """
@@ -110,5 +110,6 @@ class Trace:
 
 
 def symbol(model: Model, token: int) -> str:
-    """The text of a token id; a middle dot for the mask id and for a position that is not written yet."""
+    """The text of a token id; a middle dot for the mask id and for OPEN, which marks positions that a left-to-right
+    model has not written yet."""
     return "·" if token == OPEN or token == model.data.vocabulary().mask else model.data.decode([token])

@@ -38,7 +38,8 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Contents of state.json; fields as in `Checkpoint`, `data` being its `corpus`."""
+    """Contents of state.json: `format` of the file, `recipe` in canonical JSON, `data`, the digest of the prepared
+    training data (`Checkpoint.corpus`), and the other fields of `Checkpoint`."""
 
     format: int
     recipe: dict[str, Any]
@@ -76,7 +77,8 @@ class Checkpoint:
 
     @property
     def mark(self) -> str:
-        """` (step 39 of 900)`, which follows the name of an unfinished run, or ""."""
+        """What follows the name of a run that was stopped before its last step, such as ` (step 39 of 900)`; "" for a
+        finished run."""
         unfinished = self.recipe.unfinished(self.step)
         return f" ({unfinished})" if unfinished else ""
 
@@ -86,15 +88,15 @@ class Checkpoint:
         return "ema.safetensors" in self.files
 
     def digest(self, weights: Weights) -> str:
-        """SHA-256 of all that results depend on: recipe, resolved settings, step, the file of `weights` and frozen
-        weights."""
+        """SHA-256 of all that results of the model depend on: recipe, resolved settings, step, the file that holds
+        `weights`, and frozen weights."""
         file = "ema.safetensors" if weights == "ema" else "model.safetensors"
         known = parts.to_json(self.resolved) if self.resolved else ""
         return parts.sha256(f"{self.recipe.digest()} {self.step} {self.files[file]}{known}{self.base or ''}")
 
     def check_base(self, denoiser: Denoiser) -> None:
-        """Raise ValueError if the frozen weights of `denoiser` are not those beside which the checkpoint's were
-        trained."""
+        """Raise ValueError unless the frozen weights of `denoiser` are those with which the checkpoint's adapters were
+        trained (by their SHA-256, `base`)."""
         if denoiser.base_digest != self.base:
             raise ValueError(
                 f"{self.folder} holds adapters of other weights (SHA-256 {str(self.base)[:12]}, here"
@@ -203,13 +205,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"no checkpoint at {path}: no such folder{near}; give the --out folder of a training run"
         )
     if path.is_file():
-        raise ValueError(f"{path} is a file; a checkpoint is a folder with state.json and safetensors files")
+        raise ValueError(
+            f"{path} is a file; a checkpoint is a folder with state.json and safetensors files, so give that"
+        )
     folder = path if (path / "state.json").is_file() else next(reversed(steps_in(path)), None)
     if folder is None:
         foreign = [p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")]
         if foreign:
             raise ValueError(
                 f"{path / foreign[0]} is a pickle; only safetensors are read: python -m repro.checkpoint convert"
+            )
+        if (path / "repro.json").is_file():
+            raise ValueError(
+                f"{path} was written by `checkpoint export` and is no run; give the run that it was made of"
             )
         raise ValueError(
             f"no checkpoint in {path}: no step_* folder with a state.json, and no config.json of released weights; give"
@@ -218,7 +226,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
     path = folder / "state.json"
     state = read_json(path, _State)
     if state.format != FORMAT:
-        raise ValueError(f"{path}: it has format {state.format}; only format {FORMAT} is supported")
+        raise ValueError(
+            f"{path}has format {state.format}, this code reads {FORMAT}; use the release of the package that wrote it"
+        )
     if "model.safetensors" not in state.files:
         raise ValueError(f"{path}: files lacks 'model.safetensors'; copy it again")
     try:

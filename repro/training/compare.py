@@ -18,6 +18,7 @@ from repro.core import parts
 from repro.core.reading import open_tensors
 from repro.hub import mapping, release
 from repro.training.checkpoint import open_checkpoint
+from repro.training.exporting import is_export
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 class Side:
     """One of two compared checkpoints.
 
-    `part`: its recipe or release; `unfinished`: as of `Recipe.unfinished`, "" for a release; `shapes`: shape of each
-    parameter, by name; `read`: function from a parameter's name to its tensor.
+    `part`: its recipe or release; `unfinished`: `step 39 of 900` for a run that was stopped before its last step, else
+    ""; `shapes`: shape of each parameter, by name; `read`: function from a parameter's name to its tensor.
     """
 
     part: Part
@@ -41,14 +42,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """Plain JSON rows of what differs.
+    """What differs between two checkpoints, as rows of plain JSON.
 
-    `unfinished`: `step 39 of 900` or "" of the first and of the second checkpoint; that training stopped early is no
-    difference of settings, and often the reason of one of tensors. `settings`: `setting` (dotted path) and its values
-    `a` and `b`, the name of the recipe apart. `tensors`: the name `tensor`, and where it is in one checkpoint alone
-    `only_in`, where shapes differ `shapes`, else the number `differing` `of` all entries, the `largest` absolute
-    difference, and the Euclidean norm of the difference `relative` to that of the first tensor (None where that is
-    zero).
+    `unfinished`: `step 39 of 900` or "" for the first and for the second checkpoint; that training stopped early is no
+    difference of settings, but often the reason for one of tensors. `settings`: for each setting that differs, except
+    the recipe's name, its dotted path `setting` and its values `a` and `b`. `tensors`: for each tensor that differs its
+    name `tensor`, and one of these: `only_in`, the checkpoint that has it, if the other lacks it; `shapes`, if these
+    differ; else the number `differing` `of` all entries, the `largest` absolute difference, and the Euclidean norm of
+    the difference `relative` to that of the first tensor (None if that is zero).
     """
 
     unfinished: tuple[str, str]
@@ -60,7 +61,7 @@ class Difference:
 
 
 def diff(one: Path, other: Path) -> Difference:
-    """What differs between two checkpoints; false (`bool`) if they are the same network."""
+    """The `Difference` of two checkpoints; it is false (as a bool) if they are the same network."""
     with _opened(one) as a, _opened(other) as b:
         settings = [
             {"setting": path, "a": x, "b": y} if path else _kinds(x, y)
@@ -80,14 +81,15 @@ def diff(one: Path, other: Path) -> Difference:
 
 
 def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
-    """Text, of at most `room` columns where names allow: the paths A and B, a table of settings, a line a tensor."""
-    if not found:
-        return ["the same network"]
+    """Lines of text that show a `Difference`, at most `room` characters wide where names allow: the paths A and B, a
+    table of settings, a line per tensor. For the same network the paths are left out, unless it is unfinished."""
     names = zip("AB", (one, other), found.unfinished, strict=True)
     said = [f"{letter}  {path}" + (f" ({mark})" if mark else "") for letter, path, mark in names]
+    if not found:
+        return ["the same network", *(said if any(found.unfinished) else ())]
     if found.settings:
         rows = [(each["setting"], parts.brief(each["a"]), parts.brief(each["b"])) for each in found.settings]
-        first = max(7, min(max(len(name) for name, *_ in rows), room // 3))
+        first = max(7, min(max(len(name) for name, *_ in rows), room // 2))
         widths = [first, *[max((room - first - 4) // 2, 12)] * 2]
         table = tabulate(rows, ["setting", "A", "B"], "simple", disable_numparse=True, maxcolwidths=widths)
         said += ["", *table.splitlines()]
@@ -97,7 +99,9 @@ def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
 
 
 def _kinds(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The row of two checkpoints of which one is a run and the other released weights: only their kinds compare."""
+    """The only row of `Difference.settings` if one checkpoint is a run and the other released weights: the names of
+    their components (`recipe`, `release`), since their settings cannot be compared. `one`, `other`: their canonical
+    forms."""
     return {"setting": "part", "a": one["part"], "b": other["part"]}
 
 
@@ -115,7 +119,7 @@ def _sentence(row: dict[str, Any]) -> str:
 
 
 def _values(name: str, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
-    """The row of two tensors of one shape, none if they are equal."""
+    """The row of `Difference.tensors` for two tensors of one shape, in a list; an empty list if they are equal."""
     if x.equal(y):
         return []
     away, size = (x - y).norm().item(), x.norm().item()
@@ -125,7 +129,7 @@ def _values(name: str, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
 
 @contextmanager
 def _opened(path: Path) -> Generator[Side]:
-    if release.is_release(path):
+    if release.is_release(path) and not is_export(path):
         opened = release.open_release(path)
         used = {e.ours: e for e in opened.tensors if e.ours is not None and e.reason != mapping.TIED}
         shapes = {name: entry.shape for name, entry in used.items()}

@@ -29,10 +29,10 @@ transformers' ModernBERT, 22.4 in its Llama (counted, tests/training/test_cost.p
 a smaller layer."""
 BUCKET = 200_000_000
 """Number of gradient elements that ZeRO-2 reduces at once (docs/method.md#uniform-script)."""
-COPIES = {"sym_kl": 5, "clean_prompt": 5, "sym_kl_script": 8}
-"""Objective -> number of float32 copies of all its logits that its loss holds at the peak, if it is computed at once
-(counted, tests/training/test_cost.py)."""
-COPIES_UNIFORM, COPIES_CE = 12, 3
+COPIES: dict[str, float] = {"sym_kl": 2, "clean_prompt": 2, "sym_kl_script": 4, "relaxed_ce": 4, "dcd": 8.25}
+"""Objective -> number of float32 copies of all its logits, themselves included, that its loss and the loss's gradient
+hold at the peak if they are computed at once (counted, tests/training/test_cost.py)."""
+COPIES_UNIFORM, COPIES_CE = 7.25, 3
 """Number of such copies for the bound of uniform noise, computed in float64, and for any other cross-entropy."""
 
 
@@ -193,16 +193,17 @@ def _memory(
 
     copies = _copies(recipe)
     dense = tokens * recipe.data.vocabulary().total
-    held = narrow * min(dense, CHUNK_ACCELERATOR) + 4 * copies * min(dense, BLOCK_ACCELERATOR)
+    held = narrow * min(dense, CHUNK_ACCELERATOR) + round(4 * copies) * min(dense, BLOCK_ACCELERATOR)
     memory["logits"] = held
     # summed in float32, and a scaled copy in backward
     memory["head_gradient"] = 0 if adapted else 2 * 4 * size.head_flops / 2
-    return memory, max(0, 4 * copies * dense - held)
+    return memory, max(0, round(4 * copies) * dense - held)
 
 
 def _copies_of_rows(recipe: Recipe) -> int:
-    """Number of copies of a row that pass through the layers: two, noisy and clean, if rows are noised by blocks, and
-    one more for a second noisy one, with the complement of the mask."""
+    """Number of copies of a row that pass through the layers: one if whole rows are noised; two, a noisy and a clean
+    one, if rows are noised block by block; three if the loss also reads a second noisy copy with the complementary
+    mask."""
     if recipe.process.block_length() is None:
         return 1
     return 3 if registry.part_name(type(recipe.objective)) == "complementary_ce" else 2
@@ -217,11 +218,16 @@ def _layer(recipe: Recipe, size: Size) -> int:
     return (deeper.size(recipe.data).parameters - size.parameters) // size.layers
 
 
-def _copies(recipe: Recipe) -> int:
+def _copies(recipe: Recipe) -> float:
     """Number of float32 copies of all logits that the recipe's loss would hold if it were computed at once."""
     name = registry.part_name(type(recipe.objective))
     bound = recipe.objective.meaning == "leave_one_out" and recipe.process.noise == "uniform"
     return COPIES.get(name, COPIES_UNIFORM if bound else COPIES_CE)
+
+
+def _least(value: float, least: float) -> str:
+    """A time for a plan's text; what is below `least` says only that, since the plan knows computation alone."""
+    return f"below {least:g}" if value < least else f"{value:.4g}"
 
 
 def text(found: dict[str, Any]) -> str:
@@ -241,8 +247,8 @@ def text(found: dict[str, Any]) -> str:
         f" {found['rows_a_gpu_at_once']} rows a GPU at once",
         f"tokens          {found['tokens']:.4g}",
         f"FLOPs           {found['flops_a_step']:.4g} a step, {found['flops']:.4g} in all",
-        f"time            {found['seconds_a_step']:.3g} s a step, {found['hours']:.4g} hours,"
-        f" {found['gpu_hours']:.4g} GPU hours at {found['utilisation']:.0%} of {PEAK / 1e12:.0f} TFLOP/s",
+        f"time            {_least(found['seconds_a_step'], 1e-3)} s a step, {_least(found['hours'], 0.01)} hours,"
+        f" {_least(found['gpu_hours'], 0.01)} GPU hours at {found['utilisation']:.0%} of {PEAK / 1e12:.0f} TFLOP/s",
         f"memory per GPU  {sum(memory.values()) / 2**30:.1f} GiB: "
         + ", ".join(f"{name.replace('_', ' ')} {size / 2**30:.1f}" for name, size in memory.items())
         + f"; saved by the fused head: {found['bytes_spared_by_the_fused_head'] / 2**30:.1f}",

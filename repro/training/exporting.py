@@ -10,6 +10,8 @@ transformers' own; for any other network the tensors have the names of this suit
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,8 +35,9 @@ OURS = "repro"
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of repro.json. `digest`: of the checkpoint with these `weights` (`Checkpoint.digest`), which records of
-    the model name; `corpus`, `resolved`: as in `Checkpoint`; `file`: SHA-256 of model.safetensors."""
+    """Content of repro.json. `digest`: digest of the checkpoint with these `weights` (`Checkpoint.digest`), by which
+    evaluation records name the model; `corpus`, `resolved`: as in `Checkpoint`; `file`: SHA-256 of
+    model.safetensors."""
 
     format: int
     recipe: dict[str, Any]
@@ -67,6 +70,20 @@ def in_transformers(denoiser: Denoiser) -> bool:
     )
 
 
+@contextmanager
+def _without_bar() -> Generator[None]:
+    """No progress bar of transformers, which is over at once."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def write_weights(checkpoint: Checkpoint, weights: Weights, folder: Path) -> bool:
     """Write config.json, model.safetensors and repro.json into `folder`, and return whether transformers has the
     network. ValueError if the checkpoint has no such weights."""
@@ -77,7 +94,8 @@ def write_weights(checkpoint: Checkpoint, weights: Weights, folder: Path) -> boo
     if theirs:
         inner: Any = denoiser.network
         inner.config._attn_implementation = "sdpa"
-        inner.save_pretrained(folder)
+        with _without_bar():
+            inner.save_pretrained(folder)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: weight.detach().contiguous() for name, weight in denoiser.named_parameters()}
@@ -105,10 +123,13 @@ def is_export(folder: Path) -> bool:
 
 
 def open_export(folder: Path) -> Exported:
-    """What an exported folder holds; ValueError for a wrong repro.json and for weights that were changed."""
+    """The contents of repro.json in an exported folder; ValueError if it is wrong, and for weights that were
+    changed."""
     found = read_json(folder / FILE, Exported)
     if found.format != FORMAT:
-        raise ValueError(f"{folder / FILE}: it has format {found.format}; only format {FORMAT} is supported")
+        raise ValueError(
+            f"{folder / FILE}has format {found.format}, this code reads {FORMAT}; export the checkpoint again"
+        )
     path = folder / "model.safetensors"
     if not path.is_file() or file_digest(path) != found.file:
         raise ValueError(f"{path} is missing, truncated or changed (its SHA-256 differs); export it again")

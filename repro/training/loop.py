@@ -109,8 +109,8 @@ def microbatches(
 class Training:
     """State of a training run; the engine `made` holds network, master weights and optimizer.
 
-    `resolved`: as in `Checkpoint`; `saved`: checkpoint to resume, or None. Raises ValueError if
-    the batch does not split evenly into processes and microbatches.
+    `resolved`: values of the data's settings that the recipe leaves open, as in `Checkpoint`; `saved`: checkpoint to
+    resume, or None. Raises ValueError if the batch does not split evenly into processes and microbatches.
     """
 
     def __init__(
@@ -253,7 +253,8 @@ def _distillation(recipe: Recipe) -> Distillation:
 
 
 def train_alone(pinned: TrainedTeacher, folder: Path) -> None:
-    """Train the teacher of another recipe in this process alone, and save its last checkpoint in `folder`."""
+    """Train the teacher of a distillation by its own recipe in this process alone, and save its last checkpoint in
+    `folder`."""
     recipe = pinned.recipe
     where = torch.device("cuda" if device().startswith("cuda") else "cpu")
     alone = SimpleNamespace(process_index=0, num_processes=1, device=where, wait_for_everyone=lambda: None)
@@ -350,7 +351,8 @@ def train(
 
 @contextlib.contextmanager
 def _sigterm() -> Generator[Callable[[], bool]]:
-    """Context that yields a function: whether SIGTERM has been received since the context was entered.
+    """Context manager that yields a function, which returns whether SIGTERM has been received since the context was
+    entered.
 
     The signal only sets a flag, so that the current step is finished (always False outside the main thread).
     """
@@ -367,8 +369,9 @@ def _sigterm() -> Generator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _locked(out: Path, writes: bool) -> Generator[None]:
-    """Context in which the process that `writes` holds the lock of the run folder `out`; ValueError, without waiting,
-    if another run holds it. Where the file system has no locks, another run is not noticed."""
+    """Context manager that holds the lock of the run folder `out` if `writes` is true (for the process that writes
+    there); ValueError, without waiting, if another run holds it. Where the file system has no locks, another run is not
+    noticed."""
     if not writes:
         yield
         return

@@ -55,10 +55,11 @@ def _step(line: str) -> float:
 
 
 class Progress:
-    """What a run shows on stderr while it trains: nothing; `ProgressBar` and `ProgressLines` show something."""
+    """Progress display of a run on stderr that shows nothing; base class of `ProgressBar` and `ProgressLines`."""
 
     def step(self, step: int, loss: Callable[[], float]) -> None:
-        """Show that optimizer step `step` is done; `loss()` reads its loss, which waits for the device."""
+        """Show that optimizer step `step` is done; `loss()` returns its loss, for which it waits until the device has
+        finished."""
 
     def row(self, row: Mapping[str, float]) -> None:
         """Show a row of metrics.jsonl."""
@@ -96,8 +97,8 @@ class ProgressBar(Progress):
 
 @contextmanager
 def progress(name: str, last: int, active: bool) -> Generator[Progress]:
-    """Context of the progress of a run named `name` up to step `last`: a bar where stderr is a terminal, else a line
-    per logged step; nothing unless `active`."""
+    """Context manager that yields the progress display of a run called `name` up to step `last`: a bar where stderr is
+    a terminal, else a line per logged step; nothing is shown unless `active`."""
     if not active:
         yield Progress()
         return
@@ -124,7 +125,7 @@ def check_tracker(name: str | None) -> None:
 def tracker(
     name: str | None, out: Path, recipe: Recipe, active: bool
 ) -> Generator[Callable[[Mapping], None]]:
-    """Context of a tracker; yields a function that sends it a row of metrics.jsonl.
+    """Context manager that yields a function, which sends a row of metrics.jsonl to the tracker `name`.
 
     `out`: run folder; the recipe's settings are sent first. If `name` is None or not `active`, nothing is sent.
     """

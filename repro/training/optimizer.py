@@ -53,7 +53,8 @@ class Ema(Part):
     decay: float
 
     def rate(self, step: int) -> float:
-        """Decay of the average after optimizer step `step`, counted from 0 (update number `step` + 1)."""
+        """Decay of the average in the update after optimizer step `step`, which is counted from 0: update number n =
+        `step` + 1."""
         return min(self.decay, (2 + step) / (11 + step))
 
 
@@ -118,7 +119,8 @@ class MasterWeights:
         return [p.grad for p in self.weights.values() if p.grad is not None]
 
     def update_network(self, step: int) -> None:
-        """Copy the master weights into the network and update the average; to be called after optimizer step `step`."""
+        """Copy the master weights into the network and update their moving average; to be called after optimizer step
+        `step`, which is counted from 0."""
         self.copy_to_network()
         if self.ema:
             with torch.no_grad():

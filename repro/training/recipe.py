@@ -66,10 +66,11 @@ class Recipe(Part):
         if isinstance(self.objective, Distillation) and self.teacher is None:
             raise ValueError(f"objective {name!r} is a distillation and teacher is null; give a teacher")
         if self.teacher is not None and not isinstance(self.objective, Distillation):
-            raise ValueError(f"objective {name!r} has no use for a teacher; leave teacher null")
+            raise ValueError(f"objective {name!r} does not read a teacher; set teacher=null")
 
     def _check_blocks(self, name: str) -> None:
-        """ValueError unless objective (its part name is `name`), process and backbone agree on how a row is cut."""
+        """Raise ValueError unless objective, process and backbone agree on whether a row is noised in blocks, and on
+        their length. `name`: the objective's registered name, for the message."""
         block, read = self.process.block_length(), self.backbone.required_block_size()
         if self.objective.in_blocks != (block is not None):
             wanted = "block_absorbing" if self.objective.in_blocks else "one that noises whole rows"
@@ -115,7 +116,8 @@ class Recipe(Part):
         return self.backbone.blank().module(self.role(), 0)
 
     def resumed_network(self) -> Denoiser:
-        """The network into which the weights of a checkpoint are copied; what checkpoints leave out is fetched."""
+        """The network into which the weights of a checkpoint are copied; frozen weights that checkpoints leave out are
+        fetched."""
         return self.backbone.resumed().module(self.role(), 0)
 
 

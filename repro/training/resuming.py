@@ -22,7 +22,7 @@ SHOWN = 6
 
 
 def checkpoint_to_resume(recipe: Recipe, seed: int, out: Path, resume: bool) -> checkpoints.Checkpoint | None:
-    """The last checkpoint in `out` if `resume`, else None.
+    """The last checkpoint in the run folder `out` if `resume`, else None.
 
     Raises ValueError if `out` holds a run and `resume` is false, or if `resume` is true and `out` holds no run that
     this recipe and seed continue; the message names the settings that differ.
@@ -43,7 +43,8 @@ def checkpoint_to_resume(recipe: Recipe, seed: int, out: Path, resume: bool) -> 
 
 
 def _check_continues(saved: checkpoints.Checkpoint, recipe: Recipe, out: Path) -> None:
-    """ValueError unless a run of `recipe` would be at the same point as the one saved in `out`."""
+    """Raise ValueError unless a run of `recipe` from step 0 would now be at the same point as the run that is saved in
+    `out`."""
     changes = [each for each in parts.changes(saved.recipe, recipe) if each[0] != "name"]
     fixed = [each for each in changes if each[0].partition(".")[0] not in FREE]
     if fixed:

@@ -64,7 +64,8 @@ def _weights(recipe: Recipe, train: Callable[[TrainedTeacher, Path], None]) -> M
 
 
 def _trained(pinned: TrainedTeacher, train: Callable[[TrainedTeacher, Path], None]) -> Path:
-    """The run folder of a trained teacher; the process that first locks it trains the teacher, and others wait."""
+    """The run folder of a trained teacher. If it holds no checkpoint, the first process that locks it calls
+    `train(pinned, folder)`; the others wait."""
     folder = runs() / "teachers" / parts.digest(pinned)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):

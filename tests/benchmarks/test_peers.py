@@ -104,7 +104,7 @@ def small(monkeypatch):
         peer_likelihood, "monte_carlo", lambda f, case, n: count(f, Case(40, 6, 15, 15, 16, 2, 24, 2), n)
     )
     whole = peer_decoding.fast_dllm
-    fast = replace(peers.PEERS["fast_dllm"], measure=lambda m, n: whole(m, n, CASE))
+    fast = replace(peers.PEERS["fast_dllm"], measure=lambda m, n: whole(m, n, CASE, CASE))
     monkeypatch.setitem(peers.PEERS, "fast_dllm", fast)
 
 
@@ -122,7 +122,7 @@ def test_equal_tokens_of_checkouts_are_stored_with_their_commits(tmp_path, small
     other = checkout(fast, {"llada/generate.py": loops, "llada/model/modeling_llada.py": model})
     assert bench.main(["--peer", f"fast_dllm={fast}", "--repeats", "1", "--out", str(out)]) == 0
     rows = rows_of(out)
-    assert rows[:2] == first and [row["commit"] for row in rows[2:]] == [other] * 3
+    assert rows[:2] == first and [row["commit"] for row in rows[2:]] == [other] * 5
     assert all(row["agreement"] == "100% of tokens equal; 8 and 8 forwards" for row in rows[2:])
     assert "model" not in sys.modules and list(out.iterdir()) == [out / "peers.json"]
 
@@ -137,7 +137,7 @@ def test_different_results_are_reported(tmp_path, small, capsys):
     assert bench.main(["--peer", f"llada={tmp_path / 'a'}", "--repeats", "1", "--out", str(out)]) == 1
     rows = rows_of(out)
     assert [row["equal"] for row in rows] == [False, False]
-    assert all(row["commit"].endswith("-modified") for row in rows)
+    assert all(row["commit"].endswith("+") for row in rows)
     assert rows[0]["agreement"].startswith("88% of tokens equal, the first that differs is number ")
     assert capsys.readouterr().out.count("results differ") == 2
 

@@ -61,7 +61,9 @@ def test_bad_files_give_one_line(line):
     assert "has no 'f'; nearest is 'ff'" in line("def ff(space, n, steps, seed): pass")
     assert "import of" in line("import nothing_of_that_name") and "ModuleNotFoundError" in line("import nix")
     assert "raised SystemExit" in line("raise SystemExit(3)")
-    assert "f.claims is missing" in line("def f(space, n, steps, seed): pass")
+    said = line("def f(space, n, steps, seed): pass")
+    assert "f.claims is missing; write below the function what it is: f.claims = 'law' or 'mode';" in said
+    assert said.rstrip().endswith("f.meaning = 'x0_mean' or 'leave_one_out' (docs/certify.md#an-adapter)")
     assert "f.draws is missing" in line(
         "def f(space, x0, seed): pass\nf.claims, f.meaning = 'bound', 'x0_mean'"
     )
@@ -247,7 +249,8 @@ def test_code_that_never_answers_gets_a_verdict(name, says, monkeypatch, capsys)
         == 1
     )
     out = capsys.readouterr().out
-    assert "DOES NOT STAND" in out and says in out
+    assert f"{name}: its claim DOES NOT STAND" in out and says in " ".join(out.split())
+    assert "unknown" not in out and "gave no answer" in " ".join(out.split())
 
 
 def test_the_time_of_imports_is_not_that_of_the_code(tmp_path, monkeypatch):

@@ -188,10 +188,10 @@ def changed(path: str, value: object) -> dict:
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        ("objective.part", "elbow", "no part 'elbow'; nearest is 'elbo'"),
-        ("objective.part", None, "objective: part=null: expected a name"),
+        ("objective.part", "elbow", "no component (part) 'elbow'; nearest is 'elbo'"),
+        ("objective.part", None, "objective: part=null: expected the name of a component"),
         ("objective.part", ..., "no 'part' key at 'objective'"),
-        ("objective.part", "cosine", "objective: part 'cosine' is not of kind Objective"),
+        ("objective.part", "cosine", "objective: component 'cosine' is not of the type Objective"),
         ("objective.version", 2, "part 'elbo' at 'objective' has version 2; this code has version 1"),
         ("version", 0, "part 'recipe' has version 0"),
         ("optimizer.epsilon", 1e-8, "no setting 'optimizer.epsilon'; valid: betas, clip, eps, lr"),
@@ -208,8 +208,12 @@ def changed(path: str, value: object) -> dict:
         ("backbone.attend_pads", 1, "backbone.attend_pads=1: expected bool, got int"),
         ("backbone.attend_pads", "false", 'backbone.attend_pads="false": expected bool, got str'),
         ("precision", "fp16", "precision=\"fp16\": invalid enum value 'fp16'"),
-        ("objective", 5, "objective=5: expected a part of kind Objective"),
-        ("objective.eps", {"part": "elbo"}, 'objective.eps={"part": "elbo"}: expected float, got a part'),
+        ("objective", 5, "objective=5: expected a component Objective"),
+        (
+            "objective.eps",
+            {"part": "elbo"},
+            'objective.eps={"part": "elbo"}: expected float, got a component',
+        ),
         ("ema", 0.99, "ema=0.99: expected"),
     ],
 )
@@ -287,7 +291,7 @@ def test_an_override_may_be_a_whole_part():
         (["=5"], "'=5' is not NAME=VALUE"),
         (["steps=five"], 'steps="five": expected int, got str'),
         (["name=mine"], "name follows from its settings"),
-        (["objective=elbo"], 'objective="elbo": expected a part of kind Objective'),
+        (["objective=elbo"], 'objective="elbo": expected a component Objective'),
     ],
 )
 def test_an_override_that_does_not_fit_is_named(pins, message):
@@ -346,10 +350,14 @@ def test_what_a_new_recipe_lacks_is_named(monkeypatch):
         ValueError, match=r"recipe 'mine' is not registered; add its line to RECIPES of repro/core/registry"
     ):
         command(new, ["--print"])
-    with pytest.raises(ValueError, match=r"distillation 'mine'; add .* to TEACHERS of repro/recipes/scale"):
+    with pytest.raises(
+        ValueError, match=r"distillation 'mine' has .*; add .* to TEACHERS of repro/recipes/scale"
+    ):
         scaled(new, "nano")
     monkeypatch.setattr(type(duo.process), "noise", "gaussian")
-    with pytest.raises(ValueError, match="no scale for gaussian noise; add it to `learning_rate` of BUDGETS"):
+    with pytest.raises(
+        ValueError, match="no learning rate for gaussian noise at this scale; add it to BUDGETS"
+    ):
         scaled(duo, "nano")
 
 

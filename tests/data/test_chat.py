@@ -211,8 +211,14 @@ def test_no_network_is_one_line(tokenizer, monkeypatch, tmp_path):
     for ask in (data.build, data.resolve):
         with pytest.raises(ConnectionError) as error:
             ask()
-        assert str(error.value) == "cannot fetch allenai/tulu-3-sft-mixture-0225 (no network)"
-    with pytest.raises(ConnectionError, match=r"^cannot fetch answerdotai/ModernBERT-large \(no network\)$"):
+        assert (
+            str(error.value)
+            == "cannot fetch allenai/tulu-3-sft-mixture-0225 (no network); connect, or give a local copy"
+        )
+    with pytest.raises(
+        ConnectionError,
+        match=r"^cannot fetch answerdotai/ModernBERT-large \(no network\); connect",
+    ):
         chat("answerdotai/ModernBERT-large").prompt("Why?")
 
 

@@ -96,7 +96,7 @@ def test_kinds_of_sources_are_told_apart_and_their_digests_are_pinned():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"words": "a", "n": 1}] * 4, r"has the columns words, n; name one 'text', or 'messages'"),
+        ([{"words": "a", "n": 1}] * 4, r"has the columns words, n; rename one to 'text', or to 'messages'"),
         ([{"text": "a"}] * 3 + [{"text": None}], r"column 'text' of row 3 is no text \(None\)"),
         ([{"messages": said("a", "b")}] * 3 + [{"messages": [{"role": "user"}]}], r"row 3: .*content"),
         ([{"messages": said("a", "b")[:1]}] * 4, r"row 0 has no message of role 'assistant'"),

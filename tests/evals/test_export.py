@@ -43,6 +43,16 @@ def test_every_recipe_is_read_back(name, tmp_path, capsys):
     said = capsys.readouterr().out
     assert ("transformers does not have this network" in said) != in_transformers(after.denoiser)
     assert "weights to" in said and f"repro.sample --ckpt {out}" in said
+    assert command.main(["show", str(out)]) == 0
+    first, _, last = capsys.readouterr().out.splitlines()
+    assert first == f"{before.recipe.name} ({before.unfinished})  seed 0  step {before.step}  {out}"
+    assert last.startswith(f"{before.digest}  ") and last.endswith(" weights of the run")
+    with pytest.raises(
+        ValueError, match=r"was written by `checkpoint export`, .* see `python -m repro.checkpoint show"
+    ):
+        command.main(["inspect", str(out)])
+    with pytest.raises(ValueError, match="was written by `checkpoint export` and is no run"):
+        command.main(["diff", str(run), str(out)])
     assert is_export(out) and after.digest == before.digest and after.data == before.data
     assert all(
         torch.equal(a, b)

@@ -46,4 +46,5 @@ def test_a_line_for_each_chunk_of_rows(tmp_path, capsys, monkeypatch):
 
 def test_only_the_first_process_of_a_launch_tells(monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert isinstance(progress("x", 3), Silent)

@@ -18,7 +18,7 @@ from repro.data.corpus import prepared
 from repro.data.language import Language
 from repro.evals import __main__ as command_line
 from repro.evals.published.suite_group import is_suite_group
-from repro.evals.request import Request, lay_out, prepare
+from repro.evals.request import Request, _rates, lay_out, prepare
 from repro.evals.runner import question
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
@@ -222,6 +222,25 @@ def test_a_rate_is_labelled_as_planned(absorbing):
     assert rates[:2] == ["1", "2"] and rates[-1] == "all"
     assert rates[:-1] == [f"{length / cell.ask.plan.steps:g}" for cell in found[:-1]]
     assert not {"3", "5", "7"} & set(rates)
+
+
+@pytest.mark.parametrize(
+    "recipe, sampler, more", [("mdlm", "low_confidence", 3), ("duo_nelbo", "ancestral", 0)]
+)
+def test_a_task_that_is_none_of_the_suites_has_one_sampler(recipe, sampler, more):
+    """Not all of them, which only `all` asks for; the suite's own tasks keep theirs."""
+    model = load(f"oracle:{recipe}@nano")
+    mine = str(ROOT / "examples" / "newcomer" / "finish.yaml")
+    _, cells, _ = lay_out(model, Request(tasks=[mine, "law"], tokens_per_step=[1]), lambda task, model: None)
+    asked = {name: {c.preset for c in cells if c.task.name == name} for name in ("finish", "law")}
+    assert asked["finish"] == {sampler} and len(asked["law"]) > more
+
+
+def test_a_left_to_right_model_is_asked_for_one_token_per_step():
+    """The suite's other rates are no skips that nobody asked for."""
+    nano, causal = read_suite("nano"), SimpleNamespace(recipe=by_name("ar@nano"))
+    assert nano.tokens_per_step != [1] == _rates(nano, causal)
+    assert _rates(nano, SimpleNamespace(recipe=by_name("mdlm@nano"))) == nano.tokens_per_step
 
 
 @pytest.mark.parametrize(

@@ -232,10 +232,8 @@ def test_a_group_is_one_question_with_every_member_s_items(tmp_path, monkeypatch
         "metadata: {version: 2}\n",
         "utf-8",
     )
-    monkeypatch.setattr(
-        "lm_eval.tasks.TaskManager",
-        lambda include_defaults: TaskManager(include_path=str(tmp_path), include_defaults=False),
-    )
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    monkeypatch.setattr(lm_tasks, "standard_tasks", lambda: manager)
     model = lm_worlds.diffusion()
     common = {"source": STANDARD, "shots": 0, "template": "none", "overlong": "error"}
     rule = estimator("levels:draws=16")

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 from helpers import synthetic
 from helpers.toy import toy
+from msgspec.structs import replace
 from rich.console import Console
 
 from repro.evals.__main__ import main
+from repro.evals.results import Results
 from repro.evals.table import checkpoints, interval, packed, rows, show, shown
 from repro.results.record import Labels, Metric, read_record
 from repro.training.loop import train
@@ -141,6 +143,47 @@ def test_an_unfinished_network_is_marked_wherever_it_is_named():
     }
     assert printed([whole, early(1)], 200).count("mdlm@nano (step 39 of 900)") >= 1
     assert packed("mdlm@nano (step 39 of 900)", 8).split("\n")[1:] == ["(step 39 ", "of 900)"]
+
+
+def of_several(*metrics):
+    """Records of one task of as many checkpoints, with digests a, b, ... and a hash in the name of each."""
+    found = []
+    for digest, each in zip("abcdefg", metrics, strict=False):
+        one = record("bound", None, None, each)
+        one.question.checkpoint.digest, one.labels = (
+            digest,
+            replace(one.labels, checkpoint=f"mdlm@nano+{digest}23456"),
+        )
+        found.append(one)
+    return found
+
+
+def test_checkpoints_stand_beside_each_other():
+    """A column for each, with its own number of items where these differ; below each other where the console is too
+    narrow, and no number is cut."""
+    two = of_several({"nll": metric(1.0), "loss": metric(2.0)}, {"nll": metric(3.0)})
+    assert lines(printed(two)) == [
+        ["bound", "nll", "1.00 ± 0.20", "3.00 ± 0.20", "50"],
+        ["bound", "loss", "2.00 ± 0.20", "", "50"],
+    ]
+    unequal = of_several({"nll": metric(1.0)}, {"nll": metric(3.0, n=9)})
+    assert lines(printed(unequal)) == [["bound", "nll", "1.00 ± 0.20", "50", "3.00 ± 0.20", "9"]]
+    many = of_several(*[{"nll": metric(float(i))} for i in range(7)])
+    text = printed(many, 80)
+    assert all(f"{i}.00 ± 0.20" in text for i in range(7)) and len(lines(text)) >= 7
+
+
+def test_a_folder_stands_for_a_name_with_a_hash():
+    """In tables, frames and LaTeX; the title has both; a name without a hash stays."""
+    two = of_several({"nll": metric(1.0)}, {"nll": metric(3.0)})
+    given = {"a": "runs/mine", "b": "runs/other"}
+    found = Results(two[:1], given={"a": given["a"]}) + Results(two[1:], given={"b": given["b"]})
+    assert found.title() == "runs/mine (mdlm@nano+a23456), runs/other (mdlm@nano+b23456), suite toy"
+    head = found.table(100).partition("┡")[0].partition("┏")[2]
+    assert "runs/mine" in head and "runs/other" in head and "+" not in head
+    assert list(found.frame()["checkpoint"]) == list(given.values()) and "runs/mine" in found.to_latex()
+    two[1].labels = replace(two[1].labels, checkpoint="mdlm@nano")
+    assert list(checkpoints(two, given).values()) == ["runs/mine", "mdlm@nano"]
 
 
 def test_numbered_metrics_have_a_line_for_each_number():

@@ -272,8 +272,8 @@ def refusing(stored, span):
     ("changed", "says"),
     [
         ({"found": 0.6}, "it is not one half"),
-        ({"question": "other"}, "it is of another question"),
-        ({"rows": [1, 3]}, "it is of another question"),
+        ({"question": "other"}, "it belongs to another evaluation"),
+        ({"rows": [1, 3]}, "it belongs to another evaluation"),
         ({"rows": None}, "expected 'array', got 'null' - at 'rows'"),
         ({"seconds": "x"}, "expected 'float', got 'str' - at 'seconds'"),
     ],
@@ -412,6 +412,7 @@ def test_only_the_first_process_of_a_launch_prints(tmp_path, monkeypatch, capsys
     arguments += ["--tokens-per-step", "8", "--samples", "40", "--out", str(tmp_path), "--batch-size", "7"]
     for rank, spoken in (("1", ("", "")), ("0", ("law", "records:"))):
         monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
         assert command_line.main(arguments) == 0
         said = capsys.readouterr()
         assert all(word in text and bool(word) == bool(text) for word, text in zip(spoken, said, strict=True))

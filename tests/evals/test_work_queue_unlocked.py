@@ -112,5 +112,5 @@ def test_a_file_stands_for_a_lock_where_there_are_none(tmp_path, monkeypatch):
 def test_a_launcher_with_wrong_numbers_is_named(rank, world, monkeypatch):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(ValueError, match=f"RANK={rank} and WORLD_SIZE={world}"):
+    with pytest.raises(ValueError, match=f"RANK={rank} of WORLD_SIZE={world}"):
         launched()

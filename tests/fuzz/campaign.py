@@ -55,7 +55,9 @@ def preload() -> None:
     for name in MODULES:
         importlib.import_module(name)
     from repro.core import registry
+    from repro.evals.lm.task_index import standard_tasks
 
+    standard_tasks()
     for path in (*registry.PARTS.values(), *registry.LAYOUTS.values()):
         registry.resolve(path)
     gc.collect()

@@ -61,7 +61,7 @@ def _stored(out: Path) -> Iterator[Case]:
             if spoil is None:
                 continue
             fields = tuple(str(step) for step in place if isinstance(step, str))[-2:]
-            named = (Path(file).name, *fields, "combination", "items", "metric", "every cell", "out")
+            named = (Path(file).name, *fields, "combination", "items", "metric", "out")
             yield Case(
                 "crossed records", f"{file}: {what}", "crossed", FACTORS, named, spoil,
                 valid=True, writes=("factors.csv",), keeps=("out/*",),

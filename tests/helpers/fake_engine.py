@@ -90,10 +90,21 @@ def toy(template="q: {}\na: ", deviation=0.4, precision=torch.float32):
 class FakeEngine:
     """The server; `requests` are the bodies that it has read, `keys` the Authorization headers."""
 
-    def __init__(self, fault=None, failures=(), logprobs=True, echo=True, models=("toy",), engine=None):
+    def __init__(
+        self,
+        fault=None,
+        failures=(),
+        logprobs=True,
+        echo=True,
+        ids=True,
+        context=None,
+        models=("toy",),
+        engine=None,
+    ):
         assert fault is None or fault in FAULTS
         self.fault, self.failures = fault, list(failures)
         self.logprobs, self.echo, self.models = logprobs, echo, models
+        self.ids, self.context = ids, context  # whether prompts may be ids; tokens that are said to fit
         wrong = {"template": "q: {}\n"} if fault == "wrong_template" else {}
         wrong |= {"precision": torch.bfloat16} if fault == "other_precision" else {}
         self.engine = toy(**wrong) if engine is None else engine
@@ -132,6 +143,8 @@ class FakeEngine:
                 time.sleep(0.03)  # so that requests that are sent at once overlap
             chat = path.endswith("chat/completions")
             prompt = body["messages"][0]["content"] if chat else body["prompt"]
+            if isinstance(prompt[0], list):  # lm-eval's batch of one
+                (prompt,) = prompt
             with self.lock:
                 beside, number = self.running > 1, next(self.served)
                 if body.get("echo"):
@@ -167,9 +180,15 @@ class FakeEngine:
     def _echoed(self, prompt, body):
         if not self.echo:
             return {"choices": [{"text": "a", "finish_reason": "length", "logprobs": None}]}
-        tokens = self.engine.score([(prompt[:1], prompt[1:])])[0].tokens
+        if isinstance(prompt, str):
+            first, tokens = prompt[:1], self.engine.score([(prompt[:1], prompt[1:])])[0].tokens
+        else:
+            first, tokens = (
+                self.engine.model.data.decode(prompt[:1]),
+                self.engine._tokens(prompt[1:], self.engine._logp(prompt, 1), 1),
+            )
         found = _lists(tokens)
-        found["tokens"].insert(0, prompt[:1]), found["token_logprobs"].insert(0, None)
+        found["tokens"].insert(0, first), found["token_logprobs"].insert(0, None)
         found["top_logprobs"].insert(0, None)
         if self.fault == "shifted_scores":  # each token has the value of the one after it
             found["token_logprobs"] = [None, *found["token_logprobs"][2:], -1.0]
@@ -178,7 +197,8 @@ class FakeEngine:
             found["token_logprobs"].append(-1.0),
             found["top_logprobs"].append({"z": -1.0}),
         )
-        return {"choices": [{"text": prompt + "z", "finish_reason": "length", "logprobs": found}]}
+        text = "".join(found["tokens"])
+        return {"choices": [{"text": text, "finish_reason": "length", "index": 0, "logprobs": found}]}
 
     def _completion(self, made, body):
         logprobs = _lists(made.tokens) if self.logprobs and body.get("logprobs") else None
@@ -219,7 +239,10 @@ class _Handler(BaseHTTPRequestHandler):
     fake: FakeEngine
 
     def do_GET(self):
-        self._send(200, {"data": [{"id": name} for name in self.fake.models]})
+        if self.path != "/v1/models":
+            return self._send(404, {"detail": "Not Found"})
+        said = {} if self.fake.context is None else {"max_model_len": self.fake.context}
+        return self._send(200, {"data": [{"id": name, **said} for name in self.fake.models]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -240,6 +263,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, '{"choices": [{"text"')
         elif failure is not None:
             self._send(int(failure), {"error": {"message": "try later"}})
+        elif isinstance(body.get("prompt"), list) and not self.fake.ids:
+            self._send(422, {"detail": "prompt: Input should be a valid string"})
         elif body["model"] not in self.fake.models:
             self._send(404, {"error": {"message": f"no model {body['model']}"}})
         else:

@@ -2,12 +2,13 @@
 
     together(2, trained, "mdlm", str(out), environment={"ACCELERATE_USE_FSDP": "true", ...})
 
-They are forked from a server that has imported torch and transformers, so that a run spends no time on imports.
+They are forked from a server that has imported `PRELOADED`, so that a run spends no time on imports.
 """
 
 from __future__ import annotations
 
 import errno
+import importlib
 import multiprocessing
 import os
 import socket
@@ -23,6 +24,17 @@ from torch.distributed.checkpoint import HuggingFaceStorageWriter
 from helpers.toy import toy
 from repro.training.engines.options import PLAIN, Options
 from repro.training.loop import train
+
+PRELOADED = [
+    "pytest",
+    "torch.distributed.checkpoint",
+    "repro.training.loop",
+    "repro.training.engines.launcher",
+    "repro.models.llama_network",
+    "repro.models.dit_network",
+    "repro.evals.__main__",
+]
+"""Modules that the server imports; it finds those that are installed or in the working folder."""
 
 FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",
@@ -57,7 +69,9 @@ def together(count: int, work: Callable[..., Any], *args: Any, environment: Mapp
         **environment,
     }
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["processes"])
+    for name in PRELOADED:
+        importlib.import_module(name)  # the server would pass over a name that does not exist
+    context.set_forkserver_preload(PRELOADED)
     last = time.monotonic() + 300
     # leaving the pool ends processes that wait for one that failed
     with context.Pool(count, maxtasksperchild=1) as pool:

@@ -288,7 +288,7 @@ def test_what_does_not_fit_is_a_one_line_error(folder, monkeypatch):
         ({"targets": ("q_prj",)}, "no matrix 'q_prj' in a layer; .*q_proj"),
         ({"targets": ()}, "is empty or names a matrix twice"),
         ({"targets": ("q_proj", "q_proj")}, "is empty or names a matrix twice"),
-        ({"backbone": blocks.backbone}, "starts from random ones; put `started` around it"),
+        ({"backbone": blocks.backbone}, "starts from random ones; wrap it in `started`"),
     ]:
         with pytest.raises(ValueError, match=says):
             lora(**{"backbone": blocks, **changed})
@@ -306,7 +306,7 @@ def test_a_recipes_name_is_its_own_run_or_its_released_adapters(run, tmp_path, m
     _, out = run
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(models, "RESULTS", tmp_path / "results")
-    with pytest.raises(ValueError, match="no checkpoint at smollm2_block4: no such folder"):
+    with pytest.raises(ValueError, match=r"recipe smollm2_block4 has no run at .*; train it"):
         load("smollm2_block4")
     folder = tmp_path / "results" / "adapters" / "smollm2_block4"
     folder.mkdir(parents=True)

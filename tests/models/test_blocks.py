@@ -209,7 +209,7 @@ def test_unsupported_uses_are_one_line_errors():
         decode(
             denoiser, Absorbing(), rule, Plan(gen_length=8, block_length=8, steps=8), [[1]], seed=0, names=[0]
         )
-    with pytest.raises(ValueError, match="has no bound of whole rows"):
+    with pytest.raises(ValueError, match="not a row that is noisy throughout"):
         where = torch.ones_like(NOISY, dtype=torch.bool)
         Prediction(denoiser, NOISY, torch.tensor([0.5, 0.5]), Mask()).logits(where)
     with pytest.raises(ValueError, match="block=0"):

@@ -287,7 +287,7 @@ def test_a_teacher_is_trained_once(tmp_path, monkeypatch):
         (
             "duo_owt",
             ['teacher={"part": "released_teacher", "source": "x", "revision": "UNRESOLVED"}'],
-            "objective 'duo_elbo' has no use for a teacher; leave teacher null",
+            "objective 'duo_elbo' does not read a teacher; set teacher=null",
         ),
         ("duo_owt_distilled", ["objective.round=0"], "round=0 is too small; give 1 or more"),
     ],

@@ -42,5 +42,11 @@ def test_the_command_says_what_it_leaves_out(tmp_path, capsys):
     assert f"nano: {MOST} of {2 * MOST} recipes drawn" in capsys.readouterr().out
     drawn = (tmp_path / "gap.csv").read_text("utf-8")
     assert all(f",{name}@nano," in drawn for name in COLOURS) and FURTHER[0] not in drawn
+    with pytest.raises(
+        ValueError, match=r"needs --out FOLDER: paper_figures/out holds the figures of results/raw"
+    ):
+        figures.main(where[:3])
+    assert figures.main(["caches", *where[:3][1:], "--out", str(tmp_path / "other")]) == 0
+    assert "without records here: caches" in capsys.readouterr().out and not (tmp_path / "other").exists()
     assert figures.main([*where, "--recipes", FURTHER[0]]) == 0
     assert "drawn" not in capsys.readouterr().out and FURTHER[0] in (tmp_path / "gap.csv").read_text("utf-8")

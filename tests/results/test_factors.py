@@ -243,7 +243,7 @@ def test_what_is_no_crossing_is_refused(tmp_path):
         analyse(first[:1] + other[1:])
     with pytest.raises(ValueError, match="two records have template=none"):
         analyse([*first, first[0]])
-    with pytest.raises(ValueError, match=r"document 2 \(none\) is not in every cell"):
+    with pytest.raises(ValueError, match=r"document 2 \(none\) is not in every combination"):
         analyse(first[:1] + entries(tmp_path / "d", {("chat", 2, 0): [1, 1, 0]}))
     with pytest.raises(ValueError, match="no metric that is 0 or 1"):
         analyse(entries(tmp_path / "e", {cell: [0.5, 1] for cell in one}))

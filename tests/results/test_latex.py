@@ -127,8 +127,13 @@ def test_methods_say_what_ran_and_cite_it():
     keys = set(re.findall(r"\\cite\{([^}]+)\}", text))
     entries = set(re.findall(r"@\w+\{([^,]+),", "\n".join(lines[1:])))
     assert keys == entries and {"sahoo2024mdlm", "cobbe2021gsm8k", "eval-harness"} <= keys
-    assert r"\texttt{low\_confidence}~\cite{nie2025llada} at " in text and "3 training seeds" in text
+    assert r"\texttt{low\_confidence}~\cite{nie2025llada}" in text and "3 training seeds" in text
     assert ("duel" not in text.lower() and "dlm-repro" in text) or "torch 2.13.0" in text
+    both = "\n".join(
+        methods([of_task("mine", "my_part", 0.5, preset) for preset in ("low_confidence", "random")])
+    )
+    cited = r"\texttt{low\_confidence}~\cite{nie2025llada} and \texttt{random}~\cite{nie2025llada}"
+    assert f"Texts are decoded by {cited} at 1 token per step." in both
     only = list(methods([law("ar@nano", "sample", "1", 0.1, 0.1)]))
     assert len(only) == 1 and "\\cite" not in only[0], "a baseline of no paper cites none"
     with pytest.raises(ValueError, match="no records"):

@@ -268,5 +268,5 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"no folder .*nowhere"):
         main([*arguments[:3], "--raw", str(tmp_path / "nowhere")])
     monkeypatch.setattr(build, "LIMIT", 1000)
-    with pytest.raises(ValueError, match="more than 1,000; give fewer records"):
+    with pytest.raises(ValueError, match="more than 1,000; give --raw a folder of fewer records"):
         main(arguments[:3])

@@ -155,6 +155,12 @@ def test_check_finds_a_stale_table_and_names_the_command(tmp_path, raw, capsys):
     assert capsys.readouterr().out == f"{path} is stale; python -m repro.report rewrites it\n"
 
 
+def test_other_records_never_replace_the_committed_tables(raw):
+    """`--out` is a must with `--raw`, or `results/tables` would hold them."""
+    with pytest.raises(ValueError, match=r"needs --out FOLDER: .*tables holds the tables of results/raw"):
+        report_command.main(["--raw", str(raw)])
+
+
 def test_a_part_that_a_latex_table_has_no_more_is_stale_and_goes(tmp_path, raw, capsys):
     where = ["--raw", str(raw), "--out", str(tmp_path)]
     assert report_command.main(where) == 0

@@ -204,7 +204,7 @@ def test_forwards_are_counted_as_the_network_makes_them():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("random+lookahead:states=1", "states=1 guesses nothing; give 2 or more"),
+        ("random+lookahead:states=1", "states=1 guesses no later tokens; give 2 or more"),
         ("threshold_0.9+lookahead", "one position per step .*not for threshold; leave lookahead out"),
         ("random+rounded_quotas+lookahead", "leave rounded_quotas out"),
         ("low_confidence+guided+lookahead", "leave guided out"),

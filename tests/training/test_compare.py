@@ -1,5 +1,6 @@
 """What is said of a run that stopped early where checkpoints are shown, compared and evaluated."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 from helpers.toy import toy
@@ -7,6 +8,7 @@ from helpers.toy import toy
 from repro.checkpoint import main
 from repro.evals.runner import labels
 from repro.model import load
+from repro.training.compare import Difference, lines
 from repro.training.loop import train
 
 
@@ -23,8 +25,21 @@ def test_an_unfinished_run_is_marked_by_show_and_diff(tmp_path, monkeypatch, cap
     assert main(["diff", str(whole), str(early)]) == 1
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [f"A  {whole}", f"B  {early} (step 10 of 20)"]
+    for out, more in ((whole, []), (early, [f"{letter}  {early} (step 10 of 20)" for letter in "AB"])):
+        assert main(["diff", str(out), str(out)]) == 0
+        assert capsys.readouterr().out.splitlines() == ["the same network", *more]
     cell = SimpleNamespace(task=SimpleNamespace(name="law"), preset=None, tokens_per_step=None)
     found = [
         labels(load(out), SimpleNamespace(name="nano"), cell).get("unfinished") for out in (whole, early)
     ]
     assert found == [None, "step 10 of 20"]
+
+
+def test_names_of_settings_are_whole_at_80_columns():
+    setting = "data.documents.heldout_stride"
+    rows = [
+        {"setting": setting, "a": 20, "b": 6},
+        {"setting": "data.units", "a": "x" * 40, "b": "bpe(size=300)"},
+    ]
+    said = lines(Difference(("", ""), rows, []), Path("a"), Path("b"), 80)
+    assert any(line.startswith(f"{setting}  20") for line in said) and max(map(len, said)) <= 80

@@ -15,11 +15,12 @@ from benchmarks.row import peak_bytes
 from repro.core import registry
 from repro.models.attention import Mask
 from repro.models.backbone import Role
-from repro.models.denoiser import Denoiser
+from repro.models.denoiser import Denoiser, Head
 from repro.models.llama import Llama
-from repro.objectives.sym_kl import closed_form, script_form
+from repro.objectives.dcd import reverse_kl_gradient
+from repro.objectives.sym_kl import ce_gradient, closed_gradient, script_gradient
 from repro.processes.process import cross_entropy
-from repro.processes.uniform import token_nll
+from repro.processes.uniform import token_nll_gradient
 from repro.recipes.command import command, select
 from repro.training.cost import ACTIVATIONS, COPIES, COPIES_CE, COPIES_UNIFORM, ENGINES, plan
 from repro.training.optimizer import MasterWeights
@@ -89,27 +90,31 @@ def test_activations_are_counted(kind):
     assert 0.9 * ACTIVATIONS < values < 1.03 * ACTIVATIONS
 
 
+TEACHER = torch.ones(50, 2), Head(torch.ones(2000, 2), None, ())
+
+
 @pytest.mark.parametrize(
-    ("copies", "loss"),
+    ("copies", "differentiate"),
     [
-        (COPIES_CE, cross_entropy),
-        (COPIES["sym_kl"], lambda z, x: closed_form(z, x, 1e-8)[0]),
-        (COPIES["sym_kl_script"], lambda z, x: script_form(z, x, 1e-8)[0]),
+        (COPIES["sym_kl"], lambda z, x: closed_gradient(z(), x, 1e-8)),
+        (COPIES["sym_kl_script"], lambda z, x: script_gradient(z(), x, 1e-8)),
+        (COPIES["relaxed_ce"], lambda z, x: ce_gradient(z(), x)),
+        (COPIES["dcd"], lambda z, x: reverse_kl_gradient(z(), *TEACHER)),
         (
             COPIES_UNIFORM,
-            lambda z, x: token_nll(
-                *(z, x, x.roll(1), (alpha := torch.full(x.shape, 0.5).double()), -alpha),
-                vocab_size=z.shape[1],
-                meaning="leave_one_out",
+            lambda z, x: token_nll_gradient(
+                *(z(), x, x.roll(1), (alpha := torch.full(x.shape, 0.5).double()), -alpha), 2000
             ),
         ),
+        (COPIES_CE, lambda z, x: cross_entropy(z(), x).sum().backward()),
     ],
-    ids=["cross_entropy", "sym_kl", "sym_kl_script", "uniform"],
+    ids=["sym_kl", "sym_kl_script", "relaxed_ce", "dcd", "uniform", "cross_entropy"],
 )
-def test_copies_of_dense_logits_are_counted(copies, loss):
+def test_copies_of_dense_logits_are_counted(copies, differentiate):
+    """The logits, and what a loss holds besides them; all but cross-entropy's overwrite them by their gradient."""
     count, ids = 2000, torch.arange(50)
-    x, w = torch.ones(50, 2, requires_grad=True), torch.ones(count, 2, requires_grad=True)
-    peak = peak_bytes(lambda: loss(x @ w.T, ids).sum().backward())
+    x, w = torch.ones(50, 2), torch.ones(count, 2, requires_grad=copies == COPIES_CE)
+    peak = peak_bytes(lambda: differentiate(lambda: x @ w.T, ids))
     assert peak / (4 * count * len(ids)) == pytest.approx(copies, abs=0.05)
 
 

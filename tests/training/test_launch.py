@@ -9,10 +9,12 @@ import sys
 import pytest
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from helpers.launching import FOLDER, arguments, launch_arguments
+from helpers.processes import together, trained
 from helpers.toy import RECIPES, curve, same_curve, toy
 
 from repro.core import registry
 from repro.recipes.command import command
+from repro.training.engines.options import PLAIN
 from repro.training.loop import train
 
 FILES = ("cpu_2", "gpu_1", "ddp_8", "ddp_2x8", "fsdp2_8", "zero2_8")
@@ -27,15 +29,27 @@ def runs(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-FIRST = {
-    "llada": "torchrun",
-    "duo": "torchrun",
-    "duo_script": "accelerate",
-    "duo_nelbo": "accelerate",
-    "mdlm": "accelerate",
-    "ar": "torchrun",
-}
-"""The launcher with which `make test` starts a recipe; `make test-all` uses the other one too."""
+FIRST = {"mdlm": "accelerate", "ar": "torchrun"}
+"""The recipe that `make test` starts with each launcher; `make test-all` starts all with both."""
+
+
+def one_and_two(name, two, tmp_path):
+    """Assert that the run `two` of two processes has the curve of one, of 20 steps, every logged number to 1e-5, and
+    that one process resumes its checkpoint."""
+    command(registry.recipe(name), arguments(name, tmp_path / "one"))
+    one = curve(tmp_path / "one")
+    assert len(one) == 20
+    same_curve(one, curve(two))
+    shutil.rmtree(two / "step_00000020")
+    train(toy(name), seed=3, out=two, stop=None, resume=True)
+    same_curve(one, curve(two))
+
+
+@pytest.mark.parametrize("name", ["llada", "duo", "duo_script", "duo_nelbo"])
+def test_two_processes_train_the_curve_of_one(name, tmp_path):
+    """With the variables that a launcher sets."""
+    together(2, trained, name, (), str(tmp_path / "two"), 20, False, PLAIN, environment={})
+    one_and_two(name, tmp_path / "two", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -46,21 +60,14 @@ FIRST = {
         for launcher in LAUNCHERS
     ],
 )
-def test_two_processes_train_the_curve_of_one(name, launcher, tmp_path):
-    """20 steps, every logged number to 1e-5; one process resumes the checkpoint of two."""
-    command(registry.recipe(name), arguments(name, tmp_path / "one"))
+def test_a_launcher_starts_two_processes_with_the_curve_of_one(name, launcher, tmp_path):
     launched = [sys.executable, "-m", *LAUNCHERS[launcher], "-m", f"repro.recipes.{name}"]
     done = subprocess.run(
         [*launched, *arguments(name, tmp_path / "two")], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(f"{toy(name).name}: {tmp_path / 'two'}") == 1, "only the first process reports"
-    one = curve(tmp_path / "one")
-    assert len(one) == 20
-    same_curve(one, curve(tmp_path / "two"))
-    shutil.rmtree(tmp_path / "two" / "step_00000020")
-    train(toy(name), seed=3, out=tmp_path / "two", stop=None, resume=True)
-    same_curve(one, curve(tmp_path / "two"))
+    one_and_two(name, tmp_path / "two", tmp_path)
 
 
 def test_every_launch_file_is_checked():

@@ -1,7 +1,7 @@
 """The samplers of other projects that can be certified: where each one is, how it is set and what it claims.
 
-A claim is what the project says of the sampler: ancestral samplers and orders at temperature 1 claim the law, decoding
-at temperature 0 or below 1 claims likely texts. `source` names where.
+A claim is what the project says of the sampler: ancestral samplers, and unmasking in any order at temperature 1, claim
+the law; decoding below temperature 1 claims likely texts. `source` names the place of the claim.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ EFFORTS: Mapping[Level, Effort] = MappingProxyType(
 )
 """Sample sizes. `full`: with long sentences and rare tokens, which draws in float32 may never give; `long`: without
 rare tokens; `rows`: with neither and with fewer rows, for loops over rows; `modes`: for a claim of likely texts, which
-is one mean."""
+is tested by a single mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """A sampler of a peer. `file`: in its folder, or a module of the package; `adapter`: module and function of this
-    room, which gets the folder and `settings`."""
+    """A sampler of a peer. `file`: path in the peer's folder, or module of its package; `function`: its name there;
+    `adapter`: MODULE:FUNCTION in `repro.certify.peers` that makes it callable, from the folder and `settings`;
+    `source`: where the project makes the claim; `law_level`: sample sizes for the claim "law"."""
 
     name: str
     file: str
@@ -58,11 +59,12 @@ class Sampler:
 
     @property
     def level(self) -> Level:
-        """Sample sizes (key of `EFFORTS`)."""
+        """Key in `EFFORTS` of the sample sizes with which the sampler is certified."""
         return self.law_level if self.claims == "law" else "modes"
 
     def call(self, folder: Path | None) -> Callable[..., Any]:
-        """The sampler as f(space, n, steps, seed) with the attributes of `repro.certify.foreign`."""
+        """The peer's sampler, from its folder (None: an installed package), as f(space, n, steps, seed) with the
+        attributes that `repro.certify.foreign` reads."""
         module, _, function = self.adapter.partition(":")
         found = getattr(importlib.import_module(f"repro.certify.peers.{module}"), function)(
             folder, self.settings
@@ -74,8 +76,8 @@ class Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A project; `package`: name of a package that may be installed, or "" for a checkout. `stands_in`: third-party
-    modules that get a stand-in where they are absent."""
+    """A project; `package`: name of its package, which may be installed, or "" if it needs a checkout. `stands_in`:
+    third-party modules that get a stand-in where they are absent."""
 
     repository: str
     samplers: tuple[Sampler, ...]
@@ -266,19 +268,21 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
 
 
 def peer(name: str) -> Peer:
-    """The peer of a name; ValueError for an unknown one."""
+    """The project called `name` in the catalogue PEERS; ValueError for an unknown name."""
     if name not in PEERS:
         raise ValueError(f"no peer {name!r}; {nearest(name, list(PEERS))}")
     return PEERS[name]
 
 
 def load(target: str) -> Callable[..., Any]:
-    """The sampler of a target `PEER:SAMPLER=FOLDER` (empty for an installed package); ValueError if its file cannot be
-    imported or lacks what it is called by."""
+    """The sampler of a target `PEER:SAMPLER=FOLDER` (FOLDER empty: an installed package); ValueError if its file cannot
+    be imported or lacks a name that the adapter uses."""
     name, _, folder = target.partition("=")
     of, _, sampler = name.partition(":")
     found = {one.name: one for one in peer(of).samplers}[sampler]
     try:
         return found.call(Path(folder) if folder else None)
     except AttributeError as error:
-        raise ValueError(f"{found.file} of {of} has no sampler {found.function} any more: {error}") from error
+        raise ValueError(
+            f"{found.file} of {of} has no sampler {found.function} any more ({error}); give an older version"
+        ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from repro.certify.peers.catalogue import EFFORTS, PEERS, Level, Peer, Sampler, 
 from repro.certify.peers.defects import DEFECTS
 from repro.certify.peers.imports import absent
 from repro.certify.verdict import Certificate, Effort
+from repro.core.checkouts import commit
 from repro.core.errors import nearest
 from repro.core.files import write_text
 from repro.results.certified_peers import FILE, read_peers, word
@@ -26,7 +26,8 @@ LOADER = "repro.certify.peers.catalogue:load"
 
 @dataclass(frozen=True)
 class Given:
-    """A peer that is there: its folder (None: an installed package), its version and the samplers that are wanted."""
+    """A peer as an option --peer gives it: its folder (None: an installed package), its version and the samplers that
+    are wanted."""
 
     name: str
     peer: Peer
@@ -36,8 +37,8 @@ class Given:
 
 
 def given(text: str) -> Given:
-    """What NAME[:SAMPLER,...][=FOLDER] names; ValueError for an unknown peer or sampler, a package that is not
-    installed, and a folder without a sampler's file (below src, if the peer is a package)."""
+    """The peer that `text`, NAME[:SAMPLER,...][=FOLDER], names; ValueError for an unknown peer or sampler, a package
+    that is not installed, and a folder without a sampler's file (below src, if the peer is a package)."""
     left, equals, place = text.partition("=")
     name, colon, wanted = left.partition(":")
     found = peer(name)
@@ -50,36 +51,25 @@ def given(text: str) -> Given:
         samplers = tuple(known[one] for one in dict.fromkeys(wanted.split(",")))
     if found.package and not equals:
         if importlib.util.find_spec(found.package) is None:
-            raise ValueError(f"--peer {name}: package {found.package} is not installed")
+            raise ValueError(
+                f"--peer {name}: package {found.package} is not installed; install it, or give a checkout:"
+                f" --peer {name}=FOLDER"
+            )
         return Given(name, found, None, importlib.metadata.version(found.package), samplers)
     if not place:
         raise ValueError(
             f"--peer {name} needs the folder of a checkout: --peer {name}=FOLDER ({found.repository})"
         )
     folder = Path(place)
-    for one in samplers:
-        file = Path("src", *one.file.split(".")).with_suffix(".py") if found.package else Path(one.file)
+    files = [
+        "/".join(("src", *one.file.split("."))) + ".py" if found.package else one.file for one in samplers
+    ]
+    for file in files:
         if not (folder / file).is_file():
             raise ValueError(
                 f"--peer {name}: {folder / file} is missing; give a checkout of {found.repository}"
             )
-    return Given(name, found, folder.resolve(), commit(folder), samplers)
-
-
-def commit(folder: Path) -> str:
-    """Commit of a checkout (40 hex digits, with "+" if Python files differ from it), or "" if it is none."""
-    try:
-        found = _git(folder, "rev-parse", "HEAD")
-        return found + (
-            "+" if _git(folder, "diff", "--diff-filter=M", "--name-only", "HEAD", "--", "*.py") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return Given(name, found, folder.resolve(), commit(folder, files) or "", samplers)
 
 
 def certify_peers(
@@ -89,9 +79,9 @@ def certify_peers(
     as_json: bool,
     efforts: Mapping[Level, Effort] = EFFORTS,
 ) -> int:
-    """Certify the samplers of the peers `wanted` (`given`), print a line for each and store them in `out`/peers.json,
-    beside what is stored of others; 1 if a claim does not stand or a sampler fails, else 0. `seconds`: limit of wall
-    time of each."""
+    """Certify the samplers of peers, print a line for each and store them in `out`/peers.json, where rows of other
+    samplers stay; returns 1 if a claim does not stand or a sampler fails, else 0. `wanted`: values of --peer (see
+    `given`); `seconds`: limit of wall time of each sampler."""
     peers = [given(text) for text in wanted]
     stored = {_key(row): row for row in read_peers(out)}
     good = True
@@ -111,12 +101,14 @@ def certify_peers(
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:
-    """What a row replaces: a sampler's row of a release, or that of a checkout."""
+    """Key of a row of peers.json, of which each key has one: peer, sampler, and whether the version is a release (it
+    has a dot) or a commit."""
     return row["peer"], row["sampler"], "." in row["version"]
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, int, bool]:
-    """Place of a stored row: as in the catalogue, releases first; rows that it no longer has come last."""
+    """Sort key of a row of peers.json: its place in the catalogue, a release before a commit; peers and samplers that
+    the catalogue no longer has come last."""
     names = list(PEERS)
     if row["peer"] not in names:
         return len(names), 0, False
@@ -126,7 +118,8 @@ def _place(row: Mapping[str, Any]) -> tuple[int, int, bool]:
 
 
 def certified(one: Given, sampler: Sampler, effort: Effort) -> dict[str, Any]:
-    """The stored row of a sampler; one that fails has no verdict, and the reason as `error`."""
+    """The row of peers.json for a sampler, which is certified in a child process; if that fails, `stands` is None and
+    `error` says why."""
     row = {
         "peer": one.name,
         "repository": one.peer.repository,

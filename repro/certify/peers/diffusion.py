@@ -54,7 +54,7 @@ PSI = {
     "high_frac": 0.2,
     "middle_frac": 0.6,
 }
-"""`sampling.psi` of the same file."""
+"""`sampling.psi` of s-sahoo/duo@7c9b498 configs/config.yaml."""
 
 
 def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:

@@ -50,7 +50,7 @@ class StandIn(ModuleType):
 
 
 def _lightning_module() -> type:
-    """A base class with what the peers' samplers read of lightning's `LightningModule`."""
+    """A base class with the attributes of lightning's `LightningModule` that the peers' samplers read."""
     return type(
         "LightningModule",
         (torch.nn.Module,),
@@ -59,7 +59,7 @@ def _lightning_module() -> type:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds stand-ins for the named packages and everything below them."""
+    """Import finder that gives stand-ins for the named packages and everything below them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = frozenset(names)
@@ -73,7 +73,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return StandIn(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is executed."""
+        """Does nothing, because a stand-in has no code to run."""
 
 
 def absent(names: Sequence[str]) -> list[str]:
@@ -85,9 +85,9 @@ def peer_module(folder: Path, name: str, stands_in: Sequence[str] = (), packages
     """The module `name` of a peer's folder, as `python` run in that folder would import it.
 
     `stands_in`: third-party modules that get a stand-in where they are not installed. `packages`: packages of the peer
-    whose `__init__` is not run, because it imports the whole project. The folder, the stand-ins and the peer's modules
-    can be imported only meanwhile, since peers' modules have each other's names. ValueError if the file cannot be
-    imported.
+    whose `__init__` is not run, because it imports the whole project. Afterwards the folder, the stand-ins and the
+    peer's modules are removed from the import system, since modules of several peers have the same names. ValueError if
+    the file cannot be imported.
     """
     folder = folder.resolve()
     finder, before = _Finder(absent(stands_in)), frozenset(sys.modules)
@@ -116,7 +116,7 @@ def _is_in(module: ModuleType, folder: Path) -> bool:
 
 
 def located(sample: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """`sample` itself, whose errors are reported at lines of the file of the peer's `function`."""
+    """`sample` itself, marked so that its errors are reported with the line in the file of the peer's `function`."""
     marked: Any = sample
     marked.__signature__ = inspect.signature(sample)
     marked.__wrapped__ = function

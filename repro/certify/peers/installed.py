@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 Settings = Mapping[str, Any]
 TRIAL, TRIALS = (0.5, 0.3, 0.2), 4_000
-"""Law and positions of the step that shows a scheduler's interface."""
+"""Distribution of the tokens, and number of positions, in the trial step that shows a scheduler's interface."""
 
 
 def _module(folder: Path | None, name: str) -> Any:
-    """The module `name` of an installed package, or of a checkout's, which this process then imports for good;
-    ValueError if it cannot be imported."""
+    """The module `name` of an installed package (`folder` None) or of a checkout, whose src folder then stays in
+    `sys.path`; ValueError if it cannot be imported."""
     if folder is not None:
         sys.path.insert(0, str(folder / "src"))
     with Guard(f"import of {name}", ""):
@@ -41,10 +41,10 @@ def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     `set_timesteps`, `timesteps` and `step` will do, and `step` gets those arguments that it accepts.
 
     `settings`: `class`; the others go to the constructor if it has them, else to `step` (diffusers 0.42 takes the
-    temperature there; with huggingface/diffusers#14741 schedulers own what shapes the logits). Timesteps are numbers of
-    steps (diffusers 0.42), or times in (0, 1], 1 being pure noise (#14741). Notes say which, and whether `pred_logits`
-    of a step is the law that its tokens are drawn from, as #14741 defines it. ValueError if there is no such class, and
-    for a setting that neither function has.
+    temperature there; with huggingface/diffusers#14741 all settings that shape the logits belong to the scheduler).
+    Timesteps are numbers of steps (diffusers 0.42), or times in (0, 1], 1 being pure noise (#14741). Notes say which,
+    and whether `pred_logits` of a step is the law that its tokens are drawn from, as #14741 defines it. ValueError if
+    there is no such class, and for a setting that neither function has.
     """
     package, name = _module(folder, "diffusers"), settings["class"]
     with Guard(f"import of diffusers.{name}", ""):  # diffusers imports its modules when they are asked for
@@ -56,7 +56,9 @@ def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     stepped = {key: value for key, value in settings.items() if key not in known and key != "class"}
     for key in stepped:
         if key not in takes:
-            raise ValueError(f"{made.__name__} has no {key!r}, neither in its constructor nor in step")
+            raise ValueError(
+                f"neither the constructor nor step of {made.__name__} takes {key!r}; leave it out of the settings"
+            )
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -82,8 +84,8 @@ def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
 
 
 def _interface(own: Any, stepped: Settings) -> tuple[str, ...]:
-    """Which of the two interfaces a scheduler has, and whether its `pred_logits` is what it draws from: a chi-square
-    test of `TRIALS` positions of one step."""
+    """Two notes for the certificate: which of the two interfaces a scheduler has, and whether the `pred_logits` of a
+    step give the distribution of its tokens, by a chi-square test of `TRIALS` positions of one step."""
     from scipy.stats import chi2
 
     own.set_timesteps(4, **_chosen(own.set_timesteps, block_length=TRIALS))
@@ -105,7 +107,7 @@ def _interface(own: Any, stepped: Settings) -> tuple[str, ...]:
 
 
 def _chosen(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
-    """Those of the arguments that a function has."""
+    """Those of `arguments` that a function has a parameter for."""
     return {name: value for name, value in arguments.items() if name in _named(function)}
 
 
@@ -114,19 +116,20 @@ def _named(function: Callable[..., Any]) -> frozenset[str]:
 
 
 def _noise(space: Space, n: int, generator: torch.Generator) -> Tensor:
-    """Pure noise [n, L]."""
+    """Ids [n, L] of pure noise: [MASK] under absorbing noise, else drawn uniformly."""
     if space.mask is not None:
         return torch.full((n, space.length), space.mask)
     return torch.randint(space.vocab, (n, space.length), generator=generator)
 
 
 def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
-    """`generate` of transformers' `DiffusionGemmaGenerationMixin` as f(space, n, steps, seed), one canvas without a
-    prompt; `settings`: fields of its generation config."""
+    """`generate` of transformers' `DiffusionGemmaGenerationMixin` as f(space, n, steps, seed), one canvas (block)
+    without a prompt; `settings`: fields of its generation config."""
     module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):
-        """What `generate` reads of a model; its network is not told the time, which is counted here."""
+        """A model with the attributes that `generate` reads; its network is not given the time, which follows from the
+        number of calls."""
 
         dtype, device = torch.float64, torch.device("cpu")
 

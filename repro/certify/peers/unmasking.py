@@ -1,7 +1,7 @@
 """LLaDA, Fast-dLLM and dllm: functions that fill masked positions in an order of confidence or a random one.
 
-Sentences have no prompt and are one block. `steps` above the length is the length, since these functions commit at
-least one token a step (LLaDA and Fast-dLLM refuse more).
+Sentences have no prompt and are one block. A number of steps above the length is reduced to it, since these functions
+commit at least one token per step (LLaDA and Fast-dLLM refuse more steps).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def llada(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def fast_dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """Fast-dLLM's `generate` for LLaDA, which takes one row at a time, as f(space, n, steps, seed)."""
+    """Fast-dLLM's `generate` for LLaDA, which takes one row at a time, as f(space, n, steps, seed); `settings`: its
+    arguments."""
     module = peer_module(folder / "llada", "generate", FAST_STANDS_IN)
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:

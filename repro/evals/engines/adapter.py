@@ -1,9 +1,10 @@
-"""lm-eval's model interface for an engine. Work is done in chunks of `CHUNK` requests, which are stored, so that a
-killed run loses one."""
+"""lm-eval's model interface (`LM`) for an engine. Requests are made in chunks of `CHUNK`, and the answers of each
+finished chunk are stored, so that a killed run loses at most one chunk."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +12,27 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from repro.core.reading import convert
-from repro.evals.engines.engine import Api, Completion, Engine, Settings
+from repro.evals.engines.engine import Api, Completion, Settings
 from repro.evals.lm.adapter import before_stops
 from repro.evals.lm.overrides import requested_length
 from repro.evals.work_queue import WorkQueue
 
 if TYPE_CHECKING:
+    from repro.evals.engines.openai import Server
+    from repro.evals.engines.rolling import Windows
     from repro.evals.engines.tasks import EngineGeneration
 
 CHUNK = 32
-"""Requests in one chunk of work."""
+"""Number of requests that are made and stored together."""
 
 
 @dataclass(frozen=True)
 class _Likelihood:
-    """A log-likelihood in nats as items store it; an engine does not say how many forwards it made."""
+    """A log-likelihood in nats as the items of a record store it; `greedy`: whether greedy decoding gives the
+    continuation. An engine does not report forward passes, so `forwards` is None."""
 
     value: float
-    greedy: bool
+    greedy: bool | None
     se: float = 0.0
     forwards: int | None = None
 
@@ -36,13 +40,16 @@ class _Likelihood:
 @dataclass(eq=False)
 class EngineAdapter(LM):
     """lm-eval's model interface for an engine. `generation`: the task whose generation arguments are followed (None for
-    likelihoods); `texts` and `refused`: generated so far, in order, and whether the engine declined."""
+    likelihoods); `windows`: how whole texts are cut (None: none are scored); `scored`: likelihoods so far, by
+    (context, continuation) or (text,); `texts`: texts generated so far, in order; `refused`: for each of them, whether
+    the engine declined to answer."""
 
-    engine: Engine
+    engine: Server
     api: Api
     generation: EngineGeneration | None
     seed: int
     work: WorkQueue
+    windows: Windows | None = None
     scored: dict[tuple[str, ...], _Likelihood] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     refused: list[bool] = field(default_factory=list)
@@ -51,8 +58,8 @@ class EngineAdapter(LM):
         super().__init__()
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood in nats, whether greedy decoding gives it) of each request (context, continuation). Spaces at
-        the end of a context belong to the continuation, as in `repro.evals.lm.prompts`."""
+        """(log-likelihood in nats, whether greedy decoding gives the continuation) of each request (context,
+        continuation). Spaces at the end of a context belong to the continuation, as in `repro.evals.lm.prompts`."""
         pairs = [_split(*request.args) for request in requests]
 
         def find(some: range) -> list[tuple[float, bool]]:
@@ -60,18 +67,32 @@ class EngineAdapter(LM):
             return [(each.value, each.greedy) for each in found]
 
         chunks = self.work.map_chunks(len(pairs), CHUNK, find, _read_scores)
-        found = [_Likelihood(value, greedy) for chunk in chunks for value, greedy in chunk]
-        self.scored |= {request.args: each for request, each in zip(requests, found, strict=True)}
-        return [(each.value, each.greedy) for each in found]
+        scores = [score for chunk in chunks for score in chunk]
+        self.scored |= {
+            request.args: _Likelihood(*score) for request, score in zip(requests, scores, strict=True)
+        }
+        return scores
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """ValueError: windows of a long text are cut in the engine's tokens, which it does not give."""
-        raise ValueError(
-            "the likelihood of whole texts is not asked of an engine; score a checkpoint with --corpus"
-        )
+        """Log-likelihood of each request's whole text in nats, summed over its windows (`rolling`)."""
+        assert self.windows is not None, "a rolling task is asked with windows"
+        by_text = [self.windows.of(request.args[0]) for request in requests]
+        windows = [window for each in by_text for window in each]
+
+        def find(some: range) -> list[float]:
+            return [each.value for each in self.engine.score_ids([windows[i] for i in some])]
+
+        chunks = self.work.map_chunks(len(windows), CHUNK, find, _read_values)
+        found = iter(value for chunk in chunks for value in chunk)
+        sums = [math.fsum(next(found) for _ in each) for each in by_text]
+        self.scored |= {
+            request.args: _Likelihood(value, None) for request, value in zip(requests, sums, strict=True)
+        }
+        return sums
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The text of each request, which ends before the first of its stop strings."""
+        """The generated text of each request (prompt, generation arguments), cut before the first of its stop
+        strings."""
         settings = [self._settings(request, number) for number, request in enumerate(requests)]
         prompts = [request.args[0] for request in requests]
 
@@ -112,6 +133,10 @@ def _read_scores(data: Any, rows: range) -> list[tuple[float, bool]]:
     return _counted(found, rows)
 
 
+def _read_values(data: Any, rows: range) -> list[float]:
+    return _counted(convert(data, list[float], "the likelihoods", "ask again"), rows)
+
+
 def _read_texts(data: Any, rows: range) -> list[Completion]:
     found = convert(data, list[tuple[str, str | None, bool]], "the texts", "ask again")
     return [Completion(text, finish, refused=refused) for text, finish, refused in _counted(found, rows)]
@@ -119,5 +144,5 @@ def _read_texts(data: Any, rows: range) -> list[Completion]:
 
 def _counted(found: list[Any], rows: range) -> list[Any]:
     if len(found) != len(rows):
-        raise ValueError(f"{len(found)} answers are stored for {len(rows)} requests")
+        raise ValueError(f"the chunk stores {len(found)} answers to {len(rows)} requests")
     return found

@@ -1,15 +1,17 @@
-"""A denoiser behind a server, so that any sampler of this suite decodes with it over HTTP.
+"""A denoising network behind a server, with which any sampler of this suite decodes over HTTP.
 
     model = remote(load("LLaDA-8B-Base"), "http://localhost:8000/v1", None, top=32, most_tail=0.05, limits=Limits())
     sample(model, sampler="low_confidence", prompt="...")         # also score(model), decode(model.denoiser, ...)
 
-The protocol is that of vllm-project/vllm pull request #57250 (September 2026): a completion whose canvas of tokens is
-seeded (`diffusion_seed_canvas`), one read-only step (`diffusion_max_steps` 1, `diffusion_read_only`), and the k largest
-log-probabilities at each position of the canvas, at temperature 1. A step of a sampler is one such request a row.
+The protocol is that of vllm-project/vllm pull request #57250 (September 2026): a completion request gives the ids of
+the tokens being denoised (the canvas, `diffusion_seed_canvas`) and asks for one step that changes none of them
+(`diffusion_max_steps` 1, `diffusion_read_only`), and for the k largest log-probabilities at each position of the
+canvas, at temperature 1. A step of a sampler makes one such request for each row of the batch.
 
-What the server leaves out is a *tail*: 1 minus the listed probabilities. It is spread evenly over the ids that are not
-listed, so a draw differs from one of the network's own law by at most the tail in total variation. A tail above
-`most_tail` is an error; with k = vocabulary size there is none, and samples are those of the network itself.
+The probability that the server does not list at a position, 1 minus the sum of the listed ones, is its *tail*. It is
+spread evenly over the ids that are not listed, so a draw has the network's own distribution up to a total variation
+distance of at most the tail. A tail above `most_tail` is an error; with k = vocabulary size there is none, and samples
+are those of the network itself.
 """
 
 from __future__ import annotations
@@ -55,12 +57,12 @@ class _Models(Struct):
 
 
 class RemoteDenoiser(Denoiser):
-    """The network of a server as a denoiser for decoding. Features are log-probabilities [B, L, V] float64, B rows, L
-    columns, V ids; columns before the canvas, which the server does not predict, are NaN, and so is the output layer,
-    which no sampler reads: a loss or likelihood computed from it is no number.
+    """The network of a server as a denoiser for decoding. Features are log-probabilities [B, L, V] float64 of B rows, L
+    columns, V ids. They are NaN in columns before the canvas, which the server does not predict. The weight of the
+    output layer, which no sampler reads, is NaN too, so a loss or likelihood computed from it is NaN.
 
-    `canvas`: most columns of a canvas (None: a whole row); earlier columns are the request's prompt. `tail`: the
-    largest tail so far, `tail_sum` over `positions` positions their sum.
+    `canvas`: largest number of columns of a canvas (None: a whole row); earlier columns are the request's prompt.
+    `tail`: largest tail so far; `tail_sum`: sum of the tails of the `positions` positions read so far.
     """
 
     supports_kv_cache = False
@@ -71,7 +73,8 @@ class RemoteDenoiser(Denoiser):
         super().__init__(role)
         if not 1 <= top <= self.vocabulary.total:
             raise ValueError(
-                f"top={top} is not between 1 and the {self.vocabulary.total} ids of the vocabulary"
+                f"top={top} is not between 1 and the {self.vocabulary.total} ids of the vocabulary;"
+                " give such a number"
             )
         if not 0 <= most_tail <= 1:
             raise ValueError(f"most_tail={most_tail} is no probability; give 0 to 1")
@@ -97,7 +100,9 @@ class RemoteDenoiser(Denoiser):
         kv_cache: KVCache | None = None,
     ) -> Tensor:
         if isinstance(tokens, Soft) or kv_cache is not None:
-            raise ValueError("a server reads ids without a KV cache; use a sampler that does the same")
+            raise ValueError(
+                "a server takes token ids alone; use a sampler without soft tokens and without --cache"
+            )
         rows = tokens.tolist()
         starts = [0] * len(rows) if attention.valid is None else (~attention.valid).sum(1).tolist()
         width = tokens.shape[1] - max(starts) if self.canvas is None else self.canvas
@@ -118,7 +123,7 @@ class RemoteDenoiser(Denoiser):
         return features.clone()
 
     def _body(self, ids: Sequence[int], width: int) -> dict[str, Any]:
-        """The request of one row of ids, whose last `width` are the canvas."""
+        """The request for one row of ids: its last `width` ids are the canvas, the ones before are the prompt."""
         prompt, canvas = list(ids[: max(0, len(ids) - width)]), list(ids[-width:])
         read = {"diffusion_max_steps": 1, "diffusion_read_only": True}
         return {
@@ -136,15 +141,19 @@ class RemoteDenoiser(Denoiser):
         }
 
     def _read(self, reply: _Reply, width: int) -> Tensor:
-        """Log-probabilities [width, V] of a canvas; ValueError for another number of positions, for what is no token id
-        of the vocabulary, and for a tail above `most_tail`."""
+        """Log-probabilities [width, V] of a canvas; ValueError if the reply has another number of positions, a token
+        that is no id of the vocabulary, or a tail above `most_tail`."""
         rows = reply.choices[0].logprobs.top_logprobs if len(reply.choices) == 1 else []
         if len(rows) != width:
-            raise ValueError(f"{self.connection.url} answered {len(rows)} positions of a canvas of {width}")
+            raise ValueError(
+                f"{self.connection.url} answered {len(rows)} positions for a canvas of {width}; it must implement"
+                " vllm-project/vllm pull request #57250"
+            )
         return torch.stack([self._filled(row) for row in rows])
 
     def _filled(self, listed: dict[str, float]) -> Tensor:
-        """Log-probabilities [V] of one position, with the tail spread over what is not `listed`."""
+        """Log-probabilities [V] of one position from those that the reply lists (`listed`: token -> log-probability);
+        the tail is spread over the other ids."""
         total = self.vocabulary.total
         ids = torch.tensor([self._id(text) for text in listed], dtype=torch.int64)
         logp = torch.tensor([value_of(each) for each in listed.values()], dtype=torch.float64)
@@ -171,8 +180,9 @@ class RemoteDenoiser(Denoiser):
         found = re.fullmatch(r"token_id:(\d{1,9})", text)
         if found is None or int(found[1]) >= self.vocabulary.total:
             raise ValueError(
-                f"{self.connection.url} answered {text!r}, no token_id below {self.vocabulary.total}; it must take"
-                " return_tokens_as_token_ids and serve the model whose vocabulary this is"
+                f"{self.connection.url} answered {text!r} instead of token_id:N with N below"
+                f" {self.vocabulary.total}; it must support return_tokens_as_token_ids and serve a model with this"
+                " vocabulary"
             )
         return int(found[1])
 
@@ -189,14 +199,15 @@ def remote(
 ) -> Model:
     """The model of the server at `url`, with vocabulary, data and noise process of `like`, whose weights are not used.
 
-    `name`: the model that requests name (None: the server's first); `top`: log-probabilities a position; `most_tail`:
-    the largest probability that they may leave out; `canvas`: most columns of a canvas. Records made with it name the
-    server. ValueError for a left-to-right or time-conditioned model, whose predictions need more than the protocol has.
+    `name`: name of the model in requests (None: the server's first); `top`: number of log-probabilities read at each
+    position; `most_tail`: the largest probability that they may leave out; `canvas`: largest number of columns of a
+    canvas. Records made with the model name the server. ValueError for a left-to-right or time-conditioned model, whose
+    predictions need more than the protocol has.
     """
     if like.recipe.process.causal or like.denoiser.time_conditioned:
         raise ValueError(
             f"{like.recipe.name} is {'left-to-right' if like.recipe.process.causal else 'conditioned on time'}; a"
-            " canvas is read for masked diffusion without a time"
+            " server can be used for masked diffusion without a time input alone"
         )
     connection = Connection(url, limits or Limits())
     name = name or connection.get("models", _Models).data[0].id

@@ -1,16 +1,16 @@
-"""The check of two engines: A and B are asked the same, and what differs is said at the first token that differs.
+"""Check that two engines agree: A and B get the same requests, and a difference is reported at its first token.
 
     report = compare(a, b, Plan(prompts))
     report.agrees, report.verdict, report.lines(), report.data()
 
-Everything by which a difference is judged is in the `Plan`, stated before an answer is read. Engines that share
-weights, precision, template and decoding rules pass; docs/engines.md says what each check finds.
+Everything by which a difference is judged is in the `Plan`, which is fixed before any answer is read. Engines that
+share weights, precision, template and decoding rules pass; docs/engines.md says what each check finds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from repro.evals.engines.engine import Completion, Engine, Settings, Unsupported
 from repro.evals.engines.findings import Finding, Report
 
 TOP = 5
-"""Most likely tokens whose log-probabilities are read at each position (OpenAI's and vLLM's default largest number)."""
+"""Number of most likely tokens whose log-probabilities are read at each position (the default maximum of OpenAI,
+vLLM)."""
 PROMPTS = (
     *("the capital of france is", "once upon a time there was", "two plus two is", "the sun rises in the"),
     *("water boils at", "my favourite colour is", "the opposite of hot is", "a dog and a cat"),
@@ -41,7 +42,7 @@ LEVEL = 0.95
 
 
 class Prompt(Struct, frozen=True, forbid_unknown_fields=True):
-    """A prompt, and the text that a right answer holds (None: unknown)."""
+    """A prompt, and the text that a right answer contains (None: unknown)."""
 
     prompt: str
     answer: str | None = None
@@ -49,9 +50,9 @@ class Prompt(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked and how it is judged. `length`: tokens of a text; `tolerance`: largest accepted difference of a
-    log-probability in nats; `margin`: largest accepted share of answers that differ; `draws`: per prompt, of the law
-    test (0: left out)."""
+    """What is asked of both engines and how their answers are judged. `length`: most tokens of a text; `tolerance`:
+    largest accepted difference of a log-probability in nats; `margin`: largest accepted share of answers that differ
+    (see `answers`); `draws`: draws per prompt for the test of the sampling distribution (0: left out)."""
 
     prompts: Sequence[Prompt] = tuple(Prompt(text) for text in PROMPTS)
     length: int = 24
@@ -65,7 +66,7 @@ class Plan:
 
 
 def read_prompts(path: Path | None) -> list[Prompt]:
-    """The prompts of a JSON Lines file (None: `PROMPTS`); ValueError for fewer than 2, and where some lines have an
+    """The prompts of a JSON Lines file (None: `PROMPTS`); ValueError for fewer than 2 prompts, or if some lines have an
     answer and others have none."""
     if path is None:
         return [Prompt(text) for text in PROMPTS]
@@ -79,39 +80,46 @@ def read_prompts(path: Path | None) -> list[Prompt]:
     return found
 
 
-def compare(a: Engine, b: Engine, plan: Plan) -> Report:
-    """Ask both engines everything, and report; see the module."""
+def compare(a: Engine, b: Engine, plan: Plan, told: Callable[[Finding], None] = lambda found: None) -> Report:
+    """Ask both engines everything, and report; see the module. `told` is called with each finding once it is there."""
+    found = []
+    for each in _findings(a, b, plan):
+        told(each)
+        found.append(each)
+    return Report(a.name, b.name, plan.data(), found)
+
+
+def _findings(a: Engine, b: Engine, plan: Plan) -> Iterator[Finding]:
     texts = [each.prompt for each in plan.prompts]
     greedy = [Settings(plan.length, top=TOP)] * len(texts)
     alone = {
         "A": a.complete(texts, greedy, "completions", False),
         "B": b.complete(texts, greedy, "completions", False),
     }
-    found = [tokens(alone["A"], alone["B"], plan)]
+    yield tokens(alone["A"], alone["B"], plan)
     for name, engine in (("A", a), ("B", b)):
-        found.append(greedy_rule(name, texts, alone[name], plan))
+        yield greedy_rule(name, texts, alone[name], plan)
         for together in (False, True):
-            found.append(asked_otherwise(name, engine, texts, greedy, alone[name], plan, together=together))
-        found.append(stop_rule(name, engine, texts, alone[name], plan))
-    found += [
-        template(a, b, texts, greedy, plan),
-        log_probabilities(a, b, texts, alone["A"], plan),
-        answers(alone["A"], alone["B"], plan),
-    ]
+            yield asked_otherwise(name, engine, texts, greedy, alone[name], plan, together=together)
+        yield stop_rule(name, engine, texts, alone[name], plan)
+    yield template(a, b, texts, greedy, plan)
+    yield log_probabilities(a, b, texts, alone["A"], plan)
+    yield answers(alone["A"], alone["B"], plan)
     if plan.draws:
-        found += [law_of_draws(name, each, texts[:2], plan.draws) for name, each in (("A", a), ("B", b))]
-    return Report(a.name, b.name, plan.data(), found)
+        for name, engine in (("A", a), ("B", b)):
+            yield law_of_draws(name, engine, texts[:2], plan.draws)
 
 
 # --- checks -------------------------------------------------------------------------------------------------
 def tokens(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """Tokens at temperature 0, one prompt at a time, until the first undecided position."""
+    """Whether both engines write the same tokens at temperature 0, asked one prompt at a time. Each pair of texts is
+    compared up to its first different token, which counts unless its position is undecided (`comparisons`)."""
     return _walked("tokens at T = 0", a, b, plan)
 
 
 def greedy_rule(name: str, texts: Sequence[str], alone: Sequence[Completion], plan: Plan) -> Finding:
-    """Whether the tokens that an engine writes at temperature 0 are the likeliest by its own log-probabilities, which a
-    penalty on repeated tokens or a bias would change."""
+    """Whether the tokens that an engine wrote at temperature 0 (`alone`) are the likeliest by its own
+    log-probabilities; with a penalty on repeated tokens or a bias they are not."""
     title, seen = f"greedy rule of {name}", 0
     for text, made in zip(texts, alone, strict=True):
         for position, token in enumerate(made.tokens):
@@ -139,9 +147,9 @@ def asked_otherwise(
     *,
     together: bool,
 ) -> Finding:
-    """Whether an engine answers the same as one prompt at a time in order (`alone`): `together`, all prompts at once,
-    or else one at a time in reverse order, since what it keeps of earlier requests, as a cache of prefixes, must not
-    matter."""
+    """Whether an engine gives the answers `alone` (to one prompt at a time, in order) again when it is asked all
+    prompts at once (`together`) or one at a time in reverse order. What it keeps of earlier requests, such as a prefix
+    cache, must not matter."""
     turn = 1 if together else -1
     again = engine.complete(texts[::turn], greedy, "completions", together)[::turn]
     return _walked(f"{'batch' if together else 'order'} of {name}", alone, again, plan)
@@ -150,7 +158,8 @@ def asked_otherwise(
 def stop_rule(
     name: str, engine: Engine, texts: Sequence[str], alone: Sequence[Completion], plan: Plan
 ) -> Finding:
-    """Whether a text ends before a stop string, with finish "stop", and a free one at its length, with "length"."""
+    """Whether a text ends before its stop string with finish reason "stop", and a text that ends with "length" has at
+    most `plan.length` tokens."""
     title = f"stop rule of {name}"
     asked = [
         (text, free, free.text[len(free.text) // 2 :][:3]) for text, free in zip(texts, alone, strict=True)
@@ -196,7 +205,8 @@ def template(a: Engine, b: Engine, texts: Sequence[str], greedy: Sequence[Settin
 def log_probabilities(
     a: Engine, b: Engine, texts: Sequence[str], written: Sequence[Completion], plan: Plan
 ) -> Finding:
-    """Differences of the log-probabilities that both engines give the tokens of the same texts (those of A)."""
+    """Whether both engines give the tokens of the texts that A wrote the same log-probabilities, up to the
+    tolerance."""
     title = "log-probabilities"
     pairs = [(text, made.text) for text, made in zip(texts, written, strict=True) if made.text.strip()]
     try:
@@ -209,7 +219,8 @@ def log_probabilities(
 
 
 def answers(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """Paired equivalence of the answers with the plan's margin (`Plan.margin`)."""
+    """Whether the answers are equivalent within the margin: the 90 % interval of the difference in accuracy lies within
+    it or, for prompts without answers, the 95 % upper bound of the share of texts that differ."""
     if plan.prompts[0].answer is None:
         differing = sum(x.text != y.text for x, y in zip(a, b, strict=True))
         most = _upper(differing, len(a))
@@ -241,7 +252,8 @@ def _within(title: str, says: str, data: dict[str, Any], most: float, plan: Plan
 def paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:
     """Difference of two accuracies on the same n items, of which `gained` are right in the second alone and `lost` in
     the first alone, and half of its 90 % interval: half a count added to each of the four cells and Wald's formula
-    (Agresti and Min, Statistics in Medicine 24, 2005, page 729). Inside a margin, it is two one-sided tests at 5 %."""
+    (Agresti and Min, Statistics in Medicine 24, 2005, page 729). An interval that lies within a margin passes two
+    one-sided tests at 5 %."""
     b, c, total = gained + 0.5, lost + 0.5, n + 2
     difference = (b - c) / total
     error = math.sqrt(b + c - (b - c) ** 2 / total) / total
@@ -249,14 +261,16 @@ def paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:
 
 
 def _upper(count: int, n: int) -> float:
-    """Upper one-sided confidence bound of a share of which `count` of `n` were seen (Clopper and Pearson 1934)."""
+    """Upper one-sided confidence bound, at `LEVEL`, of a proportion: `count` of `n` were seen (Clopper and Pearson
+    1934)."""
     from scipy.stats import beta
 
     return 1.0 if count == n else float(beta.ppf(LEVEL, count + 1, n - count))
 
 
 def _walked(title: str, a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """The finding of texts compared token by token; the log-probabilities of equal tokens count too."""
+    """The finding `title` of texts compared token by token. It fails if two texts differ at a decided position, or
+    log-probabilities of equal tokens differ by more than the tolerance."""
     walks = [walk(x, y, plan.tolerance) for x, y in zip(a, b, strict=True)]
     failed = [each for each in walks if each.failed]
     if failed:
@@ -271,7 +285,8 @@ def _walked(title: str, a: Sequence[Completion], b: Sequence[Completion], plan: 
 
 def _undecided(walks: Sequence[Walk]) -> str:
     ends = [each.divergence for each in walks if each.divergence is not None]
-    return f", {len(ends)} texts part at an undecided position ({ends[0].says()})" if ends else ""
+    part = "1 text parts" if len(ends) == 1 else f"{len(ends)} texts part"
+    return f", {part} at an undecided position ({ends[0].says()})" if ends else ""
 
 
 def _plain(title: str, walks: Sequence[Walk]) -> Finding:

@@ -10,18 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.core.cli import Parser, first, natural, positive, run
+from repro.core.cli import Parser, first, natural, positive, run, say
 from repro.core.reading import parse_json
 from repro.evals.engines.http import KEY, Limits
 
 if TYPE_CHECKING:
     from repro.evals.engines.engine import Engine
+    from repro.evals.engines.findings import Finding
 
 PROG = "python -m repro.evals"
 
 
 def engine_parser() -> Parser:
-    """Parser of the main form for an engine, `--engine openai:URL`."""
+    """Parser of `python -m repro.evals --engine openai:URL`."""
     parser = Parser(
         f"{PROG} --engine",
         "Score a model behind an OpenAI-compatible server (vLLM, SGLang, llama.cpp) on tasks of lm-eval.\n"
@@ -43,6 +44,16 @@ def engine_parser() -> Parser:
         "--tasks", required=True, help="tasks of lm-eval or YAML files of yours, separated by ','"
     )
     parser.add_argument("--shots", type=natural, help="few-shot examples (default: the task's)")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="for tasks that score whole texts: the engine's tokenizer, a folder or OWNER/NAME on the Hub",
+    )
+    parser.add_argument(
+        "--max-length",
+        type=positive,
+        help="for these tasks: tokens that the engine's context holds (default: what the server says)",
+    )
     parser.add_argument("--limit", type=natural, help="largest number of items per task")
     parser.add_argument(
         "--seeds",
@@ -138,7 +149,8 @@ def _add_requests(parser: Parser) -> None:
 
 
 def score(argv: Sequence[str]) -> int:
-    """Score an engine on tasks and print a table or JSON; returns the exit status."""
+    """Run `python -m repro.evals` with arguments `argv` that name an engine: score it on tasks and print a table or
+    JSON; returns the exit status."""
     args = engine_parser().parse_args(argv)
     from repro.evals.engines.openai import connect
     from repro.evals.engines.request import EngineRequest, prepare
@@ -146,7 +158,9 @@ def score(argv: Sequence[str]) -> int:
     from repro.evals.results import Results
 
     tasks = [each for each in args.tasks.split(",") if each]
-    request = EngineRequest(tasks, args.api, args.shots, args.seeds, args.limit, args.out)
+    request = EngineRequest(
+        tasks, args.api, args.shots, args.seeds, args.limit, args.out, args.tokenizer, args.max_length
+    )
     grid = prepare(connect(args.engine, args.model, _limits(args), args.extra), request)
     shown = progress(grid.name, len(grid.cells))
     results = Results(grid.ordered(r for r, _ in shown.follow(grid.run(shown.chunk))), grid.skipped)
@@ -163,7 +177,8 @@ def score(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare two engines and print the report; returns 0 if they agree, else 1."""
+    """Compare two engines and print the report; returns 0 if they agree, else 1. `argv`: the arguments (None: those of
+    the process)."""
     args = check_parser().parse_args(argv)
     from repro.core.devices import take_device
     from repro.evals.engines.check import Plan, compare, read_prompts
@@ -172,9 +187,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     prompts = read_prompts(args.prompts)
     plan = Plan(prompts, args.length, args.tolerance, args.margin, args.draws)
     a, b = (_engine(name, model, args) for name, model in ((args.a, args.model_a), (args.b, args.model_b)))
-    report = compare(a, b, plan)
-    print(json.dumps(report.data()) if args.json else "\n".join(report.lines()))
+    if args.json:
+        report = compare(a, b, plan)
+        print(json.dumps(report.data()))
+    else:
+        say([f"A: {a.name}", f"B: {b.name}"])
+        report = compare(a, b, plan, _tell)
+        say([report.verdict])
     return 0 if report.agrees else 1
+
+
+def _tell(found: Finding) -> None:
+    """Print a finding at once, since a slow engine takes minutes for each."""
+    say([found.line()])
+    sys.stdout.flush()
 
 
 def _engine(name: str, model: str | None, args: argparse.Namespace) -> Engine:
@@ -183,7 +209,9 @@ def _engine(name: str, model: str | None, args: argparse.Namespace) -> Engine:
     if is_server(name):
         return connect(name, model, _limits(args), args.extra)
     if model is not None:
-        raise ValueError(f"{name} is a checkpoint; --model-a and --model-b name models of servers")
+        raise ValueError(
+            f"{name} is a checkpoint; leave out --model-a or --model-b, which name models of servers"
+        )
     from repro.evals.engines.local import Local
     from repro.model import load
 

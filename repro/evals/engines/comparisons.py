@@ -1,4 +1,4 @@
-"""Comparisons of generated texts: the first token that differs, and whether it was decided there.
+"""Comparison of generated texts: the first token that differs, and whether the difference exceeds the tolerance.
 
 At temperature 0 two correct engines may write different tokens only where the two best log-probabilities are closer
 than twice the tolerance: each may be off by the tolerance. Such a position is *undecided*; what follows it is not
@@ -15,22 +15,23 @@ from repro.evals.engines.engine import Completion, Scored, Token
 
 END = "<end of text>"
 BROKEN = "\ufffd"
-"""What a token that is part of a character is compared as: engines write such tokens in different ways."""
+"""Stands for each token that is only part of a character, as engines write such tokens in different ways."""
 PRECISIONS = (
     (1e-7, "equal numbers"),
     (2e-4, "the size of float32 rounding"),
     (5e-2, "the size of bfloat16 or float16 rounding"),
     (0.25, "the size of another precision or of quantised weights"),
 )
-"""Mean absolute difference of log-probabilities in nats, up to which a sentence describes it. From relative rounding
-errors of 2^-24 and 2^-9 of logits of about 10, and from 4-bit weights (docs/engines.md)."""
+"""(largest mean absolute difference of log-probabilities in nats, its description). From relative rounding errors of
+2^-24 and 2^-9 of logits of about 10, and from 4-bit weights (docs/engines.md)."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first position, from 0, at which two texts differ: the tokens there, `before` (what both wrote), and the
-    smaller gap of the two best log-probabilities there in nats (None: unknown); `decided`: whether it is not undecided
-    at the tolerance."""
+    """The first `position` (token from 0, or character if the engines give no tokens) at which two texts differ. `a`,
+    `b`: their tokens there; `before`: the text that both wrote before; `gap`: difference of the two best
+    log-probabilities there in nats, the smaller one of both engines (None: unknown); `decided`: whether `gap` is
+    unknown or above twice the tolerance."""
 
     position: int
     a: str
@@ -40,15 +41,16 @@ class Divergence:
     decided: bool
 
     def says(self) -> str:
-        """The divergence as a part of a sentence."""
+        """The divergence as part of a sentence: position, text before it, both tokens and the gap."""
         gap = "unknown gap" if self.gap is None else f"gap {self.gap:.3g} nats"
         return f"token {self.position} after {self.before[-40:]!r}: {self.a!r} and {self.b!r} ({gap})"
 
 
 @dataclass(frozen=True)
 class Walk:
-    """Two texts compared token by token: `same` tokens are equal, then comes `divergence` (None: there is none);
-    `differences`: absolute differences of the log-probabilities of equal tokens, in nats."""
+    """Two texts compared token by token. `same`: number of equal tokens at the start; `divergence`: the difference
+    after them (None: there is none); `differences`: absolute differences of the log-probabilities of equal tokens, in
+    nats."""
 
     same: int
     divergence: Divergence | None
@@ -56,13 +58,13 @@ class Walk:
 
     @property
     def failed(self) -> bool:
-        """Whether the texts differ where they were decided."""
+        """Whether the texts differ at a decided position."""
         return self.divergence is not None and self.divergence.decided
 
 
 def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
-    """Compare two texts until they differ. Without tokens (no log-probabilities) whole texts are compared, and a
-    difference counts as decided."""
+    """Compare two texts up to their first difference; `tolerance` in nats. If an engine gave no tokens (no
+    log-probabilities), whole texts are compared, and a difference counts as decided."""
     if not a.tokens or not b.tokens:
         if a.text == b.text:
             return Walk(0, None, [])
@@ -89,7 +91,7 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
 
 def compared_scores(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[list[float], int]:
     """Absolute differences in nats of the log-probabilities of equal tokens of two engines' scores of the same texts,
-    and the number of texts that they cut into different tokens."""
+    and the number of texts that the engines tokenise differently."""
     found: list[float] = []
     cut = 0
     for one, other in zip(a, b, strict=True):
@@ -101,7 +103,7 @@ def compared_scores(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[list[floa
 
 
 def size_of(differences: Sequence[float]) -> str:
-    """What a mean absolute difference of log-probabilities is the size of."""
+    """Description of the size of the mean of absolute differences of log-probabilities, in nats (`PRECISIONS`)."""
     mean = math.fsum(differences) / len(differences)
     return next(
         (says for most, says in PRECISIONS if mean <= most), "too large for rounding: another text or network"
@@ -109,7 +111,7 @@ def size_of(differences: Sequence[float]) -> str:
 
 
 def _written(made: Completion) -> list[Token]:
-    """The tokens that make up the text; engines that also list the end token have it left out."""
+    """The tokens that make up the text, without the end token that some engines list too."""
     found, length = [], 0
     for token in made.tokens:
         if length >= len(made.text) and made.finish == "stop":
@@ -120,7 +122,8 @@ def _written(made: Completion) -> list[Token]:
 
 
 def _at(tokens: Sequence[Token], position: int, made: Completion) -> Token | None:
-    """The token at a position; the end of the text after its last one, and None where its length was the limit."""
+    """The token at a position of a text. Just after the last token it is `END` if the text was stopped, and None if it
+    reached its length limit."""
     if position < len(tokens):
         return tokens[position]
     return Token(END, None, {}) if made.finish == "stop" and position == len(tokens) else None

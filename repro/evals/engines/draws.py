@@ -1,5 +1,5 @@
-"""The law of an engine's draws: the same seed twice, different seeds, and the first tokens of many draws against the
-probabilities that the engine itself states."""
+"""Check of an engine's random draws: the same seed twice, different seeds, and the first tokens of many draws against
+the probabilities that the engine itself states."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from repro.evals.engines.engine import Engine, Settings, Token
 from repro.evals.engines.findings import Finding
 
 LEVEL = 1e-4
-"""p-value below which a law test fails: a correct engine fails once in ten thousand tests."""
+"""p-value below which a test of the sampling distribution fails: a correct engine fails once in ten thousand tests."""
 LEAST = 5.0
-"""Smallest expected count of a class of the chi-squared test (Cochran 1954); rarer tokens are one class."""
+"""Smallest expected count of a class of the chi-squared test (Cochran 1954); rarer tokens are pooled in one class."""
 SEEDS, LENGTH = 8, 12
 TOP = 5
 
@@ -22,8 +22,9 @@ TOP = 5
 def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int) -> Finding:
     """Whether an engine draws from its own probabilities and obeys seeds.
 
-    Fails if a seed gives two texts, if texts of different seeds coincide though the probability of that is below
-    `LEVEL`, or if the first tokens of `draws` seeds per prompt do not fit the stated probabilities (chi-squared test).
+    Fails if a seed gives two different texts, if texts of different seeds coincide though the probability of that is
+    below `LEVEL`, or if the first tokens of `draws` seeds per prompt do not fit the stated probabilities (chi-squared
+    test).
     """
     title = f"law of draws of {name}"
     seeds = range(1, SEEDS + 1)
@@ -52,6 +53,8 @@ def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int) 
         if drawn[""]:  # the text ended at once; which of the stated tokens ends it is not said
             token = replace(token, top={text: value for text, value in token.top.items() if drawn[text]})
         p, worst = chi_squared(token.top, drawn, draws)
+        if p is None:
+            continue
         if p < LEVEL:
             text, expected = worst
             count = drawn[text] if text else _rest(token.top, drawn)
@@ -61,15 +64,18 @@ def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int) 
             data = {"p": p, "draws": draws}
             return Finding(title, "fail", f"after {prompt!r} {what} is drawn {said}; {cut}", data)
         p_values.append(p)
-    says = (
-        f"{draws} draws for each of {len(first)} prompts fit the stated law (smallest p {min(p_values):.2g})"
-    )
+    if not p_values:
+        return Finding(title, "not checked", f"seeds are obeyed; {draws} draws are too few to test the law")
+    says = f"{draws} draws for each of {len(p_values)} prompts fit the stated law (smallest p {min(p_values):.2g})"
     return Finding(title, "pass", f"seeds are obeyed; {says}", {"p": min(p_values), "draws": draws})
 
 
-def chi_squared(stated: dict[str, float], drawn: Counter[str], draws: int) -> tuple[float, tuple[str, float]]:
+def chi_squared(
+    stated: dict[str, float], drawn: Counter[str], draws: int
+) -> tuple[float | None, tuple[str, float]]:
     """p-value of Pearson's chi-squared test of tokens `drawn` against stated log-probabilities of the likeliest ones,
-    and the class that deviates most with its expected count; all other tokens are the class ""."""
+    and the class that deviates most with its expected count; all other tokens are the class "". None in place of a
+    p-value where so few are drawn that all are one class."""
     from scipy.stats import chi2
 
     expected = {text: draws * math.exp(value) for text, value in stated.items()}
@@ -77,14 +83,14 @@ def chi_squared(stated: dict[str, float], drawn: Counter[str], draws: int) -> tu
     kept[""] = draws - sum(kept.values())
     seen = {text: drawn[text] for text in kept if text}
     seen[""] = draws - sum(seen.values())
-    if kept[""] < LEAST:  # too rare a class for the test; it joins the rarest one
+    if kept[""] < LEAST and len(kept) > 1:  # too rare a class for the test; it joins the rarest one
         rarest = min((text for text in kept if text), key=lambda text: kept[text])
         kept[rarest] += kept.pop("")
         seen[rarest] += seen.pop("")
     terms = {text: (seen[text] - kept[text]) ** 2 / kept[text] for text in kept}
     worst = max(terms, key=lambda text: terms[text])
     if len(kept) == 1:
-        return 1.0, (worst, kept[worst])
+        return None, (worst, kept[worst])
     return float(chi2.sf(sum(terms.values()), len(kept) - 1)), (worst, kept[worst])
 
 
@@ -99,7 +105,8 @@ def _first_tokens(engine: Engine, prompts: Sequence[str]) -> dict[str, Token]:
 
 
 def _coincide(stated: dict[str, float]) -> float:
-    """Upper bound on the probability that a second draw equals the first: of the likeliest token, and all unlisted."""
+    """Upper bound on the probability that a second draw of a token equals the first: the largest probability of a
+    listed token or, if that is larger, the sum over all unlisted ones."""
     listed = sum(math.exp(value) for value in stated.values())
     return max(*(math.exp(value) for value in stated.values()), 1 - listed)
 

@@ -72,7 +72,7 @@ class Scored:
 
 
 class Engine(Protocol):
-    """What completes and scores texts; `name` stands in reports."""
+    """A program that completes and scores texts; `name` is its name in reports."""
 
     @property
     def name(self) -> str: ...
@@ -88,12 +88,14 @@ class Engine(Protocol):
         ...
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        """The log-likelihood of each (context, continuation); Unsupported if the engine gives none for prompts."""
+        """The log-likelihood of each continuation, given (context, continuation) pairs. Raises Unsupported if the
+        engine gives no log-probabilities of prompts."""
         ...
 
 
 def total(tokens: Sequence[Token], where: str) -> Scored:
-    """The log-likelihood of a continuation with these tokens; ValueError if one has none. `where`: for the message."""
+    """The log-likelihood of a continuation with these tokens; ValueError if a token has no log-probability. `where`:
+    name of the engine for the message."""
     known = [token.logprob for token in tokens if token.logprob is not None]
     if not tokens or len(known) < len(tokens):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a comparison of two engines found: one finding a question, a verdict, and a report as text and as JSON."""
+"""Results of a comparison of two engines: a finding for each check, a verdict, and a report as text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Outcome = Literal["pass", "fail", "not checked"]
+WIDE = len("log-probabilities")
+"""Columns of the longest name of a finding."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer to one question: `name`, e.g. "stop rule of A"; `says`, one sentence with the evidence; `data`, its
-    numbers as plain JSON."""
+    """Result of one check. `name`: e.g. "stop rule of A"; `says`: one sentence with what was found; `data`: its numbers
+    as plain JSON."""
 
     name: str
     outcome: Outcome
     says: str
     data: dict[str, Any] = field(default_factory=dict)
 
+    def line(self) -> str:
+        """The finding as a line of text."""
+        return f"{self.outcome:<11}  {self.name:<{WIDE}}  {self.says}"
+
 
 @dataclass(frozen=True)
 class Report:
-    """The findings about engines `a` and `b` (names), and the `plan` that was stated before, as plain JSON."""
+    """The findings about engines `a` and `b` (names), and the `plan` of the checks (`check.Plan`) as plain JSON."""
 
     a: str
     b: str
@@ -58,7 +64,5 @@ class Report:
         """The report as lines of text; the verdict is the last."""
         yield f"A: {self.a}"
         yield f"B: {self.b}"
-        wide = max(len(each.name) for each in self.findings)
-        for each in self.findings:
-            yield f"{each.outcome:<11} {each.name:<{wide}}  {each.says}"
+        yield from (each.line() for each in self.findings)
         yield self.verdict

@@ -29,22 +29,23 @@ KEY = "REPRO_ENGINE_KEY"
 """Environment variable that holds the API key. It is this suite's own: the key of another service must not go to
 whichever server is named."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which a request is made again."""
+"""HTTP statuses after which a request is made again."""
+FIRST_TRIES = 3
+"""Tries of the request that asks whether a server is there."""
 LONGEST_TIMEOUT = 1_000_000
-"""Seconds that a request may take, eleven days; sockets take no number beyond their clock."""
+"""Largest time-out in seconds, eleven days; sockets refuse numbers beyond their clock."""
 MOST_AT_ONCE = 10_000
-"""Requests at once; each has a thread and a connection."""
+"""Largest number of requests at once; each has a thread and a connection."""
 MOST_BYTES = 64 << 20
-"""Largest reply: about a million log-probabilities."""
+"""Largest reply in bytes: about a million log-probabilities."""
 REMEDY = "check that the URL is an OpenAI-compatible server's, ending in /v1"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How requests are made; no answer depends on it. `timeout`: seconds without a byte, and seconds from
-    the first byte to the last, after which a request is given up;
-    `tries`: requests before an error; `wait` and `longest_wait`: seconds before the second request, and at most between
-    two; `concurrency`: requests at once."""
+    """How requests are made; no answer depends on it. `timeout`: a request is given up after this many seconds without
+    a byte, or between its first and last byte; `tries`: attempts before an error; `wait`: seconds before the second
+    attempt, doubled before each further one up to `longest_wait`; `concurrency`: largest number of requests at once."""
 
     timeout: float = 120.0
     tries: int = 6
@@ -87,13 +88,13 @@ def checked_url(url: str) -> str:
             f"an address is stored in records; put the key into ${KEY} and leave it out of the address"
         )
     if parts.query or parts.fragment:
-        raise ValueError(f"{url!r} has a query; leave it out")
+        raise ValueError(f"{url!r} has a query or a fragment (? or #); leave it out")
     return url.rstrip("/")
 
 
 @dataclass(eq=False)
 class Connection:
-    """Connections to the server at `url`, shared by threads. `sleep` waits that many seconds."""
+    """Connections to the server at `url`, shared by threads. `sleep`: function that waits a number of seconds."""
 
     url: str
     limits: Limits
@@ -111,8 +112,9 @@ class Connection:
         self._session.auth = _authorise  # otherwise requests would send what ~/.netrc has for the host
 
     def get(self, path: str, kind: type[Reply]) -> Reply:
-        """The JSON reply of the server at `path`, as `kind`; errors as of `post`."""
-        return self._until_answered("GET", path, None, kind)
+        """The JSON reply of the server at `path`, as `kind`; raises the same errors as `post`, but after at most
+        `FIRST_TRIES` tries, so that a server that is not there is reported after two seconds."""
+        return self._until_answered("GET", path, None, kind, min(FIRST_TRIES, self.limits.tries))
 
     def post(self, path: str, body: dict[str, Any], kind: type[Reply]) -> Reply:
         """The JSON reply to `body`, as `kind` (a type of msgspec).
@@ -120,7 +122,7 @@ class Connection:
         Raises Refused (a ValueError) for status 4xx, ValueError for JSON of another form, and ConnectionError if all
         tries have failed.
         """
-        return self._until_answered("POST", path, body, kind)
+        return self._until_answered("POST", path, body, kind, self.limits.tries)
 
     def post_all(self, path: str, bodies: Sequence[dict[str, Any]], kind: type[Reply]) -> list[Reply]:
         """The replies to several bodies, in their order; at most `limits.concurrency` requests run at once. The first
@@ -137,14 +139,14 @@ class Connection:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _until_answered(self, method: str, path: str, body: Any, kind: type[Reply]) -> Reply:
+    def _until_answered(self, method: str, path: str, body: Any, kind: type[Reply], tries: int) -> Reply:
         wait = self.limits.wait
-        for left in reversed(range(self.limits.tries)):
+        for left in reversed(range(tries)):
             try:
                 return convert(self._once(method, path, body), kind, f"{self.url}/{path}", REMEDY)
             except _Again as error:
                 if not left:
-                    tried = f"{self.limits.tries} times" if self.limits.tries > 1 else "once"
+                    tried = f"{tries} times" if tries > 1 else "once"
                     raise ConnectionError(
                         f"{self.url}/{path} was asked {tried} without an answer ({error}); start the server, or"
                         " raise --timeout"
@@ -168,13 +170,14 @@ class Connection:
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
             raise _Again(f"nothing for {self.limits.timeout:g} s") from None
         except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
-            raise _Again(f"no connection, {_short(str(error), 120)}") from None
+            raise _Again(f"no connection, {_cause(error)}") from None
         except requests.RequestException as error:
             raise ValueError(f"{url}: {_short(str(error), 200)}; {REMEDY}") from None
         if reply.status_code in BUSY:
             raise _Again(f"status {reply.status_code}, {_short(_text(content), 120)}", _retry_after(reply))
         if reply.status_code != 200:
-            raise Refused(url, reply.status_code, _short(_text(content), 300))
+            said = _short(_text(content), 300)
+            raise Refused(url, reply.status_code, f"{said}; {REMEDY}" if method == "GET" else said)
         try:
             return parse_json(content, Any, url, REMEDY)
         except ValueError as error:
@@ -198,6 +201,16 @@ def _authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
     if key:
         request.headers["Authorization"] = f"Bearer {key}"
     return request
+
+
+def _cause(error: BaseException) -> str:
+    """Why there was no connection: the operating system's words in the chain of errors, else those of `error`."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror.lower()
+        found = found.__cause__ or found.__context__
+    return _short(str(error), 120)
 
 
 def _retry_after(reply: requests.Response) -> float | None:

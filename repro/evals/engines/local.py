@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH = 64
-"""Rows that are decoded together."""
+"""Largest number of rows that are decoded together."""
 
 
 @dataclass(frozen=True)
 class Local:
-    """A left-to-right `model` as an engine; ValueError for a diffusion model, whose tokens have no order in which
-    another engine's could be compared with them."""
+    """A left-to-right `model` as an engine; ValueError for a diffusion model, which writes tokens in no fixed order, so
+    that they cannot be compared one by one with those of another engine."""
 
     model: Model
 
@@ -48,7 +48,7 @@ class Local:
     def complete(
         self, prompts: Sequence[str], settings: Sequence[Settings], api: Api, together: bool = True
     ) -> list[Completion]:
-        """As `Engine.complete`; the seed of each setting names the random stream of its row."""
+        """As `Engine.complete`; each text has a random stream of its own, selected by the seed in its settings."""
         if api == "chat" and not has_chat_template(self.model):
             raise Unsupported(f"{self.model.recipe.name} has no chat template")
         groups: dict[tuple[int, float, float], list[int]] = {}
@@ -107,8 +107,8 @@ class Local:
         return Completion(text, finish, tokens, len(prompt))
 
     def _logp(self, ids: Sequence[int], start: int) -> Tensor:
-        """Log-probabilities [n, V] float64 at the n positions of `ids` from index `start` on, given those before; V
-        vocabulary size."""
+        """Log-probabilities [n, V] float64 at the n positions of `ids` from index `start` on, each given the ids before
+        it; V: vocabulary size."""
         from repro.models.attention import Mask
 
         denoiser = self.model.denoiser
@@ -134,7 +134,7 @@ class Local:
 
 
 def _rule(how: Settings) -> str:
-    """Name of the preset that draws as `how` says."""
+    """Name of the sampler preset with the temperature and `top_p` of `how`."""
     if how.temperature == 0:
         return "greedy"
     cut = "" if how.top_p == 1 else f"+top_p:p={how.top_p}"

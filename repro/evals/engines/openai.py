@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -21,13 +21,18 @@ from repro.core.parts import Part, canonical, part, sha256, to_json
 from repro.evals.engines.engine import Api, Completion, Scored, Settings, Token, Unsupported, total
 from repro.evals.engines.http import Connection, Limits, Reply
 
+if TYPE_CHECKING:
+    from repro.evals.engines.rolling import Windows
+
 PREFIX = "openai:"
 MOST_STOPS = 4
-"""Stop strings that a request may hold (OpenAI's reference); further ones are applied here."""
+"""Largest number of stop strings in a request (OpenAI's reference); further ones are applied to the reply."""
+ECHO = {"max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+"""Fields of a request for the log-probabilities of a prompt, as lm-eval's (0.4.13 models/openai_completions.py:86)."""
 PROBES = ("the sky", "one two three", "my name is")
-"""Prompts by which log-probabilities of prompts are compared with those of generation."""
+"""Prompts on which a server's log-probabilities of prompt tokens are compared with those of generated tokens."""
 FAR = 0.5
-"""Largest difference in nats of the two that rounding explains."""
+"""Largest difference between these two log-probabilities, in nats, that rounding explains."""
 LEAST = -9999.0
 """What vLLM writes for minus infinity, which JSON lacks (vllm-project/vllm v0.15.0 completion/serving.py)."""
 
@@ -42,13 +47,14 @@ class OpenAIServer(Part):
     extra: str
 
     def digest(self) -> str:
-        """SHA-256 of the canonical form."""
+        """SHA-256 of the canonical form, which records hold in place of a checkpoint's digest."""
         return sha256(to_json(canonical(self)))
 
 
 # --- replies ------------------------------------------------------------------------------------------------
 class _Model(Struct):
     id: str
+    max_model_len: int | None = None
 
 
 class _Models(Struct):
@@ -116,6 +122,10 @@ class Server:
     connection: Connection
     identity: OpenAIServer
     extra: dict[str, Any]
+    context: int | None = None
+    """Most tokens of a prompt and its text together, where the server says it (vLLM, SGLang)."""
+    windows: Windows | None = None
+    """How whole texts are cut for it, where any are scored."""
     checked: list[bool] = field(default_factory=list, repr=False, compare=False)
     """Not empty once log-probabilities of prompts were compared with those of generation."""
 
@@ -126,7 +136,7 @@ class Server:
     def complete(
         self, prompts: Sequence[str], settings: Sequence[Settings], api: Api, together: bool = True
     ) -> list[Completion]:
-        """As `Engine.complete`; requests run at the same time unless `together` is False. Errors of
+        """As `Engine.complete`; requests run at the same time unless `together` is False. Raises the errors of
         `Connection.post`."""
         if api == "chat":
             bodies = [self._chat_body(prompt, how) for prompt, how in zip(prompts, settings, strict=True)]
@@ -142,17 +152,43 @@ class Server:
         return [self.connection.post(path, body, kind) for body in bodies]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        """As `Engine.score`. A token across the border counts to the continuation, as its text is not all context.
+        """As `Engine.score`. A token that begins in the context and ends in the continuation counts as part of the
+        continuation.
 
-        Raises Unsupported too for a server whose log-probabilities of prompts are not those of its own generation.
+        Also raises Unsupported if the server gives prompt tokens other log-probabilities than the same tokens
+        generated.
         """
+        self._check_once()
+        return self._scores(pairs)
+
+    def score_ids(self, windows: Sequence[tuple[list[int], list[int]]]) -> list[Scored]:
+        """As `score`, of (context, continuation) as ids of the server's tokenizer; the context has at least one. Raises
+        Unsupported, and Refused for a server that takes no prompts of ids, as llama-cpp-python does not."""
+        self._check_once()
+        bodies = [self._body({"prompt": [*before, *after], **ECHO}) for before, after in windows]
+        replies = self.connection.post_all("completions", bodies, _Completions)
+        return [
+            total(self._echoed(reply, len(before) + len(after))[len(before) :], self.name)
+            for (before, after), reply in zip(windows, replies, strict=True)
+        ]
+
+    def _echoed(self, reply: _Completions, count: int) -> list[Token]:
+        """The tokens of a prompt of `count` ids that a server repeats; the one that it adds is left out."""
+        found = _only(reply.choices).logprobs
+        if found is None or not found.tokens:
+            raise Unsupported(self._no_echo())
+        tokens = _tokens(found)
+        if len(tokens) not in (count, count + 1):
+            raise Unsupported(f"{self.identity.url} answers {len(tokens)} tokens to a prompt of {count} ids")
+        return tokens[:count]
+
+    def _check_once(self) -> None:
         if not self.checked:
             self._check_scores()
             self.checked.append(True)
-        return self._scores(pairs)
 
     def _check_scores(self) -> None:
-        """Compare what the server says of a token that it writes with what it says of it as a part of a prompt:
+        """Raise Unsupported if a token that the server generates gets another log-probability as part of a prompt:
         llama-cpp-python scores a token by the logits after it where the tokenizer adds no BOS (abetlen/llama-cpp-python
         v0.3.36 llama_cpp/llama.py:1731)."""
         made = self.complete(PROBES, [Settings(1, top=2)] * len(PROBES), "completions", together=False)
@@ -169,8 +205,7 @@ class Server:
                 )
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        asked = {"max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
-        bodies = [self._body({"prompt": context + continuation, **asked}) for context, continuation in pairs]
+        bodies = [self._body({"prompt": context + continuation, **ECHO}) for context, continuation in pairs]
         replies = self.connection.post_all("completions", bodies, _Completions)
         return [self._scored(*pair, reply) for pair, reply in zip(pairs, replies, strict=True)]
 
@@ -178,10 +213,7 @@ class Server:
         found = _only(reply.choices).logprobs
         whole = context + continuation
         if found is None or not found.tokens or not _only(reply.choices).text.startswith(whole):
-            raise Unsupported(
-                f"{self.identity.url} gives no log-probabilities of a prompt (echo with logprobs), which likelihood"
-                " tasks need; vLLM, SGLang and llama-cpp-python (--logits_all true) do"
-            )
+            raise Unsupported(self._no_echo())
         tokens, at = [], 0
         for number, token in enumerate(_tokens(found)):
             at = found.text_offset[number] if found.text_offset else at
@@ -189,6 +221,12 @@ class Server:
                 tokens.append(token)
             at += len(token.text)
         return total(tokens, self.name)
+
+    def _no_echo(self) -> str:
+        return (
+            f"{self.identity.url} gives no log-probabilities of a prompt (echo with logprobs), which likelihood tasks"
+            " need; vLLM, SGLang and llama-cpp-python (--logits_all true) do"
+        )
 
     def _body(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {"model": self.identity.model, **fields, **self.extra}
@@ -216,7 +254,7 @@ def _only(choices: list[Any]) -> Any:
 
 
 def value_of(logprob: float) -> float:
-    """A log-probability as a server writes it, with minus infinity in place of `LEAST`."""
+    """The log-probability that a server means by the number `logprob`: minus infinity for `LEAST` or less."""
     return logprob if logprob > LEAST else -float("inf")
 
 
@@ -273,17 +311,18 @@ def is_server(name: str) -> bool:
 
 
 def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any]) -> Server:
-    """The server `openai:URL`, which is asked for its models.
+    """Connect to the server `name` ("openai:URL") and ask it for its models.
 
-    `model`: the one that requests name (None: the only one of the server); `extra`: further fields of every request.
-    Raises ValueError for another name, for a model that the server does not list and if it lists several and none is
-    named; ConnectionError if it does not answer.
+    `model`: name of the model in requests (None: the only one of the server); `extra`: further fields of every request.
+    Raises ValueError if `name` has another form, if the server does not list `model`, or if `model` is None and it does
+    not list exactly one; ConnectionError if the server does not answer.
     """
     kind, colon, url = name.partition(":")
     if not colon or f"{kind}:" != PREFIX:
         raise ValueError(f"no engine {name!r}; give openai:URL, for example openai:http://localhost:8000/v1")
     connection = Connection(url, limits)
-    names = [each.id for each in connection.get("models", _Models).data]
+    served = {each.id: each.max_model_len for each in connection.get("models", _Models).data}
+    names = list(served)
     if model is None:
         if len(names) != 1:
             raise ValueError(
@@ -293,4 +332,4 @@ def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any])
     elif model not in names:
         raise ValueError(f"{url} serves no model {model!r}; {nearest(model, names)}")
     identity = OpenAIServer(url=connection.url, model=model, extra=to_json(extra))
-    return Server(connection, identity, extra)
+    return Server(connection, identity, extra, served[model])

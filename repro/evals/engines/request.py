@@ -2,10 +2,10 @@
 
     prepare(server, EngineRequest(tasks=["gsm8k"], limit=100)).run()      -> records
 
-The record's question names the engine (kind, address, model, further request fields) in its protocol, and its SHA-256
-in place of a checkpoint's, with weights "external". Its cell therefore differs from that of any checkpoint of ours and
-of any other engine. Finished evaluations and chunks of one are not asked again (`repro.evals.runner`), so the same
-command continues.
+A record's `question` describes the engine (kind, address, model, further request fields) in its protocol, and holds the
+SHA-256 of this description in place of a checkpoint's digest, with weights "external". Its results are therefore never
+pooled with those of a checkpoint or of another engine. Finished evaluations, and finished chunks of the others, are not
+asked again (`repro.evals.runner`), so the same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from repro.core.parts import canonical
 from repro.evals.engines.engine import Api, Unsupported
 from repro.evals.engines.http import Refused
 from repro.evals.engines.openai import OpenAIServer, Server
-from repro.evals.engines.tasks import EngineGeneration, EngineLikelihood, EngineTask
+from repro.evals.engines.rolling import Windows
+from repro.evals.engines.tasks import EngineGeneration, EngineLikelihood, EngineRolling, EngineTask
 from repro.evals.lm.overrides import requested_length
 from repro.evals.lm.task_selection import common_settings, load_tasks
 from repro.evals.runner import Cell, Job, Skip, run_jobs
@@ -33,13 +34,17 @@ from repro.results.store import Store
 
 ENGINE = "external"
 NUMERICS = {"device": "engine", "dtype": "unknown", "torch": "none", "attention": "unknown", "threads": 0}
-"""Numerics class of what an engine answers: it does not say."""
+"""Numerics class (device, dtype, ...) in the records of an engine, which does not report its own."""
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What to ask an engine. `tasks`: names of lm-eval or YAML files; `api`: completions or chat; `shots`: few-shot
-    examples (None: the task's); `seeds`: of drawing; `limit`: most documents per task; `out`: records go to OUT/raw."""
+    """What to ask an engine. `tasks`: names of lm-eval tasks, or YAML files; `api`: completions or chat; `shots`:
+    few-shot examples (None: the task's); `seeds`: seeds of sampling; `limit`: most documents per task; `out`: records
+    go to OUT/raw (None: to runs/engines/raw).
+
+    For tasks that score whole texts, `tokenizer`: folder or Hub name of the engine's tokenizer, and `max_length`:
+    tokens that its context holds (None: what the server says)."""
 
     tasks: Sequence[str]
     api: Api = "completions"
@@ -47,6 +52,8 @@ class EngineRequest:
     seeds: Sequence[int] = (0,)
     limit: int | None = None
     out: Path | None = None
+    tokenizer: str | None = None
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -71,7 +78,8 @@ class EngineGrid:
         return self.server.identity.model
 
     def run(self, chunk: Callable[[Cell, int, int], None]) -> Iterator[tuple[Record, bool]]:
-        """Yield each record as soon as it exists, and whether this process wrote it; `chunk` as in `run_jobs`."""
+        """Yield each record as soon as it exists, and whether this process wrote it; `chunk(cell, done, count)` reports
+        progress (`run_jobs`)."""
         return run_jobs([self._job(cell) for cell in self.cells], NUMERICS, self.store, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
@@ -111,17 +119,27 @@ def question(engine: OpenAIServer, cell: Cell) -> Question:
 
 
 def prepare(server: Server, request: EngineRequest) -> EngineGrid:
-    """The evaluations of a request; a likelihood task is skipped, with the reason, where the server gives no
-    log-probabilities of prompts. Raises ValueError if nothing is left, and as `load_tasks`."""
-    tasks = [task for name in request.tasks for task in engine_tasks(name, request.api, request.shots)]
+    """The evaluations of a request; a task that scores likelihoods is skipped, with the reason, where the server gives
+    no log-probabilities of prompts. Raises ValueError if nothing is left, and as `engine_tasks` and `_windows`."""
+    server = replace(server, windows=_windows(server, request))
+    tasks = [
+        task
+        for name in request.tasks
+        for task in engine_tasks(name, request.api, request.shots, server.windows)
+    ]
     twice = next(
         (task.name for i, task in enumerate(tasks) if task.name in {t.name for t in tasks[:i]}), None
     )
     if twice is not None:
-        raise ValueError(f"two tasks are called {twice!r}; evaluate them one at a time")
-    why = _no_likelihoods(server, request.api) if any(not task.generates for task in tasks) else None
-    skipped = [Skip(f"task {task.name}", why) for task in tasks if why is not None and not task.generates]
-    kept = [task for task in tasks if task.generates or why is None]
+        raise ValueError(f"two tasks are called {twice!r}; name one of them at a time with --tasks")
+    if server.windows is not None and not any(isinstance(task, EngineRolling) for task in tasks):
+        raise ValueError(
+            f"tokenizer={request.tokenizer!r} given, but no task scores whole texts; leave it out"
+        )
+    kinds = {type(task) for task in tasks if not task.generates}
+    why = {kind: _no_likelihoods(server, request.api, kind is EngineRolling) for kind in kinds}
+    skipped = [Skip(f"task {task.name}", reason) for task in tasks if (reason := why.get(type(task)))]
+    kept = [task for task in tasks if why.get(type(task)) is None]
     if not kept:
         raise ValueError(f"{skipped[0].what} cannot be run: {skipped[0].reason}")
     cells = [
@@ -134,9 +152,9 @@ def prepare(server: Server, request: EngineRequest) -> EngineGrid:
     return EngineGrid(server, cells, skipped, Store(folder))
 
 
-def engine_tasks(name: str, api: Api, shots: int | None) -> list[EngineTask]:
+def engine_tasks(name: str, api: Api, shots: int | None, windows: Windows | None) -> list[EngineTask]:
     """The tasks of an lm-eval name or YAML file as an engine is asked them; ValueError for a task that scores whole
-    texts, and as `load_tasks`."""
+    texts without `windows` that say how they are cut, and as `load_tasks`."""
     source, tasks = load_tasks(name)
     found: list[EngineTask] = []
     for task in tasks:
@@ -145,22 +163,49 @@ def engine_tasks(name: str, api: Api, shots: int | None) -> list[EngineTask]:
             asked = dict(task.config.generation_kwargs or {})
             text = json.dumps(asked, sort_keys=True)
             found.append(EngineGeneration(**common, length=requested_length(asked), asks=text))
-        elif task.OUTPUT_TYPE == "loglikelihood_rolling":
-            raise ValueError(
-                f"task {task.config.task!r} scores whole texts, whose windows are cut in the engine's tokens, which it"
-                " does not give; leave it out, or score a checkpoint with --corpus"
-            )
-        else:
+        elif task.OUTPUT_TYPE != "loglikelihood_rolling":
             found.append(EngineLikelihood(**common))
+        elif windows is not None:
+            cut = {"tokenizer": windows.revision, "prefix": windows.prefix, "max_length": windows.length}
+            found.append(EngineRolling(**common, **cut))
+        else:
+            raise ValueError(
+                f"task {task.config.task!r} scores whole texts, whose windows are cut in the engine's tokens; name its"
+                " tokenizer with --tokenizer (a folder, or OWNER/NAME on the Hub)"
+            )
     return found
 
 
-def _no_likelihoods(server: Server, api: Api) -> str | None:
-    """Why the server cannot answer likelihood tasks, by one small request; None if it can."""
+def _windows(server: Server, request: EngineRequest) -> Windows | None:
+    """How whole texts are cut for the server; ValueError for a tokenizer without a length, a length without a
+    tokenizer or beyond the server's context, and as `Windows.read`."""
+    if request.tokenizer is None:
+        if request.max_length is not None:
+            raise ValueError(f"max_length={request.max_length} is of whole texts; name a tokenizer too")
+        return None
+    length = server.context if request.max_length is None else request.max_length
+    if length is None:
+        raise ValueError(
+            f"{server.identity.url} does not say how many tokens its context holds; give them with --max-length"
+        )
+    if server.context is not None and length > server.context:
+        raise ValueError(
+            f"max_length={length} is more than the context of the server holds; give at most {server.context}"
+        )
+    return Windows.read(request.tokenizer, length)
+
+
+def _no_likelihoods(server: Server, api: Api, rolling: bool) -> str | None:
+    """Why the server cannot answer tasks that score continuations, or whole texts if `rolling`, by one small request;
+    None if it can."""
     if api == "chat":
         return "the chat API gives no log-probabilities of a prompt; use --api completions"
     try:
-        server.score([("the sky", " is")])
+        if rolling:
+            assert server.windows is not None
+            server.windows.check(server)
+        else:
+            server.score([("the sky", " is")])
     except (Unsupported, Refused) as error:
         return str(error)
     return None

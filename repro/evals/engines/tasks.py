@@ -1,4 +1,4 @@
-"""Tasks of lm-eval that an engine answers, as parts of a record.
+"""Tasks of lm-eval that an engine answers, in the form in which records store them.
 
 Prompts, few-shot examples, scoring and standard errors are lm-eval's, as for checkpoints (`repro.evals.lm`); the
 engine's own tokenizer and template are used. `adapter` asks the engine.
@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repro.core.parts import part
-from repro.evals.engines.engine import Api, Engine
+from repro.evals.engines.engine import Api
 from repro.evals.lm.lm_tasks import LmTask, scored_documents
 from repro.evals.lm.overrides import LENGTH_FIELDS
 from repro.evals.task import Answer, Ask, mean_metric
 from repro.evals.work_queue import WorkQueue
+
+if TYPE_CHECKING:
+    from repro.evals.engines.openai import Server
 
 FOLLOWED = ("do_sample", "temperature", "top_p", "until", *LENGTH_FIELDS)
 """Generation arguments of a task that a request to an engine follows."""
@@ -31,7 +34,7 @@ class EngineTask(LmTask):
     api: Api
 
     @abstractmethod
-    def found(self, engine: Engine, ask: Ask, work: WorkQueue) -> Answer:
+    def found(self, engine: Server, ask: Ask, work: WorkQueue) -> Answer:
         """The result of the task, with one item per document and filter."""
 
 
@@ -44,10 +47,31 @@ class EngineLikelihood(EngineTask):
     def protocol(self) -> dict[str, Any]:
         return {**_harness(self), "output": "loglikelihood", "unit": "nats, summed"}
 
-    def found(self, engine: Engine, ask: Ask, work: WorkQueue) -> Answer:
+    def found(self, engine: Server, ask: Ask, work: WorkQueue) -> Answer:
         from repro.evals.engines.adapter import EngineAdapter
 
         metrics, items = scored_documents(self, EngineAdapter(engine, self.api, None, ask.seed, work), ask)
+        return Answer(metrics, items=items)
+
+
+@part
+class EngineRolling(EngineTask):
+    """An lm-eval task that scores whole texts, in windows of at most `max_length` - 1 ids of the engine's tokenizer
+    (`tokenizer`: its commit on the Hub or the SHA-256 of its files); the first window begins with the id `prefix`."""
+
+    tokenizer: str
+    prefix: int
+    max_length: int
+    generates = False
+
+    def protocol(self) -> dict[str, Any]:
+        return {**_harness(self), "output": "loglikelihood_rolling", "unit": "nats, summed"}
+
+    def found(self, engine: Server, ask: Ask, work: WorkQueue) -> Answer:
+        from repro.evals.engines.adapter import EngineAdapter
+
+        adapter = EngineAdapter(engine, self.api, None, ask.seed, work, engine.windows)
+        metrics, items = scored_documents(self, adapter, ask)
         return Answer(metrics, items=items)
 
 
@@ -66,7 +90,7 @@ class EngineGeneration(EngineTask):
         output = {"output": "generate_until", "refusals": REFUSALS}
         return {**_harness(self), **output, **({"overridden": ignored} if ignored else {})}
 
-    def found(self, engine: Engine, ask: Ask, work: WorkQueue) -> Answer:
+    def found(self, engine: Server, ask: Ask, work: WorkQueue) -> Answer:
         from repro.core.lazy import torch
         from repro.evals.engines.adapter import EngineAdapter
 

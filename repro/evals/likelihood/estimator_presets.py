@@ -38,7 +38,7 @@ PAPERS = {
     "duel": "2603.01367",
     "confidence": "2606.25331",
 }
-"""Estimator -> arXiv number of the paper that describes it (evals/papers.toml); the others are of no paper."""
+"""Estimator -> arXiv number of the paper that describes it (evals/papers.toml); the others are from no paper."""
 GUIDANCE = 0.5
 """Default guidance scale: LLaDA's for GPQA, ARC-C, HellaSwag and PIQA (docs/method.md#llada-likelihood)."""
 DEFAULT = {"absorbing": "levels", "uniform": "elbo_t", "left_to_right": "next_token"}

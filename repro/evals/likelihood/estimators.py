@@ -54,7 +54,7 @@ def random_sets(keys: Tensor, levels: Tensor, length: int) -> Tensor:
 
 def draw_keys(seed: int, row: int, passes: int, batch: int) -> tuple[Tensor, Tensor]:
     """Uniform variates on (0, 1), one per pass [R], and random keys, one per draw [R * batch], of the likelihood
-    request `row` (R = `passes`)."""
+    request with the key `row` (R = `passes`)."""
     keys = rng.fold(rng.keys(seed, rng.LIKELIHOOD, 0, row), torch.arange(passes))
     return rng.uniform(rng.fold(keys, -1)), rng.fold(keys[:, None], torch.arange(batch)).flatten()
 

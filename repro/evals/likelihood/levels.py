@@ -110,8 +110,9 @@ def _estimate(
 
     The bound is minus the sum over levels l (sizes of the set) of the mean of f / l, f being the loss summed over one
     set's masked positions. Levels in `ends` are enumerated, so their mean is exact. Each of `strata`, (its levels, its
-    number of draws), is estimated as the mean of f - h over its draws plus the known mean of h, the control variate of
-    the module's docstring. Nothing drawn: the error is 0 and there are no degrees of freedom."""
+    number of draws), adds the mean of (f - h) / l over its draws, times its number of levels, and the known mean of h /
+    l of each of its levels; h is the control variate of the module's docstring. If nothing is drawn, the error is 0 and
+    there are no degrees of freedom."""
     length = masked.shape[1]
     total = losses.sum(1)
     value = 0.0

@@ -95,7 +95,8 @@ class Adapter(LM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, is_greedy) of each request, whose arguments are (context, continuation). The
-        log-likelihood is a sum over the continuation's tokens; for is_greedy see the module."""
+        log-likelihood is a sum over the continuation's tokens; is_greedy: whether decoding at temperature 0 produces
+        the continuation (see the module)."""
         encoded = []
         for request in requests:
             with naming(_place(request)):
@@ -171,7 +172,7 @@ class Adapter(LM):
         """Generated text of each request, which ends at EOS, at `max_gen_toks` ids, or before the first stop string
         (`until`)."""
         if self.generation is None:
-            raise ValueError("this adapter was made for likelihoods; give it a sampler to generate")
+            raise ValueError("this adapter was made for likelihoods; give it a sampler=PRESET to generate")
         names = _row_names(requests)
         groups: dict[tuple, list[int]] = {}
         prompts, limits = [], []
@@ -282,7 +283,7 @@ def _read(data: Any, rows: range) -> list[Likelihood]:
     kind = list[tuple[float, float | None, float | None, int, bool | None]]
     found = convert(data, kind, "the likelihoods", "compute them again")
     if len(found) != len(rows):
-        raise ValueError(f"{len(found)} likelihoods are stored for {len(rows)} requests")
+        raise ValueError(f"the chunk stores {len(found)} likelihoods of {len(rows)} requests")
     return [Likelihood(*each) for each in found]
 
 

@@ -25,6 +25,7 @@ from repro.evals.likelihood.likelihood import Estimator
 from repro.evals.lm.overrides import conflicts
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_files import load_task_config
+from repro.evals.lm.task_index import standard_tasks
 from repro.evals.lm.task_templates import sandboxed
 from repro.evals.task import Answer, Ask, Task
 from repro.evals.work_queue import WorkQueue
@@ -155,17 +156,18 @@ def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
 def scored_documents(
     task: LmTask, adapter: Any, ask: Ask
 ) -> tuple[dict[str, tuple[float, float | None, int]], list[dict[str, Any]]]:
-    """What lm-eval finds of one task with `adapter` as its model: metrics with lm-eval's standard errors (name ->
+    """Results of one task run by lm-eval with `adapter` as its model: metrics with lm-eval's standard errors (name ->
     value, standard error or None, number of documents), and one item per document and filter.
 
     Raises ValueError where lm-eval's task version or number of few-shot examples is not the one of `task`.
     """
     from lm_eval.tasks import TaskManager
 
-    standard = task.source == STANDARD
-    spec = task.task if standard else load_task_config(task.source)
-    chat = task.template == "chat"
-    found = run_lm_eval(adapter, spec, TaskManager(include_defaults=standard), ask.limit, task.shots, chat)
+    if task.source == STANDARD:
+        spec, manager = task.task, standard_tasks()
+    else:
+        spec, manager = load_task_config(task.source), TaskManager(include_defaults=False)
+    found = run_lm_eval(adapter, spec, manager, ask.limit, task.shots, task.template == "chat")
     version = str(found["versions"][task.task])
     if version != task.task_version:
         raise ValueError(
@@ -222,8 +224,8 @@ def run_lm_eval(
 
 @contextlib.contextmanager
 def _no_environment() -> Generator[None]:
-    """Within it lm-eval does not describe the machine in its results: it would start about ten programs for that after
-    each task (torch's collect_env), which takes longer than a small task."""
+    """Context in which lm-eval does not describe the machine in its results: it would start about ten programs for that
+    after each task (torch's collect_env), which takes longer than a small task."""
     from lm_eval import evaluator
 
     names = vars(evaluator)

@@ -75,7 +75,9 @@ def likelihood_request(
     else:  # the template adds ids between the two
         after = list(model.data.encode(continuation))
     if not after:
-        raise ValueError(f"continuation {continuation!r} has no ids of its own after {context[-20:]!r}")
+        raise ValueError(
+            f"continuation {continuation!r} has no ids of its own after {context[-20:]!r}; give one with text"
+        )
     return LikelihoodRequest.of(fit_prompt(model, before, len(after), overlong), after)
 
 
@@ -101,7 +103,8 @@ def fit_prompt(model: Model, prompt: Sequence[int], new: int, overlong: Overlong
 def generation_prompt(
     model: Model, context: str, new: int, overlong: Overlong, template: Template = "chat"
 ) -> list[int]:
-    """The prompt of a text of `new` ids; without the BOS that the decoding loop puts before every row."""
+    """Token ids of the prompt for generating `new` ids after a context, without the BOS that the decoding loop puts
+    before every row."""
     ids = encode_prompt(model, context, template)
     if not model.recipe.process.causal:
         return fit_prompt(model, ids, new, overlong)

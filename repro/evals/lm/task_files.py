@@ -100,7 +100,8 @@ def _flat(files: Any) -> list[str]:
 
 
 def _stored_names(given: Iterable[str]) -> dict[str, str]:
-    """Name in the YAML -> name in the copy: the file's own, told apart by a digest where two folders share it."""
+    """Name of a data file in the YAML -> its name in the copy: without the folder, but with a digest of the name in the
+    YAML before it if files of two folders have the same name."""
     given = list(dict.fromkeys(given))
     times = Counter(Path(name).name for name in given)
     return {
@@ -142,7 +143,8 @@ class _Fields(Struct):
 
 
 def _size(data: Any, most: int = NODES) -> int:
-    """Number of values in nested data, counted up to about `most`; `&a` and `*a` make few bytes of YAML many values."""
+    """Number of values in nested data, counted up to about `most`. References in a YAML (`&a`, `*a`) can turn few bytes
+    into very many values."""
     found = 1
     for each in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
         if found > most:

@@ -28,6 +28,7 @@ from repro.evals.lm.lm_tasks import STANDARD, LmGeneration, LmLikelihood, LmTask
 from repro.evals.lm.overrides import requested_length
 from repro.evals.lm.prompts import Template, has_chat_template
 from repro.evals.lm.task_files import load_task_config, store_task
+from repro.evals.lm.task_index import standard_tasks
 from repro.evals.lm.task_templates import sandboxed
 from repro.evals.perplexity.corpora import TRUNCATED, protocol, protocols
 from repro.evals.suites import SUITES, read_suite
@@ -38,7 +39,7 @@ from repro.samplers.presets import split_pins
 
 def find_tasks(name: str, model: Model) -> list[Task]:
     """The tasks of an lm-eval task name or a YAML file (for a group: its members). Likelihood tasks get the default
-    estimator of the model's noise process. ValueError as of `load_tasks`."""
+    estimator of the model's noise process. Raises the errors of `load_tasks`."""
     source, tasks = load_tasks(name)
     return [_task_part(task, source, model) for task in tasks]
 
@@ -60,9 +61,9 @@ def load_tasks(name: str) -> tuple[str, list[Any]]:
             raise ValueError(f"{name} defines no single task; give it a line 'task: NAME'")
         _check_metrics(name, spec)
     else:
-        source, manager, spec = STANDARD, TaskManager(), name
-        if name not in manager.all_tasks:
-            raise ValueError(f"neither this suite nor lm-eval has a task {name!r}; {_near(name, manager)}")
+        source, manager, spec = STANDARD, standard_tasks(), name
+        if name not in manager.task_index:
+            raise ValueError(f"neither this suite nor lm-eval has a task {name!r}; {_near(name)}")
     with sandboxed(name):
         with silent(), _built(name):  # hides progress bars of data sets
             loaded = manager.load(spec)["tasks"]
@@ -85,7 +86,8 @@ def _read_one(task: Any) -> None:
 
 @contextlib.contextmanager
 def _built(name: str) -> Generator[None]:
-    """ValueError for whatever lm-eval raises within it about a YAML of the user's."""
+    """Context in which an error that lm-eval raises while it builds the task `name` becomes a ValueError;
+    ConnectionError and the sandbox's Refused stay as they are."""
     try:
         yield
     except (ConnectionError, Refused):
@@ -99,7 +101,8 @@ def _built(name: str) -> Generator[None]:
 
 
 def _check_metrics(name: str, spec: dict[str, Any]) -> None:
-    """ValueError for a metric that lm-eval does not know; lm-eval itself would look for it on the Hub."""
+    """Raise ValueError for a metric of the YAML `name` that lm-eval does not know; lm-eval would look for it on the
+    Hub."""
     from lm_eval.api.registry import metric_registry
 
     known = sorted(metric_registry.keys())
@@ -111,7 +114,7 @@ def _check_metrics(name: str, spec: dict[str, Any]) -> None:
 
 
 def _check_task(name: str, task: Any) -> None:
-    """ValueError for what lm-eval itself lets pass in a YAML: a negative number of few-shot examples, and a correct
+    """Raise ValueError for what lm-eval itself accepts in a YAML: a negative number of few-shot examples, and a correct
     answer that is none of the choices (which would count as wrong)."""
     if (task.config.num_fewshot or 0) < 0:
         raise ValueError(f"{name}: num_fewshot is {task.config.num_fewshot}; give 0 or more")
@@ -217,7 +220,7 @@ def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
     return found
 
 
-def _near(name: str, manager: Any) -> str:
+def _near(name: str) -> str:
     """End of a message about an unknown task: suites that have it, else the nearest name of lm-eval or a suite."""
     suites: dict[str, list[str]] = {}
     for path in sorted(SUITES.glob("*.toml")):
@@ -226,11 +229,11 @@ def _near(name: str, manager: Any) -> str:
                 suites.setdefault(task.name, []).append(path.stem)
     if name in suites:
         return f"it is a task of suite {' and '.join(suites[name])}: give --suite {suites[name][0]}"
-    return nearest(name, {*manager.all_tasks, *suites})
+    return nearest(name, {*standard_tasks().task_index, *suites})
 
 
 def registered_task(text: str) -> Task | None:
-    """The task that `NAME:field=value,field=value` describes, where NAME is a part of kind `Task` in the registry; None
+    """The task that `NAME:field=value,field=value` describes, where NAME is that of a task class in the registry; None
     for any other text without settings. Values are JSON or strings; the task's `name` is NAME unless it is given.
 
     ValueError for an unknown NAME with settings, an unknown or wrong setting, and settings without a value.
@@ -259,8 +262,8 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
     """The tasks that `--tasks` names. Each name is looked up in the suite (`known`), then among the perplexity
     protocols of evals/corpora.toml, then in the registry (`registered_task`), then in lm-eval.
 
-    ValueError for a name similar to one of the suite or the protocols, taken as a typing error (reading lm-eval's list
-    takes seconds), and for two tasks of the same name.
+    ValueError for a name similar to one of the suite or the protocols, taken as a typing error, and for two tasks of
+    the same name.
     """
     ours = {task.name: task for task in known}
     found = [task for name, task in ours.items() if name in names]
@@ -280,5 +283,5 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
         found += find_tasks(name, model)
     twice = [task.name for i, task in enumerate(found) if task.name in [other.name for other in found[:i]]]
     if twice:
-        raise ValueError(f"two tasks are called {twice[0]!r}; evaluate them one at a time")
+        raise ValueError(f"two tasks are called {twice[0]!r}; name one of them at a time with --tasks")
     return found

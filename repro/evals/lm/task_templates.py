@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def sandboxed(task: str) -> Generator[None]:
-    """Within it lm-eval renders templates in the sandbox of `repro.core.templates`; ValueError for a template that
-    fails there, runs too long or takes too much memory."""
+    """Context in which lm-eval renders templates in the sandbox of `repro.core.templates`; ValueError for a template
+    that fails there, runs too long or takes too much memory."""
     from lm_eval import utils
 
     from repro.core.templates import Environment, Refused

@@ -35,7 +35,7 @@ OWN_PACKINGS: dict[str, Packing] = {
 }
 """Name -> packing for a user's text, used at the model's row length and with its own tokenizer."""
 SOTU = Sotu(sha256="49bf5edcd2da5e10ee7e81ad48cdf811ae14c0f9688583c394105cada859a4f6", heldout_stride=20)
-"""The State of the Union addresses; scored are the held-out ones, as for recipes of scale nano.text."""
+"""The State of the Union addresses, of which the held-out ones are scored, as for recipes of scale nano.text."""
 TRUNCATED = ".truncated"
 """Ending of the name of a protocol without the bound's prior and tail terms."""
 PINS = ("split", "column", "config", "revision")

@@ -141,7 +141,8 @@ class Perplexity(Task):
 
 @part
 class TruncatedPerplexity(Perplexity):
-    """The same without the bound's prior and tail terms, as MDLM and Duo publish it (docs/method.md#mdlm): no bound."""
+    """Perplexity without the bound's prior and tail terms, as MDLM and Duo publish it (docs/method.md#mdlm): no
+    bound."""
 
     form = "truncated"
 

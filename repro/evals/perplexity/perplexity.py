@@ -30,9 +30,9 @@ ESTIMATORS: dict[Form, str] = {
     "full": "process bound, stratified",
     "truncated": "integral of the bound over t in [.001, 1], without prior and tail, stratified",
 }
-"""Field `estimator` of a protocol, by form of the bound."""
+"""Form of the bound -> field `estimator` of a record's protocol."""
 SUFFIXES: dict[Form, str] = {"full": "_bound", "truncated": "_truncated"}
-"""Endings of the names of metrics, by form of the bound."""
+"""Form of the bound -> ending of the names of its metrics."""
 
 
 def shared_bound(
@@ -48,9 +48,9 @@ def shared_bound(
 ) -> Bound:
     """Upper bound (exact for autoregression) of a model on -log p of each of n rows [n, L] of L ids of `vocabulary`.
 
-    `passes`: independent Monte Carlo passes; `batch`: rows per forward; `form`: with all terms of the bound, or
-    `repro.objectives.bound.truncated`. The work is split into chunks that several processes can share; raises Busy
-    while other processes compute chunks that are still missing.
+    `passes`: independent Monte Carlo passes; `batch`: rows per forward; `form`: "full", all terms of the bound, or
+    "truncated", without prior and tail terms (`repro.objectives.bound`). The work is split into chunks that several
+    processes can share; raises Busy while other processes compute chunks that are still missing.
     """
     from repro.models.denoiser import ForwardWrapper
     from repro.objectives.bound import bound_of, row_nll
@@ -66,7 +66,7 @@ def shared_bound(
     def read(found: Any, chunk: range) -> np.ndarray:
         values = convert(found, list[list[float]], "the bounds of rows", "compute them again")
         if not values or any(len(each) != len(chunk) for each in values):
-            raise ValueError(f"the bounds are not those of {len(chunk)} rows")
+            raise ValueError(f"the chunk does not store the bounds of {len(chunk)} rows")
         return np.array(values)
 
     chunks = work.map_chunks(len(rows), rows_per_chunk(rows.ids.shape[1]), nll, read)
@@ -156,8 +156,8 @@ class HeldoutBound(Task):
 
 @part
 class HeldoutBoundUpTo(HeldoutBound):
-    """The same on `rows` held-out rows or, where the data has fewer, on all of them: for data of the user's, of any
-    size. The standard error is left out where all rows are from one document."""
+    """Upper bound on -log p per token, in nats, of `rows` held-out rows or, where the data has fewer, of all of them:
+    for data of the user's, of any size. The standard error is left out where all rows are from one document."""
 
     def _rows(self, model: Model, count: int) -> Rows:
         return super()._rows(model, min(count, len(self._fresh(model)[2])))
@@ -165,7 +165,7 @@ class HeldoutBoundUpTo(HeldoutBound):
 
 @part
 class TruncatedBound(HeldoutBound):
-    """The same without prior and tail terms, as published perplexities of MDLM and Duo are computed: no bound, and
+    """The bound without its prior and tail terms, as published perplexities of MDLM and Duo are computed: no bound, and
     lower by about .001 nats per token (docs/method.md#mdlm)."""
 
     form = "truncated"

@@ -1,6 +1,7 @@
-"""What the judge of generated text has to read for a request, for cost plans; no weights are loaded.
+"""Work of judges, the language models that score generated text, for cost plans; no weights are loaded.
 
-The judge reads every sample once, and the held-out texts that samples are compared with once for all cells of a task.
+A judge reads every sample once, and the held-out texts that samples are compared with once for all evaluations of a
+task.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from repro.training.cost import UTILISATION
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What one judge reads: number of `texts`, their `tokens` (in the model's ids), and the `hours` that takes, None
-    where the judge, and with it the number of its `parameters`, is not on this machine."""
+    """What one judge reads: number of `texts`, their `tokens` (in the evaluated model's ids), and the `hours` that
+    takes. `hours` and the judge's number of `parameters` are None if the judge is not on this machine."""
 
     judge: str
     parameters: int | None
@@ -35,7 +36,8 @@ class Reading:
 
 
 def readings(model: Model, cells: Sequence[Cell], machine: Device) -> Iterator[Reading]:
-    """What each judge reads for the cells of a request, with its time at 2 FLOPs a parameter and token."""
+    """What each judge reads for the evaluations `cells` of a model, and the time it takes on `machine` at 2 FLOPs per
+    parameter and token."""
     texts: dict[str, int] = {}
     tokens: dict[str, int] = {}
     shared: set[str] = set()

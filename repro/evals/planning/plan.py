@@ -90,7 +90,7 @@ class Line:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Cost plan of a request: its evaluations in order (`cells`), the cost of each (`lines`), what is skipped, and what
-    judges of text read (`judged`), whose hours no line contains."""
+    judges, the language models that score text, read (`judged`); no line contains their hours."""
 
     checkpoint: str
     suite: str

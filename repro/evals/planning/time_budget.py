@@ -46,7 +46,8 @@ class TimeBudget:
     def within(
         self, grid: Prepared, chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None
     ) -> Iterator[tuple[Record, bool]]:
-        """Yield each record of a grid and whether this process wrote it, while there is time; `chunk` as in `run_grid`.
+        """Yield each record of a grid and whether this process wrote it, while there is time; `chunk(cell, done,
+        count)` reports progress (`run_grid`).
 
         From the first evaluation that is not expected to finish in time, only records already stored are yielded.
         """
@@ -97,7 +98,8 @@ def time_budget(hours: float | None) -> TimeBudget | None:
 
 
 def exit_code(budget: TimeBudget | None) -> int:
-    """Exit code 0; raises Stopped, with the evaluations left, if some were not started for lack of time."""
+    """Exit code 0. Raises Stopped, whose message counts the evaluations left, if some were not started for lack of
+    time."""
     if budget is not None and budget.left:
         raise Stopped(budget.say())
     return 0

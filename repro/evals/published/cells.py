@@ -116,7 +116,7 @@ class PublishedCell:
 
 
 def read(path: Path = FILE) -> list[PublishedCell]:
-    """All cells in a file of published numbers, in order; ValueError names the invalid field, table or cell."""
+    """All published numbers (cells) of a file, in order; ValueError names the invalid field, table or cell."""
     data = read_toml(path, _File)
     found = [cell for grid in data.table for row in grid.rows for cell in _row(path, data, grid, row)]
     twice = [name for name, count in Counter(cell.name for cell in found).items() if count > 1]
@@ -169,8 +169,8 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
 
 
 def under(cells: Sequence[PublishedCell], name: str) -> list[PublishedCell]:
-    """The cells that a name selects: TABLE.ROW.COLUMN one, TABLE.ROW a row, TABLE a whole table. For an unknown name,
-    ValueError suggests the one of most similar spelling."""
+    """The published numbers (cells) that a name selects: TABLE.ROW.COLUMN one, TABLE.ROW a row, TABLE a whole table.
+    For an unknown name, ValueError suggests the one of most similar spelling."""
     found = [cell for cell in cells if name in (cell.name, cell.row, cell.table)]
     if not found:
         names = {each for cell in cells for each in (cell.name, cell.row, cell.table)}
@@ -179,8 +179,8 @@ def under(cells: Sequence[PublishedCell], name: str) -> list[PublishedCell]:
 
 
 def find(cells: Sequence[PublishedCell], name: str) -> PublishedCell:
-    """The cell called `name`, TABLE.ROW.COLUMN. For an unknown name, ValueError suggests the one of most similar
-    spelling."""
+    """The published number (cell) called `name`, TABLE.ROW.COLUMN. For an unknown name, ValueError suggests the one of
+    most similar spelling."""
     for cell in cells:
         if cell.name == name:
             return cell
@@ -218,8 +218,8 @@ def disagreements(cells: Sequence[PublishedCell]) -> list[Disagreement]:
 
 
 def stated(cell: PublishedCell, place: str) -> str:
-    """Text of the value of a setting (a dotted path) of a cell: `not stated` if its source does not say it, `not given`
-    if the cell does not require it."""
+    """Text of the value of a setting (`place`, a dotted path) of a published number: `not stated` if its source does
+    not say it, `not given` if evals/published.toml does not require it."""
     if place in cell.unstated:
         return "not stated"
     if place not in cell.asked:

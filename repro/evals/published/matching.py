@@ -18,7 +18,8 @@ from repro.results.record import Record, text
 
 def differing(cell: PublishedCell, question: Mapping[str, Any], preset: str | None) -> dict[str, str]:
     """Sentences `SETTING is OURS, published PUBLISHED`, by setting (a dotted path), for the settings in which the
-    evaluation `question` differs from the cell. An evaluation with a limit on the items of its task differs too.
+    evaluation `question` differs from the published number `cell`; `preset`: the label of its sampler. An evaluation
+    with a limit on the items of its task differs too.
 
     Presets are compared by their samplers, because labels also describe blocks and caches, which belong to the plan.
     """
@@ -38,8 +39,8 @@ def differing(cell: PublishedCell, question: Mapping[str, Any], preset: str | No
 
 
 def another_plan(differences: Mapping[str, str]) -> bool:
-    """Whether the `differences` (of `differing`) are of sampler and decoding plan alone, so that cell and evaluation
-    belong to one table under one protocol."""
+    """Whether the `differences` (of `differing`) are of sampler and decoding plan alone, so that published number and
+    evaluation belong to one table under one protocol."""
     return all(place == "preset" or place.startswith("plan.") for place in differences)
 
 

@@ -110,8 +110,9 @@ def answering(cell: PublishedCell) -> Asked | None:
 
 
 def nearest(cell: PublishedCell, names: Sequence[str]) -> tuple[dict[str, str], Asked] | None:
-    """Evaluation of the cell's task, by one of the checkpoints `names`, that differs from the cell in the fewest
-    settings, preceded by those settings (setting -> sentence); None if no suite of these checkpoints has the task."""
+    """Evaluation of a published number's task, by one of the checkpoints `names`, that differs from the number in the
+    fewest settings, preceded by those settings (setting -> sentence); None if no suite of these checkpoints has the
+    task."""
     found = [
         (_differing(cell, each), each)
         for name in names
@@ -122,8 +123,8 @@ def nearest(cell: PublishedCell, names: Sequence[str]) -> tuple[dict[str, str], 
 
 
 def _differing(cell: PublishedCell, asked: Asked) -> dict[str, str]:
-    """Settings in which an evaluation differs from a cell, as sentences by setting; among them `metric`, if its result
-    would not contain that of the cell."""
+    """Settings in which an evaluation differs from a published number, as sentences by setting; among them `metric`, if
+    its result would not contain the number's metric."""
     found = differing(cell, asked.question, asked.cell.preset)
     if not asked.cell.task.gives(cell.metric):
         found["metric"] = f"no answer to {asked.cell.task.name} of {asked.suite} holds {cell.metric}"
@@ -140,7 +141,8 @@ def _asked(cell: PublishedCell, asked: Asked) -> Price:
 
 
 def _missing(cell: PublishedCell, there: Sequence[str]) -> str:
-    """What is missing to reproduce a cell; `there`: its released checkpoints that are in evals/checkpoints.toml."""
+    """What is missing to reproduce a published number; `there`: its released checkpoints that are in
+    evals/checkpoints.toml."""
     if there:
         return f"a question of {cell.task} in a suite of {there[0]}"
     if cell.of:
@@ -149,7 +151,7 @@ def _missing(cell: PublishedCell, there: Sequence[str]) -> str:
 
 
 def _listed(cell: PublishedCell) -> list[str]:
-    """Names of the checkpoints that a cell is about and that are in evals/checkpoints.toml."""
+    """Names of the checkpoints that a published number is about and that are in evals/checkpoints.toml."""
     return [name for name in cell.of if _entry(name) is not None]
 
 

@@ -105,8 +105,8 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A row ready to run: its requests `parts`, one per checkpoint and suite; the published `cells` that it lists; and
-    what is `skipped`, with the reason, because no evaluation reproduces it."""
+    """A row ready to run: its requests `parts`, one per checkpoint and suite; the published numbers that it lists
+    (`cells`); and what is `skipped`, with the reason, because no evaluation reproduces it."""
 
     name: str
     title: str
@@ -131,8 +131,8 @@ def is_suite_group(name: str) -> bool:
 
 
 def read_suite_group(name: str) -> list[Row]:
-    """Rows of the suite group in evals/suites/NAME.toml; ValueError names the wrong field, cell, checkpoint or
-    suite."""
+    """Rows of the suite group in evals/suites/NAME.toml; raises ValueError, which names it, for a wrong field,
+    published cell, checkpoint or suite."""
     path = suites.SUITES / f"{name}.toml"
     rows = read_toml(path, _File).rows
     try:
@@ -167,16 +167,16 @@ def _cells() -> list[PublishedCell]:
 
 
 def steps(rows: Sequence[Row], base: Request) -> list[Step]:
-    """Rows ready to run. `base` is the request of the command line: its seeds are used, and its `limit` and `samples`
-    unless those of the row are smaller."""
+    """The rows of a suite group, ready to run. `base` is the request of the command line: its seeds are used, and its
+    `limit` and `samples` unless those of the row are smaller."""
     return [_step(row, base) for row in rows]
 
 
 def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step]:
-    """A single step with the evaluations that reproduce the published cells `names`. `ckpt`: folder with a copy of
+    """A single step with the evaluations that reproduce the published numbers `names`. `ckpt`: folder with a copy of
     their checkpoint, named like it (None: the released checkpoint). `base`: see `steps`.
 
-    Raises ValueError, with the reason, if no evaluation reproduces the cells, or if the folder is of another
+    Raises ValueError, with the reason, if no evaluation reproduces the numbers, or if the folder is of another
     checkpoint.
     """
     row = Row(name=",".join(names), title="published cells", verdict="", asks=[RowRequest(cells=list(names))])
@@ -190,8 +190,8 @@ def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step
     copy, asked = known(Path(ckpt).name), list(dict.fromkeys(part.ckpt for part in step.parts))
     if copy is None or asked != [copy.name]:
         raise ValueError(
-            f"these cells are of {' and '.join(asked)}; {ckpt!r} is no folder of that name: give one, and cells of one"
-            " checkpoint only"
+            f"these cells are of {' and '.join(asked)}; {ckpt!r} is no folder of that name: give --ckpt one, and name"
+            " cells of one checkpoint only"
         )
     return [dataclasses.replace(step, parts=[dataclasses.replace(part, ckpt=ckpt) for part in step.parts])]
 
@@ -236,7 +236,8 @@ def _key(cell: Cell) -> Key:
 
 
 def commands(row: Row) -> list[str]:
-    """Command lines that run one row, one per request; names of cells that need no further evaluation are left out."""
+    """Command lines that run one row, one per request; names of published numbers that need no further evaluation are
+    left out."""
     found = []
     for asks in row.asks:
         if asks.suite:
@@ -252,8 +253,8 @@ def commands(row: Row) -> list[str]:
 
 
 def _needed(names: Sequence[str]) -> list[str]:
-    """Those names of cells that need an evaluation which the names before them do not need; all names if no evaluation
-    reproduces any of the cells."""
+    """Those `names` (of cells, rows or tables of published numbers) that need an evaluation which the names before them
+    do not need; all names if no evaluation reproduces any of the numbers."""
     asked: set[tuple[str, str, Key]] = set()
     needed = []
     for name in names:

@@ -13,10 +13,10 @@ inconclusive     neither
 not comparable   no record has all the settings of the published number; the settings that differ are named
 not run          no record, or only records of another sampler or plan
 
-Both numbers are of the same items, so which items a benchmark holds is no error of d: its standard error is that of the
-random draws alone (`_errors`). A share can fail only beyond the error of as many other items too, because rounding on
-other hardware changes single answers. A published number that is no share of items is taken as exact. Exit code 1 if a
-cell fails, else 0.
+Both numbers are computed on the same items, so the choice of items adds no error to d: its standard error is that of
+the random draws alone (`_errors`). A share of items fails only if d is also too large for two independent samples of as
+many items, because rounding on other hardware changes single answers. A published number that is no share of items is
+taken as exact. Exit code 1 if a cell fails, else 0.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ FEW = 8  # disagreements printed; --json prints all of them
 class Verification:
     """Result of the comparison of one published number with records: `answer` is one of ANSWERS, `why` a sentence with
     the reason. `ours`: our value, the mean over seeds; `se`: standard error of ours minus published on the same items;
-    `p`: p-value of the hypothesis that the difference is within the margin, had the items been others, adjusted by
-    Holm; `price`: estimated cost, set if the number is not run."""
+    `p`: p-value, adjusted by Holm, of the hypothesis that the difference is within the margin, with the standard error
+    of two independent samples of items; `price`: estimated cost, set if the number is not run."""
 
     cell: PublishedCell
     answer: str
@@ -105,7 +105,7 @@ def _answer(cell: PublishedCell, records: Sequence[Record]) -> Verification:
 
 
 def _metric(cell: PublishedCell, record: Record) -> Metric | None:
-    """Metric of a record that is compared with a cell; None if the record does not have it.
+    """Metric of a record that is compared with a published number; None if the record does not have it.
 
     A perplexity is evaluated on the published rows, so its standard error is that of its random draws. Where the
     published number is a bound, an exact value of ours is compared too.
@@ -127,7 +127,7 @@ def _not_run(cell: PublishedCell) -> Verification:
 
 
 def _first_difference(records: Sequence[Record]) -> str:
-    """Sentence about the first difference between the evaluations of records of one cell."""
+    """Sentence about the first difference between the evaluations of records that all match one published number."""
     subjects = {record.cell: record.question.subject for record in records}
     first, other, *_ = subjects.values()
     return difference(first, other) or "rounding differs"
@@ -144,8 +144,8 @@ def _draws(question: Question) -> bool:
 
 
 def _compared(cell: PublishedCell, metrics: Sequence[Metric], drawn: bool) -> Verification:
-    """Result for a cell from the metrics of all seeds: their mean, its standard error and the p-value of a difference
-    beyond the margin. `drawn`: whether the evaluation uses random numbers."""
+    """Result for a published number from the metrics of all seeds: their mean, its standard error and the p-value of a
+    difference beyond the margin. `drawn`: whether the evaluation uses random numbers."""
     ours = fmean(metric.value for metric in metrics)
     errors = [metric.se for metric in metrics if metric.se is not None]
     if len(errors) < len(metrics):
@@ -158,12 +158,13 @@ def _compared(cell: PublishedCell, metrics: Sequence[Metric], drawn: bool) -> Ve
 
 
 def _errors(cell: PublishedCell, metrics: Sequence[Metric], se: float, drawn: bool) -> tuple[float, float]:
-    """Standard errors of our mean minus the published number: of the same items, and had the items been others.
+    """Two standard errors of our mean minus the published number: for the same items, and for independent samples of
+    items.
 
-    The latter is that of two independent samples; it is not reduced by the number of seeds, which share their items.
-    The former is 0 without random draws. With draws it follows from the spread over two seeds or more, as that of a
-    mean of k runs minus one run (sd sqrt(1 + 1/k), widened to Student's t); with one seed it is unknown, and the other
-    error is an upper bound. `se`: standard error of our mean over items.
+    The second is not reduced by the number of seeds, which share their items. The first is 0 without random draws. With
+    draws it follows from the spread over two seeds or more, as that of a mean of k runs minus one run (sd sqrt(1 +
+    1/k), widened to Student's t). With one seed, or if the numbers of items differ, it is unknown, and the second is
+    returned as its upper bound. `se`: standard error of our mean over items.
     """
     theirs = math.sqrt(cell.value * (1 - cell.value) / cell.items) if cell.items else 0.0
     other, seeds = math.hypot(se, theirs), len(metrics)
@@ -211,7 +212,7 @@ def _decided(verdict: Verification) -> Verification:
 # --- printing -----------------------------------------------------------------------------------------------
 def render(verdicts: Sequence[Verification]) -> Iterator[str]:
     """Lines of the summary that `python -m repro.verify` prints: counts of results by table, every cell that was
-    compared, published numbers of one name that disagree."""
+    compared, and published numbers that share a name but disagree."""
     yield from _counts(verdicts)
     for verdict in verdicts:
         if verdict.ours is not None or (verdict.answer == "not comparable" and not verdict.cell.unstated):
@@ -237,8 +238,8 @@ def _counts(verdicts: Sequence[Verification]) -> Iterator[str]:
 
 
 def _priced(verdicts: Sequence[Verification]) -> str:
-    """Text with the number of cells that are not run and have an estimated cost, and with the hours of their runs, each
-    counted once, separately for evaluation and training; "" if every cell is run."""
+    """Text with how many published numbers that are not run have an estimated cost, and with the hours of their runs,
+    each run counted once, separately for evaluation and training; "" if every number is run."""
     prices = [each.price for each in verdicts if each.price is not None]
     if not prices:
         return ""

@@ -132,7 +132,7 @@ class CacheError(Task):
 
 
 class _Stored(Struct):
-    """Results of decoding with a cache, in a chunk."""
+    """Results of decoding with one cache, as a chunk of the work queue stores them (`CacheError._decoded`)."""
 
     ids: list[list[float]]
     kl: list[float]
@@ -144,7 +144,7 @@ def _read(data: Any, rows: int, length: int) -> dict[str, Tensor]:
     found = convert(data, _Stored, "the results", "compute them again")
     sizes = {len(found.ids), len(found.kl), len(found.tokens)}
     if sizes != {rows} or {len(row) for row in found.ids} != {length}:
-        raise ValueError(f"the results are not those of {rows} rows of {length} ids")
+        raise ValueError(f"the chunk does not store the results of {rows} rows of {length} ids")
     return {name: torch.tensor(getattr(found, name), dtype=torch.float64) for name in ("ids", "kl", "tokens")}
 
 

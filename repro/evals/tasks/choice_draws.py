@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 BATCH = 256
 REPEAT = 1 << 56
-"""Offset between repeats of a request's `row`, which keys its random draws; larger than every `row`, so that repeats
-have independent draws."""
+"""Added for each repeat to the number `row` of a likelihood request, which keys its random draws; larger than every
+`row`, so that repeats have independent draws."""
 
 
 @part
@@ -63,7 +63,8 @@ class ChoiceDraws(Task):
             raise ValueError(f"repeats={self.repeats} is too few for a variance; give at least 2")
         if not 2 <= self.choices <= self.length + 1:
             raise ValueError(
-                f"choices={self.choices}: answers of length={self.length} tokens allow 2 to {self.length + 1} choices"
+                f"choices={self.choices}: answers of length={self.length} tokens allow 2 to {self.length + 1} choices;"
+                " change one of the two"
             )
         self._rules()
 
@@ -171,12 +172,13 @@ class ChoiceDraws(Task):
 
 
 def _read(data: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The scores, of this shape, and the forwards of a chunk; ValueError for other data than these."""
+    """The scores, [items, choices, repeats] = `shape`, and the forwards [items] that a chunk stores; ValueError for
+    other data."""
     kind = tuple[list[list[list[float]]], list[float]]
     stored = convert(data, kind, "the results", "compute them again")
     scores, forwards = (torch.tensor(each, dtype=torch.float64) for each in stored)
     if (scores.shape, forwards.shape) != (shape, shape[:1]):
-        raise ValueError(f"scores of shape {list(scores.shape)}, not {list(shape)}")
+        raise ValueError(f"the chunk stores scores of shape {list(scores.shape)}, not {list(shape)}")
     return scores, forwards
 
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 @part
 class LookaheadCost(Task):
-    """Decodes `rows` texts one token per step, and again with lookahead of each number of `states`.
+    """Decodes `rows` texts one token per step, and again with lookahead of each number of `states` (drafts of the next
+    steps of a text that one round forwards as a batch).
 
     A text continues a held-out row's part before its first candidate (position to be scored), which is empty where all
     positions are candidates. Metrics for each number m of states: `rounds_m`, forward passes one after another per
@@ -61,7 +62,7 @@ class LookaheadCost(Task):
         return quoted(model, count)[:, :first].tolist()
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """Metrics of all numbers of states.
+        """The result of the evaluation, with the metrics of each number of states.
 
         Raises ValueError for several tokens per step, and for a sampler that cannot look ahead.
         """

@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from repro.core.lazy import torch
 from repro.core.parts import part
+from repro.evals.decoding import decoded, rows_of
 from repro.evals.lm.adapter import Adapter, Generation
 from repro.evals.lm.harness import HarnessTask
 from repro.evals.lm.lm_tasks import LmGeneration
 from repro.evals.task import Answer, Ask, Task
+from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload
 from repro.model import Model
 from repro.results.record import Counts, Latency, Speed, Throughput
@@ -93,23 +95,27 @@ class DecodingSpeed(Task):
         again = self.repeats * (self.together * self.batch + self.alone) + self.warmup * (self.batch + 1)
         return replace(once, items=once.items + again)
 
-    def answer(self, model: Model, ask: Ask) -> Answer:
-        """Accuracy, counts, per-document results and speeds.
+    def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
+        """Accuracy, counts of tokens and forwards, per-document results and decoding speeds. Processes share the
+        decoding that is not timed; one of them times, alone on its machine (`WorkQueue.alone`).
 
-        Raises ValueError for a number of batches, texts or passes below 1, a task `of` that is not an lm-eval task that
-        generates text, and a metric or filter that this task does not have.
+        Raises ValueError if a number of batches, texts or passes is below 1, if `of` is not an lm-eval task that
+        generates text, and if it has no such `metric` or `filter`.
         """
         for name in ("batch", "together", "alone", "warmup", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"task {self.name!r}: {name}={getattr(self, name)} times nothing; give 1 or more"
                 )
-        adapter = self._adapter(model, ask)
+        adapter = self._adapter(model, ask, work)
         found = self._of().evaluate_with(adapter, ask)
+        work.join()
         assert found.items is not None
         values = outcomes(found.items, self.metric, self.filter)
         counts = adapter.counts(adapter.made, adapter.batches)
         n, mean = len(values), statistics.fmean(values)
+        with work.alone():
+            speed = self._timed(adapter)
         return Answer(
             metrics={"accuracy": (mean, statistics.stdev(values) / math.sqrt(n) if n > 1 else None, n)},
             nfe=counts.forwards / counts.rows,
@@ -118,25 +124,25 @@ class DecodingSpeed(Task):
             items=found.items,
             counts=counts,
             outcomes="".join(f"{value:.0f}" for value in values),
-            speed=self._timed(adapter),
+            speed=speed,
         )
 
     def _of(self) -> HarnessTask | LmGeneration:
         if not isinstance(self.of, HarnessTask | LmGeneration):
             raise ValueError(
-                f"task {self.name!r} times {self.of.name!r}, which generates no texts of an lm-eval task; name one"
-                " that does"
+                f"task {self.name!r} times {self.of.name!r}, which is no lm-eval task that generates texts; set `of`"
+                " to one that is"
             )
         return self.of
 
-    def _adapter(self, model: Model, ask: Ask) -> RecordingAdapter:
+    def _adapter(self, model: Model, ask: Ask, work: WorkQueue) -> RecordingAdapter:
         assert ask.sampler is not None
         of = self._of()
         known = isinstance(of, LmGeneration)
         how = Generation(ask.sampler, ask.plan, 1.0, of.policy if known else "suite")
         if not known:
-            return RecordingAdapter(model, None, how, "error", ask.seed, self.batch)
-        return RecordingAdapter(model, None, how, of.overlong, ask.seed, self.batch, template=of.template)
+            return RecordingAdapter(model, None, how, "error", ask.seed, self.batch, work)
+        return RecordingAdapter(model, None, how, of.overlong, ask.seed, self.batch, work, of.template)
 
     def _timed(self, adapter: RecordingAdapter) -> Speed:
         device = adapter.model.denoiser.home
@@ -177,13 +183,13 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> 
     )
     if not chosen:
         known = ", ".join(sorted({item["filter"] for item in items}))
-        raise ValueError(f"no document has filter {filter_name!r}; this task has {known}")
+        raise ValueError(f"no document has filter {filter_name!r}; give one of this task: {known}")
     for item in chosen:
         if item["metrics"].get(metric) not in (0, 1):
             has = ", ".join(sorted(item["metrics"]))
             raise ValueError(
                 f"metric {metric!r} of document {item['doc_id']} is {item['metrics'].get(metric)!r}, not 0 or 1; "
-                f"its metrics are {has}"
+                f"its metrics are {has}; name one whose values are 0 or 1"
             )
     return [float(item["metrics"][metric]) for item in chosen]
 
@@ -193,7 +199,8 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows decoded together: decoding plan, prompt ids, and names, which identify rows in the random keys of draws."""
+    """Rows decoded together: decoding plan, token ids of the prompts, and `names`, numbers that key the rows' random
+    draws."""
 
     plan: Plan
     prompts: list[list[int]]
@@ -219,18 +226,26 @@ class RecordingAdapter(Adapter):
     """Row name -> stop strings and maximum number of ids of its text."""
 
     def _decode(self, plan: Plan, prompts: list[list[int]], names: list[int]) -> list[list[int]]:
-        rows: list[list[int]] = []
+        assert self.generation is not None
+        found = decoded(
+            self.work,
+            self.model,
+            self.generation.sampler,
+            plan,
+            prompts,
+            seed=self.seed,
+            names=names,
+            batch=self.batch,
+            size=self.batch,
+        )
         for start in range(0, len(names), self.batch):
             some = slice(start, start + self.batch)
-            batch = RowBatch(plan, prompts[some], names[some])
-            decoded = self.decoder(batch)()
-            self.batches.append(batch)
-            self.made.append(decoded)
-            self.order += batch.names
-            self.forwards.append(decoded.cost.forwards)
-            self.ids.append(decoded.ids)
-            rows += decoded.ids.tolist()
-        return rows
+            self.batches.append(RowBatch(plan, prompts[some], names[some]))
+            self.made.append(rows_of(found, some))
+        self.order += names
+        self.forwards.append(found.cost.forwards)
+        self.ids.append(found.ids)
+        return found.ids.tolist()
 
     def _text(self, row: list[int], until: Sequence[str], length: int) -> str:
         # `_text` is called for the rows in the order in which they were decoded
@@ -249,16 +264,16 @@ class RecordingAdapter(Adapter):
     def counts(self, made: Sequence[Decoded], batches: Sequence[RowBatch]) -> Counts:
         """Numbers of rows, tokens and forwards, summed over all rows of `batches`; `made` are their decoded results."""
         useful = 0
-        for decoded, batch in zip(made, batches, strict=True):
-            rows = zip(decoded.ids.tolist(), batch.names, strict=True)
+        for each, batch in zip(made, batches, strict=True):
+            rows = zip(each.ids.tolist(), batch.names, strict=True)
             useful += sum(self.useful(row, *self.ends[name]) for row, name in rows)
 
         def total(name: str) -> int:
-            return sum(int(getattr(decoded.cost, name).sum()) for decoded in made)
+            return sum(int(getattr(each.cost, name).sum()) for each in made)
 
         return Counts(
-            rows=sum(len(decoded.ids) for decoded in made),
-            committed=sum(int(decoded.committed.sum()) for decoded in made),
+            rows=sum(len(each.ids) for each in made),
+            committed=sum(int(each.committed.sum()) for each in made),
             useful=useful,
             forwards=total("forwards"),
             further=total("further"),

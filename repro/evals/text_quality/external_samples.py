@@ -2,8 +2,9 @@
 
     python -m repro.evals judge FILE.jsonl --judge CKPT [--rule duo] [--out DIR] [--reference TEXTS.jsonl]
 
-Each line is an object with `text` (tokenised by the judge), `ids` (the judge's own), or both: then the judge reads the
-text, and entropy is that of the ids. Other fields are ignored, so the stored items of a generation task (OUT/items) are
+Each line is an object with `text` (tokenised by the judge; `[EOS]`, as `repro.sample` writes the end of a document, is
+the judge's own end of a text), `ids` (the judge's own), or both: then the judge reads the text, and entropy is that of
+the ids. Other fields are ignored, so the stored items of a generation task (OUT/items) are
 such a file. `--rule`: scoring rule of generative perplexity (`repro.evals.text_quality.gen_ppl`). With `--reference`,
 MAUVE is computed too; that file must hold at least twice as many real texts as there are samples.
 
@@ -30,7 +31,6 @@ from repro.core.errors import naming
 from repro.core.files import file_digest, runs, write_text
 from repro.core.parts import Part, part
 from repro.core.reading import json_lines, parse_json
-from repro.core.stats import NORMAL
 from repro.evals.runner import items_file, measured_alone
 from repro.evals.task import Answer
 from repro.evals.text_quality.gen_ppl import EveryToken, Rule, rule, score_texts
@@ -39,12 +39,16 @@ from repro.evals.text_quality.mauve import Mauve
 from repro.evals.text_quality.quality import Retokenise, diversity_metrics, judge_protocol
 from repro.evals.text_quality.references import ReferenceTexts, compare_with_reference, load_reference
 from repro.evals.text_quality.samples import entropy
+from repro.evals.work_queue import SERIAL
 from repro.results.record import Question, Record, make_record
+from repro.results.shares import shown
 from repro.results.store import Store
 
 SIZES = (1, 2, 3)
 """Sizes n of the n-grams for which distinct n-grams are counted."""
 EXTERNAL = "external"
+END_OF_DOCUMENT = "[EOS]"
+"""The end of a document in texts of `repro.data.text`; a judge without such an id reads on beyond it."""
 
 
 @part
@@ -67,7 +71,7 @@ class ExternalLikeness(ExternalSamples):
 
 
 LINES = "give lines that are JSON objects with text or ids"
-"""Remedy of a file that is no file of samples."""
+"""Remedy in messages about a file that holds no samples."""
 
 
 class _Sample(msgspec.Struct, frozen=True):
@@ -113,7 +117,8 @@ def score_file(
     rows = []
     for name, sample in enumerate(samples):
         with naming(f"{path}, sample {name}"):
-            rows.append(sample.ids or [] if sample.text is None else judge.encode(sample.text))
+            read = None if sample.text is None else sample.text.replace(END_OF_DOCUMENT, judge.end or "")
+            rows.append(sample.ids or [] if read is None else judge.encode(read))
     own = rows if kind == "text" else [sample.ids or [] for sample in samples]
     found = score_texts(rows, judge, rule)
     items = [
@@ -129,14 +134,15 @@ def score_file(
         return external_question(digest, ExternalSamples(**pins), protocol), Answer(metrics, items=items)
     read = [row for row in rows if row]
     settings = default_mauve(judge, len(read))
-    metrics |= compare_with_reference(judge, rule, settings, reference, read, 0)
+    metrics |= compare_with_reference(judge, rule, settings, reference, read, 0, SERIAL)
     task = ExternalLikeness(**pins, reference=reference.digest, mauve=settings)
     return external_question(digest, task, protocol), Answer(metrics, items=items)
 
 
 def default_mauve(judge: Judge, count: int) -> tuple[Mauve, Mauve]:
-    """Two settings of MAUVE with the defaults of the package mauve-text, with the last and with the mean hidden state
-    as features: a tenth of the `count` samples as clusters, and at most 1,024 ids read of each text."""
+    """Two settings of MAUVE, one with the last and one with the mean hidden state as feature. All else is as in the
+    package mauve-text by default: a tenth of the `count` samples as clusters (at least 2), and at most 1,024 ids read
+    of each text."""
     shared = {"clusters": max(2, round(count / 10)), "length": min(1024, judge.max_length)}
     fixed = {"seeds": 5, "starts": 5, "variance": 0.9, "scaling": 5.0, "mixtures": 25}
     return Mauve(state="last", **shared, **fixed), Mauve(state="mean", **shared, **fixed)
@@ -200,9 +206,8 @@ def command(
     ]
     wide = max(map(len, record.answer.metrics))
     for name, metric in record.answer.metrics.items():
-        half = "" if metric.se is None else f" ± {NORMAL * metric.se:.4f}"
-        lines.append(f"{name:<{wide}} {metric.value:.4f}{half}  (n = {metric.n})")
-    return [*lines, *left_out(path, record)]
+        lines.append(f"{name:<{wide}} {shown(name, metric)}  (n = {metric.n})")
+    return [*lines, *left_out(path, record), f"records: {folder / 'raw'}"]
 
 
 LACKS = {"gen_ppl": "no token that the rule scores", "entropy": "no id", "mauve": "no id"}

@@ -227,7 +227,7 @@ def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueu
     def read(found: Any, span: range) -> tuple[list[float], list[float]]:
         values = convert(found, tuple[list[float], list[float]], "the scores", "compute them again")
         if any(len(each) != len(span) for each in values):
-            raise ValueError(f"the scores are not those of {len(span)} samples")
+            raise ValueError(f"the chunk does not store the scores of {len(span)} samples")
         return values
 
     chunks = work.map_chunks(len(by_row), rows_per_chunk(longest), score, read)

@@ -207,7 +207,7 @@ class TransformersJudge(Judge):
 
     def _read(self, windows: Sequence[Ids]) -> list[_Reading]:
         """What the network gives for each window, from one forward for likelihood and states; the last `READINGS`
-        windows are kept, because the cells of a grid are compared with the same held-out texts."""
+        windows are kept, because all evaluations of a grid are compared with the same held-out texts."""
         config, known = self.network.config, self._readings
         _check_windows(windows, config.max_position_embeddings, config.vocab_size, self.name)
         keys = [tuple(window) for window in windows]
@@ -222,7 +222,7 @@ class TransformersJudge(Judge):
         return found
 
     def _forward(self, rows: Tensor) -> list[_Reading]:
-        """Readings of `rows` [B, L] of ids."""
+        """The network's output for each of B rows of L ids, from one forward pass of `rows` [B, L]."""
         states: list[Tensor] = []
         hook = self.network.base_model.register_forward_hook(
             lambda module, given, out: states.append(out.last_hidden_state)
@@ -240,7 +240,8 @@ class TransformersJudge(Judge):
 
 
 def _check_account(folder: Path, account: Mapping[str, Any]) -> None:
-    """ValueError where a parameter would start at random, or a stored tensor has no place or another shape."""
+    """Raise ValueError if a parameter would start at random, or a stored tensor has no place in the network or another
+    shape (`account`: transformers' loading info)."""
     for what, says in (
         ("missing_keys", "has no tensor for {!r}, which would start at random"),
         ("mismatched_keys", "stores {!r} in another shape than config.json says"),

@@ -7,12 +7,16 @@ prefix `true_` or `real_`, so that their MAUVE is that of real against real text
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from repro.core import parts
 from repro.core.parts import part
+from repro.core.reading import convert
 from repro.evals.task import Answer, Ask
 from repro.evals.text_quality.judges import Judge, load_judge
 from repro.evals.text_quality.mauve import Mauve, mauve_score
@@ -23,7 +27,7 @@ from repro.evals.text_quality.quality import (
     score_naive_samples,
 )
 from repro.evals.text_quality.samples import Ids, Metric, entropy
-from repro.evals.work_queue import WorkQueue
+from repro.evals.work_queue import WorkQueue, rows_per_chunk
 from repro.model import Model
 
 DIGITS = {"nll": 4, "tokens": 0, "entropy": 6}
@@ -74,20 +78,23 @@ class MauveTask(TextQualityTask):
         samples = self.count(ask)
         return samples if self.generates else 2 * samples, 2 * samples
 
-    def mauve_metrics(self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int) -> dict[str, Metric]:
+    def mauve_metrics(
+        self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int, work: WorkQueue
+    ) -> dict[str, Metric]:
         """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against as many held-out
-        rows, none of them among those reported under `true_` or `real_`; the keys are those of `mauve_by_kind`."""
+        rows, none of them among those reported under `true_` or `real_`; metrics are named as by
+        `mauve_by_kind`, whose `work` this is."""
         judge = load_judge(self.judge)
         count = len(next(iter(kinds.values())))
         rows = {**kinds, "reference": self.heldout_rows(model, count, count).tolist()}
         encoded = {kind: judge_ids(judge, model, each, self.retokenise) for kind, each in rows.items()}
-        return mauve_by_kind(judge, self.mauve, encoded.pop("reference"), encoded, seed)
+        return mauve_by_kind(judge, self.mauve, encoded.pop("reference"), encoded, seed, work)
 
 
 @part
 class GenerationMauve(MauveTask):
-    """Rows generated without a prompt (the same as `generation_quality` generates) and as many held-out rows, scored by
-    the judge and by MAUVE."""
+    """Rows generated without a prompt (those of task `generation_quality`) and as many held-out rows, scored by the
+    judge and by MAUVE."""
 
     generates = True
     needs_draws = True
@@ -100,17 +107,17 @@ class GenerationMauve(MauveTask):
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         found = generate_with_heldout(self, model, ask, work)
-        work.join()
         assert found.items is not None
         kinds: dict[str, list[Ids]] = {"": [item["ids"] for item in found.items]}
         kinds["true_"] = self.heldout_rows(model, 0, len(found.items)).tolist()
-        metrics = found.metrics | self.mauve_metrics(model, kinds, ask.seed)
+        metrics = found.metrics | self.mauve_metrics(model, kinds, ask.seed, work)
         return replace(found, metrics=metrics, curve=sample_curves(found.items))
 
 
 @part
 class NaiveMauve(MauveTask):
-    """Held-out rows and the naive samples made from them (as in `naive_samples`), scored by the judge and by MAUVE;
+    """Held-out rows, and naive samples made from them (shuffled, repeated ids; no model), scored by the judge and by
+    MAUVE;
     `period`: number of ids that a repetition repeats."""
 
     period: int
@@ -118,12 +125,11 @@ class NaiveMauve(MauveTask):
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         found = score_naive_samples(self, self.period, model, ask, work)
-        work.join()
         assert found.items is not None
         kinds: dict[str, list[Ids]] = {}
         for item in found.items:
             kinds.setdefault(f"{item['kind']}_", []).append(item["ids"])
-        return replace(found, metrics=found.metrics | self.mauve_metrics(model, kinds, ask.seed))
+        return replace(found, metrics=found.metrics | self.mauve_metrics(model, kinds, ask.seed, work))
 
 
 def mauve_by_kind(
@@ -132,21 +138,52 @@ def mauve_by_kind(
     reference: Sequence[Ids],
     kinds: Mapping[str, Sequence[Ids]],
     seed: int,
+    work: WorkQueue,
 ) -> dict[str, Metric]:
     """MAUVE of each set of texts in `kinds` (metric prefix -> texts) against `reference`, all in the judge's ids.
 
     The metrics are called prefix + `mauve` (or `mauve_mean`), and the same + `_clusterings` where the standard error is
-    that over clusterings alone.
+    that over clusterings alone. The judge's states are computed in shared chunks, the last ones of the evaluation:
+    this joins `work`, and one process makes the clusterings. Raises Busy while other processes compute states.
     """
+    names = ("reference", *kinds)
+    texts = [reference, *kinds.values()]
+    for name, rows in zip(names, texts, strict=True):
+        if not all(map(len, rows)):
+            at = next(i for i, row in enumerate(rows) if not len(row))
+            raise ValueError(f"text {at} of {name or 'the samples'} is empty and has no state; leave it out")
+    by_setting = [_features(judge, [row for rows in texts for row in rows], pins, work) for pins in settings]
+    work.join()
+    ends = np.cumsum([len(rows) for rows in texts])[:-1]
     metrics: dict[str, Metric] = {}
-    for pins in settings:
-        reference_features = judge.features([ids[: pins.length] for ids in reference], pins.state)
-        for kind, rows in kinds.items():
-            features = judge.features([ids[: pins.length] for ids in rows], pins.state)
-            found = mauve_score(reference_features, features, pins, seed)
+    for pins, features in zip(settings, by_setting, strict=True):
+        side = dict(zip(names, np.split(features, ends), strict=True))
+        for kind in kinds:
+            found = mauve_score(side["reference"], side[kind], pins, seed)
             metrics[f"{kind}{pins.name}"] = found.metric()
             metrics[f"{kind}{pins.name}_clusterings"] = found.over_clusterings()
     return metrics
+
+
+def _features(judge: Judge, texts: Sequence[Ids], pins: Mauve, work: WorkQueue) -> np.ndarray:
+    """Features of n texts, float64 [n, D], in chunks that processes share; stored as base64 of little-endian bytes."""
+    windows = [text[: pins.length] for text in texts]
+
+    def find(span: range) -> str:
+        found = judge.features(windows[span.start : span.stop], pins.state)
+        return base64.b64encode(found.astype("<f8").tobytes()).decode("ascii")
+
+    def read(data: Any, span: range) -> np.ndarray:
+        content = base64.b64decode(convert(data, str, "the states", "compute them again"), validate=True)
+        if not content or len(content) % (8 * len(span)):
+            raise ValueError(f"the states are not those of {len(span)} texts")
+        found = np.frombuffer(content, "<f8").reshape(len(span), -1)
+        if not np.isfinite(found).all():
+            raise ValueError("a state is not finite")
+        return found
+
+    longest = max(map(len, windows), default=1)
+    return np.concatenate(work.map_chunks(len(windows), rows_per_chunk(longest), find, read))
 
 
 def sample_curves(items: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

@@ -74,8 +74,8 @@ class TextQualityTask(Task):
         return of_texts(self.samples, model, ask, 0)
 
     def judged(self, ask: Ask) -> tuple[int, int]:
-        """Numbers of texts that the judge reads, for cost plans: of this cell alone, and held-out ones, which all cells
-        of the task share."""
+        """Numbers of texts that the judge reads, for cost plans: those of this evaluation alone, and held-out ones,
+        which all evaluations of the task share."""
         return TextQualityTask.count(self, ask), 0
 
     def count(self, ask: Ask) -> int:

@@ -1,7 +1,7 @@
 """Reference texts for MAUVE of models without held-out rows, from a file of lines `{"text": ...}`.
 
     reference = load_reference("owt_valid.jsonl")      a path, or a name in `runs/`
-    compare_with_reference(judge, rule, settings, reference, rows, seed)
+    compare_with_reference(judge, rule, settings, reference, rows, seed, work)
 
 Of 2 n texts, drawn in a fixed random order, the first n are the reference of n samples; gen_ppl and MAUVE of the other
 n (real against real text at the same n) are reported with the metric prefix `true_`. Texts are not changed, and are
@@ -88,19 +88,20 @@ def compare_with_reference(
     reference: ReferenceTexts,
     rows: Sequence[Ids],
     seed: int,
+    work: WorkQueue,
 ) -> dict[str, Metric]:
     """Metrics that compare the samples `rows` (in the judge's ids) with reference texts: MAUVE with each of the
     `settings`, and, with the prefix `true_`, gen_ppl (under the scoring rule `rule`) and MAUVE of as many real
-    texts."""
+    texts. This joins `work`, as `mauve_by_kind` does."""
     against, real = ([judge.encode(text) for text in side] for side in reference.split(len(rows)))
-    found: dict[str, Metric] = {"true_gen_ppl": score_texts(real, judge, rule).perplexity()}
-    return found | mauve_by_kind(judge, settings, against, {"": rows, "true_": real}, seed)
+    found: dict[str, Metric] = {"true_gen_ppl": score_texts(real, judge, rule, work).perplexity()}
+    return found | mauve_by_kind(judge, settings, against, {"": rows, "true_": real}, seed, work)
 
 
 @part
 class OpenMauve(MauveTask):
-    """Rows of `length` ids generated without a prompt (as in `open_generation`), scored by the judge and by MAUVE
-    against the texts of the file `reference` in `runs/`."""
+    """Rows of `length` ids generated without a prompt, scored by the judge and by MAUVE against the texts of the
+    file `reference` in `runs/`."""
 
     reference: str
     length: int
@@ -126,10 +127,9 @@ class OpenMauve(MauveTask):
         reference, judge = load_reference(self.reference), load_judge(self.judge)
         reference.split(self.count(ask))  # before the slow part
         found = generate_and_score(self, model, ask, work)
-        work.join()
         assert found.items is not None
         rows = judge_ids(judge, model, [item["ids"] for item in found.items], self.retokenise)
         metrics = found.metrics | compare_with_reference(
-            judge, self.rule, self.mauve, reference, rows, ask.seed
+            judge, self.rule, self.mauve, reference, rows, ask.seed, work
         )
         return replace(found, metrics=metrics, curve=sample_curves(found.items))

@@ -31,9 +31,9 @@ LIMIT = 6_000_000
 
 
 def files(raw: Path = RAW, stored: Path | None = None) -> dict[str, str]:
-    """Text of every file of the page, by name, from the records of `raw` and the certificates of `stored` (None: the
-    committed ones beside the committed records, none beside others). Claims are decided by committed records and stand
-    beside those alone.
+    """Text of every file of the page, by name, from the records in folder `raw` and the certificates in folder `stored`
+    (None: the committed ones if `raw` is results/raw, else none). Claims are shown with results/raw only, because they
+    are decided by committed records.
 
     ValueError if there is nothing to show, or if the page would be larger than `LIMIT`.
     """
@@ -42,13 +42,14 @@ def files(raw: Path = RAW, stored: Path | None = None) -> dict[str, str]:
     size = sum(len(text.encode()) for text in made.values())
     if size > LIMIT:
         raise ValueError(
-            f"the page of {raw} would take {size:,} bytes, more than {LIMIT:,}; give fewer records"
+            f"the page of {raw} would take {size:,} bytes, more than {LIMIT:,}; give --raw a folder of fewer records"
         )
     return made
 
 
 def data(raw: Path, stored: Path | None) -> Json:
-    """What the page shows, plots of the records of `raw` first; ValueError if there is nothing to plot."""
+    """Content of the page as JSON: plots, recorded decodings (`items`), certificates, ledger of claims, and the sources
+    of all numbers. ValueError if `raw` has nothing to plot."""
     sources = Sources(raw, *claims.FOLDERS.values())
     own = sources.own
     if stored is None and not own:
@@ -74,7 +75,7 @@ def data(raw: Path, stored: Path | None) -> Json:
 
 
 def write(folder: Path, raw: Path = RAW, stored: Path | None = None) -> int:
-    """Write the page into a folder; returns the number of files. `raw`, `stored`: as of `files`."""
+    """Write the page into a folder; returns the number of files. `raw`, `stored`: as in `files`."""
     made = files(raw, stored)
     for name, text in made.items():
         write_text(folder / name, text)

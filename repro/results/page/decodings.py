@@ -29,29 +29,30 @@ LAWS = {
     ),
     "uniform": ("ancestral", "corrector", "corrector_margin", "greedy_tail", "renoise"),
 }
-"""Presets whose exact output law the page plots, by noise process: at most eight lines a panel."""
+"""Presets whose exact output law the page plots, by noise process: at most eight lines a plot."""
 SPACE = "27 sentences"
 
 
 def is_plotted(preset: str, number: Mapping[str, Any]) -> bool:
-    """Whether a number of a preset's certificate is a point of the page."""
+    """Whether a number of a preset's certificate is a point of a plot: total variation of a preset in LAWS on 27
+    sentences, under the exact denoiser."""
     wanted = {"oracle": "exact", "statistic": "total variation", "space": SPACE}
     return preset in LAWS.get(number["noise"], ()) and all(number[k] == v for k, v in wanted.items())
 
 
 def is_timed_sudoku(record: Record) -> bool:
-    """Whether a record is of accuracy and speed on the sudokus of evals/data/sudoku.jsonl."""
+    """Whether a record holds accuracy and decoding speed on the sudokus of evals/data/sudoku.jsonl."""
     task = record.question.task
     return task.get("part") == "decoding_speed" and task["of"].get("task") == "sudoku"
 
 
 def law_path(noise: str, preset: str, steps: int | None) -> Path:
-    """File of the decodings of a preset in a number of steps (None: adaptive) on the 27 sentences."""
+    """Path of the file of decodings by a preset in `steps` steps (None: adaptive) on the language of 27 sentences."""
     return FOLDER / "sentences" / _file_name(noise, preset, "adaptive" if steps is None else str(steps))
 
 
 def sudoku_path(labels: Labels) -> Path:
-    """File of the decodings at the setting of a record of `is_timed_sudoku`."""
+    """Path of the file of sudoku decodings with the recipe, preset and tokens per step of these labels."""
     return (
         FOLDER
         / "sudoku"
@@ -74,8 +75,9 @@ def dumped(content: Mapping[str, Any]) -> str:
 
 
 def decoded(path: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The items of a file of decodings, with frames; None where there is no such file, or one of other settings than
-    `wanted` (as for records of another version). ValueError for one whose steps do not lead to its text."""
+    """The items of a file of decodings, with their `frames`; None if there is no such file, or if its settings are not
+    those in `wanted` (field -> value), as for records of another version. ValueError if the steps of an item do not
+    lead to its text."""
     if not path.is_file():
         return None
     stored = read_json(path, dict, REMEDY)
@@ -91,9 +93,13 @@ def decoded(path: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | Non
 
 
 def frames(item: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
-    """Text `t` and states `s` before the first step, after each step, and at the end, with the number of forward passes
-    `f`, the probability `p` of each token that the step wrote, by position, its exact KL `k` and the boards `b` that
-    still fit (None: not defined)."""
+    """Frames of an item of a file of decodings: before the first step, after each step, and at the end.
+
+    A frame holds the text `t`, the state letters `s` (see the module), the forward passes so far `f`, the probability
+    `p` of each token that the step wrote, by position, the KL divergence `k` in nats that the step loses by drawing its
+    positions independently, and the number `b` of sudoku boards that still agree with the text (None: not defined).
+    `path`: the file, for messages.
+    """
     tokens, written = list(item["start"]), set[int]()
     found: list[dict[str, Any]] = [
         {"t": item["start"], "s": "n" * len(tokens), "f": 0, "p": {}, "k": None, "b": None}
@@ -114,7 +120,8 @@ def frames(item: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
         )
     if "".join(tokens) != item["text"]:
         raise ValueError(
-            f"{path}: the steps of item {item['item']} lead to {''.join(tokens)!r}, its text is {item['text']!r}"
+            f"{path}: the steps of item {item['item']} lead to {''.join(tokens)!r}, its text is {item['text']!r};"
+            f" {REMEDY}"
         )
     last = found[-1]
     return [*found, {**last, "s": "s" * len(tokens), "p": {}, "k": None}]

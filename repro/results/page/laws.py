@@ -12,7 +12,8 @@ from repro.results.page.sources import Json
 
 
 def law_plots(stored: Sequence[Stored], items: Items) -> Iterator[Json]:
-    """Distance of the exact output law of each preset from the true law, against steps: a plot for each noise."""
+    """Distance of the exact output law of each preset from the true law, against steps: a plot for each noise process.
+    Recorded decodings of its points are added to `items`."""
     titles = {"absorbing": "Exact law: masked noise", "uniform": "Exact law: uniform noise"}
     for noise, title in titles.items():
         found = []

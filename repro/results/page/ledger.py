@@ -28,7 +28,8 @@ SHOWN = {
 
 
 def certified(stored: Sequence[Stored]) -> list[Json]:
-    """One entry for each preset and noise process: claim, verdict, and the numbers under the exact denoiser."""
+    """Entries of the page's list of certificates, one for each preset and noise process: claim, verdict, and the
+    numbers under the exact denoiser. `stored`: the certificates, as `repro.results.certificates.read` returns them."""
     return [
         {
             "preset": one["preset"],
@@ -76,8 +77,8 @@ def cited(stored: Sequence[Stored]) -> dict[str, Json]:
 def judged(
     ledger: tuple[Claims, list[Verdict]] | None, records: Mapping[str, Sequence[Record]], sources: Sources
 ) -> Json:
-    """The claims with their verdicts and the records that decide them (`records`: by folder), and those that cannot be
-    tested here; empty lists without a ledger."""
+    """The claims with their verdicts and the records that decide them (`records`: folder name -> records), and the
+    claims that cannot be tested here; empty lists if `ledger` is None."""
     if ledger is None:
         return {"claims": [], "untestable": []}
     found, verdicts = ledger
@@ -138,7 +139,7 @@ def _by_seed(claim: Claim, cell: ClaimCell, records: Sequence[Record]) -> dict[i
 
 
 def _label(cell: ClaimCell) -> str:
-    """`llada@nano.sudoku, random, 4 per step: accuracy`."""
+    """Text that names a term of a claim, such as `llada@nano.sudoku, random, 4 per step: accuracy`."""
     words = [cell.recipe, *([cell.preset] if cell.preset else [])]
     words += [f"{cell.tokens_per_step} per step"] if cell.tokens_per_step else []
     return f"{', '.join(words)}: {cell.metric}"

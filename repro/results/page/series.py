@@ -3,8 +3,8 @@
 A plot has axes, series and points. Cost is the horizontal axis of the speed plots, so that left is faster. A series is
 one model and one rule; a point is one setting of it: `x` and `y` are numbers with their sources
 (`repro.results.page.sources`), `low` and `high` the ends of an interval of `y` (None: none), `extra` further numbers,
-`outcomes` the questions that were answered by each network, `items` the name of the recorded decodings (None: not
-recorded) and `recorded` the index in `outcomes` of the network that they are compared with.
+`outcomes` of each network, one digit per question (1: answered correctly), `items` the name of the recorded decodings
+(None: not recorded) and `recorded` the index in `outcomes` of the network that they are compared with.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODELS = {
     "absorbing": "masked diffusion, exact",
     "uniform": "uniform diffusion, exact",
 }
-"""A reader's name of each recipe, and of each noise process under its exact denoiser."""
+"""Name on the page of each recipe, and of each noise process with its exact denoiser."""
 SHAPES = {
     "ancestral": "circle",
     "low_confidence": "square",
@@ -47,7 +47,7 @@ LAW_SHAPES = ("circle", "down", "triangle", "square", "cross", "diamond", "ring"
 """Marker of each rule of `decodings.LAWS`, in its order, which also decides the colour."""
 GALLERY = ROOT / "docs" / "gallery.toml"
 Items = dict[str, list[Json]]
-"""Recorded decodings by name."""
+"""Name of a file of recorded decodings -> its items, with their frames (`decodings.decoded`)."""
 
 
 class _Entry(Struct):
@@ -65,7 +65,8 @@ def _sentences() -> dict[str, str]:
 
 
 def rule_text(preset: str) -> str:
-    """What a preset does: the gallery's sentence, else where its settings are from; "" for no preset's name."""
+    """What a preset does: the gallery's sentence, else the preset's own (`Preset.source`); "" if there is no such
+    preset."""
     name = preset.partition("+")[0].partition(":")[0].partition(",")[0]
     return _sentences().get(name, SOURCES.get(name, ""))
 
@@ -89,6 +90,7 @@ def series_of(model: str, rule: str, adaptive: bool) -> Json:
 
 
 def plot(name: str, title: str, x: Json, y: Json, found: Sequence[tuple[Json, Json]], **more: Any) -> Json:
+    """JSON of a plot with axes `x` and `y`, from pairs (series, point) in `found`; `more`: further fields."""
     series = {each["id"]: each for each, _ in found}
     made = [{"id": f"{name}-{i}", "series": each["id"], **point} for i, (each, point) in enumerate(found)]
     return {
@@ -102,12 +104,13 @@ def plot(name: str, title: str, x: Json, y: Json, found: Sequence[tuple[Json, Js
 
 
 def how(own: Sequence[Record]) -> str:
-    """How a number is computed from a field of some records."""
+    """Words before the name of a field that say how a number is computed from this field of the records `own`."""
     return f"mean over {len(own)} trained networks of" if len(own) > 1 else "equal to"
 
 
 def keep(items: Items, path: Path, wanted: Json) -> str | None:
-    """The name under which the decodings of a file are in `items`; None where there is no file."""
+    """Add the decodings of the file `path` to `items` and return their name there; None if there is no such file with
+    the settings `wanted` (`decodings.decoded`)."""
     found = decodings.decoded(path, wanted)
     if found is None:
         return None

@@ -23,8 +23,8 @@ Json = dict[str, Any]
 
 
 class Sources:
-    """Records of `folder` (ValueError if there is no such folder) and of those of `others` that exist, and which of
-    them the page names."""
+    """Records of `folder` (ValueError if there is no such folder) and of those of `others` that exist; `cited`: the
+    records that the page names."""
 
     def __init__(self, folder: Path, *others: Path) -> None:
         self.own = folder.resolve() != RAW.resolve()
@@ -47,7 +47,7 @@ class Sources:
         return {"v": value, "how": how, "field": field, "from": self.cite(records)}
 
     def cite(self, records: Sequence[Record]) -> list[str]:
-        """The SHA-256 of each record, whose text the page then holds."""
+        """Note that the page names these records, so that it holds their text; returns the SHA-256 of each."""
         for record in records:
             path, line, text = self._places[record.sha256]
             self.cited.setdefault(record.sha256, {"file": shown(path), "line": line, "text": text})

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def timed_plots(sources: Sources, records: Sequence[Record], items: Items) -> Iterator[Json]:
-    """Accuracy against forward passes and against time, a pair of plots for each suite, scale, engine, device and
-    numerics class."""
+    """Two plots, accuracy against forward passes and against seconds per text, for each suite, scale, engine, device
+    and numerics class (dtype, torch, attention kernel, threads) among records of decoding speed."""
     frame = speeds(records)
     timed = [record for record in records if record.question.task.get("part") == PART]
     for number, (_, rows) in enumerate(
@@ -121,7 +121,7 @@ def _accuracy(sources: Sources, row: Series, own: Sequence[Record], what: str, i
 
 
 def _per_step(tokens: str) -> str:
-    """`2 tokens per step`; less than one token per step in steps per token."""
+    """Text such as `2 tokens per step`; for less than one token per step, such as `2 steps per token`."""
     rate = float(tokens) if tokens.replace(".", "", 1).isdigit() else 1.0
     return (
         f"{tokens} tokens per step"

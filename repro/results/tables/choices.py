@@ -1,4 +1,5 @@
-"""Table of what each choice of the founding Duo costs: its arms at nano, compared in pairs of equal train seed.
+"""Table of what each choice of the founding Duo costs: variants of its recipe (arms) at scale nano, compared in pairs
+of equal train seed.
 
 `python -m scripts.choices` trains the arms; `python -m repro.report` makes choices.md and choices.csv from their
 records (docs/method.md#duo-mended).

@@ -32,7 +32,7 @@ def stored() -> tuple[Claims, list[Verdict]] | None:
 
 
 def counts(judged: Sequence[Verdict]) -> str:
-    """Text `5 hold here, 3 fail here, 4 undecided` of the verdicts."""
+    """Text that counts the verdicts, such as `5 hold here, 3 fail here, 4 undecided`."""
     number = Counter(verdict.word for verdict in judged)
     words = {"holds here": "hold here", "fails here": "fail here"}
     return ", ".join(f"{number[word]} {words.get(word, word)}" for word in sorted(number))

@@ -23,7 +23,7 @@ GAP = 0.7
 WIDTH, LINES = 53.0, 60
 """Largest width of a table in em of \\footnotesize, and its largest number of lines."""
 BREAKS = "[_:@/,=]"
-"""After these a name is broken."""
+"""Characters after which a name may be broken, as a regular expression."""
 NARROW = 4.0
 """Least width of a column whose cells are broken, in em."""
 SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
@@ -65,23 +65,24 @@ class _Column:
     broken: bool = False
 
     def spec(self) -> str:
-        """The column in the argument of `tabular`."""
+        """The column's letter in the argument of `tabular`, or a paragraph column of fixed width if its cells are
+        broken."""
         side = "raggedleft" if self.right else "raggedright"
         fixed = f">{{\\{side}\\arraybackslash}}p{{{self.width:.1f}em}}"
         return fixed if self.broken else "r" if self.right else "l"
 
     def cell(self, text: str) -> str:
-        """A cell, which in a broken column may end a line within a name."""
+        """LaTeX of a cell; in a column whose cells are broken, a line may end within a name."""
         made = escaped(text)
         return re.sub(rf"(\\_|{BREAKS})(?=\S)", r"\1\\allowbreak{}", made) if self.broken else made
 
     def lines(self, text: str) -> int:
-        """Number of lines that a cell needs."""
+        """Number of lines that a cell with this text needs in the column."""
         pieces = re.sub(f"(?<={BREAKS})", " ", text)
         return len(wrap(pieces, int(self.width / LETTER))) if self.broken and text else 1
 
     def heading(self, text: str) -> str:
-        """The header, broken at its spaces where it is wider than the column."""
+        """LaTeX of the column's header, broken at its spaces if it is wider than the column."""
         letters = max(_longest(text), int(self.width / LETTER))
         parts = wrap(text, letters, break_long_words=False)
         if len(parts) < 2:
@@ -91,7 +92,7 @@ class _Column:
 
 
 def _longest(heading: str) -> int:
-    """Letters of the longest part of a header that is not broken: at spaces and hyphens it is."""
+    """Number of letters of the longest piece of a header, which may be broken at spaces and hyphens."""
     return max(map(len, re.split(r"\s|(?<=-)", heading)), default=1)
 
 

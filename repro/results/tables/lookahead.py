@@ -29,7 +29,7 @@ QUALITY = {
 }
 """Task -> its metric, the preset of one token per step beside which it is read, and what the metric is."""
 MOST = 2.0
-"""States forwarded per token that the best number of states may take at most."""
+"""Tokens forwarded, relative to one token per step, that the best number of states may take at most."""
 LABELS = ("scale", "checkpoint", "preset", "states")
 METRICS = ("rounds", "forwards", "tokens", "equal")
 COLUMNS = [*LABELS, "per_round", *METRICS, "rounds_se", "forwards_se", "best", "n", "seeds"]
@@ -64,7 +64,7 @@ REMEDY = "No records yet: `python -m repro.evals --suite lookahead ...`, then `p
 
 def rows(records: Sequence[Record]) -> DataFrame:
     """Frame with columns `COLUMNS`, sorted; `per_round` is 1 / `rounds`, and `best` marks one row per sampler, or none
-    if every number of states takes more than `MOST`."""
+    if `tokens` (forwarded, relative to one token per step) exceeds `MOST` at every number of states."""
     from pandas import DataFrame
 
     chosen = to_frame(each for each in records if each.question.task.get("part") in PARTS)

@@ -30,7 +30,8 @@ from repro.results.record import Record
 from repro.results.store import scale_of
 
 GENERATED = ("quality", "generation_quality")
-"""Names of the tasks whose samples a language model scores: that of small-scale suites, that of published ones."""
+"""Names of the tasks whose samples a language model scores, in small-scale suites and in suites of published numbers.
+"""
 DRAWS = 1000
 LEVEL = 0.95
 CURVES = ("nll", "tokens", "entropy")
@@ -60,8 +61,9 @@ def panel_of(suite: str, recipe: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """One sampler of one checkpoint at k `temperatures`. `entropy` (of a sample's tokens) and `log_ppl` (log gen_ppl),
-    [1 + DRAWS, k] in nats: row 0 as measured, the others from DRAWS bootstrap resamples."""
+    """One sampler of one checkpoint at k `temperatures`. `entropy` (of a sample's tokens) and `log_ppl` (log of
+    gen_ppl, the perplexity of generated text), [1 + DRAWS, k] in nats: row 0 as measured, the others from DRAWS
+    bootstrap resamples."""
 
     panel: str
     checkpoint: str
@@ -73,7 +75,7 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """Name printed in tables: checkpoint, sampler, tokens per step."""
+        """Name of the sweep that tables print: checkpoint, sampler, tokens per step."""
         return f"{self.checkpoint.partition('@')[0]}, {self.sampler}, {self.tokens_per_step or 'adaptive'}"
 
     @property
@@ -97,7 +99,8 @@ class Sweep:
 
 
 def sweeps(records: Iterable[Record]) -> list[Sweep]:
-    """All sweeps over two or more temperatures in the records of the tasks GENERATED, in a fixed order."""
+    """All sweeps (one sampler of one checkpoint at two or more temperatures) in the records of the tasks GENERATED, in
+    a fixed order."""
     points: dict[tuple[str, str, str, str], dict[float, list[Record]]] = {}
     for record in records:
         if record.labels.task in GENERATED and set(CURVES) <= (record.answer.curve or {}).keys():
@@ -182,8 +185,8 @@ def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Differen
 
 
 def comparable(a: Sweep, b: Sweep) -> bool:
-    """Whether two sweeps are compared: those of one panel that have equal tokens per step, or the same checkpoint and
-    sampler, or of which one is autoregressive (always one token per step)."""
+    """Whether two sweeps are compared: those of one panel (suite and scale) that have equal tokens per step, or the
+    same checkpoint and sampler, or of which one is autoregressive (always one token per step)."""
     ar = any(each.checkpoint.partition("@")[0] == "ar" for each in (a, b))
     one = (a.checkpoint, a.sampler) == (b.checkpoint, b.sampler)
     return a.panel == b.panel and (ar or one or a.tokens_per_step == b.tokens_per_step)

@@ -48,15 +48,16 @@ class _Reference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Constants of the composites, as read from evals/speed.toml: those of AUP, the margin and level of the
-    non-inferiority test, and the reference setting by recipe family."""
+    """Constants of the scores that combine accuracy and speed, as read from evals/speed.toml: those of AUP (accuracy
+    under parallelism), the margin and level of the non-inferiority test, and the reference setting by recipe family."""
 
     aup: _Aup
     non_inferior: _NonInferior
     reference: dict[str, _Reference]
 
     def y_max(self, task: str) -> float:
-        """Accuracy, in per cent, from which on the weight of AUP is 1; ValueError for a task without one."""
+        """Accuracy of a task, in per cent, from which on the weight of AUP is 1 (`aup`); ValueError if evals/speed.toml
+        gives none for it."""
         if task not in self.aup.y_max:
             raise ValueError(
                 f"no y_max of task {task!r} in evals/speed.toml ({nearest(task, self.aup.y_max)}); add the accuracy, "
@@ -87,7 +88,7 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Useful tokens (before the first end id or stop string) per forward pass."""
+        """Useful tokens (before the first end id or stop string) per forward pass of the network."""
         return self.counts.useful / max(1, self.counts.forwards)
 
 
@@ -109,7 +110,7 @@ class Setting:
 
     @property
     def rate(self) -> float:
-        """Useful tokens per forward pass, as a ratio of sums over runs."""
+        """Useful tokens (before the first end id or stop string) per forward pass, as a ratio of sums over runs."""
         return self.total("useful") / max(1, self.total("forwards"))
 
     def total(self, name: str) -> int:
@@ -173,8 +174,8 @@ def aup(points: Sequence[tuple[float, float]], constants: Pins, task: str) -> fl
 
 
 def aup_by_seed(settings: Sequence[Setting], constants: Pins) -> list[float]:
-    """AUP of each network, over all settings; ValueError unless the settings differ in sampler and decoding plan
-    alone."""
+    """AUP (`aup`) of each network, over all settings of a recipe; ValueError unless the settings differ in sampler and
+    decoding plan alone."""
     refuse_unequal(settings)
     runs = zip(*(setting.runs for setting in settings), strict=True)
     return [

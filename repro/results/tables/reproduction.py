@@ -1,5 +1,5 @@
-"""Table of what the reproduction test sees: for every judged recipe, the verdict on a half-trained network, and the
-false alarms of the test (docs/method.md#reproduction-test).
+"""Table of what the reproduction test sees: for every recipe that it compares, the verdict on a half-trained network,
+and the false alarms of the test (docs/method.md#reproduction-test).
 
 `python -m scripts.reruns` trains the networks; `python -m repro.report` makes reproduction.md and reproduction.csv from
 their records.
@@ -16,7 +16,7 @@ from repro.results.store import RAW
 HALF = RERUNS.parent / "half_trained"
 """Records of networks trained for half of the steps (scripts/reruns.py)."""
 RUNS = 200
-"""Simulated runs of `make reproduce`."""
+"""Number of simulated runs of `make reproduce`."""
 TITLE = "What the reproduction test sees"
 CAPTION = (
     "A network of each recipe of `make reproduce`, stopped at half of its steps and judged by its numbers alone, as "
@@ -37,8 +37,8 @@ def stored() -> Values | None:
 
 
 def tables(values: Values | None) -> dict[str, str]:
-    """Texts of reproduction.md (a row for each recipe) and reproduction.csv (one for each cell), by file name, from the
-    `values` of `stored`; no texts without them."""
+    """Texts of reproduction.md (a row for each recipe) and reproduction.csv (a row for each comparison), by file name,
+    from the `values` of `stored`; no texts without them."""
     from pandas import DataFrame
     from tabulate import tabulate
 
@@ -79,7 +79,8 @@ def _row(key: Key, comparison: Comparison) -> dict[str, object]:
 
 
 def _alarms(values: Values) -> str:
-    """Sentences with the counts of false alarms."""
+    """Sentences that count false alarms, in simulated runs and among committed values and reruns that are left out in
+    turn."""
     alarms = {paired: sum(simulated(values, paired, run) for run in range(RUNS)) for paired in (True, False)}
     (bad, judged), (bad_seeds, seeds) = left_out(values, True), left_out(values, False)
     return (
@@ -91,7 +92,7 @@ def _alarms(values: Values) -> str:
 
 
 def simulated(values: Values, paired: bool, run: int) -> bool:
-    """Whether simulated run number `run` of all cells has a false alarm."""
+    """Whether simulated run number `run` of all cells, of train seed 0 (`paired`) or another one, has a false alarm."""
     draw = Random(f"{paired} {run}")
     made = Values({}, {}, {**values.alike}, values.least, set())
     for key, own in values.alike.items():

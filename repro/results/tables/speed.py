@@ -150,7 +150,7 @@ def rule_of(setting: Setting) -> str:
 
 
 def speeds(records: Sequence[Record]) -> DataFrame:
-    """Frame of speeds and accuracies, one row per setting; columns `CELLS`."""
+    """Frame of speeds and accuracies, one row per setting (recipe, sampler and decoding plan); columns `CELLS`."""
     from pandas import DataFrame
 
     return DataFrame([_row(cell) for cell in cells(records)], columns=list(CELLS))
@@ -206,8 +206,9 @@ def _passes(modes: Sequence[Latency | Throughput]) -> list[float]:
 
 
 def curves(records: Sequence[Record]) -> DataFrame:
-    """Frame of composites, one row per recipe and sampler; columns `CURVES`. A composite that cannot be computed is
-    empty, and the `note` gives the reason."""
+    """Frame of two scores that combine accuracy and speed, AUP and the fastest setting of non-inferior accuracy, one
+    row per recipe and sampler; columns `CURVES`. A score that cannot be computed is empty, and the `note` gives the
+    reason."""
     from pandas import DataFrame
 
     places: dict[tuple[Any, ...], list[Setting]] = {}

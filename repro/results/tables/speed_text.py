@@ -62,7 +62,7 @@ CURVE_HEAD = (
 
 
 WORDS = ("reference", "fastest", "fastest_alone")
-"""Columns of text in the frame of composites that are empty where no composite could be computed."""
+"""Columns of text in the frame of `curves` that are empty where a score could not be computed."""
 
 
 def speeds(numbers: DataFrame) -> str:

@@ -24,7 +24,7 @@ ELSEWHERE = frozenset(
         *("external_samples", "external_likeness"),
     }
 )
-"""Parts of tasks that other tables or figures show."""
+"""Registered names of the task classes whose results other tables or figures show."""
 OWN_TABLE = frozenset({"bound", "law", "sudoku", "speed", "lookahead", "lookahead_wide", "training"})
 """Names of tasks with a table or figure of their own."""
 TITLE = "Tasks of lm-eval and of users"
@@ -41,9 +41,9 @@ LABELS = ("checkpoint", "task", "preset", "tokens_per_step", "metric")
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with one row per evaluation (under all its seeds) and metric: LABELS, value, se, ends of its 95 % interval
-    `low` and `high` (NaN: unknown), whether it is a `share` of items, sd_seeds, n, seeds and `evaluation` ("" where the
-    labels tell the rows apart)."""
+    """Frame with one row per evaluation (all its seeds together) and metric. Columns: LABELS; `value`; `se`; `low` and
+    `high`, the ends of the 95 % interval (NaN: unknown); `share`, whether it is a share of items; `sd_seeds`; `n`;
+    `seeds`; `evaluation`, the beginning of the evaluation's hash ("" where the labels tell the rows apart)."""
     from pandas import DataFrame
 
     shown = [
@@ -68,8 +68,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 
 def _interval(row: Any) -> Interval:
-    """95 % interval of a row of `means` with its `share`; NaN where none is known: without a standard error, and where
-    all items are equal."""
+    """95 % interval of a value (a row of `means` with its `share`): Wilson's for a share of items, else 1.96 standard
+    errors; NaN where none is known: without a standard error, and where all items are equal."""
     if row.share:
         return wilson(row.value, int(row.n), LEVEL)
     half = NORMAL * row.se if row.se > 0 else math.nan

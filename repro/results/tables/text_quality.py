@@ -63,8 +63,8 @@ REMEDY = "No records yet: `python -m repro.evals --suite quality.text`, then `py
 
 def points(records: Sequence[Record], swept: Sequence[Sweep]) -> DataFrame:
     """Frame with one row per point of the plot: its numbers with their errors, and the bootstrap interval of gen_ppl at
-    the entropy of the point, by the sweeps `swept` of the records (`matched.sweeps`); columns `COLUMNS`. `line`: a
-    sampler, or one of the reference rows in REFERENCES. ValueError if two protocols would share a panel.
+    the entropy of the point, from the temperature sweeps `swept` of the records (`matched.sweeps`); columns `COLUMNS`.
+    `line`: a sampler, or one of the reference rows in REFERENCES. ValueError if two protocols would share a panel.
 
     Reference rows do not depend on a network: a panel has one point for each of them, whatever model its records name.
     """

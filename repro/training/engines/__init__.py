@@ -25,7 +25,8 @@ __all__ = ["PLAIN", "Engine", "Options", "engine"]
 
 @contextmanager
 def engine(options: Options) -> Generator[Engine]:
-    """Context of the engine that the launcher requests by environment variables; it joins and leaves the process group.
+    """Context manager that joins the process group, yields the engine that the launcher requests by environment
+    variables, and leaves the group.
 
     Raises ValueError for launcher settings that no engine supports.
     """

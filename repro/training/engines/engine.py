@@ -61,11 +61,13 @@ class Engine:
 
     @property
     def backward_averages(self) -> bool:
-        """Whether backward averages gradients over processes (as DDP does); otherwise `update` sums them."""
+        """Whether `backward` averages gradients over processes, as DDP does; otherwise `update` sums them over
+        processes."""
         return True
 
     def no_sync(self, last: bool) -> AbstractContextManager[None]:
-        """Context of a microbatch; if that saves work, gradients are exchanged only in a step's `last` one."""
+        """Context manager for the forward or backward of a microbatch. Where it saves work, gradients are exchanged
+        between processes in the step's `last` microbatch only."""
         return nullcontext()
 
     def run(self, work: Callable[[Denoiser], T], last: bool) -> T:
@@ -110,7 +112,8 @@ class Engine:
         return self.global_norm(norm)
 
     def global_norm(self, norm: Tensor) -> Tensor:
-        """Norm of the whole gradient over all processes; `norm`: that of this process's gradients, maybe a DTensor."""
+        """Norm of the whole gradient over all processes, a scalar; `norm`: norm of this process's gradients, which may
+        be a DTensor."""
         return norm
 
     def forward_wrapper(self) -> ForwardWrapper:

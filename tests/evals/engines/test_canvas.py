@@ -135,5 +135,5 @@ def test_what_is_no_token_of_the_vocabulary_is_refused(served):
     model, server = served
     found = denoiser_of(model, server, 4).denoiser
     for text in ("the", "token_id:99999"):
-        with pytest.raises(ValueError, match=f"answered '{text}', no token_id below"):
+        with pytest.raises(ValueError, match=f"answered '{text}' instead of token_id:N with N below"):
             found._id(text)

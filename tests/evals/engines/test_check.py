@@ -20,7 +20,7 @@ from repro.evals.engines.check import (
     read_prompts,
 )
 from repro.evals.engines.comparisons import walk
-from repro.evals.engines.draws import chi_squared
+from repro.evals.engines.draws import chi_squared, law_of_draws
 from repro.evals.engines.engine import Completion, Token
 from repro.evals.engines.http import Limits
 from repro.evals.engines.openai import connect
@@ -49,7 +49,11 @@ def checked(right, plan=PLAN, **faults):
 
 
 def test_a_right_server_agrees_with_another(right):
-    report = checked(right)
+    told = []
+    with FakeEngine() as fake:
+        report = compare(right, connect(fake.name, None, Limits(), {}), PLAN, told.append)
+    assert told == report.findings, "each one is told"
+    assert list(report.lines())[2:-1] == [each.line() for each in told]
     assert report.agrees, list(report.lines())
     assert report.verdict == "PASS: A and B agree in all 14 checks"
     assert all(
@@ -81,6 +85,11 @@ def test_a_difference_in_precision_is_told_from_another_text(right):
     assert said.outcome == "fail" and "too large for rounding" in said.says
 
 
+def test_too_few_draws_are_no_test(right):
+    found = law_of_draws("A", right, [PROMPTS[0]], 2)
+    assert found.outcome == "not checked" and "2 draws are too few to test the law" in found.says
+
+
 def test_a_server_without_log_probabilities_is_compared_by_its_texts(right):
     report = checked(right, logprobs=False, echo=False)
     assert report.agrees and "not checked: greedy rule of B, log-probabilities" in report.verdict, list(
@@ -98,6 +107,7 @@ def test_the_command_prints_a_verdict_and_its_exit_code(tmp_path, capsys):
         assert main(["engine-check", right.name, right.name, *few]) == 0
         said = capsys.readouterr().out.splitlines()
         assert said[-1] == "PASS: A and B agree in all 12 checks" and said[0] == f"A: toy at {right.url}"
+        assert len(said) == 15 and all(line.startswith("pass         ") for line in said[2:-1])
         assert main(["engine-check", right.name, wrong.name, "--json", *few]) == 1
         found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "FAIL: stop rule of B" and not found["agrees"]
@@ -166,3 +176,4 @@ def test_draws_of_another_law_have_a_small_p():
     p, (worst, expected) = chi_squared(stated, Counter({"a": 66, "b": 34}), 100)
     assert p == pytest.approx(0.003823, abs=1e-6)  # exp(-chi2 / 2), chi2 .6 + .5333 + 10
     assert worst == "" and expected == pytest.approx(10, abs=1e-4)
+    assert chi_squared(stated, Counter({"a": 8}), 8)[0] is None, "one class: nothing is tested"

@@ -101,6 +101,23 @@ def test_a_server_that_keeps_failing_is_an_error_of_one_line(server, failure):
         reached(fake, timeout=0.1).complete(["the fox"], [Settings(4)], "completions")
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "http://127.0.0.1:9",
+            "was asked 3 times without an answer (no connection, connection refused); start",
+        ),
+        ("{}/chat", "refused a request with status 404: "),
+        ("{}/chat", "ending in /v1"),
+    ],
+)
+def test_a_wrong_address_is_one_short_line(server, url, said):
+    with pytest.raises((ConnectionError, ValueError)) as error:
+        connect(f"openai:{url.format(server.url)}", None, Limits(wait=0.0, longest_wait=0.0), {})
+    assert said in str(error.value) and len(str(error.value)) < 200
+
+
 @pytest.mark.parametrize("name, value", [("timeout", 1e20), ("concurrency", 10**9), ("timeout", 0.0)])
 def test_limits_that_no_socket_has_are_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name}=.* is too (large; give at most|small; give more)"):

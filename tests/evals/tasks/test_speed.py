@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import math
 from dataclasses import replace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock
 from helpers.decodings import ABSORBING, BLOCK, CAUSAL, LENGTH, PROMPTS, TOY
 from helpers.lm_worlds import EOS, diffusion, tasks
 from helpers.spaces import llama
@@ -21,6 +23,7 @@ from repro.core import parts
 from repro.evals.lm.adapter import before_stops
 from repro.evals.lm.harness import HarnessTask
 from repro.evals.lm.task_selection import find_tasks
+from repro.evals.machine import Machine
 from repro.evals.perplexity.perplexity import TrainingCurve
 from repro.evals.runner import Cell, run_grid
 from repro.evals.suites import read_suite
@@ -28,6 +31,7 @@ from repro.evals.table import show
 from repro.evals.task import Ask
 from repro.evals.tasks import speed as clocks
 from repro.evals.tasks.speed import DecodingSpeed, outcomes
+from repro.evals.work_queue import SERIAL, Busy, SharedQueue
 from repro.results import __main__ as results_command
 from repro.results import report
 from repro.results import store as results
@@ -189,6 +193,31 @@ def test_an_answer_holds_accuracy_and_counts_and_a_measurement_the_seconds(writi
     assert "speed" not in answer.data() and answer.data()["counts"]["useful"] == counts.useful
 
 
+def test_processes_share_what_is_not_timed_and_one_times(writing, tmp_path, monkeypatch):
+    model, task = writing
+    alone, taken = task.answer(model, asked()), []
+
+    def queue():
+        return SharedQueue(tmp_path / "chunks" / "q", "question", {"device": "cpu"}, None, lambda: False)
+
+    def timed(task, adapter):
+        with pytest.raises(BlockingIOError), open(Machine(tmp_path).path("work")) as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        taken.append(len(adapter.batches))
+        return alone.speed
+
+    monkeypatch.setattr(DecodingSpeed, "_timed", timed)
+    first, second = queue(), queue()
+    first.folder.mkdir(parents=True)
+    with FileLock(first.folder / "0-4.lock"), pytest.raises(Busy):
+        task.shared(model, asked(), first)
+    assert not taken and first.own > 0
+    answer = task.shared(model, asked(), second)
+    second.close()
+    assert taken == [2], "one chunk a batch of 4 rows"
+    assert answer.data() == alone.data() and answer.items == alone.items
+
+
 def test_the_question_holds_what_is_overridden_in_the_timed_task(writing, monkeypatch):
     """A task has the same overridden fields, timed or not, and its pins are resolved."""
     _, task = writing
@@ -203,7 +232,7 @@ def test_the_question_holds_what_is_overridden_in_the_timed_task(writing, monkey
 
 def test_useful_ids_are_those_of_the_text_before_its_end(writing):
     model, task = writing
-    adapter = task._adapter(model, asked())
+    adapter = task._adapter(model, asked(), SERIAL)
     for text, until, most, kept in (
         ("abcdefgh", [".", "q"], 8, 8),
         ("ab.defgh", [".", "q"], 8, 2),
@@ -222,14 +251,14 @@ def test_pins_that_time_nothing_and_missing_metrics_raise(writing):
     with pytest.raises(ValueError, match="repeats=0: expected a number above 0"):
         parts.derive(task, {"repeats": 0}).answer(model, asked())
     curve = TrainingCurve(name="training", points=4)
-    with pytest.raises(ValueError, match="generates no texts"):
+    with pytest.raises(ValueError, match="is no lm-eval task that generates texts"):
         parts.derive(task, {"of": parts.canonical(curve)}).answer(model, asked())
     item = {"doc_id": 0, "filter": "none", "metrics": {"exact_match": 1.0, "f1": 0.5}}
     assert outcomes([item], "exact_match", "none") == [1.0]
     for metric, way, message in (
         ("f1", "none", "is 0.5, not 0 or 1"),
         ("em", "none", "its metrics are exact_match, f1"),
-        ("f1", "strict", "no document has filter 'strict'; this task has none"),
+        ("f1", "strict", "no document has filter 'strict'; give one of this task: none"),
     ):
         with pytest.raises(ValueError, match=message):
             outcomes([item], metric, way)

@@ -9,19 +9,22 @@ import math
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from repro import load
 from repro.core import parts
 from repro.core.files import file_digest
 from repro.data.corpus import prepared
+from repro.evals import work_queue
 from repro.evals.task import Ask
 from repro.evals.text_quality import mauve
 from repro.evals.text_quality.external_samples import read_samples
 from repro.evals.text_quality.gen_ppl import EveryToken
-from repro.evals.text_quality.judges import load_judge
+from repro.evals.text_quality.judges import CheckpointJudge, load_judge
 from repro.evals.text_quality.mauve import Mauve, area, cluster_points, mauve_score, project_features
 from repro.evals.text_quality.mauve_tasks import GenerationMauve, NaiveMauve
 from repro.evals.text_quality.references import OpenMauve, load_reference
+from repro.evals.work_queue import Busy, SharedQueue
 from repro.models.attention import Mask
 from repro.results.record import read_record
 from repro.samplers.plan import Plan
@@ -246,6 +249,39 @@ def test_the_task_adds_mauve_to_generation_quality(pins, model):
         and protocol["draws"] == "float64"
     )
     assert parts.read(parts.canonical(task)) == task
+
+
+def test_processes_share_the_states_of_the_judge(pins, folder, model, tmp_path, monkeypatch):
+    """One leaves the chunk that another holds; the last one finds every state, and its answer is that of one alone."""
+    monkeypatch.setattr(work_queue, "ROWS", 8)
+    task = GenerationMauve(name="q", **pins)
+    ask = Ask(preset("ancestral"), Plan(gen_length=LENGTH, block_length=LENGTH, steps=4), 0, None)
+    alone = task.answer(model, ask)
+    read, taken = CheckpointJudge.features, []
+
+    def features(judge, windows, state):
+        taken.append((len(windows), state))
+        return read(judge, windows, state)
+
+    def queue():
+        return SharedQueue(tmp_path, "question", {}, None, lambda: False)
+
+    monkeypatch.setattr(CheckpointJudge, "features", features)
+    with FileLock(tmp_path / "3-8.lock"), pytest.raises(Busy):
+        task.shared(model, ask, queue())
+    assert taken == [(8, "last")] * 5, (
+        "16 samples, real rows and rows of the reference each, less the chunk that is held"
+    )
+    assert task.shared(model, ask, queue()).metrics == alone.metrics
+    assert taken[5:] == [(8, "last"), *[(8, "mean")] * 6]
+    assert task.shared(model, ask, queue()).metrics == alone.metrics and len(taken) == 12
+    stored = tmp_path / "3-0.json"
+    chunk = json.loads(json.loads(stored.read_text())["chunk"])
+    for wrong in ("", "AAAA", chunk["found"][:-4], 7, "\u00e4"):
+        text = json.dumps(chunk | {"found": wrong})
+        stored.write_text(json.dumps({"sha256": parts.sha256(text), "chunk": text}))
+        with pytest.raises(ValueError, match="does not fit this evaluation"):
+            task.shared(model, ask, queue())
 
 
 def test_reference_rows_are_not_among_the_scored_heldout_rows(pins, model):

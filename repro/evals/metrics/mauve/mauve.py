@@ -6,10 +6,10 @@
         seeds=5)
     -> {"mauve": ..., "mauve_se": ..., "mauve_clusterings_se": ..., "n": ..., "protocol": {...}}
 
-As many references as predictions; `judge`: the model's folder, or a name in `runs/`; `state`: the hidden state after
-the last id (`last`, as published) or the mean over all ids (`mean`); `length`: number of ids that the judge reads of
-each text; `clusters`: number of k-means clusters; `seeds`: number of clusterings averaged. The other settings are the
-defaults of mauve-text (variance 0.9, scaling 5, 25 mixtures, best of 5 starts).
+Give as many references as predictions. `judge`: the model's folder, or a name in `runs/`; `state`: the hidden state
+after the last id (`last`, as published) or the mean over all ids (`mean`); `length`: number of ids that the judge reads
+of each text; `clusters`: number of k-means clusters; `seeds`: number of clusterings averaged. The other settings are
+the defaults of mauve-text (variance 0.9, scaling 5, 25 mixtures, best of 5 starts).
 """
 
 import datasets

@@ -1,0 +1,37 @@
+"""The commit of a git checkout, of ours or of another project."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection
+from pathlib import Path
+
+CHANGED = "+"
+"""What follows a commit whose Python files were changed in the checkout."""
+
+
+def head(folder: Path) -> str | None:
+    """Commit of the git checkout that holds `folder`, 40 hexadecimal digits; None where it is no checkout, and without
+    git."""
+    return _git(folder, "rev-parse", "HEAD")
+
+
+def commit(folder: Path, files: Collection[str]) -> str | None:
+    """As `head`, with `CHANGED` after it if Python files differ from those of the commit; None too unless the commit
+    holds all `files`, paths below `folder`: a copy of them within another checkout has no commit of its own. Missing
+    files do not count as changed: a checkout may hold a part of its project."""
+    found = head(folder)
+    held = _git(folder, "ls-tree", "-r", "--name-only", "HEAD", "--", *files)
+    if found is None or held is None or not set(files) <= set(held.splitlines()):
+        return None
+    changed = _git(folder, "diff", "--diff-filter=M", "--name-only", "HEAD", "--", "*.py")
+    return found + (CHANGED if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What a git command prints about a folder, in which it writes nothing; None if it fails."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,75 @@
+"""Windows of whole texts for a server that reads ids, as lm-eval's `local-completions` cuts them.
+
+A text is cut by the server's own tokenizer, which the user names: over HTTP a server gives log-probabilities, but not
+all servers give their tokenizer. Each id is scored once (lm-eval 0.4.13 models/api_models.py:836): the first window
+begins with BOS, or EOS where the tokenizer has no BOS, each later one with the last id of the window before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repro.data import sources
+from repro.evals.engines.engine import Unsupported
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from repro.evals.engines.openai import Server
+
+PROBE = "the quick brown fox jumps over the lazy dog"
+"""A text whose ids show whether a tokenizer is that of a server."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How whole texts are cut. `tokenizer`: the engine's; `revision`: its commit on the Hub or the SHA-256 of its
+    files; `prefix`: id that the first window begins with; `length`: tokens that the server's context holds."""
+
+    tokenizer: Tokenizer
+    revision: str
+    prefix: int
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 4:
+            raise ValueError(f"max-length={self.length} is too small for a window; give 4 or more")
+
+    @classmethod
+    def read(cls, source: str, length: int) -> Windows:
+        """With the tokenizer of a folder or a Hub name; errors as of `sources.tokenizer`, and ValueError for one
+        without BOS and EOS."""
+        from tokenizers import Tokenizer
+
+        made = sources.tokenizer(source, sources.UNRESOLVED)
+        prefix = made.eos_token_id if made.bos_token_id is None else made.bos_token_id
+        if not isinstance(prefix, int):
+            raise ValueError(f"{source}: this tokenizer has neither BOS nor EOS, with which a text begins")
+        plain = Tokenizer.from_str(made.backend_tokenizer.to_str())
+        plain.no_truncation()
+        plain.no_padding()
+        return cls(plain, sources.revision(source, sources.UNRESOLVED, "model"), prefix, length)
+
+    def of(self, text: str) -> list[tuple[list[int], list[int]]]:
+        """(context, continuation) of each window of a text, as ids; together at most `length` - 1, since a server
+        writes one more."""
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+        rolled = get_rolling_token_windows(
+            token_list=self.tokenizer.encode(text, add_special_tokens=False).ids,
+            prefix_token=self.prefix,
+            max_seq_len=self.length - 2,
+            context_len=1,
+        )
+        return [make_disjoint_window(pair) for pair in rolled]
+
+    def check(self, server: Server) -> None:
+        """Unsupported if the server gives no log-probabilities of ids, or reads these ids as another text."""
+        ids = self.tokenizer.encode(PROBE, add_special_tokens=False).ids
+        (found,) = server.score_ids([([self.prefix], ids)])
+        said = "".join(token.text for token in found.tokens)
+        if said.strip() != PROBE:
+            raise Unsupported(
+                f"{server.identity.url} reads the ids of {PROBE!r} as {said!r}; name its own tokenizer with --tokenizer"
+            )
