@@ -117,7 +117,7 @@ def test_an_error_of_a_step_names_the_line_of_the_scheduler(checkout):
 
 def test_rows_of_a_checkout_stay_beside_those_of_a_release(checkout, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "isolated", lambda target, *_: certify(catalogue.load(target), effort=SMALL))
-    monkeypatch.setattr(command, "commit", lambda folder: "0" * 40)
+    monkeypatch.setattr(command, "commit", lambda folder, files: "0" * 40)
     row = {"peer": "diffusers", "sampler": "ddim", "version": "0.42.1"}
     monkeypatch.setattr(command, "read_peers", lambda out: [row])
     assert command.certify_peers([f"diffusers:ddim={checkout()}"], tmp_path, None, False) == 1

@@ -182,7 +182,8 @@ def test_figures_are_the_same_bytes_for_any_order_of_records(name, records):
     held = {record.labels.task for record in records}
     assert tasks, f"{name} without records names no task; its page says 'no records of task NAME yet'"
     if held & set(tasks[1].split()):
-        assert len(first[f"{name}.csv"].splitlines()) > 5
+        least = 2 if name == "matched" else 5  # `matched` has one point a sweep
+        assert len(first[f"{name}.csv"].splitlines()) > least
 
 
 def test_a_sampler_is_drawn_at_what_it_planned_or_realised():
