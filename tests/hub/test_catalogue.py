@@ -94,7 +94,7 @@ def test_checkpoints_of_one_configuration_differ_in_fingerprint_and_published_nu
     path = tmp_path / "checkpoints.toml"
     path.write_text("[[checkpoint]]".join(["", *[p for p in text if '"s-sahoo/duo"' in p], *pinned]), "utf-8")
     found = read(path)
-    with pytest.raises(ValueError, match="checkpoints.toml records dddd"):
+    with pytest.raises(ValueError, match=r"checkpoints\.toml records dddd"):
         found["s-sahoo/duo-distilled"].check("e" * 64, found)
     found["s-sahoo/duo-distilled"].check("d" * 64, found)
     with pytest.raises(ValueError, match="these weights are s-sahoo/duo-distilled, not s-sahoo/duo"):
