@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from repro.core import devices, registry
 from repro.core.arguments import checked
 from repro.core.errors import nearest
-from repro.core.files import RESULTS, runs
+from repro.core.files import ADAPTERS, runs
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data
 from repro.hub import quantise
@@ -137,7 +137,7 @@ def _run_of(name: str | Path) -> Path | None:
     recipe = str(name).partition("@")[0]
     if recipe not in registry.RECIPES or Path(name).exists():
         return None
-    own, released = runs() / f"{name}-s0", RESULTS / "adapters" / str(name)
+    own, released = runs() / f"{name}-s0", ADAPTERS / str(name)
     return next((folder for folder in (own, released) if folder.is_dir()), None)
 
 

@@ -29,6 +29,8 @@ ROOT = _HERE.parent if CHECKOUT else _HERE / "_data"
 pip writes."""
 RESULTS = ROOT / "results" if CHECKOUT else Path("results")
 """Folder of published records, tables and certificates: in the checkout, or without one in the working directory."""
+ADAPTERS = RESULTS / "adapters"
+"""Folder of released adapters, one folder per recipe, laid out as a run folder; nothing is written there by evaluations."""
 
 
 WAIT = 1.0

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.core import parts
-from repro.core.files import runs
+from repro.core.files import ADAPTERS, runs
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_selection import TaskOptions, tasks_by_name
 from repro.evals.perplexity.catalogue import replacement_note
@@ -162,8 +162,9 @@ def _plans(
 
 def default_store(model: Model, name: str) -> Path:
     """Default folder for the records of a model: `raw` in the run folder of its checkpoint; runs/NAME/raw for an exact
-    model (oracle) or released weights, with `name` as NAME (":" replaced by "_")."""
-    folder = runs() / name.replace(":", "_") if model.folder is None else model.folder.parent
+    model (oracle), released weights or adapters, with `name` as NAME (":" replaced by "_")."""
+    own = model.folder is not None and not model.folder.resolve().is_relative_to(ADAPTERS.resolve())
+    folder = model.folder.parent if own else runs() / name.replace(":", "_")
     return folder / "raw"
 
 

@@ -13,12 +13,12 @@ import torch
 
 from repro import load, sample, score
 from repro.core import parts, rng
-from repro.core.files import ROOT
+from repro.core.files import ADAPTERS, ROOT
 from repro.data.corpus import prepared
 from repro.data.language import Language
 from repro.evals import __main__ as command_line
 from repro.evals.published.suite_group import is_suite_group
-from repro.evals.request import Request, _rates, lay_out, prepare
+from repro.evals.request import Request, _rates, default_store, lay_out, prepare
 from repro.evals.runner import question
 from repro.evals.suites import read_suite
 from repro.evals.task import Ask
@@ -292,3 +292,14 @@ def test_a_number_below_one_is_refused_before_anything_is_written(name, tmp_path
 def test_more_samples_than_memory_holds_are_refused():
     with pytest.raises(ValueError, match="samples=1000000000 is more than"):
         Request(samples=10**9)
+
+
+def test_records_lie_in_the_run_and_never_beside_released_adapters(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    places = {
+        tmp_path / "mine" / "step_00000009": tmp_path / "mine" / "raw",
+        ADAPTERS / "smollm2_block4" / "step_00000009": tmp_path / "smollm2_block4" / "raw",
+        None: tmp_path / "smollm2_block4" / "raw",
+    }
+    for folder, raw in places.items():
+        assert default_store(SimpleNamespace(folder=folder), "smollm2_block4") == raw
