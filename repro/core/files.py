@@ -30,7 +30,7 @@ pip writes."""
 RESULTS = ROOT / "results" if CHECKOUT else Path("results")
 """Folder of published records, tables and certificates: in the checkout, or without one in the working directory."""
 ADAPTERS = RESULTS / "adapters"
-"""Folder of released adapters, one folder per recipe, laid out as a run folder; nothing is written there by evaluations."""
+"""Folder of released adapters: a folder per recipe, laid out as a run folder. Evaluations write nothing there."""
 
 
 WAIT = 1.0
