@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
 import repro
-from repro.core.files import ROOT
+from repro.core.files import ADAPTERS, ROOT
 from repro.hub import packaged
 
 pytestmark = pytest.mark.real
@@ -77,3 +78,20 @@ def test_likelihoods_and_texts_are_those_of_lm_eval(ours, theirs, tmp_path):
     assert np.allclose([x for x, _ in found[0]], [x for x, _ in wanted[0]], atol=2e-4)
     assert [greedy for _, greedy in found[0]] == [greedy for _, greedy in wanted[0]]
     assert found[1] == wanted[1]
+
+
+def test_released_adapters_write_english_by_block_diffusion():
+    """`smollm2_block4`: words of the addresses it was trained on, several of them different, in whole blocks of 4."""
+    model = repro.load(ADAPTERS / "smollm2_block4")
+    assert model.denoiser.required_block_size == 4
+    known = {
+        word
+        for _, text in model.data.data.documents.texts("train")
+        for word in re.findall(r"[a-z]+", text.lower())
+    }
+    text = repro.sample(
+        model, ["My fellow Americans,"], gen_length=64, sampler="low_confidence:temperature=0.7"
+    )[0]
+    found = re.findall(r"[a-z]+", text.lower())
+    assert len(found) > 30 and len(set(found)) > 15
+    assert np.mean([word in known for word in found]) > 0.9
