@@ -108,7 +108,11 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
         return empty("no records of task quality yet"), drawn
     found = sweeps(records)
     blocks = [(str(panel), drawn[drawn.panel == panel]) for panel in drawn.panel.unique()]
-    heights = [0.75 + 1.25 * len(_numbers(rows)) for _, rows in blocks]
+    # a panel is as high as the labels of its lines beside it
+    heights = [
+        0.75 + max(1.25, 0.35 + 0.125 * len(rows[["recipe", "line"]].drop_duplicates())) * len(_numbers(rows))
+        for _, rows in blocks
+    ]
     drawing = Figure(figsize=(PAGE, sum(heights) + 0.4))
     strips = drawing.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
     for strip, (panel, rows) in zip(strips, blocks, strict=True):
