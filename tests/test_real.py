@@ -89,9 +89,7 @@ def test_released_adapters_write_english_by_block_diffusion():
         for _, text in model.data.data.documents.texts("train")
         for word in re.findall(r"[a-z]+", text.lower())
     }
-    text = repro.sample(
-        model, ["My fellow Americans,"], gen_length=64, sampler="low_confidence:temperature=0.7"
-    )[0]
+    text = repro.sample(model, ["The state of our economy"], gen_length=48)[0]
     found = re.findall(r"[a-z]+", text.lower())
-    assert len(found) > 30 and len(set(found)) > 15
+    assert len(found) > 25 and len(set(found)) > 15
     assert np.mean([word in known for word in found]) > 0.9
