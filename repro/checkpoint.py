@@ -152,7 +152,7 @@ def _parser() -> Parser:
 
 
 def _show(path: Path) -> None:
-    """Print what a checkpoint, or a folder that `export` wrote, is."""
+    """Print recipe, train seed, step, place and weights of a checkpoint, or those of a folder that `export` wrote."""
     from repro.training.exporting import is_export, open_export
     from repro.training.recipe import Recipe
 

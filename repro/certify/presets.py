@@ -206,8 +206,8 @@ def _listed(
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forward passes per row of an adaptive rule, from 2,000 rows; for lookahead, the number that its rule takes
-    without it, one per token."""
+    """Mean forward passes per row of an adaptive rule, from 2,000 rows. A rule with lookahead counts as without it:
+    one pass per token."""
     if rule.capabilities.looks_ahead:
         return float(source.length)
     denoiser = _oracle(noise, source, spoil)

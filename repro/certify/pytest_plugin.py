@@ -60,7 +60,8 @@ def sampler_space(request: pytest.FixtureRequest) -> SamplerSpace:
 
 
 class SamplerSpace:
-    """Laws of short sentences whose every conditional is known, on which a sampler or a loss is tested."""
+    """Distributions over short sentences with every conditional known exactly, on which samplers and losses are
+    tested."""
 
     def __init__(self, level: Literal["smoke", "full"], certified: list[str]) -> None:
         self.level: Literal["smoke", "full"] = level

@@ -220,7 +220,7 @@ class RareTokens:
 
 
 class RandomConditionals:
-    """Random conditionals of every noisy sentence, which belong to no joint law."""
+    """A denoiser with independent random token probabilities for each noisy sentence: no joint law has them."""
 
     def __init__(self, vocab: int, length: int, seed: int) -> None:
         self.vocab, self.length, self.seed = vocab, length, seed

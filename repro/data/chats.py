@@ -74,7 +74,7 @@ class Chats(Written):
             yield self._rows(names, *[list(self._encoded(names, texts)) for texts in (prompts, answers)])
 
     def _encoded(self, names: Sequence[int], texts: Sequence[str]) -> Iterator[Ids]:
-        """Token ids of each of `texts`; an error names the chat of the text by its row's name in `names`."""
+        """Token ids of each of `texts`; an error says in which chat the text stands, by its number in `names`."""
         encoded = self.encode_each(texts)
         for name in names:
             with naming(f"{self.documents.origin()}, row {name >> 32}"):

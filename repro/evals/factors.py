@@ -192,7 +192,8 @@ def priced_text(found: Priced) -> Iterator[str]:
 
 
 def priced_data(found: Priced) -> dict[str, Any]:
-    """The cost of crossing factors as the plain JSON that `--json` prints."""
+    """The predicted cost of evaluating all combinations of the factors' levels, as the plain JSON that
+    `python -m repro.evals plan --factors ... --json` prints."""
     return {
         "factors": {name: [shown(level) for level in levels] for name, levels in found.factors.items()},
         "combinations": found.levels,

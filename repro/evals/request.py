@@ -356,8 +356,8 @@ def _all_adaptive(
 
 
 def _resolved(cells: list[Cell]) -> tuple[list[Cell], list[Skip]]:
-    """The evaluations, with settings that their tasks leave open read from the data source (`Task.resolved`), and those
-    skipped because that source cannot be reached."""
+    """The evaluations, after settings that their tasks leave open were filled in from the data source
+    (`Task.resolved`); and the evaluations that are skipped because that source cannot be reached."""
     found: list[Cell] = []
     lost: list[Skip] = []
     for cell in cells:

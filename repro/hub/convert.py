@@ -158,7 +158,9 @@ def _load(path: Path) -> Any:
             raise ValueError("it does not hold exactly one data.pkl")
         order = names[0].removesuffix("data.pkl") + "byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
-            raise ValueError("its byte order is not little-endian")
+            raise ValueError(
+                "its byte order is not little-endian; save it on a usual (little-endian) machine"
+            )
         return _Unpickler(archive, names[0]).load()
 
 

@@ -97,8 +97,8 @@ class Copies(Mask):
 
 @dataclass(frozen=True)
 class CausalPrefix(Mask):
-    """Attention mask of rows that are read causally before a column, `starts` [B] (one for each row), and in blocks of
-    `block` columns from it on; a block sees itself and all columns before it (docs/method.md#ar-to-block-diffusion)."""
+    """Attention mask of B rows: row b is read causally before its column `starts[b]`, and from there on in blocks of
+    `block` columns, each of which sees itself and all columns before it (docs/method.md#ar-to-block-diffusion)."""
 
     starts: Tensor = field(kw_only=True)
 

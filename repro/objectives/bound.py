@@ -88,7 +88,7 @@ def ratio_error(total: np.ndarray, tokens: np.ndarray, cluster: np.ndarray) -> f
 
 
 def attention_of(ids: Tensor, vocabulary: Vocabulary) -> Mask:
-    """Attention mask that hides the pad ids among `ids` [B, L], and nothing if the vocabulary has no pad id."""
+    """Attention mask of rows `ids` [B, L] in which padding is not read; without a pad id all positions are read."""
     return Mask(None if vocabulary.pad is None else ids != vocabulary.pad)
 
 

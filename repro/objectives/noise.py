@@ -78,7 +78,7 @@ class LinearWindow(Part):
             )
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR of the Gaussian relaxation at which a token is intact with probability 1 - t, for times t
+        """gamma = -log SNR of the Gaussian relaxation whose argmax has the signal level alpha = 1 - t, for times t
         [B] (float64; docs/method.md#transformation-operator)."""
         curve = _by_level(1 - self.high, 1 - self.low, vocab_size)
         return torch.from_numpy(curve(torch.logit(1 - t.double()).cpu().numpy())).to(t.device)

@@ -80,7 +80,8 @@ def read_peers(folder: Path) -> list[dict[str, Any]]:
 
 
 def kinds(row: Mapping[str, Any]) -> list[str]:
-    """The kinds of tests that refuse a sampler, without noise process and number of steps."""
+    """Names of the tests that refused the sampler of `row`, each once, with the noise process and the number of steps
+    cut off."""
     return list(dict.fromkeys(re.sub(r",.*| at \d+ steps", "", test) for test in row["refused_by"]))
 
 

@@ -106,8 +106,8 @@ class Factors:
 
 
 def analyse(entries: Iterable[Stored]) -> list[Factors]:
-    """The analysis of every crossing among stored records; ValueError if they are no complete crossing (see
-    `crossings`)."""
+    """Shares of variance and flips of every crossing (all combinations of some settings, asked the same items) among
+    stored records, a `Factors` each; ValueError if a combination is missing (see `crossings`)."""
     return [factors(crossing) for crossing in crossings(entries)]
 
 

@@ -285,7 +285,9 @@ def read_record(data: Any, line: bytes = b"") -> Record:
     # a line is canonical as a rule, its hash at the end: then nothing need be written anew, a quarter of the time
     body = line.removesuffix(f',"sha256":"{record.sha256}"}}'.encode()) + b"}"
     if hashlib.sha256(body).hexdigest() != record.sha256 and _body_hash(data) != record.sha256:
-        raise ValueError("its sha256 is not that of its content: the line was changed after it was written")
+        raise ValueError(
+            "its sha256 is not that of its content: the line was changed after it was written; restore it"
+        )
     question = data["question"]
     known = _without_digest(question)
     parts = {"id": question, "key": known, "cell": _without_seeds(known)}

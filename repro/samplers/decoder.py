@@ -106,9 +106,10 @@ class Decoder:
         return ids
 
     def schedule(self) -> Iterator[StepIndex]:
-        """Indices of all steps of the decoding plan, block by block.
+        """Indices of all steps of the decoding plan, block by block; within each block steps count from 0.
 
-        For an adaptive sampler, which takes as many steps as the text needs, it is the maximum: one per position.
+        For an adaptive sampler, which takes as many steps as the text needs, these are the most that it can take: one
+        per position.
         """
         blocks = self.plan.gen_length // self.plan.block_length
         steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks

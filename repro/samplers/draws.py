@@ -120,8 +120,8 @@ class Script:
 
 
 class Intervals:
-    """Source of draws by inverse CDF whose uniform numbers are known up to an interval, so that one number may be drawn
-    from twice, with other probabilities, as lookahead does.
+    """Source of draws by inverse CDF whose uniform numbers are known only up to an interval. Two draws may so share a
+    number under different probabilities, as those of lookahead do.
 
     `scripts[row]` maps the draws of a row, by (step, purpose, index, position), to intervals (low, high); a draw that
     is missing there has (0, 1). `rows` [n]: index in `scripts` of each row of the batch; `steps` [n]: its decoding

@@ -1,4 +1,4 @@
-"""Logits processors of the choice of positions: which positions a sampler commits, with unchanged tokens.
+"""Logits processors that change which positions a sampler commits, but not the tokens that it proposes there.
 
     low_confidence+eos_last+order_temperature:alg_temp=0.1      by name (`repro.samplers.presets`)
 

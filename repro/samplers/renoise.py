@@ -136,9 +136,9 @@ class Renoise(Sampler):
     def _remember(
         self, state: State, stopped: Tensor, history: Tensor, rows: Tensor, signal: Tensor | None
     ) -> None:
-        """Pack into `state.memory`: whether each row has stopped, [B]; most probable ids of the last steps,
-        [B, stable, W]; self-conditioning signal [n W, S] (or None) of the running rows, whose indices are `rows` [n].
-        """
+        """Pack into `state.memory`: whether each row has stopped, [B]; the most probable ids of the last `stable` steps
+        at the W columns of the block, [B, stable, W]; and the self-conditioning signal of the n running rows, whose
+        indices are `rows` [n], row after row: [n W, S], with S its width, or None."""
         count, width = history.shape[0], history.shape[2]
         signals = history.new_zeros(count, width, 0 if signal is None else signal.shape[1]).double()
         if signal is not None:

@@ -30,8 +30,8 @@ PRECISIONS = (
 class Divergence:
     """The first `position` (token from 0, or character if the engines give no tokens) at which two texts differ. `a`,
     `b`: their tokens there; `before`: the text that both wrote before; `gap`: difference of the two best
-    log-probabilities there in nats, the smaller one of both engines (None: unknown); `decided`: whether `gap` is
-    unknown or above twice the tolerance."""
+    log-probabilities there in nats, the smaller one of both engines (None: unknown); `decided`: whether the difference
+    counts, and is no near tie within rounding: `gap` is above twice the tolerance of log-probabilities, or unknown."""
 
     position: int
     a: str

@@ -141,8 +141,8 @@ class HeldoutBound(Task):
         return Rows(split.ids[chosen], split.candidates[chosen], clusters[chosen])
 
     def _fresh(self, model: Model) -> tuple[Rows, np.ndarray, np.ndarray]:
-        """The held-out rows, their documents [n], and the indices of those that the bound computed during training does
-        not use; ValueError if the data is not the version that the model was trained on."""
+        """Three values: the held-out rows, the document of each row [n], and the indices of the rows that the bound
+        computed during training does not use; ValueError if the data is not that on which the model was trained."""
         corpus = prepared(model.data)
         if model.corpus is not None and corpus.digest != model.corpus:
             raise ValueError(

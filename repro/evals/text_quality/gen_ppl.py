@@ -236,7 +236,8 @@ def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueu
 
 
 def _score_windows(by_row: Sequence[Sequence[ScoredWindow]], judge: CausalLM) -> SampleScores:
-    """Scores of samples under a judge, from the windows of each sample."""
+    """Negative log-likelihood in nats and number of scored tokens of each sample under a judge, summed over the windows
+    `by_row[i]` of sample i."""
     logp = iter(judge.logp([window.ids for windows in by_row for window in windows]))
     nll, tokens = np.zeros(len(by_row)), np.zeros(len(by_row))
     for i, windows in enumerate(by_row):

@@ -39,7 +39,8 @@ def counts(judged: Sequence[Verdict]) -> str:
 
 
 def tables(ledger: tuple[Claims, list[Verdict]] | None) -> dict[str, str]:
-    """Texts of claims.md and claims.csv from what `stored` returns; no texts for None."""
+    """Texts by file name of claims.md and claims.csv, which list each claim of evals/claims.toml and whether stored
+    records support it. `ledger`: claims and verdicts, from `stored`; None gives no texts."""
     from pandas import DataFrame
     from tabulate import tabulate
 
