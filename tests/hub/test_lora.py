@@ -305,7 +305,7 @@ def test_a_recipes_name_is_its_own_run_or_its_released_adapters(run, tmp_path, m
     """`--ckpt NAME`: the run folder first; a released folder holds state and adapters alone."""
     _, out = run
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(models, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(models, "ADAPTERS", tmp_path / "results" / "adapters")
     with pytest.raises(ValueError, match=r"recipe smollm2_block4 has no run at .*; train it"):
         load("smollm2_block4")
     folder = tmp_path / "results" / "adapters" / "smollm2_block4"

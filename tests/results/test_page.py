@@ -223,7 +223,7 @@ def test_text_and_marks_have_contrast(dark):
     css = css.partition("* { box-sizing")[0]
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css))
     marks = [name for name in colours if name.startswith("rule-")]
-    marks += ["ar", "llada", "mdlm", "duo", "duo_nelbo", "reference"]
+    marks += ["ar", "llada", "mdlm", "duo", "duo_mended", "duo_nelbo", "reference"]
     for ground in ("paper", "card"):
         for name in ("ink", "soft", "accent", "good", "bad", "warn", "noise", *marks):
             one, other = sorted((luminance(colours[name]), luminance(colours[ground])))

@@ -27,6 +27,7 @@ MODELS = {
     "llada": "LLaDA (masked diffusion)",
     "mdlm": "MDLM (masked diffusion)",
     "duo": "Duo (uniform diffusion)",
+    "duo_mended": "Duo, mended (uniform diffusion)",
     "duo_nelbo": "Duo, NELBO (uniform diffusion)",
     "ar": "autoregressive (left to right)",
     "absorbing": "masked diffusion, exact",
