@@ -15,7 +15,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import offset_copy
 
 from repro.core.stats import NORMAL, two_sided
@@ -196,6 +196,14 @@ def log2_axis(axes: Axes, ticks: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+
+
+def log10_axis(axes: Axes, subs: Sequence[int]) -> None:
+    """Make the y axis logarithmic in base 10, with plain numbers at the multiples `subs` of powers of 10."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
 
 
 def empty(sentence: str) -> Figure:

@@ -13,10 +13,9 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from pandas import DataFrame
 
-from paper_figures import INK, PAGE, End, colour, empty, family, label_ends, order
+from paper_figures import INK, PAGE, End, colour, empty, family, label_ends, log10_axis, order
 from repro.results.record import Record
 from repro.results.store import scale_of
 
@@ -106,9 +105,6 @@ def _bounds(axes: Axes, points: DataFrame) -> None:
     if (
         points.value.min() > 0 and points.value.max() > 3 * points.value.min()
     ):  # one recipe is far above the rest
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
+        log10_axis(axes, (1, 2, 5))
     axes.set_xlabel("optimizer step")
     label_ends(axes, ends)

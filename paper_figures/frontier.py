@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame, concat
 
 from paper_figures import (
@@ -32,6 +32,7 @@ from paper_figures import (
     family,
     footer,
     label_ends,
+    log10_axis,
 )
 from paper_figures.samplers import name_of, style_of
 from repro.evals.published.cells import PublishedCell, read
@@ -179,10 +180,7 @@ def _scale(axes: Axes, name: str, limits: tuple[float, float]) -> None:
     axes.set_xlim(*limits)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     if name == "gen_ppl":
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        log10_axis(axes, (1, 3))
 
 
 def _limits(rows: DataFrame) -> tuple[float, float]:

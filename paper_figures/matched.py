@@ -13,10 +13,22 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from pandas import DataFrame
 
-from paper_figures import INK, PAGE, End, colour, dash, empty, family, footer, label_ends, log2_axis, order
+from paper_figures import (
+    INK,
+    PAGE,
+    End,
+    colour,
+    dash,
+    empty,
+    family,
+    footer,
+    label_ends,
+    log2_axis,
+    log10_axis,
+    order,
+)
 from paper_figures.samplers import style_of
 from repro.results.record import Record
 from repro.results.tables.matched import sweeps
@@ -98,10 +110,7 @@ def _panel(axes: Axes, rows: DataFrame) -> None:
         ends.append(End(last.nfe, last.gen_ppl, name, ink, marker))
     real = float(rows.real_gen_ppl.iloc[0])
     axes.axhline(real, color=INK, linewidth=0.6)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    log10_axis(axes, (1, 3))
     most = 2 ** math.ceil(math.log2(float(rows.nfe.max())))
     log2_axis(axes, [2**i for i in range(2, 12) if 2**i <= most])
     axes.set_xlim(0.8 * float(rows.nfe.min()), 1.15 * most)

@@ -83,12 +83,8 @@ def fold(keys: Tensor, value: Tensor | int) -> Tensor:
 
 def keys(seed: int, purpose: int, step: int | Tensor, rows: Tensor | Sequence[int] | int) -> Tensor:
     """Random keys, one per row: int64 [B] for row numbers [B], a scalar for an integer row; `step` may be [B] too."""
-    key = 0
-    for value in (
-        seed,
-        purpose,
-        step,
-    ):  # of Python integers where it can be: a tensor takes a hundred times as long
+    key = 0  # Python integers are hashed as such: with a tensor it takes a hundred times as long
+    for value in (seed, purpose, step):
         key = _fold(key, value)
     return _fold(key, torch.as_tensor(rows, dtype=torch.int64))
 
