@@ -59,7 +59,7 @@ class LookaheadCost(Task):
         ):  # all positions are candidates, and an exact denoiser needs no corpus
             return [[]] * count
         first = int(prepared(model.data).heldout.candidates.argmax(1).min())
-        return quoted(model, count)[:, :first].tolist()
+        return quoted(model, count, first).tolist()
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         """The result of the evaluation, with the metrics of each number of states.
@@ -103,7 +103,7 @@ class PromptedLookahead(LookaheadCost):
         return self.length
 
     def _prompts(self, model: Model, count: int) -> list[list[int]]:
-        return quoted(model, count)[:, : self.prompt].tolist()
+        return quoted(model, count, self.prompt).tolist()
 
 
 @part
@@ -131,7 +131,7 @@ class ParallelAgreement(Task):
         """Metrics of the sampler that is asked for; ValueError for an unknown `reference`."""
         assert ask.sampler is not None and ask.plan is not None
         count = self.rows if ask.limit is None else min(self.rows, ask.limit)
-        texts = torch.from_numpy(quoted(model, count)[:, : self.prompt + self.length])
+        texts = torch.from_numpy(quoted(model, count, self.prompt + self.length))
         prompts, true = texts[:, : self.prompt].tolist(), texts[:, self.prompt :]
         singly = dataclasses.replace(ask.plan, steps=self.length)
         one, found = (
@@ -154,11 +154,17 @@ class ParallelAgreement(Task):
         )
 
 
-def quoted(model: Model, count: int) -> np.ndarray:
-    """The ids [count, L] of held-out rows of the model's corpus, the same for every model of the corpus."""
+def quoted(model: Model, count: int, length: int) -> np.ndarray:
+    """The first `length` ids, [count, length], of held-out rows of the model's corpus, the same for every model of the
+    corpus; ValueError if the corpus has fewer or shorter rows."""
     heldout = prepared(model.data).heldout
+    if count > len(heldout) or length > heldout.ids.shape[1]:
+        raise ValueError(
+            f"needs {count} held-out rows of {length} ids; the data has {len(heldout)} of {heldout.ids.shape[1]}: use a"
+            " smaller limit or shorter texts"
+        )
     rows = rng.permutation(0, rng.QUOTED, 1, len(heldout)).numpy()[:count]
-    return heldout.ids[rows].astype(np.int64)
+    return heldout.ids[rows, :length].astype(np.int64)
 
 
 def compared(one: Decoded, found: Mapping[int, Decoded]) -> dict[str, tuple[float, float | None, int]]:

@@ -77,7 +77,7 @@ def test_texts_continue_held_out_rows(model):
     task = PromptedLookahead(name="lookahead", rows=5, states=(3,), prompt=6, length=8)
     plan = Plan(gen_length=task.gen_length(model), block_length=8, steps=8)
     found = task.answer(model, asked("random:temperature=1.0", plan))
-    texts = decoded_ids(model, "random:temperature=1.0", quoted(model, 5)[:, :6], plan)
+    texts = decoded_ids(model, "random:temperature=1.0", quoted(model, 5, 6), plan)
     assert found.samples == samples_digest(texts) and found.nfe == 8
     assert found.metrics["equal_3"] == (1.0, 0.0, 5) and found.metrics["rounds_3"][0] < 1
 
@@ -92,7 +92,7 @@ def test_agreement_with_one_token_per_step(model):
     assert careful.nfe == 8 and careful.metrics["right"] == careful.metrics["reference_right"]
     hasty = task.answer(model, asked(at_once, adaptive))
     assert hasty.nfe == 1 and hasty.tokens_per_nfe == 8
-    rows = quoted(model, 5)
+    rows = quoted(model, 5, 14)
     one, found = (
         decoded_ids(model, name, rows[:, :6], how) for name, how in ((single, plan), (at_once, adaptive))
     )
@@ -101,3 +101,9 @@ def test_agreement_with_one_token_per_step(model):
     for name, equal in shares.items():
         assert hasty.metrics[name][0] == pytest.approx(equal.double().mean().item()), name
     assert 0 < hasty.metrics["same"][0] < 1
+
+
+def test_held_out_rows_that_are_not_there_are_refused(model):
+    for count, length in ((10**9, 6), (5, 10**9)):
+        with pytest.raises(ValueError, match=f"needs {count} held-out rows of {length} ids; the data has"):
+            quoted(model, count, length)
