@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.decoding import llada_loop
+from benchmarks.forwards import bound, forwards_alone
 from benchmarks.nets import Sizes, llama
 from benchmarks.row import Compared, Row, timed
 
@@ -113,11 +114,16 @@ def _cache(ids: Tensor, past: list[Any] | None, replaced: Tensor | None) -> Any:
 def llada(generate: Callable[..., Tensor], case: Case, target: float, repeats: int) -> Compared:
     """Our decoding against LLaDA's `generate` (ML-GSAI/LLaDA@b7e6c35 generate.py:44-119); `llada_loop` runs as well."""
     denoiser, prompt = case.denoiser(), case.prompt_ids()
+
+    def ours() -> Decoded:
+        return _ours(denoiser, prompt, case, None)
+
     found = timed(
         {
-            "ours": lambda: _ours(denoiser, prompt, case, None),
+            "ours": ours,
             "theirs": lambda: generate(*_arguments(denoiser, prompt), **_settings(case)),
             "rewritten": lambda: llada_loop(denoiser, prompt, case.length, case.block, noisy=False),
+            "network": forwards_alone(denoiser, ours),
         },
         repeats,
     )
@@ -126,6 +132,7 @@ def llada(generate: Callable[..., Tensor], case: Case, target: float, repeats: i
     agreement, equal = tokens(found.results["ours"].ids[0], ids)
     loop, same = tokens(found.results["rewritten"], ids)
     agreement += f"; our rewritten loop: {loop}, {rewritten / theirs:.2f} of its seconds"
+    agreement += f"; {bound(theirs, found.seconds['network'])}"
     row = Row(f"generate.py, {case.name()}", mine, theirs, theirs / mine, target, agreement)
     return Compared(row, equal and same)
 
@@ -155,10 +162,15 @@ def _fast_loop(
     """The row of one of Fast-dLLM's loops against our decoding with the same cache."""
     denoiser, prompt = case.denoiser(), case.prompt_ids()
     loop = getattr(modules["llada/generate.py"], name)
+
+    def ours() -> Decoded:
+        return _ours(denoiser, prompt, case, cache)
+
     found = timed(
         {
-            "ours": lambda: _ours(denoiser, prompt, case, cache),
+            "ours": ours,
             "theirs": lambda: loop(*_arguments(denoiser, prompt), **_settings(case)),
+            "network": forwards_alone(denoiser, ours),
         },
         repeats,
     )
@@ -168,6 +180,7 @@ def _fast_loop(
     own = int(decoded.cost.forwards.item())
     agreement += f"; {own} and {forwards} forwards"
     mine, theirs = found.seconds["ours"], found.seconds["theirs"]
+    agreement += f"; {bound(theirs, found.seconds['network'])}"
     row = Row(f"{name}, {case.name()}", mine, theirs, theirs / mine, target, agreement)
     return Compared(row, equal and own == forwards)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.forwards import bound, forwards_alone
 from benchmarks.nets import Sizes, batch
 from benchmarks.peer_decoding import Case, tokens
 from benchmarks.peer_diffusion import EPS, Seen, training_row
@@ -79,13 +80,14 @@ def _sampling(module: Any, denoiser: Denoiser, case: Case, count: int, repeats: 
         settings = {"steps": case.length, "max_new_tokens": case.length, "block_size": case.block}
         return sampler.sample(prompts, **settings)
 
-    found = timed({"ours": ours, "theirs": theirs}, repeats)
+    found = timed({"ours": ours, "theirs": theirs, "network": forwards_alone(denoiser, ours)}, repeats)
     written = [
         row[len(prompt) :][: case.length]
         for row, prompt in zip(found.results["theirs"], prompts, strict=True)
     ]
     agreement, equal = tokens(found.results["ours"].flatten(), torch.cat(written))
     mine, theirs_s = found.seconds["ours"], found.seconds["theirs"]
+    agreement += f"; {bound(theirs_s, found.seconds['network'])}"
     name = f"MDLMSampler.sample, {case.name().replace('batch 1', f'batch {count}')}"
     return Compared(Row(name, mine, theirs_s, theirs_s / mine, 1.4, agreement), equal)
 

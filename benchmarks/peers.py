@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peer_decoding, peer_diffusion, peer_dllm, peer_likelihood
+from benchmarks import peer_decoding, peer_diffusion, peer_dllm, peer_harness, peer_likelihood
 from benchmarks.row import Compared, Row
 from repro.certify.peers.diffusion import STANDS_IN
 from repro.certify.peers.imports import peer_module
@@ -48,8 +48,11 @@ class Peer:
 PEERS = {
     "llada": Peer(("generate.py", "get_log_likelihood.py"), peer_likelihood.llada),  # ML-GSAI/LLaDA
     "fast_dllm": Peer(  # NVlabs/Fast-dLLM
-        ("llada/generate.py",),
-        peer_decoding.fast_dllm,
+        ("llada/generate.py", "llada/eval_llada.py"),
+        lambda modules, repeats: [
+            *peer_decoding.fast_dllm(modules, repeats),
+            *peer_harness.fast_harness(modules["llada/eval_llada.py"], repeats),
+        ],
         stands_in=FAST_STANDS_IN,
     ),
     "duo": Peer(  # s-sahoo/duo
