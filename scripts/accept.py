@@ -42,9 +42,9 @@ SHOWN = (1, 2, 10, 20)
 """Optimizer steps whose numbers a golden holds."""
 TOLERANCE = 1e-5
 """Relative; instruction sets of processors differ by 7e-7 at 20 steps (docs/method.md#exactness)."""
-TOLERANCE_DISTILLED = 2e-3
+TOLERANCE_DISTILLED = 5e-3
 """The same for a recipe with a teacher: its loss compares two nearly equal networks, .01 to .04 nats, so that what
-processors change in 20 steps of the teacher is 6e-4 of it."""
+processors change in 20 steps of the teacher is 8e-4 of it and 2.3e-3 of its gradient norm."""
 TEACHER = {
     "teacher.steps": 20,
     "teacher.recipe.learning_rate.warmup": 2,

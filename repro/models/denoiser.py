@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from repro.core import rng
 from repro.models.attention import KVCache, Mask
 from repro.models.backbone import Role
+from repro.models.products import linear
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Head(NamedTuple):
         # A matrix product of one to three rows uses another kernel and differs by 2e-5; multiples of 8 rows agree.
         short = 0 if flat.requires_grad else -len(flat) % 8
         padded = torch.nn.functional.pad(flat, (0, 0, 0, short)) if short else flat
-        logits = torch.nn.functional.linear(padded, self.weight, self.bias)[: len(flat)]
+        logits = linear(padded, self.weight, self.bias)[: len(flat)]
         return logits.view(*features.shape[:-1], len(self.weight))
 
     def first(self, count: int) -> Head:

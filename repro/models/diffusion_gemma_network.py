@@ -23,6 +23,7 @@ from repro.models.attention import KVCache, Mask
 from repro.models.backbone import Role
 from repro.models.denoiser import Head, SelfConditioned, Soft, initialise
 from repro.models.diffusion_gemma import DiffusionGemma
+from repro.models.products import multiply_by_onednn
 
 
 def text_configuration(pins: DiffusionGemma, vocab_size: int) -> DiffusionGemmaTextConfig:
@@ -95,7 +96,7 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         self.required_block_size = pins.required_block_size()
         self.config = text_configuration(pins, self.vocabulary.total)
         self.kinds: list[str] = [*(self.config.layer_types or ())]
-        self.network = build(self.config, pins.canvas)
+        self.network = multiply_by_onednn(build(self.config, pins.canvas))
         initialise(self, seed, pins.init_deviation)
 
     def encode_given(

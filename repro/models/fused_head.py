@@ -34,8 +34,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from repro.core.onednn import onednn
 from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR, CHUNK, CHUNK_ACCELERATOR
 from repro.models.denoiser import Head
+from repro.models.products import suits_onednn
 from repro.processes.prediction import HandDerived, TokenLoss
 
 
@@ -85,7 +87,7 @@ class _FusedLoss(torch.autograd.Function):
             for block, (share, *rest) in _blocks(logits, given):
                 found.append(_differentiate(loss, block, share, rest, grad_b))
             scale = weight[some, None].to(w.dtype)
-            grad_x[some] = (logits @ w).mul_(scale)
+            grad_x[some] = (onednn(logits, w.T) if suits_onednn(logits, w) else logits @ w).mul_(scale)
             scaled = x[some] * scale
             if not matrix.requires_grad:  # a frozen output layer
                 continue
@@ -157,7 +159,9 @@ def _chunks(
     for start in range(0, max(1, len(x)), rows):
         some = slice(start, start + rows)
         logits = buffer[: len(x[some])]
-        if b is None:
+        if suits_onednn(x[some], w):
+            logits = onednn(x[some], w, b)
+        elif b is None:
             torch.mm(x[some], w.T, out=logits)
         else:
             torch.addmm(b, x[some], w.T, out=logits)

@@ -16,6 +16,7 @@ from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.llama import Llama, LlamaFloat32Rope, Qwen2
+from repro.models.products import multiply_by_onednn
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
@@ -39,7 +40,8 @@ def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCa
     )
     config._attn_implementation = registered()
     config.is_causal = pins.attention == "causal"
-    return LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
+    network = LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
+    return multiply_by_onednn(network)
 
 
 class LlamaDenoiser(Denoiser):

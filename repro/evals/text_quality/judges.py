@@ -182,8 +182,10 @@ class TransformersJudge(Judge):
             check_finite(f"{folder}: {name!r}", weights.detach())
         if tokenizer is None:
             raise ValueError(f"{folder} holds no tokenizer; save it in the same folder as the network")
+        from repro.models.products import multiply_by_onednn
+
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
-        self.network: PreTrainedModel = network.eval().to(device())
+        self.network: PreTrainedModel = multiply_by_onednn(network.eval().to(device()))
         self.name, self.digest = folder.name, _folder_digest(folder)
         self.device = self.network.device.type
         self._readings: OrderedDict[tuple[int, ...], _Reading] = OrderedDict()
