@@ -22,7 +22,8 @@ ABSOLUTE = 1e-6  # for differences of two numbers near 1 (gap, excess), whose re
 
 def difference(first: Any, second: Any, path: str = "") -> str | None:
     """Sentence `PATH is A and B` about the first path at which two JSON values differ; None if they are equal. Floats
-    differ if they are further apart than both the RELATIVE and the ABSOLUTE tolerance. `path`: that of the values."""
+    differ if they are further apart than both the RELATIVE and the ABSOLUTE tolerance. `path`: where the two values are
+    nested, for the sentence."""
     if isinstance(first, dict) and isinstance(second, dict):
         for name in sorted(first.keys() | second.keys()):
             where = _join(path, name)

@@ -83,8 +83,8 @@ REFERENCE = "true_"
 """Prefix of the name of a metric computed on as many texts of the true law; exported as a detail of that metric,
 because it is no result of the model."""
 NO_MODEL = frozenset({"training_curve", "naive_mauve"})
-"""Tasks whose metrics are no results of a model: training losses differ between objectives, naive texts are no
-samples."""
+"""Registered names of tasks whose metrics are no results of a model: training losses of different objectives are not
+comparable, and the texts of `naive_mauve` come from no model."""
 
 
 @dataclass

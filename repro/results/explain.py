@@ -60,8 +60,8 @@ def _label(record: Record, checkpoint: str) -> str:
 
 
 def _names(record: Record) -> tuple[str, ...]:
-    """The labels by which a record can be selected: `label`, the same without the mark of an unfinished network, and
-    with the train seed, CHECKPOINT-sSEED/TASK/..., as run folders are named."""
+    """Three labels that select a record: that of `label`; the same without the mark of an unfinished network, such as
+    `(step 39 of 900)`; and CHECKPOINT-sSEED/TASK/..., where SEED is the train seed, as in the names of run folders."""
     plain = record.labels.checkpoint
     seeded = f"{plain}-s{record.question.checkpoint.seed}"
     return label(record), _label(record, plain), _label(record, seeded)

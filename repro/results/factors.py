@@ -40,8 +40,8 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Swing:
-    """The largest difference in accuracy between two levels of a factor, `low` and `high`, with the other factors equal
-    (`others`)."""
+    """The largest `change` of the accuracy between two levels of a factor, from `low` to `high`, with the other factors
+    at equal levels (`others`)."""
 
     change: float
     low: str
@@ -106,8 +106,9 @@ class Factors:
 
 
 def analyse(entries: Iterable[Stored]) -> list[Factors]:
-    """Shares of variance and flips of every crossing (all combinations of some settings, asked the same items) among
-    stored records, a `Factors` each; ValueError if a combination is missing (see `crossings`)."""
+    """A `Factors` (shares of the variance, flips) for every crossing among stored records: one task and checkpoint,
+    evaluated on the same items under all combinations of some settings. ValueError if a combination is missing (see
+    `crossings`)."""
     return [factors(crossing) for crossing in crossings(entries)]
 
 
@@ -253,7 +254,7 @@ def _best_sampler(crossing: Crossing) -> dict[str, str] | None:
 
 def say(found: Factors) -> Iterator[str]:
     """Lines of text about one crossing: a table with one row per factor, the other shares, and sentences that say which
-    factor matters most and under what samplers were ranked."""
+    factor matters most and, where samplers were varied, which one was best."""
     what = found.metric if found.filter == "none" else f"{found.metric} ({found.filter})"
     yield (
         f"{found.task} of {found.checkpoint}: {what}, mean {found.accuracy:.3f} over {found.n} items in {found.cells}"

@@ -29,7 +29,7 @@ from repro.results.store import collect, read, record_files
 
 LEVEL = 0.95
 
-AGAIN = "run its evaluation again with a new --out folder"
+AGAIN = "run the evaluation again with a new --out folder"
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,9 +109,7 @@ def items_of(folder: Path, name: str) -> Items:
     if not path.is_file() and found[0].answer.outcomes:
         return outcomes_of(found[0])
     if not path.is_file():
-        raise ValueError(
-            f"no items of {label(found[0])}: {path} is missing; run its evaluation again with a new --out folder"
-        )
+        raise ValueError(f"no items of {label(found[0])}: {path} is missing; {AGAIN}")
     return read_items(path)
 
 

@@ -51,7 +51,7 @@ __all__ = [
     "read",
 ]
 
-REMEDY = "remove this line and run its command again"
+REMEDY = "remove this line and run the command that wrote it again"
 RAW = RESULTS / "raw"
 
 
@@ -153,8 +153,9 @@ class Store:
         return None
 
     def append(self, *records: Record) -> int:
-        """Append records to their files and sync these; returns how many were new. A record of an evaluation and
-        numerics class that is already stored, timed on the same device, is not appended again.
+        """Append records to their files and sync these; returns how many were new. A record is not appended if the
+        store has one of the same evaluation and numerics class, whose speed was measured with the same engine, device
+        and clock (or of neither was measured).
 
         Raises ValueError, and appends nothing, if a stored record of the same evaluation and numerics class has a
         different result.

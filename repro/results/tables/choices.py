@@ -50,13 +50,13 @@ CAPTION = (
 
 
 def stored() -> list[Record]:
-    """The records of all arms; none without results/choices, as in an installed package."""
+    """The records of all arms; [] where there is no results/choices, as in an installed package."""
     return collect(FOLDER) if FOLDER.is_dir() else []
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """A row for each arm and measure: arm, says, measure, seeds, value (mean over train seeds), sd, and for every arm
-    but the first difference, low and high (paired by train seed).
+    """A row for each arm and measure: arm, says, measure, seeds, value (mean over train seeds) and sd; for every arm
+    except the first one also difference, low and high (paired by train seed).
 
     ValueError if arms were evaluated under two protocols or on different train seeds.
     """

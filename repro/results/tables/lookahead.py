@@ -27,7 +27,8 @@ QUALITY = {
     "law": ("excess", "low_confidence:temperature=1.0", "excess over the true law, nats per token"),
     "agreement": ("same", "", "tokens equal to those of one per step"),
 }
-"""Task -> its metric, the preset of one token per step beside which it is read, and what the metric is."""
+"""Task -> its metric, the preset whose value at one token per step is printed for comparison, and what the metric
+is."""
 MOST = 2.0
 """Tokens forwarded, relative to one token per step, that the best number of states may take at most."""
 LABELS = ("scale", "checkpoint", "preset", "states")

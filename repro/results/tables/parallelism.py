@@ -94,8 +94,8 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A recipe decoded with one sampler and one decoding plan, and its runs, sorted by seed. `alike`: what must be
-    equal in all settings of a composite, as JSON."""
+    """A recipe decoded with one sampler and one decoding plan, and its runs, sorted by seed. `alike`: the fields that
+    must be equal in all settings of a composite, as JSON (see the function `alike`)."""
 
     recipe: str
     preset: str

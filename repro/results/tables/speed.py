@@ -141,8 +141,8 @@ def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
 
 
 def rule_of(setting: Setting) -> str:
-    """Preset of the sampler of a setting. Adaptive samplers are named without their parameters, which for them take the
-    role of tokens per step."""
+    """Name of the sampler whose settings share a curve: the preset of `setting`; that of an adaptive sampler without
+    its parameters, because these, in place of tokens per step, tell its settings apart."""
     return setting.preset if setting.tokens_per_step else ADAPTIVE_PINS.sub("", setting.preset)
 
 
