@@ -334,7 +334,12 @@ def test_counts_lengths_and_places_that_lie_are_one_line(change, says, tmp_path,
 @pytest.mark.parametrize(
     ("key", "kind", "value", "says"),
     [
-        ("tokenizer.ggml.bos_token_id", 4, scalar(4, 10**6), "bos_token_id is 1000000; its tokens are 0 to"),
+        (
+            "tokenizer.ggml.bos_token_id",
+            4,
+            scalar(4, 10**6),
+            "bos_token_id is 1000000, but ids of tokens are 0 to",
+        ),
         ("tokenizer.ggml.eos_token_id", 5, scalar(5, -1), "eos_token_id is -1"),
         ("tokenizer.ggml.token_type", ARRAY, array(4, []), "token_type has 0 values for"),
         ("tokenizer.ggml.tokens", ARRAY, array(STRING, [string("a")] * 2), "has 'a' twice"),
