@@ -211,7 +211,7 @@ class Messages(Documents):
 
     The text of a chat is the contents of its messages, one a line. `revision`: a commit, the SHA-256 of a local
     source's files, or UNRESOLVED (any). Raises ConnectionError where the Hub cannot be reached, ValueError for an
-    unknown name or revision, a dataset without that column, and for a row that is no such list.
+    unknown name or revision, a dataset without a column `messages`, and a row that is no such list.
     """
 
     source: str
@@ -257,7 +257,7 @@ def _files(name: str) -> list[Path]:
 
 
 def _digest(name: str, sha256: str) -> str:
-    """SHA-256 of the files at the path `name`; ValueError unless it equals the expected one, `sha256`, or that is
+    """SHA-256 of the files at the path `name`; ValueError unless it equals the expected digest `sha256`, or `sha256` is
     UNRESOLVED."""
     found = sources.fingerprint(_files(name))
     sources.check(name, sha256, found)

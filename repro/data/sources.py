@@ -104,7 +104,7 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def check(source: str, pinned: str, found: str) -> None:
-    """Raise ValueError, with both SHA-256 digests, unless `found` equals the expected digest `pinned`, or that is
+    """Raise ValueError, with both SHA-256 digests, unless `found` equals the expected digest `pinned`, or `pinned` is
     UNRESOLVED."""
     if pinned not in (UNRESOLVED, found):
         raise ValueError(
@@ -115,8 +115,8 @@ def check(source: str, pinned: str, found: str) -> None:
 def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str:
     """The revision of `source` that is read: the commit of a Hub name, or the SHA-256 of a local source.
 
-    `pinned`: the expected one, or UNRESOLVED. Raises ConnectionError, with a one-line message, where the Hub cannot be
-    reached, ValueError for an unknown name or revision.
+    `pinned`: the expected revision, or UNRESOLVED. Raises ConnectionError, with a one-line message, where the Hub
+    cannot be reached, ValueError for an unknown name or revision.
     """
     path = local(source)
     if path is not None:
@@ -197,8 +197,8 @@ def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patterns: list[str]) -> Path:
-    """Folder with the files that match `patterns` at the commit `pinned` (UNRESOLVED: the latest); its name is the
-    commit.
+    """Folder with the files that match `patterns` at the commit `pinned` (UNRESOLVED: the latest commit); the folder is
+    named after the commit.
 
     Without network this fails at once, whereas `datasets` retries for half a minute.
     """
