@@ -94,8 +94,8 @@ def width(otherwise: int = 120) -> int:
 
 def say(lines: Iterable[str], file: TextIO | None = None) -> None:
     """Print lines of text to `file` (None: stdout). A line longer than the terminal (or $COLUMNS) is wrapped between
-    words; the rest is indented by 4, or stands below the second column if a gap of two spaces or more ends a first
-    column."""
+    words. The lines after the first are indented by 4, or, if the text is a first column, two spaces or more and a
+    second column, stand below the second column."""
     room = width(sys.maxsize)
     for line in lines:
         print("\n".join(broken(line, room)), file=file)

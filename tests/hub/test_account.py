@@ -174,7 +174,7 @@ def lacking(weights, folder):
         (with_config(rope_theta=None), "config.json: rope_theta is None, not a positive number"),
         (with_config(n_kv_heads="x"), "config.json: n_kv_heads is 'x', not an integer from 1"),
         (with_config(n_heads=5), "config.json: n_heads is 5, no divisor of d_model=32"),
-        (with_index(b"[]"), "index.json: expected 'object', got 'array'; copy it again"),
+        (with_index(b"[]"), "index.json: expected 'object', got 'array'; copy it from its source again"),
         (with_index(b'{"weight_map": []}'), "index.json: expected 'object', got 'array' - at 'weight_map'"),
         (with_index(b'{"weight_map": {"a": 1}}'), "index.json: expected 'str', got 'int'"),
         (with_index(b"\xff\xfe"), "index.json is not UTF-8 text"),
