@@ -79,8 +79,8 @@ def _samples(
     seed: int,
     cache: str | None,
 ) -> list[dict[str, Any]]:
-    """One JSON object per generated text, in the order of `sample`: prompt, text, ids, number of forwards, and what it
-    was made with. Arguments as in `sample`."""
+    """One JSON object per generated text, in the order of `sample`: prompt, text, ids, number of forward passes, and
+    checkpoint, sampler, seed and plan. Arguments as in `sample`."""
     ids = _prompts(model, prompts, n)
     rule = preset(sampler)
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
@@ -112,7 +112,7 @@ def stream(
     seed: int = 0,
     cache: str | None = None,
 ) -> Stream:
-    """The steps of the decode of one text, from `prompt` or without one, each computed as it is read.
+    """The steps of the decode of one text, from `prompt` or without a prompt; a step is computed when it is read.
 
     Iterate over it for ids, text and confidence after each step (`repro.samplers.stream.StreamStep`); in a notebook it
     shows all steps. The last text is that of `sample` with the same arguments, without the cut at a stop id. Arguments
@@ -170,7 +170,7 @@ def _gen_length(model: Model, ids: list[list[int]], wanted: int | None) -> int:
     longest, room = max(map(len, ids)), model.data.row_length()
     if longest >= room:
         raise ValueError(
-            f"a prompt of {longest} ids leaves no room to generate: this model has {room} positions; shorten it"
+            f"a prompt of {longest} ids leaves no room to generate: this model has {room} positions; shorten the prompt"
         )
     length = room - longest if wanted is None else wanted
     if not 1 <= length <= room - longest:
