@@ -135,7 +135,8 @@ def claims(path: Path = CLAIMS) -> Claims:
 
 
 def lock(found: Claims) -> dict[str, str]:
-    """Claim name -> SHA-256 of its canonical JSON, the level and the size of its family."""
+    """Claim name -> SHA-256 of the claim's canonical JSON together with the level and the number of claims in its
+    family."""
     return {
         claim.name: hashlib.sha256(
             json.dumps(

@@ -126,7 +126,8 @@ def stored(folder: Path) -> list[Stored]:
 
 def crossings(entries: Iterable[Stored]) -> Iterator[Crossing]:
     """The crossings (outcomes under all combinations of levels) among records: for each checkpoint and task that was
-    evaluated with several levels of a setting, one for each metric that is 0 or 1 for every item, and answer filter.
+    evaluated with several levels of a setting, one for each answer filter and each metric that is 0 or 1 for every
+    item.
 
     ValueError if no setting has several levels, if a combination of levels is missing (the message names it) or stored
     twice, and if the records differ in another setting or in their documents.
@@ -143,7 +144,7 @@ def crossings(entries: Iterable[Stored]) -> Iterator[Crossing]:
             yield from _crossing(group, factors, fixed)
     if not found:
         raise ValueError(
-            "no task and checkpoint here was evaluated under several levels of a setting; run"
+            "no task of a checkpoint in this folder was evaluated under several levels of a setting; run"
             " `python -m repro.evals --ckpt CKPT --tasks NAME --factors template,batch` first"
         )
 
@@ -207,8 +208,8 @@ def _crossing(
 
 
 def _check_rest(group: Sequence[Stored]) -> None:
-    """ValueError if evaluations or numerics classes (device, torch, ...) differ in anything but the settings of
-    SETTINGS."""
+    """ValueError if the records of `group` differ, in their evaluation or numerics class (device, torch, ...), in
+    anything but SETTINGS."""
     first, *others = (
         without(entry.record.question.data(), *_PLACES)
         | {"numerics": without(entry.record.measurements.numerics.data(), "dtype")}

@@ -46,7 +46,8 @@ def difference(first: Any, second: Any, path: str = "") -> str | None:
 
 def places(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     """Triples (path, value in `first`, value in `second`) of every difference between two JSON values. Two components
-    of different name (field `part`) are one difference, whatever their fields; so are two different lists."""
+    of different name (field `part`) are one difference, whatever their fields; so are two different lists. `path`: as
+    in `difference`."""
     both = isinstance(first, Mapping) and isinstance(second, Mapping)
     if not both or first.get("part") != second.get("part"):
         return [] if difference(first, second) is None else [(path, first, second)]

@@ -56,7 +56,8 @@ class Factor:
     `share` of the variance of the accuracy by the main effect, and `share_with_others` together with all interactions
     that have the factor in them; `p`: of the hypothesis that the levels have equal mean accuracy, adjusted by Holm's
     method over the factors. `flips`: share of items whose outcome differs between two levels with the others equal,
-    mean over pairs of levels and combinations of the others, with its 95 % interval; `pairs`: the same for each pair.
+    mean over pairs of levels and combinations of the others, with its 95 % interval; `pairs`: (level, level, that
+    share) for each pair of levels.
     """
 
     name: str

@@ -33,7 +33,8 @@ AGAIN = "run the evaluation again with a new --out folder"
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an item that a comparison reads; a hash is None if it is unknown."""
+    """The fields of an item (the scored answer to one document) that a comparison reads; a hash is None if it is
+    unknown."""
 
     doc_id: int
     filter: str
@@ -139,8 +140,8 @@ def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = No
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())[0]
         raise ValueError(
-            f"document {_called(*odd[:2])} (filter {filter}) is only in one of the two results; compare two results of"
-            " one task with one limit"
+            f"document {_called(*odd[:2])} (filter {filter}) is only in one of the two results; compare results of"
+            " the same task with the same limit"
         )
     for place, item in a.items():
         for name in ("doc_hash", "prompt_hash", "task_hash"):

@@ -314,5 +314,5 @@ def agree(first: Record, second: Record, place: Path) -> None:
         raise ValueError(
             f"{place}: two results of evaluation {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in "
             f"one numerics class differ: {found}; remove the stale record, or write to another folder (if you changed "
-            "how it is computed: raise the version of that component)"
+            "code that computes it, raise the `version` of its component)"
         )

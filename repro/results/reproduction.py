@@ -245,7 +245,8 @@ def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell],
 
 
 def comparisons(values: Values, needed: Mapping[bool, int] = NEEDED) -> dict[Key, Comparison]:
-    """Comparison of every key (cell, paired or not) that has values of your run and at least `needed` values `alike`.
+    """Comparison of every key (cell, paired or not) that has values of your run and enough values `alike` to estimate a
+    standard deviation (`needed`: how many, by whether paired).
 
     If not paired, the standard deviation is that over train seeds, pooled over the cells of a kind. If paired, it is
     that of the cell's reruns or the pooled one, whichever gives the narrower interval, because reruns vary no more than

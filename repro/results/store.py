@@ -154,8 +154,8 @@ class Store:
 
     def append(self, *records: Record) -> int:
         """Append records to their files and sync these; returns how many were new. A record is not appended if the
-        store has one of the same evaluation and numerics class, whose speed was measured with the same engine, device
-        and clock (or of neither was measured).
+        store has one of the same evaluation and numerics class that was timed with the same engine, device and clock
+        (or if neither was timed).
 
         Raises ValueError, and appends nothing, if a stored record of the same evaluation and numerics class has a
         different result.
@@ -314,7 +314,7 @@ def one_of(rows: DataFrame, column: str, complaint: str) -> None:
         found = difference(json.loads(one[column]), json.loads(other[column])) or "rounding differs"
         raise ValueError(
             f"{complaint}: {found} ({one.checkpoint} and {other.checkpoint}, task {one.task}); "
-            "use the records of one of them"
+            "keep the records of one of them only"
         )
 
 

@@ -109,7 +109,7 @@ def markdown(numbers: DataFrame) -> str:
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """Texts of choices.md and choices.csv, by file name; no texts without records."""
+    """Texts of choices.md and choices.csv, by file name; empty without records."""
     from repro.results.tables.text import csv_text
 
     if not records:

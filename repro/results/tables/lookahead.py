@@ -64,8 +64,9 @@ REMEDY = "No records yet: `python -m repro.evals --suite lookahead ...`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, sorted; `per_round` is 1 / `rounds`, and `best` marks one row per sampler, or none
-    if `tokens` (forwarded, relative to one token per step) exceeds `MOST` at every number of states."""
+    """Frame with columns `COLUMNS`, sorted; `per_round` is 1 / `rounds`, and `best` marks, for each checkpoint and
+    sampler, the row of fewest rounds among those whose `tokens` (forwarded, relative to one token per step) are at most
+    `MOST`."""
     from pandas import DataFrame
 
     chosen = to_frame(each for each in records if each.question.task.get("part") in PARTS)

@@ -63,7 +63,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
         if _place(record) in shares:
             other = shares[_place(record)][0].id[:12]
             raise ValueError(
-                f"records {other} and {record.id[:12]} would share a row of pass@k; remove one of them"
+                f"records {other} and {record.id[:12]} would share a row of pass@k (same checkpoint, sampler"
+                " and train seed); remove one of them"
             )
         shares[_place(record)] = record, _shares(record)
     made: list[dict[str, Any]] = []

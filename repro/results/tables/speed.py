@@ -141,8 +141,8 @@ def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
 
 
 def rule_of(setting: Setting) -> str:
-    """Name of the sampler whose settings share a curve: the preset of `setting`; that of an adaptive sampler without
-    its parameters, because these, in place of tokens per step, tell its settings apart."""
+    """Name that all settings of one sampler share: its preset, for an adaptive sampler without parameters, because
+    these set its speed as tokens per step set that of other samplers."""
     return setting.preset if setting.tokens_per_step else ADAPTIVE_PINS.sub("", setting.preset)
 
 
