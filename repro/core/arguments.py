@@ -37,8 +37,8 @@ same."""
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """`function` with checked arguments: a call raises ValueError for an argument that is not of its annotated type,
-    and TypeError, as any function, for a missing or unknown one, with the nearest name. Annotations are read at the
-    first call from the names of the function's module."""
+    and TypeError, as Python itself does, for a missing or unknown one; the message names the nearest argument.
+    Annotations are read at the first call from the names of the function's module."""
     signature, called = inspect.signature(function), getattr(function, "__name__", "")
 
     @functools.lru_cache

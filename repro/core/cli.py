@@ -151,7 +151,7 @@ def positive(text: str) -> int:
 
 def launched() -> tuple[int, int]:
     """Index of this process, and number of the processes that torchrun or `accelerate launch` started (variables RANK
-    and WORLD_SIZE); (0, 1) without a launcher. ValueError unless they are such numbers."""
+    and WORLD_SIZE); (0, 1) without a launcher. ValueError unless 0 <= RANK < WORLD_SIZE."""
     rank, world = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ValueError(

@@ -80,7 +80,8 @@ def spell(ids: Sequence[int], symbols: str) -> str:
 @part
 class Language(Data):
     """Rows drawn independently from a synthetic language with known probabilities; every position is a candidate
-    (corrupted and scored). `table`: its name; `rows`, `heldout`: number of rows of the splits."""
+    (corrupted and scored). `table`, `table_sha256`: name of the language, and SHA-256 of its table; `rows`, `heldout`:
+    numbers of training and held-out rows."""
 
     table: str
     table_sha256: str

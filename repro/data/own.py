@@ -41,10 +41,10 @@ def own_data(base: Data, source: str, tokenizer: str | None, length: int | None)
     resolved.
 
     Text is cut into rows as in `base` (packed or padded); if `base` holds no such rows, all text is joined and cut
-    (`Stream`). Chats are written in the template of `base`; if it has none, or `tokenizer` is given, they become
+    (`Stream`). Chats are written in the template of `base`; if `base` has none, or `tokenizer` is given, they become
     `Chats` with `TEMPLATE`. `tokenizer`: "characters", "gpt2", "bpe:SIZE" (trained on the training documents), a
-    folder, or a name on the Hub; None keeps that of `base`, or takes the characters of the data where it has none.
-    `length`: ids a row, None for that of `base`.
+    folder, or a name on the Hub; None keeps the tokenizer of `base`, or takes the characters of the data if `base` has
+    none. `length`: ids per row, None for as many as in `base`.
 
     Raises ValueError for data or a tokenizer that cannot be read, for fewer than `FEWEST` documents, and for a dataset
     with neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
@@ -109,7 +109,8 @@ def own_units(tokenizer: str, documents: Documents) -> Units:
 
 
 def _is_table(path: Path) -> bool:
-    """Whether a file or folder holds rows (JSON or Parquet) rather than plain text; ValueError for both in a folder."""
+    """Whether a file or folder holds rows (JSON or Parquet) rather than plain text; ValueError for a folder with
+    both."""
     if not path.is_dir():
         return regular(path).suffix in sources.FORMATS
     rows = [file for file in sorted(path.rglob("*")) if file.suffix in sources.FORMATS]

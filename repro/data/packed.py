@@ -87,8 +87,8 @@ class Packed(Joined):
 
 @part
 class PackedPlain(Joined):
-    """Rows cut from joined documents ("wrapped") with nothing between documents (`insert_eos=False` in s-sahoo/duo: its
-    zero-shot sets)."""
+    """Rows cut from joined documents ("wrapped") with nothing between documents, as s-sahoo/duo has the sets of its
+    zero-shot perplexities (`insert_eos=False`)."""
 
     def chunks(self, split: Split) -> Iterator[Rows]:
         return self._wrapped(split, marked=False)

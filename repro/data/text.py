@@ -46,7 +46,8 @@ class Special(NamedTuple):
 
 
 class Units(Part):
-    """Base class of tokenizers, which turn text into ids below V = `vocab_size` and back."""
+    """Base class of tokenizers, which turn text into ids below V = `vocab_size` and back. `documents` in its methods:
+    the documents from which some tokenizers are learnt."""
 
     def special(self) -> Special:
         """The tokenizer's own special ids; by default it has none."""

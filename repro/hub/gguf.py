@@ -109,7 +109,8 @@ class Architecture:
 
 
 class Metadata:
-    """The key-value pairs of a GGUF file; keys of the architecture are given without its name in front."""
+    """The key-value pairs of a GGUF file; keys of the architecture are given without its name in front, as
+    `block_count` for `llama.block_count`."""
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
@@ -230,7 +231,7 @@ def _tensors(path: Path, reader: GGUFReader, metadata: Metadata, to: Architectur
         if to.pairs and part in heads:
             if values.size == 0 or len(values) % (2 * heads[part]):
                 raise ValueError(
-                    f"{path}: tensor {tensor.name!r} has {len(values)} rows, which are no pairs of {heads[part]} heads"
+                    f"{path}: tensor {tensor.name!r} has {len(values)} rows, not pairs for {heads[part]} heads"
                     f" (attention.head_count, attention.head_count_kv); {AGAIN}"
                 )
             values = _halves(values, heads[part])

@@ -70,7 +70,8 @@ class Lora(Wrapper):
             inner = inner.backbone
         if not isinstance(inner, PretrainedBackbone):
             raise ValueError(
-                "lora adapts released weights, and this backbone starts from random ones; wrap it in `started`"
+                "lora adapts released weights, and this backbone starts from random ones; wrap it in the part"
+                " `started`, which loads released weights"
             )
         return inner
 

@@ -98,5 +98,6 @@ def _check(path: Path, sha256: str) -> None:
     found = file_digest(path)
     if found != sha256:
         raise ValueError(
-            f"{path.name} has SHA-256 {found}, not {sha256}; it is not the pinned file, nothing was kept"
+            f"{path.name} has SHA-256 {found}, not {sha256}; it is not the pinned file, so nothing was kept: fetch"
+            " it again"
         )

@@ -117,7 +117,7 @@ def files(opened: Opened) -> list[str]:
 
 
 def is_release(folder: Path) -> bool:
-    """Whether a folder holds released weights rather than a training run of this suite."""
+    """Whether a folder holds released weights (a config.json) rather than a checkpoint of this suite (a state.json)."""
     return os.path.lexists(folder / "config.json") and not (folder / "state.json").is_file()
 
 

@@ -288,7 +288,7 @@ def test_what_does_not_fit_is_a_one_line_error(folder, monkeypatch):
         ({"targets": ("q_prj",)}, "targets: a layer has no matrix 'q_prj'; .*q_proj"),
         ({"targets": ()}, "is empty or names a matrix twice"),
         ({"targets": ("q_proj", "q_proj")}, "is empty or names a matrix twice"),
-        ({"backbone": blocks.backbone}, "starts from random ones; wrap it in `started`"),
+        ({"backbone": blocks.backbone}, "starts from random ones; wrap it in the part `started`"),
     ]:
         with pytest.raises(ValueError, match=says):
             lora(**{"backbone": blocks, **changed})
