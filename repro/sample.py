@@ -159,7 +159,9 @@ def _plan(
 
 def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[int]]:
     if n < 1 or (prompts is not None and not prompts):
-        raise ValueError(f"n={n}, prompts={prompts}: nothing to generate; give 1 or more")
+        raise ValueError(
+            f"n={n}, prompts={prompts}: nothing to generate; give n of 1 or more, and 1 prompt or more or None"
+        )
     if prompts is None:
         return [[] for _ in range(n)]
     added = model.recipe.process.causal and model.data.vocabulary().bos_rule == "row"
@@ -295,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("--n 0 generates nothing; give 1 or more")
     if (args.json or args.out) and (args.watch or args.trace):
         raise ValueError(
-            "--json and --out write finished texts; leave them out with --watch and --trace FILE.json"
+            "--json and --out write finished texts, --watch and --trace the steps of one; leave out either pair"
         )
     if args.n > 1 and (args.watch or args.trace):
         raise ValueError(f"--watch and --trace show a single text; leave out --n {args.n}")
@@ -329,8 +331,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(samples: list[dict[str, Any]], as_json: bool, out: Path | None) -> None:
-    """Print texts, or with `as_json` JSON objects, one a line; with `out` write the objects to this file. Where several
-    texts have lines of their own, each begins below a line with its number."""
+    """Print texts, or with `as_json` JSON objects, one a line; with `out` write the objects to this file. If there are
+    several texts and any has several lines, each text begins below a line with its number."""
     lines = [json.dumps(each, ensure_ascii=False) for each in samples]
     if out is not None:
         write_text(out, "\n".join([*lines, ""]))
