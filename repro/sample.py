@@ -114,9 +114,9 @@ def stream(
 ) -> Stream:
     """The steps of the decode of one text, from `prompt` or without a prompt; a step is computed when it is read.
 
-    Iterate over it for ids, text and confidence after each step (`repro.samplers.stream.StreamStep`); in a notebook it
-    shows all steps. The last text is that of `sample` with the same arguments, without the cut at a stop id. Arguments
-    and errors are those of `sample`.
+    Iterate over the `Stream` for ids, text and confidence after each step (`repro.samplers.stream.StreamStep`); in a
+    notebook it shows all steps. The last text is that of `sample` with the same arguments, without the cut at a stop
+    id. Arguments and errors are those of `sample`.
     """
     model = model if isinstance(model, Model) else load(model)
     ids = _prompts(model, None if prompt is None else [prompt], 1)

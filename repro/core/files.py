@@ -113,7 +113,8 @@ def _held(lock: BaseFileLock) -> BaseFileLock:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically; a device or a pipe, as /dev/stdout, gets the text and stays what it is."""
+    """Write a UTF-8 text file atomically; a device or a pipe, such as /dev/stdout, gets the text and is not replaced by
+    a file."""
     if _is_special(path):
         # without blocking: a pipe that nobody reads is an error, not a wait
         handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)

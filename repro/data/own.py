@@ -130,7 +130,7 @@ def _stride(source: str, count: int) -> int:
 
 
 def _units(base: Data, documents: Documents) -> Units:
-    """The tokenizer of `base`, or the characters of the documents where it has none."""
+    """The tokenizer of `base`, or the characters of the documents if `base` has none."""
     if isinstance(base, Chat):
         pins = {"begin": base.cls, "end": base.sep, "pad": base.pad, "mask": base.mask, "size": base.total}
         return Pretrained(source=base.tokenizer, revision=base.tokenizer_revision, **pins)

@@ -1,9 +1,9 @@
-"""What each crossed setting (factor) does to an accuracy: its share of the variance, flips, and the largest change.
+"""What each varied setting (factor) does to an accuracy: its share of the variance, flips, and the largest change.
 
     python -m repro.results factors runs/factors/mdlm@nano.text-s0 [--json] [--csv FILE]
 
-The variance components are those of a fully crossed design in which items are drawn at random and the levels of the
-factors are all that exist; they are exact sums of squares, so nothing is fitted (docs/method.md#factors).
+The variance components are those of a fully crossed design with items as random effects and factors as fixed effects;
+they are exact sums of squares, so nothing is fitted (docs/method.md#factors).
 """
 
 from __future__ import annotations

@@ -243,8 +243,8 @@ def _identity(record: Record) -> tuple[str, str]:
 
 
 def _timed_on(record: Record) -> tuple[str, str, str] | None:
-    """Engine, device and clock of the measured speed of a record, None without one. The same result, timed on two
-    devices, gives two records."""
+    """Engine, device and clock of the measured speed of a record; None if its speed was not measured. The same result,
+    timed on two devices, gives two records."""
     speed = record.measurements.speed
     return (speed.engine, speed.device, speed.clock) if speed else None
 
@@ -320,9 +320,9 @@ def one_of(rows: DataFrame, column: str, complaint: str) -> None:
 
 def means(rows: DataFrame) -> DataFrame:
     """Frame with one row per cell (an evaluation under all its seeds) and metric of a frame of records, sorted by both:
-    the labels; `value` (mean) and `sd_seeds` (standard deviation; NaN for one) over `seeds` train seeds; `se`, standard
-    error of the evaluation of one network (root mean square over seeds); `n` rows evaluated; `nfe` forward passes per
-    row and `tokens_per_nfe`, tokens per forward pass (a ratio of sums).
+    the labels; `value` (mean) and `sd_seeds` (standard deviation; NaN for a single seed) over `seeds` train seeds;
+    `se`, standard error of the evaluation of one network (root mean square over seeds); `n` rows evaluated; `nfe`
+    forward passes per row and `tokens_per_nfe`, tokens per forward pass (a ratio of sums).
 
     A train seed with several records (other numerics classes or sampling seeds) counts once, with their mean.
     """

@@ -57,7 +57,7 @@ def timed_plots(sources: Sources, records: Sequence[Record], items: Items) -> It
 
 
 def _records_of(row: Series, timed: Sequence[Record]) -> list[Record]:
-    """The records of a row of `speeds`, one for each network."""
+    """The records among `timed` from which a row of the frame of `speeds` is computed, one for each network."""
     return [
         record
         for record in timed
