@@ -79,8 +79,8 @@ SIZES = Size(rows=8, length=128, vocabulary=1_024, steps=16)
 
 
 def cost(repeats: int) -> list[Row]:
-    """All rows, each timed `repeats` times. The target is to grow no faster than the algorithm; for processes that
-    share an evaluation, to lose a fifth of the time at most."""
+    """All rows; `repeats`: timings of each time, except those by the number of records. The target is to grow no faster
+    than the algorithm; for processes that share an evaluation, to lose a fifth of the time at most."""
     found: list[Row] = []
     for work, make, axes in (
         ("training step", training, ("rows", "length", "vocabulary")),
